@@ -1,0 +1,18 @@
+// Package eth has the parts of Ethernet that more than one package must agree on:
+// EtherTypes, reserved addresses, and views of headers over borrowed bytes. It
+// allocates nothing, does no I/O and imports nothing of the project; anyone may
+// call it from any goroutine.
+package eth
+
+// EtherTypes (IEEE registration authority).
+const (
+	TypeIPv4 uint16 = 0x0800
+	TypeARP  uint16 = 0x0806
+	TypeVLAN uint16 = 0x8100
+	TypeIPv6 uint16 = 0x86dd
+	TypeQinQ uint16 = 0x88a8
+)
+
+// IsReserved tells whether addr, 48 bits with the first octet on top, is one of
+// 01:80:c2:00:00:00 to 0f, which a bridge never forwards (802.1Q-2018 table 8-1).
+func IsReserved(addr uint64) bool { return addr&^0xf == 0x0180_c200_0000 }

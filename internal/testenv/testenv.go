@@ -1,0 +1,141 @@
+// Package testenv gives tests what they need of the machine: root, tools, and
+// network namespaces of their own that are gone when the test ends. Traffic of a
+// test stays inside such namespaces, so tests can run in parallel and twice.
+// A test that lacks what it asks for is skipped with a reason, which `make test`
+// lists; as root nothing is skipped.
+package testenv
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Root skips the test unless it runs with root's rights.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("left out: needs root")
+	}
+}
+
+// Tool returns the path of a program that the test runs. As root its absence is
+// a failure, for then `make test` has installed it.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	p, err := exec.LookPath(name)
+	if err == nil {
+		return p
+	}
+	if os.Geteuid() == 0 {
+		t.Fatalf("%s is missing; `make deps` installs it", name)
+	}
+	t.Skipf("left out: needs %s", name)
+	return ""
+}
+
+// Netns is a named network namespace, with its loopback up.
+type Netns struct {
+	Name string
+	t    testing.TB
+}
+
+var netnsSerial atomic.Int64
+
+// NewNetns makes a namespace that ends with the test. It needs root.
+func NewNetns(t testing.TB) *Netns {
+	t.Helper()
+	Root(t)
+	Tool(t, "ip")
+	n := &Netns{Name: fmt.Sprintf("vswt-%d-%d", os.Getpid(), netnsSerial.Add(1)), t: t}
+	run(t, "ip", "netns", "add", n.Name)
+	t.Cleanup(func() {
+		// A failure here is the test's: a namespace must not stay behind.
+		if out, err := exec.Command("ip", "netns", "del", n.Name).CombinedOutput(); err != nil {
+			t.Errorf("ip netns del %s: %v: %s", n.Name, err, out)
+		}
+	})
+	n.Run("ip", "link", "set", "lo", "up")
+	return n
+}
+
+// Path is the file that stands for the namespace.
+func (n *Netns) Path() string { return filepath.Join("/run/netns", n.Name) }
+
+// Do calls f on a thread that is inside the namespace. What f opens stays there;
+// goroutines that f starts do not.
+func (n *Netns) Do(f func()) {
+	n.t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		// The thread is not unlocked again when it cannot go back: the
+		// runtime then ends it with the goroutine.
+		runtime.LockOSThread()
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			done <- err
+			return
+		}
+		defer home.Close()
+		there, err := os.Open(n.Path())
+		if err != nil {
+			done <- err
+			return
+		}
+		defer there.Close()
+		if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("setns %s: %w", n.Name, err)
+			return
+		}
+		// A Fatal in f ends this goroutine: done must be told all the same.
+		ended := false
+		defer func() {
+			if !ended {
+				done <- nil
+			}
+		}()
+		f()
+		ended = true
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- nil
+	}()
+	if err := <-done; err != nil {
+		n.t.Fatal(err)
+	}
+	if n.t.Failed() {
+		n.t.FailNow()
+	}
+}
+
+// Command is exec.Command inside the namespace.
+func (n *Netns) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
+}
+
+// Run runs a program inside the namespace and returns its standard output with
+// white space trimmed; a program that fails ends the test.
+func (n *Netns) Run(name string, args ...string) string {
+	n.t.Helper()
+	return run(n.t, "ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
+}
+
+func run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	var stderr strings.Builder
+	cmd := exec.Command(name, args...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSpace(string(out))
+}

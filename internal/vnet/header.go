@@ -1,0 +1,87 @@
+// Package vnet knows the virtio-net header (virtio 1.2, 5.1.6): its bytes, whether
+// it fits the frame it stands before, and how it moves when a VLAN tag is taken
+// out or put in. It allocates nothing and does no I/O; port kinds call it from
+// their workers.
+package vnet
+
+import (
+	"encoding/binary"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// HeaderLen is the length of the header without num_buffers, in bytes, as
+// AF_PACKET and TAP devices use it (struct virtio_net_hdr).
+const HeaderLen = 10
+
+// Decode reads the header in the first HeaderLen bytes of b, in host byte order
+// as the kernel's devices have it unless told otherwise (TUNSETVNETLE).
+func Decode(b []byte) port.Offload {
+	_ = b[HeaderLen-1]
+	return port.Offload{
+		Flags:      b[0],
+		GSOType:    b[1],
+		HdrLen:     binary.NativeEndian.Uint16(b[2:]),
+		GSOSize:    binary.NativeEndian.Uint16(b[4:]),
+		CsumStart:  binary.NativeEndian.Uint16(b[6:]),
+		CsumOffset: binary.NativeEndian.Uint16(b[8:]),
+	}
+}
+
+// Encode writes the header to the first HeaderLen bytes of b, in host byte order.
+func Encode(b []byte, o port.Offload) {
+	_ = b[HeaderLen-1]
+	b[0], b[1] = o.Flags, o.GSOType
+	binary.NativeEndian.PutUint16(b[2:], o.HdrLen)
+	binary.NativeEndian.PutUint16(b[4:], o.GSOSize)
+	binary.NativeEndian.PutUint16(b[6:], o.CsumStart)
+	binary.NativeEndian.PutUint16(b[8:], o.CsumOffset)
+}
+
+// tagLen is what a VLAN tag adds in front of the network header.
+const tagLen = 4
+
+// Untag returns o as it speaks of the frame after its outer tag was taken out.
+// ok is false when the checksum was said to begin inside the tag.
+func Untag(o port.Offload) (_ port.Offload, ok bool) {
+	if o.Flags&port.NeedsCsum != 0 {
+		if o.CsumStart < port.HeaderLen+tagLen {
+			return o, false
+		}
+		o.CsumStart -= tagLen
+	}
+	if o.HdrLen >= tagLen {
+		o.HdrLen -= tagLen
+	}
+	return o, true
+}
+
+// Tag returns o as it speaks of the frame after an outer tag was put in.
+func Tag(o port.Offload) port.Offload {
+	if o.Flags&port.NeedsCsum != 0 {
+		o.CsumStart += tagLen
+	}
+	if o.HdrLen != 0 {
+		o.HdrLen += tagLen
+	}
+	return o
+}
+
+// Valid tells whether o is a header that fits a frame of n bytes: a known
+// segmentation type with a size, and a checksum that lies inside the frame. What
+// is not Valid must not be passed on: the kernel refuses it, a guest may trust it.
+func Valid(o port.Offload, n int) bool {
+	if o.Flags&port.NeedsCsum != 0 {
+		start := int(o.CsumStart)
+		if start < port.HeaderLen || start+int(o.CsumOffset)+2 > n {
+			return false
+		}
+	}
+	switch o.GSOType &^ port.GSOECN {
+	case port.GSONone:
+		return o.GSOType == port.GSONone // ECN alone means nothing
+	case port.GSOTCPv4, port.GSOTCPv6, port.GSOUDP, port.GSOUDPL4:
+		return o.GSOSize != 0
+	}
+	return false
+}

@@ -1,0 +1,150 @@
+package port
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+)
+
+// Frame is one Ethernet frame inside the switch: borrowed bytes, and beside them
+// what was read from them once. The memory may be shared with whoever sent the
+// frame, so the core decides by Dst, Src and Tag, and a kind writes those on
+// output; they are never read from Data a second time.
+type Frame struct {
+	// Data is the frame from the destination address on, without the outer
+	// VLAN tag and without frame check sequence, HeaderLen bytes at least.
+	// It is not padded: an ARP request is 42 bytes. Valid until Release.
+	Data []byte
+
+	Dst, Src MAC
+	Tag      Tag     // the outer VLAN tag, taken out of Data
+	Offload  Offload // what the sender left undone; speaks of Data
+	Drop     Drop    // set by Recv on a frame that must not be switched
+
+	// VLAN is the VLAN the frame belongs to, In the number of the port it
+	// came by. The core sets both.
+	VLAN, In uint16
+}
+
+// HeaderLen is the length of an untagged Ethernet header in bytes (802.3 clause 3.1.1).
+const HeaderLen = 14
+
+// Len is the frame's length on the wire in bytes, with its tag, without FCS.
+func (f *Frame) Len() int { return len(f.Data) + f.Tag.Len() }
+
+// SetWire makes f the frame in b as it looks on the wire, tag inline. It takes an
+// outer tag out of b by moving the addresses up, so it writes to b, and resets
+// all fields but In and VLAN. A b shorter than a header becomes a DropRunt frame.
+// The kind sets Offload afterwards, with vnet.Untag where it moved.
+func (f *Frame) SetWire(b []byte) {
+	f.Tag, f.Offload, f.Drop = 0, Offload{}, DropNone
+	if len(b) < HeaderLen {
+		f.Data, f.Dst, f.Src, f.Drop = b, 0, 0, DropRunt
+		return
+	}
+	head := binary.BigEndian.Uint64(b)
+	next := binary.BigEndian.Uint64(b[6:])
+	f.Dst, f.Src = MAC(head>>16), MAC(next>>16)
+	if tpid := uint16(next); tpid == TPIDCustomer || tpid == TPIDService {
+		if len(b) < HeaderLen+4 {
+			f.Data, f.Drop = b, DropRunt
+			return
+		}
+		f.Tag = MakeTag(tpid, binary.BigEndian.Uint16(b[14:]))
+		copy(b[4:16], b[:12])
+		b = b[4:]
+	}
+	f.Data = b
+}
+
+// SetStripped makes f the frame in b whose outer tag, if any, was already taken
+// out by the kernel. It resets all fields but In and VLAN.
+func (f *Frame) SetStripped(b []byte, tag Tag) {
+	f.Data, f.Tag, f.Offload, f.Drop = b, tag, Offload{}, DropNone
+	if len(b) < HeaderLen {
+		f.Dst, f.Src, f.Drop = 0, 0, DropRunt
+		return
+	}
+	f.Dst = MAC(binary.BigEndian.Uint64(b) >> 16)
+	f.Src = MAC(binary.BigEndian.Uint64(b[6:]) >> 16)
+}
+
+// PutHeader writes the addresses and, where tag is present, the tag to b as they
+// go on the wire, and returns how many bytes that is: 12 or 16. The rest of the
+// frame on the wire is Data[12:].
+func (f *Frame) PutHeader(b []byte, tag Tag) int {
+	_ = b[15]
+	binary.BigEndian.PutUint64(b, uint64(f.Dst)<<16|uint64(f.Src)>>32)
+	binary.BigEndian.PutUint32(b[8:], uint32(f.Src))
+	if !tag.Present() {
+		return 12
+	}
+	binary.BigEndian.PutUint32(b[12:], uint32(tag))
+	return 16
+}
+
+// MAC is a 48-bit address, the first octet on the wire being the most significant.
+type MAC uint64
+
+// Broadcast is the address of all stations (802.3 clause 3.2.3).
+const Broadcast MAC = 0xffff_ffff_ffff
+
+// ParseMAC reads an address as net.ParseMAC does, of 48 bits only.
+func ParseMAC(s string) (MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != 6 {
+		return 0, fmt.Errorf("%q is not a MAC address; write it as 52:54:00:12:34:56", s)
+	}
+	return MACFrom(hw), nil
+}
+
+// MACFrom reads the address in the first six octets of b.
+func MACFrom(b []byte) MAC {
+	return MAC(binary.BigEndian.Uint16(b))<<32 | MAC(binary.BigEndian.Uint32(b[2:]))
+}
+
+// IsGroup tells a multicast or broadcast address from that of one station
+// (802.3 clause 3.2.3.1: the I/G bit).
+func (m MAC) IsGroup() bool { return m&(1<<40) != 0 }
+
+// HardwareAddr returns the address in net's form.
+func (m MAC) HardwareAddr() net.HardwareAddr {
+	return net.HardwareAddr{byte(m >> 40), byte(m >> 32), byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}
+}
+
+func (m MAC) String() string { return m.HardwareAddr().String() }
+
+// MarshalText writes the address as 52:54:00:12:34:56.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText is the reverse of MarshalText.
+func (m *MAC) UnmarshalText(b []byte) (err error) {
+	*m, err = ParseMAC(string(b))
+	return err
+}
+
+// The tag protocol identifiers of 802.1Q-2018 table 9-1.
+const (
+	TPIDCustomer uint16 = 0x8100 // C-tag
+	TPIDService  uint16 = 0x88a8 // S-tag
+)
+
+// Tag is a VLAN tag as on the wire: TPID in the upper, TCI in the lower 16 bits.
+// The zero Tag is none; a tag of VID 0 (a priority tag) is present all the same.
+type Tag uint32
+
+// MakeTag puts a tag together.
+func MakeTag(tpid, tci uint16) Tag { return Tag(tpid)<<16 | Tag(tci) }
+
+func (t Tag) Present() bool { return t != 0 }
+func (t Tag) TPID() uint16  { return uint16(t >> 16) }
+func (t Tag) TCI() uint16   { return uint16(t) }
+func (t Tag) VID() uint16   { return uint16(t) & 0xfff }
+
+// Len is the number of bytes the tag takes on the wire.
+func (t Tag) Len() int {
+	if t == 0 {
+		return 0
+	}
+	return 4
+}

@@ -1,0 +1,84 @@
+// Package port is the contract between the forwarding core and the port kinds:
+// what a frame is on its way through the switch, how a kind hands frames in and
+// takes them out, and which named reasons there are for losing one.
+//
+// A kind implements Port and Queue and passes port/porttest. The core calls it
+// as the methods say; a kind never calls the core. Nothing here does I/O.
+package port
+
+import "errors"
+
+// BatchSize is how many frames a worker asks a Queue for at once. 64 spreads the
+// cost of a system call over enough frames that it disappears beside the copy,
+// while a batch of small frames and its descriptors still fits the L1 cache.
+const BatchSize = 64
+
+// MaxFrame is the longest frame a kind must be able to receive whole, in bytes
+// from the destination address on, with two VLAN tags: a 64 KiB IP packet left
+// uncut by TCP segmentation offload, and its link header.
+const MaxFrame = 65535 + 14 + 2*4
+
+var (
+	// ErrClosed is what Recv returns once Close was called.
+	ErrClosed = errors.New("port is closed")
+
+	// ErrGone is what Recv returns when the device or the peer went away for
+	// good: this Port will not carry another frame and must be opened anew.
+	ErrGone = errors.New("device or peer is gone")
+)
+
+// Port is one attachment of the switch: a device or a connection that is open.
+type Port interface {
+	// Queues returns the port's queues, at least one, the same for the life of
+	// the Port. Each is served by a worker of its own.
+	Queues() []Queue
+
+	// Caps says which offloads a frame may carry when it is given to Send. It
+	// is called once per batch and destination from any worker, so it must be
+	// no more than an atomic load; it may change while the port runs.
+	Caps() Caps
+
+	// Close ends the port: a Recv that waits returns ErrClosed, a Send that
+	// comes later drops everything as DropPortClosed. Any goroutine may call
+	// it, more than once; it returns when the kind holds no resource any more,
+	// but for frames that a worker has not released yet.
+	Close() error
+}
+
+// Queue is one independent lane of a port, in both directions.
+type Queue interface {
+	// Recv waits until at least one frame is there, fills frames from the
+	// front and returns how many. The frames borrow the queue's memory, which
+	// stays as it is until Release. Recv and Release are called by the queue's
+	// one worker only. A frame that came in but must not be switched is handed
+	// over with Drop set, so that it is counted.
+	Recv(frames []Frame) (int, error)
+
+	// Release gives the frames of the last Recv back. A worker calls it after
+	// each Recv that returned frames, also when the port was closed meanwhile.
+	Release()
+
+	// Send takes out's frames in order and never waits. It sets Drop of each
+	// entry: DropNone when the frame is on its way, else why it is lost. Any
+	// number of workers may call Send at once. It reads the frames only until
+	// it returns, and must not write to them: others are sent the same bytes.
+	Send(out []Out)
+}
+
+// Out is one frame on its way out by one port.
+type Out struct {
+	Frame *Frame
+	Tag   Tag  // the outer tag it leaves with, in place of Frame.Tag
+	Drop  Drop // set by Send
+}
+
+// Len is the frame's length on the output in bytes, with the tag it leaves with.
+func (o *Out) Len() int { return len(o.Frame.Data) + o.Tag.Len() }
+
+// Overrun is implemented by kinds whose device loses frames before Recv can see
+// them, for instance because the socket's buffer was full.
+type Overrun interface {
+	// Overruns returns the number of frames lost so since the port was opened.
+	// Any goroutine may call it.
+	Overruns() uint64
+}
