@@ -1,0 +1,59 @@
+package port
+
+// Kind makes ports of one kind out of what a user asked for. The daemon calls its
+// methods one at a time; they may take as long as the kernel does, no longer.
+// Errors are one line that says what is wrong and how to mend it.
+type Kind interface {
+	// Name is the kind's name on the command line.
+	Name() string
+
+	// Check tells what is wrong with spec, without touching the system. A
+	// setting that the kind does not have is an error.
+	Check(spec Spec) error
+
+	// Open makes what spec needs where it is absent, and attaches to it. It
+	// notes in trace what Delete must undo; trace comes from an earlier Open
+	// of the same port, perhaps by an earlier process, and is empty at first.
+	// An error leaves the system and trace as they were; one that wraps
+	// ErrGone says that the device is not there but may come.
+	Open(spec Spec, trace *Trace) (Port, error)
+
+	// Set brings an open port from one spec to another that Check accepts,
+	// without interrupting traffic. An error leaves it as it was.
+	Set(p Port, from, to Spec) error
+
+	// Delete takes back what Open did, after the Port was closed: a device
+	// that the switch made goes, one that was there is as it was before. What
+	// is gone already is no error.
+	Delete(spec Spec, trace Trace) error
+}
+
+// Trace is what a port left on the host, kept with the port's Spec so that even a
+// later process can take it back.
+type Trace struct {
+	// Created: the switch made the device.
+	Created bool `json:"created,omitempty"`
+
+	// Ifname is the device's name when it was last seen, for a device that
+	// was renamed.
+	Ifname string `json:"ifname,omitempty"`
+
+	// Before is what the switch changed on a device that was there before.
+	Before *DeviceSettings `json:"before,omitempty"`
+}
+
+// DeviceSettings are the settings of a network interface that the switch changes.
+type DeviceSettings struct {
+	Up          bool   `json:"up"`
+	MTU         int    `json:"mtu"`
+	DisableIPv6 string `json:"disable_ipv6,omitempty"` // the sysctl's text; empty: there is none
+	ARPIgnore   string `json:"arp_ignore,omitempty"`
+}
+
+// Device is implemented by ports that stand on a network interface. Link events
+// are matched by Ifindex, which stays the same when the interface is renamed.
+type Device interface {
+	// Ifindex is the interface's number in the namespace of the process, 0
+	// where it is elsewhere.
+	Ifindex() int
+}
