@@ -1,0 +1,110 @@
+// Package guestimg builds what a small x86-64 virtual machine boots from: the
+// distribution's kernel, downloaded and unpacked but not installed, and an
+// initramfs of busybox, iperf3 and ethtool. What was built is kept and used by
+// later runs. Any number of goroutines and processes may call it at once.
+package guestimg
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Image is a kernel and an initramfs on disk, for QEMU's -kernel and -initrd.
+type Image struct {
+	Kernel string // an ELF vmlinux, which QEMU starts by its PVH entry
+	Initrd string // an uncompressed cpio archive
+}
+
+// CacheDir is where images are kept: $VSWITCH_CACHE, else .cache beside the
+// go.mod above the working directory.
+func CacheDir() (string, error) {
+	if dir := os.Getenv("VSWITCH_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return filepath.Join(dir, ".cache"), nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("no go.mod above the working directory; set VSWITCH_CACHE to a directory for guest images")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// Ensure returns the image in cache, building what is not there. The first call
+// on a machine downloads some tens of megabytes; the kernel then stays the same
+// until the directory is removed.
+func Ensure(cache string) (Image, error) {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return Image{}, err
+	}
+	unlock, err := lock(filepath.Join(cache, "guest.lock"))
+	if err != nil {
+		return Image{}, err
+	}
+	defer unlock()
+
+	kernel := filepath.Join(cache, "guest-kernel")
+	if err := once(kernel, func(tmp string) error { return fetchKernel(tmp) }); err != nil {
+		return Image{}, fmt.Errorf("guest kernel: %w", err)
+	}
+	archive, key, err := initramfs(kernel)
+	if err != nil {
+		return Image{}, fmt.Errorf("guest initramfs: %w", err)
+	}
+	image := Image{
+		Kernel: filepath.Join(kernel, "vmlinux"),
+		Initrd: filepath.Join(cache, "guest-initramfs-"+key, "initramfs.cpio"),
+	}
+	err = once(filepath.Dir(image.Initrd), func(tmp string) error {
+		return os.WriteFile(filepath.Join(tmp, "initramfs.cpio"), archive, 0o644)
+	})
+	return image, err
+}
+
+// once makes the directory dir by filling another and renaming it, so that what is
+// there is always whole.
+func once(dir string, fill func(tmp string) error) error {
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".tmp-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	if err := fill(tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, dir)
+}
+
+// lock waits for an exclusive lock, which also ends with the process.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
