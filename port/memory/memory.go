@@ -1,0 +1,259 @@
+// Package memory is a port kind without a device: the other end is Go code that
+// puts frames in and takes frames out, for tests, simulation and embedding. The
+// port's methods are called as package port says, the station's from any
+// goroutine. Frames are copied on both ways; nothing waits but Recv and Take.
+package memory
+
+import (
+	"sync"
+
+	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/port"
+)
+
+// Options say how a port is made. The zero Options are useful ones.
+type Options struct {
+	Depth  int        // frames each queue holds per direction; 0 is 512
+	Queues int        // 0 is one
+	Caps   *port.Caps // nil is port.CapsAll
+}
+
+// Port is the switch's end, and carries the station's end beside it.
+type Port struct {
+	caps   port.Caps
+	queues []port.Queue
+	lanes  []*lane
+}
+
+// New makes a port.
+func New(o Options) *Port {
+	p := &Port{caps: port.CapsAll}
+	if o.Caps != nil {
+		p.caps = *o.Caps
+	}
+	if o.Depth == 0 {
+		o.Depth = 512
+	}
+	for range max(o.Queues, 1) {
+		l := &lane{in: newRing(o.Depth), out: newRing(o.Depth)}
+		p.lanes = append(p.lanes, l)
+		p.queues = append(p.queues, l)
+	}
+	return p
+}
+
+// Queues implements port.Port.
+func (p *Port) Queues() []port.Queue { return p.queues }
+
+// Caps implements port.Port.
+func (p *Port) Caps() port.Caps { return p.caps }
+
+// Close implements port.Port. What the station has not taken yet stays there.
+func (p *Port) Close() error {
+	for _, l := range p.lanes {
+		l.in.close()
+		l.out.close()
+	}
+	return nil
+}
+
+// Packet is a frame as the station sees it: on the wire, its VLAN tags inline.
+type Packet struct {
+	Wire    []byte
+	Offload port.Offload // speaks of Wire
+}
+
+// Put is the station sending packets by a queue of the port. It returns how many
+// found room; it does not wait for more.
+func (p *Port) Put(queue int, packets ...Packet) int { return p.lanes[queue].in.put(packets) }
+
+// Take waits for the next packet that the switch sent to the station by a queue,
+// and appends its bytes to buf. It returns port.ErrClosed when the port was
+// closed and all was taken.
+func (p *Port) Take(queue int, buf []byte) (Packet, error) { return p.lanes[queue].out.take(buf) }
+
+// Drain calls each with what the station has not taken yet, without waiting, up
+// to most packets, and returns their number. A packet is valid during its call.
+func (p *Port) Drain(queue, most int, each func(Packet)) int {
+	return p.lanes[queue].out.drain(most, each)
+}
+
+// lane is one queue.
+type lane struct {
+	in, out *ring
+	held    int // slots of in that are lent out
+}
+
+// Recv implements port.Queue.
+func (l *lane) Recv(frames []port.Frame) (int, error) {
+	slots, err := l.in.borrow(len(frames))
+	if err != nil {
+		return 0, err
+	}
+	for i := range slots {
+		s, f := l.in.at(i), &frames[i]
+		f.SetWire(s.wire)
+		f.Offload = s.offload
+		if f.Tag.Present() {
+			var ok bool
+			if f.Offload, ok = vnet.Untag(s.offload); !ok {
+				f.Drop = port.DropBadOffload
+			}
+		}
+		if len(s.wire) > port.MaxFrame {
+			f.Drop = port.DropOversize
+		}
+	}
+	l.held = slots
+	return slots, nil
+}
+
+// Release implements port.Queue.
+func (l *lane) Release() {
+	l.in.giveBack(l.held)
+	l.held = 0
+}
+
+// Send implements port.Queue.
+func (l *lane) Send(out []port.Out) { l.out.send(out) }
+
+// ring is a bounded queue of frames that keeps its buffers.
+type ring struct {
+	mu     sync.Mutex
+	more   sync.Cond // signalled when the ring is no longer empty, or closed
+	slots  []slot
+	head   uint // next to take
+	tail   uint // next to fill
+	closed bool
+}
+
+type slot struct {
+	wire    []byte
+	offload port.Offload
+}
+
+func newRing(depth int) *ring {
+	r := &ring{slots: make([]slot, depth)}
+	r.more.L = &r.mu
+	return r
+}
+
+// at returns the i-th slot from the head on.
+func (r *ring) at(i int) *slot { return &r.slots[(r.head+uint(i))%uint(len(r.slots))] }
+
+func (r *ring) len() int { return int(r.tail - r.head) }
+
+// push returns the next slot to fill, nil when there is none. mu is held.
+func (r *ring) push() *slot {
+	if r.len() == len(r.slots) {
+		return nil
+	}
+	r.tail++
+	return r.at(r.len() - 1)
+}
+
+func (r *ring) put(packets []Packet) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0
+	}
+	for n := range packets {
+		s := r.push()
+		if s == nil {
+			packets = packets[:n]
+			break
+		}
+		s.wire = append(s.wire[:0], packets[n].Wire...)
+		s.offload = packets[n].Offload
+	}
+	r.more.Signal()
+	return len(packets)
+}
+
+func (r *ring) send(out []port.Out) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range out {
+		o := &out[i]
+		if r.closed {
+			o.Drop = port.DropPortClosed
+			continue
+		}
+		s := r.push()
+		if s == nil {
+			o.Drop = port.DropQueueFull
+			continue
+		}
+		o.Drop = port.DropNone
+		var head [16]byte
+		n := o.Frame.PutHeader(head[:], o.Tag)
+		s.wire = append(append(s.wire[:0], head[:n]...), o.Frame.Data[12:]...)
+		s.offload = o.Frame.Offload
+		if o.Tag.Present() {
+			s.offload = vnet.Tag(s.offload)
+		}
+	}
+	r.more.Signal()
+}
+
+// wait returns when there is a frame. mu is held.
+func (r *ring) wait() error {
+	for r.len() == 0 {
+		if r.closed {
+			return port.ErrClosed
+		}
+		r.more.Wait()
+	}
+	return nil
+}
+
+// borrow waits for frames and returns how many of them may be used, up to most,
+// until giveBack. Once the ring is closed nothing can be borrowed.
+func (r *ring) borrow(most int) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.wait(); err != nil {
+		return 0, err
+	}
+	if r.closed {
+		return 0, port.ErrClosed
+	}
+	return min(r.len(), most), nil
+}
+
+func (r *ring) giveBack(n int) {
+	r.mu.Lock()
+	r.head += uint(n)
+	r.mu.Unlock()
+}
+
+func (r *ring) take(buf []byte) (Packet, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.wait(); err != nil {
+		return Packet{}, err
+	}
+	s := r.at(0)
+	r.head++
+	return Packet{append(buf, s.wire...), s.offload}, nil
+}
+
+func (r *ring) drain(most int, each func(Packet)) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := min(r.len(), most)
+	for i := range n {
+		s := r.at(i)
+		each(Packet{s.wire, s.offload})
+	}
+	r.head += uint(n)
+	return n
+}
+
+func (r *ring) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.more.Broadcast()
+}

@@ -1,0 +1,722 @@
+// Package porttest is the conformance suite of port kinds: what package port
+// promises to the switch, tried on a real port with a real peer at its other end.
+// A kind's tests call Run; a kind that passes can be attached to a switch.
+package porttest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Peer is whoever holds the other end: it sends and takes frames as they are on
+// the wire, VLAN tags inline. One goroutine sends while another takes.
+type Peer interface {
+	// Send gives one frame to the port under test, waiting where it must.
+	Send(wire []byte, o port.Offload) error
+
+	// Recv waits for a frame up to timeout, and returns os.ErrDeadlineExceeded
+	// then. What it returns is the caller's to keep.
+	Recv(timeout time.Duration) (wire []byte, o port.Offload, err error)
+}
+
+// Fixture is a port that was just opened, and what is known of it.
+type Fixture struct {
+	Port port.Port
+	Peer Peer
+
+	// MaxLen is the longest frame, without tag, that passes without
+	// segmentation offload in both directions.
+	MaxLen int
+
+	// Offloads: Peer carries offload headers both ways.
+	Offloads bool
+
+	// Silent: something behind Send, which the kind cannot see, may lose
+	// frames when the peer does not take them.
+	Silent bool
+}
+
+// Run tries all promises. open makes a new port and peer, and has t clean up
+// both; each subtest opens its own. Frames of other EtherTypes than the suite's
+// are ignored, so a host that speaks on the port does not disturb.
+func Run(t *testing.T, open func(t *testing.T) Fixture) {
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, Fixture)
+	}{
+		{"Receive", testReceive},
+		{"Send", testSend},
+		{"ReceiveOrder", testReceiveOrder},
+		{"SendOrder", testSendOrder},
+		{"Borrow", testBorrow},
+		{"SendKeepsNothing", testSendKeepsNothing},
+		{"ConcurrentSend", testConcurrentSend},
+		{"FullQueue", testFullQueue},
+		{"PartialChecksum", testPartialChecksum},
+		{"CloseWakesRecv", testCloseWakesRecv},
+		{"CloseWhileBorrowed", testCloseWhileBorrowed},
+		{"SendAfterClose", testSendAfterClose},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := open(t)
+			t.Cleanup(func() { f.Port.Close() })
+			c.run(t, f)
+		})
+	}
+	t.Run("NoAllocs", func(t *testing.T) { testNoAllocs(t, open(t)) })
+	t.Run("NoLeaks", func(t *testing.T) { testNoLeaks(t, open) })
+}
+
+const (
+	patience = 5 * time.Second
+	// etherType is one that nobody else uses (802 local experimental 1).
+	etherType = 0x88b5
+	dst, src  = port.MAC(0x02_00_00_00_00_02), port.MAC(0x02_00_00_00_00_01)
+)
+
+// body makes the frame without outer tag, size bytes long: the addresses, the
+// suite's EtherType, its number, and bytes that follow from the number.
+func body(number uint32, size int) []byte {
+	b := binary.BigEndian.AppendUint16(nil, etherType)
+	b = append(append(dst.HardwareAddr(), src.HardwareAddr()...), b...)
+	b = binary.BigEndian.AppendUint32(b, number)
+	for i := len(b); i < size; i++ {
+		b = append(b, byte(uint32(i)*7+number))
+	}
+	return b[:size]
+}
+
+// wire puts tag into an untagged frame.
+func wire(b []byte, tag port.Tag) []byte {
+	if !tag.Present() {
+		return b
+	}
+	w := append([]byte{}, b[:12]...)
+	w = binary.BigEndian.AppendUint32(w, uint32(tag))
+	return append(w, b[12:]...)
+}
+
+func number(data []byte) uint32 { return binary.BigEndian.Uint32(data[14:]) }
+
+func ours(data []byte) bool {
+	return len(data) >= 14 && binary.BigEndian.Uint16(data[12:]) == etherType
+}
+
+// frame is the frame that the switch would hand to Send.
+func frame(b []byte) *port.Frame {
+	f := new(port.Frame)
+	f.SetStripped(b, 0)
+	return f
+}
+
+// sizes are frame lengths without tag that every port carries.
+func (f Fixture) sizes() []int {
+	all := []int{18, 42, 60, 64, 65, 128, 1023, 1514}
+	if f.MaxLen > 1514 {
+		all = append(all, f.MaxLen)
+	}
+	return all
+}
+
+var tags = []port.Tag{
+	0,
+	port.MakeTag(port.TPIDCustomer, 100),
+	port.MakeTag(port.TPIDCustomer, 5<<13), // priority tag: VID 0
+	port.MakeTag(port.TPIDCustomer, 7<<13|1<<12|4094),
+	port.MakeTag(port.TPIDService, 200),
+}
+
+// recv calls Recv until it has a frame of the suite's, and hands each to take
+// before it is released. It fails the test when that takes too long.
+func recv(t *testing.T, f Fixture, want int, take func(*port.Frame)) {
+	t.Helper()
+	timeout := time.AfterFunc(patience, func() { f.Port.Close() })
+	defer timeout.Stop()
+	var frames [port.BatchSize]port.Frame
+	q := f.Port.Queues()[0]
+	for want > 0 {
+		n, err := q.Recv(frames[:])
+		if err != nil {
+			t.Fatalf("Recv with %d frames to come: %v", want, err)
+		}
+		if n < 1 || n > len(frames) {
+			t.Fatalf("Recv returned %d frames of %d", n, len(frames))
+		}
+		for i := range frames[:n] {
+			fr := &frames[i]
+			if !ours(fr.Data) {
+				continue
+			}
+			if fr.Drop != port.DropNone {
+				t.Fatalf("a good frame of %d bytes came with drop reason %v", len(fr.Data), fr.Drop)
+			}
+			take(fr)
+			want--
+		}
+		q.Release()
+	}
+	if want < 0 {
+		t.Fatalf("%d frames more than were sent", -want)
+	}
+}
+
+// send hands one vector to the port and returns how many it took.
+func send(q port.Queue, out []port.Out) (took int) {
+	for i := range out {
+		out[i].Drop = port.NumDrops // Send must set each
+	}
+	q.Send(out)
+	for i := range out {
+		if out[i].Drop == port.DropNone {
+			took++
+		}
+	}
+	return took
+}
+
+// peerRecv takes the next frame of the suite's at the other end.
+func peerRecv(t *testing.T, f Fixture, timeout time.Duration) ([]byte, port.Offload, bool) {
+	t.Helper()
+	for {
+		w, o, err := f.Peer.Recv(timeout)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, o, false
+		}
+		if err != nil {
+			t.Fatalf("peer: %v", err)
+		}
+		var fr port.Frame
+		fr.SetWire(bytes.Clone(w))
+		if ours(fr.Data) {
+			return w, o, true
+		}
+	}
+}
+
+func testReceive(t *testing.T, f Fixture) {
+	type sent struct {
+		body []byte
+		tag  port.Tag
+	}
+	var all []sent
+	for _, size := range f.sizes() {
+		for _, tag := range tags {
+			all = append(all, sent{body(uint32(len(all)), size), tag})
+		}
+	}
+	for i := 0; i < len(all); {
+		few := all[i:min(i+8, len(all))]
+		for _, s := range few {
+			if err := f.Peer.Send(wire(s.body, s.tag), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		recv(t, f, len(few), func(fr *port.Frame) {
+			s := all[i]
+			i++
+			if !bytes.Equal(fr.Data, s.body) {
+				t.Errorf("frame of %d bytes, tag %#x: other bytes came in (%d of them)", len(s.body), s.tag, len(fr.Data))
+			}
+			if fr.Tag != s.tag {
+				t.Errorf("tag %#x came in as %#x", s.tag, fr.Tag)
+			}
+			if fr.Dst != dst || fr.Src != src {
+				t.Errorf("addresses came in as %v, %v", fr.Dst, fr.Src)
+			}
+			if fr.Offload.IsGSO() || fr.Offload.Flags&port.NeedsCsum != 0 {
+				t.Errorf("a whole frame came in with offload %+v", fr.Offload)
+			}
+		})
+	}
+}
+
+func testSend(t *testing.T, f Fixture) {
+	q := f.Port.Queues()[0]
+	n := uint32(0)
+	for _, size := range f.sizes() {
+		for _, tag := range tags {
+			if tag.Present() && size == f.MaxLen && size > 1514 {
+				continue // a tag beyond the longest frame is the device's affair
+			}
+			b := body(n, size)
+			n++
+			// The frame came in with another tag than it leaves with.
+			fr := frame(b)
+			fr.Tag = port.MakeTag(port.TPIDCustomer, 7)
+			out := []port.Out{{Frame: fr, Tag: tag}}
+			if send(q, out) != 1 {
+				t.Fatalf("frame of %d bytes, tag %#x: dropped: %v", size, tag, out[0].Drop)
+			}
+			got, _, ok := peerRecv(t, f, patience)
+			if !ok {
+				t.Fatalf("frame of %d bytes, tag %#x: did not arrive", size, tag)
+			}
+			// An Ethernet device may pad a short frame (802.3 clause 3.2.8).
+			if want := wire(b, tag); !bytes.Equal(got[:min(len(got), len(want))], want) {
+				t.Errorf("frame of %d bytes, tag %#x: arrived as %d other bytes", size, tag, len(got))
+			}
+		}
+	}
+}
+
+// orderRun is how many frames the order tests send; window is how many of them
+// are under way at most, which every port's queue has room for.
+const orderRun, window = 1024, 64
+
+func testReceiveOrder(t *testing.T, f Fixture) {
+	next := uint32(0)
+	for sent := uint32(0); sent < orderRun; {
+		for range window {
+			if err := f.Peer.Send(body(sent, 64), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+			sent++
+		}
+		recv(t, f, window, func(fr *port.Frame) {
+			if got := number(fr.Data); got != next {
+				t.Fatalf("frame %d came where %d was due", got, next)
+			}
+			next++
+		})
+	}
+}
+
+func testSendOrder(t *testing.T, f Fixture) {
+	q := f.Port.Queues()[0]
+	next := uint32(0)
+	for next < orderRun {
+		var out []port.Out
+		for i := range uint32(window) {
+			tag := tags[i%3] // a frame's tag must not change its place
+			out = append(out, port.Out{Frame: frame(body(next+i, 64)), Tag: tag})
+		}
+		if took := send(q, out); took != window {
+			t.Fatalf("an idle port took %d of %d frames", took, window)
+		}
+		for i := range uint32(window) {
+			w, _, ok := peerRecv(t, f, patience)
+			if !ok {
+				t.Fatalf("frame %d did not arrive", next)
+			}
+			var fr port.Frame
+			fr.SetWire(w)
+			if got := number(fr.Data); got != next {
+				t.Fatalf("frame %d arrived where %d was due", got, next)
+			}
+			if fr.Tag != tags[i%3] {
+				t.Fatalf("frame %d arrived with tag %#x, sent with %#x", next, fr.Tag, tags[i%3])
+			}
+			next++
+		}
+	}
+}
+
+// testBorrow: frames stay as they are until Release, whatever comes in meanwhile.
+func testBorrow(t *testing.T, f Fixture) {
+	q := f.Port.Queues()[0]
+	timeout := time.AfterFunc(patience, func() { f.Port.Close() })
+	defer timeout.Stop()
+	next := uint32(0)
+	for round := range 4 {
+		for i := range uint32(8) {
+			if err := f.Peer.Send(body(uint32(round)*100+i, 200), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for seen := 0; seen < 8; {
+			var frames [4]port.Frame
+			n, err := q.Recv(frames[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range uint32(4) {
+				if err := f.Peer.Send(body(10_000+i, 300), port.Offload{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, fr := range frames[:n] {
+				if !ours(fr.Data) {
+					continue
+				}
+				num := number(fr.Data)
+				size := 200
+				if num >= 10_000 {
+					size = 300
+				} else {
+					if num != uint32(round)*100+next {
+						t.Fatalf("frame %d came where %d was due", num, uint32(round)*100+next)
+					}
+					next++
+					seen++
+				}
+				if !bytes.Equal(fr.Data, body(num, size)) {
+					t.Fatalf("frame %d changed before it was released", num)
+				}
+			}
+			q.Release()
+		}
+		next = 0
+	}
+}
+
+// testSendKeepsNothing: after Send the frame's memory is another's.
+func testSendKeepsNothing(t *testing.T, f Fixture) {
+	q := f.Port.Queues()[0]
+	b := body(1, 500)
+	if send(q, []port.Out{{Frame: frame(b)}}) != 1 {
+		t.Fatal("not sent")
+	}
+	clear(b)
+	got, _, ok := peerRecv(t, f, patience)
+	if !ok || !bytes.Equal(got, body(1, 500)) {
+		t.Fatalf("the frame did not arrive as it was when sent (%d bytes)", len(got))
+	}
+	// Nor does Send write to it: flooding sends the same bytes to others.
+	b = body(2, 500)
+	if send(q, []port.Out{{Frame: frame(b), Tag: tags[1]}}) != 1 {
+		t.Fatal("not sent")
+	}
+	if !bytes.Equal(b, body(2, 500)) {
+		t.Fatal("Send wrote to the frame")
+	}
+}
+
+// testConcurrentSend: many workers send at once, each frame arrives once.
+func testConcurrentSend(t *testing.T, f Fixture) {
+	const workers, each = 4, 500
+	q := f.Port.Queues()[0]
+	var wg sync.WaitGroup
+	took := make([][]bool, workers)
+	for w := range workers {
+		took[w] = make([]bool, each)
+		wg.Go(func() {
+			for i := 0; i < each; i += 10 {
+				var out []port.Out
+				for j := range 10 {
+					out = append(out, port.Out{Frame: frame(body(uint32(w<<16|(i+j)), 64+w))})
+				}
+				send(q, out)
+				for j := range out {
+					took[w][i+j] = out[j].Drop == port.DropNone
+					if d := out[j].Drop; d != port.DropNone && d != port.DropQueueFull {
+						t.Errorf("dropped: %v", d)
+					}
+				}
+			}
+		})
+	}
+	seen := make(map[uint32]int)
+	last := [workers]int{-1, -1, -1, -1}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for idle := false; !idle; {
+		wait := patience
+		select {
+		case <-done:
+			wait = 100 * time.Millisecond // all was sent: what is there is there
+		default:
+			wait = 20 * time.Millisecond
+		}
+		got, _, ok := peerRecv(t, f, wait)
+		if !ok {
+			select {
+			case <-done:
+				idle = wait == 100*time.Millisecond
+			default:
+			}
+			continue
+		}
+		num := number(got)
+		w, i := int(num>>16), int(num&0xffff)
+		if w >= workers || !bytes.Equal(got, body(num, 64+w)) {
+			t.Fatalf("frame %#x arrived changed", num)
+		}
+		if i <= last[w] {
+			t.Fatalf("worker %d: frame %d arrived after %d", w, i, last[w])
+		}
+		last[w] = i
+		seen[num]++
+	}
+	sent := 0
+	for w := range took {
+		for i, ok := range took[w] {
+			num := uint32(w<<16 | i)
+			switch {
+			case !ok && seen[num] != 0:
+				t.Errorf("frame %#x was dropped and arrived", num)
+			case ok && seen[num] > 1:
+				t.Errorf("frame %#x arrived %d times", num, seen[num])
+			case ok && seen[num] == 0 && !f.Silent:
+				t.Errorf("frame %#x was sent and did not arrive", num)
+			}
+			if ok {
+				sent++
+			}
+		}
+	}
+	if sent == 0 {
+		t.Error("nothing was sent")
+	}
+}
+
+// testFullQueue: a peer that takes nothing makes Send drop, never wait; and what
+// Send says it took is what the peer then finds.
+func testFullQueue(t *testing.T, f Fixture) {
+	q := f.Port.Queues()[0]
+	const limit = 200_000
+	took, dropped := 0, 0
+	start := time.Now()
+	for n := uint32(0); n < limit && dropped < 1000; {
+		var out []port.Out
+		for range window {
+			out = append(out, port.Out{Frame: frame(body(n, 1000))})
+			n++
+		}
+		took += send(q, out)
+		for i := range out {
+			switch out[i].Drop {
+			case port.DropNone:
+			case port.DropQueueFull:
+				dropped++
+			default:
+				t.Fatalf("a full queue drops with reason %v", out[i].Drop)
+			}
+		}
+		if time.Since(start) > 30*time.Second {
+			t.Fatal("Send waits for the peer")
+		}
+		if f.Silent && n > 20_000 {
+			break
+		}
+	}
+	if dropped == 0 && !f.Silent {
+		t.Fatalf("%d frames and the queue is never full", took)
+	}
+	got := 0
+	for {
+		if _, _, ok := peerRecv(t, f, 200*time.Millisecond); !ok {
+			break
+		}
+		got++
+	}
+	if got > took || got < took && !f.Silent {
+		t.Errorf("Send took %d frames, %d arrived", took, got)
+	}
+	// The queue has room again.
+	if send(q, []port.Out{{Frame: frame(body(1, 64))}}) != 1 {
+		t.Error("the queue stays full after the peer emptied it")
+	}
+}
+
+// testPartialChecksum: a frame whose checksum was left to others arrives with the
+// same left to the peer, or completed, never wrong.
+func testPartialChecksum(t *testing.T, f Fixture) {
+	if f.Port.Caps()&port.CapCsum == 0 {
+		return // never given such a frame
+	}
+	for _, tag := range tags[:2] {
+		b, o := udp4(600)
+		fr := frame(b)
+		fr.Offload = o
+		fr.Tag = tag
+		out := []port.Out{{Frame: fr, Tag: tag}}
+		if send(f.Port.Queues()[0], out) != 1 {
+			t.Fatalf("dropped: %v", out[0].Drop)
+		}
+		want, _ := udp4(600)
+		var got port.Frame
+		var off port.Offload
+		deadline := time.Now().Add(patience)
+		for {
+			w, o, err := f.Peer.Recv(time.Until(deadline))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.SetWire(w)
+			if len(got.Data) == len(want) && got.Src == src {
+				off = o
+				break
+			}
+		}
+		if got.Tag != tag {
+			t.Errorf("tag %#x arrived as %#x", tag, got.Tag)
+		}
+		if off.Flags&port.NeedsCsum != 0 {
+			if int(off.CsumStart) != 34+tag.Len() || off.CsumOffset != 6 {
+				t.Errorf("the checksum moved to %d+%d, tag %#x", off.CsumStart, off.CsumOffset, tag)
+			}
+			completeUDP4(got.Data)
+		}
+		completeUDP4(want)
+		if !bytes.Equal(got.Data, want) {
+			t.Errorf("tag %#x: arrived with a wrong checksum", tag)
+		}
+	}
+}
+
+func testCloseWakesRecv(t *testing.T, f Fixture) {
+	ended := make(chan error, 1)
+	started := make(chan struct{})
+	go func() {
+		var frames [8]port.Frame
+		q := f.Port.Queues()[0]
+		close(started)
+		for {
+			if _, err := q.Recv(frames[:]); err != nil {
+				ended <- err
+				return
+			}
+			q.Release()
+		}
+	}()
+	<-started
+	time.Sleep(20 * time.Millisecond) // either order must work; this makes waiting the likely one
+	if err := f.Port.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, port.ErrClosed) {
+			t.Errorf("Recv of a closed port: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Close leaves Recv waiting")
+	}
+	if err := f.Port.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+	var frames [8]port.Frame
+	if _, err := f.Port.Queues()[0].Recv(frames[:]); !errors.Is(err, port.ErrClosed) {
+		t.Errorf("Recv after Close: %v", err)
+	}
+}
+
+// testCloseWhileBorrowed: a worker may still read its batch when the port closes.
+func testCloseWhileBorrowed(t *testing.T, f Fixture) {
+	if err := f.Peer.Send(body(5, 400), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	q := f.Port.Queues()[0]
+	timeout := time.AfterFunc(patience, func() { f.Port.Close() })
+	defer timeout.Stop()
+	for {
+		var frames [8]port.Frame
+		n, err := q.Recv(frames[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ours(frames[0].Data) {
+			q.Release()
+			continue
+		}
+		f.Port.Close()
+		if n != 1 && !ours(frames[n-1].Data) {
+			t.Log("other frames came along")
+		}
+		if !bytes.Equal(frames[0].Data, body(5, 400)) {
+			t.Error("the frame changed when the port was closed")
+		}
+		q.Release()
+		return
+	}
+}
+
+func testSendAfterClose(t *testing.T, f Fixture) {
+	q := f.Port.Queues()[0]
+	f.Port.Close()
+	out := []port.Out{{Frame: frame(body(1, 64))}, {Frame: frame(body(2, 64)), Tag: tags[1]}}
+	send(q, out)
+	for _, o := range out {
+		if o.Drop != port.DropPortClosed {
+			t.Errorf("Send after Close: %v", o.Drop)
+		}
+	}
+}
+
+// testNoAllocs: the path of a frame leaves nothing to the garbage collector.
+func testNoAllocs(t *testing.T, f Fixture) {
+	defer f.Port.Close()
+	if raceEnabled {
+		return // the race detector allocates; the suite also runs without it
+	}
+	q := f.Port.Queues()[0]
+	w := body(1, 64)
+	var frames [port.BatchSize]port.Frame
+	out := []port.Out{{Frame: frame(body(2, 64))}, {Frame: frame(body(3, 64)), Tag: tags[1]}}
+	// The peer's own allocations must not count: it sends before and takes after.
+	const rounds = 100
+	for range rounds + 1 {
+		if err := f.Peer.Send(w, port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A port that keeps its buffers may make each of them once.
+	for range 1024 {
+		q.Send(out)
+		for range out {
+			peerRecv(t, f, patience)
+		}
+	}
+	timeout := time.AfterFunc(patience, func() { f.Port.Close() })
+	defer timeout.Stop()
+	allocs := testing.AllocsPerRun(rounds, func() {
+		n, err := q.Recv(frames[:1])
+		if err != nil || n != 1 {
+			t.Fatal(n, err)
+		}
+		q.Release()
+		q.Send(out)
+	})
+	if allocs != 0 {
+		t.Errorf("%v allocations for a frame received and two sent", allocs)
+	}
+}
+
+// testNoLeaks: what a port took from the process it gives back.
+func testNoLeaks(t *testing.T, open func(*testing.T) Fixture) {
+	cycle := func(name string) {
+		t.Run(name, func(t *testing.T) {
+			f := open(t)
+			q := f.Port.Queues()[0]
+			send(q, []port.Out{{Frame: frame(body(1, 64))}})
+			if err := f.Peer.Send(body(2, 64), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+			recv(t, f, 1, func(*port.Frame) {})
+			if err := f.Port.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	cycle("warm-up") // what is kept for the whole process may be made here
+	quiet := goleak.IgnoreCurrent()
+	before := countFDs(t)
+	for i := range 5 {
+		cycle(fmt.Sprint(i))
+	}
+	if err := goleak.Find(quiet); err != nil {
+		t.Error(err)
+	}
+	if after := countFDs(t); after > before {
+		t.Errorf("%d files open before, %d after", before, after)
+	}
+}
+
+func countFDs(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
