@@ -67,13 +67,16 @@ func Tag(o port.Offload) port.Offload {
 	return o
 }
 
+// maxCsumStart leaves room in the field for two tags to be put in.
+const maxCsumStart = 0xffff - 2*tagLen
+
 // Valid tells whether o is a header that fits a frame of n bytes: a known
 // segmentation type with a size, and a checksum that lies inside the frame. What
 // is not Valid must not be passed on: the kernel refuses it, a guest may trust it.
 func Valid(o port.Offload, n int) bool {
 	if o.Flags&port.NeedsCsum != 0 {
 		start := int(o.CsumStart)
-		if start < port.HeaderLen || start+int(o.CsumOffset)+2 > n {
+		if start < port.HeaderLen || start > maxCsumStart || start+int(o.CsumOffset)+2 > n {
 			return false
 		}
 	}
