@@ -69,20 +69,6 @@ func (f *Frame) SetStripped(b []byte, tag Tag) {
 	f.Src = MAC(binary.BigEndian.Uint64(b[6:]) >> 16)
 }
 
-// PutHeader writes the addresses and, where tag is present, the tag to b as they
-// go on the wire, and returns how many bytes that is: 12 or 16. The rest of the
-// frame on the wire is Data[12:].
-func (f *Frame) PutHeader(b []byte, tag Tag) int {
-	_ = b[15]
-	binary.BigEndian.PutUint64(b, uint64(f.Dst)<<16|uint64(f.Src)>>32)
-	binary.BigEndian.PutUint32(b[8:], uint32(f.Src))
-	if !tag.Present() {
-		return 12
-	}
-	binary.BigEndian.PutUint32(b[12:], uint32(tag))
-	return 16
-}
-
 // MAC is a 48-bit address, the first octet on the wire being the most significant.
 type MAC uint64
 

@@ -35,8 +35,12 @@ func FuzzSetWire(f *testing.F) {
 		if fr.Len() != len(wire) {
 			t.Fatalf("%d bytes on the wire, Len says %d", len(wire), fr.Len())
 		}
-		var head [16]byte
-		n := fr.PutHeader(head[:], fr.Tag)
+		out := port.Out{Frame: &fr, Tag: fr.Tag}
+		var head [port.MaxHeader]byte
+		n := out.PutHeader(head[:])
+		if n != 12+out.TagLen() || out.Len() != len(wire) {
+			t.Fatalf("a header of %d bytes, tags %d, frame %d of %d", n, out.TagLen(), out.Len(), len(wire))
+		}
 		if back := append(head[:n], fr.Data[12:]...); !bytes.Equal(back, wire) {
 			t.Fatalf("read %x, wrote %x", wire, back)
 		}

@@ -6,7 +6,10 @@
 // as the methods say; a kind never calls the core. Nothing here does I/O.
 package port
 
-import "errors"
+import (
+	"encoding/binary"
+	"errors"
+)
 
 // BatchSize is how many frames a worker asks a Queue for at once. 64 spreads the
 // cost of a system call over enough frames that it disappears beside the copy,
@@ -69,11 +72,45 @@ type Queue interface {
 type Out struct {
 	Frame *Frame
 	Tag   Tag  // the outer tag it leaves with, in place of Frame.Tag
+	Push  bool // Tag goes in front of Frame.Tag, which stays (802.1ad tunnel)
 	Drop  Drop // set by Send
 }
 
-// Len is the frame's length on the output in bytes, with the tag it leaves with.
-func (o *Out) Len() int { return len(o.Frame.Data) + o.Tag.Len() }
+// TagLen is the number of bytes that tags take in front of the frame's EtherType
+// on the output: 0, 4 or 8.
+func (o *Out) TagLen() int {
+	n := o.Tag.Len()
+	if o.Push {
+		n += o.Frame.Tag.Len()
+	}
+	return n
+}
+
+// Len is the frame's length on the output in bytes, with the tags it leaves with.
+func (o *Out) Len() int { return len(o.Frame.Data) + o.TagLen() }
+
+// MaxHeader is the most that PutHeader writes: addresses and two tags.
+const MaxHeader = 12 + 2*4
+
+// PutHeader writes the addresses and the tags as they go on the wire to b, which
+// has room for MaxHeader, and returns how many bytes that is: 12 + TagLen. The
+// rest of the frame on the wire is Frame.Data[12:].
+func (o *Out) PutHeader(b []byte) int {
+	_ = b[MaxHeader-1]
+	f := o.Frame
+	binary.BigEndian.PutUint64(b, uint64(f.Dst)<<16|uint64(f.Src)>>32)
+	binary.BigEndian.PutUint32(b[8:], uint32(f.Src))
+	n := 12
+	if o.Tag.Present() {
+		binary.BigEndian.PutUint32(b[n:], uint32(o.Tag))
+		n += 4
+	}
+	if o.Push && f.Tag.Present() {
+		binary.BigEndian.PutUint32(b[n:], uint32(f.Tag))
+		n += 4
+	}
+	return n
+}
 
 // Overrun is implemented by kinds whose device loses frames before Recv can see
 // them, for instance because the socket's buffer was full.

@@ -56,13 +56,13 @@ func Untag(o port.Offload) (_ port.Offload, ok bool) {
 	return o, true
 }
 
-// Tag returns o as it speaks of the frame after an outer tag was put in.
-func Tag(o port.Offload) port.Offload {
+// Tag returns o as it speaks of the frame after n bytes of tags were put in.
+func Tag(o port.Offload, n int) port.Offload {
 	if o.Flags&port.NeedsCsum != 0 {
-		o.CsumStart += tagLen
+		o.CsumStart += uint16(n)
 	}
 	if o.HdrLen != 0 {
-		o.HdrLen += tagLen
+		o.HdrLen += uint16(n)
 	}
 	return o
 }

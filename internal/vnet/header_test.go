@@ -32,7 +32,7 @@ func FuzzHeader(f *testing.F) {
 		if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart)+int(o.CsumOffset)+2 > int(n) {
 			t.Fatalf("%+v lies outside %d bytes", o, n)
 		}
-		tagged := vnet.Tag(o)
+		tagged := vnet.Tag(o, 4)
 		if !vnet.Valid(tagged, int(n)+4) {
 			t.Fatalf("%+v with a tag is not valid: %+v", o, tagged)
 		}

@@ -186,13 +186,10 @@ func (r *ring) send(out []port.Out) {
 			continue
 		}
 		o.Drop = port.DropNone
-		var head [16]byte
-		n := o.Frame.PutHeader(head[:], o.Tag)
+		var head [port.MaxHeader]byte
+		n := o.PutHeader(head[:])
 		s.wire = append(append(s.wire[:0], head[:n]...), o.Frame.Data[12:]...)
-		s.offload = o.Frame.Offload
-		if o.Tag.Present() {
-			s.offload = vnet.Tag(s.offload)
-		}
+		s.offload = vnet.Tag(o.Frame.Offload, o.TagLen())
 	}
 	r.more.Signal()
 }

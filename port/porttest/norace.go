@@ -1,5 +1,0 @@
-//go:build !race
-
-package porttest
-
-const raceEnabled = false
