@@ -1,0 +1,101 @@
+package fdb
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// DefaultAging and MaxAging are from 802.1Q-2018 table 8-6.
+	DefaultAging = 300 * time.Second
+	MaxAging     = 1_000_000 * time.Second
+
+	noAging = math.MaxUint32 // longer than any age
+)
+
+// clock is the current second and the ageing time in seconds, in one word: the
+// data path loads both at once.
+type clock struct{ word atomic.Uint64 }
+
+type moment uint64 // aging<<32 | second
+
+func makeMoment(second, aging uint32) moment { return moment(aging)<<32 | moment(second) }
+
+func (c *clock) load() moment { return moment(c.word.Load()) }
+
+func (m moment) second() uint32 { return uint32(m) }
+func (m moment) aging() uint32  { return uint32(m >> 32) }
+func (m moment) stamp() uint32  { return uint32(m) & stampMask }
+
+// age is how many seconds ago v was stamped; m must be loaded after v. It is right
+// up to 2^20-1: an entry must be reclaimed before, for which even MaxAging leaves
+// Sweep 48,575 s.
+func (m moment) age(v value) uint32 { return (uint32(m) - uint32(v)) & stampMask }
+
+func (m moment) expired(v value) bool { return m.age(v) >= m.aging() }
+
+// Advance tells the table the time: how long ago any moment of the caller's choice
+// was, the same at each call. It is called about once a second; that is how
+// exact ages are. A time before the last one changes nothing.
+func (t *Table) Advance(now time.Duration) {
+	second := uint32(now / time.Second)
+	for {
+		m := t.clock.load()
+		if now < 0 || second <= m.second() {
+			return
+		}
+		if t.clock.word.CompareAndSwap(uint64(m), uint64(makeMoment(second, m.aging()))) {
+			return
+		}
+	}
+}
+
+// SetAging sets how long a silent station is remembered: rounded up to whole
+// seconds, 1 s to MaxAging; less than 0 is for ever. It holds at once, for the
+// entries there are too.
+func (t *Table) SetAging(d time.Duration) {
+	t.mu.Lock() // so that nothing comes back to life while the array is rebuilt
+	defer t.mu.Unlock()
+	aging := uint32(noAging)
+	if d >= 0 {
+		d = min(max(d, time.Second), MaxAging)
+		aging = uint32((d + time.Second - 1) / time.Second)
+	}
+	for {
+		m := t.clock.load()
+		if t.clock.word.CompareAndSwap(uint64(m), uint64(makeMoment(m.second(), aging))) {
+			return
+		}
+	}
+}
+
+// sweepCalls is in how many calls at most Sweep passes the table by itself, so
+// that each is short.
+const sweepCalls = 64
+
+// Sweep reclaims the expired and flushed ones among the next slots of the table,
+// and returns how many. Sweep(0) chooses how far to go: called once a second, it
+// passes the table in a quarter of the ageing time, 64 s at most. Where it is due,
+// Sweep replaces the array, so that Learn seldom has to.
+func (t *Table) Sweep(slots int) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := t.array.Load()
+	if slots <= 0 {
+		calls := min(max(t.clock.load().aging()/4, 1), sweepCalls)
+		slots = (len(a.slots) + int(calls) - 1) / int(calls)
+	}
+	for range min(slots, len(a.slots)) {
+		s := a.at(t.sweepAt)
+		t.sweepAt++
+		if v := s.load(); v.kind() != 0 && !t.isAlive(v) && s.replace(v, 0) {
+			t.release(v)
+			n++
+		}
+	}
+	if t.isWorn(a) {
+		t.rebuild()
+	}
+	return n
+}

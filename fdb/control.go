@@ -1,0 +1,84 @@
+package fdb
+
+import "fmt"
+
+// Add puts an entry in, in place of the one that is there. It is not bound by
+// the port's limit. Where the table is full a Dynamic entry gives way; when
+// there is none, the error wraps ErrFull. A Local entry is put at NoPort.
+func (t *Table) Add(k Key, port uint16, kind Kind) error {
+	switch {
+	case kind < Dynamic || kind > Local:
+		return fmt.Errorf("add %v: there is no %v entry; use dynamic, sticky, static or local", k, kind)
+	case !k.isStation():
+		return fmt.Errorf("add %v: not the address of one station; use one that is neither zero nor multicast", k)
+	case kind == Local:
+		port = NoPort
+	case port == NoPort:
+		return fmt.Errorf("add %v: a %v entry needs a port; name one", k, kind)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		a := t.array.Load()
+		s := a.find(k)
+		var v value
+		if s != nil {
+			v = s.load()
+		}
+		switch t.put(a, s, v, k, port, kind, false) {
+		case putDone:
+			return nil
+		case putNoRoom:
+			if t.evict(port, len(a.slots)) == evictNone {
+				return fmt.Errorf("add %v: %w", k, ErrFull)
+			}
+		case putNoSlot:
+			t.rebuild()
+		}
+	}
+}
+
+// Delete removes k's entry, of any kind, and tells whether there was one.
+func (t *Table) Delete(k Key) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.array.Load().find(k)
+	if s == nil {
+		return false
+	}
+	for {
+		v := s.load()
+		alive := t.isAlive(v)
+		if s.replace(v, 0) {
+			t.release(v)
+			return alive
+		}
+	}
+}
+
+// Flush removes the Dynamic and Sticky entries that match, and returns how many.
+// match must not call the table's control methods.
+func (t *Table) Flush(match func(Entry) bool) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.removeAll(func(k Key, v value) bool {
+		return v.kind().ages() && t.isAlive(v) && match(t.entry(k, v))
+	})
+}
+
+// removeAll takes the values that match out of their slots and returns how many
+// it took. The caller holds mu.
+func (t *Table) removeAll(match func(Key, value) bool) (n int) {
+	a := t.array.Load()
+	for i := range a.slots {
+		s := &a.slots[i]
+		for v := s.load(); v.kind() != 0 && match(Key(s.key.Load()), v); v = s.load() {
+			if s.replace(v, 0) {
+				t.release(v)
+				n++
+				break
+			}
+		}
+	}
+	return n
+}

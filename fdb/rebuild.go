@@ -1,0 +1,52 @@
+package fdb
+
+// isWorn tells whether an array is better replaced now, by the owner of the
+// table, than later by a worker: it is close to its bound, or four times as large
+// as what is left of its entries asks for.
+func (t *Table) isWorn(a *array) bool {
+	size := len(a.slots)
+	return int(a.used.Load()) > size/2 || size > minSlots && slotsFor(t.Len()+1) <= size/4
+}
+
+// tryRebuild replaces a for a caller that must not wait. It tells whether there is
+// a new array to go on with.
+func (t *Table) tryRebuild(a *array) bool {
+	if !t.mu.TryLock() {
+		return false
+	}
+	defer t.mu.Unlock()
+	if t.array.Load() == a {
+		t.rebuild()
+	}
+	return true
+}
+
+// rebuild copies what is in force to a new array, of the size it now needs. The
+// caller holds mu. Rule 5 of slot.go says why nothing is lost meanwhile.
+func (t *Table) rebuild() {
+	old := t.array.Load()
+	live := 0
+	for i := range old.slots {
+		s := &old.slots[i]
+		s.value.Or(uint64(frozen))
+		if t.isAlive(s.load()) {
+			live++
+		}
+	}
+
+	// The size is taken from what is frozen, not from Len, which others change.
+	// One more makes the caller's own fit.
+	next := newArray(slotsFor(live + 1))
+	for i := range old.slots {
+		s := &old.slots[i]
+		v := s.load() &^ frozen
+		if !t.isAlive(v) {
+			t.release(v)
+			continue
+		}
+		c := next.claim(Key(s.key.Load()))
+		c.value.Store(uint64(v))
+	}
+	t.array.Store(next)
+	t.rebuilds.Add(1)
+}
