@@ -1,0 +1,142 @@
+// Package bench measures the forwarding core as a whole: frames go in at memory
+// ports, through all stages, and out at memory ports.
+//
+//	go test -run x -bench . ./bench
+//
+// An operation is one frame that came in; frames/s counts those that arrived, so
+// a flood to eight ports counts eight. The memory ports copy each frame twice.
+package bench
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	vswitch "github.com/vswitch/vswitch/switch"
+
+	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/memory"
+)
+
+// BenchmarkForward: known unicast, pairs of ports talking one way.
+func BenchmarkForward(b *testing.B) {
+	for _, size := range []int{64, 1514, 60_000} {
+		for _, pairs := range []int{1, 2, 4} {
+			b.Run(fmt.Sprintf("size=%d/ports=%d", size, 2*pairs), func(b *testing.B) {
+				run(b, 2*pairs, func(i int) (port.MAC, bool) { return station(i ^ 1), i%2 == 0 }, size, 1)
+			})
+		}
+	}
+}
+
+// BenchmarkFlood: broadcast from one port to eight.
+func BenchmarkFlood(b *testing.B) {
+	for _, size := range []int{64, 1514, 60_000} {
+		b.Run(fmt.Sprintf("size=%d/ports=9", size), func(b *testing.B) {
+			run(b, 9, func(i int) (port.MAC, bool) { return port.Broadcast, i == 0 }, size, 8)
+		})
+	}
+}
+
+func station(i int) port.MAC { return 0x0200_0000_0001 + port.MAC(i) }
+
+// run drives b.N frames through a switch. role tells where port i sends to, and
+// whether it sends. Each frame arrives copies times.
+func run(b *testing.B, ports int, role func(int) (port.MAC, bool), size, copies int) {
+	sw := vswitch.New(vswitch.Config{})
+	defer sw.Close()
+	lines := make([]*memory.Port, ports)
+	for i := range lines {
+		p, err := sw.AddPort(fmt.Sprint(i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		lines[i] = memory.New(memory.Options{Depth: 2 * port.BatchSize})
+		if err := p.Attach(lines[i]); err != nil {
+			b.Fatal(err)
+		}
+		p.SetForwarding(true)
+	}
+	// All stations are known, and all buffers made, before the clock starts.
+	buf := make([]byte, 0, port.MaxFrame)
+	for range 2 * port.BatchSize {
+		for i, line := range lines {
+			line.Put(0, memory.Packet{Wire: frame(port.Broadcast, station(i), size)})
+			for j, other := range lines {
+				if j != i {
+					if _, err := other.Take(0, buf); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	senders := 0
+	for i := range lines {
+		if _, sends := role(i); sends {
+			senders++
+		}
+	}
+	b.SetBytes(int64(size * copies))
+	b.ReportAllocs()
+	b.ResetTimer()
+	var all sync.WaitGroup
+	sender := 0
+	for i, line := range lines {
+		dst, sends := role(i)
+		if !sends {
+			continue
+		}
+		share := b.N / senders
+		if sender == 0 {
+			share += b.N % senders
+		}
+		sender++
+		var to []*memory.Port
+		for j, other := range lines {
+			if j != i && (copies > 1 || station(j) == dst) {
+				to = append(to, other)
+			}
+		}
+		all.Go(func() { pump(line, to, frame(dst, station(i), size), share) })
+	}
+	all.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N*copies)/b.Elapsed().Seconds(), "frames/s")
+	for _, p := range sw.Ports() {
+		if st := p.Stats(); st.RX.Drops()+st.TX.Drops() != 0 {
+			b.Fatalf("port %s dropped %d of %d in, %d of %d out", p.Name(), st.RX.Drops(), st.RX.Frames, st.TX.Drops(), st.TX.Frames)
+		}
+	}
+}
+
+// pump sends n frames by line and takes them at all the ports they go to, with
+// no more under way than the queues have room for, so that none is dropped.
+func pump(line *memory.Port, to []*memory.Port, wire []byte, n int) {
+	few := make([]memory.Packet, port.BatchSize)
+	for i := range few {
+		few[i].Wire = wire
+	}
+	take := func(memory.Packet) {}
+	for n > 0 {
+		put := line.Put(0, few[:min(n, len(few))]...)
+		n -= put
+		for _, p := range to {
+			for got := 0; got < put; {
+				k := p.Drain(0, put-got, take)
+				if got += k; k == 0 {
+					runtime.Gosched()
+				}
+			}
+		}
+	}
+}
+
+// frame makes a frame of size bytes.
+func frame(dst, src port.MAC, size int) []byte {
+	b := append(dst.HardwareAddr(), src.HardwareAddr()...)
+	b = binary.BigEndian.AppendUint16(b, 0x88b5)
+	return append(b, make([]byte, size-len(b))...)
+}

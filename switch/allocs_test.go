@@ -1,0 +1,56 @@
+package vswitch_test
+
+import (
+	"testing"
+
+	vswitch "github.com/vswitch/vswitch/switch"
+
+	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/memory"
+)
+
+// TestNoAllocs: the path of a frame leaves nothing to the garbage collector, be
+// it known unicast, flooded, dropped, or from a station that moves.
+func TestNoAllocs(t *testing.T) {
+	if testenv.RaceEnabled {
+		t.Skip("the race detector allocates; this runs without it")
+	}
+	r := newRig(t, vswitch.Config{}, 3, memory.Options{Depth: 16})
+	defer r.Close()
+	var buf [2048]byte
+	round := func(in int, out []int, wire ...[]byte) func() {
+		packets := make([]memory.Packet, len(wire))
+		for i := range wire {
+			packets[i].Wire = wire[i]
+		}
+		return func() {
+			r.lines[in].Put(0, packets...)
+			for _, o := range out {
+				if _, err := r.lines[o].Take(0, buf[:0]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	hello := round(1, []int{0, 2}, frame(port.Broadcast, station(1), 0, 1514))
+	for range 100 { // makes all buffers, learns station 1
+		hello()
+	}
+	move, back := round(0, []int{1, 2}, frame(port.Broadcast, station(8), 0, 60)), round(1, []int{0, 2}, frame(port.Broadcast, station(8), 0, 60))
+	for name, f := range map[string]func(){
+		"unicast":   round(0, []int{1}, frame(station(1), station(0), 0, 60)),
+		"broadcast": round(0, []int{1, 2}, frame(port.Broadcast, station(0), 0, 60)),
+		// The good frame behind the dropped ones tells when they are through.
+		"dropped": round(0, []int{1}, make([]byte, 5), frame(0x0180_c200_0000, station(0), 0, 60),
+			frame(station(1), 0, 0, 60), frame(station(1), station(0), 0, 60)),
+		"move": func() { move(); back() },
+	} {
+		for range 20 {
+			f()
+		}
+		if n := testing.AllocsPerRun(500, f); n != 0 {
+			t.Errorf("%s: %v allocations a round", name, n)
+		}
+	}
+}

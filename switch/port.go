@@ -1,0 +1,141 @@
+package vswitch
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Port is a port of the switch: what stays the same while devices come and go.
+type Port struct {
+	sw     *Switch
+	name   string
+	number uint16
+	tx     []txCounters // shards; see txShards
+
+	// Below, guarded by sw.mu.
+	rx         []*rxCounters // by queue; kept from one device to the next
+	overruns   uint64        // of devices that were detached
+	at         *attachment   // nil while nothing is attached
+	forwarding bool
+	removed    bool
+}
+
+// attachment is a device behind a port, with the workers that serve it.
+type attachment struct {
+	dev     port.Port
+	queues  []port.Queue
+	workers []*worker
+	running sync.WaitGroup
+	lost    sync.Once // reports the first worker that ended by itself
+	closing bool      // guarded by sw.mu
+}
+
+// Name is the port's name, unique in its switch.
+func (p *Port) Name() string { return p.name }
+
+// Number is the port's number in FDB entries.
+func (p *Port) Number() uint16 { return p.number }
+
+// Attach puts dev behind the port and starts a worker for each of its queues.
+// From then on the port owns dev: Detach closes it.
+func (p *Port) Attach(dev port.Port) error {
+	s := p.sw
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return ErrClosed
+	case p.removed:
+		return fmt.Errorf("port %s was removed", p.name)
+	case p.at != nil:
+		return fmt.Errorf("port %s has a device already", p.name)
+	}
+	at := &attachment{dev: dev, queues: dev.Queues()}
+	for i, q := range at.queues {
+		if i == len(p.rx) {
+			p.rx = append(p.rx, new(rxCounters))
+		}
+		at.workers = append(at.workers, &worker{
+			sw: s, queue: q, index: i, in: p.number, rx: p.rx[i], shard: s.workers % txShards,
+		})
+		s.workers++
+	}
+	p.at = at
+	s.publish()
+	for _, w := range at.workers {
+		at.running.Go(func() {
+			if err := w.run(); !errors.Is(err, port.ErrClosed) {
+				at.lost.Do(func() { s.events.lost(PortLost{Port: p, Err: err}, s.stop) })
+			}
+		})
+	}
+	return nil
+}
+
+// Detach takes the device from the port, closes it, and returns when its workers
+// have ended. Learned entries go; counters stay. Without a device it does nothing.
+func (p *Port) Detach() error {
+	s := p.sw
+	s.mu.Lock()
+	at := p.at
+	if at == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	at.closing = true
+	s.publish()
+	s.mu.Unlock()
+
+	err := at.dev.Close()
+	at.running.Wait()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.at == at { // else another Detach was faster
+		if o, ok := at.dev.(port.Overrun); ok {
+			p.overruns += o.Overruns()
+		}
+		p.at = nil
+		s.fdb.FlushPort(p.number)
+	}
+	return err
+}
+
+// SetForwarding opens the port for frames, or shuts it: then nothing goes in or
+// out, and what was learned behind it is forgotten. A new port is shut.
+func (p *Port) SetForwarding(on bool) {
+	s := p.sw
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.forwarding == on {
+		return
+	}
+	p.forwarding = on
+	s.publish()
+	if on {
+		return
+	}
+	// A worker in the midst of a batch may still learn by the former picture;
+	// it is waited for, so that no entry outlives the flush. A batch takes
+	// microseconds and needs no lock that is held here.
+	if p.at != nil {
+		for _, w := range p.at.workers {
+			w.quiesce()
+		}
+	}
+	s.fdb.FlushPort(p.number)
+}
+
+// active tells whether frames may pass. The caller holds sw.mu.
+func (p *Port) active() bool { return p.forwarding && p.at != nil && !p.at.closing }
+
+// quiesce returns when the batch that the worker is in now, if any, is done.
+func (w *worker) quiesce() {
+	for at := w.batch.Load(); at&1 != 0 && w.batch.Load() == at; {
+		runtime.Gosched()
+	}
+}

@@ -1,0 +1,60 @@
+package vswitch
+
+import "github.com/vswitch/vswitch/port"
+
+// PortStats are a port's counters since it was added.
+type PortStats struct{ RX, TX Counters }
+
+// Counters count one direction: RX what came into the switch by the port, TX what
+// left by it.
+type Counters struct {
+	Frames uint64 // RX: all that came in; TX: what the device took
+	Bytes  uint64 // of those frames, with VLAN tag, without FCS
+	Copies uint64 // RX only: copies that flooding made beyond the first
+
+	// Dropped counts frames by reason: RX frames of which no copy was meant
+	// for any port, TX copies that the device did not take.
+	Dropped [port.NumDrops]uint64
+}
+
+// Drops is the sum over all reasons.
+func (c *Counters) Drops() uint64 {
+	var n uint64
+	for _, d := range c.Dropped {
+		n += d
+	}
+	return n
+}
+
+// Stats sums the port's counters. Counters of one moment do not agree with each
+// other to the frame while traffic flows.
+func (p *Port) Stats() PortStats {
+	var st PortStats
+	p.sw.mu.Lock()
+	for _, c := range p.rx {
+		st.RX.Frames += c.frames.Load()
+		st.RX.Bytes += c.bytes.Load()
+		st.RX.Copies += c.copies.Load()
+		for why := range c.dropped {
+			st.RX.Dropped[why] += c.dropped[why].Load()
+		}
+	}
+	lost := p.overruns
+	if p.at != nil {
+		if o, ok := p.at.dev.(port.Overrun); ok {
+			lost += o.Overruns()
+		}
+	}
+	p.sw.mu.Unlock()
+	st.RX.Frames += lost
+	st.RX.Dropped[port.DropRxOverrun] += lost
+	for i := range p.tx {
+		c := &p.tx[i]
+		st.TX.Frames += c.frames.Load()
+		st.TX.Bytes += c.bytes.Load()
+		for why := range c.dropped {
+			st.TX.Dropped[why] += c.dropped[why].Load()
+		}
+	}
+	return st
+}

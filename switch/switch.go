@@ -1,0 +1,210 @@
+// Package vswitch is the forwarding core: a MAC-learning Ethernet switch
+// (802.1Q-2018 clause 8) between ports that others open. A Switch and its Ports
+// may be used from any goroutine. The core starts one worker per queue of an
+// attached port; it knows no port kind, makes no system call, and gives every
+// frame it does not deliver exactly one named reason.
+//
+// The files, in the order a frame passes them: worker, ingress, vlan, learn,
+// forward, flood, egress, drop.
+package vswitch
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/port"
+)
+
+// MaxPorts is how many ports one switch can have: a port's number must fit the
+// FDB entry and stay below fdb.NoPort.
+const MaxPorts = 4096
+
+var (
+	// ErrExists is returned for a port whose name is taken.
+	ErrExists = errors.New("port exists")
+	// ErrClosed is returned by a Switch after Close.
+	ErrClosed = errors.New("switch is closed")
+)
+
+// Config is how a switch is made. The zero Config is a useful one.
+type Config struct {
+	FDB fdb.Config
+
+	// OnEvent is told of what happens while frames flow. It is called from one
+	// goroutine, one event at a time; while it works, workers go on and MAC
+	// moves beyond a small backlog are not reported.
+	OnEvent func(Event)
+}
+
+// Switch is one learning switch.
+type Switch struct {
+	fdb    *fdb.Table
+	ports  atomic.Pointer[portSet]
+	vecs   sync.Pool // of *outputs
+	events events
+
+	mu      sync.Mutex // serialises changes of the set of ports
+	byName  map[string]*Port
+	workers uint32 // started so far
+	closed  bool
+	stop    chan struct{}
+	running sync.WaitGroup
+}
+
+// portSet is the picture of the ports that workers go by. It is never changed: a
+// worker loads it once per batch, a change of any port publishes another.
+type portSet struct {
+	byNumber []*member // nil where no port takes part in forwarding
+	flood    []*member // the same without the gaps
+}
+
+// member is what a worker needs of a port that takes part in forwarding.
+type member struct {
+	number uint16
+	dev    port.Port
+	queues []port.Queue
+	tx     []txCounters
+}
+
+// New makes a switch without ports.
+func New(cfg Config) *Switch {
+	s := &Switch{
+		fdb:    fdb.New(cfg.FDB),
+		byName: make(map[string]*Port),
+		stop:   make(chan struct{}),
+	}
+	s.ports.Store(&portSet{})
+	s.vecs.New = func() any { return new(outputs) }
+	s.events.init(cfg.OnEvent)
+	s.running.Add(2)
+	go func() { defer s.running.Done(); s.events.run(s.stop) }()
+	go func() { defer s.running.Done(); s.age() }()
+	return s
+}
+
+// FDB is the switch's forwarding database.
+func (s *Switch) FDB() *fdb.Table { return s.fdb }
+
+// AddPort makes a port: a name, a number and counters. Until a device is attached
+// and forwarding is on it carries nothing.
+func (s *Switch) AddPort(name string) (*Port, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if s.byName[name] != nil {
+		return nil, fmt.Errorf("%w: %s", ErrExists, name)
+	}
+	used := make([]bool, len(s.byName)+1)
+	for _, p := range s.byName {
+		if int(p.number) < len(used) {
+			used[p.number] = true
+		}
+	}
+	number := slices.Index(used, false)
+	if number >= MaxPorts {
+		return nil, fmt.Errorf("the switch has %d ports, and can have no more", MaxPorts)
+	}
+	p := &Port{sw: s, name: name, number: uint16(number), tx: make([]txCounters, txShards)}
+	s.byName[name] = p
+	return p, nil
+}
+
+// Port returns the port of that name, nil where there is none.
+func (s *Switch) Port(name string) *Port {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byName[name]
+}
+
+// Ports returns all ports by number.
+func (s *Switch) Ports() []*Port {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*Port, 0, len(s.byName))
+	for _, p := range s.byName {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *Port) int { return int(a.number) - int(b.number) })
+	return all
+}
+
+// RemovePort detaches the port and forgets it with all its FDB entries. Its
+// number may go to the next port.
+func (s *Switch) RemovePort(name string) error {
+	s.mu.Lock()
+	p := s.byName[name]
+	s.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("no port %s", name)
+	}
+	err := p.Detach()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byName[name] == p {
+		p.removed = true
+		s.fdb.RemovePort(p.number)
+		delete(s.byName, name)
+	}
+	return err
+}
+
+// Close detaches all ports and ends what runs. No event is reported after it.
+func (s *Switch) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	var errs []error
+	for _, p := range s.Ports() {
+		errs = append(errs, p.Detach())
+	}
+	close(s.stop)
+	s.running.Wait()
+	return errors.Join(errs...)
+}
+
+// publish makes the workers' picture anew. The caller holds mu.
+func (s *Switch) publish() {
+	set := &portSet{}
+	for _, p := range s.byName {
+		if !p.active() {
+			continue
+		}
+		if n := int(p.number) + 1; n > len(set.byNumber) {
+			set.byNumber = slices.Grow(set.byNumber, n-len(set.byNumber))[:n]
+		}
+		set.byNumber[p.number] = &member{number: p.number, dev: p.at.dev, queues: p.at.queues, tx: p.tx}
+	}
+	for _, m := range set.byNumber {
+		if m != nil {
+			set.flood = append(set.flood, m)
+		}
+	}
+	s.ports.Store(set)
+}
+
+// age moves the FDB's coarse clock and reclaims what has expired.
+func (s *Switch) age() {
+	start := time.Now()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+			s.fdb.Advance(time.Since(start))
+			s.fdb.Sweep(0)
+		}
+	}
+}

@@ -1,0 +1,375 @@
+package vswitch_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	vswitch "github.com/vswitch/vswitch/switch"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/memory"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestBalance: under load on all ports, with ports that fall behind, that go down
+// and come back, every frame that came in is delivered or has one reason.
+func TestBalance(t *testing.T) {
+	const ports, each = 6, 30_000
+	r := newRig(t, vswitch.Config{}, ports, memory.Options{Depth: 128, Queues: 2})
+	defer r.Close()
+	var senders, others sync.WaitGroup
+	for i := range ports {
+		senders.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(i), 1))
+			var few [16]memory.Packet
+			for sent := 0; sent < each; {
+				for j := range few {
+					few[j].Wire = randomFrame(rng, i, ports)
+				}
+				n := r.lines[i].Put(rng.IntN(2), few[:min(len(few), each-sent)]...)
+				if sent += n; n == 0 {
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	stop := make(chan struct{})
+	taken := make([]uint64, ports)
+	for i := range ports - 1 { // the last one takes nothing: its queue is full
+		others.Go(func() {
+			for {
+				n := 0
+				for q := range 2 {
+					n += r.lines[i].Drain(q, 1<<20, func(memory.Packet) {})
+				}
+				taken[i] += uint64(n)
+				if n == 0 {
+					select {
+					case <-stop:
+						return
+					default:
+						runtime.Gosched()
+					}
+				}
+			}
+		})
+	}
+	flap := make(chan struct{})
+	others.Go(func() {
+		defer close(flap)
+		for range 200 {
+			r.ports[1].SetForwarding(false)
+			runtime.Gosched()
+			r.ports[1].SetForwarding(true)
+			runtime.Gosched()
+		}
+	})
+	senders.Wait()
+	<-flap
+	rx := func() (n uint64) {
+		for _, p := range r.ports {
+			n += p.Stats().RX.Frames
+		}
+		return n
+	}
+	for deadline := time.Now().Add(20 * time.Second); rx() != ports*each; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d frames were counted", rx(), ports*each)
+		}
+		runtime.Gosched()
+	}
+	close(stop)
+	others.Wait()
+
+	var in, copies, out, lost uint64
+	seen := map[port.Drop]bool{}
+	for i, p := range r.ports {
+		st := p.Stats()
+		if st.RX.Frames != each {
+			t.Errorf("port %d: %d frames in, %d were sent", i, st.RX.Frames, each)
+		}
+		if i < ports-1 {
+			for q := range 2 {
+				taken[i] += uint64(r.lines[i].Drain(q, 1<<20, func(memory.Packet) {}))
+			}
+			if st.TX.Frames != taken[i] {
+				t.Errorf("port %d: %d frames out, %d arrived", i, st.TX.Frames, taken[i])
+			}
+		}
+		in += st.RX.Frames
+		copies += st.RX.Copies
+		out += st.TX.Frames
+		lost += st.RX.Drops() + st.TX.Drops()
+		for why := range port.NumDrops {
+			seen[why] = seen[why] || st.RX.Dropped[why]+st.TX.Dropped[why] != 0
+		}
+	}
+	if in+copies != out+lost {
+		t.Errorf("%d frames and %d copies in, %d out and %d dropped: %d unexplained", in, copies, out, lost, int64(in+copies-out-lost))
+	}
+	for _, why := range []port.Drop{port.DropRunt, port.DropBadSource, port.DropReserved, port.DropQueueFull} {
+		if !seen[why] {
+			t.Errorf("the load raised no %v: the test does not try it", why)
+		}
+	}
+}
+
+// randomFrame is mostly a good frame between stations, sometimes a bad one.
+func randomFrame(rng *rand.Rand, from, ports int) []byte {
+	src, dst := station(from*10+rng.IntN(3)), station(rng.IntN(ports)*10+rng.IntN(3))
+	switch rng.IntN(40) {
+	case 0:
+		return make([]byte, rng.IntN(14))
+	case 1:
+		src |= 1 << 40
+	case 2:
+		dst = 0x0180_c200_0000
+	case 3:
+		dst = port.Broadcast
+	}
+	return frame(dst, src, 0, 60)
+}
+
+// TestFlowOrder: frames of one flow stay in order, also while its destination
+// turns from unknown to known.
+func TestFlowOrder(t *testing.T) {
+	r := newRig(t, vswitch.Config{}, 3, memory.Options{Depth: 4096})
+	defer r.Close()
+	const frames = 3000
+	for n := range uint32(frames) {
+		if n == frames/2 {
+			r.lines[1].Put(0, memory.Packet{Wire: frame(station(0), station(1), 0, 60)})
+		}
+		r.lines[0].Put(0, memory.Packet{Wire: frame(station(1), station(0), n, 60)})
+	}
+	var buf [2048]byte
+	for want := uint32(0); want < frames; want++ {
+		p, err := r.lines[1].Take(0, buf[:0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.BigEndian.Uint32(p.Wire[14:]); got != want {
+			t.Fatalf("frame %d arrived where %d was due", got, want)
+		}
+	}
+}
+
+func TestEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events []vswitch.Event
+		r := newRig(t, vswitch.Config{OnEvent: func(e vswitch.Event) { events = append(events, e) }}, 3, memory.Options{})
+		defer r.Close()
+		r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(9), 0, 60)})
+		synctest.Wait()
+		r.lines[2].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(9), 0, 60)})
+		synctest.Wait()
+		want := vswitch.MACMoved{MAC: station(9), VLAN: 1, From: r.ports[0].Number(), To: r.ports[2].Number()}
+		if len(events) != 1 || events[0] != want {
+			t.Fatalf("events %v, want %v", events, want)
+		}
+
+		// A device that ends by itself is reported once, one that is detached not.
+		events = nil
+		if err := r.ports[0].Detach(); err != nil {
+			t.Fatal(err)
+		}
+		gone := &ending{memory.New(memory.Options{Queues: 2})}
+		if err := r.ports[0].Attach(gone); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(events) != 1 {
+			t.Fatalf("events %v, want one", events)
+		}
+		if l, ok := events[0].(vswitch.PortLost); !ok || l.Port != r.ports[0] || !errors.Is(l.Err, port.ErrGone) {
+			t.Fatalf("event %v", events[0])
+		}
+	})
+}
+
+// ending is a port whose queues end at once.
+type ending struct{ *memory.Port }
+
+func (p *ending) Queues() []port.Queue {
+	var all []port.Queue
+	for _, q := range p.Port.Queues() {
+		all = append(all, endedQueue{q})
+	}
+	return all
+}
+
+type endedQueue struct{ port.Queue }
+
+func (endedQueue) Recv([]port.Frame) (int, error) {
+	return 0, fmt.Errorf("unplugged: %w", port.ErrGone)
+}
+
+func TestPorts(t *testing.T) {
+	r := newRig(t, vswitch.Config{}, 3, memory.Options{})
+	if _, err := r.AddPort("p1"); !errors.Is(err, vswitch.ErrExists) {
+		t.Errorf("a second p1: %v", err)
+	}
+	if err := r.ports[1].Attach(memory.New(memory.Options{})); err == nil {
+		t.Error("a second device is taken")
+	}
+	if err := r.RemovePort("p1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.RemovePort("p1"); err == nil {
+		t.Error("a port is removed twice")
+	}
+	if r.Port("p1") != nil {
+		t.Error("p1 is still there")
+	}
+	if err := r.ports[1].Attach(memory.New(memory.Options{})); err == nil {
+		t.Error("a removed port takes a device")
+	}
+	p, err := r.AddPort("again")
+	if err != nil || p.Number() != 1 {
+		t.Errorf("the free number goes to %v, %v", p, err)
+	}
+	var names []string
+	for _, p := range r.Ports() {
+		names = append(names, p.Name())
+	}
+	if want := []string{"p0", "again", "p2"}; !slices.Equal(names, want) {
+		t.Errorf("ports %v, want %v", names, want)
+	}
+	for range 2 {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := r.AddPort("late"); !errors.Is(err, vswitch.ErrClosed) {
+		t.Errorf("a port of a closed switch: %v", err)
+	}
+	if err := p.Attach(memory.New(memory.Options{})); !errors.Is(err, vswitch.ErrClosed) {
+		t.Errorf("a device of a closed switch: %v", err)
+	}
+}
+
+// TestRemoveForgets: a port that takes the number of a removed one inherits
+// neither its stations nor its counters.
+func TestRemoveForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+		defer r.Close()
+		r.lines[1].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(1), 0, 60)})
+		synctest.Wait()
+		if err := r.FDB().Add(fdb.MakeKey(1, uint64(station(5))), 1, fdb.Static); err != nil {
+			t.Fatal(err)
+		}
+		if r.FDB().Len() != 2 {
+			t.Fatalf("%d entries", r.FDB().Len())
+		}
+		if err := r.RemovePort("p1"); err != nil {
+			t.Fatal(err)
+		}
+		for e := range r.FDB().All() {
+			t.Errorf("left behind: %+v", e)
+		}
+		p, err := r.AddPort("new")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st := p.Stats(); st != (vswitch.PortStats{}) {
+			t.Errorf("a new port counts %+v", st)
+		}
+	})
+}
+
+// TestOffloads: an offload goes on to a port that is able, is refused by name
+// where it is not, and a header that contradicts its frame goes nowhere.
+func TestOffloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+		defer r.Close()
+		able := port.CapCsum
+		third, _ := r.AddPort("csum-only")
+		line := memory.New(memory.Options{Caps: &able})
+		if err := third.Attach(line); err != nil {
+			t.Fatal(err)
+		}
+		third.SetForwarding(true)
+		o := port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, GSOSize: 1448, HdrLen: 54, CsumStart: 34, CsumOffset: 16}
+		r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(0), 1, 60_000), Offload: o})
+		synctest.Wait()
+		got := 0
+		r.lines[1].Drain(0, 10, func(p memory.Packet) {
+			got++
+			if p.Offload != o || len(p.Wire) != 60_000 {
+				t.Errorf("%d bytes arrived with %+v", len(p.Wire), p.Offload)
+			}
+		})
+		if n := line.Drain(0, 10, func(memory.Packet) {}); got != 1 || n != 0 {
+			t.Errorf("%d arrived where it may, %d where it may not", got, n)
+		}
+		if st := third.Stats(); st.TX.Dropped[port.DropOffloadUnsupported] != 1 || st.TX.Frames != 0 {
+			t.Errorf("not able: %s", text(st.RX, st.TX))
+		}
+		o.CsumStart = 59_999
+		r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(0), 1, 60_000), Offload: o})
+		synctest.Wait()
+		if st := r.ports[0].Stats(); st.RX.Dropped[port.DropBadOffload] != 1 {
+			t.Errorf("bad offload: %s", text(st.RX, st.TX))
+		}
+	})
+}
+
+func TestLocalAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+		defer r.Close()
+		if err := r.FDB().Add(fdb.MakeKey(1, uint64(station(7))), fdb.NoPort, fdb.Local); err != nil {
+			t.Fatal(err)
+		}
+		r.lines[0].Put(0, memory.Packet{Wire: frame(station(7), station(0), 1, 60)})
+		synctest.Wait()
+		if st := r.ports[0].Stats(); st.RX.Dropped[port.DropLocal] != 1 || len(r.taken(1)) != 0 {
+			t.Errorf("to the switch itself: %s", text(st.RX, st.TX))
+		}
+	})
+}
+
+// TestDetachWhileForwarding: devices come and go under load without harm.
+func TestDetachWhileForwarding(t *testing.T) {
+	r := newRig(t, vswitch.Config{}, 3, memory.Options{})
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	load.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(0), 0, 60)})
+				r.lines[2].Drain(0, 1000, func(memory.Packet) {})
+			}
+		}
+	})
+	for range 300 {
+		if err := r.ports[1].Detach(); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.ports[1].Attach(memory.New(memory.Options{})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	load.Wait()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
