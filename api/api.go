@@ -1,0 +1,167 @@
+// Package api is vswitch's control API: the types of its JSON, and a client for
+// Go programs. A daemon serves it as HTTP on a unix socket; openapi.yaml describes
+// it for other languages. Keys are stable: new ones are added, none changes its
+// meaning. A Client may be used from any goroutine.
+package api
+
+import (
+	_ "embed"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// OpenAPI is the description of the API that a daemon serves at /v1/openapi.yaml.
+//
+//go:embed openapi.yaml
+var OpenAPI []byte
+
+// State is how a port is doing.
+type State string
+
+const (
+	StateUp        State = "up"         // frames pass
+	StateNoCarrier State = "no-carrier" // its device is there, nobody holds the other end
+	StateWaiting   State = "waiting"    // its device or peer is gone; it re-attaches by itself
+	StateDown      State = "down"       // its device was set down by somebody else
+)
+
+// States are all states, the best first.
+var States = []State{StateUp, StateNoCarrier, StateWaiting, StateDown}
+
+// Port is a port as it runs.
+type Port struct {
+	Name   string `json:"name"`
+	Number uint16 `json:"number"`
+	Kind   string `json:"kind"`
+	State  State  `json:"state"`
+	Reason string `json:"reason,omitempty"` // why it is waiting
+
+	// Ifname and MTU are those of its network interface now; empty and 0
+	// where it has none that the switch can see.
+	Ifname string `json:"ifname"`
+	MTU    int    `json:"mtu"`
+
+	VLAN VLAN      `json:"vlan"`
+	RX   Counters  `json:"rx"`   // into the switch
+	TX   Counters  `json:"tx"`   // out of it
+	Spec port.Spec `json:"spec"` // as it was asked for
+}
+
+// VLAN is how a port takes part in VLANs. Mode transparent: tags pass unchanged,
+// and every frame belongs to VLAN Native.
+type VLAN struct {
+	Mode   string   `json:"mode"`
+	Access uint16   `json:"access"`
+	Native uint16   `json:"native"`
+	Trunk  []uint16 `json:"trunk"`
+}
+
+// Counters count one direction of a port since the port was added to the daemon.
+type Counters struct {
+	Frames  uint64            `json:"frames"`
+	Bytes   uint64            `json:"bytes"`
+	Copies  uint64            `json:"copies,omitempty"` // RX: copies made by flooding beyond the first
+	Dropped map[string]uint64 `json:"dropped"`          // by reason, those above 0
+}
+
+// AddPort asks for a port.
+type AddPort struct {
+	port.Spec
+
+	// NoWait adds the port even when its device is not there yet.
+	NoWait bool `json:"no_wait,omitempty"`
+}
+
+// SetPort changes settings of a port; what is nil stays.
+type SetPort struct {
+	Owner     *string   `json:"owner,omitempty"`
+	Group     *string   `json:"group,omitempty"`
+	MTU       *int      `json:"mtu,omitempty"`
+	Address   *[]string `json:"address,omitempty"`
+	Netns     *string   `json:"netns,omitempty"`
+	Exclusive *bool     `json:"exclusive,omitempty"`
+}
+
+// Apply returns spec with the changes made.
+func (s SetPort) Apply(spec port.Spec) port.Spec {
+	set(&spec.Owner, s.Owner)
+	set(&spec.Group, s.Group)
+	set(&spec.MTU, s.MTU)
+	set(&spec.Address, s.Address)
+	set(&spec.Netns, s.Netns)
+	set(&spec.Exclusive, s.Exclusive)
+	return spec
+}
+
+func set[T any](field, value *T) {
+	if value != nil {
+		*field = *value
+	}
+}
+
+// FDBEntry is an entry of the forwarding database.
+type FDBEntry struct {
+	MAC  port.MAC `json:"mac"`
+	VLAN uint16   `json:"vlan"`
+	Port string   `json:"port"` // empty for an address of the switch itself
+	Type string   `json:"type"` // dynamic, sticky, static, local
+	AgeS int64    `json:"age_s"`
+}
+
+// AddFDB asks for a static entry, in place of what is there for the address.
+type AddFDB struct {
+	MAC  port.MAC `json:"mac"`
+	VLAN uint16   `json:"vlan,omitempty"` // 0 stands for 1
+	Port string   `json:"port"`
+}
+
+// FlushFDB says which learned entries to forget: those of a port, of a VLAN, of
+// both, or all.
+type FlushFDB struct {
+	Port string `json:"port,omitempty"`
+	VLAN uint16 `json:"vlan,omitempty"`
+}
+
+// Flushed tells how many entries were forgotten.
+type Flushed struct {
+	Flushed int `json:"flushed"`
+}
+
+// Switch is the daemon and its totals.
+type Switch struct {
+	Name     string        `json:"name"`
+	PID      int           `json:"pid"`
+	UptimeS  int64         `json:"uptime_s"`
+	Version  string        `json:"version"`
+	StateDir string        `json:"state_dir"` // empty: nothing is kept
+	Ports    map[State]int `json:"ports"`     // how many, for each state
+	FDB      FDBInfo       `json:"fdb"`
+	RX       Counters      `json:"rx"` // of all ports that are there
+	TX       Counters      `json:"tx"`
+}
+
+// FDBInfo is the forwarding database as a whole.
+type FDBInfo struct {
+	Size     int   `json:"size"`
+	Capacity int   `json:"capacity"`
+	AgingS   int64 `json:"aging_s"` // 0: entries do not age
+}
+
+// Codes of an Error.
+const (
+	CodeInvalid  = "invalid"   // the request makes no sense
+	CodeNotFound = "not_found" // no such port, entry or call
+	CodeExists   = "exists"    // the name is taken
+	CodeGone     = "gone"      // the port's device is not there
+	CodeFailed   = "failed"    // the system refused
+	CodeStopping = "stopping"  // the daemon is about to end
+)
+
+// Error is why a daemon did not do what it was asked: one line that says what is
+// wrong and how to mend it.
+type Error struct {
+	Message string `json:"error"`
+	Code    string `json:"code"`
+}
+
+func (e *Error) Error() string { return e.Message }

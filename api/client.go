@@ -1,0 +1,159 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"syscall"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// ErrNoDaemon is wrapped by the errors of a Client whose socket nobody serves.
+var ErrNoDaemon = errors.New("no vswitch daemon answers")
+
+// Client speaks to the daemon behind one socket.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient makes a client for the daemon that serves socket. It does not connect.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Close gives idle connections back. The client can be used again after it.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Switch returns the daemon and its totals.
+func (c *Client) Switch(ctx context.Context) (sw Switch, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/switch", nil, &sw)
+	return sw, err
+}
+
+// Ports returns all ports by number.
+func (c *Client) Ports(ctx context.Context) (ports []Port, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/ports", nil, &ports)
+	return ports, err
+}
+
+// Port returns the port of that name.
+func (c *Client) Port(ctx context.Context, name string) (p Port, err error) {
+	err = c.call(ctx, http.MethodGet, portPath(name), nil, &p)
+	return p, err
+}
+
+// AddPort adds a port and returns it once it is attached.
+func (c *Client) AddPort(ctx context.Context, req AddPort) (p Port, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/ports", req, &p)
+	return p, err
+}
+
+// SetPort changes settings of a port while it runs.
+func (c *Client) SetPort(ctx context.Context, name string, req SetPort) (p Port, err error) {
+	err = c.call(ctx, http.MethodPatch, portPath(name), req, &p)
+	return p, err
+}
+
+// DelPort removes a port, and the device if the switch made it.
+func (c *Client) DelPort(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, portPath(name), nil, nil)
+}
+
+// FDB returns the forwarding database by VLAN and address.
+func (c *Client) FDB(ctx context.Context) (entries []FDBEntry, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/fdb", nil, &entries)
+	return entries, err
+}
+
+// AddFDB adds a static entry.
+func (c *Client) AddFDB(ctx context.Context, req AddFDB) (e FDBEntry, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/fdb", req, &e)
+	return e, err
+}
+
+// DelFDB removes the entry of an address, whether learned or static. VLAN 0
+// stands for 1.
+func (c *Client) DelFDB(ctx context.Context, mac port.MAC, vlan uint16) error {
+	path := "/v1/fdb/" + mac.String()
+	if vlan != 0 {
+		path += "?vlan=" + strconv.Itoa(int(vlan))
+	}
+	return c.call(ctx, http.MethodDelete, path, nil, nil)
+}
+
+// FlushFDB forgets learned entries and returns how many.
+func (c *Client) FlushFDB(ctx context.Context, req FlushFDB) (int, error) {
+	var f Flushed
+	err := c.call(ctx, http.MethodPost, "/v1/fdb/flush", req, &f)
+	return f.Flushed, err
+}
+
+func portPath(name string) string { return "/v1/ports/" + url.PathEscape(name) }
+
+// call sends req as JSON, if it is not nil, and reads the answer into resp.
+func (c *Client) call(ctx context.Context, method, path string, req, resp any) error {
+	var body io.Reader
+	if req != nil {
+		b, err := json.Marshal(req)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	// The host is only for HTTP's sake: the connection is the socket's.
+	r, err := http.NewRequestWithContext(ctx, method, "http://vswitch"+path, body)
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	a, err := c.http.Do(r)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer a.Body.Close()
+	if a.StatusCode >= 300 {
+		e := new(Error)
+		if json.NewDecoder(a.Body).Decode(e) != nil || e.Message == "" {
+			return fmt.Errorf("%s is not the socket of a vswitch daemon: %s", c.socket, a.Status)
+		}
+		return e
+	}
+	if resp == nil {
+		return nil
+	}
+	if err := json.NewDecoder(a.Body).Decode(resp); err != nil {
+		return fmt.Errorf("%s is not the socket of a vswitch daemon: %w", c.socket, err)
+	}
+	return nil
+}
+
+// explain says what a failed connection means.
+func (c *Client) explain(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // without the made-up URL
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%w at %s; start one with `vswitch run`, or name the right one with --name or --socket", ErrNoDaemon, c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("no permission to open %s; become root, or join the group given to `vswitch run --socket-group`", c.socket)
+	}
+	return fmt.Errorf("asking the daemon at %s: %w", c.socket, err)
+}

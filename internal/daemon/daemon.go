@@ -1,0 +1,105 @@
+// Package daemon is one running switch: it keeps the ports that were asked for
+// attached to devices that come and go, remembers them on disk, and serves the
+// control API on a unix socket. Only cmd/vswitch calls it. Run returns when its
+// context ends, with everything given back but what is meant to stay: the state
+// and the devices that virtual machines hold.
+//
+// Every change, whether asked for or caused by the system, happens on the one
+// goroutine of manager.run, away from the workers that carry frames.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Options say what to run. All but StateDir and SocketGroup must be set.
+type Options struct {
+	Name        string
+	Version     string
+	Socket      string // path of the control socket
+	SocketGroup string // who may use it beside root: a group's name or number
+	StateDir    string // where to keep the state; empty: nowhere
+	Aging       time.Duration
+	Kinds       []port.Kind
+	Links       Links
+	Log         *slog.Logger
+}
+
+// stopGrace is how long answers under way may take once the daemon is to stop:
+// a part of the second in which a stop must be done.
+const stopGrace = 300 * time.Millisecond
+
+// Run runs the switch until ctx ends.
+func Run(ctx context.Context, o Options) (err error) {
+	lock, err := lockSocket(o.Socket, o.Name)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+
+	var saved savedState
+	var keep func(savedState) error
+	if o.StateDir != "" {
+		st, err := openStore(o.StateDir)
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		var aside string
+		if saved, aside, err = st.load(); err != nil {
+			return err
+		}
+		if aside != "" {
+			o.Log.Error("state could not be read: starting without it", "kept_as", aside)
+		}
+		keep = st.save
+	}
+
+	ln, err := listen(o.Socket, o.SocketGroup)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	events, err := o.Links.Watch(ctx)
+	if err != nil {
+		return fmt.Errorf("watching network interfaces: %w", err)
+	}
+
+	m := newManager(o, keep)
+	loop := make(chan struct{})
+	go func() { defer close(loop); m.run(ctx, saved, events) }()
+
+	srv := &http.Server{
+		Handler:           m.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	o.Log.Info("switch started", "name", o.Name, "socket", o.Socket, "state_dir", o.StateDir, "version", o.Version)
+
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+		err = fmt.Errorf("serving %s: %w", o.Socket, err)
+	}
+	stop()
+	grace, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	if srv.Shutdown(grace) != nil {
+		err = errors.Join(err, srv.Close())
+	}
+	<-loop
+	o.Log.Info("switch stopped", "name", o.Name)
+	return err
+}

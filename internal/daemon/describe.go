@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"os"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// describe tells users of a port.
+func (m *manager) describe(p *managed) api.Port {
+	st := p.sw.Stats()
+	return api.Port{
+		Name:   p.spec.Name,
+		Number: p.sw.Number(),
+		Kind:   p.spec.Kind,
+		State:  p.state,
+		Reason: p.reason,
+		Ifname: p.ifname(),
+		MTU:    p.link.MTU,
+		VLAN:   api.VLAN{Mode: "transparent", Native: defaultVLAN, Trunk: []uint16{}},
+		RX:     counters(st.RX),
+		TX:     counters(st.TX),
+		Spec:   p.spec,
+	}
+}
+
+func (m *manager) describeAll() []api.Port {
+	ports := []api.Port{}
+	for _, p := range m.sorted() {
+		ports = append(ports, m.describe(p))
+	}
+	return ports
+}
+
+func (m *manager) describeSwitch() api.Switch {
+	s := api.Switch{
+		Name:     m.name,
+		PID:      os.Getpid(),
+		UptimeS:  int64(time.Since(m.start).Seconds()),
+		Version:  m.version,
+		StateDir: m.stateDir,
+		Ports:    make(map[api.State]int),
+		FDB:      api.FDBInfo{Size: m.sw.FDB().Len(), Capacity: fdb.DefaultCapacity, AgingS: int64(m.aging.Seconds())},
+	}
+	for _, state := range api.States {
+		s.Ports[state] = 0
+	}
+	var rx, tx vswitch.Counters
+	for _, p := range m.ports {
+		s.Ports[p.state]++
+		st := p.sw.Stats()
+		sum(&rx, st.RX)
+		sum(&tx, st.TX)
+	}
+	s.RX, s.TX = counters(rx), counters(tx)
+	return s
+}
+
+func sum(total *vswitch.Counters, c vswitch.Counters) {
+	total.Frames += c.Frames
+	total.Bytes += c.Bytes
+	total.Copies += c.Copies
+	for why, n := range c.Dropped {
+		total.Dropped[why] += n
+	}
+}
+
+func counters(c vswitch.Counters) api.Counters {
+	a := api.Counters{Frames: c.Frames, Bytes: c.Bytes, Copies: c.Copies, Dropped: make(map[string]uint64)}
+	for why, n := range c.Dropped {
+		if n > 0 {
+			a.Dropped[port.Drop(why).String()] = n
+		}
+	}
+	return a
+}

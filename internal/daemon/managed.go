@@ -1,0 +1,283 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// managed is one port that was asked for, and what became of it.
+//
+//	            open            link lost, port lost
+//	(restore) ───────▶ attached ───────────────────▶ waiting
+//	                      ▲       open, on a link event │
+//	                      └─────── or when retry is due ┘
+//
+// An attached port is up, no-carrier or down, as its interface is.
+type managed struct {
+	spec  port.Spec
+	trace port.Trace
+	kind  port.Kind // nil: of a kind that this build does not have
+	sw    *vswitch.Port
+	dev   port.Port // nil while waiting
+	link  link.Link // as last seen; zero where there is none to see
+
+	state  api.State
+	reason string // why it is waiting
+
+	attached time.Time     // when dev was
+	tried    time.Time     // when open was called last
+	retry    time.Time     // when to call it next; zero: not by time
+	backoff  time.Duration // what the next failure adds
+}
+
+const (
+	// A port that waits is tried again after minBackoff, then after twice as
+	// long each time, up to maxBackoff: for what link events do not tell, such
+	// as a device in another namespace, or a right that was granted.
+	minBackoff = time.Second
+	maxBackoff = 30 * time.Second
+
+	// eventGap is how long after a failed try a link event can cause the
+	// next: a try causes events itself.
+	eventGap = 200 * time.Millisecond
+)
+
+// ifname is the name of the port's interface, as last seen.
+func (p *managed) ifname() string {
+	if p.link.Name != "" {
+		return p.link.Name
+	}
+	return p.trace.Ifname
+}
+
+// adopted tells whether the port's device was there before the switch. Such a
+// device is somebody else's to bring back.
+func (p *managed) adopted() bool { return p.trace.Ifname != "" && !p.trace.Created }
+
+func (p *managed) unknownKind() error {
+	return fmt.Errorf("port %s is of the kind %q, which this vswitch does not have; run one that has it, or remove the port", p.spec.Name, p.spec.Kind)
+}
+
+// open attaches the port to its device. An error leaves it as it was.
+func (m *manager) open(p *managed) error {
+	p.tried, p.retry = time.Now(), time.Time{}
+	if p.kind == nil {
+		return p.unknownKind()
+	}
+	if p.adopted() {
+		_, err := m.links.ByName(p.spec.Name)
+		if err != nil && p.trace.Ifname != p.spec.Name {
+			_, err = m.links.ByName(p.trace.Ifname)
+		}
+		if errors.Is(err, link.ErrNotFound) {
+			// What comes back under the name will be another device, with
+			// settings of its own.
+			p.trace = port.Trace{Ifname: p.spec.Name}
+			return gone("interface " + p.spec.Name + " is not there; make it again and the port takes it up")
+		}
+	}
+	dev, err := p.kind.Open(p.spec, &p.trace)
+	if err != nil {
+		return err
+	}
+	if err := p.sw.Attach(dev); err != nil {
+		return errors.Join(err, dev.Close())
+	}
+	p.dev, p.attached = dev, time.Now()
+	m.look(p)
+	return nil
+}
+
+// look reads the interface of an attached port, and tells whether it is there.
+func (m *manager) look(p *managed) bool {
+	p.link = link.Link{}
+	d, ok := p.dev.(port.Device)
+	if !ok || d.Ifindex() == 0 {
+		return true
+	}
+	l, err := m.links.ByIndex(d.Ifindex())
+	switch {
+	case errors.Is(err, link.ErrNotFound):
+		return false
+	case err != nil:
+		// Better a guess that lets frames pass than a port shut in vain; the
+		// next event corrects it.
+		m.log.Warn("reading an interface", "port", p.spec.Name, "error", err)
+		l = link.Link{Index: d.Ifindex(), Name: p.ifname(), Up: true, Carrier: true}
+	}
+	p.link, p.trace.Ifname = l, l.Name
+	return true
+}
+
+// settle brings the state of an attached port in line with what look saw.
+func (m *manager) settle(p *managed) {
+	switch l := p.link; {
+	case l.Index == 0:
+		p.sw.SetForwarding(true)
+		m.setState(p, api.StateUp, "")
+	case !l.Up:
+		p.sw.SetForwarding(false)
+		m.setState(p, api.StateDown, "")
+	case l.Carrier:
+		p.sw.SetForwarding(true)
+		m.setState(p, api.StateUp, "")
+	default:
+		// Forwarding stays on: a VM's first frame can be here before the news
+		// of its carrier is, and must not be lost.
+		p.sw.SetForwarding(true)
+		if p.state == api.StateUp {
+			m.sw.FDB().FlushPort(p.sw.Number())
+		}
+		m.setState(p, api.StateNoCarrier, "")
+	}
+}
+
+// follow looks at the interface of an attached port and does what its change asks.
+func (m *manager) follow(p *managed) {
+	name := p.trace.Ifname
+	if !m.look(p) {
+		// The next device of that name is another one.
+		if p.trace.Created {
+			p.trace = port.Trace{}
+		} else {
+			p.trace = port.Trace{Ifname: p.spec.Name}
+		}
+		m.lose(p, gone("interface "+name+" was deleted or moved to another network namespace"))
+		return
+	}
+	if p.trace.Ifname != name {
+		m.log.Info("interface renamed", "port", p.spec.Name, "from", name, "to", p.trace.Ifname)
+		m.saveTrace()
+	}
+	m.settle(p)
+}
+
+// linkChanged looks after the ports that a changed interface concerns.
+func (m *manager) linkChanged(ev link.Event) {
+	for _, p := range m.sorted() {
+		switch d, ok := p.dev.(port.Device); {
+		case ok && d.Ifindex() == ev.Index:
+			m.follow(p)
+		case p.dev == nil && (ev.Name == p.spec.Name || ev.Name == p.trace.Ifname):
+			if _, err := m.links.ByName(ev.Name); err == nil {
+				p.retryAt(p.tried.Add(eventGap))
+			}
+		}
+	}
+}
+
+// portLost does what is needed when a port's device ended by itself.
+func (m *manager) portLost(ev vswitch.PortLost) {
+	p := m.ports[ev.Port.Name()]
+	if p == nil || p.sw != ev.Port || p.dev == nil {
+		return
+	}
+	m.lose(p, ev.Err)
+}
+
+// lose detaches a port whose device is gone, and has it tried again: at once, if
+// it had been well for a while.
+func (m *manager) lose(p *managed, why error) {
+	if err := p.sw.Detach(); err != nil {
+		m.log.Debug("closing a lost port", "port", p.spec.Name, "error", err)
+	}
+	p.dev, p.link = nil, link.Link{}
+	if time.Since(p.attached) >= maxBackoff {
+		p.backoff = 0
+	}
+	m.setState(p, api.StateWaiting, why.Error())
+	p.retry = time.Now().Add(p.backoff)
+	p.raiseBackoff()
+}
+
+// wait records that a port could not be opened, and when to try again.
+func (m *manager) wait(p *managed, why error) {
+	m.setState(p, api.StateWaiting, why.Error())
+	if p.kind == nil {
+		return
+	}
+	p.raiseBackoff()
+	p.retry = time.Now().Add(p.backoff)
+}
+
+func (p *managed) raiseBackoff() {
+	p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
+}
+
+// retryAt brings the next try forward.
+func (p *managed) retryAt(t time.Time) {
+	if p.kind != nil && (p.retry.IsZero() || t.Before(p.retry)) {
+		p.retry = t
+	}
+}
+
+// tryOpen opens a port that waits, and tells whether that did it.
+func (m *manager) tryOpen(p *managed) bool {
+	if err := m.open(p); err != nil {
+		m.wait(p, err)
+		return false
+	}
+	m.settle(p)
+	return true
+}
+
+// retryDue opens the ports whose time has come.
+func (m *manager) retryDue() {
+	now, opened := time.Now(), false
+	for _, p := range m.sorted() {
+		if p.dev == nil && !p.retry.IsZero() && !p.retry.After(now) {
+			opened = m.tryOpen(p) || opened
+		}
+	}
+	if opened {
+		m.saveTrace()
+	}
+}
+
+// nextRetry is how long until the next port is due.
+func (m *manager) nextRetry() time.Duration {
+	next := time.Hour
+	for _, p := range m.ports {
+		if p.dev == nil && !p.retry.IsZero() {
+			next = min(next, max(0, time.Until(p.retry)))
+		}
+	}
+	return next
+}
+
+// setState notes the state, and tells the log when it is another.
+func (m *manager) setState(p *managed, to api.State, reason string) {
+	from := p.state
+	p.state, p.reason = to, reason
+	if from == to {
+		return
+	}
+	level := slog.LevelInfo
+	if to == api.StateWaiting || to == api.StateDown {
+		level = slog.LevelWarn
+	}
+	attrs := []slog.Attr{
+		slog.String("port", p.spec.Name), slog.String("kind", p.spec.Kind), slog.String("state", string(to)),
+	}
+	if from != "" {
+		attrs = append(attrs, slog.String("was", string(from)))
+	}
+	if reason != "" {
+		attrs = append(attrs, slog.String("reason", reason))
+	}
+	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
+}
+
+// gone is an error that says that the device is not there but may come.
+type gone string
+
+func (g gone) Error() string { return string(g) }
+func (gone) Unwrap() error   { return port.ErrGone }

@@ -1,0 +1,316 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// manager brings what runs in line with what was asked for. All of its methods
+// but do, onEvent, and handler are for the goroutine of run alone.
+type manager struct {
+	name, version, stateDir string
+
+	kinds map[string]port.Kind
+	links Links
+	keep  func(savedState) error // nil: nothing is kept
+	log   *slog.Logger
+	moves moveLog
+	aging time.Duration
+	sw    *vswitch.Switch
+	start time.Time
+
+	ports  map[string]*managed
+	static map[fdb.Key]string // static FDB entries, with their port's name
+
+	calls chan func()   // what other goroutines want done
+	ended chan struct{} // closed when calls are no longer taken
+}
+
+func newManager(o Options, keep func(savedState) error) *manager {
+	m := &manager{
+		name: o.Name, version: o.Version, stateDir: o.StateDir,
+		kinds:  make(map[string]port.Kind),
+		links:  o.Links,
+		keep:   keep,
+		log:    o.Log,
+		aging:  o.Aging,
+		start:  time.Now(),
+		ports:  make(map[string]*managed),
+		static: make(map[fdb.Key]string),
+		calls:  make(chan func()),
+		ended:  make(chan struct{}),
+	}
+	for _, k := range o.Kinds {
+		m.kinds[k.Name()] = k
+	}
+	m.sw = vswitch.New(vswitch.Config{
+		FDB:     fdb.Config{Aging: tableAging(o.Aging)},
+		OnEvent: m.onEvent,
+	})
+	return m
+}
+
+// tableAging turns the user's "0: never" into the table's.
+func tableAging(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// run restores the saved ports, then does what comes until ctx ends. It leaves the
+// devices as they are for the next start.
+func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.Event) {
+	m.restore(saved)
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		retry.Reset(m.nextRetry())
+		select {
+		case <-ctx.Done():
+			close(m.ended)
+			if err := m.sw.Close(); err != nil {
+				m.log.Warn("closing the ports", "error", err)
+			}
+			return
+		case f := <-m.calls:
+			f()
+		case ev, ok := <-events:
+			if !ok {
+				// Watch ends with ctx only; do not spin until that is seen.
+				events = nil
+				continue
+			}
+			m.linkChanged(ev)
+		case <-retry.C:
+			m.retryDue()
+		}
+	}
+}
+
+// do has f done on the manager's goroutine and returns its error.
+func (m *manager) do(f func() error) error {
+	done := make(chan error, 1)
+	select {
+	case m.calls <- func() { done <- f() }:
+		return <-done
+	case <-m.ended:
+		return fail(api.CodeStopping, "switch %s is stopping; start it again with `vswitch run`", m.name)
+	}
+}
+
+// onEvent is called by the switch, from its own goroutine.
+func (m *manager) onEvent(ev vswitch.Event) {
+	switch ev := ev.(type) {
+	case vswitch.MACMoved:
+		m.logMove(ev)
+	case vswitch.PortLost:
+		_ = m.do(func() error { m.portLost(ev); return nil })
+	}
+}
+
+// restore makes the saved ports run. One that cannot waits, so that the state on
+// disk is never less than what was asked for.
+func (m *manager) restore(saved savedState) {
+	for _, s := range saved.Ports {
+		sp, err := m.sw.AddPort(s.Spec.Name)
+		if err != nil {
+			m.log.Error("restoring a port", "port", s.Spec.Name, "error", err)
+			continue
+		}
+		p := &managed{spec: s.Spec, trace: s.Trace, kind: m.kinds[s.Spec.Kind], sw: sp}
+		m.ports[s.Spec.Name] = p
+		m.tryOpen(p)
+	}
+	for _, e := range saved.FDB {
+		k := fdb.MakeKey(e.VLAN, uint64(e.MAC))
+		p := m.ports[e.Port]
+		if p == nil {
+			continue
+		}
+		m.static[k] = e.Port
+		if err := m.sw.FDB().Add(k, p.sw.Number(), fdb.Static); err != nil {
+			m.log.Error("restoring an FDB entry", "mac", e.MAC, "error", err)
+		}
+	}
+	if len(m.ports) > 0 {
+		m.saveTrace()
+	}
+}
+
+// save writes the desired state to disk.
+func (m *manager) save() error {
+	if m.keep == nil {
+		return nil
+	}
+	st := savedState{Ports: []savedPort{}, FDB: []savedEntry{}}
+	for _, p := range m.sorted() {
+		st.Ports = append(st.Ports, savedPort{p.spec, p.trace})
+	}
+	for k, name := range m.static {
+		st.FDB = append(st.FDB, savedEntry{port.MAC(k.MAC()), k.VLAN(), name})
+	}
+	slices.SortFunc(st.FDB, func(a, b savedEntry) int {
+		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
+	})
+	return m.keep(st)
+}
+
+// saveTrace is save where no user waits for the answer.
+func (m *manager) saveTrace() {
+	if err := m.save(); err != nil {
+		m.log.Error("keeping the state", "error", err)
+	}
+}
+
+// sorted returns the ports by number.
+func (m *manager) sorted() []*managed {
+	return slices.SortedFunc(maps.Values(m.ports), func(a, b *managed) int {
+		return cmp.Compare(a.sw.Number(), b.sw.Number())
+	})
+}
+
+// find returns the port of that name.
+func (m *manager) find(name string) (*managed, error) {
+	if p := m.ports[name]; p != nil {
+		return p, nil
+	}
+	return nil, fail(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
+}
+
+func (m *manager) addPort(req api.AddPort) (api.Port, error) {
+	spec := req.Spec
+	if err := port.CheckName(spec.Name); err != nil {
+		return api.Port{}, fail(api.CodeInvalid, "%w", err)
+	}
+	if m.ports[spec.Name] != nil {
+		return api.Port{}, fail(api.CodeExists, "port %s exists; change it with set-port, or remove it first with del-port", spec.Name)
+	}
+	kind := m.kinds[spec.Kind]
+	if kind == nil {
+		return api.Port{}, fail(api.CodeInvalid, "there is no port kind %q; use one of %s", spec.Kind,
+			strings.Join(slices.Sorted(maps.Keys(m.kinds)), ", "))
+	}
+	if err := kind.Check(spec); err != nil {
+		return api.Port{}, fail(api.CodeInvalid, "%w", err)
+	}
+	sp, err := m.sw.AddPort(spec.Name)
+	if err != nil {
+		return api.Port{}, fail(api.CodeFailed, "%w", err)
+	}
+	p := &managed{spec: spec, kind: kind, sw: sp}
+	opened := m.open(p)
+	if opened != nil && !(req.NoWait && errors.Is(opened, port.ErrGone)) {
+		m.drop(p)
+		return api.Port{}, failOpen(opened)
+	}
+	m.ports[spec.Name] = p
+	if err := m.save(); err != nil {
+		delete(m.ports, spec.Name)
+		m.drop(p)
+		if err := kind.Delete(spec, p.trace); err != nil {
+			m.log.Error("removing the device of a port that could not be kept", "port", spec.Name, "error", err)
+		}
+		return api.Port{}, fail(api.CodeFailed, "%w", err)
+	}
+	if opened != nil {
+		m.wait(p, opened)
+	} else {
+		m.settle(p)
+	}
+	return m.describe(p), nil
+}
+
+func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
+	p, err := m.find(name)
+	if err != nil {
+		return api.Port{}, err
+	}
+	if p.kind == nil {
+		return api.Port{}, fail(api.CodeInvalid, "%w", p.unknownKind())
+	}
+	from, to := p.spec, req.Apply(p.spec)
+	if err := p.kind.Check(to); err != nil {
+		return api.Port{}, fail(api.CodeInvalid, "%w", err)
+	}
+	if p.dev != nil {
+		if err := p.kind.Set(p.dev, from, to); err != nil {
+			return api.Port{}, fail(api.CodeFailed, "%w", err)
+		}
+	}
+	p.spec = to
+	if err := m.save(); err != nil {
+		p.spec = from
+		if p.dev != nil {
+			if err := p.kind.Set(p.dev, to, from); err != nil {
+				m.log.Error("taking back a change that could not be kept", "port", name, "error", err)
+			}
+		}
+		return api.Port{}, fail(api.CodeFailed, "%w", err)
+	}
+	m.log.Info("port changed", "port", name)
+	if p.dev != nil {
+		m.follow(p)
+	} else if m.tryOpen(p) {
+		m.saveTrace()
+	}
+	return m.describe(p), nil
+}
+
+func (m *manager) delPort(name string) error {
+	p, err := m.find(name)
+	if err != nil {
+		return err
+	}
+	// On disk first: what fails there must leave the port as it is, and a
+	// device once taken away cannot be brought back under a running VM.
+	entries := m.static
+	delete(m.ports, name)
+	m.static = maps.Clone(entries)
+	maps.DeleteFunc(m.static, func(_ fdb.Key, owner string) bool { return owner == name })
+	if err := m.save(); err != nil {
+		m.ports[name], m.static = p, entries
+		return fail(api.CodeFailed, "%w", err)
+	}
+	m.drop(p)
+	m.log.Info("port removed", "port", name)
+	if p.kind == nil {
+		return nil
+	}
+	if err := p.kind.Delete(p.spec, p.trace); err != nil {
+		return fail(api.CodeFailed, "port %s is removed, but its device could not be put back: %w", name, err)
+	}
+	return nil
+}
+
+// drop takes the port out of the switch.
+func (m *manager) drop(p *managed) {
+	if err := m.sw.RemovePort(p.spec.Name); err != nil {
+		m.log.Warn("closing a port", "port", p.spec.Name, "error", err)
+	}
+}
+
+// fail makes an error for the user, on one line even where it joins several.
+func fail(code, format string, args ...any) error {
+	return &api.Error{Code: code, Message: strings.ReplaceAll(fmt.Errorf(format, args...).Error(), "\n", "; ")}
+}
+
+func failOpen(err error) error {
+	if errors.Is(err, port.ErrGone) {
+		return fail(api.CodeGone, "%w", err)
+	}
+	return fail(api.CodeFailed, "%w", err)
+}

@@ -1,0 +1,145 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+)
+
+// route is one call of the API. What handle returns is sent as JSON; nil is 204.
+type route struct {
+	method, path string
+	handle       func(*http.Request) (any, error)
+}
+
+func (m *manager) routes() []route {
+	return []route{
+		{"GET", "/v1/switch", func(*http.Request) (any, error) {
+			return ask(m, func() (api.Switch, error) { return m.describeSwitch(), nil })
+		}},
+		{"GET", "/v1/ports", func(*http.Request) (any, error) {
+			return ask(m, func() ([]api.Port, error) { return m.describeAll(), nil })
+		}},
+		{"POST", "/v1/ports", func(r *http.Request) (any, error) {
+			return tell(r, m, m.addPort)
+		}},
+		{"GET", "/v1/ports/{name}", func(r *http.Request) (any, error) {
+			return ask(m, func() (api.Port, error) {
+				p, err := m.find(r.PathValue("name"))
+				if err != nil {
+					return api.Port{}, err
+				}
+				return m.describe(p), nil
+			})
+		}},
+		{"PATCH", "/v1/ports/{name}", func(r *http.Request) (any, error) {
+			return tell(r, m, func(req api.SetPort) (api.Port, error) { return m.setPort(r.PathValue("name"), req) })
+		}},
+		{"DELETE", "/v1/ports/{name}", func(r *http.Request) (any, error) {
+			return nil, m.do(func() error { return m.delPort(r.PathValue("name")) })
+		}},
+		{"GET", "/v1/fdb", func(*http.Request) (any, error) {
+			return m.listFDB(), nil
+		}},
+		{"POST", "/v1/fdb", func(r *http.Request) (any, error) {
+			return tell(r, m, m.addFDB)
+		}},
+		{"DELETE", "/v1/fdb/{mac}", func(r *http.Request) (any, error) {
+			mac, err := port.ParseMAC(r.PathValue("mac"))
+			if err != nil {
+				return nil, fail(api.CodeInvalid, "%w", err)
+			}
+			var vlan uint64
+			if s := r.FormValue("vlan"); s != "" {
+				if vlan, err = strconv.ParseUint(s, 10, 16); err != nil {
+					return nil, fail(api.CodeInvalid, "there is no VLAN %q; use 1 to %d", s, maxVLAN)
+				}
+			}
+			return nil, m.do(func() error { return m.delFDB(mac, uint16(vlan)) })
+		}},
+		{"POST", "/v1/fdb/flush", func(r *http.Request) (any, error) {
+			return tell(r, m, m.flushFDB)
+		}},
+	}
+}
+
+// ask has f answered on the manager's goroutine.
+func ask[T any](m *manager, f func() (T, error)) (answer T, err error) {
+	err = m.do(func() (err error) { answer, err = f(); return err })
+	return answer, err
+}
+
+// tell is ask with a request's body.
+func tell[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
+	var req Req
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil {
+		return nil, fail(api.CodeInvalid, "the request's body is not understood: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, fail(api.CodeInvalid, "the request's body has more than one JSON value")
+	}
+	return ask(m, func() (T, error) { return f(req) })
+}
+
+// maxBody bounds a request's body in bytes. The largest that makes sense, a port
+// with some hundred addresses, is a tenth of it.
+const maxBody = 1 << 16
+
+func (m *manager) handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, rt := range m.routes() {
+		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			answer, err := rt.handle(r)
+			switch {
+			case err != nil:
+				m.refuse(w, err)
+			case answer == nil:
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				m.reply(w, http.StatusOK, answer)
+			}
+		})
+	}
+	mux.HandleFunc("GET /v1/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		_, _ = w.Write(api.OpenAPI)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		m.refuse(w, fail(api.CodeNotFound, "there is no call %s %s; /v1/openapi.yaml has those there are", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// statuses are the HTTP statuses of the API's error codes.
+var statuses = map[string]int{
+	api.CodeInvalid:  http.StatusBadRequest,
+	api.CodeNotFound: http.StatusNotFound,
+	api.CodeExists:   http.StatusConflict,
+	api.CodeGone:     http.StatusConflict,
+	api.CodeFailed:   http.StatusInternalServerError,
+	api.CodeStopping: http.StatusServiceUnavailable,
+}
+
+func (m *manager) refuse(w http.ResponseWriter, err error) {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		e = &api.Error{Code: api.CodeFailed, Message: err.Error()}
+	}
+	m.reply(w, statuses[e.Code], e)
+}
+
+func (m *manager) reply(w http.ResponseWriter, status int, answer any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		m.log.Debug("a client left before its answer", "error", err)
+	}
+}

@@ -1,0 +1,176 @@
+// Package link is what the project needs to know and change about network
+// interfaces, over rtnetlink: lookup, state, MTU, addresses, deletion, namespaces
+// and a stream of changes. A call acts on the namespace of the calling thread;
+// any goroutine may call it. Errors say what is missing and how to mend it.
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotFound is wrapped by the error for an interface that does not exist.
+var ErrNotFound = errors.New("no such interface")
+
+// Link is one interface as it was when it was asked for.
+type Link struct {
+	Index int
+	Name  string
+
+	// Kind is what made the device: "tap", "tun", "veth", "bridge", "vlan", …
+	// and "device" for hardware.
+	Kind string
+
+	Up      bool // administratively
+	Carrier bool // the other end is there (IFF_LOWER_UP)
+	MTU     int
+
+	Master   int  // the index of the bridge or bond it belongs to, 0 for none
+	Loopback bool // the host's own lo
+	Ethernet bool // its frames have Ethernet headers (ARPHRD_ETHER)
+
+	// For a tap: who may open it, 0 also where nobody is named, and whether it
+	// was made with several queues.
+	Owner, Group uint32
+	MultiQueue   bool
+}
+
+// ByName finds an interface by its name.
+func ByName(name string) (Link, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return Link{}, lookupError(name, err)
+	}
+	return linkFrom(l), nil
+}
+
+// ByIndex finds an interface by its number.
+func ByIndex(index int) (Link, error) {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return Link{}, lookupError(fmt.Sprintf("number %d", index), err)
+	}
+	return linkFrom(l), nil
+}
+
+func lookupError(what string, err error) error {
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return fmt.Errorf("%w: %s", ErrNotFound, what)
+	}
+	return fmt.Errorf("look up interface %s: %w", what, err)
+}
+
+func linkFrom(l netlink.Link) Link {
+	a := l.Attrs()
+	r := Link{
+		Index:    a.Index,
+		Name:     a.Name,
+		Kind:     l.Type(),
+		Up:       a.RawFlags&unix.IFF_UP != 0,
+		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
+		MTU:      a.MTU,
+		Master:   a.MasterIndex,
+		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
+		Ethernet: a.EncapType == "ether",
+	}
+	if t, ok := l.(*netlink.Tuntap); ok {
+		r.Kind = "tun"
+		if t.Mode == netlink.TUNTAP_MODE_TAP {
+			r.Kind = "tap"
+		}
+		r.Owner, r.Group = t.Owner, t.Group
+		r.MultiQueue = t.Flags&netlink.TUNTAP_MULTI_QUEUE != 0
+	}
+	return r
+}
+
+// handle names an interface by its index, which outlives a rename.
+func handle(index int) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+}
+
+// SetUp sets the interface up or down.
+func (l Link) SetUp(up bool) error {
+	set, word := netlink.LinkSetDown, "down"
+	if up {
+		set, word = netlink.LinkSetUp, "up"
+	}
+	return l.explain("set "+l.Name+" "+word, set(handle(l.Index)))
+}
+
+// SetMTU sets the longest payload of the interface, in bytes.
+func (l Link) SetMTU(mtu int) error {
+	err := netlink.LinkSetMTU(handle(l.Index), mtu)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE) {
+		return fmt.Errorf("%s does not take an MTU of %d; `ip -d link show %s` names its limits (minmtu, maxmtu)", l.Name, mtu, l.Name)
+	}
+	return l.explain(fmt.Sprintf("set the MTU of %s to %d", l.Name, mtu), err)
+}
+
+// Delete removes the interface. One that is gone already is no error.
+func (l Link) Delete() error {
+	err := netlink.LinkDel(handle(l.Index))
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return l.explain("delete "+l.Name, err)
+}
+
+// AddAddress gives the interface an address. One it has already is no error.
+func (l Link) AddAddress(a netip.Prefix) error {
+	err := netlink.AddrAdd(handle(l.Index), addr(a))
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return l.explain(fmt.Sprintf("give %s the address %s", l.Name, a), err)
+}
+
+// DelAddress takes an address away. One it does not have is no error.
+func (l Link) DelAddress(a netip.Prefix) error {
+	err := netlink.AddrDel(handle(l.Index), addr(a))
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return l.explain(fmt.Sprintf("take the address %s from %s", a, l.Name), err)
+}
+
+// HasAddress tells whether the interface has the address.
+func (l Link) HasAddress(a netip.Prefix) (bool, error) {
+	list, err := netlink.AddrList(handle(l.Index), netlink.FAMILY_ALL)
+	if err != nil {
+		return false, l.explain("list the addresses of "+l.Name, err)
+	}
+	for _, have := range list {
+		ip, ok := netip.AddrFromSlice(have.IP)
+		ones, _ := have.Mask.Size()
+		if ok && ip.Unmap() == a.Addr() && ones == a.Bits() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func addr(a netip.Prefix) *netlink.Addr {
+	return &netlink.Addr{IPNet: &net.IPNet{
+		IP:   a.Addr().AsSlice(),
+		Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen()),
+	}}
+}
+
+func (l Link) explain(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%s: needs CAP_NET_ADMIN; run vswitch as root or give it that capability", what)
+	case errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("%s: %w", what, ErrNotFound)
+	}
+	return fmt.Errorf("%s: %s", what, strings.TrimSpace(err.Error()))
+}

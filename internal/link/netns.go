@@ -1,0 +1,91 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Netns is a network namespace that the name or path it was found by led to.
+type Netns struct {
+	path     string
+	dev, ino uint64
+}
+
+// FindNetns finds a namespace by its name, as `ip netns` has it, or by a path.
+func FindNetns(name string) (*Netns, error) {
+	path := name
+	if !strings.Contains(name, "/") {
+		path = filepath.Join("/run/netns", name)
+	}
+	n := &Netns{path: path}
+	var err error
+	if n.dev, n.ino, err = identity(path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: network namespace %s; make it with `ip netns add`", ErrNotFound, name)
+		}
+		return nil, fmt.Errorf("network namespace %s: %w", name, err)
+	}
+	return n, nil
+}
+
+func identity(path string) (dev, ino uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, 0, err
+	}
+	return uint64(st.Dev), st.Ino, nil
+}
+
+// Current tells whether the name still leads to this namespace. A namespace that
+// was deleted lives on, out of reach, for as long as somebody holds a part of it.
+func (n *Netns) Current() bool {
+	dev, ino, err := identity(n.path)
+	return err == nil && dev == n.dev && ino == n.ino
+}
+
+// Do calls f on a thread inside the namespace. What f opens stays there.
+func (n *Netns) Do(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// A thread that cannot go back is not unlocked: the runtime ends it
+		// with the goroutine.
+		runtime.LockOSThread()
+		done <- n.inside(f)
+	}()
+	return <-done
+}
+
+// inside is Do on a locked thread, which it unlocks when it is home again.
+func (n *Netns) inside(f func() error) error {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	there, err := os.Open(n.path)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		if errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%s is not a network namespace", n.path)
+		}
+		if errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("enter network namespace %s: needs CAP_SYS_ADMIN; run vswitch as root", n.path)
+		}
+		return fmt.Errorf("enter network namespace %s: %w", n.path, err)
+	}
+	err = f()
+	if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
+}

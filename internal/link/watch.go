@@ -1,0 +1,171 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Event is one change of one interface. The first events are the interfaces that
+// are there already.
+type Event struct {
+	Link
+
+	// Gone: the interface was deleted or moved to another namespace; the Link
+	// is what was last known of it.
+	Gone bool
+}
+
+// watchBuffer is how many bytes of news the kernel keeps for a Watch, about a
+// thousand messages: as many ports can change at once without a new listing.
+const watchBuffer = 2 << 20
+
+// Watch reports the interfaces of the calling thread's namespace and their changes
+// until ctx ends, then closes the channel. An interface whose Link did not change
+// raises no event. When the receiver is slow or the kernel lost news, Watch lists
+// everything anew and reports the difference, so the receiver always ends up with
+// the state as it is.
+func Watch(ctx context.Context) (<-chan Event, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	if err != nil {
+		return nil, fmt.Errorf("watch interfaces: %w", err)
+	}
+	// More than the system's limit needs CAP_NET_ADMIN; less is no harm, for
+	// what overflows is listed again.
+	if s.SetReceiveBufferSize(watchBuffer, true) != nil {
+		_ = s.SetReceiveBufferSize(watchBuffer, false)
+	}
+	w := &watcher{s: s, events: make(chan Event), done: ctx.Done(), known: map[int]Link{}}
+	if err := w.list(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("watch interfaces: %w", err)
+	}
+	stop := context.AfterFunc(ctx, s.Close)
+	go func() {
+		defer close(w.events)
+		defer s.Close()
+		defer stop()
+		w.run()
+	}()
+	return w.events, nil
+}
+
+type watcher struct {
+	s      *nl.NetlinkSocket
+	events chan Event
+	done   <-chan struct{}
+
+	known map[int]Link
+
+	// While a listing runs, seen holds what it named so far. stale: news was
+	// lost, or the listing was not of one moment, so that another one must follow.
+	listing bool
+	seen    map[int]bool
+	stale   bool
+}
+
+// list asks the kernel for all interfaces; the answer comes among the news.
+func (w *watcher) list() error {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	w.listing, w.stale, w.seen = true, false, map[int]bool{}
+	return w.s.Send(req)
+}
+
+func (w *watcher) run() {
+	for {
+		msgs, from, err := w.s.Receive()
+		select {
+		case <-w.done:
+			return
+		default:
+		}
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			w.stale = true
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+			continue
+		case err != nil:
+			return
+		case from.Pid != nl.PidKernel:
+			continue
+		}
+		for i := range msgs {
+			m := &msgs[i]
+			if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
+				w.stale = true
+			}
+			switch m.Header.Type {
+			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
+				if !w.finish() {
+					return
+				}
+			case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+				// A bridge tells of its members in messages of its own family:
+				// leaving a bridge must not look like a deletion.
+				if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
+					continue
+				}
+				header := unix.NlMsghdr(m.Header)
+				l, err := netlink.LinkDeserialize(&header, m.Data)
+				if err != nil {
+					continue
+				}
+				if !w.update(linkFrom(l), m.Header.Type == unix.RTM_DELLINK) {
+					return
+				}
+			}
+		}
+		if w.stale && !w.listing && w.list() != nil {
+			return
+		}
+	}
+}
+
+// update tells the receiver what is new about l; false when the watch has ended.
+func (w *watcher) update(l Link, gone bool) bool {
+	old, had := w.known[l.Index]
+	if gone {
+		delete(w.known, l.Index)
+		delete(w.seen, l.Index)
+		return !had || w.send(Event{Link: l, Gone: true})
+	}
+	if w.listing {
+		w.seen[l.Index] = true
+	}
+	if had && old == l {
+		return true
+	}
+	w.known[l.Index] = l
+	return w.send(Event{Link: l})
+}
+
+// finish ends a listing: what it did not name is gone, unless it was not whole.
+func (w *watcher) finish() bool {
+	w.listing = false
+	if w.stale {
+		return true
+	}
+	for _, index := range slices.Sorted(maps.Keys(w.known)) {
+		if !w.seen[index] && !w.update(w.known[index], true) {
+			return false
+		}
+	}
+	w.seen = nil
+	return true
+}
+
+func (w *watcher) send(e Event) bool {
+	select {
+	case w.events <- e:
+		return true
+	case <-w.done:
+		return false
+	}
+}
