@@ -66,7 +66,7 @@ func (o *Options) Args(img guestimg.Image, socket string) []string {
 	if network == nil {
 		network = []string{
 			"-netdev", "tap,id=net0,ifname=" + o.Tap + ",script=no,downscript=no",
-			"-device", "virtio-net-pci,netdev=net0,mac=" + o.MAC + ",romfile=",
+			"-device", "virtio-net-pci,netdev=net0,mac=" + o.MAC,
 		}
 	}
 	return slices.Concat([]string{
@@ -74,6 +74,7 @@ func (o *Options) Args(img guestimg.Image, socket string) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", img.Kernel, "-initrd", img.Initrd,
 		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mitigations=off nokaslr ipv6.disable=1 guest.name=%s guest.ip=%s", o.Name, o.IP),
+		"-global", "virtio-net-pci.romfile=", // no ROM to boot from the network by
 		"-serial", "unix:" + socket + ",server=on,wait=off",
 	}, network, o.Machine)
 }

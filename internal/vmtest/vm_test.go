@@ -381,7 +381,9 @@ func TestHost(t *testing.T) {
 	sw.ctl(t, "add-port", "vm0")
 	sw.ctl(t, "add-port", "host0", "--kind", "host", "--address", "10.0.0.254/24")
 	host := netip.MustParseAddr("10.0.0.254")
-	a := vmtest.Start(t, guest(ns, 0))
+	o := guest(ns, 0)
+	o.Net = strings.Fields(sw.ctl(t, "qemu-args", "vm0"))
+	a := vmtest.Start(t, o)
 	want := serve(t, a)
 
 	if got := a.Ping(t, host, 5); got != 5 {

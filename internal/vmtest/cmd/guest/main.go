@@ -1,7 +1,7 @@
 // Command guest builds the image of a small virtual machine, and runs commands in
 // one that is up. The examples use it; the tests use what is behind it.
 //
-//	guest image          build the image, print the paths of kernel and initramfs
+//	guest image          build the image, print the paths of kernel and initramfs, a line each
 //	guest exec SOCK CMD  wait until the guest at the console SOCK is up, run CMD there
 //
 // exec ends with the status of CMD, or 125 when it could not run it.
@@ -43,7 +43,7 @@ func image() {
 	if err != nil {
 		fail(1, err)
 	}
-	fmt.Println(img.Kernel, img.Initrd)
+	fmt.Printf("%s\n%s\n", img.Kernel, img.Initrd)
 }
 
 func execute(socket, command string) {

@@ -1,0 +1,83 @@
+# The targets are listed by `make help`. Everything runs on a fresh Debian or Ubuntu
+# with Go 1.25 or later; what else is needed, `make deps` installs.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 10s
+
+# Go records the state of the repository in what it builds, and fails where git
+# refuses, as it does for another user's clone. The linker is told it above.
+export GOFLAGS += -buildvcs=false
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install what building and testing need beside Go (as root)
+	@qemu-examples/lib/deps.sh
+
+.PHONY: build
+build: ## build ./vswitch, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o vswitch ./cmd/vswitch
+
+.PHONY: demo
+demo: ## two virtual machines talk through a switch (as root)
+	@qemu-examples/two-vms/run.sh
+
+.PHONY: examples
+examples: ## run every example in qemu-examples/ (as root)
+	@for example in qemu-examples/*/run.sh; do echo "# $$example"; "$$example"; done
+
+# Without root the tests that need it are left out, and named at the end. The race
+# detector needs a C compiler. One package runs real virtual machines, on an
+# emulated CPU and beside the other tests, which takes its time.
+.PHONY: test
+test: ## run all tests; as root, with network namespaces and virtual machines
+	@qemu-examples/lib/deps.sh || [ "$$(id -u)" -ne 0 ]
+	@race=; ! command -v gcc >/dev/null || race=-race; \
+	echo "go test $$race ./..."; \
+	$(GO) run ./internal/gotest $$race -count=1 -timeout 12m ./...
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . ./...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz test for FUZZTIME (10s)
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+		done; \
+	done
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	[ -z "$$unformatted" ] || { echo "run gofmt -w on: $$unformatted" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: install
+install: build ## install to DESTDIR and PREFIX (/usr/local): binary, manual page, shell completion
+	install -D -m 755 vswitch '$(DESTDIR)$(PREFIX)/bin/vswitch'
+	install -d '$(DESTDIR)$(PREFIX)/share/'{man/man8,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+	./vswitch man >'$(DESTDIR)$(PREFIX)/share/man/man8/vswitch.8'
+	./vswitch completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vswitch'
+	./vswitch completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vswitch'
+	./vswitch completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vswitch.fish'
+
+.PHONY: clean
+clean: ## remove what was built, and the guests' images
+	rm -rf vswitch .cache
