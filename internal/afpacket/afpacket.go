@@ -1,0 +1,200 @@
+// Package afpacket attaches the switch to the kernel end of an interface: it takes
+// the frames the interface receives and transmits others by it, with virtio-net
+// headers, through AF_PACKET sockets (packet(7), net/packet/af_packet.c). Open acts
+// on the calling thread's network namespace; a Port is a port.Port of one queue.
+package afpacket
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Config says how to attach.
+type Config struct {
+	Ifindex int
+
+	// Direct: the device takes each frame at once or never, as a TAP does with
+	// its ring. Frames then go to it past the queueing discipline, so that a
+	// full ring is an error the sender sees and counts. A device that drains at
+	// the speed of a line, or has traffic classes, wants its queues.
+	Direct bool
+
+	// Promiscuous: have the device take frames for all addresses.
+	Promiscuous bool
+}
+
+// Port is one attachment to an interface.
+type Port struct {
+	ifindex int
+	caps    port.Caps
+	rx      receiver
+
+	// Many workers send. The lock is held for reading while they do, so that
+	// Close does not pull a descriptor away under them; nobody waits long, for
+	// sending never does.
+	mu     sync.RWMutex
+	closed bool
+	// plain takes frames that are whole, gso those the kernel may have to cut.
+	// They are one socket unless Config.Direct: past the queueing discipline
+	// the kernel cuts nothing, and a guest without TSO would get no TCP.
+	plain, gso int
+
+	overruns atomic.Uint64
+}
+
+// socketBuffer is what one socket may hold in each direction, in bytes as the
+// kernel accounts them: some 50 super-frames of 64 KiB, or 3,000 small ones.
+// It is a limit and costs nothing while frames are read as fast as they come.
+const socketBuffer = 4 << 20
+
+// Open attaches to the interface. Its frames arrive from now on.
+func Open(c Config) (*Port, error) {
+	p := &Port{ifindex: c.Ifindex, caps: caps(), plain: -1, gso: -1}
+	if err := p.open(c); err != nil {
+		p.closeSockets()
+		return nil, explain(err)
+	}
+	return p, nil
+}
+
+func (p *Port) open(c Config) (err error) {
+	if p.gso, err = sender(c.Ifindex, false); err != nil {
+		return err
+	}
+	p.plain = p.gso
+	if c.Direct {
+		if p.plain, err = sender(c.Ifindex, true); err != nil {
+			return err
+		}
+	}
+	return p.rx.open(c)
+}
+
+// caps is what the kernel takes undone when it transmits by AF_PACKET: it cuts and
+// sums in software what the device cannot. UDP segmentation came with Linux 6.2.
+var caps = sync.OnceValue(func() port.Caps {
+	var u unix.Utsname
+	var major, minor int
+	if unix.Uname(&u) == nil {
+		if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); n == 2 && (major > 6 || major == 6 && minor >= 2) {
+			return port.CapsAll
+		}
+	}
+	return port.CapsAll &^ port.CapUSO
+})
+
+// Queues implements port.Port.
+func (p *Port) Queues() []port.Queue { return []port.Queue{p} }
+
+// Caps implements port.Port.
+func (p *Port) Caps() port.Caps { return p.caps }
+
+// Ifindex implements port.Device.
+func (p *Port) Ifindex() int { return p.ifindex }
+
+// Overruns implements port.Overrun.
+func (p *Port) Overruns() uint64 {
+	_ = p.rx.conn.Control(func(fd uintptr) { p.countOverruns(int(fd)) })
+	return p.overruns.Load()
+}
+
+// countOverruns adds what the socket lost since it was last asked: the kernel
+// starts again at 0 each time.
+func (p *Port) countOverruns(fd int) {
+	if s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		p.overruns.Add(uint64(s.Drops))
+	}
+}
+
+// Close implements port.Port.
+func (p *Port) Close() error {
+	p.Overruns()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	return p.closeSockets()
+}
+
+func (p *Port) closeSockets() error {
+	var err error
+	if p.rx.file != nil {
+		err = p.rx.file.Close()
+	}
+	if p.plain != p.gso {
+		unix.Close(p.plain)
+	}
+	if p.gso >= 0 {
+		unix.Close(p.gso)
+	}
+	return err
+}
+
+// sender makes a socket that only transmits: it has no protocol, so it is given no
+// frame. It blocks and is used with MSG_DONTWAIT, which keeps it out of the
+// netpoller: that would be woken for each frame that leaves the device.
+func sender(ifindex int, direct bool) (int, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	err = set(fd, unix.PACKET_VNET_HDR, 1)
+	if err == nil && direct {
+		err = set(fd, unix.PACKET_QDISC_BYPASS, 1)
+	}
+	if err == nil {
+		bufferSize(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: ifindex})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func set(fd, option, value int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_PACKET, option, value)
+}
+
+// bufferSize sets a socket's limit, past the system's where CAP_NET_ADMIN allows.
+func bufferSize(fd, force, plain int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, socketBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, socketBuffer)
+	}
+}
+
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return errors.New("attach to the interface: needs CAP_NET_RAW; run vswitch as root or give it that capability")
+	case errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("attach to the interface: %w", port.ErrGone)
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return errors.New("attach to the interface: this kernel has no packet sockets; load them with `modprobe af_packet`")
+	}
+	return fmt.Errorf("attach to the interface: %w", err)
+}
+
+// receiver is the socket that receives, and the batch it is filling.
+type receiver struct {
+	file *os.File        // owns the socket, for the netpoller
+	conn syscall.RawConn // file's
+
+	// Of the one worker that receives.
+	frames []port.Frame
+	n      int
+	errno  unix.Errno
+	batch  *batch
+	read   func(fd uintptr) bool // readBatch, made once
+}

@@ -1,0 +1,197 @@
+package afpacket
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/rxbuf"
+	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/port"
+)
+
+// lookEvery is how often Recv looks whether a device that is down was deleted.
+const lookEvery = 250 * time.Millisecond
+
+func (r *receiver) open(c Config) error {
+	// Without a protocol the socket gets nothing; else frames of all interfaces
+	// would come between here and bind.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	r.file = os.NewFile(uintptr(fd), "packet")
+	if r.conn, err = r.file.SyscallConn(); err != nil {
+		return err
+	}
+	r.read = r.readBatch
+	for _, option := range []int{unix.PACKET_VNET_HDR, unix.PACKET_AUXDATA, unix.PACKET_IGNORE_OUTGOING} {
+		if err := set(fd, option, 1); err != nil {
+			return err
+		}
+	}
+	bufferSize(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
+	if c.Promiscuous {
+		// A membership ends with its socket, unlike the flag `ip link` sets.
+		m := unix.PacketMreq{Ifindex: int32(c.Ifindex), Type: unix.PACKET_MR_PROMISC}
+		if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
+			return err
+		}
+	}
+	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: c.Ifindex})
+}
+
+// everything is ETH_P_ALL in network byte order.
+var everything = binary.NativeEndian.Uint16([]byte{unix.ETH_P_ALL >> 8, unix.ETH_P_ALL})
+
+// batch is the memory of one recvmmsg. Headers and vectors point to their slots for
+// good, so that a call has nothing to set up.
+type batch struct {
+	headers [port.BatchSize]mmsghdr
+	vectors [port.BatchSize]unix.Iovec
+	control [port.BatchSize]control
+	slab    []byte
+}
+
+// control is room for one control message with a struct tpacket_auxdata.
+type control struct {
+	unix.Cmsghdr
+	aux unix.TpacketAuxdata
+}
+
+var batches = rxbuf.Pool[batch]{New: func() *batch {
+	b := &batch{slab: rxbuf.Slab()}
+	for i := range b.headers {
+		b.vectors[i].Base = &b.slab[i*rxbuf.Stride]
+		b.vectors[i].SetLen(vnet.HeaderLen + port.MaxFrame)
+		h := &b.headers[i].hdr
+		h.Iov = &b.vectors[i]
+		h.SetIovlen(1)
+		h.Control = (*byte)(unsafe.Pointer(&b.control[i]))
+	}
+	return b
+}}
+
+// Recv implements port.Queue.
+func (p *Port) Recv(frames []port.Frame) (int, error) {
+	r := &p.rx
+	r.frames = frames[:min(len(frames), port.BatchSize)]
+	for {
+		r.n, r.errno = 0, 0
+		switch err := r.conn.Read(r.read); {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// Looked at below, as after ENETDOWN.
+		case err != nil:
+			return 0, port.ErrClosed
+		case r.n > 0:
+			return r.n, nil
+		case r.errno == unix.EINVAL:
+			// A frame whose offload the header cannot express, such as one that
+			// the device itself put together (LRO); the kernel has dropped it.
+			r.frames[0].SetStripped(nil, 0)
+			r.frames[0].Drop = port.DropBadOffload
+			return 1, nil
+		case r.errno != unix.ENETDOWN:
+			return 0, fmt.Errorf("receive: %w", r.errno)
+		}
+		// The link went down. It may come up again, and the socket with it; or
+		// the device is being deleted, of which a socket that is down already is
+		// not told: it has to look.
+		gone, up := p.look()
+		if gone {
+			return 0, port.ErrGone
+		}
+		var again time.Time
+		if !up {
+			again = time.Now().Add(lookEvery)
+		}
+		_ = r.file.SetReadDeadline(again) // a closed file is seen by Read
+	}
+}
+
+// look tells whether the device was deleted or moved to another namespace, and
+// whether it is up.
+func (p *Port) look() (gone, up bool) {
+	_ = p.rx.conn.Control(func(fd uintptr) {
+		sa, err := unix.Getsockname(int(fd))
+		if ll, ok := sa.(*unix.SockaddrLinklayer); err == nil && ok {
+			gone = ll.Ifindex != p.ifindex
+		}
+		up = flags(int(fd), p.ifindex)&unix.IFF_UP != 0
+	})
+	return gone, up
+}
+
+// readBatch takes what the socket has; false asks to be called again when there is
+// something. It rents memory for the time of the call only, unless frames came.
+func (r *receiver) readBatch(fd uintptr) bool {
+	b := batches.Rent()
+	for i := range r.frames {
+		h := &b.headers[i].hdr
+		h.SetControllen(int(unsafe.Sizeof(control{})))
+		h.Flags = 0
+	}
+	n, errno := recvmmsg(int(fd), b.headers[:len(r.frames)])
+	if errno != 0 {
+		batches.Return(b)
+		r.errno = errno
+		return errno != unix.EAGAIN
+	}
+	for i := range n {
+		b.decode(i, &r.frames[i])
+	}
+	r.n, r.batch = n, b
+	return true
+}
+
+// decode makes f the frame of message i.
+func (b *batch) decode(i int, f *port.Frame) {
+	h := &b.headers[i]
+	wire := b.slab[i*rxbuf.Stride:][:h.n]
+	if len(wire) < vnet.HeaderLen {
+		f.SetStripped(nil, 0)
+		return
+	}
+	f.SetStripped(wire[vnet.HeaderLen:], b.control[i].tag(&h.hdr))
+	if h.hdr.Flags&unix.MSG_TRUNC != 0 || f.Len() > port.MaxFrame {
+		f.Drop = port.DropOversize
+	}
+	if f.Drop != port.DropNone {
+		return
+	}
+	// The header speaks of the frame without the tag, as Offload does.
+	o := vnet.Decode(wire)
+	if !vnet.Valid(o, len(f.Data)) {
+		f.Drop = port.DropBadOffload
+		return
+	}
+	f.Offload = o
+}
+
+// tag returns the outer tag that the kernel took out of the frame. One of VID 0 is
+// a tag too, so the status bit decides.
+func (c *control) tag(h *unix.Msghdr) port.Tag {
+	if int(h.Controllen) < int(unsafe.Offsetof(c.aux)+unsafe.Sizeof(c.aux)) ||
+		c.Level != unix.SOL_PACKET || c.Type != unix.PACKET_AUXDATA ||
+		c.aux.Status&unix.TP_STATUS_VLAN_VALID == 0 {
+		return 0
+	}
+	tpid := port.TPIDCustomer
+	if c.aux.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+		tpid = c.aux.Vlan_tpid
+	}
+	return port.MakeTag(tpid, c.aux.Vlan_tci)
+}
+
+// Release implements port.Queue.
+func (p *Port) Release() {
+	if b := p.rx.batch; b != nil {
+		p.rx.batch = nil
+		batches.Return(b)
+	}
+}

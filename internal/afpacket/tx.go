@@ -1,0 +1,134 @@
+package afpacket
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/port"
+)
+
+// headLen is what stands before Data[12:] on output: the virtio-net header, the
+// addresses, and the tags. It is always written anew: Data may be shared with a guest,
+// and its addresses may no longer be those the frame was switched by.
+const headLen = vnet.HeaderLen + port.MaxHeader
+
+// maxHint bounds HdrLen, how much of a frame the kernel puts in one piece: enough for
+// all headers. A sender's own hint could have it look for 64 KiB in one piece.
+const maxHint = 256
+
+// run is a row of frames for one sendmmsg.
+type run struct {
+	n       int
+	headers [port.BatchSize]mmsghdr
+	vectors [port.BatchSize][2]unix.Iovec
+	heads   [port.BatchSize][headLen]byte
+	outs    [port.BatchSize]*port.Out
+}
+
+var runs = sync.Pool{New: func() any {
+	r := new(run)
+	for i := range r.headers {
+		r.headers[i].hdr.Iov = &r.vectors[i][0]
+		r.headers[i].hdr.SetIovlen(2)
+		r.vectors[i][0].Base = &r.heads[i][0]
+	}
+	return r
+}}
+
+// Send implements port.Queue.
+func (p *Port) Send(out []port.Out) {
+	p.mu.RLock()
+	if p.closed {
+		p.mu.RUnlock()
+		for i := range out {
+			out[i].Drop = port.DropPortClosed
+		}
+		return
+	}
+	r := runs.Get().(*run)
+	fd := p.plain
+	for i := range out {
+		o := &out[i]
+		to := p.plain
+		if o.Frame.Offload.IsGSO() {
+			to = p.gso
+		}
+		// What is pending for the other socket goes first: order holds.
+		if r.n == len(r.headers) || to != fd {
+			r.flush(fd)
+			fd = to
+		}
+		o.Drop = r.add(o)
+	}
+	r.flush(fd)
+	runs.Put(r)
+	p.mu.RUnlock()
+}
+
+// add puts a frame into the run, or says why it cannot go.
+func (r *run) add(out *port.Out) port.Drop {
+	f := out.Frame
+	if len(f.Data) < port.HeaderLen {
+		return port.DropRunt
+	}
+	o := f.Offload
+	if o != (port.Offload{}) {
+		if !vnet.Valid(o, len(f.Data)) {
+			return port.DropBadOffload
+		}
+		o.HdrLen = uint16(min(int(o.HdrLen), len(f.Data), maxHint))
+		o = vnet.Tag(o, out.TagLen())
+	}
+	head := r.heads[r.n][:]
+	vnet.Encode(head, o)
+	v := &r.vectors[r.n]
+	v[0].SetLen(vnet.HeaderLen + out.PutHeader(head[vnet.HeaderLen:]))
+	v[1].Base = &f.Data[12]
+	v[1].SetLen(len(f.Data) - 12)
+	r.outs[r.n] = out
+	r.n++
+	return port.DropNone
+}
+
+// flush sends the run and empties it. The kernel stops at the first frame that it
+// does not take and says so at the next call: that frame is lost, the rest goes on.
+func (r *run) flush(fd int) {
+	for i := 0; i < r.n; {
+		sent, errno := sendmmsg(fd, r.headers[i:r.n])
+		if errno == 0 {
+			i += sent
+			continue
+		}
+		r.outs[i].Drop = reason(errno, r.outs[i].Frame)
+		i++
+	}
+	// Pointers to frames must not stay: their memory may be unmapped and given
+	// to the Go heap, which refuses a pointer that it did not make.
+	for i := range r.n {
+		r.vectors[i][1].Base = nil
+		r.outs[i] = nil
+	}
+	r.n = 0
+}
+
+func reason(errno unix.Errno, f *port.Frame) port.Drop {
+	switch errno {
+	// ENOBUFS is a TAP's full ring. One that nobody holds says the same; it is not
+	// sent to for long, for its carrier is lost.
+	case unix.ENOBUFS, unix.EAGAIN, unix.ENOMEM:
+		return port.DropQueueFull
+	case unix.EMSGSIZE:
+		return port.DropTooBig
+	case unix.ENETDOWN: // set down
+		return port.DropNoCarrier
+	case unix.ENXIO, unix.ENODEV: // deleted or moved away
+		return port.DropPortClosed
+	case unix.EINVAL:
+		if f.Offload != (port.Offload{}) {
+			return port.DropBadOffload
+		}
+	}
+	return port.DropIOError
+}

@@ -1,0 +1,75 @@
+package hoststack
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// arpIgnoreAll: answer ARP for no address of the host (ip-sysctl.rst, arp_ignore).
+const arpIgnoreAll = "8"
+
+func disableIPv6(ifname string) string {
+	return "/proc/sys/net/ipv6/conf/" + ifname + "/disable_ipv6"
+}
+
+func arpIgnore(ifname string) string {
+	return "/proc/sys/net/ipv4/conf/" + ifname + "/arp_ignore"
+}
+
+// Read returns the sysctls of an interface that Shut changes. A kernel without
+// IPv6 has no disable_ipv6, which leaves the field empty.
+func Read(ifname string) port.DeviceSettings {
+	return port.DeviceSettings{
+		DisableIPv6: read(disableIPv6(ifname)),
+		ARPIgnore:   read(arpIgnore(ifname)),
+	}
+}
+
+// Restore puts back what Read returned, as far as the interface still exists.
+func Restore(ifname string, before port.DeviceSettings) error {
+	return set(ifname, before, Read(ifname))
+}
+
+// set changes the sysctls of want that differ from have and exist.
+func set(ifname string, want, have port.DeviceSettings) error {
+	// Directories of that name change all interfaces of the host.
+	if ifname == "all" || ifname == "default" {
+		return fmt.Errorf("an interface named %q cannot be told apart from the host's settings; rename it", ifname)
+	}
+	return cmp.Or(
+		write(disableIPv6(ifname), want.DisableIPv6, have.DisableIPv6),
+		write(arpIgnore(ifname), want.ARPIgnore, have.ARPIgnore),
+	)
+}
+
+func read(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func write(path, want, have string) error {
+	if want == "" || have == "" || want == have {
+		return nil
+	}
+	err := os.WriteFile(path, []byte(want), 0)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%s cannot be written here; mount /proc/sys writable, as in a privileged container", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s cannot be written; run vswitch as root or with CAP_NET_ADMIN", path)
+	}
+	return err
+}

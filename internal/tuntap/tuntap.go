@@ -1,0 +1,156 @@
+// Package tuntap makes and deletes persistent TAP devices, and carries frames over
+// the fd end of one (Device), the end a virtual machine would hold. A call acts on
+// the network namespace of the calling thread. Errors are one line that says what
+// is wrong and how to mend it. Kernel side: drivers/net/tun.c.
+package tuntap
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/songgao/water"
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/link"
+)
+
+const device = "/dev/net/tun"
+
+// MTUs that a TAP takes, in bytes (ETH_MIN_MTU; 65535 less the Ethernet header).
+const (
+	MinMTU = 68
+	MaxMTU = 65535 - 14
+)
+
+// Anyone, as an owner or group, is nobody in particular.
+const Anyone = -1
+
+// Access says who may open a TAP beside root: the user and the group by number,
+// both where both are given. With Anyone twice every user may.
+type Access struct{ Owner, Group int }
+
+// Differs tells whether the TAP l is open to others than a says. The kernel shows
+// root and anyone alike, so these two do not differ.
+func (a Access) Differs(l link.Link) bool {
+	return l.Owner != uint32(max(a.Owner, 0)) || l.Group != uint32(max(a.Group, 0))
+}
+
+// Create makes the persistent TAP name, without several queues, down.
+func Create(name string, access Access) error {
+	// water loses its descriptor when set-up fails, and would do so again at each
+	// attempt: what makes it fail is looked for before.
+	if _, err := link.ByName(name); err == nil {
+		return fmt.Errorf("%s exists already", name)
+	}
+	if err := mayCreate(); err != nil {
+		return fmt.Errorf("make TAP %s: %w", name, err)
+	}
+
+	// It does not ask for O_CLOEXEC either: no program may be started until the
+	// flag is set, for a child that held the descriptor would keep the TAP busy.
+	syscall.ForkLock.RLock()
+	tap, err := water.New(water.Config{
+		DeviceType:             water.TAP,
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true},
+	})
+	if err != nil {
+		syscall.ForkLock.RUnlock()
+		return fmt.Errorf("make TAP %s: %w", name, advice(name, err))
+	}
+	f := tap.ReadWriteCloser.(*os.File)
+	conn, err := f.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) { unix.CloseOnExec(int(fd)) })
+	}
+	syscall.ForkLock.RUnlock()
+	defer f.Close()
+
+	if err == nil {
+		err = control(conn, func(fd int) error { return setAccess(fd, access) })
+	}
+	if err != nil {
+		_ = control(conn, func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 0) })
+		return fmt.Errorf("make TAP %s: %w", name, advice(name, err))
+	}
+	return nil
+}
+
+// mayCreate looks for what would keep Create from making a device.
+func mayCreate() error {
+	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return advice("", err)
+	}
+	unix.Close(fd)
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return fmt.Errorf("capget: %w", err)
+	}
+	if caps[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+		return advice("", unix.EPERM)
+	}
+	return nil
+}
+
+func setAccess(fd int, a Access) error {
+	// The kernel takes no number that would mean anyone: a restriction that is
+	// not wanted is not set.
+	if a.Owner != Anyone {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, a.Owner); err != nil {
+			return fmt.Errorf("user %d: %w", a.Owner, err)
+		}
+	}
+	if a.Group != Anyone {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETGROUP, a.Group); err != nil {
+			return fmt.Errorf("group %d: %w", a.Group, err)
+		}
+	}
+	return nil
+}
+
+// attach opens the fd end of the TAP name and returns it non-blocking.
+func attach(name string, flags uint16) (int, error) {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return -1, fmt.Errorf("%q cannot be an interface's name", name)
+	}
+	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, advice(name, err)
+	}
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		unix.Close(fd)
+		return -1, advice(name, err)
+	}
+	return fd, nil
+}
+
+// advice turns an errno of the tun driver into what to do about it.
+func advice(name string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("%s is missing; load the driver with `modprobe tun`, or hand the device to the container", device)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("no access to %s; run vswitch as root or as a user who may open it", device)
+	case errors.Is(err, unix.EPERM):
+		return errors.New("needs CAP_NET_ADMIN; run vswitch as root or give it that capability")
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("another process holds %s; stop that virtual machine first", name)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%s is not a TAP of one queue; delete it (`ip link del %s`) and let vswitch make it", name, name)
+	}
+	return err
+}
+
+func control(c syscall.RawConn, f func(fd int) error) error {
+	var err error
+	if e := c.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}

@@ -1,0 +1,86 @@
+// Package tuntest plays whoever is at the other end of a port in tests: a Guest holds
+// the fd end of a TAP as QEMU does, a Station sits behind an interface. They share no
+// code with the port kinds they test. One goroutine may send while another receives.
+package tuntest
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Guest is the fd end of a TAP, with virtio-net headers.
+type Guest struct {
+	f   *os.File
+	buf [1 << 17]byte
+}
+
+// Offloads that a guest may negotiate, as in the kernel's TUN_F_ flags.
+const (
+	None = 0
+	Csum = unix.TUN_F_CSUM
+	TSO  = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	USO  = TSO | unix.TUN_F_USO4 | unix.TUN_F_USO6
+)
+
+// Boot attaches to the TAP name in the calling thread's network namespace. The
+// guest ends with the test at the latest.
+func Boot(t testing.TB, name string, offloads int) *Guest {
+	t.Helper()
+	g, err := TryBoot(name, offloads)
+	if err != nil {
+		t.Fatalf("boot a guest on %s: %v", name, err)
+	}
+	t.Cleanup(g.Kill)
+	return g
+}
+
+// TryBoot is Boot for a test that expects an error.
+func TryBoot(name string, offloads int) (*Guest, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	}
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, 10)
+	}
+	if err == nil {
+		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &Guest{f: os.NewFile(uintptr(fd), "guest")}, nil
+}
+
+// Kill ends the guest as kill -9 would.
+func (g *Guest) Kill() { g.f.Close() }
+
+// Send transmits one frame, tags inline.
+func (g *Guest) Send(wire []byte, o port.Offload) error {
+	_, err := g.f.Write(packet(wire, o))
+	return err
+}
+
+// Recv takes the next frame, waiting for it up to timeout.
+func (g *Guest) Recv(timeout time.Duration) ([]byte, port.Offload, error) {
+	if err := g.f.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return nil, port.Offload{}, err
+	}
+	n, err := g.f.Read(g.buf[:])
+	if err != nil {
+		return nil, port.Offload{}, err
+	}
+	wire, o := split(g.buf[:n])
+	return wire, o, nil
+}
