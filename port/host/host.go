@@ -1,0 +1,326 @@
+// Package host is the port kind for the host itself: a persistent TAP whose fd end
+// the switch holds, while the kernel end is a network interface of the host, or of
+// a namespace, with addresses on the switch's LAN. Kind's methods act on the network
+// namespace of the calling thread where the spec names none.
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/tuntap"
+	"github.com/vswitch/vswitch/port"
+)
+
+// defaultMTU is what the kernel gives a new TAP.
+const defaultMTU = 1500
+
+// Kind makes host ports. It implements port.Kind.
+type Kind struct{}
+
+var _ port.Kind = Kind{}
+
+// Port is an open host port.
+type Port struct {
+	*tuntap.Device
+	name    string // the device's name when the port was opened
+	ifindex int    // in the namespace of netns
+	netns   *link.Netns
+	mtu     int // the device's own
+}
+
+var _ interface {
+	port.Port
+	port.Device
+} = (*Port)(nil)
+
+// Ifindex implements port.Device.
+func (p *Port) Ifindex() int {
+	if p.netns != nil {
+		return 0
+	}
+	return p.ifindex
+}
+
+// Name implements port.Kind.
+func (Kind) Name() string { return "host" }
+
+// Check implements port.Kind.
+func (Kind) Check(s port.Spec) error {
+	if err := port.CheckName(s.Name); err != nil {
+		return err
+	}
+	switch {
+	case s.Owner != "" || s.Group != "":
+		return errors.New("a host port is held by the switch itself; leave --owner and --group out, or use --kind tap")
+	case s.Exclusive:
+		return errors.New("a host port is there for the host; leave --exclusive out")
+	case s.MTU != 0 && (s.MTU < tuntap.MinMTU || s.MTU > tuntap.MaxMTU):
+		return fmt.Errorf("MTU %d is out of range; a TAP takes %d to %d", s.MTU, tuntap.MinMTU, tuntap.MaxMTU)
+	}
+	_, err := addresses(s)
+	return err
+}
+
+// addresses reads the spec's addresses.
+func addresses(s port.Spec) ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, text := range s.Address {
+		a, err := netip.ParsePrefix(text)
+		if err != nil || a.Addr().Is4In6() || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
+			return nil, fmt.Errorf("%q is not an address with a prefix length; write it as 192.168.1.1/24 or fd00::1/64", text)
+		}
+		if !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	return list, nil
+}
+
+// Open implements port.Kind.
+func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	list, err := addresses(s)
+	if err != nil {
+		return nil, err
+	}
+	p := &Port{}
+	if p.netns, err = netns(s); err != nil {
+		return nil, gone(err)
+	}
+	// The device is made in the namespace it is for: nothing is moved, and a
+	// later process finds it there by the same way.
+	t := *trace
+	if err := p.do(func() error { return p.open(s, list, &t) }); err != nil {
+		return nil, err
+	}
+	*trace = t
+	return p, nil
+}
+
+func (p *Port) open(s port.Spec, list []netip.Prefix, t *port.Trace) (err error) {
+	// What was done is undone in reverse when a later step fails.
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+
+	l, err := find(s, *t)
+	switch {
+	case err == nil:
+		if l.Kind != "tap" {
+			return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
+		}
+		if l.Master != 0 {
+			return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)
+		}
+		if !t.Created && t.Before == nil {
+			t.Before = &port.DeviceSettings{Up: l.Up, MTU: l.MTU}
+		}
+	case !errors.Is(err, link.ErrNotFound):
+		return err
+	case t.Before != nil:
+		return fmt.Errorf("TAP %s, which vswitch did not make, is not there: %w", s.Name, port.ErrGone)
+	default:
+		if err := tuntap.Create(s.Name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}); err != nil {
+			return err
+		}
+		undo = append(undo, func() {
+			if l, err := link.ByName(s.Name); err == nil {
+				_ = l.Delete()
+			}
+		})
+		t.Created = true
+		if l, err = link.ByName(s.Name); err != nil {
+			return err
+		}
+	}
+	t.Ifname = l.Name
+	p.name, p.ifindex, p.mtu = l.Name, l.Index, defaultMTU
+	if t.Before != nil {
+		p.mtu = t.Before.MTU
+	}
+
+	// The host speaks the moment its end is up: the switch's end comes first.
+	var check func() bool
+	if p.netns != nil {
+		check = p.netns.Current
+	}
+	if p.Device, err = tuntap.Open(l.Name, check); err != nil {
+		return err
+	}
+	undo = append(undo, func() { p.Device.Close() })
+
+	if s.MTU != 0 && s.MTU != l.MTU {
+		if err := l.SetMTU(s.MTU); err != nil {
+			return err
+		}
+		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
+	}
+	for _, a := range list {
+		added, err := give(l, a)
+		if err != nil {
+			return err
+		}
+		if added {
+			undo = append(undo, func() { _ = l.DelAddress(a) })
+		}
+	}
+	if !l.Up {
+		return l.SetUp(true)
+	}
+	return nil
+}
+
+// give adds an address where it is absent, which needs no right where it is there.
+func give(l link.Link, a netip.Prefix) (added bool, err error) {
+	has, err := l.HasAddress(a)
+	if err != nil || has {
+		return false, err
+	}
+	return true, l.AddAddress(a)
+}
+
+// Set implements port.Kind.
+func (Kind) Set(pp port.Port, from, to port.Spec) error {
+	p := pp.(*Port)
+	if from.Netns != to.Netns {
+		return errors.New("the namespace of a host port is set when it is made; delete the port and add it again")
+	}
+	old, err := addresses(from)
+	if err != nil {
+		return err
+	}
+	list, err := addresses(to)
+	if err != nil {
+		return err
+	}
+	return p.do(func() error { return p.set(from, to, old, list) })
+}
+
+func (p *Port) set(from, to port.Spec, old, list []netip.Prefix) error {
+	l, err := link.ByIndex(p.ifindex)
+	if err != nil {
+		return gone(err)
+	}
+	mtu := to.MTU
+	if mtu == 0 {
+		mtu = p.mtu
+	}
+	if from.MTU != to.MTU && mtu != l.MTU {
+		if err := l.SetMTU(mtu); err != nil {
+			return err
+		}
+	}
+	var added []netip.Prefix
+	for _, a := range list {
+		new, err := give(l, a)
+		if err != nil {
+			for _, a := range added {
+				_ = l.DelAddress(a)
+			}
+			_ = l.SetMTU(l.MTU)
+			return err
+		}
+		if new {
+			added = append(added, a)
+		}
+	}
+	for _, a := range old {
+		if !slices.Contains(list, a) {
+			if err := l.DelAddress(a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Delete implements port.Kind.
+func (Kind) Delete(s port.Spec, t port.Trace) error {
+	list, err := addresses(s)
+	if err != nil {
+		return err
+	}
+	ns, err := netns(s)
+	if errors.Is(err, link.ErrNotFound) {
+		return nil // the device went with its namespace
+	}
+	if err != nil {
+		return err
+	}
+	return (&Port{netns: ns}).do(func() error {
+		l, err := find(s, t)
+		switch {
+		case errors.Is(err, link.ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case l.Kind != "tap":
+			return nil // another device has taken the name
+		case t.Created:
+			return l.Delete()
+		case t.Before == nil:
+			return nil
+		}
+		return restore(l, s, list, t.Before)
+	})
+}
+
+// restore takes from a device that was there before what Open gave it.
+func restore(l link.Link, s port.Spec, list []netip.Prefix, before *port.DeviceSettings) error {
+	for _, a := range list {
+		if err := l.DelAddress(a); err != nil {
+			return err
+		}
+	}
+	if s.MTU != 0 && l.MTU != before.MTU {
+		if err := l.SetMTU(before.MTU); err != nil {
+			return err
+		}
+	}
+	if !before.Up && l.Up {
+		return l.SetUp(false)
+	}
+	return nil
+}
+
+// find looks for the port's device, by the name it was last seen with first.
+func find(s port.Spec, t port.Trace) (link.Link, error) {
+	if t.Ifname != "" && t.Ifname != s.Name {
+		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "tap" {
+			return l, nil
+		}
+	}
+	return link.ByName(s.Name)
+}
+
+// netns is the namespace the spec names, nil for the caller's own.
+func netns(s port.Spec) (*link.Netns, error) {
+	if s.Netns == "" {
+		return nil, nil
+	}
+	return link.FindNetns(s.Netns)
+}
+
+// do calls f where the port's device is.
+func (p *Port) do(f func() error) error {
+	if p.netns == nil {
+		return f()
+	}
+	return p.netns.Do(f)
+}
+
+// gone says of what was not found that it may come.
+func gone(err error) error {
+	if errors.Is(err, link.ErrNotFound) {
+		return fmt.Errorf("%w: %w", port.ErrGone, err)
+	}
+	return err
+}

@@ -1,0 +1,199 @@
+// Package netdev is the port kind for a network interface that is there already: a
+// physical NIC as an uplink, a veth to a container, a VLAN device. The switch makes
+// it take frames for all addresses and changes nothing else unasked. Kind's methods
+// act on the network namespace of the calling thread.
+package netdev
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/vswitch/vswitch/internal/afpacket"
+	"github.com/vswitch/vswitch/internal/hoststack"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+)
+
+// Kind makes netdev ports. It implements port.Kind.
+type Kind struct{}
+
+var _ port.Kind = Kind{}
+
+// Port is an open netdev port.
+type Port struct {
+	*afpacket.Port
+	before port.DeviceSettings // of the device, before the switch
+
+	mu    sync.Mutex
+	guard *hoststack.Guard // nil: the host stack takes part
+}
+
+var _ interface {
+	port.Port
+	port.Device
+	port.Overrun
+} = (*Port)(nil)
+
+// Close implements port.Port.
+func (p *Port) Close() error { return errors.Join(p.Port.Close(), p.unguard()) }
+
+// unguard lets the host stack see the interface again.
+func (p *Port) unguard() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g := p.guard
+	p.guard = nil
+	if g == nil {
+		return nil
+	}
+	return g.Close()
+}
+
+// Name implements port.Kind.
+func (Kind) Name() string { return "netdev" }
+
+// Check implements port.Kind. The limits of an MTU are the device's.
+func (Kind) Check(s port.Spec) error {
+	if err := port.CheckName(s.Name); err != nil {
+		return err
+	}
+	switch {
+	case s.Owner != "" || s.Group != "":
+		return errors.New("a netdev port is a device that is there, without owner or group; leave them out, or use --kind tap")
+	case len(s.Address) > 0 || s.Netns != "":
+		return errors.New("a netdev port has no address and no namespace of its own; leave them out, or use --kind host")
+	case s.MTU < 0:
+		return fmt.Errorf("MTU %d is out of range; give one that the device takes, or none", s.MTU)
+	}
+	return nil
+}
+
+// Open implements port.Kind.
+func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	t := *trace
+	l, err := find(s, t)
+	if errors.Is(err, link.ErrNotFound) {
+		return nil, fmt.Errorf("interface %s is not there: %w; `ip link` lists those that are", s.Name, port.ErrGone)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := check(l); err != nil {
+		return nil, err
+	}
+	if t.Before == nil {
+		before := hoststack.Read(l.Name)
+		before.Up, before.MTU = l.Up, l.MTU
+		t.Before = &before
+	}
+	t.Ifname = l.Name
+
+	// The attachment changes nothing, so it is tried first: what comes after it
+	// fails with the device as it was.
+	p := &Port{before: *t.Before}
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.Name, err)
+	}
+	if err := p.apply(l, s.MTU, s.Exclusive); err != nil {
+		p.Close()
+		return nil, err
+	}
+	*trace = t
+	return p, nil
+}
+
+// check tells whether the switch may forward by the interface.
+func check(l link.Link) error {
+	switch {
+	case l.Loopback:
+		return fmt.Errorf("%s is the host's loopback, which has no LAN behind it; use --kind host for traffic with the host", l.Name)
+	case !l.Ethernet:
+		return fmt.Errorf("%s is no Ethernet interface; a switch cannot forward by it", l.Name)
+	case l.Master != 0:
+		return fmt.Errorf("%s belongs to a bridge or bond, which forwards its frames already; attach that one instead, or `ip link set %s nomaster`", l.Name, l.Name)
+	}
+	return nil
+}
+
+// apply brings the device to an MTU, 0 for its own, and keeps the host stack off it
+// or not. An error leaves it as it was.
+func (p *Port) apply(l link.Link, mtu int, exclusive bool) error {
+	if mtu == 0 {
+		mtu = p.before.MTU
+	}
+	if mtu != l.MTU {
+		if err := l.SetMTU(mtu); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	guard := p.guard
+	p.mu.Unlock()
+	if exclusive == (guard != nil) {
+		return nil
+	}
+	err := p.expose(l)
+	if exclusive {
+		guard, err = hoststack.Shut(l.Name, l.Index)
+		p.mu.Lock()
+		p.guard = guard
+		p.mu.Unlock()
+	}
+	if err != nil && mtu != l.MTU {
+		_ = l.SetMTU(l.MTU)
+	}
+	return err
+}
+
+// expose gives the interface back to the host stack.
+func (p *Port) expose(l link.Link) error {
+	if err := p.unguard(); err != nil {
+		return err
+	}
+	return hoststack.Restore(l.Name, p.before)
+}
+
+// Set implements port.Kind.
+func (Kind) Set(pp port.Port, _, to port.Spec) error {
+	p := pp.(*Port)
+	l, err := link.ByIndex(p.Ifindex())
+	if errors.Is(err, link.ErrNotFound) {
+		return fmt.Errorf("%w: %w", port.ErrGone, err)
+	}
+	if err != nil {
+		return err
+	}
+	return p.apply(l, to.MTU, to.Exclusive)
+}
+
+// Delete implements port.Kind.
+func (Kind) Delete(s port.Spec, t port.Trace) error {
+	l, err := find(s, t)
+	if errors.Is(err, link.ErrNotFound) || err == nil && t.Before == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if s.MTU != 0 && l.MTU != t.Before.MTU {
+		if err := l.SetMTU(t.Before.MTU); err != nil {
+			return err
+		}
+	}
+	if s.Exclusive {
+		return hoststack.Restore(l.Name, *t.Before)
+	}
+	return nil
+}
+
+// find looks for the port's device, by the name it was last seen with first.
+func find(s port.Spec, t port.Trace) (link.Link, error) {
+	if t.Ifname != "" && t.Ifname != s.Name {
+		if l, err := link.ByName(t.Ifname); err == nil {
+			return l, nil
+		}
+	}
+	return link.ByName(s.Name)
+}

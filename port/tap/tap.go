@@ -1,0 +1,285 @@
+// Package tap is the port kind for virtual machines: a persistent TAP whose fd end
+// the machine holds (QEMU `-netdev tap,ifname=…,script=no`) while the switch stands
+// on the kernel end, by AF_PACKET. The machine may come, go and come back. Kind's
+// methods act on the network namespace of the calling thread.
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"os/user"
+	"strconv"
+
+	"github.com/vswitch/vswitch/internal/afpacket"
+	"github.com/vswitch/vswitch/internal/hoststack"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/tuntap"
+	"github.com/vswitch/vswitch/port"
+)
+
+// defaultMTU is what the kernel gives a new TAP. It is left at that: some monitors
+// (Cloud Hypervisor) hand it to the guest as the MTU of the LAN. Frames that are
+// still to be cut are not bound by it.
+const defaultMTU = 1500
+
+// Kind makes tap ports. It implements port.Kind.
+type Kind struct{}
+
+var _ port.Kind = Kind{}
+
+// Port is an open tap port.
+type Port struct {
+	*afpacket.Port
+	guard *hoststack.Guard
+	mtu   int // the device's own
+}
+
+var _ interface {
+	port.Port
+	port.Device
+	port.Overrun
+} = (*Port)(nil)
+
+// Close implements port.Port. The device stays, for the machine that holds it.
+func (p *Port) Close() error { return errors.Join(p.Port.Close(), p.guard.Close()) }
+
+// Name implements port.Kind.
+func (Kind) Name() string { return "tap" }
+
+// Check implements port.Kind.
+func (Kind) Check(s port.Spec) error {
+	if err := port.CheckName(s.Name); err != nil {
+		return err
+	}
+	switch {
+	case len(s.Address) > 0 || s.Netns != "":
+		return errors.New("a tap port has no address and no namespace, it is for a virtual machine; use --kind host")
+	case s.Exclusive:
+		return errors.New("a tap port is always exclusive; leave --exclusive out")
+	case s.MTU != 0 && (s.MTU < tuntap.MinMTU || s.MTU > tuntap.MaxMTU):
+		return fmt.Errorf("MTU %d is out of range; a TAP takes %d to %d", s.MTU, tuntap.MinMTU, tuntap.MaxMTU)
+	}
+	_, err := access(s)
+	return err
+}
+
+// Open implements port.Kind.
+func (Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
+	// What was done is undone in reverse when a later step fails.
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+
+	who, err := access(s)
+	if err != nil {
+		return nil, err
+	}
+	t := *trace
+	l, err := find(s, t)
+	switch {
+	case err == nil:
+		if err := check(l, s, who); err != nil {
+			return nil, err
+		}
+		if !t.Created && t.Before == nil {
+			before := hoststack.Read(l.Name)
+			before.Up, before.MTU = l.Up, l.MTU
+			t.Before = &before
+		}
+	case !errors.Is(err, link.ErrNotFound):
+		return nil, err
+	case t.Before != nil:
+		return nil, fmt.Errorf("TAP %s, which vswitch did not make, is not there: %w", s.Name, port.ErrGone)
+	default:
+		if err := tuntap.Create(s.Name, who); err != nil {
+			return nil, err
+		}
+		undo = append(undo, func() { remove(s.Name) })
+		t.Created = true
+		if l, err = link.ByName(s.Name); err != nil {
+			return nil, err
+		}
+	}
+	t.Ifname = l.Name
+
+	p := &Port{mtu: defaultMTU}
+	if t.Before != nil {
+		p.mtu = t.Before.MTU
+	}
+	// The settings of a device that stays are put back to what this call found,
+	// which is not always what the first Open found.
+	sysctls := hoststack.Read(l.Name)
+	if s.MTU != 0 && s.MTU != l.MTU {
+		if err := l.SetMTU(s.MTU); err != nil {
+			return nil, err
+		}
+		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
+	}
+	if p.guard, err = hoststack.Shut(l.Name, l.Index); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() {
+		_ = p.guard.Close()
+		_ = hoststack.Restore(l.Name, sysctls)
+	})
+	if !l.Up {
+		if err := l.SetUp(true); err != nil {
+			return nil, err
+		}
+		undo = append(undo, func() { _ = l.SetUp(false) })
+	}
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.Name, err)
+	}
+	*trace = t
+	return p, nil
+}
+
+// Set implements port.Kind.
+func (Kind) Set(pp port.Port, from, to port.Spec) error {
+	p := pp.(*Port)
+	l, err := link.ByIndex(p.Ifindex())
+	if err != nil {
+		return gone(err)
+	}
+	who, err := access(to)
+	if err != nil {
+		return err
+	}
+	if from.Owner != to.Owner || from.Group != to.Group {
+		if who.Differs(l) {
+			return fmt.Errorf("the owner of TAP %s is set when it is made; delete the port and add it again", l.Name)
+		}
+	}
+	mtu := to.MTU
+	if mtu == 0 {
+		mtu = p.mtu
+	}
+	if from.MTU != to.MTU && mtu != l.MTU {
+		return l.SetMTU(mtu)
+	}
+	return nil
+}
+
+// Delete implements port.Kind.
+func (Kind) Delete(s port.Spec, t port.Trace) error {
+	l, err := find(s, t)
+	if errors.Is(err, link.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if t.Created {
+		if l.Kind != "tap" {
+			return nil // another device has taken the name
+		}
+		return l.Delete()
+	}
+	return restore(l, s, t.Before)
+}
+
+// restore gives a device that was there before its settings back. It goes down
+// first, so that IPv6 does not speak on it.
+func restore(l link.Link, s port.Spec, before *port.DeviceSettings) error {
+	if before == nil {
+		return nil
+	}
+	if !before.Up && l.Up {
+		if err := l.SetUp(false); err != nil {
+			return err
+		}
+	}
+	if s.MTU != 0 && l.MTU != before.MTU {
+		if err := l.SetMTU(before.MTU); err != nil {
+			return err
+		}
+	}
+	return hoststack.Restore(l.Name, *before)
+}
+
+// find looks for the port's device, by the name it was last seen with first.
+func find(s port.Spec, t port.Trace) (link.Link, error) {
+	if t.Ifname != "" && t.Ifname != s.Name {
+		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "tap" {
+			return l, nil
+		}
+	}
+	return link.ByName(s.Name)
+}
+
+// check tells whether a device that is there can be the port's.
+func check(l link.Link, s port.Spec, who tuntap.Access) error {
+	if l.Kind != "tap" {
+		return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
+	}
+	if l.Master != 0 {
+		return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)
+	}
+	if (s.Owner != "" || s.Group != "") && who.Differs(l) {
+		return fmt.Errorf("TAP %s is there with another owner; leave --owner and --group out, or delete it and let vswitch make it", l.Name)
+	}
+	return nil
+}
+
+// access reads the spec's owner and group. Without either only root may open the
+// device: one without an owner would be open to every user of the host.
+func access(s port.Spec) (tuntap.Access, error) {
+	a := tuntap.Access{Owner: tuntap.Anyone, Group: tuntap.Anyone}
+	var err error
+	if s.Owner == "" && s.Group == "" {
+		a.Owner = 0
+	}
+	if s.Owner != "" {
+		a.Owner, err = number(s.Owner, func() (string, error) {
+			u, err := user.Lookup(s.Owner)
+			if err != nil {
+				return "", fmt.Errorf("there is no user %q; name one of the host's users, or a number", s.Owner)
+			}
+			return u.Uid, nil
+		})
+	}
+	if s.Group != "" && err == nil {
+		a.Group, err = number(s.Group, func() (string, error) {
+			g, err := user.LookupGroup(s.Group)
+			if err != nil {
+				return "", fmt.Errorf("there is no group %q; name one of the host's groups, or a number", s.Group)
+			}
+			return g.Gid, nil
+		})
+	}
+	return a, err
+}
+
+// number returns the number that s is or that lookup finds for it.
+func number(s string, lookup func() (string, error)) (int, error) {
+	// The highest number stands for none (chown(2)).
+	if n, err := strconv.ParseUint(s, 10, 32); err == nil && n != 1<<32-1 {
+		return int(n), nil
+	}
+	id, err := lookup()
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(id)
+}
+
+// remove deletes a device that this process has just made.
+func remove(name string) {
+	if l, err := link.ByName(name); err == nil {
+		_ = l.Delete()
+	}
+}
+
+func gone(err error) error {
+	if errors.Is(err, link.ErrNotFound) {
+		return fmt.Errorf("%w: %w", port.ErrGone, err)
+	}
+	return err
+}
