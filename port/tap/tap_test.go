@@ -1,12 +1,21 @@
 package tap_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/link"
 	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
@@ -16,17 +25,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+const patience = 5 * time.Second
+
+// guest ── fd end [TAP] kernel end ── port under test
 func TestConformance(t *testing.T) {
-	ns := testenv.NewNetns(t)
-	var serial atomic.Int32
-	porttest.Run(t, func(t *testing.T) (f porttest.Fixture) {
-		spec := port.Spec{Name: fmt.Sprintf("vm%d", serial.Add(1)), MTU: 65521}
-		ns.Do(func() {
-			p := open(t, spec, new(port.Trace))
-			f = porttest.Fixture{Port: p, Peer: tuntest.Boot(t, spec.Name, tuntest.USO), MaxLen: 65535, Offloads: true}
+	for name, offloads := range map[string]int{"offloads": tuntest.USO, "bare": tuntest.None} {
+		t.Run(name, func(t *testing.T) {
+			ns := testenv.NewNetns(t)
+			var serial atomic.Int32
+			porttest.Run(t, func(t *testing.T) (f porttest.Fixture) {
+				spec := port.Spec{Name: fmt.Sprintf("vm%d", serial.Add(1)), MTU: 65521}
+				ns.Do(func() {
+					p := open(t, spec, new(port.Trace))
+					f = porttest.Fixture{Port: p, Peer: tuntest.Boot(t, spec.Name, offloads), MaxLen: 65535, Offloads: true}
+				})
+				return f
+			})
 		})
-		return f
-	})
+	}
 }
 
 // open opens a port in the calling thread's namespace.
@@ -38,4 +54,574 @@ func open(t *testing.T, spec port.Spec, trace *port.Trace) *tap.Port {
 	}
 	t.Cleanup(func() { p.Close() })
 	return p.(*tap.Port)
+}
+
+// refused expects Open to fail with one line that contains want, and to leave
+// neither device nor trace.
+func refused(t *testing.T, spec port.Spec, want string) {
+	t.Helper()
+	before := devices(t)
+	var trace port.Trace
+	p, err := tap.Kind{}.Open(spec, &trace)
+	if err == nil {
+		p.Close()
+		t.Fatalf("%+v opens", spec)
+	}
+	if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%+v: %q, want one line with %q", spec, err, want)
+	}
+	if trace != (port.Trace{}) {
+		t.Errorf("a trace is left: %+v", trace)
+	}
+	if after := devices(t); after != before {
+		t.Errorf("devices before %s, after %s", before, after)
+	}
+}
+
+func devices(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/thread-self/net/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(b)) {
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// passes expects frames to go through the port in both directions.
+func passes(t *testing.T, p port.Port, r *tuntest.Reader, g *tuntest.Guest) {
+	t.Helper()
+	hears(t, r, g, 1)
+	if d := tuntest.Send(p, tuntest.Ethernet(2, 60), port.Offload{}); d != port.DropNone {
+		t.Fatalf("to the guest: %v", d)
+	}
+	for {
+		b, _, err := g.Recv(patience)
+		if err != nil {
+			t.Fatalf("the guest waits for a frame: %v", err)
+		}
+		if bytes.Equal(b, tuntest.Ethernet(2, 60)) {
+			return
+		}
+	}
+}
+
+// hears expects a frame of the guest's to come in.
+func hears(t *testing.T, r *tuntest.Reader, g *tuntest.Guest, number uint32) {
+	t.Helper()
+	if err := g.Send(tuntest.Ethernet(number, 60), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		f, err := r.Next(patience)
+		if err != nil {
+			t.Fatalf("from the guest: %v", err)
+		}
+		if bytes.Equal(f.Data, tuntest.Ethernet(number, 60)) {
+			return
+		}
+	}
+}
+
+// The machine may come after the port, go, and come back; a second one finds the
+// device busy.
+func TestGuestComesAndGoes(t *testing.T) {
+	t.Parallel()
+	testenv.NewNetns(t).Do(func() {
+		p := open(t, port.Spec{Name: "vm0"}, new(port.Trace))
+		r := tuntest.Read(t, p)
+		for range 3 {
+			g := tuntest.Boot(t, "vm0", tuntest.TSO)
+			if _, err := tuntest.TryBoot("vm0", tuntest.TSO); !errors.Is(err, unix.EBUSY) {
+				t.Errorf("a second guest: %v", err)
+			}
+			passes(t, p, r, g)
+			g.Kill()
+		}
+	})
+}
+
+// A device that is there, with its guest, is used and left as it was.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	for _, up := range []bool{false, true} {
+		name := fmt.Sprintf("vm%t", up)
+		ns.Run("ip", "tuntap", "add", "dev", name, "mode", "tap", "user", "1234")
+		if up {
+			ns.Run("ip", "link", "set", name, "up")
+		}
+		ns.Run("sysctl", "-w", "net.ipv4.conf."+name+".arp_ignore=2")
+		ns.Do(func() {
+			g := tuntest.Boot(t, name, tuntest.TSO)
+			spec, trace := port.Spec{Name: name, MTU: 9000}, port.Trace{}
+			p := open(t, spec, &trace)
+			if trace.Created || trace.Before == nil || trace.Before.Up != up || trace.Before.MTU != 1500 ||
+				trace.Before.ARPIgnore != "2" || trace.Before.DisableIPv6 != "0" || trace.Ifname != name {
+				t.Errorf("trace %+v, before %+v", trace, trace.Before)
+			}
+			passes(t, p, tuntest.Read(t, p), g)
+			expect(t, name, func(l link.Link) bool { return l.Up && l.MTU == 9000 })
+			p.Close()
+
+			// Another process opens it again: what was before is not what is now.
+			was := *trace.Before
+			p = open(t, spec, &trace)
+			if *trace.Before != was {
+				t.Errorf("opened again, before is %+v", trace.Before)
+			}
+			p.Close()
+			if err := (tap.Kind{}).Delete(spec, trace); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, name, func(l link.Link) bool { return l.Up == up && l.MTU == 1500 && l.Owner == 1234 })
+		})
+		if got := ns.Run("sysctl", "-n", "net.ipv4.conf."+name+".arp_ignore", "net.ipv6.conf."+name+".disable_ipv6"); got != "2\n0" {
+			t.Errorf("sysctls are left as %q", got)
+		}
+	}
+}
+
+func expect(t *testing.T, name string, ok func(link.Link) bool) {
+	t.Helper()
+	if l, err := link.ByName(name); err != nil || !ok(l) {
+		t.Errorf("%s: %+v, %v", name, l, err)
+	}
+}
+
+// What the switch made it removes, also under a running guest; and it stays when
+// the switch only stops.
+func TestMakeAndDelete(t *testing.T) {
+	t.Parallel()
+	testenv.NewNetns(t).Do(func() {
+		spec, trace := port.Spec{Name: "vm0", Owner: "1234"}, port.Trace{}
+		p := open(t, spec, &trace)
+		if !trace.Created || trace.Before != nil || trace.Ifname != "vm0" {
+			t.Errorf("trace %+v", trace)
+		}
+		g := tuntest.Boot(t, "vm0", tuntest.TSO)
+		p.Close()
+		expect(t, "vm0", func(l link.Link) bool { return l.Up })
+		p = open(t, spec, &trace)
+		passes(t, p, tuntest.Read(t, p), g)
+		p.Close()
+		for range 2 { // what is gone is no error
+			if err := (tap.Kind{}).Delete(spec, trace); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := link.ByName("vm0"); !errors.Is(err, link.ErrNotFound) {
+				t.Fatalf("vm0 after Delete: %v", err)
+			}
+		}
+		// One that was deleted by others is made again, one that others made waits.
+		p = open(t, spec, &trace)
+		p.Close()
+		if !trace.Created {
+			t.Errorf("made again: %+v", trace)
+		}
+		adopted := port.Trace{Before: &port.DeviceSettings{MTU: 1500}}
+		if _, err := (tap.Kind{}).Open(port.Spec{Name: "vm1"}, &adopted); !errors.Is(err, port.ErrGone) {
+			t.Errorf("an adopted device that is gone: %v", err)
+		}
+	})
+}
+
+func TestOwner(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	for i, c := range []struct {
+		spec         port.Spec
+		owner, group string // as sysfs shows them; -1 is nobody in particular
+	}{
+		{port.Spec{}, "0", "-1"},
+		{port.Spec{Owner: "1234"}, "1234", "-1"},
+		{port.Spec{Owner: "nobody"}, "65534", "-1"},
+		{port.Spec{Group: "1235"}, "-1", "1235"},
+		{port.Spec{Owner: "root", Group: "tty"}, "0", "5"},
+	} {
+		c.spec.Name = fmt.Sprintf("vm%d", i)
+		ns.Do(func() { open(t, c.spec, new(port.Trace)) })
+		dir := "/sys/class/net/" + c.spec.Name
+		if got := ns.Run("cat", dir+"/owner", dir+"/group"); got != c.owner+"\n"+c.group {
+			t.Errorf("%+v: owner and group are %q", c.spec, got)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "tuntap", "add", "dev", "tun0", "mode", "tun")
+	ns.Run("ip", "link", "add", "br0", "type", "bridge")
+	ns.Run("ip", "tuntap", "add", "dev", "member", "mode", "tap")
+	ns.Run("ip", "link", "set", "member", "master", "br0")
+	ns.Run("ip", "tuntap", "add", "dev", "owned", "mode", "tap", "user", "1234")
+	ns.Do(func() {
+		refused(t, port.Spec{Name: "tun0"}, "tun0 is a tun, not a TAP")
+		refused(t, port.Spec{Name: "br0"}, "br0 is a bridge, not a TAP")
+		refused(t, port.Spec{Name: "member"}, "belongs to a bridge")
+		refused(t, port.Spec{Name: "owned", Owner: "1235"}, "another owner")
+		refused(t, port.Spec{Name: "vm0", Owner: "no-such-user"}, `there is no user "no-such-user"`)
+		expect(t, "owned", func(l link.Link) bool { return !l.Up })
+	})
+}
+
+func TestCheck(t *testing.T) {
+	for _, bad := range []port.Spec{
+		{Name: "sixteen-bytes-xx"}, {Name: "a/b"}, {},
+		{Name: "vm0", MTU: 67}, {Name: "vm0", MTU: 65522}, {Name: "vm0", MTU: -1},
+		{Name: "vm0", Owner: "no-such-user"}, {Name: "vm0", Group: "no-such-group"}, {Name: "vm0", Owner: "4294967295"},
+		{Name: "vm0", Address: []string{"192.0.2.1/24"}}, {Name: "vm0", Netns: "x"}, {Name: "vm0", Exclusive: true},
+	} {
+		if err := (tap.Kind{}).Check(bad); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	for _, good := range []port.Spec{{Name: "vm0"}, {Name: "vm0", MTU: 68, Owner: "root", Group: "0"}, {Name: "vm0", MTU: 65521}} {
+		if err := (tap.Kind{}).Check(good); err != nil {
+			t.Errorf("%+v: %v", good, err)
+		}
+	}
+}
+
+// Without a right, the message names it and nothing is left.
+func TestMissingRights(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	for _, c := range []struct {
+		name       string
+		capability int
+	}{{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, {"CAP_NET_RAW", unix.CAP_NET_RAW}} {
+		ns.Do(func() {
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var all [2]unix.CapUserData
+			if err := unix.Capget(&header, &all[0]); err != nil {
+				t.Fatal(err)
+			}
+			less := all
+			less[0].Effective &^= 1 << c.capability
+			if err := unix.Capset(&header, &less[0]); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Capset(&header, &all[0])
+			refused(t, port.Spec{Name: "vm0"}, c.name)
+		})
+	}
+}
+
+func TestNoTunDevice(t *testing.T) {
+	testenv.Root(t)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // for good: the thread ends with its namespaces
+		for _, do := range []func() error{
+			func() error { return unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWNET) },
+			func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
+			func() error { return unix.Mount("none", "/dev/net", "tmpfs", 0, "") },
+		} {
+			if err := do(); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+		refused(t, port.Spec{Name: "vm0"}, "/dev/net/tun is missing; load the driver with `modprobe tun`")
+	}()
+	<-ended
+}
+
+// The host's own stack says nothing on a new TAP and answers nothing, though it has
+// IPv6 on and an address that is asked for.
+func TestHostIsSilent(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+	who := netip.MustParseAddr("192.0.2.1")
+
+	// The same TAP without the switch answers and speaks: the test can fail.
+	ns.Run("ip", "tuntap", "add", "dev", "plain", "mode", "tap")
+	ns.Run("ip", "link", "set", "plain", "up")
+	ns.Do(func() {
+		g := tuntest.Boot(t, "plain", tuntest.TSO)
+		if err := g.Send(tuntest.ARPRequest(who), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		answered, spoke := false, false
+		for !answered || !spoke {
+			b, _, err := g.Recv(patience)
+			if err != nil {
+				t.Fatalf("a plain TAP: answered %t, spoke %t: %v", answered, spoke, err)
+			}
+			answered = answered || tuntest.IsARPReply(b, who)
+			spoke = spoke || b[12] == 0x86 && b[13] == 0xdd
+		}
+	})
+
+	ns.Do(func() {
+		p := open(t, port.Spec{Name: "vm0"}, new(port.Trace))
+		g := tuntest.Boot(t, "vm0", tuntest.TSO)
+		if err := g.Send(tuntest.ARPRequest(who), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		if b, _, err := g.Recv(4 * time.Second); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the host said % x (%v)", b, err)
+		}
+		// The switch has heard the guest all the same.
+		f, err := tuntest.Read(t, p).Next(patience)
+		if err != nil || !bytes.Equal(f.Data, tuntest.ARPRequest(who)) {
+			t.Errorf("from the guest: % x, %v", f.Data, err)
+		}
+	})
+}
+
+func TestLinkEvents(t *testing.T) {
+	t.Parallel()
+	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
+	start := func(name string) (p *tap.Port, r *tuntest.Reader, g *tuntest.Guest) {
+		ns.Do(func() {
+			p = open(t, port.Spec{Name: name}, new(port.Trace))
+			r, g = tuntest.Read(t, p), tuntest.Boot(t, name, tuntest.TSO)
+		})
+		return p, r, g
+	}
+	gone := func(p *tap.Port, r *tuntest.Reader) {
+		t.Helper()
+		if err := r.End(t, patience); !errors.Is(err, port.ErrGone) {
+			t.Errorf("Recv ended with %v", err)
+		}
+		if d := tuntest.Send(p, tuntest.Ethernet(9, 60), port.Offload{}); d != port.DropPortClosed {
+			t.Errorf("Send: %v", d)
+		}
+	}
+
+	p, r, g := start("vm0")
+	passes(t, p, r, g)
+	ns.Run("ip", "link", "set", "vm0", "down")
+	if d := tuntest.Send(p, tuntest.Ethernet(3, 60), port.Offload{}); d != port.DropNoCarrier {
+		t.Errorf("to a link that is down: %v", d)
+	}
+	ns.Run("ip", "link", "set", "vm0", "up")
+	passes(t, p, r, g)
+	ns.Run("ip", "link", "set", "vm0", "down")
+	ns.Run("ip", "link", "set", "vm0", "name", "renamed")
+	ns.Run("ip", "link", "set", "renamed", "up")
+	passes(t, p, r, g)
+	ns.Run("ip", "link", "del", "renamed")
+	gone(p, r)
+
+	// A link that is down when it is deleted tells its sockets nothing.
+	p, r, g = start("vm1")
+	passes(t, p, r, g)
+	ns.Run("ip", "link", "set", "vm1", "down")
+	if _, err := r.Next(time.Second / 2); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("a link that is down: %v", err)
+	}
+	ns.Run("ip", "link", "del", "vm1")
+	gone(p, r)
+
+	p, r, g = start("vm2")
+	passes(t, p, r, g)
+	ns.Run("ip", "link", "set", "vm2", "netns", elsewhere.Path())
+	gone(p, r)
+}
+
+// After a rename and a new start the port is found by its last name.
+func TestRenamedWhileClosed(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Do(func() {
+		spec, trace := port.Spec{Name: "vm0"}, port.Trace{}
+		open(t, spec, &trace).Close()
+		ns.Run("ip", "link", "set", "vm0", "down")
+		ns.Run("ip", "link", "set", "vm0", "name", "renamed")
+		trace.Ifname = "renamed"
+		open(t, spec, &trace).Close()
+		expect(t, "renamed", func(l link.Link) bool { return l.Up })
+		if err := (tap.Kind{}).Delete(spec, trace); err != nil {
+			t.Fatal(err)
+		}
+		if got := devices(t); got != "lo" {
+			t.Errorf("left: %s", got)
+		}
+	})
+}
+
+func TestSet(t *testing.T) {
+	t.Parallel()
+	testenv.NewNetns(t).Do(func() {
+		spec, trace := port.Spec{Name: "vm0"}, port.Trace{}
+		p := open(t, spec, &trace)
+		g := tuntest.Boot(t, "vm0", tuntest.TSO)
+		if d := tuntest.Send(p, tuntest.Ethernet(1, 1515), port.Offload{}); d != port.DropTooBig {
+			t.Errorf("1515 bytes at MTU 1500: %v", d)
+		}
+		jumbo := spec
+		jumbo.MTU = 9000
+		if err := (tap.Kind{}).Set(p, spec, jumbo); err != nil {
+			t.Fatal(err)
+		}
+		if d := tuntest.Send(p, tuntest.Ethernet(2, 9014), port.Offload{}); d != port.DropNone {
+			t.Errorf("9014 bytes at MTU 9000: %v", d)
+		}
+		if b, _, err := g.Recv(patience); err != nil || !bytes.Equal(b, tuntest.Ethernet(2, 9014)) {
+			t.Errorf("%d bytes arrived, %v", len(b), err)
+		}
+		if err := (tap.Kind{}).Set(p, jumbo, spec); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "vm0", func(l link.Link) bool { return l.MTU == 1500 })
+		owned := spec
+		owned.Owner = "1234"
+		if err := (tap.Kind{}).Set(p, spec, owned); err == nil {
+			t.Error("another owner is taken while the port is open")
+		}
+	})
+}
+
+// Super-frames of 60,000 bytes pass whole to a guest that takes them and cut to one
+// that does not, with and without a tag.
+func TestSegmentation(t *testing.T) {
+	t.Parallel()
+	tag := port.MakeTag(port.TPIDCustomer, 100)
+	testenv.NewNetns(t).Do(func() {
+		whole, offload := tuntest.TCP4(60000)
+		for i, c := range []struct {
+			name     string
+			offloads int
+			tag      port.Tag
+			pieces   int
+		}{
+			{"whole", tuntest.TSO, 0, 1}, {"whole, tagged", tuntest.TSO, tag, 1},
+			{"cut", tuntest.None, 0, 42}, {"cut, tagged", tuntest.None, tag, 42},
+			{"cut, checksum partial", tuntest.Csum, 0, 42},
+		} {
+			name := fmt.Sprintf("vm%d", i)
+			p := open(t, port.Spec{Name: name}, new(port.Trace))
+			g := tuntest.Boot(t, name, c.offloads)
+			wire, o := whole, offload
+			if c.tag.Present() {
+				wire = tuntest.Tagged(whole, c.tag)
+			}
+			// Offload speaks of the frame without the tag. Small frames before and
+			// after it keep their places.
+			small := tuntest.Ethernet(7, 60)
+			for _, s := range []struct {
+				wire []byte
+				o    port.Offload
+			}{{small, port.Offload{}}, {wire, o}, {small, port.Offload{}}} {
+				if d := tuntest.Send(p, s.wire, s.o); d != port.DropNone {
+					t.Fatalf("%s: %v", c.name, d)
+				}
+			}
+			var got [][]byte
+			var join tuntest.Joiner
+			for range c.pieces + 2 {
+				b, o, err := g.Recv(patience)
+				if err != nil {
+					t.Fatalf("%s: after %d frames: %v", c.name, len(got), err)
+				}
+				got = append(got, b)
+				var f port.Frame
+				f.SetWire(bytes.Clone(b))
+				if tuntest.IsEthernet(f.Data) {
+					continue
+				}
+				if f.Tag != c.tag {
+					t.Fatalf("%s: a piece with tag %#x", c.name, f.Tag)
+				}
+				if c.pieces == 1 && (o.GSOType != port.GSOTCPv4 || o.GSOSize != 1448 || int(o.CsumStart) != 34+c.tag.Len()) {
+					t.Errorf("%s: offload %+v", c.name, o)
+				}
+				if err := join.Add(f.Data, o); err != nil {
+					t.Fatalf("%s: %v", c.name, err)
+				}
+			}
+			if !bytes.Equal(got[0], small) || !bytes.Equal(got[len(got)-1], small) {
+				t.Errorf("%s: the frames lost their order", c.name)
+			}
+			if join.Pieces != c.pieces || !bytes.Equal(join.Data(), tuntest.TCPData(whole)) {
+				t.Errorf("%s: %d pieces with %d bytes", c.name, join.Pieces, len(join.Data()))
+			}
+
+			// And the other way, where they always come whole.
+			o = offload
+			if c.tag.Present() {
+				o.CsumStart, o.HdrLen = o.CsumStart+4, o.HdrLen+4
+			}
+			if err := g.Send(wire, o); err != nil {
+				t.Fatal(err)
+			}
+			f, err := tuntest.Read(t, p).Next(patience)
+			if err != nil || !bytes.Equal(f.Data, whole) || f.Tag != c.tag || f.Drop != port.DropNone {
+				t.Fatalf("%s, from the guest: %d bytes, tag %#x, drop %v, %v", c.name, len(f.Data), f.Tag, f.Drop, err)
+			}
+			if f.Offload.GSOType != port.GSOTCPv4 || f.Offload.GSOSize != 1448 || f.Offload.CsumStart != 34 || f.Offload.CsumOffset != 16 {
+				t.Errorf("%s, from the guest: offload %+v", c.name, f.Offload)
+			}
+		}
+	})
+}
+
+// Frames that the port cannot read in time are counted, each once.
+func TestOverrun(t *testing.T) {
+	t.Parallel()
+	testenv.NewNetns(t).Do(func() {
+		p := open(t, port.Spec{Name: "vm0"}, new(port.Trace))
+		g := tuntest.Boot(t, "vm0", tuntest.TSO)
+		wire, o := tuntest.TCP4(60000)
+		const sent = 400
+		for range sent {
+			if err := g.Send(wire, o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := tuntest.Read(t, p)
+		got := 0
+		for {
+			if _, err := r.Next(200 * time.Millisecond); err != nil {
+				break
+			}
+			got++
+		}
+		lost := p.Overruns()
+		if got == 0 || lost == 0 || uint64(got)+lost != sent {
+			t.Errorf("%d frames came, %d were lost, of %d", got, lost, sent)
+		}
+		p.Close()
+		if again := p.Overruns(); again != lost {
+			t.Errorf("%d lost, %d after Close", lost, again)
+		}
+	})
+}
+
+func TestBadOffload(t *testing.T) {
+	t.Parallel()
+	testenv.NewNetns(t).Do(func() {
+		p := open(t, port.Spec{Name: "vm0"}, new(port.Trace))
+		tuntest.Boot(t, "vm0", tuntest.TSO)
+		frame, good := tuntest.TCP4(1000)
+		for name, change := range map[string]func(o *port.Offload){
+			"checksum past the end":   func(o *port.Offload) { o.CsumStart = 999 },
+			"unknown segmentation":    func(o *port.Offload) { o.GSOType = 9 },
+			"segments of no size":     func(o *port.Offload) { o.GSOSize = 0 },
+			"IPv6 said, IPv4 carried": func(o *port.Offload) { o.GSOType = port.GSOTCPv6 },
+		} {
+			o := good
+			change(&o)
+			if d := tuntest.Send(p, frame, o); d != port.DropBadOffload {
+				t.Errorf("%s: %v", name, d)
+			}
+		}
+		// A hint is not held against the frame.
+		o := good
+		o.HdrLen = 65535
+		if d := tuntest.Send(p, frame, o); d != port.DropNone {
+			t.Errorf("a hint past the end: %v", d)
+		}
+	})
 }
