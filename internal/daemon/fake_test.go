@@ -1,0 +1,302 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeHost is a host with interfaces, and a port kind that stands on them. A timer
+// of the bubble orders nothing in memory, hence the lock.
+type fakeHost struct {
+	mu     sync.Mutex
+	links  map[int]link.Link
+	next   int
+	events chan link.Event
+
+	makes   bool  // Open makes an interface that is absent, as the kind tap does
+	hidden  bool  // ports do not tell their Ifindex
+	openErr error // what Open fails with
+	setErr  error
+	delErr  error
+
+	devices map[string]*fakePort // the last device of each port
+	opened  []time.Time
+	sets    []string
+	deleted []string
+}
+
+func newFakeHost() *fakeHost {
+	return &fakeHost{
+		links: make(map[int]link.Link), next: 1, events: make(chan link.Event, 64),
+		devices: make(map[string]*fakePort), makes: true,
+	}
+}
+
+func (h *fakeHost) Watch(ctx context.Context) (<-chan link.Event, error) { return h.events, nil }
+
+func (h *fakeHost) ByIndex(index int) (link.Link, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l, ok := h.links[index]; ok {
+		return l, nil
+	}
+	return link.Link{}, fmt.Errorf("%w: number %d", link.ErrNotFound, index)
+}
+
+func (h *fakeHost) ByName(name string) (link.Link, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.byName(name)
+}
+
+func (h *fakeHost) byName(name string) (link.Link, error) {
+	for _, l := range h.links {
+		if l.Name == name {
+			return l, nil
+		}
+	}
+	return link.Link{}, fmt.Errorf("%w: %s", link.ErrNotFound, name)
+}
+
+// put makes an interface, or changes the one of that index, and tells the watcher.
+func (h *fakeHost) put(l link.Link) link.Link {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.putLocked(l)
+}
+
+func (h *fakeHost) putLocked(l link.Link) link.Link {
+	if l.Index == 0 {
+		l.Index = h.next
+		h.next++
+	}
+	h.links[l.Index] = l
+	h.events <- link.Event{Link: l}
+	return l
+}
+
+// remove deletes an interface and tells the watcher.
+func (h *fakeHost) remove(name string) {
+	l, err := h.ByName(name)
+	if err != nil {
+		panic(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.links, l.Index)
+	h.events <- link.Event{Link: l, Gone: true}
+}
+
+// device is the last device that was opened for the port.
+func (h *fakeHost) device(name string) *fakePort {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.devices[name]
+}
+
+// failOpen has Open fail from now on, or succeed again, and returns when it was
+// called until now.
+func (h *fakeHost) failOpen(err error) []time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	opened := h.opened
+	h.openErr, h.opened = err, nil
+	return opened
+}
+
+func (h *fakeHost) Name() string { return "fake" }
+
+func (h *fakeHost) Check(spec port.Spec) error {
+	if spec.Owner != "" {
+		return errors.New("ports of the kind fake have no owner; leave --owner out")
+	}
+	return nil
+}
+
+func (h *fakeHost) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.opened = append(h.opened, time.Now())
+	if h.openErr != nil {
+		return nil, h.openErr
+	}
+	name := spec.Name
+	if trace.Ifname != "" {
+		name = trace.Ifname
+	}
+	l, err := h.byName(name)
+	switch {
+	case err == nil && !trace.Created && trace.Before == nil:
+		trace.Before = &port.DeviceSettings{Up: l.Up, MTU: l.MTU}
+	case err != nil && !h.makes:
+		return nil, fmt.Errorf("no interface %s (%w)", spec.Name, port.ErrGone)
+	case err != nil:
+		l = h.putLocked(link.Link{Name: spec.Name, MTU: 1500, Up: true})
+		trace.Created = true
+	}
+	p := &fakePort{ended: make(chan struct{}), index: l.Index}
+	if h.hidden {
+		p.index = 0
+	}
+	h.devices[spec.Name] = p
+	return p, nil
+}
+
+func (h *fakeHost) Set(_ port.Port, from, to port.Spec) error {
+	if h.setErr != nil {
+		return h.setErr
+	}
+	h.sets = append(h.sets, fmt.Sprintf("mtu %d to %d", from.MTU, to.MTU))
+	return nil
+}
+
+func (h *fakeHost) Delete(spec port.Spec, trace port.Trace) error {
+	h.deleted = append(h.deleted, fmt.Sprintf("%s created=%v", spec.Name, trace.Created))
+	return h.delErr
+}
+
+// fakePort is a device without frames.
+type fakePort struct {
+	once  sync.Once
+	ended chan struct{}
+	err   error
+	index int
+}
+
+func (p *fakePort) end(err error)                  { p.once.Do(func() { p.err = err; close(p.ended) }) }
+func (p *fakePort) Close() error                   { p.end(port.ErrClosed); return nil }
+func (p *fakePort) Queues() []port.Queue           { return []port.Queue{p} }
+func (p *fakePort) Caps() port.Caps                { return port.CapsNone }
+func (p *fakePort) Ifindex() int                   { return p.index }
+func (p *fakePort) Recv([]port.Frame) (int, error) { <-p.ended; return 0, p.err }
+func (p *fakePort) Release()                       {}
+func (p *fakePort) Send([]port.Out)                {}
+func (p *fakePort) closed() bool {
+	select {
+	case <-p.ended:
+		return errors.Is(p.err, port.ErrClosed)
+	default:
+		return false
+	}
+}
+
+// rig is a manager on a fake host, with its disk and its log.
+type rig struct {
+	*manager
+	t       *testing.T
+	host    *fakeHost
+	disk    savedState
+	diskErr error
+	lines   *bytes.Buffer
+	stop    func()
+}
+
+// start runs a manager in the test's bubble until the test or stop ends it.
+func start(t *testing.T, host *fakeHost, saved savedState) *rig {
+	r := &rig{t: t, host: host, disk: saved, lines: new(bytes.Buffer)}
+	noTime := func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}
+	log := slog.New(slog.NewTextHandler(r.lines, &slog.HandlerOptions{ReplaceAttr: noTime}))
+	r.manager = newManager(
+		Options{Name: "sw0", Aging: 300 * time.Second, Kinds: []port.Kind{host}, Links: host, Log: log},
+		func(st savedState) error {
+			if r.diskErr != nil {
+				return r.diskErr
+			}
+			r.disk = st
+			return nil
+		})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); r.run(ctx, saved, host.events) }()
+	r.stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(r.stop)
+	synctest.Wait()
+	return r
+}
+
+// logged returns the log since the last call.
+func (r *rig) logged() string {
+	defer r.lines.Reset()
+	return r.lines.String()
+}
+
+func (r *rig) add(name string) error { return r.addReq(api.AddPort{Spec: spec(name)}) }
+
+func (r *rig) addReq(req api.AddPort) error {
+	_, err := ask(r.manager, func() (api.Port, error) { return r.addPort(req) })
+	synctest.Wait()
+	return err
+}
+
+func (r *rig) mustAdd(name string) {
+	r.t.Helper()
+	if err := r.add(name); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func spec(name string) port.Spec { return port.Spec{Name: name, Kind: "fake"} }
+
+// port returns the port as users see it.
+func (r *rig) port(name string) api.Port {
+	r.t.Helper()
+	synctest.Wait()
+	p, err := ask(r.manager, func() (api.Port, error) {
+		p, err := r.find(name)
+		if err != nil {
+			return api.Port{}, err
+		}
+		return r.describe(p), nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return p
+}
+
+func (r *rig) wantState(name string, want api.State) {
+	r.t.Helper()
+	if p := r.port(name); p.State != want {
+		r.t.Fatalf("port %s is %s (%s), want %s; log:\n%s", name, p.State, p.Reason, want, r.lines)
+	}
+}
+
+// change edits the interface of that name.
+func (r *rig) change(name string, edit func(*link.Link)) {
+	l, err := r.host.ByName(name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	edit(&l)
+	r.host.put(l)
+	synctest.Wait()
+}
+
+func wantCode(t *testing.T, err error, code, text string) {
+	t.Helper()
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != code || !strings.Contains(e.Message, text) {
+		t.Fatalf("got error %v, want code %s with %q", err, code, text)
+	}
+}

@@ -1,0 +1,218 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+)
+
+// serve runs a daemon on a fake host until the test ends or stop is called.
+func serve(t *testing.T, host *fakeHost, dir string) (cl *api.Client, stop func() error) {
+	t.Helper()
+	o := Options{
+		Name: "lab", Version: "v1", Socket: filepath.Join(dir, "s"), StateDir: filepath.Join(dir, "state"),
+		Aging: time.Minute, Kinds: []port.Kind{host}, Links: host, Log: slog.New(slog.DiscardHandler),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, o) }()
+	cl = api.NewClient(o.Socket)
+	stopped := false
+	stop = func() error {
+		if stopped {
+			return nil
+		}
+		stopped = true
+		cl.Close()
+		cancel()
+		return <-ended
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		_, err := cl.Switch(t.Context())
+		if err == nil {
+			return cl, stop
+		}
+		if !errors.Is(err, api.ErrNoDaemon) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAPI(t *testing.T) {
+	ctx, dir, host := t.Context(), t.TempDir(), newFakeHost()
+	cl, stop := serve(t, host, dir)
+
+	if ports, err := cl.Ports(ctx); err != nil || ports == nil || len(ports) != 0 {
+		t.Errorf("ports of a new switch: %#v, %v", ports, err)
+	}
+	if entries, err := cl.FDB(ctx); err != nil || entries == nil || len(entries) != 0 {
+		t.Errorf("FDB of a new switch: %#v, %v", entries, err)
+	}
+	p, err := cl.AddPort(ctx, api.AddPort{Spec: port.Spec{Name: "vm0", Kind: "fake", MTU: 1400}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := api.Counters{Dropped: map[string]uint64{}}
+	want := api.Port{
+		Name: "vm0", Kind: "fake", State: api.StateNoCarrier, Ifname: "vm0", MTU: 1500,
+		VLAN: api.VLAN{Mode: "transparent", Native: 1, Trunk: []uint16{}}, RX: none, TX: none,
+		Spec: port.Spec{Name: "vm0", Kind: "fake", MTU: 1400},
+	}
+	if diff := cmp.Diff(want, p); diff != "" {
+		t.Errorf("port (-want +got):\n%s", diff)
+	}
+	_, err = cl.AddPort(ctx, api.AddPort{Spec: port.Spec{Name: "vm0", Kind: "fake"}})
+	wantCode(t, err, api.CodeExists, "vm0")
+	_, err = cl.Port(ctx, "vm9")
+	wantCode(t, err, api.CodeNotFound, "vm9")
+	wantCode(t, cl.DelPort(ctx, "a/../b?c"), api.CodeNotFound, "a/../b?c")
+	mtu := 9000
+	if p, err = cl.SetPort(ctx, "vm0", api.SetPort{MTU: &mtu}); err != nil || p.Spec.MTU != 9000 {
+		t.Errorf("set-port: %+v, %v", p.Spec, err)
+	}
+	const mac = port.MAC(0x525400000001)
+	e, err := cl.AddFDB(ctx, api.AddFDB{MAC: mac, VLAN: 7, Port: "vm0"})
+	if diff := cmp.Diff(api.FDBEntry{MAC: mac, VLAN: 7, Port: "vm0", Type: "static"}, e); err != nil || diff != "" {
+		t.Errorf("FDB entry (-want +got):\n%s, %v", diff, err)
+	}
+	if n, err := cl.FlushFDB(ctx, api.FlushFDB{}); n != 0 || err != nil {
+		t.Errorf("flushed %d, %v", n, err)
+	}
+
+	// Another daemon takes up where this one stopped.
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cl.Ports(ctx); !errors.Is(err, api.ErrNoDaemon) {
+		t.Errorf("without a daemon: %v", err)
+	}
+	cl, _ = serve(t, host, dir)
+	if p, err = cl.Port(ctx, "vm0"); err != nil || p.Spec.MTU != 9000 || p.State != api.StateNoCarrier {
+		t.Errorf("after a restart: %+v, %v", p, err)
+	}
+	entries, err := cl.FDB(ctx)
+	if diff := cmp.Diff([]api.FDBEntry{e}, entries); err != nil || diff != "" {
+		t.Errorf("FDB after a restart (-want +got):\n%s, %v", diff, err)
+	}
+	wantCode(t, cl.DelFDB(ctx, mac, 0), api.CodeNotFound, "VLAN 1")
+	if err := cl.DelFDB(ctx, mac, 7); err != nil {
+		t.Error(err)
+	}
+	sw, err := cl.Switch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sw.UptimeS = 0
+	wantSwitch := api.Switch{
+		Name: "lab", PID: os.Getpid(), Version: "v1", StateDir: filepath.Join(dir, "state"),
+		Ports: map[api.State]int{"up": 0, "no-carrier": 1, "waiting": 0, "down": 0},
+		FDB:   api.FDBInfo{Capacity: 65536, AgingS: 60}, RX: none, TX: none,
+	}
+	if diff := cmp.Diff(wantSwitch, sw); diff != "" {
+		t.Errorf("switch (-want +got):\n%s", diff)
+	}
+	if err := cl.DelPort(ctx, "vm0"); err != nil {
+		t.Error(err)
+	}
+	if ports, err := cl.Ports(ctx); err != nil || len(ports) != 0 {
+		t.Errorf("after del-port: %v, %v", ports, err)
+	}
+}
+
+// What does not come from the Go client gets an answer of one line too.
+func TestAPIRefuses(t *testing.T) {
+	dir := t.TempDir()
+	serve(t, newFakeHost(), dir)
+	hc := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(dir, "s"))
+	}}}
+	defer hc.CloseIdleConnections()
+	for _, test := range []struct {
+		method, path, body string
+		status             int
+		code               string
+	}{
+		{"GET", "/", "", 404, "not_found"},
+		{"GET", "/v2/ports", "", 404, "not_found"},
+		{"PUT", "/v1/ports", "{}", 404, "not_found"},
+		{"POST", "/v1/ports", "", 400, "invalid"},
+		{"POST", "/v1/ports", "{", 400, "invalid"},
+		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake"}{}`, 400, "invalid"},
+		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake","mtuu":1}`, 400, "invalid"},
+		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake","mtu":"big"}`, 400, "invalid"},
+		{"POST", "/v1/ports", `{"name":"` + strings.Repeat("x", maxBody) + `"}`, 400, "invalid"},
+		{"POST", "/v1/fdb", `{"mac":"zz","port":"vm0"}`, 400, "invalid"},
+		{"DELETE", "/v1/fdb/zz", "", 400, "invalid"},
+		{"DELETE", "/v1/fdb/52:54:00:00:00:01?vlan=x", "", 400, "invalid"},
+		{"POST", "/v1/fdb/flush", `{"vlan":5000}`, 400, "invalid"},
+		{"POST", "/v1/fdb/flush", `{"port":"vm9"}`, 404, "not_found"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), test.method, "http://x"+test.path, strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := hc.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(a.Body)
+		a.Body.Close()
+		var e api.Error
+		if err != nil || json.Unmarshal(body, &e) != nil {
+			t.Fatalf("%s %s: %q, %v", test.method, test.path, body, err)
+		}
+		if a.StatusCode != test.status || e.Code != test.code || e.Message == "" || strings.Contains(e.Message, "\n") {
+			t.Errorf("%s %s %.40s: %d %+v, want %d %s", test.method, test.path, test.body, a.StatusCode, e, test.status, test.code)
+		}
+	}
+	a, err := hc.Get("http://x/v1/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	if b, err := io.ReadAll(a.Body); err != nil || !bytes.Equal(b, api.OpenAPI) {
+		t.Errorf("openapi.yaml: %v", err)
+	}
+}
+
+// A client that has opened a connection and says nothing must not hold up a stop.
+func TestStopDoesNotWaitForClients(t *testing.T) {
+	dir := t.TempDir()
+	_, stop := serve(t, newFakeHost(), dir)
+	c, err := net.Dial("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET /v1/sw"); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(began); d > time.Second {
+		t.Errorf("stopped after %v", d)
+	}
+}

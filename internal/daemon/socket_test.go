@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestOneDaemonPerSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "sw0.sock")
+	lock, err := lockSocket(path, "sw0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = lockSocket(path, "sw0")
+	if err == nil || !strings.Contains(err.Error(), "process "+strconv.Itoa(os.Getpid())+" ") || !strings.Contains(err.Error(), "--name") {
+		t.Errorf("a second daemon is told %v", err)
+	}
+	lock.Close()
+	if lock, err = lockSocket(path, "sw0"); err != nil {
+		t.Fatalf("after the first has gone: %v", err)
+	}
+	lock.Close()
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", maxSocketPath))
+	if _, err := lockSocket(long, "sw0"); err == nil || !strings.Contains(err.Error(), "--socket") {
+		t.Errorf("a path too long: %v", err)
+	}
+}
+
+func TestSocketIsForRootAndTheGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	gid := os.Getgid()
+	if os.Geteuid() == 0 {
+		gid = 12345 // only root can give a file to a group that it is not in
+	}
+	ln, err := listen(path, strconv.Itoa(gid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Mode().Perm() != 0o660 || int(st.Sys().(*syscall.Stat_t).Gid) != gid {
+		t.Errorf("socket has mode %v, group %d", st.Mode(), st.Sys().(*syscall.Stat_t).Gid)
+	}
+	ln.Close()
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is there after Close: %v", err)
+	}
+	if _, err := listen(path, "no-such-group"); err == nil || !strings.Contains(err.Error(), "--socket-group") {
+		t.Errorf("a group that is not there: %v", err)
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for _, stale := range []string{path, path + newSuffix} {
+		old, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		old.SetUnlinkOnClose(false)
+		old.Close()
+	}
+	ln, err := listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
+		t.Errorf("left beside the socket: %v", left)
+	}
+}
+
+func TestOtherFilesAreNotReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen(path, ""); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("listen on a file: %v", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "precious" {
+		t.Error("the file was changed")
+	}
+}

@@ -1,0 +1,197 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+func tempStore(t *testing.T) *store {
+	t.Helper()
+	s, err := openStore(filepath.Join(t.TempDir(), "a", "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+var someState = savedState{
+	Version: stateVersion,
+	Ports: []savedPort{{
+		Spec: port.Spec{Name: "vm0", Kind: "tap", MTU: 9000, Address: []string{"10.0.0.1/24"}},
+		Trace: port.Trace{Ifname: "vm0", Before: &port.DeviceSettings{
+			Up: true, MTU: 1500, DisableIPv6: "0",
+		}},
+	}},
+	FDB: []savedEntry{{MAC: 0x525400000001, VLAN: 1, Port: "vm0"}},
+}
+
+func TestStateIsReadBack(t *testing.T) {
+	s := tempStore(t)
+	if st, aside, err := s.load(); err != nil || aside != "" || len(st.Ports) != 0 {
+		t.Fatalf("without a file: %+v, %q, %v", st, aside, err)
+	}
+	if err := s.save(someState); err != nil {
+		t.Fatal(err)
+	}
+	wantLoad(t, s, someState)
+	if err := s.save(savedState{}); err != nil {
+		t.Fatal(err)
+	}
+	wantLoad(t, s, savedState{Version: stateVersion})
+}
+
+func wantLoad(t *testing.T, s *store, want savedState) {
+	t.Helper()
+	got, aside, err := s.load()
+	if err != nil || aside != "" {
+		t.Fatalf("load: aside %q, error %v", aside, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("state (-want +got):\n%s", diff)
+	}
+}
+
+// A save that fails at any step, and a crash in the midst of one, leave the state
+// as it was.
+func TestFailedSaveKeepsTheFormerState(t *testing.T) {
+	for name, spoil := range map[string]struct{ do, undo func(*store) error }{
+		"file cannot be made": {
+			func(s *store) error { return os.Mkdir(s.path+".new", 0o700) },
+			func(s *store) error { return os.Remove(s.path + ".new") },
+		},
+		"disk is full": {
+			func(s *store) error { return os.Symlink("/dev/full", s.path+".new") },
+			func(s *store) error { return os.Remove(s.path + ".new") },
+		},
+		"file cannot be replaced": {
+			func(s *store) error {
+				if err := os.Rename(s.path, s.path+".kept"); err != nil {
+					return err
+				}
+				return os.MkdirAll(filepath.Join(s.path, "in-the-way"), 0o700)
+			},
+			func(s *store) error {
+				if err := os.RemoveAll(s.path); err != nil {
+					return err
+				}
+				return os.Rename(s.path+".kept", s.path)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tempStore(t)
+			if err := s.save(someState); err != nil {
+				t.Fatal(err)
+			}
+			if err := spoil.do(s); err != nil {
+				t.Fatal(err)
+			}
+			err := s.save(savedState{})
+			if err == nil || strings.Contains(err.Error(), "\n") {
+				t.Errorf("save: %v, want an error of one line", err)
+			}
+			if err := spoil.undo(s); err != nil {
+				t.Fatal(err)
+			}
+			wantLoad(t, s, someState)
+			if err := s.save(savedState{}); err != nil {
+				t.Errorf("save after the trouble is over: %v", err)
+			}
+		})
+	}
+	t.Run("crash before the rename", func(t *testing.T) {
+		s := tempStore(t)
+		if err := s.save(someState); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(s.path+".new", []byte(`{"vers`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantLoad(t, s, someState)
+		if err := s.save(savedState{}); err != nil {
+			t.Fatal(err)
+		}
+		wantLoad(t, s, savedState{Version: stateVersion})
+	})
+}
+
+func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
+	for name, content := range map[string]string{
+		"empty":           ``,
+		"cut short":       `{"version":1,"ports":[{"spec":`,
+		"not JSON":        "\x00\x00\x00\x00",
+		"two values":      `{"version":1,"ports":[],"fdb":[]}{}`,
+		"no version":      `{"ports":[],"fdb":[]}`,
+		"another version": `{"version":2,"ports":[],"fdb":[]}`,
+		"unknown key":     `{"version":1,"ports":[],"fdb":[],"groups":[]}`,
+		"bad name":        `{"version":1,"ports":[{"spec":{"name":"a/b","kind":"tap"},"trace":{}}],"fdb":[]}`,
+		"port twice":      `{"version":1,"ports":[{"spec":{"name":"a","kind":"tap"},"trace":{}},{"spec":{"name":"a","kind":"tap"},"trace":{}}],"fdb":[]}`,
+		"entry alone":     `{"version":1,"ports":[],"fdb":[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0"}]}`,
+		"bad address":     `{"version":1,"ports":[],"fdb":[{"mac":"zz","vlan":1,"port":"vm0"}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tempStore(t)
+			if err := os.WriteFile(s.path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			st, aside, err := s.load()
+			if err != nil || len(st.Ports) != 0 {
+				t.Fatalf("load: %+v, %v", st, err)
+			}
+			path, _, _ := strings.Cut(aside, " ")
+			if !strings.HasPrefix(path, s.path+".corrupt-") {
+				t.Fatalf("set aside as %q", aside)
+			}
+			if b, err := os.ReadFile(path); err != nil || string(b) != content {
+				t.Errorf("content kept: %q, %v", b, err)
+			}
+			if err := s.save(someState); err != nil {
+				t.Fatal(err)
+			}
+			wantLoad(t, s, someState)
+			if b, _ := os.ReadFile(path); string(b) != content {
+				t.Error("a later save changed what was set aside")
+			}
+		})
+	}
+}
+
+func TestStateThatCannotBeReadStopsTheStart(t *testing.T) {
+	s := tempStore(t)
+	if err := os.Mkdir(s.path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, aside, err := s.load(); err == nil {
+		t.Errorf("load: no error, aside %q", aside)
+	}
+}
+
+func TestStateDirectoryHasOneOwner(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openStore(dir); err == nil || !strings.Contains(err.Error(), "--state") {
+		t.Errorf("a second owner: %v", err)
+	}
+	s.Close()
+	if s, err = openStore(dir); err != nil {
+		t.Fatalf("after the first has gone: %v", err)
+	}
+	s.Close()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openStore(file); err == nil || !strings.Contains(err.Error(), "--ephemeral") {
+		t.Errorf("a file for a directory: %v", err)
+	}
+}
