@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+)
+
+func fdbCommand() *cli.Command {
+	vlan := func(usage string) cli.Flag { return &cli.UintFlag{Name: "vlan", Usage: usage} }
+	return &cli.Command{
+		Name:      "fdb",
+		Usage:     "list and change the forwarding database",
+		UsageText: "vswitch fdb list|add|del|flush",
+		Description: `The forwarding database says which address is behind which port. The switch
+learns it from the frames it sees.
+
+Example:
+
+    vswitch fdb list`,
+		Subcommands: []*cli.Command{{
+			Name:      "list",
+			Usage:     "list the entries",
+			UsageText: "vswitch fdb list [-o json]",
+			Description: `The age is in seconds since the address was last seen.
+
+Example:
+
+    vswitch fdb list -o json`,
+			Action: fdbList,
+		}, {
+			Name:      "add",
+			Usage:     "add a static entry",
+			UsageText: "vswitch fdb add MAC PORT [--vlan V]",
+			Description: `A static entry does not age, and is not moved by frames that come by another
+port. It is kept over a restart.
+
+Example:
+
+    vswitch fdb add 52:54:00:12:34:56 vm0`,
+			Flags:  []cli.Flag{vlan("`VLAN` of the entry (default: 1)")},
+			Action: fdbAdd,
+		}, {
+			Name:      "del",
+			Usage:     "remove an entry",
+			UsageText: "vswitch fdb del MAC [--vlan V]",
+			Description: `Removes the entry of an address, whether learned or static.
+
+Example:
+
+    vswitch fdb del 52:54:00:12:34:56`,
+			Flags:  []cli.Flag{vlan("`VLAN` of the entry (default: 1)")},
+			Action: fdbDel,
+		}, {
+			Name:      "flush",
+			Usage:     "forget learned entries",
+			UsageText: "vswitch fdb flush [--port P] [--vlan V]",
+			Description: `Forgets all learned entries, or those of a port or a VLAN; static ones stay.
+
+Example:
+
+    vswitch fdb flush --port vm0`,
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "port", Usage: "only entries of this `PORT`"},
+				vlan("only entries of this `VLAN`"),
+			},
+			Action: fdbFlush,
+		}},
+	}
+}
+
+// vlanFlag returns --vlan, 0 where it was not given.
+func vlanFlag(c *cli.Context) (uint16, error) {
+	v := c.Uint("vlan")
+	if c.IsSet("vlan") && (v < 1 || v > 4094) {
+		return 0, usagef("there is no VLAN %d; use 1 to 4094", v)
+	}
+	return uint16(v), nil
+}
+
+func fdbList(c *cli.Context) error {
+	if _, err := words(c); err != nil {
+		return err
+	}
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	entries, err := cl.FDB(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, entries, func(w io.Writer) {
+		row(w, "MAC", "VLAN", "PORT", "TYPE", "AGE")
+		for _, e := range entries {
+			row(w, e.MAC, e.VLAN, dash(e.Port), e.Type, e.AgeS)
+		}
+	})
+}
+
+func fdbAdd(c *cli.Context) error {
+	w, err := words(c, "MAC", "PORT")
+	if err != nil {
+		return err
+	}
+	mac, vlan, cl, err := fdbArgs(c, w[0])
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	_, err = cl.AddFDB(c.Context, api.AddFDB{MAC: mac, VLAN: vlan, Port: w[1]})
+	return err
+}
+
+func fdbDel(c *cli.Context) error {
+	w, err := words(c, "MAC")
+	if err != nil {
+		return err
+	}
+	mac, vlan, cl, err := fdbArgs(c, w[0])
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	return cl.DelFDB(c.Context, mac, vlan)
+}
+
+func fdbArgs(c *cli.Context, address string) (mac port.MAC, vlan uint16, cl *api.Client, err error) {
+	if mac, err = port.ParseMAC(address); err != nil {
+		return 0, 0, nil, usageError(err.Error())
+	}
+	if vlan, err = vlanFlag(c); err != nil {
+		return 0, 0, nil, err
+	}
+	cl, err = client(c)
+	return mac, vlan, cl, err
+}
+
+func fdbFlush(c *cli.Context) error {
+	if _, err := words(c); err != nil {
+		return err
+	}
+	vlan, err := vlanFlag(c)
+	if err != nil {
+		return err
+	}
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	n, err := cl.FlushFDB(c.Context, api.FlushFDB{Port: c.String("port"), VLAN: vlan})
+	if err != nil {
+		return err
+	}
+	return show(c, api.Flushed{Flushed: n}, func(w io.Writer) { fmt.Fprintf(w, "%d entries forgotten\n", n) })
+}

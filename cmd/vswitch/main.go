@@ -1,0 +1,170 @@
+// Command vswitch runs an Ethernet switch for virtual machines, and steers the one
+// that runs. Each command has a file of its own that parses, calls, and prints.
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+)
+
+// Exit codes, besides 0.
+const (
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNoDaemon = 3
+)
+
+func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
+
+// run does what the command line says and returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	app := newApp(stdout)
+	if completing(args) {
+		complete(app, args[1:len(args)-1])
+		return 0
+	}
+	args, err := arrange(app, args)
+	if err == nil {
+		err = app.Run(args)
+	}
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "vswitch:", err)
+	switch {
+	case errors.As(err, new(usageError)):
+		return exitUsage
+	case errors.Is(err, api.ErrNoDaemon):
+		return exitNoDaemon
+	}
+	return exitFailed
+}
+
+// usageError is an error in the command line itself.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
+
+func newApp(out io.Writer) *cli.App {
+	app := &cli.App{
+		Name:     "vswitch",
+		HelpName: "vswitch",
+		Usage:    "an Ethernet switch for virtual machines",
+		UsageText: `vswitch run [flags]
+vswitch COMMAND [arguments] [flags]`,
+		Description: `vswitch run is one switch, in the foreground. The other commands steer it over
+a unix socket: what they change is kept, and is there again after a restart.
+Flags can stand before and after a command and its arguments.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers.
+
+Example:
+
+    vswitch run &
+    vswitch add-port vm0
+    qemu-system-x86_64 … $(vswitch qemu-args vm0)`,
+		Flags: globalFlags(),
+		Commands: []*cli.Command{
+			runCommand(),
+			addPortCommand(),
+			setPortCommand(),
+			delPortCommand(),
+			portsCommand(),
+			showCommand(),
+			statsCommand(),
+			fdbCommand(),
+			qemuArgsCommand(),
+			versionCommand(),
+			completionCommand(),
+			manCommand(),
+		},
+		CustomAppHelpTemplate: appHelp,
+		HideHelpCommand:       true,
+		HideVersion:           true,
+		Writer:                out,
+		ExitErrHandler:        func(*cli.Context, error) {}, // run does that
+		OnUsageError:          onUsageError,
+	}
+	prepare(app.Commands)
+	return app
+}
+
+// prepare sets what all commands have in common.
+func prepare(commands []*cli.Command) {
+	for _, c := range commands {
+		c.HideHelpCommand = true
+		c.CustomHelpTemplate = commandHelp
+		c.OnUsageError = onUsageError
+		prepare(c.Subcommands)
+	}
+}
+
+// onUsageError words a flag's value that could not be read; arrange has found
+// everything else that can be wrong with flags.
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	return usagef("%v; see `%s --help`", err, c.Command.HelpName)
+}
+
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "name", Usage: "`NAME` of the switch", DefaultText: "$VSWITCH_NAME, else " + api.DefaultName},
+		&cli.StringFlag{Name: "socket", TakesFile: true, Usage: "`PATH` of the control socket",
+			DefaultText: "$VSWITCH_SOCKET, else /run/vswitch/NAME.sock as root, $XDG_RUNTIME_DIR/vswitch/NAME.sock for others"},
+		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "`FORMAT` of what is printed: table or json"},
+	}
+}
+
+// resolve returns the name and the control socket of the switch that is meant by
+// the flags --name and --socket, and by the environment where they are empty. A
+// name on the command line is nearer than a socket in the environment.
+func resolve(name, socket string) (string, string, error) {
+	if name == "" {
+		socket = cmp.Or(socket, os.Getenv("VSWITCH_SOCKET"))
+		name = cmp.Or(os.Getenv("VSWITCH_NAME"), api.DefaultName)
+	}
+	err := api.CheckName(name)
+	if err == nil && socket == "" {
+		socket, err = api.SocketPath(name)
+	}
+	if err != nil {
+		return "", "", usageError(err.Error())
+	}
+	return name, socket, nil
+}
+
+// client returns a client of the switch that is meant. What could not be printed
+// in the end is found here, before anything is changed.
+func client(c *cli.Context) (*api.Client, error) {
+	if _, err := format(c); err != nil {
+		return nil, err
+	}
+	_, socket, err := resolve(c.String("name"), c.String("socket"))
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(socket), nil
+}
+
+// words returns the command's arguments, which must be as many as names; those in
+// brackets may be missing.
+func words(c *cli.Context, names ...string) ([]string, error) {
+	got := c.Args().Slice()
+	for i, name := range names {
+		if i >= len(got) && name[0] != '[' {
+			return nil, usagef("%s is missing; write `%s`", name, c.Command.UsageText)
+		}
+	}
+	if len(got) > len(names) {
+		return nil, usagef("%q is too much; write `%s`", got[len(names)], c.Command.UsageText)
+	}
+	return append(got, make([]string, len(names)-len(got))...), nil
+}

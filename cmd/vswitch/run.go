@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon"
+	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/host"
+	"github.com/vswitch/vswitch/port/netdev"
+	"github.com/vswitch/vswitch/port/tap"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "run a switch in the foreground",
+		UsageText: "vswitch run [flags]",
+		Description: `Runs one switch until SIGTERM or SIGINT. Its ports are those of its last run:
+what the other commands change is kept in the state directory. TAP devices stay
+when it stops, so virtual machines run on and are connected again by the next
+run. It needs CAP_NET_ADMIN and CAP_NET_RAW.
+
+Example:
+
+    vswitch run --name lab --ephemeral --log-format json`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "state", TakesFile: true, Usage: "`DIR` to keep ports and static FDB entries in",
+				DefaultText: "/var/lib/vswitch/NAME as root, else $XDG_STATE_HOME/vswitch/NAME"},
+			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
+			&cli.DurationFlag{Name: "aging", Value: 300 * time.Second,
+				Usage: "`TIME` after which an address that sent nothing is forgotten; 0 for never"},
+			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text or json"},
+			&cli.StringFlag{Name: "socket-group", Usage: "`GROUP` whose members may steer the switch, besides root"},
+		},
+		Action: runSwitch,
+	}
+}
+
+// The range of ageing times (802.1Q-2018 table 8-6), in which its lower end is
+// left to users: tests of networks want to be quick.
+const (
+	minAging = time.Second
+	maxAging = 1_000_000 * time.Second
+)
+
+func runSwitch(c *cli.Context) error {
+	if _, err := words(c); err != nil {
+		return err
+	}
+	o := daemon.Options{
+		Version:     buildVersion().Version,
+		SocketGroup: c.String("socket-group"),
+		Aging:       c.Duration("aging"),
+		Kinds:       []port.Kind{tap.Kind{}, host.Kind{}, netdev.Kind{}},
+		Links:       daemon.HostLinks{},
+	}
+	var err error
+	if o.Name, o.Socket, err = resolve(c.String("name"), c.String("socket")); err != nil {
+		return err
+	}
+	if o.Socket, err = filepath.Abs(o.Socket); err != nil {
+		return err
+	}
+	if o.StateDir, err = stateDir(c, o.Name); err != nil {
+		return err
+	}
+	if o.Aging != 0 && (o.Aging < minAging || o.Aging > maxAging) {
+		return usagef("an ageing time of %v is not possible; use %v to %v, or 0 for never", o.Aging, minAging, maxAging)
+	}
+	switch f := c.String("log-format"); f {
+	case "text":
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	case "json":
+		o.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	default:
+		return usagef("there is no log format %q; use text or json", f)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return daemon.Run(ctx, o)
+}
+
+func stateDir(c *cli.Context, name string) (string, error) {
+	switch dir := c.String("state"); {
+	case c.Bool("ephemeral") && dir != "":
+		return "", usagef("--state and --ephemeral exclude each other; use one of them")
+	case c.Bool("ephemeral"):
+		return "", nil
+	case dir != "":
+		return filepath.Abs(dir)
+	}
+	dir, err := api.StatePath(name)
+	if err != nil {
+		return "", usageError(err.Error())
+	}
+	return dir, nil
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+)
+
+func showCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "show",
+		Usage:     "show the switch and its totals",
+		UsageText: "vswitch show [-o json]",
+		Description: `Shows the daemon, how many ports are in which state, how full the forwarding
+database is, and what all ports together carried and dropped.
+
+Example:
+
+    vswitch show --name lab`,
+		Action: showSwitch,
+	}
+}
+
+func showSwitch(c *cli.Context) error {
+	if _, err := words(c); err != nil {
+		return err
+	}
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	s, err := cl.Switch(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, s, func(w io.Writer) {
+		row(w, "Name", s.Name)
+		row(w, "Process", fmt.Sprintf("%d, up %v", s.PID, time.Duration(s.UptimeS)*time.Second))
+		row(w, "Version", s.Version)
+		if s.StateDir == "" {
+			row(w, "State", "not kept")
+		} else {
+			row(w, "State", s.StateDir)
+		}
+		row(w, "Ports", portsByState(s.Ports))
+		aging := "no ageing"
+		if s.FDB.AgingS != 0 {
+			aging = fmt.Sprintf("ageing %d s", s.FDB.AgingS)
+		}
+		row(w, "FDB", fmt.Sprintf("%d of %d entries, %s", s.FDB.Size, s.FDB.Capacity, aging))
+		row(w, "Received", traffic(s.RX))
+		row(w, "Sent", traffic(s.TX))
+	})
+}
+
+func portsByState(ports map[api.State]int) string {
+	sum, parts := 0, []string{}
+	for _, state := range api.States {
+		if n := ports[state]; n > 0 {
+			sum += n
+			parts = append(parts, fmt.Sprintf("%d %s", n, state))
+		}
+	}
+	if sum == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d (%s)", sum, strings.Join(parts, ", "))
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+)
+
+func statsCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "stats",
+		Usage:     "show what ports carried, and why frames were dropped",
+		UsageText: "vswitch stats [NAME] [-o json]",
+		Description: `Shows the counters of one port or of all. rx is what came into the switch by the
+port, tx what left by it. Each frame that was not delivered is counted once, at
+the port where it was lost, by its reason.
+
+Example:
+
+    vswitch stats vm0`,
+		Action: portStats,
+	}
+}
+
+// stats are a port's counters, as -o json prints them.
+type stats struct {
+	Name string       `json:"name"`
+	RX   api.Counters `json:"rx"`
+	TX   api.Counters `json:"tx"`
+}
+
+func portStats(c *cli.Context) error {
+	args, err := words(c, "[NAME]")
+	if err != nil {
+		return err
+	}
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if args[0] != "" {
+		p, err := cl.Port(c.Context, args[0])
+		if err != nil {
+			return err
+		}
+		return show(c, stats{p.Name, p.RX, p.TX}, func(w io.Writer) { printStats(w, p) })
+	}
+	ports, err := cl.Ports(c.Context)
+	if err != nil {
+		return err
+	}
+	all := []stats{}
+	for _, p := range ports {
+		all = append(all, stats{p.Name, p.RX, p.TX})
+	}
+	return show(c, all, func(w io.Writer) {
+		for i, p := range ports {
+			if i > 0 {
+				row(w)
+			}
+			printStats(w, p)
+		}
+	})
+}
+
+func printStats(w io.Writer, p api.Port) {
+	row(w, "Port "+p.Name, "FRAMES", "BYTES", "")
+	row(w, "  rx", p.RX.Frames, p.RX.Bytes, "came into the switch")
+	if p.RX.Copies > 0 {
+		row(w, "  rx copies", p.RX.Copies, "", "made of them to reach more than one port")
+	}
+	printDrops(w, "rx", p.RX)
+	row(w, "  tx", p.TX.Frames, p.TX.Bytes, "left the switch")
+	printDrops(w, "tx", p.TX)
+}
+
+func printDrops(w io.Writer, direction string, c api.Counters) {
+	for _, why := range slices.Sorted(maps.Keys(c.Dropped)) {
+		row(w, "  "+direction+" "+why, c.Dropped[why], "", dash(dropWords[why]))
+	}
+}
+
+// dropWords says what each reason for a drop means.
+var dropWords = map[string]string{
+	port.DropRunt.String():               "dropped: shorter than an Ethernet header",
+	port.DropOversize.String():           "dropped: longer than a frame can be",
+	port.DropBadOffload.String():         "dropped: its offload header contradicts the frame",
+	port.DropBadSource.String():          "dropped: its source address is zero or a group's",
+	port.DropReserved.String():           "dropped: to an address that no bridge forwards (01:80:c2:00:00:0x)",
+	port.DropPortDown.String():           "dropped: the port was not forwarding",
+	port.DropSamePort.String():           "dropped: its destination is behind the port it came by",
+	port.DropNoDestination.String():      "dropped: no other port was there to take it",
+	port.DropLocal.String():              "dropped: to an address of the switch itself",
+	port.DropRxOverrun.String():          "dropped: came faster than the switch could read",
+	port.DropQueueFull.String():          "dropped: the receiver was behind, its queue full",
+	port.DropTooBig.String():             "dropped: longer than the port's MTU allows",
+	port.DropNoCarrier.String():          "dropped: nobody held the other end",
+	port.DropPortClosed.String():         "dropped: the port was closed meanwhile",
+	port.DropOffloadUnsupported.String(): "dropped: the port cannot take this offload",
+	port.DropIOError.String():            "dropped: the kernel refused it",
+}
