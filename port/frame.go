@@ -21,9 +21,11 @@ type Frame struct {
 	Offload  Offload // what the sender left undone; speaks of Data
 	Drop     Drop    // set by Recv on a frame that must not be switched
 
-	// VLAN is the VLAN the frame belongs to, In the number of the port it
-	// came by. The core sets both.
-	VLAN, In uint16
+	// The core sets these: the VLAN that the frame belongs to, and whether Tag
+	// is not what named it but part of what the VLAN carries (a tunnel's
+	// customer tag, or one of a TPID that the ingress port does not know).
+	VLAN   uint16
+	Opaque bool
 }
 
 // HeaderLen is the length of an untagged Ethernet header in bytes (802.3 clause 3.1.1).
@@ -34,7 +36,7 @@ func (f *Frame) Len() int { return len(f.Data) + f.Tag.Len() }
 
 // SetWire makes f the frame in b as it looks on the wire, tag inline. It takes an
 // outer tag out of b by moving the addresses up, so it writes to b, and resets
-// all fields but In and VLAN. A b shorter than a header becomes a DropRunt frame.
+// all fields but the core's. A b shorter than a header becomes a DropRunt frame.
 // The kind sets Offload afterwards, with vnet.Untag where it moved.
 func (f *Frame) SetWire(b []byte) {
 	f.Tag, f.Offload, f.Drop = 0, Offload{}, DropNone
@@ -58,7 +60,7 @@ func (f *Frame) SetWire(b []byte) {
 }
 
 // SetStripped makes f the frame in b whose outer tag, if any, was already taken
-// out by the kernel. It resets all fields but In and VLAN.
+// out by the kernel. It resets all fields but the core's.
 func (f *Frame) SetStripped(b []byte, tag Tag) {
 	f.Data, f.Tag, f.Offload, f.Drop = b, tag, Offload{}, DropNone
 	if len(b) < HeaderLen {

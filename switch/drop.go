@@ -9,11 +9,12 @@ import (
 // Counting. Each frame received raises rx.frames. If no copy of it was meant for
 // any port it raises one drop counter of the port it came by; otherwise each copy
 // raises tx.frames or one drop counter of the port it was meant for. rx.copies
-// counts the copies beyond the first, so that over all ports
+// counts the copies beyond the first and those of mirrors. With the frames that
+// the switch itself sends, over all ports
 //
-//	Σ rx.frames + Σ rx.copies = Σ tx.frames + Σ drops
+//	Σ rx.frames + Σ rx.copies + injected = Σ tx.frames + Σ drops
 //
-// at any moment when no batch is on its way.
+// at any moment when no batch is on its way and no shaped port has frames waiting.
 
 // rxCounters are written by one worker only, and read by anyone: atomic so that
 // a reader sees whole numbers, stored instead of added since nobody else writes.
@@ -33,7 +34,7 @@ func (c *rxCounters) received(frames, bytes uint64) {
 	bump(&c.bytes, bytes)
 }
 
-func (c *rxCounters) copied(n int)       { bump(&c.copies, uint64(n)) }
+func (c *rxCounters) copied(n uint64)    { bump(&c.copies, n) }
 func (c *rxCounters) drop(why port.Drop) { bump(&c.dropped[why], 1) }
 
 // txShards is into how many parts a port's transmit counters are split. Any
@@ -50,14 +51,20 @@ type txCounters struct {
 	_       [64]byte // the next shard starts on another cache line
 }
 
+// countedLater marks a frame that was taken over by a queue inside the switch,
+// which counts what becomes of it.
+const countedLater = port.NumDrops
+
 // count adds what became of the frames of one vector.
 func (c *txCounters) count(out []port.Out) {
 	var frames, bytes uint64
 	for i := range out {
-		if o := &out[i]; o.Drop == port.DropNone {
+		switch o := &out[i]; o.Drop {
+		case port.DropNone:
 			frames++
 			bytes += uint64(o.Len())
-		} else {
+		case countedLater:
+		default:
 			c.dropped[o.Drop].Add(1)
 		}
 	}

@@ -2,19 +2,37 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// shouldDeliver is the one place that decides whether f may leave by a port.
-// Members of the set are forwarding, so only the port itself is left to rule out.
-func shouldDeliver(f *port.Frame, to *member) bool { return to.number != f.In }
+// whyNot is the one place that decides whether f may leave by a port: DropNone,
+// or why it may not.
+func whyNot(f *port.Frame, from, to *member) port.Drop {
+	switch {
+	case to.number == from.number:
+		return port.DropSamePort
+	case !to.vlans.Has(f.VLAN):
+		return port.DropVLANFiltered
+	case from.flags&to.flags&flagIsolated != 0:
+		return port.DropIsolated
+	case to.flags&(flagBlocked|flagMirrorTarget) != 0:
+		if to.flags&flagBlocked != 0 {
+			return port.DropBlocked
+		}
+		return port.DropMirrorTarget
+	case f.Tag.Present() && wouldHop(f, to):
+		return port.DropVLANFiltered
+	}
+	return port.DropNone
+}
 
 // outputs are the vectors of one batch: for each port that frames go to, which
 // ones. They belong to one worker from begin to flush, and lie in a pool between
 // batches: a switch needs as many as workers are at work at a time, not one for
 // each pair of ports.
 type outputs struct {
-	set   *portSet
-	shard uint32   // of transmit counters
-	slot  []uint16 // by port number: 1 + the index of its vector, 0 for none
-	vecs  []vector
+	shard  uint32   // of transmit counters
+	slot   []uint16 // by port number: 1 + the index of its vector, 0 for none
+	vecs   []vector
+	cut    cutFrames
+	copies uint64 // that mirrors made
 }
 
 // vector is what goes to one port.
@@ -24,26 +42,35 @@ type vector struct {
 	out  []port.Out
 }
 
-// begin makes o ready for a batch.
-func (o *outputs) begin(set *portSet, shard uint32) {
-	o.set, o.shard = set, shard
-	if n := len(set.byNumber); n > len(o.slot) {
-		o.slot = make([]uint16, n)
+// begin makes o ready for a batch among so many port numbers.
+func (o *outputs) begin(numbers int, shard uint32) {
+	o.shard, o.copies = shard, 0
+	if numbers > len(o.slot) {
+		o.slot = make([]uint16, numbers)
 	}
 }
 
 // add puts f into the vector of a port, with the tag it leaves with there.
 func (o *outputs) add(f *port.Frame, to *member) {
+	tag, push := retag(f, to)
+	o.put(port.Out{Frame: f, Tag: tag, Push: push}, to)
+	if to.flags&flagMirrorOut != 0 {
+		o.mirror(to.mirrorOut, f, tag, push)
+	}
+}
+
+// put appends to the vector of a port.
+func (o *outputs) put(out port.Out, to *member) {
 	at := o.slot[to.number]
 	if at == 0 {
 		at = o.open(to)
 	}
 	v := &o.vecs[at-1]
-	if f.Offload != (port.Offload{}) && f.Offload.Needs()&^v.caps != 0 {
+	if f := out.Frame; f.Offload != (port.Offload{}) && f.Offload.Needs()&^v.caps != 0 {
 		to.tx[o.shard].dropped[port.DropOffloadUnsupported].Add(1)
 		return
 	}
-	v.out = append(v.out, port.Out{Frame: f, Tag: retag(f)})
+	v.out = append(v.out, out)
 }
 
 // open starts the vector of a port and returns its slot.
@@ -71,5 +98,5 @@ func (o *outputs) flush(queue int) {
 		v.to = nil
 	}
 	o.vecs = o.vecs[:0]
-	o.set = nil
+	o.cut.reset()
 }

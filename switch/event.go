@@ -2,7 +2,7 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// Event is something that happened while frames flow: MACMoved or PortLost.
+// Event is something that happened while frames flow: MACMoved, LimitHit, PortLost.
 type Event interface{ isEvent() }
 
 // MACMoved tells that a station was learned behind another port than before.
@@ -20,16 +20,26 @@ type PortLost struct {
 	Err  error
 }
 
+// LimitHit tells that a new station was refused by a port whose learn action is
+// LearnShutdown. It is reported for each frame that the backlog has room for.
+type LimitHit struct {
+	Port uint16
+	MAC  port.MAC
+	VLAN uint16
+}
+
 func (MACMoved) isEvent() {}
+func (LimitHit) isEvent() {}
 func (PortLost) isEvent() {}
 
-// moveBacklog is how many MAC moves may wait to be reported. A worker does not
-// wait for the reader: in a storm the moves beyond it go unreported.
-const moveBacklog = 256
+// eventBacklog is how many events of frames may wait to be reported. A worker does
+// not wait for the reader: in a storm those beyond it go unreported.
+const eventBacklog = 256
 
 // events carries events from workers to the one goroutine that reports them.
 type events struct {
 	moves  chan MACMoved
+	limits chan LimitHit
 	losses chan PortLost
 	report func(Event)
 }
@@ -38,7 +48,8 @@ func (e *events) init(report func(Event)) {
 	if report == nil {
 		report = func(Event) {}
 	}
-	e.moves, e.losses, e.report = make(chan MACMoved, moveBacklog), make(chan PortLost), report
+	e.moves, e.limits = make(chan MACMoved, eventBacklog), make(chan LimitHit, eventBacklog)
+	e.losses, e.report = make(chan PortLost), report
 }
 
 // run reports until stop is closed.
@@ -47,6 +58,8 @@ func (e *events) run(stop <-chan struct{}) {
 		select {
 		case m := <-e.moves:
 			e.report(m)
+		case l := <-e.limits:
+			e.report(l)
 		case l := <-e.losses:
 			e.report(l)
 		case <-stop:
@@ -58,6 +71,13 @@ func (e *events) run(stop <-chan struct{}) {
 func (e *events) moved(m MACMoved) {
 	select {
 	case e.moves <- m:
+	default:
+	}
+}
+
+func (e *events) limitHit(l LimitHit) {
+	select {
+	case e.limits <- l:
 	default:
 	}
 }

@@ -2,10 +2,16 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// flood puts f into the vector of every port it may go to.
-func (w *worker) flood(out *outputs, f *port.Frame) (copies int, drop port.Drop) {
-	for _, to := range out.set.flood {
-		if shouldDeliver(f, to) {
+// flood puts f, which is of one class, into the vector of every port it may go to.
+func (w *worker) flood(out *outputs, f *port.Frame, from *member, class Class) (copies int, drop port.Drop) {
+	if from.flags&flagStorm != 0 {
+		if drop := from.storm.allow(f, class, w.now()); drop != port.DropNone {
+			return 0, drop
+		}
+	}
+	unwanted := flags(class) << flagNoFloodShift
+	for _, to := range w.set.flood {
+		if to.flags&unwanted == 0 && whyNot(f, from, to) == port.DropNone {
 			out.add(f, to)
 			copies++
 		}

@@ -6,24 +6,30 @@ import (
 )
 
 // forward puts f into the vectors of the ports it goes to (802.1Q-2018 clause
-// 8.8) and returns their number; where there is none it says why.
-func (w *worker) forward(out *outputs, f *port.Frame) (copies int, drop port.Drop) {
+// 8.6) and returns their number; where there is none it says why.
+func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
 	if f.Dst.IsGroup() {
-		return w.flood(out, f)
+		if f.Dst == port.Broadcast {
+			return w.flood(out, f, from, Broadcast)
+		}
+		return w.multicast(out, f, from)
 	}
 	number, known := w.sw.fdb.Lookup(key(f, f.Dst))
 	if !known {
-		return w.flood(out, f)
+		return w.flood(out, f, from, UnknownUnicast)
 	}
 	switch number {
-	case w.in:
+	case from.number:
 		return 0, port.DropSamePort
 	case fdb.NoPort:
 		return 0, port.DropLocal
 	}
-	to := out.set.member(number)
-	if to == nil || !shouldDeliver(f, to) {
+	to := w.set.member(number)
+	if to == nil {
 		return 0, port.DropNoDestination
+	}
+	if drop := whyNot(f, from, to); drop != port.DropNone {
+		return 0, drop
 	}
 	out.add(f, to)
 	return 1, port.DropNone

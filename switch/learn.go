@@ -6,9 +6,50 @@ import (
 )
 
 // learn notes that the sender of f is behind the port it came by (802.1Q-2018
-// clause 8.7). A sender that is known there costs a lookup and no write.
-func (w *worker) learn(f *port.Frame) {
-	if outcome, from := w.sw.fdb.Learn(key(f, f.Src), w.in); outcome == fdb.Moved {
-		w.sw.events.moved(MACMoved{MAC: f.Src, VLAN: f.VLAN, From: from, To: w.in})
+// clause 8.7), and refuses senders that the port does not admit. A sender that is
+// known there costs a lookup and no write.
+func (w *worker) learn(f *port.Frame, from *member) port.Drop {
+	if from.flags&learnFlags != 0 {
+		return w.learnGuarded(f, from)
 	}
+	w.note(f, from)
+	return port.DropNone
+}
+
+// note is learning itself.
+func (w *worker) note(f *port.Frame, from *member) fdb.Outcome {
+	outcome, before := w.sw.fdb.Learn(key(f, f.Src), from.number)
+	if outcome == fdb.Moved {
+		w.sw.events.moved(MACMoved{MAC: f.Src, VLAN: f.VLAN, From: before, To: from.number})
+	}
+	return outcome
+}
+
+// learnGuarded is learn for ports with a rule on it.
+func (w *worker) learnGuarded(f *port.Frame, from *member) port.Drop {
+	if from.flags&flagBlocked != 0 {
+		if from.flags&flagLearning != 0 && from.flags&(flagLocked|flagNoLearn) == 0 {
+			w.note(f, from)
+		}
+		return port.DropBlocked
+	}
+	if from.flags&flagLocked != 0 {
+		if at, known := w.sw.fdb.Lookup(key(f, f.Src)); !known || at != from.number {
+			return port.DropLocked
+		}
+	}
+	if from.flags&flagNoLearn != 0 {
+		return port.DropNone
+	}
+	if w.note(f, from) != fdb.Limited {
+		return port.DropNone
+	}
+	switch {
+	case from.flags&flagShutdown != 0:
+		w.sw.events.limitHit(LimitHit{Port: from.number, MAC: f.Src, VLAN: f.VLAN})
+		return port.DropLearnLimit
+	case from.flags&flagProtect != 0:
+		return port.DropLearnLimit
+	}
+	return port.DropNone
 }

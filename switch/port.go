@@ -16,7 +16,15 @@ type Port struct {
 	number uint16
 	tx     []txCounters // shards; see txShards
 
+	storm  storm
+	police bucket
+
 	// Below, guarded by sw.mu.
+	config     PortConfig
+	vlan       vlanRules
+	tree       TreeState
+	bpdus      bool
+	shaper     *shaper
 	rx         []*rxCounters // by queue; kept from one device to the next
 	overruns   uint64        // of devices that were detached
 	at         *attachment   // nil while nothing is attached
@@ -116,26 +124,25 @@ func (p *Port) SetForwarding(on bool) {
 	}
 	p.forwarding = on
 	s.publish()
-	if on {
-		return
+	if !on {
+		p.quiesce()
+		s.fdb.FlushPort(p.number)
 	}
-	// A worker in the midst of a batch may still learn by the former picture;
-	// it is waited for, so that no entry outlives the flush. A batch takes
-	// microseconds and needs no lock that is held here.
-	if p.at != nil {
-		for _, w := range p.at.workers {
-			w.quiesce()
-		}
-	}
-	s.fdb.FlushPort(p.number)
 }
 
 // active tells whether frames may pass. The caller holds sw.mu.
 func (p *Port) active() bool { return p.forwarding && p.at != nil && !p.at.closing }
 
-// quiesce returns when the batch that the worker is in now, if any, is done.
-func (w *worker) quiesce() {
-	for at := w.batch.Load(); at&1 != 0 && w.batch.Load() == at; {
-		runtime.Gosched()
+// quiesce returns when no worker of the port goes by a former picture any more:
+// what is done to its entries then is not undone by a batch that was on its way.
+// A batch takes microseconds and needs no lock that is held here.
+func (p *Port) quiesce() {
+	if p.at == nil {
+		return
+	}
+	for _, w := range p.at.workers {
+		for at := w.batch.Load(); at&1 != 0 && w.batch.Load() == at; {
+			runtime.Gosched()
+		}
 	}
 }

@@ -5,7 +5,7 @@
 // frame it does not deliver exactly one named reason.
 //
 // The files, in the order a frame passes them: worker, ingress, vlan, learn,
-// forward, flood, egress, drop.
+// forward, flood or multicast, egress, drop.
 package vswitch
 
 import (
@@ -39,36 +39,56 @@ type Config struct {
 	// goroutine, one event at a time; while it works, workers go on and MAC
 	// moves beyond a small backlog are not reported.
 	OnEvent func(Event)
+
+	// OnControl is given the frames of protocols that were asked for: BPDUs of
+	// ports with SetTree, what SetGroups calls control. It is called from one
+	// goroutine, another than OnEvent; frames beyond a backlog are dropped.
+	OnControl func(ControlFrame)
 }
 
 // Switch is one learning switch.
 type Switch struct {
-	fdb    *fdb.Table
-	ports  atomic.Pointer[portSet]
-	vecs   sync.Pool // of *outputs
-	events events
+	fdb      *fdb.Table
+	ports    atomic.Pointer[portSet]
+	vecs     sync.Pool // of *outputs
+	events   events
+	control  control
+	start    time.Time
+	injected atomic.Uint64
 
-	mu      sync.Mutex // serialises changes of the set of ports
-	byName  map[string]*Port
-	workers uint32 // started so far
-	closed  bool
-	stop    chan struct{}
-	running sync.WaitGroup
+	mu           sync.Mutex // serialises changes of the set of ports
+	byName       map[string]*Port
+	workers      uint32 // started so far
+	groups       *Groups
+	mirrors      []Mirror
+	groupForward uint16
+	closed       bool
+	stop         chan struct{}
+	running      sync.WaitGroup
 }
 
 // portSet is the picture of the ports that workers go by. It is never changed: a
 // worker loads it once per batch, a change of any port publishes another.
 type portSet struct {
-	byNumber []*member // nil where no port takes part in forwarding
-	flood    []*member // the same without the gaps
+	byNumber     []*member // nil where no port takes part in forwarding
+	flood        []*member // the same without the gaps
+	groups       *Groups   // nil: multicast is flooded
+	groupForward uint16    // reserved addresses that are forwarded
 }
 
 // member is what a worker needs of a port that takes part in forwarding.
 type member struct {
 	number uint16
+	flags  flags
+	vlanRules
 	dev    port.Port
 	queues []port.Queue
 	tx     []txCounters
+
+	port                *Port
+	storm               *storm
+	police              *bucket
+	mirrorIn, mirrorOut []tap
 }
 
 // New makes a switch without ports.
@@ -76,14 +96,16 @@ func New(cfg Config) *Switch {
 	s := &Switch{
 		fdb:    fdb.New(cfg.FDB),
 		byName: make(map[string]*Port),
+		start:  time.Now(),
 		stop:   make(chan struct{}),
 	}
 	s.ports.Store(&portSet{})
 	s.vecs.New = func() any { return new(outputs) }
 	s.events.init(cfg.OnEvent)
-	s.running.Add(2)
-	go func() { defer s.running.Done(); s.events.run(s.stop) }()
-	go func() { defer s.running.Done(); s.age() }()
+	s.control.init(cfg.OnControl)
+	s.running.Go(func() { s.events.run(s.stop) })
+	s.running.Go(func() { s.control.run(s.stop) })
+	s.running.Go(s.age)
 	return s
 }
 
@@ -112,6 +134,7 @@ func (s *Switch) AddPort(name string) (*Port, error) {
 		return nil, fmt.Errorf("the switch has %d ports, and can have no more", MaxPorts)
 	}
 	p := &Port{sw: s, name: name, number: uint16(number), tx: make([]txCounters, txShards)}
+	p.vlan, _ = p.config.VLAN.resolve() // the zero VLAN is a good one
 	s.byName[name] = p
 	return p, nil
 }
@@ -149,6 +172,7 @@ func (s *Switch) RemovePort(name string) error {
 	defer s.mu.Unlock()
 	if s.byName[name] == p {
 		p.removed = true
+		p.setShape(port.Rate{})
 		s.fdb.RemovePort(p.number)
 		delete(s.byName, name)
 	}
@@ -168,6 +192,11 @@ func (s *Switch) Close() error {
 	for _, p := range s.Ports() {
 		errs = append(errs, p.Detach())
 	}
+	s.mu.Lock()
+	for _, p := range s.byName {
+		p.setShape(port.Rate{})
+	}
+	s.mu.Unlock()
 	close(s.stop)
 	s.running.Wait()
 	return errors.Join(errs...)
@@ -175,7 +204,7 @@ func (s *Switch) Close() error {
 
 // publish makes the workers' picture anew. The caller holds mu.
 func (s *Switch) publish() {
-	set := &portSet{}
+	set := &portSet{groups: s.groups, groupForward: s.groupForward}
 	for _, p := range s.byName {
 		if !p.active() {
 			continue
@@ -183,19 +212,27 @@ func (s *Switch) publish() {
 		if n := int(p.number) + 1; n > len(set.byNumber) {
 			set.byNumber = slices.Grow(set.byNumber, n-len(set.byNumber))[:n]
 		}
-		set.byNumber[p.number] = &member{number: p.number, dev: p.at.dev, queues: p.at.queues, tx: p.tx}
+		m := &member{
+			number: p.number, flags: p.flagsOf(), vlanRules: p.vlan,
+			dev: p.at.dev, queues: p.at.queues, tx: p.tx,
+			port: p, storm: &p.storm, police: &p.police,
+		}
+		if p.shaper != nil {
+			m.queues = p.shaper.attach(p.at.queues)
+		}
+		set.byNumber[p.number] = m
 	}
 	for _, m := range set.byNumber {
 		if m != nil {
 			set.flood = append(set.flood, m)
 		}
 	}
+	s.addTaps(set)
 	s.ports.Store(set)
 }
 
 // age moves the FDB's coarse clock and reclaims what has expired.
 func (s *Switch) age() {
-	start := time.Now()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -203,7 +240,7 @@ func (s *Switch) age() {
 		case <-s.stop:
 			return
 		case <-tick.C:
-			s.fdb.Advance(time.Since(start))
+			s.fdb.Advance(time.Since(s.start))
 			s.fdb.Sweep(0)
 		}
 	}

@@ -10,13 +10,14 @@ import (
 // The path of a frame. Functions stand in the files in the order frames pass them:
 //
 //	1. worker.run      one goroutine per queue receives a batch
-//	2. worker.ingress  may the frame come in: port state, addresses, offload
-//	3. classify        which VLAN it belongs to
+//	2. worker.ingress  may the frame come in: port state, addresses, offload,
+//	3. classify        which VLAN it belongs to, the port's rate
 //	4. worker.learn    source address → FDB, written only when it changed
 //	5. worker.forward  destination address → one port,
-//	6. worker.flood    or every other port
-//	7. outputs.add     may it go out there; put it into that port's vector
-//	8. outputs.flush   hand each vector to its port, count what became of it
+//	6. worker.flood    or every other port, or a group's (worker.multicast)
+//	7. whyNot          may it go out there
+//	8. outputs.add     put it into that port's vector, with its tag
+//	9. outputs.flush   hand each vector to its port, count what became of it
 //
 // Nothing on it allocates, waits, or takes a lock that another worker holds.
 
@@ -31,6 +32,10 @@ type worker struct {
 
 	// batch is odd while a batch is on its way: see quiesce.
 	batch atomic.Uint32
+
+	// Of the batch that is on its way.
+	set   *portSet
+	clock int64
 
 	frames [port.BatchSize]port.Frame
 }
@@ -51,30 +56,43 @@ func (w *worker) run() error {
 
 // switchBatch passes frames through all stages.
 func (w *worker) switchBatch(frames []port.Frame) {
-	set := w.sw.ports.Load()
+	w.set, w.clock = w.sw.ports.Load(), 0
+	from := w.set.member(w.in)
 	out := w.sw.vecs.Get().(*outputs)
-	out.begin(set, w.shard)
+	out.begin(len(w.set.byNumber), w.shard)
 	var bytes uint64
-	open := set.member(w.in) != nil
 	for i := range frames {
 		f := &frames[i]
 		bytes += uint64(f.Len())
-		if drop := w.ingress(f, open); drop != port.DropNone {
-			w.rx.drop(drop)
-			continue
-		}
-		f.In, f.VLAN = w.in, classify(f)
-		w.learn(f)
-		copies, drop := w.forward(out, f)
+		copies, drop := w.switchFrame(out, f, from)
 		if drop != port.DropNone {
 			w.rx.drop(drop)
 		} else if copies > 1 {
-			w.rx.copied(copies - 1)
+			w.rx.copied(uint64(copies - 1))
 		}
 	}
 	out.flush(w.index)
+	if out.copies != 0 {
+		w.rx.copied(out.copies)
+	}
 	w.sw.vecs.Put(out)
 	w.rx.received(uint64(len(frames)), bytes)
+}
+
+// switchFrame passes one frame through the stages up to the output vectors. It
+// returns in how many of them it is, and why where it is in none.
+func (w *worker) switchFrame(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
+	drop = w.ingress(f, from)
+	if from != nil && from.flags&flagMirrorIn != 0 {
+		out.mirrorIn(from, f, drop)
+	}
+	if drop == port.DropNone {
+		drop = w.learn(f, from)
+	}
+	if drop != port.DropNone {
+		return 0, drop
+	}
+	return w.forward(out, f, from)
 }
 
 // member returns the port of that number if it takes part in forwarding.

@@ -1,0 +1,69 @@
+package port
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Rate is a limit per second, of frames or of bits. The zero Rate is no limit.
+type Rate struct {
+	PerSecond uint64
+	Bits      bool // PerSecond counts bits, else frames
+}
+
+// rateUnits are the units that ParseRate knows, as tc(8) writes them. A unit that
+// ends another one stands behind it.
+var rateUnits = []struct {
+	suffix string
+	factor float64
+	bits   bool
+}{
+	{"kpps", 1e3, false}, {"mpps", 1e6, false}, {"pps", 1, false},
+	{"kbit", 1e3, true}, {"mbit", 1e6, true}, {"gbit", 1e9, true}, {"bit", 1, true},
+}
+
+// ParseRate reads a rate such as 100pps or 10mbit; "0", "off" and "" are no limit.
+func ParseRate(text string) (Rate, error) {
+	switch text {
+	case "", "0", "off":
+		return Rate{}, nil
+	}
+	for _, u := range rateUnits {
+		digits, ok := strings.CutSuffix(strings.ToLower(text), u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(digits, 64)
+		if n *= u.factor; err == nil && n >= 1 && n < math.MaxUint32*1000 {
+			return Rate{PerSecond: uint64(n), Bits: u.bits}, nil
+		}
+		break
+	}
+	return Rate{}, fmt.Errorf("%q is not a rate; write frames as 100pps, bits as 10mbit, or off", text)
+}
+
+// String writes the rate as ParseRate reads it, with the largest unit that is exact.
+func (r Rate) String() string {
+	if r.PerSecond == 0 {
+		return "off"
+	}
+	text := ""
+	best := uint64(0)
+	for _, u := range rateUnits {
+		if f := uint64(u.factor); u.bits == r.Bits && r.PerSecond%f == 0 && f > best {
+			best, text = f, strconv.FormatUint(r.PerSecond/f, 10)+u.suffix
+		}
+	}
+	return text
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *Rate) UnmarshalText(b []byte) (err error) {
+	*r, err = ParseRate(string(b))
+	return err
+}

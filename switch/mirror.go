@@ -1,0 +1,177 @@
+package vswitch
+
+import (
+	"fmt"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Mirror copies frames of some ports or VLANs to a port (SPAN) or into a VLAN of
+// its own (RSPAN). The originals are not touched.
+type Mirror struct {
+	Name  string
+	Ports []string     // sources
+	VLANs port.VLANSet // sources too: these VLANs on all ports
+	In    bool         // frames that come in by a source
+	Out   bool         // frames that leave by it
+
+	// Where copies go: a port, which then takes no other part in switching, or
+	// a VLAN, as whose frames they leave by every port that carries it tagged,
+	// in front of the tag they had.
+	To     string
+	ToVLAN uint16
+
+	SnapLen int                    // bytes of a frame that are copied; 0 is all
+	Filter  func(data []byte) bool // frames without outer tag that are copied; nil is all
+}
+
+// tap is a mirror as workers see it, at one source.
+type tap struct {
+	*Mirror
+	from *member // the source
+	all  bool    // whatever the VLAN
+	to   []*member
+	tag  port.Tag // of ToVLAN; 0: the copy keeps its own
+}
+
+// SetMirrors replaces all mirrors. Sources and targets that are not there, or not
+// forwarding, take part as soon as they are.
+func (s *Switch) SetMirrors(mirrors []Mirror) error {
+	names := map[string]bool{}
+	for i := range mirrors {
+		m := &mirrors[i]
+		switch {
+		case m.Name == "" || names[m.Name]:
+			return fmt.Errorf("mirror %q: a mirror needs a name of its own", m.Name)
+		case len(m.Ports) == 0 && m.VLANs.Len() == 0:
+			return fmt.Errorf("mirror %s copies from nowhere; name ports or VLANs", m.Name)
+		case !m.In && !m.Out:
+			return fmt.Errorf("mirror %s copies no direction; use in, out or both", m.Name)
+		case (m.To == "") == (m.ToVLAN == 0):
+			return fmt.Errorf("mirror %s needs one target, a port or a VLAN", m.Name)
+		case m.ToVLAN > port.MaxVID:
+			return fmt.Errorf("mirror %s: %w", m.Name, port.CheckVID(int(m.ToVLAN)))
+		case m.ToVLAN != 0 && m.VLANs.Has(m.ToVLAN):
+			return fmt.Errorf("mirror %s copies VLAN %d into itself; use another VLAN", m.Name, m.ToVLAN)
+		case m.SnapLen < 0 || m.SnapLen > 0 && m.SnapLen < port.HeaderLen:
+			return fmt.Errorf("mirror %s: %d bytes do not hold a header; use %d or more, or 0 for all", m.Name, m.SnapLen, port.HeaderLen)
+		}
+		for _, p := range m.Ports {
+			if p == m.To {
+				return fmt.Errorf("mirror %s copies port %s to itself; use another port", m.Name, p)
+			}
+		}
+		names[m.Name] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mirrors = mirrors
+	s.publish()
+	return nil
+}
+
+// addTaps gives the members of a new set what the mirrors ask of them.
+func (s *Switch) addTaps(set *portSet) {
+	for i := range s.mirrors {
+		m := &s.mirrors[i]
+		t := tap{Mirror: m}
+		if m.To != "" {
+			if p := s.byName[m.To]; p != nil {
+				if to := set.member(p.number); to != nil {
+					to.flags |= flagMirrorTarget
+					t.to = []*member{to}
+				}
+			}
+		} else {
+			t.tag = port.MakeTag(port.TPIDCustomer, m.ToVLAN)
+			for _, to := range set.flood {
+				if to.vlans.Has(m.ToVLAN) && to.native != m.ToVLAN {
+					t.to = append(t.to, to)
+				}
+			}
+		}
+		if len(t.to) == 0 {
+			continue
+		}
+		sources := map[uint16]bool{}
+		for _, name := range m.Ports {
+			if p := s.byName[name]; p != nil {
+				sources[p.number] = true
+			}
+		}
+		for _, from := range set.flood {
+			t.from, t.all = from, sources[from.number]
+			if !t.all && m.VLANs.Len() == 0 {
+				continue
+			}
+			if m.In {
+				from.flags |= flagMirrorIn
+				from.mirrorIn = append(from.mirrorIn, t)
+			}
+			if m.Out {
+				from.flags |= flagMirrorOut
+				from.mirrorOut = append(from.mirrorOut, t)
+			}
+		}
+	}
+}
+
+// mirrorIn copies a frame that came in. One that was refused before its VLAN was
+// known is copied for its port only.
+func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
+	if f.Drop != port.DropNone || len(f.Data) < port.HeaderLen {
+		return
+	}
+	switch drop {
+	case port.DropNone, port.DropPoliced:
+	default:
+		f.VLAN = 0
+	}
+	o.mirror(from.mirrorIn, f, f.Tag, false)
+}
+
+// mirror puts copies of f, as it looks with tag, into the vectors of the targets.
+func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
+	for i := range taps {
+		t := &taps[i]
+		if !t.all && !t.VLANs.Has(f.VLAN) || t.Filter != nil && !t.Filter(f.Data) {
+			continue
+		}
+		cp := f
+		if t.SnapLen != 0 && len(f.Data) > t.SnapLen {
+			cp = o.cut.frame(f, t.SnapLen)
+		}
+		out := port.Out{Frame: cp, Tag: tag, Push: push}
+		if t.tag != 0 {
+			out.Tag, out.Push = t.tag, true
+		}
+		for _, to := range t.to {
+			if to != t.from {
+				o.put(out, to)
+				o.copies++
+			}
+		}
+	}
+}
+
+// cutFrames are the shortened copies of a batch: blocks, so that a frame stays
+// where it is while more are made.
+type cutFrames struct {
+	blocks [][]port.Frame
+	n      int
+}
+
+func (c *cutFrames) frame(f *port.Frame, length int) *port.Frame {
+	b, i := c.n/port.BatchSize, c.n%port.BatchSize
+	if b == len(c.blocks) {
+		c.blocks = append(c.blocks, make([]port.Frame, port.BatchSize))
+	}
+	c.n++
+	cp := &c.blocks[b][i]
+	*cp = *f
+	cp.Data = f.Data[:length:length]
+	cp.Offload = port.Offload{} // it says nothing of what is left
+	return cp
+}
+
+func (c *cutFrames) reset() { c.n = 0 }

@@ -1,0 +1,180 @@
+package vswitch
+
+import (
+	"sync"
+	"time"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+const (
+	// shapeDepth and shapeBytes bound what may wait at a shaped port: a fifth
+	// of a second at 100 Mbit/s, and one super-frame at any rate.
+	shapeDepth = 1000
+	shapeBytes = 2 << 20
+
+	// shapeBurst is how far a shaped port may run ahead of its rate: timers
+	// fire late by up to a millisecond, and what was missed then is made up.
+	shapeBurst = 4 * time.Millisecond
+)
+
+// shaper stands between the workers and the queues of a port with an egress rate.
+// It copies frames, for a batch's memory cannot wait, and sends them from a
+// goroutine of its own, in order. Workers hold its lock for the copy only.
+type shaper struct {
+	rate  bucket
+	tx    *txCounters
+	start time.Time
+
+	mu     sync.Mutex
+	more   chan struct{} // has a token when run must look again
+	ring   []shaped
+	head   int
+	n      int
+	bytes  int
+	queues []port.Queue // of the last device; nil before the first
+	done   bool
+
+	one [1]port.Out // run's
+}
+
+// shaped is one frame that waits.
+type shaped struct {
+	frame port.Frame
+	out   port.Out
+	queue int
+	buf   []byte
+}
+
+// shapedQueue is one queue of a shaped port, as workers see it.
+type shapedQueue struct {
+	*shaper
+	index int
+}
+
+// setShape gives the port an egress rate. The caller holds sw.mu and publishes.
+func (p *Port) setShape(r port.Rate) {
+	if r == (port.Rate{}) {
+		if p.shaper != nil {
+			p.shaper.stop()
+			p.shaper = nil
+		}
+		return
+	}
+	if p.shaper == nil {
+		p.shaper = &shaper{tx: &p.tx[0], start: time.Now(), more: make(chan struct{}, 1), ring: make([]shaped, shapeDepth)}
+		p.sw.running.Go(p.shaper.run)
+	}
+	p.shaper.rate.set(r)
+}
+
+// attach tells the shaper where frames go from now on, and returns the queues
+// that workers use in place of those.
+func (s *shaper) attach(queues []port.Queue) []port.Queue {
+	s.mu.Lock()
+	s.queues = queues
+	s.mu.Unlock()
+	s.wake()
+	shaped := make([]port.Queue, len(queues))
+	for i := range shaped {
+		shaped[i] = shapedQueue{s, i}
+	}
+	return shaped
+}
+
+func (s *shaper) stop() {
+	s.mu.Lock()
+	s.done = true
+	s.mu.Unlock()
+	s.wake()
+}
+
+func (s *shaper) wake() {
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+}
+
+// Recv and Release are the attached queue's affair: no worker calls them here.
+func (shapedQueue) Recv([]port.Frame) (int, error) { return 0, port.ErrClosed }
+func (shapedQueue) Release()                       {}
+
+// Send implements port.Queue. What finds room is counted when it is sent.
+func (q shapedQueue) Send(out []port.Out) {
+	s := q.shaper
+	s.mu.Lock()
+	for i := range out {
+		o := &out[i]
+		size := o.Len()
+		if s.done || s.n == len(s.ring) || s.n > 0 && s.bytes+size > shapeBytes {
+			o.Drop = port.DropShaped
+			continue
+		}
+		e := &s.ring[(s.head+s.n)%len(s.ring)]
+		e.buf = append(e.buf[:0], o.Frame.Data...)
+		e.frame, e.out, e.queue = *o.Frame, *o, q.index
+		e.frame.Data = e.buf
+		e.out.Frame = &e.frame
+		s.n++
+		s.bytes += size
+		o.Drop = countedLater
+	}
+	s.mu.Unlock()
+	s.wake()
+}
+
+// run sends what waits, at the rate, until stop; what waits then is dropped.
+func (s *shaper) run() {
+	timer := time.NewTimer(0)
+	<-timer.C
+	for {
+		wait, done := s.sendDue()
+		switch {
+		case done:
+			return
+		case wait == 0:
+			<-s.more
+		default:
+			timer.Reset(wait)
+			<-timer.C
+		}
+	}
+}
+
+// sendDue sends what is due and returns how long the next frame has to wait, 0
+// when there is none.
+func (s *shaper) sendDue() (wait time.Duration, done bool) {
+	for {
+		s.mu.Lock()
+		if s.n == 0 {
+			s.mu.Unlock()
+			return 0, s.done
+		}
+		e, queues := &s.ring[s.head], s.queues
+		now := int64(time.Since(s.start))
+		until := s.rate.until.Load()
+		if !s.done && until > now+int64(shapeBurst) {
+			s.mu.Unlock()
+			return time.Duration(until-now) - shapeBurst/2, false
+		}
+		s.rate.until.Store(max(until, now) + s.rate.cost(&e.frame))
+		s.mu.Unlock()
+
+		// The slot stays taken while it is sent, so no worker writes to it.
+		s.one[0] = e.out
+		one := s.one[:]
+		if queues == nil || s.done {
+			one[0].Drop = port.DropShaped
+		} else {
+			queues[e.queue%len(queues)].Send(one)
+		}
+		s.tx.count(one)
+
+		s.mu.Lock()
+		s.bytes -= e.out.Len()
+		s.head = (s.head + 1) % len(s.ring)
+		s.n--
+		s.mu.Unlock()
+	}
+}

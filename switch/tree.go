@@ -1,0 +1,34 @@
+package vswitch
+
+// TreeState is what a spanning tree lets a port do (802.1D-2004 clause 7.4).
+type TreeState uint8
+
+const (
+	TreeForwarding TreeState = iota // all; so is a port without spanning tree
+	TreeDiscarding                  // nothing but BPDUs
+	TreeLearning                    // learn, not forward
+)
+
+// SetTree puts the port into a state of spanning tree. bpdus says whether the
+// switch takes BPDUs that come by it; they go to OnControl.
+func (p *Port) SetTree(state TreeState, bpdus bool) {
+	s := p.sw
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.tree == state && p.bpdus == bpdus {
+		return
+	}
+	p.tree, p.bpdus = state, bpdus
+	s.publish()
+	p.quiesce()
+}
+
+// SetGroupForward sets which of the addresses 01:80:c2:00:00:00 to 0f are
+// forwarded like other multicast, bit n standing for the address that ends in n.
+// The kernel bridge's group_fwd_mask is the same.
+func (s *Switch) SetGroupForward(mask uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.groupForward = mask
+	s.publish()
+}
