@@ -5,7 +5,9 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // The matrix: sizes from what fits the L1 cache to what fits none, goroutines up
@@ -38,21 +40,25 @@ func stations(n int, seed uint64) []Key {
 
 func portOf(k Key) uint16 { return uint16(k) % benchPorts }
 
-// benchTables are shared by the benchmarks that leave them as they are: filling
-// 1 Mi entries takes longer than measuring them.
+// benchTables are shared by the benchmarks that leave their entries as they are:
+// filling 1 Mi takes longer than measuring them.
 var benchTables = map[int]*Table{}
 
 func filled(b *testing.B, n int) *Table {
 	b.Helper()
-	t := benchTables[n]
-	if t == nil {
-		t = New(Config{Capacity: n})
-		for _, k := range stations(n, 1) {
-			if o, _ := t.Learn(k, portOf(k)); o != Learned {
-				b.Fatalf("learn %v: %v", k, o)
-			}
+	if benchTables[n] == nil {
+		benchTables[n] = fill(b, n, n, -1)
+	}
+	return benchTables[n]
+}
+
+func fill(b *testing.B, n, capacity int, aging time.Duration) *Table {
+	b.Helper()
+	t := New(Config{Capacity: capacity, Aging: aging})
+	for _, k := range stations(n, 1) {
+		if o, _ := t.Learn(k, portOf(k)); o != Learned {
+			b.Fatalf("learn %v: %v", k, o)
 		}
-		benchTables[n] = t
 	}
 	return t
 }
@@ -104,22 +110,148 @@ func BenchmarkLookup(b *testing.B) {
 	})
 }
 
-// BenchmarkForward is what one frame costs: refresh its source, look up its
-// destination.
-func BenchmarkForward(b *testing.B) {
+// BenchmarkLearnKnown is Learn of a station that stays at its port, as of nearly
+// every frame's source: no write.
+func BenchmarkLearnKnown(b *testing.B) {
 	matrix(b, func(b *testing.B, n, g int) {
 		t, keys := filled(b, n), stations(n, 2)
+		for _, k := range keys { // all in the current second
+			t.Learn(k, portOf(k))
+		}
 		spread(b, g, func(id, ops int) {
-			src := keys[0]
-			walk(keys, id, ops, func(dst Key) {
-				if o, _ := t.Learn(src, portOf(src)); o != Known {
-					b.Errorf("%v: %v", src, o)
+			walk(keys, id, ops, func(k Key) {
+				if o, _ := t.Learn(k, portOf(k)); o != Known {
+					b.Errorf("%v: %v", k, o)
 				}
-				if port, ok := t.Lookup(dst); !ok || port != portOf(dst) {
-					b.Errorf("%v: port %d, %v", dst, port, ok)
-				}
-				src = dst
 			})
 		})
 	})
+}
+
+// BenchmarkLearnRefresh is Learn of a station not heard in the current second: one
+// CAS. A new second begins whenever each station was refreshed once.
+func BenchmarkLearnRefresh(b *testing.B) {
+	matrix(b, func(b *testing.B, n, g int) {
+		t, keys := filled(b, n), stations(n, 2)
+		second := t.clock.load().second()
+		spread(b, g, func(id, ops int) {
+			left := 0
+			walk(keys, id, ops, func(k Key) {
+				if left--; id == 0 && left < 0 {
+					left = n / g
+					second++
+					t.Advance(time.Duration(second) * time.Second)
+				}
+				// Two that refresh one station at once may both be late.
+				if o, _ := t.Learn(k, portOf(k)); o != Known && o != Busy {
+					b.Errorf("%v: %v", k, o)
+				}
+			})
+		})
+	})
+}
+
+// benchNext numbers stations that were never seen before.
+var benchNext atomic.Uint64
+
+// BenchmarkLearnNew is Learn of a station never seen before in a table at its
+// capacity, half of it the flooding ports' own: each evicts one, inserts one, and
+// bears its part of the rebuilds, which is what B/op shows. It repeats what was
+// Busy, as a rebuild makes it.
+func BenchmarkLearnNew(b *testing.B) {
+	tables := map[int]*Table{}
+	matrix(b, func(b *testing.B, n, g int) {
+		flood := func(t *Table, id, ops int) {
+			port := uint16(benchPorts + id)
+			for last := benchNext.Add(uint64(ops)); ops > 0; ops-- {
+				k := MakeKey(1, 0x0200_0000_0000+last-uint64(ops))
+				o, _ := t.Learn(k, port)
+				for ; o == Busy; o, _ = t.Learn(k, port) {
+					runtime.Gosched()
+				}
+				if o != Learned {
+					b.Errorf("Learn: %v", o)
+				}
+			}
+		}
+		if tables[n] == nil {
+			tables[n] = fill(b, n/2, n, -1)
+		}
+		t := tables[n]
+		for id := range 8 { // what an earlier run with more goroutines left
+			t.FlushPort(uint16(benchPorts + id))
+		}
+		for id := range g {
+			flood(t, id, (n/2+g-1)/g)
+		}
+		spread(b, g, func(id, ops int) { flood(t, id, ops) })
+		if t.Len() != n {
+			b.Errorf("%d entries, not %d", t.Len(), n)
+		}
+	})
+}
+
+// BenchmarkAge is Sweep over a full table of which every other entry has expired;
+// an operation is one entry passed.
+func BenchmarkAge(b *testing.B) {
+	const aging, slice = 10, 1024
+	tables := map[int]*Table{}
+	matrix(b, func(b *testing.B, n, g int) {
+		if tables[n] == nil {
+			tables[n] = fill(b, n, n, aging*time.Second)
+		}
+		t, keys := tables[n], stations(n, 1)
+		b.ReportAllocs()
+		b.ResetTimer()
+		for passed := 0; passed < b.N; passed += n {
+			b.StopTimer()
+			now := t.clock.load().second()
+			for i, k := range keys {
+				if i == n/2 {
+					t.Advance(time.Duration(now+aging-1) * time.Second)
+				}
+				t.Learn(k, portOf(k))
+			}
+			t.Advance(time.Duration(now+aging) * time.Second)
+			entries := min(n, b.N-passed)
+			slots := int(int64(len(t.array.Load().slots)) * int64(entries) / int64(n))
+			var reclaimed atomic.Int64
+			var wg sync.WaitGroup
+			b.StartTimer()
+			for range g {
+				wg.Go(func() {
+					for left := slots / g; left > 0; left -= slice {
+						reclaimed.Add(int64(t.Sweep(min(slice, left))))
+					}
+				})
+			}
+			wg.Wait()
+			if entries == n && reclaimed.Load() != int64(n/2) {
+				b.Fatalf("reclaimed %d of %d", reclaimed.Load(), n/2)
+			}
+		}
+	})
+}
+
+// BenchmarkForward is what one frame asks of the table: Learn its source, look up
+// its destination.
+func BenchmarkForward(b *testing.B) {
+	const n = 1 << 16
+	for _, g := range benchGoroutines {
+		b.Run(fmt.Sprintf("entries=%s/goroutines=%d", sizeName(n), g), func(b *testing.B) {
+			t, keys := filled(b, n), stations(n, 2)
+			spread(b, g, func(id, ops int) {
+				src := keys[0]
+				walk(keys, id, ops, func(dst Key) {
+					if o, _ := t.Learn(src, portOf(src)); o != Known && o != Busy {
+						b.Errorf("%v: %v", src, o)
+					}
+					if port, ok := t.Lookup(dst); !ok || port != portOf(dst) {
+						b.Errorf("%v: port %d, %v", dst, port, ok)
+					}
+					src = dst
+				})
+			})
+		})
+	}
 }

@@ -2,6 +2,7 @@ package fdb
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,7 +15,6 @@ import (
 func TestConcurrentOwners(t *testing.T) {
 	const owners, kept, rounds = 4, 200, 8000
 	tbl := New(Config{Aging: -1})
-	var busy atomic.Int64
 	var workers, watchers sync.WaitGroup
 	done := make(chan struct{})
 
@@ -30,10 +30,10 @@ func TestConcurrentOwners(t *testing.T) {
 				port := uint16(r.IntN(4)*owners + id)
 				was, wasThere := at[k]
 				o, other := tbl.Learn(k, port)
+				for ; o == Busy; o, other = tbl.Learn(k, port) {
+					runtime.Gosched()
+				}
 				switch {
-				case o == Busy:
-					busy.Add(1)
-					continue
 				case !wasThere && o != Learned, wasThere && was == port && o != Known,
 					wasThere && was != port && (o != Moved || other != was):
 					t.Errorf("Learn(%v, %d) = %v, %d; it was at %d, %v", k, port, o, other, was, wasThere)
@@ -84,9 +84,6 @@ func TestConcurrentOwners(t *testing.T) {
 	watchers.Wait()
 	if tbl.Stats().Rebuilds < 5 {
 		t.Errorf("%+v: too few rebuilds to show anything", tbl.Stats())
-	}
-	if n := busy.Load(); n > owners*rounds/2 {
-		t.Errorf("busy %d times", n)
 	}
 	check(t, tbl)
 }

@@ -7,8 +7,10 @@ const (
 	evictWindow = 4096
 
 	// evictSamples is of how many entries the oldest is taken. Few come close
-	// to evicting by age, without a list to keep in order.
+	// to evicting by age, without a list to keep in order. Where they lie far
+	// apart, those in the first evictNear slots must do.
 	evictSamples = 5
+	evictNear    = 128
 )
 
 type evictResult uint8
@@ -29,10 +31,13 @@ func (t *Table) evict(in uint16, window int) evictResult {
 	var victim *slot
 	var last value
 	var expired bool
-	at, samples := t.hand.Load(), 0
-	for range min(window, len(a.slots)) {
-		s := a.at(at)
-		at++
+	first, looked, samples := t.hand.Load(), 0, 0
+	for looked < min(window, len(a.slots)) {
+		if looked >= evictNear && victim != nil {
+			break
+		}
+		s := a.at(first + uint64(looked))
+		looked++
 		v := s.load()
 		if !v.kind().ages() {
 			continue
@@ -53,7 +58,7 @@ func (t *Table) evict(in uint16, window int) evictResult {
 			break
 		}
 	}
-	t.hand.Store(at)
+	t.hand.Add(uint64(looked)) // forward only, also when others search at once
 
 	switch {
 	case victim == nil:

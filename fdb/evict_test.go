@@ -55,39 +55,52 @@ func TestFloodsShare(t *testing.T) {
 	check(t, tbl)
 }
 
-func TestOldestOfTheSampleGoes(t *testing.T) {
-	tbl := New(Config{Capacity: evictSamples})
-	for i := range evictSamples {
-		tbl.Advance(time.Duration(i) * time.Second)
+// Of a port's entries the older ones go, though not strictly in order: were age not
+// looked at, half of the victims would be of the younger half.
+func TestOldGoFirst(t *testing.T) {
+	const half, evictions = 300, 100
+	tbl := New(Config{Capacity: 2 * half})
+	for i := range 2 * half {
+		if i == half {
+			tbl.Advance(time.Minute)
+		}
 		wantLearn(t, tbl, station(i), 1, Learned, NoPort)
 	}
-	wantLearn(t, tbl, station(0), 1, Known, NoPort)
-	for i := range 20 {
-		tbl.Advance(time.Duration(evictSamples+i) * time.Second)
-		wantLearn(t, tbl, station(evictSamples+i), 1, Learned, NoPort)
-		if i == 0 {
-			wantGone(t, tbl, station(1))
-			wantAt(t, tbl, station(0), 1)
+	for i := range evictions {
+		wantLearn(t, tbl, station(2*half+i), 1, Learned, NoPort)
+	}
+	young := evictions
+	for i := half; i < 2*half+evictions; i++ {
+		if _, ok := tbl.Lookup(station(i)); ok {
+			young--
 		}
 	}
-	for i := range evictSamples {
-		wantAt(t, tbl, station(20+i), 1)
+	young += half // there were half+evictions of them
+	if young > evictions/4 {
+		t.Errorf("%d of %d victims were young", young, evictions)
 	}
 }
 
+// An expired entry that the search meets goes before one in force, whosever it is.
 func TestExpiredGoesFirst(t *testing.T) {
-	tbl := New(Config{Capacity: 4, Aging: 10 * time.Second})
-	wantLearn(t, tbl, station(0), 2, Learned, NoPort)
-	tbl.Advance(10 * time.Second)
-	for i := 1; i < 4; i++ {
-		wantLearn(t, tbl, station(i), 1, Learned, NoPort)
+	const capacity, live = 600, 10
+	tbl := New(Config{Capacity: capacity, Aging: 10 * time.Second})
+	for i := range capacity - live {
+		wantLearn(t, tbl, station(live+i), 2, Learned, NoPort)
 	}
-	wantLearn(t, tbl, station(4), 1, Learned, NoPort)
-	for i := 1; i < 5; i++ {
+	tbl.Advance(10 * time.Second)
+	for i := range live + 5 {
+		k := station(i)
+		if i >= live {
+			k = station(capacity + i)
+		}
+		wantLearn(t, tbl, k, 1, Learned, NoPort)
+	}
+	for i := range live {
 		wantAt(t, tbl, station(i), 1)
 	}
-	if n := tbl.Stats().Evictions; n != 0 {
-		t.Errorf("%d evictions of entries in force", n)
+	if n := tbl.Stats().Evictions; n != 0 || tbl.Len() != capacity {
+		t.Errorf("%d evictions of entries in force, len %d", n, tbl.Len())
 	}
 	check(t, tbl)
 }
