@@ -32,7 +32,7 @@ type shaper struct {
 	head   int
 	n      int
 	bytes  int
-	queues []port.Queue // of the last device; nil before the first
+	queues []port.Queue // of the last device; set before anything can wait
 	done   bool
 
 	one [1]port.Out // run's
@@ -124,7 +124,7 @@ func (q shapedQueue) Send(out []port.Out) {
 	s.wake()
 }
 
-// run sends what waits, at the rate, until stop; what waits then is dropped.
+// run sends what waits, at the rate; what waits at stop goes at once.
 func (s *shaper) run() {
 	timer := time.NewTimer(0)
 	<-timer.C
@@ -147,14 +147,15 @@ func (s *shaper) run() {
 func (s *shaper) sendDue() (wait time.Duration, done bool) {
 	for {
 		s.mu.Lock()
+		done := s.done
 		if s.n == 0 {
 			s.mu.Unlock()
-			return 0, s.done
+			return 0, done
 		}
 		e, queues := &s.ring[s.head], s.queues
 		now := int64(time.Since(s.start))
 		until := s.rate.until.Load()
-		if !s.done && until > now+int64(shapeBurst) {
+		if !done && until > now+int64(shapeBurst) {
 			s.mu.Unlock()
 			return time.Duration(until-now) - shapeBurst/2, false
 		}
@@ -164,11 +165,7 @@ func (s *shaper) sendDue() (wait time.Duration, done bool) {
 		// The slot stays taken while it is sent, so no worker writes to it.
 		s.one[0] = e.out
 		one := s.one[:]
-		if queues == nil || s.done {
-			one[0].Drop = port.DropShaped
-		} else {
-			queues[e.queue%len(queues)].Send(one)
-		}
+		queues[e.queue%len(queues)].Send(one)
 		s.tx.count(one)
 
 		s.mu.Lock()
