@@ -13,7 +13,7 @@ if [ $# -eq 0 ]; then
 		gcc libc6-dev             # go test -race
 		iproute2 iputils-ping     # namespaces, traffic
 		qemu-system-x86           # guests
-		busybox-static iperf3 ethtool xz-utils zstd # what is in them
+		busybox-static iperf3 ethtool lz4 xz-utils zstd # what is in them
 	)
 fi
 

@@ -154,7 +154,7 @@ func unpackBzImage(image []byte) ([]byte, error) {
 // decompress knows a stream by its first bytes; what does not look like one is
 // returned as it is.
 func decompress(b []byte) ([]byte, error) {
-	var tool string
+	var tool, pkg string
 	switch {
 	case bytes.HasPrefix(b, []byte("\x1f\x8b")):
 		r, err := gzip.NewReader(bytes.NewReader(b))
@@ -163,11 +163,11 @@ func decompress(b []byte) ([]byte, error) {
 		}
 		return io.ReadAll(r)
 	case bytes.HasPrefix(b, []byte("\xfd7zXZ\x00")):
-		tool = "xz"
+		tool, pkg = "xz", "xz-utils"
 	case bytes.HasPrefix(b, []byte("\x28\xb5\x2f\xfd")):
-		tool = "zstd"
+		tool, pkg = "zstd", "zstd"
 	case bytes.HasPrefix(b, []byte("\x02\x21\x4c\x18")):
-		tool = "lz4"
+		tool, pkg = "lz4", "lz4"
 	default:
 		return b, nil
 	}
@@ -176,6 +176,9 @@ func decompress(b []byte) ([]byte, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, fmt.Errorf("%s is missing; apt-get install %s", tool, pkg)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s -dc: %w: %s", tool, err, lastLine(stderr.Bytes()))
 	}
