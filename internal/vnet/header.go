@@ -70,21 +70,35 @@ func Tag(o port.Offload, n int) port.Offload {
 // maxCsumStart leaves room in the field for two tags to be put in.
 const maxCsumStart = 0xffff - 2*tagLen
 
+// gsoByFrags is a segment size that means something else inside the kernel
+// (GSO_BY_FRAGS in include/linux/skbuff.h), which therefore refuses it.
+const gsoByFrags = 0xffff
+
 // Valid tells whether o is a header that fits a frame of n bytes: a known
-// segmentation type with a size, and a checksum that lies inside the frame. What
-// is not Valid must not be passed on: the kernel refuses it, a guest may trust it.
+// segmentation type with a size, and a checksum that lies inside the frame, where
+// the type's protocol has it. What is not Valid must not be passed on: the kernel
+// refuses it (include/linux/virtio_net.h), a guest may trust it.
 func Valid(o port.Offload, n int) bool {
-	if o.Flags&port.NeedsCsum != 0 {
+	needsCsum := o.Flags&port.NeedsCsum != 0
+	if needsCsum {
 		start := int(o.CsumStart)
 		if start < port.HeaderLen || start > maxCsumStart || start+int(o.CsumOffset)+2 > n {
 			return false
 		}
 	}
-	switch o.GSOType &^ port.GSOECN {
-	case port.GSONone:
-		return o.GSOType == port.GSONone // ECN alone means nothing
-	case port.GSOTCPv4, port.GSOTCPv6, port.GSOUDP, port.GSOUDPL4:
-		return o.GSOSize != 0
+	if o.GSOType == port.GSONone {
+		return true
 	}
-	return false
+	if o.GSOSize == 0 || o.GSOSize == gsoByFrags {
+		return false
+	}
+	switch o.GSOType {
+	case port.GSOTCPv4, port.GSOTCPv6, port.GSOTCPv4 | port.GSOECN, port.GSOTCPv6 | port.GSOECN:
+		return !needsCsum || o.CsumOffset == tcpCsum
+	case port.GSOUDP:
+		return !needsCsum || o.CsumOffset == udpCsum
+	case port.GSOUDPL4:
+		return needsCsum && o.CsumOffset == udpCsum
+	}
+	return false // ECN beside none of the TCP types means nothing
 }

@@ -63,6 +63,13 @@ func TestValid(t *testing.T) {
 		{port.Offload{GSOType: port.GSOECN, GSOSize: 1460}, 3000, false},
 		{port.Offload{GSOType: 2, GSOSize: 1460}, 3000, false},
 		{port.Offload{GSOType: 0x7f, GSOSize: 1460}, 3000, false},
+		{port.Offload{GSOType: port.GSOTCPv6, GSOSize: 0xffff}, 3000, false}, // GSO_BY_FRAGS
+		{port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, GSOSize: 1460, CsumStart: 34, CsumOffset: 16}, 3000, true},
+		{port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, GSOSize: 1460, CsumStart: 34, CsumOffset: 6}, 3000, false},
+		{port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOUDPL4, GSOSize: 1460, CsumStart: 34, CsumOffset: 6}, 3000, true},
+		{port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOUDPL4 | port.GSOECN, GSOSize: 1460, CsumStart: 34, CsumOffset: 6}, 3000, false},
+		{port.Offload{GSOType: port.GSOUDPL4, GSOSize: 1460}, 3000, false}, // the checksum is not asked for
+		{port.Offload{GSOType: port.GSOUDP, GSOSize: 1480}, 3000, true},
 	} {
 		if got := vnet.Valid(c.o, c.n); got != c.want {
 			t.Errorf("Valid(%+v, %d) = %v", c.o, c.n, got)

@@ -1,0 +1,116 @@
+package vnet
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/bits"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// ErrChecksum: the checksum cannot be made. It means port.DropBadOffload.
+var ErrChecksum = errors.New("the offload header does not say where in the frame the checksum lies; the sender's driver is at fault")
+
+// Complete writes the checksum that o leaves undone into data, after which the frame
+// needs no offload. A frame with a complete checksum stays as it is. Cutting is the
+// Segmenter's: the segmentation type in o is not looked at.
+func Complete(data []byte, o port.Offload) error {
+	if o.Flags&port.NeedsCsum == 0 {
+		return nil
+	}
+	start := int(o.CsumStart)
+	at := start + int(o.CsumOffset)
+	if start < port.HeaderLen || at+2 > len(data) {
+		return ErrChecksum
+	}
+	binary.BigEndian.PutUint16(data[at:], complement(uint32(Sum(data[start:]))))
+	return nil
+}
+
+// CompleteTo copies data to dst, with the checksum complete, and returns its length. It
+// is for data that others are sent too. dst holds len(data) bytes at least.
+func CompleteTo(dst, data []byte, o port.Offload) (int, error) {
+	n := copy(dst[:len(data)], data)
+	// Over the copy, which whoever shares data cannot change any more.
+	return n, Complete(dst[:n], o)
+}
+
+// complement turns a sum into what a header holds. A result of zero is sent as all
+// ones, its equal, because zero tells UDP that there is no checksum (RFC 768); the
+// kernel's skb_checksum_help does the same whatever the protocol.
+func complement(sum uint32) uint16 {
+	if c := ^fold(sum); c != 0 {
+		return c
+	}
+	return 0xffff
+}
+
+// fold adds the carries of a sum of 16-bit words back in.
+func fold(sum uint32) uint16 {
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum + sum>>16)
+}
+
+// Sum is the ones' complement sum of the 16-bit words in b, the last one filled up with
+// zero, before it is complemented (RFC 1071).
+func Sum(b []byte) uint16 {
+	// The sum does not depend on the byte order it is made in, nor on the width of
+	// the words while carries are kept (RFC 1071 section 2). Each line of 64-bit
+	// additions is one chain of add-with-carry; a carry that leaves the chain goes
+	// into the next one.
+	var sum, carry uint64
+	for len(b) >= 128 {
+		w := (*[128]byte)(b)
+		sum, carry = bits.Add64(sum, word(w[0:8]), carry)
+		sum, carry = bits.Add64(sum, word(w[8:16]), carry)
+		sum, carry = bits.Add64(sum, word(w[16:24]), carry)
+		sum, carry = bits.Add64(sum, word(w[24:32]), carry)
+		sum, carry = bits.Add64(sum, word(w[32:40]), carry)
+		sum, carry = bits.Add64(sum, word(w[40:48]), carry)
+		sum, carry = bits.Add64(sum, word(w[48:56]), carry)
+		sum, carry = bits.Add64(sum, word(w[56:64]), carry)
+		sum, carry = bits.Add64(sum, word(w[64:72]), carry)
+		sum, carry = bits.Add64(sum, word(w[72:80]), carry)
+		sum, carry = bits.Add64(sum, word(w[80:88]), carry)
+		sum, carry = bits.Add64(sum, word(w[88:96]), carry)
+		sum, carry = bits.Add64(sum, word(w[96:104]), carry)
+		sum, carry = bits.Add64(sum, word(w[104:112]), carry)
+		sum, carry = bits.Add64(sum, word(w[112:120]), carry)
+		sum, carry = bits.Add64(sum, word(w[120:128]), carry)
+		b = b[128:]
+	}
+	for len(b) >= 32 {
+		w := (*[32]byte)(b)
+		sum, carry = bits.Add64(sum, word(w[0:8]), carry)
+		sum, carry = bits.Add64(sum, word(w[8:16]), carry)
+		sum, carry = bits.Add64(sum, word(w[16:24]), carry)
+		sum, carry = bits.Add64(sum, word(w[24:32]), carry)
+		b = b[32:]
+	}
+	for len(b) >= 8 {
+		sum, carry = bits.Add64(sum, word(b), carry)
+		b = b[8:]
+	}
+	if len(b) >= 4 {
+		sum, carry = bits.Add64(sum, uint64(binary.NativeEndian.Uint32(b)), carry)
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		sum, carry = bits.Add64(sum, uint64(binary.NativeEndian.Uint16(b)), carry)
+		b = b[2:]
+	}
+	if len(b) > 0 {
+		last := [2]byte{b[0], 0}
+		sum, carry = bits.Add64(sum, uint64(binary.NativeEndian.Uint16(last[:])), carry)
+	}
+	sum, carry = bits.Add64(sum, 0, carry)
+	sum += carry
+
+	sum = sum>>32 + sum&0xffff_ffff
+	sum = sum>>32 + sum&0xffff_ffff
+	var wire [2]byte
+	binary.NativeEndian.PutUint16(wire[:], fold(uint32(sum)))
+	return binary.BigEndian.Uint16(wire[:])
+}
+
+func word(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }

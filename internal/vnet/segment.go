@@ -1,0 +1,291 @@
+package vnet
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+
+	"github.com/vswitch/vswitch/internal/eth"
+	"github.com/vswitch/vswitch/port"
+)
+
+// Why a frame cannot be cut. Each means port.DropBadOffload.
+var (
+	ErrOffload = errors.New("the offload header contradicts itself or the frame; the sender's driver is at fault")
+	ErrHeaders = errors.New("the frame does not begin with the headers that its offload header speaks of; the sender's driver is at fault")
+	ErrSize    = errors.New("the segment size makes too many segments, or segments too long for IP; the sender's driver is at fault")
+)
+
+const (
+	// MaxHeader is the most that headers may take in a frame that is cut, in bytes.
+	// Ethernet, two tags, IPv6, TCP and their options come to less than 200; the
+	// rest is room for segment routing (RFC 8754).
+	MaxHeader = 512
+
+	// maxSegments bounds what one frame of a hostile guest makes the switch do:
+	// 64 KiB in segments of 64 bytes.
+	maxSegments = 1024
+
+	// maxDatagrams is the kernel's bound for UDP (UDP_MAX_SEGMENTS in
+	// include/linux/udp.h); it refuses a frame with more.
+	maxDatagrams = 128
+
+	udpHeaderLen  = 8
+	tcpHeaderLen  = 20
+	fragHeaderLen = 8 // RFC 8200 section 4.5
+
+	// Where the checksum lies in the header.
+	tcpCsum = 16
+	udpCsum = 6
+
+	tcpFIN, tcpPSH, tcpCWR = 0x01, 0x08, 0x80
+
+	maxIPLen = 0xffff // of the length field
+)
+
+// A Segmenter cuts a super-frame into the frames that a port without the ability can
+// take, byte for byte as the Linux kernel cuts it, with the checksum in each complete or,
+// where the port completes it, partial:
+//
+//   - TCP (GSOTCPv4, GSOTCPv6): sequence numbers advance; FIN and PSH stay on the last
+//     segment only, CWR on the first only (RFC 3168 section 6.1.2); the IPv4
+//     identification counts up, with or without "don't fragment".
+//   - UDP datagrams (GSOUDPL4): each gets its UDP header; the identification as for TCP.
+//   - UDP fragmentation (GSOUDP): IP fragments of one datagram, whose checksum is always
+//     complete. IPv6 gets its fragment header behind all extension headers.
+//
+// VLAN tags inside data, IPv4 options and IPv6 extension headers are repeated in each
+// segment. A frame that is no longer than one segment comes out whole; so does one that
+// is not to be cut, with its checksum done, so that a Segmenter can serve all that Plan
+// does not let pass.
+//
+// Headers are read once, in Init; the sender's hdr_len is not looked at. A Segmenter is
+// used by one goroutine at a time; the zero one waits for Init.
+type Segmenter struct {
+	rest  []byte // payload that is yet to go out
+	count int
+	next  int // the number of the segment that comes next
+
+	layout  layout
+	ipv4    bool
+	partial bool // the port completes the checksum
+	ip, l4  int  // where these headers begin in head
+	headLen int  // of every segment; the first fragment has the UDP header too
+	size    int  // what a segment adds to headLen, the last one perhaps less
+	longest int
+
+	// Sums over what is the same in every segment. The rest is added to them
+	// instead of reading the headers anew.
+	ipSum     uint32 // IPv4 header without length, identification and checksum
+	pseudoSum uint32 // pseudo header without length
+	l4Sum     uint32 // transport header without length, sequence, flags and checksum
+
+	id      uint16
+	seq     uint32
+	flags   uint8
+	offset  int // of the next fragment in its datagram
+	offload port.Offload
+
+	head [MaxHeader + fragHeaderLen]byte
+}
+
+// layout is how the headers differ from one segment to the next.
+type layout uint8
+
+const (
+	whole layout = iota // one frame
+	tcpSegments
+	udpDatagrams
+	ipFragments
+)
+
+// Init begins with a new frame: data without its outer tag, its offload, and the caps of
+// the port that it goes to. The Segmenter reads data until the last segment is out, and
+// never writes to it. After an error there are no segments.
+func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
+	s.rest, s.count, s.next, s.longest, s.offset, s.offload = nil, 0, 0, 0, 0, port.Offload{}
+	if len(data) < port.HeaderLen || len(data) > port.MaxFrame {
+		return ErrHeaders
+	}
+	s.partial = o.Flags&port.NeedsCsum != 0 && caps&port.CapCsum != 0
+	head := s.head[:copy(s.head[:MaxHeader], data)]
+	if !o.IsGSO() {
+		return s.initWhole(data, o, port.HeaderLen)
+	}
+	if !Valid(o, len(data)) {
+		return ErrOffload
+	}
+	p, ok := eth.FindIP(head)
+	if !ok || p.Fragment {
+		return ErrHeaders
+	}
+	s.ipv4, s.ip, s.l4 = p.Version == 4, p.Header, p.Transport
+	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != s.l4 {
+		return ErrOffload
+	}
+	kind := o.GSOType &^ port.GSOECN
+	proto, n := eth.ProtoUDP, udpHeaderLen
+	if kind == port.GSOTCPv4 || kind == port.GSOTCPv6 {
+		proto, n = eth.ProtoTCP, tcpHeaderLen
+		if s.ipv4 != (kind == port.GSOTCPv4) {
+			return ErrHeaders
+		}
+	}
+	if p.Proto != proto || len(head) < s.l4+n {
+		return ErrHeaders
+	}
+	switch kind {
+	case port.GSOUDPL4:
+		return s.initDatagrams(data, o)
+	case port.GSOUDP:
+		return s.initFragments(data, o, p.ProtoAt)
+	}
+	return s.initTCP(data, head, o, p.Routed)
+}
+
+// initWhole makes one frame of data, whose first headLen bytes at least are copied.
+func (s *Segmenter) initWhole(data []byte, o port.Offload, headLen int) error {
+	if o.Flags&port.NeedsCsum != 0 {
+		start := int(o.CsumStart)
+		at := start + int(o.CsumOffset)
+		if start < port.HeaderLen || at+2 > min(len(data), MaxHeader) {
+			return ErrChecksum
+		}
+		if !s.partial {
+			binary.BigEndian.PutUint16(s.head[at:], complement(uint32(Sum(data[start:]))))
+			headLen = max(headLen, at+2)
+		}
+		s.leavePartial(start, int(o.CsumOffset))
+	}
+	s.layout, s.headLen, s.longest = whole, headLen, len(data)
+	s.rest = data[headLen:]
+	s.size, s.count = len(s.rest), 1
+	return nil
+}
+
+func (s *Segmenter) initTCP(data, head []byte, o port.Offload, routed bool) error {
+	t := head[s.l4:]
+	n := int(t[12]>>4) * 4
+	if n < tcpHeaderLen || n > len(t) {
+		return ErrHeaders
+	}
+	t = t[:n]
+	payload := data[s.l4+n:]
+	if len(payload) <= int(o.GSOSize) {
+		return s.initWhole(data, o, s.l4+n)
+	}
+	switch {
+	case o.Flags&port.NeedsCsum != 0:
+		s.pseudoFromPartial(t[tcpCsum:], len(data)-s.l4)
+	case routed:
+		// The pseudo header has the last destination (RFC 8200 section 8.1);
+		// the IP header may have one on the way.
+		return ErrChecksum
+	default:
+		s.pseudoFromAddresses(eth.ProtoTCP)
+	}
+	s.seq, s.flags = binary.BigEndian.Uint32(t[4:]), t[13]
+	clear(t[4:8])
+	t[13] = 0
+	clear(t[tcpCsum : tcpCsum+2])
+	s.l4Sum = uint32(Sum(t))
+	s.leavePartial(s.l4, tcpCsum)
+	return s.cut(tcpSegments, payload, len(payload), s.l4+n, int(o.GSOSize), maxSegments)
+}
+
+// initDatagrams prepares UDP datagrams. Valid has seen that the checksum is asked for.
+func (s *Segmenter) initDatagrams(data []byte, o port.Offload) error {
+	headLen := s.l4 + udpHeaderLen
+	payload := data[headLen:]
+	if len(payload) <= int(o.GSOSize) {
+		return s.initWhole(data, o, headLen)
+	}
+	u := s.head[s.l4:headLen]
+	s.pseudoFromPartial(u[udpCsum:], len(data)-s.l4)
+	clear(u[4:])
+	s.l4Sum = uint32(Sum(u))
+	s.leavePartial(s.l4, udpCsum)
+	return s.cut(udpDatagrams, payload, len(payload), headLen, int(o.GSOSize), maxDatagrams)
+}
+
+// initFragments prepares IP fragments, of which the first has the UDP header; the segment
+// size counts that in. No port can complete a checksum that covers several frames, so it
+// is complete in any case. All fragments but the last are multiples of eight bytes (RFC
+// 791 section 3.2, RFC 8200 section 4.5).
+func (s *Segmenter) initFragments(data []byte, o port.Offload, protoAt int) error {
+	datagram := data[s.l4:]
+	payload := datagram[udpHeaderLen:]
+	if len(datagram) <= int(o.GSOSize) {
+		return s.initWhole(data, o, s.l4+udpHeaderLen)
+	}
+	size := int(o.GSOSize) &^ 7
+	if size == 0 || s.ipLen(len(data)) > maxIPLen {
+		return ErrSize
+	}
+	u := s.head[s.l4 : s.l4+udpHeaderLen]
+	if o.Flags&port.NeedsCsum != 0 {
+		binary.BigEndian.PutUint16(u[udpCsum:], complement(uint32(Sum(datagram))))
+	}
+	if s.ipv4 {
+		clear(s.head[s.ip+6 : s.ip+8]) // flags and offset
+	} else {
+		f := s.head[s.l4 : s.l4+fragHeaderLen]
+		s.l4 += fragHeaderLen
+		copy(s.head[s.l4:], u)
+		clear(f)
+		f[0], s.head[protoAt] = eth.ProtoUDP, eth.ProtoFragment
+		binary.BigEndian.PutUint32(f[4:], rand.Uint32()) // not to be guessed (RFC 7739)
+	}
+	return s.cut(ipFragments, payload, len(datagram), s.l4, size, maxSegments)
+}
+
+// cut sets out how total bytes become segments of size bytes behind headLen bytes of
+// headers. It is the last step: from here on there are segments.
+func (s *Segmenter) cut(l layout, rest []byte, total, headLen, size, limit int) error {
+	count := (total + size - 1) / size
+	if count > limit || s.ipLen(headLen+size) > maxIPLen {
+		return ErrSize
+	}
+	if s.ipv4 {
+		h := s.head[s.ip:s.l4]
+		s.id = binary.BigEndian.Uint16(h[4:])
+		clear(h[2:6])
+		clear(h[10:12])
+		s.ipSum = uint32(Sum(h))
+	}
+	s.layout, s.rest, s.headLen, s.size = l, rest, headLen, size
+	s.longest, s.count = headLen+size, count
+	return nil
+}
+
+// ipLen is what the IP header's length field says in a frame of n bytes: IPv4 counts the
+// header in, IPv6 does not.
+func (s *Segmenter) ipLen(n int) int {
+	if s.ipv4 {
+		return n - s.ip
+	}
+	return n - s.ip - eth.IPv6HeaderLen
+}
+
+// pseudoFromPartial takes the sum of the pseudo header from a partial checksum, less the
+// length in it. That is right with a routing header, too, of which the sender knew.
+func (s *Segmenter) pseudoFromPartial(csum []byte, length int) {
+	s.pseudoSum = uint32(binary.BigEndian.Uint16(csum)) + uint32(^uint16(length))
+}
+
+// pseudoFromAddresses makes the sum of the pseudo header from the IP header's addresses
+// (RFC 9293 section 3.1, RFC 8200 section 8.1).
+func (s *Segmenter) pseudoFromAddresses(proto uint8) {
+	addresses := s.head[s.ip+12 : s.ip+20]
+	if !s.ipv4 {
+		addresses = s.head[s.ip+8 : s.ip+40]
+	}
+	s.pseudoSum = uint32(Sum(addresses)) + uint32(proto)
+}
+
+// leavePartial says in the segments' offload that their checksum is partial, if it is.
+func (s *Segmenter) leavePartial(start, offset int) {
+	if s.partial {
+		s.offload = port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(start), CsumOffset: uint16(offset)}
+	}
+}
