@@ -1,0 +1,151 @@
+package mcast
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Membership is one port that gets one group, for people to read.
+type Membership struct {
+	VLAN    uint16
+	Group   netip.Addr
+	Port    uint16
+	Static  bool
+	Learned bool          // by reports; the fields below speak of that
+	Version int           // of IGMP or MLD: the oldest that a host behind the port speaks
+	Exclude bool          // the filter mode: all sources but the blocked ones are wanted
+	Sources []Source      // in order
+	Expires time.Duration // from now: when the last of it is gone unless reported again
+}
+
+// Source is one entry of a membership's source list.
+type Source struct {
+	Addr    netip.Addr
+	Blocked bool
+	Expires time.Duration // from now; 0 for a blocked one
+}
+
+// Groups lists all memberships by VLAN, group and port.
+func (s *Snooper) Groups() []Membership {
+	list := make([]Membership, 0, s.memberships)
+	for _, v := range s.vlans {
+		for _, in := range v.inst {
+			for _, g := range in.groups {
+				for _, m := range g.members {
+					list = append(list, m.view())
+				}
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Membership) int {
+		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), a.Group.Compare(b.Group), cmp.Compare(a.Port, b.Port))
+	})
+	return list
+}
+
+func (m *member) view() Membership {
+	in := m.g.in
+	now := in.s.now
+	v := Membership{VLAN: in.v.id, Group: m.g.addr, Port: m.port, Static: m.static, Learned: m.counted}
+	if !m.counted {
+		return v
+	}
+	v.Exclude, v.Version = m.exclude, m.version()
+	if in.family == IPv6 {
+		v.Version--
+	}
+	last := m.until
+	for _, x := range m.sources {
+		src := Source{Addr: x.addr, Blocked: x.blocked()}
+		if !src.Blocked {
+			src.Expires = x.expires - now
+			last = max(last, x.expires)
+		}
+		v.Sources = append(v.Sources, src)
+	}
+	slices.SortFunc(v.Sources, func(a, b Source) int { return a.Addr.Compare(b.Addr) })
+	v.Expires = last - now
+	return v
+}
+
+// RouterPort is a port that leads to a router, for people to read.
+type RouterPort struct {
+	VLAN    uint16
+	Family  Family
+	Port    uint16
+	Static  bool
+	Expires time.Duration // from now, of a learned one; 0 when it is static alone
+}
+
+// Routers lists the router ports by VLAN, family and port.
+func (s *Snooper) Routers() []RouterPort {
+	var list []RouterPort
+	for _, v := range s.sortedVLANs() {
+		for _, in := range v.inst {
+			for _, id := range in.routers.list() {
+				r := RouterPort{VLAN: v.id, Family: in.family, Port: id, Static: s.mode(id) == RouterAlways}
+				if until, ok := in.routers.until[id]; ok {
+					r.Expires = until - s.now
+				}
+				list = append(list, r)
+			}
+		}
+	}
+	return list
+}
+
+// QuerierState is who queries in one VLAN, for people to read.
+type QuerierState struct {
+	VLAN      uint16
+	Family    Family
+	Own       bool       // this switch does
+	Addr      netip.Addr // of whoever does; invalid: nobody, and the VLAN floods
+	Port      uint16     // where another is
+	Version   int        // of IGMP or MLD
+	Filtering bool       // the hosts had time to answer
+	Expires   time.Duration
+}
+
+// Queriers lists the queriers by VLAN and family.
+func (s *Snooper) Queriers() []QuerierState {
+	var list []QuerierState
+	for _, v := range s.sortedVLANs() {
+		for _, in := range v.inst {
+			q := &in.querier
+			st := QuerierState{VLAN: v.id, Family: in.family, Own: q.own, Filtering: q.filter}
+			switch {
+			case q.own:
+				st.Addr, st.Version = in.address(), in.queryVersion()
+			case q.heard():
+				st.Addr, st.Port, st.Version = q.other.addr, q.other.port, q.other.version
+				st.Expires = q.otherEnd.due - s.now
+			}
+			if in.family == IPv6 && st.Version > 0 {
+				st.Version--
+			}
+			list = append(list, st)
+		}
+	}
+	return list
+}
+
+// Stats returns the counts so far.
+func (s *Snooper) Stats() Stats { return s.stats }
+
+// PortStats is how much a port has learned.
+type PortStats struct {
+	Groups        int    // memberships, without those of solicited-node groups
+	SolicitedNode int    // memberships of solicited-node groups
+	Refused       uint64 // records that asked for one more than allowed
+}
+
+// PortStats returns the counts of each port that was configured or learned from.
+func (s *Snooper) PortStats() map[uint16]PortStats {
+	all := make(map[uint16]PortStats, len(s.ports))
+	for id, p := range s.ports {
+		all[id] = PortStats{Groups: p.groups, SolicitedNode: p.nd, Refused: p.refused}
+	}
+	return all
+}

@@ -1,0 +1,367 @@
+// Package mcast is IGMP and MLD snooping per VLAN (RFC 4541): it hears who wants
+// which multicast group (IGMPv1-3: RFC 1112, 2236, 3376; MLDv1-2: RFC 2710, 3810)
+// and says which ports get it. Frames and time in, frames and a Table out: no I/O,
+// no clock, no goroutine. A Snooper belongs to one goroutine of the control side;
+// a Table is immutable, and IsControl is a pure function, for any worker.
+package mcast
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// What decides here, since RFC 4541 leaves it open:
+//
+//   - Traffic is filtered by destination MAC. Source filters are kept per port as
+//     RFC 3376 section 6 has them, and decide when a port no longer wants a group;
+//     as long as it wants one source, it gets the group.
+//   - A VLAN filters only while a querier is heard and the hosts had the time to
+//     answer it. Without one, memberships cannot be told from those that lapsed,
+//     so everything is flooded, as without snooping.
+//   - 224.0.0.0/24 and ff02::00-ff, by MAC, always flood: routing and name
+//     protocols, not all of whose members report. ff02::1:0-ff and solicited-node
+//     groups flood unless registered, so that IPv6 neighbour discovery works for
+//     stations that do not report.
+
+const (
+	// AllPorts, as the port given to Config.Send, is every port of the VLAN.
+	AllPorts uint16 = 0xffff
+
+	// DefaultMemberships bounds the memory hostile guests can take together:
+	// about 300 bytes each without sources.
+	DefaultMemberships = 32768
+
+	// DefaultPortGroups bounds what one port takes of that. A segment full of
+	// IPTV receivers has some hundred groups.
+	DefaultPortGroups = 1024
+
+	// DefaultSources per membership is twice the kernel bridge's
+	// PG_SRC_ENT_LIMIT. A port that asks for more gets the group from any source.
+	DefaultSources = 64
+
+	maxVLAN = 4094 // 802.1Q-2018 table 9-2
+)
+
+// Config is what a Snooper is made from.
+type Config struct {
+	// MAC is the switch's own address, 48 bits with the first octet on top:
+	// the source of its queries.
+	MAC uint64
+
+	// Send is given a query to send, untagged: to one port, or AllPorts. It is
+	// called from within the Snooper's methods and must not call them. The
+	// frame is its own to keep.
+	Send func(vlan, port uint16, frame []byte)
+
+	// Bounds; 0 is the default of each.
+	Memberships int // of all ports together, a membership being (VLAN, group, port)
+	Sources     int // per membership
+}
+
+// VLANConfig is how one VLAN is snooped. The zero value is passive: no queries
+// sent, the defaults of RFC 3376 section 8 and RFC 3810 section 9.
+type VLANConfig struct {
+	Querier bool // take part in the election, and query when elected
+
+	// IPv4 is the source of IGMP queries. Without one they come from 0.0.0.0,
+	// which never wins against a querier with an address (RFC 4541 section
+	// 2.1.1). IPv6 is the source of MLD queries, a link-local address; without
+	// one it is made from Config.MAC.
+	IPv4, IPv6 netip.Addr
+
+	IGMPVersion int // of the queries: 2 or 3 (default)
+	MLDVersion  int // of the queries: 1 or 2 (default)
+
+	Robustness         int           // 1-7, default 2: losses in a row that do no harm, plus one
+	QueryInterval      time.Duration // default 125 s
+	ResponseInterval   time.Duration // default 10 s, shorter than QueryInterval
+	LastMemberInterval time.Duration // default 1 s
+	LastMemberCount    int           // default Robustness
+	StartupInterval    time.Duration // default QueryInterval/4
+	StartupCount       int           // default Robustness
+	RouterTimeout      time.Duration // of a learned router port; default 255 s
+
+	// RouterOnly sends groups that nobody asked for to router ports alone,
+	// instead of everywhere.
+	RouterOnly bool
+}
+
+// RouterMode is whether a port leads to a multicast router, which gets all groups
+// and all reports.
+type RouterMode uint8
+
+const (
+	RouterAuto   RouterMode = iota // while queries, PIM hellos or RFC 4286 advertisements come from it
+	RouterAlways                   // always
+	RouterNever                    // never: such messages from it are dropped as RouterGuard
+)
+
+// PortConfig is how one port is snooped.
+type PortConfig struct {
+	Router RouterMode
+
+	// FastLeave ends a membership at the first leave, without asking whether
+	// another host behind the port still listens. For ports with one host.
+	FastLeave bool
+
+	// MaxGroups is the most groups learned on the port, in all VLANs; 0 is
+	// DefaultPortGroups. Solicited-node groups have a count of their own of
+	// DefaultPortGroups, since a host without them is unreachable by IPv6.
+	MaxGroups int
+}
+
+// Snooper holds the memberships of all VLANs of a switch.
+type Snooper struct {
+	cfg    Config
+	now    time.Duration
+	timers timerHeap
+	vlans  map[uint16]*vlan
+	ports  map[uint16]*port
+
+	memberships int
+	stats       Stats
+	table       *Table
+	stale       []*vlan // changed since table was made
+}
+
+type vlan struct {
+	id    uint16
+	cfg   VLANConfig
+	inst  [2]*instance // by Family
+	stale bool
+}
+
+// instance is one protocol, IGMP or MLD, in one VLAN.
+type instance struct {
+	s       *Snooper
+	v       *vlan
+	family  Family
+	groups  map[netip.Addr]*group
+	routers routers
+	querier querier
+
+	// lostND lasts while a solicited-node group had to be refused: they all flood.
+	lostND timer
+}
+
+type port struct {
+	PortConfig
+	members map[*member]struct{}
+	groups  int // learned memberships, without solicited-node groups
+	nd      int // learned memberships of solicited-node groups
+	refused uint64
+}
+
+// New makes a Snooper that snoops no VLAN yet. It panics without a Send.
+func New(cfg Config) *Snooper {
+	if cfg.Send == nil {
+		panic("mcast: Config.Send is nil")
+	}
+	if cfg.Memberships <= 0 {
+		cfg.Memberships = DefaultMemberships
+	}
+	if cfg.Sources <= 0 {
+		cfg.Sources = DefaultSources
+	}
+	return &Snooper{cfg: cfg, vlans: map[uint16]*vlan{}, ports: map[uint16]*port{}, table: &Table{}}
+}
+
+// SetVLAN begins to snoop a VLAN, or changes how. What was learned stays.
+func (s *Snooper) SetVLAN(id uint16, cfg VLANConfig) error {
+	if id == 0 || id > maxVLAN {
+		return fmt.Errorf("VLAN %d does not exist; use 1 to %d", id, maxVLAN)
+	}
+	if err := cfg.complete(s.cfg.MAC); err != nil {
+		return err
+	}
+	v := s.vlans[id]
+	if v == nil {
+		v = &vlan{id: id, cfg: cfg}
+		for f := range v.inst {
+			in := &instance{s: s, v: v, family: Family(f), groups: map[netip.Addr]*group{}}
+			in.routers.init(in)
+			in.querier.init(in)
+			in.lostND.fire = in.changed
+			v.inst[f] = in
+		}
+		s.vlans[id] = v
+	}
+	v.cfg = cfg
+	for _, in := range v.inst {
+		in.configure()
+		in.changed()
+	}
+	return nil
+}
+
+// RemoveVLAN ends the snooping of a VLAN and forgets its groups, static ones too.
+func (s *Snooper) RemoveVLAN(id uint16) {
+	v := s.vlans[id]
+	if v == nil {
+		return
+	}
+	for _, in := range v.inst {
+		for _, g := range in.groups {
+			for _, m := range slices.Clone(g.members) {
+				m.static = false
+				m.forget()
+			}
+		}
+		in.changed()
+		s.timers.stop(&in.routers.timer)
+		s.timers.stop(&in.lostND)
+		in.querier.stop()
+	}
+	delete(s.vlans, id)
+}
+
+// SetPort changes how a port is snooped. A lower MaxGroups takes nothing away
+// from what is there.
+func (s *Snooper) SetPort(id uint16, cfg PortConfig) {
+	p := s.port(id)
+	p.PortConfig = cfg
+	for _, v := range s.vlans {
+		for _, in := range v.inst {
+			if cfg.Router == RouterNever {
+				in.forgetRouter(id)
+			}
+			in.changed()
+		}
+	}
+}
+
+// RemovePort forgets a port, its settings and static groups too.
+func (s *Snooper) RemovePort(id uint16) {
+	p := s.ports[id]
+	if p == nil {
+		return
+	}
+	for m := range p.members {
+		m.static = false
+	}
+	s.PortDown(id)
+	delete(s.ports, id)
+	for _, v := range s.vlans {
+		v.inst[IPv4].changed() // it may have been a static router port
+	}
+}
+
+// PortDown forgets what was learned from a port whose link is gone.
+func (s *Snooper) PortDown(id uint16) {
+	if p := s.ports[id]; p != nil {
+		for m := range p.members {
+			m.forget()
+		}
+	}
+	for _, v := range s.vlans {
+		for _, in := range v.inst {
+			in.forgetRouter(id)
+		}
+	}
+}
+
+// PortUp asks the hosts behind a port whose link came up for their groups, in
+// each VLAN where this switch is the querier. Send leaves out VLANs that the
+// port does not carry.
+func (s *Snooper) PortUp(id uint16) {
+	for _, v := range s.sortedVLANs() {
+		for _, in := range v.inst {
+			if in.querier.own {
+				in.sendGeneral(id)
+			}
+		}
+	}
+}
+
+// TopologyChange says that stations may now be behind other ports (RFC 4541
+// section 2.1.1). All VLANs flood until the hosts have answered the next query,
+// which is sent at once where this switch is the querier.
+func (s *Snooper) TopologyChange() {
+	for _, v := range s.sortedVLANs() {
+		for _, in := range v.inst {
+			in.distrust()
+		}
+	}
+}
+
+// AddStatic makes group go to a port whatever its hosts report. The group is one
+// that can be snooped: neither of 224.0.0.0/24, nor ff02::1, nor of node scope.
+func (s *Snooper) AddStatic(vlan, port uint16, group netip.Addr) error {
+	in, err := s.static(vlan, group)
+	if err != nil {
+		return err
+	}
+	m := in.member(port, group)
+	if m == nil {
+		if s.memberships >= s.cfg.Memberships {
+			return fmt.Errorf("all %d group memberships are in use; remove static groups or limit the groups per port", s.cfg.Memberships)
+		}
+		m = in.join(port, group)
+	}
+	m.static = true
+	return nil
+}
+
+// RemoveStatic takes AddStatic back; what the port's hosts report counts again.
+func (s *Snooper) RemoveStatic(vlan, port uint16, group netip.Addr) error {
+	in, err := s.static(vlan, group)
+	if err != nil {
+		return err
+	}
+	m := in.member(port, group)
+	if m == nil || !m.static {
+		return fmt.Errorf("group %v is not static on that port in VLAN %d", group, vlan)
+	}
+	m.static = false
+	m.settle()
+	return nil
+}
+
+func (s *Snooper) static(vlan uint16, group netip.Addr) (*instance, error) {
+	v := s.vlans[vlan]
+	if v == nil {
+		return nil, fmt.Errorf("VLAN %d is not snooped; turn multicast snooping on for it first", vlan)
+	}
+	f := IPv6
+	if group.Is4() {
+		f = IPv4
+	}
+	if group.Zone() != "" || !tracked(group) {
+		return nil, fmt.Errorf("%v cannot be a static group; use a multicast address outside 224.0.0.0/24 and of link scope or wider", group)
+	}
+	return v.inst[f], nil
+}
+
+func (s *Snooper) port(id uint16) *port {
+	p := s.ports[id]
+	if p == nil {
+		p = &port{members: map[*member]struct{}{}}
+		s.ports[id] = p
+	}
+	return p
+}
+
+// mode is RouterAuto for a port that nobody configured.
+func (s *Snooper) mode(id uint16) RouterMode {
+	if p := s.ports[id]; p != nil {
+		return p.Router
+	}
+	return RouterAuto
+}
+
+func (s *Snooper) sortedVLANs() []*vlan {
+	return slices.SortedFunc(maps.Values(s.vlans), func(a, b *vlan) int { return int(a.id) - int(b.id) })
+}
+
+// Advance says what time it is, on a clock that never goes back, and does what is
+// due. Nothing is due before Next.
+func (s *Snooper) Advance(now time.Duration) {
+	s.now = max(s.now, now)
+	s.timers.run(s.now)
+}
+
+// Next is when something is due. ok is false when nothing is.
+func (s *Snooper) Next() (at time.Duration, ok bool) { return s.timers.next() }

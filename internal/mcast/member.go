@@ -1,0 +1,358 @@
+package mcast
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// group is a group that somebody wants in one VLAN.
+type group struct {
+	in      *instance
+	addr    netip.Addr
+	members []*member // by port
+}
+
+// member is what the hosts behind one port want of a group: the router state of
+// RFC 3376 section 6.2 (RFC 3810 section 7.2), kept per port. A member exists as
+// long as it wants the group from some source, so its existence is forwarding.
+type member struct {
+	g      *group
+	port   uint16
+	static bool
+	timer  timer
+
+	// learned from reports:
+	exclude bool          // filter mode
+	until   time.Duration // the group timer, in exclude mode
+	sources []source
+	v1, v2  time.Duration // until when a host of IGMPv1, of IGMPv2 or MLDv1 counts as present
+
+	// Queries still to send for a leave, and when; see leave.go.
+	groupQueries int
+	nextQuery    time.Duration
+	counted      bool // in port.groups or port.nd
+}
+
+// source is one source of a member's list. In include mode all are wanted, until
+// they expire. In exclude mode those with a time are wanted by somebody and those
+// without are blocked.
+type source struct {
+	addr    netip.Addr
+	expires time.Duration // 0: blocked
+	queries int           // still to send for it
+	ask     bool          // the record at hand gives up this source
+}
+
+// blocked tells the sources of "Y" in the tables of RFC 3376 from those of "X".
+func (x *source) blocked() bool { return x.expires == 0 }
+
+func (in *instance) member(port uint16, group netip.Addr) *member {
+	g := in.groups[group]
+	if g == nil {
+		return nil
+	}
+	if i, ok := g.find(port); ok {
+		return g.members[i]
+	}
+	return nil
+}
+
+func (g *group) find(port uint16) (int, bool) {
+	return slices.BinarySearchFunc(g.members, port, func(m *member, p uint16) int { return int(m.port) - int(p) })
+}
+
+// join makes the member, which the caller then gives something to want.
+func (in *instance) join(port uint16, addr netip.Addr) *member {
+	g := in.groups[addr]
+	if g == nil {
+		g = &group{in: in, addr: addr}
+		in.groups[addr] = g
+	}
+	m := &member{g: g, port: port}
+	m.timer.fire = m.settle
+	i, _ := g.find(port)
+	g.members = slices.Insert(g.members, i, m)
+	in.s.port(port).members[m] = struct{}{}
+	in.s.memberships++
+	in.changed()
+	return m
+}
+
+// forget drops what was learned.
+func (m *member) forget() {
+	m.exclude, m.until, m.sources, m.v1, m.v2 = false, 0, nil, 0, 0
+	m.groupQueries, m.nextQuery = 0, 0
+	m.settle()
+}
+
+// settle brings the member to the present: expires what is due, sends the queries
+// that are due, removes the member when it wants nothing any more, and sets its
+// timer.
+func (m *member) settle() {
+	in := m.g.in
+	now := in.s.now
+	m.expire(now)
+	if m.nextQuery != 0 && m.nextQuery <= now {
+		m.sendQueries()
+	}
+	m.count(m.exclude || len(m.sources) > 0)
+	if !m.static && !m.counted {
+		in.s.timers.stop(&m.timer)
+		i, _ := m.g.find(m.port)
+		m.g.members = slices.Delete(m.g.members, i, i+1)
+		if len(m.g.members) == 0 {
+			delete(in.groups, m.g.addr)
+		}
+		delete(in.s.ports[m.port].members, m)
+		in.s.memberships--
+		in.changed()
+		return
+	}
+	if due, ok := m.due(); ok {
+		in.s.timers.set(&m.timer, due)
+	} else {
+		in.s.timers.stop(&m.timer)
+	}
+}
+
+// expire does what RFC 3376 sections 6.3 and 6.5 say of timers.
+func (m *member) expire(now time.Duration) {
+	kept := m.sources[:0]
+	for _, x := range m.sources {
+		if !x.blocked() && x.expires <= now {
+			if !m.exclude {
+				continue
+			}
+			x.expires, x.queries = 0, 0 // nobody wants it: blocked for the rest
+		}
+		kept = append(kept, x)
+	}
+	m.sources = kept
+	if m.exclude && m.until <= now {
+		m.exclude, m.until, m.groupQueries = false, 0, 0
+		m.sources = slices.DeleteFunc(m.sources, func(x source) bool { return x.blocked() })
+	}
+}
+
+// due is when settle has something to do.
+func (m *member) due() (at time.Duration, ok bool) {
+	earlier := func(t time.Duration) {
+		if t != 0 && (!ok || t < at) {
+			at, ok = t, true
+		}
+	}
+	earlier(m.until)
+	earlier(m.nextQuery)
+	for i := range m.sources {
+		earlier(m.sources[i].expires)
+	}
+	return at, ok
+}
+
+// count keeps the port's count of learned memberships.
+func (m *member) count(learned bool) {
+	if learned == m.counted {
+		return
+	}
+	m.counted = learned
+	d := 1
+	if !learned {
+		d = -1
+	}
+	p := m.g.in.s.ports[m.port]
+	if solicitedNode(m.g.addr) {
+		p.nd += d
+	} else {
+		p.groups += d
+	}
+}
+
+// version is the Group Compatibility Mode of RFC 3376 section 7.3.2 and RFC 3810
+// section 8.3.2: the oldest version that a host behind the port speaks.
+func (m *member) version() int {
+	now := m.g.in.s.now
+	switch {
+	case m.v1 > now:
+		return 1
+	case m.v2 > now:
+		return 2
+	}
+	return 3
+}
+
+// wants tells whether a record can bring a port a group that it does not have.
+func (r *record) wants() bool {
+	switch r.typ {
+	case isEx, toEx:
+		return true
+	case isIn, toIn, allow:
+		return r.sources.len() > 0
+	}
+	return false
+}
+
+// apply does what a record of a message of the version says about a port. It is
+// false where the port may have no further group.
+func (in *instance) apply(port uint16, r record, version int) bool {
+	if r.typ < isIn || r.typ > block || !tracked(r.group) {
+		return true // RFC 3376 section 4.2.12: unknown types are passed over
+	}
+	m := in.member(port, r.group)
+	if m == nil || !m.counted {
+		if !r.wants() {
+			return true
+		}
+		if !in.admit(port, r.group, m) {
+			return false
+		}
+		if m == nil {
+			m = in.join(port, r.group)
+		}
+	}
+	now, gmi := in.s.now, in.membershipInterval()
+	switch compat := m.version(); {
+	case compat == 1 && (r.typ == toIn || r.typ == block),
+		compat == 2 && r.typ == block:
+		return true
+	case compat <= 2 && r.typ == toEx:
+		r.sources.b = nil
+	}
+	switch {
+	case version == 1:
+		m.v1 = now + gmi // as long as the Older Version Host Present Timeout, section 8.13
+	case version == 2 && r.typ == isEx:
+		m.v2 = now + gmi
+	}
+
+	switch r.typ {
+	case isIn, allow:
+		m.include(r.sources, gmi)
+	case toIn:
+		m.include(r.sources, gmi)
+		for i := range m.sources {
+			x := &m.sources[i]
+			x.ask = !x.blocked() && !r.sources.has(x.addr)
+		}
+		m.giveUp(m.exclude)
+	case isEx, toEx:
+		m.except(r.sources, gmi, r.typ == toEx)
+		if r.typ == toEx {
+			for i := range m.sources {
+				m.sources[i].ask = !m.sources[i].blocked()
+			}
+			m.giveUp(false)
+		}
+	case block:
+		if m.exclude {
+			for i := range r.sources.len() {
+				m.add(source{addr: r.sources.at(i), expires: m.until})
+			}
+		}
+		for i := range r.sources.len() {
+			if x := m.source(r.sources.at(i)); x != nil && !x.blocked() {
+				x.ask = true
+			}
+		}
+		m.giveUp(false)
+	}
+	m.settle()
+	return true
+}
+
+// include is what IS_IN, ALLOW and TO_IN have in common, in either mode: the
+// sources are wanted for another membership interval.
+func (m *member) include(list addresses, gmi time.Duration) {
+	now := m.g.in.s.now
+	for i := range list.len() {
+		a := list.at(i)
+		if x := m.source(a); x != nil {
+			x.expires = now + gmi
+		} else if !m.add(source{addr: a, expires: now + gmi}) {
+			// More than is kept: take them all from any source, so that
+			// nothing is lost while the host goes on asking.
+			m.exclude, m.until = true, now+gmi
+		}
+	}
+}
+
+// except is IS_EX and TO_EX: everything is wanted but the list. From include mode,
+// sources new to the port become blocked; in exclude mode they are wanted until it
+// is known that no other host wants them, for TO_EX no longer than the group.
+func (m *member) except(list addresses, gmi time.Duration, toEx bool) {
+	in := m.g.in
+	var fresh time.Duration
+	if m.exclude {
+		fresh = in.s.now + gmi
+		if toEx {
+			fresh = m.until
+		}
+	}
+	old := m.sources
+	m.sources = make([]source, 0, min(list.len(), in.s.cfg.Sources))
+	for i := range list.len() {
+		a := list.at(i)
+		x := source{addr: a, expires: fresh}
+		if j := slices.IndexFunc(old, func(x source) bool { return x.addr == a }); j >= 0 {
+			x = old[j]
+		}
+		m.add(x)
+	}
+	m.exclude, m.until = true, in.s.now+gmi
+}
+
+func (m *member) source(a netip.Addr) *source {
+	for i := range m.sources {
+		if m.sources[i].addr == a {
+			return &m.sources[i]
+		}
+	}
+	return nil
+}
+
+// add takes a source in unless it is there. It is false when the list is full.
+func (m *member) add(x source) bool {
+	if m.source(x.addr) != nil {
+		return true
+	}
+	if len(m.sources) >= m.g.in.s.cfg.Sources {
+		return false
+	}
+	m.sources = append(m.sources, x)
+	return true
+}
+
+func (a addresses) has(addr netip.Addr) bool {
+	for i := range a.len() {
+		if a.at(i) == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// admit tells whether a port may learn one more group; m is the static member that
+// is there already, or nil.
+func (in *instance) admit(id uint16, addr netip.Addr, m *member) bool {
+	s, p := in.s, in.s.port(id)
+	limit, have := DefaultPortGroups, p.nd
+	if !solicitedNode(addr) {
+		have = p.groups
+		if p.MaxGroups > 0 {
+			limit = p.MaxGroups
+		}
+	}
+	if have < limit && (m != nil || s.memberships < s.cfg.Memberships) {
+		return true
+	}
+	p.refused++
+	if solicitedNode(addr) {
+		// Others may have joined the group; its frames must reach this port
+		// all the same.
+		if !in.lostND.running() {
+			in.changed()
+		}
+		s.timers.set(&in.lostND, s.now+in.membershipInterval())
+	}
+	return false
+}

@@ -1,0 +1,181 @@
+package mcast
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+)
+
+// kind is what a message means to a snooper, whichever protocol it is of.
+type kind uint8
+
+const (
+	other        kind = iota // a type that is unknown or of no interest: flooded
+	query                    // general, for a group, or for a group and sources
+	report                   // v1, v2: one group
+	leave                    // v2
+	report3                  // v3: records
+	routerNotice             // PIM hello, or RFC 4286 advertisement
+)
+
+// message is one IGMP, MLD or PIM message. IGMP's numbers stand for both: MLDv1
+// is version 2, MLDv2 is version 3.
+type message struct {
+	family  Family
+	kind    kind
+	version int
+	src     netip.Addr
+	group   netip.Addr // invalid in a general query and in report3
+
+	// Of a query.
+	maxResponse time.Duration
+	suppress    bool          // the S flag
+	robustness  int           // 0: not said
+	interval    time.Duration // 0: not said
+	sources     addresses
+
+	records []byte // of report3, walked by nextRecord; they hold together
+	count   int
+}
+
+// addresses is a list of addresses as on the wire.
+type addresses struct {
+	family Family
+	b      []byte
+}
+
+func (a addresses) len() int { return len(a.b) / a.family.addrLen() }
+
+func (a addresses) at(i int) netip.Addr { return addressAt(a.family, a.b[i*a.family.addrLen():]) }
+
+func addressAt(f Family, b []byte) netip.Addr {
+	if f == IPv4 {
+		return netip.AddrFrom4([4]byte(b))
+	}
+	return netip.AddrFrom16([16]byte(b))
+}
+
+// recordType is the type of a group record (RFC 3376 section 4.2.12, RFC 3810
+// section 5.2.12).
+type recordType uint8
+
+const (
+	isIn  recordType = 1
+	isEx  recordType = 2
+	toIn  recordType = 3
+	toEx  recordType = 4
+	allow recordType = 5
+	block recordType = 6
+)
+
+// record is one group record of a report.
+type record struct {
+	typ     recordType
+	group   netip.Addr
+	sources addresses
+}
+
+// nextRecord takes the first record off b. Its layout is the same in both
+// protocols but for the length of addresses.
+func nextRecord(f Family, b []byte) (r record, rest []byte, ok bool) {
+	n := 4 + f.addrLen()
+	if len(b) < n {
+		return r, nil, false
+	}
+	sources := int(binary.BigEndian.Uint16(b[2:])) * f.addrLen()
+	end := n + sources + int(b[1])*4 // auxiliary data, to be passed over
+	if len(b) < end {
+		return r, nil, false
+	}
+	r = record{typ: recordType(b[0]), group: addressAt(f, b[4:]), sources: addresses{f, b[n : n+sources]}}
+	return r, b[end:], true
+}
+
+// checkRecords walks the count records at the front of b, so that later walks need
+// no error, and returns them without what follows.
+func checkRecords(f Family, b []byte, count int) ([]byte, Reason) {
+	rest := b
+	for range count {
+		r, next, ok := nextRecord(f, rest)
+		if !ok {
+			return nil, BadLength
+		}
+		if !r.group.IsMulticast() {
+			return nil, BadGroup
+		}
+		rest = next
+	}
+	return b[:len(b)-len(rest)], Accepted
+}
+
+// parse reads the message of a frame, and holds it to what its protocol demands
+// of a receiver.
+func parse(frame []byte) (message, Reason) {
+	p, reason := decode(frame)
+	if reason != Accepted {
+		return message{}, reason
+	}
+	switch {
+	case p.proto == protoPIM:
+		return parsePIM(p)
+	case p.family == IPv4 && p.proto == protoIGMP:
+		return parseIGMP(p)
+	case p.family == IPv6 && p.proto == protoICMPv6:
+		return parseMLD(p)
+	}
+	return message{}, BadHeader
+}
+
+// parsePIM finds hellos (RFC 7761 section 4.9.2), which only routers send.
+func parsePIM(p packet) (message, Reason) {
+	m := message{family: p.family, src: p.src}
+	b := p.payload
+	if len(b) < 4 {
+		return m, BadLength
+	}
+	const version, hello = 2, 0
+	if b[0] != version<<4|hello {
+		return m, Accepted
+	}
+	var pseudo uint32
+	if p.family == IPv6 {
+		pseudo = pseudoSum(p.src, p.dst, protoPIM, len(b))
+	}
+	switch {
+	case checksum(pseudo, b) != 0:
+		return m, BadChecksum
+	case p.hopLimit != 1:
+		return m, BadHopLimit
+	}
+	m.kind = routerNotice
+	return m, Accepted
+}
+
+// decodeFloat reads a number of 2^bits values, the upper half of which is floating
+// point with a 3-bit exponent (RFC 3376 sections 4.1.1 and 4.1.7 with 8 bits, RFC
+// 3810 section 5.1.3 with 16).
+func decodeFloat(code uint32, bits int) uint32 {
+	top := uint32(1) << (bits - 1)
+	if code < top {
+		return code
+	}
+	mantissaBits := bits - 4
+	mantissa := code&(1<<mantissaBits-1) | 1<<mantissaBits
+	exponent := code >> mantissaBits & 7
+	return mantissa << (exponent + 3)
+}
+
+// encodeFloat is the reverse, rounded down to what can be said.
+func encodeFloat(v uint32, bits int) uint32 {
+	top := uint32(1) << (bits - 1)
+	if v < top {
+		return v
+	}
+	mantissaBits := bits - 4
+	for exponent := range uint32(8) {
+		if m := v >> (exponent + 3); m < 2<<mantissaBits {
+			return top | exponent<<mantissaBits | m&(1<<mantissaBits-1)
+		}
+	}
+	return 2*top - 1
+}

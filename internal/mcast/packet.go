@@ -1,0 +1,264 @@
+package mcast
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/vswitch/vswitch/internal/eth"
+)
+
+// Family is the version of IP, and so the protocol: IGMP or MLD.
+type Family uint8
+
+const (
+	IPv4 Family = iota
+	IPv6
+)
+
+func (f Family) String() string {
+	switch f {
+	case IPv4:
+		return "ipv4"
+	case IPv6:
+		return "ipv6"
+	}
+	return fmt.Sprintf("family(%d)", uint8(f))
+}
+
+// addrLen is the length of an address in bytes.
+func (f Family) addrLen() int {
+	if f == IPv4 {
+		return 4
+	}
+	return 16
+}
+
+const (
+	headerLen   = 14 // of an untagged Ethernet frame
+	ipv4Len     = 20 // of an IPv4 header without options
+	ipv6Len     = 40
+	maxHeaders  = 8 // IPv6 extension headers that are walked
+	protoHop    = 0 // IANA protocol numbers
+	protoIGMP   = 2
+	protoICMPv6 = 58
+	protoPIM    = 103
+	protoDest   = 60
+	typeIPv4    = eth.TypeIPv4
+	typeIPv6    = eth.TypeIPv6
+
+	ipv4Prefix     = 0x0100_5e00_0000 // and 23 bits of the group, RFC 1112 section 6.4
+	ipv4PrefixMask = 0xffff_ff80_0000
+	ipv6Prefix     = 0x3333_0000_0000 // and 32 bits of the group, RFC 2464 section 7
+	ipv6PrefixMask = 0xffff_0000_0000
+)
+
+// IsControl tells whether a frame, untagged, must go to Receive: an IGMP, MLD or
+// PIM message to a group. It allocates nothing and costs a comparison for a frame
+// that is not multicast.
+func IsControl(frame []byte) bool {
+	if len(frame) < headerLen+10 || frame[0]&1 == 0 {
+		return false
+	}
+	dst := binary.BigEndian.Uint64(frame) >> 16
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case typeIPv4:
+		proto := frame[headerLen+9]
+		return dst&ipv4PrefixMask == ipv4Prefix && (proto == protoIGMP || proto == protoPIM)
+	case typeIPv6:
+		if dst&ipv6PrefixMask != ipv6Prefix {
+			return false
+		}
+		proto, b, _ := walkIPv6(frame[headerLen:])
+		return proto == protoPIM || proto == protoICMPv6 && len(b) > 0 && isMLD(b[0])
+	}
+	return false
+}
+
+// walkIPv6 passes over the extension headers that can stand before an MLD message
+// (RFC 8200 section 4) and returns what comes after them, and whether the Router
+// Alert for MLD was there. What it cannot walk has protocol 255, which is reserved.
+func walkIPv6(b []byte) (proto uint8, payload []byte, alert bool) {
+	const none = 255
+	if len(b) < ipv6Len {
+		return none, nil, false
+	}
+	proto, b = b[6], b[ipv6Len:]
+	for range maxHeaders {
+		if proto != protoHop && proto != protoDest {
+			return proto, b, alert
+		}
+		if len(b) < 8 {
+			return none, nil, false
+		}
+		n := 8 + int(b[1])*8
+		if n > len(b) {
+			return none, nil, false
+		}
+		if proto == protoHop {
+			alert = alert || hasMLDAlert(b[2:n])
+		}
+		proto, b = b[0], b[n:]
+	}
+	return none, nil, false
+}
+
+// hasMLDAlert looks for the Router Alert option with value 0 (RFC 2711 section 2.1).
+func hasMLDAlert(options []byte) bool {
+	for len(options) > 0 {
+		if options[0] == 0 { // Pad1
+			options = options[1:]
+			continue
+		}
+		if len(options) < 2 || 2+int(options[1]) > len(options) {
+			return false
+		}
+		n := 2 + int(options[1])
+		if options[0] == 5 && n == 4 && options[2] == 0 && options[3] == 0 {
+			return true
+		}
+		options = options[n:]
+	}
+	return false
+}
+
+// packet is an IP packet that holds together; payload is what IP carries.
+type packet struct {
+	family   Family
+	proto    uint8
+	hopLimit uint8
+	alert    bool // MLD's Router Alert is there
+	src, dst netip.Addr
+	payload  []byte
+}
+
+// decode reads the packet of a frame that IsControl.
+func decode(frame []byte) (p packet, _ Reason) {
+	if len(frame) < headerLen {
+		return p, Truncated
+	}
+	b := frame[headerLen:]
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case typeIPv4:
+		return decodeIPv4(b)
+	case typeIPv6:
+		return decodeIPv6(b)
+	}
+	return p, BadHeader
+}
+
+func decodeIPv4(b []byte) (p packet, _ Reason) {
+	if len(b) < ipv4Len {
+		return p, Truncated
+	}
+	n, total := int(b[0]&0xf)*4, int(binary.BigEndian.Uint16(b[2:]))
+	switch {
+	case b[0]>>4 != 4 || n < ipv4Len || total < n:
+		return p, BadHeader
+	case total > len(b):
+		return p, Truncated
+	case checksum(0, b[:n]) != 0:
+		return p, BadIPChecksum
+	case binary.BigEndian.Uint16(b[6:])&0x3fff != 0: // more fragments, or an offset
+		return p, Fragmented
+	}
+	p = packet{
+		family: IPv4, proto: b[9], hopLimit: b[8],
+		src: netip.AddrFrom4([4]byte(b[12:])), dst: netip.AddrFrom4([4]byte(b[16:])),
+		payload: b[n:total],
+	}
+	// RFC 1122 section 3.2.1.3: neither a group nor broadcast sends.
+	if p.src.IsMulticast() || p.src == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return p, BadSource
+	}
+	return p, Accepted
+}
+
+func decodeIPv6(b []byte) (p packet, _ Reason) {
+	if len(b) < ipv6Len {
+		return p, Truncated
+	}
+	total := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
+	switch {
+	case b[0]>>4 != 6:
+		return p, BadHeader
+	case total > len(b):
+		return p, Truncated
+	}
+	p = packet{
+		family: IPv6, hopLimit: b[7],
+		src: netip.AddrFrom16([16]byte(b[8:])), dst: netip.AddrFrom16([16]byte(b[24:])),
+	}
+	p.proto, p.payload, p.alert = walkIPv6(b[:total])
+	if p.src.IsMulticast() { // RFC 4291 section 2.7
+		return p, BadSource
+	}
+	return p, Accepted
+}
+
+// pseudoSum is the sum over the pseudo header of RFC 8200 section 8.1.
+func pseudoSum(src, dst netip.Addr, proto uint8, length int) uint32 {
+	s, d := src.As16(), dst.As16()
+	return sum(sum(uint32(proto)+uint32(length>>16)+uint32(length&0xffff), s[:]), d[:])
+}
+
+// sum adds b to a one's complement sum (RFC 1071). It cannot overflow for the
+// 64 KiB that an IP packet has.
+func sum(acc uint32, b []byte) uint32 {
+	for len(b) >= 2 {
+		acc += uint32(b[0])<<8 | uint32(b[1])
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		acc += uint32(b[0]) << 8
+	}
+	return acc
+}
+
+// checksum is the Internet checksum of b after acc; 0 over a message that has it.
+func checksum(acc uint32, b []byte) uint16 {
+	acc = sum(acc, b)
+	for acc>>16 != 0 {
+		acc = acc&0xffff + acc>>16
+	}
+	return ^uint16(acc)
+}
+
+// groupMAC is where frames to a group go (RFC 1112 section 6.4, RFC 2464 section 7).
+func groupMAC(group netip.Addr) uint64 {
+	if group.Is4() {
+		return ipv4Prefix | uint64(macKey(group))
+	}
+	return ipv6Prefix | uint64(macKey(group))
+}
+
+// macKey is what a group's MAC has of the group: its lower 23 or 32 bits.
+func macKey(group netip.Addr) uint32 {
+	if group.Is4() {
+		a := group.As4()
+		return binary.BigEndian.Uint32(a[:]) &^ 0xff80_0000
+	}
+	a := group.As16()
+	return binary.BigEndian.Uint32(a[12:])
+}
+
+// tracked tells groups that have members in the sense of RFC 4541 from those that
+// go everywhere: 224.0.0.0/24 (section 2.1.2), and ff02::1 and the scopes below
+// link-local, for which MLD sends no reports (RFC 3810 section 6).
+func tracked(group netip.Addr) bool {
+	if group.Is4() {
+		a := group.As4()
+		return a[0]>>4 == 0xe && (a[0] != 224 || a[1] != 0 || a[2] != 0)
+	}
+	a := group.As16()
+	return a[0] == 0xff && a[1]&0xf >= 2 && group != allNodes
+}
+
+// solicitedNode is ff02::1:ff00:0/104 (RFC 4291 section 2.7.1).
+func solicitedNode(group netip.Addr) bool { return solicitedNodes.Contains(group) }
+
+var (
+	solicitedNodes = netip.MustParsePrefix("ff02::1:ff00:0/104")
+	allSystems     = netip.AddrFrom4([4]byte{224, 0, 0, 1})
+	allNodes       = netip.IPv6LinkLocalAllNodes()
+)

@@ -1,0 +1,159 @@
+package mcast
+
+import (
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+)
+
+// Table says which ports get a multicast frame, as it was when Snooper.Table was
+// called. It never changes: any goroutine may look up.
+type Table struct {
+	vlans [maxVLAN + 2]*[2]familyTable // by VLAN and Family; nil: not snooped
+}
+
+// familyTable is a hash table with linear probing, at most half full, over the part
+// of a group's MAC that differs: 23 bits or 32.
+type familyTable struct {
+	filter  bool // else everything floods
+	unknown bool // what is not in slots floods, else it goes to routers
+	routers []uint16
+
+	seed  uint64 // hosts choose the keys, so that they must not know the order
+	shift uint
+	slots []slot
+	ports []uint16 // of all slots
+}
+
+type slot struct {
+	key     uint32
+	from, n uint32 // in ports; n is 0 in an empty slot
+}
+
+// Lookup returns the ports that get frames to dst, 48 bits with the first octet on
+// top, in a VLAN. flood is true where all ports get them: dst is no group that is
+// snooped, or nothing is known. The ingress port may be among ports, which must not
+// be written to; there may be none.
+func (t *Table) Lookup(vlan uint16, dst uint64) (ports []uint16, flood bool) {
+	v := t.vlans[vlan&0xfff]
+	if v == nil {
+		return nil, true
+	}
+	var key uint32
+	var f *familyTable
+	switch {
+	case dst&ipv4PrefixMask == ipv4Prefix:
+		f, key = &v[IPv4], uint32(dst&^uint64(ipv4PrefixMask))
+	case dst&ipv6PrefixMask == ipv6Prefix:
+		f, key = &v[IPv6], uint32(dst)
+	default:
+		return nil, true
+	}
+	if !f.filter || key <= lastLocal {
+		return nil, true
+	}
+	for i := f.home(key); ; i = (i + 1) & (len(f.slots) - 1) {
+		s := &f.slots[i]
+		if s.n == 0 {
+			break
+		}
+		if s.key == key {
+			return f.ports[s.from : s.from+s.n], false
+		}
+	}
+	if f.unknown || f == &v[IPv6] && neverLost(key) {
+		return nil, true
+	}
+	return f.routers, false
+}
+
+// lastLocal ends the MACs of 224.0.0.0/24 and of ff02::00-ff, which always flood.
+const lastLocal = 0xff
+
+// neverLost tells the MACs of IPv6 groups that flood when nobody registered them:
+// solicited-node groups, and ff02::1:0/112 of DHCPv6 and LLMNR.
+func neverLost(key uint32) bool { return isNDKey(key) || key>>16 == 1 }
+
+// isNDKey tells the MACs of solicited-node groups, 33:33:ff:00:00:00/24.
+func isNDKey(key uint32) bool { return key>>24 == 0xff }
+
+// Table returns what is known now; the same Table as before if nothing changed.
+// It is made anew for the VLANs that changed, in time proportional to their groups:
+// after a burst of messages, call it once.
+func (s *Snooper) Table() *Table {
+	if len(s.stale) == 0 {
+		return s.table
+	}
+	t := *s.table
+	for _, old := range s.stale {
+		old.stale = false
+		t.vlans[old.id] = nil
+		if v := s.vlans[old.id]; v != nil {
+			t.vlans[old.id] = &[2]familyTable{v.inst[IPv4].table(), v.inst[IPv6].table()}
+		}
+	}
+	s.stale = nil
+	s.table = &t
+	return s.table
+}
+
+// Changed tells whether Table would return another one than the last time.
+func (s *Snooper) Changed() bool { return len(s.stale) > 0 }
+
+// changed is called wherever something that table reads was written.
+func (in *instance) changed() {
+	if v := in.v; !v.stale {
+		v.stale = true
+		in.s.stale = append(in.s.stale, v)
+	}
+}
+
+func (in *instance) table() familyTable {
+	t := familyTable{
+		filter:  in.querier.filter,
+		unknown: !in.v.cfg.RouterOnly,
+		routers: in.routers.list(),
+		seed:    rand.Uint64() | 1,
+	}
+	// Groups of one MAC share its entry.
+	wanted := map[uint32][]uint16{}
+	known := map[uint32]bool{}
+	for addr, g := range in.groups {
+		key := macKey(addr)
+		if in.family == IPv6 && solicitedNode(addr) {
+			known[key] = true
+		}
+		for _, m := range g.members {
+			wanted[key] = append(wanted[key], m.port)
+		}
+	}
+	if in.family == IPv6 {
+		// A group of wider scope with the MAC of a solicited-node group does
+		// not make that one registered.
+		for key := range wanted {
+			if isNDKey(key) && (!known[key] || in.lostND.running()) {
+				delete(wanted, key)
+			}
+		}
+	}
+	t.shift = uint(64 - bits.Len(uint(2*len(wanted))))
+	t.slots = make([]slot, 1<<(64-t.shift))
+	for key, ports := range wanted {
+		ports = append(ports, t.routers...)
+		slices.Sort(ports)
+		ports = slices.Compact(ports)
+		i := t.home(key)
+		for t.slots[i].n != 0 {
+			i = (i + 1) & (len(t.slots) - 1)
+		}
+		t.slots[i] = slot{key: key, from: uint32(len(t.ports)), n: uint32(len(ports))}
+		t.ports = append(t.ports, ports...)
+	}
+	return t
+}
+
+// home is where the search for a key begins.
+func (t *familyTable) home(key uint32) int {
+	hi, lo := bits.Mul64(uint64(key)^t.seed, 0x9e37_79b9_7f4a_7c15^t.seed<<1)
+	return int((hi ^ lo) >> t.shift)
+}
