@@ -25,18 +25,9 @@ func (t *Table) tryRebuild(a *array) bool {
 // caller holds mu. Rule 5 of slot.go says why nothing is lost meanwhile.
 func (t *Table) rebuild() {
 	old := t.array.Load()
-	live := 0
-	for i := range old.slots {
-		s := &old.slots[i]
-		s.value.Or(uint64(frozen))
-		if t.isAlive(s.load()) {
-			live++
-		}
-	}
-
 	// The size is taken from what is frozen, not from Len, which others change.
 	// One more makes the caller's own fit.
-	next := newArray(slotsFor(live + 1))
+	next := newArray(slotsFor(t.freeze(old) + 1))
 	for i := range old.slots {
 		s := &old.slots[i]
 		v := s.load() &^ frozen
@@ -44,9 +35,20 @@ func (t *Table) rebuild() {
 			t.release(v)
 			continue
 		}
-		c := next.claim(Key(s.key.Load()))
-		c.value.Store(uint64(v))
+		next.claim(Key(s.key.Load())).value.Store(uint64(v))
 	}
 	t.array.Store(next)
 	t.rebuilds.Add(1)
+}
+
+// freeze ends all writing to a, and returns how many entries in force it has.
+func (t *Table) freeze(a *array) (live int) {
+	for i := range a.slots {
+		s := &a.slots[i]
+		s.value.Or(uint64(frozen))
+		if t.isAlive(s.load()) {
+			live++
+		}
+	}
+	return live
 }
