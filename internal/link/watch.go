@@ -31,15 +31,17 @@ const watchBuffer = 2 << 20
 // raises no event. When the receiver is slow or the kernel lost news, Watch lists
 // everything anew and reports the difference, so the receiver always ends up with
 // the state as it is.
-func Watch(ctx context.Context) (<-chan Event, error) {
+func Watch(ctx context.Context) (<-chan Event, error) { return watch(ctx, watchBuffer) }
+
+func watch(ctx context.Context, buffer int) (<-chan Event, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
 	if err != nil {
 		return nil, fmt.Errorf("watch interfaces: %w", err)
 	}
 	// More than the system's limit needs CAP_NET_ADMIN; less is no harm, for
 	// what overflows is listed again.
-	if s.SetReceiveBufferSize(watchBuffer, true) != nil {
-		_ = s.SetReceiveBufferSize(watchBuffer, false)
+	if s.SetReceiveBufferSize(buffer, true) != nil {
+		_ = s.SetReceiveBufferSize(buffer, false)
 	}
 	w := &watcher{s: s, events: make(chan Event), done: ctx.Done(), known: map[int]Link{}}
 	if err := w.list(); err != nil {

@@ -218,25 +218,28 @@ func (p *Port) set(from, to port.Spec, old, list []netip.Prefix) error {
 			return err
 		}
 	}
-	var added []netip.Prefix
-	for _, a := range list {
-		new, err := give(l, a)
-		if err != nil {
-			for _, a := range added {
-				_ = l.DelAddress(a)
-			}
-			_ = l.SetMTU(l.MTU)
-			return err
-		}
-		if new {
-			added = append(added, a)
-		}
+	err = exchange(l, old, list)
+	if err != nil {
+		_ = exchange(l, list, old)
+		_ = l.SetMTU(l.MTU)
 	}
+	return err
+}
+
+// exchange takes the addresses of old that are not in list away and sees that those
+// of list are there. The first comes first: with an address the kernel deletes all
+// others of its subnet that came later (ip-sysctl.rst, promote_secondaries).
+func exchange(l link.Link, old, list []netip.Prefix) error {
 	for _, a := range old {
 		if !slices.Contains(list, a) {
 			if err := l.DelAddress(a); err != nil {
 				return err
 			}
+		}
+	}
+	for _, a := range list {
+		if _, err := give(l, a); err != nil {
+			return err
 		}
 	}
 	return nil

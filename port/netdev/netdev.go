@@ -5,6 +5,7 @@
 package netdev
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -36,7 +37,7 @@ var _ interface {
 } = (*Port)(nil)
 
 // Close implements port.Port.
-func (p *Port) Close() error { return errors.Join(p.Port.Close(), p.unguard()) }
+func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.unguard()) }
 
 // unguard lets the host stack see the interface again.
 func (p *Port) unguard() error {

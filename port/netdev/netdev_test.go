@@ -1,12 +1,18 @@
 package netdev_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/vswitch/vswitch/internal/link"
 	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
@@ -16,7 +22,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// switch ── sw0 ═══ veth ═══ peer0 ── station
+const patience = 5 * time.Second
+
+// port under test ── sw0 ═══ veth ═══ peer0 ── station
 func TestConformance(t *testing.T) {
 	ns := testenv.NewNetns(t)
 	var serial atomic.Int32
@@ -25,8 +33,8 @@ func TestConformance(t *testing.T) {
 		spec, peer := port.Spec{Name: fmt.Sprintf("sw%d", n)}, fmt.Sprintf("peer%d", n)
 		veth(ns, spec.Name, peer, 65521)
 		ns.Do(func() {
-			// An S-tag counts for the MTU.
-			// The station may be slow, and a veth does not wait for it.
+			// An S-tag counts for the MTU. The station may be slow, and a veth
+			// does not wait for it.
 			f = porttest.Fixture{Port: open(t, spec, new(port.Trace)), Peer: tuntest.Listen(t, peer), MaxLen: 65535 - 4, Offloads: true, Silent: true}
 		})
 		return f
@@ -49,4 +57,209 @@ func open(t *testing.T, spec port.Spec, trace *port.Trace) *netdev.Port {
 	}
 	t.Cleanup(func() { p.Close() })
 	return p.(*netdev.Port)
+}
+
+// passes expects frames to go through the port in both directions.
+func passes(t *testing.T, p port.Port, r *tuntest.Reader, s *tuntest.Station) {
+	t.Helper()
+	if err := s.Send(tuntest.Ethernet(1, 60), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		f, err := r.Next(patience)
+		if err != nil {
+			t.Fatalf("from the station: %v", err)
+		}
+		if bytes.Equal(f.Data, tuntest.Ethernet(1, 60)) {
+			break
+		}
+	}
+	if d := tuntest.Send(p, tuntest.Ethernet(2, 60), port.Offload{}); d != port.DropNone {
+		t.Fatalf("to the station: %v", d)
+	}
+	for {
+		b, _, err := s.Recv(patience)
+		if err != nil {
+			t.Fatalf("the station waits for a frame: %v", err)
+		}
+		if bytes.Equal(b, tuntest.Ethernet(2, 60)) {
+			return
+		}
+	}
+}
+
+// The interface takes frames for all addresses while the port is open, is otherwise
+// left alone, and keeps its settings.
+func TestPromiscuous(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	veth(ns, "sw0", "peer0", 1500)
+	ns.Do(func() {
+		promiscuity := func() string {
+			_, rest, _ := strings.Cut(ns.Run("ip", "-d", "link", "show", "sw0"), "promiscuity ")
+			n, _, _ := strings.Cut(rest, " ")
+			return n
+		}
+		spec, trace := port.Spec{Name: "sw0", MTU: 9000}, port.Trace{}
+		p := open(t, spec, &trace)
+		if got := promiscuity(); got != "1" {
+			t.Errorf("open: promiscuity %s", got)
+		}
+		if l, err := link.ByName("sw0"); err != nil || l.MTU != 9000 {
+			t.Errorf("%+v, %v", l, err)
+		}
+		if trace.Created || trace.Before == nil || trace.Before.MTU != 1500 {
+			t.Errorf("trace %+v, before %+v", trace, trace.Before)
+		}
+		passes(t, p, tuntest.Read(t, p), tuntest.Listen(t, "peer0"))
+		p.Close()
+		if got := promiscuity(); got != "0" {
+			t.Errorf("closed: promiscuity %s", got)
+		}
+		if err := (netdev.Kind{}).Delete(spec, trace); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := link.ByName("sw0"); err != nil || l.MTU != 1500 || !l.Up {
+			t.Errorf("left as %+v, %v", l, err)
+		}
+	})
+}
+
+// The host stack takes part in the LAN until the port is exclusive.
+func TestExclusive(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	veth(ns, "sw0", "peer0", 1500)
+	ns.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "sw0")
+	who := netip.MustParseAddr("192.0.2.1")
+	ns.Do(func() {
+		s := tuntest.Listen(t, "peer0")
+		answers := func(wait time.Duration) bool {
+			t.Helper()
+			if err := s.Send(tuntest.ARPRequest(who), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(wait); ; {
+				b, _, err := s.Recv(time.Until(deadline))
+				if err != nil {
+					return false
+				}
+				if tuntest.IsARPReply(b, who) {
+					return true
+				}
+			}
+		}
+		spec, trace := port.Spec{Name: "sw0"}, port.Trace{}
+		exclusive := spec
+		exclusive.Exclusive = true
+
+		p := open(t, spec, &trace)
+		if !answers(patience) {
+			t.Error("the host does not answer by a port that is shared")
+		}
+		if err := (netdev.Kind{}).Set(p, spec, exclusive); err != nil {
+			t.Fatal(err)
+		}
+		if answers(300 * time.Millisecond) {
+			t.Error("the host answers by an exclusive port")
+		}
+		passes(t, p, tuntest.Read(t, p), s)
+		if err := (netdev.Kind{}).Set(p, exclusive, spec); err != nil {
+			t.Fatal(err)
+		}
+		if !answers(patience) {
+			t.Error("the host does not answer by a port that is shared again")
+		}
+		p.Close()
+
+		p = open(t, exclusive, &trace)
+		if answers(300 * time.Millisecond) {
+			t.Error("the host answers by a port that was opened exclusive")
+		}
+		p.Close()
+		if err := (netdev.Kind{}).Delete(exclusive, trace); err != nil {
+			t.Fatal(err)
+		}
+		if !answers(patience) {
+			t.Error("the host does not answer after the port is gone")
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	veth(ns, "member", "peer0", 1500)
+	ns.Run("ip", "link", "add", "br0", "type", "bridge")
+	ns.Run("ip", "link", "set", "member", "master", "br0")
+	ns.Run("ip", "tuntap", "add", "dev", "tun0", "mode", "tun")
+	ns.Do(func() {
+		for _, c := range []struct {
+			spec port.Spec
+			want string
+			gone bool
+		}{
+			{port.Spec{Name: "eth9"}, "interface eth9 is not there", true},
+			{port.Spec{Name: "lo"}, "loopback", false},
+			{port.Spec{Name: "member"}, "belongs to a bridge or bond", false},
+			{port.Spec{Name: "tun0"}, "no Ethernet interface", false},
+			{port.Spec{Name: "peer0", MTU: 70000}, "does not take an MTU of 70000", false},
+		} {
+			var trace port.Trace
+			p, err := netdev.Kind{}.Open(c.spec, &trace)
+			if err == nil {
+				p.Close()
+				t.Errorf("%+v opens", c.spec)
+				continue
+			}
+			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || errors.Is(err, port.ErrGone) != c.gone {
+				t.Errorf("%+v: %q, want one line with %q", c.spec, err, c.want)
+			}
+			if trace != (port.Trace{}) {
+				t.Errorf("%+v: a trace is left: %+v", c.spec, trace)
+			}
+		}
+	})
+}
+
+func TestCheck(t *testing.T) {
+	for _, bad := range []port.Spec{
+		{}, {Name: "a/b"}, {Name: "eth0", Owner: "root"}, {Name: "eth0", Group: "root"}, {Name: "eth0", MTU: -1},
+		{Name: "eth0", Address: []string{"192.0.2.1/24"}}, {Name: "eth0", Netns: "x"},
+	} {
+		if err := (netdev.Kind{}).Check(bad); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	if err := (netdev.Kind{}).Check(port.Spec{Name: "eth0", MTU: 9000, Exclusive: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+// An interface that is down when the port opens works once it is up; one that is
+// deleted ends the port.
+func TestLinkEvents(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "sw0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "set", "peer0", "up")
+	ns.Do(func() {
+		p := open(t, port.Spec{Name: "sw0"}, new(port.Trace))
+		r, s := tuntest.Read(t, p), tuntest.Listen(t, "peer0")
+		if d := tuntest.Send(p, tuntest.Ethernet(1, 60), port.Offload{}); d != port.DropNoCarrier {
+			t.Errorf("to a link that is down: %v", d)
+		}
+		if l, err := link.ByName("sw0"); err != nil || l.Up {
+			t.Errorf("the port set it up: %+v, %v", l, err)
+		}
+		ns.Run("ip", "link", "set", "sw0", "up")
+		passes(t, p, r, s)
+		ns.Run("ip", "link", "del", "sw0")
+		if err := r.End(t, patience); !errors.Is(err, port.ErrGone) {
+			t.Errorf("Recv ended with %v", err)
+		}
+		if d := tuntest.Send(p, tuntest.Ethernet(2, 60), port.Offload{}); d != port.DropPortClosed {
+			t.Errorf("to a device that is gone: %v", d)
+		}
+	})
 }

@@ -5,6 +5,7 @@
 package tap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os/user"
@@ -41,7 +42,7 @@ var _ interface {
 } = (*Port)(nil)
 
 // Close implements port.Port. The device stays, for the machine that holds it.
-func (p *Port) Close() error { return errors.Join(p.Port.Close(), p.guard.Close()) }
+func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
 
 // Name implements port.Kind.
 func (Kind) Name() string { return "tap" }

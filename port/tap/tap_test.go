@@ -343,34 +343,50 @@ func TestHostIsSilent(t *testing.T) {
 	ns.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
 	who := netip.MustParseAddr("192.0.2.1")
 
+	// ask asks for the address again and again, for until the kernel has seen a
+	// carrier it loses what the host says, and returns what the guest hears.
+	ask := func(g *tuntest.Guest, wait time.Duration, heard func(b []byte) (enough bool)) {
+		t.Helper()
+		for deadline := time.Now().Add(wait); time.Now().Before(deadline); {
+			if err := g.Send(tuntest.ARPRequest(who), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				b, _, err := g.Recv(100 * time.Millisecond)
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if heard(b) {
+					return
+				}
+			}
+		}
+	}
+
 	// The same TAP without the switch answers and speaks: the test can fail.
 	ns.Run("ip", "tuntap", "add", "dev", "plain", "mode", "tap")
 	ns.Run("ip", "link", "set", "plain", "up")
 	ns.Do(func() {
-		g := tuntest.Boot(t, "plain", tuntest.TSO)
-		if err := g.Send(tuntest.ARPRequest(who), port.Offload{}); err != nil {
-			t.Fatal(err)
-		}
 		answered, spoke := false, false
-		for !answered || !spoke {
-			b, _, err := g.Recv(patience)
-			if err != nil {
-				t.Fatalf("a plain TAP: answered %t, spoke %t: %v", answered, spoke, err)
-			}
+		ask(tuntest.Boot(t, "plain", tuntest.TSO), patience, func(b []byte) bool {
 			answered = answered || tuntest.IsARPReply(b, who)
 			spoke = spoke || b[12] == 0x86 && b[13] == 0xdd
+			return answered && spoke
+		})
+		if !answered || !spoke {
+			t.Fatalf("a plain TAP: answered %t, spoke %t", answered, spoke)
 		}
 	})
 
 	ns.Do(func() {
 		p := open(t, port.Spec{Name: "vm0"}, new(port.Trace))
-		g := tuntest.Boot(t, "vm0", tuntest.TSO)
-		if err := g.Send(tuntest.ARPRequest(who), port.Offload{}); err != nil {
-			t.Fatal(err)
-		}
-		if b, _, err := g.Recv(4 * time.Second); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("the host said % x (%v)", b, err)
-		}
+		ask(tuntest.Boot(t, "vm0", tuntest.TSO), 4*time.Second, func(b []byte) bool {
+			t.Errorf("the host said % x", b)
+			return false
+		})
 		// The switch has heard the guest all the same.
 		f, err := tuntest.Read(t, p).Next(patience)
 		if err != nil || !bytes.Equal(f.Data, tuntest.ARPRequest(who)) {
@@ -503,6 +519,7 @@ func TestSegmentation(t *testing.T) {
 			name := fmt.Sprintf("vm%d", i)
 			p := open(t, port.Spec{Name: name}, new(port.Trace))
 			g := tuntest.Boot(t, name, c.offloads)
+			settle(t, p, g)
 			wire, o := whole, offload
 			if c.tag.Present() {
 				wire = tuntest.Tagged(whole, c.tag)
@@ -565,6 +582,26 @@ func TestSegmentation(t *testing.T) {
 			}
 		}
 	})
+}
+
+// settle waits until super-frames reach a guest that has just booted: until the
+// kernel has seen the carrier, a device's queueing discipline loses them.
+func settle(t *testing.T, p port.Port, g *tuntest.Guest) {
+	t.Helper()
+	wire, o := tuntest.TCP4(3000)
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		tuntest.Send(p, wire, o)
+		for got := false; ; got = true {
+			if _, _, err := g.Recv(50 * time.Millisecond); err == nil {
+				continue
+			}
+			if got {
+				return
+			}
+			break
+		}
+	}
+	t.Fatal("no super-frame reaches the guest")
 }
 
 // Frames that the port cannot read in time are counted, each once.
