@@ -40,10 +40,19 @@ type VLAN struct {
 	// Trunk: the tags' TPID is that of 802.1ad's S-tags.
 	Service bool
 
-	// Trunk: untagged frames are refused though there is a native VLAN,
-	// which then only leaves untagged.
-	TaggedOnly bool
+	Accept Accept
 }
+
+// Accept says which frames a port takes, by their tag (802.1Q-2018 clause 6.9: the
+// acceptable frame types). A priority tag is none.
+type Accept uint8
+
+const (
+	AcceptByMode   Accept = iota // an access port untagged frames, others all
+	AcceptAll                    // an access port also those tagged with its VLAN
+	AcceptTagged                 // a native VLAN then only leaves untagged
+	AcceptUntagged
+)
 
 // vlanRules are a VLAN as the stages need it.
 type vlanRules struct {
@@ -65,16 +74,14 @@ func (v *VLAN) resolve() (vlanRules, error) {
 			r.pvid, r.native = DefaultVLAN, DefaultVLAN
 		}
 		if v.Mode == Access {
-			r.tpid, r.untaggedOnly = port.TPIDCustomer, true
+			r.tpid = port.TPIDCustomer
+			r.untaggedOnly = v.Accept == AcceptByMode
 		}
 	case Trunk:
 		*r.vlans = v.Allowed
 		r.tpid = port.TPIDCustomer
 		if v.Service {
 			r.tpid = port.TPIDService
-		}
-		if v.TaggedOnly {
-			r.pvid = 0
 		}
 		if v.VID == 0 && v.Allowed.Len() == 0 {
 			return r, fmt.Errorf("a trunk needs a VLAN; name those it carries, such as 10,20-29")
@@ -84,6 +91,15 @@ func (v *VLAN) resolve() (vlanRules, error) {
 	}
 	if r.native != 0 {
 		r.vlans.Add(r.native)
+	}
+	switch v.Accept {
+	case AcceptTagged:
+		if v.Mode != Trunk {
+			return r, fmt.Errorf("only a trunk can accept tagged frames alone")
+		}
+		r.pvid = 0
+	case AcceptUntagged:
+		r.untaggedOnly = true
 	}
 	return r, nil
 }

@@ -59,8 +59,9 @@ func (o vlanOracle) in(wire []byte) (vid, pcp uint16, inner []byte) {
 		}
 	}
 	switch {
-	case tagged && o.Mode == vswitch.Access,
-		!tagged && o.Mode == vswitch.Trunk && o.TaggedOnly,
+	case tagged && o.Mode == vswitch.Access && o.Accept == vswitch.AcceptByMode,
+		tagged && o.Accept == vswitch.AcceptUntagged,
+		!tagged && o.Accept == vswitch.AcceptTagged,
 		!o.carries(vid):
 		return 0, 0, nil
 	}
@@ -96,7 +97,9 @@ func drawVLAN(t *rapid.T) vswitch.VLAN {
 			v.Allowed.Add(10)
 		}
 		v.Service = rapid.Bool().Draw(t, "service")
-		v.TaggedOnly = rapid.Bool().Draw(t, "tagged only")
+		v.Accept = rapid.SampledFrom([]vswitch.Accept{vswitch.AcceptByMode, vswitch.AcceptTagged, vswitch.AcceptUntagged}).Draw(t, "accept")
+	} else {
+		v.Accept = rapid.SampledFrom([]vswitch.Accept{vswitch.AcceptByMode, vswitch.AcceptAll, vswitch.AcceptUntagged}).Draw(t, "accept")
 	}
 	return v
 }
@@ -188,7 +191,10 @@ func TestVLANDrops(t *testing.T) {
 		{"foreign tag on access", vswitch.VLAN{Mode: vswitch.Access, VID: 10}, 0x88a8_000a, port.DropNone},
 		{"untagged on trunk without native", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten}, 0, port.DropVLANUntagged},
 		{"priority tag on trunk without native", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten}, 0x8100_e000, port.DropVLANUntagged},
-		{"untagged on tagged-only trunk", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten, VID: 10, TaggedOnly: true}, 0, port.DropVLANUntagged},
+		{"untagged on tagged-only trunk", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten, VID: 10, Accept: vswitch.AcceptTagged}, 0, port.DropVLANUntagged},
+		{"tagged on access that takes all", vswitch.VLAN{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll}, 0x8100_000a, port.DropNone},
+		{"tagged with another VLAN on such", vswitch.VLAN{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll}, 0x8100_000b, port.DropVLANFiltered},
+		{"tagged on untagged-only trunk", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten, VID: 1, Accept: vswitch.AcceptUntagged}, 0x8100_000a, port.DropVLANTagged},
 		{"VLAN not carried", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten}, 0x8100_000b, port.DropVLANFiltered},
 		{"VLAN carried", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten}, 0x8100_000a, port.DropNone},
 		{"VID 4095", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: port.AllVLANs}, 0x8100_0fff, port.DropVLANFiltered},
@@ -303,7 +309,7 @@ func TestManyVLANs(t *testing.T) {
 func TestBadVLANs(t *testing.T) {
 	r := newRig(t, vswitch.Config{}, 1, memory.Options{})
 	defer r.Close()
-	for _, v := range []vswitch.VLAN{{VID: 4095}, {Mode: vswitch.Trunk}, {Mode: vswitch.Access, VID: 5000}, {Mode: 9}} {
+	for _, v := range []vswitch.VLAN{{VID: 4095}, {Mode: vswitch.Trunk}, {Mode: vswitch.Access, VID: 5000}, {Mode: 9}, {Accept: vswitch.AcceptTagged}} {
 		if err := r.ports[0].Configure(vswitch.PortConfig{VLAN: v}); err == nil {
 			t.Errorf("%+v is taken", v)
 		}
