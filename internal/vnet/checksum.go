@@ -103,8 +103,7 @@ func Sum(b []byte) uint16 {
 		last := [2]byte{b[0], 0}
 		sum, carry = bits.Add64(sum, uint64(binary.NativeEndian.Uint16(last[:])), carry)
 	}
-	sum, carry = bits.Add64(sum, 0, carry)
-	sum += carry
+	sum += carry // never overflows: a sum that carries is below all ones
 
 	sum = sum>>32 + sum&0xffff_ffff
 	sum = sum>>32 + sum&0xffff_ffff

@@ -61,9 +61,6 @@ func (s *Segmenter) take() (headLen int, payload []byte, ok bool) {
 	s.next++
 	n = min(n, len(s.rest))
 	payload, s.rest = s.rest[:n], s.rest[n:]
-	if s.next == s.count {
-		s.rest = nil // data is the caller's again
-	}
 	return headLen, payload, true
 }
 

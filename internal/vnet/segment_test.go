@@ -348,6 +348,19 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestNoSegmentWithoutChecksum: a datagram whose checksum comes out as zero says all
+// ones, for zero would say that there is none (RFC 768).
+func TestNoSegmentWithoutChecksum(t *testing.T) {
+	f := superFrame{proto: protoUDP, payload: make([]byte, 2000)}
+	frames, _ := segments(t, f.build(), f.offload(port.GSOUDPL4, 1000), port.CapsNone)
+	// What the checksum of the first is short of all ones becomes its first word.
+	binary.BigEndian.PutUint16(f.payload, binary.BigEndian.Uint16(frames[0][f.csumAt():]))
+	frames, _ = segments(t, f.build(), f.offload(port.GSOUDPL4, 1000), port.CapsNone)
+	if got := binary.BigEndian.Uint16(frames[0][f.csumAt():]); got != 0xffff {
+		t.Errorf("checksum %#x", got)
+	}
+}
+
 // TestSegmenterIsReused: nothing of one frame shows in the next.
 func TestSegmenterIsReused(t *testing.T) {
 	var s vnet.Segmenter
@@ -360,9 +373,19 @@ func TestSegmenterIsReused(t *testing.T) {
 		if err := s.Init(frag.build(), frag.offload(port.GSOUDP, 1480), port.CapCsum); err != nil {
 			t.Fatal(err)
 		}
-		s.Next(dst) // and leave the rest
+		s.Next(dst)
+		if offset := dst[frag.l4()+2 : frag.l4()+4]; !bytes.Equal(offset, []byte{0, 1}) {
+			t.Fatalf("the first fragment is at %x", offset)
+		}
+		// The rest is left, and another frame begun.
+		if err := s.Init(data, o, port.CapCsum); err != nil || s.Offload().Flags != port.NeedsCsum {
+			t.Fatalf("%+v is left, %v", s.Offload(), err)
+		}
 		if err := s.Init(data, o, port.CapsNone); err != nil {
 			t.Fatal(err)
+		}
+		if s.Offload() != (port.Offload{}) {
+			t.Fatalf("%+v is left", s.Offload())
 		}
 		for i, w := range want {
 			n, ok := s.Next(dst)
