@@ -1,7 +1,7 @@
 // Package vnet knows the virtio-net header (virtio 1.2, 5.1.6): its bytes, whether
-// it fits the frame it stands before, and how it moves when a VLAN tag is taken
-// out or put in. It allocates nothing and does no I/O; port kinds call it from
-// their workers.
+// it fits its frame, how it moves with a VLAN tag; and it does what the header leaves
+// undone, checksums and segmentation, for ports that cannot. It allocates nothing and
+// does no I/O; port kinds call it from their workers.
 package vnet
 
 import (

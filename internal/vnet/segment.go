@@ -52,7 +52,8 @@ const (
 //     identification counts up, with or without "don't fragment".
 //   - UDP datagrams (GSOUDPL4): each gets its UDP header; the identification as for TCP.
 //   - UDP fragmentation (GSOUDP): IP fragments of one datagram, whose checksum is always
-//     complete. IPv6 gets its fragment header behind all extension headers.
+//     complete. IPv6 gets its fragment header behind all extension headers, with
+//     offsets that are right where the kernel's are not.
 //
 // VLAN tags inside data, IPv4 options and IPv6 extension headers are repeated in each
 // segment. A frame that is no longer than one segment comes out whole; so does one that
