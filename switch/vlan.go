@@ -48,9 +48,9 @@ type VLAN struct {
 type Accept uint8
 
 const (
-	AcceptByMode   Accept = iota // an access port untagged frames, others all
-	AcceptAll                    // an access port also those tagged with its VLAN
-	AcceptTagged                 // a native VLAN then only leaves untagged
+	AcceptByMode Accept = iota // an access port untagged frames, others all
+	AcceptAll                  // an access port also those tagged with its VLAN
+	AcceptTagged               // a native VLAN then only leaves untagged
 	AcceptUntagged
 )
 
