@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -65,19 +66,41 @@ type watcher struct {
 
 	known map[int]Link
 
-	// While a listing runs, seen holds what it named so far. stale: news was
-	// lost, or the listing was not of one moment, so that another one must follow.
+	// While a listing runs, seen holds what it named so far. torn: it was not of
+	// one moment, so that another one must follow.
 	listing bool
 	seen    map[int]bool
-	stale   bool
+	torn    bool
 }
 
 // list asks the kernel for all interfaces; the answer comes among the news.
 func (w *watcher) list() error {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	w.listing, w.stale, w.seen = true, false, map[int]bool{}
+	w.listing, w.torn, w.seen = true, false, map[int]bool{}
 	return w.s.Send(req)
+}
+
+// relist is list after news was lost. The kernel tells of a loss once, and then not
+// again until all that is waiting was taken; only news after that is whole.
+func (w *watcher) relist() error {
+	const empty = 1000 // µs without a message
+	if err := w.s.SetReceiveTimeout(&unix.Timeval{Usec: empty}); err != nil {
+		return err
+	}
+	for {
+		_, _, err := w.s.Receive()
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	if err := w.s.SetReceiveTimeout(&unix.Timeval{}); err != nil {
+		return err
+	}
+	return w.list()
 }
 
 func (w *watcher) run() {
@@ -90,7 +113,10 @@ func (w *watcher) run() {
 		}
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
-			w.stale = true
+			if w.relist() != nil {
+				return
+			}
+			continue
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
 		case err != nil:
@@ -99,35 +125,40 @@ func (w *watcher) run() {
 			continue
 		}
 		for i := range msgs {
-			m := &msgs[i]
-			if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
-				w.stale = true
+			if !w.take(&msgs[i]) {
+				return
 			}
-			switch m.Header.Type {
-			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
-				if !w.finish() {
-					return
-				}
-			case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-				// A bridge tells of its members in messages of its own family:
-				// leaving a bridge must not look like a deletion.
-				if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
-					continue
-				}
-				header := unix.NlMsghdr(m.Header)
-				l, err := netlink.LinkDeserialize(&header, m.Data)
-				if err != nil {
-					continue
-				}
-				if !w.update(linkFrom(l), m.Header.Type == unix.RTM_DELLINK) {
-					return
-				}
-			}
-		}
-		if w.stale && !w.listing && w.list() != nil {
-			return
 		}
 	}
+}
+
+// take is what one message means; false when the watch has ended.
+func (w *watcher) take(m *syscall.NetlinkMessage) bool {
+	if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
+		w.torn = true
+	}
+	switch m.Header.Type {
+	case unix.NLMSG_DONE:
+		if w.torn {
+			return w.list() == nil
+		}
+		return w.finish()
+	case unix.NLMSG_ERROR: // no listing, for want of room
+		return w.relist() == nil
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		// A bridge tells of its members in messages of its own family: leaving a
+		// bridge must not look like a deletion.
+		if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
+			return true
+		}
+		header := unix.NlMsghdr(m.Header)
+		l, err := netlink.LinkDeserialize(&header, m.Data)
+		if err != nil {
+			return true
+		}
+		return w.update(linkFrom(l), m.Header.Type == unix.RTM_DELLINK)
+	}
+	return true
 }
 
 // update tells the receiver what is new about l; false when the watch has ended.
@@ -148,12 +179,9 @@ func (w *watcher) update(l Link, gone bool) bool {
 	return w.send(Event{Link: l})
 }
 
-// finish ends a listing: what it did not name is gone, unless it was not whole.
+// finish ends a listing: what it did not name is gone.
 func (w *watcher) finish() bool {
 	w.listing = false
-	if w.stale {
-		return true
-	}
 	for _, index := range slices.Sorted(maps.Keys(w.known)) {
 		if !w.seen[index] && !w.update(w.known[index], true) {
 			return false

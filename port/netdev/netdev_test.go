@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -59,33 +60,46 @@ func open(t *testing.T, spec port.Spec, trace *port.Trace) *netdev.Port {
 	return p.(*netdev.Port)
 }
 
-// passes expects frames to go through the port in both directions.
+// passes expects frames to go through the port in both directions. It sends again,
+// for until the kernel has seen a carrier an interface loses what it is given.
 func passes(t *testing.T, p port.Port, r *tuntest.Reader, s *tuntest.Station) {
 	t.Helper()
-	if err := s.Send(tuntest.Ethernet(1, 60), port.Offload{}); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		f, err := r.Next(patience)
-		if err != nil {
-			t.Fatalf("from the station: %v", err)
+	in, out := tuntest.Ethernet(1, 60), tuntest.Ethernet(2, 60)
+	again(t, "from the station", func() error { return s.Send(in, port.Offload{}) }, func(wait time.Duration) (bool, error) {
+		f, err := r.Next(wait)
+		return bytes.Equal(f.Data, in), err
+	})
+	again(t, "to the station", func() error {
+		if d := tuntest.Send(p, out, port.Offload{}); d != port.DropNone {
+			return errors.New(d.String())
 		}
-		if bytes.Equal(f.Data, tuntest.Ethernet(1, 60)) {
-			break
+		return nil
+	}, func(wait time.Duration) (bool, error) {
+		b, _, err := s.Recv(wait)
+		return bytes.Equal(b, out), err
+	})
+}
+
+func again(t *testing.T, what string, send func() error, recv func(time.Duration) (bool, error)) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		if err := send(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for again := time.Now().Add(100 * time.Millisecond); ; {
+			found, err := recv(time.Until(again))
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if found {
+				return
+			}
 		}
 	}
-	if d := tuntest.Send(p, tuntest.Ethernet(2, 60), port.Offload{}); d != port.DropNone {
-		t.Fatalf("to the station: %v", d)
-	}
-	for {
-		b, _, err := s.Recv(patience)
-		if err != nil {
-			t.Fatalf("the station waits for a frame: %v", err)
-		}
-		if bytes.Equal(b, tuntest.Ethernet(2, 60)) {
-			return
-		}
-	}
+	t.Fatalf("%s: nothing arrives", what)
 }
 
 // The interface takes frames for all addresses while the port is open, is otherwise
