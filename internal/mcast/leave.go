@@ -36,7 +36,7 @@ func (m *member) giveUp(whole bool) {
 	switch {
 	case fast:
 		m.until = now
-	case asks && m.groupQueries == 0:
+	case asks && (m.until > last || m.groupQueries == 0): // else it is asked already
 		m.until, m.groupQueries = min(m.until, last), cfg.LastMemberCount
 		m.nextQuery = now
 	}

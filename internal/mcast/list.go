@@ -17,7 +17,7 @@ type Membership struct {
 	Version int           // of IGMP or MLD: the oldest that a host behind the port speaks
 	Exclude bool          // the filter mode: all sources but the blocked ones are wanted
 	Sources []Source      // in order
-	Expires time.Duration // from now: when the last of it is gone unless reported again
+	Expires time.Duration // from now: of the filter mode exclude, or else of the last source
 }
 
 // Source is one entry of a membership's source list.
@@ -56,17 +56,20 @@ func (m *member) view() Membership {
 	if in.family == IPv6 {
 		v.Version--
 	}
-	last := m.until
+	if m.exclude {
+		v.Expires = m.until - now
+	}
 	for _, x := range m.sources {
 		src := Source{Addr: x.addr, Blocked: x.blocked()}
 		if !src.Blocked {
 			src.Expires = x.expires - now
-			last = max(last, x.expires)
+			if !m.exclude {
+				v.Expires = max(v.Expires, src.Expires)
+			}
 		}
 		v.Sources = append(v.Sources, src)
 	}
 	slices.SortFunc(v.Sources, func(a, b Source) int { return a.Addr.Compare(b.Addr) })
-	v.Expires = last - now
 	return v
 }
 

@@ -229,12 +229,13 @@ func (in *instance) apply(port uint16, r record, version int) bool {
 	case isIn, allow:
 		m.include(r.sources, gmi)
 	case toIn:
+		whole := m.exclude
 		m.include(r.sources, gmi)
 		for i := range m.sources {
 			x := &m.sources[i]
 			x.ask = !x.blocked() && !r.sources.has(x.addr)
 		}
-		m.giveUp(m.exclude)
+		m.giveUp(whole)
 	case isEx, toEx:
 		m.except(r.sources, gmi, r.typ == toEx)
 		if r.typ == toEx {
