@@ -145,7 +145,7 @@ func TestSendForgets(t *testing.T) {
 		if r.vectors[0][1].Base != &f.Data[12] {
 			t.Fatal("the run does not point to the frame")
 		}
-		r.flush(p.plain)
+		p.flush(r, p.plain)
 		if r.n != 0 || r.vectors[0][1].Base != nil || r.outs[0] != nil {
 			t.Error("the run still points to the frame")
 		}

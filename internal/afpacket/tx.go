@@ -57,12 +57,12 @@ func (p *Port) Send(out []port.Out) {
 		}
 		// What is pending for the other socket goes first: order holds.
 		if r.n == len(r.headers) || to != fd {
-			r.flush(fd)
+			p.flush(r, fd)
 			fd = to
 		}
 		o.Drop = r.add(o)
 	}
-	r.flush(fd)
+	p.flush(r, fd)
 	runs.Put(r)
 	p.mu.RUnlock()
 }
@@ -94,12 +94,19 @@ func (r *run) add(out *port.Out) port.Drop {
 
 // flush sends the run and empties it. The kernel stops at the first frame that it
 // does not take and says so at the next call: that frame is lost, the rest goes on.
-func (r *run) flush(fd int) {
+func (p *Port) flush(r *run, fd int) {
 	for i := 0; i < r.n; {
 		sent, errno := sendmmsg(fd, r.headers[i:r.n])
 		if errno == 0 {
 			i += sent
 			continue
+		}
+		// A TAP whose ring is full and one that nobody holds say the same.
+		if errno == unix.ENOBUFS && flags(fd, p.ifindex)&unix.IFF_RUNNING == 0 {
+			for ; i < r.n; i++ {
+				r.outs[i].Drop = port.DropNoCarrier
+			}
+			break
 		}
 		r.outs[i].Drop = reason(errno, r.outs[i].Frame)
 		i++
@@ -115,8 +122,6 @@ func (r *run) flush(fd int) {
 
 func reason(errno unix.Errno, f *port.Frame) port.Drop {
 	switch errno {
-	// ENOBUFS is a TAP's full ring. One that nobody holds says the same; it is not
-	// sent to for long, for its carrier is lost.
 	case unix.ENOBUFS, unix.EAGAIN, unix.ENOMEM:
 		return port.DropQueueFull
 	case unix.EMSGSIZE:

@@ -125,7 +125,7 @@ func (p *Port) open(s port.Spec, list []netip.Prefix, t *port.Trace) (err error)
 		}
 	case !errors.Is(err, link.ErrNotFound):
 		return err
-	case t.Before != nil:
+	case t.Ifname != "" && !t.Created:
 		return fmt.Errorf("TAP %s, which vswitch did not make, is not there: %w", s.Name, port.ErrGone)
 	default:
 		if err := tuntap.Create(s.Name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}); err != nil {

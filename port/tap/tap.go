@@ -94,7 +94,7 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 	case !errors.Is(err, link.ErrNotFound):
 		return nil, err
-	case t.Before != nil:
+	case t.Ifname != "" && !t.Created:
 		return nil, fmt.Errorf("TAP %s, which vswitch did not make, is not there: %w", s.Name, port.ErrGone)
 	default:
 		if err := tuntap.Create(s.Name, who); err != nil {

@@ -27,8 +27,9 @@ const (
 	USO  = TSO | unix.TUN_F_USO4 | unix.TUN_F_USO6
 )
 
-// Boot attaches to the TAP name in the calling thread's network namespace. The
-// guest ends with the test at the latest.
+// Boot attaches to the TAP name in the calling thread's network namespace, and waits
+// until the kernel has seen its carrier where the link is up. The guest ends with
+// the test at the latest.
 func Boot(t testing.TB, name string, offloads int) *Guest {
 	t.Helper()
 	g, err := TryBoot(name, offloads)
@@ -36,7 +37,34 @@ func Boot(t testing.TB, name string, offloads int) *Guest {
 		t.Fatalf("boot a guest on %s: %v", name, err)
 	}
 	t.Cleanup(g.Kill)
-	return g
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		flags, err := interfaceFlags(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if flags&unix.IFF_UP == 0 || flags&unix.IFF_RUNNING != 0 {
+			return g
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the kernel does not see the carrier of %s", name)
+		}
+	}
+}
+
+func interfaceFlags(name string) (uint16, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, req)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return req.Uint16(), nil
 }
 
 // TryBoot is Boot for a test that expects an error.
