@@ -38,50 +38,48 @@ const (
 	DropRxOverrun     // lost by the device before the switch could read it
 
 	// On output.
-	DropQueueFull          // the receiver is behind: its queue has no room
-	DropTooBig             // longer than the output's MTU allows
-	DropNoCarrier          // nobody holds the other end
-	DropPortClosed         // the port was closed while the frame was on its way
-	DropShaped             // waited for in vain: the port's egress queue is full
-	DropOffloadUnsupported // the output cannot take this offload
-	DropIOError            // the kernel refused it for another reason
+	DropQueueFull  // the receiver is behind: its queue has no room
+	DropTooBig     // longer than the output's MTU allows
+	DropNoCarrier  // nobody holds the other end
+	DropPortClosed // the port was closed while the frame was on its way
+	DropShaped     // waited for in vain: the port's egress queue is full
+	DropIOError    // the kernel refused it for another reason
 
 	NumDrops // the number of reasons, DropNone among them
 )
 
 var dropNames = [NumDrops]string{
-	DropNone:               "none",
-	DropRunt:               "runt",
-	DropOversize:           "oversize",
-	DropBadOffload:         "bad_offload",
-	DropBadSource:          "bad_source",
-	DropReserved:           "reserved_address",
-	DropPortDown:           "port_down",
-	DropBlocked:            "stp_blocked",
-	DropVLANTagged:         "vlan_tagged",
-	DropVLANUntagged:       "vlan_untagged",
-	DropVLANFiltered:       "vlan_filtered",
-	DropLocked:             "locked",
-	DropLearnLimit:         "learn_limit",
-	DropStormBroadcast:     "storm_broadcast",
-	DropStormMulticast:     "storm_multicast",
-	DropStormUnicast:       "storm_unknown_unicast",
-	DropPoliced:            "policed",
-	DropIsolated:           "isolated",
-	DropMirrorTarget:       "mirror_target",
-	DropConsumed:           "consumed",
-	DropControlFull:        "control_full",
-	DropSamePort:           "same_port",
-	DropNoDestination:      "no_destination",
-	DropLocal:              "local",
-	DropRxOverrun:          "rx_overrun",
-	DropQueueFull:          "queue_full",
-	DropTooBig:             "too_big",
-	DropNoCarrier:          "no_carrier",
-	DropPortClosed:         "port_closed",
-	DropShaped:             "shaped",
-	DropOffloadUnsupported: "offload_unsupported",
-	DropIOError:            "io_error",
+	DropNone:           "none",
+	DropRunt:           "runt",
+	DropOversize:       "oversize",
+	DropBadOffload:     "bad_offload",
+	DropBadSource:      "bad_source",
+	DropReserved:       "reserved_address",
+	DropPortDown:       "port_down",
+	DropBlocked:        "stp_blocked",
+	DropVLANTagged:     "vlan_tagged",
+	DropVLANUntagged:   "vlan_untagged",
+	DropVLANFiltered:   "vlan_filtered",
+	DropLocked:         "locked",
+	DropLearnLimit:     "learn_limit",
+	DropStormBroadcast: "storm_broadcast",
+	DropStormMulticast: "storm_multicast",
+	DropStormUnicast:   "storm_unknown_unicast",
+	DropPoliced:        "policed",
+	DropIsolated:       "isolated",
+	DropMirrorTarget:   "mirror_target",
+	DropConsumed:       "consumed",
+	DropControlFull:    "control_full",
+	DropSamePort:       "same_port",
+	DropNoDestination:  "no_destination",
+	DropLocal:          "local",
+	DropRxOverrun:      "rx_overrun",
+	DropQueueFull:      "queue_full",
+	DropTooBig:         "too_big",
+	DropNoCarrier:      "no_carrier",
+	DropPortClosed:     "port_closed",
+	DropShaped:         "shaped",
+	DropIOError:        "io_error",
 }
 
 // String is the reason's name in snake_case, as in JSON and in metrics.

@@ -6,6 +6,7 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )
@@ -18,7 +19,7 @@ func TestNoAllocs(t *testing.T) {
 	}
 	r := newRig(t, vswitch.Config{}, 3, memory.Options{Depth: 16})
 	defer r.Close()
-	var buf [2048]byte
+	var buf [8192]byte
 	round := func(in int, out []int, wire ...[]byte) func() {
 		packets := make([]memory.Packet, len(wire))
 		for i := range wire {
@@ -38,12 +39,32 @@ func TestNoAllocs(t *testing.T) {
 		hello()
 	}
 	move, back := round(0, []int{1, 2}, frame(port.Broadcast, station(8), 0, 60)), round(1, []int{0, 2}, frame(port.Broadcast, station(8), 0, 60))
+	none := port.CapsNone
+	p, err := r.AddPort("plain")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := memory.New(memory.Options{Depth: 16, Caps: &none})
+	if err := p.Attach(plain); err != nil {
+		t.Fatal(err)
+	}
+	p.SetForwarding(true)
+	super, offload := tuntest.TCP4(4000)
+	cut := func() {
+		r.lines[0].Put(0, memory.Packet{Wire: super, Offload: offload})
+		for _, line := range []*memory.Port{r.lines[1], r.lines[2], plain, plain, plain} {
+			if _, err := line.Take(0, buf[:0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for name, f := range map[string]func(){
 		"unicast":   round(0, []int{1}, frame(station(1), station(0), 0, 60)),
 		"broadcast": round(0, []int{1, 2}, frame(port.Broadcast, station(0), 0, 60)),
 		// The good frame behind the dropped ones tells when they are through.
 		"dropped": round(0, []int{1}, make([]byte, 5), frame(0x0180_c200_0000, station(0), 0, 60),
 			frame(station(1), 0, 0, 60), frame(station(1), station(0), 0, 60)),
+		"cut": cut,
 		"move": func() { move(); back() },
 	} {
 		for range 20 {

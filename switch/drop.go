@@ -9,7 +9,8 @@ import (
 // Counting. Each frame received raises rx.frames. If no copy of it was meant for
 // any port it raises one drop counter of the port it came by; otherwise each copy
 // raises tx.frames or one drop counter of the port it was meant for. rx.copies
-// counts the copies beyond the first and those of mirrors. With the frames that
+// counts the copies beyond the first, of flooding and mirrors, and the segments
+// beyond the first that a super-frame was cut into. With the frames that
 // the switch itself sends, over all ports
 //
 //	Σ rx.frames + Σ rx.copies + injected = Σ tx.frames + Σ drops

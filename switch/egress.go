@@ -31,8 +31,9 @@ type outputs struct {
 	shard  uint32   // of transmit counters
 	slot   []uint16 // by port number: 1 + the index of its vector, 0 for none
 	vecs   []vector
-	cut    cutFrames
-	copies uint64 // that mirrors made
+	cut    frameStore // what mirrors shortened
+	done   finished
+	copies uint64 // that mirrors and cutting made
 }
 
 // vector is what goes to one port.
@@ -67,10 +68,24 @@ func (o *outputs) put(out port.Out, to *member) {
 	}
 	v := &o.vecs[at-1]
 	if f := out.Frame; f.Offload != (port.Offload{}) && f.Offload.Needs()&^v.caps != 0 {
-		to.tx[o.shard].dropped[port.DropOffloadUnsupported].Add(1)
+		o.finish(out, v)
 		return
 	}
 	v.out = append(v.out, out)
+}
+
+// finish appends what a frame becomes for a port that cannot take it as it is.
+func (o *outputs) finish(out port.Out, v *vector) {
+	made := o.done.finish(out.Frame, v.caps)
+	if len(made) == 0 {
+		v.to.tx[o.shard].dropped[port.DropBadOffload].Add(1)
+		return
+	}
+	o.copies += uint64(len(made) - 1)
+	for _, f := range made {
+		out.Frame = f
+		v.out = append(v.out, out)
+	}
 }
 
 // open starts the vector of a port and returns its slot.
@@ -99,4 +114,5 @@ func (o *outputs) flush(queue int) {
 	}
 	o.vecs = o.vecs[:0]
 	o.cut.reset()
+	o.done.reset()
 }

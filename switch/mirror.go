@@ -139,7 +139,9 @@ func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 		}
 		cp := f
 		if t.SnapLen != 0 && len(f.Data) > t.SnapLen {
-			cp = o.cut.frame(f, t.SnapLen)
+			cp = o.cut.copyOf(f)
+			cp.Data = f.Data[:t.SnapLen:t.SnapLen]
+			cp.Offload = port.Offload{} // it says nothing of what is left
 		}
 		out := port.Out{Frame: cp, Tag: tag, Push: push}
 		if t.tag != 0 {
@@ -153,25 +155,3 @@ func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 		}
 	}
 }
-
-// cutFrames are the shortened copies of a batch: blocks, so that a frame stays
-// where it is while more are made.
-type cutFrames struct {
-	blocks [][]port.Frame
-	n      int
-}
-
-func (c *cutFrames) frame(f *port.Frame, length int) *port.Frame {
-	b, i := c.n/port.BatchSize, c.n%port.BatchSize
-	if b == len(c.blocks) {
-		c.blocks = append(c.blocks, make([]port.Frame, port.BatchSize))
-	}
-	c.n++
-	cp := &c.blocks[b][i]
-	*cp = *f
-	cp.Data = f.Data[:length:length]
-	cp.Offload = port.Offload{} // it says nothing of what is left
-	return cp
-}
-
-func (c *cutFrames) reset() { c.n = 0 }

@@ -10,7 +10,7 @@ type PortStats struct{ RX, TX Counters }
 type Counters struct {
 	Frames uint64 // RX: all that came in; TX: what the device took
 	Bytes  uint64 // of those frames, with VLAN tag, without FCS
-	Copies uint64 // RX only: copies beyond the first that flooding and mirrors made
+	Copies uint64 // RX only: what flooding, mirrors and cutting added to the first
 
 	// Dropped counts frames by reason: RX frames of which no copy was meant
 	// for any port, TX copies that the device did not take.

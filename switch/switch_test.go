@@ -1,6 +1,7 @@
 package vswitch_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )
@@ -290,41 +292,89 @@ func TestRemoveForgets(t *testing.T) {
 	})
 }
 
-// TestOffloads: an offload goes on to a port that is able, is refused by name
-// where it is not, and a header that contradicts its frame goes nowhere.
+// TestOffloads: a super-frame goes on whole to a port that is able, is cut and
+// completed for one that is not, as often as it is flooded; a header that
+// contradicts its frame goes nowhere.
 func TestOffloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
 		defer r.Close()
-		able := port.CapCsum
-		third, _ := r.AddPort("csum-only")
-		line := memory.New(memory.Options{Caps: &able})
-		if err := third.Attach(line); err != nil {
-			t.Fatal(err)
+		for _, caps := range []port.Caps{port.CapCsum, port.CapsNone, port.CapsNone} {
+			p, err := r.AddPort(fmt.Sprint("p", len(r.ports)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			line := memory.New(memory.Options{Caps: &caps})
+			if err := p.Attach(line); err != nil {
+				t.Fatal(err)
+			}
+			p.SetForwarding(true)
+			r.ports, r.lines = append(r.ports, p), append(r.lines, line)
 		}
-		third.SetForwarding(true)
-		o := port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, GSOSize: 1448, HdrLen: 54, CsumStart: 34, CsumOffset: 16}
-		r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(0), 1, 60_000), Offload: o})
+		super, o := tuntest.TCP4(20_000)
+		original := bytes.Clone(super)
+		r.lines[0].Put(0, memory.Packet{Wire: super, Offload: o})
 		synctest.Wait()
-		got := 0
-		r.lines[1].Drain(0, 10, func(p memory.Packet) {
-			got++
-			if p.Offload != o || len(p.Wire) != 60_000 {
-				t.Errorf("%d bytes arrived with %+v", len(p.Wire), p.Offload)
+		for p := 1; p < len(r.lines); p++ {
+			frames := 0
+			var joined tuntest.Joiner
+			r.lines[p].Drain(0, 100, func(got memory.Packet) {
+				frames++
+				if p == 1 && (got.Offload != o || !bytes.Equal(got.Wire, original)) {
+					t.Errorf("an able port got %d bytes with %+v", len(got.Wire), got.Offload)
+				}
+				if partial := got.Offload.Flags&port.NeedsCsum != 0; p > 1 && (got.Offload.IsGSO() || partial != (p == 2)) {
+					t.Errorf("port %d got %+v", p, got.Offload)
+				}
+				if err := joined.Add(got.Wire, got.Offload); err != nil {
+					t.Errorf("port %d: %v", p, err)
+				}
+			})
+			want := 1
+			if p > 1 {
+				want = (20_000 - 54 + int(o.GSOSize) - 1) / int(o.GSOSize)
+			}
+			if frames != want || !bytes.Equal(joined.Data(), tuntest.TCPData(original)) {
+				t.Errorf("port %d got %d frames, want %d, with %d bytes of data", p, frames, want, len(joined.Data()))
+			}
+		}
+		// A partial checksum alone is completed.
+		small, o := tuntest.TCP4(1000)
+		o.GSOType, o.GSOSize = port.GSONone, 0
+		r.lines[0].Put(0, memory.Packet{Wire: small, Offload: o})
+		synctest.Wait()
+		var joined tuntest.Joiner
+		r.lines[3].Drain(0, 100, func(got memory.Packet) {
+			if got.Offload != (port.Offload{}) {
+				t.Errorf("offload %+v", got.Offload)
+			}
+			if err := joined.Add(got.Wire, got.Offload); err != nil {
+				t.Error(err)
 			}
 		})
-		if n := line.Drain(0, 10, func(memory.Packet) {}); got != 1 || n != 0 {
-			t.Errorf("%d arrived where it may, %d where it may not", got, n)
+		if !bytes.Equal(joined.Data(), tuntest.TCPData(small)) {
+			t.Errorf("%d bytes of data arrived", len(joined.Data()))
 		}
-		if st := third.Stats(); st.TX.Dropped[port.DropOffloadUnsupported] != 1 || st.TX.Frames != 0 {
-			t.Errorf("not able: %s", text(st.RX, st.TX))
+		var in, out uint64
+		for _, p := range r.ports {
+			st := p.Stats()
+			in += st.RX.Frames + st.RX.Copies
+			out += st.TX.Frames + st.RX.Drops() + st.TX.Drops()
 		}
-		o.CsumStart = 59_999
-		r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(0), 1, 60_000), Offload: o})
+		if in != out {
+			t.Errorf("%d in, %d out", in, out)
+		}
+		o.CsumStart = 999
+		r.lines[0].Put(0, memory.Packet{Wire: small, Offload: o})
 		synctest.Wait()
-		if st := r.ports[0].Stats(); st.RX.Dropped[port.DropBadOffload] != 1 {
-			t.Errorf("bad offload: %s", text(st.RX, st.TX))
-		}
+		wantDrops(t, r, 0, port.DropBadOffload, 1)
+		// What only the cutting finds out is the output's to drop.
+		lie := slices.Clone(super)
+		copy(lie[12:], []byte{0x88, 0xb5})
+		_, o = tuntest.TCP4(20_000)
+		r.lines[0].Put(0, memory.Packet{Wire: lie, Offload: o})
+		synctest.Wait()
+		wantDrops(t, r, 3, port.DropBadOffload, 1)
 	})
 }
 

@@ -1,0 +1,104 @@
+package vswitch
+
+import (
+	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/port"
+)
+
+// finished does for a port what senders left undone and the port cannot take: it
+// completes checksums and cuts super-frames, in memory of the batch. The frames
+// that come in are not written to, for others are sent the same bytes.
+type finished struct {
+	frames frameStore
+	memory byteStore
+	seg    vnet.Segmenter
+
+	// What was made of the last frame: flooding asks for the same again.
+	of   *port.Frame
+	caps port.Caps
+	made []*port.Frame
+}
+
+// finish returns the frames to send in place of f to a port with caps; none where
+// f's headers contradict its offload.
+func (d *finished) finish(f *port.Frame, caps port.Caps) []*port.Frame {
+	if d.of == f && d.caps == caps {
+		return d.made
+	}
+	d.of, d.caps, d.made = f, caps, d.made[:0]
+	if vnet.Plan(f.Offload, caps) == vnet.Checksum {
+		b := d.memory.take(len(f.Data))
+		if _, err := vnet.CompleteTo(b, f.Data, f.Offload); err == nil {
+			d.add(f, b, port.Offload{})
+		}
+		return d.made
+	}
+	if d.seg.Init(f.Data, f.Offload, caps) != nil {
+		return d.made
+	}
+	for range d.seg.Count() {
+		b := d.memory.take(d.seg.FrameLen())
+		n, _ := d.seg.Next(b)
+		d.add(f, b[:n], d.seg.Offload())
+	}
+	return d.made
+}
+
+func (d *finished) add(f *port.Frame, data []byte, o port.Offload) {
+	cp := d.frames.copyOf(f)
+	cp.Data, cp.Offload = data, o
+	d.made = append(d.made, cp)
+}
+
+func (d *finished) reset() {
+	d.frames.reset()
+	d.memory.reset()
+	d.of = nil
+}
+
+// frameStore holds the frames that a batch makes: blocks, so that a frame stays
+// where it is while more are made.
+type frameStore struct {
+	blocks [][]port.Frame
+	n      int
+}
+
+func (s *frameStore) copyOf(f *port.Frame) *port.Frame {
+	b, i := s.n/port.BatchSize, s.n%port.BatchSize
+	if b == len(s.blocks) {
+		s.blocks = append(s.blocks, make([]port.Frame, port.BatchSize))
+	}
+	s.n++
+	cp := &s.blocks[b][i]
+	*cp = *f
+	return cp
+}
+
+func (s *frameStore) reset() { s.n = 0 }
+
+// byteStore holds the bytes that a batch makes, likewise.
+type byteStore struct {
+	blocks   [][]byte
+	at, used int
+}
+
+// byteBlock holds the segments of three of the longest super-frames. No frame is
+// longer than a block.
+const byteBlock = 256 << 10
+
+func (s *byteStore) take(n int) []byte {
+	if len(s.blocks) == 0 || s.used+n > byteBlock {
+		if len(s.blocks) > 0 {
+			s.at++
+		}
+		if s.at == len(s.blocks) {
+			s.blocks = append(s.blocks, make([]byte, byteBlock))
+		}
+		s.used = 0
+	}
+	b := s.blocks[s.at][s.used:][:n:n]
+	s.used += n
+	return b
+}
+
+func (s *byteStore) reset() { s.at, s.used = 0, 0 }
