@@ -463,6 +463,18 @@ func TestLastMember(t *testing.T) {
 			t.Error(got)
 		}
 	})
+	t.Run("another becomes the querier", func(t *testing.T) {
+		r := filtering(t, cfg)
+		r.hear(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
+		start := r.now
+		r.hear(3, reportFrame(rec{toIn, group, nil}))
+		r.pass(100 * ms)
+		r.hear(7, queryFrom("10.0.0.0"))
+		r.pass(10 * time.Second)
+		if d := cmp.Diff([]q{{At: 0}, {At: 0, Sources: "a"}}, asked(r, start)); d != "" {
+			t.Error(d)
+		}
+	})
 	t.Run("an IGMPv2 querier cannot ask for sources", func(t *testing.T) {
 		cfg := cfg
 		cfg.IGMPVersion = 2

@@ -1,0 +1,459 @@
+package mcast
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+func (r *rig) querierOf(f Family) QuerierState {
+	r.t.Helper()
+	for _, q := range r.Queriers() {
+		if q.VLAN == 1 && q.Family == f {
+			return q
+		}
+	}
+	r.t.Fatalf("no %v in VLAN 1", f)
+	return QuerierState{}
+}
+
+// generals returns when general queries of the family were sent to all ports.
+func (r *rig) generals(f Family) (at []time.Duration) {
+	for _, s := range r.sent {
+		if s.m.family == f && !s.m.group.IsValid() && s.port == AllPorts {
+			at = append(at, s.at)
+		}
+	}
+	return at
+}
+
+func TestOwnQuerier(t *testing.T) {
+	r := newRig(t, VLANConfig{Querier: true, IPv4: addr("10.0.0.1")})
+	r.to(300 * time.Second)
+	want := []time.Duration{0, 31250 * time.Millisecond, 156250 * time.Millisecond, 281250 * time.Millisecond}
+	for _, f := range []Family{IPv4, IPv6} {
+		if got := r.generals(f); !slices.Equal(got, want) {
+			t.Errorf("%v: asked at %v, want %v", f, got, want)
+		}
+		if q := r.querierOf(f); !q.Own || !q.Filtering {
+			t.Errorf("%+v", q)
+		}
+	}
+	for _, s := range r.sent {
+		src := addr("10.0.0.1")
+		if s.m.family == IPv6 {
+			src = addr("fe80::5054:ff:fe00:1") // of the MAC
+		}
+		if s.m.version != 3 || s.m.src != src || s.m.maxResponse != 10*time.Second || s.m.robustness != 2 || s.m.interval != 125*time.Second {
+			t.Errorf("%+v", s.m)
+		}
+	}
+}
+
+// TestElection has RFC 3376 section 6.6.2 and RFC 3810 section 7.6.2: the lowest
+// address wins, and the loser asks again when it is silent.
+func TestElection(t *testing.T) {
+	for _, c := range []struct {
+		name, own, heard string
+		stays            bool // this switch the querier
+	}{
+		{"lower wins", "10.0.0.5", "10.0.0.4", false},
+		{"higher loses", "10.0.0.5", "10.0.0.6", true},
+		{"numbers, not text", "10.0.0.9", "10.0.0.10", true},
+		{"an address beats none", "", "10.0.0.250", false},
+		{"none beats none", "", "0.0.0.0", true},
+		{"none loses", "10.0.0.5", "0.0.0.0", true},
+		{"our own", "10.0.0.5", "10.0.0.5", true},
+		{"lower wins", "fe80::5", "fe80::4", false},
+		{"higher loses", "fe80::5", "fe80::6", true},
+		{"our own", "fe80::5", "fe80::5", true},
+	} {
+		t.Run(c.name+" "+c.heard, func(t *testing.T) {
+			cfg, f := VLANConfig{Querier: true}, IPv4
+			if heard := addr(c.heard); heard.Is6() {
+				cfg.IPv6, f = addr(c.own), IPv6
+			} else if c.own != "" {
+				cfg.IPv4 = addr(c.own)
+			}
+			r := newRig(t, cfg)
+			r.to(time.Second)
+			r.sent = nil
+			if res := r.hear(7, queryFrom(c.heard)); res.Verdict != Flood {
+				t.Errorf("%+v", res)
+			}
+			q := r.querierOf(f)
+			if q.Own != c.stays {
+				t.Fatalf("%+v", q)
+			}
+			if c.stays {
+				r.to(200 * time.Second)
+				if len(r.generals(f)) == 0 {
+					t.Error("it no longer asks")
+				}
+				return
+			}
+			if q.Addr != addr(c.heard) || q.Port != 7 || q.Expires != 255*time.Second {
+				t.Errorf("%+v", q)
+			}
+			r.to(255 * time.Second)
+			if at := r.generals(f); len(at) != 0 {
+				t.Errorf("asked at %v, though it lost", at)
+			}
+			r.to(256 * time.Second)
+			if at := r.generals(f); !slices.Equal(at, []time.Duration{256 * time.Second}) {
+				t.Errorf("asked at %v", at)
+			}
+			if q := r.querierOf(f); !q.Own || !q.Filtering {
+				t.Errorf("%+v", q)
+			}
+		})
+	}
+	t.Run("among others", func(t *testing.T) {
+		r := newRig(t, VLANConfig{})
+		for _, c := range []struct{ heard, want string }{
+			{"0.0.0.0", "0.0.0.0"}, {"10.0.0.9", "10.0.0.9"}, {"10.0.0.10", "10.0.0.9"},
+			{"10.0.0.8", "10.0.0.8"}, {"0.0.0.0", "10.0.0.8"},
+		} {
+			r.hear(7, queryFrom(c.heard))
+			if q := r.querierOf(IPv4); q.Addr != addr(c.want) {
+				t.Errorf("after %s: %+v", c.heard, q)
+			}
+		}
+	})
+}
+
+// TestFilterNeedsQuerier has hosts that nobody asks: they report once and are then
+// silent, so their silence must not cut them off.
+func TestFilterNeedsQuerier(t *testing.T) {
+	for _, group := range addrs("239.1.2.3", "ff05::1:3") {
+		f, other := IPv4, "10.0.0.1"
+		if group.Is6() {
+			f, other = IPv6, "fe80::1"
+		}
+		r := newRig(t, VLANConfig{RouterOnly: true})
+		if res := r.hear(3, reportFrame(rec{isEx, group, nil})); res.Verdict != Flood {
+			t.Errorf("%+v: without a querier, another snooper may need it", res)
+		}
+		r.mustGet(group, flood)
+		r.hear(7, queryFrom(other))
+		r.pass(10*time.Second - 1)
+		r.mustGet(group, flood) // not all have answered
+		r.hear(4, reportFrame(rec{isEx, group, nil}))
+		r.pass(1)
+		r.mustGet(group, 3, 4, 7)
+		r.to(255*time.Second - 1)
+		if q := r.querierOf(f); !q.Filtering {
+			t.Errorf("%+v", q)
+		}
+		r.pass(1)
+		r.mustGet(group, flood)
+		if q := r.querierOf(f); q.Addr.IsValid() || q.Filtering {
+			t.Errorf("%+v", q)
+		}
+	}
+}
+
+// TestSlowQuerier has a querier that asks less often than this switch would: what
+// its hosts report must last as long (RFC 3376 sections 4.1.6 and 4.1.7).
+func TestSlowQuerier(t *testing.T) {
+	group := addr("239.1.2.3")
+	q := []byte{0x11, 0x8f, 0, 0, 0, 0, 0, 0, 3, 0xa2, 0, 0} // 24.8 s; robustness 3, 576 s
+	r := newRig(t, VLANConfig{})
+	r.hear(7, ip4(addr("10.0.0.1"), addr("224.0.0.1"), 1, 2, q, 2))
+	r.hear(3, reportFrame(rec{isEx, group, nil}))
+	if m, _ := r.of(3, group); m.Expires != 3*576*time.Second+24800*time.Millisecond {
+		t.Errorf("expires in %v", m.Expires)
+	}
+	if q := r.querierOf(IPv4); q.Expires != 3*576*time.Second+12400*time.Millisecond {
+		t.Errorf("%+v", q)
+	}
+	if p := r.Routers(); len(p) != 1 || p[0].Expires != 3*576*time.Second+12400*time.Millisecond {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestHeed has a leave where another is the querier: its queries lower the timers,
+// and only its own.
+func TestHeed(t *testing.T) {
+	group := addr("239.1.2.3")
+	setup := func() *rig {
+		r := newRig(t, VLANConfig{})
+		r.hear(7, queryFrom("10.0.0.1"))
+		r.pass(10 * time.Second)
+		r.hear(3, reportFrame(rec{isEx, group, nil}))
+		r.hear(4, reportFrame(rec{isIn, group, sourcesOf(group, "a b")}))
+		res := r.hear(3, leaveFrame(group))
+		if res.Verdict != ToRouters || !slices.Equal(res.Ports, []uint16{7}) {
+			t.Errorf("%+v", res)
+		}
+		if got := state(r.of(3, group)); got != "EXCLUDE(260)" || len(r.sent) != 0 {
+			t.Errorf("%s, %d queries: the leave is the querier's business", got, len(r.sent))
+		}
+		return r
+	}
+	t.Run("the group", func(t *testing.T) {
+		r := setup()
+		r.hear(7, specificQuery("10.0.0.1", group, 10))
+		r.pass(2*time.Second - 1)
+		r.mustGet(group, 3, 4, 7)
+		r.pass(1)
+		r.mustGet(group, 4, 7)
+	})
+	t.Run("a source", func(t *testing.T) {
+		r := setup()
+		r.hear(7, specificQuery("10.0.0.1", group, 10, sourcesOf(group, "a")...))
+		if got := state(r.of(4, group)); got != "INCLUDE a=2 b=260" {
+			t.Error(got)
+		}
+	})
+	t.Run("in no time", func(t *testing.T) {
+		r := setup()
+		r.hear(7, specificQuery("10.0.0.1", group, 0))
+		r.mustGet(group, 3, 4, 7)
+	})
+	for name, c := range map[string]struct {
+		port  uint16
+		frame []byte
+	}{
+		"by another":           {7, specificQuery("10.0.0.2", group, 10)},
+		"from another port":    {5, specificQuery("10.0.0.1", group, 10)},
+		"of an unknown group":  {7, specificQuery("10.0.0.1", addr("239.9.9.9"), 10)},
+		"general":              {7, queryFrom("10.0.0.1")},
+		"with the S flag":      {7, ip4(addr("10.0.0.1"), group, 1, 2, []byte{0x11, 10, 0, 0, 239, 1, 2, 3, 8 | 2, 125, 0, 0}, 2)},
+		"of an unknown source": {7, specificQuery("10.0.0.1", group, 10, sourcesOf(group, "z")...)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := setup()
+			r.hear(c.port, c.frame)
+			if a, b := state(r.of(3, group)), state(r.of(4, group)); a != "EXCLUDE(260)" || b != "INCLUDE a=260 b=260" {
+				t.Errorf("%s, %s", a, b)
+			}
+		})
+	}
+	t.Run("as IGMPv1", func(t *testing.T) {
+		r := newRig(t, VLANConfig{})
+		r.hear(7, ip4(addr("10.0.0.1"), addr("224.0.0.1"), 1, 2, []byte{0x11, 0, 0, 0, 0, 0, 0, 0}, 2))
+		if q := r.querierOf(IPv4); q.Version != 1 || q.Expires != 255*time.Second {
+			t.Errorf("%+v", q)
+		}
+	})
+}
+
+func TestRouterPorts(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		frame  []byte
+		family Family
+		port   bool
+	}{
+		{"IGMP query", queryFrom("10.0.0.9"), IPv4, true},
+		{"MLD query", queryFrom("fe80::9"), IPv6, true},
+		{"IGMP query of a switch for a querier that is known", queryFrom("0.0.0.0"), IPv4, false},
+		{"query for a group", specificQuery("10.0.0.9", addr("239.1.2.3"), 10), IPv4, false},
+		{"PIM hello", pimHello("10.0.0.9"), IPv4, true},
+		{"PIM hello of IPv6", pimHello("fe80::9"), IPv6, true},
+		{"advertisement of RFC 4286", ip4(host4, addr("224.0.0.106"), 1, 2, []byte{0x30, 20, 0, 0, 0, 125, 0, 2}, 2), IPv4, true},
+		{"advertisement of RFC 4286, IPv6", ip6(host6, addr("ff02::6a"), 1, 58, []byte{151, 20, 0, 0, 0, 125, 0, 2}, 2), IPv6, true},
+		{"another PIM message", ip4(host4, addr("224.0.0.13"), 1, 103, []byte{0x23, 0, 0, 0}, 2), IPv4, false},
+		{"report", oldReport(2, addr("239.1.2.3")), IPv4, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := filtering(t, VLANConfig{RouterOnly: true})
+			r.hear(7, c.frame)
+			if got := len(r.Routers()) == 1; got != c.port {
+				t.Fatalf("%+v", r.Routers())
+			}
+			if !c.port {
+				return
+			}
+			group, unknown := addr("239.1.1.1"), addr("239.9.9.9")
+			if c.family == IPv6 {
+				group, unknown = addr("ff05::1:1:1"), addr("ff05::9:9:9")
+			}
+			if p := r.Routers()[0]; p.Family != c.family || p.Port != 7 || p.Static || p.Expires != 255*time.Second {
+				t.Errorf("%+v", p)
+			}
+			r.hear(3, reportFrame(rec{isEx, group, nil}))
+			r.mustGet(group, 3, 7)
+			r.mustGet(unknown, 7)
+			r.pass(255*time.Second - 1)
+			r.mustGet(unknown, 7)
+			r.pass(1)
+			r.mustGet(unknown)
+		})
+	}
+	t.Run("the only querier has no address", func(t *testing.T) {
+		r := newRig(t, VLANConfig{})
+		r.hear(7, queryFrom("0.0.0.0"))
+		res := r.hear(3, reportFrame(rec{isEx, addr("239.1.2.3"), nil}))
+		if res.Verdict != ToRouters || !slices.Equal(res.Ports, []uint16{7}) {
+			t.Errorf("%+v: it would not know of the group", res)
+		}
+	})
+	t.Run("static", func(t *testing.T) {
+		r := filtering(t, VLANConfig{RouterOnly: true})
+		r.SetPort(8, PortConfig{Router: RouterAlways})
+		r.pass(time.Hour)
+		for _, group := range addrs("239.9.9.9", "ff05::9:9") {
+			r.mustGet(group, 8)
+		}
+		if p := r.Routers(); len(p) != 2 || !p[0].Static || p[0].Expires != 0 {
+			t.Errorf("%+v", p)
+		}
+		r.hear(8, pimHello("10.0.0.9"))
+		r.SetPort(8, PortConfig{})
+		r.mustGet(addr("239.9.9.9"), 8)
+		r.mustGet(addr("ff05::9:9"))
+		r.SetPort(8, PortConfig{Router: RouterAlways})
+		r.RemovePort(8)
+		for _, group := range addrs("239.9.9.9", "ff05::9:9") {
+			r.mustGet(group)
+		}
+	})
+	t.Run("never", func(t *testing.T) {
+		r := newRig(t, VLANConfig{Querier: true, IPv4: addr("10.0.0.50")})
+		r.hear(8, queryFrom("10.0.0.1"))
+		if q := r.querierOf(IPv4); q.Own {
+			t.Errorf("%+v", q)
+		}
+		r.SetPort(8, PortConfig{Router: RouterNever})
+		if q := r.querierOf(IPv4); !q.Own {
+			t.Errorf("%+v", q)
+		}
+		for _, frame := range [][]byte{
+			queryFrom("10.0.0.1"), queryFrom("fe80::1"), specificQuery("10.0.0.1", addr("239.1.2.3"), 10), pimHello("10.0.0.1"),
+		} {
+			if res := r.Receive(1, 8, frame); res.Verdict != Drop || res.Reason != RouterGuard {
+				t.Errorf("%+v", res)
+			}
+		}
+		if res := r.hear(8, oldReport(2, addr("239.1.2.3"))); res.Verdict != ToRouters {
+			t.Errorf("%+v: a host's report is none of a router's", res)
+		}
+		if len(r.Routers()) != 0 || !r.querierOf(IPv4).Own || r.Stats().Dropped[RouterGuard] != 4 {
+			t.Errorf("%+v, %+v", r.Routers(), r.Stats())
+		}
+	})
+}
+
+// TestQuerierPortDown has the querier's link cut: nobody asks any more, so this
+// switch asks, or the VLAN floods.
+func TestQuerierPortDown(t *testing.T) {
+	group := addr("239.1.2.3")
+	for _, own := range []bool{true, false} {
+		r := newRig(t, VLANConfig{Querier: own})
+		r.hear(7, queryFrom("10.0.0.1"))
+		r.hear(3, oldReport(2, group))
+		r.pass(10 * time.Second)
+		r.mustGet(group, 3, 7)
+		r.PortDown(7)
+		if own {
+			r.mustGet(group, 3)
+		} else {
+			r.mustGet(group, flood)
+		}
+		if q := r.querierOf(IPv4); q.Own != own {
+			t.Errorf("%+v", q)
+		}
+	}
+}
+
+// TestTopologyChange floods until the hosts had the time to say where they are now.
+func TestTopologyChange(t *testing.T) {
+	group := addr("239.1.2.3")
+	r := filtering(t, VLANConfig{})
+	r.hear(3, oldReport(2, group))
+	r.mustGet(group, 3)
+	start := r.now
+	r.TopologyChange()
+	r.mustGet(group, flood)
+	r.hear(4, oldReport(2, group))
+	r.pass(10*time.Second - 1)
+	r.mustGet(group, flood)
+	r.pass(1)
+	r.mustGet(group, 3, 4)
+	if at := r.generals(IPv4); len(at) == 0 || at[0] != start {
+		t.Errorf("asked at %v", at)
+	}
+
+	r = newRig(t, VLANConfig{})
+	r.TopologyChange() // nobody asks: nothing is filtered
+	r.hear(7, queryFrom("10.0.0.1"))
+	r.hear(3, oldReport(2, group))
+	r.pass(10 * time.Second)
+	r.mustGet(group, 3, 7)
+	r.TopologyChange()
+	r.pass(125 * time.Second)
+	r.hear(7, queryFrom("10.0.0.1"))
+	r.pass(10*time.Second - 1)
+	r.mustGet(group, flood)
+	r.pass(1)
+	r.mustGet(group, 3, 7)
+}
+
+// TestPortUp asks a new port's hosts at once, where this switch is the querier.
+func TestPortUp(t *testing.T) {
+	r := filtering(t, VLANConfig{})
+	if err := r.SetVLAN(2, VLANConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	r.PortUp(3)
+	var families []Family
+	for _, s := range r.sent {
+		if s.vlan != 1 || s.port != 3 || s.m.group.IsValid() {
+			t.Errorf("%+v", s)
+		}
+		families = append(families, s.m.family)
+	}
+	if !slices.Equal(families, []Family{IPv4, IPv6}) {
+		t.Errorf("asked %v", families)
+	}
+}
+
+// TestReconfigure turns the querier on and off while others ask.
+func TestReconfigure(t *testing.T) {
+	r := newRig(t, VLANConfig{})
+	set := func(cfg VLANConfig) {
+		t.Helper()
+		if err := r.SetVLAN(1, cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(own bool, who string) {
+		t.Helper()
+		q := r.querierOf(IPv4)
+		var want netip.Addr
+		if who != "" {
+			want = addr(who)
+		}
+		if q.Own != own || q.Addr != want {
+			t.Errorf("%+v, want own %v, %v", q, own, want)
+		}
+	}
+	expect(false, "")
+	set(VLANConfig{Querier: true, IPv4: addr("10.0.0.5")})
+	expect(true, "10.0.0.5")
+	r.pass(10 * time.Second)
+	r.hear(3, oldReport(2, addr("239.1.2.3")))
+	r.mustGet(addr("239.1.2.3"), 3)
+	set(VLANConfig{})
+	expect(false, "")
+	r.mustGet(addr("239.1.2.3"), flood)
+	r.sent = nil
+	r.pass(200 * time.Second)
+	if len(r.sent) != 0 {
+		t.Errorf("sent %+v", r.sent)
+	}
+	r.hear(7, queryFrom("10.0.0.4"))
+	set(VLANConfig{Querier: true, IPv4: addr("10.0.0.5")})
+	expect(false, "10.0.0.4")
+	set(VLANConfig{Querier: true, IPv4: addr("10.0.0.3")})
+	expect(true, "10.0.0.3")
+	r.RemoveVLAN(1)
+	r.sent = nil
+	r.pass(time.Hour)
+	if _, ok := r.Next(); ok || len(r.sent) != 0 {
+		t.Error("the VLAN's timers go on")
+	}
+}

@@ -1,0 +1,567 @@
+package mcast
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestAlwaysFlooded has what local control and neighbour discovery need, whoever
+// registered what.
+func TestAlwaysFlooded(t *testing.T) {
+	r := filtering(t, VLANConfig{RouterOnly: true})
+	r.SetPort(8, PortConfig{Router: RouterAlways})
+	// Groups that share a MAC with local ones, and reports of local ones.
+	for _, group := range addrs("225.0.0.5", "239.128.0.1", "224.0.0.251", "ff05::fb", "ff02::1", "ff02::fb", "ff01::5:5:5", "ff0e::1") {
+		r.hear(3, reportFrame(rec{isEx, group, nil}))
+	}
+	for _, group := range addrs("224.0.0.1", "224.0.0.5", "224.0.0.13", "224.0.0.251", "ff02::1", "ff02::2", "ff02::5", "ff02::fb") {
+		r.mustGet(group, flood)
+	}
+	for _, mac := range []uint64{0xffff_ffff_ffff, 0x0180_c200_0010, 0x0100_5e80_0001, 0x0100_5f00_0001, 0x0100_0ccc_cccd, 0x5254_0000_0002} {
+		if _, all := r.Table().Lookup(1, mac); !all {
+			t.Errorf("%012x is none of our groups", mac)
+		}
+	}
+	if _, all := r.Table().Lookup(2, groupMAC(addr("239.1.2.3"))); !all {
+		t.Error("VLAN 2 is not snooped")
+	}
+	for _, m := range r.Groups() {
+		if slices.Contains(addrs("224.0.0.251", "ff02::1", "ff01::5:5:5"), m.Group) {
+			t.Errorf("%v has no members", m.Group)
+		}
+	}
+	// Known only to those that report, which not all do.
+	for _, group := range addrs("ff02::1:ff12:3456", "ff02::1:2", "ff02::1:3") {
+		r.mustGet(group, flood)
+	}
+	r.mustGet(addr("ff05::2:3"), 8)
+	r.mustGet(addr("239.9.9.9"), 8)
+}
+
+// TestSolicitedNode has two stations, and later a third, with the same solicited-node
+// group, and a group of wider scope with its MAC.
+func TestSolicitedNode(t *testing.T) {
+	nd := addr("ff02::1:ff12:3456")
+	r := filtering(t, VLANConfig{RouterOnly: true})
+	r.hear(3, reportFrame(rec{isEx, addr("ff05::ff12:3456"), nil}))
+	r.mustGet(nd, flood) // not registered by that
+	r.hear(4, reportFrame(rec{isEx, nd, nil}))
+	r.mustGet(nd, 3, 4)
+	r.pass(testGMI)
+	r.mustGet(nd, flood)
+
+	// A port that asks for more groups than it may have: its last address must
+	// be reached, though others have the same group registered.
+	r.hear(4, reportFrame(rec{isEx, nd, nil}))
+	r.SetPort(5, PortConfig{MaxGroups: 1})
+	last := time.Duration(0)
+	for i := range DefaultPortGroups {
+		r.hear(5, reportFrame(rec{isEx, netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 14: byte(i >> 8), 15: byte(i)}), nil}))
+		last = r.now
+	}
+	r.mustGet(nd, 4)
+	res := r.Receive(1, 5, reportFrame(rec{isEx, nd, nil}))
+	if res.Verdict != Drop || res.Reason != GroupLimit {
+		t.Errorf("%+v", res)
+	}
+	r.mustGet(nd, flood)
+	r.to(last + testGMI - 1)
+	r.mustGet(nd, flood)
+	if p := r.PortStats()[5]; p.SolicitedNode != DefaultPortGroups || p.Groups != 0 || p.Refused != 1 {
+		t.Errorf("%+v", p)
+	}
+	r.hear(4, reportFrame(rec{isEx, nd, nil}))
+	r.pass(1)
+	r.mustGet(nd, 4)
+}
+
+// TestDiscovery boots IPv6 hosts that report as Linux does, and has each find each
+// other at every moment: a neighbour solicitation always reaches its target.
+func TestDiscovery(t *testing.T) {
+	const hosts = 5
+	r := filtering(t, VLANConfig{RouterOnly: true})
+	target := func(i int) netip.Addr {
+		return netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: 0x12, 15: byte(i % 3)}) // some share one
+	}
+	up := 0
+	check := func() {
+		t.Helper()
+		for i := range up {
+			ports := r.gets(target(i))
+			if !slices.Contains(ports, uint16(i)) && !slices.Contains(ports, flood) {
+				t.Fatalf("at %v: host %d cannot be found, %v goes to %v", r.now, i, target(i), ports)
+			}
+		}
+	}
+	for i := range hosts {
+		up = i // its address counts once it was reported
+		check()
+		r.hear(uint16(i), ip6(addr("::"), addr("ff02::16"), 1, 58, append([]byte{143, 0, 0, 0, 0, 0}, records([]rec{{toEx, target(i), nil}})...), 2))
+		up = i + 1
+		check()
+		r.pass(3 * time.Second)
+	}
+	for range 600 {
+		r.sent = nil
+		r.pass(time.Second)
+		for _, s := range r.sent {
+			if s.m.family == IPv6 && s.port == AllPorts {
+				for i := range hosts {
+					r.hear(uint16(i), reportFrame(rec{isEx, target(i), nil}))
+				}
+			}
+		}
+		check()
+	}
+}
+
+func TestStatic(t *testing.T) {
+	for _, group := range addrs("239.1.2.3", "ff05::1:3") {
+		r := filtering(t, VLANConfig{})
+		if err := r.AddStatic(1, 3, group); err != nil {
+			t.Fatal(err)
+		}
+		r.hear(3, reportFrame(rec{isEx, group, nil}))
+		r.hear(4, reportFrame(rec{isEx, group, nil}))
+		if m, _ := r.of(3, group); !m.Static || !m.Learned {
+			t.Errorf("%+v", m)
+		}
+		r.hear(3, leaveFrame(group))
+		r.PortDown(4)
+		r.pass(time.Hour)
+		r.mustGet(group, 3)
+		if m, _ := r.of(3, group); !m.Static || m.Learned || m.Version != 0 || m.Expires != 0 {
+			t.Errorf("%+v", m)
+		}
+		r.PortDown(3)
+		r.mustGet(group, 3)
+		r.hear(3, reportFrame(rec{isEx, group, nil}))
+		if err := r.RemoveStatic(1, 3, group); err != nil {
+			t.Fatal(err)
+		}
+		r.mustGet(group, 3) // the host still wants it
+		r.pass(testGMI)
+		r.mustGet(group, flood)
+		if err := r.RemoveStatic(1, 3, group); err == nil {
+			t.Error("removed twice")
+		}
+		if err := r.AddStatic(1, 3, group); err != nil {
+			t.Fatal(err)
+		}
+		r.RemovePort(3)
+		if g := r.Groups(); len(g) != 0 || len(r.PortStats()) > 1 {
+			t.Errorf("%+v, %+v", g, r.PortStats())
+		}
+	}
+	r := filtering(t, VLANConfig{})
+	for _, bad := range []string{"10.0.0.1", "224.0.0.5", "ff02::1", "ff01::5", "fe80::1", "ff02::5%eth0", "::ffff:239.1.2.3"} {
+		if err := r.AddStatic(1, 3, addr(bad)); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	if err := r.AddStatic(2, 3, addr("239.1.2.3")); err == nil {
+		t.Error("a static group in a VLAN that is not snooped")
+	}
+}
+
+func TestGroupLimit(t *testing.T) {
+	r := filtering(t, VLANConfig{})
+	r.SetPort(3, PortConfig{MaxGroups: 2})
+	group := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{239, 1, 1, byte(i)}) }
+	r.hear(3, oldReport(2, group(1)))
+	r.hear(3, reportFrame(rec{toEx, group(2), nil}, rec{toEx, group(3), nil})) // one of both fits
+	if res := r.Receive(1, 3, oldReport(2, group(4))); res.Verdict != Drop || res.Reason != GroupLimit {
+		t.Errorf("%+v", res)
+	}
+	r.hear(3, oldReport(2, group(1))) // known ones stay
+	for _, frame := range [][]byte{leaveFrame(group(5)), reportFrame(rec{toIn, group(5), nil})} {
+		r.hear(3, frame) // asks for nothing
+	}
+	r.hear(4, oldReport(2, group(4))) // another port
+	if p := r.PortStats(); p[3].Groups != 2 || p[3].Refused != 2 || p[4].Groups != 1 || r.Stats().Dropped[GroupLimit] != 1 {
+		t.Errorf("%+v, %+v", p, r.Stats())
+	}
+	r.mustGet(group(4), 4)
+	if err := r.AddStatic(1, 3, group(9)); err != nil {
+		t.Errorf("a static group is the administrator's own: %v", err)
+	}
+	// A place that gets free is taken.
+	r.hear(3, leaveFrame(group(1)))
+	r.pass(testLMQT)
+	r.hear(3, oldReport(2, group(5)))
+	r.mustGet(group(5), 3)
+	r.PortDown(3)
+	if p := r.PortStats()[3]; p.Groups != 0 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestMembershipLimit has the memory of all ports together used up.
+func TestMembershipLimit(t *testing.T) {
+	r := newRigOf(t, Config{Memberships: 3}, VLANConfig{Querier: true})
+	r.to(10 * time.Second)
+	for i := range 5 {
+		group := netip.AddrFrom4([4]byte{239, 1, 1, byte(i)})
+		if res := r.Receive(1, uint16(i), oldReport(2, group)); (res.Verdict == Drop) != (i >= 3) {
+			t.Errorf("%d: %+v", i, res)
+		}
+	}
+	if err := r.AddStatic(1, 9, addr("239.1.2.3")); err == nil {
+		t.Error("a fourth")
+	}
+	if err := r.AddStatic(1, 0, addr("239.1.1.0")); err != nil {
+		t.Errorf("a membership that is there already: %v", err)
+	}
+	r.PortDown(1)
+	if err := r.AddStatic(1, 9, addr("239.1.2.3")); err != nil {
+		t.Error(err)
+	}
+	if len(r.Groups()) != 3 {
+		t.Errorf("%+v", r.Groups())
+	}
+}
+
+// TestAliases has groups that share a MAC: what goes to it goes to the members of all.
+func TestAliases(t *testing.T) {
+	a, b := addr("239.1.2.3"), addr("238.129.2.3")
+	r := filtering(t, VLANConfig{})
+	r.hear(3, oldReport(2, a))
+	r.hear(4, oldReport(2, b))
+	r.mustGet(a, 3, 4)
+	r.hear(3, leaveFrame(a))
+	r.pass(testLMQT)
+	r.mustGet(a, 4)
+	if _, ok := r.of(4, b); !ok {
+		t.Error("the leave of one ended the other")
+	}
+}
+
+func TestVLANsApart(t *testing.T) {
+	group := addr("239.1.2.3")
+	r := filtering(t, VLANConfig{})
+	if err := r.SetVLAN(2, VLANConfig{Querier: true, RouterOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	r.pass(10 * time.Second)
+	r.hear(3, oldReport(2, group))
+	if res := r.Receive(2, 4, oldReport(2, group)); res.Verdict != ToRouters || len(res.Ports) != 0 {
+		t.Errorf("%+v", res)
+	}
+	before := r.Table()
+	for _, c := range []struct{ vlan, port uint16 }{{1, 3}, {2, 4}} {
+		if ports, all := before.Lookup(c.vlan, groupMAC(group)); all || !slices.Equal(ports, []uint16{c.port}) {
+			t.Errorf("VLAN %d: %v, %v", c.vlan, ports, all)
+		}
+	}
+	r.RemoveVLAN(2)
+	if res := r.Receive(2, 4, oldReport(2, group)); res.Verdict != Flood {
+		t.Errorf("%+v", res)
+	}
+	if ports, _ := before.Lookup(2, groupMAC(group)); !slices.Equal(ports, []uint16{4}) {
+		t.Error("a Table changed")
+	}
+	if _, all := r.Table().Lookup(2, groupMAC(group)); !all {
+		t.Error("VLAN 2 is snooped still")
+	}
+	if p := r.PortStats()[4]; p.Groups != 0 || r.memberships != 1 {
+		t.Errorf("%+v, %d", p, r.memberships)
+	}
+}
+
+// TestTableIdentity is what an owner goes by to publish a Table: another only if it
+// says something else.
+func TestTableIdentity(t *testing.T) {
+	group := addr("239.1.2.3")
+	r := filtering(t, VLANConfig{})
+	before := r.Table()
+	if r.Changed() || r.Table() != before {
+		t.Error("changed by nothing")
+	}
+	r.hear(3, oldReport(2, group))
+	if !r.Changed() {
+		t.Error("a join changes nothing")
+	}
+	joined := r.Table()
+	r.hear(3, oldReport(2, group))
+	r.hear(3, reportFrame(rec{allow, group, sourcesOf(group, "a")}))
+	r.hear(3, leaveFrame(addr("239.9.9.9")))
+	r.pass(time.Second)
+	if r.Changed() || r.Table() != joined {
+		t.Error("changed by what is known")
+	}
+}
+
+func TestLookupAllocates(t *testing.T) {
+	r := filtering(t, VLANConfig{})
+	r.hear(3, oldReport(2, addr("239.1.2.3")))
+	table, mac := r.Table(), groupMAC(addr("239.1.2.3"))
+	if n := testing.AllocsPerRun(100, func() { table.Lookup(1, mac) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestManyGroups fills a VLAN and finds everything again, in short searches.
+func TestManyGroups(t *testing.T) {
+	r := filtering(t, VLANConfig{RouterOnly: true})
+	want := map[netip.Addr][]uint16{}
+	for port := range uint16(20) {
+		for i := range DefaultPortGroups {
+			group := netip.AddrFrom4([4]byte{239, 1 + byte(port%10), byte(i >> 8), byte(i)})
+			r.hear(port, oldReport(2, group))
+			want[group] = append(want[group], port)
+		}
+	}
+	for group, ports := range want {
+		r.mustGet(group, ports...)
+	}
+	r.mustGet(addr("239.200.0.1"))
+	f := &r.Table().vlans[1][IPv4]
+	longest, run := 0, 0
+	for i := range f.slots {
+		if run++; f.slots[i].n == 0 {
+			run = 0
+		}
+		longest = max(longest, run)
+	}
+	if len(f.slots) < 2*len(want) || longest > 200 {
+		t.Errorf("%d slots for %d groups, the longest run %d", len(f.slots), len(want), longest)
+	}
+	for port := range uint16(20) {
+		r.PortDown(port)
+	}
+	if r.memberships != 0 || len(r.vlans[1].inst[IPv4].groups) != 0 {
+		t.Errorf("%d memberships left", r.memberships)
+	}
+}
+
+func TestConfigChecked(t *testing.T) {
+	r := newRig(t, VLANConfig{})
+	for name, cfg := range map[string]VLANConfig{
+		"IGMPv1":              {IGMPVersion: 1},
+		"MLDv3":               {MLDVersion: 3},
+		"robustness":          {Robustness: 8},
+		"query interval":      {QueryInterval: 32000 * time.Second},
+		"response too long":   {ResponseInterval: 125 * time.Second},
+		"response too short":  {ResponseInterval: time.Millisecond},
+		"response in IGMPv2":  {IGMPVersion: 2, ResponseInterval: 26 * time.Second},
+		"response in MLDv1":   {MLDVersion: 1, ResponseInterval: 66 * time.Second},
+		"last member":         {LastMemberInterval: time.Minute},
+		"last member count":   {LastMemberCount: 11},
+		"startup count":       {StartupCount: -1},
+		"startup interval":    {StartupInterval: time.Millisecond},
+		"router timeout":      {RouterTimeout: time.Millisecond},
+		"address of a group":  {IPv4: addr("239.1.2.3")},
+		"address of IPv6":     {IPv4: addr("fe80::1")},
+		"global address":      {IPv6: addr("2001:db8::1")},
+		"address with a zone": {IPv6: addr("fe80::1%eth0")},
+	} {
+		if err := r.SetVLAN(1, cfg); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, id := range []uint16{0, 4095, 5000} {
+		if r.SetVLAN(id, VLANConfig{}) == nil {
+			t.Errorf("VLAN %d is taken", id)
+		}
+	}
+	if err := r.SetVLAN(4094, VLANConfig{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	seen := map[string]bool{}
+	for reason := range numReasons {
+		name := reason.String()
+		if name == "" || seen[name] || strings.ContainsAny(name, " (-") {
+			t.Errorf("reason %d is called %q", reason, name)
+		}
+		seen[name] = true
+	}
+	if IPv4.String() != "ipv4" || IPv6.String() != "ipv6" {
+		t.Error("families")
+	}
+}
+
+// A station listens as a host of some version does. It is the oracle's idea of who
+// must receive: it knows what the programs on it asked for, and nothing of timers.
+type station struct {
+	port    uint16
+	version int                          // 2 or 3, in IGMP's numbers
+	joined  map[netip.Addr]recordFilter  // by group
+	pending map[netip.Addr]time.Duration // answers to give, by group; netip.Addr{} for all
+}
+
+type recordFilter struct {
+	exclude bool
+	sources string // letters
+}
+
+// answers returns the frames by which the station says what it listens to.
+func (s *station) answers(group netip.Addr) (frames [][]byte) {
+	for g, f := range s.joined {
+		if group.IsValid() && g != group {
+			continue
+		}
+		if s.version == 2 {
+			frames = append(frames, oldReport(2, g))
+			continue
+		}
+		typ := isIn
+		if f.exclude {
+			typ = isEx
+		}
+		frames = append(frames, reportFrame(rec{typ, g, sourcesOf(g, f.sources)}))
+	}
+	return frames
+}
+
+// TestStations lets stations behind four ports join and leave at random, answer
+// queries late but in time. At every second: who listens
+// receives; and who has not listened for long enough that all timers have ended does
+// not. The ports are shared by several stations of different versions.
+func TestStations(t *testing.T) {
+	groups := addrs("239.1.1.1", "239.1.1.2", "ff05::1:1", "ff02::1:ff00:1")
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 2))
+			r := newRig(t, VLANConfig{Querier: seed%3 != 2, RouterOnly: seed%2 == 0})
+			const router = 9
+			var stations []*station
+			for i := range 8 {
+				stations = append(stations, &station{port: uint16(i % 4), version: 2 + i%3%2, joined: map[netip.Addr]recordFilter{}, pending: map[netip.Addr]time.Duration{}})
+			}
+			idle := map[string]time.Duration{} // since when nobody behind a port listens
+			for now := time.Duration(0); now < 2000*time.Second; now += time.Second {
+				r.to(now)
+				// The queries since the last second reach the stations.
+				if seed%3 == 2 && now%(125*time.Second) == 0 {
+					for _, q := range [][]byte{queryFrom("10.0.0.1"), queryFrom("fe80::1")} {
+						r.hear(router, q)
+						m, _ := parse(q)
+						r.sent = append(r.sent, sent{now, 1, AllPorts, m})
+					}
+				}
+				for _, q := range r.sent {
+					for _, s := range stations {
+						if q.port != AllPorts && q.port != s.port {
+							continue
+						}
+						for g := range s.joined {
+							if g.Is4() != (q.m.family == IPv4) || q.m.group.IsValid() && q.m.group != g {
+								continue
+							}
+							due := q.at + time.Duration(rng.Int64N(int64(q.m.maxResponse)))
+							if old, ok := s.pending[g]; !ok || due < old {
+								s.pending[g] = due
+							}
+						}
+					}
+				}
+				r.sent = nil
+				for _, s := range stations {
+					for g, due := range s.pending {
+						if due <= now {
+							delete(s.pending, g)
+							for _, frame := range s.answers(g) {
+								r.hear(s.port, frame)
+							}
+						}
+					}
+				}
+				if rng.IntN(4) == 0 {
+					s, g := stations[rng.IntN(len(stations))], groups[rng.IntN(len(groups))]
+					stir(r, rng, s, g)
+				}
+				check(t, r, stations, groups, idle, seed%3 == 2)
+			}
+		})
+	}
+}
+
+// stir changes what a station listens to.
+func stir(r *rig, rng *rand.Rand, s *station, g netip.Addr) {
+	was, listens := s.joined[g]
+	if s.version == 2 {
+		if listens {
+			delete(s.joined, g)
+			r.hear(s.port, leaveFrame(g))
+		} else {
+			s.joined[g] = recordFilter{exclude: true}
+			r.hear(s.port, oldReport(2, g))
+		}
+		return
+	}
+	letters := []string{"", "a", "b", "a b", "c d"}[rng.IntN(5)]
+	next := recordFilter{exclude: rng.IntN(2) == 0, sources: letters}
+	if rng.IntN(2) == 0 {
+		next = recordFilter{}
+	}
+	if next == was && listens {
+		return
+	}
+	// RFC 3376 section 5.1: what a change of the filter is reported as.
+	missing := func(a, b string) (out []netip.Addr) {
+		have := sourcesOf(g, b)
+		for _, x := range sourcesOf(g, a) {
+			if !slices.Contains(have, x) {
+				out = append(out, x)
+			}
+		}
+		return out
+	}
+	var list []rec
+	switch {
+	case next.exclude && !was.exclude:
+		list = []rec{{toEx, g, sourcesOf(g, next.sources)}}
+	case !next.exclude && was.exclude:
+		list = []rec{{toIn, g, sourcesOf(g, next.sources)}}
+	case next.exclude:
+		list = []rec{{allow, g, missing(was.sources, next.sources)}, {block, g, missing(next.sources, was.sources)}}
+	default:
+		list = []rec{{allow, g, missing(next.sources, was.sources)}, {block, g, missing(was.sources, next.sources)}}
+	}
+	s.joined[g] = next
+	if !next.exclude && next.sources == "" {
+		delete(s.joined, g)
+		delete(s.pending, g)
+	}
+	r.hear(s.port, reportFrame(list...))
+}
+
+// check holds the Table to the oracle.
+func check(t *testing.T, r *rig, stations []*station, groups []netip.Addr, idle map[string]time.Duration, routed bool) {
+	t.Helper()
+	for _, g := range groups {
+		ports := r.gets(g)
+		for port := range uint16(4) {
+			key := fmt.Sprint(g, port)
+			listens := slices.ContainsFunc(stations, func(s *station) bool {
+				_, ok := s.joined[g]
+				return ok && s.port == port
+			})
+			gets := slices.Contains(ports, port)
+			if listens {
+				delete(idle, key)
+				if !gets && !slices.Contains(ports, flood) {
+					t.Fatalf("at %v: a station behind %d listens to %v, which goes to %v", r.now, port, g, ports)
+				}
+				continue
+			}
+			if _, ok := idle[key]; !ok {
+				idle[key] = r.now
+			}
+			if gets && r.now-idle[key] > testGMI {
+				t.Fatalf("at %v: nobody behind %d has listened to %v since %v, which goes to %v", r.now, port, g, idle[key], ports)
+			}
+		}
+		if routed && !slices.Contains(ports, 9) && !slices.Contains(ports, flood) {
+			t.Fatalf("at %v: the router does not get %v, which goes to %v", r.now, g, ports)
+		}
+	}
+}
