@@ -112,7 +112,7 @@ var dropWords = map[string]string{
 	port.DropNoDestination.String():  "dropped: no other port was there to take it",
 	port.DropLocal.String():          "dropped: to an address of the switch itself",
 	port.DropRxOverrun.String():      "dropped: came faster than the switch could read",
-	port.DropQueueFull.String():      "dropped: the receiver was behind, or not there: its queue was full",
+	port.DropQueueFull.String():      "dropped: the receiver was behind: its queue was full",
 	port.DropTooBig.String():         "dropped: longer than the port's MTU allows",
 	port.DropNoCarrier.String():      "dropped: nobody held the other end",
 	port.DropPortClosed.String():     "dropped: the port was closed meanwhile",

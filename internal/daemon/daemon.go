@@ -38,7 +38,7 @@ const stopGrace = 300 * time.Millisecond
 
 // Run runs the switch until ctx ends.
 func Run(ctx context.Context, o Options) (err error) {
-	lock, err := lockSocket(o.Socket, o.Name)
+	lock, err := lockSocket(o.Socket)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 				continue
 			}
 			want[key] = jsonType(f.Type)
-			if options != "omitempty" {
+			if !strings.HasPrefix(options, "omit") {
 				required = append(required, key)
 			}
 		}

@@ -25,7 +25,7 @@ const newSuffix = ".new"
 // kernel gives it back however the process ends, so a lock that is free means that
 // a socket beside it is stale. The file stays: to remove it would let two
 // processes lock two files of one name.
-func lockSocket(path, name string) (*os.File, error) {
+func lockSocket(path string) (*os.File, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("socket path %s has %d bytes, the system allows %d; choose a shorter one with --socket", path, len(path), maxSocketPath)
 	}
@@ -40,8 +40,8 @@ func lockSocket(path, name string) (*os.File, error) {
 		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			holder, _ := io.ReadAll(io.LimitReader(f, 20))
-			return nil, fmt.Errorf("switch %s is running already (process %s serves %s); stop that one, or choose another name with --name",
-				name, strings.TrimSpace(string(holder)), path)
+			return nil, fmt.Errorf("process %s serves %s already; stop it, or run another switch with --name or --socket",
+				strings.TrimSpace(string(holder)), path)
 		}
 		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
 	}

@@ -14,21 +14,21 @@ import (
 
 func TestOneDaemonPerSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "sw0.sock")
-	lock, err := lockSocket(path, "sw0")
+	lock, err := lockSocket(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = lockSocket(path, "sw0")
+	_, err = lockSocket(path)
 	if err == nil || !strings.Contains(err.Error(), "process "+strconv.Itoa(os.Getpid())+" ") || !strings.Contains(err.Error(), "--name") {
 		t.Errorf("a second daemon is told %v", err)
 	}
 	lock.Close()
-	if lock, err = lockSocket(path, "sw0"); err != nil {
+	if lock, err = lockSocket(path); err != nil {
 		t.Fatalf("after the first has gone: %v", err)
 	}
 	lock.Close()
 	long := filepath.Join(t.TempDir(), strings.Repeat("x", maxSocketPath))
-	if _, err := lockSocket(long, "sw0"); err == nil || !strings.Contains(err.Error(), "--socket") {
+	if _, err := lockSocket(long); err == nil || !strings.Contains(err.Error(), "--socket") {
 		t.Errorf("a path too long: %v", err)
 	}
 }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestArrange(t *testing.T) {
+	for _, test := range []struct{ in, want, err string }{
+		{"", "", ""},
+		{"ports", "ports", ""},
+		{"-o json ports", "-o json ports", ""},
+		{"ports -o json", "-o json ports", ""},
+		{"ports --output=json --name lab", "--output=json --name lab ports", ""},
+		{"add-port vm0 --kind host --address 10.0.0.1/24", "add-port --kind host --address 10.0.0.1/24 -- vm0", ""},
+		{"add-port --address a vm0 --address b", "add-port --address a --address b -- vm0", ""},
+		{"add-port --no-wait vm0", "add-port --no-wait -- vm0", ""},
+		{"add-port --no-wait=false vm0 -mtu 9000", "add-port --no-wait=false -mtu 9000 -- vm0", ""},
+		{"--socket /s fdb --name x add 02::1 vm0 --vlan 5", "--socket /s --name x fdb add --vlan 5 -- 02::1 vm0", ""},
+		{"del-port -- --help", "del-port -- --help", ""},
+		{"del-port -- a -- b", "del-port -- a -- b", ""},
+		{"del-port -", "del-port -- -", ""},
+		{"del-port help", "del-port -- help", ""},
+		{"del-port ports", "del-port -- ports", ""},
+		{"add-port vm0 --owner --group", "add-port --owner --group -- vm0", ""},
+		{"add-port vm0 --mtu -1", "add-port --mtu -1 -- vm0", ""},
+		{"add-port vm0 --help", "add-port --help", ""},
+		{"-h", "--help", ""},
+		{"fdb -h", "fdb --help", ""},
+		{"help fdb add", "fdb add --help", ""},
+
+		{"add-port vm0 --foo", "", "there is no flag --foo; see `vswitch add-port --help`"},
+		{"add-port vm0 -f=1", "", "there is no flag -f; see `vswitch add-port --help`"},
+		{"--kind tap add-port vm0", "", "there is no flag --kind; see `vswitch --help`"},
+		{"ports --kind tap", "", "there is no flag --kind; see `vswitch ports --help`"},
+		{"add-port vm0 --mtu", "", "flag --mtu needs a value; see `vswitch add-port --help`"},
+		{"ports -o", "", "flag -o needs a value; see `vswitch ports --help`"},
+		{"prots", "", "there is no command \"prots\"; `vswitch --help` lists those there are"},
+		{"fdb show", "", "there is no command \"show\"; `vswitch fdb --help` lists those there are"},
+	} {
+		args := append([]string{"vswitch"}, strings.Fields(test.in)...)
+		got, err := arrange(newApp(io.Discard), args)
+		if test.err != "" {
+			if err == nil || err.Error() != test.err {
+				t.Errorf("%q: error %v, want %q", test.in, err, test.err)
+			}
+			continue
+		}
+		want := append([]string{"vswitch"}, strings.Fields(test.want)...)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%q: %v (-want +got)\n%s", test.in, err, diff)
+		}
+	}
+}
+
+// FuzzArrange: whatever is written, arrange loses no argument, and what it makes is
+// in order already.
+func FuzzArrange(f *testing.F) {
+	f.Add("add-port\nvm0\n--kind\nhost")
+	f.Add("fdb\n--vlan\n5\nadd\n--\n-x")
+	f.Add("help\nports\n-o\n--")
+	f.Fuzz(func(t *testing.T, line string) {
+		app := newApp(io.Discard)
+		args := append([]string{"vswitch"}, strings.Split(line, "\n")...)
+		once, err := arrange(app, args)
+		if err != nil {
+			return
+		}
+		help := false
+		for _, a := range once {
+			help = help || a == "--help"
+		}
+		if !help && len(once) < len(args)-1 { // a "--" before nothing may go
+			t.Fatalf("%q became %q", args, once)
+		}
+		twice, err := arrange(app, once)
+		if err != nil {
+			t.Fatalf("%q: %v", once, err)
+		}
+		if diff := cmp.Diff(once, twice); diff != "" {
+			t.Fatalf("%q is not in order (-once +twice):\n%s", once, diff)
+		}
+	})
+}

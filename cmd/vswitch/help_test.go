@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// eachCommand calls f for every command with its path.
+func eachCommand(commands []*cli.Command, path []string, f func(path []string, c *cli.Command)) {
+	for _, c := range commands {
+		p := append(slices.Clone(path), c.Name)
+		f(p, c)
+		eachCommand(c.Subcommands, p, f)
+	}
+}
+
+// Every command explains itself, with an example that names it.
+func TestHelpOfEveryCommand(t *testing.T) {
+	n := 0
+	eachCommand(newApp(nil).Commands, nil, func(path []string, c *cli.Command) {
+		n++
+		var out, errs bytes.Buffer
+		args := append(append([]string{"vswitch"}, path...), "--help")
+		if code := run(args, &out, &errs); code != 0 || errs.Len() > 0 {
+			t.Fatalf("%q: exit status %d, %s", args, code, &errs)
+		}
+		text := out.String()
+		name := strings.Join(args[:len(args)-1], " ")
+		_, example, ok := strings.Cut(text, "Example:\n")
+		if !ok || !strings.Contains(example, name) {
+			t.Errorf("%s: no example of it:\n%s", name, text)
+		}
+		if !strings.Contains(text, "Usage:\n   "+name) {
+			t.Errorf("%s: no usage:\n%s", name, text)
+		}
+		for _, f := range c.Flags {
+			if !strings.Contains(text, "--"+f.Names()[0]) {
+				t.Errorf("%s: flag %s is missing", name, f.Names()[0])
+			}
+		}
+	})
+	if n < 15 {
+		t.Errorf("only %d commands", n)
+	}
+}
+
+func TestManHasEveryCommand(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := run([]string{"vswitch", "man"}, &out, &errs); code != 0 {
+		t.Fatalf("exit status %d: %s", code, &errs)
+	}
+	page := out.String()
+	if !strings.Contains(page, ".TH vswitch 8") {
+		t.Errorf("no title:\n%.200s", page)
+	}
+	eachCommand(newApp(nil).Commands, nil, func(path []string, c *cli.Command) {
+		name := strings.Join(append([]string{"vswitch"}, path...), " ")
+		if got := strings.Contains(page, name); got == c.Hidden {
+			t.Errorf("%s on the page: %v", name, got)
+		}
+		for _, f := range c.Flags {
+			if f.Names()[0] != "help" && !strings.Contains(page, "--"+f.Names()[0]) {
+				t.Errorf("%s: flag %s is not on the page", name, f.Names()[0])
+			}
+		}
+	})
+}
+
+func TestCandidates(t *testing.T) {
+	t.Setenv("VSWITCH_SOCKET", t.TempDir()+"/none")
+	for _, test := range []struct{ words, want string }{
+		{"po", "ports"},
+		{"-o json show-", ""},
+		{"add-port --kind ", "tap host netdev"},
+		{"add-port --ki", "--kind"},
+		{"add-port vm0 --n", "--name --no-wait --netns"},
+		{"-o ", "table json"},
+		{"--name show s", "set-port show stats"},
+		{"fdb ", "list add del flush"},
+		{"fdb flush --v", "--vlan"},
+		{"completion ba", "bash"},
+		{"del-port v", ""},
+		{"ma", ""},
+	} {
+		var out bytes.Buffer
+		words := append(append([]string{"vswitch"}, strings.Split(test.words, " ")...), completeFlag)
+		if code := run(words, &out, &out); code != 0 {
+			t.Errorf("%q: exit status %d", test.words, code)
+		}
+		if got := strings.Join(strings.Fields(out.String()), " "); got != test.want {
+			t.Errorf("%q: candidates %q, want %q", test.words, got, test.want)
+		}
+	}
+}
+
+// The script for bash really completes.
+func TestBashCompletion(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("left out: needs bash")
+	}
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // see setup
+	out, err := exec.Command(bash, "-c", `
+		source <(vswitch completion bash)
+		complete -p vswitch
+		COMP_WORDS=(vswitch add-port vm0 --ki) COMP_CWORD=3
+		_vswitch
+		echo "got ${COMPREPLY[*]}"`).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "-F _vswitch vswitch") || !strings.Contains(string(out), "got --kind\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
