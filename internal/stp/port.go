@@ -1,0 +1,149 @@
+package stp
+
+// Role is a port's role in the tree (17.7).
+type Role uint8
+
+// The roles.
+const (
+	RoleDisabled   Role = iota // its link is down, or a guard disabled it
+	RoleRoot                   // the way to the root bridge
+	RoleDesignated             // the way to the root bridge for those behind it
+	RoleAlternate              // another way to the root bridge, kept in reserve
+	RoleBackup                 // a second port to where this bridge is designated already
+)
+
+func (r Role) String() string {
+	return [...]string{"disabled", "root", "designated", "alternate", "backup"}[r]
+}
+
+// infoIs tells where portPriority and portTimes come from (17.19.10).
+type infoIs uint8
+
+const (
+	infoDisabled infoIs = iota
+	infoAged
+	infoMine
+	infoReceived
+)
+
+// port holds the per-port variables of 17.19 by their names there, and the states
+// of its machines. Two of 17.19 have no field: portEnabled is the method enabled,
+// and fdbFlush is done when it is set, so it never is.
+type port struct {
+	b      *Bridge
+	number uint16
+	id     PortID
+	cfg    PortConfig
+
+	link      bool
+	tripped   bool // by BPDU guard
+	recoverIn int  // seconds; 0 is never
+
+	receive     receiveState
+	migration   migrationState
+	detection   detectionState
+	information informationState
+	transitions transitionsState
+	state       State
+	topology    topologyState
+
+	agree, agreed              bool
+	disputed                   bool
+	forward, learn             bool
+	mcheck                     bool
+	newInfo                    bool
+	operEdge                   bool
+	proposed, proposing        bool
+	rcvdBPDU, rcvdMsg          bool
+	rcvdRSTP, rcvdSTP          bool
+	rcvdTc, rcvdTcAck, rcvdTcn bool
+	reRoot                     bool
+	reselect, selected         bool
+	sendRSTP                   bool
+	sync, synced               bool
+	tcAck, tcProp              bool
+	updtInfo                   bool
+
+	infoIs             infoIs
+	role, selectedRole Role
+	msg                BPDU
+
+	msgPriority, portPriority, designatedPriority vector
+	msgTimes, portTimes, designatedTimes          times
+
+	timers
+
+	guardsRoot bool // root guard keeps a better root out
+
+	// What was told last by events.
+	reportedRole                             Role
+	reportedGuard, reportedSTP, reportedLoop bool
+
+	rx, tx          Counters
+	invalid, looped uint64
+}
+
+// begin starts all machines of the port: the condition BEGIN of 17.18.1.
+func (p *port) begin() {
+	p.designatedTimes = p.b.rootTimes
+	p.designatedTimes.hello = p.b.cfg.HelloTime
+	p.enterDiscard()
+	p.enterCheckingRSTP()
+	p.setAdminEdge()
+	p.enterInfoDisabled()
+	p.enterInitPort()
+	p.enterDiscarding()
+	p.enterInactive()
+	p.txCount, p.helloWhen = 0, p.helloTime()
+}
+
+// set takes cfg over. What decides on roles makes them be computed anew (17.13).
+func (p *port) set(cfg PortConfig) {
+	old := p.cfg
+	p.cfg = cfg
+	p.id = makePortID(cfg.Priority, p.number)
+	if cfg.AdminEdge != old.AdminEdge {
+		p.setAdminEdge()
+	}
+	if p.tripped && !cfg.BPDUGuard {
+		p.recover()
+	}
+	p.recompute()
+}
+
+// recompute asks for roles to be selected anew.
+func (p *port) recompute() { p.reselect, p.selected = true, false }
+
+// enabled is portEnabled (17.19.18).
+func (p *port) enabled() bool { return p.link && !p.tripped }
+
+// The bits of the state that the other machines wait on (17.19.9, 17.19.12).
+func (p *port) learning() bool   { return p.state >= Learning }
+func (p *port) forwarding() bool { return p.state == Forwarding }
+
+// helloTime is HelloTime of 17.20.7: the bridge's own, as 17.21.25 sets it.
+func (p *port) helloTime() int { return p.designatedTimes.hello }
+
+// maxAge is MaxAge of 17.20.8, kept within its range whatever the root says.
+func (p *port) maxAge() int { return min(max(p.designatedTimes.maxAge, minMaxAge), maxMaxAge) }
+
+// fwdDelay is FwdDelay of 17.20.6, kept within its range whatever the root says.
+func (p *port) fwdDelay() int {
+	return min(max(p.designatedTimes.forwardDelay, minForwardDelay), maxForwardDelay)
+}
+
+// forwardDelay is that of 17.20.5: who speaks RSTP need not wait as STP does.
+func (p *port) forwardDelay() int {
+	if p.sendRSTP {
+		return p.helloTime()
+	}
+	return p.fwdDelay()
+}
+
+// edgeDelay is EdgeDelay of 17.20.4.
+func (p *port) edgeDelay() int {
+	if p.cfg.Shared {
+		return p.maxAge()
+	}
+	return migrateTime
+}
