@@ -15,8 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotFound is wrapped by the error for an interface that does not exist.
-var ErrNotFound = errors.New("no such interface")
+// ErrNotFound is wrapped by the error for an interface or a namespace that does not
+// exist.
+var ErrNotFound = errors.New("not found")
+
+// notFound is an ErrNotFound in words of its own.
+type notFound string
+
+func (e notFound) Error() string { return string(e) }
+func (notFound) Unwrap() error   { return ErrNotFound }
 
 // Link is one interface as it was when it was asked for.
 type Link struct {
@@ -54,14 +61,14 @@ func ByName(name string) (Link, error) {
 func ByIndex(index int) (Link, error) {
 	l, err := netlink.LinkByIndex(index)
 	if err != nil {
-		return Link{}, lookupError(fmt.Sprintf("number %d", index), err)
+		return Link{}, lookupError(fmt.Sprint("number ", index), err)
 	}
 	return linkFrom(l), nil
 }
 
 func lookupError(what string, err error) error {
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return fmt.Errorf("%w: %s", ErrNotFound, what)
+		return notFound("there is no interface " + what)
 	}
 	return fmt.Errorf("look up interface %s: %w", what, err)
 }
@@ -170,7 +177,7 @@ func (l Link) explain(what string, err error) error {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%s: needs CAP_NET_ADMIN; run vswitch as root or give it that capability", what)
 	case errors.Is(err, unix.ENODEV):
-		return fmt.Errorf("%s: %w", what, ErrNotFound)
+		return notFound(what + ": the interface is gone")
 	}
 	return fmt.Errorf("%s: %s", what, strings.TrimSpace(err.Error()))
 }

@@ -28,7 +28,7 @@ func FindNetns(name string) (*Netns, error) {
 	var err error
 	if n.dev, n.ino, err = identity(path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: network namespace %s; make it with `ip netns add`", ErrNotFound, name)
+			return nil, notFound("there is no network namespace " + name + "; make it with `ip netns add`")
 		}
 		return nil, fmt.Errorf("network namespace %s: %w", name, err)
 	}

@@ -88,7 +88,7 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	}
 	p := &Port{}
 	if p.netns, err = netns(s); err != nil {
-		return nil, gone(err)
+		return nil, missing(err)
 	}
 	// The device is made in the namespace it is for: nothing is moved, and a
 	// later process finds it there by the same way.
@@ -126,7 +126,7 @@ func (p *Port) open(s port.Spec, list []netip.Prefix, t *port.Trace) (err error)
 	case !errors.Is(err, link.ErrNotFound):
 		return err
 	case t.Ifname != "" && !t.Created:
-		return fmt.Errorf("TAP %s, which vswitch did not make, is not there: %w", s.Name, port.ErrGone)
+		return gone{fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name)}
 	default:
 		if err := tuntap.Create(s.Name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}); err != nil {
 			return err
@@ -207,7 +207,7 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 func (p *Port) set(from, to port.Spec, old, list []netip.Prefix) error {
 	l, err := link.ByIndex(p.ifindex)
 	if err != nil {
-		return gone(err)
+		return missing(err)
 	}
 	mtu := to.MTU
 	if mtu == 0 {
@@ -320,10 +320,15 @@ func (p *Port) do(f func() error) error {
 	return p.netns.Do(f)
 }
 
-// gone says of what was not found that it may come.
-func gone(err error) error {
+// missing says of what was not found that it may come.
+func missing(err error) error {
 	if errors.Is(err, link.ErrNotFound) {
-		return fmt.Errorf("%w: %w", port.ErrGone, err)
+		return gone{err}
 	}
 	return err
 }
+
+// gone is an error that says in its own words that the device may come.
+type gone struct{ error }
+
+func (gone) Unwrap() error { return port.ErrGone }

@@ -75,7 +75,7 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	t := *trace
 	l, err := find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
-		return nil, fmt.Errorf("interface %s is not there: %w; `ip link` lists those that are", s.Name, port.ErrGone)
+		return nil, gone{fmt.Errorf("interface %s is not there; `ip link` lists those that are", s.Name)}
 	}
 	if err != nil {
 		return nil, err
@@ -161,7 +161,7 @@ func (Kind) Set(pp port.Port, _, to port.Spec) error {
 	p := pp.(*Port)
 	l, err := link.ByIndex(p.Ifindex())
 	if errors.Is(err, link.ErrNotFound) {
-		return fmt.Errorf("%w: %w", port.ErrGone, err)
+		return gone{err}
 	}
 	if err != nil {
 		return err
@@ -198,3 +198,8 @@ func find(s port.Spec, t port.Trace) (link.Link, error) {
 	}
 	return link.ByName(s.Name)
 }
+
+// gone is an error that says in its own words that the device may come.
+type gone struct{ error }
+
+func (gone) Unwrap() error { return port.ErrGone }

@@ -95,7 +95,7 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	case !errors.Is(err, link.ErrNotFound):
 		return nil, err
 	case t.Ifname != "" && !t.Created:
-		return nil, fmt.Errorf("TAP %s, which vswitch did not make, is not there: %w", s.Name, port.ErrGone)
+		return nil, gone{fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name)}
 	default:
 		if err := tuntap.Create(s.Name, who); err != nil {
 			return nil, err
@@ -147,7 +147,7 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 	p := pp.(*Port)
 	l, err := link.ByIndex(p.Ifindex())
 	if err != nil {
-		return gone(err)
+		return missing(err)
 	}
 	who, err := access(to)
 	if err != nil {
@@ -278,9 +278,15 @@ func remove(name string) {
 	}
 }
 
-func gone(err error) error {
+// missing says of what was not found that it may come.
+func missing(err error) error {
 	if errors.Is(err, link.ErrNotFound) {
-		return fmt.Errorf("%w: %w", port.ErrGone, err)
+		return gone{err}
 	}
 	return err
 }
+
+// gone is an error that says in its own words that the device may come.
+type gone struct{ error }
+
+func (gone) Unwrap() error { return port.ErrGone }
