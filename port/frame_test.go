@@ -139,7 +139,7 @@ func TestCheckName(t *testing.T) {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a:b", "vm%d", "vm\x00", "tür"} {
+	for _, bad := range []string{"", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a:b", "vm%d", "vm\x00", "tür", "all", "default"} {
 		if err := port.CheckName(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

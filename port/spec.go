@@ -38,7 +38,8 @@ func CheckName(name string) error {
 		return fmt.Errorf("a port needs a name; write one of 1 to %d characters, such as vm0", MaxName)
 	case len(name) > MaxName:
 		return fmt.Errorf("port name %q has %d bytes; an interface name has at most %d, write a shorter one", name, len(name), MaxName)
-	case name == "." || name == "..":
+	case name == "." || name == "..", name == "all" || name == "default":
+		// The last two are what /proc/sys/net calls all interfaces and new ones.
 		return fmt.Errorf("port name %q is not allowed; write one such as vm0", name)
 	}
 	if i := strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == ':' || r == '%' || r >= 0x7f }); i >= 0 {
