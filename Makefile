@@ -40,13 +40,17 @@ examples: ## run every example in qemu-examples/ (as root)
 	@for example in qemu-examples/*/run.sh; do echo "# $$example"; "$$example"; done
 
 # Without root the tests that need it are left out, and named at the end. The race
-# detector needs a C compiler. One package runs real virtual machines, on an
-# emulated CPU and beside the other tests, which takes its time.
+# detector needs a C compiler. It allocates by itself, so tests that count allocations
+# have a run of their own. One package runs real virtual machines, on an emulated CPU
+# and beside the other tests, which takes its time.
 .PHONY: test
 test: ## run all tests; as root, with network namespaces and virtual machines
 	@qemu-examples/lib/deps.sh || [ "$$(id -u)" -ne 0 ]
 	@race=; ! command -v gcc >/dev/null || race=-race; \
-	echo "go test $$race ./..."; \
+	allocs=$$(grep -rl AllocsPerRun --include='*_test.go' . | xargs -n 1 dirname | sort -u); \
+	echo go test -run Alloc $$allocs; \
+	$(GO) run ./internal/gotest -count=1 -run Alloc $$allocs; \
+	echo go test $$race ./...; \
 	$(GO) run ./internal/gotest $$race -count=1 -timeout 12m ./...
 
 .PHONY: bench

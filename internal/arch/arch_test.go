@@ -41,7 +41,7 @@ var below = []struct {
 	{"port/porttest", []string{"port", "internal/eth", "internal/vnet", "internal/testenv"}},
 	{"port/*", []string{
 		"port", "internal/eth", "internal/vnet",
-		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/rxbuf",
+		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/rxbuf", "internal/vhost",
 	}},
 
 	{"internal/daemon", []string{"api", "switch", "fdb", "port", "internal/link"}},
@@ -62,7 +62,7 @@ var below = []struct {
 // import it. So the kernel's interfaces are touched in few places.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack",
+		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/vhost",
 		"internal/testenv", "internal/tuntap/tuntest",
 	},
 	"github.com/vishvananda/netlink": {"internal/link"},

@@ -84,8 +84,8 @@ func reason(output []string) string {
 		if strings.HasPrefix(strings.TrimSpace(line), "---") {
 			continue
 		}
-		_, text, ok := strings.Cut(line, ".go:")
-		if _, text, ok = strings.Cut(text, ": "); ok {
+		_, behind, _ := strings.Cut(line, ".go:")
+		if _, text, ok := strings.Cut(behind, ": "); ok {
 			return strings.TrimPrefix(strings.TrimSpace(text), "left out: ")
 		}
 	}

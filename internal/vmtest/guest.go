@@ -73,7 +73,7 @@ func (o *Options) Args(img guestimg.Image, socket string) []string {
 		"-M", "pc,usb=off", "-accel", "tcg", "-cpu", "qemu64", "-m", "192", "-smp", "1",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", img.Kernel, "-initrd", img.Initrd,
-		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mitigations=off nokaslr ipv6.disable=1 guest.name=%s guest.ip=%s", o.Name, o.IP),
+		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check ipv6.disable=1 guest.name=%s guest.ip=%s", o.Name, o.IP),
 		"-global", "virtio-net-pci.romfile=", // no ROM to boot from the network by
 		"-serial", "unix:" + socket + ",server=on,wait=off",
 	}, network, o.Machine)

@@ -10,9 +10,9 @@ packages=("$@")
 if [ $# -eq 0 ]; then
 	packages=(
 		make git ca-certificates
-		gcc libc6-dev             # go test -race
-		iproute2 iputils-ping     # namespaces, traffic
-		qemu-system-x86           # guests
+		gcc libc6-dev                # go test -race
+		iproute2 iputils-ping procps # namespaces, traffic, sysctl
+		qemu-system-x86              # guests
 		busybox-static iperf3 ethtool lz4 xz-utils zstd # what is in them
 	)
 fi

@@ -71,7 +71,7 @@ boot() {
 	ip netns exec "$ns" qemu-system-x86_64 -M pc,usb=off -accel tcg -cpu qemu64 -m 192 \
 		-nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$kernel" -initrd "$initrd" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr ipv6.disable=1 guest.name=$name guest.ip=$address" \
+		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check ipv6.disable=1 guest.name=$name guest.ip=$address" \
 		-global virtio-net-pci.romfile= -serial "unix:$dir/$name.console,server=on,wait=off" \
 		-netdev "tap,id=net0,ifname=$tap,script=no,downscript=no" \
 		-device "virtio-net-pci,netdev=net0,mac=$mac" 2>"$dir/$name.log" &
