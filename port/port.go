@@ -119,3 +119,13 @@ type Overrun interface {
 	// Any goroutine may call it.
 	Overruns() uint64
 }
+
+// Linked is implemented by ports that stay open while their peer comes and goes.
+type Linked interface {
+	// Link tells whether a peer is there. Any goroutine may call it.
+	Link() bool
+
+	// LinkChanged returns a channel that has a value after Link has changed.
+	// Changes that nobody received in between are one value. It is never closed.
+	LinkChanged() <-chan struct{}
+}

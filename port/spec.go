@@ -25,6 +25,11 @@ type Spec struct {
 
 	// netdev: hide the device's frames from the host's own stack.
 	Exclusive bool `json:"exclusive,omitempty"`
+
+	// vhost-user, stream, dgram: the unix socket, and whether the switch
+	// connects to it; else it makes it and listens.
+	Path   string `json:"path,omitempty"`
+	Client bool   `json:"client,omitempty"`
 }
 
 // MaxName is the longest name of a network interface in bytes (IFNAMSIZ-1).
