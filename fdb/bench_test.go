@@ -83,9 +83,16 @@ func spread(b *testing.B, g int, f func(id, ops int)) {
 
 func matrix(b *testing.B, f func(b *testing.B, n, g int)) {
 	for _, n := range benchSizes {
-		for _, g := range benchGoroutines {
-			b.Run(fmt.Sprintf("entries=%s/goroutines=%d", sizeName(n), g), func(b *testing.B) { f(b, n, g) })
-		}
+		row(b, n, f)
+	}
+}
+
+// matrix64Ki is for what differs little from another benchmark.
+func matrix64Ki(b *testing.B, f func(b *testing.B, n, g int)) { row(b, 1<<16, f) }
+
+func row(b *testing.B, n int, f func(b *testing.B, n, g int)) {
+	for _, g := range benchGoroutines {
+		b.Run(fmt.Sprintf("entries=%s/goroutines=%d", sizeName(n), g), func(b *testing.B) { f(b, n, g) })
 	}
 }
 
@@ -131,7 +138,7 @@ func BenchmarkLearnKnown(b *testing.B) {
 // BenchmarkLearnRefresh is Learn of a station not heard in the current second: one
 // CAS. A new second begins whenever each station was refreshed once.
 func BenchmarkLearnRefresh(b *testing.B) {
-	matrix(b, func(b *testing.B, n, g int) {
+	matrix64Ki(b, func(b *testing.B, n, g int) {
 		t, keys := filled(b, n), stations(n, 2)
 		second := t.clock.load().second()
 		spread(b, g, func(id, ops int) {
@@ -195,32 +202,32 @@ func BenchmarkLearnNew(b *testing.B) {
 // an operation is one entry passed.
 func BenchmarkAge(b *testing.B) {
 	const aging, slice = 10, 1024
-	tables := map[int]*Table{}
+	tables, before := map[int]*Table{}, map[int]func(){}
 	matrix(b, func(b *testing.B, n, g int) {
 		if tables[n] == nil {
-			tables[n] = fill(b, n, n, aging*time.Second)
+			t := fill(b, n, n, aging*time.Second)
+			t.Advance((aging - 1) * time.Second)
+			for _, k := range stations(n, 1)[n/2:] {
+				t.Learn(k, portOf(k))
+			}
+			t.Advance(aging * time.Second)
+			tables[n], before[n] = t, snapshot(t)
 		}
-		t, keys := tables[n], stations(n, 1)
+		t := tables[n]
+		slots := len(t.array.Load().slots)
+		runtime.GC()
 		b.ReportAllocs()
 		b.ResetTimer()
 		for passed := 0; passed < b.N; passed += n {
 			b.StopTimer()
-			now := t.clock.load().second()
-			for i, k := range keys {
-				if i == n/2 {
-					t.Advance(time.Duration(now+aging-1) * time.Second)
-				}
-				t.Learn(k, portOf(k))
-			}
-			t.Advance(time.Duration(now+aging) * time.Second)
+			before[n]()
 			entries := min(n, b.N-passed)
-			slots := int(int64(len(t.array.Load().slots)) * int64(entries) / int64(n))
 			var reclaimed atomic.Int64
 			var wg sync.WaitGroup
 			b.StartTimer()
 			for range g {
 				wg.Go(func() {
-					for left := slots / g; left > 0; left -= slice {
+					for left := slots / n * entries / g; left > 0; left -= slice {
 						reclaimed.Add(int64(t.Sweep(min(slice, left))))
 					}
 				})
@@ -233,25 +240,45 @@ func BenchmarkAge(b *testing.B) {
 	})
 }
 
+// snapshot returns a function that puts the entries of t back as they are now, for
+// which Learn would take longer than what is measured.
+func snapshot(t *Table) (restore func()) {
+	a, vs, total := t.array.Load(), values(t), t.total.Load()
+	var tallies [benchPorts]uint64
+	for p := range tallies {
+		tallies[p] = t.ports.get(uint16(p)).tally.Load()
+	}
+	return func() {
+		for i, v := range vs {
+			a.slots[i].value.Store(uint64(v))
+		}
+		for p, w := range tallies {
+			t.ports.get(uint16(p)).tally.Store(w)
+		}
+		t.total.Store(total)
+		t.sweepAt = 0
+	}
+}
+
 // BenchmarkForward is what one frame asks of the table: Learn its source, look up
 // its destination.
 func BenchmarkForward(b *testing.B) {
-	const n = 1 << 16
-	for _, g := range benchGoroutines {
-		b.Run(fmt.Sprintf("entries=%s/goroutines=%d", sizeName(n), g), func(b *testing.B) {
-			t, keys := filled(b, n), stations(n, 2)
-			spread(b, g, func(id, ops int) {
-				src := keys[0]
-				walk(keys, id, ops, func(dst Key) {
-					if o, _ := t.Learn(src, portOf(src)); o != Known && o != Busy {
-						b.Errorf("%v: %v", src, o)
-					}
-					if port, ok := t.Lookup(dst); !ok || port != portOf(dst) {
-						b.Errorf("%v: port %d, %v", dst, port, ok)
-					}
-					src = dst
-				})
+	matrix64Ki(b, func(b *testing.B, n, g int) {
+		t, keys := filled(b, n), stations(n, 2)
+		for _, k := range keys { // all in the current second
+			t.Learn(k, portOf(k))
+		}
+		spread(b, g, func(id, ops int) {
+			src := keys[0]
+			walk(keys, id, ops, func(dst Key) {
+				if o, _ := t.Learn(src, portOf(src)); o != Known {
+					b.Errorf("%v: %v", src, o)
+				}
+				if port, ok := t.Lookup(dst); !ok || port != portOf(dst) {
+					b.Errorf("%v: port %d, %v", dst, port, ok)
+				}
+				src = dst
 			})
 		})
-	}
+	})
 }

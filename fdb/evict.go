@@ -7,10 +7,10 @@ const (
 	evictWindow = 4096
 
 	// evictSamples is of how many entries the oldest is taken. Few come close
-	// to evicting by age, without a list to keep in order. Where they lie far
-	// apart, those in the first evictNear slots must do.
-	evictSamples = 5
-	evictNear    = 128
+	// to evicting by age, without a list to keep in order. It is the same
+	// however far apart they lie: to settle for fewer where they are sparse
+	// would take a larger part of them there and leave stretches with none.
+	evictSamples = 3
 )
 
 type evictResult uint8
@@ -33,9 +33,6 @@ func (t *Table) evict(in uint16, window int) evictResult {
 	var expired bool
 	first, looked, samples := t.hand.Load(), 0, 0
 	for looked < min(window, len(a.slots)) {
-		if looked >= evictNear && victim != nil {
-			break
-		}
 		s := a.at(first + uint64(looked))
 		looked++
 		v := s.load()
