@@ -21,7 +21,7 @@ const (
 	evictNone              // the window has nothing that may go
 )
 
-// evict makes room for one entry at port in. An expired entry goes first; else an
+// evict makes room for one entry at port in: an expired entry if it meets one, else an
 // old one of the port that has the most Dynamic entries. So a port that floods
 // the table with addresses soon displaces its own only.
 func (t *Table) evict(in uint16, window int) evictResult {
