@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -214,5 +216,37 @@ func TestStopDoesNotWaitForClients(t *testing.T) {
 	}
 	if d := time.Since(began); d > time.Second {
 		t.Errorf("stopped after %v", d)
+	}
+}
+
+// Many users at once: each call is done whole, and the result is that of some order.
+func TestConcurrentUsers(t *testing.T) {
+	host := newFakeHost()
+	cl, _ := serve(t, host, t.TempDir())
+	var users sync.WaitGroup
+	for i := range 8 {
+		users.Go(func() {
+			own, shared := fmt.Sprint("own", i), "shared"
+			for range 10 {
+				if _, err := cl.AddPort(t.Context(), api.AddPort{Spec: spec(own)}); err != nil {
+					t.Error(err)
+				}
+				_, err := cl.AddPort(t.Context(), api.AddPort{Spec: spec(shared)})
+				if e := new(api.Error); err != nil && !(errors.As(err, &e) && e.Code == api.CodeExists) {
+					t.Error(err)
+				}
+				if _, err := cl.Ports(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if err := cl.DelPort(t.Context(), own); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	users.Wait()
+	ports, err := cl.Ports(t.Context())
+	if err != nil || len(ports) != 1 || ports[0].Name != "shared" {
+		t.Errorf("left: %+v, %v", ports, err)
 	}
 }

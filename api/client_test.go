@@ -1,0 +1,128 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestNoDaemon(t *testing.T) {
+	dir := t.TempDir()
+	stale := filepath.Join(dir, "stale")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, socket := range []string{filepath.Join(dir, "none"), filepath.Join(dir, "no", "dir"), stale, file, filepath.Join(file, "below")} {
+		c := NewClient(socket)
+		_, err := c.Ports(t.Context())
+		if !errors.Is(err, ErrNoDaemon) || !strings.Contains(err.Error(), socket+";") {
+			t.Errorf("%s: %v", socket, err)
+		}
+		c.Close()
+	}
+}
+
+// What answers on the socket but is no vswitch is not taken for one.
+func TestNotAVswitch(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"another program's error": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "who?", http.StatusTeapot) },
+		"another program's page":  func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+		"no answer": func(w http.ResponseWriter, _ *http.Request) {
+			c, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			c.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "s")
+			ln, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv := &http.Server{Handler: handler}
+			served := make(chan struct{})
+			go func() { defer close(served); _ = srv.Serve(ln) }()
+			defer func() { srv.Close(); <-served }()
+			c := NewClient(socket)
+			defer c.Close()
+			_, err = c.Switch(t.Context())
+			if err == nil || errors.Is(err, ErrNoDaemon) || !strings.Contains(err.Error(), socket) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestApplyChangesWhatIsGiven(t *testing.T) {
+	spec := port.Spec{Name: "gw0", Kind: "host", MTU: 1400, Address: []string{"10.0.0.1/24"}, Netns: "x"}
+	if diff := cmp.Diff(spec, SetPort{}.Apply(spec)); diff != "" {
+		t.Errorf("nothing given (-want +got):\n%s", diff)
+	}
+	mtu, netns, addresses := 0, "y", []string{}
+	got := SetPort{MTU: &mtu, Netns: &netns, Address: &addresses}.Apply(spec)
+	want := port.Spec{Name: "gw0", Kind: "host", Address: []string{}, Netns: "y"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	owner, group, exclusive := "a", "b", true
+	got = SetPort{Owner: &owner, Group: &group, Exclusive: &exclusive}.Apply(port.Spec{})
+	if diff := cmp.Diff(port.Spec{Owner: "a", Group: "b", Exclusive: true}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"sw0": true, "lab-1_a.b": true, strings.Repeat("x", 64): true,
+		"": false, ".": false, "..": false, "a/b": false, "a b": false, "ä": false, strings.Repeat("x", 65): false,
+	} {
+		if err := CheckName(name); (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestDefaultPaths(t *testing.T) {
+	if os.Geteuid() == 0 {
+		for _, f := range []func(string) (string, error){SocketPath, StatePath} {
+			if p, err := f("lab"); err != nil || !strings.HasPrefix(p, "/run/vswitch/lab") && p != "/var/lib/vswitch/lab" {
+				t.Errorf("root's path is %q, %v", p, err)
+			}
+		}
+		return
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "/r")
+	t.Setenv("XDG_STATE_HOME", "")
+	t.Setenv("HOME", "/h")
+	if p, err := SocketPath("lab"); p != "/r/vswitch/lab.sock" || err != nil {
+		t.Errorf("socket %q, %v", p, err)
+	}
+	if p, err := StatePath("lab"); p != "/h/.local/state/vswitch/lab" || err != nil {
+		t.Errorf("state %q, %v", p, err)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	if _, err := SocketPath("lab"); err == nil {
+		t.Error("a socket's path out of nothing")
+	}
+}
