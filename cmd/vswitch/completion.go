@@ -57,11 +57,19 @@ Example:
 		Subcommands: []*cli.Command{
 			shell("bash", "/etc/bash_completion.d/vswitch", fixed(bashCompletion)),
 			shell("zsh", "/usr/local/share/zsh/site-functions/_vswitch", fixed(zshCompletion)),
-			shell("fish", "/etc/fish/completions/vswitch.fish", func(c *cli.Context) (string, error) {
-				return newApp(c.App.Writer).ToFishCompletion()
-			}),
+			shell("fish", "/etc/fish/completions/vswitch.fish", fishCompletion),
 		},
 	}
+}
+
+// fishCompletion is what cli makes, without the marks in the flags' usage, without
+// files where a command or a port is due, and with the ports.
+func fishCompletion(c *cli.Context) (string, error) {
+	s, err := newApp(c.App.Writer).ToFishCompletion()
+	return strings.ReplaceAll(s, "`", "") + `
+complete -c vswitch -f
+complete -c vswitch -n '__fish_seen_subcommand_from set-port del-port stats qemu-args' -a '(vswitch del-port "" --generate-bash-completion 2>/dev/null)'
+`, err
 }
 
 // completeFlag, as the last argument, asks what could follow the others.
