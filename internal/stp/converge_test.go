@@ -77,10 +77,11 @@ func (n *network) settle(ms int) (took int, err error) {
 }
 
 // A network in which no BPDU is lost becomes a spanning tree, with one root, far
-// within a forward delay; after a change it does so again. Only where a root is
-// lost do bridges tell each other old news of it, for as many hops as max age
-// allows, at a second each once the transmit hold count is reached. No frame goes
-// round meanwhile, but for a transient shorter than those two seconds.
+// within a forward delay. After a change it does so again, but bridges may tell each
+// other old news first, for as many hops as max age allows and a second each once
+// the transmit hold count is reached. No frame can go round on the way, unless a
+// root was lost: then an agreement that crosses old news of it can close a loop
+// until the news is aged, and the protocol has nothing against that.
 func TestConverges(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n := randomNetwork(rt, t)
@@ -92,11 +93,8 @@ func TestConverges(t *testing.T) {
 			n.longestLoop = 0
 			what := n.shake(rt)
 			took, err := n.settle(40000)
-			limit, loop := 35000, 2000
-			if slices.Equal(before, n.roots()) { // nobody lost or won a root
-				limit, loop = 5000, 0
-			}
-			if took > limit || n.longestLoop > loop {
+			kept := slices.Equal(before, n.roots())
+			if took > 35000 || kept && n.longestLoop > 0 {
 				rt.Fatalf("after %s: took %d ms (%v), with a loop of %d ms", what, took, err, n.longestLoop)
 			}
 		}
@@ -205,12 +203,11 @@ func TestOneWayLink(t *testing.T) {
 	}
 }
 
-// A topology change flushes every port by which the stations behind the changed
-// link may have been learned, and no edge port; 17.31.
+// A topology change flushes every port by which stations were learned that are
+// elsewhere now, and no other; the link of an edge port is none (17.31).
 func TestTopologyChangeFlushes(t *testing.T) {
 	n := ring(t)
-	// b0 is the root; b2 reaches it by b1, and its port to b3 is alternate or
-	// b3's to b2 is.
+	// b0 is the root; b2 reaches it by b1, and its port 2, to b3, is alternate.
 	edge := n.nodes[1].port(func(c *stp.PortConfig) { c.AdminEdge = true })
 	n.nodes[1].b.SetLink(edge.number, true)
 	n.run(10000)
@@ -222,17 +219,13 @@ func TestTopologyChangeFlushes(t *testing.T) {
 	if err := n.spanning(); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []struct {
-		bridge int
-		port   uint16
-	}{{0, 2}, {1, 2}, {2, 1}, {2, 2}, {3, 1}, {3, 2}} {
-		x := n.nodes[want.bridge]
-		if !slices.Contains(x.flushed, want.port) {
-			t.Errorf("%s flushed %v, not %d", x.name, x.flushed, want.port)
+	// Port 1 of b0 and b1 was on the link that is gone. What b2 knew was behind
+	// its port 1, and what b3 knew of b1 and b2 was behind its port 2, to b0.
+	for i, want := range []uint16{1, 1, 1, 2} {
+		x := n.nodes[i]
+		if slices.Sort(x.flushed); !slices.Equal(slices.Compact(x.flushed), []uint16{want}) {
+			t.Errorf("%s flushed %v, want %d", x.name, x.flushed, want)
 		}
-	}
-	if slices.Contains(n.nodes[1].flushed, edge.number) {
-		t.Error("an edge port was flushed")
 	}
 	for _, x := range n.nodes {
 		x.flushed = nil
