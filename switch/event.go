@@ -17,6 +17,7 @@ type MACMoved struct {
 // Recv. It stays attached, and carries nothing, until Detach.
 type PortLost struct {
 	Port *Port
+	Dev  port.Port
 	Err  error
 }
 

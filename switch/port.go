@@ -77,7 +77,7 @@ func (p *Port) Attach(dev port.Port) error {
 	for _, w := range at.workers {
 		at.running.Go(func() {
 			if err := w.run(); !errors.Is(err, port.ErrClosed) {
-				at.lost.Do(func() { s.events.lost(PortLost{Port: p, Err: err}, s.stop) })
+				at.lost.Do(func() { s.events.lost(PortLost{Port: p, Dev: dev, Err: err}, s.stop) })
 			}
 		})
 	}

@@ -177,7 +177,7 @@ func (m *manager) linkChanged(ev link.Event) {
 // portLost does what is needed when a port's device ended by itself.
 func (m *manager) portLost(ev vswitch.PortLost) {
 	p := m.ports[ev.Port.Name()]
-	if p == nil || p.sw != ev.Port || p.dev == nil {
+	if p == nil || p.dev == nil || p.dev != ev.Dev {
 		return
 	}
 	m.lose(p, ev.Err)
