@@ -192,7 +192,7 @@ func newRigOf(t testing.TB, c Config, cfg VLANConfig) *rig {
 	return r
 }
 
-// querier makes a rig whose switch queries, at the time its hosts had to answer.
+// filtering makes a rig whose switch queries, at the time its hosts had to answer.
 func filtering(t testing.TB, cfg VLANConfig) *rig {
 	t.Helper()
 	cfg.Querier, cfg.IPv4 = true, addr("10.0.0.1")

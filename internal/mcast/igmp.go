@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"time"
+
+	"github.com/vswitch/vswitch/internal/eth"
 )
 
 // IGMP message types (RFC 3376 section 4, RFC 4286 section 7).
@@ -147,8 +149,8 @@ func igmpQueryFrame(mac uint64, src netip.Addr, q queryFields) []byte {
 	}
 	binary.BigEndian.PutUint16(msg[2:], checksum(0, msg))
 
-	const ipLen = ipv4Len + 4
-	b := appendEthernet(make([]byte, 0, headerLen+ipLen+len(msg)), groupMAC(dst), mac, typeIPv4)
+	const ipLen = eth.IPv4HeaderLen + 4
+	b := appendEthernet(make([]byte, 0, headerLen+ipLen+len(msg)), groupMAC(dst), mac, eth.TypeIPv4)
 	b = append(b, 0x46, 0xc0) // version 4, 6 words; precedence 6
 	b = binary.BigEndian.AppendUint16(b, uint16(ipLen+len(msg)))
 	b = append(b, 0, 0, 0x40, 0, 1, protoIGMP, 0, 0) // don't fragment; TTL 1

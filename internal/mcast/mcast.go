@@ -1,8 +1,8 @@
 // Package mcast is IGMP and MLD snooping per VLAN (RFC 4541): it hears who wants
-// which multicast group (IGMPv1-3: RFC 1112, 2236, 3376; MLDv1-2: RFC 2710, 3810)
-// and says which ports get it. Frames and time in, frames and a Table out: no I/O,
-// no clock, no goroutine. A Snooper belongs to one goroutine of the control side;
-// a Table is immutable, and IsControl is a pure function, for any worker.
+// which group (IGMPv1-3: RFC 1112, 2236, 3376; MLDv1-2: RFC 2710, 3810) and says
+// which ports get it. Frames and time in, frames and a Table out: no I/O, clock or
+// goroutine. A Snooper belongs to one goroutine of the control side; a Table is
+// immutable and IsControl a pure function, for any worker.
 package mcast
 
 import (

@@ -463,6 +463,34 @@ func TestLastMember(t *testing.T) {
 			t.Error(got)
 		}
 	})
+	t.Run("a source is answered, the group is not", func(t *testing.T) {
+		r := filtering(t, cfg)
+		r.hear(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
+		start := r.now
+		r.hear(3, reportFrame(rec{toIn, group, nil}))
+		r.pass(100 * ms)
+		r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
+		r.pass(10 * time.Second)
+		if d := cmp.Diff([]q{{At: 0}, {At: 0, Sources: "a"}, {At: 500 * ms}, {At: 1000 * ms}}, asked(r, start)); d != "" {
+			t.Error(d)
+		}
+		if got := state(r.of(3, group)); got != "INCLUDE a=375" { // of 3 * 125 s + 10 s
+			t.Error(got)
+		}
+	})
+	t.Run("the clock is late", func(t *testing.T) {
+		r := filtering(t, cfg)
+		r.hear(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
+		start := r.now
+		r.hear(3, reportFrame(rec{block, group, sourcesOf(group, "a")}))
+		r.Advance(start + 20*time.Second)
+		if d := cmp.Diff([]q{{At: 0, Sources: "a"}}, asked(r, start)); d != "" {
+			t.Error(d)
+		}
+		if got := state(r.of(3, group)); got != "EXCLUDE(365) a" {
+			t.Error(got)
+		}
+	})
 	t.Run("another becomes the querier", func(t *testing.T) {
 		r := filtering(t, cfg)
 		r.hear(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"time"
+
+	"github.com/vswitch/vswitch/internal/eth"
 )
 
 // ICMPv6 message types (RFC 3810 section 5, RFC 4286 section 7).
@@ -118,10 +120,10 @@ func mldQueryFrame(mac uint64, src netip.Addr, q queryFields) []byte {
 	binary.BigEndian.PutUint16(msg[2:], checksum(pseudoSum(src, dst, protoICMPv6, len(msg)), msg))
 
 	const hopLen = 8
-	b := appendEthernet(make([]byte, 0, headerLen+ipv6Len+hopLen+len(msg)), groupMAC(dst), mac, typeIPv6)
+	b := appendEthernet(make([]byte, 0, headerLen+eth.IPv6HeaderLen+hopLen+len(msg)), groupMAC(dst), mac, eth.TypeIPv6)
 	b = append(b, 0x60, 0, 0, 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(hopLen+len(msg)))
-	b = append(b, protoHop, 1)
+	b = append(b, eth.ProtoHopByHop, 1)
 	b = append(b, src.AsSlice()...)
 	b = append(b, dst.AsSlice()...)
 	b = append(b, protoICMPv6, 0, 5, 2, 0, 0, 1, 0) // Router Alert 0, PadN

@@ -35,17 +35,12 @@ func (f Family) addrLen() int {
 }
 
 const (
-	headerLen   = 14 // of an untagged Ethernet frame
-	ipv4Len     = 20 // of an IPv4 header without options
-	ipv6Len     = 40
-	maxHeaders  = 8 // IPv6 extension headers that are walked
-	protoHop    = 0 // IANA protocol numbers
-	protoIGMP   = 2
+	headerLen  = 14 // of an untagged Ethernet frame
+	maxHeaders = 8  // IPv6 extension headers that are walked
+
+	protoIGMP   = 2 // IANA protocol numbers
 	protoICMPv6 = 58
 	protoPIM    = 103
-	protoDest   = 60
-	typeIPv4    = eth.TypeIPv4
-	typeIPv6    = eth.TypeIPv6
 
 	ipv4Prefix     = 0x0100_5e00_0000 // and 23 bits of the group, RFC 1112 section 6.4
 	ipv4PrefixMask = 0xffff_ff80_0000
@@ -62,10 +57,10 @@ func IsControl(frame []byte) bool {
 	}
 	dst := binary.BigEndian.Uint64(frame) >> 16
 	switch binary.BigEndian.Uint16(frame[12:]) {
-	case typeIPv4:
+	case eth.TypeIPv4:
 		proto := frame[headerLen+9]
 		return dst&ipv4PrefixMask == ipv4Prefix && (proto == protoIGMP || proto == protoPIM)
-	case typeIPv6:
+	case eth.TypeIPv6:
 		if dst&ipv6PrefixMask != ipv6Prefix {
 			return false
 		}
@@ -78,14 +73,15 @@ func IsControl(frame []byte) bool {
 // walkIPv6 passes over the extension headers that can stand before an MLD message
 // (RFC 8200 section 4) and returns what comes after them, and whether the Router
 // Alert for MLD was there. What it cannot walk has protocol 255, which is reserved.
+// A routing header is not walked: the checksum would be over another destination.
 func walkIPv6(b []byte) (proto uint8, payload []byte, alert bool) {
 	const none = 255
-	if len(b) < ipv6Len {
+	if len(b) < eth.IPv6HeaderLen {
 		return none, nil, false
 	}
-	proto, b = b[6], b[ipv6Len:]
+	proto, b = b[6], b[eth.IPv6HeaderLen:]
 	for range maxHeaders {
-		if proto != protoHop && proto != protoDest {
+		if proto != eth.ProtoHopByHop && proto != eth.ProtoDestOptions {
 			return proto, b, alert
 		}
 		if len(b) < 8 {
@@ -95,7 +91,7 @@ func walkIPv6(b []byte) (proto uint8, payload []byte, alert bool) {
 		if n > len(b) {
 			return none, nil, false
 		}
-		if proto == protoHop {
+		if proto == eth.ProtoHopByHop {
 			alert = alert || hasMLDAlert(b[2:n])
 		}
 		proto, b = b[0], b[n:]
@@ -139,21 +135,21 @@ func decode(frame []byte) (p packet, _ Reason) {
 	}
 	b := frame[headerLen:]
 	switch binary.BigEndian.Uint16(frame[12:]) {
-	case typeIPv4:
+	case eth.TypeIPv4:
 		return decodeIPv4(b)
-	case typeIPv6:
+	case eth.TypeIPv6:
 		return decodeIPv6(b)
 	}
 	return p, BadHeader
 }
 
 func decodeIPv4(b []byte) (p packet, _ Reason) {
-	if len(b) < ipv4Len {
+	if len(b) < eth.IPv4HeaderLen {
 		return p, Truncated
 	}
 	n, total := int(b[0]&0xf)*4, int(binary.BigEndian.Uint16(b[2:]))
 	switch {
-	case b[0]>>4 != 4 || n < ipv4Len || total < n:
+	case b[0]>>4 != 4 || n < eth.IPv4HeaderLen || total < n:
 		return p, BadHeader
 	case total > len(b):
 		return p, Truncated
@@ -175,10 +171,10 @@ func decodeIPv4(b []byte) (p packet, _ Reason) {
 }
 
 func decodeIPv6(b []byte) (p packet, _ Reason) {
-	if len(b) < ipv6Len {
+	if len(b) < eth.IPv6HeaderLen {
 		return p, Truncated
 	}
-	total := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
+	total := eth.IPv6HeaderLen + int(binary.BigEndian.Uint16(b[4:]))
 	switch {
 	case b[0]>>4 != 6:
 		return p, BadHeader

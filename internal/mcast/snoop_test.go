@@ -16,10 +16,10 @@ func TestAlwaysFlooded(t *testing.T) {
 	r := filtering(t, VLANConfig{RouterOnly: true})
 	r.SetPort(8, PortConfig{Router: RouterAlways})
 	// Groups that share a MAC with local ones, and reports of local ones.
-	for _, group := range addrs("225.0.0.5", "239.128.0.1", "224.0.0.251", "ff05::fb", "ff02::1", "ff02::fb", "ff01::5:5:5", "ff0e::1") {
+	for _, group := range addrs("225.0.0.5", "225.0.0.255", "239.128.0.1", "224.0.0.251", "ff05::fb", "ff02::1", "ff02::fb", "ff01::5:5:5", "ff0e::1", "ff05::ff") {
 		r.hear(3, reportFrame(rec{isEx, group, nil}))
 	}
-	for _, group := range addrs("224.0.0.1", "224.0.0.5", "224.0.0.13", "224.0.0.251", "ff02::1", "ff02::2", "ff02::5", "ff02::fb") {
+	for _, group := range addrs("224.0.0.1", "224.0.0.5", "224.0.0.13", "224.0.0.251", "224.0.0.255", "ff02::1", "ff02::2", "ff02::5", "ff02::fb", "ff02::ff") {
 		r.mustGet(group, flood)
 	}
 	for _, mac := range []uint64{0xffff_ffff_ffff, 0x0180_c200_0010, 0x0100_5e80_0001, 0x0100_5f00_0001, 0x0100_0ccc_cccd, 0x5254_0000_0002} {
@@ -217,6 +217,8 @@ func TestMembershipLimit(t *testing.T) {
 	if err := r.AddStatic(1, 0, addr("239.1.1.0")); err != nil {
 		t.Errorf("a membership that is there already: %v", err)
 	}
+	r.PortDown(0)
+	r.hear(0, oldReport(2, addr("239.1.1.0"))) // it holds its place
 	r.PortDown(1)
 	if err := r.AddStatic(1, 9, addr("239.1.2.3")); err != nil {
 		t.Error(err)

@@ -3,6 +3,7 @@ package mcast
 import (
 	"math/bits"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 )
 
@@ -115,41 +116,52 @@ func (in *instance) table() familyTable {
 		routers: in.routers.list(),
 		seed:    rand.Uint64() | 1,
 	}
-	// Groups of one MAC share its entry.
-	wanted := map[uint32][]uint16{}
-	known := map[uint32]bool{}
+	// What is wanted, as key and port in one word, so that sorting brings the
+	// ports of each key together: groups of one MAC share its entry.
+	var wanted []uint64
+	want := func(key uint32, port uint16) { wanted = append(wanted, uint64(key)<<16|uint64(port)) }
 	for addr, g := range in.groups {
 		key := macKey(addr)
-		if in.family == IPv6 && solicitedNode(addr) {
-			known[key] = true
+		if in.family == IPv6 && isNDKey(key) && !in.registeredND(key) {
+			continue
 		}
 		for _, m := range g.members {
-			wanted[key] = append(wanted[key], m.port)
+			want(key, m.port)
+		}
+		for _, port := range t.routers {
+			want(key, port)
 		}
 	}
-	if in.family == IPv6 {
-		// A group of wider scope with the MAC of a solicited-node group does
-		// not make that one registered.
-		for key := range wanted {
-			if isNDKey(key) && (!known[key] || in.lostND.running()) {
-				delete(wanted, key)
-			}
-		}
-	}
-	t.shift = uint(64 - bits.Len(uint(2*len(wanted))))
+	slices.Sort(wanted)
+	wanted = slices.Compact(wanted)
+
+	t.shift = uint(64 - bits.Len(uint(2*len(in.groups))))
 	t.slots = make([]slot, 1<<(64-t.shift))
-	for key, ports := range wanted {
-		ports = append(ports, t.routers...)
-		slices.Sort(ports)
-		ports = slices.Compact(ports)
+	t.ports = make([]uint16, len(wanted))
+	for from := 0; from < len(wanted); {
+		key, end := uint32(wanted[from]>>16), from
+		for ; end < len(wanted) && uint32(wanted[end]>>16) == key; end++ {
+			t.ports[end] = uint16(wanted[end])
+		}
 		i := t.home(key)
 		for t.slots[i].n != 0 {
 			i = (i + 1) & (len(t.slots) - 1)
 		}
-		t.slots[i] = slot{key: key, from: uint32(len(t.ports)), n: uint32(len(ports))}
-		t.ports = append(t.ports, ports...)
+		t.slots[i] = slot{key: key, from: uint32(from), n: uint32(end - from)}
+		from = end
 	}
 	return t
+}
+
+// registeredND tells whether the solicited-node group of a MAC is one whose members
+// are all known. A group of wider scope with its MAC does not make it so.
+func (in *instance) registeredND(key uint32) bool {
+	if in.lostND.running() {
+		return false
+	}
+	a := solicitedNodes.Addr().As16()
+	a[13], a[14], a[15] = byte(key>>16), byte(key>>8), byte(key)
+	return in.groups[netip.AddrFrom16(a)] != nil
 }
 
 // home is where the search for a key begins.
