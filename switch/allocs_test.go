@@ -64,7 +64,7 @@ func TestNoAllocs(t *testing.T) {
 		// The good frame behind the dropped ones tells when they are through.
 		"dropped": round(0, []int{1}, make([]byte, 5), frame(0x0180_c200_0000, station(0), 0, 60),
 			frame(station(1), 0, 0, 60), frame(station(1), station(0), 0, 60)),
-		"cut": cut,
+		"cut":  cut,
 		"move": func() { move(); back() },
 	} {
 		for range 20 {

@@ -14,9 +14,14 @@ func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int,
 		}
 		return w.multicast(out, f, from)
 	}
-	number, known := w.sw.fdb.Lookup(key(f, f.Dst))
-	if !known {
-		return w.flood(out, f, from, UnknownUnicast)
+	k := key(f, f.Dst)
+	number := w.last.to
+	if k != w.last.dst {
+		var known bool
+		if number, known = w.sw.fdb.Lookup(k); !known {
+			return w.flood(out, f, from, UnknownUnicast)
+		}
+		w.last.dst, w.last.to = k, number
 	}
 	switch number {
 	case from.number:

@@ -18,7 +18,16 @@ func (w *worker) learn(f *port.Frame, from *member) port.Drop {
 
 // note is learning itself.
 func (w *worker) note(f *port.Frame, from *member) fdb.Outcome {
-	outcome, before := w.sw.fdb.Learn(key(f, f.Src), from.number)
+	k := key(f, f.Src)
+	if k == w.last.src {
+		return fdb.Known
+	}
+	outcome, before := w.sw.fdb.Learn(k, from.number)
+	if outcome == fdb.Known {
+		w.last.src = k
+		return outcome
+	}
+	w.last = lastKeys{} // the destination may be the station that is new here
 	if outcome == fdb.Moved {
 		w.sw.events.moved(MACMoved{MAC: f.Src, VLAN: f.VLAN, From: before, To: from.number})
 	}

@@ -36,8 +36,17 @@ type worker struct {
 	// Of the batch that is on its way.
 	set   *portSet
 	clock int64
+	last  lastKeys
 
 	frames [port.BatchSize]port.Frame
+}
+
+// lastKeys is what the FDB said of the frame before, in this batch: most frames
+// that come together belong to one flow, and need not ask again. 0 is no key.
+type lastKeys struct {
+	src fdb.Key // was known, and fresh
+	dst fdb.Key // was at to
+	to  uint16
 }
 
 // run works until the queue ends, and returns why.
@@ -56,7 +65,7 @@ func (w *worker) run() error {
 
 // switchBatch passes frames through all stages.
 func (w *worker) switchBatch(frames []port.Frame) {
-	w.set, w.clock = w.sw.ports.Load(), 0
+	w.set, w.clock, w.last = w.sw.ports.Load(), 0, lastKeys{}
 	from := w.set.member(w.in)
 	out := w.sw.vecs.Get().(*outputs)
 	out.begin(len(w.set.byNumber), w.shard)
