@@ -1,0 +1,404 @@
+package vhost
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handler is the device that a Backend is the transport of. It is called from the
+// goroutine that drives the Backend.
+type Handler interface {
+	// Changed is called when features or the state of a ring changed.
+	Changed()
+
+	// Announce: the guest moved here, and its address is to be made known.
+	Announce(mac [6]byte)
+
+	// SetMTU is told of the MTU that the guest was given.
+	SetMTU(mtu int)
+}
+
+// Backend has the memory and the rings of a guest, as one front end sets them up. Its
+// rings are the same for all of its life; between front ends Reset makes it as new.
+type Backend struct {
+	offered uint64
+	handler Handler
+	rings   []*Ring
+
+	acked uint64
+	mem   memory
+	log   *dirtyLog
+	keep  []int // descriptors to be held until the connection ends
+}
+
+var _ Actions = (*Backend)(nil)
+
+// NewBackend makes a back end with so many rings that offers features of the device.
+// broke is told why a ring is broken; it is called from any goroutine, with the ring's
+// lock held, and must not wait.
+func NewBackend(rings int, features uint64, h Handler, broke func(error)) (*Backend, error) {
+	if !littleEndian {
+		return nil, errors.New("vhost-user needs a little-endian machine; use another kind of port")
+	}
+	b := &Backend{offered: features | RingFeatures, handler: h}
+	for i := range rings {
+		b.rings = append(b.rings, newRing(i, &b.mem, broke))
+	}
+	return b, nil
+}
+
+// Ring returns a ring by its number.
+func (b *Backend) Ring(i int) *Ring { return b.rings[i] }
+
+// Acked returns the features that were agreed on.
+func (b *Backend) Acked() uint64 { return b.acked }
+
+// NumRings implements Actions.
+func (b *Backend) NumRings() int { return len(b.rings) }
+
+// Features implements Actions.
+func (b *Backend) Features() uint64 { return b.offered }
+
+// SetFeatures implements Actions. It may come while rings are at work: a live
+// migration begins with FeatureLogAll.
+func (b *Backend) SetFeatures(f uint64) error {
+	b.lock()
+	b.acked = f
+	b.refresh()
+	b.unlock()
+	b.handler.Changed()
+	return nil
+}
+
+// lock stops all rings in their tracks: until unlock nobody looks at the guest's
+// memory.
+func (b *Backend) lock() {
+	for _, r := range b.rings {
+		r.mu.Lock()
+	}
+}
+
+func (b *Backend) unlock() {
+	for _, r := range b.rings {
+		r.mu.Unlock()
+	}
+}
+
+// refresh has started rings go on with what memory, log and features are now. A ring
+// whose memory is gone waits for it to come back. The caller has locked all.
+func (b *Backend) refresh() {
+	for _, r := range b.rings {
+		// The Go heap may come to lie where memory was unmapped, and its pointers
+		// are looked at by the garbage collector.
+		clear(r.parts[:cap(r.parts)])
+		if r.started {
+			_ = b.open(r)
+		}
+	}
+}
+
+// open makes a started ring ready, or not when it cannot be. The caller has locked it.
+func (b *Backend) open(r *Ring) (err error) {
+	if r.q != nil {
+		r.base = r.q.base()
+		r.q = nil
+	}
+	r.log = nil
+	c := ringCommon{mem: &b.mem, eventIdx: b.acked&FeatureEventIdx != 0, indirect: b.acked&FeatureIndirect != 0}
+	if b.acked&FeatureLogAll != 0 && b.log != nil {
+		c.log, c.logRing = b.log, r.addr.Log
+		r.log = b.log
+	}
+	defer func() {
+		// The file may have become shorter since it was mapped.
+		if v := recover(); v != nil {
+			err = r.faulted(v)
+		}
+	}()
+	defer setPanicOnFault()()
+	var q queue
+	if b.acked&FeatureRingPacked != 0 {
+		q, err = openPacked(c, int(r.num), r.addr, r.base)
+	} else {
+		q, err = openSplit(c, int(r.num), r.addr)
+	}
+	if err != nil {
+		return fmt.Errorf("ring %d: %w", r.index, err)
+	}
+	r.q = q
+	// The driver kicks until it is told not to; nobody waits for new room.
+	r.asked = true
+	if r.toGuest() {
+		r.askKick(false)
+	}
+	r.wake()
+	return nil
+}
+
+// SetMemory implements Actions.
+func (b *Backend) SetMemory(regions []Region, fds []int) error {
+	var m memory
+	for i, r := range regions {
+		p, err := mapRegion(r, fds[i])
+		if err == nil {
+			if err = m.add(p); err != nil {
+				unmap(p.whole)
+			}
+		}
+		if err != nil {
+			m.unmap()
+			for _, fd := range fds[i+1:] {
+				unix.Close(fd)
+			}
+			return err
+		}
+	}
+	b.lock()
+	old := b.mem
+	b.mem = m
+	b.refresh()
+	b.unlock()
+	old.unmap()
+	b.handler.Changed()
+	return nil
+}
+
+// AddMemory implements Actions. Some front ends add the same memory for each pair of
+// rings.
+func (b *Backend) AddMemory(r Region, fd int) error {
+	if b.mem.find(r) >= 0 {
+		return unix.Close(fd)
+	}
+	p, err := mapRegion(r, fd)
+	if err != nil {
+		return err
+	}
+	b.lock()
+	err = b.mem.add(p)
+	b.refresh()
+	b.unlock()
+	if err != nil {
+		unmap(p.whole)
+		return err
+	}
+	b.handler.Changed()
+	return nil
+}
+
+// RemoveMemory implements Actions.
+func (b *Backend) RemoveMemory(r Region) error {
+	i := b.mem.find(r)
+	if i < 0 {
+		return ErrRefused // or removed before
+	}
+	b.lock()
+	whole := b.mem.regions[i].whole
+	b.mem.remove(i)
+	b.refresh()
+	b.unlock()
+	unmap(whole)
+	b.handler.Changed()
+	return nil
+}
+
+// SetLog implements Actions.
+func (b *Backend) SetLog(fd int, offset, size uint64) error {
+	const limit = 1 << 40 // a bit a page: the log of 2⁵⁵ bytes
+	if size == 0 || size > limit || offset > limit || offset%8 != 0 {
+		unix.Close(fd)
+		return fmt.Errorf("a log of %d bytes at %d", size, offset)
+	}
+	l := new(dirtyLog)
+	var err error
+	if l.whole, l.bits, err = mapShared(fd, offset, size); err != nil {
+		return err
+	}
+	l.bits = l.bits[:size&^3]
+	b.lock()
+	old := b.log
+	b.log = l
+	b.refresh()
+	b.unlock()
+	old.unmap()
+	return nil
+}
+
+// SetRingNum implements Actions.
+func (b *Backend) SetRingNum(ring int, num uint32) error {
+	r := b.rings[ring]
+	r.mu.Lock()
+	r.num = num
+	r.mu.Unlock()
+	return nil
+}
+
+// SetRingAddr implements Actions. On a ring at work it says whether to log.
+func (b *Backend) SetRingAddr(ring int, a RingAddr) error {
+	r := b.rings[ring]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addr = a
+	if r.started {
+		return b.open(r)
+	}
+	return nil
+}
+
+// SetRingBase implements Actions.
+func (b *Backend) SetRingBase(ring int, base uint32) error {
+	r := b.rings[ring]
+	r.mu.Lock()
+	r.base = base
+	r.mu.Unlock()
+	return nil
+}
+
+// SetKick implements Actions. It starts the ring.
+func (b *Backend) SetKick(ring, fd int) error {
+	r := b.rings[ring]
+	var kick *os.File
+	if fd >= 0 {
+		var err error
+		if kick, err = openKick(fd); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	old := r.kick
+	r.kick, r.conn = kick, nil
+	if kick != nil {
+		r.conn, _ = kick.SyscallConn() // which fails for a nil file only
+	}
+	r.started = true
+	err := b.open(r)
+	r.mu.Unlock()
+	closeFile(old)
+	b.handler.Changed()
+	return err
+}
+
+// openKick makes a descriptor that the netpoller waits on. It owns fd.
+func openKick(fd int) (*os.File, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "kick")
+	if err := f.SetReadDeadline(time.Time{}); err != nil {
+		f.Close()
+		return nil, errors.New("a kick descriptor that cannot be waited on")
+	}
+	return f, nil
+}
+
+// closeFile closes a ring's descriptor. It must not be called with the ring's lock: it
+// waits for whoever is inside Wait, who may be about to take that.
+func closeFile(f *os.File) {
+	if f != nil {
+		_ = f.Close() // an eventfd has nothing to fail with
+	}
+}
+
+// SetCall implements Actions.
+func (b *Backend) SetCall(ring, fd int) error {
+	if fd >= 0 {
+		// A call must not wait for the driver. (Whoever shares the descriptor can
+		// change that again: front ends are trusted with this much.)
+		if err := checkEventFD(fd); err != nil {
+			unix.Close(fd)
+			return err
+		}
+	}
+	r := b.rings[ring]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.setCall(fd)
+	if r.q != nil && fd >= 0 {
+		r.signal() // what was missed between the two descriptors
+	}
+	return nil
+}
+
+func checkEventFD(fd int) error {
+	if name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil || name != "anon_inode:[eventfd]" {
+		return errors.New("a call descriptor that is no eventfd")
+	}
+	return unix.SetNonblock(fd, true)
+}
+
+// EnableRing implements Actions.
+func (b *Backend) EnableRing(ring int, on bool) {
+	r := b.rings[ring]
+	r.mu.Lock()
+	r.enabled = on
+	r.wake()
+	r.mu.Unlock()
+	b.handler.Changed()
+}
+
+// StopRing implements Actions.
+func (b *Backend) StopRing(ring int) uint32 {
+	r := b.rings[ring]
+	r.mu.Lock()
+	if r.q != nil {
+		r.base = r.q.base()
+		r.q = nil
+	}
+	r.started, r.log = false, nil
+	r.setCall(-1)
+	r.wake()
+	kick, base := r.kick, r.base
+	r.kick, r.conn = nil, nil
+	r.mu.Unlock()
+	closeFile(kick)
+	b.handler.Changed()
+	return base
+}
+
+// Announce implements Actions.
+func (b *Backend) Announce(mac [6]byte) { b.handler.Announce(mac) }
+
+// SetMTU implements Actions.
+func (b *Backend) SetMTU(mtu int) { b.handler.SetMTU(mtu) }
+
+// KeepOpen implements Actions.
+func (b *Backend) KeepOpen(fd int) {
+	b.closeKept()
+	b.keep = append(b.keep, fd)
+}
+
+func (b *Backend) closeKept() {
+	for _, fd := range b.keep {
+		unix.Close(fd)
+	}
+	b.keep = b.keep[:0]
+}
+
+// Reset implements Actions.
+func (b *Backend) Reset() {
+	for i := range b.rings {
+		b.StopRing(i)
+		b.EnableRing(i, false)
+	}
+}
+
+// Disconnect takes back all that a front end set up.
+func (b *Backend) Disconnect() {
+	b.Reset()
+	b.lock()
+	mem, log := b.mem, b.log
+	b.mem, b.log, b.acked = memory{}, nil, 0
+	for _, r := range b.rings {
+		r.err, r.num, r.addr, r.base = nil, 0, RingAddr{}, 0
+	}
+	b.refresh()
+	b.unlock()
+	mem.unmap()
+	log.unmap()
+	b.closeKept()
+	b.handler.Changed()
+}

@@ -1,0 +1,290 @@
+package vhost
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// Virtio features that are of vhost-user or of the rings (virtio 1.2, 6).
+const (
+	FeatureNotifyOnEmpty    = 1 << 24
+	FeatureLogAll           = 1 << 26 // writes to guest memory are logged
+	FeatureAnyLayout        = 1 << 27
+	FeatureIndirect         = 1 << 28
+	FeatureEventIdx         = 1 << 29
+	FeatureProtocolFeatures = 1 << 30
+	FeatureVersion1         = 1 << 32
+	FeatureRingPacked       = 1 << 34
+	FeatureInOrder          = 1 << 35
+
+	// RingFeatures are those that a Ring deals with. Buffers are always used in
+	// order, and any layout is understood, without the device's doing.
+	RingFeatures = FeatureNotifyOnEmpty | FeatureLogAll | FeatureAnyLayout | FeatureIndirect | FeatureEventIdx |
+		FeatureProtocolFeatures | FeatureVersion1 | FeatureRingPacked | FeatureInOrder
+)
+
+// Protocol features.
+const (
+	protoMQ          = 1 << 0
+	protoLogShmFD    = 1 << 1
+	protoRARP        = 1 << 2
+	protoReplyAck    = 1 << 3
+	protoMTU         = 1 << 4
+	protoBackendReq  = 1 << 5
+	protoResetDevice = 1 << 13
+	protoMemSlots    = 1 << 15
+	protoStatus      = 1 << 16
+
+	protocolFeatures = protoMQ | protoLogShmFD | protoRARP | protoReplyAck | protoMTU | protoBackendReq |
+		protoResetDevice | protoMemSlots | protoStatus
+)
+
+// MaxMemSlots is how many regions a guest's memory can have: as many as the kernel's
+// vhost and KVM on small machines.
+const MaxMemSlots = 509
+
+// maxRing is the most descriptors that a ring has (virtio 1.2, 2.7 and 2.8.10.1).
+const maxRing = 32768
+
+// FDs are the file descriptors that came with a message. Whoever takes one owns it.
+type FDs struct{ List []int }
+
+// Take returns the next one, -1 when there is none.
+func (f *FDs) Take() int {
+	if len(f.List) == 0 {
+		return -1
+	}
+	fd := f.List[0]
+	f.List = f.List[1:]
+	return fd
+}
+
+// Actions is what a Conversation has done for it. An error ends the conversation, but
+// where the request is answered with success or failure. Rings are numbered within
+// what NumRings returns.
+type Actions interface {
+	Features() uint64                         // what is offered
+	SetFeatures(uint64) error                 // a subset of it
+	NumRings() int                            // two a queue pair
+	SetMemory([]Region, []int) error          // owns the fds, one a region
+	AddMemory(Region, int) error              // owns the fd
+	RemoveMemory(Region) error                //
+	SetLog(fd int, offset, size uint64) error // owns the fd
+	SetRingNum(ring int, num uint32) error
+	SetRingAddr(ring int, a RingAddr) error
+	SetRingBase(ring int, base uint32) error
+	StopRing(ring int) (base uint32)
+	SetKick(ring, fd int) error // owns the fd; -1: the ring must be polled
+	SetCall(ring, fd int) error // owns the fd; -1: calls are not wanted
+	EnableRing(ring int, on bool)
+	Announce(mac [6]byte)
+	SetMTU(mtu int)
+
+	// KeepOpen is given the channel for the back end's own requests. There are
+	// none, but a front end may take a closed one for the back end's end.
+	KeepOpen(fd int)
+
+	// Reset disables all rings.
+	Reset()
+}
+
+// Conversation is what was agreed on with one front end. It does no I/O: messages go
+// in, replies and calls of Actions come out.
+type Conversation struct {
+	do       Actions
+	protocol uint64 // protocol features
+	status   uint64
+}
+
+// NewConversation begins one.
+func NewConversation(do Actions) *Conversation { return &Conversation{do: do} }
+
+// Handle does what a message asks for and returns the reply, if there is one, appended
+// to reply. Descriptors that it leaves in fds are not needed. After an error the front
+// end cannot be understood any more.
+func (c *Conversation) Handle(reply []byte, h Header, payload []byte, fds *FDs) ([]byte, error) {
+	value, answered, err := c.handle(h, payload, fds)
+	wantsAck := h.Flags&flagNeedReply != 0 && c.protocol&protoReplyAck != 0
+	switch {
+	case err == nil && answered:
+		return appendReply(reply, h.Request, value...), nil
+	case err == nil && wantsAck:
+		return appendReply(reply, h.Request, 0), nil
+	case errors.Is(err, ErrRefused) && wantsAck:
+		return appendReply(reply, h.Request, 1), nil
+	case err != nil && !errors.Is(err, ErrRefused):
+		return reply, fmt.Errorf("%v: %w", h.Request, err)
+	}
+	return reply, nil
+}
+
+// ErrRefused is what a request failed with that does no harm when it is not done: the
+// front end is told, if it asks, and the conversation goes on.
+var ErrRefused = errors.New("refused")
+
+var errNoFD = errors.New("no file descriptor came with it")
+
+// payloadSizes is how many bytes of payload a request has at least.
+var payloadSizes = map[Request]int{
+	GetFeatures: 0, SetFeatures: 8, SetOwner: 0, ResetOwner: 0,
+	SetMemTable: 8, SetLogBase: 8, SetLogFD: 0,
+	SetVringNum: 8, SetVringAddr: 40, SetVringBase: 8, GetVringBase: 8,
+	SetVringKick: 8, SetVringCall: 8, SetVringErr: 8,
+	GetProtocolFeatures: 0, SetProtocolFeatures: 8, GetQueueNum: 0, SetVringEnable: 8,
+	SendRARP: 8, NetSetMTU: 8, SetBackendReqFD: 0, ResetDevice: 0,
+	GetMaxMemSlots: 0, AddMemReg: 8 + regionSize, RemMemReg: 8 + regionSize,
+	SetStatus: 8, GetStatus: 0,
+}
+
+// handle does a request. answered tells that it has a reply of its own.
+func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, answered bool, err error) {
+	size, known := payloadSizes[h.Request]
+	if !known { // and so not offered
+		return nil, false, ErrRefused
+	}
+	if len(p) < size {
+		return nil, false, fmt.Errorf("a payload of %d bytes, where %d are needed", len(p), size)
+	}
+	u64 := uint64(0)
+	if len(p) >= 8 {
+		u64 = binary.NativeEndian.Uint64(p)
+	}
+	switch h.Request {
+	case GetFeatures:
+		return []uint64{c.do.Features()}, true, nil
+	case SetFeatures:
+		if extra := u64 &^ c.do.Features(); extra != 0 {
+			return nil, false, fmt.Errorf("features %#x were not offered", extra)
+		}
+		if err := c.do.SetFeatures(u64); err != nil {
+			return nil, false, err
+		}
+		if u64&FeatureProtocolFeatures == 0 { // then nothing enables them later
+			for i := range c.do.NumRings() {
+				c.do.EnableRing(i, true)
+			}
+		}
+	case GetProtocolFeatures:
+		return []uint64{protocolFeatures}, true, nil
+	case SetProtocolFeatures:
+		if extra := u64 &^ protocolFeatures; extra != 0 {
+			return nil, false, fmt.Errorf("protocol features %#x were not offered", extra)
+		}
+		c.protocol = u64
+	case GetQueueNum:
+		return []uint64{uint64(c.do.NumRings() / 2)}, true, nil
+	case SetOwner, SetVringErr, SetLogFD:
+		// Nothing is to be done: one connection is one owner, and errors end it.
+	case ResetOwner, ResetDevice:
+		c.status = 0
+		c.do.Reset()
+	case SetStatus:
+		// The rings' indices outlive a reset: GET_VRING_BASE comes after it.
+		c.status = u64 & 0xff
+	case GetStatus:
+		return []uint64{c.status}, true, nil
+	case GetMaxMemSlots:
+		return []uint64{MaxMemSlots}, true, nil
+	case SetMemTable, AddMemReg, RemMemReg:
+		return nil, false, c.memory(h.Request, p, fds)
+	case SetLogBase:
+		if len(p) < 16 || c.protocol&protoLogShmFD == 0 {
+			return nil, false, errors.New("the log must be shared memory")
+		}
+		fd := fds.Take()
+		if fd < 0 {
+			return nil, false, errNoFD
+		}
+		return []uint64{0}, true, c.do.SetLog(fd, binary.NativeEndian.Uint64(p[8:]), u64)
+	case SendRARP:
+		c.do.Announce([6]byte(p))
+	case NetSetMTU:
+		if u64 < minMTU || u64 > maxMTU {
+			return nil, false, ErrRefused
+		}
+		c.do.SetMTU(int(u64))
+	case SetBackendReqFD:
+		if fd := fds.Take(); fd >= 0 {
+			c.do.KeepOpen(fd)
+		}
+	default:
+		return c.ring(h.Request, p, fds)
+	}
+	return nil, false, nil
+}
+
+// The limits of an MTU (virtio 1.2, 5.1.4).
+const minMTU, maxMTU = 68, 65535
+
+// memory does the requests that concern the guest's memory.
+func (c *Conversation) memory(r Request, p []byte, fds *FDs) error {
+	if r != SetMemTable {
+		region := parseRegion(p[8:])
+		if r == RemMemReg {
+			return c.do.RemoveMemory(region)
+		}
+		fd := fds.Take()
+		if fd < 0 {
+			return errNoFD
+		}
+		return c.do.AddMemory(region, fd)
+	}
+	n := int(binary.NativeEndian.Uint32(p))
+	if n > maxTable || len(p) < 8+n*regionSize || len(fds.List) != n {
+		return fmt.Errorf("%d regions in %d bytes with %d file descriptors", n, len(p), len(fds.List))
+	}
+	var regions []Region
+	var files []int
+	for i := range n {
+		regions = append(regions, parseRegion(p[8+i*regionSize:]))
+		files = append(files, fds.Take())
+	}
+	return c.do.SetMemory(regions, files)
+}
+
+// ring does the requests that concern one ring.
+func (c *Conversation) ring(r Request, p []byte, fds *FDs) (value []uint64, answered bool, err error) {
+	const noFD = 1 << 8
+	index, num := binary.NativeEndian.Uint32(p), binary.NativeEndian.Uint32(p[4:])
+	if r == SetVringKick || r == SetVringCall {
+		index &= 0xff
+	}
+	if index >= uint32(c.do.NumRings()) {
+		return nil, false, fmt.Errorf("ring %d of %d", index, c.do.NumRings())
+	}
+	i := int(index)
+	switch r {
+	case SetVringNum:
+		if num == 0 || num > maxRing {
+			return nil, false, fmt.Errorf("a ring of %d descriptors", num)
+		}
+		return nil, false, c.do.SetRingNum(i, num)
+	case SetVringAddr:
+		_, a := parseRingAddr(p)
+		return nil, false, c.do.SetRingAddr(i, a)
+	case SetVringBase:
+		return nil, false, c.do.SetRingBase(i, num)
+	case GetVringBase:
+		// The reply is a vring state: the index and the base, 32 bits each.
+		state := binary.NativeEndian.AppendUint32(nil, index)
+		state = binary.NativeEndian.AppendUint32(state, c.do.StopRing(i))
+		return []uint64{binary.NativeEndian.Uint64(state)}, true, nil
+	case SetVringEnable:
+		if num > 1 {
+			return nil, false, fmt.Errorf("a ring is enabled with %d", num)
+		}
+		c.do.EnableRing(i, num == 1)
+		return nil, false, nil
+	}
+	fd := -1
+	if binary.NativeEndian.Uint64(p)&noFD == 0 {
+		if fd = fds.Take(); fd < 0 {
+			return nil, false, errNoFD
+		}
+	}
+	if r == SetVringKick {
+		return nil, false, c.do.SetKick(i, fd)
+	}
+	return nil, false, c.do.SetCall(i, fd)
+}

@@ -1,0 +1,218 @@
+package vhost
+
+import "encoding/binary"
+
+// packed is the device's side of a packed virtqueue (virtio 1.2, 2.8): one ring of
+// descriptors {addr 64, len 32, id 16, flags 16} that both sides write, and for each
+// side an area {off_wrap 16, flags 16} that says when it wants to be told.
+//
+// A descriptor is available when its AVAIL bit is the driver's wrap counter and its
+// USED bit is not, used when both are the device's. Both counters start at one and
+// change when the ring wraps.
+type packed struct {
+	ringCommon
+	size           int
+	desc           []byte
+	driver, device []byte // event suppression areas
+	descGPA        uint64 // for the log
+	deviceGPA      uint64
+
+	seen place // next descriptor to look at
+	used place // next to fill
+
+	// The first descriptor of those filled since publish is the last one to be
+	// written: the driver goes by the order, and sees none before it sees that.
+	pending bool
+	first   int    // its index
+	word    uint32 // its id and flags
+	filled  int    // since the driver was last told
+}
+
+// place is a position in the ring and the wrap counter there.
+type place struct {
+	index int
+	wrap  bool
+}
+
+func (p *place) move(n, size int) {
+	if p.index += n; p.index >= size {
+		p.index -= size
+		p.wrap = !p.wrap
+	}
+}
+
+// bits is the place as the protocol has it: the index, and the counter in bit 15.
+func (p place) bits() uint16 {
+	if p.wrap {
+		return uint16(p.index) | 1<<15
+	}
+	return uint16(p.index)
+}
+
+func placeOf(bits uint16) place { return place{int(bits &^ (1 << 15)), bits>>15 != 0} }
+
+// Values of an event suppression area's flags (virtio 1.2, 2.8.14).
+const (
+	eventsOn   = 0
+	eventsOff  = 1
+	eventsDesc = 2 // at a certain descriptor
+	areaSize   = 4
+)
+
+func openPacked(c ringCommon, size int, a RingAddr, base uint32) (*packed, error) {
+	p := &packed{ringCommon: c, size: size}
+	var err error
+	if p.desc, p.descGPA, err = c.mem.user(a.Desc, uint64(size)*descSize, 8); err != nil {
+		return nil, err
+	}
+	if p.driver, _, err = c.mem.user(a.Avail, areaSize, 4); err != nil {
+		return nil, err
+	}
+	if p.device, p.deviceGPA, err = c.mem.user(a.Used, areaSize, 4); err != nil {
+		return nil, err
+	}
+	// Bits 0-15 are the place to go on at. What is in 16-31, where used descriptors
+	// are to go on, is the same, for none is kept; some front ends leave it out.
+	p.seen = placeOf(uint16(base))
+	if p.seen.index >= size {
+		return nil, errIndex
+	}
+	p.used = p.seen
+	return p, nil
+}
+
+func (p *packed) base() uint32 { return uint32(p.seen.bits()) | uint32(p.used.bits())<<16 }
+
+func (p *packed) mark() uint32     { return uint32(p.seen.bits()) }
+func (p *packed) rewind(to uint32) { p.seen = placeOf(uint16(to)) }
+
+func (p *packed) peek() bool {
+	flags := load32(p.desc[p.seen.index*descSize+12:]) >> 16
+	return flags&descAvail != 0 == p.seen.wrap && flags&descUsed != 0 != p.seen.wrap
+}
+
+func (p *packed) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool, err error) {
+	if !p.peek() {
+		return c, parts, false, nil
+	}
+	w := p.walk(parts, p.size, write)
+	at := p.seen
+	for {
+		d := p.read(p.desc, at.index)
+		at.move(1, p.size)
+		c.slots++
+		c.id = d.next
+		if d.flags&descIndirect != 0 {
+			err = p.indirect(&w, d)
+		} else {
+			err = w.add(d)
+		}
+		if err != nil {
+			return c, parts, false, err
+		}
+		if d.flags&descNext == 0 {
+			break
+		}
+	}
+	p.seen = at
+	return c, w.parts, true, nil
+}
+
+// read returns a copy of a descriptor, its id as next.
+func (p *packed) read(table []byte, i int) descriptor {
+	b := table[i*descSize:][:descSize]
+	return descriptor{
+		addr:  binary.LittleEndian.Uint64(b),
+		len:   binary.LittleEndian.Uint32(b[8:]),
+		next:  binary.LittleEndian.Uint16(b[12:]),
+		flags: binary.LittleEndian.Uint16(b[14:]),
+	}
+}
+
+// indirect adds the buffers of a table, which stand in order (virtio 1.2, 2.8.7).
+func (p *packed) indirect(w *walk, d descriptor) error {
+	table, err := w.table(d)
+	if err != nil {
+		return err
+	}
+	for i := range len(table) / descSize {
+		d := p.read(table, i)
+		if d.flags&descIndirect != 0 {
+			return errIndirect
+		}
+		if err := w.add(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *packed) use(c Chain, written uint32) {
+	at := p.used.index * descSize
+	flags := uint32(0)
+	if p.used.wrap {
+		flags = descAvail | descUsed
+	}
+	if written > 0 {
+		flags |= descWrite
+	}
+	binary.LittleEndian.PutUint32(p.desc[at+8:], written)
+	word := uint32(c.id) | flags<<16
+	if p.pending {
+		binary.LittleEndian.PutUint32(p.desc[at+12:], word)
+	} else {
+		p.pending, p.first, p.word = true, at, word
+	}
+	p.dirty(p.descGPA, at, descSize)
+	p.used.move(int(c.slots), p.size)
+	p.filled += int(c.slots)
+}
+
+func (p *packed) publish() {
+	if p.pending {
+		p.pending = false
+		store32(p.desc[p.first+12:], p.word)
+		p.dirty(p.descGPA, p.first, descSize)
+	}
+}
+
+func (p *packed) wantsCall() bool {
+	filled := p.filled
+	if filled == 0 {
+		return false
+	}
+	p.filled = 0
+	p.fence()
+	area := load32(p.driver)
+	switch area >> 16 & 3 {
+	case eventsOff:
+		return false
+	case eventsDesc:
+		if !p.eventIdx {
+			return true
+		}
+	default:
+		return true
+	}
+	// All places are counted from the ring's start in the lap that used is in, so
+	// that one of the lap before is below 0.
+	event := placeOf(uint16(area))
+	at := event.index
+	if event.wrap != p.used.wrap {
+		at -= p.size
+	}
+	return needEvent(uint16(at), uint16(p.used.index), uint16(p.used.index-filled))
+}
+
+func (p *packed) askKick(on bool) {
+	area := uint32(eventsOff) << 16
+	switch {
+	case on && p.eventIdx:
+		area = eventsDesc<<16 | uint32(p.seen.bits())
+	case on:
+		area = eventsOn
+	}
+	store32(p.device, area)
+	p.dirty(p.deviceGPA, 0, areaSize)
+	p.fence()
+}

@@ -1,0 +1,308 @@
+package vhost
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// queue is what split and packed virtqueues have in common. Its methods are called
+// with the Ring's lock held.
+type queue interface {
+	// peek tells whether a chain is available.
+	peek() bool
+
+	// next takes the next available chain, and appends its buffers to parts.
+	// write says which way they go: to the guest, or from it.
+	next(parts []Buffer, write bool) (Chain, []Buffer, bool, error)
+
+	// mark is the place of the next chain, and rewind goes back to one.
+	mark() uint32
+	rewind(mark uint32)
+
+	// use gives a chain back with so many bytes written. Chains are given back in
+	// the order in which they were taken; publish lets the driver see them.
+	use(c Chain, written uint32)
+	publish()
+
+	// wantsCall tells whether the driver wants to be told of what was published.
+	wantsCall() bool
+
+	// askKick says whether the driver shall tell of what it makes available. After
+	// it was turned on, peek must be asked once more.
+	askKick(on bool)
+
+	// base is what GET_VRING_BASE returns.
+	base() uint32
+}
+
+// ringCommon is what both kinds of queues need.
+type ringCommon struct {
+	mem      *memory
+	hint     int       // see memory.at
+	log      *dirtyLog // nil: not asked for
+	logRing  bool      // also what is written to the ring itself
+	eventIdx bool
+	indirect bool
+	barrier  uint32
+}
+
+func (c *ringCommon) walk(parts []Buffer, size int, write bool) walk {
+	return walk{mem: c.mem, hint: &c.hint, parts: parts, left: min(size, maxChain), write: write, offered: c.indirect}
+}
+
+// dirty logs a write to the ring.
+func (c *ringCommon) dirty(gpa uint64, offset, n int) {
+	if c.logRing {
+		c.log.mark(gpa+uint64(offset), uint64(n))
+	}
+}
+
+// fence keeps what was written before it from being seen after what is read behind it.
+func (c *ringCommon) fence() { atomic.StoreUint32(&c.barrier, 0) }
+
+// Ring is one virtqueue. Any number of goroutines may use it, each between Begin and
+// End; Wait is for the one that takes from it. What the guest does wrong breaks the
+// ring: it stays unusable, and the Backend's connection ends.
+type Ring struct {
+	index  int
+	broke  func(error) // see NewBackend
+	change chan struct{}
+	mem    *memory
+
+	mu      sync.Mutex
+	q       queue // nil unless started
+	err     error // why the ring is broken
+	enabled bool
+	kick    *os.File // nil: the ring is polled
+	conn    syscall.RawConn
+	call    int // -1: none
+	log     *dirtyLog
+	parts   []Buffer
+	asked   bool // for kicks
+	fault   bool // debug.SetPanicOnFault before Begin
+
+	waiting func(uintptr) bool // readable, made once
+
+	// What the front end set up; see backend.go.
+	num     uint32
+	addr    RingAddr
+	started bool
+	base    uint32
+}
+
+func newRing(index int, mem *memory, broke func(error)) *Ring {
+	r := &Ring{index: index, broke: broke, mem: mem, call: -1, change: make(chan struct{}, 1)}
+	r.waiting = func(uintptr) bool { return !r.idle() }
+	return r
+}
+
+// Begin locks the ring. It returns false, and End must not be called, when the ring is
+// not started. End must be deferred, so that a fault ends there: a guest can take
+// memory away under its reader.
+func (r *Ring) Begin() bool {
+	r.mu.Lock()
+	if r.q == nil || r.err != nil {
+		r.mu.Unlock()
+		return false
+	}
+	r.fault = debug.SetPanicOnFault(true)
+	return true
+}
+
+// End unlocks the ring. A fault in the guest's memory since Begin ends here, and
+// breaks the ring.
+func (r *Ring) End() {
+	if v := recover(); v != nil {
+		r.fail(r.faulted(v))
+	}
+	debug.SetPanicOnFault(r.fault)
+	r.mu.Unlock()
+}
+
+// Flush publishes what was used, and calls the driver if it wants.
+func (r *Ring) Flush() {
+	if r.err != nil {
+		return
+	}
+	r.q.publish()
+	if r.q.wantsCall() {
+		r.signal()
+	}
+}
+
+var errFault = errors.New("the guest's memory was taken away")
+
+// faulted returns the error for a fault in the guest's memory. Any other panic is not
+// the guest's doing and goes on, after what End would do.
+func (r *Ring) faulted(v any) error {
+	if f, ok := v.(interface{ Addr() uintptr }); ok && (r.mem.holds(f.Addr()) || r.log.holds(f.Addr())) {
+		return errFault
+	}
+	debug.SetPanicOnFault(r.fault)
+	r.mu.Unlock()
+	panic(v)
+}
+
+// setPanicOnFault has a fault in the guest's memory be a panic until what it returns
+// is called.
+func setPanicOnFault() func() {
+	before := debug.SetPanicOnFault(true)
+	return func() { debug.SetPanicOnFault(before) }
+}
+
+// toGuest tells whether the guest takes from the ring: even ones are receive queues
+// (virtio 1.2, 5.1.2).
+func (r *Ring) toGuest() bool { return r.index%2 == 0 }
+
+func (r *Ring) setCall(fd int) {
+	if r.call >= 0 {
+		unix.Close(r.call)
+	}
+	r.call = fd
+}
+
+func (r *Ring) fail(err error) {
+	r.err = fmt.Errorf("ring %d: %w", r.index, err)
+	r.broke(r.err)
+}
+
+// Enabled tells between Begin and End whether the ring is enabled. One that is not
+// still has buffers to be thrown away.
+func (r *Ring) Enabled() bool { return r.enabled }
+
+// Next takes the next available chain; write says that it is for the guest to read. Its
+// buffers follow the first keep ones that the last Next returned, and are valid until
+// End. ok is false when there is none.
+func (r *Ring) Next(keep int, write bool) (c Chain, buffers []Buffer, ok bool) {
+	if r.err != nil {
+		return c, nil, false
+	}
+	c, r.parts, ok, r.err = r.q.next(r.parts[:keep], write)
+	if r.err != nil {
+		r.fail(r.err)
+	}
+	return c, r.parts, ok
+}
+
+// Fail breaks the ring, for what only the device can know to be wrong.
+func (r *Ring) Fail(err error) { r.fail(err) }
+
+// Failed tells between Begin and End whether the ring is broken.
+func (r *Ring) Failed() bool { return r.err != nil }
+
+// Mark is the place of the next chain; Rewind goes back to it, if none taken since
+// was used.
+func (r *Ring) Mark() uint32       { return r.q.mark() }
+func (r *Ring) Rewind(mark uint32) { r.q.rewind(mark) }
+
+// Use gives a chain back with so many bytes written to it. Chains are given back in
+// the order in which they were taken.
+func (r *Ring) Use(c Chain, written uint32) { r.q.use(c, written) }
+
+// Wrote tells of bytes written to a buffer, for a live migration's log.
+func (r *Ring) Wrote(b Buffer, n int) {
+	if r.log != nil {
+		r.log.mark(b.gpa, uint64(n))
+	}
+}
+
+// Ready tells whether the ring is started and enabled.
+func (r *Ring) Ready() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.q != nil && r.err == nil && r.enabled
+}
+
+// HasWork tells whether a chain is available.
+func (r *Ring) HasWork() bool {
+	if !r.Begin() {
+		return false
+	}
+	defer r.End()
+	return r.q.peek()
+}
+
+// pollEvery is how often a ring without a kick descriptor is looked at.
+const pollEvery = 100 * time.Microsecond
+
+// Wait returns when there may be a chain, or the ring was changed, or Wake called. Only
+// one goroutine may wait.
+func (r *Ring) Wait() {
+	r.mu.Lock()
+	usable, kick, conn := r.q != nil && r.err == nil, r.kick, r.conn
+	r.mu.Unlock()
+	switch {
+	case !usable:
+		<-r.change
+	case kick == nil:
+		select {
+		case <-r.change:
+		case <-time.After(pollEvery):
+		}
+	default:
+		// The descriptor is never read: the netpoller tells of each write to it,
+		// and what it holds tells nothing that the ring does not.
+		if errors.Is(conn.Read(r.waiting), os.ErrDeadlineExceeded) {
+			_ = kick.SetReadDeadline(time.Time{})
+		}
+	}
+}
+
+// idle asks for kicks and tells whether there is still nothing to do.
+func (r *Ring) idle() bool {
+	if !r.Begin() {
+		return false
+	}
+	defer r.End()
+	if r.q.peek() {
+		return false
+	}
+	r.askKick(true)
+	return !r.q.peek()
+}
+
+// askKick asks the driver for kicks or not, if that is news to it.
+func (r *Ring) askKick(on bool) {
+	if on || r.asked {
+		r.q.askKick(on)
+		r.asked = on
+	}
+}
+
+// Busy tells the driver that the ring is looked at without a kick.
+func (r *Ring) Busy() { r.askKick(false) }
+
+// Wake makes Wait return.
+func (r *Ring) Wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wake()
+}
+
+func (r *Ring) wake() {
+	select {
+	case r.change <- struct{}{}:
+	default:
+	}
+	if r.kick != nil {
+		_ = r.kick.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// one is what is written to an eventfd.
+var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
+
+// signal calls the driver. A descriptor that takes no more has a call pending.
+func (r *Ring) signal() {
+	if r.call >= 0 {
+		_, _ = unix.Write(r.call, one)
+	}
+}

@@ -1,0 +1,111 @@
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Kind makes vhost-user ports. It implements port.Kind, and needs no privileges but the
+// right to write where the sockets are.
+type Kind struct {
+	// Dir is where the sockets of ports are that have no path of their own. Open
+	// makes it where it is absent, but not what it lies in.
+	Dir string
+
+	// Busy: workers never sleep while a guest is there. It takes a processor for
+	// each queue in use, and saves guests the kick.
+	Busy bool
+}
+
+var _ port.Kind = Kind{}
+
+// Name implements port.Kind.
+func (Kind) Name() string { return "vhost-user" }
+
+// Path is where the port's socket is.
+func (k Kind) Path(s port.Spec) string {
+	if s.Path != "" {
+		return s.Path
+	}
+	return filepath.Join(k.Dir, s.Name+".sock")
+}
+
+// maxPath is how long a socket's path may be (sun_path in unix(7)).
+const maxPath = 107
+
+// Check implements port.Kind.
+func (k Kind) Check(s port.Spec) error {
+	if err := port.CheckName(s.Name); err != nil {
+		return err
+	}
+	path := k.Path(s)
+	switch {
+	case len(s.Address) > 0 || s.Netns != "":
+		return errors.New("a vhost-user port has no address and no namespace, it is for a virtual machine; use --kind host")
+	case s.Owner != "" || s.Group != "" || s.MTU != 0 || s.Exclusive:
+		return errors.New("a vhost-user port has no owner, group, MTU and is always exclusive; leave these out")
+	case s.Path == "" && k.Dir == "":
+		return errors.New("a vhost-user port needs a socket; name one with --path")
+	case !filepath.IsAbs(path):
+		return fmt.Errorf("the socket %q has no absolute path; write it from / on", path)
+	case len(path) > maxPath:
+		return fmt.Errorf("the path %s has %d bytes, a socket's has at most %d; name a shorter one with --path", path, len(path), maxPath)
+	}
+	return nil
+}
+
+// Open implements port.Kind.
+func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	path := k.Path(s)
+	if s.Client {
+		return k.open(connect(path))
+	}
+	l, err := listen(path)
+	if err != nil {
+		return nil, err
+	}
+	p, err := k.open(l)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	trace.Created = true
+	return p, nil
+}
+
+func (k Kind) open(ps peers) (port.Port, error) {
+	p, err := open(ps, k.Busy)
+	if err != nil {
+		ps.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Set implements port.Kind.
+func (k Kind) Set(_ port.Port, from, to port.Spec) error {
+	if k.Path(from) != k.Path(to) || from.Client != to.Client {
+		return errors.New("the socket of a vhost-user port is made with it; delete the port and add it again")
+	}
+	return nil
+}
+
+// Delete implements port.Kind.
+func (k Kind) Delete(s port.Spec, t port.Trace) error {
+	if !t.Created {
+		return nil
+	}
+	path := k.Path(s)
+	// What else has taken the name is not ours.
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != fs.ModeSocket {
+		return nil
+	}
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

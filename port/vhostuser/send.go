@@ -1,0 +1,155 @@
+package vhostuser
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/vswitch/vswitch/internal/vhost"
+	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/port"
+)
+
+// sender puts frames into the guest's receive queue. What it has is guarded by the
+// ring's lock, from Begin to End.
+type sender struct {
+	ring   *vhost.Ring
+	chains []filled
+}
+
+// filled is a chain of the receive queue and the room in it.
+type filled struct {
+	chain vhost.Chain
+	room  int
+}
+
+// maxParts is how many buffers one frame may take. A driver whose buffers are so small
+// that it is not enough would have senders search its ring for nothing.
+const maxParts = 1024
+
+// Send implements port.Queue.
+func (l *lane) Send(out []port.Out) {
+	p := l.port
+	drop := port.DropNoCarrier
+	if p.closed.Load() {
+		drop = port.DropPortClosed
+	} else if active := *p.active.Load(); len(active) > 0 {
+		// A guest that uses fewer queues than there are gets all by those.
+		to := active[l.index%len(active)]
+		if to.sender.send(out, p.acked.Load(), int(p.mtu.Load())) {
+			return
+		}
+	}
+	for i := range out {
+		out[i].Drop = drop
+	}
+}
+
+// send gives frames to the guest, and tells whether it could; if not, none arrived.
+func (s *sender) send(out []port.Out, features uint64, mtu int) (ok bool) {
+	if !s.ring.Begin() {
+		return false
+	}
+	defer s.ring.End()
+	if !s.ring.Enabled() {
+		return false
+	}
+	how, caps := layoutOf(features), capsOf(features)
+	for i := range out {
+		o := &out[i]
+		if f := o.Frame; mtu > 0 && len(f.Data)-port.HeaderLen > mtu+4 && !f.Offload.IsGSO() {
+			o.Drop = port.DropTooBig // even with a tag that is not counted
+			continue
+		}
+		if o.Drop = s.put(o, how, caps); o.Drop == port.DropNoCarrier {
+			return false
+		}
+	}
+	s.ring.Flush()
+	return !s.ring.Failed()
+}
+
+var errNoRoom = errors.New("a receive buffer without room for the header")
+
+// put gives one frame to the guest. DropNoCarrier says that the ring is broken.
+func (s *sender) put(o *port.Out, how layout, caps port.Caps) port.Drop {
+	f := o.Frame
+	if len(f.Data) < port.HeaderLen {
+		return port.DropRunt
+	}
+	var head [maxHeader + port.MaxHeader]byte
+	if off := f.Offload; off != (port.Offload{}) {
+		// The driver may be another than when the switch asked for Caps.
+		if off.Needs()&^caps != 0 || !vnet.Valid(off, len(f.Data)) {
+			return port.DropBadOffload
+		}
+		if caps&port.CapCsum == 0 {
+			off.Flags = 0 // not even DATA_VALID (virtio 1.2, 5.1.6.4.1)
+		}
+		off.HdrLen = uint16(min(int(off.HdrLen), len(f.Data)))
+		vnet.Encode(head[:], vnet.Tag(off, o.TagLen()))
+	}
+	header := how.header + o.PutHeader(head[how.header:])
+	parts, drop := s.gather(how, header+len(f.Data)-12)
+	if drop != port.DropNone {
+		return drop
+	}
+	if how.header == maxHeader {
+		binary.NativeEndian.PutUint16(head[vnet.HeaderLen:], uint16(len(s.chains)))
+	}
+	s.fill(parts, head[:header], f.Data[12:])
+	return port.DropNone
+}
+
+// gather takes as many chains from the ring as make room for n bytes. If it cannot, the
+// ring is as before.
+func (s *sender) gather(how layout, n int) ([]vhost.Buffer, port.Drop) {
+	mark := s.ring.Mark()
+	s.chains = s.chains[:0]
+	for have := 0; ; {
+		c, parts, ok := s.ring.Next(have, true)
+		if !ok {
+			if s.ring.Failed() {
+				return nil, port.DropNoCarrier
+			}
+			s.ring.Rewind(mark)
+			return nil, port.DropQueueFull
+		}
+		room := 0
+		for i := range parts[have:] {
+			room += len(parts[have+i].Bytes)
+		}
+		if room == 0 || have == 0 && room < how.header {
+			s.ring.Fail(errNoRoom)
+			return nil, port.DropNoCarrier
+		}
+		s.chains = append(s.chains, filled{c, room})
+		have, n = len(parts), n-room
+		if n <= 0 {
+			return parts, port.DropNone
+		}
+		if !how.merge || have > maxParts {
+			s.ring.Rewind(mark)
+			return nil, port.DropTooBig
+		}
+	}
+}
+
+// fill writes a frame to what was gathered, and gives the chains back.
+func (s *sender) fill(parts []vhost.Buffer, head, body []byte) {
+	left := len(head) + len(body)
+	for _, p := range parts {
+		n := copy(p.Bytes, head)
+		head = head[n:]
+		m := copy(p.Bytes[n:], body)
+		body = body[m:]
+		if n+m == 0 {
+			break
+		}
+		s.ring.Wrote(p, n+m)
+	}
+	for _, c := range s.chains {
+		n := min(c.room, left)
+		s.ring.Use(c.chain, uint32(n))
+		left -= n
+	}
+}

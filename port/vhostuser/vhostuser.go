@@ -1,0 +1,212 @@
+// Package vhostuser is the port kind that shares memory with a virtual machine: the
+// back end of QEMU's `-netdev vhost-user`. The switch listens on a unix socket, or
+// connects to one; the machine may come, go and come back. A guest is taken to be
+// hostile: what it does wrong ends its connection and concerns no other port.
+//
+// The files, in the order a port comes to be: kind, socket, vhostuser (the connection),
+// features, receive (from the guest), send (to it).
+package vhostuser
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vswitch/vswitch/internal/vhost"
+	"github.com/vswitch/vswitch/port"
+)
+
+// maxPairs is how many pairs of queues a guest can have. A pair that it does not use
+// costs one goroutine that sleeps.
+const maxPairs = 8
+
+// Port is an open vhost-user port.
+type Port struct {
+	backend *vhost.Backend
+	queues  []port.Queue
+	lanes   []*lane
+	peers   peers
+
+	// What workers go by, as the front end and the guest have agreed.
+	acked  atomic.Uint64
+	caps   atomic.Uint32
+	mtu    atomic.Int64 // of the guest; 0: not told
+	active atomic.Pointer[[]*lane]
+	up     atomic.Bool
+	closed atomic.Bool
+
+	changed chan struct{}
+	ended   chan struct{} // closed when the connection's goroutine has ended
+
+	mu     sync.Mutex // guards what follows
+	conn   *net.UnixConn
+	reason error // why there is no peer, or no longer
+	broken error // what the guest did wrong on this connection
+}
+
+var _ interface {
+	port.Port
+	port.Linked
+} = (*Port)(nil)
+
+// lane is a pair of queues: port.Queue to the switch, a transmit and a receive ring to
+// the guest.
+type lane struct {
+	port  *Port
+	index int
+	receiver
+	sender
+}
+
+// open makes a port that gets its connections from peers.
+func open(ps peers, busy bool) (*Port, error) {
+	p := &Port{
+		peers:   ps,
+		changed: make(chan struct{}, 1),
+		ended:   make(chan struct{}),
+		reason:  errors.New("no front end has connected yet"),
+	}
+	var err error
+	if p.backend, err = vhost.NewBackend(2*maxPairs, offered, (*device)(p), p.guestBroke); err != nil {
+		return nil, err
+	}
+	for i := range maxPairs {
+		l := &lane{port: p, index: i}
+		// Receive and transmit are the guest's words (virtio 1.2, 5.1.2).
+		l.sender.ring, l.receiver.ring = p.backend.Ring(2*i), p.backend.Ring(2*i+1)
+		l.busy = busy
+		p.lanes = append(p.lanes, l)
+		p.queues = append(p.queues, l)
+	}
+	(*device)(p).Changed()
+	go p.run()
+	return p, nil
+}
+
+// Queues implements port.Port.
+func (p *Port) Queues() []port.Queue { return p.queues }
+
+// Caps implements port.Port.
+func (p *Port) Caps() port.Caps { return port.Caps(p.caps.Load()) }
+
+// Link implements port.Linked: a guest's driver takes and gives frames.
+func (p *Port) Link() bool { return p.up.Load() }
+
+// LinkChanged implements port.Linked.
+func (p *Port) LinkChanged() <-chan struct{} { return p.changed }
+
+// Reason says why Link is false, in one line.
+func (p *Port) Reason() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn != nil {
+		return "the guest's driver is not ready"
+	}
+	return p.reason.Error()
+}
+
+// Close implements port.Port.
+func (p *Port) Close() error {
+	p.closed.Store(true)
+	p.peers.close()
+	p.mu.Lock()
+	if p.conn != nil {
+		p.conn.Close()
+	}
+	p.mu.Unlock()
+	for _, l := range p.lanes {
+		l.receiver.ring.Wake()
+	}
+	<-p.ended
+	return nil
+}
+
+// run serves one front end after the other.
+func (p *Port) run() {
+	defer close(p.ended)
+	for {
+		conn, err := p.peers.next(p.setReason)
+		if err != nil {
+			return // closed
+		}
+		p.mu.Lock()
+		p.conn, p.broken = conn, nil
+		p.mu.Unlock()
+		var why error
+		if !p.closed.Load() { // else Close may not have seen the connection
+			why = p.backend.Serve(conn)
+		}
+		conn.Close()
+		p.mu.Lock()
+		p.conn = nil
+		switch {
+		case p.broken != nil:
+			why = p.broken
+		case errors.Is(why, io.EOF):
+			why = errors.New("the front end has ended the connection")
+		}
+		p.reason = why
+		p.mu.Unlock()
+		p.backend.Disconnect()
+		p.mtu.Store(0)
+	}
+}
+
+func (p *Port) setReason(why error) {
+	p.mu.Lock()
+	p.reason = why
+	p.mu.Unlock()
+}
+
+// guestBroke ends the connection of a guest that broke a ring.
+func (p *Port) guestBroke(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn != nil && p.broken == nil {
+		p.broken = err
+		p.conn.Close()
+	}
+}
+
+// device is the Port as its Backend sees it.
+type device Port
+
+// Changed implements vhost.Handler.
+func (d *device) Changed() {
+	p := (*Port)(d)
+	var active []*lane
+	up := false
+	for _, l := range p.lanes {
+		if l.sender.ring.Ready() {
+			active = append(active, l)
+			up = up || l.receiver.ring.Ready()
+		}
+	}
+	features := p.backend.Acked()
+	p.acked.Store(features)
+	caps := capsOf(features)
+	if len(active) == 0 {
+		caps = port.CapsAll // no work for frames that nobody takes
+	}
+	p.caps.Store(uint32(caps))
+	p.active.Store(&active)
+	if p.up.Swap(up) != up {
+		select {
+		case p.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Announce implements vhost.Handler.
+func (d *device) Announce(mac [6]byte) {
+	l := d.lanes[0]
+	f := rarp(mac)
+	l.announce.Store(&f)
+	l.receiver.ring.Wake()
+}
+
+// SetMTU implements vhost.Handler.
+func (d *device) SetMTU(mtu int) { d.mtu.Store(int64(mtu)) }
