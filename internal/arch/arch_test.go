@@ -38,6 +38,7 @@ var below = []struct {
 	{"internal/afpacket", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/link"}},
 	{"internal/tuntap", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/link"}},
 	{"internal/tuntap/tuntest", []string{"port", "internal/vnet", "internal/testenv"}},
+	{"internal/vhost/vhosttest", []string{"port", "internal/vnet", "internal/testenv", "internal/vhost"}},
 	{"port/porttest", []string{"port", "internal/eth", "internal/vnet", "internal/testenv"}},
 	{"port/*", []string{
 		"port", "internal/eth", "internal/vnet",
@@ -63,7 +64,8 @@ var below = []struct {
 var outside = map[string][]string{
 	"golang.org/x/sys": {
 		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/vhost",
-		"internal/testenv", "internal/tuntap/tuntest",
+		"port/unixsock",
+		"internal/testenv", "internal/tuntap/tuntest", "internal/vhost/vhosttest",
 	},
 	"github.com/vishvananda/netlink": {"internal/link"},
 	"github.com/cilium/ebpf":         {"internal/hoststack"},
