@@ -22,7 +22,7 @@ const (
 	StateUp        State = "up"         // frames pass
 	StateNoCarrier State = "no-carrier" // its device is there, nobody holds the other end
 	StateWaiting   State = "waiting"    // its device or peer is gone; it re-attaches by itself
-	StateDown      State = "down"       // its device was set down by somebody else
+	StateDown      State = "down"       // its device was set down by somebody else, or a guard shut it down
 )
 
 // States are all states, the best first.
@@ -34,7 +34,7 @@ type Port struct {
 	Number uint16 `json:"number"`
 	Kind   string `json:"kind"`
 	State  State  `json:"state"`
-	Reason string `json:"reason,omitempty"` // why it is waiting
+	Reason string `json:"reason,omitempty"` // why it is waiting, or what shut it down
 
 	// Ifname and MTU are those of its network interface now; empty and 0
 	// where it has none that the switch can see.
@@ -47,13 +47,20 @@ type Port struct {
 	Spec port.Spec `json:"spec"` // as it was asked for
 }
 
-// VLAN is how a port takes part in VLANs. Mode transparent: tags pass unchanged,
-// and every frame belongs to VLAN Native.
+// VLAN is how a port takes part in VLANs. What its mode does not have is 0 or empty.
+//
+//	transparent  tags pass unchanged, and every frame belongs to VLAN Native
+//	access       untagged frames of VLAN Access
+//	trunk        tagged frames of Trunk, and untagged ones of Native
+//	qinq         all frames, whatever their tag, under the service VLAN QinQ
 type VLAN struct {
 	Mode   string   `json:"mode"`
 	Access uint16   `json:"access"`
 	Native uint16   `json:"native"`
 	Trunk  []uint16 `json:"trunk"`
+	QinQ   uint16   `json:"qinq"`
+	TPID   string   `json:"tpid"`   // of the tags that count: 0x8100 or 0x88a8; empty: none do
+	Accept string   `json:"accept"` // frames that it takes: all, tagged or untagged
 }
 
 // Counters count one direction of a port since the port was added to the daemon.
@@ -70,33 +77,6 @@ type AddPort struct {
 
 	// NoWait adds the port even when its device is not there yet.
 	NoWait bool `json:"no_wait,omitempty"`
-}
-
-// SetPort changes settings of a port; what is nil stays.
-type SetPort struct {
-	Owner     *string   `json:"owner,omitempty"`
-	Group     *string   `json:"group,omitempty"`
-	MTU       *int      `json:"mtu,omitempty"`
-	Address   *[]string `json:"address,omitempty"`
-	Netns     *string   `json:"netns,omitempty"`
-	Exclusive *bool     `json:"exclusive,omitempty"`
-}
-
-// Apply returns spec with the changes made.
-func (s SetPort) Apply(spec port.Spec) port.Spec {
-	set(&spec.Owner, s.Owner)
-	set(&spec.Group, s.Group)
-	set(&spec.MTU, s.MTU)
-	set(&spec.Address, s.Address)
-	set(&spec.Netns, s.Netns)
-	set(&spec.Exclusive, s.Exclusive)
-	return spec
-}
-
-func set[T any](field, value *T) {
-	if value != nil {
-		*field = *value
-	}
 }
 
 // FDBEntry is an entry of the forwarding database.

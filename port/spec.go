@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Spec is what a user asks of one port: its name, its kind, and the kind's
-// settings. It is what the command line sends and what is kept on disk.
+// Spec is what a user asks of one port: its name, its kind, the kind's settings
+// and the switch's. It is what the command line sends and what is kept on disk.
 type Spec struct {
 	Name string `json:"name"`
 	Kind string `json:"kind"`
@@ -30,6 +30,9 @@ type Spec struct {
 	// connects to it; else it makes it and listens.
 	Path   string `json:"path,omitempty"`
 	Client bool   `json:"client,omitempty"`
+
+	// What the switch does with the port's frames: no affair of the kind.
+	Policy
 }
 
 // MaxName is the longest name of a network interface in bytes (IFNAMSIZ-1).

@@ -26,8 +26,9 @@ The kinds of port:
 
 Example:
 
-    vswitch add-port vm0 --owner libvirt-qemu
-    vswitch add-port gw0 --kind host --address 10.0.0.1/24`,
+    vswitch add-port vm0 --owner libvirt-qemu --access 10
+    vswitch add-port gw0 --kind host --address 10.0.0.1/24
+    vswitch add-port eth1 --kind netdev --trunk 10,20-29 --native 1`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "kind", Value: "tap", Usage: "`KIND` of port: tap, host or netdev"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "add the port even when its device is not there yet"},
@@ -36,31 +37,12 @@ Example:
 	}
 }
 
-// portFlags are the settings of ports that can also be changed later.
-func portFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "owner", Usage: "tap: `USER` who may open the device, by name or number"},
-		&cli.StringFlag{Name: "group", Usage: "tap: `GROUP` who may open the device, by name or number"},
-		&cli.IntFlag{Name: "mtu", Usage: "longest payload in `BYTES`", DefaultText: "the device's own"},
-		&cli.StringSliceFlag{Name: "address", Usage: "host: `ADDRESS/LENGTH` of the host's end; can be given several times"},
-		&cli.StringFlag{Name: "netns", Usage: "host: network namespace for the host's end, `NAME` or path"},
-		&cli.BoolFlag{Name: "exclusive", Usage: "netdev: hide the interface's frames from the host's own stack"},
-	}
-}
-
-// addresses returns what --address was given, "" standing for none.
-func addresses(c *cli.Context) []string {
-	all := []string{}
-	for _, a := range c.StringSlice("address") {
-		if a != "" {
-			all = append(all, a)
-		}
-	}
-	return all
-}
-
 func addPort(c *cli.Context) error {
 	w, err := words(c, "NAME")
+	if err != nil {
+		return err
+	}
+	set, err := settings(c)
 	if err != nil {
 		return err
 	}
@@ -69,19 +51,11 @@ func addPort(c *cli.Context) error {
 		return err
 	}
 	defer cl.Close()
-	_, err = cl.AddPort(c.Context, api.AddPort{
-		Spec: port.Spec{
-			Name:      w[0],
-			Kind:      c.String("kind"),
-			Owner:     c.String("owner"),
-			Group:     c.String("group"),
-			MTU:       c.Int("mtu"),
-			Address:   addresses(c),
-			Netns:     c.String("netns"),
-			Exclusive: c.Bool("exclusive"),
-		},
+	req := api.AddPort{
+		Spec:   set.Apply(port.Spec{Name: w[0], Kind: c.String("kind")}),
 		NoWait: c.Bool("no-wait"),
-	})
+	}
+	_, err = cl.AddPort(c.Context, req)
 	var e *api.Error
 	if errors.As(err, &e) && e.Code == api.CodeGone {
 		return fmt.Errorf("%w; with --no-wait the port is added and waits for it", err)

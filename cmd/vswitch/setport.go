@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
@@ -12,12 +14,21 @@ func setPortCommand() *cli.Command {
 		Usage:     "change a port while it runs",
 		UsageText: "vswitch set-port NAME FLAGS",
 		Description: `Changes the settings that are given; the others, and the traffic, stay. An
-empty value takes a setting back.
+empty value, 0 or =false takes a setting back. One of --access, --trunk and --qinq
+takes the place of the one that was set before.
+
+It also brings back a port that a guard shut down; for that alone, no flag is
+needed.
 
 Example:
 
-    vswitch set-port vm0 --mtu 9000`,
-		Flags:  portFlags(),
+    vswitch set-port vm0 --mtu 9000
+    vswitch set-port vm0 --access 10 --isolated --storm-broadcast 100pps
+    vswitch set-port vm0 --learn-limit 4 --learn-action protect
+    vswitch set-port eth1 --trunk 10,20-29 --native 1`,
+		Flags: append([]cli.Flag{
+			&cli.BoolFlag{Name: "no-vlan", Usage: "make the port transparent to tags again, in VLAN 1"},
+		}, portFlags()...),
 		Action: setPort,
 	}
 }
@@ -27,29 +38,19 @@ func setPort(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.NumFlags() == 0 {
-		return usagef("nothing to change; give at least one flag, see `vswitch set-port --help`")
+	set, err := settings(c)
+	if err != nil {
+		return err
 	}
 	cl, err := client(c)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	var req api.SetPort
-	given(c, "owner", &req.Owner, c.String)
-	given(c, "group", &req.Group, c.String)
-	given(c, "mtu", &req.MTU, c.Int)
-	given(c, "address", &req.Address, func(string) []string { return addresses(c) })
-	given(c, "netns", &req.Netns, c.String)
-	given(c, "exclusive", &req.Exclusive, c.Bool)
-	_, err = cl.SetPort(c.Context, w[0], req)
-	return err
-}
-
-// given sets to to the value of a flag that is on the command line.
-func given[T any](c *cli.Context, flag string, to **T, value func(string) T) {
-	if c.IsSet(flag) {
-		v := value(flag)
-		*to = &v
+	_, err = cl.SetPort(c.Context, w[0], set)
+	var e *api.Error
+	if c.NumFlags() == 0 && errors.As(err, &e) && e.Code == api.CodeInvalid {
+		return usageError(err.Error())
 	}
+	return err
 }

@@ -21,7 +21,7 @@ func (m *manager) describe(p *managed) api.Port {
 		Reason: p.reason,
 		Ifname: p.ifname(),
 		MTU:    p.link.MTU,
-		VLAN:   api.VLAN{Mode: "transparent", Native: defaultVLAN, Trunk: []uint16{}},
+		VLAN:   vlanOf(&p.spec.Policy),
 		RX:     counters(st.RX),
 		TX:     counters(st.TX),
 		Spec:   p.spec,

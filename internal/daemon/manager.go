@@ -133,6 +133,9 @@ func (m *manager) restore(saved savedState) {
 		}
 		p := &managed{spec: s.Spec, trace: s.Trace, kind: m.kinds[s.Spec.Kind], sw: sp}
 		m.ports[s.Spec.Name] = p
+		if err := p.apply(); err != nil {
+			m.log.Error("restoring a port's settings", "port", s.Spec.Name, "error", err)
+		}
 		m.tryOpen(p)
 	}
 	for _, e := range saved.FDB {
@@ -204,7 +207,7 @@ func (m *manager) addPort(req api.AddPort) (api.Port, error) {
 		return api.Port{}, fail(api.CodeInvalid, "there is no port kind %q; use one of %s", spec.Kind,
 			strings.Join(slices.Sorted(maps.Keys(m.kinds)), ", "))
 	}
-	if err := kind.Check(spec); err != nil {
+	if err := cmp.Or(kind.Check(spec), spec.Policy.Check()); err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
 	sp, err := m.sw.AddPort(spec.Name)
@@ -212,6 +215,10 @@ func (m *manager) addPort(req api.AddPort) (api.Port, error) {
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	p := &managed{spec: spec, kind: kind, sw: sp}
+	if err := p.apply(); err != nil {
+		m.drop(p)
+		return api.Port{}, fail(api.CodeInvalid, "%w", err)
+	}
 	opened := m.open(p)
 	if opened != nil && !(req.NoWait && errors.Is(opened, port.ErrGone)) {
 		m.drop(p)
@@ -243,21 +250,15 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 		return api.Port{}, fail(api.CodeInvalid, "%w", p.unknownKind())
 	}
 	from, to := p.spec, req.Apply(p.spec)
-	if err := p.kind.Check(to); err != nil {
+	if err := cmp.Or(p.kind.Check(to), to.Policy.Check()); err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
-	if p.dev != nil {
-		if err := p.kind.Set(p.dev, from, to); err != nil {
-			return api.Port{}, fail(api.CodeFailed, "%w", err)
-		}
+	if err := m.change(p, to); err != nil {
+		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
-	p.spec = to
 	if err := m.save(); err != nil {
-		p.spec = from
-		if p.dev != nil {
-			if err := p.kind.Set(p.dev, to, from); err != nil {
-				m.log.Error("taking back a change that could not be kept", "port", name, "error", err)
-			}
+		if err := m.change(p, from); err != nil {
+			m.log.Error("taking back a change that could not be kept", "port", name, "error", err)
 		}
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
@@ -268,6 +269,25 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 		m.saveTrace()
 	}
 	return m.describe(p), nil
+}
+
+// change brings a port to another spec; an error leaves it as it was.
+func (m *manager) change(p *managed, to port.Spec) error {
+	from := p.spec
+	if p.dev != nil {
+		if err := p.kind.Set(p.dev, from, to); err != nil {
+			return err
+		}
+	}
+	p.spec = to
+	if err := p.apply(); err != nil {
+		p.spec = from
+		if p.dev != nil {
+			return errors.Join(err, p.kind.Set(p.dev, to, from))
+		}
+		return err
+	}
+	return nil
 }
 
 func (m *manager) delPort(name string) error {

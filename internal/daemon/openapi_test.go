@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding"
 	"fmt"
 	"maps"
 	"reflect"
@@ -91,7 +92,7 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 
 // jsonType names the JSON of a Go type as a schema does.
 func jsonType(t reflect.Type) string {
-	if t == reflect.TypeFor[port.MAC]() {
+	if t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
 		return "string"
 	}
 	switch t.Kind() {
@@ -107,7 +108,7 @@ func jsonType(t reflect.Type) string {
 		return "object of " + jsonType(t.Elem())
 	case reflect.Struct:
 		return t.Name()
-	case reflect.Int, reflect.Int64, reflect.Uint16, reflect.Uint64:
+	case reflect.Int, reflect.Int64, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return "integer"
 	}
 	return "unknown: " + t.String()

@@ -77,7 +77,7 @@ func TestAPI(t *testing.T) {
 	none := api.Counters{Dropped: map[string]uint64{}}
 	want := api.Port{
 		Name: "vm0", Kind: "fake", State: api.StateNoCarrier, Ifname: "vm0", MTU: 1500,
-		VLAN: api.VLAN{Mode: "transparent", Native: 1, Trunk: []uint16{}}, RX: none, TX: none,
+		VLAN: api.VLAN{Mode: "transparent", Native: 1, Trunk: []uint16{}, Accept: "all"}, RX: none, TX: none,
 		Spec: port.Spec{Name: "vm0", Kind: "fake", MTU: 1400},
 	}
 	if diff := cmp.Diff(want, p); diff != "" {

@@ -1,0 +1,103 @@
+package daemon
+
+import (
+	"slices"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// configOf is what the forwarding core is told of a policy that Check accepts. What
+// it leaves out is for the protocols: spanning tree and multicast snooping.
+func configOf(p *port.Policy) (vswitch.PortConfig, error) {
+	c := vswitch.PortConfig{
+		Isolated:    p.Isolated,
+		Locked:      p.Locked,
+		NoLearning:  p.NoLearning,
+		NoFlood:     classesOf(p.NoFlood),
+		LearnLimit:  p.LearnLimit,
+		LearnAction: learnActions[p.LearnAction],
+		Storm:       vswitch.StormRates{Broadcast: p.StormBroadcast, Multicast: p.StormMulticast, UnknownUnicast: p.StormUnicast},
+		Police:      p.RateIn,
+		Shape:       p.RateOut,
+	}
+	v := &c.VLAN
+	v.Accept = accepts[p.Accept]
+	switch {
+	case p.Access != 0:
+		v.Mode, v.VID = vswitch.Access, p.Access
+	case p.QinQ != 0:
+		v.Mode, v.VID = vswitch.Transparent, p.QinQ
+	case p.Trunk != "":
+		allowed, err := port.ParseVLANSet(p.Trunk)
+		if err != nil {
+			return vswitch.PortConfig{}, err
+		}
+		v.Mode, v.VID, v.Allowed, v.Service = vswitch.Trunk, p.Native, allowed, p.TrunkTPID == serviceTPID
+	}
+	return c, nil
+}
+
+// serviceTPID is how users write the tag protocol identifier of 802.1ad.
+const serviceTPID = "0x88a8"
+
+var (
+	learnActions = map[string]vswitch.LearnAction{
+		"": vswitch.LearnForward, "forward": vswitch.LearnForward,
+		"protect": vswitch.LearnProtect, "shutdown": vswitch.LearnShutdown,
+	}
+	accepts = map[string]vswitch.Accept{
+		"": vswitch.AcceptByMode, "all": vswitch.AcceptAll,
+		"tagged": vswitch.AcceptTagged, "untagged": vswitch.AcceptUntagged,
+	}
+	floodClasses = map[string]vswitch.Class{
+		"broadcast": vswitch.Broadcast, "multicast": vswitch.Multicast, "unicast": vswitch.UnknownUnicast,
+	}
+)
+
+func classesOf(names []string) (c vswitch.Class) {
+	for _, name := range names {
+		c |= floodClasses[name]
+	}
+	return c
+}
+
+// apply brings the port in the core in line with its spec.
+func (p *managed) apply() error {
+	c, err := configOf(&p.spec.Policy)
+	if err != nil {
+		return err
+	}
+	return p.sw.Configure(c)
+}
+
+// vlanOf tells users how a port takes part in VLANs, with what its settings leave
+// to the mode filled in.
+func vlanOf(p *port.Policy) api.VLAN {
+	v := api.VLAN{Mode: "transparent", Trunk: []uint16{}, Accept: p.Accept}
+	byMode := "all"
+	switch {
+	case p.Access != 0:
+		v.Mode, v.Access, v.TPID, byMode = "access", p.Access, "0x8100", "untagged"
+	case p.QinQ != 0:
+		v.Mode, v.QinQ = "qinq", p.QinQ
+	case p.Trunk != "":
+		v.Mode, v.Native, v.TPID = "trunk", p.Native, "0x8100"
+		if p.TrunkTPID != "" {
+			v.TPID = p.TrunkTPID
+		}
+		if p.Native == 0 {
+			byMode = "tagged"
+		}
+		if set, err := port.ParseVLANSet(p.Trunk); err == nil {
+			v.Trunk = slices.AppendSeq(v.Trunk, set.All())
+		}
+	default:
+		v.Native = vswitch.DefaultVLAN
+	}
+	if v.Accept == "" || v.Accept == "all" && byMode == "tagged" {
+		v.Accept = byMode
+	}
+	return v
+}
