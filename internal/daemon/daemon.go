@@ -27,6 +27,7 @@ type Options struct {
 	SocketGroup string // who may use it beside root: a group's name or number
 	StateDir    string // where to keep the state; empty: nowhere
 	Aging       time.Duration
+	Recovery    time.Duration // after which a port comes back that a guard shut down; 0: not
 	Kinds       []port.Kind
 	Links       Links
 	Log         *slog.Logger

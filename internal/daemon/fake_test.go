@@ -33,6 +33,7 @@ type fakeHost struct {
 	hidden  bool  // ports do not tell their Ifindex
 	openErr error // what Open fails with
 	setErr  error
+	wrap    func(*fakePort) port.Port // makes more of the ports that Open returns
 	delErr  error
 
 	devices map[string]*fakePort // the last device of each port
@@ -155,6 +156,9 @@ func (h *fakeHost) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
 		p.index = 0
 	}
 	h.devices[spec.Name] = p
+	if h.wrap != nil {
+		return h.wrap(p), nil
+	}
 	return p, nil
 }
 

@@ -20,7 +20,8 @@ import (
 //	                      ▲       open, on a link event │
 //	                      └─────── or when retry is due ┘
 //
-// An attached port is up, no-carrier or down, as its interface is.
+// An attached port is up, no-carrier or down, as its interface is; or waiting, where
+// its peer comes and goes (port.Linked); or down because a guard shut it down.
 type managed struct {
 	spec  port.Spec
 	trace port.Trace
@@ -30,7 +31,11 @@ type managed struct {
 	link  link.Link // as last seen; zero where there is none to see
 
 	state  api.State
-	reason string // why it is waiting
+	reason string // why it is waiting, or what shut it down
+
+	shutBy   string    // the guard that shut it down, and why; empty: none did
+	recovery time.Time // when it comes back by itself; zero: not at all
+	unwatch  func()    // ends what follows the link of dev; see watchLink
 
 	attached time.Time     // when dev was
 	tried    time.Time     // when open was called last
@@ -92,6 +97,7 @@ func (m *manager) open(p *managed) error {
 		return errors.Join(err, dev.Close())
 	}
 	p.dev, p.attached = dev, time.Now()
+	p.unwatch = m.watchLink(p, dev)
 	m.look(p)
 	return nil
 }
@@ -120,6 +126,16 @@ func (m *manager) look(p *managed) bool {
 // settle brings the state of an attached port in line with what look saw.
 func (m *manager) settle(p *managed) {
 	switch l := p.link; {
+	case p.shutBy != "":
+		p.sw.SetForwarding(false)
+		m.setState(p, api.StateDown, errDisabled+p.shutBy)
+	case !p.connected():
+		// Forwarding stays on, as without a carrier.
+		p.sw.SetForwarding(true)
+		if p.state == api.StateUp {
+			m.sw.FDB().FlushPort(p.sw.Number())
+		}
+		m.setState(p, api.StateWaiting, "nobody is connected to its socket")
 	case l.Index == 0:
 		p.sw.SetForwarding(true)
 		m.setState(p, api.StateUp, "")
@@ -186,6 +202,7 @@ func (m *manager) portLost(ev vswitch.PortLost) {
 // lose detaches a port whose device is gone, and has it tried again: at once, if
 // it had been well for a while.
 func (m *manager) lose(p *managed, why error) {
+	p.unwatch()
 	if err := p.sw.Detach(); err != nil {
 		m.log.Debug("closing a lost port", "port", p.spec.Name, "error", err)
 	}
@@ -229,9 +246,11 @@ func (m *manager) tryOpen(p *managed) bool {
 	return true
 }
 
-// retryDue opens the ports whose time has come.
+// retryDue opens the ports whose time has come, and brings back those that a guard
+// shut down.
 func (m *manager) retryDue() {
 	now, opened := time.Now(), false
+	m.recoverDue(now)
 	for _, p := range m.sorted() {
 		if p.dev == nil && !p.retry.IsZero() && !p.retry.After(now) {
 			opened = m.tryOpen(p) || opened
@@ -248,6 +267,9 @@ func (m *manager) nextRetry() time.Duration {
 	for _, p := range m.ports {
 		if p.dev == nil && !p.retry.IsZero() {
 			next = min(next, max(0, time.Until(p.retry)))
+		}
+		if !p.recovery.IsZero() {
+			next = min(next, max(0, time.Until(p.recovery)))
 		}
 	}
 	return next

@@ -31,6 +31,9 @@ type manager struct {
 	aging time.Duration
 	sw    *vswitch.Switch
 	start time.Time
+	mac   port.MAC // the switch's own
+
+	recovery time.Duration // of ports that a guard shut down; 0: none
 
 	ports  map[string]*managed
 	static map[fdb.Key]string // static FDB entries, with their port's name
@@ -42,12 +45,16 @@ type manager struct {
 func newManager(o Options, keep func(savedState) error) *manager {
 	m := &manager{
 		name: o.Name, version: o.Version, stateDir: o.StateDir,
-		kinds:  make(map[string]port.Kind),
-		links:  o.Links,
-		keep:   keep,
-		log:    o.Log,
-		aging:  o.Aging,
-		start:  time.Now(),
+		kinds: make(map[string]port.Kind),
+		links: o.Links,
+		keep:  keep,
+		log:   o.Log,
+		aging: o.Aging,
+		start: time.Now(),
+		mac:   ownMAC(o.Socket),
+
+		recovery: o.Recovery,
+
 		ports:  make(map[string]*managed),
 		static: make(map[fdb.Key]string),
 		calls:  make(chan func()),
@@ -117,6 +124,8 @@ func (m *manager) onEvent(ev vswitch.Event) {
 	switch ev := ev.(type) {
 	case vswitch.MACMoved:
 		m.logMove(ev)
+	case vswitch.LimitHit:
+		_ = m.do(func() error { m.limitHit(ev); return nil })
 	case vswitch.PortLost:
 		_ = m.do(func() error { m.portLost(ev); return nil })
 	}
@@ -249,6 +258,9 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 	if p.kind == nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", p.unknownKind())
 	}
+	if req == (api.SetPort{}) && p.shutBy == "" {
+		return api.Port{}, fail(api.CodeInvalid, "nothing to change; give at least one flag, see `vswitch set-port --help`")
+	}
 	from, to := p.spec, req.Apply(p.spec)
 	if err := cmp.Or(p.kind.Check(to), to.Policy.Check()); err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
@@ -263,6 +275,7 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	m.log.Info("port changed", "port", name)
+	p.unshut()
 	if p.dev != nil {
 		m.follow(p)
 	} else if m.tryOpen(p) {
@@ -318,6 +331,9 @@ func (m *manager) delPort(name string) error {
 
 // drop takes the port out of the switch.
 func (m *manager) drop(p *managed) {
+	if p.unwatch != nil {
+		p.unwatch()
+	}
 	if err := m.sw.RemovePort(p.spec.Name); err != nil {
 		m.log.Warn("closing a port", "port", p.spec.Name, "error", err)
 	}

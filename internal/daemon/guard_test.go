@@ -1,0 +1,156 @@
+package daemon
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+func (r *rig) set(name string, req api.SetPort) error {
+	_, err := ask(r.manager, func() (api.Port, error) { return r.setPort(name, req) })
+	synctest.Wait()
+	return err
+}
+
+// guarded starts a switch with one port that is up, and shut in 0 s.
+func guarded(t *testing.T, recovery time.Duration) *rig {
+	h := newFakeHost()
+	h.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
+	r := start(t, h, savedState{})
+	r.recovery = recovery
+	r.mustAdd("vm0")
+	r.wantState("vm0", api.StateUp)
+	r.trip("vm0")
+	return r
+}
+
+func (r *rig) trip(name string) {
+	_ = r.do(func() error { r.shut(r.ports[name], "test guard"); return nil })
+}
+
+func TestShutPortRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, 300*time.Second)
+		r.wantState("vm0", api.StateDown)
+		if got := r.port("vm0").Reason; got != "err-disabled: test guard" {
+			t.Errorf("reason %q", got)
+		}
+		// What happens meanwhile does not open it.
+		r.change("vm0", func(l *link.Link) { l.Carrier = false })
+		r.change("vm0", func(l *link.Link) { l.Carrier = true })
+		r.trip("vm0")
+		time.Sleep(299 * time.Second)
+		r.wantState("vm0", api.StateDown)
+		time.Sleep(time.Second)
+		r.wantState("vm0", api.StateUp)
+		if log := r.logged(); strings.Count(log, "err-disabled: test guard") != 1 {
+			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
+func TestShutPortStaysWithoutRecovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, 0)
+		time.Sleep(24 * time.Hour)
+		r.wantState("vm0", api.StateDown)
+		if err := r.set("vm0", api.SetPort{}); err != nil {
+			t.Fatal(err)
+		}
+		r.wantState("vm0", api.StateUp)
+		wantCode(t, r.set("vm0", api.SetPort{}), api.CodeInvalid, "nothing to change")
+		r.trip("vm0")
+		mtu := 1400
+		if err := r.set("vm0", api.SetPort{MTU: &mtu}); err != nil {
+			t.Fatal(err)
+		}
+		r.wantState("vm0", api.StateUp)
+	})
+}
+
+// A shut port whose device comes back is still shut.
+func TestShutPortLosesItsDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, time.Hour)
+		r.host.remove("vm0")
+		r.wantState("vm0", api.StateWaiting)
+		r.host.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
+		time.Sleep(time.Minute)
+		r.wantState("vm0", api.StateDown)
+		time.Sleep(time.Hour)
+		r.wantState("vm0", api.StateUp)
+	})
+}
+
+func TestLearnLimitShutsThePort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		s := spec("vm0")
+		s.LearnLimit, s.LearnAction = 1, "shutdown"
+		if err := r.addReq(api.AddPort{Spec: s}); err != nil {
+			t.Fatal(err)
+		}
+		r.mustAdd("vm1")
+		hit := vswitch.LimitHit{Port: r.sw.Port("vm0").Number(), MAC: 0x525400000002, VLAN: 1}
+		r.onEvent(hit)
+		r.wantState("vm0", api.StateDown)
+		if got := r.port("vm0").Reason; !strings.Contains(got, "52:54:00:00:00:02") {
+			t.Errorf("reason %q", got)
+		}
+		// News that is too late for the port it is about.
+		hit.Port = r.sw.Port("vm1").Number()
+		r.onEvent(hit)
+		r.wantState("vm1", api.StateNoCarrier)
+	})
+}
+
+// linkedPort is a device whose peer comes and goes.
+type linkedPort struct {
+	*fakePort
+	up      bool
+	changed chan struct{}
+}
+
+func (p *linkedPort) Link() bool                   { return p.up }
+func (p *linkedPort) LinkChanged() <-chan struct{} { return p.changed }
+func (p *linkedPort) Queues() []port.Queue         { return []port.Queue{p.fakePort} }
+
+func TestPortFollowsItsPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.hidden = true
+		peer := &linkedPort{changed: make(chan struct{}, 1)}
+		h.wrap = func(p *fakePort) port.Port { peer.fakePort = p; return peer }
+		r := start(t, h, savedState{})
+		r.mustAdd("vm0")
+		for _, up := range []bool{false, true, false, true} {
+			_ = r.do(func() error { peer.up = up; return nil })
+			peer.changed <- struct{}{}
+			want := api.StateWaiting
+			if up {
+				want = api.StateUp
+			}
+			r.wantState("vm0", want)
+		}
+		peer.end(port.ErrGone)
+		r.wantState("vm0", api.StateUp) // on a new device
+	})
+}
+
+func TestOwnMAC(t *testing.T) {
+	a, b := ownMAC("/run/a.sock"), ownMAC("/run/b.sock")
+	if a == b || a != ownMAC("/run/a.sock") {
+		t.Errorf("%s and %s", a, b)
+	}
+	for _, mac := range []port.MAC{a, b} {
+		if mac.IsGroup() || mac>>41&1 == 0 {
+			t.Errorf("%s is not a locally administered station's", mac)
+		}
+	}
+}
