@@ -72,8 +72,12 @@ func isLinkLocalGroup(mac port.MAC) bool {
 
 func isSolicitedNode(mac port.MAC) bool { return mac>>24 == 0x3333_ff }
 
-// multicast forwards f to the ports that want its group, where that is known.
+// multicast forwards f to the ports that want its group, where that is known, or
+// takes what is for the switch itself.
 func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
+	if f.Dst == w.sw.ownGroup {
+		return 0, w.sw.control.punt(f, from)
+	}
 	g := w.set.groups
 	if g == nil || !isIPGroup(f.Dst) || !g.vlans.Has(f.VLAN) {
 		return w.flood(out, f, from, Multicast)

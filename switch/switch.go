@@ -41,9 +41,13 @@ type Config struct {
 	OnEvent func(Event)
 
 	// OnControl is given the frames of protocols that were asked for: BPDUs of
-	// ports with SetTree, what SetGroups calls control. It is called from one
-	// goroutine, another than OnEvent; frames beyond a backlog are dropped.
+	// ports with SetTree, what SetGroups calls control, what is sent to
+	// ControlGroup. It is called from one goroutine, another than OnEvent;
+	// frames beyond a backlog are dropped.
 	OnControl func(ControlFrame)
+
+	// ControlGroup is a group address of the switch's own; 0 is none.
+	ControlGroup port.MAC
 }
 
 // Switch is one learning switch.
@@ -53,6 +57,7 @@ type Switch struct {
 	vecs     sync.Pool // of *outputs
 	events   events
 	control  control
+	ownGroup port.MAC // Config.ControlGroup
 	start    time.Time
 	injected atomic.Uint64
 
@@ -94,10 +99,11 @@ type member struct {
 // New makes a switch without ports.
 func New(cfg Config) *Switch {
 	s := &Switch{
-		fdb:    fdb.New(cfg.FDB),
-		byName: make(map[string]*Port),
-		start:  time.Now(),
-		stop:   make(chan struct{}),
+		fdb:      fdb.New(cfg.FDB),
+		byName:   make(map[string]*Port),
+		ownGroup: cfg.ControlGroup,
+		start:    time.Now(),
+		stop:     make(chan struct{}),
 	}
 	s.ports.Store(&portSet{})
 	s.vecs.New = func() any { return new(outputs) }
