@@ -250,6 +250,15 @@ func TestGuests(t *testing.T) {
 		}
 	})
 
+	// The next parts count frames, so no guest may ask for an address anew.
+	for _, g := range guests {
+		for _, other := range guests {
+			if other != g {
+				g.Run(t, "arp -s %s %s", other.IP.Addr(), other.MAC)
+			}
+		}
+	}
+
 	t.Run("known unicast is not flooded", func(t *testing.T) {
 		// A NIC that is not promiscuous drops in QEMU what is not for it, and
 		// would hide a flood.
