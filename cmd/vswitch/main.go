@@ -82,6 +82,8 @@ Example:
 			showCommand(),
 			statsCommand(),
 			fdbCommand(),
+			mdbCommand(),
+			stpCommand(),
 			qemuArgsCommand(),
 			versionCommand(),
 			completionCommand(),

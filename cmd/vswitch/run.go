@@ -38,6 +38,11 @@ Example:
 			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
 			&cli.DurationFlag{Name: "aging", Value: 300 * time.Second,
 				Usage: "`TIME` after which an address that sent nothing is forgotten; 0 for never"},
+			&cli.BoolFlag{Name: "stp", Usage: "take part in a spanning tree (RSTP); netdev ports speak it, others are guarded against bridges"},
+			&cli.UintFlag{Name: "stp-priority", Value: 32768, Usage: "`PRIORITY` of this switch to become the root, in steps of 4096; the lowest is the root"},
+			&cli.BoolFlag{Name: "snooping", Usage: "send multicast groups only where hosts asked for them by IGMP and MLD"},
+			&cli.BoolFlag{Name: "querier", Usage: "with --snooping: ask the hosts for their groups where no router does"},
+			&cli.StringFlag{Name: "unregistered", Value: "flood", Usage: "with --snooping: where groups go that nobody asked for, `flood` or routers"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text or json"},
 			&cli.StringFlag{Name: "socket-group", Usage: "`GROUP` whose members may steer the switch, besides root"},
 		},
@@ -76,6 +81,12 @@ func runSwitch(c *cli.Context) error {
 	if o.Aging != 0 && (o.Aging < minAging || o.Aging > maxAging) {
 		return usagef("an ageing time of %v is not possible; use %v to %v, or 0 for never", o.Aging, minAging, maxAging)
 	}
+	if o.STP, err = stpFlags(c); err != nil {
+		return err
+	}
+	if o.Snooping, err = snoopingFlags(c); err != nil {
+		return err
+	}
 	switch f := c.String("log-format"); f {
 	case "text":
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -103,4 +114,35 @@ func stateDir(c *cli.Context, name string) (string, error) {
 		return "", usageError(err.Error())
 	}
 	return dir, nil
+}
+
+func stpFlags(c *cli.Context) (*daemon.STP, error) {
+	priority := c.Uint("stp-priority")
+	switch {
+	case priority > 61440 || priority%4096 != 0:
+		return nil, usagef("a switch's priority is a multiple of 4096 up to 61440, not %d", priority)
+	case c.Bool("stp"):
+		return &daemon.STP{Priority: uint16(priority)}, nil
+	case c.IsSet("stp-priority"):
+		return nil, usagef("--stp-priority is for a spanning tree; give --stp as well")
+	}
+	return nil, nil
+}
+
+func snoopingFlags(c *cli.Context) (*daemon.Snooping, error) {
+	if !c.Bool("snooping") {
+		if c.Bool("querier") || c.IsSet("unregistered") {
+			return nil, usagef("--querier and --unregistered are for multicast snooping; give --snooping as well")
+		}
+		return nil, nil
+	}
+	o := &daemon.Snooping{Querier: c.Bool("querier")}
+	switch u := c.String("unregistered"); u {
+	case "flood":
+	case "routers":
+		o.RoutersOnly = true
+	default:
+		return nil, usagef("unregistered groups cannot go to %q; use flood or routers", u)
+	}
+	return o, nil
 }

@@ -31,6 +31,9 @@ type Options struct {
 	Kinds       []port.Kind
 	Links       Links
 	Log         *slog.Logger
+
+	STP      *STP      // nil: no spanning tree
+	Snooping *Snooping // nil: multicast is flooded
 }
 
 // stopGrace is how long answers under way may take once the daemon is to stop:
@@ -76,7 +79,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("watching network interfaces: %w", err)
 	}
 
-	m := newManager(o, keep)
+	m, err := newManager(o, keep)
+	if err != nil {
+		return err
+	}
 	loop := make(chan struct{})
 	go func() { defer close(loop); m.run(ctx, saved, events) }()
 

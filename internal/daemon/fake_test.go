@@ -221,7 +221,8 @@ func start(t *testing.T, host *fakeHost, saved savedState) *rig {
 		return a
 	}
 	log := slog.New(slog.NewTextHandler(r.lines, &slog.HandlerOptions{ReplaceAttr: noTime}))
-	r.manager = newManager(
+	var err error
+	r.manager, err = newManager(
 		Options{Name: "sw0", Aging: 300 * time.Second, Kinds: []port.Kind{host}, Links: host, Log: log},
 		func(st savedState) error {
 			if r.diskErr != nil {
@@ -230,6 +231,9 @@ func start(t *testing.T, host *fakeHost, saved savedState) *rig {
 			r.disk = st
 			return nil
 		})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); r.run(ctx, saved, host.events) }()

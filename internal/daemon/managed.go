@@ -296,6 +296,9 @@ func (m *manager) setState(p *managed, to api.State, reason string) {
 		attrs = append(attrs, slog.String("reason", reason))
 	}
 	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
+	if was, is := from == api.StateUp, to == api.StateUp; was != is {
+		m.linked(p, is)
+	}
 }
 
 // gone is an error that says that the device is not there but may come.

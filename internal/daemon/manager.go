@@ -37,12 +37,16 @@ type manager struct {
 
 	ports  map[string]*managed
 	static map[fdb.Key]string // static FDB entries, with their port's name
+	groups map[staticGroup]struct{}
+
+	tree  *spanningTree // nil: off
+	snoop *snooping     // nil: off
 
 	calls chan func()   // what other goroutines want done
 	ended chan struct{} // closed when calls are no longer taken
 }
 
-func newManager(o Options, keep func(savedState) error) *manager {
+func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	m := &manager{
 		name: o.Name, version: o.Version, stateDir: o.StateDir,
 		kinds: make(map[string]port.Kind),
@@ -57,6 +61,7 @@ func newManager(o Options, keep func(savedState) error) *manager {
 
 		ports:  make(map[string]*managed),
 		static: make(map[fdb.Key]string),
+		groups: make(map[staticGroup]struct{}),
 		calls:  make(chan func()),
 		ended:  make(chan struct{}),
 	}
@@ -64,10 +69,14 @@ func newManager(o Options, keep func(savedState) error) *manager {
 		m.kinds[k.Name()] = k
 	}
 	m.sw = vswitch.New(vswitch.Config{
-		FDB:     fdb.Config{Aging: tableAging(o.Aging)},
-		OnEvent: m.onEvent,
+		FDB:       fdb.Config{Aging: tableAging(o.Aging)},
+		OnEvent:   m.onEvent,
+		OnControl: m.onControl,
 	})
-	return m
+	m.snoop = newSnooping(m, o.Snooping)
+	var err error
+	m.tree, err = newSpanningTree(m, o.STP)
+	return m, err
 }
 
 // tableAging turns the user's "0: never" into the table's.
@@ -84,6 +93,8 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	m.restore(saved)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
+	defer m.tree.stop()
+	defer m.snoop.stop()
 	for {
 		retry.Reset(m.nextRetry())
 		select {
@@ -104,6 +115,10 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			m.linkChanged(ev)
 		case <-retry.C:
 			m.retryDue()
+		case <-m.tree.tick():
+			m.tree.second()
+		case <-m.snoop.due():
+			m.snoop.run()
 		}
 	}
 }
@@ -145,6 +160,7 @@ func (m *manager) restore(saved savedState) {
 		if err := p.apply(); err != nil {
 			m.log.Error("restoring a port's settings", "port", s.Spec.Name, "error", err)
 		}
+		m.configured(p)
 		m.tryOpen(p)
 	}
 	for _, e := range saved.FDB {
@@ -156,6 +172,11 @@ func (m *manager) restore(saved savedState) {
 		m.static[k] = e.Port
 		if err := m.sw.FDB().Add(k, p.sw.Number(), fdb.Static); err != nil {
 			m.log.Error("restoring an FDB entry", "mac", e.MAC, "error", err)
+		}
+	}
+	for _, g := range saved.Groups {
+		if m.ports[g.Port] != nil {
+			m.groups[staticGroup{g.VLAN, g.Group, g.Port}] = struct{}{}
 		}
 	}
 	if len(m.ports) > 0 {
@@ -178,6 +199,9 @@ func (m *manager) save() error {
 	slices.SortFunc(st.FDB, func(a, b savedEntry) int {
 		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
 	})
+	for _, g := range slices.SortedFunc(maps.Keys(m.groups), compareGroups) {
+		st.Groups = append(st.Groups, savedGroup{g.group, g.vlan, g.port})
+	}
 	return m.keep(st)
 }
 
@@ -228,6 +252,7 @@ func (m *manager) addPort(req api.AddPort) (api.Port, error) {
 		m.drop(p)
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
+	m.configured(p)
 	opened := m.open(p)
 	if opened != nil && !(req.NoWait && errors.Is(opened, port.ErrGone)) {
 		m.drop(p)
@@ -300,6 +325,7 @@ func (m *manager) change(p *managed, to port.Spec) error {
 		}
 		return err
 	}
+	m.configured(p)
 	return nil
 }
 
@@ -310,12 +336,14 @@ func (m *manager) delPort(name string) error {
 	}
 	// On disk first: what fails there must leave the port as it is, and a
 	// device once taken away cannot be brought back under a running VM.
-	entries := m.static
+	entries, groups := m.static, m.groups
 	delete(m.ports, name)
 	m.static = maps.Clone(entries)
 	maps.DeleteFunc(m.static, func(_ fdb.Key, owner string) bool { return owner == name })
+	m.groups = maps.Clone(groups)
+	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return g.port == name })
 	if err := m.save(); err != nil {
-		m.ports[name], m.static = p, entries
+		m.ports[name], m.static, m.groups = p, entries, groups
 		return fail(api.CodeFailed, "%w", err)
 	}
 	m.drop(p)
@@ -334,6 +362,7 @@ func (m *manager) drop(p *managed) {
 	if p.unwatch != nil {
 		p.unwatch()
 	}
+	m.removed(p)
 	if err := m.sw.RemovePort(p.spec.Name); err != nil {
 		m.log.Warn("closing a port", "port", p.spec.Name, "error", err)
 	}

@@ -47,7 +47,11 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 		"FDBEntry": reflect.TypeFor[api.FDBEntry](), "AddFDB": reflect.TypeFor[api.AddFDB](),
 		"FlushFDB": reflect.TypeFor[api.FlushFDB](), "Flushed": reflect.TypeFor[api.Flushed](),
 		"Switch": reflect.TypeFor[api.Switch](), "FDBInfo": reflect.TypeFor[api.FDBInfo](),
-		"Error": reflect.TypeFor[api.Error](),
+		"STP": reflect.TypeFor[api.STP](), "STPPort": reflect.TypeFor[api.STPPort](), "BPDUs": reflect.TypeFor[api.BPDUs](),
+		"MDB": reflect.TypeFor[api.MDB](), "Group": reflect.TypeFor[api.Group](), "AddGroup": reflect.TypeFor[api.AddGroup](),
+		"RouterPort": reflect.TypeFor[api.RouterPort](), "Querier": reflect.TypeFor[api.Querier](),
+		"SnoopedMessages": reflect.TypeFor[api.SnoopedMessages](),
+		"Error":           reflect.TypeFor[api.Error](),
 	}
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(types)), slices.Sorted(maps.Keys(schemas))); diff != "" {
 		t.Errorf("schemas (-types +documented):\n%s", diff)

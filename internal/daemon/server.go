@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
 
 	"github.com/vswitch/vswitch/api"
@@ -54,18 +55,43 @@ func (m *manager) routes() []route {
 			if err != nil {
 				return nil, fail(api.CodeInvalid, "%w", err)
 			}
-			var vlan uint64
-			if s := r.FormValue("vlan"); s != "" {
-				if vlan, err = strconv.ParseUint(s, 10, 16); err != nil {
-					return nil, fail(api.CodeInvalid, "there is no VLAN %q; use 1 to %d", s, maxVLAN)
-				}
+			vlan, err := vlanOfQuery(r)
+			if err != nil {
+				return nil, err
 			}
-			return nil, m.do(func() error { return m.delFDB(mac, uint16(vlan)) })
+			return nil, m.do(func() error { return m.delFDB(mac, vlan) })
 		}},
 		{"POST", "/v1/fdb/flush", func(r *http.Request) (any, error) {
 			return tell(r, m, m.flushFDB)
 		}},
+		{"GET", "/v1/stp", func(*http.Request) (any, error) { return ask(m, func() (api.STP, error) { return m.tree.describe() }) }},
+		{"GET", "/v1/mdb", func(*http.Request) (any, error) { return ask(m, m.describeMDB) }},
+		{"POST", "/v1/mdb", func(r *http.Request) (any, error) { return tell(r, m, m.addGroup) }},
+		{"DELETE", "/v1/mdb/{group}/{port}", func(r *http.Request) (any, error) {
+			group, err := netip.ParseAddr(r.PathValue("group"))
+			if err != nil {
+				return nil, fail(api.CodeInvalid, "%q is not an IP address; write it as 239.1.2.3 or ff05::1:3", r.PathValue("group"))
+			}
+			vlan, err := vlanOfQuery(r)
+			if err != nil {
+				return nil, err
+			}
+			return nil, m.do(func() error { return m.delGroup(group, r.PathValue("port"), vlan) })
+		}},
 	}
+}
+
+// vlanOfQuery returns the VLAN in a request's query, 0 where there is none.
+func vlanOfQuery(r *http.Request) (uint16, error) {
+	s := r.FormValue("vlan")
+	if s == "" {
+		return 0, nil
+	}
+	vlan, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0, fail(api.CodeInvalid, "there is no VLAN %q; use 1 to %d", s, maxVLAN)
+	}
+	return uint16(vlan), nil
 }
 
 // ask has f answered on the manager's goroutine.

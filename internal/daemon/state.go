@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -24,7 +25,8 @@ const stateVersion = 1
 type savedState struct {
 	Version int          `json:"version"`
 	Ports   []savedPort  `json:"ports"`
-	FDB     []savedEntry `json:"fdb"` // static entries
+	FDB     []savedEntry `json:"fdb"`              // static entries
+	Groups  []savedGroup `json:"groups,omitempty"` // static multicast groups
 }
 
 type savedPort struct {
@@ -36,6 +38,12 @@ type savedEntry struct {
 	MAC  port.MAC `json:"mac"`
 	VLAN uint16   `json:"vlan"`
 	Port string   `json:"port"`
+}
+
+type savedGroup struct {
+	Group netip.Addr `json:"group"`
+	VLAN  uint16     `json:"vlan"`
+	Port  string     `json:"port"`
 }
 
 // store keeps a savedState in a directory that it has to itself.
@@ -127,6 +135,11 @@ func parseState(b []byte) (savedState, error) {
 	for _, e := range st.FDB {
 		if !seen[e.Port] {
 			return savedState{}, fmt.Errorf("FDB entry %s has no port %q", e.MAC, e.Port)
+		}
+	}
+	for _, g := range st.Groups {
+		if !seen[g.Port] {
+			return savedState{}, fmt.Errorf("multicast group %s has no port %q", g.Group, g.Port)
 		}
 	}
 	return st, nil

@@ -130,7 +130,7 @@ func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 		"two values":      `{"version":1,"ports":[],"fdb":[]}{}`,
 		"no version":      `{"ports":[],"fdb":[]}`,
 		"another version": `{"version":2,"ports":[],"fdb":[]}`,
-		"unknown key":     `{"version":1,"ports":[],"fdb":[],"groups":[]}`,
+		"unknown key":     `{"version":1,"ports":[],"fdb":[],"colour":[]}`,
 		"bad name":        `{"version":1,"ports":[{"spec":{"name":"a/b","kind":"tap"},"trace":{}}],"fdb":[]}`,
 		"port twice":      `{"version":1,"ports":[{"spec":{"name":"a","kind":"tap"},"trace":{}},{"spec":{"name":"a","kind":"tap"},"trace":{}}],"fdb":[]}`,
 		"entry alone":     `{"version":1,"ports":[],"fdb":[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0"}]}`,

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+)
+
+func mdbCommand() *cli.Command {
+	vlan := &cli.UintFlag{Name: "vlan", Usage: "`VLAN` of the group (default: 1)"}
+	return &cli.Command{
+		Name:      "mdb",
+		Usage:     "list and change who gets which multicast group",
+		UsageText: "vswitch mdb list|add|del",
+		Description: `A switch that is run with --snooping hears which hosts join which groups, by IGMP
+and MLD, and sends a group to their ports and to routers alone.
+
+Example:
+
+    vswitch mdb list`,
+		Subcommands: []*cli.Command{{
+			Name:      "list",
+			Usage:     "list groups, router ports and queriers",
+			UsageText: "vswitch mdb list [-o json]",
+			Description: `Lists which port gets which group, static or learned from its hosts; the ports
+that lead to multicast routers, which get all groups; and who asks the hosts for
+their groups in each VLAN. As long as nobody does, or the hosts had no time to
+answer, the VLAN is flooded: run the switch with --querier where no router asks.
+
+Example:
+
+    vswitch mdb list -o json | jq -r '.groups[].group'`,
+			Action: mdbList,
+		}, {
+			Name:      "add",
+			Usage:     "send a group to a port always",
+			UsageText: "vswitch mdb add GROUP PORT [--vlan V]",
+			Description: `Sends a group to a port whatever its hosts report. It is kept over a restart.
+
+Example:
+
+    vswitch mdb add 239.1.2.3 vm0
+    vswitch mdb add ff05::1:3 vm0 --vlan 10`,
+			Flags: []cli.Flag{vlan},
+			Action: func(c *cli.Context) error {
+				return mdbChange(c, func(cl *api.Client, group netip.Addr, port string, vlan uint16) error {
+					_, err := cl.AddGroup(c.Context, api.AddGroup{Group: group, Port: port, VLAN: vlan})
+					return err
+				})
+			},
+		}, {
+			Name:      "del",
+			Usage:     "take back `mdb add`",
+			UsageText: "vswitch mdb del GROUP PORT [--vlan V]",
+			Description: `Takes a static group back. The port still gets what its hosts report.
+
+Example:
+
+    vswitch mdb del 239.1.2.3 vm0`,
+			Flags: []cli.Flag{vlan},
+			Action: func(c *cli.Context) error {
+				return mdbChange(c, func(cl *api.Client, group netip.Addr, port string, vlan uint16) error {
+					return cl.DelGroup(c.Context, group, port, vlan)
+				})
+			},
+		}},
+	}
+}
+
+func mdbChange(c *cli.Context, change func(cl *api.Client, group netip.Addr, port string, vlan uint16) error) error {
+	w, err := words(c, "GROUP", "PORT")
+	if err != nil {
+		return err
+	}
+	group, err := netip.ParseAddr(w[0])
+	if err != nil || !group.IsMulticast() {
+		return usagef("%q is not a multicast group; write it as 239.1.2.3 or ff05::1:3", w[0])
+	}
+	vlan, err := vlanFlag(c)
+	if err != nil {
+		return err
+	}
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	return change(cl, group, w[1], vlan)
+}
+
+func mdbList(c *cli.Context) error {
+	if _, err := words(c); err != nil {
+		return err
+	}
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	mdb, err := cl.MDB(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, mdb, func(w io.Writer) {
+		row(w, "GROUP", "VLAN", "PORT", "TYPE", "PROTOCOL", "SOURCES", "EXPIRES")
+		for _, g := range mdb.Groups {
+			row(w, g.Group, g.VLAN, g.Port, g.Type, dash(g.Protocol), sources(g), expires(g.ExpiresS))
+		}
+		fmt.Fprintln(w)
+		row(w, "ROUTER PORT", "VLAN", "FAMILY", "TYPE", "EXPIRES")
+		for _, r := range mdb.Routers {
+			row(w, r.Port, r.VLAN, r.Family, r.Type, expires(r.ExpiresS))
+		}
+		fmt.Fprintln(w)
+		row(w, "QUERIER", "VLAN", "FAMILY", "PORT", "PROTOCOL", "MULTICAST", "EXPIRES")
+		for _, q := range mdb.Queriers {
+			state := "flooded"
+			if q.Filtering {
+				state = "filtered"
+			}
+			row(w, dash(q.Address), q.VLAN, q.Family, querierPort(q), dash(q.Protocol), state, expires(q.ExpiresS))
+		}
+	})
+}
+
+// sources words which sources of a group are wanted.
+func sources(g api.Group) string {
+	switch {
+	case g.Protocol == "" || g.Filter == "exclude" && len(g.Sources) == 0:
+		return "all"
+	case g.Filter == "exclude":
+		return "all but " + join(g.Sources)
+	}
+	return join(g.Sources)
+}
+
+func join(addrs []netip.Addr) (list string) {
+	for i, a := range addrs {
+		if i > 0 {
+			list += ","
+		}
+		list += a.String()
+	}
+	return list
+}
+
+func querierPort(q api.Querier) string {
+	if q.Own {
+		return "this switch"
+	}
+	return dash(q.Port)
+}
+
+func expires(seconds int64) string {
+	if seconds == 0 {
+		return "-"
+	}
+	return fmt.Sprint(seconds)
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+)
+
+func stpCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "stp",
+		Usage:     "show the spanning tree",
+		UsageText: "vswitch stp [-o json]",
+		Description: `Shows which bridge is the root, and of each port its role and state, what it
+costs to the root by it, who is the designated bridge of its link, and the BPDUs
+it heard and sent. A switch takes part in a spanning tree when it is run with
+--stp; add-port and set-port have the ports' settings.
+
+Example:
+
+    vswitch stp -o json | jq -r '.ports[] | select(.role == "root").port'`,
+		Action: showTree,
+	}
+}
+
+func showTree(c *cli.Context) error {
+	if _, err := words(c); err != nil {
+		return err
+	}
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	tree, err := cl.STP(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, tree, func(w io.Writer) {
+		row(w, "Bridge", tree.Bridge)
+		if tree.RootPort == "" {
+			row(w, "Root", "this switch")
+		} else {
+			row(w, "Root", fmt.Sprintf("%s, cost %d, by %s", tree.Root, tree.RootCost, tree.RootPort))
+		}
+		row(w, "Times", fmt.Sprintf("hello %d s, max age %d s, forward delay %d s", tree.HelloTimeS, tree.MaxAgeS, tree.ForwardDelayS))
+		row(w, "Changes", fmt.Sprintf("%d, the last %d s ago", tree.TopologyChanges, tree.SinceTopologyChangeS))
+		fmt.Fprintln(w)
+		row(w, "PORT", "ROLE", "STATE", "COST", "PRIO", "TYPE", "DESIGNATED", "RX", "TX", "BLOCKED")
+		for _, p := range tree.Ports {
+			kind := p.Protocol
+			if p.Edge {
+				kind += " edge"
+			}
+			row(w, p.Port, p.Role, p.State, p.Cost, p.Priority, kind, p.DesignatedBridge,
+				bpdus(p.RX), bpdus(p.TX), dash(p.Blocked))
+		}
+	})
+}
+
+func bpdus(n api.BPDUs) uint64 { return n.Config + n.TCN + n.RST }

@@ -1,0 +1,39 @@
+package daemon
+
+import vswitch "github.com/vswitch/vswitch/switch"
+
+// What the protocols that the switch speaks are told: of ports by the manager, of
+// frames by the core.
+
+// configured says that a port is new or has other settings.
+func (m *manager) configured(p *managed) {
+	m.tree.configure(p)
+	m.snoop.configure(p)
+}
+
+// linked says that frames pass by a port from now on, or no more.
+func (m *manager) linked(p *managed, up bool) {
+	m.tree.link(p, up)
+	m.snoop.link(p, up)
+}
+
+// removed says that a port is about to go.
+func (m *manager) removed(p *managed) {
+	m.tree.remove(p)
+	m.snoop.remove(p)
+}
+
+// onControl is called by the switch, from its own goroutine.
+func (m *manager) onControl(f vswitch.ControlFrame) {
+	_ = m.do(func() error {
+		p := m.ports[f.Port.Name()]
+		switch {
+		case p == nil || p.sw != f.Port: // removed meanwhile
+		case f.VLAN == 0:
+			m.tree.receive(p, f.Data)
+		default:
+			m.snoop.receive(p, f.VLAN, f.Data)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,478 @@
+package daemon
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/mcast"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// Snooping says how the switch snoops multicast, in all VLANs alike.
+type Snooping struct {
+	Querier     bool // ask the hosts where no router does
+	RoutersOnly bool // groups that nobody asked for go to router ports alone
+}
+
+// snooping runs mcast.Snooper over the manager's ports: messages of hosts and
+// routers go in, who gets which group comes out. A nil one is a switch without
+// snooping, on which all methods but those of users do nothing.
+type snooping struct {
+	m      *manager
+	opts   Snooping
+	core   *mcast.Snooper
+	timer  *time.Timer
+	vlans  port.VLANSet // that are snooped
+	moved  bool         // ports or their VLANs are others than vlans was made from
+	stale  bool         // the switch goes by an older picture than it could
+	shown  time.Time    // when the switch was given a picture last
+	effort time.Duration
+}
+
+// staticGroup is a group that a port gets whatever its hosts report.
+type staticGroup struct {
+	vlan  uint16
+	group netip.Addr
+	port  string
+}
+
+// vlans are the VLANs that a port carries.
+func (p *managed) vlans() port.VLANSet {
+	v := p.sw.Config().VLAN
+	set := port.VLANSet{}
+	if v.Mode == vswitch.Trunk {
+		set = v.Allowed
+	} else if v.VID == 0 {
+		v.VID = defaultVLAN
+	}
+	if v.VID != 0 {
+		set.Add(v.VID)
+	}
+	return set
+}
+
+func compareGroups(a, b staticGroup) int {
+	return cmp.Or(cmp.Compare(a.vlan, b.vlan), a.group.Compare(b.group), cmp.Compare(a.port, b.port))
+}
+
+// Guests can make the picture of groups change with every frame they send. It is
+// given to the switch groupGap apart at least, and takes no more than a tenth of
+// the time.
+const (
+	groupGap   = 50 * time.Millisecond
+	groupShare = 10
+)
+
+func newSnooping(m *manager, o *Snooping) *snooping {
+	if o == nil {
+		return nil
+	}
+	sn := &snooping{m: m, opts: *o, timer: time.NewTimer(0), moved: true}
+	sn.core = mcast.New(mcast.Config{MAC: uint64(m.mac), Send: sn.send})
+	return sn
+}
+
+func (sn *snooping) stop() {
+	if sn != nil {
+		sn.timer.Stop()
+	}
+}
+
+// due is the channel that asks for run.
+func (sn *snooping) due() <-chan time.Time {
+	if sn == nil {
+		return nil
+	}
+	wait := time.Hour
+	if at, ok := sn.core.Next(); ok {
+		wait = at - time.Since(sn.m.start)
+	}
+	if sn.stale || sn.core.Changed() {
+		wait = min(wait, time.Until(sn.shown.Add(max(groupGap, groupShare*sn.effort))))
+	}
+	if sn.moved {
+		wait = 0
+	}
+	sn.timer.Reset(max(wait, 0))
+	return sn.timer.C
+}
+
+// run does what is due.
+func (sn *snooping) run() {
+	sn.begin()
+	now := time.Now()
+	if !sn.stale && !sn.core.Changed() || now.Sub(sn.shown) < max(groupGap, groupShare*sn.effort) {
+		return
+	}
+	sn.m.sw.SetGroups(vswitch.NewGroups(sn.vlans, mcast.IsControl, sn.entries()))
+	sn.stale, sn.shown, sn.effort = false, now, time.Since(now)
+}
+
+// begin brings the snooper to the present; it goes before every other use.
+func (sn *snooping) begin() {
+	sn.core.Advance(time.Since(sn.m.start))
+	if !sn.moved {
+		return
+	}
+	sn.moved, sn.stale = false, true
+	want := port.VLANSet{}
+	want.Add(defaultVLAN)
+	for _, p := range sn.m.ports {
+		set := p.vlans()
+		for i := range want {
+			want[i] |= set[i]
+		}
+	}
+	have := sn.vlans
+	sn.vlans = want
+	for vid := range have.All() {
+		if !want.Has(vid) {
+			sn.core.RemoveVLAN(vid)
+		}
+	}
+	for vid := range want.All() {
+		if have.Has(vid) {
+			continue
+		}
+		cfg := mcast.VLANConfig{Querier: sn.opts.Querier, RouterOnly: sn.opts.RoutersOnly}
+		if err := sn.core.SetVLAN(vid, cfg); err != nil {
+			sn.m.log.Error("multicast snooping", "vlan", vid, "error", err)
+		}
+	}
+	for g := range sn.m.groups {
+		if want.Has(g.vlan) && !have.Has(g.vlan) {
+			sn.addStatic(g)
+		}
+	}
+}
+
+func (sn *snooping) addStatic(g staticGroup) {
+	p := sn.m.ports[g.port]
+	if p == nil {
+		return
+	}
+	if err := sn.core.AddStatic(g.vlan, p.sw.Number(), g.group); err != nil {
+		sn.m.log.Error("multicast snooping", "group", g.group, "port", g.port, "error", err)
+	}
+}
+
+// configure brings the settings of a port, which may be new, to the snooper.
+func (sn *snooping) configure(p *managed) {
+	if sn == nil {
+		return
+	}
+	cfg := mcast.PortConfig{FastLeave: p.spec.FastLeave, MaxGroups: p.spec.GroupLimit}
+	if p.spec.RouterPort {
+		cfg.Router = mcast.RouterAlways
+	}
+	sn.core.Advance(time.Since(sn.m.start))
+	sn.core.SetPort(p.sw.Number(), cfg)
+	sn.moved = true
+}
+
+// link tells the snooper of a port that came up or went down.
+func (sn *snooping) link(p *managed, up bool) {
+	if sn == nil {
+		return
+	}
+	sn.begin()
+	if up {
+		sn.core.PortUp(p.sw.Number())
+	} else {
+		sn.core.PortDown(p.sw.Number())
+	}
+}
+
+// remove forgets a port.
+func (sn *snooping) remove(p *managed) {
+	if sn == nil {
+		return
+	}
+	sn.core.Advance(time.Since(sn.m.start))
+	sn.core.RemovePort(p.sw.Number())
+	sn.moved = true
+}
+
+// topologyChange says that stations may now be behind other ports.
+func (sn *snooping) topologyChange() {
+	if sn != nil {
+		sn.begin()
+		sn.core.TopologyChange()
+	}
+}
+
+// receive takes a message of a host or a router, and passes it on to whom it
+// concerns.
+func (sn *snooping) receive(from *managed, vlan uint16, frame []byte) {
+	if sn == nil {
+		return
+	}
+	sn.begin()
+	switch r := sn.core.Receive(vlan, from.sw.Number(), frame); r.Verdict {
+	case mcast.Data, mcast.Flood:
+		sn.flood(from, vlan, frame)
+	case mcast.ToRouters:
+		for _, to := range sn.m.ports {
+			if _, ok := slices.BinarySearch(r.Ports, to.sw.Number()); ok {
+				sn.relay(from, to, vlan, frame)
+			}
+		}
+	}
+}
+
+// send is the snooper's own voice.
+func (sn *snooping) send(vlan, number uint16, frame []byte) {
+	if number == mcast.AllPorts {
+		sn.flood(nil, vlan, frame)
+		return
+	}
+	for _, to := range sn.m.ports {
+		if to.sw.Number() == number {
+			sn.relay(nil, to, vlan, frame)
+		}
+	}
+}
+
+// flood passes a frame to all ports that flooded multicast goes to.
+func (sn *snooping) flood(from *managed, vlan uint16, frame []byte) {
+	for _, to := range sn.m.ports {
+		if !slices.Contains(to.spec.NoFlood, "multicast") {
+			sn.relay(from, to, vlan, frame)
+		}
+	}
+}
+
+// relay sends a frame by a port as the switch would forward one that came by from,
+// or one of its own where that is nil. One that is lost is sent again by the
+// protocol; a port that does not carry the VLAN refuses it.
+func (sn *snooping) relay(from, to *managed, vlan uint16, frame []byte) {
+	switch {
+	case to == from, !sn.m.tree.forwarding(to):
+		return
+	case from != nil && from.spec.Isolated && to.spec.Isolated:
+		return
+	}
+	_ = to.sw.Transmit(vlan, frame)
+}
+
+// entries is what the snooper knows in the form that the switch goes by.
+func (sn *snooping) entries() []vswitch.Group {
+	table := sn.core.Table()
+	var all []vswitch.Group
+	if sn.opts.RoutersOnly {
+		all = sn.unregistered()
+	}
+	for _, g := range sn.core.Groups() {
+		e := vswitch.Group{VLAN: g.VLAN, MAC: groupMAC(g.Group)}
+		if last := len(all) - 1; last >= 0 && all[last].VLAN == e.VLAN && all[last].MAC == e.MAC {
+			continue
+		}
+		var flood bool
+		if e.Ports, flood = table.Lookup(e.VLAN, uint64(e.MAC)); !flood {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// unregistered are the entries of groups that nobody asked for, where these go to
+// router ports alone. The switch has one such entry for both families: it is made
+// once both are filtered, and what must reach all stations of the link then needs
+// entries of its own.
+func (sn *snooping) unregistered() (all []vswitch.Group) {
+	filtering := make(map[uint16]int)
+	for _, q := range sn.core.Queriers() {
+		if q.Filtering {
+			filtering[q.VLAN]++
+		}
+	}
+	routers := make(map[uint16][]uint16)
+	for _, r := range sn.core.Routers() {
+		if !slices.Contains(routers[r.VLAN], r.Port) {
+			routers[r.VLAN] = append(routers[r.VLAN], r.Port)
+		}
+	}
+	var everywhere []uint16
+	for _, p := range sn.m.sorted() {
+		everywhere = append(everywhere, p.sw.Number())
+	}
+	for vlan, families := range filtering {
+		if families < 2 {
+			continue
+		}
+		all = append(all, vswitch.Group{VLAN: vlan, Ports: routers[vlan]})
+		for low := range port.MAC(256) {
+			all = append(all,
+				vswitch.Group{VLAN: vlan, MAC: linkScope | low, Ports: everywhere},
+				vswitch.Group{VLAN: vlan, MAC: linkServices | low, Ports: everywhere})
+		}
+	}
+	return all
+}
+
+// The MACs of ff02::0 and of ff02::1:0, from which on lie the groups of protocols
+// of the link, such as mDNS and OSPF, and of services on it, such as DHCPv6 and
+// LLMNR: no station need report them to be reached (RFC 4541 section 3).
+const (
+	linkScope    port.MAC = 0x3333_0000_0000
+	linkServices port.MAC = 0x3333_0001_0000
+)
+
+// groupMAC is the address that frames to an IP group have (RFC 1112 section 6.4,
+// RFC 2464 section 7).
+func groupMAC(group netip.Addr) port.MAC {
+	b := group.As16()
+	low := port.MACFrom(b[10:])
+	if group.Is4() {
+		return 0x0100_5e00_0000 | low&0x7f_ffff
+	}
+	return 0x3333_0000_0000 | low&0xffff_ffff
+}
+
+// snoops is an error where there is no snooping.
+func (m *manager) snoops() error {
+	if m.snoop == nil {
+		return fail(api.CodeInvalid, "multicast snooping is off, all groups are flooded; start the switch with `vswitch run --snooping` to have it")
+	}
+	m.snoop.begin()
+	return nil
+}
+
+func (m *manager) addGroup(req api.AddGroup) (api.Group, error) {
+	if err := m.snoops(); err != nil {
+		return api.Group{}, err
+	}
+	p, err := m.find(req.Port)
+	if err != nil {
+		return api.Group{}, err
+	}
+	g := staticGroup{cmp.Or(req.VLAN, defaultVLAN), req.Group.Unmap(), req.Port}
+	if carried := p.vlans(); g.vlan > maxVLAN || !carried.Has(g.vlan) {
+		return api.Group{}, fail(api.CodeInvalid, "port %s does not carry VLAN %d; it carries %s", g.port, g.vlan, carried.String())
+	}
+	if err := m.snoop.core.AddStatic(g.vlan, p.sw.Number(), g.group); err != nil {
+		return api.Group{}, fail(api.CodeInvalid, "%w", err)
+	}
+	_, was := m.groups[g]
+	m.groups[g] = struct{}{}
+	if err := m.save(); err != nil {
+		if !was {
+			delete(m.groups, g)
+			m.dropStatic(g)
+		}
+		return api.Group{}, fail(api.CodeFailed, "%w", err)
+	}
+	return api.Group{VLAN: g.vlan, Group: g.group, Port: g.port, Type: "static"}, nil
+}
+
+func (m *manager) delGroup(group netip.Addr, name string, vlan uint16) error {
+	if err := m.snoops(); err != nil {
+		return err
+	}
+	g := staticGroup{cmp.Or(vlan, defaultVLAN), group.Unmap(), name}
+	if _, ok := m.groups[g]; !ok {
+		return fail(api.CodeNotFound, "group %s is not static on port %s in VLAN %d; `vswitch mdb list` shows those that are", group, name, g.vlan)
+	}
+	delete(m.groups, g)
+	if err := m.save(); err != nil {
+		m.groups[g] = struct{}{}
+		return fail(api.CodeFailed, "%w", err)
+	}
+	m.dropStatic(g)
+	return nil
+}
+
+// dropStatic tells the snooper of a group that is static no more; where its VLAN is
+// not snooped now, it does not know of it.
+func (m *manager) dropStatic(g staticGroup) {
+	if p := m.ports[g.port]; p != nil {
+		_ = m.snoop.core.RemoveStatic(g.vlan, p.sw.Number(), g.group)
+	}
+}
+
+func (m *manager) describeMDB() (api.MDB, error) {
+	if err := m.snoops(); err != nil {
+		return api.MDB{}, err
+	}
+	names := make(map[uint16]string)
+	for _, p := range m.ports {
+		names[p.sw.Number()] = p.spec.Name
+	}
+	core := m.snoop.core
+	a := api.MDB{Groups: []api.Group{}, Routers: []api.RouterPort{}, Queriers: []api.Querier{}, Unregistered: "flood"}
+	if m.snoop.opts.RoutersOnly {
+		a.Unregistered = "routers"
+	}
+	for _, g := range core.Groups() {
+		a.Groups = append(a.Groups, describeGroup(names[g.Port], &g))
+	}
+	for _, r := range core.Routers() {
+		a.Routers = append(a.Routers, api.RouterPort{
+			VLAN: r.VLAN, Family: r.Family.String(), Port: names[r.Port], Type: groupType(r.Static), ExpiresS: seconds(r.Expires),
+		})
+	}
+	for _, q := range core.Queriers() {
+		a.Queriers = append(a.Queriers, describeQuerier(names, &q))
+	}
+	st := core.Stats()
+	a.Messages = api.SnoopedMessages{
+		Queries: st.Queries, Reports: st.Reports, Leaves: st.Leaves, QueriesSent: st.QueriesSent,
+		Dropped: make(map[string]uint64),
+	}
+	for why, n := range st.Dropped {
+		if n > 0 {
+			a.Messages.Dropped[mcast.Reason(why).String()] = n
+		}
+	}
+	return a, nil
+}
+
+func describeGroup(name string, g *mcast.Membership) api.Group {
+	a := api.Group{VLAN: g.VLAN, Group: g.Group, Port: name, Type: groupType(g.Static), ExpiresS: seconds(g.Expires)}
+	if !g.Learned {
+		return a
+	}
+	a.Protocol, a.Filter = protocol(g.Group.Is4(), g.Version), "include"
+	if g.Exclude {
+		a.Filter = "exclude"
+	}
+	for _, src := range g.Sources {
+		if src.Blocked == g.Exclude {
+			a.Sources = append(a.Sources, src.Addr)
+		}
+	}
+	return a
+}
+
+func describeQuerier(names map[uint16]string, q *mcast.QuerierState) api.Querier {
+	a := api.Querier{VLAN: q.VLAN, Family: q.Family.String(), Own: q.Own, Filtering: q.Filtering, ExpiresS: seconds(q.Expires)}
+	if q.Addr.IsValid() {
+		a.Address, a.Protocol = q.Addr.String(), protocol(q.Family == mcast.IPv4, q.Version)
+		if !q.Own {
+			a.Port = names[q.Port]
+		}
+	}
+	return a
+}
+
+func groupType(static bool) string {
+	if static {
+		return "static"
+	}
+	return "learned"
+}
+
+func protocol(ipv4 bool, version int) string {
+	names := [...]string{"", "mldv1", "mldv2"}
+	if ipv4 {
+		return [...]string{"", "igmpv1", "igmpv2", "igmpv3"}[version]
+	}
+	return names[version]
+}
+
+// seconds rounds up: what is there has not expired.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

@@ -1,0 +1,261 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/stp"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// STP says how the switch takes part in a spanning tree.
+type STP struct {
+	Priority uint16 // of the bridge: a multiple of 4096, the lowest is the root
+}
+
+// spanningTree runs stp.Bridge over the manager's ports: BPDUs, link states and
+// seconds go in, port states and BPDUs come out. A nil one is a switch without
+// spanning tree, on which all methods but describe do nothing.
+type spanningTree struct {
+	m       *manager
+	bridge  *stp.Bridge
+	seconds *time.Ticker
+	members map[uint16]*treeMember // by stpNumber
+
+	// tripped are ports on which BPDU guard saw a BPDU. They are shut once the
+	// bridge has returned: that calls it again.
+	tripped []*managed
+}
+
+// treeMember is a port that the bridge knows.
+type treeMember struct {
+	*managed
+	state stp.State
+}
+
+func newSpanningTree(m *manager, o *STP) (*spanningTree, error) {
+	if o == nil {
+		return nil, nil
+	}
+	t := &spanningTree{m: m, members: make(map[uint16]*treeMember)}
+	cfg := stp.DefaultConfig([6]byte(m.mac.HardwareAddr()))
+	cfg.Priority = o.Priority
+	cfg.GuardRecovery = 0 // a shut port recovers as all do
+	var err error
+	t.bridge, err = stp.New(cfg, t)
+	t.seconds = time.NewTicker(time.Second)
+	return t, err
+}
+
+// stpNumber is a port's number in the protocol, where 0 is none.
+func stpNumber(p *managed) uint16 { return p.sw.Number() + 1 }
+
+// forwarding tells whether the tree lets a port forward.
+func (t *spanningTree) forwarding(p *managed) bool {
+	if t == nil {
+		return true
+	}
+	member := t.members[stpNumber(p)]
+	return member != nil && member.state == stp.Forwarding
+}
+
+// tick is the channel that asks for second.
+func (t *spanningTree) tick() <-chan time.Time {
+	if t == nil {
+		return nil
+	}
+	return t.seconds.C
+}
+
+func (t *spanningTree) second() { t.do(t.bridge.Tick) }
+
+func (t *spanningTree) stop() {
+	if t != nil {
+		t.seconds.Stop()
+	}
+}
+
+// do calls the bridge, then does what it asked for that may call it again.
+func (t *spanningTree) do(f func()) {
+	f()
+	for len(t.tripped) > 0 {
+		p := t.tripped[0]
+		t.tripped = t.tripped[1:]
+		t.m.shut(p, "BPDU guard: a bridge is behind it")
+	}
+}
+
+// configure brings the settings of a port, which may be new, to the bridge. A new
+// one forwards nothing until the tree lets it.
+func (t *spanningTree) configure(p *managed) {
+	if t == nil {
+		return
+	}
+	t.do(func() {
+		number, cfg := stpNumber(p), treeConfig(p.spec, linkSpeed(p))
+		var err error
+		if t.members[number] != nil {
+			err = t.bridge.SetPort(number, cfg)
+		} else {
+			t.members[number] = &treeMember{managed: p}
+			p.sw.SetTree(vswitch.TreeDiscarding, true)
+			err = t.bridge.AddPort(number, cfg)
+		}
+		if err != nil {
+			t.m.log.Error("spanning tree", "port", p.spec.Name, "error", err)
+		}
+	})
+}
+
+// link tells the bridge of a port that came up or went down.
+func (t *spanningTree) link(p *managed, up bool) {
+	if t == nil {
+		return
+	}
+	if up {
+		t.configure(p) // its speed is known now
+	}
+	t.do(func() {
+		if up {
+			t.bridge.Recover(stpNumber(p))
+		}
+		t.bridge.SetLink(stpNumber(p), up)
+	})
+}
+
+// remove takes a port out of the tree, before the switch forgets it.
+func (t *spanningTree) remove(p *managed) {
+	if t == nil {
+		return
+	}
+	t.do(func() { t.bridge.RemovePort(stpNumber(p)) })
+	delete(t.members, stpNumber(p))
+}
+
+func (t *spanningTree) receive(p *managed, frame []byte) {
+	if t != nil {
+		t.do(func() { t.bridge.Receive(stpNumber(p), frame) })
+	}
+}
+
+// The rest are the stp.Actions, called by the bridge.
+
+// SendBPDU has no one to tell of a frame that is lost: the next hello repeats it.
+func (t *spanningTree) SendBPDU(number uint16, frame []byte) {
+	_ = t.members[number].sw.Transmit(0, frame)
+}
+
+func (t *spanningTree) SetState(number uint16, s stp.State) {
+	p := t.members[number]
+	p.state = s
+	p.sw.SetTree([...]vswitch.TreeState{
+		stp.Discarding: vswitch.TreeDiscarding,
+		stp.Learning:   vswitch.TreeLearning,
+		stp.Forwarding: vswitch.TreeForwarding,
+	}[s], true)
+}
+
+func (t *spanningTree) Flush(number uint16) { t.m.sw.FDB().FlushPort(number - 1) }
+
+func (t *spanningTree) Event(e stp.Event) {
+	level := slog.LevelInfo
+	switch e.Kind {
+	case stp.EventBPDUGuard, stp.EventRootGuard, stp.EventLooped:
+		level = slog.LevelWarn
+	}
+	log := t.m.log
+	if p := t.members[e.Port]; p != nil {
+		log = log.With("port", p.spec.Name)
+		if e.Kind == stp.EventBPDUGuard {
+			t.tripped = append(t.tripped, p.managed)
+		}
+	}
+	log.Log(context.Background(), level, "spanning tree", "event", e.String())
+	if e.Kind == stp.EventTopologyDetected || e.Kind == stp.EventTopologyNotified {
+		t.m.snoop.topologyChange()
+	}
+}
+
+// treeConfig is a port's part in the tree. Behind all kinds but netdev stands a
+// station: such a port forwards at once, and has no use for BPDUs. speed is the
+// link's in bit/s, 0 where it is not known.
+func treeConfig(spec port.Spec, speed uint64) stp.PortConfig {
+	c := stp.DefaultPort()
+	station := spec.Kind != "netdev"
+	c.PathCost, c.Speed = spec.STPCost, speed
+	if spec.STPPriority != 0 {
+		c.Priority = spec.STPPriority
+	}
+	c.AdminEdge = spec.Edge == "on" || spec.Edge == "" && station
+	c.AutoEdge = spec.Edge != "off"
+	c.BPDUGuard = spec.BPDUGuard == "on" || spec.BPDUGuard == "" && station
+	c.RootGuard, c.BPDUFilter = spec.RootGuard, spec.BPDUFilter
+	return c
+}
+
+// linkSpeed is what the driver of a port's interface says of its link, in bit/s; 0
+// where it says nothing. What a TAP says means nothing.
+func linkSpeed(p *managed) uint64 {
+	if p.spec.Kind != "netdev" || p.ifname() == "" {
+		return 0
+	}
+	b, err := os.ReadFile(filepath.Join("/sys/class/net", p.ifname(), "speed"))
+	if err != nil {
+		return 0
+	}
+	mbit, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || mbit <= 0 { // -1: unknown
+		return 0
+	}
+	return uint64(mbit) * 1e6
+}
+
+func (t *spanningTree) describe() (api.STP, error) {
+	if t == nil {
+		return api.STP{}, fail(api.CodeInvalid, "spanning tree is off; start the switch with `vswitch run --stp` to have it")
+	}
+	s := t.bridge.Status()
+	a := api.STP{
+		Bridge: s.Bridge.String(), Root: s.Root.String(), RootCost: s.RootCost,
+		HelloTimeS: s.HelloTime, MaxAgeS: s.MaxAge, ForwardDelayS: s.ForwardDelay,
+		TopologyChanges: s.TopologyChanges, SinceTopologyChangeS: s.SinceTopologyChange,
+		Ports: []api.STPPort{},
+	}
+	for _, sp := range s.Ports {
+		p := t.members[sp.Number]
+		if sp.Number == s.RootPort {
+			a.RootPort = p.spec.Name
+		}
+		a.Ports = append(a.Ports, treePort(p.spec.Name, &sp))
+	}
+	return a, nil
+}
+
+func treePort(name string, s *stp.PortStatus) api.STPPort {
+	a := api.STPPort{
+		Port: name, Role: s.Role.String(), State: s.State.String(),
+		Cost: s.PathCost, Priority: s.ID.Priority(), Edge: s.Edge, Protocol: "rstp",
+		DesignatedBridge: s.DesignatedBridge.String(), DesignatedPort: s.DesignatedPort.String(),
+		DesignatedCost: s.DesignatedCost,
+		RX:             api.BPDUs(s.Rx), TX: api.BPDUs(s.Tx), Invalid: s.Invalid,
+	}
+	if s.STP {
+		a.Protocol = "stp"
+	}
+	switch {
+	case s.BPDUGuarded:
+		a.Blocked = "bpdu_guard"
+	case s.RootGuarded:
+		a.Blocked = "root_guard"
+	case s.SelfLooped:
+		a.Blocked = "loop"
+	}
+	return a
+}
