@@ -15,6 +15,9 @@ type Spec struct {
 	Owner string `json:"owner,omitempty"`
 	Group string `json:"group,omitempty"`
 
+	// tap: how many queues, each with a worker of its own; 0 is one.
+	Queues int `json:"queues,omitempty"`
+
 	// tap, host, netdev: bytes of payload; 0 leaves the device's own.
 	MTU int `json:"mtu,omitempty"`
 

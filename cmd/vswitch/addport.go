@@ -31,6 +31,7 @@ Example:
     vswitch add-port eth1 --kind netdev --trunk 10,20-29 --native 1`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "kind", Value: "tap", Usage: "`KIND` of port: tap, host or netdev"},
+			&cli.IntFlag{Name: "queues", Usage: "tap, netdev: `N` queues, each with a thread of its own", DefaultText: "1"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "add the port even when its device is not there yet"},
 		}, portFlags()...),
 		Action: addPort,
@@ -52,7 +53,7 @@ func addPort(c *cli.Context) error {
 	}
 	defer cl.Close()
 	req := api.AddPort{
-		Spec:   set.Apply(port.Spec{Name: w[0], Kind: c.String("kind")}),
+		Spec:   set.Apply(port.Spec{Name: w[0], Kind: c.String("kind"), Queues: c.Int("queues")}),
 		NoWait: c.Bool("no-wait"),
 	}
 	_, err = cl.AddPort(c.Context, req)

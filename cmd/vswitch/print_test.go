@@ -31,7 +31,7 @@ func TestTraffic(t *testing.T) {
 }
 
 func TestQEMUArgs(t *testing.T) {
-	got, err := qemuArgs("sw0", "vm0", "tap", "vm0")
+	got, err := qemuArgs("sw0", "vm0", "tap", "vm0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,14 +40,17 @@ func TestQEMUArgs(t *testing.T) {
 	if !want.MatchString(got) {
 		t.Errorf("got %s", got)
 	}
-	if again, _ := qemuArgs("sw0", "vm0", "tap", "vm0"); again != got {
+	if again, _ := qemuArgs("sw0", "vm0", "tap", "vm0", 0); again != got {
 		t.Errorf("the second time: %s", again)
 	}
-	if got, _ := qemuArgs("sw0", "0,a", "tap", "b,c"); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
+	if got, _ := qemuArgs("sw0", "0,a", "tap", "b,c", 0); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
 		t.Errorf("for odd names: %s", got)
 	}
+	if got, _ := qemuArgs("sw0", "vm0", "tap", "vm0", 4); !strings.Contains(got, "downscript=no,queues=4 ") || !strings.HasSuffix(got, ",mq=on,vectors=10") {
+		t.Errorf("for four queues: %s", got)
+	}
 	for _, kind := range []string{"host", "netdev"} {
-		if _, err := qemuArgs("sw0", "x", kind, "x"); err == nil || !strings.Contains(err.Error(), "kind tap") {
+		if _, err := qemuArgs("sw0", "x", kind, "x", 0); err == nil || !strings.Contains(err.Error(), "kind tap") {
 			t.Errorf("for a port of the kind %s: %v", kind, err)
 		}
 	}

@@ -44,7 +44,7 @@ func printQEMUArgs(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	args, err := qemuArgs(s.Name, p.Name, p.Kind, p.Ifname)
+	args, err := qemuArgs(s.Name, p.Name, p.Kind, p.Ifname, p.Spec.Queues)
 	if err != nil {
 		return err
 	}
@@ -52,8 +52,10 @@ func printQEMUArgs(c *cli.Context) error {
 	return err
 }
 
-// qemuArgs writes the flags for a port of that kind with that interface.
-func qemuArgs(sw, name, kind, ifname string) (string, error) {
+// qemuArgs writes the flags for a port of that kind with that interface. A machine
+// with n queues wants an interrupt vector for each direction of each, and two more
+//.
+func qemuArgs(sw, name, kind, ifname string, queues int) (string, error) {
 	switch kind {
 	case "tap":
 	case "host":
@@ -65,8 +67,12 @@ func qemuArgs(sw, name, kind, ifname string) (string, error) {
 		ifname = name
 	}
 	id := qemuID(name)
-	return fmt.Sprintf("-netdev tap,id=%s,ifname=%s,script=no,downscript=no -device virtio-net-pci,netdev=%s,mac=%s",
-		id, strings.ReplaceAll(ifname, ",", ",,"), id, qemuMAC(sw, name)), nil
+	netdev, device := "", ""
+	if queues > 1 {
+		netdev, device = fmt.Sprintf(",queues=%d", queues), fmt.Sprintf(",mq=on,vectors=%d", 2*queues+2)
+	}
+	return fmt.Sprintf("-netdev tap,id=%s,ifname=%s,script=no,downscript=no%s -device virtio-net-pci,netdev=%s,mac=%s%s",
+		id, strings.ReplaceAll(ifname, ",", ",,"), netdev, id, qemuMAC(sw, name), device), nil
 }
 
 // qemuID makes an identifier of a port's name. QEMU wants a letter, then letters,

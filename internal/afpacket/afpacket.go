@@ -1,7 +1,7 @@
 // Package afpacket attaches the switch to the kernel end of an interface: it takes
 // the frames the interface receives and transmits others by it, with virtio-net
 // headers, through AF_PACKET sockets (packet(7), net/packet/af_packet.c). Open acts
-// on the calling thread's network namespace; a Port is a port.Port of one queue.
+// on the calling thread's network namespace; a Port is a port.Port.
 package afpacket
 
 import (
@@ -29,25 +29,36 @@ type Config struct {
 
 	// Promiscuous: have the device take frames for all addresses.
 	Promiscuous bool
+
+	// Queues is how many queues the Port has; 0 is one. Frames are spread over
+	// them as the device's own queues received them, so a flow keeps its order.
+	Queues int
 }
 
 // Port is one attachment to an interface.
 type Port struct {
 	ifindex int
 	caps    port.Caps
-	rx      receiver
+	queues  []*queue
 
 	// Many workers send. The lock is held for reading while they do, so that
 	// Close does not pull a descriptor away under them; nobody waits long, for
 	// sending never does.
 	mu     sync.RWMutex
 	closed bool
+
+	overruns atomic.Uint64
+}
+
+// queue is one queue of a Port, with sockets of its own.
+type queue struct {
+	*Port
+	rx receiver
+
 	// plain takes frames that are whole, gso those the kernel may have to cut.
 	// They are one socket unless Config.Direct: past the queueing discipline
 	// the kernel cuts nothing, and a guest without TSO would get no TCP.
 	plain, gso int
-
-	overruns atomic.Uint64
 }
 
 // socketBuffer is what one socket may hold in each direction, in bytes as the
@@ -57,25 +68,34 @@ const socketBuffer = 4 << 20
 
 // Open attaches to the interface. Its frames arrive from now on.
 func Open(c Config) (*Port, error) {
-	p := &Port{ifindex: c.Ifindex, caps: caps(), plain: -1, gso: -1}
-	if err := p.open(c); err != nil {
-		p.closeSockets()
-		return nil, explain(err)
+	p := &Port{ifindex: c.Ifindex, caps: caps()}
+	group := -1
+	for range max(c.Queues, 1) {
+		q := &queue{Port: p, plain: -1, gso: -1}
+		p.queues = append(p.queues, q)
+		err := q.open(c)
+		if err == nil && c.Queues > 1 {
+			group, err = q.rx.join(group)
+		}
+		if err != nil {
+			p.closeSockets()
+			return nil, explain(err)
+		}
 	}
 	return p, nil
 }
 
-func (p *Port) open(c Config) (err error) {
-	if p.gso, err = sender(c.Ifindex, false); err != nil {
+func (q *queue) open(c Config) (err error) {
+	if q.gso, err = sender(c.Ifindex, false); err != nil {
 		return err
 	}
-	p.plain = p.gso
+	q.plain = q.gso
 	if c.Direct {
-		if p.plain, err = sender(c.Ifindex, true); err != nil {
+		if q.plain, err = sender(c.Ifindex, true); err != nil {
 			return err
 		}
 	}
-	return p.rx.open(c)
+	return q.rx.open(c)
 }
 
 // caps is what the kernel takes undone when it transmits by AF_PACKET: it cuts and
@@ -92,7 +112,13 @@ var caps = sync.OnceValue(func() port.Caps {
 })
 
 // Queues implements port.Port.
-func (p *Port) Queues() []port.Queue { return []port.Queue{p} }
+func (p *Port) Queues() []port.Queue {
+	all := make([]port.Queue, len(p.queues))
+	for i, q := range p.queues {
+		all[i] = q
+	}
+	return all
+}
 
 // Caps implements port.Port.
 func (p *Port) Caps() port.Caps { return p.caps }
@@ -102,7 +128,9 @@ func (p *Port) Ifindex() int { return p.ifindex }
 
 // Overruns implements port.Overrun.
 func (p *Port) Overruns() uint64 {
-	_ = p.rx.conn.Control(func(fd uintptr) { p.countOverruns(int(fd)) })
+	for _, q := range p.queues {
+		_ = q.rx.conn.Control(func(fd uintptr) { p.countOverruns(int(fd)) })
+	}
 	return p.overruns.Load()
 }
 
@@ -127,17 +155,19 @@ func (p *Port) Close() error {
 }
 
 func (p *Port) closeSockets() error {
-	var err error
-	if p.rx.file != nil {
-		err = p.rx.file.Close()
+	var errs []error
+	for _, q := range p.queues {
+		if q.rx.file != nil {
+			errs = append(errs, q.rx.file.Close())
+		}
+		if q.plain != q.gso {
+			unix.Close(q.plain)
+		}
+		if q.gso >= 0 {
+			unix.Close(q.gso)
+		}
 	}
-	if p.plain != p.gso {
-		unix.Close(p.plain)
-	}
-	if p.gso >= 0 {
-		unix.Close(p.gso)
-	}
-	return err
+	return errors.Join(errs...)
 }
 
 // sender makes a socket that only transmits: it has no protocol, so it is given no

@@ -27,7 +27,7 @@ const patience = 5 * time.Second
 // tap makes a TAP that is up and attaches to it.
 func tap(t *testing.T, name string) *Port {
 	t.Helper()
-	if err := tuntap.Create(name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}); err != nil {
+	if err := tuntap.Create(name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 		t.Fatal(err)
 	}
 	l, err := link.ByName(name)
@@ -67,7 +67,7 @@ func TestSendInOrder(t *testing.T) {
 		// Until the kernel has seen the guest, a queueing discipline loses what
 		// does not go past it.
 		for deadline := time.Now().Add(patience); ; {
-			p.Send(out[3:4])
+			p.queues[0].Send(out[3:4])
 			if b, _, err := g.Recv(50 * time.Millisecond); err == nil && len(b) == len(super) {
 				break
 			}
@@ -80,7 +80,7 @@ func TestSendInOrder(t *testing.T) {
 				break
 			}
 		}
-		p.Send(out)
+		p.queues[0].Send(out)
 		for i := range out {
 			if out[i].Drop != port.DropNone {
 				t.Fatalf("frame %d: %v", i, out[i].Drop)
@@ -123,7 +123,7 @@ func TestSendGoesOn(t *testing.T) {
 				out[i].Frame.Offload = port.Offload{Flags: port.NeedsCsum, CsumStart: 60}
 			}
 		}
-		p.Send(out)
+		p.queues[0].Send(out)
 		for i := range out {
 			if out[i].Drop != want[i] {
 				t.Errorf("frame %d: %v, want %v", i, out[i].Drop, want[i])
@@ -145,7 +145,7 @@ func TestSendForgets(t *testing.T) {
 		if r.vectors[0][1].Base != &f.Data[12] {
 			t.Fatal("the run does not point to the frame")
 		}
-		p.flush(r, p.plain)
+		p.queues[0].flush(r, p.queues[0].plain)
 		if r.n != 0 || r.vectors[0][1].Base != nil || r.outs[0] != nil {
 			t.Error("the run still points to the frame")
 		}
@@ -166,15 +166,15 @@ func TestIdleHoldsNoBuffer(t *testing.T) {
 			if err := g.Send(tuntest.Ethernet(uint32(i), 60), port.Offload{}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := p.Recv(frames); err != nil {
+			if _, err := p.queues[0].Recv(frames); err != nil {
 				t.Fatal(err)
 			}
-			p.Release()
+			p.queues[0].Release()
 		}
 		if made > 1 {
 			t.Errorf("%d buffers for one port", made)
 		}
-		if p.rx.batch != nil {
+		if p.queues[0].rx.batch != nil {
 			t.Error("the port holds a buffer after Release")
 		}
 	})

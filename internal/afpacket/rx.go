@@ -46,6 +46,23 @@ func (r *receiver) open(c Config) error {
 	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: c.Ifindex})
 }
 
+// join puts the socket into a fanout group, a new one where group is -1, and returns
+// the group. Its sockets share the device's frames by the queue that these came by.
+func (r *receiver) join(group int) (int, error) {
+	var err error
+	e := r.conn.Control(func(fd uintptr) {
+		arg := group | unix.PACKET_FANOUT_QM<<16
+		if group < 0 {
+			arg = (unix.PACKET_FANOUT_QM | unix.PACKET_FANOUT_FLAG_UNIQUEID) << 16
+		}
+		if err = set(int(fd), unix.PACKET_FANOUT, arg); err == nil && group < 0 {
+			arg, err = unix.GetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_FANOUT)
+			group = arg & 0xffff
+		}
+	})
+	return group, errors.Join(e, err)
+}
+
 // everything is ETH_P_ALL in network byte order.
 var everything = binary.NativeEndian.Uint16([]byte{unix.ETH_P_ALL >> 8, unix.ETH_P_ALL})
 
@@ -78,8 +95,8 @@ var batches = rxbuf.Pool[batch]{New: func() *batch {
 }}
 
 // Recv implements port.Queue.
-func (p *Port) Recv(frames []port.Frame) (int, error) {
-	r := &p.rx
+func (q *queue) Recv(frames []port.Frame) (int, error) {
+	r := &q.rx
 	r.frames = frames[:min(len(frames), port.BatchSize)]
 	for {
 		r.n, r.errno = 0, 0
@@ -102,7 +119,7 @@ func (p *Port) Recv(frames []port.Frame) (int, error) {
 		// The link went down. It may come up again, and the socket with it; or
 		// the device is being deleted, of which a socket that is down already is
 		// not told: it has to look.
-		gone, up := p.look()
+		gone, up := q.look()
 		if gone {
 			return 0, port.ErrGone
 		}
@@ -116,13 +133,13 @@ func (p *Port) Recv(frames []port.Frame) (int, error) {
 
 // look tells whether the device was deleted or moved to another namespace, and
 // whether it is up.
-func (p *Port) look() (gone, up bool) {
-	_ = p.rx.conn.Control(func(fd uintptr) {
+func (q *queue) look() (gone, up bool) {
+	_ = q.rx.conn.Control(func(fd uintptr) {
 		sa, err := unix.Getsockname(int(fd))
 		if ll, ok := sa.(*unix.SockaddrLinklayer); err == nil && ok {
-			gone = ll.Ifindex != p.ifindex
+			gone = ll.Ifindex != q.ifindex
 		}
-		up = flags(int(fd), p.ifindex)&unix.IFF_UP != 0
+		up = flags(int(fd), q.ifindex)&unix.IFF_UP != 0
 	})
 	return gone, up
 }
@@ -189,9 +206,9 @@ func (c *control) tag(h *unix.Msghdr) port.Tag {
 }
 
 // Release implements port.Queue.
-func (p *Port) Release() {
-	if b := p.rx.batch; b != nil {
-		p.rx.batch = nil
+func (q *queue) Release() {
+	if b := q.rx.batch; b != nil {
+		q.rx.batch = nil
 		batches.Return(b)
 	}
 }

@@ -38,33 +38,33 @@ var runs = sync.Pool{New: func() any {
 }}
 
 // Send implements port.Queue.
-func (p *Port) Send(out []port.Out) {
-	p.mu.RLock()
-	if p.closed {
-		p.mu.RUnlock()
+func (q *queue) Send(out []port.Out) {
+	q.mu.RLock()
+	if q.closed {
+		q.mu.RUnlock()
 		for i := range out {
 			out[i].Drop = port.DropPortClosed
 		}
 		return
 	}
 	r := runs.Get().(*run)
-	fd := p.plain
+	fd := q.plain
 	for i := range out {
 		o := &out[i]
-		to := p.plain
+		to := q.plain
 		if o.Frame.Offload.IsGSO() {
-			to = p.gso
+			to = q.gso
 		}
 		// What is pending for the other socket goes first: order holds.
 		if r.n == len(r.headers) || to != fd {
-			p.flush(r, fd)
+			q.flush(r, fd)
 			fd = to
 		}
 		o.Drop = r.add(o)
 	}
-	p.flush(r, fd)
+	q.flush(r, fd)
 	runs.Put(r)
-	p.mu.RUnlock()
+	q.mu.RUnlock()
 }
 
 // add puts a frame into the run, or says why it cannot go.
@@ -94,7 +94,7 @@ func (r *run) add(out *port.Out) port.Drop {
 
 // flush sends the run and empties it. The kernel stops at the first frame that it
 // does not take and says so at the next call: that frame is lost, the rest goes on.
-func (p *Port) flush(r *run, fd int) {
+func (q *queue) flush(r *run, fd int) {
 	for i := 0; i < r.n; {
 		sent, errno := sendmmsg(fd, r.headers[i:r.n])
 		if errno == 0 {
@@ -102,7 +102,7 @@ func (p *Port) flush(r *run, fd int) {
 			continue
 		}
 		// A TAP whose ring is full and one that nobody holds say the same.
-		if errno == unix.ENOBUFS && flags(fd, p.ifindex)&unix.IFF_RUNNING == 0 {
+		if errno == unix.ENOBUFS && flags(fd, q.ifindex)&unix.IFF_RUNNING == 0 {
 			for ; i < r.n; i++ {
 				r.outs[i].Drop = port.DropNoCarrier
 			}

@@ -38,8 +38,9 @@ func (a Access) Differs(l link.Link) bool {
 	return l.Owner != uint32(max(a.Owner, 0)) || l.Group != uint32(max(a.Group, 0))
 }
 
-// Create makes the persistent TAP name, without several queues, down.
-func Create(name string, access Access) error {
+// Create makes the persistent TAP name, down. With multiQueue it can be opened once
+// for each queue, and only by who asks for several.
+func Create(name string, access Access, multiQueue bool) error {
 	// water loses its descriptor when set-up fails, and would do so again at each
 	// attempt: what makes it fail is looked for before.
 	if _, err := link.ByName(name); err == nil {
@@ -54,7 +55,7 @@ func Create(name string, access Access) error {
 	syscall.ForkLock.RLock()
 	tap, err := water.New(water.Config{
 		DeviceType:             water.TAP,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true},
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true, MultiQueue: multiQueue},
 	})
 	if err != nil {
 		syscall.ForkLock.RUnlock()

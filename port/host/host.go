@@ -56,6 +56,8 @@ func (Kind) Check(s port.Spec) error {
 	switch {
 	case s.Owner != "" || s.Group != "":
 		return errors.New("a host port is held by the switch itself; leave --owner and --group out, or use --kind tap")
+	case s.Queues > 1:
+		return errors.New("a host port has one queue; leave --queues out")
 	case s.Exclusive:
 		return errors.New("a host port is there for the host; leave --exclusive out")
 	case s.MTU != 0 && (s.MTU < tuntap.MinMTU || s.MTU > tuntap.MaxMTU):
@@ -128,7 +130,7 @@ func (p *Port) open(s port.Spec, list []netip.Prefix, t *port.Trace) (err error)
 	case t.Ifname != "" && !t.Created:
 		return gone{fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name)}
 	default:
-		if err := tuntap.Create(s.Name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}); err != nil {
+		if err := tuntap.Create(s.Name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 			return err
 		}
 		undo = append(undo, func() {

@@ -16,6 +16,9 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
+// maxQueues is more than the queues of any NIC that are worth a thread each.
+const maxQueues = 64
+
 // Kind makes netdev ports. It implements port.Kind.
 type Kind struct{}
 
@@ -64,6 +67,8 @@ func (Kind) Check(s port.Spec) error {
 		return errors.New("a netdev port is a device that is there, without owner or group; leave them out, or use --kind tap")
 	case len(s.Address) > 0 || s.Netns != "":
 		return errors.New("a netdev port has no address and no namespace of its own; leave them out, or use --kind host")
+	case s.Queues < 0 || s.Queues > maxQueues:
+		return fmt.Errorf("%d queues make no sense; give 1 to %d", s.Queues, maxQueues)
 	case s.MTU < 0:
 		return fmt.Errorf("MTU %d is out of range; give one that the device takes, or none", s.MTU)
 	}
@@ -93,7 +98,7 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	// The attachment changes nothing, so it is tried first: what comes after it
 	// fails with the device as it was.
 	p := &Port{before: *t.Before}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: s.Queues})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.Name, err)
 	}
@@ -157,8 +162,11 @@ func (p *Port) expose(l link.Link) error {
 }
 
 // Set implements port.Kind.
-func (Kind) Set(pp port.Port, _, to port.Spec) error {
+func (Kind) Set(pp port.Port, from, to port.Spec) error {
 	p := pp.(*Port)
+	if from.Queues != to.Queues {
+		return errors.New("the number of queues is set when the port is added; delete the port and add it again")
+	}
 	l, err := link.ByIndex(p.Ifindex())
 	if errors.Is(err, link.ErrNotFound) {
 		return gone{err}

@@ -23,6 +23,9 @@ import (
 // still to be cut are not bound by it.
 const defaultMTU = 1500
 
+// maxQueues is the most queues that a TAP can have (MAX_TAP_QUEUES).
+const maxQueues = 256
+
 // Kind makes tap ports. It implements port.Kind.
 type Kind struct{}
 
@@ -59,6 +62,9 @@ func (Kind) Check(s port.Spec) error {
 		return errors.New("a tap port is always exclusive; leave --exclusive out")
 	case s.MTU != 0 && (s.MTU < tuntap.MinMTU || s.MTU > tuntap.MaxMTU):
 		return fmt.Errorf("MTU %d is out of range; a TAP takes %d to %d", s.MTU, tuntap.MinMTU, tuntap.MaxMTU)
+	}
+	if s.Queues < 0 || s.Queues > maxQueues {
+		return fmt.Errorf("%d queues make no sense; a TAP has 1 to %d", s.Queues, maxQueues)
 	}
 	_, err := access(s)
 	return err
@@ -97,7 +103,7 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	case t.Ifname != "" && !t.Created:
 		return nil, gone{fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name)}
 	default:
-		if err := tuntap.Create(s.Name, who); err != nil {
+		if err := tuntap.Create(s.Name, who, s.Queues > 1); err != nil {
 			return nil, err
 		}
 		undo = append(undo, func() { remove(s.Name) })
@@ -134,7 +140,7 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 		undo = append(undo, func() { _ = l.SetUp(false) })
 	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: s.Queues})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.Name, err)
 	}
@@ -157,6 +163,9 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 		if who.Differs(l) {
 			return fmt.Errorf("the owner of TAP %s is set when it is made; delete the port and add it again", l.Name)
 		}
+	}
+	if from.Queues != to.Queues {
+		return fmt.Errorf("the number of queues of TAP %s is set when it is made; delete the port and add it again", l.Name)
 	}
 	mtu := to.MTU
 	if mtu == 0 {
@@ -222,6 +231,9 @@ func check(l link.Link, s port.Spec, who tuntap.Access) error {
 	}
 	if l.Master != 0 {
 		return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)
+	}
+	if s.Queues > 1 && !l.MultiQueue {
+		return fmt.Errorf("TAP %s is there with one queue; leave --queues out, or delete it and let vswitch make it", l.Name)
 	}
 	if (s.Owner != "" || s.Group != "") && who.Differs(l) {
 		return fmt.Errorf("TAP %s is there with another owner; leave --owner and --group out, or delete it and let vswitch make it", l.Name)

@@ -68,14 +68,32 @@ func interfaceFlags(name string) (uint16, error) {
 }
 
 // TryBoot is Boot for a test that expects an error.
-func TryBoot(name string, offloads int) (*Guest, error) {
+func TryBoot(name string, offloads int) (*Guest, error) { return open(name, offloads, 0) }
+
+// BootQueues opens the TAP name as a guest with several queues does, one Guest for
+// each queue.
+func BootQueues(t testing.TB, name string, offloads, queues int) []*Guest {
+	t.Helper()
+	var all []*Guest
+	for range queues {
+		g, err := open(name, offloads, unix.IFF_MULTI_QUEUE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(g.Kill)
+		all = append(all, g)
+	}
+	return all
+}
+
+func open(name string, offloads int, flags uint16) (*Guest, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	req, err := unix.NewIfreq(name)
 	if err == nil {
-		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | flags)
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	}
 	if err == nil {
