@@ -54,7 +54,7 @@ func printQEMUArgs(c *cli.Context) error {
 
 // qemuArgs writes the flags for a port of that kind with that interface. A machine
 // with n queues wants an interrupt vector for each direction of each, and two more
-//.
+// .
 func qemuArgs(sw, name, kind, ifname string, queues int) (string, error) {
 	switch kind {
 	case "tap":
