@@ -1,0 +1,80 @@
+package unixsock
+
+import (
+	"encoding/binary"
+
+	"github.com/vswitch/vswitch/internal/rxbuf"
+	"github.com/vswitch/vswitch/port"
+)
+
+// backlogLen is how much waits for a peer that is behind, in bytes, beyond what the
+// kernel holds: some 300 frames of 1514 bytes, as deep as a NIC's ring. It is more than
+// the longest frame, so the rest of one that the kernel took in part always fits.
+const backlogLen = 512 << 10
+
+var backlogs = rxbuf.Pool[[backlogLen]byte]{New: func() *[backlogLen]byte { return new([backlogLen]byte) }}
+
+// backlog is a bounded queue of frames as a stream carries them, each behind its
+// length. Its memory is rented while there is something in it.
+type backlog struct {
+	buf  *[backlogLen]byte
+	r, w uint // running positions; the bytes are at r to w modulo backlogLen
+}
+
+func (q *backlog) len() int { return int(q.w - q.r) }
+
+// put appends a frame but for its first skip bytes as they are on the stream. It tells
+// whether there was room.
+func (q *backlog) put(o *port.Out, skip int) bool {
+	if lengthLen+o.Len()-skip > backlogLen-q.len() {
+		return false
+	}
+	if q.buf == nil {
+		q.buf = backlogs.Rent()
+	}
+	var head [lengthLen + port.MaxHeader]byte
+	binary.BigEndian.PutUint32(head[:], uint32(o.Len()))
+	n := lengthLen + o.PutHeader(head[lengthLen:])
+	q.write(head[min(skip, n):n])
+	q.write(o.Frame.Data[12+max(skip-n, 0):])
+	return true
+}
+
+func (q *backlog) write(b []byte) {
+	for len(b) > 0 {
+		n := copy(q.buf[q.w%backlogLen:], b)
+		q.w += uint(n)
+		b = b[n:]
+	}
+}
+
+// at returns n bytes from offset off on, in two pieces where they go round the end.
+func (q *backlog) at(off, n int) (a, b []byte) {
+	from := (int(q.r%backlogLen) + off) % backlogLen
+	if from+n <= backlogLen {
+		return q.buf[from:][:n], nil
+	}
+	return q.buf[from:], q.buf[:from+n-backlogLen]
+}
+
+// frameLen is the length of the frame whose length stands at off.
+func (q *backlog) frameLen(off int) int {
+	var l [lengthLen]byte
+	a, b := q.at(off, lengthLen)
+	copy(l[copy(l[:], a):], b)
+	return int(binary.BigEndian.Uint32(l[:]))
+}
+
+// skip takes n bytes off.
+func (q *backlog) skip(n int) {
+	if q.r += uint(n); q.r == q.w {
+		q.reset()
+	}
+}
+
+func (q *backlog) reset() {
+	if q.buf != nil {
+		backlogs.Return(q.buf)
+	}
+	*q = backlog{}
+}

@@ -1,0 +1,299 @@
+package unixsock_test
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/porttest"
+	"github.com/vswitch/vswitch/port/unixsock"
+)
+
+// station opens a dgram port and a peer that has said hello.
+func station(t *testing.T, connected bool) (port.Port, *dgramPeer) {
+	t.Helper()
+	dir := tempDir(t)
+	p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
+	peer := newDgramPeer(t, filepath.Join(dir, "peer"), sock(dir), connected)
+	t.Cleanup(func() { p.Close() }) // before the peer, which may wait for it
+	greet(t, p, peer)
+	return p, peer
+}
+
+// greet has the port learn the peer's address.
+func greet(t *testing.T, p port.Port, peer *dgramPeer) {
+	t.Helper()
+	if err := peer.Send([]byte("VFKT"), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := peer.Send(frame(99, 60), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	var frames [1]port.Frame
+	n, err := p.Queues()[0].Recv(frames[:])
+	if err != nil || n != 1 || number(frames[0].Data) != 99 {
+		t.Fatalf("%d frames, %v", n, err)
+	}
+	p.Queues()[0].Release()
+	awaitLink(t, p, true)
+}
+
+// TestDgram has a peer as QEMU is: it names the port's socket with each frame. The
+// kernel then holds few frames for it (net.unix.max_dgram_qlen).
+func TestDgram(t *testing.T) {
+	porttest.Run(t, func(t *testing.T) porttest.Fixture {
+		p, peer := station(t, false)
+		return porttest.Fixture{Port: p, Peer: peer, MaxLen: port.MaxFrame - 4}
+	})
+}
+
+// TestDgramConnected has a peer as vfkit and libkrun are: connected to the port.
+func TestDgramConnected(t *testing.T) {
+	porttest.Run(t, func(t *testing.T) porttest.Fixture {
+		p, peer := station(t, true)
+		return porttest.Fixture{Port: p, Peer: peer, MaxLen: port.MaxFrame - 4}
+	})
+}
+
+// TestDgramClient has a peer that waits to be spoken to.
+func TestDgramClient(t *testing.T) {
+	porttest.Run(t, func(t *testing.T) porttest.Fixture {
+		path := sock(tempDir(t))
+		peer := newDgramPeer(t, path, path+".sw", false)
+		p := open(t, unixsock.Dgram{}, port.Spec{Path: path, Client: true})
+		if d := send(p, frame(1, 60)); d[0] != port.DropNone {
+			t.Fatalf("the first frame is lost: %v", d[0])
+		}
+		if _, _, err := peer.Recv(patience); err != nil {
+			t.Fatal(err)
+		}
+		awaitLink(t, p, true)
+		return porttest.Fixture{Port: p, Peer: peer, MaxLen: port.MaxFrame - 4}
+	})
+}
+
+func TestDgramRefuses(t *testing.T) {
+	t.Parallel()
+	p, peer := station(t, false)
+	refuses(t, p, peer)
+}
+
+// A datagram that is no frame is dropped for its reason; the hello is no frame.
+func TestDgramHostile(t *testing.T) {
+	t.Parallel()
+	p, peer := station(t, false)
+	r := read(t, p)
+	for _, c := range []struct {
+		sent []byte
+		want port.Drop
+	}{
+		{nil, port.DropRunt},
+		{[]byte("VFK"), port.DropRunt},
+		{[]byte("VFKT\n"), port.DropRunt},
+		{make([]byte, 13), port.DropRunt},
+		{[]byte("\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x81\x00\x00\x64"), port.DropRunt},
+		{frame(5, port.MaxFrame), port.DropNone},
+		{frame(5, port.MaxFrame+1), port.DropOversize},
+		{frame(5, 100_000), port.DropOversize},
+	} {
+		for _, b := range [][]byte{[]byte("VFKT"), c.sent} {
+			if err := peer.Send(b, port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if f := r.next(t); f.Drop != c.want {
+			t.Errorf("%d bytes: %v, want %v", len(c.sent), f.Drop, c.want)
+		}
+	}
+	passes(t, p, r, peer)
+	r.none(t)
+}
+
+// A peer is followed to wherever it starts anew, and what it left unread is forgotten.
+func TestDgramPeerRestarts(t *testing.T) {
+	t.Parallel()
+	for name, paths := range map[string][]string{
+		"at the same path":  {"a", "a", "a", "a"},
+		"at another path":   {"a", "b", "c", "d"},
+		"after it was full": {"a full", "a full", "b full", "b"},
+	} {
+		for _, connected := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				dir := tempDir(t)
+				p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
+				if d := send(p, frame(1, 60)); d[0] != port.DropNoCarrier {
+					t.Errorf("to nobody: %v", d[0])
+				}
+				r := read(t, p)
+				for _, path := range paths {
+					path, full := strings.CutSuffix(path, " full")
+					peer := newDgramPeer(t, filepath.Join(dir, path), sock(dir), connected)
+					passes(t, p, r, peer)
+					for full && send(p, frame(3, 1514))[0] == port.DropNone {
+					}
+					peer.Close()
+					eventually(t, "frames to a peer that is gone are lost for that", func() bool {
+						return send(p, frame(4, 60))[0] == port.DropNoCarrier
+					})
+					awaitLink(t, p, false)
+					if err := linkError(p); err == nil || !strings.Contains(err.Error(), "nobody listens at") {
+						t.Errorf("the link is down because: %v", err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A peer at another path takes the port over from one that is alive and behind, with
+// nothing of what that one has not read.
+func TestDgramTakeover(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
+	r := read(t, p)
+	for _, path := range []string{"a", "b", "c", "d"} {
+		passes(t, p, r, newDgramPeer(t, filepath.Join(dir, path), sock(dir), false))
+		for send(p, frame(3, 1514))[0] == port.DropNone {
+		}
+	}
+}
+
+// Who has no address cannot be answered, but heard.
+func TestDgramUnnamed(t *testing.T) {
+	t.Parallel()
+	p, peer := station(t, false)
+	r := read(t, p)
+	unnamed := newDgramPeer(t, "", peer.to.(*unix.SockaddrUnix).Name, false)
+	if err := unnamed.Send(frame(8, 60), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	if f := r.next(t); number(f.Data) != 8 {
+		t.Errorf("frame %d came in", number(f.Data))
+	}
+	passes(t, p, r, peer)
+}
+
+// A peer outside of the file system is answered as well.
+func TestDgramAbstract(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
+	r := read(t, p)
+	peer := newDgramPeer(t, "@vswitch-test"+dir, sock(dir), false)
+	passes(t, p, r, peer)
+	for send(p, frame(3, 1514))[0] == port.DropNone {
+	}
+	// The backlog, too, finds the way.
+	for range 50 {
+		if _, _, err := peer.Recv(patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A peer that takes nothing costs itself its frames, which are counted, and nobody else
+// anything. What was taken for it is there when it reads again.
+func TestDgramStalledPeer(t *testing.T) {
+	t.Parallel()
+	for name, connected := range map[string]bool{"unconnected": false, "connected": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stalled, slow := station(t, connected)
+			other, quick := station(t, connected)
+			r := read(t, other)
+			var took []uint32
+			dropped := 0
+			for n := uint32(0); dropped < 500; n += 10 {
+				var vector [][]byte
+				for i := range uint32(10) {
+					vector = append(vector, frame(n+i, 60+int(n+i)*37%1400))
+				}
+				for i, d := range send(stalled, vector...) {
+					switch d {
+					case port.DropNone:
+						took = append(took, n+uint32(i))
+					case port.DropQueueFull:
+						dropped++
+					default:
+						t.Fatalf("dropped as %v", d)
+					}
+				}
+				if n%1000 == 0 {
+					passes(t, other, r, quick)
+				}
+			}
+			for _, n := range took {
+				w, _, err := slow.Recv(patience)
+				if err != nil {
+					t.Fatalf("frame %d: %v", n, err)
+				}
+				if string(w) != string(frame(n, 60+int(n)*37%1400)) {
+					t.Fatalf("frame %d arrived where %d was due, or changed", number(w), n)
+				}
+			}
+			if w, _, err := slow.Recv(50 * time.Millisecond); err == nil {
+				t.Errorf("frame %d arrived beyond the %d that were taken", number(w), len(took))
+			}
+			if d := send(stalled, frame(1, 60)); d[0] != port.DropNone {
+				t.Errorf("after all was read: %v", d[0])
+			}
+		})
+	}
+}
+
+// Peers come and go, frames flow, the port closes: in any order, at any time.
+func TestDgramClosesAnyTime(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		dir := tempDir(t)
+		p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
+		r := read(t, p)
+		first := newDgramPeer(t, filepath.Join(dir, "a"), sock(dir), false)
+		passes(t, p, r, first)
+		var wg sync.WaitGroup
+		stop := make(chan struct{})
+		for range 2 {
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						send(p, frame(1, 1000), frame(2, 60))
+					}
+				}
+			})
+		}
+		var others []*dgramPeer
+		for i := range 4 {
+			others = append(others, newDgramPeer(t, filepath.Join(dir, string(rune('b'+i))), sock(dir), i%2 == 0))
+		}
+		t.Cleanup(func() { p.Close() }) // before the peers, which may wait for it
+		wg.Go(func() {
+			for i := range 40 {
+				others[i%4].Send(frame(3, 60), port.Offload{})
+				others[i%4].Recv(time.Millisecond) // there may be nothing
+			}
+		})
+		eventually(t, "another peer came", func() bool { return len(r.frames) > 0 })
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if d := send(p, frame(1, 60)); d[0] != port.DropPortClosed {
+			t.Errorf("after Close: %v", d[0])
+		}
+		if err := <-r.ended; !errors.Is(err, port.ErrClosed) {
+			t.Errorf("Recv: %v", err)
+		}
+		close(stop)
+		wg.Wait()
+	}
+}

@@ -1,0 +1,165 @@
+package unixsock
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// drain brings a dgram port's backlog out whenever there is room, until the port is
+// closed. The kernel has two limits: how many datagrams the peer has not read
+// (net.unix.max_dgram_qlen, often 10) and how many bytes the sending socket may have
+// on the way.
+func (p *dgramPort) drain() {
+	for {
+		select {
+		case <-p.quit:
+			return
+		case <-p.waiting:
+			p.empty()
+			p.leaveRoom()
+		}
+	}
+}
+
+// obstacle is what keeps a backlog from getting empty.
+type obstacle uint8
+
+const (
+	none    obstacle = iota // it is empty
+	noRoom                  // the peer's queue is full
+	noSpace                 // the sending socket holds as much as it may
+	unclear                 // neither; there is no event to wait for
+)
+
+// retryAfter is how long to wait where there is no event to wait for.
+const retryAfter = time.Millisecond
+
+// empty returns when nothing is left in the backlog.
+func (p *dgramPort) empty() {
+	for !p.closed.Load() {
+		what := p.flush()
+		var err error
+		switch what {
+		case none:
+			return
+		case noRoom: // p.room is set, and changed by this goroutine alone
+			err = p.room.raw.Write(func(uintptr) bool { return p.flush() != noRoom })
+		case noSpace:
+			err = p.raw.Write(func(uintptr) bool { return p.flush() != noSpace })
+		}
+		if what == unclear || err != nil {
+			p.leaveRoom()
+			p.pause(retryAfter)
+		}
+	}
+}
+
+// flush sends from the backlog and returns what stopped it.
+func (p *dgramPort) flush() obstacle {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for again := true; p.backlog.len() > 0; {
+		n := p.out.build(&p.backlog, &p.peer)
+		sent, errno := sendmmsg(p.fd, p.out.headers[:n])
+		if errno == 0 {
+			p.backlog.skip(p.out.ends[sent-1])
+			p.setUp()
+			again = true
+			continue
+		}
+		switch reason(errno) {
+		case port.DropNone:
+			what := p.obstacle()
+			if what != unclear || !again {
+				return what
+			}
+			again = false // there is room by now
+		case port.DropNoCarrier:
+			p.lost(errno)
+		default:
+			// Nobody is there any more to be told: it was taken, and is lost
+			// on its way.
+			p.backlog.skip(p.out.ends[0])
+		}
+	}
+	return none
+}
+
+// obstacle tells what keeps the socket from taking more. To ask a room also has the
+// kernel tell it when there is some (net/unix/af_unix.c, unix_dgram_poll).
+func (p *dgramPort) obstacle() obstacle {
+	if p.room == nil {
+		var err error
+		p.room, err = newRoom(p.peer.name())
+		// A peer that is connected to our socket takes no other; then its queue
+		// has no limit of its own.
+		if err != nil && !errors.Is(err, unix.EPERM) {
+			return unclear
+		}
+	}
+	switch {
+	case p.room != nil && !ready(p.room.fd, unix.POLLOUT):
+		return noRoom
+	case !ready(p.fd, unix.POLLOUT):
+		return noSpace
+	}
+	return unclear
+}
+
+func (p *dgramPort) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.quit:
+	}
+}
+
+// room is a socket that is connected to the peer and told when that can take more. By
+// the port's own, which is connected to nobody, there is no asking. Nothing is sent by
+// it. It is made anew for each backlog, for the peer may be another at the same path.
+type room struct {
+	conn *net.UnixConn
+	raw  syscall.RawConn
+	fd   int
+}
+
+func newRoom(peer string) (*room, error) {
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: peer, Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	r := &room{conn: c}
+	if r.raw, err = c.SyscallConn(); err == nil {
+		err = r.raw.Control(func(fd uintptr) { r.fd = int(fd) })
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// interrupt has whoever waits for r return with an error. r may be nil.
+func (r *room) interrupt() {
+	if r != nil {
+		_ = r.conn.SetWriteDeadline(time.Unix(0, 0)) // its only error is that r is closed
+	}
+}
+
+// leaveRoom closes the room, if there is one. The caller is the one who waits for it.
+func (p *dgramPort) leaveRoom() {
+	p.mu.Lock()
+	r := p.room
+	p.room = nil
+	p.mu.Unlock()
+	if r != nil {
+		r.conn.Close()
+	}
+}

@@ -1,0 +1,430 @@
+package unixsock
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// streamPort is a port for one connection at a time. The worker receives; whoever
+// sends writes at once what the socket takes and leaves the rest in the connection's
+// backlog; a goroutine accepts or connects, another brings the backlog out.
+type streamPort struct {
+	link
+	listener *net.UnixListener // nil: a client
+	quit     chan struct{}     // closed by Close
+	running  sync.WaitGroup
+	closed   atomic.Bool
+
+	mu   sync.Mutex
+	turn sync.Cond // conn is another, or the port was closed
+	conn *conn     // nil while nobody is connected
+
+	// Of the one worker that receives.
+	from  *conn // whom in came from
+	in    deframer
+	errno unix.Errno
+	read  func(fd uintptr) bool // readSome, made once
+}
+
+// conn is one connection. Its descriptor may be used under the port's lock while it
+// is the port's; the rest is guarded by that lock.
+type conn struct {
+	*net.UnixConn
+	raw     syscall.RawConn
+	fd      int
+	backlog backlog
+	broken  bool          // it takes nothing any more, and Recv will see its end
+	waiting chan struct{} // has a value when there may be something in backlog
+	done    chan struct{} // closed when it is no longer the port's
+
+	hdr unix.Msghdr // of iov, which brings the backlog out
+	iov [2]unix.Iovec
+}
+
+const (
+	// acceptPause is how long to wait when no descriptor or no memory was left
+	// for a connection.
+	acceptPause = 100 * time.Millisecond
+
+	// sendBuffer is what the kernel holds for the peer, in bytes as it accounts
+	// them. The system's own limit (net.core.wmem_max) may be lower.
+	sendBuffer = 1 << 20
+)
+
+var _ interface {
+	port.Port
+	port.Queue
+	port.Linked
+} = (*streamPort)(nil)
+
+func newStream(l *net.UnixListener) *streamPort {
+	p := &streamPort{link: newLink(), listener: l, quit: make(chan struct{})}
+	p.turn.L = &p.mu
+	p.read = p.readSome
+	return p
+}
+
+func serveStream(l *net.UnixListener) *streamPort {
+	p := newStream(l)
+	p.running.Go(p.accept)
+	return p
+}
+
+func dialStream(path string) *streamPort {
+	p := newStream(nil)
+	p.running.Go(func() { p.dial(path) })
+	return p
+}
+
+// Queues implements port.Port.
+func (p *streamPort) Queues() []port.Queue { return []port.Queue{p} }
+
+// Caps implements port.Port.
+func (p *streamPort) Caps() port.Caps { return port.CapsNone }
+
+// Close implements port.Port.
+func (p *streamPort) Close() error {
+	if p.closed.Swap(true) {
+		p.running.Wait()
+		return nil
+	}
+	close(p.quit)
+	var err error
+	if p.listener != nil {
+		err = p.listener.Close()
+	}
+	p.mu.Lock()
+	c := p.conn
+	p.turn.Broadcast()
+	p.mu.Unlock()
+	if c != nil {
+		p.end(c, errClosed)
+	}
+	p.running.Wait()
+	return err
+}
+
+// accept takes connections until the port is closed: one at a time, another is
+// refused by closing it.
+func (p *streamPort) accept() {
+	for {
+		uc, err := p.listener.AcceptUnix()
+		switch {
+		case p.closed.Load():
+			if err == nil {
+				uc.Close()
+			}
+			return
+		case err != nil:
+			p.pause(acceptPause)
+			continue
+		}
+		c, err := newConn(uc)
+		if err != nil || !p.install(c) {
+			uc.Close()
+			continue
+		}
+		p.running.Go(func() { p.drain(c) })
+	}
+}
+
+// dial connects, again and again, until the port is closed.
+func (p *streamPort) dial(path string) {
+	var b backoff
+	for !p.closed.Load() {
+		start := time.Now()
+		uc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			p.setLink(false, noPeer(path, err))
+		} else if c, err := newConn(uc); err != nil || !p.install(c) {
+			uc.Close()
+		} else {
+			p.drain(c)
+		}
+		p.pause(b.next(time.Since(start)))
+	}
+}
+
+// pause waits, but not beyond Close.
+func (p *streamPort) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-p.quit:
+	}
+}
+
+func newConn(uc *net.UnixConn) (*conn, error) {
+	c := &conn{UnixConn: uc, waiting: make(chan struct{}, 1), done: make(chan struct{})}
+	var err error
+	if c.raw, err = uc.SyscallConn(); err != nil {
+		return nil, err
+	}
+	c.hdr.Iov = &c.iov[0]
+	return c, c.raw.Control(func(fd uintptr) {
+		c.fd = int(fd)
+		_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // or what it has
+	})
+}
+
+// install makes c the port's connection. It refuses while another peer is there; one
+// that has hung up is waited for until the worker has taken its last frames.
+func (p *streamPort) install(c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.conn != nil && !p.closed.Load() {
+		if !p.conn.broken && !ready(p.conn.fd, unix.POLLRDHUP) {
+			return false
+		}
+		p.turn.Wait()
+	}
+	if p.closed.Load() {
+		return false
+	}
+	p.conn = c
+	p.setLink(true, nil)
+	p.turn.Broadcast()
+	return true
+}
+
+// end closes c and leaves the port without connection, if c is still the port's.
+func (p *streamPort) end(c *conn, why error) {
+	p.mu.Lock()
+	was := p.conn == c
+	if was {
+		p.conn = nil
+		c.backlog.reset()
+		p.setLink(false, why)
+		p.turn.Broadcast()
+	}
+	p.mu.Unlock()
+	if was {
+		close(c.done)
+		c.Close() // not under the lock: it waits for drain, which takes it
+	}
+}
+
+// await returns the port's connection once there is one.
+func (p *streamPort) await() (*conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.conn == nil && !p.closed.Load() {
+		p.turn.Wait()
+	}
+	if p.closed.Load() {
+		return nil, port.ErrClosed
+	}
+	return p.conn, nil
+}
+
+// Recv implements port.Queue.
+func (p *streamPort) Recv(frames []port.Frame) (int, error) {
+	for !p.closed.Load() {
+		if p.from == nil {
+			c, err := p.await()
+			if err != nil {
+				break
+			}
+			p.from = c
+		}
+		n, err := p.take(frames)
+		if n > 0 {
+			return n, nil
+		}
+		if bad, ok := err.(lengthError); ok {
+			p.leave(err)
+			frames[0].SetStripped(nil, 0)
+			frames[0].Drop = bad.drop()
+			return 1, nil
+		}
+		p.errno = 0
+		if p.from.raw.Read(p.read) != nil {
+			p.leave(errClosed)
+		} else if p.errno != 0 {
+			p.leave(hangup(p.errno))
+		}
+	}
+	p.in.reset()
+	return 0, port.ErrClosed
+}
+
+// take makes frames of what was read.
+func (p *streamPort) take(frames []port.Frame) (n int, err error) {
+	for n < len(frames) {
+		b, err := p.in.next()
+		if b == nil {
+			return n, err
+		}
+		frames[n].SetWire(b)
+		n++
+	}
+	return n, nil
+}
+
+// readSome reads what the socket has; false asks to be called again when there is
+// something. The end of the stream is told as ECONNRESET.
+func (p *streamPort) readSome(fd uintptr) bool {
+	for {
+		n, err := unix.Read(int(fd), p.in.room())
+		switch {
+		case n > 0:
+			p.in.w += n
+			return true
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			p.in.tidy()
+			return false
+		case err == nil:
+			p.errno = unix.ECONNRESET
+		default:
+			p.errno = err.(unix.Errno)
+		}
+		return true
+	}
+}
+
+// leave ends the connection that the worker reads.
+func (p *streamPort) leave(why error) {
+	p.end(p.from, why)
+	p.from = nil
+	p.in.reset()
+}
+
+// hangup says why a connection ended.
+func hangup(errno unix.Errno) error {
+	if errno == unix.ECONNRESET || errno == unix.EPIPE {
+		return errors.New("the peer hung up")
+	}
+	return errno
+}
+
+// Release implements port.Queue.
+func (p *streamPort) Release() { p.in.tidy() }
+
+// drain brings c's backlog out whenever its peer makes room, until c ends.
+func (p *streamPort) drain(c *conn) {
+	flush := func(uintptr) bool { return p.flush(c) }
+	for {
+		select {
+		case <-c.done:
+			return
+		case <-c.waiting:
+			_ = c.raw.Write(flush) // a closed one is done
+		}
+	}
+}
+
+// flush sends from c's backlog; false asks to be called again when there is room.
+func (p *streamPort) flush(c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.conn == c && !c.broken && c.backlog.len() > 0 {
+		a, b := c.backlog.at(0, c.backlog.len())
+		put(&c.iov[0], a)
+		c.hdr.SetIovlen(1)
+		if len(b) > 0 {
+			put(&c.iov[1], b)
+			c.hdr.SetIovlen(2)
+		}
+		switch n, errno := sendmsg(c.fd, &c.hdr); errno {
+		case 0:
+			c.backlog.skip(n)
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		case unix.ENOBUFS, unix.ENOMEM:
+			return true // nobody tells when there is memory; the next Send asks
+		default:
+			c.fail()
+		}
+	}
+	return true
+}
+
+// fail gives c up: Recv comes to its end and closes it.
+func (c *conn) fail() {
+	c.broken = true
+	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // its only error is that it is shut down
+}
+
+// Send implements port.Queue.
+func (p *streamPort) Send(out []port.Out) {
+	r := streamRuns.Get().(*streamRun)
+	for len(out) > 0 {
+		n := min(len(out), port.BatchSize)
+		r.build(out[:n])
+		out = out[n:]
+		p.mu.Lock()
+		c := p.conn
+		switch {
+		case p.closed.Load():
+			r.all(port.DropPortClosed)
+		case c == nil || c.broken:
+			r.all(port.DropNoCarrier)
+		default:
+			c.send(r)
+		}
+		p.mu.Unlock()
+		r.clear()
+	}
+	streamRuns.Put(r)
+}
+
+// send writes what the socket takes of r, and keeps what it does not.
+func (c *conn) send(r *streamRun) {
+	sent := 0
+	// What waits goes first: order holds.
+	if c.backlog.len() == 0 && r.n > 0 {
+		var errno unix.Errno
+		switch sent, errno = sendmsg(c.fd, &r.hdr); errno {
+		case 0:
+		case unix.EAGAIN, unix.EINTR, unix.ENOBUFS, unix.ENOMEM:
+			sent = 0
+		default:
+			c.fail()
+			r.all(port.DropNoCarrier)
+			return
+		}
+	}
+	start := 0
+	for i, o := range r.outs[:r.n] {
+		end := r.ends[i]
+		if end <= sent || c.backlog.put(o, max(sent-start, 0)) {
+			o.Drop = port.DropNone
+		} else {
+			o.Drop = port.DropQueueFull
+		}
+		start = end
+	}
+	if c.backlog.len() > 0 {
+		select {
+		case c.waiting <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// backoff is how long a client waits before it connects again.
+type backoff struct{ d time.Duration }
+
+const minBackoff, maxBackoff = 100 * time.Millisecond, 5 * time.Second
+
+// next returns the next wait, after a try or a connection that lasted so long: at
+// first the shortest, then twice as long each time until a connection lasts.
+func (b *backoff) next(lasted time.Duration) time.Duration {
+	if lasted >= maxBackoff {
+		b.d = 0
+	}
+	b.d = min(max(2*b.d, minBackoff), maxBackoff)
+	return b.d
+}

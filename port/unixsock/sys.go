@@ -1,0 +1,55 @@
+package unixsock
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mmsghdr is struct mmsghdr of recvmmsg(2), which x/sys does not have.
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32 // bytes received or sent
+}
+
+// recvmmsg receives up to len(h) messages and never waits.
+func recvmmsg(fd int, h []mmsghdr) (int, unix.Errno) {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&h[0])), uintptr(len(h)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
+// sendmmsg sends up to len(h) messages and never waits.
+func sendmmsg(fd int, h []mmsghdr) (int, unix.Errno) {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&h[0])), uintptr(len(h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), errno
+}
+
+// sendmsg sends one message, or a part of it on a stream, and never waits. The wrapper
+// in x/sys allocates.
+func sendmsg(fd int, h *unix.Msghdr) (int, unix.Errno) {
+	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return int(n), errno
+}
+
+// ready tells whether a descriptor is ready for events, or in error, now.
+func ready(fd int, events int16) bool {
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		n, err := unix.Poll(p[:], 0)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
+// put makes v the bytes of b, which are not empty.
+func put(v *unix.Iovec, b []byte) {
+	v.Base = &b[0]
+	v.SetLen(len(b))
+}
+
+// to makes h a message to peer.
+func (h *mmsghdr) to(peer *address) {
+	h.hdr.Name = (*byte)(unsafe.Pointer(&peer.raw))
+	h.hdr.Namelen = peer.len
+}

@@ -1,0 +1,172 @@
+// Package unixsock is the port kinds for machines behind a unix socket, which need no
+// root: Stream (QEMU `-netdev stream`, passt, libkrun's unixstream) and Dgram (QEMU
+// `-netdev dgram`, vfkit, libkrun's unixgram). A port stays open while its peer comes
+// and goes. Neither carries an offload header: the switch finishes frames first.
+package unixsock
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Stream makes ports for one connection at a time, on which a frame stands behind its
+// length. It implements port.Kind.
+type Stream struct {
+	// Dir is where the sockets of ports lie that name no path.
+	Dir string
+}
+
+// Dgram makes ports that exchange one frame per datagram with one peer. It implements
+// port.Kind.
+type Dgram struct {
+	// Dir is where the sockets of ports lie that name no path.
+	Dir string
+}
+
+var (
+	_ port.Kind = Stream{}
+	_ port.Kind = Dgram{}
+)
+
+// Name implements port.Kind.
+func (Stream) Name() string { return "stream" }
+
+// Name implements port.Kind.
+func (Dgram) Name() string { return "dgram" }
+
+// Check implements port.Kind.
+func (k Stream) Check(s port.Spec) error { return check(k, s, pathOf(s, k.Dir)) }
+
+// Check implements port.Kind.
+func (k Dgram) Check(s port.Spec) error { return check(k, s, ownPath(s, k.Dir)) }
+
+// Open implements port.Kind. As a client it does not wait for the peer.
+func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	path := pathOf(s, k.Dir)
+	if s.Client {
+		if err := checkPeer(path); err != nil {
+			return nil, err
+		}
+		return dialStream(path), nil
+	}
+	l, err := listen(path)
+	if err != nil {
+		return nil, err
+	}
+	trace.Created = true
+	return serveStream(l), nil
+}
+
+// Open implements port.Kind.
+func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	peer := ""
+	if s.Client {
+		peer = pathOf(s, k.Dir)
+		if err := checkPeer(peer); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := listenPacket(ownPath(s, k.Dir))
+	if err != nil {
+		return nil, err
+	}
+	p, err := newDgram(conn, peer)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	trace.Created = true
+	return p, nil
+}
+
+// Set implements port.Kind.
+func (k Stream) Set(_ port.Port, from, to port.Spec) error { return set(k, from, to, k.Dir) }
+
+// Set implements port.Kind.
+func (k Dgram) Set(_ port.Port, from, to port.Spec) error { return set(k, from, to, k.Dir) }
+
+// Delete implements port.Kind.
+func (k Stream) Delete(s port.Spec, t port.Trace) error {
+	if s.Client || !t.Created {
+		return nil
+	}
+	return remove(pathOf(s, k.Dir))
+}
+
+// Delete implements port.Kind.
+func (k Dgram) Delete(s port.Spec, t port.Trace) error {
+	if !t.Created {
+		return nil
+	}
+	return remove(ownPath(s, k.Dir))
+}
+
+// pathOf is the socket that the peer knows.
+func pathOf(s port.Spec, dir string) string {
+	if s.Path == "" && dir != "" {
+		return filepath.Join(dir, s.Name+".sock")
+	}
+	return s.Path
+}
+
+// ownPath is where a dgram port's own socket lies: a peer that was named must have
+// somewhere to send its answers to.
+func ownPath(s port.Spec, dir string) string {
+	path := pathOf(s, dir)
+	if s.Client && path != "" {
+		path += ".sw"
+	}
+	return path
+}
+
+// maxPath is the longest path of a socket in bytes (unix(7): sun_path, less its NUL).
+const maxPath = 107
+
+func check(k port.Kind, s port.Spec, path string) error {
+	if err := port.CheckName(s.Name); err != nil {
+		return err
+	}
+	switch {
+	case s.Owner != "" || s.Group != "":
+		return fmt.Errorf("the socket of a %s port gets its group from a directory with the setgid bit; leave --owner and --group out", k.Name())
+	case s.MTU != 0:
+		return fmt.Errorf("a %s port takes frames of any length; leave --mtu out", k.Name())
+	case len(s.Address) > 0 || s.Netns != "":
+		return fmt.Errorf("a %s port has no address and no namespace, it is for a virtual machine; use --kind host", k.Name())
+	case s.Exclusive:
+		return fmt.Errorf("a %s port has no device to hide; leave --exclusive out", k.Name())
+	case path == "":
+		return fmt.Errorf("a %s port needs a socket; name it with --path", k.Name())
+	case !filepath.IsAbs(path):
+		return fmt.Errorf("socket %q is not named from the root on; write it as /run/vswitch/vm0.sock", path)
+	case len(path) > maxPath:
+		return fmt.Errorf("socket %s has %d bytes in its path, of at most %d; use a shorter one", path, len(path), maxPath)
+	}
+	return nil
+}
+
+func set(k port.Kind, from, to port.Spec, dir string) error {
+	if pathOf(from, dir) != pathOf(to, dir) || from.Client != to.Client {
+		return fmt.Errorf("the socket of a %s port is set when it is made; delete the port and add it again", k.Name())
+	}
+	return nil
+}
+
+// refuse tells why a frame cannot leave by a socket, DropNone if it can.
+func refuse(o *port.Out) port.Drop {
+	switch {
+	case len(o.Frame.Data) < port.HeaderLen:
+		return port.DropRunt
+	case o.Len() > port.MaxFrame:
+		return port.DropTooBig
+	case o.Frame.Offload.Needs() != port.CapsNone:
+		return port.DropBadOffload // not as Caps says
+	}
+	return port.DropNone
+}
+
+// errClosed is why a link is down that the switch itself closed.
+var errClosed = errors.New("the port was closed")
