@@ -118,6 +118,12 @@ type Switch struct {
 	FDB      FDBInfo       `json:"fdb"`
 	RX       Counters      `json:"rx"` // of all ports that are there
 	TX       Counters      `json:"tx"`
+
+	MAC          port.MAC `json:"mac"`           // its own address
+	GroupForward uint16   `json:"group_forward"` // bit n: 01:80:c2:00:00:0n is forwarded
+	LoopDetect   bool     `json:"loop_detect"`
+	HoldDownS    float64  `json:"hold_down_s"` // for flapping stations; 0: they are not held
+	RecoveryS    float64  `json:"recovery_s"`  // of ports that a guard shut down; 0: none
 }
 
 // FDBInfo is the forwarding database as a whole.
@@ -125,6 +131,10 @@ type FDBInfo struct {
 	Size     int   `json:"size"`
 	Capacity int   `json:"capacity"`
 	AgingS   int64 `json:"aging_s"` // 0: entries do not age
+
+	Moves uint64 `json:"moves"` // stations learned behind another port than before
+	Flaps uint64 `json:"flaps"` // times that one moved too often
+	Held  int    `json:"held"`  // that are held at a port for it now
 }
 
 // Codes of an Error.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -43,6 +44,11 @@ Example:
 			&cli.BoolFlag{Name: "snooping", Usage: "send multicast groups only where hosts asked for them by IGMP and MLD"},
 			&cli.BoolFlag{Name: "querier", Usage: "with --snooping: ask the hosts for their groups where no router does"},
 			&cli.StringFlag{Name: "unregistered", Value: "flood", Usage: "with --snooping: where groups go that nobody asked for, `flood` or routers"},
+			&cli.StringFlag{Name: "group-forward", Value: "0", Usage: "`MASK` of the addresses 01:80:c2:00:00:00 to 0f to forward, bit 14 being 0e, as the kernel's group_fwd_mask"},
+			&cli.BoolFlag{Name: "loop-detect", Usage: "send a probe by each port every second, and shut the port down by which one comes back"},
+			&cli.DurationFlag{Name: "hold-down", Usage: "`TIME` for which a station that flaps between ports is held at its first one; 0 for not at all"},
+			&cli.DurationFlag{Name: "recovery", Value: 300 * time.Second,
+				Usage: "`TIME` after which a port comes back that a guard shut down; 0 for never"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text or json"},
 			&cli.StringFlag{Name: "socket-group", Usage: "`GROUP` whose members may steer the switch, besides root"},
 		},
@@ -80,6 +86,9 @@ func runSwitch(c *cli.Context) error {
 	}
 	if o.Aging != 0 && (o.Aging < minAging || o.Aging > maxAging) {
 		return usagef("an ageing time of %v is not possible; use %v to %v, or 0 for never", o.Aging, minAging, maxAging)
+	}
+	if err = guardFlags(c, &o); err != nil {
+		return err
 	}
 	if o.STP, err = stpFlags(c); err != nil {
 		return err
@@ -145,4 +154,25 @@ func snoopingFlags(c *cli.Context) (*daemon.Snooping, error) {
 		return nil, usagef("unregistered groups cannot go to %q; use flood or routers", u)
 	}
 	return o, nil
+}
+
+// pauseGroup is the bit of the address of 802.3 PAUSE frames, which concern one
+// link and would stop others.
+const pauseGroup = 1 << 1
+
+func guardFlags(c *cli.Context, o *daemon.Options) error {
+	text := c.String("group-forward")
+	mask, err := strconv.ParseUint(text, 0, 16)
+	switch {
+	case err != nil:
+		return usagef("%q is not a mask of 16 bits; write it as 0x4000", text)
+	case mask&pauseGroup != 0:
+		return usagef("PAUSE frames (01:80:c2:00:00:01) are never forwarded; leave bit 1 out of --group-forward")
+	}
+	o.GroupForward = uint16(mask)
+	o.LoopDetect, o.HoldDown, o.Recovery = c.Bool("loop-detect"), c.Duration("hold-down"), c.Duration("recovery")
+	if o.HoldDown < 0 || o.Recovery < 0 {
+		return usagef("a time below 0 makes no sense; use 0 for --hold-down or --recovery to turn it off")
+	}
+	return nil
 }

@@ -54,10 +54,35 @@ func showSwitch(c *cli.Context) error {
 			aging = fmt.Sprintf("ageing %d s", s.FDB.AgingS)
 		}
 		row(w, "FDB", fmt.Sprintf("%d of %d entries, %s", s.FDB.Size, s.FDB.Capacity, aging))
+		if s.FDB.Moves > 0 {
+			row(w, "MAC moves", fmt.Sprintf("%d, flapping %d times, %d stations held", s.FDB.Moves, s.FDB.Flaps, s.FDB.Held))
+		}
+		row(w, "Guards", guards(s))
 		row(w, "Received", traffic(s.RX))
 		row(w, "Sent", traffic(s.TX))
 	})
 }
+
+// guards words what the switch was told to guard against.
+func guards(s api.Switch) string {
+	recovery := "no recovery"
+	if s.RecoveryS != 0 {
+		recovery = fmt.Sprintf("recovery %v", seconds(s.RecoveryS))
+	}
+	parts := []string{recovery}
+	if s.LoopDetect {
+		parts = append(parts, "loop detection")
+	}
+	if s.HoldDownS != 0 {
+		parts = append(parts, fmt.Sprintf("hold-down %v", seconds(s.HoldDownS)))
+	}
+	if s.GroupForward != 0 {
+		parts = append(parts, fmt.Sprintf("group forward %#04x", s.GroupForward))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func portsByState(ports map[api.State]int) string {
 	sum, parts := 0, []string{}

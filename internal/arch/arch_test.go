@@ -45,7 +45,7 @@ var below = []struct {
 		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/rxbuf", "internal/vhost",
 	}},
 
-	{"internal/daemon", []string{"api", "switch", "fdb", "port", "internal/link", "internal/stp", "internal/mcast"}},
+	{"internal/daemon", []string{"api", "switch", "fdb", "port", "internal/link", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp"}},
 	{"cmd/vswitch", []string{"api", "internal/daemon", "port", "port/*"}},
 
 	{"internal/testenv", nil},

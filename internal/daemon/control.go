@@ -1,6 +1,9 @@
 package daemon
 
-import vswitch "github.com/vswitch/vswitch/switch"
+import (
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
 
 // What the protocols that the switch speaks are told: of ports by the manager, of
 // frames by the core.
@@ -29,6 +32,8 @@ func (m *manager) onControl(f vswitch.ControlFrame) {
 		p := m.ports[f.Port.Name()]
 		switch {
 		case p == nil || p.sw != f.Port: // removed meanwhile
+		case port.MACFrom(f.Data) == groupOf(m.mac):
+			m.loops.receive(p, f.Data)
 		case f.VLAN == 0:
 			m.tree.receive(p, f.Data)
 		default:

@@ -19,7 +19,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Options say what to run. All but StateDir and SocketGroup must be set.
+// Options say what to run. Name to Log must be set, but for what may be empty or 0.
 type Options struct {
 	Name        string
 	Version     string
@@ -31,6 +31,10 @@ type Options struct {
 	Kinds       []port.Kind
 	Links       Links
 	Log         *slog.Logger
+
+	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
+	LoopDetect   bool          // probe for loops
+	HoldDown     time.Duration // how long a flapping station is held; 0: not
 
 	STP      *STP      // nil: no spanning tree
 	Snooping *Snooping // nil: multicast is flooded

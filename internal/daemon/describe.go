@@ -44,7 +44,15 @@ func (m *manager) describeSwitch() api.Switch {
 		Version:  m.version,
 		StateDir: m.stateDir,
 		Ports:    make(map[api.State]int),
-		FDB:      api.FDBInfo{Size: m.sw.FDB().Len(), Capacity: fdb.DefaultCapacity, AgingS: int64(m.aging.Seconds())},
+		FDB: api.FDBInfo{
+			Size: m.sw.FDB().Len(), Capacity: fdb.DefaultCapacity, AgingS: int64(m.aging.Seconds()),
+			Moves: m.moves.seen.Load(), Flaps: m.moves.flaps.Load(), Held: len(m.moves.held),
+		},
+		MAC:          m.mac,
+		GroupForward: m.groupForward,
+		LoopDetect:   m.loops != nil,
+		HoldDownS:    m.moves.holdDown.Seconds(),
+		RecoveryS:    m.recovery.Seconds(),
 	}
 	for _, state := range api.States {
 		s.Ports[state] = 0

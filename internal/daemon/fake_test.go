@@ -213,6 +213,10 @@ type rig struct {
 
 // start runs a manager in the test's bubble until the test or stop ends it.
 func start(t *testing.T, host *fakeHost, saved savedState) *rig {
+	return startWith(t, host, saved, func(*Options) {})
+}
+
+func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Options)) *rig {
 	r := &rig{t: t, host: host, disk: saved, lines: new(bytes.Buffer)}
 	noTime := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
@@ -221,9 +225,10 @@ func start(t *testing.T, host *fakeHost, saved savedState) *rig {
 		return a
 	}
 	log := slog.New(slog.NewTextHandler(r.lines, &slog.HandlerOptions{ReplaceAttr: noTime}))
+	o := Options{Name: "sw0", Aging: 300 * time.Second, Kinds: []port.Kind{host}, Links: host, Log: log}
+	edit(&o)
 	var err error
-	r.manager, err = newManager(
-		Options{Name: "sw0", Aging: 300 * time.Second, Kinds: []port.Kind{host}, Links: host, Log: log},
+	r.manager, err = newManager(o,
 		func(st savedState) error {
 			if r.diskErr != nil {
 				return r.diskErr

@@ -246,11 +246,11 @@ func (m *manager) tryOpen(p *managed) bool {
 	return true
 }
 
-// retryDue opens the ports whose time has come, and brings back those that a guard
-// shut down.
+// retryDue opens the ports whose time has come, and ends what guards did for a time.
 func (m *manager) retryDue() {
 	now, opened := time.Now(), false
 	m.recoverDue(now)
+	m.releaseDue(now)
 	for _, p := range m.sorted() {
 		if p.dev == nil && !p.retry.IsZero() && !p.retry.After(now) {
 			opened = m.tryOpen(p) || opened
@@ -261,9 +261,9 @@ func (m *manager) retryDue() {
 	}
 }
 
-// nextRetry is how long until the next port is due.
+// nextRetry is how long until retryDue has something to do.
 func (m *manager) nextRetry() time.Duration {
-	next := time.Hour
+	next := m.moves.next(time.Now())
 	for _, p := range m.ports {
 		if p.dev == nil && !p.retry.IsZero() {
 			next = min(next, max(0, time.Until(p.retry)))

@@ -27,11 +27,13 @@ type manager struct {
 	links Links
 	keep  func(savedState) error // nil: nothing is kept
 	log   *slog.Logger
-	moves moveLog
+	moves *moves
 	aging time.Duration
 	sw    *vswitch.Switch
 	start time.Time
 	mac   port.MAC // the switch's own
+
+	groupForward uint16 // see vswitch.Switch.SetGroupForward
 
 	recovery time.Duration // of ports that a guard shut down; 0: none
 
@@ -41,6 +43,7 @@ type manager struct {
 
 	tree  *spanningTree // nil: off
 	snoop *snooping     // nil: off
+	loops *loopGuard    // nil: off
 
 	calls chan func()   // what other goroutines want done
 	ended chan struct{} // closed when calls are no longer taken
@@ -57,7 +60,10 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		start: time.Now(),
 		mac:   ownMAC(o.Socket),
 
+		moves:    newMoves(o.HoldDown),
 		recovery: o.Recovery,
+
+		groupForward: o.GroupForward,
 
 		ports:  make(map[string]*managed),
 		static: make(map[fdb.Key]string),
@@ -68,11 +74,21 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	for _, k := range o.Kinds {
 		m.kinds[k.Name()] = k
 	}
-	m.sw = vswitch.New(vswitch.Config{
+	cfg := vswitch.Config{
 		FDB:       fdb.Config{Aging: tableAging(o.Aging)},
 		OnEvent:   m.onEvent,
 		OnControl: m.onControl,
-	})
+	}
+	if o.LoopDetect {
+		cfg.ControlGroup = groupOf(m.mac)
+	}
+	m.sw = vswitch.New(cfg)
+	m.sw.SetGroupForward(o.GroupForward)
+	if o.LoopDetect || o.STP != nil || o.Snooping != nil {
+		// What the switch sends may come back; its address is behind no port.
+		_ = m.sw.FDB().Add(fdb.MakeKey(defaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // an empty table has room
+	}
+	m.loops = newLoopGuard(m, o.LoopDetect)
 	m.snoop = newSnooping(m, o.Snooping)
 	var err error
 	m.tree, err = newSpanningTree(m, o.STP)
@@ -95,6 +111,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	defer retry.Stop()
 	defer m.tree.stop()
 	defer m.snoop.stop()
+	defer m.loops.stop()
 	for {
 		retry.Reset(m.nextRetry())
 		select {
@@ -119,6 +136,8 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			m.tree.second()
 		case <-m.snoop.due():
 			m.snoop.run()
+		case <-m.loops.due():
+			m.loops.send()
 		}
 	}
 }
@@ -138,7 +157,7 @@ func (m *manager) do(f func() error) error {
 func (m *manager) onEvent(ev vswitch.Event) {
 	switch ev := ev.(type) {
 	case vswitch.MACMoved:
-		m.logMove(ev)
+		m.moved(ev)
 	case vswitch.LimitHit:
 		_ = m.do(func() error { m.limitHit(ev); return nil })
 	case vswitch.PortLost:

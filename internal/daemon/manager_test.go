@@ -15,7 +15,6 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/link"
 	"github.com/vswitch/vswitch/port"
-	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 func TestPortFollowsItsInterface(t *testing.T) {
@@ -446,32 +445,6 @@ func TestFDB(t *testing.T) {
 		}
 		if got := r.listFDB(); len(got) != 0 || len(r.disk.FDB) != 0 {
 			t.Errorf("left: %+v, on disk %+v", got, r.disk.FDB)
-		}
-	})
-}
-
-func TestMACMovesAreLoggedWithinBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
-		r.mustAdd("vm0")
-		r.mustAdd("vm1")
-		r.logged()
-		move := vswitch.MACMoved{MAC: 0x525400000001, VLAN: 1, From: 0, To: 1}
-		r.onEvent(move)
-		want := "level=INFO msg=\"MAC moved\" mac=52:54:00:00:00:01 vlan=1 from=vm0 to=vm1\n"
-		if got := r.logged(); got != want {
-			t.Errorf("logged %q", got)
-		}
-		for range 1000 {
-			r.onEvent(move)
-		}
-		if n := strings.Count(r.logged(), "\n"); n != moveBurst-1 {
-			t.Errorf("%d lines in the rest of the window, want %d", n, moveBurst-1)
-		}
-		time.Sleep(moveWindow)
-		r.onEvent(move)
-		if got := r.logged(); !strings.Contains(got, "left_out=981") {
-			t.Errorf("logged %q", got)
 		}
 	})
 }

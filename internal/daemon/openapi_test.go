@@ -114,6 +114,8 @@ func jsonType(t reflect.Type) string {
 		return t.Name()
 	case reflect.Int, reflect.Int64, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return "integer"
+	case reflect.Float64:
+		return "number"
 	}
 	return "unknown: " + t.String()
 }

@@ -129,6 +129,7 @@ func TestAPI(t *testing.T) {
 		Name: "lab", PID: os.Getpid(), Version: "v1", StateDir: filepath.Join(dir, "state"),
 		Ports: map[api.State]int{"up": 0, "no-carrier": 1, "waiting": 0, "down": 0},
 		FDB:   api.FDBInfo{Capacity: 65536, AgingS: 60}, RX: none, TX: none,
+		MAC: ownMAC(filepath.Join(dir, "s")),
 	}
 	if diff := cmp.Diff(wantSwitch, sw); diff != "" {
 		t.Errorf("switch (-want +got):\n%s", diff)
