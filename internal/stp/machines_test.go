@@ -423,6 +423,12 @@ func TestPortRoleTransitionsDisabled17_29_1(t *testing.T) {
 	disabled := func(p *port) bool {
 		return p.transitions == disabledPort && p.fdWhile == 20 && p.synced && p.rrWhile == 0 && !p.sync && !p.reRoot
 	}
+	b, _ := twoPorts(t)
+	p := b.ports[0]
+	if p.enterInitPort(); p.transitions != disablePort || p.role != RoleDisabled || p.learn || p.forward || p.synced || !p.sync || !p.reRoot ||
+		p.rrWhile != 15 || p.fdWhile != 20 || p.rbWhile != 0 {
+		t.Errorf("INIT_PORT led to %+v", *p)
+	}
 	check(t, (*port).roleTransitions, in(RoleDesignated, designatedPort), []transition{
 		{"any to DISABLE_PORT", func(p *port) { p.selectedRole = RoleDisabled }, false,
 			func(p *port) bool {

@@ -117,7 +117,8 @@ func (p *port) recompute() { p.reselect, p.selected = true, false }
 // enabled is portEnabled (17.19.18).
 func (p *port) enabled() bool { return p.link && !p.tripped }
 
-// The bits of the state that the other machines wait on (17.19.9, 17.19.12).
+// The bits of the state that BPDUs tell (17.19.9, 17.19.12). A port that forwards
+// learns, so the machines need not ask for both.
 func (p *port) learning() bool   { return p.state >= Learning }
 func (p *port) forwarding() bool { return p.state == Forwarding }
 

@@ -57,7 +57,7 @@ func (p *port) enterInitPort() {
 // disabledTransitions are those of 17.29.1.
 func (p *port) disabledTransitions() bool {
 	if p.transitions == disablePort {
-		if p.learning() || p.forwarding() {
+		if p.state != Discarding {
 			return false
 		}
 	} else if p.fdWhile == p.maxAge() && !p.sync && !p.reRoot && p.synced {
@@ -116,7 +116,7 @@ func (p *port) designatedTransitions() bool {
 		p.proposing = true
 		p.edgeDelayWhile = p.edgeDelay()
 		p.newInfo = true
-	case !p.synced && (!p.learning() && !p.forwarding() || p.agreed || p.operEdge),
+	case !p.synced && (p.state == Discarding || p.agreed || p.operEdge),
 		p.sync && p.synced: // DESIGNATED_SYNCED
 		p.rrWhile = 0
 		p.synced, p.sync = true, false
@@ -138,7 +138,7 @@ func (p *port) designatedTransitions() bool {
 // alternateTransitions are those of 17.29.4.
 func (p *port) alternateTransitions() bool {
 	switch {
-	case p.transitions == blockPort && (p.learning() || p.forwarding()):
+	case p.transitions == blockPort && p.state != Discarding:
 		return false
 	case p.transitions == blockPort:
 	case p.proposed && !p.agree: // ALTERNATE_PROPOSED
