@@ -21,7 +21,7 @@ export GOFLAGS += -buildvcs=false
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## install what building and testing need beside Go (as root)
@@ -51,11 +51,19 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	echo go test -run Alloc $$allocs; \
 	$(GO) run ./internal/gotest -count=1 -run Alloc $$allocs; \
 	echo go test $$race ./...; \
-	$(GO) run ./internal/gotest $$race -count=1 -timeout 12m ./...
+	$(GO) run ./internal/gotest $$race -count=1 -timeout 12m ./...; \
+	cd bench/peers; \
+	echo go test $$race ./... in bench/peers; \
+	$(GO) run github.com/vswitch/vswitch/internal/gotest $$race -count=1 ./...
 
 .PHONY: bench
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . ./...
+
+.PHONY: bench-peers
+bench-peers: build ## compare with the Linux bridge and Open vSwitch (as root); ARGS="-help" lists flags
+	@qemu-examples/lib/deps.sh iproute2 openvswitch-switch
+	cd bench/peers && $(GO) run . $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz test for FUZZTIME (10s)

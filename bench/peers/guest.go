@@ -1,0 +1,201 @@
+package main
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// phase is where a measurement stands; all guests look at one.
+type phase = atomic.Int32
+
+const (
+	phaseWarm  int32 = iota // traffic flows
+	phaseTimed              // traffic flows and is measured
+	phaseDrain              // nothing new is sent
+	phaseEnd                // guests return
+)
+
+// guest is a virtual machine with one NIC, served by one thread as QEMU does it. Its
+// thread writes the counters; any may read them.
+type guest struct {
+	index byte
+	end   end
+	phase *phase
+
+	data    []byte  // what it sends, nil for nothing
+	window  *window // nil to send without bound
+	first   byte    // the first of those who acknowledge; the others follow it
+	size    int     // bytes of the frames it is sent
+	sources [maxGuests]source
+	answers [maxGuests][]byte // small frames, made when first needed
+
+	poll  time.Duration   // how long it looks for frames before it sleeps
+	asks  bool            // it sends requests, one at a time
+	trips []time.Duration // what their round trips took
+
+	_         [64]byte
+	sent      atomic.Uint64 // frames
+	delivered atomic.Uint64
+	timeouts  atomic.Uint64 // times that a sender heard nothing for patience
+	_         [64]byte
+}
+
+// source is what came from one sender.
+type source struct{ highest, arrived uint64 }
+
+// maxGuests is one that floods, and eight that are flooded.
+const maxGuests = 9
+
+// burst is how many frames a guest sends or takes before it looks at the other
+// direction: enough to make the look cheap, and a small part of a window.
+const burst = 32
+
+// patience is how long a sender waits for an acknowledgement, and a waiting guest
+// sleeps at most. It is far above any round trip of a switch that works.
+const patience = 20 * time.Millisecond
+
+// sendTo makes the guest send frames of size bytes to another guest or to everyone.
+// As many as receivers, from guest first on, acknowledge them.
+func (g *guest) sendTo(to byte, size int, first byte, receivers int) {
+	g.data = newPacket(g.index, to, size)
+	g.first, g.window = first, newWindow(size, receivers)
+}
+
+// run is the guest's life.
+func (g *guest) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if g.asks {
+		g.request()
+		return
+	}
+	var busy time.Time
+	for g.phase.Load() != phaseEnd {
+		sent, took := g.transmit(), g.receive()
+		if sent+took > 0 && g.poll > 0 {
+			busy = time.Now()
+		}
+		if sent+took > 0 || g.poll > 0 && time.Since(busy) < g.poll {
+			continue
+		}
+		if !g.end.wait(patience) && g.window != nil && g.window.expire() {
+			g.timeouts.Add(1)
+		}
+	}
+}
+
+// transmit sends what the window allows, a burst at most.
+func (g *guest) transmit() (n int) {
+	if g.data == nil || g.phase.Load() >= phaseDrain {
+		return 0
+	}
+	room := burst
+	if g.window != nil {
+		room = min(room, g.window.room())
+	}
+	sent := g.sent.Load()
+	for n < room {
+		n++
+		m := message{kind: kindData, from: g.index, seq: sent + uint64(n)}
+		if g.window != nil {
+			var ask bool
+			if m.seq, ask = g.window.next(); ask {
+				m.kind = kindDataAsk
+			}
+		}
+		m.put(g.data)
+		g.end.write(g.data) // a frame that is refused is a frame lost
+	}
+	g.sent.Store(sent + uint64(n))
+	return n
+}
+
+// receive takes what is there, a burst at most.
+func (g *guest) receive() (n int) {
+	delivered := g.delivered.Load()
+	for ; n < burst; n++ {
+		p := g.end.read()
+		if p == nil {
+			break
+		}
+		m, ok := parse(p)
+		if !ok || !isFor(p, g.index) || int(m.from) >= maxGuests {
+			continue // someone else's, or flooded before its destination was known
+		}
+		switch m.kind {
+		case kindData, kindDataAsk:
+			if len(p) != headerLen+g.size {
+				continue // cut on its way: not what was sent
+			}
+			delivered++
+			s := &g.sources[m.from]
+			s.arrived++
+			s.highest = max(s.highest, m.seq)
+			if m.kind == kindDataAsk {
+				g.answer(kindAck, m.from, s.highest, s.arrived)
+			}
+		case kindAck:
+			if i := int(m.from) - int(g.first); g.window != nil && i >= 0 {
+				g.window.ack(i, m.seq, m.count)
+			}
+		case kindRequest:
+			delivered++
+			g.answer(kindReply, m.from, m.seq, 0)
+			g.sent.Add(1)
+		}
+	}
+	g.delivered.Store(delivered)
+	return n
+}
+
+// answer sends a small frame back.
+func (g *guest) answer(kind, to byte, seq, count uint64) {
+	p := g.answers[to]
+	if p == nil {
+		p = newPacket(g.index, to, smallest)
+		g.answers[to] = p
+	}
+	message{kind, g.index, seq, count}.put(p)
+	g.end.write(p)
+}
+
+// request sends one request at a time, and keeps how long each took to be answered.
+func (g *guest) request() {
+	for seq := uint64(1); ; seq++ {
+		at := g.phase.Load()
+		if at >= phaseDrain {
+			return
+		}
+		message{kind: kindRequest, from: g.index, seq: seq}.put(g.data)
+		start := time.Now()
+		g.end.write(g.data)
+		g.sent.Add(1)
+		if !g.reply(seq, start) {
+			g.timeouts.Add(1)
+			continue
+		}
+		took := time.Since(start)
+		g.delivered.Add(1)
+		if at == phaseTimed {
+			g.trips = append(g.trips, took)
+		}
+	}
+}
+
+// reply waits for the answer to a request; false if none came in time.
+func (g *guest) reply(seq uint64, start time.Time) bool {
+	for {
+		for p := g.end.read(); p != nil; p = g.end.read() {
+			if m, ok := parse(p); ok && m.kind == kindReply && m.seq == seq && isFor(p, g.index) {
+				return true
+			}
+		}
+		switch waited := time.Since(start); {
+		case waited > patience:
+			return false
+		case waited >= g.poll:
+			g.end.wait(patience)
+		}
+	}
+}

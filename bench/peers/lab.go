@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lab is a network namespace without a name, and the processes in it. It lives in a
+// thread: when that ends, and be it because this program was killed, the kernel
+// kills the processes (PR_SET_PDEATHSIG) and takes the namespace with its devices.
+type lab struct {
+	dir   string // for sockets and databases
+	calls chan func()
+	ended chan struct{}
+	procs []*process
+}
+
+// The first thread outlives its goroutine, so no lab may get it.
+func init() { runtime.LockOSThread() }
+
+func newLab() (*lab, error) {
+	dir, err := os.MkdirTemp("", "vswitch-peers-")
+	if err != nil {
+		return nil, err
+	}
+	l := &lab{dir: dir, calls: make(chan func()), ended: make(chan struct{})}
+	made := make(chan error)
+	go func() {
+		defer close(l.ended)
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = silenceIPv6()
+		}
+		made <- err
+		for f := range l.calls {
+			f()
+		}
+	}()
+	if err := <-made; err != nil {
+		l.close()
+		return nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	return l, nil
+}
+
+// silenceIPv6 keeps the namespace's own stack from speaking on new devices.
+func silenceIPv6() error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a kernel without IPv6
+	}
+	return err
+}
+
+// do calls f on the thread that is in the namespace.
+func (l *lab) do(f func()) {
+	done := make(chan struct{})
+	l.calls <- func() { defer close(done); f() }
+	<-done
+}
+
+// close ends the processes, the last started first, and the namespace.
+func (l *lab) close() {
+	for i := len(l.procs) - 1; i >= 0; i-- {
+		l.procs[i].stop()
+	}
+	close(l.calls)
+	<-l.ended
+	os.RemoveAll(l.dir)
+}
+
+// run runs a program in the namespace until it ends, and returns its output.
+func (l *lab) run(ctx context.Context, name string, args ...string) (string, error) {
+	return l.runInput(ctx, "", name, args...)
+}
+
+// runInput is run with something to read.
+func (l *lab) runInput(ctx context.Context, input, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	cmd.Stdin = strings.NewReader(input)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	var err error
+	l.do(func() { err = cmd.Run() })
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, lastLine(stderr.String()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// process is a program that runs in a lab until it is stopped.
+type process struct {
+	cmd    *exec.Cmd
+	stderr tail
+	exited chan struct{}
+	err    error // of Wait, set before exited is closed
+}
+
+// start starts a program in the namespace; it ends with the lab at the latest.
+func (l *lab) start(env []string, name string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(name, args...), exited: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	p.cmd.Stderr = &p.stderr
+	var err error
+	l.do(func() { err = p.cmd.Start() })
+	if err != nil {
+		return nil, err
+	}
+	l.procs = append(l.procs, p)
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.exited)
+	}()
+	return p, nil
+}
+
+// alive returns why a process has ended, of those that should still run.
+func (l *lab) alive() error {
+	for _, p := range l.procs {
+		select {
+		case <-p.exited:
+			return fmt.Errorf("%s ended (%v): %s", p.cmd.Path, p.err, lastLine(p.stderr.String()))
+		default:
+		}
+	}
+	return nil
+}
+
+// stopTime is what a process gets to end by itself after SIGTERM.
+const stopTime = 5 * time.Second
+
+func (p *process) stop() {
+	timer := time.NewTimer(stopTime)
+	defer timer.Stop()
+	_ = p.cmd.Process.Signal(unix.SIGTERM) // an error means that it has ended
+	select {
+	case <-p.exited:
+	case <-timer.C:
+		_ = p.cmd.Process.Kill()
+		<-p.exited
+	}
+}
+
+// poll calls f until it returns nil, the context ends or a process does.
+func (l *lab) poll(ctx context.Context, f func() error) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if dead := l.alive(); dead != nil {
+			return dead
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+const tailSize = 4096
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, b...)
+	if over := len(t.b) - tailSize; over > 0 {
+		t.b = append(t.b[:0], t.b[over:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.b)
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Machine says where results come from.
+type Machine struct {
+	CPU     string `json:"cpu"`
+	CPUs    int    `json:"cpus"`
+	Kernel  string `json:"kernel"`
+	System  string `json:"system"`
+	Go      string `json:"go"` // of the generator
+	Started string `json:"started"`
+}
+
+func thisMachine() Machine {
+	m := Machine{
+		CPU:     field("/proc/cpuinfo", "model name", ":"),
+		CPUs:    runtime.NumCPU(),
+		System:  strings.Trim(field("/etc/os-release", "PRETTY_NAME", "="), `"`),
+		Go:      runtime.Version(),
+		Started: time.Now().UTC().Format(time.RFC3339),
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	return m
+}
+
+// field finds the value of the first line "name<separator>value" in a file.
+func field(path, name, separator string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if key, value, ok := strings.Cut(s.Text(), separator); ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// userHZ is the unit of /proc/stat, 1/100 s on all of Linux' interfaces to users.
+const userHZ = 100
+
+// busyCPU is the time that all CPUs of the machine together were busy.
+func busyCPU() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	return parseBusy(string(b))
+}
+
+// parseBusy reads the first line of /proc/stat (proc_stat(5)): user, nice, system,
+// idle, iowait, irq, softirq, and what another machine took (steal), which like idle
+// and iowait is no work of this one. Guests' time is in user's.
+func parseBusy(stat string) (time.Duration, error) {
+	line, _, _ := strings.Cut(stat, "\n")
+	f := strings.Fields(line)
+	if len(f) < 8 || f[0] != "cpu" {
+		return 0, fmt.Errorf("/proc/stat begins with %q; mount /proc", line)
+	}
+	ticks := uint64(0)
+	for _, i := range []int{1, 2, 3, 6, 7} {
+		n, err := strconv.ParseUint(f[i], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * (time.Second / userHZ), nil
+}

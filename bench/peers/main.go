@@ -1,0 +1,218 @@
+// Command peers measures vswitch against the switches that its users would run
+// instead, on this machine, as root, each in network namespaces of its own: it plays
+// the virtual machines, holding the fd ends of TAPs as QEMU does. Peers take turns at
+// each work, in several rounds, so what disturbs the machine disturbs all alike.
+// docs/bench/README.md says what is measured and how.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil:
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the command line asks for.
+type options struct {
+	rounds    int
+	time      time.Duration
+	poll      time.Duration
+	peers     []peer
+	works     []work
+	json, svg string
+}
+
+func parseOptions(args []string, stderr io.Writer) (o options, err error) {
+	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.IntVar(&o.rounds, "rounds", 5, "how many times each peer is measured at each work")
+	seconds := flags.Float64("seconds", 1, "how long each measurement takes")
+	flags.DurationVar(&o.poll, "poll", 0, "how long guests look for frames before they sleep, such as 50us")
+	only := flags.String("only", "", "the peers to measure, such as vswitch,bridge; all if empty")
+	match := flags.String("work", "", "a regular expression for the works to measure, such as '^64 B, one way'")
+	binary := flags.String("vswitch", "../../vswitch", "the vswitch to measure")
+	flags.StringVar(&o.json, "json", "", "a file to write all results to")
+	flags.StringVar(&o.svg, "svg", "", "a file to write a plot to")
+	if err := flags.Parse(args); err != nil {
+		return o, errors.Join(flag.ErrHelp, err)
+	}
+	o.time = time.Duration(*seconds * float64(time.Second))
+	switch {
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("%q is too much; all settings are flags, see -help", flags.Arg(0))
+	case o.rounds < 1 || o.rounds > 1000:
+		return o, fmt.Errorf("%d rounds make no sense; use 1 to 1000", o.rounds)
+	case o.time < 100*time.Millisecond || o.time > 10*time.Minute:
+		return o, fmt.Errorf("-seconds %g makes no sense; use 0.1 to 600", *seconds)
+	case o.poll < 0 || o.poll > time.Second:
+		return o, fmt.Errorf("-poll %v makes no sense; use 0 to 1s", o.poll)
+	}
+	if o.peers, err = choosePeers(peers(*binary), *only); err != nil {
+		return o, err
+	}
+	expression, err := regexp.Compile(*match)
+	if err != nil {
+		return o, fmt.Errorf("-work: %w", err)
+	}
+	for _, w := range works() {
+		if expression.MatchString(w.String()) {
+			o.works = append(o.works, w)
+		}
+	}
+	if len(o.works) == 0 {
+		return o, fmt.Errorf("no work matches %q; the works are named as %q", *match, works()[0])
+	}
+	return o, nil
+}
+
+func choosePeers(all []peer, only string) ([]peer, error) {
+	if only == "" {
+		return all, nil
+	}
+	var names []string
+	for _, p := range all {
+		names = append(names, p.name())
+	}
+	wanted := strings.Split(only, ",")
+	for _, name := range wanted {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("there is no peer %q; there are %s", name, strings.Join(names, ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(p peer) bool { return !slices.Contains(wanted, p.name()) }), nil
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, err := parseOptions(args, stderr)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("only root can make network namespaces and TAPs; run it with sudo")
+	}
+	r := &Results{Machine: thisMachine(), Rounds: o.rounds, Seconds: o.time.Seconds(), PollUs: micros(o.poll)}
+	for _, p := range o.peers {
+		v, err := p.version(ctx)
+		if err != nil {
+			return err
+		}
+		r.Peers = append(r.Peers, Tested{p.name(), v})
+	}
+	if err := r.measure(ctx, o, stderr); err != nil {
+		return err
+	}
+	r.summarise()
+	if err := r.write(stdout); err != nil {
+		return err
+	}
+	if err := r.save(o); err != nil {
+		return err
+	}
+	if n := r.failed(); n > 0 {
+		return fmt.Errorf("%d measurements failed", n)
+	}
+	return nil
+}
+
+// measure goes through the rounds. In each, every peer has its turn at a work before
+// the next work begins, and another peer is first.
+func (r *Results) measure(ctx context.Context, o options, stderr io.Writer) error {
+	// Each guest has a thread that does not give way to another in the Go scheduler.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(maxGuests + 4))
+	for _, w := range o.works {
+		for _, p := range o.peers {
+			r.Lines = append(r.Lines, &Line{Work: w, Peer: p.name()})
+		}
+	}
+	for round := range o.rounds {
+		fmt.Fprintf(stderr, "round %d of %d\n", round+1, o.rounds)
+		idle, err := idleCPU(ctx, o.time)
+		if err != nil {
+			return err
+		}
+		if idle > quiet {
+			fmt.Fprintf(stderr, "peers: do not trust this round: before it %.1f CPUs were busy with something else\n", idle)
+		}
+		for i, w := range o.works {
+			for turn := range o.peers {
+				k := (round + turn) % len(o.peers)
+				line := r.Lines[i*len(o.peers)+k]
+				s, err := o.measure(ctx, o.peers[k], w, idle)
+				if ctx.Err() != nil {
+					return errors.New("interrupted")
+				}
+				if err != nil {
+					fmt.Fprintf(stderr, "peers: %s, %s: %v\n", w, line.Peer, err)
+					line.Errors = append(line.Errors, err.Error())
+					line.Rounds = append(line.Rounds, nil)
+					continue
+				}
+				line.Rounds = append(line.Rounds, &s)
+			}
+		}
+	}
+	return nil
+}
+
+// idleCPU is the number of CPUs in use while nothing is measured.
+func idleCPU(ctx context.Context, d time.Duration) (float64, error) {
+	before, err := busyCPU()
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := pause(ctx, d); err != nil {
+		return 0, errors.New("interrupted")
+	}
+	after, err := busyCPU()
+	return (after - before).Seconds() / time.Since(start).Seconds(), err
+}
+
+// save writes the files that were asked for.
+func (r *Results) save(o options) error {
+	if o.json != "" {
+		b, err := json.MarshalIndent(r, "", "  ")
+		if err == nil {
+			err = os.WriteFile(o.json, append(b, '\n'), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if o.svg != "" {
+		var b bytes.Buffer
+		err := r.plot(&b)
+		if err == nil {
+			err = os.WriteFile(o.svg, b.Bytes(), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Sample is what one measurement of one peer at one work showed.
+type Sample struct {
+	FramesPerS float64 `json:"frames_per_s"`         // delivered
+	BitsPerS   float64 `json:"bits_per_s"`           // of those frames, without check sequence and gap
+	Sent       uint64  `json:"sent"`                 // from the first frame to the last, warm-up and all
+	Delivered  uint64  `json:"delivered"`            // of those; of a flood each copy
+	Expected   uint64  `json:"expected"`             // what would be delivered without loss
+	Timeouts   uint64  `json:"timeouts"`             // times that a sender heard nothing for 20 ms
+	CPUs       float64 `json:"cpus"`                 // in use on the whole machine, less IdleCPUs
+	IdleCPUs   float64 `json:"idle_cpus"`            // in use before the round
+	P50Micros  float64 `json:"rtt_p50_us,omitempty"` // round trip
+	P99Micros  float64 `json:"rtt_p99_us,omitempty"`
+}
+
+// arrived is the part of what was sent that was delivered.
+func (s Sample) arrived() float64 {
+	if s.Expected == 0 {
+		return 0
+	}
+	return float64(s.Delivered) / float64(s.Expected)
+}
+
+// quiet is how many CPUs may be in use before a round. With more it is not known
+// whose work the CPUs did during the round.
+const quiet = 0.1
+
+// cpuNanos is the CPU time per frame delivered; NaN where the machine was not quiet.
+func (s Sample) cpuNanos() float64 {
+	if s.IdleCPUs > quiet || s.CPUs <= 0 || s.FramesPerS <= 0 {
+		return math.NaN()
+	}
+	return s.CPUs / s.FramesPerS * 1e9
+}
+
+// Bounds of one measurement, besides the time that is measured.
+const (
+	setupTime = 30 * time.Second // to start a peer and see all guests reach each other
+	drainTime = time.Second      // for the last frames to arrive
+	drainStep = 30 * time.Millisecond
+)
+
+// warmUp is how long traffic flows before it is measured.
+func warmUp(d time.Duration) time.Duration { return max(50*time.Millisecond, d/5) }
+
+// measure starts the peer in a namespace of its own, connects the guests that the
+// work needs, lets them work, and ends all that again. idle is the number of CPUs that
+// the machine uses by itself.
+func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s Sample, err error) {
+	l, err := newLab()
+	if err != nil {
+		return s, err
+	}
+	defer l.close()
+	setup, cancel := context.WithTimeout(ctx, setupTime)
+	defer cancel()
+	ends, err := p.start(setup, l, w.Ports)
+	if err != nil {
+		return s, err
+	}
+	defer closeAll(ends)
+	phase := new(phase)
+	guests := make([]*guest, len(ends))
+	for i, e := range ends {
+		guests[i] = &guest{index: byte(i), end: e, phase: phase, poll: o.poll}
+	}
+	if err := greet(setup, l, guests); err != nil {
+		return s, err
+	}
+	w.assign(guests)
+	for _, g := range guests {
+		if g.asks {
+			g.trips = make([]time.Duration, 0, int(o.time.Seconds()*200_000)) // no round trip is shorter than 5 µs
+		}
+	}
+
+	var all sync.WaitGroup
+	for _, g := range guests {
+		all.Go(g.run)
+	}
+	s, err = observe(ctx, w, guests, phase, o.time, idle)
+	phase.Store(phaseEnd)
+	all.Wait()
+	if err == nil {
+		err = l.alive()
+	}
+	if err != nil {
+		return s, err
+	}
+	if s.Delivered == 0 {
+		return s, fmt.Errorf("no frame arrived of %d", s.Sent)
+	}
+	if w.Pattern == roundTrip {
+		trips := guests[0].trips
+		if len(trips) == 0 {
+			return s, fmt.Errorf("no answer arrived in time")
+		}
+		slices.Sort(trips)
+		s.P50Micros, s.P99Micros = micros(quantile(trips, 0.5)), micros(quantile(trips, 0.99))
+	}
+	return s, nil
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// observe steers the guests through the phases of a measurement.
+func observe(ctx context.Context, w work, guests []*guest, phase *phase, d time.Duration, idle float64) (s Sample, err error) {
+	if err := pause(ctx, warmUp(d)); err != nil {
+		return s, err
+	}
+	phase.Store(phaseTimed)
+	cpu, err := busyCPU()
+	if err != nil {
+		return s, err
+	}
+	start, before := time.Now(), total(guests)
+	if err := pause(ctx, d); err != nil {
+		return s, err
+	}
+	after, took := total(guests), time.Since(start)
+	cpuAfter, err := busyCPU()
+	if err != nil {
+		return s, err
+	}
+	phase.Store(phaseDrain)
+	if err := drain(ctx, guests); err != nil {
+		return s, err
+	}
+	end := total(guests)
+
+	frames := float64(after.delivered - before.delivered)
+	s = Sample{
+		FramesPerS: frames / took.Seconds(),
+		Sent:       end.sent,
+		Delivered:  end.delivered,
+		Expected:   end.sent * uint64(w.copies()),
+		Timeouts:   end.timeouts,
+		CPUs:       (cpuAfter-cpu).Seconds()/took.Seconds() - idle,
+		IdleCPUs:   idle,
+	}
+	s.BitsPerS = s.FramesPerS * float64(w.Size) * 8
+	return s, nil
+}
+
+type counts struct{ sent, delivered, timeouts uint64 }
+
+func total(guests []*guest) (c counts) {
+	for _, g := range guests {
+		c.sent += g.sent.Load()
+		c.delivered += g.delivered.Load()
+		c.timeouts += g.timeouts.Load()
+	}
+	return c
+}
+
+// drain waits until nothing has arrived for a while.
+func drain(ctx context.Context, guests []*guest) error {
+	last := total(guests)
+	for deadline := time.Now().Add(drainTime); time.Now().Before(deadline); {
+		if err := pause(ctx, drainStep); err != nil {
+			return err
+		}
+		now := total(guests)
+		if now == last {
+			break
+		}
+		last = now
+	}
+	return nil
+}
+
+// pause waits, but not longer than the context lives.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// greet has each guest broadcast until it has heard of all others, which shows that
+// the peer works and tells it where each address is.
+func greet(ctx context.Context, l *lab, guests []*guest) error {
+	heard := make([][maxGuests]bool, len(guests))
+	for i := range heard {
+		heard[i][i] = true
+	}
+	next := time.Now()
+	return l.poll(ctx, func() error {
+		if !time.Now().Before(next) {
+			next = time.Now().Add(50 * time.Millisecond)
+			for _, g := range guests {
+				p := newPacket(g.index, everyone, smallest)
+				message{kind: kindHello, from: g.index}.put(p)
+				g.end.write(p)
+			}
+		}
+		for i, g := range guests {
+			for p := g.end.read(); p != nil; p = g.end.read() {
+				if m, ok := parse(p); ok && m.kind == kindHello && int(m.from) < maxGuests {
+					heard[i][m.from] = true
+				}
+			}
+		}
+		for i := range guests {
+			for j := range guests {
+				if !heard[i][j] {
+					return fmt.Errorf("no frame from %s reaches %s", tapName(j), tapName(i))
+				}
+			}
+		}
+		return nil
+	})
+}

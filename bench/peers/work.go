@@ -1,0 +1,72 @@
+package main
+
+import "fmt"
+
+// pattern is who sends to whom in a work.
+type pattern string
+
+const (
+	oneWay    pattern = "one way"    // the first of each pair of guests to the second
+	bothWays  pattern = "both ways"  // each guest to its partner
+	flooding  pattern = "flood"      // the first guest to all others
+	overload  pattern = "overload"   // one way, as fast as the sender can
+	roundTrip pattern = "round trip" // a request at a time, answered
+)
+
+// work is one thing that all peers are measured at.
+type work struct {
+	Pattern pattern `json:"pattern"`
+	Size    int     `json:"size"`  // bytes of a frame, without its check sequence
+	Ports   int     `json:"ports"` // guests
+}
+
+// superFrame is a TCP segment as guests with segmentation offload send it.
+const superFrame = 60_000
+
+func (w work) String() string {
+	size := fmt.Sprintf("%d B", w.Size)
+	if w.Size == superFrame {
+		size = "60 KB TSO"
+	}
+	return fmt.Sprintf("%s, %s, %d ports", size, w.Pattern, w.Ports)
+}
+
+// works is everything that is measured, in the order of the table.
+func works() (all []work) {
+	for _, size := range []int{smallest, 1514, superFrame} {
+		for _, ports := range []int{2, 8} {
+			all = append(all, work{oneWay, size, ports}, work{bothWays, size, ports})
+		}
+	}
+	return append(all,
+		work{flooding, smallest, maxGuests}, work{flooding, 1514, maxGuests},
+		work{overload, smallest, 2},
+		work{roundTrip, smallest, 2},
+	)
+}
+
+// assign gives the guests their roles.
+func (w work) assign(guests []*guest) {
+	for i, g := range guests {
+		g.size = w.Size
+		partner := byte(i ^ 1)
+		switch {
+		case w.Pattern == bothWays, w.Pattern == oneWay && i%2 == 0:
+			g.sendTo(partner, w.Size, partner, 1)
+		case w.Pattern == flooding && i == 0:
+			g.sendTo(everyone, w.Size, 1, len(guests)-1)
+		case w.Pattern == overload && i == 0:
+			g.data = newPacket(g.index, partner, w.Size)
+		case w.Pattern == roundTrip && i == 0:
+			g.data, g.asks = newPacket(g.index, partner, w.Size), true
+		}
+	}
+}
+
+// copies is how many frames should arrive for each that is sent.
+func (w work) copies() int {
+	if w.Pattern == flooding {
+		return w.Ports - 1
+	}
+	return 1
+}
