@@ -65,6 +65,11 @@ func boot(t testing.TB, p *vhostuser.Port, path string, o vhosttest.Options) *vh
 // linked waits for the link to be as it should.
 func linked(t testing.TB, p *vhostuser.Port, up bool) {
 	t.Helper()
+	linkedIn(t, p, up, patience)
+}
+
+func linkedIn(t testing.TB, p *vhostuser.Port, up bool, patience time.Duration) {
+	t.Helper()
 	limit := time.After(patience)
 	for p.Link() != up {
 		select {
@@ -92,7 +97,8 @@ func (s station) Recv(timeout time.Duration) ([]byte, port.Offload, error) {
 const (
 	offloads = vhosttest.Csum | vhosttest.GuestCsum | vhosttest.GuestTSO4 | vhosttest.GuestTSO6 |
 		vhosttest.GuestECN | vhosttest.GuestUFO | vhosttest.HostTSO4 | vhosttest.HostTSO6
-	modern = vhosttest.Version1 | vhosttest.MrgRxBuf | vhosttest.EventIdx | vhosttest.Indirect | offloads
+	packedRing = vhosttest.RingPacked
+	modern     = vhosttest.Version1 | vhosttest.MrgRxBuf | vhosttest.EventIdx | vhosttest.Indirect | offloads
 )
 
 // wholeFrame is room for the longest frame in one receive buffer.
