@@ -43,7 +43,7 @@ Example:
 			&cli.UintFlag{Name: "stp-priority", Value: 32768, Usage: "`PRIORITY` of this switch to become the root, in steps of 4096; the lowest is the root"},
 			&cli.BoolFlag{Name: "snooping", Usage: "send multicast groups only where hosts asked for them by IGMP and MLD"},
 			&cli.BoolFlag{Name: "querier", Usage: "with --snooping: ask the hosts for their groups where no router does"},
-			&cli.StringFlag{Name: "unregistered", Value: "flood", Usage: "with --snooping: where groups go that nobody asked for, `flood` or routers"},
+			&cli.StringFlag{Name: "unregistered", Value: "flood", Usage: "with --snooping: `WHERE` groups go that nobody asked for: flood or routers"},
 			&cli.StringFlag{Name: "group-forward", Value: "0", Usage: "`MASK` of the addresses 01:80:c2:00:00:00 to 0f to forward, bit 14 being 0e, as the kernel's group_fwd_mask"},
 			&cli.BoolFlag{Name: "loop-detect", Usage: "send a probe by each port every second, and shut the port down by which one comes back"},
 			&cli.DurationFlag{Name: "hold-down", Usage: "`TIME` for which a station that flaps between ports is held at its first one; 0 for not at all"},

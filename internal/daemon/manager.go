@@ -168,6 +168,9 @@ func (m *manager) onEvent(ev vswitch.Event) {
 // restore makes the saved ports run. One that cannot waits, so that the state on
 // disk is never less than what was asked for.
 func (m *manager) restore(saved savedState) {
+	for _, g := range saved.Groups {
+		m.groups[staticGroup{g.VLAN, g.Group, g.Port}] = struct{}{}
+	}
 	for _, s := range saved.Ports {
 		sp, err := m.sw.AddPort(s.Spec.Name)
 		if err != nil {
@@ -193,11 +196,7 @@ func (m *manager) restore(saved savedState) {
 			m.log.Error("restoring an FDB entry", "mac", e.MAC, "error", err)
 		}
 	}
-	for _, g := range saved.Groups {
-		if m.ports[g.Port] != nil {
-			m.groups[staticGroup{g.VLAN, g.Group, g.Port}] = struct{}{}
-		}
-	}
+	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return m.ports[g.port] == nil })
 	if len(m.ports) > 0 {
 		m.saveTrace()
 	}

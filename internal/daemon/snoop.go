@@ -144,15 +144,14 @@ func (sn *snooping) begin() {
 		}
 	}
 	for g := range sn.m.groups {
-		if want.Has(g.vlan) && !have.Has(g.vlan) {
-			sn.addStatic(g)
-		}
+		sn.addStatic(g)
 	}
 }
 
+// addStatic adds a static group, if its VLAN and its port are there yet.
 func (sn *snooping) addStatic(g staticGroup) {
 	p := sn.m.ports[g.port]
-	if p == nil {
+	if p == nil || !sn.vlans.Has(g.vlan) {
 		return
 	}
 	if err := sn.core.AddStatic(g.vlan, p.sw.Number(), g.group); err != nil {

@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"bytes"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/memory"
+)
+
+// wires is a port kind whose other ends the test holds.
+type wires struct {
+	kind string
+	ends map[string]*wireEnd
+}
+
+// wireEnd is a port in memory with a link that comes and goes.
+type wireEnd struct {
+	*memory.Port
+	down    atomic.Bool
+	changed chan struct{}
+}
+
+func (e *wireEnd) Link() bool                   { return !e.down.Load() }
+func (e *wireEnd) LinkChanged() <-chan struct{} { return e.changed }
+
+func (w wires) Name() string          { return w.kind }
+func (w wires) Check(port.Spec) error { return nil }
+func (w wires) Open(spec port.Spec, _ *port.Trace) (port.Port, error) {
+	e := &wireEnd{Port: memory.New(memory.Options{}), changed: make(chan struct{}, 1)}
+	w.ends[spec.Name] = e
+	return e, nil
+}
+func (w wires) Set(port.Port, port.Spec, port.Spec) error { return nil }
+func (w wires) Delete(port.Spec, port.Trace) error        { return nil }
+
+// wireRig is a switch whose ports are wires.
+type wireRig struct {
+	*rig
+	ends map[string]*wireEnd
+}
+
+// wire starts a switch with the options that edit sets, and adds ports.
+func wire(t *testing.T, saved savedState, edit func(*Options), specs ...port.Spec) *wireRig {
+	t.Helper()
+	w := &wireRig{ends: make(map[string]*wireEnd)}
+	w.rig = startWith(t, newFakeHost(), saved, func(o *Options) {
+		o.Kinds = []port.Kind{wires{"tap", w.ends}, wires{"netdev", w.ends}}
+		edit(o)
+	})
+	for _, s := range specs {
+		if err := w.addReq(api.AddPort{Spec: s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// send has a frame come in by a port.
+func (w *wireRig) send(name string, frame []byte) {
+	w.t.Helper()
+	synctest.Wait()
+	if w.ends[name].Put(0, memory.Packet{Wire: frame}) != 1 {
+		w.t.Fatalf("port %s does not take a frame", name)
+	}
+	synctest.Wait()
+}
+
+// taken returns what left by a port since the last call.
+func (w *wireRig) taken(name string) (frames [][]byte) {
+	synctest.Wait()
+	w.ends[name].Drain(0, 1<<16, func(p memory.Packet) { frames = append(frames, bytes.Clone(p.Wire)) })
+	return frames
+}
+
+// wantTaken checks how often a frame left by each port since the last time.
+func (w *wireRig) wantTaken(frame []byte, want map[string]int) {
+	w.t.Helper()
+	for name := range w.ends {
+		n := 0
+		for _, got := range w.taken(name) {
+			if bytes.Equal(got, frame) {
+				n++
+			}
+		}
+		if n != want[name] {
+			w.t.Errorf("%x left %d times by %s, want %d", frame, n, name, want[name])
+		}
+	}
+}
+
+// link takes a port's link down, or up again.
+func (w *wireRig) link(name string, up bool) {
+	e := w.ends[name]
+	e.down.Store(!up)
+	e.changed <- struct{}{}
+	synctest.Wait()
+}
+
+// asked calls f on the manager's goroutine.
+func asked[T any](t *testing.T, m *manager, f func() (T, error)) T {
+	t.Helper()
+	synctest.Wait()
+	v, err := ask(m, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

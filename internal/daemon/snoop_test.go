@@ -1,0 +1,355 @@
+package daemon
+
+import (
+	"encoding/binary"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+)
+
+func withSnooping(s Snooping) func(*Options) {
+	return func(o *Options) { o.Snooping = &s }
+}
+
+var (
+	group4 = netip.MustParseAddr("239.1.2.3")
+	group6 = netip.MustParseAddr("ff05::2:3")
+	mdns6  = netip.MustParseAddr("ff02::fb")
+)
+
+// checksum is that of RFC 1071.
+func checksum(b []byte) uint16 {
+	n := uint32(0)
+	for ; len(b) > 1; b = b[2:] {
+		n += uint32(binary.BigEndian.Uint16(b))
+	}
+	return ^uint16(n>>16 + n)
+}
+
+// igmp is a message of IGMPv2 (RFC 2236 section 2), without IP options, which is
+// taken all the same.
+func igmp(typ byte, src string, dst, group netip.Addr) []byte {
+	b := append(groupMAC(dst).HardwareAddr(), 0x52, 0x54, 0, 0, 0, 9, 8, 0)
+	b = append(b, 0x45, 0xc0, 0, 28, 0, 0, 0x40, 0, 1, 2, 0, 0)
+	b = append(append(b, netip.MustParseAddr(src).AsSlice()...), dst.AsSlice()...)
+	binary.BigEndian.PutUint16(b[24:], checksum(b[14:34]))
+	b = append(append(b, typ, 100, 0, 0), group.AsSlice()...)
+	binary.BigEndian.PutUint16(b[36:], checksum(b[34:]))
+	return b
+}
+
+func join4(group netip.Addr) []byte { return igmp(0x16, "10.0.0.9", group, group) }
+
+func query4(src string) []byte {
+	return igmp(0x11, src, netip.MustParseAddr("224.0.0.1"), netip.IPv4Unspecified())
+}
+
+// stream is a datagram to a group.
+func stream(group netip.Addr) []byte {
+	b := append(groupMAC(group).HardwareAddr(), 0x52, 0x54, 0, 0, 0, 8)
+	if group.Is4() {
+		b = append(b, 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 8, 17, 0, 0, 10, 0, 0, 8)
+	} else {
+		b = append(b, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 17, 8)
+		b = append(b, netip.MustParseAddr("fe80::8").AsSlice()...)
+	}
+	return append(append(b, group.AsSlice()...), 0, 9, 0, 9, 0, 8, 0, 0)
+}
+
+func (w *wireRig) mdb() api.MDB { return asked(w.t, w.manager, w.describeMDB) }
+
+// wantStream sends a stream into vm0 and checks by which ports it leaves.
+func (w *wireRig) wantStream(group netip.Addr, ports ...string) {
+	w.t.Helper()
+	want := make(map[string]int)
+	for _, name := range ports {
+		want[name] = 1
+	}
+	w.send("vm0", stream(group))
+	w.wantTaken(stream(group), want)
+}
+
+// settleGroups gives hosts the time to answer the querier, and the switch its picture.
+func (w *wireRig) settleGroups() {
+	time.Sleep(11 * time.Second)
+	synctest.Wait()
+}
+
+func TestSnooping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, savedState{}, withSnooping(Snooping{}), vm("vm0"), vm("vm1"), vm("vm2"), netdev("up0"))
+		// Nobody asks: all is flooded, and a report too, for whoever may snoop.
+		w.send("vm1", join4(group4))
+		w.wantTaken(join4(group4), map[string]int{"vm0": 1, "vm2": 1, "up0": 1})
+		w.settleGroups()
+		w.wantStream(group4, "vm1", "vm2", "up0")
+		if mdb := w.mdb(); len(mdb.Queriers) != 2 || mdb.Queriers[0].Address != "" || mdb.Queriers[0].Filtering {
+			t.Errorf("queriers %+v", mdb.Queriers)
+		}
+
+		// A router does: its query goes to all, reports go to it, and streams to
+		// it and to who joined.
+		w.send("up0", query4("10.0.0.1"))
+		w.wantTaken(query4("10.0.0.1"), map[string]int{"vm0": 1, "vm1": 1, "vm2": 1})
+		w.send("vm1", join4(group4))
+		w.wantTaken(join4(group4), map[string]int{"up0": 1})
+		w.settleGroups()
+		w.wantStream(group4, "vm1", "up0")
+		w.wantStream(netip.MustParseAddr("239.9.9.9"), "vm1", "vm2", "up0")
+
+		mdb := w.mdb()
+		ignore := cmpopts.IgnoreFields(api.Group{}, "ExpiresS")
+		if diff := cmp.Diff([]api.Group{{VLAN: 1, Group: group4, Port: "vm1", Type: "learned", Protocol: "igmpv2", Filter: "exclude"}}, mdb.Groups, ignore, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("groups (-want +got):\n%s", diff)
+		}
+		if mdb.Groups[0].ExpiresS < 240 || mdb.Groups[0].ExpiresS > 260 {
+			t.Errorf("expires in %d s, want about 249", mdb.Groups[0].ExpiresS)
+		}
+		if diff := cmp.Diff([]api.RouterPort{{VLAN: 1, Family: "ipv4", Port: "up0", Type: "learned"}}, mdb.Routers, cmpopts.IgnoreFields(api.RouterPort{}, "ExpiresS")); diff != "" {
+			t.Errorf("routers (-want +got):\n%s", diff)
+		}
+		if q := mdb.Queriers[0]; q.Address != "10.0.0.1" || q.Port != "up0" || !q.Filtering || q.Own || q.Protocol != "igmpv2" {
+			t.Errorf("querier %+v", q)
+		}
+		if m := mdb.Messages; m.Queries != 1 || m.Reports != 2 || m.QueriesSent != 0 {
+			t.Errorf("messages %+v", m)
+		}
+		bad := join4(group4)
+		bad[36] ^= 1
+		w.send("vm2", bad)
+		w.wantTaken(bad, nil)
+		if got := w.mdb().Messages.Dropped; !maps.Equal(got, map[string]uint64{"bad_checksum": 1}) {
+			t.Errorf("dropped %v", got)
+		}
+
+		// A port without link wants nothing.
+		w.link("vm1", false)
+		w.settleGroups()
+		if got := w.mdb().Groups; len(got) != 0 {
+			t.Errorf("groups %+v", got)
+		}
+		// And neither does a router that is gone.
+		w.link("up0", false)
+		w.link("vm1", true)
+		w.settleGroups()
+		w.wantStream(group4, "vm1", "vm2", "up0")
+	})
+}
+
+func TestSnoopingQuerier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true, RoutersOnly: true}),
+			vm("vm0"), vm("vm1"), vm("vm2"), port.Spec{Name: "up0", Kind: "netdev", Policy: port.Policy{RouterPort: true}})
+		for _, name := range []string{"vm1", "up0"} {
+			queries := w.taken(name)
+			if len(queries) < 2 || !slices.ContainsFunc(queries, func(q []byte) bool { return port.MACFrom(q) == 0x0100_5e00_0001 && port.MACFrom(q[6:]) == w.mac }) {
+				t.Errorf("%s is asked %x", name, queries)
+			}
+		}
+		w.settleGroups()
+		w.send("vm1", join4(group4))
+		w.wantTaken(join4(group4), map[string]int{"up0": 1})
+		time.Sleep(time.Second)
+		w.wantStream(group4, "vm1", "up0")
+		// What nobody asked for goes to routers alone; what all stations of the
+		// link must hear does not.
+		w.wantStream(netip.MustParseAddr("239.9.9.9"), "up0")
+		w.wantStream(group6, "up0")
+		for _, g := range []string{"224.0.0.251", "ff02::1", "ff02::fb", "ff02::1:2", "ff02::1:ff00:1"} {
+			w.wantStream(netip.MustParseAddr(g), "vm1", "vm2", "up0")
+		}
+		// A port that is added counts at once.
+		if err := w.addReq(api.AddPort{Spec: vm("vm3")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		w.wantStream(mdns6, "vm1", "vm2", "vm3", "up0")
+		mdb := w.mdb()
+		if q := mdb.Queriers[0]; !q.Own || q.Address != "0.0.0.0" || mdb.Unregistered != "routers" || mdb.Messages.QueriesSent == 0 {
+			t.Errorf("%+v", mdb)
+		}
+		// A group stays as long as its hosts answer.
+		time.Sleep(300 * time.Second)
+		w.wantStream(group4, "up0")
+	})
+}
+
+// The switch passes messages on by the rules that it forwards by.
+func TestSnoopingHeedsPolicies(t *testing.T) {
+	isolated := func(name string) port.Spec {
+		return port.Spec{Name: name, Kind: "tap", Policy: port.Policy{Isolated: true}}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, savedState{}, func(o *Options) {
+			withSnooping(Snooping{})(o)
+			withTree(o)
+		}, vm("vm0"), isolated("vm1"), isolated("vm2"), netdev("up0"),
+			port.Spec{Name: "vm3", Kind: "tap", Policy: port.Policy{Access: 10}},
+			port.Spec{Name: "vm4", Kind: "tap", Policy: port.Policy{NoFlood: []string{"multicast"}}})
+		w.wantTree("up0", "designated", "discarding")
+		w.send("vm1", join4(group4))
+		w.wantTaken(join4(group4), map[string]int{"vm0": 1})
+		w.send("vm0", join4(group4))
+		w.wantTaken(join4(group4), map[string]int{"vm1": 1, "vm2": 1})
+		w.send("vm3", join4(group4))
+		w.wantTaken(join4(group4), nil)
+		var vlans []uint16
+		for _, q := range w.mdb().Queriers {
+			vlans = append(vlans, q.VLAN)
+		}
+		if vlans = slices.Compact(vlans); !slices.Equal(vlans, []uint16{1, 10}) {
+			t.Errorf("VLANs %v are snooped, want 1 and 10", vlans)
+		}
+		// A VLAN that no port carries any more is forgotten.
+		one := uint16(1)
+		if err := w.set("vm3", api.SetPort{Access: &one}); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(w.mdb().Queriers); n != 2 {
+			t.Errorf("%d queriers, want those of VLAN 1", n)
+		}
+	})
+}
+
+func TestSnoopingPortSettings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		few := vm("vm1")
+		few.GroupLimit, few.FastLeave = 1, true
+		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true}), vm("vm0"), few)
+		w.settleGroups()
+		w.send("vm1", join4(group4))
+		w.send("vm1", join4(netip.MustParseAddr("239.1.2.4")))
+		if mdb := w.mdb(); len(mdb.Groups) != 1 || mdb.Messages.Dropped["group_limit"] != 1 {
+			t.Errorf("%+v", mdb)
+		}
+		w.send("vm1", igmp(0x17, "10.0.0.9", netip.MustParseAddr("224.0.0.2"), group4))
+		if mdb := w.mdb(); len(mdb.Groups) != 0 {
+			t.Errorf("after a leave: %+v", mdb.Groups)
+		}
+	})
+}
+
+// Each group that a guest joins changes the switch's picture, but not at once.
+func TestSnoopingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true}), vm("vm0"), vm("vm1"))
+		w.settleGroups()
+		shown := w.snoop.shown
+		for i := range 100 {
+			w.send("vm1", join4(netip.AddrFrom4([4]byte{239, 2, 0, byte(i)})))
+		}
+		if now := asked(t, w.manager, func() (time.Time, error) { return w.snoop.shown, nil }); now.Sub(shown) != 0 && time.Since(now) > groupGap {
+			t.Errorf("a picture was given at %v and at %v", shown, now)
+		}
+		time.Sleep(groupGap)
+		w.wantStream(netip.MustParseAddr("239.2.0.99"), "vm1")
+	})
+}
+
+func (w *wireRig) addStatic(req api.AddGroup) error {
+	_, err := ask(w.manager, func() (api.Group, error) { return w.addGroup(req) })
+	return err
+}
+
+func (w *wireRig) delStatic(group netip.Addr, name string, vlan uint16) error {
+	return w.manager.do(func() error { return w.delGroup(group, name, vlan) })
+}
+
+func TestStaticGroups(t *testing.T) {
+	saved := savedState{Ports: []savedPort{{Spec: vm("vm0")}, {Spec: vm("vm1")}, {Spec: vm("vm2")}}}
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, saved, withSnooping(Snooping{Querier: true}))
+		w.settleGroups()
+		for _, c := range []struct {
+			req        api.AddGroup
+			code, text string
+		}{
+			{api.AddGroup{Group: group4, Port: "vm9"}, api.CodeNotFound, "vm9"},
+			{api.AddGroup{Group: group4, Port: "vm1", VLAN: 10}, api.CodeInvalid, "does not carry VLAN 10; it carries 1"},
+			{api.AddGroup{Group: group4, Port: "vm1", VLAN: 5000}, api.CodeInvalid, "VLAN 5000"},
+			{api.AddGroup{Group: netip.MustParseAddr("224.0.0.5"), Port: "vm1"}, api.CodeInvalid, "224.0.0.5 cannot be a static group"},
+			{api.AddGroup{Group: netip.MustParseAddr("10.0.0.1"), Port: "vm1"}, api.CodeInvalid, "10.0.0.1 cannot be a static group"},
+			{api.AddGroup{Port: "vm1"}, api.CodeInvalid, "cannot be a static group"},
+		} {
+			wantCode(t, w.addStatic(c.req), c.code, c.text)
+		}
+		for _, g := range []netip.Addr{group4, group4, group6} {
+			if err := w.addStatic(api.AddGroup{Group: g, Port: "vm1"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		w.wantStream(group4, "vm1")
+		w.wantStream(group6, "vm1")
+		want := []api.Group{{VLAN: 1, Group: group4, Port: "vm1", Type: "static"}, {VLAN: 1, Group: group6, Port: "vm1", Type: "static"}}
+		if diff := cmp.Diff(want, w.mdb().Groups, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("groups (-want +got):\n%s", diff)
+		}
+
+		// What cannot be kept is as it was.
+		w.diskErr = errors.New("disk full")
+		wantCode(t, w.addStatic(api.AddGroup{Group: group4, Port: "vm2"}), api.CodeFailed, "disk full")
+		wantCode(t, w.delStatic(group4, "vm1", 1), api.CodeFailed, "disk full")
+		w.diskErr = nil
+		time.Sleep(time.Second)
+		w.wantStream(group4, "vm1")
+		wantCode(t, w.delStatic(group4, "vm2", 0), api.CodeNotFound, "not static on port vm2 in VLAN 1")
+		saved = w.disk
+	})
+	synctest.Test(t, func(t *testing.T) {
+		// They survive a restart, and one without snooping.
+		w := wire(t, saved, func(*Options) {})
+		wantCode(t, w.delStatic(group4, "vm1", 1), api.CodeInvalid, "--snooping")
+		_, err := ask(w.manager, w.describeMDB)
+		wantCode(t, err, api.CodeInvalid, "--snooping")
+		if err := w.add("vm3"); err == nil {
+			t.Error("a kind that is not there is taken")
+		}
+		saved = w.disk
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, saved, withSnooping(Snooping{Querier: true}))
+		w.settleGroups()
+		w.wantStream(group4, "vm1")
+		w.wantStream(group6, "vm1")
+		if err := w.delStatic(group4, "vm1", 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		w.wantStream(group4, "vm1", "vm2")
+		if err := w.manager.do(func() error { return w.delPort("vm1") }); err != nil {
+			t.Fatal(err)
+		}
+		delete(w.ends, "vm1")
+		if n := len(w.disk.Groups); n != 0 {
+			t.Errorf("%d groups are kept for a port that is gone", n)
+		}
+		// Its successor by number has none of its groups.
+		if err := w.addReq(api.AddPort{Spec: vm("vm4")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		w.wantStream(group6, "vm2", "vm4")
+	})
+}
+
+func TestGroupMAC(t *testing.T) {
+	for group, want := range map[string]string{
+		"224.0.0.1": "01:00:5e:00:00:01", "239.129.2.3": "01:00:5e:01:02:03",
+		"ff02::1": "33:33:00:00:00:01", "ff05::1:ffab:cdef": "33:33:ff:ab:cd:ef",
+	} {
+		if got := groupMAC(netip.MustParseAddr(group)).String(); got != want {
+			t.Errorf("%s is %s, want %s", group, got, want)
+		}
+	}
+}
