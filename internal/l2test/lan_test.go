@@ -109,6 +109,10 @@ func (l *lan) address() {
 // does.
 func (l *lan) wantPing(a, b *host, want bool) {
 	l.t.Helper()
+	for _, h := range []*host{a, b} {
+		// A neighbour that did not answer before is asked anew.
+		h.ns.Run("ip", "neigh", "flush", "dev", "eth0")
+	}
 	for _, to := range []string{b.v4, b.v6} {
 		// An answer that is due may come late where the machine is busy; one that
 		// is not due has come at once, if ever.
