@@ -1,0 +1,165 @@
+// Package pfilter says which frames a user means. Compile turns an expression in a
+// part of pcap-filter(7)'s language into a Filter; it does no I/O. A Filter may be
+// called from any goroutine: it reads the bytes it is given, keeps none, allocates
+// nothing, and has an answer for whatever they are.
+package pfilter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/vswitch/vswitch/internal/eth"
+	"github.com/vswitch/vswitch/port"
+)
+
+// Filter tells whether a frame is meant. frame begins with the destination address;
+// its outer VLAN tag may have been taken out, further ones are passed over.
+type Filter func(frame []byte) bool
+
+// Grammar is the language in the form of a command's help.
+const Grammar = `    arp, ip, ip6, tcp, udp, icmp, icmp6     frames of that protocol
+    ether [src|dst] host MAC                of or to a station
+    ether proto N                           of an EtherType, such as 0x88cc
+    ether broadcast, ether multicast        to all, to a group
+    [src|dst] host ADDRESS                  of or to an IP address, ARP included
+    [src|dst] net ADDRESS/LENGTH            of or to a network
+    [tcp|udp] [src|dst] port N              of or to a port of TCP or UDP
+    EXPR and EXPR, EXPR or EXPR, not EXPR   not binds closest, then and, then or
+    (EXPR)`
+
+// side is which of the two addresses or ports of a frame are looked at.
+type side uint8
+
+const (
+	source side = 1 << iota
+	destination
+	either = source | destination
+)
+
+func allOf(f []Filter) Filter {
+	return join(f, func(a, b Filter) Filter { return func(frame []byte) bool { return a(frame) && b(frame) } })
+}
+
+func anyOf(f []Filter) Filter {
+	return join(f, func(a, b Filter) Filter { return func(frame []byte) bool { return a(frame) || b(frame) } })
+}
+
+func join(f []Filter, with func(a, b Filter) Filter) Filter {
+	joined := f[0]
+	for _, next := range f[1:] {
+		joined = with(joined, next)
+	}
+	return joined
+}
+
+func not(f Filter) Filter { return func(frame []byte) bool { return !f(frame) } }
+
+func etherHost(mac port.MAC, s side) Filter {
+	addr := [6]byte(mac.HardwareAddr())
+	return func(frame []byte) bool {
+		return len(frame) >= port.HeaderLen &&
+			(s&destination != 0 && [6]byte(frame) == addr || s&source != 0 && [6]byte(frame[6:]) == addr)
+	}
+}
+
+func etherProto(t uint16) Filter {
+	return func(frame []byte) bool {
+		got, _, ok := payload(frame)
+		return ok && got == t
+	}
+}
+
+func broadcast(frame []byte) bool {
+	return len(frame) >= port.HeaderLen && port.MACFrom(frame) == port.Broadcast
+}
+
+func multicast(frame []byte) bool { return len(frame) >= port.HeaderLen && frame[0]&1 != 0 }
+
+// maxTags is how many VLAN tags are passed over, as by eth.FindIP.
+const maxTags = 8
+
+// payload returns the EtherType behind any VLAN tags, and what follows it.
+func payload(frame []byte) (etherType uint16, data []byte, ok bool) {
+	for at := port.HeaderLen; at <= port.HeaderLen+4*maxTags && at <= len(frame); at += 4 {
+		t := binary.BigEndian.Uint16(frame[at-2:])
+		if t != eth.TypeVLAN && t != eth.TypeQinQ {
+			return t, frame[at:], true
+		}
+	}
+	return 0, nil, false
+}
+
+func ipProto(version, proto uint8) Filter {
+	return func(frame []byte) bool {
+		p, ok := eth.FindIP(frame)
+		return ok && p.Proto == proto && (version == 0 || p.Version == version)
+	}
+}
+
+// ipNet matches the addresses of IP packets, and of the protocol addresses of ARP
+// packets for IPv4 (RFC 826).
+func ipNet(net netip.Prefix, s side) Filter {
+	length, at, arpAt := 16, 8, 0 // of the source address in its header
+	if net.Addr().Is4() {
+		length, at, arpAt = 4, 12, 14
+	}
+	want, bits := net.Masked().Addr().AsSlice(), net.Bits()
+	within := func(addr []byte) bool {
+		whole := bits / 8
+		if !bytes.Equal(addr[:whole], want[:whole]) {
+			return false
+		}
+		rest := uint(bits % 8)
+		return rest == 0 || (addr[whole]^want[whole])>>(8-rest) == 0
+	}
+	matches := func(src, dst []byte) bool {
+		return s&source != 0 && within(src) || s&destination != 0 && within(dst)
+	}
+	return func(frame []byte) bool {
+		if p, ok := eth.FindIP(frame); ok {
+			if p.Version == 4 != (length == 4) {
+				return false
+			}
+			src := frame[p.Header+at:]
+			return matches(src[:length], src[length:2*length])
+		}
+		t, arp, ok := payload(frame)
+		if !ok || t != eth.TypeARP || length != 4 || len(arp) < arpLen || !bytes.Equal(arp[:6], arpIPv4) {
+			return false
+		}
+		return matches(arp[arpAt:arpAt+4], arp[arpAt+10:arpAt+14])
+	}
+}
+
+// ARP for IPv4 on Ethernet: its length in bytes, and how it begins.
+const arpLen = 28
+
+var arpIPv4 = []byte{0, 1, 8, 0, 6, 4}
+
+// l4Port matches the ports of TCP and UDP; proto 0 stands for both. Only the first
+// fragment of a packet has them.
+func l4Port(proto uint8, number uint16, s side) Filter {
+	return func(frame []byte) bool {
+		p, ok := eth.FindIP(frame)
+		if !ok || p.Proto != eth.ProtoTCP && p.Proto != eth.ProtoUDP || proto != 0 && p.Proto != proto {
+			return false
+		}
+		h := frame[p.Transport:]
+		if len(h) < 4 || p.Fragment && !firstFragment(frame, &p) {
+			return false
+		}
+		return s&source != 0 && binary.BigEndian.Uint16(h) == number ||
+			s&destination != 0 && binary.BigEndian.Uint16(h[2:]) == number
+	}
+}
+
+// firstFragment tells whether a fragment begins with the transport header.
+func firstFragment(frame []byte, p *eth.IPPacket) bool {
+	at, mask := p.Header+6, uint16(0x1fff)
+	if p.Version == 6 {
+		// The fragment header, 8 bytes, is the last before Transport.
+		at, mask = p.Transport-6, 0xfff8
+	}
+	return binary.BigEndian.Uint16(frame[at:])&mask == 0
+}

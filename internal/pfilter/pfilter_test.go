@@ -1,0 +1,204 @@
+package pfilter
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// wire puts a frame together from 52:54:00:00:00:01 to 52:54:00:00:00:02.
+func wire(etherType uint16, payload ...byte) []byte {
+	b := []byte{0x52, 0x54, 0, 0, 0, 2, 0x52, 0x54, 0, 0, 0, 1}
+	return append(binary.BigEndian.AppendUint16(b, etherType), payload...)
+}
+
+// tagged puts a tag in front of a frame's EtherType.
+func tagged(tpid uint16, frame []byte) []byte {
+	b := append([]byte{}, frame[:12]...)
+	b = binary.BigEndian.AppendUint16(b, tpid)
+	return append(append(b, 0, 5), frame[12:]...)
+}
+
+// ip4 is a packet from 10.0.0.1 to 10.0.9.2.
+func ip4(proto byte, fragment uint16, payload ...byte) []byte {
+	h := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, byte(fragment >> 8), byte(fragment), 64, proto, 0, 0, 10, 0, 0, 1, 10, 0, 9, 2}
+	return wire(0x0800, append(h, payload...)...)
+}
+
+// ip6 is a packet from fd00::1 to fd00:0:0:9::2.
+func ip6(next byte, payload ...byte) []byte {
+	h := []byte{0x60, 0, 0, 0, 0, byte(len(payload)), next, 64}
+	src, dst := netip.MustParseAddr("fd00::1").As16(), netip.MustParseAddr("fd00:0:0:9::2").As16()
+	return wire(0x86dd, append(append(append(h, src[:]...), dst[:]...), payload...)...)
+}
+
+var ports = []byte{0x10, 0, 0, 53} // 4096 to 53
+
+// arp asks by 10.0.0.1 for 10.0.9.2.
+var arp = wire(0x0806, append(append([]byte{0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 0, 0, 1, 10, 0, 0, 1}, make([]byte, 6)...), 10, 0, 9, 2)...)
+
+var frames = map[string][]byte{
+	"arp":       arp,
+	"udp4":      ip4(17, 0, ports...),
+	"tcp4":      ip4(6, 0, ports...),
+	"icmp4":     ip4(1, 0, 8, 0, 0, 0),
+	"tcp6":      ip6(6, ports...),
+	"udp6hop":   ip6(0, append([]byte{17, 0, 0, 0, 0, 0, 0, 0}, ports...)...),
+	"icmp6":     ip6(58, 128, 0, 0, 0),
+	"first4":    ip4(17, 0x2000, ports...),
+	"later4":    ip4(17, 0x0001, ports...),
+	"first6":    ip6(44, append([]byte{17, 0, 0, 1, 0, 0, 0, 0}, ports...)...),
+	"later6":    ip6(44, append([]byte{17, 0, 0, 9, 0, 0, 0, 0}, ports...)...),
+	"udp4vlan":  tagged(0x8100, ip4(17, 0, ports...)),
+	"arpqinq":   tagged(0x88a8, tagged(0x8100, arp)),
+	"lldp":      wire(0x88cc, 2, 7),
+	"broadcast": append([]byte{255, 255, 255, 255, 255, 255}, wire(0x88cc)[6:]...),
+	"group":     append([]byte{1, 0, 0x5e, 1, 2, 3}, wire(0x88cc)[6:]...),
+	"runt":      wire(0x0800)[:13],
+	"empty":     {},
+}
+
+func TestFilter(t *testing.T) {
+	const v4 = "udp4 tcp4 icmp4 first4 later4 udp4vlan"
+	const v6 = "tcp6 udp6hop icmp6 first6 later6"
+	const whole = "udp4 tcp4 tcp6 udp6hop first4 first6 udp4vlan" // with ports
+	for expr, want := range map[string]string{
+		"arp":                                    "arp arpqinq",
+		"ip":                                     v4,
+		"ip6":                                    v6,
+		"tcp":                                    "tcp4 tcp6",
+		"udp":                                    "udp4 udp6hop first4 later4 first6 later6 udp4vlan",
+		"icmp":                                   "icmp4",
+		"icmp6":                                  "icmp6",
+		"ether broadcast":                        "broadcast",
+		"ether multicast":                        "broadcast group",
+		"ether proto 0x88cc":                     "lldp broadcast group",
+		"ether proto 35020":                      "lldp broadcast group",
+		"ether src host 52:54:00:00:00:02":       "",
+		"ether dst 52:54:00:00:00:01":            "",
+		"ether host 52:54:00:00:00:02 and arp":   "arp arpqinq",
+		"ether src 52:54:00:00:00:01 and not ip": "arp arpqinq lldp broadcast group " + v6,
+		"host 10.0.0.1":                          "arp arpqinq " + v4,
+		"src host 10.0.0.1":                      "arp arpqinq " + v4,
+		"dst host 10.0.0.1":                      "",
+		"dst host 10.0.9.2 and ether proto 0x806": "arp arpqinq",
+		"host fd00::1":                    v6,
+		"src host fd00:0:0:9::2":          "",
+		"net 10.0.8.0/21":                 "arp arpqinq " + v4,
+		"src net 10.0.8.0/21":             "",
+		"net 0.0.0.0/0":                   "arp arpqinq " + v4,
+		"dst net fd00:0:0:8::/61 and tcp": "tcp6",
+		"src net fd00:0:0:8::/61":         "",
+		"port 53":                         whole,
+		"dst port 53":                     whole,
+		"src port 53":                     "",
+		"tcp port 4096":                   "tcp4 tcp6",
+		"udp src port 4096 && ip6":        "udp6hop first6",
+		"icmp or icmp6 and ip":            "icmp4",
+		"(icmp or icmp6) and ip6":         "icmp6",
+		"! ! arp":                         "arp arpqinq",
+		"not (arp||ip or ip6 or ether proto 0x88cc)": "runt empty",
+	} {
+		f, err := Compile(expr)
+		if err != nil {
+			t.Errorf("%s: %v", expr, err)
+			continue
+		}
+		meant := map[string]bool{}
+		for _, name := range strings.Fields(want) {
+			meant[name] = true
+		}
+		for name, frame := range frames {
+			if f(frame) != meant[name] {
+				t.Errorf("%s: frame %s matches: %v", expr, name, !meant[name])
+			}
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, expr := range []string{
+		"", "and", "arp and", "or arp", "not", "(", "()", "(arp", "arp)", "arp ip", "arp and or ip",
+		"host", "host vm0", "host fe80::1%eth0", "net 10.0.0.1", "net ::ffff:10.0.0.0/104", "port", "port 65536", "port http",
+		"src", "src arp", "tcp src host 10.0.0.1", "ether", "ether host", "ether host 10.0.0.1", "ether proto", "ether proto 0x10000",
+		"vlan 5", "arp or lldp", "udp port -1",
+		strings.Repeat("(", maxDepth+1) + "arp" + strings.Repeat(")", maxDepth+1),
+		strings.Repeat("not ", maxDepth+1) + "arp",
+		strings.Repeat("arp or ", maxTerms) + "arp",
+		"arp" + strings.Repeat(" ", maxText),
+	} {
+		_, err := Compile(expr)
+		if err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%.60q: %v", expr, err)
+		}
+	}
+}
+
+func TestNoAllocation(t *testing.T) {
+	f, err := Compile("not (tcp port 80 or net fd00::/8) and (host 10.0.9.2 or ether host 52:54:00:00:00:02)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, frame := range frames {
+		if n := testing.AllocsPerRun(10, func() { f(frame) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+// FuzzCompile: whatever is written is understood or refused in one line.
+func FuzzCompile(f *testing.F) {
+	f.Add("not (tcp port 80 or net fd00::/8) and host 10.0.0.1")
+	f.Add("ether src host 52:54:00:00:00:01 or ether proto 0x88cc")
+	f.Fuzz(func(t *testing.T, expr string) {
+		filter, err := Compile(expr)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Fatalf("%q", err)
+			}
+			return
+		}
+		opposite, err := Compile("not (" + expr + ")")
+		for name, frame := range frames {
+			if err == nil && opposite(frame) == filter(frame) {
+				t.Fatalf("%q: %s is meant by it and by its opposite", expr, name)
+			}
+		}
+	})
+}
+
+// FuzzFilter: every filter has an answer for whatever bytes come.
+func FuzzFilter(f *testing.F) {
+	for _, frame := range frames {
+		f.Add(frame)
+	}
+	var filters []Filter
+	for _, expr := range []string{
+		"arp", "ip", "ip6", "tcp", "icmp6", "ether host 52:54:00:00:00:01", "ether broadcast", "ether multicast", "ether proto 5",
+		"host 10.0.0.1", "host fd00::1", "net 10.0.8.0/21", "net fd00::/7", "port 53", "tcp src port 53", "udp dst port 53",
+	} {
+		filter, err := Compile(expr)
+		if err != nil {
+			f.Fatal(err)
+		}
+		filters = append(filters, filter)
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		for _, filter := range filters {
+			filter(frame)
+		}
+		// A host is a part of its network.
+		if filters[9](frame) && !mustCompile(t, "net 10.0.0.0/24")(frame) {
+			t.Fatalf("% x is of host 10.0.0.1 and not of its network", frame)
+		}
+	})
+}
+
+func mustCompile(t *testing.T, expr string) Filter {
+	f, err := Compile(expr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
