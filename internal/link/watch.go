@@ -78,7 +78,8 @@ func (w *watcher) list() error {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	w.listing, w.torn, w.seen = true, false, map[int]bool{}
-	return w.s.Send(req)
+	// Not by s.Send, which would send to the group as well: only root may.
+	return unix.Sendto(w.s.GetFd(), req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
 // relist is list after news was lost. The kernel tells of a loss once, and then not
