@@ -11,7 +11,6 @@ type Groups struct {
 	vlans     port.VLANSet
 	isControl func(data []byte) bool
 	slots     []groupSlot // open addressing, a power of two, half empty
-	shift     uint
 }
 
 type groupSlot struct {
