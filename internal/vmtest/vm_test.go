@@ -47,11 +47,13 @@ func TestMain(m *testing.M) {
 type daemon struct {
 	bin, socket, state string
 	ns                 *testenv.Netns
+	flags              []string
 	cmd                *exec.Cmd
 	log                strings.Builder
 }
 
-func startDaemon(t *testing.T, ns *testenv.Netns) *daemon {
+// startDaemon runs vswitch with further flags of `vswitch run`.
+func startDaemon(t *testing.T, ns *testenv.Netns, flags ...string) *daemon {
 	t.Helper()
 	bin, err := tools.vswitch()
 	if err != nil {
@@ -62,7 +64,7 @@ func startDaemon(t *testing.T, ns *testenv.Netns) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{bin: bin, socket: filepath.Join(dir, "s"), state: filepath.Join(dir, "state"), ns: ns}
+	d := &daemon{bin: bin, socket: filepath.Join(dir, "s"), state: filepath.Join(dir, "state"), ns: ns, flags: flags}
 	t.Cleanup(func() {
 		d.kill()
 		if t.Failed() {
@@ -75,7 +77,7 @@ func startDaemon(t *testing.T, ns *testenv.Netns) *daemon {
 
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
-	d.cmd = d.ns.Command(d.bin, "run", "--socket", d.socket, "--state", d.state)
+	d.cmd = d.ns.Command(d.bin, append([]string{"run", "--socket", d.socket, "--state", d.state}, d.flags...)...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
