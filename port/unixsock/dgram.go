@@ -15,8 +15,8 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// dgramPort is a port on a datagram socket. Its peer is whoever sent last, or who was
-// named. The socket is never connected to it: then a peer that starts anew could not
+// dgramPort is a port on a datagram socket. Its peer is whoever sent last, at first
+// who is named. The socket is never connected to it: then a peer that starts anew could not
 // send. Whoever sends hands the socket what it takes and leaves the rest in a backlog,
 // which a goroutine brings out.
 type dgramPort struct {
@@ -45,7 +45,7 @@ type dgramPort struct {
 	read   func(fd uintptr) bool // readBatch, made once
 }
 
-// address is a socket's name as the kernel gives it; len is 0 for none.
+// address is a socket's name as the kernel gives it.
 type address struct {
 	raw unix.RawSockaddrUnix
 	len uint32
@@ -100,8 +100,8 @@ var _ interface {
 	port.Linked
 } = (*dgramPort)(nil)
 
-// newDgram makes a port of conn. peer names the socket to send to before something
-// came from another; it may be empty.
+// newDgram makes a port of conn. peer names the socket to send to until something
+// comes from another.
 func newDgram(conn *net.UnixConn, peer string) (*dgramPort, error) {
 	p := &dgramPort{link: newLink(), conn: conn, quit: make(chan struct{}), waiting: make(chan struct{}, 1)}
 	var err error
@@ -117,9 +117,7 @@ func newDgram(conn *net.UnixConn, peer string) (*dgramPort, error) {
 	}
 	p.read = p.readBatch
 	p.out.init()
-	if peer != "" {
-		p.peer = addressOf(peer)
-	}
+	p.peer = addressOf(peer)
 	p.running.Go(p.drain)
 	return p, nil
 }
@@ -270,12 +268,9 @@ func (p *dgramPort) Send(out []port.Out) {
 		n := min(len(out), port.BatchSize)
 		p.mu.Lock()
 		r.build(out[:n], &p.peer)
-		switch {
-		case p.closed.Load():
-			r.all(0, port.DropPortClosed)
-		case p.peer.len == 0:
-			r.all(0, port.DropNoCarrier)
-		default:
+		if p.closed.Load() {
+			r.all(port.DropPortClosed)
+		} else {
 			p.send(r)
 		}
 		p.mu.Unlock()
@@ -307,7 +302,9 @@ func (p *dgramPort) send(r *dgramRun) {
 			}
 		case port.DropNoCarrier:
 			p.lost(errno)
-			r.all(i, why)
+			for ; i < r.n; i++ {
+				r.outs[i].Drop = why
+			}
 			return
 		default:
 			r.outs[i].Drop = why

@@ -43,9 +43,9 @@ func (r *dgramRun) build(out []port.Out, peer *address) {
 	}
 }
 
-// all notes that every frame from the i-th on is lost, and why.
-func (r *dgramRun) all(i int, why port.Drop) {
-	for _, o := range r.outs[i:r.n] {
+// all notes that every frame is lost, and why.
+func (r *dgramRun) all(why port.Drop) {
+	for _, o := range r.outs[:r.n] {
 		o.Drop = why
 	}
 }

@@ -41,7 +41,13 @@ func (Dgram) Name() string { return "dgram" }
 func (k Stream) Check(s port.Spec) error { return check(k, s, pathOf(s, k.Dir)) }
 
 // Check implements port.Kind.
-func (k Dgram) Check(s port.Spec) error { return check(k, s, ownPath(s, k.Dir)) }
+func (k Dgram) Check(s port.Spec) error {
+	own, peer := k.paths(s)
+	if len(peer) > len(own) {
+		own = peer
+	}
+	return check(k, s, own)
+}
 
 // Open implements port.Kind. As a client it does not wait for the peer.
 func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
@@ -62,14 +68,13 @@ func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 
 // Open implements port.Kind.
 func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
-	peer := ""
+	own, peer := k.paths(s)
 	if s.Client {
-		peer = pathOf(s, k.Dir)
 		if err := checkPeer(peer); err != nil {
 			return nil, err
 		}
 	}
-	conn, err := listenPacket(ownPath(s, k.Dir))
+	conn, err := listenPacket(own)
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +106,11 @@ func (k Dgram) Delete(s port.Spec, t port.Trace) error {
 	if !t.Created {
 		return nil
 	}
-	return remove(ownPath(s, k.Dir))
+	own, _ := k.paths(s)
+	return remove(own)
 }
 
-// pathOf is the socket that the peer knows.
+// pathOf is the socket that the user knows.
 func pathOf(s port.Spec, dir string) string {
 	if s.Path == "" && dir != "" {
 		return filepath.Join(dir, s.Name+".sock")
@@ -112,14 +118,24 @@ func pathOf(s port.Spec, dir string) string {
 	return s.Path
 }
 
-// ownPath is where a dgram port's own socket lies: a peer that was named must have
-// somewhere to send its answers to.
-func ownPath(s port.Spec, dir string) string {
-	path := pathOf(s, dir)
-	if s.Client && path != "" {
-		path += ".sw"
+// PeerSuffix ends the path of the socket that a dgram port looks for its peer at while
+// none has sent anything: a machine that only waits can be reached so, and one that
+// runs on while the switch starts anew.
+const PeerSuffix = ".vm"
+
+// ownSuffix ends the path of a dgram client's own socket, which its peer answers to.
+const ownSuffix = ".sw"
+
+// paths are the port's own socket and its peer's at first.
+func (k Dgram) paths(s port.Spec) (own, peer string) {
+	path := pathOf(s, k.Dir)
+	switch {
+	case path == "":
+		return "", ""
+	case s.Client:
+		return path + ownSuffix, path
 	}
-	return path
+	return path, path + PeerSuffix
 }
 
 // maxPath is the longest path of a socket in bytes (unix(7): sun_path, less its NUL).
@@ -132,6 +148,8 @@ func check(k port.Kind, s port.Spec, path string) error {
 	switch {
 	case s.Owner != "" || s.Group != "":
 		return fmt.Errorf("the socket of a %s port gets its group from a directory with the setgid bit; leave --owner and --group out", k.Name())
+	case s.Queues != 0:
+		return fmt.Errorf("a %s port has one queue; leave --queues out", k.Name())
 	case s.MTU != 0:
 		return fmt.Errorf("a %s port takes frames of any length; leave --mtu out", k.Name())
 	case len(s.Address) > 0 || s.Netns != "":
