@@ -174,9 +174,9 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 		c.protocol = u64
 	case GetQueueNum:
 		return []uint64{uint64(c.do.NumRings() / 2)}, true, nil
-	case SetOwner, SetVringErr, SetLogFD:
+	case SetOwner, ResetOwner, SetVringErr, SetLogFD:
 		// Nothing is to be done: one connection is one owner, and errors end it.
-	case ResetOwner, ResetDevice:
+	case ResetDevice:
 		c.status = 0
 		c.do.Reset()
 	case SetStatus:
