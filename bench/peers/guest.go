@@ -160,6 +160,10 @@ func (g *guest) answer(kind, to byte, seq, count uint64) {
 	g.end.write(p)
 }
 
+// answerTime is how long a request waits for its answer before it counts as lost: a
+// switch that is late is slow, and only one that never answers loses.
+const answerTime = time.Second
+
 // request sends one request at a time, and keeps how long each took to be answered.
 func (g *guest) request() {
 	for seq := uint64(1); ; seq++ {
@@ -192,7 +196,7 @@ func (g *guest) reply(seq uint64, start time.Time) bool {
 			}
 		}
 		switch waited := time.Since(start); {
-		case waited > patience:
+		case waited > answerTime, g.phase.Load() == phaseEnd:
 			return false
 		case waited >= g.poll:
 			g.end.wait(patience)

@@ -16,7 +16,7 @@ type Sample struct {
 	Sent       uint64  `json:"sent"`                 // from the first frame to the last, warm-up and all
 	Delivered  uint64  `json:"delivered"`            // of those; of a flood each copy
 	Expected   uint64  `json:"expected"`             // what would be delivered without loss
-	Timeouts   uint64  `json:"timeouts"`             // times that a sender heard nothing for 20 ms
+	Timeouts   uint64  `json:"timeouts"`             // of senders that heard nothing for 20 ms, of requests 1 s
 	CPUs       float64 `json:"cpus"`                 // in use on the whole machine, less IdleCPUs
 	IdleCPUs   float64 `json:"idle_cpus"`            // in use before the round
 	P50Micros  float64 `json:"rtt_p50_us,omitempty"` // round trip
@@ -47,7 +47,8 @@ func (s Sample) cpuNanos() float64 {
 const (
 	setupTime = 30 * time.Second // to start a peer and see all guests reach each other
 	drainTime = time.Second      // for the last frames to arrive
-	drainStep = 30 * time.Millisecond
+	drainStep = 5 * time.Millisecond
+	silence   = 200 * time.Millisecond // without a frame: no more will come
 )
 
 // warmUp is how long traffic flows before it is measured.
@@ -133,7 +134,7 @@ func observe(ctx context.Context, w work, guests []*guest, phase *phase, d time.
 		return s, err
 	}
 	phase.Store(phaseDrain)
-	if err := drain(ctx, guests); err != nil {
+	if err := drain(ctx, w, guests); err != nil {
 		return s, err
 	}
 	end := total(guests)
@@ -143,7 +144,7 @@ func observe(ctx context.Context, w work, guests []*guest, phase *phase, d time.
 		FramesPerS: frames / took.Seconds(),
 		Sent:       end.sent,
 		Delivered:  end.delivered,
-		Expected:   end.sent * uint64(w.copies()),
+		Expected:   w.expected(end),
 		Timeouts:   end.timeouts,
 		CPUs:       (cpuAfter-cpu).Seconds()/took.Seconds() - idle,
 		IdleCPUs:   idle,
@@ -163,20 +164,22 @@ func total(guests []*guest) (c counts) {
 	return c
 }
 
-// drain waits until nothing has arrived for a while.
-func drain(ctx context.Context, guests []*guest) error {
-	last := total(guests)
-	for deadline := time.Now().Add(drainTime); time.Now().Before(deadline); {
+// drain waits until all that was sent has arrived, or nothing for a while.
+func drain(ctx context.Context, w work, guests []*guest) error {
+	start := time.Now()
+	last, since := total(guests), start
+	for {
 		if err := pause(ctx, drainStep); err != nil {
 			return err
 		}
-		now := total(guests)
-		if now == last {
-			break
+		c, now := total(guests), time.Now()
+		if c != last {
+			last, since = c, now
 		}
-		last = now
+		if c.delivered >= w.expected(c) || now.Sub(since) > silence || now.Sub(start) > drainTime {
+			return nil
+		}
 	}
-	return nil
 }
 
 // pause waits, but not longer than the context lives.

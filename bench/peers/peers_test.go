@@ -306,7 +306,7 @@ func TestPlot(t *testing.T) {
 			t.Errorf("bars of %s are %v wide, want %v", colour, got, want)
 		}
 	}
-	for _, want := range []string{"A <CPU> & more", "225 k frames/s × 0.75", "64 B, round trip, 2 ports", "2026-01-02"} {
+	for _, want := range []string{"A <CPU> & more", "225 k frames/s (0.75)", "64 B, round trip, 2 ports", "2026-01-02"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in %q", want, text)
 		}

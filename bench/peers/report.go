@@ -141,7 +141,7 @@ kernel, and the guests that send and receive, which are the same for all. Sizes 
 // write prints the results for people.
 func (r *Results) write(to io.Writer) error {
 	fmt.Fprintf(to, "%s, %d CPUs, %s, kernel %s, %s\n", r.Machine.CPU, r.Machine.CPUs, r.Machine.System, r.Machine.Kernel, r.Machine.Started)
-	fmt.Fprintf(to, "%d rounds of %g s", r.Rounds, r.Seconds)
+	fmt.Fprintf(to, "rounds: %d, of %g s a measurement", r.Rounds, r.Seconds)
 	if r.PollUs > 0 {
 		fmt.Fprintf(to, ", guests poll %g µs before they sleep", r.PollUs)
 	}

@@ -48,28 +48,31 @@ func (r *Results) plot(to io.Writer) error {
 			p.panel(panel.title, lines)
 		}
 	}
-	if p.body.Len() == 0 {
+	if p.shapes.Len() == 0 {
 		return errors.New("nothing to plot: a plot compares with the bridge; leave it and another in -only")
 	}
 	p.legend(r)
 	_, err := fmt.Fprintf(to, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">
 <rect width="100%%" height="100%%" fill="white"/>
-%s</svg>
-`, plotWidth, p.y+10, p.body.String())
+%s<g style="paint-order:stroke" stroke="white" stroke-width="3">
+%s</g>
+</svg>
+`, plotWidth, p.y+10, p.shapes.String(), p.texts.String())
 	return err
 }
 
-// plotter draws from the top down.
+// plotter draws from the top down, texts over shapes.
 type plotter struct {
-	body   strings.Builder
+	shapes strings.Builder
+	texts  strings.Builder
 	y      int
 	colour map[string]string
 }
 
 func (p *plotter) text(x, y int, style, format string, args ...any) {
-	fmt.Fprintf(&p.body, `<text x="%d" y="%d" %s>`, x, y, style)
-	xml.EscapeText(&p.body, fmt.Appendf(nil, format, args...)) // a Builder takes all
-	p.body.WriteString("</text>\n")
+	fmt.Fprintf(&p.texts, `<text x="%d" y="%d" %s>`, x, y, style)
+	xml.EscapeText(&p.texts, fmt.Appendf(nil, format, args...)) // a Builder takes all
+	p.texts.WriteString("</text>\n")
 }
 
 func (p *plotter) panel(title string, lines []*Line) {
@@ -99,24 +102,24 @@ func (p *plotter) panel(title string, lines []*Line) {
 		if q == nil {
 			continue
 		}
-		fmt.Fprintf(&p.body, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n",
+		fmt.Fprintf(&p.shapes, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n",
 			barsAt, p.y, x(q.Median)-barsAt, barHeight, p.colour[l.Peer])
 		label := l.delivered()
 		if l.Peer != base {
 			middle := float64(p.y) + barHeight/2.0
-			fmt.Fprintf(&p.body, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="black"/>`+"\n", x(q.Min), middle, x(q.Max), middle)
-			label = fmt.Sprintf("%s × %.2f", label, q.Median)
+			fmt.Fprintf(&p.shapes, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="black"/>`+"\n", x(q.Min), middle, x(q.Max), middle)
+			label = fmt.Sprintf("%s (%.2f)", label, q.Median)
 		}
 		p.text(int(x(q.Max))+5, p.y+barHeight-2, "", "%s", label)
 		p.y += barStep
 	}
-	fmt.Fprintf(&p.body, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="black" stroke-dasharray="3 3"/>`+"\n", x(1), top-4, x(1), p.y)
+	fmt.Fprintf(&p.shapes, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="black" stroke-dasharray="3 3"/>`+"\n", x(1), top-4, x(1), p.y)
 }
 
 func (p *plotter) legend(r *Results) {
 	p.y += panelGap - 8
 	for _, t := range r.Peers {
-		fmt.Fprintf(&p.body, `<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>`+"\n", barsAt, p.y-barHeight+2, barHeight, barHeight, p.colour[t.Name])
+		fmt.Fprintf(&p.shapes, `<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>`+"\n", barsAt, p.y-barHeight+2, barHeight, barHeight, p.colour[t.Name])
 		p.text(barsAt+barHeight+6, p.y, "", "%s: %s", t.Name, t.Version)
 		p.y += barStep
 	}

@@ -19,8 +19,8 @@ func (v vswitch) version(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s version: %w; build it with `make build`, or name another with -vswitch", v.binary, err)
 	}
-	first, _, _ := strings.Cut(string(out), "\n")
-	return first, nil
+	version, _, _ := strings.Cut(string(out), ",") // the commit follows
+	return version, nil
 }
 
 func (v vswitch) start(ctx context.Context, l *lab, n int) ([]end, error) {

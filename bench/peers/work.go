@@ -63,10 +63,10 @@ func (w work) assign(guests []*guest) {
 	}
 }
 
-// copies is how many frames should arrive for each that is sent.
-func (w work) copies() int {
+// expected is how many frames are delivered when none is lost.
+func (w work) expected(c counts) uint64 {
 	if w.Pattern == flooding {
-		return w.Ports - 1
+		return c.sent * uint64(w.Ports-1)
 	}
-	return 1
+	return c.sent
 }
