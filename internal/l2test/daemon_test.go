@@ -54,7 +54,25 @@ type daemon struct {
 	client      *api.Client
 	cmd         *exec.Cmd
 	ended       chan struct{} // closed when cmd has
-	log         strings.Builder
+	log         logged
+}
+
+// logged is what a process has written so far.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // startDaemon runs a switch until the test ends, with further flags of `vswitch run`.
