@@ -579,3 +579,16 @@ func word(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[:4][0])) }
 
 func load(b []byte) uint32     { return atomic.LoadUint32(word(b)) }
 func store(b []byte, v uint32) { atomic.StoreUint32(word(b), v) }
+
+// Rings returns the bytes of a queue's parts: descriptors, the driver's and the
+// device's. A hostile driver writes to them what it likes.
+func (q *Queue) Rings() (desc, driver, device []byte) {
+	d, a, u := q.ring.addr()
+	return q.g.Mem[d:], q.g.Mem[a:], q.g.Mem[u:]
+}
+
+// Buffers is the offset in the memory at which the queue's buffers begin.
+func (q *Queue) Buffers() int { return q.buffers }
+
+// KickAlways kicks whether that is wanted or not.
+func (q *Queue) KickAlways() { _, _ = unix.Write(q.kick, U64(1)) }
