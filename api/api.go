@@ -88,11 +88,14 @@ type FDBEntry struct {
 	AgeS int64    `json:"age_s"`
 }
 
-// AddFDB asks for a static entry, in place of what is there for the address.
+// AddFDB asks for an entry, in place of what is there for the address. A static one
+// stays for good; a sticky one ages, and until then no other port takes it.
 type AddFDB struct {
 	MAC  port.MAC `json:"mac"`
 	VLAN uint16   `json:"vlan,omitempty"` // 0 stands for 1
 	Port string   `json:"port"`
+
+	Sticky bool `json:"sticky,omitempty"`
 }
 
 // FlushFDB says which learned entries to forget: those of a port, of a VLAN, of

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
 )
 
 //go:embed completion.bash
@@ -96,6 +97,16 @@ var values = map[string][]string{
 	"output":     {"table", "json"},
 	"kind":       {"tap", "host", "netdev"},
 	"log-format": {"text", "json"},
+
+	"trunk-tpid":   {"0x8100", "0x88a8"},
+	"accept":       {"all", "tagged", "untagged"},
+	"learning":     {"on", "off"},
+	"flood":        append([]string{"all", "none"}, port.FloodClasses...),
+	"learn-action": {"forward", "protect", "shutdown"},
+	"stp-edge":     {"auto", "on", "off"},
+	"bpdu-guard":   {"on", "off"},
+	"direction":    {"in", "out", "both"},
+	"unregistered": {"flood", "routers"},
 }
 
 // takesPort tells the commands whose argument is a port.
@@ -127,7 +138,7 @@ func candidates(app *cli.App, before []string, flag bool) (all []string) {
 		}
 	}
 	switch {
-	case pending == "port":
+	case pending == "port", pending == "from", pending == "to":
 		return portNames(given)
 	case pending != "":
 		return values[pending]

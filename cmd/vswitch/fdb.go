@@ -34,15 +34,20 @@ Example:
 			Action: fdbList,
 		}, {
 			Name:      "add",
-			Usage:     "add a static entry",
-			UsageText: "vswitch fdb add MAC PORT [--vlan V]",
+			Usage:     "add a static or a sticky entry",
+			UsageText: "vswitch fdb add MAC PORT [--vlan V] [--sticky]",
 			Description: `A static entry does not age, and is not moved by frames that come by another
-port. It is kept over a restart.
+port. It is kept over a restart. A sticky one is not moved either, but it ages when
+the station is silent; it is there again when its port comes up.
 
 Example:
 
-    vswitch fdb add 52:54:00:12:34:56 vm0`,
-			Flags:  []cli.Flag{vlan("`VLAN` of the entry (default: 1)")},
+    vswitch fdb add 52:54:00:12:34:56 vm0
+    vswitch fdb add 52:54:00:12:34:57 vm1 --vlan 10 --sticky`,
+			Flags: []cli.Flag{
+				vlan("`VLAN` of the entry (default: 1)"),
+				&cli.BoolFlag{Name: "sticky", Usage: "let the entry age"},
+			},
 			Action: fdbAdd,
 		}, {
 			Name:      "del",
@@ -113,7 +118,7 @@ func fdbAdd(c *cli.Context) error {
 		return err
 	}
 	defer cl.Close()
-	_, err = cl.AddFDB(c.Context, api.AddFDB{MAC: mac, VLAN: vlan, Port: w[1]})
+	_, err = cl.AddFDB(c.Context, api.AddFDB{MAC: mac, VLAN: vlan, Port: w[1], Sticky: c.Bool("sticky")})
 	return err
 }
 

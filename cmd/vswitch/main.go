@@ -82,6 +82,8 @@ Example:
 			showCommand(),
 			statsCommand(),
 			fdbCommand(),
+			vlanCommand(),
+			mirrorCommand(),
 			mdbCommand(),
 			stpCommand(),
 			qemuArgsCommand(),

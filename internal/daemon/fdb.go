@@ -27,6 +27,41 @@ func fdbKey(mac port.MAC, vlan uint16) (fdb.Key, error) {
 	return fdb.MakeKey(vlan, uint64(mac)), nil
 }
 
+// staticEntry is an entry that a user added. A sticky one ages like a learned one,
+// and is there again when its port comes up or is told to forget what it learned.
+type staticEntry struct {
+	port   string
+	sticky bool
+}
+
+func (e staticEntry) kind() fdb.Kind {
+	if e.sticky {
+		return fdb.Sticky
+	}
+	return fdb.Static
+}
+
+// forget drops what was learned behind a port.
+func (m *manager) forget(p *managed) {
+	m.sw.FDB().FlushPort(p.sw.Number())
+	m.restick(p)
+}
+
+// restick puts the sticky entries of a port in again that are gone.
+func (m *manager) restick(p *managed) {
+	for k, e := range m.static {
+		if e.port != p.spec.Name || !e.sticky {
+			continue
+		}
+		if at, ok := m.sw.FDB().Get(k); ok && at.Kind != fdb.Dynamic {
+			continue
+		}
+		if err := m.sw.FDB().Add(k, p.sw.Number(), fdb.Sticky); err != nil {
+			m.log.Error("restoring an FDB entry", "mac", port.MAC(k.MAC()), "error", err)
+		}
+	}
+}
+
 func (m *manager) addFDB(req api.AddFDB) (api.FDBEntry, error) {
 	k, err := fdbKey(req.MAC, req.VLAN)
 	if err != nil {
@@ -36,24 +71,25 @@ func (m *manager) addFDB(req api.AddFDB) (api.FDBEntry, error) {
 	if err != nil {
 		return api.FDBEntry{}, err
 	}
-	owner, was := m.static[k]
-	m.static[k] = req.Port
+	former, was := m.static[k]
+	e := staticEntry{req.Port, req.Sticky}
+	m.static[k] = e
 	if err := m.save(); err != nil {
-		m.putBack(k, owner, was)
+		m.putBack(k, former, was)
 		return api.FDBEntry{}, fail(api.CodeFailed, "%w", err)
 	}
-	if err := m.sw.FDB().Add(k, p.sw.Number(), fdb.Static); err != nil {
-		m.putBack(k, owner, was)
+	if err := m.sw.FDB().Add(k, p.sw.Number(), e.kind()); err != nil {
+		m.putBack(k, former, was)
 		m.saveTrace()
 		return api.FDBEntry{}, fail(api.CodeFailed, "%w; make room with `vswitch fdb del`", err)
 	}
-	return api.FDBEntry{MAC: req.MAC, VLAN: k.VLAN(), Port: req.Port, Type: fdb.Static.String()}, nil
+	return api.FDBEntry{MAC: req.MAC, VLAN: k.VLAN(), Port: req.Port, Type: e.kind().String()}, nil
 }
 
-// putBack restores what was known of a static entry.
-func (m *manager) putBack(k fdb.Key, owner string, was bool) {
+// putBack restores what was known of an entry that a user added.
+func (m *manager) putBack(k fdb.Key, former staticEntry, was bool) {
 	if was {
-		m.static[k] = owner
+		m.static[k] = former
 	} else {
 		delete(m.static, k)
 	}
@@ -65,16 +101,17 @@ func (m *manager) delFDB(mac port.MAC, vlan uint16) error {
 		return err
 	}
 	e, ok := m.sw.FDB().Get(k)
+	former, was := m.static[k]
 	switch {
-	case !ok:
+	case !ok && !was:
 		return fail(api.CodeNotFound, "the FDB has no entry %s in VLAN %d; `vswitch fdb list` shows those there are", mac, k.VLAN())
-	case e.Kind == fdb.Local:
+	case ok && e.Kind == fdb.Local:
 		return fail(api.CodeInvalid, "%s is an address of the switch itself; it cannot be removed", mac)
 	}
-	if owner, was := m.static[k]; was {
+	if was {
 		delete(m.static, k)
 		if err := m.save(); err != nil {
-			m.putBack(k, owner, was)
+			m.putBack(k, former, was)
 			return fail(api.CodeFailed, "%w", err)
 		}
 	}
@@ -95,7 +132,7 @@ func (m *manager) flushFDB(req api.FlushFDB) (api.Flushed, error) {
 		number = p.sw.Number()
 	}
 	n := m.sw.FDB().Flush(func(e fdb.Entry) bool {
-		return (req.Port == "" || e.Port == number) && (req.VLAN == 0 || e.Key.VLAN() == req.VLAN)
+		return !m.static[e.Key].sticky && (req.Port == "" || e.Port == number) && (req.VLAN == 0 || e.Key.VLAN() == req.VLAN)
 	})
 	return api.Flushed{Flushed: n}, nil
 }
@@ -103,10 +140,7 @@ func (m *manager) flushFDB(req api.FlushFDB) (api.Flushed, error) {
 // listFDB may be called from any goroutine: a large table must not hold up the
 // manager.
 func (m *manager) listFDB() []api.FDBEntry {
-	names := make(map[uint16]string)
-	for _, p := range m.sw.Ports() {
-		names[p.Number()] = p.Name()
-	}
+	names := m.portNames()
 	entries := []api.FDBEntry{}
 	for e := range m.sw.FDB().All() {
 		a := api.FDBEntry{MAC: port.MAC(e.Key.MAC()), VLAN: e.Key.VLAN(), Port: names[e.Port], Type: e.Kind.String()}

@@ -133,7 +133,7 @@ func (m *manager) settle(p *managed) {
 		// Forwarding stays on, as without a carrier.
 		p.sw.SetForwarding(true)
 		if p.state == api.StateUp {
-			m.sw.FDB().FlushPort(p.sw.Number())
+			m.forget(p)
 		}
 		m.setState(p, api.StateWaiting, "nobody is connected to its socket")
 	case l.Index == 0:
@@ -150,7 +150,7 @@ func (m *manager) settle(p *managed) {
 		// of its carrier is, and must not be lost.
 		p.sw.SetForwarding(true)
 		if p.state == api.StateUp {
-			m.sw.FDB().FlushPort(p.sw.Number())
+			m.forget(p)
 		}
 		m.setState(p, api.StateNoCarrier, "")
 	}
@@ -296,6 +296,9 @@ func (m *manager) setState(p *managed, to api.State, reason string) {
 		attrs = append(attrs, slog.String("reason", reason))
 	}
 	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
+	if to == api.StateUp {
+		m.restick(p) // detaching the port's device forgot them
+	}
 	if was, is := from == api.StateUp, to == api.StateUp; was != is {
 		m.linked(p, is)
 	}

@@ -37,9 +37,10 @@ type manager struct {
 
 	recovery time.Duration // of ports that a guard shut down; 0: none
 
-	ports  map[string]*managed
-	static map[fdb.Key]string // static FDB entries, with their port's name
-	groups map[staticGroup]struct{}
+	ports   map[string]*managed
+	mirrors []api.Mirror            // by name
+	static  map[fdb.Key]staticEntry // FDB entries that users added
+	groups  map[staticGroup]struct{}
 
 	tree  *spanningTree // nil: off
 	snoop *snooping     // nil: off
@@ -66,7 +67,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		groupForward: o.GroupForward,
 
 		ports:  make(map[string]*managed),
-		static: make(map[fdb.Key]string),
+		static: make(map[fdb.Key]staticEntry),
 		groups: make(map[staticGroup]struct{}),
 		calls:  make(chan func()),
 		ended:  make(chan struct{}),
@@ -191,12 +192,16 @@ func (m *manager) restore(saved savedState) {
 		if p == nil {
 			continue
 		}
-		m.static[k] = e.Port
-		if err := m.sw.FDB().Add(k, p.sw.Number(), fdb.Static); err != nil {
+		m.static[k] = staticEntry{e.Port, e.Sticky}
+		if err := m.sw.FDB().Add(k, p.sw.Number(), m.static[k].kind()); err != nil {
 			m.log.Error("restoring an FDB entry", "mac", e.MAC, "error", err)
 		}
 	}
 	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return m.ports[g.port] == nil })
+	m.mirrors = saved.Mirrors
+	if err := m.setMirrors(m.mirrors); err != nil {
+		m.log.Error("restoring the mirrors", "error", err)
+	}
 	if len(m.ports) > 0 {
 		m.saveTrace()
 	}
@@ -211,12 +216,13 @@ func (m *manager) save() error {
 	for _, p := range m.sorted() {
 		st.Ports = append(st.Ports, savedPort{p.spec, p.trace})
 	}
-	for k, name := range m.static {
-		st.FDB = append(st.FDB, savedEntry{port.MAC(k.MAC()), k.VLAN(), name})
+	for k, e := range m.static {
+		st.FDB = append(st.FDB, savedEntry{port.MAC(k.MAC()), k.VLAN(), e.port, e.sticky})
 	}
 	slices.SortFunc(st.FDB, func(a, b savedEntry) int {
 		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
 	})
+	st.Mirrors = m.mirrors
 	for _, g := range slices.SortedFunc(maps.Keys(m.groups), compareGroups) {
 		st.Groups = append(st.Groups, savedGroup{g.group, g.vlan, g.port})
 	}
@@ -357,7 +363,7 @@ func (m *manager) delPort(name string) error {
 	entries, groups := m.static, m.groups
 	delete(m.ports, name)
 	m.static = maps.Clone(entries)
-	maps.DeleteFunc(m.static, func(_ fdb.Key, owner string) bool { return owner == name })
+	maps.DeleteFunc(m.static, func(_ fdb.Key, e staticEntry) bool { return e.port == name })
 	m.groups = maps.Clone(groups)
 	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return g.port == name })
 	if err := m.save(); err != nil {

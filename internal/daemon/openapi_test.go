@@ -46,6 +46,7 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 		"AddPort": reflect.TypeFor[api.AddPort](), "SetPort": reflect.TypeFor[api.SetPort](),
 		"FDBEntry": reflect.TypeFor[api.FDBEntry](), "AddFDB": reflect.TypeFor[api.AddFDB](),
 		"FlushFDB": reflect.TypeFor[api.FlushFDB](), "Flushed": reflect.TypeFor[api.Flushed](),
+		"Mirror": reflect.TypeFor[api.Mirror](), "VLANMembers": reflect.TypeFor[api.VLANMembers](),
 		"Switch": reflect.TypeFor[api.Switch](), "FDBInfo": reflect.TypeFor[api.FDBInfo](),
 		"STP": reflect.TypeFor[api.STP](), "STPPort": reflect.TypeFor[api.STPPort](), "BPDUs": reflect.TypeFor[api.BPDUs](),
 		"MDB": reflect.TypeFor[api.MDB](), "Group": reflect.TypeFor[api.Group](), "AddGroup": reflect.TypeFor[api.AddGroup](),

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -25,8 +26,9 @@ const stateVersion = 1
 type savedState struct {
 	Version int          `json:"version"`
 	Ports   []savedPort  `json:"ports"`
-	FDB     []savedEntry `json:"fdb"`              // static entries
+	FDB     []savedEntry `json:"fdb"`              // entries that users added
 	Groups  []savedGroup `json:"groups,omitempty"` // static multicast groups
+	Mirrors []api.Mirror `json:"mirrors,omitempty"`
 }
 
 type savedPort struct {
@@ -38,6 +40,8 @@ type savedEntry struct {
 	MAC  port.MAC `json:"mac"`
 	VLAN uint16   `json:"vlan"`
 	Port string   `json:"port"`
+
+	Sticky bool `json:"sticky,omitempty"`
 }
 
 type savedGroup struct {

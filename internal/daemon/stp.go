@@ -162,7 +162,7 @@ func (t *spanningTree) SetState(number uint16, s stp.State) {
 	}[s], true)
 }
 
-func (t *spanningTree) Flush(number uint16) { t.m.sw.FDB().FlushPort(number - 1) }
+func (t *spanningTree) Flush(number uint16) { t.m.forget(t.members[number].managed) }
 
 func (t *spanningTree) Event(e stp.Event) {
 	level := slog.LevelInfo

@@ -1,0 +1,37 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
+// Mirror copies frames of ports or VLANs to a port or into a VLAN, one of To and
+// ToVLAN. The originals go their way untouched.
+type Mirror struct {
+	Name      string   `json:"name"`
+	From      []string `json:"from,omitempty"`      // ports
+	FromVLAN  string   `json:"from_vlan,omitempty"` // VLANs on all ports, as 10,20-29
+	Direction string   `json:"direction,omitempty"` // seen from the switch: in, out, both (or empty)
+	To        string   `json:"to,omitempty"`        // a port, which takes no other part in switching
+	ToVLAN    uint16   `json:"to_vlan,omitempty"`   // a VLAN, by every port that carries it tagged
+	SnapLen   int      `json:"snaplen,omitempty"`   // bytes of a frame that are copied; 0 is all
+	Filter    string   `json:"filter,omitempty"`    // which frames; empty is all
+}
+
+// Mirrors returns all mirrors by name.
+func (c *Client) Mirrors(ctx context.Context) (mirrors []Mirror, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/mirrors", nil, &mirrors)
+	return mirrors, err
+}
+
+// AddMirror adds a mirror.
+func (c *Client) AddMirror(ctx context.Context, req Mirror) (m Mirror, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/mirrors", req, &m)
+	return m, err
+}
+
+// DelMirror removes a mirror.
+func (c *Client) DelMirror(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/mirrors/"+url.PathEscape(name), nil, nil)
+}

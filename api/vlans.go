@@ -1,0 +1,19 @@
+package api
+
+import (
+	"context"
+	"net/http"
+)
+
+// VLANMembers are the ports that carry a VLAN.
+type VLANMembers struct {
+	VLAN     uint16   `json:"vlan"`
+	Untagged []string `json:"untagged"` // those that its frames leave without its tag
+	Tagged   []string `json:"tagged"`
+}
+
+// VLANs returns the VLANs that ports carry, and VLAN 1, by number.
+func (c *Client) VLANs(ctx context.Context) (vlans []VLANMembers, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/vlans", nil, &vlans)
+	return vlans, err
+}

@@ -1,0 +1,200 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+func TestConfigOf(t *testing.T) {
+	var allowed port.VLANSet
+	allowed.Add(10)
+	allowed.Add(20)
+	rate := port.Rate{PerSecond: 100}
+	for _, c := range []struct {
+		policy port.Policy
+		want   vswitch.PortConfig
+	}{
+		{port.Policy{}, vswitch.PortConfig{}},
+		{port.Policy{Access: 10}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}}},
+		{port.Policy{Access: 10, Accept: "all"}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll}}},
+		{port.Policy{QinQ: 100}, vswitch.PortConfig{VLAN: vswitch.VLAN{VID: 100}}},
+		{port.Policy{Trunk: "10,20"}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: allowed}}},
+		{port.Policy{Trunk: "10,20", Native: 1, TrunkTPID: "0x88a8", Accept: "tagged"}, vswitch.PortConfig{VLAN: vswitch.VLAN{
+			Mode: vswitch.Trunk, VID: 1, Allowed: allowed, Service: true, Accept: vswitch.AcceptTagged}}},
+		{port.Policy{Isolated: true, Locked: true, NoLearning: true, NoFlood: []string{"broadcast", "unicast"}},
+			vswitch.PortConfig{Isolated: true, Locked: true, NoLearning: true, NoFlood: vswitch.Broadcast | vswitch.UnknownUnicast}},
+		{port.Policy{LearnLimit: 4, LearnAction: "protect"}, vswitch.PortConfig{LearnLimit: 4, LearnAction: vswitch.LearnProtect}},
+		{port.Policy{LearnLimit: 4, LearnAction: "shutdown"}, vswitch.PortConfig{LearnLimit: 4, LearnAction: vswitch.LearnShutdown}},
+		{port.Policy{StormBroadcast: rate, RateIn: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{Broadcast: rate}, Police: rate}},
+		{port.Policy{StormMulticast: rate, RateOut: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{Multicast: rate}, Shape: rate}},
+		{port.Policy{StormUnicast: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{UnknownUnicast: rate}}},
+	} {
+		if err := c.policy.Check(); err != nil {
+			t.Errorf("%+v: %v", c.policy, err)
+		}
+		got, err := configOf(&c.policy)
+		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
+			t.Errorf("%+v: %v (-want +got)\n%s", c.policy, err, diff)
+		}
+	}
+}
+
+func TestVLANOf(t *testing.T) {
+	none := []uint16{}
+	for _, c := range []struct {
+		policy port.Policy
+		want   api.VLAN
+	}{
+		{port.Policy{}, api.VLAN{Mode: "transparent", Native: 1, Trunk: none, Accept: "all"}},
+		{port.Policy{Access: 10}, api.VLAN{Mode: "access", Access: 10, Trunk: none, TPID: "0x8100", Accept: "untagged"}},
+		{port.Policy{Access: 10, Accept: "all"}, api.VLAN{Mode: "access", Access: 10, Trunk: none, TPID: "0x8100", Accept: "all"}},
+		{port.Policy{QinQ: 100}, api.VLAN{Mode: "qinq", QinQ: 100, Trunk: none, Accept: "all"}},
+		{port.Policy{Trunk: "20-21,10"}, api.VLAN{Mode: "trunk", Trunk: []uint16{10, 20, 21}, TPID: "0x8100", Accept: "tagged"}},
+		{port.Policy{Trunk: "10", Native: 1, TrunkTPID: "0x88a8"}, api.VLAN{Mode: "trunk", Native: 1, Trunk: []uint16{10}, TPID: "0x88a8", Accept: "all"}},
+	} {
+		if diff := cmp.Diff(c.want, vlanOf(&c.policy)); diff != "" {
+			t.Errorf("%+v (-want +got)\n%s", c.policy, diff)
+		}
+	}
+}
+
+func p[T any](v T) *T { return &v }
+
+// One VLAN mode takes the place of the other with all that belonged to it.
+func TestSetPortReplacesTheVLANMode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		r.mustAdd("vm0")
+		for i, step := range []struct {
+			req  api.SetPort
+			want port.Policy
+		}{
+			{api.SetPort{Access: p[uint16](10), Isolated: p(true)}, port.Policy{Access: 10, Isolated: true}},
+			{api.SetPort{Accept: p("all")}, port.Policy{Access: 10, Accept: "all", Isolated: true}},
+			{api.SetPort{Access: p[uint16](11)}, port.Policy{Access: 11, Accept: "all", Isolated: true}},
+			{api.SetPort{Trunk: p("10,20-29"), Native: p[uint16](1)}, port.Policy{Trunk: "10,20-29", Native: 1, Isolated: true}},
+			{api.SetPort{Trunk: p("10")}, port.Policy{Trunk: "10", Native: 1, Isolated: true}},
+			{api.SetPort{TrunkTPID: p("0x88a8"), Native: p[uint16](0)}, port.Policy{Trunk: "10", TrunkTPID: "0x88a8", Isolated: true}},
+			{api.SetPort{QinQ: p[uint16](100)}, port.Policy{QinQ: 100, Isolated: true}},
+			{api.SetPort{Access: p[uint16](0), Trunk: p(""), QinQ: p[uint16](0)}, port.Policy{Isolated: true}},
+			{api.SetPort{Access: p[uint16](0), Isolated: p(false)}, port.Policy{}},
+		} {
+			if err := r.set("vm0", step.req); err != nil {
+				t.Fatalf("step %d: %v", i, err)
+			}
+			if diff := cmp.Diff(step.want, r.port("vm0").Spec.Policy); diff != "" {
+				t.Errorf("step %d (-want +got):\n%s", i, diff)
+			}
+			if diff := cmp.Diff(step.want, r.disk.Ports[0].Spec.Policy); diff != "" {
+				t.Errorf("step %d on disk (-want +got):\n%s", i, diff)
+			}
+			want, err := configOf(&step.want)
+			if diff := cmp.Diff(want, r.sw.Port("vm0").Config()); err != nil || diff != "" {
+				t.Errorf("step %d in the core (-want +got): %v\n%s", i, err, diff)
+			}
+		}
+	})
+}
+
+// What is refused, or cannot be kept, changes nothing.
+func TestSetPortThatFailsLeavesThePolicy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		s := spec("vm0")
+		s.Access = 10
+		if err := r.addReq(api.AddPort{Spec: s}); err != nil {
+			t.Fatal(err)
+		}
+		before := r.sw.Port("vm0").Config()
+		wantCode(t, r.set("vm0", api.SetPort{Native: p[uint16](5)}), api.CodeInvalid, "native VLAN")
+		wantCode(t, r.set("vm0", api.SetPort{Access: p[uint16](5), Trunk: p("6")}), api.CodeInvalid, "one of them")
+		wantCode(t, r.set("vm0", api.SetPort{LearnAction: p("panic")}), api.CodeInvalid, "learn action")
+		r.diskErr = errors.New("disk full")
+		wantCode(t, r.set("vm0", api.SetPort{Trunk: p("6")}), api.CodeFailed, "disk full")
+		if diff := cmp.Diff(before, r.sw.Port("vm0").Config()); diff != "" {
+			t.Errorf("core (-before +after):\n%s", diff)
+		}
+		if got := r.port("vm0").Spec.Access; got != 10 {
+			t.Errorf("access VLAN %d", got)
+		}
+		wantCode(t, r.addReq(api.AddPort{Spec: port.Spec{Name: "vm1", Kind: "fake", Policy: port.Policy{Native: 5}}}), api.CodeInvalid, "native VLAN")
+		if r.sw.Port("vm1") != nil {
+			t.Error("a port that was refused is there")
+		}
+	})
+}
+
+func TestPolicyOutlivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		s := spec("vm0")
+		s.Trunk, s.Native, s.StormBroadcast, s.LearnLimit = "10,20", 1, port.Rate{PerSecond: 100}, 3
+		if err := r.addReq(api.AddPort{Spec: s}); err != nil {
+			t.Fatal(err)
+		}
+		want := r.sw.Port("vm0").Config()
+		r.stop()
+		r.disk.Version = stateVersion
+		b, err := json.Marshal(r.disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		saved, err := parseState(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := start(t, newFakeHost(), saved)
+		if diff := cmp.Diff(want, again.sw.Port("vm0").Config()); diff != "" {
+			t.Errorf("after a restart (-before +after):\n%s", diff)
+		}
+	})
+}
+
+func TestListVLANs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		for name, policy := range map[string]port.Policy{
+			"a": {}, "b": {Access: 10}, "c": {Trunk: "10,12", Native: 11}, "d": {QinQ: 12}, "e": {Trunk: "10", Native: 10},
+		} {
+			if err := r.addReq(api.AddPort{Spec: port.Spec{Name: name, Kind: "fake", Policy: policy}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := map[uint16]api.VLANMembers{}
+		last := uint16(0)
+		all, err := ask(r.manager, func() ([]api.VLANMembers, error) { return r.listVLANs(), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range all {
+			if v.VLAN <= last {
+				t.Errorf("VLAN %d comes after %d", v.VLAN, last)
+			}
+			got[v.VLAN], last = v, v.VLAN
+		}
+		sorted := cmp.Transformer("sorted", func(s []string) map[string]bool {
+			m := map[string]bool{}
+			for _, e := range s {
+				m[e] = true
+			}
+			return m
+		})
+		want := map[uint16]api.VLANMembers{
+			1:  {VLAN: 1, Untagged: []string{"a"}},
+			10: {VLAN: 10, Untagged: []string{"b", "e"}, Tagged: []string{"c"}},
+			11: {VLAN: 11, Untagged: []string{"c"}},
+			12: {VLAN: 12, Untagged: []string{"d"}, Tagged: []string{"c"}},
+		}
+		if diff := cmp.Diff(want, got, sorted); diff != "" {
+			t.Errorf("VLANs (-want +got):\n%s", diff)
+		}
+	})
+}

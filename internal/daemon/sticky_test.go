@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+)
+
+// A sticky entry ages, and is there again when its port comes up; to forget what
+// was learned does not concern it.
+func TestStickyEntry(t *testing.T) {
+	const mac = port.MAC(0x525400000001)
+	k := fdb.MakeKey(5, uint64(mac))
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
+		r := start(t, h, savedState{})
+		r.mustAdd("vm0")
+		r.mustAdd("vm1")
+		want := func(when string, kind fdb.Kind) {
+			t.Helper()
+			synctest.Wait()
+			if e, _ := r.sw.FDB().Get(k); e.Kind != kind || kind != 0 && e.Port != r.sw.Port("vm0").Number() {
+				t.Errorf("%s: %+v, want %v", when, e, kind)
+			}
+		}
+		e, err := ask(r.manager, func() (api.FDBEntry, error) {
+			return r.addFDB(api.AddFDB{MAC: mac, VLAN: 5, Port: "vm0", Sticky: true})
+		})
+		if err != nil || e.Type != "sticky" {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		want("added", fdb.Sticky)
+		if got, _ := r.sw.FDB().Learn(k, r.sw.Port("vm1").Number()); got != fdb.Pinned {
+			t.Errorf("a frame by another port: %v", got)
+		}
+		r.change("vm0", func(l *link.Link) { l.Carrier = false })
+		want("without carrier", fdb.Sticky)
+		r.change("vm0", func(l *link.Link) { l.Carrier = true })
+		if f, err := ask(r.manager, func() (api.Flushed, error) { return r.flushFDB(api.FlushFDB{}) }); err != nil || f.Flushed != 0 {
+			t.Errorf("flushed %d, %v", f.Flushed, err)
+		}
+		want("flushed", fdb.Sticky)
+		time.Sleep(301 * time.Second)
+		want("aged", 0)
+		r.change("vm0", func(l *link.Link) { l.Up = false })
+		r.change("vm0", func(l *link.Link) { l.Up = true })
+		want("port up again", fdb.Sticky)
+		h.remove("vm0")
+		r.wantState("vm0", api.StateWaiting)
+		want("port gone", 0)
+		h.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
+		time.Sleep(time.Minute)
+		want("port back", fdb.Sticky)
+
+		saved := r.disk
+		if len(saved.FDB) != 1 || !saved.FDB[0].Sticky {
+			t.Errorf("on disk: %+v", saved.FDB)
+		}
+		time.Sleep(301 * time.Second)
+		want("aged again", 0)
+		if err := r.do(func() error { return r.delFDB(mac, 5) }); err != nil || len(r.disk.FDB) != 0 {
+			t.Errorf("removing an entry that has aged: %v, on disk %+v", err, r.disk.FDB)
+		}
+		r.stop()
+		r = start(t, newFakeHost(), saved)
+		want("after a restart", fdb.Sticky)
+	})
+}
