@@ -14,12 +14,12 @@ const rarpLen = 60
 // (docs/interop/vhost-user.rst, VHOST_USER_SEND_RARP).
 func rarp(mac [6]byte) (f [rarpLen]byte) {
 	const etherTypeRARP, ethernet, ipv4, requestReverse = 0x8035, 1, 0x0800, 3
-	b := append(f[:0], port.Broadcast.HardwareAddr()...)
-	b = append(b, mac[:]...)
-	for _, v := range []uint16{etherTypeRARP, ethernet, ipv4, 6<<8 | 4, requestReverse} {
-		b = binary.BigEndian.AppendUint16(b, v)
+	copy(f[0:], port.Broadcast.HardwareAddr())
+	copy(f[6:], mac[:])
+	for i, v := range []uint16{etherTypeRARP, ethernet, ipv4, 6<<8 | 4, requestReverse} {
+		binary.BigEndian.PutUint16(f[12+2*i:], v)
 	}
-	b = append(append(b, mac[:]...), 0, 0, 0, 0)
-	b = append(b, mac[:]...)
+	copy(f[22:], mac[:]) // the sender's address
+	copy(f[32:], mac[:]) // the one that is asked for
 	return f
 }
