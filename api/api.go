@@ -127,6 +127,9 @@ type Switch struct {
 	LoopDetect   bool     `json:"loop_detect"`
 	HoldDownS    float64  `json:"hold_down_s"` // for flapping stations; 0: they are not held
 	RecoveryS    float64  `json:"recovery_s"`  // of ports that a guard shut down; 0: none
+	STP          bool     `json:"stp"`
+	Snooping     bool     `json:"snooping"`
+	Querier      bool     `json:"querier"`
 }
 
 // FDBInfo is the forwarding database as a whole.

@@ -47,7 +47,7 @@ func portFlags() []cli.Flag {
 		&cli.UintFlag{Name: "stp-priority", Usage: "spanning tree: priority `N` of the port, in steps of 16", DefaultText: "128"},
 		&cli.BoolFlag{Name: "mcast-fast-leave", Usage: "multicast: a group ends with the first leave; for ports with one listener"},
 		&cli.BoolFlag{Name: "mcast-router", Usage: "multicast: a router is behind the port"},
-		&cli.IntFlag{Name: "mcast-limit", Usage: "multicast: most groups that the port can join: `N`, 0 for any number", DefaultText: "0"},
+		&cli.IntFlag{Name: "mcast-limit", Usage: "multicast: most groups that the port can join: `N`", DefaultText: "1024"},
 	}
 }
 

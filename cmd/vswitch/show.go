@@ -58,9 +58,25 @@ func showSwitch(c *cli.Context) error {
 			row(w, "MAC moves", fmt.Sprintf("%d, flapping %d times, %d stations held", s.FDB.Moves, s.FDB.Flaps, s.FDB.Held))
 		}
 		row(w, "Guards", guards(s))
+		row(w, "Protocols", protocols(s))
 		row(w, "Received", traffic(s.RX))
 		row(w, "Sent", traffic(s.TX))
 	})
+}
+
+// protocols words what the switch was told to speak.
+func protocols(s api.Switch) string {
+	var parts []string
+	if s.STP {
+		parts = append(parts, "spanning tree")
+	}
+	switch {
+	case s.Querier:
+		parts = append(parts, "multicast snooping and querier")
+	case s.Snooping:
+		parts = append(parts, "multicast snooping")
+	}
+	return dash(strings.Join(parts, ", "))
 }
 
 // guards words what the switch was told to guard against.

@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"slices"
+
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -24,6 +27,12 @@ func (m *manager) linked(p *managed, up bool) {
 func (m *manager) removed(p *managed) {
 	m.tree.remove(p)
 	m.snoop.remove(p)
+}
+
+// mirrorsTo tells whether a port is where a mirror leads to. Such a port takes no
+// part in switching, and the switch itself does not speak by it.
+func (m *manager) mirrorsTo(p *managed) bool {
+	return slices.ContainsFunc(m.mirrors, func(a api.Mirror) bool { return a.To == p.spec.Name })
 }
 
 // onControl is called by the switch, from its own goroutine.

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
@@ -109,4 +110,27 @@ func asked[T any](t *testing.T, m *manager, f func() (T, error)) T {
 		t.Fatal(err)
 	}
 	return v
+}
+
+// A mirror's target hears mirrored frames, and nothing that the switch says itself.
+func TestProtocolsLeaveMirrorTargetsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, savedState{}, func(o *Options) {
+			withTree(o)
+			withSnooping(Snooping{Querier: true})(o)
+		}, vm("vm0"), vm("probe"))
+		if _, err := ask(w.manager, func() (api.Mirror, error) {
+			return w.manager.addMirror(api.Mirror{Name: "m0", From: []string{"vm0"}, To: "probe"})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		w.taken("probe")
+		time.Sleep(10 * time.Minute)
+		if got := w.taken("probe"); len(got) != 0 {
+			t.Errorf("%d frames are sent by a mirror's target: %x", len(got), got[0])
+		}
+		if len(w.taken("vm0")) == 0 {
+			t.Error("the switch says nothing at all")
+		}
+	})
 }

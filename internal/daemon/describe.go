@@ -53,6 +53,9 @@ func (m *manager) describeSwitch() api.Switch {
 		LoopDetect:   m.loops != nil,
 		HoldDownS:    m.moves.holdDown.Seconds(),
 		RecoveryS:    m.recovery.Seconds(),
+		STP:          m.tree != nil,
+		Snooping:     m.snoop != nil,
+		Querier:      m.snoop != nil && m.snoop.opts.Querier,
 	}
 	for _, state := range api.States {
 		s.Ports[state] = 0

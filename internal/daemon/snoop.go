@@ -250,7 +250,7 @@ func (sn *snooping) flood(from *managed, vlan uint16, frame []byte) {
 // protocol; a port that does not carry the VLAN refuses it.
 func (sn *snooping) relay(from, to *managed, vlan uint16, frame []byte) {
 	switch {
-	case to == from, !sn.m.tree.forwarding(to):
+	case to == from, !sn.m.tree.forwarding(to), sn.m.mirrorsTo(to):
 		return
 	case from != nil && from.spec.Isolated && to.spec.Isolated:
 		return

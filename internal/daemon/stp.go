@@ -149,7 +149,9 @@ func (t *spanningTree) receive(p *managed, frame []byte) {
 
 // SendBPDU has no one to tell of a frame that is lost: the next hello repeats it.
 func (t *spanningTree) SendBPDU(number uint16, frame []byte) {
-	_ = t.members[number].sw.Transmit(0, frame)
+	if p := t.members[number]; !t.m.mirrorsTo(p.managed) {
+		_ = p.sw.Transmit(0, frame)
+	}
 }
 
 func (t *spanningTree) SetState(number uint16, s stp.State) {
