@@ -122,6 +122,7 @@ type Switch struct {
 	RX       Counters      `json:"rx"` // of all ports that are there
 	TX       Counters      `json:"tx"`
 
+	SocketDir    string   `json:"socket_dir"`    // has NAME.sock for ports that name no socket
 	MAC          port.MAC `json:"mac"`           // its own address
 	GroupForward uint16   `json:"group_forward"` // bit n: 01:80:c2:00:00:0n is forwarded
 	LoopDetect   bool     `json:"loop_detect"`

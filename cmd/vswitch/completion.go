@@ -95,7 +95,7 @@ func complete(app *cli.App, words []string) {
 // values are the flags' values that can be listed.
 var values = map[string][]string{
 	"output":     {"table", "json"},
-	"kind":       {"tap", "host", "netdev"},
+	"kind":       {"tap", "host", "netdev", "vhost-user", "stream", "dgram"},
 	"log-format": {"text", "json"},
 
 	"trunk-tpid":   {"0x8100", "0x88a8"},

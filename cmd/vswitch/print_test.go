@@ -31,26 +31,40 @@ func TestTraffic(t *testing.T) {
 }
 
 func TestQEMUArgs(t *testing.T) {
-	got, err := qemuArgs("sw0", "vm0", "tap", "vm0", 0)
-	if err != nil {
-		t.Fatal(err)
+	sw := api.Switch{Name: "sw0", SocketDir: "/run/vswitch/sw0"}
+	const device = ` -device virtio-net-pci,netdev=vm0,mac=52:54:00:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}`
+	for _, c := range []struct {
+		spec         port.Spec
+		memory, want string
+	}{
+		{port.Spec{Kind: "tap"}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no" + device},
+		{port.Spec{Kind: "tap", Queues: 4}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no,queues=4" + device + ",mq=on,vectors=10"},
+		{port.Spec{Kind: "vhost-user"}, "", "-chardev socket,id=char-vm0,path=/run/vswitch/sw0/vm0.sock,reconnect=1 -netdev vhost-user,id=vm0,chardev=char-vm0" + device},
+		{port.Spec{Kind: "vhost-user", Path: "/s,t", Client: true}, "512M", "-m 512M -object memory-backend-memfd,id=mem,size=512M,share=on -numa node,memdev=mem " +
+			"-chardev socket,id=char-vm0,path=/s,,t,server=on -netdev vhost-user,id=vm0,chardev=char-vm0" + device},
+		{port.Spec{Kind: "stream"}, "", "-netdev stream,id=vm0,server=off,addr.type=unix,addr.path=/run/vswitch/sw0/vm0.sock" + device},
+		{port.Spec{Kind: "stream", Path: "/s", Client: true}, "", "-netdev stream,id=vm0,server=on,addr.type=unix,addr.path=/s" + device},
+		{port.Spec{Kind: "dgram", Path: "/s"}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s.vm,remote.type=unix,remote.path=/s" + device},
+		{port.Spec{Kind: "dgram", Path: "/s", Client: true}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s,remote.type=unix,remote.path=/s.sw" + device},
+	} {
+		p := api.Port{Name: "vm0", Kind: c.spec.Kind, Spec: c.spec}
+		got, err := qemuArgs(sw, p, c.memory)
+		if err != nil || !regexp.MustCompile("^"+c.want+"$").MatchString(got) {
+			t.Errorf("%+v: %v\n got %s\nwant %s", c.spec, err, got, c.want)
+		}
+		if again, _ := qemuArgs(sw, p, c.memory); again != got {
+			t.Errorf("the second time: %s", again)
+		}
 	}
-	want := regexp.MustCompile(`^-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no ` +
-		`-device virtio-net-pci,netdev=vm0,mac=52:54:00:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}$`)
-	if !want.MatchString(got) {
-		t.Errorf("got %s", got)
-	}
-	if again, _ := qemuArgs("sw0", "vm0", "tap", "vm0", 0); again != got {
-		t.Errorf("the second time: %s", again)
-	}
-	if got, _ := qemuArgs("sw0", "0,a", "tap", "b,c", 0); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
+	odd := api.Port{Name: "0,a", Kind: "tap", Ifname: "b,c"}
+	if got, _ := qemuArgs(sw, odd, ""); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
 		t.Errorf("for odd names: %s", got)
 	}
-	if got, _ := qemuArgs("sw0", "vm0", "tap", "vm0", 4); !strings.Contains(got, "downscript=no,queues=4 ") || !strings.HasSuffix(got, ",mq=on,vectors=10") {
-		t.Errorf("for four queues: %s", got)
+	if _, err := qemuArgs(sw, odd, "512M"); err == nil || !strings.Contains(err.Error(), "--memory") {
+		t.Errorf("memory for a TAP: %v", err)
 	}
 	for _, kind := range []string{"host", "netdev"} {
-		if _, err := qemuArgs("sw0", "x", kind, "x", 0); err == nil || !strings.Contains(err.Error(), "kind tap") {
+		if _, err := qemuArgs(sw, api.Port{Name: "x", Kind: kind}, ""); err == nil || !strings.Contains(err.Error(), "kind tap") {
 			t.Errorf("for a port of the kind %s: %v", kind, err)
 		}
 	}

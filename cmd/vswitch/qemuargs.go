@@ -1,27 +1,38 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/unixsock"
 )
 
 func qemuArgsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "qemu-args",
 		Usage:     "print QEMU's flags for a port",
-		UsageText: "vswitch qemu-args NAME",
+		UsageText: "vswitch qemu-args NAME [--memory SIZE]",
 		Description: `Prints the -netdev and -device flags that give a virtual machine the NIC behind
 the port. Its MAC address follows from the names of the switch and the port: it
 is the same each time, and not QEMU's default, which all machines would share.
 
+A vhost-user port shares the machine's memory: --memory prints -m and what makes
+it so. QEMU 7.2 without KVM cannot have MSI-X on such a port; add ",vectors=0".
+
 Example:
 
-    qemu-system-x86_64 -m 512 disk.qcow2 $(vswitch qemu-args vm0)`,
+    qemu-system-x86_64 -m 512 disk.qcow2 $(vswitch qemu-args vm0)
+    qemu-system-x86_64 disk.qcow2 $(vswitch qemu-args fast0 --memory 512M)`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "memory", Usage: "vhost-user: also give the machine `SIZE` of shared memory, such as 512M"},
+		},
 		Action: printQEMUArgs,
 	}
 }
@@ -44,7 +55,7 @@ func printQEMUArgs(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	args, err := qemuArgs(s.Name, p.Name, p.Kind, p.Ifname, p.Spec.Queues)
+	args, err := qemuArgs(s, p, c.String("memory"))
 	if err != nil {
 		return err
 	}
@@ -52,28 +63,61 @@ func printQEMUArgs(c *cli.Context) error {
 	return err
 }
 
-// qemuArgs writes the flags for a port of that kind with that interface. A machine
-// with n queues wants an interrupt vector for each direction of each, and two more
-// .
-func qemuArgs(sw, name, kind, ifname string, queues int) (string, error) {
-	switch kind {
+// qemuArgs writes the flags for a port. Those of the device are the last, so that a
+// user can add to them.
+func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
+	id := qemuID(p.Name)
+	path := cmp.Or(p.Spec.Path, filepath.Join(s.SocketDir, p.Name+".sock"))
+	role := "off"
+	if p.Spec.Client {
+		role = "on" // the switch connects to QEMU
+	}
+	queues, device := "", ""
+	if n := p.Spec.Queues; n > 1 {
+		// An interrupt vector for each direction of each queue, and two more.
+		queues, device = fmt.Sprintf(",queues=%d", n), fmt.Sprintf(",mq=on,vectors=%d", 2*n+2)
+	}
+	var args []string
+	switch p.Kind {
 	case "tap":
+		args = []string{"-netdev tap,id=" + id + ",ifname=" + escape(cmp.Or(p.Ifname, p.Name)) + ",script=no,downscript=no" + queues}
+	case "vhost-user":
+		if memory != "" {
+			size := escape(memory)
+			args = []string{"-m " + size, "-object memory-backend-memfd,id=mem,size=" + size + ",share=on", "-numa node,memdev=mem"}
+		}
+		reconnect := ",reconnect=1"
+		if p.Spec.Client {
+			reconnect = ",server=on"
+		}
+		args = append(args, "-chardev socket,id=char-"+id+",path="+escape(path)+reconnect,
+			"-netdev vhost-user,id="+id+",chardev=char-"+id+queues)
+	case "stream":
+		args = []string{"-netdev stream,id=" + id + ",server=" + role + ",addr.type=unix,addr.path=" + escape(path)}
+	case "dgram":
+		local, remote := path+unixsock.PeerSuffix, path
+		if p.Spec.Client {
+			local, remote = path, path+switchSuffix
+		}
+		args = []string{"-netdev dgram,id=" + id + ",local.type=unix,local.path=" + escape(local) +
+			",remote.type=unix,remote.path=" + escape(remote)}
 	case "host":
-		return "", fmt.Errorf("port %s is a NIC of the host, not of a virtual machine; add one of the kind tap for QEMU", name)
+		return "", fmt.Errorf("port %s is a NIC of the host, not of a virtual machine; add one of the kind tap for QEMU", p.Name)
 	default:
-		return "", fmt.Errorf("port %s is an interface of the host that QEMU cannot open; add one of the kind tap for QEMU", name)
+		return "", fmt.Errorf("port %s is an interface of the host that QEMU cannot open; add one of the kind tap for QEMU", p.Name)
 	}
-	if ifname == "" {
-		ifname = name
+	if memory != "" && p.Kind != "vhost-user" {
+		return "", usagef("port %s needs no shared memory; leave --memory out", p.Name)
 	}
-	id := qemuID(name)
-	netdev, device := "", ""
-	if queues > 1 {
-		netdev, device = fmt.Sprintf(",queues=%d", queues), fmt.Sprintf(",mq=on,vectors=%d", 2*queues+2)
-	}
-	return fmt.Sprintf("-netdev tap,id=%s,ifname=%s,script=no,downscript=no%s -device virtio-net-pci,netdev=%s,mac=%s%s",
-		id, strings.ReplaceAll(ifname, ",", ",,"), netdev, id, qemuMAC(sw, name), device), nil
+	args = append(args, fmt.Sprintf("-device virtio-net-pci,netdev=%s,mac=%s%s", id, qemuMAC(s.Name, p.Name), device))
+	return strings.Join(args, " "), nil
 }
+
+// switchSuffix ends the path of a dgram port's own socket where the machine's was named.
+const switchSuffix = ".sw"
+
+// escape writes a value as QEMU reads it between commas.
+func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
 
 // qemuID makes an identifier of a port's name. QEMU wants a letter, then letters,
 // digits, '-', '.' and '_' (id_wellformed in util/id.c).

@@ -18,6 +18,8 @@ import (
 	"github.com/vswitch/vswitch/port/host"
 	"github.com/vswitch/vswitch/port/netdev"
 	"github.com/vswitch/vswitch/port/tap"
+	"github.com/vswitch/vswitch/port/unixsock"
+	"github.com/vswitch/vswitch/port/vhostuser"
 )
 
 func runCommand() *cli.Command {
@@ -71,7 +73,6 @@ func runSwitch(c *cli.Context) error {
 		Version:     buildVersion().Version,
 		SocketGroup: c.String("socket-group"),
 		Aging:       c.Duration("aging"),
-		Kinds:       []port.Kind{tap.Kind{}, host.Kind{}, netdev.Kind{}},
 		Links:       daemon.HostLinks{},
 	}
 	var err error
@@ -80,6 +81,11 @@ func runSwitch(c *cli.Context) error {
 	}
 	if o.Socket, err = filepath.Abs(o.Socket); err != nil {
 		return err
+	}
+	o.SocketDir = filepath.Join(filepath.Dir(o.Socket), o.Name)
+	o.Kinds = []port.Kind{
+		tap.Kind{}, host.Kind{}, netdev.Kind{},
+		vhostuser.Kind{Dir: o.SocketDir}, unixsock.Stream{Dir: o.SocketDir}, unixsock.Dgram{Dir: o.SocketDir},
 	}
 	if o.StateDir, err = stateDir(c, o.Name); err != nil {
 		return err

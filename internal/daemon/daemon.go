@@ -25,6 +25,7 @@ type Options struct {
 	Version     string
 	Socket      string // path of the control socket
 	SocketGroup string // who may use it beside root: a group's name or number
+	SocketDir   string // where ports have their sockets that name none
 	StateDir    string // where to keep the state; empty: nowhere
 	Aging       time.Duration
 	Recovery    time.Duration // after which a port comes back that a guard shut down; 0: not

@@ -43,7 +43,10 @@ func (m *manager) describeSwitch() api.Switch {
 		UptimeS:  int64(time.Since(m.start).Seconds()),
 		Version:  m.version,
 		StateDir: m.stateDir,
-		Ports:    make(map[api.State]int),
+
+		SocketDir: m.socketDir,
+
+		Ports: make(map[api.State]int),
 		FDB: api.FDBInfo{
 			Size: m.sw.FDB().Len(), Capacity: fdb.DefaultCapacity, AgingS: int64(m.aging.Seconds()),
 			Moves: m.moves.seen.Load(), Flaps: m.moves.flaps.Load(), Held: len(m.moves.held),

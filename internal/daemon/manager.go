@@ -21,7 +21,7 @@ import (
 // manager brings what runs in line with what was asked for. All of its methods
 // but do, onEvent, and handler are for the goroutine of run alone.
 type manager struct {
-	name, version, stateDir string
+	name, version, stateDir, socketDir string
 
 	kinds map[string]port.Kind
 	links Links
@@ -52,7 +52,7 @@ type manager struct {
 
 func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	m := &manager{
-		name: o.Name, version: o.Version, stateDir: o.StateDir,
+		name: o.Name, version: o.Version, stateDir: o.StateDir, socketDir: o.SocketDir,
 		kinds: make(map[string]port.Kind),
 		links: o.Links,
 		keep:  keep,
