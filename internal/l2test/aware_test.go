@@ -14,7 +14,7 @@ import (
 //	h4 ── p4 trunk 10,20 native 1 ┘
 func TestVLANAware(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t, 4, "--aging", "2s")
+	l := newLAN(t, 4, "--aging", "4s")
 	h1, h2, h3, h4 := l.hosts[0], l.hosts[1], l.hosts[2], l.hosts[3]
 	l.sw.ctl("set-port p1 --access 10")
 	l.sw.ctl("set-port p2 --access 10")

@@ -84,7 +84,7 @@ func TestLearningProtect(t *testing.T) {
 //	h3 ── p3                                           ┘
 func TestLearningShutdown(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t, 3, "--recovery", "2s")
+	l := newLAN(t, 3, "--recovery", "4s")
 	h1, h2, h3 := l.hosts[0], l.hosts[1], l.hosts[2]
 	l.sw.ctl("set-port p1 --learn-limit 1 --learn-action shutdown")
 	state := func() api.State { return l.sw.port("p1").State }
@@ -166,17 +166,15 @@ func TestLocked(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t, 3)
 	h1, h2, h3 := l.hosts[0], l.hosts[1], l.hosts[2]
-	l.address()
-	l.wantPing(h1, h2, true)
-	l.sw.ctl("fdb flush")
+	l.want(h1, h1.toAll(), h2, h3)
 	l.sw.ctl("set-port p1 --locked")
-	l.wantPing(h1, h2, false)
-	l.sw.wantEntry(h1.mac, 1, "")
+	l.want(h1, h1.toAll(), h2, h3) // it was learned before, and keeps its place
+	l.sw.ctl("fdb flush")
 	l.wantDrop(h1, h1.toAll(), port.DropLocked)
+	l.sw.wantEntry(h1.mac, 1, "")
 	l.want(h2, h2.to(h1), h1, h3) // towards it nothing is locked
-
 	l.sw.ctl("fdb add %s p1", h1.mac)
-	l.wantPing(h1, h2, true)
+	l.want(h1, h1.to(h2), h2)
 	l.wantDrop(h1, from(0), port.DropLocked)
 
 	// A station may go to an unlocked port, and not back.
@@ -194,7 +192,15 @@ func TestLocked(t *testing.T) {
 	l.sw.ctl("set-port p2 --trunk 10,20")
 	l.want(h1, h1.toAll(customer(10)), h2)
 	l.wantDrop(h1, h1.toAll(customer(20)), port.DropLocked)
-
 	l.sw.ctl("set-port p1 --locked=false")
 	l.want(h1, h1.toAll(customer(20)), h2)
+
+	l.sw.ctl("set-port p1 --no-vlan --locked")
+	l.sw.ctl("set-port p2 --no-vlan")
+	l.sw.ctl("fdb del %s", h1.mac)
+	l.address()
+	l.wantPing(h1, h2, false)
+	l.sw.wantEntry(h1.mac, 1, "")
+	l.sw.ctl("fdb add %s p1", h1.mac)
+	l.wantPing(h1, h2, true)
 }

@@ -68,7 +68,7 @@ func TestLoopDetect(t *testing.T) {
 //	h3 ── p3 ┘
 func TestFlapping(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t, 3, "--hold-down", "2s")
+	l := newLAN(t, 3, "--hold-down", "3s")
 	h1, h2, h3 := l.hosts[0], l.hosts[1], l.hosts[2]
 	info := func() api.Switch {
 		sw, err := l.sw.client.Switch(context.Background())

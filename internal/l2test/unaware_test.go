@@ -13,7 +13,7 @@ import (
 //	h3 ── p3 ┘
 func TestVLANUnaware(t *testing.T) {
 	t.Parallel()
-	l := newLAN(t, 3, "--aging", "2s")
+	l := newLAN(t, 3, "--aging", "4s")
 	h1, h2, h3 := l.hosts[0], l.hosts[1], l.hosts[2]
 
 	// Unknown, it is flooded; learned, it goes to its port alone, tagged or not.
