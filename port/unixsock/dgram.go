@@ -234,8 +234,10 @@ func decode(f *port.Frame, wire []byte, cut bool) bool {
 
 // learn makes the sender of a datagram the peer, if it can be answered.
 func (p *dgramPort) learn(raw *unix.RawSockaddrUnix, length uint32) {
-	// The kernel writes as much as it says; the rest is of another datagram.
-	clear(raw.Path[min(uint32(len(raw.Path)), max(length, unnamed)-unnamed):])
+	// The kernel counts a NUL even where it has no room for it (unix(7)). What it
+	// does not write is of another datagram.
+	length = min(length, uint32(unsafe.Sizeof(*raw)))
+	clear(raw.Path[max(length, unnamed)-unnamed:])
 	if p.from.is(raw, length) && p.up.Load() || length <= unnamed {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -190,8 +191,18 @@ func TestDgramTakeover(t *testing.T) {
 	p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
 	r := read(t, p)
 	for _, path := range []string{"a", "b", "c", "d"} {
-		passes(t, p, r, newDgramPeer(t, filepath.Join(dir, path), sock(dir), false))
+		peer := newDgramPeer(t, filepath.Join(dir, path), sock(dir), false)
+		passes(t, p, r, peer)
+		took := 0
 		for send(p, frame(3, 1514))[0] == port.DropNone {
+			took++
+		}
+		for range took {
+			if w, _, err := peer.Recv(patience); err != nil || number(w) != 3 {
+				t.Fatalf("what waited for %s does not come: %v", path, err)
+			}
+		}
+		for send(p, frame(4, 1514))[0] == port.DropNone {
 		}
 	}
 }
@@ -209,6 +220,36 @@ func TestDgramUnnamed(t *testing.T) {
 		t.Errorf("frame %d came in", number(f.Data))
 	}
 	passes(t, p, r, peer)
+}
+
+// A path may fill its field to the last byte, without a NUL.
+func TestDgramLongestPath(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
+	r := read(t, p)
+	peer := newDgramPeer(t, "", sock(dir), false)
+	raw := unix.RawSockaddrUnix{Family: unix.AF_UNIX}
+	path := dir + "/" + strings.Repeat("x", len(raw.Path)-len(dir)-1)
+	for i := range raw.Path {
+		raw.Path[i] = int8(path[i])
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_BIND, uintptr(peer.fd), uintptr(unsafe.Pointer(&raw)), unsafe.Sizeof(raw)); errno != 0 {
+		t.Fatal(errno)
+	}
+	passes(t, p, r, peer)
+	for send(p, frame(3, 1514))[0] == port.DropNone {
+	}
+	for range 50 {
+		if _, _, err := peer.Recv(patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	peer.Close()
+	eventually(t, "the peer is gone", func() bool { return send(p, frame(4, 60))[0] == port.DropNoCarrier })
+	if err := linkError(p); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("the link is down because: %v", err)
+	}
 }
 
 // A peer outside of the file system is answered as well.

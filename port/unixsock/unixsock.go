@@ -49,7 +49,8 @@ func (k Dgram) Check(s port.Spec) error {
 	return check(k, s, own)
 }
 
-// Open implements port.Kind. As a client it does not wait for the peer.
+// Open implements port.Kind. As a client it does not wait for the peer. A directory
+// that it makes for the socket stays.
 func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	path := pathOf(s, k.Dir)
 	if s.Client {
@@ -66,7 +67,7 @@ func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	return serveStream(l), nil
 }
 
-// Open implements port.Kind.
+// Open implements port.Kind. A directory that it makes for the socket stays.
 func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	own, peer := k.paths(s)
 	if s.Client {
