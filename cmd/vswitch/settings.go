@@ -159,7 +159,7 @@ func (r *settingsReader) noFlood(flag string) []string {
 	var flood []string
 	switch text := r.String(flag); text {
 	case "", "all":
-		return nil
+		return []string{} // nil would be null in JSON: nothing to change
 	case "none":
 	default:
 		flood = strings.Split(text, ",")

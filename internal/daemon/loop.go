@@ -62,7 +62,7 @@ func (g *loopGuard) stop() {
 // next.
 func (g *loopGuard) send() {
 	for _, p := range g.m.ports {
-		if p.state == api.StateUp {
+		if p.state == api.StateUp && !g.m.mirrorsTo(p) {
 			binary.BigEndian.PutUint16(g.probe[probePort:], p.sw.Number())
 			_ = p.sw.Transmit(probeVLAN(&p.spec.Policy), g.probe[:])
 		}

@@ -81,6 +81,21 @@ func TestLoopShutsOnePort(t *testing.T) {
 	})
 }
 
+// Where mirrored frames leave, the switch says nothing itself.
+func TestNoProbesByMirrorTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, wires := wired(t)
+		if err := r.addMirror(api.Mirror{Name: "m0", From: []string{"vm0"}, To: "vm1"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if a, b := len(wires["vm0"].sent), len(wires["vm1"].sent); a != 10 || b != 0 {
+			t.Errorf("%d and %d probes", a, b)
+		}
+	})
+}
+
 func TestForeignProbesDoNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, wires := wired(t)
