@@ -16,7 +16,7 @@ type Policy struct {
 
 	Native    uint16 `json:"native,omitempty"`     // trunk: the VLAN of untagged frames
 	TrunkTPID string `json:"trunk_tpid,omitempty"` // trunk: 0x8100 (or empty) or 0x88a8
-	Accept    string `json:"accept,omitempty"`     // all (or empty), tagged, untagged
+	Accept    string `json:"accept,omitempty"`     // all, tagged, untagged; empty: access untagged, others all
 
 	Isolated   bool     `json:"isolated,omitempty"`
 	Locked     bool     `json:"locked,omitempty"`

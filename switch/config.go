@@ -90,9 +90,10 @@ func (p *Port) Configure(c PortConfig) error {
 	p.storm.set(c.Storm)
 	p.police.set(c.Police)
 	p.config, p.vlan = c, v
-	p.setShape(c.Shape)
+	unneeded := p.setShape(c.Shape)
 	s.fdb.SetLimit(p.number, c.LearnLimit)
 	s.publish()
+	unneeded.stop()
 	p.quiesce()
 	s.fdb.Flush(func(e fdb.Entry) bool { return e.Port == p.number && !v.vlans.Has(e.Key.VLAN()) })
 	return nil

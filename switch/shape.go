@@ -52,20 +52,25 @@ type shapedQueue struct {
 	index int
 }
 
-// setShape gives the port an egress rate. The caller holds sw.mu and publishes.
-func (p *Port) setShape(r port.Rate) {
+// setShape gives the port an egress rate. Without one, it returns the shaper that is
+// no longer needed: what waits there goes at once, and after publish it is stopped.
+// The caller holds sw.mu.
+func (p *Port) setShape(r port.Rate) (unneeded *shaper) {
 	if r == (port.Rate{}) {
-		if p.shaper != nil {
-			p.shaper.stop()
-			p.shaper = nil
+		unneeded, p.shaper = p.shaper, nil
+		if unneeded != nil {
+			unneeded.rate.set(r)
+			unneeded.rate.until.Store(0)
+			unneeded.wake()
 		}
-		return
+		return unneeded
 	}
 	if p.shaper == nil {
 		p.shaper = &shaper{tx: &p.tx[0], start: time.Now(), more: make(chan struct{}, 1), ring: make([]shaped, shapeDepth)}
 		p.sw.running.Go(p.shaper.run)
 	}
 	p.shaper.rate.set(r)
+	return nil
 }
 
 // attach tells the shaper where frames go from now on, and returns the queues
@@ -82,7 +87,11 @@ func (s *shaper) attach(queues []port.Queue) []port.Queue {
 	return shaped
 }
 
+// stop ends run once nothing waits. A nil shaper has none.
 func (s *shaper) stop() {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	s.done = true
 	s.mu.Unlock()
@@ -137,7 +146,10 @@ func (s *shaper) run() {
 			<-s.more
 		default:
 			timer.Reset(wait)
-			<-timer.C
+			select {
+			case <-timer.C:
+			case <-s.more: // the rate may be another
+			}
 		}
 	}
 }

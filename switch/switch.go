@@ -178,7 +178,7 @@ func (s *Switch) RemovePort(name string) error {
 	defer s.mu.Unlock()
 	if s.byName[name] == p {
 		p.removed = true
-		p.setShape(port.Rate{})
+		p.setShape(port.Rate{}).stop()
 		s.fdb.RemovePort(p.number)
 		delete(s.byName, name)
 	}
@@ -200,7 +200,7 @@ func (s *Switch) Close() error {
 	}
 	s.mu.Lock()
 	for _, p := range s.byName {
-		p.setShape(port.Rate{})
+		p.setShape(port.Rate{}).stop()
 	}
 	s.mu.Unlock()
 	close(s.stop)
