@@ -49,8 +49,9 @@ func (m *manager) forget(p *managed) {
 
 // restick puts the sticky entries of a port in again that are gone.
 func (m *manager) restick(p *managed) {
+	carried := p.vlans()
 	for k, e := range m.static {
-		if e.port != p.spec.Name || !e.sticky {
+		if e.port != p.spec.Name || !e.sticky || !carried.Has(k.VLAN()) {
 			continue
 		}
 		if at, ok := m.sw.FDB().Get(k); ok && at.Kind != fdb.Dynamic {

@@ -349,6 +349,7 @@ func (m *manager) change(p *managed, to port.Spec) error {
 		}
 		return err
 	}
+	m.restick(p) // with its VLANs those may have gone and come
 	m.configured(p)
 	return nil
 }

@@ -142,6 +142,53 @@ func TestAPI(t *testing.T) {
 	}
 }
 
+// Settings, mirrors and VLANs as a Go program sees them.
+func TestAPIOfPolicies(t *testing.T) {
+	ctx := t.Context()
+	cl, _ := serve(t, newFakeHost(), t.TempDir())
+	for _, name := range []string{"vm0", "vm1"} {
+		if _, err := cl.AddPort(ctx, api.AddPort{Spec: port.Spec{Name: name, Kind: "fake", Policy: port.Policy{Access: 10}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := port.Policy{
+		Trunk: "10,20", Native: 1, NoFlood: []string{"unicast"},
+		StormBroadcast: port.Rate{PerSecond: 100}, RateOut: port.Rate{PerSecond: 1e6, Bits: true}, STPCost: 7, STPPriority: 16,
+	}
+	p, err := cl.SetPort(ctx, "vm1", api.SetPort{
+		Trunk: &want.Trunk, Native: &want.Native, NoFlood: &want.NoFlood,
+		StormBroadcast: &want.StormBroadcast, RateOut: &want.RateOut, STPCost: &want.STPCost, STPPriority: &want.STPPriority,
+	})
+	if diff := cmp.Diff(want, p.Spec.Policy); err != nil || diff != "" {
+		t.Errorf("policy (-want +got):\n%s, %v", diff, err)
+	}
+	p, err = cl.SetPort(ctx, "vm1", api.SetPort{NoFlood: &[]string{}, StormBroadcast: &port.Rate{}, RateOut: &port.Rate{}})
+	if err != nil || len(p.Spec.NoFlood) != 0 || p.Spec.StormBroadcast != (port.Rate{}) || p.Spec.RateOut != (port.Rate{}) {
+		t.Errorf("after settings were taken back: %+v, %v", p.Spec.Policy, err)
+	}
+	vlans, err := cl.VLANs(ctx)
+	wantVLANs := []api.VLANMembers{
+		{VLAN: 1, Untagged: []string{"vm1"}, Tagged: []string{}},
+		{VLAN: 10, Untagged: []string{"vm0"}, Tagged: []string{"vm1"}},
+		{VLAN: 20, Untagged: []string{}, Tagged: []string{"vm1"}},
+	}
+	if diff := cmp.Diff(wantVLANs, vlans); err != nil || diff != "" {
+		t.Errorf("VLANs (-want +got):\n%s, %v", diff, err)
+	}
+	m, err := cl.AddMirror(ctx, api.Mirror{Name: "a/b", From: []string{"vm0"}, To: "vm1"})
+	if err != nil || m.Direction != "both" {
+		t.Errorf("mirror %+v, %v", m, err)
+	}
+	mirrors, err := cl.Mirrors(ctx)
+	if diff := cmp.Diff([]api.Mirror{m}, mirrors); err != nil || diff != "" {
+		t.Errorf("mirrors (-want +got):\n%s, %v", diff, err)
+	}
+	if err := cl.DelMirror(ctx, "a/b"); err != nil {
+		t.Error(err)
+	}
+	wantCode(t, cl.DelMirror(ctx, "a/b"), api.CodeNotFound, "a/b")
+}
+
 // What does not come from the Go client gets an answer of one line too.
 func TestAPIRefuses(t *testing.T) {
 	dir := t.TempDir()

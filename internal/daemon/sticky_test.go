@@ -22,6 +22,10 @@ func TestStickyEntry(t *testing.T) {
 		r := start(t, h, savedState{})
 		r.mustAdd("vm0")
 		r.mustAdd("vm1")
+		trunk := "1-100"
+		if err := r.set("vm0", api.SetPort{Trunk: &trunk}); err != nil {
+			t.Fatal(err)
+		}
 		want := func(when string, kind fdb.Kind) {
 			t.Helper()
 			synctest.Wait()
@@ -38,6 +42,15 @@ func TestStickyEntry(t *testing.T) {
 		want("added", fdb.Sticky)
 		if got, _ := r.sw.FDB().Learn(k, r.sw.Port("vm1").Number()); got != fdb.Pinned {
 			t.Errorf("a frame by another port: %v", got)
+		}
+		for _, step := range []struct {
+			trunk string
+			kind  fdb.Kind
+		}{{"10", 0}, {"5,10", fdb.Sticky}} {
+			if err := r.set("vm0", api.SetPort{Trunk: &step.trunk}); err != nil {
+				t.Fatal(err)
+			}
+			want("trunk of "+step.trunk, step.kind)
 		}
 		r.change("vm0", func(l *link.Link) { l.Carrier = false })
 		want("without carrier", fdb.Sticky)
