@@ -19,7 +19,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Options say what to run. Name to Log must be set, but for what may be empty or 0.
+// Options say what to run. Name, Version, Socket, Kinds, Links and Log must be set.
 type Options struct {
 	Name        string
 	Version     string
