@@ -15,9 +15,10 @@ type ControlFrame struct {
 }
 
 const (
-	// controlBacklog is how many control frames may wait. A guest that sends
-	// more than are dealt with loses its own and others': a few hundred are
-	// far more than any protocol needs, and little memory.
+	// controlBacklog is how many control frames may wait, BPDUs and others
+	// apart. A guest that sends more than are dealt with loses its own and
+	// others': a few hundred are far more than any protocol needs, and little
+	// memory.
 	controlBacklog = 256
 	// controlLen is the longest control frame: that of an Ethernet frame.
 	controlLen = 1518
@@ -26,7 +27,8 @@ const (
 // control carries frames from the workers to the one goroutine that speaks the
 // protocols, without making them wait or allocate.
 type control struct {
-	frames chan *controlFrame
+	bpdus  chan *controlFrame // first: without them a tree becomes a loop
+	frames chan *controlFrame // the others
 	pool   sync.Pool
 	handle func(ControlFrame)
 }
@@ -39,7 +41,7 @@ type controlFrame struct {
 }
 
 func (c *control) init(handle func(ControlFrame)) {
-	c.frames = make(chan *controlFrame, controlBacklog)
+	c.bpdus, c.frames = make(chan *controlFrame, controlBacklog), make(chan *controlFrame, controlBacklog)
 	c.pool.New = func() any { return new(controlFrame) }
 	c.handle = handle
 }
@@ -47,15 +49,21 @@ func (c *control) init(handle func(ControlFrame)) {
 // run hands frames over until stop is closed.
 func (c *control) run(stop <-chan struct{}) {
 	for {
+		var f *controlFrame
 		select {
-		case f := <-c.frames:
-			if c.handle != nil {
-				c.handle(ControlFrame{Port: f.port, VLAN: f.vlan, Data: f.data})
+		case f = <-c.bpdus:
+		default:
+			select {
+			case f = <-c.bpdus:
+			case f = <-c.frames:
+			case <-stop:
+				return
 			}
-			c.pool.Put(f)
-		case <-stop:
-			return
 		}
+		if c.handle != nil {
+			c.handle(ControlFrame{Port: f.port, VLAN: f.vlan, Data: f.data})
+		}
+		c.pool.Put(f)
 	}
 }
 
@@ -66,12 +74,13 @@ func (c *control) punt(f *port.Frame, from *member) port.Drop {
 	}
 	cf := c.pool.Get().(*controlFrame)
 	cf.port, cf.vlan = from.port, f.VLAN
+	queue := c.frames
 	if f.Dst == stpGroup {
-		cf.vlan = 0
+		cf.vlan, queue = 0, c.bpdus
 	}
 	cf.data = cf.buf[:copy(cf.buf[:], f.Data)]
 	select {
-	case c.frames <- cf:
+	case queue <- cf:
 		return port.DropConsumed
 	default:
 		c.pool.Put(cf)

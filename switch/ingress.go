@@ -42,7 +42,7 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 // neighbours: the switch takes what it speaks, passes on what it was told to, and
 // drops the rest (802.1Q-2018 table 8-1).
 func (w *worker) reserved(f *port.Frame, from *member) port.Drop {
-	if f.Dst == stpGroup && from.flags&flagSTP != 0 {
+	if f.Dst == stpGroup && from.flags&flagSTP != 0 && !f.Tag.Present() {
 		return w.sw.control.punt(f, from)
 	}
 	if w.set.groupForward>>(f.Dst&0xf)&1 != 0 {

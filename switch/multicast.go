@@ -1,6 +1,8 @@
 package vswitch
 
 import (
+	"encoding/binary"
+
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/port"
 )
@@ -71,6 +73,13 @@ func isLinkLocalGroup(mac port.MAC) bool {
 
 func isSolicitedNode(mac port.MAC) bool { return mac>>24 == 0x3333_ff }
 
+// isTunnelled tells a frame that has a tag inside its VLAN. It is of a network that
+// is carried through: who joined a group there cannot be told from who did here.
+func isTunnelled(f *port.Frame) bool {
+	tpid := binary.BigEndian.Uint16(f.Data[12:])
+	return f.Opaque || tpid == port.TPIDCustomer || tpid == port.TPIDService
+}
+
 // multicast forwards f to the ports that want its group, where that is known, or
 // takes what is for the switch itself.
 func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
@@ -78,7 +87,7 @@ func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies in
 		return 0, w.sw.control.punt(f, from)
 	}
 	g := w.set.groups
-	if g == nil || !isIPGroup(f.Dst) || !g.vlans.Has(f.VLAN) {
+	if g == nil || !isIPGroup(f.Dst) || !g.vlans.Has(f.VLAN) || isTunnelled(f) {
 		return w.flood(out, f, from, Multicast)
 	}
 	if g.isControl(f.Data) {
