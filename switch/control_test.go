@@ -25,7 +25,7 @@ func TestBPDUsGoFirst(t *testing.T) {
 		defer r.Close()
 		var one port.VLANSet
 		one.Add(1)
-		r.SetGroups(vswitch.NewGroups(one, func([]byte) bool { return true }, nil))
+		r.SetGroups(&vswitch.Groups{VLANs: one, IsControl: func([]byte) bool { return true }})
 		r.ports[1].SetTree(vswitch.TreeForwarding, true)
 		wantPass(t, r, 0, frame(group, station(0), 0, 60), 0, 0)
 		<-first
@@ -68,7 +68,8 @@ func TestGroupsOfTunnels(t *testing.T) {
 		var one port.VLANSet
 		one.Add(1)
 		isControl := func(data []byte) bool { return len(data) > 80 }
-		r.SetGroups(vswitch.NewGroups(one, isControl, []vswitch.Group{{VLAN: 1, MAC: group, Ports: []uint16{2}}}))
+		lookup := func(uint16, uint64) ([]uint16, bool) { return []uint16{2}, false }
+		r.SetGroups(&vswitch.Groups{VLANs: one, IsControl: isControl, Lookup: lookup})
 		wantPass(t, r, 0, tagged(60), 0, 0, 1)
 		wantPass(t, r, 0, tagged(60, 0x81, 0, 0, 5), 0, 1, 1)
 		wantPass(t, r, 0, tagged(100, 0x81, 0, 0, 5), 0, 1, 1)

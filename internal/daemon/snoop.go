@@ -108,7 +108,7 @@ func (sn *snooping) run() {
 	if !sn.stale && !sn.core.Changed() || now.Sub(sn.shown) < max(groupGap, groupShare*sn.effort) {
 		return
 	}
-	sn.m.sw.SetGroups(vswitch.NewGroups(sn.vlans, mcast.IsControl, sn.entries()))
+	sn.m.sw.SetGroups(&vswitch.Groups{VLANs: sn.vlans, IsControl: mcast.IsControl, Lookup: sn.core.Table().Lookup})
 	sn.stale, sn.shown, sn.effort = false, now, time.Since(now)
 }
 
@@ -256,80 +256,6 @@ func (sn *snooping) relay(from, to *managed, vlan uint16, frame []byte) {
 		return
 	}
 	_ = to.sw.Transmit(vlan, frame)
-}
-
-// entries is what the snooper knows in the form that the switch goes by.
-func (sn *snooping) entries() []vswitch.Group {
-	table := sn.core.Table()
-	var all []vswitch.Group
-	if sn.opts.RoutersOnly {
-		all = sn.unregistered()
-	}
-	for _, g := range sn.core.Groups() {
-		e := vswitch.Group{VLAN: g.VLAN, MAC: groupMAC(g.Group)}
-		if last := len(all) - 1; last >= 0 && all[last].VLAN == e.VLAN && all[last].MAC == e.MAC {
-			continue
-		}
-		var flood bool
-		if e.Ports, flood = table.Lookup(e.VLAN, uint64(e.MAC)); !flood {
-			all = append(all, e)
-		}
-	}
-	return all
-}
-
-// unregistered are the entries of groups that nobody asked for, where these go to
-// router ports alone. The switch has one such entry for both families: it is made
-// once both are filtered, and what must reach all stations of the link then needs
-// entries of its own.
-func (sn *snooping) unregistered() (all []vswitch.Group) {
-	filtering := make(map[uint16]int)
-	for _, q := range sn.core.Queriers() {
-		if q.Filtering {
-			filtering[q.VLAN]++
-		}
-	}
-	routers := make(map[uint16][]uint16)
-	for _, r := range sn.core.Routers() {
-		if !slices.Contains(routers[r.VLAN], r.Port) {
-			routers[r.VLAN] = append(routers[r.VLAN], r.Port)
-		}
-	}
-	var everywhere []uint16
-	for _, p := range sn.m.sorted() {
-		everywhere = append(everywhere, p.sw.Number())
-	}
-	for vlan, families := range filtering {
-		if families < 2 {
-			continue
-		}
-		all = append(all, vswitch.Group{VLAN: vlan, Ports: routers[vlan]})
-		for low := range port.MAC(256) {
-			all = append(all,
-				vswitch.Group{VLAN: vlan, MAC: linkScope | low, Ports: everywhere},
-				vswitch.Group{VLAN: vlan, MAC: linkServices | low, Ports: everywhere})
-		}
-	}
-	return all
-}
-
-// The MACs of ff02::0 and of ff02::1:0, from which on lie the groups of protocols
-// of the link, such as mDNS and OSPF, and of services on it, such as DHCPv6 and
-// LLMNR: no station need report them to be reached (RFC 4541 section 3).
-const (
-	linkScope    port.MAC = 0x3333_0000_0000
-	linkServices port.MAC = 0x3333_0001_0000
-)
-
-// groupMAC is the address that frames to an IP group have (RFC 1112 section 6.4,
-// RFC 2464 section 7).
-func groupMAC(group netip.Addr) port.MAC {
-	b := group.As16()
-	low := port.MACFrom(b[10:])
-	if group.Is4() {
-		return 0x0100_5e00_0000 | low&0x7f_ffff
-	}
-	return 0x3333_0000_0000 | low&0xffff_ffff
 }
 
 // snoops is an error where there is no snooping.
