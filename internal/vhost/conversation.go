@@ -64,12 +64,12 @@ func (f *FDs) Take() int {
 // where the request is answered with success or failure. Rings are numbered within
 // what NumRings returns.
 type Actions interface {
-	Features() uint64                         // what is offered
-	SetFeatures(uint64) error                 // a subset of it
-	NumRings() int                            // two a queue pair
-	SetMemory([]Region, []int) error          // owns the fds, one a region
-	AddMemory(Region, int) error              // owns the fd
-	RemoveMemory(Region) error                //
+	Features() uint64                // what is offered
+	SetFeatures(uint64) error        // a subset of it
+	NumRings() int                   // two a queue pair
+	SetMemory([]Region, []int) error // owns the fds, one a region
+	AddMemory(Region, int) error     // owns the fd
+	RemoveMemory(Region) error
 	SetLog(fd int, offset, size uint64) error // owns the fd
 	SetRingNum(ring int, num uint32) error
 	SetRingAddr(ring int, a RingAddr) error

@@ -2,6 +2,7 @@ package vhostuser_test
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os"
 	"strings"
@@ -342,6 +343,29 @@ func TestFewNotifications(t *testing.T) {
 		p.Queues()[0].Release()
 		g.Close()
 		linked(t, p, false)
+	}
+}
+
+// A driver that sleeps is called for each frame.
+func TestCall(t *testing.T) {
+	for name, o := range guests {
+		path := socketPath(t)
+		p := open(t, vhostuser.Kind{}, port.Spec{Path: path})
+		g := boot(t, p, path, o)
+		for i := range 2*max(o.Size, 256) + 10 {
+			if _, _, err := g.Recv(0); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("%s: frame %d: %v", name, i, err)
+			}
+			if d := send(p, wire(60)); d != port.DropNone {
+				t.Fatalf("%s: frame %d: %v", name, i, d)
+			}
+			if !g.RX[0].Called(patience) {
+				t.Fatalf("%s: frame %d came without a call", name, i)
+			}
+			if _, _, err := g.Recv(0); err != nil {
+				t.Fatalf("%s: frame %d: %v", name, i, err)
+			}
+		}
 	}
 }
 

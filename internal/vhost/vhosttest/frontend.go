@@ -5,6 +5,7 @@ package vhosttest
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -532,9 +533,9 @@ func (q *Queue) Recv(timeout time.Duration) (header [12]byte, wire []byte, err e
 	deadline := time.Now().Add(timeout)
 	left := 1
 	for first := true; left > 0; left-- {
-		id, n, ok := q.next(deadline)
-		if !ok {
-			return header, nil, os.ErrDeadlineExceeded
+		id, n, err := q.next(deadline)
+		if err != nil {
+			return header, nil, err
 		}
 		at := q.buffers + id*q.stride
 		b := q.g.Mem[at : at+n]
@@ -553,26 +554,45 @@ func (q *Queue) Recv(timeout time.Duration) (header [12]byte, wire []byte, err e
 	return header, wire, nil
 }
 
+// ErrNoCall is what Recv returns when the back end used a buffer and did not call.
+var ErrNoCall = errors.New("a buffer was used without a call, which was asked for")
+
 // next waits for a used chain, sleeping on the call descriptor.
-func (q *Queue) next(deadline time.Time) (id, n int, ok bool) {
+func (q *Queue) next(deadline time.Time) (id, n int, err error) {
 	for {
-		if id, n, ok = q.ring.used(); ok {
-			return id, n, true
+		id, n, ok := q.ring.used()
+		if !ok {
+			q.ring.wantCall(true)
+			id, n, ok = q.ring.used()
 		}
-		q.ring.wantCall(true)
-		if id, n, ok = q.ring.used(); ok {
-			return id, n, true
+		if ok {
+			return id, n, nil
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return 0, 0, false
+			return 0, 0, os.ErrDeadlineExceeded
 		}
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(q.call), Events: unix.POLLIN}}, int(left/time.Millisecond)+1)
-		var b [8]byte
-		if n, _ := unix.Read(q.call, b[:]); n == 8 {
-			q.Calls++
+		if !q.Called(left) {
+			// It may have come just now; then so does the call.
+			if id, n, ok := q.ring.used(); ok {
+				if !q.Called(time.Second) {
+					return 0, 0, ErrNoCall
+				}
+				return id, n, nil
+			}
 		}
 	}
+}
+
+// Called waits for a call.
+func (q *Queue) Called(timeout time.Duration) bool {
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(q.call), Events: unix.POLLIN}}, int(timeout/time.Millisecond)+1)
+	var b [8]byte
+	if n, _ := unix.Read(q.call, b[:]); n != 8 {
+		return false
+	}
+	q.Calls++
+	return true
 }
 
 func word(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[:4][0])) }
