@@ -30,6 +30,7 @@ type SetPort struct {
 	StormBroadcast *port.Rate `json:"storm_broadcast,omitempty"`
 	StormMulticast *port.Rate `json:"storm_multicast,omitempty"`
 	StormUnicast   *port.Rate `json:"storm_unicast,omitempty"`
+	StormAction    *string    `json:"storm_action,omitempty"`
 	RateIn         *port.Rate `json:"rate_in,omitempty"`
 	RateOut        *port.Rate `json:"rate_out,omitempty"`
 
@@ -62,6 +63,7 @@ func (s SetPort) Apply(spec port.Spec) port.Spec {
 	set(&spec.StormBroadcast, s.StormBroadcast)
 	set(&spec.StormMulticast, s.StormMulticast)
 	set(&spec.StormUnicast, s.StormUnicast)
+	set(&spec.StormAction, s.StormAction)
 	set(&spec.RateIn, s.RateIn)
 	set(&spec.RateOut, s.RateOut)
 	set(&spec.Edge, s.Edge)

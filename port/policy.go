@@ -26,11 +26,12 @@ type Policy struct {
 	LearnLimit  int    `json:"learn_limit,omitempty"`
 	LearnAction string `json:"learn_action,omitempty"` // forward (or empty), protect, shutdown
 
-	StormBroadcast Rate `json:"storm_broadcast,omitzero"`
-	StormMulticast Rate `json:"storm_multicast,omitzero"`
-	StormUnicast   Rate `json:"storm_unicast,omitzero"` // unknown unicast
-	RateIn         Rate `json:"rate_in,omitzero"`       // policed
-	RateOut        Rate `json:"rate_out,omitzero"`      // shaped
+	StormBroadcast Rate   `json:"storm_broadcast,omitzero"`
+	StormMulticast Rate   `json:"storm_multicast,omitzero"`
+	StormUnicast   Rate   `json:"storm_unicast,omitzero"` // unknown unicast
+	StormAction    string `json:"storm_action,omitempty"` // drop (or empty), shutdown
+	RateIn         Rate   `json:"rate_in,omitzero"`       // policed
+	RateOut        Rate   `json:"rate_out,omitzero"`      // shaped
 
 	Edge        string `json:"stp_edge,omitempty"`   // auto, on, off; empty: by the kind
 	BPDUGuard   string `json:"bpdu_guard,omitempty"` // on, off; empty: by the kind
@@ -84,6 +85,7 @@ func (p *Policy) Check() error {
 		{"tag protocol identifier", p.TrunkTPID, []string{"0x8100", "0x88a8"}},
 		{"choice of frames to accept", p.Accept, []string{"all", "tagged", "untagged"}},
 		{"learn action", p.LearnAction, []string{"forward", "protect", "shutdown"}},
+		{"storm action", p.StormAction, []string{"drop", "shutdown"}},
 		{"edge setting", p.Edge, []string{"auto", "on", "off"}},
 		{"BPDU guard setting", p.BPDUGuard, []string{"on", "off"}},
 	} {

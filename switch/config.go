@@ -20,9 +20,10 @@ type PortConfig struct {
 	LearnLimit  int // most learned stations; 0 is any number
 	LearnAction LearnAction
 
-	Storm  StormRates // per class, on input
-	Police port.Rate  // of all frames, on input
-	Shape  port.Rate  // of all frames, on output
+	Storm         StormRates // per class, on input
+	StormShutdown bool       // a storm is not only dropped, StormHit is reported
+	Police        port.Rate  // of all frames, on input
+	Shape         port.Rate  // of all frames, on output
 }
 
 // Class is a set of kinds of frames that are flooded.
@@ -59,6 +60,7 @@ const (
 	flagShutdown
 	flagUntaggedOnly
 	flagStorm
+	flagStormShutdown
 	flagPolice
 	flagBlocked  // spanning tree: discarding, or learning
 	flagLearning // spanning tree: learning while blocked
@@ -122,6 +124,7 @@ func (p *Port) flagsOf() flags {
 	set(c.LearnLimit != 0 && c.LearnAction == LearnShutdown, flagShutdown)
 	set(p.vlan.untaggedOnly, flagUntaggedOnly)
 	set(c.Storm != StormRates{}, flagStorm)
+	set(c.StormShutdown, flagStormShutdown)
 	set(c.Police != port.Rate{}, flagPolice)
 	set(p.tree != TreeForwarding, flagBlocked)
 	set(p.tree == TreeLearning, flagLearning)

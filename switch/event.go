@@ -2,7 +2,7 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// Event is something that happened while frames flow: MACMoved, LimitHit, PortLost.
+// Event is something that happened while frames flow: MACMoved, LimitHit, StormHit, PortLost.
 type Event interface{ isEvent() }
 
 // MACMoved tells that a station was learned behind another port than before.
@@ -31,6 +31,15 @@ type LimitHit struct {
 
 func (MACMoved) isEvent() {}
 func (LimitHit) isEvent() {}
+
+// StormHit tells that a port with StormShutdown dropped a frame beyond one of its
+// storm rates, with the reason it was dropped for. It is reported as LimitHit is.
+type StormHit struct {
+	Port uint16
+	Why  port.Drop
+}
+
+func (StormHit) isEvent() {}
 func (PortLost) isEvent() {}
 
 // eventBacklog is how many events of frames may wait to be reported. A worker does
@@ -40,7 +49,7 @@ const eventBacklog = 256
 // events carries events from workers to the one goroutine that reports them.
 type events struct {
 	moves  chan MACMoved
-	limits chan LimitHit
+	guards chan Event // LimitHit, StormHit
 	losses chan PortLost
 	report func(Event)
 }
@@ -49,7 +58,7 @@ func (e *events) init(report func(Event)) {
 	if report == nil {
 		report = func(Event) {}
 	}
-	e.moves, e.limits = make(chan MACMoved, eventBacklog), make(chan LimitHit, eventBacklog)
+	e.moves, e.guards = make(chan MACMoved, eventBacklog), make(chan Event, eventBacklog)
 	e.losses, e.report = make(chan PortLost), report
 }
 
@@ -59,8 +68,8 @@ func (e *events) run(stop <-chan struct{}) {
 		select {
 		case m := <-e.moves:
 			e.report(m)
-		case l := <-e.limits:
-			e.report(l)
+		case g := <-e.guards:
+			e.report(g)
 		case l := <-e.losses:
 			e.report(l)
 		case <-stop:
@@ -76,9 +85,13 @@ func (e *events) moved(m MACMoved) {
 	}
 }
 
-func (e *events) limitHit(l LimitHit) {
+// guard reports what a guard has to act on. A backlog that is full says enough.
+func (e *events) guard(ev Event) {
+	if len(e.guards) == cap(e.guards) {
+		return // without the allocation of an interface value
+	}
 	select {
-	case e.limits <- l:
+	case e.guards <- ev:
 	default:
 	}
 }

@@ -5,7 +5,7 @@ import "github.com/vswitch/vswitch/port"
 // flood puts f, which is of one class, into the vector of every port it may go to.
 func (w *worker) flood(out *outputs, f *port.Frame, from *member, class Class) (copies int, drop port.Drop) {
 	if from.flags&flagStorm != 0 {
-		if drop := from.storm.allow(f, class, w.now()); drop != port.DropNone {
+		if drop := w.storm(f, from, class); drop != port.DropNone {
 			return 0, drop
 		}
 	}

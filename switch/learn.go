@@ -55,7 +55,7 @@ func (w *worker) learnGuarded(f *port.Frame, from *member) port.Drop {
 	}
 	switch {
 	case from.flags&flagShutdown != 0:
-		w.sw.events.limitHit(LimitHit{Port: from.number, MAC: f.Src, VLAN: f.VLAN})
+		w.sw.events.guard(LimitHit{Port: from.number, MAC: f.Src, VLAN: f.VLAN})
 		return port.DropLearnLimit
 	case from.flags&flagProtect != 0:
 		return port.DropLearnLimit

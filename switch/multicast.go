@@ -50,7 +50,7 @@ func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies in
 		return w.flood(out, f, from, Multicast)
 	}
 	if from.flags&flagStorm != 0 {
-		if drop := from.storm.allow(f, Multicast, w.now()); drop != port.DropNone {
+		if drop := w.storm(f, from, Multicast); drop != port.DropNone {
 			return 0, drop
 		}
 	}

@@ -91,6 +91,15 @@ func wireSize(f *port.Frame) (frames, bytes uint64) {
 	return frames, length + (frames-1)*header
 }
 
+// storm tells why a frame of one class is beyond the port's rate for it, or DropNone.
+func (w *worker) storm(f *port.Frame, from *member, class Class) port.Drop {
+	drop := from.storm.allow(f, class, w.now())
+	if drop != port.DropNone && from.flags&flagStormShutdown != 0 {
+		w.sw.events.guard(StormHit{Port: from.number, Why: drop})
+	}
+	return drop
+}
+
 // storm limits each class of flooded frames.
 type storm struct{ broadcast, multicast, unicast bucket }
 

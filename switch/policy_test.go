@@ -218,6 +218,26 @@ func TestStormControl(t *testing.T) {
 	})
 }
 
+func TestStormShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events []vswitch.Event
+		r := newRig(t, vswitch.Config{OnEvent: func(e vswitch.Event) { events = append(events, e) }}, 2, memory.Options{})
+		defer r.Close()
+		rates := vswitch.StormRates{Broadcast: port.Rate{PerSecond: 20}}
+		all := frame(port.Broadcast, station(0), 0, 60)
+		for _, shutdown := range []bool{false, true} {
+			r.configure(t, 0, vswitch.PortConfig{Storm: rates, StormShutdown: shutdown})
+			time.Sleep(time.Second)
+			r.pass(0, all)
+			r.pass(0, all)
+		}
+		if want := (vswitch.StormHit{Port: 0, Why: port.DropStormBroadcast}); len(events) != 1 || events[0] != want {
+			t.Errorf("events %v, want %v", events, want)
+		}
+		wantDrops(t, r, 0, port.DropStormBroadcast, 2)
+	})
+}
+
 func TestPolice(t *testing.T) {
 	inRig(t, 2, func(t *testing.T, r *rig) {
 		// Known unicast is policed too; a super-frame counts as its segments.

@@ -36,6 +36,7 @@ func portFlags() []cli.Flag {
 		&cli.StringFlag{Name: "storm-broadcast", Usage: "most broadcasts that come in: a `RATE` as 100pps or 10mbit, or off", DefaultText: "off"},
 		&cli.StringFlag{Name: "storm-multicast", Usage: "most multicasts that come in: a `RATE`", DefaultText: "off"},
 		&cli.StringFlag{Name: "storm-unicast", Usage: "most frames to unknown stations that come in: a `RATE`", DefaultText: "off"},
+		&cli.StringFlag{Name: "storm-action", Usage: "`WHAT` a storm causes beside drops: drop (nothing) or shutdown (of the port)", DefaultText: "drop"},
 		&cli.StringFlag{Name: "rate-in", Usage: "drop what comes in beyond a `RATE`", DefaultText: "off"},
 		&cli.StringFlag{Name: "rate-out", Usage: "slow down what leaves to a `RATE`", DefaultText: "off"},
 
@@ -85,6 +86,7 @@ func settings(c *cli.Context) (api.SetPort, error) {
 	given(c, "storm-broadcast", &s.StormBroadcast, r.rate)
 	given(c, "storm-multicast", &s.StormMulticast, r.rate)
 	given(c, "storm-unicast", &s.StormUnicast, r.rate)
+	given(c, "storm-action", &s.StormAction, r.oneOf("drop", "shutdown"))
 	given(c, "rate-in", &s.RateIn, r.rate)
 	given(c, "rate-out", &s.RateOut, r.rate)
 

@@ -53,3 +53,12 @@ func (m *manager) limitHit(ev vswitch.LimitHit) {
 		}
 	}
 }
+
+// stormHit shuts the port down by which a storm came in.
+func (m *manager) stormHit(ev vswitch.StormHit) {
+	for _, p := range m.ports {
+		if p.sw.Number() == ev.Port && p.state != api.StateDown && p.spec.StormAction == "shutdown" {
+			m.shut(p, "storm control: "+ev.Why.String())
+		}
+	}
+}

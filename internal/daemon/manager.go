@@ -159,6 +159,8 @@ func (m *manager) onEvent(ev vswitch.Event) {
 	switch ev := ev.(type) {
 	case vswitch.MACMoved:
 		m.moved(ev)
+	case vswitch.StormHit:
+		_ = m.do(func() error { m.stormHit(ev); return nil })
 	case vswitch.LimitHit:
 		_ = m.do(func() error { m.limitHit(ev); return nil })
 	case vswitch.PortLost:

@@ -12,15 +12,16 @@ import (
 // it leaves out is for the protocols: spanning tree and multicast snooping.
 func configOf(p *port.Policy) (vswitch.PortConfig, error) {
 	c := vswitch.PortConfig{
-		Isolated:    p.Isolated,
-		Locked:      p.Locked,
-		NoLearning:  p.NoLearning,
-		NoFlood:     classesOf(p.NoFlood),
-		LearnLimit:  p.LearnLimit,
-		LearnAction: learnActions[p.LearnAction],
-		Storm:       vswitch.StormRates{Broadcast: p.StormBroadcast, Multicast: p.StormMulticast, UnknownUnicast: p.StormUnicast},
-		Police:      p.RateIn,
-		Shape:       p.RateOut,
+		Isolated:      p.Isolated,
+		Locked:        p.Locked,
+		NoLearning:    p.NoLearning,
+		NoFlood:       classesOf(p.NoFlood),
+		LearnLimit:    p.LearnLimit,
+		LearnAction:   learnActions[p.LearnAction],
+		Storm:         vswitch.StormRates{Broadcast: p.StormBroadcast, Multicast: p.StormMulticast, UnknownUnicast: p.StormUnicast},
+		StormShutdown: p.StormAction == "shutdown",
+		Police:        p.RateIn,
+		Shape:         p.RateOut,
 	}
 	v := &c.VLAN
 	v.Accept = accepts[p.Accept]

@@ -35,6 +35,7 @@ func TestConfigOf(t *testing.T) {
 		{port.Policy{LearnLimit: 4, LearnAction: "shutdown"}, vswitch.PortConfig{LearnLimit: 4, LearnAction: vswitch.LearnShutdown}},
 		{port.Policy{StormBroadcast: rate, RateIn: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{Broadcast: rate}, Police: rate}},
 		{port.Policy{StormMulticast: rate, RateOut: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{Multicast: rate}, Shape: rate}},
+		{port.Policy{StormAction: "shutdown"}, vswitch.PortConfig{StormShutdown: true}},
 		{port.Policy{StormUnicast: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{UnknownUnicast: rate}}},
 	} {
 		if err := c.policy.Check(); err != nil {

@@ -1,9 +1,11 @@
 package l2test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -149,4 +151,27 @@ func TestRateOut(t *testing.T) {
 	if passed, _ := l.burst(h1, h2, h1.to(h2), 300, "p2", port.DropShaped); passed != 300 {
 		t.Errorf("without a rate %d of 300 frames pass", passed)
 	}
+}
+
+// TestStormShutdown shuts a port down at the first storm, for a while.
+//
+//	h1 ── p1 (--storm-broadcast 20pps --storm-action shutdown) ┐
+//	h2 ── p2                                                   ┴ switch
+func TestStormShutdown(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 2, "--recovery", "2s")
+	h1, h2 := l.hosts[0], l.hosts[1]
+	l.sw.ctl("set-port p1 --storm-broadcast 20pps --storm-action shutdown")
+	wire, _ := h1.toAll().wire()
+	for range 5 { // one passes, and a burst of 50 ms is no more than one
+		if err := h1.Send(wire, port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "p1 is shut down", func() bool { return l.sw.port("p1").State == api.StateDown })
+	if p := l.sw.port("p1"); !strings.Contains(p.Reason, "storm") {
+		t.Errorf("p1 is down because %q", p.Reason)
+	}
+	eventually(t, "p1 has recovered", func() bool { return l.sw.port("p1").State == api.StateUp })
+	l.want(h2, h2.toAll(), h1)
 }
