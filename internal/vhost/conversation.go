@@ -60,9 +60,8 @@ func (f *FDs) Take() int {
 	return fd
 }
 
-// Actions is what a Conversation has done for it. An error ends the conversation, but
-// where the request is answered with success or failure. Rings are numbered within
-// what NumRings returns.
+// Actions is what a Conversation has done for it. An error ends the conversation,
+// ErrRefused does not. Rings are numbered within what NumRings returns.
 type Actions interface {
 	Features() uint64                // what is offered
 	SetFeatures(uint64) error        // a subset of it
@@ -85,7 +84,7 @@ type Actions interface {
 	// none, but a front end may take a closed one for the back end's end.
 	KeepOpen(fd int)
 
-	// Reset disables all rings.
+	// Reset stops and disables all rings.
 	Reset()
 }
 
