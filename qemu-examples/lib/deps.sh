@@ -14,6 +14,7 @@ if [ $# -eq 0 ]; then
 		iproute2 iputils-ping procps # namespaces, traffic, sysctl
 		qemu-system-x86              # guests
 		busybox-static iperf3 ethtool lz4 xz-utils zstd # what is in them
+		dpdk-dev                     # testpmd, a vhost-user front end
 	)
 fi
 
