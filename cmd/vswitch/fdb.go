@@ -88,19 +88,7 @@ func vlanFlag(c *cli.Context) (uint16, error) {
 }
 
 func fdbList(c *cli.Context) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	entries, err := cl.FDB(c.Context)
-	if err != nil {
-		return err
-	}
-	return show(c, entries, func(w io.Writer) {
+	return showing(c, (*api.Client).FDB, func(w io.Writer, entries []api.FDBEntry) {
 		row(w, "MAC", "VLAN", "PORT", "TYPE", "AGE")
 		for _, e := range entries {
 			row(w, e.MAC, e.VLAN, dash(e.Port), e.Type, e.AgeS)

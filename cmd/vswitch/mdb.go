@@ -93,19 +93,7 @@ func mdbChange(c *cli.Context, change func(cl *api.Client, group netip.Addr, por
 }
 
 func mdbList(c *cli.Context) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	mdb, err := cl.MDB(c.Context)
-	if err != nil {
-		return err
-	}
-	return show(c, mdb, func(w io.Writer) {
+	return showing(c, (*api.Client).MDB, func(w io.Writer, mdb api.MDB) {
 		row(w, "GROUP", "VLAN", "PORT", "TYPE", "PROTOCOL", "SOURCES", "EXPIRES")
 		for _, g := range mdb.Groups {
 			row(w, g.Group, g.VLAN, g.Port, g.Type, dash(g.Protocol), sources(g), expires(g.ExpiresS))

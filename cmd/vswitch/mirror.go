@@ -78,19 +78,7 @@ Example:
 }
 
 func mirrorList(c *cli.Context) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	mirrors, err := cl.Mirrors(c.Context)
-	if err != nil {
-		return err
-	}
-	return show(c, mirrors, func(w io.Writer) {
+	return showing(c, (*api.Client).Mirrors, func(w io.Writer, mirrors []api.Mirror) {
 		row(w, "NAME", "FROM", "DIRECTION", "TO", "SNAPLEN", "FILTER")
 		for _, m := range mirrors {
 			from := m.From

@@ -28,19 +28,7 @@ Example:
 }
 
 func listPorts(c *cli.Context) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	ports, err := cl.Ports(c.Context)
-	if err != nil {
-		return err
-	}
-	return show(c, ports, func(w io.Writer) {
+	return showing(c, (*api.Client).Ports, func(w io.Writer, ports []api.Port) {
 		row(w, "NAME", "KIND", "STATE", "IFNAME", "MTU", "VLAN", "RX", "DROPPED", "TX", "DROPPED", "REASON")
 		for _, p := range ports {
 			var mtu any = "-"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,6 +23,24 @@ func format(c *cli.Context) (string, error) {
 	default:
 		return "", usagef("there is no output format %q; use table or json", f)
 	}
+}
+
+// showing is a command without arguments that gets one thing from the daemon and
+// shows it, as JSON or as a table.
+func showing[T any](c *cli.Context, get func(*api.Client, context.Context) (T, error), table func(io.Writer, T)) error {
+	if _, err := words(c); err != nil {
+		return err
+	}
+	cl, err := client(c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	v, err := get(cl, c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, v, func(w io.Writer) { table(w, v) })
 }
 
 // show prints v as JSON, or has table print it for people.

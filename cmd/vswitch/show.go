@@ -27,19 +27,7 @@ Example:
 }
 
 func showSwitch(c *cli.Context) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	s, err := cl.Switch(c.Context)
-	if err != nil {
-		return err
-	}
-	return show(c, s, func(w io.Writer) {
+	return showing(c, (*api.Client).Switch, func(w io.Writer, s api.Switch) {
 		row(w, "Name", s.Name)
 		row(w, "Process", fmt.Sprintf("%d, up %v", s.PID, time.Duration(s.UptimeS)*time.Second))
 		row(w, "Version", s.Version)

@@ -27,19 +27,7 @@ Example:
 }
 
 func showTree(c *cli.Context) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	tree, err := cl.STP(c.Context)
-	if err != nil {
-		return err
-	}
-	return show(c, tree, func(w io.Writer) {
+	return showing(c, (*api.Client).STP, func(w io.Writer, tree api.STP) {
 		row(w, "Bridge", tree.Bridge)
 		if tree.RootPort == "" {
 			row(w, "Root", "this switch")

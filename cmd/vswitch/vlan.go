@@ -39,19 +39,7 @@ Example:
 }
 
 func vlanList(c *cli.Context) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	vlans, err := cl.VLANs(c.Context)
-	if err != nil {
-		return err
-	}
-	return show(c, vlans, func(w io.Writer) { printVLANs(w, vlans) })
+	return showing(c, (*api.Client).VLANs, printVLANs)
 }
 
 func printVLANs(w io.Writer, vlans []api.VLANMembers) {
