@@ -39,6 +39,7 @@ func TestQEMUArgs(t *testing.T) {
 	}{
 		{port.Spec{Kind: "tap"}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no" + device},
 		{port.Spec{Kind: "tap", Queues: 4}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no,queues=4" + device + ",mq=on,vectors=10"},
+		{port.Spec{Kind: "tap", MTU: 9000}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no" + device + ",host_mtu=9000"},
 		{port.Spec{Kind: "vhost-user"}, "", "-chardev socket,id=char-vm0,path=/run/vswitch/sw0/vm0.sock,reconnect=1 -netdev vhost-user,id=vm0,chardev=char-vm0" + device},
 		{port.Spec{Kind: "vhost-user", Path: "/s,t", Client: true}, "512M", "-m 512M -object memory-backend-memfd,id=mem,size=512M,share=on -numa node,memdev=mem " +
 			"-chardev socket,id=char-vm0,path=/s,,t,server=on -netdev vhost-user,id=vm0,chardev=char-vm0" + device},

@@ -77,6 +77,9 @@ func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
 		// An interrupt vector for each direction of each queue, and two more.
 		queues, device = fmt.Sprintf(",queues=%d", n), fmt.Sprintf(",mq=on,vectors=%d", 2*n+2)
 	}
+	if p.Kind == "tap" && p.Spec.MTU != 0 {
+		device += fmt.Sprintf(",host_mtu=%d", p.Spec.MTU) // so that the guest's NIC agrees with the TAP
+	}
 	var args []string
 	switch p.Kind {
 	case "tap":

@@ -77,7 +77,10 @@ var outside = map[string][]string{
 // noIO are the packages that make no system call, and doIO is what they therefore
 // do not import; but port has net's type for a MAC address.
 var (
-	noIO = []string{"switch", "fdb", "port", "internal/eth", "internal/vnet"}
+	noIO = []string{
+		"switch", "fdb", "port", "internal/eth", "internal/vnet",
+		"internal/stp", "internal/mcast", "internal/flap", "internal/pfilter",
+	}
 	doIO = []string{"os", "os/exec", "syscall", "net", "net/http"}
 )
 
