@@ -5,6 +5,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 ns=vswitch-demo-$$
+PATH=$PATH:/usr/sbin:/sbin # ip and ethtool, which plain users' PATH leaves out
 
 say() { printf '\n== %s\n' "$*"; }
 
