@@ -7,10 +7,8 @@ package afpacket
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -71,7 +69,7 @@ func Open(c Config) (*Port, error) {
 	p := &Port{ifindex: c.Ifindex, caps: caps()}
 	group := -1
 	for range max(c.Queues, 1) {
-		q := &queue{Port: p, plain: -1, gso: -1}
+		q := &queue{Port: p, rx: receiver{fd: -1, wake: -1}, plain: -1, gso: -1}
 		p.queues = append(p.queues, q)
 		err := q.open(c)
 		if err == nil && c.Queues > 1 {
@@ -128,28 +126,32 @@ func (p *Port) Ifindex() int { return p.ifindex }
 
 // Overruns implements port.Overrun.
 func (p *Port) Overruns() uint64 {
-	for _, q := range p.queues {
-		_ = q.rx.conn.Control(func(fd uintptr) { p.countOverruns(int(fd)) })
+	p.mu.RLock()
+	if !p.closed {
+		p.countOverruns()
 	}
+	p.mu.RUnlock()
 	return p.overruns.Load()
 }
 
-// countOverruns adds what the socket lost since it was last asked: the kernel
+// countOverruns adds what the sockets lost since they were last asked: the kernel
 // starts again at 0 each time.
-func (p *Port) countOverruns(fd int) {
-	if s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-		p.overruns.Add(uint64(s.Drops))
+func (p *Port) countOverruns() {
+	for _, q := range p.queues {
+		if s, err := unix.GetsockoptTpacketStats(q.rx.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+			p.overruns.Add(uint64(s.Drops))
+		}
 	}
 }
 
 // Close implements port.Port.
 func (p *Port) Close() error {
-	p.Overruns()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil
 	}
+	p.countOverruns()
 	p.closed = true
 	return p.closeSockets()
 }
@@ -157,9 +159,7 @@ func (p *Port) Close() error {
 func (p *Port) closeSockets() error {
 	var errs []error
 	for _, q := range p.queues {
-		if q.rx.file != nil {
-			errs = append(errs, q.rx.file.Close())
-		}
+		errs = append(errs, q.rx.close())
 		if q.plain != q.gso {
 			unix.Close(q.plain)
 		}
@@ -218,13 +218,11 @@ func explain(err error) error {
 
 // receiver is the socket that receives, and the batch it is filling.
 type receiver struct {
-	file *os.File        // owns the socket, for the netpoller
-	conn syscall.RawConn // file's
+	mu   sync.Mutex // held by Recv, and by whoever must know that none is waiting
+	fd   int        // -1 when closed
+	wake int        // an eventfd that ends a wait
 
 	// Of the one worker that receives.
-	frames []port.Frame
-	n      int
-	errno  unix.Errno
-	batch  *batch
-	read   func(fd uintptr) bool // readBatch, made once
+	batch *batch
+	poll  [2]unix.PollFd
 }

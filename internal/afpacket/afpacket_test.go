@@ -137,7 +137,7 @@ func TestSendForgets(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {
 		p := tap(t, "vm0")
 		f := new(port.Frame)
-		f.SetStripped(tuntest.Ethernet(1, 60), 0)
+		f.SetStripped(tuntest.Ethernet(1, 600), 0)
 		r := runs.Get().(*run)
 		if d := r.add(&port.Out{Frame: f}); d != port.DropNone {
 			t.Fatal(d)

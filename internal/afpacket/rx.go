@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 	"unsafe"
 
@@ -19,17 +18,17 @@ import (
 const lookEvery = 250 * time.Millisecond
 
 func (r *receiver) open(c Config) error {
+	var err error
+	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return err
+	}
 	// Without a protocol the socket gets nothing; else frames of all interfaces
 	// would come between here and bind.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
-	r.file = os.NewFile(uintptr(fd), "packet")
-	if r.conn, err = r.file.SyscallConn(); err != nil {
-		return err
-	}
-	r.read = r.readBatch
+	r.fd = fd
 	for _, option := range []int{unix.PACKET_VNET_HDR, unix.PACKET_AUXDATA, unix.PACKET_IGNORE_OUTGOING} {
 		if err := set(fd, option, 1); err != nil {
 			return err
@@ -49,18 +48,32 @@ func (r *receiver) open(c Config) error {
 // join puts the socket into a fanout group, a new one where group is -1, and returns
 // the group. Its sockets share the device's frames by the queue that these came by.
 func (r *receiver) join(group int) (int, error) {
-	var err error
-	e := r.conn.Control(func(fd uintptr) {
-		arg := group | unix.PACKET_FANOUT_QM<<16
-		if group < 0 {
-			arg = (unix.PACKET_FANOUT_QM | unix.PACKET_FANOUT_FLAG_UNIQUEID) << 16
+	if group >= 0 {
+		return group, set(r.fd, unix.PACKET_FANOUT, group|unix.PACKET_FANOUT_QM<<16)
+	}
+	if err := set(r.fd, unix.PACKET_FANOUT, (unix.PACKET_FANOUT_QM|unix.PACKET_FANOUT_FLAG_UNIQUEID)<<16); err != nil {
+		return -1, err
+	}
+	group, err := unix.GetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+	return group & 0xffff, err
+}
+
+// close ends the socket. A Recv that waits is woken and waited for: its descriptor
+// must not become another's while it is used.
+func (r *receiver) close() error {
+	if r.wake >= 0 {
+		_, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, fd := range []*int{&r.fd, &r.wake} {
+		if *fd >= 0 {
+			errs = append(errs, unix.Close(*fd))
+			*fd = -1
 		}
-		if err = set(int(fd), unix.PACKET_FANOUT, arg); err == nil && group < 0 {
-			arg, err = unix.GetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_FANOUT)
-			group = arg & 0xffff
-		}
-	})
-	return group, errors.Join(e, err)
+	}
+	return errors.Join(errs...)
 }
 
 // everything is ETH_P_ALL in network byte order.
@@ -94,27 +107,41 @@ var batches = rxbuf.Pool[batch]{New: func() *batch {
 	return b
 }}
 
-// Recv implements port.Queue.
+// Recv implements port.Queue. It waits in the kernel, on a thread of its own: the
+// frame then wakes that thread, where the netpoller would wake one that has to find
+// and wake the worker.
 func (q *queue) Recv(frames []port.Frame) (int, error) {
 	r := &q.rx
-	r.frames = frames[:min(len(frames), port.BatchSize)]
-	for {
-		r.n, r.errno = 0, 0
-		switch err := r.conn.Read(r.read); {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Looked at below, as after ENETDOWN.
-		case err != nil:
-			return 0, port.ErrClosed
-		case r.n > 0:
-			return r.n, nil
-		case r.errno == unix.EINVAL:
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	timeout := forever
+	for r.fd >= 0 {
+		n, errno := r.readBatch(frames[:min(len(frames), port.BatchSize)])
+		switch errno {
+		case 0:
+			return n, nil
+		case unix.EINVAL:
 			// A frame whose offload the header cannot express, such as one that
 			// the device itself put together (LRO); the kernel has dropped it.
-			r.frames[0].SetStripped(nil, 0)
-			r.frames[0].Drop = port.DropBadOffload
+			frames[0].SetStripped(nil, 0)
+			frames[0].Drop = port.DropBadOffload
 			return 1, nil
-		case r.errno != unix.ENETDOWN:
-			return 0, fmt.Errorf("receive: %w", r.errno)
+		case unix.EAGAIN:
+			woken, err := r.wait(timeout)
+			if err != nil {
+				return 0, fmt.Errorf("receive: %w", err)
+			}
+			if woken {
+				return 0, port.ErrClosed
+			}
+			if timeout == forever {
+				continue
+			}
+		case unix.EINTR:
+			continue
+		case unix.ENETDOWN:
+		default:
+			return 0, fmt.Errorf("receive: %w", errno)
 		}
 		// The link went down. It may come up again, and the socket with it; or
 		// the device is being deleted, of which a socket that is down already is
@@ -123,47 +150,61 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 		if gone {
 			return 0, port.ErrGone
 		}
-		var again time.Time
+		timeout = forever
 		if !up {
-			again = time.Now().Add(lookEvery)
+			timeout = lookEvery
 		}
-		_ = r.file.SetReadDeadline(again) // a closed file is seen by Read
 	}
+	return 0, port.ErrClosed
+}
+
+// forever is a wait without end.
+const forever time.Duration = -1
+
+// wait returns when the socket has something to say, or after timeout; woken tells
+// that close was called.
+func (r *receiver) wait(timeout time.Duration) (woken bool, err error) {
+	r.poll[0] = unix.PollFd{Fd: int32(r.fd), Events: unix.POLLIN}
+	r.poll[1] = unix.PollFd{Fd: int32(r.wake), Events: unix.POLLIN}
+	ms := -1
+	if timeout != forever {
+		ms = int(timeout / time.Millisecond)
+	}
+	if _, err := unix.Poll(r.poll[:], ms); err != nil && err != unix.EINTR {
+		return false, err
+	}
+	return r.poll[1].Revents != 0, nil
 }
 
 // look tells whether the device was deleted or moved to another namespace, and
 // whether it is up.
 func (q *queue) look() (gone, up bool) {
-	_ = q.rx.conn.Control(func(fd uintptr) {
-		sa, err := unix.Getsockname(int(fd))
-		if ll, ok := sa.(*unix.SockaddrLinklayer); err == nil && ok {
-			gone = ll.Ifindex != q.ifindex
-		}
-		up = flags(int(fd), q.ifindex)&unix.IFF_UP != 0
-	})
-	return gone, up
+	sa, err := unix.Getsockname(q.rx.fd)
+	if ll, ok := sa.(*unix.SockaddrLinklayer); err == nil && ok {
+		gone = ll.Ifindex != q.ifindex
+	}
+	return gone, flags(q.rx.fd, q.ifindex)&unix.IFF_UP != 0
 }
 
-// readBatch takes what the socket has; false asks to be called again when there is
-// something. It rents memory for the time of the call only, unless frames came.
-func (r *receiver) readBatch(fd uintptr) bool {
+// readBatch takes what the socket has. It rents memory for the time of the call
+// only, unless frames came.
+func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 	b := batches.Rent()
-	for i := range r.frames {
+	for i := range frames {
 		h := &b.headers[i].hdr
 		h.SetControllen(int(unsafe.Sizeof(control{})))
 		h.Flags = 0
 	}
-	n, errno := recvmmsg(int(fd), b.headers[:len(r.frames)])
+	n, errno := recvmmsg(r.fd, b.headers[:len(frames)])
 	if errno != 0 {
 		batches.Return(b)
-		r.errno = errno
-		return errno != unix.EAGAIN
+		return 0, errno
 	}
 	for i := range n {
-		b.decode(i, &r.frames[i])
+		b.decode(i, &frames[i])
 	}
-	r.n, r.batch = n, b
-	return true
+	r.batch = b
+	return n, 0
 }
 
 // decode makes f the frame of message i.

@@ -18,12 +18,17 @@ const headLen = vnet.HeaderLen + port.MaxHeader
 // all headers. A sender's own hint could have it look for 64 KiB in one piece.
 const maxHint = 256
 
+// inline is up to which length a frame is copied behind its head: the kernel takes
+// one piece on a shorter path than two, which for small frames costs more than the
+// copy does.
+const inline = 256
+
 // run is a row of frames for one sendmmsg.
 type run struct {
 	n       int
 	headers [port.BatchSize]mmsghdr
 	vectors [port.BatchSize][2]unix.Iovec
-	heads   [port.BatchSize][headLen]byte
+	heads   [port.BatchSize][headLen + inline]byte
 	outs    [port.BatchSize]*port.Out
 }
 
@@ -31,7 +36,6 @@ var runs = sync.Pool{New: func() any {
 	r := new(run)
 	for i := range r.headers {
 		r.headers[i].hdr.Iov = &r.vectors[i][0]
-		r.headers[i].hdr.SetIovlen(2)
 		r.vectors[i][0].Base = &r.heads[i][0]
 	}
 	return r
@@ -83,10 +87,17 @@ func (r *run) add(out *port.Out) port.Drop {
 	}
 	head := r.heads[r.n][:]
 	vnet.Encode(head, o)
-	v := &r.vectors[r.n]
-	v[0].SetLen(vnet.HeaderLen + out.PutHeader(head[vnet.HeaderLen:]))
-	v[1].Base = &f.Data[12]
-	v[1].SetLen(len(f.Data) - 12)
+	n := vnet.HeaderLen + out.PutHeader(head[vnet.HeaderLen:])
+	v, h := &r.vectors[r.n], &r.headers[r.n].hdr
+	if rest := f.Data[12:]; len(rest) <= inline {
+		n += copy(head[n:], rest)
+		h.SetIovlen(1)
+	} else {
+		v[1].Base = &rest[0]
+		v[1].SetLen(len(rest))
+		h.SetIovlen(2)
+	}
+	v[0].SetLen(n)
 	r.outs[r.n] = out
 	r.n++
 	return port.DropNone
