@@ -39,6 +39,10 @@ demo: ## two virtual machines talk through a switch (as root)
 examples: ## run every example in qemu-examples/ (as root)
 	@for example in qemu-examples/*/run.sh; do echo "# $$example"; "$$example"; done
 
+# The conformance of port kinds, with its count of allocations, which the race
+# detector would spoil.
+CONFORMANCE := ^Test(Conformance|Dgram|Stream)//NoAllocs
+
 # Without root the tests that need it are left out, and named at the end. The race
 # detector needs a C compiler. It allocates by itself, so tests that count allocations
 # have a run of their own. One package runs real virtual machines, on an emulated CPU
@@ -50,6 +54,8 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	allocs=$$(grep -rl AllocsPerRun --include='*_test.go' . | xargs -n 1 dirname | sort -u); \
 	echo go test -run Alloc $$allocs; \
 	$(GO) run ./internal/gotest -count=1 -run Alloc $$allocs; \
+	echo "go test -run '$(CONFORMANCE)' ./port/..."; \
+	$(GO) run ./internal/gotest -count=1 -run '$(CONFORMANCE)' ./port/...; \
 	echo go test $$race ./...; \
 	$(GO) run ./internal/gotest $$race -count=1 -timeout 12m ./...; \
 	cd bench/peers; \
@@ -75,11 +81,12 @@ fuzz: ## run each fuzz test for FUZZTIME (10s)
 	done
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go mod tidy, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 	[ -z "$$unformatted" ] || { echo "run gofmt -w on: $$unformatted" >&2; exit 1; }
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	for module in . bench/peers; do \
+		(cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...); \
+	done
 
 .PHONY: install
 install: build ## install to DESTDIR and PREFIX (/usr/local): binary, manual page, shell completion

@@ -30,7 +30,8 @@ func runCommand() *cli.Command {
 		Description: `Runs one switch until SIGTERM or SIGINT. Its ports are those of its last run:
 what the other commands change is kept in the state directory. TAP devices stay
 when it stops, so virtual machines run on and are connected again by the next
-run. It needs CAP_NET_ADMIN and CAP_NET_RAW.
+run. Ports of the kinds tap, host and netdev need CAP_NET_ADMIN and CAP_NET_RAW;
+with vhost-user, stream and dgram ports alone it runs as any user.
 
 Example:
 
