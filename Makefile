@@ -75,8 +75,7 @@ bench-peers: build ## compare with the Linux bridge and Open vSwitch (as root); 
 fuzz: ## run each fuzz test for FUZZTIME (10s)
 	@for package in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
-			echo "$$package $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+			.ci/fuzz "$$package" "$$target" $(FUZZTIME); \
 		done; \
 	done
 
