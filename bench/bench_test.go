@@ -9,8 +9,10 @@ package bench
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -40,6 +42,38 @@ func BenchmarkFlood(b *testing.B) {
 	}
 }
 
+// BenchmarkVLANs: known unicast from one trunk to another, in one VLAN and in all.
+func BenchmarkVLANs(b *testing.B) {
+	for _, vlans := range []int{1, port.MaxVID} {
+		b.Run(fmt.Sprintf("size=64/vlans=%d", vlans), func(b *testing.B) {
+			sw := vswitch.New(vswitch.Config{})
+			defer sw.Close()
+			trunk := vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: port.AllVLANs}}
+			lines := attach(b, sw, 2, trunk)
+			var there []memory.Packet
+			for i := range port.MaxVID { // as many stations in one VLAN as in all
+				vid, here, other := 1+i%vlans, station(2*i), station(2*i+1)
+				there = append(there, memory.Packet{Wire: tagged(frame(other, here, 60), vid)})
+				// The other station speaks first, and is known from then on.
+				lines[1].Put(0, memory.Packet{Wire: tagged(frame(here, other, 60), vid)})
+				if _, err := lines[0].Take(0, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			pump(lines[0], lines[1:], there, len(there))
+			b.SetBytes(64)
+			b.ReportAllocs()
+			b.ResetTimer()
+			pump(lines[0], lines[1:], there, b.N)
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "frames/s")
+		})
+	}
+}
+
+func tagged(b []byte, vid int) []byte {
+	return slices.Concat(b[:12], binary.BigEndian.AppendUint32(nil, uint32(port.TPIDCustomer)<<16|uint32(vid)), b[12:])
+}
+
 func station(i int) port.MAC { return 0x0200_0000_0001 + port.MAC(i) }
 
 // run drives b.N frames through a switch. role tells where port i sends to, and
@@ -47,18 +81,7 @@ func station(i int) port.MAC { return 0x0200_0000_0001 + port.MAC(i) }
 func run(b *testing.B, ports int, role func(int) (port.MAC, bool), size, copies int) {
 	sw := vswitch.New(vswitch.Config{})
 	defer sw.Close()
-	lines := make([]*memory.Port, ports)
-	for i := range lines {
-		p, err := sw.AddPort(fmt.Sprint(i))
-		if err != nil {
-			b.Fatal(err)
-		}
-		lines[i] = memory.New(memory.Options{Depth: 2 * port.BatchSize})
-		if err := p.Attach(lines[i]); err != nil {
-			b.Fatal(err)
-		}
-		p.SetForwarding(true)
-	}
+	lines := attach(b, sw, ports, vswitch.PortConfig{})
 	// All stations are known, and all buffers made, before the clock starts.
 	buf := make([]byte, 0, port.MaxFrame)
 	for range 2 * port.BatchSize {
@@ -100,7 +123,11 @@ func run(b *testing.B, ports int, role func(int) (port.MAC, bool), size, copies 
 				to = append(to, other)
 			}
 		}
-		all.Go(func() { pump(line, to, frame(dst, station(i), size), share) })
+		packets := make([]memory.Packet, port.BatchSize)
+		for j := range packets {
+			packets[j].Wire = frame(dst, station(i), size)
+		}
+		all.Go(func() { pump(line, to, packets, share) })
 	}
 	all.Wait()
 	b.StopTimer()
@@ -112,17 +139,34 @@ func run(b *testing.B, ports int, role func(int) (port.MAC, bool), size, copies 
 	}
 }
 
-// pump sends n frames by line and takes them at all the ports they go to, with
-// no more under way than the queues have room for, so that none is dropped.
-func pump(line *memory.Port, to []*memory.Port, wire []byte, n int) {
-	few := make([]memory.Packet, port.BatchSize)
-	for i := range few {
-		few[i].Wire = wire
+// attach gives a switch so many memory ports.
+func attach(b *testing.B, sw *vswitch.Switch, ports int, c vswitch.PortConfig) []*memory.Port {
+	lines := make([]*memory.Port, ports)
+	for i := range lines {
+		p, err := sw.AddPort(fmt.Sprint(i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		lines[i] = memory.New(memory.Options{Depth: 2 * port.BatchSize})
+		if err := errors.Join(p.Configure(c), p.Attach(lines[i])); err != nil {
+			b.Fatal(err)
+		}
+		p.SetForwarding(true)
 	}
+	return lines
+}
+
+// pump sends n frames by line, packets in turn, and takes them at all the ports they
+// go to, with no more under way than the queues have room for, so that none is dropped.
+func pump(line *memory.Port, to []*memory.Port, packets []memory.Packet, n int) {
 	take := func(memory.Packet) {}
+	at := 0
 	for n > 0 {
-		put := line.Put(0, few[:min(n, len(few))]...)
+		put := line.Put(0, packets[at:min(at+port.BatchSize, at+n, len(packets))]...)
 		n -= put
+		if at += put; at == len(packets) {
+			at = 0
+		}
 		for _, p := range to {
 			for got := 0; got < put; {
 				k := p.Drain(0, put-got, take)
