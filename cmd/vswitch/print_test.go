@@ -57,6 +57,13 @@ func TestQEMUArgs(t *testing.T) {
 			t.Errorf("the second time: %s", again)
 		}
 	}
+	// The device's MTU counts, wherever it has it from.
+	for mtu, want := range map[int]string{1500: "", 1400: ",host_mtu=1400", 9000: ",host_mtu=9000"} {
+		got, err := qemuArgs(sw, api.Port{Name: "vm0", Kind: "tap", MTU: mtu}, "")
+		if _, after, _ := strings.Cut(got, "mac="); err != nil || after[len("52:54:00:00:00:00"):] != want {
+			t.Errorf("a TAP of MTU %d: %s, %v", mtu, got, err)
+		}
+	}
 	odd := api.Port{Name: "0,a", Kind: "tap", Ifname: "b,c"}
 	if got, _ := qemuArgs(sw, odd, ""); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
 		t.Errorf("for odd names: %s", got)

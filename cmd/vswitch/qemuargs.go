@@ -77,8 +77,8 @@ func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
 		// An interrupt vector for each direction of each queue, and two more.
 		queues, device = fmt.Sprintf(",queues=%d", n), fmt.Sprintf(",mq=on,vectors=%d", 2*n+2)
 	}
-	if p.Kind == "tap" && p.Spec.MTU != 0 {
-		device += fmt.Sprintf(",host_mtu=%d", p.Spec.MTU) // so that the guest's NIC agrees with the TAP
+	if mtu := cmp.Or(p.MTU, p.Spec.MTU); p.Kind == "tap" && mtu != 0 && mtu != etherMTU {
+		device += fmt.Sprintf(",host_mtu=%d", mtu) // so that the guest's NIC agrees with the TAP
 	}
 	var args []string
 	switch p.Kind {
@@ -115,6 +115,9 @@ func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
 	args = append(args, fmt.Sprintf("-device virtio-net-pci,netdev=%s,mac=%s%s", id, qemuMAC(s.Name, p.Name), device))
 	return strings.Join(args, " "), nil
 }
+
+// etherMTU is what a guest's NIC has that is not told another.
+const etherMTU = 1500
 
 // switchSuffix ends the path of a dgram port's own socket where the machine's was named.
 const switchSuffix = ".sw"

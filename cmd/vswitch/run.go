@@ -42,6 +42,7 @@ Example:
 			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
 			&cli.DurationFlag{Name: "aging", Value: 300 * time.Second,
 				Usage: "`TIME` after which an address that sent nothing is forgotten; 0 for never"},
+			&cli.IntFlag{Name: "mtu", Usage: "`BYTES` of payload of tap and host ports that --mtu of add-port does not give others", DefaultText: "what each device has"},
 			&cli.BoolFlag{Name: "stp", Usage: "take part in a spanning tree (RSTP); netdev ports speak it, others are guarded against bridges"},
 			&cli.UintFlag{Name: "stp-priority", Value: 32768, Usage: "`PRIORITY` of this switch to become the root, in steps of 4096; the lowest is the root"},
 			&cli.BoolFlag{Name: "snooping", Usage: "send multicast groups only where hosts asked for them by IGMP and MLD"},
@@ -84,8 +85,12 @@ func runSwitch(c *cli.Context) error {
 		return err
 	}
 	o.SocketDir = filepath.Join(filepath.Dir(o.Socket), o.Name)
+	mtu := c.Int("mtu")
+	if c.IsSet("mtu") && (mtu < tap.MinMTU || mtu > tap.MaxMTU) {
+		return usagef("MTU %d is out of range; a TAP takes %d to %d", mtu, tap.MinMTU, tap.MaxMTU)
+	}
 	o.Kinds = []port.Kind{
-		tap.Kind{}, host.Kind{}, netdev.Kind{},
+		tap.Kind{MTU: mtu}, host.Kind{MTU: mtu}, netdev.Kind{},
 		vhostuser.Kind{Dir: o.SocketDir}, unixsock.Stream{Dir: o.SocketDir}, unixsock.Dgram{Dir: o.SocketDir},
 	}
 	if o.StateDir, err = stateDir(c, o.Name); err != nil {

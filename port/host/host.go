@@ -5,6 +5,7 @@
 package host
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -19,7 +20,9 @@ import (
 const defaultMTU = 1500
 
 // Kind makes host ports. It implements port.Kind.
-type Kind struct{}
+type Kind struct {
+	MTU int // of ports whose spec names none; 0 leaves each device's own
+}
 
 var _ port.Kind = Kind{}
 
@@ -29,7 +32,7 @@ type Port struct {
 	name    string // the device's name when the port was opened
 	ifindex int    // in the namespace of netns
 	netns   *link.Netns
-	mtu     int // the device's own
+	mtu     int // where the spec names none
 }
 
 var _ interface {
@@ -83,7 +86,7 @@ func addresses(s port.Spec) ([]netip.Prefix, error) {
 }
 
 // Open implements port.Kind.
-func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	list, err := addresses(s)
 	if err != nil {
 		return nil, err
@@ -95,14 +98,14 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	// The device is made in the namespace it is for: nothing is moved, and a
 	// later process finds it there by the same way.
 	t := *trace
-	if err := p.do(func() error { return p.open(s, list, &t) }); err != nil {
+	if err := p.do(func() error { return p.open(k, s, list, &t) }); err != nil {
 		return nil, err
 	}
 	*trace = t
 	return p, nil
 }
 
-func (p *Port) open(s port.Spec, list []netip.Prefix, t *port.Trace) (err error) {
+func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (err error) {
 	// What was done is undone in reverse when a later step fails.
 	var undo []func()
 	defer func() {
@@ -144,10 +147,11 @@ func (p *Port) open(s port.Spec, list []netip.Prefix, t *port.Trace) (err error)
 		}
 	}
 	t.Ifname = l.Name
-	p.name, p.ifindex, p.mtu = l.Name, l.Index, defaultMTU
+	own := defaultMTU
 	if t.Before != nil {
-		p.mtu = t.Before.MTU
+		own = t.Before.MTU
 	}
+	p.name, p.ifindex, p.mtu = l.Name, l.Index, cmp.Or(k.MTU, own)
 
 	// The host speaks the moment its end is up: the switch's end comes first.
 	var check func() bool
@@ -159,8 +163,8 @@ func (p *Port) open(s port.Spec, list []netip.Prefix, t *port.Trace) (err error)
 	}
 	undo = append(undo, func() { p.Device.Close() })
 
-	if s.MTU != 0 && s.MTU != l.MTU {
-		if err := l.SetMTU(s.MTU); err != nil {
+	if mtu := cmp.Or(s.MTU, k.MTU); mtu != 0 && mtu != l.MTU {
+		if err := l.SetMTU(mtu); err != nil {
 			return err
 		}
 		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
@@ -211,11 +215,7 @@ func (p *Port) set(from, to port.Spec, old, list []netip.Prefix) error {
 	if err != nil {
 		return missing(err)
 	}
-	mtu := to.MTU
-	if mtu == 0 {
-		mtu = p.mtu
-	}
-	if from.MTU != to.MTU && mtu != l.MTU {
+	if mtu := cmp.Or(to.MTU, p.mtu); from.MTU != to.MTU && mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
 			return err
 		}
@@ -248,7 +248,7 @@ func exchange(l link.Link, old, list []netip.Prefix) error {
 }
 
 // Delete implements port.Kind.
-func (Kind) Delete(s port.Spec, t port.Trace) error {
+func (k Kind) Delete(s port.Spec, t port.Trace) error {
 	list, err := addresses(s)
 	if err != nil {
 		return err
@@ -274,18 +274,18 @@ func (Kind) Delete(s port.Spec, t port.Trace) error {
 		case t.Before == nil:
 			return nil
 		}
-		return restore(l, s, list, t.Before)
+		return restore(l, cmp.Or(s.MTU, k.MTU), list, t.Before)
 	})
 }
 
 // restore takes from a device that was there before what Open gave it.
-func restore(l link.Link, s port.Spec, list []netip.Prefix, before *port.DeviceSettings) error {
+func restore(l link.Link, mtu int, list []netip.Prefix, before *port.DeviceSettings) error {
 	for _, a := range list {
 		if err := l.DelAddress(a); err != nil {
 			return err
 		}
 	}
-	if s.MTU != 0 && l.MTU != before.MTU {
+	if mtu != 0 && l.MTU != before.MTU {
 		if err := l.SetMTU(before.MTU); err != nil {
 			return err
 		}

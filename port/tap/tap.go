@@ -26,8 +26,16 @@ const defaultMTU = 1500
 // maxQueues is the most queues that a TAP can have (MAX_TAP_QUEUES).
 const maxQueues = 256
 
+// The range of MTUs that a TAP takes, in bytes.
+const (
+	MinMTU = tuntap.MinMTU
+	MaxMTU = tuntap.MaxMTU
+)
+
 // Kind makes tap ports. It implements port.Kind.
-type Kind struct{}
+type Kind struct {
+	MTU int // of ports whose spec names none; 0 leaves each device's own
+}
 
 var _ port.Kind = Kind{}
 
@@ -35,7 +43,7 @@ var _ port.Kind = Kind{}
 type Port struct {
 	*afpacket.Port
 	guard *hoststack.Guard
-	mtu   int // the device's own
+	mtu   int // where the spec names none
 }
 
 var _ interface {
@@ -60,8 +68,8 @@ func (Kind) Check(s port.Spec) error {
 		return errors.New("a tap port has no address and no namespace, it is for a virtual machine; use --kind host")
 	case s.Exclusive:
 		return errors.New("a tap port is always exclusive; leave --exclusive out")
-	case s.MTU != 0 && (s.MTU < tuntap.MinMTU || s.MTU > tuntap.MaxMTU):
-		return fmt.Errorf("MTU %d is out of range; a TAP takes %d to %d", s.MTU, tuntap.MinMTU, tuntap.MaxMTU)
+	case s.MTU != 0 && (s.MTU < MinMTU || s.MTU > MaxMTU):
+		return fmt.Errorf("MTU %d is out of range; a TAP takes %d to %d", s.MTU, MinMTU, MaxMTU)
 	}
 	if s.Queues < 0 || s.Queues > maxQueues {
 		return fmt.Errorf("%d queues make no sense; a TAP has 1 to %d", s.Queues, maxQueues)
@@ -71,7 +79,7 @@ func (Kind) Check(s port.Spec) error {
 }
 
 // Open implements port.Kind.
-func (Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
+func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	// What was done is undone in reverse when a later step fails.
 	var undo []func()
 	defer func() {
@@ -114,15 +122,16 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	}
 	t.Ifname = l.Name
 
-	p := &Port{mtu: defaultMTU}
+	own := defaultMTU
 	if t.Before != nil {
-		p.mtu = t.Before.MTU
+		own = t.Before.MTU
 	}
+	p := &Port{mtu: cmp.Or(k.MTU, own)}
 	// The settings of a device that stays are put back to what this call found,
 	// which is not always what the first Open found.
 	sysctls := hoststack.Read(l.Name)
-	if s.MTU != 0 && s.MTU != l.MTU {
-		if err := l.SetMTU(s.MTU); err != nil {
+	if mtu := cmp.Or(s.MTU, k.MTU); mtu != 0 && mtu != l.MTU {
+		if err := l.SetMTU(mtu); err != nil {
 			return nil, err
 		}
 		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
@@ -167,18 +176,14 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 	if from.Queues != to.Queues {
 		return fmt.Errorf("the number of queues of TAP %s is set when it is made; delete the port and add it again", l.Name)
 	}
-	mtu := to.MTU
-	if mtu == 0 {
-		mtu = p.mtu
-	}
-	if from.MTU != to.MTU && mtu != l.MTU {
+	if mtu := cmp.Or(to.MTU, p.mtu); from.MTU != to.MTU && mtu != l.MTU {
 		return l.SetMTU(mtu)
 	}
 	return nil
 }
 
 // Delete implements port.Kind.
-func (Kind) Delete(s port.Spec, t port.Trace) error {
+func (k Kind) Delete(s port.Spec, t port.Trace) error {
 	l, err := find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil
@@ -192,12 +197,12 @@ func (Kind) Delete(s port.Spec, t port.Trace) error {
 		}
 		return l.Delete()
 	}
-	return restore(l, s, t.Before)
+	return restore(l, cmp.Or(s.MTU, k.MTU), t.Before)
 }
 
-// restore gives a device that was there before its settings back. It goes down
-// first, so that IPv6 does not speak on it.
-func restore(l link.Link, s port.Spec, before *port.DeviceSettings) error {
+// restore gives a device that was there before its settings back, its MTU where it
+// was given one. It goes down first, so that IPv6 does not speak on it.
+func restore(l link.Link, mtu int, before *port.DeviceSettings) error {
 	if before == nil {
 		return nil
 	}
@@ -206,7 +211,7 @@ func restore(l link.Link, s port.Spec, before *port.DeviceSettings) error {
 			return err
 		}
 	}
-	if s.MTU != 0 && l.MTU != before.MTU {
+	if mtu != 0 && l.MTU != before.MTU {
 		if err := l.SetMTU(before.MTU); err != nil {
 			return err
 		}
