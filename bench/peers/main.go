@@ -55,7 +55,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	flags.DurationVar(&o.poll, "poll", 0, "how long guests look for frames before they sleep, such as 50us")
 	only := flags.String("only", "", "the peers to measure, such as vswitch,bridge; all if empty")
 	match := flags.String("work", "", "a regular expression for the works to measure, such as '^64 B, one way'")
-	binary := flags.String("vswitch", "../../vswitch", "the vswitch to measure")
+	builds := flags.String("vswitch", "../../vswitch", "the vswitch to measure, or several such as new=../../vswitch,old=/tmp/vswitch")
 	flags.StringVar(&o.json, "json", "", "a file to write all results to")
 	flags.StringVar(&o.svg, "svg", "", "a file to write a plot to")
 	if err := flags.Parse(args); err != nil {
@@ -72,7 +72,11 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	case o.poll < 0 || o.poll > time.Second:
 		return o, fmt.Errorf("-poll %v makes no sense; use 0 to 1s", o.poll)
 	}
-	if o.peers, err = choosePeers(peers(*binary), *only); err != nil {
+	all, err := peers(*builds)
+	if err != nil {
+		return o, err
+	}
+	if o.peers, err = choosePeers(all, *only); err != nil {
 		return o, err
 	}
 	expression, err := regexp.Compile(*match)

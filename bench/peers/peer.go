@@ -1,6 +1,10 @@
 package main
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"strings"
+)
 
 // peer is a switch that is measured.
 type peer interface {
@@ -19,7 +23,24 @@ type peer interface {
 // base is the peer that the others are compared with.
 const base = "bridge"
 
-// peers are all there are, in the order of the table. binary is vswitch.
-func peers(binary string) []peer {
-	return []peer{bridge{}, ovs{}, vswitch{binary}}
+// peers are all there are, in the order of the table. builds are those of vswitch to
+// measure, separated by commas: BINARY, or NAME=BINARY where there are several.
+func peers(builds string) ([]peer, error) {
+	all := []peer{bridge{}, ovs{}}
+	for build := range strings.SplitSeq(builds, ",") {
+		name, binary, named := strings.Cut(build, "=")
+		if !named {
+			name, binary = "vswitch", build
+		}
+		if name == "" || binary == "" {
+			return nil, fmt.Errorf("-vswitch %q makes no sense; use BINARY or NAME=BINARY", build)
+		}
+		for _, p := range all {
+			if p.name() == name {
+				return nil, fmt.Errorf("two peers are named %q; name each build, as in -vswitch new=BINARY,old=BINARY", name)
+			}
+		}
+		all = append(all, vswitch{name, binary})
+	}
+	return all, nil
 }

@@ -168,7 +168,12 @@ func TestOptions(t *testing.T) {
 	if len(o.peers) != 2 || len(o.works) != 4 || o.time != time.Second/2 || o.rounds != 5 {
 		t.Errorf("%+v", o)
 	}
+	o, err = parseOptions([]string{"-only", "bridge,new,old", "-vswitch", "new=a,old=b/c"}, io.Discard)
+	if err != nil || len(o.peers) != 3 || o.peers[1] != (vswitch{"new", "a"}) || o.peers[2] != (vswitch{"old", "b/c"}) {
+		t.Errorf("two builds: %+v, %v", o.peers, err)
+	}
 	for _, args := range [][]string{
+		{"-vswitch", "a,b"}, {"-vswitch", "bridge=a"}, {"-vswitch", "new="}, {"-vswitch", ""},
 		{"-only", "cisco"}, {"-work", "nothing"}, {"-work", "("}, {"-rounds", "0"}, {"-seconds", "0"}, {"-poll", "1h"}, {"more"}, {"-such"},
 	} {
 		if o, err := parseOptions(args, io.Discard); err == nil {

@@ -10,9 +10,9 @@ import (
 )
 
 // vswitch is the daemon as users run it, its ports on the TAPs' kernel ends.
-type vswitch struct{ binary string }
+type vswitch struct{ as, binary string }
 
-func (vswitch) name() string { return "vswitch" }
+func (v vswitch) name() string { return v.as }
 
 func (v vswitch) version(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, v.binary, "version").Output()
