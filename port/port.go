@@ -120,6 +120,14 @@ type Overrun interface {
 	Overruns() uint64
 }
 
+// Lossy is implemented by kinds whose device loses frames that Send took, for
+// instance because it had no room and did not say so.
+type Lossy interface {
+	// Lost returns the number of frames lost so since the port was opened, as
+	// far as it can be known. It may ask the system.
+	Lost() uint64
+}
+
 // Linked is implemented by ports that stay open while their peer comes and goes.
 type Linked interface {
 	// Link tells whether a peer is there. Any goroutine may call it.

@@ -27,6 +27,7 @@ type Port struct {
 	shaper     *shaper
 	rx         []*rxCounters // by queue; kept from one device to the next
 	overruns   uint64        // of devices that were detached
+	lost       uint64        // by devices that were detached
 	at         *attachment   // nil while nothing is attached
 	forwarding bool
 	removed    bool
@@ -106,6 +107,9 @@ func (p *Port) Detach() error {
 	if p.at == at { // else another Detach was faster
 		if o, ok := at.dev.(port.Overrun); ok {
 			p.overruns += o.Overruns()
+		}
+		if l, ok := at.dev.(port.Lossy); ok {
+			p.lost += l.Lost()
 		}
 		p.at = nil
 		s.fdb.FlushPort(p.number)

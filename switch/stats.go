@@ -9,7 +9,7 @@ type PortStats struct{ RX, TX Counters }
 // left by it.
 type Counters struct {
 	Frames uint64 // RX: all that came in; TX: what the device took
-	Bytes  uint64 // of those frames, with VLAN tag, without FCS
+	Bytes  uint64 // of those frames, with VLAN tag, without FCS; TX: and of those the device lost later
 	Copies uint64 // RX only: what flooding, mirrors and cutting added to the first
 
 	// Dropped counts frames by reason: RX frames of which no copy was meant
@@ -39,15 +39,18 @@ func (p *Port) Stats() PortStats {
 			st.RX.Dropped[why] += c.dropped[why].Load()
 		}
 	}
-	lost := p.overruns
+	overruns, lost := p.overruns, p.lost
 	if p.at != nil {
 		if o, ok := p.at.dev.(port.Overrun); ok {
-			lost += o.Overruns()
+			overruns += o.Overruns()
+		}
+		if l, ok := p.at.dev.(port.Lossy); ok {
+			lost += l.Lost()
 		}
 	}
 	p.sw.mu.Unlock()
-	st.RX.Frames += lost
-	st.RX.Dropped[port.DropRxOverrun] += lost
+	st.RX.Frames += overruns
+	st.RX.Dropped[port.DropRxOverrun] += overruns
 	for i := range p.tx {
 		c := &p.tx[i]
 		st.TX.Frames += c.frames.Load()
@@ -56,5 +59,8 @@ func (p *Port) Stats() PortStats {
 			st.TX.Dropped[why] += c.dropped[why].Load()
 		}
 	}
+	lost = min(lost, st.TX.Frames) // a batch that is on its way is counted at its end
+	st.TX.Frames -= lost
+	st.TX.Dropped[port.DropQueueFull] += lost
 	return st
 }

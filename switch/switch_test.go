@@ -218,6 +218,49 @@ func (endedQueue) Recv([]port.Frame) (int, error) {
 	return 0, fmt.Errorf("unplugged: %w", port.ErrGone)
 }
 
+// TestDeviceLosses: what a device lost by itself is in the counters of its port, in
+// each direction, and stays there when another device comes.
+func TestDeviceLosses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+		defer r.Close()
+		attach := func(d port.Port) {
+			t.Helper()
+			if err := errors.Join(r.ports[1].Detach(), r.ports[1].Attach(d)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, d := range []port.Port{lossy{memory.New(memory.Options{}), 2, 3}, lossy{memory.New(memory.Options{}), 1, 1}, memory.New(memory.Options{})} {
+			attach(d)
+			for i := range uint32(5) {
+				r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(1), i, 60)})
+			}
+			synctest.Wait()
+		}
+		var want vswitch.PortStats
+		want.RX.Frames, want.RX.Dropped[port.DropRxOverrun] = 2+1, 2+1
+		want.TX.Frames, want.TX.Dropped[port.DropQueueFull] = 15-3-1, 3+1
+		want.TX.Bytes = 15 * 60
+		if st := r.ports[1].Stats(); st != want {
+			t.Errorf("counted %+v", st)
+		}
+		// More than a port's workers have counted by now is not believed.
+		attach(lossy{memory.New(memory.Options{}), 0, 100})
+		if st := r.ports[1].Stats(); st.TX.Frames != 0 || st.TX.Dropped[port.DropQueueFull] != 15 {
+			t.Errorf("of 15 frames %d left and %d are lost", st.TX.Frames, st.TX.Dropped[port.DropQueueFull])
+		}
+	})
+}
+
+// lossy is a port whose device lost frames.
+type lossy struct {
+	*memory.Port
+	overruns, lost uint64
+}
+
+func (p lossy) Overruns() uint64 { return p.overruns }
+func (p lossy) Lost() uint64     { return p.lost }
+
 func TestPorts(t *testing.T) {
 	r := newRig(t, vswitch.Config{}, 3, memory.Options{})
 	if _, err := r.AddPort("p1"); !errors.Is(err, vswitch.ErrExists) {

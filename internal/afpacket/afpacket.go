@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/link"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -46,6 +47,7 @@ type Port struct {
 	closed bool
 
 	overruns atomic.Uint64
+	losses   losses
 }
 
 // queue is one queue of a Port, with sockets of its own.
@@ -79,6 +81,11 @@ func Open(c Config) (*Port, error) {
 			p.closeSockets()
 			return nil, explain(err)
 		}
+	}
+	var err error
+	if p.losses.before, err = link.TxDropped(c.Ifindex); err != nil {
+		p.closeSockets()
+		return nil, explain(err)
 	}
 	return p, nil
 }

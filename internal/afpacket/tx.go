@@ -104,14 +104,21 @@ func (r *run) add(out *port.Out) port.Drop {
 }
 
 // flush sends the run and empties it. The kernel stops at the first frame that it
-// does not take and says so at the next call: that frame is lost, the rest goes on.
+// does not take and says so at the next call, which tries that frame again: then it
+// is lost, the rest goes on.
 func (q *queue) flush(r *run, fd int) {
+	took, refused, stopped := 0, 0, 0 // stopped: 1 after a call that took less than all
 	for i := 0; i < r.n; {
 		sent, errno := sendmmsg(fd, r.headers[i:r.n])
 		if errno == 0 {
-			i += sent
+			i, took, refused = i+sent, took+sent, refused+stopped
+			stopped = min(r.n-i, 1)
 			continue
 		}
+		if errno == unix.ENOBUFS {
+			refused += 1 + stopped
+		}
+		stopped = 0
 		// A TAP whose ring is full and one that nobody holds say the same.
 		if errno == unix.ENOBUFS && flags(fd, q.ifindex)&unix.IFF_RUNNING == 0 {
 			for ; i < r.n; i++ {
@@ -122,6 +129,7 @@ func (q *queue) flush(r *run, fd int) {
 		r.outs[i].Drop = reason(errno, r.outs[i].Frame)
 		i++
 	}
+	q.losses.count(took, refused, fd != q.plain)
 	// Pointers to frames must not stay: their memory may be unmapped and given
 	// to the Go heap, which refuses a pointer that it did not make.
 	for i := range r.n {

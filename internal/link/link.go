@@ -66,6 +66,16 @@ func ByIndex(index int) (Link, error) {
 	return linkFrom(l), nil
 }
 
+// TxDropped returns how many frames the interface was given to send and dropped
+// itself (tx_dropped of `ip -s link`), since it was made.
+func TxDropped(index int) (uint64, error) {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return 0, lookupError(fmt.Sprint("number ", index), err)
+	}
+	return l.Attrs().Statistics.TxDropped, nil
+}
+
 func lookupError(what string, err error) error {
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return notFound("there is no interface " + what)

@@ -50,6 +50,7 @@ var _ interface {
 	port.Port
 	port.Device
 	port.Overrun
+	port.Lossy
 } = (*Port)(nil)
 
 // Close implements port.Port. The device stays, for the machine that holds it.

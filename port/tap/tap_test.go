@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -654,6 +655,63 @@ func TestOverrun(t *testing.T) {
 		p.Close()
 		if again := p.Overruns(); again != lost {
 			t.Errorf("%d lost, %d after Close", lost, again)
+		}
+	})
+}
+
+// Whatever a guest that does not read has no room for is lost, and counted: by Send
+// where the kernel tells it, else by Lost.
+func TestLost(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Do(func() {
+		p := open(t, port.Spec{Name: "vm0"}, new(port.Trace))
+		g := tuntest.Boot(t, "vm0", tuntest.TSO)
+		settle(t, p, g)
+		if lost := p.Lost(); lost != 0 {
+			t.Fatalf("%d frames lost before any was", lost)
+		}
+		const room, sent = 100, 500
+		ns.Run("ip", "link", "set", "vm0", "txqueuelen", strconv.Itoa(room))
+		super, o := tuntest.TCP4(3000)
+		out := make([]port.Out, sent)
+		for i := range out {
+			f := new(port.Frame)
+			if i%3 == 0 {
+				f.SetWire(super)
+				f.Offload = o
+			} else {
+				f.SetWire(tuntest.Ethernet(uint32(i), 60))
+			}
+			out[i].Frame = f
+		}
+		p.Queues()[0].Send(out)
+		told := 0
+		for i := range out {
+			switch out[i].Drop {
+			case port.DropNone:
+			case port.DropQueueFull:
+				told++
+			default:
+				t.Fatalf("frame %d: %v", i, out[i].Drop)
+			}
+		}
+		lost := int(p.Lost())
+		got := 0
+		for {
+			if _, _, err := g.Recv(100 * time.Millisecond); err != nil {
+				break
+			}
+			got++
+		}
+		if got != room || told == 0 || lost == 0 || got+told+lost != sent {
+			t.Errorf("of %d frames %d came, %d were refused, %d lost", sent, got, told, lost)
+		}
+		// What was lost stays lost, and is all that was.
+		p.Queues()[0].Send(out[:3])
+		p.Close()
+		if again := p.Lost(); int(again) != lost {
+			t.Errorf("%d lost, later %d", lost, again)
 		}
 	})
 }
