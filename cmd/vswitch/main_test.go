@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/testenv/daemontest"
 )
 
 func TestMain(m *testing.M) {
@@ -156,7 +158,7 @@ func (p *process) start(args, env []string) error {
 	if p.cmd != nil {
 		return errors.New("a daemon runs already")
 	}
-	args = append([]string{"vswitch", "run"}, args...)
+	args = slices.Concat([]string{"vswitch", "run"}, daemontest.Flags(), args)
 	if p.netns != "" {
 		// ip becomes the program: the process is the daemon's own.
 		args = append([]string{"ip", "netns", "exec", p.netns}, args...)

@@ -49,6 +49,7 @@ var below = []struct {
 	{"cmd/vswitch", []string{"api", "internal/daemon", "port", "port/*"}},
 
 	{"internal/testenv", nil},
+	{"internal/testenv/daemontest", []string{"api", "internal/testenv"}},
 	{"internal/vmtest", []string{"internal/testenv", "internal/vmtest/*"}},
 	{"internal/vmtest/*", nil},
 	{"internal/vmtest/cmd/*", []string{"internal/vmtest/*"}},

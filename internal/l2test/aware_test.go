@@ -3,6 +3,7 @@ package l2test
 import (
 	"testing"
 
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -38,7 +39,7 @@ func TestVLANAware(t *testing.T) {
 	l.sw.wantEntry(h4.mac, 20, "p4")
 	l.want(h3, h3.to(h4), h4)
 
-	eventually(t, "the entries have aged", func() bool { return l.sw.entry(h2.mac, 10).Port == "" })
+	testenv.Eventually(t, "the entries have aged", func() bool { return l.sw.entry(h2.mac, 10).Port == "" })
 	l.want(h1, h1.to(h2), h2, h4)
 
 	l.address()

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -91,7 +92,7 @@ func TestLearningShutdown(t *testing.T) {
 
 	l.want(h1, from(0), h2, h3)
 	l.wantDrop(h1, from(1), port.DropLearnLimit)
-	eventually(t, "p1 is shut down", func() bool { return state() == api.StateDown })
+	testenv.Eventually(t, "p1 is shut down", func() bool { return state() == api.StateDown })
 	if p := l.sw.port("p1"); p.Reason == "" {
 		t.Error("p1 is down without a reason")
 	}
@@ -99,12 +100,12 @@ func TestLearningShutdown(t *testing.T) {
 	l.want(h2, h2.toAll(), h3)
 	l.sw.wantEntry(station(0), 1, "")
 
-	eventually(t, "p1 has recovered", func() bool { return state() == api.StateUp })
+	testenv.Eventually(t, "p1 has recovered", func() bool { return state() == api.StateUp })
 	l.want(h1, from(1), h2, h3)
 	l.wantDrop(h1, from(0), port.DropLearnLimit)
 
 	// Or at once, by hand.
-	eventually(t, "p1 is shut down again", func() bool { return state() == api.StateDown })
+	testenv.Eventually(t, "p1 is shut down again", func() bool { return state() == api.StateDown })
 	l.sw.ctl("set-port p1 --learn-limit 0")
 	if s := state(); s != api.StateUp {
 		t.Errorf("after set-port p1 is %s", s)
@@ -152,7 +153,7 @@ func TestStaticDoesNotAge(t *testing.T) {
 	for range 2 {
 		l.want(h1, from(1), h2)
 		l.sw.wantEntry(station(1), 1, "p1")
-		eventually(t, "the learned entry is gone", func() bool { return l.sw.entry(station(1), 1).Port == "" })
+		testenv.Eventually(t, "the learned entry is gone", func() bool { return l.sw.entry(station(1), 1).Port == "" })
 		l.sw.wantEntry(station(0), 1, "p1")
 	}
 }

@@ -1,11 +1,11 @@
 package l2test
 
 import (
-	"context"
 	"regexp"
 	"testing"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -43,7 +43,7 @@ func TestLoopDetect(t *testing.T) {
 	l.sw.ctl("add-port x1 --kind netdev")
 	l.sw.ctl("add-port x2 --kind netdev")
 	var shut api.Port
-	eventually(t, "one end of the cable is shut down", func() bool {
+	testenv.Eventually(t, "one end of the cable is shut down", func() bool {
 		for _, name := range []string{"x1", "x2"} {
 			if p := l.sw.port(name); p.State == api.StateDown {
 				shut = p
@@ -71,7 +71,7 @@ func TestFlapping(t *testing.T) {
 	l := newLAN(t, 3, "--hold-down", "3s")
 	h1, h2, h3 := l.hosts[0], l.hosts[1], l.hosts[2]
 	info := func() api.Switch {
-		sw, err := l.sw.client.Switch(context.Background())
+		sw, err := l.sw.Client.Switch(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,17 +89,17 @@ func TestFlapping(t *testing.T) {
 		l.want(h2, from(0), h1, h3)
 		l.want(h1, from(0), h2, h3)
 	}
-	eventually(t, "the station is found flapping", func() bool { return info().FDB.Flaps == 1 })
-	eventually(t, "it is held", func() bool { return l.sw.entry(station(0), 1).Type == "sticky" })
+	testenv.Eventually(t, "the station is found flapping", func() bool { return info().FDB.Flaps == 1 })
+	testenv.Eventually(t, "it is held", func() bool { return l.sw.entry(station(0), 1).Type == "sticky" })
 	if at := l.sw.entry(station(0), 1).Port; at != "p1" {
 		t.Errorf("the station is held at %s, want p1, where it was first", at)
 	}
 	l.want(h2, from(0), h1, h3)
 	l.sw.wantEntry(station(0), 1, "p1")
-	if !regexp.MustCompile(`flap.*` + station(0).String() + `.*p[12].*p[12]`).MatchString(l.sw.log.String()) {
+	if !regexp.MustCompile(`flap.*` + station(0).String() + `.*p[12].*p[12]`).MatchString(l.sw.Log()) {
 		t.Error("the log does not name the station and both ports")
 	}
-	eventually(t, "it is free again", func() bool { return l.sw.entry(station(0), 1).Type == "dynamic" })
+	testenv.Eventually(t, "it is free again", func() bool { return l.sw.entry(station(0), 1).Type == "dynamic" })
 	l.want(h2, from(0), h1, h3)
 	l.sw.wantEntry(station(0), 1, "p2")
 }

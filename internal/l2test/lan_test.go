@@ -91,7 +91,7 @@ func ip(t testing.TB, ns *testenv.Netns, commands string) {
 func (l *lan) awaitUp() {
 	l.t.Helper()
 	for _, h := range l.hosts {
-		eventually(l.t, h.port+" is up", func() bool { return l.sw.port(h.port).State == api.StateUp })
+		testenv.Eventually(l.t, h.port+" is up", func() bool { return l.sw.port(h.port).State == api.StateUp })
 	}
 }
 
@@ -236,7 +236,7 @@ func (l *lan) send(from *host, f frame, to ...*host) received {
 			return got // without the frame that the caller misses
 		}
 	}
-	eventually(l.t, "the frame is counted", func() bool { return counted() > before })
+	testenv.Eventually(l.t, "the frame is counted", func() bool { return counted() > before })
 	wait := quiet
 	for _, h := range l.hosts {
 		for take(h, time.Now().Add(wait)) {

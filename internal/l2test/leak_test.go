@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -60,7 +61,7 @@ func (l *lan) sendEvery(from, to *host, counted func() uint64) (sent int, got ma
 			l.t.Fatalf("%s sends %v: %v", from.port, f, err)
 		}
 	}
-	eventually(l.t, "all frames are counted", func() bool { return counted() >= all })
+	testenv.Eventually(l.t, "all frames are counted", func() bool { return counted() >= all })
 	got = map[*host]int{}
 	for _, h := range l.hosts {
 		got[h] = h.countFrames(l.t)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -112,10 +113,10 @@ func TestSettingsUnderTraffic(t *testing.T) {
 	} {
 		before := fl.sent()
 		l.sw.ctl("%s", command)
-		eventually(t, "some more is sent", func() bool { return fl.sent() > before+20 })
+		testenv.Eventually(t, "some more is sent", func() bool { return fl.sent() > before+20 })
 	}
 	fl.stop()
-	eventually(t, "all frames are counted", func() bool { return int(l.counted(h1)()) >= fl.sent() })
+	testenv.Eventually(t, "all frames are counted", func() bool { return int(l.counted(h1)()) >= fl.sent() })
 	got := fl.at(h2)
 	if len(got) != fl.sent() || !slices.IsSorted(got) {
 		t.Errorf("of %d frames %d come to h2, in order %v; p1 has lost %v, p2 %v", fl.sent(), len(got), slices.IsSorted(got),
@@ -147,15 +148,15 @@ func TestVLANMoveUnderTraffic(t *testing.T) {
 		l.sw.ctl("set-port p2 --access 20")
 		// The frame that is being sent may have come before.
 		s := span{from: fl.sent() + 1}
-		eventually(t, "some more is sent", func() bool { return fl.sent() > s.from+50 })
+		testenv.Eventually(t, "some more is sent", func() bool { return fl.sent() > s.from+50 })
 		s.to = fl.sent()
 		away = append(away, s)
 		l.sw.ctl("set-port p2 --access 10")
 		before := fl.sent()
-		eventually(t, "some more is sent", func() bool { return fl.sent() > before+50 })
+		testenv.Eventually(t, "some more is sent", func() bool { return fl.sent() > before+50 })
 	}
 	fl.stop()
-	eventually(t, "all frames are counted", func() bool { return int(l.counted(h1)()) >= fl.sent() })
+	testenv.Eventually(t, "all frames are counted", func() bool { return int(l.counted(h1)()) >= fl.sent() })
 	at2, at3 := fl.at(h2), fl.at(h3)
 	for _, s := range away {
 		inside := func(i int) bool { return i >= s.from && i < s.to }

@@ -1,7 +1,6 @@
 package l2test
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -87,7 +87,7 @@ func (l *lan) wantDatagram(from *host, g netip.Addr, member *net.UDPConn) {
 
 func (d *daemon) mdb() api.MDB {
 	d.t.Helper()
-	mdb, err := d.client.MDB(context.Background())
+	mdb, err := d.Client.MDB(d.t.Context())
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func (d *daemon) awaitMember(name string, g netip.Addr, want string) {
 			d.t.Logf("%s on %s is %q", g, name, got)
 		}
 	}()
-	eventually(d.t, fmt.Sprintf("%s on %s is %q", g, name, want), func() bool {
+	testenv.Eventually(d.t, fmt.Sprintf("%s on %s is %q", g, name, want), func() bool {
 		got = d.member(name, g)
 		return got == want
 	})
@@ -122,7 +122,7 @@ func (d *daemon) awaitMember(name string, g netip.Addr, want string) {
 // awaitFilter waits until hosts had the time to answer a querier of a family.
 func (d *daemon) awaitFilter(families ...string) {
 	d.t.Helper()
-	eventually(d.t, "multicast is filtered", func() bool {
+	testenv.Eventually(d.t, "multicast is filtered", func() bool {
 		for _, q := range d.mdb().Queriers {
 			if slices.Contains(families, q.Family) && !q.Filtering {
 				return false
@@ -269,7 +269,7 @@ func TestSnoopingRouter(t *testing.T) {
 	c.Close()
 	ip(t, router.ns, "link set eth0 down\n")
 	l.hosts = l.hosts[:3]
-	eventually(t, "the router is forgotten", func() bool { return len(l.sw.mdb().Routers) == 0 })
+	testenv.Eventually(t, "the router is forgotten", func() bool { return len(l.sw.mdb().Routers) == 0 })
 	l.awaitStream(h1, h1.toGroup(g), h2, h3)
 }
 
@@ -344,7 +344,7 @@ func TestMDB(t *testing.T) {
 			l.sw.awaitMember("p2", g, "learned igmpv3")
 		}
 	}
-	eventually(t, "the third group is refused", func() bool { return l.sw.mdb().Messages.Dropped["group_limit"] > 0 })
+	testenv.Eventually(t, "the third group is refused", func() bool { return l.sw.mdb().Messages.Dropped["group_limit"] > 0 })
 	if got := l.sw.member("p2", groups[2]); got != "" {
 		t.Errorf("the third group is %q", got)
 	}
@@ -353,8 +353,7 @@ func TestMDB(t *testing.T) {
 	}
 
 	// What was set is there after a crash.
-	l.sw.kill()
-	l.sw.start()
+	l.sw.Restart(t)
 	l.awaitUp()
 	if got := l.sw.member("p2", g4); got != "static " {
 		t.Errorf("the static group is %q", got)

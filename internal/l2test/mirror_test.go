@@ -69,7 +69,7 @@ func TestMirrorFilter(t *testing.T) {
 		{[]string{"(", "arp", "or", "ip6", ")", "and", "not", "tcp"}, false, true, false},
 	} {
 		args := []string{"mirror", "add", "m0", "--from", "p1", "--to", "p3", "--filter", joined(c.filter)}
-		if out, err := l.sw.try(args...); err != nil {
+		if out, err := l.sw.Try(args...); err != nil {
 			t.Fatalf("vswitch %s: %s", joined(args), out)
 		}
 		for _, f := range []struct {
@@ -88,7 +88,7 @@ func TestMirrorFilter(t *testing.T) {
 		}
 		l.sw.ctl("mirror del m0")
 	}
-	if out, err := l.sw.try("mirror", "add", "m0", "--from", "p1", "--to", "p3", "--filter", "arp or or"); err == nil {
+	if out, err := l.sw.Try("mirror", "add", "m0", "--from", "p1", "--to", "p3", "--filter", "arp or or"); err == nil {
 		t.Errorf("a filter without sense is accepted: %s", out)
 	}
 

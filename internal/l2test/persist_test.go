@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -42,7 +43,8 @@ func (d *daemon) kept() kept {
 	return k
 }
 
-// TestPersistence sets everything that can be set, and ends the daemon by SIGKILL.
+// TestPersistence sets everything that can be set, and ends the daemon by SIGKILL and
+// by SIGTERM.
 //
 //	h1 ── p1 ┐
 //	h2 ── p2 ┼ switch
@@ -85,12 +87,12 @@ func TestPersistence(t *testing.T) {
 	if n := len(before.Mirrors.([]any)); n != 2 {
 		t.Errorf("%d mirrors, want two", n)
 	}
-	for range 2 {
-		l.sw.kill()
-		l.sw.start()
+	for name, end := range map[string]func(){"SIGKILL": l.sw.Kill, "SIGTERM": func() { l.sw.Stop(t) }} {
+		end()
+		l.sw.Restart(t)
 		l.awaitUp()
 		if diff := cmp.Diff(before, l.sw.kept()); diff != "" {
-			t.Fatalf("after kill -9 (- before, + after):\n%s", diff)
+			t.Fatalf("after %s (- before, + after):\n%s", name, diff)
 		}
 	}
 
@@ -100,8 +102,7 @@ func TestPersistence(t *testing.T) {
 	l.sw.ctl("fdb del %s --vlan 20", station(2))
 	l.sw.ctl("mdb del 239.1.2.3 p1 --vlan 10")
 	before = l.sw.kept()
-	l.sw.kill()
-	l.sw.start()
+	l.sw.Restart(t)
 	l.awaitUp()
 	if diff := cmp.Diff(before, l.sw.kept()); diff != "" {
 		t.Errorf("after kill -9 (- before, + after):\n%s", diff)
@@ -135,11 +136,11 @@ func TestPolicyFromTheFirstFrame(t *testing.T) {
 	l.sw.ctl("set-port p3 --access 20")
 	flow := startFlow(t, h1, h1.toAll(), 100*time.Microsecond)
 	for range 5 {
-		l.sw.kill()
+		l.sw.Kill()
 		before := flow.sent()
-		l.sw.start()
+		l.sw.Restart(t)
 		l.awaitUp()
-		eventually(t, "some more is sent", func() bool { return flow.sent() > before+50 })
+		testenv.Eventually(t, "some more is sent", func() bool { return flow.sent() > before+50 })
 	}
 	flow.stop()
 	l.want(h1, h1.toAll(), h4)

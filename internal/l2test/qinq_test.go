@@ -3,6 +3,7 @@ package l2test
 import (
 	"testing"
 
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -25,7 +26,7 @@ func TestQinQ(t *testing.T) {
 		n.sw.ctl("set-port p2 --qinq 600")
 	}
 	l.sw.ctl("set-port p3 --trunk 500 --trunk-tpid 0x88a8")
-	eventually(t, "the trunk is up", func() bool { return l.sw.port("t1").State == "up" && other.sw.port("t2").State == "up" })
+	testenv.Eventually(t, "the trunk is up", func() bool { return l.sw.port("t1").State == "up" && other.sw.port("t2").State == "up" })
 
 	// As seen on the trunk: the service tag in front, with the customer's priority.
 	const pcp3 = 3 << 13

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -22,7 +23,7 @@ func (l *lan) burst(from, to *host, f frame, n int, at string, why port.Drop) (p
 			l.t.Fatal(err)
 		}
 	}
-	eventually(l.t, "all frames are counted", func() bool { return counted() >= all })
+	testenv.Eventually(l.t, "all frames are counted", func() bool { return counted() >= all })
 	took = time.Since(start)
 	passed = to.countFrames(l.t)
 	if lost := l.sw.dropped(at, why) - before; passed+lost != n {
@@ -136,7 +137,7 @@ func TestRateOut(t *testing.T) {
 	sent := time.Since(start)
 	gone := func() int { return int(l.sw.port("p2").TX.Frames - before) }
 	lost := func() int { return l.sw.dropped("p2", port.DropShaped) }
-	eventually(t, "all frames are sent or lost", func() bool { return gone()+lost() >= n })
+	testenv.Eventually(t, "all frames are sent or lost", func() bool { return gone()+lost() >= n })
 	took := time.Since(start)
 	passed := h2.countFrames(t)
 	if passed != gone() || passed+lost() != n {
@@ -168,10 +169,10 @@ func TestStormShutdown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "p1 is shut down", func() bool { return l.sw.port("p1").State == api.StateDown })
+	testenv.Eventually(t, "p1 is shut down", func() bool { return l.sw.port("p1").State == api.StateDown })
 	if p := l.sw.port("p1"); !strings.Contains(p.Reason, "storm") {
 		t.Errorf("p1 is down because %q", p.Reason)
 	}
-	eventually(t, "p1 has recovered", func() bool { return l.sw.port("p1").State == api.StateUp })
+	testenv.Eventually(t, "p1 has recovered", func() bool { return l.sw.port("p1").State == api.StateUp })
 	l.want(h2, h2.toAll(), h1)
 }

@@ -2,7 +2,6 @@ package l2test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -73,7 +72,7 @@ func hostOf(t *testing.T, ns *testenv.Netns) *host {
 
 func (d *daemon) tree() api.STP {
 	d.t.Helper()
-	tree, err := d.client.STP(context.Background())
+	tree, err := d.Client.STP(d.t.Context())
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -118,7 +117,7 @@ func (r *ring) await(what string, parts map[*daemon]map[string]string) {
 			r.t.Logf("%s: %s", what, missing)
 		}
 	}()
-	eventually(r.t, what, func() bool {
+	testenv.Eventually(r.t, what, func() bool {
 		missing = ""
 		for d, want := range parts {
 			for name, part := range want {
@@ -246,7 +245,7 @@ func TestSTPRing(t *testing.T) {
 		r.b: {"to-k": "root forwarding stp", "to-a": "alternate discarding rstp", "to-h": "designated forwarding rstp"},
 	}
 	r.await("the ring has converged", whole)
-	eventually(t, "the kernel bridge forwards", func() bool { return r.kernelForwards("to-a", "to-b", "to-h") })
+	testenv.Eventually(t, "the kernel bridge forwards", func() bool { return r.kernelForwards("to-a", "to-b", "to-h") })
 	if tree := r.a.tree(); !strings.HasPrefix(tree.Root, "0000.") || tree.MaxAgeS != 6 || tree.ForwardDelayS != 4 {
 		t.Errorf("the tree is %+v", tree)
 	}
@@ -263,7 +262,7 @@ func TestSTPRing(t *testing.T) {
 
 	// Without its link to k, a reaches all by b.
 	light = shine(t, r.hb)
-	ip(t, r.a.ns, "link set to-k down\n")
+	ip(t, r.a.Netns, "link set to-k down\n")
 	cut := map[*daemon]map[string]string{
 		r.a: {"to-k": "disabled discarding rstp", "to-b": "root forwarding rstp"},
 		r.b: {"to-k": "root forwarding stp", "to-a": "designated forwarding rstp"},
@@ -272,9 +271,9 @@ func TestSTPRing(t *testing.T) {
 	l.wantPing(r.ha, r.hk, true)
 	l.wantPing(r.ha, r.hb, true)
 
-	ip(t, r.a.ns, "link set to-k up\n")
+	ip(t, r.a.Netns, "link set to-k up\n")
 	r.await("the ring has its link again", whole)
-	eventually(t, "the kernel bridge forwards", func() bool { return r.kernelForwards("to-a", "to-b", "to-h") })
+	testenv.Eventually(t, "the kernel bridge forwards", func() bool { return r.kernelForwards("to-a", "to-b", "to-h") })
 	light.wantOnce(r.ha, r.hk)
 	r.wantOnce()
 	l.wantPing(r.ha, r.hk, true)
@@ -294,19 +293,19 @@ func TestBPDUGuard(t *testing.T) {
 	h1, h2 := l.hosts[0], l.hosts[1]
 	l.sw.ctl("set-port p1 --stp-edge on")
 	l.sw.ctl("set-port p2 --stp-edge on --bpdu-guard on")
-	eventually(t, "both ports forward", func() bool {
+	testenv.Eventually(t, "both ports forward", func() bool {
 		return l.sw.part("p1") == "designated forwarding rstp" && l.sw.part("p2") == "designated forwarding rstp"
 	})
 	l.want(h1, h1.toAll(), h2)
 	ip(t, h2.ns, "link add br0 type bridge stp_state 1 hello_time 100\nlink set eth0 master br0\nlink set br0 up\n")
-	eventually(t, "p2 is shut down", func() bool { return l.sw.port("p2").State == api.StateDown })
+	testenv.Eventually(t, "p2 is shut down", func() bool { return l.sw.port("p2").State == api.StateDown })
 	if why := l.sw.port("p2").Reason; !strings.Contains(why, "BPDU guard") {
 		t.Errorf("p2 is down for %q", why)
 	}
 	l.want(h1, h1.toAll())
 	ip(t, h2.ns, "link del br0\n")
-	eventually(t, "p2 has recovered", func() bool { return l.sw.port("p2").State == api.StateUp })
-	eventually(t, "p2 forwards", func() bool { return l.sw.part("p2") == "designated forwarding rstp" })
+	testenv.Eventually(t, "p2 has recovered", func() bool { return l.sw.port("p2").State == api.StateUp })
+	testenv.Eventually(t, "p2 forwards", func() bool { return l.sw.part("p2") == "designated forwarding rstp" })
 	l.want(h1, h1.toAll(), h2)
 }
 
@@ -343,8 +342,7 @@ func TestSTPBetweenSwitches(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 	// What was set is there after a crash.
-	b.kill()
-	b.start()
+	b.Restart(t)
 	r.await("the tree is as before", map[*daemon]map[string]string{
 		a: {"l1": "designated forwarding rstp"}, b: {"l1": "root forwarding rstp", "l2": "disabled discarding rstp"},
 	})

@@ -3,6 +3,7 @@ package l2test
 import (
 	"testing"
 
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -35,7 +36,7 @@ func TestVLANUnaware(t *testing.T) {
 	l.want(h2, h2.to(h1), h1)
 
 	// It aged.
-	eventually(t, "the entries have aged", func() bool { return l.sw.entry(h2.mac, 1).Port == "" })
+	testenv.Eventually(t, "the entries have aged", func() bool { return l.sw.entry(h2.mac, 1).Port == "" })
 	l.want(h1, h1.to(h2), h2, h3)
 	l.want(h1, h1.to(h2), h2, h3)
 

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,17 @@ func Tool(t testing.TB, name string) string {
 	}
 	t.Skipf("left out: needs %s", name)
 	return ""
+}
+
+// Eventually polls until something that others do is done. It waits long, for the
+// machine may be busy: a failure takes a minute.
+func Eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so in time: %s", what)
+		}
+	}
 }
 
 // Netns is a named network namespace, with its loopback up.

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/testenv/daemontest"
 	"github.com/vswitch/vswitch/internal/vmtest"
 	"github.com/vswitch/vswitch/internal/vmtest/console"
 	"github.com/vswitch/vswitch/internal/vmtest/guestimg"
@@ -38,11 +39,11 @@ func TestVLANGuests(t *testing.T) {
 	t.Parallel()
 	ns := testenv.NewNetns(t)
 	busybox := testenv.Tool(t, "busybox")
-	sw := startDaemon(t, ns, "--snooping", "--querier")
-	sw.ctl(t, "add-port", "vm0", "--trunk", "100")
-	sw.ctl(t, "add-port", "vm1", "--access", "100")
-	sw.ctl(t, "add-port", "vm2", "--access", "200")
-	sw.ctl(t, "add-port", "gw0", "--kind", "host", "--access", "100", "--address", "10.0.0.254/24")
+	sw := daemontest.Start(t, ns, "--snooping", "--querier")
+	sw.Ctl(t, "add-port vm0 --trunk 100")
+	sw.Ctl(t, "add-port vm1 --access 100")
+	sw.Ctl(t, "add-port vm2 --access 200")
+	sw.Ctl(t, "add-port gw0 --kind host --access 100 --address 10.0.0.254/24")
 	var guests []*vmtest.Guest
 	for i := range 3 {
 		guests = append(guests, vmtest.Start(t, withIPv6(guest(ns, i))))
@@ -58,7 +59,7 @@ func TestVLANGuests(t *testing.T) {
 
 	t.Run("vlan", func(t *testing.T) {
 		before := c.Counter(t, "rx_packets")
-		noLoss(t, a, b)
+		vmtest.Reach(t, a, b)
 		if n := a.Ping(t, c.IP.Addr(), 2); n != 0 {
 			t.Errorf("c in VLAN 200 answers a in VLAN 100 %d times", n)
 		}
@@ -69,9 +70,9 @@ func TestVLANGuests(t *testing.T) {
 			t.Errorf("c sees %d frames of VLAN 100", n)
 		}
 		// With c in VLAN 100 the same ping is answered.
-		sw.ctl(t, "set-port", "vm2", "--access", "100")
-		noLoss(t, a, c)
-		sw.ctl(t, "set-port", "vm2", "--access", "200")
+		sw.Ctl(t, "set-port vm2 --access 100")
+		vmtest.Reach(t, a, c)
+		sw.Ctl(t, "set-port vm2 --access 200")
 	})
 
 	t.Run("igmp", func(t *testing.T) {
@@ -111,21 +112,21 @@ func TestVLANGuests(t *testing.T) {
 		// Nobody has joined: it is flooded in its VLAN.
 		before := b.Counter(t, "rx_packets")
 		stream("flooded")
-		eventually(t, "b sees what nobody joined", func() bool { return b.Counter(t, "rx_packets")-before >= n })
+		testenv.Eventually(t, "b sees what nobody joined", func() bool { return b.Counter(t, "rx_packets")-before >= n })
 
 		a.Run(t, "/tmp/joingroup eth0.100 %s >/tmp/stream 2>&1 &", group)
-		eventually(t, "the switch knows the group", func() bool {
-			return strings.Contains(sw.ctl(t, "mdb", "list"), "239.1.2.3")
+		testenv.Eventually(t, "the switch knows the group", func() bool {
+			return strings.Contains(sw.Ctl(t, "mdb list"), "239.1.2.3")
 		})
 		// Until hosts had the time to answer the querier's first query, groups are flooded.
 		var beforeB, beforeC int
-		eventually(t, "the group is no longer flooded", func() bool {
+		testenv.Eventually(t, "the group is no longer flooded", func() bool {
 			beforeB, beforeC = b.Counter(t, "rx_packets"), c.Counter(t, "rx_packets")
 			stream("early")
 			return b.Counter(t, "rx_packets") == beforeB
 		})
 		stream("joined")
-		eventually(t, "a gets the stream", func() bool {
+		testenv.Eventually(t, "a gets the stream", func() bool {
 			lines, err := strconv.Atoi(a.Run(t, "grep -c joined /tmp/stream; true"))
 			return err == nil && lines == n
 		})

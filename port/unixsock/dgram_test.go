@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/unixsock"
@@ -170,7 +171,7 @@ func TestDgramPeerRestarts(t *testing.T) {
 					for full && send(p, frame(3, 1514))[0] == port.DropNone {
 					}
 					peer.Close()
-					eventually(t, "frames to a peer that is gone are lost for that", func() bool {
+					testenv.Eventually(t, "frames to a peer that is gone are lost for that", func() bool {
 						return send(p, frame(4, 60))[0] == port.DropNoCarrier
 					})
 					awaitLink(t, p, false)
@@ -246,7 +247,7 @@ func TestDgramLongestPath(t *testing.T) {
 		}
 	}
 	peer.Close()
-	eventually(t, "the peer is gone", func() bool { return send(p, frame(4, 60))[0] == port.DropNoCarrier })
+	testenv.Eventually(t, "the peer is gone", func() bool { return send(p, frame(4, 60))[0] == port.DropNoCarrier })
 	if err := linkError(p); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("the link is down because: %v", err)
 	}
@@ -356,7 +357,7 @@ func TestDgramClosesAnyTime(t *testing.T) {
 				}
 			}
 		})
-		eventually(t, "another peer came", func() bool { return len(r.frames) > 0 })
+		testenv.Eventually(t, "another peer came", func() bool { return len(r.frames) > 0 })
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}

@@ -188,7 +188,7 @@ func TestPlainUser(t *testing.T) {
 		}
 		dir := os.Getenv("UNIXSOCK_PLAIN_USER")
 		p := open(t, unixsock.Stream{}, port.Spec{Path: filepath.Join(dir, "closed"), Client: true})
-		eventually(t, "a client says that it may not connect", func() bool {
+		testenv.Eventually(t, "a client says that it may not connect", func() bool {
 			err := linkError(p)
 			return err != nil && strings.Contains(err.Error(), "permission denied; give")
 		})

@@ -199,16 +199,6 @@ func (p *dgramPeer) Recv(timeout time.Duration) ([]byte, port.Offload, error) {
 
 const patience = 5 * time.Second
 
-// eventually polls until something that others do is done.
-func eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not so in time: %s", what)
-		}
-	}
-}
-
 // awaitLink waits for a change of the link as the daemon does.
 func awaitLink(t testing.TB, p port.Port, up bool) {
 	t.Helper()

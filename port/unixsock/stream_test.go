@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/unixsock"
@@ -86,7 +87,7 @@ func TestStreamInPieces(t *testing.T) {
 			if _, err := peer.Write(part); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the port has read what was written", func() bool {
+			testenv.Eventually(t, "the port has read what was written", func() bool {
 				unread := 0
 				conn.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
 				return err == nil && unread == 0
@@ -231,7 +232,7 @@ func TestStreamClientReconnect(t *testing.T) {
 	path := sock(tempDir(t))
 	p := open(t, unixsock.Stream{}, port.Spec{Path: path, Client: true})
 	r := read(t, p)
-	eventually(t, "the port says that there is nobody", func() bool {
+	testenv.Eventually(t, "the port says that there is nobody", func() bool {
 		err := linkError(p)
 		return err != nil && strings.Contains(err.Error(), "nobody listens at "+path)
 	})

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/vswitch/vswitch/internal/testenv"
@@ -59,24 +58,7 @@ func TestGuests(t *testing.T) {
 	}
 	vmtest.Wait(t, guests...)
 	a, b := guests[0], guests[1]
-	reach := func(from, to *vmtest.Guest) {
-		t.Helper()
-		const n = 10
-		if got := from.Ping(t, to.IP.Addr(), n); got != n {
-			t.Errorf("%s to %s: %d of %d pings answered", from.Name, to.Name, got, n)
-		}
-	}
-	all := func() {
-		t.Helper()
-		for _, from := range guests {
-			for _, to := range guests {
-				if from != to {
-					reach(from, to)
-				}
-			}
-		}
-	}
-	all()
+	vmtest.Reach(t, guests...)
 	for i, p := range ports {
 		if !p.(port.Linked).Link() {
 			t.Errorf("%s talks, and its link is down: %v", guests[i].Name, linkError(p))
@@ -84,19 +66,13 @@ func TestGuests(t *testing.T) {
 	}
 
 	// TCP brings bursts, which a peer that is slow has to be waited for.
-	sums := map[*vmtest.Guest]string{}
 	for _, g := range guests {
-		g.Run(t, "mkdir -p /tmp/www && dd if=/dev/urandom of=/tmp/www/data bs=1M count=4 && httpd -h /tmp/www")
-		sums[g] = sum(t, g, "/tmp/www/data")
+		g.Serve(t)
 	}
 	for _, from := range guests {
 		for _, to := range guests {
-			if from == to {
-				continue
-			}
-			to.Run(t, "wget -q -O /tmp/in http://%s/data", from.IP.Addr())
-			if sum(t, to, "/tmp/in") != sums[from] {
-				t.Errorf("%s from %s: the bytes that came are others", to.Name, from.Name)
+			if from != to {
+				to.Fetch(t, from)
 			}
 		}
 	}
@@ -110,12 +86,7 @@ func TestGuests(t *testing.T) {
 		awaitLink(t, ports[i], false)
 		g.Restart(t)
 		vmtest.Wait(t, g)
-		all()
+		vmtest.Reach(t, guests...)
 		awaitLink(t, ports[i], true)
 	}
-}
-
-func sum(t *testing.T, g *vmtest.Guest, file string) string {
-	t.Helper()
-	return strings.Fields(g.Run(t, "sha256sum %s", file))[0]
 }

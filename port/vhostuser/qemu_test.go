@@ -115,40 +115,6 @@ func (v *vms) portOf(g *vmtest.Guest) string {
 	return ""
 }
 
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for limit := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatalf("not so in time: %s", what)
-		}
-	}
-}
-
-func noLoss(t *testing.T, a, b *vmtest.Guest) {
-	t.Helper()
-	const n = 5
-	for _, way := range [][2]*vmtest.Guest{{a, b}, {b, a}} {
-		if got := way[0].Ping(t, way[1].IP.Addr(), n); got != n {
-			t.Errorf("%s to %s: %d of %d pings answered", way[0].Name, way[1].Name, got, n)
-		}
-	}
-}
-
-// serve has a guest offer random bytes on its web server.
-func serve(t *testing.T, g *vmtest.Guest) {
-	t.Helper()
-	g.Run(t, "mkdir -p /tmp/www && dd if=/dev/urandom of=/tmp/www/data bs=1M count=4 && httpd -h /tmp/www")
-}
-
-// fetch has one guest get from another what it serves by TCP, and compares.
-func fetch(t *testing.T, g, from *vmtest.Guest) {
-	t.Helper()
-	want := from.Run(t, "sha256sum </tmp/www/data")
-	if got := g.Run(t, "wget -q -O - http://%s/data | sha256sum", from.IP.Addr()); got != want {
-		t.Errorf("%s got other bytes than %s sent", g.Name, from.Name)
-	}
-}
-
 // TestQEMU has three guests, two of them on vhost-user. Its parts follow one another.
 //
 //	guest 1 ⇄ vhost-user a ─┐
@@ -173,15 +139,15 @@ func TestQEMU(t *testing.T) {
 	vmtest.Wait(t, one, two, three)
 	all := []*vmtest.Guest{one, two, three}
 	for _, g := range all {
-		serve(t, g)
+		g.Serve(t)
 	}
 
 	t.Run("all reach all", func(t *testing.T) {
 		for i, g := range all {
 			for _, h := range all[i+1:] {
-				noLoss(t, g, h)
-				fetch(t, g, h)
-				fetch(t, h, g)
+				vmtest.Reach(t, g, h)
+				g.Fetch(t, h)
+				h.Fetch(t, g)
 			}
 		}
 	})
@@ -198,27 +164,27 @@ func TestQEMU(t *testing.T) {
 	t.Run("driver reload", func(t *testing.T) {
 		for i, g := range []*vmtest.Guest{one, two} {
 			g.Run(t, "cd /sys/bus/virtio/drivers/virtio_net && d=$(ls -d virtio*) && echo $d >unbind && echo $d >bind")
-			eventually(t, "eth0 is back", func() bool { _, err := g.TryRun("test -e /sys/class/net/eth0"); return err == nil })
+			testenv.Eventually(t, "eth0 is back", func() bool { _, err := g.TryRun("test -e /sys/class/net/eth0"); return err == nil })
 			g.Run(t, "ip addr add %s dev eth0 && ip link set eth0 up", g.IP)
 			linked(t, p[string(rune('a'+i))], true)
-			noLoss(t, g, three)
+			vmtest.Reach(t, g, three)
 		}
 	})
 	t.Run("reboot", func(t *testing.T) {
 		one.Run(t, "touch /tmp/before")
 		v.command(t, "a", "system_reset")
-		eventually(t, "guest 1 answers again", func() bool { return two.Ping(t, one.IP.Addr(), 1) == 1 })
+		testenv.Eventually(t, "guest 1 answers again", func() bool { return two.Ping(t, one.IP.Addr(), 1) == 1 })
 		if out, err := one.TryRun("test ! -e /tmp/before"); err != nil {
 			t.Error("guest 1 has not booted anew:", out, err)
 		}
-		noLoss(t, three, two)
+		vmtest.Reach(t, three, two)
 	})
 	t.Run("QEMU killed", func(t *testing.T) {
 		one.Kill()
 		linked(t, p["a"], false)
 		one.Restart(t)
 		vmtest.Wait(t, one)
-		noLoss(t, one, two)
+		vmtest.Reach(t, one, two)
 	})
 	t.Run("port opened anew", func(t *testing.T) {
 		if err := v.Port("a").Detach(); err != nil {
@@ -229,9 +195,9 @@ func TestQEMU(t *testing.T) {
 		}
 		p["a"] = v.attach(t, "a", false)
 		linkedIn(t, p["a"], true, time.Minute)
-		noLoss(t, one, two)
-		serve(t, one)
-		fetch(t, two, one)
+		vmtest.Reach(t, one, two)
+		one.Serve(t)
+		two.Fetch(t, one)
 	})
 	t.Run("migration", func(t *testing.T) {
 		d := v.attach(t, "d", false)
@@ -239,7 +205,7 @@ func TestQEMU(t *testing.T) {
 		channel := filepath.Join(v.dir, "migrate")
 		o.Machine = append(o.Machine, "-incoming", "unix:"+channel)
 		target := vmtest.Start(t, o)
-		eventually(t, "QEMU waits", func() bool { _, err := os.Stat(channel); return err == nil })
+		testenv.Eventually(t, "QEMU waits", func() bool { _, err := os.Stat(channel); return err == nil })
 		type result struct{ sent, answered int }
 		pinged := make(chan result)
 		go func() {
@@ -248,7 +214,7 @@ func TestQEMU(t *testing.T) {
 		}()
 		v.command(t, "a", "migrate -d unix:"+channel)
 		var status string
-		eventually(t, "the migration ends", func() bool {
+		testenv.Eventually(t, "the migration ends", func() bool {
 			status = v.command(t, "a", "info migrate")
 			return strings.Contains(status, "completed") || strings.Contains(status, "failed")
 		})
@@ -256,7 +222,7 @@ func TestQEMU(t *testing.T) {
 			t.Fatal(status)
 		}
 		linked(t, d, true)
-		eventually(t, "the address has moved", func() bool { return v.portOf(one) == "d" })
+		testenv.Eventually(t, "the address has moved", func() bool { return v.portOf(one) == "d" })
 		one.Kill()
 		r := <-pinged
 		t.Logf("%d of %d pings answered during the migration", r.answered, r.sent)
@@ -265,8 +231,8 @@ func TestQEMU(t *testing.T) {
 		}
 		vmtest.Wait(t, target)
 		// What the guest had in memory came along, also what the switch wrote.
-		noLoss(t, target, two)
-		fetch(t, two, target)
+		vmtest.Reach(t, target, two)
+		two.Fetch(t, target)
 		target.Run(t, "test \"$(sha256sum </tmp/www/data)\" = \"$(wget -q -O - http://127.0.0.1/data | sha256sum)\"")
 	})
 }

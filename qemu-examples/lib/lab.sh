@@ -82,8 +82,10 @@ cleanup() {
 on() { "${as[@]}" "$@"; }
 
 # switch [FLAG…] starts the daemon, which keeps nothing unless a flag tells it where.
+# VSWITCH_TEST_FASTPATH=off keeps it from forwarding in the kernel, as in the tests.
 switch() {
 	[ $# -gt 0 ] || set -- --ephemeral
+	[ "${VSWITCH_TEST_FASTPATH-}" != off ] || set -- --fastpath off "$@"
 	"${as[@]}" "$vswitch" run "$@" >>"$dir/vswitch.log" 2>&1 &
 	daemon=$!
 	within 10 vs ports >/dev/null || die "vswitch does not answer"

@@ -1,0 +1,206 @@
+// Package daemontest runs the vswitch binary in tests, as users run it: in a network
+// namespace, with a socket and a state of its own, steered by the command line. A
+// package that uses it calls Main from its TestMain. A Daemon is used from one
+// goroutine at a time and ends with its test, which logs what it wrote when it fails.
+package daemontest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/testenv"
+)
+
+// dir has the binary, and a folder for each daemon. Main makes and removes it.
+var dir string
+
+// Main is a TestMain.
+func Main(m *testing.M) {
+	var err error
+	if dir, err = os.MkdirTemp("", "vswitch"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(dir, "vswitch")
+	// Without the state of the repository: git refuses to tell it of another user's clone.
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/vswitch/vswitch/cmd/vswitch").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return binary, nil
+})
+
+// FastPath tells whether daemons may forward in the kernel. VSWITCH_TEST_FASTPATH=off
+// keeps all of them from it, so that every test can be run both ways.
+func FastPath() bool { return os.Getenv("VSWITCH_TEST_FASTPATH") != "off" }
+
+// Flags are what FastPath adds to the flags of `vswitch run`. They come first, so a
+// test's own flags win.
+func Flags() []string {
+	if FastPath() {
+		return nil
+	}
+	return []string{"--fastpath", "off"}
+}
+
+// Daemon is a running `vswitch run`, or one that was killed or stopped.
+type Daemon struct {
+	Client *api.Client // of its socket
+
+	Netns          *testenv.Netns
+	binary, socket string
+	args           []string // of the binary, to run a switch
+	cmd            *exec.Cmd
+	ended          chan struct{} // closed once cmd has; cmd.ProcessState then tells how
+	log            output
+}
+
+// output is what a process has written so far.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Start runs a switch in a namespace, with further flags of `vswitch run`, and returns
+// once it answers.
+func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
+	t.Helper()
+	binary, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Not t.TempDir: with the test's name in it, a socket's path gets too long.
+	home, err := os.MkdirTemp(dir, "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Daemon{Netns: ns, binary: binary, socket: filepath.Join(home, "s")}
+	// A name of its own, for what daemons keep by name outside the namespace.
+	d.args = append([]string{"run", "--name", filepath.Base(home), "--socket", d.socket, "--state", filepath.Join(home, "state")}, Flags()...)
+	d.args = append(d.args, flags...)
+	d.Client = api.NewClient(d.socket)
+	t.Cleanup(func() {
+		d.Client.Close()
+		d.Kill()
+		if t.Failed() {
+			t.Logf("log of vswitch:\n%s", d.Log())
+		}
+	})
+	d.Restart(t)
+	return d
+}
+
+// Restart starts the daemon again, with the same flags, socket and state. One that runs
+// is killed first.
+func (d *Daemon) Restart(t testing.TB) {
+	t.Helper()
+	d.Kill()
+	cmd := d.Netns.Command(d.binary, d.args...)
+	cmd.Stdout, cmd.Stderr = &d.log, &d.log
+	// It must not outlive a test that is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	d.cmd, d.ended = cmd, ended
+	go func() {
+		cmd.Wait() // SIGKILL is its usual end
+		close(ended)
+	}()
+	testenv.Eventually(t, "vswitch answers", func() bool {
+		select {
+		case <-ended:
+			t.Fatal("vswitch ended by itself")
+		default:
+		}
+		_, err := d.Client.Ports(t.Context())
+		return err == nil
+	})
+}
+
+// Kill ends the daemon as a crash does.
+func (d *Daemon) Kill() {
+	if d.cmd != nil {
+		d.cmd.Process.Kill() // its only error is that the daemon ended before
+		<-d.ended
+		d.cmd = nil
+	}
+}
+
+// Stop ends the daemon as a service manager does, by SIGTERM, which must succeed.
+func (d *Daemon) Stop(t testing.TB) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-d.ended
+	if !d.cmd.ProcessState.Success() {
+		t.Errorf("vswitch ends with %v after SIGTERM", d.cmd.ProcessState)
+	}
+	d.cmd = nil
+}
+
+// Log is what the daemon has written so far, in all its runs.
+func (d *Daemon) Log() string { return d.log.String() }
+
+// Try runs a command of the command line and returns what it printed.
+func (d *Daemon) Try(args ...string) (string, error) {
+	out, err := exec.Command(d.binary, append([]string{"--socket", d.socket}, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// Ctl runs a command line, split at spaces, that must succeed, and returns what it
+// printed.
+func (d *Daemon) Ctl(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	line := fmt.Sprintf(format, args...)
+	out, err := d.Try(strings.Fields(line)...)
+	if err != nil {
+		t.Fatalf("vswitch %s: %v: %s", line, err, out)
+	}
+	return out
+}
+
+// Port reads how a port is, which must be there.
+func (d *Daemon) Port(t testing.TB, name string) api.Port {
+	t.Helper()
+	p, err := d.Client.Port(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// AwaitState waits until a port is in a state, such as api.StateUp.
+func (d *Daemon) AwaitState(t testing.TB, name string, state api.State) {
+	t.Helper()
+	testenv.Eventually(t, fmt.Sprintf("port %s is %s", name, state), func() bool {
+		return d.Port(t, name).State == state
+	})
+}
