@@ -132,6 +132,52 @@ func TestSendGoesOn(t *testing.T) {
 	})
 }
 
+// A frame that goes uncut may be as long as the device's MTU and one tag; the kernel
+// allows no second one (packet_extra_vlan_len_allowed).
+func TestTooBig(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "a0", "type", "veth", "peer", "name", "b0")
+	ns.Run("ip", "link", "set", "b0", "up")
+	ns.Run("ip", "link", "set", "a0", "up")
+	ns.Do(func() {
+		veth, err := link.ByName("a0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		onVeth, err := Open(Config{Ifindex: veth.Index})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer onVeth.Close()
+		onTap := tap(t, "vm0")
+		tuntest.Boot(t, "vm0", tuntest.TSO)
+		inner, outer := port.MakeTag(port.TPIDCustomer, 5), port.MakeTag(port.TPIDService, 6)
+		super, o := tuntest.TCP4(60000)
+		for _, c := range []struct {
+			name string
+			wire []byte
+			o    port.Offload
+			want port.Drop
+		}{
+			{"as long as the MTU", tuntest.Ethernet(1, 1514), port.Offload{}, port.DropNone},
+			{"longer", tuntest.Ethernet(1, 1515), port.Offload{}, port.DropTooBig},
+			{"with a C-tag", tuntest.Tagged(tuntest.Ethernet(1, 1514), inner), port.Offload{}, port.DropNone},
+			{"longer, with a C-tag", tuntest.Tagged(tuntest.Ethernet(1, 1515), inner), port.Offload{}, port.DropTooBig},
+			{"with an S-tag", tuntest.Tagged(tuntest.Ethernet(1, 1514), outer), port.Offload{}, port.DropTooBig},
+			{"with two tags", tuntest.Tagged(tuntest.Tagged(tuntest.Ethernet(1, 1514), inner), outer), port.Offload{}, port.DropTooBig},
+			{"two tags and room for them", tuntest.Tagged(tuntest.Tagged(tuntest.Ethernet(1, 1506), inner), outer), port.Offload{}, port.DropNone},
+			{"to be cut", super, o, port.DropNone},
+		} {
+			for name, p := range map[string]*Port{"TAP": onTap, "veth": onVeth} {
+				if d := tuntest.Send(p, c.wire, c.o); d != c.want {
+					t.Errorf("%s, %s: %v, want %v", name, c.name, d, c.want)
+				}
+			}
+		}
+	})
+}
+
 // After Send the pool keeps no pointer to a frame.
 func TestSendForgets(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {

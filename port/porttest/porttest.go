@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -64,6 +65,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"ConcurrentSend", testConcurrentSend},
 		{"FullQueue", testFullQueue},
 		{"PartialChecksum", testPartialChecksum},
+		{"MalformedOffload", testMalformedOffload},
 		{"CloseWakesRecv", testCloseWakesRecv},
 		{"CloseWhileBorrowed", testCloseWhileBorrowed},
 		{"SendAfterClose", testSendAfterClose},
@@ -573,6 +575,57 @@ func testPartialChecksum(t *testing.T, f Fixture) {
 		completeUDP4(want)
 		if !bytes.Equal(got.Data, want) {
 			t.Errorf("tag %#x: arrived with a wrong checksum", tag)
+		}
+	}
+}
+
+// testMalformedOffload: a frame with an offload header that contradicts it is refused
+// by the kernel, marked by the port, or comes with what the switch refuses, and never
+// as a good one. What is sent next comes.
+func testMalformedOffload(t *testing.T, f Fixture) {
+	if !f.Offloads {
+		return
+	}
+	timeout := time.AfterFunc(patience, func() { f.Port.Close() })
+	defer timeout.Stop()
+	q := f.Port.Queues()[0]
+	for n, c := range []struct {
+		name string
+		o    port.Offload
+	}{
+		{"checksum past the end", port.Offload{Flags: port.NeedsCsum, CsumStart: 600, CsumOffset: 6}},
+		{"checksum's place past the end", port.Offload{Flags: port.NeedsCsum, CsumStart: 34, CsumOffset: 600 - 34 - 1}},
+		{"checksum's place wraps", port.Offload{Flags: port.NeedsCsum, CsumStart: 0xffff, CsumOffset: 0xffff}},
+		{"checksum of the addresses", port.Offload{Flags: port.NeedsCsum, CsumStart: 6, CsumOffset: 2}},
+		{"unknown segmentation", port.Offload{GSOType: 9, GSOSize: 100}},
+		{"ECN of nothing", port.Offload{GSOType: port.GSOECN, GSOSize: 100}},
+		{"segments of no size", port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOUDPL4, CsumStart: 34, CsumOffset: 6}},
+		{"TCP segments, UDP's checksum", port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, GSOSize: 100, CsumStart: 34, CsumOffset: 6}},
+		{"UDP segments without checksum", port.Offload{GSOType: port.GSOUDPL4, GSOSize: 100}},
+	} {
+		bad, _ := udp4(600)
+		refused := f.Peer.Send(bad, c.o) // an error is the kernel's
+		if err := f.Peer.Send(body(uint32(n), 64), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		for came := false; !came; {
+			var frames [port.BatchSize]port.Frame
+			got, err := q.Recv(frames[:])
+			if err != nil {
+				t.Fatalf("%s (%v): the frame after it: %v", c.name, refused, err)
+			}
+			for i := range frames[:got] {
+				fr := &frames[i]
+				switch {
+				case ours(fr.Data) && number(fr.Data) == uint32(n):
+					came = true
+				case fr.Src == src && fr.Drop == port.DropNone && vnet.Valid(fr.Offload, len(fr.Data)):
+					t.Errorf("%s: comes in with %+v", c.name, fr.Offload)
+				case fr.Src == src && fr.Drop != port.DropNone && fr.Drop != port.DropBadOffload:
+					t.Errorf("%s: drop %v", c.name, fr.Drop)
+				}
+			}
+			q.Release()
 		}
 	}
 }
