@@ -18,94 +18,21 @@ const (
 	igmpAdvertisement = 0x30
 )
 
-// The response time meant by a query of IGMPv1, which has no field for it (RFC
-// 2236 section 4).
-const responseV1 = 10 * time.Second
-
-func parseIGMP(p packet) (message, Reason) {
-	m := message{family: IPv4, src: p.src}
-	b := p.payload
-	switch {
-	case len(b) < 8:
-		return m, BadLength
-	case checksum(0, b) != 0:
-		return m, BadChecksum
-	}
-	typ := b[0]
-	switch typ {
-	case igmpQuery, igmpReport1, igmpReport2, igmpLeave, igmpReport3, igmpAdvertisement:
-	default: // RFC 4541 section 2.1.1: flooded, and nothing in it is used
-		return m, Accepted
-	}
-	if p.hopLimit != 1 {
-		return m, BadHopLimit
-	}
-	group := addressAt(IPv4, b[4:])
-	switch typ {
-	case igmpAdvertisement:
-		m.kind = routerNotice
-		return m, Accepted
-	case igmpReport3:
-		m.kind, m.version = report3, 3
-		m.count = int(binary.BigEndian.Uint16(b[6:]))
-		var reason Reason
-		m.records, reason = checkRecords(IPv4, b[8:], m.count)
-		return m, reason
-	case igmpReport1:
-		m.kind, m.version = report, 1
-	case igmpReport2:
-		m.kind, m.version = report, 2
-	case igmpLeave:
-		m.kind, m.version = leave, 2
-	case igmpQuery:
-		m.kind = query
-		if reason := m.readIGMPQuery(b); reason != Accepted {
-			return m, reason
-		}
-		if group.IsUnspecified() {
-			if p.dst != allSystems { // RFC 3376 section 4.1.12
-				return m, BadDestination
-			}
-			return m, Accepted
-		}
-	}
-	m.group = group
-	if !group.IsMulticast() {
-		return m, BadGroup
-	}
-	return m, Accepted
-}
-
-// readIGMPQuery tells the versions of a query apart as RFC 3376 section 7.1 does,
-// and reads what is behind the group.
-func (m *message) readIGMPQuery(b []byte) Reason {
-	code := uint32(b[1])
-	switch {
-	case len(b) == 8 && code == 0:
-		m.version, m.maxResponse = 1, responseV1
-	case len(b) == 8:
-		m.version, m.maxResponse = 2, time.Duration(code)*100*time.Millisecond
-	case len(b) >= 12:
-		m.version, m.maxResponse = 3, time.Duration(decodeFloat(code, 8))*100*time.Millisecond
-		return m.readV3Query(b[8:])
-	default:
-		return BadLength
-	}
-	return Accepted
-}
-
-// readV3Query reads what both protocols have at the end of their newer queries:
-// flags, robustness, interval and sources (RFC 3376 section 4.1, RFC 3810 section 5.1).
-func (m *message) readV3Query(b []byte) Reason {
-	m.suppress = b[0]&8 != 0
-	m.robustness = int(b[0] & 7)
-	m.interval = time.Duration(decodeFloat(uint32(b[1]), 8)) * time.Second
-	n := int(binary.BigEndian.Uint16(b[2:])) * m.family.addrLen()
-	if 4+n > len(b) {
-		return BadLength
-	}
-	m.sources = addresses{m.family, b[4 : 4+n]}
-	return Accepted
+var igmp = protocol{
+	types: map[byte]messageType{
+		igmpQuery:         {kind: query},
+		igmpReport1:       {report, 1},
+		igmpReport2:       {report, 2},
+		igmpLeave:         {leave, 2},
+		igmpReport3:       {report3, 3},
+		igmpAdvertisement: {kind: routerNotice},
+	},
+	group:     4,
+	everybody: allSystems,
+	require:   func(packet, kind) Reason { return Accepted },
+	code:      func(b []byte) uint32 { return uint32(b[1]) },
+	bits:      8,
+	unit:      100 * time.Millisecond,
 }
 
 // queryFields is what a query of ours says, in either protocol.

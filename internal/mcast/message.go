@@ -108,49 +108,6 @@ func checkRecords(f Family, b []byte, count int) ([]byte, Reason) {
 	return b[:len(b)-len(rest)], Accepted
 }
 
-// parse reads the message of a frame, and holds it to what its protocol demands
-// of a receiver.
-func parse(frame []byte) (message, Reason) {
-	p, reason := decode(frame)
-	if reason != Accepted {
-		return message{}, reason
-	}
-	switch {
-	case p.proto == protoPIM:
-		return parsePIM(p)
-	case p.family == IPv4 && p.proto == protoIGMP:
-		return parseIGMP(p)
-	case p.family == IPv6 && p.proto == protoICMPv6:
-		return parseMLD(p)
-	}
-	return message{}, BadHeader
-}
-
-// parsePIM finds hellos (RFC 7761 section 4.9.2), which only routers send.
-func parsePIM(p packet) (message, Reason) {
-	m := message{family: p.family, src: p.src}
-	b := p.payload
-	if len(b) < 4 {
-		return m, BadLength
-	}
-	const version, hello = 2, 0
-	if b[0] != version<<4|hello {
-		return m, Accepted
-	}
-	var pseudo uint32
-	if p.family == IPv6 {
-		pseudo = pseudoSum(p.src, p.dst, protoPIM, len(b))
-	}
-	switch {
-	case checksum(pseudo, b) != 0:
-		return m, BadChecksum
-	case p.hopLimit != 1:
-		return m, BadHopLimit
-	}
-	m.kind = routerNotice
-	return m, Accepted
-}
-
 // decodeFloat reads a number of 2^bits values, the upper half of which is floating
 // point with a 3-bit exponent (RFC 3376 sections 4.1.1 and 4.1.7 with 8 bits, RFC
 // 3810 section 5.1.3 with 16).

@@ -23,80 +23,35 @@ func isMLD(typ uint8) bool {
 	return typ >= mldQuery && typ <= mldDone || typ == mldReport2 || typ >= mldAdvertisement && typ <= mldTermination
 }
 
-func parseMLD(p packet) (message, Reason) {
-	m := message{family: IPv6, src: p.src}
-	b := p.payload
-	switch {
-	case len(b) < 8:
-		return m, BadLength
-	case checksum(pseudoSum(p.src, p.dst, protoICMPv6, len(b)), b) != 0:
-		return m, BadChecksum
-	case p.hopLimit != 1:
-		return m, BadHopLimit
-	case !p.alert: // RFC 3810 section 5: without, it is not for a router's ears
-		return m, NoRouterAlert
-	}
-	typ := b[0]
-	// A host that has no address yet reports its solicited-node group from ::,
-	// and snoopers must hear it (RFC 3590 section 4).
-	fromHost := typ == mldReport1 || typ == mldReport2 || typ == mldDone
-	if !p.src.IsLinkLocalUnicast() && !(fromHost && p.src.IsUnspecified()) {
-		return m, BadSource
-	}
-	switch typ {
-	case mldAdvertisement:
-		m.kind = routerNotice
-		return m, Accepted
-	case mldReport2:
-		m.kind, m.version = report3, 3
-		m.count = int(binary.BigEndian.Uint16(b[6:]))
-		var reason Reason
-		m.records, reason = checkRecords(IPv6, b[8:], m.count)
-		return m, reason
-	case mldQuery, mldReport1, mldDone:
-	default:
-		return m, Accepted
-	}
-	if len(b) < 24 {
-		return m, BadLength
-	}
-	group := addressAt(IPv6, b[8:])
-	switch typ {
-	case mldReport1:
-		m.kind, m.version = report, 2
-	case mldDone:
-		m.kind, m.version = leave, 2
-	case mldQuery:
-		m.kind = query
-		if reason := m.readMLDQuery(b); reason != Accepted {
-			return m, reason
-		}
-		if group.IsUnspecified() {
-			if p.dst != allNodes { // RFC 3810 section 5.1.15
-				return m, BadDestination
-			}
-			return m, Accepted
-		}
-	}
-	m.group = group
-	if !group.IsMulticast() {
-		return m, BadGroup
-	}
-	return m, Accepted
+var mld = protocol{
+	types: map[byte]messageType{
+		mldQuery:         {kind: query},
+		mldReport1:       {report, 2},
+		mldDone:          {leave, 2},
+		mldReport2:       {report3, 3},
+		mldAdvertisement: {kind: routerNotice},
+		mldSolicitation:  {kind: other},
+		mldTermination:   {kind: other},
+	},
+	group:     8,
+	everybody: allNodes,
+	require:   requireMLD,
+	code:      func(b []byte) uint32 { return uint32(binary.BigEndian.Uint16(b[4:])) },
+	bits:      16,
+	unit:      time.Millisecond,
 }
 
-// readMLDQuery tells the versions of a query apart as RFC 3810 section 8.1 does,
-// and reads what is behind the group.
-func (m *message) readMLDQuery(b []byte) Reason {
-	code := uint32(binary.BigEndian.Uint16(b[4:]))
+// requireMLD is what MLD asks of a packet beyond IGMP (RFC 3810 section 5): without a
+// Router Alert it is not for a router's ears, and it comes from a link-local address.
+// But a host that has none yet reports its solicited-node group from ::, and snoopers
+// must hear it (RFC 3590 section 4).
+func requireMLD(p packet, k kind) Reason {
+	fromHost := k == report || k == report3 || k == leave
 	switch {
-	case len(b) == 24:
-		m.version, m.maxResponse = 2, time.Duration(code)*time.Millisecond
-	case len(b) >= 28:
-		m.version, m.maxResponse = 3, time.Duration(decodeFloat(code, 16))*time.Millisecond
-		return m.readV3Query(b[24:])
-	default:
-		return BadLength
+	case !p.alert:
+		return NoRouterAlert
+	case !p.src.IsLinkLocalUnicast() && !(fromHost && p.src.IsUnspecified()):
+		return BadSource
 	}
 	return Accepted
 }

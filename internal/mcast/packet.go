@@ -192,6 +192,16 @@ func decodeIPv6(b []byte) (p packet, _ Reason) {
 	return p, Accepted
 }
 
+// checksum is 0 where the payload has the right one, which for IPv6 covers a pseudo
+// header too.
+func (p *packet) checksum() uint16 {
+	var pseudo uint32
+	if p.family == IPv6 {
+		pseudo = pseudoSum(p.src, p.dst, p.proto, len(p.payload))
+	}
+	return checksum(pseudo, p.payload)
+}
+
 // pseudoSum is the sum over the pseudo header of RFC 8200 section 8.1.
 func pseudoSum(src, dst netip.Addr, proto uint8, length int) uint32 {
 	s, d := src.As16(), dst.As16()
