@@ -89,8 +89,7 @@ func (t *Table) Sweep(slots int) (n int) {
 	for range min(slots, len(a.slots)) {
 		s := a.at(t.sweepAt)
 		t.sweepAt++
-		if v := s.load(); v.kind() != 0 && !t.isAlive(v) && s.replace(v, 0) {
-			t.release(v)
+		if v := s.load(); v.kind() != 0 && !t.isAlive(v) && t.take(s, v) {
 			n++
 		}
 	}

@@ -49,8 +49,7 @@ func (t *Table) Delete(k Key) bool {
 	for {
 		v := s.load()
 		alive := t.isAlive(v)
-		if s.replace(v, 0) {
-			t.release(v)
+		if t.take(s, v) {
 			return alive
 		}
 	}
@@ -73,8 +72,7 @@ func (t *Table) removeAll(match func(Key, value) bool) (n int) {
 	for i := range a.slots {
 		s := &a.slots[i]
 		for v := s.load(); v.kind() != 0 && match(Key(s.key.Load()), v); v = s.load() {
-			if s.replace(v, 0) {
-				t.release(v)
+			if t.take(s, v) {
 				n++
 				break
 			}

@@ -60,10 +60,9 @@ func (t *Table) evict(in uint16, window int) evictResult {
 	switch {
 	case victim == nil:
 		return evictNone
-	case last.isFrozen() || !victim.replace(last, 0):
+	case last.isFrozen() || !t.take(victim, last):
 		return evictRaced
 	}
-	t.release(last)
 	if !expired {
 		t.evictions.Add(1)
 	}

@@ -1,6 +1,9 @@
 package fdb
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Outcome is what Learn did.
 type Outcome uint8
@@ -105,10 +108,9 @@ func (t *Table) learn(k Key, port uint16) (Outcome, uint16) {
 			outcome, from = Moved, v.port()
 		} else if v != 0 {
 			// What is gone must not count against the port's limit.
-			if !s.replace(v, 0) {
+			if !t.take(s, v) {
 				continue
 			}
-			t.release(v)
 			v = 0
 		}
 
@@ -175,5 +177,35 @@ func (t *Table) put(a *array, s *slot, v value, k Key, port uint16, kind Kind, l
 		return putRaced
 	}
 	t.release(v)
+	t.observer.Changed(k)
 	return putDone
+}
+
+// Heard notes that a frame from k came by port so long ago, for one that somebody
+// else forwarded, and tells whether k's entry is there: only an entry is refreshed,
+// none is made. One that has just expired comes back.
+func (t *Table) Heard(k Key, port uint16, ago time.Duration) bool {
+	for {
+		s := t.array.Load().find(k)
+		if s == nil {
+			return false
+		}
+		v, now := s.load(), t.clock.load()
+		if v.port() != port || !t.isCurrent(v) {
+			return false
+		}
+		age := uint32(ago / time.Second)
+		if !v.kind().ages() || now.age(v) <= age {
+			return t.isAlive(v)
+		}
+		if age >= now.aging() {
+			return false
+		}
+		if v.isFrozen() {
+			return true // the next time will do
+		}
+		if s.replace(v, v.stamped(now.second()-age)) {
+			return true
+		}
+	}
 }

@@ -113,6 +113,16 @@ func (t *Table) release(v value) {
 	t.total.Add(-1)
 }
 
+// take takes v out of its slot, and off the counts, unless it has changed.
+func (t *Table) take(s *slot, v value) bool {
+	if !s.replace(v, 0) {
+		return false
+	}
+	t.release(v)
+	t.observer.Changed(Key(s.key.Load()))
+	return true
+}
+
 // SetLimit sets how many Dynamic and Sticky entries a port may have before Learn
 // gives it no more, 0 for any number. What it has already stays.
 func (t *Table) SetLimit(port uint16, n int) {
@@ -143,6 +153,7 @@ func (t *Table) FlushPort(port uint16) {
 			continue
 		}
 		t.total.Add(-int64(w.learned()))
+		t.observer.Flushed(port)
 		if next.gen()&(genMask>>1) == 0 {
 			t.purge(port)
 		}

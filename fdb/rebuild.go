@@ -31,11 +31,15 @@ func (t *Table) rebuild() {
 	for i := range old.slots {
 		s := &old.slots[i]
 		v := s.load() &^ frozen
+		k := Key(s.key.Load())
 		if !t.isAlive(v) {
-			t.release(v)
+			if v != 0 {
+				t.release(v)
+				t.observer.Changed(k)
+			}
 			continue
 		}
-		next.claim(Key(s.key.Load())).value.Store(uint64(v))
+		next.claim(k).value.Store(uint64(v))
 	}
 	t.array.Store(next)
 	t.rebuilds.Add(1)

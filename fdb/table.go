@@ -84,7 +84,28 @@ type Config struct {
 	// Aging is how long a station that stays silent is remembered; 0 is
 	// DefaultAging, less than 0 is for ever. See SetAging.
 	Aging time.Duration
+
+	// Observer is told of changes; nil is nobody.
+	Observer Observer
 }
+
+// Observer is told what changed in a table, for instance to keep a copy of it.
+type Observer interface {
+	// Changed: k has come, gone, or got another port or kind. What it is now, the
+	// table tells. It is called on the data path and must not wait. That an entry
+	// has expired is told when it is reclaimed.
+	Changed(k Key)
+
+	// Flushed: the port has no Dynamic and Sticky entries any more. Changed is not
+	// called for them.
+	Flushed(port uint16)
+}
+
+// ignore is the Observer of a table that has none.
+type ignore struct{}
+
+func (ignore) Changed(Key)    {}
+func (ignore) Flushed(uint16) {}
 
 // Table is a filtering database. Make it with New.
 type Table struct {
@@ -93,6 +114,7 @@ type Table struct {
 	clock    clock
 	capacity int64
 	ports    portDirectory
+	observer Observer
 
 	// What changes with each new station, away from the words above.
 	_         [64]byte
@@ -112,7 +134,10 @@ func New(c Config) *Table {
 	if c.Capacity <= 0 {
 		c.Capacity = DefaultCapacity
 	}
-	t := &Table{capacity: int64(min(c.Capacity, MaxCapacity))}
+	t := &Table{capacity: int64(min(c.Capacity, MaxCapacity)), observer: c.Observer}
+	if t.observer == nil {
+		t.observer = ignore{}
+	}
 	if c.Aging == 0 {
 		c.Aging = DefaultAging
 	}
