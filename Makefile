@@ -63,8 +63,9 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	$(GO) run github.com/vswitch/vswitch/internal/gotest $$race -count=1 ./...
 
 .PHONY: bench
-bench: ## run the benchmarks
+bench: ## run the benchmarks (as root with those of real TAPs)
 	$(GO) test -run '^$$' -bench . ./...
+	cd bench/peers && $(GO) test -run '^$$' -bench . ./...
 
 .PHONY: bench-peers
 bench-peers: build ## compare with the Linux bridge and Open vSwitch (as root); ARGS="-help" lists flags
