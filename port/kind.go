@@ -57,3 +57,14 @@ type Device interface {
 	// where it is elsewhere.
 	Ifindex() int
 }
+
+// KernelEnd is implemented by ports that stand on the kernel's end of their device: what
+// the kernel sends by the device reaches the port's station, and what the kernel takes
+// from it itself does not come to the switch.
+type KernelEnd interface {
+	Device
+
+	// HandedUp tells whether a program at the device's ingress decides what comes to
+	// the switch. Else the switch gets every frame, whatever the kernel does with it.
+	HandedUp() bool
+}

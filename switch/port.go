@@ -28,6 +28,7 @@ type Port struct {
 	rx         []*rxCounters // by queue; kept from one device to the next
 	overruns   uint64        // of devices that were detached
 	lost       uint64        // by devices that were detached
+	fast       PortStats     // of the fast path, for devices that were detached
 	at         *attachment   // nil while nothing is attached
 	forwarding bool
 	removed    bool
@@ -110,6 +111,9 @@ func (p *Port) Detach() error {
 		}
 		if l, ok := at.dev.(port.Lossy); ok {
 			p.lost += l.Lost()
+		}
+		if s.fast != nil {
+			p.fast.add(s.fast.Release(p.number))
 		}
 		p.at = nil
 		s.fdb.FlushPort(p.number)

@@ -48,6 +48,10 @@ func (p *Port) Stats() PortStats {
 			lost += l.Lost()
 		}
 	}
+	st.add(p.fast)
+	if fast := p.sw.fast; fast != nil {
+		st.add(fast.Counters(p.number))
+	}
 	p.sw.mu.Unlock()
 	st.RX.Frames += overruns
 	st.RX.Dropped[port.DropRxOverrun] += overruns

@@ -46,6 +46,9 @@ type Config struct {
 	// frames beyond a backlog are dropped.
 	OnControl func(ControlFrame)
 
+	// FastPath forwards what it can below the switch; nil is none.
+	FastPath FastPath
+
 	// ControlGroup is a group address of the switch's own; 0 is none.
 	ControlGroup port.MAC
 }
@@ -55,6 +58,7 @@ type Switch struct {
 	fdb      *fdb.Table
 	ports    atomic.Pointer[portSet]
 	vecs     sync.Pool // of *outputs
+	fast     FastPath  // nil: none
 	events   events
 	control  control
 	ownGroup port.MAC // Config.ControlGroup
@@ -98,14 +102,21 @@ type member struct {
 
 // New makes a switch without ports.
 func New(cfg Config) *Switch {
+	if cfg.FastPath != nil {
+		cfg.FDB.Observer = cfg.FastPath
+	}
 	s := &Switch{
 		fdb:      fdb.New(cfg.FDB),
+		fast:     cfg.FastPath,
 		byName:   make(map[string]*Port),
 		ownGroup: cfg.ControlGroup,
 		start:    time.Now(),
 		stop:     make(chan struct{}),
 	}
 	s.ports.Store(&portSet{})
+	if s.fast != nil {
+		s.fast.Bind(s.fdb)
+	}
 	s.vecs.New = func() any { return new(outputs) }
 	s.events.init(cfg.OnEvent)
 	s.control.init(cfg.OnControl)
@@ -235,6 +246,7 @@ func (s *Switch) publish() {
 	}
 	s.addTaps(set)
 	s.ports.Store(set)
+	s.publishFast(set)
 }
 
 // age moves the FDB's coarse clock and reclaims what has expired.

@@ -1,0 +1,105 @@
+package vswitch
+
+import (
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/port"
+)
+
+// FastPath forwards known unicast below the switch, between ports on kernel devices,
+// by a copy of the FDB; the rest comes to the ports' queues as ever. The switch is the
+// same without. Its methods do not call the switch.
+type FastPath interface {
+	// The FDB's changes are told as they happen; Bind names the table, first of all.
+	fdb.Observer
+	Bind(*fdb.Table)
+
+	// Publish brings exactly these ports into force before it returns.
+	Publish([]FastPort)
+
+	// Settle returns when every change of the FDB before it is in force.
+	Settle()
+
+	// Refresh tells the FDB which stations were heard so far.
+	Refresh()
+
+	// Counters are of the port's frames that came to no queue of the switch. Release
+	// returns them for the last time: the port's device is gone.
+	Counters(number uint16) PortStats
+	Release(number uint16) PortStats
+}
+
+// FastPort is a port on a kernel device as a fast path must treat it; VLANs as in
+// vlanRules.
+type FastPort struct {
+	Number uint16
+	Device port.KernelEnd
+
+	From bool // what comes by the port needs nothing but forwarding
+	To   bool // what leaves by it needs nothing but its tag
+	Isolated,
+	UntaggedOnly bool
+	PVID, Native, TPID uint16
+	VLANs              *port.VLANSet // those it carries; never changed
+}
+
+// What keeps a port's frames on the path through the workers.
+const (
+	slowFrom = flagBlocked | flagNoLearn | flagPolice | flagMirrorTarget | flagMirrorIn
+	slowTo   = flagBlocked | flagMirrorTarget | flagMirrorOut
+)
+
+// publishFast tells the fast path of the ports. The caller holds mu.
+func (s *Switch) publishFast(set *portSet) {
+	if s.fast == nil {
+		return
+	}
+	var ports []FastPort
+	for _, m := range set.flood {
+		dev, ok := m.dev.(port.KernelEnd)
+		if !ok {
+			continue
+		}
+		ports = append(ports, FastPort{
+			Number:       m.number,
+			Device:       dev,
+			From:         m.flags&slowFrom == 0,
+			To:           m.flags&slowTo == 0 && m.port.shaper == nil,
+			Isolated:     m.flags&flagIsolated != 0,
+			UntaggedOnly: m.flags&flagUntaggedOnly != 0,
+			PVID:         m.pvid,
+			Native:       m.native,
+			TPID:         m.tpid,
+			VLANs:        m.vlans,
+		})
+	}
+	s.fast.Publish(ports)
+}
+
+// settleFast returns when what was taken out of the FDB has no effect any more.
+func (s *Switch) settleFast() {
+	if s.fast != nil {
+		s.fast.Settle()
+	}
+}
+
+// Refresh brings the ages of FDB entries up to date, where a fast path hears stations.
+func (s *Switch) Refresh() {
+	if s.fast != nil {
+		s.fast.Refresh()
+	}
+}
+
+// add adds the counters of o.
+func (st *PortStats) add(o PortStats) {
+	for _, d := range []struct {
+		to   *Counters
+		from *Counters
+	}{{&st.RX, &o.RX}, {&st.TX, &o.TX}} {
+		d.to.Frames += d.from.Frames
+		d.to.Bytes += d.from.Bytes
+		d.to.Copies += d.from.Copies
+		for why, n := range d.from.Dropped {
+			d.to.Dropped[why] += n
+		}
+	}
+}
