@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
 	"sync/atomic"
@@ -46,12 +45,7 @@ func TestConformance(t *testing.T) {
 // open opens a port in the calling thread's namespace.
 func open(t *testing.T, spec port.Spec, trace *port.Trace) *host.Port {
 	t.Helper()
-	p, err := host.Kind{}.Open(spec, trace)
-	if err != nil {
-		t.Fatalf("open %s: %v", spec.Name, err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p.(*host.Port)
+	return porttest.Open[*host.Port](t, host.Kind{}, spec, trace)
 }
 
 // answers expects the host behind the port to answer ARP for its address. It asks
@@ -59,24 +53,15 @@ func open(t *testing.T, spec port.Spec, trace *port.Trace) *host.Port {
 func answers(t *testing.T, p port.Port, r *tuntest.Reader, who string) {
 	t.Helper()
 	a := netip.MustParseAddr(who)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	tuntest.Insist(t, "an answer for "+who, func() error {
 		if d := tuntest.Send(p, tuntest.ARPRequest(a), port.Offload{}); d != port.DropNone {
-			t.Fatalf("to the host: %v", d)
+			return errors.New(d.String())
 		}
-		for again := time.Now().Add(100 * time.Millisecond); ; {
-			f, err := r.Next(time.Until(again))
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				t.Fatalf("from the host: %v", err)
-			}
-			if tuntest.IsARPReply(f.Data, a) {
-				return
-			}
-		}
-	}
-	t.Fatalf("%s does not answer", who)
+		return nil
+	}, func(wait time.Duration) (bool, error) {
+		f, err := r.Next(wait)
+		return tuntest.IsARPReply(f.Data, a), err
+	})
 }
 
 // The host end has its addresses in the namespace it is for, keeps them while the
@@ -179,13 +164,7 @@ func TestAdopt(t *testing.T) {
 		}
 
 		tuntest.Boot(t, "tap0", tuntest.TSO)
-		var none port.Trace
-		if _, err := (host.Kind{}).Open(spec, &none); err == nil || !strings.Contains(err.Error(), "another process holds tap0") {
-			t.Errorf("a TAP that is held: %v", err)
-		}
-		if none != (port.Trace{}) {
-			t.Errorf("a trace is left: %+v", none)
-		}
+		porttest.Refused(t, host.Kind{}, spec, "another process holds tap0")
 	})
 }
 
@@ -205,21 +184,7 @@ func TestUndo(t *testing.T) {
 			{port.Spec{Name: "tun0"}, "tun0 is a tun, not a TAP"},
 			{port.Spec{Name: "gw0", Netns: "/proc/version"}, "is not a network namespace"},
 		} {
-			var trace port.Trace
-			p, err := host.Kind{}.Open(c.spec, &trace)
-			if err == nil {
-				p.Close()
-				t.Fatalf("%+v opens", c.spec)
-			}
-			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%+v: %q, want one line with %q", c.spec, err, c.want)
-			}
-			if trace != (port.Trace{}) {
-				t.Errorf("%+v: a trace is left: %+v", c.spec, trace)
-			}
-			if _, err := link.ByName("gw0"); !errors.Is(err, link.ErrNotFound) {
-				t.Errorf("%+v: gw0 is left (%v)", c.spec, err)
-			}
+			porttest.Refused(t, host.Kind{}, c.spec, c.want)
 		}
 	})
 }
@@ -255,19 +220,14 @@ func TestSet(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	for _, bad := range []port.Spec{
+	porttest.Check(t, host.Kind{}, []port.Spec{
+		{Name: "gw0", Netns: "x", MTU: 1400, Address: []string{"192.0.2.1/24", "fd00::1/64"}},
+	}, []port.Spec{
 		{}, {Name: "sixteen-bytes-xx"}, {Name: "gw0", MTU: 67}, {Name: "gw0", MTU: 65522},
 		{Name: "gw0", Owner: "root"}, {Name: "gw0", Group: "root"}, {Name: "gw0", Exclusive: true},
 		{Name: "gw0", Address: []string{"192.0.2.1"}}, {Name: "gw0", Address: []string{"192.0.2.1/33"}},
 		{Name: "gw0", Address: []string{"host.example/24"}}, {Name: "gw0", Address: []string{"0.0.0.0/0"}},
-	} {
-		if err := (host.Kind{}).Check(bad); err == nil || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%+v: %v", bad, err)
-		}
-	}
-	if err := (host.Kind{}).Check(port.Spec{Name: "gw0", Netns: "x", MTU: 1400, Address: []string{"192.0.2.1/24", "fd00::1/64"}}); err != nil {
-		t.Error(err)
-	}
+	})
 }
 
 func TestLinkEvents(t *testing.T) {

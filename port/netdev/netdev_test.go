@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -52,12 +51,7 @@ func veth(ns *testenv.Netns, a, b string, mtu int) {
 // open opens a port in the calling thread's namespace.
 func open(t *testing.T, spec port.Spec, trace *port.Trace) *netdev.Port {
 	t.Helper()
-	p, err := netdev.Kind{}.Open(spec, trace)
-	if err != nil {
-		t.Fatalf("open %s: %v", spec.Name, err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p.(*netdev.Port)
+	return porttest.Open[*netdev.Port](t, netdev.Kind{}, spec, trace)
 }
 
 // passes expects frames to go through the port in both directions. It sends again,
@@ -65,11 +59,11 @@ func open(t *testing.T, spec port.Spec, trace *port.Trace) *netdev.Port {
 func passes(t *testing.T, p port.Port, r *tuntest.Reader, s *tuntest.Station) {
 	t.Helper()
 	in, out := tuntest.Ethernet(1, 60), tuntest.Ethernet(2, 60)
-	again(t, "from the station", func() error { return s.Send(in, port.Offload{}) }, func(wait time.Duration) (bool, error) {
+	tuntest.Insist(t, "from the station", func() error { return s.Send(in, port.Offload{}) }, func(wait time.Duration) (bool, error) {
 		f, err := r.Next(wait)
 		return bytes.Equal(f.Data, in), err
 	})
-	again(t, "to the station", func() error {
+	tuntest.Insist(t, "to the station", func() error {
 		if d := tuntest.Send(p, out, port.Offload{}); d != port.DropNone {
 			return errors.New(d.String())
 		}
@@ -78,28 +72,6 @@ func passes(t *testing.T, p port.Port, r *tuntest.Reader, s *tuntest.Station) {
 		b, _, err := s.Recv(wait)
 		return bytes.Equal(b, out), err
 	})
-}
-
-func again(t *testing.T, what string, send func() error, recv func(time.Duration) (bool, error)) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if err := send(); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		for again := time.Now().Add(100 * time.Millisecond); ; {
-			found, err := recv(time.Until(again))
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				t.Fatalf("%s: %v", what, err)
-			}
-			if found {
-				return
-			}
-		}
-	}
-	t.Fatalf("%s: nothing arrives", what)
 }
 
 // The interface takes frames for all addresses while the port is open, is otherwise
@@ -219,35 +191,18 @@ func TestRefusals(t *testing.T) {
 			{port.Spec{Name: "tun0"}, "no Ethernet interface", false},
 			{port.Spec{Name: "peer0", MTU: 70000}, "does not take an MTU of 70000", false},
 		} {
-			var trace port.Trace
-			p, err := netdev.Kind{}.Open(c.spec, &trace)
-			if err == nil {
-				p.Close()
-				t.Errorf("%+v opens", c.spec)
-				continue
-			}
-			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || errors.Is(err, port.ErrGone) != c.gone {
-				t.Errorf("%+v: %q, want one line with %q", c.spec, err, c.want)
-			}
-			if trace != (port.Trace{}) {
-				t.Errorf("%+v: a trace is left: %+v", c.spec, trace)
+			if err := porttest.Refused(t, netdev.Kind{}, c.spec, c.want); errors.Is(err, port.ErrGone) != c.gone {
+				t.Errorf("%+v: gone is %t", c.spec, !c.gone)
 			}
 		}
 	})
 }
 
 func TestCheck(t *testing.T) {
-	for _, bad := range []port.Spec{
+	porttest.Check(t, netdev.Kind{}, []port.Spec{{Name: "eth0", MTU: 9000, Exclusive: true}}, []port.Spec{
 		{}, {Name: "a/b"}, {Name: "eth0", Owner: "root"}, {Name: "eth0", Group: "root"}, {Name: "eth0", MTU: -1},
 		{Name: "eth0", Address: []string{"192.0.2.1/24"}}, {Name: "eth0", Netns: "x"},
-	} {
-		if err := (netdev.Kind{}).Check(bad); err == nil || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%+v: %v", bad, err)
-		}
-	}
-	if err := (netdev.Kind{}).Check(port.Spec{Name: "eth0", MTU: 9000, Exclusive: true}); err != nil {
-		t.Error(err)
-	}
+	})
 }
 
 // An interface that is down when the port opens works once it is up; one that is

@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,49 +48,13 @@ func TestConformance(t *testing.T) {
 // open opens a port in the calling thread's namespace.
 func open(t *testing.T, spec port.Spec, trace *port.Trace) *tap.Port {
 	t.Helper()
-	p, err := tap.Kind{}.Open(spec, trace)
-	if err != nil {
-		t.Fatalf("open %s: %v", spec.Name, err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p.(*tap.Port)
+	return porttest.Open[*tap.Port](t, tap.Kind{}, spec, trace)
 }
 
-// refused expects Open to fail with one line that contains want, and to leave
-// neither device nor trace.
+// refused expects Open to fail with one line that contains want, and to leave nothing.
 func refused(t *testing.T, spec port.Spec, want string) {
 	t.Helper()
-	before := devices(t)
-	var trace port.Trace
-	p, err := tap.Kind{}.Open(spec, &trace)
-	if err == nil {
-		p.Close()
-		t.Fatalf("%+v opens", spec)
-	}
-	if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
-		t.Errorf("%+v: %q, want one line with %q", spec, err, want)
-	}
-	if trace != (port.Trace{}) {
-		t.Errorf("a trace is left: %+v", trace)
-	}
-	if after := devices(t); after != before {
-		t.Errorf("devices before %s, after %s", before, after)
-	}
-}
-
-func devices(t *testing.T) string {
-	t.Helper()
-	b, err := os.ReadFile("/proc/thread-self/net/dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for line := range strings.Lines(string(b)) {
-		if name, _, ok := strings.Cut(line, ":"); ok {
-			names = append(names, strings.TrimSpace(name))
-		}
-	}
-	return strings.Join(names, " ")
+	porttest.Refused(t, tap.Kind{}, spec, want)
 }
 
 // passes expects frames to go through the port in both directions.
@@ -295,21 +258,14 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	for _, bad := range []port.Spec{
+	porttest.Check(t, tap.Kind{}, []port.Spec{
+		{Name: "vm0"}, {Name: "vm0", MTU: 68, Owner: "root", Group: "0"}, {Name: "vm0", MTU: 65521},
+	}, []port.Spec{
 		{Name: "sixteen-bytes-xx"}, {Name: "a/b"}, {},
 		{Name: "vm0", MTU: 67}, {Name: "vm0", MTU: 65522}, {Name: "vm0", MTU: -1},
 		{Name: "vm0", Owner: "no-such-user"}, {Name: "vm0", Group: "no-such-group"}, {Name: "vm0", Owner: "4294967295"},
 		{Name: "vm0", Address: []string{"192.0.2.1/24"}}, {Name: "vm0", Netns: "x"}, {Name: "vm0", Exclusive: true},
-	} {
-		if err := (tap.Kind{}).Check(bad); err == nil || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%+v: %v", bad, err)
-		}
-	}
-	for _, good := range []port.Spec{{Name: "vm0"}, {Name: "vm0", MTU: 68, Owner: "root", Group: "0"}, {Name: "vm0", MTU: 65521}} {
-		if err := (tap.Kind{}).Check(good); err != nil {
-			t.Errorf("%+v: %v", good, err)
-		}
-	}
+	})
 }
 
 // Without a right, the message names it and nothing is left.
@@ -484,7 +440,7 @@ func TestRenamedWhileClosed(t *testing.T) {
 		if err := (tap.Kind{}).Delete(spec, trace); err != nil {
 			t.Fatal(err)
 		}
-		if got := devices(t); got != "lo" {
+		if got := porttest.Devices(t); got != "lo" {
 			t.Errorf("left: %s", got)
 		}
 	})

@@ -2,6 +2,7 @@ package tuntest
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -84,4 +85,29 @@ func Send(p port.Port, wire []byte, o port.Offload) port.Drop {
 	out := []port.Out{{Frame: &f, Tag: f.Tag, Drop: port.NumDrops}}
 	p.Queues()[0].Send(out)
 	return out[0].Drop
+}
+
+// Insist sends until it is heard that something has come: until the kernel has seen a
+// carrier, an interface loses what it is given. heard takes what comes next, waiting
+// for it as Next does, and tells whether that is it.
+func Insist(t testing.TB, what string, send func() error, heard func(timeout time.Duration) (bool, error)) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		if err := send(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for again := time.Now().Add(100 * time.Millisecond); ; {
+			found, err := heard(time.Until(again))
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if found {
+				return
+			}
+		}
+	}
+	t.Fatalf("%s: nothing arrives", what)
 }

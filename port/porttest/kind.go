@@ -1,0 +1,75 @@
+package porttest
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Open opens a port of a kind in the calling thread's network namespace. It is closed
+// when the test ends.
+func Open[P port.Port](t testing.TB, k port.Kind, s port.Spec, trace *port.Trace) P {
+	t.Helper()
+	p, err := k.Open(s, trace)
+	if err != nil {
+		t.Fatalf("open %s: %v", s.Name, err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p.(P)
+}
+
+// Refused expects Open to fail with one line that contains want, and to leave neither
+// a device nor a trace. It returns the error.
+func Refused(t testing.TB, k port.Kind, s port.Spec, want string) error {
+	t.Helper()
+	before := Devices(t)
+	var trace port.Trace
+	p, err := k.Open(s, &trace)
+	if err == nil {
+		p.Close()
+		t.Fatalf("%+v opens", s)
+	}
+	if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%+v: %q, want one line with %q", s, err, want)
+	}
+	if trace != (port.Trace{}) {
+		t.Errorf("%+v: a trace is left: %+v", s, trace)
+	}
+	if after := Devices(t); after != before {
+		t.Errorf("%+v: devices before %s, after %s", s, before, after)
+	}
+	return err
+}
+
+// Devices lists the interfaces of the calling thread's network namespace.
+func Devices(t testing.TB) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/thread-self/net/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(b)) {
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// Check expects Check to take what is good, and to refuse what is bad on one line.
+func Check(t testing.TB, k port.Kind, good, bad []port.Spec) {
+	t.Helper()
+	for _, s := range good {
+		if err := k.Check(s); err != nil {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+	for _, s := range bad {
+		if err := k.Check(s); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+}
