@@ -46,28 +46,19 @@ Example:
 			&cli.BoolFlag{Name: "server", Usage: "vhost-user, stream, dgram: make the socket and listen (the default)"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "add the port even when its device is not there yet"},
 		}, portFlags()...),
-		Action: addPort,
+		Action: steering(addPort, "NAME"),
 	}
 }
 
-func addPort(c *cli.Context) error {
-	w, err := words(c, "NAME")
-	if err != nil {
-		return err
-	}
+func addPort(c *cli.Context, cl *api.Client, args []string) error {
 	set, err := settings(c)
 	if err != nil {
 		return err
 	}
-	spec := set.Apply(port.Spec{Name: w[0], Kind: c.String("kind"), Queues: c.Int("queues")})
+	spec := set.Apply(port.Spec{Name: args[0], Kind: c.String("kind"), Queues: c.Int("queues")})
 	if err := socketFlags(c, &spec); err != nil {
 		return err
 	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
 	_, err = cl.AddPort(c.Context, api.AddPort{Spec: spec, NoWait: c.Bool("no-wait")})
 	var e *api.Error
 	if errors.As(err, &e) && e.Code == api.CodeGone {

@@ -1,6 +1,10 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+)
 
 func delPortCommand() *cli.Command {
 	return &cli.Command{
@@ -13,19 +17,10 @@ it; one that was there before is left as it was found.
 Example:
 
     vswitch del-port vm0`,
-		Action: delPort,
+		Action: steering(delPort, "NAME"),
 	}
 }
 
-func delPort(c *cli.Context) error {
-	w, err := words(c, "NAME")
-	if err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	return cl.DelPort(c.Context, w[0])
+func delPort(c *cli.Context, cl *api.Client, args []string) error {
+	return cl.DelPort(c.Context, args[0])
 }

@@ -48,7 +48,7 @@ Example:
 				vlan("`VLAN` of the entry (default: 1)"),
 				&cli.BoolFlag{Name: "sticky", Usage: "let the entry age"},
 			},
-			Action: fdbAdd,
+			Action: steering(fdbAdd, "MAC", "PORT"),
 		}, {
 			Name:      "del",
 			Usage:     "remove an entry",
@@ -59,7 +59,7 @@ Example:
 
     vswitch fdb del 52:54:00:12:34:56`,
 			Flags:  []cli.Flag{vlan("`VLAN` of the entry (default: 1)")},
-			Action: fdbDel,
+			Action: steering(fdbDel, "MAC"),
 		}, {
 			Name:      "flush",
 			Usage:     "forget learned entries",
@@ -73,7 +73,7 @@ Example:
 				&cli.StringFlag{Name: "port", Usage: "only entries of this `PORT`"},
 				vlan("only entries of this `VLAN`"),
 			},
-			Action: fdbFlush,
+			Action: steering(fdbFlush),
 		}},
 	}
 }
@@ -96,57 +96,38 @@ func fdbList(c *cli.Context) error {
 	})
 }
 
-func fdbAdd(c *cli.Context) error {
-	w, err := words(c, "MAC", "PORT")
+func fdbAdd(c *cli.Context, cl *api.Client, args []string) error {
+	mac, vlan, err := station(c, args[0])
 	if err != nil {
 		return err
 	}
-	mac, vlan, cl, err := fdbArgs(c, w[0])
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	_, err = cl.AddFDB(c.Context, api.AddFDB{MAC: mac, VLAN: vlan, Port: w[1], Sticky: c.Bool("sticky")})
+	_, err = cl.AddFDB(c.Context, api.AddFDB{MAC: mac, VLAN: vlan, Port: args[1], Sticky: c.Bool("sticky")})
 	return err
 }
 
-func fdbDel(c *cli.Context) error {
-	w, err := words(c, "MAC")
+func fdbDel(c *cli.Context, cl *api.Client, args []string) error {
+	mac, vlan, err := station(c, args[0])
 	if err != nil {
 		return err
 	}
-	mac, vlan, cl, err := fdbArgs(c, w[0])
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
 	return cl.DelFDB(c.Context, mac, vlan)
 }
 
-func fdbArgs(c *cli.Context, address string) (mac port.MAC, vlan uint16, cl *api.Client, err error) {
-	if mac, err = port.ParseMAC(address); err != nil {
-		return 0, 0, nil, usageError(err.Error())
+// station reads which entry is meant.
+func station(c *cli.Context, address string) (port.MAC, uint16, error) {
+	mac, err := port.ParseMAC(address)
+	if err != nil {
+		return 0, 0, usageError(err.Error())
 	}
-	if vlan, err = vlanFlag(c); err != nil {
-		return 0, 0, nil, err
-	}
-	cl, err = client(c)
-	return mac, vlan, cl, err
+	vlan, err := vlanFlag(c)
+	return mac, vlan, err
 }
 
-func fdbFlush(c *cli.Context) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
+func fdbFlush(c *cli.Context, cl *api.Client, _ []string) error {
 	vlan, err := vlanFlag(c)
 	if err != nil {
 		return err
 	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
 	n, err := cl.FlushFDB(c.Context, api.FlushFDB{Port: c.String("port"), VLAN: vlan})
 	if err != nil {
 		return err

@@ -158,6 +158,23 @@ func client(c *cli.Context) (*api.Client, error) {
 	return api.NewClient(socket), nil
 }
 
+// steering is a command that talks to the daemon: do gets a client of it, and the
+// command's arguments as words returns them.
+func steering(do func(c *cli.Context, cl *api.Client, args []string) error, names ...string) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		args, err := words(c, names...)
+		if err != nil {
+			return err
+		}
+		cl, err := client(c)
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		return do(c, cl, args)
+	}
+}
+
 // words returns the command's arguments, which must be as many as names; those in
 // brackets may be missing.
 func words(c *cli.Context, names ...string) ([]string, error) {

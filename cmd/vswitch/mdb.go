@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -46,12 +47,10 @@ Example:
     vswitch mdb add 239.1.2.3 vm0
     vswitch mdb add ff05::1:3 vm0 --vlan 10`,
 			Flags: []cli.Flag{vlan},
-			Action: func(c *cli.Context) error {
-				return mdbChange(c, func(cl *api.Client, group netip.Addr, port string, vlan uint16) error {
-					_, err := cl.AddGroup(c.Context, api.AddGroup{Group: group, Port: port, VLAN: vlan})
-					return err
-				})
-			},
+			Action: mdbChange(func(ctx context.Context, cl *api.Client, g api.AddGroup) error {
+				_, err := cl.AddGroup(ctx, g)
+				return err
+			}),
 		}, {
 			Name:      "del",
 			Usage:     "take back `mdb add`",
@@ -62,34 +61,26 @@ Example:
 
     vswitch mdb del 239.1.2.3 vm0`,
 			Flags: []cli.Flag{vlan},
-			Action: func(c *cli.Context) error {
-				return mdbChange(c, func(cl *api.Client, group netip.Addr, port string, vlan uint16) error {
-					return cl.DelGroup(c.Context, group, port, vlan)
-				})
-			},
+			Action: mdbChange(func(ctx context.Context, cl *api.Client, g api.AddGroup) error {
+				return cl.DelGroup(ctx, g.Group, g.Port, g.VLAN)
+			}),
 		}},
 	}
 }
 
-func mdbChange(c *cli.Context, change func(cl *api.Client, group netip.Addr, port string, vlan uint16) error) error {
-	w, err := words(c, "GROUP", "PORT")
-	if err != nil {
-		return err
-	}
-	group, err := netip.ParseAddr(w[0])
-	if err != nil || !group.IsMulticast() {
-		return usagef("%q is not a multicast group; write it as 239.1.2.3 or ff05::1:3", w[0])
-	}
-	vlan, err := vlanFlag(c)
-	if err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	return change(cl, group, w[1], vlan)
+// mdbChange is a command that changes a static group.
+func mdbChange(change func(context.Context, *api.Client, api.AddGroup) error) cli.ActionFunc {
+	return steering(func(c *cli.Context, cl *api.Client, args []string) error {
+		group, err := netip.ParseAddr(args[0])
+		if err != nil || !group.IsMulticast() {
+			return usagef("%q is not a multicast group; write it as 239.1.2.3 or ff05::1:3", args[0])
+		}
+		vlan, err := vlanFlag(c)
+		if err != nil {
+			return err
+		}
+		return change(c.Context, cl, api.AddGroup{Group: group, Port: args[1], VLAN: vlan})
+	}, "GROUP", "PORT")
 }
 
 func mdbList(c *cli.Context) error {

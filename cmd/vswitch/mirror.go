@@ -62,7 +62,7 @@ Example:
 				&cli.IntFlag{Name: "snaplen", Usage: "copy the first `BYTES` of each frame", DefaultText: "all"},
 				&cli.StringFlag{Name: "filter", Usage: "copy the frames that `EXPR` means", DefaultText: "all"},
 			},
-			Action: mirrorAdd,
+			Action: steering(mirrorAdd, "NAME"),
 		}, {
 			Name:      "del",
 			Usage:     "remove a mirror",
@@ -72,7 +72,7 @@ Example:
 Example:
 
     vswitch mirror del m0`,
-			Action: mirrorDel,
+			Action: steering(mirrorDel, "NAME"),
 		}},
 	}
 }
@@ -98,13 +98,9 @@ func mirrorList(c *cli.Context) error {
 	})
 }
 
-func mirrorAdd(c *cli.Context) error {
-	w, err := words(c, "NAME")
-	if err != nil {
-		return err
-	}
+func mirrorAdd(c *cli.Context, cl *api.Client, args []string) error {
 	m := api.Mirror{
-		Name: w[0], FromVLAN: c.String("from-vlan"), Direction: c.String("direction"),
+		Name: args[0], FromVLAN: c.String("from-vlan"), Direction: c.String("direction"),
 		To: c.String("to"), SnapLen: c.Int("snaplen"), Filter: c.String("filter"),
 	}
 	if from := c.String("from"); from != "" {
@@ -122,24 +118,10 @@ func mirrorAdd(c *cli.Context) error {
 	case (m.To == "") == (m.ToVLAN == 0):
 		return usagef("a mirror has one target; give --to or --to-vlan")
 	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	_, err = cl.AddMirror(c.Context, m)
+	_, err := cl.AddMirror(c.Context, m)
 	return err
 }
 
-func mirrorDel(c *cli.Context) error {
-	w, err := words(c, "NAME")
-	if err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	return cl.DelMirror(c.Context, w[0])
+func mirrorDel(c *cli.Context, cl *api.Client, args []string) error {
+	return cl.DelMirror(c.Context, args[0])
 }

@@ -28,19 +28,13 @@ func format(c *cli.Context) (string, error) {
 // showing is a command without arguments that gets one thing from the daemon and
 // shows it, as JSON or as a table.
 func showing[T any](c *cli.Context, get func(*api.Client, context.Context) (T, error), table func(io.Writer, T)) error {
-	if _, err := words(c); err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	v, err := get(cl, c.Context)
-	if err != nil {
-		return err
-	}
-	return show(c, v, func(w io.Writer) { table(w, v) })
+	return steering(func(c *cli.Context, cl *api.Client, _ []string) error {
+		v, err := get(cl, c.Context)
+		if err != nil {
+			return err
+		}
+		return show(c, v, func(w io.Writer) { table(w, v) })
+	})(c)
 }
 
 // show prints v as JSON, or has table print it for people.

@@ -33,21 +33,12 @@ Example:
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "memory", Usage: "vhost-user: also give the machine `SIZE` of shared memory, such as 512M"},
 		},
-		Action: printQEMUArgs,
+		Action: steering(printQEMUArgs, "NAME"),
 	}
 }
 
-func printQEMUArgs(c *cli.Context) error {
-	w, err := words(c, "NAME")
-	if err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	p, err := cl.Port(c.Context, w[0])
+func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
+	p, err := cl.Port(c.Context, names[0])
 	if err != nil {
 		return err
 	}

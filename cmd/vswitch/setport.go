@@ -29,25 +29,16 @@ Example:
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "no-vlan", Usage: "make the port transparent to tags again, in VLAN 1"},
 		}, portFlags()...),
-		Action: setPort,
+		Action: steering(setPort, "NAME"),
 	}
 }
 
-func setPort(c *cli.Context) error {
-	w, err := words(c, "NAME")
-	if err != nil {
-		return err
-	}
+func setPort(c *cli.Context, cl *api.Client, args []string) error {
 	set, err := settings(c)
 	if err != nil {
 		return err
 	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	_, err = cl.SetPort(c.Context, w[0], set)
+	_, err = cl.SetPort(c.Context, args[0], set)
 	var e *api.Error
 	if c.NumFlags() == 0 && errors.As(err, &e) && e.Code == api.CodeInvalid {
 		return usageError(err.Error())

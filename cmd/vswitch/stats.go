@@ -23,7 +23,7 @@ the port where it was lost, by its reason.
 Example:
 
     vswitch stats vm0`,
-		Action: portStats,
+		Action: steering(portStats, "[NAME]"),
 	}
 }
 
@@ -34,16 +34,7 @@ type stats struct {
 	TX   api.Counters `json:"tx"`
 }
 
-func portStats(c *cli.Context) error {
-	args, err := words(c, "[NAME]")
-	if err != nil {
-		return err
-	}
-	cl, err := client(c)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
+func portStats(c *cli.Context, cl *api.Client, args []string) error {
 	if args[0] != "" {
 		p, err := cl.Port(c.Context, args[0])
 		if err != nil {
