@@ -29,6 +29,10 @@ type Config struct {
 	// Promiscuous: have the device take frames for all addresses.
 	Promiscuous bool
 
+	// HandedUp: a program at the device's ingress decides which frames come here, and
+	// marks them (see Mark). Else all come.
+	HandedUp bool
+
 	// Queues is how many queues the Port has; 0 is one. Frames are spread over
 	// them as the device's own queues received them, so a flow keeps its order.
 	Queues int

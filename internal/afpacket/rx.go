@@ -1,7 +1,6 @@
 package afpacket
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -42,7 +41,7 @@ func (r *receiver) open(c Config) error {
 			return err
 		}
 	}
-	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: c.Ifindex})
+	return r.bind(c.Ifindex, c.HandedUp)
 }
 
 // join puts the socket into a fanout group, a new one where group is -1, and returns
@@ -76,9 +75,6 @@ func (r *receiver) close() error {
 	return errors.Join(errs...)
 }
 
-// everything is ETH_P_ALL in network byte order.
-var everything = binary.NativeEndian.Uint16([]byte{unix.ETH_P_ALL >> 8, unix.ETH_P_ALL})
-
 // batch is the memory of one recvmmsg. Headers and vectors point to their slots for
 // good, so that a call has nothing to set up.
 type batch struct {
@@ -98,7 +94,7 @@ var batches = rxbuf.Pool[batch]{New: func() *batch {
 	b := &batch{slab: rxbuf.Slab()}
 	for i := range b.headers {
 		b.vectors[i].Base = &b.slab[i*rxbuf.Stride]
-		b.vectors[i].SetLen(vnet.HeaderLen + port.MaxFrame)
+		b.vectors[i].SetLen(vnet.HeaderLen + port.MaxFrame + Mark.Len())
 		h := &b.headers[i].hdr
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
@@ -216,15 +212,18 @@ func (b *batch) decode(i int, f *port.Frame) {
 		return
 	}
 	f.SetStripped(wire[vnet.HeaderLen:], b.control[i].tag(&h.hdr))
+	// The header speaks of the frame without the tag, as Offload does.
+	o, ok := vnet.Decode(wire), true
+	if isMarked(f) {
+		o, ok = unmark(f, o)
+	}
 	if h.hdr.Flags&unix.MSG_TRUNC != 0 || f.Len() > port.MaxFrame {
 		f.Drop = port.DropOversize
 	}
 	if f.Drop != port.DropNone {
 		return
 	}
-	// The header speaks of the frame without the tag, as Offload does.
-	o := vnet.Decode(wire)
-	if !vnet.Valid(o, len(f.Data)) {
+	if !ok || !vnet.Valid(o, len(f.Data)) {
 		f.Drop = port.DropBadOffload
 		return
 	}

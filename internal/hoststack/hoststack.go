@@ -5,39 +5,83 @@
 package hoststack
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 
 	"github.com/vswitch/vswitch/port"
 )
 
-// Guard keeps the host stack out until it is closed.
-type Guard struct{ filter *filter }
+// Ingress is a program for devices' ingress that decides what comes to the switch,
+// instead of one that only hides frames from the host.
+type Ingress interface {
+	// Attach puts the program at a device. Closing the result takes it off, unless
+	// it is kept for the next process.
+	Attach(ifindex int) (io.Closer, error)
 
-// Shut keeps the host stack off the interface. A new interface must still be down:
-// IPv6 speaks the moment it is up. The sysctls stay when the process dies and are
-// taken back by Restore; the filter goes with its Guard.
-func Shut(ifname string, ifindex int) (*Guard, error) {
+	// Detach takes a kept program off. That there is none is no error.
+	Detach(ifindex int) error
+}
+
+// Guard keeps the host stack out.
+type Guard struct {
+	ifindex int
+	program io.Closer // nil: none
+	ingress Ingress   // nil: the program hides frames and no more
+}
+
+// Shut keeps the host stack off the interface, by in if that is not nil. A new
+// interface must still be down: IPv6 speaks the moment it is up. The sysctls stay when
+// the process dies and are taken back by Restore.
+func Shut(ifname string, ifindex int, in Ingress) (*Guard, error) {
 	before := Read(ifname)
 	if err := set(ifname, port.DeviceSettings{DisableIPv6: "1", ARPIgnore: arpIgnoreAll}, before); err != nil {
 		Restore(ifname, before)
 		return nil, err
 	}
+	g := &Guard{ifindex: ifindex}
+	if in != nil {
+		if p, err := in.Attach(ifindex); err == nil {
+			g.program, g.ingress = p, in
+			return g, nil
+		}
+	}
 	// Without the filter (Linux before 6.6, or no right to load programs) the
 	// sysctls alone keep the host silent.
-	f, _ := attach(ifindex)
-	return &Guard{f}, nil
+	if f, err := attach(ifindex); err == nil {
+		g.program = f
+	}
+	return g, nil
 }
 
 // Hidden tells whether the host stack sees no frame at all (tcx, Linux 6.6); if
 // not, it is only kept from answering ARP and from speaking IPv6.
-func (g *Guard) Hidden() bool { return g.filter != nil }
+func (g *Guard) Hidden() bool { return g.program != nil }
 
-// Close lets the host stack see the interface again. It leaves the sysctls.
+// HandedUp tells whether an Ingress decides what comes to the switch.
+func (g *Guard) HandedUp() bool { return g != nil && g.ingress != nil }
+
+// Close gives up what the process holds: an Ingress may keep the host stack out for the
+// next one. It leaves the sysctls.
 func (g *Guard) Close() error {
-	if g.filter == nil {
+	if g.program == nil {
 		return nil
 	}
-	if err := g.filter.close(); err != nil {
+	if err := g.program.Close(); err != nil {
+		return fmt.Errorf("let go of an interface: %w", err)
+	}
+	return nil
+}
+
+// Lift lets the host stack see the interface again. It leaves the sysctls.
+func (g *Guard) Lift() error { return cmp.Or(g.Close(), Lift(g.ifindex, g.ingress)) }
+
+// Lift does for an Ingress, which may be nil, what an earlier process's Guard cannot.
+func Lift(ifindex int, in Ingress) error {
+	if in == nil {
+		return nil
+	}
+	if err := in.Detach(ifindex); err != nil {
 		return fmt.Errorf("let the host see an interface again: %w", err)
 	}
 	return nil

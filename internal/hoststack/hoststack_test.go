@@ -59,7 +59,7 @@ func TestHidden(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		guard, err := hoststack.Shut("vm0", l.Index)
+		guard, err := hoststack.Shut("vm0", l.Index, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func TestSysctls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		guard, err := hoststack.Shut("vm0.100", l.Index)
+		guard, err := hoststack.Shut("vm0.100", l.Index, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +120,7 @@ func TestNamesOfAll(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {
 		for _, name := range []string{"all", "default"} {
 			before := hoststack.Read(name)
-			if _, err := hoststack.Shut(name, 1); err == nil {
+			if _, err := hoststack.Shut(name, 1, nil); err == nil {
 				t.Errorf("%q is taken", name)
 			}
 			if got := hoststack.Read(name); got != before {
@@ -152,7 +152,7 @@ func TestWithoutBPF(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		guard, err := hoststack.Shut("vm0", l.Index)
+		guard, err := hoststack.Shut("vm0", l.Index, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func TestReadOnlySysctls(t *testing.T) {
 				return
 			}
 		}
-		_, err := hoststack.Shut("vm0", 2)
+		_, err := hoststack.Shut("vm0", 2, nil)
 		if err == nil || !strings.Contains(err.Error(), "arp_ignore cannot be written") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("read-only: %v", err)
 		}

@@ -9,13 +9,11 @@ import (
 // shot is TC_ACT_SHOT: drop the frame (include/uapi/linux/pkt_cls.h).
 const shot = 2
 
-// filter is a program at an interface's tcx ingress that drops every frame. It
+// attach puts a program at an interface's tcx ingress that drops every frame. It
 // comes before the host stack and after AF_PACKET, which has its copy already
 // (net/core/dev.c, __netif_receive_skb_core). The kernel removes it with its
 // descriptor, so that a dead switch leaves nothing behind.
-type filter struct{ link link.Link }
-
-func attach(ifindex int) (*filter, error) {
+func attach(ifindex int) (link.Link, error) {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name:         "vswitch_shut",
 		Type:         ebpf.SchedCLS,
@@ -31,10 +29,5 @@ func attach(ifindex int) (*filter, error) {
 		Attach:    ebpf.AttachTCXIngress,
 	})
 	prog.Close() // the link holds the program
-	if err != nil {
-		return nil, err
-	}
-	return &filter{l}, nil
+	return l, err
 }
-
-func (f *filter) close() error { return f.link.Close() }

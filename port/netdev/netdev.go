@@ -20,14 +20,19 @@ import (
 const maxQueues = 64
 
 // Kind makes netdev ports. It implements port.Kind.
-type Kind struct{}
+type Kind struct {
+	// Ingress decides what comes to the switch by exclusive ports; nil: everything
+	// does.
+	Ingress hoststack.Ingress
+}
 
 var _ port.Kind = Kind{}
 
 // Port is an open netdev port.
 type Port struct {
 	*afpacket.Port
-	before port.DeviceSettings // of the device, before the switch
+	before  port.DeviceSettings // of the device, before the switch
+	ingress hoststack.Ingress
 
 	mu    sync.Mutex
 	guard *hoststack.Guard // nil: the host stack takes part
@@ -35,23 +40,33 @@ type Port struct {
 
 var _ interface {
 	port.Port
-	port.Device
+	port.KernelEnd
 	port.Overrun
 } = (*Port)(nil)
 
 // Close implements port.Port.
-func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.unguard()) }
+func (p *Port) Close() error {
+	err := p.Port.Close()
+	if g := p.takeGuard(); g != nil {
+		err = cmp.Or(err, g.Close())
+	}
+	return err
+}
 
-// unguard lets the host stack see the interface again.
-func (p *Port) unguard() error {
+// takeGuard returns the guard to one caller.
+func (p *Port) takeGuard() *hoststack.Guard {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	g := p.guard
 	p.guard = nil
-	if g == nil {
-		return nil
-	}
-	return g.Close()
+	return g
+}
+
+// HandedUp implements port.KernelEnd.
+func (p *Port) HandedUp() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.guard.HandedUp()
 }
 
 // Name implements port.Kind.
@@ -76,7 +91,7 @@ func (Kind) Check(s port.Spec) error {
 }
 
 // Open implements port.Kind.
-func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	t := *trace
 	l, err := find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
@@ -95,15 +110,26 @@ func (Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	}
 	t.Ifname = l.Name
 
-	// The attachment changes nothing, so it is tried first: what comes after it
-	// fails with the device as it was.
-	p := &Port{before: *t.Before}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: s.Queues})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.Name, err)
+	// The host stack is shut out before the switch is given frames: else it could be
+	// given some that a program which is there already sends on.
+	p := &Port{before: *t.Before, ingress: k.Ingress}
+	sysctls := hoststack.Read(l.Name)
+	if s.Exclusive {
+		if p.guard, err = hoststack.Shut(l.Name, l.Index, k.Ingress); err != nil {
+			return nil, err
+		}
 	}
-	if err := p.apply(l, s.MTU, s.Exclusive); err != nil {
-		p.Close()
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: s.Queues, HandedUp: p.HandedUp()})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", l.Name, err)
+	} else if err = p.apply(l, s.MTU, s.Exclusive); err != nil {
+		p.Port.Close()
+	}
+	if err != nil {
+		if p.guard != nil {
+			_ = p.guard.Lift()
+			_ = hoststack.Restore(l.Name, sysctls)
+		}
 		return nil, err
 	}
 	*trace = t
@@ -134,18 +160,12 @@ func (p *Port) apply(l link.Link, mtu int, exclusive bool) error {
 			return err
 		}
 	}
-	p.mu.Lock()
-	guard := p.guard
-	p.mu.Unlock()
-	if exclusive == (guard != nil) {
-		return nil
-	}
-	err := p.expose(l)
-	if exclusive {
-		guard, err = hoststack.Shut(l.Name, l.Index)
-		p.mu.Lock()
-		p.guard = guard
-		p.mu.Unlock()
+	var err error
+	switch shut := p.isShut(); {
+	case exclusive && !shut:
+		err = p.shut(l)
+	case !exclusive && shut:
+		err = p.expose(l)
 	}
 	if err != nil && mtu != l.MTU {
 		_ = l.SetMTU(l.MTU)
@@ -153,10 +173,40 @@ func (p *Port) apply(l link.Link, mtu int, exclusive bool) error {
 	return err
 }
 
-// expose gives the interface back to the host stack.
-func (p *Port) expose(l link.Link) error {
-	if err := p.unguard(); err != nil {
+func (p *Port) isShut() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.guard != nil
+}
+
+// shut keeps the host stack off the interface.
+func (p *Port) shut(l link.Link) error {
+	g, err := hoststack.Shut(l.Name, l.Index, p.ingress)
+	if err != nil {
 		return err
+	}
+	if g.HandedUp() {
+		if err := p.SetHandedUp(true); err != nil {
+			return cmp.Or(g.Lift(), hoststack.Restore(l.Name, p.before), err)
+		}
+	}
+	p.mu.Lock()
+	p.guard = g
+	p.mu.Unlock()
+	return nil
+}
+
+// expose gives the interface back to the host stack. Between the two the switch
+// misses frames rather than to take some that the kernel sends on as well.
+func (p *Port) expose(l link.Link) error {
+	g := p.takeGuard()
+	if err := g.Lift(); err != nil {
+		return err
+	}
+	if g.HandedUp() {
+		if err := p.SetHandedUp(false); err != nil {
+			return err
+		}
 	}
 	return hoststack.Restore(l.Name, p.before)
 }
@@ -178,7 +228,7 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 }
 
 // Delete implements port.Kind.
-func (Kind) Delete(s port.Spec, t port.Trace) error {
+func (k Kind) Delete(s port.Spec, t port.Trace) error {
 	l, err := find(s, t)
 	if errors.Is(err, link.ErrNotFound) || err == nil && t.Before == nil {
 		return nil
@@ -192,7 +242,7 @@ func (Kind) Delete(s port.Spec, t port.Trace) error {
 		}
 	}
 	if s.Exclusive {
-		return hoststack.Restore(l.Name, *t.Before)
+		return cmp.Or(hoststack.Lift(l.Index, k.Ingress), hoststack.Restore(l.Name, *t.Before))
 	}
 	return nil
 }

@@ -35,6 +35,9 @@ const (
 // Kind makes tap ports. It implements port.Kind.
 type Kind struct {
 	MTU int // of ports whose spec names none; 0 leaves each device's own
+
+	// Ingress decides what comes to the switch; nil: everything does.
+	Ingress hoststack.Ingress
 }
 
 var _ port.Kind = Kind{}
@@ -48,10 +51,13 @@ type Port struct {
 
 var _ interface {
 	port.Port
-	port.Device
+	port.KernelEnd
 	port.Overrun
 	port.Lossy
 } = (*Port)(nil)
+
+// HandedUp implements port.KernelEnd.
+func (p *Port) HandedUp() bool { return p.guard.HandedUp() }
 
 // Close implements port.Port. The device stays, for the machine that holds it.
 func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
@@ -137,11 +143,11 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
 	}
-	if p.guard, err = hoststack.Shut(l.Name, l.Index); err != nil {
+	if p.guard, err = hoststack.Shut(l.Name, l.Index, k.Ingress); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() {
-		_ = p.guard.Close()
+		_ = p.guard.Lift()
 		_ = hoststack.Restore(l.Name, sysctls)
 	})
 	if !l.Up {
@@ -150,7 +156,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 		undo = append(undo, func() { _ = l.SetUp(false) })
 	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: s.Queues})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: s.Queues, HandedUp: p.HandedUp()})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.Name, err)
 	}
@@ -196,9 +202,9 @@ func (k Kind) Delete(s port.Spec, t port.Trace) error {
 		if l.Kind != "tap" {
 			return nil // another device has taken the name
 		}
-		return l.Delete()
+		return cmp.Or(l.Delete(), hoststack.Lift(l.Index, k.Ingress))
 	}
-	return restore(l, cmp.Or(s.MTU, k.MTU), t.Before)
+	return cmp.Or(restore(l, cmp.Or(s.MTU, k.MTU), t.Before), hoststack.Lift(l.Index, k.Ingress))
 }
 
 // restore gives a device that was there before its settings back, its MTU where it
