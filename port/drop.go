@@ -42,6 +42,7 @@ const (
 	DropTooBig     // longer than the output's MTU allows
 	DropNoCarrier  // nobody holds the other end
 	DropPortClosed // the port was closed while the frame was on its way
+	DropMemoryGone // its sender took away the memory that its payload lay in
 	DropShaped     // waited for in vain: the port's egress queue is full
 	DropIOError    // the kernel refused it for another reason
 
@@ -78,6 +79,7 @@ var dropNames = [NumDrops]string{
 	DropTooBig:         "too_big",
 	DropNoCarrier:      "no_carrier",
 	DropPortClosed:     "port_closed",
+	DropMemoryGone:     "memory_gone",
 	DropShaped:         "shaped",
 	DropIOError:        "io_error",
 }

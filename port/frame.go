@@ -16,6 +16,10 @@ type Frame struct {
 	// It is not padded: an ARP request is 42 bytes. Valid until Release.
 	Data []byte
 
+	// Tail is what follows Data in a super-frame that its sender still holds; nil
+	// in all other frames. Ports without CapTail are never given one.
+	Tail Tail
+
 	Dst, Src MAC
 	Tag      Tag     // the outer VLAN tag, taken out of Data
 	Offload  Offload // what the sender left undone; speaks of Data
@@ -31,15 +35,60 @@ type Frame struct {
 // HeaderLen is the length of an untagged Ethernet header in bytes (802.3 clause 3.1.1).
 const HeaderLen = 14
 
+// MinHead is how long Data is at least in a frame with a Tail: all headers are in it
+// that the switch looks at, or cuts (vnet.MaxHeader).
+const MinHead = 512
+
+// Tail is payload that lies in the memory of whoever sent the frame, who can change it
+// until it is copied, or take it away. Nobody decides by it. Its methods are called
+// until Release by the goroutine that received the frame.
+type Tail interface {
+	// Len is its length in bytes. It does not change.
+	Len() int
+
+	// CopyTo copies it to dst, one slice after the other, which have room for Len
+	// bytes at least. It returns false when the memory is gone: then the frame is
+	// lost as DropMemoryGone, and whoever sent it is dealt with by its own port.
+	CopyTo(dst [][]byte) bool
+}
+
+// DataLen is the length in bytes of Data and Tail together.
+func (f *Frame) DataLen() int {
+	if f.Tail != nil {
+		return len(f.Data) + f.Tail.Len()
+	}
+	return len(f.Data)
+}
+
 // Len is the frame's length on the wire in bytes, with its tag, without FCS.
-func (f *Frame) Len() int { return len(f.Data) + f.Tag.Len() }
+func (f *Frame) Len() int { return f.DataLen() + f.Tag.Len() }
+
+// CopyTo copies Data and Tail to dst, which has room for DataLen bytes. It returns
+// false when the Tail is gone. What scratch holds is of no interest, before or after.
+func (f *Frame) CopyTo(dst []byte, scratch *[1][]byte) bool {
+	n := copy(dst, f.Data)
+	if f.Tail == nil {
+		return true
+	}
+	scratch[0] = dst[n:]
+	return f.Tail.CopyTo(scratch[:])
+}
+
+// Needs returns the abilities a port must have to be sent this frame untouched.
+func (f *Frame) Needs() Caps {
+	c := f.Offload.Needs()
+	if f.Tail != nil {
+		c |= CapTail
+	}
+	return c
+}
 
 // SetWire makes f the frame in b as it looks on the wire, tag inline. It takes an
 // outer tag out of b by moving the addresses up, so it writes to b, and resets
 // all fields but the core's. A b shorter than a header becomes a DropRunt frame.
 // The kind sets Offload afterwards, with vnet.Untag where it moved.
 func (f *Frame) SetWire(b []byte) {
-	f.Tag, f.Offload, f.Drop = 0, Offload{}, DropNone
+	f.Tail, f.Tag, f.Offload, f.Drop = nil, 0, Offload{}, DropNone
 	if len(b) < HeaderLen {
 		f.Data, f.Dst, f.Src, f.Drop = b, 0, 0, DropRunt
 		return
@@ -62,7 +111,7 @@ func (f *Frame) SetWire(b []byte) {
 // SetStripped makes f the frame in b whose outer tag, if any, was already taken
 // out by the kernel. It resets all fields but the core's.
 func (f *Frame) SetStripped(b []byte, tag Tag) {
-	f.Data, f.Tag, f.Offload, f.Drop = b, tag, Offload{}, DropNone
+	f.Data, f.Tail, f.Tag, f.Offload, f.Drop = b, nil, tag, Offload{}, DropNone
 	if len(b) < HeaderLen {
 		f.Dst, f.Src, f.Drop = 0, 0, DropRunt
 		return

@@ -59,7 +59,7 @@ func (o *Offload) Needs() Caps {
 }
 
 // Caps is the set of offloads that a port takes from the switch undone, because
-// the kernel or the guest behind it does or does without the work.
+// the kernel or the guest behind it does or does without the work; and CapTail.
 type Caps uint8
 
 const (
@@ -70,6 +70,10 @@ const (
 	CapUFO
 	CapUSO
 
+	// CapTail: frames may have a Tail.
+	CapTail
+
 	CapsNone Caps = 0
-	CapsAll       = CapCsum | CapTSO4 | CapTSO6 | CapTSOECN | CapUFO | CapUSO
+	// CapsAll are all offloads.
+	CapsAll = CapCsum | CapTSO4 | CapTSO6 | CapTSOECN | CapUFO | CapUSO
 )

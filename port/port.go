@@ -87,14 +87,14 @@ func (o *Out) TagLen() int {
 }
 
 // Len is the frame's length on the output in bytes, with the tags it leaves with.
-func (o *Out) Len() int { return len(o.Frame.Data) + o.TagLen() }
+func (o *Out) Len() int { return o.Frame.DataLen() + o.TagLen() }
 
 // MaxHeader is the most that PutHeader writes: addresses and two tags.
 const MaxHeader = 12 + 2*4
 
 // PutHeader writes the addresses and the tags as they go on the wire to b, which
 // has room for MaxHeader, and returns how many bytes that is: 12 + TagLen. The
-// rest of the frame on the wire is Frame.Data[12:].
+// rest of the frame on the wire is Frame.Data[12:] and Frame.Tail.
 func (o *Out) PutHeader(b []byte) int {
 	_ = b[MaxHeader-1]
 	f := o.Frame

@@ -69,7 +69,7 @@ func (c *control) run(stop <-chan struct{}) {
 
 // punt takes f out of forwarding and gives it to the protocols.
 func (c *control) punt(f *port.Frame, from *member) port.Drop {
-	if len(f.Data) > controlLen {
+	if f.DataLen() > controlLen {
 		return port.DropOversize
 	}
 	cf := c.pool.Get().(*controlFrame)

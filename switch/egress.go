@@ -67,7 +67,7 @@ func (o *outputs) put(out port.Out, to *member) {
 		at = o.open(to)
 	}
 	v := &o.vecs[at-1]
-	if f := out.Frame; f.Offload != (port.Offload{}) && f.Offload.Needs()&^v.caps != 0 {
+	if f := out.Frame; f.Offload != (port.Offload{}) && f.Needs()&^v.caps != 0 {
 		o.finish(out, v)
 		return
 	}
@@ -78,7 +78,11 @@ func (o *outputs) put(out port.Out, to *member) {
 func (o *outputs) finish(out port.Out, v *vector) {
 	made := o.done.finish(out.Frame, v.caps)
 	if len(made) == 0 {
-		v.to.tx[o.shard].dropped[port.DropBadOffload].Add(1)
+		why := port.DropBadOffload
+		if out.Frame.Tail != nil {
+			why = port.DropMemoryGone
+		}
+		v.to.tx[o.shard].dropped[why].Add(1)
 		return
 	}
 	o.copies += uint64(len(made) - 1)

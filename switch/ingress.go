@@ -18,7 +18,7 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	if f.Src.IsGroup() || f.Src == 0 {
 		return port.DropBadSource
 	}
-	if f.Offload.Flags|f.Offload.GSOType != 0 && !vnet.Valid(f.Offload, len(f.Data)) {
+	if f.Offload.Flags|f.Offload.GSOType != 0 && !vnet.Valid(f.Offload, f.DataLen()) {
 		return port.DropBadOffload
 	}
 	if eth.IsReserved(uint64(f.Dst)) {

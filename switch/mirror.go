@@ -22,7 +22,7 @@ type Mirror struct {
 	ToVLAN uint16
 
 	SnapLen int                    // bytes of a frame that are copied; 0 is all
-	Filter  func(data []byte) bool // frames without outer tag that are copied; nil is all
+	Filter  func(data []byte) bool // frames that are copied, by Frame.Data; nil is all
 }
 
 // tap is a mirror as workers see it, at one source.
@@ -137,10 +137,14 @@ func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 		if !t.all && !t.VLANs.Has(f.VLAN) || t.Filter != nil && !t.Filter(f.Data) {
 			continue
 		}
-		cp := f
-		if t.SnapLen != 0 && len(f.Data) > t.SnapLen {
+		cp, cut := f, t.SnapLen != 0 && f.DataLen() > t.SnapLen
+		// Whoever watches sees what is sent, not what it was changed to.
+		if (!cut || t.SnapLen > len(f.Data)) && !o.done.flatten(f) {
+			continue
+		}
+		if cut {
 			cp = o.cut.copyOf(f)
-			cp.Data = f.Data[:t.SnapLen:t.SnapLen]
+			cp.Data, cp.Tail = f.Data[:t.SnapLen:t.SnapLen], nil
 			cp.Offload = port.Offload{} // it says nothing of what is left
 		}
 		out := port.Out{Frame: cp, Tag: tag, Push: push}

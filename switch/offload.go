@@ -6,12 +6,13 @@ import (
 )
 
 // finished does for a port what senders left undone and the port cannot take: it
-// completes checksums and cuts super-frames, in memory of the batch. The frames
-// that come in are not written to, for others are sent the same bytes.
+// completes checksums and cuts super-frames, in memory of the batch. The bytes
+// that come in are not written to, for others are sent the same.
 type finished struct {
-	frames frameStore
-	memory byteStore
-	seg    vnet.Segmenter
+	frames  frameStore
+	memory  byteStore
+	scratch [1][]byte
+	seg     vnet.Segmenter
 
 	// What was made of the last frame: flooding asks for the same again.
 	of   *port.Frame
@@ -19,27 +20,48 @@ type finished struct {
 	made []*port.Frame
 }
 
+// flatten brings f's Tail into Data, in memory of the batch. From then on all ports
+// are sent the same bytes, also those that f is on its way to. It returns false when
+// the sender took them away.
+func (d *finished) flatten(f *port.Frame) bool {
+	if f.Tail == nil {
+		return true
+	}
+	b := d.memory.take(f.DataLen())
+	if !f.CopyTo(b, &d.scratch) {
+		return false
+	}
+	f.Data, f.Tail = b, nil
+	return true
+}
+
 // finish returns the frames to send in place of f to a port with caps; none where
-// f's headers contradict its offload.
+// f's headers contradict its offload, or its Tail is gone.
 func (d *finished) finish(f *port.Frame, caps port.Caps) []*port.Frame {
 	if d.of == f && d.caps == caps {
 		return d.made
 	}
 	d.of, d.caps, d.made = f, caps, d.made[:0]
-	if vnet.Plan(f.Offload, caps) == vnet.Checksum {
+	if !d.flatten(f) {
+		return d.made
+	}
+	switch vnet.Plan(f.Offload, caps) {
+	case vnet.Pass:
+		d.made = append(d.made, f)
+	case vnet.Checksum:
 		b := d.memory.take(len(f.Data))
 		if _, err := vnet.CompleteTo(b, f.Data, f.Offload); err == nil {
 			d.add(f, b, port.Offload{})
 		}
-		return d.made
-	}
-	if d.seg.Init(f.Data, f.Offload, caps) != nil {
-		return d.made
-	}
-	for range d.seg.Count() {
-		b := d.memory.take(d.seg.FrameLen())
-		n, _ := d.seg.Next(b)
-		d.add(f, b[:n], d.seg.Offload())
+	case vnet.Segment:
+		if d.seg.Init(f.Data, f.Offload, caps) != nil {
+			break
+		}
+		for range d.seg.Count() {
+			b := d.memory.take(d.seg.FrameLen())
+			n, _ := d.seg.Next(b)
+			d.add(f, b[:n], d.seg.Offload())
+		}
 	}
 	return d.made
 }

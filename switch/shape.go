@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +35,8 @@ type shaper struct {
 	bytes  int
 	queues []port.Queue // of the last device; set before anything can wait
 	done   bool
+
+	scratch [1][]byte // Send's
 
 	one [1]port.Out // run's
 }
@@ -121,9 +124,13 @@ func (q shapedQueue) Send(out []port.Out) {
 			continue
 		}
 		e := &s.ring[(s.head+s.n)%len(s.ring)]
-		e.buf = append(e.buf[:0], o.Frame.Data...)
+		e.buf = slices.Grow(e.buf[:0], o.Frame.DataLen())[:o.Frame.DataLen()]
+		if !o.Frame.CopyTo(e.buf, &s.scratch) {
+			o.Drop = port.DropMemoryGone
+			continue
+		}
 		e.frame, e.out, e.queue = *o.Frame, *o, q.index
-		e.frame.Data = e.buf
+		e.frame.Data, e.frame.Tail = e.buf, nil
 		e.out.Frame = &e.frame
 		s.n++
 		s.bytes += size

@@ -107,6 +107,7 @@ var dropWords = map[string]string{
 	port.DropTooBig.String():         "dropped: longer than the port's MTU allows",
 	port.DropNoCarrier.String():      "dropped: nobody held the other end",
 	port.DropPortClosed.String():     "dropped: the port was closed meanwhile",
+	port.DropMemoryGone.String():     "dropped: its sender took away the memory that it lay in",
 	port.DropShaped.String():         "dropped: waited in vain: the port's egress queue was full",
 	port.DropIOError.String():        "dropped: the kernel refused it",
 }

@@ -75,10 +75,15 @@ func (b *Backend) SetFeatures(f uint64) error {
 }
 
 // lock stops all rings in their tracks: until unlock nobody looks at the guest's
-// memory.
+// memory. Whoever has a ring to the guest may wait for one from another guest (see
+// Loan), never the reverse, so those to the guest go first.
 func (b *Backend) lock() {
-	for _, r := range b.rings {
-		r.mu.Lock()
+	for _, toGuest := range []bool{true, false} {
+		for _, r := range b.rings {
+			if r.toGuest() == toGuest {
+				r.mu.Lock()
+			}
+		}
 	}
 }
 
@@ -103,11 +108,7 @@ func (b *Backend) refresh() {
 
 // open makes a started ring ready, or not when it cannot be. The caller has locked it.
 func (b *Backend) open(r *Ring) (err error) {
-	if r.q != nil {
-		r.base = r.q.base()
-		r.q = nil
-	}
-	r.log = nil
+	r.shut()
 	c := ringCommon{mem: &b.mem, eventIdx: b.acked&FeatureEventIdx != 0, indirect: b.acked&FeatureIndirect != 0}
 	if b.acked&FeatureLogAll != 0 && b.log != nil {
 		c.log, c.logRing = b.log, r.addr.Log
@@ -137,6 +138,16 @@ func (b *Backend) open(r *Ring) (err error) {
 	}
 	r.wake()
 	return nil
+}
+
+// shut takes the queue of a ring away, and what was lent from it. The caller has
+// locked the ring.
+func (r *Ring) shut() {
+	if r.q != nil {
+		r.base = r.q.base()
+	}
+	r.q, r.log, r.lent = nil, nil, r.lent[:0]
+	r.epoch++
 }
 
 // SetMemory implements Actions.
@@ -344,11 +355,8 @@ func (b *Backend) EnableRing(ring int, on bool) {
 func (b *Backend) StopRing(ring int) uint32 {
 	r := b.rings[ring]
 	r.mu.Lock()
-	if r.q != nil {
-		r.base = r.q.base()
-		r.q = nil
-	}
-	r.started, r.log = false, nil
+	r.shut()
+	r.started = false
 	r.setCall(-1)
 	r.wake()
 	kick, base := r.kick, r.base

@@ -81,7 +81,7 @@ func openPacked(c ringCommon, size int, a RingAddr, base uint32) (*packed, error
 	return p, nil
 }
 
-func (p *packed) base() uint32 { return uint32(p.seen.bits()) | uint32(p.used.bits())<<16 }
+func (p *packed) base() uint32 { return uint32(p.used.bits()) | uint32(p.used.bits())<<16 }
 
 func (p *packed) mark() uint32     { return uint32(p.seen.bits()) }
 func (p *packed) rewind(to uint32) { p.seen = placeOf(uint16(to)) }

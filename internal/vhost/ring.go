@@ -39,7 +39,8 @@ type queue interface {
 	// it was turned on, peek must be asked once more.
 	askKick(on bool)
 
-	// base is what GET_VRING_BASE returns.
+	// base is what GET_VRING_BASE returns: the place of the first chain that was
+	// not given back.
 	base() uint32
 }
 
@@ -96,6 +97,9 @@ type Ring struct {
 	addr    RingAddr
 	started bool
 	base    uint32
+
+	lent  []Chain
+	epoch uint64 // counts the queues that q was
 }
 
 func newRing(index int, mem *memory, broke func(error)) *Ring {

@@ -16,6 +16,7 @@ type fakeQueue struct {
 
 func (q *fakeQueue) peek() bool      { return q.available }
 func (q *fakeQueue) askKick(on bool) { q.onAsk(on) }
+func (q *fakeQueue) base() uint32    { return 0 }
 
 // What becomes available just before the driver knows that a kick is wanted comes
 // without one, so it must be looked for once more.

@@ -61,7 +61,7 @@ func openSplit(c ringCommon, size int, a RingAddr) (*split, error) {
 	return s, nil
 }
 
-func (s *split) base() uint32 { return uint32(s.seen) }
+func (s *split) base() uint32 { return uint32(s.usedIdx) }
 
 func (s *split) mark() uint32     { return uint32(s.seen) }
 func (s *split) rewind(to uint32) { s.seen = uint16(to) }

@@ -65,6 +65,8 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"ConcurrentSend", testConcurrentSend},
 		{"FullQueue", testFullQueue},
 		{"PartialChecksum", testPartialChecksum},
+		{"SuperFrame", testSuperFrame},
+		{"SendTail", testSendTail},
 		{"MalformedOffload", testMalformedOffload},
 		{"CloseWakesRecv", testCloseWakesRecv},
 		{"CloseWhileBorrowed", testCloseWhileBorrowed},

@@ -79,14 +79,7 @@ func send(p *vhostuser.Port, b []byte) port.Drop {
 // served.
 func thrownOut(t *testing.T, p *vhostuser.Port, path string, frames <-chan port.Frame, reason string) {
 	t.Helper()
-	linked(t, p, false)
-	limit := time.Now().Add(patience)
-	for !strings.Contains(p.Reason(), reason) {
-		if time.Now().After(limit) {
-			t.Fatalf("the reason is %q, not %q", p.Reason(), reason)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	endsFor(t, p, reason)
 	for len(frames) > 0 {
 		<-frames
 	}
@@ -99,6 +92,19 @@ func thrownOut(t *testing.T, p *vhostuser.Port, path string, frames <-chan port.
 	}
 	if d := send(p, wire(88)); d != port.DropNone {
 		t.Errorf("to the next guest: %v", d)
+	}
+}
+
+// endsFor waits until a guest was disconnected for a reason.
+func endsFor(t *testing.T, p *vhostuser.Port, reason string) {
+	t.Helper()
+	linked(t, p, false)
+	limit := time.Now().Add(patience)
+	for !strings.Contains(p.Reason(), reason) {
+		if time.Now().After(limit) {
+			t.Fatalf("the reason is %q, not %q", p.Reason(), reason)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -13,7 +13,9 @@ import (
 
 // receiver takes frames from the guest's transmit queue. It copies them: the guest can
 // change its memory at any time, and the switch looks at more of a frame than its
-// addresses. The guest has its buffers back before the frames are on their way.
+// addresses. The guest has its buffers back before the frames are on their way. Of a
+// super-frame the head alone is copied here, and the guest waits for Release: the tail
+// goes from memory to memory when it is sent.
 type receiver struct {
 	ring     *vhost.Ring
 	busy     bool // never sleep
@@ -25,10 +27,18 @@ type receiver struct {
 
 // arena holds the frames of one batch, one behind the other. A batch ends when the next
 // frame might not fit: batchBytes stay in the L2 cache until they are copied to where
-// they go.
-type arena [batchBytes + port.MaxFrame]byte
+// they go. What was lent counts as well: the guest needs it back.
+type arena struct {
+	bytes [batchBytes + port.MaxFrame]byte
+	tails [port.BatchSize]vhost.Loan
+	lent  int // of tails
+}
 
-const batchBytes = 128 << 10
+const batchBytes = 256 << 10
+
+// lendFrom is the length from which on the tail of a super-frame is lent. Below, a second
+// copy costs less than what it takes to keep the buffers.
+const lendFrom = 4096
 
 var arenas = rxbuf.Pool[arena]{New: func() *arena { return new(arena) }}
 
@@ -50,9 +60,24 @@ func (l *lane) Recv(frames []port.Frame) (int, error) {
 
 // Release implements port.Queue.
 func (l *lane) Release() {
-	if l.arena != nil {
-		arenas.Return(l.arena)
-		l.arena = nil
+	if l.arena == nil {
+		return
+	}
+	if l.arena.lent > 0 {
+		l.takeBack()
+	}
+	arenas.Return(l.arena)
+	l.arena = nil
+}
+
+// takeBack ends the loans of a batch.
+func (r *receiver) takeBack() {
+	clear(r.arena.tails[:r.arena.lent])
+	r.arena.lent = 0
+	if r.ring.Begin() {
+		defer r.ring.End()
+		r.ring.TakeBack()
+		r.ring.Flush()
 	}
 }
 
@@ -66,9 +91,9 @@ func (r *receiver) receive(frames []port.Frame, how layout) (n int) {
 	if !r.ring.Enabled() { // such a ring's frames are thrown away
 		drop = port.DropPortDown
 	}
-	used := 0
-	for n < len(frames) && used <= batchBytes {
-		c, parts, ok := r.ring.Next(0, false)
+	used, lent, kept := 0, 0, 0
+	for n < len(frames) && used+lent <= batchBytes {
+		c, parts, ok := r.ring.Next(kept, false)
 		if !ok {
 			break
 		}
@@ -77,23 +102,31 @@ func (r *receiver) receive(frames []port.Frame, how layout) (n int) {
 			r.ring.Busy()
 		}
 		f := &frames[n]
-		used += take(f, parts, r.arena[used:], how.header)
+		used += r.take(f, parts, kept, r.arena.bytes[used:], how.header)
 		if f.Drop == port.DropNone {
 			f.Drop = drop
 		}
-		r.ring.Use(c, 0)
+		if r.arena.lent > 0 {
+			kept = len(parts)
+			r.ring.Keep(c)
+		} else {
+			r.ring.Use(c, 0)
+		}
+		if f.Tail != nil {
+			lent += f.Tail.Len()
+		}
 		n++
 	}
 	r.ring.Flush()
 	return n
 }
 
-// take makes f the frame in the guest's buffers, behind its virtio-net header, and
-// returns how much of room it takes, where it lies from now on.
-func take(f *port.Frame, parts []vhost.Buffer, room []byte, headerLen int) int {
+// take makes f the frame in the guest's buffers from first on, behind its virtio-net
+// header, and returns how much of room it takes, where it lies from now on.
+func (r *receiver) take(f *port.Frame, parts []vhost.Buffer, first int, room []byte, headerLen int) int {
 	total := 0
-	for i := range parts {
-		total += len(parts[i].Bytes)
+	for i := range parts[first:] {
+		total += len(parts[first+i].Bytes)
 	}
 	n := total - headerLen
 	if n < 0 || n > port.MaxFrame {
@@ -104,22 +137,18 @@ func take(f *port.Frame, parts []vhost.Buffer, room []byte, headerLen int) int {
 		return 0
 	}
 	var header [maxHeader]byte
-	room = room[:0:n]
-	skip := header[:headerLen]
-	for i := range parts {
-		b := parts[i].Bytes
-		if len(skip) > 0 {
-			h := copy(skip, b)
-			skip, b = skip[h:], b[h:]
-		}
-		room = append(room, b...)
+	at := fillFrom(header[:headerLen], parts, cursor{first, 0})
+	o := vnet.Decode(header[:])
+	o.Flags &= port.NeedsCsum // the others are not a driver's to set (virtio 1.2, 5.1.6.2)
+	head := n
+	if n >= lendFrom && o.IsGSO() {
+		head = lentHead
 	}
-	f.SetWire(room)
+	at = fillFrom(room[:head], parts, at)
+	f.SetWire(room[:head:head])
 	if f.Drop != port.DropNone {
 		return 0
 	}
-	o := vnet.Decode(header[:])
-	o.Flags &= port.NeedsCsum // the others are not a driver's to set (virtio 1.2, 5.1.6.2)
 	if o.Flags|o.GSOType == 0 {
 		o = port.Offload{}
 	}
@@ -127,19 +156,43 @@ func take(f *port.Frame, parts []vhost.Buffer, room []byte, headerLen int) int {
 	if f.Tag.Present() {
 		o, ok = vnet.Untag(o)
 	}
-	if !ok || !vnet.Valid(o, len(f.Data)) {
+	if !ok || !vnet.Valid(o, n-f.Tag.Len()) {
 		f.Drop = port.DropBadOffload
 		return 0
 	}
 	f.Offload = o
+	if head < n {
+		loan := &r.arena.tails[r.arena.lent]
+		r.arena.lent++
+		r.ring.Lend(loan, at.part, at.offset, n-head)
+		f.Tail = loan
+	}
 	// Frames that began at the same offset in a line would share it.
-	return (n + 63) &^ 63
+	return (head + 63) &^ 63
+}
+
+// lentHead is what is copied of a frame whose tail is lent: a tag goes out of it.
+const lentHead = port.MinHead + 4
+
+// cursor is a place in a row of buffers.
+type cursor struct{ part, offset int }
+
+// fillFrom fills b from a place on, and returns the place behind.
+func fillFrom(b []byte, parts []vhost.Buffer, at cursor) cursor {
+	for {
+		n := copy(b, parts[at.part].Bytes[at.offset:])
+		at.offset += n
+		if b = b[n:]; len(b) == 0 {
+			return at
+		}
+		at = cursor{at.part + 1, 0}
+	}
 }
 
 // announced makes f the frame that tells where the guest is now.
 func (l *lane) announced(f *port.Frame) int {
 	l.arena = arenas.Rent()
-	f.SetWire(append(l.arena[:0], l.announce.Swap(nil)[:]...))
+	f.SetWire(append(l.arena.bytes[:0], l.announce.Swap(nil)[:]...))
 	return 1
 }
 

@@ -14,6 +14,7 @@ import (
 type sender struct {
 	ring   *vhost.Ring
 	chains []filled
+	room   [][]byte // for a frame's tail
 }
 
 // filled is a chain of the receive queue and the room in it.
@@ -56,7 +57,7 @@ func (s *sender) send(out []port.Out, features uint64, mtu int) (ok bool) {
 	how, caps := layoutOf(features), capsOf(features)
 	for i := range out {
 		o := &out[i]
-		if f := o.Frame; mtu > 0 && len(f.Data)-port.HeaderLen > mtu+4 && !f.Offload.IsGSO() {
+		if f := o.Frame; mtu > 0 && f.DataLen()-port.HeaderLen > mtu+4 && !f.Offload.IsGSO() {
 			o.Drop = port.DropTooBig // even with a tag that is not counted
 			continue
 		}
@@ -79,7 +80,7 @@ func (s *sender) put(o *port.Out, how layout, caps port.Caps) port.Drop {
 	var head [maxHeader + port.MaxHeader]byte
 	if off := f.Offload; off != (port.Offload{}) {
 		// The driver may be another than when the switch asked for Caps.
-		if off.Needs()&^caps != 0 || !vnet.Valid(off, len(f.Data)) {
+		if off.Needs()&^caps != 0 || !vnet.Valid(off, f.DataLen()) {
 			return port.DropBadOffload
 		}
 		if caps&port.CapCsum == 0 {
@@ -89,14 +90,18 @@ func (s *sender) put(o *port.Out, how layout, caps port.Caps) port.Drop {
 		vnet.Encode(head[:], vnet.Tag(off, o.TagLen()))
 	}
 	header := how.header + o.PutHeader(head[how.header:])
-	parts, drop := s.gather(how, header+len(f.Data)-12)
+	mark := s.ring.Mark()
+	parts, drop := s.gather(how, header+f.DataLen()-12)
 	if drop != port.DropNone {
 		return drop
 	}
 	if how.header == maxHeader {
 		binary.NativeEndian.PutUint16(head[vnet.HeaderLen:], uint16(len(s.chains)))
 	}
-	s.fill(parts, head[:header], f.Data[12:])
+	if !s.fill(parts, head[:header], f.Data[12:], f.Tail) {
+		s.ring.Rewind(mark)
+		return port.DropMemoryGone
+	}
 	return port.DropNone
 }
 
@@ -134,22 +139,46 @@ func (s *sender) gather(how layout, n int) ([]vhost.Buffer, port.Drop) {
 	}
 }
 
-// fill writes a frame to what was gathered, and gives the chains back.
-func (s *sender) fill(parts []vhost.Buffer, head, body []byte) {
-	left := len(head) + len(body)
-	for _, p := range parts {
-		n := copy(p.Bytes, head)
-		head = head[n:]
-		m := copy(p.Bytes[n:], body)
-		body = body[m:]
-		if n+m == 0 {
+// fill writes a frame to what was gathered, and gives the chains back. It returns false,
+// and gives none back, when the tail is gone.
+func (s *sender) fill(parts []vhost.Buffer, head, body []byte, tail port.Tail) bool {
+	total := len(head) + len(body)
+	for i := range parts {
+		b := parts[i].Bytes
+		n := copy(b, head)
+		m := copy(b[n:], body)
+		head, body = head[n:], body[m:]
+		if b = b[n+m:]; tail != nil && len(b) > 0 {
+			s.room = append(s.room, b)
+		} else if n+m == 0 {
 			break
 		}
-		s.ring.Wrote(p, n+m)
 	}
+	if tail != nil {
+		total += tail.Len()
+		if !s.fillTail(tail) {
+			return false
+		}
+	}
+	left := total
+	for i := range parts {
+		n := min(len(parts[i].Bytes), left)
+		s.ring.Wrote(parts[i], n)
+		left -= n
+	}
+	left = total
 	for _, c := range s.chains {
 		n := min(c.room, left)
 		s.ring.Use(c.chain, uint32(n))
 		left -= n
 	}
+	return true
+}
+
+func (s *sender) fillTail(tail port.Tail) bool {
+	defer func() {
+		clear(s.room) // as in Backend.refresh, also after a fault
+		s.room = s.room[:0]
+	}()
+	return tail.CopyTo(s.room)
 }

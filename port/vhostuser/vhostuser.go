@@ -190,7 +190,7 @@ func (d *device) Changed() {
 	if len(active) == 0 {
 		caps = port.CapsAll // no work for frames that nobody takes
 	}
-	p.caps.Store(uint32(caps))
+	p.caps.Store(uint32(caps | port.CapTail))
 	p.active.Store(&active)
 	if p.up.Swap(up) != up {
 		select {

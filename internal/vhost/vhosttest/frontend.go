@@ -114,6 +114,7 @@ type Queue struct {
 	tables    int // where its indirect tables lie
 	free      []int
 	headerLen int
+	sent      [][]part // by chain, what Send made available last
 
 	Kicks, Calls int // given and taken
 }
@@ -189,6 +190,7 @@ func New(t testing.TB, conn *net.UnixConn, o Options) *Guest {
 		for id := range o.Size {
 			q.free = append(q.free, id)
 		}
+		q.sent = make([][]part, o.Size)
 		if i%2 == 0 {
 			g.RX = append(g.RX, q)
 		} else {
@@ -508,13 +510,37 @@ func (q *Queue) Send(header [12]byte, wire []byte) error {
 		parts = append(parts, part{at, n, false})
 		at += n
 	}
-	table := 0
-	if q.g.Features&Indirect != 0 {
-		table = q.tables + id*tableLen*16
-	}
-	q.ring.add(id, parts, table)
+	q.sent[id] = parts
+	q.ring.add(id, parts, q.table(id))
 	q.Kick()
 	return nil
+}
+
+// Used returns the next chain that was given back, and how many bytes were written.
+func (q *Queue) Used() (id, n int, ok bool) { return q.ring.used() }
+
+// table is where a chain's indirect table lies, 0 if it has none.
+func (q *Queue) table(id int) int {
+	if q.g.Features&Indirect == 0 {
+		return 0
+	}
+	return q.tables + id*tableLen*16
+}
+
+// Again makes what was used available again as it is: the frames of a transmit queue are
+// sent once more, the buffers of a receive queue are free. It returns how many chains.
+func (q *Queue) Again() (n int) {
+	for id, _, ok := q.ring.used(); ok; id, _, ok = q.ring.used() {
+		parts := q.sent[id]
+		if parts == nil {
+			q.sent[id] = []part{{q.buffers + id*q.stride, q.stride, true}}
+			parts = q.sent[id]
+		}
+		q.ring.add(id, parts, q.table(id))
+		n++
+	}
+	q.Kick()
+	return n
 }
 
 // Kick tells the back end of what was made available, if it wants to know.
