@@ -21,8 +21,11 @@ type Mirror struct {
 	To     string
 	ToVLAN uint16
 
-	SnapLen int                    // bytes of a frame that are copied; 0 is all
-	Filter  func(data []byte) bool // frames that are copied, by Frame.Data; nil is all
+	SnapLen int // bytes of a frame that are copied; 0 is all
+
+	// Filter chooses the frames that are copied, by the tag that they have at the
+	// source, 0 for none, and Frame.Data; nil is all.
+	Filter func(tag port.Tag, data []byte) bool
 }
 
 // tap is a mirror as workers see it, at one source.
@@ -134,7 +137,7 @@ func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
 func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 	for i := range taps {
 		t := &taps[i]
-		if !t.all && !t.VLANs.Has(f.VLAN) || t.Filter != nil && !t.Filter(f.Data) {
+		if !t.all && !t.VLANs.Has(f.VLAN) || t.Filter != nil && !t.Filter(tag, f.Data) {
 			continue
 		}
 		cp, cut := f, t.SnapLen != 0 && f.DataLen() > t.SnapLen

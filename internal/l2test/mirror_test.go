@@ -92,6 +92,19 @@ func TestMirrorFilter(t *testing.T) {
 		t.Errorf("a filter without sense is accepted: %s", out)
 	}
 
+	// Of VLANs it is the tag on the wire that counts.
+	l.sw.ctl("set-port p1 --trunk 10,20 --native 1")
+	l.sw.ctl("set-port p2 --access 10")
+	if out, err := l.sw.Try("mirror", "add", "m0", "--from", "p1,p2", "--to", "p3", "--filter", "vlan 10"); err != nil {
+		t.Fatal(out)
+	}
+	l.wantTags(l.want(h1, h1.to(h2, customer(10)), h3, h2), customer(10)) // as it came in by p1, not as it left by p2
+	l.wantTags(l.want(h2, h2.to(h1), h3, h1), customer(10))
+	l.want(h1, h1.toAll(customer(20)))
+	l.sw.ctl("mirror del m0")
+	l.sw.ctl("set-port p1 --no-vlan")
+	l.sw.ctl("set-port p2 --no-vlan")
+
 	const snap = 64
 	l.sw.ctl("mirror add m0 --from p1 --to p3 --snaplen %d", snap)
 	long := h1.to(h2)

@@ -124,8 +124,11 @@ func (p *parser) primitive() (Filter, error) {
 	if p.terms++; p.terms > maxTerms {
 		return nil, fmt.Errorf("it has more than %d parts; use several mirrors", maxTerms)
 	}
-	if p.take("ether") != "" {
+	switch p.take("ether", "vlan") {
+	case "ether":
 		return p.ether()
+	case "vlan":
+		return p.vlan()
 	}
 	proto, word := uint8(0), ""
 	if len(p.words) > 0 {
@@ -180,6 +183,18 @@ func (p *parser) side() side {
 		return destination
 	}
 	return either
+}
+
+// vlan reads what comes after that word: perhaps a VID, 0 being that of a priority tag.
+func (p *parser) vlan() (Filter, error) {
+	if len(p.words) == 0 || p.words[0][0] < '0' || p.words[0][0] > '9' {
+		return vlanTag(anyVID), nil
+	}
+	vid, err := strconv.ParseUint(p.next(), 10, 16)
+	if err != nil || vid > port.MaxVID {
+		return nil, fmt.Errorf("a VLAN is a number from 0 to %d, as in: vlan 10", port.MaxVID)
+	}
+	return vlanTag(int(vid)), nil
 }
 
 // ether reads what comes after that word.

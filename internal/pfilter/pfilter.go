@@ -13,12 +13,13 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Filter tells whether a frame is meant. frame begins with the destination address;
-// its outer VLAN tag may have been taken out, further ones are passed over.
-type Filter func(frame []byte) bool
+// Filter tells whether a frame is meant. frame begins with the destination address; its
+// outer VLAN tag may have been taken out and stand in tag, which is 0 else.
+type Filter func(tag port.Tag, frame []byte) bool
 
 // Grammar is the language in the form of a command's help.
 const Grammar = `    arp, ip, ip6, tcp, udp, icmp, icmp6     frames of that protocol
+    vlan [VID]                              with a VLAN tag, which is the outer one
     ether [src|dst] host MAC                of or to a station
     ether proto N                           of an EtherType, such as 0x88cc
     ether broadcast, ether multicast        to all, to a group
@@ -38,11 +39,15 @@ const (
 )
 
 func allOf(f []Filter) Filter {
-	return join(f, func(a, b Filter) Filter { return func(frame []byte) bool { return a(frame) && b(frame) } })
+	return join(f, func(a, b Filter) Filter {
+		return func(tag port.Tag, frame []byte) bool { return a(tag, frame) && b(tag, frame) }
+	})
 }
 
 func anyOf(f []Filter) Filter {
-	return join(f, func(a, b Filter) Filter { return func(frame []byte) bool { return a(frame) || b(frame) } })
+	return join(f, func(a, b Filter) Filter {
+		return func(tag port.Tag, frame []byte) bool { return a(tag, frame) || b(tag, frame) }
+	})
 }
 
 func join(f []Filter, with func(a, b Filter) Filter) Filter {
@@ -53,28 +58,42 @@ func join(f []Filter, with func(a, b Filter) Filter) Filter {
 	return joined
 }
 
-func not(f Filter) Filter { return func(frame []byte) bool { return !f(frame) } }
+func not(f Filter) Filter { return func(tag port.Tag, frame []byte) bool { return !f(tag, frame) } }
 
 func etherHost(mac port.MAC, s side) Filter {
 	addr := [6]byte(mac.HardwareAddr())
-	return func(frame []byte) bool {
+	return func(_ port.Tag, frame []byte) bool {
 		return len(frame) >= port.HeaderLen &&
 			(s&destination != 0 && [6]byte(frame) == addr || s&source != 0 && [6]byte(frame[6:]) == addr)
 	}
 }
 
 func etherProto(t uint16) Filter {
-	return func(frame []byte) bool {
+	return func(_ port.Tag, frame []byte) bool {
 		got, _, ok := payload(frame)
 		return ok && got == t
 	}
 }
 
-func broadcast(frame []byte) bool {
+func broadcast(_ port.Tag, frame []byte) bool {
 	return len(frame) >= port.HeaderLen && port.MACFrom(frame) == port.Broadcast
 }
 
-func multicast(frame []byte) bool { return len(frame) >= port.HeaderLen && frame[0]&1 != 0 }
+func multicast(_ port.Tag, frame []byte) bool { return len(frame) >= port.HeaderLen && frame[0]&1 != 0 }
+
+// vlanTag matches the outer tag's VID; anyVID stands for all.
+func vlanTag(vid int) Filter {
+	return func(tag port.Tag, frame []byte) bool {
+		if !tag.Present() && len(frame) >= port.HeaderLen+4 {
+			if t := binary.BigEndian.Uint16(frame[12:]); t == eth.TypeVLAN || t == eth.TypeQinQ {
+				tag = port.Tag(binary.BigEndian.Uint32(frame[12:]))
+			}
+		}
+		return tag.Present() && (vid == anyVID || tag.VID() == uint16(vid))
+	}
+}
+
+const anyVID = -1
 
 // maxTags is how many VLAN tags are passed over, as by eth.FindIP.
 const maxTags = 8
@@ -91,7 +110,7 @@ func payload(frame []byte) (etherType uint16, data []byte, ok bool) {
 }
 
 func ipProto(version, proto uint8) Filter {
-	return func(frame []byte) bool {
+	return func(_ port.Tag, frame []byte) bool {
 		p, ok := eth.FindIP(frame)
 		return ok && p.Proto == proto && (version == 0 || p.Version == version)
 	}
@@ -116,7 +135,7 @@ func ipNet(net netip.Prefix, s side) Filter {
 	matches := func(src, dst []byte) bool {
 		return s&source != 0 && within(src) || s&destination != 0 && within(dst)
 	}
-	return func(frame []byte) bool {
+	return func(_ port.Tag, frame []byte) bool {
 		if p, ok := eth.FindIP(frame); ok {
 			if p.Version == 4 != (length == 4) {
 				return false
@@ -140,7 +159,7 @@ var arpIPv4 = []byte{0, 1, 8, 0, 6, 4}
 // l4Port matches the ports of TCP and UDP; proto 0 stands for both. Only the first
 // fragment of a packet has them.
 func l4Port(proto uint8, number uint16, s side) Filter {
-	return func(frame []byte) bool {
+	return func(_ port.Tag, frame []byte) bool {
 		p, ok := eth.FindIP(frame)
 		if !ok || p.Proto != eth.ProtoTCP && p.Proto != eth.ProtoUDP || proto != 0 && p.Proto != proto {
 			return false

@@ -3,8 +3,11 @@ package pfilter
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vswitch/vswitch/port"
 )
 
 // wire puts a frame together from 52:54:00:00:00:01 to 52:54:00:00:00:02.
@@ -14,10 +17,10 @@ func wire(etherType uint16, payload ...byte) []byte {
 }
 
 // tagged puts a tag in front of a frame's EtherType.
-func tagged(tpid uint16, frame []byte) []byte {
+func tagged(tpid, tci uint16, frame []byte) []byte {
 	b := append([]byte{}, frame[:12]...)
 	b = binary.BigEndian.AppendUint16(b, tpid)
-	return append(append(b, 0, 5), frame[12:]...)
+	return append(binary.BigEndian.AppendUint16(b, tci), frame[12:]...)
 }
 
 // ip4 is a packet from 10.0.0.1 to 10.0.9.2.
@@ -50,8 +53,8 @@ var frames = map[string][]byte{
 	"later4":    ip4(17, 0x0001, ports...),
 	"first6":    ip6(44, append([]byte{17, 0, 0, 1, 0, 0, 0, 0}, ports...)...),
 	"later6":    ip6(44, append([]byte{17, 0, 0, 9, 0, 0, 0, 0}, ports...)...),
-	"udp4vlan":  tagged(0x8100, ip4(17, 0, ports...)),
-	"arpqinq":   tagged(0x88a8, tagged(0x8100, arp)),
+	"udp4vlan":  tagged(0x8100, 0x6006, ip4(17, 0, ports...)),
+	"arpqinq":   tagged(0x88a8, 5, tagged(0x8100, 6, arp)),
 	"lldp":      wire(0x88cc, 2, 7),
 	"broadcast": append([]byte{255, 255, 255, 255, 255, 255}, wire(0x88cc)[6:]...),
 	"group":     append([]byte{1, 0, 0x5e, 1, 2, 3}, wire(0x88cc)[6:]...),
@@ -71,6 +74,11 @@ func TestFilter(t *testing.T) {
 		"udp":                                    "udp4 udp6hop first4 later4 first6 later6 udp4vlan",
 		"icmp":                                   "icmp4",
 		"icmp6":                                  "icmp6",
+		"vlan":                                   "udp4vlan arpqinq",
+		"vlan 5 and arp":                         "arpqinq",
+		"vlan 6":                                 "udp4vlan",
+		"vlan 0 or vlan 4094":                    "",
+		"not vlan and udp port 53 and not ip6":   "udp4 first4",
 		"ether broadcast":                        "broadcast",
 		"ether multicast":                        "broadcast group",
 		"ether proto 0x88cc":                     "lldp broadcast group",
@@ -110,8 +118,14 @@ func TestFilter(t *testing.T) {
 			meant[name] = true
 		}
 		for name, frame := range frames {
-			if f(frame) != meant[name] {
+			if f(0, frame) != meant[name] {
 				t.Errorf("%s: frame %s matches: %v", expr, name, !meant[name])
+			}
+			// With its outer tag taken out it is the same frame.
+			var bare port.Frame
+			bare.SetWire(slices.Clone(frame))
+			if len(frame) >= port.HeaderLen && f(bare.Tag, bare.Data) != meant[name] {
+				t.Errorf("%s: frame %s without its tag %#x matches: %v", expr, name, bare.Tag, !meant[name])
 			}
 		}
 	}
@@ -122,7 +136,7 @@ func TestRefused(t *testing.T) {
 		"", "and", "arp and", "or arp", "not", "(", "()", "(arp", "arp)", "arp ip", "arp and or ip",
 		"host", "host vm0", "host fe80::1%eth0", "net 10.0.0.1", "net ::ffff:10.0.0.0/104", "port", "port 65536", "port http",
 		"src", "src arp", "tcp src host 10.0.0.1", "ether", "ether host", "ether host 10.0.0.1", "ether proto", "ether proto 0x10000",
-		"vlan 5", "arp or lldp", "udp port -1",
+		"vlan 4095", "vlan 5x", "vlan vm0", "arp or lldp", "udp port -1",
 		strings.Repeat("(", maxDepth+1) + "arp" + strings.Repeat(")", maxDepth+1),
 		strings.Repeat("not ", maxDepth+1) + "arp",
 		strings.Repeat("arp or ", maxTerms) + "arp",
@@ -141,7 +155,7 @@ func TestNoAllocation(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, frame := range frames {
-		if n := testing.AllocsPerRun(10, func() { f(frame) }); n != 0 {
+		if n := testing.AllocsPerRun(10, func() { f(0, frame) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
@@ -161,7 +175,7 @@ func FuzzCompile(f *testing.F) {
 		}
 		opposite, err := Compile("not (" + expr + ")")
 		for name, frame := range frames {
-			if err == nil && opposite(frame) == filter(frame) {
+			if err == nil && opposite(0, frame) == filter(0, frame) {
 				t.Fatalf("%q: %s is meant by it and by its opposite", expr, name)
 			}
 		}
@@ -176,7 +190,7 @@ func FuzzFilter(f *testing.F) {
 	var filters []Filter
 	for _, expr := range []string{
 		"arp", "ip", "ip6", "tcp", "icmp6", "ether host 52:54:00:00:00:01", "ether broadcast", "ether multicast", "ether proto 5",
-		"host 10.0.0.1", "host fd00::1", "net 10.0.8.0/21", "net fd00::/7", "port 53", "tcp src port 53", "udp dst port 53",
+		"host 10.0.0.1", "host fd00::1", "net 10.0.8.0/21", "net fd00::/7", "port 53", "tcp src port 53", "udp dst port 53", "vlan 5",
 	} {
 		filter, err := Compile(expr)
 		if err != nil {
@@ -186,10 +200,10 @@ func FuzzFilter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		for _, filter := range filters {
-			filter(frame)
+			filter(0, frame)
 		}
 		// A host is a part of its network.
-		if filters[9](frame) && !mustCompile(t, "net 10.0.0.0/24")(frame) {
+		if filters[9](0, frame) && !mustCompile(t, "net 10.0.0.0/24")(0, frame) {
 			t.Fatalf("% x is of host 10.0.0.1 and not of its network", frame)
 		}
 	})
