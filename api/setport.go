@@ -11,6 +11,7 @@ type SetPort struct {
 	Address   *[]string `json:"address,omitempty"`
 	Netns     *string   `json:"netns,omitempty"`
 	Exclusive *bool     `json:"exclusive,omitempty"`
+	Poll      *string   `json:"poll,omitempty"`
 
 	// A mode that is chosen by one of the first three replaces the former one
 	// with all that belonged to it; all three of them 0 and empty is none.
@@ -53,6 +54,7 @@ func (s SetPort) Apply(spec port.Spec) port.Spec {
 	set(&spec.Address, s.Address)
 	set(&spec.Netns, s.Netns)
 	set(&spec.Exclusive, s.Exclusive)
+	set(&spec.Poll, s.Poll)
 	s.applyVLAN(&spec.Policy)
 	set(&spec.Isolated, s.Isolated)
 	set(&spec.Locked, s.Locked)

@@ -34,9 +34,22 @@ type Spec struct {
 	Path   string `json:"path,omitempty"`
 	Client bool   `json:"client,omitempty"`
 
+	// vhost-user: how workers wait for frames, PollAdaptive or PollBusy; empty
+	// is the former.
+	Poll string `json:"poll,omitempty"`
+
 	// What the switch does with the port's frames: no affair of the kind.
 	Policy
 }
+
+// How workers wait for frames of shared memory.
+const (
+	// PollAdaptive: under load they look for them, for a bounded time, then sleep.
+	PollAdaptive = "adaptive"
+	// PollBusy: they never sleep while a guest is there, which takes a processor
+	// for each queue in use and saves the guest the kick.
+	PollBusy = "busy"
+)
 
 // MaxName is the longest name of a network interface in bytes (IFNAMSIZ-1).
 const MaxName = 15
@@ -55,6 +68,17 @@ func CheckName(name string) error {
 	}
 	if i := strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == ':' || r == '%' || r >= 0x7f }); i >= 0 {
 		return fmt.Errorf("port name %q has %q in it; use letters, digits, '-', '_' and '.' only", name, name[i:i+1])
+	}
+	return nil
+}
+
+// CheckNoSocket tells what s asks of a kind without a socket that only those on one have.
+func CheckNoSocket(kind string, s Spec) error {
+	switch {
+	case s.Path != "" || s.Client:
+		return fmt.Errorf("a %s port has no socket; leave --path and --client out, or use --kind vhost-user, stream or dgram", kind)
+	case s.Poll != "":
+		return fmt.Errorf("a %s port has no shared memory to poll; leave --poll out, or use --kind vhost-user", kind)
 	}
 	return nil
 }

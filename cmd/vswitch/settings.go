@@ -19,6 +19,7 @@ func portFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "address", Usage: "host: `ADDRESS/LENGTH` of the host's end; can be given several times"},
 		&cli.StringFlag{Name: "netns", Usage: "host: network namespace for the host's end, `NAME` or path"},
 		&cli.BoolFlag{Name: "exclusive", Usage: "netdev: hide the interface's frames from the host's own stack"},
+		&cli.StringFlag{Name: "poll", Usage: "vhost-user: `HOW` to wait for frames: adaptive, or busy on processors of its own", DefaultText: "adaptive"},
 
 		&cli.IntFlag{Name: "access", Usage: "VLAN: carry untagged frames of this `VID`", DefaultText: "none"},
 		&cli.StringFlag{Name: "trunk", Usage: "VLAN: carry tagged frames of these VLANs, a `LIST` as 10,20-29, or all"},
@@ -63,6 +64,7 @@ func settings(c *cli.Context) (api.SetPort, error) {
 	given(c, "address", &s.Address, func(string) []string { return addresses(c) })
 	given(c, "netns", &s.Netns, c.String)
 	given(c, "exclusive", &s.Exclusive, c.Bool)
+	given(c, "poll", &s.Poll, r.oneOf(port.PollAdaptive, port.PollBusy))
 
 	if c.Bool("no-vlan") {
 		if c.IsSet("access") || c.IsSet("trunk") || c.IsSet("qinq") {

@@ -53,7 +53,7 @@ func (Kind) Name() string { return "host" }
 
 // Check implements port.Kind.
 func (Kind) Check(s port.Spec) error {
-	if err := port.CheckName(s.Name); err != nil {
+	if err := cmp.Or(port.CheckName(s.Name), port.CheckNoSocket("host", s)); err != nil {
 		return err
 	}
 	switch {

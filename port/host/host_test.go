@@ -225,6 +225,7 @@ func TestCheck(t *testing.T) {
 	}, []port.Spec{
 		{}, {Name: "sixteen-bytes-xx"}, {Name: "gw0", MTU: 67}, {Name: "gw0", MTU: 65522},
 		{Name: "gw0", Owner: "root"}, {Name: "gw0", Group: "root"}, {Name: "gw0", Exclusive: true},
+		{Name: "gw0", Path: "/x"}, {Name: "gw0", Client: true}, {Name: "gw0", Poll: port.PollBusy},
 		{Name: "gw0", Address: []string{"192.0.2.1"}}, {Name: "gw0", Address: []string{"192.0.2.1/33"}},
 		{Name: "gw0", Address: []string{"host.example/24"}}, {Name: "gw0", Address: []string{"0.0.0.0/0"}},
 	})

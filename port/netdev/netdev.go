@@ -74,7 +74,7 @@ func (Kind) Name() string { return "netdev" }
 
 // Check implements port.Kind. The limits of an MTU are the device's.
 func (Kind) Check(s port.Spec) error {
-	if err := port.CheckName(s.Name); err != nil {
+	if err := cmp.Or(port.CheckName(s.Name), port.CheckNoSocket("netdev", s)); err != nil {
 		return err
 	}
 	switch {

@@ -202,6 +202,7 @@ func TestCheck(t *testing.T) {
 	porttest.Check(t, netdev.Kind{}, []port.Spec{{Name: "eth0", MTU: 9000, Exclusive: true}}, []port.Spec{
 		{}, {Name: "a/b"}, {Name: "eth0", Owner: "root"}, {Name: "eth0", Group: "root"}, {Name: "eth0", MTU: -1},
 		{Name: "eth0", Address: []string{"192.0.2.1/24"}}, {Name: "eth0", Netns: "x"},
+		{Name: "eth0", Path: "/x"}, {Name: "eth0", Client: true}, {Name: "eth0", Poll: port.PollBusy},
 	})
 }
 

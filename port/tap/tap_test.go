@@ -265,6 +265,7 @@ func TestCheck(t *testing.T) {
 		{Name: "vm0", MTU: 67}, {Name: "vm0", MTU: 65522}, {Name: "vm0", MTU: -1},
 		{Name: "vm0", Owner: "no-such-user"}, {Name: "vm0", Group: "no-such-group"}, {Name: "vm0", Owner: "4294967295"},
 		{Name: "vm0", Address: []string{"192.0.2.1/24"}}, {Name: "vm0", Netns: "x"}, {Name: "vm0", Exclusive: true},
+		{Name: "vm0", Path: "/x"}, {Name: "vm0", Client: true}, {Name: "vm0", Poll: port.PollBusy},
 	})
 }
 

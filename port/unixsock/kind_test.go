@@ -37,6 +37,7 @@ func TestCheck(t *testing.T) {
 			"no address":        func(s *port.Spec) { s.Address = []string{"10.0.0.1/24"} },
 			"no namespace":      func(s *port.Spec) { s.Netns = "x" },
 			"leave --exclusive": func(s *port.Spec) { s.Exclusive = true },
+			"leave --poll":      func(s *port.Spec) { s.Poll = port.PollBusy },
 		} {
 			s := good
 			change(&s)

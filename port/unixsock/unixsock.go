@@ -157,6 +157,8 @@ func check(k port.Kind, s port.Spec, path string) error {
 		return fmt.Errorf("a %s port has no address and no namespace, it is for a virtual machine; use --kind host", k.Name())
 	case s.Exclusive:
 		return fmt.Errorf("a %s port has no device to hide; leave --exclusive out", k.Name())
+	case s.Poll != "":
+		return fmt.Errorf("a %s port has no shared memory to poll; leave --poll out, or use --kind vhost-user", k.Name())
 	case path == "":
 		return fmt.Errorf("a %s port needs a socket; name it with --path", k.Name())
 	case !filepath.IsAbs(path):

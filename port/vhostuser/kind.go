@@ -16,10 +16,6 @@ type Kind struct {
 	// Dir is where the sockets of ports are that have no path of their own. Open
 	// makes it where it is absent, but not what it lies in.
 	Dir string
-
-	// Busy: workers never sleep while a guest is there. It takes a processor for
-	// each queue in use, and saves guests the kick.
-	Busy bool
 }
 
 var _ port.Kind = Kind{}
@@ -49,6 +45,10 @@ func (k Kind) Check(s port.Spec) error {
 		return errors.New("a vhost-user port has no address and no namespace, it is for a virtual machine; use --kind host")
 	case s.Owner != "" || s.Group != "" || s.MTU != 0 || s.Exclusive:
 		return errors.New("a vhost-user port has no owner, group, MTU and is always exclusive; leave these out")
+	case s.Queues < 0 || s.Queues > maxPairs:
+		return fmt.Errorf("%d queues make no sense; a vhost-user port has 1 to %d", s.Queues, maxPairs)
+	case s.Poll != "" && s.Poll != port.PollAdaptive && s.Poll != port.PollBusy:
+		return fmt.Errorf("%q is no way to poll; use %s or %s", s.Poll, port.PollAdaptive, port.PollBusy)
 	case s.Path == "" && k.Dir == "":
 		return errors.New("a vhost-user port needs a socket; name one with --path")
 	case !filepath.IsAbs(path):
@@ -63,13 +63,13 @@ func (k Kind) Check(s port.Spec) error {
 func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	path := k.Path(s)
 	if s.Client {
-		return k.open(connect(path))
+		return start(connect(path), s)
 	}
 	l, err := listen(path)
 	if err != nil {
 		return nil, err
 	}
-	p, err := k.open(l)
+	p, err := start(l, s)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(path))
 	}
@@ -77,8 +77,8 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	return p, nil
 }
 
-func (k Kind) open(ps peers) (port.Port, error) {
-	p, err := open(ps, k.Busy)
+func start(ps peers, s port.Spec) (port.Port, error) {
+	p, err := open(ps, s.Poll == port.PollBusy)
 	if err != nil {
 		ps.close()
 		return nil, err
@@ -87,10 +87,11 @@ func (k Kind) open(ps peers) (port.Port, error) {
 }
 
 // Set implements port.Kind.
-func (k Kind) Set(_ port.Port, from, to port.Spec) error {
+func (k Kind) Set(p port.Port, from, to port.Spec) error {
 	if k.Path(from) != k.Path(to) || from.Client != to.Client {
 		return errors.New("the socket of a vhost-user port is made with it; delete the port and add it again")
 	}
+	p.(*Port).setBusy(to.Poll == port.PollBusy)
 	return nil
 }
 

@@ -369,20 +369,40 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// A worker that never sleeps needs no kick.
+// A worker that never sleeps needs no kick; one that may sleeps when nothing comes.
 func TestBusy(t *testing.T) {
-	path := socketPath(t)
-	p := open(t, vhostuser.Kind{Busy: true}, port.Spec{Path: path})
+	k, path := vhostuser.Kind{}, socketPath(t)
+	adaptive, busy := port.Spec{Name: "vm0", Path: path, Poll: port.PollAdaptive}, port.Spec{Name: "vm0", Path: path, Poll: port.PollBusy}
+	p := open(t, k, busy)
 	frames := reader(t, p)
 	g := boot(t, p, path, guests["flags"])
-	exchange(t, p, g, frames)
+	quiet := func() {
+		t.Helper()
+		exchange(t, p, g, frames)
+		kicks := g.TX[0].Kicks
+		for range 10 {
+			exchange(t, p, g, frames)
+		}
+		if g.TX[0].Kicks != kicks {
+			t.Errorf("%d kicks", g.TX[0].Kicks-kicks)
+		}
+	}
+	quiet()
+	if err := k.Set(p, busy, adaptive); err != nil {
+		t.Fatal(err)
+	}
 	kicks := g.TX[0].Kicks
-	for range 10 {
+	for limit := time.Now().Add(patience); g.TX[0].Kicks == kicks; {
+		if time.Now().After(limit) {
+			t.Fatal("the worker does not sleep")
+		}
+		time.Sleep(time.Millisecond)
 		exchange(t, p, g, frames)
 	}
-	if g.TX[0].Kicks != kicks {
-		t.Errorf("%d kicks", g.TX[0].Kicks-kicks)
+	if err := k.Set(p, adaptive, busy); err != nil { // while it sleeps
+		t.Fatal(err)
 	}
+	quiet()
 }
 
 // As a client the port waits for a front end that listens, and comes back to it.
@@ -425,6 +445,8 @@ func TestKind(t *testing.T) {
 		{port.Spec{Name: "vm0", Path: "s"}, "absolute"},
 		{port.Spec{Name: "vm0", Path: "/" + strings.Repeat("x", 107)}, "shorter"},
 		{port.Spec{Name: "vm0", Path: path, MTU: 1500}, "MTU"},
+		{port.Spec{Name: "vm0", Path: path, Poll: "never"}, "adaptive or busy"},
+		{port.Spec{Name: "vm0", Path: path, Queues: 9}, "1 to 8"},
 		{port.Spec{Name: "vm0", Path: path, Address: []string{"10.0.0.1/24"}}, "--kind host"},
 	} {
 		if err := k.Check(c.spec); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {

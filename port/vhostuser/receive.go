@@ -18,7 +18,6 @@ import (
 // goes from memory to memory when it is sent.
 type receiver struct {
 	ring     *vhost.Ring
-	busy     bool // never sleep
 	arena    *arena
 	announce atomic.Pointer[[rarpLen]byte]
 
@@ -221,11 +220,11 @@ func (l *lane) wait() {
 
 // look looks at the ring for a while and tells whether there is something.
 func (l *lane) look() bool {
-	if l.spin < minSpin && !l.busy {
+	if l.spin < minSpin && !l.port.busy.Load() {
 		return false
 	}
 	ring := l.receiver.ring
-	for start := time.Now(); l.busy && ring.Ready() || time.Since(start) < l.spin; {
+	for start := time.Now(); l.port.busy.Load() && ring.Ready() || time.Since(start) < l.spin; {
 		for range looksPerClock {
 			if ring.HasWork() || l.port.closed.Load() || l.announce.Load() != nil {
 				l.spin = maxSpin

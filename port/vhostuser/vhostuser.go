@@ -36,6 +36,7 @@ type Port struct {
 	active atomic.Pointer[[]*lane]
 	up     atomic.Bool
 	closed atomic.Bool
+	busy   atomic.Bool // workers never sleep while a guest is there
 
 	changed chan struct{}
 	ended   chan struct{} // closed when the connection's goroutine has ended
@@ -68,6 +69,7 @@ func open(ps peers, busy bool) (*Port, error) {
 		ended:   make(chan struct{}),
 		reason:  errors.New("no front end has connected yet"),
 	}
+	p.busy.Store(busy)
 	var err error
 	if p.backend, err = vhost.NewBackend(2*maxPairs, offered, (*device)(p), p.guestBroke); err != nil {
 		return nil, err
@@ -76,7 +78,6 @@ func open(ps peers, busy bool) (*Port, error) {
 		l := &lane{port: p, index: i}
 		// Receive and transmit are the guest's words (virtio 1.2, 5.1.2).
 		l.sender.ring, l.receiver.ring = p.backend.Ring(2*i), p.backend.Ring(2*i+1)
-		l.busy = busy
 		p.lanes = append(p.lanes, l)
 		p.queues = append(p.queues, l)
 	}
@@ -116,11 +117,21 @@ func (p *Port) Close() error {
 		p.conn.Close()
 	}
 	p.mu.Unlock()
+	p.wake()
+	<-p.ended
+	return nil
+}
+
+// wake has workers that sleep look what is to be done.
+func (p *Port) wake() {
 	for _, l := range p.lanes {
 		l.receiver.ring.Wake()
 	}
-	<-p.ended
-	return nil
+}
+
+func (p *Port) setBusy(on bool) {
+	p.busy.Store(on)
+	p.wake()
 }
 
 // run serves one front end after the other.
