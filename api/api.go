@@ -131,6 +131,15 @@ type Switch struct {
 	STP          bool     `json:"stp"`
 	Snooping     bool     `json:"snooping"`
 	Querier      bool     `json:"querier"`
+	FastPath     FastPath `json:"fastpath"`
+}
+
+// FastPath is the forwarding of known unicast by the kernel.
+type FastPath struct {
+	On     bool   `json:"on"`
+	Reason string `json:"reason,omitempty"` // why it is off
+	Pinned bool   `json:"pinned"`           // it goes on while the daemon is away
+	Frames uint64 `json:"frames"`           // that it dealt with, of those received
 }
 
 // FDBInfo is the forwarding database as a whole.

@@ -98,7 +98,7 @@ func (p *Port) Configure(c PortConfig) error {
 	unneeded.stop()
 	p.quiesce()
 	s.fdb.Flush(func(e fdb.Entry) bool { return e.Port == p.number && !v.vlans.Has(e.Key.VLAN()) })
-	s.settleFast()
+	s.Settle()
 	return nil
 }
 

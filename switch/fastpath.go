@@ -75,8 +75,8 @@ func (s *Switch) publishFast(set *portSet) {
 	s.fast.Publish(ports)
 }
 
-// settleFast returns when what was taken out of the FDB has no effect any more.
-func (s *Switch) settleFast() {
+// Settle returns when no frame goes by what was in the FDB before the call.
+func (s *Switch) Settle() {
 	if s.fast != nil {
 		s.fast.Settle()
 	}
@@ -91,6 +91,7 @@ func (s *Switch) Refresh() {
 
 // add adds the counters of o.
 func (st *PortStats) add(o PortStats) {
+	st.Fast += o.Fast
 	for _, d := range []struct {
 		to   *Counters
 		from *Counters

@@ -3,7 +3,10 @@ package vswitch
 import "github.com/vswitch/vswitch/port"
 
 // PortStats are a port's counters since it was added.
-type PortStats struct{ RX, TX Counters }
+type PortStats struct {
+	RX, TX Counters
+	Fast   uint64 // of RX.Frames, those that the fast path dealt with
+}
 
 // Counters count one direction: RX what came into the switch by the port, TX what
 // left by it.

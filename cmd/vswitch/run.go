@@ -14,6 +14,8 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon"
+	"github.com/vswitch/vswitch/internal/fastpath"
+	"github.com/vswitch/vswitch/internal/hoststack"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/host"
 	"github.com/vswitch/vswitch/port/netdev"
@@ -42,6 +44,8 @@ Example:
 			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
 			&cli.DurationFlag{Name: "aging", Value: 300 * time.Second,
 				Usage: "`TIME` after which an address that sent nothing is forgotten; 0 for never"},
+			&cli.StringFlag{Name: "fastpath", Value: "auto", Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"},
+			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, and do not run"},
 			&cli.IntFlag{Name: "mtu", Usage: "`BYTES` of payload of tap and host ports that --mtu of add-port does not give others", DefaultText: "what each device has"},
 			&cli.BoolFlag{Name: "stp", Usage: "take part in a spanning tree (RSTP); netdev ports speak it, others are guarded against bridges"},
 			&cli.UintFlag{Name: "stp-priority", Value: 32768, Usage: "`PRIORITY` of this switch to become the root, in steps of 4096; the lowest is the root"},
@@ -89,9 +93,8 @@ func runSwitch(c *cli.Context) error {
 	if c.IsSet("mtu") && (mtu < tap.MinMTU || mtu > tap.MaxMTU) {
 		return usagef("MTU %d is out of range; a TAP takes %d to %d", mtu, tap.MinMTU, tap.MaxMTU)
 	}
-	o.Kinds = []port.Kind{
-		tap.Kind{MTU: mtu}, host.Kind{MTU: mtu}, netdev.Kind{},
-		vhostuser.Kind{Dir: o.SocketDir}, unixsock.Stream{Dir: o.SocketDir}, unixsock.Dgram{Dir: o.SocketDir},
+	if c.Bool("cleanup") {
+		return fastpath.Cleanup(o.Name)
 	}
 	if o.StateDir, err = stateDir(c, o.Name); err != nil {
 		return err
@@ -115,6 +118,17 @@ func runSwitch(c *cli.Context) error {
 		o.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	default:
 		return usagef("there is no log format %q; use text or json", f)
+	}
+	var ingress hoststack.Ingress
+	switch p, err := openFastPath(c.String("fastpath"), &o); {
+	case err != nil:
+		return err
+	case p != nil:
+		ingress = p
+	}
+	o.Kinds = []port.Kind{
+		tap.Kind{MTU: mtu, Ingress: ingress}, host.Kind{MTU: mtu}, netdev.Kind{Ingress: ingress},
+		vhostuser.Kind{Dir: o.SocketDir}, unixsock.Stream{Dir: o.SocketDir}, unixsock.Dgram{Dir: o.SocketDir},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

@@ -45,11 +45,23 @@ func showSwitch(c *cli.Context) error {
 		if s.FDB.Moves > 0 {
 			row(w, "MAC moves", fmt.Sprintf("%d, flapping %d times, %d stations held", s.FDB.Moves, s.FDB.Flaps, s.FDB.Held))
 		}
+		row(w, "Fast path", fastPath(s.FastPath))
 		row(w, "Guards", guards(s))
 		row(w, "Protocols", protocols(s))
 		row(w, "Received", traffic(s.RX))
 		row(w, "Sent", traffic(s.TX))
 	})
+}
+
+// fastPath words whether the kernel forwards, and if not why.
+func fastPath(f api.FastPath) string {
+	switch {
+	case !f.On:
+		return "off: " + f.Reason
+	case !f.Pinned:
+		return fmt.Sprintf("on until the daemon ends, %d frames", f.Frames)
+	}
+	return fmt.Sprintf("on, %d frames", f.Frames)
 }
 
 // protocols words what the switch was told to speak.

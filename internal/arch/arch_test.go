@@ -46,7 +46,8 @@ var below = []struct {
 	}},
 
 	{"internal/daemon", []string{"api", "switch", "fdb", "port", "internal/link", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp"}},
-	{"cmd/vswitch", []string{"api", "internal/daemon", "port", "port/*"}},
+	{"internal/fastpath", []string{"switch", "fdb", "port"}},
+	{"cmd/vswitch", []string{"api", "fdb", "internal/daemon", "internal/fastpath", "internal/hoststack", "port", "port/*"}},
 
 	{"internal/testenv", nil},
 	{"internal/testenv/daemontest", []string{"api", "internal/testenv"}},
@@ -64,12 +65,12 @@ var below = []struct {
 // import it. So the kernel's interfaces are touched in few places.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/vhost",
+		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/fastpath", "internal/vhost",
 		"port/unixsock",
 		"internal/testenv", "internal/tuntap/tuntest", "internal/vhost/vhosttest",
 	},
 	"github.com/vishvananda/netlink": {"internal/link"},
-	"github.com/cilium/ebpf":         {"internal/hoststack"},
+	"github.com/cilium/ebpf":         {"internal/hoststack", "internal/fastpath"},
 	"github.com/songgao/water":       {"internal/tuntap", "qemu-examples/hello-tap"},
 	"github.com/urfave/cli":          {"cmd/vswitch"},
 	"go.uber.org/goleak":             {"port/porttest"},

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 // Options say what to run. Name, Version, Socket, Kinds, Links and Log must be set.
@@ -37,8 +38,25 @@ type Options struct {
 	LoopDetect   bool          // probe for loops
 	HoldDown     time.Duration // how long a flapping station is held; 0: not
 
+	FastPath    FastPath // nil: none
+	FastPathOff string   // why there is none
+
 	STP      *STP      // nil: no spanning tree
 	Snooping *Snooping // nil: multicast is flooded
+}
+
+// FastPath is a fast path that outlives the process.
+type FastPath interface {
+	vswitch.FastPath
+
+	// Start puts into force what was published, once the ports are restored.
+	Start()
+
+	// Stop leaves what is in force as it is.
+	Stop()
+
+	// Pinned tells whether that goes on without the process.
+	Pinned() bool
 }
 
 // stopGrace is how long answers under way may take once the daemon is to stop:

@@ -59,6 +59,7 @@ func (m *manager) describeSwitch() api.Switch {
 		STP:          m.tree != nil,
 		Snooping:     m.snoop != nil,
 		Querier:      m.snoop != nil && m.snoop.opts.Querier,
+		FastPath:     api.FastPath{On: m.fast != nil, Pinned: m.fast != nil && m.fast.Pinned(), Reason: m.fastOff},
 	}
 	for _, state := range api.States {
 		s.Ports[state] = 0
@@ -69,6 +70,7 @@ func (m *manager) describeSwitch() api.Switch {
 		st := p.sw.Stats()
 		sum(&rx, st.RX)
 		sum(&tx, st.TX)
+		s.FastPath.Frames += st.Fast
 	}
 	s.RX, s.TX = counters(rx), counters(tx)
 	return s

@@ -84,6 +84,7 @@ func (m *manager) addFDB(req api.AddFDB) (api.FDBEntry, error) {
 		m.saveTrace()
 		return api.FDBEntry{}, fail(api.CodeFailed, "%w; make room with `vswitch fdb del`", err)
 	}
+	m.sw.Settle()
 	return api.FDBEntry{MAC: req.MAC, VLAN: k.VLAN(), Port: req.Port, Type: e.kind().String()}, nil
 }
 
@@ -117,6 +118,7 @@ func (m *manager) delFDB(mac port.MAC, vlan uint16) error {
 		}
 	}
 	m.sw.FDB().Delete(k)
+	m.sw.Settle()
 	return nil
 }
 
@@ -135,6 +137,7 @@ func (m *manager) flushFDB(req api.FlushFDB) (api.Flushed, error) {
 	n := m.sw.FDB().Flush(func(e fdb.Entry) bool {
 		return !m.static[e.Key].sticky && (req.Port == "" || e.Port == number) && (req.VLAN == 0 || e.Key.VLAN() == req.VLAN)
 	})
+	m.sw.Settle()
 	return api.Flushed{Flushed: n}, nil
 }
 
@@ -142,6 +145,7 @@ func (m *manager) flushFDB(req api.FlushFDB) (api.Flushed, error) {
 // manager.
 func (m *manager) listFDB() []api.FDBEntry {
 	names := m.portNames()
+	m.sw.Refresh()
 	entries := []api.FDBEntry{}
 	for e := range m.sw.FDB().All() {
 		a := api.FDBEntry{MAC: port.MAC(e.Key.MAC()), VLAN: e.Key.VLAN(), Port: names[e.Port], Type: e.Kind.String()}

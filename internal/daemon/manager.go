@@ -33,6 +33,9 @@ type manager struct {
 	start time.Time
 	mac   port.MAC // the switch's own
 
+	fast    FastPath // nil: none
+	fastOff string   // why there is none
+
 	groupForward uint16 // see vswitch.Switch.SetGroupForward
 
 	recovery time.Duration // of ports that a guard shut down; 0: none
@@ -61,6 +64,9 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		start: time.Now(),
 		mac:   ownMAC(o.Socket),
 
+		fast:    o.FastPath,
+		fastOff: o.FastPathOff,
+
 		moves:    newMoves(o.HoldDown),
 		recovery: o.Recovery,
 
@@ -79,6 +85,9 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		FDB:       fdb.Config{Aging: tableAging(o.Aging)},
 		OnEvent:   m.onEvent,
 		OnControl: m.onControl,
+	}
+	if o.FastPath != nil {
+		cfg.FastPath = o.FastPath
 	}
 	if o.LoopDetect {
 		cfg.ControlGroup = groupOf(m.mac)
@@ -108,6 +117,9 @@ func tableAging(d time.Duration) time.Duration {
 // devices as they are for the next start.
 func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.Event) {
 	m.restore(saved)
+	if m.fast != nil {
+		m.fast.Start()
+	}
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	defer m.tree.stop()
@@ -118,6 +130,9 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 		select {
 		case <-ctx.Done():
 			close(m.ended)
+			if m.fast != nil {
+				m.fast.Stop() // before the ports close, which it is to outlive
+			}
 			if err := m.sw.Close(); err != nil {
 				m.log.Warn("closing the ports", "error", err)
 			}

@@ -47,7 +47,7 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 		"FDBEntry": reflect.TypeFor[api.FDBEntry](), "AddFDB": reflect.TypeFor[api.AddFDB](),
 		"FlushFDB": reflect.TypeFor[api.FlushFDB](), "Flushed": reflect.TypeFor[api.Flushed](),
 		"Mirror": reflect.TypeFor[api.Mirror](), "VLANMembers": reflect.TypeFor[api.VLANMembers](),
-		"Switch": reflect.TypeFor[api.Switch](), "FDBInfo": reflect.TypeFor[api.FDBInfo](),
+		"Switch": reflect.TypeFor[api.Switch](), "FDBInfo": reflect.TypeFor[api.FDBInfo](), "FastPath": reflect.TypeFor[api.FastPath](),
 		"STP": reflect.TypeFor[api.STP](), "STPPort": reflect.TypeFor[api.STPPort](), "BPDUs": reflect.TypeFor[api.BPDUs](),
 		"MDB": reflect.TypeFor[api.MDB](), "Group": reflect.TypeFor[api.Group](), "AddGroup": reflect.TypeFor[api.AddGroup](),
 		"RouterPort": reflect.TypeFor[api.RouterPort](), "Querier": reflect.TypeFor[api.Querier](),

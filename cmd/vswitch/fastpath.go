@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon"
+	"github.com/vswitch/vswitch/internal/fastpath"
+)
+
+// openFastPath makes the fast path that --fastpath asks for, puts it into o, and returns
+// what the kinds of ports on kernel devices need of it: nil where there is none.
+func openFastPath(mode string, o *daemon.Options) (*fastpath.Path, error) {
+	switch mode {
+	case "auto", "require":
+	case "off":
+		o.FastPathOff = "--fastpath off"
+		cleanUp(o)
+		return nil, nil
+	default:
+		return nil, usagef("there is no fast path mode %q; use auto, off or require", mode)
+	}
+	if o.StateDir == "" {
+		cleanUp(o)
+	}
+	aging := o.Aging
+	if aging == 0 {
+		aging = -1
+	}
+	p, err := fastpath.Open(fastpath.Options{
+		Name:     o.Name,
+		Pin:      o.StateDir != "", // else nobody comes to take it over
+		Capacity: fdb.DefaultCapacity,
+		Aging:    aging,
+		Log:      o.Log,
+	})
+	switch {
+	case err == nil:
+		o.FastPath = p
+		return p, nil
+	case mode == "require":
+		return nil, fmt.Errorf("no fast path: %w; run with --fastpath auto to do without", err)
+	}
+	o.FastPathOff = err.Error()
+	o.Log.Warn("no fast path: known traffic goes through the daemon", "reason", err)
+	return nil, nil
+}
+
+// cleanUp removes what a former run left in the kernel that this one does not take
+// over: it would keep devices' frames from this one. A user who may not do that has
+// left nothing.
+func cleanUp(o *daemon.Options) {
+	err := fastpath.Cleanup(o.Name)
+	if err != nil && !errors.Is(err, fastpath.ErrInUse) && !errors.Is(err, fs.ErrPermission) {
+		o.Log.Warn("removing what a former run left in the kernel", "error", err)
+	}
+}

@@ -1,0 +1,105 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Attach puts the program at a device's ingress: the host's own stack sees none of its
+// frames any more, and what is not sent on is handed up. Where a former process left a
+// program there, it is replaced without a gap. Closing the result takes it off again,
+// unless it is pinned; then Detach does.
+func (p *Path) Attach(ifindex int) (io.Closer, error) {
+	if p.pins != nil {
+		p.mark(ifindex, true)
+		if l := p.pins.link(ifindex); l != nil {
+			if err := p.adopt(l, ifindex); err == nil {
+				return &attachment{l, p, ifindex}, nil
+			}
+			_ = l.Unpin() // the device it was at is gone
+			l.Close()
+		}
+	}
+	l, err := p.attach(ifindex)
+	if err != nil {
+		return nil, fmt.Errorf("attach the fast path: %w", err)
+	}
+	if p.pins != nil {
+		if err := p.pins.keepLink(l, ifindex); err != nil {
+			l.Close()
+			return nil, err
+		}
+		return &attachment{l, p, ifindex}, nil
+	}
+	return l, nil
+}
+
+// attachment is a pinned link. It stays when it is closed, unless its device is gone.
+type attachment struct {
+	link.Link
+	path    *Path
+	ifindex int
+}
+
+func (a *attachment) Close() error {
+	var err error
+	if info, e := a.Info(); e == nil && info.TCX() != nil && info.TCX().Ifindex == 0 {
+		err = a.path.Detach(a.ifindex)
+	}
+	return errors.Join(err, a.Link.Close())
+}
+
+// adopt makes the program at a pinned link this Path's.
+func (p *Path) adopt(l link.Link, ifindex int) error {
+	if err := l.Update(p.bpf.Vswitch); err != nil {
+		return err
+	}
+	return p.pins.keepLink(l, ifindex)
+}
+
+func (p *Path) attach(ifindex int) (link.Link, error) {
+	return link.AttachTCX(link.TCXOptions{
+		Interface: ifindex,
+		Program:   p.bpf.Vswitch,
+		Attach:    ebpf.AttachTCXIngress,
+	})
+}
+
+// Detach takes the program off a device for good. That there is none is no error.
+func (p *Path) Detach(ifindex int) error {
+	if p.pins == nil {
+		return nil
+	}
+	p.mark(ifindex, false)
+	return p.pins.dropLink(ifindex)
+}
+
+// mark notes that a device's link is in use, so that Start lets it be.
+func (p *Path) mark(ifindex int, used bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if used {
+		p.attached[ifindex] = true
+	} else {
+		delete(p.attached, ifindex)
+	}
+}
+
+// try tells why programs cannot be attached here. There is no device of that number,
+// so that nothing is touched; a kernel without tcx does not get so far.
+func (p *Path) try() error {
+	switch _, err := p.attach(math.MaxInt32); {
+	case errors.Is(err, unix.ENODEV):
+		return nil
+	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL):
+		return errors.New("the kernel has no tcx; Linux 6.6 is the first that has")
+	default:
+		return fmt.Errorf("attach a program: %w", err)
+	}
+}

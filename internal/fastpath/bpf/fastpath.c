@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The kernel's share of the data path, at the tcx ingress of each port that is a
+ * network device. A frame is either
+ *
+ *   sent on   by bpf_redirect, with the VLAN tag that the output asks for, if both
+ *             its stations are known, each behind a port that takes part;
+ *   dropped   and counted, if that is what the switch would do with it: its
+ *             destination is behind the port it came by, or both ports are isolated;
+ *   handed up to the switch in every other case: group addresses, unknown or moved
+ *             stations, ports with a feature that is not in here.
+ *
+ * Each frame meets this decision once, so none can go both ways or neither.
+ *
+ * Ports and stations are user space's; what is written here is counters, and
+ * when a station was last heard. The rules are those of the packages switch and fdb,
+ * with one shortcut: a station is only in the table in VLANs that its port carries,
+ * so knowing the sender where it comes from is the ingress filter of 802.1Q-2018
+ * clause 8.6.2, and knowing the destination is the egress filter of clause 8.6.4.
+ */
+#include "kernel.h"
+
+#define MAX_PORTS 4096 /* slots; as many as a switch has ports */
+
+/* A port by its slot. Flags are 0 in a slot that no port has. */
+struct port {
+	u32 ifindex;
+	u32 generation; /* stations of another one are forgotten */
+	u16 pvid;       /* VLAN of frames without a tag that counts; 0: handed up */
+	u16 native;     /* VLAN that leaves untagged; 0: none */
+	u16 tpid;       /* of the tags that count, network byte order; 0: none do */
+	u16 flags;
+};
+
+enum {
+	FROM = 1,          /* frames that come by the port may be sent on */
+	TO = 2,            /* frames may be sent on by the port */
+	ISOLATED = 4,      /* exchanges none with another isolated port */
+	UNTAGGED_ONLY = 8, /* frames with a VLAN's tag are refused: handed up */
+};
+
+/* A station: where it is, and when it was last heard, in units of 2^30 ns of
+ * CLOCK_MONOTONIC: about a second, without a division. */
+struct station {
+	u32 slot;
+	u32 generation; /* of the port when the entry was made */
+	u32 heard;
+	u32 : 32;
+};
+
+/* What was not handed up, by slot. A frame is counted as rx of the port it came by and
+ * as tx of the one it was sent to; same_port and isolated are counted as rx as well. */
+struct counters {
+	u64 rx_frames, rx_bytes;
+	u64 tx_frames, tx_bytes;
+	u64 same_port, isolated;
+	u64 lost; /* beside rx: no memory to change the frame's tag */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, u32); /* ifindex */
+	__type(value, u32);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536); /* set to the FDB's capacity when loaded */
+	__type(key, u64);           /* VLAN << 48 | MAC, as in package fdb */
+	__type(value, struct station);
+} stations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, u32);
+	__type(value, struct counters);
+} counts SEC(".maps");
+
+/* Changes with everything that user space changes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} epochs SEC(".maps");
+
+/* What the frame looks like, as far as the decision goes by it. */
+struct frame {
+	u64 dst_src; /* the first 8 bytes as they are in memory */
+	u32 src;     /* the next 4 */
+	u32 ifindex;
+	u32 tag; /* TPID << 16 | TCI, TPID in network byte order; 0: none */
+	u32 epoch;
+	u32 now;
+	u32 : 32;
+};
+
+/* How a frame is sent on. */
+struct verdict {
+	u32 in, out; /* slots */
+	u32 ifindex;
+	u16 hop; /* handed up if this EtherType shows behind the tag that goes */
+	u16 tpid; /* of the tag that it gets, network byte order; 0: none */
+	u16 tci;
+	u16 pop; /* the tag it came with goes first */
+};
+
+/* The flows that this CPU saw last: four lookups less for the next frame. An entry
+ * is good for its second, so that `heard` is written, and for its epoch. */
+#define FLOWS 256
+
+struct flows {
+	struct {
+		struct frame of;
+		struct verdict is;
+	} last[FLOWS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct flows);
+} recent SEC(".maps");
+
+/*
+ * hand_up leaves the frame to the switch, whose packet socket on this device is bound
+ * to one EtherType and so is given what comes after tcx. The outer one of two S-tags is
+ * taken off by the kernel, which finds no device for the reserved VLAN 4095; the inner
+ * one makes that EtherType, and the switch takes it off. Nobody else takes frames of
+ * that EtherType: without a switch they are gone, and the host never sees one.
+ */
+#define HAND_UP_TPID be16(0x88a8)
+#define HAND_UP_TCI 0xfff
+
+static inline int hand_up(struct __sk_buff *skb)
+{
+	if (bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0 &&
+	    bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0)
+		return TCX_PASS;
+
+	u32 ifindex = skb->ifindex;
+	u32 *slot = bpf_map_lookup_elem(&slots, &ifindex);
+	struct counters *c = slot ? bpf_map_lookup_elem(&counts, slot) : 0;
+	if (c)
+		c->lost++;
+	return TCX_DROP;
+}
+
+static inline u32 wire_length(struct __sk_buff *skb)
+{
+	return skb->len + (skb->vlan_present ? 4 : 0);
+}
+
+/* discard counts a frame that the switch does not forward. */
+static inline int discard(struct __sk_buff *skb, u32 slot, int isolated)
+{
+	struct counters *c = bpf_map_lookup_elem(&counts, &slot);
+	if (c) {
+		c->rx_frames++;
+		c->rx_bytes += wire_length(skb);
+		if (isolated)
+			c->isolated++;
+		else
+			c->same_port++;
+	}
+	return TCX_DROP;
+}
+
+/* find returns a station that is where its entry says. */
+static inline struct station *find(u64 address, u16 vlan, struct port **at)
+{
+	u64 key = (u64)vlan << 48 | address;
+	struct station *s = bpf_map_lookup_elem(&stations, &key);
+	if (!s)
+		return 0;
+	u32 slot = s->slot;
+	struct port *p = bpf_map_lookup_elem(&ports, &slot);
+	if (!p || p->generation != s->generation)
+		return 0;
+	*at = p;
+	return s;
+}
+
+enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED };
+
+/* decide finds out what becomes of the frame, and for ON how. */
+static inline enum decision decide(struct frame *f, struct verdict *v)
+{
+	u32 *slot = bpf_map_lookup_elem(&slots, &f->ifindex);
+	if (!slot)
+		return UP;
+	v->in = *slot;
+	struct port *from = bpf_map_lookup_elem(&ports, &v->in);
+	if (!from || !(from->flags & FROM))
+		return UP;
+
+	/* The VLAN, as switch/vlan.go classifies: opaque is a tag that names none. */
+	u16 tpid = f->tag >> 16, tci = f->tag, vlan = from->pvid;
+	int opaque = f->tag && tpid != from->tpid;
+	if (f->tag && !opaque && (tci & 0xfff)) {
+		if (from->flags & UNTAGGED_ONLY)
+			return UP;
+		vlan = tci & 0xfff;
+	}
+	if (!vlan)
+		return UP;
+
+	u64 dst = be64(f->dst_src) >> 16;
+	u64 src = (be64(f->dst_src) & 0xffff) << 32 | (u32)(be64((u64)f->src) >> 32);
+	struct port *at;
+	struct station *s = find(src, vlan, &at);
+	if (!s || s->slot != v->in)
+		return UP;
+	if (s->heard != f->now)
+		s->heard = f->now;
+
+	struct port *to;
+	struct station *d = find(dst, vlan, &to);
+	if (!d || !(to->flags & TO))
+		return UP;
+	v->out = d->slot;
+	if (v->out == v->in)
+		return SAME_PORT;
+	if (from->flags & to->flags & ISOLATED)
+		return BOTH_ISOLATED;
+
+	/* The tag it leaves with, as switch/vlan.go's retag and wouldHop. */
+	v->ifindex = to->ifindex;
+	v->pop = v->tpid = v->tci = v->hop = 0;
+	if (vlan != to->native) {
+		v->tpid = to->tpid;
+		v->tci = (tci & 0xf000) | vlan;
+		if (!v->tpid)
+			return UP;
+		if (v->tpid == tpid && v->tci == tci && !opaque)
+			v->tpid = 0; /* as it came */
+		else
+			v->pop = f->tag && !opaque;
+	} else if (opaque) {
+		if (tpid == to->tpid)
+			return UP;
+	} else if (f->tag) {
+		v->pop = 1;
+		v->hop = to->tpid;
+	}
+	return ON;
+}
+
+static inline int send_on(struct __sk_buff *skb, struct verdict *v)
+{
+	u32 length = wire_length(skb), mtu = 0;
+
+	if (v->hop && (u16)skb->protocol == v->hop)
+		return hand_up(skb);
+	/* The smallest MTU there is, 68, and an Ethernet header need no check. */
+	if (length > 68 + 14 && bpf_check_mtu(skb, v->ifindex, &mtu, 0, 0))
+		return hand_up(skb);
+
+	struct counters *in = bpf_map_lookup_elem(&counts, &v->in);
+	struct counters *out = bpf_map_lookup_elem(&counts, &v->out);
+	if (!in || !out)
+		return hand_up(skb);
+	if ((v->pop && bpf_skb_vlan_pop(skb)) || (v->tpid && bpf_skb_vlan_push(skb, v->tpid, v->tci))) {
+		in->lost++;
+		return TCX_DROP;
+	}
+	in->rx_frames++;
+	in->rx_bytes += length;
+	out->tx_frames++;
+	out->tx_bytes += wire_length(skb);
+	return bpf_redirect(v->ifindex, 0);
+}
+
+SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
+{
+	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	u32 zero = 0;
+
+	if (data + 14 > end || data[0] & 1)
+		return hand_up(skb);
+	u32 *epoch = bpf_map_lookup_elem(&epochs, &zero);
+	struct flows *flows = bpf_map_lookup_elem(&recent, &zero);
+	if (!epoch || !flows)
+		return hand_up(skb);
+
+	struct frame f = {
+		.dst_src = *(u64 *)data,
+		.src = *(u32 *)(data + 8),
+		.ifindex = skb->ifindex,
+		.tag = skb->vlan_present ? (u32)(u16)skb->vlan_proto << 16 | (u16)skb->vlan_tci : 0,
+		.epoch = *(volatile u32 *)epoch, /* before anything that it guards */
+		.now = bpf_ktime_get_coarse_ns() >> 30,
+	};
+	/* Any spread will do: what collides is looked up. */
+	u64 mix = (f.dst_src ^ ((u64)f.src << 16 | f.ifindex) * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+	u32 i = (mix >> 56) & (FLOWS - 1);
+
+	if (flows->last[i].of.dst_src == f.dst_src && flows->last[i].of.src == f.src &&
+	    flows->last[i].of.ifindex == f.ifindex && flows->last[i].of.tag == f.tag &&
+	    flows->last[i].of.epoch == f.epoch && flows->last[i].of.now == f.now)
+		return send_on(skb, &flows->last[i].is);
+
+	struct verdict v = {};
+	switch (decide(&f, &v)) {
+	case ON:
+		flows->last[i].of = f;
+		flows->last[i].is = v;
+		return send_on(skb, &v);
+	case SAME_PORT:
+		return discard(skb, v.in, 0);
+	case BOTH_ISOLATED:
+		return discard(skb, v.in, 1);
+	default:
+		return hand_up(skb);
+	}
+}
+
+/* One of the helpers, bpf_check_mtu, is for programs under the GPL only. */
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What fastpath.c uses of the kernel's interface to tc programs: a part of
+ * include/uapi/linux/bpf.h and of libbpf's map declarations. It stands here so that
+ * the compiler alone decides what is generated, not the headers of a distribution.
+ */
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+/* struct __sk_buff; every field is four bytes. */
+struct __sk_buff {
+	u32 len;
+	u32 pkt_type;
+	u32 mark;
+	u32 queue_mapping;
+	u32 protocol; /* network byte order, like vlan_proto */
+	u32 vlan_present;
+	u32 vlan_tci;
+	u32 vlan_proto;
+	u32 priority;
+	u32 ingress_ifindex;
+	u32 ifindex;
+	u32 tc_index;
+	u32 cb[5];
+	u32 hash;
+	u32 tc_classid;
+	u32 data;
+	u32 data_end;
+	u32 napi_id;
+	u32 family;
+	u32 remote_ip4;
+	u32 local_ip4;
+	u32 remote_ip6[4];
+	u32 local_ip6[4];
+	u32 remote_port;
+	u32 local_port;
+	u32 data_meta;
+	u64 flow_keys __attribute__((aligned(8)));
+	u64 tstamp;
+	u32 wire_len;
+	u32 gso_segs;
+	u64 sk __attribute__((aligned(8)));
+	u32 gso_size;
+	u8 tstamp_type;
+	u32 : 24;
+	u64 hwtstamp;
+};
+
+/* enum tcx_action_base; TCX_REDIRECT is what bpf_redirect returns. */
+#define TCX_PASS 0
+#define TCX_DROP 2
+
+/* enum bpf_map_type */
+#define BPF_MAP_TYPE_HASH 1
+#define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_PERCPU_ARRAY 6
+
+#define BPF_F_NO_PREALLOC 1
+
+/* enum bpf_func_id */
+static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*bpf_skb_vlan_push)(struct __sk_buff *skb, u16 proto, u16 tci) = (void *)18;
+static long (*bpf_skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
+static long (*bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
+static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
+static long (*bpf_check_mtu)(void *ctx, u32 ifindex, u32 *mtu, int len_diff, u64 flags) = (void *)163;
+
+#define SEC(name) __attribute__((section(name), used))
+#define inline inline __attribute__((always_inline))
+
+/* A map's declaration, in the type information that loaders read. */
+#define __uint(name, value) int(*name)[value]
+#define __type(name, value) value *name
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define be16(x) __builtin_bswap16(x)
+#define be64(x) __builtin_bswap64(x)
+#else
+#define be16(x) (x)
+#define be64(x) (x)
+#endif

@@ -1,0 +1,232 @@
+package fastpath
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/fdb"
+)
+
+const (
+	// backlog is how many changed stations may wait for the kernel to be told: what
+	// a port that floods addresses makes while one walk of a large table goes on.
+	backlog = 1 << 16
+
+	// walkBatch is how many stations one call to the kernel reads: 96 KiB.
+	walkBatch = 4096
+
+	// walkShare bounds what asking for a large table costs: of 20 parts of the
+	// time, one.
+	walkShare = 20
+)
+
+// pullEvery is how often the kernel is asked which stations it heard: often enough
+// that none seems silent, and that what is silent goes in time.
+func pullEvery(aging time.Duration) time.Duration {
+	const longest = 5 * time.Second
+	if aging < 0 {
+		return longest
+	}
+	return min(max(aging/8, time.Second), longest)
+}
+
+// Changed implements fdb.Observer. What finds no room in the backlog is found by
+// looking at all.
+func (p *Path) Changed(k fdb.Key) {
+	if !p.live.Load() {
+		return
+	}
+	select {
+	case p.changed <- k:
+	default:
+		p.lookAtAll()
+	}
+}
+
+// lookAtAll has run look at every station, some time soon.
+func (p *Path) lookAtAll() {
+	select {
+	case p.all <- struct{}{}:
+	default:
+	}
+}
+
+// Flushed implements fdb.Observer.
+func (p *Path) Flushed(number uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.live.Load() {
+		return
+	}
+	p.check("forgetting a port's stations", p.slots.forget(number))
+	p.bump()
+}
+
+// Settle implements vswitch.FastPath.
+func (p *Path) Settle() { p.ask(p.settle) }
+
+// Refresh implements vswitch.FastPath.
+func (p *Path) Refresh() { p.ask(p.refresh) }
+
+// ask has run do something, and returns when it is done.
+func (p *Path) ask(what chan chan<- struct{}) {
+	if !p.live.Load() {
+		return
+	}
+	done := make(chan struct{})
+	select {
+	case what <- done:
+		<-done
+	case <-p.stop:
+	}
+}
+
+// run keeps the kernel's stations in line with the table's, and tells the table which
+// ones the kernel heard.
+func (p *Path) run() {
+	pull := time.NewTimer(p.pull)
+	defer pull.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case k := <-p.changed:
+			p.mirror(k)
+			p.drain()
+		case <-p.all:
+			p.reconcile()
+		case done := <-p.settle:
+			select {
+			case <-p.all:
+				p.reconcile()
+			default:
+				p.drain()
+			}
+			close(done)
+		case done := <-p.refresh:
+			p.walk(nil)
+			close(done)
+		case <-pull.C:
+			start := time.Now()
+			p.walk(nil)
+			pull.Reset(max(p.pull, walkShare*time.Since(start)))
+		}
+	}
+}
+
+// drain mirrors what is in the backlog, and puts it into force.
+func (p *Path) drain() {
+	for range len(p.changed) {
+		p.mirror(<-p.changed)
+	}
+	p.mu.Lock()
+	p.bump()
+	p.mu.Unlock()
+}
+
+// mirror brings one station in the kernel in line with the table as it is now, so
+// the order in which changes are told does not matter.
+func (p *Path) mirror(k fdb.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e, known := p.table.Get(k)
+	if known {
+		if l := p.slots.byNumber[e.Port]; l != nil && l.vlans.Has(k.VLAN()) {
+			p.put(k, bpfStation{Slot: l.index, Generation: l.is.Generation, Heard: heardAt(e.Age)})
+			return
+		}
+	}
+	if err := p.bpf.Stations.Delete(uint64(k)); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		p.check("deleting a station", err)
+	}
+}
+
+// put writes a station. Where forgotten ones take the room, looking at all makes some.
+func (p *Path) put(k fdb.Key, s bpfStation) {
+	err := p.bpf.Stations.Put(uint64(k), &s)
+	if errors.Is(err, unix.E2BIG) {
+		p.lookAtAll()
+		return
+	}
+	p.check("writing a station", err)
+}
+
+// reconcile looks at every station, in the kernel and in the table.
+func (p *Path) reconcile() {
+	right := make(map[fdb.Key]struct{})
+	p.walk(right)
+	for e := range p.table.All() {
+		if _, is := right[e.Key]; !is {
+			p.mirror(e.Key)
+		}
+	}
+	p.drain()
+}
+
+// walk looks at every station in the kernel. Those that are where the table has them
+// are noted as heard, and in right unless it is nil; others are mended.
+func (p *Path) walk(right map[fdb.Key]struct{}) {
+	now := monotonic()
+	p.each(func(k fdb.Key, s bpfStation) {
+		p.mu.Lock()
+		number, known := p.slots.port(k.VLAN(), s)
+		p.mu.Unlock()
+		switch {
+		case !known || !p.table.Heard(k, number, since(now, s.Heard)):
+			p.mirror(k)
+		case right != nil:
+			right[k] = struct{}{}
+		}
+	})
+}
+
+// learn teaches the table the stations that a former process left in the kernel.
+func (p *Path) learn() {
+	p.each(func(k fdb.Key, s bpfStation) {
+		p.mu.Lock()
+		number, known := p.slots.port(k.VLAN(), s)
+		p.mu.Unlock()
+		if known {
+			p.table.Learn(k, number)
+		}
+	})
+}
+
+// each calls f for the stations in the kernel. One that comes or goes meanwhile may
+// be left out or given twice.
+func (p *Path) each(f func(fdb.Key, bpfStation)) {
+	keys, stations := make([]uint64, walkBatch), make([]bpfStation, walkBatch)
+	var at ebpf.MapBatchCursor
+	for {
+		n, err := p.bpf.Stations.BatchLookup(&at, keys, stations, nil)
+		for i := range n {
+			f(fdb.Key(keys[i]), stations[i])
+		}
+		if err != nil {
+			if !errors.Is(err, ebpf.ErrKeyNotExist) {
+				p.check("reading stations", err)
+			}
+			return
+		}
+	}
+}
+
+// The kernel's unit of time is 2^30 ns of CLOCK_MONOTONIC.
+const heardShift = 30
+
+func monotonic() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // never fails
+	return time.Duration(t.Nano())
+}
+
+// heardAt is when a station was heard that was heard so long ago.
+func heardAt(age time.Duration) uint32 { return uint32(max(monotonic()-age, 0) >> heardShift) }
+
+// since is how long before now a station was heard, or up to a unit less.
+func since(now time.Duration, heard uint32) time.Duration {
+	return max(now-time.Duration(heard+1)<<heardShift, 0)
+}

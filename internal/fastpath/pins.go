@@ -1,0 +1,226 @@
+package fastpath
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// bpffs is where the kernel's objects get names that outlive processes, and pinRoot
+// where the switches have theirs: a folder a switch, in it one a version of the
+// programs, in that the tables by name and the devices' links by number.
+const (
+	bpffs   = "/sys/fs/bpf"
+	pinRoot = bpffs + "/vswitch"
+)
+
+// ErrInUse is returned where another process has the pins of that name.
+var ErrInUse = errors.New("another vswitch of this name is running; stop it, or give this one another name with --name")
+
+// pins are what one switch has there.
+type pins struct {
+	lock *os.File // of dir: two processes must not share one
+	dir  string   // the switch's
+	own  string   // this version's
+}
+
+// openPins makes the folders of a switch. The caller has them for itself.
+func openPins(name string) (*pins, error) {
+	dir, err := pinDir(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := mountBpffs(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make a place for what is in the kernel: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	p := &pins{lock: lock, dir: dir, own: filepath.Join(dir, version())}
+	if err := os.MkdirAll(p.own, 0o700); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("make a place for what is in the kernel: %w", err)
+	}
+	return p, nil
+}
+
+func (p *pins) close() { p.lock.Close() }
+
+// pinDir is a switch's folder. A switch of the same name may run in each network
+// namespace; the cookie of one is never another's, and the host's is 1.
+func pinDir(name string) (string, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return "", fmt.Errorf("tell network namespaces apart: %w", err)
+	}
+	const host = 1
+	if cookie != host {
+		name = fmt.Sprintf("%s@%d", name, cookie)
+	}
+	return filepath.Join(pinRoot, name), nil
+}
+
+// version names what works together: the programs and the tables' layout.
+func version() string {
+	return fmt.Sprintf("%x", sha256.Sum256(_BpfBytes))[:16]
+}
+
+// mountBpffs does what systemd does at boot, where it has not.
+func mountBpffs() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(bpffs, &st); err == nil && st.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"); err != nil {
+		return fmt.Errorf("mount %s, which keeps traffic going while vswitch restarts: %w", bpffs, err)
+	}
+	return nil
+}
+
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, ErrInUse
+	}
+	return f, nil
+}
+
+// maps returns the tables that a former process of this version left, if they are all
+// there: some would not fit to others.
+func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
+	found := make(map[string]*ebpf.Map)
+	for name, want := range spec.Maps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(p.own, name), nil)
+		if err == nil && want.Compatible(m) != nil {
+			m.Close()
+			err = ebpf.ErrMapIncompatible
+		}
+		if err != nil {
+			for _, m := range found {
+				m.Close()
+			}
+			return nil
+		}
+		found[name] = m
+	}
+	return found
+}
+
+// keep pins the tables.
+func (p *pins) keep(m *bpfMaps) error {
+	for name, m := range map[string]*ebpf.Map{
+		"counts": m.Counts, "epochs": m.Epochs, "ports": m.Ports, "recent": m.Recent, "slots": m.Slots, "stations": m.Stations,
+	} {
+		if err := pin(m, filepath.Join(p.own, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pin gives an object a path, where another may be in the way.
+func pin(o interface{ Pin(string) error }, path string) error {
+	err := o.Pin(path)
+	if errors.Is(err, fs.ErrExist) {
+		if err = os.Remove(path); err == nil {
+			err = o.Pin(path)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("keep what is in the kernel: %w", err)
+	}
+	return nil
+}
+
+const linkPrefix = "link-"
+
+func (p *pins) linkPath(ifindex int) string {
+	return filepath.Join(p.own, fmt.Sprintf("%s%d", linkPrefix, ifindex))
+}
+
+// link returns what a former process attached to a device, of whatever version, nil
+// if nothing.
+func (p *pins) link(ifindex int) link.Link {
+	found, _ := filepath.Glob(filepath.Join(p.dir, "*", fmt.Sprintf("%s%d", linkPrefix, ifindex)))
+	for _, path := range found {
+		if l, err := link.LoadPinnedLink(path, nil); err == nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// keepLink pins what is attached to a device; what has a pin already is moved.
+func (p *pins) keepLink(l link.Link, ifindex int) error { return pin(l, p.linkPath(ifindex)) }
+
+// dropLink takes the pin of a device's link away, and with it the link.
+func (p *pins) dropLink(ifindex int) error {
+	err := os.Remove(p.linkPath(ifindex))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// clean removes what other versions left, and the links of devices that are none of
+// these.
+func (p *pins) clean(but map[int]bool) error {
+	var errs []error
+	versions, err := os.ReadDir(p.dir)
+	errs = append(errs, err)
+	for _, v := range versions {
+		if dir := filepath.Join(p.dir, v.Name()); dir != p.own {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	entries, err := os.ReadDir(p.own)
+	errs = append(errs, err)
+	for _, e := range entries {
+		var ifindex int
+		if !strings.HasPrefix(e.Name(), linkPrefix) {
+			continue
+		}
+		if _, err := fmt.Sscanf(e.Name(), linkPrefix+"%d", &ifindex); err != nil || !but[ifindex] {
+			errs = append(errs, os.Remove(filepath.Join(p.own, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Cleanup removes what a switch of that name left in the kernel, unless it runs.
+func Cleanup(name string) error {
+	dir, err := pinDir(name)
+	if err != nil {
+		return err
+	}
+	lock, err := lockDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return os.RemoveAll(dir)
+}

@@ -1,0 +1,67 @@
+package fastpath
+
+import (
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// Publish implements vswitch.FastPath.
+func (p *Path) Publish(ports []vswitch.FastPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.live.Load() {
+		p.published = ports
+		return
+	}
+	p.apply(ports)
+}
+
+// apply brings the ports into force. What the kernel refuses stays in the switch's
+// hands, or is shut: no port goes on by rules that no longer hold.
+func (p *Path) apply(ports []vswitch.FastPort) {
+	changed, err := p.slots.shut(ports)
+	p.check("taking ports out", err)
+	for _, one := range ports {
+		c, others, err := p.slots.set(one)
+		p.check("setting a port", err)
+		changed = changed || c
+		if others {
+			p.lookAtAll()
+		}
+	}
+	if changed {
+		p.bump()
+	}
+}
+
+// bump makes what was changed count for flows that the kernel remembers, too. The
+// caller holds mu.
+func (p *Path) bump() {
+	p.epoch++
+	p.check("telling of a change", p.bpf.Epochs.Put(uint32(0), p.epoch))
+}
+
+// Counters implements vswitch.FastPath.
+func (p *Path) Counters(number uint16) vswitch.PortStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.slots.byNumber[number]
+	if l == nil || !p.live.Load() {
+		return vswitch.PortStats{}
+	}
+	st, err := l.counters(&p.bpf)
+	p.check("reading counters", err)
+	return st
+}
+
+// Release implements vswitch.FastPath.
+func (p *Path) Release(number uint16) vswitch.PortStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.live.Load() {
+		return vswitch.PortStats{}
+	}
+	st, err := p.slots.release(number)
+	p.check("freeing a port", err)
+	p.bump()
+	return st
+}

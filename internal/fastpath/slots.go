@@ -1,0 +1,237 @@
+package fastpath
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// maxPorts is MAX_PORTS of fastpath.c.
+const maxPorts = vswitch.MaxPorts
+
+// Flags of a port: those of fastpath.c.
+const (
+	flagFrom = 1 << iota
+	flagTo
+	flagIsolated
+	flagUntaggedOnly
+)
+
+// slot is a port's place in the kernel's tables: its own, not the port's number, which
+// another process would give to another port.
+type slot struct {
+	index uint32
+	is    bpfPort       // what the kernel has
+	vlans *port.VLANSet // nil: none; stations in others are not the kernel's
+}
+
+// slots are all of them. Path.mu guards them.
+type slots struct {
+	bpf      *bpfObjects
+	byNumber map[uint16]*slot // of the switch's ports
+	number   map[uint32]uint16
+	left     map[uint32]*slot // by ifindex: of a former process, until adopt
+	used     [maxPorts]bool
+}
+
+// load reads what a former process left.
+func (s *slots) load(bpf *bpfObjects) error {
+	s.bpf = bpf
+	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
+	var ifindex, index uint32
+	entries := bpf.Slots.Iterate()
+	for entries.Next(&ifindex, &index) {
+		l := &slot{index: index}
+		if err := bpf.Ports.Lookup(index, &l.is); err != nil {
+			return err
+		}
+		s.left[ifindex], s.used[index] = l, true
+	}
+	return entries.Err()
+}
+
+// adopt gives ports the slots that a former process gave to their devices, and frees
+// those that nobody wants.
+func (s *slots) adopt(ports []vswitch.FastPort) error {
+	for _, p := range ports {
+		if l := s.left[uint32(p.Device.Ifindex())]; l != nil {
+			s.byNumber[p.Number], s.number[l.index] = l, p.Number
+			l.vlans = p.VLANs
+			delete(s.left, l.is.Ifindex)
+		}
+	}
+	var errs []error
+	for _, l := range s.left {
+		errs = append(errs, s.free(l))
+	}
+	s.left = nil
+	return errors.Join(errs...)
+}
+
+// set brings a port into force, and tells whether that changed anything, and whether
+// the kernel may know other stations than it does.
+func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
+	ifindex := uint32(p.Device.Ifindex())
+	l := s.byNumber[p.Number]
+	if l == nil {
+		if l, err = s.allocate(); err != nil {
+			return false, false, err
+		}
+		l.is.Ifindex = ifindex
+		s.byNumber[p.Number], s.number[l.index] = l, p.Number
+		defer func() {
+			if err == nil {
+				err = s.bpf.Slots.Put(ifindex, l.index)
+			}
+		}()
+	}
+	others = l.vlans == nil || *l.vlans != *p.VLANs
+	l.vlans = p.VLANs
+	changed, err = l.write(s.bpf, describe(p, l.is.Generation))
+	return changed, others, err
+}
+
+// describe is a port as fastpath.c sees it.
+func describe(p vswitch.FastPort, generation uint32) bpfPort {
+	is := bpfPort{
+		Ifindex:    uint32(p.Device.Ifindex()),
+		Generation: generation,
+		Pvid:       p.PVID,
+		Native:     p.Native,
+		Tpid:       networkOrder(p.TPID),
+	}
+	for flag, on := range map[uint16]bool{
+		flagFrom:         p.From && p.Device.HandedUp(),
+		flagTo:           p.To,
+		flagIsolated:     p.Isolated,
+		flagUntaggedOnly: p.UntaggedOnly,
+	} {
+		if on {
+			is.Flags |= flag
+		}
+	}
+	return is
+}
+
+// networkOrder returns the number whose bytes in memory are v's, the upper first.
+func networkOrder(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}
+
+// write makes the slot what is wanted.
+func (l *slot) write(bpf *bpfObjects, want bpfPort) (changed bool, err error) {
+	if l.is == want {
+		return false, nil
+	}
+	if err := bpf.Ports.Put(l.index, &want); err != nil {
+		return false, err
+	}
+	l.is = want
+	return true, nil
+}
+
+// shut keeps ports that are not among these from sending and receiving, until they are
+// published again or released.
+func (s *slots) shut(but []vswitch.FastPort) (changed bool, err error) {
+	in := make(map[uint16]bool, len(but))
+	for _, p := range but {
+		in[p.Number] = true
+	}
+	for number, l := range s.byNumber {
+		if in[number] {
+			continue
+		}
+		want := l.is
+		want.Flags = 0
+		c, e := l.write(s.bpf, want)
+		changed, err = changed || c, errors.Join(err, e)
+	}
+	return changed, err
+}
+
+// port returns the port that a station in the kernel is behind, unless the port forgot
+// it or does not carry its VLAN.
+func (s *slots) port(vlan uint16, st bpfStation) (number uint16, known bool) {
+	if number, known = s.number[st.Slot]; !known {
+		return 0, false
+	}
+	l := s.byNumber[number]
+	return number, l.is.Generation == st.Generation && l.vlans.Has(vlan)
+}
+
+// forget makes all stations behind a port unknown.
+func (s *slots) forget(number uint16) error {
+	l := s.byNumber[number]
+	if l == nil {
+		return nil
+	}
+	want := l.is
+	want.Generation++
+	_, err := l.write(s.bpf, want)
+	return err
+}
+
+// release frees a port's slot and returns its counters.
+func (s *slots) release(number uint16) (vswitch.PortStats, error) {
+	l := s.byNumber[number]
+	if l == nil {
+		return vswitch.PortStats{}, nil
+	}
+	err := s.free(l)
+	delete(s.byNumber, number)
+	delete(s.number, l.index)
+	st, e := l.counters(s.bpf)
+	return st, errors.Join(err, e)
+}
+
+// allocate returns a slot that nobody has, without stations and counts.
+func (s *slots) allocate() (*slot, error) {
+	i := slices.Index(s.used[:], false)
+	if i < 0 {
+		return nil, errors.New("no slot is free") // a switch has no more ports than there are slots
+	}
+	l := &slot{index: uint32(i)}
+	if err := s.bpf.Ports.Lookup(l.index, &l.is); err != nil {
+		return nil, err
+	}
+	zero := make([]bpfCounters, ebpf.MustPossibleCPU())
+	if err := s.bpf.Counts.Put(l.index, zero); err != nil {
+		return nil, err
+	}
+	s.used[i] = true
+	return l, nil
+}
+
+// free makes a slot nobody's. Its stations become unknown.
+func (s *slots) free(l *slot) error {
+	_, err := l.write(s.bpf, bpfPort{Generation: l.is.Generation + 1, Ifindex: l.is.Ifindex})
+	if e := s.bpf.Slots.Delete(l.is.Ifindex); e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
+		err = errors.Join(err, e)
+	}
+	s.used[l.index] = false
+	return err
+}
+
+// counters are what the kernel did with the port's frames since it has the slot.
+func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
+	var cpus []bpfCounters
+	if err := bpf.Counts.Lookup(l.index, &cpus); err != nil {
+		return st, err
+	}
+	for _, c := range cpus {
+		st.RX.Frames += c.RxFrames + c.Lost
+		st.RX.Bytes += c.RxBytes
+		st.Fast += c.RxFrames
+		st.RX.Dropped[port.DropSamePort] += c.SamePort
+		st.RX.Dropped[port.DropIsolated] += c.Isolated
+		st.RX.Dropped[port.DropRxOverrun] += c.Lost
+		st.TX.Frames += c.TxFrames
+		st.TX.Bytes += c.TxBytes
+	}
+	return st, nil
+}
