@@ -48,6 +48,10 @@ type DeviceSettings struct {
 	MTU         int    `json:"mtu"`
 	DisableIPv6 string `json:"disable_ipv6,omitempty"` // the sysctl's text; empty: there is none
 	ARPIgnore   string `json:"arp_ignore,omitempty"`
+
+	// StaticIPv6 are the addresses that went when disable_ipv6 was set, in CIDR
+	// form, separated by spaces.
+	StaticIPv6 string `json:"static_ipv6,omitempty"`
 }
 
 // Device is implemented by ports that stand on a network interface. Link events

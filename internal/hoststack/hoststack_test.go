@@ -83,9 +83,12 @@ func TestSysctls(t *testing.T) {
 	t.Parallel()
 	ns := testenv.NewNetns(t)
 	ns.Run("ip", "tuntap", "add", "dev", "vm0.100", "mode", "tap")
+	for _, a := range []string{"fe80::1/64", "2001:db8::1/64", "2001:db8::2/128"} {
+		ns.Run("ip", "addr", "add", a, "dev", "vm0.100")
+	}
 	ns.Do(func() {
 		before := hoststack.Read("vm0.100")
-		if before.DisableIPv6 != "0" || before.ARPIgnore != "0" {
+		if before.DisableIPv6 != "0" || before.ARPIgnore != "0" || before.StaticIPv6 != "2001:db8::2/128 2001:db8::1/64 fe80::1/64" {
 			t.Fatalf("%+v before", before)
 		}
 		l, err := link.ByName("vm0.100")
@@ -99,7 +102,7 @@ func TestSysctls(t *testing.T) {
 		if err := guard.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := hoststack.Read("vm0.100"); got.DisableIPv6 != "1" || got.ARPIgnore != "8" {
+		if got := hoststack.Read("vm0.100"); got.DisableIPv6 != "1" || got.ARPIgnore != "8" || got.StaticIPv6 != "" {
 			t.Errorf("shut: %+v", got)
 		}
 		if err := hoststack.Restore("vm0.100", before); err != nil {

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/link"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -24,18 +27,55 @@ func arpIgnore(ifname string) string {
 	return "/proc/sys/net/ipv4/conf/" + ifname + "/arp_ignore"
 }
 
-// Read returns the sysctls of an interface that Shut changes. A kernel without
-// IPv6 has no disable_ipv6, which leaves the field empty.
+// Read returns the sysctls of an interface that Shut changes, and the addresses that
+// go with that. A kernel without IPv6 has no disable_ipv6, which leaves the field
+// empty.
 func Read(ifname string) port.DeviceSettings {
 	return port.DeviceSettings{
 		DisableIPv6: read(disableIPv6(ifname)),
 		ARPIgnore:   read(arpIgnore(ifname)),
+		StaticIPv6:  readIPv6(ifname),
 	}
 }
 
 // Restore puts back what Read returned, as far as the interface still exists.
 func Restore(ifname string, before port.DeviceSettings) error {
-	return set(ifname, before, Read(ifname))
+	if err := set(ifname, before, Read(ifname)); err != nil || before.StaticIPv6 == "" {
+		return err
+	}
+	l, err := link.ByName(ifname)
+	if errors.Is(err, link.ErrNotFound) {
+		return nil
+	}
+	// The kernel lists first what came last.
+	for _, text := range slices.Backward(strings.Fields(before.StaticIPv6)) {
+		var a netip.Prefix
+		if err == nil {
+			a, err = netip.ParsePrefix(text)
+		}
+		if err == nil {
+			err = l.AddAddress(a)
+		}
+	}
+	return err
+}
+
+// readIPv6 lists addresses as port.DeviceSettings has them. An interface that is gone
+// has none.
+func readIPv6(ifname string) string {
+	l, err := link.ByName(ifname)
+	if err != nil {
+		return ""
+	}
+	list, err := l.StaticIPv6()
+	if err != nil {
+		return ""
+	}
+	var texts []string
+	for _, a := range list {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, " ")
 }
 
 // set changes the sysctls of want that differ from have and exist.

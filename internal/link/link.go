@@ -173,6 +173,23 @@ func (l Link) HasAddress(a netip.Prefix) (bool, error) {
 	return false, nil
 }
 
+// StaticIPv6 lists the IPv6 addresses that do not expire: the link-local one, and those
+// that somebody gave the interface.
+func (l Link) StaticIPv6() ([]netip.Prefix, error) {
+	list, err := netlink.AddrList(handle(l.Index), netlink.FAMILY_V6)
+	if err != nil {
+		return nil, l.explain("list the addresses of "+l.Name, err)
+	}
+	var static []netip.Prefix
+	for _, have := range list {
+		if ip, ok := netip.AddrFromSlice(have.IP); ok && have.Flags&unix.IFA_F_PERMANENT != 0 {
+			ones, _ := have.Mask.Size()
+			static = append(static, netip.PrefixFrom(ip, ones))
+		}
+	}
+	return static, nil
+}
+
 func addr(a netip.Prefix) *netlink.Addr {
 	return &netlink.Addr{IPNet: &net.IPNet{
 		IP:   a.Addr().AsSlice(),

@@ -124,16 +124,16 @@ func TestChange(t *testing.T) {
 func TestNetns(t *testing.T) {
 	t.Parallel()
 	ns := testenv.NewNetns(t)
-	ns.Run("ip", "link", "add", "br0", "type", "bridge")
+	ns.Run("ip", "link", "add", "only-there", "type", "bridge")
 	for _, name := range []string{ns.Name, ns.Path()} {
 		n, err := FindNetns(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := n.Do(func() error { _, err := ByName("br0"); return err }); err != nil {
+		if err := n.Do(func() error { _, err := ByName("only-there"); return err }); err != nil {
 			t.Errorf("in %s: %v", name, err)
 		}
-		if _, err := ByName("br0"); !errors.Is(err, ErrNotFound) {
+		if _, err := ByName("only-there"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("outside: %v", err)
 		}
 		if !n.Current() {

@@ -181,6 +181,7 @@ func (p *Port) isShut() bool {
 
 // shut keeps the host stack off the interface.
 func (p *Port) shut(l link.Link) error {
+	p.before.StaticIPv6 = hoststack.Read(l.Name).StaticIPv6 // of now
 	g, err := hoststack.Shut(l.Name, l.Index, p.ingress)
 	if err != nil {
 		return err

@@ -143,6 +143,7 @@ func TestExclusive(t *testing.T) {
 		if !answers(patience) {
 			t.Error("the host does not answer by a port that is shared")
 		}
+		ns.Run("ip", "addr", "add", "2001:db8::1/64", "dev", "sw0")
 		if err := (netdev.Kind{}).Set(p, spec, exclusive); err != nil {
 			t.Fatal(err)
 		}
@@ -152,6 +153,9 @@ func TestExclusive(t *testing.T) {
 		passes(t, p, tuntest.Read(t, p), s)
 		if err := (netdev.Kind{}).Set(p, exclusive, spec); err != nil {
 			t.Fatal(err)
+		}
+		if got := ns.Run("ip", "-6", "addr", "show", "dev", "sw0"); !strings.Contains(got, "2001:db8::1/64") {
+			t.Errorf("shared again, it has the addresses %q", got)
 		}
 		if !answers(patience) {
 			t.Error("the host does not answer by a port that is shared again")

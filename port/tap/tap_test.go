@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -143,6 +144,7 @@ func TestAdopt(t *testing.T) {
 			ns.Run("ip", "link", "set", name, "up")
 		}
 		ns.Run("sysctl", "-w", "net.ipv4.conf."+name+".arp_ignore=2")
+		ns.Run("ip", "addr", "add", "2001:db8::1/64", "dev", name)
 		ns.Do(func() {
 			g := tuntest.Boot(t, name, tuntest.TSO)
 			spec, trace := port.Spec{Name: name, MTU: 9000}, port.Trace{}
@@ -169,6 +171,9 @@ func TestAdopt(t *testing.T) {
 		})
 		if got := ns.Run("sysctl", "-n", "net.ipv4.conf."+name+".arp_ignore", "net.ipv6.conf."+name+".disable_ipv6"); got != "2\n0" {
 			t.Errorf("sysctls are left as %q", got)
+		}
+		if got := ns.Run("ip", "-6", "addr", "show", "dev", name); !strings.Contains(got, "2001:db8::1/64") {
+			t.Errorf("addresses are left as %q", got)
 		}
 	}
 }
