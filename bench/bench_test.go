@@ -5,6 +5,7 @@
 //
 // An operation is one frame that came in; frames/s counts those that arrived, so
 // a flood to eight ports counts eight. The memory ports copy each frame twice.
+// BenchmarkIdleTaps has the daemon and real TAPs instead.
 package bench
 
 import (
