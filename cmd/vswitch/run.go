@@ -44,7 +44,7 @@ Example:
 			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
 			&cli.DurationFlag{Name: "aging", Value: 300 * time.Second,
 				Usage: "`TIME` after which an address that sent nothing is forgotten; 0 for never"},
-			&cli.StringFlag{Name: "fastpath", Value: "auto", Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"},
+			&cli.StringFlag{Name: "fastpath", Value: "auto", EnvVars: []string{"VSWITCH_FASTPATH"}, Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"},
 			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, and do not run"},
 			&cli.IntFlag{Name: "mtu", Usage: "`BYTES` of payload of tap and host ports that --mtu of add-port does not give others", DefaultText: "what each device has"},
 			&cli.BoolFlag{Name: "stp", Usage: "take part in a spanning tree (RSTP); netdev ports speak it, others are guarded against bridges"},
