@@ -13,9 +13,17 @@ import (
 
 // Attach puts the program at a device's ingress: the host's own stack sees none of its
 // frames any more, and what is not sent on is handed up. Where a former process left a
-// program there, it is replaced without a gap. Closing the result takes it off again,
-// unless it is pinned; then Detach does.
+// program there, it is replaced without a gap. Closing the result takes it off again;
+// after Stop, only if it is not pinned.
 func (p *Path) Attach(ifindex int) (io.Closer, error) {
+	l, err := p.hook(ifindex)
+	if err != nil {
+		p.log.Warn("a device stays without fast path", "ifindex", ifindex, "reason", err)
+	}
+	return l, err
+}
+
+func (p *Path) hook(ifindex int) (io.Closer, error) {
 	if p.pins != nil {
 		p.mark(ifindex, true)
 		if l := p.pins.link(ifindex); l != nil {
@@ -40,16 +48,19 @@ func (p *Path) Attach(ifindex int) (io.Closer, error) {
 	return l, nil
 }
 
-// attachment is a pinned link. It stays when it is closed, unless its device is gone.
+// attachment is a pinned link.
 type attachment struct {
 	link.Link
 	path    *Path
 	ifindex int
 }
 
+// Close takes the program off, too, unless the process is about to end: a device that
+// the switch gives up, or that went to another network namespace, must not be left
+// with a program that drops what nobody takes.
 func (a *attachment) Close() error {
 	var err error
-	if info, e := a.Info(); e == nil && info.TCX() != nil && info.TCX().Ifindex == 0 {
+	if a.path.live.Load() {
 		err = a.path.Detach(a.ifindex)
 	}
 	return errors.Join(err, a.Link.Close())
