@@ -68,8 +68,8 @@ bench: ## run the benchmarks (as root with those of real TAPs)
 	cd bench/peers && $(GO) test -run '^$$' -bench . ./...
 
 .PHONY: bench-peers
-bench-peers: build ## compare with the Linux bridge and Open vSwitch (as root); ARGS="-help" lists flags
-	@qemu-examples/lib/deps.sh iproute2 openvswitch-switch
+bench-peers: build ## compare with the Linux bridge, Open vSwitch and gvisor-tap-vsock (as root); ARGS="-help" lists flags
+	@qemu-examples/lib/deps.sh iproute2 openvswitch-switch openvswitch-switch-dpdk dpdk-dev
 	cd bench/peers && $(GO) run . $(ARGS)
 
 .PHONY: fuzz

@@ -11,7 +11,11 @@ import (
 // bridge is the Linux bridge as `ip link add type bridge` makes it.
 type bridge struct{}
 
-func (bridge) name() string { return base }
+const bridgeName = "bridge"
+
+func (bridge) name() string { return bridgeName }
+
+func (bridge) media() []medium { return []medium{byTAP} }
 
 func (bridge) version(context.Context) (string, error) {
 	var u unix.Utsname
@@ -21,19 +25,12 @@ func (bridge) version(context.Context) (string, error) {
 	return "Linux bridge, kernel " + unix.ByteSliceToString(u.Release[:]), nil
 }
 
-func (bridge) start(ctx context.Context, l *lab, n int) ([]end, error) {
-	ends, err := l.taps(ctx, n)
-	if err != nil {
-		return nil, err
-	}
+func (bridge) attach(ctx context.Context, l *lab, _ medium, taps []string) error {
 	var batch strings.Builder
 	batch.WriteString("link add br0 type bridge\nlink set br0 up\n")
-	for i := range n {
-		fmt.Fprintf(&batch, "link set %s master br0\n", tapName(i))
+	for _, tap := range taps {
+		fmt.Fprintf(&batch, "link set %s master br0\n", tap)
 	}
-	if _, err := l.runInput(ctx, batch.String(), "ip", "-batch", "-"); err != nil {
-		closeAll(ends)
-		return nil, err
-	}
-	return ends, nil
+	_, err := l.runInput(ctx, batch.String(), "ip", "-batch", "-")
+	return err
 }

@@ -22,6 +22,7 @@ import (
 // kills the processes (PR_SET_PDEATHSIG) and takes the namespace with its devices.
 type lab struct {
 	dir   string // for sockets and databases
+	cpu   int    // see pin
 	calls chan func()
 	ended chan struct{}
 	procs []*process
@@ -72,6 +73,15 @@ func (l *lab) do(f func()) {
 	<-done
 }
 
+// pin has what is started from now on run on one processor.
+func (l *lab) pin(cpu int) (err error) {
+	var only unix.CPUSet
+	only.Set(cpu)
+	l.cpu = cpu
+	l.do(func() { err = unix.SchedSetaffinity(0, &only) })
+	return err
+}
+
 // close ends the processes, the last started first, and the namespace.
 func (l *lab) close() {
 	for i := len(l.procs) - 1; i >= 0; i-- {
@@ -115,8 +125,14 @@ type process struct {
 
 // start starts a program in the namespace; it ends with the lab at the latest.
 func (l *lab) start(env []string, name string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(name, args...), exited: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), env...)
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	return l.launch(cmd)
+}
+
+// launch is start for a command that is made already.
+func (l *lab) launch(cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, exited: make(chan struct{})}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	p.cmd.Stderr = &p.stderr
 	var err error

@@ -26,7 +26,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == gvisorName {
+		err = serveGvisor(os.Args[2:]) // see gvisor.attach
+	} else {
+		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, flag.ErrHelp):
@@ -84,14 +89,24 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 		return o, fmt.Errorf("-work: %w", err)
 	}
 	for _, w := range works() {
-		if expression.MatchString(w.String()) {
+		if expression.MatchString(w.String()) && len(o.having(w)) > 0 {
 			o.works = append(o.works, w)
 		}
 	}
 	if len(o.works) == 0 {
-		return o, fmt.Errorf("no work matches %q; the works are named as %q", *match, works()[0])
+		return o, fmt.Errorf("no work of these peers matches %q; the works are named as %q", *match, works()[0])
 	}
 	return o, nil
+}
+
+// having are the peers that can be measured at w.
+func (o options) having(w work) (able []peer) {
+	for _, p := range o.peers {
+		if has(p, w) {
+			able = append(able, p)
+		}
+	}
+	return able
 }
 
 func choosePeers(all []peer, only string) ([]peer, error) {
@@ -121,6 +136,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	r := &Results{Machine: thisMachine(), Rounds: o.rounds, Seconds: o.time.Seconds(), PollUs: micros(o.poll)}
 	for _, p := range o.peers {
+		if !slices.ContainsFunc(o.works, func(w work) bool { return has(p, w) }) {
+			continue
+		}
 		v, err := p.version(ctx)
 		if err != nil {
 			return err
@@ -149,7 +167,7 @@ func (r *Results) measure(ctx context.Context, o options, stderr io.Writer) erro
 	// Each guest has a thread that does not give way to another in the Go scheduler.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(maxGuests + 4))
 	for _, w := range o.works {
-		for _, p := range o.peers {
+		for _, p := range o.having(w) {
 			r.Lines = append(r.Lines, &Line{Work: w, Peer: p.name()})
 		}
 	}
@@ -162,14 +180,16 @@ func (r *Results) measure(ctx context.Context, o options, stderr io.Writer) erro
 		if idle > quiet {
 			fmt.Fprintf(stderr, "peers: do not trust this round: before it %.1f CPUs were busy with something else\n", idle)
 		}
-		for i, w := range o.works {
-			for turn := range o.peers {
-				k := (round + turn) % len(o.peers)
-				line := r.Lines[i*len(o.peers)+k]
-				s, err := o.measure(ctx, o.peers[k], w, idle)
+		lines := r.Lines
+		for _, w := range o.works {
+			able := o.having(w)
+			for turn := range able {
+				k := (round + turn) % len(able)
+				s, err := o.measure(ctx, able[k], w, idle)
 				if ctx.Err() != nil {
 					return errors.New("interrupted")
 				}
+				line := lines[k]
 				if err != nil {
 					fmt.Fprintf(stderr, "peers: %s, %s: %v\n", w, line.Peer, err)
 					line.Errors = append(line.Errors, err.Error())
@@ -178,6 +198,7 @@ func (r *Results) measure(ctx context.Context, o options, stderr io.Writer) erro
 				}
 				line.Rounds = append(line.Rounds, &s)
 			}
+			lines = lines[len(able):]
 		}
 	}
 	return nil

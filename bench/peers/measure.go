@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -54,6 +55,14 @@ const (
 // warmUp is how long traffic flows before it is measured.
 func warmUp(d time.Duration) time.Duration { return max(50*time.Millisecond, d/5) }
 
+// traffic is what a measurement steers and counts: guests at work.
+type traffic interface {
+	// turn begins a phase, but not the first.
+	turn(phase int32) error
+	// count is what happened since the first phase began.
+	count() (counts, error)
+}
+
 // measure starts the peer in a namespace of its own, connects the guests that the
 // work needs, lets them work, and ends all that again. idle is the number of CPUs that
 // the machine uses by itself.
@@ -65,32 +74,44 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 	defer l.close()
 	setup, cancel := context.WithTimeout(ctx, setupTime)
 	defer cancel()
-	ends, err := p.start(setup, l, w.Ports)
+	if w.By == byVhost {
+		pmd, err := l.circulate(setup, p, w)
+		if err != nil {
+			return s, err
+		}
+		defer pmd.close()
+		if s, err = observe(ctx, w, pmd, o.time, idle); err == nil {
+			err = pmd.check(s)
+		}
+		s.CPUs = 0 // all of two processors, which says nothing
+		return s, errors.Join(err, l.alive())
+	}
+
+	ends, err := l.connect(setup, p, w)
 	if err != nil {
 		return s, err
 	}
 	defer closeAll(ends)
-	phase := new(phase)
-	guests := make([]*guest, len(ends))
+	t := &team{phase: new(phase), guests: make([]*guest, len(ends))}
 	for i, e := range ends {
-		guests[i] = &guest{index: byte(i), end: e, phase: phase, poll: o.poll}
+		t.guests[i] = &guest{index: byte(i), end: e, phase: t.phase, poll: o.poll}
 	}
-	if err := greet(setup, l, guests); err != nil {
+	if err := greet(setup, l, t.guests); err != nil {
 		return s, err
 	}
-	w.assign(guests)
-	for _, g := range guests {
+	w.assign(t.guests)
+	for _, g := range t.guests {
 		if g.asks {
 			g.trips = make([]time.Duration, 0, int(o.time.Seconds()*200_000)) // no round trip is shorter than 5 µs
 		}
 	}
 
 	var all sync.WaitGroup
-	for _, g := range guests {
+	for _, g := range t.guests {
 		all.Go(g.run)
 	}
-	s, err = observe(ctx, w, guests, phase, o.time, idle)
-	phase.Store(phaseEnd)
+	s, err = observe(ctx, w, t, o.time, idle)
+	t.phase.Store(phaseEnd)
 	all.Wait()
 	if err == nil {
 		err = l.alive()
@@ -102,7 +123,7 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 		return s, fmt.Errorf("no frame arrived of %d", s.Sent)
 	}
 	if w.Pattern == roundTrip {
-		trips := guests[0].trips
+		trips := t.guests[0].trips
 		if len(trips) == 0 {
 			return s, fmt.Errorf("no answer arrived in time")
 		}
@@ -112,32 +133,64 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 	return s, nil
 }
 
+// team is guests that play by themselves, in one phase at a time.
+type team struct {
+	guests []*guest
+	phase  *phase
+}
+
+func (t *team) turn(phase int32) error {
+	t.phase.Store(phase)
+	return nil
+}
+
+func (t *team) count() (c counts, err error) {
+	for _, g := range t.guests {
+		c.sent += g.sent.Load()
+		c.delivered += g.delivered.Load()
+		c.timeouts += g.timeouts.Load()
+	}
+	return c, nil
+}
+
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// observe steers the guests through the phases of a measurement.
-func observe(ctx context.Context, w work, guests []*guest, phase *phase, d time.Duration, idle float64) (s Sample, err error) {
+// observe steers traffic through the phases of a measurement.
+func observe(ctx context.Context, w work, t traffic, d time.Duration, idle float64) (s Sample, err error) {
 	if err := pause(ctx, warmUp(d)); err != nil {
 		return s, err
 	}
-	phase.Store(phaseTimed)
+	if err := t.turn(phaseTimed); err != nil {
+		return s, err
+	}
 	cpu, err := busyCPU()
 	if err != nil {
 		return s, err
 	}
-	start, before := time.Now(), total(guests)
+	start := time.Now()
+	before, err := t.count()
+	if err != nil {
+		return s, err
+	}
 	if err := pause(ctx, d); err != nil {
 		return s, err
 	}
-	after, took := total(guests), time.Since(start)
+	took := time.Since(start)
+	after, err := t.count()
+	if err != nil {
+		return s, err
+	}
 	cpuAfter, err := busyCPU()
 	if err != nil {
 		return s, err
 	}
-	phase.Store(phaseDrain)
-	if err := drain(ctx, w, guests); err != nil {
+	if err := t.turn(phaseDrain); err != nil {
 		return s, err
 	}
-	end := total(guests)
+	end, err := drain(ctx, w, t)
+	if err != nil {
+		return s, err
+	}
 
 	frames := float64(after.delivered - before.delivered)
 	s = Sample{
@@ -155,29 +208,25 @@ func observe(ctx context.Context, w work, guests []*guest, phase *phase, d time.
 
 type counts struct{ sent, delivered, timeouts uint64 }
 
-func total(guests []*guest) (c counts) {
-	for _, g := range guests {
-		c.sent += g.sent.Load()
-		c.delivered += g.delivered.Load()
-		c.timeouts += g.timeouts.Load()
-	}
-	return c
-}
-
-// drain waits until all that was sent has arrived, or nothing for a while.
-func drain(ctx context.Context, w work, guests []*guest) error {
+// drain waits until all that was sent has arrived, or nothing for a while, and returns
+// what has.
+func drain(ctx context.Context, w work, t traffic) (last counts, err error) {
 	start := time.Now()
-	last, since := total(guests), start
+	since := start
 	for {
 		if err := pause(ctx, drainStep); err != nil {
-			return err
+			return last, err
 		}
-		c, now := total(guests), time.Now()
+		c, err := t.count()
+		if err != nil {
+			return last, err
+		}
+		now := time.Now()
 		if c != last {
 			last, since = c, now
 		}
 		if c.delivered >= w.expected(c) || now.Sub(since) > silence || now.Sub(start) > drainTime {
-			return nil
+			return last, nil
 		}
 	}
 }
@@ -221,7 +270,7 @@ func greet(ctx context.Context, l *lab, guests []*guest) error {
 		for i := range guests {
 			for j := range guests {
 				if !heard[i][j] {
-					return fmt.Errorf("no frame from %s reaches %s", tapName(j), tapName(i))
+					return fmt.Errorf("no frame from %s reaches %s", guestName(j), guestName(i))
 				}
 			}
 		}

@@ -23,33 +23,36 @@ const schema = "/usr/share/openvswitch/vswitch.ovsschema"
 func (ovs) name() string { return "ovs" }
 
 func (ovs) version(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "ovs-vswitchd", "--version").Output()
+	return ovsVersion(ctx, "ovs-vswitchd", "openvswitch-switch")
+}
+
+// ovsVersion asks a daemon of Open vSwitch's that a package brings.
+func ovsVersion(ctx context.Context, daemon, pkg string) (string, error) {
+	out, err := exec.CommandContext(ctx, daemon, "--version").Output()
 	if err == nil {
 		_, err = os.Stat(schema)
 	}
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return "", errors.New("ovs-vswitchd is missing; install the package openvswitch-switch, or leave it out with -only vswitch,bridge")
+		return "", fmt.Errorf("%s is missing; install the package %s, or leave it out with -only vswitch,bridge", filepath.Base(daemon), pkg)
 	}
 	if err != nil {
-		return "", fmt.Errorf("ovs-vswitchd --version: %w", err)
+		return "", fmt.Errorf("%s --version: %w", daemon, err)
 	}
-	first, _, _ := strings.Cut(string(out), "\n")
-	return first + ", userspace datapath", nil
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return strings.Join(lines, ", ") + ", userspace datapath", nil
 }
 
-func (o ovs) start(ctx context.Context, l *lab, n int) ([]end, error) {
-	ends, err := l.taps(ctx, n)
-	if err != nil {
-		return nil, err
-	}
-	if err := o.attach(ctx, l, n); err != nil {
-		closeAll(ends)
-		return nil, err
-	}
-	return ends, nil
+func (ovs) media() []medium { return []medium{byTAP} }
+
+func (ovs) attach(ctx context.Context, l *lab, _ medium, taps []string) error {
+	settings := []string{"userspace-tso-enable=true"}
+	return l.openVSwitch(ctx, "ovs-vswitchd", settings, taps, func(tap string) []string { return []string{tap} })
 }
 
-func (ovs) attach(ctx context.Context, l *lab, n int) error {
+// openVSwitch runs a database and a daemon of Open vSwitch's with a bridge of the
+// userspace datapath. settings are of other_config; port returns what stands behind
+// add-port BRIDGE for a guest.
+func (l *lab) openVSwitch(ctx context.Context, daemon string, settings, guests []string, port func(guest string) []string) error {
 	file := func(name string) string { return filepath.Join(l.dir, name) }
 	env := []string{"OVS_RUNDIR=" + l.dir, "OVS_LOGDIR=" + l.dir, "OVS_DBDIR=" + l.dir, "OVS_SYSCONFDIR=" + l.dir}
 	remote := "unix:" + file("db.sock")
@@ -71,16 +74,21 @@ func (ovs) attach(ctx context.Context, l *lab, n int) error {
 	if err != nil {
 		return err
 	}
-	// The daemon reads this setting once, so it must be there before.
-	if err := vsctl("--no-wait", "init", "--", "set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true"); err != nil {
+	// The daemon reads some settings once, so they must be there before.
+	args := []string{"--no-wait", "init", "--", "set", "Open_vSwitch", "."}
+	for _, s := range settings {
+		args = append(args, "other_config:"+s)
+	}
+	if err := vsctl(args...); err != nil {
 		return err
 	}
-	if _, err := l.start(env, "ovs-vswitchd", remote, "--unixctl="+file("vswitchd.ctl")); err != nil {
+	if _, err := l.start(env, daemon, remote, "--unixctl="+file("vswitchd.ctl")); err != nil {
 		return err
 	}
-	args := []string{"add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"}
-	for i := range n {
-		args = append(args, "--", "add-port", "br0", tapName(i))
+	args = []string{"add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"}
+	for _, g := range guests {
+		args = append(args, "--", "add-port", "br0")
+		args = append(args, port(g)...)
 	}
 	return vsctl(args...)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,22 +12,26 @@ type peer interface {
 	// name is what the peer is called in flags and tables.
 	name() string
 
+	// media are what it connects guests by.
+	media() []medium
+
 	// version returns what is measured. An error says what is missing, and how
 	// to install it.
 	version(context.Context) (string, error)
 
-	// start runs the switch in the lab with n guests connected, and returns where
-	// they are. What was started ends with the lab, the caller closes the ends.
-	start(ctx context.Context, l *lab, n int) ([]end, error)
+	// attach runs the switch in the lab and connects guests to it, each where it is:
+	// at a TAP of that name, or a socket, which guests of a vhost-user port have made
+	// and others connect to. What was started ends with the lab.
+	attach(ctx context.Context, l *lab, by medium, guests []string) error
 }
 
-// base is the peer that the others are compared with.
-const base = "bridge"
+// has tells whether p can be measured at w.
+func has(p peer, w work) bool { return slices.Contains(p.media(), w.By) }
 
 // peers are all there are, in the order of the table. builds are those of vswitch to
 // measure, separated by commas: BINARY, or NAME=BINARY where there are several.
 func peers(builds string) ([]peer, error) {
-	all := []peer{bridge{}, ovs{}}
+	all := []peer{bridge{}, ovs{}, gvisor{}, ovsDPDK{}}
 	for build := range strings.SplitSeq(builds, ",") {
 		name, binary, named := strings.Cut(build, "=")
 		if !named {

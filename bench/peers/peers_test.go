@@ -19,11 +19,20 @@ import (
 	"github.com/vswitch/vswitch/internal/testenv"
 )
 
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == gvisorName {
+		main() // a process of gvisor.attach
+		return
+	}
+	os.Exit(m.Run())
+}
+
 // The command runs: everything that is measured of the switch in this tree and of
-// the bridge, for a moment each.
+// those that need no package, for a moment each.
 func TestRun(t *testing.T) {
 	testenv.Root(t)
 	testenv.Tool(t, "ip")
+	testenv.Tool(t, testpmdName)
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "vswitch")
 	if out, err := exec.Command("go", "build", "-C", "../..", "-buildvcs=false", "-o", binary, "./cmd/vswitch").CombinedOutput(); err != nil {
@@ -32,7 +41,7 @@ func TestRun(t *testing.T) {
 	jsonFile, svgFile := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.svg")
 	var stdout, stderr strings.Builder
 	err := run(t.Context(), []string{
-		"-seconds", "0.2", "-rounds", "1", "-only", "vswitch,bridge",
+		"-seconds", "0.2", "-rounds", "1", "-only", "vswitch,bridge,gvisor",
 		"-vswitch", binary, "-json", jsonFile, "-svg", svgFile,
 	}, &stdout, &stderr)
 	t.Logf("%s\n%s", stderr.String(), stdout.String())
@@ -48,8 +57,12 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
-	if want := 2 * len(works()); len(r.Lines) != want {
-		t.Errorf("%d lines, want %d", len(r.Lines), want)
+	lines := map[string]int{}
+	for _, l := range r.Lines {
+		lines[l.Peer]++
+	}
+	if len(lines) != 3 || lines["vswitch"] != len(works()) || lines["bridge"] == 0 || lines["gvisor"] == 0 {
+		t.Errorf("lines by peer: %v", lines)
 	}
 	for _, l := range r.Lines {
 		// The two ends are not counted at the same moment.
@@ -59,7 +72,7 @@ func TestRun(t *testing.T) {
 		if (l.Work.Pattern == roundTrip) != (l.P50Micros > 0 && l.P99Micros >= l.P50Micros) {
 			t.Errorf("%s, %s: p50 %v, p99 %v", l.Work, l.Peer, l.P50Micros, l.P99Micros)
 		}
-		if (l.Peer == base) != (l.Ratio == nil) {
+		if compared := l.Peer != l.Base && l.Base != ovsDPDKName; compared != (l.Ratio != nil) {
 			t.Errorf("%s, %s: ratio %v", l.Work, l.Peer, l.Ratio)
 		}
 		if !strings.Contains(stdout.String(), l.Work.String()) {
@@ -77,10 +90,10 @@ type announced struct {
 	started chan *lab
 }
 
-func (a announced) start(ctx context.Context, l *lab, n int) ([]end, error) {
-	ends, err := a.bridge.start(ctx, l, n)
+func (a announced) attach(ctx context.Context, l *lab, by medium, taps []string) error {
+	err := a.bridge.attach(ctx, l, by, taps)
 	a.started <- l
-	return ends, err
+	return err
 }
 
 // A run that is interrupted ends soon, and takes with it what it made.
@@ -165,7 +178,7 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(o.peers) != 2 || len(o.works) != 4 || o.time != time.Second/2 || o.rounds != 5 {
+	if len(o.peers) != 2 || len(o.works) != 5 || len(o.having(o.works[0])) != 2 || len(o.having(o.works[4])) != 1 || o.time != time.Second/2 || o.rounds != 5 {
 		t.Errorf("%+v", o)
 	}
 	o, err = parseOptions([]string{"-only", "bridge,new,old", "-vswitch", "new=a,old=b/c"}, io.Discard)
@@ -174,7 +187,7 @@ func TestOptions(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"-vswitch", "a,b"}, {"-vswitch", "bridge=a"}, {"-vswitch", "new="}, {"-vswitch", ""},
-		{"-only", "cisco"}, {"-work", "nothing"}, {"-work", "("}, {"-rounds", "0"}, {"-seconds", "0"}, {"-poll", "1h"}, {"more"}, {"-such"},
+		{"-only", "cisco"}, {"-work", "nothing"}, {"-only", "bridge", "-work", "stream"}, {"-work", "("}, {"-rounds", "0"}, {"-seconds", "0"}, {"-poll", "1h"}, {"more"}, {"-such"},
 	} {
 		if o, err := parseOptions(args, io.Discard); err == nil {
 			t.Errorf("%q is taken: %+v", args, o)
@@ -196,11 +209,11 @@ func TestBusyCPU(t *testing.T) {
 
 // results are three peers at two works, of which one peer failed once and one always.
 func results() *Results {
-	w, trip := work{oneWay, smallest, 2}, work{roundTrip, smallest, 2}
+	w, trip := work{oneWay, smallest, 2, byTAP}, work{roundTrip, smallest, 2, byTAP}
 	r := &Results{
 		Machine: Machine{CPU: "A <CPU> & more", Started: "2026-01-02T03:04:05Z"},
 		Rounds:  3, Seconds: 1,
-		Peers: []Tested{{base, "b"}, {"half", "h"}, {"none", "n"}},
+		Peers: []Tested{{bridgeName, "b"}, {"half", "h"}, {"none", "n"}},
 	}
 	frames := func(n float64) *Sample {
 		return &Sample{FramesPerS: n, CPUs: 1, Sent: 100, Expected: 100, Delivered: 99}
@@ -209,10 +222,10 @@ func results() *Results {
 		return &Sample{FramesPerS: 1e6 / us, P50Micros: us, P99Micros: 2 * us, CPUs: 1, IdleCPUs: 0.5, Sent: 1, Expected: 1, Delivered: 1}
 	}
 	r.Lines = []*Line{
-		{Work: w, Peer: base, Rounds: []*Sample{frames(100_000), frames(200_000), frames(400_000)}},
+		{Work: w, Peer: bridgeName, Rounds: []*Sample{frames(100_000), frames(200_000), frames(400_000)}},
 		{Work: w, Peer: "half", Rounds: []*Sample{frames(50_000), nil, frames(400_000)}, Errors: []string{"lost"}},
 		{Work: w, Peer: "none", Rounds: []*Sample{nil, nil, nil}, Errors: []string{"broken", "broken", "broken"}},
-		{Work: trip, Peer: base, Rounds: []*Sample{trips(10), trips(10), trips(10)}},
+		{Work: trip, Peer: bridgeName, Rounds: []*Sample{trips(10), trips(10), trips(10)}},
 		{Work: trip, Peer: "half", Rounds: []*Sample{trips(20), trips(30), trips(40)}},
 	}
 	r.summarise()

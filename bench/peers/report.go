@@ -39,10 +39,11 @@ type Line struct {
 	P50Micros  float64 `json:"rtt_p50_us,omitempty"`
 	P99Micros  float64 `json:"rtt_p99_us,omitempty"`
 
-	// To the bridge in the same round: frames/s, of a round trip its p50; and CPU
-	// time per frame.
-	Ratio    *Ratio `json:"ratio_to_bridge,omitempty"`
-	CPURatio *Ratio `json:"cpu_ratio_to_bridge,omitempty"`
+	// To the base of the medium in the same round: frames/s, of a round trip its
+	// p50; and CPU time per frame.
+	Base     string `json:"base"`
+	Ratio    *Ratio `json:"ratio_to_base,omitempty"`
+	CPURatio *Ratio `json:"cpu_ratio_to_base,omitempty"`
 }
 
 // values are one figure of all rounds, NaN where one failed.
@@ -73,6 +74,7 @@ func (l *Line) worked() bool { return len(l.Errors) < len(l.Rounds) }
 // summarise fills in what follows from the rounds.
 func (r *Results) summarise() {
 	for _, l := range r.Lines {
+		l.Base = l.Work.By.base()
 		if !l.worked() {
 			continue
 		}
@@ -90,7 +92,7 @@ func (r *Results) summarise() {
 			}
 		}
 		for _, b := range r.Lines {
-			if b.Peer != base || b.Work != l.Work || l.Peer == base {
+			if b.Peer != l.Base || b.Work != l.Work || l.Peer == l.Base {
 				continue
 			}
 			if q, ok := ratio(l.values(l.compared()), b.values(l.compared())); ok {
@@ -133,9 +135,10 @@ func (r *Ratio) String() string {
 
 // notes says how to read the table.
 const notes = `
-Medians of the rounds; x bridge: median (least–most) of the ratios to the bridge, round by round: of frames/s, and of
-p50 for round trips, where less is better. CPU is that of the whole machine, idle taken off, per frame delivered: switch,
-kernel, and the guests that send and receive, which are the same for all. Sizes are without check sequence.
+Medians of the rounds; x first: median (least–most) of the ratios to the switch that stands first at a work, round by
+round: of frames/s, and of p50 for round trips, where less is better. CPU is that of the whole machine, idle taken off, per
+frame delivered: switch, kernel, and the guests that send and receive, which are the same for all; where all poll it says
+nothing. Sizes are without check sequence.
 `
 
 // write prints the results for people.
@@ -151,7 +154,7 @@ func (r *Results) write(to io.Writer) error {
 	}
 	fmt.Fprintln(to)
 	t := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "WORK\tSWITCH\tDELIVERED\tOF SENT\tX BRIDGE\tCPU/FRAME\tX BRIDGE")
+	fmt.Fprintln(t, "WORK\tSWITCH\tDELIVERED\tOF SENT\tX FIRST\tCPU/FRAME\tX FIRST")
 	var last work
 	for _, l := range r.Lines {
 		name := ""

@@ -22,34 +22,34 @@ const (
 // colours that those who see fewer of them can tell apart (Okabe and Ito), by peer.
 var colours = []string{"#999999", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"}
 
-// plot draws the results as bars: each is a ratio to the bridge with its spread, and
-// the figure behind it in words.
+// plot draws the results as bars: each is a ratio to the base with its spread, and the
+// figure behind it in words.
 func (r *Results) plot(to io.Writer) error {
 	p := plotter{colour: map[string]string{}}
 	for i, t := range r.Peers {
 		p.colour[t.Name] = colours[i%len(colours)]
 	}
-	for _, panel := range []struct {
-		title string
-		trips bool
-	}{
-		{"Delivered, bridge = 1, more is better", false},
-		{"Round trip p50, bridge = 1, less is better", true},
-	} {
-		var lines []*Line
-		compared := false
-		for _, l := range r.Lines {
-			if (l.Work.Pattern == roundTrip) == panel.trips && l.worked() {
-				lines = append(lines, l)
-				compared = compared || l.Ratio != nil
+	for _, by := range media {
+		for _, trips := range []bool{false, true} {
+			var lines []*Line
+			compared := false
+			for _, l := range r.Lines {
+				if l.Work.By == by && (l.Work.Pattern == roundTrip) == trips && l.worked() {
+					lines = append(lines, l)
+					compared = compared || l.Ratio != nil
+				}
 			}
-		}
-		if compared {
-			p.panel(panel.title, lines)
+			title := "Delivered, %s = 1, more is better"
+			if trips {
+				title = "Round trip p50, %s = 1, less is better"
+			}
+			if compared {
+				p.panel(fmt.Sprintf(title, by.base()), lines)
+			}
 		}
 	}
 	if p.shapes.Len() == 0 {
-		return errors.New("nothing to plot: a plot compares with the bridge; leave it and another in -only")
+		return errors.New("nothing to plot: a plot compares with the first switch of a work; leave it and another in -only")
 	}
 	p.legend(r)
 	_, err := fmt.Fprintf(to, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">
@@ -96,7 +96,7 @@ func (p *plotter) panel(title string, lines []*Line) {
 			p.text(barsAt-8, p.y+barHeight-2, `text-anchor="end"`, "%s", l.Work)
 		}
 		q := l.Ratio
-		if l.Peer == base {
+		if l.Peer == l.Base {
 			q = &Ratio{1, 1, 1}
 		}
 		if q == nil {
@@ -105,7 +105,7 @@ func (p *plotter) panel(title string, lines []*Line) {
 		fmt.Fprintf(&p.shapes, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n",
 			barsAt, p.y, x(q.Median)-barsAt, barHeight, p.colour[l.Peer])
 		label := l.delivered()
-		if l.Peer != base {
+		if l.Peer != l.Base {
 			middle := float64(p.y) + barHeight/2.0
 			fmt.Fprintf(&p.shapes, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="black"/>`+"\n", x(q.Min), middle, x(q.Max), middle)
 			label = fmt.Sprintf("%s (%.2f)", label, q.Median)

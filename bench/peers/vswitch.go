@@ -9,10 +9,12 @@ import (
 	"strings"
 )
 
-// vswitch is the daemon as users run it, its ports on the TAPs' kernel ends.
+// vswitch is the daemon as users run it.
 type vswitch struct{ as, binary string }
 
 func (v vswitch) name() string { return v.as }
+
+func (vswitch) media() []medium { return media }
 
 func (v vswitch) version(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, v.binary, "version").Output()
@@ -23,21 +25,10 @@ func (v vswitch) version(ctx context.Context) (string, error) {
 	return version, nil
 }
 
-func (v vswitch) start(ctx context.Context, l *lab, n int) ([]end, error) {
-	ends, err := l.taps(ctx, n)
-	if err != nil {
-		return nil, err
-	}
-	if err := v.attach(ctx, l, n); err != nil {
-		closeAll(ends)
-		return nil, err
-	}
-	return ends, nil
-}
-
-func (v vswitch) attach(ctx context.Context, l *lab, n int) error {
+func (v vswitch) attach(ctx context.Context, l *lab, by medium, guests []string) error {
 	socket := filepath.Join(l.dir, "vswitch.sock")
-	if _, err := l.start(nil, v.binary, "--socket", socket, "run", "--ephemeral"); err != nil {
+	mode := []string{"VSWITCH_FASTPATH=off"}
+	if _, err := l.start(mode, v.binary, "--socket", socket, "run", "--ephemeral"); err != nil {
 		return err
 	}
 	err := l.poll(ctx, func() error {
@@ -47,8 +38,17 @@ func (v vswitch) attach(ctx context.Context, l *lab, n int) error {
 		}
 		return err
 	})
-	for i := 0; i < n && err == nil; i++ {
-		_, err = l.run(ctx, v.binary, "--socket", socket, "add-port", tapName(i))
+	for i := 0; i < len(guests) && err == nil; i++ {
+		args := []string{"--socket", socket, "add-port"}
+		switch by {
+		case byTAP:
+			args = append(args, guests[i])
+		case byStream:
+			args = append(args, guestName(i), "--kind", "stream", "--path", guests[i])
+		case byVhost:
+			args = append(args, guestName(i), "--kind", "vhost-user", "--client", "--path", guests[i])
+		}
+		_, err = l.run(ctx, v.binary, args...)
 	}
 	return err
 }

@@ -11,37 +11,70 @@ const (
 	flooding  pattern = "flood"      // the first guest to all others
 	overload  pattern = "overload"   // one way, as fast as the sender can
 	roundTrip pattern = "round trip" // a request at a time, answered
+	circulate pattern = "circulate"  // both ways, each guest sends back what it gets
 )
 
-// work is one thing that all peers are measured at.
+// medium is what guests are connected by.
+type medium string
+
+const (
+	byTAP    medium = "tap"
+	byStream medium = "stream"     // a unix socket, as QEMU's -netdev stream
+	byVhost  medium = "vhost-user" // memory that the switch shares
+)
+
+// media are all, in the order of the table.
+var media = []medium{byTAP, byStream, byVhost}
+
+// base is the peer that the others are compared with.
+func (m medium) base() string {
+	switch m {
+	case byStream:
+		return gvisorName
+	case byVhost:
+		return ovsDPDKName
+	}
+	return bridgeName
+}
+
+// work is one thing that all peers are measured at which have the medium.
 type work struct {
 	Pattern pattern `json:"pattern"`
 	Size    int     `json:"size"`  // bytes of a frame, without its check sequence
 	Ports   int     `json:"ports"` // guests
+	By      medium  `json:"by"`
 }
 
 // superFrame is a TCP segment as guests with segmentation offload send it.
 const superFrame = 60_000
 
 func (w work) String() string {
-	size := fmt.Sprintf("%d B", w.Size)
+	size, ports := fmt.Sprintf("%d B", w.Size), "ports"
 	if w.Size == superFrame {
 		size = "60 KB TSO"
 	}
-	return fmt.Sprintf("%s, %s, %d ports", size, w.Pattern, w.Ports)
+	if w.By != byTAP {
+		ports = string(w.By) + " ports"
+	}
+	return fmt.Sprintf("%s, %s, %d %s", size, w.Pattern, w.Ports, ports)
 }
 
 // works is everything that is measured, in the order of the table.
 func works() (all []work) {
 	for _, size := range []int{smallest, 1514, superFrame} {
 		for _, ports := range []int{2, 8} {
-			all = append(all, work{oneWay, size, ports}, work{bothWays, size, ports})
+			all = append(all, work{oneWay, size, ports, byTAP}, work{bothWays, size, ports, byTAP})
 		}
 	}
 	return append(all,
-		work{flooding, smallest, maxGuests}, work{flooding, 1514, maxGuests},
-		work{overload, smallest, 2},
-		work{roundTrip, smallest, 2},
+		work{flooding, smallest, maxGuests, byTAP}, work{flooding, 1514, maxGuests, byTAP},
+		work{overload, smallest, 2, byTAP},
+		work{roundTrip, smallest, 2, byTAP},
+
+		work{oneWay, smallest, 2, byStream}, work{oneWay, 1514, 2, byStream},
+		work{roundTrip, smallest, 2, byStream},
+
+		work{circulate, smallest, 2, byVhost}, work{circulate, 1514, 2, byVhost},
 	)
 }
 

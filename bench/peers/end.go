@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// end is where a guest is connected. It is used by one thread at a time. A packet
+// is a frame behind its virtio-net header (headerLen bytes).
+type end interface {
+	// write sends a packet, and tells whether it was taken. It does not wait.
+	write(packet []byte) bool
+	// read returns the next packet, valid until the next read, or nil if none is there.
+	read() []byte
+	// wait waits until there is a packet to read, and tells whether there is.
+	wait(timeout time.Duration) bool
+	close()
+}
+
+func closeAll(ends []end) {
+	for _, e := range ends {
+		e.close()
+	}
+}
+
+// guestName is what guest i is called.
+func guestName(i int) string { return fmt.Sprintf("vm%d", i) }
+
+// connect runs the switch in the lab with the work's guests connected, and returns
+// their ends, which the caller closes.
+func (l *lab) connect(ctx context.Context, p peer, w work) (ends []end, err error) {
+	places := make([]string, w.Ports)
+	for i := range places {
+		places[i] = guestName(i)
+	}
+	if w.By == byTAP {
+		if ends, err = l.taps(ctx, places); err != nil {
+			return nil, err
+		}
+		if err := p.attach(ctx, l, byTAP, places); err != nil {
+			closeAll(ends)
+			return nil, err
+		}
+		return ends, nil
+	}
+	for i := range places {
+		places[i] = l.socket(i)
+	}
+	if err := p.attach(ctx, l, byStream, places); err != nil {
+		return nil, err
+	}
+	return l.streams(ctx, places)
+}
+
+// socket is where guest i has its socket.
+func (l *lab) socket(i int) string { return filepath.Join(l.dir, guestName(i)+".sock") }
+
+// descriptor is what ends have in common.
+type descriptor struct {
+	fd   int
+	poll [1]unix.PollFd
+}
+
+func newDescriptor(fd int) descriptor {
+	return descriptor{fd, [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}}
+}
+
+// RawSyscall leaves the Go scheduler out, which costs as much as a small frame does.
+// These calls do not wait, so the scheduler is not needed.
+
+func write(fd int, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), errno
+}
+
+func read(fd int, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), errno
+}
+
+func (d *descriptor) wait(timeout time.Duration) bool {
+	n, _ := unix.Poll(d.poll[:], int(timeout.Milliseconds())) // EINTR: the caller asks again
+	return n > 0
+}
+
+func (d *descriptor) close() { unix.Close(d.fd) }

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// streamEnd is a guest at a unix socket, as QEMU's -netdev stream: each frame stands
+// behind its length, 32 bits, big endian, and goes out in a call of its own; what
+// there is to read is read at once.
+type streamEnd struct {
+	descriptor
+	out  []byte // a frame behind its length
+	left []byte // the part of out that the socket has not taken
+	in   []byte
+	r, w int // in[r:w] was read and not handed out
+}
+
+const (
+	lengthLen = 4
+
+	// streamBuffer is what a guest's socket holds, as the kernel accounts it: a
+	// window of small frames takes eight times their bytes and more.
+	streamBuffer = 4 << 20
+)
+
+// streams connects to sockets that the switch listens on.
+func (l *lab) streams(ctx context.Context, paths []string) (ends []end, err error) {
+	for _, path := range paths {
+		var e *streamEnd
+		err = l.poll(ctx, func() error {
+			e, err = dialStream(path)
+			return err
+		})
+		if err != nil {
+			closeAll(ends)
+			return nil, fmt.Errorf("connect to %s: %w", path, err)
+		}
+		ends = append(ends, e)
+	}
+	return ends, nil
+}
+
+func dialStream(path string) (*streamEnd, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, streamBuffer)
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return newStreamEnd(fd), nil
+}
+
+func newStreamEnd(fd int) *streamEnd {
+	// A header's room stays in front, for the first frame.
+	return &streamEnd{descriptor: newDescriptor(fd), in: make([]byte, 1<<17), r: headerLen, w: headerLen}
+}
+
+func (e *streamEnd) write(packet []byte) bool {
+	if !e.flush() {
+		return false
+	}
+	frame := packet[headerLen:]
+	e.out = binary.BigEndian.AppendUint32(e.out[:0], uint32(len(frame)))
+	e.out = append(e.out, frame...)
+	e.left = e.out
+	e.flush()
+	if len(e.left) == len(e.out) { // nothing of it is out: it need not be finished
+		e.left = nil
+		return false
+	}
+	return true
+}
+
+// flush tells whether all that was begun is out.
+func (e *streamEnd) flush() bool {
+	for len(e.left) > 0 {
+		n, errno := write(e.fd, e.left)
+		if errno != 0 {
+			return false
+		}
+		e.left = e.left[n:]
+	}
+	return true
+}
+
+// read returns a frame behind headerLen bytes, which here say nothing.
+func (e *streamEnd) read() []byte {
+	if p := e.next(); p != nil {
+		return p
+	}
+	if e.r > headerLen {
+		e.w = headerLen + copy(e.in[headerLen:], e.in[e.r:e.w])
+		e.r = headerLen
+	}
+	n, errno := read(e.fd, e.in[e.w:])
+	if errno != 0 {
+		return nil
+	}
+	e.w += n
+	return e.next()
+}
+
+// next returns the next frame of what was read, nil if none is whole.
+func (e *streamEnd) next() []byte {
+	b := e.in[e.r:e.w]
+	if len(b) < lengthLen {
+		return nil
+	}
+	end := lengthLen + int(binary.BigEndian.Uint32(b))
+	if end > len(b) {
+		return nil
+	}
+	from := e.r + lengthLen - headerLen
+	e.r += end
+	return e.in[from:e.r]
+}

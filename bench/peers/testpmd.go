@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// testpmd is DPDK's program of that name as two guests of vhost-user ports: a thread on
+// a processor of its own, which sends each frame that it gets from one port out by the
+// other (forwarding mode io), so frames go round through the switch. It polls, and
+// wants no calls. It tells what it counted by its telemetry socket.
+type testpmd struct {
+	*process
+	stdin     io.WriteCloser
+	telemetry *net.UnixConn
+	reply     [64 << 10]byte
+
+	start counts // of all that was sent before the measurement
+}
+
+const (
+	testpmdName = "dpdk-testpmd"
+
+	// testpmdRing is the length of its rings, as of QEMU's guests.
+	testpmdRing = 256
+
+	// bursts of 32 frames go round each way: half a ring, so that none is lost for
+	// want of room while one side has its turn.
+	bursts      = 4
+	inEachBurst = 32
+)
+
+// testpmdMAC is the address of a port.
+func testpmdMAC(i int) string { return fmt.Sprintf("52:54:00:00:00:%02x", i) }
+
+// circulate runs the switch on one processor and testpmd on another, and has frames go
+// round between them.
+func (l *lab) circulate(ctx context.Context, p peer, w work) (*testpmd, error) {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		return nil, err
+	}
+	var cpus []int
+	for i := 0; len(cpus) < 2 && i < 8*len(allowed)*8; i++ {
+		if allowed.IsSet(i) {
+			cpus = append(cpus, i)
+		}
+	}
+	if len(cpus) < 2 {
+		return nil, errors.New("the switch and testpmd need a processor each")
+	}
+
+	sockets := make([]string, w.Ports)
+	for i := range sockets {
+		sockets[i] = l.socket(i)
+	}
+	if err := l.pin(cpus[1]); err != nil {
+		return nil, err
+	}
+	pmd, err := l.testpmd(cpus[1], w.Size, sockets)
+	if err != nil {
+		return nil, err
+	}
+	if err = l.pin(cpus[0]); err == nil {
+		err = p.attach(ctx, l, byVhost, sockets)
+	}
+	if err == nil {
+		err = pmd.begin(ctx, l)
+	}
+	if err != nil {
+		pmd.close()
+		return nil, err
+	}
+	return pmd, nil
+}
+
+// testpmd starts it with a port for each socket.
+func (l *lab) testpmd(cpu, size int, sockets []string) (*testpmd, error) {
+	args := []string{
+		// The thread that takes commands and the one that forwards.
+		"--lcores", fmt.Sprintf("0@%d,1@%d", cpu, cpu),
+		"--no-huge", "-m", "256", "--no-pci",
+	}
+	for i, s := range sockets {
+		args = append(args, "--vdev", fmt.Sprintf("net_virtio_user%d,path=%s,server=1,queues=1,queue_size=%d,mac=%s", i, s, testpmdRing, testpmdMAC(i)))
+	}
+	args = append(args, "--", "--interactive", "--total-num-mbufs=8192", "--forward-mode=io", fmt.Sprintf("--txpkts=%d", size))
+	for i := range sockets {
+		args = append(args, fmt.Sprintf("--eth-peer=%d,%s", i, testpmdMAC(i^1)))
+	}
+	cmd := exec.Command(testpmdName, args...)
+	cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+l.dir)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	p, err := l.launch(cmd)
+	if errors.Is(err, exec.ErrNotFound) {
+		err = fmt.Errorf("%s is missing; install the package dpdk-dev, or leave this work out with -work", testpmdName)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &testpmd{process: p, stdin: stdin}, nil
+}
+
+func (t *testpmd) close() {
+	t.stdin.Close()
+	if t.telemetry != nil {
+		t.telemetry.Close()
+	}
+}
+
+func (t *testpmd) command(lines ...string) error {
+	_, err := io.WriteString(t.stdin, strings.Join(lines, "\n")+"\n")
+	return err
+}
+
+// collect has it take what is under way and send nothing.
+func (t *testpmd) collect() error { return t.command("stop", "set fwd rxonly", "start") }
+
+// begin waits until testpmd has found a switch at each socket, which carries what is
+// sent, and has frames go round.
+func (t *testpmd) begin(ctx context.Context, l *lab) error {
+	at := &net.UnixAddr{Name: filepath.Join(l.dir, "dpdk/rte/dpdk_telemetry.v2"), Net: "unixpacket"}
+	err := l.poll(ctx, func() (err error) {
+		t.telemetry, err = net.DialUnix(at.Net, nil, at)
+		return err
+	})
+	if err == nil {
+		_, err = t.telemetry.Read(t.reply[:]) // what it is
+	}
+	if err == nil {
+		err = l.poll(ctx, func() error { return t.try(ctx) })
+	}
+	if err == nil {
+		err = t.command(fmt.Sprintf("start tx_first %d", bursts))
+	}
+	return err
+}
+
+// try has a burst go round for a moment, and tells what is wrong if not all of it came
+// through.
+func (t *testpmd) try(ctx context.Context) error {
+	before, err := t.total()
+	if err != nil {
+		return err
+	}
+	t.start = before
+	if err := t.command("start tx_first 1"); err != nil {
+		return err
+	}
+	if err := pause(ctx, silence); err != nil {
+		return err
+	}
+	if err := t.collect(); err != nil {
+		return err
+	}
+	c, err := drain(ctx, work{}, t)
+	if err != nil {
+		return err
+	}
+	if err := t.command("stop", "set fwd io"); err != nil {
+		return err
+	}
+	if c.sent == 0 || c.sent != c.delivered {
+		return fmt.Errorf("of %d frames %d came through", c.sent, c.delivered)
+	}
+	t.start, err = t.total()
+	return err
+}
+
+// turn implements traffic.
+func (t *testpmd) turn(phase int32) error {
+	if phase == phaseDrain {
+		return t.collect()
+	}
+	return nil
+}
+
+// count implements traffic.
+func (t *testpmd) count() (counts, error) {
+	c, err := t.total()
+	c.sent -= t.start.sent
+	c.delivered -= t.start.delivered
+	return c, err
+}
+
+// total is what both ports have sent and received since testpmd started.
+func (t *testpmd) total() (c counts, err error) {
+	if err := t.telemetry.SetDeadline(time.Now().Add(setupTime)); err != nil {
+		return c, err
+	}
+	for i := range 2 {
+		request := fmt.Sprintf("/ethdev/stats,%d", i)
+		if _, err := io.WriteString(t.telemetry, request); err != nil {
+			return c, err
+		}
+		n, err := t.telemetry.Read(t.reply[:])
+		if err != nil {
+			return c, err
+		}
+		var reply struct {
+			Stats struct{ Ipackets, Opackets uint64 } `json:"/ethdev/stats"`
+		}
+		if err := json.Unmarshal(t.reply[:n], &reply); err != nil {
+			return c, fmt.Errorf("telemetry: %w", err)
+		}
+		c.sent += reply.Stats.Opackets
+		c.delivered += reply.Stats.Ipackets
+	}
+	return c, nil
+}
+
+// check tells whether enough frames went round to the end: those that are lost are not
+// replaced.
+func (t *testpmd) check(s Sample) error {
+	const round = 2 * bursts * inEachBurst
+	if lost := int64(s.Expected - s.Delivered); lost > round/2 {
+		return fmt.Errorf("%d of the %d frames that went round were lost", lost, round)
+	}
+	return nil
+}
