@@ -120,12 +120,13 @@ type Overrun interface {
 	Overruns() uint64
 }
 
-// Lossy is implemented by kinds whose device loses frames that Send took, for
+// Lossy is implemented by kinds whose device loses frames that it was given, for
 // instance because it had no room and did not say so.
 type Lossy interface {
-	// Lost returns the number of frames lost so since the port was opened, as
-	// far as it can be known. It may ask the system.
-	Lost() uint64
+	// Lost returns how many it lost since the port was opened, as far as it can
+	// be known: of those that Send took, and of others, so many, that reached
+	// the device beside Send. It may ask the system.
+	Lost(others uint64) uint64
 }
 
 // Linked is implemented by ports that stay open while their peer comes and goes.

@@ -109,11 +109,13 @@ func (p *Port) Detach() error {
 		if o, ok := at.dev.(port.Overrun); ok {
 			p.overruns += o.Overruns()
 		}
-		if l, ok := at.dev.(port.Lossy); ok {
-			p.lost += l.Lost()
-		}
+		var fast PortStats
 		if s.fast != nil {
-			p.fast.add(s.fast.Release(p.number))
+			fast = s.fast.Release(p.number)
+			p.fast.add(fast)
+		}
+		if l, ok := at.dev.(port.Lossy); ok {
+			p.lost += l.Lost(fast.TX.Frames)
 		}
 		p.at = nil
 		s.fdb.FlushPort(p.number)

@@ -42,18 +42,20 @@ func (p *Port) Stats() PortStats {
 			st.RX.Dropped[why] += c.dropped[why].Load()
 		}
 	}
+	var fast PortStats
+	if p.sw.fast != nil {
+		fast = p.sw.fast.Counters(p.number)
+	}
+	st.add(p.fast)
+	st.add(fast)
 	overruns, lost := p.overruns, p.lost
 	if p.at != nil {
 		if o, ok := p.at.dev.(port.Overrun); ok {
 			overruns += o.Overruns()
 		}
 		if l, ok := p.at.dev.(port.Lossy); ok {
-			lost += l.Lost()
+			lost += l.Lost(fast.TX.Frames)
 		}
-	}
-	st.add(p.fast)
-	if fast := p.sw.fast; fast != nil {
-		st.add(fast.Counters(p.number))
 	}
 	p.sw.mu.Unlock()
 	st.RX.Frames += overruns

@@ -258,8 +258,8 @@ type lossy struct {
 	overruns, lost uint64
 }
 
-func (p lossy) Overruns() uint64 { return p.overruns }
-func (p lossy) Lost() uint64     { return p.lost }
+func (p lossy) Overruns() uint64   { return p.overruns }
+func (p lossy) Lost(uint64) uint64 { return p.lost }
 
 func TestPorts(t *testing.T) {
 	r := newRig(t, vswitch.Config{}, 3, memory.Options{})

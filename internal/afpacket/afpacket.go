@@ -41,6 +41,7 @@ type Config struct {
 // Port is one attachment to an interface.
 type Port struct {
 	ifindex int
+	direct  bool
 	caps    port.Caps
 	queues  []*queue
 
@@ -72,7 +73,7 @@ const socketBuffer = 4 << 20
 
 // Open attaches to the interface. Its frames arrive from now on.
 func Open(c Config) (*Port, error) {
-	p := &Port{ifindex: c.Ifindex, caps: caps()}
+	p := &Port{ifindex: c.Ifindex, direct: c.Direct, caps: caps()}
 	group := -1
 	for range max(c.Queues, 1) {
 		q := &queue{Port: p, rx: receiver{fd: -1, wake: -1}, plain: -1, gso: -1}

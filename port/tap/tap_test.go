@@ -630,7 +630,7 @@ func TestLost(t *testing.T) {
 		p := open(t, port.Spec{Name: "vm0"}, new(port.Trace))
 		g := tuntest.Boot(t, "vm0", tuntest.TSO)
 		settle(t, p, g)
-		if lost := p.Lost(); lost != 0 {
+		if lost := p.Lost(0); lost != 0 {
 			t.Fatalf("%d frames lost before any was", lost)
 		}
 		const room, sent = 100, 500
@@ -658,7 +658,7 @@ func TestLost(t *testing.T) {
 				t.Fatalf("frame %d: %v", i, out[i].Drop)
 			}
 		}
-		lost := int(p.Lost())
+		lost := int(p.Lost(0))
 		got := 0
 		for {
 			if _, _, err := g.Recv(100 * time.Millisecond); err != nil {
@@ -672,7 +672,7 @@ func TestLost(t *testing.T) {
 		// What was lost stays lost, and is all that was.
 		p.Queues()[0].Send(out[:3])
 		p.Close()
-		if again := p.Lost(); int(again) != lost {
+		if again := p.Lost(0); int(again) != lost {
 			t.Errorf("%d lost, later %d", lost, again)
 		}
 	})
