@@ -127,7 +127,7 @@ func runSwitch(c *cli.Context) error {
 		ingress = p
 	}
 	o.Kinds = []port.Kind{
-		tap.Kind{MTU: mtu, Ingress: ingress}, host.Kind{MTU: mtu}, netdev.Kind{Ingress: ingress},
+		tap.Kind{Switch: o.Name, MTU: mtu, Ingress: ingress}, host.Kind{Switch: o.Name, MTU: mtu}, netdev.Kind{Ingress: ingress},
 		vhostuser.Kind{Dir: o.SocketDir}, unixsock.Stream{Dir: o.SocketDir}, unixsock.Dgram{Dir: o.SocketDir},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -27,7 +27,7 @@ const patience = 5 * time.Second
 // tap makes a TAP that is up and attaches to it.
 func tap(t *testing.T, name string) *Port {
 	t.Helper()
-	if err := tuntap.Create(name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
+	if err := tuntap.Create(name, "", tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 		t.Fatal(err)
 	}
 	l, err := link.ByName(name)

@@ -16,7 +16,7 @@ import (
 func TestQueues(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {
 		const queues, each = 4, 200
-		if err := tuntap.Create("vm0", tuntap.Access{Owner: 0, Group: tuntap.Anyone}, true); err != nil {
+		if err := tuntap.Create("vm0", "", tuntap.Access{Owner: 0, Group: tuntap.Anyone}, true); err != nil {
 			t.Fatal(err)
 		}
 		guests := tuntest.BootQueues(t, "vm0", tuntest.TSO, queues)

@@ -29,6 +29,7 @@ func (notFound) Unwrap() error   { return ErrNotFound }
 type Link struct {
 	Index int
 	Name  string
+	Alias string // what somebody wrote beside the name (ifalias)
 
 	// Kind is what made the device: "tap", "tun", "veth", "bridge", "vlan", …
 	// and "device" for hardware.
@@ -88,6 +89,7 @@ func linkFrom(l netlink.Link) Link {
 	r := Link{
 		Index:    a.Index,
 		Name:     a.Name,
+		Alias:    a.Alias,
 		Kind:     l.Type(),
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
@@ -128,6 +130,11 @@ func (l Link) SetMTU(mtu int) error {
 		return fmt.Errorf("%s does not take an MTU of %d; `ip -d link show %s` names its limits (minmtu, maxmtu)", l.Name, mtu, l.Name)
 	}
 	return l.explain(fmt.Sprintf("set the MTU of %s to %d", l.Name, mtu), err)
+}
+
+// SetAlias writes something of 255 bytes at most beside the interface's name.
+func (l Link) SetAlias(alias string) error {
+	return l.explain("set the alias of "+l.Name, netlink.LinkSetAlias(handle(l.Index), alias))
 }
 
 // Delete removes the interface. One that is gone already is no error.

@@ -38,9 +38,13 @@ func (a Access) Differs(l link.Link) bool {
 	return l.Owner != uint32(max(a.Owner, 0)) || l.Group != uint32(max(a.Group, 0))
 }
 
-// Create makes the persistent TAP name, down. With multiQueue it can be opened once
-// for each queue, and only by who asks for several.
-func Create(name string, access Access, multiQueue bool) error {
+// Alias is what a switch writes beside the name of a device that it makes. By it a
+// later process of that switch knows the device, though nothing else was noted of it.
+func Alias(switchName string) string { return "vswitch " + switchName }
+
+// Create makes the persistent TAP name, down, with an alias. With multiQueue it can be
+// opened once for each queue, and only by who asks for several.
+func Create(name, alias string, access Access, multiQueue bool) error {
 	// water loses its descriptor when set-up fails, and would do so again at each
 	// attempt: what makes it fail is looked for before.
 	if _, err := link.ByName(name); err == nil {
@@ -55,7 +59,7 @@ func Create(name string, access Access, multiQueue bool) error {
 	syscall.ForkLock.RLock()
 	tap, err := water.New(water.Config{
 		DeviceType:             water.TAP,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true, MultiQueue: multiQueue},
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, MultiQueue: multiQueue},
 	})
 	if err != nil {
 		syscall.ForkLock.RUnlock()
@@ -69,14 +73,28 @@ func Create(name string, access Access, multiQueue bool) error {
 	syscall.ForkLock.RUnlock()
 	defer f.Close()
 
+	// A process that dies before the last step leaves nothing.
 	if err == nil {
 		err = control(conn, func(fd int) error { return setAccess(fd, access) })
 	}
+	if err == nil {
+		err = setAlias(name, alias)
+	}
+	if err == nil {
+		err = control(conn, func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1) })
+	}
 	if err != nil {
-		_ = control(conn, func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 0) })
 		return fmt.Errorf("make TAP %s: %w", name, advice(name, err))
 	}
 	return nil
+}
+
+func setAlias(name, alias string) error {
+	l, err := link.ByName(name)
+	if err != nil {
+		return err
+	}
+	return l.SetAlias(alias)
 }
 
 // mayCreate looks for what would keep Create from making a device.

@@ -25,11 +25,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestCreate(t *testing.T) {
 	ns := testenv.NewNetns(t)
 	ns.Do(func() {
-		if err := Create("vm0", Access{Owner: 1234, Group: Anyone}, false); err != nil {
+		if err := Create("vm0", Alias("sw0"), Access{Owner: 1234, Group: Anyone}, false); err != nil {
 			t.Fatal(err)
 		}
 		l, err := link.ByName("vm0")
-		if err != nil || l.Kind != "tap" || l.Up || l.MultiQueue {
+		if err != nil || l.Kind != "tap" || l.Up || l.MultiQueue || l.Alias != "vswitch sw0" {
 			t.Fatalf("%+v, %v", l, err)
 		}
 		for _, c := range []struct {
@@ -44,7 +44,7 @@ func TestCreate(t *testing.T) {
 		}
 		// Nobody holds it: the fd end is free.
 		tuntest.Boot(t, "vm0", tuntest.TSO).Kill()
-		if err := Create("vm0", Access{Owner: 0, Group: Anyone}, false); err == nil || !strings.Contains(err.Error(), "exists already") {
+		if err := Create("vm0", "", Access{Owner: 0, Group: Anyone}, false); err == nil || !strings.Contains(err.Error(), "exists already") {
 			t.Errorf("the same again: %v", err)
 		}
 	})
@@ -72,7 +72,7 @@ func TestCreateFails(t *testing.T) {
 			if err := unix.Capset(&header, &less[0]); err != nil {
 				t.Fatal(err)
 			}
-			err := Create("vm0", Access{Owner: 0, Group: Anyone}, false)
+			err := Create("vm0", "", Access{Owner: 0, Group: Anyone}, false)
 			if e := unix.Capset(&header, &all[0]); e != nil {
 				t.Fatal(e)
 			}
@@ -80,7 +80,7 @@ func TestCreateFails(t *testing.T) {
 				t.Fatalf("without the capability: %v", err)
 			}
 			// The kernel refuses this owner only after the device is made.
-			if err := Create("vm0", Access{Owner: 1<<32 - 1, Group: Anyone}, false); err == nil {
+			if err := Create("vm0", "", Access{Owner: 1<<32 - 1, Group: Anyone}, false); err == nil {
 				t.Fatal("an owner that cannot be is taken")
 			}
 			if _, err := link.ByName("vm0"); !errors.Is(err, link.ErrNotFound) {
@@ -96,7 +96,7 @@ func TestCreateFails(t *testing.T) {
 // A device with a check ends when the check says no, busy or idle.
 func TestCheck(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {
-		if err := Create("vm0", Access{Owner: 0, Group: Anyone}, false); err != nil {
+		if err := Create("vm0", "", Access{Owner: 0, Group: Anyone}, false); err != nil {
 			t.Fatal(err)
 		}
 		asked := 0

@@ -21,7 +21,8 @@ const defaultMTU = 1500
 
 // Kind makes host ports. It implements port.Kind.
 type Kind struct {
-	MTU int // of ports whose spec names none; 0 leaves each device's own
+	Switch string // whose ports they are
+	MTU    int    // of ports whose spec names none; 0 leaves each device's own
 }
 
 var _ port.Kind = Kind{}
@@ -125,7 +126,11 @@ func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 		if l.Master != 0 {
 			return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)
 		}
-		if !t.Created && t.Before == nil {
+		switch {
+		case t.Created, t.Before != nil:
+		case l.Alias == tuntap.Alias(k.Switch):
+			t.Created = true // by a process that did not come to note it
+		default:
 			t.Before = &port.DeviceSettings{Up: l.Up, MTU: l.MTU}
 		}
 	case !errors.Is(err, link.ErrNotFound):
@@ -133,7 +138,7 @@ func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 	case t.Ifname != "" && !t.Created:
 		return gone{fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name)}
 	default:
-		if err := tuntap.Create(s.Name, tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
+		if err := tuntap.Create(s.Name, tuntap.Alias(k.Switch), tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 			return err
 		}
 		undo = append(undo, func() {

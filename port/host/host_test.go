@@ -168,6 +168,13 @@ func TestAdopt(t *testing.T) {
 	})
 }
 
+func TestMadeBefore(t *testing.T) {
+	t.Parallel()
+	testenv.NewNetns(t).Do(func() {
+		porttest.MadeBefore(t, host.Kind{Switch: "a"}, host.Kind{Switch: "b"}, port.Spec{Name: "gw0"})
+	})
+}
+
 // What fails half way is undone.
 func TestUndo(t *testing.T) {
 	t.Parallel()

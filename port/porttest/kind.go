@@ -43,6 +43,32 @@ func Refused(t testing.TB, k port.Kind, s port.Spec, want string) error {
 	return err
 }
 
+// MadeBefore expects a kind to know the device that its switch has made though no trace
+// tells of it, as when the process was killed before it could note it, and the kind of
+// another switch to leave that device in place.
+func MadeBefore(t testing.TB, mine, others port.Kind, s port.Spec) {
+	t.Helper()
+	before := Devices(t)
+	open := func(k port.Kind, made bool) (trace port.Trace) {
+		t.Helper()
+		Open[port.Port](t, k, s, &trace).Close()
+		if trace.Created != made || (trace.Before == nil) != made {
+			t.Errorf("trace %+v, want created %t", trace, made)
+		}
+		return trace
+	}
+	open(mine, true)
+	if err := others.Delete(s, open(others, false)); err != nil {
+		t.Fatal(err)
+	}
+	if err := mine.Delete(s, open(mine, true)); err != nil {
+		t.Fatal(err)
+	}
+	if after := Devices(t); after != before {
+		t.Errorf("devices before %s, after %s", before, after)
+	}
+}
+
 // Devices lists the interfaces of the calling thread's network namespace.
 func Devices(t testing.TB) string {
 	t.Helper()

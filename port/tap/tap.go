@@ -34,7 +34,8 @@ const (
 
 // Kind makes tap ports. It implements port.Kind.
 type Kind struct {
-	MTU int // of ports whose spec names none; 0 leaves each device's own
+	Switch string // whose ports they are
+	MTU    int    // of ports whose spec names none; 0 leaves each device's own
 
 	// Ingress decides what comes to the switch; nil: everything does.
 	Ingress hoststack.Ingress
@@ -108,7 +109,11 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		if err := check(l, s, who); err != nil {
 			return nil, err
 		}
-		if !t.Created && t.Before == nil {
+		switch {
+		case t.Created, t.Before != nil:
+		case l.Alias == tuntap.Alias(k.Switch):
+			t.Created = true // by a process that did not come to note it
+		default:
 			before := hoststack.Read(l.Name)
 			before.Up, before.MTU = l.Up, l.MTU
 			t.Before = &before
@@ -118,7 +123,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	case t.Ifname != "" && !t.Created:
 		return nil, gone{fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name)}
 	default:
-		if err := tuntap.Create(s.Name, who, s.Queues > 1); err != nil {
+		if err := tuntap.Create(s.Name, tuntap.Alias(k.Switch), who, s.Queues > 1); err != nil {
 			return nil, err
 		}
 		undo = append(undo, func() { remove(s.Name) })
