@@ -13,8 +13,10 @@ import (
 // end is where a guest is connected. It is used by one thread at a time. A packet
 // is a frame behind its virtio-net header (headerLen bytes).
 type end interface {
-	// write sends a packet, and tells whether it was taken. It does not wait.
+	// write sends a packet, at the latest with flush, and tells whether it was taken.
+	// It does not wait.
 	write(packet []byte) bool
+	flush()
 	// read returns the next packet, valid until the next read, or nil if none is there.
 	read() []byte
 	// wait waits until there is a packet to read, and tells whether there is.

@@ -107,6 +107,7 @@ func (g *guest) transmit() (n int) {
 		m.put(g.data)
 		g.end.write(g.data) // a frame that is refused is a frame lost
 	}
+	g.end.flush()
 	g.sent.Store(sent + uint64(n))
 	return n
 }
@@ -145,6 +146,7 @@ func (g *guest) receive() (n int) {
 			g.sent.Add(1)
 		}
 	}
+	g.end.flush()
 	g.delivered.Store(delivered)
 	return n
 }
@@ -174,6 +176,7 @@ func (g *guest) request() {
 		message{kind: kindRequest, from: g.index, seq: seq}.put(g.data)
 		start := time.Now()
 		g.end.write(g.data)
+		g.end.flush()
 		g.sent.Add(1)
 		if !g.reply(seq, start) {
 			g.timeouts.Add(1)

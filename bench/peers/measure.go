@@ -92,9 +92,13 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 		return s, err
 	}
 	defer closeAll(ends)
+	poll := o.poll
+	if w.Polling {
+		poll = max(poll, pollTime)
+	}
 	t := &team{phase: new(phase), guests: make([]*guest, len(ends))}
 	for i, e := range ends {
-		t.guests[i] = &guest{index: byte(i), end: e, phase: t.phase, poll: o.poll}
+		t.guests[i] = &guest{index: byte(i), end: e, phase: t.phase, poll: poll}
 	}
 	if err := greet(setup, l, t.guests); err != nil {
 		return s, err
@@ -258,6 +262,7 @@ func greet(ctx context.Context, l *lab, guests []*guest) error {
 				p := newPacket(g.index, everyone, smallest)
 				message{kind: kindHello, from: g.index}.put(p)
 				g.end.write(p)
+				g.end.flush()
 			}
 		}
 		for i, g := range guests {

@@ -8,19 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// streamEnd is a guest at a unix socket, as QEMU's -netdev stream: each frame stands
-// behind its length, 32 bits, big endian, and goes out in a call of its own; what
-// there is to read is read at once.
+// streamEnd is a guest at a unix socket, for QEMU's -netdev stream: each frame stands
+// behind its length, 32 bits, big endian. What a guest sends before it looks at the
+// other direction goes out by one call, so that the guest is not what is measured;
+// what there is to read is read at once.
 type streamEnd struct {
 	descriptor
-	out  []byte // a frame behind its length
-	left []byte // the part of out that the socket has not taken
+	out  []byte // what the socket has not taken
 	in   []byte
 	r, w int // in[r:w] was read and not handed out
 }
 
 const (
 	lengthLen = 4
+
+	// maxOut is how much waits for the socket: a window's bytes.
+	maxOut = maxWindowBytes
 
 	// streamBuffer is what a guest's socket holds, as the kernel accounts it: a
 	// window of small frames takes eight times their bytes and more.
@@ -69,31 +72,26 @@ func newStreamEnd(fd int) *streamEnd {
 }
 
 func (e *streamEnd) write(packet []byte) bool {
-	if !e.flush() {
+	if len(e.out) >= maxOut {
+		e.flush()
+	}
+	if len(e.out) >= maxOut {
 		return false
 	}
 	frame := packet[headerLen:]
-	e.out = binary.BigEndian.AppendUint32(e.out[:0], uint32(len(frame)))
+	e.out = binary.BigEndian.AppendUint32(e.out, uint32(len(frame)))
 	e.out = append(e.out, frame...)
-	e.left = e.out
-	e.flush()
-	if len(e.left) == len(e.out) { // nothing of it is out: it need not be finished
-		e.left = nil
-		return false
-	}
 	return true
 }
 
-// flush tells whether all that was begun is out.
-func (e *streamEnd) flush() bool {
-	for len(e.left) > 0 {
-		n, errno := write(e.fd, e.left)
+func (e *streamEnd) flush() {
+	for len(e.out) > 0 {
+		n, errno := write(e.fd, e.out)
 		if errno != 0 {
-			return false
+			return
 		}
-		e.left = e.left[n:]
+		e.out = e.out[:copy(e.out, e.out[n:])]
 	}
-	return true
 }
 
 // read returns a frame behind headerLen bytes, which here say nothing.

@@ -54,12 +54,9 @@ func TestStreamEnd(t *testing.T) {
 		}
 		take()
 	}
-	// What it began, it finishes with the next.
 	for received < sent {
 		before := received
-		if !a.flush() {
-			t.Fatal("there is room, and no end to a frame")
-		}
+		a.flush()
 		if take(); received == before {
 			t.Fatalf("%d of %d frames came", received, sent)
 		}

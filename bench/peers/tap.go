@@ -68,6 +68,8 @@ func (e *tapEnd) write(packet []byte) bool {
 	return errno == 0
 }
 
+func (e *tapEnd) flush() {}
+
 func (e *tapEnd) read() []byte {
 	n, errno := read(e.fd, e.buf)
 	if errno != 0 {
