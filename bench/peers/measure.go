@@ -93,7 +93,7 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 	}
 	defer closeAll(ends)
 	poll := o.poll
-	if w.Polling {
+	if w.Pattern == pollTrip {
 		poll = max(poll, pollTime)
 	}
 	t := &team{phase: new(phase), guests: make([]*guest, len(ends))}
@@ -126,7 +126,7 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 	if s.Delivered == 0 {
 		return s, fmt.Errorf("no frame arrived of %d", s.Sent)
 	}
-	if w.Pattern == roundTrip {
+	if w.Pattern.isTrip() {
 		trips := t.guests[0].trips
 		if len(trips) == 0 {
 			return s, fmt.Errorf("no answer arrived in time")

@@ -45,7 +45,7 @@ func peers(builds string) ([]peer, error) {
 				return nil, fmt.Errorf("two peers are named %q; name each build, as in -vswitch new=BINARY,old=BINARY", name)
 			}
 		}
-		all = append(all, vswitch{name, binary})
+		all = append(all, vswitch{as: name, binary: binary, fast: true}, vswitch{as: name, binary: binary})
 	}
 	return all, nil
 }

@@ -69,7 +69,7 @@ func TestRun(t *testing.T) {
 		if l.FramesPerS <= 0 || l.Arrived <= 0 || l.Arrived > 1.01 {
 			t.Errorf("%s, %s: %.0f frames/s, %v of what was sent", l.Work, l.Peer, l.FramesPerS, l.Arrived)
 		}
-		if (l.Work.Pattern == roundTrip) != (l.P50Micros > 0 && l.P99Micros >= l.P50Micros) {
+		if (l.Work.Pattern.isTrip()) != (l.P50Micros > 0 && l.P99Micros >= l.P50Micros) {
 			t.Errorf("%s, %s: p50 %v, p99 %v", l.Work, l.Peer, l.P50Micros, l.P99Micros)
 		}
 		if compared := l.Peer != l.Base && l.Base != ovsDPDKName; compared != (l.Ratio != nil) {
@@ -182,7 +182,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	o, err = parseOptions([]string{"-only", "bridge,new,old", "-vswitch", "new=a,old=b/c"}, io.Discard)
-	if err != nil || len(o.peers) != 3 || o.peers[1] != (vswitch{"new", "a"}) || o.peers[2] != (vswitch{"old", "b/c"}) {
+	if err != nil || len(o.peers) != 3 || o.peers[1] != (vswitch{"new", "a", false}) || o.peers[2] != (vswitch{"old", "b/c", false}) {
 		t.Errorf("two builds: %+v, %v", o.peers, err)
 	}
 	for _, args := range [][]string{

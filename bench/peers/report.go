@@ -62,7 +62,7 @@ func p50(s Sample) float64        { return s.P50Micros }
 
 // compared is the figure that the ratio speaks of.
 func (l *Line) compared() func(Sample) float64 {
-	if l.Work.Pattern == roundTrip {
+	if l.Work.Pattern.isTrip() {
 		return p50
 	}
 	return framesPerS
@@ -116,7 +116,7 @@ func (r *Results) failed() (n int) {
 // delivered is the line's result in words.
 func (l *Line) delivered() string {
 	switch {
-	case l.Work.Pattern == roundTrip:
+	case l.Work.Pattern.isTrip():
 		return fmt.Sprintf("p50 %.1f µs, p99 %.1f µs", l.P50Micros, l.P99Micros)
 	case l.Work.Size == superFrame:
 		return fmt.Sprintf("%.1f Gbit/s", l.BitsPerS/1e9)

@@ -9,12 +9,26 @@ import (
 	"strings"
 )
 
-// vswitch is the daemon as users run it.
-type vswitch struct{ as, binary string }
+// vswitch is the daemon as users run it: with every frame through the daemon, or with
+// known ones forwarded in the kernel.
+type vswitch struct {
+	as, binary string
+	fast       bool
+}
 
-func (v vswitch) name() string { return v.as }
+func (v vswitch) name() string {
+	if v.fast {
+		return v.as + " (fast path)"
+	}
+	return v.as
+}
 
-func (vswitch) media() []medium { return media }
+func (v vswitch) media() []medium {
+	if v.fast {
+		return []medium{byTAP}
+	}
+	return media
+}
 
 func (v vswitch) version(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, v.binary, "version").Output()
@@ -27,8 +41,11 @@ func (v vswitch) version(ctx context.Context) (string, error) {
 
 func (v vswitch) attach(ctx context.Context, l *lab, by medium, guests []string) error {
 	socket := filepath.Join(l.dir, "vswitch.sock")
-	mode := []string{"VSWITCH_FASTPATH=off"}
-	if _, err := l.start(mode, v.binary, "--socket", socket, "run", "--ephemeral"); err != nil {
+	mode := "VSWITCH_FASTPATH=off"
+	if v.fast {
+		mode = "VSWITCH_FASTPATH=require"
+	}
+	if _, err := l.start([]string{mode}, v.binary, "--socket", socket, "run", "--ephemeral"); err != nil {
 		return err
 	}
 	err := l.poll(ctx, func() error {

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // pattern is who sends to whom in a work.
 type pattern string
@@ -11,8 +14,12 @@ const (
 	flooding  pattern = "flood"      // the first guest to all others
 	overload  pattern = "overload"   // one way, as fast as the sender can
 	roundTrip pattern = "round trip" // a request at a time, answered
+	pollTrip  pattern = "round trip of polling guests"
 	circulate pattern = "circulate"  // both ways, each guest sends back what it gets
 )
+
+// isTrip tells the patterns whose figure is a time.
+func (p pattern) isTrip() bool { return p == roundTrip || p == pollTrip }
 
 // medium is what guests are connected by.
 type medium string
@@ -45,6 +52,10 @@ type work struct {
 	By      medium  `json:"by"`
 }
 
+// pollTime is how long polling guests look: what QEMU's manual has for vhost's
+// poll-us, and more than a round trip takes.
+const pollTime = 50 * time.Microsecond
+
 // superFrame is a TCP segment as guests with segmentation offload send it.
 const superFrame = 60_000
 
@@ -69,7 +80,7 @@ func works() (all []work) {
 	return append(all,
 		work{flooding, smallest, maxGuests, byTAP}, work{flooding, 1514, maxGuests, byTAP},
 		work{overload, smallest, 2, byTAP},
-		work{roundTrip, smallest, 2, byTAP},
+		work{roundTrip, smallest, 2, byTAP}, work{pollTrip, smallest, 2, byTAP},
 
 		work{oneWay, smallest, 2, byStream}, work{oneWay, 1514, 2, byStream},
 		work{roundTrip, smallest, 2, byStream},
@@ -90,7 +101,7 @@ func (w work) assign(guests []*guest) {
 			g.sendTo(everyone, w.Size, 1, len(guests)-1)
 		case w.Pattern == overload && i == 0:
 			g.data = newPacket(g.index, partner, w.Size)
-		case w.Pattern == roundTrip && i == 0:
+		case w.Pattern.isTrip() && i == 0:
 			g.data, g.asks = newPacket(g.index, partner, w.Size), true
 		}
 	}
