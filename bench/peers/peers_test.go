@@ -69,7 +69,7 @@ func TestRun(t *testing.T) {
 		if l.FramesPerS <= 0 || l.Arrived <= 0 || l.Arrived > 1.01 {
 			t.Errorf("%s, %s: %.0f frames/s, %v of what was sent", l.Work, l.Peer, l.FramesPerS, l.Arrived)
 		}
-		if (l.Work.Pattern.isTrip()) != (l.P50Micros > 0 && l.P99Micros >= l.P50Micros) {
+		if l.Work.Pattern.isTrip() != (l.P50Micros > 0 && l.P99Micros >= l.P50Micros) {
 			t.Errorf("%s, %s: p50 %v, p99 %v", l.Work, l.Peer, l.P50Micros, l.P99Micros)
 		}
 		if compared := l.Peer != l.Base && l.Base != ovsDPDKName; compared != (l.Ratio != nil) {

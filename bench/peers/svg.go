@@ -34,7 +34,7 @@ func (r *Results) plot(to io.Writer) error {
 			var lines []*Line
 			compared := false
 			for _, l := range r.Lines {
-				if l.Work.By == by && (l.Work.Pattern.isTrip()) == trips && l.worked() {
+				if l.Work.By == by && l.Work.Pattern.isTrip() == trips && l.worked() {
 					lines = append(lines, l)
 					compared = compared || l.Ratio != nil
 				}

@@ -15,7 +15,7 @@ const (
 	overload  pattern = "overload"   // one way, as fast as the sender can
 	roundTrip pattern = "round trip" // a request at a time, answered
 	pollTrip  pattern = "round trip of polling guests"
-	circulate pattern = "circulate"  // both ways, each guest sends back what it gets
+	circulate pattern = "circulate" // both ways, each guest sends back what it gets
 )
 
 // isTrip tells the patterns whose figure is a time.
