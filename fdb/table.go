@@ -152,6 +152,7 @@ func (t *Table) Len() int { return int(max(t.total.Load(), 0)) }
 
 // Stats are numbers of a table's life.
 type Stats struct {
+	Capacity  int    // most entries
 	Slots     int    // size of the array now; a slot is 16 bytes
 	Evictions uint64 // entries that gave way to a new station
 	Rebuilds  uint64 // how often the array was replaced
@@ -160,6 +161,7 @@ type Stats struct {
 // Stats returns the numbers as they are now.
 func (t *Table) Stats() Stats {
 	return Stats{
+		Capacity:  int(t.capacity),
 		Slots:     len(t.array.Load().slots),
 		Evictions: t.evictions.Load(),
 		Rebuilds:  t.rebuilds.Load(),

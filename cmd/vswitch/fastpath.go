@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/fastpath"
 )
@@ -32,7 +31,7 @@ func openFastPath(mode string, o *daemon.Options) (*fastpath.Path, error) {
 	p, err := fastpath.Open(fastpath.Options{
 		Name:     o.Name,
 		Pin:      o.StateDir != "", // else nobody comes to take it over
-		Capacity: fdb.DefaultCapacity,
+		Capacity: o.FDBSize,
 		Aging:    aging,
 		Log:      o.Log,
 	})

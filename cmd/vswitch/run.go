@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -13,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/fastpath"
 	"github.com/vswitch/vswitch/internal/hoststack"
@@ -44,6 +46,7 @@ Example:
 			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
 			&cli.DurationFlag{Name: "aging", Value: 300 * time.Second,
 				Usage: "`TIME` after which an address that sent nothing is forgotten; 0 for never"},
+			&cli.IntFlag{Name: "fdb-size", Value: fdb.DefaultCapacity, Usage: fmt.Sprintf("most `ENTRIES` of the forwarding database, up to %d", fdb.MaxCapacity)},
 			&cli.StringFlag{Name: "fastpath", Value: "auto", EnvVars: []string{"VSWITCH_FASTPATH"}, Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"},
 			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, and do not run"},
 			&cli.IntFlag{Name: "mtu", Usage: "`BYTES` of payload of tap and host ports that --mtu of add-port does not give others", DefaultText: "what each device has"},
@@ -95,6 +98,10 @@ func runSwitch(c *cli.Context) error {
 	}
 	if c.Bool("cleanup") {
 		return fastpath.Cleanup(o.Name)
+	}
+	o.FDBSize = c.Int("fdb-size")
+	if o.FDBSize < 1 || o.FDBSize > fdb.MaxCapacity {
+		return usagef("a forwarding database has 1 to %d entries, not %d", fdb.MaxCapacity, o.FDBSize)
 	}
 	if o.StateDir, err = stateDir(c, o.Name); err != nil {
 		return err

@@ -28,6 +28,7 @@ type Options struct {
 	SocketGroup string // who may use it beside root: a group's name or number
 	SocketDir   string // where ports have their sockets that name none
 	StateDir    string // where to keep the state; empty: nowhere
+	FDBSize     int    // most entries; 0: fdb.DefaultCapacity
 	Aging       time.Duration
 	Recovery    time.Duration // after which a port comes back that a guard shut down; 0: not
 	Kinds       []port.Kind

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -48,7 +47,7 @@ func (m *manager) describeSwitch() api.Switch {
 
 		Ports: make(map[api.State]int),
 		FDB: api.FDBInfo{
-			Size: m.sw.FDB().Len(), Capacity: fdb.DefaultCapacity, AgingS: int64(m.aging.Seconds()),
+			Size: m.sw.FDB().Len(), Capacity: m.sw.FDB().Stats().Capacity, AgingS: int64(m.aging.Seconds()),
 			Moves: m.moves.seen.Load(), Flaps: m.moves.flaps.Load(), Held: len(m.moves.held),
 		},
 		MAC:          m.mac,

@@ -82,7 +82,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		m.kinds[k.Name()] = k
 	}
 	cfg := vswitch.Config{
-		FDB:       fdb.Config{Aging: tableAging(o.Aging)},
+		FDB:       fdb.Config{Capacity: o.FDBSize, Aging: tableAging(o.Aging)},
 		OnEvent:   m.onEvent,
 		OnControl: m.onControl,
 	}
