@@ -7,19 +7,18 @@ import (
 
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/fastpath"
+	"github.com/vswitch/vswitch/internal/hoststack"
 )
 
-// openFastPath makes the fast path that --fastpath asks for, puts it into o, and returns
+var fastPathModes = []string{"auto", "off", "require"}
+
+// openFastPath makes the fast path that the mode asks for, puts it into o, and returns
 // what the kinds of ports on kernel devices need of it: nil where there is none.
-func openFastPath(mode string, o *daemon.Options) (*fastpath.Path, error) {
-	switch mode {
-	case "auto", "require":
-	case "off":
+func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
+	if mode == "off" {
 		o.FastPathOff = "--fastpath off"
 		cleanUp(o)
 		return nil, nil
-	default:
-		return nil, usagef("there is no fast path mode %q; use auto, off or require", mode)
 	}
 	if o.StateDir == "" {
 		cleanUp(o)

@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,7 +19,6 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/fastpath"
-	"github.com/vswitch/vswitch/internal/hoststack"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/host"
 	"github.com/vswitch/vswitch/port/netdev"
@@ -126,16 +127,17 @@ func runSwitch(c *cli.Context) error {
 	default:
 		return usagef("there is no log format %q; use text or json", f)
 	}
-	var ingress hoststack.Ingress
-	switch p, err := openFastPath(c.String("fastpath"), &o); {
-	case err != nil:
-		return err
-	case p != nil:
-		ingress = p
+	mode := c.String("fastpath")
+	if !slices.Contains(fastPathModes, mode) {
+		return usagef("there is no fast path mode %q; use %s", mode, strings.Join(fastPathModes, ", "))
 	}
-	o.Kinds = []port.Kind{
-		tap.Kind{Switch: o.Name, MTU: mtu, Ingress: ingress}, host.Kind{Switch: o.Name, MTU: mtu}, netdev.Kind{Ingress: ingress},
-		vhostuser.Kind{Dir: o.SocketDir}, unixsock.Stream{Dir: o.SocketDir}, unixsock.Dgram{Dir: o.SocketDir},
+	o.Prepare = func(o *daemon.Options) error {
+		ingress, err := openFastPath(mode, o)
+		o.Kinds = []port.Kind{
+			tap.Kind{MTU: mtu, Ingress: ingress}, host.Kind{MTU: mtu}, netdev.Kind{Ingress: ingress},
+			vhostuser.Kind{Dir: o.SocketDir}, unixsock.Stream{Dir: o.SocketDir}, unixsock.Dgram{Dir: o.SocketDir},
+		}
+		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

@@ -20,7 +20,8 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// Options say what to run. Name, Version, Socket, Kinds, Links and Log must be set.
+// Options say what to run. Name, Version, Socket, Kinds, Links and Log must be set, Kinds
+// by Prepare at the latest.
 type Options struct {
 	Name        string
 	Version     string
@@ -38,6 +39,10 @@ type Options struct {
 	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
 	LoopDetect   bool          // probe for loops
 	HoldDown     time.Duration // how long a flapping station is held; 0: not
+
+	// Prepare is called when the socket and the state are this process's alone, for
+	// what only one process may open. It may change the Options; nil is nothing.
+	Prepare func(*Options) error
 
 	FastPath    FastPath // nil: none
 	FastPathOff string   // why there is none
@@ -95,6 +100,12 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer ln.Close()
+
+	if o.Prepare != nil {
+		if err := o.Prepare(&o); err != nil {
+			return err
+		}
+	}
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
