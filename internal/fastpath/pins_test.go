@@ -1,0 +1,368 @@
+package fastpath
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/testenv"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// process is what one process of a switch has of the kernel.
+type process struct {
+	*rig
+	links []io.Closer
+}
+
+// host is a namespace with TAPs vm0 and vm1, in which processes of one switch, which
+// has the name of the namespace, follow one another.
+type host struct {
+	t    *testing.T
+	ns   *testenv.Netns
+	taps []int // their numbers
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := &host{t: t, ns: testenv.NewNetns(t)}
+	for n := range 2 {
+		name := "vm" + strconv.Itoa(n)
+		h.ns.Run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+		h.taps = append(h.taps, (&rig{t: t, ns: h.ns}).ifindex(name))
+	}
+	t.Cleanup(func() {
+		h.ns.Do(func() {
+			if err := Cleanup(h.ns.Name); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	return h
+}
+
+func (h *host) options() Options {
+	return Options{Name: h.ns.Name, Pin: true, Capacity: 1024, Aging: -1, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil))}
+}
+
+// open is a process that opens a Path and attaches to devices, as port number 0, 1 and
+// so on. It ends with the test, unless it does before.
+func (h *host) open(taps ...int) *process {
+	h.t.Helper()
+	p := &process{rig: &rig{t: h.t, ns: h.ns}}
+	h.ns.Do(func() {
+		var err error
+		if p.path, err = Open(h.options()); err != nil {
+			h.t.Fatal(err)
+		}
+		for n, ifindex := range taps {
+			l, err := p.path.Attach(ifindex)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			p.links = append(p.links, l)
+			p.ports = append(p.ports, vswitch.FastPort{
+				Number: uint16(n), Device: device{ifindex, true}, From: true, To: true, PVID: 1, Native: 1, VLANs: vlans(1),
+			})
+		}
+	})
+	h.t.Cleanup(p.end)
+	p.table = fdb.New(fdb.Config{Capacity: 1024, Aging: -1, Observer: p.path})
+	p.path.Bind(p.table)
+	p.path.Publish(p.ports)
+	return p
+}
+
+// end is what a process does that stops.
+func (p *process) end() {
+	p.path.Stop()
+	for _, l := range p.links {
+		if err := l.Close(); err != nil {
+			p.t.Error(err)
+		}
+	}
+	p.links = nil
+	if p.path.failed {
+		p.t.Error("the kernel refused something; see the log")
+	}
+}
+
+// at tells behind which port of a process a station is, -1 for none.
+func (p *process) at(mac uint64) int {
+	if e, ok := p.table.Get(fdb.MakeKey(1, mac)); ok {
+		return int(e.Port)
+	}
+	return -1
+}
+
+// pinned lists what the switch has in the file system, with the version's folder as v.
+func (h *host) pinned() (names []string) {
+	h.t.Helper()
+	var dir string
+	h.ns.Do(func() {
+		var err error
+		if dir, err = pinDir(h.ns.Name); err != nil {
+			h.t.Fatal(err)
+		}
+	})
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			name, _ := filepath.Rel(dir, path)
+			names = append(names, strings.Replace(name, version(), "v", 1))
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.t.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}
+
+var tables = []string{"v/counts", "v/epochs", "v/ports", "v/recent", "v/slots", "v/stations"}
+
+// wantPinned checks that the tables are pinned, and the links of these devices.
+func (h *host) wantPinned(taps ...int) {
+	h.t.Helper()
+	want := slices.Clone(tables)
+	for _, ifindex := range taps {
+		want = append(want, "v/link-"+strconv.Itoa(ifindex))
+	}
+	slices.Sort(want)
+	if got := h.pinned(); !slices.Equal(got, want) {
+		h.t.Errorf("pinned are %v, want %v", got, want)
+	}
+}
+
+// Known traffic goes on without a process, and the next one learns of it, whatever
+// numbers its ports have.
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.open(h.taps...)
+	first.path.Start()
+	first.learn(1, macA, 0)
+	first.learn(1, macB, 1)
+	first.end()
+	h.wantPinned(h.taps...)
+
+	second := h.open(h.taps[1], h.taps[0])
+	if d := second.send(1, frame(macB, macA, frameLen)); d != tcxRedirect {
+		t.Errorf("before Start a known flow gets %d", d)
+	}
+	if at := second.at(uint64(macA)); at != -1 {
+		t.Errorf("A is learned behind port %d before Start", at)
+	}
+	second.path.Start()
+	if a, b := second.at(uint64(macA)), second.at(uint64(macB)); a != 1 || b != 0 {
+		t.Errorf("A is behind port %d, B behind port %d; want 1, 0", a, b)
+	}
+	if d := second.send(1, frame(macB, macA, frameLen)); d != tcxRedirect {
+		t.Errorf("a known flow gets %d", d)
+	}
+	second.end()
+
+	// A port that is not there any more is forgotten with its stations.
+	third := h.open(h.taps[0])
+	third.path.Start()
+	h.wantPinned(h.taps[0])
+	if a, b := third.at(uint64(macA)), third.at(uint64(macB)); a != 0 || b != -1 {
+		t.Errorf("A is behind port %d, B behind port %d; want 0, -1", a, b)
+	}
+	if d := third.send(0, frame(macB, macA, frameLen)); d != tcxPass {
+		t.Errorf("a frame to a station that went with its port gets %d", d)
+	}
+}
+
+// What changed while a process restarted counts: a port in another VLAN knows none of
+// its stations.
+func TestTakeOverOtherSettings(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.open(h.taps...)
+	first.path.Start()
+	first.learn(1, macA, 0)
+	first.learn(1, macB, 1)
+	first.end()
+
+	second := h.open(h.taps...)
+	second.ports[1].PVID, second.ports[1].Native, second.ports[1].VLANs = 2, 2, vlans(2)
+	second.path.Publish(second.ports)
+	second.path.Start()
+	if a, b := second.at(uint64(macA)), second.at(uint64(macB)); a != 0 || b != -1 {
+		t.Errorf("A is behind port %d, B behind port %d; want 0, -1", a, b)
+	}
+	if d := second.send(0, frame(macB, macA, frameLen)); d != tcxPass {
+		t.Errorf("a frame into a VLAN that its destination left gets %d", d)
+	}
+}
+
+// Tables of another version are of no use; its programs are replaced at the devices.
+func TestTakeOverOtherVersion(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.open(h.taps...)
+	first.path.Start()
+	first.learn(1, macA, 0)
+	first.end()
+	own := first.path.pins.own
+	other := filepath.Join(filepath.Dir(own), "0123456789abcdef")
+	if err := os.Rename(own, other); err != nil {
+		t.Fatal(err)
+	}
+
+	second := h.open(h.taps...)
+	second.path.Start()
+	h.wantPinned(h.taps...)
+	if at := second.at(uint64(macA)); at != -1 {
+		t.Errorf("A is behind port %d, by another version's tables", at)
+	}
+	second.learn(1, macA, 0)
+	second.learn(1, macB, 1)
+	if d := second.send(0, frame(macB, macA, frameLen)); d != tcxRedirect {
+		t.Errorf("a known flow gets %d", d)
+	}
+}
+
+// Where a table is missing the others are of no use.
+func TestTakeOverInPart(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.open(h.taps...)
+	first.path.Start()
+	first.learn(1, macA, 0)
+	first.end()
+	if err := os.Remove(filepath.Join(first.path.pins.own, "stations")); err != nil {
+		t.Fatal(err)
+	}
+	second := h.open(h.taps...)
+	second.path.Start()
+	h.wantPinned(h.taps...)
+	if at := second.at(uint64(macA)); at != -1 {
+		t.Errorf("A is behind port %d", at)
+	}
+}
+
+// Two processes never share the tables, and each namespace has its own.
+func TestInUse(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.open(h.taps...).path.Start()
+	h.ns.Do(func() {
+		if _, err := Open(h.options()); !errors.Is(err, ErrInUse) {
+			t.Errorf("a second process: %v", err)
+		}
+		if err := Cleanup(h.ns.Name); !errors.Is(err, ErrInUse) {
+			t.Errorf("cleaning up under a process: %v", err)
+		}
+	})
+	h.wantPinned(h.taps...)
+	elsewhere := newHost(t)
+	elsewhere.ns.Do(func() {
+		p, err := Open(h.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.close()
+		if err := Cleanup(h.ns.Name); err != nil {
+			t.Error(err)
+		}
+	})
+	h.wantPinned(h.taps...)
+}
+
+// Cleanup leaves nothing, and that there is nothing is no error. A device that was
+// taken off, or is gone, leaves nothing either.
+func TestNothingStays(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	p := h.open(h.taps...)
+	p.path.Start()
+	if err := p.path.Detach(h.taps[0]); err != nil {
+		t.Error(err)
+	}
+	h.wantPinned(h.taps[1])
+	if err := p.path.Detach(h.taps[0]); err != nil {
+		t.Errorf("detaching again: %v", err)
+	}
+	h.ns.Run("ip", "link", "del", "vm1")
+	if err := p.links[1].Close(); err != nil {
+		t.Error(err)
+	}
+	h.wantPinned()
+	p.links = nil
+	p.end()
+	h.wantPinned()
+	h.ns.Do(func() {
+		for range 2 {
+			if err := Cleanup(h.ns.Name); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if got := h.pinned(); len(got) != 0 {
+		t.Errorf("pinned are %v", got)
+	}
+}
+
+// A device that has the number of one that is gone gets a program of its own.
+func TestNumberUsedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.open(h.taps...)
+	first.path.Start()
+	first.end()
+	h.ns.Run("ip", "link", "del", "vm1")
+	h.ns.Run("ip", "link", "add", "vm1", "index", strconv.Itoa(h.taps[1]), "type", "veth", "peer", "name", "vm2")
+	second := h.open(h.taps...)
+	second.path.Start()
+	info, err := second.links[1].(*attachment).Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := int(info.TCX().Ifindex); got != h.taps[1] {
+		t.Errorf("the program is at device %d, want %d", got, h.taps[1])
+	}
+	h.wantPinned(h.taps...)
+}
+
+// Without the rights Open says so, on one line, and leaves nothing.
+func TestWithoutRights(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.ns.Do(func() {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var all [2]unix.CapUserData
+		if err := unix.Capget(&header, &all[0]); err != nil {
+			t.Fatal(err)
+		}
+		less := all
+		less[0].Effective &^= 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
+		less[1].Effective &^= 1<<(unix.CAP_BPF-32) | 1<<(unix.CAP_PERFMON-32)
+		if err := unix.Capset(&header, &less[0]); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Capset(&header, &all[0])
+		for _, pin := range []bool{false, true} {
+			o := h.options()
+			o.Pin = pin
+			_, err := Open(o)
+			if err == nil || !errors.Is(err, unix.EPERM) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("with Pin %v: %v", pin, err)
+			}
+		}
+	})
+	if got := h.pinned(); len(got) != 0 {
+		t.Errorf("pinned are %v", got)
+	}
+}
