@@ -26,7 +26,8 @@ type process struct {
 }
 
 // host is a namespace with TAPs vm0 and vm1, in which processes of one switch, which
-// has the name of the namespace, follow one another.
+// has the name of the namespace, follow one another. Its tests are not parallel: what
+// another one forks has all descriptors for a moment, and so the lock of the folder.
 type host struct {
 	t    *testing.T
 	ns   *testenv.Netns
@@ -147,7 +148,6 @@ func (h *host) wantPinned(taps ...int) {
 // Known traffic goes on without a process, and the next one learns of it, whatever
 // numbers its ports have.
 func TestTakeOver(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	first := h.open(h.taps...)
 	first.path.Start()
@@ -187,7 +187,6 @@ func TestTakeOver(t *testing.T) {
 // What changed while a process restarted counts: a port in another VLAN knows none of
 // its stations.
 func TestTakeOverOtherSettings(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	first := h.open(h.taps...)
 	first.path.Start()
@@ -209,7 +208,6 @@ func TestTakeOverOtherSettings(t *testing.T) {
 
 // Tables of another version are of no use; its programs are replaced at the devices.
 func TestTakeOverOtherVersion(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	first := h.open(h.taps...)
 	first.path.Start()
@@ -236,7 +234,6 @@ func TestTakeOverOtherVersion(t *testing.T) {
 
 // Where a table is missing the others are of no use.
 func TestTakeOverInPart(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	first := h.open(h.taps...)
 	first.path.Start()
@@ -255,7 +252,6 @@ func TestTakeOverInPart(t *testing.T) {
 
 // Two processes never share the tables, and each namespace has its own.
 func TestInUse(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	h.open(h.taps...).path.Start()
 	h.ns.Do(func() {
@@ -284,7 +280,6 @@ func TestInUse(t *testing.T) {
 // Cleanup leaves nothing, and that there is nothing is no error. A device that was
 // taken off, or is gone, leaves nothing either.
 func TestNothingStays(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	p := h.open(h.taps...)
 	p.path.Start()
@@ -317,7 +312,6 @@ func TestNothingStays(t *testing.T) {
 
 // A device that has the number of one that is gone gets a program of its own.
 func TestNumberUsedAgain(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	first := h.open(h.taps...)
 	first.path.Start()
@@ -338,7 +332,6 @@ func TestNumberUsedAgain(t *testing.T) {
 
 // Without the rights Open says so, on one line, and leaves nothing.
 func TestWithoutRights(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	h.ns.Do(func() {
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
