@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -231,44 +230,4 @@ chmod +x /tmp/www/cgi-bin/slow`, chunks)
 		}
 		vmtest.Reach(t, b, c)
 	})
-}
-
-// TestHost has a guest talk with the host, here the namespace, which has a NIC of
-// its own on the switch.
-//
-//	guest a ⇄ vm0 ── vswitch ── host0 10.0.0.254
-func TestHost(t *testing.T) {
-	t.Parallel()
-	ns := testenv.NewNetns(t)
-	busybox := testenv.Tool(t, "busybox")
-	sw := daemontest.Start(t, ns)
-	sw.Ctl(t, "add-port vm0")
-	sw.Ctl(t, "add-port host0 --kind host --address 10.0.0.254/24")
-	host := netip.MustParseAddr("10.0.0.254")
-	o := guest(ns, 0)
-	o.Net = strings.Fields(sw.Ctl(t, "qemu-args vm0"))
-	a := vmtest.Start(t, o)
-	a.Serve(t)
-	want := sum(t, a, "/tmp/www/data")
-
-	if got := a.Ping(t, host, 5); got != 5 {
-		t.Errorf("%d of 5 pings to the host answered", got)
-	}
-	ns.Run(busybox, "ping", "-c", "3", "-W", "2", a.IP.Addr().String())
-
-	// TCP each way: from the guest to a file here, and that file back to it.
-	dir := t.TempDir()
-	ns.Run(busybox, "wget", "-q", "-O", filepath.Join(dir, "data"), "http://"+a.IP.Addr().String()+"/data")
-	if got := strings.Fields(ns.Run("sha256sum", filepath.Join(dir, "data")))[0]; got != want {
-		t.Error("guest to host: the bytes that came are others")
-	}
-	web := ns.Command(busybox, "httpd", "-f", "-p", host.String()+":80", "-h", dir)
-	if err := web.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { web.Process.Kill(); web.Wait() })
-	a.Run(t, "for i in $(seq 50); do wget -q -O /tmp/in http://%s/data && exit 0; usleep 100000; done; exit 1", host)
-	if got := sum(t, a, "/tmp/in"); got != want {
-		t.Error("host to guest: the bytes that came are others")
-	}
 }
