@@ -88,6 +88,11 @@ lint: ## gofmt, go mod tidy, go vet, staticcheck
 		(cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...); \
 	done
 
+.PHONY: generate
+generate: ## compile internal/fastpath/bpf anew (installs clang-14 and llvm-14, as root)
+	@qemu-examples/lib/deps.sh clang-14 llvm-14
+	$(GO) generate ./...
+
 .PHONY: install
 install: build ## install to DESTDIR and PREFIX (/usr/local): binary, manual page, shell completion
 	install -D -m 755 vswitch '$(DESTDIR)$(PREFIX)/bin/vswitch'
