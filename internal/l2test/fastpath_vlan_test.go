@@ -273,6 +273,7 @@ func TestFastVLANs(t *testing.T) {
 		{"into a tunnel", transparent(100), provider(0, 100), 100, tags(customer(20 | priority)), true, tags(service(100|priority), customer(20|priority))},
 		{"into a tunnel, untagged", transparent(100), provider(0, 100), 100, nil, true, tags(service(100))},
 		{"into a tunnel, two tags", transparent(100), provider(0, 100), 100, tags(service(20), customer(30)), true, tags(service(100), service(20), customer(30))},
+		{"into a tunnel, tagged as that", transparent(100), provider(0, 100), 100, tags(service(100)), true, tags(service(100), service(100))},
 		{"through a provider", provider(0, 100), provider(0, 100), 100, tags(service(100), customer(20)), true, tags(service(100), customer(20))},
 		{"out of a tunnel", provider(0, 100), transparent(100), 100, tags(service(100), customer(20)), true, tags(customer(20))},
 		{"out of a tunnel, untagged", provider(0, 100), transparent(100), 100, tags(service(100)), true, nil},
@@ -297,10 +298,8 @@ func TestFastVLANs(t *testing.T) {
 			const at = 1
 			src, dst := station(0), station(1)
 			b.configure(vswitch.PortConfig{VLAN: c.in}, vswitch.PortConfig{VLAN: c.out})
-			if c.arrives {
-				b.learn(c.vlan, src, 0)
-				b.learn(c.vlan, dst, at)
-			}
+			b.learn(c.vlan, src, 0)
+			b.learn(c.vlan, dst, at)
 			wire, _ := frame{dst: dst, src: src, tags: c.sent, size: 100}.wire()
 			want, n := 0, uint64(0)
 			if c.arrives {
@@ -321,6 +320,34 @@ func TestFastVLANs(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFastVLANOfEachFrame has a and b talk in several VLANs at a time: what the kernel
+// remembers of one frame is not taken for the next.
+//
+//	a ── vm0 trunk 10,20 ── switch ── vm1 trunk 20, native 10 ── b
+func TestFastVLANOfEachFrame(t *testing.T) {
+	t.Parallel()
+	b := newBoth(t, tuntest.TSO, tuntest.TSO)
+	b.configure(vswitch.PortConfig{VLAN: trunk(0, 10, 20)}, vswitch.PortConfig{VLAN: trunk(10, 20)})
+	for _, vid := range []uint16{10, 20} {
+		b.learn(vid, station(0), 0)
+		b.learn(vid, station(1), 1)
+	}
+	const rounds = 30
+	for range rounds {
+		for _, tag := range []port.Tag{customer(10), customer(20), customer(20 | 1<<13), service(20), customer(30)} {
+			wire, _ := frame{dst: station(1), src: station(0), tags: []port.Tag{tag}}.wire()
+			b.slow.send(0, wire, port.Offload{})
+			b.fast.send(0, wire, port.Offload{})
+		}
+	}
+	if got := b.compare(t); len(got[1]) != 3*rounds {
+		t.Errorf("%d frames arrive, want %d", len(got[1]), 3*rounds)
+	}
+	if st := b.fast.ports[0].Stats(); st.Fast != 3*rounds {
+		t.Errorf("%d frames take the fast path, want %d", st.Fast, 3*rounds)
 	}
 }
 

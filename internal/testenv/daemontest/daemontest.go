@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,6 +62,7 @@ type Daemon struct {
 	Client *api.Client // of its socket
 
 	Netns          *testenv.Netns
+	Name           string // of the switch; no other daemon of a test has it
 	binary, socket string
 	args           []string // of the binary, to run a switch
 	cmd            *exec.Cmd
@@ -99,14 +101,14 @@ func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Daemon{Netns: ns, binary: binary, socket: filepath.Join(home, "s")}
-	// A name of its own, for what daemons keep by name outside the namespace.
-	d.args = append([]string{"run", "--name", filepath.Base(home), "--socket", d.socket, "--state", filepath.Join(home, "state")}, Flags()...)
+	d := &Daemon{Netns: ns, Name: filepath.Base(home), binary: binary, socket: filepath.Join(home, "s")}
+	d.args = append([]string{"run", "--name", d.Name, "--socket", d.socket, "--state", filepath.Join(home, "state")}, Flags()...)
 	d.args = append(d.args, flags...)
 	d.Client = api.NewClient(d.socket)
 	t.Cleanup(func() {
 		d.Client.Close()
 		d.Kill()
+		d.Cleanup(t)
 		if t.Failed() {
 			t.Logf("log of vswitch:\n%s", d.Log())
 		}
@@ -115,12 +117,12 @@ func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	return d
 }
 
-// Restart starts the daemon again, with the same flags, socket and state. One that runs
-// is killed first.
-func (d *Daemon) Restart(t testing.TB) {
+// Restart starts the daemon again, with the same flags, socket and state, and with
+// further flags this time. One that runs is killed first.
+func (d *Daemon) Restart(t testing.TB, flags ...string) {
 	t.Helper()
 	d.Kill()
-	cmd := d.Netns.Command(d.binary, d.args...)
+	cmd := d.Netns.Command(d.binary, slices.Concat(d.args, flags)...)
 	cmd.Stdout, cmd.Stderr = &d.log, &d.log
 	// It must not outlive a test that is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -164,6 +166,14 @@ func (d *Daemon) Stop(t testing.TB) {
 		t.Errorf("vswitch ends with %v after SIGTERM", d.cmd.ProcessState)
 	}
 	d.cmd = nil
+}
+
+// Cleanup takes back what a daemon that was killed or stopped left in the kernel.
+func (d *Daemon) Cleanup(t testing.TB) {
+	t.Helper()
+	if out, err := d.Netns.Command(d.binary, "run", "--cleanup", "--name", d.Name).CombinedOutput(); err != nil {
+		t.Errorf("vswitch run --cleanup: %v: %s", err, out)
+	}
 }
 
 // Log is what the daemon has written so far, in all its runs.
