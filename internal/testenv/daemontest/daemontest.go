@@ -44,6 +44,16 @@ var build = sync.OnceValues(func() (string, error) {
 	return binary, nil
 })
 
+// Binary is the path of vswitch, built once.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // FastPath tells whether daemons may forward in the kernel. VSWITCH_TEST_FASTPATH=off
 // keeps all of them from it, so that every test can be run both ways.
 func FastPath() bool { return os.Getenv("VSWITCH_TEST_FASTPATH") != "off" }
@@ -92,10 +102,7 @@ func (o *output) String() string {
 // once it answers.
 func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	t.Helper()
-	binary, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := Binary(t)
 	// Not t.TempDir: with the test's name in it, a socket's path gets too long.
 	home, err := os.MkdirTemp(dir, "d")
 	if err != nil {
@@ -108,7 +115,6 @@ func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	t.Cleanup(func() {
 		d.Client.Close()
 		d.Kill()
-		d.Cleanup(t)
 		if t.Failed() {
 			t.Logf("log of vswitch:\n%s", d.Log())
 		}
