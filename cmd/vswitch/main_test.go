@@ -30,7 +30,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata/script",
 		Cmds:     commands,
-		Setup:    func(env *testscript.Env) error { return setup(env, "") },
+		Setup:    func(env *testscript.Env) error { return setup(env, nil) },
 		Deadline: time.Now().Add(patience),
 	})
 }
@@ -49,7 +49,7 @@ func TestScriptNetns(t *testing.T) {
 			testscript.Run(t, testscript.Params{
 				Files:    []string{script},
 				Cmds:     commands,
-				Setup:    func(env *testscript.Env) error { return setup(env, ns.Name) },
+				Setup:    func(env *testscript.Env) error { return setup(env, ns) },
 				Deadline: time.Now().Add(patience),
 			})
 		})
@@ -60,12 +60,14 @@ func TestScriptNetns(t *testing.T) {
 // machine that may have much else to do.
 const patience = 2 * time.Minute
 
-func setup(env *testscript.Env, netns string) error {
+func setup(env *testscript.Env, netns *testenv.Netns) error {
 	p := &process{dir: env.WorkDir, netns: netns}
 	env.Values[processKey{}] = p
 	env.Defer(func() { p.signal(syscall.SIGKILL) })
 	env.Setenv("VSWITCH_SOCKET", filepath.Join(env.WorkDir, "s"))
-	env.Setenv("NETNS", netns)
+	if netns != nil {
+		env.Setenv("NETNS", netns.Name)
+	}
 	// A program with the race detector in it would wait a second at its end.
 	env.Setenv("GORACE", "atexit_sleep_ms=0")
 	return nil
@@ -150,7 +152,7 @@ type processKey struct{}
 // process is the vswitch that a script runs.
 type process struct {
 	dir   string
-	netns string
+	netns *testenv.Netns // nil: that of the test
 	cmd   *exec.Cmd
 }
 
@@ -158,18 +160,19 @@ func (p *process) start(args, env []string) error {
 	if p.cmd != nil {
 		return errors.New("a daemon runs already")
 	}
-	args = slices.Concat([]string{"vswitch", "run"}, daemontest.Flags(), args)
-	if p.netns != "" {
-		// ip becomes the program: the process is the daemon's own.
-		args = append([]string{"ip", "netns", "exec", p.netns}, args...)
+	args = slices.Concat([]string{"--chdir", p.dir, "vswitch", "run"}, daemontest.Flags(), args)
+	command := exec.Command
+	if p.netns != nil {
+		command = p.netns.Command
 	}
+	// env becomes the program: the process is the daemon's own.
+	cmd := command("env", args...)
 	log, err := os.OpenFile(filepath.Join(p.dir, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, env, log, log
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, log, log
 	if err := cmd.Start(); err != nil {
 		return err
 	}

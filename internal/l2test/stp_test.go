@@ -1,11 +1,10 @@
 package l2test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -130,81 +129,27 @@ func (r *ring) await(what string, parts map[*daemon]map[string]string) {
 	})
 }
 
-// beacon is a host that broadcasts all the time, and what hosts got of it.
-type beacon struct {
-	t     *testing.T
-	from  *host
-	sent  [][]byte
-	stop  chan struct{}
-	ended sync.WaitGroup
-}
-
-// shine has a host send a broadcast every few milliseconds until wantOnce.
-func shine(t *testing.T, from *host) *beacon {
-	b := &beacon{t: t, from: from, stop: make(chan struct{})}
-	b.ended.Go(func() {
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			wire, token := from.toAll().wire()
-			if from.Send(wire, port.Offload{}) != nil {
-				return // the test is over
-			}
-			b.sent = append(b.sent, token)
-			select {
-			case <-b.stop:
-				return
-			case <-tick.C:
-			}
-		}
-	})
-	t.Cleanup(b.end)
-	return b
-}
-
-func (b *beacon) end() {
-	select {
-	case <-b.stop:
-	default:
-		close(b.stop)
+// wantOnce ends a host's broadcasts: each other host got some of those that were sent
+// meanwhile, none twice, and the sender got none.
+func (r *ring) wantOnce(light *flow, from *host, others ...*host) {
+	r.t.Helper()
+	before := light.sent()
+	testenv.Eventually(r.t, "some more is sent", func() bool { return light.sent() > before+20 })
+	light.stop()
+	if got := light.at(from); len(got) > 0 {
+		r.t.Errorf("%d frames of %d came back to their sender", len(got), light.sent())
 	}
-	b.ended.Wait()
-}
-
-// wantOnce ends the beacon: no host got a frame twice, and its sender got none.
-func (b *beacon) wantOnce(hosts ...*host) {
-	b.t.Helper()
-	b.end()
-	for _, h := range append(hosts, b.from) {
-		copies := make(map[string]int)
-		for {
-			wire, ok, err := h.receive([]byte("<frame "), time.Now().Add(50*time.Millisecond))
-			if err != nil {
-				b.t.Fatal(err)
-			}
-			if !ok {
-				break
-			}
-			copies[string(wire[bytes.IndexByte(wire, '<'):][:18])]++
-		}
-		got, most := 0, 0
-		for _, token := range b.sent {
-			if n := copies[string(token)]; n > 0 {
-				got++
-				most = max(most, n)
-			}
-		}
-		switch {
-		case h == b.from && got > 0:
-			b.t.Errorf("%d frames of %d came back to their sender", got, len(b.sent))
-		case h != b.from && (got == 0 || most > 1):
-			b.t.Errorf("of %d frames a host got %d, and one %d times; want some, once each", len(b.sent), got, most)
+	for _, h := range others {
+		got := light.at(h)
+		slices.Sort(got)
+		if n := len(slices.Compact(slices.Clone(got))); n == 0 || n < len(got) {
+			r.t.Errorf("of %d frames %d came to a host, and %d again; want some, once each", light.sent(), n, len(got)-n)
 		}
 	}
 }
 
-// wantOnce checks that a broadcast of each host comes to each other one once.
-func (r *ring) wantOnce() {
+// wantEach checks that a broadcast of each host comes to each other one once.
+func (r *ring) wantEach() {
 	r.t.Helper()
 	hosts := []*host{r.ha, r.hb, r.hk}
 	for _, from := range hosts {
@@ -237,7 +182,8 @@ func (r *ring) wantOnce() {
 func TestSTPRing(t *testing.T) {
 	t.Parallel()
 	r := newRing(t)
-	light := shine(t, r.ha)
+	const pace = 5 * time.Millisecond
+	light := startFlow(t, r.ha, r.ha.toAll(), pace)
 	// The kernel knows no RSTP. Of the link between a and b, which costs the same
 	// from both, a's end is designated, for a has the better identifier.
 	whole := map[*daemon]map[string]string{
@@ -249,8 +195,8 @@ func TestSTPRing(t *testing.T) {
 	if tree := r.a.tree(); !strings.HasPrefix(tree.Root, "0000.") || tree.MaxAgeS != 6 || tree.ForwardDelayS != 4 {
 		t.Errorf("the tree is %+v", tree)
 	}
-	light.wantOnce(r.hb, r.hk)
-	r.wantOnce()
+	r.wantOnce(light, r.ha, r.hb, r.hk)
+	r.wantEach()
 	for _, h := range []*host{r.ha, r.hb, r.hk} {
 		h.v4, h.v6 = fmt.Sprintf("10.0.%d.%d", h.number>>8, h.number&0xff), fmt.Sprintf("fd00::%x", h.number)
 		h.ns.Run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0")
@@ -261,7 +207,7 @@ func TestSTPRing(t *testing.T) {
 	l.wantPing(r.ha, r.hk, true)
 
 	// Without its link to k, a reaches all by b.
-	light = shine(t, r.hb)
+	light = startFlow(t, r.hb, r.hb.toAll(), pace)
 	ip(t, r.a.Netns, "link set to-k down\n")
 	cut := map[*daemon]map[string]string{
 		r.a: {"to-k": "disabled discarding rstp", "to-b": "root forwarding rstp"},
@@ -274,8 +220,8 @@ func TestSTPRing(t *testing.T) {
 	ip(t, r.a.Netns, "link set to-k up\n")
 	r.await("the ring has its link again", whole)
 	testenv.Eventually(t, "the kernel bridge forwards", func() bool { return r.kernelForwards("to-a", "to-b", "to-h") })
-	light.wantOnce(r.ha, r.hk)
-	r.wantOnce()
+	r.wantOnce(light, r.hb, r.ha, r.hk)
+	r.wantEach()
 	l.wantPing(r.ha, r.hk, true)
 	l.wantPing(r.hb, r.hk, true)
 	if n := r.a.tree().TopologyChanges; n < 2 {

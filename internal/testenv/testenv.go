@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -53,10 +54,12 @@ func Eventually(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// Netns is a named network namespace, with its loopback up.
+// Netns is a named network namespace, with its loopback up, and a mount namespace of
+// its own for /sys.
 type Netns struct {
-	Name string
-	t    testing.TB
+	Name   string
+	t      testing.TB
+	holder int // a process that is in both as long as they are
 }
 
 var netnsSerial atomic.Int64
@@ -66,16 +69,50 @@ func NewNetns(t testing.TB) *Netns {
 	t.Helper()
 	Root(t)
 	Tool(t, "ip")
+	Tool(t, "nsenter")
 	n := &Netns{Name: fmt.Sprintf("vswt-%d-%d", os.Getpid(), netnsSerial.Add(1)), t: t}
-	run(t, "ip", "netns", "add", n.Name)
+	run(t, exec.Command("ip", "netns", "add", n.Name))
 	t.Cleanup(func() {
 		// A failure here is the test's: a namespace must not stay behind.
 		if out, err := exec.Command("ip", "netns", "del", n.Name).CombinedOutput(); err != nil {
 			t.Errorf("ip netns del %s: %v: %s", n.Name, err, out)
 		}
 	})
+	n.hold()
 	n.Run("ip", "link", "set", "lo", "up")
 	return n
+}
+
+// hold keeps what ip(8) mounts in the namespace for all commands, among it what they
+// mount themselves, such as the bpffs of a daemon that is killed and started again. The
+// holder ends with the test process at the latest, which has the other end of its input.
+func (n *Netns) hold() {
+	n.t.Helper()
+	cat := exec.Command("ip", "netns", "exec", n.Name, "cat")
+	in, err := cat.StdinPipe()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	out, err := cat.StdoutPipe()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := cat.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() {
+		in.Close()
+		cat.Wait() // nobody needs its status
+	})
+	// Once it answers, it is there.
+	_, err = in.Write([]byte{0})
+	if err == nil {
+		_, err = out.Read(make([]byte, 1))
+	}
+	if err != nil {
+		n.t.Fatalf("ip netns exec %s: %v", n.Name, err)
+	}
+	n.holder = cat.Process.Pid
 }
 
 // Path is the file that stands for the namespace.
@@ -128,26 +165,27 @@ func (n *Netns) Do(f func()) {
 	}
 }
 
-// Command is exec.Command inside the namespace.
+// Command is exec.Command inside the namespace. Its working directory is the root: a
+// directory from outside its mount namespace has no path there.
 func (n *Netns) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
+	enter := []string{"--target", strconv.Itoa(n.holder), "--net", "--mount", "--", name}
+	return exec.Command("nsenter", append(enter, args...)...)
 }
 
 // Run runs a program inside the namespace and returns its standard output with
 // white space trimmed; a program that fails ends the test.
 func (n *Netns) Run(name string, args ...string) string {
 	n.t.Helper()
-	return run(n.t, "ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
+	return run(n.t, n.Command(name, args...))
 }
 
-func run(t testing.TB, name string, args ...string) string {
+func run(t testing.TB, cmd *exec.Cmd) string {
 	t.Helper()
 	var stderr strings.Builder
-	cmd := exec.Command(name, args...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+		t.Fatalf("%s: %v: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return strings.TrimSpace(string(out))
 }

@@ -168,8 +168,9 @@ func TestAdopt(t *testing.T) {
 	})
 }
 
+// Not in parallel: a process that another test starts holds all devices until it has
+// closed what it does not inherit.
 func TestMadeBefore(t *testing.T) {
-	t.Parallel()
 	testenv.NewNetns(t).Do(func() {
 		porttest.MadeBefore(t, host.Kind{Switch: "a"}, host.Kind{Switch: "b"}, port.Spec{Name: "gw0"})
 	})

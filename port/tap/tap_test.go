@@ -222,6 +222,13 @@ func TestMakeAndDelete(t *testing.T) {
 	})
 }
 
+func TestMadeBefore(t *testing.T) {
+	t.Parallel()
+	testenv.NewNetns(t).Do(func() {
+		porttest.MadeBefore(t, tap.Kind{Switch: "a"}, tap.Kind{Switch: "b"}, port.Spec{Name: "vm0"})
+	})
+}
+
 func TestOwner(t *testing.T) {
 	t.Parallel()
 	ns := testenv.NewNetns(t)
