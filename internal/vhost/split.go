@@ -1,6 +1,10 @@
 package vhost
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/vswitch/vswitch/port"
+)
 
 // split is the device's side of a split virtqueue (virtio 1.2, 2.7):
 //
@@ -21,7 +25,22 @@ type split struct {
 	told     uint16 // what usedIdx was when the driver was last told of it
 	shown    uint16 // what usedIdx the driver was shown
 	usedFlag uint32 // as in the used ring
+
+	// What was read of the chains from first on, before their turn; see singles.
+	row     [readAhead]Single
+	first   uint16
+	known   uint16 // how many
+	touched byte
 }
+
+const (
+	// readAhead is how many chains are looked at together: as many as there are frames
+	// in a batch.
+	readAhead = port.BatchSize
+
+	// cacheLine is its length in bytes.
+	cacheLine = 64
+)
 
 const (
 	availNoInterrupt = 1 // the driver wants no call
@@ -87,6 +106,57 @@ func (s *split) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool, 
 	}
 	s.seen++
 	return Chain{id: head}, w.parts, true, nil
+}
+
+// singles implements batcher. What it reads was written on another processor. To wait
+// for that takes longer than all else that a frame takes, but reads that do not depend on
+// each other wait at the same time: so it reads the descriptors of a batch in a row, and
+// the first lines of frames in another.
+func (s *split) singles(write bool) ([]Single, error) {
+	if at := s.seen - s.first; at < s.known {
+		return s.row[at:s.known], nil
+	}
+	if !s.peek() {
+		return nil, nil
+	}
+	available := int(s.ready - s.seen)
+	if available > s.size {
+		return nil, errAvail
+	}
+	way := uint16(0)
+	if write {
+		way = descWrite
+	}
+	n := 0
+	for ; n < min(available, readAhead); n++ {
+		c := &s.row[n]
+		c.id = binary.LittleEndian.Uint16(s.avail[4+2*s.slot(s.seen+uint16(n)):])
+		if int(c.id) >= s.size {
+			break
+		}
+		d := splitDesc(s.desc, int(c.id))
+		c.Bytes, c.gpa = s.mem.at(d.addr, uint64(d.len), &s.hint), d.addr
+		if d.flags&(descNext|descIndirect|descWrite) != way || d.len == 0 || len(c.Bytes) != int(d.len) {
+			break
+		}
+	}
+	s.first, s.known = s.seen, uint16(n)
+	row := s.row[:n]
+	if !write {
+		for i := range row {
+			b := row[i].Bytes
+			s.touched += b[0] + b[min(len(b)-1, cacheLine)]
+		}
+	}
+	return row, nil
+}
+
+// useSingles implements batcher.
+func (s *split) useSingles(used []Single) {
+	for i := range used {
+		s.use(Chain{id: used[i].id}, used[i].Written)
+	}
+	s.seen += uint16(len(used))
 }
 
 // gather walks a chain from its head on.

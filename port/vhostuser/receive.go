@@ -50,7 +50,7 @@ func (l *lane) Recv(frames []port.Frame) (int, error) {
 		if l.announce.Load() != nil {
 			return l.announced(&frames[0]), nil
 		}
-		if n := l.receive(frames, layoutOf(l.port.acked.Load())); n > 0 {
+		if n := l.receive(frames, &l.port.acked); n > 0 {
 			return n, nil
 		}
 		l.wait()
@@ -81,30 +81,27 @@ func (r *receiver) takeBack() {
 }
 
 // receive takes what the ring has, without waiting.
-func (r *receiver) receive(frames []port.Frame, how layout) (n int) {
+func (r *receiver) receive(frames []port.Frame, acked *atomic.Uint64) (n int) {
 	if !r.ring.Begin() {
 		return 0
 	}
 	defer r.ring.End()
-	drop := port.DropNone
-	if !r.ring.Enabled() { // such a ring's frames are thrown away
-		drop = port.DropPortDown
-	}
+	how := layoutOf(acked.Load()) // agreed on before the ring began, not before this did
 	used, lent, kept := 0, 0, 0
 	for n < len(frames) && used+lent <= batchBytes {
+		if lent == 0 { // else chains are kept, in their order
+			took, bytes := r.takeSingles(frames[n:], used, how.header)
+			if n, used = n+took, used+bytes; took > 0 {
+				continue
+			}
+		}
 		c, parts, ok := r.ring.Next(kept, false)
 		if !ok {
 			break
 		}
-		if r.arena == nil {
-			r.arena = arenas.Rent()
-			r.ring.Busy()
-		}
+		r.rent()
 		f := &frames[n]
 		used += r.take(f, parts, kept, r.arena.bytes[used:], how.header)
-		if f.Drop == port.DropNone {
-			f.Drop = drop
-		}
 		if r.arena.lent > 0 {
 			kept = len(parts)
 			r.ring.Keep(c)
@@ -117,7 +114,51 @@ func (r *receiver) receive(frames []port.Frame, how layout) (n int) {
 		n++
 	}
 	r.ring.Flush()
+	if !r.ring.Enabled() { // such a ring's frames are thrown away
+		for i := range frames[:n] {
+			if f := &frames[i]; f.Drop == port.DropNone {
+				f.Drop = port.DropPortDown
+			}
+		}
+	}
 	return n
+}
+
+// rent gets room for the batch, unless it is there.
+func (r *receiver) rent() {
+	if r.arena == nil {
+		r.arena = arenas.Rent()
+		r.ring.Busy()
+	}
+}
+
+// takeSingles takes the next frames as far as each lies in one buffer, and none of it is
+// to be lent. It returns how many, and how much of the room from used on they take.
+func (r *receiver) takeSingles(frames []port.Frame, used, headerLen int) (n, bytes int) {
+	singles := r.ring.Singles(false)
+	if len(singles) == 0 {
+		return 0, 0
+	}
+	r.rent()
+	for n < min(len(singles), len(frames)) && used+bytes <= batchBytes {
+		b := singles[n].Bytes
+		if len(b) < headerLen || len(b) >= lendFrom {
+			break
+		}
+		var header [maxHeader]byte
+		copy(header[:headerLen], b)
+		room := r.arena.bytes[used+bytes:][:len(b)-headerLen]
+		copy(room, b[headerLen:])
+		f := &frames[n]
+		f.SetWire(room)
+		if f.Drop == port.DropNone {
+			setOffload(f, decode(header[:]), len(room))
+		}
+		bytes += inLines(len(room))
+		n++
+	}
+	r.ring.UseSingles(singles[:n])
+	return n, bytes
 }
 
 // take makes f the frame in the guest's buffers from first on, behind its virtio-net
@@ -137,38 +178,55 @@ func (r *receiver) take(f *port.Frame, parts []vhost.Buffer, first int, room []b
 	}
 	var header [maxHeader]byte
 	at := fillFrom(header[:headerLen], parts, cursor{first, 0})
-	o := vnet.Decode(header[:])
-	o.Flags &= port.NeedsCsum // the others are not a driver's to set (virtio 1.2, 5.1.6.2)
+	o := decode(header[:])
 	head := n
 	if n >= lendFrom && o.IsGSO() {
 		head = lentHead
 	}
 	at = fillFrom(room[:head], parts, at)
 	f.SetWire(room[:head:head])
-	if f.Drop != port.DropNone {
+	if f.Drop != port.DropNone || !setOffload(f, o, n) {
 		return 0
 	}
-	if o.Flags|o.GSOType == 0 {
-		o = port.Offload{}
-	}
-	ok := true
-	if f.Tag.Present() {
-		o, ok = vnet.Untag(o)
-	}
-	if !ok || !vnet.Valid(o, n-f.Tag.Len()) {
-		f.Drop = port.DropBadOffload
-		return 0
-	}
-	f.Offload = o
 	if head < n {
 		loan := &r.arena.tails[r.arena.lent]
 		r.arena.lent++
 		r.ring.Lend(loan, at.part, at.offset, n-head)
 		f.Tail = loan
 	}
-	// Frames that began at the same offset in a line would share it.
-	return (head + 63) &^ 63
+	return inLines(head)
 }
+
+// decode reads a virtio-net header that a driver wrote.
+func decode(header []byte) port.Offload {
+	o := vnet.Decode(header)
+	o.Flags &= port.NeedsCsum // the others are not a driver's to set (virtio 1.2, 5.1.6.2)
+	if o.Flags|o.GSOType == 0 {
+		return port.Offload{}
+	}
+	return o
+}
+
+// setOffload notes what is left undone of f, which has n bytes on the wire. A frame of
+// which that cannot be true is to be dropped, and ok is false.
+func setOffload(f *port.Frame, o port.Offload, n int) (ok bool) {
+	if o == (port.Offload{}) {
+		return true
+	}
+	if ok = true; f.Tag.Present() {
+		o, ok = vnet.Untag(o)
+	}
+	if !ok || !vnet.Valid(o, n-f.Tag.Len()) {
+		f.Drop = port.DropBadOffload
+		return false
+	}
+	f.Offload = o
+	return true
+}
+
+// inLines is the room that n bytes take, for frames that share a cache line would also
+// share the wait for it.
+func inLines(n int) int { return (n + 63) &^ 63 }
 
 // lentHead is what is copied of a frame whose tail is lent: a tag goes out of it.
 const lentHead = port.MinHead + 4

@@ -3,6 +3,7 @@ package vhostuser
 import (
 	"encoding/binary"
 	"errors"
+	"sync/atomic"
 
 	"github.com/vswitch/vswitch/internal/vhost"
 	"github.com/vswitch/vswitch/internal/vnet"
@@ -36,7 +37,7 @@ func (l *lane) Send(out []port.Out) {
 	} else if active := *p.active.Load(); len(active) > 0 {
 		// A guest that uses fewer queues than there are gets all by those.
 		to := active[l.index%len(active)]
-		if to.sender.send(out, p.acked.Load(), int(p.mtu.Load())) {
+		if to.sender.send(out, &p.acked, int(p.mtu.Load())) {
 			return
 		}
 	}
@@ -46,7 +47,7 @@ func (l *lane) Send(out []port.Out) {
 }
 
 // send gives frames to the guest, and tells whether it could; if not, none arrived.
-func (s *sender) send(out []port.Out, features uint64, mtu int) (ok bool) {
+func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (ok bool) {
 	if !s.ring.Begin() {
 		return false
 	}
@@ -54,19 +55,53 @@ func (s *sender) send(out []port.Out, features uint64, mtu int) (ok bool) {
 	if !s.ring.Enabled() {
 		return false
 	}
+	features := acked.Load() // as in receive
 	how, caps := layoutOf(features), capsOf(features)
+	var singles []vhost.Single // chains to come, of which done have a frame
+	done := 0
 	for i := range out {
 		o := &out[i]
 		if f := o.Frame; mtu > 0 && f.DataLen()-port.HeaderLen > mtu+4 && !f.Offload.IsGSO() {
 			o.Drop = port.DropTooBig // even with a tag that is not counted
 			continue
 		}
+		if done == len(singles) {
+			s.ring.UseSingles(singles)
+			singles, done = s.ring.Singles(true), 0
+		}
+		if done < len(singles) && putSingle(o, &singles[done], how, caps) {
+			o.Drop = port.DropNone
+			done++
+			continue
+		}
+		s.ring.UseSingles(singles[:done])
+		singles, done = nil, 0
 		if o.Drop = s.put(o, how, caps); o.Drop == port.DropNoCarrier {
 			return false
 		}
 	}
+	s.ring.UseSingles(singles[:done])
 	s.ring.Flush()
 	return !s.ring.Failed()
+}
+
+// putSingle gives the guest a frame if all of it is here and goes into one buffer. Else
+// put is to try, or to say why not.
+func putSingle(o *port.Out, to *vhost.Single, how layout, caps port.Caps) bool {
+	f, b := o.Frame, to.Bytes
+	if f.Tail != nil || len(f.Data) < port.HeaderLen || len(b) < max(how.header+o.Len(), maxHeader+port.MaxHeader) {
+		return false
+	}
+	clear(b[:maxHeader])
+	if f.Offload != (port.Offload{}) && !encode(b, o, caps) {
+		return false
+	}
+	if how.header == maxHeader {
+		binary.NativeEndian.PutUint16(b[vnet.HeaderLen:], 1)
+	}
+	n := how.header + o.PutHeader(b[how.header:])
+	to.Written = uint32(n + copy(b[n:], f.Data[12:]))
+	return true
 }
 
 var errNoRoom = errors.New("a receive buffer without room for the header")
@@ -78,16 +113,8 @@ func (s *sender) put(o *port.Out, how layout, caps port.Caps) port.Drop {
 		return port.DropRunt
 	}
 	var head [maxHeader + port.MaxHeader]byte
-	if off := f.Offload; off != (port.Offload{}) {
-		// The driver may be another than when the switch asked for Caps.
-		if off.Needs()&^caps != 0 || !vnet.Valid(off, f.DataLen()) {
-			return port.DropBadOffload
-		}
-		if caps&port.CapCsum == 0 {
-			off.Flags = 0 // not even DATA_VALID (virtio 1.2, 5.1.6.4.1)
-		}
-		off.HdrLen = uint16(min(int(off.HdrLen), len(f.Data)))
-		vnet.Encode(head[:], vnet.Tag(off, o.TagLen()))
+	if f.Offload != (port.Offload{}) && !encode(head[:], o, caps) {
+		return port.DropBadOffload
 	}
 	header := how.header + o.PutHeader(head[how.header:])
 	mark := s.ring.Mark()
@@ -103,6 +130,22 @@ func (s *sender) put(o *port.Out, how layout, caps port.Caps) port.Drop {
 		return port.DropMemoryGone
 	}
 	return port.DropNone
+}
+
+// encode writes a virtio-net header that says what is left undone of a frame, and tells
+// whether the driver takes that.
+func encode(header []byte, o *port.Out, caps port.Caps) bool {
+	f, off := o.Frame, o.Frame.Offload
+	// The driver may be another than when the switch asked for Caps.
+	if off.Needs()&^caps != 0 || !vnet.Valid(off, f.DataLen()) {
+		return false
+	}
+	if caps&port.CapCsum == 0 {
+		off.Flags = 0 // not even DATA_VALID (virtio 1.2, 5.1.6.4.1)
+	}
+	off.HdrLen = uint16(min(int(off.HdrLen), len(f.Data)))
+	vnet.Encode(header, vnet.Tag(off, o.TagLen()))
+	return true
 }
 
 // gather takes as many chains from the ring as make room for n bytes. If it cannot, the
