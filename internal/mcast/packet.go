@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/vswitch/vswitch/internal/eth"
+	"github.com/vswitch/vswitch/internal/vnet"
 )
 
 // Family is the version of IP, and so the protocol: IGMP or MLD.
@@ -204,30 +205,15 @@ func (p *packet) checksum() uint16 {
 
 // pseudoSum is the sum over the pseudo header of RFC 8200 section 8.1.
 func pseudoSum(src, dst netip.Addr, proto uint8, length int) uint32 {
-	s, d := src.As16(), dst.As16()
-	return sum(sum(uint32(proto)+uint32(length>>16)+uint32(length&0xffff), s[:]), d[:])
+	return uint32(proto) + uint32(length) + uint32(vnet.Sum(src.AsSlice())) + uint32(vnet.Sum(dst.AsSlice()))
 }
 
-// sum adds b to a one's complement sum (RFC 1071). It cannot overflow for the
-// 64 KiB that an IP packet has.
-func sum(acc uint32, b []byte) uint32 {
-	for len(b) >= 2 {
-		acc += uint32(b[0])<<8 | uint32(b[1])
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		acc += uint32(b[0]) << 8
-	}
-	return acc
-}
-
-// checksum is the Internet checksum of b after acc; 0 over a message that has it.
-func checksum(acc uint32, b []byte) uint16 {
-	acc = sum(acc, b)
-	for acc>>16 != 0 {
-		acc = acc&0xffff + acc>>16
-	}
-	return ^uint16(acc)
+// checksum is the Internet checksum of b after a sum (RFC 1071); 0 over a message that
+// has it.
+func checksum(sum uint32, b []byte) uint16 {
+	sum += uint32(vnet.Sum(b))
+	sum = sum>>16 + sum&0xffff
+	return ^uint16(sum + sum>>16)
 }
 
 // groupMAC is where frames to a group go (RFC 1112 section 6.4, RFC 2464 section 7).
