@@ -28,6 +28,13 @@ type Kind interface {
 	Delete(spec Spec, trace Trace) error
 }
 
+// Gone makes an ErrGone of an error, in whose words it is.
+func Gone(err error) error { return gone{err} }
+
+type gone struct{ error }
+
+func (gone) Unwrap() error { return ErrGone }
+
 // Trace is what a port left on the host, kept with the port's Spec so that even a
 // later process can take it back.
 type Trace struct {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
 )
 
 const device = "/dev/net/tun"
@@ -95,6 +96,17 @@ func setAlias(name, alias string) error {
 		return err
 	}
 	return l.SetAlias(alias)
+}
+
+// Find looks for the TAP of a port, by the name it was last seen with first. By the name
+// of the port it finds any device.
+func Find(s port.Spec, t port.Trace) (link.Link, error) {
+	if t.Ifname != "" && t.Ifname != s.Name {
+		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "tap" {
+			return l, nil
+		}
+	}
+	return link.ByName(s.Name)
 }
 
 // mayCreate looks for what would keep Create from making a device.

@@ -117,7 +117,7 @@ func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 		}
 	}()
 
-	l, err := find(s, *t)
+	l, err := tuntap.Find(s, *t)
 	switch {
 	case err == nil:
 		if l.Kind != "tap" {
@@ -136,7 +136,7 @@ func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 	case !errors.Is(err, link.ErrNotFound):
 		return err
 	case t.Ifname != "" && !t.Created:
-		return gone{fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name)}
+		return port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
 		if err := tuntap.Create(s.Name, tuntap.Alias(k.Switch), tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 			return err
@@ -266,7 +266,7 @@ func (k Kind) Delete(s port.Spec, t port.Trace) error {
 		return err
 	}
 	return (&Port{netns: ns}).do(func() error {
-		l, err := find(s, t)
+		l, err := tuntap.Find(s, t)
 		switch {
 		case errors.Is(err, link.ErrNotFound):
 			return nil
@@ -301,16 +301,6 @@ func restore(l link.Link, mtu int, list []netip.Prefix, before *port.DeviceSetti
 	return nil
 }
 
-// find looks for the port's device, by the name it was last seen with first.
-func find(s port.Spec, t port.Trace) (link.Link, error) {
-	if t.Ifname != "" && t.Ifname != s.Name {
-		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "tap" {
-			return l, nil
-		}
-	}
-	return link.ByName(s.Name)
-}
-
 // netns is the namespace the spec names, nil for the caller's own.
 func netns(s port.Spec) (*link.Netns, error) {
 	if s.Netns == "" {
@@ -330,12 +320,7 @@ func (p *Port) do(f func() error) error {
 // missing says of what was not found that it may come.
 func missing(err error) error {
 	if errors.Is(err, link.ErrNotFound) {
-		return gone{err}
+		return port.Gone(err)
 	}
 	return err
 }
-
-// gone is an error that says in its own words that the device may come.
-type gone struct{ error }
-
-func (gone) Unwrap() error { return port.ErrGone }

@@ -95,7 +95,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	t := *trace
 	l, err := find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
-		return nil, gone{fmt.Errorf("interface %s is not there; `ip link` lists those that are", s.Name)}
+		return nil, port.Gone(fmt.Errorf("interface %s is not there; `ip link` lists those that are", s.Name))
 	}
 	if err != nil {
 		return nil, err
@@ -220,7 +220,7 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 	}
 	l, err := link.ByIndex(p.Ifindex())
 	if errors.Is(err, link.ErrNotFound) {
-		return gone{err}
+		return port.Gone(err)
 	}
 	if err != nil {
 		return err
@@ -257,8 +257,3 @@ func find(s port.Spec, t port.Trace) (link.Link, error) {
 	}
 	return link.ByName(s.Name)
 }
-
-// gone is an error that says in its own words that the device may come.
-type gone struct{ error }
-
-func (gone) Unwrap() error { return port.ErrGone }

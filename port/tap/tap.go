@@ -103,7 +103,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		return nil, err
 	}
 	t := *trace
-	l, err := find(s, t)
+	l, err := tuntap.Find(s, t)
 	switch {
 	case err == nil:
 		if err := check(l, s, who); err != nil {
@@ -121,7 +121,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	case !errors.Is(err, link.ErrNotFound):
 		return nil, err
 	case t.Ifname != "" && !t.Created:
-		return nil, gone{fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name)}
+		return nil, port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
 		if err := tuntap.Create(s.Name, tuntap.Alias(k.Switch), who, s.Queues > 1); err != nil {
 			return nil, err
@@ -196,7 +196,7 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 
 // Delete implements port.Kind.
 func (k Kind) Delete(s port.Spec, t port.Trace) error {
-	l, err := find(s, t)
+	l, err := tuntap.Find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil
 	}
@@ -229,16 +229,6 @@ func restore(l link.Link, mtu int, before *port.DeviceSettings) error {
 		}
 	}
 	return hoststack.Restore(l.Name, *before)
-}
-
-// find looks for the port's device, by the name it was last seen with first.
-func find(s port.Spec, t port.Trace) (link.Link, error) {
-	if t.Ifname != "" && t.Ifname != s.Name {
-		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "tap" {
-			return l, nil
-		}
-	}
-	return link.ByName(s.Name)
 }
 
 // check tells whether a device that is there can be the port's.
@@ -310,12 +300,7 @@ func remove(name string) {
 // missing says of what was not found that it may come.
 func missing(err error) error {
 	if errors.Is(err, link.ErrNotFound) {
-		return gone{err}
+		return port.Gone(err)
 	}
 	return err
 }
-
-// gone is an error that says in its own words that the device may come.
-type gone struct{ error }
-
-func (gone) Unwrap() error { return port.ErrGone }
