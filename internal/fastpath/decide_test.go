@@ -231,9 +231,9 @@ func TestDecision(t *testing.T) {
 			r.path.Publish(r.ports)
 		}},
 		"destination's VLAN is no longer carried": {change: func(r *rig) {
-			r.ports[1].PVID, r.ports[1].Native, r.ports[1].VLANs = 2, 2, vlans(2)
+			// At once: nothing leaves with the tag of a VLAN that the port left.
+			r.ports[1].PVID, r.ports[1].Native, r.ports[1].TPID, r.ports[1].VLANs = 2, 2, port.TPIDCustomer, vlans(2)
 			r.path.Publish(r.ports)
-			r.path.Settle()
 		}},
 		"no port's device": {ifname: "lo"},
 		"more than forwarding to do on input": {change: func(r *rig) {
@@ -256,6 +256,7 @@ func TestDecision(t *testing.T) {
 			change: func(r *rig) {
 				r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDCustomer
 				r.path.Publish(r.ports)
+				r.path.Settle()
 			},
 			want: tcxRedirect, counts: sentOn(frameLen, frameLen+tagLen),
 		},

@@ -92,7 +92,14 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 	}
 	others = l.vlans == nil || *l.vlans != *p.VLANs
 	l.vlans = p.VLANs
-	changed, err = l.write(s.bpf, describe(p, l.is.Generation))
+	want := describe(p, l.is.Generation)
+	if want.Native != l.is.Native || want.Tpid != l.is.Tpid {
+		// What is on its way to a station in a VLAN that the port leaves would get
+		// a tag that nobody there expects.
+		want.Generation++
+		others = true
+	}
+	changed, err = l.write(s.bpf, want)
 	return changed, others, err
 }
 

@@ -96,7 +96,9 @@ func (s *tapSwitch) send(from int, wire []byte, o port.Offload) (before, after v
 		}
 		runtime.Gosched()
 	}
-	s.sw.Settle()
+	if after.Fast == before.Fast {
+		s.sw.Settle() // nothing else was learned; it would have the kernel forget flows
+	}
 	return before, after
 }
 
