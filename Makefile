@@ -62,9 +62,6 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	daemons=$$(grep -rl testenv/daemontest --include='*_test.go' ./internal/l2test ./internal/vmtest ./cmd | xargs -n 1 dirname | sort -u); \
 	echo VSWITCH_TEST_FASTPATH=off go test -skip ^TestFast $$daemons; \
 	VSWITCH_TEST_FASTPATH=off $(GO) run ./internal/gotest -count=1 -skip ^TestFast -timeout 12m $$daemons; \
-	daemons=$$(grep -rl testenv/daemontest --include='*_test.go' . | xargs -n 1 dirname | sort -u); \
-	echo VSWITCH_TEST_FASTPATH=off go test $$daemons; \
-	VSWITCH_TEST_FASTPATH=off $(GO) run ./internal/gotest -count=1 -timeout 12m $$daemons; \
 	cd bench/peers; \
 	echo go test $$race ./... in bench/peers; \
 	$(GO) run github.com/vswitch/vswitch/internal/gotest $$race -count=1 ./...
