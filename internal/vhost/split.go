@@ -154,8 +154,11 @@ func (s *split) singles(write bool) ([]Single, error) {
 // useSingles implements batcher.
 func (s *split) useSingles(used []Single) {
 	for i := range used {
-		s.use(Chain{id: used[i].id}, used[i].Written)
+		at := 4 + 8*s.slot(s.usedIdx+uint16(i))
+		binary.LittleEndian.PutUint64(s.used[at:], uint64(used[i].id)|uint64(used[i].Written)<<32)
+		s.dirty(s.usedGPA, at, 8)
 	}
+	s.usedIdx += uint16(len(used))
 	s.seen += uint16(len(used))
 }
 

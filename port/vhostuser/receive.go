@@ -142,16 +142,15 @@ func (r *receiver) takeSingles(frames []port.Frame, used, headerLen int) (n, byt
 	r.rent()
 	for n < min(len(singles), len(frames)) && used+bytes <= batchBytes {
 		b := singles[n].Bytes
-		if len(b) < headerLen || len(b) >= lendFrom {
+		if len(b) < maxHeader || len(b) >= lendFrom {
 			break
 		}
-		var header [maxHeader]byte
-		copy(header[:headerLen], b)
+		header := [maxHeader]byte(b) // the shorter one is its beginning
 		room := r.arena.bytes[used+bytes:][:len(b)-headerLen]
 		copy(room, b[headerLen:])
 		f := &frames[n]
 		f.SetWire(room)
-		if f.Drop == port.DropNone {
+		if f.Drop == port.DropNone && header[0]|header[1] != 0 { // flags, gso_type
 			setOffload(f, decode(header[:]), len(room))
 		}
 		bytes += inLines(len(room))

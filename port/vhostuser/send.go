@@ -89,18 +89,20 @@ func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (ok bool) {
 // put is to try, or to say why not.
 func putSingle(o *port.Out, to *vhost.Single, how layout, caps port.Caps) bool {
 	f, b := o.Frame, to.Bytes
-	if f.Tail != nil || len(f.Data) < port.HeaderLen || len(b) < max(how.header+o.Len(), maxHeader+port.MaxHeader) {
+	n := how.header + o.TagLen() + len(f.Data)
+	if f.Tail != nil || len(f.Data) < port.HeaderLen || len(b) < max(n, maxHeader+port.MaxHeader) {
 		return false
 	}
-	clear(b[:maxHeader])
+	*(*[maxHeader]byte)(b) = [maxHeader]byte{}
 	if f.Offload != (port.Offload{}) && !encode(b, o, caps) {
 		return false
 	}
 	if how.header == maxHeader {
 		binary.NativeEndian.PutUint16(b[vnet.HeaderLen:], 1)
 	}
-	n := how.header + o.PutHeader(b[how.header:])
-	to.Written = uint32(n + copy(b[n:], f.Data[12:]))
+	at := how.header + o.PutHeader(b[how.header:])
+	copy(b[at:], f.Data[12:])
+	to.Written = uint32(n)
 	return true
 }
 
