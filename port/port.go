@@ -134,6 +134,10 @@ type Linked interface {
 	// Link tells whether a peer is there. Any goroutine may call it.
 	Link() bool
 
+	// LinkError says in one line why Link is false, nil while it is true. Any
+	// goroutine may call it.
+	LinkError() error
+
 	// LinkChanged returns a channel that has a value after Link has changed.
 	// Changes that nobody received in between are one value. It is never closed.
 	LinkChanged() <-chan struct{}

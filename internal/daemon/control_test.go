@@ -26,6 +26,7 @@ type wireEnd struct {
 }
 
 func (e *wireEnd) Link() bool                   { return !e.down.Load() }
+func (e *wireEnd) LinkError() error             { return nil }
 func (e *wireEnd) LinkChanged() <-chan struct{} { return e.changed }
 
 func (w wires) Name() string          { return w.kind }

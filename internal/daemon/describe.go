@@ -12,12 +12,16 @@ import (
 // describe tells users of a port.
 func (m *manager) describe(p *managed) api.Port {
 	st := p.sw.Stats()
+	reason := p.reason
+	if why := p.linkError(); why != "" && p.state == api.StateWaiting {
+		reason = why // there may be a better one by now
+	}
 	return api.Port{
 		Name:   p.spec.Name,
 		Number: p.sw.Number(),
 		Kind:   p.spec.Kind,
 		State:  p.state,
-		Reason: p.reason,
+		Reason: reason,
 		Ifname: p.ifname(),
 		MTU:    p.link.MTU,
 		VLAN:   vlanOf(&p.spec.Policy),

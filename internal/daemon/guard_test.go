@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -114,18 +115,25 @@ func TestLearnLimitShutsThePort(t *testing.T) {
 type linkedPort struct {
 	*fakePort
 	up      bool
+	why     error
 	changed chan struct{}
 }
 
 func (p *linkedPort) Link() bool                   { return p.up }
 func (p *linkedPort) LinkChanged() <-chan struct{} { return p.changed }
 func (p *linkedPort) Queues() []port.Queue         { return []port.Queue{p.fakePort} }
+func (p *linkedPort) LinkError() error {
+	if p.up {
+		return nil
+	}
+	return p.why
+}
 
 func TestPortFollowsItsPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.hidden = true
-		peer := &linkedPort{changed: make(chan struct{}, 1)}
+		peer := &linkedPort{changed: make(chan struct{}, 1), why: errors.New("nobody is there")}
 		h.wrap = func(p *fakePort) port.Port { peer.fakePort = p; return peer }
 		r := start(t, h, savedState{})
 		r.mustAdd("vm0")
@@ -138,6 +146,16 @@ func TestPortFollowsItsPeer(t *testing.T) {
 			}
 			r.wantState("vm0", want)
 		}
+		// Why it is away may change without a change of the link.
+		_ = r.do(func() error { peer.up = false; return nil })
+		peer.changed <- struct{}{}
+		for _, why := range []string{"nobody is there", "it broke a ring"} {
+			_ = r.do(func() error { peer.why = errors.New(why); return nil })
+			if got := r.port("vm0").Reason; got != why {
+				t.Errorf("it is waiting for %q, not %q", got, why)
+			}
+		}
+		_ = r.do(func() error { peer.up = true; return nil })
 		peer.end(port.ErrGone)
 		r.wantState("vm0", api.StateUp) // on a new device
 	})

@@ -13,6 +13,16 @@ func (p *managed) connected() bool {
 	return !ok || l.Link()
 }
 
+// linkError says why it is not there, as far as the port knows.
+func (p *managed) linkError() string {
+	if l, ok := p.dev.(port.Linked); ok {
+		if err := l.LinkError(); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
 // watchLink has the state of the port follow its peer, until the function that it
 // returns is called.
 func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {

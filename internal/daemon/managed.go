@@ -135,7 +135,7 @@ func (m *manager) settle(p *managed) {
 		if p.state == api.StateUp {
 			m.forget(p)
 		}
-		m.setState(p, api.StateWaiting, "nobody is connected to its socket")
+		m.setState(p, api.StateWaiting, p.linkError())
 	case l.Index == 0:
 		p.sw.SetForwarding(true)
 		m.setState(p, api.StateUp, "")

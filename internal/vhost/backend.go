@@ -32,7 +32,9 @@ type Backend struct {
 	acked uint64
 	mem   memory
 	log   *dirtyLog
-	keep  []int // descriptors to be held until the connection ends
+	own   inflight // kept in a file
+	given inflight // by the front end
+	keep  []int    // descriptors to be held until the connection ends
 }
 
 var _ Actions = (*Backend)(nil)
@@ -109,6 +111,7 @@ func (b *Backend) refresh() {
 // open makes a started ring ready, or not when it cannot be. The caller has locked it.
 func (b *Backend) open(r *Ring) (err error) {
 	r.shut()
+	r.journal = b.journalOf(r)
 	c := ringCommon{mem: &b.mem, eventIdx: b.acked&FeatureEventIdx != 0, indirect: b.acked&FeatureIndirect != 0}
 	if b.acked&FeatureLogAll != 0 && b.log != nil {
 		c.log, c.logRing = b.log, r.addr.Log
@@ -123,7 +126,7 @@ func (b *Backend) open(r *Ring) (err error) {
 	defer setPanicOnFault()()
 	var q queue
 	if b.acked&FeatureRingPacked != 0 {
-		q, err = openPacked(c, int(r.num), r.addr, r.base)
+		q, err = openPacked(c, int(r.num), r.addr, r.base, r.journal)
 	} else {
 		q, err = openSplit(c, int(r.num), r.addr)
 	}
@@ -351,12 +354,19 @@ func (b *Backend) EnableRing(ring int, on bool) {
 	b.handler.Changed()
 }
 
-// StopRing implements Actions.
+// StopRing implements Actions. The front end knows from now on where the ring stands.
 func (b *Backend) StopRing(ring int) uint32 {
-	r := b.rings[ring]
+	return b.stop(b.rings[ring], true)
+}
+
+// stop stops a ring and returns its base.
+func (b *Backend) stop(r *Ring, forget bool) uint32 {
 	r.mu.Lock()
 	r.shut()
-	r.started = false
+	if forget {
+		r.forget()
+	}
+	r.started, r.journal = false, nil
 	r.setCall(-1)
 	r.wake()
 	kick, base := r.kick, r.base
@@ -394,12 +404,16 @@ func (b *Backend) Reset() {
 	}
 }
 
-// Disconnect takes back all that a front end set up.
+// Disconnect takes back all that a front end set up. One that comes back does not know
+// where its rings stand.
 func (b *Backend) Disconnect() {
-	b.Reset()
+	for i, r := range b.rings {
+		b.stop(r, false)
+		b.EnableRing(i, false)
+	}
 	b.lock()
-	mem, log := b.mem, b.log
-	b.mem, b.log, b.acked = memory{}, nil, 0
+	mem, log, given := b.mem, b.log, b.given.whole
+	b.mem, b.log, b.given, b.acked = memory{}, nil, inflight{}, 0
 	for _, r := range b.rings {
 		r.err, r.num, r.addr, r.base = nil, 0, RingAddr{}, 0
 	}
@@ -407,6 +421,10 @@ func (b *Backend) Disconnect() {
 	b.unlock()
 	mem.unmap()
 	log.unmap()
+	unmap(given)
 	b.closeKept()
 	b.handler.Changed()
 }
+
+// Close ends a Backend that has no front end any more.
+func (b *Backend) Close() { unmap(b.own.whole) }

@@ -32,12 +32,13 @@ const (
 	protoReplyAck    = 1 << 3
 	protoMTU         = 1 << 4
 	protoBackendReq  = 1 << 5
+	protoInflight    = 1 << 12
 	protoResetDevice = 1 << 13
 	protoMemSlots    = 1 << 15
 	protoStatus      = 1 << 16
 
 	protocolFeatures = protoMQ | protoLogShmFD | protoRARP | protoReplyAck | protoMTU | protoBackendReq |
-		protoResetDevice | protoMemSlots | protoStatus
+		protoInflight | protoResetDevice | protoMemSlots | protoStatus
 )
 
 // MaxMemSlots is how many regions a guest's memory can have: as many as the kernel's
@@ -48,7 +49,10 @@ const MaxMemSlots = 509
 const maxRing = 32768
 
 // FDs are the file descriptors that came with a message. Whoever takes one owns it.
-type FDs struct{ List []int }
+type FDs struct {
+	List  []int
+	Reply []int // go with the reply
+}
 
 // Take returns the next one, -1 when there is none.
 func (f *FDs) Take() int {
@@ -79,6 +83,11 @@ type Actions interface {
 	EnableRing(ring int, on bool)
 	Announce(mac [6]byte)
 	SetMTU(mtu int)
+
+	// MakeInflight makes a file for what outlives the back end, for rings of a size.
+	// The front end keeps it, and gives it to this back end and the next ones.
+	MakeInflight(size int) (fd int, length uint64, err error)  // gives fd away
+	SetInflight(fd int, offset, length uint64, size int) error // owns the fd
 
 	// KeepOpen is given the channel for the back end's own requests. There are
 	// none, but a front end may take a closed one for the back end's end.
@@ -124,6 +133,10 @@ var ErrRefused = errors.New("refused")
 
 var errNoFD = errors.New("no file descriptor came with it")
 
+// inflightSize is the payload of the requests for what outlives the back end, without
+// padding: size and offset, 64 bits each, number of rings and their size, 16 each.
+const inflightSize = 20
+
 // payloadSizes is how many bytes of payload a request has at least.
 var payloadSizes = map[Request]int{
 	GetFeatures: 0, SetFeatures: 8, SetOwner: 0, ResetOwner: 0,
@@ -132,6 +145,7 @@ var payloadSizes = map[Request]int{
 	SetVringKick: 8, SetVringCall: 8, SetVringErr: 8,
 	GetProtocolFeatures: 0, SetProtocolFeatures: 8, GetQueueNum: 0, SetVringEnable: 8,
 	SendRARP: 8, NetSetMTU: 8, SetBackendReqFD: 0, ResetDevice: 0,
+	GetInflightFD: inflightSize, SetInflightFD: inflightSize,
 	GetMaxMemSlots: 0, AddMemReg: 8 + regionSize, RemMemReg: 8 + regionSize,
 	SetStatus: 8, GetStatus: 0,
 }
@@ -203,6 +217,19 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 			return nil, false, ErrRefused
 		}
 		c.do.SetMTU(int(u64))
+	case GetInflightFD:
+		fd, length, err := c.do.MakeInflight(int(binary.NativeEndian.Uint16(p[18:])))
+		if err != nil {
+			return nil, false, err
+		}
+		fds.Reply = append(fds.Reply, fd)
+		return []uint64{length, 0, uint64(binary.NativeEndian.Uint32(p[16:]))}, true, nil
+	case SetInflightFD:
+		fd := fds.Take()
+		if fd < 0 {
+			return nil, false, errNoFD
+		}
+		return nil, false, c.do.SetInflight(fd, binary.NativeEndian.Uint64(p[8:]), u64, int(binary.NativeEndian.Uint16(p[18:])))
 	case SetBackendReqFD:
 		if fd := fds.Take(); fd >= 0 {
 			c.do.KeepOpen(fd)

@@ -62,7 +62,14 @@ func (r *recorder) EnableRing(ring int, on bool)         { r.on[ring] = on; _ = 
 func (r *recorder) Announce(mac [6]byte)                 { r.mac = mac; _ = r.did("announce") }
 func (r *recorder) SetMTU(mtu int)                       { r.mtu = mtu; _ = r.did("mtu") }
 func (r *recorder) KeepOpen(fd int)                      { _ = r.did("keep", fd) }
-func (r *recorder) Reset()                               { _ = r.did("reset") }
+func (r *recorder) MakeInflight(size int) (int, uint64, error) {
+	return 50, uint64(size), r.did("make")
+}
+func (r *recorder) SetInflight(fd int, offset, length uint64, size int) error {
+	r.log = [2]uint64{offset, length + uint64(size)}
+	return r.did("inflight", fd)
+}
+func (r *recorder) Reset() { _ = r.did("reset") }
 
 func u64(v ...uint64) (b []byte) {
 	for _, v := range v {
@@ -95,8 +102,8 @@ func TestConversation(t *testing.T) {
 	}{
 		{GetFeatures, 0, nil, nil, u64(RingFeatures | 1<<15), ""},
 		{SetFeatures, ack, u64(FeatureVersion1 | FeatureProtocolFeatures), nil, nil, "features"}, // not agreed on yet
-		{GetProtocolFeatures, 0, nil, nil, u64(0x1a03f), ""},
-		{SetProtocolFeatures, 0, u64(0x1a03f), nil, nil, ""},
+		{GetProtocolFeatures, 0, nil, nil, u64(0x1b03f), ""},
+		{SetProtocolFeatures, 0, u64(0x1b03f), nil, nil, ""},
 		{GetQueueNum, 0, nil, nil, u64(2), ""},
 		{GetMaxMemSlots, 0, nil, nil, u64(509), ""},
 		{SetBackendReqFD, ack, nil, []int{30}, u64(0), "keep"},
@@ -115,6 +122,8 @@ func TestConversation(t *testing.T) {
 		{SetVringCall, 0, u64(3), []int{36}, nil, "call"},
 		{SetVringErr, 0, u64(1), []int{37}, nil, ""},
 		{GetVringBase, 0, u32(1, 0), nil, u32(1, 9), "stop"},
+		{GetInflightFD, 0, append(u64(0, 0), u32(256<<16|4, 0)...), nil, append(u64(256, 0), u32(256<<16|4, 0)...), "make"},
+		{SetInflightFD, ack, append(u64(128, 8), u32(256<<16|4)...), []int{39}, u64(0), "inflight"},
 		{SetLogBase, 0, u64(4096, 64), []int{38}, u64(0), "log"},
 		{SendRARP, ack, []byte{1, 2, 3, 4, 5, 6, 0, 0}, nil, u64(0), "announce"},
 		{NetSetMTU, ack, u64(9000), nil, u64(0), "mtu"},
@@ -126,7 +135,7 @@ func TestConversation(t *testing.T) {
 		{SetFeatures, 0, u64(FeatureVersion1), nil, nil, "features enable enable enable enable"},
 	} {
 		r.calls = nil
-		fds := FDs{slices.Clone(step.fds)}
+		fds := FDs{List: slices.Clone(step.fds)}
 		out, err := c.Handle(nil, Header{step.request, 1 | step.flags, uint32(len(step.payload))}, step.payload, &fds)
 		if err != nil {
 			t.Fatalf("step %d, %v: %v", i, step.request, err)
@@ -134,6 +143,9 @@ func TestConversation(t *testing.T) {
 		var want []byte
 		if step.reply != nil {
 			want = append(u32(uint32(step.request), 5, uint32(len(step.reply))), step.reply...)
+		}
+		if step.request == GetInflightFD && !slices.Equal(fds.Reply, []int{50}) {
+			t.Errorf("descriptors %v go with the reply", fds.Reply)
 		}
 		if !bytes.Equal(out, want) {
 			t.Errorf("step %d, %v: reply %x, want %x", i, step.request, out, want)
@@ -154,7 +166,7 @@ func TestConversation(t *testing.T) {
 		r.addr != (RingAddr{true, 10, 20, 30, 40}) || !r.on[3] {
 		t.Errorf("%+v", r)
 	}
-	if !slices.Equal(r.owned, []int{30, 31, 33, 34, 35, 36, 38}) {
+	if !slices.Equal(r.owned, []int{30, 31, 33, 34, 35, 36, 39, 38}) {
 		t.Errorf("gave away %v", r.owned)
 	}
 }
@@ -187,7 +199,7 @@ func TestConversationEnds(t *testing.T) {
 		if _, err := c.Handle(nil, Header{SetProtocolFeatures, 1, 8}, u64(protocolFeatures), new(FDs)); err != nil {
 			t.Fatal(err)
 		}
-		fds := FDs{m.fds}
+		fds := FDs{List: m.fds}
 		if out, err := c.Handle(nil, Header{m.request, 1 | flagNeedReply, 0}, m.payload, &fds); err == nil || len(out) > 0 {
 			t.Errorf("%s: reply %x, error %v", name, out, err)
 		}

@@ -31,6 +31,8 @@ const (
 	SendRARP            Request = 19
 	NetSetMTU           Request = 20
 	SetBackendReqFD     Request = 21
+	GetInflightFD       Request = 31
+	SetInflightFD       Request = 32
 	ResetDevice         Request = 34
 	GetMaxMemSlots      Request = 36
 	AddMemReg           Request = 37
@@ -46,7 +48,7 @@ var requestNames = map[Request]string{
 	SetVringKick: "SET_VRING_KICK", SetVringCall: "SET_VRING_CALL", SetVringErr: "SET_VRING_ERR",
 	GetProtocolFeatures: "GET_PROTOCOL_FEATURES", SetProtocolFeatures: "SET_PROTOCOL_FEATURES",
 	GetQueueNum: "GET_QUEUE_NUM", SetVringEnable: "SET_VRING_ENABLE", SendRARP: "SEND_RARP", NetSetMTU: "NET_SET_MTU",
-	SetBackendReqFD: "SET_BACKEND_REQ_FD", ResetDevice: "RESET_DEVICE", GetMaxMemSlots: "GET_MAX_MEM_SLOTS",
+	SetBackendReqFD: "SET_BACKEND_REQ_FD", GetInflightFD: "GET_INFLIGHT_FD", SetInflightFD: "SET_INFLIGHT_FD", ResetDevice: "RESET_DEVICE", GetMaxMemSlots: "GET_MAX_MEM_SLOTS",
 	AddMemReg: "ADD_MEM_REG", RemMemReg: "REM_MEM_REG", SetStatus: "SET_STATUS", GetStatus: "GET_STATUS",
 }
 

@@ -20,12 +20,14 @@ type packed struct {
 	seen place // next descriptor to look at
 	used place // next to fill
 
-	// The first descriptor of those filled since publish is the last one to be
-	// written: the driver goes by the order, and sees none before it sees that.
-	pending bool
-	first   int    // its index
-	word    uint32 // its id and flags
-	filled  int    // since the driver was last told
+	// Chains used since publish: count of them, from begin on. before is the last one
+	// before them.
+	entries             []byte
+	count               int
+	begin, last, before place
+	filled              int // descriptors since the driver was last told
+
+	journal []byte // see inflight; nil: none outlives the process
 }
 
 // place is a position in the ring and the wrap counter there.
@@ -59,8 +61,8 @@ const (
 	areaSize   = 4
 )
 
-func openPacked(c ringCommon, size int, a RingAddr, base uint32) (*packed, error) {
-	p := &packed{ringCommon: c, size: size}
+func openPacked(c ringCommon, size int, a RingAddr, base uint32, journal []byte) (*packed, error) {
+	p := &packed{ringCommon: c, size: size, journal: journal, entries: make([]byte, entrySize*size)}
 	var err error
 	if p.desc, p.descGPA, err = c.mem.user(a.Desc, uint64(size)*descSize, 8); err != nil {
 		return nil, err
@@ -77,7 +79,11 @@ func openPacked(c ringCommon, size int, a RingAddr, base uint32) (*packed, error
 	if p.seen.index >= size {
 		return nil, errIndex
 	}
-	p.used = p.seen
+	p.used, p.before = p.seen, p.seen
+	if journal != nil {
+		// A front end that does not know that its back end died has an old place.
+		p.resume()
+	}
 	return p, nil
 }
 
@@ -86,10 +92,7 @@ func (p *packed) base() uint32 { return uint32(p.used.bits()) | uint32(p.used.bi
 func (p *packed) mark() uint32     { return uint32(p.seen.bits()) }
 func (p *packed) rewind(to uint32) { p.seen = placeOf(uint16(to)) }
 
-func (p *packed) peek() bool {
-	flags := load32(p.desc[p.seen.index*descSize+12:]) >> 16
-	return flags&descAvail != 0 == p.seen.wrap && flags&descUsed != 0 != p.seen.wrap
-}
+func (p *packed) peek() bool { return p.isAvailable(p.seen) }
 
 func (p *packed) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool, err error) {
 	if !p.peek() {
@@ -148,32 +151,62 @@ func (p *packed) indirect(w *walk, d descriptor) error {
 }
 
 func (p *packed) use(c Chain, written uint32) {
-	at := p.used.index * descSize
-	flags := uint32(0)
-	if p.used.wrap {
-		flags = descAvail | descUsed
+	if p.count == 0 {
+		p.begin = p.used
 	}
-	if written > 0 {
-		flags |= descWrite
-	}
-	binary.LittleEndian.PutUint32(p.desc[at+8:], written)
-	word := uint32(c.id) | flags<<16
-	if p.pending {
-		binary.LittleEndian.PutUint32(p.desc[at+12:], word)
-	} else {
-		p.pending, p.first, p.word = true, at, word
-	}
-	p.dirty(p.descGPA, at, descSize)
+	e := p.entry(p.count)
+	binary.NativeEndian.PutUint16(e, c.id)
+	binary.NativeEndian.PutUint16(e[2:], c.slots)
+	binary.NativeEndian.PutUint32(e[4:], written)
+	p.count++
+	p.last = p.used
 	p.used.move(int(c.slots), p.size)
 	p.filled += int(c.slots)
 }
 
 func (p *packed) publish() {
-	if p.pending {
-		p.pending = false
-		store32(p.desc[p.first+12:], p.word)
-		p.dirty(p.descGPA, p.first, descSize)
+	if p.count == 0 {
+		return
 	}
+	if p.journal != nil {
+		copy(p.journal[noteSize:], p.entries[:entrySize*p.count])
+		p.putNote(p.begin)
+	}
+	p.write(p.begin, p.count)
+	if p.journal != nil {
+		p.putNote(p.used)
+	}
+	p.before, p.count = p.last, 0
+}
+
+// write writes the used descriptors of the first entries. The first of them is the last
+// to be written: the driver goes by the order, and sees none before it sees that.
+func (p *packed) write(begin place, count int) {
+	var first uint32
+	at := begin
+	for i := range count {
+		e := p.entry(i)
+		written := binary.NativeEndian.Uint32(e[4:])
+		flags := uint32(0)
+		if at.wrap {
+			flags = descAvail | descUsed
+		}
+		if written > 0 {
+			flags |= descWrite
+		}
+		d := p.desc[at.index*descSize:]
+		binary.LittleEndian.PutUint32(d[8:], written)
+		word := uint32(binary.NativeEndian.Uint16(e)) | flags<<16
+		if i == 0 {
+			first = word
+		} else {
+			binary.LittleEndian.PutUint32(d[12:], word)
+		}
+		p.dirty(p.descGPA, at.index*descSize, descSize)
+		at.move(int(binary.NativeEndian.Uint16(e[2:])), p.size)
+	}
+	store32(p.desc[begin.index*descSize+12:], first)
+	p.dirty(p.descGPA, begin.index*descSize, descSize)
 }
 
 func (p *packed) wantsCall() bool {

@@ -144,7 +144,12 @@ func FuzzPackedRing(f *testing.F) {
 		mem, all := guestMemory(fuzzSize, 4096-16+int(how))
 		image(all, made)
 		c := ringCommon{mem: mem, log: &dirtyLog{bits: make([]byte, 64)}, logRing: how&1 != 0, eventIdx: how&2 != 0, indirect: how&4 != 0}
-		q, err := openPacked(c, fuzzRing-1, fuzzAddr(), 1<<15|uint32(how>>4)%15)
+		var journal []byte
+		if len(script) > 8 { // what somebody left there who was not us
+			journal = make([]byte, journalSize(fuzzRing-1))
+			copy(journal, script)
+		}
+		q, err := openPacked(c, fuzzRing-1, fuzzAddr(), 1<<15|uint32(how>>4)%15, journal)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -98,6 +98,8 @@ type Ring struct {
 	started bool
 	base    uint32
 
+	journal []byte // of the packed ring that q is; nil: none outlives the process
+
 	lent  []Chain
 	epoch uint64 // counts the queues that q was
 }
@@ -147,12 +149,20 @@ var errFault = errors.New("the guest's memory was taken away")
 // faulted returns the error for a fault in the guest's memory. Any other panic is not
 // the guest's doing and goes on, after what End would do.
 func (r *Ring) faulted(v any) error {
-	if f, ok := v.(interface{ Addr() uintptr }); ok && (r.mem.holds(f.Addr()) || r.log.holds(f.Addr())) {
+	if at := faultAt(v); r.mem.holds(at) || r.log.holds(at) || within(at, r.journal) {
 		return errFault
 	}
 	debug.SetPanicOnFault(r.fault)
 	r.mu.Unlock()
 	panic(v)
+}
+
+// faultAt returns the address of the fault that a panic is about, 0 if it is not.
+func faultAt(v any) uintptr {
+	if f, ok := v.(interface{ Addr() uintptr }); ok {
+		return f.Addr()
+	}
+	return 0
 }
 
 // setPanicOnFault has a fault in the guest's memory be a panic until what it returns

@@ -28,11 +28,24 @@ func (b *Backend) Serve(conn *net.UnixConn) error {
 			return err
 		}
 		if len(out) > 0 {
-			if _, err := conn.Write(out); err != nil {
+			if err := reply(conn, out, fds.Reply); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// reply sends a message with descriptors, which it owns.
+func reply(conn *net.UnixConn, b []byte, fds []int) error {
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	_, _, err := conn.WriteMsgUnix(b, oob, nil)
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	return err
 }
 
 // receive takes one message, with the descriptors that came with it, also when it

@@ -1,6 +1,7 @@
 package unixsock
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -100,10 +101,13 @@ var _ interface {
 	port.Linked
 } = (*dgramPort)(nil)
 
+// errSilent is why there is no peer at first: sockets of this kind are not connected.
+var errSilent = errors.New("no frame has come from its machine yet")
+
 // newDgram makes a port of conn. peer names the socket to send to until something
 // comes from another.
 func newDgram(conn *net.UnixConn, peer string) (*dgramPort, error) {
-	p := &dgramPort{link: newLink(), conn: conn, quit: make(chan struct{}), waiting: make(chan struct{}, 1)}
+	p := &dgramPort{link: newLink(errSilent), conn: conn, quit: make(chan struct{}), waiting: make(chan struct{}, 1)}
 	var err error
 	if p.raw, err = conn.SyscallConn(); err != nil {
 		return nil, err

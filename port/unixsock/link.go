@@ -14,7 +14,7 @@ type link struct {
 	why error
 }
 
-func newLink() link { return link{changed: make(chan struct{}, 1)} }
+func newLink(why error) link { return link{changed: make(chan struct{}, 1), why: why} }
 
 // Link implements port.Linked.
 func (l *link) Link() bool { return l.up.Load() }
@@ -22,8 +22,7 @@ func (l *link) Link() bool { return l.up.Load() }
 // LinkChanged implements port.Linked.
 func (l *link) LinkChanged() <-chan struct{} { return l.changed }
 
-// LinkError says why the link is down, as far as that is known, nil while it is up.
-// Any goroutine may call it.
+// LinkError implements port.Linked.
 func (l *link) LinkError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

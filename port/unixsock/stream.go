@@ -65,8 +65,11 @@ var _ interface {
 	port.Linked
 } = (*streamPort)(nil)
 
+// errAlone is why there is no peer at first.
+var errAlone = errors.New("nobody is connected to its socket")
+
 func newStream(l *net.UnixListener) *streamPort {
-	p := &streamPort{link: newLink(), listener: l, quit: make(chan struct{})}
+	p := &streamPort{link: newLink(errAlone), listener: l, quit: make(chan struct{})}
 	p.turn.L = &p.mu
 	p.read = p.readSome
 	return p

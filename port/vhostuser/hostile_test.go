@@ -3,6 +3,7 @@ package vhostuser_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -100,9 +101,9 @@ func endsFor(t *testing.T, p *vhostuser.Port, reason string) {
 	t.Helper()
 	linked(t, p, false)
 	limit := time.Now().Add(patience)
-	for !strings.Contains(p.Reason(), reason) {
+	for !strings.Contains(fmt.Sprint(p.LinkError()), reason) {
 		if time.Now().After(limit) {
-			t.Fatalf("the reason is %q, not %q", p.Reason(), reason)
+			t.Fatalf("the reason is %q, not %q", p.LinkError(), reason)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -262,7 +263,7 @@ func TestHeaderLies(t *testing.T) {
 		}
 	}
 	if !p.Link() {
-		t.Error("a frame has cost the connection:", p.Reason())
+		t.Error("a frame has cost the connection:", p.LinkError())
 	}
 }
 

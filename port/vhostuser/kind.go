@@ -13,8 +13,9 @@ import (
 // Kind makes vhost-user ports. It implements port.Kind, and needs no privileges but the
 // right to write where the sockets are.
 type Kind struct {
-	// Dir is where the sockets of ports are that have no path of their own. Open
-	// makes it where it is absent, but not what it lies in.
+	// Dir is where the sockets of ports are that have no path of their own, and what
+	// a port keeps in case the process dies. Open makes it where it is absent, but
+	// not what it lies in.
 	Dir string
 }
 
@@ -29,6 +30,15 @@ func (k Kind) Path(s port.Spec) string {
 		return s.Path
 	}
 	return filepath.Join(k.Dir, s.Name+".sock")
+}
+
+// notes is the file that remembers packed rings from one process to the next, empty
+// where there is no directory for it.
+func (k Kind) notes(s port.Spec) string {
+	if k.Dir == "" {
+		return ""
+	}
+	return filepath.Join(k.Dir, s.Name+".rings")
 }
 
 // maxPath is how long a socket's path may be (sun_path in unix(7)).
@@ -62,14 +72,19 @@ func (k Kind) Check(s port.Spec) error {
 // Open implements port.Kind.
 func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	path := k.Path(s)
+	if k.Dir != "" {
+		if err := makeDir(k.Dir); err != nil {
+			return nil, err
+		}
+	}
 	if s.Client {
-		return start(connect(path), s)
+		return k.start(connect(path), s)
 	}
 	l, err := listen(path)
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(l, s)
+	p, err := k.start(l, s)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(path))
 	}
@@ -77,8 +92,8 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	return p, nil
 }
 
-func start(ps peers, s port.Spec) (port.Port, error) {
-	p, err := open(ps, s.Poll == port.PollBusy)
+func (k Kind) start(ps peers, s port.Spec) (port.Port, error) {
+	p, err := open(ps, k.notes(s), s.Poll == port.PollBusy)
 	if err != nil {
 		ps.close()
 		return nil, err
@@ -97,6 +112,11 @@ func (k Kind) Set(p port.Port, from, to port.Spec) error {
 
 // Delete implements port.Kind.
 func (k Kind) Delete(s port.Spec, t port.Trace) error {
+	if notes := k.notes(s); notes != "" {
+		if err := os.Remove(notes); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	if !t.Created {
 		return nil
 	}

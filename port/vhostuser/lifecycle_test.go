@@ -410,9 +410,9 @@ func TestClientReconnects(t *testing.T) {
 	path := socketPath(t)
 	p := open(t, vhostuser.Kind{}, port.Spec{Path: path, Client: true})
 	frames := reader(t, p)
-	for limit := time.Now().Add(patience); !strings.Contains(p.Reason(), "start the front end"); time.Sleep(time.Millisecond) {
+	for limit := time.Now().Add(patience); !strings.Contains(p.LinkError().Error(), "start the front end"); time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
-			t.Fatalf("the reason is %q", p.Reason())
+			t.Fatalf("the reason is %q", p.LinkError())
 		}
 	}
 	for range 2 {

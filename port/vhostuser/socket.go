@@ -28,9 +28,8 @@ type server struct {
 
 // listen makes the socket, in place of one that nobody listens on any more.
 func listen(path string) (*server, error) {
-	dir := filepath.Dir(path)
-	if err := os.Mkdir(dir, 0o770); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("make %s for the socket: %w; make the directory, or name another with --path", dir, err)
+	if err := makeDir(filepath.Dir(path)); err != nil {
+		return nil, err
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
@@ -51,6 +50,14 @@ func listen(path string) (*server, error) {
 		return nil, errors.Join(err, os.Remove(path))
 	}
 	return s, nil
+}
+
+// makeDir makes a directory for sockets where it is absent.
+func makeDir(dir string) error {
+	if err := os.Mkdir(dir, 0o770); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make %s for the socket: %w; make the directory, or name another with --path", dir, err)
+	}
+	return nil
 }
 
 // socketMode lets the owner and the group connect.

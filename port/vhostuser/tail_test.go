@@ -129,7 +129,7 @@ func TestLentTruncated(t *testing.T) {
 			p.Queues()[0].Release()
 			endsFor(t, guilty, "memory was taken away")
 			if !honest.Link() {
-				t.Error("the other guest is gone as well:", honest.Reason())
+				t.Error("the other guest is gone as well:", honest.LinkError())
 			}
 			if culprit == "receiver" {
 				f := lent(t, p, g, 30_000)
@@ -244,7 +244,7 @@ func TestLentBothWays(t *testing.T) {
 	others.Wait()
 	for i, p := range ports {
 		if !p.Link() {
-			t.Errorf("guest %d is gone: %s", i, p.Reason())
+			t.Errorf("guest %d is gone: %v", i, p.LinkError())
 		}
 		p.Close()
 	}

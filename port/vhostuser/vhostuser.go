@@ -61,8 +61,9 @@ type lane struct {
 	sender
 }
 
-// open makes a port that gets its connections from peers.
-func open(ps peers, busy bool) (*Port, error) {
+// open makes a port that gets its connections from peers, and keeps in the file notes
+// how far packed rings are, if that has a name.
+func open(ps peers, notes string, busy bool) (*Port, error) {
 	p := &Port{
 		peers:   ps,
 		changed: make(chan struct{}, 1),
@@ -73,6 +74,11 @@ func open(ps peers, busy bool) (*Port, error) {
 	var err error
 	if p.backend, err = vhost.NewBackend(2*maxPairs, offered, (*device)(p), p.guestBroke); err != nil {
 		return nil, err
+	}
+	if notes != "" {
+		if err := p.backend.KeepInflight(notes); err != nil {
+			return nil, err
+		}
 	}
 	for i := range maxPairs {
 		l := &lane{port: p, index: i}
@@ -98,15 +104,20 @@ func (p *Port) Link() bool { return p.up.Load() }
 // LinkChanged implements port.Linked.
 func (p *Port) LinkChanged() <-chan struct{} { return p.changed }
 
-// Reason says why Link is false, in one line.
-func (p *Port) Reason() string {
+// LinkError implements port.Linked.
+func (p *Port) LinkError() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.conn != nil {
-		return "the guest's driver is not ready"
+	switch {
+	case p.up.Load():
+		return nil
+	case p.conn != nil:
+		return errNotReady
 	}
-	return p.reason.Error()
+	return p.reason
 }
+
+var errNotReady = errors.New("the guest's driver is not ready")
 
 // Close implements port.Port.
 func (p *Port) Close() error {
@@ -137,6 +148,7 @@ func (p *Port) setBusy(on bool) {
 // run serves one front end after the other.
 func (p *Port) run() {
 	defer close(p.ended)
+	defer p.backend.Close()
 	for {
 		conn, err := p.peers.next(p.setReason)
 		if err != nil {

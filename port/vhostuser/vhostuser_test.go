@@ -7,16 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/vswitch/vswitch/internal/vhost/vhosttest"
 	"github.com/vswitch/vswitch/internal/vnet"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/vhostuser"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 5 * time.Second
 
@@ -75,7 +71,7 @@ func linkedIn(t testing.TB, p *vhostuser.Port, up bool, patience time.Duration) 
 		select {
 		case <-p.LinkChanged():
 		case <-limit:
-			t.Fatalf("link %v: %s", p.Link(), p.Reason())
+			t.Fatalf("link %v: %v", p.Link(), p.LinkError())
 		}
 	}
 }

@@ -63,6 +63,8 @@ const (
 	NetSetMTU
 	SetBackendReqFD
 
+	GetInflightFD  = 31
+	SetInflightFD  = 32
 	ResetDevice    = 34
 	GetMaxMemSlots = 36
 	AddMemReg      = 37
@@ -71,7 +73,7 @@ const (
 	GetStatus      = 40
 )
 
-const protocolFeatures = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<13 | 1<<15 | 1<<16
+const protocolFeatures = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<12 | 1<<13 | 1<<15 | 1<<16
 
 // GPA is where the guest's memory begins in its physical address space.
 const GPA = 0x4000_0000
@@ -87,6 +89,7 @@ type Options struct {
 	Apart    bool   // the header has a descriptor of its own
 	Unsealed bool   // the memory can be taken away
 	Base     uint16 // where split rings begin
+	Inflight bool   // keep what is in flight for the back end
 }
 
 // Guest is a front end with its driver, connected.
@@ -96,9 +99,11 @@ type Guest struct {
 	FD   int    // of the memory
 	Mem  []byte // the memory
 
-	RX, TX []*Queue // by pair
-	acks   bool
-	extra  []int
+	RX, TX   []*Queue // by pair
+	acks     bool
+	extra    []int
+	inflight int    // descriptor, -1 before the first connection
+	kept     []byte // payload that goes with it
 }
 
 // Queue is one virtqueue as the driver has it.
@@ -157,6 +162,7 @@ func Start(t testing.TB, conn *net.UnixConn, o Options) *Guest {
 	g := New(t, conn, o)
 	g.Negotiate(t)
 	g.AddMemory(t)
+	g.keepInflight(t)
 	for i := range 2 * g.Pairs {
 		g.StartRing(t, i)
 	}
@@ -164,11 +170,65 @@ func Start(t testing.TB, conn *net.UnixConn, o Options) *Guest {
 	return g
 }
 
+// Reconnect connects to a back end that took the place of one that died. As QEMU, it has
+// no better place for the rings to go on at than the one they once began at.
+func (g *Guest) Reconnect(t testing.TB, path string) {
+	t.Helper()
+	g.Conn.Close()
+	var err error
+	for limit := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if g.Conn, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"}); err == nil {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatal(err)
+		}
+	}
+	g.acks = false
+	g.Negotiate(t)
+	g.AddMemory(t)
+	g.keepInflight(t)
+	for i := range 2 * g.Pairs {
+		g.SetRing(t, i, uint32(g.Base))
+	}
+	g.Request(t, SetStatus, U64(0xf))
+}
+
+// keepInflight gives the back end what it had in flight, and first asks it for memory
+// to keep that in.
+func (g *Guest) keepInflight(t testing.TB) {
+	t.Helper()
+	if !g.Inflight {
+		return
+	}
+	if g.inflight < 0 {
+		if err := g.Write(GetInflightFD, 1, append(append(U64(0), U64(0)...), U32s(uint32(2*g.Pairs|g.Size<<16), 0)...)); err != nil {
+			t.Fatal(err)
+		}
+		var reply [12 + 24]byte
+		oob := make([]byte, unix.CmsgSpace(4))
+		n, oobn, _, _, err := g.Conn.ReadMsgUnix(reply[:], oob)
+		if err != nil || n != len(reply) || binary.NativeEndian.Uint32(reply[:]) != GetInflightFD {
+			t.Fatalf("reply to GET_INFLIGHT_FD: %x, %v", reply[:n], err)
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil || len(messages) != 1 {
+			t.Fatalf("no descriptor with what is in flight: %v", err)
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.inflight, g.kept = fds[0], reply[12:]
+	}
+	g.Request(t, SetInflightFD, g.kept, g.inflight)
+}
+
 // New makes a guest that has said nothing yet.
 func New(t testing.TB, conn *net.UnixConn, o Options) *Guest {
 	t.Helper()
 	o.Pairs, o.Size, o.Buffer = max(o.Pairs, 1), orElse(o.Size, 256), orElse(o.Buffer, 2048)
-	g := &Guest{Options: o, Conn: conn, FD: -1}
+	g := &Guest{Options: o, Conn: conn, FD: -1, inflight: -1}
 	t.Cleanup(g.Close)
 	headerLen := 10
 	if o.Features&(MrgRxBuf|Version1) != 0 {
@@ -247,6 +307,7 @@ func (g *Guest) Close() {
 		closeFD(&q.call)
 	}
 	closeFD(&g.FD)
+	closeFD(&g.inflight)
 	for i := range g.extra {
 		closeFD(&g.extra[i])
 	}

@@ -1,0 +1,195 @@
+package vhost
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// inflight remembers where packed rings stand, in memory that outlives the process: when
+// a back end dies, its front end does not know, and the ring does not tell. (The used
+// index of a split ring does.) The memory is the front end's
+// (VHOST_USER_SET_INFLIGHT_FD), or a file of the back end's own.
+type inflight struct {
+	bytes, whole []byte
+	size         int // of a ring that there is room for, in descriptors
+}
+
+// journal returns the part of a ring, nil where there is none.
+func (f *inflight) journal(ring, size int) []byte {
+	n := journalSize(f.size)
+	if size > f.size || (ring+1)*n > len(f.bytes) {
+		return nil
+	}
+	return f.bytes[ring*n:][:n:n]
+}
+
+// journalSize is the length of a ring's journal: a note, and an entry for each chain that
+// the ring may have.
+func journalSize(size int) int { return noteSize + entrySize*size }
+
+// KeepInflight has the back end remember in a file where packed rings stand, for front
+// ends that give it no memory for that. It makes the file where it is absent.
+func (b *Backend) KeepInflight(path string) error {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		n := len(b.rings) * journalSize(maxRing) // of which little is ever written
+		if err = unix.Ftruncate(fd, int64(n)); err != nil {
+			unix.Close(fd)
+		} else {
+			b.own.size = maxRing
+			b.own.whole, b.own.bytes, err = mapShared(fd, 0, uint64(n))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s, where the port keeps how far rings are: %w", path, err)
+	}
+	return nil
+}
+
+// MakeInflight implements Actions.
+func (b *Backend) MakeInflight(size int) (fd int, length uint64, err error) {
+	fd, err = unix.MemfdCreate("inflight", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return -1, 0, err
+	}
+	length = uint64(len(b.rings) * journalSize(size))
+	if err := unix.Ftruncate(fd, int64(length)); err != nil {
+		unix.Close(fd)
+		return -1, 0, err
+	}
+	return fd, length, nil
+}
+
+// SetInflight implements Actions.
+func (b *Backend) SetInflight(fd int, offset, length uint64, size int) error {
+	if length > maxInflight || offset > maxInflight || offset%8 != 0 {
+		unix.Close(fd)
+		return fmt.Errorf("%d bytes at %d to keep what is in flight", length, offset)
+	}
+	whole, bytes, err := mapShared(fd, offset, length)
+	if err != nil {
+		return err
+	}
+	b.lock()
+	old := b.given
+	b.given = inflight{bytes, whole, size}
+	b.refresh()
+	b.unlock()
+	unmap(old.whole)
+	return nil
+}
+
+// maxInflight is more than any back end asks for.
+const maxInflight = 1 << 30
+
+// journalOf returns the journal of a ring, nil where there is none.
+func (b *Backend) journalOf(r *Ring) []byte {
+	if b.given.bytes != nil {
+		return b.given.journal(r.index, int(r.num))
+	}
+	return b.own.journal(r.index, int(r.num))
+}
+
+// forget makes a ring's journal void.
+func (r *Ring) forget() {
+	if r.journal == nil {
+		return
+	}
+	defer setPanicOnFault()()
+	defer func() {
+		// The front end may have made the file shorter: then there is none.
+		if v := recover(); v != nil && !within(faultAt(v), r.journal) {
+			panic(v)
+		}
+	}()
+	binary.NativeEndian.PutUint64(r.journal, 0)
+}
+
+// The journal of a packed ring is a note and the entries of the batch that it is about:
+// chains that were used, one after the other, {id 16, descriptors 16, bytes written 32}.
+// The note is written when the entries are complete and nothing of them is in the ring,
+// so whoever finds that the driver cannot have seen the batch can write it once more.
+const noteSize, entrySize = 8, 8
+
+func (p *packed) entry(i int) []byte { return p.entries[entrySize*i:][:entrySize] }
+
+// note names the places of the batch's first and of its last chain, that behind it, and
+// of the last chain of the batch before, in bits 0, 16, 32 and 48. Once the batch is in
+// the ring the first is the one behind it. 0 is none.
+func (p *packed) note() *uint64 { return (*uint64)(unsafe.Pointer(&p.journal[:noteSize][0])) }
+
+func (p *packed) putNote(begin place) {
+	atomic.StoreUint64(p.note(), uint64(begin.bits())|uint64(p.last.bits())<<16|
+		uint64(p.used.bits())<<32|uint64(p.before.bits())<<48)
+}
+
+// resume has the ring go on where its journal says. It does nothing when the journal is
+// of another ring, for instance because the guest was started anew, or of none.
+func (p *packed) resume() {
+	w := atomic.LoadUint64(p.note())
+	begin, last, end, before := placeOf(uint16(w)), placeOf(uint16(w>>16)), placeOf(uint16(w>>32)), placeOf(uint16(w>>48))
+	for _, at := range []place{begin, last, end, before} {
+		if at.index >= p.size {
+			return
+		}
+	}
+	switch {
+	case last == end:
+		return
+	case begin != end && !p.wasUsed(begin): // the driver has not seen the batch
+		if !p.wasUsed(before) || !p.isAvailable(begin) || !p.again(begin, end) {
+			return
+		}
+	case p.isAvailable(end): // so the driver may have come back to the last one
+		if !p.wasUsed(last) {
+			return
+		}
+	case !p.isUsed(last) || p.isUsed(end):
+		return
+	}
+	p.seen, p.used, p.before = end, end, last
+}
+
+// again writes the batch between two places to the ring, if its entries come to that.
+func (p *packed) again(begin, end place) bool {
+	copy(p.entries, p.journal[noteSize:]) // where the front end could still change them
+	at := begin
+	for n := range p.size {
+		slots := int(binary.NativeEndian.Uint16(p.entry(n)[2:]))
+		if slots == 0 || slots > p.size {
+			return false
+		}
+		if at.move(slots, p.size); at == end {
+			p.write(begin, n+1)
+			return true
+		}
+	}
+	return false
+}
+
+// wasUsed tells whether the device wrote to a place, since when the driver may have
+// written there once. There are zeros in a ring that was just made.
+func (p *packed) wasUsed(at place) bool {
+	_, used := p.bitsAt(at)
+	return used == at.wrap && binary.LittleEndian.Uint64(p.desc[at.index*descSize:]) != 0
+}
+
+func (p *packed) isUsed(at place) bool {
+	avail, used := p.bitsAt(at)
+	return avail == at.wrap && used == at.wrap
+}
+
+func (p *packed) isAvailable(at place) bool {
+	avail, used := p.bitsAt(at)
+	return avail == at.wrap && used != at.wrap
+}
+
+// bitsAt returns the flags AVAIL and USED of a descriptor.
+func (p *packed) bitsAt(at place) (avail, used bool) {
+	flags := load32(p.desc[at.index*descSize+12:]) >> 16
+	return flags&descAvail != 0, flags&descUsed != 0
+}

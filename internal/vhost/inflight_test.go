@@ -1,0 +1,117 @@
+package vhost
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"testing"
+)
+
+// packedRing is a driver's packed ring in memory, with single descriptors made available.
+type packedRing struct {
+	mem     *memory
+	all     []byte
+	journal []byte
+}
+
+func newPackedRing() *packedRing {
+	r := &packedRing{journal: make([]byte, journalSize(fuzzRing))}
+	r.mem, r.all = guestMemory(fuzzSize, 4096)
+	return r
+}
+
+// fill makes all places from one on available, n of them, as buffers of 100 bytes.
+func (r *packedRing) fill(at place, n int) {
+	for range n {
+		d := r.all[16*at.index:]
+		binary.LittleEndian.PutUint64(d, testGPA+4096)
+		binary.LittleEndian.PutUint32(d[8:], 100)
+		flags := uint16(descUsed)
+		if at.wrap {
+			flags = descAvail
+		}
+		binary.LittleEndian.PutUint16(d[12:], uint16(at.index))
+		binary.LittleEndian.PutUint16(d[14:], flags|descWrite)
+		at.move(1, fuzzRing)
+	}
+}
+
+// open is a back end that its front end tells to begin at the first descriptor.
+func (r *packedRing) open(t *testing.T) *packed {
+	t.Helper()
+	p, err := openPacked(ringCommon{mem: r.mem}, fuzzRing, fuzzAddr(), 1<<15, r.journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func use(t *testing.T, p *packed, n int) {
+	t.Helper()
+	for i := range n {
+		c, _, ok, err := p.next(nil, true)
+		if !ok || err != nil {
+			t.Fatalf("chain %d: %v, %v", i, ok, err)
+		}
+		p.use(c, uint32(10+i))
+	}
+}
+
+// TestResume has back ends die at any step of making a batch known, in any lap.
+func TestResume(t *testing.T) {
+	for before := 1; before < 3*fuzzRing; before++ {
+		lap := newPackedRing()
+		p := lap.open(t)
+		at := place{0, true}
+		for range before { // one at a time, so that the batch begins anywhere
+			lap.fill(at, 1)
+			use(t, p, 1)
+			p.publish()
+			at.move(1, fuzzRing)
+		}
+		const batch = 3
+		lap.fill(at, batch+before%3)
+		end := at
+		end.move(batch, fuzzRing)
+
+		use(t, p, batch)
+		taken := slices.Clone(lap.all)
+		copy(p.journal[noteSize:], p.entries)
+		p.putNote(p.begin)
+		begun := slices.Clone(lap.journal)
+		p.publish()
+		done := slices.Clone(lap.journal)
+		published := slices.Clone(lap.all)
+		first := 16 * p.begin.index
+
+		lap.fill(end, fuzzRing-1)
+		refilled := slices.Clone(lap.all)
+		fresh, partly, full := newPackedRing(), newPackedRing(), newPackedRing()
+		partly.fill(place{0, true}, 5)
+		full.fill(place{0, true}, fuzzRing)
+
+		for name, c := range map[string]struct {
+			journal, ring, becomes []byte
+			want                   place
+		}{
+			"published":                   {done, published, published, end},
+			"published, but not noted":    {begun, published, published, end},
+			"all but the first":           {begun, slices.Concat(published[:first], taken[first:first+16], published[first+16:]), published, end},
+			"nothing of it in the ring":   {begun, taken, published, end},
+			"refilled behind the batch":   {done, refilled, refilled, end},
+			"another ring":                {done, fresh.all, fresh.all, place{0, true}},
+			"another ring, partly filled": {done, partly.all, partly.all, place{0, true}},
+			"another ring, full":          {done, full.all, full.all, place{0, true}},
+		} {
+			copy(lap.journal, c.journal)
+			copy(lap.all, c.ring)
+			q := lap.open(t)
+			if q.seen != c.want || q.used != c.want {
+				t.Errorf("%d before, %s: goes on at %+v, %+v, want %+v", before, name, q.seen, q.used, c.want)
+			}
+			if !bytes.Equal(lap.all, c.becomes) {
+				t.Errorf("%d before, %s: the ring is not as it was to be", before, name)
+			}
+		}
+	}
+}
