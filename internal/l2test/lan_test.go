@@ -16,6 +16,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/testenv/daemontest"
 	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
 )
@@ -59,8 +60,12 @@ func newLAN(t testing.TB, hosts int, flags ...string) *lan {
 		h.ns.Do(func() { h.Station = tuntest.Listen(t, "eth0") })
 	}
 	l.sw = startDaemon(t, l.ns, flags...)
+	add := "add-port %s --kind netdev"
+	if daemontest.FastPath() {
+		add += " --exclusive" // else the host has a part in its frames, and they stay off the fast path
+	}
 	for _, h := range l.hosts {
-		l.sw.ctl("add-port %s --kind netdev", h.port)
+		l.sw.ctl(add, h.port)
 	}
 	l.awaitUp()
 	return l

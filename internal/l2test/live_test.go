@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/testenv/daemontest"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -77,7 +78,8 @@ func (f *flow) at(h *host) (numbers []int) {
 }
 
 // TestSettingsUnderTraffic changes settings that do not concern a flow, while it runs:
-// it loses no frame.
+// it loses no frame. Its order is kept, but for frames that the kernel forwards while
+// the switch has one before them.
 //
 //	h1 ── p1 ┐
 //	h2 ── p2 ┼ switch
@@ -118,8 +120,10 @@ func TestSettingsUnderTraffic(t *testing.T) {
 	fl.stop()
 	testenv.Eventually(t, "all frames are counted", func() bool { return int(l.counted(h1)()) >= fl.sent() })
 	got := fl.at(h2)
-	if len(got) != fl.sent() || !slices.IsSorted(got) {
-		t.Errorf("of %d frames %d come to h2, in order %v; p1 has lost %v, p2 %v", fl.sent(), len(got), slices.IsSorted(got),
+	inOrder := slices.IsSorted(got) || daemontest.FastPath()
+	slices.Sort(got)
+	if len(got) != fl.sent() || len(slices.Compact(got)) != fl.sent() || !inOrder {
+		t.Errorf("of %d frames %d come to h2, in order %v; p1 has lost %v, p2 %v", fl.sent(), len(got), inOrder,
 			l.sw.port("p1").RX.Dropped, l.sw.port("p2").TX.Dropped)
 	}
 	if got := fl.at(h3); len(got) != 0 {
