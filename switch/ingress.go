@@ -18,8 +18,10 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	if f.Src.IsGroup() || f.Src == 0 {
 		return port.DropBadSource
 	}
-	if f.Offload.Flags|f.Offload.GSOType != 0 && !vnet.Valid(f.Offload, f.DataLen()) {
-		return port.DropBadOffload
+	if f.Offload.Flags|f.Offload.GSOType != 0 {
+		if !vnet.Valid(f.Offload, f.DataLen()) || f.Offload.IsGSO() && !vnet.IsSuper(f.Data, f.Offload) {
+			return port.DropBadOffload
+		}
 	}
 	if eth.IsReserved(uint64(f.Dst)) {
 		if drop := w.reserved(f, from); drop != port.DropNone {

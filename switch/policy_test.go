@@ -12,6 +12,7 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )
@@ -243,10 +244,10 @@ func TestPolice(t *testing.T) {
 		// Known unicast is policed too; a super-frame counts as its segments.
 		wantPass(t, r, 1, frame(port.Broadcast, station(1), 0, 60), 1, 0)
 		r.configure(t, 0, vswitch.PortConfig{Police: port.Rate{PerSecond: 1000}})
-		big := memory.Packet{
-			Wire:    frame(station(1), station(0), 0, 54+10*1000),
-			Offload: port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, GSOSize: 1000, CsumStart: 34, CsumOffset: 16},
-		}
+		wire, o := tuntest.TCP4(54 + 10*1000)
+		o.GSOSize = 1000
+		copy(wire, frame(station(1), station(0), 0, 60)[:12])
+		big := memory.Packet{Wire: wire, Offload: o}
 		passed := 0
 		for range 1000 { // 10 s
 			for range 5 {

@@ -411,11 +411,25 @@ func TestOffloads(t *testing.T) {
 		r.lines[0].Put(0, memory.Packet{Wire: small, Offload: o})
 		synctest.Wait()
 		wantDrops(t, r, 0, port.DropBadOffload, 1)
-		// What only the cutting finds out is the output's to drop.
-		lie := slices.Clone(super)
-		copy(lie[12:], []byte{0x88, 0xb5})
+		// Headers other than the offload speaks of reach no port, able or not.
 		_, o = tuntest.TCP4(20_000)
-		r.lines[0].Put(0, memory.Packet{Wire: lie, Offload: o})
+		other := slices.Clone(original)
+		copy(other[12:], []byte{0x88, 0xb5})
+		v6 := o
+		v6.GSOType = port.GSOTCPv6
+		for i, lie := range []memory.Packet{{Wire: other, Offload: o}, {Wire: slices.Clone(original), Offload: v6}} {
+			r.lines[0].Put(0, lie)
+			synctest.Wait()
+			wantDrops(t, r, 0, port.DropBadOffload, uint64(2+i))
+			r.lines[1].Drain(0, 100, func(got memory.Packet) {
+				if got.Offload.IsGSO() {
+					t.Errorf("%+v reached a port", got.Offload)
+				}
+			})
+		}
+		// What only the cutting finds out is the output's to drop.
+		o.GSOSize = 8
+		r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(original), Offload: o})
 		synctest.Wait()
 		wantDrops(t, r, 3, port.DropBadOffload, 1)
 	})

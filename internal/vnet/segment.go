@@ -116,32 +116,47 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 	if !Valid(o, len(data)) {
 		return ErrOffload
 	}
-	p, ok := eth.FindIP(head)
-	if !ok || p.Fragment {
-		return ErrHeaders
+	p, err := findSuper(head, o)
+	if err != nil {
+		return err
 	}
 	s.ipv4, s.ip, s.l4 = p.Version == 4, p.Header, p.Transport
-	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != s.l4 {
-		return ErrOffload
-	}
-	kind := o.GSOType &^ port.GSOECN
-	proto, n := eth.ProtoUDP, udpHeaderLen
-	if kind == port.GSOTCPv4 || kind == port.GSOTCPv6 {
-		proto, n = eth.ProtoTCP, tcpHeaderLen
-		if s.ipv4 != (kind == port.GSOTCPv4) {
-			return ErrHeaders
-		}
-	}
-	if p.Proto != proto || len(head) < s.l4+n {
-		return ErrHeaders
-	}
-	switch kind {
+	switch o.GSOType &^ port.GSOECN {
 	case port.GSOUDPL4:
 		return s.initDatagrams(data, o)
 	case port.GSOUDP:
 		return s.initFragments(data, o, p.ProtoAt)
 	}
 	return s.initTCP(data, head, o, p.Routed)
+}
+
+// IsSuper tells whether a super-frame begins with the headers that its Valid offload
+// speaks of. Who takes it uncut trusts that it does.
+func IsSuper(data []byte, o port.Offload) bool {
+	_, err := findSuper(data[:min(len(data), MaxHeader)], o)
+	return err == nil
+}
+
+// findSuper finds the packet in a super-frame that begins with head.
+func findSuper(head []byte, o port.Offload) (eth.IPPacket, error) {
+	p, ok := eth.FindIP(head)
+	if !ok || p.Fragment {
+		return p, ErrHeaders
+	}
+	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != p.Transport {
+		return p, ErrOffload
+	}
+	proto, n := eth.ProtoUDP, udpHeaderLen
+	if kind := o.GSOType &^ port.GSOECN; kind == port.GSOTCPv4 || kind == port.GSOTCPv6 {
+		proto, n = eth.ProtoTCP, tcpHeaderLen
+		if (p.Version == 4) != (kind == port.GSOTCPv4) {
+			return p, ErrHeaders
+		}
+	}
+	if p.Proto != proto || len(head) < p.Transport+n {
+		return p, ErrHeaders
+	}
+	return p, nil
 }
 
 // initWhole makes one frame of data, whose first headLen bytes at least are copied.
