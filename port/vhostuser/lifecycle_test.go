@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	vswitch "github.com/vswitch/vswitch/switch"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/internal/vhost/vhosttest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/vhostuser"
@@ -76,6 +81,35 @@ func TestDriverRestart(t *testing.T) {
 			}
 			for i := range 2 {
 				g.StartRing(t, i)
+			}
+			linked(t, p, true)
+		}
+	}
+}
+
+// A device that is reset has no ring at work; the driver begins anew with both, also where
+// the port keeps how far rings were.
+func TestResetDevice(t *testing.T) {
+	for _, name := range []string{"modern", "packed"} {
+		path := socketPath(t)
+		p := open(t, vhostuser.Kind{Dir: filepath.Dir(path)}, port.Spec{Path: path})
+		frames := reader(t, p)
+		g := boot(t, p, path, guests[name])
+		for range 3 {
+			exchange(t, p, g, frames)
+			g.Request(t, vhosttest.ResetDevice, nil)
+			linked(t, p, false)
+			if d := send(p, wire(60)); d != port.DropNoCarrier {
+				t.Errorf("%s: to a device that was reset: %v", name, d)
+			}
+			for i := range 2 {
+				g.StartRing(t, i)
+			}
+			if p.Link() {
+				t.Errorf("%s: rings that are not enabled are a link", name)
+			}
+			for i := range uint32(2) {
+				g.Request(t, vhosttest.SetVringEnable, vhosttest.U32s(i, 1))
 			}
 			linked(t, p, true)
 		}
@@ -164,6 +198,35 @@ func TestAnnounce(t *testing.T) {
 		t.Errorf("%v from %v: %x", f.Dst, f.Src, f.Data)
 	}
 	exchange(t, p, g, frames)
+}
+
+// What is sent to a station goes to where it was announced, before it says a word there.
+func TestAnnounceMoves(t *testing.T) {
+	sw := vswitch.New(vswitch.Config{})
+	t.Cleanup(func() { sw.Close() })
+	const station = 0x5254_0000_0009
+	at := func(p *vswitch.Port) {
+		t.Helper()
+		testenv.Eventually(t, "the station is at "+p.Name(), func() bool {
+			number, ok := sw.FDB().Lookup(fdb.MakeKey(vswitch.DefaultVLAN, station))
+			return ok && number == p.Number()
+		})
+	}
+	for _, name := range []string{"here", "there"} {
+		path := socketPath(t)
+		p := open(t, vhostuser.Kind{}, port.Spec{Path: path})
+		g := boot(t, p, path, guests["modern"])
+		sp, err := sw.AddPort(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sp.Attach(p); err != nil {
+			t.Fatal(err)
+		}
+		sp.SetForwarding(true)
+		g.Request(t, vhosttest.SendRARP, []byte{0x52, 0x54, 0, 0, 0, 9, 0, 0})
+		at(sp)
+	}
 }
 
 // A guest that was given an MTU is sent nothing longer, but what is yet to be cut.
@@ -453,6 +516,7 @@ func TestKind(t *testing.T) {
 			t.Errorf("%+v: %v", c.spec, err)
 		}
 	}
+	k.Dir = filepath.Dir(path)
 	spec := port.Spec{Name: "vm0", Path: path}
 	refused := func(want string) {
 		t.Helper()
@@ -500,8 +564,8 @@ func TestKind(t *testing.T) {
 		if err := k.Delete(spec, trace); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(path); !os.IsNotExist(err) {
-			t.Fatalf("after Delete: %v", err)
+		if left, err := os.ReadDir(k.Dir); err != nil || len(left) != 0 {
+			t.Fatalf("after Delete: %v, %v", left, err)
 		}
 	}
 	spec.Path = path + ".d/e/f"

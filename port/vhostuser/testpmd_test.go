@@ -40,7 +40,9 @@ func TestTestpmd(t *testing.T) {
 		"not merging":        {",in_order=0,mrg_rxbuf=0", 1, false, 0},
 		"packed not merging": {",packed_vq=1,mrg_rxbuf=0", 1, false, packed | inOrder},
 		"queue pairs":        {"", 2, false, inOrder | merge},
+		"packed queue pairs": {",packed_vq=1", 2, false, packed | inOrder | merge},
 		"client":             {",server=1", 1, true, inOrder | merge},
+		"packed client":      {",server=1,packed_vq=1", 1, true, packed | inOrder | merge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sw := vswitch.New(vswitch.Config{})
