@@ -296,9 +296,9 @@ func TestDecode(t *testing.T) {
 		slot := b.slab[rxbuf.Stride:]
 		vnet.Encode(slot, c.o)
 		copy(slot[vnet.HeaderLen:], c.wire)
-		b.headers[1].n = uint32(vnet.HeaderLen + len(c.wire))
-		b.headers[1].hdr.Flags = int32(c.flags)
-		b.headers[1].hdr.SetControllen(40)
+		b.headers[1].N = uint32(vnet.HeaderLen + len(c.wire))
+		b.headers[1].Flags = int32(c.flags)
+		b.headers[1].SetControllen(40)
 		b.control[1] = control{
 			Cmsghdr: unix.Cmsghdr{Level: unix.SOL_PACKET, Type: unix.PACKET_AUXDATA},
 			aux:     unix.TpacketAuxdata{Status: c.status, Vlan_tci: c.tci, Vlan_tpid: c.tpid},
@@ -312,7 +312,7 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: offload %+v", c.name, f.Offload)
 		}
 		// A control message that did not come says nothing.
-		b.headers[1].hdr.SetControllen(0)
+		b.headers[1].SetControllen(0)
 		if b.decode(1, &f); f.Tag != 0 {
 			t.Errorf("%s: a tag %#x out of nothing", c.name, f.Tag)
 		}

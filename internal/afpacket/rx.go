@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/mmsg"
 	"github.com/vswitch/vswitch/internal/rxbuf"
 	"github.com/vswitch/vswitch/internal/vnet"
 	"github.com/vswitch/vswitch/port"
@@ -78,7 +79,7 @@ func (r *receiver) close() error {
 // batch is the memory of one recvmmsg. Headers and vectors point to their slots for
 // good, so that a call has nothing to set up.
 type batch struct {
-	headers [port.BatchSize]mmsghdr
+	headers [port.BatchSize]mmsg.Header
 	vectors [port.BatchSize]unix.Iovec
 	control [port.BatchSize]control
 	slab    []byte
@@ -95,7 +96,7 @@ var batches = rxbuf.Pool[batch]{New: func() *batch {
 	for i := range b.headers {
 		b.vectors[i].Base = &b.slab[i*rxbuf.Stride]
 		b.vectors[i].SetLen(vnet.HeaderLen + port.MaxFrame + Mark.Len())
-		h := &b.headers[i].hdr
+		h := &b.headers[i].Msghdr
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
 		h.Control = (*byte)(unsafe.Pointer(&b.control[i]))
@@ -187,11 +188,11 @@ func (q *queue) look() (gone, up bool) {
 func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 	b := batches.Rent()
 	for i := range frames {
-		h := &b.headers[i].hdr
+		h := &b.headers[i].Msghdr
 		h.SetControllen(int(unsafe.Sizeof(control{})))
 		h.Flags = 0
 	}
-	n, errno := recvmmsg(r.fd, b.headers[:len(frames)])
+	n, errno := mmsg.Recv(r.fd, b.headers[:len(frames)])
 	if errno != 0 {
 		batches.Return(b)
 		return 0, errno
@@ -206,18 +207,18 @@ func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 // decode makes f the frame of message i.
 func (b *batch) decode(i int, f *port.Frame) {
 	h := &b.headers[i]
-	wire := b.slab[i*rxbuf.Stride:][:h.n]
+	wire := b.slab[i*rxbuf.Stride:][:h.N]
 	if len(wire) < vnet.HeaderLen {
 		f.SetStripped(nil, 0)
 		return
 	}
-	f.SetStripped(wire[vnet.HeaderLen:], b.control[i].tag(&h.hdr))
+	f.SetStripped(wire[vnet.HeaderLen:], b.control[i].tag(&h.Msghdr))
 	// The header speaks of the frame without the tag, as Offload does.
 	o, ok := vnet.Decode(wire), true
 	if isMarked(f) {
 		o, ok = unmark(f, o)
 	}
-	if h.hdr.Flags&unix.MSG_TRUNC != 0 || f.Len() > port.MaxFrame {
+	if h.Flags&unix.MSG_TRUNC != 0 || f.Len() > port.MaxFrame {
 		f.Drop = port.DropOversize
 	}
 	if f.Drop != port.DropNone {

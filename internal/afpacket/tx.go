@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/mmsg"
 	"github.com/vswitch/vswitch/internal/vnet"
 	"github.com/vswitch/vswitch/port"
 )
@@ -26,7 +27,7 @@ const inline = 256
 // run is a row of frames for one sendmmsg.
 type run struct {
 	n       int
-	headers [port.BatchSize]mmsghdr
+	headers [port.BatchSize]mmsg.Header
 	vectors [port.BatchSize][2]unix.Iovec
 	heads   [port.BatchSize][headLen + inline]byte
 	outs    [port.BatchSize]*port.Out
@@ -35,7 +36,7 @@ type run struct {
 var runs = sync.Pool{New: func() any {
 	r := new(run)
 	for i := range r.headers {
-		r.headers[i].hdr.Iov = &r.vectors[i][0]
+		r.headers[i].Iov = &r.vectors[i][0]
 		r.vectors[i][0].Base = &r.heads[i][0]
 	}
 	return r
@@ -88,7 +89,7 @@ func (r *run) add(out *port.Out) port.Drop {
 	head := r.heads[r.n][:]
 	vnet.Encode(head, o)
 	n := vnet.HeaderLen + out.PutHeader(head[vnet.HeaderLen:])
-	v, h := &r.vectors[r.n], &r.headers[r.n].hdr
+	v, h := &r.vectors[r.n], &r.headers[r.n].Msghdr
 	if rest := f.Data[12:]; len(rest) <= inline {
 		n += copy(head[n:], rest)
 		h.SetIovlen(1)
@@ -109,7 +110,7 @@ func (r *run) add(out *port.Out) port.Drop {
 func (q *queue) flush(r *run, fd int) {
 	took, refused, stopped := 0, 0, 0 // stopped: 1 after a call that took less than all
 	for i := 0; i < r.n; {
-		sent, errno := sendmmsg(fd, r.headers[i:r.n])
+		sent, errno := mmsg.Send(fd, r.headers[i:r.n])
 		if errno == 0 {
 			i, took, refused = i+sent, took+sent, refused+stopped
 			stopped = min(r.n-i, 1)

@@ -34,15 +34,16 @@ var below = []struct {
 
 	{"internal/link", nil},
 	{"internal/hoststack", []string{"port", "internal/link"}},
+	{"internal/mmsg", nil},
 	{"internal/rxbuf", []string{"port", "internal/vnet"}},
-	{"internal/afpacket", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/link"}},
+	{"internal/afpacket", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/mmsg", "internal/link"}},
 	{"internal/tuntap", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/link"}},
 	{"internal/tuntap/tuntest", []string{"port", "internal/vnet", "internal/testenv"}},
 	{"internal/vhost/vhosttest", []string{"port", "internal/vnet", "internal/testenv", "internal/vhost"}},
 	{"port/porttest", []string{"port", "internal/eth", "internal/vnet", "internal/testenv"}},
 	{"port/*", []string{
 		"port", "internal/eth", "internal/vnet",
-		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/rxbuf", "internal/vhost",
+		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost",
 	}},
 
 	{"internal/daemon", []string{"api", "switch", "fdb", "port", "internal/link", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp"}},
@@ -65,7 +66,7 @@ var below = []struct {
 // import it. So the kernel's interfaces are touched in few places.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/fastpath", "internal/vhost",
+		"internal/afpacket", "internal/mmsg", "internal/tuntap", "internal/link", "internal/hoststack", "internal/fastpath", "internal/vhost",
 		"port/unixsock",
 		"internal/testenv", "internal/tuntap/tuntest", "internal/vhost/vhosttest",
 	},

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/mmsg"
 	"github.com/vswitch/vswitch/internal/rxbuf"
 	"github.com/vswitch/vswitch/port"
 )
@@ -152,7 +153,7 @@ func (p *dgramPort) Close() error {
 // dgramBatch is the memory of one recvmmsg. Headers and vectors point to their slots
 // for good, so that a call has nothing to set up.
 type dgramBatch struct {
-	headers [port.BatchSize]mmsghdr
+	headers [port.BatchSize]mmsg.Header
 	vectors [port.BatchSize]unix.Iovec
 	names   [port.BatchSize]unix.RawSockaddrUnix
 	slab    []byte
@@ -162,7 +163,7 @@ var dgramBatches = rxbuf.Pool[dgramBatch]{New: func() *dgramBatch {
 	b := &dgramBatch{slab: rxbuf.Slab()}
 	for i := range b.headers {
 		put(&b.vectors[i], b.slab[i*rxbuf.Stride:][:port.MaxFrame])
-		h := &b.headers[i].hdr
+		h := &b.headers[i].Msghdr
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
 		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
@@ -193,11 +194,11 @@ func (p *dgramPort) Recv(frames []port.Frame) (int, error) {
 func (p *dgramPort) readBatch(fd uintptr) bool {
 	b := dgramBatches.Rent()
 	for i := range p.frames {
-		h := &b.headers[i].hdr
+		h := &b.headers[i].Msghdr
 		h.Namelen = uint32(unsafe.Sizeof(b.names[i]))
 		h.Flags = 0
 	}
-	n, errno := recvmmsg(int(fd), b.headers[:len(p.frames)])
+	n, errno := mmsg.Recv(int(fd), b.headers[:len(p.frames)])
 	if errno != 0 {
 		dgramBatches.Return(b)
 		if errno == unix.EAGAIN {
@@ -210,9 +211,9 @@ func (p *dgramPort) readBatch(fd uintptr) bool {
 	}
 	for i := range n {
 		h := &b.headers[i]
-		p.learn(&b.names[i], h.hdr.Namelen)
-		wire := b.slab[i*rxbuf.Stride:][:h.n]
-		if decode(&p.frames[p.n], wire, h.hdr.Flags&unix.MSG_TRUNC != 0) {
+		p.learn(&b.names[i], h.Namelen)
+		wire := b.slab[i*rxbuf.Stride:][:h.N]
+		if decode(&p.frames[p.n], wire, h.Flags&unix.MSG_TRUNC != 0) {
 			p.n++
 		}
 	}
@@ -291,7 +292,7 @@ func (p *dgramPort) send(r *dgramRun) {
 	i := 0
 	// What waits goes first: order holds.
 	for i < r.n && p.backlog.len() == 0 {
-		n, errno := sendmmsg(p.fd, r.headers[i:r.n])
+		n, errno := mmsg.Send(p.fd, r.headers[i:r.n])
 		if errno == 0 {
 			for ; n > 0; n-- {
 				r.outs[i].Drop = port.DropNone

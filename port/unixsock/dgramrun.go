@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/mmsg"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -12,7 +13,7 @@ import (
 type dgramRun struct {
 	n       int
 	outs    [port.BatchSize]*port.Out
-	headers [port.BatchSize]mmsghdr
+	headers [port.BatchSize]mmsg.Header
 	pieces  [port.BatchSize][2]unix.Iovec
 	heads   [port.BatchSize][port.MaxHeader]byte
 }
@@ -20,8 +21,8 @@ type dgramRun struct {
 var dgramRuns = sync.Pool{New: func() any {
 	r := new(dgramRun)
 	for i := range r.headers {
-		r.headers[i].hdr.Iov = &r.pieces[i][0]
-		r.headers[i].hdr.SetIovlen(2)
+		r.headers[i].Iov = &r.pieces[i][0]
+		r.headers[i].SetIovlen(2)
 	}
 	return r
 }}
@@ -37,7 +38,7 @@ func (r *dgramRun) build(out []port.Out, peer *address) {
 		head := r.heads[r.n][:]
 		put(&r.pieces[r.n][0], head[:o.PutHeader(head)])
 		put(&r.pieces[r.n][1], o.Frame.Data[12:])
-		r.headers[r.n].to(peer)
+		setPeer(&r.headers[r.n].Msghdr, peer)
 		r.outs[r.n] = o
 		r.n++
 	}
@@ -55,7 +56,7 @@ func (r *dgramRun) all(why port.Drop) {
 func (r *dgramRun) clear() {
 	for i := range r.n {
 		r.pieces[i][1].Base = nil
-		r.headers[i].hdr.Name = nil
+		r.headers[i].Name = nil
 	}
 	clear(r.outs[:r.n])
 	r.n = 0
@@ -64,7 +65,7 @@ func (r *dgramRun) clear() {
 // drainRun is a row of frames of a backlog for one sendmmsg. One stays with its port,
 // so it is short.
 type drainRun struct {
-	headers [drainLen]mmsghdr
+	headers [drainLen]mmsg.Header
 	pieces  [drainLen][2]unix.Iovec
 	ends    [drainLen]int // where the frame ends in the backlog
 }
@@ -73,7 +74,7 @@ const drainLen = 16
 
 func (r *drainRun) init() {
 	for i := range r.headers {
-		r.headers[i].hdr.Iov = &r.pieces[i][0]
+		r.headers[i].Iov = &r.pieces[i][0]
 	}
 }
 
@@ -84,12 +85,12 @@ func (r *drainRun) build(q *backlog, peer *address) (n int) {
 		a, b := q.at(off+lengthLen, length)
 		h := &r.headers[n]
 		put(&r.pieces[n][0], a)
-		h.hdr.SetIovlen(1)
+		h.SetIovlen(1)
 		if len(b) > 0 {
 			put(&r.pieces[n][1], b)
-			h.hdr.SetIovlen(2)
+			h.SetIovlen(2)
 		}
-		h.to(peer)
+		setPeer(&h.Msghdr, peer)
 		off += lengthLen + length
 		r.ends[n] = off
 	}

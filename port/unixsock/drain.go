@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/mmsg"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -66,7 +67,7 @@ func (p *dgramPort) flush() obstacle {
 	defer p.mu.Unlock()
 	for again := true; p.backlog.len() > 0; {
 		n := p.out.build(&p.backlog, &p.peer)
-		sent, errno := sendmmsg(p.fd, p.out.headers[:n])
+		sent, errno := mmsg.Send(p.fd, p.out.headers[:n])
 		if errno == 0 {
 			p.backlog.skip(p.out.ends[sent-1])
 			p.setUp()

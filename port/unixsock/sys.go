@@ -6,24 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mmsghdr is struct mmsghdr of recvmmsg(2), which x/sys does not have.
-type mmsghdr struct {
-	hdr unix.Msghdr
-	n   uint32 // bytes received or sent
-}
-
-// recvmmsg receives up to len(h) messages and never waits.
-func recvmmsg(fd int, h []mmsghdr) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&h[0])), uintptr(len(h)), unix.MSG_DONTWAIT, 0, 0)
-	return int(n), errno
-}
-
-// sendmmsg sends up to len(h) messages and never waits.
-func sendmmsg(fd int, h []mmsghdr) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&h[0])), uintptr(len(h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	return int(n), errno
-}
-
 // sendmsg sends one message, or a part of it on a stream, and never waits. The wrapper
 // in x/sys allocates.
 func sendmsg(fd int, h *unix.Msghdr) (int, unix.Errno) {
@@ -48,8 +30,8 @@ func put(v *unix.Iovec, b []byte) {
 	v.SetLen(len(b))
 }
 
-// to makes h a message to peer.
-func (h *mmsghdr) to(peer *address) {
-	h.hdr.Name = (*byte)(unsafe.Pointer(&peer.raw))
-	h.hdr.Namelen = peer.len
+// setPeer makes h a message to peer.
+func setPeer(h *unix.Msghdr, peer *address) {
+	h.Name = (*byte)(unsafe.Pointer(&peer.raw))
+	h.Namelen = peer.len
 }
