@@ -52,8 +52,8 @@ const (
 	silence   = 200 * time.Millisecond // without a frame: no more will come
 )
 
-// warmUp is how long traffic flows before it is measured. In shared memory it is half as
-// fast in its first half second, whatever the switch.
+// warmUp is how long traffic flows before it is measured. What polls has to have seen all
+// of the memory that it shares.
 func warmUp(w work, d time.Duration) time.Duration {
 	if w.By == byVhost {
 		return max(time.Second, d/5)

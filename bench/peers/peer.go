@@ -20,8 +20,8 @@ type peer interface {
 	version(context.Context) (string, error)
 
 	// attach runs the switch in the lab and connects guests to it, each where it is:
-	// at a TAP of that name, or a socket, which guests of a vhost-user port have made
-	// and others connect to. What was started ends with the lab.
+	// at a TAP of that name, or a socket, which guests of a vhost-user port make and
+	// others connect to. What was started ends with the lab.
 	attach(ctx context.Context, l *lab, by medium, guests []string) error
 }
 

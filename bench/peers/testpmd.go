@@ -52,8 +52,8 @@ func (l *lab) circulate(ctx context.Context, p peer, w work) (*testpmd, error) {
 		return nil, err
 	}
 	var cpus []int
-	for i := 0; len(cpus) < 2 && i < 8*len(allowed)*8; i++ {
-		if allowed.IsSet(i) {
+	for i := range 64 * len(allowed) { // a bit each
+		if len(cpus) < 2 && allowed.IsSet(i) {
 			cpus = append(cpus, i)
 		}
 	}
@@ -65,20 +65,22 @@ func (l *lab) circulate(ctx context.Context, p peer, w work) (*testpmd, error) {
 	for i := range sockets {
 		sockets[i] = l.socket(i)
 	}
+	if err := l.pin(cpus[0]); err != nil {
+		return nil, err
+	}
+	if err := p.attach(ctx, l, byVhost, sockets); err != nil {
+		return nil, err
+	}
 	if err := l.pin(cpus[1]); err != nil {
 		return nil, err
 	}
+	// It comes last: Open vSwitch hangs up once while it sets a port up, which testpmd
+	// does not survive.
 	pmd, err := l.testpmd(cpus[1], w.Size, sockets)
 	if err != nil {
 		return nil, err
 	}
-	if err = l.pin(cpus[0]); err == nil {
-		err = p.attach(ctx, l, byVhost, sockets)
-	}
-	if err == nil {
-		err = pmd.begin(ctx, l)
-	}
-	if err != nil {
+	if err := pmd.begin(ctx, l); err != nil {
 		pmd.close()
 		return nil, err
 	}
