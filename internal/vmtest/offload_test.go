@@ -112,7 +112,7 @@ func TestOffloads(t *testing.T) {
 	sw.Ctl(t, "add-port vm0 --mtu 9000")
 	sw.Ctl(t, "add-port vm1")
 	sw.Ctl(t, "add-port vm2")
-	sw.Ctl(t, "add-port up0 --kind netdev")
+	sw.Ctl(t, "add-port up0 --kind netdev --exclusive")
 	sw.Ctl(t, "add-port host0 --kind host --mtu 9000 --address 10.0.0.254/24")
 	var guests []*vmtest.Guest
 	for i := range 3 {
@@ -205,6 +205,7 @@ func TestOffloads(t *testing.T) {
 		wantGoodSums(t, ends...)
 	})
 
+	wantFast(t, sw)
 	for _, p := range []string{"vm0", "vm1", "vm2", "up0", "host0"} {
 		d := sw.Port(t, p)
 		if n := d.RX.Dropped["bad_offload"] + d.TX.Dropped["bad_offload"] + d.TX.Dropped["too_big"]; n != 0 {
