@@ -108,10 +108,11 @@ func (s *split) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool, 
 	return Chain{id: head}, w.parts, true, nil
 }
 
-// singles implements batcher. What it reads was written on another processor. To wait
-// for that takes longer than all else that a frame takes, but reads that do not depend on
-// each other wait at the same time: so it reads the descriptors of a batch in a row, and
-// the first lines of frames in another.
+// singles implements batcher. What it reads was written on another processor, and what
+// is going to be written was read there. To wait for that takes longer than all else that
+// a frame takes, but accesses that do not depend on each other wait at the same time: so
+// it reads the descriptors of a batch in a row, and in another touches the lines that
+// begin the buffers.
 func (s *split) singles(write bool) ([]Single, error) {
 	if at := s.seen - s.first; at < s.known {
 		return s.row[at:s.known], nil
@@ -142,10 +143,14 @@ func (s *split) singles(write bool) ([]Single, error) {
 	}
 	s.first, s.known = s.seen, uint16(n)
 	row := s.row[:n]
-	if !write {
-		for i := range row {
-			b := row[i].Bytes
-			s.touched += b[0] + b[min(len(b)-1, cacheLine)]
+	for i := range row {
+		b := row[i].Bytes
+		next := min(len(b)-1, cacheLine)
+		switch {
+		case !write:
+			s.touched += b[0] + b[next]
+		case s.log == nil: // else a migration would have to be told
+			b[0], b[next] = 0, 0
 		}
 	}
 	return row, nil
