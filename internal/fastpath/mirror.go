@@ -26,11 +26,13 @@ const (
 // pullEvery is how often the kernel is asked which stations it heard: often enough
 // that none seems silent, and that what is silent goes in time.
 func pullEvery(aging time.Duration) time.Duration {
-	const longest = 5 * time.Second
+	// Short beside the second in which the table counts ages, and beside ageing times
+	// of minutes.
+	const shortest, longest = 250 * time.Millisecond, 5 * time.Second
 	if aging < 0 {
 		return longest
 	}
-	return min(max(aging/8, time.Second), longest)
+	return min(max(aging/8, shortest), longest)
 }
 
 // Changed implements fdb.Observer. What finds no room in the backlog is found by
