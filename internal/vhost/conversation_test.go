@@ -232,6 +232,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add(append([]byte{5, 2, 72}, append(u32(2, 0), make([]byte, 64)...)...))
 	f.Add(append([]byte{12, 1, 8}, u64(1)...))
 	f.Add(append([]byte{16, 0, 8}, u64(protocolFeatures)...))
+	f.Add(append([]byte{31, 0, 20}, make([]byte, 20)...))
 	f.Fuzz(func(t *testing.T, script []byte) {
 		r := newRecorder()
 		c := NewConversation(r)
@@ -262,7 +263,11 @@ func FuzzMessages(f *testing.F) {
 				}
 				break
 			}
-			if len(out) > 0 && (len(out) != HeaderSize+8 || !bytes.Equal(out[:HeaderSize], u32(uint32(request), 5, 8))) {
+			answer := 8
+			if request == GetInflightFD {
+				answer = 24
+			}
+			if len(out) > 0 && (len(out) != HeaderSize+answer || !bytes.Equal(out[:HeaderSize], u32(uint32(request), 5, uint32(answer)))) {
 				t.Fatalf("%v: answered with %x", request, out)
 			}
 		}
