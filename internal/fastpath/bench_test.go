@@ -1,13 +1,18 @@
 package fastpath
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/vnet"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -80,4 +85,80 @@ func (r *rig) time(b *testing.B, wire []byte, times int) time.Duration {
 		b.Fatalf("the decision is %d, %v", decision, err)
 	}
 	return took
+}
+
+// BenchmarkGuestToGuest is all that a frame takes from the write of one guest to the read
+// of another, at real TAPs, in one thread: with stations that are drawn anew for each
+// frame from all there are, and with those of one flow. Half of the stations are behind
+// each guest; the other ports are there.
+func BenchmarkGuestToGuest(b *testing.B) {
+	for _, c := range []struct{ ports, stations int }{{2, 2}, {1000, 1 << 20}} {
+		r := newRig(b, 2)
+		r.open(max(c.stations, 1024))
+		for n := 2; n < c.ports; n++ {
+			r.ports = append(r.ports, vswitch.FastPort{
+				Number: uint16(n), Device: device{1 << 20 * n, true}, From: true, To: true, PVID: 1, Native: 1, VLANs: vlans(1),
+			})
+		}
+		r.path.Publish(r.ports)
+		r.path.Start()
+		for n := range c.stations {
+			r.table.Learn(fdb.MakeKey(1, uint64(crowdMAC(n))), uint16(n%2))
+		}
+		r.path.Settle()
+		var guests [2]int
+		for n := range guests {
+			guests[n] = r.plug(b, "vm"+strconv.Itoa(n))
+		}
+		for _, traffic := range []struct {
+			name  string
+			among int
+		}{{"frame", c.stations}, {"flow", 2}} {
+			b.Run(fmt.Sprintf("ports=%d/stations=%d/%s", c.ports, c.stations, traffic.name), func(b *testing.B) {
+				draw := rand.New(rand.NewPCG(1, 2))
+				packet := make([]byte, vnet.HeaderLen+frameLen)
+				copy(packet[vnet.HeaderLen:], frame(0, 0, frameLen))
+				got := make([]byte, 2048)
+				for range b.N {
+					src, dst := 2*draw.IntN(traffic.among/2), 2*draw.IntN(traffic.among/2)+1
+					head := binary.BigEndian.AppendUint64(packet[:vnet.HeaderLen], uint64(crowdMAC(dst))<<16|uint64(crowdMAC(src))>>32)
+					binary.BigEndian.AppendUint32(head, uint32(crowdMAC(src)))
+					if _, err := unix.Write(guests[0], packet); err != nil {
+						b.Fatal(err)
+					}
+					if n, err := unix.Read(guests[1], got); err != nil || n != len(packet) {
+						b.Fatalf("%d bytes came, %v", n, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// plug opens a TAP as a guest does, with the program at its ingress, and sets it up.
+func (r *rig) plug(b *testing.B, name string) (fd int) {
+	b.Helper()
+	r.ns.Do(func() {
+		var err error
+		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { unix.Close(fd) })
+		req, err := unix.NewIfreq(name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+			b.Fatal(err)
+		}
+		program, err := r.path.Attach(r.ifindex(name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { program.Close() })
+	})
+	r.ns.Run("sysctl", "-qw", "net.ipv6.conf."+name+".disable_ipv6=1")
+	r.ns.Run("ip", "link", "set", name, "up")
+	return fd
 }
