@@ -24,6 +24,10 @@ fetch a b 10.0.0.2
 fetch b a 10.0.0.1
 vs ports
 
+say "a sends to b by TCP, on and on"
+guest b 'iperf3 -s -1 -D'
+guest a 'iperf3 -c 10.0.0.2 -t 25 -i 0 -f m >/tmp/stream 2>&1 &'
+
 say "the switch is killed, and the VMs are alone"
 { kill -KILL "$daemon" && wait "$daemon"; } 2>/dev/null || true
 if guest a 'ping -c 1 -W 1 10.0.0.2'; then
@@ -36,5 +40,11 @@ up v0 v1
 pings a 10.0.0.2
 pings b 10.0.0.1
 fetch a b 10.0.0.2
+
+say "what a was sending when the switch died, goes on to its end"
+streamed() { guest a '! pidof iperf3 >/dev/null'; }
+within 60 streamed || die "the stream does not end"
+guest a 'cat /tmp/stream'
+guest a 'grep -q receiver /tmp/stream' || die "the stream broke off"
 vs ports
 say "done: both VMs reached each other, before and after"
