@@ -146,18 +146,22 @@ func TestVLANMoveUnderTraffic(t *testing.T) {
 	}
 	l.want(h2, h2.toAll(), h1, h3)
 	fl := startFlow(t, h1, h1.to(h2), 200*time.Microsecond)
+	// What the switch gave to h3's device, which a busy host may lose yet.
+	flooded := func() uint64 { return l.sw.port("p3").TX.Frames }
 	type span struct{ from, to int } // numbers of frames
 	var away []span
 	for range 5 {
 		l.sw.ctl("set-port p2 --access 20")
 		// The frame that is being sent may have come before.
-		s := span{from: fl.sent() + 1}
+		s, before := span{from: fl.sent() + 1}, flooded()
 		testenv.Eventually(t, "some more is sent", func() bool { return fl.sent() > s.from+50 })
+		// To h3, for the entry went with the VLAN.
+		testenv.Eventually(t, "frames are flooded", func() bool { return flooded() > before })
 		s.to = fl.sent()
 		away = append(away, s)
 		l.sw.ctl("set-port p2 --access 10")
-		before := fl.sent()
-		testenv.Eventually(t, "some more is sent", func() bool { return fl.sent() > before+50 })
+		sent := fl.sent()
+		testenv.Eventually(t, "some more is sent", func() bool { return fl.sent() > sent+50 })
 	}
 	fl.stop()
 	testenv.Eventually(t, "all frames are counted", func() bool { return int(l.counted(h1)()) >= fl.sent() })
@@ -167,12 +171,8 @@ func TestVLANMoveUnderTraffic(t *testing.T) {
 		if i := slices.IndexFunc(at2, inside); i >= 0 {
 			t.Errorf("frame %d comes to h2, which was in another VLAN from %d to %d", at2[i], s.from, s.to)
 		}
-		// They are flooded instead, for the entry went with the VLAN.
-		if i := slices.IndexFunc(at3, inside); i < 0 {
-			t.Errorf("no frame of %d to %d comes to h3", s.from, s.to)
-		}
 	}
-	if len(at2) == 0 {
-		t.Error("no frame comes to h2 at all")
+	if len(at2) == 0 || len(at3) == 0 {
+		t.Errorf("%d frames come to h2 and %d to h3", len(at2), len(at3))
 	}
 }
