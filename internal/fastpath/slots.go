@@ -82,7 +82,6 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 		if l, err = s.allocate(); err != nil {
 			return false, false, err
 		}
-		l.is.Ifindex = ifindex
 		s.byNumber[p.Number], s.number[l.index] = l, p.Number
 		defer func() {
 			if err == nil {
