@@ -173,9 +173,7 @@ func (p *Path) reconcile() {
 func (p *Path) walk(right map[fdb.Key]struct{}) {
 	now := monotonic()
 	p.each(func(k fdb.Key, s bpfStation) {
-		p.mu.Lock()
-		number, known := p.slots.port(k.VLAN(), s)
-		p.mu.Unlock()
+		number, known := p.portOf(k, s)
 		switch {
 		case !known || !p.table.Heard(k, number, since(now, s.Heard)):
 			p.mirror(k)
@@ -188,13 +186,18 @@ func (p *Path) walk(right map[fdb.Key]struct{}) {
 // learn teaches the table the stations that a former process left in the kernel.
 func (p *Path) learn() {
 	p.each(func(k fdb.Key, s bpfStation) {
-		p.mu.Lock()
-		number, known := p.slots.port(k.VLAN(), s)
-		p.mu.Unlock()
+		number, known := p.portOf(k, s)
 		if known {
 			p.table.Learn(k, number)
 		}
 	})
+}
+
+// portOf returns the port that a station in the kernel is behind, if that holds.
+func (p *Path) portOf(k fdb.Key, s bpfStation) (number uint16, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.slots.port(k.VLAN(), s)
 }
 
 // each calls f for the stations in the kernel. One that comes or goes meanwhile may
