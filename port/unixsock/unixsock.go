@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -59,7 +60,7 @@ func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 		}
 		return dialStream(path), nil
 	}
-	l, err := listen(path)
+	l, err := sockfile.Listen(path)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 			return nil, err
 		}
 	}
-	conn, err := listenPacket(own)
+	conn, err := sockfile.ListenPacket(own)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +100,7 @@ func (k Stream) Delete(s port.Spec, t port.Trace) error {
 	if s.Client || !t.Created {
 		return nil
 	}
-	return remove(pathOf(s, k.Dir))
+	return sockfile.Remove(pathOf(s, k.Dir))
 }
 
 // Delete implements port.Kind.
@@ -108,7 +109,7 @@ func (k Dgram) Delete(s port.Spec, t port.Trace) error {
 		return nil
 	}
 	own, _ := k.paths(s)
-	return remove(own)
+	return sockfile.Remove(own)
 }
 
 // pathOf is the socket that the user knows.
@@ -139,9 +140,6 @@ func (k Dgram) paths(s port.Spec) (own, peer string) {
 	return path, path + PeerSuffix
 }
 
-// maxPath is the longest path of a socket in bytes (unix(7): sun_path, less its NUL).
-const maxPath = 107
-
 func check(k port.Kind, s port.Spec, path string) error {
 	if err := port.CheckName(s.Name); err != nil {
 		return err
@@ -163,8 +161,8 @@ func check(k port.Kind, s port.Spec, path string) error {
 		return fmt.Errorf("a %s port needs a socket; name it with --path", k.Name())
 	case !filepath.IsAbs(path):
 		return fmt.Errorf("socket %q is not named from the root on; write it as /run/vswitch/vm0.sock", path)
-	case len(path) > maxPath:
-		return fmt.Errorf("socket %s has %d bytes in its path, of at most %d; use a shorter one", path, len(path), maxPath)
+	case len(path) > sockfile.MaxPath:
+		return fmt.Errorf("socket %s has %d bytes in its path, of at most %d; use a shorter one", path, len(path), sockfile.MaxPath)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -14,8 +15,7 @@ import (
 // right to write where the sockets are.
 type Kind struct {
 	// Dir is where the sockets of ports are that have no path of their own, and what
-	// a port keeps in case the process dies. Open makes it where it is absent, but
-	// not what it lies in.
+	// a port keeps in case the process dies. Open makes it where it is absent.
 	Dir string
 }
 
@@ -41,9 +41,6 @@ func (k Kind) notes(s port.Spec) string {
 	return filepath.Join(k.Dir, s.Name+".rings")
 }
 
-// maxPath is how long a socket's path may be (sun_path in unix(7)).
-const maxPath = 107
-
 // Check implements port.Kind.
 func (k Kind) Check(s port.Spec) error {
 	if err := port.CheckName(s.Name); err != nil {
@@ -63,8 +60,8 @@ func (k Kind) Check(s port.Spec) error {
 		return errors.New("a vhost-user port needs a socket; name one with --path")
 	case !filepath.IsAbs(path):
 		return fmt.Errorf("the socket %q has no absolute path; write it from / on", path)
-	case len(path) > maxPath:
-		return fmt.Errorf("the path %s has %d bytes, a socket's has at most %d; name a shorter one with --path", path, len(path), maxPath)
+	case len(path) > sockfile.MaxPath:
+		return fmt.Errorf("the path %s has %d bytes, a socket's has at most %d; name a shorter one with --path", path, len(path), sockfile.MaxPath)
 	}
 	return nil
 }
@@ -73,20 +70,20 @@ func (k Kind) Check(s port.Spec) error {
 func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	path := k.Path(s)
 	if k.Dir != "" {
-		if err := makeDir(k.Dir); err != nil {
+		if err := sockfile.MakeDir(k.Dir); err != nil {
 			return nil, err
 		}
 	}
 	if s.Client {
 		return k.start(connect(path), s)
 	}
-	l, err := listen(path)
+	l, err := sockfile.Listen(path)
 	if err != nil {
 		return nil, err
 	}
-	p, err := k.start(l, s)
+	p, err := k.start(&server{l}, s)
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(path))
+		return nil, errors.Join(err, sockfile.Remove(path))
 	}
 	trace.Created = true
 	return p, nil
@@ -120,13 +117,5 @@ func (k Kind) Delete(s port.Spec, t port.Trace) error {
 	if !t.Created {
 		return nil
 	}
-	path := k.Path(s)
-	// What else has taken the name is not ours.
-	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != fs.ModeSocket {
-		return nil
-	}
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return sockfile.Remove(k.Path(s))
 }
