@@ -10,10 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/flock"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -52,8 +52,8 @@ type savedGroup struct {
 
 // store keeps a savedState in a directory that it has to itself.
 type store struct {
-	dir  *os.File // open to be locked and synced
-	path string   // of state.json
+	dir  flock.File // open to be synced
+	path string     // of state.json
 }
 
 // openStore makes the directory where it is absent, and locks it: two daemons that
@@ -62,16 +62,12 @@ func openStore(dir string) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w; choose another with --state, or use --ephemeral", err)
 	}
-	d, err := os.Open(dir)
-	if err != nil {
+	d, err := flock.Open(dir, os.O_RDONLY, 0)
+	switch {
+	case errors.Is(err, flock.ErrHeld):
+		return nil, fmt.Errorf("another vswitch keeps its state in %s; choose another directory with --state", dir)
+	case err != nil:
 		return nil, fmt.Errorf("opening the state directory: %w; choose another with --state, or use --ephemeral", err)
-	}
-	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		d.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another vswitch keeps its state in %s; choose another directory with --state", dir)
-		}
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
 	}
 	return &store{dir: d, path: filepath.Join(dir, "state.json")}, nil
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/flock"
 )
 
 // bpffs is where the kernel's objects get names that outlive processes, and pinRoot
@@ -27,9 +29,9 @@ var ErrInUse = errors.New("another vswitch of this name is running; stop it, or 
 
 // pins are what one switch has there.
 type pins struct {
-	lock *os.File // of dir: two processes must not share one
-	dir  string   // the switch's
-	own  string   // this version's
+	lock flock.File // of dir: two processes must not share one
+	dir  string     // the switch's
+	own  string     // this version's
 }
 
 // openPins makes the folders of a switch. The caller has them for itself.
@@ -94,16 +96,12 @@ func mountBpffs() error {
 	return nil
 }
 
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
+func lockDir(dir string) (flock.File, error) {
+	f, err := flock.Open(dir, os.O_RDONLY, 0)
+	if errors.Is(err, flock.ErrHeld) {
+		err = ErrInUse
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, ErrInUse
-	}
-	return f, nil
+	return f, err
 }
 
 // maps returns the tables that a former process of this version left, if they are all

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vswitch/vswitch/internal/flock"
 	"github.com/vswitch/vswitch/internal/testenv"
 )
 
@@ -192,12 +193,12 @@ func TestOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			unlock, err := lock(filepath.Join(cache, "lock"))
+			lock, err := flock.Await(filepath.Join(cache, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			defer unlock()
+			defer lock.Close()
 			if err := once(dir, func(tmp string) error {
 				fills++
 				return os.WriteFile(filepath.Join(tmp, "x"), nil, 0o644)

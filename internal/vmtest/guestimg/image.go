@@ -9,7 +9,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/vswitch/vswitch/internal/flock"
 )
 
 // Image is a kernel and an initramfs on disk, for QEMU's -kernel and -initrd.
@@ -46,11 +47,11 @@ func Ensure(cache string) (Image, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return Image{}, err
 	}
-	unlock, err := lock(filepath.Join(cache, "guest.lock"))
+	lock, err := flock.Await(filepath.Join(cache, "guest.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return Image{}, err
 	}
-	defer unlock()
+	defer lock.Close()
 
 	kernel := filepath.Join(cache, "guest-kernel")
 	if err := once(kernel, func(tmp string) error { return fetchKernel(tmp) }); err != nil {
@@ -88,23 +89,4 @@ func once(dir string, fill func(tmp string) error) error {
 		return err
 	}
 	return os.Rename(tmp, dir)
-}
-
-// lock waits for an exclusive lock, which also ends with the process.
-func lock(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-		if err != syscall.EINTR {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return func() { f.Close() }, nil
 }
