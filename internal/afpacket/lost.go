@@ -8,7 +8,7 @@ import (
 )
 
 // losses finds out how many frames a direct device lost. One that the kernel may have
-// to cut, or forwards itself, goes through the device's queueing discipline, and is
+// to cut, or forwards itself, goes through the device's queueing discipline, and can be
 // lost in silence where the device has no room. The device counts it (tx_dropped),
 // together with those that it refused aloud: the difference is what is looked for.
 type losses struct {

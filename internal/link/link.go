@@ -137,6 +137,15 @@ func (l Link) SetAlias(alias string) error {
 	return l.explain("set the alias of "+l.Name, netlink.LinkSetAlias(handle(l.Index), alias))
 }
 
+// SetNoQueue has the interface send at once what it is given, without a queueing
+// discipline (`tc qdisc replace … root noqueue`).
+func (l Link) SetNoQueue() error {
+	return l.explain("take the queue of "+l.Name+" off", netlink.QdiscReplace(&netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Index, Parent: netlink.HANDLE_ROOT},
+		QdiscType:  "noqueue",
+	}))
+}
+
 // Delete removes the interface. One that is gone already is no error.
 func (l Link) Delete() error {
 	err := netlink.LinkDel(handle(l.Index))

@@ -229,6 +229,31 @@ func TestMadeBefore(t *testing.T) {
 	})
 }
 
+// A device that the switch makes has no queue before its ring, until somebody gives it
+// one; one that is there keeps what it has.
+func TestQueueingDiscipline(t *testing.T) {
+	t.Parallel()
+	testenv.Tool(t, "tc")
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "tuntap", "add", "dev", "theirs", "mode", "tap")
+	for _, spec := range []port.Spec{{Name: "ours"}, {Name: "several", Queues: 4}, {Name: "theirs"}} {
+		ns.Do(func() {
+			trace := port.Trace{}
+			open(t, spec, &trace).Close()
+			has := func(want bool) {
+				t.Helper()
+				if list := ns.Run("tc", "qdisc", "show", "dev", spec.Name, "root"); strings.Contains(list, "noqueue") != want {
+					t.Errorf("%s has %q", spec.Name, list)
+				}
+			}
+			has(spec.Name != "theirs")
+			ns.Run("tc", "qdisc", "replace", "dev", spec.Name, "root", "pfifo")
+			open(t, spec, &trace)
+			has(false)
+		})
+	}
+}
+
 func TestOwner(t *testing.T) {
 	t.Parallel()
 	ns := testenv.NewNetns(t)
@@ -629,10 +654,19 @@ func TestOverrun(t *testing.T) {
 }
 
 // Whatever a guest that does not read has no room for is lost, and counted: by Send
-// where the kernel tells it, else by Lost.
+// where the kernel tells it, else, for super-frames behind a queue, by Lost.
 func TestLost(t *testing.T) {
 	t.Parallel()
+	for _, queue := range []bool{false, true} {
+		t.Run(fmt.Sprintf("queue=%t", queue), func(t *testing.T) { testLost(t, queue) })
+	}
+}
+
+func testLost(t *testing.T, queue bool) {
 	ns := testenv.NewNetns(t)
+	if queue {
+		ns.Run("ip", "tuntap", "add", "dev", "vm0", "mode", "tap")
+	}
 	ns.Do(func() {
 		p := open(t, port.Spec{Name: "vm0"}, new(port.Trace))
 		g := tuntest.Boot(t, "vm0", tuntest.TSO)
@@ -673,7 +707,7 @@ func TestLost(t *testing.T) {
 			}
 			got++
 		}
-		if got != room || told == 0 || lost == 0 || got+told+lost != sent {
+		if got != room || told == 0 || lost > 0 != queue || got+told+lost != sent {
 			t.Errorf("of %d frames %d came, %d were refused, %d lost", sent, got, told, lost)
 		}
 		// What was lost stays lost, and is all that was.
