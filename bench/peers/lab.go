@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -179,17 +180,21 @@ func (p *process) stop() {
 func (l *lab) poll(ctx context.Context, f func() error) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
+	var missing error // what f last waited for, rather than that time ran out under it
 	for {
 		err := f()
 		if err == nil {
 			return nil
+		}
+		if ctx.Err() == nil {
+			missing = err
 		}
 		if dead := l.alive(); dead != nil {
 			return dead
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+			return fmt.Errorf("%w: %w", ctx.Err(), cmp.Or(missing, err))
 		case <-tick.C:
 		}
 	}

@@ -54,7 +54,8 @@ func (ovs) attach(ctx context.Context, l *lab, _ medium, taps []string) error {
 // add-port BRIDGE for a guest.
 func (l *lab) openVSwitch(ctx context.Context, daemon string, settings, guests []string, port func(guest string) []string) error {
 	file := func(name string) string { return filepath.Join(l.dir, name) }
-	env := []string{"OVS_RUNDIR=" + l.dir, "OVS_LOGDIR=" + l.dir, "OVS_DBDIR=" + l.dir, "OVS_SYSCONFDIR=" + l.dir}
+	// RUNTIME_DIRECTORY is DPDK's.
+	env := []string{"OVS_RUNDIR=" + l.dir, "OVS_LOGDIR=" + l.dir, "OVS_DBDIR=" + l.dir, "OVS_SYSCONFDIR=" + l.dir, "RUNTIME_DIRECTORY=" + l.dir}
 	remote := "unix:" + file("db.sock")
 	vsctl := func(args ...string) error {
 		_, err := l.run(ctx, "ovs-vsctl", append([]string{"--db=" + remote}, args...)...)

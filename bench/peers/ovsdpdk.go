@@ -28,8 +28,9 @@ func (ovsDPDK) attach(ctx context.Context, l *lab, _ medium, sockets []string) e
 	mask := fmt.Sprintf("%#x", uint64(1)<<l.cpu)
 	settings := []string{
 		"dpdk-init=true", "dpdk-lcore-mask=" + mask, "pmd-cpu-mask=" + mask,
-		// Without huge pages DPDK wants its memory at once.
-		"dpdk-extra=--no-huge --legacy-mem -m 512 --no-pci --no-telemetry",
+		// Without huge pages DPDK wants its memory at once: two of Open vSwitch's pools of
+		// 262,144 buffers, for it lets go of one after it has the next.
+		"dpdk-extra=--no-huge --legacy-mem -m 2048 --no-pci --no-telemetry --file-prefix=ovs",
 	}
 	return l.openVSwitch(ctx, ovsDPDKDaemon, settings, sockets, func(socket string) []string {
 		name := filepath.Base(socket)
