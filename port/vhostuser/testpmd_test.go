@@ -50,7 +50,6 @@ func TestTestpmd(t *testing.T) {
 			dir := filepath.Dir(socketPath(t))
 			args := []string{
 				"--lcores", "0@(0-1),1@(0-1)", "--no-huge", "-m", "128", "--no-pci", "--no-telemetry",
-				"--file-prefix", fmt.Sprintf("t%d-%s", os.Getpid(), filepath.Base(dir)),
 			}
 			var ports []*vhostuser.Port
 			var inSwitch []*vswitch.Port
@@ -71,7 +70,7 @@ func TestTestpmd(t *testing.T) {
 			args = append(args, "--", "-i", "--total-num-mbufs=4096", "--forward-mode=io",
 				fmt.Sprintf("--rxq=%d", c.queues), fmt.Sprintf("--txq=%d", c.queues),
 				"--eth-peer=0,52:54:00:00:00:01", "--eth-peer=1,52:54:00:00:00:00")
-			pmd := start(t, testpmd, args...)
+			pmd := start(t, dir, testpmd, args...)
 			for _, p := range ports {
 				linked(t, p, true)
 				if got := p.Features() & (packed | inOrder | merge); got != c.agreed {
@@ -122,9 +121,10 @@ func (b *lockedBuffer) String() string {
 	return b.Buffer.String()
 }
 
-func start(t *testing.T, name string, args ...string) *process {
+func start(t *testing.T, dir, name string, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(name, args...), ended: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+dir) // where DPDK leaves files of its own
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
