@@ -35,7 +35,7 @@ type bpfFlows struct {
 			Ifindex uint32
 			Tag     uint32
 			Epoch   uint32
-			Now     uint32
+			Lap     uint32
 			_       [4]byte
 		}
 		Is struct {
@@ -47,8 +47,8 @@ type bpfFlows struct {
 			Tpid    uint16
 			Tci     uint16
 			Pop     uint16
+			Fits    uint32
 		}
-		_ [4]byte
 	}
 }
 

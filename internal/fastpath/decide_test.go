@@ -413,52 +413,88 @@ func TestHeard(t *testing.T) {
 	}
 }
 
-// What the kernel remembers of a flow counts until something changes, and no longer.
+// remembered is a Path of which one CPU remembers a flow, and a frame of that.
+func remembered(t *testing.T) (r *rig, wire []byte) {
+	t.Helper()
+	r = newRig(t, 2)
+	r.learn(1, macA, 0)
+	r.learn(1, macB, 1)
+	r.onCPU(0) // each remembers for itself
+	wire = frame(macB, macA, 100)
+	if d := r.send(0, wire); d != tcxRedirect {
+		t.Fatalf("a known flow gets %d", d)
+	}
+	return r, wire
+}
+
+// What the kernel remembers of a flow counts until the switch changes something. It
+// would last much longer than the test takes.
 func TestFlowCache(t *testing.T) {
 	t.Parallel()
-	keyB := fdb.MakeKey(1, uint64(macB))
 	for name, c := range map[string]struct {
 		change func(r *rig)
 		want   uint32
 	}{
-		"behind user space's back": {func(r *rig) {
-			if err := r.path.bpf.Stations.Delete(uint64(keyB)); err != nil {
-				r.t.Fatal(err)
-			}
-		}, tcxRedirect},
-		"station deleted":  {func(r *rig) { r.table.Delete(keyB); r.path.Settle() }, tcxPass},
+		"station deleted":  {func(r *rig) { r.table.Delete(fdb.MakeKey(1, uint64(macB))); r.path.Settle() }, tcxPass},
 		"port flushed":     {func(r *rig) { r.table.FlushPort(1) }, tcxPass},
 		"port shut":        {func(r *rig) { r.path.Publish(r.ports[:1]) }, tcxPass},
 		"port released":    {func(r *rig) { r.path.Release(1) }, tcxPass},
 		"moved":            {func(r *rig) { r.learn(1, macB, 0) }, tcxDrop},
 		"sender moved":     {func(r *rig) { r.learn(1, macA, 1) }, tcxPass},
 		"output is slower": {func(r *rig) { r.ports[1].To = false; r.path.Publish(r.ports) }, tcxPass},
-		"MTU is smaller":   {func(r *rig) { r.ns.Run("ip", "link", "set", "vm1", "mtu", "68") }, tcxPass},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// What is remembered lasts for one unit of time: the test must fit in one.
-			testenv.Eventually(t, "a unit of time is long enough", func() bool {
-				r := newRig(t, 2)
-				r.learn(1, macA, 0)
-				r.learn(1, macB, 1)
-				r.onCPU(0) // each remembers for itself
-				wire := frame(macB, macA, 100)
-				ctx := skb{Ifindex: uint32(r.ports[0].Device.Ifindex())}
-				unit := now(t)
-				if d, _ := r.run(wire, ctx); d != tcxRedirect {
-					t.Fatalf("a known flow gets %d", d)
-				}
-				c.change(r)
-				decision, _ := r.run(wire, ctx)
-				if now(t) != unit {
-					return false
-				}
-				if decision != c.want {
-					t.Errorf("the decision is %d, want %d", decision, c.want)
-				}
-				return true
+			r, wire := remembered(t)
+			c.change(r)
+			if d := r.send(0, wire); d != c.want {
+				t.Errorf("the decision is %d, want %d", d, c.want)
+			}
+		})
+	}
+}
+
+// What fits into the output is remembered as the device's MTU has it, whatever came before.
+func TestFlowCacheMTU(t *testing.T) {
+	t.Parallel()
+	r, _ := remembered(t)
+	for _, c := range []struct {
+		length int
+		gso    uint32 // payload of a piece
+		want   uint32
+	}{
+		{1515, 0, tcxPass}, {1514, 0, tcxRedirect}, {1515, 0, tcxPass}, {1514, 0, tcxRedirect},
+		{3000, 1448, tcxRedirect}, {1515, 0, tcxPass},
+	} {
+		ctx := skb{Ifindex: uint32(r.ports[0].Device.Ifindex()), GSOSize: c.gso}
+		if d, _ := r.run(frame(macB, macA, c.length), ctx); d != c.want {
+			t.Errorf("%d bytes, pieces of %d: the decision is %d, want %d", c.length, c.gso, d, c.want)
+		}
+	}
+}
+
+// What changes behind the switch's back counts when what is remembered has had its time.
+func TestFlowCacheEnds(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(r *rig){
+		"station deleted": func(r *rig) {
+			if err := r.path.bpf.Stations.Delete(uint64(fdb.MakeKey(1, uint64(macB)))); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+		"MTU is smaller": func(r *rig) { r.ns.Run("ip", "link", "set", "vm1", "mtu", "68") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var r *rig
+			var wire []byte
+			// The time may end while the test changes something.
+			testenv.Eventually(t, "a flow is remembered", func() bool {
+				r, wire = remembered(t)
+				change(r)
+				return r.send(0, wire) == tcxRedirect
 			})
+			testenv.Eventually(t, "it is forgotten", func() bool { return r.send(0, wire) == tcxPass })
 		})
 	}
 }

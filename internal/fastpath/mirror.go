@@ -231,7 +231,8 @@ func monotonic() time.Duration {
 // heardAt is when a station was heard that was heard so long ago.
 func heardAt(age time.Duration) uint32 { return uint32(max(monotonic()-age, 0) >> heardShift) }
 
-// since is how long before now a station was heard, or up to a unit less.
+// since is how long before now a station was heard, give or take a unit: up to that
+// much more of frames that the kernel remembers, up to that much less of others.
 func since(now time.Duration, heard uint32) time.Duration {
 	return max(now-time.Duration(heard+1)<<heardShift, 0)
 }

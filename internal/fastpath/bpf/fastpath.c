@@ -20,6 +20,8 @@
  */
 #include "kernel.h"
 
+#define ETHERNET 14 /* bytes of a header without tag */
+
 #define MAX_PORTS 4096 /* slots; as many as a switch has ports */
 
 /* A port by its slot. Flags are 0 in a slot that no port has. */
@@ -102,7 +104,7 @@ struct frame {
 	u32 ifindex;
 	u32 tag; /* TPID << 16 | TCI, TPID in network byte order; 0: none */
 	u32 epoch;
-	u32 now;
+	u32 lap;
 	u32 : 32;
 };
 
@@ -114,11 +116,15 @@ struct verdict {
 	u16 tpid; /* of the tag that it gets, network byte order; 0: none */
 	u16 tci;
 	u16 pop; /* the tag it came with goes first */
+	u32 fits; /* no frame up to this length is too long for the output */
 };
 
-/* The flows that this CPU saw last: four lookups less for the next frame. An entry
- * is good for its second, so that `heard` is written, and for its epoch. */
+/* The flows that this CPU saw last: four lookups less for the next frame. An entry is
+ * good for its epoch, and for its lap, so that `heard` is written, and an MTU that
+ * became smaller is seen. A lap is 64 ticks of the kernel: 64 to 640 ms, by its HZ,
+ * and the cheapest clock there is. */
 #define FLOWS 256
+#define LAP_SHIFT 6
 
 struct flows {
 	struct {
@@ -223,8 +229,9 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 	struct station *s = find(src, vlan, &at);
 	if (!s || s->slot != v->in)
 		return UP;
-	if (s->heard != f->now)
-		s->heard = f->now;
+	u32 now = bpf_ktime_get_coarse_ns() >> 30;
+	if (s->heard != now)
+		s->heard = now;
 
 	struct port *to;
 	struct station *d = find(dst, vlan, &to);
@@ -238,6 +245,7 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 
 	/* The tag it leaves with, as switch/vlan.go's retag and wouldHop. */
 	v->ifindex = to->ifindex;
+	v->fits = 68 + ETHERNET; /* the smallest MTU there is */
 	v->pop = v->tpid = v->tci = v->hop = 0;
 	if (vlan != to->native) {
 		v->tpid = to->tpid;
@@ -260,13 +268,16 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 
 static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 {
-	u32 length = wire_length(skb), mtu = 0;
+	u32 length = wire_length(skb);
 
 	if (v->hop && (u16)skb->protocol == v->hop)
 		return hand_up(skb);
-	/* The smallest MTU there is, 68, and an Ethernet header need no check. */
-	if (length > 68 + 14 && bpf_check_mtu(skb, v->ifindex, &mtu, 0, 0))
-		return hand_up(skb);
+	if (skb->len > v->fits) {
+		u32 mtu = 0;
+		if (bpf_check_mtu(skb, v->ifindex, &mtu, 0, 0))
+			return hand_up(skb);
+		v->fits = mtu + ETHERNET;
+	}
 
 	struct counters *in = bpf_map_lookup_elem(&counts, &v->in);
 	struct counters *out = bpf_map_lookup_elem(&counts, &v->out);
@@ -288,7 +299,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	u32 zero = 0;
 
-	if (data + 14 > end || data[0] & 1)
+	if (data + ETHERNET > end || data[0] & 1)
 		return hand_up(skb);
 	u32 *epoch = bpf_map_lookup_elem(&epochs, &zero);
 	struct flows *flows = bpf_map_lookup_elem(&recent, &zero);
@@ -301,7 +312,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 		.ifindex = skb->ifindex,
 		.tag = skb->vlan_present ? (u32)(u16)skb->vlan_proto << 16 | (u16)skb->vlan_tci : 0,
 		.epoch = *(volatile u32 *)epoch, /* before anything that it guards */
-		.now = bpf_ktime_get_coarse_ns() >> 30,
+		.lap = bpf_jiffies64() >> LAP_SHIFT,
 	};
 	/* Any spread will do: what collides is looked up. */
 	u64 mix = (f.dst_src ^ ((u64)f.src << 16 | f.ifindex) * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
@@ -309,7 +320,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 
 	if (flows->last[i].of.dst_src == f.dst_src && flows->last[i].of.src == f.src &&
 	    flows->last[i].of.ifindex == f.ifindex && flows->last[i].of.tag == f.tag &&
-	    flows->last[i].of.epoch == f.epoch && flows->last[i].of.now == f.now)
+	    flows->last[i].of.epoch == f.epoch && flows->last[i].of.lap == f.lap)
 		return send_on(skb, &flows->last[i].is);
 
 	struct verdict v = {};
@@ -317,7 +328,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 	case ON:
 		flows->last[i].of = f;
 		flows->last[i].is = v;
-		return send_on(skb, &v);
+		return send_on(skb, &flows->last[i].is);
 	case SAME_PORT:
 		return discard(skb, v.in, 0);
 	case BOTH_ISOLATED:
