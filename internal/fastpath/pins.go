@@ -220,5 +220,16 @@ func Cleanup(name string) error {
 		return err
 	}
 	defer lock.Close()
-	return os.RemoveAll(dir)
+	// A link whose pin is removed lets go of its device when the kernel finds time.
+	// Until then frames would go the program's way and whatever other there is.
+	var errs []error
+	links, _ := filepath.Glob(filepath.Join(dir, "*", linkPrefix+"*"))
+	for _, path := range links {
+		l, err := link.LoadPinnedLink(path, nil)
+		if err == nil {
+			err = errors.Join(l.Detach(), l.Close())
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, os.RemoveAll(dir))...)
 }
