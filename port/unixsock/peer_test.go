@@ -47,6 +47,12 @@ func framed(wire []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(wire))), wire...)
 }
 
+// Close hangs up. To close alone would not, while a child of another test is between
+// fork and exec and has a copy of the descriptor.
+func (p *streamPeer) Close() error {
+	return errors.Join(p.CloseRead(), p.CloseWrite(), p.UnixConn.Close())
+}
+
 func (p *streamPeer) Send(wire []byte, _ port.Offload) error {
 	_, err := p.Write(framed(wire))
 	return err
