@@ -271,52 +271,12 @@ func TestDgramAbstract(t *testing.T) {
 	}
 }
 
-// A peer that takes nothing costs itself its frames, which are counted, and nobody else
-// anything. What was taken for it is there when it reads again.
 func TestDgramStalledPeer(t *testing.T) {
 	t.Parallel()
 	for name, connected := range map[string]bool{"unconnected": false, "connected": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			stalled, slow := station(t, connected)
-			other, quick := station(t, connected)
-			r := read(t, other)
-			var took []uint32
-			dropped := 0
-			for n := uint32(0); dropped < 500; n += 10 {
-				var vector [][]byte
-				for i := range uint32(10) {
-					vector = append(vector, frame(n+i, 60+int(n+i)*37%1400))
-				}
-				for i, d := range send(stalled, vector...) {
-					switch d {
-					case port.DropNone:
-						took = append(took, n+uint32(i))
-					case port.DropQueueFull:
-						dropped++
-					default:
-						t.Fatalf("dropped as %v", d)
-					}
-				}
-				if n%1000 == 0 {
-					passes(t, other, r, quick)
-				}
-			}
-			for _, n := range took {
-				w, _, err := slow.Recv(patience)
-				if err != nil {
-					t.Fatalf("frame %d: %v", n, err)
-				}
-				if string(w) != string(frame(n, 60+int(n)*37%1400)) {
-					t.Fatalf("frame %d arrived where %d was due, or changed", number(w), n)
-				}
-			}
-			if w, _, err := slow.Recv(50 * time.Millisecond); err == nil {
-				t.Errorf("frame %d arrived beyond the %d that were taken", number(w), len(took))
-			}
-			if d := send(stalled, frame(1, 60)); d[0] != port.DropNone {
-				t.Errorf("after all was read: %v", d[0])
-			}
+			stalls(t, func() (port.Port, porttest.Peer) { return station(t, connected) })
 		})
 	}
 }
@@ -330,20 +290,8 @@ func TestDgramClosesAnyTime(t *testing.T) {
 		r := read(t, p)
 		first := newDgramPeer(t, filepath.Join(dir, "a"), sock(dir), false)
 		passes(t, p, r, first)
+		stop := flood(p)
 		var wg sync.WaitGroup
-		stop := make(chan struct{})
-		for range 2 {
-			wg.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-						send(p, frame(1, 1000), frame(2, 60))
-					}
-				}
-			})
-		}
 		var others []*dgramPeer
 		for i := range 4 {
 			others = append(others, newDgramPeer(t, filepath.Join(dir, string(rune('b'+i))), sock(dir), i%2 == 0))
@@ -367,7 +315,7 @@ func TestDgramClosesAnyTime(t *testing.T) {
 		if err := <-r.ended; !errors.Is(err, port.ErrClosed) {
 			t.Errorf("Recv: %v", err)
 		}
-		close(stop)
+		stop()
 		wg.Wait()
 	}
 }

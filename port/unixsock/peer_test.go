@@ -272,6 +272,28 @@ func send(p port.Port, frames ...[]byte) []port.Drop {
 	return drops
 }
 
+// flood sends by a port from two goroutines until stop.
+func flood(p port.Port) (stop func()) {
+	var senders sync.WaitGroup
+	quit := make(chan struct{})
+	for range 2 {
+		senders.Go(func() {
+			for {
+				select {
+				case <-quit:
+					return
+				default:
+					send(p, frame(1, 1000), frame(2, 60))
+				}
+			}
+		})
+	}
+	return func() {
+		close(quit)
+		senders.Wait()
+	}
+}
+
 // reader receives from a port as a worker does, and keeps what came.
 type reader struct {
 	frames chan port.Frame

@@ -1,6 +1,7 @@
 package unixsock_test
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"strings"
@@ -247,25 +248,31 @@ func TestStreamClientReconnect(t *testing.T) {
 	}
 }
 
-// A peer that takes nothing costs itself its frames, which are counted, and nobody else
-// anything. What was taken for it is there when it reads again.
 func TestStreamStalledPeer(t *testing.T) {
 	t.Parallel()
-	stalled, slow := serve(t)
-	other, quick := serve(t)
+	stalls(t, func() (port.Port, porttest.Peer) { return serve(t) })
+}
+
+// stalls checks that a peer that takes nothing costs itself its frames, which are
+// counted, and nobody else anything. What was taken for it is there when it reads again.
+func stalls(t *testing.T, pair func() (port.Port, porttest.Peer)) {
+	t.Helper()
+	stalled, slow := pair()
+	other, quick := pair()
 	r := read(t, other)
-	took, dropped := 0, 0
+	// Of many lengths, so that the kernel stops anywhere in a frame of a stream.
+	numbered := func(n uint32) []byte { return frame(n, 60+int(n)*37%1400) }
+	var took []uint32
+	dropped := 0
 	for n := uint32(0); dropped < 500; n += 10 {
 		var vector [][]byte
 		for i := range uint32(10) {
-			// Of many lengths, so that the kernel stops anywhere in a frame.
-			vector = append(vector, frame(n+i, 60+int(n+i)*37%1400))
+			vector = append(vector, numbered(n+i))
 		}
 		for i, d := range send(stalled, vector...) {
 			switch d {
 			case port.DropNone:
-				vector[took%10] = vector[i]
-				took++
+				took = append(took, n+uint32(i))
 			case port.DropQueueFull:
 				dropped++
 			default:
@@ -276,20 +283,17 @@ func TestStreamStalledPeer(t *testing.T) {
 			passes(t, other, r, quick)
 		}
 	}
-	last := -1
-	for range took {
+	for _, n := range took {
 		w, _, err := slow.Recv(patience)
 		if err != nil {
-			t.Fatalf("after frame %d of %d: %v", last, took, err)
+			t.Fatalf("frame %d: %v", n, err)
 		}
-		n := number(w)
-		if int(n) <= last || string(w) != string(frame(n, 60+int(n)*37%1400)) {
-			t.Fatalf("frame %d came after %d, or changed", n, last)
+		if !bytes.Equal(w, numbered(n)) {
+			t.Fatalf("frame %d arrived where %d was due, or changed", number(w), n)
 		}
-		last = int(n)
 	}
 	if w, _, err := slow.Recv(50 * time.Millisecond); err == nil {
-		t.Errorf("frame %d arrived beyond the %d that were taken", number(w), took)
+		t.Errorf("frame %d arrived beyond the %d that were taken", number(w), len(took))
 	}
 	if d := send(stalled, frame(1, 60)); d[0] != port.DropNone {
 		t.Errorf("after all was read: %v", d[0])
@@ -374,19 +378,9 @@ func TestStreamClosesAnyTime(t *testing.T) {
 		dir := tempDir(t)
 		p := open(t, unixsock.Stream{Dir: dir}, port.Spec{})
 		r := read(t, p)
+		stop := flood(p)
 		var wg sync.WaitGroup
-		stop := make(chan struct{})
 		for range 2 {
-			wg.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-						send(p, frame(1, 1000), frame(2, 60))
-					}
-				}
-			})
 			wg.Go(func() {
 				for range 20 {
 					c, err := net.Dial("unix", sock(dir))
@@ -405,7 +399,7 @@ func TestStreamClosesAnyTime(t *testing.T) {
 		if d := send(p, frame(1, 60)); d[0] != port.DropPortClosed {
 			t.Errorf("after Close: %v", d[0])
 		}
-		close(stop)
+		stop()
 		wg.Wait()
 	}
 }
