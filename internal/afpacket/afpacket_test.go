@@ -3,7 +3,6 @@ package afpacket
 import (
 	"bytes"
 	"errors"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -322,7 +321,7 @@ func TestDecode(t *testing.T) {
 
 func TestOpenFails(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {
-		before := countFDs(t)
+		before := testenv.OpenFiles(t)
 		if _, err := Open(Config{Ifindex: 9999}); !errors.Is(err, port.ErrGone) {
 			t.Errorf("an interface that is not there: %v", err)
 		}
@@ -343,17 +342,8 @@ func TestOpenFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "CAP_NET_RAW") {
 			t.Errorf("without the capability: %v", err)
 		}
-		if after := countFDs(t); after > before {
+		if after := testenv.OpenFiles(t); after > before {
 			t.Errorf("%d files open before, %d after", before, after)
 		}
 	})
-}
-
-func countFDs(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
 }

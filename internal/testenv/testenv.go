@@ -54,6 +54,16 @@ func Eventually(t testing.TB, what string, done func() bool) {
 	}
 }
 
+// OpenFiles counts the descriptors that the process has.
+func OpenFiles(t testing.TB) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
 // Netns is a named network namespace, with its loopback up, and a mount namespace of
 // its own for /sys.
 type Netns struct {

@@ -768,23 +768,14 @@ func testNoLeaks(t *testing.T, open func(*testing.T) Fixture) {
 	}
 	cycle("warm-up") // what is kept for the whole process may be made here
 	quiet := goleak.IgnoreCurrent()
-	before := countFDs(t)
+	before := testenv.OpenFiles(t)
 	for i := range 5 {
 		cycle(fmt.Sprint(i))
 	}
 	if err := goleak.Find(quiet); err != nil {
 		t.Error(err)
 	}
-	if after := countFDs(t); after > before {
+	if after := testenv.OpenFiles(t); after > before {
 		t.Errorf("%d files open before, %d after", before, after)
 	}
-}
-
-func countFDs(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
 }
