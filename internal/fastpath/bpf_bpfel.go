@@ -52,22 +52,36 @@ type bpfFlows struct {
 	}
 }
 
+type bpfHash struct {
+	_      structs.HostLayout
+	Mix    uint64
+	Choice [2]uint64
+	Shift  uint32
+	_      [4]byte
+}
+
+type bpfLine struct {
+	_       structs.HostLayout
+	Key     [4]uint64
+	Station [4]bpfStation
+}
+
 type bpfPort struct {
 	_          structs.HostLayout
 	Ifindex    uint32
-	Generation uint32
+	Generation uint16
 	Pvid       uint16
 	Native     uint16
 	Tpid       uint16
 	Flags      uint16
+	_          [2]byte
 }
 
 type bpfStation struct {
 	_          structs.HostLayout
-	Slot       uint32
-	Generation uint32
+	Slot       uint16
+	Generation uint16
 	Heard      uint32
-	_          [4]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -76,6 +90,7 @@ type bpfStation struct {
 const (
 	bpfMapCounts   = "counts"
 	bpfMapEpochs   = "epochs"
+	bpfMapHashes   = "hashes"
 	bpfMapPorts    = "ports"
 	bpfMapRecent   = "recent"
 	bpfMapSlots    = "slots"
@@ -134,6 +149,7 @@ type bpfProgramSpecs struct {
 type bpfMapSpecs struct {
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
+	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Recent   *ebpf.MapSpec `ebpf:"recent"`
 	Slots    *ebpf.MapSpec `ebpf:"slots"`
@@ -168,6 +184,7 @@ func (o *bpfObjects) Close() error {
 type bpfMaps struct {
 	Counts   *ebpf.Map `ebpf:"counts"`
 	Epochs   *ebpf.Map `ebpf:"epochs"`
+	Hashes   *ebpf.Map `ebpf:"hashes"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Recent   *ebpf.Map `ebpf:"recent"`
 	Slots    *ebpf.Map `ebpf:"slots"`
@@ -178,6 +195,7 @@ func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Counts,
 		m.Epochs,
+		m.Hashes,
 		m.Ports,
 		m.Recent,
 		m.Slots,

@@ -376,40 +376,34 @@ func TestHeard(t *testing.T) {
 	r := newRig(t, 2)
 	r.learn(1, macA, 0)
 	r.learn(1, macB, 1)
-	keyA, keyB := uint64(fdb.MakeKey(1, uint64(macA))), uint64(fdb.MakeKey(1, uint64(macB)))
-	station := func(key uint64) (s bpfStation) {
-		t.Helper()
-		if err := r.path.bpf.Stations.Lookup(key, &s); err != nil {
-			t.Fatal(err)
-		}
-		return s
+	keyA, keyB := fdb.MakeKey(1, uint64(macA)), fdb.MakeKey(1, uint64(macB))
+	heard := func(key fdb.Key) uint32 {
+		_, at := r.path.known.find(key)
+		return stationOf(at.Load()).Heard
 	}
-	for _, key := range []uint64{keyA, keyB} {
-		s := station(key)
+	silence := func(key fdb.Key) {
+		_, at := r.path.known.find(key)
+		s := stationOf(at.Load())
 		s.Heard = 0
-		if err := r.path.bpf.Stations.Put(key, &s); err != nil {
-			t.Fatal(err)
-		}
+		at.Store(word(s))
 	}
+	silence(keyA)
+	silence(keyB)
 	before := now(t)
 	// That the destination is unknown makes no difference.
 	r.send(0, frame(macC, macA, frameLen))
 	after := now(t)
-	if s := station(keyA); s.Heard < before || s.Heard > after {
-		t.Errorf("A was heard at %d, not between %d and %d", s.Heard, before, after)
+	if h := heard(keyA); h < before || h > after {
+		t.Errorf("A was heard at %d, not between %d and %d", h, before, after)
 	}
-	if s := station(keyB); s.Heard != 0 {
-		t.Errorf("B was heard at %d, and has sent nothing", s.Heard)
+	if h := heard(keyB); h != 0 {
+		t.Errorf("B was heard at %d, and has sent nothing", h)
 	}
 	// One that comes by another port was not heard where it is.
-	s := station(keyA)
-	s.Heard = 0
-	if err := r.path.bpf.Stations.Put(keyA, &s); err != nil {
-		t.Fatal(err)
-	}
+	silence(keyA)
 	r.send(1, frame(macB, macA, frameLen))
-	if s := station(keyA); s.Heard != 0 {
-		t.Errorf("A was heard at %d, by another port", s.Heard)
+	if h := heard(keyA); h != 0 {
+		t.Errorf("A was heard at %d, by another port", h)
 	}
 }
 
@@ -477,12 +471,8 @@ func TestFlowCacheMTU(t *testing.T) {
 func TestFlowCacheEnds(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(r *rig){
-		"station deleted": func(r *rig) {
-			if err := r.path.bpf.Stations.Delete(uint64(fdb.MakeKey(1, uint64(macB)))); err != nil {
-				r.t.Fatal(err)
-			}
-		},
-		"MTU is smaller": func(r *rig) { r.ns.Run("ip", "link", "set", "vm1", "mtu", "68") },
+		"station deleted": func(r *rig) { r.path.known.delete(fdb.MakeKey(1, uint64(macB))) },
+		"MTU is smaller":  func(r *rig) { r.ns.Run("ip", "link", "set", "vm1", "mtu", "68") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -496,6 +486,26 @@ func TestFlowCacheEnds(t *testing.T) {
 			})
 			testenv.Eventually(t, "it is forgotten", func() bool { return r.send(0, wire) == tcxPass })
 		})
+	}
+}
+
+// A station whose first line is full is known by its second.
+func TestSecondLine(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	r.learn(1, macA, 0)
+	first := &r.path.known.lines[0]
+	found := 0
+	for mac := macB; found <= places; mac++ {
+		lines := r.path.known.of(fdb.MakeKey(1, uint64(mac)))
+		if lines[0] != first || lines[1] == first {
+			continue
+		}
+		found++
+		r.learn(1, mac, 1)
+		if d := r.send(0, frame(mac, macA, frameLen)); d != tcxRedirect {
+			t.Errorf("a frame to station %d of the line gets %d", found, d)
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 )
 
 // The generator is named with its version, so that the same source makes the same file.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters bpf bpf/fastpath.c -- -Wall -Werror
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash bpf bpf/fastpath.c -- -Wall -Werror
 
 // Options say what a Path is for.
 type Options struct {
@@ -42,6 +42,7 @@ type Path struct {
 	pull time.Duration // how often the kernel is asked who was heard
 
 	table   *fdb.Table
+	known   stations      // by the kernel
 	changed chan fdb.Key  // stations to look at
 	all     chan struct{} // look at every station: some could not be noted
 	settle  chan chan<- struct{}
@@ -77,7 +78,7 @@ func Open(o Options) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.Maps["stations"].MaxEntries = uint32(o.Capacity)
+	spec.Maps["stations"].MaxEntries = linesFor(o.Capacity)
 	options := &ebpf.CollectionOptions{}
 	if o.Pin {
 		if p.pins, err = openPins(o.Name); err != nil {
@@ -114,10 +115,14 @@ func (p *Path) prepare(tookOver bool) error {
 	if err := p.bpf.Epochs.Lookup(uint32(0), &p.epoch); err != nil {
 		return err
 	}
+	if err := p.known.load(&p.bpf); err != nil {
+		return err
+	}
 	return p.slots.load(&p.bpf)
 }
 
 func (p *Path) close() {
+	p.known.close()
 	_ = p.bpf.Close()
 	if p.pins != nil {
 		p.pins.close()

@@ -1,10 +1,8 @@
 package fastpath
 
 import (
-	"errors"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/fdb"
@@ -14,9 +12,6 @@ const (
 	// backlog is how many changed stations may wait for the kernel to be told: what
 	// a port that floods addresses makes while one walk of a large table goes on.
 	backlog = 1 << 16
-
-	// walkBatch is how many stations one call to the kernel reads: 96 KiB.
-	walkBatch = 4096
 
 	// walkShare bounds what asking for a large table costs: of 20 parts of the
 	// time, one.
@@ -137,23 +132,19 @@ func (p *Path) mirror(k fdb.Key) {
 	e, known := p.table.Get(k)
 	if known {
 		if l := p.slots.byNumber[e.Port]; l != nil && l.vlans.Has(k.VLAN()) {
-			p.put(k, bpfStation{Slot: l.index, Generation: l.is.Generation, Heard: heardAt(e.Age)})
+			p.put(k, bpfStation{Slot: uint16(l.index), Generation: l.is.Generation, Heard: heardAt(e.Age)})
 			return
 		}
 	}
-	if err := p.bpf.Stations.Delete(uint64(k)); !errors.Is(err, ebpf.ErrKeyNotExist) {
-		p.check("deleting a station", err)
-	}
+	p.known.delete(k)
 }
 
-// put writes a station. Where forgotten ones take the room, looking at all makes some.
+// put writes a station. One that finds no place stays with the switch.
 func (p *Path) put(k fdb.Key, s bpfStation) {
-	err := p.bpf.Stations.Put(uint64(k), &s)
-	if errors.Is(err, unix.E2BIG) {
-		p.lookAtAll()
-		return
-	}
-	p.check("writing a station", err)
+	p.known.put(k, s, func(k fdb.Key, s bpfStation) bool {
+		_, current := p.slots.port(k.VLAN(), s)
+		return current
+	})
 }
 
 // reconcile looks at every station, in the kernel and in the table.
@@ -172,7 +163,7 @@ func (p *Path) reconcile() {
 // are noted as heard, and in right unless it is nil; others are mended.
 func (p *Path) walk(right map[fdb.Key]struct{}) {
 	now := monotonic()
-	p.each(func(k fdb.Key, s bpfStation) {
+	p.known.each(func(k fdb.Key, s bpfStation) {
 		number, known := p.portOf(k, s)
 		switch {
 		case !known || !p.table.Heard(k, number, since(now, s.Heard)):
@@ -185,7 +176,7 @@ func (p *Path) walk(right map[fdb.Key]struct{}) {
 
 // learn teaches the table the stations that a former process left in the kernel.
 func (p *Path) learn() {
-	p.each(func(k fdb.Key, s bpfStation) {
+	p.known.each(func(k fdb.Key, s bpfStation) {
 		number, known := p.portOf(k, s)
 		if known {
 			p.table.Learn(k, number)
@@ -198,25 +189,6 @@ func (p *Path) portOf(k fdb.Key, s bpfStation) (number uint16, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.slots.port(k.VLAN(), s)
-}
-
-// each calls f for the stations in the kernel. One that comes or goes meanwhile may
-// be left out or given twice.
-func (p *Path) each(f func(fdb.Key, bpfStation)) {
-	keys, stations := make([]uint64, walkBatch), make([]bpfStation, walkBatch)
-	var at ebpf.MapBatchCursor
-	for {
-		n, err := p.bpf.Stations.BatchLookup(&at, keys, stations, nil)
-		for i := range n {
-			f(fdb.Key(keys[i]), stations[i])
-		}
-		if err != nil {
-			if !errors.Is(err, ebpf.ErrKeyNotExist) {
-				p.check("reading stations", err)
-			}
-			return
-		}
-	}
 }
 
 // The kernel's unit of time is 2^30 ns of CLOCK_MONOTONIC.

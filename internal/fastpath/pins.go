@@ -128,7 +128,7 @@ func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
 // keep pins the tables.
 func (p *pins) keep(m *bpfMaps) error {
 	for name, m := range map[string]*ebpf.Map{
-		"counts": m.Counts, "epochs": m.Epochs, "ports": m.Ports, "recent": m.Recent, "slots": m.Slots, "stations": m.Stations,
+		"counts": m.Counts, "epochs": m.Epochs, "hashes": m.Hashes, "ports": m.Ports, "recent": m.Recent, "slots": m.Slots, "stations": m.Stations,
 	} {
 		if err := pin(m, filepath.Join(p.own, name)); err != nil {
 			return err

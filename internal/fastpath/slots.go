@@ -103,7 +103,7 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 }
 
 // describe is a port as fastpath.c sees it.
-func describe(p vswitch.FastPort, generation uint32) bpfPort {
+func describe(p vswitch.FastPort, generation uint16) bpfPort {
 	is := bpfPort{
 		Ifindex:    uint32(p.Device.Ifindex()),
 		Generation: generation,
@@ -163,7 +163,7 @@ func (s *slots) shut(but []vswitch.FastPort) (changed bool, err error) {
 // port returns the port that a station in the kernel is behind, unless the port forgot
 // it or does not carry its VLAN.
 func (s *slots) port(vlan uint16, st bpfStation) (number uint16, known bool) {
-	if number, known = s.number[st.Slot]; !known {
+	if number, known = s.number[uint32(st.Slot)]; !known {
 		return 0, false
 	}
 	l := s.byNumber[number]

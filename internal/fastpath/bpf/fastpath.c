@@ -27,11 +27,12 @@
 /* A port by its slot. Flags are 0 in a slot that no port has. */
 struct port {
 	u32 ifindex;
-	u32 generation; /* stations of another one are forgotten */
+	u16 generation; /* stations of another one are forgotten, and soon taken out */
 	u16 pvid;       /* VLAN of frames without a tag that counts; 0: handed up */
 	u16 native;     /* VLAN that leaves untagged; 0: none */
 	u16 tpid;       /* of the tags that count, network byte order; 0: none do */
 	u16 flags;
+	u16 : 16;
 };
 
 enum {
@@ -44,9 +45,25 @@ enum {
 /* A station: where it is, and when it was last heard, in units of 2^30 ns of
  * CLOCK_MONOTONIC: about a second, without a division. */
 struct station {
-	u32 slot;
-	u32 generation; /* of the port when the entry was made */
+	u16 slot;
+	u16 generation; /* of the port when the entry was made */
 	u32 heard;
+};
+
+/* Stations are in a hash table whose lines are those of a CPU's cache: a station is in
+ * one of two, so most are found with one miss. The key goes last when a place is given
+ * to a station, and first when it is taken away. */
+#define PLACES 4
+
+struct line {
+	u64 key[PLACES]; /* VLAN << 48 | MAC, as in package fdb; 0: free */
+	struct station station[PLACES];
+};
+
+/* How keys lead to lines; odd factors that guests do not know. */
+struct hash {
+	u64 mix, choice[2];
+	u32 shift; /* leaves the number of a line */
 	u32 : 32;
 };
 
@@ -75,12 +92,19 @@ struct {
 } ports SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536); /* set to the FDB's capacity when loaded */
-	__type(key, u64);           /* VLAN << 48 | MAC, as in package fdb */
-	__type(value, struct station);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 65536); /* set when loaded: the FDB's capacity, rounded up */
+	__type(key, u32);
+	__type(value, struct line);
 } stations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct hash);
+} hashes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -184,19 +208,44 @@ static inline int discard(struct __sk_buff *skb, u32 slot, int isolated)
 	return TCX_DROP;
 }
 
-/* find returns a station that is where its entry says. */
-static inline struct station *find(u64 address, u16 vlan, struct port **at)
+/* A station that was found, and its port. */
+struct found {
+	struct station *is;
+	struct port *at;
+	u32 slot;
+};
+
+/* find tells whether a station is where its entry says. */
+static inline int find(struct hash *hash, u64 address, u16 vlan, struct found *f)
 {
 	u64 key = (u64)vlan << 48 | address;
-	struct station *s = bpf_map_lookup_elem(&stations, &key);
-	if (!s)
-		return 0;
-	u32 slot = s->slot;
-	struct port *p = bpf_map_lookup_elem(&ports, &slot);
-	if (!p || p->generation != s->generation)
-		return 0;
-	*at = p;
-	return s;
+	u64 mixed = key * hash->mix;
+	mixed ^= mixed >> 32;
+
+#pragma unroll
+	for (int choice = 0; choice < 2; choice++) {
+		u32 n = mixed * hash->choice[choice] >> hash->shift;
+		struct line *l = bpf_map_lookup_elem(&stations, &n);
+		if (!l)
+			return 0;
+#pragma unroll
+		for (int i = 0; i < PLACES; i++) {
+			if (l->key[i] != key)
+				continue;
+			union {
+				u64 word;
+				struct station is;
+			} now = {.word = *(volatile u64 *)&l->station[i]};
+			/* The place may have become another's in between. */
+			if (*(volatile u64 *)&l->key[i] != key)
+				return 0;
+			f->is = &l->station[i];
+			f->slot = now.is.slot;
+			f->at = bpf_map_lookup_elem(&ports, &f->slot);
+			return f->at && f->at->generation == now.is.generation;
+		}
+	}
+	return 0;
 }
 
 enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED };
@@ -225,19 +274,19 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 
 	u64 dst = be64(f->dst_src) >> 16;
 	u64 src = (be64(f->dst_src) & 0xffff) << 32 | (u32)(be64((u64)f->src) >> 32);
-	struct port *at;
-	struct station *s = find(src, vlan, &at);
-	if (!s || s->slot != v->in)
+	u32 zero = 0;
+	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
+	struct found s, d;
+	if (!hash || !find(hash, src, vlan, &s) || s.slot != v->in)
 		return UP;
 	u32 now = bpf_ktime_get_coarse_ns() >> 30;
-	if (s->heard != now)
-		s->heard = now;
+	if (s.is->heard != now)
+		s.is->heard = now;
 
-	struct port *to;
-	struct station *d = find(dst, vlan, &to);
-	if (!d || !(to->flags & TO))
+	if (!find(hash, dst, vlan, &d) || !(d.at->flags & TO))
 		return UP;
-	v->out = d->slot;
+	struct port *to = d.at;
+	v->out = d.slot;
 	if (v->out == v->in)
 		return SAME_PORT;
 	if (from->flags & to->flags & ISOLATED)

@@ -60,6 +60,7 @@ struct __sk_buff {
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
 
 #define BPF_F_NO_PREALLOC 1
+#define BPF_F_MMAPABLE 1024
 
 /* enum bpf_func_id */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
