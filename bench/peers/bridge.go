@@ -17,6 +17,8 @@ func (bridge) name() string { return bridgeName }
 
 func (bridge) media() []medium { return []medium{byTAP} }
 
+func (bridge) makesTAPs() bool { return false }
+
 func (bridge) version(context.Context) (string, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {

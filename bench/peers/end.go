@@ -40,6 +40,12 @@ func (l *lab) connect(ctx context.Context, p peer, w work) (ends []end, err erro
 	for i := range places {
 		places[i] = guestName(i)
 	}
+	if w.By == byTAP && p.makesTAPs() {
+		if err := p.attach(ctx, l, byTAP, places); err != nil {
+			return nil, err
+		}
+		return l.taps(ctx, places)
+	}
 	if w.By == byTAP {
 		if ends, err = l.taps(ctx, places); err != nil {
 			return nil, err

@@ -26,6 +26,8 @@ func (gvisor) name() string { return gvisorName }
 
 func (gvisor) media() []medium { return []medium{byStream} }
 
+func (gvisor) makesTAPs() bool { return false }
+
 func (gvisor) version(context.Context) (string, error) {
 	info, _ := debug.ReadBuildInfo() // there is always one in a binary built with modules
 	for _, m := range info.Deps {

@@ -44,6 +44,8 @@ func ovsVersion(ctx context.Context, daemon, pkg string) (string, error) {
 
 func (ovs) media() []medium { return []medium{byTAP} }
 
+func (ovs) makesTAPs() bool { return false }
+
 func (ovs) attach(ctx context.Context, l *lab, _ medium, taps []string) error {
 	settings := []string{"userspace-tso-enable=true"}
 	return l.openVSwitch(ctx, "ovs-vswitchd", settings, taps, func(tap string) []string { return []string{tap} })

@@ -20,6 +20,8 @@ func (ovsDPDK) name() string { return ovsDPDKName }
 
 func (ovsDPDK) media() []medium { return []medium{byVhost} }
 
+func (ovsDPDK) makesTAPs() bool { return false }
+
 func (ovsDPDK) version(ctx context.Context) (string, error) {
 	return ovsVersion(ctx, ovsDPDKDaemon, "openvswitch-switch-dpdk")
 }

@@ -15,13 +15,17 @@ type peer interface {
 	// media are what it connects guests by.
 	media() []medium
 
+	// makesTAPs tells whether TAPs are there when it is attached, for guests to open.
+	// Else guests make them before.
+	makesTAPs() bool
+
 	// version returns what is measured. An error says what is missing, and how
 	// to install it.
 	version(context.Context) (string, error)
 
-	// attach runs the switch in the lab and connects guests to it, each where it is:
-	// at a TAP of that name, or a socket, which guests of a vhost-user port make and
-	// others connect to. What was started ends with the lab.
+	// attach runs the switch in the lab and connects guests to it, each where it is or
+	// will be: at a TAP of that name, or a socket, which guests of a vhost-user port make
+	// and others connect to. What was started ends with the lab.
 	attach(ctx context.Context, l *lab, by medium, guests []string) error
 }
 

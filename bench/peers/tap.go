@@ -17,8 +17,8 @@ type tapEnd struct {
 // offloads is what the guests offer, as Linux guests on QEMU do.
 const offloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
 
-// taps makes TAPs in the namespace, up, and returns their fd ends. They are gone
-// when these are closed.
+// taps opens TAPs in the namespace, sets them up, and returns their fd ends. Those that
+// were not there it makes; they are gone when these are closed.
 func (l *lab) taps(ctx context.Context, names []string) (ends []end, err error) {
 	defer func() {
 		if err != nil {
@@ -31,7 +31,7 @@ func (l *lab) taps(ctx context.Context, names []string) (ends []end, err error) 
 		var e *tapEnd
 		l.do(func() { e, err = openTAP(name) })
 		if err != nil {
-			return ends, fmt.Errorf("make TAP %s: %w", name, err)
+			return ends, fmt.Errorf("open TAP %s: %w", name, err)
 		}
 		ends = append(ends, e)
 		fmt.Fprintf(&up, "link set %s up\n", name)

@@ -30,6 +30,8 @@ func (v vswitch) media() []medium {
 	return media
 }
 
+func (vswitch) makesTAPs() bool { return true }
+
 func (v vswitch) version(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, v.binary, "version").Output()
 	if err != nil {
