@@ -152,9 +152,10 @@ func (s *stations) makeRoom(k fdb.Key, current func(fdb.Key, bpfStation) bool) (
 	return nil, nil
 }
 
-// delete takes a station out, if it is in.
+// delete takes a station out, if it is in. A process that was killed while it made room
+// has left one in two places.
 func (s *stations) delete(k fdb.Key) {
-	if key, _ := s.find(k); key != nil {
+	for key, _ := s.find(k); key != nil; key, _ = s.find(k) {
 		key.Store(0)
 	}
 }

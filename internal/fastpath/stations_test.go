@@ -97,3 +97,17 @@ func TestStationsFit(t *testing.T) {
 		}
 	}
 }
+
+// A station that a killed process left in two places is in none when it is deleted.
+func TestStationDeletedTwice(t *testing.T) {
+	t.Parallel()
+	s := newStations(4)
+	k := fdb.MakeKey(1, uint64(macA))
+	for _, l := range s.of(k) {
+		give(&l.key[0], &l.station[0], k, word(bpfStation{Slot: 1}))
+	}
+	s.delete(k)
+	if _, at := s.find(k); at != nil {
+		t.Errorf("%v is still in", k)
+	}
+}

@@ -208,6 +208,14 @@ static inline int discard(struct __sk_buff *skb, u32 slot, int isolated)
 	return TCX_DROP;
 }
 
+/* none is 0, which the next read adds to its address: some processors, such as ARM's,
+ * read in the order of the program only what depends on what was read before. */
+static inline u64 none(u64 read)
+{
+	asm volatile("%0 &= 0" : "+r"(read));
+	return read;
+}
+
 /* A station that was found, and its port. */
 struct found {
 	struct station *is;
@@ -230,14 +238,16 @@ static inline int find(struct hash *hash, u64 address, u16 vlan, struct found *f
 			return 0;
 #pragma unroll
 		for (int i = 0; i < PLACES; i++) {
-			if (l->key[i] != key)
+			volatile u64 *at = &l->key[i], *is = (void *)&l->station[i];
+			u64 found = *at;
+			if (found != key)
 				continue;
 			union {
 				u64 word;
 				struct station is;
-			} now = {.word = *(volatile u64 *)&l->station[i]};
+			} now = {.word = is[none(found)]};
 			/* The place may have become another's in between. */
-			if (*(volatile u64 *)&l->key[i] != key)
+			if (at[none(now.word)] != key)
 				return 0;
 			f->is = &l->station[i];
 			f->slot = now.is.slot;
