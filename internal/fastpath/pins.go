@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -184,7 +183,11 @@ func (p *pins) dropLink(ifindex int) error {
 // clean removes what other versions left, and the links of devices that are none of
 // these.
 func (p *pins) clean(but map[int]bool) error {
-	var errs []error
+	stay := make(map[string]bool)
+	for ifindex, is := range but {
+		stay[p.linkPath(ifindex)] = is
+	}
+	errs := []error{detach(p.dir, stay)}
 	versions, err := os.ReadDir(p.dir)
 	errs = append(errs, err)
 	for _, v := range versions {
@@ -192,16 +195,24 @@ func (p *pins) clean(but map[int]bool) error {
 			errs = append(errs, os.RemoveAll(dir))
 		}
 	}
-	entries, err := os.ReadDir(p.own)
-	errs = append(errs, err)
-	for _, e := range entries {
-		var ifindex int
-		if !strings.HasPrefix(e.Name(), linkPrefix) {
+	return errors.Join(errs...)
+}
+
+// detach takes the programs of a switch off their devices, but for the pins that stay.
+// To remove a pin alone would not do: the device is free when the kernel finds time, and
+// until then frames would go the program's way and whatever other there is.
+func detach(dir string, stay map[string]bool) error {
+	var errs []error
+	links, _ := filepath.Glob(filepath.Join(dir, "*", linkPrefix+"*"))
+	for _, path := range links {
+		if stay[path] {
 			continue
 		}
-		if _, err := fmt.Sscanf(e.Name(), linkPrefix+"%d", &ifindex); err != nil || !but[ifindex] {
-			errs = append(errs, os.Remove(filepath.Join(p.own, e.Name())))
+		l, err := link.LoadPinnedLink(path, nil)
+		if err == nil {
+			err = errors.Join(l.Detach(), l.Close())
 		}
+		errs = append(errs, err, os.Remove(path))
 	}
 	return errors.Join(errs...)
 }
@@ -220,16 +231,5 @@ func Cleanup(name string) error {
 		return err
 	}
 	defer lock.Close()
-	// A link whose pin is removed lets go of its device when the kernel finds time.
-	// Until then frames would go the program's way and whatever other there is.
-	var errs []error
-	links, _ := filepath.Glob(filepath.Join(dir, "*", linkPrefix+"*"))
-	for _, path := range links {
-		l, err := link.LoadPinnedLink(path, nil)
-		if err == nil {
-			err = errors.Join(l.Detach(), l.Close())
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(append(errs, os.RemoveAll(dir))...)
+	return errors.Join(detach(dir, nil), os.RemoveAll(dir))
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/fdb"
@@ -26,8 +28,7 @@ type process struct {
 }
 
 // host is a namespace with TAPs vm0 and vm1, in which processes of one switch, which
-// has the name of the namespace, follow one another. Its tests are not parallel: what
-// another one forks has all descriptors for a moment, and so the lock of the folder.
+// has the name of the namespace, follow one another.
 type host struct {
 	t    *testing.T
 	ns   *testenv.Netns
@@ -308,6 +309,24 @@ func TestNothingStays(t *testing.T) {
 	if got := h.pinned(); len(got) != 0 {
 		t.Errorf("pinned are %v", got)
 	}
+}
+
+// A device that is the switch's no more has no program as soon as the next process begins.
+func TestLeftOver(t *testing.T) {
+	h := newHost(t)
+	first := h.open(h.taps...)
+	first.path.Start()
+	first.end()
+	h.open(h.taps[0]).path.Start()
+	for n, ifindex := range h.taps {
+		h.ns.Do(func() {
+			has, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+			if want := 1 - n; err != nil || len(has.Programs) != want {
+				t.Errorf("vm%d has %d programs, want %d (%v)", n, len(has.Programs), want, err)
+			}
+		})
+	}
+	h.wantPinned(h.taps[0])
 }
 
 // A device that has the number of one that is gone gets a program of its own.
