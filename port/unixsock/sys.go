@@ -14,10 +14,16 @@ func sendmsg(fd int, h *unix.Msghdr) (int, unix.Errno) {
 }
 
 // ready tells whether a descriptor is ready for events, or in error, now.
-func ready(fd int, events int16) bool {
+func ready(fd int, events int16) bool { return poll(fd, events, 0) }
+
+// await waits until it is.
+func await(fd int, events int16) { poll(fd, events, -1) }
+
+// poll is poll(2) of one descriptor, for ms milliseconds or, if negative, for ever.
+func poll(fd int, events int16, ms int) bool {
 	p := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {
-		n, err := unix.Poll(p[:], 0)
+		n, err := unix.Poll(p[:], ms)
 		if err != unix.EINTR {
 			return n > 0
 		}
