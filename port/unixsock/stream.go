@@ -36,8 +36,8 @@ type streamPort struct {
 //
 // Who waits for the peer does so in a thread of its own, in poll(2). With Go's netpoller
 // the peer would wake a thread that had to find and wake the worker's: a round trip by
-// two ports takes 0.94 to 0.98 of the time so (three runs of 12 and 24 turns). The price is a sleeping
-// thread for each connected peer.
+// two ports takes 0.94 to 0.98 of the time so (three runs of 12 and 24 turns). The
+// price is a sleeping thread for each connected peer.
 type conn struct {
 	fd      int
 	holders atomic.Int32 // drain, and the worker while it reads: the last closes fd
