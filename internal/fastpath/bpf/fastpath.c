@@ -239,13 +239,13 @@ static inline int find(struct hash *hash, u64 address, u16 vlan, struct found *f
 #pragma unroll
 		for (int i = 0; i < PLACES; i++) {
 			volatile u64 *at = &l->key[i], *is = (void *)&l->station[i];
-			u64 found = *at;
-			if (found != key)
+			u64 there = *at;
+			if (there != key)
 				continue;
 			union {
 				u64 word;
 				struct station is;
-			} now = {.word = is[none(found)]};
+			} now = {.word = is[none(there)]};
 			/* The place may have become another's in between. */
 			if (at[none(now.word)] != key)
 				return 0;
@@ -263,7 +263,9 @@ enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED };
 /* decide finds out what becomes of the frame, and for ON how. */
 static inline enum decision decide(struct frame *f, struct verdict *v)
 {
-	u32 *slot = bpf_map_lookup_elem(&slots, &f->ifindex);
+	/* All that the epoch guards is read after it. */
+	u32 zero = none(f->epoch), ifindex = f->ifindex + zero;
+	u32 *slot = bpf_map_lookup_elem(&slots, &ifindex);
 	if (!slot)
 		return UP;
 	v->in = *slot;
@@ -284,7 +286,6 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 
 	u64 dst = be64(f->dst_src) >> 16;
 	u64 src = (be64(f->dst_src) & 0xffff) << 32 | (u32)(be64((u64)f->src) >> 32);
-	u32 zero = 0;
 	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
 	struct found s, d;
 	if (!hash || !find(hash, src, vlan, &s) || s.slot != v->in)
