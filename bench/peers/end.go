@@ -37,32 +37,27 @@ func guestName(i int) string { return fmt.Sprintf("vm%d", i) }
 // their ends, which the caller closes.
 func (l *lab) connect(ctx context.Context, p peer, w work) (ends []end, err error) {
 	places := make([]string, w.Ports)
+	open := l.taps
 	for i := range places {
 		places[i] = guestName(i)
+		if w.By == byStream {
+			places[i], open = l.socket(i), l.streams
+		}
 	}
-	if w.By == byTAP && p.makesTAPs() {
-		if err := p.attach(ctx, l, byTAP, places); err != nil {
+	first := w.By == byTAP && !p.makesTAPs()
+	if first {
+		if ends, err = open(ctx, places); err != nil {
 			return nil, err
 		}
-		return l.taps(ctx, places)
 	}
-	if w.By == byTAP {
-		if ends, err = l.taps(ctx, places); err != nil {
-			return nil, err
-		}
-		if err := p.attach(ctx, l, byTAP, places); err != nil {
-			closeAll(ends)
-			return nil, err
-		}
-		return ends, nil
-	}
-	for i := range places {
-		places[i] = l.socket(i)
-	}
-	if err := p.attach(ctx, l, byStream, places); err != nil {
+	if err := p.attach(ctx, l, w.By, places); err != nil {
+		closeAll(ends)
 		return nil, err
 	}
-	return l.streams(ctx, places)
+	if first {
+		return ends, nil
+	}
+	return open(ctx, places)
 }
 
 // socket is where guest i has its socket.
