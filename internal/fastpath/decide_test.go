@@ -290,6 +290,30 @@ func TestDecision(t *testing.T) {
 		"as long as the output's MTU":  {length: 1514, want: tcxRedirect, counts: sentOn(1514, 1514)},
 		"longer than the output's MTU": {length: 1515},
 		"longer, but to be cut":        {length: 3000, gso: 1448, want: tcxRedirect, counts: sentOn(3000, 3000)},
+		"as long, with a C-tag on output": {
+			change: func(r *rig) {
+				r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDCustomer
+				r.path.Publish(r.ports)
+				r.path.Settle()
+			},
+			length: 1514, want: tcxRedirect, counts: sentOn(1514, 1514+tagLen),
+		},
+		"as long, with an S-tag on output": {
+			change: func(r *rig) {
+				r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDService
+				r.path.Publish(r.ports)
+				r.path.Settle()
+			},
+			length: 1514,
+		},
+		"an S-tag shorter": {
+			change: func(r *rig) {
+				r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDService
+				r.path.Publish(r.ports)
+				r.path.Settle()
+			},
+			length: 1514 - tagLen, want: tcxRedirect, counts: sentOn(1514-tagLen, 1514),
+		},
 		"longer, with an MTU that is so": {
 			change: func(r *rig) { r.ns.Run("ip", "link", "set", "vm1", "mtu", "9000") },
 			length: 3000, want: tcxRedirect, counts: sentOn(3000, 3000),

@@ -21,6 +21,8 @@
 #include "kernel.h"
 
 #define ETHERNET 14 /* bytes of a header without tag */
+#define TAG 4       /* and of a tag */
+#define C_TPID be16(0x8100)
 
 #define MAX_PORTS 4096 /* slots; as many as a switch has ports */
 
@@ -190,7 +192,7 @@ static inline int hand_up(struct __sk_buff *skb)
 
 static inline u32 wire_length(struct __sk_buff *skb)
 {
-	return skb->len + (skb->vlan_present ? 4 : 0);
+	return skb->len + (skb->vlan_present ? TAG : 0);
 }
 
 /* discard counts a frame that the switch does not forward. */
@@ -305,7 +307,7 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 
 	/* The tag it leaves with, as switch/vlan.go's retag and wouldHop. */
 	v->ifindex = to->ifindex;
-	v->fits = 68 + ETHERNET; /* the smallest MTU there is */
+	v->fits = 68 + ETHERNET - 2 * TAG; /* whatever the MTU, the smallest of which is 68, and the tags */
 	v->pop = v->tpid = v->tci = v->hop = 0;
 	if (vlan != to->native) {
 		v->tpid = to->tpid;
@@ -333,10 +335,14 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	if (v->hop && (u16)skb->protocol == v->hop)
 		return hand_up(skb);
 	if (skb->len > v->fits) {
+		/* A device takes a C-tag beside its MTU, no other, as packet sockets have it. One that
+		 * shows behind the tag that goes is not seen here: what it makes too long is handed up. */
+		u16 first = v->tpid ? v->tpid : v->pop || !skb->vlan_present ? 0 : skb->vlan_proto;
+		int more = length - (v->pop ? TAG : 0) + (v->tpid ? TAG : 0) - (first == C_TPID ? TAG : 0) - skb->len;
 		u32 mtu = 0;
-		if (bpf_check_mtu(skb, v->ifindex, &mtu, 0, 0))
+		if (bpf_check_mtu(skb, v->ifindex, &mtu, more, 0))
 			return hand_up(skb);
-		v->fits = mtu + ETHERNET;
+		v->fits = mtu + ETHERNET - more;
 	}
 
 	struct counters *in = bpf_map_lookup_elem(&counts, &v->in);
