@@ -99,8 +99,15 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 	}
 	defer closeAll(ends)
 	poll := o.poll
-	if w.Pattern == pollTrip {
+	switch w.Pattern {
+	case pollTrip:
 		poll = max(poll, pollTime)
+	case awakeTrip:
+		awake, err := keepAwake()
+		if err != nil {
+			return s, err
+		}
+		defer awake.Close()
 	}
 	t := &team{phase: new(phase), guests: make([]*guest, len(ends))}
 	for i, e := range ends {

@@ -14,12 +14,13 @@ const (
 	flooding  pattern = "flood"      // the first guest to all others
 	overload  pattern = "overload"   // one way, as fast as the sender can
 	roundTrip pattern = "round trip" // a request at a time, answered
+	awakeTrip pattern = "round trip on CPUs kept awake"
 	pollTrip  pattern = "round trip of polling guests"
 	circulate pattern = "circulate" // both ways, each guest sends back what it gets
 )
 
 // isTrip tells the patterns whose figure is a time.
-func (p pattern) isTrip() bool { return p == roundTrip || p == pollTrip }
+func (p pattern) isTrip() bool { return p == roundTrip || p == awakeTrip || p == pollTrip }
 
 // medium is what guests are connected by.
 type medium string
@@ -80,7 +81,7 @@ func works() (all []work) {
 	return append(all,
 		work{flooding, smallest, maxGuests, byTAP}, work{flooding, 1514, maxGuests, byTAP},
 		work{overload, smallest, 2, byTAP},
-		work{roundTrip, smallest, 2, byTAP}, work{pollTrip, smallest, 2, byTAP},
+		work{roundTrip, smallest, 2, byTAP}, work{awakeTrip, smallest, 2, byTAP}, work{pollTrip, smallest, 2, byTAP},
 
 		work{oneWay, smallest, 2, byStream}, work{oneWay, 1514, 2, byStream},
 		work{roundTrip, smallest, 2, byStream},
