@@ -27,10 +27,12 @@ func (p *Path) hook(ifindex int) (io.Closer, error) {
 	if p.pins != nil {
 		p.mark(ifindex, true)
 		if l := p.pins.link(ifindex); l != nil {
-			if err := p.adopt(l, ifindex); err == nil {
+			if isAt(l, ifindex) && p.adopt(l, ifindex) == nil {
 				return &attachment{l, p, ifindex}, nil
 			}
-			_ = l.Unpin() // the device it was at is gone
+			// The device it was at is gone, or keeps it in another namespace.
+			_ = l.Detach()
+			_ = l.Unpin()
 			l.Close()
 		}
 	}

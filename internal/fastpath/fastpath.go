@@ -2,7 +2,8 @@
 // tcx programs on them (bpf/fastpath.c) that go by tables which a Path keeps in line
 // with the switch's. Only cmd/vswitch makes a Path; the switch and the port kinds know
 // it by their own small interfaces, and work without. All methods are safe for
-// concurrent use. No frame is lost or doubled when one comes, changes or goes.
+// concurrent use; those that concern devices act on the calling thread's network
+// namespace. No frame is lost or doubled when one comes, changes or goes.
 package fastpath
 
 import (
@@ -36,7 +37,7 @@ type Options struct {
 
 // Path is the fast path of one switch. It implements vswitch.FastPath.
 type Path struct {
-	bpf  bpfObjects
+	bpf  objects
 	pins *pins // nil: nothing outlives the process
 	log  *slog.Logger
 	pull time.Duration // how often the kernel is asked who was heard
@@ -79,6 +80,7 @@ func Open(o Options) (*Path, error) {
 		return nil, err
 	}
 	spec.Maps["stations"].MaxEntries = linesFor(o.Capacity)
+	spec.Maps["devices"] = devices()
 	options := &ebpf.CollectionOptions{}
 	if o.Pin {
 		if p.pins, err = openPins(o.Name); err != nil {
@@ -108,14 +110,14 @@ func (p *Path) prepare(tookOver bool) error {
 		return err
 	}
 	if p.pins != nil && !tookOver {
-		if err := p.pins.keep(&p.bpf.bpfMaps); err != nil {
+		if err := p.pins.keep(&p.bpf); err != nil {
 			return err
 		}
 	}
 	if err := p.bpf.Epochs.Lookup(uint32(0), &p.epoch); err != nil {
 		return err
 	}
-	if err := p.known.load(&p.bpf); err != nil {
+	if err := p.known.load(&p.bpf.bpfObjects); err != nil {
 		return err
 	}
 	return p.slots.load(&p.bpf)
@@ -124,6 +126,7 @@ func (p *Path) prepare(tookOver bool) error {
 func (p *Path) close() {
 	p.known.close()
 	_ = p.bpf.Close()
+	_ = p.bpf.Devices.Close()
 	if p.pins != nil {
 		p.pins.close()
 	}

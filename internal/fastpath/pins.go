@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -125,9 +126,9 @@ func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
 }
 
 // keep pins the tables.
-func (p *pins) keep(m *bpfMaps) error {
+func (p *pins) keep(m *objects) error {
 	for name, m := range map[string]*ebpf.Map{
-		"counts": m.Counts, "epochs": m.Epochs, "hashes": m.Hashes, "ports": m.Ports, "recent": m.Recent, "slots": m.Slots, "stations": m.Stations,
+		"counts": m.Counts, "devices": m.Devices, "epochs": m.Epochs, "hashes": m.Hashes, "ports": m.Ports, "recent": m.Recent, "slots": m.Slots, "stations": m.Stations,
 	} {
 		if err := pin(m, filepath.Join(p.own, name)); err != nil {
 			return err
@@ -166,6 +167,20 @@ func (p *pins) link(ifindex int) link.Link {
 		}
 	}
 	return nil
+}
+
+// isAt tells whether a link is at the device that has the number now, in the calling
+// thread's network namespace. Its own may have gone, and another have the number.
+func isAt(l link.Link, ifindex int) bool {
+	info, err := l.Info()
+	if err != nil {
+		return false
+	}
+	there, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+	return err == nil && slices.ContainsFunc(there.Programs, func(a link.AttachedProgram) bool {
+		id, _ := a.LinkID()
+		return id == info.ID
+	})
 }
 
 // keepLink pins what is attached to a device; what has a pin already is moved.

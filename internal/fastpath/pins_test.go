@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -81,9 +82,13 @@ func (h *host) open(taps ...int) *process {
 	h.t.Cleanup(p.end)
 	p.table = fdb.New(fdb.Config{Capacity: 1024, Aging: -1, Observer: p.path})
 	p.path.Bind(p.table)
-	p.path.Publish(p.ports)
+	p.publish(p.ports)
 	return p
 }
+
+// publish and start are the Path's methods, called where the devices are.
+func (r *rig) publish(ports []vswitch.FastPort) { r.ns.Do(func() { r.path.Publish(ports) }) }
+func (r *rig) start()                           { r.ns.Do(r.path.Start) }
 
 // end is what a process does that stops.
 func (p *process) end() {
@@ -131,7 +136,7 @@ func (h *host) pinned() (names []string) {
 	return names
 }
 
-var tables = []string{"v/counts", "v/epochs", "v/hashes", "v/ports", "v/recent", "v/slots", "v/stations"}
+var tables = []string{"v/counts", "v/devices", "v/epochs", "v/hashes", "v/ports", "v/recent", "v/slots", "v/stations"}
 
 // wantPinned checks that the tables are pinned, and the links of these devices.
 func (h *host) wantPinned(taps ...int) {
@@ -151,7 +156,7 @@ func (h *host) wantPinned(taps ...int) {
 func TestTakeOver(t *testing.T) {
 	h := newHost(t)
 	first := h.open(h.taps...)
-	first.path.Start()
+	first.start()
 	first.learn(1, macA, 0)
 	first.learn(1, macB, 1)
 	first.end()
@@ -164,7 +169,7 @@ func TestTakeOver(t *testing.T) {
 	if at := second.at(uint64(macA)); at != -1 {
 		t.Errorf("A is learned behind port %d before Start", at)
 	}
-	second.path.Start()
+	second.start()
 	if a, b := second.at(uint64(macA)), second.at(uint64(macB)); a != 1 || b != 0 {
 		t.Errorf("A is behind port %d, B behind port %d; want 1, 0", a, b)
 	}
@@ -175,7 +180,7 @@ func TestTakeOver(t *testing.T) {
 
 	// A port that is not there any more is forgotten with its stations.
 	third := h.open(h.taps[0])
-	third.path.Start()
+	third.start()
 	h.wantPinned(h.taps[0])
 	if a, b := third.at(uint64(macA)), third.at(uint64(macB)); a != 0 || b != -1 {
 		t.Errorf("A is behind port %d, B behind port %d; want 0, -1", a, b)
@@ -190,15 +195,15 @@ func TestTakeOver(t *testing.T) {
 func TestTakeOverOtherSettings(t *testing.T) {
 	h := newHost(t)
 	first := h.open(h.taps...)
-	first.path.Start()
+	first.start()
 	first.learn(1, macA, 0)
 	first.learn(1, macB, 1)
 	first.end()
 
 	second := h.open(h.taps...)
 	second.ports[1].PVID, second.ports[1].Native, second.ports[1].VLANs = 2, 2, vlans(2)
-	second.path.Publish(second.ports)
-	second.path.Start()
+	second.publish(second.ports)
+	second.start()
 	if a, b := second.at(uint64(macA)), second.at(uint64(macB)); a != 0 || b != -1 {
 		t.Errorf("A is behind port %d, B behind port %d; want 0, -1", a, b)
 	}
@@ -211,7 +216,7 @@ func TestTakeOverOtherSettings(t *testing.T) {
 func TestTakeOverOtherVersion(t *testing.T) {
 	h := newHost(t)
 	first := h.open(h.taps...)
-	first.path.Start()
+	first.start()
 	first.learn(1, macA, 0)
 	first.end()
 	own := first.path.pins.own
@@ -221,7 +226,7 @@ func TestTakeOverOtherVersion(t *testing.T) {
 	}
 
 	second := h.open(h.taps...)
-	second.path.Start()
+	second.start()
 	h.wantPinned(h.taps...)
 	if at := second.at(uint64(macA)); at != -1 {
 		t.Errorf("A is behind port %d, by another version's tables", at)
@@ -237,14 +242,14 @@ func TestTakeOverOtherVersion(t *testing.T) {
 func TestTakeOverInPart(t *testing.T) {
 	h := newHost(t)
 	first := h.open(h.taps...)
-	first.path.Start()
+	first.start()
 	first.learn(1, macA, 0)
 	first.end()
 	if err := os.Remove(filepath.Join(first.path.pins.own, "stations")); err != nil {
 		t.Fatal(err)
 	}
 	second := h.open(h.taps...)
-	second.path.Start()
+	second.start()
 	h.wantPinned(h.taps...)
 	if at := second.at(uint64(macA)); at != -1 {
 		t.Errorf("A is behind port %d", at)
@@ -254,7 +259,7 @@ func TestTakeOverInPart(t *testing.T) {
 // Two processes never share the tables, and each namespace has its own.
 func TestInUse(t *testing.T) {
 	h := newHost(t)
-	h.open(h.taps...).path.Start()
+	h.open(h.taps...).start()
 	h.ns.Do(func() {
 		if _, err := Open(h.options()); !errors.Is(err, ErrInUse) {
 			t.Errorf("a second process: %v", err)
@@ -283,7 +288,7 @@ func TestInUse(t *testing.T) {
 func TestNothingStays(t *testing.T) {
 	h := newHost(t)
 	p := h.open(h.taps...)
-	p.path.Start()
+	p.start()
 	if err := p.path.Detach(h.taps[0]); err != nil {
 		t.Error(err)
 	}
@@ -315,9 +320,9 @@ func TestNothingStays(t *testing.T) {
 func TestLeftOver(t *testing.T) {
 	h := newHost(t)
 	first := h.open(h.taps...)
-	first.path.Start()
+	first.start()
 	first.end()
-	h.open(h.taps[0]).path.Start()
+	h.open(h.taps[0]).start()
 	for n, ifindex := range h.taps {
 		h.ns.Do(func() {
 			has, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
@@ -329,24 +334,58 @@ func TestLeftOver(t *testing.T) {
 	h.wantPinned(h.taps[0])
 }
 
-// A device that has the number of one that is gone gets a program of its own.
+// A device that has the number of a port's which went while no process ran is not taken
+// for it: no frame to the station that was there goes to it, whether it is a port's or
+// not, and it gets a program of its own, if any. The one that went keeps none.
 func TestNumberUsedAgain(t *testing.T) {
-	h := newHost(t)
-	first := h.open(h.taps...)
-	first.path.Start()
-	first.end()
-	h.ns.Run("ip", "link", "del", "vm1")
-	h.ns.Run("ip", "link", "add", "vm1", "index", strconv.Itoa(h.taps[1]), "type", "veth", "peer", "name", "vm2")
-	second := h.open(h.taps...)
-	second.path.Start()
-	info, err := second.links[1].(*attachment).Info()
-	if err != nil {
-		t.Fatal(err)
+	for name, goes := range map[string]func(h *host, elsewhere *testenv.Netns){
+		"deleted": func(h *host, _ *testenv.Netns) { h.ns.Run("ip", "link", "del", "vm1") },
+		"moved":   func(h *host, to *testenv.Netns) { h.ns.Run("ip", "link", "set", "vm1", "netns", to.Name) },
+	} {
+		for _, ports := range []int{1, 2} {
+			t.Run(fmt.Sprintf("%s/%d", name, ports), func(t *testing.T) {
+				h, elsewhere := newHost(t), testenv.NewNetns(t)
+				first := h.open(h.taps...)
+				first.start()
+				first.learn(1, macA, 0)
+				first.learn(1, macB, 1)
+				first.end()
+				goes(h, elsewhere)
+				h.ns.Run("ip", "link", "add", "other", "index", strconv.Itoa(h.taps[1]), "type", "veth", "peer", "name", "vm2")
+
+				second := h.open(h.taps[:ports]...)
+				second.start()
+				if d := second.send(0, frame(macB, macA, frameLen)); d != tcxPass {
+					t.Errorf("a frame to the station that went gets %d", d)
+				}
+				if a, b := second.at(uint64(macA)), second.at(uint64(macB)); a != 0 || b != -1 {
+					t.Errorf("A is behind port %d, B behind port %d; want 0, -1", a, b)
+				}
+				h.wantPinned(h.taps[:ports]...)
+				if n := programs(t, h.ns, h.taps[1]); n != ports-1 {
+					t.Errorf("the other device has %d programs, want %d", n, ports-1)
+				}
+				if name == "moved" {
+					if n := programs(t, elsewhere, h.taps[1]); n != 0 {
+						t.Errorf("the device that was moved has %d programs", n)
+					}
+				}
+			})
+		}
 	}
-	if got := int(info.TCX().Ifindex); got != h.taps[1] {
-		t.Errorf("the program is at device %d, want %d", got, h.taps[1])
-	}
-	h.wantPinned(h.taps...)
+}
+
+// programs counts those at a device's ingress.
+func programs(t *testing.T, ns *testenv.Netns, ifindex int) (n int) {
+	t.Helper()
+	ns.Do(func() {
+		at, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = len(at.Programs)
+	})
+	return n
 }
 
 // Without the rights Open says so, on one line, and leaves nothing.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -13,6 +14,19 @@ import (
 
 // maxPorts is MAX_PORTS of fastpath.c.
 const maxPorts = vswitch.MaxPorts
+
+// objects are what is in the kernel.
+type objects struct {
+	bpfObjects
+	Devices *ebpf.Map `ebpf:"devices"`
+}
+
+// devices is the table of the slots' devices, by which they are known from others that
+// have their numbers later: the kernel takes a device out when it is deleted or goes
+// to another network namespace, whether a process keeps the table or not.
+func devices() *ebpf.MapSpec {
+	return &ebpf.MapSpec{Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: maxPorts}
+}
 
 // Flags of a port: those of fastpath.c.
 const (
@@ -32,7 +46,7 @@ type slot struct {
 
 // slots are all of them. Path.mu guards them.
 type slots struct {
-	bpf      *bpfObjects
+	bpf      *objects
 	byNumber map[uint16]*slot // of the switch's ports
 	number   map[uint32]uint16
 	left     map[uint32]*slot // by ifindex: of a former process, until adopt
@@ -40,7 +54,7 @@ type slots struct {
 }
 
 // load reads what a former process left.
-func (s *slots) load(bpf *bpfObjects) error {
+func (s *slots) load(bpf *objects) error {
 	s.bpf = bpf
 	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
 	var ifindex, index uint32
@@ -59,7 +73,7 @@ func (s *slots) load(bpf *bpfObjects) error {
 // those that nobody wants.
 func (s *slots) adopt(ports []vswitch.FastPort) error {
 	for _, p := range ports {
-		if l := s.left[uint32(p.Device.Ifindex())]; l != nil {
+		if l := s.left[uint32(p.Device.Ifindex())]; l != nil && s.hasDevice(l) {
 			s.byNumber[p.Number], s.number[l.index] = l, p.Number
 			l.vlans = p.VLANs
 			delete(s.left, l.is.Ifindex)
@@ -85,7 +99,7 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 		s.byNumber[p.Number], s.number[l.index] = l, p.Number
 		defer func() {
 			if err == nil {
-				err = s.bpf.Slots.Put(ifindex, l.index)
+				err = errors.Join(s.setDevice(l, ifindex), s.bpf.Slots.Put(ifindex, l.index))
 			}
 		}()
 	}
@@ -100,6 +114,22 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 	}
 	changed, err = l.write(s.bpf, want)
 	return changed, others, err
+}
+
+// setDevice notes the device of a slot. One that has just gone has no number any more
+// (EINVAL), and its port is about to follow.
+func (s *slots) setDevice(l *slot, ifindex uint32) error {
+	err := s.bpf.Devices.Put(l.index, ifindex)
+	if errors.Is(err, unix.EINVAL) {
+		return s.bpf.Devices.Delete(l.index) // of the one that had the slot before
+	}
+	return err
+}
+
+// hasDevice tells whether the device of a slot is still where it was when noted.
+func (s *slots) hasDevice(l *slot) bool {
+	var ifindex uint32
+	return s.bpf.Devices.Lookup(l.index, &ifindex) == nil
 }
 
 // describe is a port as fastpath.c sees it.
@@ -130,7 +160,7 @@ func networkOrder(v uint16) uint16 {
 }
 
 // write makes the slot what is wanted.
-func (l *slot) write(bpf *bpfObjects, want bpfPort) (changed bool, err error) {
+func (l *slot) write(bpf *objects, want bpfPort) (changed bool, err error) {
 	if l.is == want {
 		return false, nil
 	}
@@ -220,11 +250,11 @@ func (s *slots) free(l *slot) error {
 		err = errors.Join(err, e)
 	}
 	s.used[l.index] = false
-	return err
+	return errors.Join(err, s.bpf.Devices.Delete(l.index))
 }
 
 // counters are what the kernel did with the port's frames since it has the slot.
-func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
+func (l *slot) counters(bpf *objects) (st vswitch.PortStats, err error) {
 	var cpus []bpfCounters
 	if err := bpf.Counts.Lookup(l.index, &cpus); err != nil {
 		return st, err
