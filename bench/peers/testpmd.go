@@ -74,8 +74,6 @@ func (l *lab) circulate(ctx context.Context, p peer, w work) (*testpmd, error) {
 	if err := l.pin(cpus[1]); err != nil {
 		return nil, err
 	}
-	// It comes last: Open vSwitch hangs up once while it sets a port up, which testpmd
-	// does not survive.
 	pmd, err := l.testpmd(cpus[1], w.Size, sockets)
 	if err != nil {
 		return nil, err
