@@ -36,7 +36,7 @@ func mapShared(fd int, offset, size uint64) (whole, bytes []byte, err error) {
 		return nil, nil, fmt.Errorf("a memory file of %d bytes is too short for %d bytes at %d, or no file", st.Size, size, offset)
 	}
 	// Huge pages are mapped whole; their file system has blocks of that size.
-	align := uint64(max(st.Blksize, int64(unix.Getpagesize())))
+	align := max(uint64(st.Blksize), uint64(unix.Getpagesize()))
 	if align&(align-1) != 0 {
 		align = uint64(unix.Getpagesize())
 	}
