@@ -85,11 +85,11 @@ fuzz: ## run each fuzz test for FUZZTIME (10s)
 	done
 
 .PHONY: lint
-lint: ## gofmt, go mod tidy, go vet, staticcheck
+lint: ## gofmt, go mod tidy, go vet (for arm64 too), staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 	[ -z "$$unformatted" ] || { echo "run gofmt -w on: $$unformatted" >&2; exit 1; }
 	for module in . bench/peers; do \
-		(cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...); \
+		(cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && GOARCH=arm64 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...); \
 	done
 
 .PHONY: generate
