@@ -94,7 +94,7 @@ func (p *Port) Configure(c PortConfig) error {
 	p.config, p.vlan = c, v
 	unneeded := p.setShape(c.Shape)
 	s.fdb.SetLimit(p.number, c.LearnLimit)
-	s.publish()
+	p.publish()
 	unneeded.stop()
 	p.quiesce()
 	s.fdb.Flush(func(e fdb.Entry) bool { return e.Port == p.number && !v.vlans.Has(e.Key.VLAN()) })

@@ -75,7 +75,7 @@ func (p *Port) Attach(dev port.Port) error {
 		s.workers++
 	}
 	p.at = at
-	s.publish()
+	p.publish()
 	for _, w := range at.workers {
 		at.running.Go(func() {
 			if err := w.run(); !errors.Is(err, port.ErrClosed) {
@@ -142,6 +142,14 @@ func (p *Port) SetForwarding(on bool) {
 
 // active tells whether frames may pass. The caller holds sw.mu.
 func (p *Port) active() bool { return p.forwarding && p.at != nil && !p.at.closing }
+
+// publish makes the workers' picture anew, unless the port is not in it. The caller
+// holds sw.mu.
+func (p *Port) publish() {
+	if p.active() {
+		p.sw.publish()
+	}
+}
 
 // quiesce returns when no worker of the port goes by a former picture any more:
 // what is done to its entries then is not undone by a batch that was on its way.

@@ -19,7 +19,7 @@ func (p *Port) SetTree(state TreeState, bpdus bool) {
 		return
 	}
 	p.tree, p.bpdus = state, bpdus
-	s.publish()
+	p.publish()
 	p.quiesce()
 }
 

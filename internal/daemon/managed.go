@@ -178,7 +178,7 @@ func (m *manager) follow(p *managed) {
 
 // linkChanged looks after the ports that a changed interface concerns.
 func (m *manager) linkChanged(ev link.Event) {
-	for _, p := range m.sorted() {
+	for _, p := range m.ports {
 		switch d, ok := p.dev.(port.Device); {
 		case ok && d.Ifindex() == ev.Index:
 			m.follow(p)

@@ -31,11 +31,14 @@ func arpIgnore(ifname string) string {
 // go with that. A kernel without IPv6 has no disable_ipv6, which leaves the field
 // empty.
 func Read(ifname string) port.DeviceSettings {
-	return port.DeviceSettings{
+	s := port.DeviceSettings{
 		DisableIPv6: read(disableIPv6(ifname)),
 		ARPIgnore:   read(arpIgnore(ifname)),
-		StaticIPv6:  readIPv6(ifname),
 	}
+	if s.DisableIPv6 != "1" { // else it has none, and to list those of the host takes long
+		s.StaticIPv6 = readIPv6(ifname)
+	}
+	return s
 }
 
 // Restore puts back what Read returned, as far as the interface still exists.
