@@ -190,6 +190,33 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// A port that shares its device with the host, and so has no program there, is taken over
+// with its stations, too.
+func TestTakeOverShared(t *testing.T) {
+	h := newHost(t)
+	open := func() *process {
+		p := h.open(h.taps[0])
+		p.ports = append(p.ports, vswitch.FastPort{
+			Number: 1, Device: device{h.taps[1], false}, To: true, PVID: 1, Native: 1, VLANs: vlans(1),
+		})
+		p.publish(p.ports)
+		p.start()
+		return p
+	}
+	first := open()
+	first.learn(1, macA, 0)
+	first.learn(1, macB, 1)
+	first.end()
+	second := open()
+	h.wantPinned(h.taps[0])
+	if a, b := second.at(uint64(macA)), second.at(uint64(macB)); a != 0 || b != 1 {
+		t.Errorf("A is behind port %d, B behind port %d; want 0, 1", a, b)
+	}
+	if d := second.send(0, frame(macB, macA, frameLen)); d != tcxRedirect {
+		t.Errorf("a known flow gets %d", d)
+	}
+}
+
 // What changed while a process restarted counts: a port in another VLAN knows none of
 // its stations.
 func TestTakeOverOtherSettings(t *testing.T) {
