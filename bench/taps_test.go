@@ -17,10 +17,13 @@ import (
 
 func TestMain(m *testing.M) { daemontest.Main(m) }
 
+// ports is how many the daemon has in these benchmarks.
+const ports = 1000
+
 // BenchmarkIdleTaps: what the daemon takes for 1,000 tap ports that wait for frames,
 // and how long it takes to add the last hundred of them. It needs root.
 func BenchmarkIdleTaps(b *testing.B) {
-	const ports, last, idle = 1000, 100, 5 * time.Second
+	const last, idle = 100, 5 * time.Second
 	ns := testenv.NewNetns(b)
 	sw := daemontest.Start(b, ns)
 	about, err := sw.Client.Switch(b.Context())
@@ -31,10 +34,7 @@ func BenchmarkIdleTaps(b *testing.B) {
 	var addedLast time.Duration
 	for i := range ports {
 		start := time.Now()
-		spec := port.Spec{Name: fmt.Sprint("vm", i), Kind: "tap"}
-		if _, err := sw.Client.AddPort(b.Context(), api.AddPort{Spec: spec}); err != nil {
-			b.Fatal(err)
-		}
+		addTap(b, sw, i)
 		if i >= ports-last {
 			addedLast += time.Since(start)
 		}
@@ -51,6 +51,46 @@ func BenchmarkIdleTaps(b *testing.B) {
 	b.ReportMetric(float64(waited.threads), "threads")
 	b.ReportMetric(100*float64(waited.cpu-added.cpu)/float64(b.Elapsed()), "cpu-%")
 	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkRestoreTaps: a daemon with 1,000 tap ports is killed: how long until it is
+// dead, how long until the next one has them all and answers, and what processor time
+// that takes. It needs root.
+func BenchmarkRestoreTaps(b *testing.B) {
+	ns := testenv.NewNetns(b)
+	sw := daemontest.Start(b, ns)
+	for i := range ports {
+		addTap(b, sw, i)
+	}
+	var dead, back, cpu time.Duration
+	b.ResetTimer()
+	for range b.N {
+		start := time.Now()
+		sw.Kill()
+		dead += time.Since(start)
+		start = time.Now()
+		sw.Restart(b)
+		back += time.Since(start)
+		about, err := sw.Client.Switch(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		cpu += readProcess(b, about.PID).cpu
+	}
+	b.StopTimer()
+	perKill := func(d time.Duration) float64 { return float64(d.Milliseconds()) / float64(b.N) }
+	b.ReportMetric(perKill(dead), "ms/death")
+	b.ReportMetric(perKill(back), "ms/restore")
+	b.ReportMetric(perKill(cpu), "cpu-ms/restore")
+	b.ReportMetric(0, "ns/op")
+}
+
+func addTap(b *testing.B, sw *daemontest.Daemon, i int) {
+	b.Helper()
+	spec := port.Spec{Name: fmt.Sprint("vm", i), Kind: "tap"}
+	if _, err := sw.Client.AddPort(b.Context(), api.AddPort{Spec: spec}); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // process is what a process has of the machine, as in proc(5).

@@ -168,17 +168,19 @@ func (p *Port) Close() error {
 	return p.closeSockets()
 }
 
+// closeSockets closes all of them at once: each takes a grace period, in which the
+// others' pass too.
 func (p *Port) closeSockets() error {
-	var errs []error
-	for _, q := range p.queues {
-		errs = append(errs, q.rx.close())
+	var closing sync.WaitGroup
+	errs := make([]error, len(p.queues))
+	for i, q := range p.queues {
+		closing.Go(func() { errs[i] = q.rx.close() })
+		closing.Go(func() { _ = closeSocket(q.gso) })
 		if q.plain != q.gso {
-			unix.Close(q.plain)
-		}
-		if q.gso >= 0 {
-			unix.Close(q.gso)
+			closing.Go(func() { _ = closeSocket(q.plain) })
 		}
 	}
+	closing.Wait()
 	return errors.Join(errs...)
 }
 
@@ -186,7 +188,7 @@ func (p *Port) closeSockets() error {
 // frame. It blocks and is used with MSG_DONTWAIT, which keeps it out of the
 // netpoller: that would be woken for each frame that leaves the device.
 func sender(ifindex int, direct bool) (int, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	fd, err := socket(0)
 	if err != nil {
 		return -1, err
 	}
@@ -199,7 +201,7 @@ func sender(ifindex int, direct bool) (int, error) {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: ifindex})
 	}
 	if err != nil {
-		unix.Close(fd)
+		closeSocket(fd)
 		return -1, err
 	}
 	return fd, nil

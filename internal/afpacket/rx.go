@@ -24,7 +24,7 @@ func (r *receiver) open(c Config) error {
 	}
 	// Without a protocol the socket gets nothing; else frames of all interfaces
 	// would come between here and bind.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := socket(unix.SOCK_NONBLOCK)
 	if err != nil {
 		return err
 	}
@@ -67,11 +67,13 @@ func (r *receiver) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
-	for _, fd := range []*int{&r.fd, &r.wake} {
-		if *fd >= 0 {
-			errs = append(errs, unix.Close(*fd))
-			*fd = -1
-		}
+	if r.fd >= 0 {
+		errs = append(errs, closeSocket(r.fd))
+		r.fd = -1
+	}
+	if r.wake >= 0 {
+		errs = append(errs, unix.Close(r.wake))
+		r.wake = -1
 	}
 	return errors.Join(errs...)
 }
