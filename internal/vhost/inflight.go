@@ -151,7 +151,7 @@ func (p *packed) resume() {
 	case !p.isUsed(last) || p.isUsed(end):
 		return
 	}
-	p.seen, p.used, p.before = end, end, last
+	p.seen, p.used, p.begin, p.before = end, end, end, last
 }
 
 // again writes the batch between two places to the ring, if its entries come to that.
@@ -159,7 +159,7 @@ func (p *packed) again(begin, end place) bool {
 	copy(p.entries, p.journal[noteSize:]) // where the front end could still change them
 	at := begin
 	for n := range p.size {
-		slots := int(binary.NativeEndian.Uint16(p.entry(n)[2:]))
+		slots := int(uint16(binary.NativeEndian.Uint64(p.entry(n)) >> 16))
 		if slots == 0 || slots > p.size {
 			return false
 		}

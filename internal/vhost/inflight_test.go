@@ -82,7 +82,7 @@ func TestResume(t *testing.T) {
 		p.publish()
 		done := slices.Clone(lap.journal)
 		published := slices.Clone(lap.all)
-		first := 16 * p.begin.index
+		first := 16 * at.index
 
 		lap.fill(end, fuzzRing-1)
 		refilled := slices.Clone(lap.all)

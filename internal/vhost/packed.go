@@ -20,8 +20,8 @@ type packed struct {
 	seen place // next descriptor to look at
 	used place // next to fill
 
-	// Chains used since publish: count of them, from begin on. before is the last one
-	// before them.
+	// Chains used since publish: count of them, from begin to last. before is the last
+	// one before them.
 	entries             []byte
 	count               int
 	begin, last, before place
@@ -79,7 +79,7 @@ func openPacked(c ringCommon, size int, a RingAddr, base uint32, journal []byte)
 	if p.seen.index >= size {
 		return nil, errIndex
 	}
-	p.used, p.before = p.seen, p.seen
+	p.used, p.begin, p.before = p.seen, p.seen, p.seen
 	if journal != nil {
 		// A front end that does not know that its back end died has an old place.
 		p.resume()
@@ -89,19 +89,37 @@ func openPacked(c ringCommon, size int, a RingAddr, base uint32, journal []byte)
 
 func (p *packed) base() uint32 { return uint32(p.used.bits()) | uint32(p.used.bits())<<16 }
 
-func (p *packed) mark() uint32     { return uint32(p.seen.bits()) }
-func (p *packed) rewind(to uint32) { p.seen = placeOf(uint16(to)) }
+func (p *packed) mark() uint32 { return uint32(p.seen.bits()) }
+
+func (p *packed) rewind(to uint32) {
+	at := placeOf(uint16(to))
+	p.advance(-p.since(at))
+	p.seen = at
+}
+
+// since is how many descriptors were taken since a place, up to a lap.
+func (p *packed) since(at place) int {
+	n := p.seen.index - at.index
+	if p.seen.wrap != at.wrap {
+		n += p.size
+	}
+	return n
+}
+
+// room is how many descriptors can still be taken: those that the driver does not know
+// to be used it cannot make available again.
+func (p *packed) room() int { return p.size - p.since(p.begin) }
 
 func (p *packed) peek() bool { return p.isAvailable(p.seen) }
 
 func (p *packed) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool, err error) {
-	if !p.peek() {
+	d, ok := p.head(p.seen)
+	if !ok {
 		return c, parts, false, nil
 	}
 	w := p.walk(parts, p.size, write)
 	at := p.seen
 	for {
-		d := p.read(p.desc, at.index)
 		at.move(1, p.size)
 		c.slots++
 		c.id = d.next
@@ -116,9 +134,51 @@ func (p *packed) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool,
 		if d.flags&descNext == 0 {
 			break
 		}
+		d = p.read(p.desc, at.index)
+	}
+	if int(c.slots) > p.room() {
+		return c, parts, false, errAvail
 	}
 	p.seen = at
+	p.advance(int(c.slots))
 	return c, w.parts, true, nil
+}
+
+func (p *packed) singles(write bool) ([]Single, error) {
+	if len(p.rest()) == 0 {
+		n, at := 0, p.seen
+		for most := min(p.room(), readAhead); n < most; n++ {
+			d, ok := p.head(at)
+			if !ok || !p.single(&p.row[n], d.next, d, write) {
+				break
+			}
+			at.move(1, p.size)
+		}
+		p.have(n, write)
+	}
+	return p.rest(), nil
+}
+
+func (p *packed) useSingles(used []Single) {
+	for i := range used {
+		p.enter(used[i].id, 1, used[i].Written)
+	}
+	p.seen.move(len(used), p.size)
+	p.advance(len(used))
+}
+
+// head returns a copy of the descriptor at a place, if a chain that is available begins
+// there. Its flags, which say so, are read before the rest of it.
+func (p *packed) head(at place) (d descriptor, ok bool) {
+	b := p.desc[at.index*descSize:][:descSize]
+	word := load32(b[12:])
+	d.next, d.flags = uint16(word), uint16(word>>16)
+	if d.flags&descAvail != 0 != at.wrap || d.flags&descUsed != 0 == at.wrap {
+		return d, false
+	}
+	d.addr = binary.LittleEndian.Uint64(b)
+	d.len = binary.LittleEndian.Uint32(b[8:])
+	return d, true
 }
 
 // read returns a copy of a descriptor, its id as next.
@@ -150,18 +210,15 @@ func (p *packed) indirect(w *walk, d descriptor) error {
 	return nil
 }
 
-func (p *packed) use(c Chain, written uint32) {
-	if p.count == 0 {
-		p.begin = p.used
-	}
-	e := p.entry(p.count)
-	binary.NativeEndian.PutUint16(e, c.id)
-	binary.NativeEndian.PutUint16(e[2:], c.slots)
-	binary.NativeEndian.PutUint32(e[4:], written)
+func (p *packed) use(c Chain, written uint32) { p.enter(c.id, c.slots, written) }
+
+// enter makes a chain the next one that is used.
+func (p *packed) enter(id, slots uint16, written uint32) {
+	binary.NativeEndian.PutUint64(p.entry(p.count), uint64(id)|uint64(slots)<<16|uint64(written)<<32)
 	p.count++
 	p.last = p.used
-	p.used.move(int(c.slots), p.size)
-	p.filled += int(c.slots)
+	p.used.move(int(slots), p.size)
+	p.filled += int(slots)
 }
 
 func (p *packed) publish() {
@@ -176,7 +233,7 @@ func (p *packed) publish() {
 	if p.journal != nil {
 		p.putNote(p.used)
 	}
-	p.before, p.count = p.last, 0
+	p.begin, p.before, p.count = p.used, p.last, 0
 }
 
 // write writes the used descriptors of the first entries. The first of them is the last
@@ -185,8 +242,8 @@ func (p *packed) write(begin place, count int) {
 	var first uint32
 	at := begin
 	for i := range count {
-		e := p.entry(i)
-		written := binary.NativeEndian.Uint32(e[4:])
+		e := binary.NativeEndian.Uint64(p.entry(i))
+		written := uint32(e >> 32)
 		flags := uint32(0)
 		if at.wrap {
 			flags = descAvail | descUsed
@@ -196,14 +253,14 @@ func (p *packed) write(begin place, count int) {
 		}
 		d := p.desc[at.index*descSize:]
 		binary.LittleEndian.PutUint32(d[8:], written)
-		word := uint32(binary.NativeEndian.Uint16(e)) | flags<<16
+		word := uint32(uint16(e)) | flags<<16
 		if i == 0 {
 			first = word
 		} else {
 			binary.LittleEndian.PutUint32(d[12:], word)
 		}
 		p.dirty(p.descGPA, at.index*descSize, descSize)
-		at.move(int(binary.NativeEndian.Uint16(e[2:])), p.size)
+		at.move(int(uint16(e>>16)), p.size)
 	}
 	store32(p.desc[begin.index*descSize+12:], first)
 	p.dirty(p.descGPA, begin.index*descSize, descSize)

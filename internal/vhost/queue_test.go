@@ -52,10 +52,24 @@ func fuzzAddr() RingAddr {
 }
 
 // exercise uses a ring as a device does while the guest's memory is what it is, with
-// more of that coming in as script while it does.
+// more of that coming in as script while it does. How far the script is says what is done.
 func exercise(t *testing.T, q queue, all []byte, script []byte, write bool) {
 	var buffers []Buffer
 	for range 200 {
+		if len(script)%4 == 3 {
+			singles, err := q.singles(write)
+			if err != nil {
+				return
+			}
+			singles = singles[:min(len(singles), int(script[0])%fuzzRing)]
+			for i := range singles {
+				if !inside(all, []Buffer{singles[i].Buffer}) {
+					t.Fatal("a buffer that is not the guest's memory")
+				}
+				singles[i].Written = uint32(i)
+			}
+			q.useSingles(singles)
+		}
 		mark := q.mark()
 		c, bs, ok, err := q.next(buffers[:0], write)
 		if err != nil {
@@ -75,9 +89,11 @@ func exercise(t *testing.T, q queue, all []byte, script []byte, write bool) {
 		if ok {
 			q.use(c, uint32(len(buffers)))
 		}
-		q.publish()
-		q.wantsCall()
-		q.askKick(len(script)%2 == 0)
+		if len(script)%32 < 3 { // else the batch goes on
+			q.publish()
+			q.wantsCall()
+			q.askKick(len(script)%2 == 0)
+		}
 		if len(script) < 3 {
 			if !ok {
 				return

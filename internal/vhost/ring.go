@@ -32,6 +32,12 @@ type queue interface {
 	use(c Chain, written uint32)
 	publish()
 
+	// singles returns the next available chains up to the first that is no single
+	// buffer, or in which something is wrong, or that is too many for once. useSingles
+	// takes the first of those and gives them back.
+	singles(write bool) ([]Single, error)
+	useSingles(used []Single)
+
 	// wantsCall tells whether the driver wants to be told of what was published.
 	wantsCall() bool
 
@@ -46,6 +52,7 @@ type queue interface {
 
 // ringCommon is what both kinds of queues need.
 type ringCommon struct {
+	ahead
 	mem      *memory
 	hint     int       // see memory.at
 	log      *dirtyLog // nil: not asked for

@@ -1,10 +1,6 @@
 package vhost
 
-import (
-	"encoding/binary"
-
-	"github.com/vswitch/vswitch/port"
-)
+import "encoding/binary"
 
 // split is the device's side of a split virtqueue (virtio 1.2, 2.7):
 //
@@ -25,22 +21,7 @@ type split struct {
 	told     uint16 // what usedIdx was when the driver was last told of it
 	shown    uint16 // what usedIdx the driver was shown
 	usedFlag uint32 // as in the used ring
-
-	// What was read of the chains from first on, before their turn; see singles.
-	row     [readAhead]Single
-	first   uint16
-	known   uint16 // how many
-	touched byte
 }
-
-const (
-	// readAhead is how many chains are looked at together: as many as there are frames
-	// in a batch.
-	readAhead = port.BatchSize
-
-	// cacheLine is its length in bytes.
-	cacheLine = 64
-)
 
 const (
 	availNoInterrupt = 1 // the driver wants no call
@@ -82,8 +63,12 @@ func openSplit(c ringCommon, size int, a RingAddr) (*split, error) {
 
 func (s *split) base() uint32 { return uint32(s.usedIdx) }
 
-func (s *split) mark() uint32     { return uint32(s.seen) }
-func (s *split) rewind(to uint32) { s.seen = uint16(to) }
+func (s *split) mark() uint32 { return uint32(s.seen) }
+
+func (s *split) rewind(to uint32) {
+	s.advance(-int(s.seen - uint16(to)))
+	s.seen = uint16(to)
+}
 
 func (s *split) peek() bool {
 	if s.seen == s.ready {
@@ -105,58 +90,28 @@ func (s *split) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool, 
 		return c, parts, false, err
 	}
 	s.seen++
+	s.advance(1)
 	return Chain{id: head}, w.parts, true, nil
 }
 
-// singles implements batcher. What it reads was written on another processor, and what
-// is going to be written was read there. To wait for that takes longer than all else that
-// a frame takes, but accesses that do not depend on each other wait at the same time: so
-// it reads the descriptors of a batch in a row, and in another touches the lines that
-// begin the buffers.
 func (s *split) singles(write bool) ([]Single, error) {
-	if at := s.seen - s.first; at < s.known {
-		return s.row[at:s.known], nil
-	}
-	if !s.peek() {
-		return nil, nil
-	}
-	available := int(s.ready - s.seen)
-	if available > s.size {
-		return nil, errAvail
-	}
-	way := uint16(0)
-	if write {
-		way = descWrite
-	}
-	n := 0
-	for ; n < min(available, readAhead); n++ {
-		c := &s.row[n]
-		c.id = binary.LittleEndian.Uint16(s.avail[4+2*s.slot(s.seen+uint16(n)):])
-		if int(c.id) >= s.size {
-			break
+	if len(s.rest()) == 0 && s.peek() {
+		available := int(s.ready - s.seen)
+		if available > s.size {
+			return nil, errAvail
 		}
-		d := splitDesc(s.desc, int(c.id))
-		c.Bytes, c.gpa = s.mem.at(d.addr, uint64(d.len), &s.hint), d.addr
-		if d.flags&(descNext|descIndirect|descWrite) != way || d.len == 0 || len(c.Bytes) != int(d.len) {
-			break
+		n := 0
+		for ; n < min(available, readAhead); n++ {
+			i := binary.LittleEndian.Uint16(s.avail[4+2*s.slot(s.seen+uint16(n)):])
+			if int(i) >= s.size || !s.single(&s.row[n], i, splitDesc(s.desc, int(i)), write) {
+				break
+			}
 		}
+		s.have(n, write)
 	}
-	s.first, s.known = s.seen, uint16(n)
-	row := s.row[:n]
-	for i := range row {
-		b := row[i].Bytes
-		next := min(len(b)-1, cacheLine)
-		switch {
-		case !write:
-			s.touched += b[0] + b[next]
-		case s.log == nil: // else a migration would have to be told
-			b[0], b[next] = 0, 0
-		}
-	}
-	return row, nil
+	return s.rest(), nil
 }
 
-// useSingles implements batcher.
 func (s *split) useSingles(used []Single) {
 	for i := range used {
 		at := 4 + 8*s.slot(s.usedIdx+uint16(i))
@@ -165,6 +120,7 @@ func (s *split) useSingles(used []Single) {
 	}
 	s.usedIdx += uint16(len(used))
 	s.seen += uint16(len(used))
+	s.advance(len(used))
 }
 
 // gather walks a chain from its head on.

@@ -111,6 +111,7 @@ var guests = map[string]vhosttest.Options{
 	"legacy merging": {Features: vhosttest.MrgRxBuf | vhosttest.AnyLayout, Table: true, Split: 100, Size: 512},
 	"small buffers":  {Features: modern, Buffer: 256, Size: 1024},
 	"packed":         {Features: modern | vhosttest.RingPacked, Split: 700},
+	"packed buffers": {Features: modern | vhosttest.RingPacked, Size: 300},
 	"packed flags":   {Features: vhosttest.Version1 | vhosttest.RingPacked, Buffer: wholeFrame, Size: 300, Apart: true},
 	"packed chains":  {Features: vhosttest.Version1 | vhosttest.MrgRxBuf | vhosttest.EventIdx | vhosttest.RingPacked | vhosttest.InOrder, Split: 1100, Size: 511},
 }
