@@ -89,6 +89,7 @@ type bpfStation struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapCounts   = "counts"
+	bpfMapDevices  = "devices"
 	bpfMapEpochs   = "epochs"
 	bpfMapHashes   = "hashes"
 	bpfMapPorts    = "ports"
@@ -148,6 +149,7 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
+	Devices  *ebpf.MapSpec `ebpf:"devices"`
 	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
 	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
@@ -183,6 +185,7 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Counts   *ebpf.Map `ebpf:"counts"`
+	Devices  *ebpf.Map `ebpf:"devices"`
 	Epochs   *ebpf.Map `ebpf:"epochs"`
 	Hashes   *ebpf.Map `ebpf:"hashes"`
 	Ports    *ebpf.Map `ebpf:"ports"`
@@ -194,6 +197,7 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Counts,
+		m.Devices,
 		m.Epochs,
 		m.Hashes,
 		m.Ports,

@@ -59,8 +59,8 @@ func newRig(t testing.TB, ports int) *rig {
 		})
 	}
 	r.open(fdb.DefaultCapacity)
-	r.path.Publish(r.ports)
-	r.path.Start()
+	r.publish(r.ports)
+	r.start()
 	return r
 }
 
@@ -81,6 +81,10 @@ func (r *rig) open(capacity int) {
 	r.table = fdb.New(fdb.Config{Capacity: capacity, Aging: -1, Observer: r.path})
 	r.path.Bind(r.table)
 }
+
+// publish and start are the Path's methods, called where the ports' devices are.
+func (r *rig) publish(ports []vswitch.FastPort) { r.ns.Do(func() { r.path.Publish(ports) }) }
+func (r *rig) start()                           { r.ns.Do(r.path.Start) }
 
 func (r *rig) ifindex(name string) int {
 	r.t.Helper()
@@ -214,48 +218,48 @@ func TestDecision(t *testing.T) {
 		"source is behind another port": {change: func(r *rig) { r.learn(1, macA, 1) }},
 		"known in another VLAN": {change: func(r *rig) {
 			r.ports[0].PVID, r.ports[0].Native, r.ports[0].VLANs = 2, 2, vlans(2)
-			r.path.Publish(r.ports)
+			r.publish(r.ports)
 			r.learn(2, macA, 0)
 		}},
 		"source forgotten with its port":      {change: func(r *rig) { r.table.FlushPort(0) }},
 		"destination forgotten with its port": {change: func(r *rig) { r.table.FlushPort(1) }},
 		"port removed": {change: func(r *rig) {
-			r.path.Publish(r.ports[:1])
+			r.publish(r.ports[:1])
 			r.path.Release(1)
 		}},
 		"port's number given to another device": {change: func(r *rig) {
-			r.path.Publish(r.ports[:1])
+			r.publish(r.ports[:1])
 			r.path.Release(1)
 			r.table.FlushPort(1)
 			r.ports[1].Device = device{r.ifindex("lo"), true}
-			r.path.Publish(r.ports)
+			r.publish(r.ports)
 		}},
 		"destination's VLAN is no longer carried": {change: func(r *rig) {
 			// At once: nothing leaves with the tag of a VLAN that the port left.
 			r.ports[1].PVID, r.ports[1].Native, r.ports[1].TPID, r.ports[1].VLANs = 2, 2, port.TPIDCustomer, vlans(2)
-			r.path.Publish(r.ports)
+			r.publish(r.ports)
 		}},
 		"no port's device": {ifname: "lo"},
 		"more than forwarding to do on input": {change: func(r *rig) {
 			r.ports[0].From = false
-			r.path.Publish(r.ports)
+			r.publish(r.ports)
 		}},
 		"the switch sees all frames of the input": {change: func(r *rig) {
 			r.ports[0].Device = device{r.ports[0].Device.Ifindex(), false}
-			r.path.Publish(r.ports)
+			r.publish(r.ports)
 		}},
 		"more than forwarding to do on output": {change: func(r *rig) {
 			r.ports[1].To = false
-			r.path.Publish(r.ports)
+			r.publish(r.ports)
 		}},
 		"no VLAN for untagged frames": {change: func(r *rig) {
 			r.ports[0].PVID = 0
-			r.path.Publish(r.ports)
+			r.publish(r.ports)
 		}},
 		"tagged on output": {
 			change: func(r *rig) {
 				r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDCustomer
-				r.path.Publish(r.ports)
+				r.publish(r.ports)
 				r.path.Settle()
 			},
 			want: tcxRedirect, counts: sentOn(frameLen, frameLen+tagLen),
@@ -268,21 +272,21 @@ func TestDecision(t *testing.T) {
 		"both isolated": {
 			change: func(r *rig) {
 				r.ports[0].Isolated, r.ports[1].Isolated = true, true
-				r.path.Publish(r.ports)
+				r.publish(r.ports)
 			},
 			want: tcxDrop, counts: dropped(port.DropIsolated),
 		},
 		"input isolated": {
 			change: func(r *rig) {
 				r.ports[0].Isolated = true
-				r.path.Publish(r.ports)
+				r.publish(r.ports)
 			},
 			want: tcxRedirect, counts: sentOn(frameLen, frameLen),
 		},
 		"output isolated": {
 			change: func(r *rig) {
 				r.ports[1].Isolated = true
-				r.path.Publish(r.ports)
+				r.publish(r.ports)
 			},
 			want: tcxRedirect, counts: sentOn(frameLen, frameLen),
 		},
@@ -293,7 +297,7 @@ func TestDecision(t *testing.T) {
 		"as long, with a C-tag on output": {
 			change: func(r *rig) {
 				r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDCustomer
-				r.path.Publish(r.ports)
+				r.publish(r.ports)
 				r.path.Settle()
 			},
 			length: 1514, want: tcxRedirect, counts: sentOn(1514, 1514+tagLen),
@@ -301,7 +305,7 @@ func TestDecision(t *testing.T) {
 		"as long, with an S-tag on output": {
 			change: func(r *rig) {
 				r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDService
-				r.path.Publish(r.ports)
+				r.publish(r.ports)
 				r.path.Settle()
 			},
 			length: 1514,
@@ -309,7 +313,7 @@ func TestDecision(t *testing.T) {
 		"an S-tag shorter": {
 			change: func(r *rig) {
 				r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDService
-				r.path.Publish(r.ports)
+				r.publish(r.ports)
 				r.path.Settle()
 			},
 			length: 1514 - tagLen, want: tcxRedirect, counts: sentOn(1514-tagLen, 1514),
@@ -378,7 +382,7 @@ func TestCounters(t *testing.T) {
 		t.Errorf("a port that was released counts %+v", c)
 	}
 	// The next port does not begin with its counters.
-	r.path.Publish(r.ports)
+	r.publish(r.ports)
 	if c := r.path.Counters(0); c != (vswitch.PortStats{}) {
 		t.Errorf("a new port counts %+v", c)
 	}
@@ -455,11 +459,11 @@ func TestFlowCache(t *testing.T) {
 	}{
 		"station deleted":  {func(r *rig) { r.table.Delete(fdb.MakeKey(1, uint64(macB))); r.path.Settle() }, tcxPass},
 		"port flushed":     {func(r *rig) { r.table.FlushPort(1) }, tcxPass},
-		"port shut":        {func(r *rig) { r.path.Publish(r.ports[:1]) }, tcxPass},
+		"port shut":        {func(r *rig) { r.publish(r.ports[:1]) }, tcxPass},
 		"port released":    {func(r *rig) { r.path.Release(1) }, tcxPass},
 		"moved":            {func(r *rig) { r.learn(1, macB, 0) }, tcxDrop},
 		"sender moved":     {func(r *rig) { r.learn(1, macA, 1) }, tcxPass},
-		"output is slower": {func(r *rig) { r.ports[1].To = false; r.path.Publish(r.ports) }, tcxPass},
+		"output is slower": {func(r *rig) { r.ports[1].To = false; r.publish(r.ports) }, tcxPass},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -565,16 +569,15 @@ func TestFlowCacheCollision(t *testing.T) {
 
 // The slots of ports that come and go are used again, as many as there are.
 func TestManyPorts(t *testing.T) {
-	testenv.Root(t)
-	r := &rig{t: t}
+	r := &rig{t: t, ns: testenv.NewNetns(t)}
 	r.open(1024)
-	r.path.Start()
+	r.start()
 	for round := range 3 {
 		ports := make([]vswitch.FastPort, maxPorts)
 		for n := range ports {
 			ports[n] = vswitch.FastPort{Number: uint16(n), Device: device{round<<16 + n + 1, true}, VLANs: vlans(1)}
 		}
-		r.path.Publish(ports)
+		r.publish(ports)
 		slots := make(map[uint32]bool)
 		for n := range ports {
 			slots[r.path.slots.byNumber[uint16(n)].index] = true
@@ -582,7 +585,7 @@ func TestManyPorts(t *testing.T) {
 		if len(slots) != maxPorts {
 			t.Fatalf("%d ports have %d slots", maxPorts, len(slots))
 		}
-		r.path.Publish(nil)
+		r.publish(nil)
 		for n := range ports {
 			r.path.Release(uint16(n))
 		}

@@ -37,7 +37,7 @@ type Options struct {
 
 // Path is the fast path of one switch. It implements vswitch.FastPath.
 type Path struct {
-	bpf  objects
+	bpf  bpfObjects
 	pins *pins // nil: nothing outlives the process
 	log  *slog.Logger
 	pull time.Duration // how often the kernel is asked who was heard
@@ -80,7 +80,6 @@ func Open(o Options) (*Path, error) {
 		return nil, err
 	}
 	spec.Maps["stations"].MaxEntries = linesFor(o.Capacity)
-	spec.Maps["devices"] = devices()
 	options := &ebpf.CollectionOptions{}
 	if o.Pin {
 		if p.pins, err = openPins(o.Name); err != nil {
@@ -110,14 +109,14 @@ func (p *Path) prepare(tookOver bool) error {
 		return err
 	}
 	if p.pins != nil && !tookOver {
-		if err := p.pins.keep(&p.bpf); err != nil {
+		if err := p.pins.keep(&p.bpf.bpfMaps); err != nil {
 			return err
 		}
 	}
 	if err := p.bpf.Epochs.Lookup(uint32(0), &p.epoch); err != nil {
 		return err
 	}
-	if err := p.known.load(&p.bpf.bpfObjects); err != nil {
+	if err := p.known.load(&p.bpf); err != nil {
 		return err
 	}
 	return p.slots.load(&p.bpf)
@@ -126,7 +125,6 @@ func (p *Path) prepare(tookOver bool) error {
 func (p *Path) close() {
 	p.known.close()
 	_ = p.bpf.Close()
-	_ = p.bpf.Devices.Close()
 	if p.pins != nil {
 		p.pins.close()
 	}

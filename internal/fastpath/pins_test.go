@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
+	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
@@ -85,10 +88,6 @@ func (h *host) open(taps ...int) *process {
 	p.publish(p.ports)
 	return p
 }
-
-// publish and start are the Path's methods, called where the devices are.
-func (r *rig) publish(ports []vswitch.FastPort) { r.ns.Do(func() { r.path.Publish(ports) }) }
-func (r *rig) start()                           { r.ns.Do(r.path.Start) }
 
 // end is what a process does that stops.
 func (p *process) end() {
@@ -378,12 +377,14 @@ func TestNumberUsedAgain(t *testing.T) {
 				first.learn(1, macB, 1)
 				first.end()
 				goes(h, elsewhere)
-				h.ns.Run("ip", "link", "add", "other", "index", strconv.Itoa(h.taps[1]), "type", "veth", "peer", "name", "vm2")
+				h.ns.Run("ip", "link", "add", "other", "index", strconv.Itoa(h.taps[1]), "type", "veth", "peer", "name", "vm2", "index", "100")
 
 				second := h.open(h.taps[:ports]...)
-				second.start()
-				if d := second.send(0, frame(macB, macA, frameLen)); d != tcxPass {
-					t.Errorf("a frame to the station that went gets %d", d)
+				for _, start := range []func(){second.start, func() {}} {
+					if d := second.send(0, frame(macB, macA, frameLen)); d != tcxPass {
+						t.Errorf("a frame to the station that went gets %d", d)
+					}
+					start()
 				}
 				if a, b := second.at(uint64(macA)), second.at(uint64(macB)); a != 0 || b != -1 {
 					t.Errorf("A is behind port %d, B behind port %d; want 0, -1", a, b)
@@ -399,6 +400,75 @@ func TestNumberUsedAgain(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// While no process runs, no frame goes to a device that has the number of a port's which
+// went. What a device sends that was moved goes to none where it is, as soon as the
+// program decides anew.
+//
+//	A ── vm0 ┐
+//	B ── vm1 ┴ a process that ended
+func TestNumberUsedMeanwhile(t *testing.T) {
+	for name, goes := range map[string]func(h *host, elsewhere *testenv.Netns) (at *testenv.Netns){
+		"deleted": func(h *host, _ *testenv.Netns) *testenv.Netns {
+			h.ns.Run("ip", "link", "del", "vm1")
+			return h.ns
+		},
+		"moved": func(h *host, to *testenv.Netns) *testenv.Netns {
+			h.ns.Run("ip", "link", "set", "vm1", "netns", to.Name)
+			return h.ns
+		},
+		"sender moved": func(h *host, to *testenv.Netns) *testenv.Netns {
+			h.ns.Run("ip", "link", "set", "vm0", "netns", to.Name)
+			to.Run("ip", "link", "set", "vm0", "up")
+			return to
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, elsewhere := newHost(t), testenv.NewNetns(t)
+			for _, ns := range []*testenv.Netns{h.ns, elsewhere} {
+				ns.Run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+			}
+			var a, b *tuntest.Guest
+			h.ns.Do(func() { a, b = tuntest.Boot(t, "vm0", tuntest.None), tuntest.Boot(t, "vm1", tuntest.None) })
+			for _, name := range []string{"vm0", "vm1"} {
+				h.ns.Run("ip", "link", "set", name, "up")
+			}
+			send := func() {
+				t.Helper()
+				if err := a.Send(frame(macB, macA, frameLen), port.Offload{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			first := h.open(h.taps...)
+			first.start()
+			first.learn(1, macA, 0)
+			first.learn(1, macB, 1)
+			first.end()
+			send()
+			if _, _, err := b.Recv(time.Minute); err != nil {
+				t.Fatal(err)
+			}
+
+			at := goes(h, elsewhere)
+			at.Run("ip", "link", "add", "other", "index", strconv.Itoa(h.taps[1]), "type", "veth", "peer", "name", "vm2", "index", "100")
+			at.Run("ip", "link", "set", "vm2", "up")
+			at.Run("ip", "link", "set", "other", "up")
+			sent := func() string { return at.Run("cat", "/sys/class/net/other/statistics/tx_packets") }
+			if at == elsewhere {
+				testenv.Eventually(t, "the other device sends none", func() bool {
+					before := sent()
+					send()
+					return sent() == before
+				})
+				return
+			}
+			send()
+			if n := sent(); n != "0" {
+				t.Errorf("the other device sends %s frames", n)
+			}
+		})
 	}
 }
 

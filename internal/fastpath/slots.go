@@ -15,19 +15,6 @@ import (
 // maxPorts is MAX_PORTS of fastpath.c.
 const maxPorts = vswitch.MaxPorts
 
-// objects are what is in the kernel.
-type objects struct {
-	bpfObjects
-	Devices *ebpf.Map `ebpf:"devices"`
-}
-
-// devices is the table of the slots' devices, by which they are known from others that
-// have their numbers later: the kernel takes a device out when it is deleted or goes
-// to another network namespace, whether a process keeps the table or not.
-func devices() *ebpf.MapSpec {
-	return &ebpf.MapSpec{Name: "devices", Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: maxPorts}
-}
-
 // Flags of a port: those of fastpath.c.
 const (
 	flagFrom = 1 << iota
@@ -46,7 +33,7 @@ type slot struct {
 
 // slots are all of them. Path.mu guards them.
 type slots struct {
-	bpf      *objects
+	bpf      *bpfObjects
 	byNumber map[uint16]*slot // of the switch's ports
 	number   map[uint32]uint16
 	left     map[uint32]*slot // by ifindex: of a former process, until adopt
@@ -54,7 +41,7 @@ type slots struct {
 }
 
 // load reads what a former process left.
-func (s *slots) load(bpf *objects) error {
+func (s *slots) load(bpf *bpfObjects) error {
 	s.bpf = bpf
 	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
 	var ifindex, index uint32
@@ -160,7 +147,7 @@ func networkOrder(v uint16) uint16 {
 }
 
 // write makes the slot what is wanted.
-func (l *slot) write(bpf *objects, want bpfPort) (changed bool, err error) {
+func (l *slot) write(bpf *bpfObjects, want bpfPort) (changed bool, err error) {
 	if l.is == want {
 		return false, nil
 	}
@@ -254,7 +241,7 @@ func (s *slots) free(l *slot) error {
 }
 
 // counters are what the kernel did with the port's frames since it has the slot.
-func (l *slot) counters(bpf *objects) (st vswitch.PortStats, err error) {
+func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
 	var cpus []bpfCounters
 	if err := bpf.Counts.Lookup(l.index, &cpus); err != nil {
 		return st, err

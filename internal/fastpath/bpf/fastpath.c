@@ -93,6 +93,16 @@ struct {
 	__type(value, struct port);
 } ports SEC(".maps");
 
+/* The device of each slot, by which it is known from others that have its number later:
+ * the kernel takes a device out when it is deleted or goes to another network
+ * namespace, before any other gets the number, and whoever keeps the table. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, u32);
+	__type(value, u32); /* ifindex */
+} devices SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -271,6 +281,8 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 	if (!slot)
 		return UP;
 	v->in = *slot;
+	if (!bpf_map_lookup_elem(&devices, &v->in))
+		return UP; /* the program went with its device to another namespace */
 	struct port *from = bpf_map_lookup_elem(&ports, &v->in);
 	if (!from || !(from->flags & FROM))
 		return UP;
@@ -332,7 +344,9 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 {
 	u32 length = wire_length(skb);
 
-	if (v->hop && (u16)skb->protocol == v->hop)
+	/* Looked up for each frame: the number may be another's at the next. */
+	u32 *device = bpf_map_lookup_elem(&devices, &v->out);
+	if (!device || *device != v->ifindex || (v->hop && (u16)skb->protocol == v->hop))
 		return hand_up(skb);
 	if (skb->len > v->fits) {
 		/* A device takes a C-tag beside its MTU, no other, as packet sockets have it. One that

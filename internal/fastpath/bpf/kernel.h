@@ -58,6 +58,7 @@ struct __sk_buff {
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
+#define BPF_MAP_TYPE_DEVMAP 14
 
 #define BPF_F_NO_PREALLOC 1
 #define BPF_F_MMAPABLE 1024
