@@ -608,3 +608,19 @@ func entries(t testing.TB, m *ebpf.Map) (n int) {
 	}
 	return n
 }
+
+// A port may have the number of a device whose own port is not released yet.
+func TestReleaseAfterSuccessor(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	successor := r.ports[0]
+	successor.Number = 2
+	r.ports = append(r.ports, successor)
+	r.publish(r.ports[1:])
+	r.path.Release(0)
+	r.learn(1, macA, 2)
+	r.learn(1, macB, 1)
+	if d := r.send(2, frame(macB, macA, frameLen)); d != tcxRedirect {
+		t.Errorf("a known flow of the successor gets %d", d)
+	}
+}

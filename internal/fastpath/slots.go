@@ -233,7 +233,12 @@ func (s *slots) allocate() (*slot, error) {
 // free makes a slot nobody's. Its stations become unknown.
 func (s *slots) free(l *slot) error {
 	_, err := l.write(s.bpf, bpfPort{Generation: l.is.Generation + 1, Ifindex: l.is.Ifindex})
-	if e := s.bpf.Slots.Delete(l.is.Ifindex); e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
+	var index uint32
+	e := s.bpf.Slots.Lookup(l.is.Ifindex, &index)
+	if e == nil && index == l.index { // else another device has the number already
+		e = s.bpf.Slots.Delete(l.is.Ifindex)
+	}
+	if e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
 		err = errors.Join(err, e)
 	}
 	s.used[l.index] = false
