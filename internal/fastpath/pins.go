@@ -160,9 +160,10 @@ func (p *pins) linkPath(ifindex int) string {
 // link returns what a former process attached to a device, of whatever version, nil
 // if nothing.
 func (p *pins) link(ifindex int) link.Link {
-	found, _ := filepath.Glob(filepath.Join(p.dir, "*", fmt.Sprintf("%s%d", linkPrefix, ifindex)))
-	for _, path := range found {
-		if l, err := link.LoadPinnedLink(path, nil); err == nil {
+	// Not by a pattern for the links as well: of those there are many to read.
+	versions, _ := filepath.Glob(filepath.Join(p.dir, "*"))
+	for _, dir := range versions {
+		if l, err := link.LoadPinnedLink(filepath.Join(dir, fmt.Sprintf("%s%d", linkPrefix, ifindex)), nil); err == nil {
 			return l
 		}
 	}
