@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -303,6 +304,40 @@ func TestShape(t *testing.T) {
 		// Without the rate frames pass at once again.
 		r.configure(t, 1, vswitch.PortConfig{})
 		wantPass(t, r, 0, wire, 0, 1)
+	})
+}
+
+// What waited at a shaped port goes before what comes once the rate is off.
+func TestShapeOff(t *testing.T) {
+	inRig(t, 2, func(t *testing.T, r *rig) {
+		wire := frame(port.Broadcast, station(0), 0, 1000)
+		number, next := uint32(0), uint32(0)
+		send := func(n int) {
+			for range n {
+				binary.BigEndian.PutUint32(wire[14:], number)
+				number++
+				r.lines[0].Put(0, memory.Packet{Wire: bytes.Clone(wire)})
+			}
+		}
+		for range 20 {
+			r.configure(t, 1, vswitch.PortConfig{Shape: port.Rate{PerSecond: 1000}})
+			send(100)
+			synctest.Wait() // they wait
+			var more sync.WaitGroup
+			more.Go(func() { send(100) })
+			r.configure(t, 1, vswitch.PortConfig{})
+			more.Wait()
+			for ; next < number; next++ {
+				got, err := r.lines[1].Take(0, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := binary.BigEndian.Uint32(got.Wire[14:]); n != next {
+					t.Fatalf("frame %d arrived where %d was due", n, next)
+				}
+			}
+		}
+		wantDrops(t, r, 1, port.DropShaped, 0)
 	})
 }
 

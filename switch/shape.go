@@ -29,11 +29,13 @@ type shaper struct {
 
 	mu     sync.Mutex
 	more   chan struct{} // has a token when run must look again
+	none   sync.Cond     // nothing waits any more
 	ring   []shaped
 	head   int
 	n      int
 	bytes  int
 	queues []port.Queue // of the last device; set before anything can wait
+	open   bool         // the rate is off: what waits goes at once, and nothing joins it
 	done   bool
 
 	scratch [1][]byte // Send's
@@ -56,24 +58,47 @@ type shapedQueue struct {
 }
 
 // setShape gives the port an egress rate. Without one, it returns the shaper that is
-// no longer needed: what waits there goes at once, and after publish it is stopped.
+// no longer needed, once all that waited there has gone: after publish it is stopped.
 // The caller holds sw.mu.
 func (p *Port) setShape(r port.Rate) (unneeded *shaper) {
 	if r == (port.Rate{}) {
 		unneeded, p.shaper = p.shaper, nil
-		if unneeded != nil {
-			unneeded.rate.set(r)
-			unneeded.rate.until.Store(0)
-			unneeded.wake()
-		}
+		unneeded.release()
 		return unneeded
 	}
 	if p.shaper == nil {
-		p.shaper = &shaper{tx: &p.tx[0], start: time.Now(), more: make(chan struct{}, 1), ring: make([]shaped, shapeDepth)}
+		p.shaper = newShaper(&p.tx[0])
 		p.sw.running.Go(p.shaper.run)
 	}
 	p.shaper.rate.set(r)
 	return nil
+}
+
+func newShaper(tx *txCounters) *shaper {
+	s := &shaper{tx: tx, start: time.Now(), more: make(chan struct{}, 1), ring: make([]shaped, shapeDepth)}
+	s.none.L = &s.mu
+	return s
+}
+
+// release lets go of what waits, and returns when nothing does. From then on workers send
+// past the shaper by themselves, so nothing overtakes. A nil shaper has nothing.
+func (s *shaper) release() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = true
+	s.wake()
+	s.waitForNone()
+}
+
+// waitForNone returns when nothing waits, with mu held as before. What is open is
+// soon empty: queues take a frame or refuse it.
+func (s *shaper) waitForNone() {
+	for s.n > 0 {
+		s.none.Wait()
+	}
 }
 
 // attach tells the shaper where frames go from now on, and returns the queues
@@ -116,10 +141,17 @@ func (shapedQueue) Release()                       {}
 func (q shapedQueue) Send(out []port.Out) {
 	s := q.shaper
 	s.mu.Lock()
+	if s.open {
+		s.waitForNone()
+		queues := s.queues
+		s.mu.Unlock()
+		queues[q.index%len(queues)].Send(out)
+		return
+	}
 	for i := range out {
 		o := &out[i]
 		size := o.Len()
-		if s.done || s.n == len(s.ring) || s.n > 0 && s.bytes+size > shapeBytes {
+		if s.n == len(s.ring) || s.n > 0 && s.bytes+size > shapeBytes {
 			o.Drop = port.DropShaped
 			continue
 		}
@@ -140,7 +172,7 @@ func (q shapedQueue) Send(out []port.Out) {
 	s.wake()
 }
 
-// run sends what waits, at the rate; what waits at stop goes at once.
+// run sends what waits, at the rate, until stop.
 func (s *shaper) run() {
 	timer := time.NewTimer(0)
 	<-timer.C
@@ -168,13 +200,14 @@ func (s *shaper) sendDue() (wait time.Duration, done bool) {
 		s.mu.Lock()
 		done := s.done
 		if s.n == 0 {
+			s.none.Broadcast()
 			s.mu.Unlock()
 			return 0, done
 		}
 		e, queues := &s.ring[s.head], s.queues
 		now := int64(time.Since(s.start))
 		until := s.rate.until.Load()
-		if !done && until > now+int64(shapeBurst) {
+		if !s.open && until > now+int64(shapeBurst) {
 			s.mu.Unlock()
 			return time.Duration(until-now) - shapeBurst/2, false
 		}
