@@ -4,6 +4,7 @@
 package tuntest
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -32,12 +33,8 @@ const (
 // the test at the latest.
 func Boot(t testing.TB, name string, offloads int) *Guest {
 	t.Helper()
-	g, err := TryBoot(name, offloads)
-	if err != nil {
-		t.Fatalf("boot a guest on %s: %v", name, err)
-	}
-	t.Cleanup(g.Kill)
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	g := boot(t, name, offloads, 0)
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		flags, err := interfaceFlags(name)
 		if err != nil {
 			t.Fatal(err)
@@ -49,6 +46,26 @@ func Boot(t testing.TB, name string, offloads int) *Guest {
 			t.Fatalf("the kernel does not see the carrier of %s", name)
 		}
 	}
+}
+
+// patience is how long the kernel has for what follows soon.
+const patience = 5 * time.Second
+
+// boot opens a queue of a TAP that nobody uses. Still it may be busy for a moment: what
+// another test starts has every descriptor of this process until its exec is done,
+// that of a TAP just made or left too.
+func boot(t testing.TB, name string, offloads int, flags uint16) *Guest {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	g, err := open(name, offloads, flags)
+	for ; errors.Is(err, unix.EBUSY) && time.Now().Before(deadline); g, err = open(name, offloads, flags) {
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
+		t.Fatalf("boot a guest on %s: %v", name, err)
+	}
+	t.Cleanup(g.Kill)
+	return g
 }
 
 func interfaceFlags(name string) (uint16, error) {
@@ -76,12 +93,7 @@ func BootQueues(t testing.TB, name string, offloads, queues int) []*Guest {
 	t.Helper()
 	var all []*Guest
 	for range queues {
-		g, err := open(name, offloads, unix.IFF_MULTI_QUEUE)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(g.Kill)
-		all = append(all, g)
+		all = append(all, boot(t, name, offloads, unix.IFF_MULTI_QUEUE))
 	}
 	return all
 }
