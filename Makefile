@@ -84,6 +84,10 @@ fuzz: ## run each fuzz test for FUZZTIME (10s)
 		done; \
 	done
 
+.PHONY: mutate
+mutate: ## test the tests of a package: PKG=./switch N=20 ARGS="-at shape.go" (lists changes that no test notices)
+	$(GO) run ./internal/mutate $(if $(N),-n $(N)) $(ARGS) $(or $(PKG),$(error name a package: make mutate PKG=./switch N=20))
+
 .PHONY: lint
 lint: ## gofmt, go mod tidy, go vet (for arm64 too), staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMutants(t *testing.T) {
+	for text, want := range map[string][]string{
+		"if a < b { f() }":                      {"`a < b` → `!(a < b)`", "`<` → `<=`", "`f()` → nothing"},
+		"if a == b { return }":                  {"`==` → `!=`", "`return` → nothing"},
+		"a = 1; b++":                            {"`a = 1; b++` → nothing", "`a` → `_`", "`b++` → nothing", "`1` → `(1+1)`", "`++` → `--`"},
+		"a = nil":                               {"`a = nil` → nothing"},
+		"switch { case a && !b: x := 1; f(x) }": {"`a && !b` → `!(a && !b)`", "`&&` → `||`", "`!` → nothing", "`1` → `(1+1)`", "`f(x)` → nothing"},
+		"var x [4]int; _ = max(x[0], 2)":        {"`var x [4]int; _ = max(x[0], 2)` → nothing", "`max` → `min`", "`0` → `(0+1)`", "`2` → `(2+1)`"},
+	} {
+		f := &source{path: "x.go", text: []byte("package x\nfunc g() {\n" + text + "\n}")}
+		all, err := mutants(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range all {
+			if !m.isAt("x.go") || !m.isAt("x.go:3") || m.isAt("x.go:4") || m.isAt("y.go") {
+				t.Errorf("%v: at another place", &m)
+			}
+			got = append(got, strings.TrimPrefix(m.String(), "x.go:3: "))
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s:\n%s\nwant\n%s", text, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// A change that no test notices is printed, one that some test notices is not. The files
+// stay as they are.
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	files := map[string]string{
+		"go.mod": "module x\n\ngo 1.25\n",
+		"x.go": `package x
+
+func abs(n int) int {
+	if n < 0 {
+		return -n
+	}
+	return n
+}
+
+func count(n int) (c int) {
+	for range n {
+		c++
+	}
+	return c
+}
+`,
+		"x_test.go": `package x
+
+import "testing"
+
+func Test(t *testing.T) {
+	if abs(-1) != 1 || abs(1) != 1 || count(3) != 3 {
+		t.Fail()
+	}
+}
+`,
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	var out strings.Builder
+	o := options{pkg: ".", jobs: 1}
+	if err := o.run(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	// Of 0, both branches make 0.
+	want := "x.go:4: `<` → `<=`\nx.go:4: `0` → `(0+1)`\n.: 2 of 5 mutants survived (40 %)\n"
+	if out.String() != want {
+		t.Errorf("printed\n%swant\n%s", out.String(), want)
+	}
+	for name, text := range files {
+		if now, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(now) != text {
+			t.Errorf("%s has changed: %v", name, err)
+		}
+	}
+}
