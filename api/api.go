@@ -41,6 +41,10 @@ type Port struct {
 	Ifname string `json:"ifname"`
 	MTU    int    `json:"mtu"`
 
+	// GuestMAC is the address for a virtual machine's NIC behind it, as qemu-args
+	// gives it. The switch believes other addresses, too.
+	GuestMAC port.MAC `json:"guest_mac,omitzero"`
+
 	VLAN VLAN      `json:"vlan"`
 	RX   Counters  `json:"rx"`   // into the switch
 	TX   Counters  `json:"tx"`   // out of it

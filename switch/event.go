@@ -2,7 +2,8 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// Event is something that happened while frames flow: MACMoved, LimitHit, StormHit, PortLost.
+// Event is something that happened while frames flow: MACMoved, LimitHit, StormHit,
+// OwnAddress, PortLost.
 type Event interface{ isEvent() }
 
 // MACMoved tells that a station was learned behind another port than before.
@@ -39,8 +40,16 @@ type StormHit struct {
 	Why  port.Drop
 }
 
-func (StormHit) isEvent() {}
-func (PortLost) isEvent() {}
+// OwnAddress reports that a frame came in whose sender is an address of the switch
+// itself. Further ones go unreported until this one was taken.
+type OwnAddress struct {
+	Port uint16
+	VLAN uint16
+}
+
+func (StormHit) isEvent()   {}
+func (OwnAddress) isEvent() {}
+func (PortLost) isEvent()   {}
 
 // eventBacklog is how many events of frames may wait to be reported. A worker does
 // not wait for the reader: in a storm those beyond it go unreported.
@@ -50,6 +59,7 @@ const eventBacklog = 256
 type events struct {
 	moves  chan MACMoved
 	guards chan Event // LimitHit, StormHit
+	owns   chan OwnAddress
 	losses chan PortLost
 	report func(Event)
 }
@@ -59,6 +69,7 @@ func (e *events) init(report func(Event)) {
 		report = func(Event) {}
 	}
 	e.moves, e.guards = make(chan MACMoved, eventBacklog), make(chan Event, eventBacklog)
+	e.owns = make(chan OwnAddress, 1)
 	e.losses, e.report = make(chan PortLost), report
 }
 
@@ -70,6 +81,8 @@ func (e *events) run(stop <-chan struct{}) {
 			e.report(m)
 		case g := <-e.guards:
 			e.report(g)
+		case o := <-e.owns:
+			e.report(o)
 		case l := <-e.losses:
 			e.report(l)
 		case <-stop:
@@ -81,6 +94,13 @@ func (e *events) run(stop <-chan struct{}) {
 func (e *events) moved(m MACMoved) {
 	select {
 	case e.moves <- m:
+	default:
+	}
+}
+
+func (e *events) own(o OwnAddress) {
+	select {
+	case e.owns <- o:
 	default:
 	}
 }

@@ -28,8 +28,11 @@ func (w *worker) note(f *port.Frame, from *member) fdb.Outcome {
 		return outcome
 	}
 	w.last = lastKeys{} // the destination may be the station that is new here
-	if outcome == fdb.Moved {
+	switch {
+	case outcome == fdb.Moved:
 		w.sw.events.moved(MACMoved{MAC: f.Src, VLAN: f.VLAN, From: before, To: from.number})
+	case outcome == fdb.Pinned && before == fdb.NoPort:
+		w.sw.events.own(OwnAddress{Port: from.number, VLAN: f.VLAN})
 	}
 	return outcome
 }

@@ -20,8 +20,9 @@ func qemuArgsCommand() *cli.Command {
 		Usage:     "print QEMU's flags for a port",
 		UsageText: "vswitch qemu-args NAME [--memory SIZE]",
 		Description: `Prints the -netdev and -device flags that give a virtual machine the NIC behind
-the port. Its MAC address follows from the names of the switch and the port: it
-is the same each time, and not QEMU's default, which all machines would share.
+the port. Its MAC address belongs to the port of this switch: it is the same each
+time, and no other port has it, of this host or another. An --ephemeral switch
+draws new ones when the host boots.
 
 A vhost-user port shares the machine's memory: --memory prints -m and what makes
 it so. QEMU 7.2 without KVM cannot have MSI-X on such a port; add ",vectors=0".
@@ -103,7 +104,7 @@ func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
 	if memory != "" && p.Kind != "vhost-user" {
 		return "", usagef("port %s needs no shared memory; leave --memory out", p.Name)
 	}
-	args = append(args, fmt.Sprintf("-device virtio-net-pci,netdev=%s,mac=%s%s", id, qemuMAC(s.Name, p.Name), device))
+	args = append(args, fmt.Sprintf("-device virtio-net-pci,netdev=%s,mac=%s%s", id, guestMAC(s, p), device))
 	return strings.Join(args, " "), nil
 }
 
@@ -132,9 +133,12 @@ func qemuID(name string) string {
 	return id
 }
 
-// qemuMAC is an address of QEMU's range, 52:54:00, for a port. A zero byte, which
-// no name has, keeps the two names apart.
-func qemuMAC(sw, name string) port.MAC {
-	h := sha256.Sum256([]byte(sw + "\x00" + name))
+// guestMAC is the address that the daemon has for the machine behind a port, or what
+// older daemons mean, who leave it to the command: one that follows from the names.
+func guestMAC(s api.Switch, p api.Port) port.MAC {
+	if p.GuestMAC != 0 {
+		return p.GuestMAC
+	}
+	h := sha256.Sum256([]byte(s.Name + "\x00" + p.Name))
 	return port.MACFrom([]byte{0x52, 0x54, 0x00, h[0], h[1], h[2]})
 }

@@ -37,6 +37,9 @@ func (m *manager) mirrorsTo(p *managed) bool {
 
 // onControl is called by the switch, from its own goroutine.
 func (m *manager) onControl(f vswitch.ControlFrame) {
+	if port.MACFrom(f.Data[6:]) == m.mac {
+		m.ownAddressSeen(f.Port.Name(), f.VLAN)
+	}
 	_ = m.do(func() error {
 		p := m.ports[f.Port.Name()]
 		switch {

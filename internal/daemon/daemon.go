@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/vswitch/vswitch/port"
@@ -47,6 +48,8 @@ type Options struct {
 	FastPath    FastPath // nil: none
 	FastPathOff string   // why there is none
 
+	ids *identity // of Run; nil: one that is not kept
+
 	STP      *STP      // nil: no spanning tree
 	Snooping *Snooping // nil: multicast is flooded
 }
@@ -79,6 +82,9 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	var saved savedState
 	var keep func(savedState) error
+	// Without a state, a daemon that starts again before the host does has the same
+	// addresses: /run is empty after a boot.
+	identityPath := o.Socket + ".identity"
 	if o.StateDir != "" {
 		st, err := openStore(o.StateDir)
 		if err != nil {
@@ -93,7 +99,10 @@ func Run(ctx context.Context, o Options) (err error) {
 			o.Log.Error("state could not be read: starting without it", "kept_as", aside)
 		}
 		keep = st.save
+		identityPath = filepath.Join(o.StateDir, "identity.json")
 	}
+
+	o.ids = openIdentity(identityPath, o.Name, saved.Ports, o.Log)
 
 	ln, err := listen(o.Socket, o.SocketGroup)
 	if err != nil {

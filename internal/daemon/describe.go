@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -9,12 +10,19 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
+// guestKinds are the kinds of ports that a virtual machine's NIC is behind.
+var guestKinds = []string{"tap", "vhost-user", "stream", "dgram"}
+
 // describe tells users of a port.
 func (m *manager) describe(p *managed) api.Port {
 	st := p.sw.Stats()
 	reason := p.reason
 	if why := p.linkError(); why != "" && p.state == api.StateWaiting {
 		reason = why // there may be a better one by now
+	}
+	var guest port.MAC
+	if slices.Contains(guestKinds, p.spec.Kind) {
+		guest = m.ids.guestMAC(p.spec.Name)
 	}
 	return api.Port{
 		Name:   p.spec.Name,
@@ -24,10 +32,13 @@ func (m *manager) describe(p *managed) api.Port {
 		Reason: reason,
 		Ifname: p.ifname(),
 		MTU:    p.link.MTU,
-		VLAN:   vlanOf(&p.spec.Policy),
-		RX:     counters(st.RX),
-		TX:     counters(st.TX),
-		Spec:   p.spec,
+
+		GuestMAC: guest,
+
+		VLAN: vlanOf(&p.spec.Policy),
+		RX:   counters(st.RX),
+		TX:   counters(st.TX),
+		Spec: p.spec,
 	}
 }
 

@@ -160,15 +160,3 @@ func TestPortFollowsItsPeer(t *testing.T) {
 		r.wantState("vm0", api.StateUp) // on a new device
 	})
 }
-
-func TestOwnMAC(t *testing.T) {
-	a, b := ownMAC("/run/a.sock"), ownMAC("/run/b.sock")
-	if a == b || a != ownMAC("/run/a.sock") {
-		t.Errorf("%s and %s", a, b)
-	}
-	for _, mac := range []port.MAC{a, b} {
-		if mac.IsGroup() || mac>>41&1 == 0 {
-			t.Errorf("%s is not a locally administered station's", mac)
-		}
-	}
-}

@@ -1,21 +1,233 @@
 package daemon
 
 import (
-	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/vswitch/vswitch/port"
 )
 
-// ownMAC is the address that the switch itself speaks with. It is the same at each
-// start, and another for every switch of a network: hosts differ by their machine
-// id, the switches of a host by their control sockets.
-func ownMAC(socket string) port.MAC {
-	// A host without an id is told apart by nothing else that lasts.
-	id, _ := os.ReadFile("/etc/machine-id")
-	h := sha256.Sum256(append(append([]byte("vswitch\x00"), bytes.TrimSpace(id)...), "\x00"+socket...))
+// identity gives the switch, and the machines behind its ports, addresses that nobody
+// else has. All follow from a random seed that is drawn once and kept in a file. Nothing
+// that a host has by itself would do: cloned hosts share their machine id, their names
+// and the paths of their sockets.
+//
+// Its methods but switchMAC are for the manager's goroutine.
+type identity struct {
+	path string // of the file; empty: nothing is kept
+	log  *slog.Logger
+	seed []byte
+	identityFile
+
+	given map[string]port.MAC // to the machine of each port
+	owner map[port.MAC]string
+}
+
+// identityFile is the content of the file. One without a seed, such as {}, asks for a
+// new one.
+type identityFile struct {
+	Seed string  `json:"seed,omitempty"`
+	Host machine `json:"host"`
+
+	// Named are ports whose machines have addresses that follow from names alone: a
+	// former version gave those, and a machine keeps its address.
+	Switch string   `json:"switch,omitempty"`
+	Named  []string `json:"named,omitempty"`
+
+	// Salt has the ports whose address was another one's at first.
+	Salt map[string]int `json:"salt,omitempty"`
+}
+
+// machine is what tells a host from its clones.
+type machine struct {
+	UUID string   `json:"uuid,omitempty"` // of the board, from its firmware
+	MACs []string `json:"macs,omitempty"` // of its network devices
+}
+
+// maxMachineMACs bounds what is kept of a host with many devices.
+const maxMachineMACs = 64
+
+// thisMachine describes the host, as far as it can be seen from here.
+func thisMachine() machine {
+	read := func(path string) string {
+		b, _ := os.ReadFile(path)
+		return strings.TrimSpace(string(b))
+	}
+	m := machine{UUID: read("/sys/class/dmi/id/product_uuid")}
+	devices, _ := filepath.Glob("/sys/class/net/*/device") // hardware alone has one
+	for _, path := range devices {
+		dir := filepath.Dir(path)
+		const permanent = "0" // NET_ADDR_PERM: nobody chose or drew it
+		if mac := read(filepath.Join(dir, "address")); mac != "" && read(filepath.Join(dir, "addr_assign_type")) == permanent {
+			m.MACs = append(m.MACs, mac)
+		}
+	}
+	slices.Sort(m.MACs)
+	m.MACs = m.MACs[:min(len(m.MACs), maxMachineMACs)]
+	return m
+}
+
+// isOther reports whether b is certainly another host than a: its board is another one,
+// and so is every network device. Either alone can be replaced.
+func (a machine) isOther(b machine) bool {
+	if a.UUID == "" || b.UUID == "" || a.UUID == b.UUID || len(a.MACs) == 0 || len(b.MACs) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(a.MACs, func(mac string) bool { return slices.Contains(b.MACs, mac) })
+}
+
+// newIdentity draws one that is kept nowhere.
+func newIdentity() *identity {
+	id := &identity{log: slog.New(slog.DiscardHandler), given: make(map[string]port.MAC), owner: make(map[port.MAC]string)}
+	id.draw()
+	return id
+}
+
+func (id *identity) draw() {
+	id.seed = make([]byte, 16)
+	_, _ = rand.Read(id.seed) // it never fails
+	id.Seed = hex.EncodeToString(id.seed)
+}
+
+// openIdentity reads the identity in a file, or makes one. saved are the ports of a
+// former run, which had another way to come to addresses if the file is not there.
+// A file that cannot be kept is no reason not to switch.
+func openIdentity(path, switchName string, saved []savedPort, log *slog.Logger) *identity {
+	id := newIdentity()
+	id.path, id.log = path, log
+	if err := id.load(switchName, saved, thisMachine()); err != nil {
+		log.Error("the addresses of this run are not kept: the next one will have others", "error", err)
+	}
+	return id
+}
+
+func (id *identity) load(switchName string, saved []savedPort, here machine) error {
+	b, err := os.ReadFile(id.path)
+	var was identityFile
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		for _, p := range saved {
+			id.Named = append(id.Named, p.Spec.Name)
+		}
+		if id.Named != nil {
+			id.Switch = switchName
+		}
+	case err != nil:
+		return err
+	default:
+		err = json.Unmarshal(b, &was)
+		seed, bad := hex.DecodeString(was.Seed)
+		switch {
+		case err != nil || bad != nil || was.Seed != "" && len(seed) != len(id.seed):
+			aside := id.path + ".corrupt"
+			if err := os.Rename(id.path, aside); err != nil {
+				return err
+			}
+			id.log.Error("the switch's identity could not be read: it and the machines behind its ports get new addresses", "kept_as", aside)
+		case was.Seed == "":
+			id.log.Warn("the switch gets a new identity: it and the machines behind its ports get new addresses", "file", id.path)
+		case was.Host.isOther(here):
+			id.log.Warn("the switch's state was copied from another host: it and the machines behind its ports get new addresses", "file", id.path)
+		default:
+			id.seed, id.identityFile = seed, was
+			if here.UUID == was.Host.UUID && slices.Equal(here.MACs, was.Host.MACs) || here.UUID == "" || len(here.MACs) == 0 {
+				return nil
+			}
+		}
+	}
+	id.Host = here
+	return id.save()
+}
+
+// save replaces the file.
+func (id *identity) save() error {
+	if id.path == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(id.identityFile, "", "  ")
+	if err != nil {
+		return err
+	}
+	temp := id.path + ".new"
+	if err := errors.Join(writeSynced(temp, append(b, '\n')), os.Rename(temp, id.path)); err != nil {
+		return fmt.Errorf("writing the switch's identity: %w", err)
+	}
+	dir, err := os.Open(filepath.Dir(id.path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// derive hashes the seed with names. A zero byte, which no name has, keeps them apart.
+func (id *identity) derive(names ...string) []byte {
+	h := sha256.New()
+	h.Write(id.seed)
+	for _, name := range names {
+		h.Write(append([]byte{0}, name...))
+	}
+	return h.Sum(nil)
+}
+
+// switchMAC is the address that the switch itself speaks with.
+func (id *identity) switchMAC() port.MAC {
+	h := id.derive("switch")
 	// A locally administered address of one station (802-2014 clause 8.2.2).
 	h[0] = h[0]&^0x03 | 0x02
-	return port.MACFrom(h[:])
+	return port.MACFrom(h)
+}
+
+// guestMAC is the address for the machine behind a port: the same each time, of QEMU's
+// range, 52:54:00, and no two ports of the switch have the same.
+func (id *identity) guestMAC(name string) port.MAC {
+	if mac, ok := id.given[name]; ok {
+		return mac
+	}
+	salt := id.Salt[name]
+	mac := id.candidate(name, salt)
+	for id.owner[mac] != "" {
+		salt++
+		mac = id.candidate(name, salt)
+	}
+	if salt != id.Salt[name] {
+		if id.Salt == nil {
+			id.Salt = make(map[string]int)
+		}
+		id.Salt[name] = salt
+		if err := id.save(); err != nil {
+			id.log.Error("the address of a port's machine is not kept", "port", name, "error", err)
+		}
+	}
+	id.given[name], id.owner[mac] = mac, name
+	return mac
+}
+
+func (id *identity) candidate(name string, salt int) port.MAC {
+	var h []byte
+	switch {
+	case salt > 0:
+		h = id.derive("machine", name, fmt.Sprint(salt))
+	case slices.Contains(id.Named, name):
+		sum := sha256.Sum256([]byte(id.Switch + "\x00" + name))
+		h = sum[:]
+	default:
+		h = id.derive("machine", name)
+	}
+	return port.MACFrom([]byte{0x52, 0x54, 0x00, h[0], h[1], h[2]})
+}
+
+// release lets others have the address of a port that is gone.
+func (id *identity) release(name string) {
+	delete(id.owner, id.given[name])
+	delete(id.given, name)
 }

@@ -32,6 +32,8 @@ type manager struct {
 	sw    *vswitch.Switch
 	start time.Time
 	mac   port.MAC // the switch's own
+	ids   *identity
+	seen  ownAddress
 
 	fast    FastPath // nil: none
 	fastOff string   // why there is none
@@ -62,7 +64,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		log:   o.Log,
 		aging: o.Aging,
 		start: time.Now(),
-		mac:   ownMAC(o.Socket),
+		ids:   o.ids,
 
 		fast:    o.FastPath,
 		fastOff: o.FastPathOff,
@@ -78,6 +80,10 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		calls:  make(chan func()),
 		ended:  make(chan struct{}),
 	}
+	if m.ids == nil {
+		m.ids = newIdentity()
+	}
+	m.mac = m.ids.switchMAC()
 	for _, k := range o.Kinds {
 		m.kinds[k.Name()] = k
 	}
@@ -174,6 +180,8 @@ func (m *manager) onEvent(ev vswitch.Event) {
 	switch ev := ev.(type) {
 	case vswitch.MACMoved:
 		m.moved(ev)
+	case vswitch.OwnAddress:
+		m.ownAddressSeen(m.portNames()[ev.Port], ev.VLAN)
 	case vswitch.StormHit:
 		_ = m.do(func() error { m.stormHit(ev); return nil })
 	case vswitch.LimitHit:
@@ -405,6 +413,7 @@ func (m *manager) drop(p *managed) {
 		p.unwatch()
 	}
 	m.removed(p)
+	m.ids.release(p.spec.Name)
 	if err := m.sw.RemovePort(p.spec.Name); err != nil {
 		m.log.Warn("closing a port", "port", p.spec.Name, "error", err)
 	}

@@ -101,6 +101,11 @@ func TestAPI(t *testing.T) {
 		t.Errorf("flushed %d, %v", n, err)
 	}
 
+	before, err := cl.Switch(ctx)
+	if err != nil || before.MAC == 0 {
+		t.Errorf("the switch: %+v, %v", before, err)
+	}
+
 	// Another daemon takes up where this one stopped.
 	if err := stop(); err != nil {
 		t.Fatal(err)
@@ -129,7 +134,7 @@ func TestAPI(t *testing.T) {
 		Name: "lab", PID: os.Getpid(), Version: "v1", StateDir: filepath.Join(dir, "state"),
 		Ports: map[api.State]int{"up": 0, "no-carrier": 1, "waiting": 0, "down": 0},
 		FDB:   api.FDBInfo{Capacity: 65536, AgingS: 60}, RX: none, TX: none,
-		MAC: ownMAC(filepath.Join(dir, "s")),
+		MAC: before.MAC,
 	}
 	if diff := cmp.Diff(wantSwitch, sw); diff != "" {
 		t.Errorf("switch (-want +got):\n%s", diff)

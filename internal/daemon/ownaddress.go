@@ -1,0 +1,32 @@
+package daemon
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// ownAddress bounds how often the log is told of frames that have the switch's own
+// address as their sender.
+type ownAddress struct{ told atomic.Int64 }
+
+const ownAddressEvery = time.Minute
+
+// allow reports whether a line at now may be logged.
+func (o *ownAddress) allow(now time.Time) bool {
+	told := o.told.Load()
+	return (told == 0 || now.UnixNano()-told >= int64(ownAddressEvery)) && o.told.CompareAndSwap(told, now.UnixNano())
+}
+
+// ownAddressSeen is called on the switch's goroutines when such a frame came in. A
+// station that forges it looks the same as a switch that has it.
+func (m *manager) ownAddressSeen(port string, vlan uint16) {
+	if !m.seen.allow(time.Now()) {
+		return
+	}
+	advice := "look for a loop behind the port, or for another switch with this address"
+	if m.ids.path != "" {
+		advice += "; for a new one stop vswitch, write {} into the identity file, and start it again"
+	}
+	m.log.Warn("a frame came in from the switch's own address", "mac", m.mac, "port", port, "vlan", vlan,
+		"advice", advice, "identity", m.ids.path)
+}
