@@ -156,8 +156,9 @@ func TestOwnAddressFromOutside(t *testing.T) {
 			frame := append(port.Broadcast.HardwareAddr(), w.mac.HardwareAddr()...)
 			w.send("vm0", append(frame, make([]byte, 50)...))
 		}
-		if n := strings.Count(w.logged(), "own address"); n != 1 || !strings.Contains(w.logged(), "port=vm0") {
-			t.Errorf("%d lines:\n%s", n, w.logged())
+		log := w.logged()
+		if n := strings.Count(log, "own address"); n != 1 || !strings.Contains(log, "port=vm0") {
+			t.Errorf("%d lines:\n%s", n, log)
 		}
 	})
 }
