@@ -112,7 +112,12 @@ func (b *Backend) refresh() {
 func (b *Backend) open(r *Ring) (err error) {
 	r.shut()
 	r.journal = b.journalOf(r)
-	c := ringCommon{mem: &b.mem, eventIdx: b.acked&FeatureEventIdx != 0, indirect: b.acked&FeatureIndirect != 0}
+	c := ringCommon{
+		mem:      &b.mem,
+		eventIdx: b.acked&FeatureEventIdx != 0,
+		indirect: b.acked&FeatureIndirect != 0,
+		onEmpty:  b.acked&FeatureNotifyOnEmpty != 0,
+	}
 	if b.acked&FeatureLogAll != 0 && b.log != nil {
 		c.log, c.logRing = b.log, r.addr.Log
 		r.log = b.log
@@ -157,7 +162,7 @@ func (r *Ring) shut() {
 func (b *Backend) SetMemory(regions []Region, fds []int) error {
 	var m memory
 	for i, r := range regions {
-		p, err := mapRegion(r, fds[i])
+		p, err := m.mapRegion(r, fds[i])
 		if err == nil {
 			if err = m.add(p); err != nil {
 				unmap(p.whole)
@@ -187,7 +192,7 @@ func (b *Backend) AddMemory(r Region, fd int) error {
 	if b.mem.find(r) >= 0 {
 		return unix.Close(fd)
 	}
-	p, err := mapRegion(r, fd)
+	p, err := b.mem.mapRegion(r, fd)
 	if err != nil {
 		return err
 	}
@@ -228,10 +233,9 @@ func (b *Backend) SetLog(fd int, offset, size uint64) error {
 	}
 	l := new(dirtyLog)
 	var err error
-	if l.whole, l.bits, err = mapShared(fd, offset, size); err != nil {
+	if l.whole, l.bits, err = mapForeign(fd, offset, size); err != nil {
 		return err
 	}
-	l.bits = l.bits[:size&^3]
 	b.lock()
 	old := b.log
 	b.log = l

@@ -8,7 +8,7 @@ import (
 
 // Virtio features that are of vhost-user or of the rings (virtio 1.2, 6).
 const (
-	FeatureNotifyOnEmpty    = 1 << 24
+	FeatureNotifyOnEmpty    = 1 << 24 // of legacy drivers
 	FeatureLogAll           = 1 << 26 // writes to guest memory are logged
 	FeatureAnyLayout        = 1 << 27
 	FeatureIndirect         = 1 << 28

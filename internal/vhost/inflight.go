@@ -70,7 +70,7 @@ func (b *Backend) SetInflight(fd int, offset, length uint64, size int) error {
 		unix.Close(fd)
 		return fmt.Errorf("%d bytes at %d to keep what is in flight", length, offset)
 	}
-	whole, bytes, err := mapShared(fd, offset, length)
+	whole, bytes, err := mapForeign(fd, offset, length)
 	if err != nil {
 		return err
 	}

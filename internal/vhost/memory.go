@@ -90,6 +90,14 @@ func (m *memory) add(r mapped) error {
 
 func (m *memory) remove(i int) { m.regions = slices.Delete(m.regions, i, i+1) }
 
+// size is how many bytes all regions have.
+func (m *memory) size() (n uint64) {
+	for i := range m.regions {
+		n += m.regions[i].Size
+	}
+	return n
+}
+
 func (m *memory) unmap() {
 	for i := range m.regions {
 		unmap(m.regions[i].whole)
@@ -125,7 +133,7 @@ func (r *Region) check() error {
 
 // dirtyLog tells a live migration which pages were written to: a bit a page.
 type dirtyLog struct {
-	bits  []byte // whole words
+	bits  []byte // from a word's beginning on; what is behind the last one is mapped to its word's end
 	whole []byte // what is to be unmapped
 }
 
@@ -138,12 +146,12 @@ func (l *dirtyLog) mark(gpa, n uint64) {
 		return
 	}
 	for page := gpa / logPage; page <= (gpa+n-1)/logPage; page++ {
-		word := page / 32 * 4
-		if word >= uint64(len(l.bits)) {
+		if page/8 >= uint64(len(l.bits)) {
 			return
 		}
 		// Bit p%8 of byte p/8 is bit p%32 of a little-endian word.
-		atomic.OrUint32((*uint32)(unsafe.Pointer(&l.bits[word:][:4][0])), 1<<(page%32))
+		word := page / 32 * 4
+		atomic.OrUint32((*uint32)(unsafe.Pointer(&l.bits[word])), 1<<(page%32))
 	}
 }
 

@@ -59,6 +59,7 @@ type ringCommon struct {
 	logRing  bool      // also what is written to the ring itself
 	eventIdx bool
 	indirect bool
+	onEmpty  bool // a split ring whose driver wants a call when nothing is left in it
 	barrier  uint32
 }
 

@@ -44,7 +44,7 @@ func openSplit(c ringCommon, size int, a RingAddr) (*split, error) {
 	if s.desc, _, err = c.mem.user(a.Desc, n*descSize, 8); err != nil {
 		return nil, err
 	}
-	if s.avail, _, err = c.mem.user(a.Avail, availSize(n), 4); err != nil {
+	if s.avail, _, err = c.mem.user(a.Avail, availSize(n), 2); err != nil { // virtio 1.2, 2.7
 		return nil, err
 	}
 	if s.used, s.usedGPA, err = c.mem.user(a.Used, usedSize(n), 4); err != nil {
@@ -72,7 +72,7 @@ func (s *split) rewind(to uint32) {
 
 func (s *split) peek() bool {
 	if s.seen == s.ready {
-		s.ready = uint16(load32(s.avail) >> 16)
+		s.ready = load16(s.avail[2:])
 	}
 	return s.seen != s.ready
 }
@@ -182,11 +182,13 @@ func (s *split) wantsCall() bool {
 	}
 	s.told = s.usedIdx
 	s.fence()
-	if !s.eventIdx {
-		return load32(s.avail)&availNoInterrupt == 0
+	switch {
+	case s.onEmpty && load16(s.avail[2:]) == s.usedIdx:
+		return true
+	case !s.eventIdx:
+		return load16(s.avail)&availNoInterrupt == 0
 	}
-	event := binary.LittleEndian.Uint16(s.avail[4+2*s.size:])
-	return needEvent(event, s.usedIdx, old)
+	return needEvent(load16(s.avail[4+2*s.size:]), s.usedIdx, old)
 }
 
 func (s *split) askKick(on bool) {

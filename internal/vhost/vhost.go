@@ -19,6 +19,14 @@ var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 // load32 reads an aligned word that the guest may be writing, with acquire order.
 func load32(b []byte) uint32 { return atomic.LoadUint32((*uint32)(unsafe.Pointer(&b[:4][0]))) }
 
+// load16 reads half a word that the guest may be writing, with acquire order. It reads the
+// whole word, which lies in the same page: sync/atomic has no shorter one.
+func load16(b []byte) uint16 {
+	p := unsafe.Pointer(&b[:2][0])
+	half := uintptr(p) & 2
+	return uint16(atomic.LoadUint32((*uint32)(unsafe.Add(p, -int(half)))) >> (8 * half))
+}
+
 // store32 writes an aligned word that the guest may be reading, with release order.
 func store32(b []byte, v uint32) { atomic.StoreUint32((*uint32)(unsafe.Pointer(&b[:4][0])), v) }
 

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -339,6 +341,43 @@ func TestSealed(t *testing.T) {
 	g := boot(t, p, path, guests["modern"])
 	if err := unix.Ftruncate(g.FD, 0); err != unix.EPERM {
 		t.Errorf("taking the memory away: %v", err)
+	}
+}
+
+// A front end whose memory is a file on a disk would hold up whoever sends to its guest. It is
+// thrown out, and the reason says what to give instead.
+func TestMemoryOnDisk(t *testing.T) {
+	const tmpfs = 0x01021994
+	dir := t.TempDir()
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil || fs.Type == tmpfs {
+		t.Skip("the directory for tests is in memory: ", err)
+	}
+	name := filepath.Join(dir, "memory")
+	for _, table := range []bool{false, true} {
+		path := socketPath(t)
+		p := open(t, vhostuser.Kind{}, port.Spec{Path: path})
+		frames := reader(t, p)
+		g := boot(t, p, path, guests["modern"])
+		const size = 1 << 20
+		fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+		if err == nil {
+			err = unix.Ftruncate(fd, size)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		region := append(append(vhosttest.U64(1<<40), vhosttest.U64(size)...), append(vhosttest.U64(1<<46), vhosttest.U64(0)...)...)
+		if table {
+			err = g.Write(vhosttest.SetMemTable, 1, append(vhosttest.U32s(1, 0), region...), fd)
+		} else {
+			err = g.Write(vhosttest.AddMemReg, 1, append(vhosttest.U64(0), region...), fd)
+		}
+		unix.Close(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		thrownOut(t, p, path, frames, strconv.Quote(name)+" is no shared memory; use a memfd, or a file on tmpfs or hugetlbfs")
 	}
 }
 
