@@ -47,6 +47,11 @@ type Trace struct {
 
 	// Before is what the switch changed on a device that was there before.
 	Before *DeviceSettings `json:"before,omitempty"`
+
+	// Ifindex is the number of the device that this process opened last, 0 where it
+	// opened none. Only with it is Created more than another process's word, which
+	// Delete checks against the device.
+	Ifindex int `json:"-"`
 }
 
 // DeviceSettings are the settings of a network interface that the switch changes.
@@ -59,6 +64,9 @@ type DeviceSettings struct {
 	// StaticIPv6 are the addresses that went when disable_ipv6 was set, in CIDR
 	// form, separated by spaces.
 	StaticIPv6 string `json:"static_ipv6,omitempty"`
+
+	// Alias stood where the switch put its mark.
+	Alias string `json:"alias,omitempty"`
 }
 
 // Device is implemented by ports that stand on a network interface. Link events

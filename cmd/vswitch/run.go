@@ -19,12 +19,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/fastpath"
-	"github.com/vswitch/vswitch/port"
-	"github.com/vswitch/vswitch/port/host"
-	"github.com/vswitch/vswitch/port/netdev"
 	"github.com/vswitch/vswitch/port/tap"
-	"github.com/vswitch/vswitch/port/unixsock"
-	"github.com/vswitch/vswitch/port/vhostuser"
 )
 
 func runCommand() *cli.Command {
@@ -133,10 +128,10 @@ func runSwitch(c *cli.Context) error {
 	}
 	o.Prepare = func(o *daemon.Options) error {
 		ingress, err := openFastPath(mode, o)
-		o.Kinds = []port.Kind{
-			tap.Kind{MTU: mtu, Ingress: ingress}, host.Kind{MTU: mtu}, netdev.Kind{Ingress: ingress},
-			vhostuser.Kind{Dir: o.SocketDir}, unixsock.Stream{Dir: o.SocketDir}, unixsock.Dgram{Dir: o.SocketDir},
+		if err != nil {
+			return err
 		}
+		o.Kinds, err = kinds(kindOptions{Switch: o.Name, SocketDir: o.SocketDir, MTU: mtu, Ingress: ingress})
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -34,6 +34,7 @@ var below = []struct {
 
 	{"internal/link", nil},
 	{"internal/hoststack", []string{"port", "internal/link"}},
+	{"internal/owner", []string{"internal/link"}},
 	{"internal/mmsg", nil},
 	{"internal/sockfile", nil},
 	{"internal/flock", nil},
@@ -45,7 +46,7 @@ var below = []struct {
 	{"port/porttest", []string{"port", "internal/eth", "internal/vnet", "internal/testenv"}},
 	{"port/*", []string{
 		"port", "internal/eth", "internal/vnet",
-		"internal/afpacket", "internal/tuntap", "internal/link", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost", "internal/sockfile",
+		"internal/afpacket", "internal/tuntap", "internal/link", "internal/owner", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost", "internal/sockfile",
 	}},
 
 	{"internal/daemon", []string{"api", "switch", "fdb", "port", "internal/link", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock"}},

@@ -17,6 +17,7 @@ import (
 	"github.com/vswitch/vswitch/internal/fastpath"
 	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/tap"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -37,7 +38,7 @@ func newTapSwitch(t testing.TB, fast bool, offloads ...int) *tapSwitch {
 	s := &tapSwitch{t: t}
 	ns := quietNetns(t)
 	cfg := vswitch.Config{FDB: fdb.Config{Aging: -1}}
-	kind := tap.Kind{}
+	of := tap.Options{Switch: "sw0"}
 	var path *fastpath.Path
 	if fast {
 		var err error
@@ -45,8 +46,9 @@ func newTapSwitch(t testing.TB, fast bool, offloads ...int) *tapSwitch {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.FastPath, kind.Ingress = path, path
+		cfg.FastPath, of.Ingress = path, path
 	}
+	kind := porttest.Kind(tap.New(of))
 	s.sw = vswitch.New(cfg)
 	t.Cleanup(func() {
 		if fast {

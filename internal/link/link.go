@@ -7,6 +7,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"strings"
@@ -24,6 +25,12 @@ type notFound string
 
 func (e notFound) Error() string { return string(e) }
 func (notFound) Unwrap() error   { return ErrNotFound }
+
+// denied is an fs.ErrPermission in words of its own.
+type denied string
+
+func (e denied) Error() string { return string(e) }
+func (denied) Unwrap() error   { return fs.ErrPermission }
 
 // Link is one interface as it was when it was asked for.
 type Link struct {
@@ -218,7 +225,7 @@ func (l Link) explain(what string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%s: needs CAP_NET_ADMIN; run vswitch as root or give it that capability", what)
+		return denied(what + ": needs CAP_NET_ADMIN; run vswitch as root or give it that capability")
 	case errors.Is(err, unix.ENODEV):
 		return notFound(what + ": the interface is gone")
 	}

@@ -39,11 +39,8 @@ func (a Access) Differs(l link.Link) bool {
 	return l.Owner != uint32(max(a.Owner, 0)) || l.Group != uint32(max(a.Group, 0))
 }
 
-// Alias is what a switch writes beside the name of a device that it makes. By it a
-// later process of that switch knows the device, though nothing else was noted of it.
-func Alias(switchName string) string { return "vswitch " + switchName }
-
-// Create makes the persistent TAP name, down, with an alias. With multiQueue it can be
+// Create makes the persistent TAP name, down, with an alias: by it a later process of the
+// switch knows the device, even where nothing else was noted of it. With multiQueue it can be
 // opened once for each queue, and only by who asks for several.
 func Create(name, alias string, access Access, multiQueue bool) error {
 	// water loses its descriptor when set-up fails, and would do so again at each

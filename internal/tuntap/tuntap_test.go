@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestCreate(t *testing.T) {
 	ns := testenv.NewNetns(t)
 	ns.Do(func() {
-		if err := Create("vm0", Alias("sw0"), Access{Owner: 1234, Group: Anyone}, false); err != nil {
+		if err := Create("vm0", "vswitch sw0", Access{Owner: 1234, Group: Anyone}, false); err != nil {
 			t.Fatal(err)
 		}
 		l, err := link.ByName("vm0")

@@ -1,6 +1,6 @@
 // Package host is the port kind for the host itself: a persistent TAP whose fd end
 // the switch holds, while the kernel end is a network interface of the host, or of
-// a namespace, with addresses on the switch's LAN. Kind's methods act on the network
+// a namespace, with addresses on the switch's LAN. The kind's methods act on the network
 // namespace of the calling thread where the spec names none.
 package host
 
@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/owner"
 	"github.com/vswitch/vswitch/internal/tuntap"
 	"github.com/vswitch/vswitch/port"
 )
@@ -19,13 +20,22 @@ import (
 // defaultMTU is what the kernel gives a new TAP.
 const defaultMTU = 1500
 
-// Kind makes host ports. It implements port.Kind.
-type Kind struct {
-	Switch string // whose ports they are
+// Options say how to make host ports. Switch must be set.
+type Options struct {
+	Switch string // the name of the switch that the ports belong to
 	MTU    int    // of ports whose spec names none; 0 leaves each device's own
 }
 
-var _ port.Kind = Kind{}
+// kind implements port.Kind.
+type kind struct{ Options }
+
+// New returns the kind.
+func New(o Options) (port.Kind, error) {
+	if o.Switch == "" {
+		return nil, errors.New("host ports need the name of their switch, which marks their devices")
+	}
+	return kind{o}, nil
+}
 
 // Port is an open host port.
 type Port struct {
@@ -50,10 +60,10 @@ func (p *Port) Ifindex() int {
 }
 
 // Name implements port.Kind.
-func (Kind) Name() string { return "host" }
+func (kind) Name() string { return "host" }
 
 // Check implements port.Kind.
-func (Kind) Check(s port.Spec) error {
+func (kind) Check(s port.Spec) error {
 	if err := cmp.Or(port.CheckName(s.Name), port.CheckNoSocket("host", s)); err != nil {
 		return err
 	}
@@ -87,7 +97,7 @@ func addresses(s port.Spec) ([]netip.Prefix, error) {
 }
 
 // Open implements port.Kind.
-func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	list, err := addresses(s)
 	if err != nil {
 		return nil, err
@@ -106,7 +116,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	return p, nil
 }
 
-func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (err error) {
+func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (err error) {
 	// What was done is undone in reverse when a later step fails.
 	var undo []func()
 	defer func() {
@@ -120,25 +130,26 @@ func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 	l, err := tuntap.Find(s, *t)
 	switch {
 	case err == nil:
+		if err := owner.Check(l, k.Switch); err != nil {
+			return err
+		}
 		if l.Kind != "tap" {
 			return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
 		}
 		if l.Master != 0 {
 			return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)
 		}
-		switch {
-		case t.Created, t.Before != nil:
-		case l.Alias == tuntap.Alias(k.Switch):
-			t.Created = true // by a process that did not come to note it
-		default:
-			t.Before = &port.DeviceSettings{Up: l.Up, MTU: l.MTU}
+		release, err := k.claim(l, t)
+		if err != nil {
+			return err
 		}
+		undo = append(undo, release)
 	case !errors.Is(err, link.ErrNotFound):
 		return err
 	case t.Ifname != "" && !t.Created:
 		return port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
-		if err := tuntap.Create(s.Name, tuntap.Alias(k.Switch), tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
+		if err := tuntap.Create(s.Name, owner.Made(k.Switch), tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 			return err
 		}
 		undo = append(undo, func() {
@@ -146,12 +157,12 @@ func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 				_ = l.Delete()
 			}
 		})
-		t.Created = true
+		t.Created, t.Before = true, nil
 		if l, err = link.ByName(s.Name); err != nil {
 			return err
 		}
 	}
-	t.Ifname = l.Name
+	t.Ifname, t.Ifindex = l.Name, l.Index
 	own := defaultMTU
 	if t.Before != nil {
 		own = t.Before.MTU
@@ -189,6 +200,24 @@ func (p *Port) open(k Kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 	return nil
 }
 
+// claim marks a device that is there, and notes in t what Delete has to know of it.
+func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
+	t.Created = t.Created && t.Ifindex == l.Index || owner.Makes(l, k.Switch, t.Created)
+	if t.Created {
+		t.Before = nil
+		return func() {}, owner.Sign(l, k.Switch)
+	}
+	before := port.DeviceSettings{Up: l.Up, MTU: l.MTU}
+	if t.Before != nil {
+		before = *t.Before
+	}
+	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
+		return nil, err
+	}
+	t.Before = &before
+	return func() { _ = l.SetAlias(l.Alias) }, nil
+}
+
 // give adds an address where it is absent, which needs no right where it is there.
 func give(l link.Link, a netip.Prefix) (added bool, err error) {
 	has, err := l.HasAddress(a)
@@ -199,7 +228,7 @@ func give(l link.Link, a netip.Prefix) (added bool, err error) {
 }
 
 // Set implements port.Kind.
-func (Kind) Set(pp port.Port, from, to port.Spec) error {
+func (kind) Set(pp port.Port, from, to port.Spec) error {
 	p := pp.(*Port)
 	if from.Netns != to.Netns {
 		return errors.New("the namespace of a host port is set when it is made; delete the port and add it again")
@@ -253,7 +282,7 @@ func exchange(l link.Link, old, list []netip.Prefix) error {
 }
 
 // Delete implements port.Kind.
-func (k Kind) Delete(s port.Spec, t port.Trace) error {
+func (k kind) Delete(s port.Spec, t port.Trace) error {
 	list, err := addresses(s)
 	if err != nil {
 		return err
@@ -272,14 +301,14 @@ func (k Kind) Delete(s port.Spec, t port.Trace) error {
 			return nil
 		case err != nil:
 			return err
-		case l.Kind != "tap":
-			return nil // another device has taken the name
-		case t.Created:
+		case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
+			return nil // another device has taken the name, or another switch the device
+		case t.Created && (t.Ifindex == l.Index || owner.Makes(l, k.Switch, true)):
 			return l.Delete()
-		case t.Before == nil:
-			return nil
+		case t.Created, t.Before == nil:
+			return nil // somebody else made one of that name
 		}
-		return restore(l, cmp.Or(s.MTU, k.MTU), list, t.Before)
+		return cmp.Or(restore(l, cmp.Or(s.MTU, k.MTU), list, t.Before), owner.Release(l, k.Switch, t.Before.Alias))
 	})
 }
 

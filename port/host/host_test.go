@@ -22,6 +22,14 @@ import (
 	"github.com/vswitch/vswitch/port/porttest"
 )
 
+// kind is the kind of one switch.
+var kind = of("sw0")
+
+// of returns the kind of a switch.
+func of(switchName string) port.Kind {
+	return porttest.Kind(host.New(host.Options{Switch: switchName}))
+}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 5 * time.Second
@@ -45,7 +53,7 @@ func TestConformance(t *testing.T) {
 // open opens a port in the calling thread's namespace.
 func open(t *testing.T, spec port.Spec, trace *port.Trace) *host.Port {
 	t.Helper()
-	return porttest.Open[*host.Port](t, host.Kind{}, spec, trace)
+	return porttest.Open[*host.Port](t, kind, spec, trace)
 }
 
 // answers expects the host behind the port to answer ARP for its address. It asks
@@ -91,7 +99,7 @@ func TestNetns(t *testing.T) {
 				t.Errorf("gw0 is in the switch's own namespace: %v", err)
 			}
 			for range 2 {
-				if err := (host.Kind{}).Delete(spec, trace); err != nil {
+				if err := kind.Delete(spec, trace); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -126,10 +134,10 @@ func TestNetnsDeleted(t *testing.T) {
 			t.Errorf("Recv ended with %v", err)
 		}
 		p.Close()
-		if _, err := (host.Kind{}).Open(spec, &trace); !errors.Is(err, port.ErrGone) || !strings.Contains(err.Error(), "ip netns add") {
+		if _, err := kind.Open(spec, &trace); !errors.Is(err, port.ErrGone) || !strings.Contains(err.Error(), "ip netns add") {
 			t.Errorf("a missing namespace: %v", err)
 		}
-		if err := (host.Kind{}).Delete(spec, trace); err != nil {
+		if err := kind.Delete(spec, trace); err != nil {
 			t.Errorf("delete: %v", err)
 		}
 	})
@@ -152,7 +160,7 @@ func TestAdopt(t *testing.T) {
 			t.Errorf("a second holder: %v", err)
 		}
 		p.Close()
-		if err := (host.Kind{}).Delete(spec, trace); err != nil {
+		if err := kind.Delete(spec, trace); err != nil {
 			t.Fatal(err)
 		}
 		l, err := link.ByName("tap0")
@@ -164,7 +172,7 @@ func TestAdopt(t *testing.T) {
 		}
 
 		tuntest.Boot(t, "tap0", tuntest.TSO)
-		porttest.Refused(t, host.Kind{}, spec, "another process holds tap0")
+		porttest.Refused(t, kind, spec, "another process holds tap0")
 	})
 }
 
@@ -172,7 +180,7 @@ func TestAdopt(t *testing.T) {
 // closed what it does not inherit.
 func TestMadeBefore(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {
-		porttest.MadeBefore(t, host.Kind{Switch: "a"}, host.Kind{Switch: "b"}, port.Spec{Name: "gw0"})
+		porttest.MadeBefore(t, of, port.Spec{Name: "gw0"})
 	})
 }
 
@@ -192,7 +200,7 @@ func TestUndo(t *testing.T) {
 			{port.Spec{Name: "tun0"}, "tun0 is a tun, not a TAP"},
 			{port.Spec{Name: "gw0", Netns: "/proc/version"}, "is not a network namespace"},
 		} {
-			porttest.Refused(t, host.Kind{}, c.spec, c.want)
+			porttest.Refused(t, kind, c.spec, c.want)
 		}
 	})
 }
@@ -206,14 +214,14 @@ func TestSet(t *testing.T) {
 		p := open(t, spec, new(port.Trace))
 		r := tuntest.Read(t, p)
 		next := port.Spec{Name: "gw0", Address: []string{"192.0.2.2/24", "192.0.2.3/24"}, MTU: 9000}
-		if err := (host.Kind{}).Set(p, spec, next); err != nil {
+		if err := kind.Set(p, spec, next); err != nil {
 			t.Fatal(err)
 		}
 		answers(t, p, r, "192.0.2.3")
 		if got := ns.Run("ip", "-o", "-4", "addr", "show", "dev", "gw0"); strings.Contains(got, "192.0.2.1/") || !strings.Contains(got, "192.0.2.2/") {
 			t.Errorf("addresses: %s", got)
 		}
-		if err := (host.Kind{}).Set(p, next, spec); err != nil {
+		if err := kind.Set(p, next, spec); err != nil {
 			t.Fatal(err)
 		}
 		if l, err := link.ByName("gw0"); err != nil || l.MTU != 1500 {
@@ -221,14 +229,14 @@ func TestSet(t *testing.T) {
 		}
 		elsewhere := spec
 		elsewhere.Netns = ns.Name
-		if err := (host.Kind{}).Set(p, spec, elsewhere); err == nil {
+		if err := kind.Set(p, spec, elsewhere); err == nil {
 			t.Error("another namespace is taken while the port is open")
 		}
 	})
 }
 
 func TestCheck(t *testing.T) {
-	porttest.Check(t, host.Kind{}, []port.Spec{
+	porttest.Check(t, kind, []port.Spec{
 		{Name: "gw0", Netns: "x", MTU: 1400, Address: []string{"192.0.2.1/24", "fd00::1/64"}},
 	}, []port.Spec{
 		{}, {Name: "sixteen-bytes-xx"}, {Name: "gw0", MTU: 67}, {Name: "gw0", MTU: 65522},

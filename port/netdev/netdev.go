@@ -1,6 +1,6 @@
 // Package netdev is the port kind for a network interface that is there already: a
 // physical NIC as an uplink, a veth to a container, a VLAN device. The switch makes
-// it take frames for all addresses and changes nothing else unasked. Kind's methods
+// it take frames for all addresses and changes nothing else unasked. The kind's methods
 // act on the network namespace of the calling thread.
 package netdev
 
@@ -13,20 +13,32 @@ import (
 	"github.com/vswitch/vswitch/internal/afpacket"
 	"github.com/vswitch/vswitch/internal/hoststack"
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/owner"
 	"github.com/vswitch/vswitch/port"
 )
 
 // maxQueues is more than the queues of any NIC that are worth a thread each.
 const maxQueues = 64
 
-// Kind makes netdev ports. It implements port.Kind.
-type Kind struct {
+// Options say how to make netdev ports. Switch must be set.
+type Options struct {
+	Switch string // the name of the switch that the ports belong to
+
 	// Ingress decides what comes to the switch by exclusive ports; nil: everything
 	// does.
 	Ingress hoststack.Ingress
 }
 
-var _ port.Kind = Kind{}
+// kind implements port.Kind.
+type kind struct{ Options }
+
+// New returns the kind.
+func New(o Options) (port.Kind, error) {
+	if o.Switch == "" {
+		return nil, errors.New("netdev ports need the name of their switch, which marks their devices")
+	}
+	return kind{o}, nil
+}
 
 // Port is an open netdev port.
 type Port struct {
@@ -70,10 +82,10 @@ func (p *Port) HandedUp() bool {
 }
 
 // Name implements port.Kind.
-func (Kind) Name() string { return "netdev" }
+func (kind) Name() string { return "netdev" }
 
 // Check implements port.Kind. The limits of an MTU are the device's.
-func (Kind) Check(s port.Spec) error {
+func (kind) Check(s port.Spec) error {
 	if err := cmp.Or(port.CheckName(s.Name), port.CheckNoSocket("netdev", s)); err != nil {
 		return err
 	}
@@ -91,7 +103,7 @@ func (Kind) Check(s port.Spec) error {
 }
 
 // Open implements port.Kind.
-func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	t := *trace
 	l, err := find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
@@ -100,15 +112,25 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := check(l); err != nil {
+	if err := cmp.Or(owner.Check(l, k.Switch), check(l)); err != nil {
 		return nil, err
 	}
-	if t.Before == nil {
-		before := hoststack.Read(l.Name)
+	var before port.DeviceSettings
+	if t.Before != nil {
+		before = *t.Before
+	} else {
+		before = hoststack.Read(l.Name)
 		before.Up, before.MTU = l.Up, l.MTU
-		t.Before = &before
 	}
-	t.Ifname = l.Name
+	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = l.SetAlias(l.Alias)
+		}
+	}()
+	t.Before, t.Ifname, t.Ifindex = &before, l.Name, l.Index
 
 	// The host stack is shut out before the switch is given frames: else it could be
 	// given some that a program which is there already sends on.
@@ -213,7 +235,7 @@ func (p *Port) expose(l link.Link) error {
 }
 
 // Set implements port.Kind.
-func (Kind) Set(pp port.Port, from, to port.Spec) error {
+func (kind) Set(pp port.Port, from, to port.Spec) error {
 	p := pp.(*Port)
 	if from.Queues != to.Queues {
 		return errors.New("the number of queues is set when the port is added; delete the port and add it again")
@@ -229,7 +251,7 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 }
 
 // Delete implements port.Kind.
-func (k Kind) Delete(s port.Spec, t port.Trace) error {
+func (k kind) Delete(s port.Spec, t port.Trace) error {
 	l, err := find(s, t)
 	if errors.Is(err, link.ErrNotFound) || err == nil && t.Before == nil {
 		return nil
@@ -237,15 +259,19 @@ func (k Kind) Delete(s port.Spec, t port.Trace) error {
 	if err != nil {
 		return err
 	}
+	if owner.Check(l, k.Switch) != nil {
+		return nil // another switch has taken the device since
+	}
 	if s.MTU != 0 && l.MTU != t.Before.MTU {
 		if err := l.SetMTU(t.Before.MTU); err != nil {
 			return err
 		}
 	}
+	err = owner.Release(l, k.Switch, t.Before.Alias)
 	if s.Exclusive {
-		return cmp.Or(hoststack.Lift(l.Index, k.Ingress), hoststack.Restore(l.Name, *t.Before))
+		err = cmp.Or(err, hoststack.Lift(l.Index, k.Ingress), hoststack.Restore(l.Name, *t.Before))
 	}
-	return nil
+	return err
 }
 
 // find looks for the port's device, by the name it was last seen with first.

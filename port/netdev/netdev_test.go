@@ -20,6 +20,14 @@ import (
 	"github.com/vswitch/vswitch/port/porttest"
 )
 
+// kind is the kind of one switch.
+var kind = of("sw0")
+
+// of returns the kind of a switch.
+func of(switchName string) port.Kind {
+	return porttest.Kind(netdev.New(netdev.Options{Switch: switchName}))
+}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 5 * time.Second
@@ -51,7 +59,7 @@ func veth(ns *testenv.Netns, a, b string, mtu int) {
 // open opens a port in the calling thread's namespace.
 func open(t *testing.T, spec port.Spec, trace *port.Trace) *netdev.Port {
 	t.Helper()
-	return porttest.Open[*netdev.Port](t, netdev.Kind{}, spec, trace)
+	return porttest.Open[*netdev.Port](t, kind, spec, trace)
 }
 
 // passes expects frames to go through the port in both directions. It sends again,
@@ -102,7 +110,7 @@ func TestPromiscuous(t *testing.T) {
 		if got := promiscuity(); got != "0" {
 			t.Errorf("closed: promiscuity %s", got)
 		}
-		if err := (netdev.Kind{}).Delete(spec, trace); err != nil {
+		if err := kind.Delete(spec, trace); err != nil {
 			t.Fatal(err)
 		}
 		if l, err := link.ByName("sw0"); err != nil || l.MTU != 1500 || !l.Up {
@@ -144,14 +152,14 @@ func TestExclusive(t *testing.T) {
 			t.Error("the host does not answer by a port that is shared")
 		}
 		ns.Run("ip", "addr", "add", "2001:db8::1/64", "dev", "sw0")
-		if err := (netdev.Kind{}).Set(p, spec, exclusive); err != nil {
+		if err := kind.Set(p, spec, exclusive); err != nil {
 			t.Fatal(err)
 		}
 		if answers(300 * time.Millisecond) {
 			t.Error("the host answers by an exclusive port")
 		}
 		passes(t, p, tuntest.Read(t, p), s)
-		if err := (netdev.Kind{}).Set(p, exclusive, spec); err != nil {
+		if err := kind.Set(p, exclusive, spec); err != nil {
 			t.Fatal(err)
 		}
 		if got := ns.Run("ip", "-6", "addr", "show", "dev", "sw0"); !strings.Contains(got, "2001:db8::1/64") {
@@ -167,7 +175,7 @@ func TestExclusive(t *testing.T) {
 			t.Error("the host answers by a port that was opened exclusive")
 		}
 		p.Close()
-		if err := (netdev.Kind{}).Delete(exclusive, trace); err != nil {
+		if err := kind.Delete(exclusive, trace); err != nil {
 			t.Fatal(err)
 		}
 		if !answers(patience) {
@@ -195,7 +203,7 @@ func TestRefusals(t *testing.T) {
 			{port.Spec{Name: "tun0"}, "no Ethernet interface", false},
 			{port.Spec{Name: "peer0", MTU: 70000}, "does not take an MTU of 70000", false},
 		} {
-			if err := porttest.Refused(t, netdev.Kind{}, c.spec, c.want); errors.Is(err, port.ErrGone) != c.gone {
+			if err := porttest.Refused(t, kind, c.spec, c.want); errors.Is(err, port.ErrGone) != c.gone {
 				t.Errorf("%+v: gone is %t", c.spec, !c.gone)
 			}
 		}
@@ -203,7 +211,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	porttest.Check(t, netdev.Kind{}, []port.Spec{{Name: "eth0", MTU: 9000, Exclusive: true}}, []port.Spec{
+	porttest.Check(t, kind, []port.Spec{{Name: "eth0", MTU: 9000, Exclusive: true}}, []port.Spec{
 		{}, {Name: "a/b"}, {Name: "eth0", Owner: "root"}, {Name: "eth0", Group: "root"}, {Name: "eth0", MTU: -1},
 		{Name: "eth0", Address: []string{"192.0.2.1/24"}}, {Name: "eth0", Netns: "x"},
 		{Name: "eth0", Path: "/x"}, {Name: "eth0", Client: true}, {Name: "eth0", Poll: port.PollBusy},

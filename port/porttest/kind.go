@@ -20,6 +20,14 @@ func Open[P port.Port](t testing.TB, k port.Kind, s port.Spec, trace *port.Trace
 	return p.(P)
 }
 
+// Kind is a kind that a constructor made without an error.
+func Kind(k port.Kind, err error) port.Kind {
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
 // Refused expects Open to fail with one line that contains want, and to leave neither
 // a device nor a trace. It returns the error.
 func Refused(t testing.TB, k port.Kind, s port.Spec, want string) error {
@@ -44,24 +52,33 @@ func Refused(t testing.TB, k port.Kind, s port.Spec, want string) error {
 }
 
 // MadeBefore expects a kind to know the device that its switch has made though no trace
-// tells of it, as when the process was killed before it could note it, and the kind of
-// another switch to leave that device in place.
-func MadeBefore(t testing.TB, mine, others port.Kind, s port.Spec) {
+// tells of it, as when the process was killed before it could note it; and to refuse the
+// device of another switch, with words that name that switch, and to leave it in place.
+// make makes the kind of a switch.
+func MadeBefore(t testing.TB, make func(switchName string) port.Kind, s port.Spec) {
 	t.Helper()
 	before := Devices(t)
-	open := func(k port.Kind, made bool) (trace port.Trace) {
+	mine, others := make("one"), make("two")
+	open := func() (trace port.Trace) {
 		t.Helper()
-		Open[port.Port](t, k, s, &trace).Close()
-		if trace.Created != made || (trace.Before == nil) != made {
-			t.Errorf("trace %+v, want created %t", trace, made)
+		Open[port.Port](t, mine, s, &trace).Close()
+		if !trace.Created || trace.Before != nil {
+			t.Errorf("trace %+v, want created", trace)
 		}
 		return trace
 	}
-	open(mine, true)
-	if err := others.Delete(s, open(others, false)); err != nil {
-		t.Fatal(err)
+	open()
+	Refused(t, others, s, "belongs to switch one")
+	// A record of a former process is no proof either.
+	for _, trace := range []port.Trace{
+		{Created: true, Ifname: s.Name},
+		{Ifname: s.Name, Before: &port.DeviceSettings{MTU: 1500}},
+	} {
+		if err := others.Delete(s, trace); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := mine.Delete(s, open(mine, true)); err != nil {
+	if err := mine.Delete(s, open()); err != nil {
 		t.Fatal(err)
 	}
 	if after := Devices(t); after != before {

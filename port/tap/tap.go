@@ -1,6 +1,6 @@
 // Package tap is the port kind for virtual machines: a persistent TAP whose fd end
 // the machine holds (QEMU `-netdev tap,ifname=…,script=no`) while the switch stands
-// on the kernel end, by AF_PACKET. The machine may come, go and come back. Kind's
+// on the kernel end, by AF_PACKET. The machine may come, go and come back. The kind's
 // methods act on the network namespace of the calling thread.
 package tap
 
@@ -14,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/internal/afpacket"
 	"github.com/vswitch/vswitch/internal/hoststack"
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/owner"
 	"github.com/vswitch/vswitch/internal/tuntap"
 	"github.com/vswitch/vswitch/port"
 )
@@ -32,16 +33,25 @@ const (
 	MaxMTU = tuntap.MaxMTU
 )
 
-// Kind makes tap ports. It implements port.Kind.
-type Kind struct {
-	Switch string // whose ports they are
+// Options say how to make tap ports. Switch must be set.
+type Options struct {
+	Switch string // the name of the switch that the ports belong to
 	MTU    int    // of ports whose spec names none; 0 leaves each device's own
 
 	// Ingress decides what comes to the switch; nil: everything does.
 	Ingress hoststack.Ingress
 }
 
-var _ port.Kind = Kind{}
+// kind implements port.Kind.
+type kind struct{ Options }
+
+// New returns the kind.
+func New(o Options) (port.Kind, error) {
+	if o.Switch == "" {
+		return nil, errors.New("tap ports need the name of their switch, which marks their devices")
+	}
+	return kind{o}, nil
+}
 
 // Port is an open tap port.
 type Port struct {
@@ -64,10 +74,10 @@ func (p *Port) HandedUp() bool { return p.guard.HandedUp() }
 func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
 
 // Name implements port.Kind.
-func (Kind) Name() string { return "tap" }
+func (kind) Name() string { return "tap" }
 
 // Check implements port.Kind.
-func (Kind) Check(s port.Spec) error {
+func (kind) Check(s port.Spec) error {
 	if err := cmp.Or(port.CheckName(s.Name), port.CheckNoSocket("tap", s)); err != nil {
 		return err
 	}
@@ -87,7 +97,7 @@ func (Kind) Check(s port.Spec) error {
 }
 
 // Open implements port.Kind.
-func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
+func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	// What was done is undone in reverse when a later step fails.
 	var undo []func()
 	defer func() {
@@ -106,28 +116,24 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	l, err := tuntap.Find(s, t)
 	switch {
 	case err == nil:
-		if err := check(l, s, who); err != nil {
+		if err := cmp.Or(owner.Check(l, k.Switch), check(l, s, who)); err != nil {
 			return nil, err
 		}
-		switch {
-		case t.Created, t.Before != nil:
-		case l.Alias == tuntap.Alias(k.Switch):
-			t.Created = true // by a process that did not come to note it
-		default:
-			before := hoststack.Read(l.Name)
-			before.Up, before.MTU = l.Up, l.MTU
-			t.Before = &before
+		release, err := k.claim(l, &t)
+		if err != nil {
+			return nil, err
 		}
+		undo = append(undo, release)
 	case !errors.Is(err, link.ErrNotFound):
 		return nil, err
 	case t.Ifname != "" && !t.Created:
 		return nil, port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
-		if err := tuntap.Create(s.Name, tuntap.Alias(k.Switch), who, s.Queues > 1); err != nil {
+		if err := tuntap.Create(s.Name, owner.Made(k.Switch), who, s.Queues > 1); err != nil {
 			return nil, err
 		}
 		undo = append(undo, func() { remove(s.Name) })
-		t.Created = true
+		t.Created, t.Before = true, nil
 		if l, err = link.ByName(s.Name); err != nil {
 			return nil, err
 		}
@@ -135,7 +141,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		// fills, and only costs. If it has to stay, frames take a little longer.
 		_ = l.SetNoQueue()
 	}
-	t.Ifname = l.Name
+	t.Ifname, t.Ifindex = l.Name, l.Index
 
 	own := defaultMTU
 	if t.Before != nil {
@@ -172,8 +178,29 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	return p, nil
 }
 
+// claim marks a device that is there, and notes in t what Delete has to know of it.
+func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
+	t.Created = t.Created && t.Ifindex == l.Index || owner.Makes(l, k.Switch, t.Created)
+	if t.Created {
+		t.Before = nil
+		return func() {}, owner.Sign(l, k.Switch)
+	}
+	var before port.DeviceSettings
+	if t.Before != nil {
+		before = *t.Before
+	} else {
+		before = hoststack.Read(l.Name)
+		before.Up, before.MTU = l.Up, l.MTU
+	}
+	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
+		return nil, err
+	}
+	t.Before = &before
+	return func() { _ = l.SetAlias(l.Alias) }, nil
+}
+
 // Set implements port.Kind.
-func (Kind) Set(pp port.Port, from, to port.Spec) error {
+func (kind) Set(pp port.Port, from, to port.Spec) error {
 	p := pp.(*Port)
 	l, err := link.ByIndex(p.Ifindex())
 	if err != nil {
@@ -198,7 +225,7 @@ func (Kind) Set(pp port.Port, from, to port.Spec) error {
 }
 
 // Delete implements port.Kind.
-func (k Kind) Delete(s port.Spec, t port.Trace) error {
+func (k kind) Delete(s port.Spec, t port.Trace) error {
 	l, err := tuntap.Find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil
@@ -206,13 +233,23 @@ func (k Kind) Delete(s port.Spec, t port.Trace) error {
 	if err != nil {
 		return err
 	}
-	if t.Created {
-		if l.Kind != "tap" {
-			return nil // another device has taken the name
-		}
+	switch {
+	case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
+		return nil // another device has taken the name, or another switch the device
+	case !t.Created:
+		return cmp.Or(restore(l, cmp.Or(s.MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))
+	case t.Ifindex == l.Index, owner.Makes(l, k.Switch, true):
 		return cmp.Or(l.Delete(), hoststack.Lift(l.Index, k.Ingress))
 	}
-	return cmp.Or(restore(l, cmp.Or(s.MTU, k.MTU), t.Before), hoststack.Lift(l.Index, k.Ingress))
+	return nil // somebody else made one of that name
+}
+
+// release takes the mark off a device that was there before.
+func (k kind) release(l link.Link, before *port.DeviceSettings) error {
+	if before == nil {
+		return nil
+	}
+	return owner.Release(l, k.Switch, before.Alias)
 }
 
 // restore gives a device that was there before its settings back, its MTU where it

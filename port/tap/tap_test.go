@@ -24,6 +24,12 @@ import (
 	"github.com/vswitch/vswitch/port/tap"
 )
 
+// kind is the kind of one switch.
+var kind = of("sw0")
+
+// of returns the kind of a switch.
+func of(switchName string) port.Kind { return porttest.Kind(tap.New(tap.Options{Switch: switchName})) }
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 5 * time.Second
@@ -49,13 +55,13 @@ func TestConformance(t *testing.T) {
 // open opens a port in the calling thread's namespace.
 func open(t *testing.T, spec port.Spec, trace *port.Trace) *tap.Port {
 	t.Helper()
-	return porttest.Open[*tap.Port](t, tap.Kind{}, spec, trace)
+	return porttest.Open[*tap.Port](t, kind, spec, trace)
 }
 
 // refused expects Open to fail with one line that contains want, and to leave nothing.
 func refused(t *testing.T, spec port.Spec, want string) {
 	t.Helper()
-	porttest.Refused(t, tap.Kind{}, spec, want)
+	porttest.Refused(t, kind, spec, want)
 }
 
 // passes expects frames to go through the port in both directions.
@@ -164,7 +170,7 @@ func TestAdopt(t *testing.T) {
 				t.Errorf("opened again, before is %+v", trace.Before)
 			}
 			p.Close()
-			if err := (tap.Kind{}).Delete(spec, trace); err != nil {
+			if err := kind.Delete(spec, trace); err != nil {
 				t.Fatal(err)
 			}
 			expect(t, name, func(l link.Link) bool { return l.Up == up && l.MTU == 1500 && l.Owner == 1234 })
@@ -202,7 +208,7 @@ func TestMakeAndDelete(t *testing.T) {
 		passes(t, p, tuntest.Read(t, p), g)
 		p.Close()
 		for range 2 { // what is gone is no error
-			if err := (tap.Kind{}).Delete(spec, trace); err != nil {
+			if err := kind.Delete(spec, trace); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := link.ByName("vm0"); !errors.Is(err, link.ErrNotFound) {
@@ -216,7 +222,7 @@ func TestMakeAndDelete(t *testing.T) {
 			t.Errorf("made again: %+v", trace)
 		}
 		adopted := port.Trace{Ifname: "vm1"}
-		if _, err := (tap.Kind{}).Open(port.Spec{Name: "vm1"}, &adopted); !errors.Is(err, port.ErrGone) {
+		if _, err := kind.Open(port.Spec{Name: "vm1"}, &adopted); !errors.Is(err, port.ErrGone) {
 			t.Errorf("an adopted device that is gone: %v", err)
 		}
 	})
@@ -225,7 +231,7 @@ func TestMakeAndDelete(t *testing.T) {
 func TestMadeBefore(t *testing.T) {
 	t.Parallel()
 	testenv.NewNetns(t).Do(func() {
-		porttest.MadeBefore(t, tap.Kind{Switch: "a"}, tap.Kind{Switch: "b"}, port.Spec{Name: "vm0"})
+		porttest.MadeBefore(t, of, port.Spec{Name: "vm0"})
 	})
 }
 
@@ -295,7 +301,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	porttest.Check(t, tap.Kind{}, []port.Spec{
+	porttest.Check(t, kind, []port.Spec{
 		{Name: "vm0"}, {Name: "vm0", MTU: 68, Owner: "root", Group: "0"}, {Name: "vm0", MTU: 65521},
 	}, []port.Spec{
 		{Name: "sixteen-bytes-xx"}, {Name: "a/b"}, {},
@@ -475,7 +481,7 @@ func TestRenamedWhileClosed(t *testing.T) {
 		trace.Ifname = "renamed"
 		open(t, spec, &trace).Close()
 		expect(t, "renamed", func(l link.Link) bool { return l.Up })
-		if err := (tap.Kind{}).Delete(spec, trace); err != nil {
+		if err := kind.Delete(spec, trace); err != nil {
 			t.Fatal(err)
 		}
 		if got := porttest.Devices(t); got != "lo" {
@@ -495,7 +501,7 @@ func TestSet(t *testing.T) {
 		}
 		jumbo := spec
 		jumbo.MTU = 9000
-		if err := (tap.Kind{}).Set(p, spec, jumbo); err != nil {
+		if err := kind.Set(p, spec, jumbo); err != nil {
 			t.Fatal(err)
 		}
 		if d := tuntest.Send(p, tuntest.Ethernet(2, 9014), port.Offload{}); d != port.DropNone {
@@ -504,13 +510,13 @@ func TestSet(t *testing.T) {
 		if b, _, err := g.Recv(patience); err != nil || !bytes.Equal(b, tuntest.Ethernet(2, 9014)) {
 			t.Errorf("%d bytes arrived, %v", len(b), err)
 		}
-		if err := (tap.Kind{}).Set(p, jumbo, spec); err != nil {
+		if err := kind.Set(p, jumbo, spec); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, "vm0", func(l link.Link) bool { return l.MTU == 1500 })
 		owned := spec
 		owned.Owner = "1234"
-		if err := (tap.Kind{}).Set(p, spec, owned); err == nil {
+		if err := kind.Set(p, spec, owned); err == nil {
 			t.Error("another owner is taken while the port is open")
 		}
 	})

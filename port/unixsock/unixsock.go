@@ -32,6 +32,19 @@ var (
 	_ port.Kind = Dgram{}
 )
 
+// NewStream returns the kind stream with a directory for sockets.
+func NewStream(dir string) (port.Kind, error) { return Stream{Dir: dir}, needDir("stream", dir) }
+
+// NewDgram returns the kind dgram with a directory for sockets.
+func NewDgram(dir string) (port.Kind, error) { return Dgram{Dir: dir}, needDir("dgram", dir) }
+
+func needDir(kind, dir string) error {
+	if dir == "" {
+		return fmt.Errorf("%s ports need the directory of their switch's sockets", kind)
+	}
+	return nil
+}
+
 // Name implements port.Kind.
 func (Stream) Name() string { return "stream" }
 

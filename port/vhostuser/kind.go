@@ -21,6 +21,14 @@ type Kind struct {
 
 var _ port.Kind = Kind{}
 
+// New returns the kind with a directory for sockets.
+func New(dir string) (port.Kind, error) {
+	if dir == "" {
+		return nil, errors.New("vhost-user ports need the directory of their switch's sockets")
+	}
+	return Kind{Dir: dir}, nil
+}
+
 // Name implements port.Kind.
 func (Kind) Name() string { return "vhost-user" }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/internal/vmtest"
 	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/tap"
 	"github.com/vswitch/vswitch/port/vhostuser"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -126,7 +127,7 @@ func TestQEMU(t *testing.T) {
 	t.Cleanup(func() { v.Close() })
 	p := map[string]*vhostuser.Port{"a": v.attach(t, "a", false), "b": v.attach(t, "b", true)}
 	ns.Do(func() {
-		dev, err := tap.Kind{}.Open(port.Spec{Name: "c"}, new(port.Trace))
+		dev, err := porttest.Kind(tap.New(tap.Options{Switch: "sw0"})).Open(port.Spec{Name: "c"}, new(port.Trace))
 		if err != nil {
 			t.Fatal(err)
 		}

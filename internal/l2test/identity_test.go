@@ -1,0 +1,173 @@
+package l2test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/testenv"
+)
+
+// machine reads the interfaces of a namespace.
+type machine struct {
+	*testenv.Netns
+	t testing.TB
+}
+
+// device is what `ip link` shows of an interface.
+type device struct {
+	Ifindex int    `json:"ifindex"`
+	Alias   string `json:"ifalias"`
+	Link    struct {
+		Kind string `json:"info_kind"`
+	} `json:"linkinfo"`
+}
+
+func (h machine) device(name string) device {
+	h.t.Helper()
+	var list []device
+	if err := json.Unmarshal([]byte(h.Run("ip", "-j", "-d", "link", "show", name)), &list); err != nil || len(list) != 1 {
+		h.t.Fatalf("%s: %v", name, err)
+	}
+	return list[0]
+}
+
+// TestOneSwitchPerDevice has two switches on a host. The second takes no device of the
+// first, whatever its kind, and names the first; devices that were there get their alias
+// back.
+func TestOneSwitchPerDevice(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "tuntap", "add", "dev", "old0", "mode", "tap")
+	ns.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "peer1")
+	ns.Run("ip", "link", "set", "eth1", "alias", "uplink to rack 7")
+	h := machine{ns, t}
+	one, two := startDaemon(t, ns), startDaemon(t, ns)
+	for _, d := range []struct{ name, kind, mark, before string }{
+		{"vm0", "tap", "", ""},
+		{"gw0", "host", "", ""},
+		{"old0", "tap", " adopted", ""},
+		{"eth0", "netdev", "", ""},
+		{"eth1", "netdev", " adopted: uplink to rack 7", "uplink to rack 7"},
+	} {
+		one.ctl("add-port %s --kind %s", d.name, d.kind)
+		was := h.device(d.name)
+		if want := "vswitch " + one.Name + d.mark; was.Alias != want {
+			t.Errorf("%s of the first switch has the alias %q, want %q", d.name, was.Alias, want)
+		}
+		for _, kind := range []string{"tap", "host", "netdev"} {
+			two.refuse("belongs to switch "+one.Name, "add-port %s --kind %s", d.name, kind)
+		}
+		if got := h.device(d.name); got != was {
+			t.Errorf("%s after the second switch tried: %+v, was %+v", d.name, got, was)
+		}
+		one.ctl("del-port %s", d.name)
+		if d.mark != "" || d.kind == "netdev" {
+			if got := h.device(d.name).Alias; got != d.before {
+				t.Errorf("%s is left with the alias %q, want %q", d.name, got, d.before)
+			}
+		}
+		// What is free is anybody's.
+		two.ctl("add-port %s --kind %s", d.name, d.kind)
+	}
+}
+
+// TestForeignDevice has somebody else make devices under the names of ports while no
+// daemon runs. They are used, and neither start nor del-port takes them away.
+func TestForeignDevice(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	h := machine{ns, t}
+	d := startDaemon(t, ns)
+	names := []string{"vm0", "vm1", "gw0", "vm2"}
+	for _, name := range names {
+		kind := "tap"
+		if name == "gw0" {
+			kind = "host"
+		}
+		d.ctl("add-port %s --kind %s", name, kind)
+	}
+	d.Kill()
+	for _, name := range names {
+		ns.Run("ip", "link", "del", name)
+		ns.Run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+	}
+	ns.Run("ip", "link", "set", "vm1", "alias", "somebody else's")
+	ns.Run("ip", "link", "set", "vm2", "alias", "vswitch other")
+	was := map[string]device{}
+	for _, name := range names {
+		was[name] = h.device(name)
+	}
+	d.Restart(t)
+	if p := d.port("vm2"); p.State != "waiting" {
+		t.Errorf("the device of another switch: the port is %s (%s)", p.State, p.Reason)
+	}
+	for _, name := range names {
+		d.ctl("del-port %s", name)
+		if got := h.device(name); got != was[name] {
+			t.Errorf("%s is left as %+v, was %+v", name, got, was[name])
+		}
+	}
+}
+
+// TestAliasOfEarlierVersion restarts a switch whose devices have aliases without its
+// name, as earlier versions wrote them. A switch that knows nothing of such a device uses
+// it, and leaves it in place.
+func TestAliasOfEarlierVersion(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	h := machine{ns, t}
+	one, two := startDaemon(t, ns), startDaemon(t, ns)
+	one.ctl("add-port vm0")
+	one.ctl("add-port gw0 --kind host")
+	one.Kill()
+	for _, name := range []string{"vm0", "gw0"} {
+		ns.Run("ip", "link", "set", name, "alias", "vswitch ")
+	}
+	ns.Run("ip", "tuntap", "add", "dev", "vm1", "mode", "tap")
+	ns.Run("ip", "link", "set", "vm1", "alias", "vswitch ")
+	was := h.device("vm1")
+	one.Restart(t)
+	for _, name := range []string{"vm0", "gw0"} {
+		if got := h.device(name).Alias; got != "vswitch "+one.Name {
+			t.Errorf("%s has the alias %q", name, got)
+		}
+		two.refuse("belongs to switch "+one.Name, "add-port %s", name)
+		one.ctl("del-port %s", name)
+		if out, err := ns.Command("ip", "link", "show", name).CombinedOutput(); err == nil {
+			t.Errorf("%s is left: %s", name, out)
+		}
+	}
+	two.ctl("add-port vm1")
+	two.ctl("del-port vm1")
+	if got := h.device("vm1"); got != was {
+		t.Errorf("vm1 is left as %+v, was %+v", got, was)
+	}
+}
+
+// TestAliasChanged has an administrator write an alias of his own on a device that the
+// switch made. The switch that made it still removes it; one that starts again cannot
+// know whose it is, uses it, and leaves it with that alias.
+func TestAliasChanged(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	h := machine{ns, t}
+	d := startDaemon(t, ns)
+	for _, name := range []string{"vm0", "vm1"} {
+		d.ctl("add-port %s", name)
+		ns.Run("ip", "link", "set", name, "alias", "web server")
+	}
+	d.ctl("del-port vm0")
+	if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
+		t.Errorf("vm0 is left: %s", out)
+	}
+	was := h.device("vm1")
+	d.Restart(t)
+	if p := d.port("vm1"); p.State != "no-carrier" {
+		t.Errorf("vm1 is %s (%s)", p.State, p.Reason)
+	}
+	d.ctl("del-port vm1")
+	if got := h.device("vm1"); got != was {
+		t.Errorf("vm1 is left as %+v, was %+v", got, was)
+	}
+}
