@@ -82,6 +82,34 @@ func TestGroupsOfTunnels(t *testing.T) {
 	})
 }
 
+// Frames to a well-known group of link scope flood, though a group of wider scope with
+// the same MAC has members.
+func TestLinkControlFloods(t *testing.T) {
+	const group = port.MAC(0x3333_0001_0003)
+	packet := func(dst ...byte) []byte {
+		f := frame(group, station(0), 0, 14+40)
+		f[12], f[13] = 0x86, 0xdd
+		copy(f[14+24:], append(dst, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3))
+		return f
+	}
+	inRig(t, 3, func(t *testing.T, r *rig) {
+		var one port.VLANSet
+		one.Add(1)
+		r.SetGroups(&vswitch.Groups{
+			VLANs: one, IsControl: func([]byte) bool { return false },
+			Lookup: func(uint16, uint64) ([]uint16, bool) { return []uint16{2}, false },
+		})
+		wantPass(t, r, 0, packet(0xff, 2), 0, 1, 1)
+		wantPass(t, r, 0, packet(0xff, 5), 0, 0, 1)
+		wantPass(t, r, 0, packet(0xff, 0x12), 0, 0, 1) // transient, so that its members report
+		wantPass(t, r, 0, packet(0xff, 2)[:39], 0, 0, 1)
+		wantPass(t, r, 0, packet(0xff, 2)[:40], 0, 1, 1)
+		ipv4 := packet(0xff, 2)
+		ipv4[12], ipv4[13] = 8, 0
+		wantPass(t, r, 0, ipv4, 0, 0, 1)
+	})
+}
+
 func TestControlGroup(t *testing.T) {
 	const own, other = port.MAC(0x0300_0000_0001), port.MAC(0x0300_0000_0002)
 	synctest.Test(t, func(t *testing.T) {

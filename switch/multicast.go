@@ -3,6 +3,7 @@ package vswitch
 import (
 	"encoding/binary"
 
+	"github.com/vswitch/vswitch/internal/eth"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -32,6 +33,16 @@ func isTunnelled(f *port.Frame) bool {
 	return f.Opaque || tpid == port.TPIDCustomer || tpid == port.TPIDService
 }
 
+// isLinkControl reports whether f goes to one of the well-known IPv6 groups of link
+// scope, ff02::/16 (RFC 4291 section 2.7): control of the link, as neighbour discovery
+// and DHCPv6, not all of whose stations report. Groups of wider scope have the same
+// MACs, so the packet's destination tells them apart.
+func isLinkControl(f *port.Frame) bool {
+	const dst = port.HeaderLen + 24 // RFC 8200 section 3
+	return len(f.Data) > dst+1 && binary.BigEndian.Uint16(f.Data[12:]) == eth.TypeIPv6 &&
+		binary.BigEndian.Uint16(f.Data[dst:]) == 0xff02
+}
+
 // multicast forwards f to the ports that want its group, where that is known, or
 // takes what is for the switch itself.
 func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
@@ -46,7 +57,7 @@ func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies in
 		return 0, w.sw.control.punt(f, from)
 	}
 	ports, flood := g.Lookup(f.VLAN, uint64(f.Dst))
-	if flood {
+	if flood || isLinkControl(f) {
 		return w.flood(out, f, from, Multicast)
 	}
 	if from.flags&flagStorm != 0 {

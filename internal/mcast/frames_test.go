@@ -150,6 +150,14 @@ func pimHello(src string) []byte {
 	return ip4(addr(src), addr("224.0.0.13"), 1, 103, hello, 2)
 }
 
+// elsewhere changes the MAC that a frame goes to, to that of a group nobody listens to.
+func elsewhere(frame []byte) []byte {
+	for i := range frame[3:6] {
+		frame[3+i] ^= 0x55
+	}
+	return frame
+}
+
 // sent is a query that the Snooper sent.
 type sent struct {
 	at         time.Duration
@@ -218,13 +226,19 @@ func (r *rig) to(at time.Duration) {
 
 func (r *rig) pass(d time.Duration) { r.t.Helper(); r.to(r.now + d) }
 
-// hear gives a frame that must be accepted to the Snooper.
+// hear gives the Snooper a frame, whatever becomes of it.
 func (r *rig) hear(port uint16, frame []byte) Result {
 	r.t.Helper()
 	if !IsControl(frame) {
 		r.t.Fatalf("%x is no control frame", frame)
 	}
-	res := r.Receive(1, port, frame)
+	return r.Receive(1, port, frame)
+}
+
+// accept gives the Snooper a frame that must be accepted.
+func (r *rig) accept(port uint16, frame []byte) Result {
+	r.t.Helper()
+	res := r.hear(port, frame)
 	if res.Verdict == Drop {
 		r.t.Fatalf("%x was dropped: %v", frame, res.Reason)
 	}

@@ -12,10 +12,13 @@ import (
 const (
 	igmpQuery         = 0x11
 	igmpReport1       = 0x12
+	igmpDVMRP         = 0x13
+	igmpPIMv1         = 0x14
 	igmpReport2       = 0x16
 	igmpLeave         = 0x17
 	igmpReport3       = 0x22
 	igmpAdvertisement = 0x30
+	igmpTermination   = 0x32
 )
 
 var igmp = protocol{
@@ -26,6 +29,9 @@ var igmp = protocol{
 		igmpLeave:         {leave, 2},
 		igmpReport3:       {report3, 3},
 		igmpAdvertisement: {kind: routerNotice},
+		igmpTermination:   {kind: routerMessage},
+		igmpDVMRP:         {kind: routerMessage},
+		igmpPIMv1:         {kind: routerMessage},
 	},
 	group:     4,
 	everybody: allSystems,

@@ -93,12 +93,14 @@ func (m *member) sendQueries() {
 }
 
 func (in *instance) sendSpecific(m *member, suppress bool, sources []netip.Addr) {
-	in.send(m.port, queryFields{
-		group:       m.g.addr,
-		maxResponse: in.v.cfg.LastMemberInterval,
-		suppress:    suppress,
-		sources:     sources,
-	})
+	for _, src := range in.voices() {
+		in.send(m.port, src, queryFields{
+			group:       m.g.addr,
+			maxResponse: in.v.cfg.LastMemberInterval,
+			suppress:    suppress,
+			sources:     sources,
+		})
+	}
 }
 
 // leastPatience is the shortest time a querier elsewhere can leave the hosts for

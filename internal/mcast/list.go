@@ -56,16 +56,11 @@ func (m *member) view() Membership {
 	if in.family == IPv6 {
 		v.Version--
 	}
-	if m.exclude {
-		v.Expires = m.until - now
-	}
+	v.Expires = m.expires() - now
 	for _, x := range m.sources {
 		src := Source{Addr: x.addr, Blocked: x.blocked()}
 		if !src.Blocked {
 			src.Expires = x.expires - now
-			if !m.exclude {
-				v.Expires = max(v.Expires, src.Expires)
-			}
 		}
 		v.Sources = append(v.Sources, src)
 	}
@@ -139,16 +134,15 @@ func (s *Snooper) Stats() Stats { return s.stats }
 
 // PortStats is how much a port has learned.
 type PortStats struct {
-	Groups        int    // memberships, without those of solicited-node groups
-	SolicitedNode int    // memberships of solicited-node groups
-	Refused       uint64 // records that asked for one more than allowed
+	Groups  int    // learned memberships
+	Refused uint64 // records that asked for one more than allowed
 }
 
 // PortStats returns the counts of each port that was configured or learned from.
 func (s *Snooper) PortStats() map[uint16]PortStats {
 	all := make(map[uint16]PortStats, len(s.ports))
 	for id, p := range s.ports {
-		all[id] = PortStats{Groups: p.groups, SolicitedNode: p.nd, Refused: p.refused}
+		all[id] = PortStats{Groups: p.groups, Refused: p.refused}
 	}
 	return all
 }

@@ -21,10 +21,15 @@ import (
 //   - A VLAN filters only while a querier is heard and the hosts had the time to
 //     answer it. Without one, memberships cannot be told from those that lapsed,
 //     so everything is flooded, as without snooping.
-//   - 224.0.0.0/24 and ff02::00-ff, by MAC, always flood: routing and name
-//     protocols, not all of whose members report. ff02::1:0-ff and solicited-node
-//     groups flood unless registered, so that IPv6 neighbour discovery works for
-//     stations that do not report.
+//   - The control groups of a link always flood: routing, naming and IPv6 neighbour
+//     discovery need them, and not all of their members report. By MAC these are
+//     224.0.0.0/24, ff02::00-ff and solicited-node groups. The rest of ff02::/16
+//     shares its MACs with groups of wider scope: whoever forwards looks at the
+//     destination address too.
+//   - A query ages groups out, so it counts only where the hosts hear it: from a port
+//     that may lead to a router, to the MAC of its group. What it says of intervals
+//     is capped, and whenever another one asks than before, all groups live on for
+//     long enough to be asked again.
 
 const (
 	// AllPorts, as the port given to Config.Send, is every port of the VLAN.
@@ -33,10 +38,6 @@ const (
 	// DefaultMemberships bounds the memory hostile guests can take together:
 	// about 300 bytes each without sources.
 	DefaultMemberships = 32768
-
-	// DefaultPortGroups bounds what one port takes of that. A segment full of
-	// IPTV receivers has some hundred groups.
-	DefaultPortGroups = 1024
 
 	// DefaultSources per membership is twice the kernel bridge's
 	// PG_SRC_ENT_LIMIT. A port that asks for more gets the group from any source.
@@ -96,7 +97,7 @@ type RouterMode uint8
 const (
 	RouterAuto   RouterMode = iota // while queries, PIM hellos or RFC 4286 advertisements come from it
 	RouterAlways                   // always
-	RouterNever                    // never: such messages from it are dropped as RouterGuard
+	RouterNever                    // never: what only routers send is dropped as RouterGuard
 )
 
 // PortConfig is how one port is snooped.
@@ -107,9 +108,8 @@ type PortConfig struct {
 	// another host behind the port still listens. For ports with one host.
 	FastLeave bool
 
-	// MaxGroups is the most groups learned on the port, in all VLANs; 0 is
-	// DefaultPortGroups. Solicited-node groups have a count of their own of
-	// DefaultPortGroups, since a host without them is unreachable by IPv6.
+	// MaxGroups is the most groups learned on the port, in all VLANs; 0 is as
+	// many as there is memory for that it need not leave to other ports.
 	MaxGroups int
 }
 
@@ -143,15 +143,13 @@ type instance struct {
 	routers routers
 	querier querier
 
-	// lostND lasts while a solicited-node group had to be refused: they all flood.
-	lostND timer
+	extended time.Duration // until when extend has nothing to do
 }
 
 type port struct {
 	PortConfig
 	members map[*member]struct{}
-	groups  int // learned memberships, without solicited-node groups
-	nd      int // learned memberships of solicited-node groups
+	groups  int // learned memberships
 	refused uint64
 }
 
@@ -184,7 +182,6 @@ func (s *Snooper) SetVLAN(id uint16, cfg VLANConfig) error {
 			in := &instance{s: s, v: v, family: Family(f), groups: map[netip.Addr]*group{}}
 			in.routers.init(in)
 			in.querier.init(in)
-			in.lostND.fire = in.changed
 			v.inst[f] = in
 		}
 		s.vlans[id] = v
@@ -212,7 +209,6 @@ func (s *Snooper) RemoveVLAN(id uint16) {
 		}
 		in.changed()
 		s.timers.stop(&in.routers.timer)
-		s.timers.stop(&in.lostND)
 		in.querier.stop()
 	}
 	delete(s.vlans, id)
@@ -263,16 +259,32 @@ func (s *Snooper) PortDown(id uint16) {
 	}
 }
 
-// PortUp asks the hosts behind a port whose link came up for their groups, in
-// each VLAN where this switch is the querier. Send leaves out VLANs that the
-// port does not carry.
+// PortUp asks the hosts behind a port for their groups, in each VLAN: its link came
+// up, or it carries other VLANs than before. Send leaves out those that it does not
+// carry.
 func (s *Snooper) PortUp(id uint16) {
 	for _, v := range s.sortedVLANs() {
 		for _, in := range v.inst {
-			if in.querier.own {
-				in.sendGeneral(id)
+			in.askPort(id)
+		}
+	}
+}
+
+// PortLeft forgets what was learned from a port in a VLAN that it no longer carries.
+func (s *Snooper) PortLeft(vlan, id uint16) {
+	v := s.vlans[vlan]
+	if v == nil {
+		return
+	}
+	if p := s.ports[id]; p != nil {
+		for m := range p.members {
+			if m.g.in.v == v {
+				m.forget()
 			}
 		}
+	}
+	for _, in := range v.inst {
+		in.forgetRouter(id)
 	}
 }
 
@@ -288,7 +300,8 @@ func (s *Snooper) TopologyChange() {
 }
 
 // AddStatic makes group go to a port whatever its hosts report. The group is one
-// that can be snooped: neither of 224.0.0.0/24, nor ff02::1, nor of node scope.
+// that can be snooped: neither of 224.0.0.0/24 or ff02::/16, which always flood, nor
+// of node scope.
 func (s *Snooper) AddStatic(vlan, port uint16, group netip.Addr) error {
 	in, err := s.static(vlan, group)
 	if err != nil {
@@ -330,7 +343,7 @@ func (s *Snooper) static(vlan uint16, group netip.Addr) (*instance, error) {
 		f = IPv4
 	}
 	if group.Zone() != "" || !tracked(group) {
-		return nil, fmt.Errorf("%v cannot be a static group; use a multicast address outside 224.0.0.0/24 and of link scope or wider", group)
+		return nil, fmt.Errorf("%v cannot be a static group; use a multicast address outside 224.0.0.0/24 and ff02::/16, which go everywhere", group)
 	}
 	return v.inst[f], nil
 }

@@ -31,7 +31,7 @@ type member struct {
 	// Queries still to send for a leave, and when; see leave.go.
 	groupQueries int
 	nextQuery    time.Duration
-	counted      bool // in port.groups or port.nd
+	counted      bool // in port.groups
 }
 
 // source is one source of a member's list. In include mode all are wanted, until
@@ -135,6 +135,31 @@ func (m *member) expire(now time.Duration) {
 	}
 }
 
+// expires is when the port wants the group no more, unless its hosts report.
+func (m *member) expires() (at time.Duration) {
+	if m.exclude {
+		return m.until
+	}
+	for i := range m.sources {
+		at = max(at, m.sources[i].expires)
+	}
+	return at
+}
+
+// prolong has nothing that is wanted now end before a time.
+func (m *member) prolong(until time.Duration) {
+	now := m.g.in.s.now
+	if m.exclude && m.until > now {
+		m.until = max(m.until, until)
+	}
+	for i := range m.sources {
+		if x := &m.sources[i]; x.expires > now {
+			x.expires = max(x.expires, until)
+		}
+	}
+	m.settle()
+}
+
 // due is when settle has something to do.
 func (m *member) due() (at time.Duration, ok bool) {
 	earlier := func(t time.Duration) {
@@ -160,12 +185,7 @@ func (m *member) count(learned bool) {
 	if !learned {
 		d = -1
 	}
-	p := m.g.in.s.ports[m.port]
-	if solicitedNode(m.g.addr) {
-		p.nd += d
-	} else {
-		p.groups += d
-	}
+	m.g.in.s.ports[m.port].groups += d
 }
 
 // version is the Group Compatibility Mode of RFC 3376 section 7.3.2 and RFC 3810
@@ -203,7 +223,7 @@ func (in *instance) apply(port uint16, r record, version int) bool {
 		if !r.wants() {
 			return true
 		}
-		if !in.admit(port, r.group, m) {
+		if !in.s.admit(port, m) {
 			return false
 		}
 		if m == nil {
@@ -332,28 +352,15 @@ func (a addresses) has(addr netip.Addr) bool {
 	return false
 }
 
-// admit tells whether a port may learn one more group; m is the static member that
-// is there already, or nil.
-func (in *instance) admit(id uint16, addr netip.Addr, m *member) bool {
-	s, p := in.s, in.s.port(id)
-	limit, have := DefaultPortGroups, p.nd
-	if !solicitedNode(addr) {
-		have = p.groups
-		if p.MaxGroups > 0 {
-			limit = p.MaxGroups
-		}
-	}
-	if have < limit && (m != nil || s.memberships < s.cfg.Memberships) {
+// admit reports whether a port may learn one more group; m is the static member that
+// is there already, or nil. A port has at most as much memory as it leaves free: one
+// that joins all it can gets half, and however many do, the next still finds room.
+func (s *Snooper) admit(id uint16, m *member) bool {
+	p := s.port(id)
+	free := s.cfg.Memberships - s.memberships
+	if (p.MaxGroups == 0 || p.groups < p.MaxGroups) && (m != nil || p.groups < free) {
 		return true
 	}
 	p.refused++
-	if solicitedNode(addr) {
-		// Others may have joined the group; its frames must reach this port
-		// all the same.
-		if !in.lostND.running() {
-			in.changed()
-		}
-		s.timers.set(&in.lostND, s.now+in.membershipInterval())
-	}
 	return false
 }

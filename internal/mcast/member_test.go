@@ -95,12 +95,12 @@ func TestTransitions(t *testing.T) {
 			t.Run(group.String()+" "+c.name, func(t *testing.T) {
 				r := filtering(t, VLANConfig{})
 				if c.exclude != "-" {
-					r.hear(3, reportFrame(rec{isEx, group, sourcesOf(group, c.exclude)}))
+					r.accept(3, reportFrame(rec{isEx, group, sourcesOf(group, c.exclude)}))
 				}
-				r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, c.include)}))
+				r.accept(3, reportFrame(rec{isIn, group, sourcesOf(group, c.include)}))
 				r.pass(10 * time.Second)
 				r.sent = nil
-				r.hear(3, reportFrame(rec{c.typ, group, sourcesOf(group, c.sources)}))
+				r.accept(3, reportFrame(rec{c.typ, group, sourcesOf(group, c.sources)}))
 				if got := state(r.of(3, group)); got != c.want {
 					t.Errorf("%s, want %s", got, c.want)
 				}
@@ -140,9 +140,9 @@ func TestExpiry(t *testing.T) {
 	t.Run("include", func(t *testing.T) {
 		r := filtering(t, VLANConfig{})
 		start := r.now
-		r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
 		r.pass(100 * time.Second)
-		r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, "b")}))
+		r.accept(3, reportFrame(rec{isIn, group, sourcesOf(group, "b")}))
 		at(r, start, testGMI-time.Nanosecond, "INCLUDE a=0 b=100")
 		at(r, start, testGMI, "INCLUDE b=100")
 		r.mustGet(group, 3)
@@ -152,9 +152,9 @@ func TestExpiry(t *testing.T) {
 	t.Run("exclude to include", func(t *testing.T) {
 		r := filtering(t, VLANConfig{})
 		start := r.now
-		r.hear(3, reportFrame(rec{isEx, group, sourcesOf(group, "y")}))
+		r.accept(3, reportFrame(rec{isEx, group, sourcesOf(group, "y")}))
 		r.pass(100 * time.Second)
-		r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
 		at(r, start, testGMI-time.Nanosecond, "EXCLUDE(0) a=100 y")
 		at(r, start, testGMI, "INCLUDE a=100")
 		r.mustGet(group, 3)
@@ -163,9 +163,9 @@ func TestExpiry(t *testing.T) {
 	t.Run("exclude, a source ends first", func(t *testing.T) {
 		r := filtering(t, VLANConfig{})
 		start := r.now
-		r.hear(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
 		r.pass(100 * time.Second)
-		r.hear(3, reportFrame(rec{isEx, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isEx, group, sourcesOf(group, "a")}))
 		at(r, start, testGMI, "EXCLUDE(100) a")
 		at(r, start, testGMI+100*time.Second, "NONE")
 		r.mustGet(group, flood)
@@ -306,7 +306,7 @@ func TestRecordsAgainstTables(t *testing.T) {
 					}
 					n.record(typ, list, asks)
 					log = append(log, fmt.Sprint(typ, list))
-					r.hear(3, reportFrame(rec{typ, group, sourcesOf(group, strings.Join(list, " "))}))
+					r.accept(3, reportFrame(rec{typ, group, sourcesOf(group, strings.Join(list, " "))}))
 				} else {
 					wait := []int{1, 2, 3, 50, 125, 260}[rng.IntN(6)]
 					for range wait {
@@ -357,9 +357,9 @@ func TestOlderHosts(t *testing.T) {
 			if c.number < 2 && strings.HasPrefix(c.name, "MLD") {
 				group = g6
 			}
-			r.hear(3, c.older)
+			r.accept(3, c.older)
 			r.pass(10 * time.Second)
-			r.hear(3, c.then)
+			r.accept(3, c.then)
 			m, ok := r.of(3, group)
 			if got := state(m, ok); got != c.want || m.Version != c.number {
 				t.Errorf("%s of version %d, want %s of version %d", got, m.Version, c.want, c.number)
@@ -368,15 +368,15 @@ func TestOlderHosts(t *testing.T) {
 	}
 	t.Run("the older host goes", func(t *testing.T) {
 		r := filtering(t, VLANConfig{})
-		r.hear(3, oldReport(1, g4))
+		r.accept(3, oldReport(1, g4))
 		r.pass(testGMI - time.Second)
-		r.hear(3, reportFrame(rec{isEx, g4, nil}))
-		r.hear(3, leaveFrame(g4))
+		r.accept(3, reportFrame(rec{isEx, g4, nil}))
+		r.accept(3, leaveFrame(g4))
 		if got := state(r.of(3, g4)); got != "EXCLUDE(260)" {
 			t.Errorf("while it is present: %s", got)
 		}
 		r.pass(time.Second)
-		r.hear(3, leaveFrame(g4))
+		r.accept(3, leaveFrame(g4))
 		if m, ok := r.of(3, g4); state(m, ok) != "EXCLUDE(2)" || m.Version != 3 {
 			t.Errorf("after it is gone: %+v", m)
 		}
@@ -408,10 +408,10 @@ func TestLastMember(t *testing.T) {
 	const ms = time.Millisecond
 	t.Run("nobody answers", func(t *testing.T) {
 		r := filtering(t, cfg)
-		r.hear(3, oldReport(2, group))
-		r.hear(4, oldReport(2, group))
+		r.accept(3, oldReport(2, group))
+		r.accept(4, oldReport(2, group))
 		start := r.now
-		r.hear(3, leaveFrame(group))
+		r.accept(3, leaveFrame(group))
 		r.to(start + 1500*ms - 1)
 		r.mustGet(group, 3, 4)
 		r.to(start + 1500*ms)
@@ -422,11 +422,11 @@ func TestLastMember(t *testing.T) {
 	})
 	t.Run("another host answers", func(t *testing.T) {
 		r := filtering(t, cfg)
-		r.hear(3, oldReport(2, group))
+		r.accept(3, oldReport(2, group))
 		start := r.now
-		r.hear(3, leaveFrame(group))
+		r.accept(3, leaveFrame(group))
 		r.pass(600 * ms)
-		r.hear(3, oldReport(2, group))
+		r.accept(3, oldReport(2, group))
 		r.pass(10 * time.Second)
 		r.mustGet(group, 3)
 		if d := cmp.Diff([]q{{At: 0}, {At: 500 * ms}, {At: 1000 * ms, Suppress: true}}, asked(r, start)); d != "" {
@@ -435,10 +435,10 @@ func TestLastMember(t *testing.T) {
 	})
 	t.Run("two leaves at once", func(t *testing.T) {
 		r := filtering(t, cfg)
-		r.hear(3, oldReport(2, group))
+		r.accept(3, oldReport(2, group))
 		start := r.now
-		r.hear(3, leaveFrame(group))
-		r.hear(3, leaveFrame(group))
+		r.accept(3, leaveFrame(group))
+		r.accept(3, leaveFrame(group))
 		r.pass(10 * time.Second)
 		if n := len(asked(r, start)); n != 3 {
 			t.Errorf("%d queries: a host that leaves again and again has others asked as often", n)
@@ -446,11 +446,11 @@ func TestLastMember(t *testing.T) {
 	})
 	t.Run("sources, one answered", func(t *testing.T) {
 		r := filtering(t, cfg)
-		r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, "a b c")}))
+		r.accept(3, reportFrame(rec{isIn, group, sourcesOf(group, "a b c")}))
 		start := r.now
-		r.hear(3, reportFrame(rec{block, group, sourcesOf(group, "a b")}))
+		r.accept(3, reportFrame(rec{block, group, sourcesOf(group, "a b")}))
 		r.pass(100 * ms)
-		r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
 		r.pass(10 * time.Second)
 		if d := cmp.Diff([]q{
 			{At: 0, Sources: "ab"},
@@ -465,11 +465,11 @@ func TestLastMember(t *testing.T) {
 	})
 	t.Run("a source is answered, the group is not", func(t *testing.T) {
 		r := filtering(t, cfg)
-		r.hear(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
 		start := r.now
-		r.hear(3, reportFrame(rec{toIn, group, nil}))
+		r.accept(3, reportFrame(rec{toIn, group, nil}))
 		r.pass(100 * ms)
-		r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
 		r.pass(10 * time.Second)
 		if d := cmp.Diff([]q{{At: 0}, {At: 0, Sources: "a"}, {At: 500 * ms}, {At: 1000 * ms}}, asked(r, start)); d != "" {
 			t.Error(d)
@@ -480,9 +480,9 @@ func TestLastMember(t *testing.T) {
 	})
 	t.Run("the clock is late", func(t *testing.T) {
 		r := filtering(t, cfg)
-		r.hear(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
 		start := r.now
-		r.hear(3, reportFrame(rec{block, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{block, group, sourcesOf(group, "a")}))
 		r.Advance(start + 20*time.Second)
 		if d := cmp.Diff([]q{{At: 0, Sources: "a"}}, asked(r, start)); d != "" {
 			t.Error(d)
@@ -493,11 +493,11 @@ func TestLastMember(t *testing.T) {
 	})
 	t.Run("another becomes the querier", func(t *testing.T) {
 		r := filtering(t, cfg)
-		r.hear(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isEx, group, nil}, rec{isIn, group, sourcesOf(group, "a")}))
 		start := r.now
-		r.hear(3, reportFrame(rec{toIn, group, nil}))
+		r.accept(3, reportFrame(rec{toIn, group, nil}))
 		r.pass(100 * ms)
-		r.hear(7, queryFrom("10.0.0.0"))
+		r.accept(7, queryFrom("10.0.0.0"))
 		r.pass(10 * time.Second)
 		if d := cmp.Diff([]q{{At: 0}, {At: 0, Sources: "a"}}, asked(r, start)); d != "" {
 			t.Error(d)
@@ -508,15 +508,15 @@ func TestLastMember(t *testing.T) {
 		cfg.IGMPVersion = 2
 		r := filtering(t, cfg)
 		start := r.now
-		r.hear(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
-		r.hear(3, reportFrame(rec{block, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{isIn, group, sourcesOf(group, "a")}))
+		r.accept(3, reportFrame(rec{block, group, sourcesOf(group, "a")}))
 		r.pass(10 * time.Second)
 		r.mustGet(group, 3)
 		if list := asked(r, start); len(list) != 0 {
 			t.Error(list)
 		}
-		r.hear(3, oldReport(2, group))
-		r.hear(3, leaveFrame(group))
+		r.accept(3, oldReport(2, group))
+		r.accept(3, leaveFrame(group))
 		if r.pass(0); len(r.sent) == 0 || r.sent[len(r.sent)-1].m.version != 2 {
 			t.Errorf("%+v", r.sent)
 		}
@@ -533,10 +533,10 @@ func TestFastLeave(t *testing.T) {
 			{reportFrame(rec{allow, group, sourcesOf(group, "a b")}), reportFrame(rec{block, group, sourcesOf(group, "b a")})},
 			{reportFrame(rec{allow, group, sourcesOf(group, "a b")}), reportFrame(rec{toIn, group, nil})},
 		} {
-			r.hear(4, reportFrame(rec{isEx, group, nil}))
-			r.hear(3, c.join)
+			r.accept(4, reportFrame(rec{isEx, group, nil}))
+			r.accept(3, c.join)
 			r.mustGet(group, 3, 4)
-			r.hear(3, c.leave)
+			r.accept(3, c.leave)
 			r.mustGet(group, 4)
 			r.pass(testGMI)
 		}
@@ -555,11 +555,11 @@ func TestManySources(t *testing.T) {
 	for _, typ := range []recordType{isIn, allow, toIn} {
 		r := newRigOf(t, Config{Sources: 4}, VLANConfig{Querier: true})
 		r.to(20 * time.Second)
-		r.hear(3, reportFrame(rec{typ, group, sourcesOf(group, "a b c d e f")}))
+		r.accept(3, reportFrame(rec{typ, group, sourcesOf(group, "a b c d e f")}))
 		if m, _ := r.of(3, group); len(m.Sources) != 4 || !m.Exclude {
 			t.Errorf("%+v", m)
 		}
-		r.hear(3, reportFrame(rec{block, group, sourcesOf(group, "a b c d")}))
+		r.accept(3, reportFrame(rec{block, group, sourcesOf(group, "a b c d")}))
 		r.pass(testGMI - time.Second)
 		r.mustGet(group, 3)
 		r.pass(time.Second)

@@ -10,12 +10,13 @@ import (
 type kind uint8
 
 const (
-	other        kind = iota // a type that is unknown or of no interest: flooded
-	query                    // general, for a group, or for a group and sources
-	report                   // v1, v2: one group
-	leave                    // v2
-	report3                  // v3: records
-	routerNotice             // PIM hello, or RFC 4286 advertisement
+	other         kind = iota // a type that is unknown or of no interest: flooded
+	query                     // general, for a group, or for a group and sources
+	report                    // v1, v2: one group
+	leave                     // v2
+	report3                   // v3: records
+	routerNotice              // a router is there: PIM hello, or RFC 4286 advertisement
+	routerMessage             // another that only routers send: flooded
 )
 
 // message is one IGMP, MLD or PIM message. IGMP's numbers stand for both: MLDv1

@@ -31,7 +31,7 @@ var mld = protocol{
 		mldReport2:       {report3, 3},
 		mldAdvertisement: {kind: routerNotice},
 		mldSolicitation:  {kind: other},
-		mldTermination:   {kind: other},
+		mldTermination:   {kind: routerMessage},
 	},
 	group:     8,
 	everybody: allNodes,

@@ -125,23 +125,29 @@ type packet struct {
 	proto    uint8
 	hopLimit uint8
 	alert    bool // MLD's Router Alert is there
+	misled   bool // the frame went to another group's MAC than the packet's
 	src, dst netip.Addr
 	payload  []byte
 }
 
 // decode reads the packet of a frame that IsControl.
-func decode(frame []byte) (p packet, _ Reason) {
+func decode(frame []byte) (p packet, reason Reason) {
 	if len(frame) < headerLen {
 		return p, Truncated
 	}
 	b := frame[headerLen:]
 	switch binary.BigEndian.Uint16(frame[12:]) {
 	case eth.TypeIPv4:
-		return decodeIPv4(b)
+		p, reason = decodeIPv4(b)
 	case eth.TypeIPv6:
-		return decodeIPv6(b)
+		p, reason = decodeIPv6(b)
+	default:
+		return p, BadHeader
 	}
-	return p, BadHeader
+	// Hosts hear what their NIC lets in, by MAC. A query to all systems that went to
+	// a MAC nobody listens to would count as asked, and nobody would answer.
+	p.misled = reason == Accepted && (!p.dst.IsMulticast() || groupMAC(p.dst) != binary.BigEndian.Uint64(frame)>>16)
+	return p, reason
 }
 
 func decodeIPv4(b []byte) (p packet, _ Reason) {
@@ -234,23 +240,21 @@ func macKey(group netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(a[12:])
 }
 
-// tracked tells groups that have members in the sense of RFC 4541 from those that
-// go everywhere: 224.0.0.0/24 (section 2.1.2), and ff02::1 and the scopes below
-// link-local, for which MLD sends no reports (RFC 3810 section 6).
+// tracked reports whether a group has members in the sense of RFC 4541. The control
+// groups of a link have none, they always flood: 224.0.0.0/24 (section 2.1.2), the
+// well-known IPv6 groups of link scope, ff02::/16 (RFC 4291 section 2.7), solicited-
+// node groups among them, and the scopes below, for which MLD sends no reports (RFC
+// 3810 section 6).
 func tracked(group netip.Addr) bool {
 	if group.Is4() {
 		a := group.As4()
 		return a[0]>>4 == 0xe && (a[0] != 224 || a[1] != 0 || a[2] != 0)
 	}
 	a := group.As16()
-	return a[0] == 0xff && a[1]&0xf >= 2 && group != allNodes
+	return a[0] == 0xff && a[1]&0xf >= 2 && a[1] != 2
 }
 
-// solicitedNode is ff02::1:ff00:0/104 (RFC 4291 section 2.7.1).
-func solicitedNode(group netip.Addr) bool { return solicitedNodes.Contains(group) }
-
 var (
-	solicitedNodes = netip.MustParsePrefix("ff02::1:ff00:0/104")
-	allSystems     = netip.AddrFrom4([4]byte{224, 0, 0, 1})
-	allNodes       = netip.IPv6LinkLocalAllNodes()
+	allSystems = netip.AddrFrom4([4]byte{224, 0, 0, 1})
+	allNodes   = netip.IPv6LinkLocalAllNodes()
 )

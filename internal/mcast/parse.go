@@ -55,6 +55,8 @@ func (proto *protocol) parse(p packet) (message, Reason) {
 		return m, BadLength
 	case p.checksum() != 0:
 		return m, BadChecksum
+	case p.misled:
+		return m, BadDestination
 	}
 	t, known := proto.types[b[0]]
 	if !known { // RFC 4541 section 2.1.1: flooded, and nothing in it is used
@@ -68,7 +70,7 @@ func (proto *protocol) parse(p packet) (message, Reason) {
 	}
 	m.kind, m.version = t.kind, t.version
 	switch m.kind {
-	case other, routerNotice:
+	case other, routerNotice, routerMessage:
 		return m, Accepted
 	case report3:
 		m.count = int(binary.BigEndian.Uint16(b[6:]))
@@ -94,8 +96,11 @@ func (proto *protocol) parse(p packet) (message, Reason) {
 		}
 	}
 	m.group = group
-	if !group.IsMulticast() {
+	switch {
+	case !group.IsMulticast():
 		return m, BadGroup
+	case m.kind == query && p.dst != group && p.dst != proto.everybody:
+		return m, BadDestination // the group's members do not hear it
 	}
 	return m, Accepted
 }
@@ -135,11 +140,14 @@ func (m *message) readV3Query(b []byte) Reason {
 	return Accepted
 }
 
-// parsePIM finds hellos (RFC 7761 section 4.9.2), which only routers send.
+// parsePIM finds hellos (RFC 7761 section 4.9.2). Only routers speak PIM.
 func parsePIM(p packet) (message, Reason) {
-	m := message{family: p.family, src: p.src}
-	if len(p.payload) < 4 {
+	m := message{family: p.family, kind: routerMessage, src: p.src}
+	switch {
+	case len(p.payload) < 4:
 		return m, BadLength
+	case p.misled:
+		return m, BadDestination
 	}
 	const version, hello = 2, 0
 	if p.payload[0] != version<<4|hello {

@@ -112,6 +112,19 @@ func TestRefused(t *testing.T) {
 		{"MLD from a group", ip6(g6, g6, 1, 58, q6, 2), BadSource},
 		{"general IGMP query to a group", ip4(host4, g4, 1, 2, q4, 2), BadDestination},
 		{"general MLD query to a group", ip6(host6, g6, 1, 58, q6, 2), BadDestination},
+		{"general IGMP query to another group's MAC", elsewhere(queryFrom("10.0.0.2")), BadDestination},
+		{"general MLD query to another group's MAC", elsewhere(queryFrom("fe80::2")), BadDestination},
+		{"IGMP query for a group, to another's MAC", elsewhere(specificQuery("10.0.0.2", g4, 10)), BadDestination},
+		{"MLD query for a group, to another's MAC", elsewhere(specificQuery("fe80::2", g6, 10)), BadDestination},
+		{"IGMP query for a group, to another", ip4(host4, addr("239.9.9.9"), 1, 2, append([]byte{0x11, 100, 0, 0}, g4.AsSlice()...), 2), BadDestination},
+		{"MLD query for a group, to another", ip6(host6, addr("ff05::9:9"), 1, 58, slices.Concat(q6[:8], g6.AsSlice()), 2), BadDestination},
+		{"IGMP report to another group's MAC", elsewhere(oldReport(2, g4)), BadDestination},
+		{"MLD report to another group's MAC", elsewhere(reportFrame(rec{toEx, g6, nil})), BadDestination},
+		{"an unknown IGMP type to another group's MAC", elsewhere(ip4(host4, g4, 1, 2, []byte{0x55, 0, 0, 0, 0, 0, 0, 0}, 2)), BadDestination},
+		{"IGMP to a station, by a group's MAC", ip4(host4, addr("10.0.0.1"), 1, 2, q4, 2), BadDestination},
+		{"MLD to a station, by a group's MAC", ip6(host6, addr("fe80::1"), 1, 58, q6, 2), BadDestination},
+		{"PIM hello to another group's MAC", elsewhere(pimHello("10.0.0.2")), BadDestination},
+		{"PIM join to another group's MAC", elsewhere(ip4(host4, addr("224.0.0.13"), 1, 103, []byte{0x23, 0, 0, 0}, 2)), BadDestination},
 		{"IGMPv2 report of a station", ip4(host4, g4, 1, 2, []byte{0x16, 0, 0, 0, 10, 0, 0, 1}, 2), BadGroup},
 		{"IGMPv2 leave of 0.0.0.0", ip4(host4, g4, 1, 2, []byte{0x17, 0, 0, 0, 0, 0, 0, 0}, 2), BadGroup},
 		{"IGMPv3 record of a station", reportFrame(rec{toEx, g4, nil}, rec{toEx, addr("10.0.0.1"), nil}), BadGroup},
@@ -149,7 +162,7 @@ func TestRefused(t *testing.T) {
 // TestTolerated has frames that differ from what the RFCs ask of a sender, or that
 // say nothing to a snooper, and are taken all the same.
 func TestTolerated(t *testing.T) {
-	g4, g6 := addr("239.1.2.3"), addr("ff05::1:3")
+	g4, g6, all4 := addr("239.1.2.3"), addr("ff05::1:3"), addr("224.0.0.1")
 	bare := func(payload []byte) []byte { // no options: no Router Alert
 		b := ip4(host4, g4, 1, 2, payload, 2)
 		b = append(b[:34:34], b[38:]...)
@@ -176,12 +189,13 @@ func TestTolerated(t *testing.T) {
 		{"MLDv1 report from ::", ip6(addr("::"), g6, 1, 58, append([]byte{131, 0, 0, 0, 0, 0, 0, 0}, g6.AsSlice()...), 2), 1, ToRouters},
 		{"an unknown IGMP type, TTL 5", ip4(host4, g4, 5, 2, []byte{0x55, 0, 0, 0, 0, 0, 0, 0}, 2), 0, Flood},
 		{"DVMRP", ip4(host4, addr("224.0.0.4"), 1, 2, []byte{0x13, 0, 0, 0, 0, 0, 0, 0}, 2), 0, Flood},
+		{"IGMP query for a group, to all systems", ip4(host4, all4, 1, 2, append([]byte{0x11, 100, 0, 0}, g4.AsSlice()...), 2), 0, Flood},
 		{"PIM join/prune", ip4(host4, addr("224.0.0.13"), 1, 103, []byte{0x23, 0, 0, 0}, 2), 0, Flood},
 		{"router solicitation of RFC 4286", ip6(host6, addr("ff02::2"), 1, 58, []byte{152, 0, 0, 0, 0, 0, 0, 0}, 2), 0, Flood},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := filtering(t, VLANConfig{})
-			res := r.hear(3, c.frame)
+			res := r.accept(3, c.frame)
 			if res.Verdict != c.want || len(r.Groups()) != c.joins {
 				t.Errorf("%+v, %d groups", res, len(r.Groups()))
 			}
@@ -314,7 +328,7 @@ func FuzzReceive(f *testing.F) {
 		r := newRigOf(t, Config{Memberships: 8, Sources: 4}, VLANConfig{Querier: true, RouterOnly: true})
 		r.Advance(15 * time.Second)
 		for _, known := range []netip.Addr{g4, g6} {
-			r.hear(2, reportFrame(rec{toEx, known, nil}))
+			r.accept(2, reportFrame(rec{toEx, known, nil}))
 		}
 		res := r.Receive(1, 3, frame)
 		if (res.Verdict == Data) == IsControl(frame) || (res.Verdict == Drop) != (res.Reason != Accepted) {

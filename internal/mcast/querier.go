@@ -2,6 +2,7 @@ package mcast
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -29,10 +30,22 @@ type elected struct {
 	port    uint16
 	version int
 
-	// What its queries say, for the timers of RFC 3376 section 4.1.6-7.
+	// What its queries say, capped, for the timers of RFC 3376 section 4.1.6-7.
 	robustness         int
 	interval, response time.Duration
 }
+
+// What another's queries can make of our timers. One that asks less often is missed
+// in between: the VLAN floods, or this switch asks.
+const (
+	maxHeardRobustness = 3
+	maxHeardInterval   = 10 * time.Minute
+	maxHeardResponse   = time.Minute
+)
+
+// topAddress is the highest address a station can have, so it loses each election:
+// see voices.
+var topAddress = netip.AddrFrom4([4]byte{223, 255, 255, 254})
 
 func (q *querier) init(in *instance) {
 	q.in = in
@@ -98,7 +111,8 @@ func (in *instance) presence() {
 // ask sends a general query and sets the time of the next.
 func (q *querier) ask() {
 	in := q.in
-	in.sendGeneral(AllPorts)
+	in.sendGeneral(AllPorts, in.address())
+	in.askSilent()
 	interval := in.v.cfg.QueryInterval
 	if q.startup > 0 {
 		if q.startup--; q.startup > 0 {
@@ -108,8 +122,74 @@ func (q *querier) ask() {
 	in.s.timers.set(&q.general, in.s.now+interval)
 }
 
+// voices are the addresses that a port's hosts are asked from. Without one of our own
+// that is 0.0.0.0, from which some hosts take nothing. They take the same from
+// topAddress, which others drop for lack of a route to it.
+func (in *instance) voices() []netip.Addr {
+	own := in.address()
+	if own.IsUnspecified() {
+		return []netip.Addr{own, topAddress}
+	}
+	return []netip.Addr{own}
+}
+
+// askSilent asks ports again, from the other voice, whose hosts did not answer the last
+// general query.
+func (in *instance) askSilent() {
+	if !in.address().IsUnspecified() {
+		return
+	}
+	answered := in.s.now + in.queryInterval() + in.responseInterval()
+	var silent []uint16
+	for _, g := range in.groups {
+		for _, m := range g.members {
+			if m.counted && m.expires() < answered {
+				silent = append(silent, m.port)
+			}
+		}
+	}
+	slices.Sort(silent)
+	for _, port := range slices.Compact(silent) {
+		in.sendGeneral(port, topAddress)
+	}
+}
+
+// askPort asks the hosts behind one port. Where another is the querier, it must not
+// hear of it from an address that would win the election.
+func (in *instance) askPort(port uint16) {
+	switch q := &in.querier; {
+	case q.own:
+		for _, src := range in.voices() {
+			in.sendGeneral(port, src)
+		}
+	case !q.heard():
+	case in.family == IPv4:
+		in.sendGeneral(port, netip.IPv4Unspecified()) // RFC 4541 section 2.1.1
+	case beats(q.other.addr, in.address()):
+		in.sendGeneral(port, in.address())
+	}
+}
+
+// extend has all groups live on for as long as if their hosts had answered now, for
+// another asks from now on, after its own time. A querier that changes all the time
+// makes work only so often.
+func (in *instance) extend() {
+	const slack = 10 * time.Second
+	if in.s.now < in.extended {
+		return
+	}
+	in.extended = in.s.now + slack
+	until := in.s.now + in.membershipInterval() + slack
+	for _, g := range in.groups {
+		for _, m := range slices.Backward(g.members) { // one that goes takes itself out
+			m.prolong(until)
+		}
+	}
+}
+
 // lost is the end of the Other Querier Present timer.
 func (q *querier) lost() {
+	q.in.extend()
 	q.other = elected{}
 	if q.in.v.cfg.Querier {
 		q.in.setOwn(true)
@@ -162,9 +242,11 @@ func (in *instance) hear(m *message, port uint16) {
 	own := in.address()
 	heard := elected{
 		addr: m.src, port: port, version: m.version,
-		robustness: m.robustness, interval: m.interval, response: m.maxResponse,
+		robustness: min(m.robustness, maxHeardRobustness), interval: min(m.interval, maxHeardInterval), response: m.maxResponse,
 	}
 	switch {
+	case m.maxResponse > maxHeardResponse:
+		return // the hosts' answers come too late to go by
 	case m.src == own && !own.IsUnspecified():
 		return // our own, by a loop
 	case m.src.IsUnspecified() && (q.heard() && !q.other.addr.IsUnspecified() || q.own && !own.IsUnspecified()):
@@ -179,8 +261,12 @@ func (in *instance) hear(m *message, port uint16) {
 	case q.heard() && beats(q.other.addr, m.src):
 		return
 	}
+	changed := q.own || q.heard() && (q.other.addr != heard.addr || q.other.port != port)
 	in.setOwn(false)
 	q.other = heard
+	if changed {
+		in.extend()
+	}
 	in.s.timers.set(&q.otherEnd, in.s.now+in.presentInterval(&heard))
 	in.presence()
 }
@@ -228,12 +314,12 @@ func (in *instance) queryVersion() int {
 	return in.v.cfg.MLDVersion + 1
 }
 
-func (in *instance) sendGeneral(port uint16) {
-	in.send(port, queryFields{maxResponse: in.v.cfg.ResponseInterval})
+func (in *instance) sendGeneral(port uint16, src netip.Addr) {
+	in.send(port, src, queryFields{maxResponse: in.v.cfg.ResponseInterval})
 }
 
 // send fills in what all our queries say.
-func (in *instance) send(port uint16, q queryFields) {
+func (in *instance) send(port uint16, src netip.Addr, q queryFields) {
 	s, cfg := in.s, &in.v.cfg
 	q.version, q.robustness, q.interval = in.queryVersion(), cfg.Robustness, cfg.QueryInterval
 	frame := igmpQueryFrame
@@ -241,5 +327,5 @@ func (in *instance) send(port uint16, q queryFields) {
 		frame = mldQueryFrame
 	}
 	s.stats.QueriesSent++
-	s.cfg.Send(in.v.id, port, frame(s.cfg.MAC, in.address(), q))
+	s.cfg.Send(in.v.id, port, frame(s.cfg.MAC, src, q))
 }

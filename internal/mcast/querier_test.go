@@ -79,7 +79,7 @@ func TestElection(t *testing.T) {
 			r := newRig(t, cfg)
 			r.to(time.Second)
 			r.sent = nil
-			if res := r.hear(7, queryFrom(c.heard)); res.Verdict != Flood {
+			if res := r.accept(7, queryFrom(c.heard)); res.Verdict != Flood {
 				t.Errorf("%+v", res)
 			}
 			q := r.querierOf(f)
@@ -115,7 +115,7 @@ func TestElection(t *testing.T) {
 			{"0.0.0.0", "0.0.0.0"}, {"10.0.0.9", "10.0.0.9"}, {"10.0.0.10", "10.0.0.9"},
 			{"10.0.0.8", "10.0.0.8"}, {"0.0.0.0", "10.0.0.8"},
 		} {
-			r.hear(7, queryFrom(c.heard))
+			r.accept(7, queryFrom(c.heard))
 			if q := r.querierOf(IPv4); q.Addr != addr(c.want) {
 				t.Errorf("after %s: %+v", c.heard, q)
 			}
@@ -132,14 +132,14 @@ func TestFilterNeedsQuerier(t *testing.T) {
 			f, other = IPv6, "fe80::1"
 		}
 		r := newRig(t, VLANConfig{RouterOnly: true})
-		if res := r.hear(3, reportFrame(rec{isEx, group, nil})); res.Verdict != Flood {
+		if res := r.accept(3, reportFrame(rec{isEx, group, nil})); res.Verdict != Flood {
 			t.Errorf("%+v: without a querier, another snooper may need it", res)
 		}
 		r.mustGet(group, flood)
-		r.hear(7, queryFrom(other))
+		r.accept(7, queryFrom(other))
 		r.pass(10*time.Second - 1)
 		r.mustGet(group, flood) // not all have answered
-		r.hear(4, reportFrame(rec{isEx, group, nil}))
+		r.accept(4, reportFrame(rec{isEx, group, nil}))
 		r.pass(1)
 		r.mustGet(group, 3, 4, 7)
 		r.to(255*time.Second - 1)
@@ -160,15 +160,15 @@ func TestSlowQuerier(t *testing.T) {
 	group := addr("239.1.2.3")
 	q := []byte{0x11, 0x8f, 0, 0, 0, 0, 0, 0, 3, 0xa2, 0, 0} // 24.8 s; robustness 3, 576 s
 	r := newRig(t, VLANConfig{})
-	r.hear(7, ip4(addr("10.0.0.1"), addr("224.0.0.1"), 1, 2, q, 2))
-	r.hear(3, reportFrame(rec{isEx, group, nil}))
+	r.accept(7, ip4(addr("10.0.0.1"), addr("224.0.0.1"), 1, 2, q, 2))
+	r.accept(3, reportFrame(rec{isEx, group, nil}))
 	if m, _ := r.of(3, group); m.Expires != 3*576*time.Second+24800*time.Millisecond {
 		t.Errorf("expires in %v", m.Expires)
 	}
 	if q := r.querierOf(IPv4); q.Expires != 3*576*time.Second+12400*time.Millisecond {
 		t.Errorf("%+v", q)
 	}
-	r.hear(7, pimHello("10.0.0.1")) // which alone counts for less
+	r.accept(7, pimHello("10.0.0.1")) // which alone counts for less
 	if p := r.Routers(); len(p) != 1 || p[0].Expires != 3*576*time.Second+12400*time.Millisecond {
 		t.Errorf("%+v", p)
 	}
@@ -180,11 +180,11 @@ func TestHeed(t *testing.T) {
 	group := addr("239.1.2.3")
 	setup := func() *rig {
 		r := newRig(t, VLANConfig{})
-		r.hear(7, queryFrom("10.0.0.1"))
+		r.accept(7, queryFrom("10.0.0.1"))
 		r.pass(10 * time.Second)
-		r.hear(3, reportFrame(rec{isEx, group, nil}))
-		r.hear(4, reportFrame(rec{isIn, group, sourcesOf(group, "a b")}))
-		res := r.hear(3, leaveFrame(group))
+		r.accept(3, reportFrame(rec{isEx, group, nil}))
+		r.accept(4, reportFrame(rec{isIn, group, sourcesOf(group, "a b")}))
+		res := r.accept(3, leaveFrame(group))
 		if res.Verdict != ToRouters || !slices.Equal(res.Ports, []uint16{7}) {
 			t.Errorf("%+v", res)
 		}
@@ -195,7 +195,7 @@ func TestHeed(t *testing.T) {
 	}
 	t.Run("the group", func(t *testing.T) {
 		r := setup()
-		r.hear(7, specificQuery("10.0.0.1", group, 10))
+		r.accept(7, specificQuery("10.0.0.1", group, 10))
 		r.pass(2*time.Second - 1)
 		r.mustGet(group, 3, 4, 7)
 		r.pass(1)
@@ -203,14 +203,14 @@ func TestHeed(t *testing.T) {
 	})
 	t.Run("a source", func(t *testing.T) {
 		r := setup()
-		r.hear(7, specificQuery("10.0.0.1", group, 10, sourcesOf(group, "a")...))
+		r.accept(7, specificQuery("10.0.0.1", group, 10, sourcesOf(group, "a")...))
 		if got := state(r.of(4, group)); got != "INCLUDE a=2 b=260" {
 			t.Error(got)
 		}
 	})
 	t.Run("in no time", func(t *testing.T) {
 		r := setup()
-		r.hear(7, specificQuery("10.0.0.1", group, 0))
+		r.accept(7, specificQuery("10.0.0.1", group, 0))
 		r.mustGet(group, 3, 4, 7)
 	})
 	for name, c := range map[string]struct {
@@ -226,7 +226,7 @@ func TestHeed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := setup()
-			r.hear(c.port, c.frame)
+			r.accept(c.port, c.frame)
 			if a, b := state(r.of(3, group)), state(r.of(4, group)); a != "EXCLUDE(260)" || b != "INCLUDE a=260 b=260" {
 				t.Errorf("%s, %s", a, b)
 			}
@@ -234,7 +234,7 @@ func TestHeed(t *testing.T) {
 	}
 	t.Run("as IGMPv1", func(t *testing.T) {
 		r := newRig(t, VLANConfig{})
-		r.hear(7, ip4(addr("10.0.0.1"), addr("224.0.0.1"), 1, 2, []byte{0x11, 0, 0, 0, 0, 0, 0, 0}, 2))
+		r.accept(7, ip4(addr("10.0.0.1"), addr("224.0.0.1"), 1, 2, []byte{0x11, 0, 0, 0, 0, 0, 0, 0}, 2))
 		if q := r.querierOf(IPv4); q.Version != 1 || q.Expires != 255*time.Second {
 			t.Errorf("%+v", q)
 		}
@@ -261,7 +261,7 @@ func TestRouterPorts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := filtering(t, VLANConfig{RouterOnly: true})
-			r.hear(7, c.frame)
+			r.accept(7, c.frame)
 			if got := len(r.Routers()) == 1; got != c.port {
 				t.Fatalf("%+v", r.Routers())
 			}
@@ -275,7 +275,7 @@ func TestRouterPorts(t *testing.T) {
 			if p := r.Routers()[0]; p.Family != c.family || p.Port != 7 || p.Static || p.Expires != 255*time.Second {
 				t.Errorf("%+v", p)
 			}
-			r.hear(3, reportFrame(rec{isEx, group, nil}))
+			r.accept(3, reportFrame(rec{isEx, group, nil}))
 			r.mustGet(group, 3, 7)
 			r.mustGet(unknown, 7)
 			r.pass(255*time.Second - 1)
@@ -286,8 +286,8 @@ func TestRouterPorts(t *testing.T) {
 	}
 	t.Run("the only querier has no address", func(t *testing.T) {
 		r := newRig(t, VLANConfig{})
-		r.hear(7, queryFrom("0.0.0.0"))
-		res := r.hear(3, reportFrame(rec{isEx, addr("239.1.2.3"), nil}))
+		r.accept(7, queryFrom("0.0.0.0"))
+		res := r.accept(3, reportFrame(rec{isEx, addr("239.1.2.3"), nil}))
 		if res.Verdict != ToRouters || !slices.Equal(res.Ports, []uint16{7}) {
 			t.Errorf("%+v: it would not know of the group", res)
 		}
@@ -302,7 +302,7 @@ func TestRouterPorts(t *testing.T) {
 		if p := r.Routers(); len(p) != 2 || !p[0].Static || p[0].Expires != 0 {
 			t.Errorf("%+v", p)
 		}
-		r.hear(8, pimHello("10.0.0.9"))
+		r.accept(8, pimHello("10.0.0.9"))
 		r.SetPort(8, PortConfig{})
 		r.mustGet(addr("239.9.9.9"), 8)
 		r.mustGet(addr("ff05::9:9"))
@@ -314,7 +314,7 @@ func TestRouterPorts(t *testing.T) {
 	})
 	t.Run("never", func(t *testing.T) {
 		r := newRig(t, VLANConfig{Querier: true, IPv4: addr("10.0.0.50")})
-		r.hear(8, queryFrom("10.0.0.1"))
+		r.accept(8, queryFrom("10.0.0.1"))
 		if q := r.querierOf(IPv4); q.Own {
 			t.Errorf("%+v", q)
 		}
@@ -322,17 +322,33 @@ func TestRouterPorts(t *testing.T) {
 		if q := r.querierOf(IPv4); !q.Own {
 			t.Errorf("%+v", q)
 		}
-		for _, frame := range [][]byte{
-			queryFrom("10.0.0.1"), queryFrom("fe80::1"), specificQuery("10.0.0.1", addr("239.1.2.3"), 10), pimHello("10.0.0.1"),
-		} {
+		guarded := [][]byte{
+			queryFrom("10.0.0.1"), queryFrom("fe80::1"), specificQuery("10.0.0.1", addr("239.1.2.3"), 10), pimHello("10.0.0.1"), pimHello("fe80::1"),
+			ip4(host4, addr("224.0.0.13"), 1, 103, []byte{0x23, 0, 0, 0}, 2),            // PIM join
+			ip4(host4, addr("224.0.0.2"), 1, 2, []byte{0x14, 0, 0, 0, 0, 0, 0, 0}, 2),   // PIMv1
+			ip4(host4, addr("224.0.0.4"), 1, 2, []byte{0x13, 1, 0, 0, 0, 0, 3, 255}, 2), // DVMRP
+			ip4(host4, addr("224.0.0.106"), 1, 2, []byte{0x30, 20, 0, 0, 0, 125, 0, 2}, 2),
+			ip4(host4, addr("224.0.0.106"), 1, 2, []byte{0x32, 0, 0, 0, 0, 0, 0, 0}, 2),
+			ip6(host6, addr("ff02::6a"), 1, 58, []byte{151, 20, 0, 0, 0, 125, 0, 2}, 2),
+			ip6(host6, addr("ff02::6a"), 1, 58, []byte{153, 0, 0, 0, 0, 0, 0, 0}, 2),
+		}
+		for _, frame := range guarded {
 			if res := r.Receive(1, 8, frame); res.Verdict != Drop || res.Reason != RouterGuard {
 				t.Errorf("%+v", res)
 			}
 		}
-		if res := r.hear(8, oldReport(2, addr("239.1.2.3"))); res.Verdict != ToRouters {
+		for _, frame := range [][]byte{ // of hosts
+			ip4(host4, addr("224.0.0.106"), 1, 2, []byte{0x31, 0, 0, 0, 0, 0, 0, 0}, 2),
+			ip6(host6, addr("ff02::6a"), 1, 58, []byte{152, 0, 0, 0, 0, 0, 0, 0}, 2),
+		} {
+			if res := r.accept(8, frame); res.Verdict != Flood {
+				t.Errorf("%+v", res)
+			}
+		}
+		if res := r.accept(8, oldReport(2, addr("239.1.2.3"))); res.Verdict != ToRouters {
 			t.Errorf("%+v: a host's report is none of a router's", res)
 		}
-		if len(r.Routers()) != 0 || !r.querierOf(IPv4).Own || r.Stats().Dropped[RouterGuard] != 4 {
+		if len(r.Routers()) != 0 || !r.querierOf(IPv4).Own || r.Stats().Dropped[RouterGuard] != uint64(len(guarded)) {
 			t.Errorf("%+v, %+v", r.Routers(), r.Stats())
 		}
 	})
@@ -344,8 +360,8 @@ func TestQuerierPortDown(t *testing.T) {
 	group := addr("239.1.2.3")
 	for _, own := range []bool{true, false} {
 		r := newRig(t, VLANConfig{Querier: own})
-		r.hear(7, queryFrom("10.0.0.1"))
-		r.hear(3, oldReport(2, group))
+		r.accept(7, queryFrom("10.0.0.1"))
+		r.accept(3, oldReport(2, group))
 		r.pass(10 * time.Second)
 		r.mustGet(group, 3, 7)
 		r.PortDown(7)
@@ -364,12 +380,12 @@ func TestQuerierPortDown(t *testing.T) {
 func TestTopologyChange(t *testing.T) {
 	group := addr("239.1.2.3")
 	r := filtering(t, VLANConfig{})
-	r.hear(3, oldReport(2, group))
+	r.accept(3, oldReport(2, group))
 	r.mustGet(group, 3)
 	start := r.now
 	r.TopologyChange()
 	r.mustGet(group, flood)
-	r.hear(4, oldReport(2, group))
+	r.accept(4, oldReport(2, group))
 	r.pass(10*time.Second - 1)
 	r.mustGet(group, flood)
 	r.pass(1)
@@ -380,13 +396,13 @@ func TestTopologyChange(t *testing.T) {
 
 	r = newRig(t, VLANConfig{})
 	r.TopologyChange() // nobody asks: nothing is filtered
-	r.hear(7, queryFrom("10.0.0.1"))
-	r.hear(3, oldReport(2, group))
+	r.accept(7, queryFrom("10.0.0.1"))
+	r.accept(3, oldReport(2, group))
 	r.pass(10 * time.Second)
 	r.mustGet(group, 3, 7)
 	r.TopologyChange()
 	r.pass(125 * time.Second)
-	r.hear(7, queryFrom("10.0.0.1"))
+	r.accept(7, queryFrom("10.0.0.1"))
 	r.pass(10*time.Second - 1)
 	r.mustGet(group, flood)
 	r.pass(1)
@@ -409,6 +425,231 @@ func TestPortUp(t *testing.T) {
 	}
 	if !slices.Equal(families, []Family{IPv4, IPv6}) {
 		t.Errorf("asked %v", families)
+	}
+}
+
+// TestPortUpAmongOthers asks a new port's hosts where another is the querier, so that its
+// election does not hear of it.
+func TestPortUpAmongOthers(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		hears string
+		want  []string
+	}{
+		{"nobody asks", "", nil},
+		{"IPv4", "10.0.0.9", []string{"0.0.0.0"}},
+		{"IPv6, of a lower address", "fe80::1", []string{"fe80::5054:ff:fe00:1"}},
+		{"IPv6, of a higher address", "fe80::ffff:0:0:0", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, VLANConfig{IPv4: addr("10.0.0.1")})
+			if c.hears != "" {
+				r.accept(7, queryFrom(c.hears))
+			}
+			r.PortUp(3)
+			var got []string
+			for _, s := range r.sent {
+				if s.port != 3 || s.m.group.IsValid() {
+					t.Errorf("%+v", s)
+				}
+				got = append(got, s.m.src.String())
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("asked from %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestPortLeft has a port that carries one VLAN less.
+func TestPortLeft(t *testing.T) {
+	group := addr("239.1.2.3")
+	r := newRig(t, VLANConfig{})
+	if err := r.SetVLAN(2, VLANConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, vlan := range []uint16{1, 2} {
+		r.Receive(vlan, 7, queryFrom("10.0.0.1"))
+		r.Receive(vlan, 3, oldReport(2, group))
+		r.Receive(vlan, 4, oldReport(2, group))
+	}
+	r.pass(10 * time.Second)
+	r.PortLeft(1, 3)
+	r.PortLeft(1, 9) // nothing is known of it
+	r.PortLeft(5, 3)
+	r.mustGet(group, 4, 7)
+	if ports, _ := r.Table().Lookup(2, groupMAC(group)); !slices.Equal(ports, []uint16{3, 4, 7}) {
+		t.Errorf("in VLAN 2 it goes to %v", ports)
+	}
+	r.PortLeft(2, 7)
+	if q := r.Queriers(); !q[0].Addr.IsValid() || q[2].Addr.IsValid() {
+		t.Errorf("%+v", q)
+	}
+	if p := r.Routers(); len(p) != 1 || p[0].VLAN != 1 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestCappedQuery has queries that ask for silence of hours: they get some of it, or none.
+func TestCappedQuery(t *testing.T) {
+	query := func(f Family, code int, robustness, interval byte) []byte {
+		if f == IPv4 {
+			return ip4(addr("10.0.0.9"), addr("224.0.0.1"), 1, 2, []byte{0x11, byte(code), 0, 0, 0, 0, 0, 0, robustness, interval, 0, 0}, 2)
+		}
+		return ip6(addr("fe80::9"), addr("ff02::1"), 1, 58, slices.Concat([]byte{130, 0, 0, 0}, be16(code), make([]byte, 18), []byte{robustness, interval, 0, 0}), 2)
+	}
+	for _, f := range []Family{IPv4, IPv6} {
+		minute, beyond := 0xa2, 0xa3 // 57.6 s, 60.8 s
+		if f == IPv6 {
+			minute, beyond = 0x8d4c, 0x8d4d // 60 s, 60.008 s
+		}
+		for _, c := range []struct {
+			name       string
+			code       int
+			robustness byte
+			interval   byte
+			expires    time.Duration // 0: this switch goes on asking
+		}{
+			{"all it can say", 0xff, 7, 0xff, 0},
+			{"an interval", 100, 2, 0xff, 20 * time.Minute},
+			{"a robustness", 100, 7, 125, 3 * 125 * time.Second},
+			{"both", 100, 7, 0xff, 30 * time.Minute},
+			{"a long time to answer", minute, 2, 125, 250 * time.Second},
+			{"too long a time to answer", beyond, 2, 125, 0},
+		} {
+			t.Run(f.String()+" "+c.name, func(t *testing.T) {
+				if f == IPv6 && c.code == 0xff {
+					c.code = 0xffff
+				}
+				r := newRig(t, VLANConfig{Querier: true})
+				r.to(20 * time.Second)
+				r.sent = nil
+				if res := r.accept(5, query(f, c.code, c.robustness, c.interval)); res.Verdict != Flood {
+					t.Errorf("%+v", res)
+				}
+				q := r.querierOf(f)
+				if q.Own != (c.expires == 0) || q.Expires < c.expires || q.Expires > c.expires+31*time.Second {
+					t.Errorf("%+v", q)
+				}
+				r.pass(max(c.expires, 125*time.Second) + 31*time.Second)
+				if !r.querierOf(f).Own || len(r.generals(f)) == 0 {
+					t.Errorf("it does not ask: %+v", r.querierOf(f))
+				}
+			})
+		}
+	}
+}
+
+// TestQuerierChanges has a host that answers each query that it hears, as late as it may,
+// and a guest that becomes the querier at any moment, for one query or for good. The
+// host's group goes on all the time.
+func TestQuerierChanges(t *testing.T) {
+	group := addr("239.1.2.3")
+	for from := 20 * time.Second; from < 160*time.Second; from += 7 * time.Second {
+		for _, again := range []time.Duration{0, 200 * time.Second, 550 * time.Second} {
+			r := newRig(t, VLANConfig{Querier: true, RouterOnly: true, IPv4: addr("10.0.0.50")})
+			r.accept(3, oldReport(2, group))
+			// 10 s to answer; an interval of 576 s that is not kept
+			query := ip4(addr("10.0.0.9"), addr("224.0.0.1"), 1, 2, []byte{0x11, 100, 0, 0, 0, 0, 0, 0, 2, 0xa2, 0, 0}, 2)
+			next, heard, answer := from, 0, time.Duration(0)
+			for now := time.Duration(0); now < 2000*time.Second; now += time.Second {
+				r.to(now)
+				asked := len(r.generals(IPv4)) > 0
+				if r.sent = nil; now >= next {
+					r.accept(5, query)
+					// The host's NIC misses every second of them.
+					if heard++; heard%2 == 0 {
+						asked = true
+					}
+					if next = now + again; again == 0 {
+						next = time.Hour
+					}
+				}
+				if answer != 0 && now >= answer {
+					r.accept(3, oldReport(2, group))
+					answer = 0
+				}
+				if asked && answer == 0 {
+					answer = now + 10*time.Second
+				}
+				if got := r.gets(group); now > 20*time.Second && !slices.Contains(got, 3) && !slices.Contains(got, flood) {
+					t.Fatalf("another asks from %v, every %v: at %v %v goes to %v", from, again, now, group, got)
+				}
+			}
+		}
+	}
+}
+
+// TestChangesAreCheap has guests that take the place of each other as the querier with
+// every frame.
+func TestChangesAreCheap(t *testing.T) {
+	r := filtering(t, VLANConfig{})
+	r.accept(3, oldReport(2, addr("239.1.2.3")))
+	r.accept(5, queryFrom("10.0.0.0")) // lower than our own
+	first := r.vlans[1].inst[IPv4].extended
+	r.pass(9 * time.Second)
+	r.accept(6, queryFrom("10.0.0.0"))
+	if got := r.vlans[1].inst[IPv4].extended; got != first {
+		t.Errorf("all groups were visited again after 9 s")
+	}
+	if m, _ := r.of(3, addr("239.1.2.3")); m.Expires < testGMI {
+		t.Errorf("the group ends in %v", m.Expires)
+	}
+	r.pass(time.Second)
+	r.accept(5, queryFrom("10.0.0.0"))
+	if m, _ := r.of(3, addr("239.1.2.3")); m.Expires != testGMI+10*time.Second {
+		t.Errorf("the group ends in %v", m.Expires)
+	}
+}
+
+// TestPickyHost has a host that takes no query from 0.0.0.0, and one that takes none from
+// beyond its network: both keep their groups, and an election hears of nothing.
+func TestPickyHost(t *testing.T) {
+	picky, strict := addr("239.1.2.3"), addr("239.1.2.4")
+	r := newRig(t, VLANConfig{Querier: true})
+	r.to(20 * time.Second)
+	r.accept(3, oldReport(2, picky))
+	r.accept(4, reportFrame(rec{isIn, strict, sourcesOf(strict, "a")}))
+	for now := r.now; now < 2000*time.Second; now += time.Second {
+		r.to(now)
+		for _, s := range r.sent {
+			switch {
+			case s.m.family == IPv6 || s.m.group.IsValid() && s.m.group != picky:
+			case s.port == 3 && s.m.src == addr("223.255.255.254"):
+				r.accept(3, oldReport(2, picky))
+			case s.port == AllPorts && s.m.src == addr("0.0.0.0"):
+				r.accept(4, reportFrame(rec{isIn, strict, sourcesOf(strict, "a")}))
+			default:
+				t.Errorf("at %v %+v", now, s)
+			}
+		}
+		r.sent = nil
+		r.mustGet(picky, 3)
+		r.mustGet(strict, 4)
+	}
+	// The same for a leave, and for a port that came up.
+	r.accept(3, leaveFrame(picky))
+	r.PortUp(3)
+	r.pass(0)
+	var from []netip.Addr
+	for _, s := range r.sent {
+		if s.m.family == IPv4 {
+			from = append(from, s.m.src)
+		}
+	}
+	want := addrs("0.0.0.0", "223.255.255.254", "0.0.0.0", "223.255.255.254")
+	if !slices.Equal(from, want) {
+		t.Errorf("asked from %v, want %v", from, want)
+	}
+	// A switch that has an address asks from it alone.
+	r = filtering(t, VLANConfig{})
+	r.accept(3, oldReport(2, picky))
+	r.pass(250 * time.Second)
+	r.PortUp(3)
+	for _, s := range r.sent {
+		if s.m.family == IPv4 && s.m.src != addr("10.0.0.1") {
+			t.Errorf("%+v", s)
+		}
 	}
 }
 
@@ -436,7 +677,7 @@ func TestReconfigure(t *testing.T) {
 	set(VLANConfig{Querier: true, IPv4: addr("10.0.0.5")})
 	expect(true, "10.0.0.5")
 	r.pass(10 * time.Second)
-	r.hear(3, oldReport(2, addr("239.1.2.3")))
+	r.accept(3, oldReport(2, addr("239.1.2.3")))
 	r.mustGet(addr("239.1.2.3"), 3)
 	set(VLANConfig{})
 	expect(false, "")
@@ -446,15 +687,12 @@ func TestReconfigure(t *testing.T) {
 	if len(r.sent) != 0 {
 		t.Errorf("sent %+v", r.sent)
 	}
-	r.hear(7, queryFrom("10.0.0.4"))
+	r.accept(7, queryFrom("10.0.0.4"))
 	set(VLANConfig{Querier: true, IPv4: addr("10.0.0.5")})
 	expect(false, "10.0.0.4")
 	set(VLANConfig{Querier: true, IPv4: addr("10.0.0.3")})
 	expect(true, "10.0.0.3")
-	r.hear(7, pimHello("10.0.0.9"))
-	for i := range DefaultPortGroups + 1 {
-		r.Receive(1, 5, reportFrame(rec{isEx, netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 14: byte(i >> 8), 15: byte(i)}), nil}))
-	}
+	r.accept(7, pimHello("10.0.0.9"))
 	r.RemoveVLAN(1)
 	if at, ok := r.Next(); ok {
 		t.Errorf("a timer of the VLAN goes on, to %v", at)

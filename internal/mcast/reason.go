@@ -15,11 +15,11 @@ const (
 	BadHopLimit                  // not 1: it may come from another link
 	NoRouterAlert                // RFC 3810 section 5; IGMP is taken without, hosts differ
 	BadSource                    // an address that may not send it
-	BadDestination               // a general query to anything but all systems
+	BadDestination               // not whom the message is for, or to another MAC than that group's
 	BadGroup                     // not a multicast address
 	BadLength                    // none that the message type can have
 	GroupLimit                   // every group it joins was refused
-	RouterGuard                  // a router's message from a port with RouterNever
+	RouterGuard                  // a router's message, by a port with RouterNever
 
 	numReasons
 )

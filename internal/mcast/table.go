@@ -3,7 +3,6 @@ package mcast
 import (
 	"math/bits"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 )
 
@@ -50,7 +49,7 @@ func (t *Table) Lookup(vlan uint16, dst uint64) (ports []uint16, flood bool) {
 	default:
 		return nil, true
 	}
-	if !f.filter || key <= lastLocal {
+	if !f.filter || key <= lastLocal || f == &v[IPv6] && isNDKey(key) {
 		return nil, true
 	}
 	for i := f.home(key); ; i = (i + 1) & (len(f.slots) - 1) {
@@ -62,7 +61,7 @@ func (t *Table) Lookup(vlan uint16, dst uint64) (ports []uint16, flood bool) {
 			return f.ports[s.from : s.from+s.n], false
 		}
 	}
-	if f.unknown || f == &v[IPv6] && neverLost(key) {
+	if f.unknown || f == &v[IPv6] && isServiceKey(key) {
 		return nil, true
 	}
 	return f.routers, false
@@ -71,12 +70,13 @@ func (t *Table) Lookup(vlan uint16, dst uint64) (ports []uint16, flood bool) {
 // lastLocal ends the MACs of 224.0.0.0/24 and of ff02::00-ff, which always flood.
 const lastLocal = 0xff
 
-// neverLost tells the MACs of IPv6 groups that flood when nobody registered them:
-// solicited-node groups, and ff02::1:0/112 of DHCPv6 and LLMNR.
-func neverLost(key uint32) bool { return isNDKey(key) || key>>16 == 1 }
-
-// isNDKey tells the MACs of solicited-node groups, 33:33:ff:00:00:00/24.
+// isNDKey reports whether a MAC is one of solicited-node groups, 33:33:ff:00:00:00/24,
+// which always flood: a station that does not report must be found.
 func isNDKey(key uint32) bool { return key>>24 == 0xff }
+
+// isServiceKey reports whether a MAC is that of ff02::1:0/112, of DHCPv6 and LLMNR, and
+// of groups of wider scope: it floods unless one of those is registered.
+func isServiceKey(key uint32) bool { return key>>16 == 1 }
 
 // Table returns what is known now; the same Table as before if nothing changed.
 // It is made anew for the VLANs that changed, in time proportional to their groups:
@@ -122,9 +122,6 @@ func (in *instance) table() familyTable {
 	want := func(key uint32, port uint16) { wanted = append(wanted, uint64(key)<<16|uint64(port)) }
 	for addr, g := range in.groups {
 		key := macKey(addr)
-		if in.family == IPv6 && isNDKey(key) && !in.registeredND(key) {
-			continue
-		}
 		for _, m := range g.members {
 			want(key, m.port)
 		}
@@ -151,17 +148,6 @@ func (in *instance) table() familyTable {
 		from = end
 	}
 	return t
-}
-
-// registeredND tells whether the solicited-node group of a MAC is one whose members
-// are all known. A group of wider scope with its MAC does not make it so.
-func (in *instance) registeredND(key uint32) bool {
-	if in.lostND.running() {
-		return false
-	}
-	a := solicitedNodes.Addr().As16()
-	a[13], a[14], a[15] = byte(key>>16), byte(key>>8), byte(key)
-	return in.groups[netip.AddrFrom16(a)] != nil
 }
 
 // home is where the search for a key begins.
