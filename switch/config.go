@@ -64,7 +64,6 @@ const (
 	flagPolice
 	flagBlocked  // spanning tree: discarding, or learning
 	flagLearning // spanning tree: learning while blocked
-	flagSTP      // the switch takes the port's BPDUs
 	flagMirrorTarget
 	flagMirrorIn
 	flagMirrorOut
@@ -129,6 +128,5 @@ func (p *Port) flagsOf() flags {
 	set(c.Police != port.Rate{}, flagPolice)
 	set(p.tree != TreeForwarding, flagBlocked)
 	set(p.tree == TreeLearning, flagLearning)
-	set(p.bpdus, flagSTP)
 	return f
 }

@@ -3,89 +3,284 @@ package vswitch
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vswitch/vswitch/port"
 )
 
+// Control frames are those that the switch itself is to read: BPDUs, probes, the
+// messages of snooped protocols. A worker takes such a frame out of forwarding,
+// copies it into a queue, and goes on; one goroutine hands the queues' frames to
+// Config.OnControl. What guests send must not cost others theirs, so each port has
+// a lane of its own in each queue:
+//
+//   - A lane always has room for laneMin frames of ordinary length. Beyond those, up
+//     to laneMax, it may use a sixteenth of what is left of controlMemory, so that no
+//     number of floods uses all of it.
+//   - Lanes are served in rounds. In a round each lane that has frames is served once,
+//     in the order of the queues: a flood waits for everybody else's first frame.
+
 // ControlFrame is a frame of a protocol that the switch itself speaks.
 type ControlFrame struct {
-	Port *Port
-	VLAN uint16 // 0 where the protocol stands below VLANs
-	Data []byte // the frame without outer tag; valid during the call
+	Port  *Port
+	Queue Queue
+	VLAN  uint16 // 0 where the protocol stands below VLANs
+	Data  []byte // the frame without outer tag; valid during the call
+}
+
+// Queue is where a control frame waits. Frames of a lower one are handled first.
+type Queue uint8
+
+const (
+	QueueTree   Queue = iota // BPDUs: without them a tree becomes a loop
+	QueueGuard               // what must not come by a port; the first bytes of the frame
+	QueueLoop                // probes of loop detection
+	QueueGroups              // what Groups.IsControl names
+	numQueues
+)
+
+// turns is how many frames of a lane are handled in a round. A bridge sends up to ten
+// BPDUs a second (802.1D-2004 table 17-1: the transmit hold count), which go together.
+var turns = [numQueues]int{QueueTree: 10, QueueGuard: 1, QueueLoop: 1, QueueGroups: 1}
+
+// Trap names frames that are not forwarded but go to OnControl: those to a group
+// address. Traps come before storm control, since a loop is when they are needed; their
+// lane bounds them.
+type Trap struct {
+	Dst    port.MAC
+	Queue  Queue
+	Tagged bool // to an address of neighbours (01:80:c2:00:00:0x): also with a VLAN tag
+}
+
+// stpGroup is the address of spanning tree's frames (802.1D-2004 table 7-10).
+const stpGroup port.MAC = 0x0180_c200_0000
+
+// bpduTrap is the trap of a port that takes part in a spanning tree. A BPDU has no
+// tag: one that has is of a network that is carried through.
+var bpduTrap = Trap{Dst: stpGroup, Queue: QueueTree}
+
+// SetTraps replaces the port's own traps, which come before Config.Traps and those of
+// SetTree. The switch keeps the slice.
+func (p *Port) SetTraps(traps []Trap) {
+	s := p.sw
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.traps = traps
+	p.publish()
+}
+
+// trapsOf returns all traps of a port in the order they are tried. The caller holds sw.mu.
+func (p *Port) trapsOf() []Trap {
+	all := append([]Trap(nil), p.traps...)
+	if p.bpdus {
+		all = append(all, bpduTrap)
+	}
+	return append(all, p.sw.traps...)
 }
 
 const (
-	// controlBacklog is how many control frames may wait, BPDUs and others
-	// apart. A guest that sends more than are dealt with loses its own and
-	// others': a few hundred are far more than any protocol needs, and little
-	// memory.
-	controlBacklog = 256
-	// controlLen is the longest control frame: that of an Ethernet frame.
-	controlLen = 1518
+	laneMin = 2   // frames that always have room in a lane, of up to laneFrame bytes
+	laneMax = 256 // frames that wait in a lane at most
+
+	// controlMemory is how many bytes hold the frames beyond laneMin of all lanes.
+	controlMemory = 4 << 20
+
+	controlLen = 9216 // the longest control frame: a jumbo frame
+	guardLen   = 64   // what QueueGuard keeps of a frame
+	laneFrame  = 1536 // an Ethernet frame
 )
+
+// bufferLens are the lengths of the buffers that control frames lie in.
+var bufferLens = [...]int{256, laneFrame, controlLen}
 
 // control carries frames from the workers to the one goroutine that speaks the
 // protocols, without making them wait or allocate.
 type control struct {
-	bpdus  chan *controlFrame // first: without them a tree becomes a loop
-	frames chan *controlFrame // the others
-	pool   sync.Pool
+	pools  [len(bufferLens)]sync.Pool // of *controlFrame
 	handle func(ControlFrame)
+	wake   chan struct{} // has a value while frames may wait
+
+	mu    sync.Mutex
+	free  int    // bytes left of controlMemory
+	round uint64 // which is being served
+	now   [numQueues]laneList
+	later [numQueues]laneList // lanes that had their turn in this round
 }
 
+// lane is what waits of one port in one queue. All but waiting is guarded by control.mu.
+type lane struct {
+	waiting    atomic.Int32 // frames
+	port       *Port
+	queue      Queue
+	head, tail *controlFrame
+	charged    int    // bytes of controlMemory that it uses
+	round      uint64 // in which it was served last
+	served     int    // frames in that round
+	next       *lane  // in its laneList
+}
+
+type laneList struct{ head, tail *lane }
+
 type controlFrame struct {
-	port *Port
-	vlan uint16
-	data []byte
-	buf  [controlLen]byte
+	vlan    uint16
+	charged int
+	data    []byte // in buf
+	next    *controlFrame
+
+	class   int
+	buf     []byte
+	scratch [1][]byte
 }
 
 func (c *control) init(handle func(ControlFrame)) {
-	c.bpdus, c.frames = make(chan *controlFrame, controlBacklog), make(chan *controlFrame, controlBacklog)
-	c.pool.New = func() any { return new(controlFrame) }
-	c.handle = handle
+	for class, n := range bufferLens {
+		c.pools[class].New = func() any { return &controlFrame{class: class, buf: make([]byte, n)} }
+	}
+	c.wake = make(chan struct{}, 1)
+	c.handle, c.free = handle, controlMemory
 }
 
 // run hands frames over until stop is closed.
 func (c *control) run(stop <-chan struct{}) {
 	for {
-		var f *controlFrame
-		select {
-		case f = <-c.bpdus:
-		default:
+		f, from, queue := c.next()
+		if f == nil {
 			select {
-			case f = <-c.bpdus:
-			case f = <-c.frames:
+			case <-c.wake:
+				continue
 			case <-stop:
 				return
 			}
 		}
 		if c.handle != nil {
-			c.handle(ControlFrame{Port: f.port, VLAN: f.vlan, Data: f.data})
+			c.handle(ControlFrame{Port: from, Queue: queue, VLAN: f.vlan, Data: f.data})
 		}
-		c.pool.Put(f)
+		c.pools[f.class].Put(f)
+		select {
+		case <-stop:
+			return
+		default:
+		}
 	}
 }
 
-// punt takes f out of forwarding and gives it to the protocols.
-func (c *control) punt(f *port.Frame, from *member) port.Drop {
-	if f.DataLen() > controlLen {
-		return port.DropOversize
-	}
-	cf := c.pool.Get().(*controlFrame)
-	cf.port, cf.vlan = from.port, f.VLAN
-	queue := c.frames
-	if f.Dst == stpGroup {
-		cf.vlan, queue = 0, c.bpdus
-	}
-	cf.data = cf.buf[:copy(cf.buf[:], f.Data)]
-	select {
-	case queue <- cf:
-		return port.DropConsumed
-	default:
-		c.pool.Put(cf)
+// punt takes f out of forwarding and puts it into a queue. vlan is 0 where the protocol
+// stands below VLANs.
+func (c *control) punt(f *port.Frame, from *Port, queue Queue, vlan uint16) port.Drop {
+	l := &from.lanes[queue]
+	if l.waiting.Load() >= laneMax {
 		return port.DropControlFull
 	}
+	size := f.DataLen()
+	if queue == QueueGuard {
+		size = min(size, guardLen)
+	}
+	class := 0
+	for size > bufferLens[class] {
+		if class++; class == len(bufferLens) {
+			return port.DropOversize
+		}
+	}
+	cf := c.pools[class].Get().(*controlFrame)
+	cf.vlan, cf.data = vlan, cf.buf[:size]
+	if size <= len(f.Data) {
+		copy(cf.data, f.Data)
+	} else if !f.CopyTo(cf.data, &cf.scratch) {
+		c.pools[class].Put(cf)
+		return port.DropMemoryGone
+	}
+	if !c.push(l, cf) {
+		c.pools[class].Put(cf)
+		return port.DropControlFull
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return port.DropConsumed
+}
+
+// push appends to a lane, and reports whether there was room.
+func (c *control) push(l *lane, f *controlFrame) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := l.waiting.Load()
+	f.charged, f.next = 0, nil
+	if n >= laneMin || len(f.buf) > laneFrame {
+		f.charged = len(f.buf)
+		if n >= laneMax || l.charged+f.charged > c.free/16 {
+			return false
+		}
+	}
+	l.charged += f.charged
+	c.free -= f.charged
+	l.waiting.Store(n + 1)
+	if n != 0 {
+		l.tail.next = f
+		l.tail = f
+		return true
+	}
+	l.head, l.tail = f, f
+	c.list(l)
+	return true
+}
+
+// next takes the frame whose turn it is, nil where none waits.
+func (c *control) next() (*controlFrame, *Port, Queue) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for range 2 {
+		for q := range c.now {
+			l := c.now[q].pop()
+			if l == nil {
+				continue
+			}
+			f := l.head
+			l.head = f.next
+			l.waiting.Add(-1)
+			l.charged -= f.charged
+			c.free += f.charged
+			if l.round != c.round {
+				l.round, l.served = c.round, 0
+			}
+			l.served++
+			if l.head != nil {
+				c.list(l)
+			}
+			return f, l.port, l.queue
+		}
+		c.now, c.later = c.later, c.now
+		c.round++
+	}
+	return nil, nil, 0
+}
+
+// list has a lane that has frames served in this round, or in the next if it had its
+// turn. The caller holds mu.
+func (c *control) list(l *lane) {
+	if l.round == c.round && l.served >= turns[l.queue] {
+		c.later[l.queue].push(l)
+		return
+	}
+	c.now[l.queue].push(l)
+}
+
+func (ls *laneList) push(l *lane) {
+	l.next = nil
+	if ls.head == nil {
+		ls.head, ls.tail = l, l
+		return
+	}
+	ls.tail.next = l
+	ls.tail = l
+}
+
+func (ls *laneList) pop() *lane {
+	l := ls.head
+	if l != nil {
+		ls.head = l.next
+	}
+	return l
 }
 
 // Transmit sends a frame of the switch's own by one port: data without outer tag,

@@ -1,9 +1,11 @@
 package vswitch_test
 
 import (
+	"encoding/binary"
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
@@ -12,7 +14,7 @@ import (
 
 // Guests that flood the switch with joins do not keep BPDUs from it.
 func TestBPDUsGoFirst(t *testing.T) {
-	const group, bpdus = port.MAC(0x0100_5e01_0203), port.MAC(0x0180_c200_0000)
+	const group, bpdus = ipGroup, bpduGroup
 	synctest.Test(t, func(t *testing.T) {
 		busy, first := make(chan struct{}), make(chan struct{})
 		var order []port.MAC
@@ -41,6 +43,312 @@ func TestBPDUsGoFirst(t *testing.T) {
 		synctest.Wait()
 		if len(order) != 258 || order[1] != bpdus {
 			t.Errorf("%d control frames, the second to %v", len(order), order[1])
+		}
+	})
+}
+
+// gatedRig is a switch with a tree and snooping whose handler of control frames waits
+// for gate. What it was given is in heard, which is filled once gate is closed.
+type gatedRig struct {
+	*rig
+	gate  chan struct{}
+	heard []vswitch.ControlFrame
+}
+
+const ownGroup, bpduGroup, pvstGroup, ipGroup = port.MAC(0x0300_0000_0001), port.MAC(0x0180_c200_0000), port.MAC(0x0100_0ccc_cccd), port.MAC(0x0100_5e01_0203)
+
+// gated runs f with the first control frame, a join by the last port, in the handler.
+func gated(t *testing.T, ports int, f func(r *gatedRig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := &gatedRig{gate: make(chan struct{})}
+		cfg := vswitch.Config{Traps: []vswitch.Trap{{Dst: ownGroup, Queue: vswitch.QueueLoop}}}
+		cfg.OnControl = func(c vswitch.ControlFrame) {
+			<-r.gate
+			c.Data = slices.Clone(c.Data)
+			r.heard = append(r.heard, c)
+		}
+		r.rig = newRig(t, cfg, ports, memory.Options{Depth: 4096})
+		defer r.Close()
+		defer func() { // also where the test ends early
+			select {
+			case <-r.gate:
+			default:
+				close(r.gate)
+			}
+		}()
+		var one port.VLANSet
+		one.Add(1)
+		r.SetGroups(&vswitch.Groups{
+			VLANs:     one,
+			IsControl: func(data []byte) bool { return port.MACFrom(data) == ipGroup },
+			Lookup:    func(uint16, uint64) ([]uint16, bool) { return nil, true },
+		})
+		for _, p := range r.ports {
+			p.SetTree(vswitch.TreeForwarding, true)
+		}
+		r.put(ports-1, ipGroup, 1, 60)
+		synctest.Wait()
+		f(r)
+		r.wantBalance(t)
+	})
+}
+
+// put has n frames come in by a port, numbered from 0.
+func (r *gatedRig) put(in int, dst port.MAC, n, size int) {
+	for i := range n {
+		r.lines[in].Put(0, memory.Packet{Wire: frame(dst, station(in), uint32(i), size)})
+	}
+	synctest.Wait()
+	for i := range r.lines {
+		r.taken(i)
+	}
+}
+
+// open lets the handler go, and returns what it was given after the first.
+func (r *gatedRig) open() []vswitch.ControlFrame {
+	close(r.gate)
+	synctest.Wait()
+	return r.heard[1:]
+}
+
+func (r *gatedRig) wantBalance(t *testing.T) {
+	t.Helper()
+	in, out := r.Injected(), uint64(0)
+	for _, p := range r.ports {
+		st := p.Stats()
+		in += st.RX.Frames + st.RX.Copies
+		out += st.TX.Frames + st.RX.Drops() + st.TX.Drops()
+	}
+	if in != out {
+		t.Errorf("%d frames in, %d out", in, out)
+	}
+}
+
+// Control frames of a port are handled in the order they came in; those of a lower
+// queue, whosever, before the others.
+func TestControlOrder(t *testing.T) {
+	gated(t, 3, func(r *gatedRig) {
+		r.ports[0].SetTraps([]vswitch.Trap{{Dst: pvstGroup, Queue: vswitch.QueueGuard}})
+		r.put(0, ipGroup, 3, 60)
+		r.put(0, ownGroup, 2, 60)
+		r.put(0, pvstGroup, 1, 60)
+		r.put(0, bpduGroup, 3, 60)
+		r.put(1, bpduGroup, 3, 60)
+		want := []struct {
+			port  string
+			queue vswitch.Queue
+			n     uint32
+		}{
+			{"p0", vswitch.QueueTree, 0}, {"p1", vswitch.QueueTree, 0},
+			{"p0", vswitch.QueueTree, 1}, {"p1", vswitch.QueueTree, 1},
+			{"p0", vswitch.QueueTree, 2}, {"p1", vswitch.QueueTree, 2},
+			{"p0", vswitch.QueueGuard, 0},
+			{"p0", vswitch.QueueLoop, 0}, {"p0", vswitch.QueueGroups, 0},
+			{"p0", vswitch.QueueLoop, 1}, {"p0", vswitch.QueueGroups, 1},
+			{"p0", vswitch.QueueGroups, 2},
+		}
+		got := r.open()
+		if len(got) != len(want) {
+			t.Fatalf("%d control frames, want %d", len(got), len(want))
+		}
+		for i, w := range want {
+			g := got[i]
+			if n := binary.BigEndian.Uint32(g.Data[14:]); g.Port.Name() != w.port || g.Queue != w.queue || n != w.n {
+				t.Errorf("frame %d: number %d of queue %d by %s, want %+v", i, n, g.Queue, g.Port.Name(), w)
+			}
+			if vlan := g.VLAN; (vlan == 0) != (g.Queue == vswitch.QueueTree) || vlan > 1 {
+				t.Errorf("frame %d of queue %d is in VLAN %d", i, g.Queue, vlan)
+			}
+		}
+	})
+}
+
+// A flood of BPDUs by one port keeps nobody's joins waiting, and no BPDUs by another.
+func TestControlTurns(t *testing.T) {
+	gated(t, 3, func(r *gatedRig) {
+		r.put(0, bpduGroup, 1000, 60)
+		r.put(0, ipGroup, 1, 60)
+		r.put(1, ipGroup, 2, 60)
+		r.put(1, bpduGroup, 1, 60)
+		if n := r.ports[0].Stats().RX.Dropped[port.DropControlFull]; n != 1000-256 {
+			t.Errorf("%d BPDUs of the flood dropped, want %d", n, 1000-256)
+		}
+		at := map[string][]int{}
+		for i, c := range r.open() {
+			k := c.Port.Name() + [...]string{" bpdu", "", "", " join"}[c.Queue]
+			at[k] = append(at[k], i)
+		}
+		// Ten BPDUs of p0 and one of p1, two joins; then ten, and a join.
+		if got := at["p1 bpdu"]; !slices.Equal(got, []int{1}) {
+			t.Errorf("p1's BPDU is handled as number %v", got)
+		}
+		if got := at["p0 join"]; !slices.Equal(got, []int{11}) {
+			t.Errorf("p0's join is handled as number %v", got)
+		}
+		if got := at["p1 join"]; !slices.Equal(got, []int{12, 23}) {
+			t.Errorf("p1's joins are handled as numbers %v", got)
+		}
+		if got := len(at["p0 bpdu"]); got != 256 {
+			t.Errorf("%d BPDUs of the flood", got)
+		}
+	})
+}
+
+// However many ports flood, each has room for its first frames, memory is bounded, and
+// all of it is free again afterwards.
+func TestControlShares(t *testing.T) {
+	const ports, jumbo = 64, 9000
+	gated(t, ports, func(r *gatedRig) {
+		flood := func() (taken int) {
+			var before uint64
+			for i := range ports - 2 {
+				before += r.ports[i].Stats().RX.Dropped[port.DropConsumed]
+				r.put(i, ipGroup, 40, jumbo)
+				r.put(i, bpduGroup, 40, jumbo)
+			}
+			for i := range ports - 2 {
+				taken += int(r.ports[i].Stats().RX.Dropped[port.DropConsumed])
+			}
+			return taken - int(before)
+		}
+		taken := flood()
+		if bytes := taken * jumbo; bytes > 4<<20 || bytes < 3<<20 {
+			t.Errorf("%d bytes of control frames wait", bytes)
+		}
+		for i := range ports - 2 {
+			if n := r.ports[i].Stats().RX.Dropped[port.DropConsumed]; n < 2 && i < 20 {
+				t.Errorf("port %d has %d frames", i, n)
+			}
+		}
+		// Every other port still has room: two frames for sure.
+		for _, i := range []int{ports - 2, 0, 30} {
+			dst := ownGroup // a queue that nobody flooded
+			if i == ports-2 {
+				dst = ipGroup
+			}
+			before := r.ports[i].Stats().RX.Dropped[port.DropConsumed]
+			r.put(i, dst, 2, 1500)
+			if n := r.ports[i].Stats().RX.Dropped[port.DropConsumed] - before; n != 2 {
+				t.Errorf("port %d: %d of 2 frames have room", i, n)
+			}
+		}
+		r.open()
+		if again := flood(); again < 2*taken {
+			t.Errorf("%d frames were taken of the first flood, %d of the second, with nothing in the way", taken, again)
+		}
+	})
+}
+
+// A guard's trap takes whatever goes to its address: with a tag, of any length, from no
+// possible sender, with a false offload header, by a port that does not forward.
+func TestGuardTrap(t *testing.T) {
+	traps := []vswitch.Trap{{Dst: bpduGroup, Queue: vswitch.QueueGuard, Tagged: true}, {Dst: pvstGroup, Queue: vswitch.QueueGuard}}
+	tag := func(f []byte, tags ...byte) []byte { return slices.Concat(f[:12], tags, f[12:]) }
+	plain := frame(bpduGroup, station(0), 0, 60)
+	for name, c := range map[string]struct {
+		wire    []byte
+		offload port.Offload
+		pass    bool // no trap takes it
+	}{
+		"plain":           {wire: plain},
+		"header alone":    {wire: plain[:14]},
+		"jumbo":           {wire: frame(bpduGroup, station(0), 0, 9100)},
+		"beyond jumbo":    {wire: frame(bpduGroup, station(0), 0, 20000)},
+		"tagged":          {wire: tag(plain, 0x81, 0, 0, 5)},
+		"priority-tagged": {wire: tag(plain, 0x81, 0, 0xe0, 0)},
+		"service tag":     {wire: tag(plain, 0x88, 0xa8, 0, 5)},
+		"two tags":        {wire: tag(plain, 0x88, 0xa8, 0, 5, 0x81, 0, 0, 6)},
+		"from a group":    {wire: frame(bpduGroup, port.Broadcast, 0, 60)},
+		"from zero":       {wire: frame(bpduGroup, 0, 0, 60)},
+		"bad offload":     {wire: plain, offload: port.Offload{Flags: port.NeedsCsum, CsumStart: 60000}},
+		"PVST+":           {wire: frame(pvstGroup, station(0), 0, 64)},
+		"LLDP":            {wire: frame(bpduGroup|0xe, station(0), 0, 60), pass: true},
+		"other group":     {wire: frame(pvstGroup-1, station(0), 0, 60), pass: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var got []vswitch.ControlFrame
+			r := newRig(t, vswitch.Config{OnControl: func(c vswitch.ControlFrame) {
+				if got = append(got, c); len(c.Data) > 64 {
+					t.Errorf("%s: %d bytes are kept", name, len(c.Data))
+				}
+			}}, 2, memory.Options{})
+			defer r.Close()
+			r.ports[0].SetTraps(traps)
+			r.ports[0].SetTree(vswitch.TreeForwarding, true)
+			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(c.wire), Offload: c.offload})
+			synctest.Wait()
+			want := []vswitch.Queue{vswitch.QueueGuard}
+			if c.pass {
+				want = nil
+			} else if n := len(r.taken(1)); n != 0 {
+				t.Errorf("%s: is forwarded", name)
+			}
+			if len(got) != len(want) || len(got) == 1 && (got[0].Queue != want[0] || got[0].Port != r.ports[0]) {
+				t.Errorf("%s: %+v", name, got)
+			}
+			// Without the traps a port takes BPDUs without tag alone.
+			r.ports[0].SetTraps(nil)
+			got = nil
+			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(plain)})
+			r.lines[0].Put(0, memory.Packet{Wire: tag(plain, 0x81, 0, 0, 5)})
+			synctest.Wait()
+			if len(got) != 1 || got[0].Queue != vswitch.QueueTree {
+				t.Errorf("%s: without a guard %+v", name, got)
+			}
+		})
+	}
+}
+
+// Storm control and policing come before snooping: a flood of joins is dropped by
+// their names. A loop is when BPDUs and probes are needed: those have their lane alone.
+func TestLimitsBeforeSnooping(t *testing.T) {
+	for _, c := range []struct {
+		config vswitch.PortConfig
+		why    port.Drop
+	}{
+		{vswitch.PortConfig{Storm: vswitch.StormRates{Multicast: port.Rate{PerSecond: 10}}}, port.DropStormMulticast},
+		{vswitch.PortConfig{Police: port.Rate{PerSecond: 10}}, port.DropPoliced},
+	} {
+		gated(t, 2, func(r *gatedRig) {
+			if err := r.ports[0].Configure(c.config); err != nil {
+				t.Fatal(err)
+			}
+			r.put(0, ipGroup, 200, 60)
+			st := r.ports[0].Stats().RX
+			if st.Dropped[c.why] < 150 || st.Dropped[port.DropConsumed] == 0 || st.Dropped[c.why]+st.Dropped[port.DropConsumed] != 200 {
+				t.Errorf("of 200 joins %d were %v, %d consumed", st.Dropped[c.why], c.why, st.Dropped[port.DropConsumed])
+			}
+			before := st.Dropped[port.DropConsumed]
+			r.put(0, bpduGroup, 20, 60)
+			if n := r.ports[0].Stats().RX.Dropped[port.DropConsumed] - before; n != 20 {
+				t.Errorf("%v: %d of 20 BPDUs were taken", c.why, n)
+			}
+			if c.why == port.DropStormMulticast {
+				r.put(0, ownGroup, 20, 60)
+				if n := r.ports[0].Stats().RX.Dropped[port.DropConsumed] - before; n != 40 {
+					t.Errorf("%v: %d of 20 probes were taken", c.why, n-20)
+				}
+			}
+		})
+	}
+}
+
+// Multicast that is flooded counts once towards its rate.
+func TestMulticastStormCountsOnce(t *testing.T) {
+	gated(t, 2, func(r *gatedRig) {
+		if err := r.ports[0].Configure(vswitch.PortConfig{Storm: vswitch.StormRates{Multicast: port.Rate{PerSecond: 200}}}); err != nil {
+			t.Fatal(err)
+		}
+		before := r.ports[1].Stats().TX.Frames
+		var storm uint64
+		for range 100 { // half the rate
+			r.put(0, ipGroup+1, 1, 60)
+			time.Sleep(10 * time.Millisecond)
+		}
+		storm = r.ports[0].Stats().RX.Dropped[port.DropStormMulticast]
+		if n := r.ports[1].Stats().TX.Frames - before; n != 100 || storm != 0 {
+			t.Errorf("%d of 100 frames passed, %d were a storm", n, storm)
 		}
 	})
 }
@@ -114,7 +422,7 @@ func TestControlGroup(t *testing.T) {
 	const own, other = port.MAC(0x0300_0000_0001), port.MAC(0x0300_0000_0002)
 	synctest.Test(t, func(t *testing.T) {
 		var by []string
-		r := newRig(t, vswitch.Config{ControlGroup: own, OnControl: func(c vswitch.ControlFrame) {
+		r := newRig(t, vswitch.Config{Traps: []vswitch.Trap{{Dst: own, Queue: vswitch.QueueLoop}}, OnControl: func(c vswitch.ControlFrame) {
 			if c.VLAN != 1 || port.MACFrom(c.Data) != own {
 				t.Errorf("%+v", c)
 			}

@@ -2,13 +2,18 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// flood puts f, which is of one class, into the vector of every port it may go to.
+// flood is toAll within the port's rate for the class.
 func (w *worker) flood(out *outputs, f *port.Frame, from *member, class Class) (copies int, drop port.Drop) {
 	if from.flags&flagStorm != 0 {
 		if drop := w.storm(f, from, class); drop != port.DropNone {
 			return 0, drop
 		}
 	}
+	return w.toAll(out, f, from, class)
+}
+
+// toAll puts f, which is of one class, into the vector of every port it may go to.
+func (w *worker) toAll(out *outputs, f *port.Frame, from *member, class Class) (copies int, drop port.Drop) {
 	unwanted := flags(class) << flagNoFloodShift
 	for _, to := range w.set.flood {
 		if to.flags&unwanted == 0 && whyNot(f, from, to) == port.DropNone {

@@ -15,6 +15,12 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	if from == nil {
 		return port.DropPortDown
 	}
+	neighbours := eth.IsReserved(uint64(f.Dst))
+	if neighbours && len(from.traps) != 0 {
+		if t := trapFor(f, from); t != nil {
+			return w.sw.control.punt(f, from.port, t.Queue, 0)
+		}
+	}
 	if f.Src.IsGroup() || f.Src == 0 {
 		return port.DropBadSource
 	}
@@ -23,10 +29,8 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 			return port.DropBadOffload
 		}
 	}
-	if eth.IsReserved(uint64(f.Dst)) {
-		if drop := w.reserved(f, from); drop != port.DropNone {
-			return drop
-		}
+	if neighbours && w.set.groupForward>>(f.Dst&0xf)&1 == 0 {
+		return port.DropReserved
 	}
 	drop := classify(f, from)
 	if from.flags&ingressFlags != 0 && drop == port.DropNone {
@@ -40,18 +44,15 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	return drop
 }
 
-// reserved deals with the addresses that a bridge keeps for the protocols between
-// neighbours: the switch takes what it speaks, passes on what it was told to, and
-// drops the rest (802.1Q-2018 table 8-1).
-func (w *worker) reserved(f *port.Frame, from *member) port.Drop {
-	if f.Dst == stpGroup && from.flags&flagSTP != 0 && !f.Tag.Present() {
-		return w.sw.control.punt(f, from)
+// trapFor returns the trap of a port for f, which goes to one of the addresses that a
+// bridge keeps for the protocols between neighbours (802.1Q-2018 table 8-1): the switch
+// takes what it speaks whatever else is wrong with the frame, or closed to it. Other
+// frames to them are dropped, but for those of SetGroupForward.
+func trapFor(f *port.Frame, from *member) *Trap {
+	for i := range from.traps {
+		if t := &from.traps[i]; t.Dst == f.Dst && (t.Tagged || !f.Tag.Present()) {
+			return t
+		}
 	}
-	if w.set.groupForward>>(f.Dst&0xf)&1 != 0 {
-		return port.DropNone
-	}
-	return port.DropReserved
+	return nil
 }
-
-// stpGroup is the address of spanning tree's frames (802.1D-2004 table 7-10).
-const stpGroup port.MAC = 0x0180_c200_0000

@@ -46,24 +46,26 @@ func isLinkControl(f *port.Frame) bool {
 // multicast forwards f to the ports that want its group, where that is known, or
 // takes what is for the switch itself.
 func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
-	if f.Dst == w.sw.ownGroup {
-		return 0, w.sw.control.punt(f, from)
-	}
-	g := w.set.groups
-	if g == nil || !isIPGroup(f.Dst) || !g.VLANs.Has(f.VLAN) || isTunnelled(f) {
-		return w.flood(out, f, from, Multicast)
-	}
-	if g.IsControl(f.Data) {
-		return 0, w.sw.control.punt(f, from)
-	}
-	ports, flood := g.Lookup(f.VLAN, uint64(f.Dst))
-	if flood || isLinkControl(f) {
-		return w.flood(out, f, from, Multicast)
+	for i := range from.traps {
+		if t := &from.traps[i]; t.Dst == f.Dst {
+			return 0, w.sw.control.punt(f, from.port, t.Queue, f.VLAN)
+		}
 	}
 	if from.flags&flagStorm != 0 {
 		if drop := w.storm(f, from, Multicast); drop != port.DropNone {
 			return 0, drop
 		}
+	}
+	g := w.set.groups
+	if g == nil || !isIPGroup(f.Dst) || !g.VLANs.Has(f.VLAN) || isTunnelled(f) {
+		return w.toAll(out, f, from, Multicast)
+	}
+	if g.IsControl(f.Data) {
+		return 0, w.sw.control.punt(f, from.port, QueueGroups, f.VLAN)
+	}
+	ports, flood := g.Lookup(f.VLAN, uint64(f.Dst))
+	if flood || isLinkControl(f) {
+		return w.toAll(out, f, from, Multicast)
 	}
 	for _, number := range ports {
 		if to := w.set.member(number); to != nil && whyNot(f, from, to) == port.DropNone {

@@ -18,12 +18,14 @@ type Port struct {
 
 	storm  storm
 	police bucket
+	lanes  [numQueues]lane
 
 	// Below, guarded by sw.mu.
 	config     PortConfig
 	vlan       vlanRules
 	tree       TreeState
-	bpdus      bool
+	bpdus      bool   // bpduTrap is set
+	traps      []Trap // besides bpduTrap and those of all ports
 	shaper     *shaper
 	rx         []*rxCounters // by queue; kept from one device to the next
 	overruns   uint64        // of devices that were detached

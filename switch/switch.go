@@ -40,17 +40,15 @@ type Config struct {
 	// moves beyond a small backlog are not reported.
 	OnEvent func(Event)
 
-	// OnControl is given the frames of protocols that were asked for: BPDUs of
-	// ports with SetTree, what SetGroups calls control, what is sent to
-	// ControlGroup. It is called from one goroutine, another than OnEvent;
-	// frames beyond a backlog are dropped.
+	// OnControl is given the frames of protocols that were asked for: by SetTree,
+	// SetTraps, SetGroups and Traps. It is called from one goroutine, another
+	// than OnEvent; frames beyond a port's share of the queues are dropped.
 	OnControl func(ControlFrame)
 
 	// FastPath forwards what it can below the switch; nil is none.
 	FastPath FastPath
 
-	// ControlGroup is a group address of the switch's own; 0 is none.
-	ControlGroup port.MAC
+	Traps []Trap // of all ports
 }
 
 // Switch is one learning switch.
@@ -61,7 +59,7 @@ type Switch struct {
 	fast     FastPath  // nil: none
 	events   events
 	control  control
-	ownGroup port.MAC // Config.ControlGroup
+	traps    []Trap // Config.Traps
 	start    time.Time
 	injected atomic.Uint64
 
@@ -97,6 +95,7 @@ type member struct {
 	port                *Port
 	storm               *storm
 	police              *bucket
+	traps               []Trap
 	mirrorIn, mirrorOut []tap
 }
 
@@ -106,12 +105,12 @@ func New(cfg Config) *Switch {
 		cfg.FDB.Observer = cfg.FastPath
 	}
 	s := &Switch{
-		fdb:      fdb.New(cfg.FDB),
-		fast:     cfg.FastPath,
-		byName:   make(map[string]*Port),
-		ownGroup: cfg.ControlGroup,
-		start:    time.Now(),
-		stop:     make(chan struct{}),
+		fdb:    fdb.New(cfg.FDB),
+		fast:   cfg.FastPath,
+		byName: make(map[string]*Port),
+		traps:  cfg.Traps,
+		start:  time.Now(),
+		stop:   make(chan struct{}),
 	}
 	s.ports.Store(&portSet{})
 	if s.fast != nil {
@@ -151,6 +150,9 @@ func (s *Switch) AddPort(name string) (*Port, error) {
 		return nil, fmt.Errorf("the switch has %d ports, and can have no more", MaxPorts)
 	}
 	p := &Port{sw: s, name: name, number: uint16(number), tx: make([]txCounters, txShards)}
+	for q := range p.lanes {
+		p.lanes[q].port, p.lanes[q].queue = p, Queue(q)
+	}
 	p.vlan, _ = p.config.VLAN.resolve() // the zero VLAN is a good one
 	s.byName[name] = p
 	return p, nil
@@ -244,7 +246,7 @@ func (s *Switch) publish() {
 		m := &member{
 			number: p.number, flags: p.flagsOf(), vlanRules: p.vlan,
 			dev: p.at.dev, queues: p.at.queues, tx: p.tx,
-			port: p, storm: &p.storm, police: &p.police,
+			port: p, storm: &p.storm, police: &p.police, traps: p.trapsOf(),
 		}
 		if p.shaper != nil {
 			m.queues = p.shaper.attach(p.at.queues)

@@ -44,11 +44,14 @@ func (m *manager) onControl(f vswitch.ControlFrame) {
 		p := m.ports[f.Port.Name()]
 		switch {
 		case p == nil || p.sw != f.Port: // removed meanwhile
-		case port.MACFrom(f.Data) == groupOf(m.mac):
-			m.loops.receive(p, f.Data)
-		case f.VLAN == 0:
+		case p.shutBy != "": // what was waiting when a guard shut it
+		case f.Queue == vswitch.QueueTree:
 			m.tree.receive(p, f.Data)
-		default:
+		case f.Queue == vswitch.QueueGuard:
+			m.tree.intruded(p, f.Data)
+		case f.Queue == vswitch.QueueLoop:
+			m.loops.receive(p, f.Data)
+		case f.Queue == vswitch.QueueGroups:
 			m.snoop.receive(p, f.VLAN, f.Data)
 		}
 		return nil

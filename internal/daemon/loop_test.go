@@ -47,7 +47,7 @@ func wired(t *testing.T) (*rig, map[string]*wirePort) {
 }
 
 func (r *rig) come(name string, frame []byte) {
-	r.onControl(vswitch.ControlFrame{Port: r.sw.Port(name), VLAN: 1, Data: frame})
+	r.onControl(vswitch.ControlFrame{Port: r.sw.Port(name), Queue: vswitch.QueueLoop, VLAN: 1, Data: frame})
 }
 
 func TestLoopShutsOnePort(t *testing.T) {

@@ -96,7 +96,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		cfg.FastPath = o.FastPath
 	}
 	if o.LoopDetect {
-		cfg.ControlGroup = groupOf(m.mac)
+		cfg.Traps = []vswitch.Trap{{Dst: groupOf(m.mac), Queue: vswitch.QueueLoop}}
 	}
 	m.sw = vswitch.New(cfg)
 	m.sw.SetGroupForward(o.GroupForward)

@@ -34,6 +34,14 @@ type spanningTree struct {
 	tripped []*managed
 }
 
+// guardTraps are the frames that no station sends and BPDU guard shuts a port for:
+// everything to the address of BPDUs, be it one or not, and to that of Cisco's PVST+,
+// which has a BPDU for each VLAN.
+var guardTraps = []vswitch.Trap{
+	{Dst: port.MACFrom(stp.Group[:]), Queue: vswitch.QueueGuard, Tagged: true},
+	{Dst: 0x0100_0ccc_cccd, Queue: vswitch.QueueGuard},
+}
+
 // treeMember is a port that the bridge knows.
 type treeMember struct {
 	*managed
@@ -108,6 +116,11 @@ func (t *spanningTree) configure(p *managed) {
 			p.sw.SetTree(vswitch.TreeDiscarding, true)
 			err = t.bridge.AddPort(number, cfg)
 		}
+		if cfg.BPDUGuard && !cfg.BPDUFilter {
+			p.sw.SetTraps(guardTraps)
+		} else {
+			p.sw.SetTraps(nil)
+		}
 		if err != nil {
 			t.m.log.Error("spanning tree", "port", p.spec.Name, "error", err)
 		}
@@ -142,6 +155,13 @@ func (t *spanningTree) remove(p *managed) {
 func (t *spanningTree) receive(p *managed, frame []byte) {
 	if t != nil {
 		t.do(func() { t.bridge.Receive(stpNumber(p), frame) })
+	}
+}
+
+// intruded says that a frame came by a port which BPDU guard shuts it for.
+func (t *spanningTree) intruded(p *managed, frame []byte) {
+	if t != nil {
+		t.do(func() { t.bridge.Guard(stpNumber(p), frame) })
 	}
 }
 

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/stp"
 	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/memory"
 )
 
 func withTree(o *Options) { o.STP, o.Recovery = &STP{Priority: 0x8000}, 300*time.Second }
@@ -111,6 +114,90 @@ func TestTreeGuardsStations(t *testing.T) {
 		w.send("vm0", hello(0))
 		w.wantState("vm0", api.StateUp)
 		if w.tree().RootPort != "vm0" {
+			t.Errorf("root port %q", w.tree().RootPort)
+		}
+	})
+}
+
+// Anything to where BPDUs go trips BPDU guard, and nothing of it where a user turned the
+// guard off or the filter on.
+func TestGuardTripsOnAnyFrameToBPDUs(t *testing.T) {
+	const bpdus, pvst = port.MAC(0x0180_c200_0000), port.MAC(0x0100_0ccc_cccd)
+	tagged := func(f []byte) []byte { return slices.Concat(f[:12], []byte{0x81, 0, 0, 5}, f[12:]) }
+	for name, f := range map[string][]byte{
+		"garbage":       ethernet(bpdus, 0x52_54_00_00_00_01),
+		"header alone":  ethernet(bpdus, 0x52_54_00_00_00_01)[:14],
+		"tagged":        tagged(hello(0)),
+		"from a group":  ethernet(bpdus, port.Broadcast),
+		"PVST+":         ethernet(pvst, 0x52_54_00_00_00_01),
+		"PVST+, tagged": tagged(ethernet(pvst, 0x52_54_00_00_00_01)),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			guarded, open, filtered := vm("vm0"), vm("vm1"), vm("vm2")
+			open.BPDUGuard, filtered.BPDUFilter = "off", true
+			w := wire(t, savedState{}, withTree, guarded, open, filtered, vm("vm3"))
+			for _, by := range []string{"vm1", "vm2"} {
+				w.send(by, bytes.Clone(f))
+				w.wantState(by, api.StateUp)
+			}
+			w.taken("vm3")
+			w.send("vm0", bytes.Clone(f))
+			w.wantState("vm0", api.StateDown)
+			if p := w.port("vm0"); p.Reason != "err-disabled: BPDU guard: a bridge is behind it" {
+				t.Errorf("%s: reason %q", name, p.Reason)
+			}
+			if n := len(w.taken("vm3")); n != 0 {
+				t.Errorf("%s: is forwarded", name)
+			}
+			if w.tree().RootPort != "" {
+				t.Errorf("%s: root port %q", name, w.tree().RootPort)
+			}
+			// The setting follows while the port is up.
+			on, off := "on", "off"
+			if err := w.set("vm0", api.SetPort{BPDUGuard: &off}); err != nil {
+				t.Fatal(err)
+			}
+			w.send("vm0", bytes.Clone(f))
+			w.wantState("vm0", api.StateUp)
+			if err := w.set("vm1", api.SetPort{BPDUGuard: &on}); err != nil {
+				t.Fatal(err)
+			}
+			w.send("vm1", bytes.Clone(f))
+			w.wantState("vm1", api.StateDown)
+		})
+	}
+}
+
+// A guest's frames to the address of BPDUs keep no BPDU of an uplink from the tree, also
+// where no guard shuts its port, and keep no other guest's join from snooping.
+func TestFloodOfBPDUsHidesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		open := vm("vm0")
+		open.BPDUGuard = "off"
+		w := wire(t, savedState{}, func(o *Options) { withTree(o); withSnooping(Snooping{})(o) }, open, netdev("up0"), vm("vm1"))
+		for range 3 {
+			// The manager is busy, and the flood fills what there is.
+			_ = w.do(func() error {
+				for range 500 {
+					w.ends["vm0"].Put(0, memory.Packet{Wire: ethernet(0x0180_c200_0000, 0x52_54_00_00_00_01)})
+				}
+				time.Sleep(time.Second)
+				w.ends["up0"].Put(0, memory.Packet{Wire: hello(0x1000)})
+				w.ends["vm1"].Put(0, memory.Packet{Wire: join4(group4)})
+				time.Sleep(time.Second)
+				return nil
+			})
+		}
+		w.wantState("vm0", api.StateUp)
+		if w.port("vm0").RX.Dropped["control_full"] == 0 {
+			t.Error("the flood was none")
+		}
+		for _, by := range []string{"up0", "vm1"} {
+			if p := w.port(by); p.RX.Dropped["control_full"] != 0 || p.RX.Dropped["consumed"] != 3 {
+				t.Errorf("%s: %v", by, p.RX.Dropped)
+			}
+		}
+		if w.tree().RootPort != "up0" {
 			t.Errorf("root port %q", w.tree().RootPort)
 		}
 	})

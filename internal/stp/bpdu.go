@@ -74,7 +74,7 @@ const (
 )
 
 // ErrNotBPDU is what Parse says of a frame that is no BPDU of any kind.
-var ErrNotBPDU = errors.New("not a BPDU: the destination, length or LLC header is another")
+var ErrNotBPDU = errors.New("not a BPDU: an address, the length or the LLC header is another")
 
 // ErrInvalid is what Parse says of a BPDU that fails the checks of 9.3.4.
 var ErrInvalid = errors.New("invalid BPDU: too short, or of an unknown protocol or type")
@@ -83,7 +83,7 @@ var ErrInvalid = errors.New("invalid BPDU: too short, or of an unknown protocol 
 // and octets beyond those known are ignored, so an MSTP BPDU reads as an RST one,
 // and an RST BPDU of unknown role as a Config one (9.3.3).
 func Parse(frame []byte) (BPDU, error) {
-	if len(frame) < macLen+llcLen || [6]byte(frame) != Group {
+	if len(frame) < macLen+llcLen || [6]byte(frame) != Group || frame[6]&1 != 0 {
 		return BPDU{}, ErrNotBPDU
 	}
 	b := frame[macLen:]

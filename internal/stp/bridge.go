@@ -35,7 +35,7 @@ type Bridge struct {
 
 	id           BridgeID
 	rootPriority vector
-	rootPort     PortID // 0: this bridge is the root
+	rootPort     uint16 // its number; 0: this bridge is the root
 	rootTimes    times
 
 	reportedRoot BridgeID
@@ -148,10 +148,24 @@ func (b *Bridge) Recheck(number uint16) {
 }
 
 // Receive takes a frame that came in by a port to the address of Group, from its
-// destination address on, untagged. It reads frame only while it runs; frames
-// that are no BPDUs are counted and ignored.
+// destination address on, untagged. It reads frame only while it runs. A frame that is
+// no BPDU is counted; it trips BPDU guard, and is otherwise ignored.
 func (b *Bridge) Receive(number uint16, frame []byte) {
 	if p := b.port(number); p != nil && p.accept(frame) {
+		b.run()
+	}
+}
+
+// Guard is Receive for a frame that BPDU guard alone heeds: one with a VLAN tag, or to
+// where another protocol's BPDUs go.
+func (b *Bridge) Guard(number uint16, frame []byte) {
+	p := b.port(number)
+	if p == nil {
+		return
+	}
+	p.count(frame)
+	if p.cfg.BPDUGuard && !p.cfg.BPDUFilter && p.enabled() {
+		p.trip()
 		b.run()
 	}
 }

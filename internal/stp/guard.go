@@ -1,24 +1,40 @@
 package stp
 
-// accept counts a frame and applies the guards. It tells whether the machines have
+// accept counts a frame and applies the guards. It reports whether the machines have
 // something to do.
 func (p *port) accept(frame []byte) bool {
-	m, err := Parse(frame)
-	if err != nil {
-		p.invalid++
+	m, ok := p.count(frame)
+	switch {
+	case p.cfg.BPDUFilter || !p.enabled():
 		return false
-	}
-	if p.cfg.BPDUFilter || !p.enabled() {
-		return false
-	}
-	p.rx.count(m.Type)
-	if p.cfg.BPDUGuard {
-		p.tripped, p.recoverIn = true, p.b.cfg.GuardRecovery
-		p.b.event(p, EventBPDUGuard)
+	case p.cfg.BPDUGuard:
+		p.trip()
 		return true
+	case !ok:
+		return false
 	}
 	p.msg, p.rcvdBPDU = m, true
 	return true
+}
+
+// count counts a frame, and reports whether it is a BPDU.
+func (p *port) count(frame []byte) (BPDU, bool) {
+	m, err := Parse(frame)
+	if err != nil {
+		p.invalid++
+		return m, false
+	}
+	if !p.cfg.BPDUFilter && p.enabled() {
+		p.rx.count(m.Type)
+	}
+	return m, true
+}
+
+// trip disables the port. Whether what came is a BPDU does not matter: no station sends
+// anything to where BPDUs go.
+func (p *port) trip() {
+	p.tripped, p.recoverIn = true, p.b.cfg.GuardRecovery
+	p.b.event(p, EventBPDUGuard)
 }
 
 // recover ends what BPDU guard began. The port starts as if its link came up.

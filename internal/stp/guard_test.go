@@ -80,10 +80,6 @@ func TestAutoEdge(t *testing.T) {
 func TestBPDUGuard(t *testing.T) {
 	b, r := twoPorts(t)
 	setPort(t, b, func(c *PortConfig) { c.AdminEdge, c.BPDUGuard = true, true })
-	b.Receive(1, []byte("no BPDU"))
-	if r.states[1] != Forwarding || b.Status().Ports[0].Invalid != 1 {
-		t.Fatalf("%v, %+v", r.states[1], b.Status().Ports[0])
-	}
 	b.Receive(1, frameOf(betterRoot()))
 	s := b.Status()
 	if p := s.Ports[0]; r.states[1] != Discarding || !p.BPDUGuarded || p.Role != RoleDisabled || p.RecoverIn != 300 || p.Rx.RST != 1 ||
@@ -348,5 +344,86 @@ func consistent(t *testing.T, b *Bridge, r *recorder) {
 	}
 	if s.Root > s.Bridge {
 		t.Fatalf("the root %v is worse than the bridge %v", s.Root, s.Bridge)
+	}
+}
+
+// What is no BPDU trips the guard like one, and does nothing to a port without it.
+func TestBPDUGuardTakesAnything(t *testing.T) {
+	valid := frameOf(betterRoot())
+	edited := func(edit func(f []byte)) []byte {
+		f := slices.Clone(valid)
+		edit(f)
+		return f
+	}
+	for name, frame := range map[string][]byte{
+		"no BPDU":        []byte("no BPDU"),
+		"empty":          {},
+		"other LLC":      edited(func(f []byte) { f[14] = 0xaa }),
+		"other protocol": edited(func(f []byte) { f[17] = 1 }),
+		"other type":     edited(func(f []byte) { f[20] = 0x33 }),
+		"too short":      edited(func(f []byte) { f[13] = 4 }),
+		"EtherType":      edited(func(f []byte) { f[12] = 8 }),
+		"from a group":   edited(func(f []byte) { f[6] |= 1 }),
+		"other address":  edited(func(f []byte) { f[5] = 0xcd }),
+	} {
+		for call, receive := range map[string]func(*Bridge, uint16, []byte){"Receive": (*Bridge).Receive, "Guard": (*Bridge).Guard} {
+			b, r := twoPorts(t)
+			setPort(t, b, func(c *PortConfig) { c.AdminEdge = true })
+			receive(b, 1, frame)
+			if s := b.Status(); r.states[1] != Forwarding || s.Ports[0].Invalid != 1 || s.Ports[0].BPDUGuarded {
+				t.Errorf("%s, %s: without the guard it is %v; %+v", name, call, r.states[1], s.Ports[0])
+			}
+			setPort(t, b, func(c *PortConfig) { c.BPDUGuard, c.BPDUFilter = true, true })
+			receive(b, 1, frame)
+			if r.states[1] != Forwarding {
+				t.Errorf("%s, %s: the filter does not come before the guard", name, call)
+			}
+			setPort(t, b, func(c *PortConfig) { c.BPDUFilter = false })
+			receive(b, 1, frame)
+			if p := b.Status().Ports[0]; r.states[1] != Discarding || !p.BPDUGuarded || p.Invalid != 3 || !r.has(EventBPDUGuard) {
+				t.Errorf("%s, %s: %v, %+v", name, call, r.states[1], p)
+			}
+		}
+	}
+	// The machines see nothing of what Guard is given.
+	b, _ := twoPorts(t)
+	b.Guard(1, valid)
+	b.Guard(99, valid)
+	if s := b.Status(); s.Root != s.Bridge || s.Ports[0].Rx.RST != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Port 4,096 is one like the others: it can be the root port, whatever its priority, and
+// hears itself.
+func TestLastPort(t *testing.T) {
+	for _, priority := range []uint8{0, 0x80, 0xf0} {
+		r := &recorder{states: map[uint16]State{}}
+		b, err := New(testConfig(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := DefaultPort()
+		cfg.Priority = priority
+		for _, number := range []uint16{1, MaxPort - 1, MaxPort} {
+			if err := b.AddPort(number, cfg); err != nil {
+				t.Fatal(err)
+			}
+			b.SetLink(number, true)
+		}
+		ticks(b, 2)
+		last := len(r.sent) - 1 // ports speak by ascending number
+		m := r.sent[last]
+		if r.by[last] != MaxPort || m.Port != PortID(priority)<<8 || m.Port.Number() != MaxPort {
+			t.Errorf("port %d says it is %v", r.by[last], m.Port)
+		}
+		b.Receive(MaxPort, frameOf(m))
+		if s := b.Status().Ports[2]; s.Looped != 1 || !s.SelfLooped || s.Number != MaxPort {
+			t.Errorf("it does not hear itself: %+v", s)
+		}
+		b.Receive(MaxPort, frameOf(betterRoot()))
+		if s := b.Status(); s.RootPort != MaxPort || s.Root == s.Bridge || s.Ports[2].Role != RoleRoot {
+			t.Errorf("root port %d: %+v", s.RootPort, s.Ports[2])
+		}
 	}
 }

@@ -2,8 +2,11 @@ package stp
 
 import "fmt"
 
-// MaxPort is the highest port number: it has 12 bits in a port identifier (9.2.7).
-const MaxPort = 1<<12 - 1
+// MaxPort is the highest port number. It has 12 bits in a port identifier (9.2.7), where
+// port 4,096 is 0: the standard uses no 0, but neighbours only compare identifiers.
+const MaxPort = 1 << 12
+
+const portMask = 1<<12 - 1
 
 // BridgeID is a bridge identifier: priority in the upper 16 bits, of which the
 // lower 12 are the system ID extension, address in the lower 48 (9.2.5).
@@ -34,14 +37,19 @@ func (id BridgeID) String() string {
 type PortID uint16
 
 func makePortID(priority uint8, number uint16) PortID {
-	return PortID(priority)<<8 | PortID(number)
+	return PortID(priority)<<8 | PortID(number&portMask)
 }
 
 // Priority is the port's priority, a multiple of 16.
 func (id PortID) Priority() uint8 { return uint8(id>>8) & 0xf0 }
 
 // Number is the port's number.
-func (id PortID) Number() uint16 { return uint16(id) & MaxPort }
+func (id PortID) Number() uint16 {
+	if n := uint16(id) & portMask; n != 0 {
+		return n
+	}
+	return MaxPort
+}
 
 // String is the identifier in hexadecimal, as the Linux bridge writes it.
 func (id PortID) String() string { return fmt.Sprintf("%04x", uint16(id)) }

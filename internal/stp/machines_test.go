@@ -375,7 +375,7 @@ func TestPortRoleSelection17_28(t *testing.T) {
 		if !b.roleSelection() || p.reselect || !p.selected {
 			t.Errorf("%s: roles were not selected", row.name)
 		}
-		if p.selectedRole != row.role || q.selectedRole != row.other || p.updtInfo != row.updt || b.rootPort.Number() != row.root {
+		if p.selectedRole != row.role || q.selectedRole != row.other || p.updtInfo != row.updt || b.rootPort != row.root {
 			t.Errorf("%s: %v and %v, updtInfo %v, root port %v", row.name, p.selectedRole, q.selectedRole, p.updtInfo, b.rootPort)
 		}
 		if root := b.port(row.root); root != nil {

@@ -31,7 +31,7 @@ func (b *Bridge) updtRoles() {
 	}
 	b.rootPriority, b.rootPort = best, 0
 	if root != nil {
-		b.rootPort = root.id
+		b.rootPort = root.number
 		b.rootTimes = root.portTimes
 		b.rootTimes.messageAge++
 	}

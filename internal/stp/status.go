@@ -66,7 +66,7 @@ func (b *Bridge) Status() Status {
 		Bridge:              b.id,
 		Root:                b.rootPriority.root,
 		RootCost:            b.rootPriority.cost,
-		RootPort:            b.rootPort.Number(),
+		RootPort:            b.rootPort,
 		HelloTime:           b.cfg.HelloTime,
 		MaxAge:              b.rootTimes.maxAge,
 		ForwardDelay:        b.rootTimes.forwardDelay,
