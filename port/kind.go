@@ -60,6 +60,7 @@ type DeviceSettings struct {
 	MTU         int    `json:"mtu"`
 	DisableIPv6 string `json:"disable_ipv6,omitempty"` // the sysctl's text; empty: there is none
 	ARPIgnore   string `json:"arp_ignore,omitempty"`
+	AddrGenMode string `json:"addr_gen_mode,omitempty"`
 
 	// StaticIPv6 are the addresses that went when disable_ipv6 was set, in CIDR
 	// form, separated by spaces.

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/internal/link"
 )
 
 // Ingress is a program for devices' ingress that decides what comes to the switch,
@@ -25,9 +25,10 @@ type Ingress interface {
 
 // Guard keeps the host stack out.
 type Guard struct {
-	ifindex int
-	program io.Closer // nil: none
-	ingress Ingress   // nil: the program hides frames and no more
+	ifindex  int
+	unfollow func()    // nil: nobody looks whether IPv6 stays disabled
+	program  io.Closer // nil: none
+	ingress  Ingress   // nil: the program hides frames and no more
 }
 
 // Shut keeps the host stack off the interface, by in if that is not nil. A new
@@ -35,11 +36,14 @@ type Guard struct {
 // the process dies and are taken back by Restore.
 func Shut(ifname string, ifindex int, in Ingress) (*Guard, error) {
 	before := Read(ifname)
-	if err := set(ifname, port.DeviceSettings{DisableIPv6: "1", ARPIgnore: arpIgnoreAll}, before); err != nil {
+	g := &Guard{ifindex: ifindex}
+	// Where that cannot be followed, it stays as it is set now, for all that is known.
+	g.unfollow, _ = link.Follow(link.GroupIPv6, ifindex, g.silence)
+	if err := set(ifname, quiet, before); err != nil {
+		g.stop()
 		Restore(ifname, before)
 		return nil, err
 	}
-	g := &Guard{ifindex: ifindex}
 	if in != nil {
 		if p, err := in.Attach(ifindex); err == nil {
 			g.program, g.ingress = p, in
@@ -61,9 +65,29 @@ func (g *Guard) Hidden() bool { return g.program != nil }
 // HandedUp tells whether an Ingress decides what comes to the switch.
 func (g *Guard) HandedUp() bool { return g != nil && g.ingress != nil }
 
+// silence disables IPv6 again, which others enable with no thought of the interface:
+// `sysctl net.ipv6.conf.all.disable_ipv6=0` changes all there are. The kernel reports it
+// at once, and speaks some 10 ms later at the earliest.
+func (g *Guard) silence() {
+	name, err := link.NameOf(g.ifindex)
+	if err != nil {
+		return
+	}
+	_ = write(disableIPv6(name), quiet.DisableIPv6, read(disableIPv6(name)))
+	_ = write(addrGenMode(name), quiet.AddrGenMode, read(addrGenMode(name)))
+}
+
+// stop ends silence.
+func (g *Guard) stop() {
+	if g.unfollow != nil {
+		g.unfollow()
+	}
+}
+
 // Close gives up what the process holds: an Ingress may keep the host stack out for the
 // next one. It leaves the sysctls.
 func (g *Guard) Close() error {
+	g.stop()
 	if g.program == nil {
 		return nil
 	}

@@ -102,7 +102,7 @@ func TestSysctls(t *testing.T) {
 		if err := guard.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := hoststack.Read("vm0.100"); got.DisableIPv6 != "1" || got.ARPIgnore != "8" || got.StaticIPv6 != "" {
+		if got := hoststack.Read("vm0.100"); got.DisableIPv6 != "1" || got.ARPIgnore != "8" || got.AddrGenMode != "1" || got.StaticIPv6 != "" {
 			t.Errorf("shut: %+v", got)
 		}
 		if err := hoststack.Restore("vm0.100", before); err != nil {
@@ -115,6 +115,67 @@ func TestSysctls(t *testing.T) {
 			t.Errorf("restore an interface that is gone: %v", err)
 		}
 	})
+}
+
+// Whoever gives the interface IPv6 back, the host says nothing on it, and the interface
+// has none again.
+func TestIPv6StaysAway(t *testing.T) {
+	t.Parallel()
+	for what, enable := range map[string][]string{
+		"all of the host's":  {"sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.all.disable_ipv6=0"},
+		"the interface's":    {"sysctl", "-qw", "net.ipv6.conf.vm1.disable_ipv6=0"},
+		"its addresses, too": {"sysctl", "-qw", "net.ipv6.conf.vm1.addr_gen_mode=0", "net.ipv6.conf.vm1.disable_ipv6=0"},
+		"a small MTU":        {"sh", "-c", "ip link set vm1 mtu 1000 && ip link set vm1 mtu 1500"}, // the kernel forgets what was set
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			ns := testenv.NewNetns(t)
+			ns.Run("ip", "tuntap", "add", "dev", "vm0", "mode", "tap")
+			ns.Do(func() {
+				l, err := link.ByName("vm0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				guard, err := hoststack.Shut("vm0", l.Index, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer guard.Close()
+				if err := l.SetUp(true); err != nil {
+					t.Fatal(err)
+				}
+				g := tuntest.Boot(t, "vm0", tuntest.TSO)
+				ns.Run("ip", "link", "set", "vm0", "name", "vm1")
+				ns.Run(enable[0], enable[1:]...)
+				testenv.Eventually(t, "IPv6 is disabled", func() bool {
+					s := hoststack.Read("vm1")
+					return s.DisableIPv6 == "1" && s.AddrGenMode == "1"
+				})
+				// The kernel would solicit a router within a second.
+				ready := what == "all of the host's" || what == "the interface's"
+				for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+					frame, _, err := g.Recv(time.Until(end))
+					if err == nil && len(frame) >= 14 && frame[12] == 0x86 && frame[13] == 0xdd {
+						// An interface with an address has 10 ms from the kernel's report until
+						// it announces its groups, which a busy machine can miss.
+						const mld, icmpv6 = 143, 62
+						if ready || len(frame) <= icmpv6 || frame[icmpv6] != mld {
+							t.Errorf("the host says %x", frame)
+						}
+					}
+				}
+				if err := guard.Lift(); err != nil {
+					t.Fatal(err)
+				}
+				// Then it is the host's.
+				ns.Run("sysctl", "-qw", "net.ipv6.conf.vm1.disable_ipv6=0")
+				time.Sleep(50 * time.Millisecond)
+				if got := hoststack.Read("vm1"); got.DisableIPv6 != "0" {
+					t.Error("IPv6 is disabled on an interface that was given back")
+				}
+			})
+		})
+	}
 }
 
 // An interface whose name means all interfaces must not change the host.

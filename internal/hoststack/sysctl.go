@@ -19,8 +19,19 @@ import (
 // arpIgnoreAll: answer ARP for no address of the host (ip-sysctl.rst, arp_ignore).
 const arpIgnoreAll = "8"
 
+// addrGenNone: have no IPv6 address of the kernel's own (ip-sysctl.rst, addr_gen_mode).
+// Without one the kernel has next to nothing to say where somebody enables IPv6 again.
+const addrGenNone = "1"
+
+// quiet are the settings of an interface that belongs to a switch.
+var quiet = port.DeviceSettings{DisableIPv6: "1", ARPIgnore: arpIgnoreAll, AddrGenMode: addrGenNone}
+
 func disableIPv6(ifname string) string {
 	return "/proc/sys/net/ipv6/conf/" + ifname + "/disable_ipv6"
+}
+
+func addrGenMode(ifname string) string {
+	return "/proc/sys/net/ipv6/conf/" + ifname + "/addr_gen_mode"
 }
 
 func arpIgnore(ifname string) string {
@@ -34,6 +45,7 @@ func Read(ifname string) port.DeviceSettings {
 	s := port.DeviceSettings{
 		DisableIPv6: read(disableIPv6(ifname)),
 		ARPIgnore:   read(arpIgnore(ifname)),
+		AddrGenMode: read(addrGenMode(ifname)),
 	}
 	if s.DisableIPv6 != "1" { // else it has none, and to list those of the host takes long
 		s.StaticIPv6 = readIPv6(ifname)
@@ -88,6 +100,8 @@ func set(ifname string, want, have port.DeviceSettings) error {
 		return fmt.Errorf("an interface named %q cannot be told apart from the host's settings; rename it", ifname)
 	}
 	return cmp.Or(
+		// First: an interface that gets IPv6 back makes its address by it.
+		write(addrGenMode(ifname), want.AddrGenMode, have.AddrGenMode),
 		write(disableIPv6(ifname), want.DisableIPv6, have.DisableIPv6),
 		write(arpIgnore(ifname), want.ARPIgnore, have.ARPIgnore),
 	)

@@ -1,0 +1,192 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// What Follow can follow: groups of rtnetlink(7).
+const (
+	GroupIPv6  = unix.RTNLGRP_IPV6_IFINFO // IPv6 was enabled or disabled at the interface
+	GroupQdisc = unix.RTNLGRP_TC          // its queueing disciplines, classes and filters
+)
+
+// Follow calls f each time that the kernel reports a change of an interface to a group,
+// and where it may have lost such a report. f runs in the calling thread's namespace, on
+// a goroutine that serves all interfaces there: it does little, and calls neither Follow
+// nor stop. Once stop has returned, f neither runs nor is called again.
+func Follow(group uint, index int, f func()) (stop func(), err error) {
+	id := follows{group: group}
+	if id.dev, id.ino, err = identity(threadNetns); err != nil {
+		return nil, err
+	}
+	followers.Lock()
+	defer followers.Unlock()
+	w := followers.of[id]
+	if w == nil {
+		if w, err = follow(group); err != nil {
+			return nil, fmt.Errorf("follow the interfaces' changes: %w", err)
+		}
+		followers.of[id] = w
+	}
+	entry := &followed{f}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.by[index] = append(w.by[index], entry)
+	w.users++
+	return sync.OnceFunc(func() {
+		followers.Lock()
+		defer followers.Unlock()
+		w.mu.Lock()
+		w.remove(index, entry)
+		last := w.users == 0
+		w.mu.Unlock()
+		if last {
+			delete(followers.of, id)
+			w.s.Close()
+			<-w.ended
+		}
+	}), nil
+}
+
+const threadNetns = "/proc/thread-self/ns/net"
+
+// follows is what one follower follows: a group in a namespace.
+type follows struct {
+	group    uint
+	dev, ino uint64
+}
+
+// followers has one for all interfaces: each socket would be given all reports.
+var followers = struct {
+	sync.Mutex
+	of map[follows]*follower
+}{of: make(map[follows]*follower)}
+
+type follower struct {
+	s     *nl.NetlinkSocket
+	ended chan struct{}
+
+	mu    sync.Mutex // held while functions run
+	by    map[int][]*followed
+	users int
+}
+
+type followed struct{ f func() }
+
+// follow starts a follower in the calling thread's namespace.
+func follow(group uint) (*follower, error) {
+	there, err := os.Open(threadNetns)
+	if err != nil {
+		return nil, err
+	}
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, group)
+	if err != nil {
+		there.Close()
+		return nil, err
+	}
+	if s.SetReceiveBufferSize(watchBuffer, true) != nil {
+		_ = s.SetReceiveBufferSize(watchBuffer, false)
+	}
+	w := &follower{s: s, ended: make(chan struct{}), by: make(map[int][]*followed)}
+	entered := make(chan error)
+	go func() {
+		defer close(w.ended)
+		runtime.LockOSThread() // for good: the runtime ends the thread with the goroutine
+		err := enter(there)
+		entered <- err
+		if err == nil {
+			w.run()
+		}
+	}()
+	if err := <-entered; err != nil {
+		s.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// enter brings the thread into a namespace, unless it is there.
+func enter(ns *os.File) error {
+	defer ns.Close()
+	dev, ino, err := identity(threadNetns)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(ns.Fd()), &st); err != nil || uint64(st.Dev) == dev && st.Ino == ino {
+		return err
+	}
+	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+}
+
+func (w *follower) run() {
+	for {
+		msgs, from, err := w.s.Receive()
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			w.mu.Lock()
+			for _, all := range w.by {
+				call(all)
+			}
+			w.mu.Unlock()
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		case err != nil:
+			return // it was closed
+		case from.Pid != nl.PidKernel:
+		default:
+			for i := range msgs {
+				// ifinfomsg and tcmsg have the interface's number at the same place.
+				if d := msgs[i].Data; len(d) >= 8 {
+					w.mu.Lock()
+					call(w.by[int(int32(nl.NativeEndian().Uint32(d[4:])))])
+					w.mu.Unlock()
+				}
+			}
+		}
+	}
+}
+
+func call(all []*followed) {
+	for _, one := range all {
+		one.f()
+	}
+}
+
+// remove takes an entry out. The caller holds mu.
+func (w *follower) remove(index int, entry *followed) {
+	left := w.by[index][:0:0]
+	for _, one := range w.by[index] {
+		if one != entry {
+			left = append(left, one)
+		}
+	}
+	w.users--
+	if w.by[index] = left; len(left) == 0 {
+		delete(w.by, index)
+	}
+}
+
+// NameOf returns the name that an interface of the calling thread's namespace has now.
+func NameOf(index int) (string, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var r unix.Ifreq
+	r.SetUint32(uint32(index))
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFNAME, &r); err != nil {
+		if errors.Is(err, unix.ENODEV) {
+			return "", notFound(fmt.Sprint("there is no interface number ", index))
+		}
+		return "", err
+	}
+	return r.Name(), nil
+}
