@@ -53,6 +53,14 @@ func Read(ifname string) port.DeviceSettings {
 	return s
 }
 
+// Complete adds what a former version, that left it alone, did not note of an interface.
+func Complete(before port.DeviceSettings, ifname string) port.DeviceSettings {
+	if before.AddrGenMode == "" {
+		before.AddrGenMode = read(addrGenMode(ifname))
+	}
+	return before
+}
+
 // Restore puts back what Read returned, as far as the interface still exists.
 func Restore(ifname string, before port.DeviceSettings) error {
 	if err := set(ifname, before, Read(ifname)); err != nil || before.StaticIPv6 == "" {

@@ -43,7 +43,7 @@ func New(o Options) (port.Kind, error) {
 // Port is an open netdev port.
 type Port struct {
 	*afpacket.Port
-	before  port.DeviceSettings // of the device, before the switch
+	before  *port.DeviceSettings // of the device, before the switch; the trace has the same
 	ingress hoststack.Ingress
 
 	mu    sync.Mutex
@@ -117,7 +117,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	}
 	var before port.DeviceSettings
 	if t.Before != nil {
-		before = *t.Before
+		before = hoststack.Complete(*t.Before, l.Name)
 	} else {
 		before = hoststack.Read(l.Name)
 		before.Up, before.MTU = l.Up, l.MTU
@@ -134,7 +134,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 
 	// The host stack is shut out before the switch is given frames: else it could be
 	// given some that a program which is there already sends on.
-	p := &Port{before: *t.Before, ingress: k.Ingress}
+	p := &Port{before: t.Before, ingress: k.Ingress}
 	sysctls := hoststack.Read(l.Name)
 	if s.Exclusive {
 		if p.guard, err = hoststack.Shut(l.Name, l.Index, k.Ingress); err != nil {
@@ -203,14 +203,14 @@ func (p *Port) isShut() bool {
 
 // shut keeps the host stack off the interface.
 func (p *Port) shut(l link.Link) error {
-	p.before.StaticIPv6 = hoststack.Read(l.Name).StaticIPv6 // of now
+	p.before.StaticIPv6 = hoststack.Read(l.Name).StaticIPv6 // those that it had at first may be others
 	g, err := hoststack.Shut(l.Name, l.Index, p.ingress)
 	if err != nil {
 		return err
 	}
 	if g.HandedUp() {
 		if err := p.SetHandedUp(true); err != nil {
-			return cmp.Or(g.Lift(), hoststack.Restore(l.Name, p.before), err)
+			return cmp.Or(g.Lift(), hoststack.Restore(l.Name, *p.before), err)
 		}
 	}
 	p.mu.Lock()
@@ -231,7 +231,7 @@ func (p *Port) expose(l link.Link) error {
 			return err
 		}
 	}
-	return hoststack.Restore(l.Name, p.before)
+	return hoststack.Restore(l.Name, *p.before)
 }
 
 // Set implements port.Kind.

@@ -2,6 +2,7 @@ package netdev_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -180,6 +181,38 @@ func TestExclusive(t *testing.T) {
 		}
 		if !answers(patience) {
 			t.Error("the host does not answer after the port is gone")
+		}
+	})
+}
+
+// Addresses that the device was given while the host took part come back, too.
+func TestStaticIPv6ComesBack(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	veth(ns, "eth0", "eth1", 1500)
+	ns.Do(func() {
+		spec := port.Spec{Name: "eth0"}
+		var trace port.Trace
+		p := open(t, spec, &trace)
+		ns.Run("ip", "addr", "add", "2001:db8::1/64", "dev", "eth0")
+		exclusive := spec
+		exclusive.Exclusive = true
+		if err := kind.Set(p, spec, exclusive); err != nil {
+			t.Fatal(err)
+		}
+		l, err := link.ByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := netip.MustParsePrefix("2001:db8::1/64")
+		if has, err := l.HasAddress(a); has || err != nil {
+			t.Errorf("an exclusive port's device has an address: %v", err)
+		}
+		if err := cmp.Or(p.Close(), kind.Delete(exclusive, trace)); err != nil {
+			t.Fatal(err)
+		}
+		if has, err := l.HasAddress(a); !has || err != nil {
+			t.Errorf("the address did not come back: %v", err)
 		}
 	})
 }

@@ -187,7 +187,7 @@ func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
 	}
 	var before port.DeviceSettings
 	if t.Before != nil {
-		before = *t.Before
+		before = hoststack.Complete(*t.Before, l.Name)
 	} else {
 		before = hoststack.Read(l.Name)
 		before.Up, before.MTU = l.Up, l.MTU
