@@ -34,6 +34,7 @@ type fakeHost struct {
 	openErr error // what Open fails with
 	setErr  error
 	wrap    func(*fakePort) port.Port // makes more of the ports that Open returns
+	slow    func(call, name string)   // called by Open, Set, Delete and what asks for links, and may wait
 	delErr  error
 
 	devices map[string]*fakePort // the last device of each port
@@ -51,7 +52,14 @@ func newFakeHost() *fakeHost {
 
 func (h *fakeHost) Watch(ctx context.Context) (<-chan link.Event, error) { return h.events, nil }
 
+func (h *fakeHost) wait(call, name string) {
+	if h.slow != nil {
+		h.slow(call, name)
+	}
+}
+
 func (h *fakeHost) ByIndex(index int) (link.Link, error) {
+	h.wait("ByIndex", fmt.Sprint(index))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if l, ok := h.links[index]; ok {
@@ -61,6 +69,7 @@ func (h *fakeHost) ByIndex(index int) (link.Link, error) {
 }
 
 func (h *fakeHost) ByName(name string) (link.Link, error) {
+	h.wait("ByName", name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.byName(name)
@@ -131,6 +140,7 @@ func (h *fakeHost) Check(spec port.Spec) error {
 }
 
 func (h *fakeHost) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
+	h.wait("Open", spec.Name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.opened = append(h.opened, time.Now())
@@ -163,6 +173,7 @@ func (h *fakeHost) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
 }
 
 func (h *fakeHost) Set(_ port.Port, from, to port.Spec) error {
+	h.wait("Set", from.Name)
 	if h.setErr != nil {
 		return h.setErr
 	}
@@ -171,6 +182,7 @@ func (h *fakeHost) Set(_ port.Port, from, to port.Spec) error {
 }
 
 func (h *fakeHost) Delete(spec port.Spec, trace port.Trace) error {
+	h.wait("Delete", spec.Name)
 	h.deleted = append(h.deleted, fmt.Sprintf("%s created=%v", spec.Name, trace.Created))
 	return h.delErr
 }
@@ -207,6 +219,8 @@ type rig struct {
 	host    *fakeHost
 	disk    savedState
 	diskErr error
+	stall   chan struct{} // not nil: writes wait until it is closed
+	writes  int           // that have ended
 	lines   *bytes.Buffer
 	stop    func()
 }
@@ -230,6 +244,10 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 	var err error
 	r.manager, err = newManager(o,
 		func(st savedState) error {
+			if r.stall != nil {
+				<-r.stall
+			}
+			r.writes++
 			if r.diskErr != nil {
 				return r.diskErr
 			}
@@ -250,6 +268,8 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 
 // logged returns the log since the last call.
 func (r *rig) logged() string {
+	synctest.Wait()
+	_ = r.do(func() error { return nil }) // after what others have logged
 	defer r.lines.Reset()
 	return r.lines.String()
 }

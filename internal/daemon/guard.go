@@ -40,7 +40,8 @@ func (m *manager) recoverDue(now time.Time) {
 		}
 		p.unshut()
 		if p.dev != nil {
-			m.follow(p)
+			m.settle(p)
+			p.changed = true // look at its interface anew
 		}
 	}
 }

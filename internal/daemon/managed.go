@@ -29,6 +29,11 @@ type managed struct {
 	sw    *vswitch.Port
 	dev   port.Port // nil while waiting
 	link  link.Link // as last seen; zero where there is none to see
+	speed uint64    // of the link in bit/s, as last seen; 0: not known
+
+	claimed chan struct{} // not nil while somebody works on its device; see claim
+	changed bool          // its interface has changed meanwhile
+	leaving bool          // it is to be removed once that is on disk
 
 	state  api.State
 	reason string // why it is waiting, or what shut it down
@@ -71,55 +76,98 @@ func (p *managed) unknownKind() error {
 	return fmt.Errorf("port %s is of the kind %q, which this vswitch does not have; run one that has it, or remove the port", p.spec.Name, p.spec.Kind)
 }
 
-// open attaches the port to its device. An error leaves it as it was.
-func (m *manager) open(p *managed) error {
-	p.tried, p.retry = time.Now(), time.Time{}
+// open attaches the port, which is claimed or not known to others yet, to its
+// device. An error leaves it as it was.
+func (m *manager) open(p *managed) (err error) {
+	p.tried, p.retry, p.changed = time.Now(), time.Time{}, false
 	if p.kind == nil {
 		return p.unknownKind()
 	}
+	spec, trace := p.spec, p.trace
 	if p.adopted() {
-		_, err := m.links.ByName(p.spec.Name)
-		if err != nil && p.trace.Ifname != p.spec.Name {
-			_, err = m.links.ByName(p.trace.Ifname)
-		}
-		if errors.Is(err, link.ErrNotFound) {
+		m.off(func() { err = m.there(spec, trace) })
+		if err != nil {
 			// What comes back under the name will be another device, with
 			// settings of its own.
-			p.trace = port.Trace{Ifname: p.spec.Name}
-			return gone("interface " + p.spec.Name + " is not there; make it again and the port takes it up")
+			p.trace = port.Trace{Ifname: spec.Name}
+			return err
 		}
 	}
-	dev, err := p.kind.Open(p.spec, &p.trace)
+	var dev port.Port
+	var seen sight
+	defer func() {
+		if dev != p.dev && dev != nil { // the switch stopped meanwhile
+			dev.Close()
+		}
+	}()
+	m.off(func() {
+		if dev, err = p.kind.Open(spec, &trace); err == nil {
+			seen = m.see(dev)
+		}
+	})
 	if err != nil {
 		return err
 	}
 	if err := p.sw.Attach(dev); err != nil {
-		return errors.Join(err, dev.Close())
+		return err
 	}
+	p.trace = trace
 	p.dev, p.attached = dev, time.Now()
 	p.unwatch = m.watchLink(p, dev)
-	m.look(p)
+	m.note(p, seen)
 	return nil
 }
 
-// look reads the interface of an attached port, and tells whether it is there.
-func (m *manager) look(p *managed) bool {
-	p.link = link.Link{}
-	d, ok := p.dev.(port.Device)
-	if !ok || d.Ifindex() == 0 {
-		return true
+// there returns an error if an adopted device is gone.
+func (m *manager) there(spec port.Spec, trace port.Trace) error {
+	_, err := m.links.ByName(spec.Name)
+	if err != nil && trace.Ifname != spec.Name {
+		_, err = m.links.ByName(trace.Ifname)
 	}
-	l, err := m.links.ByIndex(d.Ifindex())
+	if errors.Is(err, link.ErrNotFound) {
+		return gone("interface " + spec.Name + " is not there; make it again and the port takes it up")
+	}
+	return nil
+}
+
+// sight is what the kernel says of a port's interface.
+type sight struct {
+	index int // 0: there is none to see
+	link  link.Link
+	speed uint64 // of its link in bit/s; 0: not known
+	err   error
+}
+
+// see reads the interface of a port. The kernel may take its time, so it is called
+// off the turn.
+func (m *manager) see(dev port.Port) (s sight) {
+	d, ok := dev.(port.Device)
+	if !ok || d.Ifindex() == 0 {
+		return s
+	}
+	s.index = d.Ifindex()
+	s.link, s.err = m.links.ByIndex(s.index)
+	if s.err == nil {
+		s.speed = linkSpeed(s.link.Name)
+	}
+	return s
+}
+
+// note keeps what was seen of a port's interface, and reports whether it is there.
+func (m *manager) note(p *managed, s sight) bool {
+	p.link, p.speed = link.Link{}, s.speed
 	switch {
-	case errors.Is(err, link.ErrNotFound):
+	case s.index == 0:
+		return true
+	case errors.Is(s.err, link.ErrNotFound):
 		return false
-	case err != nil:
+	case s.err != nil:
 		// Better a guess that lets frames pass than a port shut in vain; the
 		// next event corrects it.
-		m.log.Warn("reading an interface", "port", p.spec.Name, "error", err)
-		l = link.Link{Index: d.Ifindex(), Name: p.ifname(), Up: true, Carrier: true}
+		m.log.Warn("reading an interface", "port", p.spec.Name, "error", s.err)
+		s.link = link.Link{Index: s.index, Name: p.ifname(), Up: true, Carrier: true}
 	}
-	p.link, p.trace.Ifname = l, l.Name
+	p.link, p.trace.Ifname = s.link, s.link.Name
 	return true
 }
 
@@ -156,10 +204,28 @@ func (m *manager) settle(p *managed) {
 	}
 }
 
-// follow looks at the interface of an attached port and does what its change asks.
+// follow looks at the interface of a claimed port and does what its change asks.
 func (m *manager) follow(p *managed) {
+	for {
+		dev := p.dev
+		if dev == nil {
+			return
+		}
+		p.changed = false
+		var seen sight
+		m.off(func() { seen = m.see(dev) })
+		if p.dev == dev {
+			m.followTo(p, seen)
+		}
+		if !p.changed {
+			return
+		}
+	}
+}
+
+func (m *manager) followTo(p *managed, seen sight) {
 	name := p.trace.Ifname
-	if !m.look(p) {
+	if !m.note(p, seen) {
 		// The next device of that name is another one.
 		if p.trace.Created {
 			p.trace = port.Trace{}
@@ -180,10 +246,13 @@ func (m *manager) follow(p *managed) {
 func (m *manager) linkChanged(ev link.Event) {
 	for _, p := range m.ports {
 		switch d, ok := p.dev.(port.Device); {
+		case ok && d.Ifindex() == ev.Index && p.claimed != nil:
+			p.changed = true // whoever has the port looks, or the timer
 		case ok && d.Ifindex() == ev.Index:
-			m.follow(p)
+			m.attend(p, func() { m.follow(p) })
 		case p.dev == nil && (ev.Name == p.spec.Name || ev.Name == p.trace.Ifname):
-			if _, err := m.links.ByName(ev.Name); err == nil {
+			p.changed = true // after it was looked at for the open that is under way, perhaps
+			if !ev.Gone {
 				p.retryAt(p.tried.Add(eventGap))
 			}
 		}
@@ -193,20 +262,26 @@ func (m *manager) linkChanged(ev link.Event) {
 // portLost does what is needed when a port's device ended by itself.
 func (m *manager) portLost(ev vswitch.PortLost) {
 	p := m.ports[ev.Port.Name()]
-	if p == nil || p.dev == nil || p.dev != ev.Dev {
+	if p == nil {
 		return
 	}
-	m.lose(p, ev.Err)
+	m.claim(p)
+	defer p.release()
+	if p.dev != nil && p.dev == ev.Dev {
+		m.lose(p, ev.Err)
+	}
 }
 
-// lose detaches a port whose device is gone, and has it tried again: at once, if
-// it had been well for a while.
+// lose detaches a claimed port whose device is gone, and has it tried again: at
+// once, if it had been well for a while.
 func (m *manager) lose(p *managed, why error) {
 	p.unwatch()
-	if err := p.sw.Detach(); err != nil {
+	p.dev, p.link = nil, link.Link{}
+	var err error
+	m.off(func() { err = p.sw.Detach() })
+	if err != nil {
 		m.log.Debug("closing a lost port", "port", p.spec.Name, "error", err)
 	}
-	p.dev, p.link = nil, link.Link{}
 	if time.Since(p.attached) >= maxBackoff {
 		p.backoff = 0
 	}
@@ -248,25 +323,40 @@ func (m *manager) tryOpen(p *managed) bool {
 
 // retryDue opens the ports whose time has come, and ends what guards did for a time.
 func (m *manager) retryDue() {
-	now, opened := time.Now(), false
+	now := time.Now()
 	m.recoverDue(now)
 	m.releaseDue(now)
-	for _, p := range m.sorted() {
-		if p.dev == nil && !p.retry.IsZero() && !p.retry.After(now) {
-			opened = m.tryOpen(p) || opened
-		}
-	}
-	if opened {
+	if !m.resave.IsZero() && !m.resave.After(now) {
 		m.saveTrace()
+	}
+	for _, p := range m.sorted() {
+		switch {
+		case p.claimed != nil:
+		case p.dev != nil && p.changed:
+			m.attend(p, func() { m.follow(p) })
+		case p.dev == nil && !p.retry.IsZero() && !p.retry.After(now):
+			m.attend(p, func() {
+				if m.tryOpen(p) {
+					m.saveTrace()
+				}
+			})
+		}
 	}
 }
 
 // nextRetry is how long until retryDue has something to do.
 func (m *manager) nextRetry() time.Duration {
 	next := m.moves.next(time.Now())
+	if !m.resave.IsZero() {
+		next = min(next, max(0, time.Until(m.resave)))
+	}
 	for _, p := range m.ports {
-		if p.dev == nil && !p.retry.IsZero() {
+		switch {
+		case p.claimed != nil: // whoever has it gives the turn back when done
+		case p.dev == nil && !p.retry.IsZero():
 			next = min(next, max(0, time.Until(p.retry)))
+		case p.dev != nil && p.changed:
+			next = 0
 		}
 		if !p.recovery.IsZero() {
 			next = min(next, max(0, time.Until(p.recovery)))

@@ -18,14 +18,16 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// manager brings what runs in line with what was asked for. All of its methods
-// but do, onEvent, and handler are for the goroutine of run alone.
+// manager brings what runs in line with what was asked for. Its state belongs to
+// whoever has the turn: all of its methods but do, change, onEvent, and handler are
+// called with it.
 type manager struct {
+	turns
 	name, version, stateDir, socketDir string
 
 	kinds map[string]port.Kind
 	links Links
-	keep  func(savedState) error // nil: nothing is kept
+	saver *saver // nil: nothing is kept
 	log   *slog.Logger
 	moves *moves
 	aging time.Duration
@@ -51,8 +53,9 @@ type manager struct {
 	snoop *snooping     // nil: off
 	loops *loopGuard    // nil: off
 
-	calls chan func()   // what other goroutines want done
-	ended chan struct{} // closed when calls are no longer taken
+	changing chan struct{} // has a value while a command changes the desired state
+	resave   time.Time     // when to write the state again; zero: not
+	unkept   bool          // the last write that nobody waited for failed
 }
 
 func newManager(o Options, keep func(savedState) error) (*manager, error) {
@@ -60,7 +63,6 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		name: o.Name, version: o.Version, stateDir: o.StateDir, socketDir: o.SocketDir,
 		kinds: make(map[string]port.Kind),
 		links: o.Links,
-		keep:  keep,
 		log:   o.Log,
 		aging: o.Aging,
 		start: time.Now(),
@@ -77,15 +79,21 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		ports:  make(map[string]*managed),
 		static: make(map[fdb.Key]staticEntry),
 		groups: make(map[staticGroup]struct{}),
-		calls:  make(chan func()),
-		ended:  make(chan struct{}),
+
+		turns:    newTurns(),
+		changing: make(chan struct{}, 1),
+	}
+	if keep != nil {
+		m.saver = newSaver(keep, func(err error) {
+			go m.do(func() error { m.traceKept(err); return nil })
+		})
 	}
 	if m.ids == nil {
 		m.ids = newIdentity()
 	}
 	m.mac = m.ids.switchMAC()
 	for _, k := range o.Kinds {
-		m.kinds[k.Name()] = k
+		m.kinds[k.Name()] = &oneAtATime{kind: k}
 	}
 	cfg := vswitch.Config{
 		FDB:       fdb.Config{Capacity: o.FDBSize, Aging: tableAging(o.Aging)},
@@ -122,6 +130,14 @@ func tableAging(d time.Duration) time.Duration {
 // run restores the saved ports, then does what comes until ctx ends. It leaves the
 // devices as they are for the next start.
 func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.Event) {
+	if m.saver != nil {
+		go m.saver.run()
+		defer func() {
+			if !m.saver.stop(lastSaveWait) {
+				m.log.Error("the state is not written: the disk does not answer", "state_dir", m.stateDir)
+			}
+		}()
+	}
 	m.restore(saved)
 	if m.fast != nil {
 		m.fast.Start()
@@ -143,8 +159,8 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 				m.log.Warn("closing the ports", "error", err)
 			}
 			return
-		case f := <-m.calls:
-			f()
+		case m.next <- struct{}{}:
+			<-m.back
 		case ev, ok := <-events:
 			if !ok {
 				// Watch ends with ctx only; do not spin until that is seen.
@@ -164,17 +180,6 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	}
 }
 
-// do has f done on the manager's goroutine and returns its error.
-func (m *manager) do(f func() error) error {
-	done := make(chan error, 1)
-	select {
-	case m.calls <- func() { done <- f() }:
-		return <-done
-	case <-m.ended:
-		return fail(api.CodeStopping, "switch %s is stopping; start it again with `vswitch run`", m.name)
-	}
-}
-
 // onEvent is called by the switch, from its own goroutine.
 func (m *manager) onEvent(ev vswitch.Event) {
 	switch ev := ev.(type) {
@@ -187,7 +192,8 @@ func (m *manager) onEvent(ev vswitch.Event) {
 	case vswitch.LimitHit:
 		_ = m.do(func() error { m.limitHit(ev); return nil })
 	case vswitch.PortLost:
-		_ = m.do(func() error { m.portLost(ev); return nil })
+		// Not here: it waits for the device, and other events do not.
+		go m.do(func() error { m.portLost(ev); return nil })
 	}
 }
 
@@ -229,35 +235,6 @@ func (m *manager) restore(saved savedState) {
 	}
 	if len(m.ports) > 0 {
 		m.saveTrace()
-	}
-}
-
-// save writes the desired state to disk.
-func (m *manager) save() error {
-	if m.keep == nil {
-		return nil
-	}
-	st := savedState{Ports: []savedPort{}, FDB: []savedEntry{}}
-	for _, p := range m.sorted() {
-		st.Ports = append(st.Ports, savedPort{p.spec, p.trace})
-	}
-	for k, e := range m.static {
-		st.FDB = append(st.FDB, savedEntry{port.MAC(k.MAC()), k.VLAN(), e.port, e.sticky})
-	}
-	slices.SortFunc(st.FDB, func(a, b savedEntry) int {
-		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
-	})
-	st.Mirrors = m.mirrors
-	for _, g := range slices.SortedFunc(maps.Keys(m.groups), compareGroups) {
-		st.Groups = append(st.Groups, savedGroup{g.group, g.vlan, g.port})
-	}
-	return m.keep(st)
-}
-
-// saveTrace is save where no user waits for the answer.
-func (m *manager) saveTrace() {
-	if err := m.save(); err != nil {
-		m.log.Error("keeping the state", "error", err)
 	}
 }
 
@@ -310,15 +287,22 @@ func (m *manager) addPort(req api.AddPort) (api.Port, error) {
 	m.ports[spec.Name] = p
 	if err := m.save(); err != nil {
 		delete(m.ports, spec.Name)
+		m.claim(p)
+		defer p.release()
 		m.drop(p)
-		if err := kind.Delete(spec, p.trace); err != nil {
+		var left error
+		m.off(func() { left = kind.Delete(spec, p.trace) })
+		if err := left; err != nil {
 			m.log.Error("removing the device of a port that could not be kept", "port", spec.Name, "error", err)
 		}
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
-	if opened != nil {
+	p.changed = true // by an event that came while the port was not known, perhaps
+	switch {
+	case p.state != "": // its device was lost meanwhile
+	case opened != nil:
 		m.wait(p, opened)
-	} else {
+	default:
 		m.settle(p)
 	}
 	return m.describe(p), nil
@@ -339,17 +323,19 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 	if err := cmp.Or(p.kind.Check(to), to.Policy.Check()); err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
-	if err := m.change(p, to); err != nil {
+	if err := m.respec(p, to); err != nil {
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	if err := m.save(); err != nil {
-		if err := m.change(p, from); err != nil {
+		if err := m.respec(p, from); err != nil {
 			m.log.Error("taking back a change that could not be kept", "port", name, "error", err)
 		}
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	m.log.Info("port changed", "port", name)
 	p.unshut()
+	m.claim(p)
+	defer p.release()
 	if p.dev != nil {
 		m.follow(p)
 	} else if m.tryOpen(p) {
@@ -358,25 +344,35 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 	return m.describe(p), nil
 }
 
-// change brings a port to another spec; an error leaves it as it was.
-func (m *manager) change(p *managed, to port.Spec) error {
+// respec brings a port to another spec; an error leaves it as it was.
+func (m *manager) respec(p *managed, to port.Spec) error {
+	m.claim(p)
+	defer p.release()
 	from := p.spec
-	if p.dev != nil {
-		if err := p.kind.Set(p.dev, from, to); err != nil {
-			return err
-		}
+	if err := m.setDevice(p, from, to); err != nil {
+		return err
 	}
 	p.spec = to
 	if err := p.apply(); err != nil {
 		p.spec = from
-		if p.dev != nil {
-			return errors.Join(err, p.kind.Set(p.dev, to, from))
-		}
-		return err
+		return errors.Join(err, m.setDevice(p, to, from))
 	}
 	m.restick(p) // with its VLANs those may have gone and come
 	m.configured(p)
 	return nil
+}
+
+// setDevice brings a port's device, if it has one, from one spec to another.
+func (m *manager) setDevice(p *managed, from, to port.Spec) (err error) {
+	dev := p.dev
+	if dev == nil {
+		return nil
+	}
+	m.off(func() { err = p.kind.Set(dev, from, to) })
+	if p.dev != dev {
+		return nil // it was lost meanwhile; the next one is opened as the spec says
+	}
+	return err
 }
 
 func (m *manager) delPort(name string) error {
@@ -386,22 +382,23 @@ func (m *manager) delPort(name string) error {
 	}
 	// On disk first: what fails there must leave the port as it is, and a
 	// device once taken away cannot be brought back under a running VM.
-	entries, groups := m.static, m.groups
-	delete(m.ports, name)
-	m.static = maps.Clone(entries)
-	maps.DeleteFunc(m.static, func(_ fdb.Key, e staticEntry) bool { return e.port == name })
-	m.groups = maps.Clone(groups)
-	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return g.port == name })
+	p.leaving = true
 	if err := m.save(); err != nil {
-		m.ports[name], m.static, m.groups = p, entries, groups
+		p.leaving = false
 		return fail(api.CodeFailed, "%w", err)
 	}
+	m.claim(p)
+	defer p.release()
+	delete(m.ports, name)
+	maps.DeleteFunc(m.static, func(_ fdb.Key, e staticEntry) bool { return e.port == name })
+	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return g.port == name })
 	m.drop(p)
 	m.log.Info("port removed", "port", name)
 	if p.kind == nil {
 		return nil
 	}
-	if err := p.kind.Delete(p.spec, p.trace); err != nil {
+	m.off(func() { err = p.kind.Delete(p.spec, p.trace) })
+	if err != nil {
 		return fail(api.CodeFailed, "port %s is removed, but its device could not be put back: %w", name, err)
 	}
 	return nil
@@ -414,7 +411,9 @@ func (m *manager) drop(p *managed) {
 	}
 	m.removed(p)
 	m.ids.release(p.spec.Name)
-	if err := m.sw.RemovePort(p.spec.Name); err != nil {
+	var err error
+	m.off(func() { err = m.sw.RemovePort(p.spec.Name) })
+	if err != nil {
 		m.log.Warn("closing a port", "port", p.spec.Name, "error", err)
 	}
 }

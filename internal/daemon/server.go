@@ -27,7 +27,7 @@ func (m *manager) routes() []route {
 			return ask(m, func() ([]api.Port, error) { return m.describeAll(), nil })
 		}},
 		{"POST", "/v1/ports", func(r *http.Request) (any, error) {
-			return tell(r, m, m.addPort)
+			return tellChange(r, m, m.addPort)
 		}},
 		{"GET", "/v1/ports/{name}", func(r *http.Request) (any, error) {
 			return ask(m, func() (api.Port, error) {
@@ -39,16 +39,16 @@ func (m *manager) routes() []route {
 			})
 		}},
 		{"PATCH", "/v1/ports/{name}", func(r *http.Request) (any, error) {
-			return tell(r, m, func(req api.SetPort) (api.Port, error) { return m.setPort(r.PathValue("name"), req) })
+			return tellChange(r, m, func(req api.SetPort) (api.Port, error) { return m.setPort(r.PathValue("name"), req) })
 		}},
 		{"DELETE", "/v1/ports/{name}", func(r *http.Request) (any, error) {
-			return nil, m.do(func() error { return m.delPort(r.PathValue("name")) })
+			return nil, m.change(func() error { return m.delPort(r.PathValue("name")) })
 		}},
 		{"GET", "/v1/fdb", func(*http.Request) (any, error) {
 			return m.listFDB(), nil
 		}},
 		{"POST", "/v1/fdb", func(r *http.Request) (any, error) {
-			return tell(r, m, m.addFDB)
+			return tellChange(r, m, m.addFDB)
 		}},
 		{"DELETE", "/v1/fdb/{mac}", func(r *http.Request) (any, error) {
 			mac, err := port.ParseMAC(r.PathValue("mac"))
@@ -59,7 +59,7 @@ func (m *manager) routes() []route {
 			if err != nil {
 				return nil, err
 			}
-			return nil, m.do(func() error { return m.delFDB(mac, vlan) })
+			return nil, m.change(func() error { return m.delFDB(mac, vlan) })
 		}},
 		{"POST", "/v1/fdb/flush", func(r *http.Request) (any, error) {
 			return tell(r, m, m.flushFDB)
@@ -68,13 +68,13 @@ func (m *manager) routes() []route {
 			return ask(m, func() ([]api.VLANMembers, error) { return m.listVLANs(), nil })
 		}},
 		{"GET", "/v1/mirrors", func(*http.Request) (any, error) { return ask(m, m.listMirrors) }},
-		{"POST", "/v1/mirrors", func(r *http.Request) (any, error) { return tell(r, m, m.addMirror) }},
+		{"POST", "/v1/mirrors", func(r *http.Request) (any, error) { return tellChange(r, m, m.addMirror) }},
 		{"DELETE", "/v1/mirrors/{name}", func(r *http.Request) (any, error) {
-			return nil, m.do(func() error { return m.delMirror(r.PathValue("name")) })
+			return nil, m.change(func() error { return m.delMirror(r.PathValue("name")) })
 		}},
 		{"GET", "/v1/stp", func(*http.Request) (any, error) { return ask(m, func() (api.STP, error) { return m.tree.describe() }) }},
 		{"GET", "/v1/mdb", func(*http.Request) (any, error) { return ask(m, m.describeMDB) }},
-		{"POST", "/v1/mdb", func(r *http.Request) (any, error) { return tell(r, m, m.addGroup) }},
+		{"POST", "/v1/mdb", func(r *http.Request) (any, error) { return tellChange(r, m, m.addGroup) }},
 		{"DELETE", "/v1/mdb/{group}/{port}", func(r *http.Request) (any, error) {
 			group, err := netip.ParseAddr(r.PathValue("group"))
 			if err != nil {
@@ -84,7 +84,7 @@ func (m *manager) routes() []route {
 			if err != nil {
 				return nil, err
 			}
-			return nil, m.do(func() error { return m.delGroup(group, r.PathValue("port"), vlan) })
+			return nil, m.change(func() error { return m.delGroup(group, r.PathValue("port"), vlan) })
 		}},
 	}
 }
@@ -102,7 +102,7 @@ func vlanOfQuery(r *http.Request) (uint16, error) {
 	return uint16(vlan), nil
 }
 
-// ask has f answered on the manager's goroutine.
+// ask has f answered in a turn.
 func ask[T any](m *manager, f func() (T, error)) (answer T, err error) {
 	err = m.do(func() (err error) { answer, err = f(); return err })
 	return answer, err
@@ -110,16 +110,35 @@ func ask[T any](m *manager, f func() (T, error)) (answer T, err error) {
 
 // tell is ask with a request's body.
 func tell[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
-	var req Req
+	req, err := body[Req](r)
+	if err != nil {
+		return nil, err
+	}
+	return ask(m, func() (T, error) { return f(req) })
+}
+
+// tellChange is tell for what changes the desired state.
+func tellChange[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
+	req, err := body[Req](r)
+	if err != nil {
+		return nil, err
+	}
+	var answer T
+	err = m.change(func() (err error) { answer, err = f(req); return err })
+	return answer, err
+}
+
+// body reads a request's body.
+func body[Req any](r *http.Request) (req Req, err error) {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(&req); err != nil {
-		return nil, fail(api.CodeInvalid, "the request's body is not understood: %w", err)
+		return req, fail(api.CodeInvalid, "the request's body is not understood: %w", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, fail(api.CodeInvalid, "the request's body has more than one JSON value")
+		return req, fail(api.CodeInvalid, "the request's body has more than one JSON value")
 	}
-	return ask(m, func() (T, error) { return f(req) })
+	return req, nil
 }
 
 // maxBody bounds a request's body in bytes. The largest that makes sense, a port

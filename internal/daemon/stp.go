@@ -107,7 +107,7 @@ func (t *spanningTree) configure(p *managed) {
 		return
 	}
 	t.do(func() {
-		number, cfg := stpNumber(p), treeConfig(p.spec, linkSpeed(p))
+		number, cfg := stpNumber(p), treeConfig(p.spec, p.treeSpeed())
 		var err error
 		if t.members[number] != nil {
 			err = t.bridge.SetPort(number, cfg)
@@ -222,13 +222,19 @@ func treeConfig(spec port.Spec, speed uint64) stp.PortConfig {
 	return c
 }
 
-// linkSpeed is what the driver of a port's interface says of its link, in bit/s; 0
-// where it says nothing. What a TAP says means nothing.
-func linkSpeed(p *managed) uint64 {
-	if p.spec.Kind != "netdev" || p.ifname() == "" {
+// treeSpeed is the speed of a port's link in bit/s, 0 where it is not known. What a
+// TAP says means nothing.
+func (p *managed) treeSpeed() uint64 {
+	if p.spec.Kind != "netdev" {
 		return 0
 	}
-	b, err := os.ReadFile(filepath.Join("/sys/class/net", p.ifname(), "speed"))
+	return p.speed
+}
+
+// linkSpeed is what the driver of an interface says of its link, in bit/s; 0 where
+// it says nothing. The kernel can take its time to say so.
+func linkSpeed(ifname string) uint64 {
+	b, err := os.ReadFile(filepath.Join("/sys/class/net", ifname, "speed"))
 	if err != nil {
 		return 0
 	}

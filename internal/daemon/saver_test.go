@@ -1,0 +1,244 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+)
+
+// add1 adds an FDB entry as the API does.
+func (r *rig) add1(mac port.MAC) error {
+	return r.manager.change(func() error {
+		_, err := r.addFDB(api.AddFDB{MAC: mac, Port: "vm0"})
+		return err
+	})
+}
+
+// stalled starts a command on a disk that does not answer, and returns what lets the
+// disk go on, and how the command ends.
+func (r *rig) stalled(command func() error) (goOn func(), ended <-chan error) {
+	stall := make(chan struct{})
+	r.inTurn(func() { r.stall = stall })
+	done := make(chan error, 1)
+	go func() { done <- command() }()
+	synctest.Wait()
+	return func() { r.inTurn(func() { r.stall = nil }); close(stall); synctest.Wait() }, done
+}
+
+// inTurn changes what the manager's goroutines use, too.
+func (r *rig) inTurn(f func()) {
+	_ = r.do(func() error { f(); return nil })
+}
+
+func TestStalledDiskHoldsUpTheCommandAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, savedState{}, withTree, vm("vm0"), vm("vm1"))
+		w.taken("vm0")
+		goOn, ended := w.stalled(func() error { return w.add1(0x525400000001) })
+		for range 5 {
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if n := len(w.taken("vm0")); n != 1 {
+				t.Errorf("%d hellos in 2 s of a stalled disk, want 1", n)
+			}
+			if got := w.port("vm0").Name; got != "vm0" {
+				t.Errorf("a question is answered with %q", got)
+			}
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the command did not wait for the disk: %v", err)
+		default:
+		}
+		goOn()
+		if err := <-ended; err != nil || len(w.disk.FDB) != 1 {
+			t.Errorf("after the disk went on: %v, on disk %+v", err, w.disk.FDB)
+		}
+	})
+}
+
+// The disk answers too late: what it then wrote is not what holds.
+func TestCommandGivesUpOnTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		r.mustAdd("vm0")
+		for name, command := range map[string]func() error{
+			"add-port": func() error {
+				return r.manager.change(func() error { _, err := r.addPort(api.AddPort{Spec: spec("vm1")}); return err })
+			},
+			"set-port": func() error {
+				mtu := 9000
+				return r.manager.change(func() error { _, err := r.setPort("vm0", api.SetPort{MTU: &mtu}); return err })
+			},
+			"del-port": func() error { return r.manager.change(func() error { return r.delPort("vm0") }) },
+			"fdb add":  func() error { return r.add1(0x525400000001) },
+			"mirror add": func() error {
+				return r.manager.change(func() error {
+					_, err := r.manager.addMirror(api.Mirror{Name: "m", From: []string{"vm0"}, ToVLAN: 9})
+					return err
+				})
+			},
+		} {
+			goOn, ended := r.stalled(command)
+			time.Sleep(saveWait)
+			wantCode(t, <-ended, api.CodeFailed, "has not answered")
+			time.Sleep(time.Second)
+			goOn()
+			time.Sleep(time.Second)
+			if len(r.disk.Ports) != 1 || r.disk.Ports[0].Spec.MTU != 0 || len(r.disk.FDB) != 0 || len(r.disk.Mirrors) != 0 {
+				t.Errorf("%s: on disk %+v", name, r.disk)
+			}
+			if n := len(r.sw.Ports()); n != 1 || len(r.listFDB()) != 0 || r.port("vm0").Spec.MTU != 0 || len(r.mirrors) != 0 {
+				t.Errorf("%s: %d ports, FDB %v, %+v", name, n, r.listFDB(), r.port("vm0").Spec)
+			}
+		}
+	})
+}
+
+// Commands that meet on a stalled disk do not undo each other's work.
+func TestChangesComeOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		r.mustAdd("vm0")
+		goOn, first := r.stalled(func() error { return r.add1(0x525400000001) })
+		second := make(chan error, 1)
+		go func() { second <- r.add1(0x525400000002) }()
+		third := make(chan error, 1)
+		go func() { time.Sleep(2 * time.Second); third <- r.add1(0x525400000003) }()
+		time.Sleep(time.Second)
+		// What is saved meanwhile, without a command, has the first change and no other.
+		r.change("vm0", func(l *link.Link) { l.Name = "blue0" })
+		time.Sleep(changeWait)
+		wantCode(t, <-second, api.CodeFailed, "try again")
+		goOn()
+		if err := errors.Join(<-first, <-third); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(r.disk.FDB) != 2 || r.disk.Ports[0].Trace.Ifname != "blue0" {
+			t.Errorf("on disk %+v", r.disk)
+		}
+	})
+}
+
+// A write that nobody waits for is tried again until the disk takes it.
+func TestStateIsWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		r.mustAdd("vm0")
+		r.logged()
+		r.inTurn(func() { r.diskErr = errors.New("disk full") })
+		r.change("vm0", func(l *link.Link) { l.Name = "blue0" })
+		time.Sleep(10 * saveRetry)
+		synctest.Wait()
+		if log := r.logged(); strings.Count(log, "disk full") != 1 {
+			t.Errorf("log:\n%s", log)
+		}
+		r.inTurn(func() { r.diskErr = nil })
+		time.Sleep(saveRetry)
+		synctest.Wait()
+		if got := r.disk.Ports[0].Trace.Ifname; got != "blue0" || !strings.Contains(r.logged(), "kept again") {
+			t.Errorf("on disk the interface is %q", got)
+		}
+		writes := r.writes
+		time.Sleep(time.Hour)
+		r.port("vm0")
+		if r.writes != writes {
+			t.Errorf("%d more writes of a state that is kept", r.writes-writes)
+		}
+	})
+}
+
+// What is written last, at a stop, is the newest state; a disk that does not answer
+// ends the wait.
+func TestStopWritesWhatWaits(t *testing.T) {
+	for _, takes := range []time.Duration{time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			r := start(t, newFakeHost(), savedState{})
+			r.mustAdd("vm0")
+			stall := make(chan struct{})
+			r.inTurn(func() { r.stall = stall })
+			r.change("vm0", func(l *link.Link) { l.Name = "blue0" })
+			r.change("blue0", func(l *link.Link) { l.Name = "blue1" })
+			go func() { time.Sleep(takes); close(stall) }()
+			began := time.Now()
+			r.stop()
+			if took := time.Since(began); took != min(takes, lastSaveWait) {
+				t.Errorf("stopped after %v on a disk that takes %v", took, takes)
+			}
+			time.Sleep(takes)
+			<-r.saver.done
+			if got := r.disk.Ports[0].Trace.Ifname; got != "blue1" {
+				t.Errorf("on disk the interface is %q", got)
+			}
+		})
+	}
+}
+
+// A device that takes its time, whatever is done with it, holds up neither protocols
+// nor questions nor what is done with others.
+func TestSlowDeviceHoldsUpNoOther(t *testing.T) {
+	mtu := 9000
+	for _, call := range []string{"Open", "Set", "Delete", "ByIndex", "ByName"} {
+		t.Run(call, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newFakeHost()
+				h.put(link.Link{Name: "old", MTU: 1500, Up: true, Carrier: true})
+				r := start(t, h, savedState{})
+				r.mustAdd("old")
+				r.mustAdd("vm0")
+				stall := make(chan struct{})
+				index := fmt.Sprint(r.host.device("vm0").index)
+				h.slow = func(c, name string) {
+					if c == call && (name == "vm1" || name == "vm0" || name == index || c == "ByName") {
+						<-stall
+					}
+				}
+				ended := make(chan error, 1)
+				switch call {
+				case "Open":
+					go func() { ended <- r.add("vm1") }()
+				case "Set":
+					go func() { ended <- r.set("vm0", api.SetPort{MTU: &mtu}) }()
+				case "Delete":
+					go func() { ended <- r.do(func() error { return r.delPort("vm0") }) }()
+				case "ByIndex":
+					r.host.put(link.Link{Index: r.host.device("vm0").index, Name: "vm0", Up: true, Carrier: true})
+					ended <- nil
+				case "ByName":
+					// It is asked for by name before it is opened again.
+					l := link.Link{Index: r.host.device("old").index, Name: "old"}
+					r.host.mu.Lock()
+					delete(r.host.links, l.Index)
+					r.host.mu.Unlock()
+					r.host.events <- link.Event{Link: l, Gone: true}
+					time.Sleep(maxBackoff)
+					ended <- nil
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				began := time.Now()
+				if n := len(asked(t, r.manager, func() ([]api.Port, error) { return r.describeAll(), nil })); n == 0 {
+					t.Error("no ports")
+				}
+				if took := time.Since(began); took != 0 {
+					t.Errorf("an answer took %v", took)
+				}
+				close(stall)
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				if call == "ByIndex" {
+					r.wantState("vm0", api.StateUp)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,129 @@
+package daemon
+
+import (
+	"runtime"
+	"sync"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
+)
+
+// turns lets one goroutine at a time use the manager's state: the loop of
+// manager.run, or one that has taken a turn. The loop gives turns away between its
+// own duties, so whoever has one must be quick: hellos, queries and probes wait.
+// What waits for the disk, the kernel or another process does so in off, without
+// the turn.
+type turns struct {
+	next  chan struct{} // from the loop: the turn is yours
+	back  chan struct{} // to the loop: it is yours again
+	ended chan struct{} // closed when no more turns are given
+
+	taken bool // the turn is away from the loop; guarded by the turn itself
+}
+
+func newTurns() turns {
+	return turns{next: make(chan struct{}), back: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// take waits for a turn. It returns false if the loop has ended.
+func (t *turns) take() bool {
+	select {
+	case <-t.next:
+		t.taken = true
+		return true
+	case <-t.ended:
+		return false
+	}
+}
+
+func (t *turns) give() {
+	t.taken = false
+	t.back <- struct{}{}
+}
+
+// do runs f in a turn and returns its error. f runs on a goroutine of its own: off
+// ends that goroutine if the loop ends meanwhile.
+func (m *manager) do(f func() error) error {
+	err := fail(api.CodeStopping, "switch %s is stopping; start it again with `vswitch run`", m.name)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if m.take() {
+			result := f()
+			m.give()
+			err = result
+		}
+	}()
+	<-done
+	return err
+}
+
+// off runs f without the turn: f may wait, and must not use the manager's state.
+// Other turns come between, so the caller looks again at what they can change. On
+// the loop itself, which has no turn to give, f just runs.
+func (m *manager) off(f func()) {
+	if !m.taken {
+		f()
+		return
+	}
+	m.give()
+	f()
+	if !m.take() {
+		runtime.Goexit() // what is left of do's function must not run any more
+	}
+}
+
+// claim makes the caller the only one that works on a port's device until release:
+// such work is done off the turn.
+func (m *manager) claim(p *managed) {
+	for p.claimed != nil {
+		c := p.claimed
+		m.off(func() { <-c })
+	}
+	p.claimed = make(chan struct{})
+}
+
+func (p *managed) release() {
+	close(p.claimed)
+	p.claimed = nil
+}
+
+// attend runs work on a claimed port in a turn of its own.
+func (m *manager) attend(p *managed, work func()) {
+	p.claimed = make(chan struct{})
+	go func() {
+		_ = m.do(func() error {
+			defer p.release()
+			work()
+			return nil
+		})
+	}()
+}
+
+// oneAtATime calls a kind's methods one at a time, as port.Kind promises. Kinds do
+// not wait for each other.
+type oneAtATime struct {
+	kind port.Kind
+	mu   sync.Mutex
+}
+
+func (k *oneAtATime) Name() string               { return k.kind.Name() }
+func (k *oneAtATime) Check(spec port.Spec) error { return k.kind.Check(spec) }
+
+func (k *oneAtATime) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kind.Open(spec, trace)
+}
+
+func (k *oneAtATime) Set(p port.Port, from, to port.Spec) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kind.Set(p, from, to)
+}
+
+func (k *oneAtATime) Delete(spec port.Spec, trace port.Trace) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kind.Delete(spec, trace)
+}
