@@ -24,8 +24,9 @@ import (
 type ControlFrame struct {
 	Port  *Port
 	Queue Queue
-	VLAN  uint16 // 0 where the protocol stands below VLANs
-	Data  []byte // the frame without outer tag; valid during the call
+	VLAN  uint16   // 0 where the protocol stands below VLANs
+	Tag   port.Tag // the outer tag that it came with, 0 for none
+	Data  []byte   // the frame without outer tag; valid during the call
 }
 
 // Queue is where a control frame waits. Frames of a lower one are handled first.
@@ -123,6 +124,7 @@ type laneList struct{ head, tail *lane }
 
 type controlFrame struct {
 	vlan    uint16
+	tag     port.Tag
 	charged int
 	data    []byte // in buf
 	next    *controlFrame
@@ -153,7 +155,7 @@ func (c *control) run(stop <-chan struct{}) {
 			}
 		}
 		if c.handle != nil {
-			c.handle(ControlFrame{Port: from, Queue: queue, VLAN: f.vlan, Data: f.data})
+			c.handle(ControlFrame{Port: from, Queue: queue, VLAN: f.vlan, Tag: f.tag, Data: f.data})
 		}
 		c.pools[f.class].Put(f)
 		select {
@@ -182,7 +184,7 @@ func (c *control) punt(f *port.Frame, from *Port, queue Queue, vlan uint16) port
 		}
 	}
 	cf := c.pools[class].Get().(*controlFrame)
-	cf.vlan, cf.data = vlan, cf.buf[:size]
+	cf.vlan, cf.tag, cf.data = vlan, f.Tag, cf.buf[:size]
 	if size <= len(f.Data) {
 		copy(cf.data, f.Data)
 	} else if !f.CopyTo(cf.data, &cf.scratch) {

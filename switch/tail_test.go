@@ -131,7 +131,7 @@ func wantData(t *testing.T, r *rig, line int, super []byte, frames int) {
 // wantBalance expects that every frame and copy is accounted for.
 func wantBalance(t *testing.T, r *rig) {
 	t.Helper()
-	var in, out uint64
+	in, out := r.Injected(), uint64(0)
 	for _, p := range r.ports {
 		st := p.Stats()
 		in += st.RX.Frames + st.RX.Copies

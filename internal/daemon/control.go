@@ -52,7 +52,7 @@ func (m *manager) onControl(f vswitch.ControlFrame) {
 		case f.Queue == vswitch.QueueLoop:
 			m.loops.receive(p, f.Data)
 		case f.Queue == vswitch.QueueGroups:
-			m.snoop.receive(p, f.VLAN, f.Data)
+			m.snoop.receive(f)
 		}
 		return nil
 	})

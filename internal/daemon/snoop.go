@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -206,56 +205,28 @@ func (sn *snooping) topologyChange() {
 
 // receive takes a message of a host or a router, and passes it on to whom it
 // concerns.
-func (sn *snooping) receive(from *managed, vlan uint16, frame []byte) {
+func (sn *snooping) receive(f vswitch.ControlFrame) {
 	if sn == nil {
 		return
 	}
 	sn.begin()
-	switch r := sn.core.Receive(vlan, from.sw.Number(), frame); r.Verdict {
+	switch r := sn.core.Receive(f.VLAN, f.Port.Number(), f.Data); r.Verdict {
 	case mcast.Data, mcast.Flood:
-		sn.flood(from, vlan, frame)
+		sn.m.sw.Flood(f)
 	case mcast.ToRouters:
-		for _, to := range sn.m.ports {
-			if _, ok := slices.BinarySearch(r.Ports, to.sw.Number()); ok {
-				sn.relay(from, to, vlan, frame)
-			}
-		}
+		sn.m.sw.Send(f, r.Ports...)
 	}
 }
 
-// send is the snooper's own voice.
+// send sends a query of the snooper's own. One that is lost is sent again by the
+// protocol.
 func (sn *snooping) send(vlan, number uint16, frame []byte) {
+	f := vswitch.ControlFrame{VLAN: vlan, Data: frame}
 	if number == mcast.AllPorts {
-		sn.flood(nil, vlan, frame)
-		return
+		sn.m.sw.Flood(f)
+	} else {
+		sn.m.sw.Send(f, number)
 	}
-	for _, to := range sn.m.ports {
-		if to.sw.Number() == number {
-			sn.relay(nil, to, vlan, frame)
-		}
-	}
-}
-
-// flood passes a frame to all ports that flooded multicast goes to.
-func (sn *snooping) flood(from *managed, vlan uint16, frame []byte) {
-	for _, to := range sn.m.ports {
-		if !slices.Contains(to.spec.NoFlood, "multicast") {
-			sn.relay(from, to, vlan, frame)
-		}
-	}
-}
-
-// relay sends a frame by a port as the switch would forward one that came by from,
-// or one of its own where that is nil. One that is lost is sent again by the
-// protocol; a port that does not carry the VLAN refuses it.
-func (sn *snooping) relay(from, to *managed, vlan uint16, frame []byte) {
-	switch {
-	case to == from, !sn.m.tree.forwarding(to), sn.m.mirrorsTo(to):
-		return
-	case from != nil && from.spec.Isolated && to.spec.Isolated:
-		return
-	}
-	_ = to.sw.Transmit(vlan, frame)
 }
 
 // snoops is an error where there is no snooping.

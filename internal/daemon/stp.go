@@ -65,15 +65,6 @@ func newSpanningTree(m *manager, o *STP) (*spanningTree, error) {
 // stpNumber is a port's number in the protocol, where 0 is none.
 func stpNumber(p *managed) uint16 { return p.sw.Number() + 1 }
 
-// forwarding tells whether the tree lets a port forward.
-func (t *spanningTree) forwarding(p *managed) bool {
-	if t == nil {
-		return true
-	}
-	member := t.members[stpNumber(p)]
-	return member != nil && member.state == stp.Forwarding
-}
-
 // tick is the channel that asks for second.
 func (t *spanningTree) tick() <-chan time.Time {
 	if t == nil {
