@@ -51,24 +51,33 @@ func (StormHit) isEvent()   {}
 func (OwnAddress) isEvent() {}
 func (PortLost) isEvent()   {}
 
+// moveShare of moveBacklog moves to one port may wait: who makes up moves does not hide
+// those of others.
+const moveShare, moveBacklog = 64, 1024
+
 // eventBacklog is how many events of frames may wait to be reported. A worker does
 // not wait for the reader: in a storm those beyond it go unreported.
 const eventBacklog = 256
 
 // events carries events from workers to the one goroutine that reports them.
 type events struct {
-	moves  chan MACMoved
+	moves  chan portMove
 	guards chan Event // LimitHit, StormHit
 	owns   chan OwnAddress
 	losses chan PortLost
 	report func(Event)
 }
 
+type portMove struct {
+	MACMoved
+	to *Port
+}
+
 func (e *events) init(report func(Event)) {
 	if report == nil {
 		report = func(Event) {}
 	}
-	e.moves, e.guards = make(chan MACMoved, eventBacklog), make(chan Event, eventBacklog)
+	e.moves, e.guards = make(chan portMove, moveBacklog), make(chan Event, eventBacklog)
 	e.owns = make(chan OwnAddress, 1)
 	e.losses, e.report = make(chan PortLost), report
 }
@@ -78,7 +87,8 @@ func (e *events) run(stop <-chan struct{}) {
 	for {
 		select {
 		case m := <-e.moves:
-			e.report(m)
+			m.to.moves.Add(-1)
+			e.report(m.MACMoved)
 		case g := <-e.guards:
 			e.report(g)
 		case o := <-e.owns:
@@ -91,10 +101,15 @@ func (e *events) run(stop <-chan struct{}) {
 	}
 }
 
-func (e *events) moved(m MACMoved) {
+func (e *events) moved(m MACMoved, to *Port) {
+	if to.moves.Load() >= moveShare {
+		return
+	}
+	to.moves.Add(1)
 	select {
-	case e.moves <- m:
+	case e.moves <- portMove{m, to}:
 	default:
+		to.moves.Add(-1)
 	}
 }
 

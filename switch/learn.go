@@ -30,7 +30,7 @@ func (w *worker) note(f *port.Frame, from *member) fdb.Outcome {
 	w.last = lastKeys{} // the destination may be the station that is new here
 	switch {
 	case outcome == fdb.Moved:
-		w.sw.events.moved(MACMoved{MAC: f.Src, VLAN: f.VLAN, From: before, To: from.number})
+		w.sw.events.moved(MACMoved{MAC: f.Src, VLAN: f.VLAN, From: before, To: from.number}, from.port)
 	case outcome == fdb.Pinned && before == fdb.NoPort:
 		w.sw.events.own(OwnAddress{Port: from.number, VLAN: f.VLAN})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vswitch/vswitch/port"
 )
@@ -19,6 +20,7 @@ type Port struct {
 	storm  storm
 	police bucket
 	lanes  [numQueues]lane
+	moves  atomic.Int32 // to the port, that wait to be reported
 
 	// Below, guarded by sw.mu.
 	config     PortConfig

@@ -19,12 +19,16 @@ func (m *manager) configured(p *managed) {
 
 // linked says that frames pass by a port from now on, or no more.
 func (m *manager) linked(p *managed, up bool) {
+	if !up {
+		m.moves.linkDown(p)
+	}
 	m.tree.link(p, up)
 	m.snoop.link(p, up)
 }
 
 // removed says that a port is about to go.
 func (m *manager) removed(p *managed) {
+	m.moves.linkDown(p)
 	m.tree.remove(p)
 	m.snoop.remove(p)
 }

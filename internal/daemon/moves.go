@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/flap"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -16,20 +18,27 @@ type moves struct {
 	seen  atomic.Uint64 // moves; those beyond the switch's backlog are not reported
 	flaps atomic.Uint64 // times that a station was found flapping
 
-	// Of the switch's event goroutine.
-	detector *flap.Detector
-	lines    moveLog
+	mu       sync.Mutex
+	detector *flap.Detector // guarded by mu
+
+	lines moveLog // of the switch's event goroutine
 
 	// Of the manager's.
 	holdDown time.Duration // 0: flapping stations are not held
-	held     map[fdb.Key]time.Time
+	held     map[fdb.Key]holding
+}
+
+// holding is where a station is held, and until when.
+type holding struct {
+	port  uint16
+	until time.Time
 }
 
 // maxHeld bounds the stations that are held: their entries cannot be evicted.
 const maxHeld = 1024
 
 func newMoves(holdDown time.Duration) *moves {
-	return &moves{detector: flap.New(), holdDown: holdDown, held: make(map[fdb.Key]time.Time)}
+	return &moves{detector: flap.New(), holdDown: holdDown, held: make(map[fdb.Key]holding)}
 }
 
 // moveBurst lines a moveWindow leave the log readable however many stations move.
@@ -64,7 +73,7 @@ func (l *moveLog) allow(now time.Time) (ok bool, skipped int) {
 func (m *manager) moved(ev vswitch.MACMoved) {
 	m.moves.seen.Add(1)
 	now := time.Now()
-	v := m.moves.detector.Moved(now, flap.Station{VLAN: ev.VLAN, MAC: uint64(ev.MAC)}, ev.From)
+	v := m.moves.judge(now, ev)
 	if v.Flapping {
 		m.moves.flaps.Add(1)
 		k := fdb.MakeKey(ev.VLAN, uint64(ev.MAC))
@@ -90,6 +99,20 @@ func (m *manager) moved(ev vswitch.MACMoved) {
 	log.Info("MAC moved")
 }
 
+// judge returns what to make of a move.
+func (h *moves) judge(now time.Time, ev vswitch.MACMoved) flap.Verdict {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.detector.Moved(now, flap.Station{VLAN: ev.VLAN, MAC: uint64(ev.MAC)}, ev.From)
+}
+
+// linkDown says that no station is behind a port any more.
+func (h *moves) linkDown(p *managed) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.detector.Forget(p.sw.Number())
+}
+
 // portNames has the name of each port by its number. Any goroutine may call it.
 func (m *manager) portNames() map[uint16]string {
 	names := make(map[uint16]string)
@@ -99,36 +122,58 @@ func (m *manager) portNames() map[uint16]string {
 	return names
 }
 
-// hold keeps a station at a port: frames that come from it by others do not move
-// it for the time of hold-down.
+// hold keeps a station at its home: frames that come from it by other ports do not move
+// it for the time of hold-down. A port that passes nothing is no home.
 func (m *manager) hold(k fdb.Key, number uint16, now time.Time) {
 	h := m.moves
-	_, configured := m.static[k]
-	if h.holdDown == 0 || configured || len(h.held) >= maxHeld {
+	if _, configured := m.static[k]; h.holdDown == 0 || configured {
 		return
 	}
 	for _, p := range m.ports {
-		if p.sw.Number() == number {
-			if m.sw.FDB().Add(k, number, fdb.Sticky) == nil {
-				h.held[k] = now.Add(h.holdDown)
-			}
-			return
+		if p.sw.Number() != number || p.dev == nil || p.state == api.StateDown {
+			continue
 		}
+		if len(h.held) >= maxHeld {
+			m.release(h.surplus())
+		}
+		if m.sw.FDB().Add(k, number, fdb.Sticky) == nil {
+			h.held[k] = holding{number, now.Add(h.holdDown)}
+		}
+		return
 	}
 }
 
-// releaseDue lets the stations go whose time of hold-down is over. An entry that
-// went meanwhile, or that a user made another, stays as it is.
-func (m *manager) releaseDue(now time.Time) {
-	for k, until := range m.moves.held {
-		if until.After(now) {
-			continue
+// surplus returns a station that makes room for another: one of the port where most are
+// held, so that a guest with made-up addresses displaces its own.
+func (h *moves) surplus() (k fdb.Key) {
+	count := make(map[uint16]int)
+	for _, at := range h.held {
+		count[at.port]++
+	}
+	most := -1
+	for key, at := range h.held {
+		if count[at.port] > most {
+			k, most = key, count[at.port]
 		}
-		delete(m.moves.held, k)
-		_, configured := m.static[k]
-		if e, ok := m.sw.FDB().Get(k); ok && e.Kind == fdb.Sticky && !configured {
-			// It replaces an entry, so there is room.
-			_ = m.sw.FDB().Add(k, e.Port, fdb.Dynamic)
+	}
+	return k
+}
+
+// release lets a station go. An entry that went meanwhile, or that a user made another,
+// stays as it is.
+func (m *manager) release(k fdb.Key) {
+	delete(m.moves.held, k)
+	_, configured := m.static[k]
+	if e, ok := m.sw.FDB().Get(k); ok && e.Kind == fdb.Sticky && !configured {
+		_ = m.sw.FDB().Add(k, e.Port, fdb.Dynamic) // it replaces an entry, so there is room
+	}
+}
+
+// releaseDue lets the stations go whose time of hold-down is over.
+func (m *manager) releaseDue(now time.Time) {
+	for k, at := range m.moves.held {
+		if !at.until.After(now) {
+			m.release(k)
 		}
 	}
 }
@@ -136,8 +181,8 @@ func (m *manager) releaseDue(now time.Time) {
 // next is how long until a station is due to be let go.
 func (h *moves) next(now time.Time) time.Duration {
 	next := time.Hour
-	for _, until := range h.held {
-		next = min(next, max(0, until.Sub(now)))
+	for _, at := range h.held {
+		next = min(next, max(0, at.until.Sub(now)))
 	}
 	return next
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/flap"
+	"github.com/vswitch/vswitch/internal/link"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -132,6 +133,91 @@ func TestHeldEntryThatIsAnotherStays(t *testing.T) {
 		synctest.Wait()
 		if e, _ := r.sw.FDB().Get(k); e.Kind != fdb.Static || e.Port != 1 {
 			t.Errorf("%+v", e)
+		}
+	})
+}
+
+// A station is held where it was first, however the intruder times its frames.
+func TestStationIsHeldAtHome(t *testing.T) {
+	const mac = port.MAC(0x525400000001)
+	synctest.Test(t, func(t *testing.T) {
+		r := twoPorts(t, time.Minute)
+		r.move(mac, 0) // the station
+		time.Sleep(time.Minute)
+		r.move(mac, 1) // the intruder, whose last claim begins a window
+		r.move(mac, 0)
+		time.Sleep(flap.Window - 50*time.Millisecond)
+		r.move(mac, 1)
+		time.Sleep(50 * time.Millisecond)
+		for i := range flap.Moves {
+			r.move(mac, uint16(i%2))
+		}
+		if e, _ := r.sw.FDB().Get(fdb.MakeKey(1, uint64(mac))); e.Kind != fdb.Sticky || e.Port != 0 {
+			t.Errorf("held as %+v", e)
+		}
+	})
+}
+
+// A station whose port lost its link has its home where it comes up next, and is not held
+// at a port that is down.
+func TestHomeGoesWithTheLink(t *testing.T) {
+	const mac, other = port.MAC(0x525400000001), port.MAC(0x525400000002)
+	synctest.Test(t, func(t *testing.T) {
+		r := twoPorts(t, time.Minute)
+		r.mustAdd("vm2")
+		for _, name := range []string{"vm0", "vm1", "vm2"} {
+			r.change(name, func(l *link.Link) { l.Carrier = true })
+		}
+		r.move(mac, 0)
+		r.move(mac, 1) // it went
+		r.change("vm0", func(l *link.Link) { l.Carrier = false })
+		for i := range flap.Moves {
+			r.move(mac, uint16(2-i%2))
+		}
+		if e, _ := r.sw.FDB().Get(fdb.MakeKey(1, uint64(mac))); e.Kind != fdb.Sticky || e.Port != 1 {
+			t.Errorf("held as %+v", e)
+		}
+		// Here the news of the link comes after the moves.
+		_ = r.do(func() error { r.ports["vm2"].state = api.StateDown; return nil })
+		r.move(other, 2)
+		for i := range flap.Moves {
+			r.move(other, uint16(i%2))
+		}
+		if e, _ := r.sw.FDB().Get(fdb.MakeKey(1, uint64(other))); e.Kind != fdb.Dynamic {
+			t.Errorf("held at a port that is down: %+v", e)
+		}
+		_ = r.do(func() error { r.ports["vm2"].state = api.StateUp; return nil })
+	})
+}
+
+// A guest that has addresses of its own held keeps nobody else's from being held.
+func TestHoldingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := twoPorts(t, time.Minute)
+		r.mustAdd("vm2")
+		hold := func(mac port.MAC, home uint16) {
+			_ = r.do(func() error { r.hold(fdb.MakeKey(1, uint64(mac)), home, time.Now()); return nil })
+		}
+		hold(1<<40>>1, 2)
+		for i := range port.MAC(2 * maxHeld) {
+			hold(0x525400000000+i, uint16(i%8/7))
+		}
+		hold(1<<40>>1+1, 2)
+		if n := r.fdbInfo().Held; n != maxHeld {
+			t.Errorf("%d are held", n)
+		}
+		kinds := map[uint16]map[fdb.Kind]int{0: {}, 1: {}, 2: {}}
+		for e := range r.sw.FDB().All() {
+			kinds[e.Port][e.Kind]++
+		}
+		if n := kinds[2][fdb.Sticky]; n != 2 {
+			t.Errorf("%d of 2 stations of vm2 are held", n)
+		}
+		if n := kinds[1][fdb.Sticky]; n != 2*maxHeld/8 {
+			t.Errorf("%d of %d stations of vm1 are held", n, 2*maxHeld/8)
+		}
+		if n := kinds[0][fdb.Sticky] + kinds[1][fdb.Sticky] + kinds[2][fdb.Sticky]; n != maxHeld {
+			t.Errorf("%d sticky entries", n)
 		}
 	})
 }

@@ -18,12 +18,60 @@ func TestFlapping(t *testing.T) {
 		}
 		now = now.Add(Window / 12)
 	}
-	// The next window starts anew, at the port where the station is now.
+	// The next window counts anew; the station is at home where it was.
 	now = epoch.Add(Window)
 	for i := range Moves {
-		if v := d.Moved(now, s, 4); v.Flapping != (i == Moves-1) || v.Home != 4 {
+		if v := d.Moved(now, s, 4); v.Flapping != (i == Moves-1) || v.Home != 3 {
 			t.Errorf("move %d of the next window: %+v", i+1, v)
 		}
+	}
+}
+
+// A station is at home where it was first, however an intruder times its frames, until
+// it stayed elsewhere for long.
+func TestHome(t *testing.T) {
+	const victim, intruder = 1, 2
+	s := Station{1, 0x525400000001}
+	for name, c := range map[string]struct {
+		moves []time.Duration // of the station to and fro, the first from its home
+		home  uint16
+	}{
+		"flaps at once":            {[]time.Duration{0, 1, 2, 3, 4}, victim},
+		"claims a window's start":  {[]time.Duration{0, 100 * time.Millisecond, Window - 1, Window}, victim},
+		"comes again much later":   {[]time.Duration{0, Settled - 1}, victim},
+		"one move each Settled -1": {[]time.Duration{0, Settled - 1, 2 * (Settled - 1), 3 * (Settled - 1)}, victim},
+		"moved for good":           {[]time.Duration{0, Settled}, intruder},
+		"moved for good, and back": {[]time.Duration{0, Settled, 2 * Settled}, victim},
+	} {
+		d := New()
+		var last Verdict
+		for i, at := range c.moves {
+			last = d.Moved(epoch.Add(at), s, uint16(victim+i%2))
+		}
+		if last.Home != c.home {
+			t.Errorf("%s: home is port %d, want %d", name, last.Home, c.home)
+		}
+		if n := d.homes[c.home].Len(); n != 1 || len(d.homes) != 1 {
+			t.Errorf("%s: %d stations at home there, %d homes", name, n, len(d.homes))
+		}
+	}
+}
+
+// A port that lost its link is nobody's home.
+func TestForget(t *testing.T) {
+	d, s, other := New(), Station{MAC: 1}, Station{MAC: 2}
+	d.Moved(epoch, s, 1)
+	d.Moved(epoch, other, 2)
+	d.Forget(1)
+	d.Forget(7)
+	if v := d.Moved(epoch, s, 3); v.Home != 3 {
+		t.Errorf("%+v", v)
+	}
+	if v := d.Moved(epoch, other, 3); v.Home != 2 {
+		t.Errorf("%+v", v)
+	}
+	if len(d.stations) != 2 || len(d.homes) != 2 {
+		t.Errorf("%d stations, %d homes", len(d.stations), len(d.homes))
 	}
 }
 
@@ -48,22 +96,39 @@ func TestStationsAreToldApart(t *testing.T) {
 	}
 }
 
+// A guest that makes up addresses pushes out its own; others' homes are remembered.
 func TestMemoryIsBounded(t *testing.T) {
-	d, now := New(), epoch
+	const victim, guest, accomplice = 1, 2, 3
+	d := New()
+	d.Moved(epoch, Station{MAC: 1 << 40}, victim)
 	for i := range 3 * maxStations {
-		v := d.Moved(now, Station{MAC: uint64(i)}, 0)
-		if v.Log != (i < maxStations) {
+		from := uint16(guest)
+		if i%3 == 0 {
+			from = accomplice
+		}
+		if v := d.Moved(epoch, Station{MAC: uint64(i)}, from); !v.Log || v.Home != from {
 			t.Fatalf("station %d: %+v", i, v)
 		}
+		if n := len(d.stations); n > maxStations {
+			t.Fatalf("%d stations are remembered", n)
+		}
 	}
-	if len(d.stations) > maxStations {
-		t.Errorf("%d stations are remembered", len(d.stations))
+	if v := d.Moved(epoch, Station{MAC: 1 << 40}, guest); v.Home != victim {
+		t.Errorf("the victim's home is port %d", v.Home)
 	}
-	now = now.Add(Window)
-	if v := d.Moved(now, Station{MAC: 1 << 40}, 0); !v.Log {
-		t.Errorf("after a window: %+v", v)
+	// The oldest went, in a port's own share.
+	if a, b := d.homes[guest].Len(), d.homes[accomplice].Len(); a+b != maxStations-1 || a < maxStations/3 || b < maxStations/3 {
+		t.Errorf("%d and %d stations", a, b)
 	}
-	if len(d.stations) != 1 {
-		t.Errorf("%d stations are remembered after their window", len(d.stations))
+	newest := d.stations[Station{MAC: 3*maxStations - 1}]
+	if newest == nil || d.stations[Station{MAC: 1}] != nil {
+		t.Error("the newest is forgotten, or the oldest is not")
+	}
+	sum := 0
+	for _, at := range d.homes {
+		sum += at.Len()
+	}
+	if sum != len(d.stations) {
+		t.Errorf("%d stations, of which %d are at home", len(d.stations), sum)
 	}
 }
