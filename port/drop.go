@@ -15,6 +15,7 @@ const (
 	DropRunt         // shorter than its header
 	DropOversize     // longer than MaxFrame, or cut off by the receive buffer
 	DropBadOffload   // an offload header that contradicts the frame
+	DropUnsupported  // an offload that no packet socket can express, or more of it than the switch takes
 	DropBadSource    // source address is zero or a group (802.3 clause 3.2.3.1)
 	DropReserved     // to 01:80:c2:00:00:00-0f, which no bridge forwards (802.1Q-2018 table 8-1)
 	DropPortDown     // came by a port that is not forwarding
@@ -54,6 +55,7 @@ var dropNames = [NumDrops]string{
 	DropRunt:           "runt",
 	DropOversize:       "oversize",
 	DropBadOffload:     "bad_offload",
+	DropUnsupported:    "offload_unsupported",
 	DropBadSource:      "bad_source",
 	DropReserved:       "reserved_address",
 	DropPortDown:       "port_down",

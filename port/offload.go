@@ -28,7 +28,19 @@ const (
 	GSOECN   uint8 = 0x80
 )
 
-// IsGSO tells a frame that is to be cut from one that goes as it is.
+// Values of Offload.GSOType that exist inside the switch only: the header of virtio has
+// no such types, so no port takes them, and no guest may set them.
+const (
+	// GSOSCTP is a row of SCTP chunks behind one SCTP header. Each packet gets as
+	// many whole chunks as fit into GSOSize bytes.
+	GSOSCTP uint8 = 2
+
+	// GSOTunnel is a bit beside the others: the type is that of the packet inside a
+	// tunnel (VXLAN, GENEVE, GRE, IPIP), whose outer headers each segment repeats.
+	GSOTunnel uint8 = 0x10
+)
+
+// IsGSO reports whether the frame is a super-frame, which somebody has to segment.
 func (o *Offload) IsGSO() bool { return o.GSOType != GSONone }
 
 // Needs returns the abilities a port must have to be sent this frame untouched.

@@ -25,7 +25,13 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 		return port.DropBadSource
 	}
 	if f.Offload.Flags|f.Offload.GSOType != 0 {
-		if !vnet.Valid(f.Offload, f.DataLen()) || f.Offload.IsGSO() && !vnet.IsSuper(f.Data, f.Offload) {
+		var ok bool
+		if f.Offload.IsGSO() {
+			f.Offload, ok = vnet.Inspect(f.Data, f.DataLen(), f.Offload)
+		} else {
+			ok = vnet.Valid(f.Offload, f.DataLen())
+		}
+		if !ok {
 			return port.DropBadOffload
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -66,22 +67,24 @@ func printStats(w io.Writer, p api.Port) {
 	if p.RX.Copies > 0 {
 		row(w, "  rx copies", p.RX.Copies, "", "made of them to reach more than one port")
 	}
-	printDrops(w, "rx", p.RX)
+	printDrops(w, "rx", p.Name, p.RX)
 	row(w, "  tx", p.TX.Frames, p.TX.Bytes, "left the switch")
-	printDrops(w, "tx", p.TX)
+	printDrops(w, "tx", p.Name, p.TX)
 }
 
-func printDrops(w io.Writer, direction string, c api.Counters) {
+func printDrops(w io.Writer, direction, name string, c api.Counters) {
 	for _, why := range slices.Sorted(maps.Keys(c.Dropped)) {
-		row(w, "  "+direction+" "+why, c.Dropped[why], "", dash(dropWords[why]))
+		words := strings.ReplaceAll(dropWords[why], "DEV", name)
+		row(w, "  "+direction+" "+why, c.Dropped[why], "", dash(words))
 	}
 }
 
-// dropWords says what each reason for a drop means.
+// dropWords says what each reason for a drop means; DEV stands for the port's name.
 var dropWords = map[string]string{
 	port.DropRunt.String():           "dropped: shorter than an Ethernet header",
 	port.DropOversize.String():       "dropped: longer than a frame can be",
 	port.DropBadOffload.String():     "dropped: its offload header contradicts the frame",
+	port.DropUnsupported.String():    "dropped: an offload that packet sockets cannot express; turn it off: `ethtool -K DEV lro off gro off`, or `ethtool -K ... gso off` at the sender",
 	port.DropBadSource.String():      "dropped: its source address is zero or a group's",
 	port.DropReserved.String():       "dropped: to an address that no bridge forwards (01:80:c2:00:00:0x)",
 	port.DropPortDown.String():       "dropped: the port was not forwarding",

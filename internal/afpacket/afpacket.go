@@ -76,7 +76,7 @@ func Open(c Config) (*Port, error) {
 	p := &Port{ifindex: c.Ifindex, direct: c.Direct, caps: caps()}
 	group := -1
 	for range max(c.Queues, 1) {
-		q := &queue{Port: p, rx: receiver{fd: -1, wake: -1}, plain: -1, gso: -1}
+		q := &queue{Port: p, rx: receiver{fd: -1, wake: -1, careful: careful}, plain: -1, gso: -1}
 		p.queues = append(p.queues, q)
 		err := q.open(c)
 		if err == nil && c.Queues > 1 {
@@ -237,6 +237,8 @@ type receiver struct {
 	wake int        // an eventfd that ends a wait
 
 	// Of the one worker that receives.
-	batch *batch
-	poll  [2]unix.PollFd
+	batch   *batch
+	careful int        // how many more frames are read carefully
+	pending unix.Errno // what the socket said after the last frame that was read so
+	poll    [2]unix.PollFd
 }

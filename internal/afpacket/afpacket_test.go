@@ -3,7 +3,6 @@ package afpacket
 import (
 	"bytes"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,43 +177,26 @@ func TestTooBig(t *testing.T) {
 	})
 }
 
-// The kernel takes UDP to be fragmented from a guest, and has no way to say so in the
-// header that it puts before the frame. That frame is lost by itself, and counted.
-func TestReceiveGoesOn(t *testing.T) {
-	t.Parallel()
-	testenv.NewNetns(t).Do(func() {
-		p := tap(t, "vm0")
-		g := tuntest.Boot(t, "vm0", tuntest.TSO)
-		datagram, o := tuntest.TCP4(20000)
-		datagram[23] = unix.IPPROTO_UDP
-		o.GSOType, o.CsumOffset = port.GSOUDP, 6
-		want := []port.Drop{port.DropNone, port.DropBadOffload, port.DropNone, port.DropBadOffload, port.DropNone}
-		for i, drop := range want {
-			wire, offload := tuntest.Ethernet(uint32(i), 60), port.Offload{}
-			if drop != port.DropNone {
-				wire, offload = datagram, o
-			}
-			if err := g.Send(wire, offload); err != nil {
-				t.Fatal(err)
-			}
+// However far a sender says that the headers go, the kernel is told no more than they
+// can take, and no more than there is.
+func TestHint(t *testing.T) {
+	r := runs.Get().(*run)
+	super, o := tuntest.TCP4(60000)
+	for _, c := range []struct{ length, hint, want int }{
+		{60000, 54, 54}, {60000, 60000, maxHint}, {60000, 0xffff, maxHint}, {100, 0xffff, 100},
+	} {
+		f := new(port.Frame)
+		f.SetStripped(super[:c.length], 0)
+		f.Offload = o
+		f.Offload.HdrLen = uint16(c.hint)
+		r.n = 0
+		if d := r.add(&port.Out{Frame: f}); d != port.DropNone {
+			t.Fatal(d)
 		}
-		defer time.AfterFunc(patience, func() { p.Close() }).Stop()
-		var got []port.Drop
-		frames := make([]port.Frame, port.BatchSize)
-		for len(got) < len(want) {
-			n, err := p.queues[0].Recv(frames)
-			if err != nil {
-				t.Fatalf("after %v: %v", got, err)
-			}
-			for i := range frames[:n] {
-				got = append(got, frames[i].Drop)
-			}
-			p.queues[0].Release()
+		if got := vnet.Decode(r.heads[0][:]).HdrLen; int(got) != c.want {
+			t.Errorf("hdr_len %d of %d bytes is passed on as %d, want %d", c.hint, c.length, got, c.want)
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%v came, want %v", got, want)
-		}
-	})
+	}
 }
 
 // After Send the pool keeps no pointer to a frame.

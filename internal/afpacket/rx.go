@@ -85,6 +85,30 @@ type batch struct {
 	vectors [port.BatchSize]unix.Iovec
 	control [port.BatchSize]control
 	slab    []byte
+
+	// For careful reading.
+	look  glance
+	split vnet.Segmenter
+}
+
+// slotLen is how much is read into a slot.
+const slotLen = vnet.HeaderLen + port.MaxFrame + 4 // the mark
+
+// glance is a message of which no more is taken than the virtio-net header.
+type glance struct {
+	header [1]mmsg.Header
+	vector unix.Iovec
+	bytes  [vnet.HeaderLen]byte
+}
+
+// peek returns the length of the next message, which stays where it is.
+func (g *glance) peek(fd int) (int, unix.Errno) {
+	g.vector.Base = &g.bytes[0]
+	g.vector.SetLen(len(g.bytes))
+	g.header[0].Iov = &g.vector
+	g.header[0].SetIovlen(1)
+	_, errno := mmsg.Peek(fd, g.header[:])
+	return int(g.header[0].N), errno
 }
 
 // control is room for one control message with a struct tpacket_auxdata.
@@ -97,7 +121,7 @@ var batches = rxbuf.Pool[batch]{New: func() *batch {
 	b := &batch{slab: rxbuf.Slab()}
 	for i := range b.headers {
 		b.vectors[i].Base = &b.slab[i*rxbuf.Stride]
-		b.vectors[i].SetLen(vnet.HeaderLen + port.MaxFrame + Mark.Len())
+		b.vectors[i].SetLen(slotLen)
 		h := &b.headers[i].Msghdr
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
@@ -115,15 +139,16 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 	defer r.mu.Unlock()
 	timeout := forever
 	for r.fd >= 0 {
-		n, errno := r.readBatch(frames[:min(len(frames), port.BatchSize)])
+		n, errno := r.read(frames[:min(len(frames), port.BatchSize)], q.ifindex)
 		switch errno {
 		case 0:
 			return n, nil
 		case unix.EINVAL:
-			// A frame whose offload the header cannot express, such as one that
-			// the device itself put together (LRO); the kernel has dropped it.
+			// A frame whose offload the header cannot express; the kernel has dropped
+			// it. The next ones are read with care.
+			r.careful = careful
 			frames[0].SetStripped(nil, 0)
-			frames[0].Drop = port.DropBadOffload
+			frames[0].Drop = port.DropUnsupported
 			return 1, nil
 		case unix.EAGAIN:
 			woken, err := r.wait(timeout)
@@ -185,14 +210,20 @@ func (q *queue) look() (gone, up bool) {
 	return gone, flags(q.rx.fd, q.ifindex)&unix.IFF_UP != 0
 }
 
+// read takes what the socket has, by readBatch or carefully.
+func (r *receiver) read(frames []port.Frame, ifindex int) (int, unix.Errno) {
+	if r.careful > 0 {
+		return r.readCarefully(frames, ifindex)
+	}
+	return r.readBatch(frames)
+}
+
 // readBatch takes what the socket has. It rents memory for the time of the call
 // only, unless frames came.
 func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 	b := batches.Rent()
 	for i := range frames {
-		h := &b.headers[i].Msghdr
-		h.SetControllen(int(unsafe.Sizeof(control{})))
-		h.Flags = 0
+		b.rearm(i)
 	}
 	n, errno := mmsg.Recv(r.fd, b.headers[:len(frames)])
 	if errno != 0 {
@@ -201,36 +232,58 @@ func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 	}
 	for i := range n {
 		b.decode(i, &frames[i])
+		if frames[i].Drop == port.DropUnsupported {
+			r.careful = careful
+		}
 	}
 	r.batch = b
 	return n, 0
 }
 
+// rearm prepares message i for being received.
+func (b *batch) rearm(i int) {
+	h := &b.headers[i].Msghdr
+	h.SetControllen(int(unsafe.Sizeof(control{})))
+	h.Flags = 0
+}
+
 // decode makes f the frame of message i.
 func (b *batch) decode(i int, f *port.Frame) {
 	h := &b.headers[i]
-	wire := b.slab[i*rxbuf.Stride:][:h.N]
-	if len(wire) < vnet.HeaderLen {
-		f.SetStripped(nil, 0)
-		return
-	}
-	f.SetStripped(wire[vnet.HeaderLen:], b.control[i].tag(&h.Msghdr))
-	// The header speaks of the frame without the tag, as Offload does.
-	o, ok := vnet.Decode(wire), true
-	if isMarked(f) {
-		o, ok = unmark(f, o)
-	}
+	o, ok := b.parse(b.slab[i*rxbuf.Stride:][:h.N], i, f)
 	if h.Flags&unix.MSG_TRUNC != 0 || f.Len() > port.MaxFrame {
 		f.Drop = port.DropOversize
+		if o.IsGSO() {
+			f.Drop = port.DropUnsupported // longer super-frames than others have: BIG TCP
+		}
 	}
 	if f.Drop != port.DropNone {
 		return
 	}
-	if !ok || !vnet.Valid(o, len(f.Data)) {
+	if ok {
+		o, ok = vnet.Settle(f.Data, o)
+	}
+	if !ok {
 		f.Drop = port.DropBadOffload
 		return
 	}
 	f.Offload = o
+}
+
+// parse makes f the frame of message i, which is in wire, without its offload, which it
+// returns; ok is false where that contradicts the frame.
+func (b *batch) parse(wire []byte, i int, f *port.Frame) (o port.Offload, ok bool) {
+	if len(wire) < vnet.HeaderLen {
+		f.SetStripped(nil, 0)
+		return o, false
+	}
+	f.SetStripped(wire[vnet.HeaderLen:], b.control[i].tag(&b.headers[i].Msghdr))
+	// The header speaks of the frame without the tag, as Offload does.
+	o, ok = vnet.Decode(wire), true
+	if isMarked(f) {
+		o, ok = unmark(f, o)
+	}
+	return o, ok
 }
 
 // tag returns the outer tag that the kernel took out of the frame. One of VID 0 is

@@ -13,3 +13,14 @@ func flags(fd, ifindex int) uint16 {
 	}
 	return r.Uint16()
 }
+
+// mtu returns the interface's MTU in bytes, 0 when it is gone.
+func mtu(fd, ifindex int) int {
+	var r unix.Ifreq
+	r.SetUint32(uint32(ifindex))
+	if unix.IoctlIfreq(fd, unix.SIOCGIFNAME, &r) != nil ||
+		unix.IoctlIfreq(fd, unix.SIOCGIFMTU, &r) != nil {
+		return 0
+	}
+	return int(r.Uint32())
+}

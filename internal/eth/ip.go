@@ -9,7 +9,9 @@ const (
 	ProtoUDP         uint8 = 17
 	ProtoRouting     uint8 = 43
 	ProtoFragment    uint8 = 44
+	ProtoGRE         uint8 = 47
 	ProtoDestOptions uint8 = 60
+	ProtoSCTP        uint8 = 132
 )
 
 // Lengths of headers without options, in bytes (RFC 791, RFC 8200).
@@ -60,9 +62,21 @@ func FindIP(frame []byte) (p IPPacket, ok bool) {
 		}
 		etherType = binary.BigEndian.Uint16(frame[at-2:])
 	}
+	switch etherType {
+	case TypeIPv4:
+		return FindIPAt(frame, at, 4)
+	case TypeIPv6:
+		return FindIPAt(frame, at, 6)
+	}
+	return p, false
+}
+
+// FindIPAt is FindIP for a packet of a version, 4 or 6, whose header begins at an offset
+// into the frame.
+func FindIPAt(frame []byte, at int, version uint8) (p IPPacket, ok bool) {
 	p.Header = at
 	switch b := frame[at:]; {
-	case etherType == TypeIPv4 && len(b) >= IPv4HeaderLen && b[0]>>4 == 4:
+	case version == 4 && len(b) >= IPv4HeaderLen && b[0]>>4 == 4:
 		n := int(b[0]&0xf) * 4
 		if n < IPv4HeaderLen || n > len(b) {
 			return p, false
@@ -70,7 +84,7 @@ func FindIP(frame []byte) (p IPPacket, ok bool) {
 		p.Version, p.Proto, p.ProtoAt, p.Transport = 4, b[9], at+9, at+n
 		p.Fragment = binary.BigEndian.Uint16(b[6:])&0x3fff != 0 // more fragments, or an offset
 		return p, true
-	case etherType == TypeIPv6 && len(b) >= IPv6HeaderLen && b[0]>>4 == 6:
+	case version == 6 && len(b) >= IPv6HeaderLen && b[0]>>4 == 6:
 		p.Version, p.Proto, p.ProtoAt, p.Transport = 6, b[6], at+6, at+IPv6HeaderLen
 		return p, p.passExtensions(frame)
 	}

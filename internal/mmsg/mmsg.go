@@ -21,6 +21,12 @@ func Recv(fd int, h []Header) (int, unix.Errno) {
 	return call(unix.SYS_RECVMMSG, fd, h, unix.MSG_DONTWAIT)
 }
 
+// Peek is Recv of messages that stay where they are; N says how long they are, even where
+// there is less room for them.
+func Peek(fd int, h []Header) (int, unix.Errno) {
+	return call(unix.SYS_RECVMMSG, fd, h, unix.MSG_DONTWAIT|unix.MSG_PEEK|unix.MSG_TRUNC)
+}
+
 // Send sends up to len(h) messages and returns how many went. It stops at the first that
 // fails; an error is only that of h[0].
 func Send(fd int, h []Header) (int, unix.Errno) {

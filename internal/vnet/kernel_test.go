@@ -110,6 +110,131 @@ func TestKernelCutsTheSame(t *testing.T) {
 	})
 }
 
+// TestKernelSegmentsTunnelsTheSame does so for super-frames in UDP tunnels. A guest that
+// may send those is bridged to a veth device that has no offload:
+//
+//	guest ── vm0 ── bridge ── full0 ── full1
+func TestKernelSegmentsTunnelsTheSame(t *testing.T) {
+	ns := testenv.NewNetns(t)
+	testenv.Tool(t, "ethtool")
+	var guest tuntest.TunnelGuest
+	var out *tuntest.Station
+	ns.Do(func() {
+		for _, scope := range []string{"all", "default"} {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+scope+"/disable_ipv6", []byte("1"), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ns.Run("ip", "tuntap", "add", "dev", "vm0", "mode", "tap")
+		ns.Run("ip", "link", "add", "full0", "mtu", "65535", "type", "veth", "peer", "name", "full1", "mtu", "65535")
+		ns.Run("ethtool", "-K", "full0", "tx", "off", "gso", "off", "tso", "off", "tx-udp_tnl-segmentation", "off", "tx-udp_tnl-csum-segmentation", "off")
+		ns.Run("ip", "link", "add", "br0", "type", "bridge")
+		for _, name := range []string{"vm0", "full0"} {
+			ns.Run("ip", "link", "set", name, "mtu", "65521", "master", "br0")
+		}
+		for _, name := range []string{"br0", "full0", "full1", "vm0"} {
+			ns.Run("ip", "link", "set", name, "up")
+		}
+		guest, out = tuntest.BootTunnels(t, "vm0"), tuntest.Listen(t, "full1")
+	})
+	end := []byte("\x52\x54\x00\x00\x00\x02\x52\x54\x00\x00\x00\x01\x88\xb5end of segments")
+	for deadline := time.Now().Add(patience); ; {
+		if err := guest.Plain(end); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := out.Recv(20 * time.Millisecond); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the bridge forwards nothing")
+		}
+	}
+	for {
+		if _, _, err := out.Recv(20 * time.Millisecond); err != nil {
+			break
+		}
+	}
+
+	compare := func(t *testing.T, f *tunnelFrame, gso uint8, size int) {
+		t.Helper()
+		data, o := f.build(), f.offload(gso, size)
+		want, _ := segments(t, data, o, port.CapsNone)
+		if err := guest.Send(data, o, f.outer.v6, f.csum, f.l4(), f.innerAt()+f.inner.l3()); err != nil {
+			t.Fatalf("the kernel refuses %+v: %v", o, err)
+		}
+		if err := guest.Plain(end); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; ; i++ {
+			got, left, err := out.Recv(patience)
+			if err != nil {
+				t.Fatalf("segment %d of %d: %v", i, len(want), err)
+			}
+			if bytes.Equal(got, end) {
+				if i != len(want) {
+					t.Fatalf("the kernel makes %d segments, not %d", i, len(want))
+				}
+				return
+			}
+			if i >= len(want) || !bytes.Equal(got, want[i]) || left.Flags&port.NeedsCsum != 0 {
+				ours := want[min(i, len(want)-1)]
+				t.Fatalf("segment %d of %d, %s, %+v left\nkernel %x\nours   %x", i, len(want), firstDifference(got, ours), left, got, ours)
+			}
+		}
+	}
+	vxlan := []byte{8, 0, 0, 0, 0, 0, 42, 0}
+	geneve := []byte("\x03\x00\x65\x58\x00\x00\x2a\x00\x01\x02\x80\x01\x00\x00\x00\x07\x00\x00\x00\x00")
+	tag := []port.Tag{port.MakeTag(port.TPIDCustomer, 0xe064)}
+	const fin, psh, ack, ece, cwr = 0x01, 0x08, 0x10, 0x40, 0x80
+	for _, c := range []struct {
+		name string
+		f    tunnelFrame
+		gso  uint8
+		size int
+	}{
+		{"VXLAN", tunnelFrame{csum: true, shim: vxlan, inner: superFrame{proto: protoTCP, id: 7, flags: ack, payload: pattern(60000)}, outer: superFrame{id: 0xfffe}}, port.GSOTCPv4, 1410},
+		{"VXLAN without checksum", tunnelFrame{shim: vxlan, inner: superFrame{proto: protoTCP, id: 0xffff, dfFlags: 0x4000, flags: ack | psh | fin, seq: 0xffff_f000, payload: pattern(30001)}, outer: superFrame{dfFlags: 0x4000}}, port.GSOTCPv4, 1410},
+		{"VXLAN, IPv6 inside", tunnelFrame{csum: true, shim: vxlan, inner: superFrame{proto: protoTCP, v6: true, ext: []uint8{protoDestOpt}, flags: ack, payload: pattern(20000)}}, port.GSOTCPv6, 1333},
+		{"VXLAN over IPv6", tunnelFrame{csum: true, shim: vxlan, inner: superFrame{proto: protoTCP, flags: ack | cwr | ece, payload: pattern(20000)}, outer: superFrame{v6: true}}, port.GSOTCPv4 | port.GSOECN, 1370},
+		{"VXLAN over IPv6 without checksum", tunnelFrame{shim: vxlan, inner: superFrame{proto: protoTCP, v6: true, flags: ack, payload: pattern(20000)}, outer: superFrame{v6: true}}, port.GSOTCPv6, 1350},
+		{"VXLAN, options outside and inside", tunnelFrame{csum: true, shim: vxlan,
+			inner: superFrame{proto: protoTCP, options: []byte("\x94\x04\x00\x00"), tcpOptions: []byte("\x01\x01\x08\x0a\x01\x02\x03\x04\x05\x06\x07\x08"), flags: ack, payload: pattern(9000)},
+			outer: superFrame{options: []byte("\x94\x04\x00\x00\x07\x07\x04\x00\x00\x00\x00\x00")}}, port.GSOTCPv4, 997},
+		{"VXLAN, tag outside", tunnelFrame{csum: true, shim: vxlan, inner: superFrame{proto: protoTCP, flags: ack, payload: pattern(9000)}, outer: superFrame{tags: tag}}, port.GSOTCPv4, 1400},
+		{"GENEVE with an option", tunnelFrame{csum: true, shim: geneve, inner: superFrame{proto: protoTCP, flags: ack | psh, payload: pattern(40000)}}, port.GSOTCPv4, 1400},
+		{"datagrams in VXLAN", tunnelFrame{csum: true, shim: vxlan, inner: superFrame{proto: protoUDP, payload: pattern(20001)}}, port.GSOUDPL4, 1201},
+		{"datagrams in GENEVE without checksum", tunnelFrame{shim: geneve, inner: superFrame{proto: protoUDP, v6: true, payload: pattern(20000)}, outer: superFrame{v6: true}}, port.GSOUDPL4, 1200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.f.proto, c.f.ether = protoUDP, true
+			compare(t, &c.f, c.gso, c.size)
+		})
+	}
+	t.Run("random", func(t *testing.T) {
+		r := rand.New(rand.NewPCG(4, 3))
+		for range 60 {
+			f := tunnelFrame{
+				proto: protoUDP, ether: true, csum: r.IntN(2) == 0, shim: vxlan,
+				inner: superFrame{
+					v6: r.IntN(2) == 0, id: uint16(r.Uint32()), seq: r.Uint32(), flags: uint8(r.Uint32()) &^ cwr,
+					proto: []uint8{protoTCP, protoUDP}[r.IntN(2)], payload: make([]byte, 2000+r.IntN(40000)),
+				},
+				outer: superFrame{v6: r.IntN(2) == 0, id: uint16(r.Uint32())},
+			}
+			for i := range f.inner.payload {
+				f.inner.payload[i] = byte(r.Uint32())
+			}
+			gso := f.inner.tso()
+			if f.inner.proto == protoUDP {
+				gso = port.GSOUDPL4
+			}
+			compare(t, &f, gso, len(f.inner.payload)/100+r.IntN(1400))
+		}
+	})
+}
+
+const patience = 5 * time.Second
+
 // link is a pair of devices: what goes in at one comes out at the other.
 type link struct{ in, out *tuntest.Station }
 

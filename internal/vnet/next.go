@@ -55,8 +55,11 @@ func (s *Segmenter) take() (headLen int, payload []byte, ok bool) {
 		return 0, nil, false
 	}
 	headLen, n := s.headLen, s.size
-	if s.layout == ipFragments && s.next == 0 {
+	switch {
+	case s.layout == ipFragments && s.next == 0:
 		headLen, n = headLen+udpHeaderLen, n-udpHeaderLen
+	case s.layout == sctpPackets:
+		n, _ = bundle(s.rest, s.size)
 	}
 	s.next++
 	n = min(n, len(s.rest))
@@ -72,13 +75,20 @@ func (s *Segmenter) putHeader(dst, payload []byte) {
 	case tcpSegments:
 		s.putIP(dst, len(payload))
 		s.putTCP(dst[s.l4:], payload)
-		s.id++
+		s.id += uint16(s.step)
 	case udpDatagrams:
 		s.putIP(dst, len(payload))
 		s.putUDP(dst[s.l4:], payload)
-		s.id++
+		s.id += uint16(s.step)
 	case ipFragments:
 		s.putIP(dst, len(payload))
+	case sctpPackets:
+		s.putIP(dst, len(payload))
+		s.putSCTP(dst[s.l4:], payload)
+		s.id += uint16(s.step)
+	}
+	if s.outer.on {
+		s.putOuter(dst, len(dst)+len(payload))
 	}
 }
 

@@ -51,9 +51,14 @@ const (
 //     segment only, CWR on the first only (RFC 3168 section 6.1.2); the IPv4
 //     identification counts up, with or without "don't fragment".
 //   - UDP datagrams (GSOUDPL4): each gets its UDP header; the identification as for TCP.
+//   - SCTP (GSOSCTP): each packet gets as many whole chunks as fit; the checksum is always
+//     complete.
 //   - UDP fragmentation (GSOUDP): IP fragments of one datagram, whose checksum is always
 //     complete. IPv6 gets its fragment header behind all extension headers, with
 //     offsets that are right where the kernel's are not.
+//
+// Beside TCP and UDP datagrams stands GSOTunnel: each segment gets the tunnel's headers
+// too, with their lengths, IPv4 identification and checksums.
 //
 // VLAN tags inside data, IPv4 options and IPv6 extension headers are repeated in each
 // segment. A frame that is no longer than one segment comes out whole; so does one that
@@ -70,9 +75,10 @@ type Segmenter struct {
 	layout  layout
 	ipv4    bool
 	partial bool // the port completes the checksum
-	ip, l4  int  // where these headers begin in head
-	headLen int  // of every segment; the first fragment has the UDP header too
-	size    int  // what a segment adds to headLen, the last one perhaps less
+	outer   outer
+	ip, l4  int // where these headers begin in head
+	headLen int // of every segment; the first fragment has the UDP header too
+	size    int // what a segment adds to headLen, the last one perhaps less
 	longest int
 
 	// Sums over what is the same in every segment. The rest is added to them
@@ -82,6 +88,7 @@ type Segmenter struct {
 	l4Sum     uint32 // transport header without length, sequence, flags and checksum
 
 	id      uint16
+	step    int // by which it counts up
 	seq     uint32
 	flags   uint8
 	offset  int // of the next fragment in its datagram
@@ -98,13 +105,14 @@ const (
 	tcpSegments
 	udpDatagrams
 	ipFragments
+	sctpPackets
 )
 
 // Init begins with a new frame: data without its outer tag, its offload, and the caps of
 // the port that it goes to. The Segmenter reads data until the last segment is out, and
 // never writes to it. After an error there are no segments.
 func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
-	s.rest, s.count, s.next, s.longest, s.offset, s.offload = nil, 0, 0, 0, 0, port.Offload{}
+	s.reset()
 	if len(data) < port.HeaderLen || len(data) > port.MaxFrame {
 		return ErrHeaders
 	}
@@ -113,50 +121,97 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 	if !o.IsGSO() {
 		return s.initWhole(data, o, port.HeaderLen)
 	}
-	if !Valid(o, len(data)) {
-		return ErrOffload
-	}
-	p, err := findSuper(head, o)
+	super, err := findSuper(head, len(data), o)
 	if err != nil {
 		return err
 	}
+	p := super.packet
 	s.ipv4, s.ip, s.l4 = p.Version == 4, p.Header, p.Transport
-	switch o.GSOType &^ port.GSOECN {
+	if super.tunnel {
+		// A device that completes the checksum of the inner packet needs more than an
+		// offset: some take the outer packet for the one that is meant.
+		s.partial = false
+		s.setOuter(super.outer, len(data))
+	}
+	switch o.GSOType &^ (port.GSOECN | port.GSOTunnel) {
 	case port.GSOUDPL4:
 		return s.initDatagrams(data, o)
 	case port.GSOUDP:
 		return s.initFragments(data, o, p.ProtoAt)
+	case port.GSOSCTP:
+		return s.initSCTP(data, o)
 	}
 	return s.initTCP(data, head, o, p.Routed)
 }
 
-// IsSuper tells whether a super-frame begins with the headers that its Valid offload
-// speaks of. Who takes it uncut trusts that it does.
-func IsSuper(data []byte, o port.Offload) bool {
-	_, err := findSuper(data[:min(len(data), MaxHeader)], o)
-	return err == nil
+// reset leaves no segments.
+func (s *Segmenter) reset() {
+	s.rest, s.count, s.next, s.longest, s.offset, s.offload = nil, 0, 0, 0, 0, port.Offload{}
+	s.outer.on = false
+	s.step = 1
 }
 
-// findSuper finds the packet in a super-frame that begins with head.
-func findSuper(head []byte, o port.Offload) (eth.IPPacket, error) {
-	p, ok := eth.FindIP(head)
-	if !ok || p.Fragment {
-		return p, ErrHeaders
+// Inspect returns a super-frame's offload, with GSOTunnel where its type is that of the
+// packet inside a tunnel. ok is false where the frame, which has n bytes and begins with
+// data, does not begin with the headers that o speaks of. Who takes it whole trusts that
+// it does.
+func Inspect(data []byte, n int, o port.Offload) (_ port.Offload, ok bool) {
+	super, err := findSuper(data[:min(len(data), MaxHeader)], n, o)
+	o.GSOType &^= port.GSOTunnel
+	if super.tunnel {
+		o.GSOType |= port.GSOTunnel
 	}
-	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != p.Transport {
-		return p, ErrOffload
-	}
-	proto, n := eth.ProtoUDP, udpHeaderLen
-	if kind := o.GSOType &^ port.GSOECN; kind == port.GSOTCPv4 || kind == port.GSOTCPv6 {
-		proto, n = eth.ProtoTCP, tcpHeaderLen
-		if (p.Version == 4) != (kind == port.GSOTCPv4) {
-			return p, ErrHeaders
+	return o, err == nil
+}
+
+// super is where the packet of a super-frame lies, and the tunnel that it is in.
+type super struct {
+	packet eth.IPPacket
+	outer  eth.IPPacket
+	tunnel bool
+}
+
+// findSuper finds the packet in a super-frame of n bytes that begins with head.
+func findSuper(head []byte, n int, o port.Offload) (s super, err error) {
+	kind := o.GSOType &^ (port.GSOECN | port.GSOTunnel)
+	if o.GSOType&^port.GSOTunnel == port.GSOSCTP {
+		if o.Flags&port.NeedsCsum != 0 || o.GSOSize == 0 {
+			return s, ErrOffload
+		}
+	} else {
+		valid := o
+		valid.GSOType &^= port.GSOTunnel
+		if !Valid(valid, n) {
+			return s, ErrOffload
 		}
 	}
-	if p.Proto != proto || len(head) < p.Transport+n {
-		return p, ErrHeaders
+	p, ok := eth.FindIP(head)
+	if !ok || p.Fragment {
+		return s, ErrHeaders
 	}
-	return p, nil
+	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != p.Transport {
+		inner, ok := findTunnel(head, n, p, o)
+		if !ok || inner.Fragment {
+			return s, ErrOffload
+		}
+		s.outer, s.tunnel = p, true
+		p = inner
+	}
+	s.packet = p
+	proto, length := eth.ProtoUDP, udpHeaderLen
+	switch kind {
+	case port.GSOTCPv4, port.GSOTCPv6:
+		proto, length = eth.ProtoTCP, tcpHeaderLen
+		if (p.Version == 4) != (kind == port.GSOTCPv4) {
+			return s, ErrHeaders
+		}
+	case port.GSOSCTP:
+		proto, length = eth.ProtoSCTP, sctpHeaderLen
+	}
+	if p.Proto != proto || len(head) < p.Transport+length {
+		return s, ErrHeaders
+	}
+	return s, nil
 }
 
 // initWhole makes one frame of data, whose first headLen bytes at least are copied.
@@ -187,7 +242,7 @@ func (s *Segmenter) initTCP(data, head []byte, o port.Offload, routed bool) erro
 	}
 	t = t[:n]
 	payload := data[s.l4+n:]
-	if len(payload) <= int(o.GSOSize) {
+	if len(payload) <= int(o.GSOSize) && !s.outer.on {
 		return s.initWhole(data, o, s.l4+n)
 	}
 	switch {
@@ -213,7 +268,7 @@ func (s *Segmenter) initTCP(data, head []byte, o port.Offload, routed bool) erro
 func (s *Segmenter) initDatagrams(data []byte, o port.Offload) error {
 	headLen := s.l4 + udpHeaderLen
 	payload := data[headLen:]
-	if len(payload) <= int(o.GSOSize) {
+	if len(payload) <= int(o.GSOSize) && !s.outer.on {
 		return s.initWhole(data, o, headLen)
 	}
 	u := s.head[s.l4:headLen]
@@ -258,19 +313,16 @@ func (s *Segmenter) initFragments(data []byte, o port.Offload, protoAt int) erro
 // cut sets out how total bytes become segments of size bytes behind headLen bytes of
 // headers. It is the last step: from here on there are segments.
 func (s *Segmenter) cut(l layout, rest []byte, total, headLen, size, limit int) error {
-	count := (total + size - 1) / size
-	if count > limit || s.ipLen(headLen+size) > maxIPLen {
+	count := max(1, (total+size-1)/size)
+	longest := headLen + min(size, total)
+	if count > limit || s.ipLen(longest) > maxIPLen || s.outer.on && longest-s.outer.ip > maxIPLen {
 		return ErrSize
 	}
 	if s.ipv4 {
-		h := s.head[s.ip:s.l4]
-		s.id = binary.BigEndian.Uint16(h[4:])
-		clear(h[2:6])
-		clear(h[10:12])
-		s.ipSum = uint32(Sum(h))
+		s.id, s.ipSum = fixIPv4(s.head[s.ip:s.l4])
 	}
 	s.layout, s.rest, s.headLen, s.size = l, rest, headLen, size
-	s.longest, s.count = headLen+size, count
+	s.longest, s.count = longest, count
 	return nil
 }
 
@@ -286,7 +338,7 @@ func (s *Segmenter) ipLen(n int) int {
 // pseudoFromPartial takes the sum of the pseudo header from a partial checksum, less the
 // length in it. That is right with a routing header, too, of which the sender knew.
 func (s *Segmenter) pseudoFromPartial(csum []byte, length int) {
-	s.pseudoSum = uint32(binary.BigEndian.Uint16(csum)) + uint32(^uint16(length))
+	s.pseudoSum = uint32(binary.BigEndian.Uint16(csum)) + uint32(^fold(uint32(length)))
 }
 
 // pseudoFromAddresses makes the sum of the pseudo header from the IP header's addresses

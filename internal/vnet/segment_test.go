@@ -411,6 +411,19 @@ func FuzzSegmenter(f *testing.F) {
 			f.Add(s.build(), h[:], uint8(0), uint16(0))
 		}
 	}
+	for _, s := range []tunnelFrame{
+		{proto: protoUDP, ether: true, csum: true, shim: make([]byte, 8), inner: superFrame{proto: protoTCP, payload: pattern(300)}},
+		{proto: protoGRE, csum: true, inner: superFrame{proto: protoTCP, v6: true, payload: pattern(300)}, outer: superFrame{v6: true}},
+		{proto: protoIPIP, inner: superFrame{proto: protoUDP, payload: pattern(300)}},
+	} {
+		for _, gso := range []uint8{s.inner.tso(), port.GSOUDPL4, s.inner.tso() | port.GSOTunnel} {
+			var h [vnet.HeaderLen]byte
+			vnet.Encode(h[:], s.offload(gso, 64))
+			f.Add(s.build(), h[:], uint8(0), uint16(0))
+		}
+	}
+	chunks, _ := sctp(superFrame{}, chunk(0, 200, false), chunk(15, 60, true))
+	f.Add(chunks, []byte{0, port.GSOSCTP, 0, 0, 100, 0, 0, 0, 0, 0}, uint8(0), uint16(0))
 	f.Fuzz(func(t *testing.T, data, header []byte, caps uint8, more uint16) {
 		if len(header) < vnet.HeaderLen {
 			return
@@ -419,9 +432,16 @@ func FuzzSegmenter(f *testing.F) {
 		data = append(data, make([]byte, more)...)
 		data = data[:len(data):len(data)]
 		orig := bytes.Clone(data)
+		marked, inspected := vnet.Inspect(data, len(data), o)
 		var s vnet.Segmenter
 		if s.Init(data, o, port.Caps(caps)) != nil {
 			return
+		}
+		if o.IsGSO() && !inspected {
+			t.Fatalf("%+v is refused, and still segmented", o)
+		}
+		if marked.GSOType&port.GSOTunnel != 0 && s.Offload() != (port.Offload{}) {
+			t.Fatalf("%+v is left of a tunnel", s.Offload())
 		}
 		if s.Count() < 1 || s.Count() > 1024 || s.FrameLen() > port.MaxFrame {
 			t.Fatalf("%d segments of %d bytes", s.Count(), s.FrameLen())
@@ -445,7 +465,6 @@ func TestSegmenterAllocs(t *testing.T) {
 	if testenv.RaceEnabled {
 		t.Skip("the race detector allocates; this runs without it")
 	}
-	var s vnet.Segmenter
 	dst := make([]byte, 2000)
 	for _, c := range []struct {
 		f   superFrame
@@ -456,21 +475,54 @@ func TestSegmenterAllocs(t *testing.T) {
 		{superFrame{proto: protoUDP, v6: true, payload: pattern(60000)}, port.GSOUDP},
 	} {
 		data, o := c.f.build(), c.f.offload(c.gso, 1448)
-		if n := testing.AllocsPerRun(10, func() {
-			for _, gather := range []bool{false, true} {
-				if err := s.Init(data, o, port.CapsNone); err != nil {
-					t.Error(err)
-				}
-				for ok := true; ok; {
-					if gather {
-						_, _, ok = s.NextHeader(dst)
-					} else {
-						_, ok = s.Next(dst)
-					}
+		if n := segmentAllocs(t, data, o, dst); n != 0 {
+			t.Errorf("type %d: %v allocations", c.gso, n)
+		}
+	}
+	tunnel := tunnelFrame{proto: protoUDP, ether: true, csum: true, shim: make([]byte, 8), inner: superFrame{proto: protoTCP, payload: pattern(60000)}}
+	if n := segmentAllocs(t, tunnel.build(), tunnel.offload(port.GSOTCPv4, 1400), dst); n != 0 {
+		t.Errorf("a tunnel: %v allocations", n)
+	}
+	chunks, _ := sctp(superFrame{}, chunk(0, 1200, false), chunk(0, 1200, false), chunk(0, 1200, true))
+	if n := segmentAllocs(t, chunks, port.Offload{GSOType: port.GSOSCTP, GSOSize: 1400}, dst); n != 0 {
+		t.Errorf("SCTP: %v allocations", n)
+	}
+}
+
+func segmentAllocs(t *testing.T, data []byte, o port.Offload, dst []byte) float64 {
+	var s vnet.Segmenter
+	return testing.AllocsPerRun(10, func() {
+		if _, ok := vnet.Inspect(data, len(data), o); !ok {
+			t.Error("refused")
+		}
+		for _, gather := range []bool{false, true} {
+			if err := s.Init(data, o, port.CapsNone); err != nil {
+				t.Error(err)
+			}
+			for ok := true; ok; {
+				if gather {
+					_, _, ok = s.NextHeader(dst)
+				} else {
+					_, ok = s.Next(dst)
 				}
 			}
-		}); n != 0 {
-			t.Errorf("type %d: %v allocations", c.gso, n)
+		}
+	})
+}
+
+func BenchmarkTunnel(b *testing.B) {
+	f := tunnelFrame{proto: protoUDP, ether: true, csum: true, shim: make([]byte, 8), inner: superFrame{proto: protoTCP, payload: pattern(60000)}}
+	data, o := f.build(), f.offload(port.GSOTCPv4, 1398)
+	dst := make([]byte, port.MaxFrame)
+	var s vnet.Segmenter
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.Init(data, o, port.CapsNone); err != nil {
+			b.Fatal(err)
+		}
+		for ok := true; ok; {
+			_, ok = s.Next(dst)
 		}
 	}
 }

@@ -536,13 +536,15 @@ func testFullQueue(t *testing.T, f Fixture) {
 }
 
 // testPartialChecksum: a frame whose checksum was left to others arrives with the
-// same left to the peer, or completed, never wrong.
+// same left to the peer, or completed, never wrong. Its sender's hint of where the
+// headers end, past the end of the frame, is neither a reason to lose it nor passed on.
 func testPartialChecksum(t *testing.T, f Fixture) {
 	if f.Port.Caps()&port.CapCsum == 0 {
 		return // never given such a frame
 	}
 	for _, tag := range tags[:2] {
 		b, o := udp4(600)
+		o.HdrLen = 0xffff
 		fr := frame(b)
 		fr.Offload = o
 		fr.Tag = tag
@@ -567,6 +569,9 @@ func testPartialChecksum(t *testing.T, f Fixture) {
 		}
 		if got.Tag != tag {
 			t.Errorf("tag %#x arrived as %#x", tag, got.Tag)
+		}
+		if int(off.HdrLen) > len(b)+tag.Len() {
+			t.Errorf("hdr_len %d arrived with a frame of %d bytes", off.HdrLen, len(b)+tag.Len())
 		}
 		if off.Flags&port.NeedsCsum != 0 {
 			if int(off.CsumStart) != 34+tag.Len() || off.CsumOffset != 6 {

@@ -1,0 +1,96 @@
+package vnet
+
+import (
+	"encoding/binary"
+
+	"github.com/vswitch/vswitch/internal/eth"
+	"github.com/vswitch/vswitch/port"
+)
+
+// Settle does what the kernel's sender left undone and the header cannot express, in
+// data, and returns the offload that is left. The header must be Valid, except that a
+// GSOUDPL4 frame may have no partial checksum:
+//
+//   - A partial SCTP checksum is a CRC32c; whoever completes it by the header writes the
+//     internet checksum over it. It is completed.
+//   - UDP datagrams that GRO put together as a list of packets (`ethtool -K DEV
+//     rx-gro-list on`) have complete checksums, which do not survive segmentation. They
+//     get the partial one that a super-frame has.
+func Settle(data []byte, o port.Offload) (port.Offload, bool) {
+	switch {
+	case o.Flags&port.NeedsCsum != 0:
+		if o.CsumOffset == sctpCsum && !o.IsGSO() && completeSCTP(data, o) {
+			return port.Offload{}, true
+		}
+	case o.GSOType == port.GSOUDPL4:
+		p, ok := eth.FindIP(data)
+		if !ok || p.Fragment || p.Routed || p.Proto != eth.ProtoUDP || len(data) < p.Transport+udpHeaderLen {
+			return o, false
+		}
+		o = needsCsum(o, p.Transport, udpCsum)
+		binary.BigEndian.PutUint16(data[p.Transport+udpCsum:], pseudo(data, p))
+	}
+	return o, Valid(o, len(data))
+}
+
+func needsCsum(o port.Offload, start, offset int) port.Offload {
+	o.Flags |= port.NeedsCsum
+	o.CsumStart, o.CsumOffset = uint16(start), uint16(offset)
+	return o
+}
+
+// pseudo is the sum of the pseudo header of a packet that ends with its frame.
+func pseudo(data []byte, p eth.IPPacket) uint16 {
+	addresses := data[p.Header+12 : p.Header+20]
+	if p.Version == 6 {
+		addresses = data[p.Header+8 : p.Header+40]
+	}
+	return fold(uint32(Sum(addresses)) + uint32(p.Proto) + uint32(len(data)-p.Transport))
+}
+
+// Guess makes up the offload of a super-frame whose type the header of a packet socket
+// does not know: a UDP datagram to be fragmented (UFO), SCTP, or TCP that a device put
+// together (LRO). What is known of it is whether its checksum is partial; its segments
+// get the size that fits mtu, but not more than every Ethernet takes. ok is false where
+// the frame is none of these.
+func Guess(data []byte, partial bool, mtu int) (o port.Offload, ok bool) {
+	p, ok := eth.FindIP(data[:min(len(data), MaxHeader)])
+	if !ok || p.Fragment {
+		return o, false
+	}
+	room := min(mtu, ethernetMTU) - (p.Transport - p.Header)
+	offset := 0
+	switch p.Proto {
+	case eth.ProtoUDP:
+		o.GSOType, offset = port.GSOUDP, udpCsum
+		if p.Version == 6 {
+			room -= fragHeaderLen
+		}
+		room &^= 7
+	case eth.ProtoTCP:
+		if len(data) < p.Transport+tcpHeaderLen {
+			return o, false
+		}
+		o.GSOType, offset = port.GSOTCPv4, tcpCsum
+		if p.Version == 6 {
+			o.GSOType = port.GSOTCPv6
+		}
+		room -= int(data[p.Transport+12]>>4) * 4
+	case eth.ProtoSCTP:
+		o.GSOType, partial = port.GSOSCTP, false
+		room -= sctpHeaderLen
+	default:
+		return o, false
+	}
+	if room <= 0 {
+		return o, false
+	}
+	o.GSOSize = uint16(room)
+	if partial {
+		o = needsCsum(o, p.Transport, offset)
+	}
+	return Inspect(data, len(data), o)
+}
+
+// ethernetMTU is the payload of the longest frame that every Ethernet takes, in bytes.
+const ethernetMTU = 1500
