@@ -13,12 +13,18 @@ import (
 	"net/url"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/vswitch/vswitch/port"
 )
 
-// ErrNoDaemon is wrapped by the errors of a Client whose socket nobody serves.
+// ErrNoDaemon is wrapped by the errors of a Client whose socket nobody serves, or whose
+// daemon does not answer.
 var ErrNoDaemon = errors.New("no vswitch daemon answers")
+
+// Timeout is how long a Client waits for an answer. The daemon itself gives up on its
+// disk before, with words of its own.
+const Timeout = 27 * time.Second
 
 // Client speaks to the daemon behind one socket.
 type Client struct {
@@ -32,7 +38,7 @@ func NewClient(socket string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: Timeout}}
 }
 
 // Close gives idle connections back. The client can be used again after it.
@@ -124,12 +130,14 @@ func (c *Client) call(ctx context.Context, method, path string, req, resp any) e
 	}
 	a, err := c.http.Do(r)
 	if err != nil {
-		return c.explain(err)
+		return c.explain(ctx, method, err)
 	}
 	defer a.Body.Close()
 	if a.StatusCode >= 300 {
 		e := new(Error)
-		if json.NewDecoder(a.Body).Decode(e) != nil || e.Message == "" {
+		if err := json.NewDecoder(a.Body).Decode(e); isTimeout(err) {
+			return c.explain(ctx, method, err)
+		} else if err != nil || e.Message == "" {
 			return fmt.Errorf("%s is not the socket of a vswitch daemon: %s", c.socket, a.Status)
 		}
 		return e
@@ -137,19 +145,34 @@ func (c *Client) call(ctx context.Context, method, path string, req, resp any) e
 	if resp == nil {
 		return nil
 	}
-	if err := json.NewDecoder(a.Body).Decode(resp); err != nil {
+	if err := json.NewDecoder(a.Body).Decode(resp); isTimeout(err) {
+		return c.explain(ctx, method, err)
+	} else if err != nil {
 		return fmt.Errorf("%s is not the socket of a vswitch daemon: %w", c.socket, err)
 	}
 	return nil
 }
 
-// explain says what a failed connection means.
-func (c *Client) explain(err error) error {
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// explain says what a failed call means.
+func (c *Client) explain(ctx context.Context, method string, err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err // without the made-up URL
 	}
 	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("asking the daemon at %s: %w", c.socket, ctx.Err())
+	case isTimeout(err), errors.Is(err, syscall.EAGAIN): // EAGAIN: too many wait for it already
+		what := "it is stopped or stuck, see its log"
+		if method != http.MethodGet {
+			what += "; what was asked for may still be done"
+		}
+		return fmt.Errorf("%w at %s, though its socket is held, within %v: %s", ErrNoDaemon, c.socket, c.http.Timeout, what)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%w at %s; start one with `vswitch run`, or name the right one with --name or --socket", ErrNoDaemon, c.socket)
 	case errors.Is(err, fs.ErrPermission):

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -71,6 +73,63 @@ func TestNotAVswitch(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// A daemon that is stopped or stuck: a call ends, and is no success.
+func TestDaemonDoesNotAnswer(t *testing.T) {
+	for name, answer := range map[string]string{
+		"nothing":       "",
+		"half a header": "HTTP/1.1 200 OK\r\n",
+		"half a body":   "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[",
+		"half an error": "HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\n{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			socket := filepath.Join(t.TempDir(), "s")
+			ln, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			quit := make(chan struct{})
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, answer)
+				<-quit
+			}()
+			defer func() { close(quit); ln.Close(); <-served }()
+			c := NewClient(socket)
+			defer c.Close()
+			c.http.Timeout = 50 * time.Millisecond
+			_, err = c.Ports(t.Context())
+			if !errors.Is(err, ErrNoDaemon) || !strings.Contains(err.Error(), socket) || !strings.Contains(err.Error(), "stuck") {
+				t.Errorf("a question: %v", err)
+			}
+		})
+	}
+	// The caller's own patience is not the daemon's fault.
+	socket := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c := NewClient(socket)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := c.DelPort(ctx, "vm0"); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoDaemon) {
+		t.Errorf("with a deadline: %v", err)
+	}
+	c.http.Timeout = 20 * time.Millisecond
+	if err := c.DelPort(t.Context(), "vm0"); !errors.Is(err, ErrNoDaemon) || !strings.Contains(err.Error(), "may still be done") {
+		t.Errorf("a change: %v", err)
 	}
 }
 

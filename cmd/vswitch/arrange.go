@@ -16,6 +16,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	var cmd *cli.Command // the innermost that was named
 	commands := app.Commands
 	help := false
+	seen := make(map[cli.Flag]bool)
 	for rest := args[1:]; len(rest) > 0; {
 		arg := rest[0]
 		rest = rest[1:]
@@ -37,6 +38,10 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			if flag == nil {
 				return nil, usagef("there is no flag %s; see `%s`", spell(name), helpFor(path))
 			}
+			if seen[flag] && !repeatable(flag) {
+				return nil, usagef("flag %s is given twice; give it once%s", spell(name), inOne(flag))
+			}
+			seen[flag] = true
 			*to = append(*to, arg)
 			if hasValue || !takesValue(flag) {
 				continue
@@ -99,6 +104,22 @@ func find(flags []cli.Flag, name string) cli.Flag {
 func takesValue(f cli.Flag) bool {
 	d, ok := f.(cli.DocGenerationFlag)
 	return ok && d.TakesValue()
+}
+
+// repeatable reports whether each value of a flag counts.
+func repeatable(f cli.Flag) bool {
+	d, ok := f.(cli.DocGenerationSliceFlag)
+	return ok && d.IsSliceFlag()
+}
+
+// inOne says how to give a flag several values, where it takes them.
+func inOne(f cli.Flag) string {
+	if d, ok := f.(cli.DocGenerationFlag); ok {
+		if usage := d.GetUsage(); strings.Contains(usage, "`LIST`") || strings.Contains(usage, "`PORTS`") {
+			return ", with commas between its values"
+		}
+	}
+	return ""
 }
 
 // spell writes a flag as users do.

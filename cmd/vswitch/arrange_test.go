@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/urfave/cli/v2"
 )
 
 func TestArrange(t *testing.T) {
@@ -38,6 +41,11 @@ func TestArrange(t *testing.T) {
 		{"ports --kind tap", "", "there is no flag --kind; see `vswitch ports --help`"},
 		{"add-port vm0 --mtu", "", "flag --mtu needs a value; see `vswitch add-port --help`"},
 		{"ports -o", "", "flag -o needs a value; see `vswitch ports --help`"},
+		{"ports -o json --output json", "", "flag --output is given twice; give it once"},
+		{"--name a ports --name a", "", "flag --name is given twice; give it once"},
+		{"add-port vm0 --isolated --isolated=false", "", "flag --isolated is given twice; give it once"},
+		{"set-port vm0 --trunk 10 --trunk=20", "", "flag --trunk is given twice; give it once, with commas between its values"},
+		{"mirror add m --from a --from b --to c", "", "flag --from is given twice; give it once, with commas between its values"},
 		{"prots", "", "there is no command \"prots\"; `vswitch --help` lists those there are"},
 		{"fdb show", "", "there is no command \"show\"; `vswitch fdb --help` lists those there are"},
 	} {
@@ -54,6 +62,33 @@ func TestArrange(t *testing.T) {
 			t.Errorf("%q: %v (-want +got)\n%s", test.in, err, diff)
 		}
 	}
+}
+
+// No flag of any command, but those that are lists by themselves, can be given twice.
+func TestNoFlagTwice(t *testing.T) {
+	app := newApp(io.Discard)
+	var try func(path []string, commands []*cli.Command)
+	try = func(path []string, commands []*cli.Command) {
+		for _, c := range commands {
+			path := append(slices.Clone(path), c.Name)
+			try(path, c.Subcommands)
+			for _, f := range slices.Concat(c.Flags, app.Flags) {
+				names := f.Names()
+				args := slices.Clone(path)
+				for _, name := range []string{names[0], names[len(names)-1]} {
+					args = append(args, "--"+name)
+					if takesValue(f) {
+						args = append(args, "1")
+					}
+				}
+				_, err := arrange(app, args)
+				if repeatable(f) != (err == nil) || err != nil && !errors.As(err, new(usageError)) {
+					t.Errorf("%q: %v", args, err)
+				}
+			}
+		}
+	}
+	try([]string{"vswitch"}, app.Commands)
 }
 
 // FuzzArrange: whatever is written, arrange loses no argument, and what it makes is
