@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -37,7 +38,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(stderr, "vswitch:", err)
+	printError(stderr, err)
 	switch {
 	case errors.As(err, new(usageError)):
 		return exitUsage
@@ -45,6 +46,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitNoDaemon
 	}
 	return exitFailed
+}
+
+// printError prints what went wrong. The reader of a daemon's log may have stopped
+// reading, which must not keep the daemon from its end.
+func printError(stderr io.Writer, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fmt.Fprintln(stderr, "vswitch:", err)
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Second):
+	}
 }
 
 // usageError is an error in the command line itself.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,7 +29,8 @@ func runCommand() *cli.Command {
 		Description: `Runs one switch until SIGTERM or SIGINT. Its ports are those of its last run:
 what the other commands change is kept in the state directory. TAP devices stay
 when it stops, so virtual machines run on and are connected again by the next
-run. Ports of the kinds tap, host and netdev need CAP_NET_ADMIN and CAP_NET_RAW;
+run. SIGHUP changes nothing, so a terminal may hang up; a reader of the log that goes
+or stops reading loses lines, and no more. Ports of the kinds tap, host and netdev need CAP_NET_ADMIN and CAP_NET_RAW;
 with vhost-user, stream and dgram ports alone it runs as any user.
 
 Example:
@@ -114,18 +114,16 @@ func runSwitch(c *cli.Context) error {
 	if o.Snooping, err = snoopingFlags(c); err != nil {
 		return err
 	}
-	switch f := c.String("log-format"); f {
-	case "text":
-		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	case "json":
-		o.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	default:
-		return usagef("there is no log format %q; use text or json", f)
-	}
 	mode := c.String("fastpath")
 	if !slices.Contains(fastPathModes, mode) {
 		return usagef("there is no fast path mode %q; use %s", mode, strings.Join(fastPathModes, ", "))
 	}
+	var endLog func()
+	if o.Log, endLog, err = daemonLog(c.String("log-format"), os.Stderr); err != nil {
+		return err
+	}
+	defer endLog()
+	defer outliveTerminal(o.Log)()
 	o.Prepare = func(o *daemon.Options) error {
 		ingress, err := openFastPath(mode, o)
 		if err != nil {

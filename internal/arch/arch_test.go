@@ -38,6 +38,7 @@ var below = []struct {
 	{"internal/mmsg", nil},
 	{"internal/sockfile", nil},
 	{"internal/flock", nil},
+	{"internal/logqueue", nil},
 	{"internal/rxbuf", []string{"port", "internal/vnet"}},
 	{"internal/afpacket", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/mmsg", "internal/link"}},
 	{"internal/tuntap", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/link"}},
@@ -51,7 +52,7 @@ var below = []struct {
 
 	{"internal/daemon", []string{"api", "switch", "fdb", "port", "internal/link", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock"}},
 	{"internal/fastpath", []string{"switch", "fdb", "port", "internal/flock"}},
-	{"cmd/vswitch", []string{"api", "fdb", "internal/daemon", "internal/fastpath", "internal/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "fdb", "internal/daemon", "internal/fastpath", "internal/logqueue", "internal/hoststack", "port", "port/*"}},
 
 	{"internal/testenv", nil},
 	{"internal/testenv/daemontest", []string{"api", "internal/testenv"}},

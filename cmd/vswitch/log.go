@@ -1,0 +1,66 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/logqueue"
+)
+
+// lastLines is how long a stop waits for the log's reader.
+const lastLines = 500 * time.Millisecond
+
+// daemonLog makes the log of a daemon in a format, on out. The daemon never waits for
+// the log's reader. The function that it returns ends the log.
+func daemonLog(format string, out io.Writer) (log *slog.Logger, end func(), err error) {
+	var handler func(io.Writer) slog.Handler
+	switch format {
+	case "text":
+		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) }
+	case "json":
+		handler = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) }
+	default:
+		return nil, nil, usagef("there is no log format %q; use text or json", format)
+	}
+	q := logqueue.New(out, func(w io.Writer, lost uint64) error {
+		failed := &firstError{w: w}
+		slog.New(handler(failed)).Warn("log lines lost: their reader was too slow, or away", "lines", lost)
+		return failed.err
+	})
+	return slog.New(handler(q)), func() { q.Close(lastLines) }, nil
+}
+
+// firstError keeps the error of a Write, which slog drops.
+type firstError struct {
+	w   io.Writer
+	err error
+}
+
+func (f *firstError) Write(b []byte) (int, error) {
+	n, err := f.w.Write(b)
+	if f.err == nil {
+		f.err = err
+	}
+	return n, err
+}
+
+// outliveTerminal keeps the daemon alive when the terminal that it was started in hangs
+// up, or the reader of its log goes. Nothing is read anew at SIGHUP: settings change by
+// commands. The function that it returns ends that.
+func outliveTerminal(log *slog.Logger) (end func()) {
+	signal.Ignore(syscall.SIGPIPE) // else Go ends a program that writes to a closed stderr
+	hups := make(chan os.Signal, 1)
+	signal.Notify(hups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range hups {
+			log.Info("SIGHUP: there is nothing to read anew, the switch goes on; SIGTERM stops it")
+		}
+	}()
+	return func() { signal.Stop(hups); close(hups); <-done }
+}
