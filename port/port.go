@@ -73,7 +73,13 @@ type Out struct {
 	Frame *Frame
 	Tag   Tag  // the outer tag it leaves with, in place of Frame.Tag
 	Push  bool // Tag goes in front of Frame.Tag, which stays (802.1ad tunnel)
-	Drop  Drop // set by Send
+
+	// Control is set on frames that the switch itself sends. Where the queue can,
+	// they leave before data that waits there: neighbours take a late BPDU for a
+	// bridge that is gone.
+	Control bool
+
+	Drop Drop // set by Send
 }
 
 // TagLen is the number of bytes that tags take in front of the frame's EtherType

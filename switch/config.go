@@ -88,8 +88,7 @@ func (p *Port) Configure(c PortConfig) error {
 	s := p.sw
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.storm.set(c.Storm)
-	p.police.set(c.Police)
+	p.storm, p.police = p.storm.limit(c.Storm), p.police.police(c.Police)
 	p.config, p.vlan = c, v
 	unneeded := p.setShape(c.Shape)
 	s.fdb.SetLimit(p.number, c.LearnLimit)

@@ -34,6 +34,8 @@ type outputs struct {
 	cut    frameStore // what mirrors shortened
 	done   finished
 	copies uint64 // that mirrors and cutting made
+
+	control bool // the frames are of the switch's own
 }
 
 // vector is what goes to one port.
@@ -45,7 +47,7 @@ type vector struct {
 
 // begin makes o ready for a batch among so many port numbers.
 func (o *outputs) begin(numbers int, shard uint32) {
-	o.shard, o.copies = shard, 0
+	o.shard, o.copies, o.control = shard, 0, false
 	if numbers > len(o.slot) {
 		o.slot = make([]uint16, numbers)
 	}
@@ -54,7 +56,7 @@ func (o *outputs) begin(numbers int, shard uint32) {
 // add puts f into the vector of a port, with the tag it leaves with there.
 func (o *outputs) add(f *port.Frame, to *member) {
 	tag, push := retag(f, to)
-	o.put(port.Out{Frame: f, Tag: tag, Push: push}, to)
+	o.put(port.Out{Frame: f, Tag: tag, Push: push, Control: o.control}, to)
 	if to.flags&flagMirrorOut != 0 {
 		o.mirror(to.mirrorOut, f, tag, push)
 	}

@@ -17,14 +17,14 @@ type Port struct {
 	number uint16
 	tx     []txCounters // shards; see txShards
 
-	storm  storm
-	police bucket
-	lanes  [numQueues]lane
-	moves  atomic.Int32 // to the port, that wait to be reported
+	lanes [numQueues]lane
+	moves atomic.Int32 // to the port, that wait to be reported
 
 	// Below, guarded by sw.mu.
 	config     PortConfig
 	vlan       vlanRules
+	storm      storm
+	police     *bucket
 	tree       TreeState
 	bpdus      bool   // bpduTrap is set
 	traps      []Trap // besides bpduTrap and those of all ports

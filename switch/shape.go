@@ -1,7 +1,7 @@
 package vswitch
 
 import (
-	"slices"
+	"math/bits"
 	"sync"
 	"time"
 
@@ -9,8 +9,15 @@ import (
 )
 
 const (
-	// shapeDepth and shapeBytes bound what may wait at a shaped port: a fifth
-	// of a second at 100 Mbit/s, and one super-frame at any rate.
+	// shapeDelay bounds how long a frame waits at a shaped port: a queue that holds
+	// more only adds delay, for the guests behind the port and those beside them.
+	shapeDelay = 200 * time.Millisecond
+
+	// shapeFloor is how many full frames may wait however slow the rate is: with
+	// less, TCP cannot learn of a loss but by a timeout.
+	shapeFloor = 8
+
+	// shapeDepth and shapeBytes bound what may wait at high rates.
 	shapeDepth = 1000
 	shapeBytes = 2 << 20
 
@@ -21,34 +28,39 @@ const (
 
 // shaper stands between the workers and the queues of a port with an egress rate.
 // It copies frames, for a batch's memory cannot wait, and sends them from a
-// goroutine of its own, in order. Workers hold its lock for the copy only.
+// goroutine of its own, in order. Workers hold its lock for the copy only. Frames of
+// the switch's own pass by the queue.
 type shaper struct {
-	rate  bucket
 	tx    *txCounters
 	start time.Time
+	more  chan struct{} // has a token when run must look again
 
-	mu     sync.Mutex
-	more   chan struct{} // has a token when run must look again
-	none   sync.Cond     // nothing waits any more
-	ring   []shaped
-	head   int
-	n      int
-	bytes  int
-	queues []port.Queue // of the last device; set before anything can wait
-	open   bool         // the rate is off: what waits goes at once, and nothing joins it
-	done   bool
+	mu      sync.Mutex
+	none    sync.Cond // nothing waits any more
+	rate    port.Rate
+	until   int64 // ns: what was sent has used up the rate until then
+	waiting int64 // ns that what waits will use
+	ring    []shaped
+	head    int
+	n       int
+	bytes   int
+	sending bool         // run has a frame that is in the ring no more
+	queues  []port.Queue // of the last device; set before anything can wait
+	open    bool         // the rate is off: what waits goes at once, and nothing joins it
+	done    bool
 
 	scratch [1][]byte // Send's
 
-	one [1]port.Out // run's
+	now shaped // run's: what is being sent
+	one [1]port.Out
 }
 
 // shaped is one frame that waits.
 type shaped struct {
-	frame port.Frame
-	out   port.Out
-	queue int
-	buf   []byte
+	frame  port.Frame
+	out    port.Out
+	queue  int
+	memory *memory
 }
 
 // shapedQueue is one queue of a shaped port, as workers see it.
@@ -61,7 +73,7 @@ type shapedQueue struct {
 // no longer needed, once all that waited there has gone: after publish it is stopped.
 // The caller holds sw.mu.
 func (p *Port) setShape(r port.Rate) (unneeded *shaper) {
-	if r == (port.Rate{}) {
+	if r.PerSecond == 0 {
 		unneeded, p.shaper = p.shaper, nil
 		unneeded.release()
 		return unneeded
@@ -70,7 +82,7 @@ func (p *Port) setShape(r port.Rate) (unneeded *shaper) {
 		p.shaper = newShaper(&p.tx[0])
 		p.sw.running.Go(p.shaper.run)
 	}
-	p.shaper.rate.set(r)
+	p.shaper.set(r)
 	return nil
 }
 
@@ -79,6 +91,41 @@ func newShaper(tx *txCounters) *shaper {
 	s.none.L = &s.mu
 	return s
 }
+
+// set puts a rate into force at once: what was sent under another one does not count
+// against it, and what waits and would wait too long now is dropped, the last first.
+func (s *shaper) set(r port.Rate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rate == r {
+		return
+	}
+	s.rate, s.until, s.waiting = r, 0, 0
+	keep, limit := 0, shapeLimit(r)
+	for ; keep < s.n && (keep == 0 || s.waiting < limit); keep++ {
+		s.waiting += cost(&s.at(keep).frame, r)
+	}
+	for ; s.n > keep; s.n-- {
+		e := s.at(s.n - 1)
+		s.bytes -= e.out.Len()
+		e.memory.free()
+		*e = shaped{}
+		s.tx.dropped[port.DropShaped].Add(1)
+	}
+	s.wake()
+}
+
+// shapeLimit returns how much of a rate's time may be used up when another frame joins.
+func shapeLimit(r port.Rate) int64 {
+	floor := uint64(shapeFloor)
+	if r.Bits {
+		floor *= 8 * 1514
+	}
+	return max(int64(shapeDelay), timeOf(floor, r))
+}
+
+// at returns the place of the i-th frame that waits.
+func (s *shaper) at(i int) *shaped { return &s.ring[(s.head+i)%len(s.ring)] }
 
 // release lets go of what waits, and returns when nothing does. From then on workers send
 // past the shaper by themselves, so nothing overtakes. A nil shaper has nothing.
@@ -96,12 +143,12 @@ func (s *shaper) release() {
 // waitForNone returns when nothing waits, with mu held as before. What is open is
 // soon empty: queues take a frame or refuse it.
 func (s *shaper) waitForNone() {
-	for s.n > 0 {
+	for s.n > 0 || s.sending {
 		s.none.Wait()
 	}
 }
 
-// attach tells the shaper where frames go from now on, and returns the queues
+// attach sets where frames go from now on, and returns the queues
 // that workers use in place of those.
 func (s *shaper) attach(queues []port.Queue) []port.Queue {
 	s.mu.Lock()
@@ -133,44 +180,72 @@ func (s *shaper) wake() {
 	}
 }
 
+// clock returns the time in ns since the shaper was made.
+func (s *shaper) clock() int64 { return int64(time.Since(s.start)) }
+
 // Recv and Release are the attached queue's affair: no worker calls them here.
 func (shapedQueue) Recv([]port.Frame) (int, error) { return 0, port.ErrClosed }
 func (shapedQueue) Release()                       {}
 
-// Send implements port.Queue. What finds room is counted when it is sent.
+// Send implements port.Queue. What joins the queue is counted when it is sent.
 func (q shapedQueue) Send(out []port.Out) {
 	s := q.shaper
 	s.mu.Lock()
+	queues := s.queues
 	if s.open {
 		s.waitForNone()
-		queues := s.queues
 		s.mu.Unlock()
 		queues[q.index%len(queues)].Send(out)
 		return
 	}
+	now, control := s.clock(), false
 	for i := range out {
 		o := &out[i]
-		size := o.Len()
-		if s.n == len(s.ring) || s.n > 0 && s.bytes+size > shapeBytes {
-			o.Drop = port.DropShaped
+		if o.Control {
+			s.spend(o.Frame, now)
+			control = true
 			continue
 		}
-		e := &s.ring[(s.head+s.n)%len(s.ring)]
-		e.buf = slices.Grow(e.buf[:0], o.Frame.DataLen())[:o.Frame.DataLen()]
-		if !o.Frame.CopyTo(e.buf, &s.scratch) {
-			o.Drop = port.DropMemoryGone
-			continue
-		}
-		e.frame, e.out, e.queue = *o.Frame, *o, q.index
-		e.frame.Data, e.frame.Tail = e.buf, nil
-		e.out.Frame = &e.frame
-		s.n++
-		s.bytes += size
-		o.Drop = countedLater
+		o.Drop = s.join(o, q.index, now)
 	}
 	s.mu.Unlock()
 	s.wake()
+	if !control {
+		return
+	}
+	for i := range out {
+		if out[i].Control {
+			queues[q.index%len(queues)].Send(out[i : i+1])
+		}
+	}
 }
+
+// join puts a copy of a frame at the end of the queue, if it has room. The caller holds mu.
+func (s *shaper) join(o *port.Out, queue int, now int64) port.Drop {
+	size := o.Len()
+	if s.n > 0 {
+		backlog := max(s.until-now, 0) + s.waiting
+		if s.n == len(s.ring) || s.bytes+size > shapeBytes || backlog >= shapeLimit(s.rate) {
+			return port.DropShaped
+		}
+	}
+	m := memoryFor(o.Frame.DataLen())
+	data := m.bytes[:o.Frame.DataLen()]
+	if !o.Frame.CopyTo(data, &s.scratch) {
+		m.free()
+		return port.DropMemoryGone
+	}
+	e := s.at(s.n)
+	*e = shaped{frame: *o.Frame, out: *o, queue: queue, memory: m}
+	e.frame.Data, e.frame.Tail, e.out.Frame = data, nil, &e.frame
+	s.n++
+	s.bytes += size
+	s.waiting += cost(&e.frame, s.rate)
+	return countedLater
+}
+
+// spend counts a frame that is sent at a time. The caller holds mu.
+func (s *shaper) spend(f *port.Frame, now int64) { s.until = max(s.until, now) + cost(f, s.rate) }
 
 // run sends what waits, at the rate, until stop.
 func (s *shaper) run() {
@@ -196,34 +271,58 @@ func (s *shaper) run() {
 // sendDue sends what is due and returns how long the next frame has to wait, 0
 // when there is none.
 func (s *shaper) sendDue() (wait time.Duration, done bool) {
-	for {
-		s.mu.Lock()
-		done := s.done
-		if s.n == 0 {
-			s.none.Broadcast()
-			s.mu.Unlock()
-			return 0, done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.n > 0 {
+		now := s.clock()
+		if !s.open && s.until > now+int64(shapeBurst) {
+			return time.Duration(s.until-now) - shapeBurst/2, false
 		}
-		e, queues := &s.ring[s.head], s.queues
-		now := int64(time.Since(s.start))
-		until := s.rate.until.Load()
-		if !s.open && until > now+int64(shapeBurst) {
-			s.mu.Unlock()
-			return time.Duration(until-now) - shapeBurst/2, false
-		}
-		s.rate.until.Store(max(until, now) + s.rate.cost(&e.frame))
-		s.mu.Unlock()
-
-		// The slot stays taken while it is sent, so no worker writes to it.
-		s.one[0] = e.out
-		one := s.one[:]
-		queues[e.queue%len(queues)].Send(one)
-		s.tx.count(one)
-
-		s.mu.Lock()
-		s.bytes -= e.out.Len()
+		e := s.at(0)
+		s.now = *e
+		s.now.out.Frame = &s.now.frame
+		*e = shaped{}
 		s.head = (s.head + 1) % len(s.ring)
 		s.n--
+		s.bytes -= s.now.out.Len()
+		s.waiting -= cost(&s.now.frame, s.rate)
+		s.spend(&s.now.frame, now)
+		queues := s.queues
+		s.sending = true
 		s.mu.Unlock()
+
+		s.one[0] = s.now.out
+		queues[s.now.queue%len(queues)].Send(s.one[:])
+		s.tx.count(s.one[:])
+		s.now.memory.free()
+		s.now = shaped{}
+
+		s.mu.Lock()
+		s.sending = false
 	}
+	s.none.Broadcast()
+	return 0, s.done
 }
+
+// memory holds the bytes of one frame that waits. Memory that nothing waits in is
+// shared by all shapers, and given up by and by.
+type memory struct {
+	bytes []byte
+	pool  *sync.Pool
+}
+
+// memories has a pool for each power of two, so a frame takes at most twice its
+// length, from the shortest on that is worth one.
+var memories [18]sync.Pool
+
+const shortest = 8 // 256 bytes
+
+func memoryFor(n int) *memory {
+	class := max(bits.Len(uint(n-1)), shortest)
+	if m, ok := memories[class].Get().(*memory); ok {
+		return m
+	}
+	return &memory{bytes: make([]byte, 1<<class), pool: &memories[class]}
+}
+
+func (m *memory) free() { m.pool.Put(m) }

@@ -93,7 +93,7 @@ type member struct {
 	tx     []txCounters
 
 	port                *Port
-	storm               *storm
+	storm               storm
 	police              *bucket
 	traps               []Trap
 	mirrorIn, mirrorOut []tap
@@ -246,7 +246,7 @@ func (s *Switch) publish() {
 		m := &member{
 			number: p.number, flags: p.flagsOf(), vlanRules: p.vlan,
 			dev: p.at.dev, queues: p.at.queues, tx: p.tx,
-			port: p, storm: &p.storm, police: &p.police, traps: p.trapsOf(),
+			port: p, storm: p.storm, police: p.police, traps: p.trapsOf(),
 		}
 		if p.shaper != nil {
 			m.queues = p.shaper.attach(p.at.queues)
