@@ -44,6 +44,7 @@ type SetPort struct {
 	FastLeave   *bool   `json:"mcast_fast_leave,omitempty"`
 	RouterPort  *bool   `json:"mcast_router,omitempty"`
 	GroupLimit  *int    `json:"mcast_limit,omitempty"`
+	RouterGuard *string `json:"mcast_router_guard,omitempty"`
 }
 
 // Apply returns spec with the changes made.
@@ -77,6 +78,7 @@ func (s SetPort) Apply(spec port.Spec) port.Spec {
 	set(&spec.FastLeave, s.FastLeave)
 	set(&spec.RouterPort, s.RouterPort)
 	set(&spec.GroupLimit, s.GroupLimit)
+	set(&spec.RouterGuard, s.RouterGuard)
 	return spec
 }
 

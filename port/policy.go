@@ -43,6 +43,8 @@ type Policy struct {
 	FastLeave  bool `json:"mcast_fast_leave,omitempty"`
 	RouterPort bool `json:"mcast_router,omitempty"`
 	GroupLimit int  `json:"mcast_limit,omitempty"`
+
+	RouterGuard string `json:"mcast_router_guard,omitempty"` // on, off; auto (or empty): by the kind
 }
 
 // FloodClasses are the kinds of frames that NoFlood can name.
@@ -88,6 +90,7 @@ func (p *Policy) Check() error {
 		{"storm action", p.StormAction, []string{"drop", "shutdown"}},
 		{"edge setting", p.Edge, []string{"auto", "on", "off"}},
 		{"BPDU guard setting", p.BPDUGuard, []string{"on", "off"}},
+		{"router guard setting", p.RouterGuard, []string{"auto", "on", "off"}},
 	} {
 		if c.value != "" && !slices.Contains(c.of, c.value) {
 			return fmt.Errorf("%q is no %s; use %s", c.value, c.name, strings.Join(c.of, ", "))
@@ -100,6 +103,8 @@ func (p *Policy) Check() error {
 		return fmt.Errorf("only a trunk can accept tagged frames alone; name the VLANs it carries")
 	case p.LearnLimit < 0 || p.GroupLimit < 0:
 		return fmt.Errorf("a limit below 0 makes no sense; use 0 for none")
+	case p.RouterPort && p.RouterGuard == "on":
+		return fmt.Errorf("a port that leads to a router is not guarded against routers; leave out one of --mcast-router and --mcast-router-guard")
 	case p.STPPriority%16 != 0:
 		return fmt.Errorf("a port's priority is a multiple of 16 (802.1D-2004 clause 9.2.7), not %d", p.STPPriority)
 	case p.STPCost > 200_000_000:

@@ -105,6 +105,9 @@ var values = map[string][]string{
 	"learn-action": {"forward", "protect", "shutdown"},
 	"stp-edge":     {"auto", "on", "off"},
 	"bpdu-guard":   {"on", "off"},
+
+	"mcast-router-guard": {"auto", "on", "off"},
+
 	"direction":    {"in", "out", "both"},
 	"unregistered": {"flood", "routers"},
 }

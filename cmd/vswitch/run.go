@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -50,6 +51,8 @@ Example:
 			&cli.UintFlag{Name: "stp-priority", Value: 32768, Usage: "`PRIORITY` of this switch to become the root, in steps of 4096; the lowest is the root"},
 			&cli.BoolFlag{Name: "snooping", Usage: "send multicast groups only where hosts asked for them by IGMP and MLD"},
 			&cli.BoolFlag{Name: "querier", Usage: "with --snooping: ask the hosts for their groups where no router does"},
+			&cli.StringFlag{Name: "querier-address", Usage: "with --querier: `ADDRESS` that IGMP queries come from, which no station has; a router with a lower one asks instead",
+				DefaultText: "0.0.0.0, so that any router asks instead"},
 			&cli.StringFlag{Name: "unregistered", Value: "flood", Usage: "with --snooping: `WHERE` groups go that nobody asked for: flood or routers"},
 			&cli.StringFlag{Name: "group-forward", Value: "0", Usage: "`MASK` of the addresses 01:80:c2:00:00:00 to 0f to forward, bit 14 being 0e, as the kernel's group_fwd_mask"},
 			&cli.BoolFlag{Name: "loop-detect", Usage: "send a probe by each port every second, and shut the port down by which one comes back"},
@@ -168,12 +171,24 @@ func stpFlags(c *cli.Context) (*daemon.STP, error) {
 
 func snoopingFlags(c *cli.Context) (*daemon.Snooping, error) {
 	if !c.Bool("snooping") {
-		if c.Bool("querier") || c.IsSet("unregistered") {
-			return nil, usagef("--querier and --unregistered are for multicast snooping; give --snooping as well")
+		if c.Bool("querier") || c.IsSet("querier-address") || c.IsSet("unregistered") {
+			return nil, usagef("--querier, --querier-address and --unregistered are for multicast snooping; give --snooping as well")
 		}
 		return nil, nil
 	}
 	o := &daemon.Snooping{Querier: c.Bool("querier")}
+	if text := c.String("querier-address"); text != "" {
+		a, err := netip.ParseAddr(text)
+		switch {
+		case err != nil || !a.Is4():
+			return nil, usagef("%q is not an IPv4 address; write --querier-address as 192.0.2.1", text)
+		case a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.As4()[0] >= 240:
+			return nil, usagef("queries cannot come from %v; use an address of this network that no station has", a)
+		case !o.Querier:
+			return nil, usagef("--querier-address is for a switch that asks; give --querier as well")
+		}
+		o.Address = a
+	}
 	switch u := c.String("unregistered"); u {
 	case "flood":
 	case "routers":

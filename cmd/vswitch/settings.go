@@ -49,7 +49,8 @@ func portFlags() []cli.Flag {
 		&cli.UintFlag{Name: "stp-priority", Usage: "spanning tree: priority `N` of the port, in steps of 16", DefaultText: "128"},
 		&cli.BoolFlag{Name: "mcast-fast-leave", Usage: "multicast: a group ends with the first leave; for ports with one listener"},
 		&cli.BoolFlag{Name: "mcast-router", Usage: "multicast: a router is behind the port"},
-		&cli.IntFlag{Name: "mcast-limit", Usage: "multicast: most groups that the port can join: `N`", DefaultText: "1024"},
+		&cli.IntFlag{Name: "mcast-limit", Usage: "multicast: most groups that the port can join: `N`, 0 for any number", DefaultText: "0"},
+		&cli.StringFlag{Name: "mcast-router-guard", Usage: "multicast: drop queries and all else that only routers send: `auto|on|off`", DefaultText: "auto: netdev off, others on"},
 	}
 }
 
@@ -101,6 +102,7 @@ func settings(c *cli.Context) (api.SetPort, error) {
 	given(c, "mcast-fast-leave", &s.FastLeave, c.Bool)
 	given(c, "mcast-router", &s.RouterPort, c.Bool)
 	given(c, "mcast-limit", &s.GroupLimit, c.Int)
+	given(c, "mcast-router-guard", &s.RouterGuard, r.oneOf("auto", "on", "off"))
 	return s, r.err
 }
 

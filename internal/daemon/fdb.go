@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/vswitch/vswitch/api"
@@ -44,21 +45,27 @@ func (e staticEntry) kind() fdb.Kind {
 // forget drops what was learned behind a port.
 func (m *manager) forget(p *managed) {
 	m.sw.FDB().FlushPort(p.sw.Number())
-	m.restick(p)
+	m.enter(p)
 }
 
-// restick puts the sticky entries of a port in again that are gone.
-func (m *manager) restick(p *managed) {
-	carried := p.vlans()
+// enter brings the FDB in line with the entries of a port that users added: those are
+// put in that are not there, and those taken out that cannot lead to the port now.
+func (m *manager) enter(p *managed) {
+	table := m.sw.FDB()
 	for k, e := range m.static {
-		if e.port != p.spec.Name || !e.sticky || !carried.Has(k.VLAN()) {
+		if e.port != p.spec.Name {
 			continue
 		}
-		if at, ok := m.sw.FDB().Get(k); ok && at.Kind != fdb.Dynamic {
-			continue
-		}
-		if err := m.sw.FDB().Add(k, p.sw.Number(), fdb.Sticky); err != nil {
-			m.log.Error("restoring an FDB entry", "mac", port.MAC(k.MAC()), "error", err)
+		at, known := table.Get(k)
+		switch {
+		case m.checkEntry(k, p) != nil:
+			if known && at.Port == p.sw.Number() && at.Kind == e.kind() {
+				table.Delete(k)
+			}
+		case !known || at.Kind == fdb.Dynamic:
+			if err := table.Add(k, p.sw.Number(), e.kind()); err != nil {
+				m.log.Error("restoring an FDB entry", "mac", port.MAC(k.MAC()), "error", err)
+			}
 		}
 	}
 }
@@ -71,6 +78,9 @@ func (m *manager) addFDB(req api.AddFDB) (api.FDBEntry, error) {
 	p, err := m.find(req.Port)
 	if err != nil {
 		return api.FDBEntry{}, err
+	}
+	if err := m.checkEntry(k, p); err != nil {
+		return api.FDBEntry{}, fail(api.CodeInvalid, "%w", err)
 	}
 	former, was := m.static[k]
 	e := staticEntry{req.Port, req.Sticky}
@@ -86,6 +96,18 @@ func (m *manager) addFDB(req api.AddFDB) (api.FDBEntry, error) {
 	}
 	m.sw.Settle()
 	return api.FDBEntry{MAC: req.MAC, VLAN: k.VLAN(), Port: req.Port, Type: e.kind().String()}, nil
+}
+
+// checkEntry returns why an entry cannot lead to a port: frames would be lost there that
+// reach their station now, or the switch itself.
+func (m *manager) checkEntry(k fdb.Key, p *managed) error {
+	if mac := port.MAC(k.MAC()); mac == m.mac {
+		return fmt.Errorf("%s is the switch's own address; it is behind no port", mac)
+	}
+	if carried := p.vlans(); !carried.Has(k.VLAN()) {
+		return fmt.Errorf("port %s does not carry VLAN %d; it carries %s", p.spec.Name, k.VLAN(), carried.String())
+	}
+	return nil
 }
 
 // putBack restores what was known of an entry that a user added.

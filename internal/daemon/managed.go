@@ -387,7 +387,7 @@ func (m *manager) setState(p *managed, to api.State, reason string) {
 	}
 	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
 	if to == api.StateUp {
-		m.restick(p) // detaching the port's device forgot them
+		m.enter(p) // detaching the port's device forgot them
 	}
 	if was, is := from == api.StateUp, to == api.StateUp; was != is {
 		m.linked(p, is)

@@ -224,9 +224,12 @@ func (m *manager) restore(saved savedState) {
 			continue
 		}
 		m.static[k] = staticEntry{e.Port, e.Sticky}
-		if err := m.sw.FDB().Add(k, p.sw.Number(), m.static[k].kind()); err != nil {
-			m.log.Error("restoring an FDB entry", "mac", e.MAC, "error", err)
+		if err := m.checkEntry(k, p); err != nil {
+			m.log.Warn("an FDB entry is not in force", "mac", e.MAC, "vlan", e.VLAN, "reason", err)
 		}
+	}
+	for _, p := range m.sorted() {
+		m.enter(p)
 	}
 	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return m.ports[g.port] == nil })
 	m.mirrors = saved.Mirrors
@@ -357,7 +360,7 @@ func (m *manager) respec(p *managed, to port.Spec) error {
 		p.spec = from
 		return errors.Join(err, m.setDevice(p, to, from))
 	}
-	m.restick(p) // with its VLANs those may have gone and come
+	m.enter(p) // other VLANs, other entries
 	m.configured(p)
 	return nil
 }

@@ -341,11 +341,14 @@ func TestDelPort(t *testing.T) {
 func TestRestore(t *testing.T) {
 	saved := savedState{
 		Ports: []savedPort{
-			{Spec: port.Spec{Name: "vm0", Kind: "fake", MTU: 9000}, Trace: port.Trace{Created: true, Ifname: "vm0"}},
+			{Spec: port.Spec{Name: "vm0", Kind: "fake", MTU: 9000, Policy: port.Policy{Access: 5}}, Trace: port.Trace{Created: true, Ifname: "vm0"}},
 			{Spec: port.Spec{Name: "gone0", Kind: "fake"}, Trace: port.Trace{Ifname: "gone0", Before: &port.DeviceSettings{MTU: 1}}},
 			{Spec: port.Spec{Name: "x0", Kind: "vhost-user"}},
 		},
-		FDB: []savedEntry{{MAC: 0x525400000001, VLAN: 5, Port: "vm0"}, {MAC: 0x525400000002, VLAN: 1, Port: "gone0"}},
+		FDB: []savedEntry{
+			{MAC: 0x525400000001, VLAN: 5, Port: "vm0"}, {MAC: 0x525400000002, VLAN: 1, Port: "gone0"},
+			{MAC: 0x525400000001, VLAN: 6, Port: "vm0"}, // a VLAN that the port does not carry now
+		},
 	}
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, newFakeHost(), saved)
@@ -355,7 +358,7 @@ func TestRestore(t *testing.T) {
 		if why := r.port("x0").Reason; !strings.Contains(why, "vhost-user") {
 			t.Errorf("x0 waits because %q", why)
 		}
-		if len(r.disk.Ports) != 3 || len(r.disk.FDB) != 2 || r.disk.Ports[0].Spec.MTU != 9000 {
+		if len(r.disk.Ports) != 3 || len(r.disk.FDB) != 3 || r.disk.Ports[0].Spec.MTU != 9000 {
 			t.Errorf("on disk after the start: %+v", r.disk)
 		}
 		var got []string

@@ -64,6 +64,10 @@ func classesOf(names []string) (c vswitch.Class) {
 	return c
 }
 
+// expectsStation reports whether behind ports of a kind stands a station, and no network
+// with bridges and routers of its own: so it is for all kinds but netdev.
+func expectsStation(spec port.Spec) bool { return spec.Kind != "netdev" }
+
 // apply brings the port in the core in line with its spec.
 func (p *managed) apply() error {
 	c, err := configOf(&p.spec.Policy)

@@ -88,8 +88,8 @@ func TestAPI(t *testing.T) {
 	_, err = cl.Port(ctx, "vm9")
 	wantCode(t, err, api.CodeNotFound, "vm9")
 	wantCode(t, cl.DelPort(ctx, "a/../b?c"), api.CodeNotFound, "a/../b?c")
-	mtu := 9000
-	if p, err = cl.SetPort(ctx, "vm0", api.SetPort{MTU: &mtu}); err != nil || p.Spec.MTU != 9000 {
+	mtu, vlan := 9000, uint16(7)
+	if p, err = cl.SetPort(ctx, "vm0", api.SetPort{MTU: &mtu, Access: &vlan}); err != nil || p.Spec.MTU != 9000 {
 		t.Errorf("set-port: %+v, %v", p.Spec, err)
 	}
 	const mac = port.MAC(0x525400000001)

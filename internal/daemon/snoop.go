@@ -13,8 +13,9 @@ import (
 
 // Snooping says how the switch snoops multicast, in all VLANs alike.
 type Snooping struct {
-	Querier     bool // ask the hosts where no router does
-	RoutersOnly bool // groups that nobody asked for go to router ports alone
+	Querier     bool       // ask the hosts where no router does
+	Address     netip.Addr // that IGMP queries come from; invalid: 0.0.0.0
+	RoutersOnly bool       // groups that nobody asked for go to router ports alone
 }
 
 // snooping runs mcast.Snooper over the manager's ports: messages of hosts and
@@ -25,10 +26,11 @@ type snooping struct {
 	opts   Snooping
 	core   *mcast.Snooper
 	timer  *time.Timer
-	vlans  port.VLANSet // that are snooped
-	moved  bool         // ports or their VLANs are others than vlans was made from
-	stale  bool         // the switch goes by an older picture than it could
-	shown  time.Time    // when the switch was given a picture last
+	vlans  port.VLANSet              // that are snooped
+	rules  map[*managed]vswitch.VLAN // of each port, as its hosts were asked last
+	moved  bool                      // ports or their VLANs are others than vlans was made from
+	stale  bool                      // the switch goes by an older picture than it could
+	shown  time.Time                 // when the switch was given a picture last
 	effort time.Duration
 }
 
@@ -40,8 +42,9 @@ type staticGroup struct {
 }
 
 // vlans are the VLANs that a port carries.
-func (p *managed) vlans() port.VLANSet {
-	v := p.sw.Config().VLAN
+func (p *managed) vlans() port.VLANSet { return vlansOf(p.sw.Config().VLAN) }
+
+func vlansOf(v vswitch.VLAN) port.VLANSet {
 	set := port.VLANSet{}
 	if v.Mode == vswitch.Trunk {
 		set = v.Allowed
@@ -70,7 +73,7 @@ func newSnooping(m *manager, o *Snooping) *snooping {
 	if o == nil {
 		return nil
 	}
-	sn := &snooping{m: m, opts: *o, timer: time.NewTimer(0), moved: true}
+	sn := &snooping{m: m, opts: *o, timer: time.NewTimer(0), rules: make(map[*managed]vswitch.VLAN), moved: true}
 	sn.core = mcast.New(mcast.Config{MAC: uint64(m.mac), Send: sn.send})
 	return sn
 }
@@ -137,7 +140,7 @@ func (sn *snooping) begin() {
 		if have.Has(vid) {
 			continue
 		}
-		cfg := mcast.VLANConfig{Querier: sn.opts.Querier, RouterOnly: sn.opts.RoutersOnly}
+		cfg := mcast.VLANConfig{Querier: sn.opts.Querier, IPv4: sn.opts.Address, RouterOnly: sn.opts.RoutersOnly}
 		if err := sn.core.SetVLAN(vid, cfg); err != nil {
 			sn.m.log.Error("multicast snooping", "vlan", vid, "error", err)
 		}
@@ -163,13 +166,36 @@ func (sn *snooping) configure(p *managed) {
 	if sn == nil {
 		return
 	}
-	cfg := mcast.PortConfig{FastLeave: p.spec.FastLeave, MaxGroups: p.spec.GroupLimit}
-	if p.spec.RouterPort {
-		cfg.Router = mcast.RouterAlways
-	}
 	sn.core.Advance(time.Since(sn.m.start))
-	sn.core.SetPort(p.sw.Number(), cfg)
+	sn.core.SetPort(p.sw.Number(), snoopConfig(p.spec))
 	sn.moved = true
+	was, known := sn.rules[p]
+	rules := p.sw.Config().VLAN
+	sn.rules[p] = rules
+	if !known || rules == was {
+		return // a new port's hosts are asked when its link comes up
+	}
+	sn.begin()
+	left, carried := vlansOf(was), vlansOf(rules)
+	for vid := range left.All() {
+		if !carried.Has(vid) {
+			sn.core.PortLeft(vid, p.sw.Number())
+		}
+	}
+	sn.core.PortUp(p.sw.Number())
+}
+
+// snoopConfig is a port's part in snooping. Where a station is expected, no router is
+// believed.
+func snoopConfig(spec port.Spec) mcast.PortConfig {
+	c := mcast.PortConfig{Isolated: spec.Isolated, FastLeave: spec.FastLeave, MaxGroups: spec.GroupLimit}
+	switch {
+	case spec.RouterPort:
+		c.Router = mcast.RouterAlways
+	case spec.RouterGuard == "on", spec.RouterGuard != "off" && expectsStation(spec):
+		c.Router = mcast.RouterNever
+	}
+	return c
 }
 
 // link tells the snooper of a port that came up or went down.
@@ -192,6 +218,7 @@ func (sn *snooping) remove(p *managed) {
 	}
 	sn.core.Advance(time.Since(sn.m.start))
 	sn.core.RemovePort(p.sw.Number())
+	delete(sn.rules, p)
 	sn.moved = true
 }
 

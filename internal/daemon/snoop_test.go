@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/mcast"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -363,5 +365,180 @@ func TestStaticGroups(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		w.wantStream(group6, "vm2", "vm4")
+	})
+}
+
+// Queries and what else only routers send are believed by the kind of the port they come
+// by, unless a setting says otherwise.
+func TestRouterGuard(t *testing.T) {
+	spec := func(name, kind, guard string, router bool) port.Spec {
+		return port.Spec{Name: name, Kind: kind, Policy: port.Policy{RouterGuard: guard, RouterPort: router}}
+	}
+	for _, c := range []struct {
+		name    string
+		spec    port.Spec
+		guarded bool
+	}{
+		{"a tap", spec("p", "tap", "", false), true},
+		{"a tap, auto", spec("p", "tap", "auto", false), true},
+		{"a tap without guard", spec("p", "tap", "off", false), false},
+		{"a tap with a router", spec("p", "tap", "", true), false},
+		{"a netdev", spec("p", "netdev", "", false), false},
+		{"a netdev, auto", spec("p", "netdev", "auto", false), false},
+		{"a netdev with guard", spec("p", "netdev", "on", false), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := wire(t, savedState{}, withSnooping(Snooping{Querier: true}), vm("vm0"), c.spec)
+				w.settleGroups()
+				want := 1
+				if c.guarded {
+					want = 0
+				}
+				w.send("p", query4("10.0.0.9"))
+				w.wantTaken(query4("10.0.0.9"), map[string]int{"vm0": want})
+				mdb := w.mdb()
+				if own := mdb.Queriers[0].Own; own != c.guarded || mdb.Messages.Dropped["router_guard"] != uint64(1-want) {
+					t.Errorf("the switch is the querier: %v; %+v", own, mdb.Messages)
+				}
+			})
+		})
+	}
+	for _, kind := range []string{"tap", "host", "vhost-user", "stream", "dgram", "netdev"} {
+		if got := snoopConfig(port.Spec{Kind: kind}).Router == mcast.RouterNever; got != (kind != "netdev") {
+			t.Errorf("a %s port is guarded: %v", kind, got)
+		}
+	}
+	// A setting takes back what was believed.
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true}), vm("vm0"), netdev("up0"))
+		w.send("up0", query4("10.0.0.9"))
+		if mdb := w.mdb(); mdb.Queriers[0].Own || len(mdb.Routers) != 1 {
+			t.Errorf("%+v", mdb)
+		}
+		on := "on"
+		if err := w.set("up0", api.SetPort{RouterGuard: &on}); err != nil {
+			t.Fatal(err)
+		}
+		if mdb := w.mdb(); !mdb.Queriers[0].Own || len(mdb.Routers) != 0 {
+			t.Errorf("%+v", mdb)
+		}
+	})
+}
+
+func TestQuerierAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true, Address: netip.MustParseAddr("10.0.0.1")}), vm("vm0"), netdev("up0"))
+		if got := w.mdb().Queriers[0].Address; got != "10.0.0.1" {
+			t.Errorf("asks from %q", got)
+		}
+		for _, f := range w.taken("vm0") {
+			if f[12] == 8 && !bytes.Equal(f[26:30], []byte{10, 0, 0, 1}) {
+				t.Errorf("query %x", f)
+			}
+		}
+		w.send("up0", query4("10.0.0.2"))
+		if !w.mdb().Queriers[0].Own {
+			t.Error("a higher address wins")
+		}
+	})
+}
+
+// queriesTo counts the general queries of the switch that left by a port, by their VLAN
+// tag, 0 for none.
+func (w *wireRig) queriesTo(name string) map[uint16]int {
+	n := make(map[uint16]int)
+	for _, f := range w.taken(name) {
+		vlan := uint16(0)
+		if f[12] == 0x81 {
+			vlan = binary.BigEndian.Uint16(f[14:]) & 0xfff
+			f = append(f[:12:12], f[16:]...)
+		}
+		if port.MACFrom(f) == 0x0100_5e00_0001 && port.MACFrom(f[6:]) == w.mac {
+			n[vlan]++
+		}
+	}
+	return n
+}
+
+// A port that carries other VLANs than before leaves its groups there, and its hosts are
+// asked where they are now.
+func TestSnoopingAsksInNewVLANs(t *testing.T) {
+	trunk := func(list string, native uint16) api.SetPort { return api.SetPort{Trunk: &list, Native: &native} }
+	access := func(vid uint16) api.SetPort { return api.SetPort{Access: &vid} }
+	for _, c := range []struct {
+		name   string
+		from   port.Policy
+		change api.SetPort
+		asked  map[uint16]int
+		left   bool // VLAN 10
+	}{
+		{"another access VLAN", port.Policy{Access: 10}, access(20), map[uint16]int{0: 1}, true},
+		{"a VLAN of a trunk less", port.Policy{Trunk: "10,20"}, trunk("20", 0), map[uint16]int{20: 1}, true},
+		{"a VLAN of a trunk more", port.Policy{Trunk: "10"}, trunk("10,20", 0), map[uint16]int{10: 1, 20: 1}, false},
+		{"the native VLAN alone", port.Policy{Trunk: "10,20", Native: 10}, trunk("10,20", 20), map[uint16]int{0: 1, 10: 1}, false},
+		{"a VLAN that is new to the switch", port.Policy{Access: 10}, access(30), map[uint16]int{0: 2}, true}, // as a VLAN, and as a port
+		{"nothing of it", port.Policy{Access: 10}, api.SetPort{FastLeave: new(bool)}, map[uint16]int{}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				vm1, vm2 := vm("vm1"), vm("vm2")
+				vm1.Access, vm2.Access = 10, 20
+				w := wire(t, savedState{}, withSnooping(Snooping{Querier: true, Address: netip.MustParseAddr("10.0.0.1")}),
+					vm1, vm2, port.Spec{Name: "p", Kind: "tap", Policy: c.from})
+				time.Sleep(time.Minute) // the startup queries are over
+				join := join4(group4)
+				if c.from.Trunk != "" && c.from.Native == 0 {
+					join = slices.Concat(join[:12], []byte{0x81, 0, 0, 10}, join[12:])
+				}
+				w.send("p", join)
+				w.taken("p")
+				if err := w.set("p", c.change); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if got := w.queriesTo("p"); !maps.Equal(got, c.asked) {
+					t.Errorf("asked %v, want %v", got, c.asked)
+				}
+				if left := len(w.mdb().Groups) == 0; left != c.left {
+					t.Errorf("groups %+v", w.mdb().Groups)
+				}
+			})
+		})
+	}
+}
+
+// What the switch passes on keeps the priority of its tag, and mirrors show it.
+func TestSnoopingPassesOnAsData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		trunk := func(name, kind string) port.Spec {
+			return port.Spec{Name: name, Kind: kind, Policy: port.Policy{Trunk: "10"}}
+		}
+		vm1 := vm("vm1")
+		vm1.Access = 10
+		w := wire(t, savedState{}, withSnooping(Snooping{}), trunk("vm0", "tap"), vm1, trunk("up0", "netdev"), vm("probe"))
+		if _, err := ask(w.manager, func() (api.Mirror, error) {
+			return w.manager.addMirror(api.Mirror{Name: "m0", From: []string{"vm1", "up0"}, Direction: "out", To: "probe"})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)                                                                             // VLAN 10 is snooped
+		tagged := func(f []byte) []byte { return slices.Concat(f[:12], []byte{0x81, 0, 0xb0, 10}, f[12:]) } // priority 5, DEI
+		query, join := query4("10.0.0.1"), join4(group4)
+		w.send("up0", tagged(query))
+		for name, want := range map[string][]byte{"vm0": tagged(query), "vm1": query, "probe": query} {
+			if got := w.taken(name); len(got) != 1 || !bytes.Equal(got[0], want) {
+				t.Errorf("a query: %s gets %x, want %x", name, got, want)
+			}
+		}
+		w.send("vm0", tagged(join))
+		for name, want := range map[string][]byte{"up0": tagged(join), "probe": tagged(join)} {
+			if got := w.taken(name); len(got) != 1 || !bytes.Equal(got[0], want) {
+				t.Errorf("a report: %s gets %x, want %x", name, got, want)
+			}
+		}
+		if got := w.taken("vm1"); len(got) != 0 {
+			t.Errorf("a report: a host gets %x", got)
+		}
 	})
 }

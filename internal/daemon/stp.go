@@ -27,7 +27,7 @@ type spanningTree struct {
 	m       *manager
 	bridge  *stp.Bridge
 	seconds *time.Ticker
-	members map[uint16]*treeMember // by stpNumber
+	members map[uint16]*managed // by stpNumber
 
 	// tripped are ports on which BPDU guard saw a BPDU. They are shut once the
 	// bridge has returned: that calls it again.
@@ -42,17 +42,11 @@ var guardTraps = []vswitch.Trap{
 	{Dst: 0x0100_0ccc_cccd, Queue: vswitch.QueueGuard},
 }
 
-// treeMember is a port that the bridge knows.
-type treeMember struct {
-	*managed
-	state stp.State
-}
-
 func newSpanningTree(m *manager, o *STP) (*spanningTree, error) {
 	if o == nil {
 		return nil, nil
 	}
-	t := &spanningTree{m: m, members: make(map[uint16]*treeMember)}
+	t := &spanningTree{m: m, members: make(map[uint16]*managed)}
 	cfg := stp.DefaultConfig([6]byte(m.mac.HardwareAddr()))
 	cfg.Priority = o.Priority
 	cfg.GuardRecovery = 0 // a shut port recovers as all do
@@ -103,7 +97,7 @@ func (t *spanningTree) configure(p *managed) {
 		if t.members[number] != nil {
 			err = t.bridge.SetPort(number, cfg)
 		} else {
-			t.members[number] = &treeMember{managed: p}
+			t.members[number] = p
 			p.sw.SetTree(vswitch.TreeDiscarding, true)
 			err = t.bridge.AddPort(number, cfg)
 		}
@@ -160,14 +154,13 @@ func (t *spanningTree) intruded(p *managed, frame []byte) {
 
 // SendBPDU has no one to tell of a frame that is lost: the next hello repeats it.
 func (t *spanningTree) SendBPDU(number uint16, frame []byte) {
-	if p := t.members[number]; !t.m.mirrorsTo(p.managed) {
+	if p := t.members[number]; !t.m.mirrorsTo(p) {
 		_ = p.sw.Transmit(0, frame)
 	}
 }
 
 func (t *spanningTree) SetState(number uint16, s stp.State) {
 	p := t.members[number]
-	p.state = s
 	p.sw.SetTree([...]vswitch.TreeState{
 		stp.Discarding: vswitch.TreeDiscarding,
 		stp.Learning:   vswitch.TreeLearning,
@@ -175,7 +168,7 @@ func (t *spanningTree) SetState(number uint16, s stp.State) {
 	}[s], true)
 }
 
-func (t *spanningTree) Flush(number uint16) { t.m.forget(t.members[number].managed) }
+func (t *spanningTree) Flush(number uint16) { t.m.forget(t.members[number]) }
 
 func (t *spanningTree) Event(e stp.Event) {
 	level := slog.LevelInfo
@@ -187,7 +180,7 @@ func (t *spanningTree) Event(e stp.Event) {
 	if p := t.members[e.Port]; p != nil {
 		log = log.With("port", p.spec.Name)
 		if e.Kind == stp.EventBPDUGuard {
-			t.tripped = append(t.tripped, p.managed)
+			t.tripped = append(t.tripped, p)
 		}
 	}
 	log.Log(context.Background(), level, "spanning tree", "event", e.String())
@@ -201,7 +194,7 @@ func (t *spanningTree) Event(e stp.Event) {
 // link's in bit/s, 0 where it is not known.
 func treeConfig(spec port.Spec, speed uint64) stp.PortConfig {
 	c := stp.DefaultPort()
-	station := spec.Kind != "netdev"
+	station := expectsStation(spec)
 	c.PathCost, c.Speed = spec.STPCost, speed
 	if spec.STPPriority != 0 {
 		c.Priority = spec.STPPriority

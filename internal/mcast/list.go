@@ -83,7 +83,7 @@ func (s *Snooper) Routers() []RouterPort {
 	for _, v := range s.sortedVLANs() {
 		for _, in := range v.inst {
 			for _, id := range in.routers.list() {
-				r := RouterPort{VLAN: v.id, Family: in.family, Port: id, Static: s.mode(id) == RouterAlways}
+				r := RouterPort{VLAN: v.id, Family: in.family, Port: id, Static: s.config(id).Router == RouterAlways}
 				if until, ok := in.routers.until[id]; ok {
 					r.Expires = until - s.now
 				}

@@ -104,6 +104,10 @@ const (
 type PortConfig struct {
 	Router RouterMode
 
+	// Isolated ports exchange no frame with each other. A query from one is not
+	// heard by the others, so it elects nobody.
+	Isolated bool
+
 	// FastLeave ends a membership at the first leave, without asking whether
 	// another host behind the port still listens. For ports with one host.
 	FastLeave bool
@@ -223,6 +227,9 @@ func (s *Snooper) SetPort(id uint16, cfg PortConfig) {
 		for _, in := range v.inst {
 			if cfg.Router == RouterNever {
 				in.forgetRouter(id)
+			}
+			if cfg.Isolated {
+				in.forgetQuerier(id)
 			}
 			in.changed()
 		}
@@ -357,12 +364,12 @@ func (s *Snooper) port(id uint16) *port {
 	return p
 }
 
-// mode is RouterAuto for a port that nobody configured.
-func (s *Snooper) mode(id uint16) RouterMode {
+// config is the zero PortConfig for a port that nobody configured.
+func (s *Snooper) config(id uint16) PortConfig {
 	if p := s.ports[id]; p != nil {
-		return p.Router
+		return p.PortConfig
 	}
-	return RouterAuto
+	return PortConfig{}
 }
 
 func (s *Snooper) sortedVLANs() []*vlan {

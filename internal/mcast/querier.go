@@ -201,6 +201,11 @@ func (q *querier) lost() {
 // forgetRouter ends what was learned of routers behind a port.
 func (in *instance) forgetRouter(port uint16) {
 	in.routers.remove(port)
+	in.forgetQuerier(port)
+}
+
+// forgetQuerier ends the election of one behind a port.
+func (in *instance) forgetQuerier(port uint16) {
 	if q := &in.querier; q.heard() && q.other.port == port {
 		in.s.timers.stop(&q.otherEnd)
 		q.lost()
@@ -256,6 +261,8 @@ func (in *instance) hear(m *message, port uint16) {
 	// router does: it knows of its groups by nobody else.
 	in.routers.learn(port, max(in.v.cfg.RouterTimeout, in.presentInterval(&heard)))
 	switch {
+	case in.s.config(port).Isolated:
+		return
 	case q.own && !beats(m.src, own):
 		return
 	case q.heard() && beats(q.other.addr, m.src):

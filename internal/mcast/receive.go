@@ -42,7 +42,7 @@ func (s *Snooper) Receive(vlan, port uint16, frame []byte) Result {
 		return s.drop(reason)
 	}
 	in := v.inst[m.family]
-	if (m.kind == query || m.kind == routerNotice || m.kind == routerMessage) && s.mode(port) == RouterNever {
+	if (m.kind == query || m.kind == routerNotice || m.kind == routerMessage) && s.config(port).Router == RouterNever {
 		return s.drop(RouterGuard)
 	}
 	switch m.kind {
