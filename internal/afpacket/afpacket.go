@@ -22,8 +22,9 @@ type Config struct {
 
 	// Direct: the device takes each frame at once or never, as a TAP does with
 	// its ring. Frames then go to it past the queueing discipline, so that a
-	// full ring is an error the sender sees and counts. A device that drains at
-	// the speed of a line, or has traffic classes, wants its queues.
+	// full ring is an error the sender sees and counts. Where somebody puts a
+	// discipline on the device, they go through it, as super-frames do. A device
+	// that drains at the speed of a line wants its queues.
 	Direct bool
 
 	// Promiscuous: have the device take frames for all addresses.
@@ -53,6 +54,9 @@ type Port struct {
 
 	overruns atomic.Uint64
 	losses   losses
+
+	queued   atomic.Bool // a direct device has a queueing discipline: nothing goes past it
+	unfollow func()      // ends what keeps queued up to date
 }
 
 // queue is one queue of a Port, with sockets of its own.
@@ -62,7 +66,8 @@ type queue struct {
 
 	// plain takes frames that are whole, gso those the kernel may have to cut.
 	// They are one socket unless Config.Direct: past the queueing discipline
-	// the kernel cuts nothing, and a guest without TSO would get no TCP.
+	// the kernel cuts nothing, and a guest without TSO would get no TCP. While the
+	// device is queued, all go by gso.
 	plain, gso int
 }
 
@@ -73,7 +78,7 @@ const socketBuffer = 4 << 20
 
 // Open attaches to the interface. Its frames arrive from now on.
 func Open(c Config) (*Port, error) {
-	p := &Port{ifindex: c.Ifindex, direct: c.Direct, caps: caps()}
+	p := &Port{ifindex: c.Ifindex, direct: c.Direct, caps: caps(), unfollow: func() {}}
 	group := -1
 	for range max(c.Queues, 1) {
 		q := &queue{Port: p, rx: receiver{fd: -1, wake: -1, careful: careful}, plain: -1, gso: -1}
@@ -87,8 +92,12 @@ func Open(c Config) (*Port, error) {
 			return nil, explain(err)
 		}
 	}
+	if c.Direct {
+		p.followQueue()
+	}
 	var err error
 	if p.losses.before, err = link.TxDropped(c.Ifindex); err != nil {
+		p.unfollow()
 		p.closeSockets()
 		return nil, explain(err)
 	}
@@ -120,6 +129,14 @@ var caps = sync.OnceValue(func() port.Caps {
 	}
 	return port.CapsAll &^ port.CapUSO
 })
+
+// followQueue looks for a queueing discipline now, and whenever there may be another. If
+// that cannot be seen, frames go past what is there.
+func (p *Port) followQueue() {
+	if stop, err := link.FollowQueue(p.ifindex, p.queued.Store); err == nil {
+		p.unfollow = stop
+	}
+}
 
 // Queues implements port.Port.
 func (p *Port) Queues() []port.Queue {
@@ -158,6 +175,7 @@ func (p *Port) countOverruns() {
 
 // Close implements port.Port.
 func (p *Port) Close() error {
+	p.unfollow()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

@@ -20,8 +20,8 @@ type losses struct {
 	lost uint64 // as last found out
 }
 
-// count adds frames that the device was given: those it took, perhaps not telling
-// that it had no room for them, and how often it refused one.
+// count adds frames that the device was given: those it took, perhaps not telling that
+// it had no room for them, and how often it refused one aloud.
 func (l *losses) count(took, refused int, silent bool) {
 	if silent && took != 0 {
 		l.silent.Add(uint64(took))

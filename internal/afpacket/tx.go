@@ -53,10 +53,14 @@ func (q *queue) Send(out []port.Out) {
 		return
 	}
 	r := runs.Get().(*run)
-	fd := q.plain
+	plain := q.plain
+	if q.queued.Load() {
+		plain = q.gso // small frames must not overtake super-frames
+	}
+	fd := plain
 	for i := range out {
 		o := &out[i]
-		to := q.plain
+		to := plain
 		if o.Frame.Offload.IsGSO() {
 			to = q.gso
 		}
@@ -129,6 +133,9 @@ func (q *queue) flush(r *run, fd int) {
 		}
 		r.outs[i].Drop = reason(errno, r.outs[i].Frame)
 		i++
+	}
+	if q.queued.Load() {
+		refused = 0 // by the discipline, of which the device does not know
 	}
 	q.losses.count(took, refused, fd != q.plain)
 	// Pointers to frames must not stay: their memory may be unmapped and given

@@ -38,7 +38,7 @@ func Shut(ifname string, ifindex int, in Ingress) (*Guard, error) {
 	before := Read(ifname)
 	g := &Guard{ifindex: ifindex}
 	// Where that cannot be followed, it stays as it is set now, for all that is known.
-	g.unfollow, _ = link.Follow(link.GroupIPv6, ifindex, g.silence)
+	g.unfollow, _ = link.FollowIPv6(ifindex, g.silence)
 	if err := set(ifname, quiet, before); err != nil {
 		g.stop()
 		Restore(ifname, before)

@@ -6,22 +6,26 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// What Follow can follow: groups of rtnetlink(7).
-const (
-	GroupIPv6  = unix.RTNLGRP_IPV6_IFINFO // IPv6 was enabled or disabled at the interface
-	GroupQdisc = unix.RTNLGRP_TC          // its queueing disciplines, classes and filters
-)
+// FollowIPv6 calls f when IPv6 was enabled or disabled at an interface, or may have been.
+// f runs in the calling thread's namespace, on a goroutine that serves all interfaces
+// there: it does little, and does not call stop. Once stop has returned, f neither runs
+// nor is called again.
+func FollowIPv6(index int, f func()) (stop func(), err error) {
+	return follow(unix.RTNLGRP_IPV6_IFINFO, index, func(*syscall.NetlinkMessage) { f() })
+}
 
-// Follow calls f each time that the kernel reports a change of an interface to a group,
-// and where it may have lost such a report. f runs in the calling thread's namespace, on
-// a goroutine that serves all interfaces there: it does little, and calls neither Follow
-// nor stop. Once stop has returned, f neither runs nor is called again.
-func Follow(group uint, index int, f func()) (stop func(), err error) {
+// report is what follow calls: with a message of the kernel's, or with nil when some may
+// have been lost.
+type report func(*syscall.NetlinkMessage)
+
+// follow calls f with what the kernel reports of an interface to a group of rtnetlink(7).
+func follow(group uint, index int, f report) (stop func(), err error) {
 	id := follows{group: group}
 	if id.dev, id.ino, err = identity(threadNetns); err != nil {
 		return nil, err
@@ -30,7 +34,7 @@ func Follow(group uint, index int, f func()) (stop func(), err error) {
 	defer followers.Unlock()
 	w := followers.of[id]
 	if w == nil {
-		if w, err = follow(group); err != nil {
+		if w, err = newFollower(group); err != nil {
 			return nil, fmt.Errorf("follow the interfaces' changes: %w", err)
 		}
 		followers.of[id] = w
@@ -78,10 +82,10 @@ type follower struct {
 	users int
 }
 
-type followed struct{ f func() }
+type followed struct{ f report }
 
-// follow starts a follower in the calling thread's namespace.
-func follow(group uint) (*follower, error) {
+// newFollower starts a follower in the calling thread's namespace.
+func newFollower(group uint) (*follower, error) {
 	there, err := os.Open(threadNetns)
 	if err != nil {
 		return nil, err
@@ -133,7 +137,7 @@ func (w *follower) run() {
 		case errors.Is(err, unix.ENOBUFS):
 			w.mu.Lock()
 			for _, all := range w.by {
-				call(all)
+				call(all, nil)
 			}
 			w.mu.Unlock()
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
@@ -145,7 +149,7 @@ func (w *follower) run() {
 				// ifinfomsg and tcmsg have the interface's number at the same place.
 				if d := msgs[i].Data; len(d) >= 8 {
 					w.mu.Lock()
-					call(w.by[int(int32(nl.NativeEndian().Uint32(d[4:])))])
+					call(w.by[int(int32(nl.NativeEndian().Uint32(d[4:])))], &msgs[i])
 					w.mu.Unlock()
 				}
 			}
@@ -153,9 +157,9 @@ func (w *follower) run() {
 	}
 }
 
-func call(all []*followed) {
+func call(all []*followed, m *syscall.NetlinkMessage) {
 	for _, one := range all {
-		one.f()
+		one.f(m)
 	}
 }
 
