@@ -86,7 +86,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	// addresses: /run is empty after a boot.
 	identityPath := o.Socket + ".identity"
 	if o.StateDir != "" {
-		st, err := openStore(o.StateDir)
+		st, err := openStore(o.StateDir, o.Version)
 		if err != nil {
 			return err
 		}

@@ -158,15 +158,10 @@ func (id *identity) save() error {
 	if err != nil {
 		return err
 	}
-	temp := id.path + ".new"
-	if err := errors.Join(writeSynced(temp, append(b, '\n')), os.Rename(temp, id.path)); err != nil {
+	if err := replaceFile(hostDisk{}, id.path, append(b, '\n')); err != nil {
 		return fmt.Errorf("writing the switch's identity: %w", err)
 	}
-	dir, err := os.Open(filepath.Dir(id.path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil
 }
 
 // derive hashes the seed with names. A zero byte, which no name has, keeps them apart.

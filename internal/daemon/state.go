@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -17,14 +18,16 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// stateVersion is the form of state.json that this code writes, and the only one
+// stateVersion is the format of state.json that this code writes, and the newest that
 // it reads.
 const stateVersion = 1
 
 // savedState is the content of state.json: what users asked for, and what the
 // switch must know to take it back.
 type savedState struct {
-	Version int          `json:"version"`
+	Version   int    `json:"version"`
+	WrittenBy string `json:"written_by,omitempty"` // the version of vswitch
+
 	Ports   []savedPort  `json:"ports"`
 	FDB     []savedEntry `json:"fdb"`              // entries that users added
 	Groups  []savedGroup `json:"groups,omitempty"` // static multicast groups
@@ -52,14 +55,16 @@ type savedGroup struct {
 
 // store keeps a savedState in a directory that it has to itself.
 type store struct {
-	dir  flock.File // open to be synced
-	path string     // of state.json
+	dir     flock.File
+	path    string // of state.json
+	program string // the version of this vswitch
+	disk    disk
 }
 
 // openStore makes the directory where it is absent, and locks it: two daemons that
 // wrote to one would each undo the other's work.
-func openStore(dir string) (*store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func openStore(dir, program string) (*store, error) {
+	if err := makeSyncedDir(hostDisk{}, dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w; choose another with --state, or use --ephemeral", err)
 	}
 	d, err := flock.Open(dir, os.O_RDONLY, 0)
@@ -69,14 +74,15 @@ func openStore(dir string) (*store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the state directory: %w; choose another with --state, or use --ephemeral", err)
 	}
-	return &store{dir: d, path: filepath.Join(dir, "state.json")}, nil
+	return &store{dir: d, path: filepath.Join(dir, "state.json"), program: program, disk: hostDisk{}}, nil
 }
 
 func (s *store) Close() error { return s.dir.Close() }
 
-// load reads the state; without a file it is empty. A file that it does not
-// understand is moved to the name that aside tells, so that no later save can
-// replace it. An error means that there may be a state, but not for this process.
+// load reads the state; without a file it is empty. A file that is broken is moved to
+// the name that aside says, so that no later save can replace it. An error means that
+// there may be a state, but not for this process: one of a newer vswitch, for instance,
+// stays where that looks for it.
 func (s *store) load() (st savedState, aside string, err error) {
 	b, err := os.ReadFile(s.path)
 	switch {
@@ -85,8 +91,12 @@ func (s *store) load() (st savedState, aside string, err error) {
 	case err != nil:
 		return savedState{}, "", fmt.Errorf("reading the state: %w", err)
 	}
-	if st, bad := parseState(b); bad == nil {
+	st, bad := parseState(b)
+	var unknown unknownError
+	if bad == nil {
 		return st, "", nil
+	} else if errors.As(bad, &unknown) {
+		return savedState{}, "", fmt.Errorf("%s %w; this is vswitch %s: run the other one, or keep the state elsewhere with --state", s.path, bad, s.program)
 	} else if aside, err = s.setAside(); err != nil {
 		return savedState{}, "", fmt.Errorf("%s cannot be used (%w), nor moved away: %w", s.path, bad, err)
 	} else {
@@ -99,24 +109,41 @@ func (s *store) setAside() (string, error) {
 	if err := os.Rename(s.path, to); err != nil {
 		return "", err
 	}
-	return to, s.dir.Sync()
+	return to, s.disk.SyncDir(filepath.Dir(to))
 }
 
-// parseState reads a state and checks that it hangs together. A key that it does
-// not know was written by another version and would be lost by the next save, so
-// it is an error as well.
+// unknownError says what in a state this code does not know.
+type unknownError string
+
+func (e unknownError) Error() string { return string(e) }
+
+// parseState reads a state and checks that it hangs together. What it does not know
+// was written by another version and would be lost by the next save: an unknownError.
 func parseState(b []byte) (savedState, error) {
-	var v struct{ Version int }
+	var v struct {
+		Version   int
+		WrittenBy string `json:"written_by"`
+	}
 	if err := json.Unmarshal(b, &v); err != nil {
 		return savedState{}, err
 	}
-	if v.Version != stateVersion {
-		return savedState{}, fmt.Errorf("its version is %d, this vswitch reads %d", v.Version, stateVersion)
+	writer := "another vswitch"
+	if v.WrittenBy != "" {
+		writer = "vswitch " + v.WrittenBy
+	}
+	switch {
+	case v.Version > stateVersion:
+		return savedState{}, unknownError(fmt.Sprintf("was written by %s in format %d, newer than format %d", writer, v.Version, stateVersion))
+	case v.Version != stateVersion:
+		return savedState{}, fmt.Errorf("its format is %d, this vswitch reads %d", v.Version, stateVersion)
 	}
 	var st savedState
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&st); err != nil {
+		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+			return savedState{}, unknownError(fmt.Sprintf("has the key %s, which %s wrote or a slip of the pen", key, writer))
+		}
 		return savedState{}, err
 	}
 	if _, err := d.Token(); err != io.EOF {
@@ -149,33 +176,13 @@ func parseState(b []byte) (savedState, error) {
 // before it, state.json is whole. When it returns nil the state outlives a power
 // cut.
 func (s *store) save(st savedState) error {
-	st.Version = stateVersion
+	st.Version, st.WrittenBy = stateVersion, s.program
 	b, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
 		return err
 	}
-	// The name is always the same, so that what a crash left is overwritten.
-	temp := s.path + ".new"
-	if err := writeSynced(temp, append(b, '\n')); err != nil {
+	if err := replaceFile(s.disk, s.path, append(b, '\n')); err != nil {
 		return fmt.Errorf("writing the state: %w; make room or mend the disk, then try again", err)
 	}
-	if err := os.Rename(temp, s.path); err != nil {
-		return fmt.Errorf("replacing the state: %w; mend that, then try again", err)
-	}
-	if err := s.dir.Sync(); err != nil {
-		return fmt.Errorf("writing the state: %w; mend the disk, then try again", err)
-	}
 	return nil
-}
-
-func writeSynced(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }

@@ -13,7 +13,7 @@ import (
 
 func tempStore(t *testing.T) *store {
 	t.Helper()
-	s, err := openStore(filepath.Join(t.TempDir(), "a", "state"))
+	s, err := openStore(filepath.Join(t.TempDir(), "a", "state"), "v1.0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func tempStore(t *testing.T) *store {
 }
 
 var someState = savedState{
-	Version: stateVersion,
+	Version: stateVersion, WrittenBy: "v1.0",
 	Ports: []savedPort{{
 		Spec: port.Spec{Name: "vm0", Kind: "tap", MTU: 9000, Address: []string{"10.0.0.1/24"}},
 		Trace: port.Trace{Ifname: "vm0", Before: &port.DeviceSettings{
@@ -44,7 +44,7 @@ func TestStateIsReadBack(t *testing.T) {
 	if err := s.save(savedState{}); err != nil {
 		t.Fatal(err)
 	}
-	wantLoad(t, s, savedState{Version: stateVersion})
+	wantLoad(t, s, savedState{Version: stateVersion, WrittenBy: "v1.0"})
 }
 
 func wantLoad(t *testing.T, s *store, want savedState) {
@@ -68,7 +68,7 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 		},
 		"disk is full": {
 			func(s *store) error { return os.Symlink("/dev/full", s.path+".new") },
-			func(s *store) error { return os.Remove(s.path + ".new") },
+			func(s *store) error { return nil }, // what takes the room goes by itself
 		},
 		"file cannot be replaced": {
 			func(s *store) error {
@@ -118,23 +118,22 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 		if err := s.save(savedState{}); err != nil {
 			t.Fatal(err)
 		}
-		wantLoad(t, s, savedState{Version: stateVersion})
+		wantLoad(t, s, savedState{Version: stateVersion, WrittenBy: "v1.0"})
 	})
 }
 
 func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 	for name, content := range map[string]string{
-		"empty":           ``,
-		"cut short":       `{"version":1,"ports":[{"spec":`,
-		"not JSON":        "\x00\x00\x00\x00",
-		"two values":      `{"version":1,"ports":[],"fdb":[]}{}`,
-		"no version":      `{"ports":[],"fdb":[]}`,
-		"another version": `{"version":2,"ports":[],"fdb":[]}`,
-		"unknown key":     `{"version":1,"ports":[],"fdb":[],"colour":[]}`,
-		"bad name":        `{"version":1,"ports":[{"spec":{"name":"a/b","kind":"tap"},"trace":{}}],"fdb":[]}`,
-		"port twice":      `{"version":1,"ports":[{"spec":{"name":"a","kind":"tap"},"trace":{}},{"spec":{"name":"a","kind":"tap"},"trace":{}}],"fdb":[]}`,
-		"entry alone":     `{"version":1,"ports":[],"fdb":[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0"}]}`,
-		"bad address":     `{"version":1,"ports":[],"fdb":[{"mac":"zz","vlan":1,"port":"vm0"}]}`,
+		"empty":       ``,
+		"cut short":   `{"version":1,"ports":[{"spec":`,
+		"not JSON":    "\x00\x00\x00\x00",
+		"two values":  `{"version":1,"ports":[],"fdb":[]}{}`,
+		"no version":  `{"ports":[],"fdb":[]}`,
+		"version 0":   `{"version":0,"ports":[],"fdb":[]}`,
+		"bad name":    `{"version":1,"ports":[{"spec":{"name":"a/b","kind":"tap"},"trace":{}}],"fdb":[]}`,
+		"port twice":  `{"version":1,"ports":[{"spec":{"name":"a","kind":"tap"},"trace":{}},{"spec":{"name":"a","kind":"tap"},"trace":{}}],"fdb":[]}`,
+		"entry alone": `{"version":1,"ports":[],"fdb":[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0"}]}`,
+		"bad address": `{"version":1,"ports":[],"fdb":[{"mac":"zz","vlan":1,"port":"vm0"}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tempStore(t)
@@ -163,6 +162,61 @@ func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 	}
 }
 
+// What a newer version wrote stays where that looks for it: without its ports the
+// switch does not start.
+func TestStateOfANewerVersionStopsTheStart(t *testing.T) {
+	for name, test := range map[string]struct {
+		content string
+		says    []string
+	}{
+		"format":      {`{"version":2,"written_by":"v3.1","ports":[],"fdb":[]}`, []string{"v3.1", "format 2", "v1.0", "format 1", "--state"}},
+		"format, new": {`{"version":3,"ports":{},"colour":1}`, []string{"another vswitch", "format 3", "v1.0"}},
+		"key":         {`{"version":1,"written_by":"v1.9","ports":[],"fdb":[],"colour":[]}`, []string{"v1.9", `"colour"`, "v1.0"}},
+		"key of port": {`{"version":1,"ports":[{"spec":{"name":"a","kind":"tap","colour":1},"trace":{}}],"fdb":[]}`, []string{"another vswitch", `"colour"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tempStore(t)
+			if err := os.WriteFile(s.path, []byte(test.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, aside, err := s.load()
+			if err == nil || aside != "" || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("aside %q, %v", aside, err)
+			}
+			for _, text := range append(test.says, s.path) {
+				if !strings.Contains(err.Error(), text) {
+					t.Errorf("%q says nothing of %q", err, text)
+				}
+			}
+			if b, err := os.ReadFile(s.path); err != nil || string(b) != test.content {
+				t.Errorf("the file has %q, %v", b, err)
+			}
+		})
+	}
+}
+
+// A save that the disk does not outlast says so: the store uses replaceFile.
+func TestSaveIsSynced(t *testing.T) {
+	s := tempStore(t)
+	d := newPowerDisk(nil)
+	s.disk = d
+	if err := s.save(someState); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"create " + s.path + ".new", "write", "sync", "close", "rename " + s.path + ".new " + s.path, "sync " + filepath.Dir(s.path)}
+	if diff := cmp.Diff(want, d.steps); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+	for failAt := range want {
+		d := newPowerDisk(nil)
+		d.failAt = failAt + 1
+		s.disk = d
+		if err := s.save(someState); err == nil {
+			t.Errorf("no error though the step fails: %q", d.steps)
+		}
+	}
+}
+
 func TestStateThatCannotBeReadStopsTheStart(t *testing.T) {
 	s := tempStore(t)
 	if err := os.Mkdir(s.path, 0o700); err != nil {
@@ -175,15 +229,15 @@ func TestStateThatCannotBeReadStopsTheStart(t *testing.T) {
 
 func TestStateDirectoryHasOneOwner(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openStore(dir)
+	s, err := openStore(dir, "v1.0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openStore(dir); err == nil || !strings.Contains(err.Error(), "--state") {
+	if _, err := openStore(dir, "v1.0"); err == nil || !strings.Contains(err.Error(), "--state") {
 		t.Errorf("a second owner: %v", err)
 	}
 	s.Close()
-	if s, err = openStore(dir); err != nil {
+	if s, err = openStore(dir, "v1.0"); err != nil {
 		t.Fatalf("after the first has gone: %v", err)
 	}
 	s.Close()
@@ -191,7 +245,7 @@ func TestStateDirectoryHasOneOwner(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openStore(file); err == nil || !strings.Contains(err.Error(), "--ephemeral") {
+	if _, err := openStore(file, "v1.0"); err == nil || !strings.Contains(err.Error(), "--ephemeral") {
 		t.Errorf("a file for a directory: %v", err)
 	}
 }

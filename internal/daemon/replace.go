@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// disk is what replaceFile needs of a file system. Tests give one that fails, or that
+// forgets at a power cut what was not synced.
+type disk interface {
+	Create(path string) (diskFile, error)
+	Rename(from, to string) error
+	Remove(path string) error
+	SyncDir(dir string) error
+}
+
+type diskFile interface {
+	io.WriteCloser
+	Sync() error
+}
+
+// hostDisk is the system's.
+type hostDisk struct{}
+
+func (hostDisk) Create(path string) (diskFile, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+}
+func (hostDisk) Rename(from, to string) error { return os.Rename(from, to) }
+func (hostDisk) Remove(path string) error     { return os.Remove(path) }
+
+func (hostDisk) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// replaceFile gives the file at path another content. The file is whole at every
+// moment, also after a crash or a power cut; when replaceFile returns nil it has the
+// new content even then. An error before the rename leaves the old one.
+func replaceFile(d disk, path string, content []byte) error {
+	// The name is always the same, so that what a crash left is overwritten.
+	temp := path + ".new"
+	if err := writeSynced(d, temp, content); err != nil {
+		return err
+	}
+	if err := d.Rename(temp, path); err != nil {
+		_ = d.Remove(temp)
+		return err
+	}
+	return d.SyncDir(filepath.Dir(path))
+}
+
+// writeSynced makes a file; an error leaves none.
+func writeSynced(d disk, path string, content []byte) error {
+	f, err := d.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		_ = d.Remove(path) // it may take the room that is missing
+	}
+	return err
+}
+
+// makeSyncedDir makes a directory, and what leads to it, where it is absent. What it
+// made outlives a power cut.
+func makeSyncedDir(d disk, dir string, mode os.FileMode) error {
+	err := os.Mkdir(dir, mode)
+	switch {
+	case err == nil:
+		return d.SyncDir(filepath.Dir(dir))
+	case errors.Is(err, os.ErrExist):
+		if i, err := os.Stat(dir); err == nil && !i.IsDir() {
+			return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+		}
+		return nil
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	if err := makeSyncedDir(d, filepath.Dir(dir), mode); err != nil {
+		return err
+	}
+	return makeSyncedDir(d, dir, mode)
+}
