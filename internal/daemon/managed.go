@@ -38,6 +38,7 @@ type managed struct {
 	state  api.State
 	reason string // why it is waiting, or what shut it down
 
+	unfit    string    // why its settings could not be put in force; it passes nothing
 	shutBy   string    // the guard that shut it down, and why; empty: none did
 	recovery time.Time // when it comes back by itself; zero: not at all
 	unwatch  func()    // ends what follows the link of dev; see watchLink
@@ -82,6 +83,9 @@ func (m *manager) open(p *managed) (err error) {
 	p.tried, p.retry, p.changed = time.Now(), time.Time{}, false
 	if p.kind == nil {
 		return p.unknownKind()
+	}
+	if err := p.kind.Check(p.spec); err != nil {
+		return err
 	}
 	spec, trace := p.spec, p.trace
 	if p.adopted() {
@@ -174,6 +178,9 @@ func (m *manager) note(p *managed, s sight) bool {
 // settle brings the state of an attached port in line with what look saw.
 func (m *manager) settle(p *managed) {
 	switch l := p.link; {
+	case p.unfit != "":
+		p.sw.SetForwarding(false)
+		m.setState(p, api.StateDown, p.unfit)
 	case p.shutBy != "":
 		p.sw.SetForwarding(false)
 		m.setState(p, api.StateDown, errDisabled+p.shutBy)

@@ -211,14 +211,19 @@ func (m *manager) restore(saved savedState) {
 		}
 		p := &managed{spec: s.Spec, trace: s.Trace, kind: m.kinds[s.Spec.Kind], sw: sp}
 		m.ports[s.Spec.Name] = p
-		if err := p.apply(); err != nil {
-			m.log.Error("restoring a port's settings", "port", s.Spec.Name, "error", err)
+		if err := cmp.Or(p.spec.Policy.Check(), p.apply()); err != nil {
+			p.unfit = "its settings cannot be put in force: " + err.Error() + "; change them with set-port"
+			m.log.Error("a port is shut", "port", s.Spec.Name, "reason", p.unfit)
 		}
 		m.configured(p)
 		m.tryOpen(p)
 	}
 	for _, e := range saved.FDB {
-		k := fdb.MakeKey(e.VLAN, uint64(e.MAC))
+		k, err := fdbKey(e.MAC, e.VLAN)
+		if err != nil {
+			m.log.Error("an FDB entry is left out", "mac", e.MAC, "vlan", e.VLAN, "error", err)
+			continue
+		}
 		p := m.ports[e.Port]
 		if p == nil {
 			continue
@@ -232,7 +237,13 @@ func (m *manager) restore(saved savedState) {
 		m.enter(p)
 	}
 	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return m.ports[g.port] == nil })
-	m.mirrors = saved.Mirrors
+	for _, a := range saved.Mirrors {
+		if _, err := mirrorOf(&a); err != nil {
+			m.log.Error("a mirror is left out", "mirror", a.Name, "error", err)
+			continue
+		}
+		m.mirrors = append(m.mirrors, a)
+	}
 	if err := m.setMirrors(m.mirrors); err != nil {
 		m.log.Error("restoring the mirrors", "error", err)
 	}
@@ -360,6 +371,7 @@ func (m *manager) respec(p *managed, to port.Spec) error {
 		p.spec = from
 		return errors.Join(err, m.setDevice(p, to, from))
 	}
+	p.unfit = ""
 	m.enter(p) // other VLANs, other entries
 	m.configured(p)
 	return nil

@@ -3,6 +3,7 @@ package daemon
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -198,4 +199,63 @@ func TestListVLANs(t *testing.T) {
 			t.Errorf("VLANs (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// A saved policy that cannot be put in force, whatever is wrong with it, shuts its
+// port: it must not forward without its isolation. set-port mends it.
+func TestUnfitPolicyShutsItsPort(t *testing.T) {
+	for name, spoil := range map[string]func(*port.Policy){
+		"VLAN":        func(p *port.Policy) { p.Access = 5000 },
+		"two modes":   func(p *port.Policy) { p.Access, p.QinQ = 10, 10 },
+		"trunk":       func(p *port.Policy) { p.Trunk = "10-5000" },
+		"learn limit": func(p *port.Policy) { p.LearnLimit = -1 },
+		"action":      func(p *port.Policy) { p.LearnAction = "panic" },
+		"priority":    func(p *port.Policy) { p.STPPriority = 7 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bad := vm("bad")
+				bad.Isolated = true
+				spoil(&bad.Policy)
+				saved := savedState{
+					Ports: []savedPort{{Spec: bad}, {Spec: vm("good")}},
+					FDB:   []savedEntry{{MAC: 0x525400000001, VLAN: 5000, Port: "good"}, {MAC: 0x525400000002, VLAN: 1, Port: "good"}},
+					Mirrors: []api.Mirror{
+						{Name: "bad", From: []string{"good"}, ToVLAN: 5, Filter: "nonsense ("},
+						{Name: "good", From: []string{"good"}, ToVLAN: 5},
+					},
+				}
+				w := wire(t, saved, func(*Options) {})
+				w.wantState("bad", api.StateDown)
+				w.wantState("good", api.StateUp)
+				if why := w.port("bad").Reason; !strings.Contains(why, "cannot be put in force") || !strings.Contains(why, "set-port") {
+					t.Errorf("it is down because %q", why)
+				}
+				f := ethernet(port.Broadcast, 0x525400000005)
+				w.send("bad", f)
+				w.wantTaken(f, map[string]int{})
+				w.send("good", f)
+				w.wantTaken(f, map[string]int{})
+				if !strings.Contains(w.logged(), "a port is shut") {
+					t.Error("the log says nothing")
+				}
+				if got := w.disk.Ports; len(got) != 2 || !got[0].Spec.Isolated {
+					t.Errorf("on disk: %+v", got)
+				}
+				if got := w.listFDB(); len(got) != 2 || got[0].MAC != 0x525400000002 || len(w.mirrors) != 1 {
+					t.Errorf("FDB %+v, mirrors %+v", got, w.mirrors)
+				}
+
+				wantCode(t, w.set("bad", api.SetPort{Locked: p(true)}), api.CodeInvalid, "")
+				if err := w.set("bad", api.SetPort{
+					Access: p[uint16](0), QinQ: p[uint16](0), Trunk: p(""), LearnLimit: p(0), LearnAction: p(""), STPPriority: p[uint8](0),
+				}); err != nil {
+					t.Fatal(err)
+				}
+				w.wantState("bad", api.StateUp)
+				w.send("good", f)
+				w.wantTaken(f, map[string]int{"bad": 1})
+			})
+		})
+	}
 }
