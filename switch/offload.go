@@ -57,6 +57,14 @@ func (d *finished) finish(f *port.Frame, caps port.Caps) []*port.Frame {
 		if d.seg.Init(f.Data, f.Offload, caps) != nil {
 			break
 		}
+		if d.seg.Regroup(caps) {
+			for range d.seg.Groups() {
+				b := d.memory.take(d.seg.GroupLen())
+				n, o, _ := d.seg.NextGroup(b)
+				d.add(f, b[:n], o)
+			}
+			break
+		}
 		for range d.seg.Count() {
 			b := d.memory.take(d.seg.FrameLen())
 			n, _ := d.seg.Next(b)

@@ -47,6 +47,7 @@ func TestKernelCutsTheSame(t *testing.T) {
 		ns.Run("ip", "link", "set", a, "up")
 		ns.Run("ip", "link", "set", b, "up")
 		ns.Do(func() { l.in, l.out = tuntest.Listen(t, a), tuntest.Listen(t, b) })
+		ready(t, l.out, func() error { return l.in.Send(end, port.Offload{}) })
 	}
 
 	const syn, fin, psh, ack, ece, cwr = 0x02, 0x01, 0x08, 0x10, 0x40, 0x80
@@ -137,23 +138,7 @@ func TestKernelSegmentsTunnelsTheSame(t *testing.T) {
 		}
 		guest, out = tuntest.BootTunnels(t, "vm0"), tuntest.Listen(t, "full1")
 	})
-	end := []byte("\x52\x54\x00\x00\x00\x02\x52\x54\x00\x00\x00\x01\x88\xb5end of segments")
-	for deadline := time.Now().Add(patience); ; {
-		if err := guest.Plain(end); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := out.Recv(20 * time.Millisecond); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the bridge forwards nothing")
-		}
-	}
-	for {
-		if _, _, err := out.Recv(20 * time.Millisecond); err != nil {
-			break
-		}
-	}
+	ready(t, out, func() error { return guest.Plain(end) })
 
 	compare := func(t *testing.T, f *tunnelFrame, gso uint8, size int) {
 		t.Helper()
@@ -235,6 +220,31 @@ func TestKernelSegmentsTunnelsTheSame(t *testing.T) {
 
 const patience = 5 * time.Second
 
+// end is a frame that tells where the segments of the one before end.
+var end = []byte("\x52\x54\x00\x00\x00\x02\x52\x54\x00\x00\x00\x01\x88\xb5end of segments")
+
+// ready sends until frames arrive, and takes those that do: links that were just set up
+// lose some.
+func ready(t *testing.T, out *tuntest.Station, send func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		if err := send(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := out.Recv(50 * time.Millisecond); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no frame arrives")
+		}
+	}
+	for {
+		if _, _, err := out.Recv(50 * time.Millisecond); err != nil {
+			return
+		}
+	}
+}
+
 // link is a pair of devices: what goes in at one comes out at the other.
 type link struct{ in, out *tuntest.Station }
 
@@ -252,12 +262,11 @@ func (l *link) compare(t *testing.T, f *superFrame, gso uint8, size int, tag por
 	if err := l.in.Send(withTag(data, tag), o); err != nil {
 		t.Fatalf("the kernel refuses %+v: %v", o, err)
 	}
-	end := []byte("\x52\x54\x00\x00\x00\x02\x52\x54\x00\x00\x00\x01\x88\xb5end of segments")
 	if err := l.in.Send(end, port.Offload{}); err != nil {
 		t.Fatal(err)
 	}
 	for i := 0; ; i++ {
-		got, kernelLeft, err := l.out.Recv(5 * time.Second)
+		got, kernelLeft, err := l.out.Recv(patience)
 		if err != nil {
 			t.Fatalf("segment %d of %d: %v", i, len(want), err)
 		}

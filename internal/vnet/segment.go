@@ -95,6 +95,12 @@ type Segmenter struct {
 	offload port.Offload
 
 	head [MaxHeader + fragHeaderLen]byte
+
+	// For Regroup: how many segments go together, and how long each is behind the outer
+	// headers; and what is to be put back when a segment is written.
+	group    int
+	datagram int
+	saved    [MaxHeader]byte
 }
 
 // layout is how the headers differ from one segment to the next.

@@ -449,6 +449,15 @@ func FuzzSegmenter(f *testing.F) {
 		if left := s.Offload(); left.IsGSO() || left.Flags != 0 && port.Caps(caps)&port.CapCsum == 0 {
 			t.Fatalf("%+v is left for a port with %b", left, caps)
 		}
+		if s.Regroup(port.Caps(caps)) {
+			dst := make([]byte, s.GroupLen())
+			for range s.Groups() {
+				n, o, ok := s.NextGroup(dst)
+				if _, fits := vnet.Inspect(dst[:n], n, o); !ok || n > port.MaxFrame || o.IsGSO() && !fits {
+					t.Fatalf("%+v does not fit a group of %d bytes", o, n)
+				}
+			}
+		}
 		frames, left := segments(t, data, o, port.Caps(caps))
 		for _, b := range frames {
 			if !vnet.Valid(left, len(b)) {
@@ -465,7 +474,7 @@ func TestSegmenterAllocs(t *testing.T) {
 	if testenv.RaceEnabled {
 		t.Skip("the race detector allocates; this runs without it")
 	}
-	dst := make([]byte, 2000)
+	dst := make([]byte, port.MaxFrame)
 	for _, c := range []struct {
 		f   superFrame
 		gso uint8
@@ -505,6 +514,14 @@ func segmentAllocs(t *testing.T, data []byte, o port.Offload, dst []byte) float6
 				} else {
 					_, ok = s.Next(dst)
 				}
+			}
+		}
+		if err := s.Init(data, o, port.CapsAll); err != nil {
+			t.Error(err)
+		}
+		if s.Regroup(port.CapsAll) {
+			for ok := true; ok; {
+				_, _, ok = s.NextGroup(dst)
 			}
 		}
 	})

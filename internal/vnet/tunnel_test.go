@@ -194,6 +194,64 @@ func TestTunnel(t *testing.T) {
 	})
 }
 
+// TestRegroup: the super-frames of datagrams that a UDP tunnel becomes make the same
+// frames as the tunnel.
+func TestRegroup(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := drawTunnel(t)
+		gso, most := f.inner.tso(), 400
+		if f.inner.proto == protoUDP {
+			gso, most = port.GSOUDPL4, 128
+		}
+		n := len(f.inner.payload)
+		size := rapid.IntRange(n/most+1, n+10).Draw(t, "size")
+		data, o := f.build(), f.offload(gso, size)
+		want, _ := segments(t, data, o, port.CapsNone)
+		caps := rapid.SampledFrom([]port.Caps{port.CapsAll, port.CapsAll, port.CapsAll &^ port.CapUSO, port.CapsAll &^ port.CapCsum}).Draw(t, "caps")
+		var s vnet.Segmenter
+		if err := s.Init(data, o, caps); err != nil {
+			t.Fatal(err)
+		}
+		if !s.Regroup(caps) {
+			if f.proto == protoUDP && f.csum && caps == port.CapsAll && len(want) > 1 && 2*len(want[0]) < 65000 {
+				t.Fatalf("%d segments of %d bytes do not go together", len(want), len(want[0]))
+			}
+			return
+		}
+		if f.proto != protoUDP || !f.csum || caps != port.CapsAll {
+			t.Fatal("segments go together that must not")
+		}
+		var got [][]byte
+		dst := make([]byte, s.GroupLen())
+		groups := 0
+		for {
+			n, o, ok := s.NextGroup(dst)
+			if !ok {
+				break
+			}
+			groups++
+			if n > port.MaxFrame || !vnet.Valid(o, n) {
+				t.Fatalf("%d bytes, %+v", n, o)
+			}
+			if o.IsGSO() {
+				if marked, ok := vnet.Inspect(dst[:n], n, o); !ok || marked != o {
+					t.Fatalf("%+v does not fit %x", o, dst[:n])
+				}
+			}
+			frames, _ := segments(t, dst[:n], o, port.CapsNone)
+			got = append(got, frames...)
+		}
+		if groups != s.Groups() || len(got) != len(want) {
+			t.Fatalf("%d groups, Groups says %d; %d segments, want %d", groups, s.Groups(), len(got), len(want))
+		}
+		for i := range got {
+			if !bytes.Equal(got[i], want[i]) {
+				t.Fatalf("segment %d of %d, %s\n%x, want\n%x", i, len(want), firstDifference(got[i], want[i]), got[i], want[i])
+			}
+		}
+	})
+}
+
 // TestTunnelRefused: what does not hold together is no tunnel.
 func TestTunnelRefused(t *testing.T) {
 	vxlan := func() tunnelFrame {
