@@ -23,6 +23,13 @@ func (p *Port) SetTree(state TreeState, bpdus bool) {
 	p.quiesce()
 }
 
+// Tree returns the port's state of spanning tree.
+func (p *Port) Tree() TreeState {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	return p.tree
+}
+
 // SetGroupForward sets which of the addresses 01:80:c2:00:00:00 to 0f are
 // forwarded like other multicast, bit n standing for the address that ends in n.
 // The kernel bridge's group_fwd_mask is the same.

@@ -55,7 +55,7 @@ Example:
 				DefaultText: "0.0.0.0, so that any router asks instead"},
 			&cli.StringFlag{Name: "unregistered", Value: "flood", Usage: "with --snooping: `WHERE` groups go that nobody asked for: flood or routers"},
 			&cli.StringFlag{Name: "group-forward", Value: "0", Usage: "`MASK` of the addresses 01:80:c2:00:00:00 to 0f to forward, bit 14 being 0e, as the kernel's group_fwd_mask"},
-			&cli.BoolFlag{Name: "loop-detect", Usage: "send a probe by each port every second, and shut the port down by which one comes back"},
+			&cli.BoolFlag{Name: "loop-detect", Usage: "send probes, and shut down the port where they come back"},
 			&cli.DurationFlag{Name: "hold-down", Usage: "`TIME` for which a station that flaps between ports is held at its first one; 0 for not at all"},
 			&cli.DurationFlag{Name: "recovery", Value: 300 * time.Second,
 				Usage: "`TIME` after which a port comes back that a guard shut down; 0 for never"},

@@ -19,7 +19,9 @@ func (m *manager) configured(p *managed) {
 
 // linked says that frames pass by a port from now on, or no more.
 func (m *manager) linked(p *managed, up bool) {
-	if !up {
+	if up {
+		m.loops.linked(p)
+	} else {
 		m.moves.linkDown(p)
 	}
 	m.tree.link(p, up)
@@ -29,6 +31,7 @@ func (m *manager) linked(p *managed, up bool) {
 // removed says that a port is about to go.
 func (m *manager) removed(p *managed) {
 	m.moves.linkDown(p)
+	m.loops.removed(p)
 	m.tree.remove(p)
 	m.snoop.remove(p)
 }
@@ -54,7 +57,7 @@ func (m *manager) onControl(f vswitch.ControlFrame) {
 		case f.Queue == vswitch.QueueGuard:
 			m.tree.intruded(p, f.Data)
 		case f.Queue == vswitch.QueueLoop:
-			m.loops.receive(p, f.Data)
+			m.loops.receive(p, f.VLAN, f.Data)
 		case f.Queue == vswitch.QueueGroups:
 			m.snoop.receive(f)
 		}

@@ -72,6 +72,7 @@ func (l *moveLog) allow(now time.Time) (ok bool, skipped int) {
 // moved is called on the switch's event goroutine.
 func (m *manager) moved(ev vswitch.MACMoved) {
 	m.moves.seen.Add(1)
+	m.loops.stationMoved(ev)
 	now := time.Now()
 	v := m.moves.judge(now, ev)
 	if v.Flapping {

@@ -189,6 +189,12 @@ func (t *spanningTree) Event(e stp.Event) {
 	}
 }
 
+// hasStation reports whether a station is behind a port, and no network: a user who said that no
+// bridge is, or that one is, knows better than the kind.
+func (p *managed) hasStation() bool {
+	return p.spec.Edge == "on" || p.spec.Edge != "off" && expectsStation(p.spec)
+}
+
 // treeConfig is a port's part in the tree. Behind all kinds but netdev stands a
 // station: such a port forwards at once, and has no use for BPDUs. speed is the
 // link's in bit/s, 0 where it is not known.
