@@ -104,7 +104,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	o.ids = openIdentity(identityPath, o.Name, saved.Ports, o.Log)
 
-	ln, err := listen(o.Socket, o.SocketGroup)
+	ln, err := listen(o.Socket, o.SocketGroup, lock, o.Log)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/user"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/flock"
 	"github.com/vswitch/vswitch/internal/sockfile"
@@ -26,7 +29,7 @@ func lockSocket(path string) (flock.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return flock.File{}, fmt.Errorf("making the socket's directory: %w; choose another with --socket", err)
 	}
-	name := path + ".lock"
+	name := lockPath(path)
 	f, err := flock.Open(name, os.O_RDWR|os.O_CREATE, 0o644)
 	switch {
 	case errors.Is(err, flock.ErrHeld):
@@ -44,45 +47,192 @@ func lockSocket(path string) (flock.File, error) {
 	return f, nil
 }
 
+func lockPath(socket string) string { return socket + ".lock" }
+
 func writePID(f flock.File) error {
 	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return err
 }
 
+// fileID is what a file is, whatever name it has.
+type fileID struct{ dev, ino uint64 }
+
+// idOf returns which file is at path, zero where there is none.
+func idOf(path string) (id fileID) {
+	var st syscall.Stat_t
+	if syscall.Lstat(path, &st) == nil {
+		id = fileID{uint64(st.Dev), st.Ino}
+	}
+	return id
+}
+
+// listener is the control socket. It removes its socket when it is closed, and makes it
+// again where somebody deletes it (a cleaner of /run): else nobody could reach the
+// daemon. What another process put there stays.
+type listener struct {
+	path string
+	gid  int // -1: as it comes
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	socket *net.UnixListener
+	id     fileID // of socket
+	closed bool
+	locks  []flock.File // the caller's, and those from newer directories
+
+	stop chan struct{}
+	done sync.WaitGroup
+}
+
+// socketCheck is how often the listener looks whether its socket is still there. It is
+// made again when it has been away twice: who moves it, or puts another daemon in this
+// one's place, is done by then.
+const socketCheck = time.Second
+
 // listen makes the control socket, in place of a stale one, for root and the group.
-// The caller holds the lock.
-func listen(path, group string) (net.Listener, error) {
-	gid := -1
+// lock is that of lockSocket.
+func listen(path, group string, lock flock.File, log *slog.Logger) (net.Listener, error) {
+	l := &listener{path: path, gid: -1, log: log, locks: []flock.File{lock}, stop: make(chan struct{})}
 	if group != "" {
 		var err error
-		if gid, err = groupID(group); err != nil {
+		if l.gid, err = groupID(group); err != nil {
 			return nil, err
 		}
 	}
-	ln, err := sockfile.Listen(path)
-	if err != nil {
-		return nil, fmt.Errorf("--socket: %w", err)
+	if err := l.place(); err != nil {
+		return nil, err
 	}
-	l := &listener{UnixListener: ln, path: path}
-	if gid >= 0 {
-		if err := os.Chown(path, -1, gid); err != nil {
-			return nil, errors.Join(fmt.Errorf("giving the control socket to its group: %w", err), l.Close())
-		}
-	}
+	l.done.Go(l.watch)
 	return l, nil
 }
 
-// listener removes its socket when it is closed.
-type listener struct {
-	*net.UnixListener
-	path string
-	once sync.Once
+// place makes the socket, and lets go of the one before.
+func (l *listener) place() error {
+	s, err := sockfile.Listen(l.path)
+	if err != nil {
+		return fmt.Errorf("--socket: %w", err)
+	}
+	if l.gid >= 0 {
+		if err := os.Chown(l.path, -1, l.gid); err != nil {
+			return errors.Join(fmt.Errorf("giving the control socket to its group: %w", err), os.Remove(l.path), s.Close())
+		}
+	}
+	l.mu.Lock()
+	former := l.socket
+	l.socket, l.id = s, idOf(l.path)
+	closed := l.closed
+	l.mu.Unlock()
+	switch {
+	case closed:
+		return errors.Join(os.Remove(l.path), s.Close())
+	case former != nil:
+		return former.Close()
+	}
+	return nil
 }
 
+// watch makes the socket again when it is gone, until Close.
+func (l *listener) watch() {
+	tick := time.NewTicker(socketCheck)
+	defer tick.Stop()
+	away, failed := 0, false
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-tick.C:
+		}
+		if idOf(l.path) == l.current() {
+			away, failed = 0, false
+			continue
+		}
+		if away++; away < 2 {
+			continue
+		}
+		switch err := l.renew(); {
+		case err == nil:
+			l.log.Warn("the control socket was deleted; it is made again", "socket", l.path)
+		case !failed:
+			failed = true
+			l.log.Error("the control socket was deleted, and cannot be made again; it is tried each second", "socket", l.path, "error", err)
+		}
+	}
+}
+
+// renew makes the socket again, with a lock in the directory that is there by now.
+func (l *listener) renew() error {
+	if !l.locked() {
+		lock, err := lockSocket(l.path)
+		if err != nil {
+			return err
+		}
+		l.locks = append(l.locks, lock)
+	}
+	return l.place()
+}
+
+// locked reports whether a lock of this process is at the socket's path.
+func (l *listener) locked() bool {
+	at := idOf(lockPath(l.path))
+	for _, lock := range l.locks {
+		var st syscall.Stat_t
+		if syscall.Fstat(int(lock.Fd()), &st) == nil && at == (fileID{uint64(st.Dev), st.Ino}) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *listener) current() fileID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		l.mu.Lock()
+		s, closed := l.socket, l.closed
+		l.mu.Unlock()
+		if closed {
+			return nil, net.ErrClosed
+		}
+		c, err := s.Accept()
+		if err == nil {
+			return c, nil
+		}
+		l.mu.Lock()
+		renewed := l.socket != s
+		l.mu.Unlock()
+		if !renewed {
+			return nil, err
+		}
+	}
+}
+
+// Addr implements net.Listener.
+func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+// Close implements net.Listener. The name goes first, so that nobody connects to a daemon
+// about to end, unless it is somebody else's by now.
 func (l *listener) Close() (err error) {
-	// The name goes first, so that nobody connects to a daemon about to end;
-	// and only once, for it may be a successor's later.
-	l.once.Do(func() { err = errors.Join(os.Remove(l.path), l.UnixListener.Close()) })
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	close(l.stop)
+	if idOf(l.path) == l.id {
+		err = os.Remove(l.path)
+	}
+	err = errors.Join(err, l.socket.Close())
+	l.mu.Unlock()
+	l.done.Wait()
+	for _, lock := range l.locks[1:] { // the first is the caller's
+		err = errors.Join(err, lock.Close())
+	}
 	return err
 }
 

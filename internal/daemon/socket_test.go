@@ -1,16 +1,22 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/sockfile"
+	"github.com/vswitch/vswitch/internal/testenv"
 )
 
 func TestOneDaemonPerSocket(t *testing.T) {
@@ -34,13 +40,89 @@ func TestOneDaemonPerSocket(t *testing.T) {
 	}
 }
 
+// listening is lockSocket and listen.
+func listening(t *testing.T, path, group string) (net.Listener, error) {
+	t.Helper()
+	lock, err := lockSocket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	return listen(path, group, lock, slog.New(slog.DiscardHandler))
+}
+
+// A socket that is deleted, alone or with its directory, is made again; one that another
+// daemon or program put in its place stays, and so it does when the first daemon stops.
+func TestDeletedSocketIsMadeAgain(t *testing.T) {
+	answers := func(socket string) bool {
+		cl := api.NewClient(socket) // one that has no connection yet
+		defer cl.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := cl.Switch(ctx)
+		return err == nil
+	}
+	for name, remove := range map[string]func(socket string) error{
+		"socket":    os.Remove,
+		"directory": func(socket string) error { return os.RemoveAll(filepath.Dir(socket)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "d")
+			serve(t, newFakeHost(), dir)
+			socket := filepath.Join(dir, "s")
+			for range 2 {
+				if err := remove(socket); err != nil {
+					t.Fatal(err)
+				}
+				testenv.Eventually(t, "the daemon is reached again", func() bool { return answers(socket) })
+			}
+			if _, err := lockSocket(socket); err == nil {
+				t.Error("another daemon could serve the socket as well")
+			}
+		})
+	}
+	t.Run("another daemon", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "d")
+		_, stop := serve(t, newFakeHost(), dir)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		serve(t, newFakeHost(), dir)
+		time.Sleep(3 * socketCheck) // the first has looked
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if !answers(filepath.Join(dir, "s")) {
+			t.Error("the first daemon removed the second's socket")
+		}
+	})
+	t.Run("another file", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		_, stop := serve(t, newFakeHost(), dir)
+		socket := filepath.Join(dir, "s")
+		if err := errors.Join(os.Remove(socket), os.WriteFile(socket, []byte("precious"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * socketCheck)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if b, err := os.ReadFile(socket); err != nil || string(b) != "precious" {
+			t.Errorf("the file has %q, %v", b, err)
+		}
+	})
+}
+
 func TestSocketIsForRootAndTheGroup(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	gid := os.Getgid()
 	if os.Geteuid() == 0 {
 		gid = 12345 // only root can give a file to a group that it is not in
 	}
-	ln, err := listen(path, strconv.Itoa(gid))
+	ln, err := listening(t, path, strconv.Itoa(gid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +137,7 @@ func TestSocketIsForRootAndTheGroup(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is there after Close: %v", err)
 	}
-	if _, err := listen(path, "no-such-group"); err == nil || !strings.Contains(err.Error(), "--socket-group") {
+	if _, err := listening(t, path+"2", "no-such-group"); err == nil || !strings.Contains(err.Error(), "--socket-group") {
 		t.Errorf("a group that is not there: %v", err)
 	}
 }
@@ -65,7 +147,7 @@ func TestOtherFilesAreNotReplaced(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen(path, ""); err == nil || !strings.Contains(err.Error(), "--socket: ") || !strings.Contains(err.Error(), "no socket") {
+	if _, err := listening(t, path, ""); err == nil || !strings.Contains(err.Error(), "--socket: ") || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("listen on a file: %v", err)
 	}
 	if b, _ := os.ReadFile(path); string(b) != "precious" {
