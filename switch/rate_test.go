@@ -279,3 +279,52 @@ func TestControlPassesShaper(t *testing.T) {
 		})
 	}
 }
+
+// A flow that fills a shaped port's queue delays and loses its own frames: others leave
+// soon, in order, and none is lost. Two that fill it share the rate.
+func TestShapeIsFair(t *testing.T) {
+	inRig(t, 3, func(t *testing.T, r *rig) {
+		wantPass(t, r, 1, frame(port.Broadcast, station(1), 0, 60), 1, 0, 1)
+		r.configure(t, 1, vswitch.PortConfig{Shape: port.Rate{PerSecond: 8_000_000, Bits: true}}) // 1000 frames of 1000 bytes
+		bulk := []memory.Packet{superFrame(station(1), 1000), superFrame(station(1), 1000)}
+		bulk[1].Wire[34] ^= 0x55 // another port of TCP
+		for i := range bulk {
+			bulk[i].Offload = port.Offload{}
+		}
+		count := func(number uint32) (of [2]int, pings int) {
+			for _, w := range r.taken(1) {
+				switch {
+				case bytes.Equal(w, bulk[0].Wire):
+					of[0]++
+				case bytes.Equal(w, bulk[1].Wire):
+					of[1]++
+				case binary.BigEndian.Uint32(w[14:]) == number:
+					pings++
+				default:
+					t.Errorf("%x arrived in place of ping %d", w[:18], number)
+				}
+			}
+			return of, pings
+		}
+		var total [2]int
+		for i := range 400 { // 4 s, in which twice the rate comes
+			for range 10 {
+				r.lines[0].Put(0, bulk[0], bulk[1])
+				synctest.Wait()
+			}
+			number := uint32(i)
+			ping := frame(station(1), station(2), number, 60)
+			r.lines[2].Put(0, memory.Packet{Wire: ping})
+			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
+			of, pings := count(number)
+			if pings != 1 {
+				t.Fatalf("ping %d did not arrive within 10 ms", i)
+			}
+			total[0], total[1] = total[0]+of[0], total[1]+of[1]
+		}
+		if total[0] < 1900 || total[1] < 1900 || total[0]+total[1] > 4010 {
+			t.Errorf("two flows got %d frames of 4000", total)
+		}
+	})
+}

@@ -1,7 +1,7 @@
 package vswitch
 
 import (
-	"math/bits"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -28,8 +28,8 @@ const (
 
 // shaper stands between the workers and the queues of a port with an egress rate.
 // It copies frames, for a batch's memory cannot wait, and sends them from a
-// goroutine of its own, in order. Workers hold its lock for the copy only. Frames of
-// the switch's own pass by the queue.
+// goroutine of its own. Workers hold its lock for the copy only. Frames of the switch's
+// own pass by the queue.
 type shaper struct {
 	tx    *txCounters
 	start time.Time
@@ -37,30 +37,14 @@ type shaper struct {
 
 	mu      sync.Mutex
 	none    sync.Cond // nothing waits any more
-	rate    port.Rate
-	until   int64 // ns: what was sent has used up the rate until then
-	waiting int64 // ns that what waits will use
-	ring    []shaped
-	head    int
-	n       int
-	bytes   int
-	sending bool         // run has a frame that is in the ring no more
+	until   int64     // ns: what was sent has used up the rate until then
+	fair    fairQueue
+	sending bool         // run has a frame that waits no more
 	queues  []port.Queue // of the last device; set before anything can wait
 	open    bool         // the rate is off: what waits goes at once, and nothing joins it
 	done    bool
 
-	scratch [1][]byte // Send's
-
-	now shaped // run's: what is being sent
-	one [1]port.Out
-}
-
-// shaped is one frame that waits.
-type shaped struct {
-	frame  port.Frame
-	out    port.Out
-	queue  int
-	memory *memory
+	one [1]port.Out // run's
 }
 
 // shapedQueue is one queue of a shaped port, as workers see it.
@@ -87,32 +71,32 @@ func (p *Port) setShape(r port.Rate) (unneeded *shaper) {
 }
 
 func newShaper(tx *txCounters) *shaper {
-	s := &shaper{tx: tx, start: time.Now(), more: make(chan struct{}, 1), ring: make([]shaped, shapeDepth)}
+	s := &shaper{tx: tx, start: time.Now(), more: make(chan struct{}, 1), fair: fairQueue{seed: rand.Uint64()}}
 	s.none.L = &s.mu
 	return s
 }
 
 // set puts a rate into force at once: what was sent under another one does not count
-// against it, and what waits and would wait too long now is dropped, the last first.
+// against it, and what waits and would wait too long now is dropped.
 func (s *shaper) set(r port.Rate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rate == r {
+	if s.fair.rate == r {
 		return
 	}
-	s.rate, s.until, s.waiting = r, 0, 0
-	keep, limit := 0, shapeLimit(r)
-	for ; keep < s.n && (keep == 0 || s.waiting < limit); keep++ {
-		s.waiting += cost(&s.at(keep).frame, r)
-	}
-	for ; s.n > keep; s.n-- {
-		e := s.at(s.n - 1)
-		s.bytes -= e.out.Len()
-		e.memory.free()
-		*e = shaped{}
-		s.tx.dropped[port.DropShaped].Add(1)
+	s.until = 0
+	s.fair.setRate(r)
+	for s.fair.n > 1 && s.fair.waiting >= shapeLimit(r) {
+		s.dropOne()
 	}
 	s.wake()
+}
+
+// dropOne drops the first frame of the flow that has to wait longest: so its sender
+// learns soonest that it sends too much.
+func (s *shaper) dropOne() {
+	s.fair.free(s.fair.take(s.fair.longest()))
+	s.tx.dropped[port.DropShaped].Add(1)
 }
 
 // shapeLimit returns how much of a rate's time may be used up when another frame joins.
@@ -123,9 +107,6 @@ func shapeLimit(r port.Rate) int64 {
 	}
 	return max(int64(shapeDelay), timeOf(floor, r))
 }
-
-// at returns the place of the i-th frame that waits.
-func (s *shaper) at(i int) *shaped { return &s.ring[(s.head+i)%len(s.ring)] }
 
 // release lets go of what waits, and returns when nothing does. From then on workers send
 // past the shaper by themselves, so nothing overtakes. A nil shaper has nothing.
@@ -143,7 +124,7 @@ func (s *shaper) release() {
 // waitForNone returns when nothing waits, with mu held as before. What is open is
 // soon empty: queues take a frame or refuse it.
 func (s *shaper) waitForNone() {
-	for s.n > 0 || s.sending {
+	for s.fair.n > 0 || s.sending {
 		s.none.Wait()
 	}
 }
@@ -220,32 +201,22 @@ func (q shapedQueue) Send(out []port.Out) {
 	}
 }
 
-// join puts a copy of a frame at the end of the queue, if it has room. The caller holds mu.
+// join puts a copy of a frame into the queue. Where there is no room, the flow that has
+// to wait longest makes some. The caller holds mu.
 func (s *shaper) join(o *port.Out, queue int, now int64) port.Drop {
-	size := o.Len()
-	if s.n > 0 {
-		backlog := max(s.until-now, 0) + s.waiting
-		if s.n == len(s.ring) || s.bytes+size > shapeBytes || backlog >= shapeLimit(s.rate) {
+	q := &s.fair
+	f, size := q.flowOf(o.Frame), o.Len()
+	for q.n > 0 && (q.n >= shapeDepth || q.bytes+size > shapeBytes || max(s.until-now, 0)+q.waiting >= shapeLimit(q.rate)) {
+		if f.waiting >= q.longest().waiting {
 			return port.DropShaped
 		}
+		s.dropOne()
 	}
-	m := memoryFor(o.Frame.DataLen())
-	data := m.bytes[:o.Frame.DataLen()]
-	if !o.Frame.CopyTo(data, &s.scratch) {
-		m.free()
-		return port.DropMemoryGone
-	}
-	e := s.at(s.n)
-	*e = shaped{frame: *o.Frame, out: *o, queue: queue, memory: m}
-	e.frame.Data, e.frame.Tail, e.out.Frame = data, nil, &e.frame
-	s.n++
-	s.bytes += size
-	s.waiting += cost(&e.frame, s.rate)
-	return countedLater
+	return q.push(o, queue, f)
 }
 
 // spend counts a frame that is sent at a time. The caller holds mu.
-func (s *shaper) spend(f *port.Frame, now int64) { s.until = max(s.until, now) + cost(f, s.rate) }
+func (s *shaper) spend(f *port.Frame, now int64) { s.until = max(s.until, now) + cost(f, s.fair.rate) }
 
 // run sends what waits, at the rate, until stop.
 func (s *shaper) run() {
@@ -273,56 +244,25 @@ func (s *shaper) run() {
 func (s *shaper) sendDue() (wait time.Duration, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.n > 0 {
+	for s.fair.n > 0 {
 		now := s.clock()
 		if !s.open && s.until > now+int64(shapeBurst) {
 			return time.Duration(s.until-now) - shapeBurst/2, false
 		}
-		e := s.at(0)
-		s.now = *e
-		s.now.out.Frame = &s.now.frame
-		*e = shaped{}
-		s.head = (s.head + 1) % len(s.ring)
-		s.n--
-		s.bytes -= s.now.out.Len()
-		s.waiting -= cost(&s.now.frame, s.rate)
-		s.spend(&s.now.frame, now)
+		e := s.fair.pop()
+		s.spend(&e.frame, now)
 		queues := s.queues
 		s.sending = true
 		s.mu.Unlock()
 
-		s.one[0] = s.now.out
-		queues[s.now.queue%len(queues)].Send(s.one[:])
+		s.one[0] = e.out
+		queues[e.queue%len(queues)].Send(s.one[:])
 		s.tx.count(s.one[:])
-		s.now.memory.free()
-		s.now = shaped{}
 
 		s.mu.Lock()
+		s.fair.free(e)
 		s.sending = false
 	}
 	s.none.Broadcast()
 	return 0, s.done
 }
-
-// memory holds the bytes of one frame that waits. Memory that nothing waits in is
-// shared by all shapers, and given up by and by.
-type memory struct {
-	bytes []byte
-	pool  *sync.Pool
-}
-
-// memories has a pool for each power of two, so a frame takes at most twice its
-// length, from the shortest on that is worth one.
-var memories [18]sync.Pool
-
-const shortest = 8 // 256 bytes
-
-func memoryFor(n int) *memory {
-	class := max(bits.Len(uint(n-1)), shortest)
-	if m, ok := memories[class].Get().(*memory); ok {
-		return m
-	}
-	return &memory{bytes: make([]byte, 1<<class), pool: &memories[class]}
-}
-
-func (m *memory) free() { m.pool.Put(m) }
