@@ -2,25 +2,57 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// whyNot is the one place that decides whether f may leave by a port: DropNone,
-// or why it may not.
+// whyNot is, with whyNotCopy for mirrors, the one place that decides whether f may leave
+// by a port: DropNone, or why it may not.
 func whyNot(f *port.Frame, from, to *member) port.Drop {
+	if drop := whyNotTo(f.VLAN, from, to); drop != port.DropNone {
+		return drop
+	}
 	switch {
-	case to.number == from.number:
-		return port.DropSamePort
-	case !to.vlans.Has(f.VLAN):
-		return port.DropVLANFiltered
-	case from.flags&to.flags&flagIsolated != 0:
-		return port.DropIsolated
-	case to.flags&(flagBlocked|flagMirrorTarget) != 0:
-		if to.flags&flagBlocked != 0 {
-			return port.DropBlocked
-		}
+	case to.flags&flagMirrorTarget != 0:
 		return port.DropMirrorTarget
 	case f.Tag.Present() && wouldHop(f, to):
 		return port.DropVLANFiltered
 	}
 	return port.DropNone
+}
+
+// whyNotTo is whyNot for all frames of a VLAN.
+func whyNotTo(vlan uint16, from, to *member) port.Drop {
+	switch {
+	case to.number == from.number:
+		return port.DropSamePort
+	case !to.vlans.Has(vlan):
+		return port.DropVLANFiltered
+	case from.flags&to.flags&flagIsolated != 0:
+		return port.DropIsolated
+	case to.flags&flagBlocked != 0:
+		return port.DropBlocked
+	}
+	return port.DropNone
+}
+
+// whyNotCopy is whyNot for a mirror's copy of what came by a port. In a VLAN, copies go
+// by the rules of its data, but where they would lose its tag; at a port that is the
+// mirror's target, whatever the VLAN and the isolation are, which say nothing of whoever
+// watches. None goes back to where the frame came from.
+func whyNotCopy(m *Mirror, from, to *member) port.Drop {
+	if m.ToVLAN == 0 {
+		switch {
+		case to.number == from.number:
+			return port.DropSamePort
+		case to.flags&flagBlocked != 0:
+			return port.DropBlocked
+		}
+		return port.DropNone
+	}
+	if to.native == m.ToVLAN {
+		return port.DropVLANFiltered
+	}
+	if to.flags&flagMirrorTarget != 0 {
+		return port.DropMirrorTarget
+	}
+	return whyNotTo(m.ToVLAN, from, to)
 }
 
 // outputs are the vectors of one batch: for each port that frames go to, which
@@ -35,7 +67,12 @@ type outputs struct {
 	done   finished
 	copies uint64 // that mirrors and cutting made
 
-	control bool // the frames are of the switch's own
+	from    *member // which port the frames came by
+	control bool    // they are of the switch's own
+
+	// Of which frame each mirror has made a copy last: a mirror copies a frame once,
+	// by however many of its sources it passes.
+	copied []*port.Frame
 }
 
 // vector is what goes to one port.
@@ -45,11 +82,14 @@ type vector struct {
 	out  []port.Out
 }
 
-// begin makes o ready for a batch among so many port numbers.
-func (o *outputs) begin(numbers int, shard uint32) {
-	o.shard, o.copies, o.control = shard, 0, false
-	if numbers > len(o.slot) {
+// begin makes o ready for a batch that came by a port.
+func (o *outputs) begin(set *portSet, from *member, shard uint32) {
+	o.shard, o.copies, o.from, o.control = shard, 0, from, false
+	if numbers := len(set.byNumber); numbers > len(o.slot) {
 		o.slot = make([]uint16, numbers)
+	}
+	if set.mirrors > len(o.copied) {
+		o.copied = make([]*port.Frame, set.mirrors)
 	}
 }
 
@@ -121,4 +161,6 @@ func (o *outputs) flush(queue int) {
 	o.vecs = o.vecs[:0]
 	o.cut.reset()
 	o.done.reset()
+	o.from = nil
+	clear(o.copied)
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// ingress tells why f may not come in by a port, or DropNone; then f's VLAN is
+// ingress returns why f may not come in by a port, or DropNone; then f's VLAN is
 // known. What is checked here holds for the rest of the path.
 func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	if f.Drop != port.DropNone {
@@ -24,16 +24,8 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	if f.Src.IsGroup() || f.Src == 0 {
 		return port.DropBadSource
 	}
-	if f.Offload.Flags|f.Offload.GSOType != 0 {
-		var ok bool
-		if f.Offload.IsGSO() {
-			f.Offload, ok = vnet.Inspect(f.Data, f.DataLen(), f.Offload)
-		} else {
-			ok = vnet.Valid(f.Offload, f.DataLen())
-		}
-		if !ok {
-			return port.DropBadOffload
-		}
+	if !inspect(f) {
+		return port.DropBadOffload
 	}
 	if neighbours && w.set.groupForward>>(f.Dst&0xf)&1 == 0 {
 		return port.DropReserved
@@ -48,6 +40,18 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 		}
 	}
 	return drop
+}
+
+// inspect reports whether f's offload header, if it has one, agrees with the frame.
+func inspect(f *port.Frame) (ok bool) {
+	switch {
+	case f.Offload.Flags|f.Offload.GSOType == 0:
+		return true
+	case f.Offload.IsGSO():
+		f.Offload, ok = vnet.Inspect(f.Data, f.DataLen(), f.Offload)
+		return ok
+	}
+	return vnet.Valid(f.Offload, f.DataLen())
 }
 
 // trapFor returns the trap of a port for f, which goes to one of the addresses that a

@@ -31,10 +31,10 @@ type Mirror struct {
 // tap is a mirror as workers see it, at one source.
 type tap struct {
 	*Mirror
-	from *member // the source
-	all  bool    // whatever the VLAN
-	to   []*member
-	tag  port.Tag // of ToVLAN; 0: the copy keeps its own
+	number int     // of the mirror
+	at     *member // the source
+	all    bool    // whatever the VLAN
+	to     []*member
 }
 
 // SetMirrors replaces all mirrors. Sources and targets that are not there, or not
@@ -75,9 +75,10 @@ func (s *Switch) SetMirrors(mirrors []Mirror) error {
 
 // addTaps gives the members of a new set what the mirrors ask of them.
 func (s *Switch) addTaps(set *portSet) {
+	set.mirrors = len(s.mirrors)
 	for i := range s.mirrors {
 		m := &s.mirrors[i]
-		t := tap{Mirror: m}
+		t := tap{Mirror: m, number: i}
 		if m.To != "" {
 			if p := s.byName[m.To]; p != nil {
 				if to := set.member(p.number); to != nil {
@@ -86,9 +87,8 @@ func (s *Switch) addTaps(set *portSet) {
 				}
 			}
 		} else {
-			t.tag = port.MakeTag(port.TPIDCustomer, m.ToVLAN)
 			for _, to := range set.flood {
-				if to.vlans.Has(m.ToVLAN) && to.native != m.ToVLAN {
+				if to.vlans.Has(m.ToVLAN) {
 					t.to = append(t.to, to)
 				}
 			}
@@ -103,7 +103,7 @@ func (s *Switch) addTaps(set *portSet) {
 			}
 		}
 		for _, from := range set.flood {
-			t.from, t.all = from, sources[from.number]
+			t.at, t.all = from, sources[from.number]
 			if !t.all && m.VLANs.Len() == 0 {
 				continue
 			}
@@ -119,8 +119,23 @@ func (s *Switch) addTaps(set *portSet) {
 	}
 }
 
+// wants reports whether the mirror copies f, which has a tag at the source.
+func (t *tap) wants(f *port.Frame, tag port.Tag) bool {
+	return (t.all || t.VLANs.Has(f.VLAN)) && (t.Filter == nil || t.Filter(tag, f.Data))
+}
+
+// mirroredIn notes that mirrors copied a frame when it came in, before it waited to be
+// passed on.
+func (o *outputs) mirroredIn(from *member, f *port.Frame) {
+	for i := range from.mirrorIn {
+		if t := &from.mirrorIn[i]; t.wants(f, f.Tag) {
+			o.copied[t.number] = f
+		}
+	}
+}
+
 // mirrorIn copies a frame that came in. One that was refused before its VLAN was
-// known is copied for its port only.
+// known is copied for its port only; one whose offload header lies is copied for nobody.
 func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
 	if f.Drop != port.DropNone || len(f.Data) < port.HeaderLen {
 		return
@@ -128,6 +143,9 @@ func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
 	switch drop {
 	case port.DropNone, port.DropPoliced:
 	default:
+		if !inspect(f) {
+			return
+		}
 		f.VLAN = 0
 	}
 	o.mirror(from.mirrorIn, f, f.Tag, false)
@@ -137,7 +155,7 @@ func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
 func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 	for i := range taps {
 		t := &taps[i]
-		if !t.all && !t.VLANs.Has(f.VLAN) || t.Filter != nil && !t.Filter(tag, f.Data) {
+		if o.copied[t.number] == f || !t.wants(f, tag) {
 			continue
 		}
 		cp, cut := f, t.SnapLen != 0 && f.DataLen() > t.SnapLen
@@ -150,15 +168,17 @@ func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 			cp.Data, cp.Tail = f.Data[:t.SnapLen:t.SnapLen], nil
 			cp.Offload = port.Offload{} // it says nothing of what is left
 		}
+		o.copied[t.number] = f
 		out := port.Out{Frame: cp, Tag: tag, Push: push}
-		if t.tag != 0 {
-			out.Tag, out.Push = t.tag, true
-		}
 		for _, to := range t.to {
-			if to != t.from {
-				o.put(out, to)
-				o.copies++
+			if to == t.at || whyNotCopy(t.Mirror, o.from, to) != port.DropNone {
+				continue
 			}
+			if t.ToVLAN != 0 {
+				out.Tag, out.Push = port.MakeTag(to.tpid, t.ToVLAN), true
+			}
+			o.put(out, to)
+			o.copies++
 		}
 	}
 }

@@ -128,6 +128,8 @@ func transportHeader(f *port.Frame) uint64 {
 	switch f.Offload.GSOType & 7 { // the upper bits say more of the same kinds
 	case port.GSOUDPL4:
 		return 8
+	case port.GSOSCTP:
+		return 12
 	case port.GSOUDP: // fragments, of which the first has UDP's header
 		return 0
 	}

@@ -48,8 +48,9 @@ func (s *Switch) emit(c ControlFrame, each func(set *portSet, send func(*member)
 	}
 	f.VLAN = c.VLAN
 	out := s.vecs.Get().(*outputs)
-	out.begin(len(set.byNumber), 0)
+	out.begin(set, from, 0)
 	out.control = c.Port == nil // what is passed on has no right of way
+	out.mirroredIn(from, &f)
 	sent := uint64(0)
 	each(set, func(to *member) {
 		if whyNot(&f, from, to) == port.DropNone {

@@ -81,6 +81,7 @@ type portSet struct {
 	flood        []*member // the same without the gaps
 	groups       *Groups   // nil: multicast is flooded
 	groupForward uint16    // reserved addresses that are forwarded
+	mirrors      int       // how many there are
 }
 
 // member is what a worker needs of a port that takes part in forwarding.

@@ -68,7 +68,7 @@ func (w *worker) switchBatch(frames []port.Frame) {
 	w.set, w.clock, w.last = w.sw.ports.Load(), 0, lastKeys{}
 	from := w.set.member(w.in)
 	out := w.sw.vecs.Get().(*outputs)
-	out.begin(len(w.set.byNumber), w.shard)
+	out.begin(w.set, from, w.shard)
 	var bytes uint64
 	for i := range frames {
 		f := &frames[i]
