@@ -6,6 +6,8 @@ package api
 
 import (
 	_ "embed"
+	"encoding/json"
+	"maps"
 
 	"github.com/vswitch/vswitch/port"
 )
@@ -45,10 +47,10 @@ type Port struct {
 	// gives it. The switch believes other addresses, too.
 	GuestMAC port.MAC `json:"guest_mac,omitzero"`
 
-	VLAN VLAN      `json:"vlan"`
-	RX   Counters  `json:"rx"`   // into the switch
-	TX   Counters  `json:"tx"`   // out of it
-	Spec port.Spec `json:"spec"` // as it was asked for
+	VLAN VLAN     `json:"vlan"`
+	RX   Counters `json:"rx"`   // into the switch
+	TX   Counters `json:"tx"`   // out of it
+	Spec Spec     `json:"spec"` // as it was asked for
 }
 
 // VLAN is how a port takes part in VLANs. What its mode does not have is 0 or empty.
@@ -75,12 +77,42 @@ type Counters struct {
 	Dropped map[string]uint64 `json:"dropped"`          // by reason, those above 0
 }
 
-// AddPort asks for a port.
-type AddPort struct {
-	port.Spec
+// Settings are settings of a port by their keys, which openapi.yaml lists as PortSettings:
+//
+//	api.Settings{"access": 10, "storm_broadcast": "100pps", "isolated": true}
+type Settings map[string]any
 
-	// NoWait adds the port even when its device is not there yet.
-	NoWait bool `json:"no_wait,omitempty"`
+// Spec is what was asked of a port: one JSON object with its name, its kind and the
+// settings that were made.
+type Spec struct{ json.RawMessage }
+
+// Decode reads the spec into a Settings, or into a struct with JSON tags, where keys that
+// it lacks are left out.
+func (s Spec) Decode(to any) error { return json.Unmarshal(s.RawMessage, to) }
+
+// Settings returns the spec by its keys, with what encoding/json makes of the values.
+func (s Spec) Settings() (all Settings) {
+	_ = s.Decode(&all) // it was read as JSON
+	return all
+}
+
+// AddPort asks for a port. As JSON its settings stand beside the other keys.
+type AddPort struct {
+	Name     string
+	Kind     string
+	NoWait   bool // add the port even when its device is not there yet
+	Settings Settings
+}
+
+// MarshalJSON implements json.Marshaler.
+func (a AddPort) MarshalJSON() ([]byte, error) {
+	all := make(Settings, len(a.Settings)+3)
+	maps.Copy(all, a.Settings)
+	all["name"], all["kind"] = a.Name, a.Kind
+	if a.NoWait {
+		all["no_wait"] = true
+	}
+	return json.Marshal(all)
 }
 
 // FDBEntry is an entry of the forwarding database.

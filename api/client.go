@@ -68,8 +68,13 @@ func (c *Client) AddPort(ctx context.Context, req AddPort) (p Port, err error) {
 	return p, err
 }
 
-// SetPort changes settings of a port while it runs.
-func (c *Client) SetPort(ctx context.Context, name string, req SetPort) (p Port, err error) {
+// SetPort changes settings of a port while it runs; those that are not named stay, and
+// nil takes one back. Without any it brings back a port that a guard shut down, as any
+// change does.
+func (c *Client) SetPort(ctx context.Context, name string, req Settings) (p Port, err error) {
+	if req == nil {
+		req = Settings{}
+	}
 	err = c.call(ctx, http.MethodPatch, portPath(name), req, &p)
 	return p, err
 }

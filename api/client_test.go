@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -12,10 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-
-	"github.com/vswitch/vswitch/port"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -133,21 +131,11 @@ func TestDaemonDoesNotAnswer(t *testing.T) {
 	}
 }
 
-func TestApplyChangesWhatIsGiven(t *testing.T) {
-	spec := port.Spec{Name: "gw0", Kind: "host", MTU: 1400, Address: []string{"10.0.0.1/24"}, Netns: "x"}
-	if diff := cmp.Diff(spec, SetPort{}.Apply(spec)); diff != "" {
-		t.Errorf("nothing given (-want +got):\n%s", diff)
-	}
-	mtu, netns, addresses := 0, "y", []string{}
-	got := SetPort{MTU: &mtu, Netns: &netns, Address: &addresses}.Apply(spec)
-	want := port.Spec{Name: "gw0", Kind: "host", Address: []string{}, Netns: "y"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	owner, group, exclusive := "a", "b", true
-	got = SetPort{Owner: &owner, Group: &group, Exclusive: &exclusive}.Apply(port.Spec{})
-	if diff := cmp.Diff(port.Spec{Owner: "a", Group: "b", Exclusive: true}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+// A request has the settings beside its other keys.
+func TestAddPortIsFlat(t *testing.T) {
+	b, err := json.Marshal(AddPort{Name: "vm0", Kind: "tap", NoWait: true, Settings: Settings{"access": 10}})
+	if want := `{"access":10,"kind":"tap","name":"vm0","no_wait":true}`; err != nil || string(b) != want {
+		t.Errorf("%s, %v, want %s", b, err, want)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/internal/testenv/daemontest"
-	"github.com/vswitch/vswitch/port"
 )
 
 func TestMain(m *testing.M) { daemontest.Main(m) }
@@ -87,8 +86,7 @@ func BenchmarkRestoreTaps(b *testing.B) {
 
 func addTap(b *testing.B, sw *daemontest.Daemon, i int) {
 	b.Helper()
-	spec := port.Spec{Name: fmt.Sprint("vm", i), Kind: "tap"}
-	if _, err := sw.Client.AddPort(b.Context(), api.AddPort{Spec: spec}); err != nil {
+	if _, err := sw.Client.AddPort(b.Context(), api.AddPort{Name: fmt.Sprint("vm", i), Kind: "tap"}); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -7,8 +7,11 @@ type Kind interface {
 	// Name is the kind's name on the command line.
 	Name() string
 
-	// Check tells what is wrong with spec, without touching the system. A
-	// setting that the kind does not have is an error.
+	// Describe says what users must know of the kind.
+	Describe() Description
+
+	// Check reports what is wrong with spec, without touching the system. Kinds has
+	// checked each setting by itself before.
 	Check(spec Spec) error
 
 	// Open makes what spec needs where it is absent, and attaches to it. It
@@ -28,7 +31,21 @@ type Kind interface {
 	Delete(spec Spec, trace Trace) error
 }
 
-// Gone makes an ErrGone of an error, in whose words it is.
+// Description is what users must know of a kind of port.
+type Description struct {
+	// Help says in one or two lines what such a port is for.
+	Help string
+
+	// Settings is the zero value of the struct of the kind's settings (see
+	// internal/setting); nil where it has none.
+	Settings any
+
+	// Station: one station is behind the port. Else a network is, which may have
+	// bridges and routers of its own.
+	Station bool
+}
+
+// Gone wraps err so that errors.Is(err, ErrGone) holds.
 func Gone(err error) error { return gone{err} }
 
 type gone struct{ error }

@@ -1,114 +1,257 @@
 package port
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vswitch/vswitch/internal/setting"
 )
 
-// Policy is what the switch does with a port's frames, whatever the port's kind.
-// The zero Policy is that of a port that was told nothing.
+// Policy is what the switch does with a port's frames, whatever the port's kind. The
+// zero Policy is that of a port without settings.
 type Policy struct {
-	// At most one of these; none is transparent to tags in VLAN 1.
-	Access uint16 `json:"access,omitempty"` // untagged frames of this VLAN
-	Trunk  string `json:"trunk,omitempty"`  // tagged frames of these, as 10,20-29
-	QinQ   uint16 `json:"qinq,omitempty"`   // all frames, under this service VLAN
+	VLAN
 
-	Native    uint16 `json:"native,omitempty"`     // trunk: the VLAN of untagged frames
-	TrunkTPID string `json:"trunk_tpid,omitempty"` // trunk: 0x8100 (or empty) or 0x88a8
-	Accept    string `json:"accept,omitempty"`     // all, tagged, untagged; empty: access untagged, others all
+	Isolated   bool        `json:"isolated,omitempty" help:"exchange no frame with other isolated ports"`
+	Locked     bool        `json:"locked,omitempty" help:"take frames only from stations with an FDB entry at the port"`
+	NoLearning setting.Not `json:"no_learning,omitempty" flag:"learning" arg:"on|off" default:"on" help:"learn stations" schema:"do not learn stations"`
+	NoFlood    NoFlood     `json:"no_flood,omitempty" flag:"flood" arg:"LIST" default:"all" help:"flood broadcast,multicast,unicast (unknown) to the port, or all, none" schema:"classes that are not flooded to the port; unicast is to unknown stations"`
 
-	Isolated   bool     `json:"isolated,omitempty"`
-	Locked     bool     `json:"locked,omitempty"`
-	NoLearning bool     `json:"no_learning,omitempty"`
-	NoFlood    []string `json:"no_flood,omitempty"` // of broadcast, multicast, unicast
+	LearnLimit  int         `json:"learn_limit,omitempty" arg:"N" min:"0" default:"0" help:"most stations to learn; 0 for any number"`
+	LearnAction LearnAction `json:"learn_action,omitempty" arg:"WHAT" default:"forward" help:"what to do with frames from stations over the limit: forward, protect (drop them) or shutdown (the port)"`
 
-	LearnLimit  int    `json:"learn_limit,omitempty"`
-	LearnAction string `json:"learn_action,omitempty"` // forward (or empty), protect, shutdown
+	StormBroadcast Rate        `json:"storm_broadcast,omitzero" arg:"RATE" default:"off" help:"broadcast frames accepted per second, such as 100pps or 10mbit"`
+	StormMulticast Rate        `json:"storm_multicast,omitzero" arg:"RATE" default:"off" help:"multicast frames accepted per second"`
+	StormUnicast   Rate        `json:"storm_unicast,omitzero" arg:"RATE" default:"off" help:"frames to unknown stations accepted per second"`
+	StormAction    StormAction `json:"storm_action,omitempty" arg:"WHAT" default:"drop" help:"on a storm: drop the excess, or shutdown the port"`
+	RateIn         Rate        `json:"rate_in,omitzero" arg:"RATE" default:"off" help:"drop received frames beyond this rate (policing)"`
+	RateOut        Rate        `json:"rate_out,omitzero" arg:"RATE" default:"off" help:"delay sent frames to this rate (shaping)"`
 
-	StormBroadcast Rate   `json:"storm_broadcast,omitzero"`
-	StormMulticast Rate   `json:"storm_multicast,omitzero"`
-	StormUnicast   Rate   `json:"storm_unicast,omitzero"` // unknown unicast
-	StormAction    string `json:"storm_action,omitempty"` // drop (or empty), shutdown
-	RateIn         Rate   `json:"rate_in,omitzero"`       // policed
-	RateOut        Rate   `json:"rate_out,omitzero"`      // shaped
+	Edge        AutoOnOff `json:"stp_edge,omitempty" arg:"auto|on|off" default:"auto where a network is behind the port, else on" help:"spanning tree: no bridge is behind the port"`
+	BPDUGuard   OnOff     `json:"bpdu_guard,omitempty" arg:"on|off" default:"off where a network is behind the port, else on" help:"spanning tree: shut the port down when a bridge speaks"`
+	RootGuard   bool      `json:"root_guard,omitempty" help:"spanning tree: never accept a root bridge behind the port"`
+	BPDUFilter  bool      `json:"bpdu_filter,omitempty" help:"spanning tree: neither send nor accept BPDUs"`
+	STPCost     uint32    `json:"stp_cost,omitempty" arg:"N" max:"200000000" default:"0" help:"spanning tree: path cost; 0 takes it from the speed"`
+	STPPriority uint8     `json:"stp_priority,omitempty" arg:"N" max:"240" default:"128" help:"spanning tree: priority of the port, in steps of 16"`
 
-	Edge        string `json:"stp_edge,omitempty"`   // auto, on, off; empty: by the kind
-	BPDUGuard   string `json:"bpdu_guard,omitempty"` // on, off; empty: by the kind
-	RootGuard   bool   `json:"root_guard,omitempty"`
-	BPDUFilter  bool   `json:"bpdu_filter,omitempty"`
-	STPCost     uint32 `json:"stp_cost,omitempty"`     // 0: by the link's speed
-	STPPriority uint8  `json:"stp_priority,omitempty"` // 0: 128; in steps of 16
-
-	FastLeave  bool `json:"mcast_fast_leave,omitempty"`
-	RouterPort bool `json:"mcast_router,omitempty"`
-	GroupLimit int  `json:"mcast_limit,omitempty"`
-
-	RouterGuard string `json:"mcast_router_guard,omitempty"` // on, off; auto (or empty): by the kind
+	FastLeave   bool      `json:"mcast_fast_leave,omitempty" help:"multicast: end a group with the first leave; for ports with one listener"`
+	RouterPort  bool      `json:"mcast_router,omitempty" help:"multicast: a router is behind the port"`
+	GroupLimit  int       `json:"mcast_limit,omitempty" arg:"N" min:"0" default:"0" help:"multicast: most groups the port can join; 0 for any number"`
+	RouterGuard AutoOnOff `json:"mcast_router_guard,omitempty" arg:"auto|on|off" default:"auto: off where a network is behind the port, else on" help:"multicast: drop queries and all else that only routers send"`
 }
 
-// FloodClasses are the kinds of frames that NoFlood can name.
-var FloodClasses = []string{"broadcast", "multicast", "unicast"}
+// AfterMerge implements setting.Merged.
+func (p *Policy) AfterMerge(former any, given func(string) bool) {
+	p.VLAN.afterMerge(former.(Policy).VLAN, given)
+}
 
-// Check tells what contradicts itself in p, and how to mend it.
+// Check reports what contradicts itself in p, and how to mend it.
 func (p *Policy) Check() error {
-	modes := 0
-	for _, vid := range []uint16{p.Access, p.QinQ, p.Native} {
-		if vid != 0 {
-			if err := CheckVID(int(vid)); err != nil {
-				return err
-			}
-		}
+	if err := p.VLAN.Check(); err != nil {
+		return err
 	}
-	for _, set := range []bool{p.Access != 0, p.Trunk != "", p.QinQ != 0} {
+	if p.RouterPort && p.RouterGuard == AutoOn {
+		return errors.New("a port that leads to a router is not guarded against routers; leave out one of --mcast-router and --mcast-router-guard")
+	}
+	if p.STPPriority%16 != 0 {
+		return fmt.Errorf("a port's priority is a multiple of 16 (802.1D-2004 clause 9.2.7), not %d", p.STPPriority)
+	}
+	return nil
+}
+
+// VLAN is how a port takes part in VLANs. At most one of Access, Trunk and QinQ is set;
+// without any the port is transparent to tags in VLAN 1.
+type VLAN struct {
+	Access    uint16  `json:"access,omitempty" arg:"VID" max:"4094" min:"1" default:"none" help:"VLAN: carry untagged frames of this VLAN"`
+	Trunk     VLANSet `json:"trunk,omitzero" arg:"LIST" help:"VLAN: carry tagged frames of these VLANs, such as 10,20-29, or all"`
+	QinQ      uint16  `json:"qinq,omitempty" arg:"SVID" max:"4094" min:"1" default:"none" help:"VLAN: carry all frames, whatever their tag, under this service VLAN"`
+	Native    uint16  `json:"native,omitempty" arg:"VID" max:"4094" min:"1" default:"untagged frames are refused" help:"VLAN: the VLAN of a trunk's untagged frames"`
+	TrunkTPID TPID    `json:"trunk_tpid,omitzero" arg:"TPID" default:"0x8100" help:"VLAN: tag protocol of a trunk's tags, 0x8100 or 0x88a8"`
+	Accept    Accept  `json:"accept,omitempty" arg:"WHICH" default:"access: untagged, others: all" help:"VLAN: accept all, tagged or untagged frames"`
+}
+
+// afterMerge ends the mode that another replaces, with all that belonged to it.
+func (v *VLAN) afterMerge(former VLAN, given func(string) bool) {
+	switch {
+	case given("access") && v.Access != 0:
+		v.keep(given, &v.Access)
+	case given("trunk") && v.Trunk.Len() > 0:
+		v.keep(given, &v.Trunk)
+	case given("qinq") && v.QinQ != 0:
+		v.keep(given, &v.QinQ)
+	}
+	if v.mode() == former.mode() {
+		return
+	}
+	if !given("native") {
+		v.Native = 0
+	}
+	if !given("trunk_tpid") {
+		v.TrunkTPID = 0
+	}
+	if !given("accept") {
+		v.Accept = ""
+	}
+}
+
+// keep takes back the other modes, but for one that was given as well, which Check refuses.
+func (v *VLAN) keep(given func(string) bool, mode any) {
+	if mode != any(&v.Access) && !given("access") {
+		v.Access = 0
+	}
+	if mode != any(&v.Trunk) && !given("trunk") {
+		v.Trunk = VLANSet{}
+	}
+	if mode != any(&v.QinQ) && !given("qinq") {
+		v.QinQ = 0
+	}
+}
+
+func (v *VLAN) mode() [3]bool { return [3]bool{v.Access != 0, v.Trunk.Len() > 0, v.QinQ != 0} }
+
+// Check reports what contradicts itself in v.
+func (v *VLAN) Check() error {
+	modes := 0
+	for _, set := range v.mode() {
 		if set {
 			modes++
 		}
 	}
-	if modes > 1 {
-		return fmt.Errorf("a port is one of access, trunk and qinq; give one of them")
-	}
-	if p.Trunk != "" {
-		if _, err := ParseVLANSet(p.Trunk); err != nil {
-			return err
-		}
-	} else if p.Native != 0 || p.TrunkTPID != "" {
-		return fmt.Errorf("a native VLAN and a TPID belong to a trunk; name the VLANs it carries, such as 10,20-29")
-	}
-	for _, c := range p.NoFlood {
-		if !slices.Contains(FloodClasses, c) {
-			return fmt.Errorf("%q is not flooded; name some of %s", c, strings.Join(FloodClasses, ", "))
-		}
-	}
-	for _, c := range []struct {
-		name, value string
-		of          []string
-	}{
-		{"tag protocol identifier", p.TrunkTPID, []string{"0x8100", "0x88a8"}},
-		{"choice of frames to accept", p.Accept, []string{"all", "tagged", "untagged"}},
-		{"learn action", p.LearnAction, []string{"forward", "protect", "shutdown"}},
-		{"storm action", p.StormAction, []string{"drop", "shutdown"}},
-		{"edge setting", p.Edge, []string{"auto", "on", "off"}},
-		{"BPDU guard setting", p.BPDUGuard, []string{"on", "off"}},
-		{"router guard setting", p.RouterGuard, []string{"auto", "on", "off"}},
-	} {
-		if c.value != "" && !slices.Contains(c.of, c.value) {
-			return fmt.Errorf("%q is no %s; use %s", c.value, c.name, strings.Join(c.of, ", "))
-		}
-	}
+	trunk := v.Trunk.Len() > 0
 	switch {
-	case p.Accept == "untagged" && p.Trunk != "" && p.Native == 0:
-		return fmt.Errorf("a trunk that accepts untagged frames only needs a native VLAN for them")
-	case p.Accept == "tagged" && p.Trunk == "":
-		return fmt.Errorf("only a trunk can accept tagged frames alone; name the VLANs it carries")
-	case p.LearnLimit < 0 || p.GroupLimit < 0:
-		return fmt.Errorf("a limit below 0 makes no sense; use 0 for none")
-	case p.RouterPort && p.RouterGuard == "on":
-		return fmt.Errorf("a port that leads to a router is not guarded against routers; leave out one of --mcast-router and --mcast-router-guard")
-	case p.STPPriority%16 != 0:
-		return fmt.Errorf("a port's priority is a multiple of 16 (802.1D-2004 clause 9.2.7), not %d", p.STPPriority)
-	case p.STPCost > 200_000_000:
-		return fmt.Errorf("a path cost is 1 to 200000000 (802.1D-2004 table 17-3), not %d", p.STPCost)
+	case modes > 1:
+		return errors.New("a port is one of access, trunk and qinq; give one of them")
+	case !trunk && (v.Native != 0 || v.TrunkTPID != 0):
+		return errors.New("a native VLAN and a TPID belong to a trunk; name the VLANs it carries, such as 10,20-29")
+	case v.Accept == AcceptUntagged && trunk && v.Native == 0:
+		return errors.New("a trunk that accepts only untagged frames needs a native VLAN for them")
+	case v.Accept == AcceptTagged && !trunk:
+		return errors.New("only a trunk can accept tagged frames alone; name the VLANs it carries")
 	}
 	return nil
 }
+
+// Accept says which frames a port accepts, by their tag (802.1Q-2018 clause 6.9). A
+// priority tag counts as none. Empty: an access port untagged frames, others all.
+type Accept string
+
+const (
+	AcceptAll      Accept = "all"      // an access port also those tagged with its VLAN
+	AcceptTagged   Accept = "tagged"   // a native VLAN then only leaves untagged
+	AcceptUntagged Accept = "untagged" // also on a trunk
+)
+
+// Values implements setting.Enum.
+func (Accept) Values() []string { return []string{"all", "tagged", "untagged"} }
+
+// TPID is the tag protocol identifier of a trunk's tags, 0x8100 or 0x88a8. The zero TPID
+// is a setting that was not made, and stands for 0x8100.
+type TPID uint16
+
+// Values implements setting.Enum.
+func (TPID) Values() []string { return []string{"0x8100", "0x88a8"} }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (t *TPID) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "":
+		*t = 0
+	case "0x8100":
+		*t = TPID(TPIDCustomer)
+	case "0x88a8":
+		*t = TPID(TPIDService)
+	default:
+		return fmt.Errorf("there is no TPID %q; use 0x8100 or 0x88a8", b)
+	}
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (t TPID) MarshalText() ([]byte, error) {
+	if t == 0 {
+		return nil, nil
+	}
+	return fmt.Appendf(nil, "%#04x", uint16(t)), nil
+}
+
+// LearnAction says what happens to frames from a new station when a port has learned as
+// many as it may. Empty is LearnForward.
+type LearnAction string
+
+const (
+	LearnForward  LearnAction = "forward"  // they pass, the station is not learned
+	LearnProtect  LearnAction = "protect"  // they are dropped
+	LearnShutdown LearnAction = "shutdown" // they are dropped, and the port is shut down
+)
+
+// Values implements setting.Enum.
+func (LearnAction) Values() []string { return []string{"forward", "protect", "shutdown"} }
+
+// StormAction says what happens to a port that exceeds its storm rate. Empty is StormDrop.
+type StormAction string
+
+const (
+	StormDrop     StormAction = "drop"
+	StormShutdown StormAction = "shutdown"
+)
+
+// Values implements setting.Enum.
+func (StormAction) Values() []string { return []string{"drop", "shutdown"} }
+
+// OnOff is a switch with a third position: empty, by the kind.
+type OnOff string
+
+const (
+	On  OnOff = "on"
+	Off OnOff = "off"
+)
+
+// Values implements setting.Enum.
+func (OnOff) Values() []string { return []string{"on", "off"} }
+
+// AutoOnOff is an OnOff whose third position has a name, too. What it means is the
+// setting's.
+type AutoOnOff string
+
+const (
+	AutoOn    AutoOnOff = "on"
+	AutoOff   AutoOnOff = "off"
+	Automatic AutoOnOff = "auto"
+)
+
+// Values implements setting.Enum.
+func (AutoOnOff) Values() []string { return []string{"auto", "on", "off"} }
+
+// FloodClasses are the classes of frames that are flooded.
+var FloodClasses = []string{"broadcast", "multicast", "unicast"}
+
+// NoFlood lists the classes that are not flooded to a port. Its flag lists those that are.
+type NoFlood []string
+
+// Values implements setting.Enum.
+func (NoFlood) Values() []string { return FloodClasses }
+
+// ReadFlag implements setting.FlagReader.
+func (n *NoFlood) ReadFlag(text string) error {
+	var flood []string
+	switch text {
+	case "", "all":
+		*n = NoFlood{}
+		return nil
+	case "none":
+	default:
+		flood = strings.Split(text, ",")
+	}
+	for _, class := range flood {
+		if !slices.Contains(FloodClasses, class) {
+			return fmt.Errorf("%q is no flood class; use some of %s, or all, none", class, strings.Join(FloodClasses, ","))
+		}
+	}
+	*n = slices.DeleteFunc(slices.Clone(FloodClasses), func(class string) bool { return slices.Contains(flood, class) })
+	return nil
+}
+
+// FlagValues implements setting.FlagEnum.
+func (NoFlood) FlagValues() []string { return append([]string{"all", "none"}, FloodClasses...) }

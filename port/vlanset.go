@@ -83,6 +83,18 @@ func ParseVLANSet(text string) (s VLANSet, err error) {
 	return s, nil
 }
 
+// UnmarshalText implements encoding.TextUnmarshaler. The empty text is the empty set.
+func (s *VLANSet) UnmarshalText(b []byte) (err error) {
+	*s = VLANSet{}
+	if len(b) > 0 {
+		*s, err = ParseVLANSet(string(b))
+	}
+	return err
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (s VLANSet) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // String writes the set as ParseVLANSet reads it, in its shortest form.
 func (s *VLANSet) String() string {
 	var b strings.Builder

@@ -3,12 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/port"
 )
 
 func addPortCommand() *cli.Command {
@@ -20,15 +19,7 @@ func addPortCommand() *cli.Command {
 
 The kinds of port:
 
-    tap     a virtual machine's NIC: makes the TAP device NAME, or takes the one
-            that is there. The machine may start before or after.
-    host    a NIC of this host, or of a network namespace, in the VMs' network.
-    netdev  the network interface NAME that is there: a veth end, a physical NIC.
-
-    vhost-user  a virtual machine's NIC in memory shared with QEMU: the fastest.
-    stream      a virtual machine behind a unix socket, without rights: QEMU's
-    dgram       -netdev stream or dgram, vfkit, libkrun, passt.
-
+` + kindsHelp() + `
 The switch makes the socket of the last three, by default SWITCH/NAME.sock beside
 its control socket, and listens there; with --client it connects to --path.
 
@@ -39,13 +30,10 @@ Example:
     vswitch add-port eth1 --kind netdev --trunk 10,20-29 --native 1
     vswitch add-port fast0 --kind vhost-user --path /run/vm/fast0.sock`,
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "kind", Value: "tap", Usage: "`KIND` of port: tap, host, netdev, vhost-user, stream or dgram"},
-			&cli.IntFlag{Name: "queues", Usage: "tap, netdev: `N` queues, each with a thread of its own", DefaultText: "1"},
-			&cli.StringFlag{Name: "path", TakesFile: true, Usage: "vhost-user, stream, dgram: `PATH` of the socket"},
-			&cli.BoolFlag{Name: "client", Usage: "vhost-user, stream, dgram: connect to the socket"},
-			&cli.BoolFlag{Name: "server", Usage: "vhost-user, stream, dgram: make the socket and listen (the default)"},
+			oneOf(&cli.StringFlag{Name: "kind", Value: "tap", Usage: "`KIND` of port: " + strings.Join(kindList().Names(), ", ")}, kindList().Names()),
+			&cli.BoolFlag{Name: "server", Usage: "vhost-user, stream, dgram: the opposite of --client, as without both"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "add the port even when its device is not there yet"},
-		}, portFlags()...),
+		}, portFlags(false)...),
 		Action: steering(addPort, "NAME"),
 	}
 }
@@ -55,35 +43,20 @@ func addPort(c *cli.Context, cl *api.Client, args []string) error {
 	if err != nil {
 		return err
 	}
-	spec := set.Apply(port.Spec{Name: args[0], Kind: c.String("kind"), Queues: c.Int("queues")})
-	if err := socketFlags(c, &spec); err != nil {
-		return err
+	if c.Bool("server") {
+		if c.Bool("client") {
+			return usagef("--client and --server exclude each other; use one of them")
+		}
+		set.Set("client", false)
 	}
-	_, err = cl.AddPort(c.Context, api.AddPort{Spec: spec, NoWait: c.Bool("no-wait")})
+	kind := c.String("kind")
+	if _, err := kindList().Read(args[0], kind, set); err != nil {
+		return usageError(err.Error())
+	}
+	_, err = cl.AddPort(c.Context, api.AddPort{Name: args[0], Kind: kind, Settings: sent(set), NoWait: c.Bool("no-wait")})
 	var e *api.Error
 	if errors.As(err, &e) && e.Code == api.CodeGone {
 		return fmt.Errorf("%w; with --no-wait the port is added and waits for it", err)
 	}
-	return err
-}
-
-// socketFlags reads the flags of the kinds that stand on a unix socket.
-func socketFlags(c *cli.Context, spec *port.Spec) error {
-	spec.Path, spec.Client = c.String("path"), c.Bool("client")
-	switch {
-	case spec.Client && c.Bool("server"):
-		return usagef("--client and --server exclude each other; use one of them")
-	case spec.Client && spec.Path == "":
-		return usagef("--client needs the socket to connect to; name it with --path")
-	case spec.Path != "" || spec.Client || c.Bool("server"):
-		if k := spec.Kind; k == "tap" || k == "host" || k == "netdev" {
-			return usagef("a %s port has no socket; leave --path, --client and --server out, or choose another --kind", k)
-		}
-	}
-	if spec.Path == "" {
-		return nil
-	}
-	var err error
-	spec.Path, err = filepath.Abs(spec.Path)
 	return err
 }

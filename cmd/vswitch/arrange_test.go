@@ -22,6 +22,7 @@ func TestArrange(t *testing.T) {
 		{"add-port --address a vm0 --address b", "add-port --address a --address b -- vm0", ""},
 		{"add-port --no-wait vm0", "add-port --no-wait -- vm0", ""},
 		{"add-port --no-wait=false vm0 -mtu 9000", "add-port --no-wait=false -mtu 9000 -- vm0", ""},
+		{"set-port --isolated=on --locked=off vm0", "set-port --isolated=true --locked=false -- vm0", ""},
 		{"--socket /s fdb --name x add 02::1 vm0 --vlan 5", "--socket /s --name x fdb add --vlan 5 -- 02::1 vm0", ""},
 		{"del-port -- --help", "del-port -- --help", ""},
 		{"del-port -- a -- b", "del-port -- a -- b", ""},
@@ -46,7 +47,11 @@ func TestArrange(t *testing.T) {
 		{"add-port vm0 --isolated --isolated=false", "", "flag --isolated is given twice; give it once"},
 		{"set-port vm0 --trunk 10 --trunk=20", "", "flag --trunk is given twice; give it once, with commas between its values"},
 		{"mirror add m --from a --from b --to c", "", "flag --from is given twice; give it once, with commas between its values"},
-		{"prots", "", "there is no command \"prots\"; `vswitch --help` lists those there are"},
+		{"prots", "", "there is no command \"prots\"; did you mean ports? `vswitch --help` lists those there are"},
+		{"xyzzy", "", "there is no command \"xyzzy\"; `vswitch --help` lists those there are"},
+		{"set-port vm0 --isolate", "", "there is no flag --isolate; did you mean --isolated? see `vswitch set-port --help`"},
+		{"ports --outptu json", "", "there is no flag --outptu; did you mean --output? see `vswitch ports --help`"},
+		{"set-port vm0 --isolated=maybe", "", "--isolated: \"maybe\" is neither; use on or off"},
 		{"fdb show", "", "there is no command \"show\"; `vswitch fdb --help` lists those there are"},
 	} {
 		args := append([]string{"vswitch"}, strings.Fields(test.in)...)

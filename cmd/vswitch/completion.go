@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/port"
 )
 
 //go:embed completion.bash
@@ -92,38 +91,18 @@ func complete(app *cli.App, words []string) {
 	}
 }
 
-// values are the flags' values that can be listed.
-var values = map[string][]string{
-	"output":     {"table", "json"},
-	"kind":       {"tap", "host", "netdev", "vhost-user", "stream", "dgram"},
-	"log-format": {"text", "json"},
-
-	"trunk-tpid":   {"0x8100", "0x88a8"},
-	"accept":       {"all", "tagged", "untagged"},
-	"learning":     {"on", "off"},
-	"flood":        append([]string{"all", "none"}, port.FloodClasses...),
-	"learn-action": {"forward", "protect", "shutdown"},
-	"stp-edge":     {"auto", "on", "off"},
-	"bpdu-guard":   {"on", "off"},
-
-	"mcast-router-guard": {"auto", "on", "off"},
-
-	"direction":    {"in", "out", "both"},
-	"unregistered": {"flood", "routers"},
-}
-
-// takesPort tells the commands whose argument is a port.
+// takesPort has the commands whose argument is a port.
 var takesPort = map[string]bool{"set-port": true, "del-port": true, "stats": true, "qemu-args": true}
 
 func candidates(app *cli.App, before []string, flag bool) (all []string) {
 	var cmd *cli.Command
 	commands := app.Commands
 	given := map[string]string{} // global flags that lead to the daemon
-	pending := ""                // the flag whose value comes next
+	var pending cli.Flag         // whose value comes next
 	for _, w := range before {
 		switch {
-		case pending != "":
-			given[pending], pending = w, ""
+		case pending != nil:
+			given[pending.Names()[0]], pending = w, nil
 		case strings.HasPrefix(w, "-"):
 			name, value, hasValue := strings.Cut(strings.TrimLeft(w, "-"), "=")
 			f := flagOf(cmd, name)
@@ -133,7 +112,7 @@ func candidates(app *cli.App, before []string, flag bool) (all []string) {
 			if hasValue {
 				given[name] = value
 			} else if f != nil && takesValue(f) {
-				pending = f.Names()[0]
+				pending = f
 			}
 		case command(commands, w) != nil:
 			cmd = command(commands, w)
@@ -141,17 +120,21 @@ func candidates(app *cli.App, before []string, flag bool) (all []string) {
 		}
 	}
 	switch {
-	case pending == "port", pending == "from", pending == "to":
-		return portNames(given)
-	case pending != "":
-		return values[pending]
+	case pending != nil:
+		switch pending.Names()[0] {
+		case "port", "from", "to":
+			return portNames(given)
+		}
+		return valuesOf(pending)
 	case flag:
 		flags := append([]cli.Flag{cli.HelpFlag}, app.Flags...)
 		if cmd != nil {
 			flags = append(flags, cmd.Flags...)
 		}
 		for _, f := range flags {
-			all = append(all, spell(f.Names()[0]))
+			if v, ok := f.(cli.VisibleFlag); !ok || v.IsVisible() {
+				all = append(all, spell(f.Names()[0]))
+			}
 		}
 	case cmd != nil && takesPort[cmd.Name]:
 		return portNames(given)

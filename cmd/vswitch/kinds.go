@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/hoststack"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/host"
@@ -18,20 +19,37 @@ type kindOptions struct {
 	Ingress   hoststack.Ingress // nil: no fast path
 }
 
-// kinds makes all kinds of ports. To add one, add a line.
-func kinds(o kindOptions) ([]port.Kind, error) {
-	var all []port.Kind
-	var failed error
-	add := func(k port.Kind, err error) {
-		if failed == nil {
-			all, failed = append(all, k), err
+// kindMakers are the kinds of ports that this program has. To add one, add a line.
+var kindMakers = []func(kindOptions) (port.Kind, error){
+	func(o kindOptions) (port.Kind, error) {
+		return tap.New(tap.Options{Switch: o.Switch, MTU: o.MTU, Ingress: o.Ingress})
+	},
+	func(o kindOptions) (port.Kind, error) { return host.New(host.Options{Switch: o.Switch, MTU: o.MTU}) },
+	func(o kindOptions) (port.Kind, error) {
+		return netdev.New(netdev.Options{Switch: o.Switch, Ingress: o.Ingress})
+	},
+	func(o kindOptions) (port.Kind, error) { return vhostuser.New(o.SocketDir) },
+	func(o kindOptions) (port.Kind, error) { return unixsock.NewStream(o.SocketDir) },
+	func(o kindOptions) (port.Kind, error) { return unixsock.NewDgram(o.SocketDir) },
+}
+
+// kinds makes the kinds of ports of a switch.
+func kinds(o kindOptions) (all port.Kinds, err error) {
+	for _, make := range kindMakers {
+		k, err := make(o)
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, k)
 	}
-	add(tap.New(tap.Options{Switch: o.Switch, MTU: o.MTU, Ingress: o.Ingress}))
-	add(host.New(host.Options{Switch: o.Switch, MTU: o.MTU}))
-	add(netdev.New(netdev.Options{Switch: o.Switch, Ingress: o.Ingress}))
-	add(vhostuser.New(o.SocketDir))
-	add(unixsock.NewStream(o.SocketDir))
-	add(unixsock.NewDgram(o.SocketDir))
-	return all, failed
+	return all, nil
+}
+
+// kindList is kinds for those who ask only what there is.
+func kindList() port.Kinds {
+	all, err := kinds(kindOptions{Switch: api.DefaultName, SocketDir: "/"})
+	if err != nil {
+		panic(err) // a fault of the program
+	}
+	return all
 }

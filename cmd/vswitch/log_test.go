@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/port"
 )
 
 // runLogging runs a daemon that logs into a small pipe, and returns the pipe's other end.
@@ -66,7 +65,7 @@ func chatter(t *testing.T, cl *api.Client) {
 	t.Helper()
 	for i := range 40 {
 		name := fmt.Sprint("p", i)
-		if _, err := cl.AddPort(t.Context(), api.AddPort{Spec: port.Spec{Name: name, Kind: "stream"}}); err != nil {
+		if _, err := cl.AddPort(t.Context(), api.AddPort{Name: name, Kind: "stream"}); err != nil {
 			t.Fatal(err)
 		}
 		if err := cl.DelPort(t.Context(), name); err != nil {

@@ -1,3 +1,5 @@
+//go:generate go test . -run ^TestOpenAPIHasTheSettings$ -update
+
 // Command vswitch runs an Ethernet switch for virtual machines, and steers the one
 // that runs. Each command has a file of its own that parses, calls, and prints.
 package main
@@ -138,7 +140,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of the switch", DefaultText: "$VSWITCH_NAME, else " + api.DefaultName},
 		&cli.StringFlag{Name: "socket", TakesFile: true, Usage: "`PATH` of the control socket",
 			DefaultText: "$VSWITCH_SOCKET, else /run/vswitch/NAME.sock as root, $XDG_RUNTIME_DIR/vswitch/NAME.sock for others"},
-		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "`FORMAT` of what is printed: table or json"},
+		oneOf(&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "`FORMAT` of what is printed: table or json"}, []string{"table", "json"}),
 	}
 }
 

@@ -80,7 +80,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"start": func(ts *testscript.TestScript, _ bool, args []string) {
 		p := ts.Value(processKey{}).(*process)
 		var env []string
-		for _, name := range []string{"PATH", "HOME", "VSWITCH_SOCKET", "GORACE"} {
+		for _, name := range []string{"PATH", "HOME", "VSWITCH_SOCKET", "VSWITCH_TEST_KIND", "GORACE"} {
 			env = append(env, name+"="+ts.Getenv(name))
 		}
 		ts.Check(p.start(args, env))

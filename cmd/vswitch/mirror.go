@@ -56,7 +56,7 @@ Example:
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "from", Usage: "`PORTS` to copy from, separated by commas"},
 				&cli.StringFlag{Name: "from-vlan", Usage: "VLANs to copy from, a `LIST` as 10,20-29"},
-				&cli.StringFlag{Name: "direction", Value: "both", Usage: "copy frames that come in (`in|out|both`), leave by the source, or both"},
+				oneOf(&cli.StringFlag{Name: "direction", Value: "both", Usage: "`WHICH` frames to copy: those the source received (in), sent (out), or both"}, []string{"in", "out", "both"}),
 				&cli.StringFlag{Name: "to", Usage: "`PORT` that copies leave by"},
 				&cli.IntFlag{Name: "to-vlan", Usage: "`VID` as whose frames copies leave", DefaultText: "none"},
 				&cli.IntFlag{Name: "snaplen", Usage: "copy the first `BYTES` of each frame", DefaultText: "all"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"regexp"
 	"strings"
 	"testing"
@@ -30,28 +31,38 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
+func specOf(t *testing.T, s api.Settings) api.Spec {
+	t.Helper()
+	b, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api.Spec{RawMessage: b}
+}
+
 func TestQEMUArgs(t *testing.T) {
 	sw := api.Switch{Name: "sw0", SocketDir: "/run/vswitch/sw0"}
 	const device = ` -device virtio-net-pci,netdev=vm0,mac=52:54:00:[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}`
 	for _, c := range []struct {
-		spec         port.Spec
+		kind         string
+		spec         api.Settings
 		memory, want string
 	}{
-		{port.Spec{Kind: "tap"}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no" + device},
-		{port.Spec{Kind: "tap", Queues: 4}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no,queues=4" + device + ",mq=on,vectors=10"},
-		{port.Spec{Kind: "tap", MTU: 9000}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no" + device + ",host_mtu=9000"},
-		{port.Spec{Kind: "vhost-user"}, "", "-chardev socket,id=char-vm0,path=/run/vswitch/sw0/vm0.sock,reconnect=1 -netdev vhost-user,id=vm0,chardev=char-vm0" + device},
-		{port.Spec{Kind: "vhost-user", Path: "/s,t", Client: true}, "512M", "-m 512M -object memory-backend-memfd,id=mem,size=512M,share=on -numa node,memdev=mem " +
+		{"tap", api.Settings{}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no" + device},
+		{"tap", api.Settings{"queues": 4}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no,queues=4" + device + ",mq=on,vectors=10"},
+		{"tap", api.Settings{"mtu": 9000}, "", "-netdev tap,id=vm0,ifname=vm0,script=no,downscript=no" + device + ",host_mtu=9000"},
+		{"vhost-user", api.Settings{}, "", "-chardev socket,id=char-vm0,path=/run/vswitch/sw0/vm0.sock,reconnect=1 -netdev vhost-user,id=vm0,chardev=char-vm0" + device},
+		{"vhost-user", api.Settings{"path": "/s,t", "client": true}, "512M", "-m 512M -object memory-backend-memfd,id=mem,size=512M,share=on -numa node,memdev=mem " +
 			"-chardev socket,id=char-vm0,path=/s,,t,server=on -netdev vhost-user,id=vm0,chardev=char-vm0" + device},
-		{port.Spec{Kind: "stream"}, "", "-netdev stream,id=vm0,server=off,addr.type=unix,addr.path=/run/vswitch/sw0/vm0.sock" + device},
-		{port.Spec{Kind: "stream", Path: "/s", Client: true}, "", "-netdev stream,id=vm0,server=on,addr.type=unix,addr.path=/s" + device},
-		{port.Spec{Kind: "dgram", Path: "/s"}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s.vm,remote.type=unix,remote.path=/s" + device},
-		{port.Spec{Kind: "dgram", Path: "/s", Client: true}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s,remote.type=unix,remote.path=/s.sw" + device},
+		{"stream", api.Settings{}, "", "-netdev stream,id=vm0,server=off,addr.type=unix,addr.path=/run/vswitch/sw0/vm0.sock" + device},
+		{"stream", api.Settings{"path": "/s", "client": true}, "", "-netdev stream,id=vm0,server=on,addr.type=unix,addr.path=/s" + device},
+		{"dgram", api.Settings{"path": "/s"}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s.vm,remote.type=unix,remote.path=/s" + device},
+		{"dgram", api.Settings{"path": "/s", "client": true}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s,remote.type=unix,remote.path=/s.sw" + device},
 	} {
-		p := api.Port{Name: "vm0", Kind: c.spec.Kind, Spec: c.spec}
+		p := api.Port{Name: "vm0", Kind: c.kind, Spec: specOf(t, c.spec)}
 		got, err := qemuArgs(sw, p, c.memory)
 		if err != nil || !regexp.MustCompile("^"+c.want+"$").MatchString(got) {
-			t.Errorf("%+v: %v\n got %s\nwant %s", c.spec, err, got, c.want)
+			t.Errorf("%s %v: %v\n got %s\nwant %s", c.kind, c.spec, err, got, c.want)
 		}
 		if again, _ := qemuArgs(sw, p, c.memory); again != got {
 			t.Errorf("the second time: %s", again)

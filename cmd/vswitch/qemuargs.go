@@ -58,18 +58,28 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 // qemuArgs writes the flags for a port. Those of the device are the last, so that a
 // user can add to them.
 func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
+	var spec struct {
+		Path        string
+		Client      bool
+		Queues, MTU int
+	}
+	if p.Spec.RawMessage != nil {
+		if err := p.Spec.Decode(&spec); err != nil {
+			return "", err
+		}
+	}
 	id := qemuID(p.Name)
-	path := cmp.Or(p.Spec.Path, filepath.Join(s.SocketDir, p.Name+".sock"))
+	path := cmp.Or(spec.Path, filepath.Join(s.SocketDir, p.Name+".sock"))
 	role := "off"
-	if p.Spec.Client {
+	if spec.Client {
 		role = "on" // the switch connects to QEMU
 	}
 	queues, device := "", ""
-	if n := p.Spec.Queues; n > 1 {
+	if n := spec.Queues; n > 1 {
 		// An interrupt vector for each direction of each queue, and two more.
 		queues, device = fmt.Sprintf(",queues=%d", n), fmt.Sprintf(",mq=on,vectors=%d", 2*n+2)
 	}
-	if mtu := cmp.Or(p.MTU, p.Spec.MTU); p.Kind == "tap" && mtu != 0 && mtu != etherMTU {
+	if mtu := cmp.Or(p.MTU, spec.MTU); p.Kind == "tap" && mtu != 0 && mtu != etherMTU {
 		device += fmt.Sprintf(",host_mtu=%d", mtu) // so that the guest's NIC agrees with the TAP
 	}
 	var args []string
@@ -82,7 +92,7 @@ func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
 			args = []string{"-m " + size, "-object memory-backend-memfd,id=mem,size=" + size + ",share=on", "-numa node,memdev=mem"}
 		}
 		reconnect := ",reconnect=1"
-		if p.Spec.Client {
+		if spec.Client {
 			reconnect = ",server=on"
 		}
 		args = append(args, "-chardev socket,id=char-"+id+",path="+escape(path)+reconnect,
@@ -91,7 +101,7 @@ func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
 		args = []string{"-netdev stream,id=" + id + ",server=" + role + ",addr.type=unix,addr.path=" + escape(path)}
 	case "dgram":
 		local, remote := path+unixsock.PeerSuffix, path
-		if p.Spec.Client {
+		if spec.Client {
 			local, remote = path, path+switchSuffix
 		}
 		args = []string{"-netdev dgram,id=" + id + ",local.type=unix,local.path=" + escape(local) +

@@ -28,7 +28,7 @@ Example:
     vswitch set-port eth1 --trunk 10,20-29 --native 1`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "no-vlan", Usage: "make the port transparent to tags again, in VLAN 1"},
-		}, portFlags()...),
+		}, portFlags(true)...),
 		Action: steering(setPort, "NAME"),
 	}
 }
@@ -38,7 +38,7 @@ func setPort(c *cli.Context, cl *api.Client, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = cl.SetPort(c.Context, args[0], set)
+	_, err = cl.SetPort(c.Context, args[0], sent(set))
 	var e *api.Error
 	if c.NumFlags() == 0 && errors.As(err, &e) && e.Code == api.CodeInvalid {
 		return usageError(err.Error())

@@ -25,7 +25,8 @@ var below = []struct {
 	pkg string
 	may []string
 }{
-	{"port", nil},
+	{"port", []string{"internal/setting"}},
+	{"internal/setting", nil},
 	{"fdb", nil},
 	{"internal/eth", nil},
 	{"internal/vnet", []string{"port", "internal/eth"}},
@@ -46,13 +47,13 @@ var below = []struct {
 	{"internal/vhost/vhosttest", []string{"port", "internal/vnet", "internal/testenv", "internal/vhost"}},
 	{"port/porttest", []string{"port", "internal/eth", "internal/vnet", "internal/testenv"}},
 	{"port/*", []string{
-		"port", "internal/eth", "internal/vnet",
+		"port", "internal/setting", "internal/eth", "internal/vnet",
 		"internal/afpacket", "internal/tuntap", "internal/link", "internal/owner", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost", "internal/sockfile",
 	}},
 
-	{"internal/daemon", []string{"api", "switch", "fdb", "port", "internal/link", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock"}},
+	{"internal/daemon", []string{"api", "internal/setting", "switch", "fdb", "port", "internal/link", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock"}},
 	{"internal/fastpath", []string{"switch", "fdb", "port", "internal/flock"}},
-	{"cmd/vswitch", []string{"api", "fdb", "internal/daemon", "internal/fastpath", "internal/logqueue", "internal/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "internal/setting", "fdb", "internal/daemon", "internal/fastpath", "internal/logqueue", "internal/hoststack", "port", "port/*"}},
 
 	{"internal/testenv", nil},
 	{"internal/testenv/daemontest", []string{"api", "internal/testenv"}},
@@ -79,6 +80,7 @@ var outside = map[string][]string{
 	"github.com/cilium/ebpf":         {"internal/hoststack", "internal/fastpath"},
 	"github.com/songgao/water":       {"internal/tuntap", "qemu-examples/hello-tap"},
 	"github.com/urfave/cli":          {"cmd/vswitch"},
+	"github.com/xrash/smetrics":      {"cmd/vswitch"},
 	"go.uber.org/goleak":             {"port/porttest"},
 }
 

@@ -32,6 +32,9 @@ func (e *wireEnd) LinkChanged() <-chan struct{} { return e.changed }
 
 func (w wires) Name() string          { return w.kind }
 func (w wires) Check(port.Spec) error { return nil }
+func (w wires) Describe() port.Description {
+	return port.Description{Help: "a wire", Station: w.kind != "netdev"}
+}
 func (w wires) Open(spec port.Spec, _ *port.Trace) (port.Port, error) {
 	e := &wireEnd{Port: memory.New(memory.Options{}), changed: make(chan struct{}, 1)}
 	w.ends[spec.Name] = e
@@ -51,11 +54,11 @@ func wire(t *testing.T, saved savedState, edit func(*Options), specs ...port.Spe
 	t.Helper()
 	w := &wireRig{ends: make(map[string]*wireEnd)}
 	w.rig = startWith(t, newFakeHost(), saved, func(o *Options) {
-		o.Kinds = []port.Kind{wires{"tap", w.ends}, wires{"netdev", w.ends}}
+		o.Kinds = port.Kinds{wires{"tap", w.ends}, wires{"netdev", w.ends}}
 		edit(o)
 	})
 	for _, s := range specs {
-		if err := w.addReq(api.AddPort{Spec: s}); err != nil {
+		if err := w.addReq(wanted(s)); err != nil {
 			t.Fatal(err)
 		}
 	}

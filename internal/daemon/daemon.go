@@ -33,7 +33,7 @@ type Options struct {
 	FDBSize     int    // most entries; 0: fdb.DefaultCapacity
 	Aging       time.Duration
 	Recovery    time.Duration // after which a port comes back that a guard shut down; 0: not
-	Kinds       []port.Kind
+	Kinds       port.Kinds
 	Links       Links
 	Log         *slog.Logger
 
@@ -114,6 +114,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		if err := o.Prepare(&o); err != nil {
 			return err
 		}
+	}
+	if err := saved.known(o.Kinds, o.Version); err != nil {
+		return fmt.Errorf("in %s, %w", o.StateDir, err)
 	}
 
 	ctx, stop := context.WithCancel(ctx)

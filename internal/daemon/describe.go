@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"os"
 	"slices"
 	"time"
@@ -38,8 +39,17 @@ func (m *manager) describe(p *managed) api.Port {
 		VLAN: vlanOf(&p.spec.Policy),
 		RX:   counters(st.RX),
 		TX:   counters(st.TX),
-		Spec: p.spec,
+		Spec: specOf(p.spec),
 	}
+}
+
+// specOf returns a spec as users see it.
+func specOf(s port.Spec) api.Spec {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // its settings are structs that were read from JSON
+	}
+	return api.Spec{RawMessage: b}
 }
 
 func (m *manager) describeAll() []api.Port {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -132,8 +133,18 @@ func (h *fakeHost) failOpen(err error) []time.Time {
 
 func (h *fakeHost) Name() string { return "fake" }
 
+// fakeSettings are those of ports of the kind fake.
+type fakeSettings struct {
+	MTU   int    `json:"mtu,omitempty" arg:"BYTES" help:"longest payload"`
+	Owner string `json:"owner,omitempty" arg:"USER" help:"who may open the device"`
+}
+
+func (h *fakeHost) Describe() port.Description {
+	return port.Description{Help: "a device that is not there", Settings: fakeSettings{}, Station: true}
+}
+
 func (h *fakeHost) Check(spec port.Spec) error {
-	if spec.Owner != "" {
+	if port.SettingsOf[fakeSettings](spec).Owner != "" {
 		return errors.New("ports of the kind fake have no owner; leave --owner out")
 	}
 	return nil
@@ -177,7 +188,7 @@ func (h *fakeHost) Set(_ port.Port, from, to port.Spec) error {
 	if h.setErr != nil {
 		return h.setErr
 	}
-	h.sets = append(h.sets, fmt.Sprintf("mtu %d to %d", from.MTU, to.MTU))
+	h.sets = append(h.sets, fmt.Sprintf("mtu %d to %d", port.SettingsOf[fakeSettings](from).MTU, port.SettingsOf[fakeSettings](to).MTU))
 	return nil
 }
 
@@ -239,7 +250,7 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 		return a
 	}
 	log := slog.New(slog.NewTextHandler(r.lines, &slog.HandlerOptions{ReplaceAttr: noTime}))
-	o := Options{Name: "sw0", Aging: 300 * time.Second, Kinds: []port.Kind{host}, Links: host, Log: log}
+	o := Options{Name: "sw0", Aging: 300 * time.Second, Kinds: port.Kinds{host}, Links: host, Log: log}
 	edit(&o)
 	var err error
 	r.manager, err = newManager(o,
@@ -274,10 +285,37 @@ func (r *rig) logged() string {
 	return r.lines.String()
 }
 
-func (r *rig) add(name string) error { return r.addReq(api.AddPort{Spec: spec(name)}) }
+func (r *rig) add(name string) error { return r.addReq(wanted(spec(name))) }
+
+// wanted is what a client asks for that wants a port as s says.
+func wanted(s port.Spec) api.AddPort {
+	a := api.AddPort{Name: s.Name, Kind: s.Kind, Settings: api.Settings{}}
+	for key, text := range s.Patch() {
+		a.Settings[key] = text
+	}
+	return a
+}
+
+func noWait(a api.AddPort) api.AddPort {
+	a.NoWait = true
+	return a
+}
+
+// sent is v as the server reads it of a request.
+func sent[T any](t *testing.T, v any) (to T) {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(b, &to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
 
 func (r *rig) addReq(req api.AddPort) error {
-	_, err := ask(r.manager, func() (api.Port, error) { return r.addPort(req) })
+	_, err := ask(r.manager, func() (api.Port, error) { return r.addPort(sent[addPort](r.t, req)) })
 	synctest.Wait()
 	return err
 }
@@ -290,6 +328,31 @@ func (r *rig) mustAdd(name string) {
 }
 
 func spec(name string) port.Spec { return port.Spec{Name: name, Kind: "fake"} }
+
+// spec returns what was asked of the port.
+func (r *rig) spec(name string) (s port.Spec) {
+	r.t.Helper()
+	if err := r.do(func() error { s = r.ports[name].spec; return nil }); err != nil {
+		r.t.Fatal(err)
+	}
+	return s
+}
+
+// kept returns what is on disk of the first port.
+func (r *rig) kept() port.Spec {
+	r.t.Helper()
+	k := r.disk.Ports[0].Spec
+	s, err := r.kinds.Spec(k.Name, k.Kind, k.Settings)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s
+}
+
+func mtuOf(s port.Spec) int { return port.SettingsOf[fakeSettings](s).MTU }
+
+// saved is a spec as the state has it.
+func saved(s port.Spec) savedSpec { return savedSpec{s.Name, s.Kind, s.Patch()} }
 
 // port returns the port as users see it.
 func (r *rig) port(name string) api.Port {

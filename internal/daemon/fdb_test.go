@@ -14,7 +14,7 @@ import (
 func TestEntriesThatLeadNowhere(t *testing.T) {
 	const mac = port.MAC(0x525400000009)
 	saved := savedState{
-		Ports: []savedPort{{Spec: port.Spec{Name: "vm0", Kind: "tap", Policy: port.Policy{Access: 10}}}},
+		Ports: []savedPort{{Spec: saved(port.Spec{Name: "vm0", Kind: "tap", Policy: port.Policy{VLAN: port.VLAN{Access: 10}}})}},
 		FDB:   []savedEntry{{MAC: mac + 1, VLAN: 20, Port: "vm0"}},
 	}
 	for _, sticky := range []bool{false, true} {
@@ -49,7 +49,7 @@ func TestEntriesThatLeadNowhere(t *testing.T) {
 			// With the VLAN the entry goes and comes.
 			set := func(vid uint16) {
 				t.Helper()
-				if err := w.set("vm0", api.SetPort{Access: &vid}); err != nil {
+				if err := w.set("vm0", api.Settings{"access": vid}); err != nil {
 					t.Fatal(err)
 				}
 			}

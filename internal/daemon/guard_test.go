@@ -9,12 +9,13 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-func (r *rig) set(name string, req api.SetPort) error {
-	_, err := ask(r.manager, func() (api.Port, error) { return r.setPort(name, req) })
+func (r *rig) set(name string, req api.Settings) error {
+	_, err := ask(r.manager, func() (api.Port, error) { return r.setPort(name, sent[setting.Patch](r.t, req)) })
 	synctest.Wait()
 	return err
 }
@@ -61,14 +62,14 @@ func TestShutPortStaysWithoutRecovery(t *testing.T) {
 		r := guarded(t, 0)
 		time.Sleep(24 * time.Hour)
 		r.wantState("vm0", api.StateDown)
-		if err := r.set("vm0", api.SetPort{}); err != nil {
+		if err := r.set("vm0", api.Settings{}); err != nil {
 			t.Fatal(err)
 		}
 		r.wantState("vm0", api.StateUp)
-		wantCode(t, r.set("vm0", api.SetPort{}), api.CodeInvalid, "nothing to change")
+		wantCode(t, r.set("vm0", api.Settings{}), api.CodeInvalid, "nothing to change")
 		r.trip("vm0")
 		mtu := 1400
-		if err := r.set("vm0", api.SetPort{MTU: &mtu}); err != nil {
+		if err := r.set("vm0", api.Settings{"mtu": mtu}); err != nil {
 			t.Fatal(err)
 		}
 		r.wantState("vm0", api.StateUp)
@@ -94,7 +95,7 @@ func TestLearnLimitShutsThePort(t *testing.T) {
 		r := start(t, newFakeHost(), savedState{})
 		s := spec("vm0")
 		s.LearnLimit, s.LearnAction = 1, "shutdown"
-		if err := r.addReq(api.AddPort{Spec: s}); err != nil {
+		if err := r.addReq(wanted(s)); err != nil {
 			t.Fatal(err)
 		}
 		r.mustAdd("vm1")

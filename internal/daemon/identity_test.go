@@ -23,7 +23,7 @@ func identityIn(t *testing.T, dir string, here machine, saved ...string) (*ident
 	id.path, id.log = filepath.Join(dir, "identity.json"), slog.New(slog.NewTextHandler(&log, nil))
 	var ports []savedPort
 	for _, name := range saved {
-		ports = append(ports, savedPort{Spec: port.Spec{Name: name}})
+		ports = append(ports, savedPort{Spec: savedSpec{Name: name}})
 	}
 	if err := id.load("sw0", ports, here); err != nil {
 		t.Fatal(err)

@@ -144,7 +144,7 @@ func (g *loopGuard) send() {
 			delete(g.suspect, p)
 		}
 		_, suspect := g.suspect[p]
-		if p.hasStation() && !suspect && !p.spec.NoLearning || !g.mayProbe(p) {
+		if p.hasStation() && !suspect && !bool(p.spec.NoLearning) || !g.mayProbe(p) {
 			continue
 		}
 		for _, vlan := range g.vlansOf(p) {

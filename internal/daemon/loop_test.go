@@ -78,7 +78,7 @@ func TestWhereProbesGo(t *testing.T) {
 // Every probe is another; it says by which port and in which VLAN it left.
 func TestProbe(t *testing.T) {
 	trunk := netdev("trunk")
-	trunk.Trunk, trunk.Native = "10-11", 1
+	trunk.Trunk, trunk.Native = vlans(10, 11), 1
 	access := netdev("access")
 	access.Access = 300
 	synctest.Test(t, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestProbe(t *testing.T) {
 // takes no untagged frames not the native one.
 func TestProbesOfManyVLANs(t *testing.T) {
 	many := netdev("up0")
-	many.Trunk, many.Native, many.Accept = "5-23,4094", 9, "tagged"
+	many.Trunk, many.Native, many.Accept = parsed(t, "5-23,4094"), 9, "tagged"
 	synctest.Test(t, func(t *testing.T) {
 		w := wire(t, savedState{}, withLoops, many)
 		seen := make(map[uint16]int)
@@ -183,7 +183,7 @@ func TestLoopShutsOnePort(t *testing.T) {
 // A probe is good once, for seconds, in its VLAN, as it was sent.
 func TestProbesThatProveNothing(t *testing.T) {
 	vm0, up0 := vm("vm0"), netdev("up0")
-	vm0.Access, up0.Trunk = 10, "10,20"
+	vm0.Access, up0.Trunk = 10, vlans(10, 20)
 	for name, send := range map[string]func(w *wireRig, probe []byte){
 		"stale": func(w *wireRig, probe []byte) {
 			time.Sleep(4 * time.Second)
@@ -214,7 +214,7 @@ func TestProbesThatProveNothing(t *testing.T) {
 			if err := w.do(func() error { return w.delPort("vm0") }); err != nil {
 				w.t.Fatal(err)
 			}
-			if err := w.addReq(api.AddPort{Spec: vm0}); err != nil {
+			if err := w.addReq(wanted(vm0)); err != nil {
 				w.t.Fatal(err)
 			}
 			w.send("up0", inVLAN(probe, 10))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -38,7 +39,7 @@ type managed struct {
 	state  api.State
 	reason string // why it is waiting, or what shut it down
 
-	unfit    string    // why its settings could not be put in force; it passes nothing
+	unfit    *unfit    // not nil: its settings could not be put in force; it passes nothing
 	shutBy   string    // the guard that shut it down, and why; empty: none did
 	recovery time.Time // when it comes back by itself; zero: not at all
 	unwatch  func()    // ends what follows the link of dev; see watchLink
@@ -47,6 +48,13 @@ type managed struct {
 	tried    time.Time     // when open was called last
 	retry    time.Time     // when to call it next; zero: not by time
 	backoff  time.Duration // what the next failure adds
+}
+
+// unfit is a port whose settings are kept and cannot be put in force.
+type unfit struct {
+	why      string
+	settings setting.Patch // as they were kept
+	openable bool          // those of its kind are right: its device is there for its machine
 }
 
 const (
@@ -72,6 +80,9 @@ func (p *managed) ifname() string {
 // adopted tells whether the port's device was there before the switch. Such a
 // device is somebody else's to bring back.
 func (p *managed) adopted() bool { return p.trace.Ifname != "" && !p.trace.Created }
+
+// station reports whether one station is behind the port, not a network.
+func (p *managed) station() bool { return p.kind == nil || p.kind.Describe().Station }
 
 func (p *managed) unknownKind() error {
 	return fmt.Errorf("port %s is of the kind %q, which this vswitch does not have; run one that has it, or remove the port", p.spec.Name, p.spec.Kind)
@@ -178,9 +189,9 @@ func (m *manager) note(p *managed, s sight) bool {
 // settle brings the state of an attached port in line with what look saw.
 func (m *manager) settle(p *managed) {
 	switch l := p.link; {
-	case p.unfit != "":
+	case p.unfit != nil:
 		p.sw.SetForwarding(false)
-		m.setState(p, api.StateDown, p.unfit)
+		m.setState(p, api.StateDown, p.unfit.why)
 	case p.shutBy != "":
 		p.sw.SetForwarding(false)
 		m.setState(p, api.StateDown, errDisabled+p.shutBy)
@@ -320,6 +331,10 @@ func (p *managed) retryAt(t time.Time) {
 
 // tryOpen opens a port that waits, and tells whether that did it.
 func (m *manager) tryOpen(p *managed) bool {
+	if p.unfit != nil && !p.unfit.openable {
+		m.setState(p, api.StateDown, p.unfit.why)
+		return false
+	}
 	if err := m.open(p); err != nil {
 		m.wait(p, err)
 		return false

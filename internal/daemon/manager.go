@@ -14,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -25,7 +26,7 @@ type manager struct {
 	turns
 	name, version, stateDir, socketDir string
 
-	kinds map[string]port.Kind
+	kinds port.Kinds
 	links Links
 	saver *saver // nil: nothing is kept
 	log   *slog.Logger
@@ -61,7 +62,6 @@ type manager struct {
 func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	m := &manager{
 		name: o.Name, version: o.Version, stateDir: o.StateDir, socketDir: o.SocketDir,
-		kinds: make(map[string]port.Kind),
 		links: o.Links,
 		log:   o.Log,
 		aging: o.Aging,
@@ -93,7 +93,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	}
 	m.mac = m.ids.switchMAC()
 	for _, k := range o.Kinds {
-		m.kinds[k.Name()] = &oneAtATime{kind: k}
+		m.kinds = append(m.kinds, &oneAtATime{Kind: k})
 	}
 	cfg := vswitch.Config{
 		FDB:       fdb.Config{Capacity: o.FDBSize, Aging: tableAging(o.Aging)},
@@ -209,11 +209,20 @@ func (m *manager) restore(saved savedState) {
 			m.log.Error("restoring a port", "port", s.Spec.Name, "error", err)
 			continue
 		}
-		p := &managed{spec: s.Spec, trace: s.Trace, kind: m.kinds[s.Spec.Kind], sw: sp}
+		p := &managed{trace: s.Trace, kind: m.kinds.Find(s.Spec.Kind), sw: sp}
 		m.ports[s.Spec.Name] = p
-		if err := cmp.Or(p.spec.Policy.Check(), p.apply()); err != nil {
-			p.unfit = "its settings cannot be put in force: " + err.Error() + "; change them with set-port"
-			m.log.Error("a port is shut", "port", s.Spec.Name, "reason", p.unfit)
+		if p.spec, err = m.kinds.Read(s.Spec.Name, s.Spec.Kind, s.Spec.Settings); err == nil {
+			err = cmp.Or(p.spec.Policy.Check(), p.apply())
+		}
+		if err != nil {
+			p.unfit = &unfit{
+				why:      "its settings cannot be put in force: " + err.Error() + "; change them with set-port",
+				settings: s.Spec.Settings,
+				openable: p.spec.Kind != "",
+			}
+			p.spec.Name, p.spec.Kind = s.Spec.Name, s.Spec.Kind
+			sp.SetForwarding(false)
+			m.log.Error("a port is shut", "port", s.Spec.Name, "reason", p.unfit.why)
 		}
 		m.configured(p)
 		m.tryOpen(p)
@@ -267,20 +276,20 @@ func (m *manager) find(name string) (*managed, error) {
 	return nil, fail(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
 }
 
-func (m *manager) addPort(req api.AddPort) (api.Port, error) {
-	spec := req.Spec
-	if err := port.CheckName(spec.Name); err != nil {
+func (m *manager) addPort(req addPort) (api.Port, error) {
+	if err := port.CheckName(req.Name); err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
-	if m.ports[spec.Name] != nil {
-		return api.Port{}, fail(api.CodeExists, "port %s exists; change it with set-port, or remove it first with del-port", spec.Name)
+	if m.ports[req.Name] != nil {
+		return api.Port{}, fail(api.CodeExists, "port %s exists; change it with set-port, or remove it first with del-port", req.Name)
 	}
-	kind := m.kinds[spec.Kind]
+	kind := m.kinds.Find(req.Kind)
 	if kind == nil {
-		return api.Port{}, fail(api.CodeInvalid, "there is no port kind %q; use one of %s", spec.Kind,
-			strings.Join(slices.Sorted(maps.Keys(m.kinds)), ", "))
+		return api.Port{}, fail(api.CodeInvalid, "there is no port kind %q; use one of %s", req.Kind,
+			strings.Join(m.kinds.Names(), ", "))
 	}
-	if err := cmp.Or(kind.Check(spec), spec.Policy.Check()); err != nil {
+	spec, err := m.kinds.Spec(req.Name, req.Kind, req.settings)
+	if err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
 	sp, err := m.sw.AddPort(spec.Name)
@@ -322,7 +331,7 @@ func (m *manager) addPort(req api.AddPort) (api.Port, error) {
 	return m.describe(p), nil
 }
 
-func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
+func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 	p, err := m.find(name)
 	if err != nil {
 		return api.Port{}, err
@@ -330,11 +339,12 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 	if p.kind == nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", p.unknownKind())
 	}
-	if req == (api.SetPort{}) && p.shutBy == "" {
+	if len(req) == 0 && p.shutBy == "" {
 		return api.Port{}, fail(api.CodeInvalid, "nothing to change; give at least one flag, see `vswitch set-port --help`")
 	}
-	from, to := p.spec, req.Apply(p.spec)
-	if err := cmp.Or(p.kind.Check(to), to.Policy.Check()); err != nil {
+	from, was := p.spec, p.unfit
+	to, err := m.merged(p, req)
+	if err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
 	if err := m.respec(p, to); err != nil {
@@ -344,6 +354,7 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 		if err := m.respec(p, from); err != nil {
 			m.log.Error("taking back a change that could not be kept", "port", name, "error", err)
 		}
+		p.unfit = was // which respec has not settled, so that nothing passed
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	m.log.Info("port changed", "port", name)
@@ -356,6 +367,17 @@ func (m *manager) setPort(name string, req api.SetPort) (api.Port, error) {
 		m.saveTrace()
 	}
 	return m.describe(p), nil
+}
+
+// merged returns a port's spec with a change made.
+func (m *manager) merged(p *managed, req setting.Patch) (port.Spec, error) {
+	if p.unfit == nil {
+		return m.kinds.Merge(p.spec, req)
+	}
+	all := setting.Patch{}
+	all.Add(p.unfit.settings)
+	all.Add(req)
+	return m.kinds.Spec(p.spec.Name, p.spec.Kind, all)
 }
 
 // respec brings a port to another spec; an error leaves it as it was.
@@ -371,7 +393,7 @@ func (m *manager) respec(p *managed, to port.Spec) error {
 		p.spec = from
 		return errors.Join(err, m.setDevice(p, to, from))
 	}
-	p.unfit = ""
+	p.unfit = nil
 	m.enter(p) // other VLANs, other entries
 	m.configured(p)
 	return nil

@@ -141,16 +141,16 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 		text    string
 		deletes []string
 	}{
-		{"kind refuses", api.AddPort{Spec: port.Spec{Name: "vm0", Kind: "fake", Owner: "x"}}, nil, api.CodeInvalid, "--owner", nil},
-		{"unknown kind", api.AddPort{Spec: port.Spec{Name: "vm0", Kind: "tun"}}, nil, api.CodeInvalid, "use one of fake", nil},
-		{"bad name", api.AddPort{Spec: spec("a/b")}, nil, api.CodeInvalid, "a/b", nil},
-		{"exists", api.AddPort{Spec: spec("old")}, nil, api.CodeExists, "del-port", nil},
-		{"system refuses", api.AddPort{Spec: spec("vm0")}, func(r *rig) { r.host.failOpen(errors.New("not permitted")) },
+		{"kind refuses", wanted(port.Spec{Name: "vm0", Kind: "fake", Settings: fakeSettings{Owner: "x"}}), nil, api.CodeInvalid, "--owner", nil},
+		{"unknown kind", wanted(port.Spec{Name: "vm0", Kind: "tun"}), nil, api.CodeInvalid, "use one of fake", nil},
+		{"bad name", wanted(spec("a/b")), nil, api.CodeInvalid, "a/b", nil},
+		{"exists", wanted(spec("old")), nil, api.CodeExists, "del-port", nil},
+		{"system refuses", wanted(spec("vm0")), func(r *rig) { r.host.failOpen(errors.New("not permitted")) },
 			api.CodeFailed, "not permitted", nil},
-		{"system refuses, no wait", api.AddPort{Spec: spec("vm0"), NoWait: true}, func(r *rig) { r.host.failOpen(errors.New("not permitted")) },
+		{"system refuses, no wait", noWait(wanted(spec("vm0"))), func(r *rig) { r.host.failOpen(errors.New("not permitted")) },
 			api.CodeFailed, "not permitted", nil},
-		{"device absent", api.AddPort{Spec: spec("vm0")}, func(r *rig) { r.host.failOpen(gone) }, api.CodeGone, "no interface vm0", nil},
-		{"disk full", api.AddPort{Spec: spec("vm0")}, func(r *rig) { r.diskErr = errors.New("disk full") },
+		{"device absent", wanted(spec("vm0")), func(r *rig) { r.host.failOpen(gone) }, api.CodeGone, "no interface vm0", nil},
+		{"disk full", wanted(spec("vm0")), func(r *rig) { r.diskErr = errors.New("disk full") },
 			api.CodeFailed, "disk full", []string{"vm0 created=true"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestNoWait(t *testing.T) {
 		h := newFakeHost()
 		h.makes = false
 		r := start(t, h, savedState{})
-		if err := r.addReq(api.AddPort{Spec: spec("eth1"), NoWait: true}); err != nil {
+		if err := r.addReq(noWait(wanted(spec("eth1")))); err != nil {
 			t.Fatal(err)
 		}
 		r.wantState("eth1", api.StateWaiting)
@@ -271,25 +271,22 @@ func TestSetPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, newFakeHost(), savedState{})
 		r.mustAdd("vm0")
-		set := func(req api.SetPort) error {
-			_, err := ask(r.manager, func() (api.Port, error) { return r.setPort("vm0", req) })
-			return err
-		}
+		set := func(req api.Settings) error { return r.set("vm0", req) }
 		mtu, owner := 9000, "root"
-		if err := set(api.SetPort{MTU: &mtu}); err != nil {
+		if err := set(api.Settings{"mtu": mtu}); err != nil {
 			t.Fatal(err)
 		}
-		if r.disk.Ports[0].Spec.MTU != 9000 || r.port("vm0").Spec.MTU != 9000 {
+		if mtuOf(r.kept()) != 9000 || mtuOf(r.spec("vm0")) != 9000 {
 			t.Error("the change is not kept")
 		}
-		wantCode(t, set(api.SetPort{Owner: &owner}), api.CodeInvalid, "--owner")
+		wantCode(t, set(api.Settings{"owner": owner}), api.CodeInvalid, "--owner")
 		mtu = 1400
 		r.host.setErr = errors.New("not permitted")
-		wantCode(t, set(api.SetPort{MTU: &mtu}), api.CodeFailed, "not permitted")
+		wantCode(t, set(api.Settings{"mtu": mtu}), api.CodeFailed, "not permitted")
 		r.host.setErr = nil
 		r.diskErr = errors.New("disk full")
-		wantCode(t, set(api.SetPort{MTU: &mtu}), api.CodeFailed, "disk full")
-		if got := r.port("vm0").Spec.MTU; got != 9000 {
+		wantCode(t, set(api.Settings{"mtu": mtu}), api.CodeFailed, "disk full")
+		if got := mtuOf(r.spec("vm0")); got != 9000 {
 			t.Errorf("mtu %d after two failures", got)
 		}
 		want := []string{"mtu 0 to 9000", "mtu 9000 to 1400", "mtu 1400 to 9000"}
@@ -339,11 +336,11 @@ func TestDelPort(t *testing.T) {
 }
 
 func TestRestore(t *testing.T) {
-	saved := savedState{
+	before := savedState{
 		Ports: []savedPort{
-			{Spec: port.Spec{Name: "vm0", Kind: "fake", MTU: 9000, Policy: port.Policy{Access: 5}}, Trace: port.Trace{Created: true, Ifname: "vm0"}},
-			{Spec: port.Spec{Name: "gone0", Kind: "fake"}, Trace: port.Trace{Ifname: "gone0", Before: &port.DeviceSettings{MTU: 1}}},
-			{Spec: port.Spec{Name: "x0", Kind: "vhost-user"}},
+			{Spec: saved(port.Spec{Name: "vm0", Kind: "fake", Settings: fakeSettings{MTU: 9000}, Policy: port.Policy{VLAN: port.VLAN{Access: 5}}}), Trace: port.Trace{Created: true, Ifname: "vm0"}},
+			{Spec: saved(port.Spec{Name: "gone0", Kind: "fake"}), Trace: port.Trace{Ifname: "gone0", Before: &port.DeviceSettings{MTU: 1}}},
+			{Spec: saved(port.Spec{Name: "x0", Kind: "vhost-user"})},
 		},
 		FDB: []savedEntry{
 			{MAC: 0x525400000001, VLAN: 5, Port: "vm0"}, {MAC: 0x525400000002, VLAN: 1, Port: "gone0"},
@@ -351,14 +348,14 @@ func TestRestore(t *testing.T) {
 		},
 	}
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), saved)
+		r := start(t, newFakeHost(), before)
 		r.wantState("vm0", api.StateNoCarrier)
 		r.wantState("gone0", api.StateWaiting)
 		r.wantState("x0", api.StateWaiting)
 		if why := r.port("x0").Reason; !strings.Contains(why, "vhost-user") {
 			t.Errorf("x0 waits because %q", why)
 		}
-		if len(r.disk.Ports) != 3 || len(r.disk.FDB) != 3 || r.disk.Ports[0].Spec.MTU != 9000 {
+		if len(r.disk.Ports) != 3 || len(r.disk.FDB) != 3 || mtuOf(r.kept()) != 9000 {
 			t.Errorf("on disk after the start: %+v", r.disk)
 		}
 		var got []string

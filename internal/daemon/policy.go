@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/vswitch/vswitch/api"
@@ -10,16 +11,16 @@ import (
 
 // configOf is what the forwarding core is told of a policy that Check accepts. What
 // it leaves out is for the protocols: spanning tree and multicast snooping.
-func configOf(p *port.Policy) (vswitch.PortConfig, error) {
+func configOf(p *port.Policy) vswitch.PortConfig {
 	c := vswitch.PortConfig{
 		Isolated:      p.Isolated,
 		Locked:        p.Locked,
-		NoLearning:    p.NoLearning,
+		NoLearning:    bool(p.NoLearning),
 		NoFlood:       classesOf(p.NoFlood),
 		LearnLimit:    p.LearnLimit,
 		LearnAction:   learnActions[p.LearnAction],
 		Storm:         vswitch.StormRates{Broadcast: p.StormBroadcast, Multicast: p.StormMulticast, UnknownUnicast: p.StormUnicast},
-		StormShutdown: p.StormAction == "shutdown",
+		StormShutdown: p.StormAction == port.StormShutdown,
 		Police:        p.RateIn,
 		Shape:         p.RateOut,
 	}
@@ -30,25 +31,18 @@ func configOf(p *port.Policy) (vswitch.PortConfig, error) {
 		v.Mode, v.VID = vswitch.Access, p.Access
 	case p.QinQ != 0:
 		v.Mode, v.VID = vswitch.Transparent, p.QinQ
-	case p.Trunk != "":
-		allowed, err := port.ParseVLANSet(p.Trunk)
-		if err != nil {
-			return vswitch.PortConfig{}, err
-		}
-		v.Mode, v.VID, v.Allowed, v.Service = vswitch.Trunk, p.Native, allowed, p.TrunkTPID == serviceTPID
+	case p.Trunk.Len() > 0:
+		v.Mode, v.VID, v.Allowed, v.Service = vswitch.Trunk, p.Native, p.Trunk, p.TrunkTPID == port.TPID(port.TPIDService)
 	}
-	return c, nil
+	return c
 }
 
-// serviceTPID is how users write the tag protocol identifier of 802.1ad.
-const serviceTPID = "0x88a8"
-
 var (
-	learnActions = map[string]vswitch.LearnAction{
+	learnActions = map[port.LearnAction]vswitch.LearnAction{
 		"": vswitch.LearnForward, "forward": vswitch.LearnForward,
 		"protect": vswitch.LearnProtect, "shutdown": vswitch.LearnShutdown,
 	}
-	accepts = map[string]vswitch.Accept{
+	accepts = map[port.Accept]vswitch.Accept{
 		"": vswitch.AcceptByMode, "all": vswitch.AcceptAll,
 		"tagged": vswitch.AcceptTagged, "untagged": vswitch.AcceptUntagged,
 	}
@@ -64,40 +58,28 @@ func classesOf(names []string) (c vswitch.Class) {
 	return c
 }
 
-// expectsStation reports whether behind ports of a kind stands a station, and no network
-// with bridges and routers of its own: so it is for all kinds but netdev.
-func expectsStation(spec port.Spec) bool { return spec.Kind != "netdev" }
-
 // apply brings the port in the core in line with its spec.
-func (p *managed) apply() error {
-	c, err := configOf(&p.spec.Policy)
-	if err != nil {
-		return err
-	}
-	return p.sw.Configure(c)
-}
+func (p *managed) apply() error { return p.sw.Configure(configOf(&p.spec.Policy)) }
 
 // vlanOf tells users how a port takes part in VLANs, with what its settings leave
 // to the mode filled in.
 func vlanOf(p *port.Policy) api.VLAN {
-	v := api.VLAN{Mode: "transparent", Trunk: []uint16{}, Accept: p.Accept}
+	v := api.VLAN{Mode: "transparent", Trunk: []uint16{}, Accept: string(p.Accept)}
 	byMode := "all"
 	switch {
 	case p.Access != 0:
 		v.Mode, v.Access, v.TPID, byMode = "access", p.Access, "0x8100", "untagged"
 	case p.QinQ != 0:
 		v.Mode, v.QinQ = "qinq", p.QinQ
-	case p.Trunk != "":
+	case p.Trunk.Len() > 0:
 		v.Mode, v.Native, v.TPID = "trunk", p.Native, "0x8100"
-		if p.TrunkTPID != "" {
-			v.TPID = p.TrunkTPID
+		if p.TrunkTPID != 0 {
+			v.TPID = fmt.Sprintf("%#04x", p.TrunkTPID)
 		}
 		if p.Native == 0 {
 			byMode = "tagged"
 		}
-		if set, err := port.ParseVLANSet(p.Trunk); err == nil {
-			v.Trunk = slices.AppendSeq(v.Trunk, set.All())
-		}
+		v.Trunk = slices.AppendSeq(v.Trunk, p.Trunk.All())
 	default:
 		v.Native = vswitch.DefaultVLAN
 	}

@@ -24,13 +24,13 @@ func TestConfigOf(t *testing.T) {
 		want   vswitch.PortConfig
 	}{
 		{port.Policy{}, vswitch.PortConfig{}},
-		{port.Policy{Access: 10}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}}},
-		{port.Policy{Access: 10, Accept: "all"}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll}}},
-		{port.Policy{QinQ: 100}, vswitch.PortConfig{VLAN: vswitch.VLAN{VID: 100}}},
-		{port.Policy{Trunk: "10,20"}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: allowed}}},
-		{port.Policy{Trunk: "10,20", Native: 1, TrunkTPID: "0x88a8", Accept: "tagged"}, vswitch.PortConfig{VLAN: vswitch.VLAN{
+		{port.Policy{VLAN: port.VLAN{Access: 10}}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}}},
+		{port.Policy{VLAN: port.VLAN{Access: 10, Accept: "all"}}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll}}},
+		{port.Policy{VLAN: port.VLAN{QinQ: 100}}, vswitch.PortConfig{VLAN: vswitch.VLAN{VID: 100}}},
+		{port.Policy{VLAN: port.VLAN{Trunk: vlans(10, 20)}}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: allowed}}},
+		{port.Policy{VLAN: port.VLAN{Trunk: vlans(10, 20), Native: 1, TrunkTPID: port.TPID(port.TPIDService), Accept: "tagged"}}, vswitch.PortConfig{VLAN: vswitch.VLAN{
 			Mode: vswitch.Trunk, VID: 1, Allowed: allowed, Service: true, Accept: vswitch.AcceptTagged}}},
-		{port.Policy{Isolated: true, Locked: true, NoLearning: true, NoFlood: []string{"broadcast", "unicast"}},
+		{port.Policy{Isolated: true, Locked: true, NoLearning: true, NoFlood: port.NoFlood{"broadcast", "unicast"}},
 			vswitch.PortConfig{Isolated: true, Locked: true, NoLearning: true, NoFlood: vswitch.Broadcast | vswitch.UnknownUnicast}},
 		{port.Policy{LearnLimit: 4, LearnAction: "protect"}, vswitch.PortConfig{LearnLimit: 4, LearnAction: vswitch.LearnProtect}},
 		{port.Policy{LearnLimit: 4, LearnAction: "shutdown"}, vswitch.PortConfig{LearnLimit: 4, LearnAction: vswitch.LearnShutdown}},
@@ -42,9 +42,8 @@ func TestConfigOf(t *testing.T) {
 		if err := c.policy.Check(); err != nil {
 			t.Errorf("%+v: %v", c.policy, err)
 		}
-		got, err := configOf(&c.policy)
-		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
-			t.Errorf("%+v: %v (-want +got)\n%s", c.policy, err, diff)
+		if diff := cmp.Diff(c.want, configOf(&c.policy)); diff != "" {
+			t.Errorf("%+v (-want +got)\n%s", c.policy, diff)
 		}
 	}
 }
@@ -56,11 +55,11 @@ func TestVLANOf(t *testing.T) {
 		want   api.VLAN
 	}{
 		{port.Policy{}, api.VLAN{Mode: "transparent", Native: 1, Trunk: none, Accept: "all"}},
-		{port.Policy{Access: 10}, api.VLAN{Mode: "access", Access: 10, Trunk: none, TPID: "0x8100", Accept: "untagged"}},
-		{port.Policy{Access: 10, Accept: "all"}, api.VLAN{Mode: "access", Access: 10, Trunk: none, TPID: "0x8100", Accept: "all"}},
-		{port.Policy{QinQ: 100}, api.VLAN{Mode: "qinq", QinQ: 100, Trunk: none, Accept: "all"}},
-		{port.Policy{Trunk: "20-21,10"}, api.VLAN{Mode: "trunk", Trunk: []uint16{10, 20, 21}, TPID: "0x8100", Accept: "tagged"}},
-		{port.Policy{Trunk: "10", Native: 1, TrunkTPID: "0x88a8"}, api.VLAN{Mode: "trunk", Native: 1, Trunk: []uint16{10}, TPID: "0x88a8", Accept: "all"}},
+		{port.Policy{VLAN: port.VLAN{Access: 10}}, api.VLAN{Mode: "access", Access: 10, Trunk: none, TPID: "0x8100", Accept: "untagged"}},
+		{port.Policy{VLAN: port.VLAN{Access: 10, Accept: "all"}}, api.VLAN{Mode: "access", Access: 10, Trunk: none, TPID: "0x8100", Accept: "all"}},
+		{port.Policy{VLAN: port.VLAN{QinQ: 100}}, api.VLAN{Mode: "qinq", QinQ: 100, Trunk: none, Accept: "all"}},
+		{port.Policy{VLAN: port.VLAN{Trunk: vlans(20, 21, 10)}}, api.VLAN{Mode: "trunk", Trunk: []uint16{10, 20, 21}, TPID: "0x8100", Accept: "tagged"}},
+		{port.Policy{VLAN: port.VLAN{Trunk: vlans(10), Native: 1, TrunkTPID: port.TPID(port.TPIDService)}}, api.VLAN{Mode: "trunk", Native: 1, Trunk: []uint16{10}, TPID: "0x88a8", Accept: "all"}},
 	} {
 		if diff := cmp.Diff(c.want, vlanOf(&c.policy)); diff != "" {
 			t.Errorf("%+v (-want +got)\n%s", c.policy, diff)
@@ -68,7 +67,22 @@ func TestVLANOf(t *testing.T) {
 	}
 }
 
-func p[T any](v T) *T { return &v }
+// parsed is a VLAN set as users write it.
+func parsed(t *testing.T, text string) port.VLANSet {
+	t.Helper()
+	s, err := port.ParseVLANSet(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func vlans(vids ...uint16) (s port.VLANSet) {
+	for _, vid := range vids {
+		s.Add(vid)
+	}
+	return s
+}
 
 // One VLAN mode takes the place of the other with all that belonged to it.
 func TestSetPortReplacesTheVLANMode(t *testing.T) {
@@ -76,31 +90,30 @@ func TestSetPortReplacesTheVLANMode(t *testing.T) {
 		r := start(t, newFakeHost(), savedState{})
 		r.mustAdd("vm0")
 		for i, step := range []struct {
-			req  api.SetPort
+			req  api.Settings
 			want port.Policy
 		}{
-			{api.SetPort{Access: p[uint16](10), Isolated: p(true)}, port.Policy{Access: 10, Isolated: true}},
-			{api.SetPort{Accept: p("all")}, port.Policy{Access: 10, Accept: "all", Isolated: true}},
-			{api.SetPort{Access: p[uint16](11)}, port.Policy{Access: 11, Accept: "all", Isolated: true}},
-			{api.SetPort{Trunk: p("10,20-29"), Native: p[uint16](1)}, port.Policy{Trunk: "10,20-29", Native: 1, Isolated: true}},
-			{api.SetPort{Trunk: p("10")}, port.Policy{Trunk: "10", Native: 1, Isolated: true}},
-			{api.SetPort{TrunkTPID: p("0x88a8"), Native: p[uint16](0)}, port.Policy{Trunk: "10", TrunkTPID: "0x88a8", Isolated: true}},
-			{api.SetPort{QinQ: p[uint16](100)}, port.Policy{QinQ: 100, Isolated: true}},
-			{api.SetPort{Access: p[uint16](0), Trunk: p(""), QinQ: p[uint16](0)}, port.Policy{Isolated: true}},
-			{api.SetPort{Access: p[uint16](0), Isolated: p(false)}, port.Policy{}},
+			{api.Settings{"access": 10, "isolated": true}, port.Policy{VLAN: port.VLAN{Access: 10}, Isolated: true}},
+			{api.Settings{"accept": "all"}, port.Policy{VLAN: port.VLAN{Access: 10, Accept: "all"}, Isolated: true}},
+			{api.Settings{"access": 11}, port.Policy{VLAN: port.VLAN{Access: 11, Accept: "all"}, Isolated: true}},
+			{api.Settings{"trunk": "10,20-29", "native": 1}, port.Policy{VLAN: port.VLAN{Trunk: vlans(10, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29), Native: 1}, Isolated: true}},
+			{api.Settings{"trunk": "10"}, port.Policy{VLAN: port.VLAN{Trunk: vlans(10), Native: 1}, Isolated: true}},
+			{api.Settings{"trunk_tpid": "0x88a8", "native": 0}, port.Policy{VLAN: port.VLAN{Trunk: vlans(10), TrunkTPID: port.TPID(port.TPIDService)}, Isolated: true}},
+			{api.Settings{"qinq": 100}, port.Policy{VLAN: port.VLAN{QinQ: 100}, Isolated: true}},
+			{api.Settings{"access": 0, "trunk": "", "qinq": 0}, port.Policy{Isolated: true}},
+			{api.Settings{"access": 0, "isolated": false}, port.Policy{}},
 		} {
 			if err := r.set("vm0", step.req); err != nil {
 				t.Fatalf("step %d: %v", i, err)
 			}
-			if diff := cmp.Diff(step.want, r.port("vm0").Spec.Policy); diff != "" {
+			if diff := cmp.Diff(step.want, r.spec("vm0").Policy); diff != "" {
 				t.Errorf("step %d (-want +got):\n%s", i, diff)
 			}
-			if diff := cmp.Diff(step.want, r.disk.Ports[0].Spec.Policy); diff != "" {
+			if diff := cmp.Diff(step.want, r.kept().Policy); diff != "" {
 				t.Errorf("step %d on disk (-want +got):\n%s", i, diff)
 			}
-			want, err := configOf(&step.want)
-			if diff := cmp.Diff(want, r.sw.Port("vm0").Config()); err != nil || diff != "" {
-				t.Errorf("step %d in the core (-want +got): %v\n%s", i, err, diff)
+			if diff := cmp.Diff(configOf(&step.want), r.sw.Port("vm0").Config()); diff != "" {
+				t.Errorf("step %d in the core (-want +got):\n%s", i, diff)
 			}
 		}
 	})
@@ -112,22 +125,22 @@ func TestSetPortThatFailsLeavesThePolicy(t *testing.T) {
 		r := start(t, newFakeHost(), savedState{})
 		s := spec("vm0")
 		s.Access = 10
-		if err := r.addReq(api.AddPort{Spec: s}); err != nil {
+		if err := r.addReq(wanted(s)); err != nil {
 			t.Fatal(err)
 		}
 		before := r.sw.Port("vm0").Config()
-		wantCode(t, r.set("vm0", api.SetPort{Native: p[uint16](5)}), api.CodeInvalid, "native VLAN")
-		wantCode(t, r.set("vm0", api.SetPort{Access: p[uint16](5), Trunk: p("6")}), api.CodeInvalid, "one of them")
-		wantCode(t, r.set("vm0", api.SetPort{LearnAction: p("panic")}), api.CodeInvalid, "learn action")
+		wantCode(t, r.set("vm0", api.Settings{"native": 5}), api.CodeInvalid, "native VLAN")
+		wantCode(t, r.set("vm0", api.Settings{"access": 5, "trunk": "6"}), api.CodeInvalid, "one of them")
+		wantCode(t, r.set("vm0", api.Settings{"learn_action": "panic"}), api.CodeInvalid, "learn_action")
 		r.diskErr = errors.New("disk full")
-		wantCode(t, r.set("vm0", api.SetPort{Trunk: p("6")}), api.CodeFailed, "disk full")
+		wantCode(t, r.set("vm0", api.Settings{"trunk": "6"}), api.CodeFailed, "disk full")
 		if diff := cmp.Diff(before, r.sw.Port("vm0").Config()); diff != "" {
 			t.Errorf("core (-before +after):\n%s", diff)
 		}
-		if got := r.port("vm0").Spec.Access; got != 10 {
+		if got := r.spec("vm0").Access; got != 10 {
 			t.Errorf("access VLAN %d", got)
 		}
-		wantCode(t, r.addReq(api.AddPort{Spec: port.Spec{Name: "vm1", Kind: "fake", Policy: port.Policy{Native: 5}}}), api.CodeInvalid, "native VLAN")
+		wantCode(t, r.addReq(wanted(port.Spec{Name: "vm1", Kind: "fake", Policy: port.Policy{VLAN: port.VLAN{Native: 5}}})), api.CodeInvalid, "native VLAN")
 		if r.sw.Port("vm1") != nil {
 			t.Error("a port that was refused is there")
 		}
@@ -138,8 +151,8 @@ func TestPolicyOutlivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, newFakeHost(), savedState{})
 		s := spec("vm0")
-		s.Trunk, s.Native, s.StormBroadcast, s.LearnLimit = "10,20", 1, port.Rate{PerSecond: 100}, 3
-		if err := r.addReq(api.AddPort{Spec: s}); err != nil {
+		s.Trunk, s.Native, s.StormBroadcast, s.LearnLimit = vlans(10, 20), 1, port.Rate{PerSecond: 100}, 3
+		if err := r.addReq(wanted(s)); err != nil {
 			t.Fatal(err)
 		}
 		want := r.sw.Port("vm0").Config()
@@ -164,9 +177,9 @@ func TestListVLANs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, newFakeHost(), savedState{})
 		for name, policy := range map[string]port.Policy{
-			"a": {}, "b": {Access: 10}, "c": {Trunk: "10,12", Native: 11}, "d": {QinQ: 12}, "e": {Trunk: "10", Native: 10},
+			"a": {}, "b": {VLAN: port.VLAN{Access: 10}}, "c": {VLAN: port.VLAN{Trunk: vlans(10, 12), Native: 11}}, "d": {VLAN: port.VLAN{QinQ: 12}}, "e": {VLAN: port.VLAN{Trunk: vlans(10), Native: 10}},
 		} {
-			if err := r.addReq(api.AddPort{Spec: port.Spec{Name: name, Kind: "fake", Policy: policy}}); err != nil {
+			if err := r.addReq(wanted(port.Spec{Name: name, Kind: "fake", Policy: policy})); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -207,7 +220,7 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 	for name, spoil := range map[string]func(*port.Policy){
 		"VLAN":        func(p *port.Policy) { p.Access = 5000 },
 		"two modes":   func(p *port.Policy) { p.Access, p.QinQ = 10, 10 },
-		"trunk":       func(p *port.Policy) { p.Trunk = "10-5000" },
+		"trunk":       func(p *port.Policy) { p.TrunkTPID = port.TPID(port.TPIDService) },
 		"learn limit": func(p *port.Policy) { p.LearnLimit = -1 },
 		"action":      func(p *port.Policy) { p.LearnAction = "panic" },
 		"priority":    func(p *port.Policy) { p.STPPriority = 7 },
@@ -217,15 +230,15 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 				bad := vm("bad")
 				bad.Isolated = true
 				spoil(&bad.Policy)
-				saved := savedState{
-					Ports: []savedPort{{Spec: bad}, {Spec: vm("good")}},
+				before := savedState{
+					Ports: []savedPort{{Spec: saved(bad)}, {Spec: saved(vm("good"))}},
 					FDB:   []savedEntry{{MAC: 0x525400000001, VLAN: 5000, Port: "good"}, {MAC: 0x525400000002, VLAN: 1, Port: "good"}},
 					Mirrors: []api.Mirror{
 						{Name: "bad", From: []string{"good"}, ToVLAN: 5, Filter: "nonsense ("},
 						{Name: "good", From: []string{"good"}, ToVLAN: 5},
 					},
 				}
-				w := wire(t, saved, func(*Options) {})
+				w := wire(t, before, func(*Options) {})
 				w.wantState("bad", api.StateDown)
 				w.wantState("good", api.StateUp)
 				if why := w.port("bad").Reason; !strings.Contains(why, "cannot be put in force") || !strings.Contains(why, "set-port") {
@@ -239,16 +252,16 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 				if !strings.Contains(w.logged(), "a port is shut") {
 					t.Error("the log says nothing")
 				}
-				if got := w.disk.Ports; len(got) != 2 || !got[0].Spec.Isolated {
+				if got := w.disk.Ports; len(got) != 2 || string(got[0].Spec.Settings["isolated"]) != "true" {
 					t.Errorf("on disk: %+v", got)
 				}
 				if got := w.listFDB(); len(got) != 2 || got[0].MAC != 0x525400000002 || len(w.mirrors) != 1 {
 					t.Errorf("FDB %+v, mirrors %+v", got, w.mirrors)
 				}
 
-				wantCode(t, w.set("bad", api.SetPort{Locked: p(true)}), api.CodeInvalid, "")
-				if err := w.set("bad", api.SetPort{
-					Access: p[uint16](0), QinQ: p[uint16](0), Trunk: p(""), LearnLimit: p(0), LearnAction: p(""), STPPriority: p[uint8](0),
+				wantCode(t, w.set("bad", api.Settings{"locked": true}), api.CodeInvalid, "")
+				if err := w.set("bad", api.Settings{
+					"access": 0, "qinq": 0, "trunk": "", "trunk_tpid": nil, "learn_limit": 0, "learn_action": "", "stp_priority": 0,
 				}); err != nil {
 					t.Fatal(err)
 				}

@@ -124,7 +124,11 @@ func (m *manager) snapshot() savedState {
 			leaving[p.spec.Name] = true
 			continue
 		}
-		s := savedPort{p.spec, p.trace}
+		settings := p.spec.Patch()
+		if p.unfit != nil {
+			settings = p.unfit.settings
+		}
+		s := savedPort{savedSpec{p.spec.Name, p.spec.Kind, settings}, p.trace}
 		if b := p.trace.Before; b != nil {
 			before := *b // the kind may change it while the state is written
 			s.Trace.Before = &before

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -71,11 +72,11 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 		r.mustAdd("vm0")
 		for name, command := range map[string]func() error{
 			"add-port": func() error {
-				return r.manager.change(func() error { _, err := r.addPort(api.AddPort{Spec: spec("vm1")}); return err })
+				return r.manager.change(func() error { _, err := r.addPort(sent[addPort](t, wanted(spec("vm1")))); return err })
 			},
 			"set-port": func() error {
 				mtu := 9000
-				return r.manager.change(func() error { _, err := r.setPort("vm0", api.SetPort{MTU: &mtu}); return err })
+				return r.manager.change(func() error { _, err := r.setPort("vm0", sent[setting.Patch](t, api.Settings{"mtu": mtu})); return err })
 			},
 			"del-port": func() error { return r.manager.change(func() error { return r.delPort("vm0") }) },
 			"fdb add":  func() error { return r.add1(0x525400000001) },
@@ -92,10 +93,10 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 			time.Sleep(time.Second)
 			goOn()
 			time.Sleep(time.Second)
-			if len(r.disk.Ports) != 1 || r.disk.Ports[0].Spec.MTU != 0 || len(r.disk.FDB) != 0 || len(r.disk.Mirrors) != 0 {
+			if len(r.disk.Ports) != 1 || mtuOf(r.kept()) != 0 || len(r.disk.FDB) != 0 || len(r.disk.Mirrors) != 0 {
 				t.Errorf("%s: on disk %+v", name, r.disk)
 			}
-			if n := len(r.sw.Ports()); n != 1 || len(r.listFDB()) != 0 || r.port("vm0").Spec.MTU != 0 || len(r.mirrors) != 0 {
+			if n := len(r.sw.Ports()); n != 1 || len(r.listFDB()) != 0 || mtuOf(r.spec("vm0")) != 0 || len(r.mirrors) != 0 {
 				t.Errorf("%s: %d ports, FDB %v, %+v", name, n, r.listFDB(), r.port("vm0").Spec)
 			}
 		}
@@ -206,7 +207,7 @@ func TestSlowDeviceHoldsUpNoOther(t *testing.T) {
 				case "Open":
 					go func() { ended <- r.add("vm1") }()
 				case "Set":
-					go func() { ended <- r.set("vm0", api.SetPort{MTU: &mtu}) }()
+					go func() { ended <- r.set("vm0", api.Settings{"mtu": mtu}) }()
 				case "Delete":
 					go func() { ended <- r.do(func() error { return r.delPort("vm0") }) }()
 				case "ByIndex":

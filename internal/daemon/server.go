@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -39,7 +40,7 @@ func (m *manager) routes() []route {
 			})
 		}},
 		{"PATCH", "/v1/ports/{name}", func(r *http.Request) (any, error) {
-			return tellChange(r, m, func(req api.SetPort) (api.Port, error) { return m.setPort(r.PathValue("name"), req) })
+			return tellChange(r, m, func(req setting.Patch) (api.Port, error) { return m.setPort(r.PathValue("name"), req) })
 		}},
 		{"DELETE", "/v1/ports/{name}", func(r *http.Request) (any, error) {
 			return nil, m.change(func() error { return m.delPort(r.PathValue("name")) })
@@ -139,6 +140,20 @@ func body[Req any](r *http.Request) (req Req, err error) {
 		return req, fail(api.CodeInvalid, "the request's body has more than one JSON value")
 	}
 	return req, nil
+}
+
+// addPort is an api.AddPort as it is read: which settings there are is for the kinds.
+type addPort struct {
+	Name, Kind string
+	NoWait     bool
+	settings   setting.Patch
+}
+
+func (a *addPort) UnmarshalJSON(b []byte) error {
+	if err := json.Unmarshal(b, &a.settings); err != nil {
+		return err
+	}
+	return errors.Join(a.settings.Take("name", &a.Name), a.settings.Take("kind", &a.Kind), a.settings.Take("no_wait", &a.NoWait))
 }
 
 // maxBody bounds a request's body in bytes. The largest that makes sense, a port

@@ -28,7 +28,7 @@ func serve(t *testing.T, host *fakeHost, dir string) (cl *api.Client, stop func(
 	t.Helper()
 	o := Options{
 		Name: "lab", Version: "v1", Socket: filepath.Join(dir, "s"), StateDir: filepath.Join(dir, "state"),
-		Aging: time.Minute, Kinds: []port.Kind{host}, Links: host, Log: slog.New(slog.DiscardHandler),
+		Aging: time.Minute, Kinds: port.Kinds{host}, Links: host, Log: slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -70,7 +70,7 @@ func TestAPI(t *testing.T) {
 	if entries, err := cl.FDB(ctx); err != nil || entries == nil || len(entries) != 0 {
 		t.Errorf("FDB of a new switch: %#v, %v", entries, err)
 	}
-	p, err := cl.AddPort(ctx, api.AddPort{Spec: port.Spec{Name: "vm0", Kind: "fake", MTU: 1400}})
+	p, err := cl.AddPort(ctx, wanted(port.Spec{Name: "vm0", Kind: "fake", Settings: fakeSettings{MTU: 1400}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,18 +78,17 @@ func TestAPI(t *testing.T) {
 	want := api.Port{
 		Name: "vm0", Kind: "fake", State: api.StateNoCarrier, Ifname: "vm0", MTU: 1500,
 		VLAN: api.VLAN{Mode: "transparent", Native: 1, Trunk: []uint16{}, Accept: "all"}, RX: none, TX: none,
-		Spec: port.Spec{Name: "vm0", Kind: "fake", MTU: 1400},
+		Spec: api.Spec{RawMessage: json.RawMessage(`{"name":"vm0","kind":"fake","mtu":1400}`)},
 	}
 	if diff := cmp.Diff(want, p); diff != "" {
 		t.Errorf("port (-want +got):\n%s", diff)
 	}
-	_, err = cl.AddPort(ctx, api.AddPort{Spec: port.Spec{Name: "vm0", Kind: "fake"}})
+	_, err = cl.AddPort(ctx, wanted(port.Spec{Name: "vm0", Kind: "fake"}))
 	wantCode(t, err, api.CodeExists, "vm0")
 	_, err = cl.Port(ctx, "vm9")
 	wantCode(t, err, api.CodeNotFound, "vm9")
 	wantCode(t, cl.DelPort(ctx, "a/../b?c"), api.CodeNotFound, "a/../b?c")
-	mtu, vlan := 9000, uint16(7)
-	if p, err = cl.SetPort(ctx, "vm0", api.SetPort{MTU: &mtu, Access: &vlan}); err != nil || p.Spec.MTU != 9000 {
+	if p, err = cl.SetPort(ctx, "vm0", api.Settings{"mtu": 9000, "access": 7}); err != nil || p.Spec.Settings()["mtu"] != 9000.0 {
 		t.Errorf("set-port: %+v, %v", p.Spec, err)
 	}
 	const mac = port.MAC(0x525400000001)
@@ -114,7 +113,7 @@ func TestAPI(t *testing.T) {
 		t.Errorf("without a daemon: %v", err)
 	}
 	cl, _ = serve(t, host, dir)
-	if p, err = cl.Port(ctx, "vm0"); err != nil || p.Spec.MTU != 9000 || p.State != api.StateNoCarrier {
+	if p, err = cl.Port(ctx, "vm0"); err != nil || p.Spec.Settings()["mtu"] != 9000.0 || p.State != api.StateNoCarrier {
 		t.Errorf("after a restart: %+v, %v", p, err)
 	}
 	entries, err := cl.FDB(ctx)
@@ -152,24 +151,26 @@ func TestAPIOfPolicies(t *testing.T) {
 	ctx := t.Context()
 	cl, _ := serve(t, newFakeHost(), t.TempDir())
 	for _, name := range []string{"vm0", "vm1"} {
-		if _, err := cl.AddPort(ctx, api.AddPort{Spec: port.Spec{Name: name, Kind: "fake", Policy: port.Policy{Access: 10}}}); err != nil {
+		if _, err := cl.AddPort(ctx, wanted(port.Spec{Name: name, Kind: "fake", Policy: port.Policy{VLAN: port.VLAN{Access: 10}}})); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := port.Policy{
-		Trunk: "10,20", Native: 1, NoFlood: []string{"unicast"},
-		StormBroadcast: port.Rate{PerSecond: 100}, RateOut: port.Rate{PerSecond: 1e6, Bits: true}, STPCost: 7, STPPriority: 16,
+	want := api.Settings{
+		"name": "vm1", "kind": "fake", "trunk": "10,20", "native": 1.0, "no_flood": []any{"unicast"},
+		"storm_broadcast": "100pps", "rate_out": "1mbit", "stp_cost": 7.0, "stp_priority": 16.0,
 	}
-	p, err := cl.SetPort(ctx, "vm1", api.SetPort{
-		Trunk: &want.Trunk, Native: &want.Native, NoFlood: &want.NoFlood,
-		StormBroadcast: &want.StormBroadcast, RateOut: &want.RateOut, STPCost: &want.STPCost, STPPriority: &want.STPPriority,
+	p, err := cl.SetPort(ctx, "vm1", api.Settings{
+		"trunk": "10,20", "native": 1, "no_flood": []string{"unicast"},
+		"storm_broadcast": port.Rate{PerSecond: 100}, "rate_out": "1mbit", "stp_cost": 7, "stp_priority": 16, "access": 0,
 	})
-	if diff := cmp.Diff(want, p.Spec.Policy); err != nil || diff != "" {
-		t.Errorf("policy (-want +got):\n%s, %v", diff, err)
+	if diff := cmp.Diff(want, p.Spec.Settings()); err != nil || diff != "" {
+		t.Errorf("settings (-want +got):\n%s, %v", diff, err)
 	}
-	p, err = cl.SetPort(ctx, "vm1", api.SetPort{NoFlood: &[]string{}, StormBroadcast: &port.Rate{}, RateOut: &port.Rate{}})
-	if err != nil || len(p.Spec.NoFlood) != 0 || p.Spec.StormBroadcast != (port.Rate{}) || p.Spec.RateOut != (port.Rate{}) {
-		t.Errorf("after settings were taken back: %+v, %v", p.Spec.Policy, err)
+	p, err = cl.SetPort(ctx, "vm1", api.Settings{"no_flood": []string{}, "storm_broadcast": "off", "rate_out": nil})
+	for _, key := range []string{"no_flood", "storm_broadcast", "rate_out"} {
+		if v, ok := p.Spec.Settings()[key]; err != nil || ok {
+			t.Errorf("%s, taken back: %v, %v", key, v, err)
+		}
 	}
 	vlans, err := cl.VLANs(ctx)
 	wantVLANs := []api.VLANMembers{
@@ -281,10 +282,10 @@ func TestConcurrentUsers(t *testing.T) {
 		users.Go(func() {
 			own, shared := fmt.Sprint("own", i), "shared"
 			for range 10 {
-				if _, err := cl.AddPort(t.Context(), api.AddPort{Spec: spec(own)}); err != nil {
+				if _, err := cl.AddPort(t.Context(), wanted(spec(own))); err != nil {
 					t.Error(err)
 				}
-				_, err := cl.AddPort(t.Context(), api.AddPort{Spec: spec(shared)})
+				_, err := cl.AddPort(t.Context(), wanted(spec(shared)))
 				if e := new(api.Error); err != nil && !(errors.As(err, &e) && e.Code == api.CodeExists) {
 					t.Error(err)
 				}

@@ -167,7 +167,7 @@ func (sn *snooping) configure(p *managed) {
 		return
 	}
 	sn.core.Advance(time.Since(sn.m.start))
-	sn.core.SetPort(p.sw.Number(), snoopConfig(p.spec))
+	sn.core.SetPort(p.sw.Number(), snoopConfig(p.spec.Policy, p.station()))
 	sn.moved = true
 	was, known := sn.rules[p]
 	rules := p.sw.Config().VLAN
@@ -187,12 +187,12 @@ func (sn *snooping) configure(p *managed) {
 
 // snoopConfig is a port's part in snooping. Where a station is expected, no router is
 // believed.
-func snoopConfig(spec port.Spec) mcast.PortConfig {
+func snoopConfig(spec port.Policy, station bool) mcast.PortConfig {
 	c := mcast.PortConfig{Isolated: spec.Isolated, FastLeave: spec.FastLeave, MaxGroups: spec.GroupLimit}
 	switch {
 	case spec.RouterPort:
 		c.Router = mcast.RouterAlways
-	case spec.RouterGuard == "on", spec.RouterGuard != "off" && expectsStation(spec):
+	case spec.RouterGuard == port.AutoOn, spec.RouterGuard != port.AutoOff && station:
 		c.Router = mcast.RouterNever
 	}
 	return c

@@ -182,7 +182,7 @@ func TestSnoopingQuerier(t *testing.T) {
 			w.wantStream(netip.MustParseAddr(g), "vm1", "vm2", "up0")
 		}
 		// A port that is added counts at once.
-		if err := w.addReq(api.AddPort{Spec: vm("vm3")}); err != nil {
+		if err := w.addReq(wanted(vm("vm3"))); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -219,8 +219,8 @@ func TestSnoopingHeedsPolicies(t *testing.T) {
 			withSnooping(Snooping{})(o)
 			withTree(o)
 		}, vm("vm0"), isolated("vm1"), isolated("vm2"), netdev("up0"),
-			port.Spec{Name: "vm3", Kind: "tap", Policy: port.Policy{Access: 10}},
-			port.Spec{Name: "vm4", Kind: "tap", Policy: port.Policy{NoFlood: []string{"multicast"}}})
+			port.Spec{Name: "vm3", Kind: "tap", Policy: port.Policy{VLAN: port.VLAN{Access: 10}}},
+			port.Spec{Name: "vm4", Kind: "tap", Policy: port.Policy{NoFlood: port.NoFlood{"multicast"}}})
 		w.wantTree("up0", "designated", "discarding")
 		w.send("vm1", join4(group4))
 		w.wantTaken(join4(group4), map[string]int{"vm0": 1})
@@ -237,7 +237,7 @@ func TestSnoopingHeedsPolicies(t *testing.T) {
 		}
 		// A VLAN that no port carries any more is forgotten.
 		one := uint16(1)
-		if err := w.set("vm3", api.SetPort{Access: &one}); err != nil {
+		if err := w.set("vm3", api.Settings{"access": one}); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(w.mdb().Queriers); n != 2 {
@@ -291,7 +291,7 @@ func (w *wireRig) delStatic(group netip.Addr, name string, vlan uint16) error {
 }
 
 func TestStaticGroups(t *testing.T) {
-	saved := savedState{Ports: []savedPort{{Spec: vm("vm0")}, {Spec: vm("vm1")}, {Spec: vm("vm2")}}}
+	saved := savedState{Ports: []savedPort{{Spec: saved(vm("vm0"))}, {Spec: saved(vm("vm1"))}, {Spec: saved(vm("vm2"))}}}
 	synctest.Test(t, func(t *testing.T) {
 		w := wire(t, saved, withSnooping(Snooping{Querier: true}))
 		w.settleGroups()
@@ -360,7 +360,7 @@ func TestStaticGroups(t *testing.T) {
 			t.Errorf("%d groups are kept for a port that is gone", n)
 		}
 		// Its successor by number has none of its groups.
-		if err := w.addReq(api.AddPort{Spec: vm("vm4")}); err != nil {
+		if err := w.addReq(wanted(vm("vm4"))); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -371,7 +371,7 @@ func TestStaticGroups(t *testing.T) {
 // Queries and what else only routers send are believed by the kind of the port they come
 // by, unless a setting says otherwise.
 func TestRouterGuard(t *testing.T) {
-	spec := func(name, kind, guard string, router bool) port.Spec {
+	spec := func(name, kind string, guard port.AutoOnOff, router bool) port.Spec {
 		return port.Spec{Name: name, Kind: kind, Policy: port.Policy{RouterGuard: guard, RouterPort: router}}
 	}
 	for _, c := range []struct {
@@ -404,9 +404,9 @@ func TestRouterGuard(t *testing.T) {
 			})
 		})
 	}
-	for _, kind := range []string{"tap", "host", "vhost-user", "stream", "dgram", "netdev"} {
-		if got := snoopConfig(port.Spec{Kind: kind}).Router == mcast.RouterNever; got != (kind != "netdev") {
-			t.Errorf("a %s port is guarded: %v", kind, got)
+	for _, station := range []bool{false, true} {
+		if got := snoopConfig(port.Policy{}, station).Router == mcast.RouterNever; got != station {
+			t.Errorf("with a station %v, it is guarded: %v", station, got)
 		}
 	}
 	// A setting takes back what was believed.
@@ -416,8 +416,7 @@ func TestRouterGuard(t *testing.T) {
 		if mdb := w.mdb(); mdb.Queriers[0].Own || len(mdb.Routers) != 1 {
 			t.Errorf("%+v", mdb)
 		}
-		on := "on"
-		if err := w.set("up0", api.SetPort{RouterGuard: &on}); err != nil {
+		if err := w.set("up0", api.Settings{"mcast_router_guard": "on"}); err != nil {
 			t.Fatal(err)
 		}
 		if mdb := w.mdb(); !mdb.Queriers[0].Own || len(mdb.Routers) != 0 {
@@ -464,31 +463,31 @@ func (w *wireRig) queriesTo(name string) map[uint16]int {
 // A port that carries other VLANs than before leaves its groups there, and its hosts are
 // asked where they are now.
 func TestSnoopingAsksInNewVLANs(t *testing.T) {
-	trunk := func(list string, native uint16) api.SetPort { return api.SetPort{Trunk: &list, Native: &native} }
-	access := func(vid uint16) api.SetPort { return api.SetPort{Access: &vid} }
+	trunk := func(list string, native uint16) api.Settings { return api.Settings{"trunk": list, "native": native} }
+	access := func(vid uint16) api.Settings { return api.Settings{"access": vid} }
 	for _, c := range []struct {
 		name   string
-		from   port.Policy
-		change api.SetPort
+		from   port.VLAN
+		change api.Settings
 		asked  map[uint16]int
 		left   bool // VLAN 10
 	}{
-		{"another access VLAN", port.Policy{Access: 10}, access(20), map[uint16]int{0: 1}, true},
-		{"a VLAN of a trunk less", port.Policy{Trunk: "10,20"}, trunk("20", 0), map[uint16]int{20: 1}, true},
-		{"a VLAN of a trunk more", port.Policy{Trunk: "10"}, trunk("10,20", 0), map[uint16]int{10: 1, 20: 1}, false},
-		{"the native VLAN alone", port.Policy{Trunk: "10,20", Native: 10}, trunk("10,20", 20), map[uint16]int{0: 1, 10: 1}, false},
-		{"a VLAN that is new to the switch", port.Policy{Access: 10}, access(30), map[uint16]int{0: 2}, true}, // as a VLAN, and as a port
-		{"nothing of it", port.Policy{Access: 10}, api.SetPort{FastLeave: new(bool)}, map[uint16]int{}, false},
+		{"another access VLAN", port.VLAN{Access: 10}, access(20), map[uint16]int{0: 1}, true},
+		{"a VLAN of a trunk less", port.VLAN{Trunk: vlans(10, 20)}, trunk("20", 0), map[uint16]int{20: 1}, true},
+		{"a VLAN of a trunk more", port.VLAN{Trunk: vlans(10)}, trunk("10,20", 0), map[uint16]int{10: 1, 20: 1}, false},
+		{"the native VLAN alone", port.VLAN{Trunk: vlans(10, 20), Native: 10}, trunk("10,20", 20), map[uint16]int{0: 1, 10: 1}, false},
+		{"a VLAN that is new to the switch", port.VLAN{Access: 10}, access(30), map[uint16]int{0: 2}, true}, // as a VLAN, and as a port
+		{"nothing of it", port.VLAN{Access: 10}, api.Settings{"mcast_fast_leave": false}, map[uint16]int{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				vm1, vm2 := vm("vm1"), vm("vm2")
 				vm1.Access, vm2.Access = 10, 20
 				w := wire(t, savedState{}, withSnooping(Snooping{Querier: true, Address: netip.MustParseAddr("10.0.0.1")}),
-					vm1, vm2, port.Spec{Name: "p", Kind: "tap", Policy: c.from})
+					vm1, vm2, port.Spec{Name: "p", Kind: "tap", Policy: port.Policy{VLAN: c.from}})
 				time.Sleep(time.Minute) // the startup queries are over
 				join := join4(group4)
-				if c.from.Trunk != "" && c.from.Native == 0 {
+				if c.from.Trunk.Len() > 0 && c.from.Native == 0 {
 					join = slices.Concat(join[:12], []byte{0x81, 0, 0, 10}, join[12:])
 				}
 				w.send("p", join)
@@ -512,7 +511,7 @@ func TestSnoopingAsksInNewVLANs(t *testing.T) {
 func TestSnoopingPassesOnAsData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		trunk := func(name, kind string) port.Spec {
-			return port.Spec{Name: name, Kind: kind, Policy: port.Policy{Trunk: "10"}}
+			return port.Spec{Name: name, Kind: kind, Policy: port.Policy{VLAN: port.VLAN{Trunk: vlans(10)}}}
 		}
 		vm1 := vm("vm1")
 		vm1.Access = 10

@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/flock"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -35,8 +37,34 @@ type savedState struct {
 }
 
 type savedPort struct {
-	Spec  port.Spec  `json:"spec"`
+	Spec  savedSpec  `json:"spec"`
 	Trace port.Trace `json:"trace"`
+}
+
+// savedSpec is a port.Spec as one flat object. Its settings are read by the kinds, which
+// the state does not know; what they refuse stays in the state as it is.
+type savedSpec struct {
+	Name, Kind string
+	Settings   setting.Patch
+}
+
+func (s savedSpec) MarshalJSON() ([]byte, error) {
+	all := setting.Patch{}
+	all.Add(s.Settings)
+	all.Set("name", s.Name)
+	all.Set("kind", s.Kind)
+	return json.Marshal(all)
+}
+
+func (s *savedSpec) UnmarshalJSON(b []byte) error {
+	var compact bytes.Buffer // without the file's indentation
+	if err := json.Compact(&compact, b); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(compact.Bytes(), &s.Settings); err != nil {
+		return err
+	}
+	return errors.Join(s.Settings.Take("name", &s.Name), s.Settings.Take("kind", &s.Kind))
 }
 
 type savedEntry struct {
@@ -96,7 +124,7 @@ func (s *store) load() (st savedState, aside string, err error) {
 	if bad == nil {
 		return st, "", nil
 	} else if errors.As(bad, &unknown) {
-		return savedState{}, "", fmt.Errorf("%s %w; this is vswitch %s: run the other one, or keep the state elsewhere with --state", s.path, bad, s.program)
+		return savedState{}, "", fmt.Errorf("%s %w; %s", s.path, bad, runTheOther(s.program))
 	} else if aside, err = s.setAside(); err != nil {
 		return savedState{}, "", fmt.Errorf("%s cannot be used (%w), nor moved away: %w", s.path, bad, err)
 	} else {
@@ -117,6 +145,44 @@ type unknownError string
 
 func (e unknownError) Error() string { return string(e) }
 
+// writer names the vswitch that wrote a state.
+func writer(version string) string {
+	if version == "" {
+		return "another vswitch"
+	}
+	return "vswitch " + version
+}
+
+// unknownKey is the unknownError of a key.
+func unknownKey(key, version string) unknownError {
+	return unknownError(fmt.Sprintf("has the key %s, which %s wrote or a slip of the pen", key, writer(version)))
+}
+
+// runTheOther says what to do about an unknownError.
+func runTheOther(program string) string {
+	return fmt.Sprintf("this is vswitch %s: run the other one, or keep the state elsewhere with --state", program)
+}
+
+// known returns an error where a port has a setting that no kind of this program has: a
+// newer program wrote it, and without it the port would not be what was asked for.
+func (st savedState) known(kinds port.Kinds, program string) error {
+	keys := make(map[string]bool)
+	for _, s := range kinds.Settings() {
+		keys[s.Key] = true
+	}
+	for _, p := range st.Ports {
+		if kinds.Find(p.Spec.Kind) == nil {
+			continue // the port waits for a program that has its kind
+		}
+		for _, key := range p.Spec.Settings.Keys() {
+			if !keys[key] {
+				return fmt.Errorf("state.json %w; %s", unknownKey(strconv.Quote(key), st.WrittenBy), runTheOther(program))
+			}
+		}
+	}
+	return nil
+}
+
 // parseState reads a state and checks that it hangs together. What it does not know
 // was written by another version and would be lost by the next save: an unknownError.
 func parseState(b []byte) (savedState, error) {
@@ -127,13 +193,9 @@ func parseState(b []byte) (savedState, error) {
 	if err := json.Unmarshal(b, &v); err != nil {
 		return savedState{}, err
 	}
-	writer := "another vswitch"
-	if v.WrittenBy != "" {
-		writer = "vswitch " + v.WrittenBy
-	}
 	switch {
 	case v.Version > stateVersion:
-		return savedState{}, unknownError(fmt.Sprintf("was written by %s in format %d, newer than format %d", writer, v.Version, stateVersion))
+		return savedState{}, unknownError(fmt.Sprintf("was written by %s in format %d, newer than format %d", writer(v.WrittenBy), v.Version, stateVersion))
 	case v.Version != stateVersion:
 		return savedState{}, fmt.Errorf("its format is %d, this vswitch reads %d", v.Version, stateVersion)
 	}
@@ -142,7 +204,7 @@ func parseState(b []byte) (savedState, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&st); err != nil {
 		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-			return savedState{}, unknownError(fmt.Sprintf("has the key %s, which %s wrote or a slip of the pen", key, writer))
+			return savedState{}, unknownKey(key, v.WrittenBy)
 		}
 		return savedState{}, err
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -24,7 +26,7 @@ func tempStore(t *testing.T) *store {
 var someState = savedState{
 	Version: stateVersion, WrittenBy: "v1.0",
 	Ports: []savedPort{{
-		Spec: port.Spec{Name: "vm0", Kind: "tap", MTU: 9000, Address: []string{"10.0.0.1/24"}},
+		Spec: savedSpec{"vm0", "tap", setting.Patch{"mtu": json.RawMessage("9000"), "address": json.RawMessage(`["10.0.0.1/24"]`)}},
 		Trace: port.Trace{Ifname: "vm0", Before: &port.DeviceSettings{
 			Up: true, MTU: 1500, DisableIPv6: "0",
 		}},
@@ -172,7 +174,6 @@ func TestStateOfANewerVersionStopsTheStart(t *testing.T) {
 		"format":      {`{"version":2,"written_by":"v3.1","ports":[],"fdb":[]}`, []string{"v3.1", "format 2", "v1.0", "format 1", "--state"}},
 		"format, new": {`{"version":3,"ports":{},"colour":1}`, []string{"another vswitch", "format 3", "v1.0"}},
 		"key":         {`{"version":1,"written_by":"v1.9","ports":[],"fdb":[],"colour":[]}`, []string{"v1.9", `"colour"`, "v1.0"}},
-		"key of port": {`{"version":1,"ports":[{"spec":{"name":"a","kind":"tap","colour":1},"trace":{}}],"fdb":[]}`, []string{"another vswitch", `"colour"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tempStore(t)
@@ -192,6 +193,26 @@ func TestStateOfANewerVersionStopsTheStart(t *testing.T) {
 				t.Errorf("the file has %q, %v", b, err)
 			}
 		})
+	}
+}
+
+// The same holds for a setting of a port that no kind has; a port of a kind that is not
+// known waits, and keeps its settings.
+func TestSettingOfANewerVersionStopsTheStart(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"name":"a","kind":"fake","mtu":1,"access":5}`: "",
+		`{"name":"a","kind":"fake","colour":1}`:         `"colour"`,
+		`{"name":"a","kind":"quantum","colour":1}`:      "",
+		`{"name":"a","kind":"fake","isolatet":true}`:    `"isolatet"`,
+	} {
+		st, err := parseState([]byte(`{"version":1,"ports":[{"spec":` + text + `,"trace":{}}],"fdb":[]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = st.known(port.Kinds{newFakeHost()}, "v1.0")
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "v1.0")) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
 	}
 }
 

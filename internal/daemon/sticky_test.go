@@ -23,7 +23,7 @@ func TestStickyEntry(t *testing.T) {
 		r.mustAdd("vm0")
 		r.mustAdd("vm1")
 		trunk := "1-100"
-		if err := r.set("vm0", api.SetPort{Trunk: &trunk}); err != nil {
+		if err := r.set("vm0", api.Settings{"trunk": trunk}); err != nil {
 			t.Fatal(err)
 		}
 		want := func(when string, kind fdb.Kind) {
@@ -47,7 +47,7 @@ func TestStickyEntry(t *testing.T) {
 			trunk string
 			kind  fdb.Kind
 		}{{"10", 0}, {"5,10", fdb.Sticky}} {
-			if err := r.set("vm0", api.SetPort{Trunk: &step.trunk}); err != nil {
+			if err := r.set("vm0", api.Settings{"trunk": step.trunk}); err != nil {
 				t.Fatal(err)
 			}
 			want("trunk of "+step.trunk, step.kind)

@@ -92,7 +92,7 @@ func (t *spanningTree) configure(p *managed) {
 		return
 	}
 	t.do(func() {
-		number, cfg := stpNumber(p), treeConfig(p.spec, p.treeSpeed())
+		number, cfg := stpNumber(p), treeConfig(p.spec.Policy, p.station(), p.treeSpeed())
 		var err error
 		if t.members[number] != nil {
 			err = t.bridge.SetPort(number, cfg)
@@ -192,15 +192,13 @@ func (t *spanningTree) Event(e stp.Event) {
 // hasStation reports whether a station is behind a port, and no network: a user who said that no
 // bridge is, or that one is, knows better than the kind.
 func (p *managed) hasStation() bool {
-	return p.spec.Edge == "on" || p.spec.Edge != "off" && expectsStation(p.spec)
+	return p.spec.Edge == port.AutoOn || p.spec.Edge != port.AutoOff && p.station()
 }
 
-// treeConfig is a port's part in the tree. Behind all kinds but netdev stands a
-// station: such a port forwards at once, and has no use for BPDUs. speed is the
-// link's in bit/s, 0 where it is not known.
-func treeConfig(spec port.Spec, speed uint64) stp.PortConfig {
+// treeConfig is a port's part in the tree. A port with a station behind it forwards at
+// once, and has no use for BPDUs. speed is the link's in bit/s, 0 where it is not known.
+func treeConfig(spec port.Policy, station bool, speed uint64) stp.PortConfig {
 	c := stp.DefaultPort()
-	station := expectsStation(spec)
 	c.PathCost, c.Speed = spec.STPCost, speed
 	if spec.STPPriority != 0 {
 		c.Priority = spec.STPPriority
@@ -215,7 +213,7 @@ func treeConfig(spec port.Spec, speed uint64) stp.PortConfig {
 // treeSpeed is the speed of a port's link in bit/s, 0 where it is not known. What a
 // TAP says means nothing.
 func (p *managed) treeSpeed() uint64 {
-	if p.spec.Kind != "netdev" {
+	if p.station() {
 		return 0
 	}
 	return p.speed

@@ -107,7 +107,7 @@ func TestTreeGuardsStations(t *testing.T) {
 		w.send("vm0", hello(0))
 		w.wantState("vm0", api.StateDown)
 		off := "off"
-		if err := w.set("vm0", api.SetPort{BPDUGuard: &off}); err != nil {
+		if err := w.set("vm0", api.Settings{"bpdu_guard": off}); err != nil {
 			t.Fatal(err)
 		}
 		w.wantTree("vm0", "designated", "forwarding")
@@ -154,12 +154,12 @@ func TestGuardTripsOnAnyFrameToBPDUs(t *testing.T) {
 			}
 			// The setting follows while the port is up.
 			on, off := "on", "off"
-			if err := w.set("vm0", api.SetPort{BPDUGuard: &off}); err != nil {
+			if err := w.set("vm0", api.Settings{"bpdu_guard": off}); err != nil {
 				t.Fatal(err)
 			}
 			w.send("vm0", bytes.Clone(f))
 			w.wantState("vm0", api.StateUp)
-			if err := w.set("vm1", api.SetPort{BPDUGuard: &on}); err != nil {
+			if err := w.set("vm1", api.Settings{"bpdu_guard": on}); err != nil {
 				t.Fatal(err)
 			}
 			w.send("vm1", bytes.Clone(f))
@@ -277,7 +277,7 @@ func TestTreeOfRestoredPorts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := netdev("up0")
 		up.RootGuard, up.STPCost, up.STPPriority = true, 7, 16
-		w := wire(t, savedState{Ports: []savedPort{{Spec: up}}}, withTree)
+		w := wire(t, savedState{Ports: []savedPort{{Spec: saved(up)}}}, withTree)
 		w.wantTree("up0", "designated", "discarding")
 		if p := w.treePort("up0"); p.Cost != 7 || p.Priority != 16 {
 			t.Errorf("%+v", p)
@@ -317,11 +317,11 @@ func TestTreeConfig(t *testing.T) {
 		"bridge, guarded": {port.Spec{Kind: "netdev", Policy: port.Policy{Edge: "on", BPDUGuard: "on", RootGuard: true, BPDUFilter: true}}, stp.PortConfig{Priority: 128, AdminEdge: true, AutoEdge: true, BPDUGuard: true, RootGuard: true, BPDUFilter: true}},
 		"numbers":         {port.Spec{Kind: "netdev", Policy: port.Policy{STPCost: 9, STPPriority: 32}}, stp.PortConfig{PathCost: 9, Priority: 32, AutoEdge: true}},
 	} {
-		if diff := cmp.Diff(c.want, treeConfig(c.spec, 0)); diff != "" {
+		if diff := cmp.Diff(c.want, treeConfig(c.spec.Policy, c.spec.Kind != "netdev", 0)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	if got := treeConfig(netdev("a"), 1e10).Speed; got != 1e10 {
+	if got := treeConfig(port.Policy{}, false, 1e10).Speed; got != 1e10 {
 		t.Errorf("speed %d", got)
 	}
 }

@@ -103,27 +103,24 @@ func (m *manager) attend(p *managed, work func()) {
 // oneAtATime calls a kind's methods one at a time, as port.Kind promises. Kinds do
 // not wait for each other.
 type oneAtATime struct {
-	kind port.Kind
-	mu   sync.Mutex
+	port.Kind
+	mu sync.Mutex
 }
-
-func (k *oneAtATime) Name() string               { return k.kind.Name() }
-func (k *oneAtATime) Check(spec port.Spec) error { return k.kind.Check(spec) }
 
 func (k *oneAtATime) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.kind.Open(spec, trace)
+	return k.Kind.Open(spec, trace)
 }
 
 func (k *oneAtATime) Set(p port.Port, from, to port.Spec) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.kind.Set(p, from, to)
+	return k.Kind.Set(p, from, to)
 }
 
 func (k *oneAtATime) Delete(spec port.Spec, trace port.Trace) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.kind.Delete(spec, trace)
+	return k.Kind.Delete(spec, trace)
 }

@@ -2,20 +2,20 @@ package l2test
 
 import (
 	"encoding/json"
-	"reflect"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
 // kept is all that must be the same after a crash.
 type kept struct {
-	Specs   map[string]port.Spec
+	Specs   map[string]api.Settings
 	VLANs   map[string]api.VLAN
 	FDB     []api.FDBEntry
 	Mirrors any
@@ -24,11 +24,11 @@ type kept struct {
 
 func (d *daemon) kept() kept {
 	d.t.Helper()
-	k := kept{Specs: map[string]port.Spec{}, VLANs: map[string]api.VLAN{}}
+	k := kept{Specs: map[string]api.Settings{}, VLANs: map[string]api.VLAN{}}
 	var ports []api.Port
 	d.decode(&ports, "ports")
 	for _, p := range ports {
-		k.Specs[p.Name], k.VLANs[p.Name] = p.Spec, p.VLAN
+		k.Specs[p.Name], k.VLANs[p.Name] = p.Spec.Settings(), p.VLAN
 	}
 	var entries []api.FDBEntry
 	d.decode(&entries, "fdb list")
@@ -72,13 +72,13 @@ func TestPersistence(t *testing.T) {
 
 	before := l.sw.kept()
 	// A setting that is new must be among those above.
-	for i := range reflect.TypeFor[port.Policy]().NumField() {
+	for _, f := range setting.Fields(port.Policy{}) {
 		set := false
 		for _, s := range before.Specs {
-			set = set || !reflect.ValueOf(s.Policy).Field(i).IsZero()
+			set = set || s[f.Key] != nil
 		}
 		if !set {
-			t.Errorf("no port has %s set", reflect.TypeFor[port.Policy]().Field(i).Name)
+			t.Errorf("no port has %s set", f.Key)
 		}
 	}
 	if len(before.FDB) != 2 {
@@ -107,8 +107,10 @@ func TestPersistence(t *testing.T) {
 	if diff := cmp.Diff(before, l.sw.kept()); diff != "" {
 		t.Errorf("after kill -9 (- before, + after):\n%s", diff)
 	}
-	if p := before.Specs["p1"]; p.Isolated || p.Access != 0 || len(p.NoFlood) != 0 || p.LearnLimit != 0 {
-		t.Errorf("of what was taken back there is %s", asJSON(p))
+	for _, key := range []string{"isolated", "access", "no_flood", "learn_limit"} {
+		if v, ok := before.Specs["p1"][key]; ok {
+			t.Errorf("%s was taken back and is %v", key, v)
+		}
 	}
 }
 

@@ -62,21 +62,24 @@ func (p *Port) Ifindex() int {
 // Name implements port.Kind.
 func (kind) Name() string { return "host" }
 
+// Settings are those of host ports.
+type Settings struct {
+	MTU     int      `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65521" default:"the device's own" help:"longest payload"`
+	Address []string `json:"address,omitempty" arg:"ADDRESS/LENGTH" help:"address of the host's end; can be given several times"`
+	Netns   string   `json:"netns,omitempty" arg:"NAME" fixed:"true" help:"network namespace of the host's end, a name or a path"`
+}
+
+// Describe implements port.Kind.
+func (kind) Describe() port.Description {
+	return port.Description{
+		Help:     "a NIC of this host, or of a network namespace, in the VMs' network.",
+		Settings: Settings{},
+		Station:  true,
+	}
+}
+
 // Check implements port.Kind.
 func (kind) Check(s port.Spec) error {
-	if err := cmp.Or(port.CheckName(s.Name), port.CheckNoSocket("host", s)); err != nil {
-		return err
-	}
-	switch {
-	case s.Owner != "" || s.Group != "":
-		return errors.New("a host port is held by the switch itself; leave --owner and --group out, or use --kind tap")
-	case s.Queues > 1:
-		return errors.New("a host port has one queue; leave --queues out")
-	case s.Exclusive:
-		return errors.New("a host port is there for the host; leave --exclusive out")
-	case s.MTU != 0 && (s.MTU < tuntap.MinMTU || s.MTU > tuntap.MaxMTU):
-		return fmt.Errorf("MTU %d is out of range; a TAP takes %d to %d", s.MTU, tuntap.MinMTU, tuntap.MaxMTU)
-	}
 	_, err := addresses(s)
 	return err
 }
@@ -84,7 +87,7 @@ func (kind) Check(s port.Spec) error {
 // addresses reads the spec's addresses.
 func addresses(s port.Spec) ([]netip.Prefix, error) {
 	var list []netip.Prefix
-	for _, text := range s.Address {
+	for _, text := range port.SettingsOf[Settings](s).Address {
 		a, err := netip.ParsePrefix(text)
 		if err != nil || a.Addr().Is4In6() || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
 			return nil, fmt.Errorf("%q is not an address with a prefix length; write it as 192.168.1.1/24 or fd00::1/64", text)
@@ -179,7 +182,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 	}
 	undo = append(undo, func() { p.Device.Close() })
 
-	if mtu := cmp.Or(s.MTU, k.MTU); mtu != 0 && mtu != l.MTU {
+	if mtu := cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU); mtu != 0 && mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
 			return err
 		}
@@ -230,9 +233,6 @@ func give(l link.Link, a netip.Prefix) (added bool, err error) {
 // Set implements port.Kind.
 func (kind) Set(pp port.Port, from, to port.Spec) error {
 	p := pp.(*Port)
-	if from.Netns != to.Netns {
-		return errors.New("the namespace of a host port is set when it is made; delete the port and add it again")
-	}
 	old, err := addresses(from)
 	if err != nil {
 		return err
@@ -241,15 +241,17 @@ func (kind) Set(pp port.Port, from, to port.Spec) error {
 	if err != nil {
 		return err
 	}
-	return p.do(func() error { return p.set(from, to, old, list) })
+	return p.do(func() error {
+		return p.set(port.SettingsOf[Settings](from).MTU, port.SettingsOf[Settings](to).MTU, old, list)
+	})
 }
 
-func (p *Port) set(from, to port.Spec, old, list []netip.Prefix) error {
+func (p *Port) set(from, to int, old, list []netip.Prefix) error {
 	l, err := link.ByIndex(p.ifindex)
 	if err != nil {
 		return missing(err)
 	}
-	if mtu := cmp.Or(to.MTU, p.mtu); from.MTU != to.MTU && mtu != l.MTU {
+	if mtu := cmp.Or(to, p.mtu); from != to && mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
 			return err
 		}
@@ -308,7 +310,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 		case t.Created, t.Before == nil:
 			return nil // somebody else made one of that name
 		}
-		return cmp.Or(restore(l, cmp.Or(s.MTU, k.MTU), list, t.Before), owner.Release(l, k.Switch, t.Before.Alias))
+		return cmp.Or(restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), list, t.Before), owner.Release(l, k.Switch, t.Before.Alias))
 	})
 }
 
@@ -332,10 +334,11 @@ func restore(l link.Link, mtu int, list []netip.Prefix, before *port.DeviceSetti
 
 // netns is the namespace the spec names, nil for the caller's own.
 func netns(s port.Spec) (*link.Netns, error) {
-	if s.Netns == "" {
+	name := port.SettingsOf[Settings](s).Netns
+	if name == "" {
 		return nil, nil
 	}
-	return link.FindNetns(s.Netns)
+	return link.FindNetns(name)
 }
 
 // do calls f where the port's device is.

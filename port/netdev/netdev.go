@@ -17,9 +17,6 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// maxQueues is more than the queues of any NIC that are worth a thread each.
-const maxQueues = 64
-
 // Options say how to make netdev ports. Switch must be set.
 type Options struct {
 	Switch string // the name of the switch that the ports belong to
@@ -84,27 +81,28 @@ func (p *Port) HandedUp() bool {
 // Name implements port.Kind.
 func (kind) Name() string { return "netdev" }
 
-// Check implements port.Kind. The limits of an MTU are the device's.
-func (kind) Check(s port.Spec) error {
-	if err := cmp.Or(port.CheckName(s.Name), port.CheckNoSocket("netdev", s)); err != nil {
-		return err
-	}
-	switch {
-	case s.Owner != "" || s.Group != "":
-		return errors.New("a netdev port is a device that is there, without owner or group; leave them out, or use --kind tap")
-	case len(s.Address) > 0 || s.Netns != "":
-		return errors.New("a netdev port has no address and no namespace of its own; leave them out, or use --kind host")
-	case s.Queues < 0 || s.Queues > maxQueues:
-		return fmt.Errorf("%d queues make no sense; give 1 to %d", s.Queues, maxQueues)
-	case s.MTU < 0:
-		return fmt.Errorf("MTU %d is out of range; give one that the device takes, or none", s.MTU)
-	}
-	return nil
+// Settings are those of netdev ports. No NIC has more than 64 queues that are worth a
+// thread each. The limits of an MTU are the device's.
+type Settings struct {
+	Queues    int  `json:"queues,omitempty" arg:"N" min:"1" max:"64" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
+	MTU       int  `json:"mtu,omitempty" arg:"BYTES" min:"1" default:"the device's own" help:"longest payload"`
+	Exclusive bool `json:"exclusive,omitempty" help:"hide the interface's frames from the host's own stack"`
 }
+
+// Describe implements port.Kind.
+func (kind) Describe() port.Description {
+	return port.Description{
+		Help:     "the network interface NAME that is there: a veth end, a physical NIC.",
+		Settings: Settings{},
+	}
+}
+
+// Check implements port.Kind.
+func (kind) Check(port.Spec) error { return nil }
 
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
-	t := *trace
+	o, t := port.SettingsOf[Settings](s), *trace
 	l, err := find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil, port.Gone(fmt.Errorf("interface %s is not there; `ip link` lists those that are", s.Name))
@@ -136,15 +134,15 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	// given some that a program which is there already sends on.
 	p := &Port{before: t.Before, ingress: k.Ingress}
 	sysctls := hoststack.Read(l.Name)
-	if s.Exclusive {
+	if o.Exclusive {
 		if p.guard, err = hoststack.Shut(l.Name, l.Index, k.Ingress); err != nil {
 			return nil, err
 		}
 	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: s.Queues, HandedUp: p.HandedUp()})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: o.Queues, HandedUp: p.HandedUp()})
 	if err != nil {
 		err = fmt.Errorf("%s: %w", l.Name, err)
-	} else if err = p.apply(l, s.MTU, s.Exclusive); err != nil {
+	} else if err = p.apply(l, o.MTU, o.Exclusive); err != nil {
 		p.Port.Close()
 	}
 	if err != nil {
@@ -235,11 +233,8 @@ func (p *Port) expose(l link.Link) error {
 }
 
 // Set implements port.Kind.
-func (kind) Set(pp port.Port, from, to port.Spec) error {
-	p := pp.(*Port)
-	if from.Queues != to.Queues {
-		return errors.New("the number of queues is set when the port is added; delete the port and add it again")
-	}
+func (kind) Set(pp port.Port, _, to port.Spec) error {
+	p, o := pp.(*Port), port.SettingsOf[Settings](to)
 	l, err := link.ByIndex(p.Ifindex())
 	if errors.Is(err, link.ErrNotFound) {
 		return port.Gone(err)
@@ -247,7 +242,7 @@ func (kind) Set(pp port.Port, from, to port.Spec) error {
 	if err != nil {
 		return err
 	}
-	return p.apply(l, to.MTU, to.Exclusive)
+	return p.apply(l, o.MTU, o.Exclusive)
 }
 
 // Delete implements port.Kind.
@@ -262,13 +257,14 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 	if owner.Check(l, k.Switch) != nil {
 		return nil // another switch has taken the device since
 	}
-	if s.MTU != 0 && l.MTU != t.Before.MTU {
+	o := port.SettingsOf[Settings](s)
+	if o.MTU != 0 && l.MTU != t.Before.MTU {
 		if err := l.SetMTU(t.Before.MTU); err != nil {
 			return err
 		}
 	}
 	err = owner.Release(l, k.Switch, t.Before.Alias)
-	if s.Exclusive {
+	if o.Exclusive {
 		err = cmp.Or(err, hoststack.Lift(l.Index, k.Ingress), hoststack.Restore(l.Name, *t.Before))
 	}
 	return err

@@ -95,7 +95,7 @@ func TestPromiscuous(t *testing.T) {
 			n, _, _ := strings.Cut(rest, " ")
 			return n
 		}
-		spec, trace := port.Spec{Name: "sw0", MTU: 9000}, port.Trace{}
+		spec, trace := port.Spec{Name: "sw0", Settings: netdev.Settings{MTU: 9000}}, port.Trace{}
 		p := open(t, spec, &trace)
 		if got := promiscuity(); got != "1" {
 			t.Errorf("open: promiscuity %s", got)
@@ -145,8 +145,7 @@ func TestExclusive(t *testing.T) {
 			}
 		}
 		spec, trace := port.Spec{Name: "sw0"}, port.Trace{}
-		exclusive := spec
-		exclusive.Exclusive = true
+		exclusive := port.Spec{Name: "sw0", Settings: netdev.Settings{Exclusive: true}}
 
 		p := open(t, spec, &trace)
 		if !answers(patience) {
@@ -195,8 +194,7 @@ func TestStaticIPv6ComesBack(t *testing.T) {
 		var trace port.Trace
 		p := open(t, spec, &trace)
 		ns.Run("ip", "addr", "add", "2001:db8::1/64", "dev", "eth0")
-		exclusive := spec
-		exclusive.Exclusive = true
+		exclusive := port.Spec{Name: "eth0", Settings: netdev.Settings{Exclusive: true}}
 		if err := kind.Set(p, spec, exclusive); err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +232,7 @@ func TestRefusals(t *testing.T) {
 			{port.Spec{Name: "lo"}, "loopback", false},
 			{port.Spec{Name: "member"}, "belongs to a bridge or bond", false},
 			{port.Spec{Name: "tun0"}, "no Ethernet interface", false},
-			{port.Spec{Name: "peer0", MTU: 70000}, "does not take an MTU of 70000", false},
+			{port.Spec{Name: "peer0", Settings: netdev.Settings{MTU: 70000}}, "does not take an MTU of 70000", false},
 		} {
 			if err := porttest.Refused(t, kind, c.spec, c.want); errors.Is(err, port.ErrGone) != c.gone {
 				t.Errorf("%+v: gone is %t", c.spec, !c.gone)
@@ -244,10 +242,9 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	porttest.Check(t, kind, []port.Spec{{Name: "eth0", MTU: 9000, Exclusive: true}}, []port.Spec{
-		{}, {Name: "a/b"}, {Name: "eth0", Owner: "root"}, {Name: "eth0", Group: "root"}, {Name: "eth0", MTU: -1},
-		{Name: "eth0", Address: []string{"192.0.2.1/24"}}, {Name: "eth0", Netns: "x"},
-		{Name: "eth0", Path: "/x"}, {Name: "eth0", Client: true}, {Name: "eth0", Poll: port.PollBusy},
+	porttest.Check(t, kind, []port.Spec{{Name: "eth0", Settings: netdev.Settings{MTU: 9000, Exclusive: true}}}, []port.Spec{
+		{}, {Name: "a/b"}, {Name: "eth0", Settings: netdev.Settings{MTU: -1}},
+		{Name: "eth0", Settings: netdev.Settings{Queues: 65}}, {Name: "eth0", Settings: netdev.Settings{Queues: -1}},
 	})
 }
 

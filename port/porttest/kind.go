@@ -102,16 +102,17 @@ func Devices(t testing.TB) string {
 	return strings.Join(names, " ")
 }
 
-// Check expects Check to take what is good, and to refuse what is bad on one line.
+// Check expects the kind to take what is good, and to refuse what is bad on one line, in
+// the settings themselves or by Check.
 func Check(t testing.TB, k port.Kind, good, bad []port.Spec) {
 	t.Helper()
 	for _, s := range good {
-		if err := k.Check(s); err != nil {
+		if _, err := (port.Kinds{k}).Spec(s.Name, k.Name(), s.Patch()); err != nil {
 			t.Errorf("%+v: %v", s, err)
 		}
 	}
 	for _, s := range bad {
-		if err := k.Check(s); err == nil || strings.Contains(err.Error(), "\n") {
+		if _, err := (port.Kinds{k}).Spec(s.Name, k.Name(), s.Patch()); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", s, err)
 		}
 	}

@@ -24,9 +24,6 @@ import (
 // still to be cut are not bound by it.
 const defaultMTU = 1500
 
-// maxQueues is the most queues that a TAP can have (MAX_TAP_QUEUES).
-const maxQueues = 256
-
 // The range of MTUs that a TAP takes, in bytes.
 const (
 	MinMTU = tuntap.MinMTU
@@ -76,23 +73,26 @@ func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
 // Name implements port.Kind.
 func (kind) Name() string { return "tap" }
 
+// Settings are those of tap ports. A TAP has at most 256 queues (MAX_TAP_QUEUES).
+type Settings struct {
+	Owner  string `json:"owner,omitempty" arg:"USER" default:"root alone" help:"who may open the device or the socket, by name or number"`
+	Group  string `json:"group,omitempty" arg:"GROUP" help:"group that may open the device or the socket, by name or number"`
+	Queues int    `json:"queues,omitempty" arg:"N" min:"1" max:"256" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
+	MTU    int    `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65521" default:"the device's own" help:"longest payload"`
+}
+
+// Describe implements port.Kind.
+func (kind) Describe() port.Description {
+	return port.Description{
+		Help:     "a virtual machine's NIC: makes the TAP device NAME, or takes the one\nthat is there. The machine may start before or after.",
+		Settings: Settings{},
+		Station:  true,
+	}
+}
+
 // Check implements port.Kind.
 func (kind) Check(s port.Spec) error {
-	if err := cmp.Or(port.CheckName(s.Name), port.CheckNoSocket("tap", s)); err != nil {
-		return err
-	}
-	switch {
-	case len(s.Address) > 0 || s.Netns != "":
-		return errors.New("a tap port has no address and no namespace, it is for a virtual machine; use --kind host")
-	case s.Exclusive:
-		return errors.New("a tap port is always exclusive; leave --exclusive out")
-	case s.MTU != 0 && (s.MTU < MinMTU || s.MTU > MaxMTU):
-		return fmt.Errorf("MTU %d is out of range; a TAP takes %d to %d", s.MTU, MinMTU, MaxMTU)
-	}
-	if s.Queues < 0 || s.Queues > maxQueues {
-		return fmt.Errorf("%d queues make no sense; a TAP has 1 to %d", s.Queues, maxQueues)
-	}
-	_, err := access(s)
+	_, err := access(port.SettingsOf[Settings](s))
 	return err
 }
 
@@ -108,7 +108,8 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 	}()
 
-	who, err := access(s)
+	o := port.SettingsOf[Settings](s)
+	who, err := access(o)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +117,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	l, err := tuntap.Find(s, t)
 	switch {
 	case err == nil:
-		if err := cmp.Or(owner.Check(l, k.Switch), check(l, s, who)); err != nil {
+		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who)); err != nil {
 			return nil, err
 		}
 		release, err := k.claim(l, &t)
@@ -129,7 +130,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	case t.Ifname != "" && !t.Created:
 		return nil, port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
-		if err := tuntap.Create(s.Name, owner.Made(k.Switch), who, s.Queues > 1); err != nil {
+		if err := tuntap.Create(s.Name, owner.Made(k.Switch), who, o.Queues > 1); err != nil {
 			return nil, err
 		}
 		undo = append(undo, func() { remove(s.Name) })
@@ -151,7 +152,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	// The settings of a device that stays are put back to what this call found,
 	// which is not always what the first Open found.
 	sysctls := hoststack.Read(l.Name)
-	if mtu := cmp.Or(s.MTU, k.MTU); mtu != 0 && mtu != l.MTU {
+	if mtu := cmp.Or(o.MTU, k.MTU); mtu != 0 && mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
 			return nil, err
 		}
@@ -170,7 +171,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 		undo = append(undo, func() { _ = l.SetUp(false) })
 	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: s.Queues, HandedUp: p.HandedUp()})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: o.Queues, HandedUp: p.HandedUp()})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.Name, err)
 	}
@@ -200,8 +201,8 @@ func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
 }
 
 // Set implements port.Kind.
-func (kind) Set(pp port.Port, from, to port.Spec) error {
-	p := pp.(*Port)
+func (kind) Set(pp port.Port, former, next port.Spec) error {
+	p, from, to := pp.(*Port), port.SettingsOf[Settings](former), port.SettingsOf[Settings](next)
 	l, err := link.ByIndex(p.Ifindex())
 	if err != nil {
 		return missing(err)
@@ -214,9 +215,6 @@ func (kind) Set(pp port.Port, from, to port.Spec) error {
 		if who.Differs(l) {
 			return fmt.Errorf("the owner of TAP %s is set when it is made; delete the port and add it again", l.Name)
 		}
-	}
-	if from.Queues != to.Queues {
-		return fmt.Errorf("the number of queues of TAP %s is set when it is made; delete the port and add it again", l.Name)
 	}
 	if mtu := cmp.Or(to.MTU, p.mtu); from.MTU != to.MTU && mtu != l.MTU {
 		return l.SetMTU(mtu)
@@ -237,7 +235,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 	case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
 		return nil // another device has taken the name, or another switch the device
 	case !t.Created:
-		return cmp.Or(restore(l, cmp.Or(s.MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))
+		return cmp.Or(restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))
 	case t.Ifindex == l.Index, owner.Makes(l, k.Switch, true):
 		return cmp.Or(l.Delete(), hoststack.Lift(l.Index, k.Ingress))
 	}
@@ -272,44 +270,44 @@ func restore(l link.Link, mtu int, before *port.DeviceSettings) error {
 }
 
 // check tells whether a device that is there can be the port's.
-func check(l link.Link, s port.Spec, who tuntap.Access) error {
+func check(l link.Link, o Settings, who tuntap.Access) error {
 	if l.Kind != "tap" {
 		return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
 	}
 	if l.Master != 0 {
 		return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)
 	}
-	if s.Queues > 1 && !l.MultiQueue {
+	if o.Queues > 1 && !l.MultiQueue {
 		return fmt.Errorf("TAP %s is there with one queue; leave --queues out, or delete it and let vswitch make it", l.Name)
 	}
-	if (s.Owner != "" || s.Group != "") && who.Differs(l) {
+	if (o.Owner != "" || o.Group != "") && who.Differs(l) {
 		return fmt.Errorf("TAP %s is there with another owner; leave --owner and --group out, or delete it and let vswitch make it", l.Name)
 	}
 	return nil
 }
 
-// access reads the spec's owner and group. Without either only root may open the
+// access reads the settings' owner and group. Without either only root may open the
 // device: one without an owner would be open to every user of the host.
-func access(s port.Spec) (tuntap.Access, error) {
+func access(o Settings) (tuntap.Access, error) {
 	a := tuntap.Access{Owner: tuntap.Anyone, Group: tuntap.Anyone}
 	var err error
-	if s.Owner == "" && s.Group == "" {
+	if o.Owner == "" && o.Group == "" {
 		a.Owner = 0
 	}
-	if s.Owner != "" {
-		a.Owner, err = number(s.Owner, func() (string, error) {
-			u, err := user.Lookup(s.Owner)
+	if o.Owner != "" {
+		a.Owner, err = number(o.Owner, func() (string, error) {
+			u, err := user.Lookup(o.Owner)
 			if err != nil {
-				return "", fmt.Errorf("there is no user %q; name one of the host's users, or a number", s.Owner)
+				return "", fmt.Errorf("there is no user %q; name one of the host's users, or a number", o.Owner)
 			}
 			return u.Uid, nil
 		})
 	}
-	if s.Group != "" && err == nil {
-		a.Group, err = number(s.Group, func() (string, error) {
-			g, err := user.LookupGroup(s.Group)
+	if o.Group != "" && err == nil {
+		a.Group, err = number(o.Group, func() (string, error) {
+			g, err := user.LookupGroup(o.Group)
 			if err != nil {
-				return "", fmt.Errorf("there is no group %q; name one of the host's groups, or a number", s.Group)
+				return "", fmt.Errorf("there is no group %q; name one of the host's groups, or a number", o.Group)
 			}
 			return g.Gid, nil
 		})

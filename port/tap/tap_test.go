@@ -41,7 +41,7 @@ func TestConformance(t *testing.T) {
 			ns := testenv.NewNetns(t)
 			var serial atomic.Int32
 			porttest.Run(t, func(t *testing.T) (f porttest.Fixture) {
-				spec := port.Spec{Name: fmt.Sprintf("vm%d", serial.Add(1)), MTU: 65521}
+				spec := port.Spec{Name: fmt.Sprintf("vm%d", serial.Add(1)), Settings: tap.Settings{MTU: 65521}}
 				ns.Do(func() {
 					p := open(t, spec, new(port.Trace))
 					f = porttest.Fixture{Port: p, Peer: tuntest.Boot(t, spec.Name, offloads), MaxLen: 65535, Offloads: true}
@@ -153,7 +153,7 @@ func TestAdopt(t *testing.T) {
 		ns.Run("ip", "addr", "add", "2001:db8::1/64", "dev", name)
 		ns.Do(func() {
 			g := tuntest.Boot(t, name, tuntest.TSO)
-			spec, trace := port.Spec{Name: name, MTU: 9000}, port.Trace{}
+			spec, trace := port.Spec{Name: name, Settings: tap.Settings{MTU: 9000}}, port.Trace{}
 			p := open(t, spec, &trace)
 			if trace.Created || trace.Before == nil || trace.Before.Up != up || trace.Before.MTU != 1500 ||
 				trace.Before.ARPIgnore != "2" || trace.Before.DisableIPv6 != "0" || trace.Ifname != name {
@@ -196,7 +196,7 @@ func expect(t *testing.T, name string, ok func(link.Link) bool) {
 func TestMakeAndDelete(t *testing.T) {
 	t.Parallel()
 	testenv.NewNetns(t).Do(func() {
-		spec, trace := port.Spec{Name: "vm0", Owner: "1234"}, port.Trace{}
+		spec, trace := port.Spec{Name: "vm0", Settings: tap.Settings{Owner: "1234"}}, port.Trace{}
 		p := open(t, spec, &trace)
 		if !trace.Created || trace.Before != nil || trace.Ifname != "vm0" {
 			t.Errorf("trace %+v", trace)
@@ -242,7 +242,7 @@ func TestQueueingDiscipline(t *testing.T) {
 	testenv.Tool(t, "tc")
 	ns := testenv.NewNetns(t)
 	ns.Run("ip", "tuntap", "add", "dev", "theirs", "mode", "tap")
-	for _, spec := range []port.Spec{{Name: "ours"}, {Name: "several", Queues: 4}, {Name: "theirs"}} {
+	for _, spec := range []port.Spec{{Name: "ours"}, {Name: "several", Settings: tap.Settings{Queues: 4}}, {Name: "theirs"}} {
 		ns.Do(func() {
 			trace := port.Trace{}
 			open(t, spec, &trace).Close()
@@ -268,10 +268,10 @@ func TestOwner(t *testing.T) {
 		owner, group string // as sysfs shows them; -1 is nobody in particular
 	}{
 		{port.Spec{}, "0", "-1"},
-		{port.Spec{Owner: "1234"}, "1234", "-1"},
-		{port.Spec{Owner: "nobody"}, "65534", "-1"},
-		{port.Spec{Group: "1235"}, "-1", "1235"},
-		{port.Spec{Owner: "root", Group: "tty"}, "0", "5"},
+		{port.Spec{Settings: tap.Settings{Owner: "1234"}}, "1234", "-1"},
+		{port.Spec{Settings: tap.Settings{Owner: "nobody"}}, "65534", "-1"},
+		{port.Spec{Settings: tap.Settings{Group: "1235"}}, "-1", "1235"},
+		{port.Spec{Settings: tap.Settings{Owner: "root", Group: "tty"}}, "0", "5"},
 	} {
 		c.spec.Name = fmt.Sprintf("vm%d", i)
 		ns.Do(func() { open(t, c.spec, new(port.Trace)) })
@@ -294,21 +294,20 @@ func TestRefusals(t *testing.T) {
 		refused(t, port.Spec{Name: "tun0"}, "tun0 is a tun, not a TAP")
 		refused(t, port.Spec{Name: "br0"}, "br0 is a bridge, not a TAP")
 		refused(t, port.Spec{Name: "member"}, "belongs to a bridge")
-		refused(t, port.Spec{Name: "owned", Owner: "1235"}, "another owner")
-		refused(t, port.Spec{Name: "vm0", Owner: "no-such-user"}, `there is no user "no-such-user"`)
+		refused(t, port.Spec{Name: "owned", Settings: tap.Settings{Owner: "1235"}}, "another owner")
+		refused(t, port.Spec{Name: "vm0", Settings: tap.Settings{Owner: "no-such-user"}}, `there is no user "no-such-user"`)
 		expect(t, "owned", func(l link.Link) bool { return !l.Up })
 	})
 }
 
 func TestCheck(t *testing.T) {
 	porttest.Check(t, kind, []port.Spec{
-		{Name: "vm0"}, {Name: "vm0", MTU: 68, Owner: "root", Group: "0"}, {Name: "vm0", MTU: 65521},
+		{Name: "vm0"}, {Name: "vm0", Settings: tap.Settings{MTU: 68, Owner: "root", Group: "0"}}, {Name: "vm0", Settings: tap.Settings{MTU: 65521}},
 	}, []port.Spec{
 		{Name: "sixteen-bytes-xx"}, {Name: "a/b"}, {},
-		{Name: "vm0", MTU: 67}, {Name: "vm0", MTU: 65522}, {Name: "vm0", MTU: -1},
-		{Name: "vm0", Owner: "no-such-user"}, {Name: "vm0", Group: "no-such-group"}, {Name: "vm0", Owner: "4294967295"},
-		{Name: "vm0", Address: []string{"192.0.2.1/24"}}, {Name: "vm0", Netns: "x"}, {Name: "vm0", Exclusive: true},
-		{Name: "vm0", Path: "/x"}, {Name: "vm0", Client: true}, {Name: "vm0", Poll: port.PollBusy},
+		{Name: "vm0", Settings: tap.Settings{MTU: 67}}, {Name: "vm0", Settings: tap.Settings{MTU: 65522}}, {Name: "vm0", Settings: tap.Settings{MTU: -1}},
+		{Name: "vm0", Settings: tap.Settings{Owner: "no-such-user"}}, {Name: "vm0", Settings: tap.Settings{Group: "no-such-group"}}, {Name: "vm0", Settings: tap.Settings{Owner: "4294967295"}},
+		{Name: "vm0", Settings: tap.Settings{Queues: 257}}, {Name: "vm0", Settings: tap.Settings{Queues: -1}},
 	})
 }
 
@@ -499,8 +498,7 @@ func TestSet(t *testing.T) {
 		if d := tuntest.Send(p, tuntest.Ethernet(1, 1515), port.Offload{}); d != port.DropTooBig {
 			t.Errorf("1515 bytes at MTU 1500: %v", d)
 		}
-		jumbo := spec
-		jumbo.MTU = 9000
+		jumbo := port.Spec{Name: "vm0", Settings: tap.Settings{MTU: 9000}}
 		if err := kind.Set(p, spec, jumbo); err != nil {
 			t.Fatal(err)
 		}
@@ -514,8 +512,7 @@ func TestSet(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect(t, "vm0", func(l link.Link) bool { return l.MTU == 1500 })
-		owned := spec
-		owned.Owner = "1234"
+		owned := port.Spec{Name: "vm0", Settings: tap.Settings{Owner: "1234"}}
 		if err := kind.Set(p, spec, owned); err == nil {
 			t.Error("another owner is taken while the port is open")
 		}

@@ -51,6 +51,30 @@ func (Stream) Name() string { return "stream" }
 // Name implements port.Kind.
 func (Dgram) Name() string { return "dgram" }
 
+// Settings are those of stream and dgram ports.
+type Settings struct {
+	Path   string `json:"path,omitempty" arg:"PATH" file:"true" default:"SWITCH/NAME.sock beside the control socket" fixed:"true" help:"unix socket"`
+	Client bool   `json:"client,omitempty" fixed:"true" help:"connect to the socket; else the switch makes it and listens"`
+}
+
+// Describe implements port.Kind.
+func (Stream) Describe() port.Description {
+	return port.Description{
+		Help:     "a virtual machine behind a unix socket, without rights: QEMU's\n-netdev stream, passt, libkrun.",
+		Settings: Settings{},
+		Station:  true,
+	}
+}
+
+// Describe implements port.Kind.
+func (Dgram) Describe() port.Description {
+	return port.Description{
+		Help:     "the same with one frame in a datagram: QEMU's -netdev dgram, vfkit,\nlibkrun.",
+		Settings: Settings{},
+		Station:  true,
+	}
+}
+
 // Check implements port.Kind.
 func (k Stream) Check(s port.Spec) error { return check(k, s, pathOf(s, k.Dir)) }
 
@@ -67,7 +91,7 @@ func (k Dgram) Check(s port.Spec) error {
 // that it makes for the socket stays.
 func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	path := pathOf(s, k.Dir)
-	if s.Client {
+	if port.SettingsOf[Settings](s).Client {
 		if err := checkPeer(path); err != nil {
 			return nil, err
 		}
@@ -84,7 +108,7 @@ func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 // Open implements port.Kind. A directory that it makes for the socket stays.
 func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	own, peer := k.paths(s)
-	if s.Client {
+	if port.SettingsOf[Settings](s).Client {
 		if err := checkPeer(peer); err != nil {
 			return nil, err
 		}
@@ -103,14 +127,14 @@ func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 }
 
 // Set implements port.Kind.
-func (k Stream) Set(_ port.Port, from, to port.Spec) error { return set(k, from, to, k.Dir) }
+func (Stream) Set(port.Port, port.Spec, port.Spec) error { return nil }
 
 // Set implements port.Kind.
-func (k Dgram) Set(_ port.Port, from, to port.Spec) error { return set(k, from, to, k.Dir) }
+func (Dgram) Set(port.Port, port.Spec, port.Spec) error { return nil }
 
 // Delete implements port.Kind.
 func (k Stream) Delete(s port.Spec, t port.Trace) error {
-	if s.Client || !t.Created {
+	if port.SettingsOf[Settings](s).Client || !t.Created {
 		return nil
 	}
 	return sockfile.Remove(pathOf(s, k.Dir))
@@ -127,10 +151,11 @@ func (k Dgram) Delete(s port.Spec, t port.Trace) error {
 
 // pathOf is the socket that the user knows.
 func pathOf(s port.Spec, dir string) string {
-	if s.Path == "" && dir != "" {
+	path := port.SettingsOf[Settings](s).Path
+	if path == "" && dir != "" {
 		return filepath.Join(dir, s.Name+".sock")
 	}
-	return s.Path
+	return path
 }
 
 // PeerSuffix ends the path of the socket that a dgram port looks for its peer at while
@@ -147,42 +172,23 @@ func (k Dgram) paths(s port.Spec) (own, peer string) {
 	switch {
 	case path == "":
 		return "", ""
-	case s.Client:
+	case port.SettingsOf[Settings](s).Client:
 		return path + ownSuffix, path
 	}
 	return path, path + PeerSuffix
 }
 
 func check(k port.Kind, s port.Spec, path string) error {
-	if err := port.CheckName(s.Name); err != nil {
-		return err
-	}
+	o := port.SettingsOf[Settings](s)
 	switch {
-	case s.Owner != "" || s.Group != "":
-		return fmt.Errorf("the socket of a %s port gets its group from a directory with the setgid bit; leave --owner and --group out", k.Name())
-	case s.Queues != 0:
-		return fmt.Errorf("a %s port has one queue; leave --queues out", k.Name())
-	case s.MTU != 0:
-		return fmt.Errorf("a %s port takes frames of any length; leave --mtu out", k.Name())
-	case len(s.Address) > 0 || s.Netns != "":
-		return fmt.Errorf("a %s port has no address and no namespace, it is for a virtual machine; use --kind host", k.Name())
-	case s.Exclusive:
-		return fmt.Errorf("a %s port has no device to hide; leave --exclusive out", k.Name())
-	case s.Poll != "":
-		return fmt.Errorf("a %s port has no shared memory to poll; leave --poll out, or use --kind vhost-user", k.Name())
+	case o.Client && o.Path == "":
+		return errors.New("--client needs the socket to connect to; name it with --path")
 	case path == "":
 		return fmt.Errorf("a %s port needs a socket; name it with --path", k.Name())
 	case !filepath.IsAbs(path):
-		return fmt.Errorf("socket %q is not named from the root on; write it as /run/vswitch/vm0.sock", path)
+		return fmt.Errorf("socket path %q is not absolute; write it as /run/vswitch/vm0.sock", path)
 	case len(path) > sockfile.MaxPath:
 		return fmt.Errorf("socket %s has %d bytes in its path, of at most %d; use a shorter one", path, len(path), sockfile.MaxPath)
-	}
-	return nil
-}
-
-func set(k port.Kind, from, to port.Spec, dir string) error {
-	if pathOf(from, dir) != pathOf(to, dir) || from.Client != to.Client {
-		return fmt.Errorf("the socket of a %s port is set when it is made; delete the port and add it again", k.Name())
 	}
 	return nil
 }

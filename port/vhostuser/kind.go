@@ -32,10 +32,41 @@ func New(dir string) (port.Kind, error) {
 // Name implements port.Kind.
 func (Kind) Name() string { return "vhost-user" }
 
+// Settings are those of vhost-user ports.
+type Settings struct {
+	Path   string `json:"path,omitempty" arg:"PATH" file:"true" default:"SWITCH/NAME.sock beside the control socket" fixed:"true" help:"unix socket"`
+	Client bool   `json:"client,omitempty" fixed:"true" help:"connect to the socket; else the switch makes it and listens"`
+	Queues int    `json:"queues,omitempty" arg:"N" min:"1" max:"8" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
+	Poll   Poll   `json:"poll,omitempty" arg:"HOW" default:"adaptive" help:"how to wait for frames: adaptive, or busy, which takes a processor for each queue"`
+}
+
+// Poll says how workers wait for frames of shared memory. Empty is PollAdaptive.
+type Poll string
+
+const (
+	// PollAdaptive: under load they look for them, for a bounded time, then sleep.
+	PollAdaptive Poll = "adaptive"
+	// PollBusy: they never sleep while a guest is there, which takes a processor
+	// for each queue in use and saves the guest the kick.
+	PollBusy Poll = "busy"
+)
+
+// Values implements setting.Enum.
+func (Poll) Values() []string { return []string{"adaptive", "busy"} }
+
+// Describe implements port.Kind.
+func (Kind) Describe() port.Description {
+	return port.Description{
+		Help:     "a virtual machine's NIC in memory shared with QEMU: the fastest.",
+		Settings: Settings{},
+		Station:  true,
+	}
+}
+
 // Path is where the port's socket is.
 func (k Kind) Path(s port.Spec) string {
-	if s.Path != "" {
-		return s.Path
+	if o := port.SettingsOf[Settings](s); o.Path != "" {
+		return o.Path
 	}
 	return filepath.Join(k.Dir, s.Name+".sock")
 }
@@ -51,20 +82,11 @@ func (k Kind) notes(s port.Spec) string {
 
 // Check implements port.Kind.
 func (k Kind) Check(s port.Spec) error {
-	if err := port.CheckName(s.Name); err != nil {
-		return err
-	}
-	path := k.Path(s)
+	o, path := port.SettingsOf[Settings](s), k.Path(s)
 	switch {
-	case len(s.Address) > 0 || s.Netns != "":
-		return errors.New("a vhost-user port has no address and no namespace, it is for a virtual machine; use --kind host")
-	case s.Owner != "" || s.Group != "" || s.MTU != 0 || s.Exclusive:
-		return errors.New("a vhost-user port has no owner, group, MTU and is always exclusive; leave these out")
-	case s.Queues < 0 || s.Queues > maxPairs:
-		return fmt.Errorf("%d queues make no sense; a vhost-user port has 1 to %d", s.Queues, maxPairs)
-	case s.Poll != "" && s.Poll != port.PollAdaptive && s.Poll != port.PollBusy:
-		return fmt.Errorf("%q is no way to poll; use %s or %s", s.Poll, port.PollAdaptive, port.PollBusy)
-	case s.Path == "" && k.Dir == "":
+	case o.Client && o.Path == "":
+		return errors.New("--client needs the socket to connect to; name it with --path")
+	case o.Path == "" && k.Dir == "":
 		return errors.New("a vhost-user port needs a socket; name one with --path")
 	case !filepath.IsAbs(path):
 		return fmt.Errorf("the socket %q has no absolute path; write it from / on", path)
@@ -82,7 +104,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 			return nil, err
 		}
 	}
-	if s.Client {
+	if port.SettingsOf[Settings](s).Client {
 		return k.start(connect(path), s)
 	}
 	l, err := sockfile.Listen(path)
@@ -98,7 +120,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 }
 
 func (k Kind) start(ps peers, s port.Spec) (port.Port, error) {
-	p, err := open(ps, k.notes(s), s.Poll == port.PollBusy)
+	p, err := open(ps, k.notes(s), port.SettingsOf[Settings](s).Poll == PollBusy)
 	if err != nil {
 		ps.close()
 		return nil, err
@@ -107,11 +129,8 @@ func (k Kind) start(ps peers, s port.Spec) (port.Port, error) {
 }
 
 // Set implements port.Kind.
-func (k Kind) Set(p port.Port, from, to port.Spec) error {
-	if k.Path(from) != k.Path(to) || from.Client != to.Client {
-		return errors.New("the socket of a vhost-user port is made with it; delete the port and add it again")
-	}
-	p.(*Port).setBusy(to.Poll == port.PollBusy)
+func (Kind) Set(p port.Port, _, to port.Spec) error {
+	p.(*Port).setBusy(port.SettingsOf[Settings](to).Poll == PollBusy)
 	return nil
 }
 

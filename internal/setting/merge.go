@@ -1,0 +1,123 @@
+package setting
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+)
+
+// Patch is a change of settings: a JSON object with the keys that change. Null takes a
+// setting back (RFC 7396).
+type Patch map[string]json.RawMessage
+
+// Set puts the JSON of value at key.
+func (p Patch) Set(key string, value any) {
+	b, err := json.Marshal(value)
+	if err != nil {
+		panic(fmt.Sprintf("setting: %s has no JSON: %v", key, err)) // a fault of the program
+	}
+	p[key] = b
+}
+
+// PatchOf returns the settings that were made in a struct. It is nil where of is nil.
+func PatchOf(of any) Patch {
+	p := Patch{}
+	if of == nil {
+		return p
+	}
+	for _, f := range Fields(of) {
+		if !f.IsZero(of) {
+			p.Set(f.Key, f.Get(of))
+		}
+	}
+	return p
+}
+
+// Add puts all of q into p.
+func (p Patch) Add(q Patch) { maps.Copy(p, q) }
+
+// Take reads the value at key into to, and removes it. Without the key, to stays.
+func (p Patch) Take(key string, to any) error {
+	text, ok := p[key]
+	if !ok {
+		return nil
+	}
+	delete(p, key)
+	if err := json.Unmarshal(text, to); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
+// Keys returns the keys in alphabetical order.
+func (p Patch) Keys() []string { return slices.Sorted(maps.Keys(p)) }
+
+// Merge returns a copy of a settings struct with the patch's keys that it has, and
+// removes those from the patch. It checks each value by its field, not the struct as a
+// whole. An error names the key; the patch is then used up in part.
+func Merge(former any, p Patch) (any, error) {
+	t := reflect.TypeOf(former)
+	to := reflect.New(t)
+	to.Elem().Set(reflect.ValueOf(former))
+	given := make(map[string]bool)
+	for _, f := range Fields(former) {
+		text, ok := p[f.Key]
+		if !ok {
+			continue
+		}
+		delete(p, f.Key)
+		given[f.Key] = true
+		if err := f.merge(to.Elem().FieldByIndex(f.index), text); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Key, err)
+		}
+	}
+	if len(given) > 0 {
+		if m, ok := to.Interface().(Merged); ok {
+			m.AfterMerge(former, func(key string) bool { return given[key] })
+		}
+	}
+	return to.Elem().Interface(), nil
+}
+
+// merge sets v to the value of a JSON text.
+func (s *Field) merge(v reflect.Value, text json.RawMessage) error {
+	// A fresh value: what text leaves out of an object or a list must not stay.
+	fresh := reflect.New(s.Type)
+	if !bytes.Equal(text, []byte("null")) {
+		if err := json.Unmarshal(text, fresh.Interface()); err != nil {
+			return s.jsonError(text, err)
+		}
+	}
+	if err := s.check(fresh.Elem()); err != nil {
+		return err
+	}
+	if s.Type.Kind() == reflect.Slice && fresh.Elem().Len() == 0 {
+		fresh.Elem().SetZero() // an empty list is a setting that was not made
+	}
+	v.Set(fresh.Elem())
+	return nil
+}
+
+// jsonError words an error of encoding/json for users, who know no Go types.
+func (s *Field) jsonError(text json.RawMessage, err error) error {
+	if e, ok := err.(*json.UnmarshalTypeError); ok {
+		if s.number() && e.Value != "string" && e.Value != "bool" && e.Value != "object" && e.Value != "array" {
+			return s.outOfRange(string(text))
+		}
+		return fmt.Errorf("%s is not %s", text, article(s.Schema().Type))
+	}
+	return err
+}
+
+func article(typ string) string {
+	switch typ {
+	case "integer", "array":
+		return "an " + typ
+	case "boolean":
+		return "true or false"
+	}
+	return "a " + typ
+}

@@ -1,0 +1,304 @@
+// Package setting makes a tagged struct the only place where its settings are described.
+// A setting is one field; its flag, help, completion, JSON, schema, checks and merging
+// follow from the field's tags and type. Everything here is a pure function of types and
+// values and may be called from any goroutine; nothing here knows a port or a switch.
+//
+// The tags of a field:
+//
+//	json     its key in JSON, which never changes; a field with "-" is no setting
+//	flag     its flag; left out, the key with '-' for '_'
+//	arg      what the flag's value is called in help, such as RATE
+//	help     what it does, in a few words
+//	default  what holds where it is not set, for help
+//	min,max  the range of a number; 0 is always allowed and takes the setting back
+//	fixed    "true": it is chosen when the thing is made and stays
+//	file     "true": a path, which on the command line may be relative
+//	schema   what its JSON means, where the flag says something else
+//
+// The zero value of a field is a setting that was not made. A type says by its methods
+// what tags cannot: see Enum, FlagReader and Merged.
+package setting
+
+import (
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"math"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Enum is a type that has few values. The empty text is not among them: it is the
+// setting that was not made.
+type Enum interface{ Values() []string }
+
+// FlagReader is a type whose flag is written in another way than its JSON.
+type FlagReader interface{ ReadFlag(text string) error }
+
+// FlagEnum is a type whose flag has other values than its JSON.
+type FlagEnum interface{ FlagValues() []string }
+
+// Merged is a settings struct in which one setting depends on another. AfterMerge is
+// called on a pointer to the merged struct, with the former one and the keys that were
+// merged.
+type Merged interface {
+	AfterMerge(former any, given func(key string) bool)
+}
+
+// Field is one setting.
+type Field struct {
+	Key      string // in JSON
+	Flag     string // on the command line, without dashes
+	Arg      string // what the value is called; empty for a switch that is on or off
+	Help     string
+	Default  string
+	Values   []string // what it, or each of its elements, may be; nil: anything
+	Complete []string // what its flag may be, for completion
+	Min      int64    // of a number
+	Max      uint64
+	Fixed    bool
+	File     bool
+
+	Type    reflect.Type
+	index   []int
+	schema  string
+	bounded bool // Max is a tag's
+}
+
+// Fields returns the settings of a struct, in the order of its fields. Those of an
+// embedded struct stand among them. It panics where a tag makes no sense: that is a fault
+// of the program, which any test finds.
+func Fields(of any) []Field {
+	t := reflect.TypeOf(of)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	var all []Field
+	for _, f := range reflect.VisibleFields(t) {
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Anonymous || key == "-" || !f.IsExported() {
+			continue
+		}
+		if key == "" || f.Tag.Get("help") == "" {
+			panic(fmt.Sprintf("setting: field %s of %s needs the tags json and help", f.Name, t))
+		}
+		all = append(all, newField(f, key))
+	}
+	return all
+}
+
+func newField(f reflect.StructField, key string) Field {
+	s := Field{
+		Key: key, Flag: strings.ReplaceAll(key, "_", "-"),
+		Arg: f.Tag.Get("arg"), Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), schema: f.Tag.Get("schema"),
+		Fixed: f.Tag.Get("fixed") == "true", File: f.Tag.Get("file") == "true",
+		Type: f.Type, index: f.Index,
+	}
+	if flag := f.Tag.Get("flag"); flag != "" {
+		s.Flag = flag
+	}
+	if e, ok := reflect.Zero(f.Type).Interface().(Enum); ok {
+		s.Values, s.Complete = e.Values(), e.Values()
+	}
+	if e, ok := reflect.Zero(f.Type).Interface().(FlagEnum); ok {
+		s.Complete = e.FlagValues()
+	}
+	switch k := f.Type.Kind(); {
+	case s.isText():
+	case k >= reflect.Int && k <= reflect.Int64:
+		s.Min, s.Max = math.MinInt64, math.MaxInt64
+		if bits := f.Type.Bits(); bits < 64 {
+			s.Min, s.Max = -1<<(bits-1), 1<<(bits-1)-1
+		}
+	case k >= reflect.Uint && k <= reflect.Uint64:
+		s.Max = math.MaxUint64 >> (64 - f.Type.Bits())
+	}
+	s.bound(f)
+	return s
+}
+
+// bound applies the tags min and max.
+func (s *Field) bound(f reflect.StructField) {
+	if text, ok := f.Tag.Lookup("min"); ok {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			panic(fmt.Sprintf("setting: min of %s: %v", s.Key, err))
+		}
+		s.Min = n
+	}
+	if text, ok := f.Tag.Lookup("max"); ok {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			panic(fmt.Sprintf("setting: max of %s: %v", s.Key, err))
+		}
+		s.Max, s.bounded = n, true
+	}
+}
+
+// Bool reports whether the setting is on or off, so that its flag needs no value.
+func (s *Field) Bool() bool { return s.Type.Kind() == reflect.Bool && !s.readsFlag() }
+
+// List reports whether the flag may be given several times, once for each value.
+func (s *Field) List() bool { return s.Type.Kind() == reflect.Slice && !s.readsFlag() }
+
+func (s *Field) number() bool {
+	k := s.Type.Kind()
+	return !s.isText() && k >= reflect.Int && k <= reflect.Uint64
+}
+
+// isText reports whether the type reads and writes itself as text.
+func (s *Field) isText() bool {
+	return reflect.PointerTo(s.Type).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+}
+
+func (s *Field) readsFlag() bool {
+	return reflect.PointerTo(s.Type).Implements(reflect.TypeFor[FlagReader]())
+}
+
+// Get returns the field's value in a struct or in what points to one.
+func (s *Field) Get(of any) any { return s.in(of).Interface() }
+
+// IsZero reports whether the setting was not made.
+func (s *Field) IsZero(of any) bool { return s.in(of).IsZero() }
+
+func (s *Field) in(of any) reflect.Value {
+	v := reflect.ValueOf(of)
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	return v.FieldByIndex(s.index)
+}
+
+// ReadFlag reads what a flag was given, and returns it as JSON.
+func (s *Field) ReadFlag(texts ...string) (json.RawMessage, error) {
+	v := reflect.New(s.Type)
+	if err := s.read(v, texts); err != nil {
+		return nil, err
+	}
+	if err := s.check(v.Elem()); err != nil {
+		return nil, err
+	}
+	return json.Marshal(v.Interface())
+}
+
+// read sets what v points to.
+func (s *Field) read(v reflect.Value, texts []string) error {
+	if s.List() {
+		list := []string{} // not nil, which would be null in JSON
+		for _, text := range texts {
+			if text != "" {
+				list = append(list, text)
+			}
+		}
+		v.Elem().Set(reflect.ValueOf(list).Convert(s.Type))
+		return nil
+	}
+	text := texts[len(texts)-1]
+	switch p := v.Interface().(type) {
+	case FlagReader:
+		return p.ReadFlag(text)
+	case encoding.TextUnmarshaler:
+		if text == "" {
+			return nil
+		}
+		return p.UnmarshalText([]byte(text))
+	}
+	switch {
+	case s.Type.Kind() == reflect.Bool:
+		on, err := ParseBool(text)
+		v.Elem().SetBool(on)
+		return err
+	case s.number():
+		return s.readNumber(v.Elem(), text)
+	case s.File && text != "":
+		// Only the user's process knows the directory that the user is in.
+		abs, err := filepath.Abs(text)
+		v.Elem().SetString(abs)
+		return err
+	default:
+		v.Elem().SetString(text)
+		return nil
+	}
+}
+
+func (s *Field) readNumber(v reflect.Value, text string) (err error) {
+	if text == "" {
+		return nil
+	}
+	if v.CanInt() {
+		var n int64
+		if n, err = strconv.ParseInt(text, 0, 64); err == nil && !v.OverflowInt(n) {
+			v.SetInt(n)
+			return nil
+		}
+	} else {
+		var n uint64
+		if n, err = strconv.ParseUint(text, 0, 64); err == nil && !v.OverflowUint(n) {
+			v.SetUint(n)
+			return nil
+		}
+	}
+	if err != nil && !isRange(err) && text[0] != '-' {
+		return fmt.Errorf("%q is not a whole number; write one such as %d", text, max(s.Min, 1))
+	}
+	return s.outOfRange(text)
+}
+
+func isRange(err error) bool {
+	e, ok := err.(*strconv.NumError)
+	return ok && e.Err == strconv.ErrRange
+}
+
+func (s *Field) outOfRange(value any) error {
+	if !s.bounded && s.Max > math.MaxUint32 {
+		return fmt.Errorf("%v is out of range; use %d or more", value, s.Min)
+	}
+	return fmt.Errorf("%v is out of range; use %d to %d", value, s.Min, s.Max)
+}
+
+// check reports what is wrong with a value that was read.
+func (s *Field) check(v reflect.Value) error {
+	if v.IsZero() {
+		return nil
+	}
+	switch {
+	case s.number() && v.CanInt():
+		if n := v.Int(); n < s.Min || n > 0 && uint64(n) > s.Max {
+			return s.outOfRange(n)
+		}
+	case s.number():
+		if n := v.Uint(); s.Min > 0 && n < uint64(s.Min) || n > s.Max {
+			return s.outOfRange(n)
+		}
+	case s.Values != nil && v.Kind() == reflect.String:
+		return s.checkValue(v)
+	case s.Values != nil && v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			if err := s.checkValue(v.Index(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Field) checkValue(v reflect.Value) error {
+	if slices.Contains(s.Values, v.String()) {
+		return nil
+	}
+	return fmt.Errorf("there is no %q; use %s", v.String(), strings.Join(s.Values, ", "))
+}
+
+// ParseBool reads on or off, and what users write for them.
+func ParseBool(text string) (bool, error) {
+	switch strings.ToLower(text) {
+	case "on", "true", "yes", "1":
+		return true, nil
+	case "off", "false", "no", "0", "":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither; use on or off", text)
+}

@@ -1,0 +1,190 @@
+package port
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/vswitch/vswitch/internal/setting"
+)
+
+// Kinds are the kinds of port that a program has. They know which settings each has.
+type Kinds []Kind
+
+// Find returns the kind of that name, nil where there is none.
+func (ks Kinds) Find(name string) Kind {
+	for _, k := range ks {
+		if k.Name() == name {
+			return k
+		}
+	}
+	return nil
+}
+
+// Names returns the kinds' names in their order.
+func (ks Kinds) Names() (names []string) {
+	for _, k := range ks {
+		names = append(names, k.Name())
+	}
+	return names
+}
+
+// Setting is one setting of ports, and the kinds that have it.
+type Setting struct {
+	setting.Field
+	Kinds []string // nil: all
+}
+
+// Settings returns the settings of all kinds, then those of every port. A setting that
+// several kinds have is there once.
+func (ks Kinds) Settings() (all []Setting) {
+	for _, k := range ks {
+		d := k.Describe()
+		if d.Settings == nil {
+			continue
+		}
+		for _, f := range setting.Fields(d.Settings) {
+			i := slices.IndexFunc(all, func(s Setting) bool { return s.Key == f.Key })
+			if i < 0 {
+				all = append(all, Setting{f, []string{k.Name()}})
+				continue
+			}
+			all[i].Kinds = append(all[i].Kinds, k.Name())
+			all[i].Min, all[i].Max = min(all[i].Min, f.Min), max(all[i].Max, f.Max)
+		}
+	}
+	for _, f := range setting.Fields(Policy{}) {
+		all = append(all, Setting{f, nil})
+	}
+	return all
+}
+
+// Spec makes the spec of a new port of what was asked for, and checks it. Settings of a
+// kind that is not among ks are kept as they are: another build wrote them.
+func (ks Kinds) Spec(name, kind string, p setting.Patch) (Spec, error) {
+	s, err := ks.Read(name, kind, p)
+	if err != nil {
+		return Spec{}, err
+	}
+	return s, ks.check(s)
+}
+
+// Read is Spec that checks each setting by itself, but neither the name nor what settings
+// mean together, which can depend on the host. Where only the Policy is wrong, the Spec
+// that comes with the error has the kind's settings, and no Policy.
+func (ks Kinds) Read(name, kind string, p setting.Patch) (Spec, error) {
+	s := Spec{Name: name, Kind: kind}
+	if k := ks.Find(kind); k != nil {
+		s.Settings = k.Describe().Settings
+	}
+	return ks.apply(s, p)
+}
+
+// Merge returns the spec of a port with a patch applied, and checks it. The patch stays
+// as it is.
+func (ks Kinds) Merge(s Spec, p setting.Patch) (Spec, error) {
+	to, err := ks.apply(s, p)
+	if err != nil {
+		return Spec{}, err
+	}
+	if s.Settings != nil {
+		for _, f := range setting.Fields(s.Settings) {
+			if f.Fixed && f.Get(s.Settings) != f.Get(to.Settings) {
+				return Spec{}, fmt.Errorf("--%s is set when the port is added; delete the port and add it again", f.Flag)
+			}
+		}
+	}
+	return to, ks.check(to)
+}
+
+// apply merges a patch into a spec.
+func (ks Kinds) apply(s Spec, p setting.Patch) (Spec, error) {
+	rest := setting.Patch{}
+	rest.Add(p)
+	policy, wrong := setting.Merge(s.Policy, rest)
+	if ks.Find(s.Kind) == nil {
+		s.Settings = rest
+	} else if s.Settings != nil {
+		var err error
+		if s.Settings, err = setting.Merge(s.Settings, rest); err != nil {
+			return Spec{}, err
+		}
+	}
+	if wrong != nil {
+		s.Policy = Policy{}
+		return s, wrong
+	}
+	s.Policy = policy.(Policy)
+	if ks.Find(s.Kind) == nil {
+		return s, nil
+	}
+	for _, key := range rest.Keys() {
+		return Spec{}, ks.lacks(s.Kind, key)
+	}
+	return s, nil
+}
+
+func (ks Kinds) check(s Spec) error {
+	if err := CheckName(s.Name); err != nil {
+		return err
+	}
+	if k := ks.Find(s.Kind); k != nil {
+		if err := k.Check(s); err != nil {
+			return err
+		}
+	}
+	return s.Policy.Check()
+}
+
+// lacks says that ports of a kind do not have a setting, and which do.
+func (ks Kinds) lacks(kind, key string) error {
+	for _, s := range ks.Settings() {
+		if s.Key == key {
+			return fmt.Errorf("a %s port has no --%s; that is a setting of %s ports", kind, s.Flag, list(s.Kinds))
+		}
+	}
+	return fmt.Errorf("there is no setting %q; GET /v1/openapi.yaml lists those that exist", key)
+}
+
+// list words several names.
+func list(names []string) string {
+	if n := len(names); n > 1 {
+		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
+	}
+	return strings.Join(names, "")
+}
+
+// Check reports what is wrong with the kinds themselves: settings whose keys or flags
+// clash. A program's composition root asks once.
+func (ks Kinds) Check() error {
+	var errs []error
+	names := make(map[string]bool)
+	for _, k := range ks {
+		if names[k.Name()] {
+			errs = append(errs, fmt.Errorf("two kinds are called %s", k.Name()))
+		}
+		names[k.Name()] = true
+	}
+	byKey := make(map[string]setting.Field)
+	byFlag := make(map[string]string)
+	for _, k := range ks {
+		var fields []setting.Field
+		if of := k.Describe().Settings; of != nil {
+			fields = setting.Fields(of)
+		}
+		for _, f := range append(fields, setting.Fields(Policy{})...) {
+			if same, ok := byKey[f.Key]; ok && (same.Type != f.Type || same.Flag != f.Flag) {
+				errs = append(errs, fmt.Errorf("the setting %s of %s ports differs from that of another kind", f.Key, k.Name()))
+			}
+			if key, ok := byFlag[f.Flag]; ok && key != f.Key {
+				errs = append(errs, fmt.Errorf("the flag --%s stands for %s and for %s", f.Flag, key, f.Key))
+			}
+			if f.Key == "name" || f.Key == "kind" {
+				errs = append(errs, fmt.Errorf("a setting of %s ports is called %s", k.Name(), f.Key))
+			}
+			byKey[f.Key], byFlag[f.Flag] = f, f.Key
+		}
+	}
+	return errors.Join(errs...)
+}
