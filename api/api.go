@@ -96,6 +96,13 @@ func (s Spec) Settings() (all Settings) {
 	return all
 }
 
+// DropReason is a reason for which frames are not delivered.
+type DropReason struct {
+	Name      string `json:"name"`      // as in Counters.Dropped
+	Direction string `json:"direction"` // rx: no copy of the frame left the switch; tx: this copy did not
+	Words     string `json:"words"`     // what happened; DEV stands for the port's name
+}
+
 // AddPort asks for a port. As JSON its settings stand beside the other keys.
 type AddPort struct {
 	Name     string

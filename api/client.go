@@ -84,6 +84,12 @@ func (c *Client) DelPort(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, portPath(name), nil, nil)
 }
 
+// Drops returns the reasons for which the daemon drops frames.
+func (c *Client) Drops(ctx context.Context) (reasons []DropReason, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/drops", nil, &reasons)
+	return reasons, err
+}
+
 // FDB returns the forwarding database by VLAN and address.
 func (c *Client) FDB(ctx context.Context) (entries []FDBEntry, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/fdb", nil, &entries)

@@ -7,7 +7,7 @@ import "fmt"
 // (no copy of the frame left the switch) or on output (this copy did not).
 type Drop uint8
 
-// The reasons. The comment says when; dropNames says how users see them.
+// The reasons. The comment says when; drops says how users see them.
 const (
 	DropNone Drop = iota // not dropped
 
@@ -50,46 +50,65 @@ const (
 	NumDrops // the number of reasons, DropNone among them
 )
 
-var dropNames = [NumDrops]string{
-	DropNone:           "none",
-	DropRunt:           "runt",
-	DropOversize:       "oversize",
-	DropBadOffload:     "bad_offload",
-	DropUnsupported:    "offload_unsupported",
-	DropBadSource:      "bad_source",
-	DropReserved:       "reserved_address",
-	DropPortDown:       "port_down",
-	DropBlocked:        "stp_blocked",
-	DropVLANTagged:     "vlan_tagged",
-	DropVLANUntagged:   "vlan_untagged",
-	DropVLANFiltered:   "vlan_filtered",
-	DropLocked:         "locked",
-	DropLearnLimit:     "learn_limit",
-	DropStormBroadcast: "storm_broadcast",
-	DropStormMulticast: "storm_multicast",
-	DropStormUnicast:   "storm_unknown_unicast",
-	DropPoliced:        "policed",
-	DropIsolated:       "isolated",
-	DropMirrorTarget:   "mirror_target",
-	DropConsumed:       "consumed",
-	DropControlFull:    "control_full",
-	DropSamePort:       "same_port",
-	DropNoDestination:  "no_destination",
-	DropLocal:          "local",
-	DropRxOverrun:      "rx_overrun",
-	DropQueueFull:      "queue_full",
-	DropTooBig:         "too_big",
-	DropNoCarrier:      "no_carrier",
-	DropPortClosed:     "port_closed",
-	DropMemoryGone:     "memory_gone",
-	DropShaped:         "shaped",
-	DropIOError:        "io_error",
+// Direction says on which side of a port a frame was lost.
+type Direction string
+
+const (
+	OnInput  Direction = "rx" // no copy of the frame left the switch
+	OnOutput Direction = "tx" // this copy did not
+)
+
+// DropInfo is what users are told of a reason.
+type DropInfo struct {
+	Name      string // in snake_case, as in JSON and in metrics
+	Direction Direction
+	Words     string // what happened; DEV stands for the port's name
+}
+
+// drops is the one table of reasons.
+var drops = [NumDrops]DropInfo{
+	DropNone:           {"none", "", ""},
+	DropRunt:           {"runt", OnInput, "shorter than an Ethernet header"},
+	DropOversize:       {"oversize", OnInput, "longer than a frame can be"},
+	DropBadOffload:     {"bad_offload", OnInput, "its offload header contradicts the frame"},
+	DropUnsupported:    {"offload_unsupported", OnInput, "an offload that packet sockets cannot express; turn it off: `ethtool -K DEV lro off gro off`, or `ethtool -K ... gso off` at the sender"},
+	DropBadSource:      {"bad_source", OnInput, "its source address is zero or a group's"},
+	DropReserved:       {"reserved_address", OnInput, "to an address that no bridge forwards (01:80:c2:00:00:0x)"},
+	DropPortDown:       {"port_down", OnInput, "the port was not forwarding"},
+	DropBlocked:        {"stp_blocked", OnInput, "spanning tree keeps the port from forwarding"},
+	DropVLANTagged:     {"vlan_tagged", OnInput, "tagged, on a port that takes untagged frames only"},
+	DropVLANUntagged:   {"vlan_untagged", OnInput, "untagged, on a port without a VLAN for those"},
+	DropVLANFiltered:   {"vlan_filtered", OnInput, "of a VLAN that the port does not carry"},
+	DropLocked:         {"locked", OnInput, "from a station that the locked port does not know"},
+	DropLearnLimit:     {"learn_limit", OnInput, "from a new station, on a port that has as many as it may"},
+	DropStormBroadcast: {"storm_broadcast", OnInput, "more broadcasts than the port's limit"},
+	DropStormMulticast: {"storm_multicast", OnInput, "more multicasts than the port's limit"},
+	DropStormUnicast:   {"storm_unknown_unicast", OnInput, "more frames to unknown stations than the port's limit"},
+	DropPoliced:        {"policed", OnInput, "more than the port's ingress rate"},
+	DropIsolated:       {"isolated", OnInput, "from one isolated port to another"},
+	DropMirrorTarget:   {"mirror_target", OnInput, "from or to a port that mirrored frames leave by"},
+	DropConsumed:       {"consumed", OnInput, "taken by the switch itself, for a protocol that it speaks"},
+	DropControlFull:    {"control_full", OnInput, "for the switch itself, which was behind"},
+	DropSamePort:       {"same_port", OnInput, "its destination is behind the port it came by"},
+	DropNoDestination:  {"no_destination", OnInput, "no other port was there to take it"},
+	DropLocal:          {"local", OnInput, "to an address of the switch itself"},
+	DropRxOverrun:      {"rx_overrun", OnInput, "came faster than the switch could read"},
+	DropQueueFull:      {"queue_full", OnOutput, "the receiver was behind: its queue was full"},
+	DropTooBig:         {"too_big", OnOutput, "longer than the port's MTU allows"},
+	DropNoCarrier:      {"no_carrier", OnOutput, "nobody held the other end"},
+	DropPortClosed:     {"port_closed", OnOutput, "the port was closed meanwhile"},
+	DropMemoryGone:     {"memory_gone", OnOutput, "its sender took away the memory that it lay in"},
+	DropShaped:         {"shaped", OnOutput, "waited in vain: the port's egress queue was full"},
+	DropIOError:        {"io_error", OnOutput, "the kernel refused it"},
+}
+
+// Info returns what users are told of d.
+func (d Drop) Info() DropInfo {
+	if d < NumDrops {
+		return drops[d]
+	}
+	return DropInfo{Name: fmt.Sprintf("drop(%d)", uint8(d))}
 }
 
 // String is the reason's name in snake_case, as in JSON and in metrics.
-func (d Drop) String() string {
-	if d < NumDrops {
-		return dropNames[d]
-	}
-	return fmt.Sprintf("drop(%d)", uint8(d))
-}
+func (d Drop) String() string { return d.Info().Name }

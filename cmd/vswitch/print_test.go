@@ -7,22 +7,7 @@ import (
 	"testing"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/port"
 )
-
-func TestEveryDropIsExplained(t *testing.T) {
-	seen := make(map[string]port.Drop)
-	for d := port.DropNone + 1; d < port.NumDrops; d++ {
-		w := dropWords[d.String()]
-		if w == "" || strings.Contains(w, "\n") {
-			t.Errorf("%s is explained by %q", d, w)
-		}
-		if other, ok := seen[w]; ok {
-			t.Errorf("%s and %s are explained alike", d, other)
-		}
-		seen[w] = d
-	}
-}
 
 func TestTraffic(t *testing.T) {
 	got := traffic(api.Counters{Frames: 3, Bytes: 180, Dropped: map[string]uint64{"runt": 1, "no_carrier": 2}})

@@ -52,6 +52,15 @@ func specOf(s port.Spec) api.Spec {
 	return api.Spec{RawMessage: b}
 }
 
+// dropReasons lists the reasons for which frames are not delivered.
+func dropReasons() (all []api.DropReason) {
+	for d := port.DropNone + 1; d < port.NumDrops; d++ {
+		i := d.Info()
+		all = append(all, api.DropReason{Name: i.Name, Direction: string(i.Direction), Words: i.Words})
+	}
+	return all
+}
+
 func (m *manager) describeAll() []api.Port {
 	ports := []api.Port{}
 	for _, p := range m.sorted() {

@@ -45,6 +45,7 @@ func (m *manager) routes() []route {
 		{"DELETE", "/v1/ports/{name}", func(r *http.Request) (any, error) {
 			return nil, m.change(func() error { return m.delPort(r.PathValue("name")) })
 		}},
+		{"GET", "/v1/drops", func(*http.Request) (any, error) { return dropReasons(), nil }},
 		{"GET", "/v1/fdb", func(*http.Request) (any, error) {
 			return m.listFDB(), nil
 		}},
