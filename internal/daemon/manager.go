@@ -307,11 +307,11 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 		m.drop(p)
 		return api.Port{}, failOpen(opened)
 	}
+	m.claim(p) // until it is kept, nothing that happens to its device counts
+	defer p.release()
 	m.ports[spec.Name] = p
 	if err := m.save(); err != nil {
 		delete(m.ports, spec.Name)
-		m.claim(p)
-		defer p.release()
 		m.drop(p)
 		var left error
 		m.off(func() { left = kind.Delete(spec, p.trace) })
