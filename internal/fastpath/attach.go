@@ -2,7 +2,6 @@ package fastpath
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"math"
 
@@ -38,7 +37,7 @@ func (p *Path) hook(ifindex int) (io.Closer, error) {
 	}
 	l, err := p.attach(ifindex)
 	if err != nil {
-		return nil, fmt.Errorf("attach the fast path: %w", err)
+		return nil, explain("attach the fast path", err)
 	}
 	if p.pins != nil {
 		if err := p.pins.keepLink(l, ifindex); err != nil {
@@ -113,6 +112,6 @@ func (p *Path) try() error {
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL):
 		return errors.New("the kernel has no tcx; Linux 6.6 is the first that has")
 	default:
-		return fmt.Errorf("attach a program: %w", err)
+		return explain("attach a program", err)
 	}
 }

@@ -7,8 +7,9 @@
 package fastpath
 
 import (
-	"fmt"
+	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,8 +62,20 @@ type Path struct {
 }
 
 // Open loads the programs and tables, or takes those over that a former process of the
-// name left. An error says why there is no fast path here. Until Start nothing changes.
+// name left. An error says why there is no fast path here. Where nothing can be pinned,
+// the fast path ends with the process. Until Start nothing changes.
 func Open(o Options) (*Path, error) {
+	p, err := open(o)
+	if u := (unpinned{}); errors.As(err, &u) {
+		o.Pin = false
+		if p, err = open(o); err == nil {
+			o.Log.Warn("the fast path is not pinned: known traffic stops while vswitch restarts", "reason", u)
+		}
+	}
+	return p, err
+}
+
+func open(o Options) (*Path, error) {
 	_ = rlimit.RemoveMemlock() // for Linux before 5.11; else nothing
 	p := &Path{
 		log:     o.Log,
@@ -92,7 +105,7 @@ func Open(o Options) (*Path, error) {
 		m.Close() // p.bpf has its own descriptors
 	}
 	if err != nil {
-		err = fmt.Errorf("load programs into the kernel: %w", err)
+		err = explain("load programs into the kernel", err)
 	} else {
 		err = p.prepare(options.MapReplacements != nil)
 	}
@@ -110,7 +123,8 @@ func (p *Path) prepare(tookOver bool) error {
 	}
 	if p.pins != nil && !tookOver {
 		if err := p.pins.keep(&p.bpf.bpfMaps); err != nil {
-			return err
+			_ = os.RemoveAll(p.pins.own)
+			return unpinned{err}
 		}
 	}
 	if err := p.bpf.Epochs.Lookup(uint32(0), &p.epoch); err != nil {

@@ -29,6 +29,7 @@ var ErrInUse = errors.New("another vswitch of this name is running; stop it, or 
 
 // pins are what one switch has there.
 type pins struct {
+	name string     // of the switch
 	lock flock.File // of dir: two processes must not share one
 	dir  string     // the switch's
 	own  string     // this version's
@@ -38,24 +39,35 @@ type pins struct {
 func openPins(name string) (*pins, error) {
 	dir, err := pinDir(name)
 	if err != nil {
-		return nil, err
+		return nil, unpinned{err}
 	}
 	if err := mountBpffs(); err != nil {
-		return nil, err
+		return nil, unpinned{err}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make a place for what is in the kernel: %w", err)
+		return nil, noPlace(err)
 	}
 	lock, err := lockDir(dir)
-	if err != nil {
+	if errors.Is(err, ErrInUse) {
 		return nil, err
 	}
-	p := &pins{lock: lock, dir: dir, own: filepath.Join(dir, version())}
+	if err != nil {
+		return nil, unpinned{err}
+	}
+	p := &pins{name: name, lock: lock, dir: dir, own: filepath.Join(dir, version())}
 	if err := os.MkdirAll(p.own, 0o700); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("make a place for what is in the kernel: %w", err)
+		return nil, noPlace(err)
 	}
 	return p, nil
+}
+
+// noPlace words why a folder cannot be made.
+func noPlace(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return unpinned{worded{"make a folder in " + bpffs + ": this user may not write there", err}}
+	}
+	return unpinned{fmt.Errorf("make a place for what is in the kernel: %w", err)}
 }
 
 func (p *pins) close() { p.lock.Close() }
@@ -91,7 +103,10 @@ func mountBpffs() error {
 		return nil
 	}
 	if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"); err != nil {
-		return fmt.Errorf("mount %s, which keeps traffic going while vswitch restarts: %w", bpffs, err)
+		if errors.Is(err, unix.EPERM) {
+			return worded{"mount " + bpffs + ": needs CAP_SYS_ADMIN; have it mounted before, as systemd does", err}
+		}
+		return fmt.Errorf("mount %s: %w", bpffs, err)
 	}
 	return nil
 }
@@ -145,10 +160,7 @@ func pin(o interface{ Pin(string) error }, path string) error {
 			err = o.Pin(path)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("keep what is in the kernel: %w", err)
-	}
-	return nil
+	return explain("keep what is in the kernel", err)
 }
 
 const linkPrefix = "link-"
@@ -196,14 +208,14 @@ func (p *pins) dropLink(ifindex int) error {
 	return err
 }
 
-// clean removes what other versions left, and the links of devices that are none of
-// these.
+// clean removes what other versions left, and switches of the name in namespaces that are
+// gone, and the links of devices that are none of these.
 func (p *pins) clean(but map[int]bool) error {
 	stay := make(map[string]bool)
 	for ifindex, is := range but {
 		stay[p.linkPath(ifindex)] = is
 	}
-	errs := []error{detach(p.dir, stay)}
+	errs := []error{detach(p.dir, stay), removeDead(p.name, p.dir)}
 	versions, err := os.ReadDir(p.dir)
 	errs = append(errs, err)
 	for _, v := range versions {
@@ -233,12 +245,18 @@ func detach(dir string, stay map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// Cleanup removes what a switch of that name left in the kernel, unless it runs.
+// Cleanup removes what a switch of that name left in the kernel, unless it runs: in the
+// calling thread's namespace, and in those that are gone.
 func Cleanup(name string) error {
 	dir, err := pinDir(name)
 	if err != nil {
 		return err
 	}
+	return errors.Join(remove(dir, func() bool { return false }), removeDead(name, dir))
+}
+
+// remove removes a switch's folder, unless it is in use, or in force as inForce says.
+func remove(dir string, inForce func() bool) error {
 	lock, err := lockDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -247,5 +265,46 @@ func Cleanup(name string) error {
 		return err
 	}
 	defer lock.Close()
+	if inForce() {
+		return nil
+	}
 	return errors.Join(detach(dir, nil), os.RemoveAll(dir))
+}
+
+// removeDead removes the folders that switches of that name left in namespaces that are
+// gone, as those of pods and of CI jobs are. Nobody else would find them: no namespace
+// ever has their cookie again. own is the folder in this namespace.
+func removeDead(name, own string) error {
+	others, err := filepath.Glob(filepath.Join(pinRoot, name+"@*"))
+	others = append(others, filepath.Join(pinRoot, name)) // the host's
+	for _, dir := range others {
+		if dir == own {
+			continue
+		}
+		e := remove(dir, func() bool { return inForce(dir) })
+		if !errors.Is(e, ErrInUse) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// inForce reports whether a program of another namespace's folder is at a device there.
+// With a namespace its devices go, and links are at none; but a NIC comes back to the
+// host's, with the program. What cannot be read may be in force.
+func inForce(dir string) bool {
+	links, _ := filepath.Glob(filepath.Join(dir, "*", linkPrefix+"*"))
+	return slices.ContainsFunc(links, func(path string) bool {
+		l, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			return true
+		}
+		defer l.Close()
+		info, err := l.Info()
+		if err != nil || info.TCX() == nil {
+			return true
+		}
+		ifindex := int(info.TCX().Ifindex)
+		return ifindex != 0 && !isAt(l, ifindex)
+	})
 }

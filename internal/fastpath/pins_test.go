@@ -1,13 +1,16 @@
 package fastpath
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -360,6 +363,112 @@ func TestLeftOver(t *testing.T) {
 	h.wantPinned(h.taps[0])
 }
 
+// What a switch left in a namespace that is gone is found by the next one of the name in
+// another, and by Cleanup there; what is in force elsewhere stays.
+func TestNamespaceGone(t *testing.T) {
+	for what, clean := range map[string]func(h *host){
+		"Cleanup": func(h *host) {
+			h.ns.Do(func() {
+				if err := Cleanup(h.ns.Name); err != nil {
+					t.Error(err)
+				}
+			})
+		},
+		"the next start": func(h *host) {
+			p := h.open(h.taps...)
+			p.start()
+			p.end()
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newHost(t)
+			folders := func() int {
+				dirs, _ := filepath.Glob(filepath.Join(pinRoot, h.ns.Name+"@*"))
+				return len(dirs)
+			}
+			// Like a process that is killed, they leave all they have.
+			leave := func(ns *testenv.Netns) {
+				ns.Run("ip", "tuntap", "add", "dev", "vm0", "mode", "tap")
+				there := &host{t: t, ns: ns}
+				there.taps = []int{(&rig{t: t, ns: ns}).ifindex("vm0")}
+				ns.Do(func() {
+					o := there.options()
+					o.Name = h.ns.Name
+					p, err := Open(o)
+					if err != nil {
+						t.Fatal(err)
+					}
+					l, err := p.Attach(there.taps[0])
+					if err != nil {
+						t.Fatal(err)
+					}
+					l.Close()
+					p.close()
+				})
+			}
+			gone, alive := testenv.NewNetns(t), testenv.NewNetns(t)
+			leave(gone)
+			leave(alive)
+			t.Cleanup(func() {
+				alive.Do(func() {
+					if err := Cleanup(h.ns.Name); err != nil {
+						t.Error(err)
+					}
+				})
+			})
+			gone.Run("ip", "link", "del", "vm0") // as all are when their namespace goes
+			before := folders()
+			if before != 2 {
+				t.Fatalf("%d folders are left by two switches", before)
+			}
+			clean(h)
+			own := 0
+			if what != "Cleanup" {
+				own = 1
+			}
+			if n := folders(); n != 1+own {
+				t.Errorf("%d folders are there, want that of the namespace that lives and %d of this one", n, own)
+			}
+			if n := programs(t, alive, 2); n != 1 {
+				t.Errorf("%d programs are at the device of the namespace that lives", n)
+			}
+		})
+	}
+}
+
+// A device that comes from a namespace that is gone does not keep its program.
+func TestNamespaceGoneDeviceComesBack(t *testing.T) {
+	h, there := newHost(t), testenv.NewNetns(t)
+	there.Run("ip", "tuntap", "add", "dev", "nic0", "mode", "tap")
+	ifindex := (&rig{t: t, ns: there}).ifindex("nic0")
+	there.Do(func() {
+		o := h.options()
+		p, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := p.Attach(ifindex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		p.close()
+	})
+	there.Run("ip", "link", "set", "nic0", "netns", h.ns.Path())
+	ifindex = (&rig{t: t, ns: h.ns}).ifindex("nic0")
+	if n := programs(t, h.ns, ifindex); n != 1 {
+		t.Fatalf("%d programs came with the device", n)
+	}
+	h.ns.Do(func() {
+		if err := Cleanup(h.ns.Name); err != nil {
+			t.Error(err)
+		}
+	})
+	if n := programs(t, h.ns, ifindex); n != 0 {
+		t.Errorf("%d programs stay at a device of this namespace", n)
+	}
+}
+
 // A device that has the number of a port's which went while no process ran is not taken
 // for it: no frame to the station that was there goes to it, whether it is a port's or
 // not, and it gets a program of its own, if any. The one that went keeps none.
@@ -505,7 +614,8 @@ func TestWithoutRights(t *testing.T) {
 			o := h.options()
 			o.Pin = pin
 			_, err := Open(o)
-			if err == nil || !errors.Is(err, unix.EPERM) || strings.Contains(err.Error(), "\n") {
+			if err == nil || !errors.Is(err, unix.EPERM) || strings.Contains(err.Error(), "\n") ||
+				!strings.Contains(err.Error(), "needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN;") {
 				t.Errorf("with Pin %v: %v", pin, err)
 			}
 		}
@@ -513,4 +623,53 @@ func TestWithoutRights(t *testing.T) {
 	if got := h.pinned(); len(got) != 0 {
 		t.Errorf("pinned are %v", got)
 	}
+}
+
+// With the rights that BPF needs, and none to mount the place for pins, there is a fast
+// path that ends with the process.
+func TestUnpinned(t *testing.T) {
+	testenv.Root(t)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // for good: the thread ends with its namespaces and rights
+		for _, do := range []func() error{
+			func() error { return unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWNET) },
+			func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
+			func() error { return exec.Command("ip", "tuntap", "add", "dev", "vm0", "mode", "tap").Run() },
+			func() error { return unix.Mount("none", bpffs, "tmpfs", 0, "") },
+			func() error {
+				header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+				var has [2]unix.CapUserData
+				has[0].Effective = 1 << unix.CAP_NET_ADMIN
+				has[1].Effective = 1<<(unix.CAP_BPF-32) | 1<<(unix.CAP_PERFMON-32)
+				has[0].Permitted, has[1].Permitted = has[0].Effective, has[1].Effective
+				return unix.Capset(&header, &has[0])
+			},
+		} {
+			if err := do(); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+		var log bytes.Buffer
+		p, err := Open(Options{Name: "unpinned", Pin: true, Capacity: 1024, Aging: -1, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer p.close()
+		if p.Pinned() || !strings.Contains(log.String(), "not pinned") || !strings.Contains(log.String(), "CAP_SYS_ADMIN") {
+			t.Errorf("pinned: %v; %s", p.Pinned(), log.String())
+		}
+		l, err := p.Attach(2)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-ended
 }
