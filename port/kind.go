@@ -85,6 +85,10 @@ type DeviceSettings struct {
 
 	// Alias stood where the switch put its mark.
 	Alias string `json:"alias,omitempty"`
+
+	// Features are what the device offloaded and the switch turned off, by their names
+	// as ethtool(8) has them, separated by spaces.
+	Features string `json:"features,omitempty"`
 }
 
 // Device is implemented by ports that stand on a network interface. Link events

@@ -1,13 +1,16 @@
 // Package netdev is the port kind for a network interface that is there already: a
 // physical NIC as an uplink, a veth to a container, a VLAN device. The switch makes
-// it take frames for all addresses and changes nothing else unasked. The kind's methods
-// act on the network namespace of the calling thread.
+// it take frames for all addresses, turns off what puts frames together for good (LRO),
+// and changes nothing else unasked. The kind's methods act on the network namespace of the
+// calling thread.
 package netdev
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/vswitch/vswitch/internal/afpacket"
@@ -128,6 +131,12 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 			_ = l.SetAlias(l.Alias)
 		}
 	}()
+	off := turnOff(l, &before)
+	defer func() {
+		if err != nil {
+			_ = l.TurnOn(off...)
+		}
+	}()
 	t.Before, t.Ifname, t.Ifindex = &before, l.Name, l.Index
 
 	// The host stack is shut out before the switch is given frames: else it could be
@@ -154,6 +163,24 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	}
 	*trace = t
 	return p, nil
+}
+
+// unwanted are features of devices that put received frames together in ways that cannot
+// be undone: LRO loses how long the frames were, lists of packets lose their headers. The kernel's bridge turns the former off as well.
+var unwanted = []string{"rx-lro", "rx-gro-list"}
+
+// turnOff turns unwanted features off, notes in before which those were, and returns them.
+// Where it may not, the switch makes the best of what comes (vnet.Guess, vnet.Settle).
+func turnOff(l link.Link, before *port.DeviceSettings) []string {
+	off, _ := l.TurnOff(unwanted...)
+	all := strings.Fields(before.Features)
+	for _, f := range off {
+		if !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	before.Features = strings.Join(all, " ")
+	return off
 }
 
 // check tells whether the switch may forward by the interface.
@@ -263,7 +290,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 			return err
 		}
 	}
-	err = owner.Release(l, k.Switch, t.Before.Alias)
+	err = cmp.Or(l.TurnOn(strings.Fields(t.Before.Features)...), owner.Release(l, k.Switch, t.Before.Alias))
 	if o.Exclusive {
 		err = cmp.Or(err, hoststack.Lift(l.Index, k.Ingress), hoststack.Restore(l.Name, *t.Before))
 	}

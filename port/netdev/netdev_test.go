@@ -50,6 +50,49 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// What puts received frames together for good is off while the device is a port, whoever
+// opens it, and on again afterwards.
+func TestUnwantedFeatures(t *testing.T) {
+	t.Parallel()
+	testenv.Tool(t, "ethtool")
+	ns := testenv.NewNetns(t)
+	veth(ns, "sw0", "peer0", 1500)
+	on := func(want bool) {
+		t.Helper()
+		if got := strings.Contains(ns.Run("ethtool", "-k", "sw0"), "rx-gro-list: on"); got != want {
+			t.Fatalf("rx-gro-list is on: %v, want %v", got, want)
+		}
+	}
+	ns.Run("ethtool", "-K", "sw0", "rx-gro-list", "on")
+	ns.Do(func() {
+		spec := port.Spec{Name: "sw0"}
+		var trace port.Trace
+		if _, err := kind.Open(port.Spec{Name: "sw0", Settings: netdev.Settings{MTU: 1 << 30}}, &trace); err == nil {
+			t.Fatal("an MTU of 1 Gi is taken")
+		}
+		on(true)
+		open(t, spec, &trace).Close()
+		on(false)
+		if trace.Before.Features != "rx-gro-list" {
+			t.Errorf("the trace has %q", trace.Before.Features)
+		}
+		open(t, spec, &trace).Close()
+		on(false)
+		if err := kind.Delete(spec, trace); err != nil {
+			t.Fatal(err)
+		}
+		on(true)
+		// What is off stays off.
+		ns.Run("ethtool", "-K", "sw0", "rx-gro-list", "off")
+		trace = port.Trace{}
+		open(t, spec, &trace).Close()
+		if err := kind.Delete(spec, trace); err != nil || trace.Before.Features != "" {
+			t.Fatalf("%v, the trace has %q", err, trace.Before.Features)
+		}
+		on(false)
+	})
+}
+
 // veth makes a cable between two interfaces and sets both ends up.
 func veth(ns *testenv.Netns, a, b string, mtu int) {
 	ns.Run("ip", "link", "add", a, "mtu", fmt.Sprint(mtu), "type", "veth", "peer", "name", b, "mtu", fmt.Sprint(mtu))
