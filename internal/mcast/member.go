@@ -146,7 +146,8 @@ func (m *member) expires() (at time.Duration) {
 	return at
 }
 
-// prolong has nothing that is wanted now end before a time.
+// prolong has nothing that is wanted now end before a time. The member's timer finds
+// that out when it fires.
 func (m *member) prolong(until time.Duration) {
 	now := m.g.in.s.now
 	if m.exclude && m.until > now {
@@ -157,7 +158,6 @@ func (m *member) prolong(until time.Duration) {
 			x.expires = max(x.expires, until)
 		}
 	}
-	m.settle()
 }
 
 // due is when settle has something to do.

@@ -84,6 +84,12 @@ func TestRefused(t *testing.T) {
 	}{
 		{"IPv4 cut off", oldReport(2, g4)[:44], Truncated},
 		{"IPv4 header cut off", oldReport(2, g4)[:30], Truncated},
+		{"IPv4 without a message", func() []byte {
+			b := oldReport(2, g4)[:38]
+			b[17] = 24
+			ipsum(b)
+			return b
+		}(), BadLength},
 		{"IPv6 cut off", oldReport(2, g6)[:80], Truncated},
 		{"IPv4 header cut off after its protocol", oldReport(2, g4)[:24], Truncated},
 		{"IPv4 header of 16 bytes", edit(oldReport(2, g4), func(b []byte) { b[14] = 0x44; ipsum(b) }), BadHeader},
@@ -171,6 +177,8 @@ func TestTolerated(t *testing.T) {
 		binary.BigEndian.PutUint16(b[24:], rfc1071(b[14:34]))
 		return b
 	}
+	padded := oldReport(2, g6)
+	copy(padded[56:], []byte{0, 5, 2, 0, 0, 0})
 	report2 := append([]byte{0x16, 0, 0, 0}, g4.AsSlice()...)
 	for _, c := range []struct {
 		name  string
@@ -183,6 +191,7 @@ func TestTolerated(t *testing.T) {
 		{"bytes behind the records", ip4(host4, g4, 1, 2, []byte{0x22, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 239, 1, 2, 3, 7, 7}, 2), 1, ToRouters},
 		{"auxiliary data", ip4(host4, g4, 1, 2, []byte{0x22, 0, 0, 0, 0, 0, 0, 2, 4, 1, 0, 0, 239, 1, 2, 3, 9, 9, 9, 9, 4, 0, 0, 0, 239, 1, 2, 4}, 2), 2, ToRouters},
 		{"an unknown record type among others", reportFrame(rec{9, g4, addrs("10.0.0.1")}, rec{toEx, g4, nil}), 1, ToRouters},
+		{"Router Alert behind a pad", padded, 1, ToRouters},
 		{"no record", ip4(host4, g4, 1, 2, []byte{0x22, 0, 0, 0, 0, 0, 0, 0}, 2), 0, ToRouters},
 		{"IGMP from 0.0.0.0", ip4(addr("0.0.0.0"), g4, 1, 2, report2, 2), 1, ToRouters},
 		{"MLDv2 report from ::", ip6(addr("::"), addr("ff02::16"), 1, 58, append([]byte{143, 0, 0, 0, 0, 0}, records([]rec{{toEx, g6, nil}})...), 2), 1, ToRouters},
@@ -213,6 +222,18 @@ func TestIsControl(t *testing.T) {
 	unicast := oldReport(2, g4)
 	unicast[0], unicast[1] = 0x52, 0x54
 	tagged := slices.Concat(q[:12], []byte{0x81, 0, 0, 5}, q[12:])
+	// chain has so many extension headers before MLD.
+	chain := func(n int) []byte {
+		b := slices.Concat([]byte{0x60, 0, 0, 0, 0, byte(8*n + 24), 60, 1}, host6.AsSlice(), g6.AsSlice())
+		for i := range n {
+			next := byte(60)
+			if i == n-1 {
+				next = 58
+			}
+			b = append(b, next, 0, 1, 4, 0, 0, 0, 0)
+		}
+		return ethernet(g6, 0x86dd, append(append(b, 131), make([]byte, 23)...))
+	}
 	loop := ethernet(g6, 0x86dd, slices.Concat([]byte{0x60, 0, 0, 0, 4, 0, 0, 1}, host6.AsSlice(), g6.AsSlice(), make([]byte, 1024)))
 	for _, c := range []struct {
 		name  string
@@ -232,6 +253,14 @@ func TestIsControl(t *testing.T) {
 		{"IGMP to a station", unicast, false},
 		{"behind a second tag", tagged, false},
 		{"extension headers without end", loop, false},
+		{"as many extension headers as are walked", chain(maxHeaders - 1), true},
+		{"more extension headers than are walked", chain(maxHeaders), false},
+		{"an extension header cut off", chain(1)[:61], false},
+		{"nothing behind an extension header", chain(1)[:62], false},
+		{"the type behind an extension header", chain(1)[:63], true},
+		{"IPv4, cut off before its protocol", oldReport(2, g4)[:23], false},
+		{"IPv4, cut off after it", oldReport(2, g4)[:24], true},
+		{"IPv6 header cut off", q[:53], false},
 		{"empty", nil, false},
 		{"header alone", q[:14], false},
 		{"MLD cut off before its type", q[:62], false},
@@ -293,6 +322,9 @@ func TestOwnQueries(t *testing.T) {
 		{"MLDv2, general",
 			mldQueryFrame(switchMAC, v6, queryFields{version: 3, maxResponse: 10 * time.Second, robustness: 2, interval: 125 * time.Second}),
 			queryFrom("fe80::5054:ff:fe00:1")},
+		{"MLDv2, with a long time to answer",
+			mldQueryFrame(switchMAC, v6, queryFields{version: 3, maxResponse: time.Minute, robustness: 2, interval: 125 * time.Second}),
+			ip6(v6, addr("ff02::1"), 1, 58, slices.Concat([]byte{130, 0, 0, 0, 0x8d, 0x4c, 0, 0}, make([]byte, 16), []byte{2, 125, 0, 0}), 2)},
 		{"MLDv1, for a group",
 			mldQueryFrame(switchMAC, v6, queryFields{version: 2, group: addr("ff05::1:3"), maxResponse: time.Second}),
 			ip6(v6, addr("ff05::1:3"), 1, 58, slices.Concat([]byte{130, 0, 0, 0, 3, 232, 0, 0}, addr("ff05::1:3").AsSlice()), 2)},

@@ -181,7 +181,7 @@ func (in *instance) extend() {
 	in.extended = in.s.now + slack
 	until := in.s.now + in.membershipInterval() + slack
 	for _, g := range in.groups {
-		for _, m := range slices.Backward(g.members) { // one that goes takes itself out
+		for _, m := range g.members {
 			m.prolong(until)
 		}
 	}

@@ -394,6 +394,12 @@ func TestTopologyChange(t *testing.T) {
 		t.Errorf("asked at %v", at)
 	}
 
+	r.pass(200 * time.Second)
+	want := []time.Duration{start, start + 31250*time.Millisecond, start + 156250*time.Millisecond} // as at the start
+	if at := r.generals(IPv4); !slices.Equal(at, want) {
+		t.Errorf("asked at %v, want %v", at, want)
+	}
+
 	r = newRig(t, VLANConfig{})
 	r.TopologyChange() // nobody asks: nothing is filtered
 	r.accept(7, queryFrom("10.0.0.1"))
@@ -545,14 +551,14 @@ func TestCappedQuery(t *testing.T) {
 // host's group goes on all the time.
 func TestQuerierChanges(t *testing.T) {
 	group := addr("239.1.2.3")
-	for from := 20 * time.Second; from < 160*time.Second; from += 7 * time.Second {
+	for from := 20 * time.Second; from < 160*time.Second; from += 11 * time.Second {
 		for _, again := range []time.Duration{0, 200 * time.Second, 550 * time.Second} {
 			r := newRig(t, VLANConfig{Querier: true, RouterOnly: true, IPv4: addr("10.0.0.50")})
 			r.accept(3, oldReport(2, group))
 			// 10 s to answer; an interval of 576 s that is not kept
 			query := ip4(addr("10.0.0.9"), addr("224.0.0.1"), 1, 2, []byte{0x11, 100, 0, 0, 0, 0, 0, 0, 2, 0xa2, 0, 0}, 2)
 			next, heard, answer := from, 0, time.Duration(0)
-			for now := time.Duration(0); now < 2000*time.Second; now += time.Second {
+			for now := time.Duration(0); now < 1500*time.Second; now += time.Second {
 				r.to(now)
 				asked := len(r.generals(IPv4)) > 0
 				if r.sent = nil; now >= next {
@@ -576,6 +582,61 @@ func TestQuerierChanges(t *testing.T) {
 					t.Fatalf("another asks from %v, every %v: at %v %v goes to %v", from, again, now, group, got)
 				}
 			}
+		}
+	}
+}
+
+// TestIsolatedQuerier has a port that not all others hear: its router gets what it asks for,
+// and this switch goes on asking.
+func TestIsolatedQuerier(t *testing.T) {
+	r := newRig(t, VLANConfig{Querier: true})
+	r.SetPort(5, PortConfig{Isolated: true})
+	r.accept(5, queryFrom("10.0.0.1"))
+	if q := r.querierOf(IPv4); !q.Own {
+		t.Errorf("%+v", q)
+	}
+	if p := r.Routers(); len(p) != 1 || p[0].Port != 5 {
+		t.Errorf("%+v", p)
+	}
+	// A port that becomes one, or is one no more.
+	r.accept(6, queryFrom("10.0.0.1"))
+	if q := r.querierOf(IPv4); q.Own || q.Port != 6 {
+		t.Errorf("%+v", q)
+	}
+	r.SetPort(5, PortConfig{})
+	if q := r.querierOf(IPv4); q.Own || q.Port != 6 {
+		t.Errorf("%+v", q)
+	}
+	r.SetPort(6, PortConfig{Isolated: true})
+	if q := r.querierOf(IPv4); !q.Own {
+		t.Errorf("%+v", q)
+	}
+	r.accept(5, queryFrom("10.0.0.1"))
+	if q := r.querierOf(IPv4); q.Own || q.Port != 5 {
+		t.Errorf("%+v", q)
+	}
+}
+
+// TestQuerierVersions names versions as their protocol does, on either side.
+func TestQuerierVersions(t *testing.T) {
+	r := newRig(t, VLANConfig{Querier: true, MLDVersion: 1, IGMPVersion: 2})
+	if a, b := r.querierOf(IPv4).Version, r.querierOf(IPv6).Version; a != 2 || b != 1 {
+		t.Errorf("this switch speaks IGMPv%d and MLDv%d", a, b)
+	}
+	for _, s := range r.sent {
+		if s.m.version != 2 { // MLDv1 is version 2 of IGMP
+			t.Errorf("%+v", s)
+		}
+	}
+	r.accept(7, queryFrom("10.0.0.1"))
+	r.accept(7, queryFrom("fe80::1"))
+	if a, b := r.querierOf(IPv4).Version, r.querierOf(IPv6).Version; a != 3 || b != 2 {
+		t.Errorf("the other speaks IGMPv%d and MLDv%d", a, b)
+	}
+	r = newRig(t, VLANConfig{})
+	for _, f := range []Family{IPv4, IPv6} {
+		if q := r.querierOf(f); q.Version != 0 || q.Addr.IsValid() || q.Own {
+			t.Errorf("%+v", q)
 		}
 	}
 }

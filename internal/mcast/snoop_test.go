@@ -400,6 +400,63 @@ func TestConfigChecked(t *testing.T) {
 	}
 }
 
+// TestConfigLimits takes what is just within each limit, and refuses what is just beyond.
+func TestConfigLimits(t *testing.T) {
+	const ms, s = time.Millisecond, time.Second
+	for name, c := range map[string]struct{ in, beyond VLANConfig }{
+		"robustness, low":       {VLANConfig{Robustness: 1}, VLANConfig{Robustness: -1}},
+		"robustness, high":      {VLANConfig{Robustness: 7}, VLANConfig{Robustness: 8}},
+		"interval, low":         {VLANConfig{QueryInterval: s, ResponseInterval: s - 1}, VLANConfig{QueryInterval: s - 1, ResponseInterval: 100 * ms}},
+		"interval, high":        {VLANConfig{QueryInterval: 31744 * s}, VLANConfig{QueryInterval: 31744*s + 1}},
+		"response, low":         {VLANConfig{ResponseInterval: 100 * ms}, VLANConfig{ResponseInterval: 100*ms - 1}},
+		"response, high":        {VLANConfig{ResponseInterval: 125*s - 1}, VLANConfig{ResponseInterval: 125 * s}},
+		"response in IGMPv2":    {VLANConfig{IGMPVersion: 2, ResponseInterval: 25500 * ms}, VLANConfig{IGMPVersion: 2, ResponseInterval: 25500*ms + 1}},
+		"response in MLDv1":     {VLANConfig{MLDVersion: 1, ResponseInterval: 65535 * ms}, VLANConfig{MLDVersion: 1, ResponseInterval: 65535*ms + 1}},
+		"last member, low":      {VLANConfig{LastMemberInterval: 100 * ms}, VLANConfig{LastMemberInterval: 100*ms - 1}},
+		"last member, high":     {VLANConfig{LastMemberInterval: 25500 * ms}, VLANConfig{LastMemberInterval: 25500*ms + 1}},
+		"last members, low":     {VLANConfig{LastMemberCount: 1}, VLANConfig{LastMemberCount: -1}},
+		"last members, high":    {VLANConfig{LastMemberCount: 10}, VLANConfig{LastMemberCount: 11}},
+		"startup, low":          {VLANConfig{StartupInterval: 100 * ms}, VLANConfig{StartupInterval: 100*ms - 1}},
+		"startup, high":         {VLANConfig{StartupInterval: 31744 * s}, VLANConfig{StartupInterval: 31744*s + 1}},
+		"startup queries, low":  {VLANConfig{StartupCount: 1}, VLANConfig{StartupCount: -1}},
+		"startup queries, high": {VLANConfig{StartupCount: 10}, VLANConfig{StartupCount: 11}},
+		"router timeout":        {VLANConfig{RouterTimeout: s}, VLANConfig{RouterTimeout: s - 1}},
+	} {
+		r := newRig(t, VLANConfig{})
+		if err := r.SetVLAN(1, c.in); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if r.SetVLAN(1, c.beyond) == nil {
+			t.Errorf("%s: %+v is taken", name, c.beyond)
+		}
+	}
+}
+
+func TestTracked(t *testing.T) {
+	for text, want := range map[string]bool{
+		"224.0.0.0": false, "224.0.0.255": false, "224.0.1.0": true, "224.1.0.0": true, "225.0.0.0": true,
+		"239.255.255.255": true, "240.0.0.1": false, "223.255.255.255": false,
+		"ff00::1": false, "ff01::1": false, "ff02::1": false, "ff02::1:2": false, "ff02:1::": false, "ff12::1": true, "ff03::1": true,
+		"ff0e::1": true, "ff11::1": false, "fe02::1": false, "fe80::1": false,
+	} {
+		if tracked(addr(text)) != want {
+			t.Errorf("%s: %v", text, !want)
+		}
+	}
+}
+
+// TestUnknown changes what is not there.
+func TestUnknown(t *testing.T) {
+	r := newRig(t, VLANConfig{})
+	r.RemoveVLAN(7)
+	r.RemovePort(7)
+	r.PortDown(7)
+	r.PortLeft(7, 7)
+	if r.Changed() && len(r.Groups()) != 0 || len(r.PortStats()) != 0 {
+		t.Errorf("%+v, %+v", r.Groups(), r.PortStats())
+	}
+}
+
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
 	for reason := range numReasons {
