@@ -302,6 +302,56 @@ func TestSnoopingVLANs(t *testing.T) {
 	l.sw.refuse("does not carry VLAN 20", "mdb add %s p1 --vlan 20", g)
 }
 
+// TestForgedQueries has a host that wants to be the querier, openly and by frames that
+// only the switch hears: its members keep their group, in whatever VLAN they are.
+//
+//	h1 ── p1 ┐
+//	h2 ── p2 ┼ switch, the querier
+//	h3 ── p3 ┘ (hostile)
+func TestForgedQueries(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 3, "--snooping", "--querier", "--querier-address", "10.9.0.200", "--unregistered", "routers")
+	h1, h2, h3 := l.hosts[0], l.hosts[1], l.hosts[2]
+	g := group("239.1.0.2")
+	h2.join(t, g)
+	l.sw.awaitMember("p2", g, "learned igmpv3")
+	l.sw.awaitFilter("ipv4")
+	l.awaitStream(h1, h1.toGroup(g), h2)
+
+	dropped := func(why string) func() bool {
+		return func() bool { return l.sw.mdb().Messages.Dropped[why] > 0 }
+	}
+	forge := func(query []byte) {
+		if err := h3.Send(query, port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	elsewhere := generalQuery(h3.mac, "10.9.0.1")
+	copy(elsewhere[3:], []byte{0x7f, 0x7f, 0x7f})
+	forge(elsewhere)
+	testenv.Eventually(t, "a query to nobody is dropped", dropped("bad_destination"))
+	l.sw.ctl("set-port p3 --mcast-router-guard on")
+	forge(generalQuery(h3.mac, "10.9.0.1"))
+	testenv.Eventually(t, "a query by a guarded port is dropped", dropped("router_guard"))
+	if mdb := l.sw.mdb(); !mdb.Queriers[0].Own || mdb.Queriers[0].Address != "10.9.0.200" || len(mdb.Routers) != 0 {
+		t.Errorf("queriers %+v, routers %+v", mdb.Queriers, mdb.Routers)
+	}
+	l.awaitStream(h1, h1.toGroup(g), h2)
+
+	// A port that moves to another VLAN has its host asked there.
+	l.sw.ctl("set-port p2 --access 10")
+	testenv.Eventually(t, "the group is learned in VLAN 10", func() bool {
+		groups := l.sw.mdb().Groups
+		return len(groups) == 1 && groups[0].VLAN == 10 && groups[0].Group == g
+	})
+	l.sw.ctl("set-port p3 --mcast-router-guard off")
+	forge(generalQuery(h3.mac, "10.9.0.1"))
+	testenv.Eventually(t, "a query by a port without guard is believed", func() bool {
+		q := l.sw.mdb().Queriers[0]
+		return !q.Own && q.Address == "10.9.0.1" && q.Port == "p3"
+	})
+}
+
 // TestMDB is mdb and mdb_max: groups that are set, and how many a port may join.
 //
 //	h1 ── p1 ┐
