@@ -586,6 +586,74 @@ func TestQuerierChanges(t *testing.T) {
 	}
 }
 
+// TestQuerierComesBack has this switch ask again after another: as after its startup, and
+// by its own times.
+func TestQuerierComesBack(t *testing.T) {
+	group := addr("239.1.2.3")
+	r := newRig(t, VLANConfig{Querier: true})
+	r.to(time.Second)                                                                                                  // one startup query is still to come
+	r.accept(7, ip4(addr("10.0.0.1"), addr("224.0.0.1"), 1, 2, []byte{0x11, 100, 0, 0, 0, 0, 0, 0, 3, 0x98, 0, 0}, 2)) // 3 times 384 s
+	lost := time.Second + 3*384*time.Second + 5*time.Second
+	r.sent = nil
+	r.to(lost + 126*time.Second)
+	if at, want := r.generals(IPv4), []time.Duration{lost, lost + 125*time.Second}; !slices.Equal(at, want) {
+		t.Errorf("asked at %v, want %v", at, want)
+	}
+	r.accept(3, oldReport(2, group))
+	if m, _ := r.of(3, group); m.Expires != testGMI {
+		t.Errorf("a group ends in %v", m.Expires)
+	}
+}
+
+// TestFloodsWithoutQuerier floods from the moment that nobody asks, though a router is there.
+func TestFloodsWithoutQuerier(t *testing.T) {
+	group := addr("239.1.2.3")
+	r := newRig(t, VLANConfig{})
+	r.accept(7, queryFrom("10.0.0.1"))
+	r.pass(100 * time.Second)
+	r.accept(7, pimHello("10.0.0.1"))
+	r.accept(3, oldReport(2, group))
+	r.to(255*time.Second - 1)
+	r.mustGet(group, 3, 7)
+	r.pass(1)
+	if len(r.Routers()) != 1 {
+		t.Errorf("%+v", r.Routers())
+	}
+	r.mustGet(group, flood)
+}
+
+// TestSilentPortsAreAskedOnce has many groups of some ports near their end.
+func TestSilentPortsAreAskedOnce(t *testing.T) {
+	r := newRig(t, VLANConfig{Querier: true})
+	r.to(20 * time.Second)
+	for i := range 60 {
+		r.accept(uint16(i%3), oldReport(2, netip.AddrFrom4([4]byte{239, 1, 1, byte(i)})))
+	}
+	if err := r.AddStatic(1, 9, addr("239.1.1.1")); err != nil {
+		t.Fatal(err)
+	}
+	r.sent = nil
+	r.to(160 * time.Second)
+	var asked []uint16
+	for _, s := range r.sent {
+		if s.m.src == addr("223.255.255.254") {
+			asked = append(asked, s.port)
+		}
+	}
+	if !slices.Equal(asked, []uint16{0, 1, 2}) {
+		t.Errorf("asked ports %v", asked)
+	}
+	// Ports whose hosts answered at the last moment are not silent.
+	for i := range 60 {
+		r.accept(uint16(i%3), oldReport(2, netip.AddrFrom4([4]byte{239, 1, 1, byte(i)})))
+	}
+	r.sent = nil
+	r.pass(122 * time.Second)
+	if n := len(r.generals(IPv4)); n != 1 || len(r.sent) != 2 {
+		t.Errorf("%d general queries; sent %+v", n, r.sent)
+	}
+}
+
 // TestIsolatedQuerier has a port that not all others hear: its router gets what it asks for,
 // and this switch goes on asking.
 func TestIsolatedQuerier(t *testing.T) {

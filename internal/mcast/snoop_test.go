@@ -168,12 +168,20 @@ func TestGroupLimit(t *testing.T) {
 	if res := r.Receive(1, 3, oldReport(2, group(4))); res.Verdict != Drop || res.Reason != GroupLimit {
 		t.Errorf("%+v", res)
 	}
+	// A report of which nothing fits is dropped, one of which anything is known is not.
+	if res := r.hear(3, reportFrame(rec{toEx, group(4), nil}, rec{toEx, group(5), nil})); res.Verdict != Drop || res.Reason != GroupLimit {
+		t.Errorf("%+v", res)
+	}
+	r.accept(3, reportFrame(rec{toEx, group(4), nil}, rec{isEx, group(1), nil}))
+	if p := r.PortStats()[3]; p.Groups != 2 || p.Refused != 5 {
+		t.Errorf("%+v", p)
+	}
 	r.accept(3, oldReport(2, group(1))) // known ones stay
 	for _, frame := range [][]byte{leaveFrame(group(5)), reportFrame(rec{toIn, group(5), nil})} {
 		r.accept(3, frame) // asks for nothing
 	}
 	r.accept(4, oldReport(2, group(4))) // another port
-	if p := r.PortStats(); p[3].Groups != 2 || p[3].Refused != 2 || p[4].Groups != 1 || r.Stats().Dropped[GroupLimit] != 1 {
+	if p := r.PortStats(); p[3].Groups != 2 || p[3].Refused != 5 || p[4].Groups != 1 || r.Stats().Dropped[GroupLimit] != 2 {
 		t.Errorf("%+v, %+v", p, r.Stats())
 	}
 	r.mustGet(group(4), 4)
@@ -442,6 +450,30 @@ func TestTracked(t *testing.T) {
 		if tracked(addr(text)) != want {
 			t.Errorf("%s: %v", text, !want)
 		}
+	}
+}
+
+func TestCounts(t *testing.T) {
+	r := newRig(t, VLANConfig{Querier: true})
+	sent := r.Stats().QueriesSent
+	if sent != 2 || len(r.sent) != 2 {
+		t.Errorf("%d queries sent", sent)
+	}
+	for i, frame := range [][]byte{queryFrom("10.0.0.1"), queryFrom("fe80::9"), specificQuery("10.0.0.1", addr("239.1.2.3"), 10)} {
+		r.accept(7, frame)
+		if n := r.Stats().Queries; n != uint64(i+1) {
+			t.Errorf("%d queries counted, want %d", n, i+1)
+		}
+	}
+	for i, frame := range [][]byte{oldReport(2, addr("239.1.2.3")), reportFrame(rec{isEx, addr("239.1.2.3"), nil}, rec{isEx, addr("239.1.2.4"), nil})} {
+		r.accept(3, frame)
+		if n := r.Stats().Reports; n != uint64(i+1) {
+			t.Errorf("%d reports counted, want %d", n, i+1)
+		}
+	}
+	r.accept(3, leaveFrame(addr("239.1.2.3")))
+	if st := r.Stats(); st.Leaves != 1 || st.Queries != 3 || st.Reports != 2 || st.Dropped != [numReasons]uint64{} {
+		t.Errorf("%+v", st)
 	}
 }
 
