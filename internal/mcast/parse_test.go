@@ -382,6 +382,17 @@ func FuzzReceive(f *testing.F) {
 		}
 		r.mustGet(addr("224.0.0.5"), flood)
 		r.mustGet(addr("ff02::1"), flood)
+		// By a guarded port no frame changes who asks, or what others want.
+		guarded := newRigOf(t, Config{Memberships: 8, Sources: 4}, VLANConfig{Querier: true})
+		guarded.SetPort(3, PortConfig{Router: RouterNever})
+		guarded.accept(2, reportFrame(rec{toEx, g4, nil}))
+		guarded.Advance(15 * time.Second)
+		before, _ := guarded.of(2, g4)
+		guarded.Receive(1, 3, frame)
+		after, _ := guarded.of(2, g4)
+		if !before.Exclude || before.Expires != after.Expires || !guarded.querierOf(IPv4).Own || !guarded.querierOf(IPv6).Own || len(guarded.Routers()) != 0 {
+			t.Fatalf("%+v became %+v; %+v, %+v", before, after, guarded.Queriers(), guarded.Routers())
+		}
 		// Nothing is for ever: the longest interval a query can ask for is 31744 s,
 		// with a robustness of 7.
 		r.Advance(8 * 31744 * time.Second)
