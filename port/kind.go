@@ -45,6 +45,13 @@ type Description struct {
 	Station bool
 }
 
+// Finder is implemented by kinds whose ports stand on a network interface.
+type Finder interface {
+	// Find returns the number of the interface that Open would take, 0 where there
+	// is none in the namespace of the process.
+	Find(spec Spec, trace Trace) int
+}
+
 // Gone wraps err so that errors.Is(err, ErrGone) holds.
 func Gone(err error) error { return gone{err} }
 
@@ -69,6 +76,10 @@ type Trace struct {
 	// opened none. Only with it is Created more than another process's word, which
 	// Delete checks against the device.
 	Ifindex int `json:"-"`
+
+	// Away names the boot of the host in which the device was moved to another
+	// network namespace, from where it may come back; empty where it was not.
+	Away string `json:"away,omitempty"`
 }
 
 // DeviceSettings are the settings of a network interface that the switch changes.
@@ -97,6 +108,26 @@ type Device interface {
 	// Ifindex is the interface's number in the namespace of the process, 0
 	// where it is elsewhere.
 	Ifindex() int
+}
+
+// Bound is implemented by ports that know whether they still stand on the device that they
+// were opened on: its number can be another device's within milliseconds.
+type Bound interface {
+	Bound() bool
+}
+
+// Exclusive is implemented by ports that can have their device for themselves.
+type Exclusive interface {
+	// Exclusive reports whether the device's frames are the switch's alone.
+	Exclusive() bool
+}
+
+// Contested is implemented by ports that can tell whether another switch takes frames of
+// their device.
+type Contested interface {
+	// Contested returns an error that says who does, nil where nobody does. It asks
+	// the system.
+	Contested() error
 }
 
 // KernelEnd is implemented by ports that stand on the kernel's end of their device: what

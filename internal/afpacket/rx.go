@@ -200,14 +200,25 @@ func (r *receiver) wait(timeout time.Duration) (woken bool, err error) {
 	return r.poll[1].Revents != 0, nil
 }
 
-// look tells whether the device was deleted or moved to another namespace, and
+// look reports whether the device was deleted or moved to another namespace, and
 // whether it is up.
 func (q *queue) look() (gone, up bool) {
-	sa, err := unix.Getsockname(q.rx.fd)
-	if ll, ok := sa.(*unix.SockaddrLinklayer); err == nil && ok {
-		gone = ll.Ifindex != q.ifindex
-	}
-	return gone, flags(q.rx.fd, q.ifindex)&unix.IFF_UP != 0
+	return !bound(q.rx.fd, q.ifindex), flags(q.rx.fd, q.ifindex)&unix.IFF_UP != 0
+}
+
+// bound reports whether a socket is still at the device that it was bound to. The kernel
+// takes the number out of it when the device goes, before another can have that number.
+func bound(fd, ifindex int) bool {
+	sa, err := unix.Getsockname(fd)
+	ll, ok := sa.(*unix.SockaddrLinklayer)
+	return err != nil || !ok || ll.Ifindex == ifindex
+}
+
+// Bound implements port.Bound.
+func (p *Port) Bound() bool {
+	p.mu.RLock() // Close does not take the socket away meanwhile
+	defer p.mu.RUnlock()
+	return !p.closed && bound(p.queues[0].rx.fd, p.ifindex)
 }
 
 // read takes what the socket has, by readBatch or carefully.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,8 @@ type fakeHost struct {
 	links  map[int]link.Link
 	next   int
 	events chan link.Event
+
+	addresses map[int]netip.Prefix
 
 	makes   bool  // Open makes an interface that is absent, as the kind tap does
 	hidden  bool  // ports do not tell their Ifindex
@@ -74,6 +77,21 @@ func (h *fakeHost) ByName(name string) (link.Link, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.byName(name)
+}
+
+func (h *fakeHost) IPv4(index int) (netip.Prefix, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.addresses[index], nil
+}
+
+func (h *fakeHost) Find(spec port.Spec, trace port.Trace) int {
+	for _, name := range []string{trace.Ifname, spec.Name} {
+		if l, err := h.ByName(name); err == nil {
+			return l.Index
+		}
+	}
+	return 0
 }
 
 func (h *fakeHost) byName(name string) (link.Link, error) {

@@ -1,10 +1,8 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -36,8 +34,17 @@ type managed struct {
 	changed bool          // its interface has changed meanwhile
 	leaving bool          // it is to be removed once that is on disk
 
+	held string // who else has the device, as last seen; see takenBy
+
 	state  api.State
-	reason string // why it is waiting, or what shut it down
+	reason string // why it is not up
+	failed string // why dev could not be opened, or was lost
+
+	indexed int       // the number by which manager.devices has it
+	lost    int       // the number of the device that was lost, until its fate is known
+	again   time.Time // when a lost port may be opened again
+
+	departure *link.Event // news that its device is gone, until that is seen
 
 	unfit    *unfit    // not nil: its settings could not be put in force; it passes nothing
 	shutBy   string    // the guard that shut it down, and why; empty: none did
@@ -67,6 +74,10 @@ const (
 	// eventGap is how long after a failed try a link event can cause the
 	// next: a try causes events itself.
 	eventGap = 200 * time.Millisecond
+
+	// newsGap is how long a port that lost its device waits for the news of what
+	// became of it: in place of a device that was moved no other may be made.
+	newsGap = time.Second
 )
 
 // ifname is the name of the port's interface, as last seen.
@@ -98,6 +109,9 @@ func (m *manager) open(p *managed) (err error) {
 	if err := p.kind.Check(p.spec); err != nil {
 		return err
 	}
+	if err := m.stillAway(p); err != nil {
+		return err
+	}
 	spec, trace := p.spec, p.trace
 	if p.adopted() {
 		m.off(func() { err = m.there(spec, trace) })
@@ -108,8 +122,16 @@ func (m *manager) open(p *managed) (err error) {
 			return err
 		}
 	}
+	if err := m.reserve(p); err != nil {
+		return err
+	}
 	var dev port.Port
 	var seen sight
+	defer func() {
+		if err != nil {
+			m.unindex(p)
+		}
+	}()
 	defer func() {
 		if dev != p.dev && dev != nil { // the switch stopped meanwhile
 			dev.Close()
@@ -128,6 +150,7 @@ func (m *manager) open(p *managed) (err error) {
 	}
 	p.trace = trace
 	p.dev, p.attached = dev, time.Now()
+	p.lost, p.departure = 0, nil
 	p.unwatch = m.watchLink(p, dev)
 	m.note(p, seen)
 	return nil
@@ -150,6 +173,8 @@ type sight struct {
 	index int // 0: there is none to see
 	link  link.Link
 	speed uint64 // of its link in bit/s; 0: not known
+	held  string // who else has it, see heldBy
+	bound bool   // the port still stands on it
 	err   error
 }
 
@@ -164,17 +189,21 @@ func (m *manager) see(dev port.Port) (s sight) {
 	s.link, s.err = m.links.ByIndex(s.index)
 	if s.err == nil {
 		s.speed = linkSpeed(s.link.Name)
+		s.held = m.heldBy(dev, s.link)
 	}
+	// Last: the number may be another device's by now.
+	b, ok := dev.(port.Bound)
+	s.bound = !ok || b.Bound()
 	return s
 }
 
 // note keeps what was seen of a port's interface, and reports whether it is there.
 func (m *manager) note(p *managed, s sight) bool {
-	p.link, p.speed = link.Link{}, s.speed
+	p.link, p.speed, p.held = link.Link{}, s.speed, s.held
 	switch {
 	case s.index == 0:
 		return true
-	case errors.Is(s.err, link.ErrNotFound):
+	case errors.Is(s.err, link.ErrNotFound), !s.bound:
 		return false
 	case s.err != nil:
 		// Better a guess that lets frames pass than a port shut in vain; the
@@ -183,43 +212,8 @@ func (m *manager) note(p *managed, s sight) bool {
 		s.link = link.Link{Index: s.index, Name: p.ifname(), Up: true, Carrier: true}
 	}
 	p.link, p.trace.Ifname = s.link, s.link.Name
+	m.index(p, s.index)
 	return true
-}
-
-// settle brings the state of an attached port in line with what look saw.
-func (m *manager) settle(p *managed) {
-	switch l := p.link; {
-	case p.unfit != nil:
-		p.sw.SetForwarding(false)
-		m.setState(p, api.StateDown, p.unfit.why)
-	case p.shutBy != "":
-		p.sw.SetForwarding(false)
-		m.setState(p, api.StateDown, errDisabled+p.shutBy)
-	case !p.connected():
-		// Forwarding stays on, as without a carrier.
-		p.sw.SetForwarding(true)
-		if p.state == api.StateUp {
-			m.forget(p)
-		}
-		m.setState(p, api.StateWaiting, p.linkError())
-	case l.Index == 0:
-		p.sw.SetForwarding(true)
-		m.setState(p, api.StateUp, "")
-	case !l.Up:
-		p.sw.SetForwarding(false)
-		m.setState(p, api.StateDown, "")
-	case l.Carrier:
-		p.sw.SetForwarding(true)
-		m.setState(p, api.StateUp, "")
-	default:
-		// Forwarding stays on: a VM's first frame can be here before the news
-		// of its carrier is, and must not be lost.
-		p.sw.SetForwarding(true)
-		if p.state == api.StateUp {
-			m.forget(p)
-		}
-		m.setState(p, api.StateNoCarrier, "")
-	}
 }
 
 // follow looks at the interface of a claimed port and does what its change asks.
@@ -244,15 +238,10 @@ func (m *manager) follow(p *managed) {
 func (m *manager) followTo(p *managed, seen sight) {
 	name := p.trace.Ifname
 	if !m.note(p, seen) {
-		// The next device of that name is another one.
-		if p.trace.Created {
-			p.trace = port.Trace{}
-		} else {
-			p.trace = port.Trace{Ifname: p.spec.Name}
-		}
 		m.lose(p, gone("interface "+name+" was deleted or moved to another network namespace"))
 		return
 	}
+	p.departure = nil
 	if p.trace.Ifname != name {
 		m.log.Info("interface renamed", "port", p.spec.Name, "from", name, "to", p.trace.Ifname)
 		m.saveTrace()
@@ -260,21 +249,88 @@ func (m *manager) followTo(p *managed, seen sight) {
 	m.settle(p)
 }
 
-// linkChanged looks after the ports that a changed interface concerns.
-func (m *manager) linkChanged(ev link.Event) {
-	for _, p := range m.ports {
-		switch d, ok := p.dev.(port.Device); {
-		case ok && d.Ifindex() == ev.Index && p.claimed != nil:
-			p.changed = true // whoever has the port looks, or the timer
-		case ok && d.Ifindex() == ev.Index:
-			m.attend(p, func() { m.follow(p) })
-		case p.dev == nil && (ev.Name == p.spec.Name || ev.Name == p.trace.Ifname):
-			p.changed = true // after it was looked at for the open that is under way, perhaps
-			if !ev.Gone {
-				p.retryAt(p.tried.Add(eventGap))
-			}
+// followAll looks at all ports, for what news was lost about.
+func (m *manager) followAll() {
+	m.uppers = make(map[int]map[int]link.Link)
+	for _, p := range m.sorted() {
+		p.changed = true // the timer looks
+		if p.dev == nil {
+			p.retryAt(p.tried.Add(eventGap))
 		}
 	}
+}
+
+// linkChanged looks after the ports that a changed interface concerns.
+func (m *manager) linkChanged(ev link.Event) {
+	m.interfaceChanged(m.devices[m.stacked(ev)])
+	if p := m.devices[ev.Index]; p != nil {
+		if ev.Gone {
+			p.departure = &ev
+		}
+		m.interfaceChanged(p)
+	}
+	for _, p := range m.ports {
+		switch {
+		case p.dev != nil:
+		case ev.Gone:
+			if p.lost == ev.Index {
+				m.departed(p, ev)
+			}
+		case ev.Name == p.spec.Name || ev.Name == p.trace.Ifname:
+			p.changed = true // after it was looked at for the open that is under way, perhaps
+			p.retryAt(p.tried.Add(eventGap))
+		}
+	}
+}
+
+// interfaceChanged looks at a port's interface; p may be nil.
+func (m *manager) interfaceChanged(p *managed) {
+	switch {
+	case p == nil || p.dev == nil:
+	case p.claimed != nil:
+		p.changed = true // whoever has the port looks, or the timer
+	default:
+		m.attend(p, func() { m.follow(p) })
+	}
+}
+
+// departed notes what became of the device that a port lost.
+func (m *manager) departed(p *managed, ev link.Event) {
+	p.lost, p.departure = 0, nil
+	switch {
+	case ev.Moved:
+		p.trace.Away = m.boot
+		m.saveTrace()
+	case p.trace.Created:
+		p.trace = port.Trace{} // the next device of that name is another one
+	default:
+		p.trace = port.Trace{Ifname: p.spec.Name}
+	}
+	p.retryAt(p.again)
+}
+
+// stillAway returns an error while the port's device is in another network namespace,
+// from where it may come back: its machine has it open. After a boot it is gone.
+func (m *manager) stillAway(p *managed) (err error) {
+	if p.trace.Away == "" {
+		return nil
+	}
+	if names := []string{p.trace.Ifname, p.spec.Name}; p.trace.Away == m.boot {
+		m.off(func() {
+			for _, name := range names {
+				if _, err = m.links.ByName(name); !errors.Is(err, link.ErrNotFound) {
+					return
+				}
+			}
+		})
+		if errors.Is(err, link.ErrNotFound) {
+			return gone(fmt.Sprintf("interface %s was moved to another network namespace; move it back, or delete the port and add it again", names[0]))
+		}
+	}
+	if err == nil {
+		p.trace.Away = ""
+	}
+	return err
 }
 
 // portLost does what is needed when a port's device ended by itself.
@@ -294,7 +350,11 @@ func (m *manager) portLost(ev vswitch.PortLost) {
 // once, if it had been well for a while.
 func (m *manager) lose(p *managed, why error) {
 	p.unwatch()
-	p.dev, p.link = nil, link.Link{}
+	if d, ok := p.dev.(port.Device); ok {
+		p.lost = d.Ifindex()
+	}
+	m.unindex(p)
+	p.dev, p.link, p.held, p.failed = nil, link.Link{}, "", why.Error()
 	var err error
 	m.off(func() { err = p.sw.Detach() })
 	if err != nil {
@@ -303,19 +363,26 @@ func (m *manager) lose(p *managed, why error) {
 	if time.Since(p.attached) >= maxBackoff {
 		p.backoff = 0
 	}
-	m.setState(p, api.StateWaiting, why.Error())
-	p.retry = time.Now().Add(p.backoff)
+	p.again = time.Now().Add(p.backoff)
+	p.retry = p.again
+	if t := time.Now().Add(newsGap); p.lost != 0 && t.After(p.retry) {
+		p.retry = t
+	}
 	p.raiseBackoff()
+	if ev := p.departure; ev != nil && ev.Index == p.lost {
+		m.departed(p, *ev)
+	}
+	m.settle(p)
 }
 
 // wait records that a port could not be opened, and when to try again.
 func (m *manager) wait(p *managed, why error) {
-	m.setState(p, api.StateWaiting, why.Error())
-	if p.kind == nil {
-		return
+	p.failed = why.Error()
+	if p.kind != nil {
+		p.raiseBackoff()
+		p.retry = time.Now().Add(p.backoff)
 	}
-	p.raiseBackoff()
-	p.retry = time.Now().Add(p.backoff)
+	m.settle(p)
 }
 
 func (p *managed) raiseBackoff() {
@@ -332,7 +399,7 @@ func (p *managed) retryAt(t time.Time) {
 // tryOpen opens a port that waits, and tells whether that did it.
 func (m *manager) tryOpen(p *managed) bool {
 	if p.unfit != nil && !p.unfit.openable {
-		m.setState(p, api.StateDown, p.unfit.why)
+		m.settle(p)
 		return false
 	}
 	if err := m.open(p); err != nil {
@@ -354,7 +421,7 @@ func (m *manager) retryDue() {
 	for _, p := range m.sorted() {
 		switch {
 		case p.claimed != nil:
-		case p.dev != nil && p.changed:
+		case p.dev != nil && (p.changed || p.lookDue(now)):
 			m.attend(p, func() { m.follow(p) })
 		case p.dev == nil && !p.retry.IsZero() && !p.retry.After(now):
 			m.attend(p, func() {
@@ -366,6 +433,9 @@ func (m *manager) retryDue() {
 	}
 }
 
+// lookDue reports whether it is time to look again at a device that somebody else has.
+func (p *managed) lookDue(now time.Time) bool { return !p.retry.IsZero() && !p.retry.After(now) }
+
 // nextRetry is how long until retryDue has something to do.
 func (m *manager) nextRetry() time.Duration {
 	next := m.moves.next(time.Now())
@@ -375,45 +445,16 @@ func (m *manager) nextRetry() time.Duration {
 	for _, p := range m.ports {
 		switch {
 		case p.claimed != nil: // whoever has it gives the turn back when done
-		case p.dev == nil && !p.retry.IsZero():
-			next = min(next, max(0, time.Until(p.retry)))
 		case p.dev != nil && p.changed:
 			next = 0
+		case !p.retry.IsZero():
+			next = min(next, max(0, time.Until(p.retry)))
 		}
 		if !p.recovery.IsZero() {
 			next = min(next, max(0, time.Until(p.recovery)))
 		}
 	}
 	return next
-}
-
-// setState notes the state, and tells the log when it is another.
-func (m *manager) setState(p *managed, to api.State, reason string) {
-	from := p.state
-	p.state, p.reason = to, reason
-	if from == to {
-		return
-	}
-	level := slog.LevelInfo
-	if to == api.StateWaiting || to == api.StateDown {
-		level = slog.LevelWarn
-	}
-	attrs := []slog.Attr{
-		slog.String("port", p.spec.Name), slog.String("kind", p.spec.Kind), slog.String("state", string(to)),
-	}
-	if from != "" {
-		attrs = append(attrs, slog.String("was", string(from)))
-	}
-	if reason != "" {
-		attrs = append(attrs, slog.String("reason", reason))
-	}
-	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
-	if to == api.StateUp {
-		m.enter(p) // detaching the port's device forgot them
-	}
-	if was, is := from == api.StateUp, to == api.StateUp; was != is {
-		m.linked(p, is)
-	}
 }
 
 // gone is an error that says that the device is not there but may come.

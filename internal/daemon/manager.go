@@ -46,6 +46,10 @@ type manager struct {
 	recovery time.Duration // of ports that a guard shut down; 0: none
 
 	ports   map[string]*managed
+	devices map[int]*managed          // ports by the number of their interface
+	uppers  map[int]map[int]link.Link // interfaces that take frames of the one of that number, by their own
+	boot    string                    // names this boot of the host
+
 	mirrors []api.Mirror            // by name
 	static  map[fdb.Key]staticEntry // FDB entries that users added
 	groups  map[staticGroup]struct{}
@@ -76,7 +80,11 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 
 		groupForward: o.GroupForward,
 
-		ports:  make(map[string]*managed),
+		ports:   make(map[string]*managed),
+		devices: make(map[int]*managed),
+		uppers:  make(map[int]map[int]link.Link),
+		boot:    bootID(),
+
 		static: make(map[fdb.Key]staticEntry),
 		groups: make(map[staticGroup]struct{}),
 
@@ -142,6 +150,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	if m.fast != nil {
 		m.fast.Start()
 	}
+	events = m.watchOn(ctx, events)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	defer m.tree.stop()
@@ -161,10 +170,9 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			return
 		case m.next <- struct{}{}:
 			<-m.back
-		case ev, ok := <-events:
-			if !ok {
-				// Watch ends with ctx only; do not spin until that is seen.
-				events = nil
+		case ev := <-events:
+			if ev.Err != nil {
+				m.followAll()
 				continue
 			}
 			m.linkChanged(ev)
@@ -307,6 +315,13 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 		m.drop(p)
 		return api.Port{}, failOpen(opened)
 	}
+	if opened == nil && !req.NoWait {
+		if why := m.takenBy(p); why != "" {
+			m.drop(p)
+			m.off(func() { err = kind.Delete(spec, p.trace) })
+			return api.Port{}, failOpen(errors.Join(errors.New(why), err))
+		}
+	}
 	m.claim(p) // until it is kept, nothing that happens to its device counts
 	defer p.release()
 	m.ports[spec.Name] = p
@@ -320,7 +335,7 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 		}
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
-	p.changed = true // by an event that came while the port was not known, perhaps
+	p.changed = true // by an event that came meanwhile, perhaps
 	switch {
 	case p.state != "": // its device was lost meanwhile
 	case opened != nil:
@@ -347,8 +362,12 @@ func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 	if err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
+	free := m.takenBy(p) == ""
 	if err := m.respec(p, to); err != nil {
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
+	}
+	if why := m.takenBy(p); p.dev != nil && free && why != "" {
+		return api.Port{}, failOpen(errors.Join(errors.New(why), m.respec(p, from)))
 	}
 	if err := m.save(); err != nil {
 		if err := m.respec(p, from); err != nil {
@@ -405,9 +424,19 @@ func (m *manager) setDevice(p *managed, from, to port.Spec) (err error) {
 	if dev == nil {
 		return nil
 	}
-	m.off(func() { err = p.kind.Set(dev, from, to) })
-	if p.dev != dev {
+	held := ""
+	m.off(func() {
+		if err = p.kind.Set(dev, from, to); err == nil {
+			if seen := m.see(dev); seen.err == nil {
+				held = seen.held
+			}
+		}
+	})
+	switch {
+	case p.dev != dev:
 		return nil // it was lost meanwhile; the next one is opened as the spec says
+	case err == nil:
+		p.held = held // an exclusive port has no room for the host
 	}
 	return err
 }
@@ -446,6 +475,7 @@ func (m *manager) drop(p *managed) {
 	if p.unwatch != nil {
 		p.unwatch()
 	}
+	m.unindex(p)
 	m.removed(p)
 	m.ids.release(p.spec.Name)
 	var err error

@@ -51,7 +51,7 @@ func TestPortFollowsItsInterface(t *testing.T) {
 		want := []string{
 			"level=INFO msg=\"port state\" port=vm0 kind=fake state=up was=no-carrier",
 			"level=INFO msg=\"port state\" port=vm0 kind=fake state=no-carrier was=up",
-			"level=WARN msg=\"port state\" port=vm0 kind=fake state=down was=no-carrier",
+			"level=WARN msg=\"port state\" port=vm0 kind=fake state=down was=no-carrier reason=\"interface vm0 is set down; `ip link set vm0 up` brings it back\"",
 			"level=INFO msg=\"port state\" port=vm0 kind=fake state=up was=down",
 			"",
 		}

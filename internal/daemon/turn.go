@@ -107,6 +107,14 @@ type oneAtATime struct {
 	mu sync.Mutex
 }
 
+// Find is the kind's, where it has one; it changes nothing, so it does not wait.
+func (k *oneAtATime) Find(spec port.Spec, trace port.Trace) int {
+	if f, ok := k.Kind.(port.Finder); ok {
+		return f.Find(spec, trace)
+	}
+	return 0
+}
+
 func (k *oneAtATime) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -2,7 +2,9 @@ package hoststack
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -50,4 +52,52 @@ type program struct {
 func (p *program) Close() (err error) {
 	p.off.Do(func() { err = errors.Join(p.link.Detach(), p.link.Close()) })
 	return err
+}
+
+// Info describes the link.
+func (p *program) Info() (*link.Info, error) { return p.link.Info() }
+
+// programs is how the names of all programs begin that a switch puts at a device.
+const programs = "vswitch"
+
+// Contested returns an error where another switch has a program at the interface, too:
+// one of them gets no frames. A nil Guard is contested by nobody.
+func (g *Guard) Contested() error {
+	if g == nil || g.program == nil {
+		return nil
+	}
+	at, err := link.QueryPrograms(link.QueryOptions{Target: g.ifindex, Attach: ebpf.AttachTCXIngress})
+	if err != nil || len(at.Programs) < 2 {
+		return nil // without the right to ask, or alone
+	}
+	l, ok := g.program.(interface{ Info() (*link.Info, error) })
+	if !ok {
+		return nil
+	}
+	own, err := l.Info()
+	if err != nil {
+		return nil
+	}
+	for _, a := range at.Programs {
+		if id, ok := a.LinkID(); ok && id == own.ID {
+			continue
+		}
+		if name := programName(a.ID); strings.HasPrefix(name, programs) {
+			return fmt.Errorf("another switch has its program %s (id %d) at the device as well; `bpftool net` lists both, stop that switch or delete its port", name, a.ID)
+		}
+	}
+	return nil
+}
+
+func programName(id ebpf.ProgramID) string {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return ""
+	}
+	defer p.Close()
+	i, err := p.Info()
+	if err != nil {
+		return ""
+	}
+	return i.Name
 }

@@ -20,12 +20,13 @@ import (
 
 // TestFastRestart kills the daemon under traffic in both directions, and stops it: no
 // frame is lost, whether it is away or comes, and the next one knows the stations. The
-// host, whose addresses are on the very devices, hears and answers nothing meanwhile.
+// host, which would answer by any device for its addresses, hears and answers nothing
+// meanwhile.
 func TestFastRestart(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	host := netip.MustParseAddr("192.0.2.1")
-	p.ns.Run("ip", "addr", "add", host.String()+"/24", "dev", "vm0")
+	p.ns.Run("ip", "addr", "add", host.String()+"/32", "dev", "lo") // ARP answers for it by any device
 	var udp *net.UDPConn
 	p.ns.Do(func() {
 		var err error

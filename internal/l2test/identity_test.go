@@ -2,9 +2,12 @@ package l2test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 )
 
 // machine reads the interfaces of a namespace.
@@ -169,5 +172,123 @@ func TestAliasChanged(t *testing.T) {
 	d.ctl("del-port vm1")
 	if got := h.device("vm1"); got != was {
 		t.Errorf("vm1 is left as %+v, was %+v", got, was)
+	}
+}
+
+// TestDeviceIsTaken has others of the host take the device of a running port: the port is
+// down and says who has it, none of its frames leaves with the switch's tags, and it is
+// back by itself.
+func TestDeviceIsTaken(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "br0", "type", "bridge")
+	ns.Run("ip", "link", "set", "br0", "up")
+	ns.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "peer1")
+	for _, name := range []string{"eth0", "peer0", "eth1", "peer1"} {
+		ns.Run("ip", "link", "set", name, "up")
+	}
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	d.ctl("add-port eth0 --kind netdev --exclusive")
+	d.ctl("add-port eth1 --kind netdev")
+	var guest *tuntest.Guest
+	ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
+	defer guest.Kill()
+	for _, port := range []string{"vm0", "eth0", "eth1"} {
+		d.AwaitState(t, port, api.StateUp)
+		for _, c := range []struct{ take, free, want string }{
+			{"link set " + port + " master br0", "link set " + port + " nomaster", "bridge br0"},
+			{"addr add 192.0.2.1/24 dev " + port, "addr del 192.0.2.1/24 dev " + port, "192.0.2.1/24"},
+			{"link add link " + port + " name mv0 type macvlan", "link del mv0", "macvlan mv0"},
+			{"link set " + port + " alias vswitch\u00a0other", "link set " + port + " alias vswitch\u00a0" + d.Name, "belongs to switch other"},
+		} {
+			shares := port == "eth1" && (c.want == "192.0.2.1/24" || c.want == "macvlan mv0")
+			runIP(ns, c.take)
+			if shares {
+				runIP(ns, c.free)
+				continue
+			}
+			d.AwaitState(t, port, api.StateDown)
+			if why := d.port(port).Reason; !strings.Contains(why, c.want) {
+				t.Errorf("%s: reason %q, want %q", c.take, why, c.want)
+			}
+			runIP(ns, c.free)
+			d.AwaitState(t, port, api.StateUp)
+		}
+	}
+	if strings.Contains(d.Log(), "port=eth1 kind=netdev state=down was=up reason=\"the host has") {
+		t.Error("a port that is shared with the host may not have addresses")
+	}
+	// What is taken is no port to begin with, and no setting makes it one.
+	ns.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth1")
+	d.refuse("the host has the address 192.0.2.1/24", "set-port eth1 --exclusive")
+	d.ctl("del-port eth1")
+	d.refuse("the host has the address 192.0.2.1/24", "add-port eth1 --kind netdev --exclusive")
+	d.ctl("add-port eth1 --kind netdev")
+	d.AwaitState(t, "eth1", api.StateUp)
+}
+
+// runIP runs a command of iproute2, whose words may have spaces that do not break.
+func runIP(ns *testenv.Netns, line string) {
+	words := strings.Fields(strings.ReplaceAll(line, "\u00a0", "\x00"))
+	for i := range words {
+		words[i] = strings.ReplaceAll(words[i], "\x00", " ")
+	}
+	ns.Run("ip", words...)
+}
+
+// TestOneDeviceOnePort tries to have one device as two ports: after a rename, by another
+// name, and by another kind.
+func TestOneDeviceOnePort(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "property", "add", "dev", "eth0", "altname", "enp9s0")
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	d.ctl("add-port gw0 --kind host")
+	d.ctl("add-port eth0 --kind netdev --exclusive")
+	ns.Run("ip", "link", "set", "vm0", "down")
+	ns.Run("ip", "link", "set", "vm0", "name", "vm9")
+	ns.Run("ip", "link", "set", "gw0", "down")
+	ns.Run("ip", "link", "set", "gw0", "name", "gw9")
+	for _, c := range []struct{ name, kind, of string }{
+		{"vm9", "tap", "vm0"}, {"vm9", "netdev", "vm0"}, {"vm9", "host", "vm0"},
+		{"gw9", "host", "gw0"}, {"gw9", "netdev", "gw0"}, {"gw9", "tap", "gw0"},
+		{"enp9s0", "netdev", "eth0"},
+	} {
+		d.refuse("is the device of port "+c.of+" already", "add-port %s --kind %s", c.name, c.kind)
+	}
+	// A kind without a device is not concerned.
+	d.ctl("add-port vm9 --kind stream")
+	ns.Run("ip", "link", "set", "vm9", "up")
+	d.AwaitState(t, "vm0", api.StateNoCarrier)
+}
+
+// TestMovedAway moves the device of a running machine to another namespace and back.
+func TestMovedAway(t *testing.T) {
+	t.Parallel()
+	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	var guest *tuntest.Guest
+	ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
+	defer guest.Kill()
+	d.AwaitState(t, "vm0", api.StateUp)
+	for _, restart := range []bool{false, true} {
+		ns.Run("ip", "link", "set", "vm0", "netns", elsewhere.Path())
+		testenv.Eventually(t, "the port says where its device is", func() bool {
+			return strings.Contains(d.port("vm0").Reason, "was moved to another network namespace")
+		})
+		if restart {
+			d.Restart(t)
+		}
+		elsewhere.Run("ip", "link", "set", "vm0", "netns", ns.Path())
+		d.AwaitState(t, "vm0", api.StateUp)
+	}
+	d.ctl("del-port vm0")
+	if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
+		t.Errorf("vm0 is left: %s", out)
 	}
 }

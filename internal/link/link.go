@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,6 +48,8 @@ type Link struct {
 	MTU     int
 
 	Master   int  // the index of the bridge or bond it belongs to, 0 for none
+	Lower    int  // of a macvlan or its like: the index of the interface it takes frames from
+	Passthru bool // of a macvlan: it takes all of them
 	Loopback bool // the host's own lo
 	Ethernet bool // its frames have Ethernet headers (ARPHRD_ETHER)
 
@@ -105,6 +108,15 @@ func linkFrom(l netlink.Link) Link {
 		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
 		Ethernet: a.EncapType == "ether",
 	}
+	if r.TakesFrames() && a.NetNsID < 0 {
+		r.Lower = a.ParentIndex
+	}
+	switch l := l.(type) {
+	case *netlink.Macvlan:
+		r.Passthru = l.Mode == netlink.MACVLAN_MODE_PASSTHRU
+	case *netlink.Macvtap:
+		r.Passthru = l.Mode == netlink.MACVLAN_MODE_PASSTHRU
+	}
 	if t, ok := l.(*netlink.Tuntap); ok {
 		r.Kind = "tun"
 		if t.Mode == netlink.TUNTAP_MODE_TAP {
@@ -114,6 +126,16 @@ func linkFrom(l netlink.Link) Link {
 		r.MultiQueue = t.Flags&netlink.TUNTAP_MULTI_QUEUE != 0
 	}
 	return r
+}
+
+// TakesFrames reports whether the interface takes the frames of the one below it that are
+// for its own address, before anything else of the host sees them.
+func (l Link) TakesFrames() bool {
+	switch l.Kind {
+	case "macvlan", "macvtap", "ipvlan", "ipvtap":
+		return true
+	}
+	return false
 }
 
 // handle names an interface by its index, which outlives a rename.
@@ -194,6 +216,52 @@ func (l Link) HasAddress(a netip.Prefix) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// IPv4 returns the first IPv4 address that the host has on an interface; it is not valid
+// where there is none.
+func IPv4(index int) (netip.Prefix, error) {
+	fail := func(err error) (netip.Prefix, error) {
+		return netip.Prefix{}, fmt.Errorf("list the addresses of interface number %d: %w", index, err)
+	}
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fail(err)
+	}
+	defer s.Close()
+	// The kernel then lists one interface's addresses, not those of all (since Linux 4.20).
+	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+	ask := nl.NewIfAddrmsg(unix.AF_INET)
+	ask.Index = uint32(index)
+	req.AddData(ask)
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	if errors.Is(err, unix.ENODEV) {
+		return netip.Prefix{}, notFound(fmt.Sprint("there is no interface number ", index))
+	}
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fail(err)
+	}
+	for _, m := range msgs {
+		if len(m) < unix.SizeofIfAddrmsg {
+			continue
+		}
+		head := nl.DeserializeIfAddrmsg(m)
+		if head.Family != unix.AF_INET || int(head.Index) != index {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(m[head.Len():])
+		if err != nil {
+			return fail(err)
+		}
+		for _, a := range attrs {
+			if ip, ok := netip.AddrFromSlice(a.Value); ok && a.Attr.Type == unix.IFA_LOCAL {
+				return netip.PrefixFrom(ip, int(head.Prefixlen)), nil
+			}
+		}
+	}
+	return netip.Prefix{}, nil
 }
 
 // StaticIPv6 lists the IPv6 addresses that do not expire: the link-local one, and those

@@ -19,8 +19,11 @@ type Event struct {
 	Link
 
 	// Gone: the interface was deleted or moved to another namespace; the Link
-	// is what was last known of it.
-	Gone bool
+	// is what was last known of it. Moved: it was moved, and may come back.
+	Gone, Moved bool
+
+	// Err is why the watch ends, in its last event. That has no Link.
+	Err error
 }
 
 // watchBuffer is how many bytes of news the kernel keeps for a Watch, about a
@@ -28,14 +31,14 @@ type Event struct {
 const watchBuffer = 2 << 20
 
 // Watch reports the interfaces of the calling thread's namespace and their changes
-// until ctx ends, then closes the channel. An interface whose Link did not change
-// raises no event. When the receiver is slow or the kernel lost news, Watch lists
+// until ctx ends or the kernel ends it, then closes the channel. An interface raises an
+// event when its Link or its IPv4 addresses change. When the receiver is slow or the kernel lost news, Watch lists
 // everything anew and reports the difference, so the receiver always ends up with
 // the state as it is.
 func Watch(ctx context.Context) (<-chan Event, error) { return watch(ctx, watchBuffer) }
 
 func watch(ctx context.Context, buffer int) (<-chan Event, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR)
 	if err != nil {
 		return nil, fmt.Errorf("watch interfaces: %w", err)
 	}
@@ -54,7 +57,9 @@ func watch(ctx context.Context, buffer int) (<-chan Event, error) {
 		defer close(w.events)
 		defer s.Close()
 		defer stop()
-		w.run()
+		if err := w.run(); err != nil {
+			_ = w.send(Event{Err: fmt.Errorf("watch interfaces: %w", err)})
+		}
 	}()
 	return w.events, nil
 }
@@ -71,7 +76,11 @@ type watcher struct {
 	listing bool
 	seen    map[int]bool
 	torn    bool
+	lost    bool // it follows a loss of news, so that addresses may have changed, too
 }
+
+// errEnded is what take and its like return when the receiver is not there any more.
+var errEnded = errors.New("ended")
 
 // list asks the kernel for all interfaces; the answer comes among the news.
 func (w *watcher) list() error {
@@ -101,102 +110,128 @@ func (w *watcher) relist() error {
 	if err := w.s.SetReceiveTimeout(&unix.Timeval{}); err != nil {
 		return err
 	}
+	w.lost = true
 	return w.list()
 }
 
-func (w *watcher) run() {
+// run returns why it ended, nil where the context did.
+func (w *watcher) run() error {
 	for {
 		msgs, from, err := w.s.Receive()
 		select {
 		case <-w.done:
-			return
+			return nil
 		default:
 		}
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
-			if w.relist() != nil {
-				return
+			if err := w.relist(); err != nil {
+				return err
 			}
 			continue
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
 		case err != nil:
-			return
+			return err
 		case from.Pid != nl.PidKernel:
 			continue
 		}
 		for i := range msgs {
-			if !w.take(&msgs[i]) {
-				return
+			switch err := w.take(&msgs[i]); {
+			case errors.Is(err, errEnded):
+				return nil
+			case err != nil:
+				return err
 			}
 		}
 	}
 }
 
-// take is what one message means; false when the watch has ended.
-func (w *watcher) take(m *syscall.NetlinkMessage) bool {
+// take does what one message means.
+func (w *watcher) take(m *syscall.NetlinkMessage) error {
 	if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
 		w.torn = true
 	}
 	switch m.Header.Type {
 	case unix.NLMSG_DONE:
 		if w.torn {
-			return w.list() == nil
+			return w.list()
 		}
 		return w.finish()
 	case unix.NLMSG_ERROR: // no listing, for want of room
-		return w.relist() == nil
+		return w.relist()
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		// A bridge tells of its members in messages of its own family: leaving a
 		// bridge must not look like a deletion.
 		if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
-			return true
+			return nil
 		}
 		header := unix.NlMsghdr(m.Header)
 		l, err := netlink.LinkDeserialize(&header, m.Data)
 		if err != nil {
-			return true
+			return nil
 		}
-		return w.update(linkFrom(l), m.Header.Type == unix.RTM_DELLINK)
+		gone := m.Header.Type == unix.RTM_DELLINK
+		return w.update(Event{Link: linkFrom(l), Gone: gone, Moved: gone && moved(m.Data)})
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		if len(m.Data) < unix.SizeofIfAddrmsg {
+			return nil
+		}
+		if l, known := w.known[int(nl.DeserializeIfAddrmsg(m.Data).Index)]; known {
+			return w.send(Event{Link: l})
+		}
 	}
-	return true
+	return nil
 }
 
-// update tells the receiver what is new about l; false when the watch has ended.
-func (w *watcher) update(l Link, gone bool) bool {
-	old, had := w.known[l.Index]
-	if gone {
-		delete(w.known, l.Index)
-		delete(w.seen, l.Index)
-		return !had || w.send(Event{Link: l, Gone: true})
+// moved reports whether the message about an interface that is gone says where it went.
+func moved(data []byte) bool {
+	attrs, err := nl.ParseRouteAttr(data[unix.SizeofIfInfomsg:])
+	return err == nil && slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
+		return a.Attr.Type == unix.IFLA_NEW_NETNSID || a.Attr.Type == unix.IFLA_NEW_IFINDEX
+	})
+}
+
+// update sends the receiver what is new about an interface.
+func (w *watcher) update(e Event) error {
+	old, had := w.known[e.Index]
+	if e.Gone {
+		delete(w.known, e.Index)
+		delete(w.seen, e.Index)
+		if !had {
+			return nil
+		}
+		return w.send(e)
 	}
 	if w.listing {
-		w.seen[l.Index] = true
+		w.seen[e.Index] = true
 	}
-	if had && old == l {
-		return true
+	if had && old == e.Link && !(w.listing && w.lost) {
+		return nil
 	}
-	w.known[l.Index] = l
-	return w.send(Event{Link: l})
+	w.known[e.Index] = e.Link
+	return w.send(e)
 }
 
 // finish ends a listing: what it did not name is gone.
-func (w *watcher) finish() bool {
-	w.listing = false
+func (w *watcher) finish() error {
+	w.listing, w.lost = false, false
 	for _, index := range slices.Sorted(maps.Keys(w.known)) {
-		if !w.seen[index] && !w.update(w.known[index], true) {
-			return false
+		if !w.seen[index] {
+			if err := w.update(Event{Link: w.known[index], Gone: true}); err != nil {
+				return err
+			}
 		}
 	}
 	w.seen = nil
-	return true
+	return nil
 }
 
-func (w *watcher) send(e Event) bool {
+func (w *watcher) send(e Event) error {
 	select {
 	case w.events <- e:
-		return true
+		return nil
 	case <-w.done:
-		return false
+		return errEnded
 	}
 }

@@ -106,6 +106,17 @@ func (d *Device) Close() error {
 	return d.file.Close()
 }
 
+// Bound implements port.Bound: a TAP that was deleted has no fd end any more.
+func (d *Device) Bound() bool {
+	d.mu.RLock() // Close does not take the descriptor away meanwhile
+	defer d.mu.RUnlock()
+	if d.closed {
+		return false
+	}
+	req, err := unix.NewIfreq("")
+	return err == nil && unix.IoctlIfreq(d.fd, unix.TUNGETIFF, req) != unix.EBADFD
+}
+
 // slab is the memory of one received batch.
 type slab struct{ b []byte }
 

@@ -106,6 +106,14 @@ func Find(s port.Spec, t port.Trace) (link.Link, error) {
 	return link.ByName(s.Name)
 }
 
+// NotATAP is the error for a device that is something else.
+func NotATAP(l link.Link) error {
+	if l.TakesFrames() {
+		return fmt.Errorf("%s is a %s, which has no end that a switch could take frames from; give the port another name, and the virtual machine the TAP of that port", l.Name, l.Kind)
+	}
+	return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
+}
+
 // mayCreate looks for what would keep Create from making a device.
 func mayCreate() error {
 	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)

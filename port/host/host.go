@@ -49,6 +49,7 @@ type Port struct {
 var _ interface {
 	port.Port
 	port.Device
+	port.Bound
 } = (*Port)(nil)
 
 // Ifindex implements port.Device.
@@ -99,6 +100,15 @@ func addresses(s port.Spec) ([]netip.Prefix, error) {
 	return list, nil
 }
 
+// Find implements port.Finder.
+func (kind) Find(s port.Spec, t port.Trace) int {
+	if port.SettingsOf[Settings](s).Netns != "" {
+		return 0 // a second holder of a TAP is refused by the kernel
+	}
+	l, _ := tuntap.Find(s, t)
+	return l.Index
+}
+
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	list, err := addresses(s)
@@ -137,7 +147,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 			return err
 		}
 		if l.Kind != "tap" {
-			return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
+			return tuntap.NotATAP(l)
 		}
 		if l.Master != 0 {
 			return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)

@@ -54,6 +54,9 @@ var _ interface {
 	port.Port
 	port.KernelEnd
 	port.Overrun
+	port.Bound
+	port.Exclusive
+	port.Contested
 } = (*Port)(nil)
 
 // Close implements port.Port.
@@ -81,6 +84,17 @@ func (p *Port) HandedUp() bool {
 	return p.guard.HandedUp()
 }
 
+// Exclusive implements port.Exclusive.
+func (p *Port) Exclusive() bool { return p.isShut() }
+
+// Contested implements port.Contested.
+func (p *Port) Contested() error {
+	p.mu.Lock()
+	g := p.guard
+	p.mu.Unlock()
+	return g.Contested()
+}
+
 // Name implements port.Kind.
 func (kind) Name() string { return "netdev" }
 
@@ -102,6 +116,12 @@ func (kind) Describe() port.Description {
 
 // Check implements port.Kind.
 func (kind) Check(port.Spec) error { return nil }
+
+// Find implements port.Finder.
+func (kind) Find(s port.Spec, t port.Trace) int {
+	l, _ := find(s, t)
+	return l.Index
+}
 
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
@@ -183,9 +203,13 @@ func turnOff(l link.Link, before *port.DeviceSettings) []string {
 	return off
 }
 
-// check tells whether the switch may forward by the interface.
+// check returns why the switch cannot forward by the interface.
 func check(l link.Link) error {
 	switch {
+	case l.Kind == "macvtap" || l.Kind == "ipvtap":
+		return fmt.Errorf("%s is a %s: its virtual machine is on the network of the device below it, not behind it; add a port of kind tap (`vswitch add-port NAME`) and give the machine that TAP (libvirt: <interface type='ethernet'>)", l.Name, l.Kind)
+	case l.TakesFrames() && !l.Passthru:
+		return fmt.Errorf("%s is a %s, which gets frames for its own address only, none for machines of the switch; use a veth pair, or a macvlan of mode passthru", l.Name, l.Kind)
 	case l.Loopback:
 		return fmt.Errorf("%s is the host's loopback, which has no LAN behind it; use --kind host for traffic with the host", l.Name)
 	case !l.Ethernet:

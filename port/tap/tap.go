@@ -62,10 +62,19 @@ var _ interface {
 	port.KernelEnd
 	port.Overrun
 	port.Lossy
+	port.Bound
+	port.Exclusive
+	port.Contested
 } = (*Port)(nil)
 
 // HandedUp implements port.KernelEnd.
 func (p *Port) HandedUp() bool { return p.guard.HandedUp() }
+
+// Exclusive implements port.Exclusive.
+func (p *Port) Exclusive() bool { return true }
+
+// Contested implements port.Contested.
+func (p *Port) Contested() error { return p.guard.Contested() }
 
 // Close implements port.Port. The device stays, for the machine that holds it.
 func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
@@ -94,6 +103,12 @@ func (kind) Describe() port.Description {
 func (kind) Check(s port.Spec) error {
 	_, err := access(port.SettingsOf[Settings](s))
 	return err
+}
+
+// Find implements port.Finder.
+func (kind) Find(s port.Spec, t port.Trace) int {
+	l, _ := tuntap.Find(s, t)
+	return l.Index
 }
 
 // Open implements port.Kind.
@@ -272,7 +287,7 @@ func restore(l link.Link, mtu int, before *port.DeviceSettings) error {
 // check tells whether a device that is there can be the port's.
 func check(l link.Link, o Settings, who tuntap.Access) error {
 	if l.Kind != "tap" {
-		return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
+		return tuntap.NotATAP(l)
 	}
 	if l.Master != 0 {
 		return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)

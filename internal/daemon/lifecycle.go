@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+)
+
+// facts are all that the state of a port follows from.
+type facts struct {
+	was api.State
+
+	opened bool   // its device or socket is open
+	failed string // why it is not
+
+	unfit  string // why its settings could not be put in force; empty: they are
+	shutBy string // the guard that shut it down, and why; empty: none did
+	taken  string // who else has its device, see takenBy; empty: nobody
+
+	connected bool   // its peer is there, where the port can tell
+	unlinked  string // why it is not
+
+	device link.Link // its interface; the zero Link where the switch sees none
+}
+
+// status is what the state of a port means for the switch and for users.
+type status struct {
+	state      api.State
+	reason     string // in every state but up
+	forwarding bool   // frames pass
+	flush      bool   // what was learned behind the port is forgotten
+}
+
+// next returns the status that follows from the facts. It is the one place that decides.
+func next(f facts) status {
+	// Forwarding stays on without a peer or a carrier: a machine's first frame can be
+	// here before the news of it is, and must not be lost.
+	unplugged := func(state api.State, reason string) status {
+		return status{state, reason, true, f.was == api.StateUp}
+	}
+	switch d := f.device; {
+	case f.unfit != "":
+		return status{state: api.StateDown, reason: f.unfit}
+	case !f.opened:
+		return status{state: api.StateWaiting, reason: f.failed}
+	case f.shutBy != "":
+		return status{state: api.StateDown, reason: errDisabled + f.shutBy}
+	case f.taken != "":
+		return status{state: api.StateDown, reason: f.taken}
+	case !f.connected:
+		return unplugged(api.StateWaiting, f.unlinked)
+	case d.Index != 0 && !d.Up:
+		return status{state: api.StateDown, reason: fmt.Sprintf("interface %s is set down; `ip link set %s up` brings it back", d.Name, d.Name)}
+	case d.Index != 0 && !d.Carrier && d.Kind == "tap":
+		return unplugged(api.StateNoCarrier, fmt.Sprintf("no virtual machine holds TAP %s", d.Name))
+	case d.Index != 0 && !d.Carrier:
+		return unplugged(api.StateNoCarrier, fmt.Sprintf("the other end of %s is down or not there", d.Name))
+	}
+	return status{state: api.StateUp, forwarding: true}
+}
+
+// facts gathers what is known of a port.
+func (m *manager) facts(p *managed) facts {
+	f := facts{was: p.state, opened: p.dev != nil, failed: p.failed, shutBy: p.shutBy, device: p.link}
+	if p.unfit != nil {
+		f.unfit = p.unfit.why
+	}
+	if f.opened {
+		f.taken, f.connected, f.unlinked = m.takenBy(p), p.connected(), p.linkError()
+	}
+	return f
+}
+
+// settle brings a port into the status that follows from what is known of it.
+func (m *manager) settle(p *managed) {
+	f := m.facts(p)
+	m.enact(p, next(f))
+	if p.dev != nil {
+		p.retry = time.Time{}
+		if f.taken != "" {
+			p.retry = time.Now().Add(takenGap)
+		}
+	}
+}
+
+// enact brings a status into force.
+func (m *manager) enact(p *managed, s status) {
+	p.sw.SetForwarding(s.forwarding)
+	if s.flush {
+		m.forget(p)
+	}
+	was, old := p.state, p.reason
+	p.state, p.reason = s.state, s.reason
+	if was == s.state && (s.state != api.StateDown || old == s.reason) {
+		return
+	}
+	level := slog.LevelInfo
+	if s.state == api.StateWaiting || s.state == api.StateDown {
+		level = slog.LevelWarn
+	}
+	attrs := []slog.Attr{
+		slog.String("port", p.spec.Name), slog.String("kind", p.spec.Kind), slog.String("state", string(s.state)),
+	}
+	if was != "" && was != s.state {
+		attrs = append(attrs, slog.String("was", string(was)))
+	}
+	if level == slog.LevelWarn && s.reason != "" {
+		attrs = append(attrs, slog.String("reason", s.reason))
+	}
+	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
+	if was == s.state {
+		return
+	}
+	if s.state == api.StateUp {
+		m.enter(p) // detaching the port's device forgot them
+	}
+	if was, is := was == api.StateUp, s.state == api.StateUp; was != is {
+		m.linked(p, is)
+	}
+}
+
+// reserve makes the port the only one that may open the device that its kind would
+// take: a device is one port, whatever its names are.
+func (m *manager) reserve(p *managed) error {
+	f, ok := p.kind.(port.Finder)
+	if !ok {
+		return nil
+	}
+	spec, trace, n := p.spec, p.trace, 0
+	m.off(func() { n = f.Find(spec, trace) })
+	if has := m.devices[n]; has != nil && has != p {
+		return fmt.Errorf("%s is the device of port %s already, under the name %s; a device is one port", spec.Name, has.spec.Name, has.ifname())
+	}
+	m.index(p, n)
+	return nil
+}
+
+// index notes the number of the port's device, by which link events find the port.
+func (m *manager) index(p *managed, number int) {
+	if number != p.indexed {
+		m.unindex(p)
+	}
+	if number != 0 {
+		m.devices[number], p.indexed = p, number
+	}
+}
+
+func (m *manager) unindex(p *managed) {
+	if m.devices[p.indexed] == p {
+		delete(m.devices, p.indexed)
+	}
+	p.indexed = 0
+}

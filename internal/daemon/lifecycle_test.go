@@ -1,0 +1,259 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/port"
+)
+
+// TestNext goes through the facts in the order in which they count.
+func TestNext(t *testing.T) {
+	open := facts{opened: true, connected: true}
+	with := func(edit func(*facts)) facts { f := open; edit(&f); return f }
+	on := func(edit func(*link.Link)) facts {
+		return with(func(f *facts) {
+			f.was, f.device = api.StateUp, link.Link{Index: 7, Name: "vm0", Kind: "tap", Up: true, Carrier: true}
+			edit(&f.device)
+		})
+	}
+	for _, c := range []struct {
+		name              string
+		facts             facts
+		state             api.State
+		reason            string
+		forwarding, flush bool
+	}{
+		{"not open", facts{was: api.StateUp, failed: "x", shutBy: "g", connected: true}, api.StateWaiting, "x", false, false},
+		{"a guard", with(func(f *facts) { f.shutBy, f.taken = "g", "t" }), api.StateDown, "err-disabled: g", false, false},
+		{"taken", with(func(f *facts) { f.taken, f.connected = "t", false }), api.StateDown, "t", false, false},
+		{"no peer", with(func(f *facts) { f.was, f.connected, f.unlinked = api.StateUp, false, "u" }), api.StateWaiting, "u", true, true},
+		{"still no peer", with(func(f *facts) { f.was, f.connected = api.StateWaiting, false }), api.StateWaiting, "", true, false},
+		{"no interface", open, api.StateUp, "", true, false},
+		{"set down", on(func(l *link.Link) { l.Up, l.Carrier = false, false }), api.StateDown, "`ip link set vm0 up`", false, false},
+		{"up", on(func(*link.Link) {}), api.StateUp, "", true, false},
+		{"no machine", on(func(l *link.Link) { l.Carrier = false }), api.StateNoCarrier, "no virtual machine holds TAP vm0", true, true},
+		{"no cable", on(func(l *link.Link) { l.Carrier, l.Kind = false, "veth" }), api.StateNoCarrier, "other end of vm0", true, true},
+	} {
+		got := next(c.facts)
+		if got.state != c.state || !strings.Contains(got.reason, c.reason) || got.forwarding != c.forwarding || got.flush != c.flush {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+		if got.state == api.StateDown && got.reason == "" {
+			t.Errorf("%s: down without a reason", c.name)
+		}
+	}
+}
+
+// ownPort is a port that has its device for itself.
+type ownPort struct {
+	*fakePort
+	contested error
+	unbound   bool
+}
+
+func (p *ownPort) Exclusive() bool  { return true }
+func (p *ownPort) Contested() error { return p.contested }
+func (p *ownPort) Bound() bool      { return !p.unbound }
+
+// A port whose device somebody else takes says who has it, and forwards nothing until it
+// is free again.
+func TestDeviceIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		var own *ownPort
+		h.wrap = func(p *fakePort) port.Port { own = &ownPort{fakePort: p}; return own }
+		h.addresses = map[int]netip.Prefix{}
+		bridge := h.put(link.Link{Name: "br0", Kind: "bridge"})
+		ovs := h.put(link.Link{Name: "ovs-system", Kind: "openvswitch"})
+		r := start(t, h, savedState{})
+		r.mustAdd("vm0")
+		r.change("vm0", func(l *link.Link) { l.Carrier = true })
+		vm0, _ := h.ByName("vm0")
+		alias := func(s string) func() { return func() { r.change("vm0", func(l *link.Link) { l.Alias = s }) } }
+		master := func(n int) func() { return func() { r.change("vm0", func(l *link.Link) { l.Master = n }) } }
+		address := func(a netip.Prefix) func() {
+			return func() {
+				h.mu.Lock()
+				h.addresses[vm0.Index] = a
+				h.mu.Unlock()
+				r.change("vm0", func(*link.Link) {})
+			}
+		}
+		for _, c := range []struct {
+			take, free func()
+			want       string
+		}{
+			{master(bridge.Index), master(0), "vm0 belongs to bridge br0"},
+			{master(ovs.Index), master(0), "ovs-vsctl del-port vm0"},
+			{alias("vswitch sw1"), alias("vswitch sw0"), "belongs to switch sw1"},
+			{address(netip.MustParsePrefix("192.0.2.1/24")), address(netip.Prefix{}), "192.0.2.1/24"},
+			{func() { h.put(link.Link{Name: "mv0", Kind: "macvlan", Lower: vm0.Index}) }, func() { h.remove("mv0") }, "macvlan mv0"},
+			// No news comes of programs: looking again must do.
+			{func() { own.contested = errors.New("another program"); alias("vswitch sw0 ")(); alias("vswitch sw0")() },
+				func() { own.contested = nil; time.Sleep(takenGap) }, "another program"},
+		} {
+			r.wantState("vm0", api.StateUp)
+			r.logged()
+			c.take()
+			r.wantState("vm0", api.StateDown)
+			if why := r.port("vm0").Reason; !strings.Contains(why, c.want) {
+				t.Errorf("reason %q, want %q", why, c.want)
+			}
+			if log := r.logged(); !strings.Contains(log, "state=down was=up reason=") {
+				t.Errorf("log: %s", log)
+			}
+			c.free()
+			r.wantState("vm0", api.StateUp)
+		}
+
+		// It is no port to begin with, and no setting makes it one.
+		h.mu.Lock()
+		h.addresses[h.next] = netip.MustParsePrefix("192.0.2.2/24")
+		h.mu.Unlock()
+		wantCode(t, r.add("vm1"), api.CodeFailed, "192.0.2.2/24")
+		if len(r.disk.Ports) != 1 || len(h.deleted) != 1 {
+			t.Errorf("left: %+v, deleted %v", r.disk.Ports, h.deleted)
+		}
+	})
+}
+
+// A device is one port, whatever its name is by now.
+func TestOneDeviceIsOnePort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, savedState{})
+		r.mustAdd("vm0")
+		r.change("vm0", func(l *link.Link) { l.Name = "vm9" })
+		wantCode(t, r.add("vm9"), api.CodeFailed, "the device of port vm0 already, under the name vm9")
+		if err := r.do(func() error { return r.delPort("vm0") }); err != nil {
+			t.Fatal(err)
+		}
+		r.mustAdd("vm9")
+	})
+}
+
+// A number that is another device's within a moment is not taken for a rename.
+func TestNumberUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		var own *ownPort
+		h.wrap = func(p *fakePort) port.Port { own = &ownPort{fakePort: p}; return own }
+		r := start(t, h, savedState{})
+		r.mustAdd("vm0")
+		time.Sleep(maxBackoff)
+		first := own
+		first.unbound = true
+		r.change("vm0", func(l *link.Link) { l.Name = "other" })
+		if got := r.port("vm0"); got.State != api.StateWaiting {
+			t.Errorf("%s on %s", got.State, got.Ifname)
+		}
+		time.Sleep(newsGap)
+		if got := r.port("vm0"); got.Ifname != "vm0" || own == first {
+			t.Errorf("%s on %s", got.State, got.Ifname)
+		}
+	})
+}
+
+// In place of a device that was moved to another namespace no other is made: it could
+// not come back. After the next boot it is gone for good.
+func TestMovedDeviceComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, first := range []string{"news", "loss"} {
+			h := newFakeHost()
+			r := start(t, h, savedState{})
+			r.mustAdd("vm0")
+			time.Sleep(maxBackoff)
+			l, _ := h.ByName("vm0")
+			if first == "loss" {
+				h.device("vm0").end(port.ErrGone)
+				synctest.Wait()
+			}
+			h.mu.Lock()
+			delete(h.links, l.Index)
+			h.mu.Unlock()
+			h.events <- link.Event{Link: l, Gone: true, Moved: true}
+			time.Sleep(time.Hour)
+			if p := r.port("vm0"); p.State != api.StateWaiting || !strings.Contains(p.Reason, "moved to another network namespace") {
+				t.Errorf("%s first: %s (%s)", first, p.State, p.Reason)
+			}
+			r.stop()
+			away := r.disk
+			if away.Ports[0].Trace.Away == "" || !away.Ports[0].Trace.Created {
+				t.Errorf("%s first: on disk %+v", first, away.Ports[0].Trace)
+			}
+
+			r = start(t, h, away)
+			r.wantState("vm0", api.StateWaiting)
+			h.put(l)
+			time.Sleep(eventGap)
+			r.wantState("vm0", api.StateNoCarrier)
+			if tr := r.disk.Ports[0].Trace; tr.Away != "" || !tr.Created {
+				t.Errorf("%s first: back, on disk %+v", first, tr)
+			}
+			r.stop()
+
+			h.remove("vm0")
+			<-h.events
+			away.Ports[0].Trace.Away = "an earlier boot"
+			r = start(t, h, away)
+			r.wantState("vm0", api.StateNoCarrier)
+			r.stop()
+		}
+	})
+}
+
+// brokenWatch is a host whose news end.
+type brokenWatch struct {
+	*fakeHost
+	watched int
+	fail    error
+}
+
+func (b *brokenWatch) Watch(context.Context) (<-chan link.Event, error) {
+	b.watched++
+	if b.fail != nil {
+		return nil, b.fail
+	}
+	return b.events, nil
+}
+
+// News that end are said, begin anew, and miss nothing of what came in between.
+func TestWatchGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		b := &brokenWatch{fakeHost: h}
+		r := startWith(t, h, savedState{}, func(o *Options) { o.Links = b })
+		r.mustAdd("vm0")
+		time.Sleep(maxBackoff)
+		r.logged()
+		b.fail = errors.New("no memory")
+		old := h.events
+		h.events = make(chan link.Event, 64)
+		old <- link.Event{Err: errors.New("broken")}
+		close(old)
+		synctest.Wait()
+		h.mu.Lock()
+		l, _ := h.byName("vm0")
+		l.Carrier = true
+		h.links[l.Index] = l // without news
+		h.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		if log := r.logged(); !strings.Contains(log, "broken") || !strings.Contains(log, "no memory") {
+			t.Errorf("log: %s", log)
+		}
+		r.wantState("vm0", api.StateNoCarrier)
+		b.fail = nil
+		time.Sleep(maxBackoff)
+		r.wantState("vm0", api.StateUp)
+		r.change("vm0", func(l *link.Link) { l.Carrier = false })
+		r.wantState("vm0", api.StateNoCarrier)
+	})
+}

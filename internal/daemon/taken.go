@@ -1,0 +1,93 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/owner"
+	"github.com/vswitch/vswitch/port"
+)
+
+// takenGap is how long after one look at a device that somebody else has the next comes,
+// for what link events do not tell.
+const takenGap = 2 * time.Second
+
+// takenBy says who else has the device of an open port, and how to end that; it is empty
+// where nobody has. Such a port forwards nothing until it has its device for itself.
+func (m *manager) takenBy(p *managed) string {
+	if p.held != "" || !exclusive(p.dev) {
+		return p.held
+	}
+	upper := m.uppers[p.link.Index]
+	if len(upper) == 0 {
+		return ""
+	}
+	u := upper[slices.Min(slices.Collect(maps.Keys(upper)))]
+	return fmt.Sprintf("%s %s stands on %s and takes its frames; `ip link del %s` gives them back", u.Kind, u.Name, p.link.Name, u.Name)
+}
+
+func exclusive(dev port.Port) bool {
+	x, ok := dev.(port.Exclusive)
+	return ok && x.Exclusive()
+}
+
+// heldBy asks the system who else has a port's device, as far as link events do not say
+// it. It may take its time, so it is called off the turn.
+func (m *manager) heldBy(dev port.Port, l link.Link) string {
+	if err := owner.Check(l, m.name); err != nil {
+		return err.Error()
+	}
+	if l.Master != 0 {
+		return m.enslaved(l)
+	}
+	if !exclusive(dev) {
+		return ""
+	}
+	// What cannot be asked is no reason to shut a port.
+	if a, err := m.links.IPv4(l.Index); err == nil && a.IsValid() {
+		return fmt.Sprintf("the host has the address %s on %s, which belongs to the switch; `ip addr del %s dev %s` takes it away, a port of --kind host has addresses",
+			a, l.Name, a, l.Name)
+	}
+	if c, ok := dev.(port.Contested); ok {
+		if err := c.Contested(); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+// enslaved says to what l belongs.
+func (m *manager) enslaved(l link.Link) string {
+	master, err := m.links.ByIndex(l.Master)
+	switch {
+	case err != nil:
+		master = link.Link{Name: fmt.Sprint("number ", l.Master), Kind: "interface"}
+	case master.Kind == "openvswitch":
+		return fmt.Sprintf("%s belongs to Open vSwitch, which takes its frames; `ovs-vsctl del-port %s` takes it out", l.Name, l.Name)
+	}
+	return fmt.Sprintf("%s belongs to %s %s, which takes its frames; `ip link set %s nomaster` takes it out", l.Name, master.Kind, master.Name, l.Name)
+}
+
+// stacked notes interfaces that take frames of the one below them, and returns the number
+// of that one, 0 where ev is about another kind.
+func (m *manager) stacked(ev link.Event) int {
+	lower := ev.Lower
+	if lower == 0 {
+		return 0
+	}
+	if ev.Gone {
+		delete(m.uppers[lower], ev.Index)
+		if len(m.uppers[lower]) == 0 {
+			delete(m.uppers, lower)
+		}
+		return lower
+	}
+	if m.uppers[lower] == nil {
+		m.uppers[lower] = make(map[int]link.Link)
+	}
+	m.uppers[lower][ev.Index] = ev.Link
+	return lower
+}
