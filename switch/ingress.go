@@ -25,7 +25,7 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 		return port.DropBadSource
 	}
 	if !inspect(f) {
-		return port.DropBadOffload
+		return refusal(f)
 	}
 	if neighbours && w.set.groupForward>>(f.Dst&0xf)&1 == 0 {
 		return port.DropReserved
@@ -40,6 +40,15 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 		}
 	}
 	return drop
+}
+
+// refusal tells a frame whose offload is a lie from a super-frame of a protocol that the
+// switch cannot segment, for which nobody is to blame.
+func refusal(f *port.Frame) port.Drop {
+	if _, ip := eth.FindIP(f.Data); f.Offload.IsGSO() && !ip {
+		return port.DropUnsupported
+	}
+	return port.DropBadOffload
 }
 
 // inspect reports whether f's offload header, if it has one, agrees with the frame.

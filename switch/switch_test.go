@@ -417,10 +417,17 @@ func TestOffloads(t *testing.T) {
 		copy(other[12:], []byte{0x88, 0xb5})
 		v6 := o
 		v6.GSOType = port.GSOTCPv6
-		for i, lie := range []memory.Packet{{Wire: other, Offload: o}, {Wire: slices.Clone(original), Offload: v6}} {
-			r.lines[0].Put(0, lie)
+		for _, c := range []struct {
+			packet memory.Packet
+			why    port.Drop
+			n      uint64
+		}{
+			{memory.Packet{Wire: other, Offload: o}, port.DropUnsupported, 1}, // another protocol, nobody is to blame
+			{memory.Packet{Wire: slices.Clone(original), Offload: v6}, port.DropBadOffload, 2},
+		} {
+			r.lines[0].Put(0, c.packet)
 			synctest.Wait()
-			wantDrops(t, r, 0, port.DropBadOffload, uint64(2+i))
+			wantDrops(t, r, 0, c.why, c.n)
 			r.lines[1].Drain(0, 100, func(got memory.Packet) {
 				if got.Offload.IsGSO() {
 					t.Errorf("%+v reached a port", got.Offload)

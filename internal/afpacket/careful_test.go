@@ -37,20 +37,6 @@ func receive(t *testing.T, p *Port, n int, take func(i int, f *port.Frame)) {
 	}
 }
 
-// ufo is a UDP datagram of which a guest leaves the fragmentation undone.
-func ufo(payload int) ([]byte, port.Offload) {
-	b, o := tuntest.TCP4(14 + 20 + 8 + payload)
-	b[23] = unix.IPPROTO_UDP
-	clear(b[24:26])
-	binary.BigEndian.PutUint16(b[24:], ^vnet.Sum(b[14:34]))
-	binary.BigEndian.PutUint16(b[38:], uint16(8+payload))
-	pseudo := binary.BigEndian.AppendUint16([]byte{0, unix.IPPROTO_UDP}, uint16(8+payload))
-	pseudo = append(pseudo, b[26:34]...)
-	binary.BigEndian.PutUint16(b[40:], vnet.Sum(pseudo))
-	o.GSOType, o.GSOSize, o.CsumOffset, o.HdrLen = port.GSOUDP, 1480, 6, 42
-	return b, o
-}
-
 // A guest's UFO frames, whose type the header does not know, come with their offload,
 // amid others that come with theirs.
 func TestUFO(t *testing.T) {
@@ -58,7 +44,7 @@ func TestUFO(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {
 		p := tap(t, "vm0")
 		g := tuntest.Boot(t, "vm0", tuntest.TSO)
-		datagram, leftOfIt := ufo(20000)
+		datagram, leftOfIt := tuntest.UFO(20000)
 		super, leftOfSuper := tuntest.TCP4(40000)
 		const n = 300
 		wire := func(i int) ([]byte, port.Offload) {
@@ -115,7 +101,7 @@ func TestUFOAmidOthers(t *testing.T) {
 		if p.queues[0].rx.careful > 0 {
 			t.Fatal("the port still reads carefully")
 		}
-		datagram, o := ufo(4000)
+		datagram, o := tuntest.UFO(4000)
 		want := []port.Drop{port.DropNone, port.DropUnsupported, port.DropNone, port.DropNone, port.DropNone}
 		for i := range want {
 			if i%2 == 1 {
@@ -236,7 +222,7 @@ func TestCarefulAllocs(t *testing.T) {
 	testenv.NewNetns(t).Do(func() {
 		p := tap(t, "vm0")
 		g := tuntest.Boot(t, "vm0", tuntest.TSO)
-		datagram, o := ufo(20000)
+		datagram, o := tuntest.UFO(20000)
 		frames := make([]port.Frame, port.BatchSize)
 		sending := testing.AllocsPerRun(50, func() {
 			if err := g.Send(datagram, o); err != nil {

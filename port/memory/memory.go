@@ -189,7 +189,9 @@ func (r *ring) send(out []port.Out) {
 		var head [port.MaxHeader]byte
 		n := o.PutHeader(head[:])
 		s.wire = append(append(s.wire[:0], head[:n]...), o.Frame.Data[12:]...)
-		s.offload = vnet.Tag(o.Frame.Offload, o.TagLen())
+		off := o.Frame.Offload
+		off.HdrLen = uint16(min(int(off.HdrLen), len(o.Frame.Data)))
+		s.offload = vnet.Tag(off, o.TagLen())
 	}
 	r.more.Signal()
 }

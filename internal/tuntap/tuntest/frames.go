@@ -83,6 +83,19 @@ func TCP4(size int) ([]byte, port.Offload) {
 	}
 }
 
+// UFO makes a UDP datagram from A to B with so many bytes of payload, whose fragmentation
+// is left to others, and the offload header that says so.
+func UFO(payload int) ([]byte, port.Offload) {
+	b, o := TCP4(udpData + payload)
+	ip4(b[14:34], 17, 20+8+payload, IPA, IPB)
+	binary.BigEndian.PutUint16(b[38:], uint16(8+payload))
+	binary.BigEndian.PutUint16(b[40:], fold(pseudo(b)))
+	o.GSOType, o.GSOSize, o.HdrLen, o.CsumOffset = port.GSOUDP, 1480, udpData, 6
+	return b, o
+}
+
+const udpData = 42
+
 // Joiner puts the pieces of one TCP4 frame together again.
 type Joiner struct {
 	Pieces int
@@ -129,7 +142,7 @@ func header(dst, src port.MAC, etherType uint16) []byte {
 
 // ip4 fills in an IPv4 header (RFC 791).
 func ip4(h []byte, protocol byte, length int, src, dst netip.Addr) {
-	h[0], h[8], h[9] = 0x45, 64, protocol
+	h[0], h[8], h[9], h[10], h[11] = 0x45, 64, protocol, 0, 0
 	binary.BigEndian.PutUint16(h[2:], uint16(length))
 	copy(h[12:], src.AsSlice())
 	copy(h[16:], dst.AsSlice())
