@@ -1,6 +1,7 @@
 package vswitch_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"testing"
@@ -90,7 +91,7 @@ func gated(t *testing.T, ports int, f func(r *gatedRig)) {
 		r.put(ports-1, ipGroup, 1, 60)
 		synctest.Wait()
 		f(r)
-		r.wantBalance(t)
+		wantBalance(t, r.rig)
 	})
 }
 
@@ -110,19 +111,6 @@ func (r *gatedRig) open() []vswitch.ControlFrame {
 	close(r.gate)
 	synctest.Wait()
 	return r.heard[1:]
-}
-
-func (r *gatedRig) wantBalance(t *testing.T) {
-	t.Helper()
-	in, out := r.Injected(), uint64(0)
-	for _, p := range r.ports {
-		st := p.Stats()
-		in += st.RX.Frames + st.RX.Copies
-		out += st.TX.Frames + st.RX.Drops() + st.TX.Drops()
-	}
-	if in != out {
-		t.Errorf("%d frames in, %d out", in, out)
-	}
 }
 
 // Control frames of a port are handled in the order they came in; those of a lower
@@ -332,6 +320,46 @@ func TestLimitsBeforeSnooping(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A control frame of which its sender still holds a part is read whole, or not at all.
+func TestControlTail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got [][]byte
+		r := newRig(t, vswitch.Config{OnControl: func(c vswitch.ControlFrame) { got = append(got, slices.Clone(c.Data)) }}, 0, memory.Options{})
+		defer r.Close()
+		p, err := r.AddPort("p0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &lender{Port: memory.New(memory.Options{})}
+		if err := p.Attach(l); err != nil {
+			t.Fatal(err)
+		}
+		p.SetForwarding(true)
+		r.ports, r.lines = append(r.ports, p), append(r.lines, l.Port)
+		p.SetTree(vswitch.TreeForwarding, true)
+		put := func(f []byte) {
+			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(f), Offload: port.Offload{GSOType: port.GSOTCPv4, GSOSize: 1000}})
+			synctest.Wait()
+		}
+		whole := frame(bpduGroup, station(0), 0, 3000)
+		put(whole)
+		if len(got) != 1 || !bytes.Equal(got[0], whole) {
+			t.Errorf("%d control frames", len(got))
+		}
+		put(frame(bpduGroup, station(0), 0, 9217))
+		wantDrops(t, r, 0, port.DropOversize, 1)
+		l.gone = true
+		put(whole)
+		wantDrops(t, r, 0, port.DropMemoryGone, 1)
+		p.SetTraps([]vswitch.Trap{{Dst: bpduGroup, Queue: vswitch.QueueGuard}})
+		put(whole)
+		if len(got) != 2 || !bytes.Equal(got[1], whole[:64]) {
+			t.Errorf("a guard reads no tail: %d control frames", len(got))
+		}
+		wantBalance(t, r)
+	})
 }
 
 // Multicast that is flooded counts once towards its rate.

@@ -120,6 +120,7 @@ func TestProbesOfManyVLANs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := wire(t, savedState{}, withLoops, many)
 		seen := make(map[uint16]int)
+		var order []uint16
 		for range 19 {
 			time.Sleep(time.Second)
 			got := w.probes("up0")
@@ -127,8 +128,13 @@ func TestProbesOfManyVLANs(t *testing.T) {
 				t.Fatalf("%d probes in a second", len(got))
 			}
 			for _, f := range got {
-				seen[binary.BigEndian.Uint16(f[14:])]++
+				vid := binary.BigEndian.Uint16(f[14:])
+				seen[vid]++
+				order = append(order, vid)
 			}
+		}
+		if !slices.Equal(order[19:], order[:len(order)-19]) || !slices.IsSorted(order[:19]) {
+			t.Errorf("VLANs are not probed by turns: %v", order)
 		}
 		for vid, n := range seen {
 			if n != 8 || vid == 9 {
@@ -208,7 +214,7 @@ func TestProbesThatProveNothing(t *testing.T) {
 			probe[probeVLAN] ^= 1
 			w.send("vm0", probe)
 		},
-		"cut":    func(w *wireRig, probe []byte) { w.send("vm0", probe[:probeEnd-1]) },
+		"cut":    func(w *wireRig, probe []byte) { w.send("vm0", probe[:33]) },
 		"header": func(w *wireRig, probe []byte) { w.send("vm0", probe[:port.HeaderLen]) },
 		"of a port that is gone": func(w *wireRig, probe []byte) {
 			if err := w.do(func() error { return w.delPort("vm0") }); err != nil {

@@ -132,3 +132,74 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("%d stations, of which %d are at home", len(d.stations), sum)
 	}
 }
+
+// Who makes room for a station: the oldest of its own port if that has its share of the
+// memory, else the oldest of the port that has most. Who moved last is not old.
+func TestWhoIsForgotten(t *testing.T) {
+	const many, few, newcomer = 1, 2, 3
+	d := New()
+	full := func() { // 4/5 at many, the rest at few
+		for i := range 1024 {
+			at := uint16(many)
+			if i%5 == 4 {
+				at = few
+			}
+			d.Moved(epoch, Station{MAC: uint64(i)}, at)
+		}
+		if len(d.stations) != 1024 {
+			t.Fatalf("%d stations", len(d.stations))
+		}
+	}
+	forgotten := func(want ...uint64) {
+		t.Helper()
+		for _, mac := range want {
+			if d.stations[Station{MAC: mac}] != nil {
+				t.Errorf("station %d is remembered", mac)
+			}
+		}
+		if len(d.stations) != 1024 {
+			t.Errorf("%d stations are remembered", len(d.stations))
+		}
+	}
+	full()
+	d.Moved(epoch, Station{MAC: 0}, newcomer) // it moves again: 1 is the oldest at many now, 4 at few
+	d.Moved(epoch, Station{MAC: 1 << 40}, newcomer)
+	forgotten(1)
+	d.Moved(epoch, Station{MAC: 2 << 40}, few) // fewer than a third: many has to give
+	forgotten(1, 2)
+	d.Moved(epoch, Station{MAC: 3 << 40}, many)
+	forgotten(1, 2, 3)
+	if d.stations[Station{MAC: 0}] == nil || d.stations[Station{MAC: 4}] == nil {
+		t.Error("others were forgotten")
+	}
+	// A port with exactly its share gives its own.
+	d = New()
+	for i := range 1024 {
+		d.Moved(epoch, Station{MAC: uint64(i)}, uint16(i%2))
+	}
+	d.Moved(epoch, Station{MAC: 1 << 40}, 1)
+	forgotten(1)
+}
+
+// The numbers that docs and the log speak of.
+func TestNumbers(t *testing.T) {
+	d, s := New(), Station{MAC: 1}
+	at := func(v time.Duration, from uint16) Verdict { return d.Moved(epoch.Add(v), s, from) }
+	for i := range 4 {
+		if v := at(time.Duration(i)*time.Second, 1); v.Flapping || v.Log != (i < 2) {
+			t.Errorf("move %d: %+v", i+1, v)
+		}
+	}
+	if v := at(10*time.Second-1, 1); !v.Flapping {
+		t.Errorf("the fifth move in ten seconds: %+v", v)
+	}
+	if v := at(10*time.Second, 2); v.Home != 1 || !v.Log {
+		t.Errorf("after ten seconds: %+v", v)
+	}
+	if v := at(310*time.Second-1, 2); v.Home != 1 {
+		t.Errorf("in less than five minutes: %+v", v)
+	}
+	if v := at(610*time.Second-1, 2); v.Home != 2 {
+		t.Errorf("after five minutes: %+v", v)
+	}
+}
