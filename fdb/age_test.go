@@ -110,3 +110,53 @@ func TestSweepPassesInTime(t *testing.T) {
 		check(t, tbl)
 	}
 }
+
+// A station that somebody kept is as old as it was; what the table has heard holds.
+func TestRestore(t *testing.T) {
+	for _, second := range []time.Duration{0, 100, 1<<20 + 5} {
+		tbl := New(Config{Aging: 300 * time.Second})
+		tbl.Advance(second * time.Second)
+		wantLearn(t, tbl, station(1), 1, Learned, NoPort)
+		wantLearn(t, tbl, station(2), 2, Learned, NoPort)
+		tbl.SetLimit(3, 1)
+		for _, c := range []struct {
+			station int
+			port    uint16
+			ago     time.Duration
+			ok      bool
+			age     time.Duration // -1: not there
+		}{
+			{0, 1, 299 * time.Second, true, 299 * time.Second},
+			{4, 1, 300 * time.Second, false, -1},
+			{5, 1, 100 * time.Hour, false, -1},
+			{6, 1, 2500 * time.Millisecond, true, 2 * time.Second},
+			{1, 1, 200 * time.Second, true, 0},  // heard since
+			{2, 1, 200 * time.Second, false, 0}, // heard since, at port 2
+			{0, 1, 100 * time.Second, true, 100 * time.Second},
+			{7, 3, time.Second, true, time.Second},
+			{8, 3, time.Second, false, -1}, // beyond the port's limit
+		} {
+			age := time.Duration(-1)
+			ok := tbl.Restore(station(c.station), c.port, c.ago)
+			if e, known := tbl.Get(station(c.station)); known {
+				age = e.Age
+			}
+			if ok != c.ok || age != c.age {
+				t.Errorf("station %d, heard %v ago: %v, now of age %v; want %v, %v", c.station, c.ago, ok, age, c.ok, c.age)
+			}
+		}
+		wantAt(t, tbl, station(2), 2)
+		tbl.Advance((second + 1) * time.Second)
+		wantAt(t, tbl, station(0), 1)
+		tbl.Advance((second + 200) * time.Second)
+		wantGone(t, tbl, station(0))
+		check(t, tbl)
+	}
+	forever := New(Config{Aging: -1})
+	if !forever.Restore(station(1), 1, 1<<62) {
+		t.Error("a station that does not age is not learned")
+	}
+	if e, ok := forever.Get(station(1)); !ok || e.Age != MaxAging {
+		t.Errorf("%+v %v", e, ok)
+	}
+}

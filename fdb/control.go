@@ -25,7 +25,7 @@ func (t *Table) Add(k Key, port uint16, kind Kind) error {
 		if s != nil {
 			v = s.load()
 		}
-		switch t.put(a, s, v, k, port, kind, false) {
+		switch t.put(a, s, v, k, port, kind, 0, false) {
 		case putDone:
 			return nil
 		case putNoRoom:

@@ -154,3 +154,33 @@ func TestSearchGoesOn(t *testing.T) {
 	wantAt(t, tbl, station(capacity+1), 2)
 	check(t, tbl)
 }
+
+// A flushed entry makes no room, expired or not: eviction passes it by, however many
+// there are, so each new station finds its place with one eviction.
+func TestFlushedIsNoVictim(t *testing.T) {
+	const capacity, flushed = 300, 200 // all together leaves no need for a rebuild
+	for _, later := range []time.Duration{0, time.Minute} {
+		tbl := New(Config{Capacity: capacity, Aging: time.Minute})
+		for i := range flushed {
+			wantLearn(t, tbl, station(i), 1, Learned, NoPort)
+		}
+		tbl.FlushPort(1)
+		tbl.Advance(later)
+		for i := range capacity - flushed {
+			wantLearn(t, tbl, station(flushed+i), 1, Learned, NoPort)
+		}
+		for i := range flushed {
+			mustAdd(t, tbl, station(5000+i), 2, Static)
+		}
+		if s := tbl.Stats(); tbl.Len() != capacity || s.Rebuilds != 0 {
+			t.Fatalf("%d entries, %+v", tbl.Len(), s)
+		}
+		for i := range 20 {
+			wantLearn(t, tbl, station(2*capacity+i), 1, Learned, NoPort)
+			if s := tbl.Stats(); s.Evictions != uint64(i+1) || tbl.Len() != capacity {
+				t.Fatalf("%d entries after %d more, %+v", tbl.Len(), i+1, s)
+			}
+		}
+		check(t, tbl)
+	}
+}

@@ -371,3 +371,34 @@ func TestNoAllocation(t *testing.T) {
 		t.Errorf("%+v: the test did not do what it says", s)
 	}
 }
+
+// Lookups stay short, whatever pattern the addresses have that somebody chose.
+func TestProbesStayShort(t *testing.T) {
+	t.Parallel()
+	const n = 30_000
+	for name, key := range map[string]func(i uint64) Key{
+		"row":       func(i uint64) Key { return MakeKey(1, 0x0200_0000_0000+i) },
+		"step 2^8":  func(i uint64) Key { return MakeKey(1, 0x0200_0000_0000+i<<8) },
+		"step 2^16": func(i uint64) Key { return MakeKey(1, 0x0200_0000_0000+i<<16) },
+		"step 2^24": func(i uint64) Key { return MakeKey(1, (0x0200_0000_0000+i<<24)&^(1<<40)) },
+		"vlans":     func(i uint64) Key { return MakeKey(uint16(1+i%4094), 0x0200_0000_0000+i/4094) },
+		"squares":   func(i uint64) Key { return MakeKey(1, (i*i*0x1_0001)&(1<<48-1)&^(1<<40)|2) },
+	} {
+		tbl := New(Config{})
+		for i := range uint64(n) {
+			tbl.Learn(key(i), 1)
+		}
+		a := tbl.array.Load()
+		sum, worst := 0, 0
+		for i := range a.slots {
+			if k := Key(a.slots[i].key.Load()); k != 0 {
+				probes := int((uint64(i)-a.home(k))&uint64(len(a.slots)-1)) + 1
+				sum, worst = sum+probes, max(worst, probes)
+			}
+		}
+		// 1.4 and 30 are usual.
+		if mean := float64(sum) / float64(a.used.Load()); mean > 2 || worst > 200 {
+			t.Errorf("%s: a station is found after %.2f probes, %d at most", name, mean, worst)
+		}
+	}
+}

@@ -47,7 +47,7 @@ func (o Outcome) String() string {
 func (t *Table) Learn(k Key, port uint16) (Outcome, uint16) {
 	ps := t.ports.get(port)
 	if ps == nil {
-		return t.learn(k, port)
+		return t.learn(k, port, 0)
 	}
 	// All of the value but its stamp, as it is for a station that stayed.
 	same := makeValue(Dynamic, port, ps.load().gen(), 0) >> stampBits
@@ -65,9 +65,9 @@ func (t *Table) Learn(k Key, port uint16) (Outcome, uint16) {
 					return Known, NoPort
 				}
 			}
-			return t.learn(k, port)
+			return t.learn(k, port, 0)
 		case 0:
-			return t.learn(k, port)
+			return t.learn(k, port, 0)
 		}
 	}
 }
@@ -76,8 +76,9 @@ func (t *Table) Learn(k Key, port uint16) (Outcome, uint16) {
 // changed the same station or took the room just made, so one or two do.
 const learnTries = 8
 
-// learn is Learn for everything but a Dynamic entry that stays at its port.
-func (t *Table) learn(k Key, port uint16) (Outcome, uint16) {
+// learn is Learn for everything but a Dynamic entry that stays at its port, of a frame
+// that came so many seconds ago.
+func (t *Table) learn(k Key, port uint16, ago uint32) (Outcome, uint16) {
 	if !k.isStation() || port == NoPort {
 		return Refused, NoPort
 	}
@@ -98,7 +99,7 @@ func (t *Table) learn(k Key, port uint16) (Outcome, uint16) {
 			case v.port() == port && v.kind() == Static:
 				return Known, NoPort
 			case v.port() == port:
-				if s.replace(v, v.stamped(t.clock.load().stamp())) {
+				if ago > 0 || s.replace(v, v.stamped(t.clock.load().stamp())) {
 					return Known, NoPort
 				}
 				continue
@@ -114,7 +115,7 @@ func (t *Table) learn(k Key, port uint16) (Outcome, uint16) {
 			v = 0
 		}
 
-		switch t.put(a, s, v, k, port, Dynamic, true) {
+		switch t.put(a, s, v, k, port, Dynamic, ago, true) {
 		case putDone:
 			return outcome, from
 		case putLimited:
@@ -149,7 +150,7 @@ const (
 // at port. Counts are raised before the slot changes and lowered after, so that
 // neither a port's limit nor the capacity is passed; and no slot is claimed for a
 // station that is not let in, so a flood of those costs no slots.
-func (t *Table) put(a *array, s *slot, v value, k Key, port uint16, kind Kind, limited bool) putResult {
+func (t *Table) put(a *array, s *slot, v value, k Key, port uint16, kind Kind, ago uint32, limited bool) putResult {
 	var gen uint32
 	if kind.ages() {
 		var ok bool
@@ -157,7 +158,7 @@ func (t *Table) put(a *array, s *slot, v value, k Key, port uint16, kind Kind, l
 			return putLimited
 		}
 	}
-	next := makeValue(kind, port, gen, t.clock.load().stamp())
+	next := makeValue(kind, port, gen, (t.clock.load().second()-ago)&stampMask)
 
 	// An entry that replaces one already counted needs no room. When a flush
 	// of the old one's port comes in between, the table may have one entry too
@@ -208,4 +209,19 @@ func (t *Table) Heard(k Key, port uint16, ago time.Duration) bool {
 			return true
 		}
 	}
+}
+
+// Restore learns a station that was heard at port so long ago, from what somebody kept,
+// and reports whether it is there now. What the table itself has heard since holds; a
+// station that is older than the ageing time is not learned.
+func (t *Table) Restore(k Key, port uint16, ago time.Duration) bool {
+	if t.Heard(k, port, ago) {
+		return true
+	}
+	age := uint32(min(ago, MaxAging) / time.Second)
+	if _, known := t.Lookup(k); known || age >= t.clock.load().aging() {
+		return false
+	}
+	outcome, _ := t.learn(k, port, age)
+	return outcome == Learned || outcome == Known
 }

@@ -160,7 +160,7 @@ func (p *Path) reconcile() {
 }
 
 // walk looks at every station in the kernel. Those that are where the table has them
-// are noted as heard, and in right unless it is nil; others are mended.
+// are noted as heard, and in right unless it is nil; the rest is mended.
 func (p *Path) walk(right map[fdb.Key]struct{}) {
 	now := monotonic()
 	p.known.each(func(k fdb.Key, s bpfStation) {
@@ -168,18 +168,39 @@ func (p *Path) walk(right map[fdb.Key]struct{}) {
 		switch {
 		case !known || !p.table.Heard(k, number, since(now, s.Heard)):
 			p.mirror(k)
-		case right != nil:
-			right[k] = struct{}{}
+		case p.isStale(k, since(now, s.Heard)):
+			// The workers alone hear the stations of some ports. A next process must
+			// not take those for silent.
+			p.mirror(k)
+			fallthrough
+		default:
+			if right != nil {
+				right[k] = struct{}{}
+			}
 		}
 	})
 }
 
-// learn teaches the table the stations that a former process left in the kernel.
+// staleAfter is how much longer the kernel may not have heard a station than the table.
+const staleAfter = 10 * time.Second
+
+// isStale reports whether the kernel has not heard a station for so long, and the table has.
+func (p *Path) isStale(k fdb.Key, silent time.Duration) bool {
+	if silent < staleAfter {
+		return false
+	}
+	e, ok := p.table.Get(k)
+	return ok && e.Kind != fdb.Static && e.Age+staleAfter < silent
+}
+
+// learn teaches the table the stations that a former process left in the kernel, as old
+// as they are.
 func (p *Path) learn() {
+	now := monotonic()
 	p.known.each(func(k fdb.Key, s bpfStation) {
 		number, known := p.portOf(k, s)
 		if known {
-			p.table.Learn(k, number)
+			p.table.Restore(k, number, since(now, s.Heard))
 		}
 	})
 }

@@ -673,3 +673,59 @@ func TestUnpinned(t *testing.T) {
 	}()
 	<-ended
 }
+
+// A station is as old after a restart as it was, and gone where that is too old; one that
+// only the workers heard is not taken for silent.
+func TestTakeOverAges(t *testing.T) {
+	const silent = 100 // s
+	h := newHost(t)
+	first := h.open(h.taps...)
+	first.start()
+	first.learn(1, macA, 0)
+	first.learn(1, macB, 1)
+	ages := func(p *process, mac port.MAC) time.Duration {
+		_, at := p.path.known.find(fdb.MakeKey(1, uint64(mac)))
+		if at == nil {
+			t.Fatalf("%v is not in the kernel", mac)
+		}
+		return since(monotonic(), stationOf(at.Load()).Heard)
+	}
+	heardBefore := func(p *process, mac port.MAC) {
+		_, at := p.path.known.find(fdb.MakeKey(1, uint64(mac)))
+		s := stationOf(at.Load())
+		if s.Heard <= silent {
+			t.Skip("the machine has just booted")
+		}
+		s.Heard -= silent
+		at.Store(word(s))
+	}
+	heardBefore(first, macA)
+	heardBefore(first, macB)
+	first.path.Refresh() // the table has heard both now, in the kernel or not
+	if a := ages(first, macA); a > staleAfter {
+		t.Errorf("the kernel takes a station for silent for %v that the table has just heard", a)
+	}
+	heardBefore(first, macA)
+	first.end()
+
+	second := h.open(h.taps...)
+	second.table.Advance(time.Hour)
+	second.start()
+	if e, ok := second.table.Get(fdb.MakeKey(1, uint64(macA))); !ok || e.Age < silent*time.Second/2 || e.Age > 2*silent*time.Second {
+		t.Errorf("a station that was silent for %d s is %+v %v", silent, e, ok)
+	}
+	if e, ok := second.table.Get(fdb.MakeKey(1, uint64(macB))); !ok || e.Age > silent*time.Second/2 {
+		t.Errorf("a station that was not silent is %+v %v", e, ok)
+	}
+	second.end()
+
+	third := h.open(h.taps...)
+	third.table.SetAging(silent / 2 * time.Second)
+	third.start()
+	if a, b := third.at(uint64(macA)), third.at(uint64(macB)); a != -1 || b != 1 {
+		t.Errorf("A is behind port %d, B behind port %d; want -1, 1", a, b)
+	}
+	if _, at := third.path.known.find(fdb.MakeKey(1, uint64(macA))); at != nil {
+		t.Error("a station that is too old stays in the kernel")
+	}
+}
