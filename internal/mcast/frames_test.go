@@ -150,8 +150,8 @@ func pimHello(src string) []byte {
 	return ip4(addr(src), addr("224.0.0.13"), 1, 103, hello, 2)
 }
 
-// elsewhere changes the MAC that a frame goes to, to that of a group nobody listens to.
-func elsewhere(frame []byte) []byte {
+// toOtherMAC changes the MAC that a frame goes to, to that of a group nobody listens to.
+func toOtherMAC(frame []byte) []byte {
 	for i := range frame[3:6] {
 		frame[3+i] ^= 0x55
 	}
