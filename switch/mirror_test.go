@@ -184,7 +184,7 @@ func TestMirrorOffloads(t *testing.T) {
 				})
 			}
 		}
-		good := superFrame(bpdus|3, 3000)
+		good := superPacket(bpdus|3, 3000)
 		r.lines[0].Put(0, good)
 		synctest.Wait()
 		n := r.lines[1].Drain(0, 10, func(p memory.Packet) {
@@ -197,7 +197,7 @@ func TestMirrorOffloads(t *testing.T) {
 		}
 		// What is cut is no super-frame any more.
 		r.mirror(t, vswitch.Mirror{Name: "m", Ports: []string{"p0"}, In: true, To: "p1", SnapLen: 100})
-		whole := superFrame(station(5), 3000)
+		whole := superPacket(station(5), 3000)
 		r.lines[0].Put(0, whole)
 		synctest.Wait()
 		n = r.lines[1].Drain(0, 10, func(p memory.Packet) {

@@ -17,8 +17,8 @@ import (
 
 var slow, fast = port.Rate{PerSecond: 8_000, Bits: true}, port.Rate{PerSecond: 1_000_000_000, Bits: true}
 
-// superFrame is a TCP super-frame of n bytes from station 0 to another.
-func superFrame(dst port.MAC, n int) memory.Packet {
+// superPacket is a TCP super-frame of n bytes from station 0 to another.
+func superPacket(dst port.MAC, n int) memory.Packet {
 	wire, o := tuntest.TCP4(n)
 	copy(wire, frame(dst, station(0), 0, 60)[:12])
 	return memory.Packet{Wire: wire, Offload: o}
@@ -62,7 +62,7 @@ func TestRatesChangeAtOnce(t *testing.T) {
 						}
 						// More than the first rate can carry in minutes, or a burst of the fast one.
 						for range 20 {
-							r.lines[0].Put(0, superFrame(l.dst, 60000))
+							r.lines[0].Put(0, superPacket(l.dst, 60000))
 							synctest.Wait()
 						}
 						if n := len(r.taken(1)); n == 0 {
@@ -119,7 +119,7 @@ func TestPoliceBurst(t *testing.T) {
 			r.configure(t, 0, vswitch.PortConfig{Police: c.rate})
 			p := memory.Packet{Wire: frame(station(1), station(0), 0, 1000)}
 			if c.size != 0 {
-				p = superFrame(station(1), c.size)
+				p = superPacket(station(1), c.size)
 				p.Offload.GSOSize = 1000
 			}
 			send := func(n int) (passed int) {
@@ -175,7 +175,7 @@ func TestShapeDelay(t *testing.T) {
 			}
 			r.taken(1)
 			time.Sleep(time.Second)
-			r.lines[0].Put(0, memory.Packet{Wire: wire}, memory.Packet{Wire: wire}, superFrame(station(1), 60000))
+			r.lines[0].Put(0, memory.Packet{Wire: wire}, memory.Packet{Wire: wire}, superPacket(station(1), 60000))
 			time.Sleep(time.Second)
 			if n := len(r.taken(1)); n != 3 {
 				t.Errorf("%v: %d of two frames and a super-frame leave", c.rate, n)
@@ -217,7 +217,7 @@ func TestShapeMemory(t *testing.T) {
 		defer r.Close()
 		wantPass(t, r, 1, frame(port.Broadcast, station(1), 0, 60), 1, 0)
 		r.configure(t, 1, vswitch.PortConfig{Shape: port.Rate{PerSecond: 100_000_000_000, Bits: true}})
-		big := superFrame(station(1), 65000)
+		big := superPacket(station(1), 65000)
 		heap := func() uint64 {
 			runtime.GC()
 			runtime.GC()
@@ -286,7 +286,7 @@ func TestShapeIsFair(t *testing.T) {
 	inRig(t, 3, func(t *testing.T, r *rig) {
 		wantPass(t, r, 1, frame(port.Broadcast, station(1), 0, 60), 1, 0, 1)
 		r.configure(t, 1, vswitch.PortConfig{Shape: port.Rate{PerSecond: 8_000_000, Bits: true}}) // 1000 frames of 1000 bytes
-		bulk := []memory.Packet{superFrame(station(1), 1000), superFrame(station(1), 1000)}
+		bulk := []memory.Packet{superPacket(station(1), 1000), superPacket(station(1), 1000)}
 		bulk[1].Wire[34] ^= 0x55 // another port of TCP
 		for i := range bulk {
 			bulk[i].Offload = port.Offload{}

@@ -39,8 +39,13 @@ func TestAlwaysFlooded(t *testing.T) {
 	for _, group := range addrs("ff02::1:ff12:3456", "ff02::1:2", "ff02::1:3") {
 		r.mustGet(group, flood)
 	}
-	r.mustGet(addr("ff05::2:3"), 8)
-	r.mustGet(addr("239.9.9.9"), 8)
+	// By MAC, these are the last of each range and the first beyond.
+	for _, group := range addrs("224.0.0.255", "ff05::ff", "ff05::1:0", "ff05::1:ffff", "ff05::ff00:0", "ff05::ffff:ffff") {
+		r.mustGet(group, flood)
+	}
+	for _, group := range addrs("224.0.1.0", "239.9.9.9", "ff05::100", "ff05::ffff", "ff05::2:0", "ff05::2:3", "ff05::feff:ffff") {
+		r.mustGet(group, 8)
+	}
 }
 
 // TestSilentStation has a station that does not report: what it needs to be found and
