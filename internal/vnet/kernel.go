@@ -52,7 +52,8 @@ func pseudo(data []byte, p eth.IPPacket) uint16 {
 // does not know: a UDP datagram to be fragmented (UFO), SCTP, or TCP that a device put
 // together (LRO). What is known of it is whether its checksum is partial; its segments
 // get the size that fits mtu, but not more than every Ethernet takes. ok is false where
-// the frame is none of these.
+// the frame is none of these, or is SCTP inside a UDP tunnel, which must not be taken for
+// a datagram to be fragmented.
 func Guess(data []byte, partial bool, mtu int) (o port.Offload, ok bool) {
 	p, ok := eth.FindIP(data[:min(len(data), MaxHeader)])
 	if !ok || p.Fragment {
@@ -62,6 +63,9 @@ func Guess(data []byte, partial bool, mtu int) (o port.Offload, ok bool) {
 	offset := 0
 	switch p.Proto {
 	case eth.ProtoUDP:
+		if tunnelsSCTP(data, p) {
+			return o, false
+		}
 		o.GSOType, offset = port.GSOUDP, udpCsum
 		if p.Version == 6 {
 			room -= fragHeaderLen
@@ -90,6 +94,30 @@ func Guess(data []byte, partial bool, mtu int) (o port.Offload, ok bool) {
 		o = needsCsum(o, p.Transport, offset)
 	}
 	return Inspect(data, len(data), o)
+}
+
+// maxShim is how much may stand between the headers of a UDP tunnel and of the IP packet
+// in it, in bytes: GENEVE with all its options (RFC 8926), an Ethernet header, two tags.
+const maxShim = 8 + 63*4 + port.HeaderLen + 2*tagLen
+
+// tunnelsSCTP reports whether a UDP datagram holds an SCTP packet, behind what else there
+// is, that ends where it ends.
+func tunnelsSCTP(data []byte, p eth.IPPacket) bool {
+	from := p.Transport + udpHeaderLen
+	for at := from; at <= from+maxShim && at+eth.IPv4HeaderLen < len(data); at += 2 {
+		version := data[at] >> 4
+		if version != 4 && version != 6 {
+			continue
+		}
+		length, n := data[at+2:], len(data)-at
+		if version == 6 {
+			length, n = data[at+4:], n-eth.IPv6HeaderLen
+		}
+		if inner, ok := eth.FindIPAt(data, at, version); ok && inner.Proto == eth.ProtoSCTP && fills(length, n) {
+			return true
+		}
+	}
+	return false
 }
 
 // ethernetMTU is the payload of the longest frame that every Ethernet takes, in bytes.

@@ -166,6 +166,13 @@ func TestGuess(t *testing.T) {
 	if o, ok := vnet.Guess(data, true, 1500); !ok || o != (port.Offload{GSOType: port.GSOSCTP, GSOSize: 1468}) {
 		t.Errorf("SCTP: %+v, %v", o, ok)
 	}
+	for _, v6 := range []bool{false, true} {
+		inner, _ := sctp(superFrame{v6: v6}, chunk(0, 1200, false), chunk(0, 1200, true))
+		vxlan := superFrame{proto: protoUDP, payload: append([]byte{8, 0, 0, 0, 0, 0, 42, 0}, inner...)}
+		if o, ok := vnet.Guess(vxlan.build(), true, 1500); ok {
+			t.Errorf("SCTP in VXLAN, IPv6 %v: %+v", v6, o)
+		}
+	}
 	for name, b := range map[string][]byte{
 		"runt": make([]byte, 13), "ARP": append(make([]byte, 12), 8, 6, 0, 0), "no room": udp.build(), "cut off": tcp.build()[:40],
 	} {
