@@ -52,6 +52,20 @@ type Finder interface {
 	Find(spec Spec, trace Trace) int
 }
 
+// Sized is implemented by kinds whose ports take threads or files of the process. The
+// daemon counts them before it opens a port.
+type Sized interface {
+	// Needs returns the most that an open port takes; queues is how many it has, 0
+	// before it is open.
+	Needs(spec Spec, queues int) Needs
+}
+
+// Needs are what a port takes of the process.
+type Needs struct {
+	Threads int // that sleep in the kernel; those that work have a processor each
+	Files   int // descriptors
+}
+
 // Gone wraps err so that errors.Is(err, ErrGone) holds.
 func Gone(err error) error { return gone{err} }
 

@@ -40,6 +40,7 @@ var below = []struct {
 	{"internal/sockfile", nil},
 	{"internal/flock", nil},
 	{"internal/logqueue", nil},
+	{"internal/limits", nil},
 	{"internal/rxbuf", []string{"port", "internal/vnet"}},
 	{"internal/afpacket", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/mmsg", "internal/link"}},
 	{"internal/tuntap", []string{"port", "internal/eth", "internal/vnet", "internal/rxbuf", "internal/link"}},
@@ -51,7 +52,7 @@ var below = []struct {
 		"internal/afpacket", "internal/tuntap", "internal/link", "internal/owner", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost", "internal/sockfile",
 	}},
 
-	{"internal/daemon", []string{"api", "internal/setting", "switch", "fdb", "port", "internal/link", "internal/owner", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock"}},
+	{"internal/daemon", []string{"api", "internal/setting", "switch", "fdb", "port", "internal/link", "internal/owner", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock", "internal/limits"}},
 	{"internal/fastpath", []string{"switch", "fdb", "port", "internal/flock"}},
 	{"cmd/vswitch", []string{"api", "internal/setting", "fdb", "internal/daemon", "internal/fastpath", "internal/logqueue", "internal/hoststack", "port", "port/*"}},
 

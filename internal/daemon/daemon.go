@@ -48,6 +48,8 @@ type Options struct {
 	FastPath    FastPath // nil: none
 	FastPathOff string   // why there is none
 
+	limits reading // nil: the system's
+
 	ids *identity // of Run; nil: one that is not kept
 
 	STP      *STP      // nil: no spanning tree
@@ -102,6 +104,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		identityPath = filepath.Join(o.StateDir, "identity.json")
 	}
 
+	if o.limits == nil {
+		o.limits = systemLimits
+	}
+	threads, _ := o.limits()
+	fitProcessors(threads, o.Log)
 	o.ids = openIdentity(identityPath, o.Name, saved.Ports, o.Log)
 
 	ln, err := listen(o.Socket, o.SocketGroup, lock, o.Log)

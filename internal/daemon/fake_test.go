@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,9 @@ type fakeHost struct {
 	wrap    func(*fakePort) port.Port // makes more of the ports that Open returns
 	slow    func(call, name string)   // called by Open, Set, Delete and what asks for links, and may wait
 	delErr  error
+
+	needs  port.Needs // of each port, a queue
+	queues int        // of what Open returns; 0: one
 
 	devices map[string]*fakePort // the last device of each port
 	opened  []time.Time
@@ -190,7 +194,7 @@ func (h *fakeHost) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
 		l = h.putLocked(link.Link{Name: spec.Name, MTU: 1500, Up: true})
 		trace.Created = true
 	}
-	p := &fakePort{ended: make(chan struct{}), index: l.Index}
+	p := &fakePort{ended: make(chan struct{}), index: l.Index, queues: max(h.queues, 1)}
 	if h.hidden {
 		p.index = 0
 	}
@@ -199,6 +203,11 @@ func (h *fakeHost) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
 		return h.wrap(p), nil
 	}
 	return p, nil
+}
+
+func (h *fakeHost) Needs(_ port.Spec, queues int) port.Needs {
+	n := max(queues, 1)
+	return port.Needs{Threads: n * h.needs.Threads, Files: n * h.needs.Files}
 }
 
 func (h *fakeHost) Set(_ port.Port, from, to port.Spec) error {
@@ -222,11 +231,13 @@ type fakePort struct {
 	ended chan struct{}
 	err   error
 	index int
+
+	queues int
 }
 
 func (p *fakePort) end(err error)                  { p.once.Do(func() { p.err = err; close(p.ended) }) }
 func (p *fakePort) Close() error                   { p.end(port.ErrClosed); return nil }
-func (p *fakePort) Queues() []port.Queue           { return []port.Queue{p} }
+func (p *fakePort) Queues() []port.Queue           { return slices.Repeat([]port.Queue{p}, p.queues) }
 func (p *fakePort) Caps() port.Caps                { return port.CapsNone }
 func (p *fakePort) Ifindex() int                   { return p.index }
 func (p *fakePort) Recv([]port.Frame) (int, error) { <-p.ended; return 0, p.err }

@@ -30,6 +30,7 @@ type managed struct {
 	link  link.Link // as last seen; zero where there is none to see
 	speed uint64    // of the link in bit/s, as last seen; 0: not known
 
+	needs   port.Needs    // of the process, while it is open or about to be
 	claimed chan struct{} // not nil while somebody works on its device; see claim
 	changed bool          // its interface has changed meanwhile
 	leaving bool          // it is to be removed once that is on disk
@@ -112,6 +113,18 @@ func (m *manager) open(p *managed) (err error) {
 	if err := m.stillAway(p); err != nil {
 		return err
 	}
+	if err := m.makeRoom(p, 0); err != nil {
+		return err
+	}
+	if err := m.attach(p); err != nil {
+		m.free(p)
+		return err
+	}
+	return nil
+}
+
+// attach is the part of open that may take its time.
+func (m *manager) attach(p *managed) (err error) {
 	spec, trace := p.spec, p.trace
 	if p.adopted() {
 		m.off(func() { err = m.there(spec, trace) })
@@ -143,6 +156,10 @@ func (m *manager) open(p *managed) (err error) {
 		}
 	})
 	if err != nil {
+		return err
+	}
+	// A device that was there can have other queues than were asked for.
+	if err := m.makeRoom(p, len(dev.Queues())); err != nil {
 		return err
 	}
 	if err := p.sw.Attach(dev); err != nil {
@@ -360,6 +377,7 @@ func (m *manager) lose(p *managed, why error) {
 	if err != nil {
 		m.log.Debug("closing a lost port", "port", p.spec.Name, "error", err)
 	}
+	m.free(p)
 	if time.Since(p.attached) >= maxBackoff {
 		p.backoff = 0
 	}

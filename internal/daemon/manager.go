@@ -58,6 +58,9 @@ type manager struct {
 	snoop *snooping     // nil: off
 	loops *loopGuard    // nil: off
 
+	limits reading
+	room   room
+
 	changing chan struct{} // has a value while a command changes the desired state
 	resave   time.Time     // when to write the state again; zero: not
 	unkept   bool          // the last write that nobody waited for failed
@@ -88,6 +91,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		static: make(map[fdb.Key]staticEntry),
 		groups: make(map[staticGroup]struct{}),
 
+		limits:   o.limits,
 		turns:    newTurns(),
 		changing: make(chan struct{}, 1),
 	}
@@ -95,6 +99,9 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		m.saver = newSaver(keep, func(err error) {
 			go m.do(func() error { m.traceKept(err); return nil })
 		})
+	}
+	if m.limits == nil {
+		m.limits = systemLimits
 	}
 	if m.ids == nil {
 		m.ids = newIdentity()
@@ -310,6 +317,8 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
 	m.configured(p)
+	m.claim(p) // until it is kept, nothing that happens to its device counts
+	defer p.release()
 	opened := m.open(p)
 	if opened != nil && !(req.NoWait && errors.Is(opened, port.ErrGone)) {
 		m.drop(p)
@@ -322,8 +331,6 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 			return api.Port{}, failOpen(errors.Join(errors.New(why), err))
 		}
 	}
-	m.claim(p) // until it is kept, nothing that happens to its device counts
-	defer p.release()
 	m.ports[spec.Name] = p
 	if err := m.save(); err != nil {
 		delete(m.ports, spec.Name)
@@ -337,7 +344,7 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 	}
 	p.changed = true // by an event that came meanwhile, perhaps
 	switch {
-	case p.state != "": // its device was lost meanwhile
+	case p.state != "": // a guard or its peer was faster
 	case opened != nil:
 		m.wait(p, opened)
 	default:
@@ -477,6 +484,7 @@ func (m *manager) drop(p *managed) {
 	}
 	m.unindex(p)
 	m.removed(p)
+	defer m.free(p)
 	m.ids.release(p.spec.Name)
 	var err error
 	m.off(func() { err = m.sw.RemovePort(p.spec.Name) })

@@ -115,6 +115,14 @@ func (k *oneAtATime) Find(spec port.Spec, trace port.Trace) int {
 	return 0
 }
 
+// Needs implements port.Sized, also for kinds that do not.
+func (k *oneAtATime) Needs(spec port.Spec, queues int) port.Needs {
+	if s, ok := k.Kind.(port.Sized); ok {
+		return s.Needs(spec, queues)
+	}
+	return port.Needs{}
+}
+
 func (k *oneAtATime) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

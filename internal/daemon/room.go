@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/limits"
+	"github.com/vswitch/vswitch/port"
+)
+
+// room keeps the ports within what the system lets the process have. A thread that
+// cannot be made ends a Go program, at a time that nobody chooses: so ports are
+// counted at their most, and one that does not fit is refused, or waits.
+type room struct {
+	threads, files limits.Limit
+	read           time.Time
+	taken          port.Needs // by the ports, at their most
+}
+
+// reading is where the limits come from.
+type reading func() (threads, files limits.Limit)
+
+func systemLimits() (threads, files limits.Limit) { return limits.System{}.Threads(), limits.Files() }
+
+const (
+	// roomAge is how old limits may be: a restore opens many ports at once.
+	roomAge = time.Second
+
+	// ownThreads are for the daemon without ports, beside one a processor: the
+	// runtime's own, and those that wait for disks, devices and the log's reader.
+	ownThreads = 12
+
+	// ownFiles are for the daemon without ports: state, log, netlink, the fast path,
+	// and a few dozen clients of the API.
+	ownFiles = 64
+)
+
+// makeRoom counts what a port with that many queues takes, 0 for as many as its spec
+// says, in place of what was counted for it. An error says by which limit it does not
+// fit.
+func (m *manager) makeRoom(p *managed, queues int) error {
+	if now := time.Now(); now.Sub(m.room.read) >= roomAge {
+		m.room.threads, m.room.files = m.limits()
+		m.room.read = now
+	}
+	s, ok := p.kind.(port.Sized)
+	if !ok {
+		return nil
+	}
+	needs := s.Needs(p.spec, queues)
+	threads := ownThreads + runtime.GOMAXPROCS(0) + m.room.taken.Threads - p.needs.Threads + needs.Threads
+	files := ownFiles + m.room.taken.Files - p.needs.Files + needs.Files
+	switch {
+	case needs.Threads > p.needs.Threads && threads > m.room.threads.Most:
+		return tooMany(p.spec.Name, "threads", needs.Threads, threads, m.room.threads)
+	case needs.Files > p.needs.Files && files > m.room.files.Most:
+		return tooMany(p.spec.Name, "open files", needs.Files, files, m.room.files)
+	}
+	m.count(p, needs)
+	return nil
+}
+
+// free counts a port no more: it is not open.
+func (m *manager) free(p *managed) { m.count(p, port.Needs{}) }
+
+func (m *manager) count(p *managed, needs port.Needs) {
+	m.room.taken.Threads += needs.Threads - p.needs.Threads
+	m.room.taken.Files += needs.Files - p.needs.Files
+	p.needs = needs
+}
+
+func tooMany(name, what string, needs, all int, l limits.Limit) error {
+	return fmt.Errorf("port %s takes %d %s, which makes %d with all others, and there is room for %d: %s", name, needs, what, all, max(l.Most, 0), l.Name)
+}
+
+// fitProcessors has the Go runtime work on fewer processors where the limit of threads
+// leaves too few: it makes a thread for each.
+func fitProcessors(threads limits.Limit, log *slog.Logger) {
+	most := max(1, threads.Most/4)
+	if was := runtime.GOMAXPROCS(0); most < was {
+		runtime.GOMAXPROCS(most)
+		log.Warn("the switch works on fewer processors, for want of threads", "processors", most, "of", was, "limit", threads.Name)
+	}
+}

@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/limits"
+	"github.com/vswitch/vswitch/port"
+)
+
+// The port too many is refused, by whichever limit, and leaves nothing; one that goes
+// makes room; of a restored switch those wait that do not fit.
+func TestPortsStayWithinTheLimits(t *testing.T) {
+	base := ownThreads + runtime.GOMAXPROCS(0)
+	for name, test := range map[string]struct {
+		needs          port.Needs
+		threads, files int
+		says           string
+	}{
+		"threads": {port.Needs{Threads: 2, Files: 1}, base + 2*3 + 1, 1 << 20, "threads"},
+		"files":   {port.Needs{Threads: 1, Files: 5}, 1 << 20, ownFiles + 5*3 + 4, "open files"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				threads, files := test.threads, test.files
+				limited := func(o *Options) {
+					o.limits = func() (limits.Limit, limits.Limit) {
+						return limits.Limit{Most: threads, Name: "the limit of threads"}, limits.Limit{Most: files, Name: "the limit of open files"}
+					}
+				}
+				h := newFakeHost()
+				h.needs = test.needs
+				r := startWith(t, h, savedState{}, limited)
+				for i := range 3 {
+					r.mustAdd(fmt.Sprint("vm", i))
+				}
+				wantCode(t, r.add("vm3"), api.CodeFailed, "the limit of "+test.says)
+				if len(r.sw.Ports()) != 3 || len(r.disk.Ports) != 3 || r.host.device("vm3") != nil {
+					t.Error("the port that was refused is there")
+				}
+				// One that goes, or is lost, makes room for one.
+				if err := r.do(func() error { return r.delPort("vm0") }); err != nil {
+					t.Fatal(err)
+				}
+				r.mustAdd("vm3")
+				wantCode(t, r.add("vm4"), api.CodeFailed, test.says)
+				r.stop()
+
+				threads, files = threads-2*test.needs.Threads, files-2*test.needs.Files
+				again := startWith(t, h, r.disk, limited)
+				up, waiting := 0, 0
+				for _, name := range []string{"vm1", "vm2", "vm3"} {
+					switch p := again.port(name); p.State {
+					case api.StateNoCarrier:
+						up++
+					case api.StateWaiting:
+						waiting++
+						if !strings.Contains(p.Reason, test.says) {
+							t.Errorf("it waits because %q", p.Reason)
+						}
+					}
+				}
+				if up != 1 || waiting != 2 || len(again.disk.Ports) != 3 {
+					t.Errorf("%d ports are open, %d wait, %d are on disk", up, waiting, len(again.disk.Ports))
+				}
+				again.inTurn(func() { threads, files = 1<<20, 1<<20 })
+				time.Sleep(maxBackoff)
+				again.wantState("vm3", api.StateNoCarrier)
+			})
+		})
+	}
+}
+
+// A device with more queues than were asked for is counted as it is.
+func TestQueuesOfAnAdoptedDeviceCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.needs, h.queues = port.Needs{Threads: 1}, 8
+		most := ownThreads + runtime.GOMAXPROCS(0) + 8
+		r := startWith(t, h, savedState{}, func(o *Options) {
+			o.limits = func() (limits.Limit, limits.Limit) {
+				return limits.Limit{Most: most, Name: "the limit"}, limits.Limit{Most: 1 << 20}
+			}
+		})
+		r.mustAdd("vm0")
+		wantCode(t, r.add("vm1"), api.CodeFailed, "the limit")
+		if d := r.host.device("vm1"); d != nil && !d.closed() {
+			t.Error("the device is still open")
+		}
+		r.inTurn(func() { most += 8 })
+		time.Sleep(roomAge)
+		r.mustAdd("vm1")
+		if d := r.host.device("vm1"); d.closed() {
+			t.Error("the device is closed")
+		}
+	})
+}

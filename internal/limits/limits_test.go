@@ -1,0 +1,110 @@
+package limits
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// system makes a System of files.
+func system(t *testing.T, files map[string]string) System {
+	t.Helper()
+	s := System{Root: t.TempDir()}
+	for name, text := range files {
+		path := filepath.Join(s.Root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// root is a process with 7 threads that may everything.
+const root = "Name:\tvswitch\nUid:\t0\t0\t0\t0\nThreads:\t7\nCapEff:\t000001ffffffffff\n"
+
+func TestThreads(t *testing.T) {
+	const all = "         0          0 4294967295\n"
+	for name, test := range map[string]struct {
+		files map[string]string
+		most  int
+		says  string
+	}{
+		"nothing to read": {map[string]string{"/proc/self/status": root, "/proc/self/uid_map": all}, runtimeThreads, "a process has"},
+		"cgroup v2": {map[string]string{
+			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/self/cgroup": "0::/a.slice/b.service\n",
+			"/sys/fs/cgroup/a.slice/b.service/pids.max": "40\n", "/sys/fs/cgroup/a.slice/b.service/pids.current": "10\n",
+			"/sys/fs/cgroup/a.slice/pids.max": "max\n", "/sys/fs/cgroup/a.slice/pids.current": "100\n",
+		}, 37, "/a.slice/b.service is 40"},
+		"the cgroup above": {map[string]string{
+			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/self/cgroup": "0::/a.slice/b.service\n",
+			"/sys/fs/cgroup/a.slice/b.service/pids.max": "max\n", "/sys/fs/cgroup/a.slice/b.service/pids.current": "7\n",
+			"/sys/fs/cgroup/a.slice/pids.max": "120\n", "/sys/fs/cgroup/a.slice/pids.current": "100\n",
+		}, 27, "cgroup/a.slice is 120"},
+		"cgroup v1": {map[string]string{
+			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/self/cgroup": "9:name=systemd:/\n8:pids:/pod\n0::/\n",
+			"/sys/fs/cgroup/pids/pod/pids.max": "40\n", "/sys/fs/cgroup/pids/pod/pids.current": "7\n",
+		}, 40, "/pod is 40"},
+		"a container's own root": {map[string]string{
+			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/self/cgroup": "0::/\n",
+			"/sys/fs/cgroup/pids.max": "100\n", "/sys/fs/cgroup/pids.current": "60\n",
+		}, 47, "is 100"},
+		"the system": {map[string]string{
+			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/loadavg": "0.1 0.2 0.3 2/907 4711\n",
+			"/proc/sys/kernel/threads-max": "1000\n", "/proc/sys/kernel/pid_max": "32768\n",
+		}, 100, "threads-max is 1000"},
+		"few numbers": {map[string]string{
+			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/loadavg": "0.1 0.2 0.3 2/907 4711\n",
+			"/proc/sys/kernel/threads-max": "100000\n", "/proc/sys/kernel/pid_max": "1907\n",
+		}, 1007, "pid_max is 1907"},
+		"more than may be": {map[string]string{
+			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/self/cgroup": "0::/\n",
+			"/sys/fs/cgroup/pids.max": "5\n", "/sys/fs/cgroup/pids.current": "60\n",
+		}, -48, "is 5"},
+		"nonsense": {map[string]string{
+			"/proc/self/status": "Threads:\n" + root, "/proc/self/uid_map": all, "/proc/self/cgroup": "::::\n\n8\n0::/\n", "/proc/loadavg": "x\n",
+			"/sys/fs/cgroup/pids.max": "many\n",
+		}, runtimeThreads, "a process has"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := system(t, test.files)
+			l := s.Threads()
+			if l.Most != test.most || !strings.Contains(l.Name, test.says) || strings.Contains(l.Name, "\n") {
+				t.Errorf("%+v, want %d and %q", l, test.most, test.says)
+			}
+		})
+	}
+}
+
+func TestThreadsOfAUser(t *testing.T) {
+	mine := "Uid:\t5\t5\t5\t5\nThreads:\t7\nCapEff:\t0000000000000000\n"
+	s := system(t, map[string]string{
+		"/proc/self/status": mine, "/proc/10/status": mine,
+		"/proc/11/status": "Uid:\t5\t5\t5\t5\nThreads:\t3\n",
+		"/proc/12/status": "Uid:\t6\t6\t6\t6\nThreads:\t1000\n",
+	})
+	if n := s.userThreads(); n != 10 {
+		t.Errorf("%d threads, want 10", n)
+	}
+	if _, ok := s.userLimit(); !ok {
+		t.Skip("no limit of threads (ulimit -u) here")
+	}
+	for _, uids := range []string{"0 100000 65536", "0 0 4294967295"} {
+		all := system(t, map[string]string{"/proc/self/status": root, "/proc/self/uid_map": uids})
+		if _, bound := all.userLimit(); bound != (uids != "0 0 4294967295") {
+			t.Errorf("root of the user namespace %s is bound: %v", uids, bound)
+		}
+	}
+}
+
+func TestFiles(t *testing.T) {
+	if l := Files(); l.Most < 16 {
+		t.Errorf("%+v", l)
+	}
+	if l := (System{}).Threads(); l.Most < 1 || l.Name == "" {
+		t.Errorf("of this machine: %+v", l)
+	}
+}
