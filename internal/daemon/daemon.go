@@ -143,6 +143,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	srv := &http.Server{
 		Handler:           m.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       20 * time.Second, // a client that says nothing gives its place back
+		IdleTimeout:       20 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)

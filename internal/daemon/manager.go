@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -174,6 +175,9 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			if err := m.sw.Close(); err != nil {
 				m.log.Warn("closing the ports", "error", err)
 			}
+			if m.saver == nil {
+				m.removeFiles()
+			}
 			return
 		case m.next <- struct{}{}:
 			<-m.back
@@ -192,6 +196,22 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 		case <-m.loops.due():
 			m.loops.send()
 		}
+	}
+}
+
+// removeFiles removes what ports without a device have in the file system, such as
+// sockets, where no other process will take it up. Devices stay: machines hold them.
+func (m *manager) removeFiles() {
+	for _, p := range m.ports {
+		if _, ok := p.dev.(port.Device); ok || p.dev == nil {
+			continue
+		}
+		if err := p.kind.Delete(p.spec, p.trace); err != nil {
+			m.log.Warn("removing what a port left", "port", p.spec.Name, "error", err)
+		}
+	}
+	if m.socketDir != "" {
+		_ = os.Remove(m.socketDir) // if nothing else is there
 	}
 }
 

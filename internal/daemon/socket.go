@@ -80,9 +80,15 @@ type listener struct {
 	closed bool
 	locks  []flock.File // the caller's, and those from newer directories
 
+	clients chan struct{} // has a value for each connection
+
 	stop chan struct{}
 	done sync.WaitGroup
 }
+
+// maxClients bounds the connections, which take files that ports need (ownFiles). One
+// more waits until another ends.
+const maxClients = 40
 
 // socketCheck is how often the listener looks whether its socket is still there. It is
 // made again when it has been away twice: who moves it, or puts another daemon in this
@@ -92,7 +98,7 @@ const socketCheck = time.Second
 // listen makes the control socket, in place of a stale one, for root and the group.
 // lock is that of lockSocket.
 func listen(path, group string, lock flock.File, log *slog.Logger) (net.Listener, error) {
-	l := &listener{path: path, gid: -1, log: log, locks: []flock.File{lock}, stop: make(chan struct{})}
+	l := &listener{path: path, gid: -1, log: log, locks: []flock.File{lock}, clients: make(chan struct{}, maxClients), stop: make(chan struct{})}
 	if group != "" {
 		var err error
 		if l.gid, err = groupID(group); err != nil {
@@ -191,6 +197,31 @@ func (l *listener) current() fileID {
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case l.clients <- struct{}{}:
+	case <-l.stop:
+		return nil, net.ErrClosed
+	}
+	c, err := l.accept()
+	if err != nil {
+		<-l.clients
+		return nil, err
+	}
+	return &client{Conn: c, leave: sync.OnceFunc(func() { <-l.clients })}, nil
+}
+
+// client is a connection that counts until it is closed.
+type client struct {
+	net.Conn
+	leave func()
+}
+
+func (c *client) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+func (l *listener) accept() (net.Conn, error) {
 	for {
 		l.mu.Lock()
 		s, closed := l.socket, l.closed

@@ -116,6 +116,53 @@ func TestDeletedSocketIsMadeAgain(t *testing.T) {
 	})
 }
 
+// Clients that say nothing do not take all the files of the process, nor for ever the
+// place of others.
+func TestClientsAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := listening(t, path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	accepted := make(chan net.Conn, maxClients+1)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range maxClients + 1 {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	var first net.Conn
+	for range maxClients {
+		first = <-accepted
+		defer first.Close()
+	}
+	select {
+	case <-accepted:
+		t.Errorf("more than %d connections", maxClients)
+	case <-time.After(50 * time.Millisecond):
+	}
+	first.Close()
+	first.Close() // counts once
+	last := <-accepted
+	defer last.Close()
+	ln.Close()
+	if _, more := <-accepted; more {
+		t.Error("a connection after Close")
+	}
+}
+
 func TestSocketIsForRootAndTheGroup(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	gid := os.Getgid()

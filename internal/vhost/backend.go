@@ -33,8 +33,10 @@ type Backend struct {
 	mem   memory
 	log   *dirtyLog
 	own   inflight // kept in a file
-	given inflight // by the front end
-	keep  []int    // descriptors to be held until the connection ends
+
+	ownFile int      // which file that is; 0: none
+	given   inflight // by the front end
+	keep    []int    // descriptors to be held until the connection ends
 }
 
 var _ Actions = (*Backend)(nil)
@@ -431,4 +433,4 @@ func (b *Backend) Disconnect() {
 }
 
 // Close ends a Backend that has no front end any more.
-func (b *Backend) Close() { unmap(b.own.whole) }
+func (b *Backend) Close() { b.closeOwn() }

@@ -37,7 +37,10 @@ func (b *Backend) KeepInflight(path string) error {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err == nil {
 		n := len(b.rings) * journalSize(maxRing) // of which little is ever written
-		if err = unix.Ftruncate(fd, int64(n)); err != nil {
+		if err = unix.Ftruncate(fd, int64(n)); err == nil {
+			b.ownFile, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		}
+		if err != nil {
 			unix.Close(fd)
 		} else {
 			b.own.size = maxRing
@@ -45,6 +48,7 @@ func (b *Backend) KeepInflight(path string) error {
 		}
 	}
 	if err != nil {
+		b.closeOwn()
 		return fmt.Errorf("%s, where the port keeps how far rings are: %w", path, err)
 	}
 	return nil
@@ -91,7 +95,32 @@ func (b *Backend) journalOf(r *Ring) []byte {
 	if b.given.bytes != nil {
 		return b.given.journal(r.index, int(r.num))
 	}
-	return b.own.journal(r.index, int(r.num))
+	if j := b.own.journal(r.index, int(r.num)); j != nil && b.allocate(r.index, int(r.num)) {
+		return j
+	}
+	return nil
+}
+
+// allocate has the file system set aside what a ring's journal takes of the own file. A
+// write to a hole of the mapping would fail on one that is full, and end the guest's
+// connection: then the ring goes on without a journal.
+func (b *Backend) allocate(ring, size int) bool {
+	err := unix.EINTR
+	for err == unix.EINTR {
+		err, _ = unix.Fallocate(b.ownFile, 0, int64(ring*journalSize(b.own.size)), int64(journalSize(size))).(unix.Errno)
+	}
+	// Where a file system cannot do that, it is as good as its room.
+	return err == 0 || err == unix.EOPNOTSUPP
+}
+
+// closeOwn gives up the own file.
+func (b *Backend) closeOwn() {
+	unmap(b.own.whole)
+	b.own = inflight{}
+	if b.ownFile > 0 {
+		unix.Close(b.ownFile)
+		b.ownFile = 0
+	}
 }
 
 // forget makes a ring's journal void.

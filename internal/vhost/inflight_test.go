@@ -3,8 +3,11 @@ package vhost
 import (
 	"bytes"
 	"encoding/binary"
+	"path/filepath"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // packedRing is a driver's packed ring in memory, with single descriptors made available.
@@ -113,5 +116,47 @@ func TestResume(t *testing.T) {
 				t.Errorf("%d before, %s: the ring is not as it was to be", before, name)
 			}
 		}
+	}
+}
+
+// A journal of the back end's own has its room in the file system before the ring uses
+// it; where there is no room the ring goes on without.
+func TestOwnJournalHasItsRoom(t *testing.T) {
+	b, err := NewBackend(2, 0, noDevice{}, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	path := filepath.Join(t.TempDir(), "rings")
+	if err := b.KeepInflight(path); err != nil {
+		t.Fatal(err)
+	}
+	blocks := func() int64 {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Blocks * 512
+	}
+	r := b.Ring(1)
+	r.num = 1024
+	before := blocks()
+	if b.journalOf(r) == nil {
+		t.Fatal("no journal")
+	}
+	if got := blocks() - before; got < int64(journalSize(1024)) && got != 0 { // 0: it cannot be told
+		t.Errorf("the file has %d more bytes of room, of %d", got, journalSize(1024))
+	}
+	// A file that takes no more stands for a full file system.
+	full, err := unix.Open("/dev/full", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Dup3(full, b.ownFile, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(full)
+	if b.journalOf(r) != nil {
+		t.Error("a journal without room")
 	}
 }
