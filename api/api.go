@@ -47,10 +47,19 @@ type Port struct {
 	// gives it. The switch believes other addresses, too.
 	GuestMAC port.MAC `json:"guest_mac,omitzero"`
 
-	VLAN VLAN     `json:"vlan"`
+	VLAN     VLAN         `json:"vlan"`
+	FastPath PortFastPath `json:"fastpath"`
+
 	RX   Counters `json:"rx"`   // into the switch
 	TX   Counters `json:"tx"`   // out of it
 	Spec Spec     `json:"spec"` // as it was asked for
+}
+
+// PortFastPath says whether known unicast of a port is forwarded by the kernel.
+type PortFastPath struct {
+	On     bool     `json:"on"`
+	Off    []string `json:"off,omitempty"` // what keeps it off, in words
+	Frames uint64   `json:"frames"`        // that the kernel dealt with, of those received
 }
 
 // VLAN is how a port takes part in VLANs. What its mode does not have is 0 or empty.

@@ -3,6 +3,7 @@ package port
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -90,7 +91,7 @@ func (ks Kinds) Merge(s Spec, p setting.Patch) (Spec, error) {
 	}
 	if s.Settings != nil {
 		for _, f := range setting.Fields(s.Settings) {
-			if f.Fixed && f.Get(s.Settings) != f.Get(to.Settings) {
+			if f.Fixed && !reflect.DeepEqual(f.Get(s.Settings), f.Get(to.Settings)) {
 				return Spec{}, fmt.Errorf("--%s is set when the port is added; delete the port and add it again", f.Flag)
 			}
 		}

@@ -1,6 +1,7 @@
 package port
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,6 +41,8 @@ type Policy struct {
 	RouterPort  bool      `json:"mcast_router,omitempty" help:"multicast: a router is behind the port"`
 	GroupLimit  int       `json:"mcast_limit,omitempty" arg:"N" min:"0" default:"0" help:"multicast: most groups the port can join; 0 for any number"`
 	RouterGuard AutoOnOff `json:"mcast_router_guard,omitempty" arg:"auto|on|off" default:"auto: off where a network is behind the port, else on" help:"multicast: drop queries and all else that only routers send"`
+
+	Notes
 }
 
 // AfterMerge implements setting.Merged.
@@ -49,7 +52,7 @@ func (p *Policy) AfterMerge(former any, given func(string) bool) {
 
 // Check reports what contradicts itself in p, and how to mend it.
 func (p *Policy) Check() error {
-	if err := p.VLAN.Check(); err != nil {
+	if err := cmp.Or(p.Notes.Check(), p.VLAN.Check()); err != nil {
 		return err
 	}
 	if p.RouterPort && p.RouterGuard == AutoOn {
@@ -251,6 +254,21 @@ func (n *NoFlood) ReadFlag(text string) error {
 	}
 	*n = slices.DeleteFunc(slices.Clone(FloodClasses), func(class string) bool { return slices.Contains(flood, class) })
 	return nil
+}
+
+// FlagText implements setting.FlagWriter.
+func (NoFlood) FlagText(v any) string {
+	var flood []string
+	off, _ := v.([]any)
+	for _, class := range FloodClasses {
+		if !slices.Contains(off, any(class)) {
+			flood = append(flood, class)
+		}
+	}
+	if flood == nil {
+		return "none"
+	}
+	return strings.Join(flood, ",")
 }
 
 // FlagValues implements setting.FlagEnum.

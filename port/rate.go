@@ -3,6 +3,7 @@ package port
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -41,7 +42,26 @@ func ParseRate(text string) (Rate, error) {
 		}
 		break
 	}
+	if near := nearRate(text); near != "" {
+		return Rate{}, fmt.Errorf("%q is not a rate; did you mean %s? Write frames as 100pps, bits as 10mbit, or off", text, near)
+	}
 	return Rate{}, fmt.Errorf("%q is not a rate; write frames as 100pps, bits as 10mbit, or off", text)
+}
+
+// otherRate is how rates are written elsewhere: 100M, 100Mbit/s, 100 Mbps, 1G, 10k.
+var otherRate = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([kmg]?)(b|bit|bits|bps)?(/s|/sec)?$`)
+
+// nearRate returns the rate that was probably meant, as ParseRate reads it.
+func nearRate(text string) string {
+	m := otherRate.FindStringSubmatch(strings.ToLower(text))
+	if m == nil || m[2] == "" && m[3] == "" && m[4] == "" {
+		return "" // a bare number may be frames or bits
+	}
+	near := m[1] + m[2] + "bit"
+	if _, err := ParseRate(near); err != nil {
+		return ""
+	}
+	return near
 }
 
 // String writes the rate as ParseRate reads it, with the largest unit that is exact.

@@ -48,6 +48,50 @@ const (
 	slowTo   = flagBlocked | flagMirrorTarget | flagMirrorOut
 )
 
+// keepsOff are the flags that keep a port's frames on the path through the workers, in
+// words. Those in both slowFrom and slowTo keep off both directions.
+var keepsOff = []struct {
+	flag  flags
+	words string
+}{
+	{flagBlocked, "spanning tree does not forward by it"},
+	{flagNoLearn, "--learning off"},
+	{flagPolice, "--rate-in"},
+	{flagMirrorTarget, "mirrored frames leave by it"},
+	{flagMirrorIn | flagMirrorOut, "it is mirrored"},
+}
+
+// KeptOff returns what keeps known unicast of the port from the fast path, in words; nil
+// where nothing does. It is also nil where there is no fast path at all.
+func (p *Port) KeptOff() (why []string) {
+	s := p.sw
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fast == nil || p.at == nil {
+		return nil
+	}
+	dev, ok := p.at.dev.(port.KernelEnd)
+	if !ok {
+		return []string{"its frames come by memory or a socket, not by a device of the kernel"}
+	}
+	if !dev.HandedUp() {
+		why = append(why, "it shares its device with the host")
+	}
+	if !p.active() {
+		return append(why, "it does not forward")
+	}
+	m := s.ports.Load().byNumber[p.number]
+	for _, k := range keepsOff {
+		if m.flags&k.flag != 0 {
+			why = append(why, k.words)
+		}
+	}
+	if p.shaper != nil {
+		why = append(why, "--rate-out")
+	}
+	return why
+}
+
 // publishFast tells the fast path of the ports. The caller holds mu.
 func (s *Switch) publishFast(set *portSet) {
 	if s.fast == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -53,10 +54,13 @@ func addPort(c *cli.Context, cl *api.Client, args []string) error {
 	if _, err := kindList().Read(args[0], kind, set); err != nil {
 		return usageError(err.Error())
 	}
-	_, err = cl.AddPort(c.Context, api.AddPort{Name: args[0], Kind: kind, Settings: sent(set), NoWait: c.Bool("no-wait")})
+	p, err := cl.AddPort(c.Context, api.AddPort{Name: args[0], Kind: kind, Settings: sent(set), NoWait: c.Bool("no-wait")})
 	var e *api.Error
-	if errors.As(err, &e) && e.Code == api.CodeGone {
+	switch {
+	case errors.As(err, &e) && e.Code == api.CodeGone:
 		return fmt.Errorf("%w; with --no-wait the port is added and waits for it", err)
+	case err != nil:
+		return err
 	}
-	return err
+	return show(c, p, func(io.Writer) {})
 }

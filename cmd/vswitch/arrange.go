@@ -35,6 +35,10 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 				help = true
 				continue
 			}
+			if name == "version" && cmd == nil && !hasValue {
+				rest = append([]string{name}, rest...) // the command of that name
+				continue
+			}
 			to := &own
 			flag := flagOf(cmd, name)
 			if flag == nil {

@@ -33,6 +33,8 @@ func TestArrange(t *testing.T) {
 		{"add-port vm0 --mtu -1", "add-port --mtu -1 -- vm0", ""},
 		{"add-port vm0 --help", "add-port --help", ""},
 		{"-h", "--help", ""},
+		{"--version", "version", ""},
+		{"--version -o json", "-o json version", ""},
 		{"fdb -h", "fdb --help", ""},
 		{"help fdb add", "fdb add --help", ""},
 

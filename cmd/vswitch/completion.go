@@ -92,7 +92,7 @@ func complete(app *cli.App, words []string) {
 }
 
 // takesPort has the commands whose argument is a port.
-var takesPort = map[string]bool{"set-port": true, "del-port": true, "stats": true, "qemu-args": true}
+var takesPort = map[string]bool{"ports": true, "set-port": true, "del-port": true, "stats": true, "qemu-args": true}
 
 func candidates(app *cli.App, before []string, flag bool) (all []string) {
 	var cmd *cli.Command

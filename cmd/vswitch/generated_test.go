@@ -81,6 +81,9 @@ func flow(s setting.Schema) string {
 	if s.Items != nil {
 		parts = append(parts, "items: "+flow(*s.Items))
 	}
+	if s.Values != nil {
+		parts = append(parts, "additionalProperties: "+flow(*s.Values))
+	}
 	if s.Description != "" {
 		parts = append(parts, fmt.Sprintf("description: %q", s.Description))
 	}

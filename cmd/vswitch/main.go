@@ -6,10 +6,12 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -33,6 +35,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		complete(app, args[1:len(args)-1])
 		return 0
 	}
+	asJSON := wantsJSON(args)
 	args, err := arrange(app, args)
 	if err == nil {
 		err = app.Run(args)
@@ -40,7 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	printError(stderr, err)
+	printError(stderr, err, asJSON)
 	switch {
 	case errors.As(err, new(usageError)):
 		return exitUsage
@@ -50,12 +53,52 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
+// wantsJSON reports whether a command line, right or wrong, asks for -o json.
+func wantsJSON(args []string) bool {
+	for i, a := range args {
+		switch strings.TrimLeft(a, "-") {
+		case "o=json", "output=json":
+			return true
+		case "o", "output":
+			if a[0] == '-' && i+1 < len(args) && args[i+1] == "json" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Codes of errors that the command itself finds, beside those of the API.
+const (
+	codeUsage    = "usage"
+	codeNoDaemon = "no_daemon"
+)
+
+// asAPI returns an error as -o json prints it: in the shape of the API's.
+func asAPI(err error) api.Error {
+	e := api.Error{Message: err.Error(), Code: api.CodeFailed}
+	var told *api.Error
+	switch {
+	case errors.As(err, &told):
+		e.Code = told.Code
+	case errors.As(err, new(usageError)):
+		e.Code = codeUsage
+	case errors.Is(err, api.ErrNoDaemon):
+		e.Code = codeNoDaemon
+	}
+	return e
+}
+
 // printError prints what went wrong. The reader of a daemon's log may have stopped
 // reading, which must not keep the daemon from its end.
-func printError(stderr io.Writer, err error) {
+func printError(stderr io.Writer, err error, asJSON bool) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		if asJSON {
+			_ = json.NewEncoder(stderr).Encode(asAPI(err))
+			return
+		}
 		fmt.Fprintln(stderr, "vswitch:", err)
 	}()
 	select {

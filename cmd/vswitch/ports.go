@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,22 +14,37 @@ import (
 func portsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "ports",
-		Usage:     "list the ports",
-		UsageText: "vswitch ports [-o json]",
+		Usage:     "list the ports, or show one with all its settings",
+		UsageText: "vswitch ports [NAME] [-o json]",
 		Description: `A port is up, no-carrier (no virtual machine holds its device), waiting (its
 device or its peer is gone; it goes on when that comes back) or down (its
 interface was set down, or a guard shut the port down). VLAN is - where the port
 is transparent to tags. rx is what came into the switch, tx what left it.
 
+With a NAME, everything about one port: its settings, where its traffic goes, and
+what keeps it off the kernel's fast path.
+
 Example:
 
+    vswitch ports vm0
     vswitch ports -o json | jq -r '.[] | select(.state == "up").name'`,
-		Action: listPorts,
+		Action: steering(portsOrOne, "[NAME]"),
 	}
 }
 
-func listPorts(c *cli.Context) error {
-	return showing(c, (*api.Client).Ports, func(w io.Writer, ports []api.Port) {
+func portsOrOne(c *cli.Context, cl *api.Client, args []string) error {
+	if args[0] != "" {
+		p, err := cl.Port(c.Context, args[0])
+		if err != nil {
+			return err
+		}
+		return show(c, p, func(w io.Writer) { printPort(w, p) })
+	}
+	ports, err := cl.Ports(c.Context)
+	if err != nil {
+		return err
+	}
+	return show(c, ports, func(w io.Writer) {
 		row(w, "NAME", "KIND", "STATE", "IFNAME", "MTU", "VLAN", "RX", "DROPPED", "TX", "DROPPED", "REASON")
 		for _, p := range ports {
 			var mtu any = "-"
@@ -39,6 +55,42 @@ func listPorts(c *cli.Context) error {
 				p.RX.Frames, dropped(p.RX), p.TX.Frames, dropped(p.TX), dash(p.Reason))
 		}
 	})
+}
+
+// printPort prints everything about one port.
+func printPort(w io.Writer, p api.Port) {
+	state := string(p.State)
+	if p.Reason != "" {
+		state += ": " + p.Reason
+	}
+	row(w, "Name", p.Name)
+	row(w, "Kind", p.Kind)
+	row(w, "State", state)
+	if p.Ifname != "" {
+		row(w, "Interface", fmt.Sprintf("%s, MTU %d", p.Ifname, p.MTU))
+	}
+	if p.GuestMAC != 0 {
+		row(w, "Machine", "MAC "+p.GuestMAC.String()+" (qemu-args)")
+	}
+	row(w, "VLAN", vlan(p.VLAN))
+	fast := "on"
+	if !p.FastPath.On {
+		fast = "off: " + strings.Join(p.FastPath.Off, "; ")
+	}
+	row(w, "Fast path", fmt.Sprintf("%s, %d of the frames received", fast, p.FastPath.Frames))
+	row(w, "Received", traffic(p.RX))
+	row(w, "Sent", traffic(p.TX))
+	title := "Settings"
+	spec := p.Spec.Settings()
+	for _, s := range kindList().Settings() {
+		if v, ok := spec[s.Key]; ok {
+			row(w, title, fmt.Sprintf("--%s %s", s.Flag, s.FlagText(v)))
+			title = ""
+		}
+	}
+	if title != "" {
+		row(w, title, "-")
+	}
 }
 
 // vlan words how a port takes part in VLANs.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 
 	"github.com/urfave/cli/v2"
 
@@ -38,10 +39,13 @@ func setPort(c *cli.Context, cl *api.Client, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = cl.SetPort(c.Context, args[0], sent(set))
+	p, err := cl.SetPort(c.Context, args[0], sent(set))
 	var e *api.Error
 	if c.NumFlags() == 0 && errors.As(err, &e) && e.Code == api.CodeInvalid {
 		return usageError(err.Error())
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return show(c, p, func(io.Writer) {})
 }

@@ -36,11 +36,28 @@ func (m *manager) describe(p *managed) api.Port {
 
 		GuestMAC: guest,
 
-		VLAN: vlanOf(&p.spec.Policy),
+		VLAN:     vlanOf(&p.spec.Policy),
+		FastPath: m.portFastPath(p, st.Fast),
+
 		RX:   counters(st.RX),
 		TX:   counters(st.TX),
 		Spec: specOf(p.spec),
 	}
+}
+
+// portFastPath says whether a port's traffic is on the fast path.
+func (m *manager) portFastPath(p *managed, frames uint64) api.PortFastPath {
+	f := api.PortFastPath{Frames: frames}
+	switch {
+	case m.fast == nil:
+		f.Off = []string{"the switch has none: " + m.fastOff}
+	case p.dev == nil:
+		f.Off = []string{"nothing is attached"}
+	default:
+		f.Off = p.sw.KeptOff()
+	}
+	f.On = len(f.Off) == 0
+	return f
 }
 
 // specOf returns a spec as users see it.

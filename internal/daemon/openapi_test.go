@@ -41,7 +41,7 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 	schemas := doc["components"].(map[string]any)["schemas"].(map[string]any)
 	types := map[string]reflect.Type{
 		"Port": reflect.TypeFor[api.Port](), "VLAN": reflect.TypeFor[api.VLAN](),
-		"Counters": reflect.TypeFor[api.Counters](), "DropReason": reflect.TypeFor[api.DropReason](),
+		"Counters": reflect.TypeFor[api.Counters](), "PortFastPath": reflect.TypeFor[api.PortFastPath](), "DropReason": reflect.TypeFor[api.DropReason](),
 		"FDBEntry": reflect.TypeFor[api.FDBEntry](), "AddFDB": reflect.TypeFor[api.AddFDB](),
 		"FlushFDB": reflect.TypeFor[api.FlushFDB](), "Flushed": reflect.TypeFor[api.Flushed](),
 		"Mirror": reflect.TypeFor[api.Mirror](), "VLANMembers": reflect.TypeFor[api.VLANMembers](),

@@ -78,7 +78,8 @@ func TestAPI(t *testing.T) {
 	want := api.Port{
 		Name: "vm0", Kind: "fake", State: api.StateNoCarrier, Reason: "the other end of vm0 is down or not there", Ifname: "vm0", MTU: 1500,
 		VLAN: api.VLAN{Mode: "transparent", Native: 1, Trunk: []uint16{}, Accept: "all"}, RX: none, TX: none,
-		Spec: api.Spec{RawMessage: json.RawMessage(`{"name":"vm0","kind":"fake","mtu":1400}`)},
+		FastPath: api.PortFastPath{Off: []string{"the switch has none: "}},
+		Spec:     api.Spec{RawMessage: json.RawMessage(`{"name":"vm0","kind":"fake","mtu":1400}`)},
 	}
 	if diff := cmp.Diff(want, p); diff != "" {
 		t.Errorf("port (-want +got):\n%s", diff)

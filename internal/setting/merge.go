@@ -84,8 +84,12 @@ func Merge(former any, p Patch) (any, error) {
 
 // merge sets v to the value of a JSON text.
 func (s *Field) merge(v reflect.Value, text json.RawMessage) error {
-	// A fresh value: what text leaves out of an object or a list must not stay.
+	// A fresh value: what text leaves out of a list must not stay. In a map it stays, and
+	// null takes a key out (RFC 7396).
 	fresh := reflect.New(s.Type)
+	if s.Type.Kind() == reflect.Map {
+		return s.mergeMap(v, text)
+	}
 	if !bytes.Equal(text, []byte("null")) {
 		if err := json.Unmarshal(text, fresh.Interface()); err != nil {
 			return s.jsonError(text, err)
@@ -98,6 +102,34 @@ func (s *Field) merge(v reflect.Value, text json.RawMessage) error {
 		fresh.Elem().SetZero() // an empty list is a setting that was not made
 	}
 	v.Set(fresh.Elem())
+	return nil
+}
+
+// mergeMap merges a JSON object into a map of texts.
+func (s *Field) mergeMap(v reflect.Value, text json.RawMessage) error {
+	if bytes.Equal(text, []byte("null")) {
+		v.SetZero()
+		return nil
+	}
+	var change map[string]*string
+	if err := json.Unmarshal(text, &change); err != nil {
+		return fmt.Errorf("%s is not an object of texts", text)
+	}
+	merged := reflect.MakeMap(s.Type)
+	for _, key := range v.MapKeys() {
+		merged.SetMapIndex(key, v.MapIndex(key))
+	}
+	for key, value := range change {
+		if value == nil {
+			merged.SetMapIndex(reflect.ValueOf(key), reflect.Value{})
+			continue
+		}
+		merged.SetMapIndex(reflect.ValueOf(key), reflect.ValueOf(*value))
+	}
+	if merged.Len() == 0 {
+		merged = reflect.Zero(s.Type)
+	}
+	v.Set(merged)
 	return nil
 }
 
@@ -114,7 +146,7 @@ func (s *Field) jsonError(text json.RawMessage, err error) error {
 
 func article(typ string) string {
 	switch typ {
-	case "integer", "array":
+	case "integer", "array", "object":
 		return "an " + typ
 	case "boolean":
 		return "true or false"

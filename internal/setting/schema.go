@@ -13,6 +13,7 @@ type Schema struct {
 	Minimum     *int64   `json:"minimum,omitempty"`
 	Maximum     *uint64  `json:"maximum,omitempty"`
 	Items       *Schema  `json:"items,omitempty"`
+	Values      *Schema  `json:"additionalProperties,omitempty"`
 	Description string   `json:"description,omitempty"`
 }
 
@@ -48,6 +49,10 @@ func schemaOf(t reflect.Type) Schema {
 	if t.Kind() == reflect.Slice {
 		items := schemaOf(t.Elem())
 		return Schema{Type: "array", Items: &items}
+	}
+	if t.Kind() == reflect.Map {
+		values := schemaOf(t.Elem())
+		return Schema{Type: "object", Values: &values}
 	}
 	b, err := json.Marshal(reflect.Zero(t).Interface())
 	if err != nil || len(b) == 0 {

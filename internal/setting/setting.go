@@ -41,6 +41,15 @@ type FlagReader interface{ ReadFlag(text string) error }
 // FlagEnum is a type whose flag has other values than its JSON.
 type FlagEnum interface{ FlagValues() []string }
 
+// FlagWriter is a type that writes its JSON value as its flag takes it.
+type FlagWriter interface{ FlagText(value any) string }
+
+// FlagsReader is a type whose flag may be given several times, and is written in another
+// way than its JSON. ReadFlags returns the JSON that merges what was given.
+type FlagsReader interface {
+	ReadFlags(texts []string) (json.RawMessage, error)
+}
+
 // Merged is a settings struct in which one setting depends on another. AfterMerge is
 // called on a pointer to the merged struct, with the former one and the keys that were
 // merged.
@@ -142,7 +151,10 @@ func (s *Field) bound(f reflect.StructField) {
 func (s *Field) Bool() bool { return s.Type.Kind() == reflect.Bool && !s.readsFlag() }
 
 // List reports whether the flag may be given several times, once for each value.
-func (s *Field) List() bool { return s.Type.Kind() == reflect.Slice && !s.readsFlag() }
+func (s *Field) List() bool {
+	_, several := reflect.Zero(s.Type).Interface().(FlagsReader)
+	return several || s.Type.Kind() == reflect.Slice && !s.readsFlag()
+}
 
 func (s *Field) number() bool {
 	k := s.Type.Kind()
@@ -156,6 +168,29 @@ func (s *Field) isText() bool {
 
 func (s *Field) readsFlag() bool {
 	return reflect.PointerTo(s.Type).Implements(reflect.TypeFor[FlagReader]())
+}
+
+// FlagText writes a value that encoding/json read as the setting's flag takes it.
+func (s *Field) FlagText(v any) string {
+	if w, ok := reflect.Zero(s.Type).Interface().(FlagWriter); ok {
+		return w.FlagText(v)
+	}
+	switch v := v.(type) {
+	case bool:
+		if v {
+			return "on"
+		}
+		return "off"
+	case []any:
+		var all []string
+		for _, e := range v {
+			all = append(all, fmt.Sprint(e))
+		}
+		return strings.Join(all, " --"+s.Flag+" ")
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	return fmt.Sprint(v)
 }
 
 // Get returns the field's value in a struct or in what points to one.
@@ -174,6 +209,9 @@ func (s *Field) in(of any) reflect.Value {
 
 // ReadFlag reads what a flag was given, and returns it as JSON.
 func (s *Field) ReadFlag(texts ...string) (json.RawMessage, error) {
+	if r, ok := reflect.Zero(s.Type).Interface().(FlagsReader); ok {
+		return r.ReadFlags(texts)
+	}
 	v := reflect.New(s.Type)
 	if err := s.read(v, texts); err != nil {
 		return nil, err

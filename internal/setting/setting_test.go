@@ -13,6 +13,10 @@ type color string
 
 func (color) Values() []string { return []string{"red", "green"} }
 
+type words map[string]string
+
+func (words) ReadFlags(texts []string) (json.RawMessage, error) { return json.Marshal(texts) }
+
 type inner struct {
 	Deep bool `json:"deep,omitempty" help:"stands inside"`
 }
@@ -29,6 +33,7 @@ type settings struct {
 	Text   string   `json:"text,omitempty" help:"text"`
 	File   string   `json:"file,omitempty" arg:"PATH" file:"true" help:"a file"`
 	Time   Duration `json:"time,omitzero" arg:"TIME" help:"a time"`
+	Map    words    `json:"map,omitempty" arg:"KEY=VALUE" help:"words by name"`
 	Hidden string   `json:"-"`
 
 	merged string
@@ -56,10 +61,10 @@ func TestFields(t *testing.T) {
 	for _, f := range Fields(&settings{}) {
 		keys, flags = append(keys, f.Key), append(flags, f.Flag)
 	}
-	if diff := cmp.Diff([]string{"deep", "on_or_off", "no_fish", "small", "signed", "color", "list", "text", "file", "time"}, keys); diff != "" {
+	if diff := cmp.Diff([]string{"deep", "on_or_off", "no_fish", "small", "signed", "color", "list", "text", "file", "time", "map"}, keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"deep", "on-or-off", "fish", "small", "signed", "color", "list", "text", "file", "time"}, flags); diff != "" {
+	if diff := cmp.Diff([]string{"deep", "on-or-off", "fish", "small", "signed", "color", "list", "text", "file", "time", "map"}, flags); diff != "" {
 		t.Errorf("flags (-want +got):\n%s", diff)
 	}
 	if f := field(t, "small"); f.Min != 0 || f.Max != 240 || f.Bool() || f.List() {
@@ -182,6 +187,33 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// Of a map the keys that are named change (RFC 7396).
+func TestMergeOfAMap(t *testing.T) {
+	former := settings{Map: words{"a": "1", "b": "2"}}
+	for text, want := range map[string]words{
+		`{"map": {"b": "3", "c": "4"}}`:   {"a": "1", "b": "3", "c": "4"},
+		`{"map": {"a": null, "x": null}}`: {"b": "2"},
+		`{"map": {"a": null, "b": null}}`: nil,
+		`{"map": null}`:                   nil,
+		`{"map": {}}`:                     {"a": "1", "b": "2"},
+	} {
+		got, err := Merge(former, patch(t, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.(settings).Map); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", text, diff)
+		}
+	}
+	if len(former.Map) != 2 {
+		t.Errorf("the former one changed: %v", former.Map)
+	}
+	f := field(t, "map")
+	if got, err := f.ReadFlag("a", "b"); err != nil || string(got) != `["a","b"]` || !f.List() {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestMergeRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"small": 241}`:       "small: 241 is out of range; use 0 to 240",
@@ -195,6 +227,8 @@ func TestMergeRefuses(t *testing.T) {
 		`{"list": "a"}`:        `list: "a" is not an array`,
 		`{"on_or_off": "yes"}`: `on_or_off: "yes" is not true or false`,
 		`{"time": "5"}`:        `time: "5" has no unit; write 5s`,
+		`{"map": []}`:          `map: [] is not an object of texts`,
+		`{"map": {"a": 1}}`:    `map: {"a": 1} is not an object of texts`,
 	} {
 		if got, err := Merge(settings{}, patch(t, text)); err == nil || err.Error() != want {
 			t.Errorf("%s: %+v, %v, want %s", text, got, err, want)
@@ -240,6 +274,7 @@ func TestSchema(t *testing.T) {
 		"color":     `{"type":"string","enum":["","red","green"],"description":"a color; default: red"}`,
 		"list":      `{"type":"array","items":{"type":"string"},"description":"words; fixed when it is made"}`,
 		"time":      `{"type":"string","description":"a time"}`,
+		"map":       `{"type":"object","additionalProperties":{"type":"string"},"description":"words by name"}`,
 	} {
 		f := field(t, key)
 		if got, err := json.Marshal(f.Schema()); err != nil || string(got) != want {

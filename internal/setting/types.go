@@ -17,6 +17,14 @@ func (n *Not) ReadFlag(text string) error {
 	return err
 }
 
+// FlagText implements FlagWriter.
+func (Not) FlagText(v any) string {
+	if v == true {
+		return "off"
+	}
+	return "on"
+}
+
 // Values implements Enum, for the flag.
 func (Not) Values() []string { return []string{"on", "off"} }
 
