@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -610,6 +611,26 @@ func entries(t testing.TB, m *ebpf.Map) (n int) {
 }
 
 // A port may have the number of a device whose own port is not released yet.
+// A port that is gone leaves nothing in the kernel: neither its number nor its device.
+func TestReleaseLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	index, ifindex := r.path.slots.byNumber[0].index, uint32(r.ports[0].Device.Ifindex())
+	r.publish(r.ports[1:])
+	r.path.Release(0)
+	var value uint32
+	if err := r.path.bpf.Devices.Lookup(index, &value); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		t.Errorf("its slot has the device %d, %v", value, err)
+	}
+	if err := r.path.bpf.Slots.Lookup(ifindex, &value); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		t.Errorf("its device has the slot %d, %v", value, err)
+	}
+	var is bpfPort
+	if err := r.path.bpf.Ports.Lookup(index, &is); err != nil || is.Flags != 0 {
+		t.Errorf("its slot is %+v, %v", is, err)
+	}
+}
+
 func TestReleaseAfterSuccessor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
