@@ -46,6 +46,11 @@ type Port struct {
 	caps    port.Caps
 	queues  []*queue
 
+	// control takes what the switch itself sends, with a priority that a device's
+	// queueing discipline puts before data. A direct device has none: what goes past
+	// the discipline is before all that waits there.
+	control int
+
 	// Many workers send. The lock is held for reading while they do, so that
 	// Close does not pull a descriptor away under them; nobody waits long, for
 	// sending never does.
@@ -76,9 +81,15 @@ type queue struct {
 // It is a limit and costs nothing while frames are read as fast as they come.
 const socketBuffer = 4 << 20
 
+// Priorities of linux/pkt_sched.h. The first needs CAP_NET_ADMIN.
+const (
+	prioControl     = 7
+	prioInteractive = 6
+)
+
 // Open attaches to the interface. Its frames arrive from now on.
 func Open(c Config) (*Port, error) {
-	p := &Port{ifindex: c.Ifindex, direct: c.Direct, caps: caps(), unfollow: func() {}}
+	p := &Port{ifindex: c.Ifindex, direct: c.Direct, caps: caps(), control: -1, unfollow: func() {}}
 	group := -1
 	for range max(c.Queues, 1) {
 		q := &queue{Port: p, rx: receiver{fd: -1, wake: -1, careful: careful}, plain: -1, gso: -1}
@@ -92,10 +103,19 @@ func Open(c Config) (*Port, error) {
 			return nil, explain(err)
 		}
 	}
+	var err error
 	if c.Direct {
 		p.followQueue()
+	} else if p.control, err = sender(c.Ifindex, false); err == nil {
+		err = unix.SetsockoptInt(p.control, unix.SOL_SOCKET, unix.SO_PRIORITY, prioControl)
+		if err != nil {
+			err = unix.SetsockoptInt(p.control, unix.SOL_SOCKET, unix.SO_PRIORITY, prioInteractive)
+		}
 	}
-	var err error
+	if err != nil {
+		p.closeSockets()
+		return nil, explain(err)
+	}
 	if p.losses.before, err = link.TxDropped(c.Ifindex); err != nil {
 		p.unfollow()
 		p.closeSockets()
@@ -197,6 +217,9 @@ func (p *Port) closeSockets() error {
 		if q.plain != q.gso {
 			closing.Go(func() { _ = closeSocket(q.plain) })
 		}
+	}
+	if p.control >= 0 {
+		closing.Go(func() { _ = closeSocket(p.control) })
 	}
 	closing.Wait()
 	return errors.Join(errs...)

@@ -1,6 +1,7 @@
 package afpacket
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/vswitch/vswitch/internal/link"
@@ -88,6 +89,80 @@ func TestQueued(t *testing.T) {
 		defer second.Close()
 		if !second.queued.Load() {
 			t.Error("a discipline that is there at first is not seen")
+		}
+	})
+}
+
+// What the switch itself sends leaves a device before data that waits in its queueing
+// discipline: in the first band where there are bands, or past the discipline.
+func TestControlGoesFirst(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Do(func() {
+		ns.Run("ip", "link", "add", "nic0", "type", "veth", "peer", "name", "peer0")
+		for _, name := range []string{"nic0", "peer0"} {
+			ns.Run("ip", "link", "set", name, "up")
+		}
+		at := func(name string) int {
+			l, err := link.ByName(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l.Index
+		}
+		for name, c := range map[string]Config{"NIC": {}, "direct": {Direct: true}} {
+			// A frame takes a second; pfifo_fast sends priorities 6 and 7 first.
+			ns.Run("tc", "qdisc", "replace", "dev", "nic0", "root", "handle", "1:", "tbf", "rate", "16kbit", "burst", "2000", "limit", "30000")
+			ns.Run("tc", "qdisc", "replace", "dev", "nic0", "parent", "1:1", "handle", "2:", "pfifo_fast")
+			c.Ifindex = at("nic0")
+			p, err := Open(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer, err := Open(Config{Ifindex: at("peer0")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Direct {
+				testenv.Eventually(t, "the port sees the discipline", p.queued.Load)
+			}
+			out := make([]port.Out, 9)
+			for i := range out {
+				out[i].Frame = new(port.Frame)
+				out[i].Frame.SetStripped(tuntest.Ethernet(uint32(i), 1500), 0)
+			}
+			out[8].Frame.SetStripped(tuntest.Ethernet(8, 60), 0)
+			out[8].Control = true
+			p.queues[0].Send(out[:8])
+			p.queues[0].Send(out[8:])
+			if out[8].Drop != port.DropNone {
+				t.Errorf("%s: %v", name, out[8].Drop)
+			}
+			frames := make([]port.Frame, port.BatchSize)
+			for before, found := 0, false; !found; {
+				n, err := peer.Queues()[0].Recv(frames)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range frames[:n] {
+					if !bytes.Equal(frames[i].Data[12:14], out[8].Frame.Data[12:14]) {
+						continue // the host's own
+					}
+					if len(frames[i].Data) == 60 {
+						found = true
+					} else if !found {
+						before++
+					}
+				}
+				peer.Queues()[0].Release()
+				if before > 4 {
+					t.Errorf("%s: %d frames left before that of the switch", name, before)
+					break
+				}
+			}
+			p.Close()
+			peer.Close()
+			ns.Run("tc", "qdisc", "del", "dev", "nic0", "root")
 		}
 	})
 }

@@ -61,7 +61,12 @@ func (q *queue) Send(out []port.Out) {
 	for i := range out {
 		o := &out[i]
 		to := plain
-		if o.Frame.Offload.IsGSO() {
+		switch {
+		case o.Control && q.control >= 0:
+			to = q.control
+		case o.Control:
+			to = q.plain
+		case o.Frame.Offload.IsGSO():
 			to = q.gso
 		}
 		// What is pending for the other socket goes first: order holds.
