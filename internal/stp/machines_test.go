@@ -517,6 +517,8 @@ func TestPortRoleTransitionsDesignated17_29_3(t *testing.T) {
 		{"too early", discarding, true, func(p *port) bool { return !p.learn }},
 		{"a port was root a short time ago", func(p *port) { discarding(p); p.fdWhile, p.reRoot, p.rrWhile = 0, true, 1 }, true,
 			func(p *port) bool { return !p.learn }},
+		{"DESIGNATED_LEARN: it was root a short time ago itself", func(p *port) { discarding(p); p.fdWhile, p.rrWhile = 0, 1 }, false,
+			func(p *port) bool { return p.learn }},
 		{"DESIGNATED_FORWARD", func(p *port) { p.forward, p.agreed, p.proposing = false, false, true }, false,
 			func(p *port) bool { return p.forward && p.agreed && p.fdWhile == 0 }},
 		{"DESIGNATED_FORWARD: STP", func(p *port) { p.forward, p.agreed, p.proposing, p.sendRSTP = false, false, true, false }, false,
