@@ -312,6 +312,17 @@ func TestRouterPorts(t *testing.T) {
 			r.mustGet(group)
 		}
 	})
+	t.Run("several", func(t *testing.T) {
+		r := filtering(t, VLANConfig{})
+		for port := uint16(20); port > 0; port-- {
+			r.accept(port, pimHello("10.0.0.9"))
+			r.SetPort(port, PortConfig{Router: RouterAlways})
+		}
+		res := r.accept(30, oldReport(2, addr("239.1.2.3")))
+		if len(res.Ports) != 20 || !slices.IsSorted(res.Ports) {
+			t.Errorf("%+v", res)
+		}
+	})
 	t.Run("never", func(t *testing.T) {
 		r := newRig(t, VLANConfig{Querier: true, IPv4: addr("10.0.0.50")})
 		r.accept(8, queryFrom("10.0.0.1"))
