@@ -333,6 +333,20 @@ func TestTableIdentity(t *testing.T) {
 	if r.Changed() || r.Table() != joined {
 		t.Error("changed by what is known")
 	}
+	r.accept(7, pimHello("10.0.0.9"))
+	if !r.Changed() {
+		t.Error("a router changes nothing")
+	}
+	routed := r.Table()
+	r.accept(7, pimHello("10.0.0.9"))
+	r.pass(255*time.Second - 1)
+	if r.Changed() || r.Table() != routed {
+		t.Error("changed by a router that is known")
+	}
+	r.pass(1)
+	if !r.Changed() {
+		t.Error("the end of a router changes nothing")
+	}
 }
 
 func TestLookupAllocates(t *testing.T) {
