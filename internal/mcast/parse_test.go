@@ -90,6 +90,12 @@ func TestRefused(t *testing.T) {
 			ipsum(b)
 			return b
 		}(), BadLength},
+		{"IPv4 header alone, without options", func() []byte {
+			b := oldReport(2, g4)[:34]
+			b[14], b[17], b[24], b[25] = 0x45, 20, 0, 0
+			binary.BigEndian.PutUint16(b[24:], rfc1071(b[14:]))
+			return b
+		}(), BadLength},
 		{"IPv6 cut off", oldReport(2, g6)[:80], Truncated},
 		{"IPv4 header cut off after its protocol", oldReport(2, g4)[:24], Truncated},
 		{"IPv4 header of 16 bytes", edit(oldReport(2, g4), func(b []byte) { b[14] = 0x44; ipsum(b) }), BadHeader},
