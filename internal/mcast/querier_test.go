@@ -601,8 +601,8 @@ func TestQuerierChanges(t *testing.T) {
 // by its own times.
 func TestQuerierComesBack(t *testing.T) {
 	group := addr("239.1.2.3")
-	r := newRig(t, VLANConfig{Querier: true})
-	r.to(time.Second)                                                                                                  // one startup query is still to come
+	r := newRig(t, VLANConfig{Querier: true, StartupCount: 3})
+	r.to(time.Second)                                                                                                  // two startup queries are still to come
 	r.accept(7, ip4(addr("10.0.0.1"), addr("224.0.0.1"), 1, 2, []byte{0x11, 100, 0, 0, 0, 0, 0, 0, 3, 0x98, 0, 0}, 2)) // 3 times 384 s
 	lost := time.Second + 3*384*time.Second + 5*time.Second
 	r.sent = nil
