@@ -22,7 +22,8 @@ func (s *Segmenter) Regroup(caps port.Caps) bool {
 	start := t.l4 + udpHeaderLen
 	s.datagram = s.headLen - start + s.size
 	s.group = min(maxDatagrams, (maxIPLen-(start-t.ip))/s.datagram)
-	return s.group > 1
+	t.on = s.group < 2 // else its headers are written once a group, not with each segment
+	return !t.on
 }
 
 // Groups is the number of super-frames that NextGroup makes.
@@ -43,7 +44,6 @@ func (s *Segmenter) NextGroup(dst []byte) (n int, o port.Offload, ok bool) {
 	start := t.l4 + udpHeaderLen
 	segments := min(s.group, s.count-s.next)
 	n = start
-	t.on = false // its headers are written once
 	for range segments {
 		// A segment is written with room for the outer headers in front, where the
 		// one before ends.
@@ -53,12 +53,9 @@ func (s *Segmenter) NextGroup(dst []byte) (n int, o port.Offload, ok bool) {
 		copy(dst[at:n], s.saved[:start])
 		n = at + length
 	}
-	t.on = true
 	copy(dst, s.head[:start])
-	csum := t.csum
-	t.csum = false
+	t.csum = false // what follows is the sum of the pseudo header
 	s.putOuter(dst[:start], n)
-	t.csum = csum
 	t.id += uint16(segments - 1)
 	binary.BigEndian.PutUint16(dst[t.l4+udpCsum:], fold(t.pseudoSum+uint32(n-t.l4)))
 	o = port.Offload{Flags: port.NeedsCsum, HdrLen: uint16(start), CsumStart: uint16(t.l4), CsumOffset: udpCsum}

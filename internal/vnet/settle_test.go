@@ -78,9 +78,21 @@ func TestSettleList(t *testing.T) {
 			t.Fatalf("%v, %+v is left, want %+v", ok, left, o)
 		}
 	}
-	f := superFrame{proto: protoTCP, payload: pattern(3000)}
-	if _, ok := vnet.Settle(f.build(), port.Offload{GSOType: port.GSOUDPL4, GSOSize: 1200}); ok {
-		t.Error("TCP said to be UDP")
+	udp := superFrame{proto: protoUDP, payload: pattern(3000)}
+	routed := superFrame{proto: protoUDP, v6: true, ext: []uint8{protoRouting}, payload: pattern(3000)}
+	tcp := superFrame{proto: protoTCP, payload: pattern(3000)}
+	fragment := udp.build()
+	fragment[20] = 0x20
+	arp := udp.build()
+	arp[13] = 6
+	for name, b := range map[string][]byte{
+		"TCP": tcp.build(), "a fragment": fragment, "ARP": arp, "cut off": udp.build()[:41],
+		"the last destination is another": routed.build(),
+	} {
+		want := bytes.Clone(b)
+		if _, ok := vnet.Settle(b, port.Offload{GSOType: port.GSOUDPL4, GSOSize: 1200}); ok || !bytes.Equal(b, want) {
+			t.Errorf("%s: taken for datagrams", name)
+		}
 	}
 }
 
@@ -173,8 +185,12 @@ func TestGuess(t *testing.T) {
 			t.Errorf("SCTP in VXLAN, IPv6 %v: %+v", v6, o)
 		}
 	}
+	icmp := udp.build()
+	icmp[23] = 1
+	fragment := udp.build()
+	fragment[20] = 0x20
 	for name, b := range map[string][]byte{
-		"runt": make([]byte, 13), "ARP": append(make([]byte, 12), 8, 6, 0, 0), "no room": udp.build(), "cut off": tcp.build()[:40],
+		"ICMP": icmp, "a fragment": fragment, "runt": make([]byte, 13), "ARP": append(make([]byte, 12), 8, 6, 0, 0), "no room": udp.build(), "cut off": tcp.build()[:40],
 	} {
 		mtu := 1500
 		if name == "no room" {

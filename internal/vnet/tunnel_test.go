@@ -227,6 +227,9 @@ func TestRegroup(t *testing.T) {
 		for {
 			n, o, ok := s.NextGroup(dst)
 			if !ok {
+				if n != 0 || o != (port.Offload{}) {
+					t.Fatalf("%d bytes, %+v after the last group", n, o)
+				}
 				break
 			}
 			groups++
@@ -250,6 +253,31 @@ func TestRegroup(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestGroupLen: as many segments go together as an IP packet holds, two at least.
+func TestGroupLen(t *testing.T) {
+	const inner, udp = 8 + 14 + 20 + 20, 20 + 8 // what a segment of TCP in VXLAN has beside its data, and a group
+	for _, c := range []struct{ datagram, together int }{
+		{32750, 2}, {32753, 2}, {32754, 0}, {13100, 5}, {13101, 5}, {13102, 4}, {500, 128}, {511, 128}, {512, 127},
+	} {
+		f := tunnelFrame{proto: protoUDP, ether: true, csum: true, shim: make([]byte, 8), inner: superFrame{proto: protoTCP, payload: pattern(65400)}}
+		o := f.offload(port.GSOTCPv4, c.datagram-inner)
+		var s vnet.Segmenter
+		if err := s.Init(f.build(), o, port.CapsAll); err != nil {
+			t.Fatal(err)
+		}
+		if ok := s.Regroup(port.CapsAll); !ok {
+			if c.together != 0 {
+				t.Errorf("datagrams of %d bytes: none go together, want %d", c.datagram, c.together)
+			}
+			continue
+		}
+		n, left, _ := s.NextGroup(make([]byte, s.GroupLen()))
+		if got := (n - 14 - udp) / c.datagram; got != min(c.together, s.Count()) || int(left.GSOSize) != c.datagram || n > s.GroupLen() {
+			t.Errorf("datagrams of %d bytes: %d go together, want %d", c.datagram, got, c.together)
+		}
+	}
 }
 
 // TestTunnelRefused: what does not hold together is no tunnel.
