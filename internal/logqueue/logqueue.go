@@ -1,6 +1,7 @@
 // Package logqueue writes log lines from a queue of its own, so that a reader that
 // stops reading, or goes, holds up nobody who logs. What does not fit is dropped and
-// counted, and the log says how much. A Writer may be used from any goroutine.
+// counted, and the log says how much; so are lines that a guest or a peer could cause
+// without end (Limit). A Writer may be used from any goroutine.
 package logqueue
 
 import (

@@ -45,7 +45,13 @@ func (r *reader) set(gone bool, stopped chan struct{}) {
 	r.gone, r.stopped = gone, stopped
 }
 
-// lines returns what was read, with what was lost and what follows it summed up.
+func (r *reader) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.text.Reset()
+}
+
+// lines returns what was read.
 func (r *reader) lines() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
