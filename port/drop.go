@@ -37,6 +37,7 @@ const (
 	DropNoDestination // no other port is there to take it
 	DropLocal         // to an address of the switch itself
 	DropRxOverrun     // lost by the device before the switch could read it
+	DropSecondPeer    // from a second machine, while another has the port
 
 	// On output.
 	DropQueueFull  // the receiver is behind: its queue has no room
@@ -93,6 +94,7 @@ var drops = [NumDrops]DropInfo{
 	DropNoDestination:  {"no_destination", OnInput, "no other port was there to take it"},
 	DropLocal:          {"local", OnInput, "to an address of the switch itself"},
 	DropRxOverrun:      {"rx_overrun", OnInput, "came faster than the switch could read"},
+	DropSecondPeer:     {"second_peer", OnInput, "from a second machine, while another has the port"},
 	DropQueueFull:      {"queue_full", OnOutput, "the receiver was behind: its queue was full"},
 	DropTooBig:         {"too_big", OnOutput, "longer than the port's MTU allows"},
 	DropNoCarrier:      {"no_carrier", OnOutput, "nobody held the other end"},

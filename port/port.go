@@ -148,3 +148,13 @@ type Linked interface {
 	// Changes that nobody received in between are one value. It is never closed.
 	LinkChanged() <-chan struct{}
 }
+
+// Noticer is implemented by ports that work, but not as their user may think.
+type Noticer interface {
+	Linked
+
+	// Notice says what to know in one line; it is empty when there is nothing.
+	// LinkChanged has a value when it is worth a line of the log. Any goroutine may
+	// call it.
+	Notice() string
+}

@@ -37,7 +37,8 @@ var below = []struct {
 	{"internal/hoststack", []string{"port", "internal/link"}},
 	{"internal/owner", []string{"internal/link"}},
 	{"internal/mmsg", nil},
-	{"internal/sockfile", nil},
+	{"internal/account", nil},
+	{"internal/sockfile", []string{"internal/account"}},
 	{"internal/flock", nil},
 	{"internal/logqueue", nil},
 	{"internal/limits", nil},
@@ -49,7 +50,7 @@ var below = []struct {
 	{"port/porttest", []string{"port", "internal/eth", "internal/vnet", "internal/testenv"}},
 	{"port/*", []string{
 		"port", "internal/setting", "internal/eth", "internal/vnet",
-		"internal/afpacket", "internal/tuntap", "internal/link", "internal/owner", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost", "internal/sockfile",
+		"internal/afpacket", "internal/tuntap", "internal/link", "internal/owner", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost", "internal/sockfile", "internal/account",
 	}},
 
 	{"internal/daemon", []string{"api", "internal/setting", "switch", "fdb", "port", "internal/link", "internal/owner", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock", "internal/limits"}},
@@ -74,7 +75,7 @@ var below = []struct {
 var outside = map[string][]string{
 	"golang.org/x/sys": {
 		"internal/afpacket", "internal/mmsg", "internal/tuntap", "internal/link", "internal/hoststack", "internal/fastpath", "internal/vhost",
-		"port/unixsock",
+		"port/unixsock", "internal/sockfile",
 		"internal/testenv", "internal/tuntap/tuntest", "internal/vhost/vhosttest",
 	},
 	"github.com/vishvananda/netlink": {"internal/link"},

@@ -21,6 +21,9 @@ func (m *manager) describe(p *managed) api.Port {
 	if why := p.linkError(); why != "" && p.state == api.StateWaiting {
 		reason = why // there may be a better one by now
 	}
+	if reason == "" {
+		reason = noticeOf(p.dev)
+	}
 	var guest port.MAC
 	if slices.Contains(guestKinds, p.spec.Kind) {
 		guest = m.ids.guestMAC(p.spec.Name)

@@ -1,9 +1,7 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -99,20 +97,7 @@ func (m *manager) enact(p *managed, s status) {
 	if was == s.state && (s.state != api.StateDown || old == s.reason) {
 		return
 	}
-	level := slog.LevelInfo
-	if s.state == api.StateWaiting || s.state == api.StateDown {
-		level = slog.LevelWarn
-	}
-	attrs := []slog.Attr{
-		slog.String("port", p.spec.Name), slog.String("kind", p.spec.Kind), slog.String("state", string(s.state)),
-	}
-	if was != "" && was != s.state {
-		attrs = append(attrs, slog.String("was", string(was)))
-	}
-	if level == slog.LevelWarn && s.reason != "" {
-		attrs = append(attrs, slog.String("reason", s.reason))
-	}
-	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
+	m.logState(p, was)
 	if was == s.state {
 		return
 	}

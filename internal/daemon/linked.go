@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"sync"
+	"time"
 
 	"github.com/vswitch/vswitch/port"
 )
@@ -23,6 +24,13 @@ func (p *managed) linkError() string {
 	return ""
 }
 
+// linkBurst looks at a port's link are made at once, then one every linkGap: so its peer does
+// not take the daemon's time.
+const (
+	linkBurst = 10
+	linkGap   = 20 * time.Millisecond
+)
+
 // watchLink has the state of the port follow its peer, until the function that it
 // returns is called.
 func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
@@ -32,6 +40,7 @@ func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 	}
 	done := make(chan struct{})
 	go func() {
+		var due time.Time
 		for {
 			select {
 			case <-done:
@@ -43,9 +52,23 @@ func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 			_ = m.do(func() error {
 				if p.dev == dev {
 					m.settle(p)
+					m.notice(p)
 				}
 				return nil
 			})
+			// A peer may change it as often as it likes.
+			now := time.Now()
+			due = due.Add(linkGap)
+			if early := now.Add(-linkBurst * linkGap); due.Before(early) {
+				due = early
+			}
+			select {
+			case <-done:
+				return
+			case <-m.ended:
+				return
+			case <-time.After(due.Sub(now)):
+			}
 		}
 	}()
 	return sync.OnceFunc(func() { close(done) })

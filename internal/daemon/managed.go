@@ -47,6 +47,9 @@ type managed struct {
 
 	departure *link.Event // news that its device is gone, until that is seen
 
+	lines   lineLimit // of the log about its states
+	noticed string    // the last notice that was logged; see port.Noticer
+
 	unfit    *unfit    // not nil: its settings could not be put in force; it passes nothing
 	shutBy   string    // the guard that shut it down, and why; empty: none did
 	recovery time.Time // when it comes back by itself; zero: not at all
@@ -433,6 +436,7 @@ func (m *manager) retryDue() {
 	now := time.Now()
 	m.recoverDue(now)
 	m.releaseDue(now)
+	m.sumUp(now)
 	if !m.resave.IsZero() && !m.resave.After(now) {
 		m.saveTrace()
 	}
@@ -470,6 +474,9 @@ func (m *manager) nextRetry() time.Duration {
 		}
 		if !p.recovery.IsZero() {
 			next = min(next, max(0, time.Until(p.recovery)))
+		}
+		if d, due := p.lines.next(time.Now(), stateWindow); due {
+			next = min(next, d)
 		}
 	}
 	return next

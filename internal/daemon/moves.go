@@ -21,7 +21,7 @@ type moves struct {
 	mu       sync.Mutex
 	detector *flap.Detector // guarded by mu
 
-	lines moveLog // of the switch's event goroutine
+	lines lineLimit // of the switch's event goroutine
 
 	// Of the manager's.
 	holdDown time.Duration // 0: flapping stations are not held
@@ -47,28 +47,6 @@ const (
 	moveWindow = 10 * time.Second
 )
 
-// moveLog bounds how many MAC moves are logged.
-type moveLog struct {
-	began   time.Time
-	shown   int
-	skipped int
-}
-
-// allow tells whether a line at now may be logged, and how many were left out in
-// the window before.
-func (l *moveLog) allow(now time.Time) (ok bool, skipped int) {
-	if now.Sub(l.began) >= moveWindow {
-		skipped = l.skipped
-		*l = moveLog{began: now}
-	}
-	if l.shown == moveBurst {
-		l.skipped++
-		return false, skipped
-	}
-	l.shown++
-	return true, skipped
-}
-
 // moved is called on the switch's event goroutine.
 func (m *manager) moved(ev vswitch.MACMoved) {
 	m.moves.seen.Add(1)
@@ -83,7 +61,7 @@ func (m *manager) moved(ev vswitch.MACMoved) {
 	if !v.Log && !v.Flapping {
 		return
 	}
-	ok, skipped := m.moves.lines.allow(now)
+	ok, skipped := m.moves.lines.allow(now, moveBurst, moveWindow)
 	if skipped > 0 {
 		m.log.Warn("more MAC moves than are logged", "left_out", skipped)
 	}

@@ -1,5 +1,7 @@
-// Package sockfile puts unix sockets at paths of the file system, for their owner and
-// group, in place of sockets that nobody holds any more, and takes them away again.
+// Package sockfile puts unix sockets at paths of the file system, for those who may use
+// them, in place of sockets that nobody holds any more, and takes them away again. The
+// directories on the way may be other users': no link of theirs is followed, and what is
+// done to a socket is done to that very one, whatever the path leads to by then.
 // Its functions may be called from anywhere; what they find held they look at again for
 // up to half a second. Errors are one line and say what to do.
 package sockfile
@@ -11,53 +13,80 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // MaxPath is the longest path of a socket in bytes: sun_path, less its NUL (unix(7)).
 const MaxPath = 107
 
-// The rights to a socket and to a directory that is made for it: its owner's and
-// group's. To connect one needs the right to write to the socket (unix(7)).
-const (
-	socketMode = 0o660
-	dirMode    = 0o770
-)
-
-// Listen makes a stream socket at path, in a directory that is made where it is absent.
-// To close it leaves the file, which is Remove's. An error leaves nothing.
+// Listen makes a stream socket at path, in a directory that is made where it is absent,
+// for its owner and group. To close it leaves the file, which is Remove's. An error leaves
+// nothing.
 func Listen(path string) (*net.UnixListener, error) {
-	s, err := place(path, func(c *net.ListenConfig) (io.Closer, error) {
-		return c.Listen(context.Background(), "unix", path)
-	})
+	l, f, err := ListenAs(path, Default)
 	if err != nil {
 		return nil, err
 	}
+	f.Close()
+	return l, nil
+}
+
+// ListenAs is Listen for those whom a names. It also returns what was made at path.
+func ListenAs(path string, a Access) (*net.UnixListener, *File, error) {
+	s, f, err := place(path, a, func(c *net.ListenConfig) (socket, error) {
+		l, err := c.Listen(context.Background(), "unix", path)
+		if err != nil {
+			return nil, err
+		}
+		return l.(*net.UnixListener), nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
 	l := s.(*net.UnixListener)
 	l.SetUnlinkOnClose(false)
-	return l, nil
+	return l, f, nil
 }
 
 // ListenPacket is Listen for a datagram socket.
 func ListenPacket(path string) (*net.UnixConn, error) {
-	s, err := place(path, func(c *net.ListenConfig) (io.Closer, error) {
-		return c.ListenPacket(context.Background(), "unixgram", path)
-	})
+	c, f, err := ListenPacketAs(path, Default)
 	if err != nil {
 		return nil, err
 	}
-	return s.(*net.UnixConn), nil
+	f.Close()
+	return c, nil
+}
+
+// ListenPacketAs is ListenAs for a datagram socket.
+func ListenPacketAs(path string, a Access) (*net.UnixConn, *File, error) {
+	s, f, err := place(path, a, func(c *net.ListenConfig) (socket, error) {
+		p, err := c.ListenPacket(context.Background(), "unixgram", path)
+		if err != nil {
+			return nil, err
+		}
+		return p.(*net.UnixConn), nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.(*net.UnixConn), f, nil
 }
 
 // Remove deletes the socket at path, once its holder has closed it. Nothing there is
 // right. What is no socket stays, and so does one that another holds by now.
 func Remove(path string) error {
-	state, err := await(path)
-	if err == nil && state == stale {
-		err = os.Remove(path)
+	dir, err := Find(filepath.Dir(path))
+	if err == nil {
+		defer unix.Close(dir)
+		var s state
+		if s, err = await(dir, filepath.Base(path)); err == nil && s == stale {
+			err = unix.Unlinkat(dir, filepath.Base(path), 0)
+		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -68,7 +97,10 @@ func Remove(path string) error {
 // MakeDir makes a directory for sockets where it is absent, and what leads to it. An
 // error leaves nothing.
 func MakeDir(dir string) error {
-	_, err := makeDirs(dir)
+	fd, _, err := makeDirs(dir)
+	if err == nil {
+		unix.Close(fd)
+	}
 	return err
 }
 
@@ -90,85 +122,64 @@ func Explain(path string, err error) error {
 	return fmt.Errorf("socket %s: %w", path, err)
 }
 
+// socket is a socket of either type.
+type socket interface {
+	io.Closer
+	syscall.Conn
+}
+
 // place has bind put a socket at path, and makes the directory.
-func place(path string, bind func(*net.ListenConfig) (io.Closer, error)) (io.Closer, error) {
-	made, err := makeDirs(filepath.Dir(path))
+func place(path string, a Access, bind func(*net.ListenConfig) (socket, error)) (socket, *File, error) {
+	dir, made, err := makeDirs(filepath.Dir(path))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s, err := replace(path, bind)
+	defer unix.Close(dir)
+	s, f, err := replace(dir, path, a, bind)
 	if err != nil {
 		removeAll(made)
 	}
-	return s, err
+	return s, f, err
 }
 
-// replace has bind put a socket at path, where there is none or a stale one.
-func replace(path string, bind func(*net.ListenConfig) (io.Closer, error)) (io.Closer, error) {
-	state, err := await(path)
+// replace has bind put a socket at path, which is in dir, where there is none or a stale
+// one.
+func replace(dir int, path string, a Access, bind func(*net.ListenConfig) (socket, error)) (socket, *File, error) {
+	name := filepath.Base(path)
+	state, err := await(dir, name)
 	switch {
 	case err != nil:
-		return nil, Explain(path, err)
+		return nil, nil, Explain(path, err)
 	case state == foreign:
-		return nil, fmt.Errorf("%s is there and is no socket; name another path", path)
+		return nil, nil, fmt.Errorf("%s is there and is no socket; name another path", path)
 	case state == held:
-		return nil, fmt.Errorf("%s is held by another program; end that one, or name another path", path)
+		return nil, nil, fmt.Errorf("%s is held by another program; end that one, or name another path", path)
 	case state == stale:
-		if err := os.Remove(path); err != nil {
-			return nil, Explain(path, err)
+		if err := unix.Unlinkat(dir, name, 0); err != nil {
+			return nil, nil, Explain(path, err)
 		}
 	}
-	// The mode of a socket before bind, less the umask, is that of its file, so
-	// at no moment may others use it.
+	// The mode of a socket before bind, less the umask, is that of its file: nobody
+	// else may use it until it has the owner, group and mode that it is to have.
 	s, err := bind(&net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		return errors.Join(raw.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), socketMode) }), err)
+		return errors.Join(raw.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), bornMode) }), err)
 	}})
 	if err != nil {
-		return nil, Explain(path, err)
+		return nil, nil, Explain(path, err)
 	}
-	if err := os.Chmod(path, socketMode); err != nil { // whatever the umask
-		_ = os.Remove(path)
+	f, err := fileOf(s, dir, path)
+	if err == nil {
+		if err = f.SetAccess(a); err != nil {
+			f.Close()
+		}
+	}
+	if err != nil {
+		_ = unix.Unlinkat(dir, name, 0)
 		s.Close()
-		return nil, Explain(path, err)
+		return nil, nil, err
 	}
-	return s, nil
-}
-
-// makeDirs makes dir and what leads to it, and returns what was absent, dir first.
-func makeDirs(dir string) (made []string, err error) {
-	switch err := os.Mkdir(dir, dirMode); {
-	case err == nil:
-		if err := os.Chmod(dir, dirMode); err != nil { // whatever the umask
-			_ = os.Remove(dir)
-			return nil, Explain(dir, err)
-		}
-		return []string{dir}, nil
-	case errors.Is(err, fs.ErrExist):
-		if i, err := os.Stat(dir); err == nil && !i.IsDir() {
-			return nil, fmt.Errorf("%s is no directory; name another path", dir)
-		}
-		return nil, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, Explain(dir, err)
-	}
-	above, err := makeDirs(filepath.Dir(dir))
-	if err != nil {
-		return nil, err
-	}
-	made, err = makeDirs(dir)
-	if err != nil {
-		removeAll(above)
-		return nil, err
-	}
-	return append(made, above...), nil
-}
-
-// removeAll removes directories that were made, as far as nobody uses them by now.
-func removeAll(made []string) {
-	for _, dir := range made {
-		_ = os.Remove(dir)
-	}
+	return s, f, nil
 }
 
 // What can be at a path.
@@ -189,37 +200,52 @@ const (
 	pause    = 5 * time.Millisecond
 )
 
-// await tells what is at path, held only if it stays so.
-func await(path string) (state, error) {
+// await reports what is in dir under a name, held only if it stays so.
+func await(dir int, name string) (state, error) {
 	for start := time.Now(); ; time.Sleep(pause) {
-		s, err := look(path)
+		s, err := lookIn(dir, name)
 		if s != held || time.Since(start) >= patience {
 			return s, err
 		}
 	}
 }
 
-// look tells what is at path now. It asks by a datagram socket, which a listener for
-// streams is not disturbed by.
+// look reports what is at path now.
 func look(path string) (state, error) {
-	switch i, err := os.Lstat(path); {
+	dir, err := Find(filepath.Dir(path))
+	if err != nil {
+		return absent, err
+	}
+	defer unix.Close(dir)
+	return lookIn(dir, filepath.Base(path))
+}
+
+// lookIn reports what is in dir under a name now. It asks by a datagram socket, which a
+// listener for streams is not disturbed by.
+func lookIn(dir int, name string) (state, error) {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return absent, nil
 	case err != nil:
 		return absent, err
-	case i.Mode().Type() != fs.ModeSocket:
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return absent, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return foreign, nil
 	}
-	c, err := net.Dial("unixgram", path)
-	switch {
+	switch err := Alive(fd); {
 	case err == nil:
-		return held, c.Close()
+		return held, nil
 	case errors.Is(err, syscall.EPROTOTYPE), errors.Is(err, syscall.EPERM): // of streams; connected to another
 		return held, nil
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return stale, nil
-	case errors.Is(err, fs.ErrNotExist):
-		return absent, nil
+	default:
+		return absent, err
 	}
-	return absent, err
 }

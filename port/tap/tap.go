@@ -8,9 +8,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os/user"
-	"strconv"
 
+	"github.com/vswitch/vswitch/internal/account"
 	"github.com/vswitch/vswitch/internal/afpacket"
 	"github.com/vswitch/vswitch/internal/hoststack"
 	"github.com/vswitch/vswitch/internal/link"
@@ -310,37 +309,12 @@ func access(o Settings) (tuntap.Access, error) {
 		a.Owner = 0
 	}
 	if o.Owner != "" {
-		a.Owner, err = number(o.Owner, func() (string, error) {
-			u, err := user.Lookup(o.Owner)
-			if err != nil {
-				return "", fmt.Errorf("there is no user %q; name one of the host's users, or a number", o.Owner)
-			}
-			return u.Uid, nil
-		})
+		a.Owner, err = account.User(o.Owner)
 	}
 	if o.Group != "" && err == nil {
-		a.Group, err = number(o.Group, func() (string, error) {
-			g, err := user.LookupGroup(o.Group)
-			if err != nil {
-				return "", fmt.Errorf("there is no group %q; name one of the host's groups, or a number", o.Group)
-			}
-			return g.Gid, nil
-		})
+		a.Group, err = account.Group(o.Group)
 	}
 	return a, err
-}
-
-// number returns the number that s is or that lookup finds for it.
-func number(s string, lookup func() (string, error)) (int, error) {
-	// The highest number stands for none (chown(2)).
-	if n, err := strconv.ParseUint(s, 10, 32); err == nil && n != 1<<32-1 {
-		return int(n), nil
-	}
-	id, err := lookup()
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(id)
 }
 
 // remove deletes a device that this process has just made.

@@ -1,6 +1,7 @@
 package unixsock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -8,43 +9,84 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/mmsg"
 	"github.com/vswitch/vswitch/internal/rxbuf"
+	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 
-// dgramPort is a port on a datagram socket. Its peer is whoever sent last, at first
-// who is named. The socket is never connected to it: then a peer that starts anew could not
-// send. Whoever sends hands the socket what it takes and leaves the rest in a backlog,
-// which a goroutine brings out.
+// dgramPort is a port on a datagram socket. Its peer is the first who sends and can be
+// answered, until that one is gone; before, who is named. The socket is never connected to
+// it: then a peer that starts anew could not send. Whoever sends hands the socket what it
+// takes and leaves the rest in a backlog, which a goroutine brings out.
 type dgramPort struct {
 	link
-	conn    *net.UnixConn
-	raw     syscall.RawConn // conn's
-	fd      int             // conn's; used under mu while the port is not closed
-	quit    chan struct{}   // closed by Close
-	waiting chan struct{}   // has a value when there may be something in backlog
+	refusals
+	path    string        // of its socket
+	named   string        // the peer's path until one has sent
+	quit    chan struct{} // closed by Close
+	waiting chan struct{} // has a value when there may be something in backlog
 	running sync.WaitGroup
 	closed  atomic.Bool
+	sock    atomic.Pointer[dgramSocket]
 
 	mu      sync.Mutex
-	peer    address
+	access  sockfile.Access
+	peer    peer
 	gone    unix.Errno // what the kernel last said of a peer that is not there
+	doubt   error      // why the last sender is not answered
 	backlog backlog
 	room    *room // nil while drain does not wait for the peer's
 	out     drainRun
 
 	// Of the one worker that receives.
-	from   address // whom the last datagram came from
-	frames []port.Frame
-	n      int
-	errno  unix.Errno
-	batch  *dgramBatch
-	read   func(fd uintptr) bool // readBatch, made once
+	from    address // whom the last datagram came from
+	strange stranger
+	frames  []port.Frame
+	n       int
+	errno   unix.Errno
+	batch   *dgramBatch
+	read    func(fd uintptr) bool // readBatch, made once
+}
+
+// dgramSocket is the port's socket. It is another after its file was deleted.
+type dgramSocket struct {
+	conn *net.UnixConn
+	raw  syscall.RawConn // conn's
+	fd   int             // conn's; used under the port's mu while the port is not closed
+	file *sockfile.File
+}
+
+// newDgramSocket makes a socket at path that is told who sends.
+func newDgramSocket(path string, a sockfile.Access) (*dgramSocket, error) {
+	conn, file, err := sockfile.ListenPacketAs(path, a)
+	if err != nil {
+		return nil, err
+	}
+	s := &dgramSocket{conn: conn, file: file}
+	if s.raw, err = conn.SyscallConn(); err == nil {
+		err = s.raw.Control(func(fd uintptr) { s.fd = int(fd) })
+	}
+	if err == nil {
+		err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, dgramBuffer) // or what it has
+	refuseRights(s.fd)
+	return s, nil
+}
+
+func (s *dgramSocket) close() error {
+	s.file.Close()
+	return s.conn.Close()
 }
 
 // address is a socket's name as the kernel gives it.
@@ -56,7 +98,7 @@ type address struct {
 // unnamed is the length of an address without a path.
 const unnamed = uint32(unsafe.Offsetof(unix.RawSockaddrUnix{}.Path))
 
-// is tells whether a is the address of that length in raw.
+// is reports whether a is the address of that length in raw.
 func (a *address) is(raw *unix.RawSockaddrUnix, length uint32) bool {
 	return a.len == length && a.raw == *raw
 }
@@ -100,31 +142,73 @@ var _ interface {
 	port.Port
 	port.Queue
 	port.Linked
+	port.Noticer
 } = (*dgramPort)(nil)
 
 // errSilent is why there is no peer at first: sockets of this kind are not connected.
 var errSilent = errors.New("no frame has come from its machine yet")
 
-// newDgram makes a port of conn. peer names the socket to send to until something
+// newDgram makes a port with its socket at path. named is where to send to until something
 // comes from another.
-func newDgram(conn *net.UnixConn, peer string) (*dgramPort, error) {
-	p := &dgramPort{link: newLink(errSilent), conn: conn, quit: make(chan struct{}), waiting: make(chan struct{}, 1)}
-	var err error
-	if p.raw, err = conn.SyscallConn(); err != nil {
-		return nil, err
-	}
-	err = p.raw.Control(func(fd uintptr) {
-		p.fd = int(fd)
-		_ = unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, dgramBuffer) // or what it has
-	})
+func newDgram(path, named string, a sockfile.Access) (*dgramPort, error) {
+	s, err := newDgramSocket(path, a)
 	if err != nil {
 		return nil, err
 	}
+	p := &dgramPort{
+		link: newLink(errSilent), path: path, named: named, access: a,
+		quit: make(chan struct{}), waiting: make(chan struct{}, 1),
+	}
+	p.sock.Store(s)
 	p.read = p.readBatch
 	p.out.init()
-	p.peer = addressOf(peer)
+	p.peer = namedPeer(named)
+	if p.peer.to.len == 0 {
+		_ = p.peer.fill() // or later, when there are frames for it
+	}
 	p.running.Go(p.drain)
 	return p, nil
+}
+
+// setAccess says who may use the socket from now on.
+func (p *dgramPort) setAccess(a sockfile.Access) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Load() {
+		return nil
+	}
+	if err := p.sock.Load().file.SetAccess(a); err != nil {
+		return err
+	}
+	p.access = a
+	return nil
+}
+
+// renew makes the socket anew if its file was deleted.
+func (p *dgramPort) renew() {
+	s := p.sock.Load()
+	if s.file.There() {
+		return
+	}
+	p.mu.Lock()
+	a := p.access
+	p.mu.Unlock()
+	next, err := newDgramSocket(p.path, a)
+	if err != nil {
+		if !p.up.Load() {
+			p.setLink(false, err)
+		}
+		return // the next look tries again
+	}
+	p.mu.Lock()
+	if p.closed.Load() {
+		p.mu.Unlock()
+		_ = next.close()
+		return
+	}
+	p.sock.Store(next)
+	p.mu.Unlock()
+	_ = s.close() // a Recv that waits goes on with the next
 }
 
 // Queues implements port.Port.
@@ -144,8 +228,10 @@ func (p *dgramPort) Close() error {
 	p.backlog.reset()
 	p.room.interrupt()
 	p.setLink(false, errClosed)
+	s := p.sock.Load() // the last one
+	p.peer.close()
 	p.mu.Unlock()
-	err := p.conn.Close() // not under the lock: it waits for drain, which takes it
+	err := s.close() // not under the lock: it waits for drain, which takes it
 	p.running.Wait()
 	return err
 }
@@ -156,6 +242,7 @@ type dgramBatch struct {
 	headers [port.BatchSize]mmsg.Header
 	vectors [port.BatchSize]unix.Iovec
 	names   [port.BatchSize]unix.RawSockaddrUnix
+	creds   [port.BatchSize]credentials
 	slab    []byte
 }
 
@@ -167,6 +254,7 @@ var dgramBatches = rxbuf.Pool[dgramBatch]{New: func() *dgramBatch {
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
 		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		h.Control = &b.creds[i][0]
 	}
 	return b
 }}
@@ -176,7 +264,10 @@ func (p *dgramPort) Recv(frames []port.Frame) (int, error) {
 	p.frames = frames[:min(len(frames), port.BatchSize)]
 	for !p.closed.Load() {
 		p.n, p.errno = 0, 0
-		if p.raw.Read(p.read) != nil {
+		if s := p.sock.Load(); s.raw.Read(p.read) != nil {
+			if s != p.sock.Load() {
+				continue // its file was deleted
+			}
 			break
 		}
 		if p.n > 0 {
@@ -196,6 +287,7 @@ func (p *dgramPort) readBatch(fd uintptr) bool {
 	for i := range p.frames {
 		h := &b.headers[i].Msghdr
 		h.Namelen = uint32(unsafe.Sizeof(b.names[i]))
+		h.SetControllen(len(b.creds[i]))
 		h.Flags = 0
 	}
 	n, errno := mmsg.Recv(int(fd), b.headers[:len(p.frames)])
@@ -211,9 +303,13 @@ func (p *dgramPort) readBatch(fd uintptr) bool {
 	}
 	for i := range n {
 		h := &b.headers[i]
-		p.learn(&b.names[i], h.Namelen)
+		known := p.learn(&b.names[i], h.Namelen, b.creds[i][:h.Controllen])
 		wire := b.slab[i*rxbuf.Stride:][:h.N]
-		if decode(&p.frames[p.n], wire, h.Flags&unix.MSG_TRUNC != 0) {
+		f := &p.frames[p.n]
+		if decode(f, wire, h.Flags&unix.MSG_TRUNC != 0) {
+			if !known {
+				f.Drop = port.DropSecondPeer
+			}
 			p.n++
 		}
 	}
@@ -237,27 +333,57 @@ func decode(f *port.Frame, wire []byte, cut bool) bool {
 	return true
 }
 
-// learn makes the sender of a datagram the peer, if it can be answered.
-func (p *dgramPort) learn(raw *unix.RawSockaddrUnix, length uint32) {
+// learn makes the sender of a datagram the peer, if there is none and it can be answered. It
+// returns false for one who is refused because another is there.
+func (p *dgramPort) learn(raw *unix.RawSockaddrUnix, length uint32, creds []byte) (ok bool) {
 	// The kernel counts a NUL even where it has no room for it (unix(7)). What it
 	// does not write is of another datagram.
 	length = min(length, uint32(unsafe.Sizeof(*raw)))
 	clear(raw.Path[max(length, unnamed)-unnamed:])
 	if p.from.is(raw, length) && p.up.Load() || length <= unnamed {
-		return
+		return true
 	}
-	p.from = address{*raw, length}
+	return p.meet(address{*raw, length}, creds)
+}
+
+// meet is learn for a sender that is not known to be the peer.
+func (p *dgramPort) meet(from address, creds []byte) (ok bool) {
+	p.mu.Lock()
+	up, same := p.up.Load(), p.peer.name == from
+	p.mu.Unlock()
+	switch {
+	case p.closed.Load():
+		return true
+	case up && same:
+		p.from = from
+		return true
+	case up && p.held():
+		p.refused(&from, p.changed)
+		return false
+	}
+	next, err := p.believe(from, parseCredentials(creds))
+	if err != nil {
+		p.mu.Lock()
+		p.doubt = err
+		p.setReason(err)
+		p.mu.Unlock()
+		return true // heard, but not answered
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed.Load() {
-		return
+		next.close()
+		return true
 	}
-	p.setLink(true, nil)
-	if !p.peer.is(raw, length) {
-		p.peer = p.from
+	p.from = from
+	if !same {
 		p.backlog.reset() // what waits was for the one before
 		p.room.interrupt()
 	}
+	p.peer.close()
+	p.peer, p.strange, p.doubt = next, stranger{}, nil
+	p.setLink(true, nil)
+	return true
 }
 
 // Release implements port.Queue.
@@ -274,10 +400,14 @@ func (p *dgramPort) Send(out []port.Out) {
 	for len(out) > 0 {
 		n := min(len(out), port.BatchSize)
 		p.mu.Lock()
-		r.build(out[:n], &p.peer)
-		if p.closed.Load() {
+		r.build(out[:n], &p.peer.to)
+		switch {
+		case p.closed.Load():
 			r.all(port.DropPortClosed)
-		} else {
+		case p.peer.to.len == 0:
+			r.all(port.DropNoCarrier)
+			p.look()
+		default:
 			p.send(r)
 		}
 		p.mu.Unlock()
@@ -292,7 +422,7 @@ func (p *dgramPort) send(r *dgramRun) {
 	i := 0
 	// What waits goes first: order holds.
 	for i < r.n && p.backlog.len() == 0 {
-		n, errno := mmsg.Send(p.fd, r.headers[i:r.n])
+		n, errno := mmsg.Send(p.sock.Load().fd, r.headers[i:r.n])
 		if errno == 0 {
 			for ; n > 0; n-- {
 				r.outs[i].Drop = port.DropNone
@@ -325,16 +455,23 @@ func (p *dgramPort) send(r *dgramRun) {
 		}
 	}
 	if p.backlog.len() > 0 {
-		select {
-		case p.waiting <- struct{}{}:
-		default:
-		}
+		signal(p.waiting)
+	}
+}
+
+// look has drain look whether the peer is there, from time to time. Send does not look
+// itself: the file system may be slow.
+func (p *dgramPort) look() {
+	if now := time.Now(); now.Sub(p.peer.looked) >= lookEvery {
+		p.peer.looked = now
+		signal(p.waiting)
 	}
 }
 
 // setUp notes that the peer took something.
 func (p *dgramPort) setUp() {
 	if !p.up.Load() {
+		p.doubt = nil
 		p.setLink(true, nil)
 	}
 }
@@ -342,9 +479,10 @@ func (p *dgramPort) setUp() {
 // lost notes that the peer is not there. It keeps its address, for it may come back.
 func (p *dgramPort) lost(errno unix.Errno) {
 	p.backlog.reset()
+	p.peer.forget()
 	if p.up.Load() || p.gone != errno {
 		p.gone = errno
-		p.setLink(false, noPeer(p.peer.name(), errno))
+		p.setLink(false, cmp.Or(p.doubt, noPeer(p.peer.name.name(), errno)))
 	}
 }
 

@@ -184,27 +184,81 @@ func TestDgramPeerRestarts(t *testing.T) {
 	}
 }
 
-// A peer at another path takes the port over from one that is alive and behind, with
-// nothing of what that one has not read.
-func TestDgramTakeover(t *testing.T) {
+// A second machine is refused while the first is alive, however far behind that one is: its
+// frames are counted, and the port says who it is. It has the port once the first is gone.
+func TestDgramSecondPeer(t *testing.T) {
 	t.Parallel()
-	dir := tempDir(t)
-	p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
-	r := read(t, p)
-	for _, path := range []string{"a", "b", "c", "d"} {
-		peer := newDgramPeer(t, filepath.Join(dir, path), sock(dir), false)
-		passes(t, p, r, peer)
-		took := 0
-		for send(p, frame(3, 1514))[0] == port.DropNone {
-			took++
-		}
-		for range took {
-			if w, _, err := peer.Recv(patience); err != nil || number(w) != 3 {
-				t.Fatalf("what waited for %s does not come: %v", path, err)
+	for _, connected := range []bool{false, true} {
+		dir := tempDir(t)
+		p := open(t, unixsock.Dgram{Dir: dir}, port.Spec{})
+		r := read(t, p)
+		notice := func() string { return p.(port.Noticer).Notice() }
+		first := newDgramPeer(t, filepath.Join(dir, "a"), sock(dir), connected)
+		t.Cleanup(func() { p.Close() }) // before the peers, which may wait for it
+		passes(t, p, r, first)
+		<-p.(port.Linked).LinkChanged()
+		for _, path := range []string{"b", "c", "d\n"} {
+			second := newDgramPeer(t, filepath.Join(dir, path), sock(dir), false)
+			for n := range uint32(3) {
+				if err := second.Send(frame(n, 60), port.Offload{}); err != nil {
+					t.Fatal(err)
+				}
+				if f := r.next(t); f.Drop != port.DropSecondPeer || number(f.Data) != n {
+					t.Fatalf("a second machine's frame comes in: %v", f.Drop)
+				}
+				passes(t, p, r, first)
+			}
+			if n := notice(); !strings.Contains(n, filepath.Join(dir, path[:1])) || strings.Contains(n, "\n") {
+				t.Errorf("the port says %q of %q", n, path)
+			}
+			if _, _, err := second.Recv(time.Millisecond); err == nil {
+				t.Fatal("a second machine has a frame")
+			}
+			// Also while the first takes nothing.
+			took := 0
+			for send(p, frame(3, 1514))[0] == port.DropNone {
+				took++
+			}
+			if err := second.Send(frame(9, 60), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+			if f := r.next(t); f.Drop != port.DropSecondPeer {
+				t.Fatalf("a second machine's frame comes in: %v", f.Drop)
+			}
+			for range took {
+				if w, _, err := first.Recv(patience); err != nil || number(w) != 3 {
+					t.Fatalf("what waits for the first does not come: %v", err)
+				}
 			}
 		}
-		for send(p, frame(4, 1514))[0] == port.DropNone {
+		select {
+		case <-p.(port.Linked).LinkChanged(): // worth one line of the log
+		default:
+			t.Error("nobody is told")
 		}
+		select {
+		case <-p.(port.Linked).LinkChanged():
+			t.Error("it is told again at once")
+		default:
+		}
+		first.Close()
+		second := newDgramPeer(t, filepath.Join(dir, "e"), sock(dir), false)
+		testenv.Eventually(t, "the second has the port", func() bool {
+			if err := second.Send(frame(5, 60), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+			return r.next(t).Drop == port.DropNone
+		})
+		passes(t, p, r, second)
+		// And no third right behind it.
+		third := newDgramPeer(t, filepath.Join(dir, "f"), sock(dir), false)
+		if err := third.Send(frame(6, 60), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		if f := r.next(t); f.Drop != port.DropSecondPeer {
+			t.Fatalf("a third machine's frame comes in: %v", f.Drop)
+		}
+		passes(t, p, r, second)
 	}
 }
 

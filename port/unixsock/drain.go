@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/mmsg"
+	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -17,11 +18,16 @@ import (
 // (net.unix.max_dgram_qlen, often 10) and how many bytes the sending socket may have
 // on the way.
 func (p *dgramPort) drain() {
+	there := time.NewTicker(sockfile.LookEvery)
+	defer there.Stop()
 	for {
 		select {
 		case <-p.quit:
 			return
+		case <-there.C:
+			p.renew()
 		case <-p.waiting:
+			p.seek()
 			p.empty()
 			p.leaveRoom()
 		}
@@ -52,7 +58,7 @@ func (p *dgramPort) empty() {
 		case noRoom: // p.room is set, and changed by this goroutine alone
 			err = p.room.raw.Write(func(uintptr) bool { return p.flush() != noRoom })
 		case noSpace:
-			err = p.raw.Write(func(uintptr) bool { return p.flush() != noSpace })
+			err = p.sock.Load().raw.Write(func(uintptr) bool { return p.flush() != noSpace })
 		}
 		if what == unclear || err != nil {
 			p.leaveRoom()
@@ -66,8 +72,8 @@ func (p *dgramPort) flush() obstacle {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for again := true; p.backlog.len() > 0; {
-		n := p.out.build(&p.backlog, &p.peer)
-		sent, errno := mmsg.Send(p.fd, p.out.headers[:n])
+		n := p.out.build(&p.backlog, &p.peer.to)
+		sent, errno := mmsg.Send(p.sock.Load().fd, p.out.headers[:n])
 		if errno == 0 {
 			p.backlog.skip(p.out.ends[sent-1])
 			p.setUp()
@@ -97,7 +103,7 @@ func (p *dgramPort) flush() obstacle {
 func (p *dgramPort) obstacle() obstacle {
 	if p.room == nil {
 		var err error
-		p.room, err = newRoom(p.peer.name())
+		p.room, err = newRoom(p.peer.to.name())
 		// A peer that is connected to our socket takes no other; then its queue
 		// has no limit of its own.
 		if err != nil && !errors.Is(err, unix.EPERM) {
@@ -107,7 +113,7 @@ func (p *dgramPort) obstacle() obstacle {
 	switch {
 	case p.room != nil && !ready(p.room.fd, unix.POLLOUT):
 		return noRoom
-	case !ready(p.fd, unix.POLLOUT):
+	case !ready(p.sock.Load().fd, unix.POLLOUT):
 		return noSpace
 	}
 	return unclear

@@ -1,8 +1,10 @@
 package unixsock
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // link is whether a port's peer is there. It implements port.Linked.
@@ -33,12 +35,70 @@ func (l *link) LinkError() error {
 func (l *link) setLink(up bool, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	news := l.up.Swap(up) != up || !up && text(l.why) != text(why)
 	l.why = why
-	if l.up.Swap(up) == up {
-		return
+	if news {
+		signal(l.changed)
 	}
+}
+
+// setReason notes why the link is down, if it is.
+func (l *link) setReason(why error) {
+	if !l.up.Load() {
+		l.setLink(false, why)
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// signal puts a value into a channel that has none yet.
+func signal(c chan struct{}) {
 	select {
-	case l.changed <- struct{}{}:
-	default: // the last change is not received yet
+	case c <- struct{}{}:
+	default:
 	}
+}
+
+// refusals counts the frames of machines that were refused because another has the port. It
+// implements port.Noticer.
+type refusals struct {
+	mu    sync.Mutex
+	last  address // who was refused
+	count uint64
+	at    time.Time // when
+	told  time.Time // when the user was told
+}
+
+const (
+	// A notice is of the last minute, and the user is told of it once in ten seconds.
+	noticeFor   = time.Minute
+	noticeEvery = 10 * time.Second
+)
+
+// refused notes a frame of another machine, and tells by changed.
+func (r *refusals) refused(from *address, changed chan struct{}) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last, r.at = *from, now
+	r.count++
+	if now.Sub(r.told) >= noticeEvery {
+		r.told = now
+		signal(changed)
+	}
+}
+
+// Notice implements port.Noticer.
+func (r *refusals) Notice() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.count == 0 || time.Since(r.at) >= noticeFor {
+		return ""
+	}
+	return fmt.Sprintf("a second machine, at %s, is refused while the first has the port; give it a port of its own (%d frames)", show(r.last.name()), r.count)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -28,11 +29,19 @@ func checkPeer(path string) error {
 func noPeer(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("nobody listens at %s; start the peer", path)
+		return fmt.Errorf("nobody listens at %s; start the peer", show(path))
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s: permission denied; give vswitch the right to write to that socket", path)
+		return fmt.Errorf("%s: permission denied; give vswitch the right to write to that socket", show(path))
 	case errors.Is(err, unix.EPROTOTYPE):
-		return fmt.Errorf("%s is a socket of the other type, of stream and dgram; use --kind for that", path)
+		return fmt.Errorf("%s is a socket of the other type, of stream and dgram; use --kind for that", show(path))
 	}
-	return sockfile.Explain(path, err)
+	return sockfile.Explain(show(path), err)
+}
+
+// show is a path for a line of text. A peer chooses its own, with any bytes in it.
+func show(path string) string {
+	if q := strconv.Quote(path); q != `"`+path+`"` {
+		return q
+	}
+	return path
 }

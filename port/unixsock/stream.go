@@ -1,6 +1,7 @@
 package unixsock
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -17,10 +19,10 @@ import (
 // backlog; a goroutine accepts or connects, another brings the backlog out.
 type streamPort struct {
 	link
-	listener *net.UnixListener // nil: a client
-	quit     chan struct{}     // closed by Close
-	running  sync.WaitGroup
-	closed   atomic.Bool
+	server  *sockfile.Server // nil: a client
+	quit    chan struct{}    // closed by Close
+	running sync.WaitGroup
+	closed  atomic.Bool
 
 	mu   sync.Mutex
 	turn sync.Cond // conn is another, or the port was closed
@@ -69,14 +71,14 @@ var _ interface {
 // errAlone is why there is no peer at first.
 var errAlone = errors.New("nobody is connected to its socket")
 
-func newStream(l *net.UnixListener) *streamPort {
-	p := &streamPort{link: newLink(errAlone), listener: l, quit: make(chan struct{})}
+func newStream(s *sockfile.Server) *streamPort {
+	p := &streamPort{link: newLink(errAlone), server: s, quit: make(chan struct{})}
 	p.turn.L = &p.mu
 	return p
 }
 
-func serveStream(l *net.UnixListener) *streamPort {
-	p := newStream(l)
+func serveStream(s *sockfile.Server) *streamPort {
+	p := newStream(s)
 	p.running.Go(p.accept)
 	return p
 }
@@ -101,8 +103,8 @@ func (p *streamPort) Close() error {
 	}
 	close(p.quit)
 	var err error
-	if p.listener != nil {
-		err = p.listener.Close()
+	if p.server != nil {
+		err = p.server.Close()
 	}
 	p.mu.Lock()
 	c := p.conn
@@ -115,11 +117,14 @@ func (p *streamPort) Close() error {
 	return err
 }
 
+// setAccess says who may use the socket from now on.
+func (p *streamPort) setAccess(a sockfile.Access) error { return p.server.SetAccess(a) }
+
 // accept takes connections until the port is closed: one at a time, another is
 // refused by closing it.
 func (p *streamPort) accept() {
 	for {
-		uc, err := p.listener.AcceptUnix()
+		uc, err := p.server.Accept()
 		switch {
 		case p.closed.Load():
 			if err == nil {
@@ -127,6 +132,7 @@ func (p *streamPort) accept() {
 			}
 			return
 		case err != nil:
+			p.setReason(err)
 			p.pause(acceptPause)
 			continue
 		}
@@ -145,7 +151,7 @@ func (p *streamPort) dial(path string) {
 	var b backoff
 	for !p.closed.Load() {
 		start := time.Now()
-		uc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+		uc, err := sockfile.Dial(context.Background(), path)
 		if err != nil {
 			p.setLink(false, noPeer(path, err))
 		} else if c, err := newConn(uc); err == nil {
@@ -182,6 +188,7 @@ func newConn(uc *net.UnixConn) (*conn, error) {
 		return nil, err
 	}
 	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // or what it has
+	refuseRights(c.fd)
 	c.holders.Store(1)
 	c.hdr.Iov = &c.iov[0]
 	return c, nil

@@ -13,6 +13,16 @@ func sendmsg(fd int, h *unix.Msghdr) (int, unix.Errno) {
 	return int(n), errno
 }
 
+// connect is connect(2). The wrapper in x/sys takes no path that fills its field.
+func connect(fd int, to *address) unix.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
+	return errno
+}
+
+// refuseRights has the kernel refuse descriptors that a peer sends along (Linux 6.16; older
+// ones close them here). The switch takes none, and to close another's can take time.
+func refuseRights(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) }
+
 // ready tells whether a descriptor is ready for events, or in error, now.
 func ready(fd int, events int16) bool { return poll(fd, events, 0) }
 

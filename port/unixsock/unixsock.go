@@ -55,6 +55,9 @@ func (Dgram) Name() string { return "dgram" }
 type Settings struct {
 	Path   string `json:"path,omitempty" arg:"PATH" file:"true" default:"SWITCH/NAME.sock beside the control socket" fixed:"true" help:"unix socket"`
 	Client bool   `json:"client,omitempty" fixed:"true" help:"connect to the socket; else the switch makes it and listens"`
+	Owner  string `json:"owner,omitempty" arg:"USER" default:"root alone" help:"who may open the device or the socket, by name or number"`
+	Group  string `json:"group,omitempty" arg:"GROUP" help:"group that may open the device or the socket, by name or number"`
+	Mode   string `json:"mode,omitempty" arg:"MODE" default:"0660" help:"mode of the socket, in octal"`
 }
 
 // Describe implements port.Kind.
@@ -97,12 +100,19 @@ func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 		}
 		return dialStream(path), nil
 	}
-	l, err := sockfile.Listen(path)
+	a, err := access(s)
 	if err != nil {
 		return nil, err
 	}
+	server, err := sockfile.Serve(path, a)
+	if err != nil {
+		return nil, err
+	}
+	if err := letIn(s, a, k.Dir); err != nil {
+		return nil, errors.Join(err, server.Close(), sockfile.Remove(path))
+	}
 	trace.Created = true
-	return serveStream(l), nil
+	return serveStream(server), nil
 }
 
 // Open implements port.Kind. A directory that it makes for the socket stays.
@@ -113,24 +123,26 @@ func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 			return nil, err
 		}
 	}
-	conn, err := sockfile.ListenPacket(own)
+	a, err := access(s)
 	if err != nil {
 		return nil, err
 	}
-	p, err := newDgram(conn, peer)
+	p, err := newDgram(own, peer, a)
 	if err != nil {
-		conn.Close()
 		return nil, err
+	}
+	if err := letIn(s, a, k.Dir); err != nil {
+		return nil, errors.Join(err, p.Close(), sockfile.Remove(own))
 	}
 	trace.Created = true
 	return p, nil
 }
 
 // Set implements port.Kind.
-func (Stream) Set(port.Port, port.Spec, port.Spec) error { return nil }
+func (k Stream) Set(p port.Port, from, to port.Spec) error { return set(p, from, to, k.Dir) }
 
 // Set implements port.Kind.
-func (Dgram) Set(port.Port, port.Spec, port.Spec) error { return nil }
+func (k Dgram) Set(p port.Port, from, to port.Spec) error { return set(p, from, to, k.Dir) }
 
 // Delete implements port.Kind.
 func (k Stream) Delete(s port.Spec, t port.Trace) error {
@@ -183,14 +195,46 @@ func check(k port.Kind, s port.Spec, path string) error {
 	switch {
 	case o.Client && o.Path == "":
 		return errors.New("--client needs the socket to connect to; name it with --path")
+	case o.Client && k.Name() == "stream" && (o.Owner != "" || o.Group != "" || o.Mode != ""):
+		return errors.New("a stream port with --client makes no socket; leave --owner, --group and --mode out")
 	case path == "":
 		return fmt.Errorf("a %s port needs a socket; name it with --path", k.Name())
 	case !filepath.IsAbs(path):
-		return fmt.Errorf("socket path %q is not absolute; write it as /run/vswitch/vm0.sock", path)
+		return fmt.Errorf("socket path %q is not absolute; write it from the root on, as /run/vswitch/vm0.sock", path)
 	case len(path) > sockfile.MaxPath:
 		return fmt.Errorf("socket %s has %d bytes in its path, of at most %d; use a shorter one", path, len(path), sockfile.MaxPath)
 	}
-	return nil
+	return sockfile.CheckMode(o.Mode)
+}
+
+// set changes who may use the socket; its path is fixed.
+func set(p port.Port, from, to port.Spec, dir string) error {
+	was, is := port.SettingsOf[Settings](from), port.SettingsOf[Settings](to)
+	if was.Owner == is.Owner && was.Group == is.Group && was.Mode == is.Mode {
+		return nil
+	}
+	a, err := access(to)
+	if err == nil {
+		err = letIn(to, a, dir)
+	}
+	if err != nil {
+		return err
+	}
+	return p.(interface{ setAccess(sockfile.Access) error }).setAccess(a)
+}
+
+// access is who may use the socket.
+func access(s port.Spec) (sockfile.Access, error) {
+	o := port.SettingsOf[Settings](s)
+	return sockfile.ParseAccess(o.Owner, o.Group, o.Mode)
+}
+
+// letIn lets those into the ports' directory who may use a socket there.
+func letIn(s port.Spec, a sockfile.Access, dir string) error {
+	if port.SettingsOf[Settings](s).Path != "" {
+		return nil
+	}
+	return sockfile.LetIn(dir, a)
 }
 
 // refuse tells why a frame cannot leave by a socket, DropNone if it can.

@@ -36,6 +36,9 @@ func (Kind) Name() string { return "vhost-user" }
 type Settings struct {
 	Path   string `json:"path,omitempty" arg:"PATH" file:"true" default:"SWITCH/NAME.sock beside the control socket" fixed:"true" help:"unix socket"`
 	Client bool   `json:"client,omitempty" fixed:"true" help:"connect to the socket; else the switch makes it and listens"`
+	Owner  string `json:"owner,omitempty" arg:"USER" default:"root alone" help:"who may open the device or the socket, by name or number"`
+	Group  string `json:"group,omitempty" arg:"GROUP" help:"group that may open the device or the socket, by name or number"`
+	Mode   string `json:"mode,omitempty" arg:"MODE" default:"0660" help:"mode of the socket, in octal"`
 	Queues int    `json:"queues,omitempty" arg:"N" min:"1" max:"8" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
 	Poll   Poll   `json:"poll,omitempty" arg:"HOW" default:"adaptive" help:"how to wait for frames: adaptive, or busy, which takes a processor for each queue"`
 }
@@ -86,6 +89,8 @@ func (k Kind) Check(s port.Spec) error {
 	switch {
 	case o.Client && o.Path == "":
 		return errors.New("--client needs the socket to connect to; name it with --path")
+	case o.Client && (o.Owner != "" || o.Group != "" || o.Mode != ""):
+		return errors.New("a vhost-user port with --client makes no socket; leave --owner, --group and --mode out")
 	case o.Path == "" && k.Dir == "":
 		return errors.New("a vhost-user port needs a socket; name one with --path")
 	case !filepath.IsAbs(path):
@@ -93,7 +98,7 @@ func (k Kind) Check(s port.Spec) error {
 	case len(path) > sockfile.MaxPath:
 		return fmt.Errorf("the path %s has %d bytes, a socket's has at most %d; name a shorter one with --path", path, len(path), sockfile.MaxPath)
 	}
-	return nil
+	return sockfile.CheckMode(o.Mode)
 }
 
 // Open implements port.Kind.
@@ -107,7 +112,11 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	if port.SettingsOf[Settings](s).Client {
 		return k.start(connect(path), s)
 	}
-	l, err := sockfile.Listen(path)
+	a, err := k.access(s)
+	if err != nil {
+		return nil, err
+	}
+	l, err := sockfile.Serve(path, a)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +126,16 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	}
 	trace.Created = true
 	return p, nil
+}
+
+// access is who may use the socket. It lets them into the ports' directory.
+func (k Kind) access(s port.Spec) (sockfile.Access, error) {
+	o := port.SettingsOf[Settings](s)
+	a, err := sockfile.ParseAccess(o.Owner, o.Group, o.Mode)
+	if err == nil && o.Path == "" {
+		err = sockfile.LetIn(k.Dir, a)
+	}
+	return a, err
 }
 
 func (k Kind) start(ps peers, s port.Spec) (port.Port, error) {
@@ -129,8 +148,18 @@ func (k Kind) start(ps peers, s port.Spec) (port.Port, error) {
 }
 
 // Set implements port.Kind.
-func (Kind) Set(p port.Port, _, to port.Spec) error {
-	p.(*Port).setBusy(port.SettingsOf[Settings](to).Poll == PollBusy)
+func (k Kind) Set(p port.Port, from, to port.Spec) error {
+	pp, was, is := p.(*Port), port.SettingsOf[Settings](from), port.SettingsOf[Settings](to)
+	if was.Owner != is.Owner || was.Group != is.Group || was.Mode != is.Mode {
+		a, err := k.access(to)
+		if err == nil {
+			err = pp.peers.(*server).SetAccess(a)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	pp.setBusy(is.Poll == PollBusy)
 	return nil
 }
 

@@ -565,6 +565,51 @@ func TestKind(t *testing.T) {
 	}
 }
 
+// Who may use the socket is a setting, and a socket whose file is deleted comes back as it
+// was. A guest that is connected notices neither.
+func TestSocketAccess(t *testing.T) {
+	path := socketPath(t)
+	k := vhostuser.Kind{}
+	spec := func(o vhostuser.Settings) port.Spec {
+		o.Path = path
+		return port.Spec{Name: "vm0", Settings: o}
+	}
+	from := spec(vhostuser.Settings{Mode: "0600"})
+	p := open(t, k, from)
+	frames := reader(t, p)
+	g := boot(t, p, path, guests["modern"])
+	want := func(mode os.FileMode) {
+		t.Helper()
+		if i, err := os.Lstat(path); err != nil || i.Mode() != os.ModeSocket|mode {
+			t.Errorf("%v, %v, want mode %v", i, err, mode)
+		}
+	}
+	want(0o600)
+	to := spec(vhostuser.Settings{Mode: "0620"})
+	if err := k.Set(p, from, to); err != nil {
+		t.Fatal(err)
+	}
+	want(0o620)
+	bad := spec(vhostuser.Settings{Mode: "0620", Group: "no-such-group"})
+	if err := k.Set(p, to, bad); err == nil || !strings.Contains(err.Error(), "no group") {
+		t.Errorf("for a group that is not there: %v", err)
+	}
+	want(0o620)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, p, g, frames)
+	g.Close()
+	testenv.Eventually(t, "the socket is there again", func() bool { _, err := os.Lstat(path); return err == nil })
+	want(0o620)
+	exchange(t, p, boot(t, p, path, guests["modern"]), frames)
+	for _, o := range []vhostuser.Settings{{Mode: "rw"}, {Mode: "0660", Client: true}, {Owner: "root", Client: true}, {Group: "root", Client: true}} {
+		if err := k.Check(spec(o)); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%+v is taken", o)
+		}
+	}
+}
+
 // TestChurn changes everything that can be changed while frames flow both ways.
 func TestChurn(t *testing.T) {
 	path := socketPath(t)

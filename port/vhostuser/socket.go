@@ -7,6 +7,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/vswitch/vswitch/internal/sockfile"
 )
 
 // peers is where connections come from.
@@ -18,15 +20,17 @@ type peers interface {
 }
 
 // server takes connections on a socket that it made.
-type server struct{ *net.UnixListener }
+type server struct{ *sockfile.Server }
 
-func (s *server) next(func(error)) (*net.UnixConn, error) {
+func (s *server) next(say func(error)) (*net.UnixConn, error) {
 	for {
-		conn, err := s.AcceptUnix()
+		conn, err := s.Accept()
 		if err == nil || errors.Is(err, net.ErrClosed) {
 			return conn, err
 		}
-		// A peer that gave up while it waited, or no descriptor to be had now.
+		// A peer that gave up while it waited, no descriptor to be had now, or no
+		// socket where there was one.
+		say(err)
 		time.Sleep(minBackoff)
 	}
 }
@@ -67,10 +71,10 @@ func (c *client) next(say func(error)) (*net.UnixConn, error) {
 		case <-time.After(c.wait):
 		}
 		c.wait = min(max(2*c.wait, minBackoff), maxBackoff)
-		conn, err := new(net.Dialer).DialContext(c.ctx, "unix", c.path)
+		conn, err := sockfile.Dial(c.ctx, c.path)
 		if err == nil {
 			c.since = time.Now()
-			return conn.(*net.UnixConn), nil
+			return conn, nil
 		}
 		if c.ctx.Err() == nil {
 			var why syscall.Errno

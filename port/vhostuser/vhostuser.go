@@ -13,6 +13,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/vhost"
 	"github.com/vswitch/vswitch/port"
@@ -129,9 +130,18 @@ func (p *Port) Close() error {
 	}
 	p.mu.Unlock()
 	p.wake()
-	<-p.ended
-	return nil
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(closePatience):
+		// A descriptor that the front end gave can take as long to close as the file
+		// system that it is on likes.
+		return errors.New("the front end's files take long to close; the port goes on closing them")
+	}
 }
+
+// closePatience is how long Close waits for what the front end gave to be closed.
+const closePatience = 2 * time.Second
 
 // wake has workers that sleep look what is to be done.
 func (p *Port) wake() {

@@ -1,0 +1,246 @@
+package sockfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLinks is how many symbolic links a path may lead by, as in the kernel
+// (path_resolution(7)).
+const maxLinks = 40
+
+// Find opens what is at path (O_PATH). It follows links of root and of this process's user
+// alone: another user may have set a link that leads to what only we may use.
+func Find(path string) (fd int, err error) {
+	fd, _, err = walk(path)
+	return fd, err
+}
+
+// Private reports whether nobody but root and this process's user can put another file, or
+// a link, where path leads. If so, the path is as good as what Find returned.
+func Private(path string) bool {
+	fd, private, err := walk(path)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return private && (err == nil || errors.Is(err, fs.ErrNotExist))
+}
+
+// walk is Find and Private in one.
+func walk(path string) (fd int, private bool, err error) {
+	if !filepath.IsAbs(path) {
+		return -1, false, fmt.Errorf("the path %q is not absolute", path)
+	}
+	w := walker{private: true}
+	if err := w.root(); err != nil {
+		return -1, false, err
+	}
+	for left, links := path, 0; ; {
+		left = strings.TrimLeft(left, "/")
+		if left == "" {
+			return w.fd, w.private, nil
+		}
+		name, rest, _ := strings.Cut(left, "/")
+		target, err := w.step(name)
+		if target != "" {
+			if rest = target + "/" + rest; rest[0] == '/' {
+				err = w.root()
+			}
+			if links++; links > maxLinks {
+				err = unix.ELOOP
+			}
+		}
+		if err != nil {
+			unix.Close(w.fd)
+			if link, ok := err.(foreignLink); ok {
+				link.path = path
+				err = link
+			}
+			// What is missing last can only be made by who may write to the directory.
+			return -1, w.private && rest == "", err
+		}
+		left = rest
+	}
+}
+
+// walker is where on a path walk is.
+type walker struct {
+	fd      int // O_PATH
+	st      unix.Stat_t
+	private bool // nobody else could have led it elsewhere
+	closed  bool // nobody else can look into what it is in
+}
+
+const openPath = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+func (w *walker) root() error {
+	fd, err := unix.Open("/", openPath, 0)
+	if err != nil {
+		return err
+	}
+	if w.fd > 0 {
+		unix.Close(w.fd)
+	}
+	w.fd, w.closed = fd, false
+	return unix.Fstat(fd, &w.st)
+}
+
+// step goes to a name in the directory. Of a link it returns the target and stays.
+func (w *walker) step(name string) (target string, err error) {
+	next, err := unix.Openat(w.fd, name, openPath, 0)
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(next, &st)
+	}
+	w.private = w.private && w.safe(&st, err == nil)
+	if name == ".." {
+		w.closed = false // as far as is known
+	}
+	if err != nil {
+		unix.Close(next)
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		unix.Close(w.fd)
+		w.fd, w.st = next, st
+		return "", nil
+	}
+	defer unix.Close(next)
+	if !trusted(st.Uid) {
+		return "", foreignLink{name: name, uid: st.Uid}
+	}
+	return readLink(next)
+}
+
+// safe reports whether nobody else can replace, or make, a name in the directory. there
+// says that st is what is there.
+func (w *walker) safe(st *unix.Stat_t, there bool) bool {
+	mode, others := w.st.Mode, uint32(0o022)
+	if w.st.Gid == 0 {
+		others = 0o002 // root's group
+	}
+	if trusted(w.st.Uid) && mode&(others>>1) == 0 {
+		w.closed = true
+	}
+	sticky := mode&unix.S_ISVTX != 0 && there && trusted(st.Uid)
+	return w.closed || trusted(w.st.Uid) && (mode&others == 0 || sticky)
+}
+
+// trusted reports whether a user has all rights that this process has, so that there is
+// nothing to gain by leading it astray.
+func trusted(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
+
+// foreignLink is a link that is not followed.
+type foreignLink struct {
+	path, name string
+	uid        uint32
+}
+
+func (e foreignLink) Error() string {
+	return fmt.Sprintf("%q in %s is a symbolic link of user %d, which vswitch does not follow; name the path that it leads to", e.name, e.path, e.uid)
+}
+
+func readLink(fd int) (string, error) {
+	var b [unix.PathMax]byte
+	n, err := unix.Readlinkat(fd, "", b[:])
+	if err == nil && n == 0 {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(b[:n]), nil
+}
+
+// procPath is a path to what a descriptor is open on, for calls that take none.
+func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// Alive reports by its error whether somebody holds the socket that fd is open on (O_PATH).
+// It is nil, EPROTOTYPE or EPERM if so.
+func Alive(fd int) error {
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	return unix.Connect(s, &unix.SockaddrUnix{Name: procPath(fd)})
+}
+
+// dirMode gives a directory that is made for sockets to its owner and group.
+const dirMode = 0o770
+
+// makeDirs opens dir (O_PATH). It makes it and what leads to it where absent, and returns
+// what it made, dir first.
+func makeDirs(dir string) (fd int, made []string, err error) {
+	fd, err = Find(dir)
+	switch {
+	case err == nil:
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			unix.Close(fd)
+			return -1, nil, fmt.Errorf("%s is no directory; name another path", dir)
+		}
+		return fd, nil, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return -1, nil, Explain(dir, err)
+	}
+	above, made, err := makeDirs(filepath.Dir(dir))
+	if err != nil {
+		return -1, nil, err
+	}
+	defer unix.Close(above)
+	fd, err = makeDir(above, filepath.Base(dir))
+	if err != nil {
+		removeAll(made)
+		return -1, nil, Explain(dir, err)
+	}
+	return fd, append([]string{dir}, made...), nil
+}
+
+// makeDir makes a directory in another and opens it.
+func makeDir(in int, name string) (int, error) {
+	if err := unix.Mkdirat(in, name, dirMode); err != nil {
+		return -1, err
+	}
+	fd, err := unix.Openat(in, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == nil {
+		if err = unix.Fchmod(fd, dirMode); err == nil { // whatever the umask
+			return fd, nil
+		}
+		unix.Close(fd)
+	}
+	_ = unix.Unlinkat(in, name, unix.AT_REMOVEDIR)
+	return -1, err
+}
+
+// LetIn lets everybody look for the sockets that they know by name in dir, which vswitch made
+// for its user and group: without that, a socket for others is out of their reach. Default
+// needs it not.
+func LetIn(dir string, a Access) error {
+	if a == Default {
+		return nil
+	}
+	at, err := Find(dir)
+	if err != nil {
+		return Explain(dir, err)
+	}
+	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil || st.Mode&0o011 == 0o011 {
+		return Explain(dir, err)
+	}
+	return Explain(dir, unix.Chmod(procPath(at), st.Mode&0o7777|0o011))
+}
+
+// removeAll removes directories that were made, as far as nobody uses them by now.
+func removeAll(made []string) {
+	for _, dir := range made {
+		_ = unix.Rmdir(dir)
+	}
+}
