@@ -1,0 +1,81 @@
+package fdb
+
+import (
+	"sync"
+	"testing"
+	"time"
+)
+
+// together runs f n times at once.
+func together(n int, f func(i int)) {
+	start := make(chan struct{})
+	var running sync.WaitGroup
+	for i := range n {
+		running.Go(func() { <-start; f(i) })
+	}
+	close(start)
+	running.Wait()
+}
+
+// Workers that learn the same stations at the same moment meet at the same slots.
+func TestLearnTogether(t *testing.T) {
+	t.Parallel()
+	const keys = 300
+	for range 300 {
+		tbl := New(Config{})
+		together(4, func(i int) {
+			for k := range keys {
+				tbl.Learn(station(k), uint16(i))
+			}
+		})
+		check(t, tbl)
+		if tbl.Len() != keys || t.Failed() {
+			t.Fatalf("%d entries of %d stations", tbl.Len(), keys)
+		}
+	}
+}
+
+// A port that is flushed while it learns has its counts right.
+func TestFlushTogether(t *testing.T) {
+	t.Parallel()
+	tbl := New(Config{})
+	for range 100 {
+		together(3, func(i int) {
+			for k := range 500 {
+				if i == 0 {
+					tbl.FlushPort(1)
+				} else {
+					tbl.Learn(station(500*i+k), 1)
+				}
+			}
+		})
+	}
+	check(t, tbl)
+}
+
+// A station that is heard while the table is rebuilt is there.
+func TestHeardFrozen(t *testing.T) {
+	tbl := New(Config{})
+	wantLearn(t, tbl, station(1), 1, Learned, NoPort)
+	tbl.Advance(10 * time.Second)
+	tbl.freeze(tbl.array.Load())
+	if !tbl.Heard(station(1), 1, time.Second) {
+		t.Error("a station in an array that is being replaced is not there")
+	}
+}
+
+// An array is replaced when it is four times as large as one for another entry would be.
+func TestWornAtTheBound(t *testing.T) {
+	const size = 4096
+	bound := minSlots / loadDen * roomNum // the most entries of the smallest array
+	for entries, want := range map[int]bool{bound - 1: true, bound: false} {
+		tbl := New(Config{})
+		tbl.array.Store(newArray(size))
+		for i := range entries {
+			wantLearn(t, tbl, station(i), 1, Learned, NoPort)
+		}
+		if got := tbl.isWorn(tbl.array.Load()); got != want {
+			t.Errorf("an array of %d slots with %d entries is worn: %v", size, entries, got)
+		}
+	}
+}
