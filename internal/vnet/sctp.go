@@ -47,7 +47,7 @@ func (s *Segmenter) initSCTP(data []byte, o port.Offload) error {
 	if err := s.cut(sctpPackets, rest, longest, headLen, max(longest, 1), maxSegments); err != nil {
 		return err
 	}
-	s.size, s.count, s.partial = size, max(count, 1), false
+	s.size, s.count = size, max(count, 1)
 	return nil
 }
 

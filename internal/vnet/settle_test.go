@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -60,6 +61,26 @@ func TestSettleSCTP(t *testing.T) {
 		want := bytes.Clone(b)
 		if left, ok := vnet.Settle(b, o); !ok && l4+10 <= len(b) || left != o || !bytes.Equal(b, want) {
 			t.Errorf("UDP: %v, %+v is left", ok, left)
+		}
+	}
+}
+
+// TestSettleOther: what asks for a checksum at that offset and is no whole SCTP packet
+// keeps its bytes and its offload.
+func TestSettleOther(t *testing.T) {
+	good, l4 := sctp(superFrame{}, chunk(0, 101, true))
+	fragment := bytes.Clone(good)
+	fragment[20] = 0x20
+	for name, c := range map[string]struct {
+		b     []byte
+		start int
+	}{
+		"a fragment": {fragment, l4}, "the coverage begins elsewhere": {good, l4 + 4}, "cut off": {good[:l4+11], l4},
+	} {
+		b := bytes.Clone(c.b)
+		o := port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(c.start), CsumOffset: 8}
+		if left, _ := vnet.Settle(b, o); left != o || !bytes.Equal(b, c.b) {
+			t.Errorf("%s: %+v is left", name, left)
 		}
 	}
 }
@@ -212,11 +233,12 @@ func TestSplit(t *testing.T) {
 		{"IPv4", superFrame{proto: protoTCP, id: 0xfff0, seq: 0xffff_0000, flags: 0x99, payload: pattern(150_001)}, 1448},
 		{"IPv4, tag", superFrame{proto: protoTCP, tags: []port.Tag{port.MakeTag(port.TPIDCustomer, 5)}, flags: 0x18, payload: pattern(200_000)}, 1000},
 		{"IPv6", superFrame{proto: protoTCP, v6: true, tcpOptions: bytes.Repeat([]byte{1}, 12), flags: 0x19, payload: pattern(500_000)}, 1428},
+		{"IPv6, a hop-by-hop header of its own", superFrame{proto: protoTCP, v6: true, ext: []uint8{protoHopByHop}, flags: 0x18, payload: pattern(70_000)}, 1428},
 		{"IPv6, options", superFrame{proto: protoTCP, v6: true, ext: []uint8{protoDestOpt}, flags: 0x18, payload: pattern(70_000)}, 1428},
 	} {
 		data, o := c.f.build(), c.f.offload(c.f.tso(), c.size)
 		l3 := c.f.l3()
-		if c.f.v6 {
+		if c.f.v6 && !slices.Contains(c.f.ext, protoHopByHop) {
 			// As the kernel makes it: the jumbo payload option comes first.
 			binary.BigEndian.PutUint16(data[l3+4:], 0)
 			jumbo := append([]byte{data[l3+6], 0, 0xc2, 4}, binary.BigEndian.AppendUint32(nil, uint32(len(data)-l3-40+8))...)
@@ -224,7 +246,7 @@ func TestSplit(t *testing.T) {
 			data = append(data[:l3+40:l3+40], append(jumbo, data[l3+40:]...)...)
 			o.CsumStart += 8
 			o.HdrLen += 8
-		} else {
+		} else if !c.f.v6 {
 			binary.BigEndian.PutUint16(data[l3+2:], 0)
 		}
 		orig := bytes.Clone(data)

@@ -27,8 +27,8 @@ type outer struct {
 
 const greHeaderLen = 4 // RFC 2784; the checksum and what stands beside it are 4 more
 
-// findTunnel finds the packet inside the tunnel p whose transport header begins where o
-// says that the checksum's coverage begins. It looks for the IP header from there back:
+// findTunnel finds the packet inside the tunnel p whose transport header begins where o,
+// which asks for a checksum, says that the checksum's coverage begins. It looks for the IP header from there back:
 // one that ends there, and whose packet ends with the frame. n is the frame's length.
 func findTunnel(head []byte, n int, p eth.IPPacket, o port.Offload) (inner eth.IPPacket, ok bool) {
 	l4, from := int(o.CsumStart), p.Transport
@@ -42,7 +42,7 @@ func findTunnel(head []byte, n int, p eth.IPPacket, o port.Offload) (inner eth.I
 	}
 	// The sum of the outer header adds up only in 16-bit words that are also the inner
 	// packet's.
-	if o.Flags&port.NeedsCsum == 0 || l4 > len(head) || (l4-p.Transport)&1 != 0 {
+	if l4 > len(head) || (l4-p.Transport)&1 != 0 {
 		return inner, false
 	}
 	gso := o.GSOType &^ (port.GSOECN | port.GSOTunnel)

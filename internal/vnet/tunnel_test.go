@@ -236,6 +236,9 @@ func TestRegroup(t *testing.T) {
 			if n > port.MaxFrame || !vnet.Valid(o, n) {
 				t.Fatalf("%d bytes, %+v", n, o)
 			}
+			if o.IsGSO() && int(o.GSOSize) >= n-f.l4()-8 {
+				t.Fatalf("a group of one segment is a super-frame: %+v, %d bytes", o, n)
+			}
 			if o.IsGSO() {
 				if marked, ok := vnet.Inspect(dst[:n], n, o); !ok || marked != o {
 					t.Fatalf("%+v does not fit %x", o, dst[:n])
@@ -316,6 +319,19 @@ func TestTunnelRefused(t *testing.T) {
 		var s vnet.Segmenter
 		if err := s.Init(data, marked, port.CapsNone); ok || err == nil {
 			t.Errorf("%s: inspected %v, segmented %v", c.name, ok, err)
+		}
+	}
+	// Nothing but the length tells that the packet is another's.
+	for _, v6 := range []bool{false, true} {
+		f := tunnelFrame{proto: protoIPIP, inner: superFrame{proto: protoTCP, v6: v6, payload: pattern(5000)}}
+		data, o := f.build(), f.offload(f.inner.tso(), 1400)
+		at := f.innerAt() + 3
+		if v6 {
+			at = f.innerAt() + 5
+		}
+		data[at] ^= 1
+		if _, ok := vnet.Inspect(data, len(data), o); ok {
+			t.Errorf("IPv6 %v: an inner packet of another length is taken", v6)
 		}
 	}
 	// A segment too long for the outer IP header, though not for the inner one.
