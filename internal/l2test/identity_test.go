@@ -1,13 +1,17 @@
 package l2test
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
+	"github.com/vswitch/vswitch/port"
 )
 
 // machine reads the interfaces of a namespace.
@@ -290,5 +294,55 @@ func TestMovedAway(t *testing.T) {
 	d.ctl("del-port vm0")
 	if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
 		t.Errorf("vm0 is left: %s", out)
+	}
+}
+
+// TestMarksStayInside has a bridge get the device of a machine that does not stop sending:
+// from the first frame on, none comes out at the bridge with the switch's tags.
+func TestMarksStayInside(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "br0", "type", "bridge")
+	ns.Run("ip", "link", "add", "out", "type", "veth", "peer", "name", "seen")
+	ns.Run("ip", "link", "set", "out", "master", "br0")
+	for _, name := range []string{"br0", "out", "seen"} {
+		ns.Run("ip", "link", "set", name, "up")
+	}
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	var guest *tuntest.Guest
+	var out *tuntest.Station
+	ns.Do(func() { guest, out = tuntest.Boot(t, "vm0", tuntest.TSO), tuntest.Listen(t, "seen") })
+	defer guest.Kill()
+	d.AwaitState(t, "vm0", api.StateUp)
+	wire := tuntest.Broadcast(4999)
+	var done atomic.Bool
+	sent := make(chan error, 1)
+	go func() {
+		var err error
+		for !done.Load() && err == nil {
+			err = guest.Send(wire, port.Offload{})
+			time.Sleep(50 * time.Microsecond)
+		}
+		sent <- err
+	}()
+	for range 3 {
+		ns.Run("ip", "link", "set", "vm0", "master", "br0")
+		d.AwaitState(t, "vm0", api.StateDown)
+		ns.Run("ip", "link", "set", "vm0", "nomaster")
+		d.AwaitState(t, "vm0", api.StateUp)
+	}
+	done.Store(true)
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	for n := 0; ; n++ {
+		b, _, err := out.Recv(100 * time.Millisecond)
+		if err != nil {
+			break
+		}
+		if len(b) >= 18 && bytes.Equal(b[12:16], []byte{0x88, 0xa8, 0x0f, 0xff}) {
+			t.Fatalf("frame %d at the bridge begins with %x", n, b[:24])
+		}
 	}
 }

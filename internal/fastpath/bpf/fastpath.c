@@ -75,7 +75,7 @@ struct counters {
 	u64 rx_frames, rx_bytes;
 	u64 tx_frames, tx_bytes;
 	u64 same_port, isolated;
-	u64 lost; /* beside rx: no memory to change the frame's tag */
+	u64 lost; /* beside rx: no memory to change the frame's tag, or the device is another's */
 };
 
 struct {
@@ -182,13 +182,19 @@ struct {
  * taken off by the kernel, which finds no device for the reserved VLAN 4095; the inner
  * one makes that EtherType, and the switch takes it off. Nobody else takes frames of
  * that EtherType: without a switch they are gone, and the host never sees one.
+ *
+ * But a bridge, a bond, Open vSwitch or a macvlan that gets the device takes frames before
+ * packet sockets of one EtherType do, and would send them on with those tags. Then the
+ * frame is lost, from the first one on: the switch hears of it later, and says so.
  */
 #define HAND_UP_TPID be16(0x88a8)
 #define HAND_UP_TCI 0xfff
 
 static inline int hand_up(struct __sk_buff *skb)
 {
-	if (bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0 &&
+	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
+	if (!kernel_skb->dev->rx_handler &&
+	    bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0 &&
 	    bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0)
 		return TCX_PASS;
 

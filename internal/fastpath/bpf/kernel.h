@@ -72,6 +72,19 @@ static u64 (*bpf_jiffies64)(void) = (void *)118;
 static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static long (*bpf_check_mtu)(void *ctx, u32 ifindex, u32 *mtu, int len_diff, u64 flags) = (void *)163;
 
+/* What is read of the kernel's own types: the loader finds where these fields are in the
+ * running kernel. */
+struct net_device {
+	void *rx_handler;
+} __attribute__((preserve_access_index));
+
+struct sk_buff {
+	struct net_device *dev;
+} __attribute__((preserve_access_index));
+
+/* A function of the kernel: the sk_buff of an __sk_buff (Linux 6.2). */
+extern void *bpf_cast_to_kern_ctx(void *obj) __attribute__((section(".ksyms")));
+
 #define SEC(name) __attribute__((section(name), used))
 #define inline inline __attribute__((always_inline))
 
