@@ -86,13 +86,14 @@ type Counters struct {
 	Dropped map[string]uint64 `json:"dropped"`          // by reason, those above 0
 }
 
-// Settings are settings of a port by their keys, which openapi.yaml lists as PortSettings:
+// Settings are settings of a port or of the switch by their keys, which openapi.yaml lists
+// as PortSettings and SwitchSettings:
 //
 //	api.Settings{"access": 10, "storm_broadcast": "100pps", "isolated": true}
 type Settings map[string]any
 
-// Spec is what was asked of a port: one JSON object with its name, its kind and the
-// settings that were made.
+// Spec is one JSON object with the settings that were made; that of a port has its name
+// and its kind, too.
 type Spec struct{ json.RawMessage }
 
 // Decode reads the spec into a Settings, or into a struct with JSON tags, where keys that
@@ -173,6 +174,8 @@ type Switch struct {
 	FDB      FDBInfo       `json:"fdb"`
 	RX       Counters      `json:"rx"` // of all ports that are there
 	TX       Counters      `json:"tx"`
+
+	Settings Spec `json:"settings"` // those in force that were made
 
 	SocketDir    string   `json:"socket_dir"`    // has NAME.sock for ports that name no socket
 	MAC          port.MAC `json:"mac"`           // its own address

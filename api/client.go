@@ -50,6 +50,16 @@ func (c *Client) Switch(ctx context.Context) (sw Switch, err error) {
 	return sw, err
 }
 
+// SetSwitch changes settings of the switch while it runs; those that are not named stay,
+// and nil takes one back.
+func (c *Client) SetSwitch(ctx context.Context, req Settings) (sw Switch, err error) {
+	if req == nil {
+		req = Settings{}
+	}
+	err = c.call(ctx, http.MethodPatch, "/v1/switch", req, &sw)
+	return sw, err
+}
+
 // Ports returns all ports by number.
 func (c *Client) Ports(ctx context.Context) (ports []Port, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/ports", nil, &ports)

@@ -60,7 +60,7 @@ const stpGroup port.MAC = 0x0180_c200_0000
 // tag: one that has is of a network that is carried through.
 var bpduTrap = Trap{Dst: stpGroup, Queue: QueueTree}
 
-// SetTraps replaces the port's own traps, which come before Config.Traps and those of
+// SetTraps replaces the port's own traps, which come before those of all ports and of
 // SetTree. The switch keeps the slice.
 func (p *Port) SetTraps(traps []Trap) {
 	s := p.sw
@@ -68,6 +68,14 @@ func (p *Port) SetTraps(traps []Trap) {
 	defer s.mu.Unlock()
 	p.traps = traps
 	p.publish()
+}
+
+// SetTraps replaces the traps of all ports. The switch keeps the slice.
+func (s *Switch) SetTraps(traps []Trap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.traps = traps
+	s.publish()
 }
 
 // trapsOf returns all traps of a port in the order they are tried. The caller holds sw.mu.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -53,6 +54,10 @@ func TestOpenAPIHasTheSettings(t *testing.T) {
 	b.WriteString(head + begin + "    PortSettings:\n      type: object\n      properties:\n")
 	for _, s := range kindList().Settings() {
 		fmt.Fprintf(&b, "        %s: %s\n", s.Key, schemaOf(s))
+	}
+	b.WriteString("    SwitchSettings:\n      type: object\n      properties:\n")
+	for _, f := range setting.Fields(daemon.Settings{}) {
+		fmt.Fprintf(&b, "        %s: %s\n", f.Key, flow(f.Schema()))
 	}
 	generated(t, path, []byte(b.String()+end+tail))
 }

@@ -140,6 +140,7 @@ Example:
 			delPortCommand(),
 			portsCommand(),
 			showCommand(),
+			setCommand(),
 			statsCommand(),
 			fdbCommand(),
 			vlanCommand(),

@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/setting"
 )
 
@@ -64,6 +65,14 @@ func portFlags(there bool) (flags []cli.Flag) {
 	return flags
 }
 
+// switchFlags are the flags of the settings of the switch.
+func switchFlags() (flags []cli.Flag) {
+	for _, f := range setting.Fields(daemon.Settings{}) {
+		flags = append(flags, newSettingFlag(f, nil, false))
+	}
+	return flags
+}
+
 // settings returns the settings that are on the command line. What contradicts other
 // settings, or what the port's kind lacks, is for the daemon to find.
 func settings(c *cli.Context) (setting.Patch, error) {
@@ -76,25 +85,37 @@ func settings(c *cli.Context) (setting.Patch, error) {
 			set.Set(flag, nil)
 		}
 	}
+	var fields []setting.Field
 	for _, s := range kindList().Settings() {
-		if !c.IsSet(s.Flag) {
+		fields = append(fields, s.Field)
+	}
+	given, err := read(c, fields)
+	set.Add(given)
+	return set, err
+}
+
+// read returns those of some settings that are on the command line.
+func read(c *cli.Context, fields []setting.Field) (setting.Patch, error) {
+	set := setting.Patch{}
+	for _, f := range fields {
+		if !c.IsSet(f.Flag) {
 			continue
 		}
-		texts := []string{c.String(s.Flag)}
+		texts := []string{c.String(f.Flag)}
 		switch {
-		case s.Bool():
+		case f.Bool():
 			texts = []string{"off"}
-			if c.Bool(s.Flag) {
+			if c.Bool(f.Flag) {
 				texts = []string{"on"}
 			}
-		case s.List():
-			texts = c.StringSlice(s.Flag)
+		case f.List():
+			texts = c.StringSlice(f.Flag)
 		}
-		value, err := s.ReadFlag(texts...)
+		value, err := f.ReadFlag(texts...)
 		if err != nil {
-			return nil, usagef("--%s: %v", s.Flag, err)
+			return nil, usagef("--%s: %v", f.Flag, err)
 		}
-		set[s.Key] = value
+		set[f.Key] = value
 	}
 	return set, nil
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon"
+	"github.com/vswitch/vswitch/internal/setting"
 )
 
 func showCommand() *cli.Command {
@@ -48,9 +50,22 @@ func showSwitch(c *cli.Context) error {
 		row(w, "Fast path", fastPath(s.FastPath))
 		row(w, "Guards", guards(s))
 		row(w, "Protocols", protocols(s))
+		row(w, "Settings", made(s.Settings))
 		row(w, "Received", traffic(s.RX))
 		row(w, "Sent", traffic(s.TX))
 	})
+}
+
+// made words the settings that were made, as flags.
+func made(s api.Spec) string {
+	var flags []string
+	all := s.Settings()
+	for _, f := range setting.Fields(daemon.Settings{}) {
+		if v, ok := all[f.Key]; ok {
+			flags = append(flags, fmt.Sprintf("--%s=%s", f.Flag, f.FlagText(v)))
+		}
+	}
+	return dash(strings.Join(flags, " "))
 }
 
 // fastPath words whether the kernel forwards, and if not why.

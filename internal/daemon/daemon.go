@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -31,15 +32,12 @@ type Options struct {
 	SocketDir   string // where ports have their sockets that name none
 	StateDir    string // where to keep the state; empty: nowhere
 	FDBSize     int    // most entries; 0: fdb.DefaultCapacity
-	Aging       time.Duration
-	Recovery    time.Duration // after which a port comes back that a guard shut down; 0: not
 	Kinds       port.Kinds
 	Links       Links
 	Log         *slog.Logger
 
-	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
-	LoopDetect   bool          // probe for loops
-	HoldDown     time.Duration // how long a flapping station is held; 0: not
+	// Overrides are Settings that hold for this run, whatever was kept.
+	Overrides setting.Patch
 
 	// Prepare is called when the socket and the state are this process's alone, for
 	// what only one process may open. It may change the Options; nil is nothing.
@@ -52,8 +50,16 @@ type Options struct {
 
 	ids *identity // of Run; nil: one that is not kept
 
-	STP      *STP      // nil: no spanning tree
-	Snooping *Snooping // nil: multicast is flooded
+	settings, kept Settings // in force, and without Overrides
+
+	// What follows from settings, for newManager.
+	Aging        time.Duration
+	Recovery     time.Duration // after which a port comes back that a guard shut down; 0: not
+	STP          *STP          // nil: no spanning tree
+	Snooping     *Snooping     // nil: multicast is flooded
+	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
+	LoopDetect   bool          // probe for loops
+	HoldDown     time.Duration // how long a flapping station is held; 0: not
 }
 
 // FastPath is a fast path that outlives the process.
@@ -76,6 +82,11 @@ const stopGrace = 300 * time.Millisecond
 
 // Run runs the switch until ctx ends.
 func Run(ctx context.Context, o Options) (err error) {
+	if o.StateDir == "" { // else what they lack may be in the state
+		if _, err := (Settings{}).merge(o.Overrides); err != nil {
+			return err
+		}
+	}
 	lock, err := lockSocket(o.Socket)
 	if err != nil {
 		return err
@@ -125,6 +136,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := saved.known(o.Kinds, o.Version); err != nil {
 		return fmt.Errorf("in %s, %w", o.StateDir, err)
 	}
+	if o.kept, err = (Settings{}).merge(saved.Switch); err != nil {
+		return fmt.Errorf("%s: the settings of the switch: %w; mend or remove them there", o.StateDir, err)
+	}
+	if o.settings, err = o.kept.merge(o.Overrides); err != nil {
+		return err
+	}
+	o.settings.into(&o)
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -63,6 +63,15 @@ func (m *manager) portFastPath(p *managed, frames uint64) api.PortFastPath {
 	return f
 }
 
+// switchSettings are the settings in force as users see them.
+func switchSettings(s Settings) api.Spec {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // it was read from JSON
+	}
+	return api.Spec{RawMessage: b}
+}
+
 // specOf returns a spec as users see it.
 func specOf(s port.Spec) api.Spec {
 	b, err := json.Marshal(s)
@@ -107,8 +116,9 @@ func (m *manager) describeSwitch() api.Switch {
 		MAC:          m.mac,
 		GroupForward: m.groupForward,
 		LoopDetect:   m.loops != nil,
-		HoldDownS:    m.moves.holdDown.Seconds(),
+		HoldDownS:    time.Duration(m.moves.holdDown.Load()).Seconds(),
 		RecoveryS:    m.recovery.Seconds(),
+		Settings:     switchSettings(m.settings),
 		STP:          m.tree != nil,
 		Snooping:     m.snoop != nil,
 		Querier:      m.snoop != nil && m.snoop.opts.Querier,

@@ -76,6 +76,11 @@ const (
 // groupOf is the group address that belongs to an address of the switch's own.
 func groupOf(mac port.MAC) port.MAC { return mac | 1<<40 }
 
+// loopTraps are the traps of probes that come back.
+func loopTraps(mac port.MAC) []vswitch.Trap {
+	return []vswitch.Trap{{Dst: groupOf(mac), Queue: vswitch.QueueLoop}}
+}
+
 func newLoopGuard(m *manager, on bool) *loopGuard {
 	if !on {
 		return nil

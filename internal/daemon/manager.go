@@ -33,6 +33,10 @@ type manager struct {
 	log   *slog.Logger
 	moves *moves
 	aging time.Duration
+
+	settings Settings // of the switch, in force
+	kept     Settings // the same without what run's flags say: what a restart finds
+
 	sw    *vswitch.Switch
 	start time.Time
 	mac   port.MAC // the switch's own
@@ -73,6 +77,9 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		links: o.Links,
 		log:   o.Log,
 		aging: o.Aging,
+
+		settings: o.settings, kept: o.kept,
+
 		start: time.Now(),
 		ids:   o.ids,
 
@@ -120,13 +127,12 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		cfg.FastPath = o.FastPath
 	}
 	if o.LoopDetect {
-		cfg.Traps = []vswitch.Trap{{Dst: groupOf(m.mac), Queue: vswitch.QueueLoop}}
+		cfg.Traps = loopTraps(m.mac)
 	}
 	m.sw = vswitch.New(cfg)
 	m.sw.SetGroupForward(o.GroupForward)
 	if o.LoopDetect || o.STP != nil || o.Snooping != nil {
-		// What the switch sends may come back; its address is behind no port.
-		_ = m.sw.FDB().Add(fdb.MakeKey(defaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // an empty table has room
+		m.ownStation()
 	}
 	m.loops = newLoopGuard(m, o.LoopDetect)
 	m.snoop = newSnooping(m, o.Snooping)

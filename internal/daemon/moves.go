@@ -24,7 +24,7 @@ type moves struct {
 	lines lineLimit // of the switch's event goroutine
 
 	// Of the manager's.
-	holdDown time.Duration // 0: flapping stations are not held
+	holdDown atomic.Int64 // a time.Duration; 0: flapping stations are not held
 	held     map[fdb.Key]holding
 }
 
@@ -38,7 +38,9 @@ type holding struct {
 const maxHeld = 1024
 
 func newMoves(holdDown time.Duration) *moves {
-	return &moves{detector: flap.New(), holdDown: holdDown, held: make(map[fdb.Key]holding)}
+	h := &moves{detector: flap.New(), held: make(map[fdb.Key]holding)}
+	h.holdDown.Store(int64(holdDown))
+	return h
 }
 
 // moveBurst lines a moveWindow leave the log readable however many stations move.
@@ -72,7 +74,7 @@ func (m *manager) moved(ev vswitch.MACMoved) {
 	log := m.log.With("mac", ev.MAC, "vlan", ev.VLAN, "from", names[ev.From], "to", names[ev.To])
 	if v.Flapping {
 		log.Warn("station flaps between two ports: they have one address, or there is a loop",
-			"moves", flap.Moves, "within", flap.Window, "held_at", names[v.Home], "hold_down", m.moves.holdDown)
+			"moves", flap.Moves, "within", flap.Window, "held_at", names[v.Home], "hold_down", time.Duration(m.moves.holdDown.Load()))
 		return
 	}
 	log.Info("MAC moved")
@@ -105,7 +107,7 @@ func (m *manager) portNames() map[uint16]string {
 // it for the time of hold-down. A port that passes nothing is no home.
 func (m *manager) hold(k fdb.Key, number uint16, now time.Time) {
 	h := m.moves
-	if _, configured := m.static[k]; h.holdDown == 0 || configured {
+	if _, configured := m.static[k]; h.holdDown.Load() == 0 || configured {
 		return
 	}
 	for _, p := range m.ports {
@@ -116,7 +118,7 @@ func (m *manager) hold(k fdb.Key, number uint16, now time.Time) {
 			m.release(h.surplus())
 		}
 		if m.sw.FDB().Add(k, number, fdb.Sticky) == nil {
-			h.held[k] = holding{number, now.Add(h.holdDown)}
+			h.held[k] = holding{number, now.Add(time.Duration(h.holdDown.Load()))}
 		}
 		return
 	}

@@ -16,7 +16,7 @@ import (
 
 func twoPorts(t *testing.T, holdDown time.Duration) *rig {
 	r := start(t, newFakeHost(), savedState{})
-	_ = r.do(func() error { r.moves.holdDown = holdDown; return nil })
+	_ = r.do(func() error { r.moves.holdDown.Store(int64(holdDown)); return nil })
 	r.mustAdd("vm0")
 	r.mustAdd("vm1")
 	r.logged()

@@ -24,6 +24,7 @@ func (m *manager) routes() []route {
 		{"GET", "/v1/switch", func(*http.Request) (any, error) {
 			return ask(m, func() (api.Switch, error) { return m.describeSwitch(), nil })
 		}},
+		{"PATCH", "/v1/switch", func(r *http.Request) (any, error) { return tellChange(r, m, m.set) }},
 		{"GET", "/v1/ports", func(*http.Request) (any, error) {
 			return ask(m, func() ([]api.Port, error) { return m.describeAll(), nil })
 		}},

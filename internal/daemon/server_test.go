@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -28,7 +29,7 @@ func serve(t *testing.T, host *fakeHost, dir string) (cl *api.Client, stop func(
 	t.Helper()
 	o := Options{
 		Name: "lab", Version: "v1", Socket: filepath.Join(dir, "s"), StateDir: filepath.Join(dir, "state"),
-		Aging: time.Minute, Kinds: port.Kinds{host}, Links: host, Log: slog.New(slog.DiscardHandler),
+		Overrides: setting.Patch{"aging": json.RawMessage(`"60s"`)}, Kinds: port.Kinds{host}, Links: host, Log: slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -133,8 +134,9 @@ func TestAPI(t *testing.T) {
 	wantSwitch := api.Switch{
 		Name: "lab", PID: os.Getpid(), Version: "v1", StateDir: filepath.Join(dir, "state"),
 		Ports: map[api.State]int{"up": 0, "no-carrier": 1, "waiting": 0, "down": 0},
-		FDB:   api.FDBInfo{Capacity: 65536, AgingS: 60}, RX: none, TX: none,
-		MAC: before.MAC,
+		FDB:   api.FDBInfo{Capacity: 65536, AgingS: 60}, RX: none, TX: none, RecoveryS: 300,
+		Settings: api.Spec{RawMessage: json.RawMessage(`{"aging":"1m0s"}`)},
+		MAC:      before.MAC,
 	}
 	if diff := cmp.Diff(wantSwitch, sw); diff != "" {
 		t.Errorf("switch (-want +got):\n%s", diff)

@@ -30,10 +30,11 @@ type savedState struct {
 	Version   int    `json:"version"`
 	WrittenBy string `json:"written_by,omitempty"` // the version of vswitch
 
-	Ports   []savedPort  `json:"ports"`
-	FDB     []savedEntry `json:"fdb"`              // entries that users added
-	Groups  []savedGroup `json:"groups,omitempty"` // static multicast groups
-	Mirrors []api.Mirror `json:"mirrors,omitempty"`
+	Switch  setting.Patch `json:"switch,omitempty"` // Settings
+	Ports   []savedPort   `json:"ports"`
+	FDB     []savedEntry  `json:"fdb"`              // entries that users added
+	Groups  []savedGroup  `json:"groups,omitempty"` // static multicast groups
+	Mirrors []api.Mirror  `json:"mirrors,omitempty"`
 }
 
 type savedPort struct {

@@ -46,6 +46,9 @@ func (s *Field) Schema() Schema {
 
 // schemaOf finds the JSON type of a Go type by what encoding/json makes of its zero value.
 func schemaOf(t reflect.Type) Schema {
+	if t.Kind() == reflect.Pointer {
+		return schemaOf(t.Elem())
+	}
 	if t.Kind() == reflect.Slice {
 		items := schemaOf(t.Elem())
 		return Schema{Type: "array", Items: &items}

@@ -15,8 +15,9 @@
 //	file     "true": a path, which on the command line may be relative
 //	schema   what its JSON means, where the flag says something else
 //
-// The zero value of a field is a setting that was not made. A type says by its methods
-// what tags cannot: see Enum, FlagReader and Merged.
+// The zero value of a field is a setting that was not made; a number whose 0 means
+// something is a pointer. A type says by its methods what tags cannot: see Enum,
+// FlagReader and Merged.
 package setting
 
 import (
@@ -115,15 +116,15 @@ func newField(f reflect.StructField, key string) Field {
 	if e, ok := reflect.Zero(f.Type).Interface().(FlagEnum); ok {
 		s.Complete = e.FlagValues()
 	}
-	switch k := f.Type.Kind(); {
+	switch t := s.base(); {
 	case s.isText():
-	case k >= reflect.Int && k <= reflect.Int64:
+	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Int64:
 		s.Min, s.Max = math.MinInt64, math.MaxInt64
-		if bits := f.Type.Bits(); bits < 64 {
+		if bits := t.Bits(); bits < 64 {
 			s.Min, s.Max = -1<<(bits-1), 1<<(bits-1)-1
 		}
-	case k >= reflect.Uint && k <= reflect.Uint64:
-		s.Max = math.MaxUint64 >> (64 - f.Type.Bits())
+	case t.Kind() >= reflect.Uint && t.Kind() <= reflect.Uint64:
+		s.Max = math.MaxUint64 >> (64 - t.Bits())
 	}
 	s.bound(f)
 	return s
@@ -156,8 +157,16 @@ func (s *Field) List() bool {
 	return several || s.Type.Kind() == reflect.Slice && !s.readsFlag()
 }
 
+// base is the field's type, without the pointer to a number.
+func (s *Field) base() reflect.Type {
+	if s.Type.Kind() == reflect.Pointer {
+		return s.Type.Elem()
+	}
+	return s.Type
+}
+
 func (s *Field) number() bool {
-	k := s.Type.Kind()
+	k := s.base().Kind()
 	return !s.isText() && k >= reflect.Int && k <= reflect.Uint64
 }
 
@@ -266,6 +275,10 @@ func (s *Field) readNumber(v reflect.Value, text string) (err error) {
 	if text == "" {
 		return nil
 	}
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(v.Type().Elem()))
+		v = v.Elem()
+	}
 	if v.CanInt() {
 		var n int64
 		if n, err = strconv.ParseInt(text, 0, 64); err == nil && !v.OverflowInt(n) {
@@ -301,6 +314,9 @@ func (s *Field) outOfRange(value any) error {
 func (s *Field) check(v reflect.Value) error {
 	if v.IsZero() {
 		return nil
+	}
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
 	}
 	switch {
 	case s.number() && v.CanInt():

@@ -32,6 +32,7 @@ type settings struct {
 	List   []string `json:"list,omitempty" arg:"WORD" fixed:"true" help:"words"`
 	Text   string   `json:"text,omitempty" help:"text"`
 	File   string   `json:"file,omitempty" arg:"PATH" file:"true" help:"a file"`
+	Zero   *uint16  `json:"zero,omitempty" arg:"N" max:"99" help:"0 means something"`
 	Time   Duration `json:"time,omitzero" arg:"TIME" help:"a time"`
 	Map    words    `json:"map,omitempty" arg:"KEY=VALUE" help:"words by name"`
 	Hidden string   `json:"-"`
@@ -61,10 +62,10 @@ func TestFields(t *testing.T) {
 	for _, f := range Fields(&settings{}) {
 		keys, flags = append(keys, f.Key), append(flags, f.Flag)
 	}
-	if diff := cmp.Diff([]string{"deep", "on_or_off", "no_fish", "small", "signed", "color", "list", "text", "file", "time", "map"}, keys); diff != "" {
+	if diff := cmp.Diff([]string{"deep", "on_or_off", "no_fish", "small", "signed", "color", "list", "text", "file", "zero", "time", "map"}, keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"deep", "on-or-off", "fish", "small", "signed", "color", "list", "text", "file", "time", "map"}, flags); diff != "" {
+	if diff := cmp.Diff([]string{"deep", "on-or-off", "fish", "small", "signed", "color", "list", "text", "file", "zero", "time", "map"}, flags); diff != "" {
 		t.Errorf("flags (-want +got):\n%s", diff)
 	}
 	if f := field(t, "small"); f.Min != 0 || f.Max != 240 || f.Bool() || f.List() {
@@ -115,6 +116,7 @@ func TestReadFlag(t *testing.T) {
 		{"no_fish", "off", "true"}, {"no_fish", "on", "false"}, {"no_fish", "", "false"},
 		{"small", "240", "240"}, {"small", "0x10", "16"}, {"small", "0", "0"}, {"small", "", "0"},
 		{"signed", "3", "3"}, {"signed", "9", "9"}, {"signed", "0", "0"},
+		{"zero", "0", "0"}, {"zero", "99", "99"}, {"zero", "", "null"},
 		{"color", "green", `"green"`}, {"color", "", `""`},
 		{"list", "a", `["a"]`}, {"list", "", "[]"},
 		{"text", "x y", `"x y"`},
@@ -139,6 +141,7 @@ func TestReadFlag(t *testing.T) {
 		{"small", "99999999999999999999", "99999999999999999999 is out of range; use 0 to 240"},
 		{"small", "-1", "-1 is out of range; use 0 to 240"},
 		{"small", "5k", `"5k" is not a whole number; write one such as 1`},
+		{"zero", "100", "100 is out of range; use 0 to 99"},
 		{"signed", "2", "2 is out of range; use 3 to 9"},
 		{"signed", "10", "10 is out of range; use 3 to 9"},
 		{"signed", "-3", "-3 is out of range; use 3 to 9"},
@@ -221,6 +224,7 @@ func TestMergeRefuses(t *testing.T) {
 		`{"small": -1}`:        "small: -1 is out of range; use 0 to 240",
 		`{"small": 1.5}`:       "small: 1.5 is out of range; use 0 to 240",
 		`{"small": "x"}`:       `small: "x" is not an integer`,
+		`{"zero": 100}`:        "zero: 100 is out of range; use 0 to 99",
 		`{"signed": 2}`:        "signed: 2 is out of range; use 3 to 9",
 		`{"color": "blue"}`:    `color: there is no "blue"; use red, green`,
 		`{"color": 1}`:         "color: 1 is not a string",
@@ -270,6 +274,7 @@ func TestSchema(t *testing.T) {
 		"on_or_off": `{"type":"boolean","description":"a switch"}`,
 		"no_fish":   `{"type":"boolean","description":"fish"}`,
 		"small":     `{"type":"integer","minimum":0,"maximum":240,"description":"a small number"}`,
+		"zero":      `{"type":"integer","minimum":0,"maximum":99,"description":"0 means something"}`,
 		"signed":    `{"type":"integer","minimum":0,"maximum":9,"description":"a number"}`,
 		"color":     `{"type":"string","enum":["","red","green"],"description":"a color; default: red"}`,
 		"list":      `{"type":"array","items":{"type":"string"},"description":"words; fixed when it is made"}`,

@@ -2,6 +2,7 @@ package setting
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"time"
 )
@@ -27,6 +28,61 @@ func (Not) FlagText(v any) string {
 
 // Values implements Enum, for the flag.
 func (Not) Values() []string { return []string{"on", "off"} }
+
+// OrNever is a time after which something happens, or Never. 0 on the command line is
+// never, too.
+type OrNever time.Duration
+
+// Never is the time that does not come.
+const Never OrNever = -1
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *OrNever) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "":
+		*d = 0
+		return nil
+	case "0", "never":
+		*d = Never
+		return nil
+	}
+	var v Duration
+	if err := v.UnmarshalText(b); err != nil {
+		return err
+	}
+	if *d = OrNever(v); v == 0 {
+		*d = Never
+	}
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d OrNever) MarshalText() ([]byte, error) {
+	switch d {
+	case 0:
+		return nil, nil
+	case Never:
+		return []byte("never"), nil
+	}
+	return Duration(d).MarshalText()
+}
+
+// Addr is an IP address. The zero Addr is none.
+type Addr struct{ netip.Addr }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *Addr) UnmarshalText(b []byte) error {
+	*a = Addr{}
+	if len(b) == 0 {
+		return nil
+	}
+	v, err := netip.ParseAddr(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is not an IP address; write it as 192.0.2.1 or 2001:db8::1", b)
+	}
+	a.Addr = v
+	return nil
+}
 
 // Duration is a time.Duration that is written as text, such as 60s.
 type Duration time.Duration

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon"
+	"github.com/vswitch/vswitch/internal/setting"
+)
+
+func setCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "set",
+		Usage:     "change settings of the switch while it runs",
+		UsageText: "vswitch set FLAGS",
+		Description: `Changes the settings that are given, at once; the others stay. They are kept over a
+restart. The same flags of vswitch run hold for that run only, whatever was kept.
+An empty value or =off takes a setting back. Whoever turns spanning tree on stops
+traffic until the tree has found its roots; ports with stations go on at once.
+
+Example:
+
+    vswitch set --aging 60s
+    vswitch set --stp --stp-priority 4096
+    vswitch set --snooping=on --querier=on --querier-address 192.0.2.1`,
+		Flags:  switchFlags(),
+		Action: steering(setSwitch),
+	}
+}
+
+func setSwitch(c *cli.Context, cl *api.Client, _ []string) error {
+	set, err := read(c, setting.Fields(daemon.Settings{}))
+	if err != nil {
+		return err
+	}
+	if len(set) == 0 {
+		return usagef("nothing to change; give at least one flag, see `vswitch set --help`")
+	}
+	s, err := cl.SetSwitch(c.Context, sent(set))
+	if err != nil {
+		return err
+	}
+	return show(c, s, func(io.Writer) {})
+}

@@ -1,0 +1,287 @@
+package daemon
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/setting"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// Settings are those of the switch as a whole. They can be changed while it runs.
+type Settings struct {
+	Aging setting.OrNever `json:"aging,omitzero" arg:"TIME" default:"5m" help:"forget a station that is silent for this long; 0 for never"`
+
+	STP         bool    `json:"stp,omitempty" help:"take part in a spanning tree (RSTP); ports to networks speak it, others are guarded against bridges"`
+	STPPriority *uint16 `json:"stp_priority,omitempty" arg:"N" max:"61440" default:"32768" help:"priority of this switch to become the root bridge, in steps of 4096; the lowest wins"`
+
+	Snooping       bool         `json:"snooping,omitempty" help:"send multicast groups only where hosts asked for them by IGMP and MLD"`
+	Querier        bool         `json:"querier,omitempty" help:"with --snooping: ask the hosts for their groups where no router does"`
+	QuerierAddress setting.Addr `json:"querier_address,omitzero" arg:"ADDRESS" default:"0.0.0.0, so that any router asks instead" help:"with --querier: source of IGMP queries, which no station has; a router with a lower one asks instead"`
+	Unregistered   Unregistered `json:"unregistered,omitempty" arg:"WHERE" default:"flood" help:"with --snooping: where groups go that nobody asked for, flood or routers"`
+
+	GroupForward Mask             `json:"group_forward,omitempty" arg:"MASK" default:"0" help:"addresses of 01:80:c2:00:00:00 to 0f to forward, bit 14 for 0e, as the kernel's group_fwd_mask"`
+	LoopDetect   bool             `json:"loop_detect,omitempty" help:"send probes, and shut down the port where they come back"`
+	HoldDown     setting.Duration `json:"hold_down,omitzero" arg:"TIME" default:"0s" help:"hold a station that flaps between ports at its first one for this long; 0 for not at all"`
+	Recovery     setting.OrNever  `json:"recovery,omitzero" arg:"TIME" default:"5m" help:"bring a port back that a guard shut down after this time; 0 for never"`
+}
+
+// Unregistered says where multicast groups go that nobody asked for. Empty is flood.
+type Unregistered string
+
+// Values implements setting.Enum.
+func (Unregistered) Values() []string { return []string{"flood", "routers"} }
+
+// Mask is a mask of 16 bits, which people write in hexadecimal.
+type Mask uint16
+
+// FlagText implements setting.FlagWriter.
+func (Mask) FlagText(v any) string {
+	if n, ok := v.(float64); ok {
+		return fmt.Sprintf("%#04x", uint16(n))
+	}
+	return fmt.Sprint(v)
+}
+
+// What holds where a setting was not made.
+const (
+	defaultAging       = fdb.DefaultAging
+	defaultRecovery    = 300 * time.Second
+	defaultSTPPriority = 32768
+)
+
+// pauseGroup is the bit of the address of 802.3 PAUSE frames, which concern one
+// link and would stop others.
+const pauseGroup = 1 << 1
+
+// Check reports what is wrong with the settings, and how to mend it.
+func (s Settings) Check() error {
+	switch a := s.QuerierAddress; {
+	case s.Aging > 0 && (time.Duration(s.Aging) < time.Second || time.Duration(s.Aging) > fdb.MaxAging):
+		return fmt.Errorf("an ageing time of %v is not possible; use 1s to %v, or 0 for never", time.Duration(s.Aging), fdb.MaxAging)
+	case s.STPPriority != nil && *s.STPPriority%4096 != 0:
+		return fmt.Errorf("a switch's priority is a multiple of 4096 up to 61440, not %d", *s.STPPriority)
+	case s.STPPriority != nil && !s.STP:
+		return errors.New("--stp-priority is for a spanning tree; give --stp as well")
+	case !s.Snooping && (s.Querier || a.IsValid() || s.Unregistered != ""):
+		return errors.New("--querier, --querier-address and --unregistered are for multicast snooping; give --snooping as well")
+	case a.IsValid() && !a.Is4():
+		return fmt.Errorf("%v is not an IPv4 address; write --querier-address as 192.0.2.1", a)
+	case a.IsValid() && (a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.As4()[0] >= 240):
+		return fmt.Errorf("queries cannot come from %v; use an address of this network that no station has", a)
+	case a.IsValid() && !s.Querier:
+		return errors.New("--querier-address is for a switch that asks; give --querier as well")
+	case s.GroupForward&pauseGroup != 0:
+		return errors.New("PAUSE frames (01:80:c2:00:00:01) are never forwarded; leave bit 1 out of --group-forward")
+	}
+	return nil
+}
+
+// AfterMerge implements setting.Merged: what belongs to a protocol that is turned off
+// goes with it.
+func (s *Settings) AfterMerge(former any, given func(key string) bool) {
+	was := former.(Settings)
+	if was.STP && !s.STP && !given("stp_priority") {
+		s.STPPriority = nil
+	}
+	if was.Snooping && !s.Snooping {
+		if !given("querier") {
+			s.Querier = false
+		}
+		if !given("unregistered") {
+			s.Unregistered = ""
+		}
+	}
+	if was.Querier && !s.Querier && !given("querier_address") {
+		s.QuerierAddress = setting.Addr{}
+	}
+}
+
+// SettingsError is an error of the settings that Run was given, or finds in the state
+// together with them.
+type SettingsError struct{ error }
+
+func (e SettingsError) Unwrap() error { return e.error }
+
+// merge returns settings with a patch applied, and checks them.
+func (s Settings) merge(p setting.Patch) (Settings, error) {
+	rest := setting.Patch{}
+	rest.Add(p)
+	merged, err := setting.Merge(s, rest)
+	if err != nil {
+		return s, SettingsError{err}
+	}
+	for _, key := range rest.Keys() {
+		return s, SettingsError{fmt.Errorf("the switch has no setting %q; `vswitch set --help` lists those it has", key)}
+	}
+	to := merged.(Settings)
+	if err := to.Check(); err != nil {
+		return s, SettingsError{err}
+	}
+	return to, nil
+}
+
+// tree, groups and the rest are the settings as the parts of the daemon take them.
+func (s Settings) tree() *STP {
+	if !s.STP {
+		return nil
+	}
+	priority := uint16(defaultSTPPriority)
+	if s.STPPriority != nil {
+		priority = *s.STPPriority
+	}
+	return &STP{Priority: priority}
+}
+
+func (s Settings) groups() *Snooping {
+	if !s.Snooping {
+		return nil
+	}
+	return &Snooping{Querier: s.Querier, Address: s.QuerierAddress.Addr, RoutersOnly: s.Unregistered == "routers"}
+}
+
+func orNever(d setting.OrNever, otherwise time.Duration) time.Duration {
+	if d == setting.Never {
+		return 0
+	}
+	return cmp.Or(time.Duration(d), otherwise)
+}
+
+// into puts the settings into the options of a daemon that starts.
+func (s Settings) into(o *Options) {
+	o.Aging, o.Recovery = orNever(s.Aging, defaultAging), orNever(s.Recovery, defaultRecovery)
+	o.STP, o.Snooping = s.tree(), s.groups()
+	o.GroupForward, o.LoopDetect, o.HoldDown = uint16(s.GroupForward), s.LoopDetect, time.Duration(s.HoldDown)
+}
+
+// set changes settings of the switch, and keeps them. What run's flags say holds for this
+// run in any case; what they do not say is what was kept.
+func (m *manager) set(p setting.Patch) (api.Switch, error) {
+	if len(p) == 0 {
+		return api.Switch{}, fail(api.CodeInvalid, "nothing to change; give at least one flag, see `vswitch set --help`")
+	}
+	kept, err := m.kept.merge(p)
+	if err != nil {
+		return api.Switch{}, fail(api.CodeInvalid, "%w", err)
+	}
+	inForce, err := m.settings.merge(p)
+	if err != nil {
+		return api.Switch{}, fail(api.CodeInvalid, "%w; `vswitch run` was given flags that contradict it", err)
+	}
+	was := m.kept
+	m.kept = kept
+	if err := m.save(); err != nil {
+		m.kept = was
+		return api.Switch{}, fail(api.CodeFailed, "%w", err)
+	}
+	if err := m.apply(inForce); err != nil {
+		return api.Switch{}, fail(api.CodeFailed, "%w", err)
+	}
+	m.log.Info("switch changed", "settings", p.Keys())
+	return m.describeSwitch(), nil
+}
+
+// apply brings the parts of the daemon from the settings in force to others.
+func (m *manager) apply(to Settings) error {
+	from := m.settings
+	m.settings = to
+	m.aging = orNever(to.Aging, defaultAging)
+	m.sw.FDB().SetAging(tableAging(m.aging))
+	m.recovery = orNever(to.Recovery, defaultRecovery)
+	m.moves.holdDown.Store(int64(to.HoldDown))
+	if m.groupForward != uint16(to.GroupForward) {
+		m.groupForward = uint16(to.GroupForward)
+		m.sw.SetGroupForward(m.groupForward)
+	}
+	if from.LoopDetect != to.LoopDetect {
+		m.setLoopDetect(to.LoopDetect)
+	}
+	if !equal(from.tree(), to.tree()) {
+		if err := m.setTree(to.tree()); err != nil {
+			return err
+		}
+	}
+	if !equal(from.groups(), to.groups()) {
+		m.setSnooping(to.groups())
+	}
+	return nil
+}
+
+// equal reports whether two pointers lead to the same, or nowhere both.
+func equal[T comparable](a, b *T) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+// ownStation has the FDB know the switch's own address, which is behind no port: what the
+// switch sends may come back.
+func (m *manager) ownStation() {
+	_ = m.sw.FDB().Add(fdb.MakeKey(defaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // it is there already, or has room
+}
+
+func (m *manager) setLoopDetect(on bool) {
+	m.loops.stop()
+	m.loops = newLoopGuard(m, on)
+	if !on {
+		m.sw.SetTraps(nil)
+		return
+	}
+	m.ownStation()
+	m.sw.SetTraps(loopTraps(m.mac))
+	m.upPorts(func(p *managed) { m.loops.linked(p) })
+}
+
+// setTree starts, ends or replaces the spanning tree. Ports forward nothing from its start
+// until it lets them.
+func (m *manager) setTree(o *STP) error {
+	if m.tree != nil {
+		m.tree.stop()
+		for _, p := range m.ports {
+			p.sw.SetTraps(nil)
+			if o == nil {
+				p.sw.SetTree(vswitch.TreeForwarding, false)
+			}
+		}
+	}
+	m.tree = nil
+	tree, err := newSpanningTree(m, o)
+	if err != nil || o == nil {
+		return err
+	}
+	m.tree = tree
+	m.ownStation()
+	for _, p := range m.sorted() {
+		m.tree.configure(p)
+	}
+	m.upPorts(func(p *managed) { m.tree.link(p, true) })
+	return nil
+}
+
+func (m *manager) setSnooping(o *Snooping) {
+	m.snoop.stop()
+	m.snoop = newSnooping(m, o)
+	if o == nil {
+		m.sw.SetGroups(nil)
+		return
+	}
+	m.ownStation()
+	for _, p := range m.sorted() {
+		m.snoop.configure(p)
+	}
+	m.upPorts(func(p *managed) { m.snoop.link(p, true) })
+}
+
+// upPorts calls f for the ports by which frames pass.
+func (m *manager) upPorts(f func(*managed)) {
+	for _, p := range m.sorted() {
+		if p.state == api.StateUp {
+			f(p)
+		}
+	}
+}
