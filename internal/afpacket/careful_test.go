@@ -184,6 +184,9 @@ func TestBigTCP(t *testing.T) {
 					drop = f.Drop
 					return
 				}
+				if f.Dst != tuntest.MACB || f.Src != tuntest.MACA || f.Tag.Present() {
+					t.Fatalf("from %v to %v, tag %#x", f.Src, f.Dst, f.Tag)
+				}
 				if len(f.Data) > port.MaxFrame {
 					t.Fatalf("a frame of %d bytes", len(f.Data))
 				}

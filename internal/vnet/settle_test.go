@@ -206,6 +206,14 @@ func TestGuess(t *testing.T) {
 			t.Errorf("SCTP in VXLAN, IPv6 %v: %+v", v6, o)
 		}
 	}
+	for shim, want := range map[int]bool{8 + 63*4: false, 8 + 63*4 + 2: true} { // GENEVE's longest, and longer
+		tags := []port.Tag{port.MakeTag(port.TPIDService, 5), port.MakeTag(port.TPIDCustomer, 6)}
+		inner, _ := sctp(superFrame{tags: tags}, chunk(0, 1200, false), chunk(0, 1200, true))
+		geneve := superFrame{proto: protoUDP, payload: append(make([]byte, shim), inner...)}
+		if o, ok := vnet.Guess(geneve.build(), true, 1500); ok != want {
+			t.Errorf("SCTP behind %d bytes: %+v, %v", shim, o, ok)
+		}
+	}
 	icmp := udp.build()
 	icmp[23] = 1
 	fragment := udp.build()
