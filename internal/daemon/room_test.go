@@ -76,6 +76,29 @@ func TestPortsStayWithinTheLimits(t *testing.T) {
 	}
 }
 
+// Limits are read once for the many ports of a restore, and said as they are.
+func TestLimitsAreReadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.needs = port.Needs{Threads: 1}
+		reads, most := 0, -5
+		r := startWith(t, h, savedState{}, func(o *Options) {
+			o.limits = func() (limits.Limit, limits.Limit) {
+				reads++
+				return limits.Limit{Most: most, Name: "the limit"}, limits.Limit{Most: 1 << 20}
+			}
+		})
+		wantCode(t, r.add("vm0"), api.CodeFailed, "room for 0: the limit")
+		wantCode(t, r.add("vm1"), api.CodeFailed, "the limit")
+		if reads != 1 {
+			t.Errorf("the limits were read %d times at once", reads)
+		}
+		time.Sleep(roomAge)
+		r.inTurn(func() { most = 1 << 20 })
+		r.mustAdd("vm0")
+	})
+}
+
 // A device with more queues than were asked for is counted as it is.
 func TestQueuesOfAnAdoptedDeviceCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
