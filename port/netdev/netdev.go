@@ -271,14 +271,20 @@ func (p *Port) shut(l link.Link) error {
 // expose gives the interface back to the host stack. Between the two the switch
 // misses frames rather than to take some that the kernel sends on as well.
 func (p *Port) expose(l link.Link) error {
-	g := p.takeGuard()
-	if err := g.Lift(); err != nil {
-		return err
+	handedUp := p.HandedUp()
+	if handedUp && len(p.Queues()) > 1 {
+		return p.SetHandedUp(false) // refuses, before anything is changed
 	}
-	if g.HandedUp() {
-		if err := p.SetHandedUp(false); err != nil {
-			return err
-		}
+	g := p.takeGuard()
+	err := g.Lift()
+	if err == nil && handedUp {
+		err = p.SetHandedUp(false)
+	}
+	if err != nil {
+		addresses := p.before.StaticIPv6
+		again := p.shut(l) // guard and program stay together
+		p.before.StaticIPv6 = addresses
+		return cmp.Or(again, err)
 	}
 	return hoststack.Restore(l.Name, *p.before)
 }
