@@ -26,16 +26,39 @@ func CheckName(name string) error {
 	return nil
 }
 
+// systemDir has the control sockets of root's daemons.
+const systemDir = "/run/vswitch"
+
 // SocketPath is where the daemon of that name listens unless told otherwise.
 func SocketPath(name string) (string, error) {
 	if os.Geteuid() == 0 {
-		return filepath.Join("/run/vswitch", name+".sock"), nil
+		return filepath.Join(systemDir, name+".sock"), nil
 	}
 	dir := os.Getenv("XDG_RUNTIME_DIR")
 	if dir == "" {
 		return "", errors.New("XDG_RUNTIME_DIR is not set; set it, or say where the socket is with --socket")
 	}
 	return filepath.Join(dir, "vswitch", name+".sock"), nil
+}
+
+// FindSocket is where a command looks for the daemon of that name unless told otherwise:
+// another user than root may belong to the group of root's daemon (run --socket-group),
+// which it takes where it runs none of its own.
+func FindSocket(name string) (string, error) {
+	own, err := SocketPath(name)
+	if os.Geteuid() == 0 {
+		return own, err
+	}
+	if err == nil {
+		if _, e := os.Lstat(own); e == nil {
+			return own, nil
+		}
+	}
+	system := filepath.Join(systemDir, name+".sock")
+	if _, e := os.Lstat(system); e == nil || err != nil {
+		return system, nil
+	}
+	return own, err
 }
 
 // StatePath is where the daemon of that name keeps its state unless told otherwise.

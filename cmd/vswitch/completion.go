@@ -153,7 +153,7 @@ func candidates(app *cli.App, before []string, flag bool) (all []string) {
 func portNames(given map[string]string) (names []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_, socket, err := resolve(given["name"], given["socket"])
+	_, socket, err := resolve(given["name"], given["socket"], api.FindSocket)
 	if err != nil {
 		return nil
 	}

@@ -183,22 +183,23 @@ func globalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of the switch", DefaultText: "$VSWITCH_NAME, else " + api.DefaultName},
 		&cli.StringFlag{Name: "socket", TakesFile: true, Usage: "`PATH` of the control socket",
-			DefaultText: "$VSWITCH_SOCKET, else /run/vswitch/NAME.sock as root, $XDG_RUNTIME_DIR/vswitch/NAME.sock for others"},
+			DefaultText: "$VSWITCH_SOCKET, else /run/vswitch/NAME.sock as root, $XDG_RUNTIME_DIR/vswitch/NAME.sock for others, then /run/vswitch/NAME.sock"},
 		oneOf(&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "`FORMAT` of what is printed: table or json"}, []string{"table", "json"}),
 	}
 }
 
 // resolve returns the name and the control socket of the switch that is meant by
 // the flags --name and --socket, and by the environment where they are empty. A
-// name on the command line is nearer than a socket in the environment.
-func resolve(name, socket string) (string, string, error) {
+// name on the command line is nearer than a socket in the environment. Without a socket
+// find has its path.
+func resolve(name, socket string, find func(name string) (string, error)) (string, string, error) {
 	if name == "" {
 		socket = cmp.Or(socket, os.Getenv("VSWITCH_SOCKET"))
 		name = cmp.Or(os.Getenv("VSWITCH_NAME"), api.DefaultName)
 	}
 	err := api.CheckName(name)
 	if err == nil && socket == "" {
-		socket, err = api.SocketPath(name)
+		socket, err = find(name)
 	}
 	if err != nil {
 		return "", "", usageError(err.Error())
@@ -212,7 +213,7 @@ func client(c *cli.Context) (*api.Client, error) {
 	if _, err := format(c); err != nil {
 		return nil, err
 	}
-	_, socket, err := resolve(c.String("name"), c.String("socket"))
+	_, socket, err := resolve(c.String("name"), c.String("socket"), api.FindSocket)
 	if err != nil {
 		return nil, err
 	}

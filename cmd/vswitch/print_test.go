@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -45,30 +47,30 @@ func TestQEMUArgs(t *testing.T) {
 		{"dgram", api.Settings{"path": "/s", "client": true}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s,remote.type=unix,remote.path=/s.sw" + device},
 	} {
 		p := api.Port{Name: "vm0", Kind: c.kind, Spec: specOf(t, c.spec)}
-		got, err := qemuArgs(sw, p, c.memory)
+		got, err := qemuArgs(sw, p, c.memory, qemuVersion{})
 		if err != nil || !regexp.MustCompile("^"+c.want+"$").MatchString(got) {
 			t.Errorf("%s %v: %v\n got %s\nwant %s", c.kind, c.spec, err, got, c.want)
 		}
-		if again, _ := qemuArgs(sw, p, c.memory); again != got {
+		if again, _ := qemuArgs(sw, p, c.memory, qemuVersion{}); again != got {
 			t.Errorf("the second time: %s", again)
 		}
 	}
 	// The device's MTU counts, wherever it has it from.
 	for mtu, want := range map[int]string{1500: "", 1400: ",host_mtu=1400", 9000: ",host_mtu=9000"} {
-		got, err := qemuArgs(sw, api.Port{Name: "vm0", Kind: "tap", MTU: mtu}, "")
+		got, err := qemuArgs(sw, api.Port{Name: "vm0", Kind: "tap", MTU: mtu}, "", qemuVersion{})
 		if _, after, _ := strings.Cut(got, "mac="); err != nil || after[len("52:54:00:00:00:00"):] != want {
 			t.Errorf("a TAP of MTU %d: %s, %v", mtu, got, err)
 		}
 	}
 	odd := api.Port{Name: "0,a", Kind: "tap", Ifname: "b,c"}
-	if got, _ := qemuArgs(sw, odd, ""); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
+	if got, _ := qemuArgs(sw, odd, "", qemuVersion{}); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
 		t.Errorf("for odd names: %s", got)
 	}
-	if _, err := qemuArgs(sw, odd, "512M"); err == nil || !strings.Contains(err.Error(), "--memory") {
+	if _, err := qemuArgs(sw, odd, "512M", qemuVersion{}); err == nil || !strings.Contains(err.Error(), "--memory") {
 		t.Errorf("memory for a TAP: %v", err)
 	}
 	for _, kind := range []string{"host", "netdev"} {
-		if _, err := qemuArgs(sw, api.Port{Name: "x", Kind: kind}, ""); err == nil || !strings.Contains(err.Error(), "kind tap") {
+		if _, err := qemuArgs(sw, api.Port{Name: "x", Kind: kind}, "", qemuVersion{}); err == nil || !strings.Contains(err.Error(), "kind tap") {
 			t.Errorf("for a port of the kind %s: %v", kind, err)
 		}
 	}
@@ -77,11 +79,70 @@ func TestQEMUArgs(t *testing.T) {
 // The daemon says which address the machine has; one that does not know is an older one.
 func TestQEMUMAC(t *testing.T) {
 	p := api.Port{Name: "vm0", Kind: "tap", GuestMAC: 0x525400abcdef}
-	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, ""); !strings.HasSuffix(got, ",mac=52:54:00:ab:cd:ef") {
+	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, "", qemuVersion{}); !strings.HasSuffix(got, ",mac=52:54:00:ab:cd:ef") {
 		t.Errorf("with an address from the daemon: %s", got)
 	}
 	p.GuestMAC = 0
-	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, ""); !strings.HasSuffix(got, ",mac=52:54:00:43:91:1d") {
+	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, "", qemuVersion{}); !strings.HasSuffix(got, ",mac=52:54:00:43:91:1d") {
 		t.Errorf("without: %s", got)
+	}
+}
+
+// Each version of QEMU is given what it takes.
+func TestQEMUReconnects(t *testing.T) {
+	for version, want := range map[string][2]string{
+		"":         {",reconnect=1", ""},
+		"7.2":      {",reconnect=1", ""},
+		"8.0":      {",reconnect=1", ",reconnect=1"},
+		"8.2.2":    {",reconnect=1", ",reconnect=1"},
+		"9":        {",reconnect=1", ",reconnect=1"},
+		"9.1.90":   {",reconnect=1", ",reconnect=1"},
+		"9.2":      {",reconnect-ms=1000", ",reconnect-ms=1000"},
+		"10.2.0":   {",reconnect-ms=1000", ",reconnect-ms=1000"},
+		"11.0-rc1": {",reconnect-ms=1000", ",reconnect-ms=1000"},
+	} {
+		var v qemuVersion
+		if version != "" {
+			var err error
+			if v, err = parseQEMUVersion(version); err != nil {
+				t.Error(err)
+			}
+		}
+		for i, kind := range []string{"vhost-user", "stream"} {
+			p := api.Port{Name: "vm0", Kind: kind, Spec: specOf(t, api.Settings{"path": "/s"})}
+			got, err := qemuArgs(api.Switch{}, p, "", v)
+			if has := strings.Contains(got, "path=/s"+want[i]+" "); err != nil || !has {
+				t.Errorf("%s for QEMU %q: %s, %v; want path=/s%s", kind, version, got, err, want[i])
+			}
+			p.Spec = specOf(t, api.Settings{"path": "/s", "client": true})
+			if got, _ := qemuArgs(api.Switch{}, p, "", v); strings.Contains(got, "reconnect") {
+				t.Errorf("%s that QEMU serves connects again: %s", kind, got)
+			}
+		}
+	}
+	for _, bad := range []string{"x", "9.x", "-1", "9,2", " 9.2", "99999.1"} {
+		if v, err := parseQEMUVersion(bad); err == nil {
+			t.Errorf("%q is version %v", bad, v)
+		}
+	}
+}
+
+// The QEMU at hand is asked, one that says nonsense or nothing is an unknown one, and one
+// that hangs is not waited for.
+func TestFindQEMU(t *testing.T) {
+	for script, want := range map[string]qemuVersion{
+		"echo 'QEMU emulator version 9.2.1 (Debian)'": {9, 2},
+		"echo nonsense": {},
+		"exit 1":        {},
+		"yes":           {},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "qemu-system-"+qemuMachine), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", dir+":/usr/bin:/bin")
+		if got := findQEMU(t.Context()); got != want {
+			t.Errorf("%s: %v, want %v", script, got, want)
+		}
 	}
 }

@@ -18,7 +18,7 @@ func qemuArgsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "qemu-args",
 		Usage:     "print QEMU's flags for a port",
-		UsageText: "vswitch qemu-args NAME [--memory SIZE]",
+		UsageText: "vswitch qemu-args NAME [--memory SIZE] [--qemu-version VERSION]",
 		Description: `Prints the -netdev and -device flags that give a virtual machine the NIC behind
 the port. Its MAC address belongs to the port of this switch: it is the same each
 time, and no other port has it, of this host or another. An --ephemeral switch
@@ -27,12 +27,16 @@ draws new ones when the host boots.
 A vhost-user port shares the machine's memory: --memory prints -m and what makes
 it so. QEMU 7.2 without KVM cannot have MSI-X on such a port; add ",vectors=0".
 
+How QEMU is told to connect again depends on its version: that of --qemu-version,
+else of the qemu-system program that is found here, else QEMU 7.2 to 10.1 will do.
+
 Example:
 
     qemu-system-x86_64 -m 512 disk.qcow2 $(vswitch qemu-args vm0)
     qemu-system-x86_64 disk.qcow2 $(vswitch qemu-args fast0 --memory 512M)`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "memory", Usage: "vhost-user: also give the machine `SIZE` of shared memory, such as 512M"},
+			&cli.StringFlag{Name: "qemu-version", Usage: "`VERSION` of the QEMU that takes the flags, such as 9.2", DefaultText: "that of the QEMU here"},
 		},
 		Action: steering(printQEMUArgs, "NAME"),
 	}
@@ -47,7 +51,16 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 	if err != nil {
 		return err
 	}
-	args, err := qemuArgs(s, p, c.String("memory"))
+	var v qemuVersion
+	switch text := c.String("qemu-version"); {
+	case text != "":
+		if v, err = parseQEMUVersion(text); err != nil {
+			return usagef("%v", err)
+		}
+	case p.Kind == "vhost-user" || p.Kind == "stream":
+		v = findQEMU(c.Context)
+	}
+	args, err := qemuArgs(s, p, c.String("memory"), v)
 	if err != nil {
 		return err
 	}
@@ -57,7 +70,7 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 
 // qemuArgs writes the flags for a port. Those of the device are the last, so that a
 // user can add to them.
-func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
+func qemuArgs(s api.Switch, p api.Port, memory string, v qemuVersion) (string, error) {
 	var spec struct {
 		Path        string
 		Client      bool
@@ -91,7 +104,7 @@ func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
 			size := escape(memory)
 			args = []string{"-m " + size, "-object memory-backend-memfd,id=mem,size=" + size + ",share=on", "-numa node,memdev=mem"}
 		}
-		reconnect := ",reconnect=1"
+		reconnect := v.chardevReconnect()
 		if spec.Client {
 			reconnect = ",server=on"
 		}
@@ -99,6 +112,9 @@ func qemuArgs(s api.Switch, p api.Port, memory string) (string, error) {
 			"-netdev vhost-user,id="+id+",chardev=char-"+id+queues)
 	case "stream":
 		args = []string{"-netdev stream,id=" + id + ",server=" + role + ",addr.type=unix,addr.path=" + escape(path)}
+		if !spec.Client {
+			args[0] += v.streamReconnect()
+		}
 	case "dgram":
 		local, remote := path+unixsock.PeerSuffix, path
 		if spec.Client {

@@ -61,7 +61,7 @@ func runSwitch(c *cli.Context) error {
 		Links:       daemon.HostLinks{},
 	}
 	var err error
-	if o.Name, o.Socket, err = resolve(c.String("name"), c.String("socket")); err != nil {
+	if o.Name, o.Socket, err = resolve(c.String("name"), c.String("socket"), api.SocketPath); err != nil {
 		return err
 	}
 	if o.Socket, err = filepath.Abs(o.Socket); err != nil {

@@ -53,12 +53,18 @@ const (
 func (m *manager) moved(ev vswitch.MACMoved) {
 	m.moves.seen.Add(1)
 	m.loops.stationMoved(ev)
-	now := time.Now()
+	now, advice := time.Now(), "look for two machines with the address, or for a loop"
 	v := m.moves.judge(now, ev)
 	if v.Flapping {
 		m.moves.flaps.Add(1)
 		k := fdb.MakeKey(ev.VLAN, uint64(ev.MAC))
-		_ = m.do(func() error { m.hold(k, v.Home, now); return nil })
+		_ = m.do(func() error {
+			m.hold(k, v.Home, now)
+			if m.isTransparent(ev.From) && m.isTransparent(ev.To) {
+				advice = adviceVLANs
+			}
+			return nil
+		})
 	}
 	if !v.Log && !v.Flapping {
 		return
@@ -74,7 +80,7 @@ func (m *manager) moved(ev vswitch.MACMoved) {
 	log := m.log.With("mac", ev.MAC, "vlan", ev.VLAN, "from", names[ev.From], "to", names[ev.To])
 	if v.Flapping {
 		log.Warn("station flaps between two ports: they have one address, or there is a loop",
-			"moves", flap.Moves, "within", flap.Window, "held_at", names[v.Home], "hold_down", time.Duration(m.moves.holdDown.Load()))
+			"moves", flap.Moves, "within", flap.Window, "held_at", names[v.Home], "hold_down", time.Duration(m.moves.holdDown.Load()), "advice", advice)
 		return
 	}
 	log.Info("MAC moved")
@@ -92,6 +98,21 @@ func (h *moves) linkDown(p *managed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.detector.Forget(p.sw.Number())
+}
+
+// adviceVLANs is for stations behind ports that pass tags without a look at them: there
+// all VLANs are one, and a router that has one address in several seems to move.
+const adviceVLANs = "look for two machines with the address, or for a loop; " +
+	"if it is in several VLANs (VRRP, routers), have the ports know them: `vswitch set-port NAME --trunk all --native 1`"
+
+// isTransparent reports whether the port of that number keeps no VLANs apart.
+func (m *manager) isTransparent(number uint16) bool {
+	for _, p := range m.ports {
+		if p.sw.Number() == number {
+			return vlanOf(&p.spec.Policy).Mode == "transparent"
+		}
+	}
+	return false
 }
 
 // portNames has the name of each port by its number. Any goroutine may call it.

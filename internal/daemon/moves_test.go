@@ -78,7 +78,8 @@ func TestFlappingStationIsHeld(t *testing.T) {
 			}
 		}
 		if log := r.logged(); strings.Count(log, "mac=52:54:00:00:00:01") != 3 ||
-			!strings.Contains(log, "station flaps") || !strings.Contains(log, "from=vm0 to=vm1 moves=5") || !strings.Contains(log, "held_at=vm0 hold_down=1m0s") {
+			!strings.Contains(log, "station flaps") || !strings.Contains(log, "from=vm0 to=vm1 moves=5") || !strings.Contains(log, "held_at=vm0 hold_down=1m0s") ||
+			!strings.Contains(log, "--trunk all --native 1") {
 			t.Errorf("log:\n%s", log)
 		}
 		if got := (api.FDBInfo{Moves: 5, Flaps: 1, Held: 1}); r.fdbInfo().Moves != got.Moves || r.fdbInfo().Flaps != got.Flaps || r.fdbInfo().Held != got.Held {

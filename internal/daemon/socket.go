@@ -26,7 +26,7 @@ func lockSocket(path string) (flock.File, error) {
 	if len(path) > sockfile.MaxPath {
 		return flock.File{}, fmt.Errorf("socket path %s has %d bytes, the system allows %d; choose a shorter one with --socket", path, len(path), sockfile.MaxPath)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := makeDir(filepath.Dir(path)); err != nil {
 		return flock.File{}, fmt.Errorf("making the socket's directory: %w; choose another with --socket", err)
 	}
 	name := lockPath(path)
@@ -45,6 +45,32 @@ func lockSocket(path string) (flock.File, error) {
 		return flock.File{}, fmt.Errorf("writing %s: %w", name, err)
 	}
 	return f, nil
+}
+
+// makeDir makes a directory that all may pass, whatever the umask: who may use what is
+// in it, the sockets say themselves. One that is there stays as it is.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
+}
+
+// closedTo reports whether the members of a group, that is none of its owner's, cannot
+// reach what is in a directory.
+func closedTo(dir string, gid int) bool {
+	var st syscall.Stat_t
+	if syscall.Stat(dir, &st) != nil {
+		return false
+	}
+	const groupMay, othersMay = 0o010, 0o001
+	if int(st.Gid) == gid {
+		return st.Mode&groupMay == 0
+	}
+	return st.Mode&othersMay == 0
 }
 
 func lockPath(socket string) string { return socket + ".lock" }
@@ -107,6 +133,10 @@ func listen(path, group string, lock flock.File, log *slog.Logger) (net.Listener
 	}
 	if err := l.place(); err != nil {
 		return nil, err
+	}
+	if dir := filepath.Dir(path); l.gid >= 0 && closedTo(dir, l.gid) {
+		log.Warn("the directory of the control socket is closed to its group", "socket", path, "group", group,
+			"advice", "let it in, as by `chmod o+x "+dir+"`")
 	}
 	l.done.Go(l.watch)
 	return l, nil

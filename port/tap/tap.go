@@ -131,7 +131,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	l, err := tuntap.Find(s, t)
 	switch {
 	case err == nil:
-		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who)); err != nil {
+		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who, t.Ifname == "")); err != nil {
 			return nil, err
 		}
 		release, err := k.claim(l, &t)
@@ -283,8 +283,9 @@ func restore(l link.Link, mtu int, before *port.DeviceSettings) error {
 	return hoststack.Restore(l.Name, *before)
 }
 
-// check tells whether a device that is there can be the port's.
-func check(l link.Link, o Settings, who tuntap.Access) error {
+// check tells whether a device that is there can be the port's. first: it has not been the port's
+// yet.
+func check(l link.Link, o Settings, who tuntap.Access, first bool) error {
 	if l.Kind != "tap" {
 		return tuntap.NotATAP(l)
 	}
@@ -293,6 +294,9 @@ func check(l link.Link, o Settings, who tuntap.Access) error {
 	}
 	if o.Queues > 1 && !l.MultiQueue {
 		return fmt.Errorf("TAP %s is there with one queue; leave --queues out, or delete it and let vswitch make it", l.Name)
+	}
+	if o.Queues == 0 && l.MultiQueue && first {
+		return fmt.Errorf("TAP %s was made for several queues, and QEMU cannot open it with one (\"Invalid argument\"); give --queues N, as many as its machine has, or make it without multi_queue", l.Name)
 	}
 	if (o.Owner != "" || o.Group != "") && who.Differs(l) {
 		return fmt.Errorf("TAP %s is there with another owner; leave --owner and --group out, or delete it and let vswitch make it", l.Name)

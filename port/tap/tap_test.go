@@ -290,7 +290,9 @@ func TestRefusals(t *testing.T) {
 	ns.Run("ip", "tuntap", "add", "dev", "member", "mode", "tap")
 	ns.Run("ip", "link", "set", "member", "master", "br0")
 	ns.Run("ip", "tuntap", "add", "dev", "owned", "mode", "tap", "user", "1234")
+	ns.Run("ip", "tuntap", "add", "dev", "mq0", "mode", "tap", "multi_queue")
 	ns.Do(func() {
+		refused(t, port.Spec{Name: "mq0"}, "give --queues N")
 		refused(t, port.Spec{Name: "tun0"}, "tun0 is a tun, not a TAP")
 		refused(t, port.Spec{Name: "br0"}, "br0 is a bridge, not a TAP")
 		refused(t, port.Spec{Name: "member"}, "belongs to a bridge")
