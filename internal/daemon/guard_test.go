@@ -32,8 +32,10 @@ func guarded(t *testing.T, recovery time.Duration) *rig {
 	return r
 }
 
-func (r *rig) trip(name string) {
-	_ = r.do(func() error { r.shut(r.ports[name], "test guard"); return nil })
+func (r *rig) trip(name string) { r.tripBy(name, "test guard") }
+
+func (r *rig) tripBy(name, why string) {
+	_ = r.do(func() error { r.shut(r.ports[name], why); return nil })
 }
 
 func TestShutPortRecovers(t *testing.T) {
@@ -76,6 +78,40 @@ func TestShutPortStaysWithoutRecovery(t *testing.T) {
 	})
 }
 
+// The first trip counts: what other guards see of a port that is shut neither renames the
+// reason nor postpones its recovery.
+func TestTripsOfAShutPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, 300*time.Second)
+		time.Sleep(100 * time.Second)
+		r.tripBy("vm0", "another guard")
+		if got := r.port("vm0").Reason; got != "err-disabled: test guard" {
+			t.Errorf("reason %q", got)
+		}
+		time.Sleep(200 * time.Second)
+		r.wantState("vm0", api.StateUp)
+		r.tripBy("vm0", "another guard")
+		if got := r.port("vm0").Reason; got != "err-disabled: another guard" {
+			t.Errorf("after recovery: reason %q", got)
+		}
+	})
+}
+
+// A port that recovers is as its interface is by then, although nobody said that it changed.
+func TestRecoveryLooksAtTheInterface(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, time.Minute)
+		r.host.mu.Lock()
+		for i, l := range r.host.links {
+			l.Carrier = false
+			r.host.links[i] = l // without an event
+		}
+		r.host.mu.Unlock()
+		time.Sleep(time.Minute)
+		r.wantState("vm0", api.StateNoCarrier)
+	})
+}
+
 // A shut port whose device comes back is still shut.
 func TestShutPortLosesItsDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -110,6 +146,67 @@ func TestLearnLimitShutsThePort(t *testing.T) {
 		r.onEvent(hit)
 		r.wantState("vm1", api.StateNoCarrier)
 	})
+}
+
+// Guards shut the port that they saw, where it was asked for and is still so, and
+// leave one that is down for another reason as it is.
+func TestGuardsShutWhatWasAskedFor(t *testing.T) {
+	limited := func(n int, action port.LearnAction) port.Spec {
+		s := spec("vm0")
+		s.LearnLimit, s.LearnAction = n, action
+		return s
+	}
+	storm := func(action port.StormAction) port.Spec {
+		s := spec("vm0")
+		s.StormBroadcast, s.StormAction = port.Rate{PerSecond: 100}, action
+		return s
+	}
+	for name, c := range map[string]struct {
+		spec   port.Spec
+		reason string // that it is shut for; empty: it is not
+	}{
+		"neither":                  {spec("vm0"), ""},
+		"limit, forward":           {limited(1, ""), ""},
+		"limit, protect":           {limited(1, port.LearnProtect), ""},
+		"limit, shutdown":          {limited(1, port.LearnShutdown), "learn limit: 52:54:00:00:00:02 is a station too many"},
+		"shutdown of an old limit": {limited(0, port.LearnShutdown), ""},
+		"storm, drop":              {storm(""), ""},
+		"storm, shutdown":          {storm(port.StormShutdown), "storm control: " + port.DropStormBroadcast.String()},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newFakeHost()
+			h.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
+			r := start(t, h, savedState{})
+			r.mustAdd("first")
+			if err := r.addReq(wanted(c.spec)); err != nil {
+				t.Fatal(err)
+			}
+			hit := func(n uint16) {
+				r.onEvent(vswitch.LimitHit{Port: n, MAC: 0x525400000002, VLAN: 1})
+				r.onEvent(vswitch.StormHit{Port: n, Why: port.DropStormBroadcast})
+			}
+			n := r.sw.Port("vm0").Number()
+			hit(n + 1)
+			hit(n - 1)
+			r.wantState("vm0", api.StateUp)
+			r.change("vm0", func(l *link.Link) { l.Up = false })
+			hit(n)
+			if got := r.port("vm0").Reason; !strings.Contains(got, "is set down") {
+				t.Errorf("%s: %q once it is down already", name, got)
+			}
+			r.change("vm0", func(l *link.Link) { l.Up = true })
+			r.wantState("vm0", api.StateUp)
+			hit(n)
+			want := c.reason
+			if want != "" {
+				want = "err-disabled: " + want
+			}
+			if got := r.port("vm0").Reason; got != want {
+				t.Errorf("%s: it is down for %q, want %q", name, got, want)
+			}
+			r.wantState("first", api.StateNoCarrier)
+		})
+	}
 }
 
 // linkedPort is a device whose peer comes and goes.

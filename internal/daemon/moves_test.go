@@ -120,22 +120,45 @@ func TestFlappingStationIsOnlyNamedWithoutHoldDown(t *testing.T) {
 func TestHeldEntryThatIsAnotherStays(t *testing.T) {
 	const mac = port.MAC(0x525400000001)
 	k := fdb.MakeKey(1, uint64(mac))
-	synctest.Test(t, func(t *testing.T) {
-		r := twoPorts(t, time.Minute)
-		for i := range flap.Moves + 1 {
-			r.move(mac, uint16(i%2))
-		}
-		if _, err := ask(r.manager, func() (api.FDBEntry, error) {
-			return r.addFDB(api.AddFDB{MAC: mac, Port: "vm1"})
-		}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		if e, _ := r.sw.FDB().Get(k); e.Kind != fdb.Static || e.Port != 1 {
-			t.Errorf("%+v", e)
-		}
-	})
+	for name, c := range map[string]struct {
+		meanwhile func(r *rig) error
+		want      fdb.Entry
+	}{
+		"nothing": {func(*rig) error { return nil }, fdb.Entry{Kind: fdb.Dynamic, Port: 0}},
+		"static": {func(r *rig) error {
+			_, err := r.addFDB(api.AddFDB{MAC: mac, Port: "vm1"})
+			return err
+		}, fdb.Entry{Kind: fdb.Static, Port: 1}},
+		"sticky": {func(r *rig) error {
+			_, err := r.addFDB(api.AddFDB{MAC: mac, Port: "vm1", Sticky: true})
+			return err
+		}, fdb.Entry{Kind: fdb.Sticky, Port: 1}},
+		"gone": {func(r *rig) error {
+			_ = r.sw.FDB().Delete(k)
+			return nil
+		}, fdb.Entry{}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := twoPorts(t, time.Minute)
+			for i := range flap.Moves + 1 {
+				r.move(mac, uint16(i%2))
+			}
+			if held := r.fdbInfo().Held; held != 1 {
+				t.Errorf("%s: %d are held", name, held)
+			}
+			if err := r.do(func() error { return c.meanwhile(r) }); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			if e, _ := r.sw.FDB().Get(k); e.Kind != c.want.Kind || e.Port != c.want.Port {
+				t.Errorf("%s: %+v, want %+v", name, e, c.want)
+			}
+			if held := r.fdbInfo().Held; held != 0 {
+				t.Errorf("%s: %d are held when the time is over", name, held)
+			}
+		})
+	}
 }
 
 // A station is held where it was first, however the intruder times its frames.
@@ -219,6 +242,43 @@ func TestHoldingIsBounded(t *testing.T) {
 		}
 		if n := kinds[0][fdb.Sticky] + kinds[1][fdb.Sticky] + kinds[2][fdb.Sticky]; n != maxHeld {
 			t.Errorf("%d sticky entries", n)
+		}
+	})
+}
+
+// What holds an entry otherwise is stronger: a station that a user put somewhere is not
+// held, and none is by a port without a device.
+func TestWhatIsNotHeld(t *testing.T) {
+	k := fdb.MakeKey(1, 0x525400000001)
+	synctest.Test(t, func(t *testing.T) {
+		r := twoPorts(t, time.Minute)
+		hold := func(home uint16) {
+			_ = r.do(func() error { r.hold(k, home, time.Now()); return nil })
+		}
+		entry := func() fdb.Entry { e, _ := r.sw.FDB().Get(k); return e }
+		if _, err := ask(r.manager, func() (api.FDBEntry, error) {
+			return r.addFDB(api.AddFDB{MAC: 0x525400000001, Port: "vm1"})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		hold(0)
+		if e := entry(); e.Kind != fdb.Static || e.Port != 1 || r.fdbInfo().Held != 0 {
+			t.Errorf("a static station is held: %+v", e)
+		}
+		if err := r.do(func() error { return r.delFDB(0x525400000001, 1) }); err != nil {
+			t.Fatal(err)
+		}
+		r.host.makes = false
+		r.host.remove("vm0")
+		r.wantState("vm0", api.StateWaiting)
+		hold(0)
+		hold(7)
+		if e := entry(); e.Kind == fdb.Sticky || r.fdbInfo().Held != 0 {
+			t.Errorf("it is held where no device is: %+v", e)
+		}
+		hold(1)
+		if e := entry(); e.Kind != fdb.Sticky || e.Port != 1 || r.fdbInfo().Held != 1 {
+			t.Errorf("it is not held where one is: %+v", e)
 		}
 	})
 }

@@ -179,6 +179,23 @@ func TestWhoIsForgotten(t *testing.T) {
 	}
 	d.Moved(epoch, Station{MAC: 1 << 40}, 1)
 	forgotten(1)
+	// So it does though another has more than its share.
+	d = New()
+	for i := range 1024 {
+		at := uint16(few)
+		switch {
+		case i < 400:
+			at = many
+		case i >= 400+1024/3:
+			at = newcomer
+		}
+		d.Moved(epoch, Station{MAC: uint64(i)}, at)
+	}
+	d.Moved(epoch, Station{MAC: 1 << 40}, few)
+	forgotten(400)
+	if d.stations[Station{MAC: 0}] == nil {
+		t.Error("a port that has more lost a station to one that has its share")
+	}
 }
 
 // The numbers that docs and the log speak of.

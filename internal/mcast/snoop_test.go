@@ -520,6 +520,9 @@ func TestNames(t *testing.T) {
 	if IPv4.String() != "ipv4" || IPv6.String() != "ipv6" {
 		t.Error("families")
 	}
+	if a, b := numReasons.String(), Family(2).String(); a != fmt.Sprintf("reason(%d)", numReasons) || b != "family(2)" {
+		t.Errorf("the first beyond are called %s and %s", a, b)
+	}
 }
 
 // A station listens as a host of some version does. It is the oracle's idea of who
