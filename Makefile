@@ -102,10 +102,11 @@ generate: ## compile internal/fastpath/bpf anew (installs clang-14 and llvm-14, 
 	$(GO) generate ./...
 
 .PHONY: install
-install: build ## install to DESTDIR and PREFIX (/usr/local): binary, manual page, shell completion
+install: build ## install to DESTDIR and PREFIX (/usr/local): binary, manual pages, shell completion
 	install -D -m 755 vswitch '$(DESTDIR)$(PREFIX)/bin/vswitch'
-	install -d '$(DESTDIR)$(PREFIX)/share/'{man/man8,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+	install -d '$(DESTDIR)$(PREFIX)/share/'{man/man5,man/man8,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
 	./vswitch man >'$(DESTDIR)$(PREFIX)/share/man/man8/vswitch.8'
+	./vswitch man state >'$(DESTDIR)$(PREFIX)/share/man/man5/vswitch.state.5'
 	./vswitch completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vswitch'
 	./vswitch completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vswitch'
 	./vswitch completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vswitch.fish'

@@ -11,7 +11,9 @@ import (
 )
 
 func fdbCommand() *cli.Command {
-	vlan := func(usage string) cli.Flag { return &cli.UintFlag{Name: "vlan", Usage: usage} }
+	vlan := func(usage, otherwise string) cli.Flag {
+		return &cli.UintFlag{Name: "vlan", Usage: usage, DefaultText: otherwise}
+	}
 	return &cli.Command{
 		Name:      "fdb",
 		Usage:     "list and change the forwarding database",
@@ -45,7 +47,7 @@ Example:
     vswitch fdb add 52:54:00:12:34:56 vm0
     vswitch fdb add 52:54:00:12:34:57 vm1 --vlan 10 --sticky`,
 			Flags: []cli.Flag{
-				vlan("`VLAN` of the entry (default: 1)"),
+				vlan("`VLAN` of the entry", "1"),
 				&cli.BoolFlag{Name: "sticky", Usage: "let the entry age"},
 			},
 			Action: steering(fdbAdd, "MAC", "PORT"),
@@ -58,7 +60,7 @@ Example:
 Example:
 
     vswitch fdb del 52:54:00:12:34:56`,
-			Flags:  []cli.Flag{vlan("`VLAN` of the entry (default: 1)")},
+			Flags:  []cli.Flag{vlan("`VLAN` of the entry", "1")},
 			Action: steering(fdbDel, "MAC"),
 		}, {
 			Name:      "flush",
@@ -71,7 +73,7 @@ Example:
     vswitch fdb flush --port vm0`,
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "port", Usage: "only entries of this `PORT`"},
-				vlan("only entries of this `VLAN`"),
+				vlan("only entries of this `VLAN`", "all"),
 			},
 			Action: steering(fdbFlush),
 		}},

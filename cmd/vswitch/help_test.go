@@ -49,28 +49,6 @@ func TestHelpOfEveryCommand(t *testing.T) {
 	}
 }
 
-func TestManHasEveryCommand(t *testing.T) {
-	var out, errs bytes.Buffer
-	if code := run([]string{"vswitch", "man"}, &out, &errs); code != 0 {
-		t.Fatalf("exit status %d: %s", code, &errs)
-	}
-	page := out.String()
-	if !strings.Contains(page, ".TH vswitch 8") {
-		t.Errorf("no title:\n%.200s", page)
-	}
-	eachCommand(newApp(nil).Commands, nil, func(path []string, c *cli.Command) {
-		name := strings.Join(append([]string{"vswitch"}, path...), " ")
-		if got := strings.Contains(page, name); got == c.Hidden {
-			t.Errorf("%s on the page: %v", name, got)
-		}
-		for _, f := range c.Flags {
-			if f.Names()[0] != "help" && !strings.Contains(page, "--"+f.Names()[0]) {
-				t.Errorf("%s: flag %s is not on the page", name, f.Names()[0])
-			}
-		}
-	})
-}
-
 func TestCandidates(t *testing.T) {
 	t.Setenv("VSWITCH_SOCKET", t.TempDir()+"/none")
 	for _, test := range []struct{ words, want string }{

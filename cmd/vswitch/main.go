@@ -121,9 +121,9 @@ func newApp(out io.Writer) *cli.App {
 		Usage:    "an Ethernet switch for virtual machines",
 		UsageText: `vswitch run [flags]
 vswitch COMMAND [arguments] [flags]`,
-		Description: `vswitch run is one switch, in the foreground. The other commands steer it over
-a unix socket: what they change is kept, and is there again after a restart.
-Flags can stand before and after a command and its arguments.
+		Description: `vswitch run is one switch, in the foreground. The other commands control it over
+a unix socket. What they change takes effect at once and survives a restart.
+Flags may stand before or after a command and its arguments.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers.
 
@@ -169,6 +169,11 @@ func prepare(commands []*cli.Command) {
 		c.HideHelpCommand = true
 		c.CustomHelpTemplate = commandHelp
 		c.OnUsageError = onUsageError
+		for _, f := range c.Flags {
+			if b, ok := f.(*cli.BoolFlag); ok {
+				b.DisableDefaultText = true // off, as everybody expects
+			}
+		}
 		prepare(c.Subcommands)
 	}
 }

@@ -15,10 +15,10 @@ func mdbCommand() *cli.Command {
 	vlan := &cli.UintFlag{Name: "vlan", Usage: "`VLAN` of the group (default: 1)"}
 	return &cli.Command{
 		Name:      "mdb",
-		Usage:     "list and change who gets which multicast group",
+		Usage:     "list and change the multicast groups of ports",
 		UsageText: "vswitch mdb list|add|del",
-		Description: `A switch that is run with --snooping hears which hosts join which groups, by IGMP
-and MLD, and sends a group to their ports and to routers alone.
+		Description: `With snooping (vswitch set --snooping=on) the switch hears by IGMP and MLD which hosts
+join which groups, and sends a group only to their ports and to routers.
 
 Example:
 
@@ -27,10 +27,10 @@ Example:
 			Name:      "list",
 			Usage:     "list groups, router ports and queriers",
 			UsageText: "vswitch mdb list [-o json]",
-			Description: `Lists which port gets which group, static or learned from its hosts; the ports
-that lead to multicast routers, which get all groups; and who asks the hosts for
-their groups in each VLAN. As long as nobody does, or the hosts had no time to
-answer, the VLAN is flooded: run the switch with --querier where no router asks.
+			Description: `Lists the groups of each port, static or learned from its hosts; the ports to
+multicast routers, which get all groups; and the querier of each VLAN, which asks
+the hosts for their groups. A VLAN is flooded until a querier is heard and the hosts
+had time to answer. Where no router asks, use vswitch set --snooping --querier.
 
 Example:
 
@@ -38,7 +38,7 @@ Example:
 			Action: mdbList,
 		}, {
 			Name:      "add",
-			Usage:     "send a group to a port always",
+			Usage:     "always send a group to a port",
 			UsageText: "vswitch mdb add GROUP PORT [--vlan V]",
 			Description: `Sends a group to a port whatever its hosts report. It is kept over a restart.
 

@@ -15,10 +15,10 @@ import (
 func mirrorCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "mirror",
-		Usage:     "copy frames to where they are looked at",
+		Usage:     "copy frames to a port or VLAN for inspection",
 		UsageText: "vswitch mirror list|add|del",
 		Description: `A mirror copies frames of ports or VLANs to a port (SPAN) or into a VLAN (RSPAN).
-The originals go their way untouched.
+The original frames are not affected.
 
 Example:
 
@@ -37,14 +37,13 @@ Example:
 			Name:      "add",
 			Usage:     "add a mirror",
 			UsageText: "vswitch mirror add NAME --from PORT[,PORT] | --from-vlan LIST --to PORT | --to-vlan VID [flags]",
-			Description: `Copies frames that come in by the ports of --from or leave by them, and those of
-the VLANs of --from-vlan on all ports. --to names the port that copies leave by; it
-takes no other part in switching until the mirror is removed. With --to-vlan copies
-leave as frames of that VLAN, in front of the tag they had, by every port that
-carries it tagged. Mirrors are kept over a restart; one whose port was removed
-goes on when a port of that name is there again.
+			Description: `Copies the frames that the ports of --from receive or send, and the frames of the
+VLANs of --from-vlan on all ports. --to is the port that sends the copies; it carries
+nothing else until the mirror is removed. With --to-vlan every port that carries that
+VLAN tagged sends the copies, with its tag in front of their own. Mirrors survive a
+restart. A mirror whose port was removed goes on when a port of that name is added.
 
---filter copies only the frames that an expression means:
+--filter copies only the frames that an expression matches:
 
 ` + daemon.FilterGrammar + `
 

@@ -16,13 +16,14 @@ func portsCommand() *cli.Command {
 		Name:      "ports",
 		Usage:     "list the ports, or show one with all its settings",
 		UsageText: "vswitch ports [NAME] [-o json]",
-		Description: `A port is up, no-carrier (no virtual machine holds its device), waiting (its
-device or its peer is gone; it goes on when that comes back) or down (its
-interface was set down, or a guard shut the port down). VLAN is - where the port
-is transparent to tags. rx is what came into the switch, tx what left it.
+		Description: `Lists the ports. A port is in one of four states: up; no-carrier, when no virtual
+machine holds its device; waiting, when its device or peer is gone, until that
+comes back; down, when its interface was set down or a guard error-disabled it.
+VLAN is - where the port is transparent to tags. rx counts what came into the
+switch, tx what left it.
 
-With a NAME, everything about one port: its settings, where its traffic goes, and
-what keeps it off the kernel's fast path.
+With a NAME, shows all about one port: its settings, where its traffic goes, and
+which setting keeps it off the kernel's fast path.
 
 Example:
 

@@ -26,12 +26,15 @@ func runCommand() *cli.Command {
 		Name:      "run",
 		Usage:     "run a switch in the foreground",
 		UsageText: "vswitch run [flags]",
-		Description: `Runs one switch until SIGTERM or SIGINT. Its ports are those of its last run:
-what the other commands change is kept in the state directory. TAP devices stay
-when it stops, so virtual machines run on and are connected again by the next
-run. SIGHUP changes nothing, so a terminal may hang up; a reader of the log that goes
-or stops reading loses lines, and no more. Ports of the kinds tap, host and netdev need CAP_NET_ADMIN and CAP_NET_RAW;
-with vhost-user, stream and dgram ports alone it runs as any user.
+		Description: `Runs one switch until SIGTERM or SIGINT. It begins with the ports and settings of
+its last run, which it keeps in the state directory. TAP devices stay when it
+stops: virtual machines run on, and the next run connects them again.
+
+SIGHUP changes nothing, so the terminal may hang up. A log reader that goes away or
+stops reading loses log lines; the switch goes on.
+
+Ports of the kinds tap, host and netdev need CAP_NET_ADMIN and CAP_NET_RAW. With
+vhost-user, stream and dgram ports alone the switch runs as any user.
 
 Example:
 

@@ -15,10 +15,12 @@ func setCommand() *cli.Command {
 		Name:      "set",
 		Usage:     "change settings of the switch while it runs",
 		UsageText: "vswitch set FLAGS",
-		Description: `Changes the settings that are given, at once; the others stay. They are kept over a
-restart. The same flags of vswitch run hold for that run only, whatever was kept.
-An empty value or =off takes a setting back. Whoever turns spanning tree on stops
-traffic until the tree has found its roots; ports with stations go on at once.
+		Description: `Changes the given settings at once and keeps them over a restart; the others stay.
+An empty value or =off takes a setting back. The same flags of vswitch run override
+what was kept, for that run only.
+
+Turning spanning tree on stops ports to networks until the tree has converged; ports
+with stations go on at once.
 
 Example:
 

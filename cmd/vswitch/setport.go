@@ -14,12 +14,11 @@ func setPortCommand() *cli.Command {
 		Name:      "set-port",
 		Usage:     "change a port while it runs",
 		UsageText: "vswitch set-port NAME FLAGS",
-		Description: `Changes the settings that are given; the others, and the traffic, stay. An
-empty value, 0 or =false takes a setting back. One of --access, --trunk and --qinq
-takes the place of the one that was set before.
+		Description: `Changes the given settings under traffic; the others stay. An empty value, 0 or
+=off takes a setting back. --access, --trunk and --qinq replace each other.
 
-It also brings back a port that a guard shut down; for that alone, no flag is
-needed.
+It also brings back an error-disabled port, one that a guard shut down; for that
+alone, give no flag.
 
 Example:
 

@@ -16,10 +16,10 @@ func statsCommand() *cli.Command {
 		Name:      "stats",
 		Usage:     "show what ports carried, and why frames were dropped",
 		UsageText: "vswitch stats [NAME] [-o json]",
-		Description: `Shows the counters of one port or of all. rx is what came into the switch by the
-port, tx what left by it. Each frame that was not delivered is counted once, at
-the port where it was lost, by its reason: rx where no copy left the switch, tx
-where this copy did not.
+		Description: `Shows the counters of one port or of all. rx counts what came into the switch by
+the port, tx what left by it. Each frame that was not delivered is counted once, at
+the port where it was lost, under its reason: as rx if no copy left the switch, as
+tx if one copy did not.
 
 Example:
 

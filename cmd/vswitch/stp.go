@@ -14,10 +14,9 @@ func stpCommand() *cli.Command {
 		Name:      "stp",
 		Usage:     "show the spanning tree",
 		UsageText: "vswitch stp [-o json]",
-		Description: `Shows which bridge is the root, and of each port its role and state, what it
-costs to the root by it, who is the designated bridge of its link, and the BPDUs
-it heard and sent. A switch takes part in a spanning tree when it is run with
---stp; add-port and set-port have the ports' settings.
+		Description: `Shows the root bridge, and each port's role, state, path cost, designated bridge
+and BPDUs in both directions. vswitch set --stp=on makes the switch take part in a
+spanning tree; add-port and set-port have the settings of ports.
 
 Example:
 
