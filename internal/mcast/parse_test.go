@@ -115,6 +115,11 @@ func TestRefused(t *testing.T) {
 		{"PIM with TTL 64", ip4(host4, addr("224.0.0.13"), 64, 103, []byte{0x20, 0, 0, 0}, 2), BadHopLimit},
 		{"MLD without Router Alert", edit(oldReport(2, g6), func(b []byte) { copy(b[56:], []byte{1, 4, 0, 0, 0, 0}) }), NoRouterAlert},
 		{"MLD with options that overrun their header", edit(oldReport(2, g6), func(b []byte) { copy(b[56:], []byte{0, 5, 9, 0, 0, 0}) }), NoRouterAlert},
+		{"MLD with an option of one byte at the end", edit(oldReport(2, g6), func(b []byte) { copy(b[56:], []byte{1, 3, 0, 0, 0, 5}) }), NoRouterAlert},
+		{"MLD with a Router Alert of four bytes", edit(oldReport(2, g6), func(b []byte) { copy(b[56:], []byte{5, 4, 0, 0, 0, 0}) }), NoRouterAlert},
+		{"MLD with a Router Alert of no use yet", edit(oldReport(2, g6), func(b []byte) { b[58] = 1 }), NoRouterAlert},
+		{"PIMv6 header alone", edit(pimHello("fe80::2"), func(b []byte) { b[18], b[19], b[20] = 0, 0, 103 })[:54], BadLength},
+		{"PIMv6 without a message, behind options", edit(pimHello("fe80::2"), func(b []byte) { b[18], b[19] = 0, 8 })[:62], BadLength},
 		{"MLD with an RSVP Router Alert", edit(oldReport(2, g6), func(b []byte) { b[59] = 1 }), NoRouterAlert},
 		{"IGMP from a group", ip4(g4, g4, 1, 2, append([]byte{0x16, 0, 0, 0}, g4.AsSlice()...), 2), BadSource},
 		{"IGMP from broadcast", ip4(addr("255.255.255.255"), g4, 1, 2, append([]byte{0x16, 0, 0, 0}, g4.AsSlice()...), 2), BadSource},
@@ -185,6 +190,12 @@ func TestTolerated(t *testing.T) {
 	}
 	padded := oldReport(2, g6)
 	copy(padded[56:], []byte{0, 5, 2, 0, 0, 0})
+	atEnd := oldReport(2, g6)
+	copy(atEnd[56:], []byte{1, 0, 5, 2, 0, 0})
+	// The Router Alert stands at the end of a header of 24 bytes.
+	long := oldReport(2, g6)
+	long = slices.Concat(long[:54], []byte{58, 2, 1, 16}, make([]byte, 16), []byte{5, 2, 0, 0}, long[62:])
+	long[19] += 16
 	report2 := append([]byte{0x16, 0, 0, 0}, g4.AsSlice()...)
 	for _, c := range []struct {
 		name  string
@@ -198,6 +209,8 @@ func TestTolerated(t *testing.T) {
 		{"auxiliary data", ip4(host4, g4, 1, 2, []byte{0x22, 0, 0, 0, 0, 0, 0, 2, 4, 1, 0, 0, 239, 1, 2, 3, 9, 9, 9, 9, 4, 0, 0, 0, 239, 1, 2, 4}, 2), 2, ToRouters},
 		{"an unknown record type among others", reportFrame(rec{9, g4, addrs("10.0.0.1")}, rec{toEx, g4, nil}), 1, ToRouters},
 		{"Router Alert behind a pad", padded, 1, ToRouters},
+		{"Router Alert at the end", atEnd, 1, ToRouters},
+		{"Router Alert in a long header", long, 1, ToRouters},
 		{"no record", ip4(host4, g4, 1, 2, []byte{0x22, 0, 0, 0, 0, 0, 0, 0}, 2), 0, ToRouters},
 		{"IGMP from 0.0.0.0", ip4(addr("0.0.0.0"), g4, 1, 2, report2, 2), 1, ToRouters},
 		{"MLDv2 report from ::", ip6(addr("::"), addr("ff02::16"), 1, 58, append([]byte{143, 0, 0, 0, 0, 0}, records([]rec{{toEx, g6, nil}})...), 2), 1, ToRouters},
@@ -341,6 +354,20 @@ func TestOwnQueries(t *testing.T) {
 		copy(c.want[6:], []byte{0x52, 0x54, 0, 0, 0, 1})
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("%s:\n%x, want\n%x", c.name, c.got, c.want)
+		}
+	}
+}
+
+// TestChecksum adds words whose sums carry once, twice and not at all.
+func TestChecksum(t *testing.T) {
+	words := []int{0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff}
+	for _, a := range words {
+		for _, b := range words {
+			for _, c := range words {
+				if got, want := checksum(uint32(a+b), be16(c)), rfc1071(be16(a), be16(b), be16(c)); got != want {
+					t.Errorf("%x + %x + %x: %x, want %x", a, b, c, got, want)
+				}
+			}
 		}
 	}
 }

@@ -381,7 +381,7 @@ func TestManyGroups(t *testing.T) {
 		}
 		longest = max(longest, run)
 	}
-	if len(f.slots) < 2*len(want) || longest > 200 {
+	if n := len(f.slots); n < 2*len(want) || n > 4*len(want) || longest > 200 {
 		t.Errorf("%d slots for %d groups, the longest run %d", len(f.slots), len(want), longest)
 	}
 	for port := range uint16(20) {
