@@ -51,6 +51,9 @@ func addPort(c *cli.Context, cl *api.Client, args []string) error {
 		set.Set("client", false)
 	}
 	kind := c.String("kind")
+	if c.Bool("client") && c.String("path") == "" {
+		return usagef("--client needs the socket to connect to; name it with --path")
+	}
 	if _, err := kindList().Read(args[0], kind, set); err != nil {
 		return usageError(err.Error())
 	}

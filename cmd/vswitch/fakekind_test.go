@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
@@ -19,8 +20,28 @@ import (
 func init() {
 	if os.Getenv("VSWITCH_TEST_KIND") != "" {
 		kindMakers = append(kindMakers, func(kindOptions) (port.Kind, error) { return lampKind{}, nil })
+		features = append(features, glow)
 	}
 }
+
+// glow is a feature: one value and one line in features.
+var glow = feature.Feature{
+	Name: "glow", Help: "lights lamps", Switch: glowSettings{},
+	On: func(s any) bool { return s.(glowSettings).Glow > 0 },
+	New: func(h feature.Host, s any) (feature.Instance, error) {
+		h.Log().Info("it glows", "level", s.(glowSettings).Glow)
+		return glowing{h}, nil
+	},
+}
+
+type glowSettings struct {
+	Glow int `json:"glow,omitempty" arg:"N" min:"1" max:"9" help:"how bright lamps are"`
+}
+
+type glowing struct{ feature.Host }
+
+func (g glowing) Stop()                     { g.Log().Info("it glows no more") }
+func (g glowing) Configured(p feature.Port) { g.Log().Info("it sees a port", "port", p.Name()) }
 
 type lampSettings struct {
 	Shade shade `json:"shade,omitempty" arg:"COLOR" default:"white" help:"color of the lamp"`

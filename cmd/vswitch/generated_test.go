@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -56,7 +55,7 @@ func TestOpenAPIHasTheSettings(t *testing.T) {
 		fmt.Fprintf(&b, "        %s: %s\n", s.Key, schemaOf(s))
 	}
 	b.WriteString("    SwitchSettings:\n      type: object\n      properties:\n")
-	for _, f := range setting.Fields(daemon.Settings{}) {
+	for _, f := range switchFields() {
 		fmt.Fprintf(&b, "        %s: %s\n", f.Key, flow(f.Schema()))
 	}
 	generated(t, path, []byte(b.String()+end+tail))

@@ -17,7 +17,6 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/fastpath"
-	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port/tap"
 )
 
@@ -61,6 +60,7 @@ func runSwitch(c *cli.Context) error {
 	o := daemon.Options{
 		Version:     buildVersion().Version,
 		SocketGroup: c.String("socket-group"),
+		Features:    features,
 		Links:       daemon.HostLinks{},
 	}
 	var err error
@@ -85,7 +85,7 @@ func runSwitch(c *cli.Context) error {
 	if o.StateDir, err = stateDir(c, o.Name); err != nil {
 		return err
 	}
-	if o.Overrides, err = read(c, setting.Fields(daemon.Settings{})); err != nil {
+	if o.Overrides, err = read(c, switchFields()); err != nil {
 		return err
 	}
 	mode := c.String("fastpath")

@@ -6,8 +6,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/daemon"
-	"github.com/vswitch/vswitch/internal/setting"
 )
 
 func setCommand() *cli.Command {
@@ -33,7 +31,7 @@ Example:
 }
 
 func setSwitch(c *cli.Context, cl *api.Client, _ []string) error {
-	set, err := read(c, setting.Fields(daemon.Settings{}))
+	set, err := read(c, switchFields())
 	if err != nil {
 		return err
 	}

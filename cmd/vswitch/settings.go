@@ -6,7 +6,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/setting"
 )
 
@@ -67,7 +66,7 @@ func portFlags(there bool) (flags []cli.Flag) {
 
 // switchFlags are the flags of the settings of the switch.
 func switchFlags() (flags []cli.Flag) {
-	for _, f := range setting.Fields(daemon.Settings{}) {
+	for _, f := range switchFields() {
 		flags = append(flags, newSettingFlag(f, nil, false))
 	}
 	return flags

@@ -9,8 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/daemon"
-	"github.com/vswitch/vswitch/internal/setting"
 )
 
 func showCommand() *cli.Command {
@@ -60,7 +58,7 @@ func showSwitch(c *cli.Context) error {
 func made(s api.Spec) string {
 	var flags []string
 	all := s.Settings()
-	for _, f := range setting.Fields(daemon.Settings{}) {
+	for _, f := range switchFields() {
 		if v, ok := all[f.Key]; ok {
 			flags = append(flags, fmt.Sprintf("--%s=%s", f.Flag, f.FlagText(v)))
 		}

@@ -53,9 +53,13 @@ var below = []struct {
 		"internal/afpacket", "internal/tuntap", "internal/link", "internal/owner", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost", "internal/sockfile", "internal/account",
 	}},
 
-	{"internal/daemon", []string{"api", "internal/setting", "switch", "fdb", "port", "internal/link", "internal/owner", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock", "internal/limits"}},
+	// The contract of features, and the features. None imports another, and protocols
+	// that they run are packages of their own.
+	{"internal/feature", []string{"fdb", "port", "switch", "internal/setting"}},
+	{"internal/feature/*", []string{"fdb", "port", "switch", "internal/setting", "internal/feature", "internal/eth", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp"}},
+	{"internal/daemon", []string{"api", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/link", "internal/owner", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock", "internal/limits"}},
 	{"internal/fastpath", []string{"switch", "fdb", "port", "internal/flock"}},
-	{"cmd/vswitch", []string{"api", "internal/setting", "fdb", "internal/daemon", "internal/fastpath", "internal/logqueue", "internal/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/daemon", "internal/fastpath", "internal/logqueue", "internal/hoststack", "port", "port/*"}},
 
 	{"internal/testenv", nil},
 	{"internal/testenv/daemontest", []string{"api", "internal/testenv"}},

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -15,14 +16,18 @@ import (
 func (m *manager) configured(p *managed) {
 	m.tree.configure(p)
 	m.snoop.configure(p)
+	for c := range instances[feature.Configured](m) {
+		c.Configured(p)
+	}
 }
 
 // linked says that frames pass by a port from now on, or no more.
 func (m *manager) linked(p *managed, up bool) {
-	if up {
-		m.loops.linked(p)
-	} else {
+	if !up {
 		m.moves.linkDown(p)
+	}
+	for l := range instances[feature.Linked](m) {
+		l.Linked(p, up)
 	}
 	m.tree.link(p, up)
 	m.snoop.link(p, up)
@@ -31,7 +36,9 @@ func (m *manager) linked(p *managed, up bool) {
 // removed says that a port is about to go.
 func (m *manager) removed(p *managed) {
 	m.moves.linkDown(p)
-	m.loops.removed(p)
+	for r := range instances[feature.Removed](m) {
+		r.Removed(p)
+	}
 	m.tree.remove(p)
 	m.snoop.remove(p)
 }
@@ -56,10 +63,10 @@ func (m *manager) onControl(f vswitch.ControlFrame) {
 			m.tree.receive(p, f.Data)
 		case f.Queue == vswitch.QueueGuard:
 			m.tree.intruded(p, f.Data)
-		case f.Queue == vswitch.QueueLoop:
-			m.loops.receive(p, f.VLAN, f.Data)
 		case f.Queue == vswitch.QueueGroups:
 			m.snoop.receive(f)
+		default:
+			m.receive(p, f)
 		}
 		return nil
 	})

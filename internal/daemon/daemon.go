@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -36,6 +37,9 @@ type Options struct {
 	Links       Links
 	Log         *slog.Logger
 
+	// Features are what the switch hosts beside ports.
+	Features []feature.Feature
+
 	// Overrides are Settings that hold for this run, whatever was kept.
 	Overrides setting.Patch
 
@@ -50,7 +54,7 @@ type Options struct {
 
 	ids *identity // of Run; nil: one that is not kept
 
-	settings, kept Settings // in force, and without Overrides
+	settings, kept switchSettings // in force, and without Overrides
 
 	// What follows from settings, for newManager.
 	Aging        time.Duration
@@ -58,7 +62,6 @@ type Options struct {
 	STP          *STP          // nil: no spanning tree
 	Snooping     *Snooping     // nil: multicast is flooded
 	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
-	LoopDetect   bool          // probe for loops
 	HoldDown     time.Duration // how long a flapping station is held; 0: not
 }
 
@@ -83,7 +86,7 @@ const stopGrace = 300 * time.Millisecond
 // Run runs the switch until ctx ends.
 func Run(ctx context.Context, o Options) (err error) {
 	if o.StateDir == "" { // else what they lack may be in the state
-		if _, err := (Settings{}).merge(o.Overrides); err != nil {
+		if _, err := noSettings(o.Features).merge(o.Overrides); err != nil {
 			return err
 		}
 	}
@@ -136,7 +139,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := saved.known(o.Kinds, o.Version); err != nil {
 		return fmt.Errorf("in %s, %w", o.StateDir, err)
 	}
-	if o.kept, err = (Settings{}).merge(saved.Switch); err != nil {
+	if o.kept, err = noSettings(o.Features).merge(saved.Switch); err != nil {
 		return fmt.Errorf("%s: the settings of the switch: %w; mend or remove them there", o.StateDir, err)
 	}
 	if o.settings, err = o.kept.merge(o.Overrides); err != nil {

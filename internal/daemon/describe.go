@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -63,9 +64,9 @@ func (m *manager) portFastPath(p *managed, frames uint64) api.PortFastPath {
 	return f
 }
 
-// switchSettings are the settings in force as users see them.
-func switchSettings(s Settings) api.Spec {
-	b, err := json.Marshal(s)
+// asSpec is a patch as users see it.
+func asSpec(p setting.Patch) api.Spec {
+	b, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // it was read from JSON
 	}
@@ -99,6 +100,7 @@ func (m *manager) describeAll() []api.Port {
 }
 
 func (m *manager) describeSwitch() api.Switch {
+	made := m.settings.patch()
 	s := api.Switch{
 		Name:     m.name,
 		PID:      os.Getpid(),
@@ -115,10 +117,10 @@ func (m *manager) describeSwitch() api.Switch {
 		},
 		MAC:          m.mac,
 		GroupForward: m.groupForward,
-		LoopDetect:   m.loops != nil,
+		LoopDetect:   made["loop_detect"] != nil,
 		HoldDownS:    time.Duration(m.moves.holdDown.Load()).Seconds(),
 		RecoveryS:    m.recovery.Seconds(),
-		Settings:     switchSettings(m.settings),
+		Settings:     asSpec(made),
 		STP:          m.tree != nil,
 		Snooping:     m.snoop != nil,
 		Querier:      m.snoop != nil && m.snoop.opts.Querier,

@@ -10,11 +10,28 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )
 
-func withLoops(o *Options) { o.LoopDetect, o.Recovery = true, time.Minute }
+func withLoops(o *Options) {
+	o.Features = []feature.Feature{loopguard.Feature}
+	o.settings.features = []any{loopguard.Settings{LoopDetect: true}}
+	o.Recovery = time.Minute
+}
+
+// Where a probe says what.
+const (
+	probeNonce = port.HeaderLen
+	probePort  = probeNonce + 16
+	probeVLAN  = probePort + 2
+	probeEnd   = probeVLAN + 2
+)
+
+// groupOf is the group address that probes go to.
+func groupOf(mac port.MAC) port.MAC { return mac | 1<<40 }
 
 // probes returns those that left by a port since the last call, and forgets what else did.
 func (w *wireRig) probes(name string) [][]byte {
@@ -348,30 +365,6 @@ func TestLoopsAndTree(t *testing.T) {
 			t.Errorf("up0 is %s, up1 is %s", a, b)
 		}
 		w.wantState("vm0", api.StateUp)
-	})
-}
-
-// What is remembered of probes is bounded by how long they are good.
-func TestProbesAreForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withLoops, netdev("up0"), netdev("up1"))
-		for range 20 {
-			time.Sleep(time.Second)
-			w.taken("up0")
-			w.taken("up1")
-		}
-		_ = w.do(func() error {
-			if n, m := len(w.loops.out), len(w.loops.order); n > 8 || m > 8 || n < 6 {
-				t.Errorf("%d probes are remembered, %d in order", n, m)
-			}
-			if err := w.delPort("up1"); err != nil {
-				t.Error(err)
-			}
-			if len(w.loops.suspect)+len(w.loops.next) != 0 {
-				t.Errorf("%v, %v", w.loops.suspect, w.loops.next)
-			}
-			return nil
-		})
 	})
 }
 

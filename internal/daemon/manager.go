@@ -10,10 +10,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/link"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -34,8 +36,11 @@ type manager struct {
 	moves *moves
 	aging time.Duration
 
-	settings Settings // of the switch, in force
-	kept     Settings // the same without what run's flags say: what a restart finds
+	settings switchSettings // in force
+	kept     switchSettings // the same without what run's flags say: what a restart finds
+
+	hosted    []*hosted
+	heedMoves atomic.Pointer[[]feature.Moved] // those that want to hear of moves
 
 	sw    *vswitch.Switch
 	start time.Time
@@ -61,7 +66,6 @@ type manager struct {
 
 	tree  *spanningTree // nil: off
 	snoop *snooping     // nil: off
-	loops *loopGuard    // nil: off
 
 	limits reading
 	room   room
@@ -126,19 +130,25 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	if o.FastPath != nil {
 		cfg.FastPath = o.FastPath
 	}
-	if o.LoopDetect {
-		cfg.Traps = loopTraps(m.mac)
-	}
 	m.sw = vswitch.New(cfg)
 	m.sw.SetGroupForward(o.GroupForward)
-	if o.LoopDetect || o.STP != nil || o.Snooping != nil {
+	if o.STP != nil || o.Snooping != nil {
 		m.ownStation()
 	}
-	m.loops = newLoopGuard(m, o.LoopDetect)
 	m.snoop = newSnooping(m, o.Snooping)
+	for _, f := range o.Features {
+		m.hosted = append(m.hosted, &hosted{Feature: f})
+	}
+	m.shareMoves()
+	off := noSettings(o.Features).features
+	if m.settings.features == nil {
+		m.settings.features, m.kept.features = off, off
+	}
 	var err error
-	m.tree, err = newSpanningTree(m, o.STP)
-	return m, err
+	if m.tree, err = newSpanningTree(m, o.STP); err != nil {
+		return nil, err
+	}
+	return m, m.setFeatures(off, m.settings.features)
 }
 
 // tableAging turns the user's "0: never" into the table's.
@@ -169,7 +179,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	defer retry.Stop()
 	defer m.tree.stop()
 	defer m.snoop.stop()
-	defer m.loops.stop()
+	defer m.stopFeatures()
 	for {
 		retry.Reset(m.nextRetry())
 		select {
@@ -199,8 +209,6 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			m.tree.second()
 		case <-m.snoop.due():
 			m.snoop.run()
-		case <-m.loops.due():
-			m.loops.send()
 		}
 	}
 }

@@ -52,7 +52,9 @@ const (
 // moved is called on the switch's event goroutine.
 func (m *manager) moved(ev vswitch.MACMoved) {
 	m.moves.seen.Add(1)
-	m.loops.stationMoved(ev)
+	for _, f := range *m.heedMoves.Load() {
+		f.Moved(ev)
+	}
 	now, advice := time.Now(), "look for two machines with the address, or for a loop"
 	v := m.moves.judge(now, ev)
 	if v.Flapping {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -118,7 +117,7 @@ const (
 
 // snapshot is the desired state as it is now.
 func (m *manager) snapshot() savedState {
-	st := savedState{Switch: setting.PatchOf(m.kept), Ports: []savedPort{}, FDB: []savedEntry{}}
+	st := savedState{Switch: m.kept.patch(), Ports: []savedPort{}, FDB: []savedEntry{}}
 	leaving := make(map[string]bool)
 	for _, p := range m.sorted() {
 		if p.leaving {

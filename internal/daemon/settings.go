@@ -8,6 +8,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -25,7 +26,6 @@ type Settings struct {
 	Unregistered   Unregistered `json:"unregistered,omitempty" arg:"WHERE" default:"flood" help:"with --snooping: where groups go that nobody asked for, flood or routers"`
 
 	GroupForward Mask             `json:"group_forward,omitempty" arg:"MASK" default:"0" help:"addresses of 01:80:c2:00:00:00 to 0f to forward, bit 14 for 0e, as the kernel's group_fwd_mask"`
-	LoopDetect   bool             `json:"loop_detect,omitempty" help:"send probes, and shut down the port where they come back"`
 	HoldDown     setting.Duration `json:"hold_down,omitzero" arg:"TIME" default:"0s" help:"hold a station that flaps between ports at its first one for this long; 0 for not at all"`
 	Recovery     setting.OrNever  `json:"recovery,omitzero" arg:"TIME" default:"5m" help:"bring a port back that a guard shut down after this time; 0 for never"`
 }
@@ -101,6 +101,40 @@ func (s *Settings) AfterMerge(former any, given func(key string) bool) {
 	}
 }
 
+// switchSettings are all settings of the switch: the daemon's own, and those of each
+// feature in the order of the program's list.
+type switchSettings struct {
+	Settings
+	features []any
+}
+
+// noSettings are the settings of a switch on which none were made.
+func noSettings(features []feature.Feature) switchSettings {
+	var s switchSettings
+	for _, f := range features {
+		s.features = append(s.features, f.Switch)
+	}
+	return s
+}
+
+// SettingFields are the settings that a switch with these features has.
+func SettingFields(features []feature.Feature) []setting.Field {
+	all := setting.Fields(Settings{})
+	for _, f := range features {
+		all = append(all, setting.Fields(f.Switch)...)
+	}
+	return all
+}
+
+// patch returns the settings that were made.
+func (s switchSettings) patch() setting.Patch {
+	all := setting.PatchOf(s.Settings)
+	for _, f := range s.features {
+		all.Add(setting.PatchOf(f))
+	}
+	return all
+}
+
 // SettingsError is an error of the settings that Run was given, or finds in the state
 // together with them.
 type SettingsError struct{ error }
@@ -108,17 +142,24 @@ type SettingsError struct{ error }
 func (e SettingsError) Unwrap() error { return e.error }
 
 // merge returns settings with a patch applied, and checks them.
-func (s Settings) merge(p setting.Patch) (Settings, error) {
+func (s switchSettings) merge(p setting.Patch) (switchSettings, error) {
 	rest := setting.Patch{}
 	rest.Add(p)
-	merged, err := setting.Merge(s, rest)
+	merged, err := setting.Merge(s.Settings, rest)
 	if err != nil {
 		return s, SettingsError{err}
+	}
+	to := switchSettings{Settings: merged.(Settings)}
+	for _, f := range s.features {
+		one, err := setting.Merge(f, rest)
+		if err != nil {
+			return s, SettingsError{err}
+		}
+		to.features = append(to.features, one)
 	}
 	for _, key := range rest.Keys() {
 		return s, SettingsError{fmt.Errorf("the switch has no setting %q; `vswitch set --help` lists those it has", key)}
 	}
-	to := merged.(Settings)
 	if err := to.Check(); err != nil {
 		return s, SettingsError{err}
 	}
@@ -155,7 +196,7 @@ func orNever(d setting.OrNever, otherwise time.Duration) time.Duration {
 func (s Settings) into(o *Options) {
 	o.Aging, o.Recovery = orNever(s.Aging, defaultAging), orNever(s.Recovery, defaultRecovery)
 	o.STP, o.Snooping = s.tree(), s.groups()
-	o.GroupForward, o.LoopDetect, o.HoldDown = uint16(s.GroupForward), s.LoopDetect, time.Duration(s.HoldDown)
+	o.GroupForward, o.HoldDown = uint16(s.GroupForward), time.Duration(s.HoldDown)
 }
 
 // set changes settings of the switch, and keeps them. What run's flags say holds for this
@@ -186,7 +227,7 @@ func (m *manager) set(p setting.Patch) (api.Switch, error) {
 }
 
 // apply brings the parts of the daemon from the settings in force to others.
-func (m *manager) apply(to Settings) error {
+func (m *manager) apply(to switchSettings) error {
 	from := m.settings
 	m.settings = to
 	m.aging = orNever(to.Aging, defaultAging)
@@ -197,8 +238,8 @@ func (m *manager) apply(to Settings) error {
 		m.groupForward = uint16(to.GroupForward)
 		m.sw.SetGroupForward(m.groupForward)
 	}
-	if from.LoopDetect != to.LoopDetect {
-		m.setLoopDetect(to.LoopDetect)
+	if err := m.setFeatures(from.features, to.features); err != nil {
+		return err
 	}
 	if !equal(from.tree(), to.tree()) {
 		if err := m.setTree(to.tree()); err != nil {
@@ -223,18 +264,6 @@ func equal[T comparable](a, b *T) bool {
 // switch sends may come back.
 func (m *manager) ownStation() {
 	_ = m.sw.FDB().Add(fdb.MakeKey(defaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // it is there already, or has room
-}
-
-func (m *manager) setLoopDetect(on bool) {
-	m.loops.stop()
-	m.loops = newLoopGuard(m, on)
-	if !on {
-		m.sw.SetTraps(nil)
-		return
-	}
-	m.ownStation()
-	m.sw.SetTraps(loopTraps(m.mac))
-	m.upPorts(func(p *managed) { m.loops.linked(p) })
 }
 
 // setTree starts, ends or replaces the spanning tree. Ports forward nothing from its start

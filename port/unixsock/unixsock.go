@@ -193,8 +193,6 @@ func (k Dgram) paths(s port.Spec) (own, peer string) {
 func check(k port.Kind, s port.Spec, path string) error {
 	o := port.SettingsOf[Settings](s)
 	switch {
-	case o.Client && o.Path == "":
-		return errors.New("--client needs the socket to connect to; name it with --path")
 	case o.Client && k.Name() == "stream" && (o.Owner != "" || o.Group != "" || o.Mode != ""):
 		return errors.New("a stream port with --client makes no socket; leave --owner, --group and --mode out")
 	case path == "":

@@ -87,8 +87,6 @@ func (k Kind) notes(s port.Spec) string {
 func (k Kind) Check(s port.Spec) error {
 	o, path := port.SettingsOf[Settings](s), k.Path(s)
 	switch {
-	case o.Client && o.Path == "":
-		return errors.New("--client needs the socket to connect to; name it with --path")
 	case o.Client && (o.Owner != "" || o.Group != "" || o.Mode != ""):
 		return errors.New("a vhost-user port with --client makes no socket; leave --owner, --group and --mode out")
 	case o.Path == "" && k.Dir == "":

@@ -1,4 +1,7 @@
-package daemon
+// Package loopguard finds loops without a spanning tree, and those that a tree cannot see:
+// it sends probes, and shuts a port down where they come back. The daemon calls it with
+// its turn; it does no I/O but the frames it sends.
+package loopguard
 
 import (
 	"crypto/rand"
@@ -6,13 +9,26 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// loopGuard finds loops without a spanning tree, and those that a tree cannot see: it
-// sends probes, and shuts a port down where they come back. A nil one does nothing.
+// Settings are those of loop detection.
+type Settings struct {
+	LoopDetect bool `json:"loop_detect,omitempty" help:"send probes, and shut down the port where they come back"`
+}
+
+// Feature is loop detection.
+var Feature = feature.Feature{
+	Name:   "loopguard",
+	Help:   "finds loops by probes",
+	Switch: Settings{},
+	On:     func(s any) bool { return s.(Settings).LoopDetect },
+	New:    func(h feature.Host, _ any) (feature.Instance, error) { return start(h), nil },
+}
+
+// guard is loop detection as it runs.
 //
 // Whoever hears a probe can send it again, so one proves little. Each has a number drawn
 // for it, which only this daemon knows to be one of its own; it is good for seconds, once,
@@ -23,16 +39,16 @@ import (
 // Ports to networks are probed every second. A port with a station is probed for a few
 // seconds when it comes up, and when addresses move to or from it, as they do at once in a
 // loop; always if it learns none. Nothing is sent where a tree blocks.
-type loopGuard struct {
-	m     *manager
-	tick  *time.Ticker
+type guard struct {
+	host  feature.Host
+	stop  func() // the next round of probes
 	group port.MAC
 
 	out     map[nonce]probe
-	order   []nonce                // of out, oldest first, with some that are gone from it
-	again   map[probeWay]int       // to confirm with the next probes: how many came back in a row
-	suspect map[*managed]time.Time // ports with stations that are probed, until when
-	next    map[*managed]uint16    // of a port with many VLANs, the one to probe next
+	order   []nonce                    // of out, oldest first, with some that are gone from it
+	again   map[probeWay]int           // to confirm with the next probes: how many came back in a row
+	suspect map[feature.Port]time.Time // ports with stations that are probed, until when
+	next    map[feature.Port]uint16    // of a port with many VLANs, the one to probe next
 
 	mu    sync.Mutex
 	moved map[uint16]struct{} // ports that addresses moved to or from since the last tick
@@ -50,7 +66,7 @@ type probe struct {
 
 // probeWay is how a probe leaves.
 type probeWay struct {
-	by   *managed
+	by   feature.Port
 	vlan uint16
 }
 
@@ -76,63 +92,53 @@ const (
 // groupOf is the group address that belongs to an address of the switch's own.
 func groupOf(mac port.MAC) port.MAC { return mac | 1<<40 }
 
-// loopTraps are the traps of probes that come back.
-func loopTraps(mac port.MAC) []vswitch.Trap {
-	return []vswitch.Trap{{Dst: groupOf(mac), Queue: vswitch.QueueLoop}}
-}
-
-func newLoopGuard(m *manager, on bool) *loopGuard {
-	if !on {
-		return nil
-	}
-	return &loopGuard{
-		m: m, tick: time.NewTicker(probeGap), group: groupOf(m.mac),
+func start(h feature.Host) *guard {
+	g := &guard{
+		host: h, group: groupOf(h.MAC()),
 		out: make(map[nonce]probe), again: make(map[probeWay]int),
-		suspect: make(map[*managed]time.Time), next: make(map[*managed]uint16),
+		suspect: make(map[feature.Port]time.Time), next: make(map[feature.Port]uint16),
 		moved: make(map[uint16]struct{}),
 	}
+	g.stop = h.After(probeGap, g.round)
+	return g
 }
 
-// due is the channel that asks for send.
-func (g *loopGuard) due() <-chan time.Time {
-	if g == nil {
-		return nil
-	}
-	return g.tick.C
+// Stop implements feature.Instance.
+func (g *guard) Stop() { g.stop() }
+
+// round sends what is due, once in a probeGap.
+func (g *guard) round() {
+	g.stop = g.host.After(probeGap, g.round)
+	g.send()
 }
 
-func (g *loopGuard) stop() {
-	if g != nil {
-		g.tick.Stop()
-	}
+// Traps implements feature.Framed.
+func (g *guard) Traps() []vswitch.Trap {
+	return []vswitch.Trap{{Dst: g.group, Queue: vswitch.QueueLoop}}
 }
 
-// linked says that a port came up.
-func (g *loopGuard) linked(p *managed) {
-	if g != nil && p.hasStation() {
+// Linked implements feature.Linked.
+func (g *guard) Linked(p feature.Port, up bool) {
+	if up && p.Station() {
 		g.suspect[p] = time.Now().Add(suspectTime)
 	}
 }
 
-func (g *loopGuard) removed(p *managed) {
-	if g != nil {
-		delete(g.suspect, p)
-		delete(g.next, p)
-	}
+// Removed implements feature.Removed.
+func (g *guard) Removed(p feature.Port) {
+	delete(g.suspect, p)
+	delete(g.next, p)
 }
 
-// stationMoved is called on the switch's event goroutine.
-func (g *loopGuard) stationMoved(ev vswitch.MACMoved) {
-	if g == nil {
-		return
-	}
+// Moved implements feature.Moved.
+func (g *guard) Moved(ev vswitch.MACMoved) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.moved[ev.From], g.moved[ev.To] = struct{}{}, struct{}{}
 }
 
 // send sends the probes that are due. One that is lost is followed by the next.
-func (g *loopGuard) send() {
+func (g *guard) send() {
 	now := time.Now()
 	g.expire(now)
 	g.mu.Lock()
@@ -141,15 +147,15 @@ func (g *loopGuard) send() {
 	g.mu.Unlock()
 	again := g.again
 	g.again = make(map[probeWay]int)
-	for _, p := range g.m.ports {
-		if _, ok := moved[p.sw.Number()]; ok && p.hasStation() {
+	for p := range g.host.Ports() {
+		if _, ok := moved[p.Number()]; ok && p.Station() {
 			g.suspect[p] = now.Add(suspectTime)
 		}
 		if until, ok := g.suspect[p]; ok && now.After(until) {
 			delete(g.suspect, p)
 		}
 		_, suspect := g.suspect[p]
-		if p.hasStation() && !suspect && !bool(p.spec.NoLearning) || !g.mayProbe(p) {
+		if p.Station() && !suspect && !bool(p.Policy().NoLearning) || !g.mayProbe(p) {
 			continue
 		}
 		for _, vlan := range g.vlansOf(p) {
@@ -159,23 +165,26 @@ func (g *loopGuard) send() {
 		}
 	}
 	for way, returns := range again {
-		if g.m.ports[way.by.spec.Name] == way.by && g.mayProbe(way.by) {
+		if g.there(way.by) && g.mayProbe(way.by) {
 			g.probe(way, returns)
 		}
 	}
 }
 
 // mayProbe reports whether probes may leave by a port.
-func (g *loopGuard) mayProbe(p *managed) bool {
-	return p.state == api.StateUp && p.shutBy == "" && p.sw.Tree() == vswitch.TreeForwarding
+func (g *guard) mayProbe(p feature.Port) bool {
+	return p.Up() && !p.Disabled() && p.Core().Tree() == vswitch.TreeForwarding
 }
+
+// there reports whether a port is still one of the switch.
+func (g *guard) there(p feature.Port) bool { return g.host.Port(p.Number()) == p }
 
 // vlansOf returns the VLANs in which a port is probed now: those in which it takes
 // frames, or the next few of many.
-func (g *loopGuard) vlansOf(p *managed) (vlans []uint16) {
-	set := p.vlans()
-	if p.spec.Accept == "tagged" {
-		set.Remove(p.spec.Native)
+func (g *guard) vlansOf(p feature.Port) (vlans []uint16) {
+	set := p.VLANs()
+	if p.Policy().Accept == port.AcceptTagged {
+		set.Remove(p.Policy().Native)
 	}
 	if set.Len() <= probeVLANs {
 		for vid := range set.All() {
@@ -183,32 +192,32 @@ func (g *loopGuard) vlansOf(p *managed) (vlans []uint16) {
 		}
 		return vlans
 	}
-	for vid := g.next[p]; len(vlans) < probeVLANs; vid = vid%maxVLAN + 1 {
+	for vid := g.next[p]; len(vlans) < probeVLANs; vid = vid%port.MaxVID + 1 {
 		if set.Has(vid) {
 			vlans = append(vlans, vid)
 		}
 	}
-	g.next[p] = vlans[len(vlans)-1]%maxVLAN + 1
+	g.next[p] = vlans[len(vlans)-1]%port.MaxVID + 1
 	return vlans
 }
 
 // probe sends a probe, after so many that came back.
-func (g *loopGuard) probe(way probeWay, returns int) {
+func (g *guard) probe(way probeWay, returns int) {
 	var n nonce
 	_, _ = rand.Read(n[:]) // it never fails
-	b := append(g.group.HardwareAddr(), g.m.mac.HardwareAddr()...)
+	b := append(g.group.HardwareAddr(), g.host.MAC().HardwareAddr()...)
 	b = binary.BigEndian.AppendUint16(b, probeType)
 	b = append(b, n[:]...)
-	b = binary.BigEndian.AppendUint16(b, way.by.sw.Number())
+	b = binary.BigEndian.AppendUint16(b, way.by.Number())
 	b = binary.BigEndian.AppendUint16(b, way.vlan)
 	b = append(b, make([]byte, probeLen-len(b))...)
 	g.out[n] = probe{way, time.Now(), returns}
 	g.order = append(g.order, n)
-	g.m.sw.Send(vswitch.ControlFrame{VLAN: way.vlan, Data: b}, way.by.sw.Number())
+	g.host.Switch().Send(vswitch.ControlFrame{VLAN: way.vlan, Data: b}, way.by.Number())
 }
 
 // expire forgets the probes that can no longer come back.
-func (g *loopGuard) expire(now time.Time) {
+func (g *guard) expire(now time.Time) {
 	for i, n := range g.order {
 		if p, ok := g.out[n]; ok && now.Sub(p.at) <= probeLife {
 			g.order = g.order[i:]
@@ -219,10 +228,12 @@ func (g *loopGuard) expire(now time.Time) {
 	g.order = nil
 }
 
-// receive looks at a frame to the switch's group that came by a port in a VLAN. A probe
-// by a port that was shut meanwhile is of a loop that is cut already.
-func (g *loopGuard) receive(p *managed, vlan uint16, frame []byte) {
-	if g == nil || len(frame) < probeEnd {
+// Receive implements feature.Framed: it looks at a frame to the switch's group that came by
+// a port in a VLAN. A probe by a port that was shut meanwhile is of a loop that is cut
+// already.
+func (g *guard) Receive(p feature.Port, f vswitch.ControlFrame) {
+	vlan, frame := f.VLAN, f.Data
+	if len(frame) < probeEnd {
 		return
 	}
 	n := nonce(frame[probeNonce:])
@@ -233,19 +244,19 @@ func (g *loopGuard) receive(p *managed, vlan uint16, frame []byte) {
 	delete(g.out, n)
 	from := sent.by
 	switch {
-	case binary.BigEndian.Uint16(frame[probePort:]) != from.sw.Number(), binary.BigEndian.Uint16(frame[probeVLAN:]) != vlan:
+	case binary.BigEndian.Uint16(frame[probePort:]) != from.Number(), binary.BigEndian.Uint16(frame[probeVLAN:]) != vlan:
 		return // no bridge changes it
-	case time.Since(sent.at) > probeLife, sent.vlan != vlan, g.m.ports[from.spec.Name] != from, !g.mayProbe(from):
+	case time.Since(sent.at) > probeLife, sent.vlan != vlan, !g.there(from), !g.mayProbe(from):
 		return
 	}
 	switch {
-	case p.hasStation():
-		g.m.shut(p, "loop: what the switch sent by port "+from.spec.Name+" came back")
-	case from.hasStation():
-		g.m.shut(from, "loop: what the switch sent by it came back by port "+p.spec.Name)
+	case p.Station():
+		g.host.Shut(p, "loop: what the switch sent by port "+from.Name()+" came back")
+	case from.Station():
+		g.host.Shut(from, "loop: what the switch sent by it came back by port "+p.Name())
 	case sent.returns+1 >= probeReturns:
-		g.m.shut(p, "loop: what the switch sent by port "+from.spec.Name+" came back")
-	case g.m.tree != nil:
+		g.host.Shut(p, "loop: what the switch sent by port "+from.Name()+" came back")
+	case g.host.Tree():
 		g.again[sent.probeWay] = sent.returns + 1 // the tree may be about to cut it
 	default:
 		g.probe(sent.probeWay, sent.returns+1)
