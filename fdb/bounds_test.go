@@ -79,3 +79,14 @@ func TestWornAtTheBound(t *testing.T) {
 		}
 	}
 }
+
+// A station last heard longer ago than the ageing time is not there, however old the
+// table takes it for.
+func TestHeardTooLongAgo(t *testing.T) {
+	tbl := New(Config{Aging: 10 * time.Second})
+	wantLearn(t, tbl, station(1), 1, Learned, NoPort)
+	tbl.Advance(30 * time.Second)
+	if tbl.Heard(station(1), 1, 15*time.Second) {
+		t.Error("a station that was silent for 15 s is there, with an ageing time of 10 s")
+	}
+}
