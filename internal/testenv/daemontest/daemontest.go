@@ -54,12 +54,12 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// FastPath tells whether daemons may forward in the kernel. VSWITCH_TEST_FASTPATH=off
+// FastPath reports whether daemons may forward in the kernel. VSWITCH_TEST_FASTPATH=off
 // keeps all of them from it, so that every test can be run both ways.
 func FastPath() bool { return os.Getenv("VSWITCH_TEST_FASTPATH") != "off" }
 
-// Flags are what FastPath adds to the flags of `vswitch run`. They come first, so a
-// test's own flags win.
+// Flags are what FastPath adds to the flags of `vswitch run`. A test's own flags
+// replace them.
 func Flags() []string {
 	if FastPath() {
 		return nil
@@ -110,7 +110,7 @@ func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	}
 	d := &Daemon{Netns: ns, Name: filepath.Base(home), binary: binary, socket: filepath.Join(home, "s")}
 	d.args = append([]string{"run", "--name", d.Name, "--socket", d.socket, "--state", filepath.Join(home, "state")}, Flags()...)
-	d.args = append(d.args, flags...)
+	d.args = override(d.args, flags)
 	d.Client = api.NewClient(d.socket)
 	t.Cleanup(func() {
 		d.Client.Close()
@@ -123,12 +123,34 @@ func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	return d
 }
 
+// override returns args with flags at the end. A flag of the same name in args, and its
+// value, go: vswitch accepts a flag once.
+func override(args, flags []string) []string {
+	name := func(arg string) string {
+		name, _, _ := strings.Cut(arg, "=")
+		return name
+	}
+	replaced := func(arg string) bool {
+		return strings.HasPrefix(arg, "--") && slices.ContainsFunc(flags, func(f string) bool { return name(f) == name(arg) })
+	}
+	var all []string
+	for i := 0; i < len(args); i++ {
+		if !replaced(args[i]) {
+			all = append(all, args[i])
+		} else if !strings.Contains(args[i], "=") && i+1 < len(args) && !strings.HasPrefix(args[i+1], "--") {
+			i++ // its value
+		}
+	}
+	return append(all, flags...)
+}
+
 // Restart starts the daemon again, with the same flags, socket and state, and with
-// further flags this time. One that runs is killed first.
+// further flags this time, which replace those of the same name. One that runs is killed
+// first.
 func (d *Daemon) Restart(t testing.TB, flags ...string) {
 	t.Helper()
 	d.Kill()
-	cmd := d.Netns.Command(d.binary, slices.Concat(d.args, flags)...)
+	cmd := d.Netns.Command(d.binary, override(d.args, flags)...)
 	cmd.Stdout, cmd.Stderr = &d.log, &d.log
 	// It must not outlive a test that is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
