@@ -56,6 +56,7 @@ func TestPersistence(t *testing.T) {
 	for _, set := range []string{
 		"p1 --access 10 --accept all --isolated --locked --learning off --flood broadcast",
 		"p1 --learn-limit 7 --learn-action protect --mtu 1400 --exclusive",
+		"p1 --description web-server --label tier=front --label owner=me",
 		"p2 --trunk 10,20-29 --native 30 --trunk-tpid 0x88a8",
 		"p2 --storm-broadcast 100pps --storm-multicast 2mbit --storm-unicast 3kpps --storm-action shutdown --rate-in 10mbit --rate-out 20mbit",
 		"p2 --stp-edge off --bpdu-guard on --root-guard --bpdu-filter --stp-cost 1234 --stp-priority 64",
