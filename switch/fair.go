@@ -17,15 +17,16 @@ type fairQueue struct {
 	rate    port.Rate
 	seed    uint64
 	flows   [numFlows]flow
-	virtual int64 // when the last frame that left was due
-	n       int   // frames
+	hashes  [numFlows]uint64 // of the flow that flows has there
+	virtual int64            // when the last frame that left was due
+	n       int              // frames
 	bytes   int
 	waiting int64 // ns that they will use of the rate
 	unused  *shaped
 	scratch [1][]byte
 }
 
-// numFlows is how many flows are told apart: flows with one hash share.
+// numFlows is how many flows with frames that wait are told apart. Further ones share.
 const numFlows = 64
 
 // flow is what waits of one flow.
@@ -33,6 +34,7 @@ type flow struct {
 	head, tail *shaped
 	waiting    int64 // ns
 	due        int64 // the next frame, in virtual time
+	shared     bool  // frames of other flows may wait here too
 }
 
 // shaped is one frame that waits.
@@ -57,8 +59,33 @@ func (q *fairQueue) setRate(r port.Rate) {
 	}
 }
 
-// flowOf returns the flow of a frame: that of its addresses, of IP's and of its ports.
-func (q *fairQueue) flowOf(f *port.Frame) *flow {
+// flowOf returns the flow of a frame. It has a place of its own while one is free, so
+// that flows do not delay each other because their hashes collide. A flow that had to
+// share stays where its frames wait, for it must stay in order.
+func (q *fairQueue) flowOf(frame *port.Frame) *flow {
+	hash := q.hash(frame)
+	free := -1
+	for i, h := range q.hashes {
+		f := &q.flows[i]
+		if h == hash {
+			f.shared = f.shared && f.head != nil
+			return f
+		}
+		if f.head == nil && (free < 0 || q.flows[i].due < q.flows[free].due) {
+			free = i
+		}
+	}
+	home := &q.flows[hash%numFlows]
+	if home.head != nil && (home.shared || free < 0) {
+		home.shared = true
+		return home
+	}
+	q.hashes[free], q.flows[free].shared = hash, false
+	return &q.flows[free]
+}
+
+// hash returns the hash of a frame's flow: of its addresses, of IP's and of its ports.
+func (q *fairQueue) hash(f *port.Frame) uint64 {
 	h := q.seed
 	mix := func(word uint64) {
 		hi, lo := bits.Mul64(h^word, 0x9e37_79b9_7f4a_7c15)
@@ -79,7 +106,7 @@ func (q *fairQueue) flowOf(f *port.Frame) *flow {
 			mix(uint64(binary.BigEndian.Uint32(f.Data[ip.Transport:])))
 		}
 	}
-	return &q.flows[h%numFlows]
+	return h
 }
 
 // push puts a copy of a frame at the end of its flow, if its memory is still there.

@@ -1,0 +1,57 @@
+package vswitch
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// fairFrame is a frame of one of many flows.
+func fairFrame(flow, number uint32) *port.Frame {
+	f := &port.Frame{Src: port.MAC(flow + 1), Dst: 1, Data: make([]byte, 60)}
+	binary.BigEndian.PutUint32(f.Data[14:], number)
+	return f
+}
+
+// As many flows as there are places have one each, whatever their hashes are.
+func TestFairFlowsDoNotCollide(t *testing.T) {
+	for seed := range uint64(20) {
+		q := fairQueue{seed: seed, rate: port.Rate{PerSecond: 1000}}
+		for flow := range uint32(numFlows) {
+			f := fairFrame(flow, 0)
+			q.push(&port.Out{Frame: f}, 0, q.flowOf(f))
+		}
+		for i := range q.flows {
+			if q.flows[i].head == nil || q.flows[i].head.next != nil {
+				t.Fatalf("seed %d: place %d does not have one flow", seed, i)
+			}
+		}
+	}
+}
+
+// Each flow stays in order, with more flows than places, as places fill and empty.
+func TestFairFlowsStayInOrder(t *testing.T) {
+	q := fairQueue{seed: 1, rate: port.Rate{PerSecond: 1000}}
+	const flows = 3 * numFlows
+	var sent, came [flows]uint32
+	random := uint32(1)
+	for step := range 200_000 {
+		random = random*1664525 + 1013904223
+		fill := step/2000%2 == 0 // the queue becomes long, then empty
+		if q.n == 0 || random>>30 != 0 == fill {
+			flow := random >> 8 % flows
+			f := fairFrame(flow, sent[flow])
+			sent[flow]++
+			q.push(&port.Out{Frame: f}, 0, q.flowOf(f))
+			continue
+		}
+		e := q.pop()
+		flow, number := uint32(e.frame.Src)-1, binary.BigEndian.Uint32(e.frame.Data[14:])
+		if number != came[flow] {
+			t.Fatalf("step %d: frame %d of flow %d comes, want %d", step, number, flow, came[flow])
+		}
+		came[flow]++
+		q.free(e)
+	}
+}
