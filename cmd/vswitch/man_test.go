@@ -11,8 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/vswitch/vswitch/internal/daemon"
-	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -69,7 +67,7 @@ func TestManIsComplete(t *testing.T) {
 	if n := len(exitCodes); n != exitNoDaemon+1 {
 		t.Errorf("%d exit codes are explained", n)
 	}
-	fields := setting.Fields(daemon.Settings{})
+	fields := switchFields()
 	for _, s := range kindList().Settings() {
 		fields = append(fields, s.Field)
 	}

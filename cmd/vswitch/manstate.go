@@ -5,7 +5,6 @@ import (
 	"math"
 	"strings"
 
-	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/setting"
 )
 
@@ -24,7 +23,7 @@ func statePage() string {
 	}
 	p.section("SWITCH SETTINGS")
 	p.text("The object switch. A key that is missing means the default.")
-	for _, f := range setting.Fields(daemon.Settings{}) {
+	for _, f := range switchFields() {
 		p.setting(f, nil)
 	}
 	p.section("PORT SETTINGS")
