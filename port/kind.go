@@ -1,5 +1,7 @@
 package port
 
+import "github.com/vswitch/vswitch/internal/qemu"
+
 // Kind makes ports of one kind out of what a user asked for. The daemon calls its
 // methods one at a time; they may take as long as the kernel does, no longer.
 // Errors are one line that says what is wrong and how to mend it.
@@ -39,6 +41,10 @@ type Description struct {
 	// Settings is the zero value of the struct of the kind's settings (see
 	// internal/setting); nil where it has none.
 	Settings any
+
+	// QEMU returns the flags of a machine behind a port that Check accepts; nil where no
+	// machine can stand there.
+	QEMU func(Spec, qemu.Guest) (qemu.Flags, error)
 
 	// Station: one station is behind the port. Else a network is, which may have
 	// bridges and routers of its own.

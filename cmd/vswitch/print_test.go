@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/qemu"
 )
 
 func TestTraffic(t *testing.T) {
@@ -47,30 +48,30 @@ func TestQEMUArgs(t *testing.T) {
 		{"dgram", api.Settings{"path": "/s", "client": true}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s,remote.type=unix,remote.path=/s.sw" + device},
 	} {
 		p := api.Port{Name: "vm0", Kind: c.kind, Spec: specOf(t, c.spec)}
-		got, err := qemuArgs(sw, p, c.memory, qemuVersion{})
+		got, err := qemuArgs(sw, p, c.memory, qemu.Version{})
 		if err != nil || !regexp.MustCompile("^"+c.want+"$").MatchString(got) {
 			t.Errorf("%s %v: %v\n got %s\nwant %s", c.kind, c.spec, err, got, c.want)
 		}
-		if again, _ := qemuArgs(sw, p, c.memory, qemuVersion{}); again != got {
+		if again, _ := qemuArgs(sw, p, c.memory, qemu.Version{}); again != got {
 			t.Errorf("the second time: %s", again)
 		}
 	}
 	// The device's MTU counts, wherever it has it from.
 	for mtu, want := range map[int]string{1500: "", 1400: ",host_mtu=1400", 9000: ",host_mtu=9000"} {
-		got, err := qemuArgs(sw, api.Port{Name: "vm0", Kind: "tap", MTU: mtu}, "", qemuVersion{})
+		got, err := qemuArgs(sw, api.Port{Name: "vm0", Kind: "tap", MTU: mtu}, "", qemu.Version{})
 		if _, after, _ := strings.Cut(got, "mac="); err != nil || after[len("52:54:00:00:00:00"):] != want {
 			t.Errorf("a TAP of MTU %d: %s, %v", mtu, got, err)
 		}
 	}
 	odd := api.Port{Name: "0,a", Kind: "tap", Ifname: "b,c"}
-	if got, _ := qemuArgs(sw, odd, "", qemuVersion{}); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
+	if got, _ := qemuArgs(sw, odd, "", qemu.Version{}); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
 		t.Errorf("for odd names: %s", got)
 	}
-	if _, err := qemuArgs(sw, odd, "512M", qemuVersion{}); err == nil || !strings.Contains(err.Error(), "--memory") {
+	if _, err := qemuArgs(sw, odd, "512M", qemu.Version{}); err == nil || !strings.Contains(err.Error(), "--memory") {
 		t.Errorf("memory for a TAP: %v", err)
 	}
 	for _, kind := range []string{"host", "netdev"} {
-		if _, err := qemuArgs(sw, api.Port{Name: "x", Kind: kind}, "", qemuVersion{}); err == nil || !strings.Contains(err.Error(), "kind tap") {
+		if _, err := qemuArgs(sw, api.Port{Name: "x", Kind: kind}, "", qemu.Version{}); err == nil || !strings.Contains(err.Error(), "kind tap") {
 			t.Errorf("for a port of the kind %s: %v", kind, err)
 		}
 	}
@@ -79,11 +80,11 @@ func TestQEMUArgs(t *testing.T) {
 // The daemon says which address the machine has; one that does not know is an older one.
 func TestQEMUMAC(t *testing.T) {
 	p := api.Port{Name: "vm0", Kind: "tap", GuestMAC: 0x525400abcdef}
-	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, "", qemuVersion{}); !strings.HasSuffix(got, ",mac=52:54:00:ab:cd:ef") {
+	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, "", qemu.Version{}); !strings.HasSuffix(got, ",mac=52:54:00:ab:cd:ef") {
 		t.Errorf("with an address from the daemon: %s", got)
 	}
 	p.GuestMAC = 0
-	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, "", qemuVersion{}); !strings.HasSuffix(got, ",mac=52:54:00:43:91:1d") {
+	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, "", qemu.Version{}); !strings.HasSuffix(got, ",mac=52:54:00:43:91:1d") {
 		t.Errorf("without: %s", got)
 	}
 }
@@ -101,10 +102,10 @@ func TestQEMUReconnects(t *testing.T) {
 		"10.2.0":   {",reconnect-ms=1000", ",reconnect-ms=1000"},
 		"11.0-rc1": {",reconnect-ms=1000", ",reconnect-ms=1000"},
 	} {
-		var v qemuVersion
+		var v qemu.Version
 		if version != "" {
 			var err error
-			if v, err = parseQEMUVersion(version); err != nil {
+			if v, err = qemu.ParseVersion(version); err != nil {
 				t.Error(err)
 			}
 		}
@@ -121,7 +122,7 @@ func TestQEMUReconnects(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"x", "9.x", "-1", "9,2", " 9.2", "99999.1"} {
-		if v, err := parseQEMUVersion(bad); err == nil {
+		if v, err := qemu.ParseVersion(bad); err == nil {
 			t.Errorf("%q is version %v", bad, v)
 		}
 	}
@@ -130,8 +131,8 @@ func TestQEMUReconnects(t *testing.T) {
 // The QEMU at hand is asked, one that says nonsense or nothing is an unknown one, and one
 // that hangs is not waited for.
 func TestFindQEMU(t *testing.T) {
-	for script, want := range map[string]qemuVersion{
-		"echo 'QEMU emulator version 9.2.1 (Debian)'": {9, 2},
+	for script, want := range map[string]qemu.Version{
+		"echo 'QEMU emulator version 9.2.1 (Debian)'": {Major: 9, Minor: 2},
 		"echo nonsense": {},
 		"exit 1":        {},
 		"yes":           {},

@@ -4,14 +4,14 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/qemu"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
-	"github.com/vswitch/vswitch/port/unixsock"
 )
 
 func qemuArgsCommand() *cli.Command {
@@ -51,14 +51,11 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 	if err != nil {
 		return err
 	}
-	var v qemuVersion
-	switch text := c.String("qemu-version"); {
-	case text != "":
-		if v, err = parseQEMUVersion(text); err != nil {
-			return usagef("%v", err)
-		}
-	case p.Kind == "vhost-user" || p.Kind == "stream":
+	var v qemu.Version
+	if text := c.String("qemu-version"); text == "" {
 		v = findQEMU(c.Context)
+	} else if v, err = qemu.ParseVersion(text); err != nil {
+		return usageError(err.Error())
 	}
 	args, err := qemuArgs(s, p, c.String("memory"), v)
 	if err != nil {
@@ -70,93 +67,44 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 
 // qemuArgs writes the flags for a port. Those of the device are the last, so that a
 // user can add to them.
-func qemuArgs(s api.Switch, p api.Port, memory string, v qemuVersion) (string, error) {
-	var spec struct {
-		Path        string
-		Client      bool
-		Queues, MTU int
+func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) (string, error) {
+	all, err := kinds(kindOptions{Switch: cmp.Or(s.Name, api.DefaultName), SocketDir: cmp.Or(s.SocketDir, "/")})
+	if err != nil {
+		return "", err
 	}
+	kind := all.Find(p.Kind)
+	if kind == nil || kind.Describe().QEMU == nil {
+		return "", fmt.Errorf("port %s is not for a virtual machine; add one of the kind %s for QEMU", p.Name, strings.Join(forQEMU(all), ", "))
+	}
+	set := setting.Patch{}
 	if p.Spec.RawMessage != nil {
-		if err := p.Spec.Decode(&spec); err != nil {
+		if err := p.Spec.Decode(&set); err != nil {
 			return "", err
 		}
 	}
-	id := qemuID(p.Name)
-	path := cmp.Or(spec.Path, filepath.Join(s.SocketDir, p.Name+".sock"))
-	role := "off"
-	if spec.Client {
-		role = "on" // the switch connects to QEMU
+	delete(set, "name")
+	delete(set, "kind")
+	spec, err := all.Read(p.Name, p.Kind, set)
+	if err != nil {
+		return "", err
 	}
-	queues, device := "", ""
-	if n := spec.Queues; n > 1 {
-		// An interrupt vector for each direction of each queue, and two more.
-		queues, device = fmt.Sprintf(",queues=%d", n), fmt.Sprintf(",mq=on,vectors=%d", 2*n+2)
+	id := qemu.ID(p.Name)
+	flags, err := kind.Describe().QEMU(spec, qemu.Guest{ID: id, Ifname: p.Ifname, MTU: p.MTU, Memory: memory, Version: v})
+	if err != nil {
+		return "", usageError(err.Error())
 	}
-	if mtu := cmp.Or(p.MTU, spec.MTU); p.Kind == "tap" && mtu != 0 && mtu != etherMTU {
-		device += fmt.Sprintf(",host_mtu=%d", mtu) // so that the guest's NIC agrees with the TAP
-	}
-	var args []string
-	switch p.Kind {
-	case "tap":
-		args = []string{"-netdev tap,id=" + id + ",ifname=" + escape(cmp.Or(p.Ifname, p.Name)) + ",script=no,downscript=no" + queues}
-	case "vhost-user":
-		if memory != "" {
-			size := escape(memory)
-			args = []string{"-m " + size, "-object memory-backend-memfd,id=mem,size=" + size + ",share=on", "-numa node,memdev=mem"}
-		}
-		reconnect := v.chardevReconnect()
-		if spec.Client {
-			reconnect = ",server=on"
-		}
-		args = append(args, "-chardev socket,id=char-"+id+",path="+escape(path)+reconnect,
-			"-netdev vhost-user,id="+id+",chardev=char-"+id+queues)
-	case "stream":
-		args = []string{"-netdev stream,id=" + id + ",server=" + role + ",addr.type=unix,addr.path=" + escape(path)}
-		if !spec.Client {
-			args[0] += v.streamReconnect()
-		}
-	case "dgram":
-		local, remote := path+unixsock.PeerSuffix, path
-		if spec.Client {
-			local, remote = path, path+switchSuffix
-		}
-		args = []string{"-netdev dgram,id=" + id + ",local.type=unix,local.path=" + escape(local) +
-			",remote.type=unix,remote.path=" + escape(remote)}
-	case "host":
-		return "", fmt.Errorf("port %s is a NIC of the host, not of a virtual machine; add one of the kind tap for QEMU", p.Name)
-	default:
-		return "", fmt.Errorf("port %s is an interface of the host that QEMU cannot open; add one of the kind tap for QEMU", p.Name)
-	}
-	if memory != "" && p.Kind != "vhost-user" {
-		return "", usagef("port %s needs no shared memory; leave --memory out", p.Name)
-	}
-	args = append(args, fmt.Sprintf("-device virtio-net-pci,netdev=%s,mac=%s%s", id, guestMAC(s, p), device))
+	args := append(flags.Backend, fmt.Sprintf("-device virtio-net-pci,netdev=%s,mac=%s%s", id, guestMAC(s, p), flags.Device))
 	return strings.Join(args, " "), nil
 }
 
-// etherMTU is what a guest's NIC has that is not told another.
-const etherMTU = 1500
-
-// switchSuffix ends the path of a dgram port's own socket where the machine's was named.
-const switchSuffix = ".sw"
-
-// escape writes a value as QEMU reads it between commas.
-func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
-
-// qemuID makes an identifier of a port's name. QEMU wants a letter, then letters,
-// digits, '-', '.' and '_' (id_wellformed in util/id.c).
-func qemuID(name string) string {
-	letter := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
-	id := strings.Map(func(r rune) rune {
-		if letter(r) || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' {
-			return r
+// forQEMU names the kinds of port behind which QEMU can stand.
+func forQEMU(all port.Kinds) (names []string) {
+	for _, k := range all {
+		if k.Describe().QEMU != nil {
+			names = append(names, k.Name())
 		}
-		return '_'
-	}, name)
-	if !letter(rune(id[0])) {
-		id = "net" + id
 	}
-	return id
+	return names
 }
 
 // guestMAC is the address that the daemon has for the machine behind a port, or what

@@ -25,7 +25,8 @@ var below = []struct {
 	pkg string
 	may []string
 }{
-	{"port", []string{"internal/setting"}},
+	{"port", []string{"internal/setting", "internal/qemu"}},
+	{"internal/qemu", nil},
 	{"internal/setting", nil},
 	{"fdb", nil},
 	{"internal/eth", nil},
@@ -49,7 +50,7 @@ var below = []struct {
 	{"internal/vhost/vhosttest", []string{"port", "internal/vnet", "internal/testenv", "internal/vhost"}},
 	{"port/porttest", []string{"port", "internal/eth", "internal/vnet", "internal/testenv"}},
 	{"port/*", []string{
-		"port", "internal/setting", "internal/eth", "internal/vnet",
+		"port", "internal/setting", "internal/qemu", "internal/eth", "internal/vnet",
 		"internal/afpacket", "internal/tuntap", "internal/link", "internal/owner", "internal/hoststack", "internal/rxbuf", "internal/mmsg", "internal/vhost", "internal/sockfile", "internal/account",
 	}},
 
@@ -59,7 +60,7 @@ var below = []struct {
 	{"internal/feature/*", []string{"fdb", "port", "switch", "internal/setting", "internal/feature", "internal/eth", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp"}},
 	{"internal/daemon", []string{"api", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/link", "internal/owner", "internal/flap", "internal/mcast", "internal/pfilter", "internal/stp", "internal/sockfile", "internal/flock", "internal/limits"}},
 	{"internal/fastpath", []string{"switch", "fdb", "port", "internal/flock"}},
-	{"cmd/vswitch", []string{"api", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/daemon", "internal/fastpath", "internal/logqueue", "internal/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/daemon", "internal/fastpath", "internal/logqueue", "internal/hoststack", "port", "port/*"}},
 
 	{"internal/testenv", nil},
 	{"internal/testenv/daemontest", []string{"api", "internal/testenv"}},

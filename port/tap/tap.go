@@ -14,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/internal/hoststack"
 	"github.com/vswitch/vswitch/internal/link"
 	"github.com/vswitch/vswitch/internal/owner"
+	"github.com/vswitch/vswitch/internal/qemu"
 	"github.com/vswitch/vswitch/internal/tuntap"
 	"github.com/vswitch/vswitch/port"
 )
@@ -95,7 +96,26 @@ func (kind) Describe() port.Description {
 		Help:     "a virtual machine's NIC: makes the TAP device NAME, or takes the one\nthat is there. The machine may start before or after.",
 		Settings: Settings{},
 		Station:  true,
+		QEMU:     qemuFlags,
 	}
+}
+
+// etherMTU is what a guest's NIC has that is not told another.
+const etherMTU = 1500
+
+// qemuFlags has QEMU open the TAP, and the guest's NIC agree with its MTU.
+func qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
+	if g.Memory != "" {
+		return f, fmt.Errorf("port %s needs no shared memory; leave --memory out", s.Name)
+	}
+	o := port.SettingsOf[Settings](s)
+	queues, device := qemu.Queues(o.Queues)
+	if mtu := cmp.Or(g.MTU, o.MTU); mtu != 0 && mtu != etherMTU {
+		device += fmt.Sprintf(",host_mtu=%d", mtu)
+	}
+	f.Backend = []string{"-netdev tap,id=" + g.ID + ",ifname=" + qemu.Value(cmp.Or(g.Ifname, s.Name)) + ",script=no,downscript=no" + queues}
+	f.Device = device
+	return f, nil
 }
 
 // Check implements port.Kind.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/vswitch/vswitch/internal/qemu"
 	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
@@ -61,21 +62,48 @@ type Settings struct {
 }
 
 // Describe implements port.Kind.
-func (Stream) Describe() port.Description {
+func (k Stream) Describe() port.Description {
 	return port.Description{
 		Help:     "a virtual machine behind a unix socket, without rights: QEMU's\n-netdev stream, passt, libkrun.",
 		Settings: Settings{},
 		Station:  true,
+		QEMU:     k.qemuFlags,
 	}
 }
 
 // Describe implements port.Kind.
-func (Dgram) Describe() port.Description {
+func (k Dgram) Describe() port.Description {
 	return port.Description{
 		Help:     "the same with one frame in a datagram: QEMU's -netdev dgram, vfkit,\nlibkrun.",
 		Settings: Settings{},
 		Station:  true,
+		QEMU:     k.qemuFlags,
 	}
+}
+
+// qemuFlags has QEMU connect to the port's socket, or listen there for the switch.
+func (k Stream) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
+	server, reconnect := "off", g.Version.StreamReconnect()
+	if port.SettingsOf[Settings](s).Client {
+		server, reconnect = "on", ""
+	}
+	f.Backend = []string{"-netdev stream,id=" + g.ID + ",server=" + server + ",addr.type=unix,addr.path=" + qemu.Value(pathOf(s, k.Dir)) + reconnect}
+	return f, noMemory(s, g)
+}
+
+// qemuFlags gives QEMU its own socket and the port's.
+func (k Dgram) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
+	own, peer := k.paths(s)
+	f.Backend = []string{"-netdev dgram,id=" + g.ID + ",local.type=unix,local.path=" + qemu.Value(peer) +
+		",remote.type=unix,remote.path=" + qemu.Value(own)}
+	return f, noMemory(s, g)
+}
+
+func noMemory(s port.Spec, g qemu.Guest) error {
+	if g.Memory != "" {
+		return fmt.Errorf("port %s needs no shared memory; leave --memory out", s.Name)
+	}
+	return nil
 }
 
 // Check implements port.Kind.

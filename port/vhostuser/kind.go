@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vswitch/vswitch/internal/qemu"
 	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
@@ -58,12 +59,32 @@ const (
 func (Poll) Values() []string { return []string{"adaptive", "busy"} }
 
 // Describe implements port.Kind.
-func (Kind) Describe() port.Description {
+func (k Kind) Describe() port.Description {
 	return port.Description{
 		Help:     "a virtual machine's NIC in memory shared with QEMU: the fastest.",
 		Settings: Settings{},
 		Station:  true,
+		QEMU:     k.qemuFlags,
 	}
+}
+
+// qemuFlags has QEMU share its memory by the port's socket.
+func (k Kind) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
+	o := port.SettingsOf[Settings](s)
+	queues, device := qemu.Queues(o.Queues)
+	if g.Memory != "" {
+		size := qemu.Value(g.Memory)
+		f.Backend = []string{"-m " + size, "-object memory-backend-memfd,id=mem,size=" + size + ",share=on", "-numa node,memdev=mem"}
+	}
+	reconnect := g.Version.ChardevReconnect()
+	if o.Client {
+		reconnect = ",server=on" // the switch connects to QEMU
+	}
+	f.Backend = append(f.Backend,
+		"-chardev socket,id=char-"+g.ID+",path="+qemu.Value(k.Path(s))+reconnect,
+		"-netdev vhost-user,id="+g.ID+",chardev=char-"+g.ID+queues)
+	f.Device = device
+	return f, nil
 }
 
 // Path is where the port's socket is.

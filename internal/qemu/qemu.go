@@ -1,0 +1,96 @@
+// Package qemu is QEMU's command line as far as ports need it: what its versions take, and
+// how values are written there. The kinds of port write their flags with it. It runs
+// nothing and reads nothing.
+package qemu
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Guest is what a kind is told of the machine that gets the flags.
+type Guest struct {
+	ID      string // of the NIC's back end, as QEMU takes it
+	Ifname  string // of the port's interface; empty where it has none
+	MTU     int    // of that interface; 0 where it has none
+	Memory  string // size of the memory that the machine shares; empty: not asked for
+	Version Version
+}
+
+// Flags are those of one NIC.
+type Flags struct {
+	Backend []string // the flags that come first
+	Device  string   // what the virtio-net device is given beside its back end and address
+}
+
+// Version is a version of QEMU; the zero one is not known.
+type Version struct{ Major, Minor int }
+
+func (v Version) atLeast(major, minor int) bool {
+	return cmp.Or(cmp.Compare(v.Major, major), cmp.Compare(v.Minor, minor)) >= 0
+}
+
+// ChardevReconnect has a chardev connect again after a second: by reconnect, which QEMU
+// 10.2 no longer takes, or by reconnect-ms, which came with 9.2.
+func (v Version) ChardevReconnect() string {
+	if v.atLeast(9, 2) {
+		return ",reconnect-ms=1000"
+	}
+	return ",reconnect=1"
+}
+
+// StreamReconnect does the same for a stream netdev, where reconnect came with 8.0. An
+// unknown version may have neither.
+func (v Version) StreamReconnect() string {
+	switch {
+	case v.atLeast(9, 2):
+		return ",reconnect-ms=1000"
+	case v.atLeast(8, 0):
+		return ",reconnect=1"
+	}
+	return ""
+}
+
+var versionText = regexp.MustCompile(`^(\d{1,4})(?:\.(\d{1,4}))?(?:\.\d+)*(?:[ (~+-].*)?$`)
+
+// ParseVersion reads a version such as 9.2 or 8.2.2.
+func ParseVersion(s string) (Version, error) {
+	m := versionText.FindStringSubmatch(s)
+	if m == nil {
+		return Version{}, fmt.Errorf("%q is not a version of QEMU; write it as 9.2", s)
+	}
+	major, _ := strconv.Atoi(m[1])
+	minor, _ := strconv.Atoi(m[2]) // "" is 0
+	return Version{major, minor}, nil
+}
+
+// Value writes a value as QEMU reads it between commas.
+func Value(text string) string { return strings.ReplaceAll(text, ",", ",,") }
+
+// ID makes an identifier of a port's name. QEMU wants a letter, then letters, digits,
+// '-', '.' and '_' (id_wellformed in util/id.c).
+func ID(name string) string {
+	letter := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
+	id := strings.Map(func(r rune) rune {
+		if letter(r) || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' {
+			return r
+		}
+		return '_'
+	}, name)
+	if id == "" || !letter(rune(id[0])) {
+		id = "net" + id
+	}
+	return id
+}
+
+// Queues returns what a back end and a device are given for several queues: an interrupt
+// vector for each direction of each queue, and two more.
+func Queues(n int) (backend, device string) {
+	if n < 2 {
+		return "", ""
+	}
+	return fmt.Sprintf(",queues=%d", n), fmt.Sprintf(",mq=on,vectors=%d", 2*n+2)
+}
