@@ -838,3 +838,63 @@ func TestReconfigure(t *testing.T) {
 		t.Errorf("a timer of the VLAN goes on, to %v", at)
 	}
 }
+
+// What is gone leaves nothing to do: no timer runs for a VLAN that is removed, or for a
+// router whose port lost its link.
+func TestNothingIsDueForWhatIsGone(t *testing.T) {
+	g4 := addr("239.1.2.3")
+	for name, prepare := range map[string]func(r *rig){
+		"a querier of our own": func(r *rig) {
+			if err := r.SetVLAN(1, VLANConfig{Querier: true}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"another querier": func(r *rig) { r.accept(3, queryFrom("10.0.0.2")) },
+		"a router":        func(r *rig) { r.accept(3, pimHello("10.0.0.2")) },
+		"a member":        func(r *rig) { r.accept(3, oldReport(2, g4)) },
+		"a member that leaves": func(r *rig) {
+			r.accept(4, queryFrom("10.0.0.2"))
+			r.pass(time.Minute)
+			r.accept(3, oldReport(2, g4))
+			r.accept(3, leaveFrame(g4))
+		},
+		"a static group": func(r *rig) {
+			if err := r.AddStatic(1, 3, g4); err != nil {
+				t.Fatal(err)
+			}
+			r.accept(3, oldReport(2, g4))
+		},
+	} {
+		r := newRig(t, VLANConfig{})
+		prepare(r)
+		r.RemoveVLAN(1)
+		if at, ok := r.Next(); ok || len(r.timers.h) != 0 || r.memberships != 0 {
+			t.Errorf("%s: at %v something is due, at %v", name, r.now, at)
+		}
+	}
+	r := newRig(t, VLANConfig{})
+	r.accept(3, pimHello("10.0.0.2"))
+	r.accept(3, pimHello("fe80::2"))
+	r.accept(4, oldReport(2, g4))
+	r.PortDown(3)
+	r.PortDown(4)
+	if at, ok := r.Next(); ok {
+		t.Errorf("links are down, and something is due at %v", at)
+	}
+}
+
+// A querier that comes back asks at its usual pace, not as one that starts, since it
+// asked often enough before.
+func TestPaceOfAQuerierThatComesBack(t *testing.T) {
+	r := newRig(t, VLANConfig{Querier: true, IPv4: addr("10.0.0.9"), RouterTimeout: time.Hour})
+	r.pass(time.Second) // the first startup query is sent
+	r.accept(3, queryFrom("10.0.0.2"))
+	r.pass(10 * time.Second)
+	r.sent = nil
+	r.PortDown(3)
+	r.pass(300 * time.Second)
+	at := r.generals(IPv4)
+	if want := []time.Duration{11 * time.Second, 136 * time.Second, 261 * time.Second}; !slices.Equal(at, want) {
+		t.Errorf("it asks at %v, want %v", at, want)
+	}
+}

@@ -13,6 +13,8 @@ type times struct {
 	Tiny  int8    `json:"tiny,omitempty" arg:"N" help:"a small number"`
 	Wide  int64   `json:"wide,omitempty" arg:"N" help:"a large number"`
 	Huge  uint64  `json:"huge,omitempty" arg:"N" min:"2" help:"a huge number"`
+	Int   int     `json:"int,omitempty" arg:"N" help:"a number"`
+	Uint  uint    `json:"uint,omitempty" arg:"N" min:"10" help:"a number from 10 on"`
 	Many  colors  `json:"many,omitempty" arg:"COLOR" help:"colors"`
 	Big   uint32  `json:"big,omitempty" arg:"N" schema:"how big" default:"1" help:"a number"`
 }
@@ -42,6 +44,8 @@ func TestTypes(t *testing.T) {
 		{"wide", "-9223372036854775808", "-9223372036854775808"}, {"wide", "9223372036854775807", "9223372036854775807"},
 		{"huge", "18446744073709551615", "18446744073709551615"}, {"huge", "2", "2"},
 		{"big", "4294967295", "4294967295"},
+		{"int", "-9223372036854775808", "-9223372036854775808"}, {"int", "9223372036854775807", "9223372036854775807"},
+		{"uint", "18446744073709551615", "18446744073709551615"}, {"uint", "10", "10"},
 	} {
 		f := fieldOf(t, times{}, c.key)
 		got, err := f.ReadFlag(c.text)
@@ -71,6 +75,7 @@ func TestTypes(t *testing.T) {
 		{"tiny", "-129", "-129 is out of range; use -128 to 127"},
 		{"wide", "9223372036854775808", "9223372036854775808 is out of range; use -9223372036854775808 or more"},
 		{"huge", "1", "1 is out of range; use 2 or more"},
+		{"uint", "9", "9 is out of range; use 10 or more"},
 		{"big", "4294967296", "4294967296 is out of range; use 0 to 4294967295"},
 	} {
 		f := fieldOf(t, times{}, c.key)
