@@ -3,7 +3,6 @@ package daemon
 import (
 	"encoding/json"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -11,9 +10,6 @@ import (
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
-
-// guestKinds are the kinds of ports that a virtual machine's NIC is behind.
-var guestKinds = []string{"tap", "vhost-user", "stream", "dgram"}
 
 // describe tells users of a port.
 func (m *manager) describe(p *managed) api.Port {
@@ -26,7 +22,7 @@ func (m *manager) describe(p *managed) api.Port {
 		reason = noticeOf(p.dev)
 	}
 	var guest port.MAC
-	if slices.Contains(guestKinds, p.spec.Kind) {
+	if p.kind != nil && p.kind.Describe().QEMU != nil {
 		guest = m.ids.guestMAC(p.spec.Name)
 	}
 	return api.Port{
