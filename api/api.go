@@ -118,16 +118,20 @@ type AddPort struct {
 	Name     string
 	Kind     string
 	NoWait   bool // add the port even when its device is not there yet
+	MayExist bool // a port that is there with these settings is as good
 	Settings Settings
 }
 
 // MarshalJSON implements json.Marshaler.
 func (a AddPort) MarshalJSON() ([]byte, error) {
-	all := make(Settings, len(a.Settings)+3)
+	all := make(Settings, len(a.Settings)+4)
 	maps.Copy(all, a.Settings)
 	all["name"], all["kind"] = a.Name, a.Kind
 	if a.NoWait {
 		all["no_wait"] = true
+	}
+	if a.MayExist {
+		all["may_exist"] = true
 	}
 	return json.Marshal(all)
 }
@@ -214,6 +218,7 @@ const (
 	CodeNotFound = "not_found" // no such port, entry or call
 	CodeExists   = "exists"    // the name is taken
 	CodeGone     = "gone"      // the port's device is not there
+	CodeInUse    = "in_use"    // a machine is attached to the port
 	CodeFailed   = "failed"    // the system refused
 	CodeStopping = "stopping"  // the daemon is about to end
 )

@@ -89,9 +89,15 @@ func (c *Client) SetPort(ctx context.Context, name string, req Settings) (p Port
 	return p, err
 }
 
-// DelPort removes a port, and the device if the switch made it.
+// DelPort removes a port, and the device if the switch made it. A port whose machine is
+// attached is refused with CodeInUse.
 func (c *Client) DelPort(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, portPath(name), nil, nil)
+}
+
+// ForceDelPort is DelPort also of a port whose machine is attached: it loses its network.
+func (c *Client) ForceDelPort(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, portPath(name)+"?force=true", nil, nil)
 }
 
 // Drops returns the reasons for which the daemon drops frames.

@@ -133,8 +133,8 @@ func TestDaemonDoesNotAnswer(t *testing.T) {
 
 // A request has the settings beside its other keys.
 func TestAddPortIsFlat(t *testing.T) {
-	b, err := json.Marshal(AddPort{Name: "vm0", Kind: "tap", NoWait: true, Settings: Settings{"access": 10}})
-	if want := `{"access":10,"kind":"tap","name":"vm0","no_wait":true}`; err != nil || string(b) != want {
+	b, err := json.Marshal(AddPort{Name: "vm0", Kind: "tap", NoWait: true, MayExist: true, Settings: Settings{"access": 10}})
+	if want := `{"access":10,"kind":"tap","may_exist":true,"name":"vm0","no_wait":true}`; err != nil || string(b) != want {
 		t.Errorf("%s, %v, want %s", b, err, want)
 	}
 }

@@ -58,6 +58,14 @@ type Finder interface {
 	Find(spec Spec, trace Trace) int
 }
 
+// Attended is implemented by kinds whose device a machine can hold whether the port is
+// open or not.
+type Attended interface {
+	// Attended says who holds the device of a port, and what Delete would do to him; it
+	// is empty where nobody holds it. It asks the system and changes nothing.
+	Attended(spec Spec, trace Trace) string
+}
+
 // Sized is implemented by kinds whose ports take threads or files of the process. The
 // daemon counts them before it opens a port.
 type Sized interface {

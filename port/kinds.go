@@ -1,6 +1,7 @@
 package port
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -97,6 +98,38 @@ func (ks Kinds) Merge(s Spec, p setting.Patch) (Spec, error) {
 		}
 	}
 	return to, ks.check(to)
+}
+
+// Differences says in which settings of a patch a port differs from it, in flags.
+func (ks Kinds) Differences(s Spec, p setting.Patch) (all []string, err error) {
+	to, err := ks.apply(s, p)
+	if err != nil {
+		return nil, err
+	}
+	for _, pair := range [][2]any{{s.Settings, to.Settings}, {s.Policy, to.Policy}} {
+		if pair[0] == nil {
+			continue
+		}
+		for _, f := range setting.Fields(pair[0]) {
+			if !reflect.DeepEqual(f.Get(pair[0]), f.Get(pair[1])) {
+				all = append(all, fmt.Sprintf("--%s is %s, not %s", f.Flag, text(f, pair[0]), text(f, pair[1])))
+			}
+		}
+	}
+	return all, nil
+}
+
+// text is a setting of a struct as its flag takes it.
+func text(f setting.Field, of any) string {
+	if f.IsZero(of) {
+		return "unset"
+	}
+	var v any
+	b, err := json.Marshal(f.Get(of))
+	if err != nil || json.Unmarshal(b, &v) != nil {
+		return fmt.Sprint(f.Get(of))
+	}
+	return f.FlagText(v)
 }
 
 // apply merges a patch into a spec.

@@ -34,6 +34,7 @@ Example:
 			oneOf(&cli.StringFlag{Name: "kind", Value: "tap", Usage: "`KIND` of port: " + strings.Join(kindList().Names(), ", ")}, kindList().Names()),
 			&cli.BoolFlag{Name: "server", Usage: "vhost-user, stream, dgram: the opposite of --client, as without both"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "add the port even when its device is not there yet"},
+			&cli.BoolFlag{Name: "may-exist", Usage: "do nothing where a port of this name and kind has these settings already"},
 		}, portFlags(false)...),
 		Action: steering(addPort, "NAME"),
 	}
@@ -57,7 +58,7 @@ func addPort(c *cli.Context, cl *api.Client, args []string) error {
 	if _, err := kindList().Read(args[0], kind, set); err != nil {
 		return usageError(err.Error())
 	}
-	p, err := cl.AddPort(c.Context, api.AddPort{Name: args[0], Kind: kind, Settings: sent(set), NoWait: c.Bool("no-wait")})
+	p, err := cl.AddPort(c.Context, api.AddPort{Name: args[0], Kind: kind, Settings: sent(set), NoWait: c.Bool("no-wait"), MayExist: c.Bool("may-exist")})
 	var e *api.Error
 	switch {
 	case errors.As(err, &e) && e.Code == api.CodeGone:

@@ -56,6 +56,7 @@ func TestCandidates(t *testing.T) {
 		{"-o json show-", ""},
 		{"add-port --kind ", "tap host netdev vhost-user stream dgram"},
 		{"add-port --ki", "--kind"},
+		{"add-port vm0 --ma", "--may-exist"},
 		{"add-port vm0 --n", "--name --no-wait --netns --native"},
 		{"set-port vm0 --learning ", "on off"},
 		{"-o ", "table json"},
@@ -64,6 +65,7 @@ func TestCandidates(t *testing.T) {
 		{"fdb flush --v", "--vlan"},
 		{"completion ba", "bash"},
 		{"del-port v", ""},
+		{"del-port vm0 --", "--help --name --socket --output --if-exists --force"},
 		{"ma", ""},
 	} {
 		var out bytes.Buffer

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vswitch/vswitch/internal/testenv"
 	"github.com/vswitch/vswitch/internal/testenv/daemontest"
+	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
 )
 
 func TestMain(m *testing.M) {
@@ -63,7 +64,7 @@ const patience = 2 * time.Minute
 func setup(env *testscript.Env, netns *testenv.Netns) error {
 	p := &process{dir: env.WorkDir, netns: netns}
 	env.Values[processKey{}] = p
-	env.Defer(func() { p.signal(syscall.SIGKILL) })
+	env.Defer(func() { p.letGo(); p.signal(syscall.SIGKILL) })
 	env.Setenv("VSWITCH_SOCKET", filepath.Join(env.WorkDir, "s"))
 	if netns != nil {
 		env.Setenv("NETNS", netns.Name)
@@ -100,6 +101,15 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		if took := time.Since(began); took > time.Second {
 			ts.Fatalf("stopped after %v", took)
 		}
+	},
+	// hold TAP opens a TAP of the script's network namespace as a virtual machine does,
+	// until letgo.
+	"hold": func(ts *testscript.TestScript, _ bool, args []string) {
+		p := ts.Value(processKey{}).(*process)
+		ts.Check(p.hold(args[0]))
+	},
+	"letgo": func(ts *testscript.TestScript, _ bool, _ []string) {
+		ts.Value(processKey{}).(*process).letGo()
 	},
 	// exits CODE COMMAND ARGS... runs a command that must exit with the code,
 	// and print one line of error where that is not 0.
@@ -154,6 +164,23 @@ type process struct {
 	dir   string
 	netns *testenv.Netns // nil: that of the test
 	cmd   *exec.Cmd
+
+	guest *tuntest.Guest // that holds a TAP; nil: none does
+}
+
+func (p *process) hold(tap string) (err error) {
+	if p.guest != nil {
+		return errors.New("a TAP is held already")
+	}
+	p.netns.Do(func() { p.guest, err = tuntest.TryBoot(tap, 0) })
+	return err
+}
+
+func (p *process) letGo() {
+	if p.guest != nil {
+		p.guest.Kill()
+		p.guest = nil
+	}
 }
 
 func (p *process) start(args, env []string) error {

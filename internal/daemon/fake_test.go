@@ -42,6 +42,8 @@ type fakeHost struct {
 	slow    func(call, name string)   // called by Open, Set, Delete and what asks for links, and may wait
 	delErr  error
 
+	attended string // what Attended says
+
 	needs  port.Needs // of each port, a queue
 	queues int        // of what Open returns; 0: one
 
@@ -97,6 +99,8 @@ func (h *fakeHost) Find(spec port.Spec, trace port.Trace) int {
 	}
 	return 0
 }
+
+func (h *fakeHost) Attended(port.Spec, port.Trace) string { return h.attended }
 
 func (h *fakeHost) byName(name string) (link.Link, error) {
 	for _, l := range h.links {

@@ -112,7 +112,7 @@ func (m *manager) enact(p *managed, s status) {
 // reserve makes the port the only one that may open the device that its kind would
 // take: a device is one port, whatever its names are.
 func (m *manager) reserve(p *managed) error {
-	f, ok := p.kind.(port.Finder)
+	f, ok := as[port.Finder](p.kind)
 	if !ok {
 		return nil
 	}

@@ -234,7 +234,7 @@ func TestProbesThatProveNothing(t *testing.T) {
 		"cut":    func(w *wireRig, probe []byte) { w.send("vm0", probe[:33]) },
 		"header": func(w *wireRig, probe []byte) { w.send("vm0", probe[:port.HeaderLen]) },
 		"of a port that is gone": func(w *wireRig, probe []byte) {
-			if err := w.do(func() error { return w.delPort("vm0") }); err != nil {
+			if err := w.do(func() error { return w.delPort("vm0", true) }); err != nil {
 				w.t.Fatal(err)
 			}
 			if err := w.addReq(wanted(vm0)); err != nil {

@@ -329,7 +329,9 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 	if err := port.CheckName(req.Name); err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
-	if m.ports[req.Name] != nil {
+	if p := m.ports[req.Name]; p != nil && req.MayExist {
+		return m.existing(p, req)
+	} else if p != nil {
 		return api.Port{}, fail(api.CodeExists, "port %s exists; change it with set-port, or remove it first with del-port", req.Name)
 	}
 	kind := m.kinds.Find(req.Kind)
@@ -482,10 +484,14 @@ func (m *manager) setDevice(p *managed, from, to port.Spec) (err error) {
 	return err
 }
 
-func (m *manager) delPort(name string) error {
+// delPort removes a port; not the one of a machine that is attached, unless forced.
+func (m *manager) delPort(name string, force bool) error {
 	p, err := m.find(name)
 	if err != nil {
 		return err
+	}
+	if who := m.attendedBy(p); who != "" && !force {
+		return fail(api.CodeInUse, "port %s is in use: %s; stop the machine first, or remove the port all the same with --force", name, who)
 	}
 	// On disk first: what fails there must leave the port as it is, and a
 	// device once taken away cannot be brought back under a running VM.

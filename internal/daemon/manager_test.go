@@ -305,7 +305,7 @@ func TestDelPort(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		del := func() error { return r.do(func() error { return r.delPort("vm0") }) }
+		del := func() error { return r.do(func() error { return r.delPort("vm0", false) }) }
 
 		r.diskErr = errors.New("disk full")
 		wantCode(t, del(), api.CodeFailed, "disk full")
@@ -366,7 +366,7 @@ func TestRestore(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("FDB (-want +got):\n%s", diff)
 		}
-		if err := r.do(func() error { return r.delPort("x0") }); err != nil {
+		if err := r.do(func() error { return r.delPort("x0", false) }); err != nil {
 			t.Errorf("a port of an unknown kind cannot be removed: %v", err)
 		}
 	})

@@ -75,7 +75,7 @@ func TestMirrors(t *testing.T) {
 		}
 
 		// They are there after a restart, and outlive the ports they name.
-		if err := r.do(func() error { return r.delPort("vm1") }); err != nil {
+		if err := r.do(func() error { return r.delPort("vm1", false) }); err != nil {
 			t.Fatal(err)
 		}
 		r.stop()

@@ -44,7 +44,7 @@ func TestPortsStayWithinTheLimits(t *testing.T) {
 					t.Error("the port that was refused is there")
 				}
 				// One that goes, or is lost, makes room for one.
-				if err := r.do(func() error { return r.delPort("vm0") }); err != nil {
+				if err := r.do(func() error { return r.delPort("vm0", false) }); err != nil {
 					t.Fatal(err)
 				}
 				r.mustAdd("vm3")

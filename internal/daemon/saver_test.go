@@ -78,7 +78,7 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 				mtu := 9000
 				return r.manager.change(func() error { _, err := r.setPort("vm0", sent[setting.Patch](t, api.Settings{"mtu": mtu})); return err })
 			},
-			"del-port": func() error { return r.manager.change(func() error { return r.delPort("vm0") }) },
+			"del-port": func() error { return r.manager.change(func() error { return r.delPort("vm0", false) }) },
 			"fdb add":  func() error { return r.add1(0x525400000001) },
 			"mirror add": func() error {
 				return r.manager.change(func() error {
@@ -209,7 +209,7 @@ func TestSlowDeviceHoldsUpNoOther(t *testing.T) {
 				case "Set":
 					go func() { ended <- r.set("vm0", api.Settings{"mtu": mtu}) }()
 				case "Delete":
-					go func() { ended <- r.do(func() error { return r.delPort("vm0") }) }()
+					go func() { ended <- r.do(func() error { return r.delPort("vm0", false) }) }()
 				case "ByIndex":
 					r.host.put(link.Link{Index: r.host.device("vm0").index, Name: "vm0", Up: true, Carrier: true})
 					ended <- nil

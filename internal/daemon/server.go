@@ -44,7 +44,11 @@ func (m *manager) routes() []route {
 			return tellChange(r, m, func(req setting.Patch) (api.Port, error) { return m.setPort(r.PathValue("name"), req) })
 		}},
 		{"DELETE", "/v1/ports/{name}", func(r *http.Request) (any, error) {
-			return nil, m.change(func() error { return m.delPort(r.PathValue("name")) })
+			force, err := boolOfQuery(r, "force")
+			if err != nil {
+				return nil, err
+			}
+			return nil, m.change(func() error { return m.delPort(r.PathValue("name"), force) })
 		}},
 		{"GET", "/v1/drops", func(*http.Request) (any, error) { return dropReasons(), nil }},
 		{"GET", "/v1/fdb", func(*http.Request) (any, error) {
@@ -105,6 +109,15 @@ func vlanOfQuery(r *http.Request) (uint16, error) {
 	return uint16(vlan), nil
 }
 
+// boolOfQuery returns a value in a request's query that is true or false, and may be left out.
+func boolOfQuery(r *http.Request, key string) (bool, error) {
+	s := r.FormValue(key)
+	if s != "" && s != "true" && s != "false" {
+		return false, fail(api.CodeInvalid, "%s is %q; write true or false", key, s)
+	}
+	return s == "true", nil
+}
+
 // ask has f answered in a turn.
 func ask[T any](m *manager, f func() (T, error)) (answer T, err error) {
 	err = m.do(func() (err error) { answer, err = f(); return err })
@@ -148,6 +161,7 @@ func body[Req any](r *http.Request) (req Req, err error) {
 type addPort struct {
 	Name, Kind string
 	NoWait     bool
+	MayExist   bool
 	settings   setting.Patch
 }
 
@@ -155,7 +169,8 @@ func (a *addPort) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &a.settings); err != nil {
 		return err
 	}
-	return errors.Join(a.settings.Take("name", &a.Name), a.settings.Take("kind", &a.Kind), a.settings.Take("no_wait", &a.NoWait))
+	return errors.Join(a.settings.Take("name", &a.Name), a.settings.Take("kind", &a.Kind), a.settings.Take("no_wait", &a.NoWait),
+		a.settings.Take("may_exist", &a.MayExist))
 }
 
 // maxBody bounds a request's body in bytes. The largest that makes sense, a port
@@ -194,6 +209,7 @@ var statuses = map[string]int{
 	api.CodeNotFound: http.StatusNotFound,
 	api.CodeExists:   http.StatusConflict,
 	api.CodeGone:     http.StatusConflict,
+	api.CodeInUse:    http.StatusConflict,
 	api.CodeFailed:   http.StatusInternalServerError,
 	api.CodeStopping: http.StatusServiceUnavailable,
 }

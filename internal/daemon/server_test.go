@@ -141,7 +141,9 @@ func TestAPI(t *testing.T) {
 	if diff := cmp.Diff(wantSwitch, sw); diff != "" {
 		t.Errorf("switch (-want +got):\n%s", diff)
 	}
-	if err := cl.DelPort(ctx, "vm0"); err != nil {
+	host.attended = "a machine holds it"
+	wantCode(t, cl.DelPort(ctx, "vm0"), api.CodeInUse, "a machine holds it")
+	if err := cl.ForceDelPort(ctx, "vm0"); err != nil {
 		t.Error(err)
 	}
 	if ports, err := cl.Ports(ctx); err != nil || len(ports) != 0 {
@@ -221,6 +223,8 @@ func TestAPIRefuses(t *testing.T) {
 		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake","mtuu":1}`, 400, "invalid"},
 		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake","mtu":"big"}`, 400, "invalid"},
 		{"POST", "/v1/ports", `{"name":"` + strings.Repeat("x", maxBody) + `"}`, 400, "invalid"},
+		{"DELETE", "/v1/ports/vm9?force=yes", "", 400, "invalid"},
+		{"DELETE", "/v1/ports/vm9?force=true", "", 404, "not_found"},
 		{"POST", "/v1/fdb", `{"mac":"zz","port":"vm0"}`, 400, "invalid"},
 		{"DELETE", "/v1/fdb/zz", "", 400, "invalid"},
 		{"DELETE", "/v1/fdb/52:54:00:00:00:01?vlan=x", "", 400, "invalid"},

@@ -352,7 +352,7 @@ func TestStaticGroups(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		w.wantStream(group4, "vm1", "vm2")
-		if err := w.manager.do(func() error { return w.delPort("vm1") }); err != nil {
+		if err := w.manager.do(func() error { return w.delPort("vm1", true) }); err != nil {
 			t.Fatal(err)
 		}
 		delete(w.ends, "vm1")

@@ -258,7 +258,7 @@ func TestTreeOfBridges(t *testing.T) {
 		}
 		w.link("up0", true)
 		w.wantTree("up0", "designated", "discarding")
-		if err := w.manager.do(func() error { return w.delPort("up0") }); err != nil {
+		if err := w.manager.do(func() error { return w.delPort("up0", true) }); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(w.tree().Ports); n != 2 {

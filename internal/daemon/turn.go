@@ -107,12 +107,13 @@ type oneAtATime struct {
 	mu sync.Mutex
 }
 
-// Find is the kind's, where it has one; it changes nothing, so it does not wait.
-func (k *oneAtATime) Find(spec port.Spec, trace port.Trace) int {
-	if f, ok := k.Kind.(port.Finder); ok {
-		return f.Find(spec, trace)
+// as returns what else a kind implements. Its methods change nothing, so they do not wait.
+func as[T any](k port.Kind) (t T, ok bool) {
+	if one, is := k.(*oneAtATime); is {
+		k = one.Kind
 	}
-	return 0
+	t, ok = k.(T)
+	return t, ok
 }
 
 // Needs implements port.Sized, also for kinds that do not.

@@ -146,7 +146,7 @@ func TestFastLeavesNothing(t *testing.T) {
 		}
 	}
 	want(2, "add-port")
-	p.sw.ctl("del-port vm0")
+	p.sw.ctl("del-port vm0 --force")
 	want(1, "del-port")
 	p.b.Kill()
 	p.ns.Run("ip", "link", "del", "vm1")

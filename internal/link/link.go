@@ -87,6 +87,38 @@ func TxDropped(index int) (uint64, error) {
 	return l.Attrs().Statistics.TxDropped, nil
 }
 
+// Carrier reports whether something is at the other end of an interface, also while the
+// interface is set down: then its flags do not say so.
+func Carrier(index int) (bool, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	what := fmt.Sprint("number ", index)
+	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return false, notFound("there is no interface " + what)
+	case err != nil:
+		return false, lookupError(what, err)
+	}
+	for _, reply := range replies {
+		if len(reply) < unix.SizeofIfInfomsg {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(reply[unix.SizeofIfInfomsg:])
+		if err != nil {
+			return false, lookupError(what, err)
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == unix.IFLA_CARRIER && len(a.Value) > 0 {
+				return a.Value[0] != 0, nil
+			}
+		}
+	}
+	return false, fmt.Errorf("the kernel does not say whether interface %s has a carrier", what)
+}
+
 func lookupError(what string, err error) error {
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return notFound("there is no interface " + what)

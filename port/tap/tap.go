@@ -130,6 +130,27 @@ func (kind) Find(s port.Spec, t port.Trace) int {
 	return l.Index
 }
 
+// Attended implements port.Attended.
+func (k kind) Attended(s port.Spec, t port.Trace) string {
+	l, err := tuntap.Find(s, t)
+	if err != nil || l.Kind != "tap" || owner.Check(l, k.Switch) != nil {
+		return ""
+	}
+	held, err := link.Carrier(l.Index)
+	switch {
+	case err != nil || !held:
+		return ""
+	case k.made(l, t):
+		return fmt.Sprintf("a virtual machine holds TAP %s, which would be deleted under it", l.Name)
+	}
+	return fmt.Sprintf("a virtual machine holds TAP %s, which would stay without a switch", l.Name)
+}
+
+// made reports whether a device is the one that the switch made for a port.
+func (k kind) made(l link.Link, t port.Trace) bool {
+	return t.Created && (t.Ifindex == l.Index || owner.Makes(l, k.Switch, true))
+}
+
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	// What was done is undone in reverse when a later step fails.
@@ -270,7 +291,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 		return nil // another device has taken the name, or another switch the device
 	case !t.Created:
 		return cmp.Or(restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))
-	case t.Ifindex == l.Index, owner.Makes(l, k.Switch, true):
+	case k.made(l, t):
 		return cmp.Or(l.Delete(), hoststack.Lift(l.Index, k.Ingress))
 	}
 	return nil // somebody else made one of that name
