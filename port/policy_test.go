@@ -95,3 +95,17 @@ func TestFloodFlag(t *testing.T) {
 		}
 	}
 }
+
+func TestTPID(t *testing.T) {
+	for _, text := range []string{"0x8100", "0x88a8", ""} {
+		tpid := port.TPID(port.TPIDService) // what was there before does not stay
+		if err := tpid.UnmarshalText([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := tpid.MarshalText(); err != nil || string(b) != text {
+			t.Errorf("%q is read back as %q, %v", text, b, err)
+		}
+	}
+	var tpid port.TPID
+	wantError(t, "another", tpid.UnmarshalText([]byte("0x9100")), `there is no TPID "0x9100"`)
+}

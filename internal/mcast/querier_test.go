@@ -898,3 +898,46 @@ func TestPaceOfAQuerierThatComesBack(t *testing.T) {
 		t.Errorf("it asks at %v, want %v", at, want)
 	}
 }
+
+// A switch that asks from 0.0.0.0 needs reports and data where it is the only one that
+// asks; else it asks on behalf of a querier with an address, and leads to no router.
+func TestQueriesWithoutAnAddress(t *testing.T) {
+	routers := func(r *rig) (ports []uint16) {
+		for _, p := range r.Routers() {
+			if p.Family == IPv4 {
+				ports = append(ports, p.Port)
+			}
+		}
+		return ports
+	}
+	for _, c := range []struct {
+		name  string
+		cfg   VLANConfig
+		heard string // before, at port 4
+		want  []uint16
+	}{
+		{"nobody asks", VLANConfig{}, "", []uint16{5}},
+		{"one with an address asks", VLANConfig{}, "10.0.0.2", []uint16{4}},
+		{"one without asks", VLANConfig{}, "0.0.0.0", []uint16{4, 5}},
+		{"this one asks from an address", VLANConfig{Querier: true, IPv4: addr("10.0.0.1")}, "", nil},
+		{"this one asks without", VLANConfig{Querier: true}, "", []uint16{5}},
+	} {
+		r := newRig(t, c.cfg)
+		if c.heard != "" {
+			r.accept(4, queryFrom(c.heard))
+		}
+		r.accept(5, queryFrom("0.0.0.0"))
+		if got := routers(r); !slices.Equal(got, c.want) {
+			t.Errorf("%s: ports %v lead to routers, want %v", c.name, got, c.want)
+		}
+	}
+	// The only one is there for as long as it asks.
+	r := newRig(t, VLANConfig{})
+	for range 10 {
+		r.accept(4, queryFrom("0.0.0.0"))
+		r.pass(125 * time.Second)
+		if q := r.querierOf(IPv4); q.Addr != addr("0.0.0.0") || q.Port != 4 {
+			t.Fatalf("at %v: %+v", r.now, q)
+		}
+	}
+}
