@@ -146,6 +146,14 @@ func TestSettings(t *testing.T) {
 	if diff := cmp.Diff([]string{"shade of lamp", "mtu of lamp,door", "plug of lamp", "access of "}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	// So it does whichever stands first.
+	got = nil
+	for _, s := range (port.Kinds{kinds[1], kinds[0]}).Settings()[:4] {
+		got = append(got, s.Key+" of "+strings.Join(s.Kinds, ","))
+	}
+	if diff := cmp.Diff([]string{"mtu of door,lamp", "shade of lamp", "plug of lamp", "access of "}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 	if s := kinds.Settings()[1]; s.Min != 1 || s.Max != 9000 {
 		t.Errorf("the range of several kinds is %d to %d", s.Min, s.Max)
 	}
