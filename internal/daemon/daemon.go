@@ -1,11 +1,10 @@
-// Package daemon is one running switch: it keeps the ports that were asked for
-// attached to devices that come and go, remembers them on disk, and serves the
-// control API on a unix socket. Only cmd/vswitch calls it. Run returns when its
-// context ends, with everything given back but what is meant to stay: the state
-// and the devices that virtual machines hold.
+// Package daemon runs one switch: it keeps the configured ports attached to devices that come and
+// go, keeps them on disk, and serves the control API on a unix socket. Only cmd/vswitch calls it.
+// Run returns when its context ends and releases everything except what must stay: the state and
+// the devices that virtual machines hold.
 //
-// Every change, whether asked for or caused by the system, happens on the one
-// goroutine of manager.run, away from the workers that carry frames.
+// Every change, requested or caused by the system, happens on the one goroutine of manager.run,
+// away from the workers that forward frames.
 package daemon
 
 import (
@@ -23,69 +22,69 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// Options say what to run. Name, Version, Socket, Kinds, Links and Log must be set, Kinds
-// by Prepare at the latest.
+// Options configure Run. Name, Version, Socket, Kinds, Links and Log are required; Prepare may
+// set Kinds.
 type Options struct {
 	Name        string
 	Version     string
 	Socket      string // path of the control socket
-	SocketGroup string // who may use it beside root: a group's name or number
-	SocketDir   string // where ports have their sockets that name none
-	StateDir    string // where to keep the state; empty: nowhere
-	FDBSize     int    // most entries; 0: fdb.DefaultCapacity
+	SocketGroup string // group that may use it beside root, by name or number
+	SocketDir   string // directory for the sockets of ports that name none
+	StateDir    string // directory for the state; empty: do not keep it
+	FDBSize     int    // maximum number of entries; 0: fdb.DefaultCapacity
 	Kinds       port.Kinds
 	Links       Links
 	Log         *slog.Logger
 
-	// Features are what the switch hosts beside ports.
+	// Features are the features that the switch hosts beside ports.
 	Features []feature.Feature
 
-	// Overrides are Settings that hold for this run, whatever was kept.
+	// Overrides are settings that override the kept ones for this run.
 	Overrides setting.Patch
 
-	// Prepare is called when the socket and the state are this process's alone, for
-	// what only one process may open. It may change the Options; nil is nothing.
+	// Prepare opens what only one process may open. It runs once the socket and the state belong
+	// to this process alone, and may change the Options. It may be nil.
 	Prepare func(*Options) error
 
 	FastPath    FastPath // nil: none
 	FastPathOff string   // why there is none
 
-	limits reading // nil: the system's
+	limits reading // nil: read from the system
 
-	ids *identity // of Run; nil: one that is not kept
+	ids *identity // set by Run; nil: an identity that is not kept
 
-	settings, kept switchSettings // in force, and without Overrides
+	settings, kept switchSettings // in force; and without Overrides
 
-	// What follows from settings, for newManager.
+	// The rest is derived from settings, for newManager.
 	Aging        time.Duration
-	Recovery     time.Duration // after which a port comes back that a guard shut down; 0: not
+	Recovery     time.Duration // until a port that a guard shut down recovers; 0: never
 	STP          *STP          // nil: no spanning tree
 	Snooping     *Snooping     // nil: multicast is flooded
 	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
-	HoldDown     time.Duration // how long a flapping station is held; 0: not
+	HoldDown     time.Duration // how long a flapping station is held; 0: never
 }
 
-// FastPath is a fast path that outlives the process.
+// FastPath is a fast path that can outlive the process.
 type FastPath interface {
 	vswitch.FastPath
 
-	// Start puts into force what was published, once the ports are restored.
+	// Start puts the published snapshot into force, once the ports are restored.
 	Start()
 
-	// Stop leaves what is in force as it is.
+	// Stop ends updates and leaves what is in force.
 	Stop()
 
-	// Pinned tells whether that goes on without the process.
+	// Pinned reports whether the fast path keeps forwarding without the process.
 	Pinned() bool
 }
 
-// stopGrace is how long answers under way may take once the daemon is to stop:
-// a part of the second in which a stop must be done.
+// stopGrace is how long pending answers may take while the daemon stops: part of the second
+// within which it must stop.
 const stopGrace = 300 * time.Millisecond
 
 // Run runs the switch until ctx ends.
 func Run(ctx context.Context, o Options) (err error) {
-	if o.StateDir == "" { // else what they lack may be in the state
+	if o.StateDir == "" { // otherwise the missing options may be in the state
 		if _, err := noSettings(o.Features).merge(o.Overrides); err != nil {
 			return err
 		}
@@ -98,8 +97,8 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	var saved savedState
 	var keep func(savedState) error
-	// Without a state, a daemon that starts again before the host does has the same
-	// addresses: /run is empty after a boot.
+	// Without a state, keep the identity beside the socket: a restarted daemon then has the same
+	// addresses until the host boots, which empties /run.
 	identityPath := o.Socket + ".identity"
 	if o.StateDir != "" {
 		st, err := openStore(o.StateDir, o.Version)
@@ -164,7 +163,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	srv := &http.Server{
 		Handler:           m.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       20 * time.Second, // a client that says nothing gives its place back
+		ReadTimeout:       20 * time.Second, // drops a client that sends nothing
 		IdleTimeout:       20 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}

@@ -7,15 +7,15 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// A guard shuts a port down when it sees there what must not be: a bridge behind an
-// edge port, more stations than allowed, the switch's own frames. The port keeps
-// its device and passes nothing until its time of recovery, or until a user sets
-// something on it. A restart of the daemon brings it back as well.
+// A guard shuts a port down when it sees what must not happen there: a bridge behind an edge
+// port, more stations than allowed, the switch's own frames. The port keeps its device and passes
+// nothing until its recovery time, until a user changes a setting of it, or until the daemon
+// restarts.
 
-// errDisabled begins the reason of a port that a guard shut down.
+// errDisabled is the prefix of the reason of an error-disabled port.
 const errDisabled = "err-disabled: "
 
-// shut is called by a guard with why it shuts the port down.
+// shut error-disables the port; why is the guard's reason.
 func (m *manager) shut(p *managed, why string) {
 	if p.shutBy != "" {
 		return
@@ -29,10 +29,10 @@ func (m *manager) shut(p *managed, why string) {
 	}
 }
 
-// unshut takes back what shut did; follow or settle does the rest.
+// unshut reverts shut; the caller then reconciles the port.
 func (p *managed) unshut() { p.shutBy, p.recovery = "", time.Time{} }
 
-// recoverDue brings the ports back whose time has come.
+// recoverDue recovers the ports whose recovery time has come.
 func (m *manager) recoverDue(now time.Time) {
 	for _, p := range m.sorted() {
 		if p.recovery.IsZero() || p.recovery.After(now) {
@@ -41,12 +41,12 @@ func (m *manager) recoverDue(now time.Time) {
 		p.unshut()
 		if p.dev != nil {
 			m.settle(p)
-			p.changed = true // look at its interface anew
+			p.changed = true // reread its interface
 		}
 	}
 }
 
-// limitHit shuts the port down on which a station too many was seen.
+// limitHit error-disables the port that exceeded its station limit.
 func (m *manager) limitHit(ev vswitch.LimitHit) {
 	for _, p := range m.ports {
 		if p.sw.Number() == ev.Port && p.state != api.StateDown && p.spec.LearnAction == "shutdown" && p.spec.LearnLimit != 0 {
@@ -55,7 +55,7 @@ func (m *manager) limitHit(ev vswitch.LimitHit) {
 	}
 }
 
-// stormHit shuts the port down by which a storm came in.
+// stormHit error-disables the port that received a storm.
 func (m *manager) stormHit(ev vswitch.StormHit) {
 	for _, p := range m.ports {
 		if p.sw.Number() == ev.Port && p.state != api.StateDown && p.spec.StormAction == "shutdown" {

@@ -9,16 +9,16 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// lineLimit bounds how many lines of one kind are logged. What causes them may be a guest's
-// to repeat.
+// lineLimit limits how many lines of one kind are logged. A guest may be able to cause them at
+// any rate.
 type lineLimit struct {
 	began   time.Time
 	shown   int
 	skipped int
 }
 
-// allow reports whether a line at now may be logged, as one of burst in a window, and how
-// many were left out in the window before.
+// allow reports whether a line may be logged now: at most burst in a window. It also returns how
+// many lines were left out in the window before.
 func (l *lineLimit) allow(now time.Time, burst int, window time.Duration) (ok bool, skipped int) {
 	if now.Sub(l.began) >= window {
 		skipped = l.skipped
@@ -32,20 +32,20 @@ func (l *lineLimit) allow(now time.Time, burst int, window time.Duration) (ok bo
 	return true, skipped
 }
 
-// next is how long after now lines that were left out are due to be summed up.
+// next returns the time after now at which skipped lines are due to be summed up.
 func (l *lineLimit) next(now time.Time, window time.Duration) (d time.Duration, due bool) {
 	return max(0, window-now.Sub(l.began)), l.skipped > 0
 }
 
-// A machine that connects and hangs up in a loop changes the state of its port as often as
-// it likes. stateBurst lines a stateWindow show that.
+// A machine that connects and hangs up in a loop changes its port's state at any rate. stateBurst
+// lines per stateWindow are enough to show that.
 const (
 	stateBurst  = 20
 	stateWindow = 10 * time.Second
 )
 
-// logState logs the state of a port, or its reason, which was another before, unless it
-// changes too often.
+// logState logs the port's state or reason, which changed from the one given, unless it changes
+// too often.
 func (m *manager) logState(p *managed, from api.State) {
 	ok, skipped := p.lines.allow(time.Now(), stateBurst, stateWindow)
 	if !ok {
@@ -70,7 +70,7 @@ func (m *manager) logState(p *managed, from api.State) {
 	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
 }
 
-// sumUp logs the states of ports that changed too often to log each change.
+// sumUp logs the states of ports that changed too often to log every change.
 func (m *manager) sumUp(now time.Time) {
 	for _, p := range m.ports {
 		if d, due := p.lines.next(now, stateWindow); due && d == 0 {
@@ -79,7 +79,7 @@ func (m *manager) sumUp(now time.Time) {
 	}
 }
 
-// notice logs what a port that works has to tell.
+// notice logs the notice of a working port.
 func (m *manager) notice(p *managed) {
 	if n := noticeOf(p.dev); n != "" && n != p.noticed {
 		m.log.Warn("port notice", "port", p.spec.Name, "kind", p.spec.Kind, "notice", n)

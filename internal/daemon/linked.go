@@ -7,14 +7,13 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// connected tells whether the port's peer is there; ports whose device tells
-// nothing of one always have it.
+// connected reports whether the port's peer is there; ports that cannot tell count as connected.
 func (p *managed) connected() bool {
 	l, ok := p.dev.(port.Linked)
 	return !ok || l.Link()
 }
 
-// linkError says why it is not there, as far as the port knows.
+// linkError returns why the peer is not there, as far as the port knows.
 func (p *managed) linkError() string {
 	if l, ok := p.dev.(port.Linked); ok {
 		if err := l.LinkError(); err != nil {
@@ -24,15 +23,14 @@ func (p *managed) linkError() string {
 	return ""
 }
 
-// linkBurst looks at a port's link are made at once, then one every linkGap: so its peer does
-// not take the daemon's time.
+// The port's link is read linkBurst times at once, then once every linkGap, so that a peer cannot
+// take up the daemon's time.
 const (
 	linkBurst = 10
 	linkGap   = 20 * time.Millisecond
 )
 
-// watchLink has the state of the port follow its peer, until the function that it
-// returns is called.
+// watchLink keeps the port's state in step with its peer until stop is called.
 func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 	l, ok := dev.(port.Linked)
 	if !ok {
@@ -56,7 +54,7 @@ func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 				}
 				return nil
 			})
-			// A peer may change it as often as it likes.
+			// The peer may change its link at any rate.
 			now := time.Now()
 			due = due.Add(linkGap)
 			if early := now.Add(-linkBurst * linkGap); due.Before(early) {

@@ -12,79 +12,81 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// managed is one port that was asked for, and what became of it.
+// managed is one configured port and its current state.
 //
-//	            open            link lost, port lost
-//	(restore) ───────▶ attached ───────────────────▶ waiting
-//	                      ▲       open, on a link event │
-//	                      └─────── or when retry is due ┘
+//	open            link lost, port lost
 //
-// An attached port is up, no-carrier or down, as its interface is; or waiting, where
-// its peer comes and goes (port.Linked); or down because a guard shut it down.
+// (restore) ───────▶ attached ───────────────────▶ waiting
+//
+//	▲       open, on a link event │
+//	└─────── or when retry is due ┘
+//
+// An attached port is up, no-carrier or down, as its interface is; or waiting, if its peer comes
+// and goes (port.Linked); or down, if a guard shut it down.
 type managed struct {
 	spec  port.Spec
 	trace port.Trace
-	kind  port.Kind // nil: of a kind that this build does not have
+	kind  port.Kind // nil: this build lacks the kind
 	sw    *vswitch.Port
 	dev   port.Port // nil while waiting
-	link  link.Link // as last seen; zero where there is none to see
-	speed uint64    // of the link in bit/s, as last seen; 0: not known
+	link  link.Link // as last seen; zero: no interface to see
+	speed uint64    // of the link in bit/s, as last seen; 0: unknown
 
-	needs   port.Needs    // of the process, while it is open or about to be
-	claimed chan struct{} // not nil while somebody works on its device; see claim
-	changed bool          // its interface has changed meanwhile
-	leaving bool          // it is to be removed once that is on disk
+	needs   port.Needs    // of the process, while the port is open or opening
+	claimed chan struct{} // not nil while a goroutine works on its device; see claim
+	changed bool          // its interface changed meanwhile
+	leaving bool          // it will be removed once that is on disk
 
-	held string // who else has the device, as last seen; see takenBy
+	held string // who else uses the device, as last seen; see takenBy
 
 	state  api.State
 	reason string // why it is not up
-	failed string // why dev could not be opened, or was lost
+	failed string // why dev could not be opened or was lost
 
-	indexed int       // the number by which manager.devices has it
-	lost    int       // the number of the device that was lost, until its fate is known
-	again   time.Time // when a lost port may be opened again
+	indexed int       // its key in manager.devices
+	lost    int       // index of the lost device, until its fate is known
+	again   time.Time // earliest time to reopen a lost port
 
-	departure *link.Event // news that its device is gone, until that is seen
+	departure *link.Event // event that its device is gone, until the port loss is handled
 
-	lines   lineLimit // of the log about its states
-	noticed string    // the last notice that was logged; see port.Noticer
+	lines   lineLimit // limits log lines about its states
+	noticed string    // last notice logged; see port.Noticer
 
-	unfit    *unfit    // not nil: its settings could not be put in force; it passes nothing
-	shutBy   string    // the guard that shut it down, and why; empty: none did
-	recovery time.Time // when it comes back by itself; zero: not at all
-	unwatch  func()    // ends what follows the link of dev; see watchLink
+	unfit    *unfit    // not nil: its settings could not be applied; it passes nothing
+	shutBy   string    // the guard that shut it down, and why; empty: none
+	recovery time.Time // when it recovers by itself; zero: never
+	unwatch  func()    // stops watching the link of dev; see watchLink
 
-	attached time.Time     // when dev was
-	tried    time.Time     // when open was called last
-	retry    time.Time     // when to call it next; zero: not by time
-	backoff  time.Duration // what the next failure adds
+	attached time.Time     // when dev was attached
+	tried    time.Time     // when open was last called
+	retry    time.Time     // when to call it next; zero: not scheduled
+	backoff  time.Duration // delay after the next failure
 }
 
-// unfit is a port whose settings are kept and cannot be put in force.
+// unfit describes a port whose settings are kept but cannot be applied.
 type unfit struct {
 	why      string
 	settings setting.Patch // as they were kept
-	openable bool          // those of its kind are right: its device is there for its machine
+	openable bool          // the kind's own settings are valid: the device is there for its machine
 }
 
 const (
-	// A port that waits is tried again after minBackoff, then after twice as
-	// long each time, up to maxBackoff: for what link events do not tell, such
-	// as a device in another namespace, or a right that was granted.
+	// A waiting port is retried after minBackoff, then after twice as long each time, up to
+	// maxBackoff. Retries catch what link events do not report, such as a device in another
+	// namespace or a granted permission.
 	minBackoff = time.Second
 	maxBackoff = 30 * time.Second
 
-	// eventGap is how long after a failed try a link event can cause the
-	// next: a try causes events itself.
+	// eventGap is the least time between a failed try and one that a link event causes, since a
+	// try causes events itself.
 	eventGap = 200 * time.Millisecond
 
-	// newsGap is how long a port that lost its device waits for the news of what
-	// became of it: in place of a device that was moved no other may be made.
+	// newsGap is how long a port that lost its device waits to learn what became of it: a moved
+	// device must not be replaced.
 	newsGap = time.Second
 )
 
-// ifname is the name of the port's interface, as last seen.
+// ifname returns the name of the port's interface, as last seen.
 func (p *managed) ifname() string {
 	if p.link.Name != "" {
 		return p.link.Name
@@ -92,8 +94,8 @@ func (p *managed) ifname() string {
 	return p.trace.Ifname
 }
 
-// adopted tells whether the port's device was there before the switch. Such a
-// device is somebody else's to bring back.
+// adopted reports whether the port's device existed before the switch. Only its owner may make
+// such a device again.
 func (p *managed) adopted() bool { return p.trace.Ifname != "" && !p.trace.Created }
 
 // station reports whether one station is behind the port, not a network.
@@ -103,8 +105,8 @@ func (p *managed) unknownKind() error {
 	return fmt.Errorf("port %s is of the kind %q, which this vswitch does not have; run one that has it, or remove the port", p.spec.Name, p.spec.Kind)
 }
 
-// open attaches the port, which is claimed or not known to others yet, to its
-// device. An error leaves it as it was.
+// open attaches the port to its device. The port is claimed or not yet visible to others. On
+// error it is unchanged.
 func (m *manager) open(p *managed) (err error) {
 	p.tried, p.retry, p.changed = time.Now(), time.Time{}, false
 	if p.kind == nil {
@@ -126,14 +128,13 @@ func (m *manager) open(p *managed) (err error) {
 	return nil
 }
 
-// attach is the part of open that may take its time.
+// attach is the slow part of open.
 func (m *manager) attach(p *managed) (err error) {
 	spec, trace := p.spec, p.trace
 	if p.adopted() {
 		m.off(func() { err = m.there(spec, trace) })
 		if err != nil {
-			// What comes back under the name will be another device, with
-			// settings of its own.
+			// The next device of that name is another one, with its own settings.
 			p.trace = port.Trace{Ifname: spec.Name}
 			return err
 		}
@@ -161,7 +162,7 @@ func (m *manager) attach(p *managed) (err error) {
 	if err != nil {
 		return err
 	}
-	// A device that was there can have other queues than were asked for.
+	// An existing device can have another number of queues than requested.
 	if err := m.makeRoom(p, len(dev.Queues())); err != nil {
 		return err
 	}
@@ -188,18 +189,17 @@ func (m *manager) there(spec port.Spec, trace port.Trace) error {
 	return nil
 }
 
-// sight is what the kernel says of a port's interface.
+// sight is what the kernel reports about a port's interface.
 type sight struct {
-	index int // 0: there is none to see
+	index int // 0: no interface to see
 	link  link.Link
-	speed uint64 // of its link in bit/s; 0: not known
-	held  string // who else has it, see heldBy
-	bound bool   // the port still stands on it
+	speed uint64 // of its link in bit/s; 0: unknown
+	held  string // who else uses it, see heldBy
+	bound bool   // the port is still bound to it
 	err   error
 }
 
-// see reads the interface of a port. The kernel may take its time, so it is called
-// off the turn.
+// see reads the port's interface. The kernel may be slow, so see is called without the turn.
 func (m *manager) see(dev port.Port) (s sight) {
 	d, ok := dev.(port.Device)
 	if !ok || d.Ifindex() == 0 {
@@ -211,13 +211,13 @@ func (m *manager) see(dev port.Port) (s sight) {
 		s.speed = linkSpeed(s.link.Name)
 		s.held = m.heldBy(dev, s.link)
 	}
-	// Last: the number may be another device's by now.
+	// Last: the index may belong to another device by now.
 	b, ok := dev.(port.Bound)
 	s.bound = !ok || b.Bound()
 	return s
 }
 
-// note keeps what was seen of a port's interface, and reports whether it is there.
+// note records what see found and reports whether the interface exists.
 func (m *manager) note(p *managed, s sight) bool {
 	p.link, p.speed, p.held = link.Link{}, s.speed, s.held
 	switch {
@@ -226,8 +226,8 @@ func (m *manager) note(p *managed, s sight) bool {
 	case errors.Is(s.err, link.ErrNotFound), !s.bound:
 		return false
 	case s.err != nil:
-		// Better a guess that lets frames pass than a port shut in vain; the
-		// next event corrects it.
+		// A wrong guess that lets frames pass is better than a port shut down in vain; the next
+		// event corrects it.
 		m.log.Warn("reading an interface", "port", p.spec.Name, "error", s.err)
 		s.link = link.Link{Index: s.index, Name: p.ifname(), Up: true, Carrier: true}
 	}
@@ -236,7 +236,7 @@ func (m *manager) note(p *managed, s sight) bool {
 	return true
 }
 
-// follow looks at the interface of a claimed port and does what its change asks.
+// follow reads the interface of a claimed port and acts on its changes.
 func (m *manager) follow(p *managed) {
 	for {
 		dev := p.dev
@@ -269,18 +269,18 @@ func (m *manager) followTo(p *managed, seen sight) {
 	m.settle(p)
 }
 
-// followAll looks at all ports, for what news was lost about.
+// followAll rereads the interfaces of all ports after link events were lost.
 func (m *manager) followAll() {
 	m.uppers = make(map[int]map[int]link.Link)
 	for _, p := range m.sorted() {
-		p.changed = true // the timer looks
+		p.changed = true // the timer rereads it
 		if p.dev == nil {
 			p.retryAt(p.tried.Add(eventGap))
 		}
 	}
 }
 
-// linkChanged looks after the ports that a changed interface concerns.
+// linkChanged updates the ports that a changed interface concerns.
 func (m *manager) linkChanged(ev link.Event) {
 	m.interfaceChanged(m.devices[m.stacked(ev)])
 	if p := m.devices[ev.Index]; p != nil {
@@ -297,24 +297,24 @@ func (m *manager) linkChanged(ev link.Event) {
 				m.departed(p, ev)
 			}
 		case ev.Name == p.spec.Name || ev.Name == p.trace.Ifname:
-			p.changed = true // after it was looked at for the open that is under way, perhaps
+			p.changed = true // a pending open may have read the old state
 			p.retryAt(p.tried.Add(eventGap))
 		}
 	}
 }
 
-// interfaceChanged looks at a port's interface; p may be nil.
+// interfaceChanged rereads the port's interface; p may be nil.
 func (m *manager) interfaceChanged(p *managed) {
 	switch {
 	case p == nil || p.dev == nil:
 	case p.claimed != nil:
-		p.changed = true // whoever has the port looks, or the timer
+		p.changed = true // the holder of the port rereads it, or the timer
 	default:
 		m.attend(p, func() { m.follow(p) })
 	}
 }
 
-// departed notes what became of the device that a port lost.
+// departed records what became of the device that a port lost.
 func (m *manager) departed(p *managed, ev link.Event) {
 	p.lost, p.departure = 0, nil
 	switch {
@@ -329,8 +329,8 @@ func (m *manager) departed(p *managed, ev link.Event) {
 	p.retryAt(p.again)
 }
 
-// stillAway returns an error while the port's device is in another network namespace,
-// from where it may come back: its machine has it open. After a boot it is gone.
+// stillAway returns an error while the port's device is in another network namespace, from where
+// it may come back: its machine has it open. After a reboot it is gone.
 func (m *manager) stillAway(p *managed) (err error) {
 	if p.trace.Away == "" {
 		return nil
@@ -353,7 +353,7 @@ func (m *manager) stillAway(p *managed) (err error) {
 	return err
 }
 
-// portLost does what is needed when a port's device ended by itself.
+// portLost handles a port whose device ended by itself.
 func (m *manager) portLost(ev vswitch.PortLost) {
 	p := m.ports[ev.Port.Name()]
 	if p == nil {
@@ -366,8 +366,8 @@ func (m *manager) portLost(ev vswitch.PortLost) {
 	}
 }
 
-// lose detaches a claimed port whose device is gone, and has it tried again: at
-// once, if it had been well for a while.
+// lose detaches a claimed port whose device is gone and schedules a retry, immediately if it was
+// up for maxBackoff.
 func (m *manager) lose(p *managed, why error) {
 	p.unwatch()
 	if d, ok := p.dev.(port.Device); ok {
@@ -396,7 +396,7 @@ func (m *manager) lose(p *managed, why error) {
 	m.settle(p)
 }
 
-// wait records that a port could not be opened, and when to try again.
+// wait records why a port could not be opened and when to retry.
 func (m *manager) wait(p *managed, why error) {
 	p.failed = why.Error()
 	if p.kind != nil {
@@ -410,14 +410,14 @@ func (p *managed) raiseBackoff() {
 	p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
 }
 
-// retryAt brings the next try forward.
+// retryAt moves the next try forward.
 func (p *managed) retryAt(t time.Time) {
 	if p.kind != nil && (p.retry.IsZero() || t.Before(p.retry)) {
 		p.retry = t
 	}
 }
 
-// tryOpen opens a port that waits, and tells whether that did it.
+// tryOpen opens a waiting port and reports whether it succeeded.
 func (m *manager) tryOpen(p *managed) bool {
 	if p.unfit != nil && !p.unfit.openable {
 		m.settle(p)
@@ -431,7 +431,7 @@ func (m *manager) tryOpen(p *managed) bool {
 	return true
 }
 
-// retryDue opens the ports whose time has come, and ends what guards did for a time.
+// retryDue opens the ports whose retry is due and recovers ports that guards shut down.
 func (m *manager) retryDue() {
 	now := time.Now()
 	m.recoverDue(now)
@@ -455,10 +455,10 @@ func (m *manager) retryDue() {
 	}
 }
 
-// lookDue reports whether it is time to look again at a device that somebody else has.
+// lookDue reports whether it is time to recheck a device that somebody else uses.
 func (p *managed) lookDue(now time.Time) bool { return !p.retry.IsZero() && !p.retry.After(now) }
 
-// nextRetry is how long until retryDue has something to do.
+// nextRetry returns the time until retryDue has work.
 func (m *manager) nextRetry() time.Duration {
 	next := m.moves.next(time.Now())
 	if !m.resave.IsZero() {
@@ -466,7 +466,7 @@ func (m *manager) nextRetry() time.Duration {
 	}
 	for _, p := range m.ports {
 		switch {
-		case p.claimed != nil: // whoever has it gives the turn back when done
+		case p.claimed != nil: // its holder wakes the timer when done
 		case p.dev != nil && p.changed:
 			next = 0
 		case !p.retry.IsZero():
@@ -482,7 +482,7 @@ func (m *manager) nextRetry() time.Duration {
 	return next
 }
 
-// gone is an error that says that the device is not there but may come.
+// gone is an error: the device is not there but may come.
 type gone string
 
 func (g gone) Error() string { return string(g) }

@@ -22,43 +22,42 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// manager brings what runs in line with what was asked for. Its state belongs to
-// whoever has the turn: all of its methods but do, change, onEvent, and handler are
-// called with it.
+// manager makes the running switch match the desired state. Whoever has the turn owns its fields:
+// every method except do, change, onEvent and handler is called with the turn.
 type manager struct {
 	turns
 	name, version, stateDir, socketDir string
 
 	kinds port.Kinds
 	links Links
-	saver *saver // nil: nothing is kept
+	saver *saver // nil: the state is not kept
 	log   *slog.Logger
 	moves *moves
 	aging time.Duration
 
 	settings switchSettings // in force
-	kept     switchSettings // the same without what run's flags say: what a restart finds
+	kept     switchSettings // without the overrides of this run: what a restart finds
 
 	hosted    []*hosted
-	heedMoves atomic.Pointer[[]feature.Moved] // those that want to hear of moves
+	heedMoves atomic.Pointer[[]feature.Moved] // features that receive moves
 
 	sw    *vswitch.Switch
 	start time.Time
-	mac   port.MAC // the switch's own
+	mac   port.MAC // the switch's own address
 	ids   *identity
 	seen  ownAddress
 
 	fast    FastPath // nil: none
-	fastOff string   // why there is none
+	fastOff string   // why there is no fast path
 
 	groupForward uint16 // see vswitch.Switch.SetGroupForward
 
-	recovery time.Duration // of ports that a guard shut down; 0: none
+	recovery time.Duration // of ports that a guard shut down; 0: never
 
 	ports   map[string]*managed
-	devices map[int]*managed          // ports by the number of their interface
-	uppers  map[int]map[int]link.Link // interfaces that take frames of the one of that number, by their own
-	boot    string                    // names this boot of the host
+	devices map[int]*managed          // ports by interface index
+	uppers  map[int]map[int]link.Link // interfaces stacked on the one with that index, by their own
+	boot    string                    // identifies this boot of the host
 
 	mirrors []api.Mirror            // by name
 	static  map[fdb.Key]staticEntry // FDB entries that users added
@@ -71,8 +70,8 @@ type manager struct {
 	room   room
 
 	changing chan struct{} // has a value while a command changes the desired state
-	resave   time.Time     // when to write the state again; zero: not
-	unkept   bool          // the last write that nobody waited for failed
+	resave   time.Time     // when to write the state again; zero: never
+	unkept   bool          // the last background write failed
 }
 
 func newManager(o Options, keep func(savedState) error) (*manager, error) {
@@ -151,7 +150,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	return m, m.setFeatures(off, m.settings.features)
 }
 
-// tableAging turns the user's "0: never" into the table's.
+// tableAging converts the user's "0: never" to the table's value.
 func tableAging(d time.Duration) time.Duration {
 	if d == 0 {
 		return -1
@@ -159,7 +158,7 @@ func tableAging(d time.Duration) time.Duration {
 	return d
 }
 
-// run restores the saved ports, then does what comes until ctx ends. It leaves the
+// run restores the saved ports, then handles changes and events until ctx ends. It leaves the
 // devices as they are for the next start.
 func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.Event) {
 	if m.saver != nil {
@@ -186,7 +185,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 		case <-ctx.Done():
 			close(m.ended)
 			if m.fast != nil {
-				m.fast.Stop() // before the ports close, which it is to outlive
+				m.fast.Stop() // before the ports close: it must outlive them
 			}
 			if err := m.sw.Close(); err != nil {
 				m.log.Warn("closing the ports", "error", err)
@@ -213,8 +212,8 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	}
 }
 
-// removeFiles removes what ports without a device have in the file system, such as
-// sockets, where no other process will take it up. Devices stay: machines hold them.
+// removeFiles removes the files, such as sockets, of ports without a device, where no other
+// process will take them over. Devices stay: machines hold them.
 func (m *manager) removeFiles() {
 	for _, p := range m.ports {
 		if _, ok := p.dev.(port.Device); ok || p.dev == nil {
@@ -225,11 +224,11 @@ func (m *manager) removeFiles() {
 		}
 	}
 	if m.socketDir != "" {
-		_ = os.Remove(m.socketDir) // if nothing else is there
+		_ = os.Remove(m.socketDir) // succeeds only if it is empty
 	}
 }
 
-// onEvent is called by the switch, from its own goroutine.
+// The switch calls onEvent from its own goroutine.
 func (m *manager) onEvent(ev vswitch.Event) {
 	switch ev := ev.(type) {
 	case vswitch.MACMoved:
@@ -241,13 +240,13 @@ func (m *manager) onEvent(ev vswitch.Event) {
 	case vswitch.LimitHit:
 		_ = m.do(func() error { m.limitHit(ev); return nil })
 	case vswitch.PortLost:
-		// Not here: it waits for the device, and other events do not.
+		// On a goroutine of its own: it waits for the device, and other events must not.
 		go m.do(func() error { m.portLost(ev); return nil })
 	}
 }
 
-// restore makes the saved ports run. One that cannot waits, so that the state on
-// disk is never less than what was asked for.
+// restore starts the saved ports. One that cannot start waits, so that the state on disk never
+// loses a requested port.
 func (m *manager) restore(saved savedState) {
 	for _, g := range saved.Groups {
 		m.groups[staticGroup{g.VLAN, g.Group, g.Port}] = struct{}{}
@@ -317,7 +316,7 @@ func (m *manager) sorted() []*managed {
 	})
 }
 
-// find returns the port of that name.
+// find returns the port with that name.
 func (m *manager) find(name string) (*managed, error) {
 	if p := m.ports[name]; p != nil {
 		return p, nil
@@ -353,7 +352,7 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
 	m.configured(p)
-	m.claim(p) // until it is kept, nothing that happens to its device counts
+	m.claim(p) // until it is kept, events of its device do not count
 	defer p.release()
 	opened := m.open(p)
 	if opened != nil && !(req.NoWait && errors.Is(opened, port.ErrGone)) {
@@ -378,7 +377,7 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 		}
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
-	p.changed = true // by an event that came meanwhile, perhaps
+	p.changed = true // an event may have come meanwhile
 	switch {
 	case p.state != "": // a guard or its peer was faster
 	case opened != nil:
@@ -416,7 +415,7 @@ func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 		if err := m.respec(p, from); err != nil {
 			m.log.Error("taking back a change that could not be kept", "port", name, "error", err)
 		}
-		p.unfit = was // which respec has not settled, so that nothing passed
+		p.unfit = was // respec has not reconciled it, so the port passed nothing
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	m.log.Info("port changed", "port", name)
@@ -431,7 +430,7 @@ func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 	return m.describe(p), nil
 }
 
-// merged returns a port's spec with a change made.
+// merged returns the port's spec with req merged in.
 func (m *manager) merged(p *managed, req setting.Patch) (port.Spec, error) {
 	if p.unfit == nil {
 		return m.kinds.Merge(p.spec, req)
@@ -442,7 +441,7 @@ func (m *manager) merged(p *managed, req setting.Patch) (port.Spec, error) {
 	return m.kinds.Spec(p.spec.Name, p.spec.Kind, all)
 }
 
-// respec brings a port to another spec; an error leaves it as it was.
+// respec changes a port to another spec; on error the port is unchanged.
 func (m *manager) respec(p *managed, to port.Spec) error {
 	m.claim(p)
 	defer p.release()
@@ -456,12 +455,12 @@ func (m *manager) respec(p *managed, to port.Spec) error {
 		return errors.Join(err, m.setDevice(p, to, from))
 	}
 	p.unfit = nil
-	m.enter(p) // other VLANs, other entries
+	m.enter(p) // other VLANs have other entries
 	m.configured(p)
 	return nil
 }
 
-// setDevice brings a port's device, if it has one, from one spec to another.
+// setDevice changes the port's device, if it has one, from one spec to another.
 func (m *manager) setDevice(p *managed, from, to port.Spec) (err error) {
 	dev := p.dev
 	if dev == nil {
@@ -477,14 +476,14 @@ func (m *manager) setDevice(p *managed, from, to port.Spec) (err error) {
 	})
 	switch {
 	case p.dev != dev:
-		return nil // it was lost meanwhile; the next one is opened as the spec says
+		return nil // the device was lost meanwhile; the next one is opened with the new spec
 	case err == nil:
-		p.held = held // an exclusive port has no room for the host
+		p.held = held // an exclusive port does not share its device with the host
 	}
 	return err
 }
 
-// delPort removes a port; not the one of a machine that is attached, unless forced.
+// delPort removes a port. While its machine is attached, it refuses unless forced.
 func (m *manager) delPort(name string, force bool) error {
 	p, err := m.find(name)
 	if err != nil {
@@ -493,8 +492,8 @@ func (m *manager) delPort(name string, force bool) error {
 	if who := m.attendedBy(p); who != "" && !force {
 		return fail(api.CodeInUse, "port %s is in use: %s; stop the machine first, or remove the port all the same with --force", name, who)
 	}
-	// On disk first: what fails there must leave the port as it is, and a
-	// device once taken away cannot be brought back under a running VM.
+	// Write to disk first: if that fails, the port must be unchanged, and a device that was
+	// removed cannot be restored under a running VM.
 	p.leaving = true
 	if err := m.save(); err != nil {
 		p.leaving = false
@@ -517,7 +516,7 @@ func (m *manager) delPort(name string, force bool) error {
 	return nil
 }
 
-// drop takes the port out of the switch.
+// drop removes the port from the switch.
 func (m *manager) drop(p *managed) {
 	if p.unwatch != nil {
 		p.unwatch()
@@ -533,7 +532,7 @@ func (m *manager) drop(p *managed) {
 	}
 }
 
-// fail makes an error for the user, on one line even where it joins several.
+// fail returns an error for the user, on one line even if it joins several.
 func fail(code, format string, args ...any) error {
 	return &api.Error{Code: code, Message: strings.ReplaceAll(fmt.Errorf(format, args...).Error(), "\n", "; ")}
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// takenGap is how long after one look at a device that somebody else has the next comes,
-// for what link events do not tell.
+// takenGap is the time between checks of a device that somebody else uses, to catch what link
+// events do not report.
 const takenGap = 2 * time.Second
 
-// takenBy says who else has the device of an open port, and how to end that; it is empty
-// where nobody has. Such a port forwards nothing until it has its device for itself.
+// takenBy returns who else uses the device of an open port and how to end that, or "" if nobody
+// does. Such a port forwards nothing until it has its device to itself.
 func (m *manager) takenBy(p *managed) string {
 	if p.held != "" || !exclusive(p.dev) {
 		return p.held
@@ -34,8 +34,8 @@ func exclusive(dev port.Port) bool {
 	return ok && x.Exclusive()
 }
 
-// heldBy asks the system who else has a port's device, as far as link events do not say
-// it. It may take its time, so it is called off the turn.
+// heldBy asks the system who else uses a port's device, as far as link events do not show it. It
+// may be slow, so it is called without the turn.
 func (m *manager) heldBy(dev port.Port, l link.Link) string {
 	if err := owner.Check(l, m.name); err != nil {
 		return err.Error()
@@ -46,7 +46,7 @@ func (m *manager) heldBy(dev port.Port, l link.Link) string {
 	if !exclusive(dev) {
 		return ""
 	}
-	// What cannot be asked is no reason to shut a port.
+	// If the system cannot answer, the port stays up.
 	if a, err := m.links.IPv4(l.Index); err == nil && a.IsValid() {
 		return fmt.Sprintf("the host has the address %s on %s, which belongs to the switch; `ip addr del %s dev %s` takes it away, a port of --kind host has addresses",
 			a, l.Name, a, l.Name)
@@ -59,7 +59,7 @@ func (m *manager) heldBy(dev port.Port, l link.Link) string {
 	return ""
 }
 
-// enslaved says to what l belongs.
+// enslaved returns what l belongs to.
 func (m *manager) enslaved(l link.Link) string {
 	master, err := m.links.ByIndex(l.Master)
 	switch {
@@ -71,8 +71,8 @@ func (m *manager) enslaved(l link.Link) string {
 	return fmt.Sprintf("%s belongs to %s %s, which takes its frames; `ip link set %s nomaster` takes it out", l.Name, master.Kind, master.Name, l.Name)
 }
 
-// stacked notes interfaces that take frames of the one below them, and returns the number
-// of that one, 0 where ev is about another kind.
+// stacked records interfaces that receive the frames of the one below them and returns that one's
+// index, 0 if ev is about another kind.
 func (m *manager) stacked(ev link.Event) int {
 	lower := ev.Lower
 	if lower == 0 {
