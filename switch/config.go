@@ -7,26 +7,26 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// PortConfig is what an administrator sets on a port. The zero PortConfig is that
-// of a new port: it is transparent to tags in DefaultVLAN and nothing is limited.
+// PortConfig holds a port's settings. The zero PortConfig is that of a new port:
+// transparent to tags in DefaultVLAN, without limits.
 type PortConfig struct {
 	VLAN VLAN
 
-	Isolated   bool // exchanges no frame with another isolated port
-	Locked     bool // takes frames only from stations that have an entry here
+	Isolated   bool // exchanges no frames with other isolated ports
+	Locked     bool // accepts frames only from stations with an FDB entry at this port
 	NoLearning bool
-	NoFlood    Class // classes that are not flooded to the port
+	NoFlood    Class // classes not flooded to the port
 
-	LearnLimit  int // most learned stations; 0 is any number
+	LearnLimit  int // maximum of learned stations; 0: no limit
 	LearnAction LearnAction
 
-	Storm         StormRates // per class, on input
-	StormShutdown bool       // a storm is not only dropped, StormHit is reported
-	Police        port.Rate  // of all frames, on input
-	Shape         port.Rate  // of all frames, on output
+	Storm         StormRates // per class, on ingress
+	StormShutdown bool       // report StormHit as well as dropping the excess
+	Police        port.Rate  // of all frames, on ingress
+	Shape         port.Rate  // of all frames, on egress
 }
 
-// Class is a set of kinds of frames that are flooded.
+// Class is a bit set of the classes of flooded frames.
 type Class uint8
 
 const (
@@ -35,21 +35,21 @@ const (
 	UnknownUnicast
 )
 
-// StormRates limit how much of each class comes in by a port.
+// StormRates limit the frames of each class that a port accepts.
 type StormRates struct{ Broadcast, Multicast, UnknownUnicast port.Rate }
 
-// LearnAction says what becomes of frames from a new station when a port has as
-// many as it may.
+// LearnAction says what happens to frames from a new station when the port is at its
+// LearnLimit.
 type LearnAction uint8
 
 const (
-	LearnForward  LearnAction = iota // they pass, the station is not learned
-	LearnProtect                     // they are dropped
-	LearnShutdown                    // they are dropped, and LimitHit is reported
+	LearnForward  LearnAction = iota // forward them, do not learn the station
+	LearnProtect                     // drop them
+	LearnShutdown                    // drop them and report LimitHit
 )
 
-// flags is everything that may differ from a plain port, in one word: a worker
-// whose port has none of a stage's flags has tested all its features at once.
+// flags is a port's flag word: one bit per feature, so that one test skips all features
+// of a stage that are off.
 type flags uint32
 
 const (
@@ -62,21 +62,21 @@ const (
 	flagStorm
 	flagStormShutdown
 	flagPolice
-	flagBlocked  // spanning tree: discarding, or learning
+	flagBlocked  // spanning tree: discarding or learning
 	flagLearning // spanning tree: learning while blocked
 	flagMirrorTarget
 	flagMirrorIn
 	flagMirrorOut
 
-	flagNoFloodShift = 24 // three bits, as in Class
+	flagNoFloodShift = 24 // three bits, in the order of Class
 
-	// What the stages ask for at once.
+	// The masks that each stage tests.
 	ingressFlags = flagPolice | flagMirrorTarget
 	learnFlags   = flagLocked | flagNoLearn | flagProtect | flagShutdown | flagBlocked
 )
 
-// Configure replaces the port's settings, while frames flow. Entries of VLANs
-// that the port no longer carries are forgotten.
+// Configure replaces the port's settings under traffic. It removes the port's FDB
+// entries in VLANs that the port no longer carries.
 func (p *Port) Configure(c PortConfig) error {
 	v, err := c.VLAN.resolve()
 	if err != nil {
@@ -107,7 +107,7 @@ func (p *Port) Config() PortConfig {
 	return p.config
 }
 
-// flagsOf sums up what workers must heed of a port. The caller holds sw.mu.
+// flagsOf computes the port's flag word. The caller holds sw.mu.
 func (p *Port) flagsOf() flags {
 	c := &p.config
 	f := flags(c.NoFlood) << flagNoFloodShift

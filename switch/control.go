@@ -8,60 +8,60 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Control frames are those that the switch itself is to read: BPDUs, probes, the
-// messages of snooped protocols. A worker takes such a frame out of forwarding,
-// copies it into a queue, and goes on; one goroutine hands the queues' frames to
-// Config.OnControl. What guests send must not cost others theirs, so each port has
-// a lane of its own in each queue:
+// Control frames are frames for the switch itself: BPDUs, probes, and messages of
+// snooped protocols. A worker takes such a frame out of forwarding, copies it into a
+// queue, and continues; one goroutine passes the queued frames to Config.OnControl.
+// One guest's frames must not displace another's, so each port has its own lane in
+// each queue:
 //
 //   - A lane always has room for laneMin frames of ordinary length. Beyond those, up
-//     to laneMax, it may use a sixteenth of what is left of controlMemory, so that no
-//     number of floods uses all of it.
-//   - Lanes are served in rounds. In a round each lane that has frames is served once,
-//     in the order of the queues: a flood waits for everybody else's first frame.
+//     to laneMax, it may use a sixteenth of the free controlMemory, so that no number
+//     of floods exhausts it.
+//   - Lanes are served in rounds. Each round serves every lane that has frames once,
+//     in the order of the queues: a flood waits for the first frame of every other lane.
 
-// ControlFrame is a frame of a protocol that the switch itself speaks.
+// ControlFrame is a frame of a protocol that the switch speaks.
 type ControlFrame struct {
 	Port  *Port
 	Queue Queue
-	VLAN  uint16   // 0 where the protocol stands below VLANs
-	Tag   port.Tag // the outer tag that it came with, 0 for none
-	Data  []byte   // the frame without outer tag; valid during the call
+	VLAN  uint16   // 0 for protocols below VLANs
+	Tag   port.Tag // the outer tag on arrival; 0: none
+	Data  []byte   // the frame without its outer tag; valid during the call
 }
 
-// Queue is where a control frame waits. Frames of a lower one are handled first.
+// Queue selects where a control frame waits. Lower queues are served first.
 type Queue uint8
 
 const (
-	QueueTree   Queue = iota // BPDUs: without them a tree becomes a loop
-	QueueGuard               // what must not come by a port; the first bytes of the frame
-	QueueLoop                // probes of loop detection
-	QueueGroups              // what Groups.IsControl names
+	QueueTree   Queue = iota // BPDUs: losing them turns the tree into a loop
+	QueueGuard               // frames a guarded port must not receive; only their first bytes
+	QueueLoop                // loop-detection probes
+	QueueGroups              // frames for which Groups.IsControl holds
 	numQueues
 )
 
-// turns is how many frames of a lane are handled in a round. A bridge sends up to ten
-// BPDUs a second (802.1D-2004 table 17-1: the transmit hold count), which go together.
+// turns is how many frames of a lane one round handles. A bridge sends up to ten BPDUs
+// a second (802.1D-2004 table 17-1: the transmit hold count); one round takes them all.
 var turns = [numQueues]int{QueueTree: 10, QueueGuard: 1, QueueLoop: 1, QueueGroups: 1}
 
-// Trap names frames that are not forwarded but go to OnControl: those to a group
-// address. Traps come before storm control, since a loop is when they are needed; their
-// lane bounds them.
+// Trap sends frames for one group address to OnControl instead of forwarding them.
+// Traps apply before storm control, since a loop is when they are needed; their lane
+// bounds them.
 type Trap struct {
 	Dst    port.MAC
 	Queue  Queue
-	Tagged bool // to an address of neighbours (01:80:c2:00:00:0x): also with a VLAN tag
+	Tagged bool // for a reserved address (01:80:c2:00:00:0x): trap VLAN-tagged frames too
 }
 
-// stpGroup is the address of spanning tree's frames (802.1D-2004 table 7-10).
+// stpGroup is the address of spanning-tree frames (802.1D-2004 table 7-10).
 const stpGroup port.MAC = 0x0180_c200_0000
 
-// bpduTrap is the trap of a port that takes part in a spanning tree. A BPDU has no
-// tag: one that has is of a network that is carried through.
+// bpduTrap is the trap of a port that takes part in a spanning tree. A BPDU has no tag;
+// a tagged one belongs to a network that the switch carries.
 var bpduTrap = Trap{Dst: stpGroup, Queue: QueueTree}
 
-// SetTraps replaces the port's own traps, which come before those of all ports and of
-// SetTree. The switch keeps the slice.
+// SetTraps replaces the port's own traps. They are tried before the BPDU trap of SetTree
+// and the traps of all ports. The switch keeps the slice.
 func (p *Port) SetTraps(traps []Trap) {
 	s := p.sw
 	s.mu.Lock()
@@ -88,42 +88,43 @@ func (p *Port) trapsOf() []Trap {
 }
 
 const (
-	laneMin = 2   // frames that always have room in a lane, of up to laneFrame bytes
-	laneMax = 256 // frames that wait in a lane at most
+	laneMin = 2   // frames of up to laneFrame bytes that always have room in a lane
+	laneMax = 256 // most frames that can wait in a lane
 
-	// controlMemory is how many bytes hold the frames beyond laneMin of all lanes.
+	// controlMemory bounds the bytes of all lanes' frames beyond laneMin.
 	controlMemory = 4 << 20
 
 	controlLen = 9216 // the longest control frame: a jumbo frame
-	guardLen   = 64   // what QueueGuard keeps of a frame
+	guardLen   = 64   // how much of a frame QueueGuard keeps
 	laneFrame  = 1536 // an Ethernet frame
 )
 
-// bufferLens are the lengths of the buffers that control frames lie in.
+// bufferLens are the sizes of the buffers for control frames.
 var bufferLens = [...]int{256, laneFrame, controlLen}
 
-// control carries frames from the workers to the one goroutine that speaks the
-// protocols, without making them wait or allocate.
+// control carries frames from the workers to the one goroutine that runs the protocols.
+// Workers neither wait nor allocate.
 type control struct {
 	pools  [len(bufferLens)]sync.Pool // of *controlFrame
 	handle func(ControlFrame)
-	wake   chan struct{} // has a value while frames may wait
+	wake   chan struct{} // holds a token while frames may be waiting
 
 	mu    sync.Mutex
 	free  int    // bytes left of controlMemory
-	round uint64 // which is being served
+	round uint64 // the current round
 	now   [numQueues]laneList
-	later [numQueues]laneList // lanes that had their turn in this round
+	later [numQueues]laneList // lanes already served in this round
 }
 
-// lane is what waits of one port in one queue. All but waiting is guarded by control.mu.
+// lane holds the frames of one port that wait in one queue. control.mu guards all fields
+// but waiting.
 type lane struct {
 	waiting    atomic.Int32 // frames
 	port       *Port
 	queue      Queue
 	head, tail *controlFrame
-	charged    int    // bytes of controlMemory that it uses
-	round      uint64 // in which it was served last
+	charged    int    // bytes of controlMemory in use
+	round      uint64 // in which the lane was last served
 	served     int    // frames in that round
 	next       *lane  // in its laneList
 }
@@ -150,7 +151,7 @@ func (c *control) init(handle func(ControlFrame)) {
 	c.handle, c.free = handle, controlMemory
 }
 
-// run hands frames over until stop is closed.
+// run passes frames to handle until stop is closed.
 func (c *control) run(stop <-chan struct{}) {
 	for {
 		f, from, queue := c.next()
@@ -174,8 +175,7 @@ func (c *control) run(stop <-chan struct{}) {
 	}
 }
 
-// punt takes f out of forwarding and puts it into a queue. vlan is 0 where the protocol
-// stands below VLANs.
+// punt takes f out of forwarding and queues a copy. vlan is 0 for protocols below VLANs.
 func (c *control) punt(f *port.Frame, from *Port, queue Queue, vlan uint16) port.Drop {
 	l := &from.lanes[queue]
 	if l.waiting.Load() >= laneMax {
@@ -210,7 +210,7 @@ func (c *control) punt(f *port.Frame, from *Port, queue Queue, vlan uint16) port
 	return port.DropConsumed
 }
 
-// push appends to a lane, and reports whether there was room.
+// push appends f to a lane and reports whether there was room.
 func (c *control) push(l *lane, f *controlFrame) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -235,7 +235,7 @@ func (c *control) push(l *lane, f *controlFrame) bool {
 	return true
 }
 
-// next takes the frame whose turn it is, nil where none waits.
+// next takes the next frame in turn; it returns nil when none waits.
 func (c *control) next() (*controlFrame, *Port, Queue) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -265,8 +265,8 @@ func (c *control) next() (*controlFrame, *Port, Queue) {
 	return nil, nil, 0
 }
 
-// list has a lane that has frames served in this round, or in the next if it had its
-// turn. The caller holds mu.
+// list schedules a lane that has frames for this round, or for the next round if it has
+// had its turns. The caller holds mu.
 func (c *control) list(l *lane) {
 	if l.round == c.round && l.served >= turns[l.queue] {
 		c.later[l.queue].push(l)
@@ -293,9 +293,10 @@ func (ls *laneList) pop() *lane {
 	return l
 }
 
-// Transmit sends a frame of the switch's own by one port: data without outer tag,
-// in a VLAN as the port carries it, or in VLAN 0 as it is. It counts as sent by
-// the port, and in Injected. Any goroutine may call it; it does not wait.
+// Transmit sends a frame that the switch originates through one port. data has no outer
+// tag; the frame gets the tag with which the port carries vlan, or leaves as it is if
+// vlan is 0. It counts as sent by the port, and in Injected. Any goroutine may call it;
+// it does not wait.
 func (p *Port) Transmit(vlan uint16, data []byte) error {
 	s := p.sw
 	m := s.ports.Load().member(p.number)
@@ -324,6 +325,6 @@ func (p *Port) Transmit(vlan uint16, data []byte) error {
 	return nil
 }
 
-// Injected is how many frames of its own the switch handed to its ports: they
-// leave, or are dropped, without having come in.
+// Injected returns how many frames the switch originated: its ports sent or dropped
+// them, but never received them.
 func (s *Switch) Injected() uint64 { return s.injected.Load() }

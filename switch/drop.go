@@ -6,21 +6,20 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Counting. Each frame received raises rx.frames. If no copy of it was meant for
-// any port it raises one drop counter of the port it came by; otherwise each copy
-// raises tx.frames or one drop counter of the port it was meant for. rx.copies
-// counts the copies beyond the first, of flooding and mirrors, and the segments
-// beyond the first that a super-frame was cut into. With the frames that
-// the switch itself sends, over all ports
+// Counting. Each received frame raises rx.frames. If no copy of it was meant for any
+// port, it raises one drop counter of its ingress port; otherwise each copy raises
+// tx.frames or one drop counter of its egress port. rx.copies counts the copies that
+// flooding and mirrors add to the first, and the segments of a super-frame beyond the
+// first. With the frames that the switch originates, over all ports
 //
 //	Σ rx.frames + Σ rx.copies + injected = Σ tx.frames + Σ drops
 //
-// at any moment when no batch is on its way and no shaped port has frames waiting.
+// whenever no batch is in flight and no shaped port has frames waiting.
 
-// rxCounters are written by one worker only, and read by anyone: atomic so that
-// a reader sees whole numbers, stored instead of added since nobody else writes.
+// rxCounters have one writer, their worker, and any number of readers. They are atomic
+// so that readers see whole numbers; a store suffices since nobody else writes.
 type rxCounters struct {
-	_       [64]byte // no other's words on these cache lines
+	_       [64]byte // keeps other data off these cache lines
 	frames  atomic.Uint64
 	bytes   atomic.Uint64
 	copies  atomic.Uint64
@@ -38,10 +37,9 @@ func (c *rxCounters) received(frames, bytes uint64) {
 func (c *rxCounters) copied(n uint64)    { bump(&c.copies, n) }
 func (c *rxCounters) drop(why port.Drop) { bump(&c.dropped[why], 1) }
 
-// txShards is into how many parts a port's transmit counters are split. Any
-// worker may send to any port; with one part a worker the memory would grow with
-// the square of the ports, with a few that are added to once per vector the
-// workers seldom meet.
+// txShards is the number of shards of a port's transmit counters. Any worker may send to
+// any port. One shard per worker would make memory grow with the square of the ports; a
+// few shards, each updated once per vector, keep contention between workers rare.
 const txShards = 4
 
 // txCounters are one shard of a port's transmit counters.
@@ -52,11 +50,11 @@ type txCounters struct {
 	_       [64]byte // the next shard starts on another cache line
 }
 
-// countedLater marks a frame that was taken over by a queue inside the switch,
-// which counts what becomes of it.
+// countedLater marks a frame that a queue inside the switch took over. That queue counts
+// the outcome.
 const countedLater = port.NumDrops
 
-// count adds what became of the frames of one vector.
+// count adds the outcomes of one vector.
 func (c *txCounters) count(out []port.Out) {
 	var frames, bytes uint64
 	for i := range out {

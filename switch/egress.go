@@ -2,8 +2,8 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// whyNot is, with whyNotCopy for mirrors, the one place that decides whether f may leave
-// by a port: DropNone, or why it may not.
+// whyNot returns why f may not leave through a port, or DropNone if it may. Only whyNot,
+// and whyNotCopy for mirrors, decide this.
 func whyNot(f *port.Frame, from, to *member) port.Drop {
 	if drop := whyNotTo(f.VLAN, from, to); drop != port.DropNone {
 		return drop
@@ -17,7 +17,7 @@ func whyNot(f *port.Frame, from, to *member) port.Drop {
 	return port.DropNone
 }
 
-// whyNotTo is whyNot for all frames of a VLAN.
+// whyNotTo is the part of whyNot that depends only on the VLAN.
 func whyNotTo(vlan uint16, from, to *member) port.Drop {
 	switch {
 	case to.number == from.number:
@@ -32,10 +32,10 @@ func whyNotTo(vlan uint16, from, to *member) port.Drop {
 	return port.DropNone
 }
 
-// whyNotCopy is whyNot for a mirror's copy of what came by a port. In a VLAN, copies go
-// by the rules of its data, but where they would lose its tag; at a port that is the
-// mirror's target, whatever the VLAN and the isolation are, which say nothing of whoever
-// watches. None goes back to where the frame came from.
+// whyNotCopy is whyNot for a mirror's copy of a frame received from a port. Copies into a
+// VLAN obey the rules for data in that VLAN, and never leave untagged. Copies to a target
+// port ignore VLAN and isolation, which do not apply to an observer. No copy goes back to
+// the port its frame came from.
 func whyNotCopy(m *Mirror, from, to *member) port.Drop {
 	if m.ToVLAN == 0 {
 		switch {
@@ -55,34 +55,33 @@ func whyNotCopy(m *Mirror, from, to *member) port.Drop {
 	return whyNotTo(m.ToVLAN, from, to)
 }
 
-// outputs are the vectors of one batch: for each port that frames go to, which
-// ones. They belong to one worker from begin to flush, and lie in a pool between
-// batches: a switch needs as many as workers are at work at a time, not one for
-// each pair of ports.
+// outputs are the vectors of one batch: the frames for each egress port. One worker owns
+// them from begin to flush; between batches they lie in a pool. So a switch needs as many
+// as there are busy workers, not one for each pair of ports.
 type outputs struct {
-	shard  uint32   // of transmit counters
-	slot   []uint16 // by port number: 1 + the index of its vector, 0 for none
+	shard  uint32   // of the transmit counters
+	slot   []uint16 // by port number: 1 + the index of its vector; 0: none
 	vecs   []vector
-	cut    frameStore // what mirrors shortened
+	cut    frameStore // copies that mirrors truncated
 	done   finished
-	copies uint64 // that mirrors and cutting made
+	copies uint64 // made by mirrors and segmentation
 
-	from    *member // which port the frames came by
-	control bool    // they are of the switch's own
+	from    *member // the ingress port
+	control bool    // the switch originated the frames
 
-	// Of which frame each mirror has made a copy last: a mirror copies a frame once,
-	// by however many of its sources it passes.
+	// The last frame that each mirror copied: a mirror copies a frame once, however many
+	// of its sources the frame passes.
 	copied []*port.Frame
 }
 
-// vector is what goes to one port.
+// vector holds the frames for one port.
 type vector struct {
 	to   *member
 	caps port.Caps
 	out  []port.Out
 }
 
-// begin makes o ready for a batch that came by a port.
+// begin prepares o for a batch from a port.
 func (o *outputs) begin(set *portSet, from *member, shard uint32) {
 	o.shard, o.copies, o.from, o.control = shard, 0, from, false
 	if numbers := len(set.byNumber); numbers > len(o.slot) {
@@ -93,7 +92,7 @@ func (o *outputs) begin(set *portSet, from *member, shard uint32) {
 	}
 }
 
-// add puts f into the vector of a port, with the tag it leaves with there.
+// add appends f to the vector of a port, with its egress tag there.
 func (o *outputs) add(f *port.Frame, to *member) {
 	tag, push := retag(f, to)
 	o.put(port.Out{Frame: f, Tag: tag, Push: push, Control: o.control}, to)
@@ -102,7 +101,7 @@ func (o *outputs) add(f *port.Frame, to *member) {
 	}
 }
 
-// put appends to the vector of a port.
+// put appends out to the vector of a port.
 func (o *outputs) put(out port.Out, to *member) {
 	at := o.slot[to.number]
 	if at == 0 {
@@ -116,7 +115,7 @@ func (o *outputs) put(out port.Out, to *member) {
 	v.out = append(v.out, out)
 }
 
-// finish appends what a frame becomes for a port that cannot take it as it is.
+// finish appends the frames that replace one the port cannot take as it is.
 func (o *outputs) finish(out port.Out, v *vector) {
 	made := o.done.finish(out.Frame, v.caps)
 	if len(made) == 0 {
@@ -138,7 +137,7 @@ func (o *outputs) finish(out port.Out, v *vector) {
 func (o *outputs) open(to *member) uint16 {
 	n := len(o.vecs)
 	if n < cap(o.vecs) {
-		o.vecs = o.vecs[:n+1] // with the memory that its Outs had
+		o.vecs = o.vecs[:n+1] // reuses the memory of its former Outs
 	} else {
 		o.vecs = append(o.vecs, vector{})
 	}
@@ -148,8 +147,8 @@ func (o *outputs) open(to *member) uint16 {
 	return uint16(n + 1)
 }
 
-// flush hands each vector to its port, to the queue that stands beside the
-// worker's own so that a flow keeps its order, and counts what became of it.
+// flush sends each vector to its port and counts the outcome. It picks the port's queue
+// by the worker's queue number, so that a flow keeps its order.
 func (o *outputs) flush(queue int) {
 	for i := range o.vecs {
 		v := &o.vecs[i]

@@ -6,24 +6,24 @@ import "github.com/vswitch/vswitch/port"
 // OwnAddress, PortLost.
 type Event interface{ isEvent() }
 
-// MACMoved tells that a station was learned behind another port than before.
-// From and To are port numbers.
+// MACMoved reports that a station was learned behind another port than before. From and
+// To are port numbers.
 type MACMoved struct {
 	MAC      port.MAC
 	VLAN     uint16
 	From, To uint16
 }
 
-// PortLost tells that a port's device ended by itself, with the error of its
-// Recv. It stays attached, and carries nothing, until Detach.
+// PortLost reports that a port's device failed, with the error of its Recv. The device
+// stays attached, without traffic, until Detach.
 type PortLost struct {
 	Port *Port
 	Dev  port.Port
 	Err  error
 }
 
-// LimitHit tells that a new station was refused by a port whose learn action is
-// LearnShutdown. It is reported for each frame that the backlog has room for.
+// LimitHit reports that a port whose learn action is LearnShutdown refused a new station.
+// It is reported for each such frame while the backlog has room.
 type LimitHit struct {
 	Port uint16
 	MAC  port.MAC
@@ -33,15 +33,15 @@ type LimitHit struct {
 func (MACMoved) isEvent() {}
 func (LimitHit) isEvent() {}
 
-// StormHit tells that a port with StormShutdown dropped a frame beyond one of its
-// storm rates, with the reason it was dropped for. It is reported as LimitHit is.
+// StormHit reports that a port with StormShutdown dropped a frame beyond one of its storm
+// rates, and the reason. Like LimitHit, it is reported while the backlog has room.
 type StormHit struct {
 	Port uint16
 	Why  port.Drop
 }
 
-// OwnAddress reports that a frame came in whose sender is an address of the switch
-// itself. Further ones go unreported until this one was taken.
+// OwnAddress reports a received frame whose source is an address of the switch. Further
+// ones go unreported until this one is handled.
 type OwnAddress struct {
 	Port uint16
 	VLAN uint16
@@ -51,12 +51,12 @@ func (StormHit) isEvent()   {}
 func (OwnAddress) isEvent() {}
 func (PortLost) isEvent()   {}
 
-// moveShare of moveBacklog moves to one port may wait: who makes up moves does not hide
-// those of others.
+// moveBacklog is how many moves may wait to be reported, and moveShare how many of them
+// may be moves to one port: a port that forges moves does not hide those of others.
 const moveShare, moveBacklog = 64, 1024
 
-// eventBacklog is how many events of frames may wait to be reported. A worker does
-// not wait for the reader: in a storm those beyond it go unreported.
+// eventBacklog is how many guard events may wait to be reported. Workers do not wait for
+// the reader: in a storm, further events go unreported.
 const eventBacklog = 256
 
 // events carries events from workers to the one goroutine that reports them.
@@ -82,7 +82,7 @@ func (e *events) init(report func(Event)) {
 	e.losses, e.report = make(chan PortLost), report
 }
 
-// run reports until stop is closed.
+// run reports events until stop is closed.
 func (e *events) run(stop <-chan struct{}) {
 	for {
 		select {
@@ -120,10 +120,11 @@ func (e *events) own(o OwnAddress) {
 	}
 }
 
-// guard reports what a guard has to act on. A backlog that is full says enough.
+// guard queues an event for the guards. When the queue is full the event is dropped,
+// since one is enough to act.
 func (e *events) guard(ev Event) {
 	if len(e.guards) == cap(e.guards) {
-		return // without the allocation of an interface value
+		return // saves allocating an interface value
 	}
 	select {
 	case e.guards <- ev:
@@ -131,8 +132,8 @@ func (e *events) guard(ev Event) {
 	}
 }
 
-// lost hands l over without fail, and without holding up the worker that ended:
-// the report may be waiting for just that in Detach.
+// lost delivers l reliably without delaying the end of the worker: the reporter may be in
+// Detach, waiting for that worker to end.
 func (e *events) lost(l PortLost, stop <-chan struct{}) {
 	go func() {
 		select {
