@@ -70,6 +70,14 @@ func (t *Table) SetAging(d time.Duration) {
 	}
 }
 
+// Aging returns how long a silent station is remembered, less than 0 for ever.
+func (t *Table) Aging() time.Duration {
+	if aging := t.clock.load().aging(); aging != noAging {
+		return time.Duration(aging) * time.Second
+	}
+	return -1
+}
+
 // sweepCalls is in how many calls at most Sweep passes the table by itself, so
 // that each is short.
 const sweepCalls = 64

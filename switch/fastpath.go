@@ -1,6 +1,8 @@
 package vswitch
 
 import (
+	"time"
+
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/port"
 )
@@ -124,6 +126,18 @@ func (s *Switch) Settle() {
 	if s.fast != nil {
 		s.fast.Settle()
 	}
+}
+
+// refreshEvery returns how long after one Refresh, which took so long, the next is due:
+// soon beside the ageing time, so that what the kernel hears does not age. It bounds what
+// walks of a large table cost to one part in 20 of the time.
+func refreshEvery(aging, took time.Duration) time.Duration {
+	const longest, share = 5 * time.Second, 20
+	every := longest
+	if aging >= 0 {
+		every = min(aging/8, longest)
+	}
+	return max(every, share*took) - time.Second/2 // the tick that is nearest
 }
 
 // Refresh brings the ages of FDB entries up to date, where a fast path hears stations.

@@ -264,16 +264,23 @@ func (s *Switch) publish() {
 	s.publishFast(set)
 }
 
-// age moves the FDB's coarse clock and reclaims what has expired.
+// age moves the FDB's coarse clock and reclaims what has expired. Stations that the fast
+// path alone heard are not among that: it is asked first.
 func (s *Switch) age() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var asked time.Time
+	var took time.Duration
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-tick.C:
 			s.fdb.Advance(time.Since(s.start))
+			if now := time.Now(); s.fast != nil && now.Sub(asked) >= refreshEvery(s.fdb.Aging(), took) {
+				s.fast.Refresh()
+				asked, took = now, time.Since(now)
+			}
 			s.fdb.Sweep(0)
 		}
 	}

@@ -23,15 +23,10 @@ func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
 	if o.StateDir == "" {
 		cleanUp(o)
 	}
-	aging := o.Aging
-	if aging == 0 {
-		aging = -1
-	}
 	p, err := fastpath.Open(fastpath.Options{
 		Name:     o.Name,
 		Pin:      o.StateDir != "", // else nobody comes to take it over
 		Capacity: o.FDBSize,
-		Aging:    aging,
 		Log:      o.Log,
 	})
 	switch {

@@ -231,6 +231,7 @@ func (m *manager) apply(to switchSettings) error {
 	from := m.settings
 	m.settings = to
 	m.aging = orNever(to.Aging, defaultAging)
+	m.sw.Refresh() // what the kernel heard lately is not older than a shorter ageing time
 	m.sw.FDB().SetAging(tableAging(m.aging))
 	m.recovery = orNever(to.Recovery, defaultRecovery)
 	m.moves.holdDown.Store(int64(to.HoldDown))

@@ -69,7 +69,7 @@ func newRig(t testing.TB, ports int) *rig {
 func (r *rig) open(capacity int) {
 	r.t.Helper()
 	var err error
-	r.path, err = Open(Options{Capacity: capacity, Aging: -1, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil))})
+	r.path, err = Open(Options{Capacity: capacity, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil))})
 	if err != nil {
 		r.t.Fatal(err)
 	}

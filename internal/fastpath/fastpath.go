@@ -12,7 +12,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -31,8 +30,7 @@ type Options struct {
 	Name string
 	Pin  bool
 
-	Capacity int           // of the FDB
-	Aging    time.Duration // of the FDB; less than 0: never
+	Capacity int // of the FDB
 	Log      *slog.Logger
 }
 
@@ -41,7 +39,6 @@ type Path struct {
 	bpf  bpfObjects
 	pins *pins // nil: nothing outlives the process
 	log  *slog.Logger
-	pull time.Duration // how often the kernel is asked who was heard
 
 	table   *fdb.Table
 	known   stations      // by the kernel
@@ -79,7 +76,6 @@ func open(o Options) (*Path, error) {
 	_ = rlimit.RemoveMemlock() // for Linux before 5.11; else nothing
 	p := &Path{
 		log:     o.Log,
-		pull:    pullEvery(o.Aging),
 		changed: make(chan fdb.Key, backlog),
 		all:     make(chan struct{}, 1),
 		settle:  make(chan chan<- struct{}),

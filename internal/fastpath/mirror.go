@@ -12,23 +12,7 @@ const (
 	// backlog is how many changed stations may wait for the kernel to be told: what
 	// a port that floods addresses makes while one walk of a large table goes on.
 	backlog = 1 << 16
-
-	// walkShare bounds what asking for a large table costs: of 20 parts of the
-	// time, one.
-	walkShare = 20
 )
-
-// pullEvery is how often the kernel is asked which stations it heard: often enough
-// that none seems silent, and that what is silent goes in time.
-func pullEvery(aging time.Duration) time.Duration {
-	// Short beside the second in which the table counts ages, and beside ageing times
-	// of minutes.
-	const shortest, longest = 250 * time.Millisecond, 5 * time.Second
-	if aging < 0 {
-		return longest
-	}
-	return min(max(aging/8, shortest), longest)
-}
 
 // Changed implements fdb.Observer. What finds no room in the backlog is found by
 // looking at all.
@@ -81,11 +65,9 @@ func (p *Path) ask(what chan chan<- struct{}) {
 	}
 }
 
-// run keeps the kernel's stations in line with the table's, and tells the table which
-// ones the kernel heard.
+// run keeps the kernel's stations in line with the table's. When asked, it tells the table
+// which ones the kernel heard.
 func (p *Path) run() {
-	pull := time.NewTimer(p.pull)
-	defer pull.Stop()
 	for {
 		select {
 		case <-p.stop:
@@ -106,10 +88,6 @@ func (p *Path) run() {
 		case done := <-p.refresh:
 			p.walk(nil)
 			close(done)
-		case <-pull.C:
-			start := time.Now()
-			p.walk(nil)
-			pull.Reset(max(p.pull, walkShare*time.Since(start)))
 		}
 	}
 }

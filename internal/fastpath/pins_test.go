@@ -61,7 +61,7 @@ func newHost(t *testing.T) *host {
 }
 
 func (h *host) options() Options {
-	return Options{Name: h.ns.Name, Pin: true, Capacity: 1024, Aging: -1, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil))}
+	return Options{Name: h.ns.Name, Pin: true, Capacity: 1024, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil))}
 }
 
 // open is a process that opens a Path and attaches to devices, as port number 0, 1 and
@@ -653,7 +653,7 @@ func TestUnpinned(t *testing.T) {
 			}
 		}
 		var log bytes.Buffer
-		p, err := Open(Options{Name: "unpinned", Pin: true, Capacity: 1024, Aging: -1, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		p, err := Open(Options{Name: "unpinned", Pin: true, Capacity: 1024, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Error(err)
 			return

@@ -218,8 +218,11 @@ func TestFastVLANMove(t *testing.T) {
 //	c ── vm2 ┘
 func TestFastAging(t *testing.T) {
 	t.Parallel()
-	const aging = 2
-	p := newPair(t, "--aging", "2s")
+	const aging = 3
+	p := newPair(t)
+	// What is set while the switch runs is what counts. With the default, the kernel is
+	// asked so seldom that these would age.
+	p.sw.ctl("set --aging %ds", aging)
 	c := p.add(2)
 	// c listens to what is flooded of a's frames to b.
 	toB, toA := startStream(t, p.a, p.b, c), startStream(t, p.b, p.a)
@@ -243,7 +246,10 @@ func TestFastAging(t *testing.T) {
 	toB.more(100)
 	toB.wantOnce(toB.at[0])
 	flooded := toB.at[1].heard
-	if len(flooded) < 100 || flooded[0] < quietly {
+	// On a busy machine b itself may have been silent for so long that it was forgotten:
+	// the table and the kernel each count in whole seconds.
+	spoke := toA.pause < time.Second/2
+	if len(flooded) < 100 || spoke && flooded[0] < quietly {
 		t.Errorf("%d frames are flooded, the first is number %v; b fell silent at number %d", len(flooded), flooded[:min(1, len(flooded))], quietly)
 	}
 	p.sw.wantBalance()

@@ -34,6 +34,7 @@ type stream struct {
 	dst   port.MAC
 	at    []*listener
 	sent  atomic.Uint32
+	pause time.Duration // the longest between two frames; read it after stop
 	quit  chan struct{}
 	once  sync.Once
 	going sync.WaitGroup
@@ -64,7 +65,7 @@ func startStream(t testing.TB, from *vm, at ...*vm) *stream {
 func (s *stream) send() {
 	tick := time.NewTicker(250 * time.Microsecond)
 	defer tick.Stop()
-	for {
+	for last := time.Now(); ; {
 		b := frame{dst: s.dst, src: s.from.mac, etherType: streamEtherType}.head()
 		b = binary.BigEndian.AppendUint32(b, s.sent.Load())
 		b = append(b, make([]byte, 60-len(b))...) // the FCS makes it 64
@@ -73,6 +74,8 @@ func (s *stream) send() {
 			return
 		}
 		s.sent.Add(1)
+		now := time.Now()
+		s.pause, last = max(s.pause, now.Sub(last)), now
 		select {
 		case <-tick.C:
 		case <-s.quit:

@@ -42,7 +42,7 @@ func newTapSwitch(t testing.TB, fast bool, offloads ...int) *tapSwitch {
 	var path *fastpath.Path
 	if fast {
 		var err error
-		path, err = fastpath.Open(fastpath.Options{Capacity: fdb.DefaultCapacity, Aging: -1, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		path, err = fastpath.Open(fastpath.Options{Capacity: fdb.DefaultCapacity, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
