@@ -9,21 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handler is the device that a Backend is the transport of. It is called from the
-// goroutine that drives the Backend.
+// Handler is the device behind a Backend. The goroutine that drives the Backend calls
+// it.
 type Handler interface {
 	// Changed is called when features or the state of a ring changed.
 	Changed()
 
-	// Announce: the guest moved here, and its address is to be made known.
+	// Announce asks the device to make the guest's address known: the guest moved here.
 	Announce(mac [6]byte)
 
-	// SetMTU is told of the MTU that the guest was given.
+	// SetMTU reports the MTU that the guest was given.
 	SetMTU(mtu int)
 }
 
-// Backend has the memory and the rings of a guest, as one front end sets them up. Its
-// rings are the same for all of its life; between front ends Reset makes it as new.
+// Backend holds a guest's memory and rings as one front end sets them up. Its rings
+// stay the same for its whole life; Reset makes it as new between front ends.
 type Backend struct {
 	offered uint64
 	handler Handler
@@ -34,16 +34,16 @@ type Backend struct {
 	log   *dirtyLog
 	own   inflight // kept in a file
 
-	ownFile int      // which file that is; 0: none
+	ownFile int      // number of that file; 0: none
 	given   inflight // by the front end
-	keep    []int    // descriptors to be held until the connection ends
+	keep    []int    // descriptors held until the connection ends
 }
 
 var _ Actions = (*Backend)(nil)
 
-// NewBackend makes a back end with so many rings that offers features of the device.
-// broke is told why a ring is broken; it is called from any goroutine, with the ring's
-// lock held, and must not wait.
+// NewBackend returns a back end with the given number of rings that offers the device's
+// features. It calls broke with the reason when a ring breaks, from any goroutine and
+// with the ring's lock held, so broke must not wait.
 func NewBackend(rings int, features uint64, h Handler, broke func(error)) (*Backend, error) {
 	if !littleEndian {
 		return nil, errors.New("vhost-user needs a little-endian machine; use another kind of port")
@@ -58,7 +58,7 @@ func NewBackend(rings int, features uint64, h Handler, broke func(error)) (*Back
 // Ring returns a ring by its number.
 func (b *Backend) Ring(i int) *Ring { return b.rings[i] }
 
-// Acked returns the features that were agreed on.
+// Acked returns the negotiated features.
 func (b *Backend) Acked() uint64 { return b.acked }
 
 // NumRings implements Actions.
@@ -67,7 +67,7 @@ func (b *Backend) NumRings() int { return len(b.rings) }
 // Features implements Actions.
 func (b *Backend) Features() uint64 { return b.offered }
 
-// SetFeatures implements Actions. It may come while rings are at work: a live
+// SetFeatures implements Actions. It may be called while rings are running: a live
 // migration begins with FeatureLogAll.
 func (b *Backend) SetFeatures(f uint64) error {
 	b.lock()
@@ -78,9 +78,9 @@ func (b *Backend) SetFeatures(f uint64) error {
 	return nil
 }
 
-// lock stops all rings in their tracks: until unlock nobody looks at the guest's
-// memory. Whoever has a ring to the guest may wait for one from another guest (see
-// Loan), never the reverse, so those to the guest go first.
+// lock stops all rings: until unlock, nobody accesses the guest's memory. A goroutine
+// that holds a ring to a guest may wait for a ring from another guest (see Loan), never
+// the reverse, so lock takes the rings to the guest first.
 func (b *Backend) lock() {
 	for _, toGuest := range []bool{true, false} {
 		for _, r := range b.rings {
@@ -97,12 +97,12 @@ func (b *Backend) unlock() {
 	}
 }
 
-// refresh has started rings go on with what memory, log and features are now. A ring
-// whose memory is gone waits for it to come back. The caller has locked all.
+// refresh makes started rings use the current memory, log and features. A ring whose
+// memory is gone waits for it to come back. The caller has locked all rings.
 func (b *Backend) refresh() {
 	for _, r := range b.rings {
-		// The Go heap may come to lie where memory was unmapped, and its pointers
-		// are looked at by the garbage collector.
+		// The Go heap may grow into the unmapped range, and the garbage collector
+		// follows pointers into it.
 		clear(r.parts[:cap(r.parts)])
 		if r.started {
 			_ = b.open(r)
@@ -110,7 +110,7 @@ func (b *Backend) refresh() {
 	}
 }
 
-// open makes a started ring ready, or not when it cannot be. The caller has locked it.
+// open makes a started ring ready if it can. The caller has locked the ring.
 func (b *Backend) open(r *Ring) (err error) {
 	r.shut()
 	r.journal = b.journalOf(r)
@@ -125,7 +125,7 @@ func (b *Backend) open(r *Ring) (err error) {
 		r.log = b.log
 	}
 	defer func() {
-		// The file may have become shorter since it was mapped.
+		// The file may have shrunk since it was mapped.
 		if v := recover(); v != nil {
 			err = r.faulted(v)
 		}
@@ -141,7 +141,7 @@ func (b *Backend) open(r *Ring) (err error) {
 		return fmt.Errorf("ring %d: %w", r.index, err)
 	}
 	r.q = q
-	// The driver kicks until it is told not to; nobody waits for new room.
+	// The driver kicks until told otherwise; nobody waits for new room.
 	r.asked = true
 	if r.toGuest() {
 		r.askKick(false)
@@ -150,8 +150,8 @@ func (b *Backend) open(r *Ring) (err error) {
 	return nil
 }
 
-// shut takes the queue of a ring away, and what was lent from it. The caller has
-// locked the ring.
+// shut removes a ring's queue and takes back what it lent. The caller has locked the
+// ring.
 func (r *Ring) shut() {
 	if r.q != nil {
 		r.base = r.q.base()
@@ -188,7 +188,7 @@ func (b *Backend) SetMemory(regions []Region, fds []int) error {
 	return nil
 }
 
-// AddMemory implements Actions. Some front ends add the same memory for each pair of
+// AddMemory implements Actions. Some front ends add the same memory once per pair of
 // rings.
 func (b *Backend) AddMemory(r Region, fd int) error {
 	if b.mem.find(r) >= 0 {
@@ -214,7 +214,7 @@ func (b *Backend) AddMemory(r Region, fd int) error {
 func (b *Backend) RemoveMemory(r Region) error {
 	i := b.mem.find(r)
 	if i < 0 {
-		return ErrRefused // or removed before
+		return ErrRefused // or already removed
 	}
 	b.lock()
 	whole := b.mem.regions[i].whole
@@ -228,7 +228,7 @@ func (b *Backend) RemoveMemory(r Region) error {
 
 // SetLog implements Actions.
 func (b *Backend) SetLog(fd int, offset, size uint64) error {
-	const limit = 1 << 40 // a bit a page: the log of 2⁵⁵ bytes
+	const limit = 1 << 40 // one bit per page: the log of 2⁵⁵ bytes
 	if size == 0 || size > limit || offset > limit || offset%8 != 0 {
 		unix.Close(fd)
 		return fmt.Errorf("a log of %d bytes at %d", size, offset)
@@ -256,7 +256,7 @@ func (b *Backend) SetRingNum(ring int, num uint32) error {
 	return nil
 }
 
-// SetRingAddr implements Actions. On a ring at work it says whether to log.
+// SetRingAddr implements Actions. On a running ring it switches logging on or off.
 func (b *Backend) SetRingAddr(ring int, a RingAddr) error {
 	r := b.rings[ring]
 	r.mu.Lock()
@@ -291,7 +291,7 @@ func (b *Backend) SetKick(ring, fd int) error {
 	old := r.kick
 	r.kick, r.conn = kick, nil
 	if kick != nil {
-		r.conn, _ = kick.SyscallConn() // which fails for a nil file only
+		r.conn, _ = kick.SyscallConn() // fails only for a nil file
 	}
 	r.started = true
 	err := b.open(r)
@@ -301,7 +301,7 @@ func (b *Backend) SetKick(ring, fd int) error {
 	return err
 }
 
-// openKick makes a descriptor that the netpoller waits on. It owns fd.
+// openKick returns a file for fd that the netpoller waits on. It owns fd.
 func openKick(fd int) (*os.File, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
@@ -315,19 +315,19 @@ func openKick(fd int) (*os.File, error) {
 	return f, nil
 }
 
-// closeFile closes a ring's descriptor. It must not be called with the ring's lock: it
-// waits for whoever is inside Wait, who may be about to take that.
+// closeFile closes a ring's descriptor. The caller must not hold the ring's lock:
+// closeFile waits for a goroutine inside Wait, which may be about to take that lock.
 func closeFile(f *os.File) {
 	if f != nil {
-		_ = f.Close() // an eventfd has nothing to fail with
+		_ = f.Close() // closing an eventfd cannot fail
 	}
 }
 
 // SetCall implements Actions.
 func (b *Backend) SetCall(ring, fd int) error {
 	if fd >= 0 {
-		// A call must not wait for the driver. (Whoever shares the descriptor can
-		// change that again: front ends are trusted with this much.)
+		// A call must not block on the driver. (Anyone who shares the descriptor can
+		// undo this; front ends are trusted this far.)
 		if err := checkEventFD(fd); err != nil {
 			unix.Close(fd)
 			return err
@@ -338,7 +338,7 @@ func (b *Backend) SetCall(ring, fd int) error {
 	defer r.mu.Unlock()
 	r.setCall(fd)
 	if r.q != nil && fd >= 0 {
-		r.signal() // what was missed between the two descriptors
+		r.signal() // calls missed between the two descriptors
 	}
 	return nil
 }
@@ -360,7 +360,7 @@ func (b *Backend) EnableRing(ring int, on bool) {
 	b.handler.Changed()
 }
 
-// StopRing implements Actions. The front end knows from now on where the ring stands.
+// StopRing implements Actions. From now on the front end knows the ring's position.
 func (b *Backend) StopRing(ring int) uint32 {
 	return b.stop(b.rings[ring], true)
 }
@@ -410,8 +410,8 @@ func (b *Backend) Reset() {
 	}
 }
 
-// Disconnect takes back all that a front end set up. One that comes back does not know
-// where its rings stand.
+// Disconnect discards all that a front end set up. A front end that reconnects does not
+// know the rings' positions.
 func (b *Backend) Disconnect() {
 	for i, r := range b.rings {
 		b.stop(r, false)
@@ -432,5 +432,5 @@ func (b *Backend) Disconnect() {
 	b.handler.Changed()
 }
 
-// Close ends a Backend that has no front end any more.
+// Close releases a Backend that no longer has a front end.
 func (b *Backend) Close() { b.closeOwn() }

@@ -6,25 +6,25 @@ import (
 	"fmt"
 )
 
-// Buffer is a piece of the guest's memory that a descriptor stands for. The guest can
-// change its bytes at any time.
+// Buffer is the piece of guest memory that a descriptor refers to. The guest can change
+// its bytes at any time.
 type Buffer struct {
 	Bytes []byte
 	gpa   uint64
 }
 
-// Chain is a row of descriptors that the driver made available together. Its buffers
-// are kept beside it, by Ring.Next.
+// Chain is a list of descriptors that the driver made available together. Ring.Next
+// stores its buffers separately.
 type Chain struct {
-	id    uint16 // what the driver calls it
+	id    uint16 // the driver's name for it
 	slots uint16 // descriptors of a packed ring
 }
 
-// maxChain is how many descriptors a chain has at most, besides the ring's size; QEMU
-// holds guests to the same (VIRTQUEUE_MAX_SIZE).
+// maxChain bounds the descriptors of a chain, in addition to the ring's size. QEMU
+// holds guests to the same bound (VIRTQUEUE_MAX_SIZE).
 const maxChain = 1024
 
-// What a driver does wrong. None of it can be recovered from: the ring is broken.
+// Driver errors. None is recoverable: the ring is broken.
 var (
 	errIndex    = errors.New("a descriptor's number beyond the ring's size")
 	errLoop     = errors.New("a chain of descriptors longer than the ring")
@@ -46,13 +46,13 @@ const (
 	descSize = 16
 )
 
-// descriptor is a copy of one: the driver can change the original while it is looked
-// at, so each field is read once.
+// descriptor is a copy of one in the ring: the driver can change the original at any
+// time, so each field is read once.
 type descriptor struct {
 	addr  uint64
 	len   uint32
 	flags uint16
-	next  uint16 // split ring; a packed one has them as id, flags
+	next  uint16 // split ring; a packed one has id and flags here
 }
 
 // splitDesc reads a descriptor of a split ring or of its indirect table.
@@ -71,12 +71,12 @@ type walk struct {
 	mem     *memory
 	hint    *int
 	parts   []Buffer
-	left    int // descriptors that the chain may still have
+	left    int // descriptors that the chain may still add
 	write   bool
-	offered bool // indirect descriptors were
+	offered bool // indirect descriptors were negotiated
 }
 
-// add takes the buffer of one descriptor.
+// add appends the buffer of one descriptor.
 func (w *walk) add(d descriptor) error {
 	if w.left--; w.left < 0 {
 		return errLoop
@@ -97,7 +97,7 @@ func (w *walk) add(d descriptor) error {
 	return nil
 }
 
-// table returns the indirect table that a descriptor stands for.
+// table returns the indirect table that a descriptor refers to.
 func (w *walk) table(d descriptor) ([]byte, error) {
 	if !w.offered || d.flags&descNext != 0 {
 		return nil, errIndirect

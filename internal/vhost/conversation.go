@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// Virtio features that are of vhost-user or of the rings (virtio 1.2, 6).
+// Virtio features that concern vhost-user or the rings (virtio 1.2, 6).
 const (
-	FeatureNotifyOnEmpty    = 1 << 24 // of legacy drivers
+	FeatureNotifyOnEmpty    = 1 << 24 // legacy drivers
 	FeatureLogAll           = 1 << 26 // writes to guest memory are logged
 	FeatureAnyLayout        = 1 << 27
 	FeatureIndirect         = 1 << 28
@@ -18,8 +18,8 @@ const (
 	FeatureRingPacked       = 1 << 34
 	FeatureInOrder          = 1 << 35
 
-	// RingFeatures are those that a Ring deals with. Buffers are always used in
-	// order, and any layout is understood, without the device's doing.
+	// RingFeatures are those that a Ring handles. A Ring always uses buffers in order
+	// and accepts any layout, so the device need not do anything for these.
 	RingFeatures = FeatureNotifyOnEmpty | FeatureLogAll | FeatureAnyLayout | FeatureIndirect | FeatureEventIdx |
 		FeatureProtocolFeatures | FeatureVersion1 | FeatureRingPacked | FeatureInOrder
 )
@@ -41,20 +41,20 @@ const (
 		protoInflight | protoResetDevice | protoMemSlots | protoStatus
 )
 
-// MaxMemSlots is how many regions a guest's memory can have: as many as the kernel's
-// vhost and KVM on small machines.
+// MaxMemSlots is the most regions that a guest's memory can have: the limit of the
+// kernel's vhost, and of KVM on small machines.
 const MaxMemSlots = 509
 
-// maxRing is the most descriptors that a ring has (virtio 1.2, 2.7 and 2.8.10.1).
+// maxRing is the most descriptors in a ring (virtio 1.2, 2.7 and 2.8.10.1).
 const maxRing = 32768
 
-// FDs are the file descriptors that came with a message. Whoever takes one owns it.
+// FDs are the file descriptors that came with a message. The taker of one owns it.
 type FDs struct {
 	List  []int
-	Reply []int // go with the reply
+	Reply []int // sent with the reply
 }
 
-// Take returns the next one, -1 when there is none.
+// Take returns the next descriptor, or -1 when none is left.
 func (f *FDs) Take() int {
 	if len(f.List) == 0 {
 		return -1
@@ -64,13 +64,13 @@ func (f *FDs) Take() int {
 	return fd
 }
 
-// Actions is what a Conversation has done for it. An error ends the conversation,
-// ErrRefused does not. Rings are numbered within what NumRings returns.
+// Actions carries out what a Conversation decides. An error ends the conversation,
+// ErrRefused does not. Ring numbers are below NumRings.
 type Actions interface {
 	Features() uint64                // what is offered
 	SetFeatures(uint64) error        // a subset of it
-	NumRings() int                   // two a queue pair
-	SetMemory([]Region, []int) error // owns the fds, one a region
+	NumRings() int                   // two per queue pair
+	SetMemory([]Region, []int) error // owns the fds, one per region
 	AddMemory(Region, int) error     // owns the fd
 	RemoveMemory(Region) error
 	SetLog(fd int, offset, size uint64) error // owns the fd
@@ -79,25 +79,26 @@ type Actions interface {
 	SetRingBase(ring int, base uint32) error
 	StopRing(ring int) (base uint32)
 	SetKick(ring, fd int) error // owns the fd; -1: the ring must be polled
-	SetCall(ring, fd int) error // owns the fd; -1: calls are not wanted
+	SetCall(ring, fd int) error // owns the fd; -1: no calls wanted
 	EnableRing(ring int, on bool)
 	Announce(mac [6]byte)
 	SetMTU(mtu int)
 
-	// MakeInflight makes a file for what outlives the back end, for rings of a size.
-	// The front end keeps it, and gives it to this back end and the next ones.
+	// MakeInflight creates a file for state that outlives the back end, for rings of
+	// the given size. The front end keeps the file and gives it to this back end and
+	// its successors.
 	MakeInflight(size int) (fd int, length uint64, err error)  // gives fd away
 	SetInflight(fd int, offset, length uint64, size int) error // owns the fd
 
-	// KeepOpen is given the channel for the back end's own requests. There are
-	// none, but a front end may take a closed one for the back end's end.
+	// KeepOpen receives the channel for the back end's own requests. The back end makes
+	// none, but a front end may take a closed channel for the back end's end.
 	KeepOpen(fd int)
 
 	// Reset stops and disables all rings.
 	Reset()
 }
 
-// Conversation is what was agreed on with one front end. It does no I/O: messages go
+// Conversation is the state negotiated with one front end. It does no I/O: messages go
 // in, replies and calls of Actions come out.
 type Conversation struct {
 	do       Actions
@@ -105,12 +106,12 @@ type Conversation struct {
 	status   uint64
 }
 
-// NewConversation begins one.
+// NewConversation starts a Conversation.
 func NewConversation(do Actions) *Conversation { return &Conversation{do: do} }
 
-// Handle does what a message asks for and returns the reply, if there is one, appended
-// to reply. Descriptors that it leaves in fds are not needed. After an error the front
-// end cannot be understood any more.
+// Handle carries out a message and appends the reply, if there is one, to reply. The
+// caller may close the descriptors it leaves in fds. After an error the front end can
+// no longer be understood.
 func (c *Conversation) Handle(reply []byte, h Header, payload []byte, fds *FDs) ([]byte, error) {
 	value, answered, err := c.handle(h, payload, fds)
 	wantsAck := h.Flags&flagNeedReply != 0 && c.protocol&protoReplyAck != 0
@@ -127,17 +128,17 @@ func (c *Conversation) Handle(reply []byte, h Header, payload []byte, fds *FDs) 
 	return reply, nil
 }
 
-// ErrRefused is what a request failed with that does no harm when it is not done: the
-// front end is told, if it asks, and the conversation goes on.
+// ErrRefused is the error of a request that can be skipped without harm: the front end
+// is told, if it asks, and the conversation goes on.
 var ErrRefused = errors.New("refused")
 
 var errNoFD = errors.New("no file descriptor came with it")
 
-// inflightSize is the payload of the requests for what outlives the back end, without
-// padding: size and offset, 64 bits each, number of rings and their size, 16 each.
+// inflightSize is the payload of the inflight requests, without padding: size and
+// offset, 64 bits each, then the number of rings and their size, 16 bits each.
 const inflightSize = 20
 
-// payloadSizes is how many bytes of payload a request has at least.
+// payloadSizes is the minimum payload of each request, in bytes.
 var payloadSizes = map[Request]int{
 	GetFeatures: 0, SetFeatures: 8, SetOwner: 0, ResetOwner: 0,
 	SetMemTable: 8, SetLogBase: 8, SetLogFD: 0,
@@ -150,10 +151,10 @@ var payloadSizes = map[Request]int{
 	SetStatus: 8, GetStatus: 0,
 }
 
-// handle does a request. answered tells that it has a reply of its own.
+// handle carries out a request. answered reports whether it has a reply of its own.
 func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, answered bool, err error) {
 	size, known := payloadSizes[h.Request]
-	if !known { // and so not offered
+	if !known { // so not offered either
 		return nil, false, ErrRefused
 	}
 	if len(p) < size {
@@ -173,7 +174,7 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 		if err := c.do.SetFeatures(u64); err != nil {
 			return nil, false, err
 		}
-		if u64&FeatureProtocolFeatures == 0 { // then nothing enables them later
+		if u64&FeatureProtocolFeatures == 0 { // nothing will enable them later
 			for i := range c.do.NumRings() {
 				c.do.EnableRing(i, true)
 			}
@@ -188,7 +189,7 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 	case GetQueueNum:
 		return []uint64{uint64(c.do.NumRings() / 2)}, true, nil
 	case SetOwner, ResetOwner, SetVringErr, SetLogFD:
-		// Nothing is to be done: one connection is one owner, and errors end it.
+		// Nothing to do: each connection has one owner, and errors end it.
 	case ResetDevice:
 		c.status = 0
 		c.do.Reset()
@@ -243,7 +244,7 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 // The limits of an MTU (virtio 1.2, 5.1.4).
 const minMTU, maxMTU = 68, 65535
 
-// memory does the requests that concern the guest's memory.
+// memory carries out the requests that concern the guest's memory.
 func (c *Conversation) memory(r Request, p []byte, fds *FDs) error {
 	if r != SetMemTable {
 		region := parseRegion(p[8:])
@@ -269,7 +270,7 @@ func (c *Conversation) memory(r Request, p []byte, fds *FDs) error {
 	return c.do.SetMemory(regions, files)
 }
 
-// ring does the requests that concern one ring.
+// ring carries out the requests that concern one ring.
 func (c *Conversation) ring(r Request, p []byte, fds *FDs) (value []uint64, answered bool, err error) {
 	const noFD = 1 << 8
 	index, num := binary.NativeEndian.Uint32(p), binary.NativeEndian.Uint32(p[4:])

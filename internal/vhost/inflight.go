@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inflight remembers where packed rings stand, in memory that outlives the process: when
-// a back end dies, its front end does not know, and the ring does not tell. (The used
-// index of a split ring does.) The memory is the front end's
-// (VHOST_USER_SET_INFLIGHT_FD), or a file of the back end's own.
+// inflight records the positions of packed rings in memory that outlives the process:
+// when a back end dies, its front end does not know them, and a packed ring does not
+// hold them. (A split ring does, in its used index.) The memory is the front end's
+// (VHOST_USER_SET_INFLIGHT_FD) or a file of the back end.
 type inflight struct {
 	bytes, whole []byte
-	size         int // of a ring that there is room for, in descriptors
+	size         int // of the largest ring that fits, in descriptors
 }
 
-// journal returns the part of a ring, nil where there is none.
+// journal returns a ring's part, or nil if it has none.
 func (f *inflight) journal(ring, size int) []byte {
 	n := journalSize(f.size)
 	if size > f.size || (ring+1)*n > len(f.bytes) {
@@ -27,16 +27,16 @@ func (f *inflight) journal(ring, size int) []byte {
 	return f.bytes[ring*n:][:n:n]
 }
 
-// journalSize is the length of a ring's journal: a note, and an entry for each chain that
-// the ring may have.
+// journalSize is the length of a ring's journal: a note, and one entry for each chain
+// that the ring can hold.
 func journalSize(size int) int { return noteSize + entrySize*size }
 
-// KeepInflight has the back end remember in a file where packed rings stand, for front
-// ends that give it no memory for that. It makes the file where it is absent.
+// KeepInflight makes the back end record the positions of packed rings in a file, for
+// front ends that provide no memory for that. It creates the file if it is absent.
 func (b *Backend) KeepInflight(path string) error {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err == nil {
-		n := len(b.rings) * journalSize(maxRing) // of which little is ever written
+		n := len(b.rings) * journalSize(maxRing) // little of it is ever written
 		if err = unix.Ftruncate(fd, int64(n)); err == nil {
 			b.ownFile, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		}
@@ -90,7 +90,7 @@ func (b *Backend) SetInflight(fd int, offset, length uint64, size int) error {
 // maxInflight is more than any back end asks for.
 const maxInflight = 1 << 30
 
-// journalOf returns the journal of a ring, nil where there is none.
+// journalOf returns a ring's journal, or nil if it has none.
 func (b *Backend) journalOf(r *Ring) []byte {
 	if b.given.bytes != nil {
 		return b.given.journal(r.index, int(r.num))
@@ -101,19 +101,19 @@ func (b *Backend) journalOf(r *Ring) []byte {
 	return nil
 }
 
-// allocate has the file system set aside what a ring's journal takes of the own file. A
-// write to a hole of the mapping would fail on one that is full, and end the guest's
-// connection: then the ring goes on without a journal.
+// allocate makes the file system reserve the own file's space for a ring's journal. On
+// a full file system, a write to a hole of the mapping would fail and end the guest's
+// connection; without the reservation the ring runs without a journal.
 func (b *Backend) allocate(ring, size int) bool {
 	err := unix.EINTR
 	for err == unix.EINTR {
 		err, _ = unix.Fallocate(b.ownFile, 0, int64(ring*journalSize(b.own.size)), int64(journalSize(size))).(unix.Errno)
 	}
-	// Where a file system cannot do that, it is as good as its room.
+	// A file system that cannot reserve space is safe as long as it has room.
 	return err == 0 || err == unix.EOPNOTSUPP
 }
 
-// closeOwn gives up the own file.
+// closeOwn closes the own file.
 func (b *Backend) closeOwn() {
 	unmap(b.own.whole)
 	b.own = inflight{}
@@ -123,14 +123,14 @@ func (b *Backend) closeOwn() {
 	}
 }
 
-// forget makes a ring's journal void.
+// forget invalidates a ring's journal.
 func (r *Ring) forget() {
 	if r.journal == nil {
 		return
 	}
 	defer setPanicOnFault()()
 	defer func() {
-		// The front end may have made the file shorter: then there is none.
+		// The front end may have shrunk the file; then there is no journal.
 		if v := recover(); v != nil && !within(faultAt(v), r.journal) {
 			panic(v)
 		}
@@ -138,17 +138,17 @@ func (r *Ring) forget() {
 	binary.NativeEndian.PutUint64(r.journal, 0)
 }
 
-// The journal of a packed ring is a note and the entries of the batch that it is about:
-// chains that were used, one after the other, {id 16, descriptors 16, bytes written 32}.
-// The note is written when the entries are complete and nothing of them is in the ring,
-// so whoever finds that the driver cannot have seen the batch can write it once more.
+// The journal of a packed ring is a note and the entries of the batch that the note
+// describes: used chains in order, {id 16, descriptors 16, bytes written 32}. The note
+// is written after the entries are complete and before any of them reaches the ring, so
+// a reader who finds that the driver cannot have seen the batch can write it again.
 const noteSize, entrySize = 8, 8
 
 func (p *packed) entry(i int) []byte { return p.entries[entrySize*i:][:entrySize] }
 
-// note names the places of the batch's first and of its last chain, that behind it, and
-// of the last chain of the batch before, in bits 0, 16, 32 and 48. Once the batch is in
-// the ring the first is the one behind it. 0 is none.
+// note holds four places: the batch's first chain, its last chain, the place behind
+// that, and the last chain of the batch before, in bits 0, 16, 32 and 48. Once the
+// batch is in the ring, the first place is the one behind the batch. 0 means none.
 func (p *packed) note() *uint64 { return (*uint64)(unsafe.Pointer(&p.journal[:noteSize][0])) }
 
 func (p *packed) putNote(begin place) {
@@ -156,8 +156,8 @@ func (p *packed) putNote(begin place) {
 		uint64(p.used.bits())<<32|uint64(p.before.bits())<<48)
 }
 
-// resume has the ring go on where its journal says. It does nothing when the journal is
-// of another ring, for instance because the guest was started anew, or of none.
+// resume moves the ring to where its journal says. It does nothing when there is no
+// journal or it belongs to another ring, for instance because the guest was restarted.
 func (p *packed) resume() {
 	w := atomic.LoadUint64(p.note())
 	begin, last, end, before := placeOf(uint16(w)), placeOf(uint16(w>>16)), placeOf(uint16(w>>32)), placeOf(uint16(w>>48))
@@ -173,7 +173,7 @@ func (p *packed) resume() {
 		if !p.wasUsed(before) || !p.isAvailable(begin) || !p.again(begin, end) {
 			return
 		}
-	case p.isAvailable(end): // so the driver may have come back to the last one
+	case p.isAvailable(end): // the driver may have come back to the last one
 		if !p.wasUsed(last) {
 			return
 		}
@@ -183,9 +183,10 @@ func (p *packed) resume() {
 	p.seen, p.used, p.begin, p.before = end, end, end, last
 }
 
-// again writes the batch between two places to the ring, if its entries come to that.
+// again rewrites the batch between two places to the ring, if its entries fill that
+// span.
 func (p *packed) again(begin, end place) bool {
-	copy(p.entries, p.journal[noteSize:]) // where the front end could still change them
+	copy(p.entries, p.journal[noteSize:]) // the front end could change the original
 	at := begin
 	for n := range p.size {
 		slots := int(uint16(binary.NativeEndian.Uint64(p.entry(n)) >> 16))
@@ -200,8 +201,8 @@ func (p *packed) again(begin, end place) bool {
 	return false
 }
 
-// wasUsed tells whether the device wrote to a place, since when the driver may have
-// written there once. There are zeros in a ring that was just made.
+// wasUsed reports whether the device wrote to a place; the driver may have written
+// there once since. A new ring holds zeros.
 func (p *packed) wasUsed(at place) bool {
 	_, used := p.bitsAt(at)
 	return used == at.wrap && binary.LittleEndian.Uint64(p.desc[at.index*descSize:]) != 0

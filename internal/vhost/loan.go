@@ -1,28 +1,28 @@
 package vhost
 
-// Loan is the end of a chain that was taken and not given back yet. Its bytes can be
-// copied after End until TakeBack, as long as the ring goes on: a front end that
-// changes the memory or stops the ring takes back what was lent, and the chains are
-// there to be taken again. It is used by the goroutine that takes from the ring.
+// Loan is the tail of a chain that was taken but not yet given back. Its bytes can be
+// copied after End until TakeBack, as long as the ring runs: when a front end changes
+// the memory or stops the ring, the loan is revoked and the chains become available
+// again. The goroutine that takes from the ring uses it.
 type Loan struct {
 	ring  *Ring
 	epoch uint64
 	first int // of the ring's buffers
 	count int
-	skip  int // bytes of the first
+	skip  int // bytes to skip in the first
 	len   int
 }
 
-// Lend makes l the n bytes in the last buffers that Next returned, from the first one's
-// skip-th byte on. The chain, and those taken after it, go back by TakeBack.
+// Lend sets l to the n bytes in the last buffers that Next returned, starting at byte
+// skip of buffer first. TakeBack returns the chain and those taken after it.
 func (r *Ring) Lend(l *Loan, first, skip, n int) {
 	*l = Loan{r, r.epoch, first, len(r.parts) - first, skip, n}
 }
 
-// Keep notes that a chain is to be given back by TakeBack.
+// Keep notes that TakeBack must return a chain.
 func (r *Ring) Keep(c Chain) { r.lent = append(r.lent, c) }
 
-// TakeBack gives the chains back that were kept.
+// TakeBack returns the kept chains to the driver.
 func (r *Ring) TakeBack() {
 	for _, c := range r.lent {
 		r.q.use(c, 0)
@@ -30,12 +30,12 @@ func (r *Ring) TakeBack() {
 	r.lent = r.lent[:0]
 }
 
-// Len is how many bytes were lent.
+// Len returns the number of bytes lent.
 func (l *Loan) Len() int { return l.len }
 
-// CopyTo copies them to dst, one slice after the other, which it uses up. It returns
-// false when they were taken back, or the memory is gone; that breaks the ring. A fault
-// in dst goes on to the caller.
+// CopyTo copies the lent bytes to dst, one slice after the other, and consumes dst. It
+// returns false if the loan was revoked, or if the memory is gone, which breaks the
+// ring. A fault in dst propagates to the caller.
 func (l *Loan) CopyTo(dst [][]byte) (ok bool) {
 	r := l.ring
 	if !r.Begin() {

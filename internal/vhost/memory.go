@@ -8,24 +8,24 @@ import (
 	"unsafe"
 )
 
-// memory is the guest's memory as it is mapped here. It is changed only while all
-// rings are stopped in their tracks, so readers need no lock of its own.
+// memory is the guest's memory as mapped here. It changes only while all rings are
+// stopped, so readers need no lock for it.
 type memory struct {
-	regions []mapped // by GPA, without overlap
+	regions []mapped // sorted by GPA, no overlap
 }
 
 // mapped is a region with its bytes.
 type mapped struct {
 	Region
 	bytes []byte // Size of them
-	whole []byte // what is to be unmapped; nil in tests
+	whole []byte // the range to unmap; nil in tests
 }
 
 var errAddress = errors.New("an address outside of the guest's memory")
 
-// at returns the bytes from a guest physical address on: n, or as many as there are in
-// one piece, none when the address is outside. hint is the index of the region that
-// was last found, for the next is likely to be the same.
+// at returns the bytes at a guest physical address: n, or as many as are contiguous, or
+// none when the address is outside. hint is the index of the region found last, since
+// the next access likely hits the same one.
 func (m *memory) at(gpa, n uint64, hint *int) []byte {
 	if h := *hint; h < len(m.regions) {
 		r := &m.regions[h]
@@ -51,8 +51,8 @@ func (m *memory) at(gpa, n uint64, hint *int) []byte {
 	return r.bytes[off:][:min(n, r.Size-off)]
 }
 
-// user returns the n bytes at an address of the front end's, and their guest physical
-// address. They must lie in one region; align is what the address must be a multiple of.
+// user returns the n bytes at an address of the front end, and their guest physical
+// address. They must lie in one region, and the address must be a multiple of align.
 func (m *memory) user(uva, n, align uint64) ([]byte, uint64, error) {
 	for i := range m.regions {
 		r := &m.regions[i]
@@ -61,7 +61,7 @@ func (m *memory) user(uva, n, align uint64) ([]byte, uint64, error) {
 			continue
 		}
 		b := r.bytes[off:][:n:n]
-		// What the processor sees must be aligned, for atomic access.
+		// Atomic access needs the address that the processor sees to be aligned.
 		if uintptr(unsafe.Pointer(&b[0]))%uintptr(align) != 0 {
 			return nil, 0, fmt.Errorf("a ring at %#x, not a multiple of %d", uva, align)
 		}
@@ -70,7 +70,7 @@ func (m *memory) user(uva, n, align uint64) ([]byte, uint64, error) {
 	return nil, 0, errAddress
 }
 
-// add puts a region in, which must not overlap with another.
+// add inserts a region, which must not overlap another.
 func (m *memory) add(r mapped) error {
 	if len(m.regions) >= MaxMemSlots {
 		return fmt.Errorf("more than %d regions of memory", MaxMemSlots)
@@ -90,7 +90,7 @@ func (m *memory) add(r mapped) error {
 
 func (m *memory) remove(i int) { m.regions = slices.Delete(m.regions, i, i+1) }
 
-// size is how many bytes all regions have.
+// size returns the total size of all regions in bytes.
 func (m *memory) size() (n uint64) {
 	for i := range m.regions {
 		n += m.regions[i].Size
@@ -104,7 +104,7 @@ func (m *memory) unmap() {
 	}
 }
 
-// holds tells whether an address of this process is in the guest's memory.
+// holds reports whether an address of this process is in the guest's memory.
 func (m *memory) holds(addr uintptr) bool {
 	return slices.ContainsFunc(m.regions, func(r mapped) bool { return within(addr, r.bytes) })
 }
@@ -113,34 +113,34 @@ func within(addr uintptr, b []byte) bool {
 	return len(b) > 0 && addr-uintptr(unsafe.Pointer(&b[0])) < uintptr(len(b))
 }
 
-// find returns the index of a region, -1 when it is not there. Its Offset does not
-// count: it is not sent with each request.
+// find returns the index of a region, or -1 when it is absent. It ignores Offset, which
+// not every request carries.
 func (m *memory) find(r Region) int {
 	return slices.IndexFunc(m.regions, func(have mapped) bool {
 		return have.GPA == r.GPA && have.Size == r.Size && have.UVA == r.UVA
 	})
 }
 
-// check tells what is wrong with a region as such. No address computed from one that
-// passes wraps around.
+// check reports what is wrong with a region by itself. Addresses computed from a region
+// that passes do not wrap around.
 func (r *Region) check() error {
-	const limit = 1 << 56 // beyond what any processor addresses
+	const limit = 1 << 56 // beyond any processor's address space
 	if r.Size == 0 || r.Size > limit || r.GPA > limit || r.Offset > limit || r.UVA+r.Size < r.UVA {
 		return fmt.Errorf("memory of %#x bytes at %#x, offset %#x", r.Size, r.GPA, r.Offset)
 	}
 	return nil
 }
 
-// dirtyLog tells a live migration which pages were written to: a bit a page.
+// dirtyLog records for a live migration which pages were written, one bit per page.
 type dirtyLog struct {
-	bits  []byte // from a word's beginning on; what is behind the last one is mapped to its word's end
-	whole []byte // what is to be unmapped
+	bits  []byte // starts at a word boundary; mapped to the end of its last word
+	whole []byte // the range to unmap
 }
 
 const logPage = 4096
 
-// mark notes that n bytes at a guest physical address were written. Pages beyond the
-// log's end are of no interest to the front end.
+// mark records a write of n bytes at a guest physical address. The front end has no
+// interest in pages beyond the log's end.
 func (l *dirtyLog) mark(gpa, n uint64) {
 	if n == 0 {
 		return
