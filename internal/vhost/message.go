@@ -71,11 +71,11 @@ const (
 	protocolVersion = 1
 )
 
-// maxPayload is the longest payload of a request that is known: SET_MEM_TABLE with
-// maxTable regions. A longer one is garbage.
+// maxPayload is the longest payload of a known request: SET_MEM_TABLE with maxTable
+// regions. Anything longer is garbage.
 const maxPayload = 8 + maxTable*regionSize
 
-// maxTable is how many regions SET_MEM_TABLE has at most, and so file descriptors a
+// maxTable bounds the regions of SET_MEM_TABLE, and so the file descriptors of a
 // message.
 const maxTable = 8
 
@@ -115,13 +115,13 @@ func appendReply(b []byte, r Request, payload ...uint64) []byte {
 	return b
 }
 
-// Region is a part of the guest's memory, as the front end tells of it. Addresses are
-// the guest's physical ones in descriptors, the front end's own in SET_VRING_ADDR.
+// Region is a part of the guest's memory, as the front end describes it. Descriptors
+// hold guest physical addresses, SET_VRING_ADDR those of the front end.
 type Region struct {
 	GPA    uint64 // guest physical address
 	Size   uint64 // in bytes
 	UVA    uint64 // address in the front end's process
-	Offset uint64 // where in the file it begins
+	Offset uint64 // start in the file
 }
 
 const regionSize = 32
@@ -135,11 +135,11 @@ func parseRegion(b []byte) Region {
 	}
 }
 
-// RingAddr is where a ring lies: addresses in the front end's process, but for Log.
-// For a packed ring, Avail and Used are the event suppression areas of the driver and
-// of the device.
+// RingAddr is where a ring lies: addresses in the front end's process, except for
+// LogAddr. For a packed ring, Avail and Used are the event suppression areas of the
+// driver and of the device.
 type RingAddr struct {
-	Log               bool // writes to the used ring are to be logged
+	Log               bool // log writes to the used ring
 	Desc, Used, Avail uint64
 	LogAddr           uint64 // of the used ring, guest physical
 }

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxMemory is how much memory a guest has at most. It keeps one guest from taking all
-// that there is for all; see addresses.
+// maxMemory bounds one guest's memory, so that it cannot take all the address space
+// there is for all guests; see addresses.
 const maxMemory = 8 << 40
 
-// mapRegion maps a region that is to be added. It owns fd.
+// mapRegion maps a region before it is added. It owns fd.
 func (m *memory) mapRegion(r Region, fd int) (mapped, error) {
 	p := mapped{Region: r}
 	err := r.check()
@@ -28,10 +28,10 @@ func (m *memory) mapRegion(r Region, fd int) (mapped, error) {
 	return p, err
 }
 
-// mapForeign maps size bytes of a file that the front end named, as mapShared does. The
-// file must be shared memory. Each page of a file on a disk waits for that disk when it is
-// touched, and whoever sends to the guest would wait with it; a file system of the front
-// end's own (FUSE) may never answer.
+// mapForeign maps size bytes of a file from the front end, like mapShared. The file
+// must be shared memory. Touching a page of a file on a disk waits for that disk, and
+// so would everyone who sends to the guest; a file system of the front end (FUSE) may
+// never answer.
 func mapForeign(fd int, offset, size uint64) (whole, bytes []byte, err error) {
 	// Only a memfd and files on tmpfs and hugetlbfs have seals (fcntl(2)). The kernel
 	// answers without asking the file system, so this comes before all other calls.
@@ -43,22 +43,23 @@ func mapForeign(fd int, offset, size uint64) (whole, bytes []byte, err error) {
 	return mapShared(fd, offset, size)
 }
 
-// mapShared maps size bytes of a file, wherever they begin, and returns them as part
-// of what has to be unmapped. It owns fd.
+// mapShared maps size bytes of a file at any offset. bytes is the part of whole that
+// was asked for; whole is what to unmap. It owns fd.
 func mapShared(fd int, offset, size uint64) (whole, bytes []byte, err error) {
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, nil, err
 	}
-	// A file that shrinks under a mapping makes its reader fail with SIGBUS. Rings
-	// recover from that; a seal makes it impossible. A file that cannot be sealed is
-	// used all the same. It must at least be long enough now.
+	// If a file shrinks under a mapping, its reader gets SIGBUS. Rings recover from
+	// that; a seal prevents it. A file that cannot be sealed is used all the same, but
+	// must be long enough now.
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK)
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size < 0 || offset+size > uint64(st.Size) {
 		return nil, nil, fmt.Errorf("a memory file of %d bytes is too short for %d bytes at %d, or no file", st.Size, size, offset)
 	}
-	// Huge pages are mapped whole; their file system has blocks of that size.
+	// Huge pages are mapped whole; the block size of their file system is the page
+	// size.
 	align := max(uint64(st.Blksize), uint64(unix.Getpagesize()))
 	if align&(align-1) != 0 {
 		align = uint64(unix.Getpagesize())
@@ -73,7 +74,7 @@ func mapShared(fd int, offset, size uint64) (whole, bytes []byte, err error) {
 		addresses.give(length)
 		return nil, nil, fmt.Errorf("map %d bytes of memory: %w", length, err)
 	}
-	// A core file of the switch is not the place for guests' memory.
+	// Guests' memory does not belong in a core file of the switch.
 	_ = unix.Madvise(whole, unix.MADV_DONTDUMP)
 	return whole, whole[offset-begin:][:size:size], nil
 }
@@ -85,11 +86,12 @@ func unmap(whole []byte) {
 	}
 }
 
-// addresses is what all guests' memory takes of this process's address space. A file may
-// be long and hold nothing, so without a bound a few of them leave the Go heap none.
-var addresses = budget{limit: 1 << 46} // half of the 47 bits that processes have at least
+// addresses is the address space that the memory of all guests takes in this process. A
+// file can be long and empty, so without a bound a few of them would leave no room for
+// the Go heap.
+var addresses = budget{limit: 1 << 46} // half of the at least 47 bits that a process has
 
-// budget is an amount of which parts are taken and given back.
+// budget is an amount that callers take from and give back to.
 type budget struct {
 	limit uint64
 	taken atomic.Uint64

@@ -4,11 +4,11 @@ import "encoding/binary"
 
 // packed is the device's side of a packed virtqueue (virtio 1.2, 2.8): one ring of
 // descriptors {addr 64, len 32, id 16, flags 16} that both sides write, and for each
-// side an area {off_wrap 16, flags 16} that says when it wants to be told.
+// side an area {off_wrap 16, flags 16} that says when it wants a notification.
 //
-// A descriptor is available when its AVAIL bit is the driver's wrap counter and its
-// USED bit is not, used when both are the device's. Both counters start at one and
-// change when the ring wraps.
+// A descriptor is available when its AVAIL bit equals the driver's wrap counter and its
+// USED bit does not; it is used when both equal the device's. Both counters start at
+// one and flip when the ring wraps.
 type packed struct {
 	ringCommon
 	size           int
@@ -25,7 +25,7 @@ type packed struct {
 	entries             []byte
 	count               int
 	begin, last, before place
-	filled              int // descriptors since the driver was last told
+	filled              int // descriptors since the last call to the driver
 
 	journal []byte // see inflight; nil: none outlives the process
 }
@@ -43,7 +43,7 @@ func (p *place) move(n, size int) {
 	}
 }
 
-// bits is the place as the protocol has it: the index, and the counter in bit 15.
+// bits encodes the place as the protocol does: the index, and the counter in bit 15.
 func (p place) bits() uint16 {
 	if p.wrap {
 		return uint16(p.index) | 1<<15
@@ -57,7 +57,7 @@ func placeOf(bits uint16) place { return place{int(bits &^ (1 << 15)), bits>>15 
 const (
 	eventsOn   = 0
 	eventsOff  = 1
-	eventsDesc = 2 // at a certain descriptor
+	eventsDesc = 2 // at one descriptor
 	areaSize   = 4
 )
 
@@ -73,15 +73,15 @@ func openPacked(c ringCommon, size int, a RingAddr, base uint32, journal []byte)
 	if p.device, p.deviceGPA, err = c.mem.user(a.Used, areaSize, 4); err != nil {
 		return nil, err
 	}
-	// Bits 0-15 are the place to go on at. What is in 16-31, where used descriptors
-	// are to go on, is the same, for none is kept; some front ends leave it out.
+	// Bits 0-15 are the next available place. Bits 16-31, the next used place, are the
+	// same because no chain is held; some front ends omit them.
 	p.seen = placeOf(uint16(base))
 	if p.seen.index >= size {
 		return nil, errIndex
 	}
 	p.used, p.begin, p.before = p.seen, p.seen, p.seen
 	if journal != nil {
-		// A front end that does not know that its back end died has an old place.
+		// A front end that has not noticed its back end's death passes an old place.
 		p.resume()
 	}
 	return p, nil
@@ -97,7 +97,7 @@ func (p *packed) rewind(to uint32) {
 	p.seen = at
 }
 
-// since is how many descriptors were taken since a place, up to a lap.
+// since returns the number of descriptors taken since a place, up to a lap.
 func (p *packed) since(at place) int {
 	n := p.seen.index - at.index
 	if p.seen.wrap != at.wrap {
@@ -106,8 +106,8 @@ func (p *packed) since(at place) int {
 	return n
 }
 
-// room is how many descriptors can still be taken: those that the driver does not know
-// to be used it cannot make available again.
+// room returns the number of descriptors that can still be taken: the driver cannot
+// reuse a descriptor before it knows that it is used.
 func (p *packed) room() int { return p.size - p.since(p.begin) }
 
 func (p *packed) peek() bool { return p.isAvailable(p.seen) }
@@ -167,8 +167,8 @@ func (p *packed) useSingles(used []Single) {
 	p.advance(len(used))
 }
 
-// head returns a copy of the descriptor at a place, if a chain that is available begins
-// there. Its flags, which say so, are read before the rest of it.
+// head returns a copy of the descriptor at a place if an available chain begins there.
+// It reads the flags, which say so, before the rest.
 func (p *packed) head(at place) (d descriptor, ok bool) {
 	b := p.desc[at.index*descSize:][:descSize]
 	word := load32(b[12:])
@@ -181,7 +181,7 @@ func (p *packed) head(at place) (d descriptor, ok bool) {
 	return d, true
 }
 
-// read returns a copy of a descriptor, its id as next.
+// read returns a copy of a descriptor, with its id in next.
 func (p *packed) read(table []byte, i int) descriptor {
 	b := table[i*descSize:][:descSize]
 	return descriptor{
@@ -192,7 +192,7 @@ func (p *packed) read(table []byte, i int) descriptor {
 	}
 }
 
-// indirect adds the buffers of a table, which stand in order (virtio 1.2, 2.8.7).
+// indirect adds the buffers of a table, which are in order (virtio 1.2, 2.8.7).
 func (p *packed) indirect(w *walk, d descriptor) error {
 	table, err := w.table(d)
 	if err != nil {
@@ -212,7 +212,7 @@ func (p *packed) indirect(w *walk, d descriptor) error {
 
 func (p *packed) use(c Chain, written uint32) { p.enter(c.id, c.slots, written) }
 
-// enter makes a chain the next one that is used.
+// enter records a chain as the next used one.
 func (p *packed) enter(id, slots uint16, written uint32) {
 	binary.NativeEndian.PutUint64(p.entry(p.count), uint64(id)|uint64(slots)<<16|uint64(written)<<32)
 	p.count++
@@ -236,8 +236,8 @@ func (p *packed) publish() {
 	p.begin, p.before, p.count = p.used, p.last, 0
 }
 
-// write writes the used descriptors of the first entries. The first of them is the last
-// to be written: the driver goes by the order, and sees none before it sees that.
+// write writes the used descriptors of the first entries. It writes the first one last:
+// the driver reads them in order, and sees none before that one.
 func (p *packed) write(begin place, count int) {
 	var first uint32
 	at := begin
@@ -284,8 +284,8 @@ func (p *packed) wantsCall() bool {
 	default:
 		return true
 	}
-	// All places are counted from the ring's start in the lap that used is in, so
-	// that one of the lap before is below 0.
+	// All places count from the start of the lap that used is in, so a place of the lap
+	// before is negative.
 	event := placeOf(uint16(area))
 	at := event.index
 	if event.wrap != p.used.wrap {

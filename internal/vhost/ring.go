@@ -13,53 +13,53 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queue is what split and packed virtqueues have in common. Its methods are called
-// with the Ring's lock held.
+// queue is the interface that split and packed virtqueues share. The caller of its
+// methods holds the Ring's lock.
 type queue interface {
-	// peek tells whether a chain is available.
+	// peek reports whether a chain is available.
 	peek() bool
 
-	// next takes the next available chain, and appends its buffers to parts.
-	// write says which way they go: to the guest, or from it.
+	// next takes the next available chain and appends its buffers to parts. write is
+	// true when data goes to the guest.
 	next(parts []Buffer, write bool) (Chain, []Buffer, bool, error)
 
-	// mark is the place of the next chain, and rewind goes back to one.
+	// mark returns the place of the next chain; rewind goes back to one.
 	mark() uint32
 	rewind(mark uint32)
 
-	// use gives a chain back with so many bytes written. Chains are given back in
-	// the order in which they were taken; publish lets the driver see them.
+	// use gives a chain back with the number of bytes written. Chains are given back in
+	// the order in which they were taken; publish makes them visible to the driver.
 	use(c Chain, written uint32)
 	publish()
 
-	// singles returns the next available chains up to the first that is no single
-	// buffer, or in which something is wrong, or that is too many for once. useSingles
-	// takes the first of those and gives them back.
+	// singles returns the next available chains, up to the first that has several
+	// buffers, is faulty, or exceeds what one call returns. useSingles takes the first
+	// of those and gives them back.
 	singles(write bool) ([]Single, error)
 	useSingles(used []Single)
 
-	// wantsCall tells whether the driver wants to be told of what was published.
+	// wantsCall reports whether the driver wants a call for what was published.
 	wantsCall() bool
 
-	// askKick says whether the driver shall tell of what it makes available. After
-	// it was turned on, peek must be asked once more.
+	// askKick turns the driver's kicks on or off. After turning them on, the caller
+	// must peek once more.
 	askKick(on bool)
 
-	// base is what GET_VRING_BASE returns: the place of the first chain that was
-	// not given back.
+	// base is what GET_VRING_BASE returns: the place of the first chain that was not
+	// given back.
 	base() uint32
 }
 
-// ringCommon is what both kinds of queues need.
+// ringCommon is the state that both kinds of queues need.
 type ringCommon struct {
 	ahead
 	mem      *memory
 	hint     int       // see memory.at
-	log      *dirtyLog // nil: not asked for
-	logRing  bool      // also what is written to the ring itself
+	log      *dirtyLog // nil: no logging requested
+	logRing  bool      // log writes to the ring itself too
 	eventIdx bool
 	indirect bool
-	onEmpty  bool // a split ring whose driver wants a call when nothing is left in it
+	onEmpty  bool // split ring whose driver wants a call when it runs empty
 	barrier  uint32
 }
 
@@ -74,12 +74,12 @@ func (c *ringCommon) dirty(gpa uint64, offset, n int) {
 	}
 }
 
-// fence keeps what was written before it from being seen after what is read behind it.
+// fence keeps writes before it from becoming visible after reads behind it.
 func (c *ringCommon) fence() { atomic.StoreUint32(&c.barrier, 0) }
 
 // Ring is one virtqueue. Any number of goroutines may use it, each between Begin and
-// End; Wait is for the one that takes from it. What the guest does wrong breaks the
-// ring: it stays unusable, and the Backend's connection ends.
+// End; only the one that takes from it calls Wait. A guest's error breaks the ring: it
+// stays unusable, and the Backend's connection ends.
 type Ring struct {
 	index  int
 	broke  func(error) // see NewBackend
@@ -95,21 +95,21 @@ type Ring struct {
 	call    int // -1: none
 	log     *dirtyLog
 	parts   []Buffer
-	asked   bool // for kicks
+	asked   bool // kicks are on
 	fault   bool // debug.SetPanicOnFault before Begin
 
-	waiting func(uintptr) bool // readable, made once
+	waiting func(uintptr) bool // reports readable; made once
 
-	// What the front end set up; see backend.go.
+	// Settings from the front end; see backend.go.
 	num     uint32
 	addr    RingAddr
 	started bool
 	base    uint32
 
-	journal []byte // of the packed ring that q is; nil: none outlives the process
+	journal []byte // q's, if it is a packed ring; nil: none outlives the process
 
 	lent  []Chain
-	epoch uint64 // counts the queues that q was
+	epoch uint64 // counts the queues that q has held
 }
 
 func newRing(index int, mem *memory, broke func(error)) *Ring {
@@ -118,9 +118,9 @@ func newRing(index int, mem *memory, broke func(error)) *Ring {
 	return r
 }
 
-// Begin locks the ring. It returns false, and End must not be called, when the ring is
-// not started. End must be deferred, so that a fault ends there: a guest can take
-// memory away under its reader.
+// Begin locks the ring. It returns false if the ring is not started; End must not be
+// called then. Defer End, so that a fault ends there: a guest can take memory away
+// under its reader.
 func (r *Ring) Begin() bool {
 	r.mu.Lock()
 	if r.q == nil || r.err != nil {
@@ -131,8 +131,8 @@ func (r *Ring) Begin() bool {
 	return true
 }
 
-// End unlocks the ring. A fault in the guest's memory since Begin ends here, and
-// breaks the ring.
+// End unlocks the ring. A fault in the guest's memory since Begin ends here and breaks
+// the ring.
 func (r *Ring) End() {
 	if v := recover(); v != nil {
 		r.fail(r.faulted(v))
@@ -141,7 +141,7 @@ func (r *Ring) End() {
 	r.mu.Unlock()
 }
 
-// Flush publishes what was used, and calls the driver if it wants.
+// Flush publishes the used chains, and calls the driver if it wants that.
 func (r *Ring) Flush() {
 	if r.err != nil {
 		return
@@ -155,7 +155,7 @@ func (r *Ring) Flush() {
 var errFault = errors.New("the guest's memory was taken away")
 
 // faulted returns the error for a fault in the guest's memory. Any other panic is not
-// the guest's doing and goes on, after what End would do.
+// caused by the guest; faulted does what End would do and panics again.
 func (r *Ring) faulted(v any) error {
 	if at := faultAt(v); r.mem.holds(at) || r.log.holds(at) || within(at, r.journal) {
 		return errFault
@@ -165,7 +165,7 @@ func (r *Ring) faulted(v any) error {
 	panic(v)
 }
 
-// faultAt returns the address of the fault that a panic is about, 0 if it is not.
+// faultAt returns the fault address of a panic, or 0 if the panic is no fault.
 func faultAt(v any) uintptr {
 	if f, ok := v.(interface{ Addr() uintptr }); ok {
 		return f.Addr()
@@ -173,15 +173,15 @@ func faultAt(v any) uintptr {
 	return 0
 }
 
-// setPanicOnFault has a fault in the guest's memory be a panic until what it returns
-// is called.
+// setPanicOnFault turns faults in the guest's memory into panics until the caller calls
+// the function it returns.
 func setPanicOnFault() func() {
 	before := debug.SetPanicOnFault(true)
 	return func() { debug.SetPanicOnFault(before) }
 }
 
-// toGuest tells whether the guest takes from the ring: even ones are receive queues
-// (virtio 1.2, 5.1.2).
+// toGuest reports whether the ring carries frames to the guest: even rings are receive
+// queues (virtio 1.2, 5.1.2).
 func (r *Ring) toGuest() bool { return r.index%2 == 0 }
 
 func (r *Ring) setCall(fd int) {
@@ -196,13 +196,13 @@ func (r *Ring) fail(err error) {
 	r.broke(r.err)
 }
 
-// Enabled tells between Begin and End whether the ring is enabled. One that is not
-// still has buffers to be thrown away.
+// Enabled reports whether the ring is enabled; call it between Begin and End. A
+// disabled ring still has buffers to discard.
 func (r *Ring) Enabled() bool { return r.enabled }
 
-// Next takes the next available chain; write says that it is for the guest to read. Its
+// Next takes the next available chain; write is true if the guest will read it. Its
 // buffers follow the first keep ones that the last Next returned, and are valid until
-// End. ok is false when there is none.
+// End. ok is false when no chain is available.
 func (r *Ring) Next(keep int, write bool) (c Chain, buffers []Buffer, ok bool) {
 	if r.err != nil {
 		return c, nil, false
@@ -214,36 +214,36 @@ func (r *Ring) Next(keep int, write bool) (c Chain, buffers []Buffer, ok bool) {
 	return c, r.parts, ok
 }
 
-// Fail breaks the ring, for what only the device can know to be wrong.
+// Fail breaks the ring for an error that only the device can detect.
 func (r *Ring) Fail(err error) { r.fail(err) }
 
-// Failed tells between Begin and End whether the ring is broken.
+// Failed reports whether the ring is broken; call it between Begin and End.
 func (r *Ring) Failed() bool { return r.err != nil }
 
-// Mark is the place of the next chain; Rewind goes back to it, if none taken since
-// was used.
+// Mark returns the place of the next chain; Rewind goes back to it, provided that no
+// chain taken since was used.
 func (r *Ring) Mark() uint32       { return r.q.mark() }
 func (r *Ring) Rewind(mark uint32) { r.q.rewind(mark) }
 
-// Use gives a chain back with so many bytes written to it. Chains are given back in
-// the order in which they were taken.
+// Use gives a chain back with the number of bytes written to it. Chains are given back
+// in the order in which they were taken.
 func (r *Ring) Use(c Chain, written uint32) { r.q.use(c, written) }
 
-// Wrote tells of bytes written to a buffer, for a live migration's log.
+// Wrote records bytes written to a buffer in a live migration's log.
 func (r *Ring) Wrote(b Buffer, n int) {
 	if r.log != nil {
 		r.log.mark(b.gpa, uint64(n))
 	}
 }
 
-// Ready tells whether the ring is started and enabled.
+// Ready reports whether the ring is started and enabled.
 func (r *Ring) Ready() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.q != nil && r.err == nil && r.enabled
 }
 
-// HasWork tells whether a chain is available.
+// HasWork reports whether a chain is available.
 func (r *Ring) HasWork() bool {
 	if !r.Begin() {
 		return false
@@ -252,11 +252,11 @@ func (r *Ring) HasWork() bool {
 	return r.q.peek()
 }
 
-// pollEvery is how often a ring without a kick descriptor is looked at.
+// pollEvery is the polling interval of a ring without a kick descriptor.
 const pollEvery = 100 * time.Microsecond
 
-// Wait returns when there may be a chain, or the ring was changed, or Wake called. Only
-// one goroutine may wait.
+// Wait returns when a chain may be available, the ring changed, or Wake was called.
+// Only one goroutine may wait.
 func (r *Ring) Wait() {
 	r.mu.Lock()
 	usable, kick, conn := r.q != nil && r.err == nil, r.kick, r.conn
@@ -270,15 +270,15 @@ func (r *Ring) Wait() {
 		case <-time.After(pollEvery):
 		}
 	default:
-		// The descriptor is never read: the netpoller tells of each write to it,
-		// and what it holds tells nothing that the ring does not.
+		// The descriptor is never read: the netpoller reports each write to it, and its
+		// value says nothing that the ring does not.
 		if errors.Is(conn.Read(r.waiting), os.ErrDeadlineExceeded) {
 			_ = kick.SetReadDeadline(time.Time{})
 		}
 	}
 }
 
-// idle asks for kicks and tells whether there is still nothing to do.
+// idle asks for kicks and reports whether there is still nothing to do.
 func (r *Ring) idle() bool {
 	if !r.Begin() {
 		return false
@@ -291,7 +291,7 @@ func (r *Ring) idle() bool {
 	return !r.q.peek()
 }
 
-// askKick asks the driver for kicks or not, if that is news to it.
+// askKick turns the driver's kicks on or off, if they are not already.
 func (r *Ring) askKick(on bool) {
 	if on || r.asked {
 		r.q.askKick(on)
@@ -299,7 +299,7 @@ func (r *Ring) askKick(on bool) {
 	}
 }
 
-// Busy tells the driver that the ring is looked at without a kick.
+// Busy disables kicks while the ring is polled.
 func (r *Ring) Busy() { r.askKick(false) }
 
 // Wake makes Wait return.
@@ -319,10 +319,10 @@ func (r *Ring) wake() {
 	}
 }
 
-// one is what is written to an eventfd.
+// one is the value written to an eventfd.
 var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
 
-// signal calls the driver. A descriptor that takes no more has a call pending.
+// signal calls the driver. A descriptor that takes no more already has a call pending.
 func (r *Ring) signal() {
 	if r.call >= 0 {
 		_, _ = unix.Write(r.call, one)

@@ -2,16 +2,16 @@ package vhost
 
 import "github.com/vswitch/vswitch/port"
 
-// Single is a chain of one buffer, as most are.
+// Single is a chain of one buffer, like most chains.
 type Single struct {
 	Buffer
-	Written uint32 // how many bytes were written to it, for UseSingles
+	Written uint32 // number of bytes written to it, for UseSingles
 	id      uint16
 }
 
-// Singles returns the next available chains as far as they are known to be single
-// buffers; write says that they are for the guest to read. Where there are none, Next is
-// to be asked. They are not taken yet, and valid until Next, UseSingles or End.
+// Singles returns the next available chains known to be single buffers; write is true
+// if the guest will read them. When it returns none, call Next. The chains are not
+// taken yet, and stay valid until Next, UseSingles or End.
 func (r *Ring) Singles(write bool) []Single {
 	if r.err != nil {
 		return nil
@@ -23,7 +23,7 @@ func (r *Ring) Singles(write bool) []Single {
 	return s
 }
 
-// UseSingles takes the first of what Singles returned, and gives them back.
+// UseSingles takes the first of the chains that Singles returned and gives them back.
 func (r *Ring) UseSingles(used []Single) {
 	if len(used) == 0 {
 		return
@@ -35,40 +35,39 @@ func (r *Ring) UseSingles(used []Single) {
 }
 
 const (
-	// readAhead is how many chains are looked at together: as many as there are frames
-	// in a batch.
+	// readAhead is the number of chains read together: as many as a batch has frames.
 	readAhead = port.BatchSize
 
-	// cacheLine is its length in bytes.
+	// cacheLine is the length of a cache line in bytes.
 	cacheLine = 64
 )
 
-// ahead is what a queue has read of the next chains before their turn.
+// ahead holds the next chains, which a queue read before their turn.
 //
-// What it reads was written on another processor, and what is going to be written was
-// read there. To wait for that takes longer than all else that a frame takes, but
-// accesses that do not depend on each other wait at the same time: so the descriptors of
-// a batch are read in a row, and in another the lines touched that begin the buffers.
+// Another processor wrote these lines, or has read those that are about to be written.
+// Waiting for one of them takes longer than everything else that a frame costs, but
+// independent accesses wait at the same time. So one loop reads the descriptors of a
+// batch, and another touches the first line of each buffer.
 type ahead struct {
 	row     [readAhead]Single
-	turn    int // whose it is
-	known   int // how many there are
+	turn    int // the next one's index
+	known   int // number of known chains
 	touched byte
 }
 
-// rest are those whose turn is to come.
+// rest returns those whose turn is to come.
 func (a *ahead) rest() []Single { return a.row[a.turn:a.known] }
 
-// advance says that the queue has moved by n chains of one descriptor, or back. Once it is
-// elsewhere, what was read is of no use.
+// advance records that the queue moved by n chains of one descriptor, or back. If the
+// queue is elsewhere, what was read ahead is discarded.
 func (a *ahead) advance(n int) {
 	if a.turn += n; uint(a.turn) >= uint(a.known) {
 		a.turn, a.known = 0, 0
 	}
 }
 
-// single makes s the chain that begins with a descriptor, if that is all of it and there
-// is nothing wrong with it.
+// single sets s to the chain that begins with a descriptor, if that is the whole chain
+// and nothing is wrong with it. It reports whether it did.
 func (c *ringCommon) single(s *Single, id uint16, d descriptor, write bool) bool {
 	way := uint16(0)
 	if write {
@@ -78,7 +77,8 @@ func (c *ringCommon) single(s *Single, id uint16, d descriptor, write bool) bool
 	return d.flags&(descNext|descIndirect|descWrite) == way && d.len > 0 && len(s.Bytes) == int(d.len)
 }
 
-// have says that the first n of the row are the next chains, and touches their buffers.
+// have records that the first n of the row are the next chains, and touches their
+// buffers.
 func (c *ringCommon) have(n int, write bool) {
 	c.turn, c.known = 0, n
 	for i := range c.row[:n] {
@@ -87,7 +87,7 @@ func (c *ringCommon) have(n int, write bool) {
 		switch {
 		case !write:
 			c.touched += b[0] + b[next]
-		case c.log == nil: // else a migration would have to be told
+		case c.log == nil: // otherwise a migration's log needs the write
 			b[0], b[next] = 0, 0
 		}
 	}

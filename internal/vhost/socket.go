@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Serve converses with the front end at the other end of conn until that ends, fails,
-// or conn is closed, and returns why; io.EOF when the front end ended it.
+// Serve converses with the front end on conn until the conversation ends or fails, or
+// conn is closed, and returns why; io.EOF when the front end ended it.
 func (b *Backend) Serve(conn *net.UnixConn) error {
 	c := NewConversation(b)
 	var in, out []byte
@@ -48,8 +48,8 @@ func reply(conn *net.UnixConn, b []byte, fds []int) error {
 	return err
 }
 
-// receive takes one message, with the descriptors that came with it, also when it
-// fails. It stores the payload in buf.
+// receive reads one message, whose payload it stores in buf. It returns the descriptors
+// that came with it even when it fails.
 func receive(conn *net.UnixConn, buf, oob []byte) (h Header, _ []byte, fds FDs, err error) {
 	var head [HeaderSize]byte
 	if err := readFull(conn, head[:], oob, &fds); err != nil {
@@ -66,7 +66,7 @@ func receive(conn *net.UnixConn, buf, oob []byte) (h Header, _ []byte, fds FDs, 
 	return h, buf, fds, err
 }
 
-// readFull fills b and adds the descriptors that come along to fds.
+// readFull fills b and appends the descriptors that arrive with it to fds.
 func readFull(conn *net.UnixConn, b, oob []byte, fds *FDs) error {
 	for at := 0; at < len(b); {
 		n, oobn, flags, _, err := conn.ReadMsgUnix(b[at:], oob)
@@ -90,7 +90,7 @@ func readFull(conn *net.UnixConn, b, oob []byte, fds *FDs) error {
 	return nil
 }
 
-// parse adds the descriptors of control messages.
+// parse appends the descriptors of control messages.
 func (f *FDs) parse(oob []byte) error {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -99,7 +99,7 @@ func (f *FDs) parse(oob []byte) error {
 	for i := range messages {
 		fds, err := unix.ParseUnixRights(&messages[i])
 		if err != nil {
-			continue // credentials, or what else a front end may add
+			continue // credentials, or whatever else a front end adds
 		}
 		f.List = append(f.List, fds...)
 	}

@@ -16,10 +16,10 @@ type split struct {
 	usedGPA           uint64 // for the log
 
 	seen     uint16 // next entry of available to look at
-	ready    uint16 // its idx, when last looked at
+	ready    uint16 // its idx at the last look
 	usedIdx  uint16 // next entry of used to fill
-	told     uint16 // what usedIdx was when the driver was last told of it
-	shown    uint16 // what usedIdx the driver was shown
+	told     uint16 // usedIdx at the last call to the driver
+	shown    uint16 // usedIdx as the driver sees it
 	usedFlag uint32 // as in the used ring
 }
 
@@ -28,12 +28,12 @@ const (
 	usedNoNotify     = 1 // the device wants no kick
 )
 
-// availSize and usedSize are the lengths of the two in bytes. The events at their
-// ends are there whether EVENT_IDX was agreed on or not.
+// availSize and usedSize return the lengths of the two in bytes. The event fields at
+// their ends exist whether or not EVENT_IDX was negotiated.
 func availSize(size uint64) uint64 { return 4 + 2*size + 2 }
 func usedSize(size uint64) uint64  { return 4 + 8*size + 2 }
 
-// openSplit finds the ring in the guest's memory.
+// openSplit locates the ring in the guest's memory.
 func openSplit(c ringCommon, size int, a RingAddr) (*split, error) {
 	s := &split{ringCommon: c, size: size}
 	if size&(size-1) != 0 {
@@ -53,8 +53,8 @@ func openSplit(c ringCommon, size int, a RingAddr) (*split, error) {
 	if a.Log {
 		s.usedGPA = a.LogAddr
 	}
-	// The base that the front end gives is not needed. Where a back end died, it may
-	// be beyond what was available and not used yet, which is to be worked on again.
+	// The front end's base is not needed. After a back end died, it may lie beyond
+	// entries that are available but not used yet, and those must be processed again.
 	state := load32(s.used)
 	s.usedFlag, s.usedIdx = state&0xffff, uint16(state>>16)
 	s.seen, s.ready, s.told, s.shown = s.usedIdx, s.usedIdx, s.usedIdx, s.usedIdx
@@ -123,7 +123,7 @@ func (s *split) useSingles(used []Single) {
 	s.advance(len(used))
 }
 
-// gather walks a chain from its head on.
+// gather walks a chain from its head.
 func (s *split) gather(w *walk, head uint16) error {
 	table, i, direct := s.desc, head, true
 	for {

@@ -1,8 +1,8 @@
 // Package vhost is the back end's half of vhost-user (QEMU
-// docs/interop/vhost-user.rst): the conversation on the socket, the guest's memory,
-// and split and packed virtqueues (virtio 1.2, 2.7 and 2.8) in it. It knows no
-// device type. A Backend is driven by one goroutine, its Rings are used by many; all
-// that comes from the peer or the guest is taken to be hostile.
+// docs/interop/vhost-user.rst): the conversation on the socket, the guest's memory, and
+// the split and packed virtqueues in it (virtio 1.2, 2.7 and 2.8). It knows no device
+// type. One goroutine drives a Backend, many use its Rings. Everything from the peer or
+// the guest is treated as hostile.
 package vhost
 
 import (
@@ -11,16 +11,16 @@ import (
 	"unsafe"
 )
 
-// Virtqueues of VERSION_1 devices are little-endian, legacy ones have the guest's byte
-// order (virtio 1.2, 2.7.2). Both are taken to be the host's: a Backend refuses to
-// work on a big-endian one.
+// Virtqueues of VERSION_1 devices are little-endian, legacy ones use the guest's byte
+// order (virtio 1.2, 2.7.2). Both are assumed to match the host: a Backend refuses to
+// run on a big-endian one.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
 // load32 reads an aligned word that the guest may be writing, with acquire order.
 func load32(b []byte) uint32 { return atomic.LoadUint32((*uint32)(unsafe.Pointer(&b[:4][0]))) }
 
-// load16 reads half a word that the guest may be writing, with acquire order. It reads the
-// whole word, which lies in the same page: sync/atomic has no shorter one.
+// load16 reads half a word that the guest may be writing, with acquire order. It reads
+// the whole word, which lies in the same page: sync/atomic has no shorter load.
 func load16(b []byte) uint16 {
 	p := unsafe.Pointer(&b[:2][0])
 	half := uintptr(p) & 2
@@ -30,6 +30,6 @@ func load16(b []byte) uint16 {
 // store32 writes an aligned word that the guest may be reading, with release order.
 func store32(b []byte, v uint32) { atomic.StoreUint32((*uint32)(unsafe.Pointer(&b[:4][0])), v) }
 
-// needEvent tells whether going from old to now passes the index at which the other
-// side wants to be told (virtio 1.2, 2.7.7.2).
+// needEvent reports whether going from old to now passes the index at which the other
+// side wants a notification (virtio 1.2, 2.7.7.2).
 func needEvent(event, now, old uint16) bool { return now-event-1 < now-old }

@@ -8,12 +8,13 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// ErrChecksum: the checksum cannot be made. It means port.DropBadOffload.
+// ErrChecksum means that the checksum cannot be computed. It maps to
+// port.DropBadOffload.
 var ErrChecksum = errors.New("the offload header does not say where in the frame the checksum lies; the sender's driver is at fault")
 
-// Complete writes the checksum that o leaves undone into data, after which the frame
-// needs no offload. A frame with a complete checksum stays as it is. Cutting is the
-// Segmenter's: the segmentation type in o is not looked at.
+// Complete writes the checksum that o leaves undone into data; after that the frame
+// needs no offload. A frame with a complete checksum is left unchanged. Complete
+// ignores the segmentation type in o, which is the Segmenter's job.
 func Complete(data []byte, o port.Offload) error {
 	if o.Flags&port.NeedsCsum == 0 {
 		return nil
@@ -27,17 +28,17 @@ func Complete(data []byte, o port.Offload) error {
 	return nil
 }
 
-// CompleteTo copies data to dst, with the checksum complete, and returns its length. It
-// is for data that others are sent too. dst holds len(data) bytes at least.
+// CompleteTo copies data to dst, completes the checksum there, and returns the length.
+// It is for data that others also receive. dst holds at least len(data) bytes.
 func CompleteTo(dst, data []byte, o port.Offload) (int, error) {
 	n := copy(dst[:len(data)], data)
-	// Over the copy, which whoever shares data cannot change any more.
+	// The sum covers the copy, which nobody who shares data can change any more.
 	return n, Complete(dst[:n], o)
 }
 
-// complement turns a sum into what a header holds. A result of zero is sent as all
-// ones, its equal, because zero tells UDP that there is no checksum (RFC 768); the
-// kernel's skb_checksum_help does the same whatever the protocol.
+// complement turns a sum into a header's checksum. Zero is sent as all ones, its equal,
+// because zero tells UDP that there is no checksum (RFC 768); the kernel's
+// skb_checksum_help does the same for every protocol.
 func complement(sum uint32) uint16 {
 	if c := ^fold(sum); c != 0 {
 		return c
@@ -45,19 +46,18 @@ func complement(sum uint32) uint16 {
 	return 0xffff
 }
 
-// fold adds the carries of a sum of 16-bit words back in.
+// fold adds a sum's carries back in, down to 16 bits.
 func fold(sum uint32) uint16 {
 	sum = sum>>16 + sum&0xffff
 	return uint16(sum + sum>>16)
 }
 
-// Sum is the ones' complement sum of the 16-bit words in b, the last one filled up with
-// zero, before it is complemented (RFC 1071).
+// Sum returns the ones' complement sum of the 16-bit words in b before it is
+// complemented (RFC 1071). An odd last byte is padded with zero.
 func Sum(b []byte) uint16 {
-	// The sum does not depend on the byte order it is made in, nor on the width of
-	// the words while carries are kept (RFC 1071 section 2). Each line of 64-bit
-	// additions is one chain of add-with-carry; a carry that leaves the chain goes
-	// into the next one.
+	// The sum depends neither on the byte order nor on the width of the words, as long
+	// as carries are kept (RFC 1071 section 2). Each line of 64-bit additions is one
+	// chain of add-with-carry; a carry out of the chain goes into the next one.
 	var sum, carry uint64
 	for len(b) >= 128 {
 		w := (*[128]byte)(b)
@@ -103,7 +103,7 @@ func Sum(b []byte) uint16 {
 		last := [2]byte{b[0], 0}
 		sum, carry = bits.Add64(sum, uint64(binary.NativeEndian.Uint16(last[:])), carry)
 	}
-	sum += carry // never overflows: a sum that carries is below all ones
+	sum += carry // never overflows: a sum that carried is below all ones
 
 	sum = sum>>32 + sum&0xffff_ffff
 	sum = sum>>32 + sum&0xffff_ffff

@@ -1,7 +1,7 @@
-// Package vnet knows the virtio-net header (virtio 1.2, 5.1.6): its bytes, whether
-// it fits its frame, how it moves with a VLAN tag; and it does what the header leaves
-// undone, checksums and segmentation, for ports that cannot. It allocates nothing and
-// does no I/O; port kinds call it from their workers.
+// Package vnet handles the virtio-net header (virtio 1.2, 5.1.6): its encoding, whether
+// it fits its frame, and how it changes with a VLAN tag. It also does what the header
+// leaves undone, checksums and segmentation, for ports that cannot. It allocates
+// nothing and does no I/O; port kinds call it from their workers.
 package vnet
 
 import (
@@ -14,8 +14,8 @@ import (
 // AF_PACKET and TAP devices use it (struct virtio_net_hdr).
 const HeaderLen = 10
 
-// Decode reads the header in the first HeaderLen bytes of b, in host byte order
-// as the kernel's devices have it unless told otherwise (TUNSETVNETLE).
+// Decode reads the header in the first HeaderLen bytes of b, in host byte order, the
+// default of the kernel's devices (see TUNSETVNETLE).
 func Decode(b []byte) port.Offload {
 	_ = b[HeaderLen-1]
 	return port.Offload{
@@ -38,11 +38,11 @@ func Encode(b []byte, o port.Offload) {
 	binary.NativeEndian.PutUint16(b[8:], o.CsumOffset)
 }
 
-// tagLen is what a VLAN tag adds in front of the network header.
+// tagLen is the length of a VLAN tag.
 const tagLen = 4
 
-// Untag returns o as it speaks of the frame after its outer tag was taken out.
-// ok is false when the checksum was said to begin inside the tag.
+// Untag returns o for the frame after its outer tag was removed. ok is false if the
+// checksum's coverage begins inside the tag.
 func Untag(o port.Offload) (_ port.Offload, ok bool) {
 	if o.Flags&port.NeedsCsum != 0 {
 		if o.CsumStart < port.HeaderLen+tagLen {
@@ -56,7 +56,7 @@ func Untag(o port.Offload) (_ port.Offload, ok bool) {
 	return o, true
 }
 
-// Tag returns o as it speaks of the frame after n bytes of tags were put in.
+// Tag returns o for the frame after n bytes of tags were inserted.
 func Tag(o port.Offload, n int) port.Offload {
 	if o.Flags&port.NeedsCsum != 0 {
 		o.CsumStart += uint16(n)
@@ -67,17 +67,17 @@ func Tag(o port.Offload, n int) port.Offload {
 	return o
 }
 
-// maxCsumStart leaves room in the field for two tags to be put in.
+// maxCsumStart leaves room in the field for two inserted tags.
 const maxCsumStart = 0xffff - 2*tagLen
 
-// gsoByFrags is a segment size that means something else inside the kernel
-// (GSO_BY_FRAGS in include/linux/skbuff.h), which therefore refuses it.
+// gsoByFrags is a segment size with another meaning inside the kernel (GSO_BY_FRAGS in
+// include/linux/skbuff.h), which therefore refuses it.
 const gsoByFrags = 0xffff
 
-// Valid tells whether o is a header that fits a frame of n bytes: a known
-// segmentation type with a size, and a checksum that lies inside the frame, where
-// the type's protocol has it. What is not Valid must not be passed on: the kernel
-// refuses it (include/linux/virtio_net.h), a guest may trust it.
+// Valid reports whether o fits a frame of n bytes: a known segmentation type with a
+// size, and a checksum that lies inside the frame, where the type's protocol has it. An
+// invalid header must not be passed on: the kernel refuses it
+// (include/linux/virtio_net.h), but a guest may trust it.
 func Valid(o port.Offload, n int) bool {
 	needsCsum := o.Flags&port.NeedsCsum != 0
 	if needsCsum {
@@ -100,5 +100,5 @@ func Valid(o port.Offload, n int) bool {
 	case port.GSOUDPL4:
 		return needsCsum && o.CsumOffset == udpCsum
 	}
-	return false // ECN beside none of the TCP types means nothing
+	return false // ECN without a TCP type has no meaning
 }

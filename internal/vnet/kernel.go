@@ -48,12 +48,12 @@ func pseudo(data []byte, p eth.IPPacket) uint16 {
 	return fold(uint32(Sum(addresses)) + uint32(p.Proto) + uint32(len(data)-p.Transport))
 }
 
-// Guess makes up the offload of a super-frame whose type the header of a packet socket
-// does not know: a UDP datagram to be fragmented (UFO), SCTP, or TCP that a device put
-// together (LRO). What is known of it is whether its checksum is partial; its segments
-// get the size that fits mtu, but not more than every Ethernet takes. ok is false where
-// the frame is none of these, or is SCTP inside a UDP tunnel, which must not be taken for
-// a datagram to be fragmented.
+// Guess returns the offload of a super-frame whose type the header of a packet socket
+// cannot express: a UDP datagram to be fragmented (UFO), SCTP, or TCP that a device
+// merged (LRO). All that is known is whether its checksum is partial. Its segments get
+// the size that fits mtu, but no more than every Ethernet takes. ok is false if the
+// frame is none of these, or is SCTP inside a UDP tunnel, which must not be mistaken
+// for a datagram to be fragmented.
 func Guess(data []byte, partial bool, mtu int) (o port.Offload, ok bool) {
 	p, ok := eth.FindIP(data[:min(len(data), MaxHeader)])
 	if !ok || p.Fragment {
@@ -96,12 +96,13 @@ func Guess(data []byte, partial bool, mtu int) (o port.Offload, ok bool) {
 	return Inspect(data, len(data), o)
 }
 
-// maxShim is how much may stand between the headers of a UDP tunnel and of the IP packet
-// in it, in bytes: GENEVE with all its options (RFC 8926), an Ethernet header, two tags.
+// maxShim is the most that can lie between the headers of a UDP tunnel and the IP
+// packet in it, in bytes: GENEVE with all its options (RFC 8926), an Ethernet header,
+// two tags.
 const maxShim = 8 + 63*4 + port.HeaderLen + 2*tagLen
 
-// tunnelsSCTP reports whether a UDP datagram holds an SCTP packet, behind what else there
-// is, that ends where it ends.
+// tunnelsSCTP reports whether a UDP datagram holds an SCTP packet that ends where the
+// datagram ends, behind any other headers.
 func tunnelsSCTP(data []byte, p eth.IPPacket) bool {
 	from := p.Transport + udpHeaderLen
 	for at := from; at <= from+maxShim && at+eth.IPv4HeaderLen < len(data); at += 2 {
@@ -120,5 +121,5 @@ func tunnelsSCTP(data []byte, p eth.IPPacket) bool {
 	return false
 }
 
-// ethernetMTU is the payload of the longest frame that every Ethernet takes, in bytes.
+// ethernetMTU is the largest payload that every Ethernet takes, in bytes.
 const ethernetMTU = 1500

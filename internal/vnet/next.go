@@ -6,10 +6,10 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Count is the number of segments that the frame makes.
+// Count returns the number of segments.
 func (s *Segmenter) Count() int { return s.count }
 
-// HeaderLen is how many bytes NextHeader writes at most.
+// HeaderLen returns the most bytes that NextHeader writes.
 func (s *Segmenter) HeaderLen() int {
 	if s.layout == ipFragments {
 		return s.headLen + udpHeaderLen
@@ -17,29 +17,30 @@ func (s *Segmenter) HeaderLen() int {
 	return s.headLen
 }
 
-// FrameLen is the length of the longest segment in bytes, which is to be held against
-// the port's MTU.
+// FrameLen returns the length of the longest segment in bytes. The caller compares it
+// with the port's MTU.
 func (s *Segmenter) FrameLen() int { return s.longest }
 
-// Offload is the offload of every segment: none, or a partial checksum.
+// Offload returns the offload of every segment: none, or a partial checksum.
 func (s *Segmenter) Offload() port.Offload { return s.offload }
 
-// Next writes the next segment to dst, which holds FrameLen bytes at least, and returns
-// its length; ok is false when there is none left. As in Frame.Data the outer tag is not
-// in it, and the addresses are those in data.
+// Next writes the next segment to dst, which holds at least FrameLen bytes, and returns
+// its length; ok is false when none is left. As in Frame.Data, the segment lacks the
+// outer tag. Its addresses are those in data.
 func (s *Segmenter) Next(dst []byte) (n int, ok bool) {
 	headLen, payload, ok := s.take()
 	if !ok {
 		return 0, false
 	}
 	n = headLen + copy(dst[headLen:headLen+len(payload)], payload)
-	// The checksum is made over the copy, while it is in the cache.
+	// The checksum is computed over the copy, while it is in the cache.
 	s.putHeader(dst[:headLen], dst[headLen:n])
 	return n, true
 }
 
-// NextHeader is Next for a sender that gathers: it writes the headers alone to dst, which
-// holds HeaderLen bytes at least, and returns them and the payload, which lies in data.
+// NextHeader is Next for a sender that gathers: it writes only the headers to dst,
+// which holds at least HeaderLen bytes, and returns them and the payload, which lies in
+// data.
 func (s *Segmenter) NextHeader(dst []byte) (header, payload []byte, ok bool) {
 	headLen, payload, ok := s.take()
 	if !ok {
@@ -67,8 +68,7 @@ func (s *Segmenter) take() (headLen int, payload []byte, ok bool) {
 	return headLen, payload, true
 }
 
-// putHeader writes the headers of the segment that was taken last; payload is what
-// follows them.
+// putHeader writes the headers of the segment taken last; payload is what follows them.
 func (s *Segmenter) putHeader(dst, payload []byte) {
 	copy(dst, s.head[:len(dst)])
 	switch s.layout {
@@ -100,8 +100,8 @@ func (s *Segmenter) putIP(dst []byte, payloadLen int) {
 	if !s.ipv4 {
 		binary.BigEndian.PutUint16(h[4:], uint16(length))
 		if s.layout == ipFragments {
-			// The offset is a multiple of eight, the lowest bit says that more
-			// follow (RFC 8200 section 4.5).
+			// The offset is a multiple of eight; the lowest bit says that more
+			// fragments follow (RFC 8200 section 4.5).
 			f := dst[s.l4-fragHeaderLen:]
 			binary.BigEndian.PutUint16(f[2:], uint16(s.nextOffset(dst, payloadLen)|s.more(1)))
 		}
@@ -125,7 +125,7 @@ func (s *Segmenter) nextOffset(dst []byte, payloadLen int) int {
 	return at
 }
 
-// more is bit on every fragment but the last.
+// more returns bit for every fragment but the last, which gets 0.
 func (s *Segmenter) more(bit int) int {
 	if s.last() {
 		return 0

@@ -12,9 +12,9 @@ import (
 const (
 	sctpHeaderLen      = 12
 	sctpChunkHeaderLen = 4
-	sctpCsum           = 8 // where the checksum lies in the header
+	sctpCsum           = 8 // offset of the checksum in the header
 
-	// An AUTH chunk vouches for all that follows it in its packet (RFC 4895 section
+	// An AUTH chunk authenticates everything behind it in its packet (RFC 4895 section
 	// 4.1), so no packet may continue past one.
 	sctpAuth = 15
 )
@@ -28,8 +28,8 @@ func putCRC32c(header, payload []byte) {
 	binary.LittleEndian.PutUint32(header[sctpCsum:], crc)
 }
 
-// initSCTP prepares packets of whole chunks. A chunk that is longer than the segment size
-// gets a packet to itself.
+// initSCTP prepares packets of whole chunks. A chunk longer than the segment size gets
+// its own packet.
 func (s *Segmenter) initSCTP(data []byte, o port.Offload) error {
 	headLen := s.l4 + sctpHeaderLen
 	rest, size := data[headLen:], int(o.GSOSize)
@@ -51,8 +51,8 @@ func (s *Segmenter) initSCTP(data []byte, o port.Offload) error {
 	return nil
 }
 
-// bundle returns how many bytes of chunks go into one packet of up to size bytes, at least
-// one chunk. ok is false where there is no whole chunk.
+// bundle returns how many bytes of chunks go into one packet of up to size bytes, at
+// least one chunk. ok is false if there is no whole chunk.
 func bundle(chunks []byte, size int) (n int, ok bool) {
 	for n < len(chunks) {
 		b := chunks[n:]
@@ -63,7 +63,7 @@ func bundle(chunks []byte, size int) (n int, ok bool) {
 		if length < sctpChunkHeaderLen || length > len(b) {
 			break
 		}
-		length = min((length+3)&^3, len(b)) // padding is not counted, and may lack on the last
+		length = min((length+3)&^3, len(b)) // the length excludes padding, which the last chunk may lack
 		if n > 0 && (n+length > size || b[0] == sctpAuth) {
 			return n, true
 		}
@@ -74,8 +74,8 @@ func bundle(chunks []byte, size int) (n int, ok bool) {
 
 func (s *Segmenter) putSCTP(h, payload []byte) { putCRC32c(h, payload) }
 
-// completeSCTP writes the checksum of an SCTP packet that o leaves undone, as the kernel
-// means a checksum at that offset, and reports whether that is what o asks for.
+// completeSCTP writes the SCTP checksum that o leaves undone, if o means that one as
+// the kernel understands its offset. It reports whether it did.
 func completeSCTP(data []byte, o port.Offload) bool {
 	p, ok := eth.FindIP(data)
 	if !ok || p.Fragment || p.Proto != eth.ProtoSCTP || p.Transport != int(o.CsumStart) || len(data) < p.Transport+sctpHeaderLen {

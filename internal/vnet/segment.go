@@ -9,7 +9,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Why a frame cannot be cut. Each means port.DropBadOffload.
+// Reasons why a frame cannot be segmented. Each maps to port.DropBadOffload.
 var (
 	ErrOffload = errors.New("the offload header contradicts itself or the frame; the sender's driver is at fault")
 	ErrHeaders = errors.New("the frame does not begin with the headers that its offload header speaks of; the sender's driver is at fault")
@@ -17,30 +17,30 @@ var (
 )
 
 const (
-	// MaxHeader is the most that headers may take in a frame that is cut, in bytes.
-	// Ethernet, two tags, IPv6, TCP and their options come to less than 200; the
-	// rest is room for segment routing (RFC 8754).
+	// MaxHeader bounds the headers of a frame to be segmented, in bytes. Ethernet, two
+	// tags, IPv6, TCP and their options take less than 200; the rest leaves room for
+	// segment routing (RFC 8754).
 	MaxHeader = 512
 
-	// maxSegments bounds what one frame of a hostile guest makes the switch do:
-	// 64 KiB in segments of 64 bytes.
+	// maxSegments bounds the work that one frame of a hostile guest causes: 64 KiB in
+	// segments of 64 bytes.
 	maxSegments = 1024
 
 	// maxDatagrams is the kernel's bound for UDP (UDP_MAX_SEGMENTS in
-	// include/linux/udp.h); it refuses a frame with more.
+	// include/linux/udp.h); the kernel refuses a frame with more.
 	maxDatagrams = 128
 
 	udpHeaderLen  = 8
 	tcpHeaderLen  = 20
 	fragHeaderLen = 8 // RFC 8200 section 4.5
 
-	// Where the checksum lies in the header.
+	// Offset of the checksum in the header.
 	tcpCsum = 16
 	udpCsum = 6
 
 	tcpFIN, tcpPSH, tcpCWR = 0x01, 0x08, 0x80
 
-	maxIPLen = 0xffff // of the length field
+	maxIPLen = 0xffff // limit of the length field
 )
 
 // A Segmenter cuts a super-frame into the frames that a port without the ability can
@@ -68,27 +68,27 @@ const (
 // Headers are read once, in Init; the sender's hdr_len is not looked at. A Segmenter is
 // used by one goroutine at a time; the zero one waits for Init.
 type Segmenter struct {
-	rest  []byte // payload that is yet to go out
+	rest  []byte // payload not yet sent
 	count int
-	next  int // the number of the segment that comes next
+	next  int // number of the next segment
 
 	layout  layout
 	ipv4    bool
 	partial bool // the port completes the checksum
 	outer   outer
-	ip, l4  int // where these headers begin in head
-	headLen int // of every segment; the first fragment has the UDP header too
-	size    int // what a segment adds to headLen, the last one perhaps less
+	ip, l4  int // offsets of these headers in head
+	headLen int // of every segment; the first fragment adds the UDP header
+	size    int // payload behind headLen, perhaps less in the last segment
 	longest int
 
-	// Sums over what is the same in every segment. The rest is added to them
-	// instead of reading the headers anew.
+	// Sums over the fields that all segments share. Each segment adds the rest to them
+	// instead of reading the headers again.
 	ipSum     uint32 // IPv4 header without length, identification and checksum
 	pseudoSum uint32 // pseudo header without length
 	l4Sum     uint32 // transport header without length, sequence, flags and checksum
 
 	id      uint16
-	step    int // by which it counts up
+	step    int // increment of the identification
 	seq     uint32
 	flags   uint8
 	offset  int // of the next fragment in its datagram
@@ -96,14 +96,14 @@ type Segmenter struct {
 
 	head [MaxHeader + fragHeaderLen]byte
 
-	// For Regroup: how many segments go together, and how long each is behind the outer
-	// headers; and what is to be put back when a segment is written.
+	// For Regroup: the number of segments per group, and the length of each behind the
+	// outer headers; and what to restore when a segment is written.
 	group    int
 	datagram int
 	saved    [MaxHeader]byte
 }
 
-// layout is how the headers differ from one segment to the next.
+// layout says how the headers differ from one segment to the next.
 type layout uint8
 
 const (
@@ -114,9 +114,9 @@ const (
 	sctpPackets
 )
 
-// Init begins with a new frame: data without its outer tag, its offload, and the caps of
-// the port that it goes to. The Segmenter reads data until the last segment is out, and
-// never writes to it. After an error there are no segments.
+// Init starts a new frame: data without its outer tag, its offload, and the caps of the
+// destination port. The Segmenter reads data until the last segment is out, and never
+// writes to it. After an error there are no segments.
 func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 	s.reset()
 	if len(data) < port.HeaderLen || len(data) > port.MaxFrame {
@@ -134,8 +134,8 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 	p := super.packet
 	s.ipv4, s.ip, s.l4 = p.Version == 4, p.Header, p.Transport
 	if super.tunnel {
-		// A device that completes the checksum of the inner packet needs more than an
-		// offset: some take the outer packet for the one that is meant.
+		// To complete the checksum of an inner packet, a device needs more than an
+		// offset: some take it for the outer packet's.
 		s.partial = false
 		s.setOuter(super.outer, len(data))
 	}
@@ -150,17 +150,17 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 	return s.initTCP(data, head, o, p.Routed)
 }
 
-// reset leaves no segments.
+// reset discards all segments.
 func (s *Segmenter) reset() {
 	s.rest, s.count, s.next, s.longest, s.offset, s.offload = nil, 0, 0, 0, 0, port.Offload{}
 	s.outer.on = false
 	s.step = 1
 }
 
-// Inspect returns a super-frame's offload, with GSOTunnel where its type is that of the
-// packet inside a tunnel. ok is false where the frame, which has n bytes and begins with
-// data, does not begin with the headers that o speaks of. Who takes it whole trusts that
-// it does.
+// Inspect returns a super-frame's offload, with GSOTunnel if its type is that of the
+// packet inside a tunnel. The frame has n bytes and begins with data. ok is false if
+// data does not begin with the headers that o describes; a receiver of the whole frame
+// trusts that it does.
 func Inspect(data []byte, n int, o port.Offload) (_ port.Offload, ok bool) {
 	super, err := findSuper(data[:min(len(data), MaxHeader)], n, o)
 	o.GSOType &^= port.GSOTunnel
@@ -170,7 +170,7 @@ func Inspect(data []byte, n int, o port.Offload) (_ port.Offload, ok bool) {
 	return o, err == nil
 }
 
-// super is where the packet of a super-frame lies, and the tunnel that it is in.
+// super locates the packet of a super-frame, and the tunnel around it.
 type super struct {
 	packet eth.IPPacket
 	outer  eth.IPPacket
@@ -220,7 +220,7 @@ func findSuper(head []byte, n int, o port.Offload) (s super, err error) {
 	return s, nil
 }
 
-// initWhole makes one frame of data, whose first headLen bytes at least are copied.
+// initWhole makes data one frame. At least its first headLen bytes are copied.
 func (s *Segmenter) initWhole(data []byte, o port.Offload, headLen int) error {
 	if o.Flags&port.NeedsCsum != 0 {
 		start := int(o.CsumStart)
@@ -255,8 +255,8 @@ func (s *Segmenter) initTCP(data, head []byte, o port.Offload, routed bool) erro
 	case o.Flags&port.NeedsCsum != 0:
 		s.pseudoFromPartial(t[tcpCsum:], len(data)-s.l4)
 	case routed:
-		// The pseudo header has the last destination (RFC 8200 section 8.1);
-		// the IP header may have one on the way.
+		// The pseudo header holds the last destination (RFC 8200 section 8.1); the IP
+		// header may hold an intermediate one.
 		return ErrChecksum
 	default:
 		s.pseudoFromAddresses(eth.ProtoTCP)
@@ -270,7 +270,8 @@ func (s *Segmenter) initTCP(data, head []byte, o port.Offload, routed bool) erro
 	return s.cut(tcpSegments, payload, len(payload), s.l4+n, int(o.GSOSize), maxSegments)
 }
 
-// initDatagrams prepares UDP datagrams. Valid has seen that the checksum is asked for.
+// initDatagrams prepares UDP datagrams. Valid has checked that the checksum is
+// requested.
 func (s *Segmenter) initDatagrams(data []byte, o port.Offload) error {
 	headLen := s.l4 + udpHeaderLen
 	payload := data[headLen:]
@@ -285,10 +286,10 @@ func (s *Segmenter) initDatagrams(data []byte, o port.Offload) error {
 	return s.cut(udpDatagrams, payload, len(payload), headLen, int(o.GSOSize), maxDatagrams)
 }
 
-// initFragments prepares IP fragments, of which the first has the UDP header; the segment
-// size counts that in. No port can complete a checksum that covers several frames, so it
-// is complete in any case. All fragments but the last are multiples of eight bytes (RFC
-// 791 section 3.2, RFC 8200 section 4.5).
+// initFragments prepares IP fragments. The first one holds the UDP header, which counts
+// toward the segment size. No port can complete a checksum that covers several frames,
+// so it is always completed here. All fragments but the last are multiples of eight
+// bytes (RFC 791 section 3.2, RFC 8200 section 4.5).
 func (s *Segmenter) initFragments(data []byte, o port.Offload, protoAt int) error {
 	datagram := data[s.l4:]
 	payload := datagram[udpHeaderLen:]
@@ -311,13 +312,13 @@ func (s *Segmenter) initFragments(data []byte, o port.Offload, protoAt int) erro
 		copy(s.head[s.l4:], u)
 		clear(f)
 		f[0], s.head[protoAt] = eth.ProtoUDP, eth.ProtoFragment
-		binary.BigEndian.PutUint32(f[4:], rand.Uint32()) // not to be guessed (RFC 7739)
+		binary.BigEndian.PutUint32(f[4:], rand.Uint32()) // unpredictable (RFC 7739)
 	}
 	return s.cut(ipFragments, payload, len(datagram), s.l4, size, maxSegments)
 }
 
-// cut sets out how total bytes become segments of size bytes behind headLen bytes of
-// headers. It is the last step: from here on there are segments.
+// cut divides total bytes into segments of size bytes behind headLen bytes of headers.
+// It is the last step: from here on there are segments.
 func (s *Segmenter) cut(l layout, rest []byte, total, headLen, size, limit int) error {
 	count := max(1, (total+size-1)/size)
 	longest := headLen + min(size, total)
@@ -332,8 +333,8 @@ func (s *Segmenter) cut(l layout, rest []byte, total, headLen, size, limit int) 
 	return nil
 }
 
-// ipLen is what the IP header's length field says in a frame of n bytes: IPv4 counts the
-// header in, IPv6 does not.
+// ipLen returns the value of the IP header's length field in a frame of n bytes: IPv4
+// counts the header, IPv6 does not.
 func (s *Segmenter) ipLen(n int) int {
 	if s.ipv4 {
 		return n - s.ip
@@ -341,14 +342,15 @@ func (s *Segmenter) ipLen(n int) int {
 	return n - s.ip - eth.IPv6HeaderLen
 }
 
-// pseudoFromPartial takes the sum of the pseudo header from a partial checksum, less the
-// length in it. That is right with a routing header, too, of which the sender knew.
+// pseudoFromPartial takes the sum of the pseudo header from a partial checksum, less
+// the length in it. That is right with a routing header too, since the sender knew of
+// it.
 func (s *Segmenter) pseudoFromPartial(csum []byte, length int) {
 	s.pseudoSum = uint32(binary.BigEndian.Uint16(csum)) + uint32(^fold(uint32(length)))
 }
 
-// pseudoFromAddresses makes the sum of the pseudo header from the IP header's addresses
-// (RFC 9293 section 3.1, RFC 8200 section 8.1).
+// pseudoFromAddresses computes the sum of the pseudo header from the IP header's
+// addresses (RFC 9293 section 3.1, RFC 8200 section 8.1).
 func (s *Segmenter) pseudoFromAddresses(proto uint8) {
 	addresses := s.head[s.ip+12 : s.ip+20]
 	if !s.ipv4 {
@@ -357,7 +359,7 @@ func (s *Segmenter) pseudoFromAddresses(proto uint8) {
 	s.pseudoSum = uint32(Sum(addresses)) + uint32(proto)
 }
 
-// leavePartial says in the segments' offload that their checksum is partial, if it is.
+// leavePartial marks the segments' checksum as partial in their offload, if it is.
 func (s *Segmenter) leavePartial(start, offset int) {
 	if s.partial {
 		s.offload = port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(start), CsumOffset: uint16(offset)}

@@ -7,14 +7,14 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// jumboLen is the length of the hop-by-hop header with the jumbo payload option (RFC 2675)
-// that the kernel puts into IPv6 packets of more than 64 KiB, in bytes.
+// jumboLen is the length of the hop-by-hop header with the jumbo payload option (RFC
+// 2675), which the kernel inserts into IPv6 packets of more than 64 KiB, in bytes.
 const jumboLen = 8
 
-// Split prepares a super-frame that is longer than port.MaxFrame, as BIG TCP makes them
-// (up to 512 KiB), to be cut into super-frames that are not. Offload then says what is
-// left to do to each: its segments are those that the long one would have made. Only TCP
-// outside tunnels, with a partial checksum, is split.
+// Split prepares to divide a super-frame longer than port.MaxFrame, such as BIG TCP
+// makes (up to 512 KiB), into shorter super-frames. Offload then returns what is left
+// to do to each: together they make the same segments as the long one. Split handles
+// only TCP outside tunnels, with a partial checksum.
 func (s *Segmenter) Split(data []byte, o port.Offload) error {
 	s.reset()
 	head := s.head[:copy(s.head[:MaxHeader], data)]
@@ -52,8 +52,8 @@ func (s *Segmenter) Split(data []byte, o port.Offload) error {
 	return s.cut(tcpSegments, payload, len(payload), headLen, s.step*mss, maxSegments)
 }
 
-// isJumbo reports whether an IPv6 header is followed by nothing but the jumbo payload
-// option's header, in front of the rest.
+// isJumbo reports whether an IPv6 header is followed by the header of the jumbo payload
+// option, with no other option in it.
 func isJumbo(h []byte) bool {
 	return len(h) >= eth.IPv6HeaderLen+jumboLen && h[6] == eth.ProtoHopByHop &&
 		binary.BigEndian.Uint32(h[eth.IPv6HeaderLen:])&0x00ff_ffff == 0x00_c204 // no further 8 bytes; option 0xc2 of 4 bytes

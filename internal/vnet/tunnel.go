@@ -7,17 +7,17 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// outer is the tunnel around the packets that a Segmenter makes: an IP header, behind it
-// what the tunnel puts in front of the inner packet. Of that, the outer lengths, IPv4
-// identification and checksums differ from segment to segment; everything else is
-// repeated, so the kind of tunnel does not matter: VXLAN, GENEVE with options, GRE, IPIP
-// and their like.
+// outer is the tunnel around a Segmenter's packets: an IP header, and the tunnel's own
+// headers in front of the inner packet. Of these, only the outer lengths, IPv4
+// identification and checksums differ from segment to segment. Everything else is
+// repeated, so the kind of tunnel does not matter: VXLAN, GENEVE with options, GRE,
+// IPIP and the like.
 type outer struct {
 	on   bool
 	ipv4 bool
-	ip   int   // where these headers begin
-	l4   int   // the UDP or GRE header, or what else follows the IP header
-	kind uint8 // the protocol of that
+	ip   int   // offsets of these headers
+	l4   int   // the UDP or GRE header, or whatever follows the IP header
+	kind uint8 // protocol of that header
 	csum bool  // UDP or GRE with a checksum
 
 	id        uint16
@@ -27,20 +27,21 @@ type outer struct {
 
 const greHeaderLen = 4 // RFC 2784; the checksum and what stands beside it are 4 more
 
-// findTunnel finds the packet inside the tunnel p whose transport header begins where o,
-// which asks for a checksum, says that the checksum's coverage begins. It looks for the IP header from there back:
-// one that ends there, and whose packet ends with the frame. n is the frame's length.
+// findTunnel finds the packet inside the tunnel p. Its transport header begins where
+// the coverage of the checksum that o requests begins. findTunnel searches backwards
+// from there for an IP header that ends there and whose packet ends with the frame. n
+// is the frame's length.
 func findTunnel(head []byte, n int, p eth.IPPacket, o port.Offload) (inner eth.IPPacket, ok bool) {
 	l4, from := int(o.CsumStart), p.Transport
 	switch p.Proto {
 	case eth.ProtoTCP, eth.ProtoSCTP:
-		return inner, false // carry no packets
+		return inner, false // these carry no packets
 	case eth.ProtoUDP:
 		from += udpHeaderLen
 	case eth.ProtoGRE:
 		from += greHeaderLen
 	}
-	// The sum of the outer header adds up only in 16-bit words that are also the inner
+	// The sum of the outer header adds up only if its 16-bit words align with the inner
 	// packet's.
 	if l4 > len(head) || (l4-p.Transport)&1 != 0 {
 		return inner, false
@@ -66,8 +67,8 @@ func findTunnel(head []byte, n int, p eth.IPPacket, o port.Offload) (inner eth.I
 // maxIPv4Header is the longest IPv4 header in bytes (RFC 791 section 3.1).
 const maxIPv4Header = 60
 
-// fills reports whether a length field says n, or 0 for a packet that is too long for it
-// (RFC 2675, and the kernel's IPv4 super-frames of more than 64 KiB).
+// fills reports whether a length field holds n, or 0 for a packet too long for it (RFC
+// 2675, and the kernel's IPv4 super-frames of more than 64 KiB).
 func fills(field []byte, n int) bool {
 	length := int(binary.BigEndian.Uint16(field))
 	return length == n || length == 0 && n > maxIPLen
@@ -80,8 +81,9 @@ func (s *Segmenter) setOuter(p eth.IPPacket, n int) {
 	h := s.head[t.l4:]
 	switch t.kind {
 	case eth.ProtoUDP:
-		// Without one the field is zero (RFC 768, RFC 6935). With one the kernel has
-		// put the sum of the pseudo header there, with the length of the super-frame.
+		// Without a checksum the field is zero (RFC 768, RFC 6935). With one, the
+		// kernel put the sum of the pseudo header there, with the length of the
+		// super-frame.
 		sum := binary.BigEndian.Uint16(h[udpCsum:])
 		t.csum = sum != 0
 		t.pseudoSum = uint32(sum) + uint32(^fold(uint32(n-t.l4)))
@@ -97,8 +99,8 @@ func (s *Segmenter) setOuter(p eth.IPPacket, n int) {
 	}
 }
 
-// fixIPv4 clears what differs between segments in an IPv4 header, and returns the first
-// identification and the sum over the rest.
+// fixIPv4 clears the fields of an IPv4 header that differ between segments, and returns
+// the first identification and the sum over the rest.
 func fixIPv4(h []byte) (id uint16, sum uint32) {
 	id = binary.BigEndian.Uint16(h[4:])
 	clear(h[2:6])
@@ -106,8 +108,8 @@ func fixIPv4(h []byte) (id uint16, sum uint32) {
 	return id, uint32(Sum(h))
 }
 
-// putOuter writes the tunnel's headers of a segment of n bytes whose inner headers stand
-// in dst. The sum of a packet with a right checksum is the complement of its pseudo
+// putOuter writes the tunnel's headers of a segment of n bytes whose inner headers are
+// in dst. The sum of a packet with a correct checksum is the complement of its pseudo
 // header's, so the payload need not be read again.
 func (s *Segmenter) putOuter(dst []byte, n int) {
 	t := &s.outer
