@@ -282,3 +282,26 @@ func TestWhatIsNotHeld(t *testing.T) {
 		}
 	})
 }
+
+// Where tags pass without a look at them, a station that flaps may be in several VLANs.
+func TestAdviceOnFlapping(t *testing.T) {
+	const mac = port.MAC(0x525400000001)
+	for _, access := range []string{"", "vm0", "vm1"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := twoPorts(t, 0)
+			if access != "" {
+				if err := r.set(access, api.Settings{"access": 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.logged()
+			for i := range flap.Moves + 1 {
+				r.move(mac, uint16(i%2))
+			}
+			log := r.logged()
+			if !strings.Contains(log, "two machines with the address") || strings.Contains(log, "several VLANs") != (access == "") {
+				t.Errorf("with an access port %q:\n%s", access, log)
+			}
+		})
+	}
+}

@@ -392,6 +392,16 @@ func TestManyGroups(t *testing.T) {
 	}
 }
 
+// The bounds that hold where none are given, of which the documents speak.
+func TestDefaultBounds(t *testing.T) {
+	for _, given := range []int{0, -1} {
+		c := New(Config{Send: func(uint16, uint16, []byte) {}, Memberships: given, Sources: given}).cfg
+		if c.Memberships != 32768 || c.Sources != 64 {
+			t.Errorf("%d: %+v", given, c)
+		}
+	}
+}
+
 func TestConfigChecked(t *testing.T) {
 	r := newRig(t, VLANConfig{})
 	for name, cfg := range map[string]VLANConfig{
@@ -700,5 +710,24 @@ func check(t *testing.T, r *rig, stations []*station, groups []netip.Addr, idle 
 		if routed && !slices.Contains(ports, 9) && !slices.Contains(ports, flood) {
 			t.Fatalf("at %v: the router does not get %v, which goes to %v", r.now, g, ports)
 		}
+	}
+}
+
+// A VLAN that is snooped no more floods, had it groups or not; so does a port's change of
+// role show, without any frame.
+func TestTableFollowsSettings(t *testing.T) {
+	for _, group := range addrs("239.1.2.3", "ff05::1:2:3") {
+		r := filtering(t, VLANConfig{RouterOnly: true})
+		r.mustGet(group)
+		r.SetPort(7, PortConfig{Router: RouterAlways})
+		r.mustGet(group, 7)
+		r.SetPort(7, PortConfig{})
+		r.mustGet(group)
+		r.SetPort(7, PortConfig{Router: RouterAlways})
+		r.mustGet(group, 7)
+		r.RemovePort(7)
+		r.mustGet(group)
+		r.RemoveVLAN(1)
+		r.mustGet(group, flood)
 	}
 }
