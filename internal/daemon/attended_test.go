@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
@@ -99,5 +100,27 @@ func TestAddPortThatMayExist(t *testing.T) {
 		if got := r.spec("vm0"); r.writes != writes || mtuOf(got) != mtuOf(before) || got.Access != before.Access {
 			t.Errorf("%d writes, the port is %+v, was %+v", r.writes-writes, got, before)
 		}
+	})
+}
+
+// The devices of a namespace are one switch's of a name: another has no port on them
+// until the first is gone.
+func TestAnotherSwitchOfTheName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.other = errors.New("another switch called sw0 is there")
+		r := start(t, h, savedState{Ports: []savedPort{{Spec: saved(spec("vm0"))}}})
+		r.wantState("vm0", api.StateWaiting)
+		if got := r.port("vm0").Reason; got != h.other.Error() {
+			t.Errorf("reason %q", got)
+		}
+		wantCode(t, r.add("vm1"), api.CodeFailed, "another switch called sw0 is there")
+		if len(h.devices) != 0 {
+			t.Errorf("devices were opened: %v", h.devices)
+		}
+		h.other = nil
+		time.Sleep(maxBackoff)
+		r.wantState("vm0", api.StateNoCarrier)
+		r.mustAdd("vm1")
 	})
 }

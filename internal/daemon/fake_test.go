@@ -42,6 +42,7 @@ type fakeHost struct {
 	slow    func(call, name string)   // called by Open, Set, Delete and what asks for links, and may wait
 	delErr  error
 
+	other    error  // another switch of the name, as Claim.Take says
 	attended string // what Attended says
 
 	needs  port.Needs // of each port, a queue
@@ -101,6 +102,13 @@ func (h *fakeHost) Find(spec port.Spec, trace port.Trace) int {
 }
 
 func (h *fakeHost) Attended(port.Spec, port.Trace) string { return h.attended }
+
+func (h *fakeHost) Claim(string, string) Claim { return fakeClaim{h} }
+
+type fakeClaim struct{ *fakeHost }
+
+func (c fakeClaim) Take() error  { return c.other }
+func (c fakeClaim) Close() error { return nil }
 
 func (h *fakeHost) byName(name string) (link.Link, error) {
 	for _, l := range h.links {

@@ -117,7 +117,15 @@ func (m *manager) reserve(p *managed) error {
 		return nil
 	}
 	spec, trace, n := p.spec, p.trace, 0
-	m.off(func() { n = f.Find(spec, trace) })
+	var err error
+	m.off(func() {
+		if err = m.claimed.Take(); err == nil {
+			n = f.Find(spec, trace)
+		}
+	})
+	if err != nil {
+		return err
+	}
 	if has := m.devices[n]; has != nil && has != p {
 		return fmt.Errorf("%s is the device of port %s already, under the name %s; a device is one port", spec.Name, has.spec.Name, has.ifname())
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/owner"
 )
 
 // Links tells of the network interfaces in the namespace of the process.
@@ -23,9 +24,21 @@ type Links interface {
 	ByIndex(index int) (link.Link, error)
 	ByName(name string) (link.Link, error)
 
+	// Claim returns a claim on the interfaces for the switch of that name.
+	Claim(switchName, socket string) Claim
+
 	// IPv4 returns the host's first address on an interface; it is not valid where
 	// there is none.
 	IPv4(index int) (netip.Prefix, error)
+}
+
+// Claim makes one of the switches of a name the only one that uses interfaces. Any
+// goroutine may use it.
+type Claim interface {
+	// Take returns an error that says which other switch has it. Taken once, it is held
+	// until Close, or until the process ends.
+	Take() error
+	Close() error
 }
 
 // HostLinks are the interfaces that the kernel has.
@@ -34,6 +47,7 @@ type HostLinks struct{}
 func (HostLinks) Watch(ctx context.Context) (<-chan link.Event, error) { return link.Watch(ctx) }
 func (HostLinks) ByIndex(index int) (link.Link, error)                 { return link.ByIndex(index) }
 func (HostLinks) ByName(name string) (link.Link, error)                { return link.ByName(name) }
+func (HostLinks) Claim(name, socket string) Claim                      { return owner.NewClaim(name, socket) }
 func (HostLinks) IPv4(index int) (netip.Prefix, error)                 { return link.IPv4(index) }
 
 // watchOn passes news on until ctx ends. When the watch ends before that, it says so in

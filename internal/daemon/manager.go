@@ -28,12 +28,13 @@ type manager struct {
 	turns
 	name, version, stateDir, socketDir string
 
-	kinds port.Kinds
-	links Links
-	saver *saver // nil: the state is not kept
-	log   *slog.Logger
-	moves *moves
-	aging time.Duration
+	kinds   port.Kinds
+	links   Links
+	claimed Claim  // on the interfaces, taken with the first port that stands on one
+	saver   *saver // nil: the state is not kept
+	log     *slog.Logger
+	moves   *moves
+	aging   time.Duration
 
 	settings switchSettings // in force
 	kept     switchSettings // without the overrides of this run: what a restart finds
@@ -77,9 +78,10 @@ type manager struct {
 func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	m := &manager{
 		name: o.Name, version: o.Version, stateDir: o.StateDir, socketDir: o.SocketDir,
-		links: o.Links,
-		log:   o.Log,
-		aging: o.Aging,
+		links:   o.Links,
+		claimed: o.Links.Claim(o.Name, o.Socket),
+		log:     o.Log,
+		aging:   o.Aging,
 
 		settings: o.settings, kept: o.kept,
 
@@ -169,6 +171,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			}
 		}()
 	}
+	defer m.claimed.Close()
 	m.restore(saved)
 	if m.fast != nil {
 		m.fast.Start()

@@ -3,6 +3,7 @@ package l2test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -77,6 +78,44 @@ func TestOneSwitchPerDevice(t *testing.T) {
 		// What is free is anybody's.
 		two.ctl("add-port %s --kind %s", d.name, d.kind)
 	}
+}
+
+// TestOneSwitchPerName has two switches of one name in a network namespace, which the
+// marks of devices cannot tell apart. The second gets no device until the first is gone,
+// however that ends; ports without a device do no harm.
+func TestOneSwitchPerName(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	h := machine{ns, t}
+	one := startDaemon(t, ns)
+	two := startDaemon(t, ns, "--name", one.Name)
+	elsewhere := startDaemon(t, testenv.NewNetns(t), "--name", one.Name)
+	two.ctl("add-port s0 --kind stream")
+	one.ctl("add-port vm0")
+	elsewhere.ctl("add-port vm0")
+	was := h.device("vm0")
+	for _, port := range []string{"vm0", "vm1", "gw0 --kind host", "vm0 --kind netdev"} {
+		two.refuse("another switch called "+one.Name, "add-port %s", port)
+	}
+	sw, err := one.Client.Switch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := two.Try("add-port", "vm0")
+	if want := fmt.Sprintf("process %d with the control socket", sw.PID); err == nil || !strings.Contains(out, want) {
+		t.Errorf("add-port: %v, %q, want %q", err, out, want)
+	}
+	if got := h.device("vm0"); got != was {
+		t.Errorf("vm0 is %+v, was %+v", got, was)
+	}
+	one.Kill()
+	two.ctl("add-port vm1")
+	one.Restart(t)
+	if p := one.port("vm0"); p.State != "waiting" || !strings.Contains(p.Reason, "another switch called "+one.Name) {
+		t.Errorf("the first, once the second has devices: vm0 is %s (%s)", p.State, p.Reason)
+	}
+	two.Stop(t)
+	one.AwaitState(t, "vm0", api.StateNoCarrier)
 }
 
 // TestForeignDevice has somebody else make devices under the names of ports while no
