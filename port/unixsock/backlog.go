@@ -7,23 +7,23 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// backlogLen is how much waits for a peer that is behind, in bytes, beyond what the
-// kernel holds: some 300 frames of 1514 bytes, as deep as a NIC's ring. It is more than
-// the longest frame, so the rest of one that the kernel took in part always fits.
+// backlogLen is the room for frames to a peer that is behind, in bytes, beyond what the
+// kernel holds: some 300 frames of 1514 bytes, as deep as a NIC's ring. It exceeds the
+// longest frame, so the rest of a frame that the kernel took in part always fits.
 const backlogLen = 512 << 10
 
 var backlogs = rxbuf.Pool[[backlogLen]byte]{New: func() *[backlogLen]byte { return new([backlogLen]byte) }}
 
-// backlog is a bounded queue of frames as a stream carries them, each behind its
-// length. Its memory is rented while there is something in it.
+// backlog is a bounded queue of frames in a stream's format, each behind its length. It
+// rents its memory only while it holds something.
 type backlog struct {
 	buf  *[backlogLen]byte
-	r, w uint // running positions; the bytes are at r to w modulo backlogLen
+	r, w uint // running positions; the bytes lie from r to w modulo backlogLen
 }
 
 func (q *backlog) len() int { return int(q.w - q.r) }
 
-// put appends a frame but for its first skip bytes as they are on the stream. It tells
+// put appends a frame in the stream's format, without its first skip bytes. It reports
 // whether there was room.
 func (q *backlog) put(o *port.Out, skip int) bool {
 	if lengthLen+o.Len()-skip > backlogLen-q.len() {
@@ -48,7 +48,7 @@ func (q *backlog) write(b []byte) {
 	}
 }
 
-// at returns n bytes from offset off on, in two pieces where they go round the end.
+// at returns n bytes from offset off, in two pieces if they wrap around.
 func (q *backlog) at(off, n int) (a, b []byte) {
 	from := (int(q.r%backlogLen) + off) % backlogLen
 	if from+n <= backlogLen {
@@ -57,7 +57,7 @@ func (q *backlog) at(off, n int) (a, b []byte) {
 	return q.buf[from:], q.buf[:from+n-backlogLen]
 }
 
-// frameLen is the length of the frame whose length stands at off.
+// frameLen returns the length of the frame whose length field is at off.
 func (q *backlog) frameLen(off int) int {
 	var l [lengthLen]byte
 	a, b := q.at(off, lengthLen)
@@ -65,7 +65,7 @@ func (q *backlog) frameLen(off int) int {
 	return int(binary.BigEndian.Uint32(l[:]))
 }
 
-// skip takes n bytes off.
+// skip removes n bytes.
 func (q *backlog) skip(n int) {
 	if q.r += uint(n); q.r == q.w {
 		q.reset()

@@ -8,24 +8,24 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// lengthLen is what stands before each frame of a stream: its length in bytes, 32
-// bits, big endian (QEMU net/stream.c, passt(1)).
+// lengthLen is the size of the field before each frame of a stream: the frame's length
+// in bytes, 32 bits, big endian (QEMU net/stream.c, passt(1)).
 const lengthLen = 4
 
 // bufLen is how much of a stream is read at once: a batch of the longest frames that
-// are not super-frames, and in any case one of the longest.
+// are not super-frames, and always at least one of the longest.
 const bufLen = 128 << 10
 
 var bufs = rxbuf.Pool[[bufLen]byte]{New: func() *[bufLen]byte { return new([bufLen]byte) }}
 
-// deframer cuts a stream into frames, in the memory it was read to.
+// deframer splits a stream into frames, in the memory it was read to.
 type deframer struct {
 	buf  *[bufLen]byte // nil while nothing is kept
-	r, w int           // buf[r:w] came and was not handed out
+	r, w int           // buf[r:w] was read but not returned
 }
 
-// lengthError is a length that no frame has: whoever sends it speaks something else,
-// and where the next frame begins is not known.
+// lengthError is a length that no frame has: its sender speaks another protocol, and
+// the start of the next frame is unknown.
 type lengthError uint32
 
 func (e lengthError) Error() string {
@@ -39,8 +39,8 @@ func (e lengthError) drop() port.Drop {
 	return port.DropOversize
 }
 
-// next returns the next frame that is whole, nil when there is none. After an error
-// there will be none.
+// next returns the next complete frame, or nil if there is none. After an error there
+// will be none.
 func (d *deframer) next() ([]byte, error) {
 	if d.w-d.r < lengthLen {
 		return nil, nil
@@ -57,8 +57,8 @@ func (d *deframer) next() ([]byte, error) {
 	return d.buf[from:to:to], nil
 }
 
-// room returns where to read more to. The frames that next returned are lost: what is
-// left moves to the front, so that there is always room for the rest of a frame.
+// room returns where to read more to. It invalidates the frames that next returned and
+// moves what is left to the front, so the rest of a frame always fits.
 func (d *deframer) room() []byte {
 	if d.buf == nil {
 		d.buf = bufs.Rent()
@@ -70,14 +70,14 @@ func (d *deframer) room() []byte {
 	return d.buf[d.w:]
 }
 
-// tidy gives the memory back if nothing is left in it.
+// tidy releases the memory if nothing is left in it.
 func (d *deframer) tidy() {
 	if d.r == d.w {
 		d.reset()
 	}
 }
 
-// reset forgets what was not handed out.
+// reset discards what was not returned.
 func (d *deframer) reset() {
 	if d.buf != nil {
 		bufs.Return(d.buf)

@@ -20,17 +20,18 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// dgramPort is a port on a datagram socket. Its peer is the first who sends and can be
-// answered, until that one is gone; before, who is named. The socket is never connected to
-// it: then a peer that starts anew could not send. Whoever sends hands the socket what it
-// takes and leaves the rest in a backlog, which a goroutine brings out.
+// dgramPort is a port on a datagram socket. Its peer is the first sender that can be
+// answered, until that one is gone; before, it is the configured path. The socket is
+// never connected to the peer: a restarted peer could not send to it. A sending
+// goroutine gives the socket what it takes and leaves the rest in a backlog, which
+// drain sends.
 type dgramPort struct {
 	link
 	refusals
-	path    string        // of its socket
+	path    string        // of the port's socket
 	named   string        // the peer's path until one has sent
 	quit    chan struct{} // closed by Close
-	waiting chan struct{} // has a value when there may be something in backlog
+	waiting chan struct{} // has a value when backlog may hold something
 	running sync.WaitGroup
 	closed  atomic.Bool
 	sock    atomic.Pointer[dgramSocket]
@@ -38,10 +39,10 @@ type dgramPort struct {
 	mu      sync.Mutex
 	access  sockfile.Access
 	peer    peer
-	gone    unix.Errno // what the kernel last said of a peer that is not there
-	doubt   error      // why the last sender is not answered
+	gone    unix.Errno // the kernel's last error for an absent peer
+	doubt   error      // why the last sender gets no answer
 	backlog backlog
-	room    *room // nil while drain does not wait for the peer's
+	room    *room // nil unless drain waits for room at the peer
 	out     drainRun
 
 	// Of the one worker that receives.
@@ -51,10 +52,10 @@ type dgramPort struct {
 	n       int
 	errno   unix.Errno
 	batch   *dgramBatch
-	read    func(fd uintptr) bool // readBatch, made once
+	read    func(fd uintptr) bool // readBatch, bound once
 }
 
-// dgramSocket is the port's socket. It is another after its file was deleted.
+// dgramSocket is the port's socket. It is replaced after its file was deleted.
 type dgramSocket struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn // conn's
@@ -62,7 +63,7 @@ type dgramSocket struct {
 	file *sockfile.File
 }
 
-// newDgramSocket makes a socket at path that is told who sends.
+// newDgramSocket makes a socket at path that receives its senders' credentials.
 func newDgramSocket(path string, a sockfile.Access) (*dgramSocket, error) {
 	conn, file, err := sockfile.ListenPacketAs(path, a)
 	if err != nil {
@@ -79,7 +80,7 @@ func newDgramSocket(path string, a sockfile.Access) (*dgramSocket, error) {
 		s.close()
 		return nil, err
 	}
-	_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, dgramBuffer) // or what it has
+	_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, dgramBuffer) // or what the kernel allows
 	refuseRights(s.fd)
 	return s, nil
 }
@@ -89,7 +90,7 @@ func (s *dgramSocket) close() error {
 	return s.conn.Close()
 }
 
-// address is a socket's name as the kernel gives it.
+// address is a socket's name as the kernel reports it.
 type address struct {
 	raw unix.RawSockaddrUnix
 	len uint32
@@ -98,12 +99,12 @@ type address struct {
 // unnamed is the length of an address without a path.
 const unnamed = uint32(unsafe.Offsetof(unix.RawSockaddrUnix{}.Path))
 
-// is reports whether a is the address of that length in raw.
+// is reports whether a equals the address of the given length in raw.
 func (a *address) is(raw *unix.RawSockaddrUnix, length uint32) bool {
 	return a.len == length && a.raw == *raw
 }
 
-// name is the address as package net writes it.
+// name returns the address as package net writes it.
 func (a *address) name() string {
 	var b strings.Builder
 	for i, c := range a.raw.Path[:a.len-unnamed] {
@@ -119,7 +120,7 @@ func (a *address) name() string {
 	return b.String()
 }
 
-// addressOf is the address of the socket at path.
+// addressOf returns the address of the socket at path.
 func addressOf(path string) (a address) {
 	a.raw.Family = unix.AF_UNIX
 	for i := range len(path) {
@@ -129,13 +130,13 @@ func addressOf(path string) (a address) {
 	return a
 }
 
-// hello is what vfkit and libkrun send before their first frame, so that the other
-// side learns their address.
+// hello is what vfkit and libkrun send before their first frame, so that the other side
+// learns their address.
 const hello = "VFKT"
 
 // dgramBuffer is what the kernel may hold for the peer, in bytes as it accounts them.
-// The system's own limit (net.core.wmem_max) may be lower. The buffer for receiving
-// does not matter: what is on its way is the sender's (unix(7)).
+// The system's own limit (net.core.wmem_max) may be lower. The receive buffer does not
+// matter: datagrams in transit count against the sender (unix(7)).
 const dgramBuffer = 4 << 20
 
 var _ interface {
@@ -148,8 +149,8 @@ var _ interface {
 // errSilent is why there is no peer at first: sockets of this kind are not connected.
 var errSilent = errors.New("no frame has come from its machine yet")
 
-// newDgram makes a port with its socket at path. named is where to send to until something
-// comes from another.
+// newDgram makes a port with its socket at path. It sends to named until another peer
+// sends.
 func newDgram(path, named string, a sockfile.Access) (*dgramPort, error) {
 	s, err := newDgramSocket(path, a)
 	if err != nil {
@@ -164,13 +165,13 @@ func newDgram(path, named string, a sockfile.Access) (*dgramPort, error) {
 	p.out.init()
 	p.peer = namedPeer(named)
 	if p.peer.to.len == 0 {
-		_ = p.peer.fill() // or later, when there are frames for it
+		_ = p.peer.fill() // or later, when frames for it arrive
 	}
 	p.running.Go(p.drain)
 	return p, nil
 }
 
-// setAccess says who may use the socket from now on.
+// setAccess changes who may use the socket.
 func (p *dgramPort) setAccess(a sockfile.Access) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +185,7 @@ func (p *dgramPort) setAccess(a sockfile.Access) error {
 	return nil
 }
 
-// renew makes the socket anew if its file was deleted.
+// renew makes a new socket if the file was deleted.
 func (p *dgramPort) renew() {
 	s := p.sock.Load()
 	if s.file.There() {
@@ -208,7 +209,7 @@ func (p *dgramPort) renew() {
 	}
 	p.sock.Store(next)
 	p.mu.Unlock()
-	_ = s.close() // a Recv that waits goes on with the next
+	_ = s.close() // a waiting Recv continues with the next
 }
 
 // Queues implements port.Port.
@@ -237,7 +238,7 @@ func (p *dgramPort) Close() error {
 }
 
 // dgramBatch is the memory of one recvmmsg. Headers and vectors point to their slots
-// for good, so that a call has nothing to set up.
+// permanently, so that a call needs no setup.
 type dgramBatch struct {
 	headers [port.BatchSize]mmsg.Header
 	vectors [port.BatchSize]unix.Iovec
@@ -280,8 +281,8 @@ func (p *dgramPort) Recv(frames []port.Frame) (int, error) {
 	return 0, port.ErrClosed
 }
 
-// readBatch takes what the socket has; false asks to be called again when there is
-// something. It rents memory for the time of the call only, unless frames came.
+// readBatch takes what the socket holds; false asks to be called again when there is
+// more. It rents memory only for the call, unless frames came.
 func (p *dgramPort) readBatch(fd uintptr) bool {
 	b := dgramBatches.Rent()
 	for i := range p.frames {
@@ -321,7 +322,7 @@ func (p *dgramPort) readBatch(fd uintptr) bool {
 	return true
 }
 
-// decode makes f the frame of a datagram, and tells whether it is meant for one.
+// decode makes f the frame of a datagram, and reports whether the datagram is one.
 func decode(f *port.Frame, wire []byte, cut bool) bool {
 	if string(wire) == hello {
 		return false
@@ -333,11 +334,11 @@ func decode(f *port.Frame, wire []byte, cut bool) bool {
 	return true
 }
 
-// learn makes the sender of a datagram the peer, if there is none and it can be answered. It
-// returns false for one who is refused because another is there.
+// learn makes the sender of a datagram the peer, if there is none and the sender can be
+// answered. It returns false if the sender is refused because another peer is there.
 func (p *dgramPort) learn(raw *unix.RawSockaddrUnix, length uint32, creds []byte) (ok bool) {
-	// The kernel counts a NUL even where it has no room for it (unix(7)). What it
-	// does not write is of another datagram.
+	// The kernel counts a NUL even if it has no room for it (unix(7)). The bytes that
+	// it does not write belong to another datagram.
 	length = min(length, uint32(unsafe.Sizeof(*raw)))
 	clear(raw.Path[max(length, unnamed)-unnamed:])
 	if p.from.is(raw, length) && p.up.Load() || length <= unnamed {
@@ -346,7 +347,7 @@ func (p *dgramPort) learn(raw *unix.RawSockaddrUnix, length uint32, creds []byte
 	return p.meet(address{*raw, length}, creds)
 }
 
-// meet is learn for a sender that is not known to be the peer.
+// meet is learn for a sender not known to be the peer.
 func (p *dgramPort) meet(from address, creds []byte) (ok bool) {
 	p.mu.Lock()
 	up, same := p.up.Load(), p.peer.name == from
@@ -367,7 +368,7 @@ func (p *dgramPort) meet(from address, creds []byte) (ok bool) {
 		p.doubt = err
 		p.setReason(err)
 		p.mu.Unlock()
-		return true // heard, but not answered
+		return true // received, but not answered
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -377,7 +378,7 @@ func (p *dgramPort) meet(from address, creds []byte) (ok bool) {
 	}
 	p.from = from
 	if !same {
-		p.backlog.reset() // what waits was for the one before
+		p.backlog.reset() // the backlog was for the previous peer
 		p.room.interrupt()
 	}
 	p.peer.close()
@@ -417,10 +418,10 @@ func (p *dgramPort) Send(out []port.Out) {
 	dgramRuns.Put(r)
 }
 
-// send hands the socket what it takes of r, and keeps what it does not.
+// send gives the socket what it takes of r, and drops or queues the rest.
 func (p *dgramPort) send(r *dgramRun) {
 	i := 0
-	// What waits goes first: order holds.
+	// The backlog goes first, to keep the order.
 	for i < r.n && p.backlog.len() == 0 {
 		n, errno := mmsg.Send(p.sock.Load().fd, r.headers[i:r.n])
 		if errno == 0 {
@@ -459,8 +460,8 @@ func (p *dgramPort) send(r *dgramRun) {
 	}
 }
 
-// look has drain look whether the peer is there, from time to time. Send does not look
-// itself: the file system may be slow.
+// look makes drain check from time to time whether the peer is there. Send does not
+// check itself: the file system may be slow.
 func (p *dgramPort) look() {
 	if now := time.Now(); now.Sub(p.peer.looked) >= lookEvery {
 		p.peer.looked = now
@@ -468,7 +469,7 @@ func (p *dgramPort) look() {
 	}
 }
 
-// setUp notes that the peer took something.
+// setUp records that the peer accepted something.
 func (p *dgramPort) setUp() {
 	if !p.up.Load() {
 		p.doubt = nil
@@ -476,7 +477,8 @@ func (p *dgramPort) setUp() {
 	}
 }
 
-// lost notes that the peer is not there. It keeps its address, for it may come back.
+// lost records that the peer is not there. It keeps the address, since the peer may
+// come back.
 func (p *dgramPort) lost(errno unix.Errno) {
 	p.backlog.reset()
 	p.peer.forget()
@@ -486,8 +488,8 @@ func (p *dgramPort) lost(errno unix.Errno) {
 	}
 }
 
-// reason is why a datagram was lost that the kernel refused with errno, DropNone if it
-// may go later.
+// reason returns why the kernel's errno makes a datagram a drop, or DropNone if it may
+// be sent later.
 func reason(errno unix.Errno) port.Drop {
 	switch errno {
 	case unix.EAGAIN, unix.EINTR:
@@ -497,9 +499,9 @@ func reason(errno unix.Errno) port.Drop {
 	case unix.EMSGSIZE:
 		return port.DropTooBig
 	case unix.ECONNREFUSED, unix.ENOENT, unix.ENOTDIR, // its socket is closed, or gone
-		unix.ECONNRESET, unix.EPIPE, // it takes nothing any more
+		unix.ECONNRESET, unix.EPIPE, // it takes nothing more
 		unix.EPERM, unix.EACCES, // it takes nothing from here
-		unix.EPROTOTYPE: // it is no datagram socket
+		unix.EPROTOTYPE: // it is not a datagram socket
 		return port.DropNoCarrier
 	}
 	return port.DropIOError

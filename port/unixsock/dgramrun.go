@@ -9,7 +9,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// dgramRun is a row of frames for one sendmmsg.
+// dgramRun is a batch of frames for one sendmmsg.
 type dgramRun struct {
 	n       int
 	outs    [port.BatchSize]*port.Out
@@ -27,8 +27,8 @@ var dgramRuns = sync.Pool{New: func() any {
 	return r
 }}
 
-// build makes r the frames of out that a socket can take, for peer; the others are
-// told why not.
+// build fills r with the frames of out that a socket can take, for peer, and sets the
+// drop reason of the others.
 func (r *dgramRun) build(out []port.Out, peer *address) {
 	for i := range out {
 		o := &out[i]
@@ -44,7 +44,7 @@ func (r *dgramRun) build(out []port.Out, peer *address) {
 	}
 }
 
-// all notes that every frame is lost, and why.
+// all records one drop reason for every frame.
 func (r *dgramRun) all(why port.Drop) {
 	for _, o := range r.outs[:r.n] {
 		o.Drop = why
@@ -52,7 +52,7 @@ func (r *dgramRun) all(why port.Drop) {
 }
 
 // clear empties r. Pointers to frames must not stay: their memory may be unmapped and
-// given to the Go heap, which refuses a pointer that it did not make.
+// reused by the Go heap, which refuses pointers that it did not make.
 func (r *dgramRun) clear() {
 	for i := range r.n {
 		r.pieces[i][1].Base = nil
@@ -62,7 +62,7 @@ func (r *dgramRun) clear() {
 	r.n = 0
 }
 
-// drainRun is a row of frames of a backlog for one sendmmsg. One stays with its port,
+// drainRun is a batch of frames from a backlog for one sendmmsg. Each port keeps one,
 // so it is short.
 type drainRun struct {
 	headers [drainLen]mmsg.Header
@@ -78,7 +78,7 @@ func (r *drainRun) init() {
 	}
 }
 
-// build makes r the first frames of q, for peer, and returns their number.
+// build fills r with the first frames of q, for peer, and returns their number.
 func (r *drainRun) build(q *backlog, peer *address) (n int) {
 	for off := 0; n < drainLen && off < q.len(); n++ {
 		length := q.frameLen(off)

@@ -13,10 +13,10 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// drain brings a dgram port's backlog out whenever there is room, until the port is
-// closed. The kernel has two limits: how many datagrams the peer has not read
-// (net.unix.max_dgram_qlen, often 10) and how many bytes the sending socket may have
-// on the way.
+// drain sends a dgram port's backlog whenever there is room, until the port is closed.
+// The kernel has two limits: the number of datagrams that the peer has not read
+// (net.unix.max_dgram_qlen, often 10) and the number of bytes that the sending socket
+// may have in transit.
 func (p *dgramPort) drain() {
 	there := time.NewTicker(sockfile.LookEvery)
 	defer there.Stop()
@@ -34,20 +34,20 @@ func (p *dgramPort) drain() {
 	}
 }
 
-// obstacle is what keeps a backlog from getting empty.
+// obstacle is what keeps a backlog from draining.
 type obstacle uint8
 
 const (
-	none    obstacle = iota // it is empty
+	none    obstacle = iota // the backlog is empty
 	noRoom                  // the peer's queue is full
 	noSpace                 // the sending socket holds as much as it may
 	unclear                 // neither; there is no event to wait for
 )
 
-// retryAfter is how long to wait where there is no event to wait for.
+// retryAfter is the wait where there is no event to wait for.
 const retryAfter = time.Millisecond
 
-// empty returns when nothing is left in the backlog.
+// empty returns when the backlog is empty.
 func (p *dgramPort) empty() {
 	for !p.closed.Load() {
 		what := p.flush()
@@ -55,7 +55,7 @@ func (p *dgramPort) empty() {
 		switch what {
 		case none:
 			return
-		case noRoom: // p.room is set, and changed by this goroutine alone
+		case noRoom: // p.room is set; only this goroutine changes it
 			err = p.room.raw.Write(func(uintptr) bool { return p.flush() != noRoom })
 		case noSpace:
 			err = p.sock.Load().raw.Write(func(uintptr) bool { return p.flush() != noSpace })
@@ -90,22 +90,22 @@ func (p *dgramPort) flush() obstacle {
 		case port.DropNoCarrier:
 			p.lost(errno)
 		default:
-			// Nobody is there any more to be told: it was taken, and is lost
-			// on its way.
+			// The port took this frame earlier, and its sender is no longer there to be
+			// told: the frame is lost on its way.
 			p.backlog.skip(p.out.ends[0])
 		}
 	}
 	return none
 }
 
-// obstacle tells what keeps the socket from taking more. To ask a room also has the
-// kernel tell it when there is some (net/unix/af_unix.c, unix_dgram_poll).
+// obstacle returns what keeps the socket from taking more. Asking a room also makes the
+// kernel report when there is room (net/unix/af_unix.c, unix_dgram_poll).
 func (p *dgramPort) obstacle() obstacle {
 	if p.room == nil {
 		var err error
 		p.room, err = newRoom(p.peer.to.name())
-		// A peer that is connected to our socket takes no other; then its queue
-		// has no limit of its own.
+		// A peer connected to our socket accepts no other; its queue then has no limit
+		// of its own.
 		if err != nil && !errors.Is(err, unix.EPERM) {
 			return unclear
 		}
@@ -128,9 +128,10 @@ func (p *dgramPort) pause(d time.Duration) {
 	}
 }
 
-// room is a socket that is connected to the peer and told when that can take more. By
-// the port's own, which is connected to nobody, there is no asking. Nothing is sent by
-// it. It is made anew for each backlog, for the peer may be another at the same path.
+// room is a socket connected to the peer that becomes writable when the peer can take
+// more. The port's own socket, which is not connected, cannot wait for that. Nothing is
+// sent by a room. Each backlog gets a new one, since another peer may be at the same
+// path.
 type room struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
@@ -153,14 +154,15 @@ func newRoom(peer string) (*room, error) {
 	return r, nil
 }
 
-// interrupt has whoever waits for r return with an error. r may be nil.
+// interrupt makes a wait for r return with an error. r may be nil.
 func (r *room) interrupt() {
 	if r != nil {
 		_ = r.conn.SetWriteDeadline(time.Unix(0, 0)) // its only error is that r is closed
 	}
 }
 
-// leaveRoom closes the room, if there is one. The caller is the one who waits for it.
+// leaveRoom closes the room, if there is one. Only the goroutine that waits for it
+// calls leaveRoom.
 func (p *dgramPort) leaveRoom() {
 	p.mu.Lock()
 	r := p.room

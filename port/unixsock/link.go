@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// link is whether a port's peer is there. It implements port.Linked.
+// link records whether a port's peer is there. It implements port.Linked.
 type link struct {
 	up      atomic.Bool
 	changed chan struct{}
@@ -31,7 +31,7 @@ func (l *link) LinkError() error {
 	return l.why
 }
 
-// setLink notes a change, if it is one, and why it is down.
+// setLink records a change, if it is one, and why the link is down.
 func (l *link) setLink(up bool, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,7 +42,7 @@ func (l *link) setLink(up bool, why error) {
 	}
 }
 
-// setReason notes why the link is down, if it is.
+// setReason records why the link is down, if it is.
 func (l *link) setReason(why error) {
 	if !l.up.Load() {
 		l.setLink(false, why)
@@ -64,23 +64,23 @@ func signal(c chan struct{}) {
 	}
 }
 
-// refusals counts the frames of machines that were refused because another has the port. It
-// implements port.Noticer.
+// refusals counts frames of machines that were refused because another machine has the
+// port. It implements port.Noticer.
 type refusals struct {
 	mu    sync.Mutex
-	last  address // who was refused
+	last  address // the refused sender
 	count uint64
 	at    time.Time // when
-	told  time.Time // when the user was told
+	told  time.Time // of the last notice to the user
 }
 
 const (
-	// A notice is of the last minute, and the user is told of it once in ten seconds.
+	// A notice covers the last minute; the user gets one at most every ten seconds.
 	noticeFor   = time.Minute
 	noticeEvery = 10 * time.Second
 )
 
-// refused notes a frame of another machine, and tells by changed.
+// refused records a frame of another machine, and signals changed.
 func (r *refusals) refused(from *address, changed chan struct{}) {
 	now := time.Now()
 	r.mu.Lock()

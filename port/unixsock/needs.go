@@ -2,8 +2,8 @@ package unixsock
 
 import "github.com/vswitch/vswitch/port"
 
-// Needs implements port.Sized: two threads wait for a peer that is connected, to receive
-// from it and for room to send to it.
+// Needs implements port.Sized: two threads wait for a connected peer, one to receive,
+// one for room to send.
 func (Stream) Needs(port.Spec, int) port.Needs { return port.Needs{Threads: 2, Files: 3} }
 
 // Needs implements port.Sized: Go's poller waits for the peer.

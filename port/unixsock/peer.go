@@ -14,29 +14,29 @@ import (
 	"github.com/vswitch/vswitch/internal/sockfile"
 )
 
-// peer is whom a dgram port sends to.
+// peer is the destination of a dgram port.
 //
-// A sender names its socket itself, by the path that it bound it to, and what that path
-// leads to here is another matter: it may be relative, lead by links, be another's in this
-// process's namespaces, or be replaced at any time. The switch may be root and the sender
-// nobody, and what the one writes the other has composed. So a path is looked up once, and
-// the very socket found is sent to, by a descriptor; it must be of the user who sends. A
-// path that only root and the switch's user can change is sent to as it is, which costs
-// less.
+// A sender's address is the path to which it bound its socket. What that path leads to
+// here is another matter: it may be relative, go through links, belong to another
+// process in this process's namespaces, or be replaced at any time. The switch may be
+// root and the sender an unprivileged user who composes what the switch then sends. So
+// a path is looked up once, and frames go to the very socket found, by a descriptor; it
+// must belong to the sending user. If only root and the switch's user can change a
+// path, frames go to the path itself, which costs less.
 type peer struct {
 	name   address
-	to     address // for sendmsg: name, or the path of fd; empty while nobody is there
+	to     address // for sendmsg: name, or the path of fd; empty while there is no peer
 	fd     int     // of the socket (O_PATH); 0: none
-	uid    uint32  // whose it must be
-	named  bool    // by the port's settings: whose it is does not matter
+	uid    uint32  // required owner
+	named  bool    // from the port's settings: any owner is fine
 	looked time.Time
 }
 
-// lookEvery is how often a peer is looked for that is not there, when there are frames for
+// lookEvery is the interval of lookups for an absent peer while there are frames for
 // it.
 const lookEvery = 20 * time.Millisecond
 
-// namedPeer is the peer at a path of the port's settings.
+// namedPeer returns the peer at a path from the port's settings.
 func namedPeer(path string) peer {
 	p := peer{name: addressOf(path), named: true}
 	if sockfile.Private(path) {
@@ -52,7 +52,7 @@ func (p *peer) close() {
 	}
 }
 
-// forget notes that the socket is no longer there. Another may be, at the same path.
+// forget records that the socket is gone. Another may be at the same path.
 func (p *peer) forget() {
 	if p.fd > 0 {
 		p.close()
@@ -65,7 +65,7 @@ func (p *peer) fill() error {
 	path := p.name.name()
 	find := sockfile.Find
 	if !p.named && !sameUser(p.uid) {
-		// The owner is what counts, for links of that user can lead to nothing else.
+		// The owner decides, since links of that user can lead to nothing else.
 		find = func(path string) (int, error) {
 			return unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		}
@@ -103,7 +103,7 @@ func (p *peer) check(fd int, path string) error {
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return err
 	}
-	if fs.Type == unix.FUSE_SUPER_MAGIC { // each frame could wait for whoever serves it
+	if fs.Type == unix.FUSE_SUPER_MAGIC { // each frame could wait for the file system's server
 		return fmt.Errorf("%q is on a FUSE file system; name a socket on another", path)
 	}
 	return nil
@@ -112,7 +112,7 @@ func (p *peer) check(fd int, path string) error {
 // sameUser reports whether a user has all rights that the switch has.
 func sameUser(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
-// seek looks for a peer that is not there.
+// seek looks for an absent peer.
 func (p *dgramPort) seek() {
 	p.mu.Lock()
 	next := p.peer
@@ -133,14 +133,14 @@ func (p *dgramPort) seek() {
 	}
 }
 
-// believe returns the peer that a sender says it is.
+// believe returns the peer that a sender claims to be.
 func (p *dgramPort) believe(from address, c sender) (peer, error) {
 	name := from.name()
 	next := peer{name: from, uid: c.uid, named: name == p.named}
 	switch {
 	case from.raw.Path[0] == 0:
-		// Anybody can have a name outside of the file system once it is free, and
-		// in another network namespace it is another's.
+		// Anyone can take a free name outside of the file system, and in another
+		// network namespace it belongs to someone else.
 		if !c.known || !sameUser(c.uid) || !sameNamespace(c.pid, "net") {
 			return peer{}, fmt.Errorf("the machine names its socket %q, which is not in the file system; give it a path (local.path of QEMU)", name)
 		}
@@ -161,7 +161,7 @@ func (p *dgramPort) believe(from address, c sender) (peer, error) {
 	return next, nil
 }
 
-// held reports whether the peer is alive, so that no other may take its place.
+// held reports whether the peer is alive, so that no other may replace it.
 func (p *dgramPort) held() bool {
 	s := &p.strange
 	if now := time.Now(); now.Sub(s.asked) >= askEvery {
@@ -172,13 +172,13 @@ func (p *dgramPort) held() bool {
 	return s.held
 }
 
-// stranger is what is known of a peer that another wants to replace.
+// stranger is what is known about a peer that another wants to replace.
 type stranger struct {
 	asked time.Time
 	held  bool
 }
 
-// askEvery is how often the peer is asked whether it is alive, however many others send.
+// askEvery bounds how often the peer is probed, however many others send.
 const askEvery = 10 * time.Millisecond
 
 // alive reports whether somebody holds the datagram socket at an address.
@@ -192,7 +192,8 @@ func alive(a *address) bool {
 	return errno == 0 || errno == unix.EPERM // connected to another: to the port
 }
 
-// sender is the process that a datagram came from, as the kernel has it (SCM_CREDENTIALS).
+// sender is the process that sent a datagram, as the kernel reports it
+// (SCM_CREDENTIALS).
 type sender struct {
 	pid   int32
 	uid   uint32
@@ -202,7 +203,7 @@ type sender struct {
 // credentials is room for one such message.
 type credentials [unix.SizeofCmsghdr + (unix.SizeofUcred+7)&^7]byte
 
-// overflowUID stands for a user that this process's user namespace does not have
+// overflowUID stands for a user unknown to this process's user namespace
 // (fs.overflowuid, user_namespaces(7)).
 const overflowUID = 65534
 
@@ -216,13 +217,14 @@ func parseCredentials(b []byte) (s sender) {
 	}
 	d := m[0].Data
 	s.pid, s.uid = int32(binary.NativeEndian.Uint32(d)), binary.NativeEndian.Uint32(d[4:])
-	// Without credentials the kernel says the same as of nobody, who has a process.
+	// Without credentials the kernel reports the same as for nobody, but nobody has a
+	// process.
 	s.known = s.pid != 0 || s.uid != overflowUID
 	return s
 }
 
-// sees reports whether the process finds the same file at a path as this one does. That of
-// a container may not. Of a process that cannot be looked at it is taken to be so.
+// sees reports whether the process finds the same file at a path as this one does; a
+// container may not. A process that cannot be inspected is assumed to.
 func (s sender) sees(path string) bool {
 	if s.pid <= 0 {
 		return true
@@ -244,7 +246,7 @@ func (s sender) sees(path string) bool {
 	return here.Dev == there.Dev && here.Ino == there.Ino
 }
 
-// sameNamespace reports whether a process is in this one's namespace of a type.
+// sameNamespace reports whether a process shares this one's namespace of a type.
 func sameNamespace(pid int32, kind string) bool {
 	own, err := os.Readlink("/proc/self/ns/" + kind)
 	if err != nil {

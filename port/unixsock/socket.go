@@ -12,8 +12,8 @@ import (
 	"github.com/vswitch/vswitch/internal/sockfile"
 )
 
-// checkPeer tells what is wrong with a path to connect to. Nothing there is right: the
-// peer may come.
+// checkPeer reports what is wrong with a path to connect to. An absent file is fine:
+// the peer may come.
 func checkPeer(path string) error {
 	i, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -25,7 +25,8 @@ func checkPeer(path string) error {
 	return sockfile.Explain(path, err)
 }
 
-// noPeer says why there is no peer at path, and what to do about it.
+// noPeer returns an error that says why there is no peer at path, and what to do about
+// it.
 func noPeer(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
@@ -38,7 +39,8 @@ func noPeer(path string, err error) error {
 	return sockfile.Explain(show(path), err)
 }
 
-// show is a path for a line of text. A peer chooses its own, with any bytes in it.
+// show formats a path for a line of text. A peer chooses its own path, with any bytes
+// in it.
 func show(path string) string {
 	if q := strconv.Quote(path); q != `"`+path+`"` {
 		return q

@@ -14,9 +14,9 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// streamPort is a port for one connection at a time. The worker receives; whoever
-// sends writes at once what the socket takes and leaves the rest in the connection's
-// backlog; a goroutine accepts or connects, another brings the backlog out.
+// streamPort is a port for one connection at a time. The worker receives. A sending
+// goroutine writes what the socket takes at once and leaves the rest in the
+// connection's backlog. One goroutine accepts or connects, another sends the backlog.
 type streamPort struct {
 	link
 	server  *sockfile.Server // nil: a client
@@ -25,40 +25,41 @@ type streamPort struct {
 	closed  atomic.Bool
 
 	mu   sync.Mutex
-	turn sync.Cond // conn is another, or the port was closed
-	conn *conn     // nil while nobody is connected
+	turn sync.Cond // signals that conn changed or the port was closed
+	conn *conn     // nil: not connected
 
 	// Of the one worker that receives.
 	from *conn // whom in came from
 	in   deframer
 }
 
-// conn is one connection. Its descriptor may be used under the port's lock while it
-// is the port's, and by who holds it; the rest is guarded by that lock.
+// conn is one connection. The port uses its descriptor under the port's lock while the
+// conn is the port's; so does every holder. The lock guards the rest.
 //
-// Who waits for the peer does so in a thread of its own, in poll(2). With Go's netpoller
-// the peer would wake a thread that had to find and wake the worker's: a round trip by
-// two ports takes 0.94 to 0.98 of the time so (three runs of 12 and 24 turns). The
-// price is a sleeping thread for each connected peer.
+// Each goroutine that waits for the peer does so in a thread of its own, in poll(2).
+// With Go's netpoller, the peer would wake a thread that had to find and wake the
+// worker's: this way a round trip through two ports takes 0.94 to 0.98 of the time
+// (three runs of 12 and 24 turns). The price is a sleeping thread for each connected
+// peer.
 type conn struct {
 	fd      int
-	holders atomic.Int32 // drain, and the worker while it reads: the last closes fd
+	holders atomic.Int32 // drain, and the worker while it reads; the last one closes fd
 	backlog backlog
-	broken  bool          // it takes nothing any more, and Recv will see its end
-	waiting chan struct{} // has a value when there may be something in backlog
-	done    chan struct{} // closed when it is no longer the port's
+	broken  bool          // takes nothing more; Recv will see the end
+	waiting chan struct{} // has a value when backlog may hold something
+	done    chan struct{} // closed when the conn is no longer the port's
 
-	hdr unix.Msghdr // of iov, which brings the backlog out
+	hdr unix.Msghdr // of iov, for sending the backlog
 	iov [2]unix.Iovec
 }
 
 const (
-	// acceptPause is how long to wait when no descriptor or no memory was left
-	// for a connection.
+	// acceptPause is the wait after a connection failed for lack of descriptors or
+	// memory.
 	acceptPause = 100 * time.Millisecond
 
-	// sendBuffer is what the kernel holds for the peer, in bytes as it accounts
-	// them. The system's own limit (net.core.wmem_max) may be lower.
+	// sendBuffer is what the kernel holds for the peer, in bytes as it accounts them.
+	// The system's own limit (net.core.wmem_max) may be lower.
 	sendBuffer = 1 << 20
 )
 
@@ -117,11 +118,11 @@ func (p *streamPort) Close() error {
 	return err
 }
 
-// setAccess says who may use the socket from now on.
+// setAccess changes who may use the socket.
 func (p *streamPort) setAccess(a sockfile.Access) error { return p.server.SetAccess(a) }
 
-// accept takes connections until the port is closed: one at a time, another is
-// refused by closing it.
+// accept takes connections until the port is closed, one at a time: it closes any
+// further one.
 func (p *streamPort) accept() {
 	for {
 		uc, err := p.server.Accept()
@@ -146,7 +147,7 @@ func (p *streamPort) accept() {
 	}
 }
 
-// dial connects, again and again, until the port is closed.
+// dial connects repeatedly until the port is closed.
 func (p *streamPort) dial(path string) {
 	var b backoff
 	for !p.closed.Load() {
@@ -165,7 +166,7 @@ func (p *streamPort) dial(path string) {
 	}
 }
 
-// pause waits, but not beyond Close.
+// pause waits for d, or until Close.
 func (p *streamPort) pause(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -175,7 +176,7 @@ func (p *streamPort) pause(d time.Duration) {
 	}
 }
 
-// newConn takes the connection out of the netpoller. Its first holder is who asks.
+// newConn takes the connection out of the netpoller. The caller is its first holder.
 func newConn(uc *net.UnixConn) (*conn, error) {
 	defer uc.Close()
 	raw, err := uc.SyscallConn()
@@ -187,14 +188,14 @@ func newConn(uc *net.UnixConn) (*conn, error) {
 	if err := errors.Join(failed, err); err != nil {
 		return nil, err
 	}
-	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // or what it has
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // or what the kernel allows
 	refuseRights(c.fd)
 	c.holders.Store(1)
 	c.hdr.Iov = &c.iov[0]
 	return c, nil
 }
 
-// hold keeps the descriptor open until drop; false: it is closed.
+// hold keeps the descriptor open until drop; it returns false if it is closed.
 func (c *conn) hold() bool {
 	for {
 		n := c.holders.Load()
@@ -210,8 +211,8 @@ func (c *conn) drop() {
 	}
 }
 
-// install makes c the port's connection. It refuses while another peer is there; one
-// that has hung up is waited for until the worker has taken its last frames.
+// install makes c the port's connection. It refuses while another peer is there. If
+// that peer has hung up, install waits until the worker has taken its last frames.
 func (p *streamPort) install(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,8 +231,8 @@ func (p *streamPort) install(c *conn) bool {
 	return true
 }
 
-// end leaves the port without connection, if c is still the port's, and wakes who waits
-// for its peer.
+// end disconnects the port if c is still its connection, and wakes those who wait for
+// its peer.
 func (p *streamPort) end(c *conn, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -242,7 +243,7 @@ func (p *streamPort) end(c *conn, why error) {
 	c.backlog.reset()
 	p.setLink(false, why)
 	p.turn.Broadcast()
-	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // its only error is that it is shut down
+	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // fails only if already shut down
 	close(c.done)
 }
 
@@ -287,7 +288,7 @@ func (p *streamPort) Recv(frames []port.Frame) (int, error) {
 	return 0, port.ErrClosed
 }
 
-// take makes frames of what was read.
+// take makes frames of the bytes read.
 func (p *streamPort) take(frames []port.Frame) (n int, err error) {
 	for n < len(frames) {
 		b, err := p.in.next()
@@ -300,8 +301,8 @@ func (p *streamPort) take(frames []port.Frame) (n int, err error) {
 	return n, nil
 }
 
-// read reads what the socket has, once there is something. The end of the stream is
-// told as ECONNRESET.
+// read waits for the socket to hold something and reads it. It returns ECONNRESET at
+// the end of the stream.
 func (p *streamPort) read() unix.Errno {
 	c := p.from
 	if !c.hold() {
@@ -333,7 +334,7 @@ func (p *streamPort) leave(why error) {
 	p.in.reset()
 }
 
-// hangup says why a connection ended.
+// hangup returns why a connection ended.
 func hangup(errno unix.Errno) error {
 	if errno == unix.ECONNRESET || errno == unix.EPIPE {
 		return errors.New("the peer hung up")
@@ -344,7 +345,7 @@ func hangup(errno unix.Errno) error {
 // Release implements port.Queue.
 func (p *streamPort) Release() { p.in.tidy() }
 
-// drain brings c's backlog out whenever its peer makes room, until c ends. It drops c.
+// drain sends c's backlog whenever its peer makes room, until c ends. It drops c.
 func (p *streamPort) drain(c *conn) {
 	defer c.drop()
 	for {
@@ -378,7 +379,7 @@ func (p *streamPort) flush(c *conn) bool {
 		case unix.EAGAIN:
 			return false
 		case unix.ENOBUFS, unix.ENOMEM:
-			return true // nobody tells when there is memory; the next Send asks
+			return true // nothing reports free memory; the next Send retries
 		default:
 			c.fail()
 		}
@@ -386,10 +387,10 @@ func (p *streamPort) flush(c *conn) bool {
 	return true
 }
 
-// fail gives c up: Recv comes to its end and closes it.
+// fail gives c up: Recv reaches its end and closes it.
 func (c *conn) fail() {
 	c.broken = true
-	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // its only error is that it is shut down
+	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR) // fails only if already shut down
 }
 
 // Send implements port.Queue.
@@ -415,10 +416,10 @@ func (p *streamPort) Send(out []port.Out) {
 	streamRuns.Put(r)
 }
 
-// send writes what the socket takes of r, and keeps what it does not.
+// send writes what the socket takes of r, and queues the rest.
 func (c *conn) send(r *streamRun) {
 	sent := 0
-	// What waits goes first: order holds.
+	// The backlog goes first, to keep the order.
 	if c.backlog.len() == 0 && r.n > 0 {
 		var errno unix.Errno
 		switch sent, errno = sendmsg(c.fd, &r.hdr); errno {
@@ -454,8 +455,8 @@ type backoff struct{ d time.Duration }
 
 const minBackoff, maxBackoff = 100 * time.Millisecond, 5 * time.Second
 
-// next returns the next wait, after a try or a connection that lasted so long: at
-// first the shortest, then twice as long each time until a connection lasts.
+// next returns the next wait, after an attempt or a connection that lasted this long.
+// It starts with the shortest and doubles until a connection lasts.
 func (b *backoff) next(lasted time.Duration) time.Duration {
 	if lasted >= maxBackoff {
 		b.d = 0

@@ -9,15 +9,15 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// inlineLen is up to how many bytes of a frame are copied beside its header rather
-// than pointed to: for short ones the copy costs less than another piece of the vector.
+// inlineLen is the longest payload that is copied beside its header instead of pointed
+// to: for short frames, the copy costs less than another element of the vector.
 const inlineLen = 256
 
-// streamRun is a row of frames for one sendmsg on a stream.
+// streamRun is a batch of frames for one sendmsg on a stream.
 type streamRun struct {
 	n    int
 	outs [port.BatchSize]*port.Out
-	ends [port.BatchSize]int // where on the stream the frame ends, from the first one's length on
+	ends [port.BatchSize]int // end of each frame on the stream, counted from the first one's length field
 
 	hdr    unix.Msghdr
 	pieces [2 * port.BatchSize]unix.Iovec
@@ -30,10 +30,11 @@ var streamRuns = sync.Pool{New: func() any {
 	return r
 }}
 
-// build makes r the frames of out that a socket can take; the others are told why not.
+// build fills r with the frames of out that a socket can take, and sets the drop reason
+// of the others.
 func (r *streamRun) build(out []port.Out) {
 	pieces, used, total := 0, 0, 0
-	open := -1 // where the piece of stage that is being filled begins
+	open := -1 // start of the piece of stage being filled
 	end := func() {
 		if open >= 0 {
 			put(&r.pieces[pieces], r.stage[open:used])
@@ -66,7 +67,7 @@ func (r *streamRun) build(out []port.Out) {
 	r.hdr.SetIovlen(pieces)
 }
 
-// all notes that every frame is lost, and why.
+// all records one drop reason for every frame.
 func (r *streamRun) all(why port.Drop) {
 	for _, o := range r.outs[:r.n] {
 		o.Drop = why
@@ -74,7 +75,7 @@ func (r *streamRun) all(why port.Drop) {
 }
 
 // clear empties r. Pointers to frames must not stay: their memory may be unmapped and
-// given to the Go heap, which refuses a pointer that it did not make.
+// reused by the Go heap, which refuses pointers that it did not make.
 func (r *streamRun) clear() {
 	clear(r.pieces[:r.hdr.Iovlen])
 	clear(r.outs[:r.n])

@@ -19,17 +19,18 @@ func connect(fd int, to *address) unix.Errno {
 	return errno
 }
 
-// refuseRights has the kernel refuse descriptors that a peer sends along (Linux 6.16; older
-// ones close them here). The switch takes none, and to close another's can take time.
+// refuseRights makes the kernel refuse descriptors that a peer sends along (Linux 6.16;
+// with older kernels the switch closes them). The switch takes none, and closing a
+// foreign descriptor can take time.
 func refuseRights(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) }
 
-// ready tells whether a descriptor is ready for events, or in error, now.
+// ready reports whether a descriptor is ready for events, or in error, now.
 func ready(fd int, events int16) bool { return poll(fd, events, 0) }
 
 // await waits until it is.
 func await(fd int, events int16) { poll(fd, events, -1) }
 
-// poll is poll(2) of one descriptor, for ms milliseconds or, if negative, for ever.
+// poll is poll(2) of one descriptor, for ms milliseconds, or forever if ms is negative.
 func poll(fd int, events int16, ms int) bool {
 	p := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {
@@ -40,13 +41,13 @@ func poll(fd int, events int16, ms int) bool {
 	}
 }
 
-// put makes v the bytes of b, which are not empty.
+// put makes v describe the bytes of b, which is not empty.
 func put(v *unix.Iovec, b []byte) {
 	v.Base = &b[0]
 	v.SetLen(len(b))
 }
 
-// setPeer makes h a message to peer.
+// setPeer addresses the message h to peer.
 func setPeer(h *unix.Msghdr, peer *address) {
 	h.Name = (*byte)(unsafe.Pointer(&peer.raw))
 	h.Namelen = peer.len

@@ -1,7 +1,8 @@
-// Package unixsock is the port kinds for machines behind a unix socket, which need no
-// root: Stream (QEMU `-netdev stream`, passt, libkrun's unixstream) and Dgram (QEMU
-// `-netdev dgram`, vfkit, libkrun's unixgram). A port stays open while its peer comes
-// and goes. Neither carries an offload header: the switch finishes frames first.
+// Package unixsock provides the port kinds for machines behind a unix socket, which
+// need no root: Stream (QEMU `-netdev stream`, passt, libkrun's unixstream) and Dgram
+// (QEMU `-netdev dgram`, vfkit, libkrun's unixgram). A port stays open while its peer
+// comes and goes. Neither kind carries an offload header: the switch finishes frames
+// first.
 package unixsock
 
 import (
@@ -14,17 +15,17 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Stream makes ports for one connection at a time, on which a frame stands behind its
+// Stream makes ports for one connection at a time, on which each frame follows its
 // length. It implements port.Kind.
 type Stream struct {
-	// Dir is where the sockets of ports lie that name no path.
+	// Dir holds the sockets of ports that name no path.
 	Dir string
 }
 
 // Dgram makes ports that exchange one frame per datagram with one peer. It implements
 // port.Kind.
 type Dgram struct {
-	// Dir is where the sockets of ports lie that name no path.
+	// Dir holds the sockets of ports that name no path.
 	Dir string
 }
 
@@ -81,7 +82,7 @@ func (k Dgram) Describe() port.Description {
 	}
 }
 
-// qemuFlags has QEMU connect to the port's socket, or listen there for the switch.
+// qemuFlags makes QEMU connect to the port's socket, or listen there for the switch.
 func (k Stream) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	server, reconnect := "off", g.Version.StreamReconnect()
 	if port.SettingsOf[Settings](s).Client {
@@ -119,7 +120,7 @@ func (k Dgram) Check(s port.Spec) error {
 }
 
 // Open implements port.Kind. As a client it does not wait for the peer. A directory
-// that it makes for the socket stays.
+// that it creates for the socket stays.
 func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	path := pathOf(s, k.Dir)
 	if port.SettingsOf[Settings](s).Client {
@@ -143,7 +144,7 @@ func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	return serveStream(server), nil
 }
 
-// Open implements port.Kind. A directory that it makes for the socket stays.
+// Open implements port.Kind. A directory that it creates for the socket stays.
 func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	own, peer := k.paths(s)
 	if port.SettingsOf[Settings](s).Client {
@@ -189,7 +190,7 @@ func (k Dgram) Delete(s port.Spec, t port.Trace) error {
 	return sockfile.Remove(own)
 }
 
-// pathOf is the socket that the user knows.
+// pathOf returns the path of the socket that the user knows.
 func pathOf(s port.Spec, dir string) string {
 	path := port.SettingsOf[Settings](s).Path
 	if path == "" && dir != "" {
@@ -198,15 +199,15 @@ func pathOf(s port.Spec, dir string) string {
 	return path
 }
 
-// PeerSuffix ends the path of the socket that a dgram port looks for its peer at while
-// none has sent anything: a machine that only waits can be reached so, and one that
-// runs on while the switch starts anew.
+// PeerSuffix ends the path where a dgram port looks for its peer until one has sent
+// something. It lets the switch reach a machine that only waits, and one that keeps
+// running while the switch restarts.
 const PeerSuffix = ".vm"
 
-// ownSuffix ends the path of a dgram client's own socket, which its peer answers to.
+// ownSuffix ends the path of a dgram client's own socket, to which its peer replies.
 const ownSuffix = ".sw"
 
-// paths are the port's own socket and its peer's at first.
+// paths returns the port's own socket and its initial peer's.
 func (k Dgram) paths(s port.Spec) (own, peer string) {
 	path := pathOf(s, k.Dir)
 	switch {
@@ -249,13 +250,13 @@ func set(p port.Port, from, to port.Spec, dir string) error {
 	return p.(interface{ setAccess(sockfile.Access) error }).setAccess(a)
 }
 
-// access is who may use the socket.
+// access returns who may use the socket.
 func access(s port.Spec) (sockfile.Access, error) {
 	o := port.SettingsOf[Settings](s)
 	return sockfile.ParseAccess(o.Owner, o.Group, o.Mode)
 }
 
-// letIn lets those into the ports' directory who may use a socket there.
+// letIn gives those who may use a socket access to the ports' directory.
 func letIn(s port.Spec, a sockfile.Access, dir string) error {
 	if port.SettingsOf[Settings](s).Path != "" {
 		return nil
@@ -263,7 +264,7 @@ func letIn(s port.Spec, a sockfile.Access, dir string) error {
 	return sockfile.LetIn(dir, a)
 }
 
-// refuse tells why a frame cannot leave by a socket, DropNone if it can.
+// refuse returns why a frame cannot leave through a socket, or DropNone if it can.
 func refuse(o *port.Out) port.Drop {
 	switch {
 	case len(o.Frame.Data) < port.HeaderLen:
@@ -271,10 +272,10 @@ func refuse(o *port.Out) port.Drop {
 	case o.Len() > port.MaxFrame:
 		return port.DropTooBig
 	case o.Frame.Offload.Needs() != port.CapsNone:
-		return port.DropBadOffload // not as Caps says
+		return port.DropBadOffload // violates Caps
 	}
 	return port.DropNone
 }
 
-// errClosed is why a link is down that the switch itself closed.
+// errClosed is why a link is down after the switch itself closed it.
 var errClosed = errors.New("the port was closed")

@@ -28,14 +28,14 @@ const (
 	netGuestUSO6     = 1 << 55
 	netHostUSO       = 1 << 56
 
-	// offered are the features that the port has, or that the front end has and
-	// asks for leave to offer: the control queue is its own.
+	// offered are the features that the port has, or that the front end has and needs
+	// permission to offer: the control queue is the front end's own.
 	offered = netCsum | netGuestCsum | netMTU | netGuestTSO4 | netGuestTSO6 | netGuestECN | netGuestUFO |
 		netHostTSO4 | netHostTSO6 | netHostECN | netHostUFO | netMrgRxBuf | netCtrlVQ | netCtrlRx |
 		netGuestAnnounce | netMQ | netGuestUSO4 | netGuestUSO6 | netHostUSO
 )
 
-// capsOf returns what a guest takes undone.
+// capsOf returns the work that a guest accepts undone.
 func capsOf(features uint64) (c port.Caps) {
 	for _, f := range []struct {
 		bits uint64
@@ -55,10 +55,10 @@ func capsOf(features uint64) (c port.Caps) {
 	return c
 }
 
-// layout is how frames lie in the guest's buffers.
+// layout describes how frames lie in the guest's buffers.
 type layout struct {
 	header int  // length of the virtio-net header
-	merge  bool // a frame may take several chains of the receive queue
+	merge  bool // a frame may span several chains of the receive queue
 }
 
 // maxHeader is the longest header: with num_buffers.

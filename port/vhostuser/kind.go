@@ -12,11 +12,11 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Kind makes vhost-user ports. It implements port.Kind, and needs no privileges but the
-// right to write where the sockets are.
+// Kind makes vhost-user ports. It implements port.Kind, and needs no privileges but
+// write permission where the sockets are.
 type Kind struct {
-	// Dir is where the sockets of ports are that have no path of their own, and what
-	// a port keeps in case the process dies. Open makes it where it is absent.
+	// Dir holds the sockets of ports without a path of their own, and the state that a
+	// port keeps in case the process dies. Open creates it if it is absent.
 	Dir string
 }
 
@@ -44,13 +44,13 @@ type Settings struct {
 	Poll   Poll   `json:"poll,omitempty" arg:"HOW" default:"adaptive" help:"how to wait for frames: adaptive, or busy, which takes a processor for each queue"`
 }
 
-// Poll says how workers wait for frames of shared memory. Empty is PollAdaptive.
+// Poll says how workers wait for frames in shared memory. Empty is PollAdaptive.
 type Poll string
 
 const (
-	// PollAdaptive: under load they look for them, for a bounded time, then sleep.
+	// PollAdaptive: under load, workers poll for a bounded time, then sleep.
 	PollAdaptive Poll = "adaptive"
-	// PollBusy: they never sleep while a guest is there, which takes a processor
+	// PollBusy: workers never sleep while a guest is connected. That takes a processor
 	// for each queue in use and saves the guest the kick.
 	PollBusy Poll = "busy"
 )
@@ -68,7 +68,7 @@ func (k Kind) Describe() port.Description {
 	}
 }
 
-// qemuFlags has QEMU share its memory by the port's socket.
+// qemuFlags makes QEMU share its memory through the port's socket.
 func (k Kind) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	o := port.SettingsOf[Settings](s)
 	queues, device := qemu.Queues(o.Queues)
@@ -87,7 +87,7 @@ func (k Kind) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	return f, nil
 }
 
-// Path is where the port's socket is.
+// Path returns the path of the port's socket.
 func (k Kind) Path(s port.Spec) string {
 	if o := port.SettingsOf[Settings](s); o.Path != "" {
 		return o.Path
@@ -95,8 +95,8 @@ func (k Kind) Path(s port.Spec) string {
 	return filepath.Join(k.Dir, s.Name+".sock")
 }
 
-// notes is the file that remembers packed rings from one process to the next, empty
-// where there is no directory for it.
+// notes returns the file that keeps the positions of packed rings from one process to
+// the next, or "" if there is no directory for it.
 func (k Kind) notes(s port.Spec) string {
 	if k.Dir == "" {
 		return ""
@@ -147,7 +147,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	return p, nil
 }
 
-// access is who may use the socket. It lets them into the ports' directory.
+// access returns who may use the socket, and gives them access to the ports' directory.
 func (k Kind) access(s port.Spec) (sockfile.Access, error) {
 	o := port.SettingsOf[Settings](s)
 	a, err := sockfile.ParseAccess(o.Owner, o.Group, o.Mode)

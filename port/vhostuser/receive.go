@@ -11,32 +11,32 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// receiver takes frames from the guest's transmit queue. It copies them: the guest can
-// change its memory at any time, and the switch looks at more of a frame than its
-// addresses. The guest has its buffers back before the frames are on their way. Of a
-// super-frame the head alone is copied here, and the guest waits for Release: the tail
+// receiver takes frames from the guest's transmit queue. It copies them, because the
+// guest can change its memory at any time and the switch reads more of a frame than its
+// addresses. The guest gets its buffers back before the frames are forwarded. Of a
+// super-frame only the head is copied here, and the guest waits for Release: the tail
 // goes from memory to memory when it is sent.
 type receiver struct {
 	ring     *vhost.Ring
 	arena    *arena
 	announce atomic.Pointer[[rarpLen]byte]
 
-	spin time.Duration // how long to look for frames before sleeping
+	spin time.Duration // how long to poll before sleeping
 }
 
-// arena holds the frames of one batch, one behind the other. A batch ends when the next
-// frame might not fit: batchBytes stay in the L2 cache until they are copied to where
-// they go. What was lent counts as well: the guest needs it back.
+// arena holds the frames of one batch, one after another. A batch ends when the next
+// frame might not fit: batchBytes stay in the L2 cache until they are copied to their
+// destination. Lent bytes count too, since the guest needs them back.
 type arena struct {
 	bytes [batchBytes + port.MaxFrame]byte
 	tails [port.BatchSize]vhost.Loan
-	lent  int // of tails
+	lent  int // bytes of lent tails
 }
 
 const batchBytes = 256 << 10
 
-// lendFrom is the length from which on the tail of a super-frame is lent. Below, a second
-// copy costs less than what it takes to keep the buffers.
+// lendFrom is the length from which the tail of a super-frame is lent. Below it, a
+// second copy costs less than keeping the buffers.
 const lendFrom = 4096
 
 var arenas = rxbuf.Pool[arena]{New: func() *arena { return new(arena) }}
@@ -80,16 +80,16 @@ func (r *receiver) takeBack() {
 	}
 }
 
-// receive takes what the ring has, without waiting.
+// receive takes what the ring holds, without waiting.
 func (r *receiver) receive(frames []port.Frame, acked *atomic.Uint64) (n int) {
 	if !r.ring.Begin() {
 		return 0
 	}
 	defer r.ring.End()
-	how := layoutOf(acked.Load()) // agreed on before the ring began, not before this did
+	how := layoutOf(acked.Load()) // negotiated before the ring started, but perhaps not before this call
 	used, lent, kept := 0, 0, 0
 	for n < len(frames) && used+lent <= batchBytes {
-		if lent == 0 { // else chains are kept, in their order
+		if lent == 0 { // otherwise chains are kept, in order
 			took, bytes := r.takeSingles(frames[n:], used, how.header)
 			if n, used = n+took, used+bytes; took > 0 {
 				continue
@@ -114,7 +114,7 @@ func (r *receiver) receive(frames []port.Frame, acked *atomic.Uint64) (n int) {
 		n++
 	}
 	r.ring.Flush()
-	if !r.ring.Enabled() { // such a ring's frames are thrown away
+	if !r.ring.Enabled() { // frames of a disabled ring are discarded
 		for i := range frames[:n] {
 			if f := &frames[i]; f.Drop == port.DropNone {
 				f.Drop = port.DropPortDown
@@ -124,7 +124,7 @@ func (r *receiver) receive(frames []port.Frame, acked *atomic.Uint64) (n int) {
 	return n
 }
 
-// rent gets room for the batch, unless it is there.
+// rent allocates room for the batch if there is none.
 func (r *receiver) rent() {
 	if r.arena == nil {
 		r.arena = arenas.Rent()
@@ -132,8 +132,8 @@ func (r *receiver) rent() {
 	}
 }
 
-// takeSingles takes the next frames as far as each lies in one buffer, and none of it is
-// to be lent. It returns how many, and how much of the room from used on they take.
+// takeSingles takes the next frames as long as each lies in one buffer and is not to be
+// lent. It returns their number, and how much of the room they take from used on.
 func (r *receiver) takeSingles(frames []port.Frame, used, headerLen int) (n, bytes int) {
 	singles := r.ring.Singles(false)
 	if len(singles) == 0 {
@@ -145,7 +145,7 @@ func (r *receiver) takeSingles(frames []port.Frame, used, headerLen int) (n, byt
 		if len(b) < maxHeader || len(b) >= lendFrom {
 			break
 		}
-		header := [maxHeader]byte(b) // the shorter one is its beginning
+		header := [maxHeader]byte(b) // the shorter one is a prefix of it
 		room := r.arena.bytes[used+bytes:][:len(b)-headerLen]
 		copy(room, b[headerLen:])
 		f := &frames[n]
@@ -161,7 +161,7 @@ func (r *receiver) takeSingles(frames []port.Frame, used, headerLen int) (n, byt
 }
 
 // take makes f the frame in the guest's buffers from first on, behind its virtio-net
-// header, and returns how much of room it takes, where it lies from now on.
+// header. It returns how much of room the frame takes, where it lies from now on.
 func (r *receiver) take(f *port.Frame, parts []vhost.Buffer, first int, room []byte, headerLen int) int {
 	total := 0
 	for i := range parts[first:] {
@@ -196,18 +196,18 @@ func (r *receiver) take(f *port.Frame, parts []vhost.Buffer, first int, room []b
 	return inLines(head)
 }
 
-// decode reads a virtio-net header that a driver wrote.
+// decode reads a virtio-net header written by a driver.
 func decode(header []byte) port.Offload {
 	o := vnet.Decode(header)
-	o.Flags &= port.NeedsCsum // the others are not a driver's to set (virtio 1.2, 5.1.6.2)
+	o.Flags &= port.NeedsCsum // a driver may not set the others (virtio 1.2, 5.1.6.2)
 	if o.Flags|o.GSOType == 0 {
 		return port.Offload{}
 	}
 	return o
 }
 
-// setOffload notes what is left undone of f, which has n bytes on the wire. A frame of
-// which that cannot be true is to be dropped, and ok is false.
+// setOffload records the work left undone in f, which has n bytes on the wire. If that
+// cannot be true, the frame must be dropped, and ok is false.
 func setOffload(f *port.Frame, o port.Offload, n int) (ok bool) {
 	if o == (port.Offload{}) {
 		return true
@@ -223,17 +223,18 @@ func setOffload(f *port.Frame, o port.Offload, n int) (ok bool) {
 	return true
 }
 
-// inLines is the room that n bytes take, for frames that share a cache line would also
+// inLines rounds n bytes up to whole cache lines: frames that share a line would also
 // share the wait for it.
 func inLines(n int) int { return (n + 63) &^ 63 }
 
-// lentHead is what is copied of a frame whose tail is lent: a tag goes out of it.
+// lentHead is the part of a lent frame that is copied, with room for a tag that is
+// removed.
 const lentHead = port.MinHead + 4
 
-// cursor is a place in a row of buffers.
+// cursor is a position in a list of buffers.
 type cursor struct{ part, offset int }
 
-// fillFrom fills b from a place on, and returns the place behind.
+// fillFrom fills b from a position on, and returns the position behind it.
 func fillFrom(b []byte, parts []vhost.Buffer, at cursor) cursor {
 	for {
 		n := copy(b, parts[at.part].Bytes[at.offset:])
@@ -245,7 +246,7 @@ func fillFrom(b []byte, parts []vhost.Buffer, at cursor) cursor {
 	}
 }
 
-// announced makes f the frame that tells where the guest is now.
+// announced sets f to the frame that announces the guest's new place.
 func (l *lane) announced(f *port.Frame) int {
 	l.arena = arenas.Rent()
 	f.SetWire(append(l.arena.bytes[:0], l.announce.Swap(nil)[:]...))
@@ -253,17 +254,17 @@ func (l *lane) announced(f *port.Frame) int {
 }
 
 const (
-	// maxSpin is how long an empty ring is looked at before sleeping: about what
-	// a kick and the wake cost the guest and the switch together.
+	// maxSpin bounds how long an empty ring is polled before sleeping: about what a
+	// kick and the wake-up cost the guest and the switch together.
 	maxSpin = 50 * time.Microsecond
 	minSpin = 3 * time.Microsecond
 
-	// looksPerClock spares the clock, which costs as much as a look.
+	// looksPerClock saves clock reads, each of which costs as much as a look.
 	looksPerClock = 4
 )
 
-// wait returns when there may be something to receive. As long as frames come at short
-// intervals it looks for them, for a bounded time; else it sleeps until the guest kicks.
+// wait returns when there may be something to receive. While frames come at short
+// intervals it polls for a bounded time; otherwise it sleeps until the guest kicks.
 func (l *lane) wait() {
 	if l.look() {
 		return
@@ -271,11 +272,11 @@ func (l *lane) wait() {
 	slept := time.Now()
 	l.receiver.ring.Wait()
 	if time.Since(slept) < maxSpin {
-		l.spin = maxSpin // looking would have been shorter
+		l.spin = maxSpin // polling would have been shorter
 	}
 }
 
-// look looks at the ring for a while and tells whether there is something.
+// look polls the ring for a while and reports whether it has work.
 func (l *lane) look() bool {
 	if l.spin < minSpin && !l.port.busy.Load() {
 		return false

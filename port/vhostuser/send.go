@@ -10,8 +10,8 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// sender puts frames into the guest's receive queue. What it has is guarded by the
-// ring's lock, from Begin to End.
+// sender puts frames into the guest's receive queue. The ring's lock, from Begin to
+// End, guards its fields.
 type sender struct {
 	ring   *vhost.Ring
 	chains []filled
@@ -24,8 +24,8 @@ type filled struct {
 	room  int
 }
 
-// maxParts is how many buffers one frame may take. A driver whose buffers are so small
-// that it is not enough would have senders search its ring for nothing.
+// maxParts bounds the buffers of one frame. A driver whose buffers are so small that
+// this does not suffice would make senders search its ring in vain.
 const maxParts = 1024
 
 // Send implements port.Queue.
@@ -35,7 +35,7 @@ func (l *lane) Send(out []port.Out) {
 	if p.closed.Load() {
 		drop = port.DropPortClosed
 	} else if active := *p.active.Load(); len(active) > 0 {
-		// A guest that uses fewer queues than there are gets all by those.
+		// A guest that uses fewer queues gets all frames through those.
 		to := active[l.index%len(active)]
 		if to.sender.send(out, &p.acked, int(p.mtu.Load())) {
 			return
@@ -46,7 +46,7 @@ func (l *lane) Send(out []port.Out) {
 	}
 }
 
-// send gives frames to the guest, and tells whether it could; if not, none arrived.
+// send gives frames to the guest and reports whether it could; if not, none arrived.
 func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (ok bool) {
 	if !s.ring.Begin() {
 		return false
@@ -57,12 +57,12 @@ func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (ok bool) {
 	}
 	features := acked.Load() // as in receive
 	how, caps := layoutOf(features), capsOf(features)
-	var singles []vhost.Single // chains to come, of which done have a frame
+	var singles []vhost.Single // chains ahead; the first done of them hold a frame
 	done := 0
 	for i := range out {
 		o := &out[i]
 		if f := o.Frame; mtu > 0 && f.DataLen()-port.HeaderLen > mtu+4 && !f.Offload.IsGSO() {
-			o.Drop = port.DropTooBig // even with a tag that is not counted
+			o.Drop = port.DropTooBig // even without counting the tag
 			continue
 		}
 		if done == len(singles) {
@@ -85,8 +85,8 @@ func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (ok bool) {
 	return !s.ring.Failed()
 }
 
-// putSingle gives the guest a frame if all of it is here and goes into one buffer. Else
-// put is to try, or to say why not.
+// putSingle gives a frame to the guest if all of the frame is here and fits one buffer.
+// Otherwise the caller tries put, which also finds the reason for a drop.
 func putSingle(o *port.Out, to *vhost.Single, how layout, caps port.Caps) bool {
 	f, b := o.Frame, to.Bytes
 	n := how.header + o.TagLen() + len(f.Data)
@@ -108,7 +108,7 @@ func putSingle(o *port.Out, to *vhost.Single, how layout, caps port.Caps) bool {
 
 var errNoRoom = errors.New("a receive buffer without room for the header")
 
-// put gives one frame to the guest. DropNoCarrier says that the ring is broken.
+// put gives one frame to the guest. DropNoCarrier means that the ring is broken.
 func (s *sender) put(o *port.Out, how layout, caps port.Caps) port.Drop {
 	f := o.Frame
 	if len(f.Data) < port.HeaderLen {
@@ -134,11 +134,11 @@ func (s *sender) put(o *port.Out, how layout, caps port.Caps) port.Drop {
 	return port.DropNone
 }
 
-// encode writes a virtio-net header that says what is left undone of a frame, and tells
-// whether the driver takes that.
+// encode writes a virtio-net header for the work left undone in a frame, and reports
+// whether the driver accepts that.
 func encode(header []byte, o *port.Out, caps port.Caps) bool {
 	f, off := o.Frame, o.Frame.Offload
-	// The driver may be another than when the switch asked for Caps.
+	// The driver may have changed since the switch called Caps.
 	if off.Needs()&^caps != 0 || !vnet.Valid(off, f.DataLen()) {
 		return false
 	}
@@ -150,8 +150,8 @@ func encode(header []byte, o *port.Out, caps port.Caps) bool {
 	return true
 }
 
-// gather takes as many chains from the ring as make room for n bytes. If it cannot, the
-// ring is as before.
+// gather takes enough chains from the ring for n bytes. If it cannot, the ring is as
+// before.
 func (s *sender) gather(how layout, n int) ([]vhost.Buffer, port.Drop) {
 	mark := s.ring.Mark()
 	s.chains = s.chains[:0]
@@ -184,8 +184,8 @@ func (s *sender) gather(how layout, n int) ([]vhost.Buffer, port.Drop) {
 	}
 }
 
-// fill writes a frame to what was gathered, and gives the chains back. It returns false,
-// and gives none back, when the tail is gone.
+// fill writes a frame to the gathered buffers and gives the chains back. If the tail is
+// gone, it returns false and gives none back.
 func (s *sender) fill(parts []vhost.Buffer, head, body []byte, tail port.Tail) bool {
 	total := len(head) + len(body)
 	for i := range parts {

@@ -11,15 +11,15 @@ import (
 	"github.com/vswitch/vswitch/internal/sockfile"
 )
 
-// peers is where connections come from.
+// peers is a source of connections.
 type peers interface {
-	// next waits for a connection; an error says that close was called. say is
-	// told why it takes long.
+	// next waits for a connection; an error means that close was called. It passes to
+	// say why it takes long.
 	next(say func(error)) (*net.UnixConn, error)
 	close()
 }
 
-// server takes connections on a socket that it made.
+// server accepts connections on a socket that it made.
 type server struct{ *sockfile.Server }
 
 func (s *server) next(say func(error)) (*net.UnixConn, error) {
@@ -28,8 +28,8 @@ func (s *server) next(say func(error)) (*net.UnixConn, error) {
 		if err == nil || errors.Is(err, net.ErrClosed) {
 			return conn, err
 		}
-		// A peer that gave up while it waited, no descriptor to be had now, or no
-		// socket where there was one.
+		// The peer gave up while it waited, no descriptor is free now, or the socket is
+		// gone.
 		say(err)
 		time.Sleep(minBackoff)
 	}
@@ -37,7 +37,7 @@ func (s *server) next(say func(error)) (*net.UnixConn, error) {
 
 func (s *server) close() { s.Close() }
 
-// client makes connections to a socket of the front end's.
+// client connects to a socket of the front end.
 type client struct {
 	path string
 	ctx  context.Context
@@ -47,8 +47,8 @@ type client struct {
 	since time.Time     // of the last connection
 }
 
-// A client tries again after minBackoff, then after twice as long each time, up to
-// maxBackoff; after a connection that lasted, at once.
+// A client retries after minBackoff, doubling the wait up to maxBackoff; after a
+// connection that lasted, it retries immediately.
 const (
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 5 * time.Second
@@ -79,7 +79,7 @@ func (c *client) next(say func(error)) (*net.UnixConn, error) {
 		if c.ctx.Err() == nil {
 			var why syscall.Errno
 			if errors.As(err, &why) {
-				err = why // without the address, which is named already
+				err = why // without the address, which the message names already
 			}
 			say(fmt.Errorf("connect to %s: %w; start the front end that listens there", c.path, err))
 		}

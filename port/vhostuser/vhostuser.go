@@ -1,9 +1,9 @@
 // Package vhostuser is the port kind that shares memory with a virtual machine: the
-// back end of QEMU's `-netdev vhost-user`. The switch listens on a unix socket, or
-// connects to one; the machine may come, go and come back. A guest is taken to be
-// hostile: what it does wrong ends its connection and concerns no other port.
+// back end of QEMU's `-netdev vhost-user`. The switch listens on a unix socket or
+// connects to one; the machine may come, go and come back. A guest is treated as
+// hostile: its errors end its connection and affect no other port.
 //
-// The files, in the order a port comes to be: kind, socket, vhostuser (the connection),
+// The files, in the order of a port's life: kind, socket, vhostuser (the connection),
 // features, receive (from the guest), send (to it).
 package vhostuser
 
@@ -19,8 +19,8 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// maxPairs is how many pairs of queues a guest can have. A pair that it does not use
-// costs one goroutine that sleeps.
+// maxPairs bounds a guest's pairs of queues. An unused pair costs one sleeping
+// goroutine.
 const maxPairs = 8
 
 // Port is an open vhost-user port.
@@ -30,10 +30,10 @@ type Port struct {
 	lanes   []*lane
 	peers   peers
 
-	// What workers go by, as the front end and the guest have agreed.
+	// What workers read, as negotiated with the front end and the guest.
 	acked  atomic.Uint64
 	caps   atomic.Uint32
-	mtu    atomic.Int64 // of the guest; 0: not told
+	mtu    atomic.Int64 // of the guest; 0: unknown
 	active atomic.Pointer[[]*lane]
 	up     atomic.Bool
 	closed atomic.Bool
@@ -44,8 +44,8 @@ type Port struct {
 
 	mu     sync.Mutex // guards what follows
 	conn   *net.UnixConn
-	reason error // why there is no peer, or no longer
-	broken error // what the guest did wrong on this connection
+	reason error // why there is no peer
+	broken error // the guest's error on this connection
 }
 
 var _ interface {
@@ -53,8 +53,8 @@ var _ interface {
 	port.Linked
 } = (*Port)(nil)
 
-// lane is a pair of queues: port.Queue to the switch, a transmit and a receive ring to
-// the guest.
+// lane is a pair of queues: a port.Queue to the switch, a transmit and a receive ring
+// to the guest.
 type lane struct {
 	port  *Port
 	index int
@@ -62,8 +62,8 @@ type lane struct {
 	sender
 }
 
-// open makes a port that gets its connections from peers, and keeps in the file notes
-// how far packed rings are, if that has a name.
+// open makes a port that gets its connections from peers. It keeps the positions of
+// packed rings in the file notes, if that is not empty.
 func open(ps peers, notes string, busy bool) (*Port, error) {
 	p := &Port{
 		peers:   ps,
@@ -83,7 +83,7 @@ func open(ps peers, notes string, busy bool) (*Port, error) {
 	}
 	for i := range maxPairs {
 		l := &lane{port: p, index: i}
-		// Receive and transmit are the guest's words (virtio 1.2, 5.1.2).
+		// Receive and transmit are from the guest's view (virtio 1.2, 5.1.2).
 		l.sender.ring, l.receiver.ring = p.backend.Ring(2*i), p.backend.Ring(2*i+1)
 		p.lanes = append(p.lanes, l)
 		p.queues = append(p.queues, l)
@@ -99,7 +99,7 @@ func (p *Port) Queues() []port.Queue { return p.queues }
 // Caps implements port.Port.
 func (p *Port) Caps() port.Caps { return port.Caps(p.caps.Load()) }
 
-// Link implements port.Linked: a guest's driver takes and gives frames.
+// Link implements port.Linked: it is up while a guest's driver exchanges frames.
 func (p *Port) Link() bool { return p.up.Load() }
 
 // LinkChanged implements port.Linked.
@@ -134,16 +134,16 @@ func (p *Port) Close() error {
 	case <-p.ended:
 		return nil
 	case <-time.After(closePatience):
-		// A descriptor that the front end gave can take as long to close as the file
-		// system that it is on likes.
+		// Closing a descriptor from the front end can take as long as its file system
+		// likes.
 		return errors.New("the front end's files take long to close; the port goes on closing them")
 	}
 }
 
-// closePatience is how long Close waits for what the front end gave to be closed.
+// closePatience bounds how long Close waits for the front end's files to be closed.
 const closePatience = 2 * time.Second
 
-// wake has workers that sleep look what is to be done.
+// wake makes sleeping workers look for work.
 func (p *Port) wake() {
 	for _, l := range p.lanes {
 		l.receiver.ring.Wake()
@@ -155,7 +155,7 @@ func (p *Port) setBusy(on bool) {
 	p.wake()
 }
 
-// run serves one front end after the other.
+// run serves one front end after another.
 func (p *Port) run() {
 	defer close(p.ended)
 	defer p.backend.Close()
@@ -168,7 +168,7 @@ func (p *Port) run() {
 		p.conn, p.broken = conn, nil
 		p.mu.Unlock()
 		var why error
-		if !p.closed.Load() { // else Close may not have seen the connection
+		if !p.closed.Load() { // otherwise Close may not have seen the connection
 			why = p.backend.Serve(conn)
 		}
 		conn.Close()
