@@ -1,7 +1,7 @@
-// Package eth has the parts of Ethernet that more than one package must agree on:
+// Package eth holds the parts of Ethernet that several packages must agree on:
 // EtherTypes, reserved addresses, and views of headers over borrowed bytes. It
-// allocates nothing, does no I/O and imports nothing of the project; anyone may
-// call it from any goroutine.
+// allocates nothing, does no I/O and imports nothing of the project; any goroutine may
+// call it.
 package eth
 
 // EtherTypes (IEEE registration authority).
@@ -13,6 +13,6 @@ const (
 	TypeQinQ uint16 = 0x88a8
 )
 
-// IsReserved tells whether addr, 48 bits with the first octet on top, is one of
+// IsReserved reports whether addr, 48 bits with the first octet on top, is one of
 // 01:80:c2:00:00:00 to 0f, which a bridge never forwards (802.1Q-2018 table 8-1).
 func IsReserved(addr uint64) bool { return addr&^0xf == 0x0180_c200_0000 }

@@ -24,31 +24,31 @@ const (
 	// headerLen is the length of an untagged Ethernet header.
 	headerLen = 14
 
-	// maxTags is how many VLAN tags are passed over, as the kernel does
-	// (VLAN_MAX_DEPTH in include/linux/if_vlan.h).
+	// maxTags is how many VLAN tags are skipped, as in the kernel (VLAN_MAX_DEPTH in
+	// include/linux/if_vlan.h).
 	maxTags = 8
 
-	// maxExtensions bounds the walk along IPv6 extension headers. RFC 8200
-	// section 4.1 knows four kinds before the transport header, one of them twice.
+	// maxExtensions bounds the walk along IPv6 extension headers. RFC 8200 section 4.1
+	// allows four kinds before the transport header, one of them twice.
 	maxExtensions = 8
 )
 
-// IPPacket says where the parts of an IP packet lie in its frame. The offsets are in
-// bytes from the destination address on.
+// IPPacket locates the parts of an IP packet in its frame. Offsets are in bytes from
+// the destination address.
 type IPPacket struct {
 	Version  uint8 // 4 or 6
-	Proto    uint8 // what Transport begins with
+	Proto    uint8 // protocol of the header at Transport
 	Fragment bool  // a part of a packet, or an IPv6 packet with a fragment header
-	Routed   bool  // an IPv6 routing header: the destination may not be the last one
+	Routed   bool  // has an IPv6 routing header: the destination may be an intermediate one
 
 	Header    int // the IP header
 	ProtoAt   int // the octet that Proto was read from
-	Transport int // what comes after the IP header, its options and extension headers
+	Transport int // what follows the IP header, its options and extension headers
 }
 
-// FindIP finds the IP packet in a frame, behind any VLAN tags. ok is false where there
-// is none, or where its headers do not lie within the frame. It does not look at the
-// packet's length fields, nor at the checksum.
+// FindIP finds the IP packet in a frame, behind any VLAN tags. ok is false if there is
+// none, or if its headers exceed the frame. FindIP checks neither the packet's length
+// fields nor its checksum.
 func FindIP(frame []byte) (p IPPacket, ok bool) {
 	at := headerLen
 	if len(frame) < at {
@@ -71,8 +71,8 @@ func FindIP(frame []byte) (p IPPacket, ok bool) {
 	return p, false
 }
 
-// FindIPAt is FindIP for a packet of a version, 4 or 6, whose header begins at an offset
-// into the frame.
+// FindIPAt is FindIP for a packet of the given version, 4 or 6, whose header begins at
+// an offset into the frame.
 func FindIPAt(frame []byte, at int, version uint8) (p IPPacket, ok bool) {
 	p.Header = at
 	switch b := frame[at:]; {
@@ -91,8 +91,8 @@ func FindIPAt(frame []byte, at int, version uint8) (p IPPacket, ok bool) {
 	return p, false
 }
 
-// passExtensions moves Transport behind the IPv6 extension headers (RFC 8200 section 4)
-// and stops at a fragment header, which hides what follows.
+// passExtensions moves Transport behind the IPv6 extension headers (RFC 8200 section
+// 4). It stops at a fragment header, which hides the rest.
 func (p *IPPacket) passExtensions(frame []byte) (ok bool) {
 	for range maxExtensions {
 		b := frame[p.Transport:]

@@ -1,7 +1,7 @@
-// Package flap finds stations that go back and forth between ports, as they do when
-// two have one address or when there is a loop. It does no I/O: moves and the time
-// go in, what to make of each comes out. A Detector belongs to one goroutine, and
-// remembers a bounded number of stations, however many there are.
+// Package flap detects stations that go back and forth between ports, as they do when
+// two share one address or when there is a loop. It does no I/O: moves and the time go
+// in, a verdict on each comes out. A Detector belongs to one goroutine and remembers a
+// bounded number of stations.
 package flap
 
 import (
@@ -10,23 +10,23 @@ import (
 )
 
 const (
-	// Window is how long the moves of a station are counted together, and
-	// Moves how many of them in it are flapping: a machine that migrates, or
-	// roams between access points, moves once or twice.
+	// Window is the time over which a station's moves are counted, and Moves the number
+	// within it that counts as flapping: a machine that migrates, or roams between
+	// access points, moves once or twice.
 	Window = 10 * time.Second
 	Moves  = 5
 
-	// Settled is how long a station must stay behind a port, without a move, to be
-	// at home there: as long as a bridge remembers a station that is silent
-	// (802.1Q-2018 table 8-6). Until then it is at home where it was, so nobody
-	// gets an address by claiming it at the right moment.
+	// Settled is how long a station must stay behind a port, without a move, to be at
+	// home there: as long as a bridge remembers a silent station (802.1Q-2018 table
+	// 8-6). Until then it keeps its old home, so nobody gets an address by claiming it
+	// at the right moment.
 	Settled = 300 * time.Second
 
-	// lines is how many moves of a station are worth a line each in a window.
+	// lines is the number of a station's moves per window that are logged one by one.
 	lines = 2
 
-	// maxStations bounds what is remembered: a guest can make up addresses. Beyond
-	// it the port that most stations are at home at loses its oldest.
+	// maxStations bounds the stations remembered, since a guest can make up addresses.
+	// Beyond it, the port that is home to the most stations loses its oldest.
 	maxStations = 1024
 )
 
@@ -36,11 +36,11 @@ type Station struct {
 	MAC  uint64
 }
 
-// Verdict is what to make of a move.
+// Verdict is what to do about a move.
 type Verdict struct {
 	Log      bool   // the move is worth a line
-	Flapping bool   // with this move the station flaps; said once in a window
-	Home     uint16 // the port where it was Settled, or was seen first
+	Flapping bool   // the station flaps since this move; set once per window
+	Home     uint16 // the port where it was Settled, or first seen
 }
 
 // Detector counts moves by station.
@@ -58,13 +58,12 @@ type history struct {
 	at      *list.Element // of homes[home]
 }
 
-// New makes a detector that has seen nothing.
+// New returns a detector that has seen nothing.
 func New() *Detector {
 	return &Detector{stations: make(map[Station]*history), homes: make(map[uint16]*list.List)}
 }
 
-// Moved returns what to make of the move of a station, which was behind the port
-// from.
+// Moved returns the verdict on a station's move away from the port from.
 func (d *Detector) Moved(now time.Time, s Station, from uint16) Verdict {
 	h := d.stations[s]
 	switch {
@@ -89,8 +88,8 @@ func (d *Detector) Moved(now time.Time, s Station, from uint16) Verdict {
 	return Verdict{Log: h.moves <= lines, Flapping: h.moves == Moves, Home: h.home}
 }
 
-// Forget says that no station is at home behind a port any more: its link went down, so
-// they may come up elsewhere.
+// Forget ends the home of every station behind a port: its link went down, so they may
+// appear elsewhere.
 func (d *Detector) Forget(port uint16) {
 	if at := d.homes[port]; at != nil {
 		for e := at.Front(); e != nil; e = e.Next() {
@@ -110,7 +109,7 @@ func (d *Detector) settle(h *history, port uint16) {
 	h.home, h.at = port, at.PushBack(h)
 }
 
-// leave takes h from its home.
+// leave removes h from its home.
 func (d *Detector) leave(h *history) {
 	at := d.homes[h.home]
 	if at.Remove(h.at); at.Len() == 0 {
@@ -123,8 +122,8 @@ func (d *Detector) drop(h *history) {
 	delete(d.stations, h.station)
 }
 
-// oldest returns what makes room for a station at home behind a port: the oldest of that
-// port if it has its share, else of the port that has most.
+// oldest returns the station to evict for a new one behind a port: the oldest of that
+// port if it has its share, otherwise of the port that has the most.
 func (d *Detector) oldest(port uint16) *history {
 	most := d.homes[port]
 	if most == nil || most.Len() < maxStations/len(d.homes) {

@@ -1,5 +1,5 @@
-// Package flock keeps files and directories to one process at a time by flock(2): a
-// lock is on an open file, excludes every other one, and ends with the process.
+// Package flock lets one process at a time use a file or directory, by flock(2): a lock
+// belongs to an open file, excludes every other one, and ends with the process.
 package flock
 
 import (
@@ -9,10 +9,10 @@ import (
 	"syscall"
 )
 
-// ErrHeld is returned where somebody else has the lock.
+// ErrHeld means that somebody else holds the lock.
 var ErrHeld = errors.New("locked by another process")
 
-// File is an open file, or directory, and the lock on it.
+// File is an open file or directory with its lock.
 type File struct{ *os.File }
 
 // Open opens a file as os.OpenFile does and locks it, or fails with ErrHeld.
@@ -20,7 +20,7 @@ func Open(name string, flag int, perm os.FileMode) (File, error) {
 	return open(name, flag, perm, syscall.LOCK_NB)
 }
 
-// Await is Open, but waits for whoever has the lock.
+// Await is Open, but waits for the lock's holder.
 func Await(name string, flag int, perm os.FileMode) (File, error) {
 	return open(name, flag, perm, 0)
 }
@@ -48,8 +48,8 @@ func open(name string, flag int, perm os.FileMode, how int) (File, error) {
 	return File{}, err
 }
 
-// Close gives the lock back and closes the file. To close alone would not do: a child
-// between fork and exec has a copy of the descriptor, and the lock with it.
+// Close unlocks and closes the file. Closing alone would not do: a child between fork
+// and exec has a copy of the descriptor, and the lock with it.
 func (f File) Close() error {
 	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.File.Close())
 }

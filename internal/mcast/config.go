@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// complete puts the defaults in (RFC 3376 section 8, RFC 3810 section 9) and
-// checks the rest.
+// complete fills in the defaults (RFC 3376 section 8, RFC 3810 section 9) and checks
+// the rest.
 func (c *VLANConfig) complete(mac uint64) error {
 	c.IGMPVersion = cmp.Or(c.IGMPVersion, 3)
 	c.MLDVersion = cmp.Or(c.MLDVersion, 2)
@@ -57,7 +57,7 @@ func (c *VLANConfig) complete(mac uint64) error {
 	return nil
 }
 
-// What the fields of a query can say, and a response time that hosts can keep.
+// Limits of a query's fields, and of response times that hosts can keep.
 const (
 	minResponse      = 100 * time.Millisecond
 	maxResponseV2    = 25500 * time.Millisecond // RFC 2236 section 2.2
@@ -65,7 +65,8 @@ const (
 	maxQueryInterval = 31744 * time.Second      // RFC 3376 section 4.1.7
 )
 
-// linkLocal is the address made from a MAC by modified EUI-64 (RFC 4291 appendix A).
+// linkLocal returns the address derived from a MAC by modified EUI-64 (RFC 4291
+// appendix A).
 func linkLocal(mac uint64) netip.Addr {
 	return netip.AddrFrom16([16]byte{
 		0: 0xfe, 1: 0x80,

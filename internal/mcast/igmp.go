@@ -41,7 +41,7 @@ var igmp = protocol{
 	unit:      100 * time.Millisecond,
 }
 
-// queryFields is what a query of ours says, in either protocol.
+// queryFields is the content of one of our queries, in either protocol.
 type queryFields struct {
 	version     int        // as in message
 	group       netip.Addr // invalid: a general query
@@ -52,7 +52,7 @@ type queryFields struct {
 	sources     []netip.Addr
 }
 
-// appendV3 is the reverse of readV3Query.
+// appendV3 is the inverse of readV3Query.
 func (q *queryFields) appendV3(b []byte) []byte {
 	flags := byte(q.robustness)
 	if q.suppress {
@@ -66,7 +66,7 @@ func (q *queryFields) appendV3(b []byte) []byte {
 	return b
 }
 
-// igmpQueryFrame makes an IGMP query: in an IPv4 packet with TTL 1, precedence
+// igmpQueryFrame returns an IGMP query in an IPv4 packet with TTL 1, precedence
 // Internetwork Control and Router Alert (RFC 3376 section 4, RFC 2113).
 func igmpQueryFrame(mac uint64, src netip.Addr, q queryFields) []byte {
 	dst, group := allSystems, netip.IPv4Unspecified()

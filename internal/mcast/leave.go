@@ -6,10 +6,10 @@ import (
 )
 
 // giveUp is "Send Q(G)" and "Send Q(G,S)" of RFC 3376 section 6.4.2 for the sources
-// marked ask and, where whole is set, for the group. The querier asks whether
-// another host behind the port still wants them, and lowers their timers to the
-// Last Member Query Time (section 6.6.3). With FastLeave they end at once. Where
-// another switch or router is the querier, its query comes and lowers them.
+// marked ask and, if whole is set, for the group. The querier asks whether another host
+// behind the port still wants them, and lowers their timers to the Last Member Query
+// Time (section 6.6.3). With FastLeave they end at once. If another switch or router is
+// the querier, its query lowers them.
 func (m *member) giveUp(whole bool) {
 	in := m.g.in
 	now, cfg := in.s.now, &in.v.cfg
@@ -36,7 +36,7 @@ func (m *member) giveUp(whole bool) {
 	switch {
 	case fast:
 		m.until = now
-	case asks && (m.until > last || m.groupQueries == 0): // else it is asked already
+	case asks && (m.until > last || m.groupQueries == 0): // otherwise a query is already pending
 		m.until, m.groupQueries = min(m.until, last), cfg.LastMemberCount
 		m.nextQuery = now
 	}
@@ -47,8 +47,8 @@ func (in *instance) lastMemberTime() time.Duration {
 	return time.Duration(in.v.cfg.LastMemberCount) * in.v.cfg.LastMemberInterval
 }
 
-// sendQueries sends the specific queries that are due, to the port alone (RFC 3376
-// sections 6.6.3.1 and 6.6.3.2). What was refreshed meanwhile is asked for with the
+// sendQueries sends the specific queries that are due, only to the port (RFC 3376
+// sections 6.6.3.1 and 6.6.3.2). For groups and sources refreshed meanwhile it sets the
 // S flag, so that other queriers do not lower their timers.
 func (m *member) sendQueries() {
 	in := m.g.in
@@ -103,11 +103,11 @@ func (in *instance) sendSpecific(m *member, suppress bool, sources []netip.Addr)
 	}
 }
 
-// leastPatience is the shortest time a querier elsewhere can leave the hosts for
-// an answer: a query that says 0 is more likely wrong than in a hurry.
+// leastPatience is the shortest response time that another querier can give the hosts:
+// a query that says 0 is more likely wrong than in a hurry.
 const leastPatience = time.Second
 
-// heed lowers the timers of what the elected querier asks for, as the other routers
+// heed lowers the timers of what the elected querier asks about, as the other routers
 // of a link do (RFC 3376 section 6.6.1).
 func (in *instance) heed(q *message) {
 	g := in.groups[q.group]
@@ -115,7 +115,7 @@ func (in *instance) heed(q *message) {
 		return
 	}
 	last := in.s.now + time.Duration(in.robustness())*max(q.maxResponse, leastPatience)
-	// A member that goes takes itself out of g.members.
+	// A member that ends removes itself from g.members.
 	for i := len(g.members) - 1; i >= 0; i-- {
 		m := g.members[i]
 		switch {

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Membership is one port that gets one group, for people to read.
+// Membership is one port's membership of one group, for people to read.
 type Membership struct {
 	VLAN    uint16
 	Group   netip.Addr
 	Port    uint16
 	Static  bool
-	Learned bool          // by reports; the fields below speak of that
-	Version int           // of IGMP or MLD: the oldest that a host behind the port speaks
-	Exclude bool          // the filter mode: all sources but the blocked ones are wanted
-	Sources []Source      // in order
-	Expires time.Duration // from now: of the filter mode exclude, or else of the last source
+	Learned bool          // by reports; the fields below describe that
+	Version int           // of IGMP or MLD: the oldest spoken by a host behind the port
+	Exclude bool          // filter mode: all sources but the blocked ones are wanted
+	Sources []Source      // sorted
+	Expires time.Duration // from now: of the filter mode exclude, otherwise of the last source
 }
 
 // Source is one entry of a membership's source list.
@@ -68,13 +68,13 @@ func (m *member) view() Membership {
 	return v
 }
 
-// RouterPort is a port that leads to a router, for people to read.
+// RouterPort is a port toward a router, for people to read.
 type RouterPort struct {
 	VLAN    uint16
 	Family  Family
 	Port    uint16
 	Static  bool
-	Expires time.Duration // from now, of a learned one; 0 when it is static alone
+	Expires time.Duration // from now, of a learned one; 0 if it is only static
 }
 
 // Routers lists the router ports by VLAN, family and port.
@@ -94,15 +94,15 @@ func (s *Snooper) Routers() []RouterPort {
 	return list
 }
 
-// QuerierState is who queries in one VLAN, for people to read.
+// QuerierState is the querier of one VLAN, for people to read.
 type QuerierState struct {
 	VLAN      uint16
 	Family    Family
-	Own       bool       // this switch does
-	Addr      netip.Addr // of whoever does; invalid: nobody, and the VLAN floods
-	Port      uint16     // where another is
+	Own       bool       // this switch is the querier
+	Addr      netip.Addr // of the querier; invalid: there is none, and the VLAN floods
+	Port      uint16     // where another querier is
 	Version   int        // of IGMP or MLD
-	Filtering bool       // the hosts had time to answer
+	Filtering bool       // the hosts have had time to answer
 	Expires   time.Duration
 }
 
@@ -132,10 +132,10 @@ func (s *Snooper) Queriers() []QuerierState {
 // Stats returns the counts so far.
 func (s *Snooper) Stats() Stats { return s.stats }
 
-// PortStats is how much a port has learned.
+// PortStats counts what a port has learned.
 type PortStats struct {
 	Groups  int    // learned memberships
-	Refused uint64 // records that asked for one more than allowed
+	Refused uint64 // records refused because the port had its limit
 }
 
 // PortStats returns the counts of each port that was configured or learned from.

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// kind is what a message means to a snooper, whichever protocol it is of.
+// kind is what a message means to a snooper, in either protocol.
 type kind uint8
 
 const (
-	other         kind = iota // a type that is unknown or of no interest: flooded
+	other         kind = iota // unknown or irrelevant type: flooded
 	query                     // general, for a group, or for a group and sources
 	report                    // v1, v2: one group
 	leave                     // v2
 	report3                   // v3: records
-	routerNotice              // a router is there: PIM hello, or RFC 4286 advertisement
+	routerNotice              // announces a router: PIM hello, or RFC 4286 advertisement
 	routerMessage             // another that only routers send: flooded
 )
 
-// message is one IGMP, MLD or PIM message. IGMP's numbers stand for both: MLDv1
-// is version 2, MLDv2 is version 3.
+// message is one IGMP, MLD or PIM message. IGMP's version numbers stand for both
+// protocols: MLDv1 is version 2, MLDv2 is version 3.
 type message struct {
 	family  Family
 	kind    kind
@@ -28,18 +28,18 @@ type message struct {
 	src     netip.Addr
 	group   netip.Addr // invalid in a general query and in report3
 
-	// Of a query.
+	// Fields of a query.
 	maxResponse time.Duration
 	suppress    bool          // the S flag
-	robustness  int           // 0: not said
-	interval    time.Duration // 0: not said
+	robustness  int           // 0: not given
+	interval    time.Duration // 0: not given
 	sources     addresses
 
-	records []byte // of report3, walked by nextRecord; they hold together
+	records []byte // of report3, checked; walked by nextRecord
 	count   int
 }
 
-// addresses is a list of addresses as on the wire.
+// addresses is a list of addresses in wire format.
 type addresses struct {
 	family Family
 	b      []byte
@@ -76,15 +76,15 @@ type record struct {
 	sources addresses
 }
 
-// nextRecord takes the first record off b. Its layout is the same in both
-// protocols but for the length of addresses.
+// nextRecord removes the first record from b. Its layout is the same in both protocols
+// except for the length of addresses.
 func nextRecord(f Family, b []byte) (r record, rest []byte, ok bool) {
 	n := 4 + f.addrLen()
 	if len(b) < n {
 		return r, nil, false
 	}
 	sources := int(binary.BigEndian.Uint16(b[2:])) * f.addrLen()
-	end := n + sources + int(b[1])*4 // auxiliary data, to be passed over
+	end := n + sources + int(b[1])*4 // auxiliary data, skipped
 	if len(b) < end {
 		return r, nil, false
 	}
@@ -92,8 +92,8 @@ func nextRecord(f Family, b []byte) (r record, rest []byte, ok bool) {
 	return r, b[end:], true
 }
 
-// checkRecords walks the count records at the front of b, so that later walks need
-// no error, and returns them without what follows.
+// checkRecords walks count records at the front of b, so that later walks cannot fail,
+// and returns them without what follows.
 func checkRecords(f Family, b []byte, count int) ([]byte, Reason) {
 	rest := b
 	for range count {
@@ -109,9 +109,9 @@ func checkRecords(f Family, b []byte, count int) ([]byte, Reason) {
 	return b[:len(b)-len(rest)], Accepted
 }
 
-// decodeFloat reads a number of 2^bits values, the upper half of which is floating
-// point with a 3-bit exponent (RFC 3376 sections 4.1.1 and 4.1.7 with 8 bits, RFC
-// 3810 section 5.1.3 with 16).
+// decodeFloat decodes a code of the given width. The upper half of the codes is
+// floating point with a 3-bit exponent (RFC 3376 sections 4.1.1 and 4.1.7 with 8 bits,
+// RFC 3810 section 5.1.3 with 16).
 func decodeFloat(code uint32, bits int) uint32 {
 	top := uint32(1) << (bits - 1)
 	if code < top {
@@ -123,7 +123,7 @@ func decodeFloat(code uint32, bits int) uint32 {
 	return mantissa << (exponent + 3)
 }
 
-// encodeFloat is the reverse, rounded down to what can be said.
+// encodeFloat is the inverse, rounded down to a value that has a code.
 func encodeFloat(v uint32, bits int) uint32 {
 	top := uint32(1) << (bits - 1)
 	if v < top {

@@ -41,10 +41,10 @@ var mld = protocol{
 	unit:      time.Millisecond,
 }
 
-// requireMLD is what MLD asks of a packet beyond IGMP (RFC 3810 section 5): without a
-// Router Alert it is not for a router's ears, and it comes from a link-local address.
-// But a host that has none yet reports its solicited-node group from ::, and snoopers
-// must hear it (RFC 3590 section 4).
+// requireMLD checks what MLD requires beyond IGMP (RFC 3810 section 5): a Router Alert,
+// without which a packet is not for routers, and a link-local source address. But a
+// host that has no address yet reports its solicited-node group from ::, and snoopers
+// must accept that (RFC 3590 section 4).
 func requireMLD(p packet, k kind) Reason {
 	fromHost := k == report || k == report3 || k == leave
 	switch {
@@ -56,7 +56,7 @@ func requireMLD(p packet, k kind) Reason {
 	return Accepted
 }
 
-// mldQueryFrame makes an MLD query: in an IPv6 packet with hop limit 1 and Router
+// mldQueryFrame returns an MLD query in an IPv6 packet with hop limit 1 and Router
 // Alert in a hop-by-hop header (RFC 3810 section 5, RFC 2711).
 func mldQueryFrame(mac uint64, src netip.Addr, q queryFields) []byte {
 	dst, group := allNodes, netip.IPv6Unspecified()

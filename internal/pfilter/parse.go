@@ -11,14 +11,14 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Bounds of an expression, so that nobody makes every frame cost too much.
+// Bounds of an expression, so that nobody can make every frame expensive.
 const (
 	maxText  = 4096 // bytes
 	maxTerms = 64   // primitives
 	maxDepth = 32   // of parentheses and nots
 )
 
-// protocols are the words that stand for a protocol alone.
+// protocols maps words to the protocols they match.
 var protocols = map[string]Filter{
 	"arp":   etherProto(eth.TypeARP),
 	"ip":    etherProto(eth.TypeIPv4),
@@ -35,7 +35,7 @@ const (
 	protoICMPv6 = 58
 )
 
-// spread sets the signs apart that need no space around them.
+// spread puts spaces around the operators that need none.
 var spread = strings.NewReplacer("(", " ( ", ")", " ) ", "!", " ! ", "&&", " && ", "||", " || ")
 
 // Compile reads an expression; see Grammar.
@@ -56,12 +56,12 @@ func Compile(text string) (Filter, error) {
 
 // parser reads an expression by recursive descent.
 type parser struct {
-	words []string // that are left
+	words []string // still to be read
 	terms int
 	depth int
 }
 
-// take removes the next word if it is one of those, and returns it.
+// take removes the next word if it is one of choices, and returns it.
 func (p *parser) take(choices ...string) string {
 	if len(p.words) == 0 || !slices.Contains(choices, p.words[0]) {
 		return ""
@@ -69,7 +69,7 @@ func (p *parser) take(choices ...string) string {
 	return p.next()
 }
 
-// next removes the next word; "" at the end.
+// next removes the next word and returns it, or "" at the end.
 func (p *parser) next() string {
 	if len(p.words) == 0 {
 		return ""
@@ -185,7 +185,7 @@ func (p *parser) side() side {
 	return either
 }
 
-// vlan reads what comes after that word: perhaps a VID, 0 being that of a priority tag.
+// vlan reads the rest of that term: an optional VID, 0 meaning a priority tag.
 func (p *parser) vlan() (Filter, error) {
 	if len(p.words) == 0 || p.words[0][0] < '0' || p.words[0][0] > '9' {
 		return vlanTag(anyVID), nil
@@ -197,7 +197,7 @@ func (p *parser) vlan() (Filter, error) {
 	return vlanTag(int(vid)), nil
 }
 
-// ether reads what comes after that word.
+// ether reads the rest of that term.
 func (p *parser) ether() (Filter, error) {
 	switch p.take("proto", "broadcast", "multicast") {
 	case "proto":

@@ -1,7 +1,7 @@
-// Package pfilter says which frames a user means. Compile turns an expression in a
-// part of pcap-filter(7)'s language into a Filter; it does no I/O. A Filter may be
-// called from any goroutine: it reads the bytes it is given, keeps none, allocates
-// nothing, and has an answer for whatever they are.
+// Package pfilter selects frames by a user's expression. Compile turns an expression in
+// a part of pcap-filter(7)'s language into a Filter; it does no I/O. Any goroutine may
+// call a Filter: it reads the given bytes, keeps none, allocates nothing, and has an
+// answer for every input.
 package pfilter
 
 import (
@@ -13,11 +13,11 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Filter tells whether a frame is meant. frame begins with the destination address; its
-// outer VLAN tag may have been taken out and stand in tag, which is 0 else.
+// Filter reports whether a frame matches. frame begins with the destination address. If
+// its outer VLAN tag was removed, tag holds it; otherwise tag is 0.
 type Filter func(tag port.Tag, frame []byte) bool
 
-// Grammar is the language in the form of a command's help.
+// Grammar is the language as a command's help shows it.
 const Grammar = `    arp, ip, ip6, tcp, udp, icmp, icmp6     frames of that protocol
     vlan [VID]                              with a VLAN tag, which is the outer one
     ether [src|dst] host MAC                of or to a station
@@ -29,7 +29,7 @@ const Grammar = `    arp, ip, ip6, tcp, udp, icmp, icmp6     frames of that prot
     EXPR and EXPR, EXPR or EXPR, not EXPR   not binds closest, then and, then or
     (EXPR)`
 
-// side is which of the two addresses or ports of a frame are looked at.
+// side selects which of a frame's two addresses or ports to look at.
 type side uint8
 
 const (
@@ -95,10 +95,10 @@ func vlanTag(vid int) Filter {
 
 const anyVID = -1
 
-// maxTags is how many VLAN tags are passed over, as by eth.FindIP.
+// maxTags is how many VLAN tags are skipped, as in eth.FindIP.
 const maxTags = 8
 
-// payload returns the EtherType behind any VLAN tags, and what follows it.
+// payload returns the EtherType behind any VLAN tags, and the data after it.
 func payload(frame []byte) (etherType uint16, data []byte, ok bool) {
 	for at := port.HeaderLen; at <= port.HeaderLen+4*maxTags && at <= len(frame); at += 4 {
 		t := binary.BigEndian.Uint16(frame[at-2:])
@@ -116,8 +116,8 @@ func ipProto(version, proto uint8) Filter {
 	}
 }
 
-// ipNet matches the addresses of IP packets, and of the protocol addresses of ARP
-// packets for IPv4 (RFC 826).
+// ipNet matches the addresses of IP packets and the protocol addresses of ARP packets
+// for IPv4 (RFC 826).
 func ipNet(net netip.Prefix, s side) Filter {
 	length, at, arpAt := 16, 8, 0 // of the source address in its header
 	if net.Addr().Is4() {
@@ -151,7 +151,7 @@ func ipNet(net netip.Prefix, s side) Filter {
 	}
 }
 
-// ARP for IPv4 on Ethernet: its length in bytes, and how it begins.
+// ARP for IPv4 on Ethernet: its length in bytes, and its first bytes.
 const arpLen = 28
 
 var arpIPv4 = []byte{0, 1, 8, 0, 6, 4}
@@ -173,11 +173,11 @@ func l4Port(proto uint8, number uint16, s side) Filter {
 	}
 }
 
-// firstFragment tells whether a fragment begins with the transport header.
+// firstFragment reports whether a fragment begins with the transport header.
 func firstFragment(frame []byte, p *eth.IPPacket) bool {
 	at, mask := p.Header+6, uint16(0x1fff)
 	if p.Version == 6 {
-		// The fragment header, 8 bytes, is the last before Transport.
+		// The fragment header, 8 bytes, is the last one before Transport.
 		at, mask = p.Transport-6, 0xfff8
 	}
 	return binary.BigEndian.Uint16(frame[at:])&mask == 0

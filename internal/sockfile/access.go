@@ -13,18 +13,17 @@ import (
 	"github.com/vswitch/vswitch/internal/account"
 )
 
-// Access says who may use a socket. To connect one needs the right to write to it
-// (unix(7)).
+// Access says who may use a socket. Connecting needs write permission on it (unix(7)).
 type Access struct {
-	Owner, Group int         // by number; Anyone: as the directory and the process have it
-	Mode         fs.FileMode // 0 is for the owner and the group
+	Owner, Group int         // by number; Anyone: the default of the directory and the process
+	Mode         fs.FileMode // 0: for the owner and the group
 }
 
-// Anyone leaves the owner or the group as it is.
+// Anyone leaves the owner or the group unchanged.
 const Anyone = -1
 
-// ParseAccess reads what a user asks for: an owner and a group by name or number, and a mode
-// as chmod takes it, each empty for the default.
+// ParseAccess parses a user's request: an owner and a group by name or number, and a
+// mode as chmod takes it, each empty for the default.
 func ParseAccess(owner, group, mode string) (a Access, err error) {
 	a = Default
 	if owner != "" {
@@ -39,7 +38,7 @@ func ParseAccess(owner, group, mode string) (a Access, err error) {
 	return a, err
 }
 
-// CheckMode reports what is wrong with a mode that ParseAccess is to read.
+// CheckMode reports what is wrong with a mode for ParseAccess.
 func CheckMode(s string) error {
 	if s == "" {
 		return nil
@@ -48,7 +47,7 @@ func CheckMode(s string) error {
 	return err
 }
 
-// ParseMode reads the mode of a socket: three octal digits, with or without a 0 before them.
+// ParseMode parses a socket's mode: three octal digits, with or without a leading 0.
 func ParseMode(s string) (fs.FileMode, error) {
 	digits := s
 	if len(digits) == 4 && digits[0] == '0' {
@@ -61,7 +60,7 @@ func ParseMode(s string) (fs.FileMode, error) {
 	return fs.FileMode(n), nil
 }
 
-// Default is for the process's user, and the group that files in the directory have.
+// Default allows the process's user, and the group that files in the directory get.
 var Default = Access{Anyone, Anyone, defaultMode}
 
 const (
@@ -69,8 +68,8 @@ const (
 	bornMode    = 0o600 // until SetAccess
 )
 
-// File is the socket that a process has at a path. Its methods concern that socket, even
-// when another is at the path.
+// File is the socket that a process created at a path. Its methods act on that socket,
+// even when another is at the path by now.
 type File struct {
 	fd   int // O_PATH
 	path string
@@ -81,7 +80,7 @@ type File struct {
 // (SIOCUNIXFILE, linux/un.h).
 const siocUnixFile = 0x89e0
 
-// fileOf returns what s is bound to: path, which is in dir.
+// fileOf returns the file that s is bound to: path, which is in dir.
 func fileOf(s socket, dir int, path string) (*File, error) {
 	raw, err := s.SyscallConn()
 	if err != nil {
@@ -92,8 +91,8 @@ func fileOf(s socket, dir int, path string) (*File, error) {
 		return nil, failed
 	}
 	if err != nil {
-		// The kernel answers who may set up networks. Others have no rights that a
-		// swapped file would be worth.
+		// The kernel gives the file only to those who may set up networks. Others have
+		// no rights for which swapping the file would pay off.
 		if f.fd, err = unix.Openat(dir, filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
 			return nil, Explain(path, err)
 		}
@@ -111,8 +110,9 @@ func fileOf(s socket, dir int, path string) (*File, error) {
 	return f, nil
 }
 
-// SetAccess gives the socket its owner, group and mode. Meanwhile nobody has it who would
-// have it neither before nor after. An error leaves it as it was.
+// SetAccess changes the socket's owner, group and mode. At no time in between does it
+// admit anyone who is admitted neither before nor after. An error leaves the access
+// unchanged.
 func (f *File) SetAccess(a Access) error {
 	owner, group, mode := a.Owner, a.Group, uint32(a.Mode.Perm())
 	if owner == Anyone {
@@ -143,12 +143,12 @@ func (f *File) SetAccess(a Access) error {
 	return f.chmod(mode)
 }
 
-// chmod does not need the path, which may lead to another file by now.
+// chmod works without the path, which may lead to another file by now.
 func (f *File) chmod(mode uint32) error {
 	return Explain(f.path, unix.Chmod(procPath(f.fd), mode&0o777))
 }
 
-// LookEvery is how often a socket's holder looks whether it is still There: a cleaner of
+// LookEvery is how often a socket's holder checks that it is still There: a cleaner of
 // temporary files may have deleted it.
 const LookEvery = 2 * time.Second
 
@@ -158,5 +158,5 @@ func (f *File) There() bool {
 	return unix.Lstat(f.path, &st) == nil && st.Dev == f.born.Dev && st.Ino == f.born.Ino
 }
 
-// Close leaves the socket to itself.
+// Close closes the descriptor and leaves the socket in place.
 func (f *File) Close() { unix.Close(f.fd) }

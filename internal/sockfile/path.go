@@ -11,19 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is how many symbolic links a path may lead by, as in the kernel
-// (path_resolution(7)).
+// maxLinks bounds the symbolic links on a path, as in the kernel (path_resolution(7)).
 const maxLinks = 40
 
-// Find opens what is at path (O_PATH). It follows links of root and of this process's user
-// alone: another user may have set a link that leads to what only we may use.
+// Find opens the file at path (O_PATH). It follows only links of root and of this
+// process's user: another user's link may lead to something that only we may use.
 func Find(path string) (fd int, err error) {
 	fd, _, err = walk(path)
 	return fd, err
 }
 
-// Private reports whether nobody but root and this process's user can put another file, or
-// a link, where path leads. If so, the path is as good as what Find returned.
+// Private reports whether only root and this process's user can change where path
+// leads. If so, the path is as safe as what Find returned.
 func Private(path string) bool {
 	fd, private, err := walk(path)
 	if err == nil {
@@ -32,7 +31,7 @@ func Private(path string) bool {
 	return private && (err == nil || errors.Is(err, fs.ErrNotExist))
 }
 
-// walk is Find and Private in one.
+// walk combines Find and Private.
 func walk(path string) (fd int, private bool, err error) {
 	if !filepath.IsAbs(path) {
 		return -1, false, fmt.Errorf("the path %q is not absolute", path)
@@ -62,19 +61,20 @@ func walk(path string) (fd int, private bool, err error) {
 				link.path = path
 				err = link
 			}
-			// What is missing last can only be made by who may write to the directory.
+			// Only those who may write to the directory can create a missing last
+			// element.
 			return -1, w.private && rest == "", err
 		}
 		left = rest
 	}
 }
 
-// walker is where on a path walk is.
+// walker is the position of walk on a path.
 type walker struct {
 	fd      int // O_PATH
 	st      unix.Stat_t
-	private bool // nobody else could have led it elsewhere
-	closed  bool // nobody else can look into what it is in
+	private bool // nobody else could have redirected it
+	closed  bool // nobody else can look into its directory
 }
 
 const openPath = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
@@ -91,7 +91,7 @@ func (w *walker) root() error {
 	return unix.Fstat(fd, &w.st)
 }
 
-// step goes to a name in the directory. Of a link it returns the target and stays.
+// step moves to a name in the directory. For a link it stays and returns the target.
 func (w *walker) step(name string) (target string, err error) {
 	next, err := unix.Openat(w.fd, name, openPath, 0)
 	var st unix.Stat_t
@@ -100,7 +100,7 @@ func (w *walker) step(name string) (target string, err error) {
 	}
 	w.private = w.private && w.safe(&st, err == nil)
 	if name == ".." {
-		w.closed = false // as far as is known
+		w.closed = false // unknown, so assumed
 	}
 	if err != nil {
 		unix.Close(next)
@@ -118,8 +118,8 @@ func (w *walker) step(name string) (target string, err error) {
 	return readLink(next)
 }
 
-// safe reports whether nobody else can replace, or make, a name in the directory. there
-// says that st is what is there.
+// safe reports whether nobody else can replace or create a name in the directory. there
+// says that st describes an existing file.
 func (w *walker) safe(st *unix.Stat_t, there bool) bool {
 	mode, others := w.st.Mode, uint32(0o022)
 	if w.st.Gid == 0 {
@@ -132,8 +132,8 @@ func (w *walker) safe(st *unix.Stat_t, there bool) bool {
 	return w.closed || trusted(w.st.Uid) && (mode&others == 0 || sticky)
 }
 
-// trusted reports whether a user has all rights that this process has, so that there is
-// nothing to gain by leading it astray.
+// trusted reports whether a user has all rights that this process has, and so gains
+// nothing by misleading it.
 func trusted(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
 // foreignLink is a link that is not followed.
@@ -158,11 +158,12 @@ func readLink(fd int) (string, error) {
 	return string(b[:n]), nil
 }
 
-// procPath is a path to what a descriptor is open on, for calls that take none.
+// procPath returns a path to the file that a descriptor refers to, for calls that take
+// no descriptor.
 func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// Alive reports by its error whether somebody holds the socket that fd is open on (O_PATH).
-// It is nil, EPROTOTYPE or EPERM if so.
+// Alive reports by its error whether somebody holds the socket that fd refers to
+// (O_PATH). The error is nil, EPROTOTYPE or EPERM if so.
 func Alive(fd int) error {
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -172,11 +173,11 @@ func Alive(fd int) error {
 	return unix.Connect(s, &unix.SockaddrUnix{Name: procPath(fd)})
 }
 
-// dirMode gives a directory that is made for sockets to its owner and group.
+// dirMode gives a new directory for sockets to its owner and group.
 const dirMode = 0o770
 
-// makeDirs opens dir (O_PATH). It makes it and what leads to it where absent, and returns
-// what it made, dir first.
+// makeDirs opens dir (O_PATH). It creates dir and its parents where they are absent,
+// and returns what it created, dir first.
 func makeDirs(dir string) (fd int, made []string, err error) {
 	fd, err = Find(dir)
 	switch {
@@ -203,7 +204,7 @@ func makeDirs(dir string) (fd int, made []string, err error) {
 	return fd, append([]string{dir}, made...), nil
 }
 
-// makeDir makes a directory in another and opens it.
+// makeDir creates a directory in another and opens it.
 func makeDir(in int, name string) (int, error) {
 	if err := unix.Mkdirat(in, name, dirMode); err != nil {
 		return -1, err
@@ -219,9 +220,9 @@ func makeDir(in int, name string) (int, error) {
 	return -1, err
 }
 
-// LetIn lets everybody look for the sockets that they know by name in dir, which vswitch made
-// for its user and group: without that, a socket for others is out of their reach. Default
-// needs it not.
+// LetIn lets everybody reach the sockets whose names they know in dir, a directory that
+// vswitch made for its user and group: otherwise a socket for others would be out of
+// their reach. Default does not need it.
 func LetIn(dir string, a Access) error {
 	if a == Default {
 		return nil
@@ -238,7 +239,7 @@ func LetIn(dir string, a Access) error {
 	return Explain(dir, unix.Chmod(procPath(at), st.Mode&0o7777|0o011))
 }
 
-// removeAll removes directories that were made, as far as nobody uses them by now.
+// removeAll removes directories that were created, unless somebody uses them by now.
 func removeAll(made []string) {
 	for _, dir := range made {
 		_ = unix.Rmdir(dir)

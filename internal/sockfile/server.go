@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Server takes connections at a path. It makes its socket anew when the file is deleted;
-// connections that are there stay. One goroutine calls Accept, any the other methods.
+// Server accepts connections at a path. It creates its socket again if the file is
+// deleted; existing connections stay. One goroutine calls Accept, any may call the
+// other methods.
 type Server struct {
 	path string
 
@@ -23,7 +24,7 @@ type Server struct {
 	closed bool
 }
 
-// Serve makes a stream socket at path as ListenAs does.
+// Serve creates a stream socket at path as ListenAs does.
 func Serve(path string, a Access) (*Server, error) {
 	l, f, err := ListenAs(path, a)
 	if err != nil {
@@ -32,9 +33,9 @@ func Serve(path string, a Access) (*Server, error) {
 	return &Server{path: path, access: a, l: l, file: f}, nil
 }
 
-// Accept waits for a connection. The error is net.ErrClosed after Close, and else why there
-// is none just now; the next call tries again, and comes back within LookEvery if that
-// still holds.
+// Accept waits for a connection. The error is net.ErrClosed after Close; any other
+// error says why no connection is possible now. The next call tries again, and returns
+// within LookEvery if that still holds.
 func (s *Server) Accept() (*net.UnixConn, error) {
 	for {
 		l, err := s.renew()
@@ -50,7 +51,7 @@ func (s *Server) Accept() (*net.UnixConn, error) {
 	}
 }
 
-// renew returns the listener, another one if the file was deleted.
+// renew returns the listener, a new one if the file was deleted.
 func (s *Server) renew() (*net.UnixListener, error) {
 	s.mu.Lock()
 	l, file, a, closed := s.l, s.file, s.access, s.closed
@@ -81,7 +82,7 @@ func (s *Server) renew() (*net.UnixListener, error) {
 	return next, nil
 }
 
-// SetAccess says who may use the socket from now on.
+// SetAccess changes who may use the socket.
 func (s *Server) SetAccess(a Access) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +96,7 @@ func (s *Server) SetAccess(a Access) error {
 	return nil
 }
 
-// Close ends Accept. The file stays, which is Remove's.
+// Close ends Accept. The file stays; use Remove.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,9 +1,9 @@
-// Package sockfile puts unix sockets at paths of the file system, for those who may use
-// them, in place of sockets that nobody holds any more, and takes them away again. The
-// directories on the way may be other users': no link of theirs is followed, and what is
-// done to a socket is done to that very one, whatever the path leads to by then.
-// Its functions may be called from anywhere; what they find held they look at again for
-// up to half a second. Errors are one line and say what to do.
+// Package sockfile creates unix sockets in the file system for those who may use them,
+// replaces sockets that nobody holds any more, and removes them. Directories on the way
+// may belong to other users: their links are not followed, and each operation acts on
+// the very socket, wherever the path leads by then. Its functions may be called from
+// any goroutine; if they find a socket held, they check again for up to half a second.
+// Errors are one line and say what to do.
 package sockfile
 
 import (
@@ -23,9 +23,9 @@ import (
 // MaxPath is the longest path of a socket in bytes: sun_path, less its NUL (unix(7)).
 const MaxPath = 107
 
-// Listen makes a stream socket at path, in a directory that is made where it is absent,
-// for its owner and group. To close it leaves the file, which is Remove's. An error leaves
-// nothing.
+// Listen creates a stream socket at path for its owner and group, and the directory if
+// it is absent. Closing the listener leaves the file; use Remove. An error leaves
+// nothing behind.
 func Listen(path string) (*net.UnixListener, error) {
 	l, f, err := ListenAs(path, Default)
 	if err != nil {
@@ -35,7 +35,7 @@ func Listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// ListenAs is Listen for those whom a names. It also returns what was made at path.
+// ListenAs is Listen for those whom a admits. It also returns the file created at path.
 func ListenAs(path string, a Access) (*net.UnixListener, *File, error) {
 	s, f, err := place(path, a, func(c *net.ListenConfig) (socket, error) {
 		l, err := c.Listen(context.Background(), "unix", path)
@@ -77,8 +77,9 @@ func ListenPacketAs(path string, a Access) (*net.UnixConn, *File, error) {
 	return s.(*net.UnixConn), f, nil
 }
 
-// Remove deletes the socket at path, once its holder has closed it. Nothing there is
-// right. What is no socket stays, and so does one that another holds by now.
+// Remove deletes the socket at path after its holder has closed it. An absent file is
+// no error. A file that is no socket stays, and so does a socket that another process
+// holds by now.
 func Remove(path string) error {
 	dir, err := Find(filepath.Dir(path))
 	if err == nil {
@@ -94,8 +95,8 @@ func Remove(path string) error {
 	return Explain(path, err)
 }
 
-// MakeDir makes a directory for sockets where it is absent, and what leads to it. An
-// error leaves nothing.
+// MakeDir creates a directory for sockets, and its parents, where they are absent. An
+// error leaves nothing behind.
 func MakeDir(dir string) error {
 	fd, _, err := makeDirs(dir)
 	if err == nil {
@@ -104,8 +105,8 @@ func MakeDir(dir string) error {
 	return err
 }
 
-// Explain says what to do about an error on the socket or directory at path. nil stays
-// nil.
+// Explain adds to an error on the socket or directory at path what to do about it. nil
+// stays nil.
 func Explain(path string, err error) error {
 	switch {
 	case err == nil:
@@ -115,7 +116,7 @@ func Explain(path string, err error) error {
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%s is on a file system that is mounted read-only; name another path", path)
 	}
-	// The text of net and os names the path and the call again.
+	// The text of net and os errors repeats the path and the call.
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		err = inner
 	}
@@ -128,7 +129,7 @@ type socket interface {
 	syscall.Conn
 }
 
-// place has bind put a socket at path, and makes the directory.
+// place makes bind create a socket at path, and creates the directory.
 func place(path string, a Access, bind func(*net.ListenConfig) (socket, error)) (socket, *File, error) {
 	dir, made, err := makeDirs(filepath.Dir(path))
 	if err != nil {
@@ -142,8 +143,8 @@ func place(path string, a Access, bind func(*net.ListenConfig) (socket, error)) 
 	return s, f, err
 }
 
-// replace has bind put a socket at path, which is in dir, where there is none or a stale
-// one.
+// replace makes bind create a socket at path, which is in dir, if nothing or a stale
+// socket is there.
 func replace(dir int, path string, a Access, bind func(*net.ListenConfig) (socket, error)) (socket, *File, error) {
 	name := filepath.Base(path)
 	state, err := await(dir, name)
@@ -159,8 +160,8 @@ func replace(dir int, path string, a Access, bind func(*net.ListenConfig) (socke
 			return nil, nil, Explain(path, err)
 		}
 	}
-	// The mode of a socket before bind, less the umask, is that of its file: nobody
-	// else may use it until it has the owner, group and mode that it is to have.
+	// The mode of a socket before bind, less the umask, becomes the file's: nobody else
+	// may use it until it has its final owner, group and mode.
 	s, err := bind(&net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		return errors.Join(raw.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), bornMode) }), err)
@@ -182,25 +183,25 @@ func replace(dir int, path string, a Access, bind func(*net.ListenConfig) (socke
 	return s, f, nil
 }
 
-// What can be at a path.
+// state is what can be at a path.
 type state uint8
 
 const (
 	absent  state = iota
-	foreign       // no socket
+	foreign       // not a socket
 	stale         // a socket that nobody holds
 	held
 )
 
 // A socket can look held a little longer than it is: a child of its holder has a copy
-// until its exec is done, and a process that was killed until the kernel has torn it
-// down. That takes milliseconds, and more on a busy machine.
+// until its exec, and a killed process until the kernel has torn it down. That takes
+// milliseconds, or more on a busy machine.
 const (
 	patience = 500 * time.Millisecond
 	pause    = 5 * time.Millisecond
 )
 
-// await reports what is in dir under a name, held only if it stays so.
+// await reports what dir holds under a name; it returns held only if that lasts.
 func await(dir int, name string) (state, error) {
 	for start := time.Now(); ; time.Sleep(pause) {
 		s, err := lookIn(dir, name)
@@ -210,7 +211,7 @@ func await(dir int, name string) (state, error) {
 	}
 }
 
-// look reports what is at path now.
+// look reports the current state of path.
 func look(path string) (state, error) {
 	dir, err := Find(filepath.Dir(path))
 	if err != nil {
@@ -220,8 +221,8 @@ func look(path string) (state, error) {
 	return lookIn(dir, filepath.Base(path))
 }
 
-// lookIn reports what is in dir under a name now. It asks by a datagram socket, which a
-// listener for streams is not disturbed by.
+// lookIn reports the current state of a name in dir. It probes with a datagram socket,
+// which does not disturb a stream listener.
 func lookIn(dir int, name string) (state, error) {
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	switch {
@@ -241,7 +242,7 @@ func lookIn(dir int, name string) (state, error) {
 	switch err := Alive(fd); {
 	case err == nil:
 		return held, nil
-	case errors.Is(err, syscall.EPROTOTYPE), errors.Is(err, syscall.EPERM): // of streams; connected to another
+	case errors.Is(err, syscall.EPROTOTYPE), errors.Is(err, syscall.EPERM): // a stream socket; connected to another
 		return held, nil
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return stale, nil
