@@ -1,8 +1,8 @@
-// Package mcast is IGMP and MLD snooping per VLAN (RFC 4541): it hears who wants
-// which group (IGMPv1-3: RFC 1112, 2236, 3376; MLDv1-2: RFC 2710, 3810) and says
-// which ports get it. Frames and time in, frames and a Table out: no I/O, clock or
-// goroutine. A Snooper belongs to one goroutine of the control side; a Table is
-// immutable and IsControl a pure function, for any worker.
+// Package mcast is IGMP and MLD snooping per VLAN (RFC 4541): it learns who wants which
+// group (IGMPv1-3: RFC 1112, 2236, 3376; MLDv1-2: RFC 2710, 3810) and says which ports
+// get it. Frames and time go in, frames and a Table come out: no I/O, clock or
+// goroutine. A Snooper belongs to one goroutine of the control side. A Table is
+// immutable and IsControl a pure function, so any worker may use them.
 package mcast
 
 import (
@@ -32,45 +32,44 @@ import (
 //     long enough to be asked again.
 
 const (
-	// AllPorts, as the port given to Config.Send, is every port of the VLAN.
+	// AllPorts, as the port given to Config.Send, means every port of the VLAN.
 	AllPorts uint16 = 0xffff
 
-	// DefaultMemberships bounds the memory hostile guests can take together:
+	// DefaultMemberships bounds the memory that all hostile guests together can take:
 	// about 300 bytes each without sources.
 	DefaultMemberships = 32768
 
-	// DefaultSources per membership is twice the kernel bridge's
-	// PG_SRC_ENT_LIMIT. A port that asks for more gets the group from any source.
+	// DefaultSources per membership is twice the kernel bridge's PG_SRC_ENT_LIMIT. A
+	// port that asks for more gets the group from any source.
 	DefaultSources = 64
 
 	maxVLAN = 4094 // 802.1Q-2018 table 9-2
 )
 
-// Config is what a Snooper is made from.
+// Config is the configuration of a Snooper.
 type Config struct {
-	// MAC is the switch's own address, 48 bits with the first octet on top:
-	// the source of its queries.
+	// MAC is the switch's own address, 48 bits with the first octet on top. It is the
+	// source of queries.
 	MAC uint64
 
-	// Send is given a query to send, untagged: to one port, or AllPorts. It is
-	// called from within the Snooper's methods and must not call them. The
-	// frame is its own to keep.
+	// Send sends a query, untagged, to one port or to AllPorts. The Snooper's methods
+	// call it, so it must not call them. It may keep the frame.
 	Send func(vlan, port uint16, frame []byte)
 
-	// Bounds; 0 is the default of each.
-	Memberships int // of all ports together, a membership being (VLAN, group, port)
+	// Bounds; 0 means the default.
+	Memberships int // over all ports, a membership being (VLAN, group, port)
 	Sources     int // per membership
 }
 
-// VLANConfig is how one VLAN is snooped. The zero value is passive: no queries
-// sent, the defaults of RFC 3376 section 8 and RFC 3810 section 9.
+// VLANConfig is how one VLAN is snooped. The zero value is passive: it sends no queries
+// and uses the defaults of RFC 3376 section 8 and RFC 3810 section 9.
 type VLANConfig struct {
 	Querier bool // take part in the election, and query when elected
 
-	// IPv4 is the source of IGMP queries. Without one they come from 0.0.0.0,
-	// which never wins against a querier with an address (RFC 4541 section
-	// 2.1.1). IPv6 is the source of MLD queries, a link-local address; without
-	// one it is made from Config.MAC.
+	// IPv4 is the source of IGMP queries. Without one they come from 0.0.0.0, which
+	// never wins against a querier with an address (RFC 4541 section 2.1.1). IPv6 is
+	// the source of MLD queries, a link-local address; by default it is derived from
+	// Config.MAC.
 	IPv4, IPv6 netip.Addr
 
 	IGMPVersion int // of the queries: 2 or 3 (default)
@@ -85,35 +84,35 @@ type VLANConfig struct {
 	StartupCount       int           // default Robustness
 	RouterTimeout      time.Duration // of a learned router port; default 255 s
 
-	// RouterOnly sends groups that nobody asked for to router ports alone,
-	// instead of everywhere.
+	// RouterOnly sends groups that nobody asked for only to router ports, instead of
+	// everywhere.
 	RouterOnly bool
 }
 
-// RouterMode is whether a port leads to a multicast router, which gets all groups
-// and all reports.
+// RouterMode says whether a port leads to a multicast router, which gets all groups and
+// all reports.
 type RouterMode uint8
 
 const (
-	RouterAuto   RouterMode = iota // while queries, PIM hellos or RFC 4286 advertisements come from it
+	RouterAuto   RouterMode = iota // while it sends queries, PIM hellos or RFC 4286 advertisements
 	RouterAlways                   // always
-	RouterNever                    // never: what only routers send is dropped as RouterGuard
+	RouterNever                    // never: messages that only routers send are dropped as RouterGuard
 )
 
 // PortConfig is how one port is snooped.
 type PortConfig struct {
 	Router RouterMode
 
-	// Isolated ports exchange no frame with each other. A query from one is not
-	// heard by the others, so it elects nobody.
+	// Isolated ports exchange no frames with each other. The others do not hear a query
+	// from one, so it elects nobody.
 	Isolated bool
 
 	// FastLeave ends a membership at the first leave, without asking whether
 	// another host behind the port still listens. For ports with one host.
 	FastLeave bool
 
-	// MaxGroups is the most groups learned on the port, in all VLANs; 0 is as
-	// many as there is memory for that it need not leave to other ports.
+	// MaxGroups bounds the groups learned on the port, over all VLANs; 0 means as many
+	// as memory allows without taking other ports' share.
 	MaxGroups int
 }
 
@@ -147,7 +146,7 @@ type instance struct {
 	routers routers
 	querier querier
 
-	extended time.Duration // until when extend has nothing to do
+	extended time.Duration // until when extend does nothing
 }
 
 type port struct {
@@ -157,7 +156,7 @@ type port struct {
 	refused uint64
 }
 
-// New makes a Snooper that snoops no VLAN yet. It panics without a Send.
+// New returns a Snooper that snoops no VLAN yet. It panics if Send is nil.
 func New(cfg Config) *Snooper {
 	if cfg.Send == nil {
 		panic("mcast: Config.Send is nil")
@@ -171,7 +170,7 @@ func New(cfg Config) *Snooper {
 	return &Snooper{cfg: cfg, vlans: map[uint16]*vlan{}, ports: map[uint16]*port{}, table: &Table{}}
 }
 
-// SetVLAN begins to snoop a VLAN, or changes how. What was learned stays.
+// SetVLAN starts snooping a VLAN, or changes how. What was learned stays.
 func (s *Snooper) SetVLAN(id uint16, cfg VLANConfig) error {
 	if id == 0 || id > maxVLAN {
 		return fmt.Errorf("VLAN %d does not exist; use 1 to %d", id, maxVLAN)
@@ -198,7 +197,7 @@ func (s *Snooper) SetVLAN(id uint16, cfg VLANConfig) error {
 	return nil
 }
 
-// RemoveVLAN ends the snooping of a VLAN and forgets its groups, static ones too.
+// RemoveVLAN stops snooping a VLAN and forgets its groups, static ones too.
 func (s *Snooper) RemoveVLAN(id uint16) {
 	v := s.vlans[id]
 	if v == nil {
@@ -218,8 +217,7 @@ func (s *Snooper) RemoveVLAN(id uint16) {
 	delete(s.vlans, id)
 }
 
-// SetPort changes how a port is snooped. A lower MaxGroups takes nothing away
-// from what is there.
+// SetPort changes how a port is snooped. A lower MaxGroups removes no existing group.
 func (s *Snooper) SetPort(id uint16, cfg PortConfig) {
 	p := s.port(id)
 	p.PortConfig = cfg
@@ -252,7 +250,7 @@ func (s *Snooper) RemovePort(id uint16) {
 	}
 }
 
-// PortDown forgets what was learned from a port whose link is gone.
+// PortDown forgets what was learned from a port whose link is down.
 func (s *Snooper) PortDown(id uint16) {
 	if p := s.ports[id]; p != nil {
 		for m := range p.members {
@@ -266,9 +264,9 @@ func (s *Snooper) PortDown(id uint16) {
 	}
 }
 
-// PortUp asks the hosts behind a port for their groups, in each VLAN: its link came
-// up, or it carries other VLANs than before. Send leaves out those that it does not
-// carry.
+// PortUp queries the hosts behind a port for their groups, in each VLAN: its link came
+// up, or it carries other VLANs than before. Send skips the VLANs that the port does
+// not carry.
 func (s *Snooper) PortUp(id uint16) {
 	for _, v := range s.sortedVLANs() {
 		for _, in := range v.inst {
@@ -277,7 +275,8 @@ func (s *Snooper) PortUp(id uint16) {
 	}
 }
 
-// PortLeft forgets what was learned from a port in a VLAN that it no longer carries.
+// PortLeft forgets what was learned from a port in a VLAN that the port no longer
+// carries.
 func (s *Snooper) PortLeft(vlan, id uint16) {
 	v := s.vlans[vlan]
 	if v == nil {
@@ -295,9 +294,9 @@ func (s *Snooper) PortLeft(vlan, id uint16) {
 	}
 }
 
-// TopologyChange says that stations may now be behind other ports (RFC 4541
-// section 2.1.1). All VLANs flood until the hosts have answered the next query,
-// which is sent at once where this switch is the querier.
+// TopologyChange says that stations may now be behind other ports (RFC 4541 section
+// 2.1.1). All VLANs flood until the hosts have answered the next query, which is sent
+// at once where this switch is the querier.
 func (s *Snooper) TopologyChange() {
 	for _, v := range s.sortedVLANs() {
 		for _, in := range v.inst {
@@ -306,9 +305,9 @@ func (s *Snooper) TopologyChange() {
 	}
 }
 
-// AddStatic makes group go to a port whatever its hosts report. The group is one
-// that can be snooped: neither of 224.0.0.0/24 or ff02::/16, which always flood, nor
-// of node scope.
+// AddStatic makes a port get group whatever its hosts report. The group must be one
+// that can be snooped: not in 224.0.0.0/24 or ff02::/16, which always flood, and not of
+// node scope.
 func (s *Snooper) AddStatic(vlan, port uint16, group netip.Addr) error {
 	in, err := s.static(vlan, group)
 	if err != nil {
@@ -325,7 +324,7 @@ func (s *Snooper) AddStatic(vlan, port uint16, group netip.Addr) error {
 	return nil
 }
 
-// RemoveStatic takes AddStatic back; what the port's hosts report counts again.
+// RemoveStatic undoes AddStatic; what the port's hosts report counts again.
 func (s *Snooper) RemoveStatic(vlan, port uint16, group netip.Addr) error {
 	in, err := s.static(vlan, group)
 	if err != nil {
@@ -364,7 +363,7 @@ func (s *Snooper) port(id uint16) *port {
 	return p
 }
 
-// config is the zero PortConfig for a port that nobody configured.
+// config returns a port's configuration; zero for a port that nobody configured.
 func (s *Snooper) config(id uint16) PortConfig {
 	if p := s.ports[id]; p != nil {
 		return p.PortConfig
@@ -376,12 +375,12 @@ func (s *Snooper) sortedVLANs() []*vlan {
 	return slices.SortedFunc(maps.Values(s.vlans), func(a, b *vlan) int { return int(a.id) - int(b.id) })
 }
 
-// Advance says what time it is, on a clock that never goes back, and does what is
-// due. Nothing is due before Next.
+// Advance sets the time, on a clock that never goes back, and does what is due. Nothing
+// is due before Next.
 func (s *Snooper) Advance(now time.Duration) {
 	s.now = max(s.now, now)
 	s.timers.run(s.now)
 }
 
-// Next is when something is due. ok is false when nothing is.
+// Next returns when something is due. ok is false if nothing is.
 func (s *Snooper) Next() (at time.Duration, ok bool) { return s.timers.next() }

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// group is a group that somebody wants in one VLAN.
+// group is a group that at least one port wants in one VLAN.
 type group struct {
 	in      *instance
 	addr    netip.Addr
-	members []*member // by port
+	members []*member // sorted by port
 }
 
-// member is what the hosts behind one port want of a group: the router state of
-// RFC 3376 section 6.2 (RFC 3810 section 7.2), kept per port. A member exists as
-// long as it wants the group from some source, so its existence is forwarding.
+// member is what the hosts behind one port want of a group: the router state of RFC
+// 3376 section 6.2 (RFC 3810 section 7.2), kept per port. A member exists as long as
+// the port wants the group from some source, so its existence means forwarding.
 type member struct {
 	g      *group
 	port   uint16
@@ -26,25 +26,25 @@ type member struct {
 	exclude bool          // filter mode
 	until   time.Duration // the group timer, in exclude mode
 	sources []source
-	v1, v2  time.Duration // until when a host of IGMPv1, of IGMPv2 or MLDv1 counts as present
+	v1, v2  time.Duration // until when a host of IGMPv1, or of IGMPv2 or MLDv1, counts as present
 
-	// Queries still to send for a leave, and when; see leave.go.
+	// Queries still to send for a leave, and their time; see leave.go.
 	groupQueries int
 	nextQuery    time.Duration
 	counted      bool // in port.groups
 }
 
-// source is one source of a member's list. In include mode all are wanted, until
-// they expire. In exclude mode those with a time are wanted by somebody and those
+// source is one source of a member's list. In include mode all sources are wanted until
+// they expire. In exclude mode those with a time are wanted by some host, and those
 // without are blocked.
 type source struct {
 	addr    netip.Addr
 	expires time.Duration // 0: blocked
 	queries int           // still to send for it
-	ask     bool          // the record at hand gives up this source
+	ask     bool          // the current record gives up this source
 }
 
-// blocked tells the sources of "Y" in the tables of RFC 3376 from those of "X".
+// blocked reports whether x is in the "Y" of RFC 3376's tables; the others are in "X".
 func (x *source) blocked() bool { return x.expires == 0 }
 
 func (in *instance) member(port uint16, group netip.Addr) *member {
@@ -62,7 +62,7 @@ func (g *group) find(port uint16) (int, bool) {
 	return slices.BinarySearchFunc(g.members, port, func(m *member, p uint16) int { return int(m.port) - int(p) })
 }
 
-// join makes the member, which the caller then gives something to want.
+// join creates the member; the caller then records what it wants.
 func (in *instance) join(port uint16, addr netip.Addr) *member {
 	g := in.groups[addr]
 	if g == nil {
@@ -79,16 +79,15 @@ func (in *instance) join(port uint16, addr netip.Addr) *member {
 	return m
 }
 
-// forget drops what was learned.
+// forget discards what was learned.
 func (m *member) forget() {
 	m.exclude, m.until, m.sources, m.v1, m.v2 = false, 0, nil, 0, 0
 	m.groupQueries, m.nextQuery = 0, 0
 	m.settle()
 }
 
-// settle brings the member to the present: expires what is due, sends the queries
-// that are due, removes the member when it wants nothing any more, and sets its
-// timer.
+// settle brings the member up to date: it expires what is due, sends the queries that
+// are due, removes the member when it wants nothing more, and sets its timer.
 func (m *member) settle() {
 	in := m.g.in
 	now := in.s.now
@@ -116,7 +115,7 @@ func (m *member) settle() {
 	}
 }
 
-// expire does what RFC 3376 sections 6.3 and 6.5 say of timers.
+// expire applies the timer rules of RFC 3376 sections 6.3 and 6.5.
 func (m *member) expire(now time.Duration) {
 	kept := m.sources[:0]
 	for _, x := range m.sources {
@@ -124,7 +123,7 @@ func (m *member) expire(now time.Duration) {
 			if !m.exclude {
 				continue
 			}
-			x.expires, x.queries = 0, 0 // nobody wants it: blocked for the rest
+			x.expires, x.queries = 0, 0 // no host wants it: blocked from now on
 		}
 		kept = append(kept, x)
 	}
@@ -135,7 +134,7 @@ func (m *member) expire(now time.Duration) {
 	}
 }
 
-// expires is when the port wants the group no more, unless its hosts report.
+// expires returns when the port's membership ends unless its hosts report.
 func (m *member) expires() (at time.Duration) {
 	if m.exclude {
 		return m.until
@@ -146,8 +145,8 @@ func (m *member) expires() (at time.Duration) {
 	return at
 }
 
-// prolong has nothing that is wanted now end before a time. The member's timer finds
-// that out when it fires.
+// prolong keeps everything wanted now alive until the given time. The member's timer
+// notices when it fires.
 func (m *member) prolong(until time.Duration) {
 	now := m.g.in.s.now
 	if m.exclude && m.until > now {
@@ -160,7 +159,7 @@ func (m *member) prolong(until time.Duration) {
 	}
 }
 
-// due is when settle has something to do.
+// due returns when settle has something to do.
 func (m *member) due() (at time.Duration, ok bool) {
 	earlier := func(t time.Duration) {
 		if t != 0 && (!ok || t < at) {
@@ -175,7 +174,7 @@ func (m *member) due() (at time.Duration, ok bool) {
 	return at, ok
 }
 
-// count keeps the port's count of learned memberships.
+// count maintains the port's count of learned memberships.
 func (m *member) count(learned bool) {
 	if learned == m.counted {
 		return
@@ -188,8 +187,8 @@ func (m *member) count(learned bool) {
 	m.g.in.s.ports[m.port].groups += d
 }
 
-// version is the Group Compatibility Mode of RFC 3376 section 7.3.2 and RFC 3810
-// section 8.3.2: the oldest version that a host behind the port speaks.
+// version returns the Group Compatibility Mode of RFC 3376 section 7.3.2 and RFC 3810
+// section 8.3.2: the oldest version spoken by a host behind the port.
 func (m *member) version() int {
 	now := m.g.in.s.now
 	switch {
@@ -201,7 +200,7 @@ func (m *member) version() int {
 	return 3
 }
 
-// wants tells whether a record can bring a port a group that it does not have.
+// wants reports whether a record can bring a port a group that it does not have.
 func (r *record) wants() bool {
 	switch r.typ {
 	case isEx, toEx:
@@ -212,11 +211,11 @@ func (r *record) wants() bool {
 	return false
 }
 
-// apply does what a record of a message of the version says about a port. It is
-// false where the port may have no further group.
+// apply applies a record from a message of the given version to a port. It returns
+// false if the port may have no further group.
 func (in *instance) apply(port uint16, r record, version int) bool {
 	if r.typ < isIn || r.typ > block || !tracked(r.group) {
-		return true // RFC 3376 section 4.2.12: unknown types are passed over
+		return true // RFC 3376 section 4.2.12: unknown types are ignored
 	}
 	m := in.member(port, r.group)
 	if m == nil || !m.counted {
@@ -281,7 +280,7 @@ func (in *instance) apply(port uint16, r record, version int) bool {
 	return true
 }
 
-// include is what IS_IN, ALLOW and TO_IN have in common, in either mode: the
+// include handles the common part of IS_IN, ALLOW and TO_IN, in either mode: the
 // sources are wanted for another membership interval.
 func (m *member) include(list addresses, gmi time.Duration) {
 	now := m.g.in.s.now
@@ -290,16 +289,16 @@ func (m *member) include(list addresses, gmi time.Duration) {
 		if x := m.source(a); x != nil {
 			x.expires = now + gmi
 		} else if !m.add(source{addr: a, expires: now + gmi}) {
-			// More than is kept: take them all from any source, so that
-			// nothing is lost while the host goes on asking.
+			// More sources than fit: take the group from any source, so that nothing is
+			// lost while the host keeps asking.
 			m.exclude, m.until = true, now+gmi
 		}
 	}
 }
 
-// except is IS_EX and TO_EX: everything is wanted but the list. From include mode,
-// sources new to the port become blocked; in exclude mode they are wanted until it
-// is known that no other host wants them, for TO_EX no longer than the group.
+// except handles IS_EX and TO_EX: everything is wanted but the list. In include mode,
+// sources new to the port become blocked. In exclude mode, they are wanted until it is
+// known that no other host wants them, for TO_EX no longer than the group.
 func (m *member) except(list addresses, gmi time.Duration, toEx bool) {
 	in := m.g.in
 	var fresh time.Duration
@@ -331,7 +330,7 @@ func (m *member) source(a netip.Addr) *source {
 	return nil
 }
 
-// add takes a source in unless it is there. It is false when the list is full.
+// add inserts a source unless it is there. It returns false when the list is full.
 func (m *member) add(x source) bool {
 	if m.source(x.addr) != nil {
 		return true
@@ -352,9 +351,9 @@ func (a addresses) has(addr netip.Addr) bool {
 	return false
 }
 
-// admit reports whether a port may learn one more group; m is the static member that
-// is there already, or nil. A port has at most as much memory as it leaves free: one
-// that joins all it can gets half, and however many do, the next still finds room.
+// admit reports whether a port may learn one more group; m is the existing static
+// member, or nil. A port may have at most as much memory as it leaves free: one that
+// joins all it can gets half, and however many ports do so, the next still finds room.
 func (s *Snooper) admit(id uint16, m *member) bool {
 	p := s.port(id)
 	free := s.cfg.Memberships - s.memberships

@@ -37,7 +37,7 @@ func (f Family) addrLen() int {
 
 const (
 	headerLen  = 14 // of an untagged Ethernet frame
-	maxHeaders = 8  // IPv6 extension headers that are walked
+	maxHeaders = 8  // bound on the IPv6 extension headers walked
 
 	protoIGMP   = 2 // IANA protocol numbers
 	protoICMPv6 = 58
@@ -49,9 +49,9 @@ const (
 	ipv6PrefixMask = 0xffff_0000_0000
 )
 
-// IsControl tells whether a frame, untagged, must go to Receive: an IGMP, MLD or
-// PIM message to a group. It allocates nothing and costs a comparison for a frame
-// that is not multicast.
+// IsControl reports whether a frame, untagged, must go to Receive: an IGMP, MLD or PIM
+// message to a group. It allocates nothing and costs one comparison for a frame that is
+// not multicast.
 func IsControl(frame []byte) bool {
 	if len(frame) < headerLen+10 || frame[0]&1 == 0 {
 		return false
@@ -71,10 +71,10 @@ func IsControl(frame []byte) bool {
 	return false
 }
 
-// walkIPv6 passes over the extension headers that can stand before an MLD message
-// (RFC 8200 section 4) and returns what comes after them, and whether the Router
-// Alert for MLD was there. What it cannot walk has protocol 255, which is reserved.
-// A routing header is not walked: the checksum would be over another destination.
+// walkIPv6 skips the extension headers that may precede an MLD message (RFC 8200
+// section 4). It returns what follows them, and whether MLD's Router Alert was there.
+// For headers that it cannot walk it returns protocol 255, which is reserved. It does
+// not walk a routing header, since the checksum would cover another destination.
 func walkIPv6(b []byte) (proto uint8, payload []byte, alert bool) {
 	const none = 255
 	if len(b) < eth.IPv6HeaderLen {
@@ -100,7 +100,8 @@ func walkIPv6(b []byte) (proto uint8, payload []byte, alert bool) {
 	return none, nil, false
 }
 
-// hasMLDAlert looks for the Router Alert option with value 0 (RFC 2711 section 2.1).
+// hasMLDAlert reports whether options hold a Router Alert with value 0 (RFC 2711
+// section 2.1).
 func hasMLDAlert(options []byte) bool {
 	for len(options) > 0 {
 		if options[0] == 0 { // Pad1
@@ -119,18 +120,18 @@ func hasMLDAlert(options []byte) bool {
 	return false
 }
 
-// packet is an IP packet that holds together; payload is what IP carries.
+// packet is a well-formed IP packet; payload is what IP carries.
 type packet struct {
 	family   Family
 	proto    uint8
 	hopLimit uint8
-	alert    bool // MLD's Router Alert is there
-	misled   bool // the frame went to another group's MAC than the packet's
+	alert    bool // has MLD's Router Alert
+	misled   bool // the frame went to the MAC of another group than the packet's
 	src, dst netip.Addr
 	payload  []byte
 }
 
-// decode reads the packet of a frame that IsControl.
+// decode reads the packet of a frame for which IsControl holds.
 func decode(frame []byte) (p packet, reason Reason) {
 	if len(frame) < headerLen {
 		return p, Truncated
@@ -144,8 +145,8 @@ func decode(frame []byte) (p packet, reason Reason) {
 	default:
 		return p, BadHeader
 	}
-	// Hosts hear what their NIC lets in, by MAC. A query to all systems that went to
-	// a MAC nobody listens to would count as asked, and nobody would answer.
+	// Hosts receive what their NIC admits, by MAC. A query to all systems that went to
+	// a MAC nobody listens to would count as sent, but nobody would answer.
 	p.misled = reason == Accepted && (!p.dst.IsMulticast() || groupMAC(p.dst) != binary.BigEndian.Uint64(frame)>>16)
 	return p, reason
 }
@@ -170,7 +171,7 @@ func decodeIPv4(b []byte) (p packet, _ Reason) {
 		src: netip.AddrFrom4([4]byte(b[12:])), dst: netip.AddrFrom4([4]byte(b[16:])),
 		payload: b[n:total],
 	}
-	// RFC 1122 section 3.2.1.3: neither a group nor broadcast sends.
+	// RFC 1122 section 3.2.1.3: neither a group nor broadcast is a source.
 	if p.src.IsMulticast() || p.src == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return p, BadSource
 	}
@@ -199,7 +200,7 @@ func decodeIPv6(b []byte) (p packet, _ Reason) {
 	return p, Accepted
 }
 
-// checksum is 0 where the payload has the right one, which for IPv6 covers a pseudo
+// checksum returns 0 if the payload's checksum is right. For IPv6 it covers a pseudo
 // header too.
 func (p *packet) checksum() uint16 {
 	var pseudo uint32
@@ -209,20 +210,21 @@ func (p *packet) checksum() uint16 {
 	return checksum(pseudo, p.payload)
 }
 
-// pseudoSum is the sum over the pseudo header of RFC 8200 section 8.1.
+// pseudoSum returns the sum over the pseudo header of RFC 8200 section 8.1.
 func pseudoSum(src, dst netip.Addr, proto uint8, length int) uint32 {
 	return uint32(proto) + uint32(length) + uint32(vnet.Sum(src.AsSlice())) + uint32(vnet.Sum(dst.AsSlice()))
 }
 
-// checksum is the Internet checksum of b after a sum (RFC 1071); 0 over a message that
-// has it.
+// checksum returns the Internet checksum of b added to sum (RFC 1071): 0 for a message
+// whose checksum is right.
 func checksum(sum uint32, b []byte) uint16 {
 	sum += uint32(vnet.Sum(b))
 	sum = sum>>16 + sum&0xffff
 	return ^uint16(sum + sum>>16)
 }
 
-// groupMAC is where frames to a group go (RFC 1112 section 6.4, RFC 2464 section 7).
+// groupMAC returns the destination MAC of a group's frames (RFC 1112 section 6.4, RFC
+// 2464 section 7).
 func groupMAC(group netip.Addr) uint64 {
 	if group.Is4() {
 		return ipv4Prefix | uint64(macKey(group))
@@ -230,7 +232,7 @@ func groupMAC(group netip.Addr) uint64 {
 	return ipv6Prefix | uint64(macKey(group))
 }
 
-// macKey is what a group's MAC has of the group: its lower 23 or 32 bits.
+// macKey returns the part of a group that is in its MAC: its lower 23 or 32 bits.
 func macKey(group netip.Addr) uint32 {
 	if group.Is4() {
 		a := group.As4()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// parse reads the message of a frame, and holds it to what its protocol demands
-// of a receiver.
+// parse reads the message of a frame, and enforces what its protocol demands of a
+// receiver.
 func parse(frame []byte) (message, Reason) {
 	p, reason := decode(frame)
 	if reason != Accepted {
@@ -24,26 +24,26 @@ func parse(frame []byte) (message, Reason) {
 	return message{}, BadHeader
 }
 
-// protocol is what IGMP and MLD have different. Their messages mean the same things,
-// and have the same layout but for the length of addresses and where the first
-// group is.
+// protocol holds the differences between IGMP and MLD. Their messages mean the same,
+// and have the same layout except for the length of addresses and the place of the
+// first group.
 type protocol struct {
-	types     map[byte]messageType // those that are known
-	group     int                  // where a query, an old report and a leave have their group
-	everybody netip.Addr           // whom a general query goes to
+	types     map[byte]messageType // the known ones
+	group     int                  // offset of the group in a query, an old report and a leave
+	everybody netip.Addr           // destination of a general query
 	require   func(packet, kind) Reason
 
-	// The maximum response code of a query. The numbers that are not floating point
-	// in the newest version are the same in all.
+	// The maximum response code of a query. Codes that are not floating point in the
+	// newest version mean the same in all versions.
 	code func(b []byte) uint32
-	bits int           // of it
-	unit time.Duration // in which it is
+	bits int           // width of the code
+	unit time.Duration // unit of the code
 }
 
-// messageType is what one type of message is.
+// messageType describes one type of message.
 type messageType struct {
 	kind    kind
-	version int // as in message; of a query its length tells
+	version int // as in message; a query's length decides
 }
 
 // parse reads a message of the protocol.
@@ -59,7 +59,7 @@ func (proto *protocol) parse(p packet) (message, Reason) {
 		return m, BadDestination
 	}
 	t, known := proto.types[b[0]]
-	if !known { // RFC 4541 section 2.1.1: flooded, and nothing in it is used
+	if !known { // RFC 4541 section 2.1.1: flooded, and its content is ignored
 		return m, Accepted
 	}
 	if p.hopLimit != 1 {
@@ -100,16 +100,16 @@ func (proto *protocol) parse(p packet) (message, Reason) {
 	case !group.IsMulticast():
 		return m, BadGroup
 	case m.kind == query && p.dst != group && p.dst != proto.everybody:
-		return m, BadDestination // the group's members do not hear it
+		return m, BadDestination // the group's members do not receive it
 	}
 	return m, Accepted
 }
 
-// The response time meant by a query of IGMPv1, which has no field for it (RFC
+// responseV1 is the response time of an IGMPv1 query, which has no field for it (RFC
 // 2236 section 4).
 const responseV1 = 10 * time.Second
 
-// readQuery tells the versions of a query apart by what is behind the group (RFC 3376
+// readQuery determines the version of a query by what follows the group (RFC 3376
 // section 7.1, RFC 3810 section 8.1), and reads that.
 func (m *message) readQuery(code uint32, b []byte, proto *protocol) Reason {
 	switch {
@@ -126,8 +126,8 @@ func (m *message) readQuery(code uint32, b []byte, proto *protocol) Reason {
 	return Accepted
 }
 
-// readV3Query reads what both protocols have at the end of their newer queries:
-// flags, robustness, interval and sources (RFC 3376 section 4.1, RFC 3810 section 5.1).
+// readV3Query reads the fields at the end of newer queries of both protocols: flags,
+// robustness, interval and sources (RFC 3376 section 4.1, RFC 3810 section 5.1).
 func (m *message) readV3Query(b []byte) Reason {
 	m.suppress = b[0]&8 != 0
 	m.robustness = int(b[0] & 7)
@@ -140,7 +140,7 @@ func (m *message) readV3Query(b []byte) Reason {
 	return Accepted
 }
 
-// parsePIM finds hellos (RFC 7761 section 4.9.2). Only routers speak PIM.
+// parsePIM recognizes hellos (RFC 7761 section 4.9.2). Only routers speak PIM.
 func parsePIM(p packet) (message, Reason) {
 	m := message{family: p.family, kind: routerMessage, src: p.src}
 	switch {

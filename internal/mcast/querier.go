@@ -6,44 +6,44 @@ import (
 	"time"
 )
 
-// querier is who asks the hosts of a VLAN (RFC 3376 section 6.6, RFC 3810 section
-// 7.6): this switch, or the other one that was elected, or nobody.
+// querier is the state of who queries the hosts of a VLAN (RFC 3376 section 6.6, RFC
+// 3810 section 7.6): this switch, another that was elected, or nobody.
 type querier struct {
 	in *instance
 
-	own     bool // this switch asks
-	startup int  // startup queries still to send
+	own     bool // this switch queries
+	startup int  // startup queries left to send
 	general timer
 
 	other    elected
-	otherEnd timer // running while there is an other
+	otherEnd timer // running while there is another querier
 
-	// filter is set once the hosts had time to answer a querier: from then on
-	// who did not report does not want the group.
+	// filter is set once the hosts have had time to answer a querier: from then on, a
+	// port without a report does not want the group.
 	filter bool
 	trust  timer
 }
 
-// elected is the querier that was heard.
+// elected is the querier heard on the link.
 type elected struct {
 	addr    netip.Addr
 	port    uint16
 	version int
 
-	// What its queries say, capped, for the timers of RFC 3376 section 4.1.6-7.
+	// Values from its queries, capped, for the timers of RFC 3376 section 4.1.6-7.
 	robustness         int
 	interval, response time.Duration
 }
 
-// What another's queries can make of our timers. One that asks less often is missed
-// in between: the VLAN floods, or this switch asks.
+// Bounds on what another's queries do to our timers. A querier that asks less often is
+// missed in between: the VLAN floods, or this switch queries.
 const (
 	maxHeardRobustness = 3
 	maxHeardInterval   = 10 * time.Minute
 	maxHeardResponse   = time.Minute
 )
 
-// topAddress is the highest address a station can have, so it loses each election:
+// topAddress is the highest address that a station can have, so it loses each election:
 // see voices.
 var topAddress = netip.AddrFrom4([4]byte{223, 255, 255, 254})
 
@@ -64,10 +64,10 @@ func (q *querier) stop() {
 	timers.stop(&q.trust)
 }
 
-// heard tells whether another querier is there.
+// heard reports whether another querier is there.
 func (q *querier) heard() bool { return q.otherEnd.running() }
 
-// configure brings the instance to the VLAN's configuration.
+// configure applies the VLAN's configuration to the instance.
 func (in *instance) configure() {
 	q := &in.querier
 	cfg := &in.v.cfg
@@ -92,8 +92,8 @@ func (in *instance) setOwn(own bool) {
 	}
 }
 
-// presence begins to filter some time after there is a querier, and ends it when
-// there is none.
+// presence starts filtering some time after a querier appears, and ends it when there
+// is none.
 func (in *instance) presence() {
 	q := &in.querier
 	switch present := q.own || q.heard(); {
@@ -108,7 +108,7 @@ func (in *instance) presence() {
 	}
 }
 
-// ask sends a general query and sets the time of the next.
+// ask sends a general query and schedules the next.
 func (q *querier) ask() {
 	in := q.in
 	in.sendGeneral(AllPorts, in.address())
@@ -122,8 +122,8 @@ func (q *querier) ask() {
 	in.s.timers.set(&q.general, in.s.now+interval)
 }
 
-// voices are the addresses that a port's hosts are asked from. Without one of our own
-// that is 0.0.0.0, from which some hosts take nothing. They take the same from
+// voices returns the source addresses for queries to a port's hosts. Without an address
+// of our own that is 0.0.0.0, from which some hosts accept nothing. Those hosts accept
 // topAddress, which others drop for lack of a route to it.
 func (in *instance) voices() []netip.Addr {
 	own := in.address()
@@ -133,8 +133,8 @@ func (in *instance) voices() []netip.Addr {
 	return []netip.Addr{own}
 }
 
-// askSilent asks ports again, from the other voice, whose hosts did not answer the last
-// general query.
+// askSilent queries those ports again, from the other voice, whose hosts did not answer
+// the last general query.
 func (in *instance) askSilent() {
 	if !in.address().IsUnspecified() {
 		return
@@ -154,8 +154,8 @@ func (in *instance) askSilent() {
 	}
 }
 
-// askPort asks the hosts behind one port. Where another is the querier, it must not
-// hear of it from an address that would win the election.
+// askPort queries the hosts behind one port. Another querier must not hear this from an
+// address that would win the election.
 func (in *instance) askPort(port uint16) {
 	switch q := &in.querier; {
 	case q.own:
@@ -170,9 +170,9 @@ func (in *instance) askPort(port uint16) {
 	}
 }
 
-// extend has all groups live on for as long as if their hosts had answered now, for
-// another asks from now on, after its own time. A querier that changes all the time
-// makes work only so often.
+// extend keeps all groups alive for as long as if their hosts had answered now, because
+// another querier asks from now on, at its own times. It bounds the work that an
+// ever-changing querier causes.
 func (in *instance) extend() {
 	const slack = 10 * time.Second
 	if in.s.now < in.extended {
@@ -187,7 +187,7 @@ func (in *instance) extend() {
 	}
 }
 
-// lost is the end of the Other Querier Present timer.
+// lost handles the end of the Other Querier Present timer.
 func (q *querier) lost() {
 	q.in.extend()
 	q.other = elected{}
@@ -198,13 +198,13 @@ func (q *querier) lost() {
 	q.in.presence()
 }
 
-// forgetRouter ends what was learned of routers behind a port.
+// forgetRouter discards what was learned of routers behind a port.
 func (in *instance) forgetRouter(port uint16) {
 	in.routers.remove(port)
 	in.forgetQuerier(port)
 }
 
-// forgetQuerier ends the election of one behind a port.
+// forgetQuerier ends the election of a querier behind a port.
 func (in *instance) forgetQuerier(port uint16) {
 	if q := &in.querier; q.heard() && q.other.port == port {
 		in.s.timers.stop(&q.otherEnd)
@@ -212,7 +212,7 @@ func (in *instance) forgetQuerier(port uint16) {
 	}
 }
 
-// distrust floods until the hosts have answered another query.
+// distrust makes the VLAN flood until the hosts have answered another query.
 func (in *instance) distrust() {
 	q := &in.querier
 	if !q.own && !q.heard() {
@@ -232,8 +232,9 @@ func (in *instance) distrust() {
 	in.s.timers.set(&q.trust, in.s.now+wait)
 }
 
-// beats orders queriers: the lowest address wins. 0.0.0.0 stands for a switch that
-// asks in a router's absence, and wins against none (RFC 4541 section 2.1.1).
+// beats reports whether querier a wins over b: the lowest address wins. 0.0.0.0 stands
+// for a switch that queries in a router's absence, and wins against none (RFC 4541
+// section 2.1.1).
 func beats(a, b netip.Addr) bool {
 	if a.IsUnspecified() || b.IsUnspecified() {
 		return b.IsUnspecified() && !a.IsUnspecified()
@@ -241,7 +242,7 @@ func beats(a, b netip.Addr) bool {
 	return a.Less(b)
 }
 
-// hear takes part in the election with a general query of another.
+// hear takes part in the election when another's general query arrives.
 func (in *instance) hear(m *message, port uint16) {
 	q := &in.querier
 	own := in.address()
@@ -251,14 +252,14 @@ func (in *instance) hear(m *message, port uint16) {
 	}
 	switch {
 	case m.maxResponse > maxHeardResponse:
-		return // the hosts' answers come too late to go by
+		return // the hosts' answers come too late to be useful
 	case m.src == own && !own.IsUnspecified():
 		return // our own, by a loop
 	case m.src.IsUnspecified() && (q.heard() && !q.other.addr.IsUnspecified() || q.own && !own.IsUnspecified()):
-		return // a switch that asks on behalf of the querier we know; no router
+		return // a switch that queries on behalf of the known querier; no router
 	}
-	// Where 0.0.0.0 is the only querier, it needs the reports and the data as a
-	// router does: it knows of its groups by nobody else.
+	// If 0.0.0.0 is the only querier, it needs reports and data as a router does: it
+	// learns of its groups from nobody else.
 	in.routers.learn(port, max(in.v.cfg.RouterTimeout, in.presentInterval(&heard)))
 	switch {
 	case in.s.config(port).Isolated:
@@ -278,15 +279,15 @@ func (in *instance) hear(m *message, port uint16) {
 	in.presence()
 }
 
-// presentInterval is the Other Querier Present Interval of RFC 3376 section 8.5.
+// presentInterval returns the Other Querier Present Interval of RFC 3376 section 8.5.
 func (in *instance) presentInterval(e *elected) time.Duration {
 	cfg := &in.v.cfg
 	return time.Duration(max(cfg.Robustness, e.robustness))*max(cfg.QueryInterval, e.interval) + max(cfg.ResponseInterval, e.response)/2
 }
 
-// The values that timers are made of: the configured ones or, where the elected
-// querier asks less often or waits longer, its own (RFC 3376 section 4.1.6-7).
-// q.other is zero while nobody was heard.
+// The values behind the timers: the configured ones or, if the elected querier asks
+// less often or waits longer, its own (RFC 3376 section 4.1.6-7). q.other is zero while
+// no other was heard.
 
 func (in *instance) robustness() int {
 	return max(in.v.cfg.Robustness, in.querier.other.robustness)
@@ -300,12 +301,12 @@ func (in *instance) responseInterval() time.Duration {
 	return max(in.v.cfg.ResponseInterval, in.querier.other.response)
 }
 
-// membershipInterval is the Group Membership Interval of RFC 3376 section 8.4.
+// membershipInterval returns the Group Membership Interval of RFC 3376 section 8.4.
 func (in *instance) membershipInterval() time.Duration {
 	return time.Duration(in.robustness())*in.queryInterval() + in.responseInterval()
 }
 
-// address is the source of our queries.
+// address returns the source of our queries.
 func (in *instance) address() netip.Addr {
 	if in.family == IPv4 {
 		return in.v.cfg.IPv4
@@ -313,7 +314,7 @@ func (in *instance) address() netip.Addr {
 	return in.v.cfg.IPv6
 }
 
-// queryVersion is that of our queries, in IGMP's numbers.
+// queryVersion returns the version of our queries, in IGMP's numbers.
 func (in *instance) queryVersion() int {
 	if in.family == IPv4 {
 		return in.v.cfg.IGMPVersion
@@ -325,7 +326,7 @@ func (in *instance) sendGeneral(port uint16, src netip.Addr) {
 	in.send(port, src, queryFields{maxResponse: in.v.cfg.ResponseInterval})
 }
 
-// send fills in what all our queries say.
+// send adds the fields that all our queries share, and sends the query.
 func (in *instance) send(port uint16, src netip.Addr, q queryFields) {
 	s, cfg := in.s, &in.v.cfg
 	q.version, q.robustness, q.interval = in.queryVersion(), cfg.Robustness, cfg.QueryInterval

@@ -2,7 +2,7 @@ package mcast
 
 import "fmt"
 
-// Reason is why Receive had a message dropped.
+// Reason is why Receive dropped a message.
 type Reason uint8
 
 const (
@@ -10,16 +10,16 @@ const (
 	Truncated                    // shorter than its headers say
 	BadHeader                    // an IP header that contradicts itself
 	BadIPChecksum                // RFC 791 section 3.1
-	Fragmented                   // no message that is needed here fills a packet
+	Fragmented                   // messages that matter here never need fragments
 	BadChecksum                  // of the IGMP, ICMPv6 or PIM message
 	BadHopLimit                  // not 1: it may come from another link
 	NoRouterAlert                // RFC 3810 section 5; IGMP is taken without, hosts differ
-	BadSource                    // an address that may not send it
-	BadDestination               // not whom the message is for, or to another MAC than that group's
+	BadSource                    // an address that must not send it
+	BadDestination               // neither the message's addressee nor the MAC of that group
 	BadGroup                     // not a multicast address
-	BadLength                    // none that the message type can have
+	BadLength                    // impossible for the message type
 	GroupLimit                   // every group it joins was refused
-	RouterGuard                  // a router's message, by a port with RouterNever
+	RouterGuard                  // a router's message from a port with RouterNever
 
 	numReasons
 )
@@ -41,7 +41,7 @@ var reasonNames = [numReasons]string{
 	RouterGuard:    "router_guard",
 }
 
-// String is the reason's name in snake_case, as in JSON and in metrics.
+// String returns the reason's name in snake_case, as in JSON and in metrics.
 func (r Reason) String() string {
 	if r < numReasons {
 		return reasonNames[r]

@@ -1,34 +1,34 @@
 package mcast
 
-// Verdict is what to do with a frame that was given to Receive. The port it came
-// by never gets it back.
+// Verdict is what to do with a frame given to Receive. It never goes back to its
+// ingress port.
 type Verdict uint8
 
 const (
-	Data      Verdict = iota // no message: forward it as the Table says
+	Data      Verdict = iota // not a message: forward it by the Table
 	Flood                    // to all ports of the VLAN
 	ToRouters                // to Result.Ports
-	Drop                     // because of Result.Reason
+	Drop                     // for Result.Reason
 )
 
-// Result is what Receive makes of a frame.
+// Result is the outcome of Receive.
 type Result struct {
 	Verdict Verdict
-	Ports   []uint16 // with ToRouters, in order; the ingress port may be one of them
+	Ports   []uint16 // for ToRouters, sorted; the ingress port may be among them
 	Reason  Reason
 }
 
-// Stats counts messages in and out, of all VLANs.
+// Stats counts messages in and out, over all VLANs.
 type Stats struct {
-	Queries, Reports, Leaves uint64 // accepted; a report with several records is one
+	Queries, Reports, Leaves uint64 // accepted; a report with several records counts once
 	QueriesSent              uint64
 	Dropped                  [numReasons]uint64 // by Reason; Accepted stays 0
 }
 
-// Receive takes a frame that came in by a port, without its VLAN tag. The caller
-// owns the bytes: memory shared with a guest must be copied before. The frame's
-// verdict follows RFC 4541 section 2.1.1: queries go to all hosts, reports to
-// routers only, lest hosts suppress their own.
+// Receive takes a frame that arrived on a port, without its VLAN tag. The caller owns
+// the bytes: memory shared with a guest must be copied first. The verdict follows RFC
+// 4541 section 2.1.1: queries go to all hosts, reports only to routers, so that hosts
+// do not suppress their own.
 func (s *Snooper) Receive(vlan, port uint16, frame []byte) Result {
 	v := s.vlans[vlan]
 	if v == nil {
@@ -69,8 +69,8 @@ func (s *Snooper) Receive(vlan, port uint16, frame []byte) Result {
 	return Result{Verdict: Flood}
 }
 
-// report applies a report. Those of older versions are read as RFC 3376 section
-// 7.3.2 says. It is false when every record was refused.
+// report applies a report. It reads older versions as RFC 3376 section 7.3.2 says. It
+// returns false if every record was refused.
 func (in *instance) report(m *message, port uint16) bool {
 	if m.kind == report {
 		return in.apply(port, record{typ: isEx, group: m.group, sources: addresses{family: m.family}}, m.version)

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// routers are the ports that lead to a multicast router of the family (RFC 4541
-// section 2.1.1): learned from queries, from PIM hellos, and from RFC 4286
-// advertisements. Static ones are in PortConfig.
+// routers are the ports toward a multicast router of the family (RFC 4541 section
+// 2.1.1): learned from queries, from PIM hellos, and from RFC 4286 advertisements.
+// Static ones are in PortConfig.
 type routers struct {
 	in    *instance
 	until map[uint16]time.Duration
@@ -55,7 +55,7 @@ func (r *routers) schedule() {
 	timers.set(&r.timer, slices.Min(slices.Collect(maps.Values(r.until))))
 }
 
-// list returns the router ports, learned and static, in order.
+// list returns the router ports, learned and static, sorted.
 func (r *routers) list() []uint16 {
 	ports := slices.Collect(maps.Keys(r.until))
 	for id, p := range r.in.s.ports {

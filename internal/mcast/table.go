@@ -6,20 +6,20 @@ import (
 	"slices"
 )
 
-// Table says which ports get a multicast frame, as it was when Snooper.Table was
-// called. It never changes: any goroutine may look up.
+// Table says which ports get a multicast frame. It is an immutable snapshot as of
+// Snooper.Table: any goroutine may look up.
 type Table struct {
 	vlans [maxVLAN + 2]*[2]familyTable // by VLAN and Family; nil: not snooped
 }
 
-// familyTable is a hash table with linear probing, at most half full, over the part
-// of a group's MAC that differs: 23 bits or 32.
+// familyTable is a hash table with linear probing, at most half full. Its key is the
+// part of a group's MAC that differs: 23 or 32 bits.
 type familyTable struct {
-	filter  bool // else everything floods
-	unknown bool // what is not in slots floods, else it goes to routers
+	filter  bool // false: everything floods
+	unknown bool // frames to a group not in slots flood; false: they go to routers
 	routers []uint16
 
-	seed  uint64 // hosts choose the keys, so that they must not know the order
+	seed  uint64 // hosts choose the keys, so the order must be unpredictable to them
 	shift uint
 	slots []slot
 	ports []uint16 // of all slots
@@ -30,10 +30,10 @@ type slot struct {
 	from, n uint32 // in ports; n is 0 in an empty slot
 }
 
-// Lookup returns the ports that get frames to dst, 48 bits with the first octet on
-// top, in a VLAN. flood is true where all ports get them: dst is no group that is
-// snooped, or nothing is known. The ingress port may be among ports, which must not
-// be written to; there may be none.
+// Lookup returns the ports that get frames to dst, 48 bits with the first octet on top,
+// in a VLAN. flood is true if all ports get them: dst is not a snooped group, or
+// nothing is known. ports may be empty or include the ingress port; the caller must not
+// modify it.
 func (t *Table) Lookup(vlan uint16, dst uint64) (ports []uint16, flood bool) {
 	v := t.vlans[vlan&0xfff]
 	if v == nil {
@@ -67,20 +67,21 @@ func (t *Table) Lookup(vlan uint16, dst uint64) (ports []uint16, flood bool) {
 	return f.routers, false
 }
 
-// lastLocal ends the MACs of 224.0.0.0/24 and of ff02::00-ff, which always flood.
+// lastLocal is the end of the MACs of 224.0.0.0/24 and of ff02::00-ff, which always
+// flood.
 const lastLocal = 0xff
 
 // isNDKey reports whether a MAC is one of solicited-node groups, 33:33:ff:00:00:00/24,
-// which always flood: a station that does not report must be found.
+// which always flood: a station that does not report must still be found.
 func isNDKey(key uint32) bool { return key>>24 == 0xff }
 
 // isServiceKey reports whether a MAC is that of ff02::1:0/112, of DHCPv6 and LLMNR, and
 // of groups of wider scope: it floods unless one of those is registered.
 func isServiceKey(key uint32) bool { return key>>16 == 1 }
 
-// Table returns what is known now; the same Table as before if nothing changed.
-// It is made anew for the VLANs that changed, in time proportional to their groups:
-// after a burst of messages, call it once.
+// Table returns the current state, as the same Table if nothing changed. It rebuilds
+// only the VLANs that changed, in time proportional to their groups: after a burst of
+// messages, call it once.
 func (s *Snooper) Table() *Table {
 	if len(s.stale) == 0 {
 		return s.table
@@ -98,10 +99,10 @@ func (s *Snooper) Table() *Table {
 	return s.table
 }
 
-// Changed tells whether Table would return another one than the last time.
+// Changed reports whether Table would return another Table than the last time.
 func (s *Snooper) Changed() bool { return len(s.stale) > 0 }
 
-// changed is called wherever something that table reads was written.
+// changed must be called after any write to what table reads.
 func (in *instance) changed() {
 	if v := in.v; !v.stale {
 		v.stale = true
@@ -116,8 +117,8 @@ func (in *instance) table() familyTable {
 		routers: in.routers.list(),
 		seed:    rand.Uint64() | 1,
 	}
-	// What is wanted, as key and port in one word, so that sorting brings the
-	// ports of each key together: groups of one MAC share its entry.
+	// What is wanted, as key and port in one word, so that sorting groups the ports of
+	// each key: groups that share a MAC share its entry.
 	var wanted []uint64
 	want := func(key uint32, port uint16) { wanted = append(wanted, uint64(key)<<16|uint64(port)) }
 	for addr, g := range in.groups {
@@ -150,7 +151,7 @@ func (in *instance) table() familyTable {
 	return t
 }
 
-// home is where the search for a key begins.
+// home returns where the search for a key begins.
 func (t *familyTable) home(key uint32) int {
 	hi, lo := bits.Mul64(uint64(key)^t.seed, 0x9e37_79b9_7f4a_7c15^t.seed<<1)
 	return int((hi ^ lo) >> t.shift)

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// timer calls fire once, when due. The zero timer with a fire is stopped.
+// timer calls fire once, when due. A zero timer with fire set is stopped.
 type timer struct {
 	fire func()
 	due  time.Duration
-	slot int // in the heap, from 1; 0 is stopped
+	slot int // in the heap, from 1; 0: stopped
 }
 
 func (t *timer) running() bool { return t.slot != 0 }
@@ -33,8 +33,8 @@ func (q *timerHeap) stop(t *timer) {
 	}
 }
 
-// run fires what is due. It ends because whoever sets a timer when one fires sets
-// it later than now.
+// run fires what is due. It terminates because a timer set by a firing one is always
+// later than now.
 func (q *timerHeap) run(now time.Duration) {
 	for len(q.h) > 0 && q.h[0].due <= now {
 		heap.Pop(&q.h).(*timer).fire()
