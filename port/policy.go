@@ -20,27 +20,27 @@ type Policy struct {
 	NoLearning setting.Not `json:"no_learning,omitempty" flag:"learning" arg:"on|off" default:"on" help:"learn stations" schema:"do not learn stations"`
 	NoFlood    NoFlood     `json:"no_flood,omitempty" flag:"flood" arg:"LIST" default:"all" help:"flood broadcast,multicast,unicast (unknown) to the port, or all, none" schema:"classes that are not flooded to the port; unicast is to unknown stations"`
 
-	LearnLimit  int         `json:"learn_limit,omitempty" arg:"N" min:"0" default:"0" help:"most stations to learn; 0 for any number"`
-	LearnAction LearnAction `json:"learn_action,omitempty" arg:"WHAT" default:"forward" help:"what to do with frames from stations over the limit: forward, protect (drop them) or shutdown (the port)"`
+	LearnLimit  int         `json:"learn_limit,omitempty" arg:"N" min:"0" default:"0" help:"maximum number of stations to learn; 0 for any number"`
+	LearnAction LearnAction `json:"learn_action,omitempty" arg:"WHAT" default:"forward" help:"frames from stations over the limit: forward, protect (drop them) or shutdown (error-disable the port)"`
 
 	StormBroadcast Rate        `json:"storm_broadcast,omitzero" arg:"RATE" default:"off" help:"broadcast frames accepted per second, such as 100pps or 10mbit"`
 	StormMulticast Rate        `json:"storm_multicast,omitzero" arg:"RATE" default:"off" help:"multicast frames accepted per second"`
 	StormUnicast   Rate        `json:"storm_unicast,omitzero" arg:"RATE" default:"off" help:"frames to unknown stations accepted per second"`
-	StormAction    StormAction `json:"storm_action,omitempty" arg:"WHAT" default:"drop" help:"on a storm: drop the excess, or shutdown the port"`
+	StormAction    StormAction `json:"storm_action,omitempty" arg:"WHAT" default:"drop" help:"on a storm: drop the excess, or shutdown (error-disable) the port"`
 	RateIn         Rate        `json:"rate_in,omitzero" arg:"RATE" default:"off" help:"drop received frames beyond this rate (policing)"`
 	RateOut        Rate        `json:"rate_out,omitzero" arg:"RATE" default:"off" help:"delay sent frames to this rate (shaping)"`
 
 	Edge        AutoOnOff `json:"stp_edge,omitempty" arg:"auto|on|off" default:"auto where a network is behind the port, else on" help:"spanning tree: no bridge is behind the port"`
-	BPDUGuard   OnOff     `json:"bpdu_guard,omitempty" arg:"on|off" default:"off where a network is behind the port, else on" help:"spanning tree: shut the port down when a bridge speaks"`
+	BPDUGuard   OnOff     `json:"bpdu_guard,omitempty" arg:"on|off" default:"off where a network is behind the port, else on" help:"spanning tree: error-disable the port when a bridge speaks"`
 	RootGuard   bool      `json:"root_guard,omitempty" help:"spanning tree: never accept a root bridge behind the port"`
 	BPDUFilter  bool      `json:"bpdu_filter,omitempty" help:"spanning tree: neither send nor accept BPDUs"`
-	STPCost     uint32    `json:"stp_cost,omitempty" arg:"N" max:"200000000" default:"0" help:"spanning tree: path cost; 0 takes it from the speed"`
+	STPCost     uint32    `json:"stp_cost,omitempty" arg:"N" max:"200000000" default:"0" help:"spanning tree: path cost; 0 derives it from the speed"`
 	STPPriority uint8     `json:"stp_priority,omitempty" arg:"N" max:"240" default:"128" help:"spanning tree: priority of the port, in steps of 16"`
 
-	FastLeave   bool      `json:"mcast_fast_leave,omitempty" help:"multicast: end a group with the first leave; for ports with one listener"`
+	FastLeave   bool      `json:"mcast_fast_leave,omitempty" help:"multicast: end a group at the first leave; for ports with one listener"`
 	RouterPort  bool      `json:"mcast_router,omitempty" help:"multicast: a router is behind the port"`
-	GroupLimit  int       `json:"mcast_limit,omitempty" arg:"N" min:"0" default:"0" help:"multicast: most groups the port can join; 0 for any number"`
-	RouterGuard AutoOnOff `json:"mcast_router_guard,omitempty" arg:"auto|on|off" default:"auto: off where a network is behind the port, else on" help:"multicast: drop queries and all else that only routers send"`
+	GroupLimit  int       `json:"mcast_limit,omitempty" arg:"N" min:"0" default:"0" help:"multicast: maximum number of groups to join; 0 for any number"`
+	RouterGuard AutoOnOff `json:"mcast_router_guard,omitempty" arg:"auto|on|off" default:"auto: off where a network is behind the port, else on" help:"multicast: drop queries and other messages that only routers send"`
 
 	Notes
 }

@@ -248,11 +248,11 @@ func words(c *cli.Context, names ...string) ([]string, error) {
 	got := c.Args().Slice()
 	for i, name := range names {
 		if i >= len(got) && name[0] != '[' {
-			return nil, usagef("%s is missing; write `%s`", name, c.Command.UsageText)
+			return nil, usagef("%s is missing; usage: `%s`", name, c.Command.UsageText)
 		}
 	}
 	if len(got) > len(names) {
-		return nil, usagef("%q is too much; write `%s`", got[len(names)], c.Command.UsageText)
+		return nil, usagef("unexpected argument %q; usage: `%s`", got[len(names)], c.Command.UsageText)
 	}
 	return append(got, make([]string, len(names)-len(got))...), nil
 }

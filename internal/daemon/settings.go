@@ -15,19 +15,19 @@ import (
 
 // Settings are those of the switch as a whole. They can be changed while it runs.
 type Settings struct {
-	Aging setting.OrNever `json:"aging,omitzero" arg:"TIME" default:"5m" help:"forget a station that is silent for this long; 0 for never"`
+	Aging setting.OrNever `json:"aging,omitzero" arg:"TIME" default:"5m" help:"forget stations that are silent for this long; 0 for never"`
 
-	STP         bool    `json:"stp,omitempty" help:"take part in a spanning tree (RSTP); ports to networks speak it, others are guarded against bridges"`
-	STPPriority *uint16 `json:"stp_priority,omitempty" arg:"N" max:"61440" default:"32768" help:"priority of this switch to become the root bridge, in steps of 4096; the lowest wins"`
+	STP         bool    `json:"stp,omitempty" help:"take part in a spanning tree (RSTP): ports to networks speak it, other ports are guarded against bridges"`
+	STPPriority *uint16 `json:"stp_priority,omitempty" arg:"N" max:"61440" default:"32768" help:"bridge priority, in steps of 4096; the lowest becomes the root"`
 
-	Snooping       bool         `json:"snooping,omitempty" help:"send multicast groups only where hosts asked for them by IGMP and MLD"`
-	Querier        bool         `json:"querier,omitempty" help:"with --snooping: ask the hosts for their groups where no router does"`
-	QuerierAddress setting.Addr `json:"querier_address,omitzero" arg:"ADDRESS" default:"0.0.0.0, so that any router asks instead" help:"with --querier: source of IGMP queries, which no station has; a router with a lower one asks instead"`
-	Unregistered   Unregistered `json:"unregistered,omitempty" arg:"WHERE" default:"flood" help:"with --snooping: where groups go that nobody asked for, flood or routers"`
+	Snooping       bool         `json:"snooping,omitempty" help:"send multicast groups only to hosts that ask for them by IGMP or MLD"`
+	Querier        bool         `json:"querier,omitempty" help:"with --snooping: query hosts for their groups if no router does"`
+	QuerierAddress setting.Addr `json:"querier_address,omitzero" arg:"ADDRESS" default:"0.0.0.0, so that any router takes over" help:"with --querier: source address of IGMP queries, one that no station has; a router with a lower one takes over"`
+	Unregistered   Unregistered `json:"unregistered,omitempty" arg:"WHERE" default:"flood" help:"with --snooping: where to send groups that nobody asked for: flood or routers"`
 
-	GroupForward Mask             `json:"group_forward,omitempty" arg:"MASK" default:"0" help:"addresses of 01:80:c2:00:00:00 to 0f to forward, bit 14 for 0e, as the kernel's group_fwd_mask"`
-	HoldDown     setting.Duration `json:"hold_down,omitzero" arg:"TIME" default:"0s" help:"hold a station that flaps between ports at its first one for this long; 0 for not at all"`
-	Recovery     setting.OrNever  `json:"recovery,omitzero" arg:"TIME" default:"5m" help:"bring a port back that a guard shut down after this time; 0 for never"`
+	GroupForward Mask             `json:"group_forward,omitempty" arg:"MASK" default:"0" help:"which of 01:80:c2:00:00:00 to 0f to forward: bit 14 is 0e, as in the kernel's group_fwd_mask"`
+	HoldDown     setting.Duration `json:"hold_down,omitzero" arg:"TIME" default:"0s" help:"hold a station that flaps between ports at its home port for this long; 0 for not at all"`
+	Recovery     setting.OrNever  `json:"recovery,omitzero" arg:"TIME" default:"5m" help:"recover error-disabled ports after this time; 0 for never"`
 }
 
 // Unregistered says where multicast groups go that nobody asked for. Empty is flood.

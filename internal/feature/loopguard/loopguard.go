@@ -16,7 +16,7 @@ import (
 
 // Settings are those of loop detection.
 type Settings struct {
-	LoopDetect bool `json:"loop_detect,omitempty" help:"send probes, and shut down the port where they come back"`
+	LoopDetect bool `json:"loop_detect,omitempty" help:"send probes; error-disable a port where they come back"`
 }
 
 // Feature is loop detection.
