@@ -232,6 +232,14 @@ func TestSwitchSettingsRefused(t *testing.T) {
 	})
 }
 
+// wantOwnStation checks that the FDB knows the switch's own address, from which it sends.
+func (w *wireRig) wantOwnStation() {
+	w.t.Helper()
+	if e, ok := w.sw.FDB().Get(fdb.MakeKey(defaultVLAN, uint64(w.mac))); !ok || e.Kind != fdb.Local {
+		w.t.Errorf("the switch's own address: %+v", e)
+	}
+}
+
 // Loop detection begins and ends while the switch runs, on ports that are up already.
 func TestLoopDetectionChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -254,9 +262,7 @@ func TestLoopDetectionChanges(t *testing.T) {
 		if a, b := probes(5); a != 5 || b != 3 {
 			t.Errorf("on: %d, %d probes", a, b)
 		}
-		if e, ok := w.sw.FDB().Get(fdb.MakeKey(defaultVLAN, uint64(w.mac))); !ok || e.Kind != fdb.Local {
-			t.Errorf("the switch's own address: %+v", e)
-		}
+		w.wantOwnStation()
 		// A change of something else disturbs nothing.
 		guard := w.hosted[0].instance
 		w.mustSetSwitch(`{"hold_down": "1s"}`)
@@ -300,6 +306,7 @@ func TestTreeChanges(t *testing.T) {
 		if s := w.mustSetSwitch(`{"stp": true}`); !s.STP {
 			t.Errorf("%+v", s)
 		}
+		w.wantOwnStation()
 		w.wantTree("vm0", "designated", "forwarding")
 		passes("the tree begins", 0)
 		time.Sleep(40 * time.Second)
@@ -345,6 +352,7 @@ func TestSnoopingChanges(t *testing.T) {
 		if s := w.mustSetSwitch(`{"snooping": true, "querier": true, "unregistered": "routers"}`); !s.Snooping || !s.Querier {
 			t.Errorf("%+v", s)
 		}
+		w.wantOwnStation()
 		if n := len(w.queriesTo("vm1")); n == 0 {
 			t.Error("nobody asks the hosts of a port that was up already")
 		}
