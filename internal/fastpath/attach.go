@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attach puts the program at a device's ingress: the host's own stack sees none of its
-// frames any more, and what is not sent on is handed up. Where a former process left a
-// program there, it is replaced without a gap. Closing the result takes it off again;
-// after Stop, only if it is not pinned.
+// Attach puts the program at a device's ingress. The host's own stack no longer sees the
+// device's frames, and frames that the program does not forward are punted. A program
+// that an earlier process left there is replaced without a gap. Closing the result
+// detaches the program; after Stop, only if it is not pinned.
 func (p *Path) Attach(ifindex int) (io.Closer, error) {
 	l, err := p.hook(ifindex)
 	if err != nil {
@@ -29,7 +29,7 @@ func (p *Path) hook(ifindex int) (io.Closer, error) {
 			if isAt(l, ifindex) && p.adopt(l, ifindex) == nil {
 				return &attachment{l, p, ifindex}, nil
 			}
-			// The device it was at is gone, or keeps it in another namespace.
+			// Its device is gone, or holds it in another namespace.
 			_ = l.Detach()
 			_ = l.Unpin()
 			l.Close()
@@ -56,9 +56,9 @@ type attachment struct {
 	ifindex int
 }
 
-// Close takes the program off, too, unless the process is about to end: a device that
-// the switch gives up, or that went to another network namespace, must not be left
-// with a program that drops what nobody takes.
+// Close also detaches the program, unless the process is about to end. Otherwise a device
+// that the switch gave up, or that moved to another network namespace, would keep a
+// program that drops frames which nobody receives.
 func (a *attachment) Close() error {
 	var err error
 	if a.path.live.Load() {
@@ -67,7 +67,7 @@ func (a *attachment) Close() error {
 	return errors.Join(err, a.Link.Close())
 }
 
-// adopt makes the program at a pinned link this Path's.
+// adopt replaces the program of a pinned link with this Path's.
 func (p *Path) adopt(l link.Link, ifindex int) error {
 	if err := l.Update(p.bpf.Vswitch); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (p *Path) attach(ifindex int) (link.Link, error) {
 	})
 }
 
-// Detach takes the program off a device for good. That there is none is no error.
+// Detach removes the program from a device for good. A missing program is no error.
 func (p *Path) Detach(ifindex int) error {
 	if p.pins == nil {
 		return nil
@@ -92,7 +92,7 @@ func (p *Path) Detach(ifindex int) error {
 	return p.pins.dropLink(ifindex)
 }
 
-// mark notes that a device's link is in use, so that Start lets it be.
+// mark records whether a device's link is in use. Start leaves links in use alone.
 func (p *Path) mark(ifindex int, used bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,8 +103,8 @@ func (p *Path) mark(ifindex int, used bool) {
 	}
 }
 
-// try tells why programs cannot be attached here. There is no device of that number,
-// so that nothing is touched; a kernel without tcx does not get so far.
+// try returns why programs cannot be attached here, or nil. No device has the number it
+// uses, so nothing is touched. A kernel without tcx fails before it looks for the device.
 func (p *Path) try() error {
 	switch _, err := p.attach(math.MaxInt32); {
 	case errors.Is(err, unix.ENODEV):

@@ -1,9 +1,9 @@
-// Package fastpath forwards known unicast between network devices in the kernel, by
-// tcx programs on them (bpf/fastpath.c) that go by tables which a Path keeps in line
-// with the switch's. Only cmd/vswitch makes a Path; the switch and the port kinds know
-// it by their own small interfaces, and work without. All methods are safe for
+// Package fastpath forwards known unicast between network devices in the kernel. tcx
+// programs on the devices (bpf/fastpath.c) read tables that a Path keeps consistent with
+// the switch's. Only cmd/vswitch makes a Path; the switch and the port kinds use it
+// through small interfaces of their own, and work without it. All methods are safe for
 // concurrent use; those that concern devices act on the calling thread's network
-// namespace. No frame is lost or doubled when one comes, changes or goes.
+// namespace. No frame is lost or duplicated when a Path starts, changes or stops.
 package fastpath
 
 import (
@@ -20,13 +20,13 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// The generator is named with its version, so that the same source makes the same file.
+// The generator's version is fixed, so that the same source always makes the same file.
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash bpf bpf/fastpath.c -- -Wall -Werror
 
-// Options say what a Path is for.
+// Options configure a Path.
 type Options struct {
-	// Name is the switch's. With Pin, what is in the kernel outlives the process
-	// under that name: known traffic goes on, and the next Path takes it over.
+	// Name is the switch's name. With Pin, the programs and tables outlive the process
+	// under that name: known traffic continues, and the next Path takes them over.
 	Name string
 	Pin  bool
 
@@ -41,9 +41,9 @@ type Path struct {
 	log  *slog.Logger
 
 	table   *fdb.Table
-	known   stations      // by the kernel
-	changed chan fdb.Key  // stations to look at
-	all     chan struct{} // look at every station: some could not be noted
+	known   stations      // the kernel's table
+	changed chan fdb.Key  // stations to mirror
+	all     chan struct{} // reconcile every station: changed was full
 	settle  chan chan<- struct{}
 	refresh chan chan<- struct{}
 	stop    chan struct{}
@@ -55,12 +55,12 @@ type Path struct {
 	published []vswitch.FastPort // by the switch, until Start
 	slots     slots
 	epoch     uint32
-	failed    bool // an error of the kernel's was logged
+	failed    bool // a kernel error was logged
 }
 
-// Open loads the programs and tables, or takes those over that a former process of the
-// name left. An error says why there is no fast path here. Where nothing can be pinned,
-// the fast path ends with the process. Until Start nothing changes.
+// Open loads the programs and tables, or takes over those that an earlier process of the
+// same name left. An error says why there is no fast path here. If nothing can be pinned,
+// the fast path ends with the process. Nothing changes until Start.
 func Open(o Options) (*Path, error) {
 	p, err := open(o)
 	if u := (unpinned{}); errors.As(err, &u) {
@@ -73,7 +73,7 @@ func Open(o Options) (*Path, error) {
 }
 
 func open(o Options) (*Path, error) {
-	_ = rlimit.RemoveMemlock() // for Linux before 5.11; else nothing
+	_ = rlimit.RemoveMemlock() // needed before Linux 5.11 only
 	p := &Path{
 		log:     o.Log,
 		changed: make(chan fdb.Key, backlog),
@@ -112,7 +112,7 @@ func open(o Options) (*Path, error) {
 	return p, nil
 }
 
-// prepare is the rest of Open.
+// prepare does the rest of Open once the programs and tables are loaded.
 func (p *Path) prepare(tookOver bool) error {
 	if err := p.try(); err != nil {
 		return err
@@ -143,9 +143,9 @@ func (p *Path) close() {
 // Bind implements vswitch.FastPath.
 func (p *Path) Bind(t *fdb.Table) { p.table = t }
 
-// Start puts what was published into force, and brings the table and the kernel in
-// line: stations that a former process left in the kernel, at ports that are here
-// again, are learned. The daemon calls it once its ports are restored.
+// Start applies the published ports and reconciles the switch's table with the kernel's:
+// stations that an earlier process left in the kernel are learned if their ports exist
+// again. The daemon calls Start once its ports are restored.
 func (p *Path) Start() {
 	p.mu.Lock()
 	p.live.Store(true)
@@ -163,8 +163,8 @@ func (p *Path) Start() {
 	p.running.Go(p.run)
 }
 
-// Stop leaves the kernel as it is and ends what runs here. From then on the other
-// methods change nothing, so that a switch that closes its ports does not stop what
+// Stop ends the goroutine and leaves the kernel as it is. After it the other methods
+// change nothing, so a switch that closes its ports does not stop the traffic that
 // outlives it.
 func (p *Path) Stop() {
 	if !p.live.Swap(false) {
@@ -177,10 +177,10 @@ func (p *Path) Stop() {
 	p.close()
 }
 
-// Pinned tells whether known traffic goes on when the process ends.
+// Pinned reports whether known traffic continues after the process ends.
 func (p *Path) Pinned() bool { return p.pins != nil }
 
-// check logs the first error of the kernel's, which should not be.
+// check logs the first kernel error; none is expected.
 func (p *Path) check(doing string, err error) {
 	if err == nil || p.failed {
 		return

@@ -9,13 +9,12 @@ import (
 )
 
 const (
-	// backlog is how many changed stations may wait for the kernel to be told: what
-	// a port that floods addresses makes while one walk of a large table goes on.
+	// backlog is how many changed stations may wait to be written to the kernel: as many
+	// as a port that floods addresses makes during one walk of a large table.
 	backlog = 1 << 16
 )
 
-// Changed implements fdb.Observer. What finds no room in the backlog is found by
-// looking at all.
+// Changed implements fdb.Observer. If the backlog is full, run reconciles all stations.
 func (p *Path) Changed(k fdb.Key) {
 	if !p.live.Load() {
 		return
@@ -27,7 +26,7 @@ func (p *Path) Changed(k fdb.Key) {
 	}
 }
 
-// lookAtAll has run look at every station, some time soon.
+// lookAtAll makes run reconcile every station soon.
 func (p *Path) lookAtAll() {
 	select {
 	case p.all <- struct{}{}:
@@ -52,7 +51,7 @@ func (p *Path) Settle() { p.ask(p.settle) }
 // Refresh implements vswitch.FastPath.
 func (p *Path) Refresh() { p.ask(p.refresh) }
 
-// ask has run do something, and returns when it is done.
+// ask sends run a request and returns when it is done.
 func (p *Path) ask(what chan chan<- struct{}) {
 	if !p.live.Load() {
 		return
@@ -65,8 +64,8 @@ func (p *Path) ask(what chan chan<- struct{}) {
 	}
 }
 
-// run keeps the kernel's stations in line with the table's. When asked, it tells the table
-// which ones the kernel heard.
+// run keeps the kernel's stations consistent with the table's. On request it also refreshes
+// the entries of the stations that the kernel heard.
 func (p *Path) run() {
 	for {
 		select {
@@ -92,7 +91,7 @@ func (p *Path) run() {
 	}
 }
 
-// drain mirrors what is in the backlog, and puts it into force.
+// drain mirrors the stations in the backlog and puts the changes into force.
 func (p *Path) drain() {
 	for range len(p.changed) {
 		p.mirror(<-p.changed)
@@ -102,8 +101,8 @@ func (p *Path) drain() {
 	p.mu.Unlock()
 }
 
-// mirror brings one station in the kernel in line with the table as it is now, so
-// the order in which changes are told does not matter.
+// mirror makes one station in the kernel match the table as it is now, so the order of
+// the notifications does not matter.
 func (p *Path) mirror(k fdb.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,7 +116,7 @@ func (p *Path) mirror(k fdb.Key) {
 	p.known.delete(k)
 }
 
-// put writes a station. One that finds no place stays with the switch.
+// put writes a station. If there is no place for it, the switch keeps forwarding to it.
 func (p *Path) put(k fdb.Key, s bpfStation) {
 	p.known.put(k, s, func(k fdb.Key, s bpfStation) bool {
 		_, current := p.slots.port(k.VLAN(), s)
@@ -125,7 +124,8 @@ func (p *Path) put(k fdb.Key, s bpfStation) {
 	})
 }
 
-// reconcile looks at every station, in the kernel and in the table.
+// reconcile compares every station in the kernel with the table, and the reverse, and
+// mends the kernel's.
 func (p *Path) reconcile() {
 	right := make(map[fdb.Key]struct{})
 	p.walk(right)
@@ -137,8 +137,8 @@ func (p *Path) reconcile() {
 	p.drain()
 }
 
-// walk looks at every station in the kernel. Those that are where the table has them
-// are noted as heard, and in right unless it is nil; the rest is mended.
+// walk visits every station in the kernel. Stations at the port where the table has them
+// are refreshed in the table, and added to right unless it is nil; the others are mended.
 func (p *Path) walk(right map[fdb.Key]struct{}) {
 	now := monotonic()
 	p.known.each(func(k fdb.Key, s bpfStation) {
@@ -147,8 +147,8 @@ func (p *Path) walk(right map[fdb.Key]struct{}) {
 		case !known || !p.table.Heard(k, number, since(now, s.Heard)):
 			p.mirror(k)
 		case p.isStale(k, since(now, s.Heard)):
-			// The workers alone hear the stations of some ports. A next process must
-			// not take those for silent.
+			// Only the workers hear the stations of some ports. The next process must
+			// not mistake them for silent ones.
 			p.mirror(k)
 			fallthrough
 		default:
@@ -159,10 +159,11 @@ func (p *Path) walk(right map[fdb.Key]struct{}) {
 	})
 }
 
-// staleAfter is how much longer the kernel may not have heard a station than the table.
+// staleAfter is how far the kernel's record of a station may lag behind the table's.
 const staleAfter = 10 * time.Second
 
-// isStale reports whether the kernel has not heard a station for so long, and the table has.
+// isStale reports whether the kernel's record of a station, silent for that long, lags
+// behind the table's by more than staleAfter.
 func (p *Path) isStale(k fdb.Key, silent time.Duration) bool {
 	if silent < staleAfter {
 		return false
@@ -171,8 +172,8 @@ func (p *Path) isStale(k fdb.Key, silent time.Duration) bool {
 	return ok && e.Kind != fdb.Static && e.Age+staleAfter < silent
 }
 
-// learn teaches the table the stations that a former process left in the kernel, as old
-// as they are.
+// learn restores the stations that an earlier process left in the kernel to the table,
+// with their ages.
 func (p *Path) learn() {
 	now := monotonic()
 	p.known.each(func(k fdb.Key, s bpfStation) {
@@ -183,7 +184,8 @@ func (p *Path) learn() {
 	})
 }
 
-// portOf returns the port that a station in the kernel is behind, if that holds.
+// portOf returns the port of a station in the kernel; known is false if the record is out
+// of date.
 func (p *Path) portOf(k fdb.Key, s bpfStation) (number uint16, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -199,11 +201,11 @@ func monotonic() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// heardAt is when a station was heard that was heard so long ago.
+// heardAt converts an age to the kernel's unit.
 func heardAt(age time.Duration) uint32 { return uint32(max(monotonic()-age, 0) >> heardShift) }
 
-// since is how long before now a station was heard, give or take a unit: up to that
-// much more of frames that the kernel remembers, up to that much less of others.
+// since returns how long before now a station was heard, within one unit: up to a unit too
+// much for flows that the kernel remembers, up to a unit too little for others.
 func since(now time.Duration, heard uint32) time.Duration {
 	return max(now-time.Duration(heard+1)<<heardShift, 0)
 }

@@ -16,26 +16,26 @@ import (
 	"github.com/vswitch/vswitch/internal/flock"
 )
 
-// bpffs is where the kernel's objects get names that outlive processes, and pinRoot
-// where the switches have theirs: a folder a switch, in it one a version of the
+// bpffs is the file system whose names keep kernel objects alive after a process, and
+// pinRoot the folder of all switches: one folder per switch, in it one per version of the
 // programs, in that the tables by name and the devices' links by number.
 const (
 	bpffs   = "/sys/fs/bpf"
 	pinRoot = bpffs + "/vswitch"
 )
 
-// ErrInUse is returned where another process has the pins of that name.
+// ErrInUse is returned if another process holds the pins of the same name.
 var ErrInUse = errors.New("another vswitch of this name is running; stop it, or give this one another name with --name")
 
-// pins are what one switch has there.
+// pins are the pinned objects of one switch.
 type pins struct {
 	name string     // of the switch
-	lock flock.File // of dir: two processes must not share one
-	dir  string     // the switch's
-	own  string     // this version's
+	lock flock.File // of dir: two processes must not share it
+	dir  string     // the switch's folder
+	own  string     // this version's folder
 }
 
-// openPins makes the folders of a switch. The caller has them for itself.
+// openPins makes the folders of a switch and locks them for the caller.
 func openPins(name string) (*pins, error) {
 	dir, err := pinDir(name)
 	if err != nil {
@@ -62,7 +62,7 @@ func openPins(name string) (*pins, error) {
 	return p, nil
 }
 
-// noPlace words why a folder cannot be made.
+// noPlace explains why a folder cannot be made.
 func noPlace(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return unpinned{worded{"make a folder in " + bpffs + ": this user may not write there", err}}
@@ -72,8 +72,8 @@ func noPlace(err error) error {
 
 func (p *pins) close() { p.lock.Close() }
 
-// pinDir is a switch's folder. A switch of the same name may run in each network
-// namespace; the cookie of one is never another's, and the host's is 1.
+// pinDir returns a switch's folder. Each network namespace may run a switch of the same
+// name; the kernel never reuses a namespace's cookie, and the host's is 1.
 func pinDir(name string) (string, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -91,12 +91,12 @@ func pinDir(name string) (string, error) {
 	return filepath.Join(pinRoot, name), nil
 }
 
-// version names what works together: the programs and the tables' layout.
+// version identifies the programs and the layout of their tables.
 func version() string {
 	return fmt.Sprintf("%x", sha256.Sum256(_BpfBytes))[:16]
 }
 
-// mountBpffs does what systemd does at boot, where it has not.
+// mountBpffs mounts bpffs if systemd has not done so at boot.
 func mountBpffs() error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(bpffs, &st); err == nil && st.Type == unix.BPF_FS_MAGIC {
@@ -119,8 +119,8 @@ func lockDir(dir string) (flock.File, error) {
 	return f, err
 }
 
-// maps returns the tables that a former process of this version left, if they are all
-// there: some would not fit to others.
+// maps returns the tables that an earlier process of this version left, or nil unless all
+// are there: a part of them would not match new ones.
 func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
 	found := make(map[string]*ebpf.Map)
 	for name, want := range spec.Maps {
@@ -152,7 +152,7 @@ func (p *pins) keep(m *bpfMaps) error {
 	return nil
 }
 
-// pin gives an object a path, where another may be in the way.
+// pin pins an object at a path and replaces whatever is pinned there.
 func pin(o interface{ Pin(string) error }, path string) error {
 	err := o.Pin(path)
 	if errors.Is(err, fs.ErrExist) {
@@ -169,10 +169,10 @@ func (p *pins) linkPath(ifindex int) string {
 	return filepath.Join(p.own, fmt.Sprintf("%s%d", linkPrefix, ifindex))
 }
 
-// link returns what a former process attached to a device, of whatever version, nil
-// if nothing.
+// link returns the link that an earlier process of any version attached to a device, nil
+// if there is none.
 func (p *pins) link(ifindex int) link.Link {
-	// Not by a pattern for the links as well: of those there are many to read.
+	// The pattern leaves the links out: a glob would read all of the many entries.
 	versions, _ := filepath.Glob(filepath.Join(p.dir, "*"))
 	for _, dir := range versions {
 		if l, err := link.LoadPinnedLink(filepath.Join(dir, fmt.Sprintf("%s%d", linkPrefix, ifindex)), nil); err == nil {
@@ -182,8 +182,8 @@ func (p *pins) link(ifindex int) link.Link {
 	return nil
 }
 
-// isAt tells whether a link is at the device that has the number now, in the calling
-// thread's network namespace. Its own may have gone, and another have the number.
+// isAt reports whether a link is at the device that has the number now, in the calling
+// thread's network namespace. The link's own device may be gone and its number reused.
 func isAt(l link.Link, ifindex int) bool {
 	info, err := l.Info()
 	if err != nil {
@@ -196,10 +196,10 @@ func isAt(l link.Link, ifindex int) bool {
 	})
 }
 
-// keepLink pins what is attached to a device; what has a pin already is moved.
+// keepLink pins the link of a device; a link that is pinned already is moved.
 func (p *pins) keepLink(l link.Link, ifindex int) error { return pin(l, p.linkPath(ifindex)) }
 
-// dropLink takes the pin of a device's link away, and with it the link.
+// dropLink removes the pin of a device's link, and with it the link.
 func (p *pins) dropLink(ifindex int) error {
 	err := os.Remove(p.linkPath(ifindex))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -208,8 +208,8 @@ func (p *pins) dropLink(ifindex int) error {
 	return err
 }
 
-// clean removes what other versions left, and switches of the name in namespaces that are
-// gone, and the links of devices that are none of these.
+// clean removes the links of devices that are not in but, whatever other versions left,
+// and the folders of switches of the same name in namespaces that are gone.
 func (p *pins) clean(but map[int]bool) error {
 	stay := make(map[string]bool)
 	for ifindex, is := range but {
@@ -226,9 +226,9 @@ func (p *pins) clean(but map[int]bool) error {
 	return errors.Join(errs...)
 }
 
-// detach takes the programs of a switch off their devices, but for the pins that stay.
-// To remove a pin alone would not do: the device is free when the kernel finds time, and
-// until then frames would go the program's way and whatever other there is.
+// detach removes the programs of a switch from their devices, except for the pins in stay.
+// Removing a pin is not enough: the kernel frees the device some time later, and until
+// then the program would forward frames that others forward as well.
 func detach(dir string, stay map[string]bool) error {
 	var errs []error
 	links, _ := filepath.Glob(filepath.Join(dir, "*", linkPrefix+"*"))
@@ -245,8 +245,8 @@ func detach(dir string, stay map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// Cleanup removes what a switch of that name left in the kernel, unless it runs: in the
-// calling thread's namespace, and in those that are gone.
+// Cleanup removes what a switch of that name left in the kernel, unless it is running. It
+// acts on the calling thread's namespace and on namespaces that are gone.
 func Cleanup(name string) error {
 	dir, err := pinDir(name)
 	if err != nil {
@@ -255,7 +255,7 @@ func Cleanup(name string) error {
 	return errors.Join(remove(dir, func() bool { return false }), removeDead(name, dir))
 }
 
-// remove removes a switch's folder, unless it is in use, or in force as inForce says.
+// remove removes a switch's folder, unless it is in use or inForce returns true.
 func remove(dir string, inForce func() bool) error {
 	lock, err := lockDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -272,8 +272,8 @@ func remove(dir string, inForce func() bool) error {
 }
 
 // removeDead removes the folders that switches of that name left in namespaces that are
-// gone, as those of pods and of CI jobs are. Nobody else would find them: no namespace
-// ever has their cookie again. own is the folder in this namespace.
+// gone, such as those of pods and CI jobs. Nobody else would find them: no namespace ever
+// gets their cookie again. own is the folder of this namespace.
 func removeDead(name, own string) error {
 	others, err := filepath.Glob(filepath.Join(pinRoot, name+"@*"))
 	others = append(others, filepath.Join(pinRoot, name)) // the host's
@@ -290,8 +290,8 @@ func removeDead(name, own string) error {
 }
 
 // inForce reports whether a program of another namespace's folder is at a device there.
-// With a namespace its devices go, and links are at none; but a NIC comes back to the
-// host's, with the program. What cannot be read may be in force.
+// When a namespace goes, its devices go too, and their links have no device; but a NIC
+// returns to the host's namespace with the program. An unreadable link counts as in force.
 func inForce(dir string) bool {
 	links, _ := filepath.Glob(filepath.Join(dir, "*", linkPrefix+"*"))
 	return slices.ContainsFunc(links, func(path string) bool {

@@ -15,8 +15,8 @@ func (p *Path) Publish(ports []vswitch.FastPort) {
 	p.apply(ports)
 }
 
-// apply brings the ports into force. What the kernel refuses stays in the switch's
-// hands, or is shut: no port goes on by rules that no longer hold.
+// apply puts the ports into force. A port that the kernel refuses stays with the switch or
+// is shut: no port keeps forwarding by outdated rules.
 func (p *Path) apply(ports []vswitch.FastPort) {
 	changed, err := p.slots.shut(ports)
 	p.check("taking ports out", err)
@@ -33,8 +33,7 @@ func (p *Path) apply(ports []vswitch.FastPort) {
 	}
 }
 
-// bump makes what was changed count for flows that the kernel remembers, too. The
-// caller holds mu.
+// bump makes changes apply to flows that the kernel remembers, too. The caller holds mu.
 func (p *Path) bump() {
 	p.epoch++
 	p.check("telling of a change", p.bpf.Epochs.Put(uint32(0), p.epoch))

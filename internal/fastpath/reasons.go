@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// worded is an error in words for whoever can mend it, in place of the kernel's.
+// worded is an error whose text tells the user how to mend it, in place of the kernel's.
 type worded struct {
 	words string
 	err   error
@@ -18,7 +18,7 @@ type worded struct {
 func (w worded) Error() string { return w.words }
 func (w worded) Unwrap() error { return w.err }
 
-// explain says in words why the kernel refused to do something.
+// explain turns a kernel error into the reason and what to do about it.
 func explain(doing string, err error) error {
 	say := func(format string, args ...any) error {
 		return worded{doing + ": " + fmt.Sprintf(format, args...), err}
@@ -41,7 +41,7 @@ func explain(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// missingRights names the capabilities that the process would need and does not have.
+// missingRights returns the names of the capabilities that the process needs and lacks.
 func missingRights() (missing []string) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var has [2]unix.CapUserData
@@ -61,7 +61,7 @@ func missingRights() (missing []string) {
 	return missing
 }
 
-// unpinned is why nothing can outlive the process.
+// unpinned is the reason why nothing can outlive the process.
 type unpinned struct{ error }
 
 func (u unpinned) Unwrap() error { return u.error }

@@ -15,7 +15,7 @@ import (
 // maxPorts is MAX_PORTS of fastpath.c.
 const maxPorts = vswitch.MaxPorts
 
-// Flags of a port: those of fastpath.c.
+// Flags of a port, as in fastpath.c.
 const (
 	flagFrom = 1 << iota
 	flagTo
@@ -23,24 +23,24 @@ const (
 	flagUntaggedOnly
 )
 
-// slot is a port's place in the kernel's tables: its own, not the port's number, which
-// another process would give to another port.
+// slot is a port's place in the kernel's tables. Its index differs from the port's number,
+// which the next process may give to another port.
 type slot struct {
 	index uint32
 	is    bpfPort       // what the kernel has
-	vlans *port.VLANSet // nil: none; stations in others are not the kernel's
+	vlans *port.VLANSet // nil: none; stations in other VLANs stay out of the kernel
 }
 
-// slots are all of them. Path.mu guards them.
+// slots are the slots of all ports. Path.mu guards them.
 type slots struct {
 	bpf      *bpfObjects
-	byNumber map[uint16]*slot // of the switch's ports
+	byNumber map[uint16]*slot // by port number
 	number   map[uint32]uint16
-	left     map[uint32]*slot // by ifindex: of a former process, until adopt
+	left     map[uint32]*slot // by ifindex: an earlier process's, until adopt
 	used     [maxPorts]bool
 }
 
-// load reads what a former process left.
+// load reads the slots that an earlier process left.
 func (s *slots) load(bpf *bpfObjects) error {
 	s.bpf = bpf
 	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
@@ -56,8 +56,8 @@ func (s *slots) load(bpf *bpfObjects) error {
 	return entries.Err()
 }
 
-// adopt gives ports the slots that a former process gave to their devices, and frees
-// those that nobody wants.
+// adopt gives ports the slots that an earlier process gave to their devices, and frees the
+// slots that no port takes.
 func (s *slots) adopt(ports []vswitch.FastPort) error {
 	for _, p := range ports {
 		if l := s.left[uint32(p.Device.Ifindex())]; l != nil && s.hasDevice(l) {
@@ -74,8 +74,8 @@ func (s *slots) adopt(ports []vswitch.FastPort) error {
 	return errors.Join(errs...)
 }
 
-// set brings a port into force, and tells whether that changed anything, and whether
-// the kernel may know other stations than it does.
+// set puts a port into force. changed reports whether that changed anything, others whether
+// the stations that the kernel should have may have changed.
 func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 	ifindex := uint32(p.Device.Ifindex())
 	l := s.byNumber[p.Number]
@@ -94,8 +94,8 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 	l.vlans = p.VLANs
 	want := describe(p, l.is.Generation)
 	if want.Native != l.is.Native || want.Tpid != l.is.Tpid {
-		// What is on its way to a station in a VLAN that the port leaves would get
-		// a tag that nobody there expects.
+		// Frames on their way to a station in a VLAN that the port leaves would get a
+		// tag that nobody there expects.
 		want.Generation++
 		others = true
 	}
@@ -103,23 +103,23 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 	return changed, others, err
 }
 
-// setDevice notes the device of a slot. One that has just gone has no number any more
-// (EINVAL), and its port is about to follow.
+// setDevice records the device of a slot. A device that was just deleted has no number any
+// more (EINVAL); its port is about to go as well.
 func (s *slots) setDevice(l *slot, ifindex uint32) error {
 	err := s.bpf.Devices.Put(l.index, ifindex)
 	if errors.Is(err, unix.EINVAL) {
-		return s.bpf.Devices.Delete(l.index) // of the one that had the slot before
+		return s.bpf.Devices.Delete(l.index) // the entry of the slot's previous device
 	}
 	return err
 }
 
-// hasDevice tells whether the device of a slot is still where it was when noted.
+// hasDevice reports whether the device of a slot is still where setDevice recorded it.
 func (s *slots) hasDevice(l *slot) bool {
 	var ifindex uint32
 	return s.bpf.Devices.Lookup(l.index, &ifindex) == nil
 }
 
-// describe is a port as fastpath.c sees it.
+// describe returns a port in the form that fastpath.c reads.
 func describe(p vswitch.FastPort, generation uint16) bpfPort {
 	is := bpfPort{
 		Ifindex:    uint32(p.Device.Ifindex()),
@@ -141,12 +141,12 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 	return is
 }
 
-// networkOrder returns the number whose bytes in memory are v's, the upper first.
+// networkOrder returns v with its bytes in network order in memory.
 func networkOrder(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// write makes the slot what is wanted.
+// write sets the slot to want, and reports whether that changed it.
 func (l *slot) write(bpf *bpfObjects, want bpfPort) (changed bool, err error) {
 	if l.is == want {
 		return false, nil
@@ -158,7 +158,7 @@ func (l *slot) write(bpf *bpfObjects, want bpfPort) (changed bool, err error) {
 	return true, nil
 }
 
-// shut keeps ports that are not among these from sending and receiving, until they are
+// shut stops all ports except those in but from sending and receiving, until they are
 // published again or released.
 func (s *slots) shut(but []vswitch.FastPort) (changed bool, err error) {
 	in := make(map[uint16]bool, len(but))
@@ -177,8 +177,8 @@ func (s *slots) shut(but []vswitch.FastPort) (changed bool, err error) {
 	return changed, err
 }
 
-// port returns the port that a station in the kernel is behind, unless the port forgot
-// it or does not carry its VLAN.
+// port returns the port of a station in the kernel. known is false if the port forgot the
+// station or does not carry its VLAN.
 func (s *slots) port(vlan uint16, st bpfStation) (number uint16, known bool) {
 	if number, known = s.number[uint32(st.Slot)]; !known {
 		return 0, false
@@ -212,7 +212,7 @@ func (s *slots) release(number uint16) (vswitch.PortStats, error) {
 	return st, errors.Join(err, e)
 }
 
-// allocate returns a slot that nobody has, without stations and counts.
+// allocate returns a free slot without stations and with zero counters.
 func (s *slots) allocate() (*slot, error) {
 	i := slices.Index(s.used[:], false)
 	if i < 0 {
@@ -230,12 +230,12 @@ func (s *slots) allocate() (*slot, error) {
 	return l, nil
 }
 
-// free makes a slot nobody's. Its stations become unknown.
+// free frees a slot. Its stations become unknown.
 func (s *slots) free(l *slot) error {
 	_, err := l.write(s.bpf, bpfPort{Generation: l.is.Generation + 1, Ifindex: l.is.Ifindex})
 	var index uint32
 	e := s.bpf.Slots.Lookup(l.is.Ifindex, &index)
-	if e == nil && index == l.index { // else another device has the number already
+	if e == nil && index == l.index { // otherwise another device has the number by now
 		e = s.bpf.Slots.Delete(l.is.Ifindex)
 	}
 	if e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
@@ -245,7 +245,7 @@ func (s *slots) free(l *slot) error {
 	return errors.Join(err, s.bpf.Devices.Delete(l.index))
 }
 
-// counters are what the kernel did with the port's frames since it has the slot.
+// counters returns what the kernel counted for the port since it got the slot.
 func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
 	var cpus []bpfCounters
 	if err := bpf.Counts.Lookup(l.index, &cpus); err != nil {

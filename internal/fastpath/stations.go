@@ -16,10 +16,10 @@ import (
 // places is PLACES of fastpath.c.
 const places = 4
 
-// stations are the table of that name in fastpath.c, in memory shared with the kernel,
-// which writes when a station was heard. A station is in one of the two lines that its
-// key leads to, the second if the first was full. There are as many lines as the FDB
-// takes stations, four times as many places: all find one. One goroutine
+// stations is the table of that name in fastpath.c, in memory shared with the kernel, which
+// records when each station was heard. A key hashes to two lines; its station is in the
+// first, or in the second if the first was full. There are as many lines as the FDB holds
+// stations, and four times as many places, so every station finds one. One goroutine
 // writes at a time.
 type stations struct {
 	memory []byte
@@ -33,11 +33,11 @@ type line struct {
 	station [places]atomic.Uint64 // a bpfStation
 }
 
-// linesFor is how many lines there are for so many stations: a power of two, as the hash
-// has it, and 2 at least.
+// linesFor returns the number of lines for that many stations: a power of two, which the
+// hash requires, and at least 2.
 func linesFor(capacity int) uint32 { return 1 << bits.Len(uint(max(capacity-1, 1))) }
 
-// load maps the table, empty or as a former process left it.
+// load maps the table, empty or as an earlier process left it.
 func (s *stations) load(bpf *bpfObjects) error {
 	n := int(bpf.Stations.MaxEntries())
 	if err := bpf.Hashes.Lookup(uint32(0), &s.hash); err != nil {
@@ -60,7 +60,7 @@ func (s *stations) load(bpf *bpfObjects) error {
 	return nil
 }
 
-// newHash returns a hash that leads to one of so many lines.
+// newHash returns a random hash onto that many lines.
 func newHash(lines int) bpfHash {
 	odd := func() uint64 { return rand.Uint64() | 1 }
 	return bpfHash{Mix: odd(), Choice: [2]uint64{odd(), odd()}, Shift: uint32(64 - bits.TrailingZeros(uint(lines)))}
@@ -72,7 +72,7 @@ func (s *stations) close() {
 	}
 }
 
-// word is a station as one word in memory.
+// word returns a station as one word, as it is in memory.
 func word(st bpfStation) uint64 { return *(*uint64)(unsafe.Pointer(&st)) }
 
 func stationOf(word uint64) bpfStation { return *(*bpfStation)(unsafe.Pointer(&word)) }
@@ -87,7 +87,7 @@ func (s *stations) of(k fdb.Key) [2]*line {
 	}
 }
 
-// find returns where a station is, nil if nowhere.
+// find returns the place of a station, nil if it has none.
 func (s *stations) find(k fdb.Key) (key, station *atomic.Uint64) {
 	for _, l := range s.of(k) {
 		for i := range l.key {
@@ -99,8 +99,8 @@ func (s *stations) find(k fdb.Key) (key, station *atomic.Uint64) {
 	return nil, nil
 }
 
-// put writes a station, and tells whether there is a place for it: its own, one that is
-// free, or that of a station that is not current.
+// put writes a station and reports whether there was a place for it: its own, a free one,
+// or that of a station that is not current.
 func (s *stations) put(k fdb.Key, st bpfStation, current func(fdb.Key, bpfStation) bool) bool {
 	if _, at := s.find(k); at != nil {
 		at.Store(word(st))
@@ -117,7 +117,7 @@ func (s *stations) put(k fdb.Key, st bpfStation, current func(fdb.Key, bpfStatio
 	return true
 }
 
-// give gives a place to a station. The program takes none for another meanwhile.
+// give gives a place to a station. Meanwhile the program mistakes no station for another.
 func give(key, at *atomic.Uint64, k fdb.Key, station uint64) {
 	key.Store(0)
 	at.Store(station)
@@ -137,8 +137,8 @@ func (s *stations) free(k fdb.Key, current func(fdb.Key, bpfStation) bool) (key,
 	return nil, nil
 }
 
-// makeRoom returns the place of a station that has room in its other line, where it
-// is from now on, too.
+// makeRoom copies a station to its other line, where there is room, and returns its old
+// place.
 func (s *stations) makeRoom(k fdb.Key, current func(fdb.Key, bpfStation) bool) (key, station *atomic.Uint64) {
 	for _, l := range s.of(k) {
 		for i := range l.key {
@@ -152,16 +152,15 @@ func (s *stations) makeRoom(k fdb.Key, current func(fdb.Key, bpfStation) bool) (
 	return nil, nil
 }
 
-// delete takes a station out, if it is in. A process that was killed while it made room
-// has left one in two places.
+// delete removes a station if it is there. A process that was killed in makeRoom leaves a
+// station in two places.
 func (s *stations) delete(k fdb.Key) {
 	for key, _ := s.find(k); key != nil; key, _ = s.find(k) {
 		key.Store(0)
 	}
 }
 
-// each calls f for all stations. One that f gives another place may be left out or
-// given twice.
+// each calls f for all stations. It may skip or repeat a station that f moves.
 func (s *stations) each(f func(fdb.Key, bpfStation)) {
 	for n := range s.lines {
 		l := &s.lines[n]

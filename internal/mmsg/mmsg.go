@@ -1,5 +1,5 @@
-// Package mmsg has the system calls for many messages at once, recvmmsg(2) and
-// sendmmsg(2), which x/sys lacks. Its functions never wait, allocate nothing, and are
+// Package mmsg wraps recvmmsg(2) and sendmmsg(2), which transfer many messages in one
+// system call and which x/sys lacks. Its functions never wait, allocate nothing, and are
 // safe for concurrent use on different headers.
 package mmsg
 
@@ -15,20 +15,20 @@ type Header struct {
 	N uint32 // bytes received or sent
 }
 
-// Recv receives up to len(h) messages and returns how many came. With none there the
+// Recv receives up to len(h) messages and returns their number. If there are none, the
 // error is EAGAIN.
 func Recv(fd int, h []Header) (int, unix.Errno) {
 	return call(unix.SYS_RECVMMSG, fd, h, unix.MSG_DONTWAIT)
 }
 
-// Peek is Recv of messages that stay where they are; N says how long they are, even where
-// there is less room for them.
+// Peek is Recv, but the messages stay in the queue; N is their full length, even if the
+// buffer is shorter.
 func Peek(fd int, h []Header) (int, unix.Errno) {
 	return call(unix.SYS_RECVMMSG, fd, h, unix.MSG_DONTWAIT|unix.MSG_PEEK|unix.MSG_TRUNC)
 }
 
-// Send sends up to len(h) messages and returns how many went. It stops at the first that
-// fails; an error is only that of h[0].
+// Send sends up to len(h) messages and returns how many it sent. It stops at the first that
+// fails and returns an error only if that is h[0].
 func Send(fd int, h []Header) (int, unix.Errno) {
 	return call(unix.SYS_SENDMMSG, fd, h, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }

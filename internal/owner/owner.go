@@ -1,6 +1,6 @@
-// Package owner marks network interfaces with the switch that they belong to. The mark
-// is the interface's alias, which `ip link` shows and every switch of the host reads. A
-// call acts on the calling thread's network namespace; any goroutine may call it.
+// Package owner marks network interfaces with the name of the switch that owns them. The
+// mark is the interface's alias, which `ip link` shows and every switch on the host reads.
+// A call acts on the calling thread's network namespace; any goroutine may call it.
 package owner
 
 import (
@@ -13,16 +13,16 @@ import (
 	"github.com/vswitch/vswitch/internal/link"
 )
 
-// Mark is what an alias says.
+// Mark is the content of an alias.
 type Mark struct {
-	// Switch is the name of the switch. It is empty in the marks of earlier versions,
-	// which left it out.
+	// Switch is the name of the switch. Earlier versions left it out of their marks; there
+	// it is empty.
 	Switch string
 
 	// Adopted: the interface was there before the switch took it.
 	Adopted bool
 
-	// Before is the alias that an adopted interface had.
+	// Before is the alias that an adopted interface had before.
 	Before string
 }
 
@@ -35,10 +35,10 @@ const (
 	maxAlias = 255
 )
 
-// Made is the alias of an interface that a switch made.
+// Made returns the alias of an interface that a switch made.
 func Made(switchName string) string { return Mark{Switch: switchName}.String() }
 
-// String returns the alias. It leaves out Before where an alias has no room for it.
+// String returns the alias. It leaves Before out if an alias has no room for it.
 func (m Mark) String() string {
 	text := prefix + m.Switch
 	if m.Adopted {
@@ -63,7 +63,7 @@ func Parse(alias string) (m Mark, ok bool) {
 	}
 	rest, ok = strings.CutPrefix(" "+rest, adopted)
 	if !ok || name == "" {
-		return Mark{}, false // somebody's own words
+		return Mark{}, false // a user wrote it
 	}
 	m.Adopted = true
 	if rest == "" {
@@ -73,8 +73,8 @@ func Parse(alias string) (m Mark, ok bool) {
 	return m, ok
 }
 
-// Check returns an error where l belongs to another switch than the one called me. It
-// says whose the interface is, and how to get it from there.
+// Check returns an error if l belongs to a switch other than the one named me. The error
+// says which switch owns the interface and how to free it.
 func Check(l link.Link, me string) error {
 	m, ok := Parse(l.Alias)
 	if !ok || m.Switch == "" || m.Switch == me {
@@ -84,8 +84,8 @@ func Check(l link.Link, me string) error {
 		l.Name, m.Switch, m.Switch, l.Name, l.Name)
 }
 
-// Makes reports whether the switch called me made l. noted says that the switch has a
-// record of it, which is believed only where the alias does not contradict it: the
+// Makes reports whether the switch named me made l. noted says that the switch has a record
+// of having made it. The record counts only if the alias does not contradict it: the
 // device may be another one of the same name.
 func Makes(l link.Link, me string, noted bool) bool {
 	m, ok := Parse(l.Alias)
@@ -95,8 +95,8 @@ func Makes(l link.Link, me string, noted bool) bool {
 	return m.Switch == me || m.Switch == "" && noted
 }
 
-// Sign completes the mark of an interface that the switch called me made, where an
-// earlier version left the name out. An alias that somebody wrote since stays.
+// Sign adds the name me to the mark of an interface that this switch made, if an earlier
+// version left it out. An alias that somebody wrote since then stays.
 func Sign(l link.Link, me string) error {
 	if m, ok := Parse(l.Alias); !ok || m.Switch != "" {
 		return nil
@@ -104,20 +104,20 @@ func Sign(l link.Link, me string) error {
 	return set(l, Made(me))
 }
 
-// Adopt marks an interface that was there before the switch called me, and returns the
-// alias that it had before any mark of this switch: noted, where the mark lacks it.
+// Adopt marks an interface that existed before the switch named me took it. It returns the
+// alias from before any mark of this switch: that in the mark, or noted if it has none.
 func Adopt(l link.Link, me, noted string) (before string, err error) {
 	before = l.Alias
 	if m, ok := Parse(l.Alias); ok && m.Switch == me {
 		before = cmp.Or(m.Before, noted)
 	}
-	// Only a TAP can have been made by a switch: others need no word about it.
+	// A switch makes only TAPs, so only a TAP's mark must say that it was adopted.
 	m := Mark{Switch: me, Adopted: l.Kind == "tap" || before != "", Before: before}
 	return before, set(l, m.String())
 }
 
-// Release gives an adopted interface the alias back that it had, unless the alias is no
-// mark of the switch called me any more.
+// Release restores the alias that an adopted interface had, unless its alias is no longer
+// a mark of the switch named me.
 func Release(l link.Link, me, before string) error {
 	m, ok := Parse(l.Alias)
 	if !ok || m.Switch != me {
@@ -126,8 +126,8 @@ func Release(l link.Link, me, before string) error {
 	return set(l, cmp.Or(before, m.Before))
 }
 
-// set is SetAlias where that changes something. Who may use a device without the right
-// to configure it, such as the owner of a TAP, leaves it unmarked.
+// set calls SetAlias if that changes something. A process that may use a device but not
+// configure it, such as the owner of a TAP, leaves it unmarked.
 func set(l link.Link, alias string) error {
 	if l.Alias == alias {
 		return nil

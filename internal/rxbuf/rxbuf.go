@@ -16,15 +16,15 @@ import (
 // compete for the same few sets of the L1 cache.
 const Stride = (vnet.HeaderLen + port.MaxFrame + 63) &^ 63
 
-// Slab makes memory for one batch, one slot a Stride. The allocation is large
-// enough to come from the operating system untouched: pages that only ever see
-// small frames cost one page a slot.
+// Slab allocates memory for one batch, one slot per Stride. The allocation is large
+// enough to come untouched from the operating system: slots that only ever hold
+// small frames cost one page each.
 func Slab() []byte { return make([]byte, port.BatchSize*Stride) }
 
-// Pool is a stack of free buffers. The one given back last is rented first, for
-// it is the one in the cache. It never shrinks: it holds as many as were once in
-// use at the same time. (A sync.Pool would forget them at each collection and
-// have the kernel clear megabytes again.)
+// Pool is a stack of free buffers. It rents the buffer returned last, since that one
+// is in the cache. It never shrinks: it holds as many as were ever in use at once.
+// (A sync.Pool would forget them at each collection, and the kernel would clear
+// megabytes again.)
 type Pool[T any] struct {
 	New func() *T
 
@@ -32,7 +32,7 @@ type Pool[T any] struct {
 	free []*T
 }
 
-// Rent takes a buffer, a new one when none is free.
+// Rent returns a free buffer, or a new one if there is none.
 func (p *Pool[T]) Rent() *T {
 	p.mu.Lock()
 	if n := len(p.free); n > 0 {
