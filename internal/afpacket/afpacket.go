@@ -1,7 +1,7 @@
-// Package afpacket attaches the switch to the kernel end of an interface: it takes
-// the frames the interface receives and transmits others by it, with virtio-net
-// headers, through AF_PACKET sockets (packet(7), net/packet/af_packet.c). Open acts
-// on the calling thread's network namespace; a Port is a port.Port.
+// Package afpacket attaches the switch to the kernel end of an interface. It receives
+// the interface's frames and transmits frames on it, with virtio-net headers, through
+// AF_PACKET sockets (packet(7), net/packet/af_packet.c). Open acts on the calling
+// thread's network namespace; a Port is a port.Port.
 package afpacket
 
 import (
@@ -16,26 +16,26 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Config says how to attach.
+// Config configures a Port.
 type Config struct {
 	Ifindex int
 
-	// Direct: the device takes each frame at once or never, as a TAP does with
-	// its ring. Frames then go to it past the queueing discipline, so that a
-	// full ring is an error the sender sees and counts. Where somebody puts a
-	// discipline on the device, they go through it, as super-frames do. A device
-	// that drains at the speed of a line wants its queues.
+	// Direct: the device accepts or refuses each frame immediately, as a TAP does
+	// with its ring. Frames then bypass the queueing discipline, so that the sender
+	// sees and counts a full ring as an error. Super-frames go through the
+	// discipline, and so do all frames if somebody puts one on the device. A device
+	// that drains at line speed needs its queues.
 	Direct bool
 
-	// Promiscuous: have the device take frames for all addresses.
+	// Promiscuous: the device accepts frames for all addresses.
 	Promiscuous bool
 
-	// HandedUp: a program at the device's ingress decides which frames come here, and
-	// marks them (see Mark). Else all come.
+	// HandedUp: a program at the device's ingress decides which frames to punt, and
+	// marks them (see Mark). Otherwise all frames come here.
 	HandedUp bool
 
-	// Queues is how many queues the Port has; 0 is one. Frames are spread over
-	// them as the device's own queues received them, so a flow keeps its order.
+	// Queues is the number of queues of the Port; 0 means 1. Frames are spread over
+	// them by the device queue that received them, so a flow keeps its order.
 	Queues int
 }
 
@@ -46,22 +46,22 @@ type Port struct {
 	caps    port.Caps
 	queues  []*queue
 
-	// control takes what the switch itself sends, with a priority that a device's
-	// queueing discipline puts before data. A direct device has none: what goes past
-	// the discipline is before all that waits there.
+	// control sends the switch's own frames, with a priority that a device's queueing
+	// discipline puts before data. A direct device has none: frames that bypass the
+	// discipline overtake all that wait there.
 	control int
 
-	// Many workers send. The lock is held for reading while they do, so that
-	// Close does not pull a descriptor away under them; nobody waits long, for
-	// sending never does.
+	// Many workers send. They hold the lock for reading meanwhile, so that Close
+	// does not close a descriptor that they use. Nobody waits long, since sending
+	// never waits.
 	mu     sync.RWMutex
 	closed bool
 
 	overruns atomic.Uint64
 	losses   losses
 
-	queued   atomic.Bool // a direct device has a queueing discipline: nothing goes past it
-	unfollow func()      // ends what keeps queued up to date
+	queued   atomic.Bool // a direct device has a queueing discipline: nothing bypasses it
+	unfollow func()      // stops updating queued
 }
 
 // queue is one queue of a Port, with sockets of its own.
@@ -69,15 +69,15 @@ type queue struct {
 	*Port
 	rx receiver
 
-	// plain takes frames that are whole, gso those the kernel may have to cut.
-	// They are one socket unless Config.Direct: past the queueing discipline
-	// the kernel cuts nothing, and a guest without TSO would get no TCP. While the
-	// device is queued, all go by gso.
+	// plain sends whole frames, gso frames that the kernel may have to segment.
+	// They are one socket unless Config.Direct is set: the kernel segments nothing
+	// that bypasses the queueing discipline, and a guest without TSO would get no
+	// TCP. While the device is queued, all frames use gso.
 	plain, gso int
 }
 
-// socketBuffer is what one socket may hold in each direction, in bytes as the
-// kernel accounts them: some 50 super-frames of 64 KiB, or 3,000 small ones.
+// socketBuffer is how much one socket may hold in each direction, in bytes as the
+// kernel accounts them: some 50 super-frames of 64 KiB, or 3,000 small frames.
 // It is a limit and costs nothing while frames are read as fast as they come.
 const socketBuffer = 4 << 20
 
@@ -87,7 +87,7 @@ const (
 	prioInteractive = 6
 )
 
-// Open attaches to the interface. Its frames arrive from now on.
+// Open attaches to the interface. Frames arrive from then on.
 func Open(c Config) (*Port, error) {
 	p := &Port{ifindex: c.Ifindex, direct: c.Direct, caps: caps(), control: -1, unfollow: func() {}}
 	group := -1
@@ -137,8 +137,8 @@ func (q *queue) open(c Config) (err error) {
 	return q.rx.open(c)
 }
 
-// caps is what the kernel takes undone when it transmits by AF_PACKET: it cuts and
-// sums in software what the device cannot. UDP segmentation came with Linux 6.2.
+// caps returns the offloads that the kernel accepts on an AF_PACKET socket. It segments
+// and checksums in software if the device cannot. Linux 6.2 added UDP segmentation.
 var caps = sync.OnceValue(func() port.Caps {
 	var u unix.Utsname
 	var major, minor int
@@ -150,8 +150,8 @@ var caps = sync.OnceValue(func() port.Caps {
 	return port.CapsAll &^ port.CapUSO
 })
 
-// followQueue looks for a queueing discipline now, and whenever there may be another. If
-// that cannot be seen, frames go past what is there.
+// followQueue looks for a queueing discipline now, and whenever it may have changed. If the
+// kernel does not report that, frames bypass a discipline.
 func (p *Port) followQueue() {
 	if stop, err := link.FollowQueue(p.ifindex, p.queued.Store); err == nil {
 		p.unfollow = stop
@@ -183,8 +183,8 @@ func (p *Port) Overruns() uint64 {
 	return p.overruns.Load()
 }
 
-// countOverruns adds what the sockets lost since they were last asked: the kernel
-// starts again at 0 each time.
+// countOverruns adds the frames that the sockets lost since the last call: the kernel
+// resets its counter at each read.
 func (p *Port) countOverruns() {
 	for _, q := range p.queues {
 		if s, err := unix.GetsockoptTpacketStats(q.rx.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
@@ -206,8 +206,8 @@ func (p *Port) Close() error {
 	return p.closeSockets()
 }
 
-// closeSockets closes all of them at once: each takes a grace period, in which the
-// others' pass too.
+// closeSockets closes all sockets at once: each waits for a grace period, and these
+// periods overlap.
 func (p *Port) closeSockets() error {
 	var closing sync.WaitGroup
 	errs := make([]error, len(p.queues))
@@ -225,9 +225,9 @@ func (p *Port) closeSockets() error {
 	return errors.Join(errs...)
 }
 
-// sender makes a socket that only transmits: it has no protocol, so it is given no
-// frame. It blocks and is used with MSG_DONTWAIT, which keeps it out of the
-// netpoller: that would be woken for each frame that leaves the device.
+// sender makes a socket that only transmits: it has no protocol, so it receives no
+// frames. It is a blocking socket, used with MSG_DONTWAIT, to keep it out of the
+// netpoller, which would wake for each frame that leaves the device.
 func sender(ifindex int, direct bool) (int, error) {
 	fd, err := socket(0)
 	if err != nil {
@@ -252,7 +252,7 @@ func set(fd, option, value int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_PACKET, option, value)
 }
 
-// bufferSize sets a socket's limit, past the system's where CAP_NET_ADMIN allows.
+// bufferSize sets a socket's limit, beyond the system's if CAP_NET_ADMIN allows it.
 func bufferSize(fd, force, plain int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, socketBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, socketBuffer)
@@ -271,15 +271,15 @@ func explain(err error) error {
 	return fmt.Errorf("attach to the interface: %w", err)
 }
 
-// receiver is the socket that receives, and the batch it is filling.
+// receiver is the receiving socket and the batch that it fills.
 type receiver struct {
-	mu   sync.Mutex // held by Recv, and by whoever must know that none is waiting
+	mu   sync.Mutex // held by Recv, and by callers that must exclude a waiting Recv
 	fd   int        // -1 when closed
 	wake int        // an eventfd that ends a wait
 
-	// Of the one worker that receives.
+	// Used by the one worker that receives.
 	batch   *batch
-	careful int        // how many more frames are read carefully
-	pending unix.Errno // what the socket said after the last frame that was read so
+	careful int        // how many more frames to read carefully
+	pending unix.Errno // the socket's error after the last frame read carefully
 	poll    [2]unix.PollFd
 }

@@ -9,20 +9,20 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// The kernel drops a frame whose offload the virtio-net header cannot express, as it is
-// read (EINVAL): UDP fragmentation of old guests (UFO), SCTP segmentation, LRO. It cuts
-// off the end of one that is longer than the buffer (BIG TCP). A careful reader looks at
-// each frame before it takes it: it reads the former without the header and guesses what
-// the header would say, and splits the latter. That costs a system call for each frame, so
-// a port is careful only while such frames come: with the first frames after it was
-// opened, and for as many after each. One frame that comes later than that, amid others,
-// is lost, and the next are not.
+// When a frame is read whose offload the virtio-net header cannot express, the kernel
+// drops it (EINVAL): UDP fragmentation of old guests (UFO), SCTP segmentation, LRO. It
+// truncates a frame that is longer than the buffer (BIG TCP). A careful reader peeks at
+// each frame before it reads it. It reads a frame of the first sort without the header and
+// guesses what the header would say; it splits one of the second sort. That costs a system
+// call per frame, so a port is careful only while such frames come: for the first frames
+// after it was opened, and for as many after each such frame. A single such frame that
+// comes later than that, amid others, is lost; the next ones are not.
 const careful = 4096
 
-// carefulBatch is how many frames are read one by one before they are switched.
+// carefulBatch is how many frames a careful reader reads before they are switched.
 const carefulBatch = 16
 
-// bigSlots is how many slots of a batch the longest super-frame of the kernel takes
+// bigSlots is how many slots of a batch the kernel's longest super-frame takes
 // (GSO_MAX_SIZE in include/linux/netdevice.h is 8 times 64 KiB).
 const bigSlots = 8
 
@@ -39,7 +39,7 @@ func (r *receiver) readCarefully(frames []port.Frame, ifindex int) (n int, errno
 		}
 		r.batch = b
 		if errno != unix.EAGAIN {
-			r.pending = errno // the socket tells once that the device is down
+			r.pending = errno // the socket reports only once that the device is down
 		}
 		errno = 0
 	}()
@@ -58,7 +58,7 @@ func (r *receiver) readCarefully(frames []port.Frame, ifindex int) (n int, errno
 		case length > vnet.HeaderLen+port.MaxFrame+Mark.Len():
 			r.careful = careful
 			if n > 0 {
-				return n, 0 // it takes most of a batch
+				return n, 0 // it needs most of a batch
 			}
 			n, errno = b.readBig(r.fd, frames)
 			return n, errno
@@ -77,20 +77,20 @@ func (r *receiver) readCarefully(frames []port.Frame, ifindex int) (n int, errno
 	return n, 0
 }
 
-// peek looks at the next frame: how long it is with the header, and whether the header
-// cannot express its offload.
+// peek looks at the next frame without taking it. It returns the length with the header;
+// odd reports whether the header cannot express the frame's offload.
 func (b *batch) peek(fd int) (length int, odd bool, errno unix.Errno) {
 	for range 2 {
 		n, errno := b.look.peek(fd)
 		if errno != unix.EINVAL {
 			return n, false, errno
 		}
-		// The error may be an earlier one, of which the socket tells once.
+		// The error may be an earlier one, which the socket reports only once.
 	}
 	return 0, true, 0
 }
 
-// read takes the next message into the slots from slot on.
+// read receives the next message into the given number of slots, from slot on.
 func (b *batch) read(fd, slot, slots int) unix.Errno {
 	b.rearm(slot)
 	if slots > 1 {
@@ -101,10 +101,10 @@ func (b *batch) read(fd, slot, slots int) unix.Errno {
 	return errno
 }
 
-// readOdd takes a frame whose offload the header cannot express, without the header.
+// readOdd reads a frame whose offload the header cannot express, without the header.
 func (b *batch) readOdd(fd, slot int, f *port.Frame, ifindex int) unix.Errno {
 	if set(fd, unix.PACKET_VNET_HDR, 0) != nil {
-		// Taken with the header it is dropped by the kernel.
+		// Read with the header, the frame is dropped by the kernel.
 		if errno := b.read(fd, slot, 1); errno != unix.EINVAL {
 			return errno
 		}
@@ -138,8 +138,8 @@ func (b *batch) readOdd(fd, slot int, f *port.Frame, ifindex int) unix.Errno {
 	return 0
 }
 
-// readBig takes a frame that is longer than port.MaxFrame, and splits it. It uses a batch
-// from its begin.
+// readBig reads a frame that is longer than port.MaxFrame, and splits it. It uses the batch
+// from the start.
 func (b *batch) readBig(fd int, frames []port.Frame) (int, unix.Errno) {
 	if errno := b.read(fd, 0, bigSlots); errno != 0 {
 		return 0, errno

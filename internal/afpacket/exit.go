@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// To close a packet socket takes an RCU grace period (packet_release), some 10 ms, and
-// a process that is killed closes its sockets one by one: with a thousand ports it
-// would be dead after half a minute, and the next one could start only then. So each
-// socket is in a table of files as well, which the kernel clears after the process:
-// one of io_uring's, of which nothing else is used. The sockets still go one by one,
-// on a thread of the kernel (delayed_fput), and with them what frames they held.
+// Closing a packet socket takes an RCU grace period (packet_release), some 10 ms, and a
+// killed process closes its sockets one by one: with a thousand ports it would take half
+// a minute to die, and the next process could start only then. So each socket is also in
+// an io_uring file table, which the kernel clears after the process is gone; nothing else
+// of io_uring is used. The sockets still close one by one, on a kernel thread
+// (delayed_fput), and the frames that they held go with them.
 
-// files is the io_uring with the table, -1 where there is none (before Linux 5.5, or
-// kernel.io_uring_disabled). The place of a file is its descriptor.
+// files returns the io_uring with the table, -1 if there is none (before Linux 5.5, or with
+// kernel.io_uring_disabled). A file's index in the table is its descriptor.
 var files = sync.OnceValue(func() int {
 	var params [120]byte // struct io_uring_params: no options
 	const entries = 1
@@ -32,8 +32,8 @@ var files = sync.OnceValue(func() int {
 	return int(fd)
 })
 
-// mostFiles is how long the table can be: a process has no more files, and a kernel
-// before Linux 5.13 takes no more than 32 Ki (IORING_MAX_FIXED_FILES).
+// mostFiles returns the length of the table: the process's limit of files, but at most
+// 32 Ki, since kernels before Linux 5.13 accept no more (IORING_MAX_FIXED_FILES).
 func mostFiles() int {
 	var l unix.Rlimit
 	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &l) // never fails
@@ -51,8 +51,8 @@ func register(ring, operation int, arg unsafe.Pointer, n int) unix.Errno {
 	return errno
 }
 
-// place puts a file, -1 for none, into a place of the table. A place past its end has
-// none.
+// place puts a file, -1 for none, at an index of the table. It does nothing if the index is
+// beyond the end.
 func place(at int, file int32) {
 	if files() < 0 {
 		return
@@ -65,7 +65,7 @@ func place(at int, file int32) {
 	register(files(), registerFilesUpdate, unsafe.Pointer(&update), 1)
 }
 
-// socket makes a packet socket without a protocol, which is given no frame.
+// socket makes a packet socket without a protocol, which receives no frames.
 func socket(flags int) (int, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|flags, 0)
 	if err == nil {
@@ -74,7 +74,7 @@ func socket(flags int) (int, error) {
 	return fd, err
 }
 
-// closeSocket closes what socket returned, nothing if that is -1.
+// closeSocket closes a descriptor from socket; -1 is ignored.
 func closeSocket(fd int) error {
 	if fd < 0 {
 		return nil

@@ -10,13 +10,13 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Mark is the tag in front of a frame that a program at the device's ingress hands up.
-// Sockets for all EtherTypes are given frames before that program, those bound to one
-// after it (net/core/dev.c, __netif_receive_skb_core); with the tag all that is handed
-// up has one EtherType. VLAN 4095 is reserved (802.1Q-2018 table 9-2).
+// Mark is the tag that a program at the device's ingress puts in front of a frame that it
+// punts. Sockets for all EtherTypes receive frames before that program runs, sockets
+// bound to one EtherType after it (net/core/dev.c, __netif_receive_skb_core); the tag
+// gives all punted frames one EtherType. VLAN 4095 is reserved (802.1Q-2018 table 9-2).
 var Mark = port.MakeTag(port.TPIDService, 0xfff)
 
-// bind has the socket take a device's frames: all, or those handed up.
+// bind makes the socket receive a device's frames: all, or only punted ones.
 func (r *receiver) bind(ifindex int, handedUp bool) error {
 	protocol := uint16(unix.ETH_P_ALL)
 	if handedUp {
@@ -34,7 +34,7 @@ func (p *Port) SetHandedUp(on bool) error {
 		return errors.New("a port with several queues stays as it was added; delete it and add it again")
 	}
 	r := &p.queues[0].rx
-	p.mu.RLock() // Close does not take the socket away meanwhile
+	p.mu.RLock() // Close must not close the socket meanwhile
 	defer p.mu.RUnlock()
 	if p.closed {
 		return port.ErrClosed
@@ -42,15 +42,15 @@ func (p *Port) SetHandedUp(on bool) error {
 	return r.bind(p.ifindex, on)
 }
 
-// isMarked tells whether f begins with the mark. The kernel takes the outer tag out of
-// every frame that comes from outside, so such a frame was handed up.
+// isMarked reports whether f begins with the mark. The kernel removes the outer tag from
+// every frame that comes from outside, so a marked frame was punted.
 func isMarked(f *port.Frame) bool {
 	return !f.Tag.Present() && len(f.Data) >= port.HeaderLen+4 && binary.BigEndian.Uint32(f.Data[12:]) == uint32(Mark)
 }
 
-// unmark takes the mark off, and then the tag that the frame came with, which the mark
-// pushed inline. o speaks of the frame as it was, the result of the frame as it is; ok
-// is false where o contradicts it.
+// unmark removes the mark, and then the tag that the frame came with, which the mark
+// pushed inline. o describes the frame before, the result the frame after; ok is false
+// if o contradicts the frame.
 func unmark(f *port.Frame, o port.Offload) (_ port.Offload, ok bool) {
 	b := f.Data
 	copy(b[4:16], b[:12])

@@ -14,7 +14,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// lookEvery is how often Recv looks whether a device that is down was deleted.
+// lookEvery is how often Recv checks whether a device that is down was deleted.
 const lookEvery = 250 * time.Millisecond
 
 func (r *receiver) open(c Config) error {
@@ -22,8 +22,8 @@ func (r *receiver) open(c Config) error {
 	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return err
 	}
-	// Without a protocol the socket gets nothing; else frames of all interfaces
-	// would come between here and bind.
+	// Without a protocol the socket receives nothing; otherwise frames of all
+	// interfaces would come between here and bind.
 	fd, err := socket(unix.SOCK_NONBLOCK)
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func (r *receiver) open(c Config) error {
 	}
 	bufferSize(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 	if c.Promiscuous {
-		// A membership ends with its socket, unlike the flag `ip link` sets.
+		// A membership ends with its socket, unlike the flag that `ip link` sets.
 		m := unix.PacketMreq{Ifindex: int32(c.Ifindex), Type: unix.PACKET_MR_PROMISC}
 		if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
 			return err
@@ -45,8 +45,8 @@ func (r *receiver) open(c Config) error {
 	return r.bind(c.Ifindex, c.HandedUp)
 }
 
-// join puts the socket into a fanout group, a new one where group is -1, and returns
-// the group. Its sockets share the device's frames by the queue that these came by.
+// join puts the socket into a fanout group, a new one if group is -1, and returns the
+// group. The group's sockets share the device's frames by receiving queue.
 func (r *receiver) join(group int) (int, error) {
 	if group >= 0 {
 		return group, set(r.fd, unix.PACKET_FANOUT, group|unix.PACKET_FANOUT_QM<<16)
@@ -58,8 +58,8 @@ func (r *receiver) join(group int) (int, error) {
 	return group & 0xffff, err
 }
 
-// close ends the socket. A Recv that waits is woken and waited for: its descriptor
-// must not become another's while it is used.
+// close closes the socket. It wakes a waiting Recv and waits for it: the descriptor must
+// not be reused while Recv uses it.
 func (r *receiver) close() error {
 	if r.wake >= 0 {
 		_, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
@@ -78,8 +78,8 @@ func (r *receiver) close() error {
 	return errors.Join(errs...)
 }
 
-// batch is the memory of one recvmmsg. Headers and vectors point to their slots for
-// good, so that a call has nothing to set up.
+// batch is the memory of one recvmmsg. Headers and vectors always point to their slots,
+// so a call needs no setup.
 type batch struct {
 	headers [port.BatchSize]mmsg.Header
 	vectors [port.BatchSize]unix.Iovec
@@ -91,10 +91,10 @@ type batch struct {
 	split vnet.Segmenter
 }
 
-// slotLen is how much is read into a slot.
+// slotLen is the most that is read into a slot.
 const slotLen = vnet.HeaderLen + port.MaxFrame + 4 // the mark
 
-// glance is a message of which no more is taken than the virtio-net header.
+// glance is a message of which only the virtio-net header is read.
 type glance struct {
 	header [1]mmsg.Header
 	vector unix.Iovec
@@ -130,9 +130,9 @@ var batches = rxbuf.Pool[batch]{New: func() *batch {
 	return b
 }}
 
-// Recv implements port.Queue. It waits in the kernel, on a thread of its own: the
-// frame then wakes that thread, where the netpoller would wake one that has to find
-// and wake the worker.
+// Recv implements port.Queue. It waits in the kernel, on a thread of its own, which a
+// frame wakes directly. The netpoller would wake a thread that then has to find and wake
+// the worker.
 func (q *queue) Recv(frames []port.Frame) (int, error) {
 	r := &q.rx
 	r.mu.Lock()
@@ -144,8 +144,8 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 		case 0:
 			return n, nil
 		case unix.EINVAL:
-			// A frame whose offload the header cannot express; the kernel has dropped
-			// it. The next ones are read with care.
+			// The kernel dropped a frame whose offload the header cannot express. The
+			// next ones are read carefully.
 			r.careful = careful
 			frames[0].SetStripped(nil, 0)
 			frames[0].Drop = port.DropUnsupported
@@ -167,9 +167,9 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 		default:
 			return 0, fmt.Errorf("receive: %w", errno)
 		}
-		// The link went down. It may come up again, and the socket with it; or
-		// the device is being deleted, of which a socket that is down already is
-		// not told: it has to look.
+		// The link went down. It may come up again, and the socket with it. Or the
+		// device is being deleted, which the kernel does not report to a socket that
+		// is already down: Recv has to look.
 		gone, up := q.look()
 		if gone {
 			return 0, port.ErrGone
@@ -182,11 +182,11 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 	return 0, port.ErrClosed
 }
 
-// forever is a wait without end.
+// forever is a wait without a timeout.
 const forever time.Duration = -1
 
-// wait returns when the socket has something to say, or after timeout; woken tells
-// that close was called.
+// wait returns when the socket is ready or the timeout has passed; woken reports whether
+// close was called.
 func (r *receiver) wait(timeout time.Duration) (woken bool, err error) {
 	r.poll[0] = unix.PollFd{Fd: int32(r.fd), Events: unix.POLLIN}
 	r.poll[1] = unix.PollFd{Fd: int32(r.wake), Events: unix.POLLIN}
@@ -206,8 +206,8 @@ func (q *queue) look() (gone, up bool) {
 	return !bound(q.rx.fd, q.ifindex), flags(q.rx.fd, q.ifindex)&unix.IFF_UP != 0
 }
 
-// bound reports whether a socket is still at the device that it was bound to. The kernel
-// takes the number out of it when the device goes, before another can have that number.
+// bound reports whether a socket is still at the device that it was bound to. When the
+// device goes, the kernel clears the number in the socket before another device can get it.
 func bound(fd, ifindex int) bool {
 	sa, err := unix.Getsockname(fd)
 	ll, ok := sa.(*unix.SockaddrLinklayer)
@@ -216,12 +216,12 @@ func bound(fd, ifindex int) bool {
 
 // Bound implements port.Bound.
 func (p *Port) Bound() bool {
-	p.mu.RLock() // Close does not take the socket away meanwhile
+	p.mu.RLock() // Close must not close the socket meanwhile
 	defer p.mu.RUnlock()
 	return !p.closed && bound(p.queues[0].rx.fd, p.ifindex)
 }
 
-// read takes what the socket has, by readBatch or carefully.
+// read receives the frames that the socket has, by readBatch or carefully.
 func (r *receiver) read(frames []port.Frame, ifindex int) (int, unix.Errno) {
 	if r.careful > 0 {
 		return r.readCarefully(frames, ifindex)
@@ -229,8 +229,8 @@ func (r *receiver) read(frames []port.Frame, ifindex int) (int, unix.Errno) {
 	return r.readBatch(frames)
 }
 
-// readBatch takes what the socket has. It rents memory for the time of the call
-// only, unless frames came.
+// readBatch receives the frames that the socket has. It keeps the rented memory only if
+// frames came.
 func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 	b := batches.Rent()
 	for i := range frames {
@@ -251,21 +251,21 @@ func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 	return n, 0
 }
 
-// rearm prepares message i for being received.
+// rearm prepares message i for the next receive.
 func (b *batch) rearm(i int) {
 	h := &b.headers[i].Msghdr
 	h.SetControllen(int(unsafe.Sizeof(control{})))
 	h.Flags = 0
 }
 
-// decode makes f the frame of message i.
+// decode sets f to the frame of message i.
 func (b *batch) decode(i int, f *port.Frame) {
 	h := &b.headers[i]
 	o, ok := b.parse(b.slab[i*rxbuf.Stride:][:h.N], i, f)
 	if h.Flags&unix.MSG_TRUNC != 0 || f.Len() > port.MaxFrame {
 		f.Drop = port.DropOversize
 		if o.IsGSO() {
-			f.Drop = port.DropUnsupported // longer super-frames than others have: BIG TCP
+			f.Drop = port.DropUnsupported // BIG TCP: longer than a normal super-frame
 		}
 	}
 	if f.Drop != port.DropNone {
@@ -281,15 +281,15 @@ func (b *batch) decode(i int, f *port.Frame) {
 	f.Offload = o
 }
 
-// parse makes f the frame of message i, which is in wire, without its offload, which it
-// returns; ok is false where that contradicts the frame.
+// parse sets f to the frame of message i, whose bytes are wire, except for its offload,
+// which it returns; ok is false if the offload contradicts the frame.
 func (b *batch) parse(wire []byte, i int, f *port.Frame) (o port.Offload, ok bool) {
 	if len(wire) < vnet.HeaderLen {
 		f.SetStripped(nil, 0)
 		return o, false
 	}
 	f.SetStripped(wire[vnet.HeaderLen:], b.control[i].tag(&b.headers[i].Msghdr))
-	// The header speaks of the frame without the tag, as Offload does.
+	// The header describes the frame without the tag, as Offload does.
 	o, ok = vnet.Decode(wire), true
 	if isMarked(f) {
 		o, ok = unmark(f, o)
@@ -297,7 +297,7 @@ func (b *batch) parse(wire []byte, i int, f *port.Frame) (o port.Offload, ok boo
 	return o, ok
 }
 
-// tag returns the outer tag that the kernel took out of the frame. One of VID 0 is
+// tag returns the outer tag that the kernel removed from the frame. A tag with VID 0 is
 // a tag too, so the status bit decides.
 func (c *control) tag(h *unix.Msghdr) port.Tag {
 	if int(h.Controllen) < int(unsafe.Offsetof(c.aux)+unsafe.Sizeof(c.aux)) ||

@@ -2,8 +2,7 @@ package afpacket
 
 import "golang.org/x/sys/unix"
 
-// flags returns the interface's flags, IFF_UP and others (netdevice(7)), 0 when it
-// is gone.
+// flags returns the interface's flags, IFF_UP and others (netdevice(7)), 0 if it is gone.
 func flags(fd, ifindex int) uint16 {
 	var r unix.Ifreq
 	r.SetUint32(uint32(ifindex))
@@ -14,7 +13,7 @@ func flags(fd, ifindex int) uint16 {
 	return r.Uint16()
 }
 
-// mtu returns the interface's MTU in bytes, 0 when it is gone.
+// mtu returns the interface's MTU in bytes, 0 if it is gone.
 func mtu(fd, ifindex int) int {
 	var r unix.Ifreq
 	r.SetUint32(uint32(ifindex))

@@ -10,21 +10,21 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// headLen is what stands before Data[12:] on output: the virtio-net header, the
-// addresses, and the tags. It is always written anew: Data may be shared with a guest,
-// and its addresses may no longer be those the frame was switched by.
+// headLen is the length of what precedes Data[12:] on output: the virtio-net header, the
+// addresses and the tags. Send always writes them anew: a guest may share Data, so its
+// addresses may no longer be those by which the frame was switched.
 const headLen = vnet.HeaderLen + port.MaxHeader
 
-// maxHint bounds HdrLen, how much of a frame the kernel puts in one piece: enough for
-// all headers. A sender's own hint could have it look for 64 KiB in one piece.
+// maxHint bounds HdrLen, the part of a frame that the kernel makes contiguous: enough for
+// all headers. A sender's own hint could make it allocate 64 KiB in one piece.
 const maxHint = 256
 
-// inline is up to which length a frame is copied behind its head: the kernel takes
-// one piece on a shorter path than two, which for small frames costs more than the
-// copy does.
+// inline is the length up to which a frame is copied behind its head. The kernel has a
+// shorter path for one piece than for two; for small frames it saves more than the copy
+// costs.
 const inline = 256
 
-// run is a row of frames for one sendmmsg.
+// run holds the frames for one sendmmsg.
 type run struct {
 	n       int
 	headers [port.BatchSize]mmsg.Header
@@ -69,7 +69,7 @@ func (q *queue) Send(out []port.Out) {
 		case o.Frame.Offload.IsGSO():
 			to = q.gso
 		}
-		// What is pending for the other socket goes first: order holds.
+		// Frames pending for the other socket go first, to keep the order.
 		if r.n == len(r.headers) || to != fd {
 			q.flush(r, fd)
 			fd = to
@@ -81,7 +81,7 @@ func (q *queue) Send(out []port.Out) {
 	q.mu.RUnlock()
 }
 
-// add puts a frame into the run, or says why it cannot go.
+// add puts a frame into the run, or returns why it cannot be sent.
 func (r *run) add(out *port.Out) port.Drop {
 	f := out.Frame
 	if len(f.Data) < port.HeaderLen {
@@ -113,11 +113,11 @@ func (r *run) add(out *port.Out) port.Drop {
 	return port.DropNone
 }
 
-// flush sends the run and empties it. The kernel stops at the first frame that it
-// does not take and says so at the next call, which tries that frame again: then it
-// is lost, the rest goes on.
+// flush sends the run and empties it. The kernel stops at the first frame that it does
+// not accept and reports the error at the next call, which tries that frame again. If it
+// fails again, it is dropped, and the rest is sent.
 func (q *queue) flush(r *run, fd int) {
-	took, refused, stopped := 0, 0, 0 // stopped: 1 after a call that took less than all
+	took, refused, stopped := 0, 0, 0 // stopped: 1 after a call that did not take all
 	for i := 0; i < r.n; {
 		sent, errno := mmsg.Send(fd, r.headers[i:r.n])
 		if errno == 0 {
@@ -129,7 +129,7 @@ func (q *queue) flush(r *run, fd int) {
 			refused += 1 + stopped
 		}
 		stopped = 0
-		// A TAP whose ring is full and one that nobody holds say the same.
+		// A TAP returns the same error if its ring is full and if nobody holds it.
 		if errno == unix.ENOBUFS && flags(fd, q.ifindex)&unix.IFF_RUNNING == 0 {
 			for ; i < r.n; i++ {
 				r.outs[i].Drop = port.DropNoCarrier
@@ -140,11 +140,11 @@ func (q *queue) flush(r *run, fd int) {
 		i++
 	}
 	if q.queued.Load() {
-		refused = 0 // by the discipline, of which the device does not know
+		refused = 0 // the discipline refused them; the device did not count that
 	}
 	q.losses.count(took, refused, fd != q.plain)
-	// Pointers to frames must not stay: their memory may be unmapped and given
-	// to the Go heap, which refuses a pointer that it did not make.
+	// Keep no pointers to frames: their memory may be unmapped and reused by the Go
+	// heap, which crashes on a pointer that it did not make.
 	for i := range r.n {
 		r.vectors[i][1].Base = nil
 		r.outs[i] = nil
@@ -158,9 +158,9 @@ func reason(errno unix.Errno, f *port.Frame) port.Drop {
 		return port.DropQueueFull
 	case unix.EMSGSIZE:
 		return port.DropTooBig
-	case unix.ENETDOWN: // set down
+	case unix.ENETDOWN: // the device is set down
 		return port.DropNoCarrier
-	case unix.ENXIO, unix.ENODEV: // deleted or moved away
+	case unix.ENXIO, unix.ENODEV: // the device was deleted or moved
 		return port.DropPortClosed
 	case unix.EINVAL:
 		if f.Offload != (port.Offload{}) {

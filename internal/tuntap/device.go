@@ -15,15 +15,15 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Device is the fd end of a TAP, with virtio-net headers: a port.Port of one queue.
-// What is sent here the kernel end receives.
+// Device is the fd end of a TAP, with virtio-net headers: a port.Port with one queue.
+// The kernel end receives the frames that a Device sends.
 type Device struct {
 	file *os.File        // owns fd, for the netpoller
 	conn syscall.RawConn // file's
 	fd   int
 	caps port.Caps
 
-	// check is asked now and then whether the device is still in reach.
+	// check reports whether the device is still in reach; Recv calls it every checkEvery.
 	check func() bool
 
 	// One worker receives.
@@ -33,17 +33,17 @@ type Device struct {
 	errno  error
 	read   func(fd uintptr) bool // readBatch, made once
 
-	// Many workers send. The lock is held for reading while a write runs, so
-	// that Close does not pull the descriptor away under it.
+	// Many workers send. They hold the lock for reading meanwhile, so that Close
+	// does not close the descriptor that they use.
 	mu     sync.RWMutex
 	closed bool
 }
 
-// checkEvery is how often a Device with a check asks it.
+// checkEvery is how often a Device calls its check.
 const checkEvery = time.Second
 
-// Open attaches to the TAP name, which must be free. check, where it is not nil,
-// is called about once a second: when it says no, Recv returns port.ErrGone.
+// Open attaches to the TAP name, which must be free. If check is not nil, it is called
+// about once a second; when it returns false, Recv returns port.ErrGone.
 func Open(name string, check func() bool) (*Device, error) {
 	fd, err := attach(name, unix.IFF_VNET_HDR)
 	if err != nil {
@@ -54,7 +54,7 @@ func Open(name string, check func() bool) (*Device, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open TAP %s: set its offloads: %w", name, err)
 	}
-	// Only now may the netpoller have it: before TUNSETIFF a TAP polls as in error.
+	// The netpoller must not have it earlier: before TUNSETIFF a TAP polls as in error.
 	d.file = os.NewFile(uintptr(fd), device)
 	if d.conn, err = d.file.SyscallConn(); err != nil {
 		d.file.Close()
@@ -71,8 +71,8 @@ func Open(name string, check func() bool) (*Device, error) {
 	return d, nil
 }
 
-// setOffloads asks the kernel end to leave as much undone as this kernel can, and
-// returns what may be written undone. UDP segmentation came with Linux 6.2.
+// setOffloads enables all offloads of the kernel end that this kernel has, and returns
+// those that written frames may use. Linux 6.2 added UDP segmentation.
 func setOffloads(fd int) (port.Caps, error) {
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnet.HeaderLen); err != nil {
 		return 0, err
@@ -90,8 +90,8 @@ func setOffloads(fd int) (port.Caps, error) {
 // Queues implements port.Port.
 func (d *Device) Queues() []port.Queue { return []port.Queue{d} }
 
-// Caps implements port.Port. The kernel end takes every offload that the driver
-// knows, for it is a receiver in software.
+// Caps implements port.Port. The kernel end accepts every offload that the driver knows,
+// since it receives in software.
 func (d *Device) Caps() port.Caps { return d.caps }
 
 // Close implements port.Port.
@@ -108,7 +108,7 @@ func (d *Device) Close() error {
 
 // Bound implements port.Bound: a TAP that was deleted has no fd end any more.
 func (d *Device) Bound() bool {
-	d.mu.RLock() // Close does not take the descriptor away meanwhile
+	d.mu.RLock() // Close must not close the descriptor meanwhile
 	defer d.mu.RUnlock()
 	if d.closed {
 		return false
@@ -130,13 +130,13 @@ func (d *Device) Recv(frames []port.Frame) (int, error) {
 		err := d.conn.Read(d.read)
 		switch {
 		case d.n > 0:
-			// An error that came after some frames comes again.
+			// An error after some frames comes again at the next read.
 			return d.n, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if !d.check() {
 				return 0, port.ErrGone
 			}
-			// Only a closed file refuses a deadline, and Read says so next.
+			// Only a closed file refuses a deadline, and the next Read reports that.
 			_ = d.file.SetReadDeadline(time.Now().Add(checkEvery))
 		case err != nil:
 			return 0, port.ErrClosed
@@ -148,8 +148,8 @@ func (d *Device) Recv(frames []port.Frame) (int, error) {
 	}
 }
 
-// readBatch reads until the TAP is empty or the batch full; false asks to be called
-// again when there is something to read. A TAP has no call that reads many frames.
+// readBatch reads until the TAP is empty or the batch is full. It returns false to be
+// called again when there is something to read. A TAP has no call that reads many frames.
 func (d *Device) readBatch(fd uintptr) bool {
 	s := slabs.Rent()
 	for d.n < len(d.frames) {
@@ -173,7 +173,7 @@ func (d *Device) readBatch(fd uintptr) bool {
 	return true
 }
 
-// decode makes f the frame in b, which begins with the virtio-net header.
+// decode sets f to the frame in b, which begins with the virtio-net header.
 func decode(f *port.Frame, b []byte) {
 	if len(b) < vnet.HeaderLen {
 		f.SetWire(nil)
@@ -189,7 +189,7 @@ func decode(f *port.Frame, b []byte) {
 	}
 	switch {
 	case f.Len() > port.MaxFrame:
-		f.Drop = port.DropOversize // perhaps cut: the driver does that without a word
+		f.Drop = port.DropOversize // perhaps truncated: the driver does not report that
 	case !ok || !vnet.Valid(o, len(f.Data)):
 		f.Drop = port.DropBadOffload
 	default:
@@ -205,11 +205,11 @@ func (d *Device) Release() {
 	}
 }
 
-// headLen is what stands before Data[12:] on output: the virtio-net header, the
-// addresses, and the tags.
+// headLen is the length of what precedes Data[12:] on output: the virtio-net header, the
+// addresses and the tags.
 const headLen = vnet.HeaderLen + port.MaxHeader
 
-// scratch is what one write needs.
+// scratch is the memory for one write.
 type scratch struct {
 	iov  [2]unix.Iovec
 	head [headLen]byte
@@ -246,7 +246,7 @@ func (d *Device) send(s *scratch, out *port.Out) port.Drop {
 		if !vnet.Valid(o, len(f.Data)) {
 			return port.DropBadOffload
 		}
-		// A hint longer than the frame is refused by the kernel.
+		// The kernel refuses a hint that is longer than the frame.
 		o.HdrLen = uint16(min(int(o.HdrLen), len(f.Data)))
 		o = vnet.Tag(o, out.TagLen())
 	}
@@ -264,7 +264,7 @@ func (d *Device) send(s *scratch, out *port.Out) port.Drop {
 			continue
 		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
 			return port.DropQueueFull
-		case unix.EIO: // the kernel end is set down
+		case unix.EIO: // the kernel end is down
 			return port.DropNoCarrier
 		case unix.EBADFD: // the device was deleted
 			return port.DropPortClosed

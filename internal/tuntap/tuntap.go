@@ -1,7 +1,7 @@
-// Package tuntap makes and deletes persistent TAP devices, and carries frames over
-// the fd end of one (Device), the end a virtual machine would hold. A call acts on
-// the network namespace of the calling thread. Errors are one line that says what
-// is wrong and how to mend it. Kernel side: drivers/net/tun.c.
+// Package tuntap makes persistent TAP devices and finds those of ports, and carries frames
+// over the fd end of one (Device), the end that a virtual machine would hold. A call acts
+// on the calling thread's network namespace. Errors are one line that says what is wrong
+// and how to mend it. Kernel side: drivers/net/tun.c.
 package tuntap
 
 import (
@@ -20,31 +20,31 @@ import (
 
 const device = "/dev/net/tun"
 
-// MTUs that a TAP takes, in bytes (ETH_MIN_MTU; 65535 less the Ethernet header).
+// The limits of a TAP's MTU, in bytes (ETH_MIN_MTU; 65535 less the Ethernet header).
 const (
 	MinMTU = 68
 	MaxMTU = 65535 - 14
 )
 
-// Anyone, as an owner or group, is nobody in particular.
+// Anyone, as an owner or group, sets no restriction.
 const Anyone = -1
 
-// Access says who may open a TAP beside root: the user and the group by number,
-// both where both are given. With Anyone twice every user may.
+// Access restricts who, besides root, may open a TAP: a user and a group, by number. If
+// both are given, both must match. With Anyone for both, every user may open it.
 type Access struct{ Owner, Group int }
 
-// Differs tells whether the TAP l is open to others than a says. The kernel shows
-// root and anyone alike, so these two do not differ.
+// Differs reports whether the access to the TAP l differs from a. The kernel shows root
+// and anyone alike, so these two do not differ.
 func (a Access) Differs(l link.Link) bool {
 	return l.Owner != uint32(max(a.Owner, 0)) || l.Group != uint32(max(a.Group, 0))
 }
 
-// Create makes the persistent TAP name, down, with an alias: by it a later process of the
-// switch knows the device, even where nothing else was noted of it. With multiQueue it can be
-// opened once for each queue, and only by who asks for several.
+// Create makes the persistent TAP name, down, with an alias. By the alias a later process
+// of the switch recognizes the device even if it has no other record of it. With multiQueue
+// the TAP can be opened once per queue, and only by a program that asks for several queues.
 func Create(name, alias string, access Access, multiQueue bool) error {
-	// water loses its descriptor when set-up fails, and would do so again at each
-	// attempt: what makes it fail is looked for before.
+	// water leaks its descriptor when set-up fails, at each attempt anew. So look
+	// first for what would make it fail.
 	if _, err := link.ByName(name); err == nil {
 		return fmt.Errorf("%s exists already", name)
 	}
@@ -52,8 +52,8 @@ func Create(name, alias string, access Access, multiQueue bool) error {
 		return fmt.Errorf("make TAP %s: %w", name, err)
 	}
 
-	// It does not ask for O_CLOEXEC either: no program may be started until the
-	// flag is set, for a child that held the descriptor would keep the TAP busy.
+	// water does not set O_CLOEXEC either. No program may start until the flag is
+	// set: a child that held the descriptor would keep the TAP busy.
 	syscall.ForkLock.RLock()
 	tap, err := water.New(water.Config{
 		DeviceType:             water.TAP,
@@ -71,7 +71,7 @@ func Create(name, alias string, access Access, multiQueue bool) error {
 	syscall.ForkLock.RUnlock()
 	defer f.Close()
 
-	// A process that dies before the last step leaves nothing.
+	// A process that dies before the last step leaves no device.
 	if err == nil {
 		err = control(conn, func(fd int) error { return setAccess(fd, access) })
 	}
@@ -95,8 +95,8 @@ func setAlias(name, alias string) error {
 	return l.SetAlias(alias)
 }
 
-// Find looks for the TAP of a port, by the name it was last seen with first. By the name
-// of the port it finds any device.
+// Find looks up the TAP of a port, first by the name it was last seen with. By the port's
+// name it finds a device of any kind.
 func Find(s port.Spec, t port.Trace) (link.Link, error) {
 	if t.Ifname != "" && t.Ifname != s.Name {
 		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "tap" {
@@ -106,7 +106,7 @@ func Find(s port.Spec, t port.Trace) (link.Link, error) {
 	return link.ByName(s.Name)
 }
 
-// NotATAP is the error for a device that is something else.
+// NotATAP returns the error for a device of another kind.
 func NotATAP(l link.Link) error {
 	if l.TakesFrames() {
 		return fmt.Errorf("%s is a %s, which has no end that a switch could take frames from; give the port another name, and the virtual machine the TAP of that port", l.Name, l.Kind)
@@ -114,7 +114,7 @@ func NotATAP(l link.Link) error {
 	return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
 }
 
-// mayCreate looks for what would keep Create from making a device.
+// mayCreate returns what would keep Create from making a device, or nil.
 func mayCreate() error {
 	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -133,8 +133,8 @@ func mayCreate() error {
 }
 
 func setAccess(fd int, a Access) error {
-	// The kernel takes no number that would mean anyone: a restriction that is
-	// not wanted is not set.
+	// No number means anyone to the kernel, so an unwanted restriction is not set at
+	// all.
 	if a.Owner != Anyone {
 		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, a.Owner); err != nil {
 			return fmt.Errorf("user %d: %w", a.Owner, err)
@@ -148,7 +148,7 @@ func setAccess(fd int, a Access) error {
 	return nil
 }
 
-// attach opens the fd end of the TAP name and returns it non-blocking.
+// attach opens the fd end of the TAP name, non-blocking.
 func attach(name string, flags uint16) (int, error) {
 	req, err := unix.NewIfreq(name)
 	if err != nil {
