@@ -1,7 +1,7 @@
 // Package hoststack keeps the host's own network stack off an interface that belongs
-// to the switch: it neither speaks on the virtual machines' LAN nor answers there,
-// and where the kernel has tcx it does not see it. The switch itself, on AF_PACKET,
-// gets its frames before. A call acts on the calling thread's network namespace.
+// to the switch. The host neither speaks nor answers on the virtual machines' LAN, and
+// if the kernel has tcx, it does not see the frames at all. The switch itself, on
+// AF_PACKET, receives them earlier. A call acts on the calling thread's network namespace.
 package hoststack
 
 import (
@@ -12,32 +12,32 @@ import (
 	"github.com/vswitch/vswitch/internal/link"
 )
 
-// Ingress is a program for devices' ingress that decides what comes to the switch,
-// instead of one that only hides frames from the host.
+// Ingress is a program for the ingress of devices that decides which frames to punt to the
+// switch, in place of one that only hides frames from the host.
 type Ingress interface {
-	// Attach puts the program at a device. Closing the result takes it off, unless
-	// it is kept for the next process.
+	// Attach puts the program at a device. Closing the result detaches it, unless it
+	// is kept for the next process.
 	Attach(ifindex int) (io.Closer, error)
 
-	// Detach takes a kept program off. That there is none is no error.
+	// Detach removes a kept program. A missing program is no error.
 	Detach(ifindex int) error
 }
 
 // Guard keeps the host stack out.
 type Guard struct {
 	ifindex  int
-	unfollow func()    // nil: nobody looks whether IPv6 stays disabled
+	unfollow func()    // nil: nothing watches whether IPv6 stays disabled
 	program  io.Closer // nil: none
-	ingress  Ingress   // nil: the program hides frames and no more
+	ingress  Ingress   // nil: the program only hides frames
 }
 
-// Shut keeps the host stack off the interface, by in if that is not nil. A new
-// interface must still be down: IPv6 speaks the moment it is up. The sysctls stay when
-// the process dies and are taken back by Restore.
+// Shut keeps the host stack off the interface, with in if that is not nil. A new
+// interface must still be down: IPv6 speaks as soon as it is up. The sysctls outlive the
+// process; Restore takes them back.
 func Shut(ifname string, ifindex int, in Ingress) (*Guard, error) {
 	before := Read(ifname)
 	g := &Guard{ifindex: ifindex}
-	// Where that cannot be followed, it stays as it is set now, for all that is known.
+	// If this fails, the settings made now stay unless somebody changes them.
 	g.unfollow, _ = link.FollowIPv6(ifindex, g.silence)
 	if err := set(ifname, quiet, before); err != nil {
 		g.stop()
@@ -50,24 +50,24 @@ func Shut(ifname string, ifindex int, in Ingress) (*Guard, error) {
 			return g, nil
 		}
 	}
-	// Without the filter (Linux before 6.6, or no right to load programs) the
-	// sysctls alone keep the host silent.
+	// Without the filter (before Linux 6.6, or without the right to load programs),
+	// the sysctls alone silence the host; it still sees the frames.
 	if f, err := attach(ifindex); err == nil {
 		g.program = f
 	}
 	return g, nil
 }
 
-// Hidden tells whether the host stack sees no frame at all (tcx, Linux 6.6); if
-// not, it is only kept from answering ARP and from speaking IPv6.
+// Hidden reports whether the host stack sees no frames at all (tcx, Linux 6.6). If not, it
+// is only kept from answering ARP and from speaking IPv6.
 func (g *Guard) Hidden() bool { return g.program != nil }
 
-// HandedUp tells whether an Ingress decides what comes to the switch.
+// HandedUp reports whether an Ingress decides which frames to punt to the switch.
 func (g *Guard) HandedUp() bool { return g != nil && g.ingress != nil }
 
-// silence disables IPv6 again, which others enable with no thought of the interface:
-// `sysctl net.ipv6.conf.all.disable_ipv6=0` changes all there are. The kernel reports it
-// at once, and speaks some 10 ms later at the earliest.
+// silence disables IPv6 again after others enabled it inadvertently, for example with
+// `sysctl net.ipv6.conf.all.disable_ipv6=0`, which changes all interfaces. The kernel
+// reports the change immediately, and speaks some 10 ms later at the earliest.
 func (g *Guard) silence() {
 	name, err := link.NameOf(g.ifindex)
 	if err != nil {
@@ -77,15 +77,15 @@ func (g *Guard) silence() {
 	_ = write(addrGenMode(name), quiet.AddrGenMode, read(addrGenMode(name)))
 }
 
-// stop ends silence.
+// stop ends the calls of silence.
 func (g *Guard) stop() {
 	if g.unfollow != nil {
 		g.unfollow()
 	}
 }
 
-// Close gives up what the process holds: an Ingress may keep the host stack out for the
-// next one. It leaves the sysctls.
+// Close releases what the process holds; an Ingress may keep the host stack out for the
+// next process. It leaves the sysctls.
 func (g *Guard) Close() error {
 	g.stop()
 	if g.program == nil {
@@ -100,7 +100,7 @@ func (g *Guard) Close() error {
 // Lift lets the host stack see the interface again. It leaves the sysctls.
 func (g *Guard) Lift() error { return cmp.Or(g.Close(), Lift(g.ifindex, g.ingress)) }
 
-// Lift does for an Ingress, which may be nil, what an earlier process's Guard cannot.
+// Lift detaches what an Ingress, which may be nil, kept for an earlier process's Guard.
 func Lift(ifindex int, in Ingress) error {
 	if in == nil {
 		return nil

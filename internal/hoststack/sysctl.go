@@ -16,11 +16,11 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// arpIgnoreAll: answer ARP for no address of the host (ip-sysctl.rst, arp_ignore).
+// arpIgnoreAll: answer ARP for none of the host's addresses (ip-sysctl.rst, arp_ignore).
 const arpIgnoreAll = "8"
 
-// addrGenNone: have no IPv6 address of the kernel's own (ip-sysctl.rst, addr_gen_mode).
-// Without one the kernel has next to nothing to say where somebody enables IPv6 again.
+// addrGenNone: the kernel generates no IPv6 address (ip-sysctl.rst, addr_gen_mode).
+// Without an address it sends next to nothing if somebody enables IPv6 again.
 const addrGenNone = "1"
 
 // quiet are the settings of an interface that belongs to a switch.
@@ -38,22 +38,21 @@ func arpIgnore(ifname string) string {
 	return "/proc/sys/net/ipv4/conf/" + ifname + "/arp_ignore"
 }
 
-// Read returns the sysctls of an interface that Shut changes, and the addresses that
-// go with that. A kernel without IPv6 has no disable_ipv6, which leaves the field
-// empty.
+// Read returns the sysctls of an interface that Shut changes, and the addresses that are
+// lost with that. A kernel without IPv6 has no disable_ipv6; the field is then empty.
 func Read(ifname string) port.DeviceSettings {
 	s := port.DeviceSettings{
 		DisableIPv6: read(disableIPv6(ifname)),
 		ARPIgnore:   read(arpIgnore(ifname)),
 		AddrGenMode: read(addrGenMode(ifname)),
 	}
-	if s.DisableIPv6 != "1" { // else it has none, and to list those of the host takes long
+	if s.DisableIPv6 != "1" { // else it has none, and listing the host's is slow
 		s.StaticIPv6 = readIPv6(ifname)
 	}
 	return s
 }
 
-// Complete adds what a former version, that left it alone, did not note of an interface.
+// Complete adds to before the settings that earlier versions neither changed nor recorded.
 func Complete(before port.DeviceSettings, ifname string) port.DeviceSettings {
 	if before.AddrGenMode == "" {
 		before.AddrGenMode = read(addrGenMode(ifname))
@@ -61,7 +60,7 @@ func Complete(before port.DeviceSettings, ifname string) port.DeviceSettings {
 	return before
 }
 
-// Restore puts back what Read returned, as far as the interface still exists.
+// Restore puts back what Read returned, if the interface still exists.
 func Restore(ifname string, before port.DeviceSettings) error {
 	if err := set(ifname, before, Read(ifname)); err != nil || before.StaticIPv6 == "" {
 		return err
@@ -70,7 +69,7 @@ func Restore(ifname string, before port.DeviceSettings) error {
 	if errors.Is(err, link.ErrNotFound) {
 		return nil
 	}
-	// The kernel lists first what came last.
+	// The kernel lists the newest address first.
 	for _, text := range slices.Backward(strings.Fields(before.StaticIPv6)) {
 		var a netip.Prefix
 		if err == nil {
@@ -83,7 +82,7 @@ func Restore(ifname string, before port.DeviceSettings) error {
 	return err
 }
 
-// readIPv6 lists addresses as port.DeviceSettings has them. An interface that is gone
+// readIPv6 lists addresses in the form of port.DeviceSettings. An interface that is gone
 // has none.
 func readIPv6(ifname string) string {
 	l, err := link.ByName(ifname)
@@ -103,12 +102,13 @@ func readIPv6(ifname string) string {
 
 // set changes the sysctls of want that differ from have and exist.
 func set(ifname string, want, have port.DeviceSettings) error {
-	// Directories of that name change all interfaces of the host.
+	// The directories of these names change all interfaces of the host.
 	if ifname == "all" || ifname == "default" {
 		return fmt.Errorf("an interface named %q cannot be told apart from the host's settings; rename it", ifname)
 	}
 	return cmp.Or(
-		// First: an interface that gets IPv6 back makes its address by it.
+		// This comes first: it decides which address an interface makes when it gets
+		// IPv6 back.
 		write(addrGenMode(ifname), want.AddrGenMode, have.AddrGenMode),
 		write(disableIPv6(ifname), want.DisableIPv6, have.DisableIPv6),
 		write(arpIgnore(ifname), want.ARPIgnore, have.ARPIgnore),

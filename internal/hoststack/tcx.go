@@ -15,10 +15,10 @@ import (
 // shot is TC_ACT_SHOT: drop the frame (include/uapi/linux/pkt_cls.h).
 const shot = 2
 
-// attach puts a program at an interface's tcx ingress that drops every frame. It
-// comes before the host stack and after AF_PACKET, which has its copy already
-// (net/core/dev.c, __netif_receive_skb_core). The kernel removes it with its
-// descriptor, so that a dead switch leaves nothing behind.
+// attach puts a program that drops every frame at an interface's tcx ingress. It runs
+// before the host stack and after AF_PACKET, which already has its copy
+// (net/core/dev.c, __netif_receive_skb_core). The kernel removes the program with its
+// descriptor, so a dead switch leaves nothing behind.
 func attach(ifindex int) (io.Closer, error) {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name:         "vswitch_shut",
@@ -41,14 +41,14 @@ func attach(ifindex int) (io.Closer, error) {
 	return &program{link: l}, nil
 }
 
-// program is an attached one.
+// program is an attached program.
 type program struct {
 	link link.Link
 	off  sync.Once
 }
 
-// Close takes it off. To close the descriptor alone would not do it at once where a
-// process that is just being started has it, too.
+// Close detaches the program. Closing the descriptor alone would not detach it immediately
+// while a process that is just being started holds a copy.
 func (p *program) Close() (err error) {
 	p.off.Do(func() { err = errors.Join(p.link.Detach(), p.link.Close()) })
 	return err
@@ -57,18 +57,18 @@ func (p *program) Close() (err error) {
 // Info describes the link.
 func (p *program) Info() (*link.Info, error) { return p.link.Info() }
 
-// programs is how the names of all programs begin that a switch puts at a device.
+// programs is the prefix of the names of all programs that a switch puts at a device.
 const programs = "vswitch"
 
-// Contested returns an error where another switch has a program at the interface, too:
-// one of them gets no frames. A nil Guard is contested by nobody.
+// Contested returns an error if another switch also has a program at the interface: one of
+// the two gets no frames. A nil Guard is never contested.
 func (g *Guard) Contested() error {
 	if g == nil || g.program == nil {
 		return nil
 	}
 	at, err := link.QueryPrograms(link.QueryOptions{Target: g.ifindex, Attach: ebpf.AttachTCXIngress})
 	if err != nil || len(at.Programs) < 2 {
-		return nil // without the right to ask, or alone
+		return nil // no right to ask, or no other program
 	}
 	l, ok := g.program.(interface{ Info() (*link.Info, error) })
 	if !ok {

@@ -19,13 +19,13 @@ const (
 
 	stringLen = 32 // ETH_GSTRING_LEN
 
-	// maxFeatures bounds what the kernel says of their number: 64 today.
+	// maxFeatures bounds the number of features that the kernel reports: 64 today.
 	maxFeatures = 1024
 )
 
-// TurnOff turns those of the interface's features off that are on and can be, by their
-// names as `ethtool -k` has them, and returns which these were. One that the interface
-// or the kernel does not have is off.
+// TurnOff turns off the given features, by the names that `ethtool -k` shows, and returns
+// those that it changed. It skips features that are fixed; a feature that the interface or
+// the kernel lacks counts as off.
 func (l Link) TurnOff(features ...string) (were []string, err error) {
 	return l.setFeatures(features, false)
 }
@@ -36,8 +36,8 @@ func (l Link) TurnOn(features ...string) error {
 	return err
 }
 
-// setFeatures changes those of the features that can be changed and are not as wanted. It
-// returns them.
+// setFeatures turns the changeable ones of the features on or off, and returns those that
+// it changed.
 func (l Link) setFeatures(names []string, on bool) (changed []string, err error) {
 	if len(names) == 0 {
 		return nil, nil
@@ -58,7 +58,7 @@ func (l Link) setFeatures(names []string, on bool) (changed []string, err error)
 	if err := e.do(unsafe.Pointer(&get[0])); err != nil {
 		return nil, l.explainFeatures(err)
 	}
-	// And: valid, requested.
+	// Blocks of 32 features: valid, requested.
 	put := make([]uint32, 2+2*((len(known)+31)/32))
 	put[0], put[1] = ethtoolSetFeatures, get[1]
 	for _, name := range names {

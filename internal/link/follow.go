@@ -12,19 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FollowIPv6 calls f when IPv6 was enabled or disabled at an interface, or may have been.
-// f runs in the calling thread's namespace, on a goroutine that serves all interfaces
-// there: it does little, and does not call stop. Once stop has returned, f neither runs
-// nor is called again.
+// FollowIPv6 calls f whenever IPv6 was, or may have been, enabled or disabled on an
+// interface. f runs in the calling thread's namespace, on a goroutine that serves all
+// interfaces there, so it must be quick and must not call stop. Once stop has returned, f
+// neither runs nor is called again.
 func FollowIPv6(index int, f func()) (stop func(), err error) {
 	return follow(unix.RTNLGRP_IPV6_IFINFO, index, func(*syscall.NetlinkMessage) { f() })
 }
 
-// report is what follow calls: with a message of the kernel's, or with nil when some may
-// have been lost.
+// report is a callback of follow. It gets a kernel message, or nil when messages may have
+// been lost.
 type report func(*syscall.NetlinkMessage)
 
-// follow calls f with what the kernel reports of an interface to a group of rtnetlink(7).
+// follow calls f with the messages about an interface that the kernel sends to a group of
+// rtnetlink(7).
 func follow(group uint, index int, f report) (stop func(), err error) {
 	id := follows{group: group}
 	if id.dev, id.ino, err = identity(threadNetns); err != nil {
@@ -61,13 +62,14 @@ func follow(group uint, index int, f report) (stop func(), err error) {
 
 const threadNetns = "/proc/thread-self/ns/net"
 
-// follows is what one follower follows: a group in a namespace.
+// follows identifies a follower: a group in a namespace.
 type follows struct {
 	group    uint
 	dev, ino uint64
 }
 
-// followers has one for all interfaces: each socket would be given all reports.
+// followers has one follower for all interfaces of a namespace and group, since every
+// socket receives all reports.
 var followers = struct {
 	sync.Mutex
 	of map[follows]*follower
@@ -116,7 +118,7 @@ func newFollower(group uint) (*follower, error) {
 	return w, nil
 }
 
-// enter brings the thread into a namespace, unless it is there.
+// enter moves the thread into a namespace, unless it is already there.
 func enter(ns *os.File) error {
 	defer ns.Close()
 	dev, ino, err := identity(threadNetns)
@@ -146,7 +148,7 @@ func (w *follower) run() {
 		case from.Pid != nl.PidKernel:
 		default:
 			for i := range msgs {
-				// ifinfomsg and tcmsg have the interface's number at the same place.
+				// ifinfomsg and tcmsg have the interface's number at the same offset.
 				if d := msgs[i].Data; len(d) >= 8 {
 					w.mu.Lock()
 					call(w.by[int(int32(nl.NativeEndian().Uint32(d[4:])))], &msgs[i])
@@ -177,7 +179,7 @@ func (w *follower) remove(index int, entry *followed) {
 	}
 }
 
-// NameOf returns the name that an interface of the calling thread's namespace has now.
+// NameOf returns the current name of an interface in the calling thread's namespace.
 func NameOf(index int) (string, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

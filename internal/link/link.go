@@ -1,7 +1,7 @@
-// Package link is what the project needs to know and change about network
-// interfaces, over rtnetlink: lookup, state, MTU, addresses, deletion, namespaces
-// and a stream of changes. A call acts on the namespace of the calling thread;
-// any goroutine may call it. Errors say what is missing and how to mend it.
+// Package link reads and changes network interfaces over rtnetlink: lookup, state, MTU,
+// addresses, deletion, namespaces and a stream of changes. A call acts on the calling
+// thread's namespace; any goroutine may call it. Errors say what is missing and how to
+// mend it.
 package link
 
 import (
@@ -21,25 +21,25 @@ import (
 // exist.
 var ErrNotFound = errors.New("not found")
 
-// notFound is an ErrNotFound in words of its own.
+// notFound is an ErrNotFound with its own text.
 type notFound string
 
 func (e notFound) Error() string { return string(e) }
 func (notFound) Unwrap() error   { return ErrNotFound }
 
-// denied is an fs.ErrPermission in words of its own.
+// denied is an fs.ErrPermission with its own text.
 type denied string
 
 func (e denied) Error() string { return string(e) }
 func (denied) Unwrap() error   { return fs.ErrPermission }
 
-// Link is one interface as it was when it was asked for.
+// Link describes one interface at the time of the call that returned it.
 type Link struct {
 	Index int
 	Name  string
-	Alias string // what somebody wrote beside the name (ifalias)
+	Alias string // a free text beside the name (ifalias)
 
-	// Kind is what made the device: "tap", "tun", "veth", "bridge", "vlan", …
+	// Kind is the type of the device: "tap", "tun", "veth", "bridge", "vlan", …
 	// and "device" for hardware.
 	Kind string
 
@@ -48,13 +48,13 @@ type Link struct {
 	MTU     int
 
 	Master   int  // the index of the bridge or bond it belongs to, 0 for none
-	Lower    int  // of a macvlan or its like: the index of the interface it takes frames from
-	Passthru bool // of a macvlan: it takes all of them
+	Lower    int  // of a macvlan or its like: the index of the interface below it
+	Passthru bool // of a macvlan: it takes all frames of that interface
 	Loopback bool // the host's own lo
 	Ethernet bool // its frames have Ethernet headers (ARPHRD_ETHER)
 
-	// For a tap: who may open it, 0 also where nobody is named, and whether it
-	// was made with several queues.
+	// For a TAP: the user and group that may open it, 0 also if none is set, and
+	// whether it was made for several queues.
 	Owner, Group uint32
 	MultiQueue   bool
 }
@@ -77,8 +77,8 @@ func ByIndex(index int) (Link, error) {
 	return linkFrom(l), nil
 }
 
-// TxDropped returns how many frames the interface was given to send and dropped
-// itself (tx_dropped of `ip -s link`), since it was made.
+// TxDropped returns how many frames the interface itself has dropped on transmit since it
+// was made (tx_dropped in `ip -s link`).
 func TxDropped(index int) (uint64, error) {
 	l, err := netlink.LinkByIndex(index)
 	if err != nil {
@@ -160,8 +160,8 @@ func linkFrom(l netlink.Link) Link {
 	return r
 }
 
-// TakesFrames reports whether the interface takes the frames of the one below it that are
-// for its own address, before anything else of the host sees them.
+// TakesFrames reports whether the interface takes frames for its own address from the
+// interface below it, before anything else on the host sees them.
 func (l Link) TakesFrames() bool {
 	switch l.Kind {
 	case "macvlan", "macvtap", "ipvlan", "ipvtap":
@@ -193,13 +193,13 @@ func (l Link) SetMTU(mtu int) error {
 	return l.explain(fmt.Sprintf("set the MTU of %s to %d", l.Name, mtu), err)
 }
 
-// SetAlias writes something of 255 bytes at most beside the interface's name.
+// SetAlias sets the interface's alias, at most 255 bytes.
 func (l Link) SetAlias(alias string) error {
 	return l.explain("set the alias of "+l.Name, netlink.LinkSetAlias(handle(l.Index), alias))
 }
 
-// SetNoQueue has the interface send at once what it is given, without a queueing
-// discipline (`tc qdisc replace … root noqueue`).
+// SetNoQueue makes the interface send frames immediately, without a queueing discipline
+// (`tc qdisc replace … root noqueue`).
 func (l Link) SetNoQueue() error {
 	return l.explain("take the queue of "+l.Name+" off", netlink.QdiscReplace(&netlink.GenericQdisc{
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Index, Parent: netlink.HANDLE_ROOT},
@@ -207,7 +207,7 @@ func (l Link) SetNoQueue() error {
 	}))
 }
 
-// Delete removes the interface. One that is gone already is no error.
+// Delete removes the interface. It is no error if the interface is already gone.
 func (l Link) Delete() error {
 	err := netlink.LinkDel(handle(l.Index))
 	if errors.Is(err, unix.ENODEV) {
@@ -216,7 +216,7 @@ func (l Link) Delete() error {
 	return l.explain("delete "+l.Name, err)
 }
 
-// AddAddress gives the interface an address. One it has already is no error.
+// AddAddress adds an address. It is no error if the interface has it already.
 func (l Link) AddAddress(a netip.Prefix) error {
 	err := netlink.AddrAdd(handle(l.Index), addr(a))
 	if errors.Is(err, unix.EEXIST) {
@@ -225,7 +225,7 @@ func (l Link) AddAddress(a netip.Prefix) error {
 	return l.explain(fmt.Sprintf("give %s the address %s", l.Name, a), err)
 }
 
-// DelAddress takes an address away. One it does not have is no error.
+// DelAddress removes an address. It is no error if the interface does not have it.
 func (l Link) DelAddress(a netip.Prefix) error {
 	err := netlink.AddrDel(handle(l.Index), addr(a))
 	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
@@ -234,7 +234,7 @@ func (l Link) DelAddress(a netip.Prefix) error {
 	return l.explain(fmt.Sprintf("take the address %s from %s", a, l.Name), err)
 }
 
-// HasAddress tells whether the interface has the address.
+// HasAddress reports whether the interface has the address.
 func (l Link) HasAddress(a netip.Prefix) (bool, error) {
 	list, err := netlink.AddrList(handle(l.Index), netlink.FAMILY_ALL)
 	if err != nil {
@@ -250,8 +250,8 @@ func (l Link) HasAddress(a netip.Prefix) (bool, error) {
 	return false, nil
 }
 
-// IPv4 returns the first IPv4 address that the host has on an interface; it is not valid
-// where there is none.
+// IPv4 returns the first IPv4 address that the host has on an interface, or an invalid
+// prefix if it has none.
 func IPv4(index int) (netip.Prefix, error) {
 	fail := func(err error) (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("list the addresses of interface number %d: %w", index, err)
@@ -261,7 +261,7 @@ func IPv4(index int) (netip.Prefix, error) {
 		return fail(err)
 	}
 	defer s.Close()
-	// The kernel then lists one interface's addresses, not those of all (since Linux 4.20).
+	// With this option the kernel lists one interface's addresses only (Linux 4.20).
 	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
@@ -297,7 +297,7 @@ func IPv4(index int) (netip.Prefix, error) {
 }
 
 // StaticIPv6 lists the IPv6 addresses that do not expire: the link-local one, and those
-// that somebody gave the interface.
+// that somebody assigned.
 func (l Link) StaticIPv6() ([]netip.Prefix, error) {
 	list, err := netlink.AddrList(handle(l.Index), netlink.FAMILY_V6)
 	if err != nil {

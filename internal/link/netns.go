@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Netns is a network namespace that the name or path it was found by led to.
+// Netns is the network namespace that a name or path led to when it was looked up.
 type Netns struct {
 	path     string
 	dev, ino uint64
 }
 
-// FindNetns finds a namespace by its name, as `ip netns` has it, or by a path.
+// FindNetns finds a namespace by its name in `ip netns`, or by a path.
 func FindNetns(name string) (*Netns, error) {
 	path := name
 	if !strings.Contains(name, "/") {
@@ -43,8 +43,8 @@ func identity(path string) (dev, ino uint64, err error) {
 	return uint64(st.Dev), st.Ino, nil
 }
 
-// Current tells whether the name still leads to this namespace. A namespace that
-// was deleted lives on, out of reach, for as long as somebody holds a part of it.
+// Current reports whether the name still leads to this namespace. A deleted namespace
+// lives on, out of reach, as long as somebody holds a reference to it.
 func (n *Netns) Current() bool {
 	dev, ino, err := identity(n.path)
 	return err == nil && dev == n.dev && ino == n.ino
@@ -54,15 +54,15 @@ func (n *Netns) Current() bool {
 func (n *Netns) Do(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// A thread that cannot go back is not unlocked: the runtime ends it
-		// with the goroutine.
+		// A thread that cannot return to its namespace stays locked, so the
+		// runtime ends it with the goroutine.
 		runtime.LockOSThread()
 		done <- n.inside(f)
 	}()
 	return <-done
 }
 
-// inside is Do on a locked thread, which it unlocks when it is home again.
+// inside is Do on a locked thread. It unlocks the thread once that is back home.
 func (n *Netns) inside(f func() error) error {
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {

@@ -15,10 +15,10 @@ const (
 	qdiscIngress = 0xfffffff1 // TC_H_INGRESS, which is where clsact has its egress, too
 )
 
-// FollowQueue calls f with whether somebody has put a queueing discipline, or a place for
-// egress filters (clsact), on an interface: what is sent is meant to go through it. One
-// that the kernel made by itself is not meant: it has no handle. f is called before
-// FollowQueue returns, and when that may have changed, as FollowIPv6 does.
+// FollowQueue calls f with whether somebody has put a queueing discipline, or a hook for
+// egress filters (clsact), on an interface: sent frames must then go through it. A
+// discipline that the kernel made by itself does not count; it has no handle. f is called
+// before FollowQueue returns, and whenever that may have changed, as FollowIPv6 does.
 func FollowQueue(index int, f func(queued bool)) (stop func(), err error) {
 	var mu sync.Mutex
 	var q queue
@@ -47,14 +47,15 @@ func FollowQueue(index int, f func(queued bool)) (stop func(), err error) {
 	return stop, nil
 }
 
-// queue is what somebody has put on an interface.
+// queue records which disciplines somebody has put on an interface.
 type queue struct{ root, egress bool }
 
-// read asks the kernel. It sends the answer to all who listen, too: so take must not ask.
+// read asks the kernel, which also sends the answer to all listeners: so take must not call
+// read.
 func (q *queue) read(index int) error {
 	*q = queue{}
 	for _, place := range []uint32{qdiscRoot, qdiscIngress} {
-		// With an acknowledgement, for of noqueue there is no answer.
+		// With an acknowledgement, since the kernel sends no answer about noqueue.
 		req := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_ACK|unix.NLM_F_ECHO)
 		req.AddData(&nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: place})
 		msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
@@ -73,7 +74,7 @@ func (q *queue) read(index int) error {
 	return nil
 }
 
-// take is what a message about queueing disciplines says.
+// take updates q from a message about queueing disciplines.
 func (q *queue) take(typ uint16, m []byte) {
 	if typ != unix.RTM_NEWQDISC && typ != unix.RTM_DELQDISC || len(m) < nl.SizeofTcMsg {
 		return

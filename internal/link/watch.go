@@ -14,27 +14,27 @@ import (
 )
 
 // Event is one change of one interface. The first events are the interfaces that
-// are there already.
+// already exist.
 type Event struct {
 	Link
 
-	// Gone: the interface was deleted or moved to another namespace; the Link
-	// is what was last known of it. Moved: it was moved, and may come back.
+	// Gone: the interface was deleted or moved to another namespace; Link is its
+	// last known state. Moved: it was moved, and may come back.
 	Gone, Moved bool
 
-	// Err is why the watch ends, in its last event. That has no Link.
+	// Err is why the watch ends. Only the last event has it, and no Link.
 	Err error
 }
 
-// watchBuffer is how many bytes of news the kernel keeps for a Watch, about a
-// thousand messages: as many ports can change at once without a new listing.
+// watchBuffer is how many bytes of messages the kernel queues for a Watch, about a
+// thousand messages: that many ports can change at once without a new listing.
 const watchBuffer = 2 << 20
 
 // Watch reports the interfaces of the calling thread's namespace and their changes
 // until ctx ends or the kernel ends it, then closes the channel. An interface raises an
-// event when its Link or its IPv4 addresses change. When the receiver is slow or the kernel lost news, Watch lists
-// everything anew and reports the difference, so the receiver always ends up with
-// the state as it is.
+// event when its Link or its IPv4 addresses change. If the receiver is slow or the kernel
+// lost messages, Watch lists everything again and reports the difference, so the receiver
+// always ends up with the current state.
 func Watch(ctx context.Context) (<-chan Event, error) { return watch(ctx, watchBuffer) }
 
 func watch(ctx context.Context, buffer int) (<-chan Event, error) {
@@ -42,8 +42,8 @@ func watch(ctx context.Context, buffer int) (<-chan Event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch interfaces: %w", err)
 	}
-	// More than the system's limit needs CAP_NET_ADMIN; less is no harm, for
-	// what overflows is listed again.
+	// More than the system's limit needs CAP_NET_ADMIN. Less does no harm, since an
+	// overflow leads to a new listing.
 	if s.SetReceiveBufferSize(buffer, true) != nil {
 		_ = s.SetReceiveBufferSize(buffer, false)
 	}
@@ -71,28 +71,28 @@ type watcher struct {
 
 	known map[int]Link
 
-	// While a listing runs, seen holds what it named so far. torn: it was not of
-	// one moment, so that another one must follow.
+	// While a listing runs, seen holds the interfaces that it has named so far. torn:
+	// the listing was inconsistent, so another must follow.
 	listing bool
 	seen    map[int]bool
 	torn    bool
-	lost    bool // it follows a loss of news, so that addresses may have changed, too
+	lost    bool // messages were lost before it, so addresses may have changed, too
 }
 
-// errEnded is what take and its like return when the receiver is not there any more.
+// errEnded is returned by take and the functions it calls when the receiver is gone.
 var errEnded = errors.New("ended")
 
-// list asks the kernel for all interfaces; the answer comes among the news.
+// list asks the kernel for all interfaces; the answer comes among the other messages.
 func (w *watcher) list() error {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	w.listing, w.torn, w.seen = true, false, map[int]bool{}
-	// Not by s.Send, which would send to the group as well: only root may.
+	// s.Send would also send to the group, which only root may do.
 	return unix.Sendto(w.s.GetFd(), req.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// relist is list after news was lost. The kernel tells of a loss once, and then not
-// again until all that is waiting was taken; only news after that is whole.
+// relist is list after messages were lost. The kernel reports a loss once, and not again
+// until all waiting messages have been read; only the messages after that are complete.
 func (w *watcher) relist() error {
 	const empty = 1000 // µs without a message
 	if err := w.s.SetReceiveTimeout(&unix.Timeval{Usec: empty}); err != nil {
@@ -114,7 +114,7 @@ func (w *watcher) relist() error {
 	return w.list()
 }
 
-// run returns why it ended, nil where the context did.
+// run returns why it ended, nil if the context ended.
 func (w *watcher) run() error {
 	for {
 		msgs, from, err := w.s.Receive()
@@ -147,7 +147,7 @@ func (w *watcher) run() error {
 	}
 }
 
-// take does what one message means.
+// take processes one message.
 func (w *watcher) take(m *syscall.NetlinkMessage) error {
 	if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
 		w.torn = true
@@ -158,10 +158,10 @@ func (w *watcher) take(m *syscall.NetlinkMessage) error {
 			return w.list()
 		}
 		return w.finish()
-	case unix.NLMSG_ERROR: // no listing, for want of room
+	case unix.NLMSG_ERROR: // no listing, for lack of room
 		return w.relist()
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		// A bridge tells of its members in messages of its own family: leaving a
+		// A bridge reports its members in messages of its own family: leaving a
 		// bridge must not look like a deletion.
 		if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
 			return nil
@@ -184,7 +184,7 @@ func (w *watcher) take(m *syscall.NetlinkMessage) error {
 	return nil
 }
 
-// moved reports whether the message about an interface that is gone says where it went.
+// moved reports whether the message about a gone interface says where it went.
 func moved(data []byte) bool {
 	attrs, err := nl.ParseRouteAttr(data[unix.SizeofIfInfomsg:])
 	return err == nil && slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
@@ -213,7 +213,7 @@ func (w *watcher) update(e Event) error {
 	return w.send(e)
 }
 
-// finish ends a listing: what it did not name is gone.
+// finish ends a listing: the interfaces that it did not name are gone.
 func (w *watcher) finish() error {
 	w.listing, w.lost = false, false
 	for _, index := range slices.Sorted(maps.Keys(w.known)) {
