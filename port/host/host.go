@@ -1,7 +1,7 @@
-// Package host is the port kind for the host itself: a persistent TAP whose fd end
-// the switch holds, while the kernel end is a network interface of the host, or of
-// a namespace, with addresses on the switch's LAN. The kind's methods act on the network
-// namespace of the calling thread where the spec names none.
+// Package host is the port kind for the host itself: a persistent TAP. The switch holds
+// the fd end; the kernel end is a network interface of the host, or of a namespace, with
+// addresses on the switch's LAN. The kind's methods act on the namespace that the spec
+// names, or else on that of the calling thread.
 package host
 
 import (
@@ -17,13 +17,13 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// defaultMTU is what the kernel gives a new TAP.
+// defaultMTU is the MTU that the kernel gives a new TAP.
 const defaultMTU = 1500
 
-// Options say how to make host ports. Switch must be set.
+// Options configure the kind. Switch must be set.
 type Options struct {
 	Switch string // the name of the switch that the ports belong to
-	MTU    int    // of ports whose spec names none; 0 leaves each device's own
+	MTU    int    // of ports whose spec names none; 0 keeps each device's own
 }
 
 // kind implements port.Kind.
@@ -43,7 +43,7 @@ type Port struct {
 	name    string // the device's name when the port was opened
 	ifindex int    // in the namespace of netns
 	netns   *link.Netns
-	mtu     int // where the spec names none
+	mtu     int // used if the spec names none
 }
 
 var _ interface {
@@ -63,7 +63,7 @@ func (p *Port) Ifindex() int {
 // Name implements port.Kind.
 func (kind) Name() string { return "host" }
 
-// Settings are those of host ports.
+// Settings are the settings of host ports.
 type Settings struct {
 	MTU     int      `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65521" default:"the device's own" help:"longest payload"`
 	Address []string `json:"address,omitempty" arg:"ADDRESS/LENGTH" help:"address of the host's end; can be given several times"`
@@ -103,7 +103,7 @@ func addresses(s port.Spec) ([]netip.Prefix, error) {
 // Find implements port.Finder.
 func (kind) Find(s port.Spec, t port.Trace) int {
 	if port.SettingsOf[Settings](s).Netns != "" {
-		return 0 // a second holder of a TAP is refused by the kernel
+		return 0 // the kernel refuses a second holder of a TAP
 	}
 	l, _ := tuntap.Find(s, t)
 	return l.Index
@@ -119,8 +119,8 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	if p.netns, err = netns(s); err != nil {
 		return nil, missing(err)
 	}
-	// The device is made in the namespace it is for: nothing is moved, and a
-	// later process finds it there by the same way.
+	// The device is made in its own namespace: nothing has to be moved, and a later
+	// process finds it there the same way.
 	t := *trace
 	if err := p.do(func() error { return p.open(k, s, list, &t) }); err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 }
 
 func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (err error) {
-	// What was done is undone in reverse when a later step fails.
+	// If a step fails, the earlier ones are undone in reverse.
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -182,7 +182,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 	}
 	p.name, p.ifindex, p.mtu = l.Name, l.Index, cmp.Or(k.MTU, own)
 
-	// The host speaks the moment its end is up: the switch's end comes first.
+	// The host speaks as soon as its end is up, so the switch opens its own end first.
 	var check func() bool
 	if p.netns != nil {
 		check = p.netns.Current
@@ -213,7 +213,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 	return nil
 }
 
-// claim marks a device that is there, and notes in t what Delete has to know of it.
+// claim marks an existing device, and records in t what Delete must know about it.
 func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
 	t.Created = t.Created && t.Ifindex == l.Index || owner.Makes(l, k.Switch, t.Created)
 	if t.Created {
@@ -231,7 +231,7 @@ func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
 	return func() { _ = l.SetAlias(l.Alias) }, nil
 }
 
-// give adds an address where it is absent, which needs no right where it is there.
+// give adds an address if it is absent. If it is there, that needs no rights.
 func give(l link.Link, a netip.Prefix) (added bool, err error) {
 	has, err := l.HasAddress(a)
 	if err != nil || has {
@@ -274,9 +274,9 @@ func (p *Port) set(from, to int, old, list []netip.Prefix) error {
 	return err
 }
 
-// exchange takes the addresses of old that are not in list away and sees that those
-// of list are there. The first comes first: with an address the kernel deletes all
-// others of its subnet that came later (ip-sysctl.rst, promote_secondaries).
+// exchange removes the addresses of old that are not in list, and then adds those of list
+// that are missing. The order matters: with an address the kernel deletes all later ones
+// of its subnet (ip-sysctl.rst, promote_secondaries).
 func exchange(l link.Link, old, list []netip.Prefix) error {
 	for _, a := range old {
 		if !slices.Contains(list, a) {
@@ -314,17 +314,17 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 		case err != nil:
 			return err
 		case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
-			return nil // another device has taken the name, or another switch the device
+			return nil // another device now has the name, or another switch the device
 		case t.Created && (t.Ifindex == l.Index || owner.Makes(l, k.Switch, true)):
 			return l.Delete()
 		case t.Created, t.Before == nil:
-			return nil // somebody else made one of that name
+			return nil // somebody else made a device of that name
 		}
 		return cmp.Or(restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), list, t.Before), owner.Release(l, k.Switch, t.Before.Alias))
 	})
 }
 
-// restore takes from a device that was there before what Open gave it.
+// restore undoes what Open changed on a device that the switch did not make.
 func restore(l link.Link, mtu int, list []netip.Prefix, before *port.DeviceSettings) error {
 	for _, a := range list {
 		if err := l.DelAddress(a); err != nil {
@@ -342,7 +342,7 @@ func restore(l link.Link, mtu int, list []netip.Prefix, before *port.DeviceSetti
 	return nil
 }
 
-// netns is the namespace the spec names, nil for the caller's own.
+// netns returns the namespace that the spec names, nil for the caller's own.
 func netns(s port.Spec) (*link.Netns, error) {
 	name := port.SettingsOf[Settings](s).Netns
 	if name == "" {
@@ -351,7 +351,7 @@ func netns(s port.Spec) (*link.Netns, error) {
 	return link.FindNetns(name)
 }
 
-// do calls f where the port's device is.
+// do calls f in the namespace of the port's device.
 func (p *Port) do(f func() error) error {
 	if p.netns == nil {
 		return f()
@@ -359,7 +359,7 @@ func (p *Port) do(f func() error) error {
 	return p.netns.Do(f)
 }
 
-// missing says of what was not found that it may come.
+// missing wraps ErrNotFound with port.Gone, since the device may come back.
 func missing(err error) error {
 	if errors.Is(err, link.ErrNotFound) {
 		return port.Gone(err)

@@ -1,8 +1,7 @@
-// Package netdev is the port kind for a network interface that is there already: a
-// physical NIC as an uplink, a veth to a container, a VLAN device. The switch makes
-// it take frames for all addresses, turns off what puts frames together for good (LRO),
-// and changes nothing else unasked. The kind's methods act on the network namespace of the
-// calling thread.
+// Package netdev is the port kind for an existing network interface: a physical NIC as an
+// uplink, a veth to a container, a VLAN device. The switch makes it accept frames for all
+// addresses, turns off features that merge frames irreversibly (LRO), and changes nothing
+// else unasked. The kind's methods act on the calling thread's network namespace.
 package netdev
 
 import (
@@ -20,12 +19,12 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Options say how to make netdev ports. Switch must be set.
+// Options configure the kind. Switch must be set.
 type Options struct {
 	Switch string // the name of the switch that the ports belong to
 
-	// Ingress decides what comes to the switch by exclusive ports; nil: everything
-	// does.
+	// Ingress decides which frames of exclusive ports to punt to the switch; nil: all
+	// frames come.
 	Ingress hoststack.Ingress
 }
 
@@ -43,7 +42,7 @@ func New(o Options) (port.Kind, error) {
 // Port is an open netdev port.
 type Port struct {
 	*afpacket.Port
-	before  *port.DeviceSettings // of the device, before the switch; the trace has the same
+	before  *port.DeviceSettings // of the device before the switch; shared with the trace
 	ingress hoststack.Ingress
 
 	mu    sync.Mutex
@@ -68,7 +67,7 @@ func (p *Port) Close() error {
 	return err
 }
 
-// takeGuard returns the guard to one caller.
+// takeGuard takes the guard out of the port and returns it.
 func (p *Port) takeGuard() *hoststack.Guard {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,8 +97,8 @@ func (p *Port) Contested() error {
 // Name implements port.Kind.
 func (kind) Name() string { return "netdev" }
 
-// Settings are those of netdev ports. No NIC has more than 64 queues that are worth a
-// thread each. The limits of an MTU are the device's.
+// Settings are the settings of netdev ports. No NIC has more than 64 queues that are worth
+// a thread each. The device limits the MTU.
 type Settings struct {
 	Queues    int  `json:"queues,omitempty" arg:"N" min:"1" max:"64" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
 	MTU       int  `json:"mtu,omitempty" arg:"BYTES" min:"1" default:"the device's own" help:"longest payload"`
@@ -159,8 +158,8 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	}()
 	t.Before, t.Ifname, t.Ifindex = &before, l.Name, l.Index
 
-	// The host stack is shut out before the switch is given frames: else it could be
-	// given some that a program which is there already sends on.
+	// Shut the host stack out before the switch receives frames. Otherwise it could
+	// receive frames that a program already at the device forwards as well.
 	p := &Port{before: t.Before, ingress: k.Ingress}
 	sysctls := hoststack.Read(l.Name)
 	if o.Exclusive {
@@ -185,12 +184,13 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	return p, nil
 }
 
-// unwanted are features of devices that put received frames together in ways that cannot
-// be undone: LRO loses how long the frames were, lists of packets lose their headers. The kernel's bridge turns the former off as well.
+// unwanted are device features that merge received frames irreversibly: LRO loses the
+// lengths of the frames, GRO lists of packets lose their headers. The kernel's bridge turns
+// the former off as well.
 var unwanted = []string{"rx-lro", "rx-gro-list"}
 
-// turnOff turns unwanted features off, notes in before which those were, and returns them.
-// Where it may not, the switch makes the best of what comes (vnet.Guess, vnet.Settle).
+// turnOff turns unwanted features off, records in before which those were, and returns
+// them. If it may not, the switch makes the best of what comes (vnet.Guess, vnet.Settle).
 func turnOff(l link.Link, before *port.DeviceSettings) []string {
 	off, _ := l.TurnOff(unwanted...)
 	all := strings.Fields(before.Features)
@@ -203,7 +203,7 @@ func turnOff(l link.Link, before *port.DeviceSettings) []string {
 	return off
 }
 
-// check returns why the switch cannot forward by the interface.
+// check returns why the switch cannot forward over the interface, or nil.
 func check(l link.Link) error {
 	switch {
 	case l.Kind == "macvtap" || l.Kind == "ipvtap":
@@ -220,8 +220,8 @@ func check(l link.Link) error {
 	return nil
 }
 
-// apply brings the device to an MTU, 0 for its own, and keeps the host stack off it
-// or not. An error leaves it as it was.
+// apply sets the device's MTU, 0 for its own, and keeps the host stack off it if exclusive
+// is set. On an error the device stays as it was.
 func (p *Port) apply(l link.Link, mtu int, exclusive bool) error {
 	if mtu == 0 {
 		mtu = p.before.MTU
@@ -252,7 +252,7 @@ func (p *Port) isShut() bool {
 
 // shut keeps the host stack off the interface.
 func (p *Port) shut(l link.Link) error {
-	p.before.StaticIPv6 = hoststack.Read(l.Name).StaticIPv6 // those that it had at first may be others
+	p.before.StaticIPv6 = hoststack.Read(l.Name).StaticIPv6 // may have changed since Open
 	g, err := hoststack.Shut(l.Name, l.Index, p.ingress)
 	if err != nil {
 		return err
@@ -268,12 +268,12 @@ func (p *Port) shut(l link.Link) error {
 	return nil
 }
 
-// expose gives the interface back to the host stack. Between the two the switch
-// misses frames rather than to take some that the kernel sends on as well.
+// expose gives the interface back to the host stack. During the change the switch misses
+// frames rather than receive frames that the kernel forwards as well.
 func (p *Port) expose(l link.Link) error {
 	handedUp := p.HandedUp()
 	if handedUp && len(p.Queues()) > 1 {
-		return p.SetHandedUp(false) // refuses, before anything is changed
+		return p.SetHandedUp(false) // returns an error before anything is changed
 	}
 	g := p.takeGuard()
 	err := g.Lift()
@@ -312,7 +312,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 		return err
 	}
 	if owner.Check(l, k.Switch) != nil {
-		return nil // another switch has taken the device since
+		return nil // another switch has taken the device since then
 	}
 	o := port.SettingsOf[Settings](s)
 	if o.MTU != 0 && l.MTU != t.Before.MTU {
@@ -327,7 +327,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 	return err
 }
 
-// find looks for the port's device, by the name it was last seen with first.
+// find looks up the port's device, first by the name it was last seen with.
 func find(s port.Spec, t port.Trace) (link.Link, error) {
 	if t.Ifname != "" && t.Ifname != s.Name {
 		if l, err := link.ByName(t.Ifname); err == nil {

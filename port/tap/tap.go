@@ -1,7 +1,7 @@
-// Package tap is the port kind for virtual machines: a persistent TAP whose fd end
-// the machine holds (QEMU `-netdev tap,ifname=…,script=no`) while the switch stands
-// on the kernel end, by AF_PACKET. The machine may come, go and come back. The kind's
-// methods act on the network namespace of the calling thread.
+// Package tap is the port kind for virtual machines: a persistent TAP. The machine holds
+// the fd end (QEMU `-netdev tap,ifname=…,script=no`); the switch attaches to the kernel end
+// by AF_PACKET. The machine may come, go and come back. The kind's methods act on the
+// calling thread's network namespace.
 package tap
 
 import (
@@ -19,23 +19,23 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// defaultMTU is what the kernel gives a new TAP. It is left at that: some monitors
-// (Cloud Hypervisor) hand it to the guest as the MTU of the LAN. Frames that are
-// still to be cut are not bound by it.
+// defaultMTU is the MTU that the kernel gives a new TAP. The switch does not change it,
+// since some monitors (Cloud Hypervisor) pass it to the guest as the MTU of the LAN. It
+// does not limit super-frames.
 const defaultMTU = 1500
 
-// The range of MTUs that a TAP takes, in bytes.
+// The limits of a TAP's MTU, in bytes.
 const (
 	MinMTU = tuntap.MinMTU
 	MaxMTU = tuntap.MaxMTU
 )
 
-// Options say how to make tap ports. Switch must be set.
+// Options configure the kind. Switch must be set.
 type Options struct {
 	Switch string // the name of the switch that the ports belong to
-	MTU    int    // of ports whose spec names none; 0 leaves each device's own
+	MTU    int    // of ports whose spec names none; 0 keeps each device's own
 
-	// Ingress decides what comes to the switch; nil: everything does.
+	// Ingress decides which frames to punt to the switch; nil: all frames come.
 	Ingress hoststack.Ingress
 }
 
@@ -54,7 +54,7 @@ func New(o Options) (port.Kind, error) {
 type Port struct {
 	*afpacket.Port
 	guard *hoststack.Guard
-	mtu   int // where the spec names none
+	mtu   int // used if the spec names none
 }
 
 var _ interface {
@@ -76,13 +76,13 @@ func (p *Port) Exclusive() bool { return true }
 // Contested implements port.Contested.
 func (p *Port) Contested() error { return p.guard.Contested() }
 
-// Close implements port.Port. The device stays, for the machine that holds it.
+// Close implements port.Port. The device stays for the machine that holds it.
 func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
 
 // Name implements port.Kind.
 func (kind) Name() string { return "tap" }
 
-// Settings are those of tap ports. A TAP has at most 256 queues (MAX_TAP_QUEUES).
+// Settings are the settings of tap ports. A TAP has at most 256 queues (MAX_TAP_QUEUES).
 type Settings struct {
 	Owner  string `json:"owner,omitempty" arg:"USER" default:"root alone" help:"who may open the device or the socket, by name or number"`
 	Group  string `json:"group,omitempty" arg:"GROUP" help:"group that may open the device or the socket, by name or number"`
@@ -100,10 +100,10 @@ func (kind) Describe() port.Description {
 	}
 }
 
-// etherMTU is what a guest's NIC has that is not told another.
+// etherMTU is the MTU of a guest's NIC unless it is told another.
 const etherMTU = 1500
 
-// qemuFlags has QEMU open the TAP, and the guest's NIC agree with its MTU.
+// qemuFlags returns the flags that make QEMU open the TAP and give the guest's NIC its MTU.
 func qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	if g.Memory != "" {
 		return f, fmt.Errorf("port %s needs no shared memory; leave --memory out", s.Name)
@@ -153,7 +153,7 @@ func (k kind) made(l link.Link, t port.Trace) bool {
 
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
-	// What was done is undone in reverse when a later step fails.
+	// If a step fails, the earlier ones are undone in reverse.
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -193,8 +193,8 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		if l, err = link.ByName(s.Name); err != nil {
 			return nil, err
 		}
-		// A TAP drops what its ring has no room for, so a queue before it never
-		// fills, and only costs. If it has to stay, frames take a little longer.
+		// A TAP drops frames when its ring is full, so a queue before it never fills
+		// and only costs time. If it cannot be removed, frames take a little longer.
 		_ = l.SetNoQueue()
 	}
 	t.Ifname, t.Ifindex = l.Name, l.Index
@@ -204,8 +204,8 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		own = t.Before.MTU
 	}
 	p := &Port{mtu: cmp.Or(k.MTU, own)}
-	// The settings of a device that stays are put back to what this call found,
-	// which is not always what the first Open found.
+	// If this call fails and the device stays, it gets back the settings that this
+	// call found, which may differ from those that the first Open found.
 	sysctls := hoststack.Read(l.Name)
 	if mtu := cmp.Or(o.MTU, k.MTU); mtu != 0 && mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
@@ -234,7 +234,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	return p, nil
 }
 
-// claim marks a device that is there, and notes in t what Delete has to know of it.
+// claim marks an existing device, and records in t what Delete must know about it.
 func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
 	t.Created = t.Created && t.Ifindex == l.Index || owner.Makes(l, k.Switch, t.Created)
 	if t.Created {
@@ -288,16 +288,16 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 	}
 	switch {
 	case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
-		return nil // another device has taken the name, or another switch the device
+		return nil // another device now has the name, or another switch the device
 	case !t.Created:
 		return cmp.Or(restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))
 	case k.made(l, t):
 		return cmp.Or(l.Delete(), hoststack.Lift(l.Index, k.Ingress))
 	}
-	return nil // somebody else made one of that name
+	return nil // somebody else made a device of that name
 }
 
-// release takes the mark off a device that was there before.
+// release removes the mark from a device that the switch did not make.
 func (k kind) release(l link.Link, before *port.DeviceSettings) error {
 	if before == nil {
 		return nil
@@ -305,8 +305,8 @@ func (k kind) release(l link.Link, before *port.DeviceSettings) error {
 	return owner.Release(l, k.Switch, before.Alias)
 }
 
-// restore gives a device that was there before its settings back, its MTU where it
-// was given one. It goes down first, so that IPv6 does not speak on it.
+// restore gives a device that the switch did not make its settings back, and its MTU if the
+// port had set one. The device goes down first, so that IPv6 does not speak on it.
 func restore(l link.Link, mtu int, before *port.DeviceSettings) error {
 	if before == nil {
 		return nil
@@ -324,8 +324,8 @@ func restore(l link.Link, mtu int, before *port.DeviceSettings) error {
 	return hoststack.Restore(l.Name, *before)
 }
 
-// check tells whether a device that is there can be the port's. first: it has not been the port's
-// yet.
+// check returns why an existing device cannot be the port's, or nil. first: the device has
+// not been the port's before.
 func check(l link.Link, o Settings, who tuntap.Access, first bool) error {
 	if l.Kind != "tap" {
 		return tuntap.NotATAP(l)
@@ -345,8 +345,8 @@ func check(l link.Link, o Settings, who tuntap.Access, first bool) error {
 	return nil
 }
 
-// access reads the settings' owner and group. Without either only root may open the
-// device: one without an owner would be open to every user of the host.
+// access reads the owner and group from the settings. If neither is set, only root may open
+// the device: a device without an owner would be open to every user of the host.
 func access(o Settings) (tuntap.Access, error) {
 	a := tuntap.Access{Owner: tuntap.Anyone, Group: tuntap.Anyone}
 	var err error
@@ -369,7 +369,7 @@ func remove(name string) {
 	}
 }
 
-// missing says of what was not found that it may come.
+// missing wraps ErrNotFound with port.Gone, since the device may come back.
 func missing(err error) error {
 	if errors.Is(err, link.ErrNotFound) {
 		return port.Gone(err)
