@@ -15,16 +15,17 @@ import (
 )
 
 // Claim makes a process the only switch of its name that uses the devices of a network
-// namespace: marks have the name alone, so two such switches would share devices unseen.
-// It is an abstract unix socket, which the kernel removes with the process. Whoever
-// connects is told the path of the switch's control socket. Any goroutine may use it.
+// namespace. Marks contain only the name, so two such switches would share devices without
+// noticing. A claim is an abstract unix socket, which the kernel removes with the process.
+// It answers each connection with the path of the switch's control socket. Any goroutine
+// may use it.
 type Claim struct {
 	name, socket string
 
 	mu sync.Mutex
 	ln net.Listener // nil: not taken
 
-	err   error // of Take until again
+	err   error // what Take returns until again
 	again time.Time
 
 	wg sync.WaitGroup
@@ -37,17 +38,18 @@ func (c *Claim) address() *net.UnixAddr {
 	return &net.UnixAddr{Net: "unix", Name: "@vswitch/" + c.name}
 }
 
-// The other's answer takes no longer, and is no longer.
+// Limits of the answer of another holder: its time and its length in bytes.
 const (
 	askWait   = time.Second
 	maxAnswer = 4096
 
-	// patience is how long one that does not answer is not asked again: others wait.
+	// patience is how long Take waits before it asks a holder that did not answer again,
+	// since other callers wait meanwhile.
 	patience = 5 * time.Second
 )
 
-// Take takes the claim, or returns an error that names the switch that has it. Taken once,
-// it is held until Close.
+// Take takes the claim, or returns an error that names the switch that holds it. Once
+// taken, it is held until Close.
 func (c *Claim) Take() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,11 +77,12 @@ func (c *Claim) Take() error {
 			c.err, c.again = err, time.Now().Add(patience)
 			return err
 		}
-		// A predecessor that was killed is about to give it back.
+		// A killed predecessor is about to release it.
 	}
 }
 
-// answer tells who connects which switch this is, until the listener is closed.
+// answer sends the path of the control socket to each connection, until the listener is
+// closed.
 func (c *Claim) answer(ln net.Listener) {
 	for {
 		conn, err := ln.Accept()
@@ -96,9 +99,10 @@ func (c *Claim) answer(ln net.Listener) {
 	}
 }
 
-// refused returns the error of a claim that another process has, and whether that answers. One without the rights of
-// this process cannot use the same devices: any user can take any abstract name, and must
-// not keep a switch from its work.
+// refused returns the error for a claim that another process holds; answered reports
+// whether that process answered. A process without the rights of this one is ignored: it
+// cannot use the same devices, and any user can take any abstract name, which must not
+// keep a switch from its work.
 func (c *Claim) refused() (answered bool, err error) {
 	who := "another process"
 	conn, err := net.DialTimeout("unix", c.address().Name, askWait)
@@ -132,7 +136,7 @@ func peer(conn *net.UnixConn) (cred *syscall.Ucred, err error) {
 	return cred, cmp.Or(failed, err)
 }
 
-// Close gives the claim back.
+// Close releases the claim.
 func (c *Claim) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
