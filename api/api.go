@@ -1,7 +1,7 @@
-// Package api is vswitch's control API: the types of its JSON, and a client for
-// Go programs. A daemon serves it as HTTP on a unix socket; openapi.yaml describes
-// it for other languages. Keys are stable: new ones are added, none changes its
-// meaning. A Client may be used from any goroutine.
+// Package api is vswitch's control API: the types of its JSON, and a client for Go programs.
+// A daemon serves it as HTTP on a unix socket; openapi.yaml describes it for other languages.
+// Keys are stable: new ones are added, and none changes its meaning. A Client may be used
+// from any goroutine.
 package api
 
 import (
@@ -12,25 +12,25 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// OpenAPI is the description of the API that a daemon serves at /v1/openapi.yaml.
+// OpenAPI describes the API. A daemon serves it at /v1/openapi.yaml.
 //
 //go:embed openapi.yaml
 var OpenAPI []byte
 
-// State is how a port is doing.
+// State is the state of a port.
 type State string
 
 const (
-	StateUp        State = "up"         // frames pass
-	StateNoCarrier State = "no-carrier" // its device is there, nobody holds the other end
+	StateUp        State = "up"         // it passes frames
+	StateNoCarrier State = "no-carrier" // its device is there, but nobody holds the other end
 	StateWaiting   State = "waiting"    // its device or peer is gone; it re-attaches by itself
 	StateDown      State = "down"       // its device was set down by somebody else, or a guard shut it down
 )
 
-// States are all states, the best first.
+// States lists all states, best first.
 var States = []State{StateUp, StateNoCarrier, StateWaiting, StateDown}
 
-// Port is a port as it runs.
+// Port is a running port.
 type Port struct {
 	Name   string `json:"name"`
 	Number uint16 `json:"number"`
@@ -38,13 +38,13 @@ type Port struct {
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // why it is waiting, or what shut it down
 
-	// Ifname and MTU are those of its network interface now; empty and 0
-	// where it has none that the switch can see.
+	// Ifname and MTU describe its network interface now; they are empty and 0 if the switch
+	// sees none.
 	Ifname string `json:"ifname"`
 	MTU    int    `json:"mtu"`
 
-	// GuestMAC is the address for a virtual machine's NIC behind it, as qemu-args
-	// gives it. The switch believes other addresses, too.
+	// GuestMAC is the address for the NIC of the virtual machine behind it, as qemu-args
+	// gives it. The switch accepts other addresses, too.
 	GuestMAC port.MAC `json:"guest_mac,omitzero"`
 
 	VLAN     VLAN         `json:"vlan"`
@@ -52,17 +52,17 @@ type Port struct {
 
 	RX   Counters `json:"rx"`   // into the switch
 	TX   Counters `json:"tx"`   // out of it
-	Spec Spec     `json:"spec"` // as it was asked for
+	Spec Spec     `json:"spec"` // its settings as requested
 }
 
-// PortFastPath says whether known unicast of a port is forwarded by the kernel.
+// PortFastPath shows whether the kernel forwards a port's known unicast.
 type PortFastPath struct {
 	On     bool     `json:"on"`
-	Off    []string `json:"off,omitempty"` // what keeps it off, in words
-	Frames uint64   `json:"frames"`        // that the kernel dealt with, of those received
+	Off    []string `json:"off,omitempty"` // reasons why it is off
+	Frames uint64   `json:"frames"`        // received frames that the kernel handled
 }
 
-// VLAN is how a port takes part in VLANs. What its mode does not have is 0 or empty.
+// VLAN shows how a port takes part in VLANs. Fields that its mode lacks are 0 or empty.
 //
 //	transparent  tags pass unchanged, and every frame belongs to VLAN Native
 //	access       untagged frames of VLAN Access
@@ -74,51 +74,51 @@ type VLAN struct {
 	Native uint16   `json:"native"`
 	Trunk  []uint16 `json:"trunk"`
 	QinQ   uint16   `json:"qinq"`
-	TPID   string   `json:"tpid"`   // of the tags that count: 0x8100 or 0x88a8; empty: none do
-	Accept string   `json:"accept"` // frames that it takes: all, tagged or untagged
+	TPID   string   `json:"tpid"`   // EtherType of the tags it recognizes: 0x8100 or 0x88a8; empty: none
+	Accept string   `json:"accept"` // frames that it accepts: all, tagged or untagged
 }
 
 // Counters count one direction of a port since the port was added to the daemon.
 type Counters struct {
 	Frames  uint64            `json:"frames"`
 	Bytes   uint64            `json:"bytes"`
-	Copies  uint64            `json:"copies,omitempty"` // RX: copies made by flooding beyond the first
-	Dropped map[string]uint64 `json:"dropped"`          // by reason, those above 0
+	Copies  uint64            `json:"copies,omitempty"` // RX: extra copies made by flooding
+	Dropped map[string]uint64 `json:"dropped"`          // by reason; only those above 0
 }
 
-// Settings are settings of a port or of the switch by their keys, which openapi.yaml lists
-// as PortSettings and SwitchSettings:
+// Settings are settings of a port or of the switch, by key. openapi.yaml lists the keys as
+// PortSettings and SwitchSettings:
 //
 //	api.Settings{"access": 10, "storm_broadcast": "100pps", "isolated": true}
 type Settings map[string]any
 
-// Spec is one JSON object with the settings that were made; that of a port has its name
-// and its kind, too.
+// Spec is one JSON object with the settings that are set; a port's also has its name and
+// kind.
 type Spec struct{ json.RawMessage }
 
-// Decode reads the spec into a Settings, or into a struct with JSON tags, where keys that
-// it lacks are left out.
+// Decode reads the spec into a Settings or a struct with JSON tags; it ignores keys that the
+// struct lacks.
 func (s Spec) Decode(to any) error { return json.Unmarshal(s.RawMessage, to) }
 
-// Settings returns the spec by its keys, with what encoding/json makes of the values.
+// Settings returns the spec by key, with the values as encoding/json decodes them.
 func (s Spec) Settings() (all Settings) {
-	_ = s.Decode(&all) // it was read as JSON
+	_ = s.Decode(&all) // cannot fail: it was read as JSON
 	return all
 }
 
-// DropReason is a reason for which frames are not delivered.
+// DropReason is a reason why frames are not delivered.
 type DropReason struct {
-	Name      string `json:"name"`      // as in Counters.Dropped
+	Name      string `json:"name"`      // key in Counters.Dropped
 	Direction string `json:"direction"` // rx: no copy of the frame left the switch; tx: this copy did not
 	Words     string `json:"words"`     // what happened; DEV stands for the port's name
 }
 
-// AddPort asks for a port. As JSON its settings stand beside the other keys.
+// AddPort requests a port. In JSON its settings stand beside the other keys.
 type AddPort struct {
 	Name     string
 	Kind     string
-	NoWait   bool // add the port even when its device is not there yet
-	MayExist bool // a port that is there with these settings is as good
+	NoWait   bool // add the port even if its device is not there yet
+	MayExist bool // accept an existing port with these settings
 	Settings Settings
 }
 
@@ -145,71 +145,71 @@ type FDBEntry struct {
 	AgeS int64    `json:"age_s"`
 }
 
-// AddFDB asks for an entry, in place of what is there for the address. A static one
-// stays for good; a sticky one ages, and until then no other port takes it.
+// AddFDB requests an entry, which replaces the one for its address. A static entry stays for
+// good; a sticky one ages, and until then its address cannot move to another port.
 type AddFDB struct {
 	MAC  port.MAC `json:"mac"`
-	VLAN uint16   `json:"vlan,omitempty"` // 0 stands for 1
+	VLAN uint16   `json:"vlan,omitempty"` // 0 means 1
 	Port string   `json:"port"`
 
 	Sticky bool `json:"sticky,omitempty"`
 }
 
-// FlushFDB says which learned entries to forget: those of a port, of a VLAN, of
-// both, or all.
+// FlushFDB selects the learned entries to forget: those of a port, of a VLAN, of both, or
+// all.
 type FlushFDB struct {
 	Port string `json:"port,omitempty"`
 	VLAN uint16 `json:"vlan,omitempty"`
 }
 
-// Flushed tells how many entries were forgotten.
+// Flushed says how many entries were forgotten.
 type Flushed struct {
 	Flushed int `json:"flushed"`
 }
 
-// Switch is the daemon and its totals.
+// Switch describes the daemon and its totals.
 type Switch struct {
 	Name     string        `json:"name"`
 	PID      int           `json:"pid"`
 	UptimeS  int64         `json:"uptime_s"`
 	Version  string        `json:"version"`
-	StateDir string        `json:"state_dir"` // empty: nothing is kept
-	Ports    map[State]int `json:"ports"`     // how many, for each state
+	StateDir string        `json:"state_dir"` // empty: the state is not kept
+	Ports    map[State]int `json:"ports"`     // number of ports in each state
 	FDB      FDBInfo       `json:"fdb"`
-	RX       Counters      `json:"rx"` // of all ports that are there
+	RX       Counters      `json:"rx"` // of all current ports
 	TX       Counters      `json:"tx"`
 
-	Settings Spec `json:"settings"` // those in force that were made
+	Settings Spec `json:"settings"` // those in force that are set
 
 	SocketDir    string   `json:"socket_dir"`    // has NAME.sock for ports that name no socket
 	MAC          port.MAC `json:"mac"`           // its own address
 	GroupForward uint16   `json:"group_forward"` // bit n: 01:80:c2:00:00:0n is forwarded
 	LoopDetect   bool     `json:"loop_detect"`
 	HoldDownS    float64  `json:"hold_down_s"` // for flapping stations; 0: they are not held
-	RecoveryS    float64  `json:"recovery_s"`  // of ports that a guard shut down; 0: none
+	RecoveryS    float64  `json:"recovery_s"`  // of ports that a guard shut down; 0: never
 	STP          bool     `json:"stp"`
 	Snooping     bool     `json:"snooping"`
 	Querier      bool     `json:"querier"`
 	FastPath     FastPath `json:"fastpath"`
 }
 
-// FastPath is the forwarding of known unicast by the kernel.
+// FastPath describes the kernel's forwarding of known unicast.
 type FastPath struct {
 	On     bool   `json:"on"`
 	Reason string `json:"reason,omitempty"` // why it is off
-	Pinned bool   `json:"pinned"`           // it goes on while the daemon is away
-	Frames uint64 `json:"frames"`           // that it dealt with, of those received
+	Pinned bool   `json:"pinned"`           // it keeps forwarding while the daemon is away
+	Frames uint64 `json:"frames"`           // received frames that it handled
 }
 
-// FDBInfo is the forwarding database as a whole.
+// FDBInfo describes the forwarding database as a whole.
 type FDBInfo struct {
 	Size     int   `json:"size"`
 	Capacity int   `json:"capacity"`
 	AgingS   int64 `json:"aging_s"` // 0: entries do not age
 
 	Moves uint64 `json:"moves"` // stations learned behind another port than before
-	Flaps uint64 `json:"flaps"` // times that one moved too often
-	Held  int    `json:"held"`  // that are held at a port for it now
+	Flaps uint64 `json:"flaps"` // times a station moved too often
+	Held  int    `json:"held"`  // stations now held at a port for flapping
 }
 
 // Codes of an Error.
@@ -223,8 +223,8 @@ const (
 	CodeStopping = "stopping"  // the daemon is about to end
 )
 
-// Error is why a daemon did not do what it was asked: one line that says what is
-// wrong and how to mend it.
+// Error is why a daemon refused or failed: one line that says what is wrong and how to fix
+// it.
 type Error struct {
 	Message string `json:"error"`
 	Code    string `json:"code"`

@@ -18,21 +18,21 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// ErrNoDaemon is wrapped by the errors of a Client whose socket nobody serves, or whose
-// daemon does not answer.
+// ErrNoDaemon is wrapped by a Client's errors if nobody serves its socket or the daemon does
+// not answer.
 var ErrNoDaemon = errors.New("no vswitch daemon answers")
 
-// Timeout is how long a Client waits for an answer. The daemon itself gives up on its
-// disk before, with words of its own.
+// Timeout is how long a Client waits for an answer. The daemon gives up on its disk earlier,
+// with an error of its own.
 const Timeout = 27 * time.Second
 
-// Client speaks to the daemon behind one socket.
+// Client calls the daemon behind one socket.
 type Client struct {
 	socket string
 	http   http.Client
 }
 
-// NewClient makes a client for the daemon that serves socket. It does not connect.
+// NewClient returns a client for the daemon that serves socket. It does not connect.
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -41,7 +41,7 @@ func NewClient(socket string) *Client {
 	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: Timeout}}
 }
 
-// Close gives idle connections back. The client can be used again after it.
+// Close closes idle connections. The client stays usable.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Switch returns the daemon and its totals.
@@ -50,8 +50,7 @@ func (c *Client) Switch(ctx context.Context) (sw Switch, err error) {
 	return sw, err
 }
 
-// SetSwitch changes settings of the switch while it runs; those that are not named stay,
-// and nil takes one back.
+// SetSwitch changes settings of the running switch. Settings not named stay; nil unsets one.
 func (c *Client) SetSwitch(ctx context.Context, req Settings) (sw Switch, err error) {
 	if req == nil {
 		req = Settings{}
@@ -66,7 +65,7 @@ func (c *Client) Ports(ctx context.Context) (ports []Port, err error) {
 	return ports, err
 }
 
-// Port returns the port of that name.
+// Port returns the port with that name.
 func (c *Client) Port(ctx context.Context, name string) (p Port, err error) {
 	err = c.call(ctx, http.MethodGet, portPath(name), nil, &p)
 	return p, err
@@ -78,9 +77,8 @@ func (c *Client) AddPort(ctx context.Context, req AddPort) (p Port, err error) {
 	return p, err
 }
 
-// SetPort changes settings of a port while it runs; those that are not named stay, and
-// nil takes one back. Without any it brings back a port that a guard shut down, as any
-// change does.
+// SetPort changes settings of a running port. Settings not named stay; nil unsets one. Any
+// change, even an empty one, re-enables a port that a guard shut down.
 func (c *Client) SetPort(ctx context.Context, name string, req Settings) (p Port, err error) {
 	if req == nil {
 		req = Settings{}
@@ -89,18 +87,18 @@ func (c *Client) SetPort(ctx context.Context, name string, req Settings) (p Port
 	return p, err
 }
 
-// DelPort removes a port, and the device if the switch made it. A port whose machine is
-// attached is refused with CodeInUse.
+// DelPort removes a port, and the device if the switch made it. While the port's machine is
+// attached, it fails with CodeInUse.
 func (c *Client) DelPort(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, portPath(name), nil, nil)
 }
 
-// ForceDelPort is DelPort also of a port whose machine is attached: it loses its network.
+// ForceDelPort is DelPort even while the port's machine is attached: it loses its network.
 func (c *Client) ForceDelPort(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodDelete, portPath(name)+"?force=true", nil, nil)
 }
 
-// Drops returns the reasons for which the daemon drops frames.
+// Drops returns the reasons why the daemon drops frames.
 func (c *Client) Drops(ctx context.Context) (reasons []DropReason, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/drops", nil, &reasons)
 	return reasons, err
@@ -118,8 +116,7 @@ func (c *Client) AddFDB(ctx context.Context, req AddFDB) (e FDBEntry, err error)
 	return e, err
 }
 
-// DelFDB removes the entry of an address, whether learned or static. VLAN 0
-// stands for 1.
+// DelFDB removes the learned or static entry of an address. VLAN 0 means 1.
 func (c *Client) DelFDB(ctx context.Context, mac port.MAC, vlan uint16) error {
 	path := "/v1/fdb/" + mac.String()
 	if vlan != 0 {
@@ -128,7 +125,7 @@ func (c *Client) DelFDB(ctx context.Context, mac port.MAC, vlan uint16) error {
 	return c.call(ctx, http.MethodDelete, path, nil, nil)
 }
 
-// FlushFDB forgets learned entries and returns how many.
+// FlushFDB forgets learned entries and returns their number.
 func (c *Client) FlushFDB(ctx context.Context, req FlushFDB) (int, error) {
 	var f Flushed
 	err := c.call(ctx, http.MethodPost, "/v1/fdb/flush", req, &f)
@@ -137,7 +134,7 @@ func (c *Client) FlushFDB(ctx context.Context, req FlushFDB) (int, error) {
 
 func portPath(name string) string { return "/v1/ports/" + url.PathEscape(name) }
 
-// call sends req as JSON, if it is not nil, and reads the answer into resp.
+// call sends req as JSON, if it is not nil, and decodes the answer into resp.
 func (c *Client) call(ctx context.Context, method, path string, req, resp any) error {
 	var body io.Reader
 	if req != nil {
@@ -147,7 +144,7 @@ func (c *Client) call(ctx context.Context, method, path string, req, resp any) e
 		}
 		body = bytes.NewReader(b)
 	}
-	// The host is only for HTTP's sake: the connection is the socket's.
+	// HTTP requires a host; the connection goes to the socket.
 	r, err := http.NewRequestWithContext(ctx, method, "http://vswitch"+path, body)
 	if err != nil {
 		return err
@@ -185,7 +182,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// explain says what a failed call means.
+// explain explains why a call failed.
 func (c *Client) explain(ctx context.Context, method string, err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {

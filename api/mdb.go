@@ -8,53 +8,53 @@ import (
 	"strconv"
 )
 
-// MDB is what multicast snooping knows (RFC 4541): who gets which group.
+// MDB is the multicast database of snooping (RFC 4541): which port gets which group.
 type MDB struct {
 	Groups   []Group      `json:"groups"`   // by VLAN, group and port
 	Routers  []RouterPort `json:"routers"`  // by VLAN, family and port
 	Queriers []Querier    `json:"queriers"` // by VLAN and family
 
-	// Unregistered says where groups go that nobody asked for: flood or routers.
+	// Unregistered says where groups without members go: flood or routers.
 	Unregistered string          `json:"unregistered"`
 	Messages     SnoopedMessages `json:"messages"`
 }
 
-// Group is one port that gets one group.
+// Group is one port's membership in one group.
 type Group struct {
 	VLAN  uint16     `json:"vlan"`
 	Group netip.Addr `json:"group"`
 	Port  string     `json:"port"`
 	Type  string     `json:"type"` // static, or learned from reports
 
-	// The rest speaks of what hosts reported, of a static group as well.
+	// The rest describes what hosts reported, also for a static group.
 	Protocol string       `json:"protocol,omitempty"` // igmpv1 to igmpv3, mldv1, mldv2
 	Filter   string       `json:"filter,omitempty"`   // include or exclude the sources
 	Sources  []netip.Addr `json:"sources,omitempty"`
 	ExpiresS int64        `json:"expires_s,omitempty"`
 }
 
-// RouterPort is a port that leads to a multicast router, which gets all groups.
+// RouterPort is a port that leads to a multicast router; it gets all groups.
 type RouterPort struct {
 	VLAN     uint16 `json:"vlan"`
 	Family   string `json:"family"` // ipv4, ipv6
 	Port     string `json:"port"`
 	Type     string `json:"type"`                // static, or learned from a router
-	ExpiresS int64  `json:"expires_s,omitempty"` // of a learned one
+	ExpiresS int64  `json:"expires_s,omitempty"` // if learned
 }
 
-// Querier is who asks the hosts of a VLAN for their groups.
+// Querier is the querier of a VLAN.
 type Querier struct {
 	VLAN      uint16 `json:"vlan"`
 	Family    string `json:"family"`
-	Address   string `json:"address"` // empty: nobody does, and the VLAN floods
-	Own       bool   `json:"own"`     // this switch does
+	Address   string `json:"address"` // empty: there is none, and the VLAN floods
+	Own       bool   `json:"own"`     // it is this switch
 	Port      string `json:"port,omitempty"`
 	Protocol  string `json:"protocol,omitempty"`
 	Filtering bool   `json:"filtering"` // the hosts had time to answer; until then the VLAN floods
 	ExpiresS  int64  `json:"expires_s,omitempty"`
 }
 
-// SnoopedMessages count what hosts and routers said.
+// SnoopedMessages counts the messages of hosts and routers.
 type SnoopedMessages struct {
 	Queries     uint64            `json:"queries"`
 	Reports     uint64            `json:"reports"`
@@ -63,14 +63,14 @@ type SnoopedMessages struct {
 	Dropped     map[string]uint64 `json:"dropped"` // by reason, those above 0
 }
 
-// AddGroup asks for a port to get a group whatever its hosts report.
+// AddGroup requests a group for a port, whatever its hosts report.
 type AddGroup struct {
 	Group netip.Addr `json:"group"`
 	Port  string     `json:"port"`
-	VLAN  uint16     `json:"vlan,omitempty"` // 0 stands for 1
+	VLAN  uint16     `json:"vlan,omitempty"` // 0 means 1
 }
 
-// MDB returns what multicast snooping knows, of a switch that was run with it.
+// MDB returns the multicast database of a switch with snooping.
 func (c *Client) MDB(ctx context.Context) (mdb MDB, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/mdb", nil, &mdb)
 	return mdb, err
@@ -82,7 +82,7 @@ func (c *Client) AddGroup(ctx context.Context, req AddGroup) (g Group, err error
 	return g, err
 }
 
-// DelGroup takes a static group from a port. VLAN 0 stands for 1.
+// DelGroup removes a static group from a port. VLAN 0 means 1.
 func (c *Client) DelGroup(ctx context.Context, group netip.Addr, port string, vlan uint16) error {
 	path := "/v1/mdb/" + url.PathEscape(group.String()) + "/" + url.PathEscape(port)
 	if vlan != 0 {

@@ -6,17 +6,17 @@ import (
 	"net/url"
 )
 
-// Mirror copies frames of ports or VLANs to a port or into a VLAN, one of To and
-// ToVLAN. The originals go their way untouched.
+// Mirror copies frames of ports or VLANs to a port or into a VLAN: either To or ToVLAN. The
+// original frames are forwarded unchanged.
 type Mirror struct {
 	Name      string   `json:"name"`
 	From      []string `json:"from,omitempty"`      // ports
 	FromVLAN  string   `json:"from_vlan,omitempty"` // VLANs on all ports, as 10,20-29
 	Direction string   `json:"direction,omitempty"` // seen from the switch: in, out, both (or empty)
 	To        string   `json:"to,omitempty"`        // a port, which takes no other part in switching
-	ToVLAN    uint16   `json:"to_vlan,omitempty"`   // a VLAN, by every port that carries it tagged
-	SnapLen   int      `json:"snaplen,omitempty"`   // bytes of a frame that are copied; 0 is all
-	Filter    string   `json:"filter,omitempty"`    // which frames; empty is all
+	ToVLAN    uint16   `json:"to_vlan,omitempty"`   // a VLAN, on every port that carries it tagged
+	SnapLen   int      `json:"snaplen,omitempty"`   // bytes to copy of each frame; 0: all
+	Filter    string   `json:"filter,omitempty"`    // frames to copy; empty: all
 }
 
 // Mirrors returns all mirrors by name.

@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// DefaultName is the switch that is meant where none is named.
+// DefaultName is the name of the switch if none is given.
 const DefaultName = "sw0"
 
-// maxName is the longest name of a switch, so that its socket's path fits into
-// the 108 bytes of sockaddr_un.
+// maxName is the longest name of a switch, so that its socket's path fits into the 108 bytes
+// of sockaddr_un.
 const maxName = 64
 
-// CheckName tells whether name can be a switch's: it is part of file names.
+// CheckName reports whether name is valid for a switch: it becomes part of file names.
 func CheckName(name string) error {
 	ok := name != "" && len(name) <= maxName && name[0] != '.' && !strings.ContainsFunc(name, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
@@ -26,10 +26,10 @@ func CheckName(name string) error {
 	return nil
 }
 
-// systemDir has the control sockets of root's daemons.
+// systemDir is the directory of the control sockets of root's daemons.
 const systemDir = "/run/vswitch"
 
-// SocketPath is where the daemon of that name listens unless told otherwise.
+// SocketPath returns the default path of the daemon's control socket.
 func SocketPath(name string) (string, error) {
 	if os.Geteuid() == 0 {
 		return filepath.Join(systemDir, name+".sock"), nil
@@ -41,9 +41,8 @@ func SocketPath(name string) (string, error) {
 	return filepath.Join(dir, "vswitch", name+".sock"), nil
 }
 
-// FindSocket is where a command looks for the daemon of that name unless told otherwise:
-// another user than root may belong to the group of root's daemon (run --socket-group),
-// which it takes where it runs none of its own.
+// FindSocket returns the path at which a command looks for the daemon by default. A user who
+// runs no daemon of that name gets root's, which admits its group (run --socket-group).
 func FindSocket(name string) (string, error) {
 	own, err := SocketPath(name)
 	if os.Geteuid() == 0 {
@@ -61,7 +60,7 @@ func FindSocket(name string) (string, error) {
 	return own, err
 }
 
-// StatePath is where the daemon of that name keeps its state unless told otherwise.
+// StatePath returns the daemon's default state directory.
 func StatePath(name string) (string, error) {
 	if os.Geteuid() == 0 {
 		return filepath.Join("/var/lib/vswitch", name), nil

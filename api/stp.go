@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// STP is the spanning tree as one switch sees it (802.1D-2004 clause 17). Bridge
+// STP describes the spanning tree as one switch sees it (802.1D-2004 clause 17). Bridge
 // identifiers are priority and address in hexadecimal, as 8000.025400123456.
 type STP struct {
 	Bridge   string `json:"bridge"`
@@ -14,16 +14,16 @@ type STP struct {
 	RootPort string `json:"root_port"` // empty: this switch is the root
 
 	HelloTimeS    int `json:"hello_time_s"` // its own
-	MaxAgeS       int `json:"max_age_s"`    // the root's, as the next
+	MaxAgeS       int `json:"max_age_s"`    // the root's, like the next
 	ForwardDelayS int `json:"forward_delay_s"`
 
 	TopologyChanges      uint64 `json:"topology_changes"`
-	SinceTopologyChangeS uint64 `json:"since_topology_change_s"` // since the start where there was none
+	SinceTopologyChangeS uint64 `json:"since_topology_change_s"` // since the start if there was none
 
 	Ports []STPPort `json:"ports"`
 }
 
-// STPPort is one port of it.
+// STPPort describes one port of it.
 type STPPort struct {
 	Port     string `json:"port"`
 	Role     string `json:"role"`  // disabled, root, designated, alternate, backup
@@ -31,13 +31,13 @@ type STPPort struct {
 	Cost     uint32 `json:"cost"`
 	Priority uint8  `json:"priority"`
 	Edge     bool   `json:"edge"`     // no bridge is heard there
-	Protocol string `json:"protocol"` // rstp, or stp where the neighbour knows no other
+	Protocol string `json:"protocol"` // rstp, or stp if the neighbour supports only that
 
-	// Blocked is what keeps the port from forwarding beside its role: bpdu_guard,
-	// root_guard, or loop when it hears itself.
+	// Blocked is what keeps the port from forwarding besides its role: bpdu_guard,
+	// root_guard, or loop if it receives its own BPDUs.
 	Blocked string `json:"blocked,omitempty"`
 
-	// What the designated port of the link tells, be it this port or another.
+	// Sent by the designated port of the link, which may be this port.
 	DesignatedBridge string `json:"designated_bridge"`
 	DesignatedPort   string `json:"designated_port"` // priority and number in hexadecimal
 	DesignatedCost   uint32 `json:"designated_cost"`
@@ -47,14 +47,14 @@ type STPPort struct {
 	Invalid uint64 `json:"invalid"` // frames to the bridges' address that are no BPDU
 }
 
-// BPDUs are numbers of frames of the protocol.
+// BPDUs counts frames of the protocol.
 type BPDUs struct {
 	Config uint64 `json:"config"` // of STP
 	TCN    uint64 `json:"tcn"`    // of STP
 	RST    uint64 `json:"rst"`
 }
 
-// STP returns the spanning tree of a switch that was run with one.
+// STP returns the spanning tree of a switch that runs one.
 func (c *Client) STP(ctx context.Context) (tree STP, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/stp", nil, &tree)
 	return tree, err

@@ -5,10 +5,10 @@ import (
 	"net/http"
 )
 
-// VLANMembers are the ports that carry a VLAN.
+// VLANMembers lists the ports that carry a VLAN.
 type VLANMembers struct {
 	VLAN     uint16   `json:"vlan"`
-	Untagged []string `json:"untagged"` // those that its frames leave without its tag
+	Untagged []string `json:"untagged"` // ports that send its frames untagged
 	Tagged   []string `json:"tagged"`
 }
 

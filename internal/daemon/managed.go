@@ -14,12 +14,10 @@ import (
 
 // managed is one configured port and its current state.
 //
-//	open            link lost, port lost
-//
-// (restore) ───────▶ attached ───────────────────▶ waiting
-//
-//	▲       open, on a link event │
-//	└─────── or when retry is due ┘
+//	            open            link lost, port lost
+//	(restore) ───────▶ attached ───────────────────▶ waiting
+//	                      ▲       open, on a link event │
+//	                      └─────── or when retry is due ┘
 //
 // An attached port is up, no-carrier or down, as its interface is; or waiting, if its peer comes
 // and goes (port.Linked); or down, if a guard shut it down.

@@ -9,20 +9,20 @@ import (
 	"slices"
 )
 
-// Patch is a change of settings: a JSON object with the keys that change. Null takes a
-// setting back (RFC 7396).
+// Patch is a change of settings: a JSON object with the keys that change. Null unsets a
+// setting (RFC 7396).
 type Patch map[string]json.RawMessage
 
 // Set puts the JSON of value at key.
 func (p Patch) Set(key string, value any) {
 	b, err := json.Marshal(value)
 	if err != nil {
-		panic(fmt.Sprintf("setting: %s has no JSON: %v", key, err)) // a fault of the program
+		panic(fmt.Sprintf("setting: %s has no JSON: %v", key, err)) // a programming error
 	}
 	p[key] = b
 }
 
-// PatchOf returns the settings that were made in a struct. It is nil where of is nil.
+// PatchOf returns the settings that are set in a struct. It is nil if of is nil.
 func PatchOf(of any) Patch {
 	p := Patch{}
 	if of == nil {
@@ -39,7 +39,7 @@ func PatchOf(of any) Patch {
 // Add puts all of q into p.
 func (p Patch) Add(q Patch) { maps.Copy(p, q) }
 
-// Take reads the value at key into to, and removes it. Without the key, to stays.
+// Take reads the value at key into to and removes it. Without the key, to is unchanged.
 func (p Patch) Take(key string, to any) error {
 	text, ok := p[key]
 	if !ok {
@@ -55,9 +55,9 @@ func (p Patch) Take(key string, to any) error {
 // Keys returns the keys in alphabetical order.
 func (p Patch) Keys() []string { return slices.Sorted(maps.Keys(p)) }
 
-// Merge returns a copy of a settings struct with the patch's keys that it has, and
-// removes those from the patch. It checks each value by its field, not the struct as a
-// whole. An error names the key; the patch is then used up in part.
+// Merge returns a copy of a settings struct with those of the patch's keys that it has, and
+// removes them from the patch. It checks each value by its field, not the struct as a whole.
+// An error names the key; the patch is then partly consumed.
 func Merge(former any, p Patch) (any, error) {
 	t := reflect.TypeOf(former)
 	to := reflect.New(t)
@@ -84,8 +84,8 @@ func Merge(former any, p Patch) (any, error) {
 
 // merge sets v to the value of a JSON text.
 func (s *Field) merge(v reflect.Value, text json.RawMessage) error {
-	// A fresh value: what text leaves out of a list must not stay. In a map it stays, and
-	// null takes a key out (RFC 7396).
+	// A fresh value: list elements that text leaves out must not stay. In a map they stay,
+	// and null removes a key (RFC 7396).
 	fresh := reflect.New(s.Type)
 	if s.Type.Kind() == reflect.Map {
 		return s.mergeMap(v, text)
@@ -99,7 +99,7 @@ func (s *Field) merge(v reflect.Value, text json.RawMessage) error {
 		return err
 	}
 	if s.Type.Kind() == reflect.Slice && fresh.Elem().Len() == 0 {
-		fresh.Elem().SetZero() // an empty list is a setting that was not made
+		fresh.Elem().SetZero() // an empty list means not set
 	}
 	v.Set(fresh.Elem())
 	return nil
@@ -133,7 +133,7 @@ func (s *Field) mergeMap(v reflect.Value, text json.RawMessage) error {
 	return nil
 }
 
-// jsonError words an error of encoding/json for users, who know no Go types.
+// jsonError rewords an error of encoding/json for users, who know no Go types.
 func (s *Field) jsonError(text json.RawMessage, err error) error {
 	if e, ok := err.(*json.UnmarshalTypeError); ok {
 		if s.number() && e.Value != "string" && e.Value != "bool" && e.Value != "object" && e.Value != "array" {

@@ -31,7 +31,7 @@ func (s *Field) Schema() Schema {
 	switch {
 	case out.Type == "integer":
 		if s.Min >= 0 {
-			out.Minimum = new(int64) // 0 takes the setting back, whatever Min is
+			out.Minimum = new(int64) // 0 unsets it, whatever Min is
 		}
 		if s.bounded {
 			out.Maximum = &s.Max
@@ -44,7 +44,7 @@ func (s *Field) Schema() Schema {
 	return out
 }
 
-// schemaOf finds the JSON type of a Go type by what encoding/json makes of its zero value.
+// schemaOf derives the JSON type of a Go type from its zero value's JSON.
 func schemaOf(t reflect.Type) Schema {
 	if t.Kind() == reflect.Pointer {
 		return schemaOf(t.Elem())

@@ -1,23 +1,22 @@
-// Package setting makes a tagged struct the only place where its settings are described.
-// A setting is one field; its flag, help, completion, JSON, schema, checks and merging
-// follow from the field's tags and type. Everything here is a pure function of types and
-// values and may be called from any goroutine; nothing here knows a port or a switch.
+// Package setting makes a tagged struct the only description of settings. A setting is one
+// field; its flag, help, completion, JSON, schema, checks and merging follow from the field's
+// tags and type. Everything here is a pure function of types and values and may be called
+// from any goroutine; nothing here knows a port or a switch.
 //
 // The tags of a field:
 //
 //	json     its key in JSON, which never changes; a field with "-" is no setting
-//	flag     its flag; left out, the key with '-' for '_'
-//	arg      what the flag's value is called in help, such as RATE
+//	flag     its flag; by default the key with '-' for '_'
+//	arg      the name of the flag's value in help, such as RATE
 //	help     what it does, in a few words
-//	default  what holds where it is not set, for help
-//	min,max  the range of a number; 0 is always allowed and takes the setting back
-//	fixed    "true": it is chosen when the thing is made and stays
-//	file     "true": a path, which on the command line may be relative
-//	schema   what its JSON means, where the flag says something else
+//	default  the value that applies when it is not set, for help
+//	min,max  the range of a number; 0 is always allowed and unsets it
+//	fixed    "true": it is chosen at creation and cannot change
+//	file     "true": a path, which may be relative on the command line
+//	schema   what its JSON means, if that differs from the flag
 //
-// The zero value of a field is a setting that was not made; a number whose 0 means
-// something is a pointer. A type says by its methods what tags cannot: see Enum,
-// FlagReader and Merged.
+// A field with the zero value is not set; a number whose 0 has a meaning is a pointer. Where
+// tags do not suffice, a type has methods: see Enum, FlagReader and Merged.
 package setting
 
 import (
@@ -32,28 +31,27 @@ import (
 	"strings"
 )
 
-// Enum is a type that has few values. The empty text is not among them: it is the
-// setting that was not made.
+// Enum is a type with few values. The empty text is not among them: it means that the setting
+// is not set.
 type Enum interface{ Values() []string }
 
-// FlagReader is a type whose flag is written in another way than its JSON.
+// FlagReader is a type whose flag syntax differs from its JSON.
 type FlagReader interface{ ReadFlag(text string) error }
 
 // FlagEnum is a type whose flag has other values than its JSON.
 type FlagEnum interface{ FlagValues() []string }
 
-// FlagWriter is a type that writes its JSON value as its flag takes it.
+// FlagWriter is a type that formats its JSON value in flag syntax.
 type FlagWriter interface{ FlagText(value any) string }
 
-// FlagsReader is a type whose flag may be given several times, and is written in another
-// way than its JSON. ReadFlags returns the JSON that merges what was given.
+// FlagsReader is a type whose flag may be repeated and whose flag syntax differs from its
+// JSON. ReadFlags returns the JSON that merges the given values.
 type FlagsReader interface {
 	ReadFlags(texts []string) (json.RawMessage, error)
 }
 
-// Merged is a settings struct in which one setting depends on another. AfterMerge is
-// called on a pointer to the merged struct, with the former one and the keys that were
-// merged.
+// Merged is a settings struct in which one setting depends on another. AfterMerge is called
+// on a pointer to the merged struct, with the former struct and the merged keys.
 type Merged interface {
 	AfterMerge(former any, given func(key string) bool)
 }
@@ -62,11 +60,11 @@ type Merged interface {
 type Field struct {
 	Key      string // in JSON
 	Flag     string // on the command line, without dashes
-	Arg      string // what the value is called; empty for a switch that is on or off
+	Arg      string // name of its value in help; empty for a switch that is on or off
 	Help     string
 	Default  string
-	Values   []string // what it, or each of its elements, may be; nil: anything
-	Complete []string // what its flag may be, for completion
+	Values   []string // allowed values of it or of each element; nil: any
+	Complete []string // values to complete its flag with
 	Min      int64    // of a number
 	Max      uint64
 	Fixed    bool
@@ -75,12 +73,11 @@ type Field struct {
 	Type    reflect.Type
 	index   []int
 	schema  string
-	bounded bool // Max is a tag's
+	bounded bool // a tag set Max
 }
 
-// Fields returns the settings of a struct, in the order of its fields. Those of an
-// embedded struct stand among them. It panics where a tag makes no sense: that is a fault
-// of the program, which any test finds.
+// Fields returns the settings of a struct in the order of its fields, those of an embedded
+// struct in its place. It panics on an invalid tag, a programming error that any test finds.
 func Fields(of any) []Field {
 	t := reflect.TypeOf(of)
 	if t.Kind() == reflect.Pointer {
@@ -151,13 +148,13 @@ func (s *Field) bound(f reflect.StructField) {
 // Bool reports whether the setting is on or off, so that its flag needs no value.
 func (s *Field) Bool() bool { return s.Type.Kind() == reflect.Bool && !s.readsFlag() }
 
-// List reports whether the flag may be given several times, once for each value.
+// List reports whether the flag may be repeated, once for each value.
 func (s *Field) List() bool {
 	_, several := reflect.Zero(s.Type).Interface().(FlagsReader)
 	return several || s.Type.Kind() == reflect.Slice && !s.readsFlag()
 }
 
-// base is the field's type, without the pointer to a number.
+// base returns the field's type, for a number without its pointer.
 func (s *Field) base() reflect.Type {
 	if s.Type.Kind() == reflect.Pointer {
 		return s.Type.Elem()
@@ -170,7 +167,7 @@ func (s *Field) number() bool {
 	return !s.isText() && k >= reflect.Int && k <= reflect.Uint64
 }
 
-// isText reports whether the type reads and writes itself as text.
+// isText reports whether the type implements text marshaling.
 func (s *Field) isText() bool {
 	return reflect.PointerTo(s.Type).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
@@ -179,7 +176,7 @@ func (s *Field) readsFlag() bool {
 	return reflect.PointerTo(s.Type).Implements(reflect.TypeFor[FlagReader]())
 }
 
-// FlagText writes a value that encoding/json read as the setting's flag takes it.
+// FlagText formats a value that encoding/json has read in the flag's syntax.
 func (s *Field) FlagText(v any) string {
 	if w, ok := reflect.Zero(s.Type).Interface().(FlagWriter); ok {
 		return w.FlagText(v)
@@ -202,10 +199,10 @@ func (s *Field) FlagText(v any) string {
 	return fmt.Sprint(v)
 }
 
-// Get returns the field's value in a struct or in what points to one.
+// Get returns the field's value in a struct or in a pointer to one.
 func (s *Field) Get(of any) any { return s.in(of).Interface() }
 
-// IsZero reports whether the setting was not made.
+// IsZero reports whether the setting is not set.
 func (s *Field) IsZero(of any) bool { return s.in(of).IsZero() }
 
 func (s *Field) in(of any) reflect.Value {
@@ -216,7 +213,7 @@ func (s *Field) in(of any) reflect.Value {
 	return v.FieldByIndex(s.index)
 }
 
-// ReadFlag reads what a flag was given, and returns it as JSON.
+// ReadFlag reads the values given to a flag and returns them as JSON.
 func (s *Field) ReadFlag(texts ...string) (json.RawMessage, error) {
 	if r, ok := reflect.Zero(s.Type).Interface().(FlagsReader); ok {
 		return r.ReadFlags(texts)
@@ -231,7 +228,7 @@ func (s *Field) ReadFlag(texts ...string) (json.RawMessage, error) {
 	return json.Marshal(v.Interface())
 }
 
-// read sets what v points to.
+// read sets the value that v points to.
 func (s *Field) read(v reflect.Value, texts []string) error {
 	if s.List() {
 		list := []string{} // not nil, which would be null in JSON
@@ -261,7 +258,7 @@ func (s *Field) read(v reflect.Value, texts []string) error {
 	case s.number():
 		return s.readNumber(v.Elem(), text)
 	case s.File && text != "":
-		// Only the user's process knows the directory that the user is in.
+		// Only the user's process knows the user's working directory.
 		abs, err := filepath.Abs(text)
 		v.Elem().SetString(abs)
 		return err
@@ -310,7 +307,7 @@ func (s *Field) outOfRange(value any) error {
 	return fmt.Errorf("%v is out of range; use %d to %d", value, s.Min, s.Max)
 }
 
-// check reports what is wrong with a value that was read.
+// check returns what is wrong with a value that was read.
 func (s *Field) check(v reflect.Value) error {
 	if v.IsZero() {
 		return nil
@@ -346,7 +343,7 @@ func (s *Field) checkValue(v reflect.Value) error {
 	return fmt.Errorf("there is no %q; use %s", v.String(), strings.Join(s.Values, ", "))
 }
 
-// ParseBool reads on or off, and what users write for them.
+// ParseBool reads on or off, and the forms users write for them.
 func ParseBool(text string) (bool, error) {
 	switch strings.ToLower(text) {
 	case "on", "true", "yes", "1":

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Not is a setting whose flag says the opposite of its JSON: --learning off is
-// "no_learning": true.
+// Not is a setting whose flag is the opposite of its JSON: --learning off is "no_learning":
+// true.
 type Not bool
 
 // ReadFlag implements FlagReader.
@@ -29,11 +29,11 @@ func (Not) FlagText(v any) string {
 // Values implements Enum, for the flag.
 func (Not) Values() []string { return []string{"on", "off"} }
 
-// OrNever is a time after which something happens, or Never. 0 on the command line is
+// OrNever is a time after which something happens, or Never. On the command line 0 means
 // never, too.
 type OrNever time.Duration
 
-// Never is the time that does not come.
+// Never is a time that never comes.
 const Never OrNever = -1
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -67,7 +67,7 @@ func (d OrNever) MarshalText() ([]byte, error) {
 	return Duration(d).MarshalText()
 }
 
-// Addr is an IP address. The zero Addr is none.
+// Addr is an IP address. The zero Addr means none.
 type Addr struct{ netip.Addr }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -84,7 +84,7 @@ func (a *Addr) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Duration is a time.Duration that is written as text, such as 60s.
+// Duration is a time.Duration written as text, such as 60s.
 type Duration time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.

@@ -1,6 +1,6 @@
-// Package loopguard finds loops without a spanning tree, and those that a tree cannot see:
-// it sends probes, and shuts a port down where they come back. The daemon calls it with
-// its turn; it does no I/O but the frames it sends.
+// Package loopguard finds loops without a spanning tree, and loops that a tree cannot see: it
+// sends probes and shuts down a port where they come back. The daemon calls it with its turn;
+// its only I/O is the frames it sends.
 package loopguard
 
 import (
@@ -14,12 +14,12 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// Settings are those of loop detection.
+// Settings are the settings of loop detection.
 type Settings struct {
 	LoopDetect bool `json:"loop_detect,omitempty" help:"send probes; error-disable a port where they come back"`
 }
 
-// Feature is loop detection.
+// Feature describes loop detection.
 var Feature = feature.Feature{
 	Name:   "loopguard",
 	Help:   "finds loops by probes",
@@ -28,50 +28,50 @@ var Feature = feature.Feature{
 	New:    func(h feature.Host, _ any) (feature.Instance, error) { return start(h), nil },
 }
 
-// guard is loop detection as it runs.
+// guard is a running loop detection.
 //
-// Whoever hears a probe can send it again, so one proves little. Each has a number drawn
-// for it, which only this daemon knows to be one of its own; it is good for seconds, once,
-// in its VLAN. Where a probe left or came back by a port with a station, that port is
-// shut: whoever sits there closed the loop, or said so. A port to a network, on which
-// strangers hear probes, is shut when several in a row come back.
+// Anyone who receives a probe can send it again, so one returned probe proves little. Each
+// probe carries a random number, by which only this daemon knows it as its own; the number is
+// valid for a few seconds, once, in its VLAN. If a probe left or came back through a port
+// with a station, that port is shut: the station closed the loop, or claimed to. A port to a
+// network, where strangers receive probes, is shut when several in a row come back.
 //
 // Ports to networks are probed every second. A port with a station is probed for a few
-// seconds when it comes up, and when addresses move to or from it, as they do at once in a
-// loop; always if it learns none. Nothing is sent where a tree blocks.
+// seconds when it comes up and when addresses move to or from it, as they do at once in a
+// loop; if it learns no addresses, it is always probed. Nothing is sent where a tree blocks.
 type guard struct {
 	host  feature.Host
-	stop  func() // the next round of probes
+	stop  func() // cancels the next round of probes
 	group port.MAC
 
 	out     map[nonce]probe
-	order   []nonce                    // of out, oldest first, with some that are gone from it
+	order   []nonce                    // keys of out, oldest first, and some that out has dropped
 	again   map[probeWay]int           // to confirm with the next probes: how many came back in a row
-	suspect map[feature.Port]time.Time // ports with stations that are probed, until when
-	next    map[feature.Port]uint16    // of a port with many VLANs, the one to probe next
+	suspect map[feature.Port]time.Time // station ports being probed, until when
+	next    map[feature.Port]uint16    // the VLAN to probe next, for a port with many
 
 	mu    sync.Mutex
 	moved map[uint16]struct{} // ports that addresses moved to or from since the last tick
 }
 
-// nonce is what a probe is known by.
+// nonce identifies a probe.
 type nonce [16]byte
 
-// probe is one that may come back.
+// probe is a sent probe that may come back.
 type probe struct {
 	probeWay
 	at      time.Time
-	returns int // how many in a row came back before it
+	returns int // how many came back in a row before it
 }
 
-// probeWay is how a probe leaves.
+// probeWay is the way a probe leaves.
 type probeWay struct {
 	by   feature.Port
 	vlan uint16
 }
 
-// A probe goes to a group address of the switch's own, which other bridges flood, and is
-// of an EtherType for local experiments (802-2014 clause 9.2.4).
+// A probe goes to a group address derived from the switch's own, which other bridges flood.
+// Its EtherType is one for local experiments (802-2014 clause 9.2.4).
 const (
 	probeType  = 0x88b5
 	probeLen   = 60 // the shortest frame
@@ -84,12 +84,12 @@ const (
 const (
 	probeGap     = time.Second
 	probeLife    = 3 * time.Second // how long a probe may take to come back
-	probeVLANs   = 8               // most VLANs of a port that are probed at a time
-	probeReturns = 3               // in a row that shut a port to a network
+	probeVLANs   = 8               // most VLANs of a port probed at a time
+	probeReturns = 3               // in a row, to shut a port to a network
 	suspectTime  = 3 * time.Second
 )
 
-// groupOf is the group address that belongs to an address of the switch's own.
+// groupOf returns the group address derived from the switch's own address mac.
 func groupOf(mac port.MAC) port.MAC { return mac | 1<<40 }
 
 func start(h feature.Host) *guard {
@@ -106,7 +106,7 @@ func start(h feature.Host) *guard {
 // Stop implements feature.Instance.
 func (g *guard) Stop() { g.stop() }
 
-// round sends what is due, once in a probeGap.
+// round sends the probes that are due, once per probeGap.
 func (g *guard) round() {
 	g.stop = g.host.After(probeGap, g.round)
 	g.send()
@@ -137,7 +137,7 @@ func (g *guard) Moved(ev vswitch.MACMoved) {
 	g.moved[ev.From], g.moved[ev.To] = struct{}{}, struct{}{}
 }
 
-// send sends the probes that are due. One that is lost is followed by the next.
+// send sends the probes that are due. A lost probe needs no retry: the next one follows.
 func (g *guard) send() {
 	now := time.Now()
 	g.expire(now)
@@ -171,16 +171,16 @@ func (g *guard) send() {
 	}
 }
 
-// mayProbe reports whether probes may leave by a port.
+// mayProbe reports whether probes may leave through a port.
 func (g *guard) mayProbe(p feature.Port) bool {
 	return p.Up() && !p.Disabled() && p.Core().Tree() == vswitch.TreeForwarding
 }
 
-// there reports whether a port is still one of the switch.
+// there reports whether the switch still has the port.
 func (g *guard) there(p feature.Port) bool { return g.host.Port(p.Number()) == p }
 
-// vlansOf returns the VLANs in which a port is probed now: those in which it takes
-// frames, or the next few of many.
+// vlansOf returns the VLANs in which to probe a port now: those in which it takes frames, or
+// the next few of many.
 func (g *guard) vlansOf(p feature.Port) (vlans []uint16) {
 	set := p.VLANs()
 	if p.Policy().Accept == port.AcceptTagged {
@@ -201,10 +201,10 @@ func (g *guard) vlansOf(p feature.Port) (vlans []uint16) {
 	return vlans
 }
 
-// probe sends a probe, after so many that came back.
+// probe sends a probe; returns is how many came back in a row before it.
 func (g *guard) probe(way probeWay, returns int) {
 	var n nonce
-	_, _ = rand.Read(n[:]) // it never fails
+	_, _ = rand.Read(n[:]) // never fails
 	b := append(g.group.HardwareAddr(), g.host.MAC().HardwareAddr()...)
 	b = binary.BigEndian.AppendUint16(b, probeType)
 	b = append(b, n[:]...)
@@ -216,7 +216,7 @@ func (g *guard) probe(way probeWay, returns int) {
 	g.host.Switch().Send(vswitch.ControlFrame{VLAN: way.vlan, Data: b}, way.by.Number())
 }
 
-// expire forgets the probes that can no longer come back.
+// expire forgets probes that can no longer come back.
 func (g *guard) expire(now time.Time) {
 	for i, n := range g.order {
 		if p, ok := g.out[n]; ok && now.Sub(p.at) <= probeLife {
@@ -228,9 +228,9 @@ func (g *guard) expire(now time.Time) {
 	g.order = nil
 }
 
-// Receive implements feature.Framed: it looks at a frame to the switch's group that came by
-// a port in a VLAN. A probe by a port that was shut meanwhile is of a loop that is cut
-// already.
+// Receive implements feature.Framed. It checks a frame to the switch's group that a port
+// received in a VLAN. A probe through a port that was shut meanwhile belongs to a loop that
+// is already broken.
 func (g *guard) Receive(p feature.Port, f vswitch.ControlFrame) {
 	vlan, frame := f.VLAN, f.Data
 	if len(frame) < probeEnd {
@@ -245,7 +245,7 @@ func (g *guard) Receive(p feature.Port, f vswitch.ControlFrame) {
 	from := sent.by
 	switch {
 	case binary.BigEndian.Uint16(frame[probePort:]) != from.Number(), binary.BigEndian.Uint16(frame[probeVLAN:]) != vlan:
-		return // no bridge changes it
+		return // bridges do not change probes
 	case time.Since(sent.at) > probeLife, sent.vlan != vlan, !g.there(from), !g.mayProbe(from):
 		return
 	}
@@ -257,7 +257,7 @@ func (g *guard) Receive(p feature.Port, f vswitch.ControlFrame) {
 	case sent.returns+1 >= probeReturns:
 		g.host.Shut(p, "loop: what the switch sent by port "+from.Name()+" came back")
 	case g.host.Tree():
-		g.again[sent.probeWay] = sent.returns + 1 // the tree may be about to cut it
+		g.again[sent.probeWay] = sent.returns + 1 // the tree may be about to break the loop
 	default:
 		g.probe(sent.probeWay, sent.returns+1)
 	}
