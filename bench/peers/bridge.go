@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridge is the Linux bridge as `ip link add type bridge` makes it.
+// bridge is the Linux bridge with the defaults of `ip link add type bridge`.
 type bridge struct{}
 
 const bridgeName = "bridge"

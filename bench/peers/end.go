@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// end is where a guest is connected. It is used by one thread at a time. A packet
-// is a frame behind its virtio-net header (headerLen bytes).
+// end is a guest's end of its connection. One thread at a time uses it. A packet is a frame
+// behind its virtio-net header (headerLen bytes).
 type end interface {
-	// write sends a packet, at the latest with flush, and tells whether it was taken.
-	// It does not wait.
+	// write queues a packet, which leaves with flush at the latest, and reports whether it
+	// was accepted. It does not wait.
 	write(packet []byte) bool
 	flush()
-	// read returns the next packet, valid until the next read, or nil if none is there.
+	// read returns the next packet, valid until the next read, or nil if there is none.
 	read() []byte
-	// wait waits until there is a packet to read, and tells whether there is.
+	// wait waits for a packet to read and reports whether there is one.
 	wait(timeout time.Duration) bool
 	close()
 }
@@ -30,11 +30,11 @@ func closeAll(ends []end) {
 	}
 }
 
-// guestName is what guest i is called.
+// guestName returns the name of guest i.
 func guestName(i int) string { return fmt.Sprintf("vm%d", i) }
 
-// connect runs the switch in the lab with the work's guests connected, and returns
-// their ends, which the caller closes.
+// connect runs the switch in the lab with the work's guests connected and returns their ends,
+// which the caller closes.
 func (l *lab) connect(ctx context.Context, p peer, w work) (ends []end, err error) {
 	places := make([]string, w.Ports)
 	open := l.taps
@@ -60,10 +60,10 @@ func (l *lab) connect(ctx context.Context, p peer, w work) (ends []end, err erro
 	return open(ctx, places)
 }
 
-// socket is where guest i has its socket.
+// socket returns the path of guest i's socket.
 func (l *lab) socket(i int) string { return filepath.Join(l.dir, guestName(i)+".sock") }
 
-// descriptor is what ends have in common.
+// descriptor is what all ends share.
 type descriptor struct {
 	fd   int
 	poll [1]unix.PollFd
@@ -73,9 +73,9 @@ func newDescriptor(fd int) descriptor {
 	return descriptor{fd, [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}}
 }
 
-// RawSyscall leaves the Go scheduler out, which costs as much as a small frame does, and
-// delays those who wake up: each guest has a thread and a P of its own. Only its
-// signals are seen, by which it asks threads that seem to be busy to give way.
+// RawSyscall bypasses the Go scheduler, which costs as much as a small frame and delays
+// wake-ups: each guest has its own thread and P. A thread only sees the scheduler's signals,
+// which ask threads that seem busy to yield.
 
 func write(fd int, b []byte) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
@@ -88,7 +88,7 @@ func read(fd int, b []byte) (int, unix.Errno) {
 }
 
 func (d *descriptor) wait(timeout time.Duration) bool {
-	left := unix.NsecToTimespec(timeout.Nanoseconds()) // the kernel keeps it, see ppoll(2)
+	left := unix.NsecToTimespec(timeout.Nanoseconds()) // the kernel updates it, see ppoll(2)
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&d.poll)), 1,
 			uintptr(unsafe.Pointer(&left)), 0, 0, 0)

@@ -2,19 +2,19 @@ package main
 
 import "encoding/binary"
 
-// headerLen is the length of the virtio-net header in front of each frame on a TAP
-// (struct virtio_net_hdr), in the byte order of the host.
+// headerLen is the length of the virtio-net header before each frame on a TAP (struct
+// virtio_net_hdr), in host byte order.
 const headerLen = 10
 
-// Values of its flags and gso_type fields (virtio 1.2, 5.1.6).
+// Values of the header's flags and gso_type fields (virtio 1.2, 5.1.6).
 const (
 	needsCsum = 1
 	gsoTCPv4  = 1
 )
 
-// The frames are UDP, and TCP where they are to be segmented, over IPv4 between
-// addresses kept for benchmarks (RFC 2544): switches that look into a frame find
-// what they find in users' frames. Offsets from the frame's first byte.
+// The frames are UDP, or TCP if they are to be segmented, over IPv4 between addresses
+// reserved for benchmarks (RFC 2544): switches that inspect frames find what they find in
+// users' frames. Offsets count from the frame's first byte.
 const (
 	ipAt     = 14
 	l4At     = 34
@@ -25,26 +25,26 @@ const (
 	protoUDP = 17
 )
 
-// smallest is the size of the smallest frames, without a check sequence.
+// smallest is the size of the smallest frames, without the check sequence.
 const smallest = 64
 
-// A message stands at the beginning of the payload: magic (2 bytes), kind (1), the
-// sender's index (1), a sequence number (8), a count (8).
+// A message is at the beginning of the payload: magic (2 bytes), kind (1), the sender's index
+// (1), a sequence number (8), a count (8).
 const (
 	magic      = 0xbe9c
 	messageLen = 20
 )
 
 const (
-	kindHello   = iota // broadcast until all have heard of each other
-	kindData           // counted where it arrives
-	kindDataAsk        // the same, to be answered with an acknowledgement
-	kindAck            // the highest number seen, and how many frames arrived
-	kindRequest        // to be answered with a reply of the same number
+	kindHello   = iota // broadcast until all guests have heard each other
+	kindData           // counted on arrival
+	kindDataAsk        // the same, answered with an acknowledgement
+	kindAck            // the highest number seen, and the number of frames that arrived
+	kindRequest        // answered with a reply of the same number
 	kindReply
 )
 
-// everyone is the index that stands for the broadcast address.
+// everyone is the index for the broadcast address.
 const everyone = 0xff
 
 type message struct {
@@ -54,9 +54,9 @@ type message struct {
 	count uint64
 }
 
-// newPacket makes a frame of size bytes between two guests behind its virtio-net
-// header; one longer than an Ethernet frame is a TCP segment to be cut, with the
-// checksum left to whoever cuts it.
+// newPacket makes a frame of size bytes between two guests, behind its virtio-net header. A
+// frame longer than an Ethernet frame is a TCP segment to be split; whoever splits it
+// computes the checksums.
 func newPacket(from, to byte, size int) []byte {
 	p := make([]byte, headerLen+size)
 	f := p[headerLen:]
@@ -83,7 +83,7 @@ func newPacket(from, to byte, size int) []byte {
 		return p
 	}
 	l4[12], l4[13] = 5<<4, 0x10 // data offset, ACK
-	// The sum of the pseudo header is what the checksum begins with.
+	// The checksum field starts with the sum of the pseudo header.
 	binary.BigEndian.PutUint16(l4[16:], fold(sum(protoTCP+uint32(len(l4)), ip[12:20])))
 	p[0], p[1] = needsCsum, gsoTCPv4
 	for i, v := range []uint16{tcpData, mss, l4At, 16} { // hdr_len, gso_size, csum_start, csum_offset
@@ -100,13 +100,13 @@ func putMAC(b []byte, index byte) {
 	copy(b, []byte{2, 0, 0, 0, 0, index})
 }
 
-// isFor tells whether the packet is addressed to the guest or to all.
+// isFor reports whether the packet is addressed to the guest or to all.
 func isFor(p []byte, index byte) bool {
 	dst := p[headerLen:]
 	return dst[5] == index && dst[0] == 2 || dst[0] == 0xff
 }
 
-// payloadAt is the offset of the payload in a packet that newPacket made.
+// payloadAt returns the offset of the payload in a packet from newPacket.
 func payloadAt(p []byte) int {
 	if p[headerLen+ipAt+9] == protoTCP {
 		return headerLen + tcpData
@@ -114,8 +114,8 @@ func payloadAt(p []byte) int {
 	return headerLen + udpData
 }
 
-// put writes the message into a packet. No checksum speaks of it: UDP has none, and
-// TCP's is left to be made.
+// put writes the message into a packet. No checksum covers it: UDP has none, and TCP's is
+// still to be computed.
 func (m message) put(p []byte) {
 	b := p[payloadAt(p):]
 	_ = b[messageLen-1]
@@ -125,7 +125,7 @@ func (m message) put(p []byte) {
 	binary.BigEndian.PutUint64(b[12:], m.count)
 }
 
-// parse reads the message of a packet; ok is false for a packet of someone else.
+// parse reads the message of a packet; ok is false for a packet from somebody else.
 func parse(p []byte) (m message, ok bool) {
 	if len(p) < headerLen+l4At {
 		return m, false

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// phase is where a measurement stands; all guests look at one.
+// phase is the phase of a measurement, which all guests read.
 type phase = atomic.Int32
 
 const (
@@ -16,53 +16,53 @@ const (
 	phaseEnd                // guests return
 )
 
-// guest is a virtual machine with one NIC, served by one thread as QEMU does it. Its
-// thread writes the counters; any may read them.
+// guest is a virtual machine with one NIC, served by one thread, as in QEMU. Its thread
+// writes the counters; any thread may read them.
 type guest struct {
 	index byte
 	end   end
 	phase *phase
 
-	data    []byte  // what it sends, nil for nothing
-	window  *window // nil to send without bound
-	first   byte    // the first of those who acknowledge; the others follow it
-	size    int     // bytes of the frames it is sent
+	data    []byte  // packet it sends; nil: none
+	window  *window // nil: it sends without bound
+	first   byte    // first guest that acknowledges; the others follow it
+	size    int     // bytes of the frames sent to it
 	sources [maxGuests]source
 	answers [maxGuests][]byte // small frames, made when first needed
 
-	poll  time.Duration   // how long it looks for frames before it sleeps
+	poll  time.Duration   // how long it polls for frames before it sleeps
 	asks  bool            // it sends requests, one at a time
-	trips []time.Duration // what their round trips took
+	trips []time.Duration // their round-trip times
 
 	_         [64]byte
 	sent      atomic.Uint64 // frames
 	delivered atomic.Uint64
-	timeouts  atomic.Uint64 // times that a sender heard nothing for patience
+	timeouts  atomic.Uint64 // times a sender heard nothing for patience
 	_         [64]byte
 }
 
-// source is what came from one sender.
+// source counts the frames from one sender.
 type source struct{ highest, arrived uint64 }
 
-// maxGuests is one that floods, and eight that are flooded.
+// maxGuests is one guest that floods, and eight that receive.
 const maxGuests = 9
 
-// burst is how many frames a guest sends or takes before it looks at the other
-// direction: enough to make the look cheap, and a small part of a window.
+// burst is how many frames a guest sends or receives before it checks the other direction:
+// enough to make the check cheap, and a small part of a window.
 const burst = 32
 
-// patience is how long a sender waits for an acknowledgement, and a waiting guest
-// sleeps at most. It is far above any round trip of a switch that works.
+// patience is how long a sender waits for an acknowledgement and a waiting guest sleeps at
+// most. It is far above any round trip through a working switch.
 const patience = 20 * time.Millisecond
 
-// sendTo makes the guest send frames of size bytes to another guest or to everyone.
-// As many as receivers, from guest first on, acknowledge them.
+// sendTo makes the guest send frames of size bytes to another guest or to everyone. receivers
+// guests, starting with first, acknowledge them.
 func (g *guest) sendTo(to byte, size int, first byte, receivers int) {
 	g.data = newPacket(g.index, to, size)
 	g.first, g.window = first, newWindow(size, receivers)
 }
 
-// run is the guest's life.
+// run is the guest's main loop.
 func (g *guest) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -85,7 +85,7 @@ func (g *guest) run() {
 	}
 }
 
-// transmit sends what the window allows, a burst at most.
+// transmit sends what the window allows, at most a burst.
 func (g *guest) transmit() (n int) {
 	if g.data == nil || g.phase.Load() >= phaseDrain {
 		return 0
@@ -105,14 +105,14 @@ func (g *guest) transmit() (n int) {
 			}
 		}
 		m.put(g.data)
-		g.end.write(g.data) // a frame that is refused is a frame lost
+		g.end.write(g.data) // a refused frame is lost
 	}
 	g.end.flush()
 	g.sent.Store(sent + uint64(n))
 	return n
 }
 
-// receive takes what is there, a burst at most.
+// receive reads what has arrived, at most a burst.
 func (g *guest) receive() (n int) {
 	delivered := g.delivered.Load()
 	for ; n < burst; n++ {
@@ -122,12 +122,12 @@ func (g *guest) receive() (n int) {
 		}
 		m, ok := parse(p)
 		if !ok || !isFor(p, g.index) || int(m.from) >= maxGuests {
-			continue // someone else's, or flooded before its destination was known
+			continue // somebody else's, or flooded before its destination was known
 		}
 		switch m.kind {
 		case kindData, kindDataAsk:
 			if len(p) != headerLen+g.size {
-				continue // cut on its way: not what was sent
+				continue // truncated or split on its way: not what was sent
 			}
 			delivered++
 			s := &g.sources[m.from]
@@ -162,11 +162,11 @@ func (g *guest) answer(kind, to byte, seq, count uint64) {
 	g.end.write(p)
 }
 
-// answerTime is how long a request waits for its answer before it counts as lost: a
-// switch that is late is slow, and only one that never answers loses.
+// answerTime is how long a request waits for its answer before it counts as lost: a late
+// switch is only slow; one that never answers loses frames.
 const answerTime = time.Second
 
-// request sends one request at a time, and keeps how long each took to be answered.
+// request sends one request at a time and records its round-trip time.
 func (g *guest) request() {
 	for seq := uint64(1); ; seq++ {
 		at := g.phase.Load()
@@ -190,7 +190,7 @@ func (g *guest) request() {
 	}
 }
 
-// reply waits for the answer to a request; false if none came in time.
+// reply waits for the answer to a request and reports whether it came in time.
 func (g *guest) reply(seq uint64, start time.Time) bool {
 	for {
 		for p := g.end.read(); p != nil; p = g.end.read() {

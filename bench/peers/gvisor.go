@@ -12,14 +12,14 @@ import (
 	"github.com/containers/gvisor-tap-vsock/pkg/virtualnetwork"
 )
 
-// gvisor is the switch of gvisor-tap-vsock, which Podman machine and others use. Its
-// own command takes one guest per network; so this one runs it in a process of its
-// own, which takes as many as it is told to.
+// gvisor is the switch of gvisor-tap-vsock, which Podman machine and others use. Its own
+// command connects one guest per network; so this program runs it in a separate process that
+// connects any number.
 type gvisor struct{}
 
 const gvisorName = "gvisor"
 
-// gvisorModule is where the switch comes from.
+// gvisorModule is the switch's Go module.
 const gvisorModule = "github.com/containers/gvisor-tap-vsock"
 
 func (gvisor) name() string { return gvisorName }
@@ -29,7 +29,7 @@ func (gvisor) media() []medium { return []medium{byStream} }
 func (gvisor) makesTAPs() bool { return false }
 
 func (gvisor) version(context.Context) (string, error) {
-	info, _ := debug.ReadBuildInfo() // there is always one in a binary built with modules
+	info, _ := debug.ReadBuildInfo() // a binary built with modules always has it
 	for _, m := range info.Deps {
 		if m.Path == gvisorModule {
 			return "gvisor-tap-vsock " + m.Version, nil
@@ -46,8 +46,8 @@ func (gvisor) attach(_ context.Context, l *lab, _ medium, sockets []string) erro
 	return err
 }
 
-// serveGvisor connects who comes to the sockets by a network of gvisor-tap-vsock, with
-// the settings that its command has where they are needed.
+// serveGvisor connects the clients of the sockets by a network of gvisor-tap-vsock, with its
+// command's settings where they are needed.
 func serveGvisor(sockets []string) error {
 	network, err := virtualnetwork.New(&types.Configuration{
 		MTU:               1500,

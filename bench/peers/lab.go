@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lab is a network namespace without a name, and the processes in it. It lives in a
-// thread: when that ends, and be it because this program was killed, the kernel
-// kills the processes (PR_SET_PDEATHSIG) and takes the namespace with its devices.
+// lab is an unnamed network namespace and the processes in it. It belongs to a thread: when
+// the thread ends, even because this program was killed, the kernel kills the processes
+// (PR_SET_PDEATHSIG) and removes the namespace with its devices.
 type lab struct {
 	dir   string // for sockets and databases
 	cpu   int    // see pin
@@ -29,7 +29,7 @@ type lab struct {
 	procs []*process
 }
 
-// The first thread outlives its goroutine, so no lab may get it.
+// The first thread outlives its goroutine, so it must not become a lab's.
 func init() { runtime.LockOSThread() }
 
 func newLab() (*lab, error) {
@@ -67,14 +67,14 @@ func silenceIPv6() error {
 	return err
 }
 
-// do calls f on the thread that is in the namespace.
+// do calls f on the thread in the namespace.
 func (l *lab) do(f func()) {
 	done := make(chan struct{})
 	l.calls <- func() { defer close(done); f() }
 	<-done
 }
 
-// pin has what is started from now on run on one processor.
+// pin binds everything started from now on to one processor.
 func (l *lab) pin(cpu int) (err error) {
 	var only unix.CPUSet
 	only.Set(cpu)
@@ -83,7 +83,7 @@ func (l *lab) pin(cpu int) (err error) {
 	return err
 }
 
-// close ends the processes, the last started first, and the namespace.
+// close ends the processes, last started first, and the namespace.
 func (l *lab) close() {
 	for i := len(l.procs) - 1; i >= 0; i-- {
 		l.procs[i].stop()
@@ -98,7 +98,7 @@ func (l *lab) run(ctx context.Context, name string, args ...string) (string, err
 	return l.runInput(ctx, "", name, args...)
 }
 
-// runInput is run with something to read.
+// runInput is run with standard input.
 func (l *lab) runInput(ctx context.Context, input, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
@@ -116,7 +116,7 @@ func (l *lab) runInput(ctx context.Context, input, name string, args ...string) 
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// process is a program that runs in a lab until it is stopped.
+// process is a program that runs in a lab until stopped.
 type process struct {
 	cmd    *exec.Cmd
 	stderr tail
@@ -131,7 +131,7 @@ func (l *lab) start(env []string, name string, args ...string) (*process, error)
 	return l.launch(cmd)
 }
 
-// launch is start for a command that is made already.
+// launch is start for an existing command.
 func (l *lab) launch(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, exited: make(chan struct{})}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
@@ -149,7 +149,7 @@ func (l *lab) launch(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// alive returns why a process has ended, of those that should still run.
+// alive returns an error if a process that should run has ended.
 func (l *lab) alive() error {
 	for _, p := range l.procs {
 		select {
@@ -161,13 +161,13 @@ func (l *lab) alive() error {
 	return nil
 }
 
-// stopTime is what a process gets to end by itself after SIGTERM.
+// stopTime is how long a process may take to end after SIGTERM.
 const stopTime = 5 * time.Second
 
 func (p *process) stop() {
 	timer := time.NewTimer(stopTime)
 	defer timer.Stop()
-	_ = p.cmd.Process.Signal(unix.SIGTERM) // an error means that it has ended
+	_ = p.cmd.Process.Signal(unix.SIGTERM) // an error means that it has already ended
 	select {
 	case <-p.exited:
 	case <-timer.C:
@@ -176,11 +176,11 @@ func (p *process) stop() {
 	}
 }
 
-// poll calls f until it returns nil, the context ends or a process does.
+// poll calls f until it returns nil, the context ends or a process ends.
 func (l *lab) poll(ctx context.Context, f func() error) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	var missing error // what f last waited for, rather than that time ran out under it
+	var missing error // what f last waited for, unless its time ran out
 	for {
 		err := f()
 		if err == nil {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Machine says where results come from.
+// Machine describes where results come from.
 type Machine struct {
 	CPU     string `json:"cpu"`
 	CPUs    int    `json:"cpus"`
@@ -38,7 +38,7 @@ func thisMachine() Machine {
 	return m
 }
 
-// field finds the value of the first line "name<separator>value" in a file.
+// field returns the value of the first line "name<separator>value" in a file.
 func field(path, name, separator string) string {
 	f, err := os.Open(path)
 	if err != nil {
@@ -53,8 +53,8 @@ func field(path, name, separator string) string {
 	return ""
 }
 
-// keepAwake has idle CPUs look for work instead of sleeping, until the file is closed: no
-// latency is allowed to them (Documentation/power/pm_qos_interface.rst).
+// keepAwake makes idle CPUs poll instead of sleeping until the file is closed: it allows them
+// no latency (Documentation/power/pm_qos_interface.rst).
 func keepAwake() (*os.File, error) {
 	f, err := os.OpenFile("/dev/cpu_dma_latency", os.O_WRONLY, 0)
 	if err != nil {
@@ -67,10 +67,10 @@ func keepAwake() (*os.File, error) {
 	return f, nil
 }
 
-// userHZ is the unit of /proc/stat, 1/100 s on all of Linux' interfaces to users.
+// userHZ is the unit of /proc/stat: 1/100 s in all of Linux's user interfaces.
 const userHZ = 100
 
-// busyCPU is the time that all CPUs of the machine together were busy.
+// busyCPU returns the total time that the machine's CPUs were busy.
 func busyCPU() (time.Duration, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -79,9 +79,9 @@ func busyCPU() (time.Duration, error) {
 	return parseBusy(string(b))
 }
 
-// parseBusy reads the first line of /proc/stat (proc_stat(5)): user, nice, system,
-// idle, iowait, irq, softirq, and what another machine took (steal), which like idle
-// and iowait is no work of this one. Guests' time is in user's.
+// parseBusy reads the first line of /proc/stat (proc_stat(5)): user, nice, system, idle,
+// iowait, irq, softirq and steal. Steal is the time another machine took; like idle and
+// iowait it is no work of this one. Guests' time is part of user.
 func parseBusy(stat string) (time.Duration, error) {
 	line, _, _ := strings.Cut(stat, "\n")
 	f := strings.Fields(line)

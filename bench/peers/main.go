@@ -1,8 +1,8 @@
-// Command peers measures vswitch against the switches that its users would run
-// instead, on this machine, as root, each in network namespaces of its own: it plays
-// the virtual machines, holding the fd ends of TAPs as QEMU does. Peers take turns at
-// each work, in several rounds, so what disturbs the machine disturbs all alike.
-// docs/bench/README.md says what is measured and how.
+// Command peers measures vswitch against the switches that its users would run instead, on
+// this machine, as root, each in its own network namespaces. It plays the virtual machines
+// and holds the fd ends of TAPs, as QEMU does. Peers take turns at each work, in several
+// rounds, so that a disturbance of the machine affects all alike. docs/bench/README.md
+// describes what is measured and how.
 package main
 
 import (
@@ -42,7 +42,7 @@ func main() {
 	}
 }
 
-// options are what the command line asks for.
+// options are the command line's options.
 type options struct {
 	rounds    int
 	time      time.Duration
@@ -99,7 +99,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	return o, nil
 }
 
-// having are the peers that can be measured at w.
+// having returns the peers that can be measured at w.
 func (o options) having(w work) (able []peer) {
 	for _, p := range o.peers {
 		if has(p, w) {
@@ -161,10 +161,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// measure goes through the rounds. In each, every peer has its turn at a work before
-// the next work begins, and another peer is first.
+// measure runs the rounds. In each, every peer takes its turn at a work before the next work
+// begins, and another peer is first.
 func (r *Results) measure(ctx context.Context, o options, stderr io.Writer) error {
-	// Each guest has a thread that does not give way to another in the Go scheduler.
+	// Each guest has a thread that never yields to another in the Go scheduler.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(maxGuests + 4))
 	for _, w := range o.works {
 		for _, p := range o.having(w) {
@@ -204,7 +204,7 @@ func (r *Results) measure(ctx context.Context, o options, stderr io.Writer) erro
 	return nil
 }
 
-// idleCPU is the number of CPUs in use while nothing is measured.
+// idleCPU returns the number of CPUs in use while nothing is measured.
 func idleCPU(ctx context.Context, d time.Duration) (float64, error) {
 	before, err := busyCPU()
 	if err != nil {
@@ -218,7 +218,7 @@ func idleCPU(ctx context.Context, d time.Duration) (float64, error) {
 	return (after - before).Seconds() / time.Since(start).Seconds(), err
 }
 
-// save writes the files that were asked for.
+// save writes the requested files.
 func (r *Results) save(o options) error {
 	if o.json != "" {
 		b, err := json.MarshalIndent(r, "", "  ")

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// Sample is what one measurement of one peer at one work showed.
+// Sample is the result of one measurement of one peer at one work.
 type Sample struct {
 	FramesPerS float64 `json:"frames_per_s"`         // delivered
 	BitsPerS   float64 `json:"bits_per_s"`           // of those frames, without check sequence and gap
-	Sent       uint64  `json:"sent"`                 // from the first frame to the last, warm-up and all
-	Delivered  uint64  `json:"delivered"`            // of those; of a flood each copy
-	Expected   uint64  `json:"expected"`             // what would be delivered without loss
-	Timeouts   uint64  `json:"timeouts"`             // of senders that heard nothing for 20 ms, of requests 1 s
+	Sent       uint64  `json:"sent"`                 // from the first frame to the last, including warm-up
+	Delivered  uint64  `json:"delivered"`            // of those; each copy of a flood counts
+	Expected   uint64  `json:"expected"`             // deliveries without loss
+	Timeouts   uint64  `json:"timeouts"`             // senders that heard nothing for 20 ms, requests for 1 s
 	CPUs       float64 `json:"cpus"`                 // in use on the whole machine, less IdleCPUs
 	IdleCPUs   float64 `json:"idle_cpus"`            // in use before the round
 	P50Micros  float64 `json:"rtt_p50_us,omitempty"` // round trip
 	P99Micros  float64 `json:"rtt_p99_us,omitempty"`
 }
 
-// arrived is the part of what was sent that was delivered.
+// arrived returns the part of the expected frames that was delivered.
 func (s Sample) arrived() float64 {
 	if s.Expected == 0 {
 		return 0
@@ -32,11 +32,11 @@ func (s Sample) arrived() float64 {
 	return float64(s.Delivered) / float64(s.Expected)
 }
 
-// quiet is how many CPUs may be in use before a round. With more it is not known
-// whose work the CPUs did during the round.
+// quiet is how many CPUs may be in use before a round. With more, it is unknown whose work
+// the CPUs did during the round.
 const quiet = 0.1
 
-// cpuNanos is the CPU time per frame delivered; NaN where the machine was not quiet.
+// cpuNanos returns the CPU time per delivered frame; NaN if the machine was not quiet.
 func (s Sample) cpuNanos() float64 {
 	if s.IdleCPUs > quiet || s.CPUs <= 0 || s.FramesPerS <= 0 {
 		return math.NaN()
@@ -44,16 +44,16 @@ func (s Sample) cpuNanos() float64 {
 	return s.CPUs / s.FramesPerS * 1e9
 }
 
-// Bounds of one measurement, besides the time that is measured.
+// Time limits of one measurement, besides the measured time.
 const (
-	setupTime = 30 * time.Second // to start a peer and see all guests reach each other
+	setupTime = 30 * time.Second // to start a peer until all guests reach each other
 	drainTime = time.Second      // for the last frames to arrive
 	drainStep = 5 * time.Millisecond
-	silence   = 200 * time.Millisecond // without a frame: no more will come
+	silence   = 200 * time.Millisecond // without a frame: no more are expected
 )
 
-// warmUp is how long traffic flows before it is measured. What polls has to have seen all
-// of the memory that it shares.
+// warmUp returns how long traffic flows before it is measured. Polling switches must have
+// touched all of their shared memory.
 func warmUp(w work, d time.Duration) time.Duration {
 	if w.By == byVhost {
 		return max(time.Second, d/5)
@@ -61,17 +61,16 @@ func warmUp(w work, d time.Duration) time.Duration {
 	return max(50*time.Millisecond, d/5)
 }
 
-// traffic is what a measurement steers and counts: guests at work.
+// traffic is the guests at work, which a measurement controls and counts.
 type traffic interface {
-	// turn begins a phase, but not the first.
+	// turn begins a phase other than the first.
 	turn(phase int32) error
-	// count is what happened since the first phase began.
+	// count returns the counts since the first phase began.
 	count() (counts, error)
 }
 
-// measure starts the peer in a namespace of its own, connects the guests that the
-// work needs, lets them work, and ends all that again. idle is the number of CPUs that
-// the machine uses by itself.
+// measure starts the peer in its own namespace, connects the guests that the work needs, lets
+// them work, and ends everything. idle is the number of CPUs that the machine uses by itself.
 func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s Sample, err error) {
 	l, err := newLab()
 	if err != nil {
@@ -89,7 +88,7 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 		if s, err = observe(ctx, w, pmd, o.time, idle); err == nil {
 			err = pmd.check(s)
 		}
-		s.CPUs = 0 // all of two processors, which says nothing
+		s.CPUs = 0 // always all of two processors, which says nothing
 		return s, errors.Join(err, l.alive())
 	}
 
@@ -150,7 +149,7 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 	return s, nil
 }
 
-// team is guests that play by themselves, in one phase at a time.
+// team is a set of guests that run by themselves, all in one phase.
 type team struct {
 	guests []*guest
 	phase  *phase
@@ -172,7 +171,7 @@ func (t *team) count() (c counts, err error) {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// observe steers traffic through the phases of a measurement.
+// observe takes traffic through the phases of a measurement.
 func observe(ctx context.Context, w work, t traffic, d time.Duration, idle float64) (s Sample, err error) {
 	if err := pause(ctx, warmUp(w, d)); err != nil {
 		return s, err
@@ -225,8 +224,8 @@ func observe(ctx context.Context, w work, t traffic, d time.Duration, idle float
 
 type counts struct{ sent, delivered, timeouts uint64 }
 
-// drain waits until all that was sent has arrived, or nothing for a while, and returns
-// what has.
+// drain waits until everything sent has arrived, or nothing more arrives, and returns the
+// last counts.
 func drain(ctx context.Context, w work, t traffic) (last counts, err error) {
 	start := time.Now()
 	since := start
@@ -248,7 +247,7 @@ func drain(ctx context.Context, w work, t traffic) (last counts, err error) {
 	}
 }
 
-// pause waits, but not longer than the context lives.
+// pause waits for d or until the context ends.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -260,8 +259,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// greet has each guest broadcast until it has heard of all others, which shows that
-// the peer works and tells it where each address is.
+// greet makes each guest broadcast until it has heard all others. This shows that the peer
+// works and teaches it where each address is.
 func greet(ctx context.Context, l *lab, guests []*guest) error {
 	heard := make([][maxGuests]bool, len(guests))
 	for i := range heard {

@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// ovs is Open vSwitch with its datapath in user space (datapath_type=netdev): TAPs as
-// system interfaces, which it reads by AF_PACKET, so that guests keep the fd ends.
-// userspace-tso-enable is set, for without it segments of guests that have offloads
-// on are lost; all the rest is as the package has it.
+// ovs is Open vSwitch with its userspace datapath (datapath_type=netdev): TAPs are system
+// interfaces, which it reads through AF_PACKET, so that guests keep the fd ends.
+// userspace-tso-enable is set, because otherwise segments of guests with offloads are lost;
+// everything else has the package's defaults.
 type ovs struct{}
 
-// schema is where packages put the schema of the database.
+// schema is the path of the database schema in packages.
 const schema = "/usr/share/openvswitch/vswitch.ovsschema"
 
 func (ovs) name() string { return "ovs" }
@@ -26,7 +26,7 @@ func (ovs) version(ctx context.Context) (string, error) {
 	return ovsVersion(ctx, "ovs-vswitchd", "openvswitch-switch")
 }
 
-// ovsVersion asks a daemon of Open vSwitch's that a package brings.
+// ovsVersion asks an Open vSwitch daemon from a package for its version.
 func ovsVersion(ctx context.Context, daemon, pkg string) (string, error) {
 	out, err := exec.CommandContext(ctx, daemon, "--version").Output()
 	if err == nil {
@@ -51,12 +51,11 @@ func (ovs) attach(ctx context.Context, l *lab, _ medium, taps []string) error {
 	return l.openVSwitch(ctx, "ovs-vswitchd", settings, taps, func(tap string) []string { return []string{tap} })
 }
 
-// openVSwitch runs a database and a daemon of Open vSwitch's with a bridge of the
-// userspace datapath. settings are of other_config; port returns what stands behind
-// add-port BRIDGE for a guest.
+// openVSwitch runs an Open vSwitch database and daemon with a userspace bridge. settings are
+// for other_config; port returns what follows add-port BRIDGE for a guest.
 func (l *lab) openVSwitch(ctx context.Context, daemon string, settings, guests []string, port func(guest string) []string) error {
 	file := func(name string) string { return filepath.Join(l.dir, name) }
-	// RUNTIME_DIRECTORY is DPDK's.
+	// DPDK uses RUNTIME_DIRECTORY.
 	env := []string{"OVS_RUNDIR=" + l.dir, "OVS_LOGDIR=" + l.dir, "OVS_DBDIR=" + l.dir, "OVS_SYSCONFDIR=" + l.dir, "RUNTIME_DIRECTORY=" + l.dir}
 	remote := "unix:" + file("db.sock")
 	vsctl := func(args ...string) error {
@@ -77,7 +76,7 @@ func (l *lab) openVSwitch(ctx context.Context, daemon string, settings, guests [
 	if err != nil {
 		return err
 	}
-	// The daemon reads some settings once, so they must be there before.
+	// The daemon reads some settings once, so they must be set before it starts.
 	args := []string{"--no-wait", "init", "--", "set", "Open_vSwitch", "."}
 	for _, s := range settings {
 		args = append(args, "other_config:"+s)

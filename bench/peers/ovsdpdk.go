@@ -6,9 +6,9 @@ import (
 	"path/filepath"
 )
 
-// ovsDPDK is Open vSwitch with DPDK: one thread that polls all ports, on the lab's
-// processor. It is the client, so that the front end serves it and vswitch alike. It
-// takes ordinary pages, as the front end does.
+// ovsDPDK is Open vSwitch with DPDK: one thread polls all ports on the lab's processor. It is
+// the client, so that the front end serves it and vswitch alike. It uses ordinary pages, as
+// the front end does.
 type ovsDPDK struct{}
 
 const (
@@ -30,8 +30,8 @@ func (ovsDPDK) attach(ctx context.Context, l *lab, _ medium, sockets []string) e
 	mask := fmt.Sprintf("%#x", uint64(1)<<l.cpu)
 	settings := []string{
 		"dpdk-init=true", "dpdk-lcore-mask=" + mask, "pmd-cpu-mask=" + mask,
-		// Without huge pages DPDK wants its memory at once: two of Open vSwitch's pools of
-		// 262,144 buffers, for it lets go of one after it has the next.
+		// Without huge pages DPDK needs its memory at once: two Open vSwitch pools of 262,144
+		// buffers, because it frees one only after it has the next.
 		"dpdk-extra=--no-huge --legacy-mem -m 2048 --no-pci --no-telemetry --file-prefix=ovs",
 	}
 	return l.openVSwitch(ctx, ovsDPDKDaemon, settings, sockets, func(socket string) []string {

@@ -7,33 +7,33 @@ import (
 	"strings"
 )
 
-// peer is a switch that is measured.
+// peer is a switch to measure.
 type peer interface {
-	// name is what the peer is called in flags and tables.
+	// name returns the peer's name in flags and tables.
 	name() string
 
-	// media are what it connects guests by.
+	// media returns the media by which it connects guests.
 	media() []medium
 
-	// makesTAPs tells whether TAPs are there when it is attached, for guests to open.
-	// Else guests make them before.
+	// makesTAPs reports whether the peer makes the TAPs that guests open. Otherwise guests
+	// make them before it is attached.
 	makesTAPs() bool
 
-	// version returns what is measured. An error says what is missing, and how
-	// to install it.
+	// version returns the measured version. An error says what is missing and how to install
+	// it.
 	version(context.Context) (string, error)
 
-	// attach runs the switch in the lab and connects guests to it, each where it is or
-	// will be: at a TAP of that name, or a socket, which guests of a vhost-user port make
-	// and others connect to. What was started ends with the lab.
+	// attach runs the switch in the lab and connects guests to it. Each guest is a TAP of
+	// that name or a socket, existing or future: guests of a vhost-user port make the socket,
+	// others connect to it. What attach starts ends with the lab.
 	attach(ctx context.Context, l *lab, by medium, guests []string) error
 }
 
-// has tells whether p can be measured at w.
+// has reports whether p can be measured at w.
 func has(p peer, w work) bool { return slices.Contains(p.media(), w.By) }
 
-// peers are all there are, in the order of the table. builds are those of vswitch to
-// measure, separated by commas: BINARY, or NAME=BINARY where there are several.
+// peers returns all peers in the order of the table. builds lists the vswitch builds to
+// measure, separated by commas: BINARY, or NAME=BINARY if there are several.
 func peers(builds string) ([]peer, error) {
 	all := []peer{bridge{}, ovs{}, gvisor{}, ovsDPDK{}}
 	for build := range strings.SplitSeq(builds, ",") {

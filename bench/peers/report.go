@@ -8,45 +8,45 @@ import (
 	"text/tabwriter"
 )
 
-// Results is a whole run, as it is kept in JSON.
+// Results is a whole run, as saved in JSON.
 type Results struct {
 	Machine Machine  `json:"machine"`
 	Rounds  int      `json:"rounds"`
 	Seconds float64  `json:"seconds"`           // of each measurement
-	PollUs  float64  `json:"poll_us,omitempty"` // how long guests look for frames before they sleep
+	PollUs  float64  `json:"poll_us,omitempty"` // how long guests poll for frames before they sleep
 	Peers   []Tested `json:"peers"`
 	Lines   []*Line  `json:"lines"`
 }
 
-// Tested is a peer that was measured.
+// Tested is a measured peer.
 type Tested struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 }
 
-// Line is one peer at one work.
+// Line is the result of one peer at one work.
 type Line struct {
 	Work   work      `json:"work"`
 	Peer   string    `json:"peer"`
-	Rounds []*Sample `json:"rounds"` // null where one failed
+	Rounds []*Sample `json:"rounds"` // null if the round failed
 	Errors []string  `json:"errors,omitempty"`
 
 	// Medians of the rounds.
 	FramesPerS float64 `json:"frames_per_s"`
 	BitsPerS   float64 `json:"bits_per_s"`
 	Arrived    float64 `json:"delivered_of_sent"`
-	CPUNanos   float64 `json:"cpu_ns_per_frame,omitempty"` // left out where the machine was not quiet
+	CPUNanos   float64 `json:"cpu_ns_per_frame,omitempty"` // left out if the machine was not quiet
 	P50Micros  float64 `json:"rtt_p50_us,omitempty"`
 	P99Micros  float64 `json:"rtt_p99_us,omitempty"`
 
-	// To the base of the medium in the same round: frames/s, of a round trip its
-	// p50; and CPU time per frame.
+	// Ratios to the medium's base in the same round: of frames/s, or of the p50 of a round
+	// trip; and of CPU time per frame.
 	Base     string `json:"base"`
 	Ratio    *Ratio `json:"ratio_to_base,omitempty"`
 	CPURatio *Ratio `json:"cpu_ratio_to_base,omitempty"`
 }
 
-// values are one figure of all rounds, NaN where one failed.
+// values returns one figure of all rounds, NaN for a failed round.
 func (l *Line) values(figure func(Sample) float64) []float64 {
 	v := make([]float64, len(l.Rounds))
 	for i, s := range l.Rounds {
@@ -60,7 +60,7 @@ func (l *Line) values(figure func(Sample) float64) []float64 {
 func framesPerS(s Sample) float64 { return s.FramesPerS }
 func p50(s Sample) float64        { return s.P50Micros }
 
-// compared is the figure that the ratio speaks of.
+// compared returns the figure that the ratio compares.
 func (l *Line) compared() func(Sample) float64 {
 	if l.Work.Pattern.isTrip() {
 		return p50
@@ -68,10 +68,10 @@ func (l *Line) compared() func(Sample) float64 {
 	return framesPerS
 }
 
-// worked tells whether any round of the line gave a result.
+// worked reports whether any round of the line gave a result.
 func (l *Line) worked() bool { return len(l.Errors) < len(l.Rounds) }
 
-// summarise fills in what follows from the rounds.
+// summarise computes what follows from the rounds.
 func (r *Results) summarise() {
 	for _, l := range r.Lines {
 		l.Base = l.Work.By.base()
@@ -105,7 +105,7 @@ func (r *Results) summarise() {
 	}
 }
 
-// failed is the number of measurements that gave no result.
+// failed returns the number of measurements without a result.
 func (r *Results) failed() (n int) {
 	for _, l := range r.Lines {
 		n += len(l.Errors)
@@ -113,7 +113,7 @@ func (r *Results) failed() (n int) {
 	return n
 }
 
-// delivered is the line's result in words.
+// delivered describes the line's result.
 func (l *Line) delivered() string {
 	switch {
 	case l.Work.Pattern.isTrip():
@@ -133,7 +133,7 @@ func (r *Ratio) String() string {
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", r.Median, r.Min, r.Max)
 }
 
-// notes says how to read the table.
+// notes explains how to read the table.
 const notes = `
 Medians of the rounds; x first: median (least–most) of the ratios to the switch that stands first at a work, round by
 round: of frames/s, and of p50 for round trips, where less is better. CPU is that of the whole machine, idle taken off, per
@@ -183,7 +183,7 @@ func (r *Results) write(to io.Writer) error {
 	return err
 }
 
-// percent never rounds a loss away.
+// percent never rounds a loss to 0.
 func percent(part float64) string {
 	if p := fmt.Sprintf("%.2f %%", part*100); part >= 1 || !strings.HasPrefix(p, "100") {
 		return p

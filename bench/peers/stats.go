@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// median is the middle of the values, between two the mean of them; NaN of none.
+// median returns the middle value, or the mean of the two in the middle; NaN for no values.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()
@@ -15,22 +15,22 @@ func median(values []float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
-// quantile is the smallest of the values, which are sorted, that at least the part q
-// of them does not exceed.
+// quantile returns the smallest of the sorted values that at least the part q of them does
+// not exceed.
 func quantile[T cmp.Ordered](sorted []T, q float64) T {
 	i := int(math.Ceil(q*float64(len(sorted)))) - 1
 	return sorted[min(max(i, 0), len(sorted)-1)]
 }
 
-// Ratio is how values of one peer stand to another's of the same round.
+// Ratio compares values of one peer with another's of the same round.
 type Ratio struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
 }
 
-// ratio compares round by round; ok is false where nothing can be compared. Rounds
-// that failed are NaN on either side, and left out.
+// ratio compares round by round; ok is false if nothing can be compared. Failed rounds are
+// NaN on either side and left out.
 func ratio(values, others []float64) (r Ratio, ok bool) {
 	var each []float64
 	for i := range min(len(values), len(others)) {
@@ -44,7 +44,7 @@ func ratio(values, others []float64) (r Ratio, ok bool) {
 	return Ratio{median(each), slices.Min(each), slices.Max(each)}, true
 }
 
-// numbers are the values without those that are NaN.
+// numbers returns the values without NaN.
 func numbers(values []float64) []float64 {
 	return slices.DeleteFunc(slices.Clone(values), math.IsNaN)
 }

@@ -8,29 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// streamEnd is a guest at a unix socket, for QEMU's -netdev stream: each frame stands
-// behind its length, 32 bits, big endian. What a guest sends before it looks at the
-// other direction goes out by one call, so that the guest is not what is measured;
-// what there is to read is read at once.
+// streamEnd is a guest at a unix socket, for QEMU's -netdev stream: each frame follows its
+// length, 32 bits, big endian. What a guest sends before it checks the other direction goes
+// out in one call, and all available input is read at once, so that the guest itself is not
+// what is measured.
 type streamEnd struct {
 	descriptor
-	out  []byte // what the socket has not taken
+	out  []byte // what the socket has not accepted yet
 	in   []byte
-	r, w int // in[r:w] was read and not handed out
+	r, w int // in[r:w] is read but not returned yet
 }
 
 const (
 	lengthLen = 4
 
-	// maxOut is how much waits for the socket: a window's bytes.
+	// maxOut is how many bytes may wait for the socket: a window.
 	maxOut = maxWindowBytes
 
-	// streamBuffer is what a guest's socket holds, as the kernel accounts it: a
-	// window of small frames takes eight times their bytes and more.
+	// streamBuffer is the buffer of a guest's socket as the kernel accounts it: a window of
+	// small frames takes eight times its bytes and more.
 	streamBuffer = 4 << 20
 )
 
-// streams connects to sockets that the switch listens on.
+// streams connects to the switch's listening sockets.
 func (l *lab) streams(ctx context.Context, paths []string) (ends []end, err error) {
 	for _, path := range paths {
 		var e *streamEnd
@@ -67,7 +67,7 @@ func dialStream(path string) (*streamEnd, error) {
 }
 
 func newStreamEnd(fd int) *streamEnd {
-	// A header's room stays in front, for the first frame.
+	// Room for a header stays in front of the first frame.
 	return &streamEnd{descriptor: newDescriptor(fd), in: make([]byte, 1<<17), r: headerLen, w: headerLen}
 }
 
@@ -94,7 +94,7 @@ func (e *streamEnd) flush() {
 	}
 }
 
-// read returns a frame behind headerLen bytes, which here say nothing.
+// read returns a frame behind headerLen bytes, which have no meaning here.
 func (e *streamEnd) read() []byte {
 	if p := e.next(); p != nil {
 		return p
@@ -111,7 +111,7 @@ func (e *streamEnd) read() []byte {
 	return e.next()
 }
 
-// next returns the next frame of what was read, nil if none is whole.
+// next returns the next complete frame of the input, or nil if there is none.
 func (e *streamEnd) next() []byte {
 	b := e.in[e.r:e.w]
 	if len(b) < lengthLen {

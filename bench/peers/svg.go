@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Measures of the plot in pixels.
+// Dimensions of the plot in pixels.
 const (
 	plotWidth = 860
 	barsAt    = 210 // left end of the bars
@@ -19,11 +19,11 @@ const (
 	panelGap  = 34
 )
 
-// colours that those who see fewer of them can tell apart (Okabe and Ito), by peer.
+// colours by peer, distinguishable for the colour-blind (Okabe and Ito).
 var colours = []string{"#999999", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"}
 
-// plot draws the results as bars: each is a ratio to the base with its spread, and the
-// figure behind it in words.
+// plot draws the results as bars: each is a ratio to the base with its spread, followed by
+// the figure as text.
 func (r *Results) plot(to io.Writer) error {
 	p := plotter{colour: map[string]string{}}
 	for i, t := range r.Peers {
@@ -61,7 +61,7 @@ func (r *Results) plot(to io.Writer) error {
 	return err
 }
 
-// plotter draws from the top down, texts over shapes.
+// plotter draws from top to bottom, texts over shapes.
 type plotter struct {
 	shapes strings.Builder
 	texts  strings.Builder
@@ -71,7 +71,7 @@ type plotter struct {
 
 func (p *plotter) text(x, y int, style, format string, args ...any) {
 	fmt.Fprintf(&p.texts, `<text x="%d" y="%d" %s>`, x, y, style)
-	xml.EscapeText(&p.texts, fmt.Appendf(nil, format, args...)) // a Builder takes all
+	xml.EscapeText(&p.texts, fmt.Appendf(nil, format, args...)) // writing to a Builder cannot fail
 	p.texts.WriteString("</text>\n")
 }
 

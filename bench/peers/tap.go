@@ -14,11 +14,11 @@ type tapEnd struct {
 	buf []byte
 }
 
-// offloads is what the guests offer, as Linux guests on QEMU do.
+// offloads are the guests' offloads, the same as of Linux guests on QEMU.
 const offloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
 
-// taps opens TAPs in the namespace, sets them up, and returns their fd ends. Those that
-// were not there it makes; they are gone when these are closed.
+// taps opens TAPs in the namespace, sets them up and returns their fd ends. It makes missing
+// ones, which vanish when their ends are closed.
 func (l *lab) taps(ctx context.Context, names []string) (ends []end, err error) {
 	defer func() {
 		if err != nil {

@@ -16,43 +16,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// testpmd is DPDK's program of that name as two guests of vhost-user ports: a thread on
-// a processor of its own, which sends each frame that it gets from one port out by the
-// other (forwarding mode io), so frames go round through the switch. It polls, and
-// wants no calls. It tells what it counted by its telemetry socket.
+// testpmd is DPDK's program of that name, as two guests of vhost-user ports: a thread on its
+// own processor sends each frame from one port out of the other (forwarding mode io), so
+// frames circulate through the switch. It polls and needs no notifications. It reports its
+// counts on its telemetry socket.
 type testpmd struct {
 	*process
 	stdin     io.WriteCloser
 	telemetry *net.UnixConn
 	reply     [64 << 10]byte
 
-	start counts // of all that was sent before the measurement
+	start counts // totals before the measurement
 }
 
 const (
 	testpmdName = "dpdk-testpmd"
 
-	// testpmdRing is the length of its rings, as of QEMU's guests.
+	// testpmdRing is the length of its rings, the same as of QEMU's guests.
 	testpmdRing = 256
 
-	// bursts of 32 frames go round each way: half a ring, so that none is lost for
-	// want of room while one side has its turn.
+	// bursts of 32 frames circulate each way: half a ring, so that none is lost for lack of
+	// room while one side has its turn.
 	bursts      = 4
 	inEachBurst = 32
 )
 
-// testpmdMAC is the address of a port.
+// testpmdMAC returns the address of a port.
 func testpmdMAC(i int) string { return fmt.Sprintf("52:54:00:00:00:%02x", i) }
 
-// circulate runs the switch on one processor and testpmd on another, and has frames go
-// round between them.
+// circulate runs the switch on one processor and testpmd on another, with frames circulating
+// between them.
 func (l *lab) circulate(ctx context.Context, p peer, w work) (*testpmd, error) {
 	var allowed unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
 		return nil, err
 	}
 	var cpus []int
-	for i := range 64 * len(allowed) { // a bit each
+	for i := range 64 * len(allowed) { // one bit each
 		if len(cpus) < 2 && allowed.IsSet(i) {
 			cpus = append(cpus, i)
 		}
@@ -85,10 +85,10 @@ func (l *lab) circulate(ctx context.Context, p peer, w work) (*testpmd, error) {
 	return pmd, nil
 }
 
-// testpmd starts it with a port for each socket.
+// testpmd starts testpmd with a port for each socket.
 func (l *lab) testpmd(cpu, size int, sockets []string) (*testpmd, error) {
 	args := []string{
-		// The thread that takes commands and the one that forwards.
+		// The thread that takes commands, and the one that forwards.
 		"--lcores", fmt.Sprintf("0@%d,1@%d", cpu, cpu),
 		"--no-huge", "-m", "256", "--no-pci",
 	}
@@ -127,11 +127,11 @@ func (t *testpmd) command(lines ...string) error {
 	return err
 }
 
-// collect has it take what is under way and send nothing.
+// collect makes testpmd receive the frames under way and send nothing.
 func (t *testpmd) collect() error { return t.command("stop", "set fwd rxonly", "start") }
 
-// begin waits until testpmd has found a switch at each socket, which carries what is
-// sent, and has frames go round.
+// begin waits until testpmd has found a working switch at each socket, and starts the
+// circulation of frames.
 func (t *testpmd) begin(ctx context.Context, l *lab) error {
 	at := &net.UnixAddr{Name: filepath.Join(l.dir, "dpdk/rte/dpdk_telemetry.v2"), Net: "unixpacket"}
 	err := l.poll(ctx, func() (err error) {
@@ -139,7 +139,7 @@ func (t *testpmd) begin(ctx context.Context, l *lab) error {
 		return err
 	})
 	if err == nil {
-		_, err = t.telemetry.Read(t.reply[:]) // what it is
+		_, err = t.telemetry.Read(t.reply[:]) // its greeting
 	}
 	if err == nil {
 		err = l.poll(ctx, func() error { return t.try(ctx) })
@@ -150,8 +150,7 @@ func (t *testpmd) begin(ctx context.Context, l *lab) error {
 	return err
 }
 
-// try has a burst go round for a moment, and tells what is wrong if not all of it came
-// through.
+// try lets a burst circulate for a moment and returns an error if any of it was lost.
 func (t *testpmd) try(ctx context.Context) error {
 	before, err := t.total()
 	if err != nil {
@@ -197,7 +196,7 @@ func (t *testpmd) count() (counts, error) {
 	return c, err
 }
 
-// total is what both ports have sent and received since testpmd started.
+// total returns what both ports have sent and received since testpmd started.
 func (t *testpmd) total() (c counts, err error) {
 	if err := t.telemetry.SetDeadline(time.Now().Add(setupTime)); err != nil {
 		return c, err
@@ -223,7 +222,7 @@ func (t *testpmd) total() (c counts, err error) {
 	return c, nil
 }
 
-// check tells whether enough frames went round to the end: those that are lost are not
+// check returns an error if too few frames circulated to the end: lost frames are not
 // replaced.
 func (t *testpmd) check(s Sample) error {
 	const round = 2 * bursts * inEachBurst

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// vswitch is the daemon as users run it: with every frame through the daemon, or with
-// known ones forwarded in the kernel.
+// vswitch is the daemon as users run it: it forwards every frame itself, or known ones in the
+// kernel.
 type vswitch struct {
 	as, binary string
 	fast       bool

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// pattern is who sends to whom in a work.
+// pattern is who sends to whom.
 type pattern string
 
 const (
@@ -13,28 +13,28 @@ const (
 	bothWays  pattern = "both ways"  // each guest to its partner
 	flooding  pattern = "flood"      // the first guest to all others
 	overload  pattern = "overload"   // one way, as fast as the sender can
-	roundTrip pattern = "round trip" // a request at a time, answered
+	roundTrip pattern = "round trip" // one request at a time, answered
 	awakeTrip pattern = "round trip on CPUs kept awake"
 	pollTrip  pattern = "round trip of polling guests"
-	circulate pattern = "circulate" // both ways, each guest sends back what it gets
+	circulate pattern = "circulate" // both ways, each guest returns what it receives
 )
 
-// isTrip tells the patterns whose figure is a time.
+// isTrip reports whether the pattern's figure is a time.
 func (p pattern) isTrip() bool { return p == roundTrip || p == awakeTrip || p == pollTrip }
 
-// medium is what guests are connected by.
+// medium is what connects guests.
 type medium string
 
 const (
 	byTAP    medium = "tap"
 	byStream medium = "stream"     // a unix socket, as QEMU's -netdev stream
-	byVhost  medium = "vhost-user" // memory that the switch shares
+	byVhost  medium = "vhost-user" // memory shared with the switch
 )
 
-// media are all, in the order of the table.
+// media lists all media in the order of the table.
 var media = []medium{byTAP, byStream, byVhost}
 
-// base is the peer that the others are compared with.
+// base returns the peer that the others are compared with.
 func (m medium) base() string {
 	switch m {
 	case byStream:
@@ -45,7 +45,7 @@ func (m medium) base() string {
 	return bridgeName
 }
 
-// work is one thing that all peers are measured at which have the medium.
+// work is one measurement, done with all peers that have its medium.
 type work struct {
 	Pattern pattern `json:"pattern"`
 	Size    int     `json:"size"`  // bytes of a frame, without its check sequence
@@ -53,11 +53,11 @@ type work struct {
 	By      medium  `json:"by"`
 }
 
-// pollTime is how long polling guests look: what QEMU's manual has for vhost's
-// poll-us, and more than a round trip takes.
+// pollTime is how long polling guests poll: the value in QEMU's manual for vhost's poll-us,
+// and more than a round trip takes.
 const pollTime = 50 * time.Microsecond
 
-// superFrame is a TCP segment as guests with segmentation offload send it.
+// superFrame is the size of a TCP segment from guests with segmentation offload.
 const superFrame = 60_000
 
 func (w work) String() string {
@@ -71,7 +71,7 @@ func (w work) String() string {
 	return fmt.Sprintf("%s, %s, %d %s", size, w.Pattern, w.Ports, ports)
 }
 
-// works is everything that is measured, in the order of the table.
+// works returns everything that is measured, in the order of the table.
 func works() (all []work) {
 	for _, size := range []int{smallest, 1514, superFrame} {
 		for _, ports := range []int{2, 8} {
@@ -108,7 +108,7 @@ func (w work) assign(guests []*guest) {
 	}
 }
 
-// expected is how many frames are delivered when none is lost.
+// expected returns how many frames are delivered without loss.
 func (w work) expected(c counts) uint64 {
 	if w.Pattern == flooding {
 		return c.sent * uint64(w.Ports-1)

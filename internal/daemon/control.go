@@ -9,10 +9,9 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// What the protocols that the switch speaks are told: of ports by the manager, of
-// frames by the core.
+// Events for the protocols of the switch: the manager reports ports, the core reports frames.
 
-// configured says that a port is new or has other settings.
+// configured reports that a port is new or has changed settings.
 func (m *manager) configured(p *managed) {
 	m.tree.configure(p)
 	m.snoop.configure(p)
@@ -21,7 +20,7 @@ func (m *manager) configured(p *managed) {
 	}
 }
 
-// linked says that frames pass by a port from now on, or no more.
+// linked reports that a port starts or stops passing frames.
 func (m *manager) linked(p *managed, up bool) {
 	if !up {
 		m.moves.linkDown(p)
@@ -33,7 +32,7 @@ func (m *manager) linked(p *managed, up bool) {
 	m.snoop.link(p, up)
 }
 
-// removed says that a port is about to go.
+// removed reports that a port is about to be removed.
 func (m *manager) removed(p *managed) {
 	m.moves.linkDown(p)
 	for r := range instances[feature.Removed](m) {
@@ -43,13 +42,13 @@ func (m *manager) removed(p *managed) {
 	m.snoop.remove(p)
 }
 
-// mirrorsTo tells whether a port is where a mirror leads to. Such a port takes no
-// part in switching, and the switch itself does not speak by it.
+// mirrorsTo reports whether a port is the target of a mirror. Such a port takes no part in
+// switching, and the switch itself sends nothing through it.
 func (m *manager) mirrorsTo(p *managed) bool {
 	return slices.ContainsFunc(m.mirrors, func(a api.Mirror) bool { return a.To == p.spec.Name })
 }
 
-// onControl is called by the switch, from its own goroutine.
+// The switch calls onControl from its own goroutine.
 func (m *manager) onControl(f vswitch.ControlFrame) {
 	if port.MACFrom(f.Data[6:]) == m.mac {
 		m.ownAddressSeen(f.Port.Name(), f.VLAN)
@@ -58,7 +57,7 @@ func (m *manager) onControl(f vswitch.ControlFrame) {
 		p := m.ports[f.Port.Name()]
 		switch {
 		case p == nil || p.sw != f.Port: // removed meanwhile
-		case p.shutBy != "": // what was waiting when a guard shut it
+		case p.shutBy != "": // the frame was queued before a guard shut the port
 		case f.Queue == vswitch.QueueTree:
 			m.tree.receive(p, f.Data)
 		case f.Queue == vswitch.QueueGuard:

@@ -11,12 +11,12 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// describe tells users of a port.
+// describe returns a port as users see it.
 func (m *manager) describe(p *managed) api.Port {
 	st := p.sw.Stats()
 	reason := p.reason
 	if why := p.linkError(); why != "" && p.state == api.StateWaiting {
-		reason = why // there may be a better one by now
+		reason = why // the port may know a better one by now
 	}
 	if reason == "" {
 		reason = noticeOf(p.dev)
@@ -45,7 +45,7 @@ func (m *manager) describe(p *managed) api.Port {
 	}
 }
 
-// portFastPath says whether a port's traffic is on the fast path.
+// portFastPath returns whether a port's traffic is on the fast path, and why not.
 func (m *manager) portFastPath(p *managed, frames uint64) api.PortFastPath {
 	f := api.PortFastPath{Frames: frames}
 	switch {
@@ -60,11 +60,11 @@ func (m *manager) portFastPath(p *managed, frames uint64) api.PortFastPath {
 	return f
 }
 
-// asSpec is a patch as users see it.
+// asSpec returns a patch as users see it.
 func asSpec(p setting.Patch) api.Spec {
 	b, err := json.Marshal(p)
 	if err != nil {
-		panic(err) // it was read from JSON
+		panic(err) // cannot fail: it was read from JSON
 	}
 	return api.Spec{RawMessage: b}
 }
@@ -73,12 +73,12 @@ func asSpec(p setting.Patch) api.Spec {
 func specOf(s port.Spec) api.Spec {
 	b, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // its settings are structs that were read from JSON
+		panic(err) // cannot fail: its settings are structs read from JSON
 	}
 	return api.Spec{RawMessage: b}
 }
 
-// dropReasons lists the reasons for which frames are not delivered.
+// dropReasons returns the reasons why frames are not delivered.
 func dropReasons() (all []api.DropReason) {
 	for d := port.DropNone + 1; d < port.NumDrops; d++ {
 		i := d.Info()

@@ -10,13 +10,13 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// defaultVLAN is the VLAN that is meant where none is named.
+// defaultVLAN is the VLAN used if none is given.
 const defaultVLAN = 1
 
 // maxVLAN is the highest VLAN there is (802.1Q-2018 table 9-2: fff is reserved).
 const maxVLAN = 4094
 
-// fdbKey checks what a user calls an address of the forwarding database.
+// fdbKey checks an address and VLAN from a user and returns the key of their entry.
 func fdbKey(mac port.MAC, vlan uint16) (fdb.Key, error) {
 	vlan = cmp.Or(vlan, defaultVLAN)
 	if vlan > maxVLAN {
@@ -28,8 +28,8 @@ func fdbKey(mac port.MAC, vlan uint16) (fdb.Key, error) {
 	return fdb.MakeKey(vlan, uint64(mac)), nil
 }
 
-// staticEntry is an entry that a user added. A sticky one ages like a learned one,
-// and is there again when its port comes up or is told to forget what it learned.
+// staticEntry is an entry that a user added. A sticky one ages like a learned one, and
+// returns when its port comes up or forgets what it learned.
 type staticEntry struct {
 	port   string
 	sticky bool
@@ -42,14 +42,14 @@ func (e staticEntry) kind() fdb.Kind {
 	return fdb.Static
 }
 
-// forget drops what was learned behind a port.
+// forget removes the entries learned behind a port.
 func (m *manager) forget(p *managed) {
 	m.sw.FDB().FlushPort(p.sw.Number())
 	m.enter(p)
 }
 
-// enter brings the FDB in line with the entries of a port that users added: those are
-// put in that are not there, and those taken out that cannot lead to the port now.
+// enter makes the FDB match the entries that users added for a port: it adds missing ones and
+// removes those that cannot lead to the port now.
 func (m *manager) enter(p *managed) {
 	table := m.sw.FDB()
 	for k, e := range m.static {
@@ -98,8 +98,8 @@ func (m *manager) addFDB(req api.AddFDB) (api.FDBEntry, error) {
 	return api.FDBEntry{MAC: req.MAC, VLAN: k.VLAN(), Port: req.Port, Type: e.kind().String()}, nil
 }
 
-// checkEntry returns why an entry cannot lead to a port: frames would be lost there that
-// reach their station now, or the switch itself.
+// checkEntry returns why an entry cannot lead to a port: it would lose frames that now reach
+// their station or the switch itself.
 func (m *manager) checkEntry(k fdb.Key, p *managed) error {
 	if mac := port.MAC(k.MAC()); mac == m.mac {
 		return fmt.Errorf("%s is the switch's own address; it is behind no port", mac)
@@ -110,7 +110,7 @@ func (m *manager) checkEntry(k fdb.Key, p *managed) error {
 	return nil
 }
 
-// putBack restores what was known of an entry that a user added.
+// putBack restores the former state of an entry that a user added.
 func (m *manager) putBack(k fdb.Key, former staticEntry, was bool) {
 	if was {
 		m.static[k] = former
@@ -163,8 +163,7 @@ func (m *manager) flushFDB(req api.FlushFDB) (api.Flushed, error) {
 	return api.Flushed{Flushed: n}, nil
 }
 
-// listFDB may be called from any goroutine: a large table must not hold up the
-// manager.
+// listFDB may be called from any goroutine: a large table must not delay the manager.
 func (m *manager) listFDB() []api.FDBEntry {
 	names := m.portNames()
 	m.sw.Refresh()

@@ -13,13 +13,13 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// hosted is a feature that the program has, and what runs of it.
+// hosted is a feature of the program and its running instance.
 type hosted struct {
 	feature.Feature
 	instance feature.Instance // nil: off
 }
 
-// instances gives those that run and have an ability.
+// instances yields the running instances that have an ability.
 func instances[A any](m *manager) iter.Seq[A] {
 	return func(yield func(A) bool) {
 		for _, h := range m.hosted {
@@ -30,7 +30,7 @@ func instances[A any](m *manager) iter.Seq[A] {
 	}
 }
 
-// setFeatures starts and stops features as other settings ask.
+// setFeatures starts and stops features as their settings change.
 func (m *manager) setFeatures(from, to []any) error {
 	var failed error
 	changed := false
@@ -65,13 +65,13 @@ func (m *manager) setFeatures(from, to []any) error {
 	return failed
 }
 
-// shareMoves tells the switch's event goroutine who wants to hear of moves.
+// shareMoves gives the switch's event goroutine the features that receive moves.
 func (m *manager) shareMoves() {
 	all := slices.Collect(instances[feature.Moved](m))
 	m.heedMoves.Store(&all)
 }
 
-// traps are those of all features.
+// traps returns the traps of all features.
 func (m *manager) traps() (all []vswitch.Trap) {
 	for f := range instances[feature.Framed](m) {
 		all = append(all, f.Traps()...)
@@ -79,7 +79,7 @@ func (m *manager) traps() (all []vswitch.Trap) {
 	return all
 }
 
-// receive hands a frame to the feature whose trap took it.
+// receive passes a frame to the feature whose trap matched it.
 func (m *manager) receive(p *managed, f vswitch.ControlFrame) {
 	dst := port.MACFrom(f.Data)
 	for i := range instances[feature.Framed](m) {

@@ -17,57 +17,55 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// identity gives the switch, and the machines behind its ports, addresses that nobody
-// else has. All follow from a random seed that is drawn once and kept in a file. Nothing
-// that a host has by itself would do: cloned hosts share their machine id, their names
-// and the paths of their sockets.
+// identity gives the switch and the machines behind its ports unique addresses. All are
+// derived from a random seed that is drawn once and kept in a file. The host's own properties
+// would not do: cloned hosts share their machine id, their names and their socket paths.
 //
-// Its methods but switchMAC are for the manager's goroutine.
+// All methods except switchMAC run on the manager's goroutine.
 type identity struct {
-	path string // of the file; empty: nothing is kept
+	path string // of the file; empty: the identity is not kept
 	log  *slog.Logger
 	seed []byte
 	identityFile
 
-	given map[string]port.MAC // to the machine of each port
+	given map[string]port.MAC // address of each port's machine
 	owner map[port.MAC]string
 }
 
-// identityFile is the content of the file. One without a seed, such as {}, asks for a
-// new one.
+// identityFile is the content of the file. Without a seed, as in {}, it requests a new one.
 type identityFile struct {
 	Seed string  `json:"seed,omitempty"`
 	Host machine `json:"host"`
 
-	// Named are ports whose machines have addresses that follow from names alone: a
-	// former version gave those, and a machine keeps its address.
+	// Named lists ports whose machines have addresses derived from names alone: a former
+	// version assigned those, and a machine keeps its address.
 	Switch string   `json:"switch,omitempty"`
 	Named  []string `json:"named,omitempty"`
 
-	// Salt has the ports whose address was another one's at first.
+	// Salt lists the ports whose first address was already taken.
 	Salt map[string]int `json:"salt,omitempty"`
 }
 
-// machine is what tells a host from its clones.
+// machine identifies a host among its clones.
 type machine struct {
 	UUID string   `json:"uuid,omitempty"` // of the board, from its firmware
 	MACs []string `json:"macs,omitempty"` // of its network devices
 }
 
-// maxMachineMACs bounds what is kept of a host with many devices.
+// maxMachineMACs limits the addresses kept of a host with many devices.
 const maxMachineMACs = 64
 
-// thisMachine describes the host, as far as it can be seen from here.
+// thisMachine describes the host, as far as this process can see it.
 func thisMachine() machine {
 	read := func(path string) string {
 		b, _ := os.ReadFile(path)
 		return strings.TrimSpace(string(b))
 	}
 	m := machine{UUID: read("/sys/class/dmi/id/product_uuid")}
-	devices, _ := filepath.Glob("/sys/class/net/*/device") // hardware alone has one
+	devices, _ := filepath.Glob("/sys/class/net/*/device") // only hardware has one
 	for _, path := range devices {
 		dir := filepath.Dir(path)
-		const permanent = "0" // NET_ADDR_PERM: nobody chose or drew it
+		const permanent = "0" // NET_ADDR_PERM: neither set nor random
 		if mac := read(filepath.Join(dir, "address")); mac != "" && read(filepath.Join(dir, "addr_assign_type")) == permanent {
 			m.MACs = append(m.MACs, mac)
 		}
@@ -77,8 +75,8 @@ func thisMachine() machine {
 	return m
 }
 
-// isOther reports whether b is certainly another host than a: its board is another one,
-// and so is every network device. Either alone can be replaced.
+// isOther reports whether b is certainly another host than a: its board and every network
+// device differ. Either alone can be replaced.
 func (a machine) isOther(b machine) bool {
 	if a.UUID == "" || b.UUID == "" || a.UUID == b.UUID || len(a.MACs) == 0 || len(b.MACs) == 0 {
 		return false
@@ -86,7 +84,7 @@ func (a machine) isOther(b machine) bool {
 	return !slices.ContainsFunc(a.MACs, func(mac string) bool { return slices.Contains(b.MACs, mac) })
 }
 
-// newIdentity draws one that is kept nowhere.
+// newIdentity returns a new identity that is not kept.
 func newIdentity() *identity {
 	id := &identity{log: slog.New(slog.DiscardHandler), given: make(map[string]port.MAC), owner: make(map[port.MAC]string)}
 	id.draw()
@@ -95,13 +93,13 @@ func newIdentity() *identity {
 
 func (id *identity) draw() {
 	id.seed = make([]byte, 16)
-	_, _ = rand.Read(id.seed) // it never fails
+	_, _ = rand.Read(id.seed) // never fails
 	id.Seed = hex.EncodeToString(id.seed)
 }
 
-// openIdentity reads the identity in a file, or makes one. saved are the ports of a
-// former run, which had another way to come to addresses if the file is not there.
-// A file that cannot be kept is no reason not to switch.
+// openIdentity reads the identity from a file or creates it. saved are the ports of a former
+// run, which derived addresses differently if the file is missing. The switch runs even if
+// the file cannot be written.
 func openIdentity(path, switchName string, saved []savedPort, log *slog.Logger) *identity {
 	id := newIdentity()
 	id.path, id.log = path, log
@@ -174,7 +172,7 @@ func (id *identity) derive(names ...string) []byte {
 	return h.Sum(nil)
 }
 
-// switchMAC is the address that the switch itself speaks with.
+// switchMAC returns the switch's own address.
 func (id *identity) switchMAC() port.MAC {
 	h := id.derive("switch")
 	// A locally administered address of one station (802-2014 clause 8.2.2).
@@ -182,8 +180,8 @@ func (id *identity) switchMAC() port.MAC {
 	return port.MACFrom(h)
 }
 
-// guestMAC is the address for the machine behind a port: the same each time, of QEMU's
-// range, 52:54:00, and no two ports of the switch have the same.
+// guestMAC returns the address for the machine behind a port, in QEMU's range 52:54:00. It is
+// the same on each call, and no two ports of the switch share one.
 func (id *identity) guestMAC(name string) port.MAC {
 	if mac, ok := id.given[name]; ok {
 		return mac
@@ -221,7 +219,7 @@ func (id *identity) candidate(name string, salt int) port.MAC {
 	return port.MACFrom([]byte{0x52, 0x54, 0x00, h[0], h[1], h[2]})
 }
 
-// release lets others have the address of a port that is gone.
+// release frees the address of a removed port.
 func (id *identity) release(name string) {
 	delete(id.owner, id.given[name])
 	delete(id.given, name)

@@ -9,35 +9,35 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// facts are all that the state of a port follows from.
+// facts are everything that determines the state of a port.
 type facts struct {
 	was api.State
 
 	opened bool   // its device or socket is open
 	failed string // why it is not
 
-	unfit  string // why its settings could not be put in force; empty: they are
-	shutBy string // the guard that shut it down, and why; empty: none did
-	taken  string // who else has its device, see takenBy; empty: nobody
+	unfit  string // why its settings could not be applied; empty: they are
+	shutBy string // the guard that shut it down, and why; empty: none
+	taken  string // who else uses its device, see takenBy; empty: nobody
 
-	connected bool   // its peer is there, where the port can tell
+	connected bool   // its peer is there, or the port cannot tell
 	unlinked  string // why it is not
 
-	device link.Link // its interface; the zero Link where the switch sees none
+	device link.Link // its interface; zero if the switch sees none
 }
 
 // status is what the state of a port means for the switch and for users.
 type status struct {
 	state      api.State
 	reason     string // in every state but up
-	forwarding bool   // frames pass
-	flush      bool   // what was learned behind the port is forgotten
+	forwarding bool   // it passes frames
+	flush      bool   // forget what was learned behind the port
 }
 
-// next returns the status that follows from the facts. It is the one place that decides.
+// next derives the status from the facts. All decisions about a port's state are made here.
 func next(f facts) status {
-	// Forwarding stays on without a peer or a carrier: a machine's first frame can be
-	// here before the news of it is, and must not be lost.
+	// Forwarding stays on without a peer or carrier: a machine's first frame can arrive
+	// before the event that it is there, and must not be lost.
 	unplugged := func(state api.State, reason string) status {
 		return status{state, reason, true, f.was == api.StateUp}
 	}
@@ -62,7 +62,7 @@ func next(f facts) status {
 	return status{state: api.StateUp, forwarding: true}
 }
 
-// facts gathers what is known of a port.
+// facts gathers the facts about a port.
 func (m *manager) facts(p *managed) facts {
 	f := facts{was: p.state, opened: p.dev != nil, failed: p.failed, shutBy: p.shutBy, device: p.link}
 	if p.unfit != nil {
@@ -74,7 +74,7 @@ func (m *manager) facts(p *managed) facts {
 	return f
 }
 
-// settle brings a port into the status that follows from what is known of it.
+// settle reconciles a port's status with its facts.
 func (m *manager) settle(p *managed) {
 	f := m.facts(p)
 	m.enact(p, next(f))
@@ -86,7 +86,7 @@ func (m *manager) settle(p *managed) {
 	}
 }
 
-// enact brings a status into force.
+// enact applies a status.
 func (m *manager) enact(p *managed, s status) {
 	p.sw.SetForwarding(s.forwarding)
 	if s.flush {
@@ -102,15 +102,15 @@ func (m *manager) enact(p *managed, s status) {
 		return
 	}
 	if s.state == api.StateUp {
-		m.enter(p) // detaching the port's device forgot them
+		m.enter(p) // detaching the port's device removed the entries
 	}
 	if was, is := was == api.StateUp, s.state == api.StateUp; was != is {
 		m.linked(p, is)
 	}
 }
 
-// reserve makes the port the only one that may open the device that its kind would
-// take: a device is one port, whatever its names are.
+// reserve gives the port the sole right to open its kind's device: a device belongs to one
+// port, whatever names it has.
 func (m *manager) reserve(p *managed) error {
 	f, ok := as[port.Finder](p.kind)
 	if !ok {
@@ -133,7 +133,7 @@ func (m *manager) reserve(p *managed) error {
 	return nil
 }
 
-// index notes the number of the port's device, by which link events find the port.
+// index records the index of the port's device, by which link events find the port.
 func (m *manager) index(p *managed, number int) {
 	if number != p.indexed {
 		m.unindex(p)

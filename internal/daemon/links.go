@@ -12,36 +12,33 @@ import (
 	"github.com/vswitch/vswitch/internal/owner"
 )
 
-// Links tells of the network interfaces in the namespace of the process.
+// Links gives access to the network interfaces in the process's namespace.
 type Links interface {
-	// Watch sends an event when an interface appeared, changed or went, until
-	// ctx ends. The manager takes events as hints to look again, so one that
-	// is late or stands for several does no harm.
+	// Watch sends an event when an interface appears, changes or goes, until ctx ends. The
+	// manager takes events as hints to look again, so late or merged events do no harm.
 	Watch(ctx context.Context) (<-chan link.Event, error)
 
-	// ByIndex and ByName return an interface as it is now, an error that wraps
-	// link.ErrNotFound where there is none.
+	// ByIndex and ByName return the current state of an interface, or an error that wraps
+	// link.ErrNotFound if there is none.
 	ByIndex(index int) (link.Link, error)
 	ByName(name string) (link.Link, error)
 
 	// Claim returns a claim on the interfaces for the switch of that name.
 	Claim(switchName, socket string) Claim
 
-	// IPv4 returns the host's first address on an interface; it is not valid where
-	// there is none.
+	// IPv4 returns the host's first address on an interface; it is invalid if there is none.
 	IPv4(index int) (netip.Prefix, error)
 }
 
-// Claim makes one of the switches of a name the only one that uses interfaces. Any
-// goroutine may use it.
+// Claim gives one switch of a name the sole use of interfaces. Any goroutine may use it.
 type Claim interface {
-	// Take returns an error that says which other switch has it. Taken once, it is held
-	// until Close, or until the process ends.
+	// Take takes the claim, or returns an error that names the switch that has it. The claim
+	// is held until Close or the end of the process.
 	Take() error
 	Close() error
 }
 
-// HostLinks are the interfaces that the kernel has.
+// HostLinks are the kernel's interfaces.
 type HostLinks struct{}
 
 func (HostLinks) Watch(ctx context.Context) (<-chan link.Event, error) { return link.Watch(ctx) }
@@ -50,13 +47,12 @@ func (HostLinks) ByName(name string) (link.Link, error)                { return 
 func (HostLinks) Claim(name, socket string) Claim                      { return owner.NewClaim(name, socket) }
 func (HostLinks) IPv4(index int) (netip.Prefix, error)                 { return link.IPv4(index) }
 
-// watchOn passes news on until ctx ends. When the watch ends before that, it says so in
-// the log, starts another, and passes an event with an Err on: what the receiver knows
-// may be old.
+// watchOn forwards events until ctx ends. If the watch ends earlier, watchOn logs it, starts
+// another, and sends an event with Err set: the receiver's knowledge may be outdated.
 func (m *manager) watchOn(ctx context.Context, news <-chan link.Event) <-chan link.Event {
 	events := make(chan link.Event)
 	go func() {
-		// passOn passes news on until it ends, and returns why it does.
+		// passOn forwards events until their channel closes and returns why it did.
 		passOn := func(news <-chan link.Event) (why error) {
 			why = errWatchEnded
 			for {
@@ -84,7 +80,7 @@ func (m *manager) watchOn(ctx context.Context, news <-chan link.Event) <-chan li
 			why := passOn(news)
 			for backoff := minBackoff; why != nil; backoff = min(2*backoff, maxBackoff) {
 				if time.Since(began) < maxBackoff {
-					backoff = maxBackoff // it ends as soon as it begins
+					backoff = maxBackoff // it ended as soon as it began
 				}
 				m.log.Error("no more news of network interfaces: watching them anew", "error", why, "in", backoff)
 				select {
@@ -111,7 +107,7 @@ func (m *manager) watchOn(ctx context.Context, news <-chan link.Event) <-chan li
 
 var errWatchEnded = errors.New("the watch ended")
 
-// bootID names this boot of the host; it is empty where the kernel does not say.
+// bootID identifies this boot of the host; it is empty if the kernel does not tell.
 func bootID() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b))

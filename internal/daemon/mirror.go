@@ -12,13 +12,13 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// FilterGrammar is the language of api.Mirror.Filter, in the form of a command's help.
+// FilterGrammar describes the language of api.Mirror.Filter, for a command's help.
 const FilterGrammar = pfilter.Grammar
 
 // maxMirrorName is the longest name of a mirror.
 const maxMirrorName = 32
 
-// mirrorOf is what the forwarding core is told of a mirror.
+// mirrorOf converts a mirror to the forwarding core's form.
 func mirrorOf(a *api.Mirror) (vswitch.Mirror, error) {
 	m := vswitch.Mirror{
 		Name: a.Name, Ports: a.From, To: a.To, ToVLAN: a.ToVLAN, SnapLen: a.SnapLen,
@@ -41,7 +41,7 @@ func mirrorOf(a *api.Mirror) (vswitch.Mirror, error) {
 	return m, nil
 }
 
-// setMirrors gives the core mirrors; an error leaves those it has.
+// setMirrors replaces the core's mirrors; on error they are unchanged.
 func (m *manager) setMirrors(mirrors []api.Mirror) error {
 	var all []vswitch.Mirror
 	for i := range mirrors {
@@ -54,7 +54,7 @@ func (m *manager) setMirrors(mirrors []api.Mirror) error {
 	return m.sw.SetMirrors(all)
 }
 
-// changeMirrors puts other mirrors in the place of those there are, and keeps them.
+// changeMirrors replaces the mirrors and keeps them on disk.
 func (m *manager) changeMirrors(to []api.Mirror) error {
 	if err := m.setMirrors(to); err != nil {
 		return fail(api.CodeInvalid, "%w", err)
@@ -80,8 +80,8 @@ func (m *manager) findMirror(name string) (at int, ok bool) {
 	return slices.BinarySearchFunc(m.mirrors, name, func(a api.Mirror, name string) int { return cmp.Compare(a.Name, name) })
 }
 
-// addMirror checks that the ports are there, against slips of the pen; one that is
-// removed later takes part again when it is added again.
+// addMirror checks that the ports exist, to catch typing errors. If a port is removed and
+// added again later, it takes part again.
 func (m *manager) addMirror(req api.Mirror) (api.Mirror, error) {
 	req.Direction = cmp.Or(req.Direction, "both")
 	if len(req.Name) > maxMirrorName || strings.ContainsFunc(req.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }) {

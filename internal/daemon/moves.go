@@ -11,19 +11,19 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// moves looks after stations that were learned behind another port than before:
-// it logs them within bounds, names those that flap, and holds these at one port
-// for a while where that was asked for.
+// moves handles stations that are learned behind another port than before: it logs a limited
+// number of them, names those that flap and, if configured, holds these at one port for a
+// while.
 type moves struct {
-	seen  atomic.Uint64 // moves; those beyond the switch's backlog are not reported
-	flaps atomic.Uint64 // times that a station was found flapping
+	seen  atomic.Uint64 // moves; those that overflow the switch's queue are not reported
+	flaps atomic.Uint64 // times a station was found flapping
 
 	mu       sync.Mutex
 	detector *flap.Detector // guarded by mu
 
-	lines lineLimit // of the switch's event goroutine
+	lines lineLimit // used by the switch's event goroutine
 
-	// Of the manager's.
+	// The rest belongs to the manager.
 	holdDown atomic.Int64 // a time.Duration; 0: flapping stations are not held
 	held     map[fdb.Key]holding
 }
@@ -34,7 +34,7 @@ type holding struct {
 	until time.Time
 }
 
-// maxHeld bounds the stations that are held: their entries cannot be evicted.
+// maxHeld limits the held stations, since their entries cannot be evicted.
 const maxHeld = 1024
 
 func newMoves(holdDown time.Duration) *moves {
@@ -43,13 +43,13 @@ func newMoves(holdDown time.Duration) *moves {
 	return h
 }
 
-// moveBurst lines a moveWindow leave the log readable however many stations move.
+// moveBurst lines per moveWindow keep the log readable however many stations move.
 const (
 	moveBurst  = 20
 	moveWindow = 10 * time.Second
 )
 
-// moved is called on the switch's event goroutine.
+// moved runs on the switch's event goroutine.
 func (m *manager) moved(ev vswitch.MACMoved) {
 	m.moves.seen.Add(1)
 	for _, f := range *m.heedMoves.Load() {
@@ -88,26 +88,26 @@ func (m *manager) moved(ev vswitch.MACMoved) {
 	log.Info("MAC moved")
 }
 
-// judge returns what to make of a move.
+// judge classifies a move.
 func (h *moves) judge(now time.Time, ev vswitch.MACMoved) flap.Verdict {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.detector.Moved(now, flap.Station{VLAN: ev.VLAN, MAC: uint64(ev.MAC)}, ev.From)
 }
 
-// linkDown says that no station is behind a port any more.
+// linkDown records that no station is behind the port any more.
 func (h *moves) linkDown(p *managed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.detector.Forget(p.sw.Number())
 }
 
-// adviceVLANs is for stations behind ports that pass tags without a look at them: there
-// all VLANs are one, and a router that has one address in several seems to move.
+// adviceVLANs is for stations behind ports that ignore tags: they merge all VLANs, so a
+// router with one address in several VLANs seems to move.
 const adviceVLANs = "look for two machines with the address, or for a loop; " +
 	"if it is in several VLANs (VRRP, routers), have the ports know them: `vswitch set-port NAME --trunk all --native 1`"
 
-// isTransparent reports whether the port of that number keeps no VLANs apart.
+// isTransparent reports whether the port with that number keeps no VLANs apart.
 func (m *manager) isTransparent(number uint16) bool {
 	for _, p := range m.ports {
 		if p.sw.Number() == number {
@@ -117,7 +117,7 @@ func (m *manager) isTransparent(number uint16) bool {
 	return false
 }
 
-// portNames has the name of each port by its number. Any goroutine may call it.
+// portNames returns the name of each port by number. It may be called from any goroutine.
 func (m *manager) portNames() map[uint16]string {
 	names := make(map[uint16]string)
 	for _, p := range m.sw.Ports() {
@@ -126,8 +126,8 @@ func (m *manager) portNames() map[uint16]string {
 	return names
 }
 
-// hold keeps a station at its home: frames that come from it by other ports do not move
-// it for the time of hold-down. A port that passes nothing is no home.
+// hold keeps a station at its home port for the hold-down time: its frames on other ports do
+// not move it. A port that passes nothing is no home.
 func (m *manager) hold(k fdb.Key, number uint16, now time.Time) {
 	h := m.moves
 	if _, configured := m.static[k]; h.holdDown.Load() == 0 || configured {
@@ -147,8 +147,8 @@ func (m *manager) hold(k fdb.Key, number uint16, now time.Time) {
 	}
 }
 
-// surplus returns a station that makes room for another: one of the port where most are
-// held, so that a guest with made-up addresses displaces its own.
+// surplus returns the station to release to make room for another. It is at the port that
+// holds most, so that a guest with made-up addresses displaces its own.
 func (h *moves) surplus() (k fdb.Key) {
 	count := make(map[uint16]int)
 	for _, at := range h.held {
@@ -163,8 +163,8 @@ func (h *moves) surplus() (k fdb.Key) {
 	return k
 }
 
-// release lets a station go. An entry that went meanwhile, or that a user made another,
-// stays as it is.
+// release stops holding a station. If its entry is gone, or a user replaced it, nothing
+// changes.
 func (m *manager) release(k fdb.Key) {
 	delete(m.moves.held, k)
 	_, configured := m.static[k]
@@ -173,7 +173,7 @@ func (m *manager) release(k fdb.Key) {
 	}
 }
 
-// releaseDue lets the stations go whose time of hold-down is over.
+// releaseDue releases the stations whose hold-down time is over.
 func (m *manager) releaseDue(now time.Time) {
 	for k, at := range m.moves.held {
 		if !at.until.After(now) {
@@ -182,7 +182,7 @@ func (m *manager) releaseDue(now time.Time) {
 	}
 }
 
-// next is how long until a station is due to be let go.
+// next returns the time until the next station must be released.
 func (h *moves) next(now time.Time) time.Duration {
 	next := time.Hour
 	for _, at := range h.held {

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// ownAddress bounds how often the log is told of frames that have the switch's own
-// address as their sender.
+// ownAddress limits how often frames with the switch's own source address are logged.
 type ownAddress struct{ told atomic.Int64 }
 
 const ownAddressEvery = time.Minute
@@ -17,8 +16,8 @@ func (o *ownAddress) allow(now time.Time) bool {
 	return (told == 0 || now.UnixNano()-told >= int64(ownAddressEvery)) && o.told.CompareAndSwap(told, now.UnixNano())
 }
 
-// ownAddressSeen is called on the switch's goroutines when such a frame came in. A
-// station that forges it looks the same as a switch that has it.
+// ownAddressSeen is called on the switch's goroutines when such a frame arrives. A station
+// that forges the address cannot be distinguished from a switch that has it.
 func (m *manager) ownAddressSeen(port string, vlan uint16) {
 	if !m.seen.allow(time.Now()) {
 		return

@@ -9,7 +9,7 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// configOf is what the forwarding core is told of a policy that Check accepts. What
+// configOf converts a policy that Check accepts to the forwarding core's configuration. What
 // it leaves out is for the protocols: spanning tree and multicast snooping.
 func configOf(p *port.Policy) vswitch.PortConfig {
 	c := vswitch.PortConfig{
@@ -61,8 +61,8 @@ func classesOf(names []string) (c vswitch.Class) {
 // apply brings the port in the core in line with its spec.
 func (p *managed) apply() error { return p.sw.Configure(configOf(&p.spec.Policy)) }
 
-// vlanOf tells users how a port takes part in VLANs, with what its settings leave
-// to the mode filled in.
+// vlanOf returns how a port takes part in VLANs, as users see it, with the mode's defaults
+// filled in.
 func vlanOf(p *port.Policy) api.VLAN {
 	v := api.VLAN{Mode: "transparent", Trunk: []uint16{}, Accept: string(p.Accept)}
 	byMode := "all"

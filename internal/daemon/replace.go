@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// disk is what replaceFile needs of a file system. Tests give one that fails, or that
-// forgets at a power cut what was not synced.
+// disk is the file system that replaceFile needs. Tests replace it with one that fails, or
+// that loses unsynced data at a power cut.
 type disk interface {
 	Create(path string) (diskFile, error)
 	Rename(from, to string) error
@@ -22,7 +22,7 @@ type diskFile interface {
 	Sync() error
 }
 
-// hostDisk is the system's.
+// hostDisk is the system's file system.
 type hostDisk struct{}
 
 func (hostDisk) Create(path string) (diskFile, error) {
@@ -39,11 +39,11 @@ func (hostDisk) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// replaceFile gives the file at path another content. The file is whole at every
-// moment, also after a crash or a power cut; when replaceFile returns nil it has the
-// new content even then. An error before the rename leaves the old one.
+// replaceFile replaces the content of the file at path. The file is whole at every moment,
+// also after a crash or a power cut; once replaceFile returns nil, the new content survives
+// one. An error before the rename leaves the old content.
 func replaceFile(d disk, path string, content []byte) error {
-	// The name is always the same, so that what a crash left is overwritten.
+	// The name is always the same, so the next call overwrites what a crash left.
 	temp := path + ".new"
 	if err := writeSynced(d, temp, content); err != nil {
 		return err
@@ -55,7 +55,7 @@ func replaceFile(d disk, path string, content []byte) error {
 	return d.SyncDir(filepath.Dir(path))
 }
 
-// writeSynced makes a file; an error leaves none.
+// writeSynced creates a file; on error it leaves none.
 func writeSynced(d disk, path string, content []byte) error {
 	f, err := d.Create(path)
 	if err != nil {
@@ -69,13 +69,13 @@ func writeSynced(d disk, path string, content []byte) error {
 		err = closed
 	}
 	if err != nil {
-		_ = d.Remove(path) // it may take the room that is missing
+		_ = d.Remove(path) // it may fill a full disk
 	}
 	return err
 }
 
-// makeSyncedDir makes a directory, and what leads to it, where it is absent. What it
-// made outlives a power cut.
+// makeSyncedDir makes a directory and its parents if they are missing. What it makes survives
+// a power cut.
 func makeSyncedDir(d disk, dir string, mode os.FileMode) error {
 	err := os.Mkdir(dir, mode)
 	switch {

@@ -10,36 +10,36 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// room keeps the ports within what the system lets the process have. A thread that
-// cannot be made ends a Go program, at a time that nobody chooses: so ports are
-// counted at their most, and one that does not fit is refused, or waits.
+// room keeps the ports within the process's system limits. A Go program that cannot create a
+// thread crashes, at an unpredictable time. So ports are counted with their maximum needs,
+// and one that does not fit is refused or waits.
 type room struct {
 	threads, files limits.Limit
 	read           time.Time
-	taken          port.Needs // by the ports, at their most
+	taken          port.Needs // maximum needs of the ports
 }
 
-// reading is where the limits come from.
+// reading reads the limits.
 type reading func() (threads, files limits.Limit)
 
 func systemLimits() (threads, files limits.Limit) { return limits.System{}.Threads(), limits.Files() }
 
 const (
-	// roomAge is how old limits may be: a restore opens many ports at once.
+	// roomAge is how long limits are cached: a restore opens many ports at once.
 	roomAge = time.Second
 
-	// ownThreads are for the daemon without ports, beside one a processor: the
+	// ownThreads are the threads of a daemon without ports, beside one per processor: the
 	// runtime's own, and those that wait for disks, devices and the log's reader.
 	ownThreads = 12
 
-	// ownFiles are for the daemon without ports: state, log, netlink, the fast path,
-	// and a few dozen clients of the API.
+	// ownFiles are the files of a daemon without ports: state, log, netlink, the fast path,
+	// and a few dozen API clients.
 	ownFiles = 64
 )
 
-// makeRoom counts what a port with that many queues takes, 0 for as many as its spec
-// says, in place of what was counted for it. An error says by which limit it does not
-// fit.
+// makeRoom counts the needs of a port with that many queues, or with as many as its spec says
+// if queues is 0, in place of those counted before. An error names the limit that the port
+// exceeds.
 func (m *manager) makeRoom(p *managed, queues int) error {
 	if now := time.Now(); now.Sub(m.room.read) >= roomAge {
 		m.room.threads, m.room.files = m.limits()
@@ -62,7 +62,7 @@ func (m *manager) makeRoom(p *managed, queues int) error {
 	return nil
 }
 
-// free counts a port no more: it is not open.
+// free stops counting a port: it is not open.
 func (m *manager) free(p *managed) { m.count(p, port.Needs{}) }
 
 func (m *manager) count(p *managed, needs port.Needs) {
@@ -75,8 +75,8 @@ func tooMany(name, what string, needs, all int, l limits.Limit) error {
 	return fmt.Errorf("port %s takes %d %s, which makes %d with all others, and there is room for %d: %s", name, needs, what, all, max(l.Most, 0), l.Name)
 }
 
-// fitProcessors has the Go runtime work on fewer processors where the limit of threads
-// leaves too few: it makes a thread for each.
+// fitProcessors limits the processors of the Go runtime if the thread limit leaves too few
+// threads: the runtime makes one for each processor.
 func fitProcessors(threads limits.Limit, log *slog.Logger) {
 	most := max(1, threads.Most/4)
 	if was := runtime.GOMAXPROCS(0); most < was {

@@ -12,25 +12,24 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// saver writes states to disk on a goroutine of its own, one after the other. A
-// state that still waits when a newer one comes is not written: the newer one has
-// all that it had.
+// saver writes states to disk one after another, on its own goroutine. A waiting state is
+// skipped when a newer one comes, which contains all of its changes.
 type saver struct {
 	write  func(savedState) error
-	report func(error) // told how a write went that nobody waits for
+	report func(error) // receives the result of a write that nobody awaits
 
 	mu   sync.Mutex
 	next *saving       // not begun; nil: none
-	wake chan struct{} // has a value when there may be a next
+	wake chan struct{} // holds a value when there may be a next
 	quit chan struct{}
 	done chan struct{} // closed when the goroutine has ended
 }
 
-// saving is one write, of one state or of several that came before it began.
+// saving is one write, of the newest of the states that came before it began.
 type saving struct {
 	state   savedState
 	awaited bool
-	done    chan struct{} // closed when err says how it went
+	done    chan struct{} // closed when err is set
 	err     error
 }
 
@@ -41,7 +40,7 @@ func newSaver(write func(savedState) error, report func(error)) *saver {
 	}
 }
 
-// put has st written. It does not wait.
+// put schedules a write of st. It does not wait.
 func (s *saver) put(st savedState, awaited bool) *saving {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,7 +89,7 @@ func (s *saver) writeNext() {
 	}
 }
 
-// stop writes what waits, and reports whether that was done within the time.
+// stop writes what is pending and reports whether that finished in time.
 func (s *saver) stop(within time.Duration) bool {
 	close(s.quit)
 	t := time.NewTimer(within)
@@ -104,18 +103,18 @@ func (s *saver) stop(within time.Duration) bool {
 }
 
 const (
-	// saveWait is how long a command waits for the disk. Clients wait longer
-	// (api.Client), so they hear of it.
+	// saveWait is how long a command waits for the disk. Clients wait longer (api.Client), so
+	// they get the error.
 	saveWait = 20 * time.Second
 
-	// saveRetry is how long after a write that failed the state is written again.
+	// saveRetry is the delay after a failed write until the next try.
 	saveRetry = 30 * time.Second
 
 	// lastSaveWait is how long a stop waits for the disk.
 	lastSaveWait = 5 * time.Second
 )
 
-// snapshot is the desired state as it is now.
+// snapshot returns the current desired state.
 func (m *manager) snapshot() savedState {
 	st := savedState{Switch: m.kept.patch(), Ports: []savedPort{}, FDB: []savedEntry{}}
 	leaving := make(map[string]bool)
@@ -130,7 +129,7 @@ func (m *manager) snapshot() savedState {
 		}
 		s := savedPort{savedSpec{p.spec.Name, p.spec.Kind, settings}, p.trace}
 		if b := p.trace.Before; b != nil {
-			before := *b // the kind may change it while the state is written
+			before := *b // the kind may change it during the write
 			s.Trace.Before = &before
 		}
 		st.Ports = append(st.Ports, s)
@@ -152,8 +151,8 @@ func (m *manager) snapshot() savedState {
 	return st
 }
 
-// save writes the desired state to disk for a command, which must take its change
-// back where it fails. It waits off the turn.
+// save writes the desired state to disk for a command. If it fails, the command must revert
+// its change. save waits without the turn.
 func (m *manager) save() error {
 	if m.saver == nil {
 		return nil
@@ -177,14 +176,14 @@ func (m *manager) save() error {
 	case g.finished():
 		m.resave = time.Now().Add(saveRetry)
 	default:
-		// It may still be written: after it comes the state without the change,
-		// once the command has taken that back.
+		// The write may still succeed: follow it with the state without the change, once the
+		// command has reverted it.
 		m.resave = time.Now()
 	}
 	return err
 }
 
-// finished reports whether the state was written, or could not be.
+// finished reports whether the write has ended, successfully or not.
 func (g *saving) finished() bool {
 	select {
 	case <-g.done:
@@ -194,7 +193,7 @@ func (g *saving) finished() bool {
 	}
 }
 
-// saveTrace has the state written where no user waits for the answer.
+// saveTrace schedules a write that no user waits for.
 func (m *manager) saveTrace() {
 	m.resave = time.Time{}
 	if m.saver != nil {
@@ -202,7 +201,7 @@ func (m *manager) saveTrace() {
 	}
 }
 
-// traceKept is told how it went. What failed is tried again, and logged once.
+// traceKept receives the result of such a write. A failure is retried, and logged once.
 func (m *manager) traceKept(err error) {
 	switch {
 	case err != nil:
@@ -219,8 +218,8 @@ func (m *manager) traceKept(err error) {
 // changeWait is how long a command waits for another to finish.
 const changeWait = 5 * time.Second
 
-// change runs a command that changes the desired state in a turn. Such commands
-// come one after the other, so that each can take its change back.
+// change runs, in a turn, a command that changes the desired state. Such commands run one
+// after another, so that each can revert its change.
 func (m *manager) change(f func() error) error {
 	t := time.NewTimer(changeWait)
 	defer t.Stop()

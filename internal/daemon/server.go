@@ -13,7 +13,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// route is one call of the API. What handle returns is sent as JSON; nil is 204.
+// route is one call of the API. The result of handle is sent as JSON; nil means status 204.
 type route struct {
 	method, path string
 	handle       func(*http.Request) (any, error)
@@ -96,7 +96,7 @@ func (m *manager) routes() []route {
 	}
 }
 
-// vlanOfQuery returns the VLAN in a request's query, 0 where there is none.
+// vlanOfQuery returns the VLAN in a request's query, or 0 if there is none.
 func vlanOfQuery(r *http.Request) (uint16, error) {
 	s := r.FormValue("vlan")
 	if s == "" {
@@ -109,7 +109,7 @@ func vlanOfQuery(r *http.Request) (uint16, error) {
 	return uint16(vlan), nil
 }
 
-// boolOfQuery returns a value in a request's query that is true or false, and may be left out.
+// boolOfQuery returns an optional true or false in a request's query.
 func boolOfQuery(r *http.Request, key string) (bool, error) {
 	s := r.FormValue(key)
 	if s != "" && s != "true" && s != "false" {
@@ -118,13 +118,13 @@ func boolOfQuery(r *http.Request, key string) (bool, error) {
 	return s == "true", nil
 }
 
-// ask has f answered in a turn.
+// ask runs f in a turn and returns its answer.
 func ask[T any](m *manager, f func() (T, error)) (answer T, err error) {
 	err = m.do(func() (err error) { answer, err = f(); return err })
 	return answer, err
 }
 
-// tell is ask with a request's body.
+// tell is ask for a request with a body.
 func tell[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
 	req, err := body[Req](r)
 	if err != nil {
@@ -133,7 +133,7 @@ func tell[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any,
 	return ask(m, func() (T, error) { return f(req) })
 }
 
-// tellChange is tell for what changes the desired state.
+// tellChange is tell for a change of the desired state.
 func tellChange[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
 	req, err := body[Req](r)
 	if err != nil {
@@ -157,7 +157,7 @@ func body[Req any](r *http.Request) (req Req, err error) {
 	return req, nil
 }
 
-// addPort is an api.AddPort as it is read: which settings there are is for the kinds.
+// addPort is an api.AddPort as read: the kinds decide which settings there are.
 type addPort struct {
 	Name, Kind string
 	NoWait     bool
@@ -173,8 +173,8 @@ func (a *addPort) UnmarshalJSON(b []byte) error {
 		a.settings.Take("may_exist", &a.MayExist))
 }
 
-// maxBody bounds a request's body in bytes. The largest that makes sense, a port
-// with some hundred addresses, is a tenth of it.
+// maxBody limits a request's body in bytes. The largest sensible one, a port with some
+// hundred addresses, is a tenth of it.
 const maxBody = 1 << 16
 
 func (m *manager) handler() http.Handler {
@@ -203,7 +203,7 @@ func (m *manager) handler() http.Handler {
 	return mux
 }
 
-// statuses are the HTTP statuses of the API's error codes.
+// statuses maps the API's error codes to HTTP statuses.
 var statuses = map[string]int{
 	api.CodeInvalid:  http.StatusBadRequest,
 	api.CodeNotFound: http.StatusNotFound,

@@ -13,7 +13,7 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// Settings are those of the switch as a whole. They can be changed while it runs.
+// Settings are the settings of the switch as a whole. They can be changed while it runs.
 type Settings struct {
 	Aging setting.OrNever `json:"aging,omitzero" arg:"TIME" default:"5m" help:"forget stations that are silent for this long; 0 for never"`
 
@@ -30,13 +30,13 @@ type Settings struct {
 	Recovery     setting.OrNever  `json:"recovery,omitzero" arg:"TIME" default:"5m" help:"recover error-disabled ports after this time; 0 for never"`
 }
 
-// Unregistered says where multicast groups go that nobody asked for. Empty is flood.
+// Unregistered is where multicast groups without members go. Empty means flood.
 type Unregistered string
 
 // Values implements setting.Enum.
 func (Unregistered) Values() []string { return []string{"flood", "routers"} }
 
-// Mask is a mask of 16 bits, which people write in hexadecimal.
+// Mask is a 16-bit mask, which people write in hexadecimal.
 type Mask uint16
 
 // FlagText implements setting.FlagWriter.
@@ -47,18 +47,18 @@ func (Mask) FlagText(v any) string {
 	return fmt.Sprint(v)
 }
 
-// What holds where a setting was not made.
+// Defaults of settings that are not set.
 const (
 	defaultAging       = fdb.DefaultAging
 	defaultRecovery    = 300 * time.Second
 	defaultSTPPriority = 32768
 )
 
-// pauseGroup is the bit of the address of 802.3 PAUSE frames, which concern one
-// link and would stop others.
+// pauseGroup is the bit of the address of 802.3 PAUSE frames, which are meant for one link
+// and would stop others.
 const pauseGroup = 1 << 1
 
-// Check reports what is wrong with the settings, and how to mend it.
+// Check returns what is wrong with the settings and how to fix it.
 func (s Settings) Check() error {
 	switch a := s.QuerierAddress; {
 	case s.Aging > 0 && (time.Duration(s.Aging) < time.Second || time.Duration(s.Aging) > fdb.MaxAging):
@@ -81,8 +81,8 @@ func (s Settings) Check() error {
 	return nil
 }
 
-// AfterMerge implements setting.Merged: what belongs to a protocol that is turned off
-// goes with it.
+// AfterMerge implements setting.Merged: when a protocol is turned off, its settings are
+// unset, too.
 func (s *Settings) AfterMerge(former any, given func(key string) bool) {
 	was := former.(Settings)
 	if was.STP && !s.STP && !given("stp_priority") {
@@ -101,14 +101,14 @@ func (s *Settings) AfterMerge(former any, given func(key string) bool) {
 	}
 }
 
-// switchSettings are all settings of the switch: the daemon's own, and those of each
-// feature in the order of the program's list.
+// switchSettings are all settings of the switch: the daemon's own and those of each feature,
+// in the order of the program's list.
 type switchSettings struct {
 	Settings
 	features []any
 }
 
-// noSettings are the settings of a switch on which none were made.
+// noSettings returns the settings of a switch with none set.
 func noSettings(features []feature.Feature) switchSettings {
 	var s switchSettings
 	for _, f := range features {
@@ -117,7 +117,7 @@ func noSettings(features []feature.Feature) switchSettings {
 	return s
 }
 
-// SettingFields are the settings that a switch with these features has.
+// SettingFields returns the settings of a switch with these features.
 func SettingFields(features []feature.Feature) []setting.Field {
 	all := setting.Fields(Settings{})
 	for _, f := range features {
@@ -126,7 +126,7 @@ func SettingFields(features []feature.Feature) []setting.Field {
 	return all
 }
 
-// patch returns the settings that were made.
+// patch returns the settings that are set.
 func (s switchSettings) patch() setting.Patch {
 	all := setting.PatchOf(s.Settings)
 	for _, f := range s.features {
@@ -135,13 +135,13 @@ func (s switchSettings) patch() setting.Patch {
 	return all
 }
 
-// SettingsError is an error of the settings that Run was given, or finds in the state
-// together with them.
+// SettingsError is an error in the settings given to Run, or in their combination with those
+// in the state.
 type SettingsError struct{ error }
 
 func (e SettingsError) Unwrap() error { return e.error }
 
-// merge returns settings with a patch applied, and checks them.
+// merge returns the settings with a patch applied, and checks them.
 func (s switchSettings) merge(p setting.Patch) (switchSettings, error) {
 	rest := setting.Patch{}
 	rest.Add(p)
@@ -166,7 +166,7 @@ func (s switchSettings) merge(p setting.Patch) (switchSettings, error) {
 	return to, nil
 }
 
-// tree, groups and the rest are the settings as the parts of the daemon take them.
+// tree, groups and the rest convert the settings to the form that parts of the daemon use.
 func (s Settings) tree() *STP {
 	if !s.STP {
 		return nil
@@ -192,15 +192,15 @@ func orNever(d setting.OrNever, otherwise time.Duration) time.Duration {
 	return cmp.Or(time.Duration(d), otherwise)
 }
 
-// into puts the settings into the options of a daemon that starts.
+// into copies the settings into the options of a starting daemon.
 func (s Settings) into(o *Options) {
 	o.Aging, o.Recovery = orNever(s.Aging, defaultAging), orNever(s.Recovery, defaultRecovery)
 	o.STP, o.Snooping = s.tree(), s.groups()
 	o.GroupForward, o.HoldDown = uint16(s.GroupForward), time.Duration(s.HoldDown)
 }
 
-// set changes settings of the switch, and keeps them. What run's flags say holds for this
-// run in any case; what they do not say is what was kept.
+// set changes settings of the switch and keeps them. For this run, overrides from the command
+// line always win; where they are silent, the kept settings apply.
 func (m *manager) set(p setting.Patch) (api.Switch, error) {
 	if len(p) == 0 {
 		return api.Switch{}, fail(api.CodeInvalid, "nothing to change; give at least one flag, see `vswitch set --help`")
@@ -226,7 +226,7 @@ func (m *manager) set(p setting.Patch) (api.Switch, error) {
 	return m.describeSwitch(), nil
 }
 
-// apply brings the parts of the daemon from the settings in force to others.
+// apply changes the parts of the daemon from the settings in force to new ones.
 func (m *manager) apply(to switchSettings) error {
 	from := m.settings
 	m.settings = to
@@ -253,7 +253,7 @@ func (m *manager) apply(to switchSettings) error {
 	return nil
 }
 
-// equal reports whether two pointers lead to the same, or nowhere both.
+// equal reports whether both pointers are nil or point to equal values.
 func equal[T comparable](a, b *T) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -261,14 +261,14 @@ func equal[T comparable](a, b *T) bool {
 	return *a == *b
 }
 
-// ownStation has the FDB know the switch's own address, which is behind no port: what the
+// ownStation enters the switch's own address into the FDB, behind no port: frames that the
 // switch sends may come back.
 func (m *manager) ownStation() {
-	_ = m.sw.FDB().Add(fdb.MakeKey(defaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // it is there already, or has room
+	_ = m.sw.FDB().Add(fdb.MakeKey(defaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // exists already, or has room
 }
 
-// setTree starts, ends or replaces the spanning tree. Ports forward nothing from its start
-// until it lets them.
+// setTree starts, ends or replaces the spanning tree. Once it starts, ports forward nothing
+// until it allows them to.
 func (m *manager) setTree(o *STP) error {
 	if m.tree != nil {
 		m.tree.stop()
@@ -307,7 +307,7 @@ func (m *manager) setSnooping(o *Snooping) {
 	m.upPorts(func(p *managed) { m.snoop.link(p, true) })
 }
 
-// upPorts calls f for the ports by which frames pass.
+// upPorts calls f for each port that passes frames.
 func (m *manager) upPorts(f func(*managed)) {
 	for _, p := range m.sorted() {
 		if p.state == api.StateUp {

@@ -11,26 +11,26 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// Snooping says how the switch snoops multicast, in all VLANs alike.
+// Snooping configures multicast snooping, the same in all VLANs.
 type Snooping struct {
-	Querier     bool       // ask the hosts where no router does
-	Address     netip.Addr // that IGMP queries come from; invalid: 0.0.0.0
-	RoutersOnly bool       // groups that nobody asked for go to router ports alone
+	Querier     bool       // query the hosts if no router does
+	Address     netip.Addr // source of IGMP queries; invalid: 0.0.0.0
+	RoutersOnly bool       // groups without members go to router ports only
 }
 
-// snooping runs mcast.Snooper over the manager's ports: messages of hosts and
-// routers go in, who gets which group comes out. A nil one is a switch without
-// snooping, on which all methods but those of users do nothing.
+// snooping runs mcast.Snooper over the manager's ports: messages of hosts and routers go in,
+// the members of each group come out. A nil one is a switch without snooping: its methods do
+// nothing, except those for users.
 type snooping struct {
 	m      *manager
 	opts   Snooping
 	core   *mcast.Snooper
 	timer  *time.Timer
-	vlans  port.VLANSet              // that are snooped
-	rules  map[*managed]vswitch.VLAN // of each port, as its hosts were asked last
-	moved  bool                      // ports or their VLANs are others than vlans was made from
-	stale  bool                      // the switch goes by an older picture than it could
-	shown  time.Time                 // when the switch was given a picture last
+	vlans  port.VLANSet              // VLANs being snooped
+	rules  map[*managed]vswitch.VLAN // VLANs of each port when its hosts were last queried
+	moved  bool                      // ports or their VLANs changed since vlans was computed
+	stale  bool                      // the switch uses an older snapshot than it could
+	shown  time.Time                 // when the switch last got a snapshot
 	effort time.Duration
 }
 
@@ -41,7 +41,7 @@ type staticGroup struct {
 	port  string
 }
 
-// vlans are the VLANs that a port carries.
+// vlans returns the VLANs that a port carries.
 func (p *managed) vlans() port.VLANSet { return vlansOf(p.sw.Config().VLAN) }
 
 func vlansOf(v vswitch.VLAN) port.VLANSet {
@@ -61,9 +61,8 @@ func compareGroups(a, b staticGroup) int {
 	return cmp.Or(cmp.Compare(a.vlan, b.vlan), a.group.Compare(b.group), cmp.Compare(a.port, b.port))
 }
 
-// Guests can make the picture of groups change with every frame they send. It is
-// given to the switch groupGap apart at least, and takes no more than a tenth of
-// the time.
+// Guests can change the snapshot of groups with every frame they send. The switch gets a new
+// one at most once per groupGap, and this takes at most a tenth of the time.
 const (
 	groupGap   = 50 * time.Millisecond
 	groupShare = 10
@@ -84,7 +83,7 @@ func (sn *snooping) stop() {
 	}
 }
 
-// due is the channel that asks for run.
+// due returns the channel that fires when run has work.
 func (sn *snooping) due() <-chan time.Time {
 	if sn == nil {
 		return nil
@@ -114,7 +113,7 @@ func (sn *snooping) run() {
 	sn.stale, sn.shown, sn.effort = false, now, time.Since(now)
 }
 
-// begin brings the snooper to the present; it goes before every other use.
+// begin advances the snooper to the present; call it before every other use.
 func (sn *snooping) begin() {
 	sn.core.Advance(time.Since(sn.m.start))
 	if !sn.moved {
@@ -150,7 +149,7 @@ func (sn *snooping) begin() {
 	}
 }
 
-// addStatic adds a static group, if its VLAN and its port are there yet.
+// addStatic adds a static group if its VLAN and its port exist.
 func (sn *snooping) addStatic(g staticGroup) {
 	p := sn.m.ports[g.port]
 	if p == nil || !sn.vlans.Has(g.vlan) {
@@ -161,7 +160,7 @@ func (sn *snooping) addStatic(g staticGroup) {
 	}
 }
 
-// configure brings the settings of a port, which may be new, to the snooper.
+// configure passes the settings of a port, which may be new, to the snooper.
 func (sn *snooping) configure(p *managed) {
 	if sn == nil {
 		return
@@ -173,7 +172,7 @@ func (sn *snooping) configure(p *managed) {
 	rules := p.sw.Config().VLAN
 	sn.rules[p] = rules
 	if !known || rules == was {
-		return // a new port's hosts are asked when its link comes up
+		return // a new port's hosts are queried when its link comes up
 	}
 	sn.begin()
 	left, carried := vlansOf(was), vlansOf(rules)
@@ -185,8 +184,8 @@ func (sn *snooping) configure(p *managed) {
 	sn.core.PortUp(p.sw.Number())
 }
 
-// snoopConfig is a port's part in snooping. Where a station is expected, no router is
-// believed.
+// snoopConfig returns a port's configuration for snooping. Behind a port for a station, no
+// router is believed.
 func snoopConfig(spec port.Policy, station bool) mcast.PortConfig {
 	c := mcast.PortConfig{Isolated: spec.Isolated, FastLeave: spec.FastLeave, MaxGroups: spec.GroupLimit}
 	switch {
@@ -198,7 +197,7 @@ func snoopConfig(spec port.Policy, station bool) mcast.PortConfig {
 	return c
 }
 
-// link tells the snooper of a port that came up or went down.
+// link tells the snooper that a port came up or went down.
 func (sn *snooping) link(p *managed, up bool) {
 	if sn == nil {
 		return
@@ -222,7 +221,7 @@ func (sn *snooping) remove(p *managed) {
 	sn.moved = true
 }
 
-// topologyChange says that stations may now be behind other ports.
+// topologyChange tells the snooper that stations may now be behind other ports.
 func (sn *snooping) topologyChange() {
 	if sn != nil {
 		sn.begin()
@@ -230,8 +229,7 @@ func (sn *snooping) topologyChange() {
 	}
 }
 
-// receive takes a message of a host or a router, and passes it on to whom it
-// concerns.
+// receive handles a message of a host or router and forwards it to the ports concerned.
 func (sn *snooping) receive(f vswitch.ControlFrame) {
 	if sn == nil {
 		return
@@ -245,8 +243,7 @@ func (sn *snooping) receive(f vswitch.ControlFrame) {
 	}
 }
 
-// send sends a query of the snooper's own. One that is lost is sent again by the
-// protocol.
+// send sends a query of the snooper. If one is lost, the protocol repeats it.
 func (sn *snooping) send(vlan, number uint16, frame []byte) {
 	f := vswitch.ControlFrame{VLAN: vlan, Data: frame}
 	if number == mcast.AllPorts {
@@ -256,7 +253,7 @@ func (sn *snooping) send(vlan, number uint16, frame []byte) {
 	}
 }
 
-// snoops is an error where there is no snooping.
+// snoops returns an error if there is no snooping.
 func (m *manager) snoops() error {
 	if m.snoop == nil {
 		return fail(api.CodeInvalid, "multicast snooping is off, all groups are flooded; start the switch with `vswitch run --snooping` to have it")
@@ -309,8 +306,8 @@ func (m *manager) delGroup(group netip.Addr, name string, vlan uint16) error {
 	return nil
 }
 
-// dropStatic tells the snooper of a group that is static no more; where its VLAN is
-// not snooped now, it does not know of it.
+// dropStatic tells the snooper that a group is no longer static; if the group's VLAN is not
+// snooped now, the snooper does not know the group.
 func (m *manager) dropStatic(g staticGroup) {
 	if p := m.ports[g.port]; p != nil {
 		_ = m.snoop.core.RemoveStatic(g.vlan, p.sw.Number(), g.group)
@@ -397,5 +394,5 @@ func protocol(ipv4 bool, version int) string {
 	return names[version]
 }
 
-// seconds rounds up: what is there has not expired.
+// seconds rounds up: an existing entry has not expired.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

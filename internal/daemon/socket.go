@@ -18,10 +18,9 @@ import (
 	"github.com/vswitch/vswitch/internal/sockfile"
 )
 
-// lockSocket takes the lock that the daemon of a socket holds while it runs. The
-// kernel gives it back however the process ends, so a lock that is free means that
-// no daemon serves the socket. The file stays: to remove it would let two processes
-// lock two files of one name.
+// lockSocket takes the lock that a socket's daemon holds while it runs. The kernel releases
+// it however the process ends, so if the lock is free, no daemon serves the socket. The file
+// stays: if it were removed, two processes could lock two files of one name.
 func lockSocket(path string) (flock.File, error) {
 	if len(path) > sockfile.MaxPath {
 		return flock.File{}, fmt.Errorf("socket path %s has %d bytes, the system allows %d; choose a shorter one with --socket", path, len(path), sockfile.MaxPath)
@@ -39,7 +38,7 @@ func lockSocket(path string) (flock.File, error) {
 	case err != nil:
 		return flock.File{}, fmt.Errorf("making the socket's lock: %w; choose another socket with --socket", err)
 	}
-	// The number is for the message above alone; the lock does not depend on it.
+	// The pid only serves the message above; the lock does not depend on it.
 	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
 		f.Close()
 		return flock.File{}, fmt.Errorf("writing %s: %w", name, err)
@@ -47,8 +46,8 @@ func lockSocket(path string) (flock.File, error) {
 	return f, nil
 }
 
-// makeDir makes a directory that all may pass, whatever the umask: who may use what is
-// in it, the sockets say themselves. One that is there stays as it is.
+// makeDir makes a directory that everyone may traverse, whatever the umask: the sockets in it
+// have permissions of their own. An existing directory is unchanged.
 func makeDir(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -59,8 +58,8 @@ func makeDir(dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// closedTo reports whether the members of a group, that is none of its owner's, cannot
-// reach what is in a directory.
+// closedTo reports whether a directory keeps out the members of a group that is not the group
+// of its owner.
 func closedTo(dir string, gid int) bool {
 	var st syscall.Stat_t
 	if syscall.Stat(dir, &st) != nil {
@@ -80,10 +79,10 @@ func writePID(f flock.File) error {
 	return err
 }
 
-// fileID is what a file is, whatever name it has.
+// fileID identifies a file, whatever its name.
 type fileID struct{ dev, ino uint64 }
 
-// idOf returns which file is at path, zero where there is none.
+// idOf identifies the file at path; it is zero if there is none.
 func idOf(path string) (id fileID) {
 	var st syscall.Stat_t
 	if syscall.Lstat(path, &st) == nil {
@@ -92,37 +91,36 @@ func idOf(path string) (id fileID) {
 	return id
 }
 
-// listener is the control socket. It removes its socket when it is closed, and makes it
-// again where somebody deletes it (a cleaner of /run): else nobody could reach the
-// daemon. What another process put there stays.
+// listener is the control socket. It removes its socket on Close and makes it again if
+// somebody deletes it, such as a cleaner of /run: otherwise nobody could reach the daemon. It
+// leaves another process's file alone.
 type listener struct {
 	path string
-	gid  int // -1: as it comes
+	gid  int // -1: unchanged
 	log  *slog.Logger
 
 	mu     sync.Mutex
 	socket *net.UnixListener
 	id     fileID // of socket
 	closed bool
-	locks  []flock.File // the caller's, and those from newer directories
+	locks  []flock.File // the caller's, and those in newer directories
 
-	clients chan struct{} // has a value for each connection
+	clients chan struct{} // holds a value per connection
 
 	stop chan struct{}
 	done sync.WaitGroup
 }
 
-// maxClients bounds the connections, which take files that ports need (ownFiles). One
-// more waits until another ends.
+// maxClients limits the connections, which use files that ports need (ownFiles). Another
+// client waits until one of them ends.
 const maxClients = 40
 
-// socketCheck is how often the listener looks whether its socket is still there. It is
-// made again when it has been away twice: who moves it, or puts another daemon in this
-// one's place, is done by then.
+// socketCheck is the interval of checks that the socket is still there. It is made again when
+// it is missing twice in a row: by then, whoever moves it or replaces the daemon is done.
 const socketCheck = time.Second
 
-// listen makes the control socket, in place of a stale one, for root and the group.
-// lock is that of lockSocket.
+// listen makes the control socket for root and the group, replacing a stale one. lock is the
+// lock from lockSocket.
 func listen(path, group string, lock flock.File, log *slog.Logger) (net.Listener, error) {
 	l := &listener{path: path, gid: -1, log: log, locks: []flock.File{lock}, clients: make(chan struct{}, maxClients), stop: make(chan struct{})}
 	if group != "" {
@@ -142,7 +140,7 @@ func listen(path, group string, lock flock.File, log *slog.Logger) (net.Listener
 	return l, nil
 }
 
-// place makes the socket, and lets go of the one before.
+// place makes the socket and releases the one before.
 func (l *listener) place() error {
 	s, err := sockfile.Listen(l.path)
 	if err != nil {
@@ -167,7 +165,7 @@ func (l *listener) place() error {
 	return nil
 }
 
-// watch makes the socket again when it is gone, until Close.
+// watch makes the socket again whenever it is gone, until Close.
 func (l *listener) watch() {
 	tick := time.NewTicker(socketCheck)
 	defer tick.Stop()
@@ -195,7 +193,7 @@ func (l *listener) watch() {
 	}
 }
 
-// renew makes the socket again, with a lock in the directory that is there by now.
+// renew makes the socket again, with a lock in the directory that is there now.
 func (l *listener) renew() error {
 	if !l.locked() {
 		lock, err := lockSocket(l.path)
@@ -207,7 +205,7 @@ func (l *listener) renew() error {
 	return l.place()
 }
 
-// locked reports whether a lock of this process is at the socket's path.
+// locked reports whether this process holds the lock at the socket's path.
 func (l *listener) locked() bool {
 	at := idOf(lockPath(l.path))
 	for _, lock := range l.locks {
@@ -240,7 +238,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	return &client{Conn: c, leave: sync.OnceFunc(func() { <-l.clients })}, nil
 }
 
-// client is a connection that counts until it is closed.
+// client is a connection that occupies a place in clients until it is closed.
 type client struct {
 	net.Conn
 	leave func()
@@ -275,8 +273,8 @@ func (l *listener) accept() (net.Conn, error) {
 // Addr implements net.Listener.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Close implements net.Listener. The name goes first, so that nobody connects to a daemon
-// about to end, unless it is somebody else's by now.
+// Close implements net.Listener. It removes the name first, so that nobody connects to a
+// daemon that is about to end, unless the name belongs to somebody else by now.
 func (l *listener) Close() (err error) {
 	l.mu.Lock()
 	if l.closed {

@@ -20,12 +20,12 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// stateVersion is the format of state.json that this code writes, and the newest that
-// it reads.
+// stateVersion is the format of state.json that this code writes, and the newest that it
+// reads.
 const stateVersion = 1
 
-// savedState is the content of state.json: what users asked for, and what the
-// switch must know to take it back.
+// savedState is the content of state.json: what users requested, and what the switch needs to
+// resume it.
 type savedState struct {
 	Version   int    `json:"version"`
 	WrittenBy string `json:"written_by,omitempty"` // the version of vswitch
@@ -42,8 +42,8 @@ type savedPort struct {
 	Trace port.Trace `json:"trace"`
 }
 
-// savedSpec is a port.Spec as one flat object. Its settings are read by the kinds, which
-// the state does not know; what they refuse stays in the state as it is.
+// savedSpec is a port.Spec as one flat object. The kinds read its settings, which the state
+// does not know; settings that a kind rejects stay in the state unchanged.
 type savedSpec struct {
 	Name, Kind string
 	Settings   setting.Patch
@@ -82,7 +82,7 @@ type savedGroup struct {
 	Port  string     `json:"port"`
 }
 
-// store keeps a savedState in a directory that it has to itself.
+// store keeps a savedState in a directory of its own.
 type store struct {
 	dir     flock.File
 	path    string // of state.json
@@ -90,8 +90,8 @@ type store struct {
 	disk    disk
 }
 
-// openStore makes the directory where it is absent, and locks it: two daemons that
-// wrote to one would each undo the other's work.
+// openStore makes the directory if it is missing and locks it: two daemons that wrote to one
+// directory would undo each other's work.
 func openStore(dir, program string) (*store, error) {
 	if err := makeSyncedDir(hostDisk{}, dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w; choose another with --state, or use --ephemeral", err)
@@ -108,10 +108,10 @@ func openStore(dir, program string) (*store, error) {
 
 func (s *store) Close() error { return s.dir.Close() }
 
-// load reads the state; without a file it is empty. A file that is broken is moved to
-// the name that aside says, so that no later save can replace it. An error means that
-// there may be a state, but not for this process: one of a newer vswitch, for instance,
-// stays where that looks for it.
+// load reads the state, which is empty if there is no file. It moves a broken file to the
+// name in aside, so that no later save can replace it. An error means that there may be a
+// state that this process cannot use: a newer vswitch's state, for instance, stays where that
+// program looks for it.
 func (s *store) load() (st savedState, aside string, err error) {
 	b, err := os.ReadFile(s.path)
 	switch {
@@ -141,7 +141,7 @@ func (s *store) setAside() (string, error) {
 	return to, s.disk.SyncDir(filepath.Dir(to))
 }
 
-// unknownError says what in a state this code does not know.
+// unknownError names what this code does not know in a state.
 type unknownError string
 
 func (e unknownError) Error() string { return string(e) }
@@ -154,18 +154,18 @@ func writer(version string) string {
 	return "vswitch " + version
 }
 
-// unknownKey is the unknownError of a key.
+// unknownKey returns the unknownError of a key.
 func unknownKey(key, version string) unknownError {
 	return unknownError(fmt.Sprintf("has the key %s, which %s wrote or a slip of the pen", key, writer(version)))
 }
 
-// runTheOther says what to do about an unknownError.
+// runTheOther returns the advice that goes with an unknownError.
 func runTheOther(program string) string {
 	return fmt.Sprintf("this is vswitch %s: run the other one, or keep the state elsewhere with --state", program)
 }
 
-// known returns an error where a port has a setting that no kind of this program has: a
-// newer program wrote it, and without it the port would not be what was asked for.
+// known returns an error if a port has a setting that no kind of this program has: a newer
+// program wrote it, and the port would not be as requested without it.
 func (st savedState) known(kinds port.Kinds, program string) error {
 	keys := make(map[string]bool)
 	for _, s := range kinds.Settings() {
@@ -184,8 +184,8 @@ func (st savedState) known(kinds port.Kinds, program string) error {
 	return nil
 }
 
-// parseState reads a state and checks that it hangs together. What it does not know
-// was written by another version and would be lost by the next save: an unknownError.
+// parseState parses a state and checks its consistency. Unknown content was written by
+// another version, and the next save would lose it: that is an unknownError.
 func parseState(b []byte) (savedState, error) {
 	var v struct {
 		Version   int
@@ -235,9 +235,8 @@ func parseState(b []byte) (savedState, error) {
 	return st, nil
 }
 
-// save replaces the state on disk: after it, and after a crash at any moment
-// before it, state.json is whole. When it returns nil the state outlives a power
-// cut.
+// save replaces the state on disk. state.json is whole after a crash at any moment; once save
+// returns nil, the new state survives a power cut.
 func (s *store) save(st savedState) error {
 	st.Version, st.WrittenBy = stateVersion, s.program
 	b, err := json.MarshalIndent(st, "", "  ")

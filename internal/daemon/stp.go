@@ -15,28 +15,28 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// STP says how the switch takes part in a spanning tree.
+// STP configures the switch's part in a spanning tree.
 type STP struct {
-	Priority uint16 // of the bridge: a multiple of 4096, the lowest is the root
+	Priority uint16 // of the bridge: a multiple of 4096, the lowest becomes root
 }
 
-// spanningTree runs stp.Bridge over the manager's ports: BPDUs, link states and
-// seconds go in, port states and BPDUs come out. A nil one is a switch without
-// spanning tree, on which all methods but describe do nothing.
+// spanningTree runs stp.Bridge over the manager's ports: BPDUs, link states and seconds go
+// in, port states and BPDUs come out. A nil one is a switch without spanning tree: all its
+// methods except describe do nothing.
 type spanningTree struct {
 	m       *manager
 	bridge  *stp.Bridge
 	seconds *time.Ticker
 	members map[uint16]*managed // by stpNumber
 
-	// tripped are ports on which BPDU guard saw a BPDU. They are shut once the
-	// bridge has returned: that calls it again.
+	// tripped lists the ports on which BPDU guard saw a BPDU. They are shut after the bridge
+	// has returned, because shutting calls it again.
 	tripped []*managed
 }
 
-// guardTraps are the frames that no station sends and BPDU guard shuts a port for:
-// everything to the address of BPDUs, be it one or not, and to that of Cisco's PVST+,
-// which has a BPDU for each VLAN.
+// guardTraps match the frames that no station sends and for which BPDU guard shuts a port:
+// all frames to the BPDU address, BPDUs or not, and to the address of Cisco's PVST+, which
+// sends a BPDU per VLAN.
 var guardTraps = []vswitch.Trap{
 	{Dst: port.MACFrom(stp.Group[:]), Queue: vswitch.QueueGuard, Tagged: true},
 	{Dst: 0x0100_0ccc_cccd, Queue: vswitch.QueueGuard},
@@ -49,17 +49,17 @@ func newSpanningTree(m *manager, o *STP) (*spanningTree, error) {
 	t := &spanningTree{m: m, members: make(map[uint16]*managed)}
 	cfg := stp.DefaultConfig([6]byte(m.mac.HardwareAddr()))
 	cfg.Priority = o.Priority
-	cfg.GuardRecovery = 0 // a shut port recovers as all do
+	cfg.GuardRecovery = 0 // an error-disabled port recovers like all others
 	var err error
 	t.bridge, err = stp.New(cfg, t)
 	t.seconds = time.NewTicker(time.Second)
 	return t, err
 }
 
-// stpNumber is a port's number in the protocol, where 0 is none.
+// stpNumber returns a port's number in the protocol, where 0 means none.
 func stpNumber(p *managed) uint16 { return p.sw.Number() + 1 }
 
-// tick is the channel that asks for second.
+// tick returns the channel that fires when second is due.
 func (t *spanningTree) tick() <-chan time.Time {
 	if t == nil {
 		return nil
@@ -75,7 +75,7 @@ func (t *spanningTree) stop() {
 	}
 }
 
-// do calls the bridge, then does what it asked for that may call it again.
+// do calls the bridge, then carries out its requests that may call it again.
 func (t *spanningTree) do(f func()) {
 	f()
 	for len(t.tripped) > 0 {
@@ -85,8 +85,8 @@ func (t *spanningTree) do(f func()) {
 	}
 }
 
-// configure brings the settings of a port, which may be new, to the bridge. A new
-// one forwards nothing until the tree lets it.
+// configure passes the settings of a port, which may be new, to the bridge. A new port
+// forwards nothing until the tree allows it.
 func (t *spanningTree) configure(p *managed) {
 	if t == nil {
 		return
@@ -112,13 +112,13 @@ func (t *spanningTree) configure(p *managed) {
 	})
 }
 
-// link tells the bridge of a port that came up or went down.
+// link tells the bridge that a port came up or went down.
 func (t *spanningTree) link(p *managed, up bool) {
 	if t == nil {
 		return
 	}
 	if up {
-		t.configure(p) // its speed is known now
+		t.configure(p) // its speed is now known
 	}
 	t.do(func() {
 		if up {
@@ -128,7 +128,7 @@ func (t *spanningTree) link(p *managed, up bool) {
 	})
 }
 
-// remove takes a port out of the tree, before the switch forgets it.
+// remove takes a port out of the tree before the switch forgets it.
 func (t *spanningTree) remove(p *managed) {
 	if t == nil {
 		return
@@ -143,16 +143,16 @@ func (t *spanningTree) receive(p *managed, frame []byte) {
 	}
 }
 
-// intruded says that a frame came by a port which BPDU guard shuts it for.
+// intruded handles a frame for which BPDU guard shuts the port.
 func (t *spanningTree) intruded(p *managed, frame []byte) {
 	if t != nil {
 		t.do(func() { t.bridge.Guard(stpNumber(p), frame) })
 	}
 }
 
-// The rest are the stp.Actions, called by the bridge.
+// The rest are the stp.Actions, which the bridge calls.
 
-// SendBPDU has no one to tell of a frame that is lost: the next hello repeats it.
+// SendBPDU ignores a lost frame: the next hello repeats it.
 func (t *spanningTree) SendBPDU(number uint16, frame []byte) {
 	if p := t.members[number]; !t.m.mirrorsTo(p) {
 		_ = p.sw.Transmit(0, frame)
@@ -189,14 +189,14 @@ func (t *spanningTree) Event(e stp.Event) {
 	}
 }
 
-// hasStation reports whether a station is behind a port, and no network: a user who said that no
-// bridge is, or that one is, knows better than the kind.
+// hasStation reports whether one station, rather than a network, is behind the port. A user's
+// statement about bridges overrides the kind.
 func (p *managed) hasStation() bool {
 	return p.spec.Edge == port.AutoOn || p.spec.Edge != port.AutoOff && p.station()
 }
 
-// treeConfig is a port's part in the tree. A port with a station behind it forwards at
-// once, and has no use for BPDUs. speed is the link's in bit/s, 0 where it is not known.
+// treeConfig returns a port's configuration for the tree. A port with a station behind it
+// forwards at once and needs no BPDUs. speed is the link's in bit/s, 0 if unknown.
 func treeConfig(spec port.Policy, station bool, speed uint64) stp.PortConfig {
 	c := stp.DefaultPort()
 	c.PathCost, c.Speed = spec.STPCost, speed
@@ -210,8 +210,8 @@ func treeConfig(spec port.Policy, station bool, speed uint64) stp.PortConfig {
 	return c
 }
 
-// treeSpeed is the speed of a port's link in bit/s, 0 where it is not known. What a
-// TAP says means nothing.
+// treeSpeed returns the speed of a port's link in bit/s, 0 if unknown. A TAP's speed is
+// meaningless.
 func (p *managed) treeSpeed() uint64 {
 	if p.station() {
 		return 0
@@ -219,8 +219,8 @@ func (p *managed) treeSpeed() uint64 {
 	return p.speed
 }
 
-// linkSpeed is what the driver of an interface says of its link, in bit/s; 0 where
-// it says nothing. The kernel can take its time to say so.
+// linkSpeed returns the link speed that an interface's driver reports, in bit/s, or 0 if it
+// reports none. The kernel may be slow to answer.
 func linkSpeed(ifname string) uint64 {
 	b, err := os.ReadFile(filepath.Join("/sys/class/net", ifname, "speed"))
 	if err != nil {

@@ -8,14 +8,13 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// turns lets one goroutine at a time use the manager's state: the loop of
-// manager.run, or one that has taken a turn. The loop gives turns away between its
-// own duties, so whoever has one must be quick: hellos, queries and probes wait.
-// What waits for the disk, the kernel or another process does so in off, without
-// the turn.
+// turns lets one goroutine at a time use the manager's state: the loop of manager.run, or one
+// that has taken a turn. The loop gives turns between its own duties. Whoever has a turn must
+// be quick, because hellos, queries and probes wait. Waiting for the disk, the kernel or
+// another process happens in off, without the turn.
 type turns struct {
-	next  chan struct{} // from the loop: the turn is yours
-	back  chan struct{} // to the loop: it is yours again
+	next  chan struct{} // from the loop: gives the turn
+	back  chan struct{} // to the loop: gives the turn back
 	ended chan struct{} // closed when no more turns are given
 
 	taken bool // the turn is away from the loop; guarded by the turn itself
@@ -58,9 +57,9 @@ func (m *manager) do(f func() error) error {
 	return err
 }
 
-// off runs f without the turn: f may wait, and must not use the manager's state.
-// Other turns come between, so the caller looks again at what they can change. On
-// the loop itself, which has no turn to give, f just runs.
+// off runs f without the turn: f may wait and must not use the manager's state. Other turns
+// come between, so the caller must recheck what they can change. On the loop itself, which
+// has no turn to give, off just runs f.
 func (m *manager) off(f func()) {
 	if !m.taken {
 		f()
@@ -69,12 +68,12 @@ func (m *manager) off(f func()) {
 	m.give()
 	f()
 	if !m.take() {
-		runtime.Goexit() // what is left of do's function must not run any more
+		runtime.Goexit() // the rest of do's function must not run
 	}
 }
 
-// claim makes the caller the only one that works on a port's device until release:
-// such work is done off the turn.
+// claim gives the caller the sole right to work on a port's device until release: such work
+// runs without the turn.
 func (m *manager) claim(p *managed) {
 	for p.claimed != nil {
 		c := p.claimed
@@ -107,7 +106,7 @@ type oneAtATime struct {
 	mu sync.Mutex
 }
 
-// as returns what else a kind implements. Its methods change nothing, so they do not wait.
+// as returns another interface of a kind. Its methods change nothing, so they need no lock.
 func as[T any](k port.Kind) (t T, ok bool) {
 	if one, is := k.(*oneAtATime); is {
 		k = one.Kind
@@ -116,7 +115,7 @@ func as[T any](k port.Kind) (t T, ok bool) {
 	return t, ok
 }
 
-// Needs implements port.Sized, also for kinds that do not.
+// Needs implements port.Sized, also for kinds that do not implement it.
 func (k *oneAtATime) Needs(spec port.Spec, queues int) port.Needs {
 	if s, ok := k.Kind.(port.Sized); ok {
 		return s.Needs(spec, queues)

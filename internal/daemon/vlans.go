@@ -6,7 +6,7 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// listVLANs tells which ports carry which VLANs.
+// listVLANs returns which ports carry which VLANs.
 func (m *manager) listVLANs() []api.VLANMembers {
 	var named port.VLANSet
 	named.Add(defaultVLAN)
