@@ -11,17 +11,16 @@ import (
 	"github.com/vswitch/vswitch/internal/setting"
 )
 
-// arrange puts a command line into the order that cli reads: global flags, the
-// command, its flags, its arguments. So all flags may stand anywhere, which cli
-// does not allow: it takes what follows the first argument for arguments. What is
-// no flag of the command, or lacks its value, is an error here. As everywhere, a
-// "--" ends the flags; `help COMMAND` is the same as `COMMAND --help`.
+// arrange reorders a command line to what cli reads: global flags, the command, its flags,
+// its arguments. Flags may therefore stand anywhere; cli itself takes everything after the
+// first argument as arguments. An unknown flag, or one without its value, is an error here.
+// As usual, "--" ends the flags; `help COMMAND` equals `COMMAND --help`.
 func arrange(app *cli.App, args []string) ([]string, error) {
 	var global, path, own, words []string
-	var cmd *cli.Command // the innermost that was named
+	var cmd *cli.Command // the innermost command so far
 	commands := app.Commands
 	help := false
-	seen := make(map[string]bool) // flags, by their first name
+	seen := make(map[string]bool) // flags by their first name
 	for rest := args[1:]; len(rest) > 0; {
 		arg := rest[0]
 		rest = rest[1:]
@@ -36,7 +35,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 				continue
 			}
 			if name == "version" && cmd == nil && !hasValue {
-				rest = append([]string{name}, rest...) // the command of that name
+				rest = append([]string{name}, rest...) // the command with that name
 				continue
 			}
 			to := &own
@@ -90,7 +89,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	return out, nil
 }
 
-// maybeFlag asks whether a flag was meant whose name is close to one that does not exist.
+// maybeFlag suggests an existing flag whose name is close to an unknown one.
 func maybeFlag(app *cli.App, cmd *cli.Command, name string) string {
 	flags := app.Flags
 	if cmd != nil {
@@ -120,7 +119,7 @@ func maybeCommand(commands []*cli.Command, name string) string {
 	return ""
 }
 
-// closest returns the candidate that a word was probably to be, "" where none is near.
+// closest returns the candidate that was probably meant by word, or "" if none is close.
 func closest(word string, candidates []string) (near string) {
 	best := 0.88 // of 1; "isolate" for isolated has 0.98, "foo" for flood 0.86
 	for _, c := range candidates {
@@ -158,7 +157,7 @@ func find(flags []cli.Flag, name string) cli.Flag {
 	return nil
 }
 
-// choice is a flag whose values can be listed.
+// choice is a flag with a list of possible values.
 type choice struct {
 	*cli.StringFlag
 	values []string
@@ -167,10 +166,10 @@ type choice struct {
 // oneOf makes a choice of a flag.
 func oneOf(f *cli.StringFlag, values []string) cli.Flag { return choice{f, values} }
 
-// Values are what the flag can be.
+// Values returns the flag's possible values.
 func (c choice) Values() []string { return c.values }
 
-// valuesOf returns what a flag can be, nil where that is no list.
+// valuesOf returns a flag's possible values, or nil if there is no list.
 func valuesOf(f cli.Flag) []string {
 	if v, ok := f.(interface{ Values() []string }); ok {
 		return v.Values()
@@ -183,13 +182,13 @@ func takesValue(f cli.Flag) bool {
 	return ok && d.TakesValue()
 }
 
-// repeatable reports whether each value of a flag counts.
+// repeatable reports whether a flag may be repeated.
 func repeatable(f cli.Flag) bool {
 	d, ok := f.(cli.DocGenerationSliceFlag)
 	return ok && d.IsSliceFlag()
 }
 
-// inOne says how to give a flag several values, where it takes them.
+// inOne returns how to give a flag several values, if it accepts them.
 func inOne(f cli.Flag) string {
 	if s, ok := f.(settingFlag); ok && s.field.Arg == "LIST" {
 		return ", with commas between its values"
@@ -202,7 +201,7 @@ func inOne(f cli.Flag) string {
 	return ""
 }
 
-// spell writes a flag as users do.
+// spell returns a flag as users write it.
 func spell(name string) string {
 	if len(name) == 1 {
 		return "-" + name

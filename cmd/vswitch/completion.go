@@ -62,8 +62,8 @@ Example:
 	}
 }
 
-// fishCompletion is what cli makes, without the marks in the flags' usage, without
-// files where a command or a port is due, and with the ports.
+// fishCompletion returns cli's completion without the marks in the flags' usage and without
+// files where a command or a port is expected, and with the ports.
 func fishCompletion(c *cli.Context) (string, error) {
 	s, err := newApp(c.App.Writer).ToFishCompletion()
 	return strings.ReplaceAll(s, "`", "") + `
@@ -72,13 +72,13 @@ complete -c vswitch -n '__fish_seen_subcommand_from set-port del-port stats qemu
 `, err
 }
 
-// completeFlag, as the last argument, asks what could follow the others.
+// completeFlag, as the last argument, requests the completions of the others.
 const completeFlag = "--generate-bash-completion"
 
 func completing(args []string) bool { return len(args) > 1 && args[len(args)-1] == completeFlag }
 
-// complete prints what the last of words, which is begun or empty, can become, one
-// candidate a line.
+// complete prints the candidates for the last of words, which is begun or empty, one per
+// line.
 func complete(app *cli.App, words []string) {
 	if len(words) == 0 {
 		words = []string{""}
@@ -91,14 +91,14 @@ func complete(app *cli.App, words []string) {
 	}
 }
 
-// takesPort has the commands whose argument is a port.
+// takesPort lists the commands whose argument is a port.
 var takesPort = map[string]bool{"ports": true, "set-port": true, "del-port": true, "stats": true, "qemu-args": true}
 
 func candidates(app *cli.App, before []string, flag bool) (all []string) {
 	var cmd *cli.Command
 	commands := app.Commands
-	given := map[string]string{} // global flags that lead to the daemon
-	var pending cli.Flag         // whose value comes next
+	given := map[string]string{} // global flags that select the daemon
+	var pending cli.Flag         // flag whose value comes next
 	for _, w := range before {
 		switch {
 		case pending != nil:
@@ -148,8 +148,8 @@ func candidates(app *cli.App, before []string, flag bool) (all []string) {
 	return all
 }
 
-// portNames asks the daemon that the flags or the environment lead to. Who waits
-// for a completion does not want to know what went wrong.
+// portNames asks the daemon that the flags or the environment select. It ignores errors: they
+// have no place in a completion.
 func portNames(given map[string]string) (names []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

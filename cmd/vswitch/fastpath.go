@@ -12,8 +12,8 @@ import (
 
 var fastPathModes = []string{"auto", "off", "require"}
 
-// openFastPath makes the fast path that the mode asks for, puts it into o, and returns
-// what the kinds of ports on kernel devices need of it: nil where there is none.
+// openFastPath opens the fast path for the mode and puts it into o. It returns the part that
+// kinds of ports on kernel devices need, or nil if there is no fast path.
 func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
 	if mode == "off" {
 		o.FastPathOff = "--fastpath off"
@@ -25,7 +25,7 @@ func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
 	}
 	p, err := fastpath.Open(fastpath.Options{
 		Name:     o.Name,
-		Pin:      o.StateDir != "", // else nobody comes to take it over
+		Pin:      o.StateDir != "", // otherwise nobody takes it over later
 		Capacity: o.FDBSize,
 		Log:      o.Log,
 	})
@@ -41,9 +41,9 @@ func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
 	return nil, nil
 }
 
-// cleanUp removes what a former run left in the kernel that this one does not take
-// over: it would keep devices' frames from this one. A user who may not do that has
-// left nothing.
+// cleanUp removes what a former run left in the kernel and this one does not take over: it
+// would keep the devices' frames from this one. A user without the right to do so has left
+// nothing.
 func cleanUp(o *daemon.Options) {
 	err := fastpath.Cleanup(o.Name)
 	if err != nil && !errors.Is(err, fastpath.ErrInUse) && !errors.Is(err, fs.ErrPermission) {

@@ -80,7 +80,7 @@ Example:
 	}
 }
 
-// vlanFlag returns --vlan, 0 where it was not given.
+// vlanFlag returns the value of --vlan, or 0 if it was not given.
 func vlanFlag(c *cli.Context) (uint16, error) {
 	v := c.Uint("vlan")
 	if c.IsSet("vlan") && (v < 1 || v > 4094) {
@@ -115,7 +115,7 @@ func fdbDel(c *cli.Context, cl *api.Client, args []string) error {
 	return cl.DelFDB(c.Context, mac, vlan)
 }
 
-// station reads which entry is meant.
+// station reads the address and VLAN of an entry from the command line.
 func station(c *cli.Context, address string) (port.MAC, uint16, error) {
 	mac, err := port.ParseMAC(address)
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"github.com/vswitch/vswitch/internal/setting"
 )
 
-// features are what this program's switches host beside ports. To add one, add a line.
+// features lists the features of this program's switches. To add one, add a line.
 var features = []feature.Feature{
 	loopguard.Feature,
 }
 
-// switchFields are the settings of a switch.
+// switchFields returns the settings of a switch.
 func switchFields() []setting.Field { return daemon.SettingFields(features) }

@@ -1,6 +1,6 @@
 package main
 
-// The help of the program and of a command, as cli's templates.
+// Templates for cli: the help of the program and of a command.
 const (
 	appHelp = `{{.Name}} - {{.Usage}}
 

@@ -11,15 +11,15 @@ import (
 	"github.com/vswitch/vswitch/port/vhostuser"
 )
 
-// kindOptions are what the kinds of ports have to know of the switch.
+// kindOptions are what the kinds of ports need to know about the switch.
 type kindOptions struct {
 	Switch    string            // its name
-	SocketDir string            // where ports have their sockets that name none
-	MTU       int               // of tap and host ports; 0 leaves each device's own
+	SocketDir string            // directory for the sockets of ports that name none
+	MTU       int               // of tap and host ports; 0: each device keeps its own
 	Ingress   hoststack.Ingress // nil: no fast path
 }
 
-// kindMakers are the kinds of ports that this program has. To add one, add a line.
+// kindMakers lists the kinds of ports of this program. To add one, add a line.
 var kindMakers = []func(kindOptions) (port.Kind, error){
 	func(o kindOptions) (port.Kind, error) {
 		return tap.New(tap.Options{Switch: o.Switch, MTU: o.MTU, Ingress: o.Ingress})
@@ -33,7 +33,7 @@ var kindMakers = []func(kindOptions) (port.Kind, error){
 	func(o kindOptions) (port.Kind, error) { return unixsock.NewDgram(o.SocketDir) },
 }
 
-// kinds makes the kinds of ports of a switch.
+// kinds makes a switch's kinds of ports.
 func kinds(o kindOptions) (all port.Kinds, err error) {
 	for _, make := range kindMakers {
 		k, err := make(o)
@@ -45,11 +45,11 @@ func kinds(o kindOptions) (all port.Kinds, err error) {
 	return all, nil
 }
 
-// kindList is kinds for those who ask only what there is.
+// kindList returns the kinds for callers that only describe them.
 func kindList() port.Kinds {
 	all, err := kinds(kindOptions{Switch: api.DefaultName, SocketDir: "/"})
 	if err != nil {
-		panic(err) // a fault of the program
+		panic(err) // a programming error
 	}
 	return all
 }

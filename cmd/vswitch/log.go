@@ -11,11 +11,11 @@ import (
 	"github.com/vswitch/vswitch/internal/logqueue"
 )
 
-// lastLines is how long a stop waits for the log's reader.
+// lastLines is how long the daemon waits for the log's reader when it stops.
 const lastLines = 500 * time.Millisecond
 
-// daemonLog makes the log of a daemon in a format, on out. The daemon never waits for
-// the log's reader. The function that it returns ends the log.
+// daemonLog returns a daemon's log on out, in the given format. The daemon never waits for
+// the log's reader. end ends the log.
 func daemonLog(format string, out io.Writer) (log *slog.Logger, end func(), err error) {
 	var handler func(io.Writer) slog.Handler
 	switch format {
@@ -48,11 +48,10 @@ func (f *firstError) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// outliveTerminal keeps the daemon alive when the terminal that it was started in hangs
-// up, or the reader of its log goes. Nothing is read anew at SIGHUP: settings change by
-// commands. The function that it returns ends that.
+// outliveTerminal keeps the daemon alive when its terminal hangs up or the reader of its log
+// goes. SIGHUP reloads nothing: settings change by commands. end reverts this.
 func outliveTerminal(log *slog.Logger) (end func()) {
-	signal.Ignore(syscall.SIGPIPE) // else Go ends a program that writes to a closed stderr
+	signal.Ignore(syscall.SIGPIPE) // otherwise Go ends a program that writes to a closed stderr
 	hups := make(chan os.Signal, 1)
 	signal.Notify(hups, syscall.SIGHUP)
 	done := make(chan struct{})

@@ -1,7 +1,7 @@
 //go:generate go test . -run ^TestOpenAPIHasTheSettings$ -update
 
-// Command vswitch runs an Ethernet switch for virtual machines, and steers the one
-// that runs. Each command has a file of its own that parses, calls, and prints.
+// Command vswitch runs an Ethernet switch for virtual machines and controls a running one.
+// Each command has a file of its own, which parses, calls and prints.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 )
 
-// Exit codes, besides 0.
+// Exit codes other than 0.
 const (
 	exitFailed   = 1
 	exitUsage    = 2
@@ -28,7 +28,7 @@ const (
 
 func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
 
-// run does what the command line says and returns the exit code.
+// run executes the command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout)
 	if completing(args) {
@@ -53,7 +53,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-// wantsJSON reports whether a command line, right or wrong, asks for -o json.
+// wantsJSON reports whether a command line, valid or not, requests -o json.
 func wantsJSON(args []string) bool {
 	for i, a := range args {
 		switch strings.TrimLeft(a, "-") {
@@ -68,13 +68,13 @@ func wantsJSON(args []string) bool {
 	return false
 }
 
-// Codes of errors that the command itself finds, beside those of the API.
+// Codes of the command's own errors, beside those of the API.
 const (
 	codeUsage    = "usage"
 	codeNoDaemon = "no_daemon"
 )
 
-// asAPI returns an error as -o json prints it: in the shape of the API's.
+// asAPI returns an error in the API's form, as -o json prints it.
 func asAPI(err error) api.Error {
 	e := api.Error{Message: err.Error(), Code: api.CodeFailed}
 	var told *api.Error
@@ -89,8 +89,8 @@ func asAPI(err error) api.Error {
 	return e
 }
 
-// printError prints what went wrong. The reader of a daemon's log may have stopped
-// reading, which must not keep the daemon from its end.
+// printError prints an error. The reader of a daemon's log may have stopped reading, which
+// must not keep the daemon from ending.
 func printError(stderr io.Writer, err error, asJSON bool) {
 	done := make(chan struct{})
 	go func() {
@@ -107,7 +107,7 @@ func printError(stderr io.Writer, err error, asJSON bool) {
 	}
 }
 
-// usageError is an error in the command line itself.
+// usageError is an error in the command line.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }
@@ -156,14 +156,14 @@ Example:
 		HideHelpCommand:       true,
 		HideVersion:           true,
 		Writer:                out,
-		ExitErrHandler:        func(*cli.Context, error) {}, // run does that
+		ExitErrHandler:        func(*cli.Context, error) {}, // run handles errors
 		OnUsageError:          onUsageError,
 	}
 	prepare(app.Commands)
 	return app
 }
 
-// prepare sets what all commands have in common.
+// prepare sets what all commands share.
 func prepare(commands []*cli.Command) {
 	for _, c := range commands {
 		c.HideHelpCommand = true
@@ -171,15 +171,15 @@ func prepare(commands []*cli.Command) {
 		c.OnUsageError = onUsageError
 		for _, f := range c.Flags {
 			if b, ok := f.(*cli.BoolFlag); ok {
-				b.DisableDefaultText = true // off, as everybody expects
+				b.DisableDefaultText = true // everybody expects off
 			}
 		}
 		prepare(c.Subcommands)
 	}
 }
 
-// onUsageError words a flag's value that could not be read; arrange has found
-// everything else that can be wrong with flags.
+// onUsageError reports a flag value that could not be read; arrange has found all other
+// errors in flags.
 func onUsageError(c *cli.Context, err error, _ bool) error {
 	return usagef("%v; see `%s --help`", err, c.Command.HelpName)
 }
@@ -193,10 +193,10 @@ func globalFlags() []cli.Flag {
 	}
 }
 
-// resolve returns the name and the control socket of the switch that is meant by
-// the flags --name and --socket, and by the environment where they are empty. A
-// name on the command line is nearer than a socket in the environment. Without a socket
-// find has its path.
+// resolve returns the name and control socket of the switch that the flags --name and
+// --socket select, or the environment for those that are empty. A name on the command line
+// takes precedence over a socket in the environment. If no socket is given, find returns its
+// path.
 func resolve(name, socket string, find func(name string) (string, error)) (string, string, error) {
 	if name == "" {
 		socket = cmp.Or(socket, os.Getenv("VSWITCH_SOCKET"))
@@ -212,8 +212,8 @@ func resolve(name, socket string, find func(name string) (string, error)) (strin
 	return name, socket, nil
 }
 
-// client returns a client of the switch that is meant. What could not be printed
-// in the end is found here, before anything is changed.
+// client returns a client of the selected switch. It checks --output first, so that an
+// invalid format is found before anything changes.
 func client(c *cli.Context) (*api.Client, error) {
 	if _, err := format(c); err != nil {
 		return nil, err
@@ -225,7 +225,7 @@ func client(c *cli.Context) (*api.Client, error) {
 	return api.NewClient(socket), nil
 }
 
-// steering is a command that talks to the daemon: do gets a client of it, and the
+// steering returns the action of a command that calls the daemon: do gets a client and the
 // command's arguments as words returns them.
 func steering(do func(c *cli.Context, cl *api.Client, args []string) error, names ...string) cli.ActionFunc {
 	return func(c *cli.Context) error {
@@ -242,8 +242,8 @@ func steering(do func(c *cli.Context, cl *api.Client, args []string) error, name
 	}
 }
 
-// words returns the command's arguments, which must be as many as names; those in
-// brackets may be missing.
+// words returns the command's arguments, one for each of names; those in brackets are
+// optional.
 func words(c *cli.Context, names ...string) ([]string, error) {
 	got := c.Args().Slice()
 	for i, name := range names {

@@ -68,7 +68,7 @@ Example:
 	}
 }
 
-// mdbChange is a command that changes a static group.
+// mdbChange returns the action of a command that changes a static group.
 func mdbChange(change func(context.Context, *api.Client, api.AddGroup) error) cli.ActionFunc {
 	return steering(func(c *cli.Context, cl *api.Client, args []string) error {
 		group, err := netip.ParseAddr(args[0])
@@ -106,7 +106,7 @@ func mdbList(c *cli.Context) error {
 	})
 }
 
-// sources words which sources of a group are wanted.
+// sources describes which sources of a group are wanted.
 func sources(g api.Group) string {
 	switch {
 	case g.Protocol == "" || g.Filter == "exclude" && len(g.Sources) == 0:

@@ -94,7 +94,7 @@ func printPort(w io.Writer, p api.Port) {
 	}
 }
 
-// vlan words how a port takes part in VLANs.
+// vlan describes how a port takes part in VLANs.
 func vlan(v api.VLAN) string {
 	switch v.Mode {
 	case "access":

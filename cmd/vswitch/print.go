@@ -15,7 +15,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 )
 
-// format returns what --output asks for.
+// format returns the format that --output selects.
 func format(c *cli.Context) (string, error) {
 	switch f := c.String("output"); f {
 	case "table", "json":
@@ -25,8 +25,8 @@ func format(c *cli.Context) (string, error) {
 	}
 }
 
-// showing is a command without arguments that gets one thing from the daemon and
-// shows it, as JSON or as a table.
+// showing implements a command without arguments that gets one thing from the daemon and
+// prints it, as JSON or as a table.
 func showing[T any](c *cli.Context, get func(*api.Client, context.Context) (T, error), table func(io.Writer, T)) error {
 	return steering(func(c *cli.Context, cl *api.Client, _ []string) error {
 		v, err := get(cl, c.Context)
@@ -37,7 +37,7 @@ func showing[T any](c *cli.Context, get func(*api.Client, context.Context) (T, e
 	})(c)
 }
 
-// show prints v as JSON, or has table print it for people.
+// show prints v as JSON, or calls table to print it for people.
 func show(c *cli.Context, v any, table func(io.Writer)) error {
 	f, err := format(c)
 	if err != nil {
@@ -53,13 +53,13 @@ func show(c *cli.Context, v any, table func(io.Writer)) error {
 	return w.Flush()
 }
 
-// row prints cells of a table's row.
+// row prints a row of a table.
 func row(w io.Writer, cells ...any) {
 	line := strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t") + "\n"
 	fmt.Fprintf(w, line, cells...)
 }
 
-// dash stands for a cell that is empty.
+// dash returns "-" for an empty cell.
 func dash(s string) string {
 	if s == "" {
 		return "-"
@@ -74,7 +74,7 @@ func dropped(c api.Counters) (sum uint64) {
 	return sum
 }
 
-// traffic words one direction: its totals, and the drops by reason.
+// traffic describes one direction: its totals, and the drops by reason.
 func traffic(c api.Counters) string {
 	s := fmt.Sprintf("%d frames, %d bytes, %d dropped", c.Frames, c.Bytes, dropped(c))
 	var reasons []string

@@ -65,8 +65,8 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 	return err
 }
 
-// qemuArgs writes the flags for a port. Those of the device are the last, so that a
-// user can add to them.
+// qemuArgs writes the flags for a port. The device's flags are last, so that a user can
+// append to them.
 func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) (string, error) {
 	all, err := kinds(kindOptions{Switch: cmp.Or(s.Name, api.DefaultName), SocketDir: cmp.Or(s.SocketDir, "/")})
 	if err != nil {
@@ -97,7 +97,7 @@ func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) (string, 
 	return strings.Join(args, " "), nil
 }
 
-// forQEMU names the kinds of port behind which QEMU can stand.
+// forQEMU returns the names of the kinds of port that QEMU can connect to.
 func forQEMU(all port.Kinds) (names []string) {
 	for _, k := range all {
 		if k.Describe().QEMU != nil {
@@ -107,8 +107,8 @@ func forQEMU(all port.Kinds) (names []string) {
 	return names
 }
 
-// guestMAC is the address that the daemon has for the machine behind a port, or what
-// older daemons mean, who leave it to the command: one that follows from the names.
+// guestMAC returns the daemon's address for the machine behind a port. An older daemon leaves
+// it to the command, which derives it from the names.
 func guestMAC(s api.Switch, p api.Port) port.MAC {
 	if p.GuestMAC != 0 {
 		return p.GuestMAC

@@ -13,8 +13,8 @@ import (
 
 var versionLine = regexp.MustCompile(`^QEMU emulator version (\d{1,4}\.\d{1,4})`)
 
-// findQEMU asks the QEMU that is here for its version. One that is not there, or does not
-// answer soon, is an unknown one.
+// findQEMU asks the installed QEMU for its version. If there is none, or it does not answer
+// soon, the version is unknown.
 func findQEMU(ctx context.Context) qemu.Version {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -42,5 +42,5 @@ func findQEMU(ctx context.Context) qemu.Version {
 	return qemu.Version{}
 }
 
-// qemuMachine is what QEMU calls the processor that vswitch was built for.
+// qemuMachine is QEMU's name for the processor that vswitch was built for.
 var qemuMachine = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]

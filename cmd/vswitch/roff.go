@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// manPage writes a manual page in the man(7) macros, which groff and mandoc read. Text is
-// plain: the methods escape it.
+// manPage writes a manual page with the man(7) macros, which groff and mandoc read. Its
+// methods take plain text and escape it.
 type manPage struct{ b strings.Builder }
 
 func newManPage(title, section string) *manPage {
@@ -18,11 +18,11 @@ func newManPage(title, section string) *manPage {
 
 func (p *manPage) line(format string, args ...any) { fmt.Fprintf(&p.b, format+"\n", args...) }
 
-// section begins a section, part begins a part of one.
+// section begins a section; part begins a subsection.
 func (p *manPage) section(title string) { p.line(".SH %s", roff(title)) }
 func (p *manPage) part(title string)    { p.line(".SS %s", roff(title)) }
 
-// item writes a term and what it means, as paragraphs under it.
+// item writes a term and its explanation, as paragraphs below it.
 func (p *manPage) item(term, text string) {
 	p.line(".TP\n\\fB%s\\fR", roff(term))
 	for i, par := range strings.Split(text, "\n\n") {
@@ -33,8 +33,8 @@ func (p *manPage) item(term, text string) {
 	}
 }
 
-// text writes paragraphs that are separated by empty lines. One whose lines all begin
-// with four spaces is an example or a table and is printed as it stands.
+// text writes paragraphs, which empty lines separate. A paragraph whose lines all begin with
+// four spaces is an example or a table and is printed unchanged.
 func (p *manPage) text(text string) {
 	for par := range strings.SplitSeq(strings.Trim(text, "\n"), "\n\n") {
 		lines := strings.Split(strings.Trim(par, "\n"), "\n")
@@ -61,7 +61,7 @@ func (p *manPage) String() string { return p.b.String() }
 
 var roffEscapes = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`)
 
-// roff escapes text. Its lines begin no request, and characters beyond ASCII have names.
+// roff escapes text: no line becomes a request, and characters beyond ASCII become names.
 func roff(text string) string {
 	var b strings.Builder
 	for i, l := range strings.Split(text, "\n") {

@@ -15,13 +15,13 @@ type settingFlag struct {
 	field setting.Field
 }
 
-// documentedFlag is what cli's own flags are.
+// documentedFlag is the interface of cli's own flags.
 type documentedFlag interface {
 	cli.DocGenerationFlag
 	cli.VisibleFlag
 }
 
-// String is the flag's line in a command's help.
+// String returns the flag's line in a command's help.
 func (f settingFlag) String() string {
 	s := spell(f.field.Flag)
 	if f.field.Arg != "" {
@@ -34,13 +34,14 @@ func (f settingFlag) String() string {
 	return s
 }
 
-// IsSliceFlag implements cli.DocGenerationSliceFlag: the flag can be given several times.
+// IsSliceFlag implements cli.DocGenerationSliceFlag: it reports whether the flag may be
+// repeated.
 func (f settingFlag) IsSliceFlag() bool { return f.field.List() }
 
-// Values are what the flag can be, for completion.
+// Values returns the flag's possible values, for completion.
 func (f settingFlag) Values() []string { return f.field.Complete }
 
-// newSettingFlag makes a flag of a field. of names whose setting it is, if not everybody's.
+// newSettingFlag makes the flag of a field. of names the kinds that have it, unless all do.
 func newSettingFlag(f setting.Field, of []string, hidden bool) settingFlag {
 	usage := f.Help
 	if len(of) > 0 {
@@ -55,8 +56,8 @@ func newSettingFlag(f setting.Field, of []string, hidden bool) settingFlag {
 	return settingFlag{&cli.StringFlag{Name: f.Flag, Usage: usage, DefaultText: f.Default, Hidden: hidden}, f}
 }
 
-// portFlags are the flags of the settings of ports. Those of a port that is there do not
-// show the settings that are fixed; who gives one is told why it cannot be changed.
+// portFlags returns the flags of port settings. For an existing port, fixed settings are
+// hidden; a user who gives one is told why it cannot change.
 func portFlags(there bool) (flags []cli.Flag) {
 	for _, s := range kindList().Settings() {
 		flags = append(flags, newSettingFlag(s.Field, s.Kinds, there && s.Fixed))
@@ -64,7 +65,7 @@ func portFlags(there bool) (flags []cli.Flag) {
 	return flags
 }
 
-// switchFlags are the flags of the settings of the switch.
+// switchFlags returns the flags of switch settings.
 func switchFlags() (flags []cli.Flag) {
 	for _, f := range switchFields() {
 		flags = append(flags, newSettingFlag(f, nil, false))
@@ -72,8 +73,8 @@ func switchFlags() (flags []cli.Flag) {
 	return flags
 }
 
-// settings returns the settings that are on the command line. What contradicts other
-// settings, or what the port's kind lacks, is for the daemon to find.
+// settings returns the settings on the command line. The daemon finds those that contradict
+// others or that the port's kind lacks.
 func settings(c *cli.Context) (setting.Patch, error) {
 	set := setting.Patch{}
 	if c.Bool("no-vlan") {
@@ -93,7 +94,7 @@ func settings(c *cli.Context) (setting.Patch, error) {
 	return set, err
 }
 
-// read returns those of some settings that are on the command line.
+// read returns those of the given settings that are on the command line.
 func read(c *cli.Context, fields []setting.Field) (setting.Patch, error) {
 	set := setting.Patch{}
 	for _, f := range fields {
@@ -119,7 +120,7 @@ func read(c *cli.Context, fields []setting.Field) (setting.Patch, error) {
 	return set, nil
 }
 
-// sent is a patch as the client sends it.
+// sent converts a patch to the client's form.
 func sent(p setting.Patch) api.Settings {
 	all := make(api.Settings, len(p))
 	for key, text := range p {
@@ -128,7 +129,7 @@ func sent(p setting.Patch) api.Settings {
 	return all
 }
 
-// kindsHelp says what each kind of port is for.
+// kindsHelp describes the purpose of each kind of port.
 func kindsHelp() string {
 	var b strings.Builder
 	ks := kindList()

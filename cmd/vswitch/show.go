@@ -54,7 +54,7 @@ func showSwitch(c *cli.Context) error {
 	})
 }
 
-// made words the settings that were made, as flags.
+// made returns the settings that are set, as flags.
 func made(s api.Spec) string {
 	var flags []string
 	all := s.Settings()
@@ -66,7 +66,7 @@ func made(s api.Spec) string {
 	return dash(strings.Join(flags, " "))
 }
 
-// fastPath words whether the kernel forwards, and if not why.
+// fastPath describes whether the kernel forwards, and if not, why.
 func fastPath(f api.FastPath) string {
 	switch {
 	case !f.On:
@@ -77,7 +77,7 @@ func fastPath(f api.FastPath) string {
 	return fmt.Sprintf("on, %d frames", f.Frames)
 }
 
-// protocols words what the switch was told to speak.
+// protocols describes the protocols that the switch speaks.
 func protocols(s api.Switch) string {
 	var parts []string
 	if s.STP {
@@ -92,7 +92,7 @@ func protocols(s api.Switch) string {
 	return dash(strings.Join(parts, ", "))
 }
 
-// guards words what the switch was told to guard against.
+// guards describes what the switch guards against.
 func guards(s api.Switch) string {
 	recovery := "no recovery"
 	if s.RecoveryS != 0 {

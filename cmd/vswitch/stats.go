@@ -37,7 +37,7 @@ type stats struct {
 
 func portStats(c *cli.Context, cl *api.Client, args []string) error {
 	reasons := make(map[string]string)
-	if known, err := cl.Drops(c.Context); err == nil { // else without words
+	if known, err := cl.Drops(c.Context); err == nil { // otherwise without descriptions
 		for _, r := range known {
 			reasons[r.Name] = r.Words
 		}

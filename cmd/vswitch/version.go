@@ -9,8 +9,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// version and commit are set by the linker for a release (-X main.version=…);
-// otherwise they come from what the go command knows.
+// The linker sets version and commit for a release (-X main.version=…); otherwise they come
+// from the go command's build information.
 var version, commit string
 
 func versionCommand() *cli.Command {
@@ -27,7 +27,7 @@ Example:
 	}
 }
 
-// versionInfo is what is known of this build.
+// versionInfo describes this build.
 type versionInfo struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit"`

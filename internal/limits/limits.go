@@ -1,6 +1,6 @@
-// Package limits says how many threads and open files the system lets this process
-// have, and by which limit. Go's runtime ends a program that cannot make a thread, so a
-// daemon counts them before it needs them. What cannot be read is no limit.
+// Package limits reads how many threads and open files the system lets this process have, and
+// which limit decides. Go's runtime ends a program that cannot make a thread, so a daemon
+// counts them in advance. What cannot be read counts as unlimited.
 package limits
 
 import (
@@ -14,26 +14,25 @@ import (
 	"syscall"
 )
 
-// Limit is the most that the process may have of something, with what others have taken
-// off.
+// Limit is the most that the process may have of something, less what others use.
 type Limit struct {
 	Most int
-	Name string // the limit, and where to raise it; one clause
+	Name string // the limit and where to raise it; one clause
 }
 
-// none is no limit.
+// none means unlimited.
 const none = math.MaxInt
 
-// runtimeThreads is Go's own limit (debug.SetMaxThreads), less what the runtime makes
-// for itself on a large machine.
+// runtimeThreads is Go's own limit (debug.SetMaxThreads), less what the runtime uses itself
+// on a large machine.
 const runtimeThreads = 10000 - 512
 
-// System is where limits are read: the root of the file systems /proc and /sys.
+// System locates the limits: it is the root of the file systems /proc and /sys.
 type System struct {
-	Root string // "" is the real one
+	Root string // "" is the real root
 }
 
-// Threads returns the limit of threads that is nearest.
+// Threads returns the tightest limit of threads.
 func (s System) Threads() Limit {
 	least := Limit{runtimeThreads, fmt.Sprintf("a process has %d threads at most", runtimeThreads)}
 	own := s.ownThreads()
@@ -69,7 +68,7 @@ func Files() Limit {
 	return Limit{int(r.Cur), fmt.Sprintf("a process may have %d open files (ulimit -n); raise that (LimitNOFILE= of the systemd unit)", r.Cur)}
 }
 
-// number reads a file with a number in it; false where there is none, as in "max".
+// number reads a number from a file; ok is false if there is none, as in "max".
 func (s System) number(dir, name string) (int, bool) {
 	n, err := strconv.Atoi(strings.TrimSpace(s.read(dir, name)))
 	return n, err == nil
@@ -80,8 +79,8 @@ func (s System) read(elem ...string) string {
 	return string(b)
 }
 
-// pidsCgroups are the directories of the process's cgroups that may bound its tasks.
-// Those above bound it as well.
+// pidsCgroups returns the directories of the process's cgroups that may limit its tasks.
+// Their parents limit it as well.
 func (s System) pidsCgroups() (dirs []string) {
 	for line := range strings.Lines(s.read("/proc/self/cgroup")) {
 		id, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
@@ -125,9 +124,10 @@ func statusNumber(status, key string) (int, bool) {
 	return 0, false
 }
 
-// userLimit is RLIMIT_NPROC, if it binds: not those with rights over the whole system.
+// userLimit returns RLIMIT_NPROC if it applies: it does not to processes with rights over the
+// system.
 func (s System) userLimit() (int, bool) {
-	const rlimitNproc = 6 // as on all architectures that Go's Linux has but MIPS and SPARC
+	const rlimitNproc = 6 // on all architectures of Go's Linux port but MIPS and SPARC
 	var r syscall.Rlimit
 	if syscall.Getrlimit(rlimitNproc, &r) != nil || r.Cur > math.MaxInt32 {
 		return 0, false
@@ -160,7 +160,7 @@ func (s System) userThreads() (n int) {
 	return n
 }
 
-// allThreads counts those of the system.
+// allThreads counts the threads of the system.
 func (s System) allThreads() int {
 	fields := strings.Fields(s.read("/proc/loadavg"))
 	if len(fields) < 4 {

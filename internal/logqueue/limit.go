@@ -7,30 +7,29 @@ import (
 	"time"
 )
 
-// What a guest or a peer does can cause a line as often as it likes. Of one message about
-// one port, burst lines a window are logged; the window ends with a line that says how
-// many were left out.
+// A guest or a peer can cause a line at any rate. Of one message about one port, burst lines
+// are logged per window; the window ends with a line that says how many were left out.
 const (
 	burst  = 20
 	window = 10 * time.Second
 
-	// maxKinds bounds the messages that are counted apart; the rest count as one.
+	// maxKinds limits the messages that are counted separately; the rest count as one.
 	maxKinds = 4096
 )
 
-// Limit bounds the lines of a handler.
+// Limit limits the lines of a handler.
 func Limit(h slog.Handler) slog.Handler { return &limited{h, &counts{base: h}, ""} }
 
 type limited struct {
 	slog.Handler
 	counts *counts
-	port   string // an attribute that all lines of this handler have
+	port   string // the port attribute of all lines of this handler
 }
 
-// kind are the lines that are counted together.
+// kind identifies lines that are counted together.
 type kind struct{ message, port string }
 
-// counts are those of the current window.
+// counts are the counts of the current window.
 type counts struct {
 	base slog.Handler // for the line that ends the window
 

@@ -1,7 +1,7 @@
-// Package logqueue writes log lines from a queue of its own, so that a reader that
-// stops reading, or goes, holds up nobody who logs. What does not fit is dropped and
-// counted, and the log says how much; so are lines that a guest or a peer could cause
-// without end (Limit). A Writer may be used from any goroutine.
+// Package logqueue writes log lines from a queue, so that a reader that stops reading, or
+// goes, delays nobody who logs. Lines that do not fit are dropped and counted, and the log
+// says how many; so are lines that a guest or a peer could cause without end (Limit). A
+// Writer may be used from any goroutine.
 package logqueue
 
 import (
@@ -18,23 +18,23 @@ type Writer struct {
 	mu     sync.Mutex
 	lines  []entry
 	bytes  int    // in lines
-	lost   uint64 // after the last of lines
+	lost   uint64 // lines lost after the last of lines
 	closed bool
-	wake   chan struct{} // has a value when there is something to do
+	wake   chan struct{} // holds a value when there is something to do
 	done   chan struct{} // closed when the goroutine has ended
 }
 
-// entry is a line, and how many were lost before it.
+// entry is a line and the number of lines lost before it.
 type entry struct {
 	line []byte
 	lost uint64
 }
 
-// capacity bounds the lines that wait, in bytes: some ten thousand.
+// capacity limits the waiting lines, in bytes: some ten thousand lines.
 const capacity = 1 << 20
 
-// New makes a Writer whose lines go to out. Where lines are missing it calls note, which
-// writes to out how many were lost.
+// New returns a Writer to out. Where lines are missing, it calls note, which writes to out
+// how many were lost.
 func New(out io.Writer, note func(out io.Writer, lost uint64) error) *Writer {
 	w := &Writer{out: out, note: note, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.run()
@@ -63,8 +63,8 @@ func (w *Writer) kick() {
 	}
 }
 
-// Close writes what waits, for as long as it is given, and ends the Writer: what is
-// written later is lost.
+// Close writes the waiting lines, for at most the given time, and ends the Writer: later
+// lines are lost.
 func (w *Writer) Close(within time.Duration) {
 	w.mu.Lock()
 	w.closed = true
@@ -99,7 +99,7 @@ func (w *Writer) run() {
 	}
 }
 
-// take returns what to write next: no line when all are written.
+// take returns what to write next; its line is empty when all are written.
 func (w *Writer) take() (e entry) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -123,7 +123,7 @@ func (w *Writer) lose(n uint64) {
 	}
 }
 
-// drained reports whether the Writer is closed and has nothing more to write.
+// drained reports whether the Writer is closed and has nothing left to write.
 func (w *Writer) drained() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package qemu is QEMU's command line as far as ports need it: what its versions take, and
-// how values are written there. The kinds of port write their flags with it. It runs
-// nothing and reads nothing.
+// Package qemu covers QEMU's command line as far as ports need it: what its versions accept,
+// and how values are written. The kinds of port write their flags with it. It runs nothing
+// and reads nothing.
 package qemu
 
 import (
@@ -11,30 +11,30 @@ import (
 	"strings"
 )
 
-// Guest is what a kind is told of the machine that gets the flags.
+// Guest describes to a kind the machine that gets the flags.
 type Guest struct {
-	ID      string // of the NIC's back end, as QEMU takes it
-	Ifname  string // of the port's interface; empty where it has none
-	MTU     int    // of that interface; 0 where it has none
-	Memory  string // size of the memory that the machine shares; empty: not asked for
+	ID      string // of the NIC's back end, valid for QEMU
+	Ifname  string // of the port's interface; empty: it has none
+	MTU     int    // of that interface; 0: it has none
+	Memory  string // size of the memory that the machine shares; empty: not requested
 	Version Version
 }
 
-// Flags are those of one NIC.
+// Flags are the flags of one NIC.
 type Flags struct {
 	Backend []string // the flags that come first
-	Device  string   // what the virtio-net device is given beside its back end and address
+	Device  string   // options of the virtio-net device beside its back end and address
 }
 
-// Version is a version of QEMU; the zero one is not known.
+// Version is a version of QEMU; the zero one means unknown.
 type Version struct{ Major, Minor int }
 
 func (v Version) atLeast(major, minor int) bool {
 	return cmp.Or(cmp.Compare(v.Major, major), cmp.Compare(v.Minor, minor)) >= 0
 }
 
-// ChardevReconnect has a chardev connect again after a second: by reconnect, which QEMU
-// 10.2 no longer takes, or by reconnect-ms, which came with 9.2.
+// ChardevReconnect returns the option that makes a chardev reconnect after a second:
+// reconnect, which QEMU 10.2 no longer accepts, or reconnect-ms, which came with 9.2.
 func (v Version) ChardevReconnect() string {
 	if v.atLeast(9, 2) {
 		return ",reconnect-ms=1000"
@@ -42,8 +42,8 @@ func (v Version) ChardevReconnect() string {
 	return ",reconnect=1"
 }
 
-// StreamReconnect does the same for a stream netdev, where reconnect came with 8.0. An
-// unknown version may have neither.
+// StreamReconnect is the same for a stream netdev, where reconnect came with 8.0. An unknown
+// version may have neither.
 func (v Version) StreamReconnect() string {
 	switch {
 	case v.atLeast(9, 2):
@@ -67,10 +67,10 @@ func ParseVersion(s string) (Version, error) {
 	return Version{major, minor}, nil
 }
 
-// Value writes a value as QEMU reads it between commas.
+// Value escapes a value for use between commas.
 func Value(text string) string { return strings.ReplaceAll(text, ",", ",,") }
 
-// ID makes an identifier of a port's name. QEMU wants a letter, then letters, digits,
+// ID makes an identifier from a port's name. QEMU requires a letter, then letters, digits,
 // '-', '.' and '_' (id_wellformed in util/id.c).
 func ID(name string) string {
 	letter := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
@@ -86,8 +86,8 @@ func ID(name string) string {
 	return id
 }
 
-// Queues returns what a back end and a device are given for several queues: an interrupt
-// vector for each direction of each queue, and two more.
+// Queues returns the options of a back end and a device for n queues: the device has an
+// interrupt vector for each direction of each queue, and two more.
 func Queues(n int) (backend, device string) {
 	if n < 2 {
 		return "", ""

@@ -2,6 +2,6 @@
 
 package testenv
 
-// RaceEnabled tells whether the race detector is built in: it allocates, so tests of
-// allocations leave those to the run without it.
+// RaceEnabled reports whether the race detector is built in: it allocates, so tests of
+// allocations only run without it.
 const RaceEnabled = true

@@ -1,8 +1,7 @@
-// Package testenv gives tests what they need of the machine: root, tools, and
-// network namespaces of their own that are gone when the test ends. Traffic of a
-// test stays inside such namespaces, so tests can run in parallel and twice.
-// A test that lacks what it asks for is skipped with a reason, which `make test`
-// lists; as root nothing is skipped.
+// Package testenv gives tests what they need of the machine: root, tools, and their own
+// network namespaces, which end with the test. A test's traffic stays inside such namespaces,
+// so tests can run in parallel and repeatedly. A test whose requirement is missing is skipped
+// with a reason, which `make test` lists; as root nothing is skipped.
 package testenv
 
 import (
@@ -28,8 +27,8 @@ func Root(t testing.TB) {
 	}
 }
 
-// Tool returns the path of a program that the test runs. As root its absence is
-// a failure, for then `make test` has installed it.
+// Tool returns the path of a program that the test runs. As root a missing program is a
+// failure, because `make test` installs it.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	p, err := exec.LookPath(name)
@@ -43,8 +42,8 @@ func Tool(t testing.TB, name string) string {
 	return ""
 }
 
-// Eventually polls until something that others do is done. It waits long, for the
-// machine may be busy: a failure takes a minute.
+// Eventually polls until done returns true. It waits up to a minute, because the machine may
+// be busy.
 func Eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
@@ -54,7 +53,7 @@ func Eventually(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// OpenFiles counts the descriptors that the process has.
+// OpenFiles returns the number of the process's open descriptors.
 func OpenFiles(t testing.TB) int {
 	t.Helper()
 	list, err := os.ReadDir("/proc/self/fd")
@@ -64,12 +63,12 @@ func OpenFiles(t testing.TB) int {
 	return len(list)
 }
 
-// Netns is a named network namespace, with its loopback up, and a mount namespace of
-// its own for /sys.
+// Netns is a named network namespace with its loopback up, and a mount namespace with a /sys
+// for it.
 type Netns struct {
 	Name   string
 	t      testing.TB
-	holder int // a process that is in both as long as they are
+	holder int // a process that keeps both in existence
 }
 
 var netnsSerial atomic.Int64
@@ -83,7 +82,7 @@ func NewNetns(t testing.TB) *Netns {
 	n := &Netns{Name: fmt.Sprintf("vswt-%d-%d", os.Getpid(), netnsSerial.Add(1)), t: t}
 	run(t, exec.Command("ip", "netns", "add", n.Name))
 	t.Cleanup(func() {
-		// A failure here is the test's: a namespace must not stay behind.
+		// A failure here fails the test: no namespace may stay behind.
 		if out, err := exec.Command("ip", "netns", "del", n.Name).CombinedOutput(); err != nil {
 			t.Errorf("ip netns del %s: %v: %s", n.Name, err, out)
 		}
@@ -93,9 +92,9 @@ func NewNetns(t testing.TB) *Netns {
 	return n
 }
 
-// hold keeps what ip(8) mounts in the namespace for all commands, among it what they
-// mount themselves, such as the bpffs of a daemon that is killed and started again. The
-// holder ends with the test process at the latest, which has the other end of its input.
+// hold keeps ip(8)'s mounts in the namespace for all commands, including the mounts they make
+// themselves, such as the bpffs of a daemon that is killed and restarted. The holder ends at
+// the latest with the test process, which holds the other end of its input.
 func (n *Netns) hold() {
 	n.t.Helper()
 	cat := exec.Command("ip", "netns", "exec", n.Name, "cat")
@@ -114,7 +113,7 @@ func (n *Netns) hold() {
 		in.Close()
 		cat.Wait() // nobody needs its status
 	})
-	// Once it answers, it is there.
+	// Once it answers, it is running.
 	_, err = in.Write([]byte{0})
 	if err == nil {
 		_, err = out.Read(make([]byte, 1))
@@ -125,17 +124,17 @@ func (n *Netns) hold() {
 	n.holder = cat.Process.Pid
 }
 
-// Path is the file that stands for the namespace.
+// Path returns the file that represents the namespace.
 func (n *Netns) Path() string { return filepath.Join("/run/netns", n.Name) }
 
-// Do calls f on a thread that is inside the namespace. What f opens stays there;
-// goroutines that f starts do not.
+// Do calls f on a thread inside the namespace. What f opens stays there; goroutines that f
+// starts do not.
 func (n *Netns) Do(f func()) {
 	n.t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		// The thread is not unlocked again when it cannot go back: the
-		// runtime then ends it with the goroutine.
+		// If the thread cannot go back, it stays locked: the runtime then ends it with the
+		// goroutine.
 		runtime.LockOSThread()
 		home, err := os.Open("/proc/thread-self/ns/net")
 		if err != nil {
@@ -153,7 +152,7 @@ func (n *Netns) Do(f func()) {
 			done <- fmt.Errorf("setns %s: %w", n.Name, err)
 			return
 		}
-		// A Fatal in f ends this goroutine: done must be told all the same.
+		// A Fatal in f ends this goroutine: it must still signal done.
 		ended := false
 		defer func() {
 			if !ended {

@@ -1,7 +1,7 @@
-// Package vmtest runs small real virtual machines in tests: QEMU with the emulated
-// CPU, its NIC on a TAP by the stock options, in a network namespace of the test.
-// A Guest ends with the test that started it. Different guests may be used at once,
-// one guest from one goroutine at a time.
+// Package vmtest runs small real virtual machines in tests: QEMU with the emulated CPU and a
+// NIC on a TAP with the standard options, in a network namespace of the test. A Guest ends
+// with the test that started it. Different guests may be used concurrently, each from one
+// goroutine at a time.
 package vmtest
 
 import (
@@ -26,23 +26,23 @@ import (
 )
 
 const (
-	// bootLimit is long beside the five seconds of a boot, for other tests may
-	// keep the machine busy.
+	// bootLimit is much longer than a boot's five seconds, because other tests may keep the
+	// machine busy.
 	bootLimit = 2 * time.Minute
 
-	// commandLimit bounds one command in a guest.
+	// commandLimit limits one command in a guest.
 	commandLimit = time.Minute
 )
 
-// Options say what guest to start.
+// Options configure a guest.
 type Options struct {
 	Name  string         // its host name
 	Netns *testenv.Netns // where QEMU runs
 	MAC   string
 	IP    netip.Prefix // its address on eth0
 
-	// Tap is the TAP of its NIC. Net, where set, is used in its place: QEMU's
-	// -netdev and -device options for the NIC.
+	// Tap is the TAP of its NIC. If Net is set, it replaces Tap: QEMU's -netdev and -device
+	// options for the NIC.
 	Tap string
 	Net []string
 
@@ -60,7 +60,7 @@ type Guest struct {
 	console *console.Console
 }
 
-// Args is QEMU's command line for a guest with its console at the given socket.
+// Args returns QEMU's command line for a guest with its console at the given socket.
 func (o *Options) Args(img guestimg.Image, socket string) []string {
 	network := o.Net
 	if network == nil {
@@ -74,18 +74,18 @@ func (o *Options) Args(img guestimg.Image, socket string) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", img.Kernel, "-initrd", img.Initrd,
 		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check ipv6.disable=1 guest.name=%s guest.ip=%s", o.Name, o.IP),
-		"-global", "virtio-net-pci.romfile=", // no ROM to boot from the network by
+		"-global", "virtio-net-pci.romfile=", // no ROM for network boot
 		"-serial", "unix:" + socket + ",server=on,wait=off",
 	}, network, o.Machine)
 }
 
-// Start starts a guest and returns while it boots; what is asked of it first waits
-// until it is up. It needs root. When the test fails, the guest's console is logged.
+// Start starts a guest and returns while it boots; the first command waits until it is up.
+// Start needs root. If the test fails, it logs the guest's console.
 func Start(t testing.TB, o Options) *Guest {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Tool(t, "qemu-system-x86_64")
-	// Not t.TempDir: with the test's name in it, a socket's path gets too long.
+	// Not t.TempDir: the test's name in it would make a socket's path too long.
 	dir, err := os.MkdirTemp("", "vmtest")
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ func (g *Guest) boot(t testing.TB) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(g.dir, "console")
-	os.Remove(socket) // that of an earlier boot
+	os.Remove(socket) // of an earlier boot
 
 	g.stderr = new(strings.Builder)
 	g.cmd = g.Netns.Command("qemu-system-x86_64", g.Args(img, socket)...)
@@ -124,7 +124,7 @@ func (g *Guest) boot(t testing.TB) {
 	g.exited = exited
 	cmd := g.cmd
 	go func() {
-		cmd.Wait() // Kill is the usual end, so the status tells nothing
+		cmd.Wait() // it usually ends by Kill, so the status says nothing
 		close(exited)
 	}()
 }
@@ -159,8 +159,8 @@ func (g *Guest) up() error {
 	return nil
 }
 
-// TryRun runs a command by the guest's shell and returns its output; a command
-// that fails there is a *console.ExitError.
+// TryRun runs a command in the guest's shell and returns its output; a failing command gives
+// a *console.ExitError.
 func (g *Guest) TryRun(format string, args ...any) (string, error) {
 	if err := g.up(); err != nil {
 		return "", err
@@ -174,7 +174,7 @@ func (g *Guest) TryRun(format string, args ...any) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
-// Run is TryRun for a command that must succeed: if not, the test ends.
+// Run is TryRun for a command that must succeed; otherwise the test ends.
 func (g *Guest) Run(t testing.TB, format string, args ...any) string {
 	t.Helper()
 	out, err := g.TryRun(format, args...)
@@ -193,7 +193,7 @@ func (g *Guest) fatal(t testing.TB, err error) {
 	t.Fatal(err)
 }
 
-// Wait waits until the guests have booted; they boot side by side.
+// Wait waits until the guests have booted; they boot in parallel.
 func Wait(t testing.TB, guests ...*Guest) {
 	t.Helper()
 	for _, g := range guests {
@@ -201,7 +201,7 @@ func Wait(t testing.TB, guests ...*Guest) {
 	}
 }
 
-// Kill ends QEMU at once, as a crash does. The guest can be booted again.
+// Kill ends QEMU at once, like a crash. The guest can boot again.
 func (g *Guest) Kill() {
 	if g.console != nil {
 		g.console.Close()
@@ -213,7 +213,7 @@ func (g *Guest) Kill() {
 	select {
 	case <-g.exited:
 	default:
-		g.cmd.Process.Kill() // its only error is that QEMU ended by itself just now
+		g.cmd.Process.Kill() // the only possible error: QEMU has just ended
 		<-g.exited
 	}
 }
@@ -225,8 +225,7 @@ func (g *Guest) Restart(t testing.TB) {
 	g.boot(t)
 }
 
-// Exit waits for QEMU to end by itself, and returns what it wrote to its standard
-// error.
+// Exit waits for QEMU to end by itself and returns its standard error.
 func (g *Guest) Exit(t testing.TB) string {
 	t.Helper()
 	select {
@@ -239,10 +238,10 @@ func (g *Guest) Exit(t testing.TB) string {
 
 var pingSummary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) packets received`)
 
-// Ping sends n echo requests to addr and returns how many were answered.
+// Ping sends n echo requests to addr and returns the number of answers.
 func (g *Guest) Ping(t testing.TB, addr netip.Addr, n int) (answered int) {
 	t.Helper()
-	// The status is 1 when none is answered: that is a result, not a failure.
+	// Status 1 means no answer: that is a result, not a failure.
 	out, err := g.TryRun("ping -c %d -i 0.1 -W 2 %s", n, addr)
 	var exit *console.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -252,7 +251,7 @@ func (g *Guest) Ping(t testing.TB, addr netip.Addr, n int) (answered int) {
 	if m == nil || m[1] != strconv.Itoa(n) {
 		g.fatal(t, fmt.Errorf("%s: ping %s: %s", g.Name, addr, out))
 	}
-	answered, _ = strconv.Atoi(m[2]) // the pattern has digits only
+	answered, _ = strconv.Atoi(m[2]) // the pattern matches digits only
 	return answered
 }
 

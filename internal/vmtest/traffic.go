@@ -2,7 +2,7 @@ package vmtest
 
 import "testing"
 
-// Reach has each guest ping each other one, and no answer may be lost.
+// Reach makes each guest ping every other; no answer may be lost.
 func Reach(t testing.TB, guests ...*Guest) {
 	t.Helper()
 	const n = 5
@@ -18,14 +18,14 @@ func Reach(t testing.TB, guests ...*Guest) {
 	}
 }
 
-// Serve makes a file of random bytes, /tmp/www/data, and offers it on the guest's web
+// Serve creates a file of random bytes, /tmp/www/data, and offers it on the guest's web
 // server.
 func (g *Guest) Serve(t testing.TB) {
 	t.Helper()
 	g.Run(t, "mkdir -p /tmp/www && dd if=/dev/urandom of=/tmp/www/data bs=1M count=4 && httpd -h /tmp/www")
 }
 
-// Fetch gets by TCP what another guest serves, and compares the bytes.
+// Fetch gets another guest's file over TCP and compares the bytes.
 func (g *Guest) Fetch(t testing.TB, from *Guest) {
 	t.Helper()
 	want := from.Run(t, "sha256sum </tmp/www/data")

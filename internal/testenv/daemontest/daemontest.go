@@ -1,7 +1,7 @@
-// Package daemontest runs the vswitch binary in tests, as users run it: in a network
-// namespace, with a socket and a state of its own, steered by the command line. A
-// package that uses it calls Main from its TestMain. A Daemon is used from one
-// goroutine at a time and ends with its test, which logs what it wrote when it fails.
+// Package daemontest runs the vswitch binary in tests as users run it: in a network
+// namespace, with its own socket and state, controlled by the command line. A package that
+// uses it calls Main from its TestMain. A Daemon is used from one goroutine at a time and
+// ends with its test, which logs the daemon's output if it fails.
 package daemontest
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/vswitch/vswitch/internal/testenv"
 )
 
-// dir has the binary, and a folder for each daemon. Main makes and removes it.
+// dir contains the binary and a folder for each daemon. Main makes and removes it.
 var dir string
 
-// Main is a TestMain.
+// Main implements a package's TestMain.
 func Main(m *testing.M) {
 	var err error
 	if dir, err = os.MkdirTemp("", "vswitch"); err != nil {
@@ -36,7 +36,7 @@ func Main(m *testing.M) {
 
 var build = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(dir, "vswitch")
-	// Without the state of the repository: git refuses to tell it of another user's clone.
+	// Without the repository's state: git refuses to report it for another user's clone.
 	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/vswitch/vswitch/cmd/vswitch").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
@@ -44,7 +44,7 @@ var build = sync.OnceValues(func() (string, error) {
 	return binary, nil
 })
 
-// Binary is the path of vswitch, built once.
+// Binary returns the path of vswitch, built once.
 func Binary(t testing.TB) string {
 	t.Helper()
 	path, err := build()
@@ -55,10 +55,10 @@ func Binary(t testing.TB) string {
 }
 
 // FastPath reports whether daemons may forward in the kernel. VSWITCH_TEST_FASTPATH=off
-// keeps all of them from it, so that every test can be run both ways.
+// prevents it, so that every test can run both ways.
 func FastPath() bool { return os.Getenv("VSWITCH_TEST_FASTPATH") != "off" }
 
-// Flags are what FastPath adds to the flags of `vswitch run`. A test's own flags
+// Flags returns the flags of `vswitch run` that follow from FastPath. A test's own flags
 // replace them.
 func Flags() []string {
 	if FastPath() {
@@ -69,14 +69,14 @@ func Flags() []string {
 
 // Daemon is a running `vswitch run`, or one that was killed or stopped.
 type Daemon struct {
-	Client *api.Client // of its socket
+	Client *api.Client // for its socket
 
 	Netns          *testenv.Netns
-	Name           string // of the switch; no other daemon of a test has it
+	Name           string // of the switch; unique among a test's daemons
 	binary, socket string
 	args           []string // of the binary, to run a switch
 	cmd            *exec.Cmd
-	ended          chan struct{} // closed once cmd has; cmd.ProcessState then tells how
+	ended          chan struct{} // closed once cmd has ended; cmd.ProcessState then says how
 	log            output
 }
 
@@ -98,12 +98,12 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// Start runs a switch in a namespace, with further flags of `vswitch run`, and returns
-// once it answers.
+// Start runs a switch in a namespace with further flags of `vswitch run` and returns once it
+// answers.
 func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	t.Helper()
 	binary := Binary(t)
-	// Not t.TempDir: with the test's name in it, a socket's path gets too long.
+	// Not t.TempDir: the test's name in it would make a socket's path too long.
 	home, err := os.MkdirTemp(dir, "d")
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +123,8 @@ func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	return d
 }
 
-// override returns args with flags at the end. A flag of the same name in args, and its
-// value, go: vswitch accepts a flag once.
+// override returns args with flags appended. It removes flags of the same name from args,
+// with their values: vswitch accepts a flag once.
 func override(args, flags []string) []string {
 	name := func(arg string) string {
 		name, _, _ := strings.Cut(arg, "=")
@@ -144,9 +144,8 @@ func override(args, flags []string) []string {
 	return append(all, flags...)
 }
 
-// Restart starts the daemon again, with the same flags, socket and state, and with
-// further flags this time, which replace those of the same name. One that runs is killed
-// first.
+// Restart starts the daemon again with the same flags, socket and state. Further flags
+// replace those of the same name, this time only. A running daemon is killed first.
 func (d *Daemon) Restart(t testing.TB, flags ...string) {
 	t.Helper()
 	d.Kill()
@@ -160,7 +159,7 @@ func (d *Daemon) Restart(t testing.TB, flags ...string) {
 	ended := make(chan struct{})
 	d.cmd, d.ended = cmd, ended
 	go func() {
-		cmd.Wait() // SIGKILL is its usual end
+		cmd.Wait() // it usually ends by SIGKILL
 		close(ended)
 	}()
 	testenv.Eventually(t, "vswitch answers", func() bool {
@@ -174,16 +173,16 @@ func (d *Daemon) Restart(t testing.TB, flags ...string) {
 	})
 }
 
-// Kill ends the daemon as a crash does.
+// Kill ends the daemon like a crash.
 func (d *Daemon) Kill() {
 	if d.cmd != nil {
-		d.cmd.Process.Kill() // its only error is that the daemon ended before
+		d.cmd.Process.Kill() // the only possible error: the daemon has ended
 		<-d.ended
 		d.cmd = nil
 	}
 }
 
-// Stop ends the daemon as a service manager does, by SIGTERM, which must succeed.
+// Stop ends the daemon with SIGTERM, as a service manager does; it must succeed.
 func (d *Daemon) Stop(t testing.TB) {
 	t.Helper()
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -196,7 +195,7 @@ func (d *Daemon) Stop(t testing.TB) {
 	d.cmd = nil
 }
 
-// Cleanup takes back what a daemon that was killed or stopped left in the kernel.
+// Cleanup removes what a killed or stopped daemon left in the kernel.
 func (d *Daemon) Cleanup(t testing.TB) {
 	t.Helper()
 	if out, err := d.Netns.Command(d.binary, "run", "--cleanup", "--name", d.Name).CombinedOutput(); err != nil {
@@ -204,17 +203,16 @@ func (d *Daemon) Cleanup(t testing.TB) {
 	}
 }
 
-// Log is what the daemon has written so far, in all its runs.
+// Log returns the daemon's output so far, of all its runs.
 func (d *Daemon) Log() string { return d.log.String() }
 
-// Try runs a command of the command line and returns what it printed.
+// Try runs a vswitch command and returns its output.
 func (d *Daemon) Try(args ...string) (string, error) {
 	out, err := exec.Command(d.binary, append([]string{"--socket", d.socket}, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
-// Ctl runs a command line, split at spaces, that must succeed, and returns what it
-// printed.
+// Ctl runs a vswitch command, split at spaces, that must succeed, and returns its output.
 func (d *Daemon) Ctl(t testing.TB, format string, args ...any) string {
 	t.Helper()
 	line := fmt.Sprintf(format, args...)
@@ -225,7 +223,7 @@ func (d *Daemon) Ctl(t testing.TB, format string, args ...any) string {
 	return out
 }
 
-// Port reads how a port is, which must be there.
+// Port returns the current state of a port, which must exist.
 func (d *Daemon) Port(t testing.TB, name string) api.Port {
 	t.Helper()
 	p, err := d.Client.Port(t.Context(), name)

@@ -1,7 +1,7 @@
-// Package console runs commands in a guest by the shell on its serial console,
-// which QEMU offers as a unix socket (-serial unix:PATH,server=on,wait=off). It
-// expects the shell of guestimg's init. A Console is for one goroutine at a time,
-// but for Log, which any may call.
+// Package console runs commands in a guest through the shell on its serial console, which
+// QEMU offers as a unix socket (-serial unix:PATH,server=on,wait=off). It expects the shell
+// of guestimg's init. A Console is used from one goroutine at a time, except for Log, which
+// any may call.
 package console
 
 import (
@@ -21,12 +21,12 @@ type Console struct {
 	conn net.Conn
 
 	mu   sync.Mutex
-	log  []byte        // all that came, since the connection was made
-	more chan struct{} // told when log grew or ended
+	log  []byte        // everything received since the connection was made
+	more chan struct{} // signalled when log grew or ended
 	end  error         // why reading ended
 }
 
-// ExitError is a command that ran in the guest and failed there.
+// ExitError is the failure of a command in the guest.
 type ExitError struct {
 	Command string
 	Code    int
@@ -72,22 +72,22 @@ func (c *Console) read() {
 	}
 }
 
-// Log is all that the guest wrote since the connection was made.
+// Log returns everything the guest wrote since the connection was made.
 func (c *Console) Log() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return string(c.log)
 }
 
-// Close leaves the guest as it is.
+// Close closes the connection; the guest keeps running.
 func (c *Console) Close() error { return c.conn.Close() }
 
 // Ready waits until the guest's shell answers.
 func (c *Console) Ready(ctx context.Context) error {
 	id := rand.Text()
 	for {
-		// A booting guest loses some of what it is sent, at any point, so the
-		// line must do no harm in pieces. Its echo has ${x} in the marker.
+		// A booting guest can lose any part of its input, so fragments of the line must do no
+		// harm. Its echo has ${x} in the marker.
 		if _, err := fmt.Fprintf(c.conn, "echo @@${x}%s@@\n", id); err != nil {
 			return fmt.Errorf("console: %w", err)
 		}
@@ -106,13 +106,13 @@ func (c *Console) Ready(ctx context.Context) error {
 	}
 }
 
-// Run runs command by the guest's shell, without standard input, and returns what
-// it wrote to its standard output and error. A command that fails is an *ExitError.
+// Run runs command in the guest's shell without standard input and returns its standard
+// output and error. A failing command gives an *ExitError.
 func (c *Console) Run(ctx context.Context, command string) (string, error) {
 	id := rand.Text()
-	// printf puts the markers together, so that an echo of the line has none.
+	// printf assembles the markers, so that an echo of the line contains none.
 	line := fmt.Sprintf("printf '\\n@@%%s<' %s; ( %s\n) </dev/null 2>&1; printf '@@%%s>%%d@@\\n' %s $?\n", id, command, id)
-	// n_tty cuts a line at 4096 bytes.
+	// n_tty truncates a line at 4096 bytes.
 	for part := range strings.Lines(line) {
 		if len(part) > 4000 {
 			return "", fmt.Errorf("guest: a line of %d bytes is too long for a console", len(part))
@@ -147,7 +147,7 @@ func (c *Console) Run(ctx context.Context, command string) (string, error) {
 	return out, nil
 }
 
-// await waits for text in the log behind from, and returns where it ends.
+// await waits for text in the log after from and returns where it ends.
 func (c *Console) await(ctx context.Context, from int, text string) (int, error) {
 	for {
 		c.mu.Lock()

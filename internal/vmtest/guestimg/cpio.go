@@ -13,9 +13,9 @@ const (
 	typeChar = 0o020000
 )
 
-// cpioWriter writes an archive of the newc form, which is what the kernel unpacks
-// as initramfs (Documentation/driver-api/early-userspace/buffer-format.rst). The
-// first error stops it and is what Close returns.
+// cpioWriter writes an archive in the newc format, which the kernel unpacks as initramfs
+// (Documentation/driver-api/early-userspace/buffer-format.rst). The first error stops it, and
+// Close returns that error.
 type cpioWriter struct {
 	w    io.Writer
 	ino  uint32
@@ -27,7 +27,7 @@ func newCPIO(w io.Writer) *cpioWriter {
 	return &cpioWriter{w: w, made: map[string]bool{}}
 }
 
-// Dir adds a directory and those above it; one that is there already is left.
+// Dir adds a directory and its parents; existing ones are unchanged.
 func (c *cpioWriter) Dir(name string) {
 	for i := range len(name) {
 		if name[i] == '/' {

@@ -1,7 +1,7 @@
-// Package guestimg builds what a small x86-64 virtual machine boots from: the
-// distribution's kernel, downloaded and unpacked but not installed, and an
-// initramfs of busybox, iperf3 and ethtool. What was built is kept and used by
-// later runs. Any number of goroutines and processes may call it at once.
+// Package guestimg builds what a small x86-64 virtual machine boots from: the distribution's
+// kernel, downloaded and unpacked but not installed, and an initramfs of busybox, iperf3 and
+// ethtool. Later runs reuse what was built. Any number of goroutines and processes may call
+// it concurrently.
 package guestimg
 
 import (
@@ -15,11 +15,11 @@ import (
 
 // Image is a kernel and an initramfs on disk, for QEMU's -kernel and -initrd.
 type Image struct {
-	Kernel string // an ELF vmlinux, which QEMU starts by its PVH entry
+	Kernel string // an ELF vmlinux, which QEMU starts at its PVH entry
 	Initrd string // an uncompressed cpio archive
 }
 
-// CacheDir is where images are kept: $VSWITCH_CACHE, else .cache beside the
+// CacheDir returns the directory of the images: $VSWITCH_CACHE, or else .cache beside the
 // go.mod above the working directory.
 func CacheDir() (string, error) {
 	if dir := os.Getenv("VSWITCH_CACHE"); dir != "" {
@@ -40,9 +40,9 @@ func CacheDir() (string, error) {
 	}
 }
 
-// Ensure returns the image in cache, building what is not there. The first call
-// on a machine downloads some tens of megabytes; the kernel then stays the same
-// until the directory is removed.
+// Ensure returns the image in cache and builds missing parts. The first call on a machine
+// downloads some tens of megabytes; the kernel then stays the same until the directory is
+// removed.
 func Ensure(cache string) (Image, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return Image{}, err
@@ -71,8 +71,7 @@ func Ensure(cache string) (Image, error) {
 	return image, err
 }
 
-// once makes the directory dir by filling another and renaming it, so that what is
-// there is always whole.
+// once fills another directory and renames it to dir, so that dir is always complete.
 func once(dir string, fill func(tmp string) error) error {
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -15,24 +15,23 @@ import (
 //go:embed init.sh
 var initScript []byte
 
-// modules are what a guest needs for its NIC and for VLAN devices, in the order
-// in which they load. Those that a kernel has built in, or does not have, are
-// left out.
+// modules are the modules that a guest needs for its NIC and for VLAN devices, in loading
+// order. Those that a kernel has built in, or lacks, are left out.
 var modules = []string{
 	"virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio",
 	"failover", "net_failover", "virtio_net",
 	"llc", "stp", "garp", "mrp", "8021q",
 }
 
-// tools are the programs that a guest has beside busybox, by the Debian package
-// they come from. Their libraries go with them.
+// tools are a guest's programs beside busybox, each with its Debian package. Their libraries
+// are included.
 var tools = []struct{ name, pkg string }{
 	{"iperf3", "iperf3"},
 	{"ethtool", "ethtool"},
 }
 
-// initramfs builds the archive out of programs of this machine and the modules of
-// an unpacked kernel, and returns it with a key that changes when its contents do.
+// initramfs builds the archive from programs of this machine and the modules of an unpacked
+// kernel. It also returns a key that changes with the contents.
 func initramfs(kernel string) (archive []byte, key string, err error) {
 	var buf bytes.Buffer
 	c := newCPIO(&buf)
@@ -108,14 +107,14 @@ func staticBusybox() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("busybox is missing; apt-get install busybox-static")
 	}
-	// A program without an interpreter needs no library: that is what static means.
+	// A static program has no interpreter and needs no library.
 	if out, err := exec.Command("ldd", path).CombinedOutput(); err == nil && !strings.Contains(string(out), "statically linked") {
 		return nil, fmt.Errorf("%s needs shared libraries; apt-get install busybox-static in its place", path)
 	}
 	return os.ReadFile(path)
 }
 
-// withLibraries returns path and the files of the libraries that ldd finds for it.
+// withLibraries returns path and the library files that ldd finds for it.
 func withLibraries(path string) ([]string, error) {
 	out, err := exec.Command("ldd", path).Output()
 	if err != nil {
@@ -124,7 +123,7 @@ func withLibraries(path string) ([]string, error) {
 	return append([]string{path}, libraries(string(out))...), nil
 }
 
-// libraries reads ldd's lines: "libc.so.6 => /lib/libc.so.6 (0x…)" for a library,
+// libraries parses ldd's lines: "libc.so.6 => /lib/libc.so.6 (0x…)" for a library,
 // "/lib64/ld-linux-x86-64.so.2 (0x…)" for the loader.
 func libraries(ldd string) []string {
 	var files []string

@@ -16,12 +16,12 @@ import (
 	"strings"
 )
 
-// metaPackages depend on the distribution's current kernel: Debian's for virtual
-// machines, which is small, Ubuntu's, and Debian's for any machine.
+// metaPackages depend on the distribution's current kernel: Debian's small one for virtual
+// machines, Ubuntu's, and Debian's for any machine.
 var metaPackages = []string{"linux-image-cloud-amd64", "linux-image-virtual", "linux-image-amd64"}
 
-// fetchKernel downloads the distribution's kernel package and unpacks it below
-// dir, without installing anything, with vmlinux beside it.
+// fetchKernel downloads the distribution's kernel package, unpacks it below dir without
+// installing it, and puts vmlinux beside it.
 func fetchKernel(dir string) error {
 	if runtime.GOARCH != "amd64" {
 		return fmt.Errorf("guests are x86-64 and their kernel comes from this machine's packages; use an amd64 machine, not %s", runtime.GOARCH)
@@ -31,7 +31,7 @@ func fetchKernel(dir string) error {
 	}
 	err := downloadKernel(dir)
 	if err != nil && os.Geteuid() == 0 {
-		// The lists of packages are absent or name a version that is gone.
+		// The package lists are missing or name a version that is gone.
 		if out, uerr := exec.Command("apt-get", "update", "-qq").CombinedOutput(); uerr != nil {
 			return fmt.Errorf("apt-get update: %w: %s", uerr, lastLine(out))
 		}
@@ -82,8 +82,8 @@ func downloadKernel(dir string) error {
 
 var kernelDepends = regexp.MustCompile(`(?m)^\s*Depends: (linux-(?:image|modules)-[0-9]\S*)$`)
 
-// kernelPackages returns the package of the kernel, and where the distribution
-// has it separate, that of the modules.
+// kernelPackages returns the kernel package and, if the distribution has separate modules,
+// theirs.
 func kernelPackages() ([]string, error) {
 	for _, meta := range metaPackages {
 		image := dependsOn(meta)
@@ -104,7 +104,7 @@ func kernelPackages() ([]string, error) {
 func dependsOn(pkg string) []string {
 	out, err := exec.Command("apt-cache", "depends", pkg).Output()
 	if err != nil {
-		return nil // apt does not know it
+		return nil // unknown to apt
 	}
 	var names []string
 	for _, m := range kernelDepends.FindAllSubmatch(out, -1) {
@@ -113,9 +113,9 @@ func dependsOn(pkg string) []string {
 	return names
 }
 
-// unpackBzImage takes the ELF kernel out of a bzImage (Documentation/arch/x86/boot.rst).
-// QEMU starts that by its PVH entry in half the time, for nothing has to be
-// decompressed on an emulated CPU.
+// unpackBzImage extracts the ELF kernel from a bzImage (Documentation/arch/x86/boot.rst).
+// QEMU starts it at its PVH entry in half the time, because the emulated CPU has nothing to
+// decompress.
 func unpackBzImage(image []byte) ([]byte, error) {
 	const (
 		setupSects    = 0x1f1
@@ -134,8 +134,8 @@ func unpackBzImage(image []byte) ([]byte, error) {
 		return nil, errors.New("the compressed kernel lies outside the file")
 	}
 	payload := image[start : start+length]
-	// The last four bytes are the length of what comes out. Gzip has them in
-	// its own format; behind the others they are not part of the stream.
+	// The last four bytes are the length of the result. Gzip contains them in its own format;
+	// after the other formats they are not part of the stream.
 	want := int(binary.LittleEndian.Uint32(payload[length-4:]))
 	stream := payload[:length-4]
 	if bytes.HasPrefix(payload, []byte("\x1f\x8b")) {
@@ -151,8 +151,7 @@ func unpackBzImage(image []byte) ([]byte, error) {
 	return kernel, nil
 }
 
-// decompress knows a stream by its first bytes; what does not look like one is
-// returned as it is.
+// decompress recognizes a format by its first bytes; unrecognized data is returned unchanged.
 func decompress(b []byte) ([]byte, error) {
 	var tool, pkg string
 	switch {

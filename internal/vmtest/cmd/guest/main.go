@@ -19,8 +19,8 @@ import (
 	"github.com/vswitch/vswitch/internal/vmtest/guestimg"
 )
 
-// patience is how long a command in a guest, its boot included, may take. An
-// emulated guest boots in about five seconds on a machine that does nothing else.
+// patience is how long a command in a guest, including its boot, may take. An emulated guest
+// boots in about five seconds on an otherwise idle machine.
 const patience = 2 * time.Minute
 
 func main() {
