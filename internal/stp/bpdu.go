@@ -21,7 +21,7 @@ const (
 // Flags is the octet of flags in Config and RST BPDUs (9.3.1, 9.3.3).
 type Flags uint8
 
-// The flags. A Config BPDU has the two of topology change only.
+// The flags. A Config BPDU uses only the two of topology change.
 const (
 	FlagTC         Flags = 1 << 0
 	FlagProposal   Flags = 1 << 1
@@ -41,8 +41,8 @@ const (
 	roleDesignated      Flags = 3 << 2
 )
 
-// BPDU is a bridge protocol data unit as on the wire (clause 9). A TCN BPDU is its
-// Type and nothing else. The times are in units of 1/256 s (9.2.8).
+// BPDU is a bridge protocol data unit as on the wire (clause 9). A TCN BPDU consists of
+// its Type alone. Times are in units of 1/256 s (9.2.8).
 type BPDU struct {
 	Type     Type
 	Flags    Flags
@@ -54,13 +54,14 @@ type BPDU struct {
 	MessageAge, MaxAge, HelloTime, ForwardDelay uint16
 }
 
-// designated tells a message from a designated port; Config BPDUs always are.
+// designated reports whether a message is from a designated port; Config BPDUs always
+// are.
 func (m *BPDU) designated() bool {
 	return m.Type == TypeConfig || m.Type == TypeRST && m.Flags&flagRole == roleDesignated
 }
 
-// Lengths in bytes: of BPDUs (9.3), of the headers before them, of a frame without
-// FCS at the least (802.3 clause 4.4.2).
+// Lengths in bytes: of BPDUs (9.3), of the headers before them, and the minimum of a
+// frame without FCS (802.3 clause 4.4.2).
 const (
 	tcnLen    = 4
 	configLen = 35
@@ -73,15 +74,15 @@ const (
 	FrameLen = 60
 )
 
-// ErrNotBPDU is what Parse says of a frame that is no BPDU of any kind.
+// ErrNotBPDU is Parse's error for a frame that is no BPDU of any kind.
 var ErrNotBPDU = errors.New("not a BPDU: an address, the length or the LLC header is another")
 
-// ErrInvalid is what Parse says of a BPDU that fails the checks of 9.3.4.
+// ErrInvalid is Parse's error for a BPDU that fails the checks of 9.3.4.
 var ErrInvalid = errors.New("invalid BPDU: too short, or of an unknown protocol or type")
 
-// Parse reads a frame, padded or not. It takes what 9.3.4 lets through: versions
-// and octets beyond those known are ignored, so an MSTP BPDU reads as an RST one,
-// and an RST BPDU of unknown role as a Config one (9.3.3).
+// Parse parses a frame, padded or not. It accepts what 9.3.4 accepts: unknown versions
+// and further octets are ignored, so an MSTP BPDU reads as an RST BPDU, and an RST BPDU
+// of unknown role as a Config BPDU (9.3.3).
 func Parse(frame []byte) (BPDU, error) {
 	if len(frame) < macLen+llcLen || [6]byte(frame) != Group || frame[6]&1 != 0 {
 		return BPDU{}, ErrNotBPDU
@@ -126,7 +127,7 @@ func Parse(frame []byte) (BPDU, error) {
 	return m, nil
 }
 
-// Put writes the frame of m, sent by src, to b and returns it, padded.
+// Put writes the frame of m, with source address src, to b and returns it, padded.
 func (m *BPDU) Put(b *[FrameLen]byte, src [6]byte) []byte {
 	*b = [FrameLen]byte{}
 	copy(b[:], Group[:])

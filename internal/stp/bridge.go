@@ -1,7 +1,7 @@
-// Package stp is the Rapid Spanning Tree Protocol of IEEE 802.1D-2004 clause 17,
-// with fall-back to STP on ports that hear it. Frames and seconds go in, frames
-// and port states come out; it does no I/O, reads no clock and starts no goroutine.
-// A Bridge is not safe for concurrent use: its owner calls one method at a time.
+// Package stp is the Rapid Spanning Tree Protocol of IEEE 802.1D-2004 clause 17, with
+// fallback to STP on ports that hear it. Frames and seconds go in, frames and port
+// states come out; it does no I/O, reads no clock and starts no goroutine. A Bridge is
+// not safe for concurrent use: its owner calls one method at a time.
 package stp
 
 import (
@@ -10,20 +10,20 @@ import (
 	"slices"
 )
 
-// Actions is what a Bridge asks of its owner. The methods are called from within
-// the Bridge's own methods and must not call the Bridge.
+// Actions is what a Bridge needs from its owner. The Bridge's methods call these
+// methods, which must not call the Bridge.
 type Actions interface {
-	// SendBPDU sends a frame, without FCS, out of a port whatever its state.
-	// The source address is the bridge's. frame is valid until it returns.
+	// SendBPDU sends a frame, without FCS, out of a port in any state. The source
+	// address is the bridge's. frame is valid only during the call.
 	SendBPDU(port uint16, frame []byte)
 
-	// SetState is in force when it returns: the tree relies on it.
+	// SetState changes a port's state before it returns: the tree relies on it.
 	SetState(port uint16, s State)
 
 	// Flush forgets the addresses learned on a port.
 	Flush(port uint16)
 
-	// Event tells what an administrator may want to read in a log.
+	// Event reports what an administrator may want to read in a log.
 	Event(e Event)
 }
 
@@ -31,11 +31,11 @@ type Actions interface {
 type Bridge struct {
 	cfg   Config
 	act   Actions
-	ports []*port // by ascending number
+	ports []*port // sorted by number
 
 	id           BridgeID
 	rootPriority vector
-	rootPort     uint16 // its number; 0: this bridge is the root
+	rootPort     uint16 // number of the root port; 0: this bridge is the root
 	rootTimes    times
 
 	reportedRoot BridgeID
@@ -44,7 +44,7 @@ type Bridge struct {
 	buf          [FrameLen]byte
 }
 
-// New makes a bridge without ports.
+// New returns a bridge without ports.
 func New(cfg Config, act Actions) (*Bridge, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -67,8 +67,8 @@ func (b *Bridge) Configure(cfg Config) error {
 	return nil
 }
 
-// set takes cfg over as 17.13 says: whatever changes, roles are computed anew and
-// the transmit counters start again.
+// set applies cfg as 17.13 says: after any change, roles are computed again and the
+// transmit counters restart.
 func (b *Bridge) set(cfg Config) {
 	b.cfg = cfg
 	b.id = makeBridgeID(cfg.Priority, cfg.Address)
@@ -98,7 +98,7 @@ func (b *Bridge) AddPort(number uint16, cfg PortConfig) error {
 	return nil
 }
 
-// SetPort changes a port's parameters without disturbing it more than they ask.
+// SetPort changes a port's parameters and disturbs the port no more than they require.
 func (b *Bridge) SetPort(number uint16, cfg PortConfig) error {
 	p := b.port(number)
 	if p == nil {
@@ -112,7 +112,7 @@ func (b *Bridge) SetPort(number uint16, cfg PortConfig) error {
 	return nil
 }
 
-// RemovePort takes a port out of the tree; it is left discarding.
+// RemovePort removes a port from the tree and leaves it discarding.
 func (b *Bridge) RemovePort(number uint16) {
 	i, found := b.search(number)
 	if !found {
@@ -123,7 +123,7 @@ func (b *Bridge) RemovePort(number uint16) {
 	b.ports = slices.Delete(b.ports, i, i+1)
 }
 
-// SetLink tells whether a port's link is up.
+// SetLink sets whether a port's link is up.
 func (b *Bridge) SetLink(number uint16, up bool) {
 	if p := b.port(number); p != nil && p.link != up {
 		p.link = up
@@ -131,7 +131,7 @@ func (b *Bridge) SetLink(number uint16, up bool) {
 	}
 }
 
-// Recover enables a port that BPDU guard disabled, before its time.
+// Recover recovers a port that BPDU guard disabled, before its time.
 func (b *Bridge) Recover(number uint16) {
 	if p := b.port(number); p != nil && p.tripped {
 		p.recover()
@@ -147,17 +147,17 @@ func (b *Bridge) Recheck(number uint16) {
 	}
 }
 
-// Receive takes a frame that came in by a port to the address of Group, from its
-// destination address on, untagged. It reads frame only while it runs. A frame that is
-// no BPDU is counted; it trips BPDU guard, and is otherwise ignored.
+// Receive takes an untagged frame that arrived on a port for the address Group,
+// starting with its destination address. It does not keep frame. A frame that is no
+// BPDU is counted and trips BPDU guard, but is otherwise ignored.
 func (b *Bridge) Receive(number uint16, frame []byte) {
 	if p := b.port(number); p != nil && p.accept(frame) {
 		b.run()
 	}
 }
 
-// Guard is Receive for a frame that BPDU guard alone heeds: one with a VLAN tag, or to
-// where another protocol's BPDUs go.
+// Guard is Receive for a frame that only BPDU guard considers: one with a VLAN tag, or
+// to an address of another protocol's BPDUs.
 func (b *Bridge) Guard(number uint16, frame []byte) {
 	p := b.port(number)
 	if p == nil {
@@ -170,7 +170,7 @@ func (b *Bridge) Guard(number uint16, frame []byte) {
 	}
 }
 
-// Tick tells that a second has passed (17.22).
+// Tick advances the time by one second (17.22).
 func (b *Bridge) Tick() {
 	b.sinceChange++
 	for _, p := range b.ports {
@@ -179,8 +179,8 @@ func (b *Bridge) Tick() {
 	b.run()
 }
 
-// machines are the per-port state machines that wait on each other. Port Transmit
-// is not among them: nothing waits on it, and it speaks once all have settled.
+// machines are the per-port state machines that depend on each other. Port Transmit is
+// not one of them: no machine depends on it, and it sends after all are stable.
 var machines = [...]func(*port) bool{
 	(*port).portReceive,
 	(*port).protocolMigration,
@@ -191,7 +191,7 @@ var machines = [...]func(*port) bool{
 	(*port).topologyChange,
 }
 
-// run lets the machines move until none can, then sends and reports.
+// run lets the machines step until none can, then sends and reports.
 func (b *Bridge) run() {
 	for moved := true; moved; {
 		moved = b.roleSelection()

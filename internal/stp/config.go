@@ -11,20 +11,20 @@ type Config struct {
 	ForwardDelay int     // 4 to 30
 	TxHoldCount  int     // BPDUs a port may send in a second, 1 to 10
 
-	// GuardRecovery is how many seconds a port stays disabled that BPDU guard
-	// disabled; 0 is until Recover.
+	// GuardRecovery is the time in seconds after which a port that BPDU guard disabled
+	// recovers; 0 means not before Recover.
 	GuardRecovery int
 }
 
 // DefaultConfig returns the recommended values of table 17-1 and table 17-2, and
-// five minutes of recovery.
+// recovery after five minutes.
 func DefaultConfig(address [6]byte) Config {
 	return Config{Address: address, Priority: 0x8000, HelloTime: 2, MaxAge: 20, ForwardDelay: 15,
 		TxHoldCount: 6, GuardRecovery: 300}
 }
 
-// Check tells what is wrong with c. Hello times beyond table 17-1 are those of
-// 802.1D-1998 table 8-3.
+// Check reports what is wrong with c. The range of hello times beyond table 17-1 is
+// that of 802.1D-1998 table 8-3.
 func (c Config) Check() error {
 	if c.Address == [6]byte{} || c.Address[0]&1 != 0 {
 		return fmt.Errorf("a bridge needs the address of one station, not %x", c.Address)
@@ -46,7 +46,7 @@ func (c Config) Check() error {
 			return fmt.Errorf("%s %d is out of range; it is %d to %d", r.name, r.value, r.min, r.max)
 		}
 	}
-	// 17.14: information must not age out while it is on its way.
+	// 17.14: information must not age out in transit.
 	if 2*(c.ForwardDelay-1) < c.MaxAge {
 		return fmt.Errorf("max age %d is too long for forward delay %d; it is %d at most", c.MaxAge, c.ForwardDelay, 2*(c.ForwardDelay-1))
 	}
@@ -56,8 +56,8 @@ func (c Config) Check() error {
 	return nil
 }
 
-// The ranges of table 17-1, in seconds. They bound also what a root bridge can
-// make this bridge wait.
+// The ranges of table 17-1, in seconds. They also bound how long a root bridge can make
+// this bridge wait.
 const (
 	minMaxAge, maxMaxAge             = 6, 40
 	minForwardDelay, maxForwardDelay = 4, 30
@@ -68,17 +68,17 @@ const migrateTime = 3
 
 // PortConfig are the parameters of a port.
 type PortConfig struct {
-	PathCost uint32 // 1 to 200,000,000; 0 is the cost of Speed
-	Speed    uint64 // of the link in bit/s; 0 is not known
+	PathCost uint32 // 1 to 200,000,000; 0: the cost of Speed
+	Speed    uint64 // of the link in bit/s; 0: unknown
 	Priority uint8  // a multiple of 16; the lowest is preferred
 
 	AdminEdge bool // no bridge is expected: forward as soon as the link is up
-	AutoEdge  bool // become an edge port where no bridge is heard
-	Shared    bool // not a point-to-point link: no agreement is taken from it
+	AutoEdge  bool // become an edge port if no bridge is heard
+	Shared    bool // not a point-to-point link: ignore agreements from it
 
 	BPDUGuard  bool // disable the port when it hears a BPDU
 	RootGuard  bool // never make it the root port (restrictedRole of 802.1Q)
-	BPDUFilter bool // neither send BPDUs nor hear them; goes before BPDUGuard
+	BPDUFilter bool // neither send BPDUs nor hear them; overrides BPDUGuard
 }
 
 // DefaultPort returns the recommended values of 17.13 and table 17-2.
@@ -86,7 +86,7 @@ func DefaultPort() PortConfig { return PortConfig{Priority: 0x80, AutoEdge: true
 
 const maxPathCost = 200_000_000
 
-// Check tells what is wrong with c.
+// Check reports what is wrong with c.
 func (c PortConfig) Check() error {
 	if c.Priority%16 != 0 {
 		return fmt.Errorf("port priority %d is no multiple of 16", c.Priority)
@@ -104,8 +104,8 @@ func (c PortConfig) cost() uint32 {
 	return PathCost(c.Speed)
 }
 
-// PathCost is the recommended path cost of a link of so many bit/s (table 17-3).
-// A link of unknown speed costs what one of 1 Gbit/s does.
+// PathCost returns the recommended path cost of a link of the given speed in bit/s
+// (table 17-3). A link of unknown speed costs as much as one of 1 Gbit/s.
 func PathCost(speed uint64) uint32 {
 	if speed == 0 {
 		speed = 1e9

@@ -27,9 +27,9 @@ func (p *port) bridgeDetection() bool {
 	return true
 }
 
-// setAdminEdge takes the administrator's word for it: at BEGIN (17.25), and when
-// the word changes while the link is up, where the standard would wait for it to
-// go down. A bridge that is heard later overrules it.
+// setAdminEdge applies the administrator's setting: at BEGIN (17.25), and when it
+// changes while the link is up, where the standard would wait for the link to go down.
+// A bridge that is heard later overrides it.
 func (p *port) setAdminEdge() {
 	p.operEdge = p.cfg.AdminEdge
 	p.detection = detectionNotEdge

@@ -5,20 +5,20 @@ import "fmt"
 // EventKind is what happened.
 type EventKind uint8
 
-// The events. All but EventRoot concern a port.
+// The events. All except EventRoot concern a port.
 const (
-	EventRoot             EventKind = iota // the root bridge is another: Root
-	EventRole                              // a port's role is another: Role
-	EventTopologyDetected                  // a port came to forward, so stations may have moved
-	EventTopologyNotified                  // a neighbour told of such a change
-	EventBPDUGuard                         // a BPDU came, and BPDU guard disabled the port
-	EventRecovered                         // the port that BPDU guard disabled is enabled again
+	EventRoot             EventKind = iota // the root bridge changed to Root
+	EventRole                              // the port's role changed to Role
+	EventTopologyDetected                  // the port started forwarding, so stations may have moved
+	EventTopologyNotified                  // a neighbour reported such a change
+	EventBPDUGuard                         // a BPDU arrived, and BPDU guard disabled the port
+	EventRecovered                         // the port that BPDU guard disabled recovered
 	EventRootGuard                         // a better root is kept out; the port does not forward
-	EventRootGuardOver                     // it is heard no more
-	EventSTP                               // the neighbour knows no RSTP; the port speaks STP
+	EventRootGuardOver                     // the better root is no longer heard
+	EventSTP                               // the neighbour does not speak RSTP; the port speaks STP
 	EventRSTP                              // the port speaks RSTP again
-	EventLooped                            // BPDUs come back by the port they left; it does not forward
-	EventLoopedOver                        // they do no more
+	EventLooped                            // BPDUs return on the port that sent them; it does not forward
+	EventLoopedOver                        // they no longer return
 )
 
 // Event is one thing that happened.
@@ -29,7 +29,7 @@ type Event struct {
 	Root BridgeID
 }
 
-// String is the event as a log may say it, without the port.
+// String describes the event for a log, without the port.
 func (e Event) String() string {
 	switch e.Kind {
 	case EventRoot:
@@ -61,7 +61,7 @@ func (b *Bridge) topologyChanged(p *port, kind EventKind) {
 	b.event(p, kind)
 }
 
-// report tells what is another than before, once the machines have settled.
+// report reports the changes since the last call, after the machines are stable.
 func (b *Bridge) report() {
 	if root := b.rootPriority.root; root != b.reportedRoot {
 		b.reportedRoot = root

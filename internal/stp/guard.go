@@ -17,7 +17,7 @@ func (p *port) accept(frame []byte) bool {
 	return true
 }
 
-// count counts a frame, and reports whether it is a BPDU.
+// count counts a frame and reports whether it is a BPDU.
 func (p *port) count(frame []byte) (BPDU, bool) {
 	m, err := Parse(frame)
 	if err != nil {
@@ -30,20 +30,20 @@ func (p *port) count(frame []byte) (BPDU, bool) {
 	return m, true
 }
 
-// trip disables the port. Whether what came is a BPDU does not matter: no station sends
-// anything to where BPDUs go.
+// trip disables the port. It does not matter whether the frame is a BPDU: no station
+// sends anything to the addresses of BPDUs.
 func (p *port) trip() {
 	p.tripped, p.recoverIn = true, p.b.cfg.GuardRecovery
 	p.b.event(p, EventBPDUGuard)
 }
 
-// recover ends what BPDU guard began. The port starts as if its link came up.
+// recover ends the effect of BPDU guard. The port starts as if its link came up.
 func (p *port) recover() {
 	p.tripped, p.recoverIn = false, 0
 	p.b.event(p, EventRecovered)
 }
 
-// own tells whether m was sent by this very port: there is a loop behind it.
+// own reports whether this very port sent m: then there is a loop behind it.
 func (p *port) own(m *BPDU) bool {
 	return m.Type != TypeTCN && m.Bridge.sameBridge(p.b.id) && m.Port.Number() == p.number
 }

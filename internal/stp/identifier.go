@@ -2,14 +2,15 @@ package stp
 
 import "fmt"
 
-// MaxPort is the highest port number. It has 12 bits in a port identifier (9.2.7), where
-// port 4,096 is 0: the standard uses no 0, but neighbours only compare identifiers.
+// MaxPort is the highest port number. A port identifier has 12 bits for it (9.2.7), in
+// which port 4,096 is 0: the standard does not use 0, but neighbours only compare
+// identifiers.
 const MaxPort = 1 << 12
 
 const portMask = 1<<12 - 1
 
-// BridgeID is a bridge identifier: priority in the upper 16 bits, of which the
-// lower 12 are the system ID extension, address in the lower 48 (9.2.5).
+// BridgeID is a bridge identifier (9.2.5): priority in the upper 16 bits, the lower 12
+// of them the system ID extension, and address in the lower 48.
 type BridgeID uint64
 
 func makeBridgeID(priority uint16, a [6]byte) BridgeID {
@@ -17,33 +18,33 @@ func makeBridgeID(priority uint16, a [6]byte) BridgeID {
 		BridgeID(a[2])<<24 | BridgeID(a[3])<<16 | BridgeID(a[4])<<8 | BridgeID(a[5])
 }
 
-// Priority is the settable part, a multiple of 4096.
+// Priority returns the settable part, a multiple of 4096.
 func (id BridgeID) Priority() uint16 { return uint16(id>>48) & 0xf000 }
 
-// Address is the bridge's address.
+// Address returns the bridge's address.
 func (id BridgeID) Address() [6]byte {
 	return [6]byte{byte(id >> 40), byte(id >> 32), byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)}
 }
 
 func (id BridgeID) sameBridge(other BridgeID) bool { return (id^other)<<16 == 0 }
 
-// String is priority and address in hexadecimal, as the Linux bridge writes it.
+// String returns priority and address in hexadecimal, as the Linux bridge prints them.
 func (id BridgeID) String() string {
 	return fmt.Sprintf("%04x.%012x", uint16(id>>48), uint64(id)&(1<<48-1))
 }
 
-// PortID is a port identifier: priority in the upper 4 bits, number in the lower
-// 12 (9.2.7).
+// PortID is a port identifier (9.2.7): priority in the upper 4 bits, number in the
+// lower 12.
 type PortID uint16
 
 func makePortID(priority uint8, number uint16) PortID {
 	return PortID(priority)<<8 | PortID(number&portMask)
 }
 
-// Priority is the port's priority, a multiple of 16.
+// Priority returns the port's priority, a multiple of 16.
 func (id PortID) Priority() uint8 { return uint8(id>>8) & 0xf0 }
 
-// Number is the port's number.
+// Number returns the port's number.
 func (id PortID) Number() uint16 {
 	if n := uint16(id) & portMask; n != 0 {
 		return n
@@ -51,5 +52,5 @@ func (id PortID) Number() uint16 {
 	return MaxPort
 }
 
-// String is the identifier in hexadecimal, as the Linux bridge writes it.
+// String returns the identifier in hexadecimal, as the Linux bridge prints it.
 func (id PortID) String() string { return fmt.Sprintf("%04x", uint16(id)) }

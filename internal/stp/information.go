@@ -1,7 +1,7 @@
 package stp
 
-// informationState is a state of Port Information (17.27) that lasts; the others
-// are left at once, by UCT.
+// informationState is a lasting state of Port Information (17.27); UCT leaves the
+// others at once.
 type informationState uint8
 
 const (
@@ -10,8 +10,8 @@ const (
 	informationCurrent
 )
 
-// portInformation is the Port Information machine (17.27): it keeps the best that
-// was heard or is to be told on the port's link.
+// portInformation is the Port Information machine (17.27): it keeps the best
+// information received on the port's link or to be sent there.
 func (p *port) portInformation() bool {
 	if !p.enabled() && p.infoIs != infoDisabled {
 		p.enterInfoDisabled()
@@ -66,9 +66,9 @@ func (p *port) enterAged() {
 func (p *port) passUpdate() {
 	p.information = informationCurrent
 	p.proposing, p.proposed = false, false
-	// 17.21.1 betterorsameInfo(Mine), and the root must be the same. An agreement
-	// to one root holds for another in the standard; when a root is lost, and old
-	// news of it goes round in circles, that lets frames do so too.
+	// 17.21.1 betterorsameInfo(Mine), and the root must be the same. In the standard,
+	// an agreement to one root holds for another. When a root is lost and old
+	// information about it circulates, that lets frames circulate too.
 	p.agreed = p.agreed && p.infoIs == infoMine && p.designatedPriority.root == p.portPriority.root &&
 		p.designatedPriority.compare(p.portPriority) <= 0
 	p.synced = p.synced && p.agreed
@@ -78,7 +78,7 @@ func (p *port) passUpdate() {
 	p.newInfo = true
 }
 
-// passReceive is RECEIVE, the state that the message leads to, and CURRENT again.
+// passReceive is RECEIVE, the state to which the message leads, and CURRENT again.
 func (p *port) passReceive() {
 	switch p.rcvInfo() {
 	case superiorDesignated:
@@ -119,13 +119,13 @@ const (
 	repeatedDesignated
 	inferiorDesignated
 	inferiorRootAlternate
-	tcn     // other info to 17.21.8, which has rcvdTcn set in passing
+	tcn     // other info in 17.21.8, which sets rcvdTcn on the way
 	ownInfo // the port hears itself
 )
 
-// rcvInfo is 17.21.8. The standard's rules would take a message that the port sent
-// itself for superior or repeated information; here it disputes the port's right
-// to forward, so that a link looped back on itself stays closed.
+// rcvInfo is 17.21.8. By the standard's rules, a message that the port sent itself
+// would be superior or repeated information. Here it disputes the port's right to
+// forward, so that a link looped back on itself stays blocked.
 func (p *port) rcvInfo() rcvdInfo {
 	m := &p.msg
 	if m.Type == TypeTCN {
@@ -157,7 +157,8 @@ func (p *port) rcvInfo() rcvdInfo {
 	return otherInfo
 }
 
-// updtRcvdInfoWhile is 17.21.23: information that went too far is aged at once.
+// updtRcvdInfoWhile is 17.21.23: information that travelled too far is aged out at
+// once.
 func (p *port) updtRcvdInfoWhile() {
 	p.rcvdInfoWhile = 0
 	if p.portTimes.messageAge+1 <= p.portTimes.maxAge {
@@ -165,8 +166,8 @@ func (p *port) updtRcvdInfoWhile() {
 	}
 }
 
-// recordAgreement is 17.21.9, for an agreement on the root that the port told of:
-// see passUpdate. A neighbour that meant an older one agrees again when asked.
+// recordAgreement is 17.21.9, for an agreement on the root that the port announced: see
+// passUpdate. A neighbour that meant an older root agrees again when asked.
 func (p *port) recordAgreement() {
 	p.agreed = !p.cfg.Shared && p.msg.Flags&FlagAgreement != 0 && p.msgPriority.root == p.portPriority.root
 	if p.agreed {
@@ -174,8 +175,8 @@ func (p *port) recordAgreement() {
 	}
 }
 
-// recordDispute is 17.21.10, as 802.1Q corrected it: the neighbour learns what this
-// port is to learn, so it does not hear this port, and the port must not forward.
+// recordDispute is 17.21.10, as 802.1Q corrected it: the neighbour learns where this
+// port should, so it does not hear this port, and the port must not forward.
 func (p *port) recordDispute() {
 	if p.msg.Type == TypeRST && p.msg.Flags&FlagLearning != 0 {
 		p.disputed, p.agreed = true, false

@@ -9,8 +9,8 @@ const (
 	migrationSensing
 )
 
-// protocolMigration is the Port Protocol Migration machine (17.24): it finds out
-// whether the neighbours understand RSTP. rstpVersion is true here always.
+// protocolMigration is the Port Protocol Migration machine (17.24): it determines
+// whether the neighbours understand RSTP. rstpVersion is always true here.
 func (p *port) protocolMigration() bool {
 	switch p.migration {
 	case migrationCheckingRSTP:

@@ -9,14 +9,14 @@ const (
 	RoleRoot                   // the way to the root bridge
 	RoleDesignated             // the way to the root bridge for those behind it
 	RoleAlternate              // another way to the root bridge, kept in reserve
-	RoleBackup                 // a second port to where this bridge is designated already
+	RoleBackup                 // a second port to a link where this bridge is already designated
 )
 
 func (r Role) String() string {
 	return [...]string{"disabled", "root", "designated", "alternate", "backup"}[r]
 }
 
-// infoIs tells where portPriority and portTimes come from (17.19.10).
+// infoIs says where portPriority and portTimes come from (17.19.10).
 type infoIs uint8
 
 const (
@@ -26,9 +26,9 @@ const (
 	infoReceived
 )
 
-// port holds the per-port variables of 17.19 by their names there, and the states
-// of its machines. Two of 17.19 have no field: portEnabled is the method enabled,
-// and fdbFlush is done when it is set, so it never is.
+// port holds the per-port variables of 17.19 under their names there, and the states of
+// its machines. Two of 17.19 have no field: portEnabled is the method enabled; fdbFlush
+// is carried out when it would be set, so it never is.
 type port struct {
 	b      *Bridge
 	number uint16
@@ -37,7 +37,7 @@ type port struct {
 
 	link      bool
 	tripped   bool // by BPDU guard
-	recoverIn int  // seconds; 0 is never
+	recoverIn int  // seconds; 0: never
 
 	receive     receiveState
 	migration   migrationState
@@ -75,7 +75,7 @@ type port struct {
 
 	guardsRoot bool // root guard keeps a better root out
 
-	// What was told last by events.
+	// Values last reported by events.
 	reportedRole                             Role
 	reportedGuard, reportedSTP, reportedLoop bool
 
@@ -83,7 +83,7 @@ type port struct {
 	invalid, looped uint64
 }
 
-// begin starts all machines of the port: the condition BEGIN of 17.18.1.
+// begin starts all machines of the port: condition BEGIN of 17.18.1.
 func (p *port) begin() {
 	p.designatedTimes = p.b.rootTimes
 	p.designatedTimes.hello = p.b.cfg.HelloTime
@@ -97,7 +97,8 @@ func (p *port) begin() {
 	p.txCount, p.helloWhen = 0, p.helloTime()
 }
 
-// set takes cfg over. What decides on roles makes them be computed anew (17.13).
+// set applies cfg. Parameters that affect roles cause them to be computed again
+// (17.13).
 func (p *port) set(cfg PortConfig) {
 	old := p.cfg
 	p.cfg = cfg
@@ -111,14 +112,14 @@ func (p *port) set(cfg PortConfig) {
 	p.recompute()
 }
 
-// recompute asks for roles to be selected anew.
+// recompute requests a new selection of roles.
 func (p *port) recompute() { p.reselect, p.selected = true, false }
 
 // enabled is portEnabled (17.19.18).
 func (p *port) enabled() bool { return p.link && !p.tripped }
 
-// The bits of the state that BPDUs tell (17.19.9, 17.19.12). A port that forwards
-// learns, so the machines need not ask for both.
+// The state's bits in BPDUs (17.19.9, 17.19.12). A forwarding port also learns, so the
+// machines need not check both.
 func (p *port) learning() bool   { return p.state >= Learning }
 func (p *port) forwarding() bool { return p.state == Forwarding }
 
@@ -133,7 +134,7 @@ func (p *port) fwdDelay() int {
 	return min(max(p.designatedTimes.forwardDelay, minForwardDelay), maxForwardDelay)
 }
 
-// forwardDelay is that of 17.20.5: who speaks RSTP need not wait as STP does.
+// forwardDelay is that of 17.20.5: a port that speaks RSTP need not wait as in STP.
 func (p *port) forwardDelay() int {
 	if p.sendRSTP {
 		return p.helloTime()

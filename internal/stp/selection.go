@@ -45,15 +45,15 @@ func (b *Bridge) updtRoles() {
 	}
 }
 
-// rootPath is the port's root path priority vector, if it has one. A way to this
-// bridge itself is none: that is news of a time when it was root by another priority.
+// rootPath returns the port's root path priority vector, if it has one. A path to this
+// bridge itself is none: it dates from when this bridge was root with another priority.
 func (p *port) rootPath() (vector, bool) {
 	ok := p.infoIs == infoReceived && !p.portPriority.bridge.sameBridge(p.b.id) && !p.portPriority.root.sameBridge(p.b.id)
 	return p.portPriority.via(p.cfg.cost()), ok
 }
 
-// better tells whether v, a root path by p, is better than w, one by q. No port has
-// less of a claim than any other to break the tie with the bridge itself.
+// better reports whether v, a root path through p, is better than w, one through q.
+// Against the bridge itself, having no port breaks the tie.
 func better(v vector, p *port, w vector, q *port) bool {
 	c := v.compare(w)
 	return c < 0 || c == 0 && q != nil && p.id < q.id

@@ -15,7 +15,7 @@ func (s State) String() string {
 }
 
 // stateTransition is the Port State Transition machine (17.30). Its states are the
-// port's.
+// port's states.
 func (p *port) stateTransition() bool {
 	switch {
 	case p.state == Learning && !p.learn, p.state == Forwarding && !p.forward:

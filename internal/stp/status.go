@@ -1,22 +1,22 @@
 package stp
 
-// Status is a bridge as its administrator sees it.
+// Status describes a bridge to its administrator.
 type Status struct {
 	Bridge, Root BridgeID
 	RootCost     uint32
 	RootPort     uint16 // 0: this bridge is the root
 
-	// HelloTime, MaxAge and ForwardDelay are those in force, in seconds: the
-	// first is the bridge's own, the others are the root's.
+	// HelloTime, MaxAge and ForwardDelay are the effective values in seconds: the first
+	// is the bridge's own, the others are the root's.
 	HelloTime, MaxAge, ForwardDelay int
 
 	TopologyChanges     uint64
-	SinceTopologyChange uint64 // seconds; since the start where there was none
+	SinceTopologyChange uint64 // seconds; since the start if there was none
 
-	Ports []PortStatus // by ascending number
+	Ports []PortStatus // sorted by number
 }
 
-// PortStatus is one port of it.
+// PortStatus describes one of its ports.
 type PortStatus struct {
 	Number   uint16
 	ID       PortID
@@ -27,24 +27,24 @@ type PortStatus struct {
 	STP      bool // it speaks STP, because its neighbour does
 	Shared   bool
 
-	// What the designated port of the link tells, be it this port or another.
+	// Announced by the designated port of the link, this port or another.
 	DesignatedRoot   BridgeID
 	DesignatedCost   uint32
 	DesignatedBridge BridgeID
 	DesignatedPort   PortID
 
 	BPDUGuarded bool // BPDU guard disabled it
-	RecoverIn   int  // seconds until it is enabled again; 0 is never
+	RecoverIn   int  // seconds until it recovers; 0: never
 	RootGuarded bool // root guard keeps a better root out
 	SelfLooped  bool // it hears itself
 	Config      PortConfig
 
 	Rx, Tx  Counters
 	Invalid uint64 // frames to Group that are no BPDUs, or invalid ones
-	Looped  uint64 // BPDUs that came back by the port they left
+	Looped  uint64 // BPDUs that returned on the port that sent them
 }
 
-// Counters are numbers of BPDUs. What BPDUFilter holds back is not counted.
+// Counters are numbers of BPDUs. BPDUs that BPDUFilter holds back do not count.
 type Counters struct {
 	Config, TCN, RST uint64
 }
@@ -60,7 +60,7 @@ func (c *Counters) count(t Type) {
 	}
 }
 
-// Status returns a copy of what there is to know.
+// Status returns a snapshot of the bridge.
 func (b *Bridge) Status() Status {
 	s := Status{
 		Bridge:              b.id,

@@ -1,7 +1,7 @@
 package stp
 
 // timers are those of 17.17, and the count of BPDUs sent in this second. All are in
-// seconds and run down to zero.
+// seconds and count down to zero.
 type timers struct {
 	edgeDelayWhile, fdWhile, helloWhen, mdelayWhile int
 	rbWhile, rcvdInfoWhile, rrWhile, tcWhile        int

@@ -1,7 +1,7 @@
 package stp
 
-// topologyState is a state of Topology Change (17.31) that lasts; the others lead
-// back to one of these at once, by UCT.
+// topologyState is a lasting state of Topology Change (17.31); the others lead back to
+// one of these at once, by UCT.
 type topologyState uint8
 
 const (
@@ -10,8 +10,8 @@ const (
 	topologyActive
 )
 
-// topologyChange is the Topology Change machine (17.31): it makes all bridges
-// forget what they learned when stations may have moved to behind other ports.
+// topologyChange is the Topology Change machine (17.31): it makes all bridges forget
+// what they learned when stations may have moved behind other ports.
 func (p *port) topologyChange() bool {
 	active := p.role == RoleRoot || p.role == RoleDesignated
 	told := p.rcvdTc || p.rcvdTcn || p.rcvdTcAck || p.tcProp

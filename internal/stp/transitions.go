@@ -1,7 +1,7 @@
 package stp
 
-// transitionsState is a state of Port Role Transitions (17.29) that lasts; the
-// others lead back to one of these at once, by UCT.
+// transitionsState is a lasting state of Port Role Transitions (17.29); the others lead
+// back to one of these at once, by UCT.
 type transitionsState uint8
 
 const (
@@ -169,7 +169,7 @@ func (p *port) allSynced() bool {
 	return true
 }
 
-// reRooted is the condition of 17.20.10: no other port was root a short time ago.
+// reRooted is the condition of 17.20.10: no other port was root recently.
 func (p *port) reRooted() bool {
 	for _, q := range p.b.ports {
 		if q != p && q.rrWhile != 0 {

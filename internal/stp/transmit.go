@@ -1,7 +1,7 @@
 package stp
 
-// portTransmit is the Port Transmit machine (17.26). Its one lasting state is IDLE;
-// while the port is not enabled it is held in TRANSMIT_INIT, as in 802.1Q.
+// portTransmit is the Port Transmit machine (17.26). Its only lasting state is IDLE;
+// while the port is not enabled it stays in TRANSMIT_INIT, as in 802.1Q.
 func (p *port) portTransmit() {
 	if !p.enabled() {
 		p.newInfo, p.txCount, p.helloWhen = false, 0, p.helloTime()
@@ -68,7 +68,7 @@ func (p *port) txRstp() {
 	p.send(&m)
 }
 
-// flags is the role as a BPDU has it (9.2.9).
+// flags returns the role as encoded in a BPDU (9.2.9).
 func (r Role) flags() Flags {
 	switch r {
 	case RoleRoot:

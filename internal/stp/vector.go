@@ -6,7 +6,7 @@ import (
 )
 
 // vector is a spanning tree priority vector (17.5) without its last component, the
-// receiving port, which breaks ties between root path vectors only. Lower is better.
+// receiving port, which only breaks ties between root path vectors. Lower is better.
 type vector struct {
 	root   BridgeID
 	cost   uint32
@@ -23,15 +23,15 @@ func (v vector) compare(w vector) int {
 	)
 }
 
-// superior tells whether message m replaces what a port holds (17.6): it is better,
-// or news from the very port that told what is held.
+// superior reports whether message m replaces what a port holds (17.6): it is better,
+// or it comes from the very port that sent what is held.
 func (m vector) superior(held vector) bool {
 	return m.compare(held) < 0 ||
 		m != held && m.bridge.sameBridge(held.bridge) && m.port.Number() == held.port.Number()
 }
 
-// via is the root path priority vector of a port that holds v (17.6). The cost
-// saturates: a neighbour must not wrap it round to a better one.
+// via returns the root path priority vector of a port that holds v (17.6). The cost
+// saturates: a neighbour must not make it wrap around to a better one.
 func (v vector) via(cost uint32) vector {
 	v.cost = uint32(min(uint64(v.cost)+uint64(cost), math.MaxUint32))
 	return v
@@ -45,5 +45,5 @@ type times struct {
 // seconds rounds the unit of a BPDU, 1/256 s (9.2.8), to whole seconds.
 func seconds(t uint16) int { return (int(t) + 128) / 256 }
 
-// ticks256 is the reverse of seconds.
+// ticks256 is the inverse of seconds.
 func ticks256(s int) uint16 { return uint16(min(s*256, math.MaxUint16)) }
