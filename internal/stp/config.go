@@ -23,8 +23,8 @@ func DefaultConfig(address [6]byte) Config {
 		TxHoldCount: 6, GuardRecovery: 300}
 }
 
-// Check reports what is wrong with c. The range of hello times beyond table 17-1 is
-// that of 802.1D-1998 table 8-3.
+// Check reports what is wrong with c. It allows hello times beyond table 17-1, up to
+// those of 802.1D-1998 table 8-3.
 func (c Config) Check() error {
 	if c.Address == [6]byte{} || c.Address[0]&1 != 0 {
 		return fmt.Errorf("a bridge needs the address of one station, not %x", c.Address)

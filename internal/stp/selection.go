@@ -53,7 +53,8 @@ func (p *port) rootPath() (vector, bool) {
 }
 
 // better reports whether v, a root path through p, is better than w, one through q.
-// Against the bridge itself, having no port breaks the tie.
+// Port identifiers break a tie; in a tie with the bridge itself (q is nil), v is not
+// better.
 func better(v vector, p *port, w vector, q *port) bool {
 	c := v.compare(w)
 	return c < 0 || c == 0 && q != nil && p.id < q.id
