@@ -13,23 +13,22 @@ import (
 	"time"
 )
 
-// What decides here, since RFC 4541 leaves it open:
+// Decisions that RFC 4541 leaves open:
 //
-//   - Traffic is filtered by destination MAC. Source filters are kept per port as
-//     RFC 3376 section 6 has them, and decide when a port no longer wants a group;
-//     as long as it wants one source, it gets the group.
-//   - A VLAN filters only while a querier is heard and the hosts had the time to
-//     answer it. Without one, memberships cannot be told from those that lapsed,
-//     so everything is flooded, as without snooping.
+//   - Traffic is filtered by destination MAC. Source filters are kept per port as in
+//     RFC 3376 section 6, and decide when a port no longer wants a group; as long as it
+//     wants one source, it gets the group.
+//   - A VLAN filters only while a querier is heard and the hosts have had the time to
+//     answer it. Without a querier, memberships look the same as lapsed ones, so
+//     everything is flooded, as without snooping.
 //   - The control groups of a link always flood: routing, naming and IPv6 neighbour
 //     discovery need them, and not all of their members report. By MAC these are
 //     224.0.0.0/24, ff02::00-ff and solicited-node groups. The rest of ff02::/16
-//     shares its MACs with groups of wider scope: whoever forwards looks at the
+//     shares its MACs with groups of wider scope, so forwarding must look at the
 //     destination address too.
 //   - A query ages groups out, so it counts only where the hosts hear it: from a port
-//     that may lead to a router, to the MAC of its group. What it says of intervals
-//     is capped, and whenever another one asks than before, all groups live on for
-//     long enough to be asked again.
+//     that may lead to a router, to the MAC of its group. The intervals it gives are
+//     capped. When the querier changes, all groups live on long enough to be asked again.
 
 const (
 	// AllPorts, as the port given to Config.Send, means every port of the VLAN.

@@ -7,15 +7,15 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Settle does what the kernel's sender left undone and the header cannot express, in
-// data, and returns the offload that is left. The header must be Valid, except that a
+// Settle does the work in data that the kernel's sender left undone and the header cannot
+// express, and returns the remaining offload. The header must be Valid, except that a
 // GSOUDPL4 frame may have no partial checksum:
 //
-//   - A partial SCTP checksum is a CRC32c; whoever completes it by the header writes the
-//     internet checksum over it. It is completed.
-//   - UDP datagrams that GRO put together as a list of packets (`ethtool -K DEV
-//     rx-gro-list on`) have complete checksums, which do not survive segmentation. They
-//     get the partial one that a super-frame has.
+//   - A partial SCTP checksum is a CRC32c. Completing it by the header would write the
+//     internet checksum over it, so Settle completes it.
+//   - UDP datagrams that GRO merged as a list of packets (`ethtool -K DEV rx-gro-list on`)
+//     have complete checksums, which do not survive segmentation. Settle gives them the
+//     partial checksum of a super-frame.
 func Settle(data []byte, o port.Offload) (port.Offload, bool) {
 	switch {
 	case o.Flags&port.NeedsCsum != 0:

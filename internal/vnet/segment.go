@@ -43,12 +43,12 @@ const (
 	maxIPLen = 0xffff // limit of the length field
 )
 
-// A Segmenter cuts a super-frame into the frames that a port without the ability can
-// take, byte for byte as the Linux kernel cuts it, with the checksum in each complete or,
-// where the port completes it, partial:
+// A Segmenter divides a super-frame into the frames that a port without segmentation can
+// take, byte for byte as the Linux kernel segments it. The checksum in each is complete
+// or, if the port completes it, partial:
 //
-//   - TCP (GSOTCPv4, GSOTCPv6): sequence numbers advance; FIN and PSH stay on the last
-//     segment only, CWR on the first only (RFC 3168 section 6.1.2); the IPv4
+//   - TCP (GSOTCPv4, GSOTCPv6): sequence numbers advance; FIN and PSH stay only on the
+//     last segment, CWR only on the first (RFC 3168 section 6.1.2); the IPv4
 //     identification counts up, with or without "don't fragment".
 //   - UDP datagrams (GSOUDPL4): each gets its UDP header; the identification as for TCP.
 //   - SCTP (GSOSCTP): each packet gets as many whole chunks as fit; the checksum is always
@@ -57,16 +57,16 @@ const (
 //     complete. IPv6 gets its fragment header behind all extension headers, with
 //     offsets that are right where the kernel's are not.
 //
-// Beside TCP and UDP datagrams stands GSOTunnel: each segment gets the tunnel's headers
-// too, with their lengths, IPv4 identification and checksums.
+// TCP and UDP datagrams can also have GSOTunnel: each segment then gets the tunnel's
+// headers too, with their lengths, IPv4 identification and checksums.
 //
 // VLAN tags inside data, IPv4 options and IPv6 extension headers are repeated in each
-// segment. A frame that is no longer than one segment comes out whole; so does one that
-// is not to be cut, with its checksum done, so that a Segmenter can serve all that Plan
-// does not let pass.
+// segment. A frame no longer than one segment comes out whole. So does a frame that needs
+// no segmentation, with its checksum completed: a Segmenter handles every frame for which
+// Plan does not return Pass.
 //
-// Headers are read once, in Init; the sender's hdr_len is not looked at. A Segmenter is
-// used by one goroutine at a time; the zero one waits for Init.
+// Init reads the headers once; it ignores the sender's hdr_len. One goroutine at a time
+// uses a Segmenter; the zero Segmenter needs Init.
 type Segmenter struct {
 	rest  []byte // payload not yet sent
 	count int

@@ -25,7 +25,7 @@ type outer struct {
 	pseudoSum uint32 // UDP's pseudo header without length
 }
 
-const greHeaderLen = 4 // RFC 2784; the checksum and what stands beside it are 4 more
+const greHeaderLen = 4 // RFC 2784; the checksum and the field beside it take 4 more
 
 // findTunnel finds the packet inside the tunnel p. Its transport header begins where
 // the coverage of the checksum that o requests begins. findTunnel searches backwards
