@@ -100,7 +100,7 @@ func (w *walker) step(name string) (target string, err error) {
 	}
 	w.private = w.private && w.safe(&st, err == nil)
 	if name == ".." {
-		w.closed = false // unknown, so assumed
+		w.closed = false // not known to be
 	}
 	if err != nil {
 		unix.Close(next)

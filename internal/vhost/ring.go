@@ -98,7 +98,7 @@ type Ring struct {
 	asked   bool // kicks are on
 	fault   bool // debug.SetPanicOnFault before Begin
 
-	waiting func(uintptr) bool // reports readable; made once
+	waiting func(uintptr) bool // argument of conn.Read, made once
 
 	// Settings from the front end; see backend.go.
 	num     uint32
