@@ -169,6 +169,7 @@ func (b *both) learn(vlan uint16, mac port.MAC, at int) {
 // returns it. What the switches know and have counted must be the same as well.
 func (b *both) compare(t interface{ Errorf(string, ...any) }) (got [][]arrival) {
 	b.t.Helper()
+	b.await()
 	for i := range b.slow.guests {
 		want := b.slow.receive(i, 0, 2*time.Millisecond)
 		all := b.fast.receive(i, len(want), time.Millisecond)
@@ -191,6 +192,24 @@ func (b *both) compare(t interface{ Errorf(string, ...any) }) (got [][]arrival) 
 		t.Errorf("known are %v, want %v", know, want)
 	}
 	return got
+}
+
+// await returns when both have counted the same: what they send has left then. It gives
+// up where they disagree for long.
+func (b *both) await() {
+	agree := func() bool {
+		for i, p := range b.slow.ports {
+			counts := b.fast.ports[i].Stats()
+			counts.Fast = 0
+			if counts != p.Stats() {
+				return false
+			}
+		}
+		return true
+	}
+	for deadline := time.Now().Add(2 * time.Second); !agree() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func (a arrival) String() string {
