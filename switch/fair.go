@@ -10,34 +10,35 @@ import (
 )
 
 // fairQueue holds the frames that wait at a shaped port. Flows share the port's rate by
-// start-time fair queueing (Goyal, Vin, Cheng 1996): a flow's next frame is due when its
-// frames so far would have left had each flow its share, and the earliest goes first. So
-// a guest that fills the queue delays, and loses, its own frames. A flow stays in order.
+// start-time fair queueing (Goyal, Vin, Cheng 1996): a flow's next frame is due at the
+// time by which its earlier frames would have left at the flow's fair share, and the
+// earliest due frame leaves first. So a guest that fills the queue delays and loses only
+// its own frames. Each flow stays in order.
 type fairQueue struct {
 	rate    port.Rate
 	seed    uint64
 	flows   [numFlows]flow
-	hashes  [numFlows]uint64 // of the flow that flows has there
-	virtual int64            // when the last frame that left was due
+	hashes  [numFlows]uint64 // hash of the flow in the same place of flows
+	virtual int64            // virtual time: when the last frame that left was due
 	n       int              // frames
 	bytes   int
-	waiting int64 // ns that they will use of the rate
+	waiting int64 // ns of the rate that they will use
 	unused  *shaped
 	scratch [1][]byte
 }
 
-// numFlows is how many flows with frames that wait are told apart. Further ones share.
+// numFlows is how many waiting flows the queue distinguishes. Further flows share places.
 const numFlows = 64
 
-// flow is what waits of one flow.
+// flow holds the waiting frames of one flow.
 type flow struct {
 	head, tail *shaped
 	waiting    int64 // ns
-	due        int64 // the next frame, in virtual time
-	shared     bool  // frames of other flows may wait here too
+	due        int64 // when the next frame is due, in virtual time
+	shared     bool  // other flows' frames may wait here too
 }
 
-// shaped is one frame that waits.
+// shaped is one waiting frame.
 type shaped struct {
 	frame  port.Frame
 	out    port.Out
@@ -46,7 +47,8 @@ type shaped struct {
 	next   *shaped
 }
 
-// setRate changes the rate that the frames will use. They are due anew.
+// setRate changes the rate, and recomputes what the waiting frames use and when they are
+// due.
 func (q *fairQueue) setRate(r port.Rate) {
 	q.rate, q.virtual, q.waiting = r, 0, 0
 	for i := range q.flows {
@@ -59,9 +61,9 @@ func (q *fairQueue) setRate(r port.Rate) {
 	}
 }
 
-// flowOf returns the flow of a frame. It has a place of its own while one is free, so
-// that flows do not delay each other because their hashes collide. A flow that had to
-// share stays where its frames wait, for it must stay in order.
+// flowOf returns the flow of a frame. A flow gets its own place while one is free, so
+// that flows whose hashes collide do not delay each other. A flow that had to share keeps
+// its place while its frames wait there, to stay in order.
 func (q *fairQueue) flowOf(frame *port.Frame) *flow {
 	hash := q.hash(frame)
 	free := -1
@@ -84,7 +86,7 @@ func (q *fairQueue) flowOf(frame *port.Frame) *flow {
 	return &q.flows[free]
 }
 
-// hash returns the hash of a frame's flow: of its addresses, of IP's and of its ports.
+// hash hashes what identifies a frame's flow: MAC and IP addresses, protocol, ports.
 func (q *fairQueue) hash(f *port.Frame) uint64 {
 	h := q.seed
 	mix := func(word uint64) {
@@ -109,7 +111,7 @@ func (q *fairQueue) hash(f *port.Frame) uint64 {
 	return h
 }
 
-// push puts a copy of a frame at the end of its flow, if its memory is still there.
+// push appends a copy of a frame to its flow, unless the frame's memory is gone.
 func (q *fairQueue) push(o *port.Out, queue int, f *flow) port.Drop {
 	m := memoryFor(o.Frame.DataLen())
 	data := m.bytes[:o.Frame.DataLen()]
@@ -135,7 +137,7 @@ func (q *fairQueue) push(o *port.Out, queue int, f *flow) port.Drop {
 	return countedLater
 }
 
-// pop takes the frame that is due first. There is one.
+// pop removes the frame that is due first. The queue must not be empty.
 func (q *fairQueue) pop() *shaped {
 	var first *flow
 	for i := range q.flows {
@@ -149,7 +151,7 @@ func (q *fairQueue) pop() *shaped {
 	return e
 }
 
-// longest returns the flow that has to wait longest.
+// longest returns the flow whose frames use the most time.
 func (q *fairQueue) longest() *flow {
 	l := &q.flows[0]
 	for i := range q.flows {
@@ -160,7 +162,7 @@ func (q *fairQueue) longest() *flow {
 	return l
 }
 
-// take takes the first frame of a flow that has one.
+// take removes the first frame of a flow, which must have one.
 func (q *fairQueue) take(f *flow) *shaped {
 	e := f.head
 	f.head = e.next
@@ -168,7 +170,7 @@ func (q *fairQueue) take(f *flow) *shaped {
 	return e
 }
 
-// count adds a frame to what waits, or with -1 takes it off.
+// count adds a frame to the totals (sign 1), or subtracts it (sign -1).
 func (q *fairQueue) count(f *flow, e *shaped, sign int) {
 	uses := int64(sign) * cost(&e.frame, q.rate)
 	q.n += sign
@@ -177,22 +179,22 @@ func (q *fairQueue) count(f *flow, e *shaped, sign int) {
 	f.waiting += uses
 }
 
-// free gives back a frame that was taken.
+// free recycles a frame that was taken.
 func (q *fairQueue) free(e *shaped) {
 	e.memory.free()
 	*e = shaped{next: q.unused}
 	q.unused = e
 }
 
-// memory holds the bytes of one frame that waits. Memory that nothing waits in is
-// shared by all shapers, and given up by and by.
+// memory holds the bytes of one waiting frame. All shapers share the unused memory, which
+// the garbage collector frees over time.
 type memory struct {
 	bytes []byte
 	pool  *sync.Pool
 }
 
-// memories has a pool for each power of two, so a frame takes at most twice its
-// length, from the shortest on that is worth one.
+// memories has a pool for each power of two from the shortest one on, so a frame takes at
+// most twice its length.
 var memories [18]sync.Pool
 
 const shortest = 8 // 256 bytes

@@ -7,51 +7,51 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// FastPath forwards known unicast below the switch, between ports on kernel devices,
-// by a copy of the FDB; the rest comes to the ports' queues as ever. The switch is the
-// same without. Its methods do not call the switch.
+// FastPath forwards known unicast between ports on kernel devices, below the switch, from
+// a replica of the FDB. All other frames reach the ports' queues as usual. The switch
+// behaves the same without it. Its methods do not call the switch.
 type FastPath interface {
-	// The FDB's changes are told as they happen; Bind names the table, first of all.
+	// The Observer hears of each FDB change as it happens; Bind names the table first.
 	fdb.Observer
 	Bind(*fdb.Table)
 
-	// Publish brings exactly these ports into force before it returns.
+	// Publish replaces the set of ports. It returns when the new set is in force.
 	Publish([]FastPort)
 
-	// Settle returns when every change of the FDB before it is in force.
+	// Settle returns when every earlier change of the FDB is in force.
 	Settle()
 
-	// Refresh tells the FDB which stations were heard so far.
+	// Refresh updates the FDB with the stations heard so far.
 	Refresh()
 
-	// Counters are of the port's frames that came to no queue of the switch. Release
-	// returns them for the last time: the port's device is gone.
+	// Counters count the port's frames that reached no queue of the switch. Release
+	// returns them for the last time, when the port's device is gone.
 	Counters(number uint16) PortStats
 	Release(number uint16) PortStats
 }
 
-// FastPort is a port on a kernel device as a fast path must treat it; VLANs as in
-// vlanRules.
+// FastPort says how a fast path must treat a port on a kernel device. The VLAN fields are
+// those of vlanRules.
 type FastPort struct {
 	Number uint16
 	Device port.KernelEnd
 
-	From bool // what comes by the port needs nothing but forwarding
-	To   bool // what leaves by it needs nothing but its tag
+	From bool // received frames need nothing but forwarding
+	To   bool // sent frames need nothing but their tag
 	Isolated,
 	UntaggedOnly bool
 	PVID, Native, TPID uint16
-	VLANs              *port.VLANSet // those it carries; never changed
+	VLANs              *port.VLANSet // the VLANs it carries; immutable
 }
 
-// What keeps a port's frames on the path through the workers.
+// The flags that keep a port's frames on the path through the workers.
 const (
 	slowFrom = flagBlocked | flagNoLearn | flagPolice | flagMirrorTarget | flagMirrorIn
 	slowTo   = flagBlocked | flagMirrorTarget | flagMirrorOut
 )
 
-// keepsOff are the flags that keep a port's frames on the path through the workers, in
-// words. Those in both slowFrom and slowTo keep off both directions.
+// keepsOff describes in words the flags that keep a port's frames off the fast path.
+// Those in both slowFrom and slowTo keep off both directions.
 var keepsOff = []struct {
 	flag  flags
 	words string
@@ -63,8 +63,8 @@ var keepsOff = []struct {
 	{flagMirrorIn | flagMirrorOut, "it is mirrored"},
 }
 
-// KeptOff returns what keeps known unicast of the port from the fast path, in words; nil
-// where nothing does. It is also nil where there is no fast path at all.
+// KeptOff returns in words what keeps the port's known unicast off the fast path. It
+// returns nil if nothing does, and if there is no fast path.
 func (p *Port) KeptOff() (why []string) {
 	s := p.sw
 	s.mu.Lock()
@@ -94,7 +94,7 @@ func (p *Port) KeptOff() (why []string) {
 	return why
 }
 
-// publishFast tells the fast path of the ports. The caller holds mu.
+// publishFast gives the fast path the ports of the set. The caller holds mu.
 func (s *Switch) publishFast(set *portSet) {
 	if s.fast == nil {
 		return
@@ -121,26 +121,26 @@ func (s *Switch) publishFast(set *portSet) {
 	s.fast.Publish(ports)
 }
 
-// Settle returns when no frame goes by what was in the FDB before the call.
+// Settle returns when every frame is forwarded by the FDB as of the call or later.
 func (s *Switch) Settle() {
 	if s.fast != nil {
 		s.fast.Settle()
 	}
 }
 
-// refreshEvery returns how long after one Refresh, which took so long, the next is due:
-// soon beside the ageing time, so that what the kernel hears does not age. It bounds what
-// walks of a large table cost to one part in 20 of the time.
+// refreshEvery returns how long after a Refresh that took the time took the next one is
+// due: soon compared with the ageing time, so that stations which only the kernel hears do
+// not expire. Walks of a large table use at most one part in 20 of the time.
 func refreshEvery(aging, took time.Duration) time.Duration {
 	const longest, share = 5 * time.Second, 20
 	every := longest
 	if aging >= 0 {
 		every = min(aging/8, longest)
 	}
-	return max(every, share*took) - time.Second/2 // the tick that is nearest
+	return max(every, share*took) - time.Second/2 // the nearest tick
 }
 
-// Refresh brings the ages of FDB entries up to date, where a fast path hears stations.
+// Refresh updates the ages of FDB entries for stations that a fast path heard.
 func (s *Switch) Refresh() {
 	if s.fast != nil {
 		s.fast.Refresh()

@@ -2,7 +2,7 @@ package vswitch
 
 import "github.com/vswitch/vswitch/port"
 
-// flood is toAll within the port's rate for the class.
+// flood calls toAll if f is within the port's storm rate for the class.
 func (w *worker) flood(out *outputs, f *port.Frame, from *member, class Class) (copies int, drop port.Drop) {
 	if from.flags&flagStorm != 0 {
 		if drop := w.storm(f, from, class); drop != port.DropNone {
@@ -12,7 +12,7 @@ func (w *worker) flood(out *outputs, f *port.Frame, from *member, class Class) (
 	return w.toAll(out, f, from, class)
 }
 
-// toAll puts f, which is of one class, into the vector of every port it may go to.
+// toAll adds f, a frame of the given class, to the vector of every port it may leave by.
 func (w *worker) toAll(out *outputs, f *port.Frame, from *member, class Class) (copies int, drop port.Drop) {
 	unwanted := flags(class) << flagNoFloodShift
 	for _, to := range w.set.flood {

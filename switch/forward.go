@@ -5,8 +5,8 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// forward puts f into the vectors of the ports it goes to (802.1Q-2018 clause
-// 8.6) and returns their number; where there is none it says why.
+// forward adds f to the vectors of its destination ports (802.1Q-2018 clause 8.6) and
+// returns their number; if that is 0, it returns why.
 func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
 	if f.Dst.IsGroup() {
 		if f.Dst == port.Broadcast {

@@ -6,8 +6,8 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// ingress returns why f may not come in by a port, or DropNone; then f's VLAN is
-// known. What is checked here holds for the rest of the path.
+// ingress returns why a port may not accept f, or DropNone. It sets f's VLAN if it
+// returns DropNone. The rest of the path relies on its checks.
 func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	if f.Drop != port.DropNone {
 		return f.Drop
@@ -42,8 +42,8 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	return drop
 }
 
-// refusal tells a frame whose offload is a lie from a super-frame of a protocol that the
-// switch cannot segment, for which nobody is to blame.
+// refusal returns why inspect refused f: a false offload header, or a legitimate
+// super-frame of a protocol that the switch cannot segment.
 func refusal(f *port.Frame) port.Drop {
 	if _, ip := eth.FindIP(f.Data); f.Offload.IsGSO() && !ip {
 		return port.DropUnsupported
@@ -51,7 +51,7 @@ func refusal(f *port.Frame) port.Drop {
 	return port.DropBadOffload
 }
 
-// inspect reports whether f's offload header, if it has one, agrees with the frame.
+// inspect reports whether f's offload header, if any, agrees with the frame.
 func inspect(f *port.Frame) (ok bool) {
 	switch {
 	case f.Offload.Flags|f.Offload.GSOType == 0:
@@ -63,10 +63,10 @@ func inspect(f *port.Frame) (ok bool) {
 	return vnet.Valid(f.Offload, f.DataLen())
 }
 
-// trapFor returns the trap of a port for f, which goes to one of the addresses that a
-// bridge keeps for the protocols between neighbours (802.1Q-2018 table 8-1): the switch
-// takes what it speaks whatever else is wrong with the frame, or closed to it. Other
-// frames to them are dropped, but for those of SetGroupForward.
+// trapFor returns the port's trap for f, whose destination is one of the addresses that
+// bridges reserve for protocols between neighbours (802.1Q-2018 table 8-1). The switch
+// takes frames of its own protocols even if a later check would drop them. It drops other
+// frames to these addresses, except those that SetGroupForward lets pass.
 func trapFor(f *port.Frame, from *member) *Trap {
 	for i := range from.traps {
 		if t := &from.traps[i]; t.Dst == f.Dst && (t.Tagged || !f.Tag.Present()) {

@@ -5,9 +5,9 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// learn notes that the sender of f is behind the port it came by (802.1Q-2018
-// clause 8.7), and refuses senders that the port does not admit. A sender that is
-// known there costs a lookup and no write.
+// learn records that the sender of f is behind f's ingress port (802.1Q-2018 clause 8.7),
+// and refuses senders that the port does not admit. A sender already known there costs a
+// lookup and no write.
 func (w *worker) learn(f *port.Frame, from *member) port.Drop {
 	if from.flags&learnFlags != 0 {
 		return w.learnGuarded(f, from)
@@ -16,7 +16,7 @@ func (w *worker) learn(f *port.Frame, from *member) port.Drop {
 	return port.DropNone
 }
 
-// note is learning itself.
+// note learns the sender of f, without any rule of the port.
 func (w *worker) note(f *port.Frame, from *member) fdb.Outcome {
 	k := key(f, f.Src)
 	if k == w.last.src {
@@ -27,7 +27,7 @@ func (w *worker) note(f *port.Frame, from *member) fdb.Outcome {
 		w.last.src = k
 		return outcome
 	}
-	w.last = lastKeys{} // the destination may be the station that is new here
+	w.last = lastKeys{} // the destination may be the station just learned
 	switch {
 	case outcome == fdb.Moved:
 		w.sw.events.moved(MACMoved{MAC: f.Src, VLAN: f.VLAN, From: before, To: from.number}, from.port)
@@ -37,7 +37,7 @@ func (w *worker) note(f *port.Frame, from *member) fdb.Outcome {
 	return outcome
 }
 
-// learnGuarded is learn for ports with a rule on it.
+// learnGuarded is learn for ports that restrict learning.
 func (w *worker) learnGuarded(f *port.Frame, from *member) port.Drop {
 	if from.flags&flagBlocked != 0 {
 		if from.flags&flagLearning != 0 && from.flags&(flagLocked|flagNoLearn) == 0 {

@@ -6,39 +6,39 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Mirror copies frames of some ports or VLANs to a port (SPAN) or into a VLAN of
-// its own (RSPAN). The originals are not touched.
+// Mirror copies frames of some ports or VLANs to a port (SPAN) or into a dedicated VLAN
+// (RSPAN). It leaves the originals unchanged.
 type Mirror struct {
 	Name  string
 	Ports []string     // sources
-	VLANs port.VLANSet // sources too: these VLANs on all ports
-	In    bool         // frames that come in by a source
-	Out   bool         // frames that leave by it
+	VLANs port.VLANSet // also sources: these VLANs on all ports
+	In    bool         // copy frames that a source receives
+	Out   bool         // copy frames that a source sends
 
-	// Where copies go: a port, which then takes no other part in switching, or
-	// a VLAN, as whose frames they leave by every port that carries it tagged,
-	// in front of the tag they had.
+	// The target: a port, which then takes no other part in switching, or a VLAN.
+	// Copies into a VLAN leave by every port that carries it tagged, with its tag in
+	// front of the tag they had.
 	To     string
 	ToVLAN uint16
 
-	SnapLen int // bytes of a frame that are copied; 0 is all
+	SnapLen int // bytes of each frame to copy; 0: all
 
-	// Filter chooses the frames that are copied, by the tag that they have at the
-	// source, 0 for none, and Frame.Data; nil is all.
+	// Filter reports whether to copy a frame, given its tag at the source (0: none) and
+	// its Frame.Data; nil copies all.
 	Filter func(tag port.Tag, data []byte) bool
 }
 
-// tap is a mirror as workers see it, at one source.
+// tap is a mirror at one source, as workers see it.
 type tap struct {
 	*Mirror
 	number int     // of the mirror
 	at     *member // the source
-	all    bool    // whatever the VLAN
+	all    bool    // copies frames of every VLAN
 	to     []*member
 }
 
-// SetMirrors replaces all mirrors. Sources and targets that are not there, or not
-// forwarding, take part as soon as they are.
+// SetMirrors replaces all mirrors. Sources and targets that do not exist yet, or do not
+// forward, take part as soon as they do.
 func (s *Switch) SetMirrors(mirrors []Mirror) error {
 	names := map[string]bool{}
 	for i := range mirrors {
@@ -73,7 +73,7 @@ func (s *Switch) SetMirrors(mirrors []Mirror) error {
 	return nil
 }
 
-// addTaps gives the members of a new set what the mirrors ask of them.
+// addTaps adds the taps of all mirrors to the members of a new set.
 func (s *Switch) addTaps(set *portSet) {
 	set.mirrors = len(s.mirrors)
 	for i := range s.mirrors {
@@ -119,13 +119,13 @@ func (s *Switch) addTaps(set *portSet) {
 	}
 }
 
-// wants reports whether the mirror copies f, which has a tag at the source.
+// wants reports whether the mirror copies f, whose tag at the source is tag.
 func (t *tap) wants(f *port.Frame, tag port.Tag) bool {
 	return (t.all || t.VLANs.Has(f.VLAN)) && (t.Filter == nil || t.Filter(tag, f.Data))
 }
 
-// mirroredIn notes that mirrors copied a frame when it came in, before it waited to be
-// passed on.
+// mirroredIn records that mirrors copied a frame when it was received, before it waited
+// for the control protocols.
 func (o *outputs) mirroredIn(from *member, f *port.Frame) {
 	for i := range from.mirrorIn {
 		if t := &from.mirrorIn[i]; t.wants(f, f.Tag) {
@@ -134,8 +134,8 @@ func (o *outputs) mirroredIn(from *member, f *port.Frame) {
 	}
 }
 
-// mirrorIn copies a frame that came in. One that was refused before its VLAN was
-// known is copied for its port only; one whose offload header lies is copied for nobody.
+// mirrorIn copies a received frame. A frame dropped before its VLAN was known is copied
+// only for its port; one with a false offload header is not copied.
 func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
 	if f.Drop != port.DropNone || len(f.Data) < port.HeaderLen {
 		return
@@ -151,7 +151,7 @@ func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
 	o.mirror(from.mirrorIn, f, f.Tag, false)
 }
 
-// mirror puts copies of f, as it looks with tag, into the vectors of the targets.
+// mirror adds copies of f, as it looks with tag, to the vectors of the targets.
 func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 	for i := range taps {
 		t := &taps[i]
@@ -159,14 +159,14 @@ func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 			continue
 		}
 		cp, cut := f, t.SnapLen != 0 && f.DataLen() > t.SnapLen
-		// Whoever watches sees what is sent, not what it was changed to.
+		// Flatten first: the observer must see the bytes that are sent, not later ones.
 		if (!cut || t.SnapLen > len(f.Data)) && !o.done.flatten(f) {
 			continue
 		}
 		if cut {
 			cp = o.cut.copyOf(f)
 			cp.Data, cp.Tail = f.Data[:t.SnapLen:t.SnapLen], nil
-			cp.Offload = port.Offload{} // it says nothing of what is left
+			cp.Offload = port.Offload{} // it does not apply to the truncated copy
 		}
 		o.copied[t.number] = f
 		out := port.Out{Frame: cp, Tag: tag, Push: push}

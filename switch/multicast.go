@@ -7,44 +7,44 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Groups says which ports want which multicast frames, as a snooping protocol
-// found out (RFC 4541). It is not changed once it was given to SetGroups, and its
-// functions are called by workers: they take no lock and allocate nothing.
+// Groups says which ports want which multicast frames, as learned by snooping (RFC 4541).
+// It is immutable once passed to SetGroups. Workers call its functions, which must take
+// no lock and allocate nothing.
 type Groups struct {
-	VLANs port.VLANSet // that are snooped
+	VLANs port.VLANSet // the snooped VLANs
 
-	// IsControl tells the frames of the snooped protocols, which go to OnControl
-	// instead of being forwarded. It must not keep or change data.
+	// IsControl reports whether data is a frame of a snooped protocol, which goes to
+	// OnControl instead of being forwarded. It must not keep or change data.
 	IsControl func(data []byte) bool
 
-	// Lookup returns the ports that frames to a group go to, router ports among
-	// them, or that they are flooded.
+	// Lookup returns the ports for frames to a group, router ports included, or reports
+	// that such frames are flooded.
 	Lookup func(vlan uint16, mac uint64) (ports []uint16, flood bool)
 }
 
-// isIPGroup tells addresses that IP groups map to (RFC 1112 section 6.4, RFC 2464
-// section 7) from other multicast, which no host joins.
+// isIPGroup reports whether IP groups map to the address (RFC 1112 section 6.4, RFC 2464
+// section 7). Hosts cannot join other multicast addresses.
 func isIPGroup(mac port.MAC) bool { return mac>>23 == 0x0100_5e00_0000>>23 || mac>>32 == 0x3333 }
 
-// isTunnelled tells a frame that has a tag inside its VLAN. It is of a network that
-// is carried through: who joined a group there cannot be told from who did here.
+// isTunnelled reports whether a frame has a tag inside its VLAN. Such a frame belongs to
+// a network that the switch carries, whose group members cannot be told from those here.
 func isTunnelled(f *port.Frame) bool {
 	tpid := binary.BigEndian.Uint16(f.Data[12:])
 	return f.Opaque || tpid == port.TPIDCustomer || tpid == port.TPIDService
 }
 
-// isLinkControl reports whether f goes to one of the well-known IPv6 groups of link
-// scope, ff02::/16 (RFC 4291 section 2.7): control of the link, as neighbour discovery
-// and DHCPv6, not all of whose stations report. Groups of wider scope have the same
-// MACs, so the packet's destination tells them apart.
+// isLinkControl reports whether f goes to a well-known IPv6 group of link scope, ff02::/16
+// (RFC 4291 section 2.7). Such groups carry link control, such as neighbour discovery and
+// DHCPv6, and not all their members report. Groups of wider scope share the same MACs, so
+// the check uses the packet's destination.
 func isLinkControl(f *port.Frame) bool {
 	const dst = port.HeaderLen + 24 // RFC 8200 section 3
 	return len(f.Data) > dst+1 && binary.BigEndian.Uint16(f.Data[12:]) == eth.TypeIPv6 &&
 		binary.BigEndian.Uint16(f.Data[dst:]) == 0xff02
 }
 
-// multicast forwards f to the ports that want its group, where that is known, or
-// takes what is for the switch itself.
+// multicast punts f if it is for the switch; otherwise it forwards f to the ports that
+// want its group, or floods it if those are not known.
 func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
 	for i := range from.traps {
 		if t := &from.traps[i]; t.Dst == f.Dst {
@@ -79,7 +79,7 @@ func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies in
 	return copies, port.DropNone
 }
 
-// SetGroups replaces what is known of multicast groups; nil floods all.
+// SetGroups replaces the multicast groups; with nil, all multicast is flooded.
 func (s *Switch) SetGroups(g *Groups) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
