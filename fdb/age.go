@@ -14,8 +14,8 @@ const (
 	noAging = math.MaxUint32 // longer than any age
 )
 
-// clock is the current second and the ageing time in seconds, in one word: the
-// data path loads both at once.
+// clock holds the current second and the ageing time in seconds in one word: the data
+// path loads both at once.
 type clock struct{ word atomic.Uint64 }
 
 type moment uint64 // aging<<32 | second
@@ -28,16 +28,16 @@ func (m moment) second() uint32 { return uint32(m) }
 func (m moment) aging() uint32  { return uint32(m >> 32) }
 func (m moment) stamp() uint32  { return uint32(m) & stampMask }
 
-// age is how many seconds ago v was stamped; m must be loaded after v. It is right
-// up to 2^20-1: an entry must be reclaimed before, for which even MaxAging leaves
-// Sweep 48,575 s.
+// age returns how many seconds ago v was stamped; m must be loaded after v. It is correct
+// up to 2^20-1 s. Sweep must reclaim an entry before that age; even MaxAging leaves it
+// 48,575 s to do so.
 func (m moment) age(v value) uint32 { return (uint32(m) - uint32(v)) & stampMask }
 
 func (m moment) expired(v value) bool { return m.age(v) >= m.aging() }
 
-// Advance tells the table the time: how long ago any moment of the caller's choice
-// was, the same at each call. It is called about once a second; that is how
-// exact ages are. A time before the last one changes nothing.
+// Advance sets the table's time: the time since a fixed moment of the caller's choice. The
+// caller calls it about once a second, which is the resolution of ages. A time before the
+// last one changes nothing.
 func (t *Table) Advance(now time.Duration) {
 	second := uint32(now / time.Second)
 	for {
@@ -51,11 +51,11 @@ func (t *Table) Advance(now time.Duration) {
 	}
 }
 
-// SetAging sets how long a silent station is remembered: rounded up to whole
-// seconds, 1 s to MaxAging; less than 0 is for ever. It holds at once, for the
-// entries there are too.
+// SetAging sets how long a silent station is remembered: rounded up to whole seconds,
+// within 1 s and MaxAging; negative: for ever. It takes effect at once, for existing
+// entries too.
 func (t *Table) SetAging(d time.Duration) {
-	t.mu.Lock() // so that nothing comes back to life while the array is rebuilt
+	t.mu.Lock() // so that no entry revives while the array is rebuilt
 	defer t.mu.Unlock()
 	aging := uint32(noAging)
 	if d >= 0 {
@@ -78,14 +78,14 @@ func (t *Table) Aging() time.Duration {
 	return -1
 }
 
-// sweepCalls is in how many calls at most Sweep passes the table by itself, so
-// that each is short.
+// sweepCalls is the most calls that Sweep(0) takes to pass the table. Many short calls
+// keep each one short.
 const sweepCalls = 64
 
-// Sweep reclaims the expired and flushed ones among the next slots of the table,
-// and returns how many. Sweep(0) chooses how far to go: called once a second, it
-// passes the table in a quarter of the ageing time, 64 s at most. Where it is due,
-// Sweep replaces the array, so that Learn seldom has to.
+// Sweep reclaims the expired and flushed entries among the next slots of the table, and
+// returns how many. Sweep(0) chooses the number of slots: called once a second, it passes
+// the table in a quarter of the ageing time, at most 64 s. Sweep also replaces a worn
+// array, so that Learn seldom has to.
 func (t *Table) Sweep(slots int) (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

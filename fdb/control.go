@@ -2,9 +2,9 @@ package fdb
 
 import "fmt"
 
-// Add puts an entry in, in place of the one that is there. It is not bound by
-// the port's limit. Where the table is full a Dynamic entry gives way; when
-// there is none, the error wraps ErrFull. A Local entry is put at NoPort.
+// Add adds an entry, replacing any existing one. The port's limit does not apply. If the
+// table is full, Add evicts a Dynamic entry; if there is none, the error wraps ErrFull. A
+// Local entry is always at NoPort.
 func (t *Table) Add(k Key, port uint16, kind Kind) error {
 	switch {
 	case kind < Dynamic || kind > Local:
@@ -38,7 +38,7 @@ func (t *Table) Add(k Key, port uint16, kind Kind) error {
 	}
 }
 
-// Delete removes k's entry, of any kind, and tells whether there was one.
+// Delete removes k's entry, of any kind, and reports whether there was one.
 func (t *Table) Delete(k Key) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -55,8 +55,8 @@ func (t *Table) Delete(k Key) bool {
 	}
 }
 
-// Flush removes the Dynamic and Sticky entries that match, and returns how many.
-// match must not call the table's control methods.
+// Flush removes the matching Dynamic and Sticky entries, and returns how many. match must
+// not call the table's control methods.
 func (t *Table) Flush(match func(Entry) bool) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -65,8 +65,8 @@ func (t *Table) Flush(match func(Entry) bool) int {
 	})
 }
 
-// removeAll takes the values that match out of their slots and returns how many
-// it took. The caller holds mu.
+// removeAll takes the matching values out of their slots and returns how many. The caller
+// holds mu.
 func (t *Table) removeAll(match func(Key, value) bool) (n int) {
 	a := t.array.Load()
 	for i := range a.slots {

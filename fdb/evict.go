@@ -1,15 +1,15 @@
 package fdb
 
 const (
-	// evictWindow bounds how many slots one Learn looks at for a victim: 64 KiB
-	// of memory, a few microseconds. A search that finds none goes on from
-	// there at the next frame.
+	// evictWindow bounds how many slots one Learn searches for a victim: 64 KiB of
+	// memory, a few microseconds. After a search that finds none, the next frame's search
+	// continues from there.
 	evictWindow = 4096
 
-	// evictSamples is of how many entries the oldest is taken. Few come close
-	// to evicting by age, without a list to keep in order. It is the same
-	// however far apart they lie: to settle for fewer where they are sparse
-	// would take a larger part of them there and leave stretches with none.
+	// evictSamples is the number of candidates of which the oldest is evicted. Even a few
+	// come close to evicting by age, without an ordered list. The number is the same
+	// however sparse the candidates are: with fewer in sparse stretches, those would
+	// lose a larger part of their entries and end up empty.
 	evictSamples = 3
 )
 
@@ -17,13 +17,13 @@ type evictResult uint8
 
 const (
 	evictDone  evictResult = iota
-	evictRaced             // the victim was heard or went meanwhile
-	evictNone              // the window has nothing that may go
+	evictRaced             // the victim was heard or removed meanwhile
+	evictNone              // the window has nothing to evict
 )
 
-// evict makes room for one entry at port in: an expired entry if it meets one, else an
-// old one of the port that has the most Dynamic entries. So a port that floods
-// the table with addresses soon displaces its own only.
+// evict makes room for one entry at port in. It evicts an expired entry if it meets one,
+// else an old entry of the port with the most Dynamic entries. So a port that floods the
+// table with addresses soon displaces only its own.
 func (t *Table) evict(in uint16, window int) evictResult {
 	a := t.array.Load()
 	rich := t.richest(in)
@@ -39,12 +39,12 @@ func (t *Table) evict(in uint16, window int) evictResult {
 		if !v.kind().ages() {
 			continue
 		}
-		now := t.clock.load() // after v, or v could seem to come from the future
+		now := t.clock.load() // after v, or v could appear to come from the future
 		if expired = now.expired(v) && t.isCurrent(v); expired {
 			victim, last = s, v
 			break
 		}
-		// A flushed entry is not counted, so taking it out would make no room.
+		// A flushed entry is not counted, so evicting it would make no room.
 		if v.kind() != Dynamic || v.port() != rich || !t.isCurrent(v) {
 			continue
 		}
@@ -55,7 +55,7 @@ func (t *Table) evict(in uint16, window int) evictResult {
 			break
 		}
 	}
-	t.hand.Add(uint64(looked)) // forward only, also when others search at once
+	t.hand.Add(uint64(looked)) // only forward, even with concurrent searches
 
 	switch {
 	case victim == nil:
@@ -69,8 +69,8 @@ func (t *Table) evict(in uint16, window int) evictResult {
 	return evictDone
 }
 
-// richest returns the port with the most Dynamic entries, in when it is one of
-// several. Looking at each port is cheap beside the search for one's entry.
+// richest returns the port with the most Dynamic entries, preferring in on a tie. Checking
+// every port is cheap compared with searching for an entry of one.
 func (t *Table) richest(in uint16) uint16 {
 	best, most := in, 0
 	if s := t.ports.get(in); s != nil {

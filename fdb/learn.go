@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Outcome is what Learn did.
+// Outcome is the result of Learn.
 type Outcome uint8
 
 const (
-	Known   Outcome = iota // the entry was there; it is fresh again
-	Learned                // there was none; now there is
-	Moved                  // it was another port's; now it is this port's
-	Pinned                 // it is Sticky or Static at another port, or Local; nothing changed
-	Limited                // the port has as many entries as it may; nothing changed
-	Full                   // nothing was found that would give way; nothing changed
-	Busy                   // others are changing the same place; the next frame will do
+	Known   Outcome = iota // the entry existed; it was refreshed
+	Learned                // there was no entry; one was made
+	Moved                  // the entry moved here from another port
+	Pinned                 // the entry is Local, or Sticky or Static elsewhere; nothing changed
+	Limited                // the port is at its limit; nothing changed
+	Full                   // the table is full and no victim was found; nothing changed
+	Busy                   // concurrent changes to the same place; the next frame will succeed
 	Refused                // zero and group addresses, and NoPort, are not learned
 )
 
@@ -41,15 +41,15 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("outcome(%d)", uint8(o))
 }
 
-// Learn notes that a frame from k came by port. The second result is the port
-// that k was behind when it Moved, or is Pinned to, and NoPort otherwise.
-// A station already noted in the current second costs no write.
+// Learn records that port received a frame from k. The second result is the port that k
+// Moved from, or is Pinned to, and NoPort otherwise. A station already recorded in the
+// current second costs no write.
 func (t *Table) Learn(k Key, port uint16) (Outcome, uint16) {
 	ps := t.ports.get(port)
 	if ps == nil {
 		return t.learn(k, port, 0)
 	}
-	// All of the value but its stamp, as it is for a station that stayed.
+	// The value of a station that did not move, without its stamp.
 	same := makeValue(Dynamic, port, ps.load().gen(), 0) >> stampBits
 
 	a := t.array.Load()
@@ -72,12 +72,12 @@ func (t *Table) Learn(k Key, port uint16) (Outcome, uint16) {
 	}
 }
 
-// learnTries bounds the work of one Learn. A try fails only because another call
-// changed the same station or took the room just made, so one or two do.
+// learnTries bounds the work of one Learn. A try fails only because another call changed
+// the same station or took the room just made, so one or two usually suffice.
 const learnTries = 8
 
-// learn is Learn for everything but a Dynamic entry that stays at its port, of a frame
-// that came so many seconds ago.
+// learn is the slow path of Learn: all but refreshing a Dynamic entry at its port. The
+// frame was received ago seconds ago.
 func (t *Table) learn(k Key, port uint16, ago uint32) (Outcome, uint16) {
 	if !k.isStation() || port == NoPort {
 		return Refused, NoPort
@@ -108,7 +108,7 @@ func (t *Table) learn(k Key, port uint16, ago uint32) (Outcome, uint16) {
 			}
 			outcome, from = Moved, v.port()
 		} else if v != 0 {
-			// What is gone must not count against the port's limit.
+			// An entry that is gone must not count against the port's limit.
 			if !t.take(s, v) {
 				continue
 			}
@@ -146,10 +146,10 @@ const (
 	putNoSlot            // the array has no slot left to claim
 )
 
-// put makes k's value, which is v in slot s (nil when it has none), one of kind
-// at port. Counts are raised before the slot changes and lowered after, so that
-// neither a port's limit nor the capacity is passed; and no slot is claimed for a
-// station that is not let in, so a flood of those costs no slots.
+// put replaces k's value v in slot s (nil if k has no slot) by one of kind at port. It
+// raises counts before the slot changes and lowers them after, so that neither a port's
+// limit nor the capacity is exceeded. It claims no slot for a station that is refused, so
+// a flood of those costs no slots.
 func (t *Table) put(a *array, s *slot, v value, k Key, port uint16, kind Kind, ago uint32, limited bool) putResult {
 	var gen uint32
 	if kind.ages() {
@@ -160,9 +160,9 @@ func (t *Table) put(a *array, s *slot, v value, k Key, port uint16, kind Kind, a
 	}
 	next := makeValue(kind, port, gen, (t.clock.load().second()-ago)&stampMask)
 
-	// An entry that replaces one already counted needs no room. When a flush
-	// of the old one's port comes in between, the table may have one entry too
-	// many until the next insertion evicts it.
+	// An entry that replaces a counted one needs no room. If a flush of the old
+	// entry's port comes in between, the table may hold one entry too many until the
+	// next insertion evicts it.
 	if n := t.total.Add(1); n > t.capacity && !t.isCurrent(v) {
 		t.release(next)
 		return putNoRoom
@@ -182,9 +182,9 @@ func (t *Table) put(a *array, s *slot, v value, k Key, port uint16, kind Kind, a
 	return putDone
 }
 
-// Heard notes that a frame from k came by port so long ago, for one that somebody
-// else forwarded, and tells whether k's entry is there: only an entry is refreshed,
-// none is made. One that has just expired comes back.
+// Heard records that port received a frame from k the time ago earlier, for frames that
+// the table's owner did not forward itself. It refreshes k's entry, even one that just
+// expired, but makes none. It reports whether k has an entry at port.
 func (t *Table) Heard(k Key, port uint16, ago time.Duration) bool {
 	for {
 		s := t.array.Load().find(k)
@@ -203,7 +203,7 @@ func (t *Table) Heard(k Key, port uint16, ago time.Duration) bool {
 			return false
 		}
 		if v.isFrozen() {
-			return true // the next time will do
+			return true // the next call will refresh it
 		}
 		if s.replace(v, v.stamped(now.second()-age)) {
 			return true
@@ -211,9 +211,9 @@ func (t *Table) Heard(k Key, port uint16, ago time.Duration) bool {
 	}
 }
 
-// Restore learns a station that was heard at port so long ago, from what somebody kept,
-// and reports whether it is there now. What the table itself has heard since holds; a
-// station that is older than the ageing time is not learned.
+// Restore learns a station from a saved record: it was heard at port the time ago earlier.
+// It reports whether the station has an entry at port now. Anything the table has heard
+// itself takes precedence. A station older than the ageing time is not learned.
 func (t *Table) Restore(k Key, port uint16, ago time.Duration) bool {
 	if t.Heard(k, port, ago) {
 		return true

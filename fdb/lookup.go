@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Lookup returns the port that k is behind; ok is false when that is not known.
-// An address of the switch itself is at NoPort.
+// Lookup returns the port that k is behind; ok is false if k is unknown. An address of the
+// switch itself is at NoPort.
 func (t *Table) Lookup(k Key) (port uint16, ok bool) {
 	a := t.array.Load()
 	for i := a.home(k); ; i++ {
 		s := a.at(i)
 		switch Key(s.key.Load()) {
 		case k:
-			// isAlive, written out: a call would cost as much as the rest.
+			// isAlive, inlined by hand: a call would cost as much as the rest.
 			v := s.load()
 			if !v.kind().ages() {
 				return v.port(), v.kind() != 0
@@ -25,8 +25,8 @@ func (t *Table) Lookup(k Key) (port uint16, ok bool) {
 	}
 }
 
-// isAlive tells an entry that is in force from one that is gone, expired or
-// flushed. It is exact: reclaiming the slot is all that is left to Sweep.
+// isAlive reports whether v is an entry in force: neither gone, expired nor flushed. It is
+// exact; Sweep only has to reclaim the slot.
 func (t *Table) isAlive(v value) bool {
 	kind := v.kind()
 	if !kind.ages() {
@@ -35,14 +35,14 @@ func (t *Table) isAlive(v value) bool {
 	return !t.clock.load().expired(v) && t.ports.get(v.port()).load().gen() == v.gen()
 }
 
-// Entry is one entry as it was when it was read.
+// Entry is one entry at the time it was read.
 type Entry struct {
 	Key  Key
 	Port uint16
 	Kind Kind
 
-	// Age is the time since the station was last heard, in whole seconds; 0
-	// for kinds that do not age.
+	// Age is the time since the station was last heard, in whole seconds; 0 for kinds
+	// that do not age.
 	Age time.Duration
 }
 
@@ -67,8 +67,8 @@ func (t *Table) Get(k Key) (Entry, bool) {
 	return t.entry(k, v), true
 }
 
-// All gives the entries in no order. One that is there all the while is given
-// once; one that comes, goes or changes meanwhile may be given as it was before.
+// All yields the entries in no order. An entry that exists throughout is yielded once; one
+// that is added, removed or changed meanwhile may be yielded in its earlier state.
 func (t *Table) All() iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
 		a := t.array.Load()

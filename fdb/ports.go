@@ -2,16 +2,16 @@ package fdb
 
 import "sync/atomic"
 
-// portState is a port's share of the table. It has a cache line of its own: a
-// port that learns does not slow down frames to other ports.
+// portState is a port's share of the table. It has its own cache line, so that a learning
+// port does not slow down frames to other ports.
 type portState struct {
 	tally atomic.Uint64
-	limit atomic.Int64 // most learned entries; 0 is none
+	limit atomic.Int64 // most learned entries; 0: no limit
 	_     [48]byte
 }
 
-// tally is a port's generation and its numbers of Sticky and Dynamic entries in
-// one word, so that a flush makes all three new at once:
+// tally holds a port's generation and its numbers of Sticky and Dynamic entries in one
+// word, so that a flush replaces all three at once:
 //
 //	63        42 41    21 20     0
 //	generation | sticky | dynamic
@@ -20,7 +20,7 @@ type tally uint64
 const (
 	stickyShift = 21
 	tallyShift  = 2 * stickyShift
-	countMask   = 1<<stickyShift - 1 // holds MaxCapacity and the Learns on their way
+	countMask   = 1<<stickyShift - 1 // room for MaxCapacity and the Learns in progress
 )
 
 func (w tally) gen() uint32  { return uint32(w >> tallyShift) }
@@ -38,8 +38,8 @@ func one(k Kind) tally {
 
 func (s *portState) load() tally { return tally(s.tally.Load()) }
 
-// count adds an entry and returns the generation it belongs to. With limited, it
-// does not when the port has as many as it may.
+// count adds an entry and returns its generation. If limited is set and the port is at its
+// limit, it adds none.
 func (s *portState) count(kind Kind, limited bool) (gen uint32, ok bool) {
 	for {
 		w := s.load()
@@ -52,7 +52,7 @@ func (s *portState) count(kind Kind, limited bool) (gen uint32, ok bool) {
 	}
 }
 
-// uncount takes an entry off, unless a flush has done so already.
+// uncount subtracts an entry, unless a flush has done so already.
 func (s *portState) uncount(kind Kind, gen uint32) bool {
 	for {
 		w := s.load()
@@ -65,8 +65,8 @@ func (s *portState) uncount(kind Kind, gen uint32) bool {
 	}
 }
 
-// portDirectory has the state of every port, in blocks made when the first port of
-// a block is used: numbers need not be small, and an idle table is.
+// portDirectory holds the state of every port. It allocates a block when its first port is
+// used, so port numbers may be large and an idle table is small.
 type portDirectory struct {
 	blocks [256]atomic.Pointer[portBlock]
 	high   atomic.Uint32 // no port from here on has been used
@@ -74,7 +74,7 @@ type portDirectory struct {
 
 type portBlock [256]portState
 
-// get is a port's state, nil while no port of its block was used.
+// get returns a port's state, or nil while no port of its block has been used.
 func (d *portDirectory) get(port uint16) *portState {
 	b := d.blocks[port>>8].Load()
 	if b == nil {
@@ -83,7 +83,7 @@ func (d *portDirectory) get(port uint16) *portState {
 	return &b[port&0xff]
 }
 
-// use is a port's state, made where it is missing.
+// use returns a port's state, making it if missing.
 func (d *portDirectory) use(port uint16) *portState {
 	for h := d.high.Load(); h <= uint32(port); h = d.high.Load() {
 		d.high.CompareAndSwap(h, uint32(port)+1)
@@ -94,7 +94,7 @@ func (d *portDirectory) use(port uint16) *portState {
 	return d.get(port)
 }
 
-// isCurrent tells whether v is counted: an entry, and not of a flushed generation.
+// isCurrent reports whether v is counted: an entry that no flush has removed.
 func (t *Table) isCurrent(v value) bool {
 	kind := v.kind()
 	if !kind.ages() {
@@ -103,8 +103,8 @@ func (t *Table) isCurrent(v value) bool {
 	return t.ports.get(v.port()).load().gen() == v.gen()
 }
 
-// release takes v off the counts. It is called once for each value that a CAS
-// took out of its slot, and for one that was counted but did not get in.
+// release subtracts v from the counts. It is called once for each value that a CAS took
+// out of its slot, and once for each that was counted but not stored.
 func (t *Table) release(v value) {
 	kind := v.kind()
 	if kind == 0 || kind.ages() && !t.ports.get(v.port()).uncount(kind, v.gen()) {
@@ -113,7 +113,7 @@ func (t *Table) release(v value) {
 	t.total.Add(-1)
 }
 
-// take takes v out of its slot, and off the counts, unless it has changed.
+// take removes v from its slot and from the counts, unless the slot has changed.
 func (t *Table) take(s *slot, v value) bool {
 	if !s.replace(v, 0) {
 		return false
@@ -123,14 +123,14 @@ func (t *Table) take(s *slot, v value) bool {
 	return true
 }
 
-// SetLimit sets how many Dynamic and Sticky entries a port may have before Learn
-// gives it no more, 0 for any number. What it has already stays.
+// SetLimit sets how many Dynamic and Sticky entries a port may have before Learn adds no
+// more; 0: no limit. Existing entries stay.
 func (t *Table) SetLimit(port uint16, n int) {
 	t.ports.use(port).limit.Store(int64(max(n, 0)))
 }
 
-// Count is the number of a port's Dynamic and Sticky entries. An expired one
-// counts until Sweep or Learn meets it.
+// Count returns the number of a port's Dynamic and Sticky entries. An expired entry counts
+// until Sweep or Learn finds it.
 func (t *Table) Count(port uint16) int {
 	s := t.ports.get(port)
 	if s == nil {
@@ -139,8 +139,7 @@ func (t *Table) Count(port uint16) int {
 	return s.load().learned()
 }
 
-// FlushPort removes a port's Dynamic and Sticky entries, in a time that does not
-// depend on how many there are.
+// FlushPort removes a port's Dynamic and Sticky entries in constant time.
 func (t *Table) FlushPort(port uint16) {
 	s := t.ports.get(port)
 	if s == nil {
@@ -148,7 +147,7 @@ func (t *Table) FlushPort(port uint16) {
 	}
 	for {
 		w := s.load()
-		next := tally(w.gen()+1) << tallyShift // wraps to 0 by losing its upper bits
+		next := tally(w.gen()+1) << tallyShift // wraps to 0 as its upper bits are lost
 		if !s.tally.CompareAndSwap(uint64(w), uint64(next)) {
 			continue
 		}
@@ -161,16 +160,16 @@ func (t *Table) FlushPort(port uint16) {
 	}
 }
 
-// purge takes flushed entries of a port out of their slots. Twice in a round of
-// generations it must be sure that none is left which a later one would revive.
+// purge takes a port's flushed entries out of their slots. It runs twice per cycle of
+// generations, so that no leftover entry revives when its generation comes round again.
 func (t *Table) purge(port uint16) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.removeAll(func(_ Key, v value) bool { return v.port() == port && !t.isCurrent(v) })
 }
 
-// RemovePort forgets a port: its entries of every kind and its limit. The caller
-// has stopped the port, so that nothing is learned on it meanwhile.
+// RemovePort removes a port's entries of every kind, and its limit. The caller must have
+// stopped the port, so that nothing is learned on it meanwhile.
 func (t *Table) RemovePort(port uint16) {
 	if port == NoPort {
 		return

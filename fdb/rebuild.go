@@ -1,15 +1,15 @@
 package fdb
 
-// isWorn tells whether an array is better replaced now, by the owner of the
-// table, than later by a worker: it is close to its bound, or four times as large
-// as what is left of its entries asks for.
+// isWorn reports whether the table's owner should replace the array now, before a worker
+// has to: the array is close to its bound, or four times as large as its remaining entries
+// need.
 func (t *Table) isWorn(a *array) bool {
 	size := len(a.slots)
 	return int(a.used.Load()) > size/2 || size > minSlots && slotsFor(t.Len()+1) <= size/4
 }
 
-// tryRebuild replaces a for a caller that must not wait. It tells whether there is
-// a new array to go on with.
+// tryRebuild replaces a for a caller that must not wait. It reports whether there is a new
+// array to continue with.
 func (t *Table) tryRebuild(a *array) bool {
 	if !t.mu.TryLock() {
 		return false
@@ -21,12 +21,12 @@ func (t *Table) tryRebuild(a *array) bool {
 	return true
 }
 
-// rebuild copies what is in force to a new array, of the size it now needs. The
-// caller holds mu. Rule 5 of slot.go says why nothing is lost meanwhile.
+// rebuild copies the entries in force to a new array of the size they need. The caller
+// holds mu. Rule 5 of slot.go says why nothing is lost meanwhile.
 func (t *Table) rebuild() {
 	old := t.array.Load()
-	// The size is taken from what is frozen, not from Len, which others change.
-	// One more makes the caller's own fit.
+	// The size follows from the frozen entries, not from Len, which changes concurrently.
+	// One more leaves room for the caller's entry.
 	next := newArray(slotsFor(t.freeze(old) + 1))
 	for i := range old.slots {
 		s := &old.slots[i]
@@ -45,7 +45,7 @@ func (t *Table) rebuild() {
 	t.rebuilds.Add(1)
 }
 
-// freeze ends all writing to a, and returns how many entries in force it has.
+// freeze ends all writes to a, and returns the number of its entries in force.
 func (t *Table) freeze(a *array) (live int) {
 	for i := range a.slots {
 		s := &a.slots[i]

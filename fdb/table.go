@@ -1,8 +1,8 @@
-// Package fdb is the filtering database of a VLAN bridge (802.1Q-2018 clause 8.8):
-// it knows behind which port each (VLAN, MAC) is. Any goroutine may call any
-// method. Lookup and Learn are for the data path: they never wait and, but for a
-// rebuild, never allocate. All other methods are for control: they may wait for
-// each other. The table starts no goroutine and reads no clock; see Advance, Sweep.
+// Package fdb is the filtering database of a VLAN bridge (802.1Q-2018 clause 8.8): it maps
+// each (VLAN, MAC) to the port behind which it is. Any goroutine may call any method.
+// Lookup and Learn are for the data path: they never wait and, except for a rebuild, never
+// allocate. All other methods are for control: they may wait for each other. The table
+// starts no goroutine and reads no clock; see Advance and Sweep.
 package fdb
 
 import (
@@ -16,7 +16,7 @@ import (
 // Key is a station: VLAN<<48 | MAC, the MAC's first octet on top.
 type Key uint64
 
-// MakeKey puts a key together from a VLAN and the lower 48 bits of mac.
+// MakeKey makes a key from a VLAN and the lower 48 bits of mac.
 func MakeKey(vlan uint16, mac uint64) Key { return Key(vlan)<<48 | Key(mac)&macMask }
 
 func (k Key) VLAN() uint16 { return uint16(k >> 48) }
@@ -32,14 +32,14 @@ const (
 	groupBit Key = 1 << 40 // I/G, 802.3 clause 3.2.3.1
 )
 
-// isStation tells whether the address can be that of one station: neither zero
-// nor a group.
+// isStation reports whether the address can belong to one station: it is neither zero nor
+// a group address.
 func (k Key) isStation() bool { return k&macMask != 0 && k&groupBit == 0 }
 
-// NoPort is the port of an entry that leads to no port.
+// NoPort is the port of entries that lead to no port.
 const NoPort uint16 = 0xffff
 
-// Kind says what may become of an entry.
+// Kind says how an entry may change.
 type Kind uint8
 
 const (
@@ -63,8 +63,8 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// ages tells entries that go by time, by a port's flush and by Flush from those
-// that only Delete, RemovePort and Add take away.
+// ages reports whether entries of this kind expire and are flushed. Only Delete,
+// RemovePort and Add remove the others.
 func (k Kind) ages() bool { return k == Dynamic || k == Sticky }
 
 const (
@@ -72,32 +72,32 @@ const (
 	MaxCapacity     = 1 << 20
 )
 
-// ErrFull is what Add returns when every entry is one that cannot be evicted.
+// ErrFull is returned by Add when no entry can be evicted.
 var ErrFull = errors.New("the MAC table is full of entries that cannot be evicted; delete some or raise its capacity")
 
-// Config is what a table is made from. Its zero value is a good one.
+// Config configures New. The zero Config is useful.
 type Config struct {
-	// Capacity is the most entries of all kinds; 0 is DefaultCapacity, and
-	// more than MaxCapacity is MaxCapacity.
+	// Capacity is the most entries of all kinds; 0: DefaultCapacity. It is capped at
+	// MaxCapacity.
 	Capacity int
 
-	// Aging is how long a station that stays silent is remembered; 0 is
-	// DefaultAging, less than 0 is for ever. See SetAging.
+	// Aging is how long a silent station is remembered; 0: DefaultAging, negative: for
+	// ever. See SetAging.
 	Aging time.Duration
 
-	// Observer is told of changes; nil is nobody.
+	// Observer is told of changes; nil: none.
 	Observer Observer
 }
 
-// Observer is told what changed in a table, for instance to keep a copy of it.
+// Observer is told of a table's changes, for instance to keep a replica.
 type Observer interface {
-	// Changed: k has come, gone, or got another port or kind. What it is now, the
-	// table tells. It is called on the data path and must not wait. That an entry
-	// has expired is told when it is reclaimed.
+	// Changed reports that k's entry was added, removed, or changed port or kind; the
+	// table has its current state. It is called on the data path and must not wait. An
+	// expired entry is reported when it is reclaimed.
 	Changed(k Key)
 
-	// Flushed: the port has no Dynamic and Sticky entries any more. Changed is not
-	// called for them.
+	// Flushed reports that all Dynamic and Sticky entries of the port were removed.
+	// Changed is not called for them.
 	Flushed(port uint16)
 }
 
@@ -109,24 +109,24 @@ func (ignore) Flushed(uint16) {}
 
 // Table is a filtering database. Make it with New.
 type Table struct {
-	// What the data path reads and hardly ever writes.
+	// The data path reads these fields and hardly ever writes them.
 	array    atomic.Pointer[array]
 	clock    clock
 	capacity int64
 	ports    portDirectory
 	observer Observer
 
-	// What changes with each new station, away from the words above.
+	// These change with each new station, so they stay off the cache lines above.
 	_         [64]byte
-	total     atomic.Int64  // entries: those the ports count, and static ones
-	hand      atomic.Uint64 // where eviction looks next
+	total     atomic.Int64  // entries: those that ports count, and static ones
+	hand      atomic.Uint64 // where eviction searches next
 	evictions atomic.Uint64
 	rebuilds  atomic.Uint64
 
-	// mu is held by whoever may rebuild the array: control calls wait for it,
-	// Learn only tries.
+	// mu is held by callers that may rebuild the array: control calls wait for it, Learn
+	// only tries.
 	mu      sync.Mutex
-	sweepAt uint64 // where Sweep goes on
+	sweepAt uint64 // where Sweep continues
 }
 
 // New makes an empty table.
@@ -146,19 +146,19 @@ func New(c Config) *Table {
 	return t
 }
 
-// Len is the number of entries of all kinds. An expired one counts until Sweep
-// or Learn meets it.
+// Len returns the number of entries of all kinds. An expired entry counts until Sweep or
+// Learn finds it.
 func (t *Table) Len() int { return int(max(t.total.Load(), 0)) }
 
-// Stats are numbers of a table's life.
+// Stats are a table's statistics.
 type Stats struct {
 	Capacity  int    // most entries
 	Slots     int    // size of the array now; a slot is 16 bytes
-	Evictions uint64 // entries that gave way to a new station
+	Evictions uint64 // entries evicted for a new station
 	Rebuilds  uint64 // how often the array was replaced
 }
 
-// Stats returns the numbers as they are now.
+// Stats returns the current statistics.
 func (t *Table) Stats() Stats {
 	return Stats{
 		Capacity:  int(t.capacity),

@@ -128,9 +128,9 @@ func (s *Switch) Settle() {
 	}
 }
 
-// refreshEvery returns how long after a Refresh that took the time took the next one is
-// due: soon compared with the ageing time, so that stations which only the kernel hears do
-// not expire. Walks of a large table use at most one part in 20 of the time.
+// refreshEvery returns the time between Refreshes, given how long the last one took. It is
+// short compared with the ageing time, so that stations heard only by the kernel do not
+// expire; and walks of a large table use at most one part in 20 of the time.
 func refreshEvery(aging, took time.Duration) time.Duration {
 	const longest, share = 5 * time.Second, 20
 	every := longest

@@ -5,24 +5,24 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// finished does for a port what senders left undone and the port cannot take: it
-// completes checksums and cuts super-frames, in memory of the batch. The bytes
-// that come in are not written to, for others are sent the same.
+// finished completes offloads that a port cannot take: it computes checksums and segments
+// super-frames, in memory of the batch. It never writes to the received bytes, which
+// other ports are sent too.
 type finished struct {
 	frames  frameStore
 	memory  byteStore
 	scratch [1][]byte
 	seg     vnet.Segmenter
 
-	// What was made of the last frame: flooding asks for the same again.
+	// The result for the last frame: flooding asks for it again.
 	of   *port.Frame
 	caps port.Caps
 	made []*port.Frame
 }
 
-// flatten brings f's Tail into Data, in memory of the batch. From then on all ports
-// are sent the same bytes, also those that f is on its way to. It returns false when
-// the sender took them away.
+// flatten copies f's Tail into Data, in memory of the batch. From then on all ports are
+// sent the same bytes, including those whose vectors already hold f. It returns false if
+// the sender took the memory away.
 func (d *finished) flatten(f *port.Frame) bool {
 	if f.Tail == nil {
 		return true
@@ -35,7 +35,7 @@ func (d *finished) flatten(f *port.Frame) bool {
 	return true
 }
 
-// finish returns the frames to send in place of f to a port with caps; none where
+// finish returns the frames to send in place of f to a port with caps. It returns none if
 // f's headers contradict its offload, or its Tail is gone.
 func (d *finished) finish(f *port.Frame, caps port.Caps) []*port.Frame {
 	if d.of == f && d.caps == caps {
@@ -86,8 +86,8 @@ func (d *finished) reset() {
 	d.of = nil
 }
 
-// frameStore holds the frames that a batch makes: blocks, so that a frame stays
-// where it is while more are made.
+// frameStore holds the frames that a batch makes. It allocates in blocks, so that frames
+// do not move when it grows.
 type frameStore struct {
 	blocks [][]port.Frame
 	n      int
@@ -106,13 +106,13 @@ func (s *frameStore) copyOf(f *port.Frame) *port.Frame {
 
 func (s *frameStore) reset() { s.n = 0 }
 
-// byteStore holds the bytes that a batch makes, likewise.
+// byteStore likewise holds the bytes that a batch makes.
 type byteStore struct {
 	blocks   [][]byte
 	at, used int
 }
 
-// byteBlock holds the segments of three of the longest super-frames. No frame is
+// byteBlock has room for the segments of three of the longest super-frames. No frame is
 // longer than a block.
 const byteBlock = 256 << 10
 

@@ -7,8 +7,8 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// now is the time of the batch in nanoseconds since the switch was made. It is
-// read once per batch, and only for ports that need it.
+// now returns the batch's time in nanoseconds since the switch was made. It reads the
+// clock once per batch, and only for ports that need it.
 func (w *worker) now() int64 {
 	if w.clock == 0 {
 		w.clock = int64(time.Since(w.sw.start)) + 1
@@ -17,34 +17,33 @@ func (w *worker) now() int64 {
 }
 
 const (
-	// policeBurst is how long a policed port that was silent may send at any speed.
-	// TCP waits 200 ms at least before it sends again what was lost last (RFC 6298's
-	// timer as Linux sets it). What it may not catch up then is lost to its rate: with
-	// 50 ms it gets a quarter of that, with 200 ms 80 %, with 400 ms 95 %.
+	// policeBurst is how long a policed port may send at any speed after silence. TCP waits
+	// at least 200 ms before it resends the last lost segment (RFC 6298's timer as Linux
+	// sets it), and loses the rate that the burst does not let it catch up: with 50 ms it
+	// gets a quarter of its rate, with 200 ms 80 %, with 400 ms 95 %.
 	policeBurst = 400 * time.Millisecond
 
-	// stormBurst is that of storm control: a rate of 100 a second means a hundred, also
-	// where they come at once, as from a machine that boots.
+	// stormBurst is the burst of storm control: a rate of 100 a second admits a hundred
+	// frames even at once, as from a machine that boots.
 	stormBurst = time.Second
 
-	// superBytes and superFrames are on the wire what the longest super-frame becomes,
-	// cut to the MTU of 1500.
+	// superBytes and superFrames are the size on the wire of the longest super-frame,
+	// segmented for an MTU of 1500.
 	superBytes  = 68 << 10
 	superFrames = 46
 )
 
-// bucket limits a rate by the generic cell rate algorithm (ITU-T I.371): one word,
-// the time until which what was let through has used up the rate. Any worker may
-// call allow. Its limit never changes: a port with a new rate has a new bucket, so
-// what passed under the old one does not count against the new. A nil bucket has no
-// limit.
+// bucket enforces a rate by the generic cell rate algorithm (ITU-T I.371). Its state is
+// one word: the time until which the admitted frames use up the rate. Any worker may call
+// allow. The limit never changes: a port with a new rate gets a new bucket, so earlier
+// frames do not count against the new rate. A nil bucket has no limit.
 type bucket struct {
 	rate  port.Rate
 	burst int64        // ns
 	until atomic.Int64 // ns
 }
 
-// limit returns a bucket for a rate: b, with what it knows, where that is its rate.
+// limit returns a bucket for a rate: b with its state if b has that rate already.
 func (b *bucket) limit(r port.Rate, burst time.Duration) *bucket {
 	switch {
 	case r.PerSecond == 0:
@@ -60,8 +59,8 @@ func (b *bucket) police(r port.Rate) *bucket {
 	return b.limit(r, max(policeBurst, time.Duration(superCost(r))))
 }
 
-// cost returns the time f uses at a rate, in ns. The longest super-frame of the
-// smallest segments uses less than 2^55 ns of the lowest rate.
+// cost returns the time f uses at a rate, in ns. It is less than 2^55 even for the longest
+// super-frame in the smallest segments at the lowest rate.
 func cost(f *port.Frame, r port.Rate) int64 {
 	frames, bytes := wireSize(f)
 	if r.Bits {
@@ -82,9 +81,9 @@ func timeOf(units uint64, r port.Rate) int64 {
 	return int64(float64(units) * 1e9 / float64(r.PerSecond))
 }
 
-// allow reports whether f is within the rate at a time, and counts it if so. A frame
-// that begins within the burst passes whole, so none is too long ever to pass, and
-// short ones have no better chance than long ones.
+// allow reports whether f is within the rate, and counts it if so. A frame that begins
+// within the burst passes whole, so no frame is too long to ever pass, and short frames
+// have no better chance than long ones.
 func (b *bucket) allow(f *port.Frame, now int64) bool {
 	if b == nil {
 		return true
@@ -101,16 +100,16 @@ func (b *bucket) allow(f *port.Frame, now int64) bool {
 	}
 }
 
-// wireSize is how many frames f is on the wire, and how many bytes they have: a
-// super-frame counts as the segments that it will be cut into.
+// wireSize returns the number of frames and bytes that f becomes on the wire: a
+// super-frame counts as its segments.
 func wireSize(f *port.Frame) (frames, bytes uint64) {
 	length := uint64(f.Len())
 	o := &f.Offload
 	if !o.IsGSO() || o.GSOSize == 0 {
 		return 1, length
 	}
-	// What each segment repeats: all up to the payload. The sender's hdr_len is
-	// a hint; without a checksum start the shortest headers are assumed.
+	// Each segment repeats the headers. The sender's hdr_len is only a hint; without
+	// a checksum start, assume the shortest headers.
 	header := uint64(port.HeaderLen + 20 + 20)
 	if o.Flags&port.NeedsCsum != 0 {
 		header = uint64(o.CsumStart) + transportHeader(f)
@@ -122,15 +121,15 @@ func wireSize(f *port.Frame) (frames, bytes uint64) {
 	return frames, length + (frames-1)*header
 }
 
-// transportHeader returns how much each segment of a super-frame repeats from the
-// checksum's start on.
+// transportHeader returns how many bytes from the checksum's start on each segment of a
+// super-frame repeats.
 func transportHeader(f *port.Frame) uint64 {
-	switch f.Offload.GSOType & 7 { // the upper bits say more of the same kinds
+	switch f.Offload.GSOType & 7 { // the upper bits only qualify the type
 	case port.GSOUDPL4:
 		return 8
 	case port.GSOSCTP:
 		return 12
-	case port.GSOUDP: // fragments, of which the first has UDP's header
+	case port.GSOUDP: // fragments: only the first has a UDP header
 		return 0
 	}
 	if at := int(f.Offload.CsumStart) + 12; at < len(f.Data) {
@@ -139,7 +138,8 @@ func transportHeader(f *port.Frame) uint64 {
 	return 20
 }
 
-// storm returns why a frame of one class is beyond the port's rate for it, or DropNone.
+// storm returns the drop reason for a frame beyond the port's storm rate for its class, or
+// DropNone.
 func (w *worker) storm(f *port.Frame, from *member, class Class) port.Drop {
 	drop := from.storm.allow(f, class, w.now())
 	if drop != port.DropNone && from.flags&flagStormShutdown != 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Port is a port of the switch: what stays the same while devices come and go.
+// Port is a port of the switch. It persists while devices come and go.
 type Port struct {
 	sw     *Switch
 	name   string
@@ -18,9 +18,9 @@ type Port struct {
 	tx     []txCounters // shards; see txShards
 
 	lanes [numQueues]lane
-	moves atomic.Int32 // to the port, that wait to be reported
+	moves atomic.Int32 // moves to the port that wait to be reported
 
-	// Below, guarded by sw.mu.
+	// The fields below are guarded by sw.mu.
 	config     PortConfig
 	vlan       vlanRules
 	storm      storm
@@ -29,10 +29,10 @@ type Port struct {
 	bpdus      bool   // bpduTrap is set
 	traps      []Trap // besides bpduTrap and those of all ports
 	shaper     *shaper
-	rx         []*rxCounters // by queue; kept from one device to the next
-	overruns   uint64        // of devices that were detached
-	lost       uint64        // by devices that were detached
-	fast       PortStats     // of the fast path, for devices that were detached
+	rx         []*rxCounters // by queue; kept across devices
+	overruns   uint64        // of detached devices
+	lost       uint64        // by detached devices
+	fast       PortStats     // of the fast path, for detached devices
 	at         *attachment   // nil while nothing is attached
 	forwarding bool
 	removed    bool
@@ -44,7 +44,7 @@ type attachment struct {
 	queues  []port.Queue
 	workers []*worker
 	running sync.WaitGroup
-	lost    sync.Once // reports the first worker that ended by itself
+	lost    sync.Once // reports the first worker that failed
 	closing bool      // guarded by sw.mu
 }
 
@@ -54,8 +54,8 @@ func (p *Port) Name() string { return p.name }
 // Number is the port's number in FDB entries.
 func (p *Port) Number() uint16 { return p.number }
 
-// Attach puts dev behind the port and starts a worker for each of its queues.
-// From then on the port owns dev: Detach closes it.
+// Attach puts dev behind the port and starts a worker for each of its queues. The port
+// then owns dev: Detach closes it.
 func (p *Port) Attach(dev port.Port) error {
 	s := p.sw
 	s.mu.Lock()
@@ -90,8 +90,8 @@ func (p *Port) Attach(dev port.Port) error {
 	return nil
 }
 
-// Detach takes the device from the port, closes it, and returns when its workers
-// have ended. Learned entries go; counters stay. Without a device it does nothing.
+// Detach closes the port's device and returns when its workers have ended. It removes
+// learned entries and keeps counters. Without a device it does nothing.
 func (p *Port) Detach() error {
 	s := p.sw
 	s.mu.Lock()
@@ -109,7 +109,7 @@ func (p *Port) Detach() error {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.at == at { // else another Detach was faster
+	if p.at == at { // else a concurrent Detach was faster
 		if o, ok := at.dev.(port.Overrun); ok {
 			p.overruns += o.Overruns()
 		}
@@ -127,8 +127,8 @@ func (p *Port) Detach() error {
 	return err
 }
 
-// SetForwarding opens the port for frames, or shuts it: then nothing goes in or
-// out, and what was learned behind it is forgotten. A new port is shut.
+// SetForwarding turns forwarding on or off. A port that does not forward passes no frames
+// and loses its learned entries. A new port does not forward.
 func (p *Port) SetForwarding(on bool) {
 	s := p.sw
 	s.mu.Lock()
@@ -144,20 +144,20 @@ func (p *Port) SetForwarding(on bool) {
 	}
 }
 
-// active tells whether frames may pass. The caller holds sw.mu.
+// active reports whether frames may pass. The caller holds sw.mu.
 func (p *Port) active() bool { return p.forwarding && p.at != nil && !p.at.closing }
 
-// publish makes the workers' picture anew, unless the port is not in it. The caller
-// holds sw.mu.
+// publish publishes a new snapshot to the workers if the port is in it. The caller holds
+// sw.mu.
 func (p *Port) publish() {
 	if p.active() {
 		p.sw.publish()
 	}
 }
 
-// quiesce returns when no worker of the port goes by a former picture any more:
-// what is done to its entries then is not undone by a batch that was on its way.
-// A batch takes microseconds and needs no lock that is held here.
+// quiesce returns when no worker of the port uses an earlier snapshot, so that no batch in
+// flight can undo a later change of the port's entries. A batch takes microseconds and
+// needs no lock that is held here.
 func (p *Port) quiesce() {
 	if p.at == nil {
 		return

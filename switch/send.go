@@ -5,9 +5,9 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Flood sends a control frame by every port that a flooded frame of its VLAN would leave
-// by, had it come by c.Port; nil stands for the switch itself, whose frames also go to
-// ports with NoFlood: it asks the stations there. See Send.
+// Flood sends a control frame through every port that would send a flooded multicast
+// frame of its VLAN received from c.Port. A nil c.Port is the switch itself; its frames
+// also go to ports with NoFlood, since they query the stations there. See Send.
 func (s *Switch) Flood(c ControlFrame) {
 	s.emit(c, func(set *portSet, send func(*member)) {
 		for _, to := range set.flood {
@@ -18,11 +18,11 @@ func (s *Switch) Flood(c ControlFrame) {
 	})
 }
 
-// Send sends a control frame by those ports: one that OnControl was given and that goes
-// on now, or one of the switch's own, with a nil Port. It obeys all that data does:
-// VLANs, isolation, the spanning tree, mirrors; and its tag keeps the priority of c.Tag.
-// What leaves counts as Injected. Any goroutine may call it; it does not wait, and what
-// it cannot send is dropped.
+// Send sends a control frame through the given ports: either one that OnControl received
+// and now passes on, or, with a nil Port, one that the switch originates. The frame obeys
+// the rules for data (VLANs, isolation, spanning tree, mirrors), and its tag keeps the
+// priority of c.Tag. Sent frames count as Injected. Any goroutine may call Send; it does
+// not wait, and drops what it cannot send.
 func (s *Switch) Send(c ControlFrame, ports ...uint16) {
 	s.emit(c, func(set *portSet, send func(*member)) {
 		for _, number := range ports {
@@ -33,7 +33,7 @@ func (s *Switch) Send(c ControlFrame, ports ...uint16) {
 	})
 }
 
-// emit passes c through egress: each says by which ports.
+// emit passes c through egress. each calls send for each port.
 func (s *Switch) emit(c ControlFrame, each func(set *portSet, send func(*member))) {
 	set := s.ports.Load()
 	from := &member{number: fdb.NoPort}
@@ -49,7 +49,7 @@ func (s *Switch) emit(c ControlFrame, each func(set *portSet, send func(*member)
 	f.VLAN = c.VLAN
 	out := s.vecs.Get().(*outputs)
 	out.begin(set, from, 0)
-	out.control = c.Port == nil // what is passed on has no right of way
+	out.control = c.Port == nil // frames that are passed on get no precedence
 	out.mirroredIn(from, &f)
 	sent := uint64(0)
 	each(set, func(to *member) {

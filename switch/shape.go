@@ -9,39 +9,39 @@ import (
 )
 
 const (
-	// shapeDelay bounds how long a frame waits at a shaped port: a queue that holds
-	// more only adds delay, for the guests behind the port and those beside them.
+	// shapeDelay bounds how long a frame waits at a shaped port. A longer queue only adds
+	// delay, for the guests behind the port and those beside them.
 	shapeDelay = 200 * time.Millisecond
 
-	// shapeFloor is how many full frames may wait however slow the rate is: with
-	// less, TCP cannot learn of a loss but by a timeout.
+	// shapeFloor is how many full-size frames may wait even at the slowest rate: with
+	// fewer, TCP learns of a loss only by a timeout.
 	shapeFloor = 8
 
-	// shapeDepth and shapeBytes bound what may wait at high rates.
+	// shapeDepth and shapeBytes bound the queue at high rates.
 	shapeDepth = 1000
 	shapeBytes = 2 << 20
 
-	// shapeBurst is how far a shaped port may run ahead of its rate: timers
-	// fire late by up to a millisecond, and what was missed then is made up.
+	// shapeBurst is how far a shaped port may run ahead of its rate: timers fire up to a
+	// millisecond late, and the port makes up for the lost time.
 	shapeBurst = 4 * time.Millisecond
 )
 
-// shaper stands between the workers and the queues of a port with an egress rate.
-// It copies frames, for a batch's memory cannot wait, and sends them from a
-// goroutine of its own. Workers hold its lock for the copy only. Frames of the switch's
-// own pass by the queue.
+// shaper stands between the workers and the queues of a port with an egress rate. It
+// copies frames, since a batch's memory cannot wait, and sends them from its own
+// goroutine. Workers hold its lock only for the copy. Frames that the switch originates
+// bypass the queue.
 type shaper struct {
 	tx    *txCounters
 	start time.Time
 	more  chan struct{} // has a token when run must look again
 
 	mu      sync.Mutex
-	none    sync.Cond // nothing waits any more
-	until   int64     // ns: what was sent has used up the rate until then
+	none    sync.Cond // signalled when nothing waits
+	until   int64     // ns: sent frames use up the rate until then
 	fair    fairQueue
-	sending bool         // run has a frame that waits no more
-	queues  []port.Queue // of the last device; set before anything can wait
-	open    bool         // the rate is off: what waits goes at once, and nothing joins it
+	sending bool         // run is sending a frame it took from the queue
+	queues  []port.Queue // of the last device; set before any frame can wait
+	open    bool         // the rate is off: waiting frames leave at once, and none join
 	done    bool
 
 	one [1]port.Out // run's
@@ -53,9 +53,8 @@ type shapedQueue struct {
 	index int
 }
 
-// setShape gives the port an egress rate. Without one, it returns the shaper that is
-// no longer needed, once all that waited there has gone: after publish it is stopped.
-// The caller holds sw.mu.
+// setShape sets the port's egress rate. Without a rate, it waits until the shaper is
+// empty and returns it; the caller stops it after publish. The caller holds sw.mu.
 func (p *Port) setShape(r port.Rate) (unneeded *shaper) {
 	if r.PerSecond == 0 {
 		unneeded, p.shaper = p.shaper, nil
@@ -76,8 +75,8 @@ func newShaper(tx *txCounters) *shaper {
 	return s
 }
 
-// set puts a rate into force at once: what was sent under another one does not count
-// against it, and what waits and would wait too long now is dropped.
+// set applies a rate at once. Frames sent under the old rate do not count against it;
+// waiting frames that would now wait too long are dropped.
 func (s *shaper) set(r port.Rate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,14 +91,15 @@ func (s *shaper) set(r port.Rate) {
 	s.wake()
 }
 
-// dropOne drops the first frame of the flow that has to wait longest: so its sender
-// learns soonest that it sends too much.
+// dropOne drops the first frame of the flow that has to wait longest, so that its sender
+// learns as soon as possible that it sends too much.
 func (s *shaper) dropOne() {
 	s.fair.free(s.fair.take(s.fair.longest()))
 	s.tx.dropped[port.DropShaped].Add(1)
 }
 
-// shapeLimit returns how much of a rate's time may be used up when another frame joins.
+// shapeLimit returns how much of the rate's time, in ns, the queue may use and still admit
+// another frame.
 func shapeLimit(r port.Rate) int64 {
 	floor := uint64(shapeFloor)
 	if r.Bits {
@@ -108,8 +108,8 @@ func shapeLimit(r port.Rate) int64 {
 	return max(int64(shapeDelay), timeOf(floor, r))
 }
 
-// release lets go of what waits, and returns when nothing does. From then on workers send
-// past the shaper by themselves, so nothing overtakes. A nil shaper has nothing.
+// release sends all waiting frames and returns when none is left. From then on workers
+// bypass the shaper, so no frame overtakes another. A nil shaper is empty.
 func (s *shaper) release() {
 	if s == nil {
 		return
@@ -121,16 +121,16 @@ func (s *shaper) release() {
 	s.waitForNone()
 }
 
-// waitForNone returns when nothing waits, with mu held as before. What is open is
-// soon empty: queues take a frame or refuse it.
+// waitForNone returns when nothing waits, with mu held as before. An open shaper is soon
+// empty, since queues take or refuse a frame at once.
 func (s *shaper) waitForNone() {
 	for s.fair.n > 0 || s.sending {
 		s.none.Wait()
 	}
 }
 
-// attach sets where frames go from now on, and returns the queues
-// that workers use in place of those.
+// attach sets the queues that frames go to from now on, and returns the queues that
+// workers use in their place.
 func (s *shaper) attach(queues []port.Queue) []port.Queue {
 	s.mu.Lock()
 	s.queues = queues
@@ -143,7 +143,7 @@ func (s *shaper) attach(queues []port.Queue) []port.Queue {
 	return shaped
 }
 
-// stop ends run once nothing waits. A nil shaper has none.
+// stop ends run once nothing waits. On a nil shaper it does nothing.
 func (s *shaper) stop() {
 	if s == nil {
 		return
@@ -164,11 +164,11 @@ func (s *shaper) wake() {
 // clock returns the time in ns since the shaper was made.
 func (s *shaper) clock() int64 { return int64(time.Since(s.start)) }
 
-// Recv and Release are the attached queue's affair: no worker calls them here.
+// Workers call Recv and Release on the attached queue, never on this one.
 func (shapedQueue) Recv([]port.Frame) (int, error) { return 0, port.ErrClosed }
 func (shapedQueue) Release()                       {}
 
-// Send implements port.Queue. What joins the queue is counted when it is sent.
+// Send implements port.Queue. Frames that join the queue are counted when they are sent.
 func (q shapedQueue) Send(out []port.Out) {
 	s := q.shaper
 	s.mu.Lock()
@@ -201,8 +201,8 @@ func (q shapedQueue) Send(out []port.Out) {
 	}
 }
 
-// join puts a copy of a frame into the queue. Where there is no room, the flow that has
-// to wait longest makes some. The caller holds mu.
+// join queues a copy of a frame. To make room, it drops frames of the flow that has to
+// wait longest. The caller holds mu.
 func (s *shaper) join(o *port.Out, queue int, now int64) port.Drop {
 	q := &s.fair
 	f, size := q.flowOf(o.Frame), o.Len()
@@ -215,10 +215,10 @@ func (s *shaper) join(o *port.Out, queue int, now int64) port.Drop {
 	return q.push(o, queue, f)
 }
 
-// spend counts a frame that is sent at a time. The caller holds mu.
+// spend charges the rate for a frame sent now. The caller holds mu.
 func (s *shaper) spend(f *port.Frame, now int64) { s.until = max(s.until, now) + cost(f, s.fair.rate) }
 
-// run sends what waits, at the rate, until stop.
+// run sends waiting frames at the rate until stop.
 func (s *shaper) run() {
 	timer := time.NewTimer(0)
 	<-timer.C
@@ -233,14 +233,14 @@ func (s *shaper) run() {
 			timer.Reset(wait)
 			select {
 			case <-timer.C:
-			case <-s.more: // the rate may be another
+			case <-s.more: // the rate may have changed
 			}
 		}
 	}
 }
 
-// sendDue sends what is due and returns how long the next frame has to wait, 0
-// when there is none.
+// sendDue sends the frames that are due, and returns how long the next one has to wait; 0
+// if there is none.
 func (s *shaper) sendDue() (wait time.Duration, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,22 +5,22 @@ import "github.com/vswitch/vswitch/port"
 // PortStats are a port's counters since it was added.
 type PortStats struct {
 	RX, TX Counters
-	Fast   uint64 // of RX.Frames, those that the fast path dealt with
+	Fast   uint64 // of RX.Frames, those that the fast path handled
 }
 
-// Counters count one direction: RX what came into the switch by the port, TX what
-// left by it.
+// Counters count one direction: RX frames that the switch received from the port, TX
+// frames that it sent through the port.
 type Counters struct {
-	Frames uint64 // RX: all that came in; TX: what the device took
-	Bytes  uint64 // of those frames, with VLAN tag, without FCS; TX: and of those the device lost later
-	Copies uint64 // RX only: what flooding, mirrors and cutting added to the first
+	Frames uint64 // RX: all received; TX: those the device accepted
+	Bytes  uint64 // of those frames, with tag, without FCS; TX: also of those the device lost later
+	Copies uint64 // RX only: added by flooding, mirrors and segmentation
 
-	// Dropped counts frames by reason: RX frames of which no copy was meant
-	// for any port, TX copies that the device did not take.
+	// Dropped counts drops by reason: RX frames of which no copy was meant for any
+	// port, TX copies that the device did not accept.
 	Dropped [port.NumDrops]uint64
 }
 
-// Drops is the sum over all reasons.
+// Drops returns the sum over all reasons.
 func (c *Counters) Drops() uint64 {
 	var n uint64
 	for _, d := range c.Dropped {
@@ -29,8 +29,8 @@ func (c *Counters) Drops() uint64 {
 	return n
 }
 
-// Stats sums the port's counters. Counters of one moment do not agree with each
-// other to the frame while traffic flows.
+// Stats returns the port's counters. Under traffic they are not a consistent snapshot:
+// they may disagree by a few frames.
 func (p *Port) Stats() PortStats {
 	var st PortStats
 	p.sw.mu.Lock()
@@ -68,7 +68,7 @@ func (p *Port) Stats() PortStats {
 			st.TX.Dropped[why] += c.dropped[why].Load()
 		}
 	}
-	lost = min(lost, st.TX.Frames) // a batch that is on its way is counted at its end
+	lost = min(lost, st.TX.Frames) // a batch in flight is counted only at its end
 	st.TX.Frames -= lost
 	st.TX.Dropped[port.DropQueueFull] += lost
 	return st

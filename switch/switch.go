@@ -1,11 +1,11 @@
-// Package vswitch is the forwarding core: a MAC-learning Ethernet switch
-// (802.1Q-2018 clause 8) between ports that others open. A Switch and its Ports
-// may be used from any goroutine. The core starts one worker per queue of an
-// attached port; it knows no port kind, makes no system call, and gives every
-// frame it does not deliver exactly one named reason.
+// Package vswitch is the forwarding core: a MAC-learning Ethernet switch (802.1Q-2018
+// clause 8) between ports that its callers open. Any goroutine may use a Switch and its
+// Ports. The core starts one worker per queue of an attached port. It knows no port kind
+// and makes no system call. Every frame that it does not deliver has exactly one named
+// drop reason.
 //
-// The files, in the order a frame passes them: worker, ingress, vlan, learn,
-// forward, flood or multicast, egress, drop.
+// A frame passes the files in this order: worker, ingress, vlan, learn, forward, flood or
+// multicast, egress, drop.
 package vswitch
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// MaxPorts is how many ports one switch can have: a port's number must fit the
-// FDB entry and stay below fdb.NoPort.
+// MaxPorts is the most ports one switch can have: a port's number must fit the FDB entry
+// and stay below fdb.NoPort.
 const MaxPorts = 4096
 
 var (
@@ -31,21 +31,20 @@ var (
 	ErrClosed = errors.New("switch is closed")
 )
 
-// Config is how a switch is made. The zero Config is a useful one.
+// Config configures New. The zero Config is useful.
 type Config struct {
 	FDB fdb.Config
 
-	// OnEvent is told of what happens while frames flow. It is called from one
-	// goroutine, one event at a time; while it works, workers go on and MAC
-	// moves beyond a small backlog are not reported.
+	// OnEvent receives events of the data path, one at a time, from one goroutine. While
+	// it runs, workers continue; MAC moves beyond a small backlog are not reported.
 	OnEvent func(Event)
 
-	// OnControl is given the frames of protocols that were asked for: by SetTree,
-	// SetTraps, SetGroups and Traps. It is called from one goroutine, another
-	// than OnEvent; frames beyond a port's share of the queues are dropped.
+	// OnControl receives the protocol frames selected by SetTree, SetTraps, SetGroups and
+	// Traps. One goroutine calls it, not that of OnEvent. Frames beyond a port's share of
+	// the queues are dropped.
 	OnControl func(ControlFrame)
 
-	// FastPath forwards what it can below the switch; nil is none.
+	// FastPath forwards what it can below the switch; nil: none.
 	FastPath FastPath
 
 	Traps []Trap // of all ports
@@ -74,14 +73,14 @@ type Switch struct {
 	running      sync.WaitGroup
 }
 
-// portSet is the picture of the ports that workers go by. It is never changed: a
-// worker loads it once per batch, a change of any port publishes another.
+// portSet is an immutable snapshot of the ports. A worker loads it once per batch; every
+// change of a port publishes a new one.
 type portSet struct {
 	byNumber     []*member // nil where no port takes part in forwarding
-	flood        []*member // the same without the gaps
+	flood        []*member // the same without gaps
 	groups       *Groups   // nil: multicast is flooded
 	groupForward uint16    // reserved addresses that are forwarded
-	mirrors      int       // how many there are
+	mirrors      int       // number of mirrors
 }
 
 // member is what a worker needs of a port that takes part in forwarding.
@@ -126,11 +125,11 @@ func New(cfg Config) *Switch {
 	return s
 }
 
-// FDB is the switch's forwarding database.
+// FDB returns the switch's forwarding database.
 func (s *Switch) FDB() *fdb.Table { return s.fdb }
 
-// AddPort makes a port: a name, a number and counters. Until a device is attached
-// and forwarding is on it carries nothing.
+// AddPort makes a port: a name, a number and counters. It carries nothing until a device
+// is attached and forwarding is on.
 func (s *Switch) AddPort(name string) (*Port, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,19 +153,19 @@ func (s *Switch) AddPort(name string) (*Port, error) {
 	for q := range p.lanes {
 		p.lanes[q].port, p.lanes[q].queue = p, Queue(q)
 	}
-	p.vlan, _ = p.config.VLAN.resolve() // the zero VLAN is a good one
+	p.vlan, _ = p.config.VLAN.resolve() // the zero VLAN is valid
 	s.byName[name] = p
 	return p, nil
 }
 
-// Port returns the port of that name, nil where there is none.
+// Port returns the port of that name, or nil if there is none.
 func (s *Switch) Port(name string) *Port {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byName[name]
 }
 
-// Ports returns all ports by number.
+// Ports returns all ports, ordered by number.
 func (s *Switch) Ports() []*Port {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,8 +177,8 @@ func (s *Switch) Ports() []*Port {
 	return all
 }
 
-// RemovePort detaches the port and forgets it with all its FDB entries. Its
-// number may go to the next port.
+// RemovePort detaches the port and removes it with all its FDB entries. A later port may
+// get its number.
 func (s *Switch) RemovePort(name string) error {
 	s.mu.Lock()
 	p := s.byName[name]
@@ -200,10 +199,10 @@ func (s *Switch) RemovePort(name string) error {
 }
 
 // closeAtOnce is how many ports Close detaches at a time: the kernel takes tens of
-// milliseconds to let go of a device, for several at once no longer than for one.
+// milliseconds to release a device, and no longer for several at once.
 const closeAtOnce = 64
 
-// Close detaches all ports and ends what runs. No event is reported after it.
+// Close detaches all ports and ends all goroutines. No event is reported after it returns.
 func (s *Switch) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -234,7 +233,7 @@ func (s *Switch) Close() error {
 	return errors.Join(errs...)
 }
 
-// publish makes the workers' picture anew. The caller holds mu.
+// publish publishes a new snapshot to the workers. The caller holds mu.
 func (s *Switch) publish() {
 	set := &portSet{groups: s.groups, groupForward: s.groupForward}
 	for _, p := range s.byName {
@@ -264,8 +263,8 @@ func (s *Switch) publish() {
 	s.publishFast(set)
 }
 
-// age moves the FDB's coarse clock and reclaims what has expired. Stations that the fast
-// path alone heard are not among that: it is asked first.
+// age advances the FDB's coarse clock and reclaims expired entries. It first calls Refresh,
+// so that stations heard only by the fast path do not expire.
 func (s *Switch) age() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -4,13 +4,13 @@ package vswitch
 type TreeState uint8
 
 const (
-	TreeForwarding TreeState = iota // all; so is a port without spanning tree
-	TreeDiscarding                  // nothing but BPDUs
-	TreeLearning                    // learn, not forward
+	TreeForwarding TreeState = iota // passes everything; also without spanning tree
+	TreeDiscarding                  // passes only BPDUs
+	TreeLearning                    // learns, does not forward
 )
 
-// SetTree puts the port into a state of spanning tree. bpdus says whether the
-// switch takes BPDUs that come by it; they go to OnControl.
+// SetTree sets the port's spanning-tree state. bpdus says whether the switch passes the
+// port's BPDUs to OnControl.
 func (p *Port) SetTree(state TreeState, bpdus bool) {
 	s := p.sw
 	s.mu.Lock()
@@ -23,16 +23,16 @@ func (p *Port) SetTree(state TreeState, bpdus bool) {
 	p.quiesce()
 }
 
-// Tree returns the port's state of spanning tree.
+// Tree returns the port's spanning-tree state.
 func (p *Port) Tree() TreeState {
 	p.sw.mu.Lock()
 	defer p.sw.mu.Unlock()
 	return p.tree
 }
 
-// SetGroupForward sets which of the addresses 01:80:c2:00:00:00 to 0f are
-// forwarded like other multicast, bit n standing for the address that ends in n.
-// The kernel bridge's group_fwd_mask is the same.
+// SetGroupForward sets which of the addresses 01:80:c2:00:00:00 to 0f are forwarded like
+// other multicast: bit n stands for the address that ends in n, as in the kernel bridge's
+// group_fwd_mask.
 func (s *Switch) SetGroupForward(mask uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,21 +7,21 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// DefaultVLAN is the VLAN of a port that was not told another (802.1Q-2018 table
-// 9-2: the default PVID).
+// DefaultVLAN is the VLAN of a port without a configured one (802.1Q-2018 table 9-2: the
+// default PVID).
 const DefaultVLAN = 1
 
 // VLANMode is how a port takes part in VLANs.
 type VLANMode uint8
 
 const (
-	// Transparent: every frame belongs to one VLAN whatever its tag, and
-	// leaves with the tag it came with: a bridge that knows no VLANs, or
-	// with a service VLAN the customer edge of 802.1ad (clause 15.3).
+	// Transparent: every frame belongs to one VLAN whatever its tag, and leaves with
+	// the tag it came with. Such a port acts as on a bridge without VLANs, or, with a
+	// service VLAN, as the customer edge of 802.1ad (clause 15.3).
 	Transparent VLANMode = iota
 	// Access: untagged frames of one VLAN.
 	Access
-	// Trunk: tagged frames of several VLANs, and untagged ones of the native.
+	// Trunk: tagged frames of several VLANs, and untagged frames of the native VLAN.
 	Trunk
 )
 
@@ -29,38 +29,38 @@ const (
 type VLAN struct {
 	Mode VLANMode
 
-	// VID is the VLAN of frames without a tag: that of an access or a
-	// transparent port (0: DefaultVLAN), or a trunk's native one (0: none,
-	// such frames are refused).
+	// VID is the VLAN of frames without a tag: the VLAN of an access or transparent
+	// port (0: DefaultVLAN), or the native VLAN of a trunk (0: none, such frames are
+	// refused).
 	VID uint16
 
-	// Trunk: the VLANs it carries tagged; a native one is carried as well.
+	// Trunk: the VLANs it carries tagged, in addition to the native VLAN.
 	Allowed port.VLANSet
 
-	// Trunk: the tags' TPID is that of 802.1ad's S-tags.
+	// Trunk: tags have the TPID of S-tags (802.1ad).
 	Service bool
 
 	Accept Accept
 }
 
-// Accept says which frames a port takes, by their tag (802.1Q-2018 clause 6.9: the
-// acceptable frame types). A priority tag is none.
+// Accept says which frames a port accepts, by their tag (802.1Q-2018 clause 6.9: the
+// acceptable frame types). A priority-tagged frame counts as untagged.
 type Accept uint8
 
 const (
-	AcceptByMode Accept = iota // an access port untagged frames, others all
-	AcceptAll                  // an access port also those tagged with its VLAN
-	AcceptTagged               // a native VLAN then only leaves untagged
+	AcceptByMode Accept = iota // access ports accept untagged frames, others all
+	AcceptAll                  // an access port also accepts frames tagged with its VLAN
+	AcceptTagged               // a native VLAN is then untagged only on egress
 	AcceptUntagged
 )
 
-// vlanRules are a VLAN as the stages need it.
+// vlanRules is a VLAN in the form that the stages need.
 type vlanRules struct {
-	pvid         uint16 // VLAN of frames without a tag that counts; 0: refused
-	native       uint16 // the VLAN that leaves untagged; 0: none does
-	tpid         uint16 // the TPID whose tags count; 0: none does
+	pvid         uint16 // VLAN of frames without a recognised tag; 0: refused
+	native       uint16 // the VLAN that leaves untagged; 0: none
+	tpid         uint16 // the TPID of recognised tags; 0: none
 	untaggedOnly bool
-	vlans        *port.VLANSet // those the port carries
+	vlans        *port.VLANSet // the VLANs the port carries
 }
 
 func (v *VLAN) resolve() (vlanRules, error) {
@@ -104,8 +104,8 @@ func (v *VLAN) resolve() (vlanRules, error) {
 	return r, nil
 }
 
-// classify finds the frame's VLAN (802.1Q-2018 clause 6.9.1) and refuses it where
-// the port does not carry that (clause 8.6.2: ingress filtering, always on).
+// classify sets the frame's VLAN (802.1Q-2018 clause 6.9.1). It refuses a frame whose VLAN
+// the port does not carry (clause 8.6.2: ingress filtering, always on).
 func classify(f *port.Frame, from *member) port.Drop {
 	vid := from.pvid
 	f.Opaque = false
@@ -129,9 +129,9 @@ func classify(f *port.Frame, from *member) port.Drop {
 	return port.DropNone
 }
 
-// retag returns the outer tag with which f leaves by a port, and whether it goes
-// in front of the frame's own. Priority and drop eligibility are kept, also those
-// of a customer's tag in the service tag that goes in front of it.
+// retag returns the outer tag with which f leaves through a port, and whether to push it
+// in front of the frame's own tag. It keeps priority and drop eligibility: a service tag
+// inherits those of the customer tag behind it.
 func retag(f *port.Frame, to *member) (tag port.Tag, push bool) {
 	if f.VLAN != to.native {
 		return port.MakeTag(to.tpid, f.Tag.TCI()&^0xfff|f.VLAN), f.Opaque
@@ -142,9 +142,9 @@ func retag(f *port.Frame, to *member) (tag port.Tag, push bool) {
 	return 0, false
 }
 
-// wouldHop tells whether f, leaving a port without a VLAN's tag, would show there
-// a tag that the receiver takes for one: its own opaque one, or one that stood
-// behind the tag it came with. So a double tag leads nowhere.
+// wouldHop reports whether f, leaving untagged, would expose a tag that the receiver takes
+// for a VLAN tag: f's own opaque tag, or a second tag behind the one it came with.
+// Refusing such frames defeats VLAN hopping by double tags.
 func wouldHop(f *port.Frame, to *member) bool {
 	if f.VLAN != to.native || !f.Tag.Present() || to.tpid == 0 {
 		return false

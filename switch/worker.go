@@ -7,33 +7,33 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// The path of a frame. Functions stand in the files in the order frames pass them:
+// The path of a frame. Each file lists its functions in the order frames pass them:
 //
 //	1. worker.run      one goroutine per queue receives a batch
-//	2. worker.ingress  may the frame come in: port state, addresses, offload,
+//	2. worker.ingress  may the port accept it: port state, addresses, offload,
 //	3. classify        which VLAN it belongs to, the port's rate
-//	4. worker.learn    source address → FDB, written only when it changed
+//	4. worker.learn    source address → FDB, written only on change
 //	5. worker.forward  destination address → one port,
 //	6. worker.flood    or every other port, or a group's (worker.multicast)
-//	7. whyNot          may it go out there
+//	7. whyNot          may it leave there
 //	8. outputs.add     put it into that port's vector, with its tag
-//	9. outputs.flush   hand each vector to its port, count what became of it
+//	9. outputs.flush   send each vector to its port, count the outcome
 //
-// Nothing on it allocates, waits, or takes a lock that another worker holds.
+// Nothing on this path allocates, waits, or takes a lock that another worker holds.
 
-// worker takes frames from one queue of one port to wherever they go.
+// worker forwards the frames of one queue of one port.
 type worker struct {
 	sw    *Switch
 	queue port.Queue
 	index int    // of the queue in its port
 	in    uint16 // the port's number
-	shard uint32 // of the transmit counters of the ports it sends to
+	shard uint32 // which shard of transmit counters it uses
 	rx    *rxCounters
 
-	// batch is odd while a batch is on its way: see quiesce.
+	// batch is odd while a batch is in flight; see quiesce.
 	batch atomic.Uint32
 
-	// Of the batch that is on its way.
+	// State of the batch in flight.
 	set   *portSet
 	clock int64
 	last  lastKeys
@@ -41,15 +41,15 @@ type worker struct {
 	frames [port.BatchSize]port.Frame
 }
 
-// lastKeys is what the FDB said of the frame before, in this batch: most frames
-// that come together belong to one flow, and need not ask again. 0 is no key.
+// lastKeys caches the FDB's answers for the previous frame of the batch: most frames of a
+// batch belong to one flow and need no second lookup. 0 is no key.
 type lastKeys struct {
-	src fdb.Key // was known, and fresh
+	src fdb.Key // was known and fresh
 	dst fdb.Key // was at to
 	to  uint16
 }
 
-// run works until the queue ends, and returns why.
+// run forwards frames until Recv fails, and returns its error.
 func (w *worker) run() error {
 	for {
 		n, err := w.queue.Recv(w.frames[:])
@@ -88,8 +88,8 @@ func (w *worker) switchBatch(frames []port.Frame) {
 	w.rx.received(uint64(len(frames)), bytes)
 }
 
-// switchFrame passes one frame through the stages up to the output vectors. It
-// returns in how many of them it is, and why where it is in none.
+// switchFrame passes one frame through the stages up to the output vectors. It returns how
+// many vectors hold it; if none does, it returns why.
 func (w *worker) switchFrame(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
 	drop = w.ingress(f, from)
 	if from != nil && from.flags&flagMirrorIn != 0 {
@@ -104,7 +104,7 @@ func (w *worker) switchFrame(out *outputs, f *port.Frame, from *member) (copies 
 	return w.forward(out, f, from)
 }
 
-// member returns the port of that number if it takes part in forwarding.
+// member returns the port with that number if it takes part in forwarding, else nil.
 func (s *portSet) member(number uint16) *member {
 	if int(number) < len(s.byNumber) {
 		return s.byNumber[number]
@@ -112,5 +112,5 @@ func (s *portSet) member(number uint16) *member {
 	return nil
 }
 
-// key is the FDB key of an address in the frame's VLAN.
+// key returns the FDB key of an address in the frame's VLAN.
 func key(f *port.Frame, mac port.MAC) fdb.Key { return fdb.MakeKey(f.VLAN, uint64(mac)) }
