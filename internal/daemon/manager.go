@@ -179,8 +179,10 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	events = m.watchOn(ctx, events)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
-	defer m.tree.stop()
-	defer m.snoop.stop()
+	defer func() { // those that run by then
+		m.tree.stop()
+		m.snoop.stop()
+	}()
 	defer m.stopFeatures()
 	for {
 		retry.Reset(m.nextRetry())
