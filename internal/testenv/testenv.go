@@ -132,6 +132,7 @@ func (n *Netns) Path() string { return filepath.Join("/run/netns", n.Name) }
 func (n *Netns) Do(f func()) {
 	n.t.Helper()
 	done := make(chan error, 1)
+	ended := false // f; if not, a Fatal in it ended its goroutine, and ends the test
 	go func() {
 		// If the thread cannot go back, it stays locked: the runtime then ends it with the
 		// goroutine.
@@ -153,7 +154,6 @@ func (n *Netns) Do(f func()) {
 			return
 		}
 		// A Fatal in f ends this goroutine: it must still signal done.
-		ended := false
 		defer func() {
 			if !ended {
 				done <- nil
@@ -169,7 +169,7 @@ func (n *Netns) Do(f func()) {
 	if err := <-done; err != nil {
 		n.t.Fatal(err)
 	}
-	if n.t.Failed() {
+	if !ended {
 		n.t.FailNow()
 	}
 }
