@@ -2,12 +2,12 @@ package port
 
 import "fmt"
 
-// Drop is why a frame, or one copy of it, was not delivered. Each loss raises
-// the counter of exactly one reason, at the port where it was lost: on input
-// (no copy of the frame left the switch) or on output (this copy did not).
+// Drop is the reason why a frame, or one copy of it, was not delivered. Each loss raises
+// the counter of exactly one reason at the port that lost it: on input (no copy of the
+// frame left the switch) or on output (this copy did not).
 type Drop uint8
 
-// The reasons. The comment says when; drops says how users see them.
+// The reasons. The comments say when each applies; drops says how users see them.
 const (
 	DropNone Drop = iota // not dropped
 
@@ -15,43 +15,43 @@ const (
 	DropRunt         // shorter than its header
 	DropOversize     // longer than MaxFrame, or cut off by the receive buffer
 	DropBadOffload   // an offload header that contradicts the frame
-	DropUnsupported  // an offload that no packet socket can express, or more of it than the switch takes
+	DropUnsupported  // an offload that packet sockets cannot express, or more of it than the switch accepts
 	DropBadSource    // source address is zero or a group (802.3 clause 3.2.3.1)
 	DropReserved     // to 01:80:c2:00:00:00-0f, which no bridge forwards (802.1Q-2018 table 8-1)
 	DropPortDown     // came by a port that is not forwarding
 	DropBlocked      // spanning tree keeps the port from forwarding
 	DropVLANTagged   // tagged, on a port that takes untagged frames only
 	DropVLANUntagged // untagged, on a port without a VLAN for those
-	DropVLANFiltered // of a VLAN that the port does not carry (802.1Q-2018 clause 8.6.2)
-	DropLocked       // from a station that a locked port has no entry for
-	DropLearnLimit   // from a new station on a port that has as many as it may
+	DropVLANFiltered // in a VLAN that the port does not carry (802.1Q-2018 clause 8.6.2)
+	DropLocked       // from a station without an FDB entry at a locked port
+	DropLearnLimit   // from a new station on a port at its learn limit
 	DropStormBroadcast
 	DropStormMulticast
 	DropStormUnicast  // beyond the port's rate of broadcast, multicast, unknown unicast
 	DropPoliced       // beyond the port's ingress rate
 	DropIsolated      // from one isolated port to another
-	DropMirrorTarget  // from or to a port that mirrored frames leave by
-	DropConsumed      // taken by the switch itself: a protocol that it speaks
-	DropControlFull   // meant for the switch itself, which is behind
-	DropSamePort      // its destination is behind the port it came by
-	DropNoDestination // no other port is there to take it
+	DropMirrorTarget  // from or to the target port of a mirror
+	DropConsumed      // taken by the switch: a protocol that it speaks
+	DropControlFull   // for the switch, whose control queue is full
+	DropSamePort      // its destination is behind its ingress port
+	DropNoDestination // no other port can take it
 	DropLocal         // to an address of the switch itself
-	DropRxOverrun     // lost by the device before the switch could read it
-	DropSecondPeer    // from a second machine, while another has the port
+	DropRxOverrun     // the device lost it before the switch could read it
+	DropSecondPeer    // from a second machine while another uses the port
 
 	// On output.
 	DropQueueFull  // the receiver is behind: its queue has no room
 	DropTooBig     // longer than the output's MTU allows
 	DropNoCarrier  // nobody holds the other end
-	DropPortClosed // the port was closed while the frame was on its way
-	DropMemoryGone // its sender took away the memory that its payload lay in
-	DropShaped     // waited for in vain: the port's egress queue is full
+	DropPortClosed // the port was closed while the frame was in flight
+	DropMemoryGone // its sender took away the memory of its payload
+	DropShaped     // the port's egress queue is full, or the frame was dropped from it
 	DropIOError    // the kernel refused it for another reason
 
 	NumDrops // the number of reasons, DropNone among them
 )
 
-// Direction says on which side of a port a frame was lost.
+// Direction is the side of a port on which a frame was lost.
 type Direction string
 
 const (
@@ -59,14 +59,14 @@ const (
 	OnOutput Direction = "tx" // this copy did not
 )
 
-// DropInfo is what users are told of a reason.
+// DropInfo describes a reason to users.
 type DropInfo struct {
 	Name      string // in snake_case, as in JSON and in metrics
 	Direction Direction
 	Words     string // what happened; DEV stands for the port's name
 }
 
-// drops is the one table of reasons.
+// drops is the only table of reasons.
 var drops = [NumDrops]DropInfo{
 	DropNone:           {"none", "", ""},
 	DropRunt:           {"runt", OnInput, "shorter than an Ethernet header"},
@@ -104,7 +104,7 @@ var drops = [NumDrops]DropInfo{
 	DropIOError:        {"io_error", OnOutput, "the kernel refused it"},
 }
 
-// Info returns what users are told of d.
+// Info returns the description of d for users.
 func (d Drop) Info() DropInfo {
 	if d < NumDrops {
 		return drops[d]
@@ -112,5 +112,5 @@ func (d Drop) Info() DropInfo {
 	return DropInfo{Name: fmt.Sprintf("drop(%d)", uint8(d))}
 }
 
-// String is the reason's name in snake_case, as in JSON and in metrics.
+// String returns the reason's name in snake_case, as in JSON and metrics.
 func (d Drop) String() string { return d.Info().Name }

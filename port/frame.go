@@ -6,28 +6,27 @@ import (
 	"net"
 )
 
-// Frame is one Ethernet frame inside the switch: borrowed bytes, and beside them
-// what was read from them once. The memory may be shared with whoever sent the
-// frame, so the core decides by Dst, Src and Tag, and a kind writes those on
-// output; they are never read from Data a second time.
+// Frame is one Ethernet frame inside the switch: borrowed bytes, and fields read from them
+// once. The frame's sender may share the memory, so the core decides by Dst, Src and Tag,
+// and a kind writes those on output; nobody reads them from Data a second time.
 type Frame struct {
-	// Data is the frame from the destination address on, without the outer
-	// VLAN tag and without frame check sequence, HeaderLen bytes at least.
-	// It is not padded: an ARP request is 42 bytes. Valid until Release.
+	// Data is the frame from the destination address on, without the outer VLAN tag and
+	// the frame check sequence, at least HeaderLen bytes. It is not padded: an ARP
+	// request is 42 bytes. Valid until Release.
 	Data []byte
 
-	// Tail is what follows Data in a super-frame that its sender still holds; nil
-	// in all other frames. Ports without CapTail are never given one.
+	// Tail follows Data in a super-frame whose payload its sender still holds; nil in
+	// all other frames. Ports without CapTail never get one.
 	Tail Tail
 
 	Dst, Src MAC
 	Tag      Tag     // the outer VLAN tag, taken out of Data
-	Offload  Offload // what the sender left undone; speaks of Data
-	Drop     Drop    // set by Recv on a frame that must not be switched
+	Offload  Offload // what the sender left undone; offsets refer to Data
+	Drop     Drop    // set by Recv on frames that must not be switched
 
-	// The core sets these: the VLAN that the frame belongs to, and whether Tag
-	// is not what named it but part of what the VLAN carries (a tunnel's
-	// customer tag, or one of a TPID that the ingress port does not know).
+	// The core sets these: the frame's VLAN, and whether Tag did not name that VLAN but
+	// is part of what the VLAN carries (a tunnel's customer tag, or a tag whose TPID the
+	// ingress port does not recognise).
 	VLAN   uint16
 	Opaque bool
 }
@@ -35,24 +34,24 @@ type Frame struct {
 // HeaderLen is the length of an untagged Ethernet header in bytes (802.3 clause 3.1.1).
 const HeaderLen = 14
 
-// MinHead is how long Data is at least in a frame with a Tail: all headers are in it
-// that the switch looks at, or cuts (vnet.MaxHeader).
+// MinHead is the least length of Data in a frame with a Tail: Data holds all headers that
+// the switch reads, or repeats when it segments (vnet.MaxHeader).
 const MinHead = 512
 
-// Tail is payload that lies in the memory of whoever sent the frame, who can change it
-// until it is copied, or take it away. Nobody decides by it. Its methods are called
-// until Release by the goroutine that received the frame.
+// Tail is payload in the memory of the frame's sender, who can change it until it is
+// copied, or take it away. No decision depends on it. The goroutine that received the
+// frame calls its methods, until Release.
 type Tail interface {
-	// Len is its length in bytes. It does not change.
+	// Len returns the length in bytes. It does not change.
 	Len() int
 
-	// CopyTo copies it to dst, one slice after the other, which have room for Len
-	// bytes at least. It returns false when the memory is gone: then the frame is
-	// lost as DropMemoryGone, and whoever sent it is dealt with by its own port.
+	// CopyTo copies it to the slices of dst in order, which have room for at least Len
+	// bytes. It returns false if the memory is gone: then the frame is lost as
+	// DropMemoryGone, and the sender's own port deals with the sender.
 	CopyTo(dst [][]byte) bool
 }
 
-// DataLen is the length in bytes of Data and Tail together.
+// DataLen returns the length in bytes of Data and Tail together.
 func (f *Frame) DataLen() int {
 	if f.Tail != nil {
 		return len(f.Data) + f.Tail.Len()
@@ -60,11 +59,11 @@ func (f *Frame) DataLen() int {
 	return len(f.Data)
 }
 
-// Len is the frame's length on the wire in bytes, with its tag, without FCS.
+// Len returns the frame's length on the wire in bytes, with its tag, without FCS.
 func (f *Frame) Len() int { return f.DataLen() + f.Tag.Len() }
 
-// CopyTo copies Data and Tail to dst, which has room for DataLen bytes. It returns
-// false when the Tail is gone. What scratch holds is of no interest, before or after.
+// CopyTo copies Data and Tail to dst, which has room for DataLen bytes. It returns false
+// if the Tail is gone. The contents of scratch do not matter, before or after.
 func (f *Frame) CopyTo(dst []byte, scratch *[1][]byte) bool {
 	n := copy(dst, f.Data)
 	if f.Tail == nil {
@@ -74,7 +73,7 @@ func (f *Frame) CopyTo(dst []byte, scratch *[1][]byte) bool {
 	return f.Tail.CopyTo(scratch[:])
 }
 
-// Needs returns the abilities a port must have to be sent this frame untouched.
+// Needs returns the abilities that a port needs to take this frame unchanged.
 func (f *Frame) Needs() Caps {
 	c := f.Offload.Needs()
 	if f.Tail != nil {
@@ -83,10 +82,10 @@ func (f *Frame) Needs() Caps {
 	return c
 }
 
-// SetWire makes f the frame in b as it looks on the wire, tag inline. It takes an
-// outer tag out of b by moving the addresses up, so it writes to b, and resets
-// all fields but the core's. A b shorter than a header becomes a DropRunt frame.
-// The kind sets Offload afterwards, with vnet.Untag where it moved.
+// SetWire sets f to the frame in b as it looks on the wire, tag inline. It takes an outer
+// tag out of b by moving the addresses up, so it writes to b. It resets all fields but the
+// core's. A b shorter than a header becomes a DropRunt frame. The kind sets Offload
+// afterwards, with vnet.Untag if a tag was taken out.
 func (f *Frame) SetWire(b []byte) {
 	f.Tail, f.Tag, f.Offload, f.Drop = nil, 0, Offload{}, DropNone
 	if len(b) < HeaderLen {
@@ -108,8 +107,8 @@ func (f *Frame) SetWire(b []byte) {
 	f.Data = b
 }
 
-// SetStripped makes f the frame in b whose outer tag, if any, was already taken
-// out by the kernel. It resets all fields but the core's.
+// SetStripped sets f to the frame in b, whose outer tag, if any, the kernel has already
+// taken out. It resets all fields but the core's.
 func (f *Frame) SetStripped(b []byte, tag Tag) {
 	f.Data, f.Tail, f.Tag, f.Offload, f.Drop = b, nil, tag, Offload{}, DropNone
 	if len(b) < HeaderLen {
@@ -120,13 +119,13 @@ func (f *Frame) SetStripped(b []byte, tag Tag) {
 	f.Src = MAC(binary.BigEndian.Uint64(b[6:]) >> 16)
 }
 
-// MAC is a 48-bit address, the first octet on the wire being the most significant.
+// MAC is a 48-bit address. The first octet on the wire is the most significant.
 type MAC uint64
 
 // Broadcast is the address of all stations (802.3 clause 3.2.3).
 const Broadcast MAC = 0xffff_ffff_ffff
 
-// ParseMAC reads an address as net.ParseMAC does, of 48 bits only.
+// ParseMAC parses an address like net.ParseMAC, but accepts only 48 bits.
 func ParseMAC(s string) (MAC, error) {
 	hw, err := net.ParseMAC(s)
 	if err != nil || len(hw) != 6 {
@@ -140,11 +139,11 @@ func MACFrom(b []byte) MAC {
 	return MAC(binary.BigEndian.Uint16(b))<<32 | MAC(binary.BigEndian.Uint32(b[2:]))
 }
 
-// IsGroup tells a multicast or broadcast address from that of one station
-// (802.3 clause 3.2.3.1: the I/G bit).
+// IsGroup reports whether the address is multicast or broadcast (802.3 clause 3.2.3.1: the
+// I/G bit).
 func (m MAC) IsGroup() bool { return m&(1<<40) != 0 }
 
-// HardwareAddr returns the address in net's form.
+// HardwareAddr returns the address as package net has it.
 func (m MAC) HardwareAddr() net.HardwareAddr {
 	return net.HardwareAddr{byte(m >> 40), byte(m >> 32), byte(m >> 24), byte(m >> 16), byte(m >> 8), byte(m)}
 }
@@ -166,11 +165,11 @@ const (
 	TPIDService  uint16 = 0x88a8 // S-tag
 )
 
-// Tag is a VLAN tag as on the wire: TPID in the upper, TCI in the lower 16 bits.
-// The zero Tag is none; a tag of VID 0 (a priority tag) is present all the same.
+// Tag is a VLAN tag as on the wire: TPID in the upper, TCI in the lower 16 bits. The zero
+// Tag is no tag; a tag with VID 0 (a priority tag) still counts as present.
 type Tag uint32
 
-// MakeTag puts a tag together.
+// MakeTag makes a tag.
 func MakeTag(tpid, tci uint16) Tag { return Tag(tpid)<<16 | Tag(tci) }
 
 func (t Tag) Present() bool { return t != 0 }
@@ -178,7 +177,7 @@ func (t Tag) TPID() uint16  { return uint16(t >> 16) }
 func (t Tag) TCI() uint16   { return uint16(t) }
 func (t Tag) VID() uint16   { return uint16(t) & 0xfff }
 
-// Len is the number of bytes the tag takes on the wire.
+// Len returns the number of bytes the tag takes on the wire.
 func (t Tag) Len() int {
 	if t == 0 {
 		return 0

@@ -11,10 +11,10 @@ import (
 	"github.com/vswitch/vswitch/internal/setting"
 )
 
-// Kinds are the kinds of port that a program has. They know which settings each has.
+// Kinds are the port kinds of a program, with the settings of each.
 type Kinds []Kind
 
-// Find returns the kind of that name, nil where there is none.
+// Find returns the kind of that name, or nil if there is none.
 func (ks Kinds) Find(name string) Kind {
 	for _, k := range ks {
 		if k.Name() == name {
@@ -24,7 +24,7 @@ func (ks Kinds) Find(name string) Kind {
 	return nil
 }
 
-// Names returns the kinds' names in their order.
+// Names returns the kinds' names in order.
 func (ks Kinds) Names() (names []string) {
 	for _, k := range ks {
 		names = append(names, k.Name())
@@ -39,7 +39,7 @@ type Setting struct {
 }
 
 // Settings returns the settings of all kinds, then those of every port. A setting that
-// several kinds have is there once.
+// several kinds share appears once.
 func (ks Kinds) Settings() (all []Setting) {
 	for _, k := range ks {
 		d := k.Describe()
@@ -62,8 +62,8 @@ func (ks Kinds) Settings() (all []Setting) {
 	return all
 }
 
-// Spec makes the spec of a new port of what was asked for, and checks it. Settings of a
-// kind that is not among ks are kept as they are: another build wrote them.
+// Spec makes and checks the spec of a new port. It keeps the settings of a kind that is
+// not among ks as they are: another build wrote them.
 func (ks Kinds) Spec(name, kind string, p setting.Patch) (Spec, error) {
 	s, err := ks.Read(name, kind, p)
 	if err != nil {
@@ -72,9 +72,9 @@ func (ks Kinds) Spec(name, kind string, p setting.Patch) (Spec, error) {
 	return s, ks.check(s)
 }
 
-// Read is Spec that checks each setting by itself, but neither the name nor what settings
-// mean together, which can depend on the host. Where only the Policy is wrong, the Spec
-// that comes with the error has the kind's settings, and no Policy.
+// Read is Spec with fewer checks: it checks each setting by itself, but neither the name
+// nor the combination of settings, which can depend on the host. If only the Policy is
+// wrong, the Spec returned with the error has the kind's settings and no Policy.
 func (ks Kinds) Read(name, kind string, p setting.Patch) (Spec, error) {
 	s := Spec{Name: name, Kind: kind}
 	if k := ks.Find(kind); k != nil {
@@ -83,8 +83,8 @@ func (ks Kinds) Read(name, kind string, p setting.Patch) (Spec, error) {
 	return ks.apply(s, p)
 }
 
-// Merge returns the spec of a port with a patch applied, and checks it. The patch stays
-// as it is.
+// Merge returns the checked spec of a port with a patch applied. It does not change the
+// patch.
 func (ks Kinds) Merge(s Spec, p setting.Patch) (Spec, error) {
 	to, err := ks.apply(s, p)
 	if err != nil {
@@ -171,7 +171,7 @@ func (ks Kinds) check(s Spec) error {
 	return s.Policy.Check()
 }
 
-// lacks says that ports of a kind do not have a setting, and which do.
+// lacks returns the error for a setting that a kind does not have; it names those that do.
 func (ks Kinds) lacks(kind, key string) error {
 	for _, s := range ks.Settings() {
 		if s.Key == key {
@@ -181,7 +181,7 @@ func (ks Kinds) lacks(kind, key string) error {
 	return fmt.Errorf("there is no setting %q; GET /v1/openapi.yaml lists those that exist", key)
 }
 
-// list words several names.
+// list joins names as in a sentence.
 func list(names []string) string {
 	if n := len(names); n > 1 {
 		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
@@ -189,8 +189,8 @@ func list(names []string) string {
 	return strings.Join(names, "")
 }
 
-// Check reports what is wrong with the kinds themselves: settings whose keys or flags
-// clash. A program's composition root asks once.
+// Check returns an error if the kinds themselves conflict, such as by keys or flags of
+// settings. A program's composition root calls it once.
 func (ks Kinds) Check() error {
 	var errs []error
 	names := make(map[string]bool)

@@ -10,16 +10,16 @@ import (
 	"unicode"
 )
 
-// Notes are what people and programs keep with a port. The switch does nothing with them.
+// Notes hold what people and programs store with a port. The switch does not use them.
 type Notes struct {
 	Description string `json:"description,omitempty" arg:"TEXT" help:"a line for people"`
 	Labels      Labels `json:"labels,omitempty" flag:"label" arg:"KEY=VALUE" help:"a label for programs; KEY= takes it off; can be given several times"`
 }
 
-// Labels are texts by name.
+// Labels map names to texts.
 type Labels map[string]string
 
-// The bounds of notes, so that a thousand ports fit into a request and a screen.
+// Bounds of notes, so that a thousand ports fit into a request and a screen.
 const (
 	maxDescription = 255
 	maxLabels      = 32
@@ -54,7 +54,7 @@ func (Labels) FlagText(v any) string {
 	return strings.Join(all, " --label ")
 }
 
-// Check reports what is wrong with n.
+// Check returns an error if n is invalid.
 func (n *Notes) Check() error {
 	if err := line("the description", n.Description, maxDescription); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (n *Notes) Check() error {
 	return nil
 }
 
-// line reports whether text is one line of printable text.
+// line returns an error unless text is one line of printable text.
 func line(what, text string, limit int) error {
 	if len(text) > limit {
 		return fmt.Errorf("%s has %d bytes; write at most %d", what, len(text), limit)

@@ -1,15 +1,15 @@
 package port
 
-// Offload says what the frame's sender left for others to do. It is the
-// virtio-net header (virtio 1.2, 5.1.6) in host byte order, without the count of
-// merged buffers, which concerns one ring only. The zero Offload: nothing left.
+// Offload says what work on the frame its sender left to others. It is the virtio-net
+// header (virtio 1.2, 5.1.6) in host byte order, without the count of merged buffers,
+// which concerns only one ring. The zero Offload leaves no work.
 type Offload struct {
 	Flags      uint8
 	GSOType    uint8
-	HdrLen     uint16 // a hint of the sender's; not to be trusted
+	HdrLen     uint16 // the sender's hint; not to be trusted
 	GSOSize    uint16 // payload bytes per segment
 	CsumStart  uint16 // where the checksum's coverage begins in Frame.Data
-	CsumOffset uint16 // where the checksum lies, from CsumStart on
+	CsumOffset uint16 // where the checksum lies, relative to CsumStart
 }
 
 // Values of Offload.Flags.
@@ -18,7 +18,7 @@ const (
 	DataValid uint8 = 1 << 1 // the checksum was verified
 )
 
-// Values of Offload.GSOType. GSOECN is a bit beside the others.
+// Values of Offload.GSOType. GSOECN is a bit that combines with the others.
 const (
 	GSONone  uint8 = 0
 	GSOTCPv4 uint8 = 1
@@ -28,23 +28,24 @@ const (
 	GSOECN   uint8 = 0x80
 )
 
-// Values of Offload.GSOType that exist inside the switch only: the header of virtio has
-// no such types, so no port takes them, and no guest may set them.
+// Values of Offload.GSOType that exist only inside the switch. The virtio header has no
+// such types, so no port takes them and no guest may set them.
 const (
-	// GSOSCTP is a row of SCTP chunks behind one SCTP header. Each packet gets as
+	// GSOSCTP is a sequence of SCTP chunks behind one SCTP header. Each packet gets as
 	// many whole chunks as fit into GSOSize bytes.
 	GSOSCTP uint8 = 2
 
-	// GSOTunnel is a bit beside the others: the type is that of the packet inside a
-	// tunnel (VXLAN, GENEVE, GRE, IPIP), whose outer headers each segment repeats.
+	// GSOTunnel is a bit that combines with the others: the type is that of the packet
+	// inside a tunnel (VXLAN, GENEVE, GRE, IPIP), whose outer headers each segment
+	// repeats.
 	GSOTunnel uint8 = 0x10
 )
 
-// IsGSO reports whether the frame is a super-frame, which somebody has to segment.
+// IsGSO reports whether the frame is a super-frame, still to be segmented.
 func (o *Offload) IsGSO() bool { return o.GSOType != GSONone }
 
-// Needs returns the abilities a port must have to be sent this frame untouched.
-// A type of segmentation that is not known needs every ability there is.
+// Needs returns the abilities that a port needs to take the frame unchanged. An unknown
+// segmentation type needs every ability.
 func (o *Offload) Needs() Caps {
 	var c Caps
 	if o.Flags&NeedsCsum != 0 {
@@ -70,8 +71,8 @@ func (o *Offload) Needs() Caps {
 	return c
 }
 
-// Caps is the set of offloads that a port takes from the switch undone, because
-// the kernel or the guest behind it does or does without the work; and CapTail.
+// Caps is the set of offloads that a port accepts undone, because the kernel or the guest
+// behind it does the work or does not need it; and CapTail.
 type Caps uint8
 
 const (
@@ -82,7 +83,7 @@ const (
 	CapUFO
 	CapUSO
 
-	// CapTail: frames may have a Tail.
+	// CapTail allows frames with a Tail.
 	CapTail
 
 	CapsNone Caps = 0

@@ -10,7 +10,7 @@ import (
 	"github.com/vswitch/vswitch/internal/setting"
 )
 
-// Policy is what the switch does with a port's frames, whatever the port's kind. The
+// Policy says what the switch does with a port's frames, whatever the port's kind. The
 // zero Policy is that of a port without settings.
 type Policy struct {
 	VLAN
@@ -50,7 +50,7 @@ func (p *Policy) AfterMerge(former any, given func(string) bool) {
 	p.VLAN.afterMerge(former.(Policy).VLAN, given)
 }
 
-// Check reports what contradicts itself in p, and how to mend it.
+// Check returns an error if settings in p contradict each other; it says how to fix them.
 func (p *Policy) Check() error {
 	if err := cmp.Or(p.Notes.Check(), p.VLAN.Check()); err != nil {
 		return err
@@ -64,8 +64,8 @@ func (p *Policy) Check() error {
 	return nil
 }
 
-// VLAN is how a port takes part in VLANs. At most one of Access, Trunk and QinQ is set;
-// without any the port is transparent to tags in VLAN 1.
+// VLAN says how a port takes part in VLANs. At most one of Access, Trunk and QinQ is set;
+// with none the port is transparent to tags in VLAN 1.
 type VLAN struct {
 	Access    uint16  `json:"access,omitempty" arg:"VID" max:"4094" min:"1" default:"none" help:"VLAN: carry untagged frames of this VLAN"`
 	Trunk     VLANSet `json:"trunk,omitzero" arg:"LIST" help:"VLAN: carry tagged frames of these VLANs, such as 10,20-29, or all"`
@@ -75,7 +75,7 @@ type VLAN struct {
 	Accept    Accept  `json:"accept,omitempty" arg:"WHICH" default:"access: untagged, others: all" help:"VLAN: accept all, tagged or untagged frames"`
 }
 
-// afterMerge ends the mode that another replaces, with all that belonged to it.
+// afterMerge clears a mode that another replaces, and the settings that belong to it.
 func (v *VLAN) afterMerge(former VLAN, given func(string) bool) {
 	switch {
 	case given("access") && v.Access != 0:
@@ -99,7 +99,7 @@ func (v *VLAN) afterMerge(former VLAN, given func(string) bool) {
 	}
 }
 
-// keep takes back the other modes, but for one that was given as well, which Check refuses.
+// keep clears the other modes, except one that was given as well, which Check refuses.
 func (v *VLAN) keep(given func(string) bool, mode any) {
 	if mode != any(&v.Access) && !given("access") {
 		v.Access = 0
@@ -114,7 +114,7 @@ func (v *VLAN) keep(given func(string) bool, mode any) {
 
 func (v *VLAN) mode() [3]bool { return [3]bool{v.Access != 0, v.Trunk.Len() > 0, v.QinQ != 0} }
 
-// Check reports what contradicts itself in v.
+// Check returns an error if settings in v contradict each other.
 func (v *VLAN) Check() error {
 	modes := 0
 	for _, set := range v.mode() {
@@ -137,12 +137,13 @@ func (v *VLAN) Check() error {
 }
 
 // Accept says which frames a port accepts, by their tag (802.1Q-2018 clause 6.9). A
-// priority tag counts as none. Empty: an access port untagged frames, others all.
+// priority-tagged frame counts as untagged. Empty: an access port accepts untagged frames,
+// others all.
 type Accept string
 
 const (
-	AcceptAll      Accept = "all"      // an access port also those tagged with its VLAN
-	AcceptTagged   Accept = "tagged"   // a native VLAN then only leaves untagged
+	AcceptAll      Accept = "all"      // an access port also accepts frames tagged with its VLAN
+	AcceptTagged   Accept = "tagged"   // a native VLAN is then untagged only on egress
 	AcceptUntagged Accept = "untagged" // also on a trunk
 )
 
@@ -150,7 +151,7 @@ const (
 func (Accept) Values() []string { return []string{"all", "tagged", "untagged"} }
 
 // TPID is the tag protocol identifier of a trunk's tags, 0x8100 or 0x88a8. The zero TPID
-// is a setting that was not made, and stands for 0x8100.
+// is an absent setting and means 0x8100.
 type TPID uint16
 
 // Values implements setting.Enum.
@@ -179,14 +180,14 @@ func (t TPID) MarshalText() ([]byte, error) {
 	return fmt.Appendf(nil, "%#04x", uint16(t)), nil
 }
 
-// LearnAction says what happens to frames from a new station when a port has learned as
-// many as it may. Empty is LearnForward.
+// LearnAction says what happens to frames from a new station when a port is at its learn
+// limit. Empty is LearnForward.
 type LearnAction string
 
 const (
-	LearnForward  LearnAction = "forward"  // they pass, the station is not learned
-	LearnProtect  LearnAction = "protect"  // they are dropped
-	LearnShutdown LearnAction = "shutdown" // they are dropped, and the port is shut down
+	LearnForward  LearnAction = "forward"  // forward them, do not learn the station
+	LearnProtect  LearnAction = "protect"  // drop them
+	LearnShutdown LearnAction = "shutdown" // drop them and shut down the port
 )
 
 // Values implements setting.Enum.
@@ -203,7 +204,7 @@ const (
 // Values implements setting.Enum.
 func (StormAction) Values() []string { return []string{"drop", "shutdown"} }
 
-// OnOff is a switch with a third position: empty, by the kind.
+// OnOff is a switch with a third position: empty, for which the kind decides.
 type OnOff string
 
 const (
@@ -214,8 +215,7 @@ const (
 // Values implements setting.Enum.
 func (OnOff) Values() []string { return []string{"on", "off"} }
 
-// AutoOnOff is an OnOff whose third position has a name, too. What it means is the
-// setting's.
+// AutoOnOff is an OnOff whose third position has a name. Each setting defines its meaning.
 type AutoOnOff string
 
 const (
@@ -230,7 +230,7 @@ func (AutoOnOff) Values() []string { return []string{"auto", "on", "off"} }
 // FloodClasses are the classes of frames that are flooded.
 var FloodClasses = []string{"broadcast", "multicast", "unicast"}
 
-// NoFlood lists the classes that are not flooded to a port. Its flag lists those that are.
+// NoFlood lists the classes not flooded to a port. Its flag lists those that are.
 type NoFlood []string
 
 // Values implements setting.Enum.

@@ -14,8 +14,8 @@ type Rate struct {
 	Bits      bool // PerSecond counts bits, else frames
 }
 
-// rateUnits are the units that ParseRate knows, as tc(8) writes them. A unit that
-// ends another one stands behind it.
+// rateUnits are the units that ParseRate accepts, as tc(8) writes them. A unit that is a
+// suffix of another comes after it.
 var rateUnits = []struct {
 	suffix string
 	factor float64
@@ -25,7 +25,7 @@ var rateUnits = []struct {
 	{"kbit", 1e3, true}, {"mbit", 1e6, true}, {"gbit", 1e9, true}, {"bit", 1, true},
 }
 
-// ParseRate reads a rate such as 100pps or 10mbit; "0", "off" and "" are no limit.
+// ParseRate parses a rate such as 100pps or 10mbit; "0", "off" and "" mean no limit.
 func ParseRate(text string) (Rate, error) {
 	switch text {
 	case "", "0", "off":
@@ -48,10 +48,10 @@ func ParseRate(text string) (Rate, error) {
 	return Rate{}, fmt.Errorf("%q is not a rate; write frames as 100pps, bits as 10mbit, or off", text)
 }
 
-// otherRate is how rates are written elsewhere: 100M, 100Mbit/s, 100 Mbps, 1G, 10k.
+// otherRate matches rates as others write them: 100M, 100Mbit/s, 100 Mbps, 1G, 10k.
 var otherRate = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([kmg]?)(b|bit|bits|bps)?(/s|/sec)?$`)
 
-// nearRate returns the rate that was probably meant, as ParseRate reads it.
+// nearRate returns the rate that was probably meant, in the form that ParseRate accepts.
 func nearRate(text string) string {
 	m := otherRate.FindStringSubmatch(strings.ToLower(text))
 	if m == nil || m[2] == "" && m[3] == "" && m[4] == "" {
@@ -64,7 +64,7 @@ func nearRate(text string) string {
 	return near
 }
 
-// String writes the rate as ParseRate reads it, with the largest unit that is exact.
+// String writes the rate in the form that ParseRate accepts, with the largest exact unit.
 func (r Rate) String() string {
 	if r.PerSecond == 0 {
 		return "off"

@@ -9,17 +9,17 @@ import (
 	"github.com/vswitch/vswitch/internal/setting"
 )
 
-// Spec is what a user asks of one port: its name, its kind, the kind's settings and the
-// switch's. As JSON it is one flat object; Kinds.Spec reads it.
+// Spec is the desired state of one port: its name, its kind, and the settings of the kind
+// and of the switch. As JSON it is one flat object; Kinds.Spec reads it.
 type Spec struct {
 	Name string
 	Kind string
 
-	// Settings are the kind's, a struct of the type of its Description. Of a kind
-	// that this build does not have, they are the setting.Patch that was read.
+	// Settings are the kind's settings, a struct of the type in its Description. For a
+	// kind that this build does not have, they are the setting.Patch that was read.
 	Settings any
 
-	// What the switch does with the port's frames, whatever the kind.
+	// Policy says what the switch does with the port's frames, whatever the kind.
 	Policy
 }
 
@@ -61,8 +61,7 @@ func (s Spec) Patch() setting.Patch {
 	return all
 }
 
-// SettingsOf returns the kind's settings in a spec, whose type is T; the zero T where none
-// were made.
+// SettingsOf returns the kind's settings in a spec as a T; the zero T if there are none.
 func SettingsOf[T any](s Spec) T {
 	t, _ := s.Settings.(T)
 	return t
@@ -71,8 +70,8 @@ func SettingsOf[T any](s Spec) T {
 // MaxName is the longest name of a network interface in bytes (IFNAMSIZ-1).
 const MaxName = 15
 
-// CheckName reports whether name can be an interface's name, as the kernel's
-// dev_valid_name does, and says what to write instead when not.
+// CheckName returns an error unless name can be an interface name, by the rules of the
+// kernel's dev_valid_name. The error says what to write instead.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -80,7 +79,7 @@ func CheckName(name string) error {
 	case len(name) > MaxName:
 		return fmt.Errorf("port name %q has %d bytes; an interface name has at most %d, write a shorter one", name, len(name), MaxName)
 	case name == "." || name == "..", name == "all" || name == "default":
-		// The last two are what /proc/sys/net calls all interfaces and new ones.
+		// /proc/sys/net uses the last two names for all interfaces and for new ones.
 		return fmt.Errorf("port name %q is not allowed; write one such as vm0", name)
 	}
 	if i := strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == ':' || r == '%' || r >= 0x7f }); i >= 0 {

@@ -11,11 +11,10 @@ import (
 // VLANSet is a set of VLAN identifiers, 1 to MaxVID. The zero VLANSet is empty.
 type VLANSet [64]uint64
 
-// MaxVID is the highest VLAN identifier that can be used; 4095 is reserved
-// (802.1Q-2018 table 9-2).
+// MaxVID is the highest usable VLAN identifier; 4095 is reserved (802.1Q-2018 table 9-2).
 const MaxVID = 4094
 
-// AllVLANs has every VLAN identifier.
+// AllVLANs contains every VLAN identifier.
 var AllVLANs = func() (s VLANSet) {
 	for vid := uint16(1); vid <= MaxVID; vid++ {
 		s.Add(vid)
@@ -23,16 +22,16 @@ var AllVLANs = func() (s VLANSet) {
 	return s
 }()
 
-// Has tells whether vid is in the set. vid is 12 bits.
+// Has reports whether vid, of 12 bits, is in the set.
 func (s *VLANSet) Has(vid uint16) bool { return s[vid>>6&63]&(1<<(vid&63)) != 0 }
 
-// Add puts vid into the set.
+// Add adds vid to the set.
 func (s *VLANSet) Add(vid uint16) { s[vid>>6&63] |= 1 << (vid & 63) }
 
-// Remove takes vid out of the set.
+// Remove removes vid from the set.
 func (s *VLANSet) Remove(vid uint16) { s[vid>>6&63] &^= 1 << (vid & 63) }
 
-// Len is the number of VLANs in the set.
+// Len returns the number of VLANs in the set.
 func (s *VLANSet) Len() (n int) {
 	for _, w := range s {
 		n += bits.OnesCount64(w)
@@ -40,7 +39,7 @@ func (s *VLANSet) Len() (n int) {
 	return n
 }
 
-// All gives the VLANs in ascending order.
+// All yields the VLANs in ascending order.
 func (s *VLANSet) All() iter.Seq[uint16] {
 	return func(yield func(uint16) bool) {
 		for i, w := range s {
@@ -53,7 +52,7 @@ func (s *VLANSet) All() iter.Seq[uint16] {
 	}
 }
 
-// CheckVID tells whether vid can be a VLAN's identifier.
+// CheckVID returns an error unless vid can be a VLAN identifier.
 func CheckVID(vid int) error {
 	if vid < 1 || vid > MaxVID {
 		return fmt.Errorf("%d is not a VLAN; use 1 to %d", vid, MaxVID)
@@ -61,7 +60,7 @@ func CheckVID(vid int) error {
 	return nil
 }
 
-// ParseVLANSet reads a list such as 10,20-29; "all" is every VLAN.
+// ParseVLANSet parses a list such as 10,20-29; "all" is every VLAN.
 func ParseVLANSet(text string) (s VLANSet, err error) {
 	if text == "all" {
 		return AllVLANs, nil
@@ -95,7 +94,7 @@ func (s *VLANSet) UnmarshalText(b []byte) (err error) {
 // MarshalText implements encoding.TextMarshaler.
 func (s VLANSet) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// String writes the set as ParseVLANSet reads it, in its shortest form.
+// String writes the set in the shortest form that ParseVLANSet accepts.
 func (s *VLANSet) String() string {
 	var b strings.Builder
 	for vid := uint16(1); vid <= MaxVID; vid++ {

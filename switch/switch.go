@@ -263,8 +263,8 @@ func (s *Switch) publish() {
 	s.publishFast(set)
 }
 
-// age advances the FDB's coarse clock and reclaims expired entries. It first calls Refresh,
-// so that stations heard only by the fast path do not expire.
+// age advances the FDB's coarse clock and reclaims expired entries. Before that it calls
+// Refresh if due, so that stations heard only by the fast path do not expire.
 func (s *Switch) age() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
