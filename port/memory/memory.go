@@ -1,7 +1,7 @@
-// Package memory is a port kind without a device: the other end is Go code that
-// puts frames in and takes frames out, for tests, simulation and embedding. The
-// port's methods are called as package port says, the station's from any
-// goroutine. Frames are copied on both ways; nothing waits but Recv and Take.
+// Package memory is a port kind without a device: its other end is Go code that puts
+// frames in and takes frames out, for tests, simulation and embedding. Package port says
+// who may call the port's methods; any goroutine may call the station's. Frames are copied
+// in both directions. Only Recv and Take wait.
 package memory
 
 import (
@@ -11,14 +11,14 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Options say how a port is made. The zero Options are useful ones.
+// Options configure New. The zero Options are useful.
 type Options struct {
-	Depth  int        // frames each queue holds per direction; 0 is 512
-	Queues int        // 0 is one
-	Caps   *port.Caps // nil is port.CapsAll
+	Depth  int        // frames that each queue holds per direction; 0: 512
+	Queues int        // 0: one
+	Caps   *port.Caps // nil: port.CapsAll
 }
 
-// Port is the switch's end, and carries the station's end beside it.
+// Port is the switch's end, and includes the station's end.
 type Port struct {
 	caps   port.Caps
 	queues []port.Queue
@@ -60,20 +60,20 @@ func (p *Port) Close() error {
 // Packet is a frame as the station sees it: on the wire, its VLAN tags inline.
 type Packet struct {
 	Wire    []byte
-	Offload port.Offload // speaks of Wire
+	Offload port.Offload // offsets refer to Wire
 }
 
-// Put is the station sending packets by a queue of the port. It returns how many
-// found room; it does not wait for more.
+// Put sends packets from the station through a queue of the port. It returns how many
+// found room; it does not wait.
 func (p *Port) Put(queue int, packets ...Packet) int { return p.lanes[queue].in.put(packets) }
 
-// Take waits for the next packet that the switch sent to the station by a queue,
-// and appends its bytes to buf. It returns port.ErrClosed when the port was
-// closed and all was taken.
+// Take waits for the next packet that the switch sent to the station through a queue, and
+// appends its bytes to buf. It returns port.ErrClosed once the port is closed and the
+// queue empty.
 func (p *Port) Take(queue int, buf []byte) (Packet, error) { return p.lanes[queue].out.take(buf) }
 
-// Drain calls each with what the station has not taken yet, without waiting, up
-// to most packets, and returns their number. A packet is valid during its call.
+// Drain calls each for up to most packets that the station has not taken yet, and returns
+// their number. It does not wait. A packet is valid during its call.
 func (p *Port) Drain(queue, most int, each func(Packet)) int {
 	return p.lanes[queue].out.drain(most, each)
 }
@@ -81,7 +81,7 @@ func (p *Port) Drain(queue, most int, each func(Packet)) int {
 // lane is one queue.
 type lane struct {
 	in, out *ring
-	held    int // slots of in that are lent out
+	held    int // borrowed slots of in
 }
 
 // Recv implements port.Queue.
@@ -143,7 +143,7 @@ func (r *ring) at(i int) *slot { return &r.slots[(r.head+uint(i))%uint(len(r.slo
 
 func (r *ring) len() int { return int(r.tail - r.head) }
 
-// push returns the next slot to fill, nil when there is none. mu is held.
+// push returns the next slot to fill, or nil if there is none. The caller holds mu.
 func (r *ring) push() *slot {
 	if r.len() == len(r.slots) {
 		return nil
@@ -196,7 +196,7 @@ func (r *ring) send(out []port.Out) {
 	r.more.Signal()
 }
 
-// wait returns when there is a frame. mu is held.
+// wait returns when there is a frame. The caller holds mu.
 func (r *ring) wait() error {
 	for r.len() == 0 {
 		if r.closed {
@@ -207,8 +207,8 @@ func (r *ring) wait() error {
 	return nil
 }
 
-// borrow waits for frames and returns how many of them may be used, up to most,
-// until giveBack. Once the ring is closed nothing can be borrowed.
+// borrow waits for frames and returns how many, up to most, the caller may use until
+// giveBack. Nothing can be borrowed from a closed ring.
 func (r *ring) borrow(most int) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package porttest is the conformance suite of port kinds: what package port
-// promises to the switch, tried on a real port with a real peer at its other end.
-// A kind's tests call Run; a kind that passes can be attached to a switch.
+// Package porttest is the conformance suite of port kinds: it tests what package port
+// promises to the switch, on a real port with a real peer at the other end. A kind's tests
+// call Run; a kind that passes can be attached to a switch.
 package porttest
 
 import (
@@ -20,18 +20,18 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// Peer is whoever holds the other end: it sends and takes frames as they are on
-// the wire, VLAN tags inline. One goroutine sends while another takes.
+// Peer holds the other end: it sends and receives frames as they are on the wire, VLAN
+// tags inline. One goroutine sends while another receives.
 type Peer interface {
-	// Send gives one frame to the port under test, waiting where it must.
+	// Send sends one frame to the port under test, waiting if necessary.
 	Send(wire []byte, o port.Offload) error
 
-	// Recv waits for a frame up to timeout, and returns os.ErrDeadlineExceeded
-	// then. What it returns is the caller's to keep.
+	// Recv waits for a frame until the timeout, then returns os.ErrDeadlineExceeded.
+	// The caller may keep what it returns.
 	Recv(timeout time.Duration) (wire []byte, o port.Offload, err error)
 }
 
-// Fixture is a port that was just opened, and what is known of it.
+// Fixture is a newly opened port and its properties.
 type Fixture struct {
 	Port port.Port
 	Peer Peer
@@ -40,17 +40,17 @@ type Fixture struct {
 	// segmentation offload in both directions.
 	MaxLen int
 
-	// Offloads: Peer carries offload headers both ways.
+	// Offloads is true if Peer carries offload headers both ways.
 	Offloads bool
 
-	// Silent: something behind Send, which the kind cannot see, may lose
-	// frames when the peer does not take them.
+	// Silent is true if something behind Send, invisible to the kind, may lose frames
+	// when the peer does not take them.
 	Silent bool
 }
 
-// Run tries all promises. open makes a new port and peer, and has t clean up
-// both; each subtest opens its own. Frames of other EtherTypes than the suite's
-// are ignored, so a host that speaks on the port does not disturb.
+// Run tests all promises. open makes a new port and peer, and has t clean up both; each
+// subtest opens its own. The suite ignores frames of other EtherTypes than its own, so
+// traffic from a host on the port does no harm.
 func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	for _, c := range []struct {
 		name string
@@ -84,7 +84,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 
 const (
 	patience = 5 * time.Second
-	// etherType is one that nobody else uses (802 local experimental 1).
+	// etherType is one that no other protocol uses (802 local experimental 1).
 	etherType = 0x88b5
 	dst, src  = port.MAC(0x02_00_00_00_00_02), port.MAC(0x02_00_00_00_00_01)
 )
@@ -117,7 +117,7 @@ func ours(data []byte) bool {
 	return len(data) >= 14 && binary.BigEndian.Uint16(data[12:]) == etherType
 }
 
-// frame is the frame that the switch would hand to Send.
+// frame returns a frame as the switch would pass it to Send.
 func frame(b []byte) *port.Frame {
 	f := new(port.Frame)
 	f.SetStripped(b, 0)
@@ -141,8 +141,8 @@ var tags = []port.Tag{
 	port.MakeTag(port.TPIDService, 200),
 }
 
-// recv calls Recv until it has a frame of the suite's, and hands each to take
-// before it is released. It fails the test when that takes too long.
+// recv calls Recv until it has want frames of the suite, and passes each to take before
+// release. It fails the test if that takes too long.
 func recv(t *testing.T, f Fixture, want int, take func(*port.Frame)) {
 	t.Helper()
 	timeout := time.AfterFunc(patience, func() { f.Port.Close() })
@@ -175,7 +175,7 @@ func recv(t *testing.T, f Fixture, want int, take func(*port.Frame)) {
 	}
 }
 
-// send hands one vector to the port and returns how many it took.
+// send sends one vector to the port and returns how many frames it took.
 func send(q port.Queue, out []port.Out) (took int) {
 	for i := range out {
 		out[i].Drop = port.NumDrops // Send must set each
@@ -189,7 +189,7 @@ func send(q port.Queue, out []port.Out) (took int) {
 	return took
 }
 
-// peerRecv takes the next frame of the suite's at the other end.
+// peerRecv receives the suite's next frame at the other end.
 func peerRecv(t *testing.T, f Fixture, timeout time.Duration) ([]byte, port.Offload, bool) {
 	t.Helper()
 	for {
@@ -263,7 +263,7 @@ func testSend(t *testing.T, f Fixture) {
 	for _, size := range f.sizes() {
 		for _, tag := range tags {
 			if tag.Present() && size == f.MaxLen && size > 1514 {
-				continue // a tag beyond the longest frame is the device's affair
+				continue // whether a tag fits beyond the longest frame is up to the device
 			}
 			b := body(n, size)
 			n++
@@ -386,7 +386,7 @@ func testBorrow(t *testing.T, f Fixture) {
 	}
 }
 
-// testSendKeepsNothing: after Send the frame's memory is another's.
+// testSendKeepsNothing: after Send, the port no longer uses the frame's memory.
 func testSendKeepsNothing(t *testing.T, f Fixture) {
 	q := f.Port.Queues()[0]
 	b := body(1, 500)
@@ -755,7 +755,7 @@ func testNoAllocs(t *testing.T, f Fixture) {
 	}
 }
 
-// testNoLeaks: what a port took from the process it gives back.
+// testNoLeaks: a port returns all resources of the process that it took.
 func testNoLeaks(t *testing.T, open func(*testing.T) Fixture) {
 	cycle := func(name string) {
 		t.Run(name, func(t *testing.T) {

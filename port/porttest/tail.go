@@ -25,8 +25,8 @@ func tcp4(size int) ([]byte, port.Offload) {
 	return b, port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, HdrLen: 54, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}
 }
 
-// testSuperFrame: a super-frame comes in whole. A Tail keeps to its bytes as long as
-// the peer leaves them alone; once the port was closed it may be gone.
+// testSuperFrame: a super-frame is received whole. A Tail keeps its bytes as long as the
+// peer does not change them; once the port is closed, it may be gone.
 func testSuperFrame(t *testing.T, f Fixture) {
 	if !f.Offloads {
 		return
@@ -102,8 +102,8 @@ func (p *pieces) CopyTo(dst [][]byte) bool {
 	return p.bytes != nil && len(left) == 0
 }
 
-// testSendTail: a port that takes tails delivers them, and loses no frame but the one
-// whose tail is gone.
+// testSendTail: a port that takes tails delivers them, and loses only the frame whose tail
+// is gone.
 func testSendTail(t *testing.T, f Fixture) {
 	if f.Port.Caps()&(port.CapTail|port.CapTSO4) != port.CapTail|port.CapTSO4 {
 		return // never given such a frame
