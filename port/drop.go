@@ -15,7 +15,7 @@ const (
 	DropRunt         // shorter than its header
 	DropOversize     // longer than MaxFrame, or cut off by the receive buffer
 	DropBadOffload   // an offload header that contradicts the frame
-	DropUnsupported  // an offload that packet sockets cannot express, or more than the switch accepts
+	DropUnsupported  // an offload packet sockets cannot express, or more than the switch accepts
 	DropBadSource    // source address is zero or a group (802.3 clause 3.2.3.1)
 	DropReserved     // to 01:80:c2:00:00:00-0f, which no bridge forwards (802.1Q-2018 table 8-1)
 	DropPortDown     // came by a port that is not forwarding
