@@ -330,7 +330,7 @@ func TestMovedAway(t *testing.T) {
 		elsewhere.Run("ip", "link", "set", "vm0", "netns", ns.Path())
 		d.AwaitState(t, "vm0", api.StateUp)
 	}
-	d.ctl("del-port vm0")
+	d.ctl("del-port vm0 --force") // the machine still runs
 	if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
 		t.Errorf("vm0 is left: %s", out)
 	}
