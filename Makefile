@@ -54,17 +54,17 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	@race=; ! command -v gcc >/dev/null || race=-race; \
 	allocs=$$(grep -rl AllocsPerRun --include='*_test.go' . | xargs -n 1 dirname | sort -u); \
 	echo go test -run Alloc $$allocs; \
-	$(GO) run ./internal/gotest -count=1 -run Alloc $$allocs; \
+	$(GO) run ./internal/test/gotest -count=1 -run Alloc $$allocs; \
 	echo "go test -run '$(CONFORMANCE)' ./port/..."; \
-	$(GO) run ./internal/gotest -count=1 -run '$(CONFORMANCE)' ./port/...; \
+	$(GO) run ./internal/test/gotest -count=1 -run '$(CONFORMANCE)' ./port/...; \
 	echo go test $$race ./...; \
-	$(GO) run ./internal/gotest $$race -count=1 -timeout 12m ./...; \
-	daemons=$$(grep -rl testenv/daemontest --include='*_test.go' ./internal/l2test ./internal/vmtest ./cmd | xargs -n 1 dirname | sort -u); \
+	$(GO) run ./internal/test/gotest $$race -count=1 -timeout 12m ./...; \
+	daemons=$$(grep -rl testenv/daemontest --include='*_test.go' ./internal/test/l2test ./internal/test/vmtest ./cmd | xargs -n 1 dirname | sort -u); \
 	echo VSWITCH_TEST_FASTPATH=off go test -skip ^TestFast $$daemons; \
-	VSWITCH_TEST_FASTPATH=off $(GO) run ./internal/gotest -count=1 -skip ^TestFast -timeout 12m $$daemons; \
+	VSWITCH_TEST_FASTPATH=off $(GO) run ./internal/test/gotest -count=1 -skip ^TestFast -timeout 12m $$daemons; \
 	cd bench/peers; \
 	echo go test $$race ./... in bench/peers; \
-	$(GO) run github.com/vswitch/vswitch/internal/gotest $$race -count=1 ./...
+	$(GO) run github.com/vswitch/vswitch/internal/test/gotest $$race -count=1 ./...
 
 .PHONY: bench
 bench: ## run the benchmarks (as root with those of real TAPs)
@@ -86,7 +86,7 @@ fuzz: ## run each fuzz test for FUZZTIME (10s)
 
 .PHONY: mutate
 mutate: ## test the tests of a package: PKG=./switch N=20 ARGS="-at shape.go" (lists changes that no test notices)
-	$(GO) run ./internal/mutate $(if $(N),-n $(N)) $(ARGS) $(or $(PKG),$(error name a package: make mutate PKG=./switch N=20))
+	$(GO) run ./internal/test/mutate $(if $(N),-n $(N)) $(ARGS) $(or $(PKG),$(error name a package: make mutate PKG=./switch N=20))
 
 .PHONY: lint
 lint: ## gofmt, go mod tidy, go vet (for arm64 too), staticcheck
@@ -97,7 +97,7 @@ lint: ## gofmt, go mod tidy, go vet (for arm64 too), staticcheck
 	done
 
 .PHONY: generate
-generate: ## compile internal/fastpath/bpf anew (installs clang-14 and llvm-14, as root)
+generate: ## compile internal/linux/fastpath/bpf anew (installs clang-14 and llvm-14, as root)
 	@qemu-examples/lib/deps.sh clang-14 llvm-14
 	$(GO) generate ./...
 

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/testenv"
-	"github.com/vswitch/vswitch/internal/testenv/daemontest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 )
 
 func TestMain(m *testing.M) { daemontest.Main(m) }

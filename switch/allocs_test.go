@@ -5,8 +5,8 @@ import (
 
 	vswitch "github.com/vswitch/vswitch/switch"
 
-	"github.com/vswitch/vswitch/internal/testenv"
-	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )

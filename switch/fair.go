@@ -5,7 +5,7 @@ import (
 	"math/bits"
 	"sync"
 
-	"github.com/vswitch/vswitch/internal/eth"
+	"github.com/vswitch/vswitch/internal/packet/eth"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -1,8 +1,8 @@
 package vswitch
 
 import (
-	"github.com/vswitch/vswitch/internal/eth"
-	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/internal/packet/eth"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 

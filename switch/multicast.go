@@ -3,7 +3,7 @@ package vswitch
 import (
 	"encoding/binary"
 
-	"github.com/vswitch/vswitch/internal/eth"
+	"github.com/vswitch/vswitch/internal/packet/eth"
 	"github.com/vswitch/vswitch/port"
 )
 

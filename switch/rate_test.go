@@ -10,7 +10,7 @@ import (
 
 	vswitch "github.com/vswitch/vswitch/switch"
 
-	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )

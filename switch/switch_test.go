@@ -18,7 +18,7 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 
 	"github.com/vswitch/vswitch/fdb"
-	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )

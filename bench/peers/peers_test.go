@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
 func TestMain(m *testing.M) {

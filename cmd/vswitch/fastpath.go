@@ -6,8 +6,8 @@ import (
 	"io/fs"
 
 	"github.com/vswitch/vswitch/internal/daemon"
-	"github.com/vswitch/vswitch/internal/fastpath"
-	"github.com/vswitch/vswitch/internal/hoststack"
+	"github.com/vswitch/vswitch/internal/linux/fastpath"
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
 )
 
 var fastPathModes = []string{"auto", "off", "require"}

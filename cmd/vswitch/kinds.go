@@ -2,7 +2,7 @@ package main
 
 import (
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/hoststack"
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/host"
 	"github.com/vswitch/vswitch/port/netdev"

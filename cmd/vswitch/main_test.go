@@ -16,9 +16,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/vswitch/vswitch/internal/testenv"
-	"github.com/vswitch/vswitch/internal/testenv/daemontest"
-	"github.com/vswitch/vswitch/internal/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 )
 
 func TestMain(m *testing.M) {

@@ -16,7 +16,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
-	"github.com/vswitch/vswitch/internal/fastpath"
+	"github.com/vswitch/vswitch/internal/linux/fastpath"
 	"github.com/vswitch/vswitch/port/tap"
 )
 

@@ -18,7 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
 

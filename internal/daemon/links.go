@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/link"
-	"github.com/vswitch/vswitch/internal/owner"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 )
 
 // Links gives access to the network interfaces in the process's namespace.

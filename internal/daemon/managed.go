@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"

@@ -13,7 +13,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
-	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
 

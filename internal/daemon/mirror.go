@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/pfilter"
+	"github.com/vswitch/vswitch/internal/packet/pfilter"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )

@@ -7,7 +7,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
-	"github.com/vswitch/vswitch/internal/flap"
+	"github.com/vswitch/vswitch/internal/proto/flap"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 

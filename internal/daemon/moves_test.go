@@ -8,8 +8,8 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
-	"github.com/vswitch/vswitch/internal/flap"
-	"github.com/vswitch/vswitch/internal/link"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/proto/flap"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )

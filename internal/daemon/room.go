@@ -6,7 +6,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/limits"
+	"github.com/vswitch/vswitch/internal/linux/limits"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/limits"
+	"github.com/vswitch/vswitch/internal/linux/limits"
 	"github.com/vswitch/vswitch/port"
 )
 

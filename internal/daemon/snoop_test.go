@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/mcast"
+	"github.com/vswitch/vswitch/internal/proto/mcast"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/flock"
-	"github.com/vswitch/vswitch/internal/sockfile"
+	"github.com/vswitch/vswitch/internal/files/flock"
+	"github.com/vswitch/vswitch/internal/files/sockfile"
 )
 
 // lockSocket takes the lock that a socket's daemon holds while it runs. The kernel releases

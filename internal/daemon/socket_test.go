@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/sockfile"
-	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/files/sockfile"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
 func TestOneDaemonPerSocket(t *testing.T) {

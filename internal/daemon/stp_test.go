@@ -12,7 +12,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
-	"github.com/vswitch/vswitch/internal/stp"
+	"github.com/vswitch/vswitch/internal/proto/stp"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )

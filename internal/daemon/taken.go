@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/link"
-	"github.com/vswitch/vswitch/internal/owner"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/port"
 )
 

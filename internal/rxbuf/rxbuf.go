@@ -6,7 +6,7 @@ package rxbuf
 import (
 	"sync"
 
-	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -3,7 +3,7 @@ package rxbuf
 import (
 	"testing"
 
-	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 

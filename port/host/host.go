@@ -11,9 +11,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vswitch/vswitch/internal/link"
-	"github.com/vswitch/vswitch/internal/owner"
-	"github.com/vswitch/vswitch/internal/tuntap"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/internal/linux/tuntap"
 	"github.com/vswitch/vswitch/port"
 )
 

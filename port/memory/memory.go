@@ -7,7 +7,7 @@ package memory
 import (
 	"sync"
 
-	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -5,7 +5,7 @@ import (
 	"io"
 	"testing"
 
-	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/netdev"
 	"github.com/vswitch/vswitch/port/porttest"

@@ -12,10 +12,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/vswitch/vswitch/internal/afpacket"
-	"github.com/vswitch/vswitch/internal/hoststack"
-	"github.com/vswitch/vswitch/internal/link"
-	"github.com/vswitch/vswitch/internal/owner"
+	"github.com/vswitch/vswitch/internal/linux/afpacket"
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -9,13 +9,13 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vswitch/vswitch/internal/account"
-	"github.com/vswitch/vswitch/internal/afpacket"
-	"github.com/vswitch/vswitch/internal/hoststack"
-	"github.com/vswitch/vswitch/internal/link"
-	"github.com/vswitch/vswitch/internal/owner"
+	"github.com/vswitch/vswitch/internal/linux/account"
+	"github.com/vswitch/vswitch/internal/linux/afpacket"
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/internal/linux/tuntap"
 	"github.com/vswitch/vswitch/internal/qemu"
-	"github.com/vswitch/vswitch/internal/tuntap"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vswitch/vswitch/internal/sockfile"
-	"github.com/vswitch/vswitch/internal/testenv"
+	"github.com/vswitch/vswitch/internal/files/sockfile"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/unixsock"
 )

@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vswitch/vswitch/internal/mmsg"
+	"github.com/vswitch/vswitch/internal/files/sockfile"
+	"github.com/vswitch/vswitch/internal/linux/mmsg"
 	"github.com/vswitch/vswitch/internal/rxbuf"
-	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vswitch/vswitch/internal/mmsg"
+	"github.com/vswitch/vswitch/internal/linux/mmsg"
 	"github.com/vswitch/vswitch/port"
 )
 

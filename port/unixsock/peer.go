@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vswitch/vswitch/internal/sockfile"
+	"github.com/vswitch/vswitch/internal/files/sockfile"
 )
 
 // peer is the destination of a dgram port.

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vswitch/vswitch/internal/sockfile"
+	"github.com/vswitch/vswitch/internal/files/sockfile"
 )
 
 // checkPeer reports what is wrong with a path to connect to. An absent file is fine:

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vswitch/vswitch/internal/sockfile"
+	"github.com/vswitch/vswitch/internal/files/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 

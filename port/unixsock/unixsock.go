@@ -10,8 +10,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/vswitch/vswitch/internal/files/sockfile"
 	"github.com/vswitch/vswitch/internal/qemu"
-	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 

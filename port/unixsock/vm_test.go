@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/vswitch/vswitch/internal/testenv"
-	"github.com/vswitch/vswitch/internal/vmtest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/vmtest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/unixsock"
 	vswitch "github.com/vswitch/vswitch/switch"

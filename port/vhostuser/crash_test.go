@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/vswitch/vswitch/internal/vhost/vhosttest"
+	"github.com/vswitch/vswitch/internal/virtio/vhost/vhosttest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/vhostuser"
 )

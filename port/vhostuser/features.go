@@ -1,8 +1,8 @@
 package vhostuser
 
 import (
-	"github.com/vswitch/vswitch/internal/vhost"
-	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/internal/virtio/vhost"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 

@@ -17,9 +17,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vswitch/vswitch/internal/testenv"
-	"github.com/vswitch/vswitch/internal/vhost/vhosttest"
-	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/virtio/vhost/vhosttest"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/vhostuser"
 )

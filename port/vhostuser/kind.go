@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vswitch/vswitch/internal/files/sockfile"
 	"github.com/vswitch/vswitch/internal/qemu"
-	"github.com/vswitch/vswitch/internal/sockfile"
 	"github.com/vswitch/vswitch/port"
 )
 

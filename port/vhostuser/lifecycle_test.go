@@ -16,8 +16,8 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 
 	"github.com/vswitch/vswitch/fdb"
-	"github.com/vswitch/vswitch/internal/testenv"
-	"github.com/vswitch/vswitch/internal/vhost/vhosttest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/virtio/vhost/vhosttest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/vhostuser"
 )

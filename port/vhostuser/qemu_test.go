@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/fdb"
-	"github.com/vswitch/vswitch/internal/testenv"
-	"github.com/vswitch/vswitch/internal/vmtest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/vmtest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/tap"

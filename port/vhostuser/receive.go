@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/internal/rxbuf"
-	"github.com/vswitch/vswitch/internal/vhost"
-	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/internal/virtio/vhost"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 

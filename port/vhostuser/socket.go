@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/sockfile"
+	"github.com/vswitch/vswitch/internal/files/sockfile"
 )
 
 // peers is a source of connections.

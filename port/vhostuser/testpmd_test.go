@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/testenv"
-	"github.com/vswitch/vswitch/internal/vhost/vhosttest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/virtio/vhost/vhosttest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/vhostuser"
 	vswitch "github.com/vswitch/vswitch/switch"

@@ -15,7 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/vhost"
+	"github.com/vswitch/vswitch/internal/virtio/vhost"
 	"github.com/vswitch/vswitch/port"
 )
 

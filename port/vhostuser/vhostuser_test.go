@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/vhost/vhosttest"
-	"github.com/vswitch/vswitch/internal/vnet"
+	"github.com/vswitch/vswitch/internal/virtio/vhost/vhosttest"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/vhostuser"

@@ -53,7 +53,7 @@ prepare() {
 	"$root/qemu-examples/lib/deps.sh"
 	cd "$root" || die "$root is gone"
 	make --silent build
-	go build -o "$dir/guest" ./internal/vmtest/cmd/guest
+	go build -o "$dir/guest" ./internal/test/vmtest/cmd/guest
 	"$dir/guest" image >"$dir/image" || die "there is no guest image"
 	{ read -r kernel && read -r initrd; } <"$dir/image"
 	vswitch=$root/vswitch

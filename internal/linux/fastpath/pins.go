@@ -1,0 +1,310 @@
+package fastpath
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/files/flock"
+)
+
+// bpffs is the file system whose names keep kernel objects alive after a process, and
+// pinRoot the folder of all switches: one folder per switch, in it one per version of the
+// programs, in that the tables by name and the devices' links by number.
+const (
+	bpffs   = "/sys/fs/bpf"
+	pinRoot = bpffs + "/vswitch"
+)
+
+// ErrInUse is returned if another process holds the pins of the same name.
+var ErrInUse = errors.New("another vswitch of this name is running; stop it, or give this one another name with --name")
+
+// pins are the pinned objects of one switch.
+type pins struct {
+	name string     // of the switch
+	lock flock.File // of dir: two processes must not share it
+	dir  string     // the switch's folder
+	own  string     // this version's folder
+}
+
+// openPins makes the folders of a switch and locks them for the caller.
+func openPins(name string) (*pins, error) {
+	dir, err := pinDir(name)
+	if err != nil {
+		return nil, unpinned{err}
+	}
+	if err := mountBpffs(); err != nil {
+		return nil, unpinned{err}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, noPlace(err)
+	}
+	lock, err := lockDir(dir)
+	if errors.Is(err, ErrInUse) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, unpinned{err}
+	}
+	p := &pins{name: name, lock: lock, dir: dir, own: filepath.Join(dir, version())}
+	if err := os.MkdirAll(p.own, 0o700); err != nil {
+		lock.Close()
+		return nil, noPlace(err)
+	}
+	return p, nil
+}
+
+// noPlace explains why a folder cannot be made.
+func noPlace(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return unpinned{worded{"make a folder in " + bpffs + ": this user may not write there", err}}
+	}
+	return unpinned{fmt.Errorf("make a place for what is in the kernel: %w", err)}
+}
+
+func (p *pins) close() { p.lock.Close() }
+
+// pinDir returns a switch's folder. Each network namespace may run a switch of the same
+// name; the kernel never reuses a namespace's cookie, and the host's is 1.
+func pinDir(name string) (string, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return "", fmt.Errorf("tell network namespaces apart: %w", err)
+	}
+	const host = 1
+	if cookie != host {
+		name = fmt.Sprintf("%s@%d", name, cookie)
+	}
+	return filepath.Join(pinRoot, name), nil
+}
+
+// version identifies the programs and the layout of their tables.
+func version() string {
+	return fmt.Sprintf("%x", sha256.Sum256(_BpfBytes))[:16]
+}
+
+// mountBpffs mounts bpffs if systemd has not done so at boot.
+func mountBpffs() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(bpffs, &st); err == nil && st.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return worded{"mount " + bpffs + ": needs CAP_SYS_ADMIN; have it mounted before, as systemd does", err}
+		}
+		return fmt.Errorf("mount %s: %w", bpffs, err)
+	}
+	return nil
+}
+
+func lockDir(dir string) (flock.File, error) {
+	f, err := flock.Open(dir, os.O_RDONLY, 0)
+	if errors.Is(err, flock.ErrHeld) {
+		err = ErrInUse
+	}
+	return f, err
+}
+
+// maps returns the tables that an earlier process of this version left, or nil unless all
+// are there: a part of them would not match new ones.
+func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
+	found := make(map[string]*ebpf.Map)
+	for name, want := range spec.Maps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(p.own, name), nil)
+		if err == nil && want.Compatible(m) != nil {
+			m.Close()
+			err = ebpf.ErrMapIncompatible
+		}
+		if err != nil {
+			for _, m := range found {
+				m.Close()
+			}
+			return nil
+		}
+		found[name] = m
+	}
+	return found
+}
+
+// keep pins the tables.
+func (p *pins) keep(m *bpfMaps) error {
+	for name, m := range map[string]*ebpf.Map{
+		"counts": m.Counts, "devices": m.Devices, "epochs": m.Epochs, "hashes": m.Hashes, "ports": m.Ports, "recent": m.Recent, "slots": m.Slots, "stations": m.Stations,
+	} {
+		if err := pin(m, filepath.Join(p.own, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pin pins an object at a path and replaces whatever is pinned there.
+func pin(o interface{ Pin(string) error }, path string) error {
+	err := o.Pin(path)
+	if errors.Is(err, fs.ErrExist) {
+		if err = os.Remove(path); err == nil {
+			err = o.Pin(path)
+		}
+	}
+	return explain("keep what is in the kernel", err)
+}
+
+const linkPrefix = "link-"
+
+func (p *pins) linkPath(ifindex int) string {
+	return filepath.Join(p.own, fmt.Sprintf("%s%d", linkPrefix, ifindex))
+}
+
+// link returns the link that an earlier process of any version attached to a device, nil
+// if there is none.
+func (p *pins) link(ifindex int) link.Link {
+	// The pattern leaves the links out: a glob would read all of the many entries.
+	versions, _ := filepath.Glob(filepath.Join(p.dir, "*"))
+	for _, dir := range versions {
+		if l, err := link.LoadPinnedLink(filepath.Join(dir, fmt.Sprintf("%s%d", linkPrefix, ifindex)), nil); err == nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// isAt reports whether a link is at the device that has the number now, in the calling
+// thread's network namespace. The link's own device may be gone and its number reused.
+func isAt(l link.Link, ifindex int) bool {
+	info, err := l.Info()
+	if err != nil {
+		return false
+	}
+	there, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+	return err == nil && slices.ContainsFunc(there.Programs, func(a link.AttachedProgram) bool {
+		id, _ := a.LinkID()
+		return id == info.ID
+	})
+}
+
+// keepLink pins the link of a device; a link that is pinned already is moved.
+func (p *pins) keepLink(l link.Link, ifindex int) error { return pin(l, p.linkPath(ifindex)) }
+
+// dropLink removes the pin of a device's link, and with it the link.
+func (p *pins) dropLink(ifindex int) error {
+	err := os.Remove(p.linkPath(ifindex))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// clean removes the links of devices that are not in but, whatever other versions left,
+// and the folders of switches of the same name in namespaces that are gone.
+func (p *pins) clean(but map[int]bool) error {
+	stay := make(map[string]bool)
+	for ifindex, is := range but {
+		stay[p.linkPath(ifindex)] = is
+	}
+	errs := []error{detach(p.dir, stay), removeDead(p.name, p.dir)}
+	versions, err := os.ReadDir(p.dir)
+	errs = append(errs, err)
+	for _, v := range versions {
+		if dir := filepath.Join(p.dir, v.Name()); dir != p.own {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// detach removes the programs of a switch from their devices, except for the pins in stay.
+// Removing a pin is not enough: the kernel frees the device some time later, and until
+// then the program would forward frames that others forward as well.
+func detach(dir string, stay map[string]bool) error {
+	var errs []error
+	links, _ := filepath.Glob(filepath.Join(dir, "*", linkPrefix+"*"))
+	for _, path := range links {
+		if stay[path] {
+			continue
+		}
+		l, err := link.LoadPinnedLink(path, nil)
+		if err == nil {
+			err = errors.Join(l.Detach(), l.Close())
+		}
+		errs = append(errs, err, os.Remove(path))
+	}
+	return errors.Join(errs...)
+}
+
+// Cleanup removes what a switch of that name left in the kernel, unless it is running. It
+// acts on the calling thread's namespace and on namespaces that are gone.
+func Cleanup(name string) error {
+	dir, err := pinDir(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(remove(dir, func() bool { return false }), removeDead(name, dir))
+}
+
+// remove removes a switch's folder, unless it is in use or inForce returns true.
+func remove(dir string, inForce func() bool) error {
+	lock, err := lockDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if inForce() {
+		return nil
+	}
+	return errors.Join(detach(dir, nil), os.RemoveAll(dir))
+}
+
+// removeDead removes the folders that switches of that name left in namespaces that are
+// gone, such as those of pods and CI jobs. Nobody else would find them: no namespace ever
+// gets their cookie again. own is the folder of this namespace.
+func removeDead(name, own string) error {
+	others, err := filepath.Glob(filepath.Join(pinRoot, name+"@*"))
+	others = append(others, filepath.Join(pinRoot, name)) // the host's
+	for _, dir := range others {
+		if dir == own {
+			continue
+		}
+		e := remove(dir, func() bool { return inForce(dir) })
+		if !errors.Is(e, ErrInUse) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// inForce reports whether a program of another namespace's folder is at a device there.
+// When a namespace goes, its devices go too, and their links have no device; but a NIC
+// returns to the host's namespace with the program. An unreadable link counts as in force.
+func inForce(dir string) bool {
+	links, _ := filepath.Glob(filepath.Join(dir, "*", linkPrefix+"*"))
+	return slices.ContainsFunc(links, func(path string) bool {
+		l, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			return true
+		}
+		defer l.Close()
+		info, err := l.Info()
+		if err != nil || info.TCX() == nil {
+			return true
+		}
+		ifindex := int(info.TCX().Ifindex)
+		return ifindex != 0 && !isAt(l, ifindex)
+	})
+}

@@ -1,0 +1,139 @@
+// Package owner marks network interfaces with the name of the switch that owns them. The
+// mark is the interface's alias, which `ip link` shows and every switch on the host reads.
+// A call acts on the calling thread's network namespace; any goroutine may call it.
+package owner
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/vswitch/vswitch/internal/linux/link"
+)
+
+// Mark is the content of an alias.
+type Mark struct {
+	// Switch is the name of the switch. Earlier versions left it out of their marks; there
+	// it is empty.
+	Switch string
+
+	// Adopted: the interface was there before the switch took it.
+	Adopted bool
+
+	// Before is the alias that an adopted interface had before.
+	Before string
+}
+
+const (
+	prefix  = "vswitch "
+	adopted = " adopted"
+	was     = ": "
+
+	// maxAlias is the length of an alias in bytes (IFALIASZ-1).
+	maxAlias = 255
+)
+
+// Made returns the alias of an interface that a switch made.
+func Made(switchName string) string { return Mark{Switch: switchName}.String() }
+
+// String returns the alias. It leaves Before out if an alias has no room for it.
+func (m Mark) String() string {
+	text := prefix + m.Switch
+	if m.Adopted {
+		text += adopted
+		if m.Before != "" && len(text)+len(was)+len(m.Before) <= maxAlias {
+			text += was + m.Before
+		}
+	}
+	return text
+}
+
+// Parse reads an alias and reports whether it is a mark.
+func Parse(alias string) (m Mark, ok bool) {
+	text, ok := strings.CutPrefix(alias, prefix)
+	if !ok {
+		return Mark{}, false
+	}
+	name, rest, more := strings.Cut(text, " ")
+	m.Switch = name
+	if !more {
+		return m, true
+	}
+	rest, ok = strings.CutPrefix(" "+rest, adopted)
+	if !ok || name == "" {
+		return Mark{}, false // a user wrote it
+	}
+	m.Adopted = true
+	if rest == "" {
+		return m, true
+	}
+	m.Before, ok = strings.CutPrefix(rest, was)
+	return m, ok
+}
+
+// Check returns an error if l belongs to a switch other than the one named me. The error
+// says which switch owns the interface and how to free it.
+func Check(l link.Link, me string) error {
+	m, ok := Parse(l.Alias)
+	if !ok || m.Switch == "" || m.Switch == me {
+		return nil
+	}
+	return fmt.Errorf("%s belongs to switch %s; remove it there first with `vswitch --name %s del-port %s`, or, if that switch is gone for good, free the device with `ip link set %s alias \"\"`",
+		l.Name, m.Switch, m.Switch, l.Name, l.Name)
+}
+
+// Makes reports whether the switch named me made l. noted says that the switch has a record
+// of having made it. The record counts only if the alias does not contradict it: the
+// device may be another one of the same name.
+func Makes(l link.Link, me string, noted bool) bool {
+	m, ok := Parse(l.Alias)
+	if !ok || m.Adopted {
+		return false
+	}
+	return m.Switch == me || m.Switch == "" && noted
+}
+
+// Sign adds the name me to the mark of an interface that this switch made, if an earlier
+// version left it out. An alias that somebody wrote since then stays.
+func Sign(l link.Link, me string) error {
+	if m, ok := Parse(l.Alias); !ok || m.Switch != "" {
+		return nil
+	}
+	return set(l, Made(me))
+}
+
+// Adopt marks an interface that existed before the switch named me took it. It returns the
+// alias from before any mark of this switch: that in the mark, or noted if it has none.
+func Adopt(l link.Link, me, noted string) (before string, err error) {
+	before = l.Alias
+	if m, ok := Parse(l.Alias); ok && m.Switch == me {
+		before = cmp.Or(m.Before, noted)
+	}
+	// A switch makes only TAPs, so only a TAP's mark must say that it was adopted.
+	m := Mark{Switch: me, Adopted: l.Kind == "tap" || before != "", Before: before}
+	return before, set(l, m.String())
+}
+
+// Release restores the alias that an adopted interface had, unless its alias is no longer
+// a mark of the switch named me.
+func Release(l link.Link, me, before string) error {
+	m, ok := Parse(l.Alias)
+	if !ok || m.Switch != me {
+		return nil
+	}
+	return set(l, cmp.Or(before, m.Before))
+}
+
+// set calls SetAlias if that changes something. A process that may use a device but not
+// configure it, such as the owner of a TAP, leaves it unmarked.
+func set(l link.Link, alias string) error {
+	if l.Alias == alias {
+		return nil
+	}
+	if err := l.SetAlias(alias); !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package owner_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+)
+
+func TestParse(t *testing.T) {
+	for alias, want := range map[string]owner.Mark{
+		"vswitch one":                       {Switch: "one"},
+		"vswitch one adopted":               {Switch: "one", Adopted: true},
+		"vswitch one adopted: rack 7: left": {Switch: "one", Adopted: true, Before: "rack 7: left"},
+		"vswitch ":                          {},
+	} {
+		m, ok := owner.Parse(alias)
+		if !ok || m != want || m.String() != alias {
+			t.Errorf("%q is %+v, %t, again %q", alias, m, ok, m)
+		}
+	}
+	for _, alias := range []string{
+		"", "vswitch", "vswitch  ", "uplink", "vswitch one two", "vswitch one adopted by me", "my vswitch one", "vswitch  adopted",
+	} {
+		if m, ok := owner.Parse(alias); ok {
+			t.Errorf("%q is %+v", alias, m)
+		}
+	}
+	long := owner.Mark{Switch: "one", Adopted: true, Before: strings.Repeat("x", 255)}
+	if m, ok := owner.Parse(long.String()); !ok || m.Before != "" {
+		t.Errorf("a long alias: %+v, %t", m, ok)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("vswitch one adopted: x")
+	f.Fuzz(func(t *testing.T, alias string) {
+		m, ok := owner.Parse(alias)
+		if ok && len(alias) <= 255 && m.String() != alias {
+			t.Errorf("%q is %+v, again %q", alias, m, m)
+		}
+	})
+}
+
+func TestMakes(t *testing.T) {
+	for _, c := range []struct {
+		alias       string
+		noted, want bool
+	}{
+		{"vswitch me", false, true},
+		{"vswitch me", true, true},
+		{"vswitch me adopted", true, false},
+		{"vswitch you", true, false},
+		{"vswitch ", true, true},   // an earlier version made it
+		{"vswitch ", false, false}, // and it may be another switch's
+		{"", true, false},
+		{"somebody else's", true, false},
+	} {
+		if got := owner.Makes(link.Link{Alias: c.alias}, "me", c.noted); got != c.want {
+			t.Errorf("%q, noted %t: %t", c.alias, c.noted, got)
+		}
+	}
+}
+
+// An administrator's alias comes back, whoever remembers it, unless it was changed since.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+	ns.Run("ip", "tuntap", "add", "dev", "vm0", "mode", "tap")
+	rack := "uplink to rack 7"
+	long := strings.Repeat("x", 250)
+	for _, c := range []struct{ name, alias, marked string }{
+		{"eth0", "", "vswitch me"},
+		{"eth0", rack, "vswitch me adopted: " + rack},
+		{"eth0", long, "vswitch me adopted"},
+		{"vm0", "", "vswitch me adopted"},
+	} {
+		ns.Do(func() {
+			get := func() link.Link {
+				t.Helper()
+				l, err := link.ByName(c.name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return l
+			}
+			if err := get().SetAlias(c.alias); err != nil {
+				t.Fatal(err)
+			}
+			before, err := owner.Adopt(get(), "me", "")
+			if l := get(); err != nil || before != c.alias || l.Alias != c.marked {
+				t.Errorf("%q of %s: before %q, alias %q, %v", c.alias, c.name, before, l.Alias, err)
+			}
+			if err := owner.Check(get(), "you"); err == nil || !strings.Contains(err.Error(), "vswitch --name me del-port "+c.name) {
+				t.Errorf("another switch: %v", err)
+			}
+			if err := owner.Check(get(), "me"); err != nil {
+				t.Errorf("the same switch: %v", err)
+			}
+			if err := owner.Release(get(), "you", ""); err != nil || get().Alias != c.marked {
+				t.Errorf("another switch releases: %q, %v", get().Alias, err)
+			}
+			if before, err := owner.Adopt(get(), "me", before); err != nil || before != c.alias {
+				t.Errorf("again: before %q, %v", before, err)
+			}
+			if c.alias != long { // a later process may have no record
+				if before, err := owner.Adopt(get(), "me", ""); err != nil || before != c.alias || get().Alias != c.marked {
+					t.Errorf("again: before %q, alias %q, %v", before, get().Alias, err)
+				}
+				before = ""
+			}
+			if err := owner.Release(get(), "me", before); err != nil || get().Alias != c.alias {
+				t.Errorf("released: %q, %v", get().Alias, err)
+			}
+			if err := get().SetAlias("new"); err != nil {
+				t.Fatal(err)
+			}
+			if err := owner.Release(get(), "me", before); err != nil || get().Alias != "new" {
+				t.Errorf("an alias of others: %q, %v", get().Alias, err)
+			}
+		})
+	}
+}

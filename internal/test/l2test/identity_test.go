@@ -1,0 +1,387 @@
+package l2test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
+)
+
+// machine reads the interfaces of a namespace.
+type machine struct {
+	*testenv.Netns
+	t testing.TB
+}
+
+// device is what `ip link` shows of an interface.
+type device struct {
+	Ifindex int    `json:"ifindex"`
+	Alias   string `json:"ifalias"`
+	Link    struct {
+		Kind string `json:"info_kind"`
+	} `json:"linkinfo"`
+}
+
+func (h machine) device(name string) device {
+	h.t.Helper()
+	var list []device
+	if err := json.Unmarshal([]byte(h.Run("ip", "-j", "-d", "link", "show", name)), &list); err != nil || len(list) != 1 {
+		h.t.Fatalf("%s: %v", name, err)
+	}
+	return list[0]
+}
+
+// TestOneSwitchPerDevice has two switches on a host. The second takes no device of the
+// first, whatever its kind, and names the first; devices that were there get their alias
+// back.
+func TestOneSwitchPerDevice(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "tuntap", "add", "dev", "old0", "mode", "tap")
+	ns.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "peer1")
+	ns.Run("ip", "link", "set", "eth1", "alias", "uplink to rack 7")
+	h := machine{ns, t}
+	one, two := startDaemon(t, ns), startDaemon(t, ns)
+	for _, d := range []struct{ name, kind, mark, before string }{
+		{"vm0", "tap", "", ""},
+		{"gw0", "host", "", ""},
+		{"old0", "tap", " adopted", ""},
+		{"eth0", "netdev", "", ""},
+		{"eth1", "netdev", " adopted: uplink to rack 7", "uplink to rack 7"},
+	} {
+		one.ctl("add-port %s --kind %s", d.name, d.kind)
+		was := h.device(d.name)
+		if want := "vswitch " + one.Name + d.mark; was.Alias != want {
+			t.Errorf("%s of the first switch has the alias %q, want %q", d.name, was.Alias, want)
+		}
+		for _, kind := range []string{"tap", "host", "netdev"} {
+			two.refuse("belongs to switch "+one.Name, "add-port %s --kind %s", d.name, kind)
+		}
+		if got := h.device(d.name); got != was {
+			t.Errorf("%s after the second switch tried: %+v, was %+v", d.name, got, was)
+		}
+		one.ctl("del-port %s", d.name)
+		if d.mark != "" || d.kind == "netdev" {
+			if got := h.device(d.name).Alias; got != d.before {
+				t.Errorf("%s is left with the alias %q, want %q", d.name, got, d.before)
+			}
+		}
+		// What is free is anybody's.
+		two.ctl("add-port %s --kind %s", d.name, d.kind)
+	}
+}
+
+// TestOneSwitchPerName has two switches of one name in a network namespace, which the
+// marks of devices cannot tell apart. The second gets no device until the first is gone,
+// however that ends; ports without a device do no harm.
+func TestOneSwitchPerName(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	h := machine{ns, t}
+	one := startDaemon(t, ns)
+	two := startDaemon(t, ns, "--name", one.Name)
+	elsewhere := startDaemon(t, testenv.NewNetns(t), "--name", one.Name)
+	two.ctl("add-port s0 --kind stream")
+	one.ctl("add-port vm0")
+	elsewhere.ctl("add-port vm0")
+	was := h.device("vm0")
+	for _, port := range []string{"vm0", "vm1", "gw0 --kind host", "vm0 --kind netdev"} {
+		two.refuse("another switch called "+one.Name, "add-port %s", port)
+	}
+	sw, err := one.Client.Switch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := two.Try("add-port", "vm0")
+	if want := fmt.Sprintf("process %d with the control socket", sw.PID); err == nil || !strings.Contains(out, want) {
+		t.Errorf("add-port: %v, %q, want %q", err, out, want)
+	}
+	if got := h.device("vm0"); got != was {
+		t.Errorf("vm0 is %+v, was %+v", got, was)
+	}
+	one.Kill()
+	two.ctl("add-port vm1")
+	one.Restart(t)
+	if p := one.port("vm0"); p.State != "waiting" || !strings.Contains(p.Reason, "another switch called "+one.Name) {
+		t.Errorf("the first, once the second has devices: vm0 is %s (%s)", p.State, p.Reason)
+	}
+	two.Stop(t)
+	one.AwaitState(t, "vm0", api.StateNoCarrier)
+}
+
+// TestForeignDevice has somebody else make devices under the names of ports while no
+// daemon runs. They are used, and neither start nor del-port takes them away.
+func TestForeignDevice(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	h := machine{ns, t}
+	d := startDaemon(t, ns)
+	names := []string{"vm0", "vm1", "gw0", "vm2"}
+	for _, name := range names {
+		kind := "tap"
+		if name == "gw0" {
+			kind = "host"
+		}
+		d.ctl("add-port %s --kind %s", name, kind)
+	}
+	d.Kill()
+	for _, name := range names {
+		ns.Run("ip", "link", "del", name)
+		ns.Run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+	}
+	ns.Run("ip", "link", "set", "vm1", "alias", "somebody else's")
+	ns.Run("ip", "link", "set", "vm2", "alias", "vswitch other")
+	was := map[string]device{}
+	for _, name := range names {
+		was[name] = h.device(name)
+	}
+	d.Restart(t)
+	if p := d.port("vm2"); p.State != "waiting" {
+		t.Errorf("the device of another switch: the port is %s (%s)", p.State, p.Reason)
+	}
+	for _, name := range names {
+		d.ctl("del-port %s", name)
+		if got := h.device(name); got != was[name] {
+			t.Errorf("%s is left as %+v, was %+v", name, got, was[name])
+		}
+	}
+}
+
+// TestAliasOfEarlierVersion restarts a switch whose devices have aliases without its
+// name, as earlier versions wrote them. A switch that knows nothing of such a device uses
+// it, and leaves it in place.
+func TestAliasOfEarlierVersion(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	h := machine{ns, t}
+	one, two := startDaemon(t, ns), startDaemon(t, ns)
+	one.ctl("add-port vm0")
+	one.ctl("add-port gw0 --kind host")
+	one.Kill()
+	for _, name := range []string{"vm0", "gw0"} {
+		ns.Run("ip", "link", "set", name, "alias", "vswitch ")
+	}
+	ns.Run("ip", "tuntap", "add", "dev", "vm1", "mode", "tap")
+	ns.Run("ip", "link", "set", "vm1", "alias", "vswitch ")
+	was := h.device("vm1")
+	one.Restart(t)
+	for _, name := range []string{"vm0", "gw0"} {
+		if got := h.device(name).Alias; got != "vswitch "+one.Name {
+			t.Errorf("%s has the alias %q", name, got)
+		}
+		two.refuse("belongs to switch "+one.Name, "add-port %s", name)
+		one.ctl("del-port %s", name)
+		if out, err := ns.Command("ip", "link", "show", name).CombinedOutput(); err == nil {
+			t.Errorf("%s is left: %s", name, out)
+		}
+	}
+	two.ctl("add-port vm1")
+	two.ctl("del-port vm1")
+	if got := h.device("vm1"); got != was {
+		t.Errorf("vm1 is left as %+v, was %+v", got, was)
+	}
+}
+
+// TestAliasChanged has an administrator write an alias of his own on a device that the
+// switch made. The switch that made it still removes it; one that starts again cannot
+// know whose it is, uses it, and leaves it with that alias.
+func TestAliasChanged(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	h := machine{ns, t}
+	d := startDaemon(t, ns)
+	for _, name := range []string{"vm0", "vm1"} {
+		d.ctl("add-port %s", name)
+		ns.Run("ip", "link", "set", name, "alias", "web server")
+	}
+	d.ctl("del-port vm0")
+	if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
+		t.Errorf("vm0 is left: %s", out)
+	}
+	was := h.device("vm1")
+	d.Restart(t)
+	if p := d.port("vm1"); p.State != "no-carrier" {
+		t.Errorf("vm1 is %s (%s)", p.State, p.Reason)
+	}
+	d.ctl("del-port vm1")
+	if got := h.device("vm1"); got != was {
+		t.Errorf("vm1 is left as %+v, was %+v", got, was)
+	}
+}
+
+// TestDeviceIsTaken has others of the host take the device of a running port: the port is
+// down and says who has it, none of its frames leaves with the switch's tags, and it is
+// back by itself.
+func TestDeviceIsTaken(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "br0", "type", "bridge")
+	ns.Run("ip", "link", "set", "br0", "up")
+	ns.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "peer1")
+	for _, name := range []string{"eth0", "peer0", "eth1", "peer1"} {
+		ns.Run("ip", "link", "set", name, "up")
+	}
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	d.ctl("add-port eth0 --kind netdev --exclusive")
+	d.ctl("add-port eth1 --kind netdev")
+	var guest *tuntest.Guest
+	ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
+	defer guest.Kill()
+	for _, port := range []string{"vm0", "eth0", "eth1"} {
+		d.AwaitState(t, port, api.StateUp)
+		for _, c := range []struct{ take, free, want string }{
+			{"link set " + port + " master br0", "link set " + port + " nomaster", "bridge br0"},
+			{"addr add 192.0.2.1/24 dev " + port, "addr del 192.0.2.1/24 dev " + port, "192.0.2.1/24"},
+			{"link add link " + port + " name mv0 type macvlan", "link del mv0", "macvlan mv0"},
+			{"link set " + port + " alias vswitch\u00a0other", "link set " + port + " alias vswitch\u00a0" + d.Name, "belongs to switch other"},
+		} {
+			shares := port == "eth1" && (c.want == "192.0.2.1/24" || c.want == "macvlan mv0")
+			runIP(ns, c.take)
+			if shares {
+				runIP(ns, c.free)
+				continue
+			}
+			d.AwaitState(t, port, api.StateDown)
+			if why := d.port(port).Reason; !strings.Contains(why, c.want) {
+				t.Errorf("%s: reason %q, want %q", c.take, why, c.want)
+			}
+			runIP(ns, c.free)
+			d.AwaitState(t, port, api.StateUp)
+		}
+	}
+	if strings.Contains(d.Log(), "port=eth1 kind=netdev state=down was=up reason=\"the host has") {
+		t.Error("a port that is shared with the host may not have addresses")
+	}
+	// What is taken is no port to begin with, and no setting makes it one.
+	ns.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth1")
+	d.refuse("the host has the address 192.0.2.1/24", "set-port eth1 --exclusive")
+	d.ctl("del-port eth1")
+	d.refuse("the host has the address 192.0.2.1/24", "add-port eth1 --kind netdev --exclusive")
+	d.ctl("add-port eth1 --kind netdev")
+	d.AwaitState(t, "eth1", api.StateUp)
+}
+
+// runIP runs a command of iproute2, whose words may have spaces that do not break.
+func runIP(ns *testenv.Netns, line string) {
+	words := strings.Fields(strings.ReplaceAll(line, "\u00a0", "\x00"))
+	for i := range words {
+		words[i] = strings.ReplaceAll(words[i], "\x00", " ")
+	}
+	ns.Run("ip", words...)
+}
+
+// TestOneDeviceOnePort tries to have one device as two ports: after a rename, by another
+// name, and by another kind.
+func TestOneDeviceOnePort(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "property", "add", "dev", "eth0", "altname", "enp9s0")
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	d.ctl("add-port gw0 --kind host")
+	d.ctl("add-port eth0 --kind netdev --exclusive")
+	ns.Run("ip", "link", "set", "vm0", "down")
+	ns.Run("ip", "link", "set", "vm0", "name", "vm9")
+	ns.Run("ip", "link", "set", "gw0", "down")
+	ns.Run("ip", "link", "set", "gw0", "name", "gw9")
+	for _, c := range []struct{ name, kind, of string }{
+		{"vm9", "tap", "vm0"}, {"vm9", "netdev", "vm0"}, {"vm9", "host", "vm0"},
+		{"gw9", "host", "gw0"}, {"gw9", "netdev", "gw0"}, {"gw9", "tap", "gw0"},
+		{"enp9s0", "netdev", "eth0"},
+	} {
+		d.refuse("is the device of port "+c.of+" already", "add-port %s --kind %s", c.name, c.kind)
+	}
+	// A kind without a device is not concerned.
+	d.ctl("add-port vm9 --kind stream")
+	ns.Run("ip", "link", "set", "vm9", "up")
+	d.AwaitState(t, "vm0", api.StateNoCarrier)
+}
+
+// TestMovedAway moves the device of a running machine to another namespace and back.
+func TestMovedAway(t *testing.T) {
+	t.Parallel()
+	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	var guest *tuntest.Guest
+	ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
+	defer guest.Kill()
+	d.AwaitState(t, "vm0", api.StateUp)
+	for _, restart := range []bool{false, true} {
+		ns.Run("ip", "link", "set", "vm0", "netns", elsewhere.Path())
+		testenv.Eventually(t, "the port says where its device is", func() bool {
+			return strings.Contains(d.port("vm0").Reason, "was moved to another network namespace")
+		})
+		if restart {
+			d.Restart(t)
+		}
+		elsewhere.Run("ip", "link", "set", "vm0", "netns", ns.Path())
+		d.AwaitState(t, "vm0", api.StateUp)
+	}
+	d.ctl("del-port vm0 --force") // the machine still runs
+	if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
+		t.Errorf("vm0 is left: %s", out)
+	}
+}
+
+// TestMarksStayInside has a bridge get the device of a machine that does not stop sending:
+// from the first frame on, none comes out at the bridge with the switch's tags.
+func TestMarksStayInside(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "br0", "type", "bridge")
+	ns.Run("ip", "link", "add", "out", "type", "veth", "peer", "name", "seen")
+	ns.Run("ip", "link", "set", "out", "master", "br0")
+	for _, name := range []string{"br0", "out", "seen"} {
+		ns.Run("ip", "link", "set", name, "up")
+	}
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	var guest *tuntest.Guest
+	var out *tuntest.Station
+	ns.Do(func() { guest, out = tuntest.Boot(t, "vm0", tuntest.TSO), tuntest.Listen(t, "seen") })
+	defer guest.Kill()
+	d.AwaitState(t, "vm0", api.StateUp)
+	wire := tuntest.Broadcast(4999)
+	var done atomic.Bool
+	sent := make(chan error, 1)
+	go func() {
+		var err error
+		for !done.Load() && err == nil {
+			err = guest.Send(wire, port.Offload{})
+			time.Sleep(50 * time.Microsecond)
+		}
+		sent <- err
+	}()
+	for range 3 {
+		ns.Run("ip", "link", "set", "vm0", "master", "br0")
+		d.AwaitState(t, "vm0", api.StateDown)
+		ns.Run("ip", "link", "set", "vm0", "nomaster")
+		d.AwaitState(t, "vm0", api.StateUp)
+	}
+	done.Store(true)
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	for n := 0; ; n++ {
+		b, _, err := out.Recv(100 * time.Millisecond)
+		if err != nil {
+			break
+		}
+		if len(b) >= 18 && bytes.Equal(b[12:16], []byte{0x88, 0xa8, 0x0f, 0xff}) {
+			t.Fatalf("frame %d at the bridge begins with %x", n, b[:24])
+		}
+	}
+}

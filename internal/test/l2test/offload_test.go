@@ -1,0 +1,209 @@
+package l2test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
+)
+
+// bulkTime is how long a busy machine may take for a few megabytes.
+const bulkTime = 60 * time.Second
+
+// bulk sends so many bytes by TCP from one host to an address of another, who must get
+// them in order and in time. Where super-frames are lost, TCP goes on with small frames at
+// a few of them a second.
+func (l *lan) bulk(from, to *host, address string, size int) {
+	l.t.Helper()
+	var listener net.Listener
+	var conn net.Conn
+	var err error
+	to.ns.Do(func() { listener, err = net.Listen("tcp", net.JoinHostPort(address, "0")) })
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer listener.Close()
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i * 7 >> 3)
+	}
+	result := make(chan error, 1)
+	go func() {
+		in, err := listener.Accept()
+		if err != nil {
+			result <- err
+			return
+		}
+		defer in.Close()
+		if err := in.SetDeadline(time.Now().Add(bulkTime)); err != nil {
+			result <- err
+			return
+		}
+		got, err := io.ReadAll(in)
+		if err == nil && !bytes.Equal(got, data) {
+			err = errors.New("other bytes arrive than were sent")
+		}
+		if err != nil {
+			err = fmt.Errorf("after %d of %d bytes: %w", len(got), size, err)
+		}
+		result <- err
+	}()
+	from.ns.Do(func() { conn, err = net.DialTimeout("tcp", listener.Addr().String(), bulkTime) })
+	if err == nil {
+		if err = conn.SetDeadline(time.Now().Add(bulkTime)); err == nil {
+			_, err = conn.Write(data)
+		}
+		conn.Close()
+	}
+	if err != nil {
+		l.t.Errorf("TCP to %s: %v", address, err)
+		return
+	}
+	if err := <-result; err != nil {
+		l.t.Errorf("TCP to %s: %v", address, err)
+	}
+}
+
+// wantNoLies expects that no frame was dropped for its offload.
+func (l *lan) wantNoLies() {
+	l.t.Helper()
+	for _, h := range l.hosts {
+		for _, why := range []port.Drop{port.DropBadOffload, port.DropUnsupported, port.DropOversize} {
+			if n := l.sw.dropped(h.port, why); n != 0 {
+				l.t.Errorf("%d frames of %s dropped as %v", n, h.port, why)
+			}
+		}
+	}
+}
+
+// TestTunnels: TCP in a VXLAN between hosts moves super-frames, whatever the path: by the
+// kernel, by the switch where the host takes part in the ports' frames, where they are
+// mirrored, and where they are counted against a rate.
+//
+//	h1 ── p1 ┐
+//	h2 ── p2 ┼ switch
+//	h3 ── p3 ┘ (mirror of p1)
+func TestTunnels(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 3)
+	l.address()
+	h1, h2 := l.hosts[0], l.hosts[1]
+	type tunnel struct{ id, options, address1, address2 string }
+	tunnels := []tunnel{
+		{"1", "local %[1]s remote %[2]s udpcsum", "10.9.1.1", "10.9.1.2"},
+		{"2", "local %[1]s remote %[2]s noudpcsum", "10.9.2.1", "10.9.2.2"},
+		{"3", "local %[3]s remote %[4]s", "fd09::1", "fd09::2"},
+	}
+	for _, tun := range tunnels {
+		for i, h := range []*host{h1, h2} {
+			other, address, length := h2, tun.address1, "24"
+			if i == 1 {
+				other, address = h1, tun.address2
+			}
+			if tun.id == "3" {
+				length = "64 nodad"
+			}
+			options := fmt.Sprintf(tun.options, h.v4, other.v4, h.v6, other.v6)
+			// One tunnel to a port: a socket of each family, and with and without checksums.
+			ip(t, h.ns, fmt.Sprintf("link add vx%[1]s mtu 1400 type vxlan id %[1]s dstport 478%[1]s dev eth0 %[2]s\n", tun.id, options))
+			h.ns.Run("sysctl", "-qw", "net.ipv6.conf.vx"+tun.id+".disable_ipv6=0")
+			ip(t, h.ns, fmt.Sprintf("addr add %[2]s/%[3]s dev vx%[1]s\nlink set vx%[1]s up\n", tun.id, address, length))
+		}
+	}
+	all := func(path string) {
+		t.Helper()
+		for _, tun := range tunnels {
+			l.bulk(h1, h2, tun.address2, 8<<20)
+			l.bulk(h2, h1, tun.address1, 1<<20)
+			if t.Failed() {
+				t.Fatalf("%s, tunnel %s (%s)", path, tun.id, tun.options)
+			}
+		}
+		l.wantNoLies()
+	}
+	all("known stations")
+	l.sw.ctl("set-port p1 --exclusive=false")
+	all("the host takes part")
+	l.sw.ctl("set-port p1 --rate-in 2gbit --rate-out 2gbit")
+	all("rates")
+	l.sw.ctl("set-port p1 --rate-in off --rate-out off")
+	l.sw.ctl("mirror add m1 --from p1 --to p3")
+	all("mirrored")
+}
+
+// TestUnsaidOffloads: what a guest leaves undone that the header of a packet socket has no
+// words for reaches stations that it does not know, and those it does.
+//
+//	guest ── vm0 ┐
+//	h1 ───── p1  ┴ switch
+func TestUnsaidOffloads(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 1)
+	h := l.hosts[0]
+	l.sw.ctl("add-port vm0")
+	var guest *tuntest.Guest
+	l.ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
+	testenv.Eventually(t, "vm0 is up", func() bool { return l.sw.port("vm0").State == api.StateUp })
+	// arrives returns what comes to h from the guest until so many bytes behind the IP
+	// headers are there.
+	arrives := func(bytes int) (frames [][]byte) {
+		t.Helper()
+		for deadline := time.Now().Add(bulkTime); bytes > 0; {
+			b, _, err := h.Recv(time.Until(deadline))
+			if err != nil {
+				t.Fatalf("%d bytes do not arrive: %v", bytes, err)
+			}
+			if port.MACFrom(b[6:]) == tuntest.MACA {
+				frames = append(frames, b)
+				bytes -= len(b) - 34
+			}
+		}
+		return frames
+	}
+	for _, known := range []bool{false, true} {
+		if known {
+			// From the address that the guest sends to.
+			wire := append(append(tuntest.MACA.HardwareAddr(), tuntest.MACB.HardwareAddr()...), 0x88, 0xb5, 0, 0)
+			if err := h.Send(wire, port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+			testenv.Eventually(t, "MACB is learnt", func() bool { return l.sw.entry(tuntest.MACB, 1).Port == h.port })
+		}
+		datagram, o := tuntest.UFO(4000)
+		if err := guest.Send(datagram, o); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(arrives(4008)); n != 1 && n != 3 {
+			t.Errorf("a datagram to be fragmented arrives in %d frames, the destination known: %v", n, known)
+		}
+	}
+	// The kernel itself would put the internet's checksum there: the switch knows better.
+	l.sw.ctl("set-port vm0 --rate-in 1gbit")
+	packet, _ := tuntest.TCP4(34 + 12 + 32)
+	packet[23] = unix.IPPROTO_SCTP
+	clear(packet[42:46])
+	want := crc32.Checksum(packet[34:], crc32.MakeTable(crc32.Castagnoli))
+	if err := guest.Send(packet, port.Offload{Flags: port.NeedsCsum, CsumStart: 34, CsumOffset: 8}); err != nil {
+		t.Fatal(err)
+	}
+	if got := binary.LittleEndian.Uint32(arrives(44)[0][42:]); got != want {
+		t.Errorf("SCTP arrives with the checksum %#x, want %#x", got, want)
+	}
+	for _, why := range []port.Drop{port.DropBadOffload, port.DropUnsupported} {
+		if n := l.sw.dropped("vm0", why); n != 0 {
+			t.Errorf("%d frames dropped as %v", n, why)
+		}
+	}
+}

@@ -1,0 +1,239 @@
+// Command mutate measures the tests of a package: it changes one place of the package
+// at a time, runs the tests on the change, and lists the changes that no test noticed.
+//
+//	go run ./internal/test/mutate -n 20 ./switch
+//
+// It writes to no source file: go test takes the change from an overlay.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// memory bounds what the tests of one mutant may allocate: a loop that lost its end
+// must not take the machine down before its time is up.
+const memory = 4 << 30
+
+func main() {
+	o := options{}
+	flag.IntVar(&o.n, "n", 0, "try `N` mutants, chosen at random; 0 is all")
+	flag.Uint64Var(&o.seed, "seed", 0, "choose by this `seed`, as a former run printed it; 0 is a new one")
+	flag.StringVar(&o.at, "at", "", "only mutants at `FILE[:LINE]`")
+	flag.IntVar(&o.jobs, "j", 1, "run the tests of `J` mutants at a time")
+	flag.DurationVar(&o.timeout, "timeout", 0, "a mutant whose tests take longer is caught; 0 is ten times what they take without a change, and 10s")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: mutate [flags] PACKAGE [flags of go test]")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if flag.NArg() == 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	o.pkg, o.test = flag.Arg(0), flag.Args()[1:]
+	limit := syscall.Rlimit{Cur: memory, Max: memory}
+	err := syscall.Setrlimit(syscall.RLIMIT_DATA, &limit) // go test inherits it
+	if err == nil {
+		err = o.run(context.Background(), os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutate:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	pkg     string
+	test    []string // further flags of go test
+	n       int
+	seed    uint64
+	at      string
+	jobs    int
+	timeout time.Duration
+}
+
+// result is what the tests said of a mutant.
+type result uint8
+
+const (
+	survived result = iota
+	killed
+	unbuilt // the compiler refused it: it counts for nothing
+)
+
+func (o *options) run(ctx context.Context, w io.Writer) error {
+	files, err := sources(ctx, o.pkg)
+	if err != nil {
+		return err
+	}
+	var all []mutant
+	for _, f := range files {
+		found, err := mutants(f)
+		if err != nil {
+			return err
+		}
+		all = append(all, found...)
+	}
+	if o.at != "" {
+		all = slices.DeleteFunc(all, func(m mutant) bool { return !m.isAt(o.at) })
+	}
+	if len(all) == 0 {
+		return errors.New("there is nothing to change")
+	}
+
+	start := time.Now()
+	if r, out, err := o.try(ctx, nil, time.Hour); err != nil {
+		return err
+	} else if r != survived {
+		return fmt.Errorf("the tests fail without a change:\n%s", out)
+	}
+	if o.timeout == 0 {
+		o.timeout = 10*time.Since(start) + 10*time.Second
+	}
+
+	n := len(all)
+	if o.n > 0 && o.n < n {
+		n = o.n
+		if o.seed == 0 {
+			o.seed = rand.Uint64()
+		}
+		fmt.Fprintf(w, "%d of %d mutants, -seed %d\n", n, len(all), o.seed)
+		rng := rand.New(rand.NewPCG(o.seed, 0))
+		rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	}
+	counts, err := o.tryAll(ctx, w, all, n)
+	if err != nil {
+		return err
+	}
+	tried := counts[survived] + counts[killed]
+	if tried == 0 {
+		return errors.New("no change builds")
+	}
+	fmt.Fprintf(w, "%s: %d of %d mutants survived (%d %%)\n", o.pkg, counts[survived], tried, 100*counts[survived]/tried)
+	return nil
+}
+
+// tryAll tries mutants in order until n of them were built, prints the survivors, and
+// returns how many there were of each result.
+func (o *options) tryAll(ctx context.Context, w io.Writer, all []mutant, n int) (counts [3]int, err error) {
+	var (
+		mu      sync.Mutex
+		next    int
+		pending int
+		done    = sync.NewCond(&mu)
+		workers sync.WaitGroup
+	)
+	for range max(o.jobs, 1) {
+		workers.Go(func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for {
+				for err == nil && pending > 0 && counts[survived]+counts[killed]+pending >= n {
+					done.Wait() // one on its way may turn out not to build
+				}
+				if err != nil || next == len(all) || counts[survived]+counts[killed] >= n {
+					return
+				}
+				m := &all[next]
+				next++
+				pending++
+				mu.Unlock()
+				r, _, failed := o.try(ctx, m, o.timeout)
+				mu.Lock()
+				pending--
+				done.Broadcast()
+				if failed != nil {
+					err = failed
+					return
+				}
+				counts[r]++
+				if r == survived {
+					fmt.Fprintln(w, m)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return counts, err
+}
+
+// try runs the package's tests with one change, or with none.
+func (o *options) try(ctx context.Context, m *mutant, limit time.Duration) (result, []byte, error) {
+	args := []string{"test", "-count=1", "-vet=off", "-failfast", "-timeout", limit.String()}
+	if m != nil {
+		dir, err := os.MkdirTemp("", "mutate-")
+		if err != nil {
+			return 0, nil, err
+		}
+		defer os.RemoveAll(dir)
+		changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+		names, err := json.Marshal(map[string]map[string]string{"Replace": {m.file.path: changed}})
+		if err == nil {
+			err = errors.Join(os.WriteFile(changed, m.source(), 0o600), os.WriteFile(overlay, names, 0o600))
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		args = append(args, "-overlay", overlay)
+	}
+	// go test ends the tests by itself; a build takes time besides.
+	ctx, cancel := context.WithTimeout(ctx, limit+5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", append(append(args, o.test...), o.pkg)...)
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return survived, out, nil
+	case !errors.As(err, &exit):
+		return 0, out, err
+	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
+		return unbuilt, out, nil
+	}
+	return killed, out, nil
+}
+
+// sources returns the files of a package that the build takes, tests left out.
+func sources(ctx context.Context, pkg string) ([]*source, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-json=Dir,GoFiles", pkg)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list %s: %w", pkg, err)
+	}
+	var listed struct {
+		Dir     string
+		GoFiles []string
+	}
+	if err := json.Unmarshal(out, &listed); err != nil {
+		return nil, fmt.Errorf("go list %s: %w; name one package", pkg, err)
+	}
+	var files []*source
+	for _, name := range listed.GoFiles {
+		path := filepath.Join(listed.Dir, name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if !strings.HasPrefix(string(text), "// Code generated") {
+			files = append(files, &source{path: path, text: text})
+		}
+	}
+	return files, nil
+}
