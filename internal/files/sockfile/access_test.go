@@ -91,8 +91,13 @@ func TestAccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	if s.Close() != nil || s.Close() != nil || s.SetAccess(Default) != nil {
-		t.Error("a Server that is closed is an error")
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.SetAccess(Default); err != nil {
+		t.Errorf("access to a Server that is closed: %v", err)
 	}
 }
 

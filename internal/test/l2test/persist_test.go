@@ -1,7 +1,6 @@
 package l2test
 
 import (
-	"encoding/json"
 	"testing"
 	"time"
 
@@ -113,14 +112,6 @@ func TestPersistence(t *testing.T) {
 			t.Errorf("%s was taken back and is %v", key, v)
 		}
 	}
-}
-
-func asJSON(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(b)
 }
 
 // TestPolicyFromTheFirstFrame restarts the daemon while isolated hosts send: no frame
