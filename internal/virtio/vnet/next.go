@@ -9,14 +9,6 @@ import (
 // Count returns the number of segments.
 func (s *Segmenter) Count() int { return s.count }
 
-// HeaderLen returns the most bytes that NextHeader writes.
-func (s *Segmenter) HeaderLen() int {
-	if s.layout == ipFragments {
-		return s.headLen + udpHeaderLen
-	}
-	return s.headLen
-}
-
 // FrameLen returns the length of the longest segment in bytes. The caller compares it
 // with the port's MTU.
 func (s *Segmenter) FrameLen() int { return s.longest }
@@ -36,18 +28,6 @@ func (s *Segmenter) Next(dst []byte) (n int, ok bool) {
 	// The checksum is computed over the copy, while it is in the cache.
 	s.putHeader(dst[:headLen], dst[headLen:n])
 	return n, true
-}
-
-// NextHeader is Next for a sender that gathers: it writes only the headers to dst,
-// which holds at least HeaderLen bytes, and returns them and the payload, which lies in
-// data.
-func (s *Segmenter) NextHeader(dst []byte) (header, payload []byte, ok bool) {
-	headLen, payload, ok := s.take()
-	if !ok {
-		return nil, nil, false
-	}
-	s.putHeader(dst[:headLen], payload)
-	return dst[:headLen], payload, true
 }
 
 // take takes the next segment's payload.

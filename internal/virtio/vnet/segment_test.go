@@ -40,26 +40,18 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// segments cuts data by both ways of sending, which must agree.
+// segments returns what a super-frame is cut into.
 func segments(t interface{ Fatalf(string, ...any) }, data []byte, o port.Offload, caps port.Caps) (frames [][]byte, left port.Offload) {
 	var s vnet.Segmenter
 	if err := s.Init(data, o, caps); err != nil {
 		t.Fatalf("%+v: %v", o, err)
 	}
-	gather := s
-	dst, head := make([]byte, s.FrameLen()), make([]byte, s.HeaderLen())
+	dst := make([]byte, s.FrameLen())
 	longest := 0
 	for {
 		n, ok := s.Next(dst)
-		h, payload, okGather := gather.NextHeader(head)
-		if ok != okGather {
-			t.Fatalf("Next says %v, NextHeader %v", ok, okGather)
-		}
 		if !ok {
 			break
-		}
-		if n != len(h)+len(payload) || !bytes.Equal(dst[:len(h)], h) || !bytes.Equal(dst[len(h):n], payload) {
-			t.Fatalf("segment %d: Next %x, NextHeader %x", len(frames), dst[:n], append(bytes.Clone(h), payload...))
 		}
 		longest = max(longest, n)
 		frames = append(frames, bytes.Clone(dst[:n]))
@@ -504,17 +496,11 @@ func segmentAllocs(t *testing.T, data []byte, o port.Offload, dst []byte) float6
 		if _, ok := vnet.Inspect(data, len(data), o); !ok {
 			t.Error("refused")
 		}
-		for _, gather := range []bool{false, true} {
-			if err := s.Init(data, o, port.CapsNone); err != nil {
-				t.Error(err)
-			}
-			for ok := true; ok; {
-				if gather {
-					_, _, ok = s.NextHeader(dst)
-				} else {
-					_, ok = s.Next(dst)
-				}
-			}
+		if err := s.Init(data, o, port.CapsNone); err != nil {
+			t.Error(err)
+		}
+		for ok := true; ok; {
+			_, ok = s.Next(dst)
 		}
 		if err := s.Init(data, o, port.CapsAll); err != nil {
 			t.Error(err)
@@ -566,8 +552,6 @@ func BenchmarkSegmenter(b *testing.B) {
 		})
 	}
 	copied := func(s *vnet.Segmenter) bool { _, ok := s.Next(dst); return ok }
-	gathered := func(s *vnet.Segmenter) bool { _, _, ok := s.NextHeader(dst); return ok }
 	run("copy", port.CapsNone, copied)
-	run("gather", port.CapsNone, gathered)
-	run("gather/partial", port.CapCsum, gathered)
+	run("partial", port.CapCsum, copied)
 }
