@@ -162,8 +162,8 @@ type Contested interface {
 type KernelEnd interface {
 	Device
 
-	// HandedUp reports whether a program at the device's ingress decides which frames
+	// Punted reports whether a program at the device's ingress decides which frames
 	// are punted to the switch. Otherwise the switch gets every frame, whatever the
 	// kernel does with it.
-	HandedUp() bool
+	Punted() bool
 }

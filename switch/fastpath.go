@@ -76,7 +76,7 @@ func (p *Port) KeptOff() (why []string) {
 	if !ok {
 		return []string{"its frames come by memory or a socket, not by a device of the kernel"}
 	}
-	if !dev.HandedUp() {
+	if !dev.Punted() {
 		why = append(why, "it shares its device with the host")
 	}
 	if !p.active() {

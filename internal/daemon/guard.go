@@ -25,7 +25,7 @@ func (m *manager) shut(p *managed, why string) {
 		p.recovery = time.Now().Add(m.recovery)
 	}
 	if p.dev != nil {
-		m.settle(p)
+		m.reconcile(p)
 	}
 }
 
@@ -40,7 +40,7 @@ func (m *manager) recoverDue(now time.Time) {
 		}
 		p.unshut()
 		if p.dev != nil {
-			m.settle(p)
+			m.reconcile(p)
 			p.changed = true // reread its interface
 		}
 	}

@@ -74,8 +74,8 @@ func (m *manager) facts(p *managed) facts {
 	return f
 }
 
-// settle reconciles a port's status with its facts.
-func (m *manager) settle(p *managed) {
+// reconcile brings a port's status in line with its facts.
+func (m *manager) reconcile(p *managed) {
 	f := m.facts(p)
 	m.enact(p, next(f))
 	if p.dev != nil {

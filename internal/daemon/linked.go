@@ -49,7 +49,7 @@ func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 			}
 			_ = m.do(func() error {
 				if p.dev == dev {
-					m.settle(p)
+					m.reconcile(p)
 					m.notice(p)
 				}
 				return nil

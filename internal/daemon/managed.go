@@ -264,7 +264,7 @@ func (m *manager) followTo(p *managed, seen sight) {
 		m.log.Info("interface renamed", "port", p.spec.Name, "from", name, "to", p.trace.Ifname)
 		m.saveTrace()
 	}
-	m.settle(p)
+	m.reconcile(p)
 }
 
 // followAll rereads the interfaces of all ports after link events were lost.
@@ -391,7 +391,7 @@ func (m *manager) lose(p *managed, why error) {
 	if ev := p.departure; ev != nil && ev.Index == p.lost {
 		m.departed(p, *ev)
 	}
-	m.settle(p)
+	m.reconcile(p)
 }
 
 // wait records why a port could not be opened and when to retry.
@@ -401,7 +401,7 @@ func (m *manager) wait(p *managed, why error) {
 		p.raiseBackoff()
 		p.retry = time.Now().Add(p.backoff)
 	}
-	m.settle(p)
+	m.reconcile(p)
 }
 
 func (p *managed) raiseBackoff() {
@@ -418,14 +418,14 @@ func (p *managed) retryAt(t time.Time) {
 // tryOpen opens a waiting port and reports whether it succeeded.
 func (m *manager) tryOpen(p *managed) bool {
 	if p.unfit != nil && !p.unfit.openable {
-		m.settle(p)
+		m.reconcile(p)
 		return false
 	}
 	if err := m.open(p); err != nil {
 		m.wait(p, err)
 		return false
 	}
-	m.settle(p)
+	m.reconcile(p)
 	return true
 }
 

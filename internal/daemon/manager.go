@@ -388,7 +388,7 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 	case opened != nil:
 		m.wait(p, opened)
 	default:
-		m.settle(p)
+		m.reconcile(p)
 	}
 	return m.describe(p), nil
 }

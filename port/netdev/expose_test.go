@@ -39,8 +39,8 @@ func TestExposeFails(t *testing.T) {
 		p := opened.(*netdev.Port)
 		want := func(shut bool, programs int) {
 			t.Helper()
-			if p.Exclusive() != shut || p.HandedUp() != shut || in.attached != programs {
-				t.Errorf("exclusive %v, handed up %v, %d programs; want %v and %d", p.Exclusive(), p.HandedUp(), in.attached, shut, programs)
+			if p.Exclusive() != shut || p.Punted() != shut || in.attached != programs {
+				t.Errorf("exclusive %v, handed up %v, %d programs; want %v and %d", p.Exclusive(), p.Punted(), in.attached, shut, programs)
 			}
 		}
 		want(true, 1)

@@ -76,11 +76,11 @@ func (p *Port) takeGuard() *hoststack.Guard {
 	return g
 }
 
-// HandedUp implements port.KernelEnd.
-func (p *Port) HandedUp() bool {
+// Punted implements port.KernelEnd.
+func (p *Port) Punted() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.guard.HandedUp()
+	return p.guard.Punted()
 }
 
 // Exclusive implements port.Exclusive.
@@ -167,7 +167,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 			return nil, err
 		}
 	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: o.Queues, HandedUp: p.HandedUp()})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: o.Queues, Punted: p.Punted()})
 	if err != nil {
 		err = fmt.Errorf("%s: %w", l.Name, err)
 	} else if err = p.apply(l, o.MTU, o.Exclusive); err != nil {
@@ -257,8 +257,8 @@ func (p *Port) shut(l link.Link) error {
 	if err != nil {
 		return err
 	}
-	if g.HandedUp() {
-		if err := p.SetHandedUp(true); err != nil {
+	if g.Punted() {
+		if err := p.SetPunted(true); err != nil {
 			return cmp.Or(g.Lift(), hoststack.Restore(l.Name, *p.before), err)
 		}
 	}
@@ -271,14 +271,14 @@ func (p *Port) shut(l link.Link) error {
 // expose gives the interface back to the host stack. During the change the switch misses
 // frames rather than receive frames that the kernel forwards as well.
 func (p *Port) expose(l link.Link) error {
-	handedUp := p.HandedUp()
-	if handedUp && len(p.Queues()) > 1 {
-		return p.SetHandedUp(false) // returns an error before anything is changed
+	punted := p.Punted()
+	if punted && len(p.Queues()) > 1 {
+		return p.SetPunted(false) // returns an error before anything is changed
 	}
 	g := p.takeGuard()
 	err := g.Lift()
-	if err == nil && handedUp {
-		err = p.SetHandedUp(false)
+	if err == nil && punted {
+		err = p.SetPunted(false)
 	}
 	if err != nil {
 		addresses := p.before.StaticIPv6

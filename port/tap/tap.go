@@ -67,8 +67,8 @@ var _ interface {
 	port.Contested
 } = (*Port)(nil)
 
-// HandedUp implements port.KernelEnd.
-func (p *Port) HandedUp() bool { return p.guard.HandedUp() }
+// Punted implements port.KernelEnd.
+func (p *Port) Punted() bool { return p.guard.Punted() }
 
 // Exclusive implements port.Exclusive.
 func (p *Port) Exclusive() bool { return true }
@@ -226,7 +226,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 		undo = append(undo, func() { _ = l.SetUp(false) })
 	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: o.Queues, HandedUp: p.HandedUp()})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: o.Queues, Punted: p.Punted()})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.Name, err)
 	}

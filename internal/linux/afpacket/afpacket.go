@@ -30,9 +30,9 @@ type Config struct {
 	// Promiscuous: the device accepts frames for all addresses.
 	Promiscuous bool
 
-	// HandedUp: a program at the device's ingress decides which frames to punt, and
+	// Punted: a program at the device's ingress decides which frames to punt, and
 	// marks them (see Mark). Otherwise all frames come here.
-	HandedUp bool
+	Punted bool
 
 	// Queues is the number of queues of the Port; 0 means 1. Frames are spread over
 	// them by the device queue that received them, so a flow keeps its order.

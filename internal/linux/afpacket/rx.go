@@ -42,7 +42,7 @@ func (r *receiver) open(c Config) error {
 			return err
 		}
 	}
-	return r.bind(c.Ifindex, c.HandedUp)
+	return r.bind(c.Ifindex, c.Punted)
 }
 
 // join puts the socket into a fanout group, a new one if group is -1, and returns the

@@ -28,11 +28,11 @@ const (
 // device is a port's device.
 type device struct {
 	ifindex  int
-	handedUp bool
+	punted bool
 }
 
 func (d device) Ifindex() int   { return d.ifindex }
-func (d device) HandedUp() bool { return d.handedUp }
+func (d device) Punted() bool { return d.punted }
 
 // rig is a Path and what a switch tells it. Its program is run by hand on frames that
 // come by the devices of the ports, which nothing is attached to.

@@ -129,7 +129,7 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		Tpid:       networkOrder(p.TPID),
 	}
 	for flag, on := range map[uint16]bool{
-		flagFrom:         p.From && p.Device.HandedUp(),
+		flagFrom:         p.From && p.Device.Punted(),
 		flagTo:           p.To,
 		flagIsolated:     p.Isolated,
 		flagUntaggedOnly: p.UntaggedOnly,

@@ -62,8 +62,8 @@ func Shut(ifname string, ifindex int, in Ingress) (*Guard, error) {
 // is only kept from answering ARP and from speaking IPv6.
 func (g *Guard) Hidden() bool { return g.program != nil }
 
-// HandedUp reports whether an Ingress decides which frames to punt to the switch.
-func (g *Guard) HandedUp() bool { return g != nil && g.ingress != nil }
+// Punted reports whether an Ingress decides which frames to punt to the switch.
+func (g *Guard) Punted() bool { return g != nil && g.ingress != nil }
 
 // silence disables IPv6 again after others enabled it inadvertently, for example with
 // `sysctl net.ipv6.conf.all.disable_ipv6=0`, which changes all interfaces. The kernel

@@ -128,6 +128,6 @@ func (in *instance) heed(q *message) {
 		case m.exclude:
 			m.until = min(m.until, last)
 		}
-		m.settle()
+		m.reconcile()
 	}
 }

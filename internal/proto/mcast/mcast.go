@@ -334,7 +334,7 @@ func (s *Snooper) RemoveStatic(vlan, port uint16, group netip.Addr) error {
 		return fmt.Errorf("group %v is not static on that port in VLAN %d", group, vlan)
 	}
 	m.static = false
-	m.settle()
+	m.reconcile()
 	return nil
 }
 

@@ -70,7 +70,7 @@ func (in *instance) join(port uint16, addr netip.Addr) *member {
 		in.groups[addr] = g
 	}
 	m := &member{g: g, port: port}
-	m.timer.fire = m.settle
+	m.timer.fire = m.reconcile
 	i, _ := g.find(port)
 	g.members = slices.Insert(g.members, i, m)
 	in.s.port(port).members[m] = struct{}{}
@@ -83,12 +83,12 @@ func (in *instance) join(port uint16, addr netip.Addr) *member {
 func (m *member) forget() {
 	m.exclude, m.until, m.sources, m.v1, m.v2 = false, 0, nil, 0, 0
 	m.groupQueries, m.nextQuery = 0, 0
-	m.settle()
+	m.reconcile()
 }
 
-// settle brings the member up to date: it expires what is due, sends the queries that
+// reconcile brings the member up to date: it expires what is due, sends the queries that
 // are due, removes the member when it wants nothing more, and sets its timer.
-func (m *member) settle() {
+func (m *member) reconcile() {
 	in := m.g.in
 	now := in.s.now
 	m.expire(now)
@@ -159,7 +159,7 @@ func (m *member) prolong(until time.Duration) {
 	}
 }
 
-// due returns when settle has something to do.
+// due returns when reconcile has something to do.
 func (m *member) due() (at time.Duration, ok bool) {
 	earlier := func(t time.Duration) {
 		if t != 0 && (!ok || t < at) {
@@ -276,7 +276,7 @@ func (in *instance) apply(port uint16, r record, version int) bool {
 		}
 		m.giveUp(false)
 	}
-	m.settle()
+	m.reconcile()
 	return true
 }
 

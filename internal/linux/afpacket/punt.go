@@ -17,9 +17,9 @@ import (
 var Mark = port.MakeTag(port.TPIDService, 0xfff)
 
 // bind makes the socket receive a device's frames: all, or only punted ones.
-func (r *receiver) bind(ifindex int, handedUp bool) error {
+func (r *receiver) bind(ifindex int, punted bool) error {
 	protocol := uint16(unix.ETH_P_ALL)
-	if handedUp {
+	if punted {
 		protocol = Mark.TPID()
 	}
 	return unix.Bind(r.fd, &unix.SockaddrLinklayer{
@@ -28,8 +28,8 @@ func (r *receiver) bind(ifindex int, handedUp bool) error {
 	})
 }
 
-// SetHandedUp changes Config.HandedUp of a Port with one queue.
-func (p *Port) SetHandedUp(on bool) error {
+// SetPunted changes Config.Punted of a Port with one queue.
+func (p *Port) SetPunted(on bool) error {
 	if len(p.queues) > 1 {
 		return errors.New("a port with several queues stays as it was added; delete it and add it again")
 	}
