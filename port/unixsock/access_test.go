@@ -26,7 +26,7 @@ func TestAccess(t *testing.T) {
 	} {
 		dir := filepath.Join(tempDir(t), "d")
 		k := kind(dir)
-		s := spec(unixsock.Settings{Owner: "65534", Group: "7", Mode: "0620"})
+		s := spec(unixsock.Settings{Socket: port.Socket{Owner: "65534", Group: "7", Mode: "0620"}})
 		p := open(t, k, s)
 		want := func(path string, owner, group, mode uint32) {
 			t.Helper()
@@ -41,8 +41,8 @@ func TestAccess(t *testing.T) {
 			to                 unixsock.Settings
 			owner, group, mode uint32
 		}{
-			{unixsock.Settings{Group: "8"}, 0, 8, 0o660},
-			{unixsock.Settings{Mode: "666"}, 0, 0, 0o666},
+			{unixsock.Settings{Socket: port.Socket{Group: "8"}}, 0, 8, 0o660},
+			{unixsock.Settings{Socket: port.Socket{Mode: "666"}}, 0, 0, 0o666},
 			{unixsock.Settings{}, 0, 0, 0o660},
 		} {
 			if err := k.Set(p, s, spec(c.to)); err != nil {
@@ -51,24 +51,24 @@ func TestAccess(t *testing.T) {
 			want(sock(dir), c.owner, c.group, c.mode)
 			s = spec(c.to)
 		}
-		bad := spec(unixsock.Settings{Owner: "no-such-user"})
+		bad := spec(unixsock.Settings{Socket: port.Socket{Owner: "no-such-user"}})
 		if err := k.Set(p, s, bad); err == nil || !strings.Contains(err.Error(), "no user") {
 			t.Errorf("%s: %v", k.Name(), err)
 		}
-		if p2, err := k.Open(port.Spec{Name: "vm1", Settings: unixsock.Settings{Group: "no-such-group"}}, new(port.Trace)); err == nil {
+		if p2, err := k.Open(port.Spec{Name: "vm1", Settings: unixsock.Settings{Socket: port.Socket{Group: "no-such-group"}}}, new(port.Trace)); err == nil {
 			p2.Close()
 			t.Errorf("%s opens for a group that is not there", k.Name())
 		} else if _, err := os.Lstat(filepath.Join(dir, "vm1.sock")); err == nil {
 			t.Errorf("%s: its socket is there", k.Name())
 		}
 		p.Close()
-		if err := k.Set(p, s, spec(unixsock.Settings{Mode: "666"})); err != nil {
+		if err := k.Set(p, s, spec(unixsock.Settings{Socket: port.Socket{Mode: "666"}})); err != nil {
 			t.Errorf("%s, closed: %v", k.Name(), err)
 		}
 	}
-	for _, o := range []unixsock.Settings{{Mode: "0660"}, {Owner: "root"}, {Group: "root"}} {
+	for _, o := range []port.Socket{{Mode: "0660"}, {Owner: "root"}, {Group: "root"}} {
 		o.Path, o.Client = "/run/x", true
-		s := spec(o)
+		s := spec(unixsock.Settings{Socket: o})
 		if err := (unixsock.Stream{}).Check(s); err == nil || !strings.Contains(err.Error(), "leave --owner, --group and --mode out") {
 			t.Errorf("a client without a socket: %v", err)
 		}
@@ -86,7 +86,7 @@ func TestSocketIsDeleted(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(tempDir(t), "d")
 			path := sock(dir)
-			p := open(t, kind, port.Spec{Settings: unixsock.Settings{Path: path, Mode: "0600"}})
+			p := open(t, kind, port.Spec{Settings: unixsock.Settings{Socket: port.Socket{Path: path, Mode: "0600"}}})
 			r := read(t, p)
 			var peer interface {
 				Send([]byte, port.Offload) error

@@ -166,7 +166,7 @@ func TestDgramDeputy(t *testing.T) {
 				t.Fatal(err)
 			}
 			v := newVictim(t, secret)
-			p := open(t, unixsock.Dgram{Dir: home}, port.Spec{Settings: unixsock.Settings{Owner: "65534"}})
+			p := open(t, unixsock.Dgram{Dir: home}, port.Spec{Settings: unixsock.Settings{Socket: port.Socket{Owner: "65534"}}})
 			r := read(t, p)
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
@@ -225,7 +225,7 @@ func TestDgramOtherUserRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{home + "/own", sock(home) + unixsock.PeerSuffix} {
-		p := open(t, unixsock.Dgram{Dir: home}, port.Spec{Settings: unixsock.Settings{Owner: "65534"}})
+		p := open(t, unixsock.Dgram{Dir: home}, port.Spec{Settings: unixsock.Settings{Socket: port.Socket{Owner: "65534"}}})
 		r := read(t, p)
 		for range 3 {
 			var peer *dgramPeer

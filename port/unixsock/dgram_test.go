@@ -68,7 +68,7 @@ func TestDgramClient(t *testing.T) {
 	porttest.Run(t, func(t *testing.T) porttest.Fixture {
 		path := sock(tempDir(t))
 		peer := newDgramPeer(t, path, path+".sw", false)
-		p := open(t, unixsock.Dgram{}, port.Spec{Settings: unixsock.Settings{Path: path, Client: true}})
+		p := open(t, unixsock.Dgram{}, port.Spec{Settings: unixsock.Settings{Socket: port.Socket{Path: path, Client: true}}})
 		if d := send(p, frame(1, 60)); d[0] != port.DropNone {
 			t.Fatalf("the first frame is lost: %v", d[0])
 		}

@@ -26,20 +26,20 @@ func TestCheck(t *testing.T) {
 			"is not absolute": "vm0.sock",
 			"of at most 107":  "/" + strings.Repeat("x", 107),
 		} {
-			err := k.Check(port.Spec{Name: "vm0", Settings: unixsock.Settings{Path: path}})
+			err := k.Check(port.Spec{Name: "vm0", Settings: unixsock.Settings{Socket: port.Socket{Path: path}}})
 			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s %q: %v, want it to say %q", k.Name(), path, err, want)
 			}
 		}
 		for _, path := range []string{"/run/vm0.sock", "/" + strings.Repeat("x", 103)} {
-			if err := k.Check(port.Spec{Name: "vm0", Settings: unixsock.Settings{Path: path}}); err != nil {
+			if err := k.Check(port.Spec{Name: "vm0", Settings: unixsock.Settings{Socket: port.Socket{Path: path}}}); err != nil {
 				t.Errorf("%s %q: %v", k.Name(), path, err)
 			}
 		}
 	}
 	// Beside a dgram port's socket lies its peer's.
 	for _, client := range []bool{false, true} {
-		long := port.Spec{Name: "vm0", Settings: unixsock.Settings{Path: "/" + strings.Repeat("x", 104), Client: client}}
+		long := port.Spec{Name: "vm0", Settings: unixsock.Settings{Socket: port.Socket{Path: "/" + strings.Repeat("x", 104), Client: client}}}
 		if err := (unixsock.Dgram{}).Check(long); err == nil {
 			t.Errorf("client %v: there is no path left for the other end", client)
 		}
@@ -55,7 +55,7 @@ func TestCheck(t *testing.T) {
 // it is another's by then.
 func TestSocketIsMade(t *testing.T) {
 	for _, k := range kinds {
-		s := port.Spec{Name: "vm0", Settings: unixsock.Settings{Path: filepath.Join(tempDir(t), "a/b/vm0.sock")}}
+		s := port.Spec{Name: "vm0", Settings: unixsock.Settings{Socket: port.Socket{Path: filepath.Join(tempDir(t), "a/b/vm0.sock")}}}
 		var trace port.Trace
 		for range 2 { // the first leaves its socket to the second
 			p, err := k.Open(s, &trace)
@@ -97,7 +97,7 @@ func TestSocketInTheWay(t *testing.T) {
 		}
 		for _, client := range []bool{false, true} {
 			var trace port.Trace
-			p, err := k.Open(port.Spec{Name: "vm0", Settings: unixsock.Settings{Path: file, Client: client}}, &trace)
+			p, err := k.Open(port.Spec{Name: "vm0", Settings: unixsock.Settings{Socket: port.Socket{Path: file, Client: client}}}, &trace)
 			if err == nil {
 				p.Close()
 			}
@@ -115,13 +115,13 @@ func TestPlainUser(t *testing.T) {
 			t.Fatal("this is root")
 		}
 		for _, k := range kinds {
-			_, err := k.Open(port.Spec{Name: "vm0", Settings: unixsock.Settings{Path: "/root-only-" + k.Name() + "/s"}}, new(port.Trace))
+			_, err := k.Open(port.Spec{Name: "vm0", Settings: unixsock.Settings{Socket: port.Socket{Path: "/root-only-" + k.Name() + "/s"}}}, new(port.Trace))
 			if err == nil || !strings.Contains(err.Error(), "permission denied; name a path") {
 				t.Errorf("%s where one may not write: %v", k.Name(), err)
 			}
 		}
 		dir := os.Getenv("UNIXSOCK_PLAIN_USER")
-		p := open(t, unixsock.Stream{}, port.Spec{Settings: unixsock.Settings{Path: filepath.Join(dir, "closed"), Client: true}})
+		p := open(t, unixsock.Stream{}, port.Spec{Settings: unixsock.Settings{Socket: port.Socket{Path: filepath.Join(dir, "closed"), Client: true}}})
 		testenv.Eventually(t, "a client says that it may not connect", func() bool {
 			err := linkError(p)
 			return err != nil && strings.Contains(err.Error(), "permission denied; give")

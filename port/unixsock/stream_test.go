@@ -62,7 +62,7 @@ func TestStreamClient(t *testing.T) {
 	porttest.Run(t, func(t *testing.T) porttest.Fixture {
 		path := sock(tempDir(t))
 		l := listen(t, path)
-		p := open(t, unixsock.Stream{}, port.Spec{Settings: unixsock.Settings{Path: path, Client: true}})
+		p := open(t, unixsock.Stream{}, port.Spec{Settings: unixsock.Settings{Socket: port.Socket{Path: path, Client: true}}})
 		peer := accept(t, l)
 		awaitLink(t, p, true)
 		return porttest.Fixture{Port: p, Peer: patient(t, peer), MaxLen: port.MaxFrame - 4}
@@ -231,7 +231,7 @@ func TestStreamOnePeer(t *testing.T) {
 func TestStreamClientReconnect(t *testing.T) {
 	t.Parallel()
 	path := sock(tempDir(t))
-	p := open(t, unixsock.Stream{}, port.Spec{Settings: unixsock.Settings{Path: path, Client: true}})
+	p := open(t, unixsock.Stream{}, port.Spec{Settings: unixsock.Settings{Socket: port.Socket{Path: path, Client: true}}})
 	r := read(t, p)
 	testenv.Eventually(t, "the port says that there is nobody", func() bool {
 		err := linkError(p)
@@ -407,7 +407,7 @@ func TestStreamClosesAnyTime(t *testing.T) {
 // A client whose peer never comes can be closed at once.
 func TestStreamClientClose(t *testing.T) {
 	t.Parallel()
-	p := open(t, unixsock.Stream{}, port.Spec{Settings: unixsock.Settings{Path: sock(tempDir(t)), Client: true}})
+	p := open(t, unixsock.Stream{}, port.Spec{Settings: unixsock.Settings{Socket: port.Socket{Path: sock(tempDir(t)), Client: true}}})
 	r := read(t, p)
 	start := time.Now()
 	if err := p.Close(); err != nil {

@@ -55,11 +55,7 @@ func (Dgram) Name() string { return "dgram" }
 
 // Settings are those of stream and dgram ports.
 type Settings struct {
-	Path   string `json:"path,omitempty" arg:"PATH" file:"true" default:"SWITCH/NAME.sock beside the control socket" fixed:"true" help:"unix socket"`
-	Client bool   `json:"client,omitempty" fixed:"true" help:"connect to the socket; else the switch makes it and listens"`
-	Owner  string `json:"owner,omitempty" arg:"USER" default:"root alone" help:"who may open the device or the socket, by name or number"`
-	Group  string `json:"group,omitempty" arg:"GROUP" help:"group that may open the device or the socket, by name or number"`
-	Mode   string `json:"mode,omitempty" arg:"MODE" default:"0660" help:"mode of the socket, in octal"`
+	port.Socket
 }
 
 // Describe implements port.Kind.
@@ -192,11 +188,7 @@ func (k Dgram) Delete(s port.Spec, t port.Trace) error {
 
 // pathOf returns the path of the socket that the user knows.
 func pathOf(s port.Spec, dir string) string {
-	path := port.SettingsOf[Settings](s).Path
-	if path == "" && dir != "" {
-		return filepath.Join(dir, s.Name+".sock")
-	}
-	return path
+	return port.SettingsOf[Settings](s).PathOf(s.Name, dir)
 }
 
 // PeerSuffix ends the path where a dgram port looks for its peer until one has sent
@@ -237,7 +229,7 @@ func check(k port.Kind, s port.Spec, path string) error {
 // set changes who may use the socket; its path is fixed.
 func set(p port.Port, from, to port.Spec, dir string) error {
 	was, is := port.SettingsOf[Settings](from), port.SettingsOf[Settings](to)
-	if was.Owner == is.Owner && was.Group == is.Group && was.Mode == is.Mode {
+	if was.SameAccess(is.Socket) {
 		return nil
 	}
 	a, err := access(to)

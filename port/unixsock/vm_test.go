@@ -39,7 +39,7 @@ func TestGuests(t *testing.T) {
 		{"b", unixsock.Dgram{}, false, "dgram,id=n0,local.type=unix,local.path=" + at("b.vm") + ",remote.type=unix,remote.path=" + at("b")},
 		{"c", unixsock.Stream{}, true, "stream,id=n0,server=on,addr.type=unix,addr.path=" + at("c")},
 	} {
-		p := open(t, c.kind, port.Spec{Name: c.name, Settings: unixsock.Settings{Path: at(c.name), Client: c.client}})
+		p := open(t, c.kind, port.Spec{Name: c.name, Settings: unixsock.Settings{Socket: port.Socket{Path: at(c.name), Client: c.client}}})
 		sp, err := sw.AddPort(c.name)
 		if err == nil {
 			err = sp.Attach(p)

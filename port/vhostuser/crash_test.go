@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // echo works until the process is killed.
 func echo(path, dir string) error {
-	p, err := vhostuser.Kind{Dir: dir}.Open(port.Spec{Name: "vm0", Settings: vhostuser.Settings{Path: path}}, new(port.Trace))
+	p, err := vhostuser.Kind{Dir: dir}.Open(port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}}, new(port.Trace))
 	if err != nil {
 		return err
 	}

@@ -208,7 +208,7 @@ func TestHostileRing(t *testing.T) {
 	} {
 		t.Run(a.name, func(t *testing.T) {
 			path := socketPath(t)
-			p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+			p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 			frames := reader(t, p)
 			o := guests["one buffer"]
 			if a.packed {
@@ -230,7 +230,7 @@ func TestHostileRing(t *testing.T) {
 // TestHeaderLies: a virtio-net header that contradicts its frame costs the frame.
 func TestHeaderLies(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	frames := reader(t, p)
 	g := boot(t, p, path, guests["one buffer"])
 	for _, c := range []struct {
@@ -273,7 +273,7 @@ func TestHeaderLies(t *testing.T) {
 // memory meanwhile.
 func TestFrameIsCopied(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	g := boot(t, p, path, guests["one buffer"])
 	b := wire(400)
 	if err := g.Send([12]byte{}, b); err != nil {
@@ -297,7 +297,7 @@ func TestTruncatedMemory(t *testing.T) {
 	for _, way := range []string{"from the guest", "to the guest", "rings"} {
 		t.Run(way, func(t *testing.T) {
 			path := socketPath(t)
-			p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+			p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 			frames := reader(t, p)
 			o := guests["modern"]
 			o.Unsealed = true
@@ -337,7 +337,7 @@ func TestTruncatedMemory(t *testing.T) {
 // A file that can be sealed cannot be taken away at all.
 func TestSealed(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	g := boot(t, p, path, guests["modern"])
 	if err := unix.Ftruncate(g.FD, 0); err != unix.EPERM {
 		t.Errorf("taking the memory away: %v", err)
@@ -356,7 +356,7 @@ func TestMemoryOnDisk(t *testing.T) {
 	name := filepath.Join(dir, "memory")
 	for _, table := range []bool{false, true} {
 		path := socketPath(t)
-		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 		frames := reader(t, p)
 		g := boot(t, p, path, guests["modern"])
 		const size = 1 << 20
@@ -384,7 +384,7 @@ func TestMemoryOnDisk(t *testing.T) {
 // TestGarbage has what is no front end connect.
 func TestGarbage(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	frames := reader(t, p)
 	random := rand.NewChaCha8([32]byte{1})
 	for name, do := range map[string]func(*vhosttest.Guest){

@@ -35,13 +35,9 @@ func (Kind) Name() string { return "vhost-user" }
 
 // Settings are those of vhost-user ports.
 type Settings struct {
-	Path   string `json:"path,omitempty" arg:"PATH" file:"true" default:"SWITCH/NAME.sock beside the control socket" fixed:"true" help:"unix socket"`
-	Client bool   `json:"client,omitempty" fixed:"true" help:"connect to the socket; else the switch makes it and listens"`
-	Owner  string `json:"owner,omitempty" arg:"USER" default:"root alone" help:"who may open the device or the socket, by name or number"`
-	Group  string `json:"group,omitempty" arg:"GROUP" help:"group that may open the device or the socket, by name or number"`
-	Mode   string `json:"mode,omitempty" arg:"MODE" default:"0660" help:"mode of the socket, in octal"`
-	Queues int    `json:"queues,omitempty" arg:"N" min:"1" max:"8" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
-	Poll   Poll   `json:"poll,omitempty" arg:"HOW" default:"adaptive" help:"how to wait for frames: adaptive, or busy, which takes a processor for each queue"`
+	port.Socket
+	Queues int  `json:"queues,omitempty" arg:"N" min:"1" max:"8" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
+	Poll   Poll `json:"poll,omitempty" arg:"HOW" default:"adaptive" help:"how to wait for frames: adaptive, or busy, which takes a processor for each queue"`
 }
 
 // Poll says how workers wait for frames in shared memory. Empty is PollAdaptive.
@@ -89,10 +85,7 @@ func (k Kind) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 
 // Path returns the path of the port's socket.
 func (k Kind) Path(s port.Spec) string {
-	if o := port.SettingsOf[Settings](s); o.Path != "" {
-		return o.Path
-	}
-	return filepath.Join(k.Dir, s.Name+".sock")
+	return port.SettingsOf[Settings](s).PathOf(s.Name, k.Dir)
 }
 
 // notes returns the file that keeps the positions of packed rings from one process to
@@ -169,7 +162,7 @@ func (k Kind) start(ps peers, s port.Spec) (port.Port, error) {
 // Set implements port.Kind.
 func (k Kind) Set(p port.Port, from, to port.Spec) error {
 	pp, was, is := p.(*Port), port.SettingsOf[Settings](from), port.SettingsOf[Settings](to)
-	if was.Owner != is.Owner || was.Group != is.Group || was.Mode != is.Mode {
+	if !was.SameAccess(is.Socket) {
 		a, err := k.access(to)
 		if err == nil {
 			err = pp.peers.(*server).SetAccess(a)

@@ -44,7 +44,7 @@ func exchange(t *testing.T, p *vhostuser.Port, g *vhosttest.Guest, frames <-chan
 // Guests come and go on one open port, without and with good-bye.
 func TestGuestComesAndGoes(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	frames := reader(t, p)
 	if d := send(p, wire(60)); d != port.DropNoCarrier || p.Link() || p.Caps() != port.CapsAll|port.CapTail {
 		t.Errorf("without a guest: %v, link %v, caps %b", d, p.Link(), p.Caps())
@@ -64,7 +64,7 @@ func TestGuestComesAndGoes(t *testing.T) {
 func TestDriverRestart(t *testing.T) {
 	for _, name := range []string{"modern", "packed"} {
 		path := socketPath(t)
-		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 		frames := reader(t, p)
 		g := boot(t, p, path, guests[name])
 		for range 3 {
@@ -92,7 +92,7 @@ func TestDriverRestart(t *testing.T) {
 func TestResetDevice(t *testing.T) {
 	for _, name := range []string{"modern", "packed"} {
 		path := socketPath(t)
-		p := open(t, vhostuser.Kind{Dir: filepath.Dir(path)}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+		p := open(t, vhostuser.Kind{Dir: filepath.Dir(path)}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 		frames := reader(t, p)
 		g := boot(t, p, path, guests[name])
 		for range 3 {
@@ -120,7 +120,7 @@ func TestResetDevice(t *testing.T) {
 // and counted (docs/interop/vhost-user.rst, ring states).
 func TestDisabledRing(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	frames := reader(t, p)
 	g := boot(t, p, path, guests["modern"])
 	for i := range uint32(2) {
@@ -147,7 +147,7 @@ func TestDisabledRing(t *testing.T) {
 // by those that it has enabled at the time.
 func TestQueuePairs(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	o := guests["packed"]
 	o.Pairs, o.Features = 3, o.Features|vhosttest.MQ
 	g := boot(t, p, path, o)
@@ -186,7 +186,7 @@ func TestQueuePairs(t *testing.T) {
 // The front end tells where a guest is now, and its neighbours hear of it.
 func TestAnnounce(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	frames := reader(t, p)
 	g := boot(t, p, path, guests["modern"])
 	g.Request(t, vhosttest.SendRARP, []byte{0x52, 0x54, 0, 0, 0, 9, 0, 0})
@@ -214,7 +214,7 @@ func TestAnnounceMoves(t *testing.T) {
 	}
 	for _, name := range []string{"here", "there"} {
 		path := socketPath(t)
-		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 		g := boot(t, p, path, guests["modern"])
 		sp, err := sw.AddPort(name)
 		if err != nil {
@@ -232,7 +232,7 @@ func TestAnnounceMoves(t *testing.T) {
 // A guest that was given an MTU is sent nothing longer, but what is yet to be cut.
 func TestMTU(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	g := boot(t, p, path, guests["modern"])
 	g.Request(t, vhosttest.NetSetMTU, vhosttest.U64(1400))
 	for n, want := range map[int]port.Drop{1400 + 14: port.DropNone, 1400 + 18: port.DropNone, 1400 + 19: port.DropTooBig} {
@@ -252,7 +252,7 @@ func TestMTU(t *testing.T) {
 // Caps is what the guest has agreed to, while it is there.
 func TestCaps(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	for features, want := range map[uint64]port.Caps{
 		vhosttest.Version1:                       port.CapsNone,
 		vhosttest.Version1 | vhosttest.GuestCsum: port.CapCsum,
@@ -276,7 +276,7 @@ func TestCaps(t *testing.T) {
 func TestMemoryWhileRunning(t *testing.T) {
 	for _, name := range []string{"modern", "packed"} {
 		path := socketPath(t)
-		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 		frames := reader(t, p)
 		g := boot(t, p, path, guests[name])
 		exchange(t, p, g, frames)
@@ -356,7 +356,7 @@ func TestMemoryWhileRunning(t *testing.T) {
 // Under load neither side tells the other what it sees for itself.
 func TestFewNotifications(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	for _, name := range []string{"modern", "flags", "packed"} {
 		g := boot(t, p, path, guests[name])
 		frames := make([]port.Frame, 64)
@@ -413,7 +413,7 @@ func TestFewNotifications(t *testing.T) {
 func TestCall(t *testing.T) {
 	for name, o := range guests {
 		path := socketPath(t)
-		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 		g := boot(t, p, path, o)
 		for i := range 2*max(o.Size, 256) + 10 {
 			if _, _, err := g.Recv(0); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -435,7 +435,7 @@ func TestCall(t *testing.T) {
 // A worker that never sleeps needs no kick; one that may sleeps when nothing comes.
 func TestBusy(t *testing.T) {
 	k, path := vhostuser.Kind{}, socketPath(t)
-	adaptive, busy := port.Spec{Name: "vm0", Settings: vhostuser.Settings{Path: path, Poll: vhostuser.PollAdaptive}}, port.Spec{Name: "vm0", Settings: vhostuser.Settings{Path: path, Poll: vhostuser.PollBusy}}
+	adaptive, busy := port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}, Poll: vhostuser.PollAdaptive}}, port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}, Poll: vhostuser.PollBusy}}
 	p := open(t, k, busy)
 	frames := reader(t, p)
 	g := boot(t, p, path, guests["flags"])
@@ -471,7 +471,7 @@ func TestBusy(t *testing.T) {
 // As a client the port waits for a front end that listens, and comes back to it.
 func TestClientReconnects(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path, Client: true}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path, Client: true}}})
 	frames := reader(t, p)
 	for limit := time.Now().Add(patience); !strings.Contains(p.LinkError().Error(), "start the front end"); time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
@@ -503,19 +503,19 @@ func TestKind(t *testing.T) {
 		spec port.Spec
 		want string
 	}{
-		{port.Spec{Name: "a/b", Settings: vhostuser.Settings{Path: path}}, "port name"},
+		{port.Spec{Name: "a/b", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}}, "port name"},
 		{port.Spec{Name: "vm0"}, "--path"},
-		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Path: "s"}}, "absolute"},
-		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Path: "/" + strings.Repeat("x", 107)}}, "shorter"},
-		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Path: path, Poll: "never"}}, "adaptive, busy"},
-		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Path: path, Queues: 9}}, "1 to 8"},
+		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: "s"}}}, "absolute"},
+		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: "/" + strings.Repeat("x", 107)}}}, "shorter"},
+		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}, Poll: "never"}}, "adaptive, busy"},
+		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}, Queues: 9}}, "1 to 8"},
 	} {
 		if _, err := (port.Kinds{k}).Spec(c.spec.Name, k.Name(), c.spec.Patch()); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", c.spec, err)
 		}
 	}
 	k.Dir = filepath.Dir(path)
-	spec := port.Spec{Name: "vm0", Settings: vhostuser.Settings{Path: path}}
+	spec := port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}}
 	refused := func(want string) {
 		t.Helper()
 		var trace port.Trace
@@ -574,7 +574,7 @@ func TestSocketAccess(t *testing.T) {
 		o.Path = path
 		return port.Spec{Name: "vm0", Settings: o}
 	}
-	from := spec(vhostuser.Settings{Mode: "0600"})
+	from := spec(vhostuser.Settings{Socket: port.Socket{Mode: "0600"}})
 	p := open(t, k, from)
 	frames := reader(t, p)
 	g := boot(t, p, path, guests["modern"])
@@ -585,12 +585,12 @@ func TestSocketAccess(t *testing.T) {
 		}
 	}
 	want(0o600)
-	to := spec(vhostuser.Settings{Mode: "0620"})
+	to := spec(vhostuser.Settings{Socket: port.Socket{Mode: "0620"}})
 	if err := k.Set(p, from, to); err != nil {
 		t.Fatal(err)
 	}
 	want(0o620)
-	bad := spec(vhostuser.Settings{Mode: "0620", Group: "no-such-group"})
+	bad := spec(vhostuser.Settings{Socket: port.Socket{Mode: "0620", Group: "no-such-group"}})
 	if err := k.Set(p, to, bad); err == nil || !strings.Contains(err.Error(), "no group") {
 		t.Errorf("for a group that is not there: %v", err)
 	}
@@ -603,8 +603,8 @@ func TestSocketAccess(t *testing.T) {
 	testenv.Eventually(t, "the socket is there again", func() bool { _, err := os.Lstat(path); return err == nil })
 	want(0o620)
 	exchange(t, p, boot(t, p, path, guests["modern"]), frames)
-	for _, o := range []vhostuser.Settings{{Mode: "rw"}, {Mode: "0660", Client: true}, {Owner: "root", Client: true}, {Group: "root", Client: true}} {
-		if err := k.Check(spec(o)); err == nil || strings.Contains(err.Error(), "\n") {
+	for _, o := range []port.Socket{{Mode: "rw"}, {Mode: "0660", Client: true}, {Owner: "root", Client: true}, {Group: "root", Client: true}} {
+		if err := k.Check(spec(vhostuser.Settings{Socket: o})); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v is taken", o)
 		}
 	}
@@ -613,7 +613,7 @@ func TestSocketAccess(t *testing.T) {
 // TestChurn changes everything that can be changed while frames flow both ways.
 func TestChurn(t *testing.T) {
 	path := socketPath(t)
-	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 	frames := reader(t, p)
 	stop := make(chan struct{})
 	var senders sync.WaitGroup

@@ -32,7 +32,7 @@ type vms struct {
 // attach adds a vhost-user port, or opens it again.
 func (v *vms) attach(t *testing.T, name string, client bool) *vhostuser.Port {
 	t.Helper()
-	p := open(v.t, vhostuser.Kind{Dir: v.dir}, port.Spec{Name: name, Settings: vhostuser.Settings{Client: client}})
+	p := open(v.t, vhostuser.Kind{Dir: v.dir}, port.Spec{Name: name, Settings: vhostuser.Settings{Socket: port.Socket{Client: client}}})
 	v.add(t, name, p)
 	return p
 }

@@ -54,7 +54,7 @@ func pass(p *vhostuser.Port, f *port.Frame) port.Drop {
 func listening(t testing.TB) (*vhostuser.Port, string) {
 	t.Helper()
 	path := socketPath(t)
-	return open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}}), path
+	return open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}}), path
 }
 
 // tso is a TCP super-frame of n bytes.

@@ -55,7 +55,7 @@ func TestTestpmd(t *testing.T) {
 			var inSwitch []*vswitch.Port
 			for i, name := range []string{"a", "b"} {
 				path := filepath.Join(dir, name)
-				p := open(t, vhostuser.Kind{}, port.Spec{Name: name, Settings: vhostuser.Settings{Path: path, Client: c.client}})
+				p := open(t, vhostuser.Kind{}, port.Spec{Name: name, Settings: vhostuser.Settings{Socket: port.Socket{Path: path, Client: c.client}}})
 				sp, err := sw.AddPort(name)
 				if err != nil {
 					t.Fatal(err)

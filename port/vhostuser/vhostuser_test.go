@@ -121,7 +121,7 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			porttest.Run(t, func(t *testing.T) porttest.Fixture {
 				path := socketPath(t)
-				p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path}})
+				p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
 				g := boot(t, p, path, o)
 				return porttest.Fixture{Port: p, Peer: station{g}, MaxLen: port.MaxFrame - 8, Offloads: o.Features&vhosttest.GuestCsum != 0}
 			})
@@ -138,7 +138,7 @@ func TestConformanceClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { l.Close() })
-		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Path: path, Client: true}})
+		p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path, Client: true}}})
 		conn, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)

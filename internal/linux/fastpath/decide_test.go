@@ -27,11 +27,11 @@ const (
 
 // device is a port's device.
 type device struct {
-	ifindex  int
-	punted bool
+	ifindex int
+	punted  bool
 }
 
-func (d device) Ifindex() int   { return d.ifindex }
+func (d device) Ifindex() int { return d.ifindex }
 func (d device) Punted() bool { return d.punted }
 
 // rig is a Path and what a switch tells it. Its program is run by hand on frames that
