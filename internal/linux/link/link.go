@@ -106,13 +106,9 @@ func Carrier(index int) (bool, error) {
 		if len(reply) < unix.SizeofIfInfomsg {
 			continue
 		}
-		attrs, err := nl.ParseRouteAttr(reply[unix.SizeofIfInfomsg:])
-		if err != nil {
-			return false, lookupError(what, err)
-		}
-		for _, a := range attrs {
-			if a.Attr.Type == unix.IFLA_CARRIER && len(a.Value) > 0 {
-				return a.Value[0] != 0, nil
+		for typ, value := range attributes(reply[unix.SizeofIfInfomsg:]) {
+			if typ == unix.IFLA_CARRIER && len(value) > 0 {
+				return value[0] != 0, nil
 			}
 		}
 	}
@@ -283,12 +279,8 @@ func IPv4(index int) (netip.Prefix, error) {
 		if head.Family != unix.AF_INET || int(head.Index) != index {
 			continue
 		}
-		attrs, err := nl.ParseRouteAttr(m[head.Len():])
-		if err != nil {
-			return fail(err)
-		}
-		for _, a := range attrs {
-			if ip, ok := netip.AddrFromSlice(a.Value); ok && a.Attr.Type == unix.IFA_LOCAL {
+		for typ, value := range attributes(m[head.Len():]) {
+			if ip, ok := netip.AddrFromSlice(value); ok && typ == unix.IFA_LOCAL {
 				return netip.PrefixFrom(ip, int(head.Prefixlen)), nil
 			}
 		}

@@ -79,14 +79,10 @@ func (q *queue) take(typ uint16, m []byte) {
 	if typ != unix.RTM_NEWQDISC && typ != unix.RTM_DELQDISC || len(m) < nl.SizeofTcMsg {
 		return
 	}
-	attrs, err := nl.ParseRouteAttr(m[nl.SizeofTcMsg:])
-	if err != nil {
-		return
-	}
 	kind := ""
-	for _, a := range attrs {
-		if a.Attr.Type == nl.TCA_KIND {
-			kind = unix.ByteSliceToString(a.Value)
+	for typ, value := range attributes(m[nl.SizeofTcMsg:]) {
+		if typ == nl.TCA_KIND {
+			kind = unix.ByteSliceToString(value)
 		}
 	}
 	there := typ == unix.RTM_NEWQDISC

@@ -186,10 +186,12 @@ func (w *watcher) take(m *syscall.NetlinkMessage) error {
 
 // moved reports whether the message about a gone interface says where it went.
 func moved(data []byte) bool {
-	attrs, err := nl.ParseRouteAttr(data[unix.SizeofIfInfomsg:])
-	return err == nil && slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
-		return a.Attr.Type == unix.IFLA_NEW_NETNSID || a.Attr.Type == unix.IFLA_NEW_IFINDEX
-	})
+	for typ := range attributes(data[unix.SizeofIfInfomsg:]) {
+		if typ == unix.IFLA_NEW_NETNSID || typ == unix.IFLA_NEW_IFINDEX {
+			return true
+		}
+	}
+	return false
 }
 
 // update sends the receiver what is new about an interface.
