@@ -69,8 +69,10 @@ func Parse(alias string) (m Mark, ok bool) {
 	if rest == "" {
 		return m, true
 	}
-	m.Before, ok = strings.CutPrefix(rest, was)
-	return m, ok
+	if m.Before, ok = strings.CutPrefix(rest, was); !ok || m.Before == "" {
+		return Mark{}, false
+	}
+	return m, true
 }
 
 // Check returns an error if l belongs to a switch other than the one named me. The error
