@@ -111,14 +111,14 @@ func TestAnotherSwitchOfTheName(t *testing.T) {
 		h.other = errors.New("another switch called sw0 is there")
 		r := start(t, h, savedState{Ports: []savedPort{{Spec: saved(spec("vm0"))}}})
 		r.wantState("vm0", api.StateWaiting)
-		if got := r.port("vm0").Reason; got != h.other.Error() {
+		if got := r.port("vm0").Reason; got != "another switch called sw0 is there" {
 			t.Errorf("reason %q", got)
 		}
 		wantCode(t, r.add("vm1"), api.CodeFailed, "another switch called sw0 is there")
 		if len(h.devices) != 0 {
 			t.Errorf("devices were opened: %v", h.devices)
 		}
-		h.other = nil
+		h.locked(func() { h.other = nil })
 		time.Sleep(maxBackoff)
 		r.wantState("vm0", api.StateNoCarrier)
 		r.mustAdd("vm1")

@@ -63,6 +63,13 @@ func newFakeHost() *fakeHost {
 
 func (h *fakeHost) Watch(ctx context.Context) (<-chan link.Event, error) { return h.events, nil }
 
+// locked calls change while no call reads the host.
+func (h *fakeHost) locked(change func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change()
+}
+
 func (h *fakeHost) wait(call, name string) {
 	if h.slow != nil {
 		h.slow(call, name)
@@ -107,7 +114,12 @@ func (h *fakeHost) Claim(string, string) Claim { return fakeClaim{h} }
 
 type fakeClaim struct{ *fakeHost }
 
-func (c fakeClaim) Take() error  { return c.other }
+func (c fakeClaim) Take() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.other
+}
+
 func (c fakeClaim) Close() error { return nil }
 
 func (h *fakeHost) byName(name string) (link.Link, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,13 +56,18 @@ func TestNext(t *testing.T) {
 // ownPort is a port that has its device for itself.
 type ownPort struct {
 	*fakePort
-	contested error
-	unbound   bool
+	contested atomic.Pointer[error]
+	unbound   atomic.Bool
 }
 
-func (p *ownPort) Exclusive() bool  { return true }
-func (p *ownPort) Contested() error { return p.contested }
-func (p *ownPort) Bound() bool      { return !p.unbound }
+func (p *ownPort) Exclusive() bool { return true }
+func (p *ownPort) Bound() bool     { return !p.unbound.Load() }
+func (p *ownPort) Contested() error {
+	if err := p.contested.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 // A port whose device somebody else takes says who has it, and forwards nothing until it
 // is free again.
@@ -87,6 +93,7 @@ func TestDeviceIsTaken(t *testing.T) {
 				r.change("vm0", func(*link.Link) {})
 			}
 		}
+		another := errors.New("another program")
 		for _, c := range []struct {
 			take, free func()
 			want       string
@@ -97,8 +104,8 @@ func TestDeviceIsTaken(t *testing.T) {
 			{address(netip.MustParsePrefix("192.0.2.1/24")), address(netip.Prefix{}), "192.0.2.1/24"},
 			{func() { h.put(link.Link{Name: "mv0", Kind: "macvlan", Lower: vm0.Index}) }, func() { h.remove("mv0") }, "macvlan mv0"},
 			// No news comes of programs: looking again must do.
-			{func() { own.contested = errors.New("another program"); alias("vswitch sw0 ")(); alias("vswitch sw0")() },
-				func() { own.contested = nil; time.Sleep(takenGap) }, "another program"},
+			{func() { own.contested.Store(&another); alias("vswitch sw0 ")(); alias("vswitch sw0")() },
+				func() { own.contested.Store(nil); time.Sleep(takenGap) }, "another program"},
 		} {
 			r.wantState("vm0", api.StateUp)
 			r.logged()
@@ -150,7 +157,7 @@ func TestNumberUsedAgain(t *testing.T) {
 		r.mustAdd("vm0")
 		time.Sleep(maxBackoff)
 		first := own
-		first.unbound = true
+		first.unbound.Store(true)
 		r.change("vm0", func(l *link.Link) { l.Name = "other" })
 		if got := r.port("vm0"); got.State != api.StateWaiting {
 			t.Errorf("%s on %s", got.State, got.Ifname)
@@ -213,12 +220,12 @@ func TestMovedDeviceComesBack(t *testing.T) {
 // brokenWatch is a host whose news end.
 type brokenWatch struct {
 	*fakeHost
-	watched int
-	fail    error
+	fail error
 }
 
 func (b *brokenWatch) Watch(context.Context) (<-chan link.Event, error) {
-	b.watched++
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.fail != nil {
 		return nil, b.fail
 	}
@@ -234,9 +241,11 @@ func TestWatchGoesOn(t *testing.T) {
 		r.mustAdd("vm0")
 		time.Sleep(maxBackoff)
 		r.logged()
-		b.fail = errors.New("no memory")
 		old := h.events
-		h.events = make(chan link.Event, 64)
+		h.locked(func() {
+			b.fail = errors.New("no memory")
+			h.events = make(chan link.Event, 64)
+		})
 		old <- link.Event{Err: errors.New("broken")}
 		close(old)
 		synctest.Wait()
@@ -250,7 +259,7 @@ func TestWatchGoesOn(t *testing.T) {
 			t.Errorf("log: %s", log)
 		}
 		r.wantState("vm0", api.StateNoCarrier)
-		b.fail = nil
+		h.locked(func() { b.fail = nil })
 		time.Sleep(maxBackoff)
 		r.wantState("vm0", api.StateUp)
 		r.change("vm0", func(l *link.Link) { l.Carrier = false })
