@@ -190,7 +190,9 @@ func (r *ring) send(out []port.Out) {
 		n := o.PutHeader(head[:])
 		s.wire = append(append(s.wire[:0], head[:n]...), o.Frame.Data[12:]...)
 		off := o.Frame.Offload
-		off.HdrLen = uint16(min(int(off.HdrLen), len(o.Frame.Data)))
+		if int(off.HdrLen) > len(o.Frame.Data) { // a store without need would stall Tag's loads
+			off.HdrLen = uint16(len(o.Frame.Data))
+		}
 		s.offload = vnet.Tag(off, o.TagLen())
 	}
 	r.more.Signal()
