@@ -187,7 +187,11 @@ func (p *process) start(args, env []string) error {
 	if p.cmd != nil {
 		return errors.New("a daemon runs already")
 	}
-	args = slices.Concat([]string{"--chdir", p.dir, "vswitch", "run"}, daemontest.Flags(), args)
+	flags := daemontest.Flags()
+	if slices.Contains(args, "--fastpath") { // which may be given once
+		flags = nil
+	}
+	args = slices.Concat([]string{"--chdir", p.dir, "vswitch", "run"}, flags, args)
 	command := exec.Command
 	if p.netns != nil {
 		command = p.netns.Command
