@@ -11,7 +11,7 @@ import (
 	"github.com/vswitch/vswitch/port/memory"
 )
 
-// A change of a port returns when no batch goes by what was before: what such a batch
+// A change of a port returns when no batch uses the former settings: what such a batch
 // learned is forgotten with the rest.
 func TestChangesWaitForBatches(t *testing.T) {
 	for name, change := range map[string]func(r *rig, p *vswitch.Port) error{

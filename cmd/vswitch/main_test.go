@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -187,11 +186,7 @@ func (p *process) start(args, env []string) error {
 	if p.cmd != nil {
 		return errors.New("a daemon runs already")
 	}
-	flags := daemontest.Flags()
-	if slices.Contains(args, "--fastpath") { // which may be given once
-		flags = nil
-	}
-	args = slices.Concat([]string{"--chdir", p.dir, "vswitch", "run"}, flags, args)
+	args = append([]string{"--chdir", p.dir, "vswitch", "run"}, daemontest.Flags(args...)...)
 	command := exec.Command
 	if p.netns != nil {
 		command = p.netns.Command

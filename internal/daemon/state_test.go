@@ -72,7 +72,7 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 		},
 		"disk is full": {
 			func(s *store) error { return os.Symlink("/dev/full", s.path+".new") },
-			func(s *store) error { return nil }, // what takes the room goes by itself
+			func(s *store) error { return nil }, // another program frees the room
 		},
 		"file cannot be replaced": {
 			func(s *store) error {

@@ -44,7 +44,7 @@ func tap(t testing.TB, name string) *Port {
 	return p
 }
 
-// A super-frame between small ones goes by another socket and keeps its place, in a
+// A super-frame between small ones leaves through another socket and keeps its place, in a
 // vector longer than one call to the kernel.
 func TestSendInOrder(t *testing.T) {
 	t.Parallel()

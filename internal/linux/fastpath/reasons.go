@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// worded is an error with a text for the user who can mend it, in place of the kernel's.
+// worded is an error that tells the user how to mend it. It replaces the kernel's text.
 type worded struct {
 	words string
 	err   error

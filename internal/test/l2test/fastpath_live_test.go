@@ -227,7 +227,7 @@ func TestFastAging(t *testing.T) {
 	// c listens to what is flooded of a's frames to b.
 	toB, toA := startStream(t, p.a, p.b, c), startStream(t, p.b, p.a)
 	before := p.fast()
-	testenv.Eventually(t, "all goes by the kernel", func() bool { return p.fast() > before+100 })
+	testenv.Eventually(t, "the kernel forwards everything", func() bool { return p.fast() > before+100 })
 	// Nobody asks for the FDB meanwhile, which would have it ask the kernel.
 	time.Sleep(4 * aging * time.Second)
 	for _, g := range []*vm{p.a, p.b} {

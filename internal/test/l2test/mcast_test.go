@@ -28,7 +28,7 @@ func groupMAC(g netip.Addr) port.MAC {
 	return 0x3333_0000_0000 | port.MAC(low)
 }
 
-// toGroup makes a frame as of a stream to a group; the switch goes by its address.
+// toGroup makes a frame of a stream to a group; the switch looks at its address only.
 func (h *host) toGroup(g netip.Addr, tags ...port.Tag) frame {
 	f := frame{dst: groupMAC(g), src: h.mac, tags: tags, etherType: 0x800}
 	if g.Is6() {

@@ -58,13 +58,13 @@ func Binary(t testing.TB) string {
 // prevents it, so that every test can run both ways.
 func FastPath() bool { return os.Getenv("VSWITCH_TEST_FASTPATH") != "off" }
 
-// Flags returns the flags of `vswitch run` that follow from FastPath. A test's own flags
-// replace them.
-func Flags() []string {
+// Flags returns a test's own flags of `vswitch run`, behind those that follow from
+// FastPath unless its own replace them.
+func Flags(own ...string) []string {
 	if FastPath() {
-		return nil
+		return own
 	}
-	return []string{"--fastpath", "off"}
+	return override([]string{"--fastpath", "off"}, own)
 }
 
 // Daemon is a running `vswitch run`, or one that was killed or stopped.
