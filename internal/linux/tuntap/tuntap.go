@@ -52,24 +52,24 @@ func Create(name, alias string, access Access, multiQueue bool) error {
 		return fmt.Errorf("make TAP %s: %w", name, err)
 	}
 
-	// water does not set O_CLOEXEC either. No program may start until the flag is
-	// set: a child that held the descriptor would keep the TAP busy.
+	// No program may start until the descriptor is closed: a child has a copy until it
+	// executes its program, and keeps the TAP busy for so long. water does not set
+	// O_CLOEXEC either.
 	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	tap, err := water.New(water.Config{
 		DeviceType:             water.TAP,
 		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, MultiQueue: multiQueue},
 	})
 	if err != nil {
-		syscall.ForkLock.RUnlock()
 		return fmt.Errorf("make TAP %s: %w", name, advice(name, err))
 	}
 	f := tap.ReadWriteCloser.(*os.File)
+	defer f.Close()
 	conn, err := f.SyscallConn()
 	if err == nil {
 		err = conn.Control(func(fd uintptr) { unix.CloseOnExec(int(fd)) })
 	}
-	syscall.ForkLock.RUnlock()
-	defer f.Close()
 
 	// A process that dies before the last step leaves no device.
 	if err == nil {

@@ -2,10 +2,14 @@ package tuntap
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +52,37 @@ func TestCreate(t *testing.T) {
 			t.Errorf("the same again: %v", err)
 		}
 	})
+}
+
+// A device is free as soon as it is made, whatever programs the process starts meanwhile.
+func TestCreateWhileProgramsStart(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	var started sync.WaitGroup
+	for range 4 {
+		started.Go(func() {
+			for ctx.Err() == nil {
+				if err := exec.Command("true").Run(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	testenv.NewNetns(t).Do(func() {
+		for i := range 100 {
+			name := fmt.Sprint("vm", i)
+			if err := Create(name, "", Access{Owner: 0, Group: Anyone}, false); err != nil {
+				t.Fatal(err)
+			}
+			d, err := Open(name, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Close()
+		}
+	})
+	stop()
+	started.Wait()
 }
 
 // A failure leaves neither a device nor a descriptor.
