@@ -1,0 +1,101 @@
+package vnet
+
+import (
+	"encoding/binary"
+
+	"github.com/vswitch/vswitch/internal/packet/eth"
+	"github.com/vswitch/vswitch/port"
+)
+
+// greCsum is the offset of the checksum in a GRE header that has one (RFC 2784 section
+// 2.1).
+const greCsum = 4
+
+// Partial reports whether the checksum that o asks for is one that a frame of n bytes,
+// which begins with data, has: that of TCP or UDP, of GRE, or of TCP or UDP inside a
+// tunnel. Whoever completes a checksum writes two bytes of the frame after the switch has
+// decided about it, so these must not be an address, or any other field that somebody
+// checked. o must be Valid and ask for a checksum.
+func Partial(data []byte, n int, o port.Offload) bool {
+	head := data[:min(len(data), MaxHeader)]
+	p, ok := eth.FindIP(head)
+	switch {
+	case !ok || p.Fragment:
+		return false
+	case p.Transport == int(o.CsumStart):
+		return hasChecksum(head, n, p, o)
+	}
+	from := p.Transport
+	switch p.Proto {
+	case eth.ProtoUDP:
+		from += udpHeaderLen
+	case eth.ProtoGRE:
+		from += greHeaderLen
+	case protoIPv4, protoIPv6:
+	default:
+		return false
+	}
+	inner, ok := findInner(head, from, o)
+	return ok && hasChecksum(head, n, inner, o)
+}
+
+// PartialOuter is Partial without tunnels: the checksum is that of the frame's own TCP or
+// UDP header.
+func PartialOuter(data []byte, n int, o port.Offload) bool {
+	head := data[:min(len(data), MaxHeader)]
+	p, ok := eth.FindIP(head)
+	return ok && !p.Fragment && p.Proto != eth.ProtoGRE && p.Transport == int(o.CsumStart) && hasChecksum(head, n, p, o)
+}
+
+// Protocol numbers of packets inside packets (RFC 2003, RFC 4213).
+const (
+	protoIPv4 uint8 = 4
+	protoIPv6 uint8 = 41
+)
+
+// hasChecksum reports whether o asks for the checksum of the header at p.Transport, and
+// that header lies in the packet p, which lies in the frame of n bytes.
+func hasChecksum(head []byte, n int, p eth.IPPacket, o port.Offload) bool {
+	need := 0
+	switch {
+	case p.Fragment:
+		return false
+	case p.Proto == eth.ProtoTCP && o.CsumOffset == tcpCsum:
+		need = tcpHeaderLen
+	case p.Proto == eth.ProtoUDP && o.CsumOffset == udpCsum:
+		need = udpHeaderLen
+	case p.Proto == eth.ProtoGRE && o.CsumOffset == greCsum:
+		need = greHeaderLen + 4
+	default:
+		return false
+	}
+	end := p.Header + int(binary.BigEndian.Uint16(head[p.Header+2:]))
+	if p.Version == 6 {
+		end = p.Header + eth.IPv6HeaderLen + int(binary.BigEndian.Uint16(head[p.Header+4:]))
+	}
+	if p.Transport+need > min(end, len(head)) || end > n {
+		return false
+	}
+	return p.Proto != eth.ProtoGRE || head[p.Transport]&0x80 != 0
+}
+
+// findInner finds the IP header, at or behind from, whose transport header begins where
+// the coverage of the checksum begins. Like findTunnel it searches backwards, so the kind
+// of tunnel does not matter.
+func findInner(head []byte, from int, o port.Offload) (inner eth.IPPacket, ok bool) {
+	l4 := int(o.CsumStart)
+	if l4 > len(head) {
+		return inner, false
+	}
+	for at := l4 - eth.IPv4HeaderLen; at >= from && at >= l4-maxIPv4Header; at -= 4 {
+		if inner, ok = eth.FindIPAt(head, at, 4); ok && inner.Transport == l4 {
+			return inner, true
+		}
+	}
+	for at := l4 - eth.IPv6HeaderLen; at >= from; at -= 8 {
+		if inner, ok = eth.FindIPAt(head, at, 6); ok && inner.Transport == l4 {
+			return inner, true
+		}
+	}
+	return inner, false
+}
