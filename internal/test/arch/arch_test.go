@@ -98,7 +98,7 @@ var outside = map[string][]string{
 var (
 	noIO = []string{
 		"switch", "fdb", "port", "internal/packet/eth", "internal/virtio/vnet",
-		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/packet/pfilter",
+		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/packet/pfilter",
 	}
 	doIO = []string{"os", "os/exec", "syscall", "net", "net/http"}
 )
