@@ -54,6 +54,17 @@ func (p *Port) Name() string { return p.name }
 // Number is the port's number in FDB entries.
 func (p *Port) Number() uint16 { return p.number }
 
+// Device returns what is attached to the port; nil if nothing is. Its methods that any
+// goroutine may call are for the caller's use; the rest is the switch's.
+func (p *Port) Device() port.Port {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	if p.at == nil {
+		return nil
+	}
+	return p.at.dev
+}
+
 // Attach puts dev behind the port and starts a worker for each of its queues. The port
 // then owns dev: Detach closes it.
 func (p *Port) Attach(dev port.Port) error {

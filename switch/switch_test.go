@@ -269,6 +269,12 @@ func TestPorts(t *testing.T) {
 	if err := r.ports[1].Attach(memory.New(memory.Options{})); err == nil {
 		t.Error("a second device is taken")
 	}
+	if d := r.ports[1].Device(); d != port.Port(r.lines[1]) {
+		t.Errorf("the device is %v", d)
+	}
+	if err := r.ports[1].Detach(); err != nil || r.ports[1].Device() != nil {
+		t.Errorf("after Detach (%v) there is a device", err)
+	}
 	if err := r.RemovePort("p1"); err != nil {
 		t.Fatal(err)
 	}
