@@ -7,7 +7,9 @@ package api
 import (
 	_ "embed"
 	"encoding/json"
+	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/vswitch/vswitch/port"
 )
@@ -231,3 +233,8 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// Errorf returns an Error, on one line even if it wraps several errors.
+func Errorf(code, format string, args ...any) error {
+	return &Error{Code: code, Message: strings.ReplaceAll(fmt.Errorf(format, args...).Error(), "\n", "; ")}
+}

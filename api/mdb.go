@@ -72,13 +72,13 @@ type AddGroup struct {
 
 // MDB returns the multicast database of a switch with snooping.
 func (c *Client) MDB(ctx context.Context) (mdb MDB, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/mdb", nil, &mdb)
+	err = c.Do(ctx, http.MethodGet, "/v1/mdb", nil, &mdb)
 	return mdb, err
 }
 
 // AddGroup adds a static group.
 func (c *Client) AddGroup(ctx context.Context, req AddGroup) (g Group, err error) {
-	err = c.call(ctx, http.MethodPost, "/v1/mdb", req, &g)
+	err = c.Do(ctx, http.MethodPost, "/v1/mdb", req, &g)
 	return g, err
 }
 
@@ -88,5 +88,5 @@ func (c *Client) DelGroup(ctx context.Context, group netip.Addr, port string, vl
 	if vlan != 0 {
 		path += "?vlan=" + strconv.Itoa(int(vlan))
 	}
-	return c.call(ctx, http.MethodDelete, path, nil, nil)
+	return c.Do(ctx, http.MethodDelete, path, nil, nil)
 }

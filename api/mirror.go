@@ -21,17 +21,17 @@ type Mirror struct {
 
 // Mirrors returns all mirrors by name.
 func (c *Client) Mirrors(ctx context.Context) (mirrors []Mirror, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/mirrors", nil, &mirrors)
+	err = c.Do(ctx, http.MethodGet, "/v1/mirrors", nil, &mirrors)
 	return mirrors, err
 }
 
 // AddMirror adds a mirror.
 func (c *Client) AddMirror(ctx context.Context, req Mirror) (m Mirror, err error) {
-	err = c.call(ctx, http.MethodPost, "/v1/mirrors", req, &m)
+	err = c.Do(ctx, http.MethodPost, "/v1/mirrors", req, &m)
 	return m, err
 }
 
 // DelMirror removes a mirror.
 func (c *Client) DelMirror(ctx context.Context, name string) error {
-	return c.call(ctx, http.MethodDelete, "/v1/mirrors/"+url.PathEscape(name), nil, nil)
+	return c.Do(ctx, http.MethodDelete, "/v1/mirrors/"+url.PathEscape(name), nil, nil)
 }

@@ -56,6 +56,6 @@ type BPDUs struct {
 
 // STP returns the spanning tree of a switch that runs one.
 func (c *Client) STP(ctx context.Context) (tree STP, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/stp", nil, &tree)
+	err = c.Do(ctx, http.MethodGet, "/v1/stp", nil, &tree)
 	return tree, err
 }

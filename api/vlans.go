@@ -14,6 +14,6 @@ type VLANMembers struct {
 
 // VLANs returns the VLANs that ports carry, and VLAN 1, by number.
 func (c *Client) VLANs(ctx context.Context) (vlans []VLANMembers, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/vlans", nil, &vlans)
+	err = c.Do(ctx, http.MethodGet, "/v1/vlans", nil, &vlans)
 	return vlans, err
 }

@@ -1,6 +1,7 @@
 package port
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,13 @@ func (ks Kinds) Names() (names []string) {
 	return names
 }
 
+// Catalog is what the ports of a program can be: their kinds, and the settings that the
+// program's features add to every port.
+type Catalog struct {
+	Kinds
+	Sections []any // the zero value of one settings struct each
+}
+
 // Setting is one setting of ports, and the kinds that have it.
 type Setting struct {
 	setting.Field
@@ -40,8 +48,8 @@ type Setting struct {
 
 // Settings returns the settings of all kinds, then those of every port. A setting that
 // several kinds share appears once.
-func (ks Kinds) Settings() (all []Setting) {
-	for _, k := range ks {
+func (c Catalog) Settings() (all []Setting) {
+	for _, k := range c.Kinds {
 		d := k.Describe()
 		if d.Settings == nil {
 			continue
@@ -56,37 +64,47 @@ func (ks Kinds) Settings() (all []Setting) {
 			all[i].Min, all[i].Max = min(all[i].Min, f.Min), max(all[i].Max, f.Max)
 		}
 	}
-	for _, f := range setting.Fields(Policy{}) {
+	for _, f := range c.common() {
 		all = append(all, Setting{f, nil})
+	}
+	return all
+}
+
+// common returns the settings that ports of every kind have.
+func (c Catalog) common() []setting.Field {
+	all := setting.Fields(Policy{})
+	for _, s := range c.Sections {
+		all = append(all, setting.Fields(s)...)
 	}
 	return all
 }
 
 // Spec makes and checks the spec of a new port. It keeps the settings of a kind that is
 // not among ks as they are: another build wrote them.
-func (ks Kinds) Spec(name, kind string, p setting.Patch) (Spec, error) {
-	s, err := ks.Read(name, kind, p)
+func (c Catalog) Spec(name, kind string, p setting.Patch) (Spec, error) {
+	s, err := c.Read(name, kind, p)
 	if err != nil {
 		return Spec{}, err
 	}
-	return s, ks.check(s)
+	return s, c.check(s)
 }
 
 // Read is Spec with fewer checks: it checks each setting by itself, but neither the name
-// nor the combination of settings, which can depend on the host. If only the Policy is
-// wrong, the Spec returned with the error has the kind's settings and no Policy.
-func (ks Kinds) Read(name, kind string, p setting.Patch) (Spec, error) {
-	s := Spec{Name: name, Kind: kind}
-	if k := ks.Find(kind); k != nil {
+// nor the combination of settings, which can depend on the host. If only settings that all
+// kinds have are wrong, the Spec returned with the error has the kind's settings and none of
+// those.
+func (c Catalog) Read(name, kind string, p setting.Patch) (Spec, error) {
+	s := Spec{Name: name, Kind: kind, Sections: c.Sections}
+	if k := c.Find(kind); k != nil {
 		s.Settings = k.Describe().Settings
 	}
-	return ks.apply(s, p)
+	return c.apply(s, p)
 }
 
 // Merge returns the checked spec of a port with a patch applied. It does not change the
 // patch.
-func (ks Kinds) Merge(s Spec, p setting.Patch) (Spec, error) {
-	to, err := ks.apply(s, p)
+func (c Catalog) Merge(s Spec, p setting.Patch) (Spec, error) {
+	to, err := c.apply(s, p)
 	if err != nil {
 		return Spec{}, err
 	}
@@ -97,16 +115,20 @@ func (ks Kinds) Merge(s Spec, p setting.Patch) (Spec, error) {
 			}
 		}
 	}
-	return to, ks.check(to)
+	return to, c.check(to)
 }
 
 // Differences says in which settings of a patch a port differs from it, in flags.
-func (ks Kinds) Differences(s Spec, p setting.Patch) (all []string, err error) {
-	to, err := ks.apply(s, p)
+func (c Catalog) Differences(s Spec, p setting.Patch) (all []string, err error) {
+	to, err := c.apply(s, p)
 	if err != nil {
 		return nil, err
 	}
-	for _, pair := range [][2]any{{s.Settings, to.Settings}, {s.Policy, to.Policy}} {
+	pairs := [][2]any{{s.Settings, to.Settings}, {s.Policy, to.Policy}}
+	for i, of := range c.sectionsOf(s) {
+		pairs = append(pairs, [2]any{of, to.Sections[i]})
+	}
+	for _, pair := range pairs {
 		if pair[0] == nil {
 			continue
 		}
@@ -133,11 +155,12 @@ func text(f setting.Field, of any) string {
 }
 
 // apply merges a patch into a spec.
-func (ks Kinds) apply(s Spec, p setting.Patch) (Spec, error) {
+func (c Catalog) apply(s Spec, p setting.Patch) (Spec, error) {
 	rest := setting.Patch{}
 	rest.Add(p)
-	policy, wrong := setting.Merge(s.Policy, rest)
-	if ks.Find(s.Kind) == nil {
+	policy, sections, wrong := c.applyCommon(s, rest)
+	known := c.Find(s.Kind) != nil
+	if !known {
 		s.Settings = rest
 	} else if s.Settings != nil {
 		var err error
@@ -145,35 +168,54 @@ func (ks Kinds) apply(s Spec, p setting.Patch) (Spec, error) {
 			return Spec{}, err
 		}
 	}
-	if wrong != nil {
-		s.Policy = Policy{}
+	s.Policy, s.Sections = policy, sections
+	if wrong != nil || !known {
 		return s, wrong
 	}
-	s.Policy = policy.(Policy)
-	if ks.Find(s.Kind) == nil {
-		return s, nil
-	}
 	for _, key := range rest.Keys() {
-		return Spec{}, ks.lacks(s.Kind, key)
+		return Spec{}, c.lacks(s.Kind, key)
 	}
 	return s, nil
 }
 
-func (ks Kinds) check(s Spec) error {
+// sectionsOf returns a spec's sections, which are the zero ones if it was made by hand.
+func (c Catalog) sectionsOf(s Spec) []any {
+	if s.Sections == nil {
+		return c.Sections
+	}
+	return s.Sections
+}
+
+// applyCommon merges those settings of a patch into a spec's that all kinds have, and takes
+// them out of the patch. It returns none of them with an error.
+func (c Catalog) applyCommon(s Spec, rest setting.Patch) (Policy, []any, error) {
+	policy, wrong := setting.Merge(s.Policy, rest)
+	var sections []any
+	for _, of := range c.sectionsOf(s) {
+		to, err := setting.Merge(of, rest)
+		sections, wrong = append(sections, to), cmp.Or(wrong, err)
+	}
+	if wrong != nil {
+		return Policy{}, c.Sections, wrong
+	}
+	return policy.(Policy), sections, nil
+}
+
+func (c Catalog) check(s Spec) error {
 	if err := CheckName(s.Name); err != nil {
 		return err
 	}
-	if k := ks.Find(s.Kind); k != nil {
+	if k := c.Find(s.Kind); k != nil {
 		if err := k.Check(s); err != nil {
 			return err
 		}
 	}
-	return s.Policy.Check()
+	return s.CheckCommon()
 }
 
 // lacks returns the error for a setting that a kind does not have; it names those that do.
-func (ks Kinds) lacks(kind, key string) error {
-	for _, s := range ks.Settings() {
+func (c Catalog) lacks(kind, key string) error {
+	for _, s := range c.Settings() {
 		if s.Key == key {
 			return fmt.Errorf("a %s port has no --%s; that is a setting of %s ports", kind, s.Flag, list(s.Kinds))
 		}
@@ -189,12 +231,12 @@ func list(names []string) string {
 	return strings.Join(names, "")
 }
 
-// Check returns an error if the kinds themselves conflict, such as by keys or flags of
+// Check returns an error if the kinds or sections conflict, such as by keys or flags of
 // settings. A program's composition root calls it once.
-func (ks Kinds) Check() error {
+func (c Catalog) Check() error {
 	var errs []error
 	names := make(map[string]bool)
-	for _, k := range ks {
+	for _, k := range c.Kinds {
 		if names[k.Name()] {
 			errs = append(errs, fmt.Errorf("two kinds are called %s", k.Name()))
 		}
@@ -202,12 +244,12 @@ func (ks Kinds) Check() error {
 	}
 	byKey := make(map[string]setting.Field)
 	byFlag := make(map[string]string)
-	for _, k := range ks {
+	for _, k := range c.Kinds {
 		var fields []setting.Field
 		if of := k.Describe().Settings; of != nil {
 			fields = setting.Fields(of)
 		}
-		for _, f := range append(fields, setting.Fields(Policy{})...) {
+		for _, f := range append(fields, c.common()...) {
 			if same, ok := byKey[f.Key]; ok && (same.Type != f.Type || same.Flag != f.Flag) {
 				errs = append(errs, fmt.Errorf("the setting %s of %s ports differs from that of another kind", f.Key, k.Name()))
 			}

@@ -3,6 +3,7 @@ package port_test
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,7 +43,21 @@ type door struct {
 	MTU int `json:"mtu,omitempty" min:"1" max:"100" help:"longest payload"`
 }
 
-var kinds = port.Kinds{kind{"lamp", lamp{}}, kind{"door", door{}}, kind{"wall", nil}}
+type glow struct {
+	Glow int `json:"glow,omitempty" min:"1" max:"9" help:"how bright it is"`
+}
+
+func (g glow) Check(s *port.Spec) error {
+	if g.Glow > 0 && s.Isolated {
+		return errors.New("an isolated port does not glow")
+	}
+	return nil
+}
+
+var kinds = port.Catalog{
+	Kinds:    port.Kinds{kind{"lamp", lamp{}}, kind{"door", door{}}, kind{"wall", nil}},
+	Sections: []any{glow{}},
+}
 
 func patch(t *testing.T, text string) (p setting.Patch) {
 	t.Helper()
@@ -54,7 +69,7 @@ func patch(t *testing.T, text string) (p setting.Patch) {
 
 func TestSpec(t *testing.T) {
 	got, err := kinds.Spec("l0", "lamp", patch(t, `{"shade": "red", "access": 10}`))
-	want := port.Spec{Name: "l0", Kind: "lamp", Settings: lamp{Shade: "red"}, Policy: port.Policy{VLAN: port.VLAN{Access: 10}}}
+	want := port.Spec{Name: "l0", Kind: "lamp", Settings: lamp{Shade: "red"}, Policy: port.Policy{VLAN: port.VLAN{Access: 10}}, Sections: []any{glow{}}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
@@ -84,10 +99,36 @@ func TestSpecRefuses(t *testing.T) {
 		{"l0", "lamp", `{"access": 4095}`, "access: 4095 is out of range"},
 		{"l0", "lamp", `{"trunk": "10-x"}`, "trunk: "},
 		{"l0", "lamp", `{"accept": "none"}`, "accept: there is no"},
+		{"l0", "lamp", `{"glow": 10}`, "glow: 10 is out of range"},
+		{"l0", "wall", `{"glow": 1, "isolated": true}`, "an isolated port does not glow"},
 	} {
 		if s, err := kinds.Spec(c.name, c.kind, patch(t, c.patch)); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s %s %s: %+v, %v, want %q", c.name, c.kind, c.patch, s, err, c.want)
 		}
+	}
+}
+
+// The settings of features are among those of every kind. A spec that is made by hand has
+// none of them.
+func TestSections(t *testing.T) {
+	s, err := kinds.Spec("w0", "wall", patch(t, `{"glow": 3}`))
+	if got := port.SectionOf[glow](&s); err != nil || got.Glow != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got := port.SectionOf[glow](&port.Spec{}); got.Glow != 0 {
+		t.Errorf("%+v of a spec without sections", got)
+	}
+	s, err = kinds.Merge(port.Spec{Name: "w0", Kind: "wall"}, patch(t, `{"glow": 4}`))
+	if got := port.SectionOf[glow](&s); err != nil || got.Glow != 4 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	all, err := kinds.Differences(s, patch(t, `{"glow": 5}`))
+	if diff := cmp.Diff([]string{"--glow is 4, not 5"}, all); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	// With one that is wrong, none of the common settings is in force.
+	if s, err := kinds.Read("w0", "wall", patch(t, `{"glow": 10, "isolated": true}`)); err == nil || s.Isolated || s.Kind != "wall" {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 
@@ -114,6 +155,7 @@ func TestMerge(t *testing.T) {
 		{`{"access": 11}`, `{"name":"l0","kind":"lamp","shade":"red","plug":3,"access":11,"accept":"all","isolated":true}`},
 		{`{"trunk": "10-11,20", "isolated": false}`, `{"name":"l0","kind":"lamp","shade":"red","plug":3,"trunk":"10-11,20"}`},
 		{`{"qinq": 7, "accept": "all"}`, `{"name":"l0","kind":"lamp","shade":"red","plug":3,"qinq":7,"accept":"all","isolated":true}`},
+		{`{"glow": 7, "isolated": false}`, `{"name":"l0","kind":"lamp","shade":"red","plug":3,"access":10,"accept":"all","glow":7}`},
 		{`{"access": 0, "trunk": "", "qinq": null}`, `{"name":"l0","kind":"lamp","shade":"red","plug":3,"isolated":true}`},
 	} {
 		p := patch(t, c.patch)
@@ -148,7 +190,7 @@ func TestSettings(t *testing.T) {
 	}
 	// So it does whichever stands first.
 	got = nil
-	for _, s := range (port.Kinds{kinds[1], kinds[0]}).Settings()[:4] {
+	for _, s := range (port.Catalog{Kinds: port.Kinds{kinds.Kinds[1], kinds.Kinds[0]}}).Settings()[:4] {
 		got = append(got, s.Key+" of "+strings.Join(s.Kinds, ","))
 	}
 	if diff := cmp.Diff([]string{"mtu of door,lamp", "shade of lamp", "plug of lamp", "access of "}, got); diff != "" {
@@ -182,7 +224,7 @@ func TestKindsClash(t *testing.T) {
 		"is called name":            {"x", reserved{}},
 		"the setting access":        {"x", policy{}},
 	} {
-		if err := append(kinds[:len(kinds):len(kinds)], k).Check(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := (port.Catalog{Kinds: append(slices.Clone(kinds.Kinds), k), Sections: kinds.Sections}).Check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", k, err, want)
 		}
 	}

@@ -21,15 +21,18 @@ type Spec struct {
 
 	// Policy says what the switch does with the port's frames, whatever the kind.
 	Policy
+
+	// Sections are the settings of the program's features, in the order of the Catalog's.
+	Sections []any
 }
 
 // MarshalJSON implements json.Marshaler.
 func (s Spec) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
-	for _, part := range []any{struct {
+	for _, part := range append([]any{struct {
 		Name string `json:"name"`
 		Kind string `json:"kind"`
-	}{s.Name, s.Kind}, s.Settings, s.Policy} {
+	}{s.Name, s.Kind}, s.Settings, s.Policy}, s.Sections...) {
 		if part == nil {
 			continue
 		}
@@ -57,6 +60,9 @@ func (s Spec) Patch() setting.Patch {
 		p = setting.PatchOf(s.Settings)
 	}
 	all := setting.PatchOf(s.Policy)
+	for _, of := range s.Sections {
+		all.Add(setting.PatchOf(of))
+	}
 	all.Add(p)
 	return all
 }
@@ -64,6 +70,39 @@ func (s Spec) Patch() setting.Patch {
 // SettingsOf returns the kind's settings in a spec as a T; the zero T if there are none.
 func SettingsOf[T any](s Spec) T {
 	t, _ := s.Settings.(T)
+	return t
+}
+
+// Section is implemented by settings of a feature that can contradict each other or the
+// port's other settings.
+type Section interface {
+	// Check says what is wrong and how to fix it.
+	Check(*Spec) error
+}
+
+// CheckCommon returns an error if settings that ports of all kinds have contradict each
+// other.
+func (s *Spec) CheckCommon() error {
+	if err := s.Policy.Check(); err != nil {
+		return err
+	}
+	for _, of := range s.Sections {
+		if section, ok := of.(Section); ok {
+			if err := section.Check(s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// SectionOf returns the settings of a feature in a spec as a T; the zero T if there are none.
+func SectionOf[T any](s *Spec) (t T) {
+	for _, of := range s.Sections {
+		if t, ok := of.(T); ok {
+			return t
+		}
+	}
 	return t
 }
 

@@ -55,7 +55,7 @@ func addPort(c *cli.Context, cl *api.Client, args []string) error {
 	if c.Bool("client") && c.String("path") == "" {
 		return usagef("--client needs the socket to connect to; name it with --path")
 	}
-	if _, err := kindList().Read(args[0], kind, set); err != nil {
+	if _, err := portCatalog().Read(args[0], kind, set); err != nil {
 		return usageError(err.Error())
 	}
 	p, err := cl.AddPort(c.Context, api.AddPort{Name: args[0], Kind: kind, Settings: sent(set), NoWait: c.Bool("no-wait"), MayExist: c.Bool("may-exist")})

@@ -91,7 +91,7 @@ func complete(app *cli.App, words []string) {
 	}
 }
 
-// takesPort lists the commands whose argument is a port.
+// takesPort lists the commands whose argument is a port, beside those of features.
 var takesPort = map[string]bool{"ports": true, "set-port": true, "del-port": true, "stats": true, "qemu-args": true}
 
 func candidates(app *cli.App, before []string, flag bool) (all []string) {
@@ -136,7 +136,7 @@ func candidates(app *cli.App, before []string, flag bool) (all []string) {
 				all = append(all, spell(f.Names()[0]))
 			}
 		}
-	case cmd != nil && takesPort[cmd.Name]:
+	case cmd != nil && (takesPort[cmd.Name] || strings.Contains(cmd.ArgsUsage, "PORT")):
 		return portNames(given)
 	default:
 		for _, c := range commands {

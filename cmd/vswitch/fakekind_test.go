@@ -3,13 +3,20 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/internal/table"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 )
@@ -24,24 +31,115 @@ func init() {
 	}
 }
 
-// glow is a feature: one value and one line in features.
+// glow is a feature: one value and one line in features. It has settings of the switch and of
+// ports, calls of the API, commands, and something to keep.
 var glow = feature.Feature{
-	Name: "glow", Help: "lights lamps", Switch: glowSettings{},
+	Name: "glow", Help: "light lamps", Switch: glowSettings{}, Port: tint{},
 	On: func(s any) bool { return s.(glowSettings).Glow > 0 },
 	New: func(h feature.Host, s any) (feature.Instance, error) {
 		h.Log().Info("it glows", "level", s.(glowSettings).Glow)
-		return glowing{h}, nil
+		return &glowing{Host: h, Flashes: make(map[string]int)}, nil
 	},
+	Routes: []feature.Route{{
+		Method: "POST", Path: "/v1/glow/{port}", Help: "Flash a port", Request: flash{}, Answer: flash{}, Change: true,
+		Handle: func(i feature.Instance, r *http.Request) (any, error) {
+			f, err := feature.Body[flash](r)
+			if err != nil {
+				return nil, err
+			}
+			return i.(*glowing).flash(r.PathValue("port"), f)
+		},
+	}, {
+		Method: "GET", Path: "/v1/glow", Help: "What it says", Type: "text/plain",
+		Serve: func(_ feature.Instance, w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "glow\nglow\n") },
+	}},
+	Commands: []feature.Command{{
+		Name: "glow flash", Usage: "flash a port", Args: []string{"PORT"}, Flags: flash{},
+		Description: "Flashes.\n\nExample:\n\n    vswitch glow flash l0 --times 3",
+		Check: func(c *feature.Call) error {
+			if c.Flags.(flash).Times == 0 {
+				return errors.New("--times is missing")
+			}
+			return nil
+		},
+		Run: func(c *feature.Call) error {
+			var f flash
+			if err := c.Client.Do(c.Context, "POST", "/v1/glow/"+c.Args[0], c.Flags, &f); err != nil {
+				return err
+			}
+			return c.Show(f, func(w io.Writer) { table.Row(w, "FLASHED", f.Times) })
+		},
+	}, {
+		Name: "glow watch", Usage: "read what it says",
+		Description: "Reads.\n\nExample:\n\n    vswitch glow watch",
+		Run: func(c *feature.Call) error {
+			s, err := c.Client.Stream(c.Context, "GET", "/v1/glow", nil)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			_, err = io.Copy(c.Out, s)
+			return err
+		},
+	}},
 }
 
 type glowSettings struct {
 	Glow int `json:"glow,omitempty" arg:"N" min:"1" max:"9" help:"how bright lamps are"`
 }
 
-type glowing struct{ feature.Host }
+type tint struct {
+	Tint shade `json:"tint,omitempty" arg:"COLOR" help:"color of what is behind the port"`
+}
 
-func (g glowing) Stop()                     { g.Log().Info("it glows no more") }
-func (g glowing) Configured(p feature.Port) { g.Log().Info("it sees a port", "port", p.Name()) }
+// Check implements port.Section.
+func (t tint) Check(s *port.Spec) error {
+	if t.Tint != "" && s.Isolated {
+		return errors.New("an isolated port has no tint")
+	}
+	return nil
+}
+
+type flash struct {
+	Times int `json:"times,omitempty" arg:"N" min:"1" max:"9" help:"how often"`
+}
+
+type glowing struct {
+	feature.Host
+	Flashes map[string]int
+}
+
+func (g *glowing) Stop() { g.Log().Info("it glows no more") }
+func (g *glowing) Configured(p feature.Port) {
+	g.Log().Info("it sees a port", "port", p.Name(), "tint", feature.PortSettings[tint](p).Tint)
+}
+
+// State implements feature.Kept.
+func (g *glowing) State() (json.RawMessage, error) {
+	if len(g.Flashes) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(g.Flashes)
+}
+
+// Restore implements feature.Kept.
+func (g *glowing) Restore(b json.RawMessage) error { return json.Unmarshal(b, &g.Flashes) }
+
+// flash flashes a port, and returns how often it has by now. After nine flashes at once that
+// is forgotten.
+func (g *glowing) flash(name string, f flash) (flash, error) {
+	for p := range g.Ports() {
+		if p.Name() == name {
+			g.Flashes[name] += f.Times
+			total := flash{g.Flashes[name]}
+			if f.Times == 9 {
+				delete(g.Flashes, name)
+			}
+			return total, nil
+		}
+	}
+	return flash{}, api.Errorf(api.CodeNotFound, "there is no port %s", name)
+}
 
 type lampSettings struct {
 	Shade shade `json:"shade,omitempty" arg:"COLOR" default:"white" help:"color of the lamp"`
@@ -71,12 +169,14 @@ func (lampKind) Open(port.Spec, *port.Trace) (port.Port, error) {
 func (lampKind) Set(port.Port, port.Spec, port.Spec) error { return nil }
 func (lampKind) Delete(port.Spec, port.Trace) error        { return nil }
 
-// The API's description has the settings of a kind that is added.
+// The API's description has the settings of a kind and of a feature that are added, and the
+// calls of the feature.
 func TestSettingsInOpenAPI(t *testing.T) {
-	ks := append(kindList(), lampKind{})
+	ks := daemon.Catalog(append(kindList(), lampKind{}), append(features[:len(features):len(features)], glow))
 	want := map[string]string{
 		"shade": `{type: string, enum: ["", "white", "amber"], description: "lamp: color of the lamp; default: white"}`,
 		"dim":   `{type: boolean, description: "lamp: half of its light"}`,
+		"tint":  `{type: string, enum: ["", "white", "amber"], description: "color of what is behind the port"}`,
 		"plug":  `{type: integer, minimum: 0, maximum: 9, description: "lamp: which plug it has; fixed when it is made"}`,
 	}
 	for _, s := range ks.Settings() {
@@ -89,6 +189,20 @@ func TestSettingsInOpenAPI(t *testing.T) {
 	}
 	for key := range want {
 		t.Errorf("%s is missing", key)
+	}
+	types := make(goTypes)
+	text := routes([]feature.Feature{glow}, types)
+	for _, want := range []string{
+		"  /v1/glow/{port}:\n    post:\n      summary: \"Flash a port\"\n      operationId: postGlowPort\n",
+		"        - {name: port, in: path, required: true, schema: {type: string}}\n",
+		`      requestBody: {required: true, content: {application/json: {schema: {$ref: "#/components/schemas/GlowFlash"}}}}`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the routes lack %s:\n%s", want, text)
+		}
+	}
+	if got, want := types.schemas(), "    GlowFlash:\n      type: object\n      properties:\n        times: {type: integer}\n"; got != want {
+		t.Errorf("the types are\n%s, want\n%s", got, want)
 	}
 }
 
@@ -113,7 +227,7 @@ func TestStateOfTheFirstVersion(t *testing.T) {
 		if err := errors.Join(rest.Take("name", &name), rest.Take("kind", &kind)); err != nil {
 			t.Fatal(err)
 		}
-		spec, err := kindList().Spec(name, kind, rest)
+		spec, err := portCatalog().Spec(name, kind, rest)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port"
 )
 
 // features lists the features of this program's switches. To add one, add a line.
@@ -12,5 +18,75 @@ var features = []feature.Feature{
 	loopguard.Feature,
 }
 
+// portCatalog returns what the ports of this program's switches can be.
+func portCatalog() port.Catalog { return daemon.Catalog(kindList(), features) }
+
 // switchFields returns the settings of a switch.
 func switchFields() []setting.Field { return daemon.SettingFields(features) }
+
+// featureCommands returns the commands of the features. Those whose names are of two words
+// belong to a family.
+func featureCommands() (all []*cli.Command) {
+	families := make(map[string]*cli.Command)
+	for _, f := range features {
+		for _, c := range f.Commands {
+			family, name, ok := strings.Cut(c.Name, " ")
+			if !ok {
+				all = append(all, featureCommand(c, c.Name))
+				continue
+			}
+			if families[family] == nil {
+				families[family] = &cli.Command{Name: family, Usage: f.Help, UsageText: "vswitch " + family}
+				all = append(all, families[family])
+			}
+			of := families[family]
+			separator := "|"
+			if len(of.Subcommands) == 0 {
+				separator = " "
+			}
+			of.UsageText += separator + name
+			of.Subcommands = append(of.Subcommands, featureCommand(c, name))
+		}
+	}
+	return all
+}
+
+func featureCommand(c feature.Command, name string) *cli.Command {
+	usage := "vswitch " + strings.Join(append([]string{c.Name}, c.Args...), " ")
+	var fields []setting.Field
+	var flags []cli.Flag
+	if c.Flags != nil {
+		fields = setting.Fields(c.Flags)
+		usage += " [flags]"
+	}
+	for _, f := range fields {
+		flags = append(flags, newSettingFlag(f, nil, false))
+	}
+	return &cli.Command{
+		Name: name, Usage: c.Usage, UsageText: usage, ArgsUsage: strings.Join(c.Args, " "), Description: c.Description,
+		Flags: flags,
+		Action: steering(func(ctx *cli.Context, cl *api.Client, args []string) error {
+			call := &feature.Call{Context: ctx.Context, Client: cl, Args: args, Flags: c.Flags, Out: ctx.App.Writer}
+			out, err := format(ctx)
+			if err != nil {
+				return err
+			}
+			call.JSON = out == "json"
+			given, err := read(ctx, fields)
+			if err != nil {
+				return err
+			}
+			if c.Flags != nil {
+				if call.Flags, err = setting.Merge(c.Flags, given); err != nil {
+					return usageError(err.Error())
+				}
+			}
+			if c.Check != nil {
+				if err := c.Check(call); err != nil {
+					return usageError(err.Error())
+				}
+			}
+			return c.Run(call)
+		}, c.Args...),
+	}
+}

@@ -1,4 +1,4 @@
-//go:generate go test . -run ^TestOpenAPIHasTheSettings$ -update
+//go:generate go test . -run ^TestOpenAPIIsGenerated$ -update
 
 // Command vswitch runs an Ethernet switch for virtual machines and controls a running one.
 // Each command has a file of its own, which parses, calls and prints.
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -159,6 +160,7 @@ Example:
 		ExitErrHandler:        func(*cli.Context, error) {}, // run handles errors
 		OnUsageError:          onUsageError,
 	}
+	app.Commands = slices.Insert(app.Commands, slices.IndexFunc(app.Commands, func(c *cli.Command) bool { return c.Name == "qemu-args" }), featureCommands()...)
 	prepare(app.Commands)
 	return app
 }

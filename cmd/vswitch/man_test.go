@@ -68,7 +68,7 @@ func TestManIsComplete(t *testing.T) {
 		t.Errorf("%d exit codes are explained", n)
 	}
 	fields := switchFields()
-	for _, s := range kindList().Settings() {
+	for _, s := range portCatalog().Settings() {
 		fields = append(fields, s.Field)
 	}
 	for _, f := range fields {

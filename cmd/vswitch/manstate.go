@@ -28,7 +28,7 @@ func statePage() string {
 	}
 	p.section("PORT SETTINGS")
 	p.text("The object spec of a port, beside name and kind. A key that is missing means the default. Settings of some kinds name these kinds.")
-	for _, s := range kindList().Settings() {
+	for _, s := range portCatalog().Settings() {
 		p.setting(s.Field, s.Kinds)
 	}
 	p.section("PORT TRACE")

@@ -83,7 +83,7 @@ func printPort(w io.Writer, p api.Port) {
 	row(w, "Sent", traffic(p.TX))
 	title := "Settings"
 	spec := p.Spec.Settings()
-	for _, s := range kindList().Settings() {
+	for _, s := range portCatalog().Settings() {
 		if v, ok := spec[s.Key]; ok {
 			row(w, title, fmt.Sprintf("--%s %s", s.Flag, s.FlagText(v)))
 			title = ""

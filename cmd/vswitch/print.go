@@ -2,17 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/table"
 )
 
 // format returns the format that --output selects.
@@ -27,45 +26,30 @@ func format(c *cli.Context) (string, error) {
 
 // showing implements a command without arguments that gets one thing from the daemon and
 // prints it, as JSON or as a table.
-func showing[T any](c *cli.Context, get func(*api.Client, context.Context) (T, error), table func(io.Writer, T)) error {
+func showing[T any](c *cli.Context, get func(*api.Client, context.Context) (T, error), print func(io.Writer, T)) error {
 	return steering(func(c *cli.Context, cl *api.Client, _ []string) error {
 		v, err := get(cl, c.Context)
 		if err != nil {
 			return err
 		}
-		return show(c, v, func(w io.Writer) { table(w, v) })
+		return show(c, v, func(w io.Writer) { print(w, v) })
 	})(c)
 }
 
-// show prints v as JSON, or calls table to print it for people.
-func show(c *cli.Context, v any, table func(io.Writer)) error {
+// show prints v as JSON, or calls print to print it for people.
+func show(c *cli.Context, v any, print func(io.Writer)) error {
 	f, err := format(c)
 	if err != nil {
 		return err
 	}
-	if f == "json" {
-		e := json.NewEncoder(c.App.Writer)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
-	}
-	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-	table(w)
-	return w.Flush()
+	return table.Show(c.App.Writer, f == "json", v, print)
 }
 
-// row prints a row of a table.
-func row(w io.Writer, cells ...any) {
-	line := strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t") + "\n"
-	fmt.Fprintf(w, line, cells...)
-}
-
-// dash returns "-" for an empty cell.
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
+// row and dash write tables.
+var (
+	row  = table.Row
+	dash = table.Dash
+)
 
 func dropped(c api.Counters) (sum uint64) {
 	for _, n := range c.Dropped {

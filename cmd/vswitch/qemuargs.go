@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/qemu"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -84,7 +85,7 @@ func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) (string, 
 	}
 	delete(set, "name")
 	delete(set, "kind")
-	spec, err := all.Read(p.Name, p.Kind, set)
+	spec, err := daemon.Catalog(all, features).Read(p.Name, p.Kind, set)
 	if err != nil {
 		return "", err
 	}

@@ -59,7 +59,7 @@ func newSettingFlag(f setting.Field, of []string, hidden bool) settingFlag {
 // portFlags returns the flags of port settings. For an existing port, fixed settings are
 // hidden; a user who gives one is told why it cannot change.
 func portFlags(there bool) (flags []cli.Flag) {
-	for _, s := range kindList().Settings() {
+	for _, s := range portCatalog().Settings() {
 		flags = append(flags, newSettingFlag(s.Field, s.Kinds, there && s.Fixed))
 	}
 	return flags
@@ -86,7 +86,7 @@ func settings(c *cli.Context) (setting.Patch, error) {
 		}
 	}
 	var fields []setting.Field
-	for _, s := range kindList().Settings() {
+	for _, s := range portCatalog().Settings() {
 		fields = append(fields, s.Field)
 	}
 	given, err := read(c, fields)

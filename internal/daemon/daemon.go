@@ -9,11 +9,13 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/feature"
@@ -53,7 +55,8 @@ type Options struct {
 
 	ids *identity // set by Run; nil: an identity that is not kept
 
-	settings, kept switchSettings // in force; and without Overrides
+	settings, kept switchSettings             // in force; and without Overrides
+	features       map[string]json.RawMessage // what features keep, by name
 
 	// The rest is derived from settings, for newManager.
 	Aging        time.Duration
@@ -62,6 +65,20 @@ type Options struct {
 	Snooping     *Snooping     // nil: multicast is flooded
 	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
 	HoldDown     time.Duration // how long a flapping station is held; 0: never
+}
+
+// catalog returns what ports can be, in a list of its own.
+func (o *Options) catalog() port.Catalog { return Catalog(slices.Clone(o.Kinds), o.Features) }
+
+// Catalog returns what the ports of a switch with these kinds and features can be.
+func Catalog(kinds port.Kinds, features []feature.Feature) port.Catalog {
+	c := port.Catalog{Kinds: kinds}
+	for _, f := range features {
+		if f.Port != nil {
+			c.Sections = append(c.Sections, f.Port)
+		}
+	}
+	return c
 }
 
 // FastPath is a fast path that can outlive the process.
@@ -135,7 +152,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 	}
-	if err := saved.known(o.Kinds, o.Version); err != nil {
+	if err := saved.known(o.catalog(), o.Features, o.Version); err != nil {
 		return fmt.Errorf("in %s, %w", o.StateDir, err)
 	}
 	if o.kept, err = noSettings(o.Features).merge(saved.Switch); err != nil {
@@ -145,6 +162,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	o.settings.into(&o)
+	o.features = saved.Features
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -1,8 +1,14 @@
 package daemon
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"iter"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"slices"
 	"time"
@@ -17,6 +23,26 @@ import (
 type hosted struct {
 	feature.Feature
 	instance feature.Instance // nil: off
+	kept     json.RawMessage  // what it keeps, while it is off; nil: nothing
+}
+
+// on reports whether settings turn the feature on.
+func (h *hosted) on(settings any) bool { return h.On == nil || h.On(settings) }
+
+// state returns what the feature keeps.
+func (h *hosted) state() (json.RawMessage, error) {
+	if k, ok := h.instance.(feature.Kept); ok {
+		return k.State()
+	}
+	return h.kept, nil
+}
+
+// restore gives a new instance what the feature keeps.
+func (h *hosted) restore(i feature.Instance) error {
+	if k, ok := i.(feature.Kept); ok && h.kept != nil {
+		return k.Restore(h.kept)
+	}
+	return nil
 }
 
 // instances yields the running instances that have an ability.
@@ -35,20 +61,30 @@ func (m *manager) setFeatures(from, to []any) error {
 	var failed error
 	changed := false
 	for i, h := range m.hosted {
-		if h.instance != nil == h.On(to[i]) && reflect.DeepEqual(from[i], to[i]) {
+		if h.instance != nil == h.on(to[i]) && reflect.DeepEqual(from[i], to[i]) {
 			continue
 		}
 		changed = true
 		if h.instance != nil {
+			if kept, err := h.state(); err != nil {
+				failed = err
+			} else {
+				h.kept = kept
+			}
 			h.instance.Stop()
 			h.instance = nil
 		}
-		if !h.On(to[i]) {
+		if !h.on(to[i]) {
 			continue
 		}
 		instance, err := h.New(host{m}, to[i])
 		if err != nil {
 			failed = err
+			continue
+		}
+		if err := h.restore(instance); err != nil {
+			instance.Stop()
+			failed = fmt.Errorf("%s: what is kept of it cannot be restored: %w", h.Name, err)
 			continue
 		}
 		h.instance = instance
@@ -63,6 +99,87 @@ func (m *manager) setFeatures(from, to []any) error {
 		m.shareMoves()
 	}
 	return failed
+}
+
+// featureStates returns what features keep, by their names.
+func (m *manager) featureStates() map[string]json.RawMessage {
+	all := make(map[string]json.RawMessage)
+	for _, h := range m.hosted {
+		state, err := h.state()
+		if err != nil {
+			m.log.Error("what a feature keeps is left out of the state", "feature", h.Name, "error", err)
+			state = h.kept
+		}
+		if state != nil {
+			all[h.Name] = state
+		}
+	}
+	return all
+}
+
+// serveFeature answers a call of a feature's route.
+func (m *manager) serveFeature(h *hosted, rt feature.Route, w http.ResponseWriter, r *http.Request) {
+	if rt.Serve != nil {
+		i, err := ask(m, func() (feature.Instance, error) { return h.running() })
+		if err != nil {
+			m.refuse(w, err)
+			return
+		}
+		rt.Serve(i, w, r)
+		return
+	}
+	// The turn must not wait for the client.
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		m.refuse(w, fail(api.CodeInvalid, "the request's body is not understood: %w", err))
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var answer any
+	handle := func() (err error) { answer, err = m.callFeature(h, rt, r); return err }
+	if rt.Change {
+		err = m.change(handle)
+	} else {
+		err = m.do(handle)
+	}
+	m.answer(w, answer, err)
+}
+
+// callFeature calls a route's Handle, and keeps what it changes.
+func (m *manager) callFeature(h *hosted, rt feature.Route, r *http.Request) (any, error) {
+	i, err := h.running()
+	if err != nil {
+		return nil, err
+	}
+	if !rt.Change {
+		return rt.Handle(i, r)
+	}
+	kept, ok := i.(feature.Kept)
+	var before json.RawMessage
+	if ok {
+		if before, err = kept.State(); err != nil {
+			return nil, fail(api.CodeFailed, "%w", err)
+		}
+	}
+	answer, err := rt.Handle(i, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.save(); err != nil {
+		if ok && h.instance == i {
+			err = errors.Join(err, kept.Restore(before))
+		}
+		return nil, fail(api.CodeFailed, "%w", err)
+	}
+	return answer, nil
+}
+
+// running returns the instance of the feature, or the error of a call while it is off.
+func (h *hosted) running() (feature.Instance, error) {
+	if h.instance == nil {
+		return nil, fail(api.CodeFailed, "%s is off; see `vswitch set --help` for the settings that turn it on", h.Name)
+	}
+	return h.instance, nil
 }
 
 // shareMoves gives the switch's event goroutine the features that receive moves.
@@ -158,11 +275,20 @@ func (h host) After(d time.Duration, f func()) (stop func()) {
 	return func() { stopped = true; t.Stop() }
 }
 
+// Save implements feature.Host.
+func (h host) Save() { h.m.saveTrace() }
+
+// Do implements feature.Host.
+func (h host) Do(f func()) bool {
+	return h.m.do(func() error { f(); return nil }) == nil
+}
+
 // managed is a feature.Port.
 var _ feature.Port = (*managed)(nil)
 
 func (p *managed) Name() string         { return p.spec.Name }
 func (p *managed) Number() uint16       { return p.sw.Number() }
+func (p *managed) Spec() *port.Spec     { return &p.spec }
 func (p *managed) Policy() *port.Policy { return &p.spec.Policy }
 func (p *managed) VLANs() port.VLANSet  { return p.vlans() }
 func (p *managed) Up() bool             { return p.state == api.StateUp }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -28,7 +27,7 @@ type manager struct {
 	turns
 	name, version, stateDir, socketDir string
 
-	kinds   port.Kinds
+	kinds   port.Catalog
 	links   Links
 	claimed Claim  // on the interfaces, taken with the first port that stands on one
 	saver   *saver // nil: the state is not kept
@@ -120,8 +119,9 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		m.ids = newIdentity()
 	}
 	m.mac = m.ids.switchMAC()
-	for _, k := range o.Kinds {
-		m.kinds = append(m.kinds, &oneAtATime{Kind: k})
+	m.kinds = o.catalog()
+	for i, k := range m.kinds.Kinds {
+		m.kinds.Kinds[i] = &oneAtATime{Kind: k}
 	}
 	cfg := vswitch.Config{
 		FDB:       fdb.Config{Capacity: o.FDBSize, Aging: tableAging(o.Aging)},
@@ -138,7 +138,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	}
 	m.snoop = newSnooping(m, o.Snooping)
 	for _, f := range o.Features {
-		m.hosted = append(m.hosted, &hosted{Feature: f})
+		m.hosted = append(m.hosted, &hosted{Feature: f, kept: o.features[f.Name]})
 	}
 	m.shareMoves()
 	off := noSettings(o.Features).features
@@ -265,7 +265,7 @@ func (m *manager) restore(saved savedState) {
 		p := &managed{trace: s.Trace, kind: m.kinds.Find(s.Spec.Kind), sw: sp}
 		m.ports[s.Spec.Name] = p
 		if p.spec, err = m.kinds.Read(s.Spec.Name, s.Spec.Kind, s.Spec.Settings); err == nil {
-			err = cmp.Or(p.spec.Policy.Check(), p.apply())
+			err = cmp.Or(p.spec.CheckCommon(), p.apply())
 		}
 		if err != nil {
 			p.unfit = &unfit{
@@ -539,7 +539,7 @@ func (m *manager) drop(p *managed) {
 
 // fail returns an error for the user, on one line even if it joins several.
 func fail(code, format string, args ...any) error {
-	return &api.Error{Code: code, Message: strings.ReplaceAll(fmt.Errorf(format, args...).Error(), "\n", "; ")}
+	return api.Errorf(code, format, args...)
 }
 
 func failOpen(err error) error {

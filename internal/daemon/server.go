@@ -3,12 +3,12 @@ package daemon
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/netip"
 	"strconv"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -126,7 +126,7 @@ func ask[T any](m *manager, f func() (T, error)) (answer T, err error) {
 
 // tell is ask for a request with a body.
 func tell[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
-	req, err := body[Req](r)
+	req, err := feature.Body[Req](r)
 	if err != nil {
 		return nil, err
 	}
@@ -135,26 +135,13 @@ func tell[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any,
 
 // tellChange is tell for a change of the desired state.
 func tellChange[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
-	req, err := body[Req](r)
+	req, err := feature.Body[Req](r)
 	if err != nil {
 		return nil, err
 	}
 	var answer T
 	err = m.change(func() (err error) { answer, err = f(req); return err })
 	return answer, err
-}
-
-// body reads a request's body.
-func body[Req any](r *http.Request) (req Req, err error) {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&req); err != nil {
-		return req, fail(api.CodeInvalid, "the request's body is not understood: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return req, fail(api.CodeInvalid, "the request's body has more than one JSON value")
-	}
-	return req, nil
 }
 
 // addPort is an api.AddPort as read: the kinds decide which settings there are.
@@ -183,15 +170,16 @@ func (m *manager) handler() http.Handler {
 		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			answer, err := rt.handle(r)
-			switch {
-			case err != nil:
-				m.refuse(w, err)
-			case answer == nil:
-				w.WriteHeader(http.StatusNoContent)
-			default:
-				m.reply(w, http.StatusOK, answer)
-			}
+			m.answer(w, answer, err)
 		})
+	}
+	for _, h := range m.hosted {
+		for _, rt := range h.Routes {
+			mux.HandleFunc(rt.Method+" "+rt.Path, func(w http.ResponseWriter, r *http.Request) {
+				r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+				m.serveFeature(h, rt, w, r)
+			})
+		}
 	}
 	mux.HandleFunc("GET /v1/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
@@ -212,6 +200,18 @@ var statuses = map[string]int{
 	api.CodeInUse:    http.StatusConflict,
 	api.CodeFailed:   http.StatusInternalServerError,
 	api.CodeStopping: http.StatusServiceUnavailable,
+}
+
+// answer sends the result of a call; nil means status 204.
+func (m *manager) answer(w http.ResponseWriter, answer any, err error) {
+	switch {
+	case err != nil:
+		m.refuse(w, err)
+	case answer == nil:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		m.reply(w, http.StatusOK, answer)
+	}
 }
 
 func (m *manager) refuse(w http.ResponseWriter, err error) {

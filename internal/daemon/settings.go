@@ -121,7 +121,9 @@ func noSettings(features []feature.Feature) switchSettings {
 func SettingFields(features []feature.Feature) []setting.Field {
 	all := setting.Fields(Settings{})
 	for _, f := range features {
-		all = append(all, setting.Fields(f.Switch)...)
+		if f.Switch != nil {
+			all = append(all, setting.Fields(f.Switch)...)
+		}
 	}
 	return all
 }
@@ -151,11 +153,12 @@ func (s switchSettings) merge(p setting.Patch) (switchSettings, error) {
 	}
 	to := switchSettings{Settings: merged.(Settings)}
 	for _, f := range s.features {
-		one, err := setting.Merge(f, rest)
-		if err != nil {
-			return s, SettingsError{err}
+		if f != nil {
+			if f, err = setting.Merge(f, rest); err != nil {
+				return s, SettingsError{err}
+			}
 		}
-		to.features = append(to.features, one)
+		to.features = append(to.features, f)
 	}
 	for _, key := range rest.Keys() {
 		return s, SettingsError{fmt.Errorf("the switch has no setting %q; `vswitch set --help` lists those it has", key)}

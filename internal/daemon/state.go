@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -35,6 +37,8 @@ type savedState struct {
 	FDB     []savedEntry  `json:"fdb"`              // entries that users added
 	Groups  []savedGroup  `json:"groups,omitempty"` // static multicast groups
 	Mirrors []api.Mirror  `json:"mirrors,omitempty"`
+
+	Features map[string]json.RawMessage `json:"features,omitempty"` // what each keeps, by name
 }
 
 type savedPort struct {
@@ -164,9 +168,14 @@ func runTheOther(program string) string {
 	return fmt.Sprintf("this is vswitch %s: run the other one, or keep the state elsewhere with --state", program)
 }
 
-// known returns an error if a port has a setting that no kind of this program has: a newer
-// program wrote it, and the port would not be as requested without it.
-func (st savedState) known(kinds port.Kinds, program string) error {
+// known returns an error if the state has a setting or a feature that this program lacks: a
+// newer program wrote it, and the switch would not be as requested without it.
+func (st savedState) known(kinds port.Catalog, features []feature.Feature, program string) error {
+	for name := range st.Features {
+		if !slices.ContainsFunc(features, func(f feature.Feature) bool { return f.Name == name }) {
+			return fmt.Errorf("state.json %w; %s", unknownKey(strconv.Quote(name)+" in features", st.WrittenBy), runTheOther(program))
+		}
+	}
 	keys := make(map[string]bool)
 	for _, s := range kinds.Settings() {
 		keys[s.Key] = true

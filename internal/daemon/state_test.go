@@ -212,7 +212,7 @@ func TestSettingOfANewerVersionStopsTheStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = st.known(port.Kinds{newFakeHost()}, "v1.0")
+		err = st.known(port.Catalog{Kinds: port.Kinds{newFakeHost()}}, nil, "v1.0")
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "v1.0")) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}

@@ -1,11 +1,12 @@
 // Package feature is the contract between the daemon and the features it hosts beside ports,
 // such as a protocol or a guard. A feature is one folder here and one line in cmd/vswitch's
-// list; it imports this package, switch, fdb, port and pure protocol packages, and no other
-// feature. The daemon calls an Instance with its turn, one call at a time. A feature returns
-// soon and never waits for a disk or the kernel during a call.
+// list; it imports this package, api, switch, fdb, port and pure protocol packages, and no
+// other feature. The daemon calls an Instance with its turn, one call at a time, but for what
+// says otherwise. A feature returns soon and never waits for a disk or the kernel in a call.
 package feature
 
 import (
+	"encoding/json"
 	"iter"
 	"log/slog"
 	"time"
@@ -16,20 +17,23 @@ import (
 
 // Feature describes a feature of the program.
 type Feature struct {
-	Name string // in logs; one word
+	Name string // in logs and in the state; one word
 	Help string // what it is for, in one line
 
-	// Switch is the zero value of its struct of switch settings (see internal/setting); with
-	// the zero value the feature is off. Port settings are in port.Policy.
-	Switch any
+	// Switch and Port are the zero values of its structs of settings of the switch and of each
+	// port (see internal/setting); nil: it has none. A struct of Port may be a port.Section.
+	Switch, Port any
 
-	// On reports whether these settings, of the type of Switch, turn the feature on.
+	// On reports whether settings of the type of Switch turn the feature on. Nil: it is on.
 	On func(settings any) bool
 
-	// New starts the feature. The daemon calls it when the settings turn the feature on or
-	// change, after it has stopped the running instance. It then calls Configured for each
-	// port and Linked for those that pass frames.
+	// New starts the feature. The daemon calls it when the settings of the switch turn the
+	// feature on or change, after it has stopped the running instance. It then calls Restore,
+	// Configured for each port, and Linked for those that pass frames.
 	New func(Host, any) (Instance, error)
+
+	Routes   []Route
+	Commands []Command
 }
 
 // Instance is a running feature. It implements those of the methods below that it needs.
@@ -55,6 +59,15 @@ type (
 		Receive(Port, vswitch.ControlFrame)
 	}
 
+	// Kept is something that outlives the daemon. State returns what is to be kept, as JSON;
+	// nil: nothing. Restore receives what State returned, before any port is Configured; with
+	// an error the feature does not start, and what was kept stays. Host.Save asks for a State
+	// to be written.
+	Kept interface {
+		State() (json.RawMessage, error)
+		Restore(json.RawMessage) error
+	}
+
 	// Moved receives the stations that are learned behind another port than before. It is
 	// called on the switch's event goroutine and must not wait.
 	Moved interface{ Moved(vswitch.MACMoved) }
@@ -64,6 +77,7 @@ type (
 type Port interface {
 	Name() string
 	Number() uint16
+	Spec() *port.Spec     // read only
 	Policy() *port.Policy // read only
 	VLANs() port.VLANSet  // the VLANs it carries
 	Up() bool             // whether it passes frames
@@ -76,6 +90,10 @@ type Port interface {
 	// Core returns the port in the forwarding core.
 	Core() *vswitch.Port
 }
+
+// PortSettings returns the settings of a port that belong to a feature, T being the type of
+// its Feature.Port.
+func PortSettings[T any](p Port) T { return port.SectionOf[T](p.Spec()) }
 
 // Host is what the daemon offers to features.
 type Host interface {
@@ -91,6 +109,13 @@ type Host interface {
 
 	// After calls f with the turn once d has passed, unless stop is called before.
 	After(d time.Duration, f func()) (stop func())
+
+	// Do calls f soon, with the turn. It may be called from any goroutine, and waits until f
+	// has returned; it reports whether f was called: a daemon that stops calls nothing.
+	Do(f func()) bool
+
+	// Save writes the State of the features to disk, without waiting for it.
+	Save()
 
 	// Shut disables a port until a user or the recovery time brings it back.
 	Shut(p Port, why string)

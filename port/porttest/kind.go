@@ -107,12 +107,12 @@ func Devices(t testing.TB) string {
 func Check(t testing.TB, k port.Kind, good, bad []port.Spec) {
 	t.Helper()
 	for _, s := range good {
-		if _, err := (port.Kinds{k}).Spec(s.Name, k.Name(), s.Patch()); err != nil {
+		if _, err := (port.Catalog{Kinds: port.Kinds{k}}).Spec(s.Name, k.Name(), s.Patch()); err != nil {
 			t.Errorf("%+v: %v", s, err)
 		}
 	}
 	for _, s := range bad {
-		if _, err := (port.Kinds{k}).Spec(s.Name, k.Name(), s.Patch()); err == nil || strings.Contains(err.Error(), "\n") {
+		if _, err := (port.Catalog{Kinds: port.Kinds{k}}).Spec(s.Name, k.Name(), s.Patch()); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", s, err)
 		}
 	}

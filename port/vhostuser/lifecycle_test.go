@@ -510,7 +510,7 @@ func TestKind(t *testing.T) {
 		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}, Poll: "never"}}, "adaptive, busy"},
 		{port.Spec{Name: "vm0", Settings: vhostuser.Settings{Socket: port.Socket{Path: path}, Queues: 9}}, "1 to 8"},
 	} {
-		if _, err := (port.Kinds{k}).Spec(c.spec.Name, k.Name(), c.spec.Patch()); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+		if _, err := (port.Catalog{Kinds: port.Kinds{k}}).Spec(c.spec.Name, k.Name(), c.spec.Patch()); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", c.spec, err)
 		}
 	}

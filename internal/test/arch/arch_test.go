@@ -56,11 +56,12 @@ var below = []struct {
 
 	// The contract of features, and the features. None imports another, and protocols
 	// that they run are packages of their own.
-	{"internal/feature", []string{"fdb", "port", "switch", "internal/setting"}},
-	{"internal/feature/*", []string{"fdb", "port", "switch", "internal/setting", "internal/feature", "internal/packet/eth", "internal/proto/flap", "internal/proto/mcast", "internal/packet/pfilter", "internal/proto/stp"}},
+	{"internal/table", nil},
+	{"internal/feature", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table"}},
+	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/packet/eth", "internal/proto/flap", "internal/proto/mcast", "internal/packet/pfilter", "internal/proto/stp"}},
 	{"internal/daemon", []string{"api", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/proto/flap", "internal/proto/mcast", "internal/packet/pfilter", "internal/proto/stp", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock"}},
-	{"cmd/vswitch", []string{"api", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/daemon", "internal/linux/fastpath", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/daemon", "internal/linux/fastpath", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
 	{"internal/test/testenv", nil},
 	{"internal/test/testenv/daemontest", []string{"api", "internal/test/testenv"}},

@@ -1,0 +1,48 @@
+package feature
+
+import (
+	"context"
+	"io"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/table"
+)
+
+// Command is a command of the command line. It runs in the user's process and calls the
+// daemon; its flags, help and completion follow from these fields.
+type Command struct {
+	// Name is one word, or two for a command of a family, such as "guard list". The family's
+	// help is the feature's.
+	Name string
+
+	// Usage is what it does, in a few words; Description tells all, with an example.
+	Usage, Description string
+
+	// Args names its arguments; one in brackets is optional. The shell completes PORT.
+	Args []string
+
+	// Flags is the zero value of a settings struct (see internal/setting); nil: no flags.
+	Flags any
+
+	// Check returns what is wrong with the arguments and flags of a call, for which the user
+	// and not the daemon is to blame. It may be nil.
+	Check func(*Call) error
+
+	Run func(*Call) error
+}
+
+// Call is one call of a command.
+type Call struct {
+	Context context.Context
+	Client  *api.Client
+	Args    []string // one for each of Command.Args; empty if it is not given
+	Flags   any      // of the type of Command.Flags
+	Out     io.Writer
+	JSON    bool // whether the user wants JSON
+}
+
+// Show prints v as JSON if the user wants it, and otherwise as the table that print writes
+// with table.Row.
+func (c *Call) Show(v any, print func(io.Writer)) error {
+	return table.Show(c.Out, c.JSON, v, print)
+}

@@ -1,0 +1,147 @@
+// Package featuretest has a daemon for tests of features: ports in a real switch core, and
+// none of the daemon's other parts. Only tests import it. What a feature does with the real
+// daemon is for tests through the binary.
+package featuretest
+
+import (
+	"iter"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// Host is a feature.Host. Its calls hold a lock, as the daemon's hold the turn; a test calls
+// the feature in Do.
+type Host struct {
+	core *vswitch.Switch
+
+	mu    sync.Mutex
+	ports []*Port
+	saved int
+}
+
+var _ feature.Host = (*Host)(nil)
+
+// New returns a host without ports, which ends with the test.
+func New(t testing.TB) *Host {
+	h := &Host{core: vswitch.New(vswitch.Config{})}
+	t.Cleanup(func() { _ = h.core.Close() })
+	return h
+}
+
+// Add adds a port that passes frames.
+func (h *Host) Add(t testing.TB, spec port.Spec, station bool) *Port {
+	t.Helper()
+	core, err := h.core.AddPort(spec.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Port{core: core, spec: spec, station: station}
+	h.ports = append(h.ports, p)
+	return p
+}
+
+// Saves returns how often Save was called.
+func (h *Host) Saves() int { return h.saved }
+
+// Log implements feature.Host.
+func (h *Host) Log() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// MAC implements feature.Host.
+func (h *Host) MAC() port.MAC { return 0x0200_0000_0001 }
+
+// Switch implements feature.Host.
+func (h *Host) Switch() *vswitch.Switch { return h.core }
+
+// Ports implements feature.Host.
+func (h *Host) Ports() iter.Seq[feature.Port] {
+	return func(yield func(feature.Port) bool) {
+		for _, p := range slices.Clone(h.ports) {
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// Port implements feature.Host.
+func (h *Host) Port(number uint16) feature.Port {
+	for _, p := range h.ports {
+		if p.Number() == number {
+			return p
+		}
+	}
+	return nil
+}
+
+// Tree implements feature.Host: there is none.
+func (h *Host) Tree() bool { return false }
+
+// After implements feature.Host.
+func (h *Host) After(d time.Duration, f func()) (stop func()) {
+	stopped := false
+	t := time.AfterFunc(d, func() {
+		h.Do(func() {
+			if !stopped {
+				f()
+			}
+		})
+	})
+	return func() { stopped = true; t.Stop() }
+}
+
+// Do implements feature.Host.
+func (h *Host) Do(f func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f()
+	return true
+}
+
+// Save implements feature.Host.
+func (h *Host) Save() { h.saved++ }
+
+// Shut implements feature.Host.
+func (h *Host) Shut(p feature.Port, why string) { p.(*Port).Why = why }
+
+// Port is a feature.Port.
+type Port struct {
+	Why string // why it was shut down; empty: it was not
+
+	core    *vswitch.Port
+	spec    port.Spec
+	station bool
+}
+
+// Name implements feature.Port.
+func (p *Port) Name() string { return p.spec.Name }
+
+// Number implements feature.Port.
+func (p *Port) Number() uint16 { return p.core.Number() }
+
+// Spec implements feature.Port.
+func (p *Port) Spec() *port.Spec { return &p.spec }
+
+// Policy implements feature.Port.
+func (p *Port) Policy() *port.Policy { return &p.spec.Policy }
+
+// VLANs implements feature.Port.
+func (p *Port) VLANs() (s port.VLANSet) { s.Add(vswitch.DefaultVLAN); return s }
+
+// Up implements feature.Port.
+func (p *Port) Up() bool { return true }
+
+// Disabled implements feature.Port.
+func (p *Port) Disabled() bool { return p.Why != "" }
+
+// Station implements feature.Port.
+func (p *Port) Station() bool { return p.station }
+
+// Core implements feature.Port.
+func (p *Port) Core() *vswitch.Port { return p.core }

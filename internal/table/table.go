@@ -1,0 +1,38 @@
+// Package table prints what a command got from the daemon: as JSON for programs, or as a
+// table for people. Commands of the command line and of features call it. It writes to the
+// given writer only.
+package table
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// Show prints v as JSON, or calls table to print it with Row.
+func Show(w io.Writer, asJSON bool, v any, table func(io.Writer)) error {
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table(t)
+	return t.Flush()
+}
+
+// Row prints a row of a table.
+func Row(w io.Writer, cells ...any) {
+	line := strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t") + "\n"
+	fmt.Fprintf(w, line, cells...)
+}
+
+// Dash returns "-" for an empty cell.
+func Dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
