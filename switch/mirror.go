@@ -23,9 +23,9 @@ type Mirror struct {
 
 	SnapLen int // bytes of each frame to copy; 0: all
 
-	// Filter reports whether to copy a frame, given its tag at the source (0: none) and
-	// its Frame.Data; nil copies all.
-	Filter func(tag port.Tag, data []byte) bool
+	// Filter reports whether to copy f, whose tag at the source is tag (0: none); nil
+	// copies all. It must keep and change nothing of f.
+	Filter func(f *port.Frame, tag port.Tag) bool
 }
 
 // tap is a mirror at one source, as workers see it.
@@ -121,7 +121,7 @@ func (s *Switch) addTaps(set *portSet) {
 
 // wants reports whether the mirror copies f, whose tag at the source is tag.
 func (t *tap) wants(f *port.Frame, tag port.Tag) bool {
-	return (t.all || t.VLANs.Has(f.VLAN)) && (t.Filter == nil || t.Filter(tag, f.Data))
+	return (t.all || t.VLANs.Has(f.VLAN)) && (t.Filter == nil || t.Filter(f, tag))
 }
 
 // mirroredIn records that mirrors copied a frame when it was received, before it waited

@@ -67,7 +67,7 @@ func TestMirrorsOnce(t *testing.T) {
 		// A filter sees a frame as it is at each source; the first that lets it pass counts.
 		r.configure(t, 1, trunk(0, 1))
 		r.mirror(t, vswitch.Mirror{Name: "m", Ports: []string{"p0", "p1"}, In: true, Out: true, To: "p3",
-			Filter: func(tag port.Tag, _ []byte) bool { return tag.VID() == 1 }})
+			Filter: func(_ *port.Frame, tag port.Tag) bool { return tag.VID() == 1 }})
 		wantPass(t, r, 0, all, 0, 1, 1, 1, 1)
 		wantPass(t, r, 2, all, 1, 1, 0, 1, 1)
 		wantBalance(t, r)

@@ -373,7 +373,7 @@ func TestMirrorToPort(t *testing.T) {
 
 		// A shortened copy; the original is whole.
 		set(vswitch.Mirror{Name: "short", Ports: []string{"p0"}, In: true, To: "p3", SnapLen: 64,
-			Filter: func(_ port.Tag, data []byte) bool { return len(data) > 500 }})
+			Filter: func(f *port.Frame, _ port.Tag) bool { return len(f.Data) > 500 }})
 		big := frame(station(1), station(0), 0, 1000)
 		r.lines[0].Put(0, memory.Packet{Wire: big}, memory.Packet{Wire: frame(station(1), station(0), 0, 60)})
 		synctest.Wait()

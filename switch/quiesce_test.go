@@ -33,7 +33,7 @@ func TestChangesWaitForBatches(t *testing.T) {
 			reached, goOn := make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			err := r.SetMirrors([]vswitch.Mirror{{Name: "m", Ports: []string{"p0"}, In: true, To: "p2",
-				Filter: func(port.Tag, []byte) bool {
+				Filter: func(*port.Frame, port.Tag) bool {
 					once.Do(func() { close(reached); <-goOn })
 					return false
 				}}})

@@ -34,9 +34,11 @@ func mirrorOf(a *api.Mirror) (vswitch.Mirror, error) {
 		}
 	}
 	if a.Filter != "" {
-		if m.Filter, err = pfilter.Compile(a.Filter); err != nil {
+		filter, err := pfilter.Compile(a.Filter)
+		if err != nil {
 			return m, err
 		}
+		m.Filter = filter.Match
 	}
 	return m, nil
 }

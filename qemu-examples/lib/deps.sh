@@ -15,7 +15,7 @@ if [ $# -eq 0 ]; then
 		qemu-system-x86              # guests
 		busybox-static iperf3 ethtool lz4 xz-utils zstd # what is in them
 		dpdk-dev                     # testpmd, a vhost-user front end
-		tshark                       # another reader of what the switch sends
+		tcpdump tshark               # judges of filters, captures, and what the switch sends
 	)
 fi
 
