@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/setting"
 )
@@ -23,12 +24,13 @@ type Policy struct {
 	LearnLimit  int         `json:"learn_limit,omitempty" arg:"N" min:"0" default:"0" help:"maximum number of stations to learn; 0 for any number"`
 	LearnAction LearnAction `json:"learn_action,omitempty" arg:"WHAT" default:"forward" help:"frames from stations over the limit: forward, protect (drop them) or shutdown (error-disable the port)"`
 
-	StormBroadcast Rate        `json:"storm_broadcast,omitzero" arg:"RATE" default:"off" help:"broadcast frames accepted per second, such as 100pps or 10mbit"`
-	StormMulticast Rate        `json:"storm_multicast,omitzero" arg:"RATE" default:"off" help:"multicast frames accepted per second"`
-	StormUnicast   Rate        `json:"storm_unicast,omitzero" arg:"RATE" default:"off" help:"frames to unknown stations accepted per second"`
-	StormAction    StormAction `json:"storm_action,omitempty" arg:"WHAT" default:"drop" help:"on a storm: drop the excess, or shutdown (error-disable) the port"`
-	RateIn         Rate        `json:"rate_in,omitzero" arg:"RATE" default:"off" help:"drop received frames beyond this rate (policing)"`
-	RateOut        Rate        `json:"rate_out,omitzero" arg:"RATE" default:"off" help:"delay sent frames to this rate (shaping)"`
+	StormBroadcast Rate             `json:"storm_broadcast,omitzero" arg:"RATE" default:"off" help:"broadcast frames accepted per second, such as 100pps or 10mbit"`
+	StormMulticast Rate             `json:"storm_multicast,omitzero" arg:"RATE" default:"off" help:"multicast frames accepted per second"`
+	StormUnicast   Rate             `json:"storm_unicast,omitzero" arg:"RATE" default:"off" help:"frames to unknown stations accepted per second"`
+	StormAction    StormAction      `json:"storm_action,omitempty" arg:"WHAT" default:"drop" help:"on a storm: drop the excess, or shutdown (error-disable) the port"`
+	RateIn         Rate             `json:"rate_in,omitzero" arg:"RATE" default:"off" help:"drop received frames beyond this rate (policing)"`
+	Burst          setting.Duration `json:"burst,omitzero" arg:"TIME" default:"400ms, and the time of a super-frame at least" help:"with --rate-in: how long the port may send at any speed after silence, such as 50ms"`
+	RateOut        Rate             `json:"rate_out,omitzero" arg:"RATE" default:"off" help:"delay sent frames to this rate (shaping)"`
 
 	Edge        AutoOnOff `json:"stp_edge,omitempty" arg:"auto|on|off" default:"auto where a network is behind the port, else on" help:"spanning tree: no bridge is behind the port"`
 	BPDUGuard   OnOff     `json:"bpdu_guard,omitempty" arg:"on|off" default:"off where a network is behind the port, else on" help:"spanning tree: error-disable the port when a bridge speaks"`
@@ -45,6 +47,12 @@ type Policy struct {
 	Notes
 }
 
+// MinBurst and MaxBurst bound Policy.Burst.
+const (
+	MinBurst = time.Millisecond
+	MaxBurst = 10 * time.Second
+)
+
 // AfterMerge implements setting.Merged.
 func (p *Policy) AfterMerge(former any, given func(string) bool) {
 	p.VLAN.afterMerge(former.(Policy).VLAN, given)
@@ -54,6 +62,9 @@ func (p *Policy) AfterMerge(former any, given func(string) bool) {
 func (p *Policy) Check() error {
 	if err := cmp.Or(p.Notes.Check(), p.VLAN.Check()); err != nil {
 		return err
+	}
+	if b := time.Duration(p.Burst); b != 0 && (b < MinBurst || b > MaxBurst) {
+		return fmt.Errorf("a burst of %v is not possible; use %v to %v", b, MinBurst, MaxBurst)
 	}
 	if p.RouterPort && p.RouterGuard == AutoOn {
 		return errors.New("a port that leads to a router is not guarded against routers; leave out one of --mcast-router and --mcast-router-guard")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -39,6 +40,10 @@ func TestPolicyCheck(t *testing.T) {
 		{port.Policy{RouterGuard: port.AutoOn}, ""},
 		{port.Policy{RouterPort: true, RouterGuard: port.AutoOn}, "leave out one of"},
 		{port.Policy{STPPriority: 240}, ""},
+		{port.Policy{Burst: setting.Duration(port.MinBurst)}, ""},
+		{port.Policy{Burst: setting.Duration(port.MaxBurst)}, ""},
+		{port.Policy{Burst: setting.Duration(port.MinBurst - 1)}, "use 1ms to 10s"},
+		{port.Policy{Burst: setting.Duration(port.MaxBurst + 1)}, "use 1ms to 10s"},
 		{port.Policy{STPPriority: 16}, ""},
 		{port.Policy{STPPriority: 8}, "a multiple of 16"},
 		{port.Policy{STPPriority: 17}, "a multiple of 16"},

@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/port"
@@ -23,7 +24,12 @@ type PortConfig struct {
 	Storm         StormRates // per class, on ingress
 	StormShutdown bool       // report StormHit as well as dropping the excess
 	Police        port.Rate  // of all frames, on ingress
-	Shape         port.Rate  // of all frames, on egress
+
+	// PoliceBurst is how long a policed port may send at any speed after silence; 0: 400
+	// ms, or longer if a super-frame needs it.
+	PoliceBurst time.Duration
+
+	Shape port.Rate // of all frames, on egress
 }
 
 // Class is a bit set of the classes of flooded frames.
@@ -82,13 +88,17 @@ func (p *Port) Configure(c PortConfig) error {
 	if err != nil {
 		return fmt.Errorf("port %s: %w", p.name, err)
 	}
+	if c.PoliceBurst < 0 {
+		return fmt.Errorf("port %s: a burst of %v makes no sense; use 0 for the usual one", p.name, c.PoliceBurst)
+	}
 	if c.LearnLimit < 0 {
 		return fmt.Errorf("port %s: a learn limit of %d makes no sense; use 0 for none", p.name, c.LearnLimit)
 	}
 	s := p.sw
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.storm, p.police = p.storm.limit(c.Storm), p.police.police(c.Police)
+	p.storm = p.storm.limit(c.Storm)
+	p.setPolice(c.Police, c.PoliceBurst)
 	p.config, p.vlan = c, v
 	unneeded := p.setShape(c.Shape)
 	s.fdb.SetLimit(p.number, c.LearnLimit)

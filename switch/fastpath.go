@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/vswitch/vswitch/fdb"
@@ -24,6 +25,14 @@ type FastPath interface {
 	// Refresh updates the FDB with the stations heard so far.
 	Refresh()
 
+	// Now returns the time in ns by which budgets count.
+	Now() int64
+
+	// Budget returns one of the two budgets of a port: the time until which the frames
+	// admitted by both paths use up the port's rate. It stays valid while the FastPath is
+	// referenced.
+	Budget(number uint16, turn uint8) *atomic.Int64
+
 	// Counters count the port's frames that reached no queue of the switch. Release
 	// returns them for the last time, when the port's device is gone.
 	Counters(number uint16) PortStats
@@ -39,14 +48,25 @@ type FastPort struct {
 	From bool // received frames need nothing but forwarding
 	To   bool // sent frames need nothing but their tag
 	Isolated,
+	NoLearning,
+	Locked,
 	UntaggedOnly bool
+	Police             FastRate
 	PVID, Native, TPID uint16
 	VLANs              *port.VLANSet // the VLANs it carries; immutable
 }
 
+// FastRate is a rate in the budget of that turn; the zero FastRate is no limit. A new rate
+// comes with the other turn, so that no frame charges a budget at an earlier rate.
+type FastRate struct {
+	port.Rate
+	Burst time.Duration
+	Turn  uint8
+}
+
 // The flags that keep a port's frames on the path through the workers.
 const (
-	slowFrom = flagBlocked | flagNoLearn | flagPolice | flagMirrorTarget | flagMirrorIn
+	slowFrom = flagBlocked | flagMirrorTarget | flagMirrorIn
 	slowTo   = flagBlocked | flagMirrorTarget | flagMirrorOut
 )
 
@@ -57,8 +77,6 @@ var keepsOff = []struct {
 	words string
 }{
 	{flagBlocked, "spanning tree does not forward by it"},
-	{flagNoLearn, "--learning off"},
-	{flagPolice, "--rate-in"},
 	{flagMirrorTarget, "mirrored frames leave by it"},
 	{flagMirrorIn | flagMirrorOut, "it is mirrored"},
 }
@@ -88,6 +106,9 @@ func (p *Port) KeptOff() (why []string) {
 			why = append(why, k.words)
 		}
 	}
+	if m.flags&(flagNoLearn|flagLocked) == flagNoLearn && m.flags&flagUntaggedOnly == 0 && m.tpid != 0 && m.vlans.Len() > 1 {
+		why = append(why, "--learning off, for tagged frames")
+	}
 	if p.shaper != nil {
 		why = append(why, "--rate-out")
 	}
@@ -105,13 +126,20 @@ func (s *Switch) publishFast(set *portSet) {
 		if !ok {
 			continue
 		}
+		var police FastRate
+		if b := m.police; b != nil {
+			police = FastRate{b.rate, time.Duration(b.burst), b.turn}
+		}
 		ports = append(ports, FastPort{
 			Number:       m.number,
 			Device:       dev,
 			From:         m.flags&slowFrom == 0,
 			To:           m.flags&slowTo == 0 && m.port.shaper == nil,
 			Isolated:     m.flags&flagIsolated != 0,
+			NoLearning:   m.flags&flagNoLearn != 0,
+			Locked:       m.flags&flagLocked != 0,
 			UntaggedOnly: m.flags&flagUntaggedOnly != 0,
+			Police:       police,
 			PVID:         m.pvid,
 			Native:       m.native,
 			TPID:         m.tpid,

@@ -7,10 +7,14 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// now returns the batch's time in nanoseconds since the switch was made. It reads the
-// clock once per batch, and only for ports that need it.
+// now returns the batch's time in nanoseconds: since the switch was made, or by the clock
+// of the fast path. It reads the clock once per batch, and only for ports that need it.
 func (w *worker) now() int64 {
-	if w.clock == 0 {
+	switch {
+	case w.clock != 0:
+	case w.sw.fast != nil:
+		w.clock = w.sw.fast.Now()
+	default:
 		w.clock = int64(time.Since(w.sw.start)) + 1
 	}
 	return w.clock
@@ -39,8 +43,9 @@ const (
 // frames do not count against the new rate. A nil bucket has no limit.
 type bucket struct {
 	rate  port.Rate
-	burst int64        // ns
-	until atomic.Int64 // ns
+	burst int64         // ns
+	until *atomic.Int64 // ns; a fast path may charge it, too
+	turn  uint8         // which of its budgets of the port that is
 }
 
 // limit returns a bucket for a rate: b with its state if b has that rate already.
@@ -48,15 +53,25 @@ func (b *bucket) limit(r port.Rate, burst time.Duration) *bucket {
 	switch {
 	case r.PerSecond == 0:
 		return nil
-	case b != nil && b.rate == r:
+	case b != nil && b.rate == r && b.burst == int64(burst):
 		return b
 	}
-	return &bucket{rate: r, burst: int64(burst)}
+	return &bucket{rate: r, burst: int64(burst), until: new(atomic.Int64)}
 }
 
-// police is limit for all frames of a port: the burst has room for a super-frame.
-func (b *bucket) police(r port.Rate) *bucket {
-	return b.limit(r, max(policeBurst, time.Duration(superCost(r))))
+// setPolice sets the rate of all frames that come by the port. Without a burst, it has
+// room for a super-frame. The caller holds sw.mu.
+func (p *Port) setPolice(r port.Rate, burst time.Duration) {
+	if burst == 0 {
+		burst = max(policeBurst, time.Duration(superCost(r)))
+	}
+	b := p.police.limit(r, burst)
+	if b != p.police && b != nil && p.sw.fast != nil {
+		p.turn ^= 1
+		b.turn, b.until = p.turn, p.sw.fast.Budget(p.number, p.turn)
+		b.until.Store(0)
+	}
+	p.police = b
 }
 
 // cost returns the time f uses at a rate, in ns. It is less than 2^55 even for the longest

@@ -25,6 +25,7 @@ type Port struct {
 	vlan       vlanRules
 	storm      storm
 	police     *bucket
+	turn       uint8 // of the last bucket; see FastRate
 	tree       TreeState
 	bpdus      bool   // bpduTrap is set
 	traps      []Trap // besides bpduTrap and those of all ports

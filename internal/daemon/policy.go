@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
@@ -22,6 +23,7 @@ func configOf(p *port.Policy) vswitch.PortConfig {
 		Storm:         vswitch.StormRates{Broadcast: p.StormBroadcast, Multicast: p.StormMulticast, UnknownUnicast: p.StormUnicast},
 		StormShutdown: p.StormAction == port.StormShutdown,
 		Police:        p.RateIn,
+		PoliceBurst:   time.Duration(p.Burst),
 		Shape:         p.RateOut,
 	}
 	v := &c.VLAN

@@ -6,10 +6,12 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -35,6 +37,7 @@ func TestConfigOf(t *testing.T) {
 		{port.Policy{LearnLimit: 4, LearnAction: "protect"}, vswitch.PortConfig{LearnLimit: 4, LearnAction: vswitch.LearnProtect}},
 		{port.Policy{LearnLimit: 4, LearnAction: "shutdown"}, vswitch.PortConfig{LearnLimit: 4, LearnAction: vswitch.LearnShutdown}},
 		{port.Policy{StormBroadcast: rate, RateIn: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{Broadcast: rate}, Police: rate}},
+		{port.Policy{RateIn: rate, Burst: setting.Duration(time.Second)}, vswitch.PortConfig{Police: rate, PoliceBurst: time.Second}},
 		{port.Policy{StormMulticast: rate, RateOut: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{Multicast: rate}, Shape: rate}},
 		{port.Policy{StormAction: "shutdown"}, vswitch.PortConfig{StormShutdown: true}},
 		{port.Policy{StormUnicast: rate}, vswitch.PortConfig{Storm: vswitch.StormRates{UnknownUnicast: rate}}},

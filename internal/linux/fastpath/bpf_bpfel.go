@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfBucket struct {
+	_     structs.HostLayout
+	Until uint64
+	Rate  uint64
+	Burst uint64
+	_     [8]byte
+}
+
 type bpfCounters struct {
 	_        structs.HostLayout
 	RxFrames uint64
@@ -21,6 +29,7 @@ type bpfCounters struct {
 	TxBytes  uint64
 	SamePort uint64
 	Isolated uint64
+	Policed  uint64
 	Lost     uint64
 }
 
@@ -48,6 +57,8 @@ type bpfFlows struct {
 			Tci     uint16
 			Pop     uint16
 			Fits    uint32
+			Bucket  uint16
+			_       [6]byte
 		}
 	}
 }
@@ -74,7 +85,7 @@ type bpfPort struct {
 	Native     uint16
 	Tpid       uint16
 	Flags      uint16
-	_          [2]byte
+	Bucket     uint16
 }
 
 type bpfStation struct {
@@ -88,6 +99,7 @@ type bpfStation struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapBuckets  = "buckets"
 	bpfMapCounts   = "counts"
 	bpfMapDevices  = "devices"
 	bpfMapEpochs   = "epochs"
@@ -148,6 +160,7 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Buckets  *ebpf.MapSpec `ebpf:"buckets"`
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Devices  *ebpf.MapSpec `ebpf:"devices"`
 	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
@@ -184,6 +197,7 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Buckets  *ebpf.Map `ebpf:"buckets"`
 	Counts   *ebpf.Map `ebpf:"counts"`
 	Devices  *ebpf.Map `ebpf:"devices"`
 	Epochs   *ebpf.Map `ebpf:"epochs"`
@@ -196,6 +210,7 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Buckets,
 		m.Counts,
 		m.Devices,
 		m.Epochs,

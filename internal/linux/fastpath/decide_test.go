@@ -2,12 +2,14 @@ package fastpath
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -113,6 +115,29 @@ func (r *rig) learn(vlan uint16, mac port.MAC, number uint16) {
 	r.path.Settle()
 }
 
+// forget makes a station unknown.
+func (r *rig) forget(mac port.MAC) {
+	r.table.Delete(fdb.MakeKey(1, uint64(mac)))
+	r.path.Settle()
+}
+
+// unlearned turns learning at port 0 off.
+func (r *rig) unlearned(locked bool) {
+	r.ports[0].NoLearning, r.ports[0].Locked = true, locked
+	r.publish(r.ports)
+}
+
+// kilobyte is a rate of 1000 bytes a second.
+var kilobyte = port.Rate{PerSecond: 8000, Bits: true}
+
+// police gives a port a rate that is used for so long.
+func (r *rig) police(at int, rate port.Rate, burst, used time.Duration) {
+	p := &r.ports[at]
+	p.Police = vswitch.FastRate{Rate: rate, Burst: burst, Turn: p.Police.Turn ^ 1}
+	r.path.Budget(p.Number, p.Police.Turn).Store(r.path.Now() + int64(used))
+	r.publish(r.ports)
+}
+
 // skb is the part of struct __sk_buff that a run can set.
 type skb struct {
 	_       [40]byte
@@ -202,6 +227,8 @@ func TestDecision(t *testing.T) {
 		length int      // 0: frameLen
 		gso    uint32   // payload of a piece
 		ifname string   // "": vm0
+		src    port.MAC // 0: A
+		noSrc  bool
 
 		want   uint32
 		counts [2]vswitch.PortStats
@@ -213,8 +240,7 @@ func TestDecision(t *testing.T) {
 		"broadcast":           {dst: port.Broadcast},
 		"unknown destination": {dst: macC},
 		"unknown source": {change: func(r *rig) {
-			r.table.Delete(fdb.MakeKey(1, uint64(macA)))
-			r.path.Settle()
+			r.forget(macA)
 		}},
 		"source is behind another port": {change: func(r *rig) { r.learn(1, macA, 1) }},
 		"known in another VLAN": {change: func(r *rig) {
@@ -264,6 +290,48 @@ func TestDecision(t *testing.T) {
 				r.path.Settle()
 			},
 			want: tcxRedirect, counts: sentOn(frameLen, frameLen+tagLen),
+		},
+
+		"within the rate": {
+			change: func(r *rig) { r.police(0, kilobyte, time.Second, 0) },
+			want:   tcxRedirect, counts: sentOn(frameLen, frameLen),
+		},
+		"beyond the rate": {
+			change: func(r *rig) { r.police(0, kilobyte, time.Second, time.Hour) },
+			want:   tcxDrop, counts: dropped(port.DropPoliced),
+		},
+		"beyond the rate of the output": {
+			change: func(r *rig) { r.police(1, kilobyte, time.Second, time.Hour) },
+			want:   tcxRedirect, counts: sentOn(frameLen, frameLen),
+		},
+		"beyond the rate, group": { // the switch counts it
+			change: func(r *rig) { r.police(0, kilobyte, time.Second, time.Hour) },
+			dst:    port.Broadcast,
+		},
+		"beyond the rate, same port": {
+			change: func(r *rig) { r.learn(1, macB, 0); r.police(0, kilobyte, time.Second, time.Hour) },
+			want:   tcxDrop, counts: dropped(port.DropPoliced),
+		},
+
+		"unknown source, not to be learned": {
+			change: func(r *rig) { r.unlearned(false); r.forget(macA) },
+			want:   tcxRedirect, counts: sentOn(frameLen, frameLen),
+		},
+		"source behind another port, not to be learned": {
+			change: func(r *rig) { r.unlearned(false); r.learn(1, macA, 1) },
+			want:   tcxRedirect, counts: sentOn(frameLen, frameLen),
+		},
+		"known source, not to be learned": {
+			change: func(r *rig) { r.unlearned(false) },
+			want:   tcxRedirect, counts: sentOn(frameLen, frameLen),
+		},
+		"group as source, not to be learned":          {change: func(r *rig) { r.unlearned(false) }, src: 0x01_00_00_00_00_01},
+		"no source, not to be learned":                {change: func(r *rig) { r.unlearned(false) }, noSrc: true},
+		"unknown source, not to be learned, locked":   {change: func(r *rig) { r.unlearned(true); r.forget(macA) }},
+		"source behind another port, none of it, too": {change: func(r *rig) { r.unlearned(true); r.learn(1, macA, 1) }},
+		"known source, not to be learned, locked": {
+			change: func(r *rig) { r.unlearned(true) },
+			want:   tcxRedirect, counts: sentOn(frameLen, frameLen),
 		},
 
 		"same port": {
@@ -343,7 +411,11 @@ func TestDecision(t *testing.T) {
 			if length == 0 {
 				length = frameLen
 			}
-			wire := frame(dst, macA, length)
+			src := cmp.Or(c.src, macA)
+			if c.noSrc {
+				src = 0
+			}
+			wire := frame(dst, src, length)
 			decision, out := r.run(wire, ctx)
 			if decision != c.want {
 				t.Errorf("the decision is %d, want %d", decision, c.want)

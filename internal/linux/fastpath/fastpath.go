@@ -10,18 +10,20 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/fdb"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 // The generator's version is fixed, so that the same source always makes the same file.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash bpf bpf/fastpath.c -- -Wall -Werror
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
 
 // Options configure a Path.
 type Options struct {
@@ -129,7 +131,11 @@ func (p *Path) prepare(tookOver bool) error {
 	if err := p.known.load(&p.bpf); err != nil {
 		return err
 	}
-	return p.slots.load(&p.bpf)
+	if err := p.slots.load(&p.bpf); err != nil {
+		return err
+	}
+	runtime.AddCleanup(p, func(memory []byte) { _ = unix.Munmap(memory) }, p.slots.budgets.memory)
+	return nil
 }
 
 func (p *Path) close() {

@@ -21,6 +21,8 @@ const (
 	flagTo
 	flagIsolated
 	flagUntaggedOnly
+	flagNoLearn
+	flagLocked
 )
 
 // slot is a port's place in the kernel's tables. Its index differs from the port's number,
@@ -34,6 +36,7 @@ type slot struct {
 // slots are the slots of all ports. Path.mu guards them.
 type slots struct {
 	bpf      *bpfObjects
+	budgets  budgets
 	byNumber map[uint16]*slot // by port number
 	number   map[uint32]uint16
 	left     map[uint32]*slot // by ifindex: an earlier process's, until adopt
@@ -43,6 +46,9 @@ type slots struct {
 // load reads the slots that an earlier process left.
 func (s *slots) load(bpf *bpfObjects) error {
 	s.bpf = bpf
+	if err := s.budgets.load(bpf); err != nil {
+		return err
+	}
 	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
 	var ifindex, index uint32
 	entries := bpf.Slots.Iterate()
@@ -93,6 +99,7 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 	others = l.vlans == nil || *l.vlans != *p.VLANs
 	l.vlans = p.VLANs
 	want := describe(p, l.is.Generation)
+	want.Bucket = s.budgets.set(p.Number, p.Police)
 	if want.Native != l.is.Native || want.Tpid != l.is.Tpid {
 		// Frames on their way to a station in a VLAN that the port leaves would get a
 		// tag that nobody there expects.
@@ -133,6 +140,8 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		flagTo:           p.To,
 		flagIsolated:     p.Isolated,
 		flagUntaggedOnly: p.UntaggedOnly,
+		flagNoLearn:      p.NoLearning,
+		flagLocked:       p.Locked,
 	} {
 		if on {
 			is.Flags |= flag
@@ -257,6 +266,7 @@ func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
 		st.Fast += c.RxFrames
 		st.RX.Dropped[port.DropSamePort] += c.SamePort
 		st.RX.Dropped[port.DropIsolated] += c.Isolated
+		st.RX.Dropped[port.DropPoliced] += c.Policed
 		st.RX.Dropped[port.DropRxOverrun] += c.Lost
 		st.TX.Frames += c.TxFrames
 		st.TX.Bytes += c.TxBytes

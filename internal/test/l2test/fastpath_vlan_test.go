@@ -407,11 +407,21 @@ func TestFastAgainstSlow(t *testing.T) {
 		}
 		return station(rapid.IntRange(0, len(offloads)).Draw(t, "station")) // one is nobody's
 	})
+	police := rapid.SampledFrom([]port.Rate{{}, {}, {}, {PerSecond: 8, Bits: true}})
 	var fast, all uint64
 	rapid.Check(t, func(t *rapid.T) {
 		var configs []vswitch.PortConfig
 		for range offloads {
-			configs = append(configs, vswitch.PortConfig{VLAN: vlan.Draw(t, "VLAN"), Isolated: rapid.IntRange(0, 3).Draw(t, "isolated") == 0})
+			configs = append(configs, vswitch.PortConfig{
+				VLAN:       vlan.Draw(t, "VLAN"),
+				Isolated:   rapid.IntRange(0, 3).Draw(t, "isolated") == 0,
+				Locked:     rapid.IntRange(0, 7).Draw(t, "locked") == 0,
+				NoLearning: rapid.IntRange(0, 3).Draw(t, "learning off") == 0,
+				Police:     police.Draw(t, "rate"),
+				// So long that the time of the test makes no difference: it is how much passes.
+				PoliceBurst: time.Duration(rapid.IntRange(1, 40_000).Draw(t, "burst"))*time.Second + time.Second/2,
+				Storm:       vswitch.StormRates{Broadcast: police.Draw(t, "storm"), UnknownUnicast: police.Draw(t, "storm of unknown unicast")},
+			})
 		}
 		b.configure(configs...)
 		for i, c := range configs {

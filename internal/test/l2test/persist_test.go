@@ -57,7 +57,7 @@ func TestPersistence(t *testing.T) {
 		"p1 --learn-limit 7 --learn-action protect --mtu 1400 --exclusive",
 		"p1 --description web-server --label tier=front --label owner=me",
 		"p2 --trunk 10,20-29 --native 30 --trunk-tpid 0x88a8",
-		"p2 --storm-broadcast 100pps --storm-multicast 2mbit --storm-unicast 3kpps --storm-action shutdown --rate-in 10mbit --rate-out 20mbit",
+		"p2 --storm-broadcast 100pps --storm-multicast 2mbit --storm-unicast 3kpps --storm-action shutdown --rate-in 10mbit --burst 70ms --rate-out 20mbit",
 		"p2 --stp-edge off --bpdu-guard on --root-guard --bpdu-filter --stp-cost 1234 --stp-priority 64",
 		"p3 --qinq 500 --mcast-fast-leave --mcast-router --mcast-limit 9 --mcast-router-guard off",
 	} {

@@ -34,7 +34,7 @@ struct port {
 	u16 native;     /* VLAN that leaves untagged; 0: none */
 	u16 tpid;       /* of the tags that count, network byte order; 0: none do */
 	u16 flags;
-	u16 : 16;
+	u16 bucket;     /* 1 + the number of the bucket that limits what comes by it; 0: no limit */
 };
 
 enum {
@@ -42,6 +42,8 @@ enum {
 	TO = 2,            /* frames may be sent on by the port */
 	ISOLATED = 4,      /* exchanges none with another isolated port */
 	UNTAGGED_ONLY = 8, /* frames with a VLAN's tag are refused: handed up */
+	NO_LEARN = 16,     /* stations are not learned: their frames need not be known */
+	LOCKED = 32,       /* but they need to with this one */
 };
 
 /* A station: where it is, and when it was last heard, in units of 2^30 ns of
@@ -69,12 +71,26 @@ struct hash {
 	u32 : 32;
 };
 
+/* The rate of a port, shared with the switch, which counts what it is handed up in the same
+ * word: both paths of a port have one budget. A port has two buckets in a line of the
+ * cache. A new rate comes with the other one, which nobody uses by then. */
+struct bucket {
+	u64 until; /* ns of CLOCK_MONOTONIC: what was admitted uses the rate until then */
+	u64 rate;  /* RATE_BYTES, the shift in 6 bits, and what a frame or byte costs: ns << shift */
+	u64 burst; /* ns */
+	u64 : 64;
+};
+
+#define RATE_BYTES (1ULL << 63) /* else it counts frames */
+#define RATE_SHIFT 56
+#define RATE_COST ((1ULL << RATE_SHIFT) - 1)
+
 /* What was not handed up, by slot. A frame is counted as rx of the port it came by and
- * as tx of the one it was sent to; same_port and isolated are counted as rx as well. */
+ * as tx of the one it was sent to; those that are dropped are counted as rx as well. */
 struct counters {
 	u64 rx_frames, rx_bytes;
 	u64 tx_frames, tx_bytes;
-	u64 same_port, isolated;
+	u64 same_port, isolated, policed;
 	u64 lost; /* beside rx: no memory to change the frame's tag, or the device is another's */
 };
 
@@ -119,6 +135,14 @@ struct {
 } hashes SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2 * MAX_PORTS);
+	__type(key, u32);
+	__type(value, struct bucket);
+} buckets SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, MAX_PORTS);
 	__type(key, u32);
@@ -153,6 +177,9 @@ struct verdict {
 	u16 tci;
 	u16 pop; /* the tag it came with goes first */
 	u32 fits; /* no frame up to this length is too long for the output */
+	u16 bucket; /* as that of struct port */
+	u16 : 16;
+	u32 : 32;
 };
 
 /* The flows that this CPU saw last: four lookups less for the next frame. An entry is
@@ -211,14 +238,74 @@ static inline u32 wire_length(struct __sk_buff *skb)
 	return skb->len + (skb->vlan_present ? TAG : 0);
 }
 
+/* headers returns how many bytes at the beginning of a super-frame each of its segments
+ * repeats, as wireSize in switch/police.go: those up to the end of TCP's or UDP's, if
+ * the checksum is left to others, else the shortest. */
+static inline u32 headers(struct __sk_buff *skb)
+{
+	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+	if (read_bits(k, ip_summed) != CHECKSUM_PARTIAL)
+		return ETHERNET + 20 + 20;
+	u32 start = k->csum_start - (u32)(k->data - k->head);
+	if (k->csum_offset != CSUM_OF_TCP)
+		return start + 8;
+	u8 offset;
+	return start + (bpf_skb_load_bytes(skb, start + 12, &offset, 1) ? 20 : (offset >> 4) * 4);
+}
+
+/* cost returns how much of a rate's time a frame uses, in ns. A super-frame counts as its
+ * segments. */
+static inline u64 cost(struct __sk_buff *skb, u64 rate)
+{
+	u64 frames = 1, bytes = wire_length(skb);
+	if (skb->gso_size) {
+		u32 each = headers(skb);
+		if (each < bytes) {
+			frames = (bytes - each + skb->gso_size - 1) / skb->gso_size;
+			bytes += (frames - 1) * each;
+		}
+	}
+	return (rate & RATE_BYTES ? bytes : frames) * (rate & RATE_COST) >> (rate >> RATE_SHIFT & 0x3f);
+}
+
+/* admit reports whether a frame is within a rate, and counts it if so: bucket.allow in
+ * switch/police.go. The exact clock is a call that takes longer than all the rest, so it is asked
+ * only before a frame is refused; the coarse one is up to a tick behind. Frames of several
+ * CPUs that pass the check at the same time all pass, and all count. */
+static inline int admit(struct __sk_buff *skb, u32 bucket)
+{
+	u32 n = bucket - 1;
+	struct bucket *b = bpf_map_lookup_elem(&buckets, &n);
+	if (!b)
+		return 1;
+	u64 takes = cost(skb, b->rate), now = bpf_ktime_get_coarse_ns();
+	u64 until = *(volatile u64 *)&b->until;
+	if (until < now) {
+		if (__sync_bool_compare_and_swap(&b->until, until, now + takes))
+			return 1;
+		/* Another frame has just brought it up to now. */
+	} else if (until - now >= b->burst) {
+		now = bpf_ktime_get_ns();
+		if (until >= now && until - now >= b->burst)
+			return 0;
+	}
+	__sync_fetch_and_add(&b->until, takes);
+	return 1;
+}
+
+/* What becomes of a frame. */
+enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED, POLICED };
+
 /* discard counts a frame that the switch does not forward. */
-static inline int discard(struct __sk_buff *skb, u32 slot, int isolated)
+static inline int discard(struct __sk_buff *skb, u32 slot, enum decision why)
 {
 	struct counters *c = bpf_map_lookup_elem(&counts, &slot);
 	if (c) {
 		c->rx_frames++;
 		c->rx_bytes += wire_length(skb);
-		if (isolated)
+		if (why == POLICED)
+			c->policed++;
+		else if (why == BOTH_ISOLATED)
 			c->isolated++;
 		else
 			c->same_port++;
@@ -276,8 +363,6 @@ static inline int find(struct hash *hash, u64 address, u16 vlan, struct found *f
 	return 0;
 }
 
-enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED };
-
 /* decide finds out what becomes of the frame, and for ON how. */
 static inline enum decision decide(struct frame *f, struct verdict *v)
 {
@@ -308,16 +393,26 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 	u64 src = (be64(f->dst_src) & 0xffff) << 32 | (u32)(be64((u64)f->src) >> 32);
 	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
 	struct found s, d;
-	if (!hash || !find(hash, src, vlan, &s) || s.slot != v->in)
+	if (!hash)
 		return UP;
-	u32 now = bpf_ktime_get_coarse_ns() >> 30;
-	if (s.is->heard != now)
-		s.is->heard = now;
+	if (!(from->flags & NO_LEARN)) {
+		if (!find(hash, src, vlan, &s) || s.slot != v->in)
+			return UP;
+		u32 now = bpf_ktime_get_coarse_ns() >> 30;
+		if (s.is->heard != now)
+			s.is->heard = now;
+	} else if (from->flags & LOCKED) {
+		if (!find(hash, src, vlan, &s) || s.slot != v->in)
+			return UP;
+	} else if (src >> 40 & 1 || !src || vlan != from->pvid) {
+		return UP; /* no sender has that address, or nothing says that the port has the VLAN */
+	}
 
 	if (!find(hash, dst, vlan, &d) || !(d.at->flags & TO))
 		return UP;
 	struct port *to = d.at;
 	v->out = d.slot;
+	v->bucket = from->bucket;
 	if (v->out == v->in)
 		return SAME_PORT;
 	if (from->flags & to->flags & ISOLATED)
@@ -369,6 +464,8 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	struct counters *out = bpf_map_lookup_elem(&counts, &v->out);
 	if (!in || !out)
 		return hand_up(skb);
+	if (v->bucket && !admit(skb, v->bucket))
+		return discard(skb, v->in, POLICED);
 	if ((v->pop && bpf_skb_vlan_pop(skb)) || (v->tpid && bpf_skb_vlan_push(skb, v->tpid, v->tci))) {
 		in->lost++;
 		return TCX_DROP;
@@ -410,18 +507,17 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 		return send_on(skb, &flows->last[i].is);
 
 	struct verdict v = {};
-	switch (decide(&f, &v)) {
-	case ON:
+	enum decision is = decide(&f, &v);
+	if (is == UP)
+		return hand_up(skb);
+	if (is == ON) {
 		flows->last[i].of = f;
 		flows->last[i].is = v;
 		return send_on(skb, &flows->last[i].is);
-	case SAME_PORT:
-		return discard(skb, v.in, 0);
-	case BOTH_ISOLATED:
-		return discard(skb, v.in, 1);
-	default:
-		return hand_up(skb);
 	}
+	if (v.bucket && !admit(skb, v.bucket))
+		is = POLICED;
+	return discard(skb, v.in, is);
 }
 
 /* One of the helpers, bpf_check_mtu, is for programs under the GPL only. */

@@ -65,9 +65,11 @@ struct __sk_buff {
 
 /* enum bpf_func_id */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*bpf_skb_vlan_push)(struct __sk_buff *skb, u16 proto, u16 tci) = (void *)18;
 static long (*bpf_skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
 static long (*bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
+static long (*bpf_skb_load_bytes)(const void *skb, u32 offset, void *to, u32 len) = (void *)26;
 static u64 (*bpf_jiffies64)(void) = (void *)118;
 static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static long (*bpf_check_mtu)(void *ctx, u32 ifindex, u32 *mtu, int len_diff, u64 flags) = (void *)163;
@@ -80,7 +82,30 @@ struct net_device {
 
 struct sk_buff {
 	struct net_device *dev;
+	u8 ip_summed : 2;
+	u16 csum_start, csum_offset; /* if ip_summed is CHECKSUM_PARTIAL */
+	u8 *head, *data;
 } __attribute__((preserve_access_index));
+
+#define CHECKSUM_PARTIAL 3
+#define CSUM_OF_TCP 16 /* csum_offset */
+
+/* read_bits reads a bit field of the kernel's, which are in another place on each: enum
+ * bpf_field_info_kind of the compiler has the place, the size of a word around it, and
+ * how to shift it there and back. */
+#define read_bits(s, field)                                                                   \
+	({                                                                                    \
+		void *at = (void *)(s) + __builtin_preserve_field_info((s)->field, 0);        \
+		u64 word = 0;                                                                 \
+		switch (__builtin_preserve_field_info((s)->field, 1)) {                       \
+		case 1: word = *(u8 *)at; break;                                              \
+		case 2: word = *(u16 *)at; break;                                             \
+		case 4: word = *(u32 *)at; break;                                             \
+		case 8: word = *(u64 *)at; break;                                             \
+		}                                                                             \
+		word << __builtin_preserve_field_info((s)->field, 4)                          \
+			>> __builtin_preserve_field_info((s)->field, 5);                      \
+	})
 
 /* A function of the kernel: the sk_buff of an __sk_buff (Linux 6.2). */
 extern void *bpf_cast_to_kern_ctx(void *obj) __attribute__((section(".ksyms")));
