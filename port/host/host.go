@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/owner"
@@ -66,8 +65,8 @@ func (kind) Name() string { return "host" }
 // Settings are the settings of host ports.
 type Settings struct {
 	MTU     int      `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65521" default:"the device's own" help:"longest payload"`
-	Address []string `json:"address,omitempty" arg:"ADDRESS/LENGTH" help:"address of the host's end; can be given several times"`
-	Netns   string   `json:"netns,omitempty" arg:"NAME" fixed:"true" help:"network namespace of the host's end, a name or a path"`
+	Address []string `json:"address,omitempty" arg:"ADDRESS/LENGTH" help:"address of the host's or container's end; can be given several times"`
+	Netns   string   `json:"netns,omitempty" arg:"NAME" fixed:"true" help:"network namespace of the host's or container's end, a name or a path"`
 }
 
 // Describe implements port.Kind.
@@ -87,17 +86,7 @@ func (kind) Check(s port.Spec) error {
 
 // addresses reads the spec's addresses.
 func addresses(s port.Spec) ([]netip.Prefix, error) {
-	var list []netip.Prefix
-	for _, text := range port.SettingsOf[Settings](s).Address {
-		a, err := netip.ParsePrefix(text)
-		if err != nil || a.Addr().Is4In6() || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
-			return nil, fmt.Errorf("%q is not an address with a prefix length; write it as 192.168.1.1/24 or fd00::1/64", text)
-		}
-		if !slices.Contains(list, a) {
-			list = append(list, a)
-		}
-	}
-	return list, nil
+	return link.ParseAddresses(port.SettingsOf[Settings](s).Address)
 }
 
 // Find implements port.Finder.
@@ -199,7 +188,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
 	}
 	for _, a := range list {
-		added, err := give(l, a)
+		added, err := l.GiveAddress(a)
 		if err != nil {
 			return err
 		}
@@ -231,15 +220,6 @@ func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
 	return func() { _ = l.SetAlias(l.Alias) }, nil
 }
 
-// give adds an address if it is absent. If it is there, that needs no rights.
-func give(l link.Link, a netip.Prefix) (added bool, err error) {
-	has, err := l.HasAddress(a)
-	if err != nil || has {
-		return false, err
-	}
-	return true, l.AddAddress(a)
-}
-
 // Set implements port.Kind.
 func (kind) Set(pp port.Port, from, to port.Spec) error {
 	p := pp.(*Port)
@@ -266,31 +246,12 @@ func (p *Port) set(from, to int, old, list []netip.Prefix) error {
 			return err
 		}
 	}
-	err = exchange(l, old, list)
+	err = l.ExchangeAddresses(old, list)
 	if err != nil {
-		_ = exchange(l, list, old)
+		_ = l.ExchangeAddresses(list, old)
 		_ = l.SetMTU(l.MTU)
 	}
 	return err
-}
-
-// exchange removes the addresses of old that are not in list, and then adds those of list
-// that are missing. The order matters: with an address the kernel deletes all later ones
-// of its subnet (ip-sysctl.rst, promote_secondaries).
-func exchange(l link.Link, old, list []netip.Prefix) error {
-	for _, a := range old {
-		if !slices.Contains(list, a) {
-			if err := l.DelAddress(a); err != nil {
-				return err
-			}
-		}
-	}
-	for _, a := range list {
-		if _, err := give(l, a); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Delete implements port.Kind.

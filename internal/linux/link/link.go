@@ -50,6 +50,7 @@ type Link struct {
 	Master   int  // the index of the bridge or bond it belongs to, 0 for none
 	Lower    int  // of a macvlan or its like: the index of the interface below it
 	Passthru bool // of a macvlan: it takes all frames of that interface
+	Peer     int  // of a veth: the index of the other end, in that end's namespace
 	Loopback bool // the host's own lo
 	Ethernet bool // its frames have Ethernet headers (ARPHRD_ETHER)
 
@@ -140,6 +141,8 @@ func linkFrom(l netlink.Link) Link {
 		r.Lower = a.ParentIndex
 	}
 	switch l := l.(type) {
+	case *netlink.Veth:
+		r.Peer = a.ParentIndex
 	case *netlink.Macvlan:
 		r.Passthru = l.Mode == netlink.MACVLAN_MODE_PASSTHRU
 	case *netlink.Macvtap:

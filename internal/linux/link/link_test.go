@@ -34,13 +34,17 @@ func TestLookup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		b0, err := ByName("b0")
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, want := range []Link{
 			{Name: "lo", Kind: "device", Up: true, Carrier: true, MTU: 65536, Loopback: true},
 			{Name: "vm0", Kind: "tap", MTU: 1500, Ethernet: true, Owner: 1234, Group: 1235},
 			{Name: "mq0", Kind: "tap", MTU: 1500, Ethernet: true, MultiQueue: true},
 			{Name: "tun0", Kind: "tun", MTU: 1500},
 			{Name: "br0", Kind: "bridge", MTU: 1500, Ethernet: true},
-			{Name: "a0", Kind: "veth", MTU: 1500, Ethernet: true, Master: br0.Index},
+			{Name: "a0", Kind: "veth", MTU: 1500, Ethernet: true, Master: br0.Index, Peer: b0.Index},
 		} {
 			got, err := ByName(want.Name)
 			if err != nil {
