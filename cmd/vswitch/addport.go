@@ -29,6 +29,7 @@ Example:
     vswitch add-port vm0 --owner libvirt-qemu --access 10
     vswitch add-port gw0 --kind host --address 10.0.0.1/24
     vswitch add-port eth1 --kind netdev --trunk 10,20-29 --native 1
+    vswitch add-port web0 --kind veth --netns web --address 10.0.0.7/24
     vswitch add-port fast0 --kind vhost-user --path /run/vm/fast0.sock`,
 		Flags: append([]cli.Flag{
 			oneOf(&cli.StringFlag{Name: "kind", Value: "tap", Usage: "`KIND` of port: " + strings.Join(kindList().Names(), ", ")}, kindList().Names()),

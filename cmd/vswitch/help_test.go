@@ -54,9 +54,9 @@ func TestCandidates(t *testing.T) {
 	for _, test := range []struct{ words, want string }{
 		{"po", "ports"},
 		{"-o json show-", ""},
-		{"add-port --kind ", "tap host netdev vhost-user stream dgram"},
+		{"add-port --kind ", "tap host netdev veth vhost-user stream dgram"},
 		{"add-port --ki", "--kind"},
-		{"add-port vm0 --ma", "--may-exist"},
+		{"add-port vm0 --may", "--may-exist"},
 		{"add-port vm0 --n", "--name --no-wait --netns --native"},
 		{"set-port vm0 --learning ", "on off"},
 		{"-o ", "table json"},

@@ -8,6 +8,7 @@ import (
 	"github.com/vswitch/vswitch/port/netdev"
 	"github.com/vswitch/vswitch/port/tap"
 	"github.com/vswitch/vswitch/port/unixsock"
+	"github.com/vswitch/vswitch/port/veth"
 	"github.com/vswitch/vswitch/port/vhostuser"
 )
 
@@ -15,7 +16,7 @@ import (
 type kindOptions struct {
 	Switch    string            // its name
 	SocketDir string            // directory for the sockets of ports that name none
-	MTU       int               // of tap and host ports; 0: each device keeps its own
+	MTU       int               // of tap, host and veth ports; 0: each device keeps its own
 	Ingress   hoststack.Ingress // nil: no fast path
 }
 
@@ -27,6 +28,9 @@ var kindMakers = []func(kindOptions) (port.Kind, error){
 	func(o kindOptions) (port.Kind, error) { return host.New(host.Options{Switch: o.Switch, MTU: o.MTU}) },
 	func(o kindOptions) (port.Kind, error) {
 		return netdev.New(netdev.Options{Switch: o.Switch, Ingress: o.Ingress})
+	},
+	func(o kindOptions) (port.Kind, error) {
+		return veth.New(veth.Options{Switch: o.Switch, MTU: o.MTU, Ingress: o.Ingress})
 	},
 	func(o kindOptions) (port.Kind, error) { return vhostuser.New(o.SocketDir) },
 	func(o kindOptions) (port.Kind, error) { return unixsock.NewStream(o.SocketDir) },
