@@ -99,7 +99,7 @@ var outside = map[string][]string{
 var (
 	noIO = []string{
 		"switch", "fdb", "port", "internal/packet/eth", "internal/virtio/vnet",
-		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/packet/pfilter",
+		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/evpn", "internal/packet/pfilter",
 	}
 	doIO = []string{"os", "os/exec", "syscall", "net", "net/http"}
 )

@@ -1,0 +1,180 @@
+// Package evpn decides where the stations of a switch that spans several hosts are: the MAC/IP
+// and multicast routes of BGP EVPN (RFC 7432) over VXLAN (RFC 8365). It does no I/O. Routes of
+// peers, local stations and the time go in; stations, flood lists, routes to announce and
+// frames come out through Output. A Table belongs to one goroutine.
+//
+// Every host chooses alike for each (VNI, MAC): a sticky claim before others, then the highest
+// sequence number, then the lowest VTEP address. A host that hears a station claims it with a
+// higher sequence number than any other claim; a host whose claim is beaten withdraws it. All
+// tables are bounded, see Limits.
+package evpn
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// VNI is a VXLAN network identifier: 1 to 1<<24-1.
+type VNI uint32
+
+// MaxVNI is the highest VNI (RFC 7348 section 5).
+const MaxVNI VNI = 1<<24 - 1
+
+// Peer numbers a BGP neighbour. A path belongs to the peer that it came from.
+type Peer uint32
+
+// Kind is the type of a route.
+type Kind uint8
+
+const (
+	MAC   Kind = 2 // MAC/IP advertisement (RFC 7432 section 7.2)
+	Flood Kind = 3 // inclusive multicast Ethernet tag (section 7.3), for ingress replication
+)
+
+// RD is a route distinguisher, as on the wire.
+type RD [8]byte
+
+// Key identifies a route: the parts of the NLRI that RFC 7432 section 7 compares.
+type Key struct {
+	Kind Kind
+	RD   RD
+	Tag  uint32
+	MAC  port.MAC   // of a MAC route
+	IP   netip.Addr // of a MAC route: none if invalid; of a flood route: its originator
+}
+
+// Targets are the VNIs in a route's targets. More than two are not looked at.
+type Targets [2]VNI
+
+// Route is one route of EVPN.
+type Route struct {
+	Key
+	Targets Targets
+	VTEP    netip.Addr // next hop; of a flood route: where copies go
+	Seq     uint32     // MAC mobility (section 15)
+	Sticky  bool       // the station must not move; so are default gateways (section 10.1)
+	Router  bool       // the IPv6 neighbour is a router (RFC 9047)
+}
+
+// beats reports whether the claim of a is preferred to that of b, and equal claims are not.
+func (a *claim) beats(b *claim) bool {
+	return cmp.Or(compareBool(b.sticky, a.sticky), cmp.Compare(b.seq, a.seq), a.vtep.Compare(b.vtep)) < 0
+}
+
+// claim is what one host says of a station.
+type claim struct {
+	vtep   netip.Addr
+	seq    uint32
+	sticky bool
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// At is where a station is.
+type At struct {
+	VTEP   netip.Addr // invalid: at no other host
+	Pinned bool       // local frames with its address do not move it
+}
+
+// Output receives what a Table decides. Its methods must not call the Table.
+type Output interface {
+	// Announce and Withdraw change the routes of this host.
+	Announce(Route)
+	Withdraw(Key)
+
+	// Station says at which other host a station is, or that it is at none.
+	Station(VNI, port.MAC, At)
+
+	// Flood says which other hosts get copies of frames to groups and unknown stations.
+	Flood(VNI, []netip.Addr)
+
+	// Send sends a frame to the local stations of a VNI: to one port, or to all with port 0.
+	Send(vni VNI, to uint16, frame []byte)
+
+	// Conflict reports a station that two hosts claim.
+	Conflict(Conflict)
+}
+
+// Conflict is a station that two hosts claim and that therefore stays at the other host.
+type Conflict struct {
+	VNI   VNI
+	MAC   port.MAC
+	Port  uint16        // where it is heard here
+	VTEP  netip.Addr    // where it stays
+	Held  time.Duration // for how long; 0: as long as the other host's claim is sticky
+	Moves int           // how often it moved here within Window
+}
+
+// Limits bound what a Table remembers. What exceeds them is not taken, and counted.
+type Limits struct {
+	Routes   int // of all peers
+	Stations int // local ones
+	IPs      int // addresses of one local station
+}
+
+// Config configures New. Zero limits and times take their defaults.
+type Config struct {
+	VTEP netip.Addr // this host's tunnel address
+	MAC  port.MAC   // of frames that the switch itself sends
+	Limits
+
+	// RD returns the route distinguisher of a VNI's routes.
+	RD func(VNI) RD
+
+	// Hold is how long a duplicate station is held at the other host.
+	Hold time.Duration
+
+	// Sequences are sequence numbers of an earlier run, from Sequences.
+	Sequences []Sequence
+}
+
+// Sequence is the sequence number that this host last announced for a station.
+type Sequence struct {
+	VNI VNI      `json:"vni"`
+	MAC port.MAC `json:"mac"`
+	Seq uint32   `json:"seq"`
+}
+
+const (
+	// Window and Moves: a station that moves here so often within so long is a duplicate
+	// (RFC 7432 section 15.1 has these defaults).
+	Window = 180 * time.Second
+	Moves  = 5
+
+	defaultHold     = 180 * time.Second
+	defaultRoutes   = 1 << 19
+	defaultStations = 1 << 16
+	defaultIPs      = 8
+
+	// A port announces announceBurst stations at once, and announceRate a second beyond
+	// them: a guest that makes up addresses does not flood the fabric with routes.
+	announceBurst = 1024
+	announceRate  = 256
+
+	// maxSequences bounds the sequence numbers that are remembered of stations that are
+	// no longer here.
+	maxSequences = 1 << 14
+)
+
+// Stats count what a Table holds and has refused.
+type Stats struct {
+	Routes        int    // of peers
+	Local         int    // stations here
+	Remote        int    // stations at other hosts
+	Pending       int    // local stations that wait to be announced
+	RefusedRoutes uint64 // beyond Limits.Routes, or without sense
+	RefusedLocal  uint64 // beyond Limits.Stations or Limits.IPs
+	Duplicates    uint64 // times a station was held as a duplicate
+	Answered      uint64 // ARP requests and neighbour solicitations answered
+}

@@ -1,0 +1,479 @@
+package evpn
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+var (
+	start = time.Unix(1e9, 0)
+	self  = vtep(1)
+)
+
+const (
+	vni  VNI      = 100
+	mac1 port.MAC = 0x0200_0000_0101
+)
+
+func vtep(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(n >> 8), byte(n)}) }
+
+func rdOf(host netip.Addr) func(VNI) RD {
+	return func(v VNI) RD {
+		a := host.As4()
+		return RD{0, 1, a[0], a[1], a[2], a[3], byte(v >> 8), byte(v)}
+	}
+}
+
+// rig is a Table and what it has put out.
+type rig struct {
+	t testing.TB
+	*Table
+	now       time.Time
+	rib       map[Key]Route
+	stations  map[stationKey]At
+	floods    map[VNI][]netip.Addr
+	conflicts []Conflict
+	frames    [][]byte
+	said      int // announcements and withdrawals
+	installed int // calls of Station
+}
+
+func newRig(t testing.TB, c Config) *rig {
+	r := &rig{t: t, now: start, rib: make(map[Key]Route), stations: make(map[stationKey]At), floods: make(map[VNI][]netip.Addr)}
+	c.VTEP, c.MAC, c.RD = self, 0x0200_0000_0001, rdOf(self)
+	r.Table = New(c, r)
+	r.SetVNIs([]VNI{vni})
+	return r
+}
+
+func (r *rig) Announce(x Route)                 { r.rib[x.Key] = x; r.said++ }
+func (r *rig) Flood(v VNI, list []netip.Addr)   { r.floods[v] = list }
+func (r *rig) Conflict(c Conflict)              { r.conflicts = append(r.conflicts, c) }
+func (r *rig) Send(_ VNI, _ uint16, f []byte)   { r.frames = append(r.frames, f) }
+func (r *rig) Station(v VNI, m port.MAC, at At) { r.stations[stationKey{v, m}] = at; r.installed++ }
+func (r *rig) Withdraw(k Key) {
+	if _, ok := r.rib[k]; !ok {
+		r.t.Errorf("%v is withdrawn that was not announced", k)
+	}
+	delete(r.rib, k)
+	r.said++
+}
+
+// pass lets time pass, with all that becomes due.
+func (r *rig) pass(d time.Duration) {
+	end := r.now.Add(d)
+	for r.now.Before(end) {
+		step := r.Tick(r.now)
+		if step <= 0 {
+			r.t.Fatalf("Tick asks to be called again in %v", step)
+		}
+		r.now = r.now.Add(min(step, end.Sub(r.now)))
+	}
+	r.Tick(r.now)
+}
+
+// remote returns a MAC route of host n.
+func remote(n int, mac port.MAC, seq uint32) Route {
+	return Route{Key: Key{Kind: MAC, RD: rdOf(vtep(n))(vni), MAC: mac}, Targets: Targets{vni}, VTEP: vtep(n), Seq: seq}
+}
+
+func remoteFlood(n int, v VNI) Route {
+	return Route{Key: Key{Kind: Flood, RD: rdOf(vtep(n))(v), IP: vtep(n)}, Targets: Targets{v}, VTEP: vtep(n)}
+}
+
+func (r *rig) at(mac port.MAC) At { return r.stations[stationKey{vni, mac}] }
+
+// own returns this host's MAC route of a station.
+func (r *rig) own(mac port.MAC) (Route, bool) {
+	x, ok := r.rib[Key{Kind: MAC, RD: rdOf(self)(vni), MAC: mac}]
+	return x, ok
+}
+
+func (r *rig) local(mac port.MAC) { r.Local(r.now, vni, mac, 1, false) }
+
+func TestChoice(t *testing.T) {
+	sticky := func(x Route) Route { x.Sticky = true; return x }
+	for _, c := range []struct {
+		name   string
+		routes []Route
+		want   At
+	}{
+		{"one", []Route{remote(2, mac1, 0)}, At{VTEP: vtep(2)}},
+		{"the highest sequence", []Route{remote(2, mac1, 3), remote(3, mac1, 4)}, At{VTEP: vtep(3)}},
+		{"of equals the lowest VTEP", []Route{remote(300, mac1, 4), remote(3, mac1, 4)}, At{VTEP: vtep(3)}},
+		{"sticky above sequence", []Route{remote(2, mac1, 9), sticky(remote(3, mac1, 0))}, At{VTEP: vtep(3), Pinned: true}},
+		{"sequences of sticky ones", []Route{sticky(remote(2, mac1, 1)), sticky(remote(3, mac1, 2))}, At{VTEP: vtep(3), Pinned: true}},
+	} {
+		for order := range 2 {
+			r := newRig(t, Config{})
+			for _, x := range c.routes {
+				r.Receive(7, x)
+			}
+			if got := r.at(mac1); got != c.want {
+				t.Errorf("%s, order %d: %v, want %v", c.name, order, got, c.want)
+			}
+			slices.Reverse(c.routes)
+		}
+	}
+}
+
+// A route without sense, or of another VNI, changes nothing.
+func TestSenselessRoutes(t *testing.T) {
+	r := newRig(t, Config{})
+	for _, change := range []func(*Route){
+		func(x *Route) { x.VTEP = self },
+		func(x *Route) { x.VTEP = netip.MustParseAddr("2001:db8::1") },
+		func(x *Route) { x.VTEP = netip.MustParseAddr("0.0.0.0") },
+		func(x *Route) { x.VTEP = netip.MustParseAddr("224.0.0.1") },
+		func(x *Route) { x.VTEP = netip.MustParseAddr("127.0.0.1") },
+		func(x *Route) { x.VTEP = netip.Addr{} },
+		func(x *Route) { x.MAC = 0 },
+		func(x *Route) { x.MAC = 0x0100_5e00_0001 },
+		func(x *Route) { x.Kind = 5 },
+		func(x *Route) { x.Targets = Targets{200} },
+		func(x *Route) { x.Targets = Targets{} },
+	} {
+		x := remote(2, mac1, 0)
+		change(&x)
+		r.Receive(7, x)
+	}
+	r.Withdraw7(Key{})
+	if r.installed != 0 || r.Stats().RefusedRoutes != 9 || r.Stats().Routes != 1 {
+		t.Errorf("%d stations, %+v", r.installed, r.Stats())
+	}
+	// One that replaces a good one takes that away.
+	r.Receive(7, remote(2, mac1, 0))
+	bad := remote(2, mac1, 0)
+	bad.VTEP = self
+	r.Receive(7, bad)
+	if got := r.at(mac1); got != (At{}) {
+		t.Errorf("%v", got)
+	}
+}
+
+// Withdraw7 withdraws a route of peer 7: rig itself has the Withdraw of Output.
+func (r *rig) Withdraw7(k Key) { r.Table.Withdraw(7, k) }
+
+func TestMobility(t *testing.T) {
+	r := newRig(t, Config{})
+	r.local(mac1)
+	if x, ok := r.own(mac1); !ok || x.Seq != 0 || x.VTEP != self || x.Targets != (Targets{vni}) {
+		t.Fatalf("announced: %+v", x)
+	}
+	// It moves to host 2, which claims it: the own route goes, frames follow at once.
+	r.Receive(7, remote(2, mac1, 1))
+	if _, ok := r.own(mac1); ok || r.at(mac1) != (At{VTEP: vtep(2)}) {
+		t.Errorf("after it left: %v at %v", ok, r.at(mac1))
+	}
+	// It comes back.
+	r.local(mac1)
+	if x, ok := r.own(mac1); !ok || x.Seq != 2 || r.at(mac1) != (At{}) {
+		t.Errorf("after it came back: %+v at %v", x, r.at(mac1))
+	}
+	if len(r.frames) != 1 || port.MACFrom(r.frames[0][6:]) != mac1 {
+		t.Errorf("it is not made known here: %x", r.frames)
+	}
+	// Host 2 has not heard of that yet, or has and withdraws: nothing changes.
+	said := r.said
+	r.Receive(7, remote(2, mac1, 1))
+	r.Withdraw7(remote(2, mac1, 1).Key)
+	if r.said != said || r.at(mac1) != (At{}) {
+		t.Errorf("%d changes, at %v", r.said-said, r.at(mac1))
+	}
+	// The sequence number does not go back, not even in a later run.
+	r.Gone(vni, mac1)
+	if _, ok := r.own(mac1); ok {
+		t.Error("it is gone, but announced")
+	}
+	r.local(mac1)
+	if x, _ := r.own(mac1); x.Seq != 2 {
+		t.Errorf("seq %d after its absence", x.Seq)
+	}
+	later := newRig(t, Config{Sequences: r.Sequences()})
+	later.local(mac1)
+	if x, _ := later.own(mac1); x.Seq != 2 {
+		t.Errorf("seq %d after a restart", x.Seq)
+	}
+}
+
+// Of two hosts that claim a station with the same sequence number, the one with the lower VTEP
+// keeps it.
+func TestEqualClaims(t *testing.T) {
+	r := newRig(t, Config{})
+	r.local(mac1)
+	r.Receive(7, remote(2, mac1, 0))
+	if _, ok := r.own(mac1); !ok || r.at(mac1) != (At{}) {
+		t.Error("the lower VTEP gave up")
+	}
+	high := newRig(t, Config{})
+	high.Table = New(Config{VTEP: vtep(9), RD: rdOf(self)}, high)
+	high.SetVNIs([]VNI{vni})
+	high.local(mac1)
+	high.Receive(7, remote(2, mac1, 0))
+	if _, ok := high.own(mac1); ok || high.at(mac1) != (At{VTEP: vtep(2)}) {
+		t.Error("the higher VTEP did not give up")
+	}
+}
+
+// The highest sequence number there is cannot be exceeded.
+func TestHighestSequence(t *testing.T) {
+	r := newRig(t, Config{})
+	r.Receive(7, remote(2, mac1, 1<<32-1))
+	r.local(mac1)
+	if x, ok := r.own(mac1); !ok || x.Seq != 1<<32-1 {
+		t.Errorf("%+v", x)
+	}
+}
+
+func TestSticky(t *testing.T) {
+	r := newRig(t, Config{})
+	x := remote(2, mac1, 0)
+	x.Sticky = true
+	r.Receive(7, x)
+	before := r.installed
+	for range 3 {
+		r.local(mac1)
+	}
+	if _, ok := r.own(mac1); ok || r.installed != before+3 || r.at(mac1) != (At{vtep(2), true}) {
+		t.Errorf("a sticky station moved: %v, at %v", ok, r.at(mac1))
+	}
+	if want := []Conflict{{VNI: vni, MAC: mac1, Port: 1, VTEP: vtep(2)}}; !reflect.DeepEqual(r.conflicts, want) {
+		t.Errorf("conflicts: %+v", r.conflicts)
+	}
+	// One that is sticky here stays here.
+	const mac2 = mac1 + 1
+	r.Local(r.now, vni, mac2, 1, true)
+	r.Receive(7, remote(2, mac2, 9))
+	if x, ok := r.own(mac2); !ok || !x.Sticky || r.at(mac2) != (At{}) {
+		t.Errorf("%+v at %v", x, r.at(mac2))
+	}
+	// It loses that, and the higher sequence number of the other host counts.
+	r.Local(r.now, vni, mac2, 1, false)
+	if _, ok := r.own(mac2); ok || r.at(mac2) != (At{VTEP: vtep(2)}) {
+		t.Errorf("%v at %v", ok, r.at(mac2))
+	}
+}
+
+// Two hosts hear one address again and again: it is held at the other one, and tried again
+// later.
+func TestDuplicate(t *testing.T) {
+	r := newRig(t, Config{Hold: time.Minute})
+	for n := range Moves {
+		r.Receive(7, remote(2, mac1, uint32(2*n)))
+		r.pass(time.Second)
+		r.local(mac1)
+	}
+	want := []Conflict{{VNI: vni, MAC: mac1, Port: 1, VTEP: vtep(2), Held: time.Minute, Moves: Moves}}
+	if !reflect.DeepEqual(r.conflicts, want) || r.at(mac1) != (At{vtep(2), true}) {
+		t.Fatalf("%+v at %v", r.conflicts, r.at(mac1))
+	}
+	r.local(mac1)
+	if _, ok := r.own(mac1); ok {
+		t.Error("a held station is announced")
+	}
+	r.pass(time.Minute)
+	if r.at(mac1) != (At{VTEP: vtep(2)}) {
+		t.Errorf("after the hold: %v", r.at(mac1))
+	}
+	r.local(mac1)
+	if x, ok := r.own(mac1); !ok || x.Seq != 2*(Moves-1)+1 {
+		t.Errorf("after the hold: %+v, %v", x, ok)
+	}
+	// Slow moves are no duplicate.
+	slow := newRig(t, Config{})
+	for n := range 3 * Moves {
+		slow.Receive(7, remote(2, mac1, uint32(2*n)))
+		slow.pass(Window/(Moves-1) + time.Second)
+		slow.local(mac1)
+	}
+	if len(slow.conflicts) != 0 {
+		t.Errorf("%+v", slow.conflicts)
+	}
+}
+
+// A held station that the other host no longer claims is here.
+func TestHoldEndsWithTheOther(t *testing.T) {
+	r := newRig(t, Config{})
+	for n := range Moves {
+		r.Receive(7, remote(2, mac1, uint32(2*n)))
+		r.local(mac1)
+	}
+	r.Withdraw7(remote(2, mac1, 0).Key)
+	if r.at(mac1) != (At{}) {
+		t.Fatalf("%v", r.at(mac1))
+	}
+	r.local(mac1)
+	if _, ok := r.own(mac1); !ok {
+		t.Error("it is not announced")
+	}
+	if len(r.timers) != 0 {
+		t.Errorf("%d timers are left", len(r.timers))
+	}
+}
+
+func TestFloodLists(t *testing.T) {
+	r := newRig(t, Config{})
+	for n := 9; n > 1; n-- {
+		r.Receive(Peer(n), remoteFlood(n, vni))
+		r.Receive(Peer(n+1), remoteFlood(n, vni)) // by two reflectors
+		r.Receive(Peer(n), remoteFlood(n, 200))   // of a VNI that is not here
+	}
+	var want []netip.Addr
+	for n := range 8 {
+		want = append(want, vtep(n+2))
+	}
+	if got := r.floods[vni]; !slices.Equal(got, want) || len(r.floods) != 1 {
+		t.Errorf("%v", r.floods)
+	}
+	r.Table.Withdraw(9, remoteFlood(9, vni).Key)
+	if got := r.floods[vni]; !slices.Equal(got, want) {
+		t.Errorf("%v, though one reflector still has 9", got)
+	}
+	r.Table.Withdraw(10, remoteFlood(9, vni).Key)
+	if got := r.floods[vni]; !slices.Equal(got, want[:7]) {
+		t.Errorf("%v", got)
+	}
+	// The stations of a host without flood route stay, and the other way round.
+	r.Receive(7, remote(9, mac1, 0))
+	if r.at(mac1).VTEP != vtep(9) || len(r.floods[vni]) != 7 {
+		t.Errorf("%v, %v", r.at(mac1), r.floods)
+	}
+}
+
+// A VNI that comes and goes takes its routes, own and foreign, with it.
+func TestVNIs(t *testing.T) {
+	r := newRig(t, Config{})
+	if _, ok := r.rib[r.floodKey(vni)]; !ok {
+		t.Error("the flood route is not announced")
+	}
+	two := remote(2, mac1, 0)
+	two.Targets = Targets{200, vni}
+	r.Receive(7, two)
+	r.Receive(7, remoteFlood(3, 200))
+	r.local(mac1 + 1)
+	r.SetVNIs([]VNI{vni, 200, 0, MaxVNI + 1})
+	if got := r.floods[200]; !slices.Equal(got, []netip.Addr{vtep(3)}) || r.at(mac1).VTEP != vtep(2) || len(r.domains) != 2 {
+		t.Errorf("%v, %v", r.floods, r.at(mac1))
+	}
+	r.SetVNIs([]VNI{200})
+	if at := r.stations[stationKey{200, mac1}]; at.VTEP != vtep(2) || r.at(mac1) != (At{}) || len(r.rib) != 1 {
+		t.Errorf("at %v and %v; %v announced", at, r.at(mac1), r.rib)
+	}
+	r.SetVNIs(nil)
+	if s := r.Stats(); len(r.rib) != 0 || s.Local != 0 || s.Remote != 0 || s.Routes != 2 || len(r.floods[200]) != 0 || len(r.timers) != 0 {
+		t.Errorf("left: %v, %+v, %v", r.rib, s, r.floods)
+	}
+	r.Local(r.now, vni, mac1, 1, false)
+	r.Gone(vni, mac1)
+	r.Frame(r.now, vni, 1, rarp(mac1))
+}
+
+// The routes of a lost peer go at once, or after its restart time, but for those that it
+// repeats.
+func TestLostPeer(t *testing.T) {
+	const mac2, mac3 = mac1 + 1, mac1 + 2
+	r := newRig(t, Config{})
+	r.Down(7, 0)
+	for _, m := range []port.MAC{mac1, mac2, mac3} {
+		r.Receive(7, remote(2, m, 0))
+	}
+	r.Receive(8, remote(2, mac3, 0))
+	r.Down(7, 2*time.Minute)
+	r.pass(time.Minute)
+	if r.at(mac1).VTEP != vtep(2) {
+		t.Fatal("a stale route is gone before its time")
+	}
+	r.Receive(7, remote(2, mac1, 0))
+	r.Synced(7)
+	if r.at(mac1).VTEP != vtep(2) || r.at(mac2) != (At{}) || r.at(mac3).VTEP != vtep(2) {
+		t.Errorf("after its return: %v, %v, %v", r.at(mac1), r.at(mac2), r.at(mac3))
+	}
+	r.Down(7, 2*time.Minute)
+	r.pass(2 * time.Minute)
+	if r.at(mac1) != (At{}) {
+		t.Error("a stale route outlives its time")
+	}
+	r.Down(8, 0)
+	if s := r.Stats(); s.Routes != 0 || len(r.peers) != 0 || s.Remote != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Down is Table.Down at the rig's time.
+func (r *rig) Down(p Peer, keep time.Duration) { r.Table.Down(r.now, p, keep) }
+
+func TestLimits(t *testing.T) {
+	r := newRig(t, Config{Limits: Limits{Routes: 3, Stations: 2}})
+	for n := range 5 {
+		r.Receive(7, remote(2, mac1+port.MAC(n), 0))
+		r.Local(r.now, vni, mac1+port.MAC(100+n), 1, false)
+	}
+	if s := r.Stats(); s.Routes != 3 || s.Local != 2 || s.RefusedRoutes != 2 || s.RefusedLocal != 3 {
+		t.Errorf("%+v", s)
+	}
+	r.Receive(7, remote(2, mac1, 5)) // a replacement needs no room
+	if s := r.Stats(); s.RefusedRoutes != 2 {
+		t.Errorf("%+v", s)
+	}
+	many := newRig(t, Config{})
+	for n := range 2 * maxSequences {
+		m := mac1 + port.MAC(n)
+		many.Receive(7, remote(2, m, 3))
+		many.local(m)
+		many.Gone(vni, m)
+		many.Withdraw7(remote(2, m, 3).Key)
+	}
+	if len(many.past) != maxSequences || len(many.Sequences()) != maxSequences {
+		t.Errorf("%d sequence numbers are kept", len(many.past))
+	}
+}
+
+// A port that makes up addresses announces a burst at once, and the rest slowly; another port
+// is not affected.
+func TestPacing(t *testing.T) {
+	r := newRig(t, Config{})
+	const n = announceBurst + 2*announceRate
+	for i := range n {
+		r.Local(r.now, vni, mac1+port.MAC(i), 1, false)
+	}
+	r.Local(r.now, vni, mac1+n, 2, false)
+	if _, ok := r.own(mac1 + n); !ok || len(r.rib) != announceBurst+2 {
+		t.Errorf("%d are announced at once", len(r.rib))
+	}
+	if s := r.Stats(); s.Pending != n-announceBurst {
+		t.Errorf("%+v", s)
+	}
+	// One that is gone is not announced any more; one that moves to a quiet port is at once.
+	var waiting []port.MAC
+	for k := range r.ports[1].pending {
+		waiting = append(waiting, k.mac)
+	}
+	r.Gone(vni, waiting[0])
+	r.Local(r.now, vni, waiting[1], 2, false)
+	if _, ok := r.own(waiting[1]); !ok {
+		t.Error("the other port must wait, too")
+	}
+	r.pass(time.Second)
+	if got := len(r.rib) - announceBurst - 3; got < announceRate-2 || got > announceRate+2 {
+		t.Errorf("%d are announced in a second", got)
+	}
+	r.pass(2 * time.Second)
+	if _, ok := r.own(waiting[0]); ok || len(r.rib) != n+1 {
+		t.Errorf("%d are announced in the end", len(r.rib))
+	}
+	for i := range n + 1 {
+		r.Gone(vni, mac1+port.MAC(i))
+	}
+	r.pass(time.Minute)
+	if len(r.ports) != 0 || len(r.rib) != 1 {
+		t.Errorf("%d ports and %d routes are left", len(r.ports), len(r.rib))
+	}
+}
+
+func (k stationKey) String() string { return fmt.Sprintf("%v in %d", k.mac, k.vni) }

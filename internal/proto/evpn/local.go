@@ -1,0 +1,339 @@
+package evpn
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// local is a station at this host.
+type local struct {
+	port   uint16
+	sticky bool
+	seq    uint32
+	sent   sent       // its MAC route
+	ips    []*localIP // longest unheard first
+}
+
+// sent is how far the announcement of a route is.
+type sent uint8
+
+const (
+	unsent   sent = iota
+	outdated      // it is announced, and has changed since
+	current
+)
+
+// Local says that a station is heard, or configured, at a port of this host. A sticky one must
+// not move. Saying it again changes nothing.
+func (t *Table) Local(now time.Time, vni VNI, mac port.MAC, number uint16, sticky bool) {
+	d := t.domains[vni]
+	if d == nil || mac == 0 || mac.IsGroup() {
+		return
+	}
+	s := d.stations[mac]
+	if s != nil && s.local != nil {
+		t.relocate(now, d, mac, s, number, sticky)
+		return
+	}
+	if t.stats.Local >= t.cfg.Stations {
+		t.stats.RefusedLocal++
+		return
+	}
+	s = d.station(mac)
+	seq := t.past[stationKey{vni, mac}]
+	if best := s.best(); best != nil {
+		if !t.mayTake(now, d, mac, s, best, number, sticky) {
+			return
+		}
+		seq = max(seq, best.seq, best.seq+1) // the highest is not exceeded: then the VTEP decides
+	}
+	s.local = &local{port: number, sticky: sticky, seq: seq}
+	s.told = false
+	moved := s.at != At{}
+	t.remember(stationKey{vni, mac}, seq)
+	t.stats.Local++
+	t.pacer(number).stations++
+	t.decide(d, mac)
+	if s.local != nil {
+		t.announce(now, d, mac, s)
+		if moved {
+			t.out.Send(vni, 0, rarp(mac))
+		}
+	}
+}
+
+// relocate changes the port or stickiness of a station that is here already.
+func (t *Table) relocate(now time.Time, d *domain, mac port.MAC, s *station, number uint16, sticky bool) {
+	l := s.local
+	if l.port != number {
+		t.leavePort(d, mac, l)
+		l.port = number
+		t.pacer(number).stations++
+		if !l.complete() {
+			t.announce(now, d, mac, s)
+		}
+	}
+	if l.sticky != sticky {
+		l.sticky = sticky
+		l.outdate()
+		t.decide(d, mac) // another host's claim may beat it now
+		if s.local != nil {
+			t.announce(now, d, mac, s)
+		}
+	}
+}
+
+// mayTake reports whether a station that is heard here may be claimed although another host
+// claims it. If not, the station is output again, since the switch has learned it here.
+func (t *Table) mayTake(now time.Time, d *domain, mac port.MAC, s *station, best *claim, number uint16, sticky bool) bool {
+	switch {
+	case best.sticky && !sticky:
+		if !s.told {
+			s.told = true
+			t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.vtep})
+		}
+	case s.isHeld():
+	default:
+		if s.moves == nil {
+			s.moves = &moves{}
+		}
+		m := s.moves
+		m.at = slices.DeleteFunc(m.at, func(at time.Time) bool { return now.Sub(at) >= Window })
+		if m.at = append(m.at, now); len(m.at) < Moves {
+			return true
+		}
+		m.at = nil
+		m.held = t.timers.start(now.Add(t.cfg.Hold), func(now time.Time) {
+			m.held = nil
+			t.decide(d, mac)
+		})
+		t.stats.Duplicates++
+		t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.vtep, Held: t.cfg.Hold, Moves: Moves})
+	}
+	s.at = At{best.vtep, best.sticky || s.isHeld()}
+	t.out.Station(d.vni, mac, s.at)
+	return false
+}
+
+// isHeld reports whether a station is held at another host as a duplicate.
+func (s *station) isHeld() bool { return s.moves != nil && s.moves.held != nil }
+
+// release ends the hold of a station, and forgets its moves.
+func (t *Table) release(s *station) {
+	if s.isHeld() {
+		t.timers.stop(s.moves.held)
+	}
+	s.moves = nil
+}
+
+// Gone says that a station is no longer at this host: it was silent for too long, or its port
+// is gone.
+func (t *Table) Gone(vni VNI, mac port.MAC) {
+	d := t.domains[vni]
+	if d == nil {
+		return
+	}
+	if s := d.stations[mac]; s != nil && s.local != nil {
+		t.unclaim(d, mac, s)
+		t.decide(d, mac)
+	}
+}
+
+// best returns the best claim of other hosts, nil if there is none.
+func (s *station) best() (best *claim) {
+	for _, r := range s.paths {
+		c := claim{r.VTEP, r.Seq, r.Sticky}
+		if best == nil || c.beats(best) {
+			best = &c
+		}
+	}
+	return best
+}
+
+// decide chooses where a station is, after any change of what is claimed.
+func (t *Table) decide(d *domain, mac port.MAC) {
+	s := d.stations[mac]
+	best := s.best()
+	if l := s.local; l != nil && best != nil && best.beats(&claim{t.cfg.VTEP, l.seq, l.sticky}) {
+		t.unclaim(d, mac, s)
+	}
+	at := At{}
+	switch {
+	case best == nil:
+		if s.told = false; s.isHeld() {
+			t.release(s)
+		}
+	case s.local == nil:
+		at = At{best.vtep, best.sticky || s.isHeld()}
+	}
+	if at != s.at {
+		t.stats.Remote += count(at) - count(s.at)
+		s.at = at
+		t.out.Station(d.vni, mac, at)
+	}
+	if s.local == nil && best == nil {
+		delete(d.stations, mac)
+	}
+}
+
+func count(at At) int {
+	if at.VTEP.IsValid() {
+		return 1
+	}
+	return 0
+}
+
+// unclaim withdraws a local station's routes and forgets that it is here.
+func (t *Table) unclaim(d *domain, mac port.MAC, s *station) {
+	l := s.local
+	for len(l.ips) > 0 {
+		t.unbindLocal(d, mac, l, l.ips[0])
+	}
+	if l.sent != unsent {
+		t.out.Withdraw(t.macKey(d.vni, mac, netip.Addr{}))
+	}
+	t.leavePort(d, mac, l)
+	s.local = nil
+	t.stats.Local--
+}
+
+func (t *Table) leavePort(d *domain, mac port.MAC, l *local) {
+	p := t.ports[l.port]
+	if delete(p.pending, stationKey{d.vni, mac}); len(p.pending) == 0 {
+		p.pending = nil // maps do not shrink
+	}
+	p.stations--
+}
+
+func (t *Table) macKey(vni VNI, mac port.MAC, ip netip.Addr) Key {
+	return Key{Kind: MAC, RD: t.cfg.RD(vni), MAC: mac, IP: ip}
+}
+
+// pacer limits how fast the stations of a port are announced.
+type pacer struct {
+	stations int
+	pending  map[stationKey]struct{} // stations to announce
+	next     time.Time               // when the tokens would be full again
+}
+
+func (t *Table) pacer(number uint16) *pacer {
+	p := t.ports[number]
+	if p == nil {
+		p = &pacer{}
+		t.ports[number] = p
+	}
+	return p
+}
+
+// allow takes a token, or returns how long there is none.
+func (p *pacer) allow(now time.Time) (wait time.Duration) {
+	const gap = time.Second / announceRate
+	if p.next.Before(now) {
+		p.next = now
+	}
+	if wait = p.next.Sub(now) - gap*(announceBurst-1); wait > 0 {
+		return wait
+	}
+	p.next = p.next.Add(gap)
+	return 0
+}
+
+// announce announces what is not announced of a local station: now, or when its port may.
+func (t *Table) announce(now time.Time, d *domain, mac port.MAC, s *station) {
+	p := t.ports[s.local.port]
+	if len(p.pending) == 0 && p.allow(now) == 0 {
+		t.publish(d, mac, s.local)
+		return
+	}
+	if p.pending == nil {
+		p.pending = make(map[stationKey]struct{})
+	}
+	p.pending[stationKey{d.vni, mac}] = struct{}{}
+}
+
+// announcePending announces what may be announced now, and returns when more may.
+func (t *Table) announcePending(now time.Time) time.Duration {
+	next := probeEvery
+	for number, p := range t.ports {
+		for k := range p.pending {
+			if wait := p.allow(now); wait > 0 {
+				next = min(next, wait)
+				break
+			}
+			if delete(p.pending, k); len(p.pending) == 0 {
+				p.pending = nil
+			}
+			d := t.domains[k.vni]
+			t.publish(d, k.mac, d.stations[k.mac].local)
+		}
+		if p.stations == 0 && !p.next.After(now) {
+			delete(t.ports, number)
+		}
+	}
+	return next
+}
+
+// publish announces those routes of a local station that are not.
+func (t *Table) publish(d *domain, mac port.MAC, l *local) {
+	r := Route{Targets: Targets{d.vni}, VTEP: t.cfg.VTEP, Seq: l.seq, Sticky: l.sticky}
+	if l.sent != current {
+		l.sent = current
+		r.Key = t.macKey(d.vni, mac, netip.Addr{})
+		t.out.Announce(r)
+	}
+	for _, ip := range l.ips {
+		if ip.sent != current {
+			ip.sent = current
+			r.Key, r.Router = t.macKey(d.vni, mac, ip.addr), ip.router
+			t.out.Announce(r)
+		}
+	}
+}
+
+// outdate makes publish announce all routes again.
+func (l *local) outdate() {
+	l.sent = min(l.sent, outdated)
+	for _, ip := range l.ips {
+		ip.sent = min(ip.sent, outdated)
+	}
+}
+
+// complete reports whether all routes are announced as they are.
+func (l *local) complete() bool {
+	return l.sent == current && !slices.ContainsFunc(l.ips, func(ip *localIP) bool { return ip.sent != current })
+}
+
+// remember keeps a sequence number, so that it never goes back.
+func (t *Table) remember(k stationKey, seq uint32) {
+	if seq == 0 {
+		return
+	}
+	if _, ok := t.past[k]; !ok && len(t.past) >= maxSequences {
+		for other := range t.past {
+			if d := t.domains[other.vni]; d == nil || d.stations[other.mac] == nil || d.stations[other.mac].local == nil {
+				delete(t.past, other)
+				break
+			}
+		}
+		if len(t.past) >= maxSequences {
+			return
+		}
+	}
+	t.past[k] = seq
+}
+
+// Sequences returns the sequence numbers to keep for the next run.
+func (t *Table) Sequences() []Sequence {
+	all := make([]Sequence, 0, len(t.past))
+	for k, seq := range t.past {
+		all = append(all, Sequence{k.vni, k.mac, seq})
+	}
+	slices.SortFunc(all, func(a, b Sequence) int {
+		return cmp.Or(cmp.Compare(a.VNI, b.VNI), cmp.Compare(a.MAC, b.MAC))
+	})
+	return all
+}

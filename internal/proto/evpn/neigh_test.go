@@ -1,0 +1,277 @@
+package evpn
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/ethernet"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+var (
+	ip4a = netip.MustParseAddr("10.0.0.1")
+	ip4b = netip.MustParseAddr("10.0.0.2")
+	ip6a = netip.MustParseAddr("fe80::1")
+	ip6b = netip.MustParseAddr("2001:db8::2")
+)
+
+const (
+	broadcast port.MAC = 1<<48 - 1
+	nodes     port.MAC = 0x3333_ff00_0002
+	mac2               = mac1 + 1
+)
+
+// ask returns the question of mac1 for an address, as to all stations.
+func ask(sender, target netip.Addr) []byte {
+	if sender.Is4() {
+		return arp(broadcast, mac1, arpRequest, mac1, sender, 0, target)
+	}
+	return neighbour(nodes, mac1, sender, target, solicitation, 0, target, sourceLink)
+}
+
+// remoteIP is remote with an IP address.
+func remoteIP(n int, mac port.MAC, ip netip.Addr) Route {
+	x := remote(n, mac, 0)
+	x.IP = ip
+	return x
+}
+
+func (r *rig) frame(b []byte) bool { return r.Frame(r.now, vni, 1, b) }
+
+// ownIPs returns the addresses announced of a station.
+func (r *rig) ownIPs(mac port.MAC) (ips []netip.Addr) {
+	for k := range r.rib {
+		if k.Kind == MAC && k.MAC == mac && k.IP.IsValid() {
+			ips = append(ips, k.IP)
+		}
+	}
+	slices.SortFunc(ips, netip.Addr.Compare)
+	return ips
+}
+
+func TestAnswers(t *testing.T) {
+	for _, c := range []struct {
+		sender, target netip.Addr
+		router         bool
+	}{{ip4a, ip4b, false}, {ip6a, ip6b, false}, {ip6a, ip6b, true}} {
+		r := newRig(t, Config{})
+		r.local(mac1)
+		if r.frame(ask(c.sender, c.target)) {
+			t.Error("an unknown address is answered for")
+		}
+		x := remoteIP(2, mac2, c.target)
+		x.Router = c.router
+		r.Receive(7, x)
+		if !r.frame(ask(c.sender, c.target)) || len(r.frames) != 1 {
+			t.Fatalf("%v is not answered for", c.target)
+		}
+		var f ethernet.Frame
+		if err := f.UnmarshalBinary(r.frames[0]); err != nil {
+			t.Fatal(err)
+		}
+		m, ok := parse(r.frames[0])
+		if !ok || port.MACFrom(r.frames[0]) != mac1 || m.src != mac2 || m.has != c.target || m.router != c.router || m.asks.IsValid() {
+			t.Errorf("the answer is %x: %+v", r.frames[0], m)
+		}
+		// What is not answered: duplicate address detection, a question to one station, a
+		// question for an address that two stations have, and the announcement of one's own.
+		for what, b := range map[string][]byte{
+			"detection": ask(unspecified(c.target), c.target),
+			"unicast":   append(mac2.HardwareAddr(), ask(c.sender, c.target)[6:]...),
+		} {
+			if r.frame(b) {
+				t.Errorf("%s: answered", what)
+			}
+		}
+		r.Receive(7, remoteIP(3, mac2+1, c.target))
+		if r.frame(ask(c.sender, c.target)) {
+			t.Error("answered for two stations")
+		}
+		r.Withdraw7(remoteIP(3, mac2+1, c.target).Key)
+		if !r.frame(ask(c.sender, c.target)) {
+			t.Error("not answered once there is one again")
+		}
+		if r.frame(ask(c.target, c.target)) {
+			t.Error("an announcement is answered")
+		}
+		r.Withdraw7(x.Key)
+		if r.frame(ask(c.sender, c.target)) || r.Stats().Answered != 2 {
+			t.Errorf("answered for none; %+v", r.Stats())
+		}
+	}
+}
+
+func unspecified(like netip.Addr) netip.Addr {
+	if like.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// A station that came here is not answered for, though its old host still announces it.
+func TestNoAnswerForLocal(t *testing.T) {
+	r := newRig(t, Config{})
+	r.Receive(7, remoteIP(2, mac2, ip4b))
+	r.local(mac2)
+	r.local(mac1)
+	if r.frame(ask(ip4a, ip4b)) {
+		t.Error("answered for a station that is here")
+	}
+}
+
+func TestBindings(t *testing.T) {
+	r := newRig(t, Config{Limits: Limits{IPs: 2}})
+	r.frame(ask(ip4a, ip4b)) // its sender is not learned yet
+	if len(r.ownIPs(mac1)) != 0 {
+		t.Fatal("an unknown station has an address")
+	}
+	r.local(mac1)
+	r.frame(ask(ip4a, ip4b))
+	r.frame(ask(ip6a, ip6b))
+	if got := r.ownIPs(mac1); !slices.Equal(got, []netip.Addr{ip4a, ip6a}) {
+		t.Errorf("announced: %v", got)
+	}
+	// It turns out to be a router.
+	advertise := func(flags byte) {
+		r.frame(neighbour(mac1, mac1, ip6a, ip6b, advert, flags, ip6a, targetLink))
+	}
+	key := r.macKey(vni, mac1, ip6a)
+	for _, flags := range []byte{flagRouter, 0, flagRouter | flagSolicited} {
+		advertise(flags)
+		if r.rib[key].Router != (flags&flagRouter != 0) {
+			t.Errorf("flags %x: %+v", flags, r.rib[key])
+		}
+	}
+	r.frame(ask(ip6a, ip6b)) // which says nothing about that
+	if !r.rib[key].Router {
+		t.Error("a solicitation made it no router")
+	}
+	// A third address takes the place of the one longest unheard.
+	r.frame(ask(ip4b, ip4a))
+	if got := r.ownIPs(mac1); !slices.Equal(got, []netip.Addr{ip4b, ip6a}) {
+		t.Errorf("announced: %v", got)
+	}
+	// Another station takes an address over.
+	r.local(mac2)
+	r.frame(arp(broadcast, mac2, arpReply, mac2, ip4b, broadcast, ip4b))
+	if got := r.ownIPs(mac2); !slices.Equal(got, []netip.Addr{ip4b}) || slices.Contains(r.ownIPs(mac1), ip4b) {
+		t.Errorf("announced: %v and %v", got, r.ownIPs(mac1))
+	}
+	// Addresses move with their station.
+	r.Receive(7, remote(2, mac1, 1))
+	if got := r.ownIPs(mac1); len(got) != 0 {
+		t.Errorf("announced after it left: %v", got)
+	}
+	r.Gone(vni, mac2)
+	if d := r.domains[vni]; len(d.ips) != 0 || len(r.timers) != 0 {
+		t.Errorf("left: %v, %d timers", d.ips, len(r.timers))
+	}
+}
+
+// A silent station is asked before it would be forgotten; one that does not answer loses its
+// address.
+func TestProbes(t *testing.T) {
+	for _, ip := range []netip.Addr{ip4a, ip6b} {
+		r := newRig(t, Config{})
+		r.local(mac1)
+		target := ip6a
+		if ip.Is4() {
+			target = ip4b
+		}
+		r.frame(ask(ip, target))
+		r.pass(probeAfter - time.Second)
+		if len(r.frames) != 0 {
+			t.Fatalf("asked too early: %x", r.frames)
+		}
+		r.pass(2 * time.Second)
+		if len(r.frames) != 1 || port.MACFrom(r.frames[0]) != mac1 {
+			t.Fatalf("asked: %x", r.frames)
+		}
+		if m, ok := parse(r.frames[0]); !ok || m.asks.IsValid() || m.src != r.cfg.MAC {
+			t.Errorf("the question is %x: %+v", r.frames[0], m)
+		}
+		r.frame(ask(ip, target)) // any message of its will do
+		r.pass(probeAfter - 10*time.Second)
+		if len(r.frames) != 1 {
+			t.Errorf("asked again though it was heard: %x", r.frames[1:])
+		}
+		r.pass(time.Minute)
+		if len(r.frames) != 1+probes || len(r.ownIPs(mac1)) != 0 {
+			t.Errorf("asked %d times; announced: %v", len(r.frames)-1, r.ownIPs(mac1))
+		}
+		if _, ok := r.own(mac1); !ok {
+			t.Error("its MAC address is withdrawn, too")
+		}
+	}
+}
+
+// What breaks the rules of ARP and neighbour discovery teaches nothing.
+func TestBrokenMessages(t *testing.T) {
+	four, six := ask(ip4a, ip4b), ask(ip6a, ip6b)
+	type edit struct {
+		at int
+		to byte
+	}
+	for _, c := range []struct {
+		of    []byte
+		edits []edit
+	}{
+		{four, []edit{{14, 9}}},                       // hardware
+		{four, []edit{{18, 5}}},                       // length of an address
+		{four, []edit{{21, 9}}},                       // operation
+		{four, []edit{{22, 6}}},                       // sender's hardware address
+		{four, []edit{{28, 224}}},                     // sender in a group
+		{six, []edit{{21, 254}}},                      // hop limit
+		{six, []edit{{20, 17}}},                       // protocol
+		{six, []edit{{54, 134}}},                      // type
+		{six, []edit{{70, 1}}},                        // checksum
+		{six, []edit{{79, 0}}},                        // length of an option
+		{six, []edit{{19, 99}}},                       // length of the packet
+		{six, []edit{{6, 6}, {81, six[81]}}},          // another source
+		{four, []edit{{6, 3}, {22, 3}}},               // source in a group
+		{four, []edit{{12, 8}, {13, 0}}},              // IPv4
+		{four[:30], nil}, {six[:70], nil}, {nil, nil}, // short
+	} {
+		r := newRig(t, Config{})
+		r.local(mac1)
+		b := slices.Clone(c.of)
+		for _, e := range c.edits {
+			b[e.at] = e.to
+		}
+		r.frame(b)
+		if len(r.ownIPs(mac1)) != 0 {
+			t.Errorf("%v: learned %v from %x", c.edits, r.ownIPs(mac1), b)
+		}
+	}
+}
+
+// Whatever frames say, the table stays within its bounds and consistent.
+func FuzzFrame(f *testing.F) {
+	f.Add(ask(ip4a, ip4b))
+	f.Add(ask(ip6a, ip6b))
+	f.Add(rarp(mac1))
+	f.Add(question(mac2, mac1, ip6b))
+	f.Add(neighbour(mac1, mac1, ip6a, ip6b, advert, flagRouter, ip6a, targetLink))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := newRig(t, Config{Limits: Limits{IPs: 2}})
+		r.Receive(7, remoteIP(2, mac2, ip4b))
+		r.Receive(7, remoteIP(2, mac2, ip6b))
+		r.local(mac1)
+		if m, ok := parse(b); ok {
+			r.local(m.src)
+		}
+		r.frames = nil // it may have moved here
+		if r.frame(b) != (len(r.frames) > 0) {
+			t.Fatalf("answers: %x", r.frames)
+		}
+		for _, a := range r.frames {
+			if m, ok := parse(a); !ok || m.asks.IsValid() || m.src != mac2 {
+				t.Fatalf("answers %x", a)
+			}
+		}
+		r.check()
+	})
+}

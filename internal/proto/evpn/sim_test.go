@@ -1,0 +1,497 @@
+package evpn
+
+import (
+	"container/heap"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
+)
+
+// check fails the test if the table contradicts itself or what it has put out.
+func (r *rig) check() {
+	r.t.Helper()
+	var s Stats
+	want := make(map[Key]bool)
+	for _, d := range r.domains {
+		want[r.floodKey(d.vni)] = true
+		for mac, st := range d.stations {
+			if st.local == nil && len(st.paths) == 0 {
+				r.t.Errorf("%v is kept though it is nowhere", mac)
+			}
+			if at := r.stations[stationKey{d.vni, mac}]; at != st.at {
+				r.t.Errorf("%v was put out at %v, and is at %v", mac, at, st.at)
+			}
+			s.Remote += count(st.at)
+			if l := st.local; l != nil {
+				s.Local++
+				if st.at != (At{}) {
+					r.t.Errorf("%v is here and at %v", mac, st.at)
+				}
+				if l.sent != unsent {
+					want[r.macKey(d.vni, mac, netip.Addr{})] = true
+				}
+				for _, ip := range l.ips {
+					if ip.sent != unsent {
+						want[r.macKey(d.vni, mac, ip.addr)] = true
+					}
+					if d.ips[ip.addr].local != ip {
+						r.t.Errorf("%v of %v is not entered", ip.addr, mac)
+					}
+				}
+				if _, waits := r.ports[l.port].pending[stationKey{d.vni, mac}]; waits == l.complete() {
+					r.t.Errorf("%v waits to be announced: %v; all is: %v", mac, waits, l.complete())
+				}
+			}
+		}
+		for ip, b := range d.ips {
+			if b.local == nil && len(b.paths) == 0 {
+				r.t.Errorf("%v is kept though nobody has it", ip)
+			}
+		}
+	}
+	for _, p := range r.peers {
+		s.Routes += len(p.routes)
+	}
+	if r.stats.Local != s.Local || r.stats.Remote != s.Remote || r.stats.Routes != s.Routes {
+		r.t.Errorf("counted %+v, there are %+v", r.stats, s)
+	}
+	if len(want) != len(r.rib) {
+		r.t.Errorf("%d routes are announced, %d should be", len(r.rib), len(want))
+	}
+	for k := range r.rib {
+		if !want[k] {
+			r.t.Errorf("%+v is announced", k)
+		}
+	}
+}
+
+// sim is a fabric of hosts, each with a Table, that exchange routes over sessions between each
+// two of them. A session keeps order and loses nothing until it breaks; then what is under way
+// is lost, and once it is back it begins anew, as with BGP.
+type sim struct {
+	t      testing.TB
+	rnd    *rand.Rand
+	now    time.Time
+	events events
+	hosts  []*simHost
+	home   map[stationKey]int // where a station is; -1: it is off
+	alive  []bool
+}
+
+type simHost struct {
+	*rig
+	sim      *sim
+	number   int
+	vnis     []VNI
+	sessions []*session // to each host
+}
+
+// session carries the routes of one host to another.
+type session struct {
+	up   bool
+	gen  int       // of the connection: what was sent on an earlier one is lost
+	last time.Time // when what was sent last arrives
+}
+
+type event struct {
+	at  time.Time
+	seq int
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	if e[i].at.Equal(e[j].at) {
+		return e[i].seq < e[j].seq
+	}
+	return e[i].at.Before(e[j].at)
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	last := (*e)[len(*e)-1]
+	(*e)[len(*e)-1] = event{}
+	*e = (*e)[:len(*e)-1]
+	return last
+}
+
+var eventSeq int
+
+func (s *sim) after(d time.Duration, do func()) {
+	eventSeq++
+	heap.Push(&s.events, event{s.now.Add(d), eventSeq, do})
+}
+
+// run runs what happens within d.
+func (s *sim) run(d time.Duration) {
+	end := s.now.Add(d)
+	for len(s.events) > 0 && !s.events[0].at.After(end) {
+		e := heap.Pop(&s.events).(event)
+		s.now = e.at
+		e.do()
+	}
+	s.now = end
+	for i, h := range s.hosts {
+		if s.alive[i] {
+			h.Tick(s.now)
+		}
+	}
+}
+
+func newSim(t testing.TB, seed uint64, hosts int, vnisOf func(int) []VNI) *sim {
+	s := &sim{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), now: start, home: make(map[stationKey]int), alive: make([]bool, hosts)}
+	s.hosts = make([]*simHost, hosts)
+	for i := range s.hosts {
+		h := &simHost{sim: s, number: i, vnis: vnisOf(i), sessions: make([]*session, hosts)}
+		for j := range h.sessions {
+			h.sessions[j] = &session{}
+		}
+		s.hosts[i] = h
+	}
+	for i := range s.hosts {
+		s.boot(i, nil)
+	}
+	return s
+}
+
+// boot starts a host, with the sequence numbers that it kept or without.
+func (s *sim) boot(i int, kept []Sequence) {
+	h := s.hosts[i]
+	r := &rig{t: s.t, rib: make(map[Key]Route), stations: make(map[stationKey]At), floods: make(map[VNI][]netip.Addr)}
+	h.rig = r
+	r.Table = New(Config{VTEP: vtep(i + 1), MAC: port.MAC(i + 1), RD: rdOf(vtep(i + 1)), Hold: 20 * time.Second, Sequences: kept}, h)
+	r.SetVNIs(h.vnis)
+	s.alive[i] = true
+	for j := range s.hosts {
+		if j != i && s.alive[j] && s.hosts[j].rig != nil {
+			s.connect(i, j)
+			s.connect(j, i)
+		}
+	}
+}
+
+// kill ends a host. The others notice by their lost sessions, at different times.
+func (s *sim) kill(i int) []Sequence {
+	s.alive[i] = false
+	kept := s.hosts[i].Sequences()
+	for j := range s.hosts {
+		if j != i {
+			s.cut(i, j)
+			s.cut(j, i)
+		}
+	}
+	return kept
+}
+
+// cut breaks the session from a host to another.
+func (s *sim) cut(from, to int) {
+	ss := s.hosts[from].sessions[to]
+	if !ss.up {
+		return
+	}
+	ss.up = false
+	ss.gen++
+	s.after(time.Duration(s.rnd.IntN(3000))*time.Millisecond, s.lost(from, to, ss.gen))
+}
+
+// lost returns what the receiver does once it notices that the session is lost.
+func (s *sim) lost(from, to, gen int) func() {
+	receiver := s.hosts[to].rig
+	return func() {
+		if ss := s.hosts[from].sessions[to]; s.hosts[to].rig == receiver && ss.gen == gen && !ss.up {
+			receiver.Table.Down(s.now, Peer(from), 0)
+		}
+	}
+}
+
+// connect sends all routes of a host to another, and from then on all changes.
+func (s *sim) connect(from, to int) {
+	h := s.hosts[from]
+	if !slices.ContainsFunc(h.vnis, s.hosts[to].wants) {
+		return // they have no routes for each other
+	}
+	ss := h.sessions[to]
+	ss.up = true
+	ss.gen++
+	ss.last = s.now
+	receiver := s.hosts[to].rig
+	h.deliver(to, func() { receiver.Table.Down(s.now, Peer(from), time.Minute) })
+	for _, r := range h.rib {
+		if s.hosts[to].wants(r.Targets[0]) {
+			h.deliver(to, func() { receiver.Receive(Peer(from), r) })
+		}
+	}
+	h.deliver(to, func() { receiver.Synced(Peer(from)) })
+}
+
+// deliver does something at another host, after the way there, unless the session breaks.
+func (h *simHost) deliver(to int, do func()) {
+	s, ss, gen := h.sim, h.sessions[to], h.sessions[to].gen
+	at := s.now.Add(time.Duration(s.rnd.IntN(20000)) * time.Microsecond)
+	if at.Before(ss.last) {
+		at = ss.last
+	}
+	ss.last = at
+	s.after(at.Sub(s.now), func() {
+		if ss.up && ss.gen == gen {
+			do()
+		}
+	})
+}
+
+// Announce implements Output.
+func (h *simHost) Announce(r Route) {
+	h.rig.Announce(r)
+	for to, ss := range h.sessions {
+		if ss.up && h.sim.hosts[to].wants(r.Targets[0]) {
+			receiver := h.sim.hosts[to].rig
+			h.deliver(to, func() { receiver.Receive(Peer(h.number), r) })
+		}
+	}
+}
+
+// wants reports whether a host has a VNI: others do not get its routes (RFC 4684).
+func (h *simHost) wants(v VNI) bool { return slices.Contains(h.vnis, v) }
+
+// Withdraw implements Output.
+func (h *simHost) Withdraw(k Key) {
+	r := h.rib[k]
+	h.rig.Withdraw(k)
+	for to, ss := range h.sessions {
+		if ss.up && h.sim.hosts[to].wants(r.Targets[0]) {
+			receiver := h.sim.hosts[to].rig
+			h.deliver(to, func() { receiver.Table.Withdraw(Peer(h.number), k) })
+		}
+	}
+}
+
+// talk makes a station send a frame, if it is on and its host is alive.
+func (s *sim) talk(k stationKey) {
+	if at := s.home[k]; at >= 0 && s.alive[at] {
+		s.hosts[at].Local(s.now, k.vni, k.mac, 1, false)
+	}
+}
+
+// age makes the hosts forget the stations that they think are here but are not: their switch
+// has not heard them for long.
+func (s *sim) age() {
+	for i, h := range s.hosts {
+		if !s.alive[i] {
+			continue
+		}
+		for st := range h.Stations() {
+			if k := (stationKey{st.VNI, st.MAC}); st.VTEP == vtep(i+1) && s.home[k] != i {
+				defer h.Gone(k.vni, k.mac)
+			}
+		}
+	}
+}
+
+// checkModel fails the test unless every live host has chosen what the model chooses of all that is
+// announced, one host claims each station that is on, and none any other.
+func (s *sim) checkModel() {
+	type offer struct {
+		claim
+		host int
+	}
+	offers := make(map[stationKey][]offer)
+	floods := make(map[VNI][]netip.Addr)
+	for i, h := range s.hosts {
+		if !s.alive[i] {
+			continue
+		}
+		h.check()
+		for _, r := range h.rib {
+			switch v := r.Targets[0]; r.Kind {
+			case MAC:
+				k := stationKey{v, r.MAC}
+				offers[k] = append(offers[k], offer{claim{r.VTEP, r.Seq, r.Sticky}, i})
+			case Flood:
+				floods[v] = append(floods[v], r.VTEP)
+			}
+		}
+	}
+	for k, at := range s.home {
+		on := at >= 0 && s.alive[at]
+		if !on && len(offers[k]) > 0 || on && (len(offers[k]) != 1 || offers[k][0].host != at) {
+			s.t.Errorf("%v is at host %d and announced by %v", k, at, offers[k])
+		}
+	}
+	for i, h := range s.hosts {
+		if !s.alive[i] {
+			continue
+		}
+		for _, v := range h.vnis {
+			want := slices.DeleteFunc(slices.Clone(floods[v]), func(a netip.Addr) bool { return a == vtep(i+1) })
+			slices.SortFunc(want, netip.Addr.Compare)
+			if got := h.floods[v]; !slices.Equal(got, want) {
+				s.t.Errorf("host %d floods VNI %d to %v, want %v", i, v, got, want)
+			}
+		}
+		for k, of := range offers {
+			if !h.wants(k.vni) {
+				continue
+			}
+			best := of[0]
+			for _, o := range of[1:] {
+				if o.beats(&best.claim) {
+					best = o
+				}
+			}
+			want := At{VTEP: best.vtep, Pinned: best.sticky}
+			if best.host == i {
+				want = At{}
+			}
+			if got := h.stations[k]; got != want {
+				s.t.Errorf("host %d has %v at %v, the model at %v", i, k, got, want)
+			}
+		}
+		for k, at := range h.stations {
+			if at != (At{}) && len(offers[k]) == 0 {
+				s.t.Errorf("host %d has %v at %v; nobody announces it", i, k, at)
+			}
+		}
+	}
+}
+
+// Whatever moves, dies, restarts and is lost: once it is quiet, every host has chosen what the
+// model chooses.
+func TestConvergence(t *testing.T) {
+	for seed := range uint64(8) {
+		const hosts, stations, vnis = 12, 10, 3
+		all := []VNI{100, 101, 102}
+		s := newSim(t, seed, hosts, func(i int) []VNI { return all[:1+i%vnis] })
+		var keys []stationKey
+		for i := range hosts {
+			for n := range stations {
+				k := stationKey{all[n%(1+i%vnis)], port.MAC(0x0200_0000_0000 + i*1000 + n)}
+				s.home[k] = i
+				keys = append(keys, k)
+			}
+		}
+		dead := make(map[int][]Sequence)
+		for range 600 {
+			k := keys[s.rnd.IntN(len(keys))]
+			switch what := s.rnd.IntN(100); {
+			case what < 50:
+				s.talk(k)
+			case what < 75: // a migration; the station talks at once
+				to := s.rnd.IntN(hosts)
+				if s.hosts[to].wants(k.vni) && s.alive[to] {
+					s.home[k] = to
+					s.talk(k)
+				}
+			case what < 78:
+				s.home[k] = -1
+			case what < 92: // a session breaks, and is back soon
+				from, to := s.rnd.IntN(hosts), s.rnd.IntN(hosts)
+				if from != to && s.alive[from] && s.alive[to] {
+					s.cut(from, to)
+					gen := s.hosts[from].sessions[to].gen
+					s.after(time.Duration(s.rnd.IntN(4000))*time.Millisecond, func() {
+						if s.alive[from] && s.alive[to] && s.hosts[from].sessions[to].gen == gen && !s.hosts[from].sessions[to].up {
+							s.connect(from, to)
+						}
+					})
+				}
+			case what < 96:
+				if i := s.rnd.IntN(hosts); s.alive[i] && len(dead) < hosts/3 {
+					dead[i] = s.kill(i)
+				}
+			default:
+				for i, kept := range dead {
+					if s.rnd.IntN(2) == 0 {
+						kept = nil // it lost its disk
+					}
+					delete(dead, i)
+					s.boot(i, kept)
+					break
+				}
+			}
+			s.run(time.Duration(s.rnd.IntN(400)) * time.Millisecond)
+		}
+		// It becomes quiet: everyone talks now and then, and holds end.
+		for range 4 {
+			s.run(15 * time.Second)
+			s.age()
+			for _, k := range keys {
+				s.talk(k)
+				s.run(time.Millisecond)
+			}
+		}
+		s.run(10 * time.Second)
+		s.checkModel()
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func TestManySwitches(t *testing.T) {
+	hosts := 200
+	if testenv.RaceEnabled {
+		hosts = 40
+	}
+	manySwitches(t, hosts)
+}
+
+func BenchmarkThousandSwitches(b *testing.B) {
+	for b.Loop() {
+		manySwitches(b, 1000)
+	}
+}
+
+// manySwitches has switches with a hundred stations each. A switch gets the routes of its own
+// VNIs, as with route target constraints (RFC 4684): of four, each of which twenty have.
+func manySwitches(t testing.TB, hosts int) {
+	const stations = 100
+	nets := hosts / 5
+	s := newSim(t, 1, hosts, func(i int) []VNI {
+		v := func(n int) VNI { return VNI(1000 + (i*7+n*n*13)%nets) }
+		vnis := []VNI{v(0), v(1), v(2), v(3)}
+		slices.Sort(vnis)
+		return slices.Compact(vnis)
+	})
+	s.run(time.Second)
+	var keys []stationKey
+	for i, h := range s.hosts {
+		for n := range stations {
+			k := stationKey{h.vnis[n%len(h.vnis)], port.MAC(0x0200_0000_0000 + i*1000 + n)}
+			s.home[k] = i
+			keys = append(keys, k)
+			s.talk(k)
+		}
+	}
+	s.run(time.Second)
+	s.checkModel()
+
+	// A tenth of the stations moves; twenty hosts die.
+	for range len(keys) / 10 {
+		k := keys[s.rnd.IntN(len(keys))]
+		to := s.rnd.IntN(hosts)
+		for !s.hosts[to].wants(k.vni) {
+			to = (to + 1) % hosts
+		}
+		s.home[k] = to
+		s.talk(k)
+	}
+	for range 20 {
+		if i := s.rnd.IntN(hosts); s.alive[i] {
+			s.kill(i)
+		}
+	}
+	s.run(10 * time.Second)
+	s.age()
+	for k := range s.home {
+		s.talk(k)
+	}
+	s.run(time.Second)
+	s.checkModel()
+}

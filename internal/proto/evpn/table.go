@@ -1,0 +1,385 @@
+package evpn
+
+import (
+	"container/heap"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Table is the EVPN state of one switch.
+type Table struct {
+	cfg   Config
+	out   Output
+	stats Stats
+
+	domains map[VNI]*domain
+	peers   map[Peer]*peer
+	ports   map[uint16]*pacer // ports with local stations
+	past    map[stationKey]uint32
+	timers  timers
+}
+
+type stationKey struct {
+	vni VNI
+	mac port.MAC
+}
+
+// domain is a VNI that this host has.
+type domain struct {
+	vni      VNI
+	stations map[port.MAC]*station
+	ips      map[netip.Addr]*binding
+	flood    map[netip.Addr]int // VTEPs by their number of flood routes
+	list     []netip.Addr       // as last output
+}
+
+// peer is a BGP neighbour and its routes, also those of VNIs that this host does not have yet.
+type peer struct {
+	routes map[Key]*path
+	gen    uint32 // raised when the session is lost; older paths are stale
+	timer  *timer // removes stale paths
+}
+
+// path is a route of a peer.
+type path struct {
+	Route
+	gen    uint32
+	domain *domain // that imports it; nil: none
+}
+
+// station is a MAC address in a VNI.
+type station struct {
+	paths []*path // of other hosts
+	local *local  // nil: not here
+	at    At      // as last output
+	told  bool    // the conflict with a sticky claim is reported
+	moves *moves  // nil: none
+}
+
+// moves are the moves of a station to here from another host.
+type moves struct {
+	at   []time.Time // within Window
+	held *timer      // of a duplicate: ends its hold; nil: it is not held
+}
+
+// New returns an empty table.
+func New(cfg Config, out Output) *Table {
+	setDefault(&cfg.Routes, defaultRoutes)
+	setDefault(&cfg.Stations, defaultStations)
+	setDefault(&cfg.IPs, defaultIPs)
+	setDefault(&cfg.Hold, defaultHold)
+	t := &Table{
+		cfg: cfg, out: out,
+		domains: make(map[VNI]*domain), peers: make(map[Peer]*peer),
+		ports: make(map[uint16]*pacer), past: make(map[stationKey]uint32),
+	}
+	for _, s := range cfg.Sequences {
+		t.remember(stationKey{s.VNI, s.MAC}, s.Seq)
+	}
+	return t
+}
+
+func setDefault[T int | time.Duration](v *T, to T) {
+	if *v <= 0 {
+		*v = to
+	}
+}
+
+// SetVNIs sets the VNIs that this host has. Their flood routes are announced; the local
+// stations of one that is gone are withdrawn and forgotten.
+func (t *Table) SetVNIs(vnis []VNI) {
+	for _, vni := range slices.Sorted(maps.Keys(t.domains)) {
+		if !slices.Contains(vnis, vni) {
+			t.removeDomain(t.domains[vni])
+		}
+	}
+	added := false
+	for _, vni := range vnis {
+		if vni == 0 || vni > MaxVNI || t.domains[vni] != nil {
+			continue
+		}
+		added = true
+		t.domains[vni] = &domain{
+			vni: vni, stations: make(map[port.MAC]*station),
+			ips: make(map[netip.Addr]*binding), flood: make(map[netip.Addr]int),
+		}
+		t.out.Announce(Route{Key: t.floodKey(vni), Targets: Targets{vni}, VTEP: t.cfg.VTEP})
+	}
+	if !added {
+		return
+	}
+	for _, p := range t.peers {
+		for _, r := range p.routes {
+			if r.domain == nil {
+				t.enter(r)
+			}
+		}
+	}
+}
+
+func (t *Table) floodKey(vni VNI) Key {
+	return Key{Kind: Flood, RD: t.cfg.RD(vni), IP: t.cfg.VTEP}
+}
+
+func (t *Table) removeDomain(d *domain) {
+	for mac, s := range d.stations {
+		if s.local != nil {
+			t.unclaim(d, mac, s)
+		}
+		if s.at != (At{}) {
+			t.out.Station(d.vni, mac, At{})
+			t.stats.Remote--
+		}
+		t.release(s)
+	}
+	t.out.Withdraw(t.floodKey(d.vni))
+	if len(d.list) > 0 {
+		t.out.Flood(d.vni, nil)
+	}
+	delete(t.domains, d.vni)
+	for _, p := range t.peers {
+		for _, r := range p.routes {
+			if r.domain == d {
+				r.domain = nil
+				t.enter(r) // its second target may name another VNI
+			}
+		}
+	}
+}
+
+// Receive takes a route that a peer announces. It replaces the peer's former route of the key.
+func (t *Table) Receive(from Peer, r Route) {
+	p := t.peers[from]
+	if p == nil {
+		p = &peer{routes: make(map[Key]*path)}
+		t.peers[from] = p
+	}
+	old := p.routes[r.Key]
+	if !t.sensible(&r) || old == nil && t.stats.Routes >= t.cfg.Routes {
+		t.stats.RefusedRoutes++
+		if old != nil {
+			t.drop(p, old)
+		}
+		return
+	}
+	if old == nil {
+		old = &path{Route: r, gen: p.gen}
+		p.routes[r.Key] = old
+		t.stats.Routes++
+		t.enter(old)
+		return
+	}
+	old.gen = p.gen
+	if old.Route == r {
+		return
+	}
+	// The new route takes the place of the old one at once, so that the station does not
+	// seem to be gone in between.
+	if t.domainOf(&r) != old.domain || r.Kind == Flood {
+		t.leave(old)
+		old.Route = r
+		t.enter(old)
+		return
+	}
+	d := old.domain
+	if d == nil {
+		old.Route = r
+		return
+	}
+	d.unbind(old)
+	old.Route = r
+	d.bind(old)
+	t.decide(d, r.MAC)
+}
+
+// sensible reports whether a route can be used: it leads to another host of this host's
+// address family.
+func (t *Table) sensible(r *Route) bool {
+	if v := r.VTEP; v == t.cfg.VTEP || v.Is4() != t.cfg.VTEP.Is4() || !v.IsGlobalUnicast() || v.Zone() != "" {
+		return false
+	}
+	switch r.Kind {
+	case MAC:
+		return r.MAC != 0 && !r.MAC.IsGroup()
+	case Flood:
+		return true
+	}
+	return false
+}
+
+// Withdraw takes back a route of a peer.
+func (t *Table) Withdraw(from Peer, k Key) {
+	if p := t.peers[from]; p != nil && p.routes[k] != nil {
+		t.drop(p, p.routes[k])
+	}
+}
+
+// Down says that the session with a peer is lost. Its routes stay for as long as keep (RFC 4724
+// section 4.2), and with 0 go at once.
+func (t *Table) Down(now time.Time, from Peer, keep time.Duration) {
+	p := t.peers[from]
+	if p == nil {
+		return
+	}
+	p.gen++
+	t.timers.stop(p.timer)
+	p.timer = nil
+	if keep <= 0 {
+		t.sweep(from, p)
+		return
+	}
+	p.timer = t.timers.start(now.Add(keep), func(time.Time) {
+		p.timer = nil
+		t.sweep(from, p)
+	})
+}
+
+// Synced says that a peer has sent all its routes (End-of-RIB): those that it did not repeat
+// since its session was lost are gone.
+func (t *Table) Synced(from Peer) {
+	if p := t.peers[from]; p != nil && p.timer != nil {
+		t.timers.stop(p.timer)
+		p.timer = nil
+		t.sweep(from, p)
+	}
+}
+
+// sweep removes the stale routes of a peer.
+func (t *Table) sweep(from Peer, p *peer) {
+	for _, r := range p.routes {
+		if r.gen != p.gen {
+			t.drop(p, r)
+		}
+	}
+	if len(p.routes) == 0 && p.timer == nil {
+		delete(t.peers, from)
+	}
+}
+
+func (t *Table) drop(p *peer, r *path) {
+	delete(p.routes, r.Key)
+	t.stats.Routes--
+	t.leave(r)
+}
+
+// domainOf returns the domain that imports a route, nil if none does.
+func (t *Table) domainOf(r *Route) *domain {
+	for _, vni := range r.Targets {
+		if d := t.domains[vni]; d != nil && vni != 0 {
+			return d
+		}
+	}
+	return nil
+}
+
+// enter imports a path into its domain.
+func (t *Table) enter(r *path) {
+	d := t.domainOf(&r.Route)
+	r.domain = d
+	switch {
+	case d == nil:
+	case r.Kind == Flood:
+		d.flood[r.VTEP]++
+		t.outputFlood(d)
+	default:
+		s := d.station(r.MAC)
+		s.paths = append(s.paths, r)
+		d.bind(r)
+		t.decide(d, r.MAC)
+	}
+}
+
+// leave undoes enter.
+func (t *Table) leave(r *path) {
+	d := r.domain
+	r.domain = nil
+	switch {
+	case d == nil:
+	case r.Kind == Flood:
+		if d.flood[r.VTEP]--; d.flood[r.VTEP] == 0 {
+			delete(d.flood, r.VTEP)
+		}
+		t.outputFlood(d)
+	default:
+		s := d.stations[r.MAC]
+		i := slices.Index(s.paths, r)
+		s.paths[i] = s.paths[len(s.paths)-1]
+		s.paths[len(s.paths)-1] = nil
+		s.paths = s.paths[:len(s.paths)-1]
+		d.unbind(r)
+		t.decide(d, r.MAC)
+	}
+}
+
+// outputFlood outputs the flood list of a domain if it has changed.
+func (t *Table) outputFlood(d *domain) {
+	list := slices.SortedFunc(maps.Keys(d.flood), netip.Addr.Compare)
+	if !slices.Equal(list, d.list) {
+		d.list = list
+		t.out.Flood(d.vni, slices.Clone(list))
+	}
+}
+
+func (d *domain) station(mac port.MAC) *station {
+	s := d.stations[mac]
+	if s == nil {
+		s = &station{}
+		d.stations[mac] = s
+	}
+	return s
+}
+
+// Tick does what is due, and returns how long nothing more will be.
+func (t *Table) Tick(now time.Time) time.Duration {
+	for len(t.timers) > 0 && !t.timers[0].at.After(now) {
+		heap.Pop(&t.timers).(*timer).run(now)
+	}
+	next := probeEvery
+	if len(t.timers) > 0 {
+		next = min(next, t.timers[0].at.Sub(now))
+	}
+	return min(next, t.announcePending(now))
+}
+
+// timers are a heap of what is to be done later.
+type timers []*timer
+
+type timer struct {
+	at    time.Time
+	run   func(now time.Time)
+	index int // in the heap; -1: it has run or is stopped
+}
+
+func (h timers) Len() int           { return len(h) }
+func (h timers) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h timers) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+func (h *timers) Push(x any) {
+	x.(*timer).index = len(*h)
+	*h = append(*h, x.(*timer))
+}
+func (h *timers) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	last.index = -1
+	return last
+}
+
+func (h *timers) start(at time.Time, run func(time.Time)) *timer {
+	tm := &timer{at: at, run: run}
+	heap.Push(h, tm)
+	return tm
+}
+
+// stop stops a timer, unless it is nil or has run.
+func (h *timers) stop(tm *timer) {
+	if tm != nil && tm.index >= 0 {
+		heap.Remove(h, tm.index)
+	}
+}

@@ -1,0 +1,110 @@
+package evpn
+
+import (
+	"cmp"
+	"iter"
+	"net/netip"
+	"slices"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// Station is a station as a Table knows it.
+type Station struct {
+	VNI    VNI
+	MAC    port.MAC
+	VTEP   netip.Addr // this host's own: it is here
+	Port   uint16     // if it is here
+	Seq    uint32
+	Sticky bool
+	Held   bool // as a duplicate
+	IPs    []netip.Addr
+}
+
+// Stats returns counts.
+func (t *Table) Stats() Stats {
+	s := t.stats
+	for _, p := range t.ports {
+		s.Pending += len(p.pending)
+	}
+	return s
+}
+
+// Stations yields all stations, in no order.
+func (t *Table) Stations() iter.Seq[Station] {
+	return func(yield func(Station) bool) {
+		for _, d := range t.domains {
+			for mac, s := range d.stations {
+				v := Station{VNI: d.vni, MAC: mac, Held: s.isHeld()}
+				switch l := s.local; {
+				case l != nil:
+					v.VTEP, v.Port, v.Seq, v.Sticky = t.cfg.VTEP, l.port, l.seq, l.sticky
+					for _, ip := range l.ips {
+						v.IPs = append(v.IPs, ip.addr)
+					}
+				default:
+					best := s.best()
+					v.VTEP, v.Seq, v.Sticky = best.vtep, best.seq, best.sticky
+					for _, r := range s.paths {
+						if r.IP.IsValid() && r.VTEP == best.vtep {
+							v.IPs = append(v.IPs, r.IP)
+						}
+					}
+				}
+				slices.SortFunc(v.IPs, netip.Addr.Compare)
+				v.IPs = slices.Compact(v.IPs)
+				if !yield(v) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Path is a route of a peer.
+type Path struct {
+	Route
+	Peer  Peer
+	Stale bool // from before its session was lost
+	Used  bool // a VNI of this host imports it
+}
+
+// Paths yields the routes of all peers, in no order.
+func (t *Table) Paths() iter.Seq[Path] {
+	return func(yield func(Path) bool) {
+		for number, p := range t.peers {
+			for _, r := range p.routes {
+				if !yield(Path{r.Route, number, r.gen != p.gen, r.domain != nil}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Count returns the number of a peer's routes.
+func (t *Table) Count(from Peer) int {
+	if p := t.peers[from]; p != nil {
+		return len(p.routes)
+	}
+	return 0
+}
+
+// Compare orders stations by VNI and address.
+func (s Station) Compare(o Station) int {
+	return cmp.Or(cmp.Compare(s.VNI, o.VNI), cmp.Compare(s.MAC, o.MAC))
+}
+
+// Relocate puts out all stations and flood lists again, for a tunnel that knows nothing.
+func (t *Table) Relocate() {
+	for _, d := range t.domains {
+		for mac, s := range d.stations {
+			if s.at != (At{}) {
+				t.out.Station(d.vni, mac, s.at)
+			}
+		}
+		if len(d.list) > 0 {
+			t.out.Flood(d.vni, slices.Clone(d.list))
+		}
+	}
+}
