@@ -295,13 +295,16 @@ func (ls *laneList) pop() *lane {
 
 // Transmit sends a frame that the switch originates through one port. data has no outer
 // tag; the frame gets the tag with which the port carries vlan, or leaves as it is if
-// vlan is 0. It counts as sent by the port, and in Injected. Any goroutine may call it;
-// it does not wait.
+// vlan is 0. It counts as sent by the port, and in Injected. The target of a mirror sends
+// nothing else. Any goroutine may call Transmit; it does not wait.
 func (p *Port) Transmit(vlan uint16, data []byte) error {
 	s := p.sw
 	m := s.ports.Load().member(p.number)
 	if m == nil || m.port != p {
 		return fmt.Errorf("port %s is not forwarding", p.name)
+	}
+	if m.flags&flagMirrorTarget != 0 {
+		return fmt.Errorf("port %s is the target of a mirror", p.name)
 	}
 	var f port.Frame
 	f.SetStripped(data, 0)

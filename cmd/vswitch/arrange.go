@@ -190,7 +190,7 @@ func repeatable(f cli.Flag) bool {
 
 // inOne returns how to give a flag several values, if it accepts them.
 func inOne(f cli.Flag) string {
-	if s, ok := f.(settingFlag); ok && s.field.Arg == "LIST" {
+	if s, ok := f.(settingFlag); ok && (s.field.Arg == "LIST" || s.field.Arg == "PORTS") {
 		return ", with commas between its values"
 	}
 	if d, ok := f.(cli.DocGenerationFlag); ok {

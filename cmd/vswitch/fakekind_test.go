@@ -54,6 +54,8 @@ var glow = feature.Feature{
 		Serve: func(_ feature.Instance, w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "glow\nglow\n") },
 	}},
 	Commands: []feature.Command{{
+		Name: "glow", Usage: "light lamps", Description: "Lights.\n\nExample:\n\n    vswitch glow watch",
+	}, {
 		Name: "glow flash", Usage: "flash a port", Args: []string{"PORT"}, Flags: flash{},
 		Description: "Flashes.\n\nExample:\n\n    vswitch glow flash l0 --times 3",
 		Check: func(c *feature.Call) error {
@@ -201,7 +203,7 @@ func TestSettingsInOpenAPI(t *testing.T) {
 			t.Errorf("the routes lack %s:\n%s", want, text)
 		}
 	}
-	if got, want := types.schemas(), "    GlowFlash:\n      type: object\n      properties:\n        times: {type: integer}\n"; got != want {
+	if got, want := types.schemas(), "    GlowFlash:\n      type: object\n      properties:\n        times: {type: integer, description: \"how often\"}\n"; got != want {
 		t.Errorf("the types are\n%s, want\n%s", got, want)
 	}
 }

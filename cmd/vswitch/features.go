@@ -9,6 +9,7 @@ import (
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
+	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -16,6 +17,7 @@ import (
 // features lists the features of this program's switches. To add one, add a line.
 var features = []feature.Feature{
 	loopguard.Feature,
+	mirror.Feature,
 }
 
 // portCatalog returns what the ports of this program's switches can be.
@@ -24,28 +26,27 @@ func portCatalog() port.Catalog { return daemon.Catalog(kindList(), features) }
 // switchFields returns the settings of a switch.
 func switchFields() []setting.Field { return daemon.SettingFields(features) }
 
-// featureCommands returns the commands of the features. Those whose names are of two words
-// belong to a family.
+// featureCommands returns the commands of the features.
 func featureCommands() (all []*cli.Command) {
 	families := make(map[string]*cli.Command)
 	for _, f := range features {
 		for _, c := range f.Commands {
 			family, name, ok := strings.Cut(c.Name, " ")
-			if !ok {
-				all = append(all, featureCommand(c, c.Name))
-				continue
-			}
-			if families[family] == nil {
-				families[family] = &cli.Command{Name: family, Usage: f.Help, UsageText: "vswitch " + family}
+			switch {
+			case c.Run == nil:
+				families[family] = &cli.Command{Name: family, Usage: c.Usage, Description: c.Description, UsageText: "vswitch " + family}
 				all = append(all, families[family])
+			case !ok:
+				all = append(all, featureCommand(c, c.Name))
+			default:
+				of := families[family]
+				separator := "|"
+				if len(of.Subcommands) == 0 {
+					separator = " "
+				}
+				of.UsageText += separator + name
+				of.Subcommands = append(of.Subcommands, featureCommand(c, name))
 			}
-			of := families[family]
-			separator := "|"
-			if len(of.Subcommands) == 0 {
-				separator = " "
-			}
-			of.UsageText += separator + name
-			of.Subcommands = append(of.Subcommands, featureCommand(c, name))
 		}
 	}
 	return all

@@ -145,7 +145,6 @@ Example:
 			statsCommand(),
 			fdbCommand(),
 			vlanCommand(),
-			mirrorCommand(),
 			mdbCommand(),
 			stpCommand(),
 			qemuArgsCommand(),

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -116,7 +117,7 @@ func routes(all []feature.Feature, types goTypes) string {
 		for _, r := range paths[path] {
 			line(2, "%s:", strings.ToLower(r.Method))
 			line(3, "summary: %q", r.Help)
-			line(3, "operationId: %s", operation(r.Route))
+			line(3, "operationId: %s", cmp.Or(r.ID, operation(r.Route)))
 			var parameters []string
 			for _, name := range inPath(path) {
 				parameters = append(parameters, fmt.Sprintf("{name: %s, in: path, required: true, schema: {type: string}}", name))
@@ -157,7 +158,7 @@ func routes(all []feature.Feature, types goTypes) string {
 func operation(r feature.Route) string {
 	words := strings.FieldsFunc(strings.TrimPrefix(r.Path, "/v1"), func(c rune) bool { return strings.ContainsRune("/{}-_.", c) })
 	for i, w := range words {
-		words[i] = strings.ToUpper(w[:1]) + w[1:]
+		words[i] = title(w)
 	}
 	return strings.ToLower(r.Method) + strings.Join(words, "")
 }
@@ -198,7 +199,10 @@ func (g goTypes) ref(of string, t reflect.Type) string {
 	case reflect.Map:
 		return "{type: object, additionalProperties: " + g.ref(of, t.Elem()) + "}"
 	case reflect.Struct:
-		name := strings.ToUpper(of[:1]) + of[1:] + strings.ToUpper(t.Name()[:1]) + t.Name()[1:]
+		name := title(of) + title(t.Name())
+		if t.PkgPath() == reflect.TypeFor[api.Error]().PkgPath() {
+			name = t.Name() // the API's own
+		}
 		if _, ok := g[name]; !ok {
 			g[name] = goType{of, t}
 			for _, f := range reflect.VisibleFields(t) {
@@ -220,7 +224,9 @@ func (g goTypes) ref(of string, t reflect.Type) string {
 	return "{type: integer}"
 }
 
-// schemas writes the schemas of all types.
+func title(word string) string { return strings.ToUpper(word[:1]) + word[1:] }
+
+// schemas writes the schemas of all types. A field's tag help describes it.
 func (g goTypes) schemas() string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(g)) {
@@ -233,7 +239,11 @@ func (g goTypes) schemas() string {
 				continue
 			}
 			key = cmp.Or(key, f.Name)
-			properties += fmt.Sprintf("        %s: %s\n", key, g.ref(g[name].of, f.Type))
+			schema := g.ref(g[name].of, f.Type)
+			if help := f.Tag.Get("help"); help != "" {
+				schema = strings.Replace(fmt.Sprintf("%s, description: %q}", strings.TrimSuffix(schema, "}"), help), "{, ", "{", 1)
+			}
+			properties += fmt.Sprintf("        %s: %s\n", key, schema)
 			if !strings.HasPrefix(options, "omit") {
 				required = append(required, key)
 			}

@@ -1,9 +1,6 @@
 package daemon
 
 import (
-	"slices"
-
-	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -40,12 +37,6 @@ func (m *manager) removed(p *managed) {
 	}
 	m.tree.remove(p)
 	m.snoop.remove(p)
-}
-
-// mirrorsTo reports whether a port is the target of a mirror. Such a port takes no part in
-// switching, and the switch itself sends nothing through it.
-func (m *manager) mirrorsTo(p *managed) bool {
-	return slices.ContainsFunc(m.mirrors, func(a api.Mirror) bool { return a.To == p.spec.Name })
 }
 
 // The switch calls onControl from its own goroutine.

@@ -8,9 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 // wires is a port kind whose other ends the test holds.
@@ -125,9 +125,7 @@ func TestProtocolsLeaveMirrorTargetsAlone(t *testing.T) {
 			withTree(o)
 			withSnooping(Snooping{Querier: true})(o)
 		}, vm("vm0"), vm("probe"))
-		if _, err := ask(w.manager, func() (api.Mirror, error) {
-			return w.manager.addMirror(api.Mirror{Name: "m0", From: []string{"vm0"}, To: "probe"})
-		}); err != nil {
+		if err := w.sw.SetMirrors([]vswitch.Mirror{{Name: "m0", Ports: []string{"vm0"}, In: true, Out: true, To: "probe"}}); err != nil {
 			t.Fatal(err)
 		}
 		w.taken("probe")

@@ -56,7 +56,7 @@ type Options struct {
 	ids *identity // set by Run; nil: an identity that is not kept
 
 	settings, kept switchSettings             // in force; and without Overrides
-	features       map[string]json.RawMessage // what features keep, by name
+	sections       map[string]json.RawMessage // what features keep, by name
 
 	// The rest is derived from settings, for newManager.
 	Aging        time.Duration
@@ -162,7 +162,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	o.settings.into(&o)
-	o.features = saved.Features
+	o.sections = saved.Sections
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -305,6 +305,7 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 	log := slog.New(slog.NewTextHandler(r.lines, &slog.HandlerOptions{ReplaceAttr: noTime}))
 	o := Options{Name: "sw0", Aging: 300 * time.Second, Kinds: port.Kinds{host}, Links: host, Log: log}
 	edit(&o)
+	o.sections = saved.Sections
 	var err error
 	r.manager, err = newManager(o,
 		func(st savedState) error {

@@ -88,7 +88,9 @@ func (m *manager) setFeatures(from, to []any) error {
 			continue
 		}
 		h.instance = instance
-		m.ownStation()
+		if _, ok := instance.(feature.Framed); ok {
+			m.ownStation() // it speaks a protocol
+		}
 		for _, p := range m.sorted() {
 			tellConfigured(instance, p)
 		}

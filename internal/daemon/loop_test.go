@@ -14,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 func withLoops(o *Options) {
@@ -375,7 +376,7 @@ func TestNoProbesByMirrorTargets(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		w.taken("up0")
 		w.taken("up1")
-		if err := w.addMirror(api.Mirror{Name: "m0", From: []string{"vm0"}, To: "up1"}); err != nil {
+		if err := w.sw.SetMirrors([]vswitch.Mirror{{Name: "m0", Ports: []string{"vm0"}, In: true, Out: true, To: "up1"}}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)

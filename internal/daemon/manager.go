@@ -59,9 +59,8 @@ type manager struct {
 	uppers  map[int]map[int]link.Link // interfaces stacked on the one with that index, by their own
 	boot    string                    // identifies this boot of the host
 
-	mirrors []api.Mirror            // by name
-	static  map[fdb.Key]staticEntry // FDB entries that users added
-	groups  map[staticGroup]struct{}
+	static map[fdb.Key]staticEntry // FDB entries that users added
+	groups map[staticGroup]struct{}
 
 	tree  *spanningTree // nil: off
 	snoop *snooping     // nil: off
@@ -138,7 +137,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	}
 	m.snoop = newSnooping(m, o.Snooping)
 	for _, f := range o.Features {
-		m.hosted = append(m.hosted, &hosted{Feature: f, kept: o.features[f.Name]})
+		m.hosted = append(m.hosted, &hosted{Feature: f, kept: o.sections[f.Name]})
 	}
 	m.shareMoves()
 	off := noSettings(o.Features).features
@@ -146,10 +145,14 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		m.settings.features, m.kept.features = off, off
 	}
 	var err error
-	if m.tree, err = newSpanningTree(m, o.STP); err != nil {
-		return nil, err
+	if m.tree, err = newSpanningTree(m, o.STP); err == nil {
+		err = m.setFeatures(off, m.settings.features)
 	}
-	return m, m.setFeatures(off, m.settings.features)
+	if err != nil {
+		m.stopFeatures()
+		return nil, errors.Join(err, m.sw.Close())
+	}
+	return m, nil
 }
 
 // tableAging converts the user's "0: never" to the table's value.
@@ -299,16 +302,6 @@ func (m *manager) restore(saved savedState) {
 		m.enter(p)
 	}
 	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return m.ports[g.port] == nil })
-	for _, a := range saved.Mirrors {
-		if _, err := mirrorOf(&a); err != nil {
-			m.log.Error("a mirror is left out", "mirror", a.Name, "error", err)
-			continue
-		}
-		m.mirrors = append(m.mirrors, a)
-	}
-	if err := m.setMirrors(m.mirrors); err != nil {
-		m.log.Error("restoring the mirrors", "error", err)
-	}
 	if len(m.ports) > 0 {
 		m.saveTrace()
 	}

@@ -236,10 +236,6 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 				before := savedState{
 					Ports: []savedPort{{Spec: saved(bad)}, {Spec: saved(vm("good"))}},
 					FDB:   []savedEntry{{MAC: 0x525400000001, VLAN: 5000, Port: "good"}, {MAC: 0x525400000002, VLAN: 1, Port: "good"}},
-					Mirrors: []api.Mirror{
-						{Name: "bad", From: []string{"good"}, ToVLAN: 5, Filter: "nonsense ("},
-						{Name: "good", From: []string{"good"}, ToVLAN: 5},
-					},
 				}
 				w := wire(t, before, func(*Options) {})
 				w.wantState("bad", api.StateDown)
@@ -258,8 +254,8 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 				if got := w.disk.Ports; len(got) != 2 || string(got[0].Spec.Settings["isolated"]) != "true" {
 					t.Errorf("on disk: %+v", got)
 				}
-				if got := w.listFDB(); len(got) != 2 || got[0].MAC != 0x525400000002 || len(w.mirrors) != 1 {
-					t.Errorf("FDB %+v, mirrors %+v", got, w.mirrors)
+				if got := w.listFDB(); len(got) != 2 || got[0].MAC != 0x525400000002 {
+					t.Errorf("FDB %+v", got)
 				}
 
 				wantCode(t, w.set("bad", api.Settings{"locked": true}), api.CodeInvalid, "")

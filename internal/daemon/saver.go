@@ -116,7 +116,7 @@ const (
 
 // snapshot returns the current desired state.
 func (m *manager) snapshot() savedState {
-	st := savedState{Switch: m.kept.patch(), Ports: []savedPort{}, FDB: []savedEntry{}, Features: m.featureStates()}
+	st := savedState{Switch: m.kept.patch(), Ports: []savedPort{}, FDB: []savedEntry{}, Sections: m.featureStates()}
 	leaving := make(map[string]bool)
 	for _, p := range m.sorted() {
 		if p.leaving {
@@ -142,7 +142,6 @@ func (m *manager) snapshot() savedState {
 	slices.SortFunc(st.FDB, func(a, b savedEntry) int {
 		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
 	})
-	st.Mirrors = m.mirrors
 	for _, g := range slices.SortedFunc(maps.Keys(m.groups), compareGroups) {
 		if !leaving[g.port] {
 			st.Groups = append(st.Groups, savedGroup{g.group, g.vlan, g.port})

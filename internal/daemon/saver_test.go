@@ -68,7 +68,7 @@ func TestStalledDiskHoldsUpTheCommandAlone(t *testing.T) {
 // The disk answers too late: what it then wrote is not what holds.
 func TestCommandGivesUpOnTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := startWith(t, newFakeHost(), savedState{}, withNotes)
 		r.mustAdd("vm0")
 		for name, command := range map[string]func() error{
 			"add-port": func() error {
@@ -78,14 +78,9 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 				mtu := 9000
 				return r.manager.change(func() error { _, err := r.setPort("vm0", sent[setting.Patch](t, api.Settings{"mtu": mtu})); return err })
 			},
-			"del-port": func() error { return r.manager.change(func() error { return r.delPort("vm0", false) }) },
-			"fdb add":  func() error { return r.add1(0x525400000001) },
-			"mirror add": func() error {
-				return r.manager.change(func() error {
-					_, err := r.manager.addMirror(api.Mirror{Name: "m", From: []string{"vm0"}, ToVLAN: 9})
-					return err
-				})
-			},
+			"del-port":  func() error { return r.manager.change(func() error { return r.delPort("vm0", false) }) },
+			"fdb add":   func() error { return r.add1(0x525400000001) },
+			"a feature": func() error { return r.note("late") },
 		} {
 			goOn, ended := r.stalled(command)
 			time.Sleep(saveWait)
@@ -93,10 +88,10 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 			time.Sleep(time.Second)
 			goOn()
 			time.Sleep(time.Second)
-			if len(r.disk.Ports) != 1 || mtuOf(r.kept()) != 0 || len(r.disk.FDB) != 0 || len(r.disk.Mirrors) != 0 {
+			if len(r.disk.Ports) != 1 || mtuOf(r.kept()) != 0 || len(r.disk.FDB) != 0 || len(r.disk.Sections) != 0 {
 				t.Errorf("%s: on disk %+v", name, r.disk)
 			}
-			if n := len(r.sw.Ports()); n != 1 || len(r.listFDB()) != 0 || mtuOf(r.spec("vm0")) != 0 || len(r.mirrors) != 0 {
+			if n := len(r.sw.Ports()); n != 1 || len(r.listFDB()) != 0 || mtuOf(r.spec("vm0")) != 0 || r.noteKept() != "" {
 				t.Errorf("%s: %d ports, FDB %v, %+v", name, n, r.listFDB(), r.port("vm0").Spec)
 			}
 		}

@@ -74,11 +74,6 @@ func (m *manager) routes() []route {
 		{"GET", "/v1/vlans", func(*http.Request) (any, error) {
 			return ask(m, func() ([]api.VLANMembers, error) { return m.listVLANs(), nil })
 		}},
-		{"GET", "/v1/mirrors", func(*http.Request) (any, error) { return ask(m, m.listMirrors) }},
-		{"POST", "/v1/mirrors", func(r *http.Request) (any, error) { return tellChange(r, m, m.addMirror) }},
-		{"DELETE", "/v1/mirrors/{name}", func(r *http.Request) (any, error) {
-			return nil, m.change(func() error { return m.delMirror(r.PathValue("name")) })
-		}},
 		{"GET", "/v1/stp", func(*http.Request) (any, error) { return ask(m, func() (api.STP, error) { return m.tree.describe() }) }},
 		{"GET", "/v1/mdb", func(*http.Request) (any, error) { return ask(m, m.describeMDB) }},
 		{"POST", "/v1/mdb", func(r *http.Request) (any, error) { return tellChange(r, m, m.addGroup) }},

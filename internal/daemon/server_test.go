@@ -151,7 +151,7 @@ func TestAPI(t *testing.T) {
 	}
 }
 
-// Settings, mirrors and VLANs as a Go program sees them.
+// Settings and VLANs as a Go program sees them.
 func TestAPIOfPolicies(t *testing.T) {
 	ctx := t.Context()
 	cl, _ := serve(t, newFakeHost(), t.TempDir())
@@ -186,18 +186,6 @@ func TestAPIOfPolicies(t *testing.T) {
 	if diff := cmp.Diff(wantVLANs, vlans); err != nil || diff != "" {
 		t.Errorf("VLANs (-want +got):\n%s, %v", diff, err)
 	}
-	m, err := cl.AddMirror(ctx, api.Mirror{Name: "a/b", From: []string{"vm0"}, To: "vm1"})
-	if err != nil || m.Direction != "both" {
-		t.Errorf("mirror %+v, %v", m, err)
-	}
-	mirrors, err := cl.Mirrors(ctx)
-	if diff := cmp.Diff([]api.Mirror{m}, mirrors); err != nil || diff != "" {
-		t.Errorf("mirrors (-want +got):\n%s, %v", diff, err)
-	}
-	if err := cl.DelMirror(ctx, "a/b"); err != nil {
-		t.Error(err)
-	}
-	wantCode(t, cl.DelMirror(ctx, "a/b"), api.CodeNotFound, "a/b")
 }
 
 // What does not come from the Go client gets an answer of one line too.

@@ -17,6 +17,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/proto/mcast"
 	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 func withSnooping(s Snooping) func(*Options) {
@@ -516,9 +517,7 @@ func TestSnoopingPassesOnAsData(t *testing.T) {
 		vm1 := vm("vm1")
 		vm1.Access = 10
 		w := wire(t, savedState{}, withSnooping(Snooping{}), trunk("vm0", "tap"), vm1, trunk("up0", "netdev"), vm("probe"))
-		if _, err := ask(w.manager, func() (api.Mirror, error) {
-			return w.manager.addMirror(api.Mirror{Name: "m0", From: []string{"vm1", "up0"}, Direction: "out", To: "probe"})
-		}); err != nil {
+		if err := w.sw.SetMirrors([]vswitch.Mirror{{Name: "m0", Ports: []string{"vm1", "up0"}, Out: true, To: "probe"}}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)                                                                             // VLAN 10 is snooped

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -15,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/setting"
@@ -32,13 +30,49 @@ type savedState struct {
 	Version   int    `json:"version"`
 	WrittenBy string `json:"written_by,omitempty"` // the version of vswitch
 
-	Switch  setting.Patch `json:"switch,omitempty"` // Settings
-	Ports   []savedPort   `json:"ports"`
-	FDB     []savedEntry  `json:"fdb"`              // entries that users added
-	Groups  []savedGroup  `json:"groups,omitempty"` // static multicast groups
-	Mirrors []api.Mirror  `json:"mirrors,omitempty"`
+	Switch setting.Patch `json:"switch,omitempty"` // Settings
+	Ports  []savedPort   `json:"ports"`
+	FDB    []savedEntry  `json:"fdb"`              // entries that users added
+	Groups []savedGroup  `json:"groups,omitempty"` // static multicast groups
 
-	Features map[string]json.RawMessage `json:"features,omitempty"` // what each keeps, by name
+	// Sections are what features keep, by their names, beside the keys above.
+	Sections map[string]json.RawMessage `json:"-"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (st savedState) MarshalJSON() ([]byte, error) {
+	type fields savedState
+	b, err := json.Marshal(fields(st))
+	if err != nil || len(st.Sections) == 0 {
+		return b, err
+	}
+	sections, err := json.Marshal(st.Sections) // sorted
+	return append(append(b[:len(b)-1], ','), sections[1:]...), err
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It refuses unknown keys within what it knows.
+func (st *savedState) UnmarshalJSON(b []byte) error {
+	all := setting.Patch{}
+	if err := json.Unmarshal(b, &all); err != nil {
+		return err
+	}
+	for key, to := range map[string]any{
+		"version": &st.Version, "written_by": &st.WrittenBy,
+		"switch": &st.Switch, "ports": &st.Ports, "fdb": &st.FDB, "groups": &st.Groups,
+	} {
+		if text, ok := all[key]; ok {
+			d := json.NewDecoder(bytes.NewReader(text))
+			d.DisallowUnknownFields()
+			if err := d.Decode(to); err != nil {
+				return err
+			}
+			delete(all, key)
+		}
+	}
+	if len(all) > 0 {
+		st.Sections = all
+	}
+	return nil
 }
 
 type savedPort struct {
@@ -171,9 +205,9 @@ func runTheOther(program string) string {
 // known returns an error if the state has a setting or a feature that this program lacks: a
 // newer program wrote it, and the switch would not be as requested without it.
 func (st savedState) known(kinds port.Catalog, features []feature.Feature, program string) error {
-	for name := range st.Features {
-		if !slices.ContainsFunc(features, func(f feature.Feature) bool { return f.Name == name }) {
-			return fmt.Errorf("state.json %w; %s", unknownKey(strconv.Quote(name)+" in features", st.WrittenBy), runTheOther(program))
+	for key := range st.Sections {
+		if !slices.ContainsFunc(features, func(f feature.Feature) bool { return f.Name == key }) {
+			return fmt.Errorf("state.json %w; %s", unknownKey(strconv.Quote(key), st.WrittenBy), runTheOther(program))
 		}
 	}
 	keys := make(map[string]bool)
@@ -210,16 +244,11 @@ func parseState(b []byte) (savedState, error) {
 		return savedState{}, fmt.Errorf("its format is %d, this vswitch reads %d", v.Version, stateVersion)
 	}
 	var st savedState
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&st); err != nil {
+	if err := json.Unmarshal(b, &st); err != nil {
 		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 			return savedState{}, unknownKey(key, v.WrittenBy)
 		}
 		return savedState{}, err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return savedState{}, errors.New("something follows the state")
 	}
 	seen := make(map[string]bool)
 	for _, p := range st.Ports {

@@ -154,9 +154,7 @@ func (t *spanningTree) intruded(p *managed, frame []byte) {
 
 // SendBPDU ignores a lost frame: the next hello repeats it.
 func (t *spanningTree) SendBPDU(number uint16, frame []byte) {
-	if p := t.members[number]; !t.m.mirrorsTo(p) {
-		_ = p.sw.Transmit(0, frame)
-	}
+	_ = t.members[number].sw.Transmit(0, frame)
 }
 
 func (t *spanningTree) SetState(number uint16, s stp.State) {

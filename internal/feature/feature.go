@@ -11,13 +11,14 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 // Feature describes a feature of the program.
 type Feature struct {
-	Name string // in logs and in the state; one word
+	Name string // in logs, and the key of what it keeps in the state; one word
 	Help string // what it is for, in one line
 
 	// Switch and Port are the zero values of its structs of settings of the switch and of each
@@ -94,6 +95,16 @@ type Port interface {
 // PortSettings returns the settings of a port that belong to a feature, T being the type of
 // its Feature.Port.
 func PortSettings[T any](p Port) T { return port.SectionOf[T](p.Spec()) }
+
+// FindPort returns the port with a name, or an error for the user.
+func FindPort(h Host, name string) (Port, error) {
+	for p := range h.Ports() {
+		if p.Name() == name {
+			return p, nil
+		}
+	}
+	return nil, api.Errorf(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
+}
 
 // Host is what the daemon offers to features.
 type Host interface {

@@ -12,6 +12,7 @@ import (
 // daemon answers it with an error.
 type Route struct {
 	Method, Path string // as in http.ServeMux
+	ID           string // operationId in openapi.yaml; by default made of method and path
 	Help         string // what it does, in one line
 
 	// Request and Answer are zero values of what the JSON of both is read from and written

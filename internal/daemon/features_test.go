@@ -1,0 +1,101 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
+)
+
+// notes is a feature that keeps a text.
+var notes = feature.Feature{
+	Name: "notes",
+	New:  func(feature.Host, any) (feature.Instance, error) { return new(noted), nil },
+	Routes: []feature.Route{{
+		Method: "POST", Path: "/v1/notes", Change: true,
+		Handle: func(i feature.Instance, r *http.Request) (any, error) {
+			text, err := feature.Body[string](r)
+			if err != nil {
+				return nil, err
+			}
+			i.(*noted).text = text
+			return text, nil
+		},
+	}},
+}
+
+type noted struct{ text string }
+
+func (n *noted) Stop() {}
+
+func (n *noted) State() (json.RawMessage, error) {
+	if n.text == "" {
+		return nil, nil
+	}
+	return json.Marshal(n.text)
+}
+
+func (n *noted) Restore(b json.RawMessage) error {
+	if b == nil {
+		n.text = ""
+		return nil
+	}
+	return json.Unmarshal(b, &n.text)
+}
+
+func withNotes(o *Options) { o.Features = append(o.Features, notes) }
+
+// note calls the route of notes, as the server does.
+func (r *rig) note(text string) error {
+	h := r.hosted[len(r.hosted)-1]
+	return r.manager.change(func() error {
+		req, err := http.NewRequest("POST", "/v1/notes", strings.NewReader(`"`+text+`"`))
+		if err != nil {
+			return err
+		}
+		_, err = r.callFeature(h, h.Routes[0], req)
+		return err
+	})
+}
+
+func (r *rig) noteKept() string { return r.hosted[len(r.hosted)-1].instance.(*noted).text }
+
+// What a feature keeps is on disk when a call returns, is there after a restart, and is taken
+// back when the disk fails.
+func TestFeaturesKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startWith(t, newFakeHost(), savedState{}, withNotes)
+		if err := r.note("one"); err != nil || string(r.disk.Sections["notes"]) != `"one"` {
+			t.Errorf("%v, on disk %s", err, r.disk.Sections)
+		}
+		r.diskErr = errors.New("disk full")
+		wantCode(t, r.note("two"), api.CodeFailed, "disk full")
+		if got := r.noteKept(); got != "one" {
+			t.Errorf("after a failure it has %q", got)
+		}
+		r.diskErr = nil
+		r.stop()
+		before := r.disk
+		r = startWith(t, newFakeHost(), before, withNotes)
+		if got := r.noteKept(); got != "one" {
+			t.Errorf("after a restart it has %q", got)
+		}
+		if err := r.note(""); err != nil || r.disk.Sections["notes"] != nil {
+			t.Errorf("%v, on disk %s", err, r.disk.Sections)
+		}
+	})
+}
+
+// What was kept is not lost when the feature does not understand it: the switch does not start.
+func TestFeaturesRefuseWhatTheyDoNotUnderstand(t *testing.T) {
+	o := Options{Name: "sw0", Features: []feature.Feature{notes}, Links: newFakeHost()}
+	o.sections = map[string]json.RawMessage{"notes": json.RawMessage("5")}
+	if _, err := newManager(o, nil); err == nil || !strings.Contains(err.Error(), "notes: what is kept of it cannot be restored") {
+		t.Errorf("started: %v", err)
+	}
+}
