@@ -73,6 +73,9 @@ const (
 	flagMirrorTarget
 	flagMirrorIn
 	flagMirrorOut
+	flagWatchIn
+	flagWatchOut
+	flagWatchDrops
 
 	flagNoFloodShift = 24 // three bits, in the order of Class
 

@@ -299,7 +299,8 @@ func (ls *laneList) pop() *lane {
 // nothing else. Any goroutine may call Transmit; it does not wait.
 func (p *Port) Transmit(vlan uint16, data []byte) error {
 	s := p.sw
-	m := s.ports.Load().member(p.number)
+	set := s.ports.Load()
+	m := set.member(p.number)
 	if m == nil || m.port != p {
 		return fmt.Errorf("port %s is not forwarding", p.name)
 	}
@@ -321,7 +322,10 @@ func (p *Port) Transmit(vlan uint16, data []byte) error {
 	}
 	s.injected.Add(1)
 	m.queues[0].Send(out)
-	m.tx[0].count(out)
+	lost := m.tx[0].count(out)
+	if set.watches != nil && (lost || m.flags&flagWatchOut != 0) {
+		set.showSent(p, out)
+	}
 	if out[0].Drop != port.DropNone {
 		return fmt.Errorf("port %s dropped it: %v", p.name, out[0].Drop)
 	}

@@ -54,8 +54,8 @@ type txCounters struct {
 // the outcome.
 const countedLater = port.NumDrops
 
-// count adds the outcomes of one vector.
-func (c *txCounters) count(out []port.Out) {
+// count adds the outcomes of one vector, and reports whether a frame was lost.
+func (c *txCounters) count(out []port.Out) (lost bool) {
 	var frames, bytes uint64
 	for i := range out {
 		switch o := &out[i]; o.Drop {
@@ -65,10 +65,12 @@ func (c *txCounters) count(out []port.Out) {
 		case countedLater:
 		default:
 			c.dropped[o.Drop].Add(1)
+			lost = true
 		}
 	}
 	if frames != 0 {
 		c.frames.Add(frames)
 		c.bytes.Add(bytes)
 	}
+	return lost
 }

@@ -66,6 +66,7 @@ type outputs struct {
 	done   finished
 	copies uint64 // made by mirrors and segmentation
 
+	set     *portSet
 	from    *member // the ingress port
 	control bool    // the switch originated the frames
 
@@ -83,7 +84,7 @@ type vector struct {
 
 // begin prepares o for a batch from a port.
 func (o *outputs) begin(set *portSet, from *member, shard uint32) {
-	o.shard, o.copies, o.from, o.control = shard, 0, from, false
+	o.shard, o.copies, o.set, o.from, o.control = shard, 0, set, from, false
 	if numbers := len(set.byNumber); numbers > len(o.slot) {
 		o.slot = make([]uint16, numbers)
 	}
@@ -124,6 +125,10 @@ func (o *outputs) finish(out port.Out, v *vector) {
 			why = port.DropMemoryGone
 		}
 		v.to.tx[o.shard].dropped[why].Add(1)
+		if o.set.watches != nil {
+			out.Drop = why
+			o.set.showSent(v.to.port, []port.Out{out})
+		}
 		return
 	}
 	o.copies += uint64(len(made) - 1)
@@ -152,14 +157,20 @@ func (o *outputs) open(to *member) uint16 {
 func (o *outputs) flush(queue int) {
 	for i := range o.vecs {
 		v := &o.vecs[i]
+		if v.to.flags&flagWatchOut != 0 {
+			o.flattenWatched(v)
+		}
 		v.to.queues[queue%len(v.to.queues)].Send(v.out)
-		v.to.tx[o.shard].count(v.out)
+		lost := v.to.tx[o.shard].count(v.out)
+		if o.set.watches != nil && (lost || v.to.flags&flagWatchOut != 0) {
+			o.set.showSent(v.to.port, v.out)
+		}
 		o.slot[v.to.number] = 0
 		v.to = nil
 	}
 	o.vecs = o.vecs[:0]
 	o.cut.reset()
 	o.done.reset()
-	o.from = nil
+	o.set, o.from = nil, nil
 	clear(o.copied)
 }

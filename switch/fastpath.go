@@ -45,8 +45,9 @@ type FastPort struct {
 	Number uint16
 	Device port.KernelEnd
 
-	From bool // received frames need nothing but forwarding
-	To   bool // sent frames need nothing but their tag
+	From  bool // received frames need nothing but forwarding
+	To    bool // sent frames need nothing but their tag
+	Drops bool // received frames that would be dropped are wanted instead
 	Isolated,
 	NoLearning,
 	Locked,
@@ -66,8 +67,8 @@ type FastRate struct {
 
 // The flags that keep a port's frames on the path through the workers.
 const (
-	slowFrom = flagBlocked | flagMirrorTarget | flagMirrorIn
-	slowTo   = flagBlocked | flagMirrorTarget | flagMirrorOut
+	slowFrom = flagBlocked | flagMirrorTarget | flagMirrorIn | flagWatchIn
+	slowTo   = flagBlocked | flagMirrorTarget | flagMirrorOut | flagWatchOut
 )
 
 // keepsOff describes in words the flags that keep a port's frames off the fast path.
@@ -79,6 +80,7 @@ var keepsOff = []struct {
 	{flagBlocked, "spanning tree does not forward by it"},
 	{flagMirrorTarget, "mirrored frames leave by it"},
 	{flagMirrorIn | flagMirrorOut, "it is mirrored"},
+	{flagWatchIn | flagWatchOut, "it is captured"},
 }
 
 // KeptOff returns in words what keeps the port's known unicast off the fast path. It
@@ -135,6 +137,7 @@ func (s *Switch) publishFast(set *portSet) {
 			Device:       dev,
 			From:         m.flags&slowFrom == 0,
 			To:           m.flags&slowTo == 0 && m.port.shaper == nil,
+			Drops:        m.flags&flagWatchDrops != 0,
 			Isolated:     m.flags&flagIsolated != 0,
 			NoLearning:   m.flags&flagNoLearn != 0,
 			Locked:       m.flags&flagLocked != 0,

@@ -86,7 +86,7 @@ func (p *Port) Attach(dev port.Port) error {
 			p.rx = append(p.rx, new(rxCounters))
 		}
 		at.workers = append(at.workers, &worker{
-			sw: s, queue: q, index: i, in: p.number, rx: p.rx[i], shard: s.workers % txShards,
+			sw: s, queue: q, index: i, port: p, in: p.number, rx: p.rx[i], shard: s.workers % txShards,
 		})
 		s.workers++
 	}

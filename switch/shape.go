@@ -31,6 +31,7 @@ const (
 // goroutine. Workers hold its lock only for the copy. Frames that the switch originates
 // bypass the queue.
 type shaper struct {
+	port  *Port
 	tx    *txCounters
 	start time.Time
 	more  chan struct{} // has a token when run must look again
@@ -62,15 +63,15 @@ func (p *Port) setShape(r port.Rate) (unneeded *shaper) {
 		return unneeded
 	}
 	if p.shaper == nil {
-		p.shaper = newShaper(&p.tx[0])
+		p.shaper = newShaper(p)
 		p.sw.running.Go(p.shaper.run)
 	}
 	p.shaper.set(r)
 	return nil
 }
 
-func newShaper(tx *txCounters) *shaper {
-	s := &shaper{tx: tx, start: time.Now(), more: make(chan struct{}, 1), fair: fairQueue{seed: rand.Uint64()}}
+func newShaper(p *Port) *shaper {
+	s := &shaper{port: p, tx: &p.tx[0], start: time.Now(), more: make(chan struct{}, 1), fair: fairQueue{seed: rand.Uint64()}}
 	s.none.L = &s.mu
 	return s
 }
@@ -94,8 +95,13 @@ func (s *shaper) set(r port.Rate) {
 // dropOne drops the first frame of the flow that has to wait longest, so that its sender
 // learns as soon as possible that it sends too much.
 func (s *shaper) dropOne() {
-	s.fair.free(s.fair.take(s.fair.longest()))
+	e := s.fair.take(s.fair.longest())
 	s.tx.dropped[port.DropShaped].Add(1)
+	if set := s.port.sw.ports.Load(); set.watches != nil {
+		e.out.Drop = port.DropShaped
+		set.showSent(s.port, []port.Out{e.out})
+	}
+	s.fair.free(e)
 }
 
 // shapeLimit returns how much of the rate's time, in ns, the queue may use and still admit
@@ -258,6 +264,9 @@ func (s *shaper) sendDue() (wait time.Duration, done bool) {
 		s.one[0] = e.out
 		queues[e.queue%len(queues)].Send(s.one[:])
 		s.tx.count(s.one[:])
+		if set := s.port.sw.ports.Load(); set.watches != nil {
+			set.showSent(s.port, s.one[:])
+		}
 
 		s.mu.Lock()
 		s.fair.free(e)

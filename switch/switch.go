@@ -67,6 +67,7 @@ type Switch struct {
 	workers      uint32 // started so far
 	groups       *Groups
 	mirrors      []Mirror
+	watches      []*Watch
 	groupForward uint16
 	closed       bool
 	stop         chan struct{}
@@ -81,6 +82,7 @@ type portSet struct {
 	groups       *Groups   // nil: multicast is flooded
 	groupForward uint16    // reserved addresses that are forwarded
 	mirrors      int       // number of mirrors
+	watches      []watch
 }
 
 // member is what a worker needs of a port that takes part in forwarding.
@@ -259,6 +261,7 @@ func (s *Switch) publish() {
 		}
 	}
 	s.addTaps(set)
+	s.addWatches(set)
 	s.ports.Store(set)
 	s.publishFast(set)
 }

@@ -25,7 +25,8 @@ import (
 type worker struct {
 	sw    *Switch
 	queue port.Queue
-	index int    // of the queue in its port
+	index int // of the queue in its port
+	port  *Port
 	in    uint16 // the port's number
 	shard uint32 // which shard of transmit counters it uses
 	rx    *rxCounters
@@ -70,15 +71,20 @@ func (w *worker) switchBatch(frames []port.Frame) {
 	out := w.sw.vecs.Get().(*outputs)
 	out.begin(w.set, from, w.shard)
 	var bytes uint64
+	lost := false
 	for i := range frames {
 		f := &frames[i]
 		bytes += uint64(f.Len())
 		copies, drop := w.switchFrame(out, f, from)
 		if drop != port.DropNone {
 			w.rx.drop(drop)
+			f.Drop, lost = drop, true
 		} else if copies > 1 {
 			w.rx.copied(uint64(copies - 1))
 		}
+	}
+	if w.set.watches != nil && (lost || from != nil && from.flags&flagWatchIn != 0) {
+		w.showReceived(out, frames, from)
 	}
 	out.flush(w.index)
 	if out.copies != 0 {

@@ -300,6 +300,10 @@ func TestDecision(t *testing.T) {
 			change: func(r *rig) { r.police(0, kilobyte, time.Second, time.Hour) },
 			want:   tcxDrop, counts: dropped(port.DropPoliced),
 		},
+		"beyond the rate, and drops are watched": {change: func(r *rig) {
+			r.ports[0].Drops = true
+			r.police(0, kilobyte, time.Second, time.Hour)
+		}},
 		"beyond the rate of the output": {
 			change: func(r *rig) { r.police(1, kilobyte, time.Second, time.Hour) },
 			want:   tcxRedirect, counts: sentOn(frameLen, frameLen),
@@ -337,6 +341,22 @@ func TestDecision(t *testing.T) {
 		"same port": {
 			change: func(r *rig) { r.learn(1, macB, 0) },
 			want:   tcxDrop, counts: dropped(port.DropSamePort),
+		},
+		"same port, and drops are watched": {change: func(r *rig) {
+			r.learn(1, macB, 0)
+			r.ports[0].Drops = true
+			r.publish(r.ports)
+		}},
+		"both isolated, and drops are watched": {change: func(r *rig) {
+			r.ports[0].Isolated, r.ports[1].Isolated, r.ports[0].Drops = true, true, true
+			r.publish(r.ports)
+		}},
+		"drops are watched": {
+			change: func(r *rig) {
+				r.ports[0].Drops, r.ports[1].Drops = true, true
+				r.publish(r.ports)
+			},
+			want: tcxRedirect, counts: sentOn(frameLen, frameLen),
 		},
 		"both isolated": {
 			change: func(r *rig) {

@@ -23,6 +23,7 @@ const (
 	flagUntaggedOnly
 	flagNoLearn
 	flagLocked
+	flagDrops
 )
 
 // slot is a port's place in the kernel's tables. Its index differs from the port's number,
@@ -142,6 +143,7 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		flagUntaggedOnly: p.UntaggedOnly,
 		flagNoLearn:      p.NoLearning,
 		flagLocked:       p.Locked,
+		flagDrops:        p.Drops,
 	} {
 		if on {
 			is.Flags |= flag

@@ -44,6 +44,7 @@ enum {
 	UNTAGGED_ONLY = 8, /* frames with a VLAN's tag are refused: handed up */
 	NO_LEARN = 16,     /* stations are not learned: their frames need not be known */
 	LOCKED = 32,       /* but they need to with this one */
+	DROPS = 64,        /* frames that would be dropped are handed up: somebody wants to see them */
 };
 
 /* A station: where it is, and when it was last heard, in units of 2^30 ns of
@@ -296,6 +297,13 @@ static inline int admit(struct __sk_buff *skb, u32 bucket)
 /* What becomes of a frame. */
 enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED, POLICED };
 
+/* wanted reports whether somebody wants to see the frames of a port that are dropped. */
+static inline int wanted(u32 slot)
+{
+	struct port *p = bpf_map_lookup_elem(&ports, &slot);
+	return p && p->flags & DROPS;
+}
+
 /* discard counts a frame that the switch does not forward. */
 static inline int discard(struct __sk_buff *skb, u32 slot, enum decision why)
 {
@@ -465,7 +473,7 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	if (!in || !out)
 		return hand_up(skb);
 	if (v->bucket && !admit(skb, v->bucket))
-		return discard(skb, v->in, POLICED);
+		return wanted(v->in) ? hand_up(skb) : discard(skb, v->in, POLICED);
 	if ((v->pop && bpf_skb_vlan_pop(skb)) || (v->tpid && bpf_skb_vlan_push(skb, v->tpid, v->tci))) {
 		in->lost++;
 		return TCX_DROP;
@@ -515,6 +523,8 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 		flows->last[i].is = v;
 		return send_on(skb, &flows->last[i].is);
 	}
+	if (wanted(v.in))
+		return hand_up(skb); /* which polices it, too */
 	if (v.bucket && !admit(skb, v.bucket))
 		is = POLICED;
 	return discard(skb, v.in, is);
