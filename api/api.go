@@ -221,7 +221,9 @@ const (
 	CodeExists   = "exists"    // the name is taken
 	CodeGone     = "gone"      // the port's device is not there
 	CodeInUse    = "in_use"    // a machine is attached to the port
+	CodeExpired  = "expired"   // the events after the cursor are forgotten
 	CodeFailed   = "failed"    // the system refused
+	CodeBusy     = "busy"      // too many do the same already
 	CodeStopping = "stopping"  // the daemon is about to end
 )
 

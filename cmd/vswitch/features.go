@@ -8,6 +8,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/feature/capture"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/setting"
@@ -16,6 +17,7 @@ import (
 
 // features lists the features of this program's switches. To add one, add a line.
 var features = []feature.Feature{
+	capture.Feature,
 	loopguard.Feature,
 	mirror.Feature,
 }
@@ -67,7 +69,7 @@ func featureCommand(c feature.Command, name string) *cli.Command {
 		Name: name, Usage: c.Usage, UsageText: usage, ArgsUsage: strings.Join(c.Args, " "), Description: c.Description,
 		Flags: flags,
 		Action: steering(func(ctx *cli.Context, cl *api.Client, args []string) error {
-			call := &feature.Call{Context: ctx.Context, Client: cl, Args: args, Flags: c.Flags, Out: ctx.App.Writer}
+			call := &feature.Call{Context: ctx.Context, Client: cl, Args: args, Flags: c.Flags, Out: ctx.App.Writer, Err: ctx.App.ErrWriter}
 			out, err := format(ctx)
 			if err != nil {
 				return err

@@ -244,9 +244,12 @@ func steering(do func(c *cli.Context, cl *api.Client, args []string) error, name
 }
 
 // words returns the command's arguments, one for each of names; those in brackets are
-// optional.
+// optional. A last name that ends in dots stands for several words, joined by spaces.
 func words(c *cli.Context, names ...string) ([]string, error) {
 	got := c.Args().Slice()
+	if n := len(names); n > 0 && len(got) > n && strings.HasSuffix(strings.TrimSuffix(names[n-1], "]"), "...") {
+		got = append(got[:n-1:n-1], strings.Join(got[n-1:], " "))
+	}
 	for i, name := range names {
 		if i >= len(got) && name[0] != '[' {
 			return nil, usagef("%s is missing; usage: `%s`", name, c.Command.UsageText)

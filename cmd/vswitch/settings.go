@@ -24,6 +24,9 @@ type documentedFlag interface {
 // String returns the flag's line in a command's help.
 func (f settingFlag) String() string {
 	s := spell(f.field.Flag)
+	if f.field.Short != "" {
+		s += ", " + spell(f.field.Short)
+	}
 	if f.field.Arg != "" {
 		s += " " + f.field.Arg
 	}
@@ -47,13 +50,17 @@ func newSettingFlag(f setting.Field, of []string, hidden bool) settingFlag {
 	if len(of) > 0 {
 		usage = strings.Join(of, ", ") + ": " + usage
 	}
+	var short []string
+	if f.Short != "" {
+		short = []string{f.Short}
+	}
 	switch {
 	case f.Bool():
-		return settingFlag{&cli.BoolFlag{Name: f.Flag, Usage: usage, Hidden: hidden}, f}
+		return settingFlag{&cli.BoolFlag{Name: f.Flag, Aliases: short, Usage: usage, Hidden: hidden}, f}
 	case f.List():
-		return settingFlag{&cli.StringSliceFlag{Name: f.Flag, Usage: usage, Hidden: hidden}, f}
+		return settingFlag{&cli.StringSliceFlag{Name: f.Flag, Aliases: short, Usage: usage, Hidden: hidden}, f}
 	}
-	return settingFlag{&cli.StringFlag{Name: f.Flag, Usage: usage, DefaultText: f.Default, Hidden: hidden}, f}
+	return settingFlag{&cli.StringFlag{Name: f.Flag, Aliases: short, Usage: usage, DefaultText: f.Default, Hidden: hidden}, f}
 }
 
 // portFlags returns the flags of port settings. For an existing port, fixed settings are

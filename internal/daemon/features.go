@@ -127,6 +127,8 @@ func (m *manager) serveFeature(h *hosted, rt feature.Route, w http.ResponseWrite
 			m.refuse(w, err)
 			return
 		}
+		// The server's limit is for requests; an answer may go on.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		rt.Serve(i, w, r)
 		return
 	}

@@ -18,7 +18,8 @@ type Command struct {
 	// Usage is what it does, in a few words; Description tells all, with an example.
 	Usage, Description string
 
-	// Args names its arguments; one in brackets is optional. The shell completes PORT.
+	// Args names its arguments; one in brackets is optional. The last one takes several words,
+	// joined by spaces, if it ends in dots: [FILTER...]. The shell completes PORT.
 	Args []string
 
 	// Flags is the zero value of a settings struct (see internal/setting); nil: no flags.
@@ -38,7 +39,8 @@ type Call struct {
 	Args    []string // one for each of Command.Args; empty if it is not given
 	Flags   any      // of the type of Command.Flags
 	Out     io.Writer
-	JSON    bool // whether the user wants JSON
+	Err     io.Writer // for what is no part of the answer
+	JSON    bool      // whether the user wants JSON
 }
 
 // Show prints v as JSON if the user wants it, and otherwise as the table that print writes

@@ -2,10 +2,14 @@ package feature
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"reflect"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/setting"
 )
 
 // Route is a call of the API. It has either Handle or Serve. While the feature is off, the
@@ -28,8 +32,52 @@ type Route struct {
 	Handle func(Instance, *http.Request) (any, error)
 	Change bool
 
-	// Serve answers by itself, as with a stream. It is called without the turn.
+	// Serve answers by itself, as with a stream. It is called without the turn. Before it has
+	// written anything, it may answer with Refuse.
 	Serve func(Instance, http.ResponseWriter, *http.Request)
+}
+
+// Query reads a request's query, which T describes as a settings struct.
+func Query[T any](r *http.Request) (t T, err error) {
+	given := setting.Patch{}
+	query := r.URL.Query()
+	for _, f := range setting.Fields(t) {
+		texts, ok := query[f.Key]
+		if !ok {
+			continue
+		}
+		delete(query, f.Key)
+		if given[f.Key], err = f.ReadFlag(texts...); err != nil {
+			return t, api.Errorf(api.CodeInvalid, "%s: %w", f.Key, err)
+		}
+	}
+	for key := range query {
+		return t, api.Errorf(api.CodeInvalid, "the query has no %q; /v1/openapi.yaml lists what it has", key)
+	}
+	all, err := setting.Merge(t, given)
+	if err != nil {
+		return t, api.Errorf(api.CodeInvalid, "%w", err)
+	}
+	return all.(T), nil
+}
+
+// Values writes a settings struct as a query that Query reads.
+func Values(of any) url.Values {
+	values := url.Values{}
+	for _, f := range setting.Fields(of) {
+		if f.IsZero(of) {
+			continue
+		}
+		v := reflect.ValueOf(f.Get(of))
+		if v.Kind() != reflect.Slice {
+			values.Add(f.Key, f.FlagText(f.Get(of)))
+			continue
+		}
+		for i := range v.Len() {
+			values.Add(f.Key, fmt.Sprint(v.Index(i).Interface()))
+		}
+	}
+	return values
 }
 
 // Body decodes a request's body, which is one JSON value without unknown keys.

@@ -7,6 +7,7 @@
 //
 //	json     its key in JSON, which never changes; a field with "-" is no setting
 //	flag     its flag; by default the key with '-' for '_'
+//	short    one letter that stands for the flag
 //	arg      the name of the flag's value in help, such as RATE
 //	help     what it does, in a few words
 //	default  the value that applies when it is not set, for help
@@ -60,6 +61,7 @@ type Merged interface {
 type Field struct {
 	Key      string // in JSON
 	Flag     string // on the command line, without dashes
+	Short    string // one letter that stands for it; empty: none
 	Arg      string // name of its value in help; empty for a switch that is on or off
 	Help     string
 	Default  string
@@ -100,7 +102,7 @@ func Fields(of any) []Field {
 func newField(f reflect.StructField, key string) Field {
 	s := Field{
 		Key: key, Flag: strings.ReplaceAll(key, "_", "-"),
-		Arg: f.Tag.Get("arg"), Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), schema: f.Tag.Get("schema"),
+		Short: f.Tag.Get("short"), Arg: f.Tag.Get("arg"), Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), schema: f.Tag.Get("schema"),
 		Fixed: f.Tag.Get("fixed") == "true", File: f.Tag.Get("file") == "true",
 		Type: f.Type, index: f.Index,
 	}

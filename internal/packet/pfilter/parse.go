@@ -220,7 +220,7 @@ func (p *parser) primitive() (*node, error) {
 	if _, err := netip.ParseAddr(word); err == nil {
 		return nil, fmt.Errorf("before an address comes host, as in: host %s", word)
 	}
-	return nil, fmt.Errorf("%q is not understood; `vswitch mirror add --help` has the words there are", word)
+	return nil, fmt.Errorf("%q is not understood; `vswitch capture --help` has the words there are", word)
 }
 
 // length reads the rest of less N, greater N.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/bpf"
 
+	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -181,9 +182,7 @@ func swap(r *rand.Rand, a, b []byte) {
 
 // Our filters decide as libpcap's programs do, of which x/net's interpreter is the judge.
 func TestTcpdump(t *testing.T) {
-	if _, err := exec.LookPath("tcpdump"); err != nil {
-		t.Skip("tcpdump is not installed")
-	}
+	testenv.Tool(t, "tcpdump")
 	bare, once, twice := corpus()
 	once = append(once, bare...)
 	twice = append(twice, once...)

@@ -58,7 +58,7 @@ var below = []struct {
 	// that they run are packages of their own.
 	{"internal/table", nil},
 	{"internal/feature", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table"}},
-	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/packet/eth", "internal/proto/flap", "internal/proto/mcast", "internal/packet/pfilter", "internal/proto/stp"}},
+	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/packet/eth", "internal/proto/flap", "internal/proto/mcast", "internal/packet/brief", "internal/packet/pcapng", "internal/packet/pfilter", "internal/proto/stp"}},
 	{"internal/daemon", []string{"api", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/proto/flap", "internal/proto/mcast", "internal/packet/pfilter", "internal/proto/stp", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock"}},
 	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/daemon", "internal/linux/fastpath", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
@@ -99,7 +99,7 @@ var outside = map[string][]string{
 var (
 	noIO = []string{
 		"switch", "fdb", "port", "internal/packet/eth", "internal/virtio/vnet",
-		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/evpn", "internal/packet/pfilter",
+		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/evpn", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
 	}
 	doIO = []string{"os", "os/exec", "syscall", "net", "net/http"}
 )

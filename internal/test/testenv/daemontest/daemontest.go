@@ -206,9 +206,14 @@ func (d *Daemon) Cleanup(t testing.TB) {
 // Log returns the daemon's output so far, of all its runs.
 func (d *Daemon) Log() string { return d.log.String() }
 
+// Command returns a vswitch command to be run.
+func (d *Daemon) Command(args ...string) *exec.Cmd {
+	return exec.Command(d.binary, append([]string{"--socket", d.socket}, args...)...)
+}
+
 // Try runs a vswitch command and returns its output.
 func (d *Daemon) Try(args ...string) (string, error) {
-	out, err := exec.Command(d.binary, append([]string{"--socket", d.socket}, args...)...).CombinedOutput()
+	out, err := d.Command(args...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 

@@ -1,0 +1,106 @@
+package l2test
+
+import (
+	"bufio"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+)
+
+// capturing is a running `vswitch capture` or `vswitch drops`.
+type capturing struct {
+	t      testing.TB
+	cmd    *exec.Cmd
+	out    *bufio.Reader
+	errors strings.Builder
+	ended  chan struct{} // closed when all of standard error is in errors
+}
+
+// begin runs a vswitch command that follows what happens, and returns once it does.
+func (d *daemon) begin(args ...string) *capturing {
+	d.t.Helper()
+	c := &capturing{t: d.t, cmd: d.Command(args...), ended: make(chan struct{})}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	c.out = bufio.NewReader(out)
+	stderr, err := c.cmd.StderrPipe()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { _ = c.cmd.Process.Kill() })
+	r := bufio.NewReader(stderr)
+	first, err := r.ReadString('\n')
+	if err != nil || !strings.HasSuffix(first, "Ctrl-C ends it\n") {
+		rest, _ := io.ReadAll(r)
+		d.t.Fatalf("vswitch %s: %s%s", strings.Join(args, " "), first, rest)
+	}
+	go func() {
+		defer close(c.ended)
+		_, _ = io.Copy(&c.errors, r)
+	}()
+	return c
+}
+
+// end returns what the command printed to standard output and error when it ended by itself.
+func (c *capturing) end() (out, errors string) {
+	c.t.Helper()
+	b, err := io.ReadAll(c.out)
+	if err != nil {
+		c.t.Error(err)
+	}
+	<-c.ended
+	if err := c.cmd.Wait(); err != nil {
+		c.t.Errorf("%v: %v: %s", c.cmd.Args, err, &c.errors)
+	}
+	return string(b), c.errors.String()
+}
+
+// TestCapture sees a ping at both its ports, as it is there.
+//
+//	h1 ── p1 (access 10) ┐
+//	h2 ── p2 (trunk 10)  ┴ switch
+func TestCapture(t *testing.T) {
+	t.Parallel()
+	tshark := testenv.Tool(t, "tshark")
+	l := newLAN(t, 2)
+	h1, h2 := l.hosts[0], l.hosts[1]
+	l.sw.ctl("set-port p1 --access 10")
+	file := filepath.Join(t.TempDir(), "c.pcapng")
+	l.sw.ctl("set-port p2 --trunk 10")
+	l.want(h2, h2.to(h1, customer(10)), h1)
+	c := l.sw.begin("capture", "--write", file, "--count", "2", "ether", "host", h1.mac.String(), "and", "greater", "300")
+	if off := strings.Join(l.sw.port("p1").FastPath.Off, "; "); daemontest.FastPath() && off != "it is captured" {
+		t.Errorf("a captured port is off the fast path for %q", off)
+	}
+	l.want(h1, frame{dst: h2.mac, src: h1.mac, size: 60}, h2) // not wanted
+	l.want(h1, frame{dst: h2.mac, src: h1.mac, size: 300}, h2)
+	if _, errors := c.end(); errors != "2 frames captured\n" {
+		t.Errorf("it says %q", errors)
+	}
+	got := outputOf(t, tshark, "-r", file, "-T", "fields", "-E", "separator=|", "-e", "frame.interface_name", "-e", "frame.interface_description",
+		"-e", "frame.packet_flags_direction", "-e", "vlan.id", "-e", "frame.len")
+	if want := "p1|netdev|0x00000001||300\np2|netdev|0x00000002|10|304\n"; got != want {
+		t.Errorf("tshark reads\n%swant\n%s", got, want)
+	}
+	testenv.Eventually(t, "the fast path is on again", func() bool { return len(l.sw.port("p1").FastPath.Off) == 0 || !daemontest.FastPath() })
+}
+
+// outputOf returns what a program prints.
+func outputOf(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return string(out)
+}
