@@ -10,9 +10,9 @@ import (
 
 // MDB is the multicast database of snooping (RFC 4541): which port gets which group.
 type MDB struct {
-	Groups   []Group      `json:"groups"`   // by VLAN, group and port
-	Routers  []RouterPort `json:"routers"`  // by VLAN, family and port
-	Queriers []Querier    `json:"queriers"` // by VLAN and family
+	Groups   []Group      `json:"groups" help:"by VLAN, group and port"`
+	Routers  []RouterPort `json:"routers" help:"by VLAN, family and port"`
+	Queriers []Querier    `json:"queriers" help:"by VLAN and family"`
 
 	// Unregistered says where groups without members go: flood or routers.
 	Unregistered string          `json:"unregistered"`
@@ -24,11 +24,11 @@ type Group struct {
 	VLAN  uint16     `json:"vlan"`
 	Group netip.Addr `json:"group"`
 	Port  string     `json:"port"`
-	Type  string     `json:"type"` // static, or learned from reports
+	Type  string     `json:"type" help:"static, or learned from reports"`
 
 	// The rest describes what hosts reported, also for a static group.
-	Protocol string       `json:"protocol,omitempty"` // igmpv1 to igmpv3, mldv1, mldv2
-	Filter   string       `json:"filter,omitempty"`   // include or exclude the sources
+	Protocol string       `json:"protocol,omitempty" help:"igmpv1 to igmpv3, mldv1, mldv2"`
+	Filter   string       `json:"filter,omitempty" help:"include or exclude the sources"`
 	Sources  []netip.Addr `json:"sources,omitempty"`
 	ExpiresS int64        `json:"expires_s,omitempty"`
 }
@@ -36,21 +36,21 @@ type Group struct {
 // RouterPort is a port that leads to a multicast router; it gets all groups.
 type RouterPort struct {
 	VLAN     uint16 `json:"vlan"`
-	Family   string `json:"family"` // ipv4, ipv6
+	Family   string `json:"family" help:"ipv4, ipv6"`
 	Port     string `json:"port"`
-	Type     string `json:"type"`                // static, or learned from a router
-	ExpiresS int64  `json:"expires_s,omitempty"` // if learned
+	Type     string `json:"type" help:"static, or learned from a router"`
+	ExpiresS int64  `json:"expires_s,omitempty" help:"if learned"`
 }
 
 // Querier is the querier of a VLAN.
 type Querier struct {
 	VLAN      uint16 `json:"vlan"`
 	Family    string `json:"family"`
-	Address   string `json:"address"` // empty: there is none, and the VLAN floods
-	Own       bool   `json:"own"`     // it is this switch
+	Address   string `json:"address" help:"empty: there is none, and the VLAN floods"`
+	Own       bool   `json:"own" help:"it is this switch"`
 	Port      string `json:"port,omitempty"`
 	Protocol  string `json:"protocol,omitempty"`
-	Filtering bool   `json:"filtering"` // the hosts had time to answer; until then the VLAN floods
+	Filtering bool   `json:"filtering" help:"the hosts had time to answer; until then the VLAN floods"`
 	ExpiresS  int64  `json:"expires_s,omitempty"`
 }
 
@@ -60,14 +60,14 @@ type SnoopedMessages struct {
 	Reports     uint64            `json:"reports"`
 	Leaves      uint64            `json:"leaves"`
 	QueriesSent uint64            `json:"queries_sent"`
-	Dropped     map[string]uint64 `json:"dropped"` // by reason, those above 0
+	Dropped     map[string]uint64 `json:"dropped" help:"by reason, those above 0"`
 }
 
 // AddGroup requests a group for a port, whatever its hosts report.
 type AddGroup struct {
 	Group netip.Addr `json:"group"`
 	Port  string     `json:"port"`
-	VLAN  uint16     `json:"vlan,omitempty"` // 0 means 1
+	VLAN  uint16     `json:"vlan,omitempty" help:"0 means 1"`
 }
 
 // MDB returns the multicast database of a switch with snooping.

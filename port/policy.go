@@ -32,17 +32,7 @@ type Policy struct {
 	Burst          setting.Duration `json:"burst,omitzero" arg:"TIME" default:"400ms, and the time of a super-frame at least" help:"with --rate-in: how long the port may send at any speed after silence, such as 50ms"`
 	RateOut        Rate             `json:"rate_out,omitzero" arg:"RATE" default:"off" help:"delay sent frames to this rate (shaping)"`
 
-	Edge        AutoOnOff `json:"stp_edge,omitempty" arg:"auto|on|off" default:"auto where a network is behind the port, else on" help:"spanning tree: no bridge is behind the port"`
-	BPDUGuard   OnOff     `json:"bpdu_guard,omitempty" arg:"on|off" default:"off where a network is behind the port, else on" help:"spanning tree: error-disable the port when a bridge speaks"`
-	RootGuard   bool      `json:"root_guard,omitempty" help:"spanning tree: never accept a root bridge behind the port"`
-	BPDUFilter  bool      `json:"bpdu_filter,omitempty" help:"spanning tree: neither send nor accept BPDUs"`
-	STPCost     uint32    `json:"stp_cost,omitempty" arg:"N" max:"200000000" default:"0" help:"spanning tree: path cost; 0 derives it from the speed"`
-	STPPriority uint8     `json:"stp_priority,omitempty" arg:"N" max:"240" default:"128" help:"spanning tree: priority of the port, in steps of 16"`
-
-	FastLeave   bool      `json:"mcast_fast_leave,omitempty" help:"multicast: end a group at the first leave; for ports with one listener"`
-	RouterPort  bool      `json:"mcast_router,omitempty" help:"multicast: a router is behind the port"`
-	GroupLimit  int       `json:"mcast_limit,omitempty" arg:"N" min:"0" default:"0" help:"multicast: maximum number of groups to join; 0 for any number"`
-	RouterGuard AutoOnOff `json:"mcast_router_guard,omitempty" arg:"auto|on|off" default:"auto: off where a network is behind the port, else on" help:"multicast: drop queries and other messages that only routers send"`
+	Edge AutoOnOff `json:"stp_edge,omitempty" arg:"auto|on|off" default:"auto where a network is behind the port, else on" help:"spanning tree: no bridge is behind the port"`
 
 	Notes
 }
@@ -65,12 +55,6 @@ func (p *Policy) Check() error {
 	}
 	if b := time.Duration(p.Burst); b != 0 && (b < MinBurst || b > MaxBurst) {
 		return fmt.Errorf("a burst of %v is not possible; use %v to %v", b, MinBurst, MaxBurst)
-	}
-	if p.RouterPort && p.RouterGuard == AutoOn {
-		return errors.New("a port that leads to a router is not guarded against routers; leave out one of --mcast-router and --mcast-router-guard")
-	}
-	if p.STPPriority%16 != 0 {
-		return fmt.Errorf("a port's priority is a multiple of 16 (802.1D-2004 clause 9.2.7), not %d", p.STPPriority)
 	}
 	return nil
 }

@@ -35,18 +35,10 @@ func TestPolicyCheck(t *testing.T) {
 		{port.Policy{VLAN: port.VLAN{Accept: port.AcceptUntagged}}, ""},
 		{port.Policy{VLAN: port.VLAN{Accept: port.AcceptTagged}}, "only a trunk"},
 		{port.Policy{VLAN: port.VLAN{Access: 5, Accept: port.AcceptTagged}}, "only a trunk"},
-		{port.Policy{RouterPort: true}, ""},
-		{port.Policy{RouterPort: true, RouterGuard: port.AutoOff}, ""},
-		{port.Policy{RouterGuard: port.AutoOn}, ""},
-		{port.Policy{RouterPort: true, RouterGuard: port.AutoOn}, "leave out one of"},
-		{port.Policy{STPPriority: 240}, ""},
 		{port.Policy{Burst: setting.Duration(port.MinBurst)}, ""},
 		{port.Policy{Burst: setting.Duration(port.MaxBurst)}, ""},
 		{port.Policy{Burst: setting.Duration(port.MinBurst - 1)}, "use 1ms to 10s"},
 		{port.Policy{Burst: setting.Duration(port.MaxBurst + 1)}, "use 1ms to 10s"},
-		{port.Policy{STPPriority: 16}, ""},
-		{port.Policy{STPPriority: 8}, "a multiple of 16"},
-		{port.Policy{STPPriority: 17}, "a multiple of 16"},
 	} {
 		wantError(t, fmt.Sprintf("%+v", c.policy), c.policy.Check(), c.want)
 	}

@@ -30,6 +30,13 @@ func (p *Port) Tree() TreeState {
 	return p.tree
 }
 
+// InTree reports whether the port takes part in a spanning tree.
+func (p *Port) InTree() bool {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	return p.bpdus
+}
+
 // SetGroupForward sets which of the addresses 01:80:c2:00:00:00 to 0f are forwarded like
 // other multicast: bit n stands for the address that ends in n, as in the kernel bridge's
 // group_fwd_mask.

@@ -11,12 +11,16 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/capture"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
+	"github.com/vswitch/vswitch/internal/feature/snoop"
+	"github.com/vswitch/vswitch/internal/feature/stp"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
 // features lists the features of this program's switches. To add one, add a line.
 var features = []feature.Feature{
+	stp.Feature,
+	snoop.Feature,
 	capture.Feature,
 	loopguard.Feature,
 	mirror.Feature,

@@ -145,8 +145,6 @@ Example:
 			statsCommand(),
 			fdbCommand(),
 			vlanCommand(),
-			mdbCommand(),
-			stpCommand(),
 			qemuArgsCommand(),
 			versionCommand(),
 			completionCommand(),

@@ -6,12 +6,10 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// Events for the protocols of the switch: the manager reports ports, the core reports frames.
+// Events for the features: the manager reports ports, the core reports frames.
 
 // configured reports that a port is new or has changed settings.
 func (m *manager) configured(p *managed) {
-	m.tree.configure(p)
-	m.snoop.configure(p)
 	for c := range instances[feature.Configured](m) {
 		c.Configured(p)
 	}
@@ -25,8 +23,6 @@ func (m *manager) linked(p *managed, up bool) {
 	for l := range instances[feature.Linked](m) {
 		l.Linked(p, up)
 	}
-	m.tree.link(p, up)
-	m.snoop.link(p, up)
 }
 
 // removed reports that a port is about to be removed.
@@ -35,8 +31,6 @@ func (m *manager) removed(p *managed) {
 	for r := range instances[feature.Removed](m) {
 		r.Removed(p)
 	}
-	m.tree.remove(p)
-	m.snoop.remove(p)
 }
 
 // The switch calls onControl from its own goroutine.
@@ -49,12 +43,6 @@ func (m *manager) onControl(f vswitch.ControlFrame) {
 		switch {
 		case p == nil || p.sw != f.Port: // removed meanwhile
 		case p.shutBy != "": // the frame was queued before a guard shut the port
-		case f.Queue == vswitch.QueueTree:
-			m.tree.receive(p, f.Data)
-		case f.Queue == vswitch.QueueGuard:
-			m.tree.intruded(p, f.Data)
-		case f.Queue == vswitch.QueueGroups:
-			m.snoop.receive(f)
 		default:
 			m.receive(p, f)
 		}

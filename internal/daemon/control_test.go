@@ -123,7 +123,7 @@ func TestProtocolsLeaveMirrorTargetsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := wire(t, savedState{}, func(o *Options) {
 			withTree(o)
-			withSnooping(Snooping{Querier: true})(o)
+			withSnooping(andQuery)(o)
 		}, vm("vm0"), vm("probe"))
 		if err := w.sw.SetMirrors([]vswitch.Mirror{{Name: "m0", Ports: []string{"vm0"}, In: true, Out: true, To: "probe"}}); err != nil {
 			t.Fatal(err)

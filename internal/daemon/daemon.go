@@ -61,8 +61,6 @@ type Options struct {
 	// The rest is derived from settings, for newManager.
 	Aging        time.Duration
 	Recovery     time.Duration // until a port that a guard shut down recovers; 0: never
-	STP          *STP          // nil: no spanning tree
-	Snooping     *Snooping     // nil: multicast is flooded
 	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
 	HoldDown     time.Duration // how long a flapping station is held; 0: never
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -117,10 +118,10 @@ func (m *manager) describeSwitch() api.Switch {
 		HoldDownS:    time.Duration(m.moves.holdDown.Load()).Seconds(),
 		RecoveryS:    m.recovery.Seconds(),
 		Settings:     asSpec(made),
-		STP:          m.tree != nil,
-		Snooping:     m.snoop != nil,
-		Querier:      m.snoop != nil && m.snoop.opts.Querier,
 		FastPath:     api.FastPath{On: m.fast != nil, Pinned: m.fast != nil && m.fast.Pinned(), Reason: m.fastOff},
+	}
+	for d := range instances[feature.Described](m) {
+		d.Describe(&s)
 	}
 	for _, state := range api.States {
 		s.Ports[state] = 0

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,7 +19,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/feature/loopguard"
+	"github.com/vswitch/vswitch/internal/feature/mirror"
+	"github.com/vswitch/vswitch/internal/feature/snoop"
+	"github.com/vswitch/vswitch/internal/feature/stp"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -304,6 +311,8 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 	}
 	log := slog.New(slog.NewTextHandler(r.lines, &slog.HandlerOptions{ReplaceAttr: noTime}))
 	o := Options{Name: "sw0", Aging: 300 * time.Second, Kinds: port.Kinds{host}, Links: host, Log: log}
+	o.Features = slices.Clone(testFeatures)
+	o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 	edit(&o)
 	o.sections = saved.Sections
 	var err error
@@ -332,6 +341,66 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 }
 
 // logged returns the log since the last call.
+var testFeatures = []feature.Feature{stp.Feature, snoop.Feature, loopguard.Feature, mirror.Feature}
+
+// withPort is a spec with more settings, as JSON.
+func withPort(s port.Spec, text string) port.Spec {
+	var p setting.Patch
+	err := json.Unmarshal([]byte(text), &p)
+	if err == nil {
+		s, err = Catalog(port.Kinds{wires{"tap", nil}, wires{"netdev", nil}}, testFeatures).Merge(s, p)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// withSettings has the switch start with settings of its own, as JSON.
+func withSettings(text string) func(*Options) {
+	return func(o *Options) {
+		var p setting.Patch
+		err := json.Unmarshal([]byte(text), &p)
+		if err == nil {
+			o.settings, err = o.settings.merge(p)
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
+}
+
+// call calls the API, with a body and for an answer unless these are nil.
+func (r *rig) call(method, path string, body, answer any) error {
+	var b []byte
+	if body != nil {
+		b, _ = json.Marshal(body)
+	}
+	w := httptest.NewRecorder()
+	r.handler().ServeHTTP(w, httptest.NewRequest(method, path, bytes.NewReader(b)))
+	if w.Code >= 300 {
+		e := new(api.Error)
+		if err := json.Unmarshal(w.Body.Bytes(), e); err != nil {
+			return err
+		}
+		return e
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.Unmarshal(w.Body.Bytes(), answer)
+}
+
+// running returns the instance of a feature; nil if it is off.
+func (r *rig) running(name string) feature.Instance {
+	for _, h := range r.hosted {
+		if h.Name == name {
+			return h.instance
+		}
+	}
+	return nil
+}
+
 func (r *rig) logged() string {
 	synctest.Wait()
 	_ = r.do(func() error { return nil }) // after what others have logged

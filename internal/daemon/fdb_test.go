@@ -21,7 +21,7 @@ func TestEntriesThatLeadNowhere(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			vm1, vm2 := vm("vm1"), vm("vm2")
 			vm1.Access, vm2.Access = 20, 20
-			w := wire(t, saved, withSnooping(Snooping{}), vm1, vm2)
+			w := wire(t, saved, withSnooping(justSnoop), vm1, vm2)
 			add := func(mac port.MAC, vlan uint16) error {
 				_, err := ask(w.manager, func() (api.FDBEntry, error) {
 					return w.addFDB(api.AddFDB{MAC: mac, VLAN: vlan, Port: "vm0", Sticky: sticky})

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,11 @@ type hosted struct {
 	instance feature.Instance // nil: off
 	kept     json.RawMessage  // what it keeps, while it is off; nil: nothing
 }
+
+// key is the key in the state of what the feature keeps.
+func (h *hosted) key() string { return keyOf(&h.Feature) }
+
+func keyOf(f *feature.Feature) string { return cmp.Or(f.Key, f.Name) }
 
 // on reports whether settings turn the feature on.
 func (h *hosted) on(settings any) bool { return h.On == nil || h.On(settings) }
@@ -88,9 +94,6 @@ func (m *manager) setFeatures(from, to []any) error {
 			continue
 		}
 		h.instance = instance
-		if _, ok := instance.(feature.Framed); ok {
-			m.ownStation() // it speaks a protocol
-		}
 		for _, p := range m.sorted() {
 			tellConfigured(instance, p)
 		}
@@ -113,7 +116,7 @@ func (m *manager) featureStates() map[string]json.RawMessage {
 			state = h.kept
 		}
 		if state != nil {
-			all[h.Name] = state
+			all[h.key()] = state
 		}
 	}
 	return all
@@ -181,7 +184,7 @@ func (m *manager) callFeature(h *hosted, rt feature.Route, r *http.Request) (any
 // running returns the instance of the feature, or the error of a call while it is off.
 func (h *hosted) running() (feature.Instance, error) {
 	if h.instance == nil {
-		return nil, fail(api.CodeFailed, "%s is off; see `vswitch set --help` for the settings that turn it on", h.Name)
+		return nil, fail(api.CodeInvalid, "%s", cmp.Or(h.Off, h.Name+" is off; `vswitch set --help` lists what turns it on"))
 	}
 	return h.instance, nil
 }
@@ -200,15 +203,18 @@ func (m *manager) traps() (all []vswitch.Trap) {
 	return all
 }
 
-// receive passes a frame to the feature whose trap matched it.
+// receive passes a frame to the feature that its queue belongs to.
 func (m *manager) receive(p *managed, f vswitch.ControlFrame) {
-	dst := port.MACFrom(f.Data)
+	for q := range instances[feature.Queued](m) {
+		if slices.Contains(q.Queues(), f.Queue) {
+			q.Receive(p, f)
+			return
+		}
+	}
 	for i := range instances[feature.Framed](m) {
-		for _, t := range i.Traps() {
-			if t.Dst == dst && t.Queue == f.Queue {
-				i.Receive(p, f)
-				return
-			}
+		if slices.ContainsFunc(i.Traps(), func(t vswitch.Trap) bool { return t.Queue == f.Queue }) {
+			i.Receive(p, f)
+			return
 		}
 	}
 }
@@ -241,7 +247,8 @@ var _ feature.Host = host{}
 func (h host) Log() *slog.Logger               { return h.m.log }
 func (h host) MAC() port.MAC                   { return h.m.mac }
 func (h host) Switch() *vswitch.Switch         { return h.m.sw }
-func (h host) Tree() bool                      { return h.m.tree != nil }
+func (h host) Speak()                          { h.m.ownStation() }
+func (h host) Forget(p feature.Port)           { h.m.forget(p.(*managed)) }
 func (h host) Shut(p feature.Port, why string) { h.m.shut(p.(*managed), why) }
 
 // Ports implements feature.Host.
@@ -279,6 +286,13 @@ func (h host) After(d time.Duration, f func()) (stop func()) {
 	return func() { stopped = true; t.Stop() }
 }
 
+// TopologyChanged implements feature.Host.
+func (h host) TopologyChanged() {
+	for t := range instances[feature.Topology](h.m) {
+		t.TopologyChanged()
+	}
+}
+
 // Save implements feature.Host.
 func (h host) Save() { h.m.saveTrace() }
 
@@ -297,5 +311,14 @@ func (p *managed) Policy() *port.Policy { return &p.spec.Policy }
 func (p *managed) VLANs() port.VLANSet  { return p.vlans() }
 func (p *managed) Up() bool             { return p.state == api.StateUp }
 func (p *managed) Disabled() bool       { return p.shutBy != "" }
+func (p *managed) Speed() uint64        { return p.speed }
 func (p *managed) Station() bool        { return p.hasStation() }
 func (p *managed) Core() *vswitch.Port  { return p.sw }
+
+// Kind implements feature.Port.
+func (p *managed) Kind() port.Description {
+	if p.kind == nil {
+		return port.Description{Station: true}
+	}
+	return p.kind.Describe()
+}

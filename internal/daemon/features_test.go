@@ -48,22 +48,14 @@ func (n *noted) Restore(b json.RawMessage) error {
 	return json.Unmarshal(b, &n.text)
 }
 
-func withNotes(o *Options) { o.Features = append(o.Features, notes) }
-
-// note calls the route of notes, as the server does.
-func (r *rig) note(text string) error {
-	h := r.hosted[len(r.hosted)-1]
-	return r.manager.change(func() error {
-		req, err := http.NewRequest("POST", "/v1/notes", strings.NewReader(`"`+text+`"`))
-		if err != nil {
-			return err
-		}
-		_, err = r.callFeature(h, h.Routes[0], req)
-		return err
-	})
+func withNotes(o *Options) {
+	o.Features = append(o.Features, notes)
+	o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 }
 
-func (r *rig) noteKept() string { return r.hosted[len(r.hosted)-1].instance.(*noted).text }
+func (r *rig) note(text string) error { return r.call("POST", "/v1/notes", text, nil) }
+
+func (r *rig) noteKept() string { return r.running("notes").(*noted).text }
 
 // What a feature keeps is on disk when a call returns, is there after a restart, and is taken
 // back when the disk fails.

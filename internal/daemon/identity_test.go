@@ -151,7 +151,7 @@ func TestGuestMACsDiffer(t *testing.T) {
 // A frame from the switch's own address is named, and not for each frame.
 func TestOwnAddressFromOutside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, func(o *Options) { o.STP = &STP{Priority: 32768} }, vm("vm0"), vm("vm1"))
+		w := wire(t, savedState{}, withTree, vm("vm0"), vm("vm1"))
 		for range 100 {
 			frame := append(port.Broadcast.HardwareAddr(), w.mac.HardwareAddr()...)
 			w.send("vm0", append(frame, make([]byte, 50)...))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -111,4 +113,18 @@ var errWatchEnded = errors.New("the watch ended")
 func bootID() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b))
+}
+
+// linkSpeed returns the link speed that an interface's driver reports, in bit/s, or 0 if it
+// reports none. The kernel may be slow to answer.
+func linkSpeed(ifname string) uint64 {
+	b, err := os.ReadFile(filepath.Join("/sys/class/net", ifname, "speed"))
+	if err != nil {
+		return 0
+	}
+	mbit, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || mbit <= 0 { // -1: unknown
+		return 0
+	}
+	return uint64(mbit) * 1e6
 }

@@ -10,16 +10,13 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/feature"
-	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 func withLoops(o *Options) {
-	o.Features = []feature.Feature{loopguard.Feature}
-	o.settings.features = []any{loopguard.Settings{LoopDetect: true}}
+	withSettings(`{"loop_detect": true}`)(o)
 	o.Recovery = time.Minute
 }
 

@@ -99,6 +99,11 @@ func (p *managed) adopted() bool { return p.trace.Ifname != "" && !p.trace.Creat
 // station reports whether one station is behind the port, not a network.
 func (p *managed) station() bool { return p.kind == nil || p.kind.Describe().Station }
 
+// hasStation is station, but for what the user says about bridges behind the port.
+func (p *managed) hasStation() bool {
+	return p.spec.Edge == port.AutoOn || p.spec.Edge != port.AutoOff && p.station()
+}
+
 func (p *managed) unknownKind() error {
 	return fmt.Errorf("port %s is of the kind %q, which this vswitch does not have; run one that has it, or remove the port", p.spec.Name, p.spec.Kind)
 }

@@ -60,10 +60,6 @@ type manager struct {
 	boot    string                    // identifies this boot of the host
 
 	static map[fdb.Key]staticEntry // FDB entries that users added
-	groups map[staticGroup]struct{}
-
-	tree  *spanningTree // nil: off
-	snoop *snooping     // nil: off
 
 	limits reading
 	room   room
@@ -100,7 +96,6 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		boot:    bootID(),
 
 		static: make(map[fdb.Key]staticEntry),
-		groups: make(map[staticGroup]struct{}),
 
 		limits:   o.limits,
 		turns:    newTurns(),
@@ -132,23 +127,15 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	}
 	m.sw = vswitch.New(cfg)
 	m.sw.SetGroupForward(o.GroupForward)
-	if o.STP != nil || o.Snooping != nil {
-		m.ownStation()
-	}
-	m.snoop = newSnooping(m, o.Snooping)
 	for _, f := range o.Features {
-		m.hosted = append(m.hosted, &hosted{Feature: f, kept: o.sections[f.Name]})
+		m.hosted = append(m.hosted, &hosted{Feature: f, kept: o.sections[keyOf(&f)]})
 	}
 	m.shareMoves()
 	off := noSettings(o.Features).features
 	if m.settings.features == nil {
 		m.settings.features, m.kept.features = off, off
 	}
-	var err error
-	if m.tree, err = newSpanningTree(m, o.STP); err == nil {
-		err = m.setFeatures(off, m.settings.features)
-	}
-	if err != nil {
+	if err := m.setFeatures(off, m.settings.features); err != nil {
 		m.stopFeatures()
 		return nil, errors.Join(err, m.sw.Close())
 	}
@@ -182,10 +169,6 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	events = m.watchOn(ctx, events)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
-	defer func() { // those that run by then
-		m.tree.stop()
-		m.snoop.stop()
-	}()
 	defer m.stopFeatures()
 	for {
 		retry.Reset(m.nextRetry())
@@ -212,10 +195,6 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			m.linkChanged(ev)
 		case <-retry.C:
 			m.retryDue()
-		case <-m.tree.tick():
-			m.tree.second()
-		case <-m.snoop.due():
-			m.snoop.run()
 		}
 	}
 }
@@ -256,9 +235,6 @@ func (m *manager) onEvent(ev vswitch.Event) {
 // restore starts the saved ports. One that cannot start waits, so that the state on disk never
 // loses a requested port.
 func (m *manager) restore(saved savedState) {
-	for _, g := range saved.Groups {
-		m.groups[staticGroup{g.VLAN, g.Group, g.Port}] = struct{}{}
-	}
 	for _, s := range saved.Ports {
 		sp, err := m.sw.AddPort(s.Spec.Name)
 		if err != nil {
@@ -301,7 +277,6 @@ func (m *manager) restore(saved savedState) {
 	for _, p := range m.sorted() {
 		m.enter(p)
 	}
-	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return m.ports[g.port] == nil })
 	if len(m.ports) > 0 {
 		m.saveTrace()
 	}
@@ -501,7 +476,6 @@ func (m *manager) delPort(name string, force bool) error {
 	defer p.release()
 	delete(m.ports, name)
 	maps.DeleteFunc(m.static, func(_ fdb.Key, e staticEntry) bool { return e.port == name })
-	maps.DeleteFunc(m.groups, func(g staticGroup, _ struct{}) bool { return g.port == name })
 	m.drop(p)
 	m.log.Info("port removed", "port", name)
 	if p.kind == nil {

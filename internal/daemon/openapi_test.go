@@ -62,11 +62,7 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 		"FlushFDB": reflect.TypeFor[api.FlushFDB](), "Flushed": reflect.TypeFor[api.Flushed](),
 		"VLANMembers": reflect.TypeFor[api.VLANMembers](),
 		"Switch":      reflect.TypeFor[api.Switch](), "FDBInfo": reflect.TypeFor[api.FDBInfo](), "FastPath": reflect.TypeFor[api.FastPath](),
-		"STP": reflect.TypeFor[api.STP](), "STPPort": reflect.TypeFor[api.STPPort](), "BPDUs": reflect.TypeFor[api.BPDUs](),
-		"MDB": reflect.TypeFor[api.MDB](), "Group": reflect.TypeFor[api.Group](), "AddGroup": reflect.TypeFor[api.AddGroup](),
-		"RouterPort": reflect.TypeFor[api.RouterPort](), "Querier": reflect.TypeFor[api.Querier](),
-		"SnoopedMessages": reflect.TypeFor[api.SnoopedMessages](),
-		"Error":           reflect.TypeFor[api.Error](),
+		"Error": reflect.TypeFor[api.Error](),
 	}
 	// These are made of the settings, which the command that has the kinds of port knows.
 	for _, name := range []string{"PortSettings", "SwitchSettings", "Spec", "AddPort"} {

@@ -226,7 +226,6 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 		"trunk":       func(p *port.Policy) { p.TrunkTPID = port.TPID(port.TPIDService) },
 		"learn limit": func(p *port.Policy) { p.LearnLimit = -1 },
 		"action":      func(p *port.Policy) { p.LearnAction = "panic" },
-		"priority":    func(p *port.Policy) { p.STPPriority = 7 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

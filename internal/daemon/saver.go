@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -142,11 +141,6 @@ func (m *manager) snapshot() savedState {
 	slices.SortFunc(st.FDB, func(a, b savedEntry) int {
 		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
 	})
-	for _, g := range slices.SortedFunc(maps.Keys(m.groups), compareGroups) {
-		if !leaving[g.port] {
-			st.Groups = append(st.Groups, savedGroup{g.group, g.vlan, g.port})
-		}
-	}
 	return st
 }
 

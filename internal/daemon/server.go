@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/netip"
 	"strconv"
 
 	"github.com/vswitch/vswitch/api"
@@ -73,20 +72,6 @@ func (m *manager) routes() []route {
 		}},
 		{"GET", "/v1/vlans", func(*http.Request) (any, error) {
 			return ask(m, func() ([]api.VLANMembers, error) { return m.listVLANs(), nil })
-		}},
-		{"GET", "/v1/stp", func(*http.Request) (any, error) { return ask(m, func() (api.STP, error) { return m.tree.describe() }) }},
-		{"GET", "/v1/mdb", func(*http.Request) (any, error) { return ask(m, m.describeMDB) }},
-		{"POST", "/v1/mdb", func(r *http.Request) (any, error) { return tellChange(r, m, m.addGroup) }},
-		{"DELETE", "/v1/mdb/{group}/{port}", func(r *http.Request) (any, error) {
-			group, err := netip.ParseAddr(r.PathValue("group"))
-			if err != nil {
-				return nil, fail(api.CodeInvalid, "%q is not an IP address; write it as 239.1.2.3 or ff05::1:3", r.PathValue("group"))
-			}
-			vlan, err := vlanOfQuery(r)
-			if err != nil {
-				return nil, err
-			}
-			return nil, m.change(func() error { return m.delGroup(group, r.PathValue("port"), vlan) })
 		}},
 	}
 }

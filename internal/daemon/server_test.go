@@ -30,6 +30,7 @@ func serve(t *testing.T, host *fakeHost, dir string) (cl *api.Client, stop func(
 	o := Options{
 		Name: "lab", Version: "v1", Socket: filepath.Join(dir, "s"), StateDir: filepath.Join(dir, "state"),
 		Overrides: setting.Patch{"aging": json.RawMessage(`"60s"`)}, Kinds: port.Kinds{host}, Links: host, Log: slog.New(slog.DiscardHandler),
+		Features: testFeatures,
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,8 +13,6 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
-	"github.com/vswitch/vswitch/internal/feature"
-	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -78,7 +78,7 @@ func TestSettingsCheck(t *testing.T) {
 		`{"group_forward": 65533}`:                                                  "",
 		`{"colour": "red"}`:                                                         `no setting "colour"`,
 	} {
-		_, err := noSettings(nil).merge(settingsPatch(t, text))
+		_, err := noSettings(testFeatures).merge(settingsPatch(t, text))
 		var of SettingsError
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !errors.As(err, &of)) {
 			t.Errorf("%s: %v, want %q", text, err, want)
@@ -100,24 +100,25 @@ func TestProtocolsTakeTheirSettingsAlong(t *testing.T) {
 		`{"querier": false, "querier_address": "10.0.0.2"}`:  "give --querier as well",
 		`{"snooping": false, "querier_address": "10.0.0.2"}`: "give --snooping as well",
 	} {
-		former, err := noSettings(nil).merge(settingsPatch(t, all))
+		former, err := noSettings(testFeatures).merge(settingsPatch(t, all))
 		if err != nil {
 			t.Fatal(err)
 		}
 		got, err := former.merge(settingsPatch(t, text))
-		b, _ := json.Marshal(got)
+		b, _ := json.Marshal(got.patch())
 		if strings.HasPrefix(want, "{") {
-			if err != nil || string(b) != want {
+			sorted, _ := json.Marshal(settingsPatch(t, want))
+			if err != nil || !bytes.Equal(b, sorted) {
 				t.Errorf("%s:\n got %s, %v\nwant %s", text, b, err, want)
 			}
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), want) || got.Settings != former.Settings {
+		if err == nil || !strings.Contains(err.Error(), want) || !reflect.DeepEqual(got, former) {
 			t.Errorf("%s: %s, %v, want %q", text, b, err, want)
 		}
 	}
 	// From settings that were never made, too, nothing is lost that was given.
-	if _, err := noSettings(nil).merge(settingsPatch(t, `{"stp": false, "querier": false}`)); err != nil {
+	if _, err := noSettings(testFeatures).merge(settingsPatch(t, `{"stp": false, "querier": false}`)); err != nil {
 		t.Error(err)
 	}
 }
@@ -190,7 +191,7 @@ func TestSwitchSettingsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startWith(t, newFakeHost(), savedState{}, func(o *Options) {
 			o.kept.Settings = Settings{Aging: setting.OrNever(time.Minute)}
-			o.settings.Settings = Settings{Aging: setting.OrNever(2 * time.Minute), STP: true, Snooping: true, Querier: true}
+			withSettings(`{"aging": "2m", "stp": true, "snooping": true, "querier": true}`)(o)
 			o.settings.into(o)
 		})
 		before := r.fdbInfo()
@@ -205,10 +206,10 @@ func TestSwitchSettingsRefused(t *testing.T) {
 			wantCode(t, err, api.CodeInvalid, want)
 		}
 		// Only together with run's flags it makes no sense.
-		r.inTurn(func() { r.settings.QuerierAddress = setting.Addr{Addr: group4} })
+		r.inTurn(func() { r.settings.GroupForward = 2 })
 		_, err := r.setSwitch(`{"hold_down": "1s"}`)
 		wantCode(t, err, api.CodeInvalid, "flags that contradict it")
-		r.inTurn(func() { r.settings.QuerierAddress = setting.Addr{} })
+		r.inTurn(func() { r.settings.GroupForward = 0 })
 
 		r.diskErr = errors.New("the disk is full")
 		_, err = r.setSwitch(`{"aging": "3m"}`)
@@ -243,10 +244,7 @@ func (w *wireRig) wantOwnStation() {
 // Loop detection begins and ends while the switch runs, on ports that are up already.
 func TestLoopDetectionChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, func(o *Options) {
-			o.Features = []feature.Feature{loopguard.Feature}
-			o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
-		}, netdev("up0"), vm("vm0"))
+		w := wire(t, savedState{}, func(*Options) {}, netdev("up0"), vm("vm0"))
 		probes := func(seconds int) (up0, vm0 int) {
 			w.taken("up0")
 			w.taken("vm0")
@@ -264,9 +262,9 @@ func TestLoopDetectionChanges(t *testing.T) {
 		}
 		w.wantOwnStation()
 		// A change of something else disturbs nothing.
-		guard := w.hosted[0].instance
+		guard := w.running("loopguard")
 		w.mustSetSwitch(`{"hold_down": "1s"}`)
-		if w.hosted[0].instance != guard {
+		if w.running("loopguard") != guard {
 			t.Error("loop detection began anew")
 		}
 		w.send("vm0", w.fresh("up0"))
@@ -314,9 +312,9 @@ func TestTreeChanges(t *testing.T) {
 		if id := w.tree().Bridge; !strings.HasPrefix(id, "8000.") {
 			t.Errorf("bridge %s", id)
 		}
-		tree := w.manager.tree
+		tree := w.running("stp")
 		w.mustSetSwitch(`{"hold_down": "1s"}`)
-		if w.manager.tree != tree {
+		if w.running("stp") != tree {
 			t.Error("the tree began anew")
 		}
 		w.mustSetSwitch(`{"stp_priority": 4096}`)
@@ -359,9 +357,9 @@ func TestSnoopingChanges(t *testing.T) {
 		w.send("vm1", join4(group4))
 		w.settleGroups()
 		w.wantStream(group4, "vm1")
-		snoop := w.snoop
+		snoop := w.running("snooping")
 		w.mustSetSwitch(`{"hold_down": "1s"}`)
-		if w.snoop != snoop {
+		if w.running("snooping") != snoop {
 			t.Error("snooping began anew")
 		}
 		w.mustSetSwitch(`{"snooping": false}`)

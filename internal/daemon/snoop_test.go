@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -15,14 +16,23 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/proto/mcast"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-func withSnooping(s Snooping) func(*Options) {
-	return func(o *Options) { o.Snooping = &s }
+// withSnooping turns snooping on, with more settings of the switch as the inside of a JSON
+// object.
+func withSnooping(more string) func(*Options) {
+	return withSettings(`{"snooping": true` + more + `}`)
 }
+
+// The ways to snoop.
+const (
+	justSnoop  = ""
+	andQuery   = `, "querier": true`
+	andQueryBy = `, "querier": true, "querier_address": "10.0.0.1"`
+	toRouters  = `, "unregistered": "routers"`
+)
 
 var (
 	group4 = netip.MustParseAddr("239.1.2.3")
@@ -80,7 +90,13 @@ func stream(group netip.Addr) []byte {
 	return append(append(b, group.AsSlice()...), 0, 9, 0, 9, 0, 8, 0, 0)
 }
 
-func (w *wireRig) mdb() api.MDB { return asked(w.t, w.manager, w.describeMDB) }
+func (w *wireRig) mdb() (mdb api.MDB) {
+	w.t.Helper()
+	if err := w.call("GET", "/v1/mdb", nil, &mdb); err != nil {
+		w.t.Fatal(err)
+	}
+	return mdb
+}
 
 // wantStream sends a stream into vm0 and checks by which ports it leaves.
 func (w *wireRig) wantStream(group netip.Addr, ports ...string) {
@@ -101,7 +117,7 @@ func (w *wireRig) settleGroups() {
 
 func TestSnooping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(Snooping{}), vm("vm0"), vm("vm1"), vm("vm2"), netdev("up0"))
+		w := wire(t, savedState{}, withSnooping(justSnoop), vm("vm0"), vm("vm1"), vm("vm2"), netdev("up0"))
 		// Nobody asks: all is flooded, and a report too, for whoever may snoop.
 		w.send("vm1", join4(group4))
 		w.wantTaken(join4(group4), map[string]int{"vm0": 1, "vm2": 1, "up0": 1})
@@ -162,8 +178,8 @@ func TestSnooping(t *testing.T) {
 
 func TestSnoopingQuerier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true, RoutersOnly: true}),
-			vm("vm0"), vm("vm1"), vm("vm2"), port.Spec{Name: "up0", Kind: "netdev", Policy: port.Policy{RouterPort: true}})
+		w := wire(t, savedState{}, withSnooping(andQuery+toRouters),
+			vm("vm0"), vm("vm1"), vm("vm2"), withPort(netdev("up0"), `{"mcast_router": true}`))
 		for _, name := range []string{"vm1", "up0"} {
 			queries := w.taken(name)
 			if len(queries) < 2 || !slices.ContainsFunc(queries, func(q []byte) bool { return port.MACFrom(q) == 0x0100_5e00_0001 && port.MACFrom(q[6:]) == w.mac }) {
@@ -201,7 +217,7 @@ func TestSnoopingQuerier(t *testing.T) {
 // A router of IPv4 alone keeps IPv4's groups to itself, and IPv6's are flooded.
 func TestSnoopingFamilies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(Snooping{RoutersOnly: true}), vm("vm0"), vm("vm1"), netdev("up0"))
+		w := wire(t, savedState{}, withSnooping(toRouters), vm("vm0"), vm("vm1"), netdev("up0"))
 		w.send("up0", query4("10.0.0.1"))
 		w.settleGroups()
 		time.Sleep(time.Second)
@@ -217,7 +233,7 @@ func TestSnoopingHeedsPolicies(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w := wire(t, savedState{}, func(o *Options) {
-			withSnooping(Snooping{})(o)
+			withSnooping(justSnoop)(o)
 			withTree(o)
 		}, vm("vm0"), isolated("vm1"), isolated("vm2"), netdev("up0"),
 			port.Spec{Name: "vm3", Kind: "tap", Policy: port.Policy{VLAN: port.VLAN{Access: 10}}},
@@ -249,9 +265,8 @@ func TestSnoopingHeedsPolicies(t *testing.T) {
 
 func TestSnoopingPortSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		few := vm("vm1")
-		few.GroupLimit, few.FastLeave = 1, true
-		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true}), vm("vm0"), few)
+		few := withPort(vm("vm1"), `{"mcast_limit": 1, "mcast_fast_leave": true}`)
+		w := wire(t, savedState{}, withSnooping(andQuery), vm("vm0"), few)
 		w.settleGroups()
 		w.send("vm1", join4(group4))
 		w.send("vm1", join4(netip.MustParseAddr("239.1.2.4")))
@@ -269,32 +284,33 @@ func TestSnoopingPortSettings(t *testing.T) {
 // each time.
 func TestSnoopingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true}), vm("vm0"), vm("vm1"))
+		w := wire(t, savedState{}, withSnooping(andQuery+toRouters), vm("vm0"), vm("vm1"))
 		w.settleGroups()
 		for i := range 100 {
 			w.send("vm1", join4(netip.AddrFrom4([4]byte{239, 2, 0, byte(i)})))
 		}
-		if !asked(t, w.manager, func() (bool, error) { return w.snoop.core.Changed(), nil }) {
-			t.Error("the picture is made for each of 100 joins at a time")
-		}
-		time.Sleep(groupGap)
+		w.wantStream(netip.MustParseAddr("239.2.0.99")) // the snapshot was made for the first join
+		time.Sleep(50 * time.Millisecond)
 		w.wantStream(netip.MustParseAddr("239.2.0.99"), "vm1")
 	})
 }
 
 func (w *wireRig) addStatic(req api.AddGroup) error {
-	_, err := ask(w.manager, func() (api.Group, error) { return w.addGroup(req) })
-	return err
+	return w.call("POST", "/v1/mdb", req, nil)
 }
 
 func (w *wireRig) delStatic(group netip.Addr, name string, vlan uint16) error {
-	return w.manager.do(func() error { return w.delGroup(group, name, vlan) })
+	path := fmt.Sprintf("/v1/mdb/%s/%s", group, name)
+	if vlan != 0 {
+		path += fmt.Sprintf("?vlan=%d", vlan)
+	}
+	return w.call("DELETE", path, nil, nil)
 }
 
 func TestStaticGroups(t *testing.T) {
 	saved := savedState{Ports: []savedPort{{Spec: saved(vm("vm0"))}, {Spec: saved(vm("vm1"))}, {Spec: saved(vm("vm2"))}}}
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, saved, withSnooping(Snooping{Querier: true}))
+		w := wire(t, saved, withSnooping(andQuery))
 		w.settleGroups()
 		for _, c := range []struct {
 			req        api.AddGroup
@@ -336,15 +352,14 @@ func TestStaticGroups(t *testing.T) {
 		// They survive a restart, and one without snooping.
 		w := wire(t, saved, func(*Options) {})
 		wantCode(t, w.delStatic(group4, "vm1", 1), api.CodeInvalid, "--snooping")
-		_, err := ask(w.manager, w.describeMDB)
-		wantCode(t, err, api.CodeInvalid, "--snooping")
+		wantCode(t, w.call("GET", "/v1/mdb", nil, nil), api.CodeInvalid, "--snooping")
 		if err := w.add("vm3"); err == nil {
 			t.Error("a kind that is not there is taken")
 		}
 		saved = w.disk
 	})
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, saved, withSnooping(Snooping{Querier: true}))
+		w := wire(t, saved, withSnooping(andQuery))
 		w.settleGroups()
 		w.wantStream(group4, "vm1")
 		w.wantStream(group6, "vm1")
@@ -357,8 +372,9 @@ func TestStaticGroups(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(w.ends, "vm1")
-		if n := len(w.disk.Groups); n != 0 {
-			t.Errorf("%d groups are kept for a port that is gone", n)
+		synctest.Wait()
+		if kept := w.disk.Sections["groups"]; kept != nil {
+			t.Errorf("groups are kept for a port that is gone: %s", kept)
 		}
 		// Its successor by number has none of its groups.
 		if err := w.addReq(wanted(vm("vm4"))); err != nil {
@@ -373,7 +389,7 @@ func TestStaticGroups(t *testing.T) {
 // by, unless a setting says otherwise.
 func TestRouterGuard(t *testing.T) {
 	spec := func(name, kind string, guard port.AutoOnOff, router bool) port.Spec {
-		return port.Spec{Name: name, Kind: kind, Policy: port.Policy{RouterGuard: guard, RouterPort: router}}
+		return withPort(port.Spec{Name: name, Kind: kind}, fmt.Sprintf(`{"mcast_router_guard": %q, "mcast_router": %t}`, guard, router))
 	}
 	for _, c := range []struct {
 		name    string
@@ -390,7 +406,7 @@ func TestRouterGuard(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := wire(t, savedState{}, withSnooping(Snooping{Querier: true}), vm("vm0"), c.spec)
+				w := wire(t, savedState{}, withSnooping(andQuery), vm("vm0"), c.spec)
 				w.settleGroups()
 				want := 1
 				if c.guarded {
@@ -405,14 +421,9 @@ func TestRouterGuard(t *testing.T) {
 			})
 		})
 	}
-	for _, station := range []bool{false, true} {
-		if got := snoopConfig(port.Policy{}, station).Router == mcast.RouterNever; got != station {
-			t.Errorf("with a station %v, it is guarded: %v", station, got)
-		}
-	}
 	// A setting takes back what was believed.
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true}), vm("vm0"), netdev("up0"))
+		w := wire(t, savedState{}, withSnooping(andQuery), vm("vm0"), netdev("up0"))
 		w.send("up0", query4("10.0.0.9"))
 		if mdb := w.mdb(); mdb.Queriers[0].Own || len(mdb.Routers) != 1 {
 			t.Errorf("%+v", mdb)
@@ -428,7 +439,7 @@ func TestRouterGuard(t *testing.T) {
 
 func TestQuerierAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(Snooping{Querier: true, Address: netip.MustParseAddr("10.0.0.1")}), vm("vm0"), netdev("up0"))
+		w := wire(t, savedState{}, withSnooping(andQueryBy), vm("vm0"), netdev("up0"))
 		if got := w.mdb().Queriers[0].Address; got != "10.0.0.1" {
 			t.Errorf("asks from %q", got)
 		}
@@ -484,7 +495,7 @@ func TestSnoopingAsksInNewVLANs(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				vm1, vm2 := vm("vm1"), vm("vm2")
 				vm1.Access, vm2.Access = 10, 20
-				w := wire(t, savedState{}, withSnooping(Snooping{Querier: true, Address: netip.MustParseAddr("10.0.0.1")}),
+				w := wire(t, savedState{}, withSnooping(andQueryBy),
 					vm1, vm2, port.Spec{Name: "p", Kind: "tap", Policy: port.Policy{VLAN: c.from}})
 				time.Sleep(time.Minute) // the startup queries are over
 				join := join4(group4)
@@ -516,7 +527,7 @@ func TestSnoopingPassesOnAsData(t *testing.T) {
 		}
 		vm1 := vm("vm1")
 		vm1.Access = 10
-		w := wire(t, savedState{}, withSnooping(Snooping{}), trunk("vm0", "tap"), vm1, trunk("up0", "netdev"), vm("probe"))
+		w := wire(t, savedState{}, withSnooping(justSnoop), trunk("vm0", "tap"), vm1, trunk("up0", "netdev"), vm("probe"))
 		if err := w.sw.SetMirrors([]vswitch.Mirror{{Name: "m0", Ports: []string{"vm1", "up0"}, Out: true, To: "probe"}}); err != nil {
 			t.Fatal(err)
 		}

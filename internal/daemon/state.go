@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,8 +31,7 @@ type savedState struct {
 
 	Switch setting.Patch `json:"switch,omitempty"` // Settings
 	Ports  []savedPort   `json:"ports"`
-	FDB    []savedEntry  `json:"fdb"`              // entries that users added
-	Groups []savedGroup  `json:"groups,omitempty"` // static multicast groups
+	FDB    []savedEntry  `json:"fdb"` // entries that users added
 
 	// Sections are what features keep, by their names, beside the keys above.
 	Sections map[string]json.RawMessage `json:"-"`
@@ -58,7 +56,7 @@ func (st *savedState) UnmarshalJSON(b []byte) error {
 	}
 	for key, to := range map[string]any{
 		"version": &st.Version, "written_by": &st.WrittenBy,
-		"switch": &st.Switch, "ports": &st.Ports, "fdb": &st.FDB, "groups": &st.Groups,
+		"switch": &st.Switch, "ports": &st.Ports, "fdb": &st.FDB,
 	} {
 		if text, ok := all[key]; ok {
 			d := json.NewDecoder(bytes.NewReader(text))
@@ -112,12 +110,6 @@ type savedEntry struct {
 	Port string   `json:"port"`
 
 	Sticky bool `json:"sticky,omitempty"`
-}
-
-type savedGroup struct {
-	Group netip.Addr `json:"group"`
-	VLAN  uint16     `json:"vlan"`
-	Port  string     `json:"port"`
 }
 
 // store keeps a savedState in a directory of its own.
@@ -206,7 +198,7 @@ func runTheOther(program string) string {
 // newer program wrote it, and the switch would not be as requested without it.
 func (st savedState) known(kinds port.Catalog, features []feature.Feature, program string) error {
 	for key := range st.Sections {
-		if !slices.ContainsFunc(features, func(f feature.Feature) bool { return f.Name == key }) {
+		if !slices.ContainsFunc(features, func(f feature.Feature) bool { return keyOf(&f) == key }) {
 			return fmt.Errorf("state.json %w; %s", unknownKey(strconv.Quote(key), st.WrittenBy), runTheOther(program))
 		}
 	}
@@ -263,11 +255,6 @@ func parseState(b []byte) (savedState, error) {
 	for _, e := range st.FDB {
 		if !seen[e.Port] {
 			return savedState{}, fmt.Errorf("FDB entry %s has no port %q", e.MAC, e.Port)
-		}
-	}
-	for _, g := range st.Groups {
-		if !seen[g.Port] {
-			return savedState{}, fmt.Errorf("multicast group %s has no port %q", g.Group, g.Port)
 		}
 	}
 	return st, nil

@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/proto/stp"
@@ -17,7 +15,10 @@ import (
 	"github.com/vswitch/vswitch/port/memory"
 )
 
-func withTree(o *Options) { o.STP, o.Recovery = &STP{Priority: 0x8000}, 300*time.Second }
+func withTree(o *Options) {
+	withSettings(`{"stp": true}`)(o)
+	o.Recovery = 300 * time.Second
+}
 
 // netdev and vm are ports towards a bridge and towards a station.
 func netdev(name string) port.Spec { return port.Spec{Name: name, Kind: "netdev"} }
@@ -32,7 +33,13 @@ func hello(priority uint16) []byte {
 	return m.Put(new([stp.FrameLen]byte), [6]byte{2, 0, 0, 0, 0, 1})
 }
 
-func (w *wireRig) tree() api.STP { return asked(w.t, w.manager, w.manager.tree.describe) }
+func (w *wireRig) tree() (tree api.STP) {
+	w.t.Helper()
+	if err := w.call("GET", "/v1/stp", nil, &tree); err != nil {
+		w.t.Fatal(err)
+	}
+	return tree
+}
 
 func (w *wireRig) treePort(name string) api.STPPort {
 	w.t.Helper()
@@ -133,8 +140,7 @@ func TestGuardTripsOnAnyFrameToBPDUs(t *testing.T) {
 		"PVST+, tagged": tagged(ethernet(pvst, 0x52_54_00_00_00_01)),
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			guarded, open, filtered := vm("vm0"), vm("vm1"), vm("vm2")
-			open.BPDUGuard, filtered.BPDUFilter = "off", true
+			guarded, open, filtered := vm("vm0"), withPort(vm("vm1"), `{"bpdu_guard": "off"}`), withPort(vm("vm2"), `{"bpdu_filter": true}`)
 			w := wire(t, savedState{}, withTree, guarded, open, filtered, vm("vm3"))
 			for _, by := range []string{"vm1", "vm2"} {
 				w.send(by, bytes.Clone(f))
@@ -172,9 +178,8 @@ func TestGuardTripsOnAnyFrameToBPDUs(t *testing.T) {
 // where no guard shuts its port, and keep no other guest's join from snooping.
 func TestFloodOfBPDUsHidesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		open := vm("vm0")
-		open.BPDUGuard = "off"
-		w := wire(t, savedState{}, func(o *Options) { withTree(o); withSnooping(Snooping{})(o) }, open, netdev("up0"), vm("vm1"))
+		open := withPort(vm("vm0"), `{"bpdu_guard": "off"}`)
+		w := wire(t, savedState{}, func(o *Options) { withTree(o); withSnooping(justSnoop)(o) }, open, netdev("up0"), vm("vm1"))
 		for range 3 {
 			// The manager is busy, and the flood fills what there is.
 			_ = w.do(func() error {
@@ -275,8 +280,7 @@ func TestTreeOfBridges(t *testing.T) {
 // Ports that a restart brings back are in the tree before they forward.
 func TestTreeOfRestoredPorts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := netdev("up0")
-		up.RootGuard, up.STPCost, up.STPPriority = true, 7, 16
+		up := withPort(netdev("up0"), `{"root_guard": true, "stp_cost": 7, "stp_priority": 16}`)
 		w := wire(t, savedState{Ports: []savedPort{{Spec: saved(up)}}}, withTree)
 		w.wantTree("up0", "designated", "discarding")
 		if p := w.treePort("up0"); p.Cost != 7 || p.Priority != 16 {
@@ -296,32 +300,10 @@ func TestNoTree(t *testing.T) {
 		w.send("vm0", hello(0))
 		w.wantState("vm0", api.StateUp)
 		w.wantTaken(hello(0), nil)
-		_, err := ask(w.manager, w.manager.tree.describe)
-		wantCode(t, err, api.CodeInvalid, "vswitch run --stp")
+		wantCode(t, w.call("GET", "/v1/stp", nil, nil), api.CodeInvalid, "vswitch set --stp=on")
 		time.Sleep(time.Minute)
 		if n := len(w.taken("up0")); n != 0 {
 			t.Errorf("%d frames are sent without --stp", n)
 		}
 	})
-}
-
-func TestTreeConfig(t *testing.T) {
-	for name, c := range map[string]struct {
-		spec port.Spec
-		want stp.PortConfig
-	}{
-		"station":         {vm("a"), stp.PortConfig{Priority: 128, AdminEdge: true, AutoEdge: true, BPDUGuard: true}},
-		"bridge":          {netdev("a"), stp.PortConfig{Priority: 128, AutoEdge: true}},
-		"station, auto":   {port.Spec{Kind: "tap", Policy: port.Policy{Edge: "auto", BPDUGuard: "off"}}, stp.PortConfig{Priority: 128, AutoEdge: true}},
-		"station, off":    {port.Spec{Kind: "host", Policy: port.Policy{Edge: "off"}}, stp.PortConfig{Priority: 128, BPDUGuard: true}},
-		"bridge, guarded": {port.Spec{Kind: "netdev", Policy: port.Policy{Edge: "on", BPDUGuard: "on", RootGuard: true, BPDUFilter: true}}, stp.PortConfig{Priority: 128, AdminEdge: true, AutoEdge: true, BPDUGuard: true, RootGuard: true, BPDUFilter: true}},
-		"numbers":         {port.Spec{Kind: "netdev", Policy: port.Policy{STPCost: 9, STPPriority: 32}}, stp.PortConfig{PathCost: 9, Priority: 32, AutoEdge: true}},
-	} {
-		if diff := cmp.Diff(c.want, treeConfig(c.spec.Policy, c.spec.Kind != "netdev", 0)); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", name, diff)
-		}
-	}
-	if got := treeConfig(port.Policy{}, false, 1e10).Speed; got != 1e10 {
-		t.Errorf("speed %d", got)
-	}
 }

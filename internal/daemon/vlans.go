@@ -6,6 +6,21 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
+// vlans returns the VLANs that a port carries.
+func (p *managed) vlans() port.VLANSet {
+	v := p.sw.Config().VLAN
+	set := port.VLANSet{}
+	if v.Mode == vswitch.Trunk {
+		set = v.Allowed
+	} else if v.VID == 0 {
+		v.VID = defaultVLAN
+	}
+	if v.VID != 0 {
+		set.Add(v.VID)
+	}
+	return set
+}
+
 // listVLANs returns which ports carry which VLANs.
 func (m *manager) listVLANs() []api.VLANMembers {
 	var named port.VLANSet

@@ -18,12 +18,16 @@ import (
 
 // Feature describes a feature of the program.
 type Feature struct {
-	Name string // in logs, and the key of what it keeps in the state; one word
+	Name string // one word, for logs and names of types
+	Key  string // of what it keeps in the state; by default Name
 	Help string // what it is for, in one line
 
 	// Switch and Port are the zero values of its structs of settings of the switch and of each
 	// port (see internal/setting); nil: it has none. A struct of Port may be a port.Section.
 	Switch, Port any
+
+	// Off is the answer to calls while the feature is off: how to turn it on.
+	Off string
 
 	// On reports whether settings of the type of Switch turn the feature on. Nil: it is on.
 	On func(settings any) bool
@@ -54,11 +58,25 @@ type (
 	// Removed receives each port that is about to be removed.
 	Removed interface{ Removed(Port) }
 
-	// Framed receives frames: those that match Traps go to Receive and are not forwarded.
+	// Framed receives frames: those that match Traps go to Receive and are not forwarded. A
+	// queue belongs to one feature.
 	Framed interface {
 		Traps() []vswitch.Trap
 		Receive(Port, vswitch.ControlFrame)
 	}
+
+	// Queued receives the frames of whole queues, which come by traps of single ports or by
+	// other rules of the core.
+	Queued interface {
+		Queues() []vswitch.Queue
+		Receive(Port, vswitch.ControlFrame)
+	}
+
+	// Topology hears that stations may now be behind other ports.
+	Topology interface{ TopologyChanged() }
+
+	// Described fills in its part of the switch's description.
+	Described interface{ Describe(*api.Switch) }
 
 	// Kept is something that outlives the daemon. State returns what is to be kept, as JSON;
 	// nil: nothing. Restore receives what State returned, before any port is Configured; with
@@ -83,6 +101,11 @@ type Port interface {
 	VLANs() port.VLANSet  // the VLANs it carries
 	Up() bool             // whether it passes frames
 	Disabled() bool       // whether a guard has shut it down
+
+	Speed() uint64 // of its link in bit/s; 0: unknown
+
+	// Kind describes the port's kind; the zero Description if the program lacks it.
+	Kind() port.Description
 
 	// Station reports whether one station, rather than a network, is behind the port. Its
 	// kind and the user's settings about bridges decide.
@@ -115,8 +138,15 @@ type Host interface {
 	Ports() iter.Seq[Port]   // by number
 	Port(number uint16) Port // nil: none
 
-	// Tree reports whether the switch takes part in a spanning tree.
-	Tree() bool
+	// Speak enters the switch's own address into the FDB, so that frames sent from it find
+	// their way back. Who sends such frames calls it once.
+	Speak()
+
+	// Forget removes the stations learned behind a port.
+	Forget(Port)
+
+	// TopologyChanged tells features that stations may now be behind other ports.
+	TopologyChanged()
 
 	// After calls f with the turn once d has passed, unless stop is called before.
 	After(d time.Duration, f func()) (stop func())

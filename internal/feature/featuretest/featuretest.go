@@ -80,8 +80,14 @@ func (h *Host) Port(number uint16) feature.Port {
 	return nil
 }
 
-// Tree implements feature.Host: there is none.
-func (h *Host) Tree() bool { return false }
+// Speak implements feature.Host.
+func (h *Host) Speak() {}
+
+// Forget implements feature.Host.
+func (h *Host) Forget(p feature.Port) { h.core.FDB().FlushPort(p.Number()) }
+
+// TopologyChanged implements feature.Host.
+func (h *Host) TopologyChanged() {}
 
 // After implements feature.Host.
 func (h *Host) After(d time.Duration, f func()) (stop func()) {
@@ -112,7 +118,8 @@ func (h *Host) Shut(p feature.Port, why string) { p.(*Port).Why = why }
 
 // Port is a feature.Port.
 type Port struct {
-	Why string // why it was shut down; empty: it was not
+	Why       string // why it was shut down; empty: it was not
+	LinkSpeed uint64 // what Speed returns
 
 	core    *vswitch.Port
 	spec    port.Spec
@@ -133,6 +140,12 @@ func (p *Port) Policy() *port.Policy { return &p.spec.Policy }
 
 // VLANs implements feature.Port.
 func (p *Port) VLANs() (s port.VLANSet) { s.Add(vswitch.DefaultVLAN); return s }
+
+// Speed implements feature.Port.
+func (p *Port) Speed() uint64 { return p.LinkSpeed }
+
+// Kind implements feature.Port.
+func (p *Port) Kind() port.Description { return port.Description{Station: p.station} }
 
 // Up implements feature.Port.
 func (p *Port) Up() bool { return true }

@@ -99,6 +99,7 @@ func start(h feature.Host) *guard {
 		suspect: make(map[feature.Port]time.Time), next: make(map[feature.Port]uint16),
 		moved: make(map[uint16]struct{}),
 	}
+	h.Speak()
 	g.stop = h.After(probeGap, g.round)
 	return g
 }
@@ -256,7 +257,7 @@ func (g *guard) Receive(p feature.Port, f vswitch.ControlFrame) {
 		g.host.Shut(from, "loop: what the switch sent by it came back by port "+p.Name())
 	case sent.returns+1 >= probeReturns:
 		g.host.Shut(p, "loop: what the switch sent by port "+from.Name()+" came back")
-	case g.host.Tree():
+	case p.Core().InTree():
 		g.again[sent.probeWay] = sent.returns + 1 // the tree may be about to break the loop
 	default:
 		g.probe(sent.probeWay, sent.returns+1)

@@ -20,7 +20,8 @@ import (
 
 // Feature describes mirrors.
 var Feature = feature.Feature{
-	Name: "mirrors",
+	Name: "mirror",
+	Key:  "mirrors",
 	Help: "copy frames to a port or VLAN for inspection",
 	New: func(h feature.Host, _ any) (feature.Instance, error) {
 		return &mirrors{host: h, all: []api.Mirror{}}, nil

@@ -58,8 +58,8 @@ var below = []struct {
 	// that they run are packages of their own.
 	{"internal/table", nil},
 	{"internal/feature", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table"}},
-	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/packet/eth", "internal/proto/flap", "internal/proto/mcast", "internal/packet/brief", "internal/packet/pcapng", "internal/packet/pfilter", "internal/proto/stp"}},
-	{"internal/daemon", []string{"api", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/proto/flap", "internal/proto/mcast", "internal/packet/pfilter", "internal/proto/stp", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
+	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/packet/*", "internal/proto/*"}},
+	{"internal/daemon", []string{"api", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/proto/flap", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock"}},
 	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/daemon", "internal/linux/fastpath", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 

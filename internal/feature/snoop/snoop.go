@@ -1,0 +1,320 @@
+// Package snoop sends multicast groups only to the ports whose hosts ask for them (RFC 4541):
+// it runs internal/proto/mcast over the ports. IGMP and MLD messages go in; the members of
+// each group come out, and go to the core. It keeps the groups that users gave to ports, also
+// while snooping is off.
+package snoop
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/proto/mcast"
+	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// Settings are the settings of the switch.
+type Settings struct {
+	Snooping       bool         `json:"snooping,omitempty" help:"send multicast groups only to hosts that ask for them by IGMP or MLD"`
+	Querier        bool         `json:"querier,omitempty" help:"with --snooping: query hosts for their groups if no router does"`
+	QuerierAddress setting.Addr `json:"querier_address,omitzero" arg:"ADDRESS" default:"0.0.0.0, so that any router takes over" help:"with --querier: source address of IGMP queries, one that no station has; a router with a lower one takes over"`
+	Unregistered   Unregistered `json:"unregistered,omitempty" arg:"WHERE" default:"flood" help:"with --snooping: where to send groups that nobody asked for: flood or routers"`
+}
+
+// Unregistered is where multicast groups without members go. Empty means Flood.
+type Unregistered string
+
+const (
+	Flood   Unregistered = "flood"
+	Routers Unregistered = "routers"
+)
+
+// Values implements setting.Enum.
+func (Unregistered) Values() []string { return []string{"flood", "routers"} }
+
+// Check returns what is wrong with the settings and how to fix it.
+func (s Settings) Check() error {
+	switch a := s.QuerierAddress; {
+	case !s.Snooping && (s.Querier || a.IsValid() || s.Unregistered != ""):
+		return errors.New("--querier, --querier-address and --unregistered are for multicast snooping; give --snooping as well")
+	case a.IsValid() && !a.Is4():
+		return fmt.Errorf("%v is not an IPv4 address; write --querier-address as 192.0.2.1", a)
+	case a.IsValid() && (a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.As4()[0] >= 240):
+		return fmt.Errorf("queries cannot come from %v; use an address of this network that no station has", a)
+	case a.IsValid() && !s.Querier:
+		return errors.New("--querier-address is for a switch that asks; give --querier as well")
+	}
+	return nil
+}
+
+// AfterMerge implements setting.Merged: what belongs to something that is turned off is unset.
+func (s *Settings) AfterMerge(former any, given func(key string) bool) {
+	was := former.(Settings)
+	if was.Snooping && !s.Snooping {
+		if !given("querier") {
+			s.Querier = false
+		}
+		if !given("unregistered") {
+			s.Unregistered = ""
+		}
+	}
+	if was.Querier && !s.Querier && !given("querier_address") {
+		s.QuerierAddress = setting.Addr{}
+	}
+}
+
+// PortSettings are the settings of a port.
+type PortSettings struct {
+	FastLeave   bool           `json:"mcast_fast_leave,omitempty" help:"multicast: end a group at the first leave; for ports with one listener"`
+	Router      bool           `json:"mcast_router,omitempty" help:"multicast: a router is behind the port"`
+	Limit       int            `json:"mcast_limit,omitempty" arg:"N" min:"0" default:"0" help:"multicast: maximum number of groups to join; 0 for any number"`
+	RouterGuard port.AutoOnOff `json:"mcast_router_guard,omitempty" arg:"auto|on|off" default:"auto: off where a network is behind the port, else on" help:"multicast: drop queries and other messages that only routers send"`
+}
+
+// Check implements port.Section.
+func (s PortSettings) Check(*port.Spec) error {
+	if s.Router && s.RouterGuard == port.AutoOn {
+		return errors.New("a port that leads to a router is not guarded against routers; leave out one of --mcast-router and --mcast-router-guard")
+	}
+	return nil
+}
+
+// Feature describes multicast snooping.
+var Feature = feature.Feature{
+	Name:     "snooping",
+	Key:      "groups",
+	Help:     "send multicast groups to those who ask for them",
+	Switch:   Settings{},
+	Port:     PortSettings{},
+	New:      func(h feature.Host, s any) (feature.Instance, error) { return start(h, s.(Settings)), nil },
+	Routes:   routes,
+	Commands: commands,
+}
+
+// snooping runs mcast.Snooper over the ports of a switch.
+type snooping struct {
+	host   feature.Host
+	set    Settings
+	static map[static]struct{}
+
+	core   *mcast.Snooper // nil: snooping is off
+	began  time.Time
+	vlans  port.VLANSet           // VLANs being snooped
+	rules  map[feature.Port]rules // of each port when its hosts were last queried
+	moved  bool                   // ports or their VLANs changed since vlans was computed
+	stale  bool                   // the switch uses an older snapshot than it could
+	shown  time.Time              // when the switch last got a snapshot
+	effort time.Duration          // that took
+
+	due    time.Time // when run is called; zero: it is not
+	cancel func()
+}
+
+// rules are a port's part in VLANs, and the VLANs that it carries.
+type rules struct {
+	vlan    vswitch.VLAN
+	carried port.VLANSet
+}
+
+// Guests can change the snapshot of groups with every frame they send. The switch gets a new
+// one at most once per groupGap, and this takes at most a tenth of the time.
+const (
+	groupGap   = 50 * time.Millisecond
+	groupShare = 10
+)
+
+func start(h feature.Host, s Settings) *snooping {
+	sn := &snooping{
+		host: h, set: s, static: make(map[static]struct{}), began: time.Now(),
+		rules: make(map[feature.Port]rules), moved: true, cancel: func() {},
+	}
+	if s.Snooping {
+		sn.core = mcast.New(mcast.Config{MAC: uint64(h.MAC()), Send: sn.send})
+		h.Speak()
+		sn.schedule()
+	}
+	return sn
+}
+
+// Stop implements feature.Instance: without snooping, groups are flooded.
+func (sn *snooping) Stop() {
+	sn.cancel()
+	if sn.core != nil {
+		sn.host.Switch().SetGroups(nil)
+	}
+}
+
+// do advances the snooper to the present, calls f, and sees to it that run is called in time.
+// Every use of the snooper is in do.
+func (sn *snooping) do(f func()) {
+	if sn.core == nil {
+		return
+	}
+	sn.core.Advance(time.Since(sn.began))
+	sn.move()
+	f()
+	sn.schedule()
+}
+
+// schedule has run called when it has work.
+func (sn *snooping) schedule() {
+	wait := time.Hour
+	if at, ok := sn.core.Next(); ok {
+		wait = at - time.Since(sn.began)
+	}
+	if sn.stale || sn.core.Changed() {
+		wait = min(wait, time.Until(sn.shown.Add(max(groupGap, groupShare*sn.effort))))
+	}
+	if sn.moved {
+		wait = 0
+	}
+	at := time.Now().Add(max(wait, 0))
+	if !sn.due.IsZero() && !at.Before(sn.due) {
+		return // run is called before, and calls schedule
+	}
+	sn.cancel()
+	sn.due, sn.cancel = at, sn.host.After(time.Until(at), sn.run)
+}
+
+// run does what is due.
+func (sn *snooping) run() {
+	sn.due = time.Time{}
+	sn.do(func() {
+		now := time.Now()
+		if !sn.stale && !sn.core.Changed() || now.Sub(sn.shown) < max(groupGap, groupShare*sn.effort) {
+			return
+		}
+		sn.host.Switch().SetGroups(&vswitch.Groups{VLANs: sn.vlans, IsControl: mcast.IsControl, Lookup: sn.core.Table().Lookup})
+		sn.stale, sn.shown, sn.effort = false, now, time.Since(now)
+	})
+}
+
+// move follows the VLANs that the ports carry.
+func (sn *snooping) move() {
+	if !sn.moved {
+		return
+	}
+	sn.moved, sn.stale = false, true
+	want := port.VLANSet{}
+	want.Add(vswitch.DefaultVLAN)
+	for p := range sn.host.Ports() {
+		set := p.VLANs()
+		for i := range want {
+			want[i] |= set[i]
+		}
+	}
+	have := sn.vlans
+	sn.vlans = want
+	for vid := range have.All() {
+		if !want.Has(vid) {
+			sn.core.RemoveVLAN(vid)
+		}
+	}
+	for vid := range want.All() {
+		if have.Has(vid) {
+			continue
+		}
+		cfg := mcast.VLANConfig{Querier: sn.set.Querier, IPv4: sn.set.QuerierAddress.Addr, RouterOnly: sn.set.Unregistered == Routers}
+		if err := sn.core.SetVLAN(vid, cfg); err != nil {
+			sn.host.Log().Error("multicast snooping", "vlan", vid, "error", err)
+		}
+	}
+	for g := range sn.static {
+		sn.enter(g)
+	}
+}
+
+// Configured implements feature.Configured.
+func (sn *snooping) Configured(p feature.Port) {
+	if sn.core == nil {
+		return
+	}
+	was, known := sn.rules[p]
+	now := rules{p.Core().Config().VLAN, p.VLANs()}
+	sn.rules[p] = now
+	sn.core.Advance(time.Since(sn.began))
+	sn.core.SetPort(p.Number(), portConfig(p))
+	sn.moved = true
+	if !known || now == was {
+		sn.schedule()
+		return // a new port's hosts are queried when its link comes up
+	}
+	sn.do(func() {
+		for vid := range was.carried.All() {
+			if !now.carried.Has(vid) {
+				sn.core.PortLeft(vid, p.Number())
+			}
+		}
+		sn.core.PortUp(p.Number())
+	})
+}
+
+// portConfig returns a port's configuration for the snooper. Behind a port for a station, no
+// router is believed.
+func portConfig(p feature.Port) mcast.PortConfig {
+	s := feature.PortSettings[PortSettings](p)
+	c := mcast.PortConfig{Isolated: p.Policy().Isolated, FastLeave: s.FastLeave, MaxGroups: s.Limit}
+	switch {
+	case s.Router:
+		c.Router = mcast.RouterAlways
+	case s.RouterGuard == port.AutoOn, s.RouterGuard != port.AutoOff && p.Kind().Station:
+		c.Router = mcast.RouterNever
+	}
+	return c
+}
+
+// Linked implements feature.Linked.
+func (sn *snooping) Linked(p feature.Port, up bool) {
+	sn.do(func() {
+		if up {
+			sn.core.PortUp(p.Number())
+		} else {
+			sn.core.PortDown(p.Number())
+		}
+	})
+}
+
+// Removed implements feature.Removed.
+func (sn *snooping) Removed(p feature.Port) {
+	sn.forget(p.Name())
+	if sn.core == nil {
+		return
+	}
+	sn.core.Advance(time.Since(sn.began))
+	sn.core.RemovePort(p.Number())
+	delete(sn.rules, p)
+	sn.moved = true
+	sn.schedule()
+}
+
+// TopologyChanged implements feature.Topology: hosts may be behind other ports.
+func (sn *snooping) TopologyChanged() { sn.do(func() { sn.core.TopologyChange() }) }
+
+// Queues implements feature.Queued.
+func (sn *snooping) Queues() []vswitch.Queue { return []vswitch.Queue{vswitch.QueueGroups} }
+
+// Receive implements feature.Queued: it handles a message of a host or router and forwards it
+// to the ports concerned.
+func (sn *snooping) Receive(p feature.Port, f vswitch.ControlFrame) {
+	sn.do(func() {
+		switch r := sn.core.Receive(f.VLAN, p.Number(), f.Data); r.Verdict {
+		case mcast.Data, mcast.Flood:
+			sn.host.Switch().Flood(f)
+		case mcast.ToRouters:
+			sn.host.Switch().Send(f, r.Ports...)
+		}
+	})
+}
+
+// send sends a query of the snooper. If one is lost, the protocol repeats it.
+func (sn *snooping) send(vlan, number uint16, frame []byte) {
+	f := vswitch.ControlFrame{VLAN: vlan, Data: frame}
+	if number == mcast.AllPorts {
+		sn.host.Switch().Flood(f)
+	} else {
+		sn.host.Switch().Send(f, number)
+	}
+}
