@@ -46,8 +46,8 @@ type Key struct {
 	IP   netip.Addr // of a MAC route: none if invalid; of a flood route: its originator
 }
 
-// Targets are the VNIs in a route's targets. More than two are not looked at.
-type Targets [2]VNI
+// Targets are the VNIs in a route's targets. More than four are not looked at.
+type Targets [4]VNI
 
 // Route is one route of EVPN.
 type Route struct {

@@ -71,6 +71,8 @@ var below = []struct {
 	{"internal/test/vmtest/cmd/*", []string{"internal/test/vmtest/*"}},
 	{"bench", []string{"switch", "fdb", "port", "port/memory", "internal/packet/eth", "internal/virtio/vnet"}},
 
+	{"internal/bgp", []string{"internal/proto/evpn", "port"}},
+
 	// A protocol: frames and time in, frames and actions out.
 	{"internal/proto/*", []string{"port", "internal/packet/eth", "internal/virtio/vnet"}},
 	{"internal/packet/*", []string{"port", "internal/packet/eth"}},
@@ -83,7 +85,7 @@ var below = []struct {
 var outside = map[string][]string{
 	"golang.org/x/sys": {
 		"internal/linux/afpacket", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/virtio/vhost",
-		"port/unixsock", "internal/files/sockfile",
+		"port/unixsock", "internal/files/sockfile", "internal/bgp",
 		"internal/test/testenv", "internal/linux/tuntap/tuntest", "internal/virtio/vhost/vhosttest",
 	},
 	"github.com/vishvananda/netlink": {"internal/linux/link"},
@@ -92,6 +94,7 @@ var outside = map[string][]string{
 	"github.com/urfave/cli":          {"cmd/vswitch"},
 	"github.com/xrash/smetrics":      {"cmd/vswitch"},
 	"go.uber.org/goleak":             {"port/porttest"},
+	"github.com/osrg/gobgp":          {"internal/bgp"},
 }
 
 // noIO are the packages that make no system call, and doIO is what they therefore

@@ -1,0 +1,404 @@
+package bgp
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/vswitch/vswitch/internal/proto/evpn"
+	"github.com/vswitch/vswitch/port"
+)
+
+// How an UPDATE is read
+//
+// A neighbour may send what this program does not know: other route types, attributes and
+// extended communities. They are skipped. A fault in an attribute makes the routes of the
+// message withdrawn, and those alone (RFC 7606 section 2, "treat-as-withdraw"). Only where the
+// routes themselves cannot be told apart does the session end.
+
+// Update is a route that a neighbour announces or withdraws. A withdrawn one has only its Key.
+type Update struct {
+	evpn.Route
+	Withdrawn bool
+}
+
+// Attribute types and flags (IANA, BGP Path Attributes; RFC 4271 section 4.3).
+const (
+	attrASPath      = 2
+	attrOriginator  = 9
+	attrReach       = 14
+	attrUnreach     = 15
+	attrCommunities = 16
+	attrPMSI        = 22
+
+	attrExtended = 0x10
+)
+
+// Extended communities, type and subtype (IANA, BGP Extended Communities).
+const (
+	targetAS2       = 0x0002
+	targetIP        = 0x0102
+	targetAS4       = 0x0202
+	encapsulation   = 0x030c
+	defaultGateway  = 0x030d
+	macMobility     = 0x0600
+	neighborFlags   = 0x0608 // RFC 9047
+	mobilitySticky  = 0x01
+	neighborRouter  = 0x01
+	autoTargetVXLAN = 0x10 // the upper octet of an automatic target (RFC 8365 section 5.1.2.1)
+)
+
+const (
+	afiL2VPN = 25
+	safiEVPN = 70
+
+	nlriMAC       = 33 // shortest: RD, ESI, tag, a MAC address, no IP address, a label
+	nlriMulticast = 17 // shortest: RD, tag, an IPv4 address
+
+	pmsiIngressReplication = 6
+)
+
+// reader reads the UPDATEs of a neighbour.
+type reader struct {
+	as       uint32     // own
+	routerID netip.Addr // own
+	as4      bool       // AS numbers have four octets
+}
+
+// attributes are those of an UPDATE that matter here.
+type attributes struct {
+	route   evpn.Route // without a key
+	targets int
+	tunnel  netip.Addr // of the PMSI attribute
+	bad     bool       // one is malformed: the routes count as withdrawn
+	refused bool       // a loop (RFC 4271 section 9.1.2, RFC 4456 section 8): likewise
+}
+
+// read appends the routes of an UPDATE to updates. eor reports whether it is an End-of-RIB of EVPN.
+func (rd reader) read(b []byte, updates []Update) (_ []Update, eor bool, err error) {
+	attrs, err := split(b)
+	if err != nil {
+		return updates, false, err
+	}
+	var a attributes
+	var reach, unreach []byte
+	seen := uint64(0)
+	unreached := false
+	for len(attrs) > 0 {
+		kind, value, rest, ok := nextAttribute(attrs)
+		if !ok {
+			// What follows cannot be read, so it is unknown which routes it has.
+			return updates, false, errAttributes
+		}
+		attrs = rest
+		if kind < 64 {
+			if seen&(1<<kind) != 0 {
+				if kind == attrReach || kind == attrUnreach {
+					return updates, false, errAttributes // RFC 7606 section 3 (g)
+				}
+				continue // the first counts
+			}
+			seen |= 1 << kind
+		}
+		switch kind {
+		case attrReach:
+			if reach, err = a.reach(value); err != nil {
+				return updates, false, err
+			}
+		case attrUnreach:
+			if len(value) < 3 {
+				return updates, false, errAttributes
+			}
+			if isEVPN(value) {
+				unreach, unreached = value[3:], true
+			}
+		default:
+			rd.attribute(&a, kind, value)
+		}
+	}
+	if updates, err = rd.routes(unreach, nil, updates); err != nil {
+		return updates, false, err
+	}
+	if updates, err = rd.routes(reach, &a, updates); err != nil {
+		return updates, false, err
+	}
+	return updates, unreached && len(unreach) == 0 && reach == nil, nil
+}
+
+// split returns the attributes of an UPDATE. Its IPv4 routes do not matter here.
+func split(b []byte) (attrs []byte, err error) {
+	for range 2 {
+		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
+			return nil, errAttributes
+		}
+		n := 2 + int(binary.BigEndian.Uint16(b))
+		attrs, b = b[2:n], b[n:]
+	}
+	return attrs, nil
+}
+
+func nextAttribute(b []byte) (kind byte, value, rest []byte, ok bool) {
+	if len(b) < 3 {
+		return 0, nil, nil, false
+	}
+	n, head := int(b[2]), 3
+	if b[0]&attrExtended != 0 {
+		if len(b) < 4 {
+			return 0, nil, nil, false
+		}
+		n, head = int(binary.BigEndian.Uint16(b[2:])), 4
+	}
+	if len(b) < head+n {
+		return 0, nil, nil, false
+	}
+	return b[1], b[head : head+n], b[head+n:], true
+}
+
+func isEVPN(b []byte) bool { return binary.BigEndian.Uint16(b) == afiL2VPN && b[2] == safiEVPN }
+
+// reach reads the next hop of an MP_REACH_NLRI and returns its routes (RFC 4760 section 3).
+func (a *attributes) reach(b []byte) (routes []byte, err error) {
+	if len(b) < 5 || len(b) < 5+int(b[3]) {
+		return nil, errAttributes
+	}
+	if !isEVPN(b) {
+		return nil, nil
+	}
+	hop := b[4 : 4+b[3]]
+	if len(hop) == 32 { // a link-local address follows (RFC 2545 section 3)
+		hop = hop[:16]
+	}
+	vtep, ok := netip.AddrFromSlice(hop)
+	a.route.VTEP = vtep.Unmap()
+	a.bad = a.bad || !ok
+	return b[5+b[3]:], nil
+}
+
+// attribute reads any other attribute.
+func (rd reader) attribute(a *attributes, kind byte, b []byte) {
+	switch kind {
+	case attrASPath:
+		rd.path(a, b)
+	case attrOriginator:
+		if len(b) != 4 {
+			a.bad = true
+		} else if netip.AddrFrom4([4]byte(b)) == rd.routerID {
+			a.refused = true
+		}
+	case attrCommunities:
+		if len(b)%8 != 0 {
+			a.bad = true
+		}
+		for ; len(b) >= 8; b = b[8:] {
+			a.community([8]byte(b))
+		}
+	case attrPMSI: // RFC 6514 section 5
+		if len(b) >= 5 && b[1] == pmsiIngressReplication {
+			tunnel, _ := netip.AddrFromSlice(b[5:])
+			a.tunnel = tunnel.Unmap()
+		}
+	}
+}
+
+// path looks for the own AS in an AS_PATH.
+func (rd reader) path(a *attributes, b []byte) {
+	size := 2
+	if rd.as4 {
+		size = 4
+	}
+	for len(b) > 0 {
+		if len(b) < 2 || len(b) < 2+int(b[1])*size {
+			a.bad = true
+			return
+		}
+		n := int(b[1])
+		for i := range n {
+			as := uint32(binary.BigEndian.Uint16(b[2+i*size:]))
+			if rd.as4 {
+				as = binary.BigEndian.Uint32(b[2+i*size:])
+			}
+			if as == rd.as {
+				a.refused = true
+			}
+		}
+		b = b[2+n*size:]
+	}
+}
+
+func (a *attributes) community(c [8]byte) {
+	r := &a.route
+	switch binary.BigEndian.Uint16(c[:]) {
+	case targetAS2:
+		a.target(binary.BigEndian.Uint32(c[4:]))
+	case targetIP, targetAS4:
+		a.target(uint32(binary.BigEndian.Uint16(c[6:])))
+	case macMobility:
+		r.Seq = binary.BigEndian.Uint32(c[4:])
+		r.Sticky = r.Sticky || c[2]&mobilitySticky != 0
+	case defaultGateway:
+		r.Sticky = true
+	case neighborFlags:
+		r.Router = c[2]&neighborRouter != 0
+	}
+}
+
+// target enters the VNI of a route target: the AS in it does not matter.
+func (a *attributes) target(number uint32) {
+	if number>>24 != 0 && number>>28 != autoTargetVXLAN>>4 {
+		return
+	}
+	if vni := evpn.VNI(number) & evpn.MaxVNI; vni != 0 && a.targets < len(a.route.Targets) {
+		a.route.Targets[a.targets] = vni
+		a.targets++
+	}
+}
+
+// routes appends the routes of an attribute (RFC 7432 section 7): announced ones have
+// attributes.
+func (rd reader) routes(b []byte, a *attributes, updates []Update) ([]Update, error) {
+	for len(b) > 0 {
+		if len(b) < 2 || len(b) < 2+int(b[1]) {
+			return updates, errRoutes
+		}
+		kind, nlri := evpn.Kind(b[0]), b[2:2+int(b[1])]
+		b = b[2+len(nlri):]
+		u := Update{Withdrawn: true}
+		switch kind {
+		case evpn.MAC:
+			if !readMAC(&u.Key, nlri) {
+				continue
+			}
+		case evpn.Flood:
+			if !readMulticast(&u.Key, nlri) {
+				continue
+			}
+		default:
+			continue
+		}
+		if a != nil && !a.bad && !a.refused {
+			key := u.Key
+			u.Route, u.Withdrawn = a.route, false
+			if u.Key = key; kind == evpn.Flood {
+				// Without a tunnel to send copies to, there is no flooding.
+				u.VTEP, u.Withdrawn = a.tunnel, !a.tunnel.IsValid()
+			}
+		}
+		if u.Withdrawn {
+			u.Route = evpn.Route{Key: u.Key}
+		}
+		updates = append(updates, u)
+	}
+	return updates, nil
+}
+
+func readMAC(k *evpn.Key, b []byte) bool {
+	if len(b) < nlriMAC || b[22] != 48 {
+		return false
+	}
+	k.Kind, k.RD, k.Tag, k.MAC = evpn.MAC, evpn.RD(b), binary.BigEndian.Uint32(b[18:]), port.MACFrom(b[23:])
+	n := int(b[29]) / 8
+	if b[29]%8 != 0 || len(b) < nlriMAC+n {
+		return false
+	}
+	return readIP(&k.IP, b[30:30+n], true)
+}
+
+func readMulticast(k *evpn.Key, b []byte) bool {
+	if len(b) < nlriMulticast || len(b) != 13+int(b[12])/8 {
+		return false
+	}
+	k.Kind, k.RD, k.Tag = evpn.Flood, evpn.RD(b), binary.BigEndian.Uint32(b[8:])
+	return readIP(&k.IP, b[13:], false)
+}
+
+// readIP reads an address of 4 or 16 octets, or none.
+func readIP(ip *netip.Addr, b []byte, mayLack bool) (ok bool) {
+	if len(b) == 0 {
+		return mayLack
+	}
+	*ip, ok = netip.AddrFromSlice(b)
+	return ok
+}
+
+// asTrans stands for an AS number of four octets where two are the most (RFC 6793).
+const asTrans = 23456
+
+// writer builds UPDATEs for a neighbour.
+type writer struct {
+	as       uint32 // own
+	internal bool   // the neighbour has the same AS
+	as4      bool
+}
+
+// maxUpdate bounds the routes of an UPDATE, so that it fits the 4096 bytes of a message: a
+// route has at most 54 bytes, the rest less than 300.
+const maxUpdate = 64
+
+// announce returns an UPDATE of routes that differ in their keys only.
+func (w writer) announce(routes []evpn.Route) *packet.BGPMessage {
+	r := &routes[0]
+	vni := uint32(r.Targets[0])
+	var nlris []packet.PathNLRI
+	for i := range routes {
+		nlris = append(nlris, packet.PathNLRI{NLRI: nlriOf(&routes[i].Key, vni)})
+	}
+	reach, _ := packet.NewPathAttributeMpReachNLRI(packet.RF_EVPN, nlris, r.VTEP)
+	communities := []packet.ExtendedCommunityInterface{
+		packet.NewTwoOctetAsSpecificExtended(packet.EC_SUBTYPE_ROUTE_TARGET, uint16(w.as), vni, true),
+		packet.NewEncapExtended(packet.TUNNEL_TYPE_VXLAN),
+	}
+	if r.Kind == evpn.MAC && (r.Seq != 0 || r.Sticky) {
+		communities = append(communities, packet.NewMacMobilityExtended(r.Seq, r.Sticky))
+	}
+	if r.Router {
+		communities = append(communities, packet.NewUnknownExtended(packet.EC_TYPE_EVPN, []byte{neighborFlags & 0xff, neighborRouter, 0, 0, 0, 0, 0}))
+	}
+	attrs := []packet.PathAttributeInterface{packet.NewPathAttributeOrigin(0), w.path()}
+	if w.internal {
+		attrs = append(attrs, packet.NewPathAttributeLocalPref(100))
+	}
+	attrs = append(attrs, packet.NewPathAttributeExtendedCommunities(communities))
+	if r.Kind == evpn.Flood {
+		id, _ := packet.NewIngressReplTunnelID(r.VTEP)
+		attrs = append(attrs, packet.NewPathAttributePmsiTunnel(packet.PMSI_TUNNEL_TYPE_INGRESS_REPL, false, vni, id))
+	}
+	// The routes come first, as RFC 7606 section 5.1 wants it.
+	return packet.NewBGPUpdateMessage(nil, append([]packet.PathAttributeInterface{reach}, attrs...), nil)
+}
+
+// path returns the AS_PATH: the own AS, for neighbours of another.
+func (w writer) path() packet.PathAttributeInterface {
+	switch {
+	case w.internal:
+		return packet.NewPathAttributeAsPath(nil)
+	case w.as4:
+		return packet.NewPathAttributeAsPath([]packet.AsPathParamInterface{packet.NewAs4PathParam(packet.BGP_ASPATH_ATTR_TYPE_SEQ, []uint32{w.as})})
+	}
+	as := uint16(asTrans)
+	if w.as <= 0xffff {
+		as = uint16(w.as)
+	}
+	return packet.NewPathAttributeAsPath([]packet.AsPathParamInterface{packet.NewAsPathParam(packet.BGP_ASPATH_ATTR_TYPE_SEQ, []uint16{as})})
+}
+
+// withdraw returns an UPDATE that withdraws routes; without keys it is the End-of-RIB.
+func (writer) withdraw(keys []evpn.Key) *packet.BGPMessage {
+	nlris := []packet.PathNLRI{}
+	for i := range keys {
+		nlris = append(nlris, packet.PathNLRI{NLRI: nlriOf(&keys[i], 0)})
+	}
+	unreach, _ := packet.NewPathAttributeMpUnreachNLRI(packet.RF_EVPN, nlris)
+	return packet.NewBGPUpdateMessage(nil, []packet.PathAttributeInterface{unreach}, nil)
+}
+
+func nlriOf(k *evpn.Key, vni uint32) *packet.EVPNNLRI {
+	rd := packet.GetRouteDistinguisher(k.RD[:])
+	if k.Kind == evpn.Flood {
+		n, _ := packet.NewEVPNMulticastEthernetTagRoute(rd, k.Tag, k.IP)
+		return n
+	}
+	single := packet.EthernetSegmentIdentifier{Value: make([]byte, 9)}
+	n, _ := packet.NewEVPNMacIPAdvertisementRoute(rd, single, k.Tag, k.MAC.String(), k.IP, []uint32{vni})
+	return n
+}

@@ -1,0 +1,333 @@
+package bgp
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/vswitch/vswitch/internal/proto/evpn"
+	"github.com/vswitch/vswitch/port"
+)
+
+var (
+	ownID = netip.MustParseAddr("192.0.2.1")
+	vtep2 = netip.MustParseAddr("192.0.2.2")
+	rd2   = evpn.RD{0, 1, 192, 0, 2, 2, 0, 7}
+	ours  = reader{as: 65001, routerID: ownID, as4: true}
+)
+
+func macRoute(mac port.MAC, ip string, seq uint32) evpn.Route {
+	r := evpn.Route{Key: evpn.Key{Kind: evpn.MAC, RD: rd2, MAC: mac}, Targets: evpn.Targets{100}, VTEP: vtep2, Seq: seq}
+	if ip != "" {
+		r.IP = netip.MustParseAddr(ip)
+	}
+	return r
+}
+
+func floodRoute() evpn.Route {
+	return evpn.Route{Key: evpn.Key{Kind: evpn.Flood, RD: rd2, IP: vtep2}, Targets: evpn.Targets{100}, VTEP: vtep2}
+}
+
+// body returns the body of a message.
+func body(t testing.TB, m *packet.BGPMessage) []byte {
+	t.Helper()
+	b, err := m.Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(b) > maxMessage {
+		t.Fatalf("a message has %d bytes", len(b))
+	}
+	return b[headerLen:]
+}
+
+func read(t *testing.T, b []byte) []Update {
+	t.Helper()
+	updates, eor, err := ours.read(b, nil)
+	if err != nil || eor {
+		t.Fatalf("%x: %v, End-of-RIB: %v", b, err, eor)
+	}
+	return updates
+}
+
+// What is written is read the same, by this package and by GoBGP's codec.
+func TestRoundTrip(t *testing.T) {
+	six := floodRoute()
+	six.IP, six.VTEP = netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("2001:db8::2")
+	sticky := macRoute(5, "", 0)
+	sticky.Sticky = true
+	var many []evpn.Route
+	for n := range maxUpdate {
+		r := macRoute(port.MAC(0x0200_0000_0000+n), "2001:db8::1", 1<<32-1)
+		r.Tag = uint32(n)
+		many = append(many, r)
+	}
+	for _, w := range []writer{{65002, false, true}, {65002, false, false}, {65001, true, true}, {4200000001, false, false}} {
+		for _, routes := range [][]evpn.Route{
+			{floodRoute()}, {six}, {sticky}, {macRoute(1, "", 0), macRoute(2, "", 0)}, {macRoute(1, "10.0.0.1", 7)}, many,
+		} {
+			b := body(t, w.announce(routes))
+			rd := ours
+			rd.as4 = w.as4
+			updates, _, err := rd.read(b, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want []Update
+			for _, r := range routes {
+				want = append(want, Update{Route: r})
+			}
+			if !reflect.DeepEqual(updates, want) {
+				t.Errorf("%+v: read %+v, want %+v", w, updates, want)
+			}
+			m, err := packet.ParseBGPBody(&packet.BGPHeader{Type: packet.BGP_MSG_UPDATE, Len: uint16(headerLen + len(b))}, b, &packet.MarshallingOption{Use2ByteAS: !w.as4})
+			if err != nil {
+				t.Errorf("GoBGP does not read it: %v", err)
+			} else if again, err := m.Body.Serialize(); err != nil || !bytes.Equal(again, b) {
+				t.Errorf("GoBGP reads something else: %v", err)
+			}
+		}
+	}
+	keys := []evpn.Key{macRoute(1, "10.0.0.1", 0).Key, floodRoute().Key}
+	if got := read(t, body(t, writer{}.withdraw(keys))); !reflect.DeepEqual(got, []Update{{evpn.Route{Key: keys[0]}, true}, {evpn.Route{Key: keys[1]}, true}}) {
+		t.Errorf("withdrawn: %+v", got)
+	}
+	if got, eor, err := ours.read(body(t, writer{}.withdraw(nil)), nil); len(got) != 0 || !eor || err != nil {
+		t.Errorf("End-of-RIB: %v, %v, %v", got, eor, err)
+	}
+	if _, eor, err := ours.read([]byte{0, 0, 0, 0}, nil); eor || err != nil {
+		t.Errorf("the End-of-RIB of IPv4 counts: %v, %v", eor, err)
+	}
+}
+
+// The router flag is what GoBGP's codec itself refuses; others write it so.
+func TestRouterFlag(t *testing.T) {
+	r := macRoute(1, "2001:db8::1", 0)
+	r.Router = true
+	b := body(t, writer{65002, false, true}.announce([]evpn.Route{r}))
+	if got := read(t, b); len(got) != 1 || got[0].Route != r {
+		t.Errorf("%+v", got)
+	}
+	if !bytes.Contains(b, []byte{6, 8, 1, 0, 0, 0, 0, 0}) {
+		t.Errorf("no community 06:08 with flag 1 in %x", b)
+	}
+}
+
+// attributesOf returns the UPDATE of a route with its attributes edited; one without a value is
+// left out.
+func attributesOf(t *testing.T, r evpn.Route, edit func(kind byte, value []byte) (byte, []byte)) []byte {
+	attrs, err := split(body(t, writer{65002, false, true}.announce([]evpn.Route{r})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []byte
+	for len(attrs) > 0 {
+		kind, value, rest, ok := nextAttribute(attrs)
+		if !ok {
+			t.Fatal("bad attributes")
+		}
+		attrs = rest
+		if kind, value = edit(kind, slices.Clone(value)); value != nil {
+			out = append(out, 0x90, kind)
+			out = binary.BigEndian.AppendUint16(out, uint16(len(value)))
+			out = append(out, value...)
+		}
+	}
+	b := binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(len(out)))
+	return append(b, out...)
+}
+
+// What is unknown is skipped, and the rest of the message counts.
+func TestUnknown(t *testing.T) {
+	r := macRoute(1, "10.0.0.1", 3)
+	for what, edit := range map[string]func(byte, []byte) (byte, []byte){
+		"route types 1, 4 to 8, 11 and 200": func(kind byte, v []byte) (byte, []byte) {
+			if kind == attrReach {
+				for _, k := range []byte{1, 4, 5, 6, 7, 8, 11, 200} {
+					v = append(v, k, 3, 1, 2, 3)
+				}
+				v = append(v[:9:9], append([]byte{6, 2, 9, 9}, v[9:]...)...)
+			}
+			return kind, v
+		},
+		"communities": func(kind byte, v []byte) (byte, []byte) {
+			if kind == attrCommunities {
+				for _, c := range []string{"0606000000000001", "060e000000000000", "06ff000000000000", "4300000000000000", "ffff010203040506", "0603112233445566"} {
+					b, _ := hex.DecodeString(c)
+					v = append(b, v...)
+				}
+			}
+			return kind, v
+		},
+		"an attribute":       func(kind byte, v []byte) (byte, []byte) { return kind, v },
+		"an empty attribute": func(kind byte, v []byte) (byte, []byte) { return kind, v },
+		"a repeated one":     func(kind byte, v []byte) (byte, []byte) { return kind, v },
+	} {
+		b := attributesOf(t, r, edit)
+		var extra []byte
+		switch what {
+		case "an attribute":
+			extra = []byte{0xc0, 250, 3, 1, 2, 3}
+		case "an empty attribute":
+			extra = []byte{0xc0, 99, 0}
+		case "a repeated one":
+			extra = []byte{0xc0, attrCommunities, 8, 0, 2, 0, 0, 0, 0, 0, 200}
+		}
+		b = append(b, extra...)
+		binary.BigEndian.PutUint16(b[2:], binary.BigEndian.Uint16(b[2:])+uint16(len(extra)))
+		if got := read(t, b); len(got) != 1 || got[0].Route != r || got[0].Withdrawn {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+}
+
+// A fault in an attribute, or a loop, makes the routes withdrawn; one in the routes ends the
+// session.
+func TestFaults(t *testing.T) {
+	r := macRoute(1, "10.0.0.1", 3)
+	replace := func(of byte, with ...byte) func(byte, []byte) (byte, []byte) {
+		return func(kind byte, v []byte) (byte, []byte) {
+			if kind == of {
+				return kind, with
+			}
+			return kind, v
+		}
+	}
+	insert := func(with byte, value ...byte) func(byte, []byte) (byte, []byte) {
+		return func(kind byte, v []byte) (byte, []byte) {
+			if kind == 1 { // ORIGIN, which does not matter here
+				return with, value
+			}
+			return kind, v
+		}
+	}
+	for what, edit := range map[string]func(byte, []byte) (byte, []byte){
+		"AS_PATH too short":   replace(attrASPath, 2, 5, 0, 0, 0, 1),
+		"AS_PATH of one byte": replace(attrASPath, 2),
+		"own AS":              replace(attrASPath, 2, 2, 0, 0, 0, 9, 0, 0, 0xfd, 0xe9),
+		"communities":         replace(attrCommunities, 0, 2, 0),
+		"own route reflected": insert(attrOriginator, 192, 0, 2, 1),
+		"originator":          insert(attrOriginator, 1, 2),
+	} {
+		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != (Update{evpn.Route{Key: r.Key}, true}) {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+	for what, edit := range map[string]func(byte, []byte) (byte, []byte){
+		"next hop too long":  replace(attrReach, 0, 25, 70, 99, 1, 2, 3, 4, 0),
+		"no next hop":        replace(attrReach, 0, 25, 70),
+		"route too long":     replace(attrReach, 0, 25, 70, 4, 192, 0, 2, 2, 0, 2, 40, 1),
+		"half a route":       replace(attrReach, 0, 25, 70, 4, 192, 0, 2, 2, 0, 2),
+		"withdrawn too long": insert(attrUnreach, 0, 25, 70, 3, 17, 0),
+		"withdrawn short":    insert(attrUnreach, 0, 25),
+		"two sets of routes": insert(attrReach, 0, 25, 70, 4, 192, 0, 2, 2, 0),
+	} {
+		if got, _, err := ours.read(attributesOf(t, r, edit), nil); err == nil {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+	// Other families and malformed single routes do not matter.
+	for what, edit := range map[string]func(byte, []byte) (byte, []byte){
+		"IPv6 routes":        insert(attrUnreach, 0, 2, 1, 3, 17, 0),
+		"a MAC of 40 bits":   insert(attrUnreach, append([]byte{0, 25, 70, 2, 33}, bytes.Repeat([]byte{40}, 33)...)...),
+		"a short route":      insert(attrUnreach, 0, 25, 70, 2, 3, 1, 2, 3),
+		"an address of 3 B":  insert(attrUnreach, append([]byte{0, 25, 70, 3, 17}, append(make([]byte, 12), 24, 1, 2, 3, 4)...)...),
+		"another origin":     replace(1, 9),
+		"another originator": insert(attrOriginator, 192, 0, 2, 2),
+		"another AS":         replace(attrASPath, 2, 1, 0, 0, 0xfd, 0xea),
+	} {
+		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != (Update{Route: r}) {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+	// Without a tunnel a flood route says where the host is, but not where to send copies.
+	if got := read(t, attributesOf(t, floodRoute(), replace(attrPMSI))); len(got) != 1 || !got[0].Withdrawn {
+		t.Errorf("no PMSI attribute: %+v", got)
+	}
+	if got := read(t, attributesOf(t, floodRoute(), replace(attrPMSI, 0, 1, 0, 0, 100, 192, 0, 2, 2))); len(got) != 1 || !got[0].Withdrawn {
+		t.Errorf("an RSVP tunnel: %+v", got)
+	}
+}
+
+// Targets that name a VNI are taken, whatever the AS in them.
+func TestTargets(t *testing.T) {
+	for hexed, want := range map[string]evpn.Targets{
+		"0002fde900000064":                 {100},
+		"0202fc56ea000064":                 {100},
+		"0102c00002010064":                 {100},
+		"00020007100027740002000700000064": {10100, 100}, // automatic (RFC 8365), then another
+		"0002fde9ff000064":                 {},
+		"0002fde900000000":                 {},
+		"0002000100000001000200010000000200020001000000030002000100000004" + "0002000100000005": {1, 2, 3, 4},
+	} {
+		var a attributes
+		b, _ := hex.DecodeString(hexed)
+		ours.attribute(&a, attrCommunities, b)
+		if a.bad || a.route.Targets != want {
+			t.Errorf("%s: %v", hexed, a.route.Targets)
+		}
+	}
+}
+
+// Whatever a neighbour sends, reading it ends, and what comes of it is in order. What GoBGP's
+// codec reads without complaint is read alike.
+func FuzzUpdate(f *testing.F) {
+	w := writer{65002, false, true}
+	r := macRoute(1, "10.0.0.1", 3)
+	r.Router = true
+	f.Add(body(f, w.announce([]evpn.Route{r, macRoute(2, "", 0)})))
+	f.Add(body(f, w.announce([]evpn.Route{floodRoute()})))
+	f.Add(body(f, w.withdraw([]evpn.Key{r.Key, floodRoute().Key})))
+	f.Add(body(f, w.withdraw(nil)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > maxMessage-headerLen {
+			return
+		}
+		updates, eor, err := ours.read(b, nil)
+		if eor && len(updates) > 0 {
+			t.Fatal("an End-of-RIB with routes")
+		}
+		if len(updates) > maxMessage/nlriMulticast {
+			t.Fatalf("%d routes of %d bytes", len(updates), len(b))
+		}
+		for _, u := range updates {
+			if u.Kind != evpn.MAC && u.Kind != evpn.Flood || u.Withdrawn && u.Route != (evpn.Route{Key: u.Key}) {
+				t.Fatalf("%+v", u)
+			}
+		}
+		if err != nil {
+			return
+		}
+		m, err := packet.ParseBGPBody(&packet.BGPHeader{Type: packet.BGP_MSG_UPDATE, Len: uint16(headerLen + len(b))}, b)
+		if err != nil {
+			return
+		}
+		known := 0
+		for _, a := range m.Body.(*packet.BGPUpdate).PathAttributes {
+			switch a := a.(type) {
+			case *packet.PathAttributeMpReachNLRI:
+				known += count(a.Value)
+			case *packet.PathAttributeMpUnreachNLRI:
+				known += count(a.Value)
+			}
+		}
+		if known < len(updates) {
+			t.Fatalf("%d routes are read, GoBGP's codec reads %d", len(updates), known)
+		}
+	})
+}
+
+func count(of []packet.PathNLRI) (n int) {
+	for _, p := range of {
+		if e, ok := p.NLRI.(*packet.EVPNNLRI); ok && (e.RouteType == uint8(evpn.MAC) || e.RouteType == uint8(evpn.Flood)) {
+			n++
+		}
+	}
+	return n
+}
