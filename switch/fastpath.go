@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +53,12 @@ type FastPort struct {
 	NoLearning,
 	Locked,
 	UntaggedOnly bool
-	Police             FastRate
+	Police FastRate
+
+	// Mirrors that copy what it receives and sends, and whose copies leave by it, a bit
+	// each. A mirror copies a frame once.
+	MirrorIn, MirrorOut, MirrorTo uint8
+
 	PVID, Native, TPID uint16
 	VLANs              *port.VLANSet // the VLANs it carries; immutable
 }
@@ -67,9 +73,47 @@ type FastRate struct {
 
 // The flags that keep a port's frames on the path through the workers.
 const (
-	slowFrom = flagBlocked | flagMirrorTarget | flagMirrorIn | flagWatchIn
-	slowTo   = flagBlocked | flagMirrorTarget | flagMirrorOut | flagWatchOut
+	slowFrom = flagBlocked | flagMirrorTarget | flagWatchIn
+	slowTo   = flagBlocked | flagMirrorTarget | flagWatchOut
 )
+
+// fastMirrors is how many mirrors a fast path can have: the first ones.
+const fastMirrors = 8
+
+// fastTaps returns taps in the form of FastPort.MirrorIn. It also returns in words which of
+// them a fast path cannot have.
+func fastTaps(taps []tap) (mirrors uint8, slow []string) {
+	for i := range taps {
+		t := &taps[i]
+		why := ""
+		switch {
+		case t.ToVLAN != 0:
+			why = "copies into a VLAN"
+		case t.to[0].flags&flagBlocked != 0:
+			continue // it copies nothing
+		case !t.all:
+			why = "copies VLANs"
+		case t.Filter != nil:
+			why = "has a filter"
+		case t.SnapLen != 0:
+			why = "truncates frames"
+		case t.number >= fastMirrors:
+			why = "is one of many"
+		case t.to[0].flags&flagWatchOut != 0:
+			why = "copies to a port that is captured"
+		case t.to[0].port.shaper != nil:
+			why = "copies to a port with --rate-out"
+		default:
+			if _, ok := t.to[0].dev.(port.KernelEnd); ok {
+				mirrors |= 1 << t.number
+				continue
+			}
+			why = "copies to a port that is no device of the kernel"
+		}
+		slow = append(slow, "mirror "+t.Name+" "+why)
+	}
+	return mirrors, slow
+}
 
 // keepsOff describes in words the flags that keep a port's frames off the fast path.
 // Those in both slowFrom and slowTo keep off both directions.
@@ -79,7 +123,6 @@ var keepsOff = []struct {
 }{
 	{flagBlocked, "spanning tree does not forward by it"},
 	{flagMirrorTarget, "mirrored frames leave by it"},
-	{flagMirrorIn | flagMirrorOut, "it is mirrored"},
 	{flagWatchIn | flagWatchOut, "it is captured"},
 }
 
@@ -108,6 +151,13 @@ func (p *Port) KeptOff() (why []string) {
 			why = append(why, k.words)
 		}
 	}
+	_, slowIn := fastTaps(m.mirrorIn)
+	_, slowOut := fastTaps(m.mirrorOut)
+	for _, words := range append(slowIn, slowOut...) {
+		if !slices.Contains(why, words) {
+			why = append(why, words)
+		}
+	}
 	if m.flags&(flagNoLearn|flagLocked) == flagNoLearn && m.flags&flagUntaggedOnly == 0 && m.tpid != 0 && m.vlans.Len() > 1 {
 		why = append(why, "--learning off, for tagged frames")
 	}
@@ -132,11 +182,16 @@ func (s *Switch) publishFast(set *portSet) {
 		if b := m.police; b != nil {
 			police = FastRate{b.rate, time.Duration(b.burst), b.turn}
 		}
+		in, slowIn := fastTaps(m.mirrorIn)
+		out, slowOut := fastTaps(m.mirrorOut)
 		ports = append(ports, FastPort{
 			Number:       m.number,
 			Device:       dev,
-			From:         m.flags&slowFrom == 0,
-			To:           m.flags&slowTo == 0 && m.port.shaper == nil,
+			From:         m.flags&slowFrom == 0 && slowIn == nil,
+			To:           m.flags&slowTo == 0 && slowOut == nil && m.port.shaper == nil,
+			MirrorIn:     in,
+			MirrorOut:    out,
+			MirrorTo:     m.mirrorTo,
 			Drops:        m.flags&flagWatchDrops != 0,
 			Isolated:     m.flags&flagIsolated != 0,
 			NoLearning:   m.flags&flagNoLearn != 0,

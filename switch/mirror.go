@@ -83,6 +83,7 @@ func (s *Switch) addTaps(set *portSet) {
 			if p := s.byName[m.To]; p != nil {
 				if to := set.member(p.number); to != nil {
 					to.flags |= flagMirrorTarget
+					to.mirrorTo |= uint8(1 << i)
 					t.to = []*member{to}
 				}
 			}

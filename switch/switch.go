@@ -99,6 +99,7 @@ type member struct {
 	police              *bucket
 	traps               []Trap
 	mirrorIn, mirrorOut []tap
+	mirrorTo            uint8 // the first mirrors, a bit each, whose copies leave by it
 }
 
 // New makes a switch without ports.

@@ -160,7 +160,7 @@ func cpuTime(b *testing.B) time.Duration {
 }
 
 // plug opens a TAP as a guest does, with the program at its ingress, and sets it up.
-func (r *rig) plug(b *testing.B, name string) (fd int) {
+func (r *rig) plug(b testing.TB, name string) (fd int) {
 	b.Helper()
 	r.ns.Do(func() {
 		var err error

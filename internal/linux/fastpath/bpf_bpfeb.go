@@ -30,6 +30,7 @@ type bpfCounters struct {
 	SamePort uint64
 	Isolated uint64
 	Policed  uint64
+	Copies   uint64
 	Lost     uint64
 }
 
@@ -48,17 +49,19 @@ type bpfFlows struct {
 			_       [4]byte
 		}
 		Is struct {
-			_       structs.HostLayout
-			In      uint32
-			Out     uint32
-			Ifindex uint32
-			Hop     uint16
-			Tpid    uint16
-			Tci     uint16
-			Pop     uint16
-			Fits    uint32
-			Bucket  uint16
-			_       [6]byte
+			_         structs.HostLayout
+			In        uint32
+			Out       uint32
+			Ifindex   uint32
+			Hop       uint16
+			Tpid      uint16
+			Tci       uint16
+			Pop       uint16
+			Fits      uint32
+			Bucket    uint16
+			MirrorIn  uint8
+			MirrorOut uint8
+			_         [4]byte
 		}
 	}
 }
@@ -86,6 +89,9 @@ type bpfPort struct {
 	Tpid       uint16
 	Flags      uint16
 	Bucket     uint16
+	MirrorIn   uint8
+	MirrorOut  uint8
+	_          [2]byte
 }
 
 type bpfStation struct {
@@ -104,6 +110,7 @@ const (
 	bpfMapDevices  = "devices"
 	bpfMapEpochs   = "epochs"
 	bpfMapHashes   = "hashes"
+	bpfMapMirrors  = "mirrors"
 	bpfMapPorts    = "ports"
 	bpfMapRecent   = "recent"
 	bpfMapSlots    = "slots"
@@ -165,6 +172,7 @@ type bpfMapSpecs struct {
 	Devices  *ebpf.MapSpec `ebpf:"devices"`
 	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
 	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
+	Mirrors  *ebpf.MapSpec `ebpf:"mirrors"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Recent   *ebpf.MapSpec `ebpf:"recent"`
 	Slots    *ebpf.MapSpec `ebpf:"slots"`
@@ -202,6 +210,7 @@ type bpfMaps struct {
 	Devices  *ebpf.Map `ebpf:"devices"`
 	Epochs   *ebpf.Map `ebpf:"epochs"`
 	Hashes   *ebpf.Map `ebpf:"hashes"`
+	Mirrors  *ebpf.Map `ebpf:"mirrors"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Recent   *ebpf.Map `ebpf:"recent"`
 	Slots    *ebpf.Map `ebpf:"slots"`
@@ -215,6 +224,7 @@ func (m *bpfMaps) Close() error {
 		m.Devices,
 		m.Epochs,
 		m.Hashes,
+		m.Mirrors,
 		m.Ports,
 		m.Recent,
 		m.Slots,

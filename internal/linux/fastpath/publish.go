@@ -20,6 +20,7 @@ func (p *Path) Publish(ports []vswitch.FastPort) {
 func (p *Path) apply(ports []vswitch.FastPort) {
 	changed, err := p.slots.shut(ports)
 	p.check("taking ports out", err)
+	p.check("aiming mirrors", p.slots.aim(ports, p.bump))
 	for _, one := range ports {
 		c, others, err := p.slots.set(one)
 		p.check("setting a port", err)

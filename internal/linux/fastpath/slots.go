@@ -12,8 +12,11 @@ import (
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-// maxPorts is MAX_PORTS of fastpath.c.
-const maxPorts = vswitch.MaxPorts
+// maxPorts and maxMirrors are MAX_PORTS and MAX_MIRRORS of fastpath.c.
+const (
+	maxPorts   = vswitch.MaxPorts
+	maxMirrors = 8 // bits of FastPort.MirrorTo
+)
 
 // Flags of a port, as in fastpath.c.
 const (
@@ -42,6 +45,7 @@ type slots struct {
 	number   map[uint32]uint16
 	left     map[uint32]*slot // by ifindex: an earlier process's, until adopt
 	used     [maxPorts]bool
+	mirrors  [maxMirrors]uint32 // ifindex by which their copies leave
 }
 
 // load reads the slots that an earlier process left.
@@ -51,6 +55,11 @@ func (s *slots) load(bpf *bpfObjects) error {
 		return err
 	}
 	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
+	for i := range s.mirrors {
+		if err := bpf.Mirrors.Lookup(uint32(i), &s.mirrors[i]); err != nil {
+			return err
+		}
+	}
 	var ifindex, index uint32
 	entries := bpf.Slots.Iterate()
 	for entries.Next(&ifindex, &index) {
@@ -135,6 +144,8 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		Pvid:       p.PVID,
 		Native:     p.Native,
 		Tpid:       networkOrder(p.TPID),
+		MirrorIn:   p.MirrorIn,
+		MirrorOut:  p.MirrorOut,
 	}
 	for flag, on := range map[uint16]bool{
 		flagFrom:         p.From && p.Device.Punted(),
@@ -186,6 +197,30 @@ func (s *slots) shut(but []vswitch.FastPort) (changed bool, err error) {
 		changed, err = changed || c, errors.Join(err, e)
 	}
 	return changed, err
+}
+
+// aim sets by which devices mirrors' copies leave. If that changes, all ports are shut first,
+// by force as well for flows that the kernel remembers, until they are set: so nobody's
+// frames are copied to another's observer.
+func (s *slots) aim(ports []vswitch.FastPort, force func()) (err error) {
+	var aims [maxMirrors]uint32
+	for _, p := range ports {
+		for i := range aims {
+			if p.MirrorTo&(1<<i) != 0 {
+				aims[i] = uint32(p.Device.Ifindex())
+			}
+		}
+	}
+	if aims == s.mirrors {
+		return nil
+	}
+	_, err = s.shut(nil)
+	force()
+	for i, ifindex := range aims {
+		err = errors.Join(err, s.bpf.Mirrors.Put(uint32(i), ifindex))
+	}
+	s.mirrors = aims
+	return err
 }
 
 // port returns the port of a station in the kernel. known is false if the port forgot the
@@ -265,6 +300,7 @@ func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
 	for _, c := range cpus {
 		st.RX.Frames += c.RxFrames + c.Lost
 		st.RX.Bytes += c.RxBytes
+		st.RX.Copies += c.Copies
 		st.Fast += c.RxFrames
 		st.RX.Dropped[port.DropSamePort] += c.SamePort
 		st.RX.Dropped[port.DropIsolated] += c.Isolated

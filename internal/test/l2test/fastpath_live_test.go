@@ -2,6 +2,7 @@ package l2test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,7 +42,8 @@ func (d *daemon) wantBalance() {
 
 // TestFastHandover takes frames from one path to the other and back by all settings
 // that do so: a station that is known to neither, or to one, a port that needs more than
-// forwarding. No frame is lost, and none comes twice.
+// forwarding. No frame is lost, and none comes twice. c, the observer, gets one copy of each
+// frame that is mirrored, and no other.
 //
 //	a ── vm0 ┐
 //	b ── vm1 ┼ switch
@@ -52,14 +54,22 @@ func TestFastHandover(t *testing.T) {
 	c := p.add(2)
 	p.greet(c)
 	p.sw.ctl("set-port vm2 --access 30") // it hears neither floods nor mirrored frames of others
-	streams := []*stream{startStream(t, p.a, p.b), startStream(t, p.b, p.a)}
+	before := p.sw.port("vm0").RX.Frames
+	streams := []*stream{startStream(t, p.a, p.b, c), startStream(t, p.b, p.a)}
 	streams[0].more(300)
+	// What of a's frames c hears: those that are sent from the moment at which a mirror is
+	// there, up to the last one that the switch has dealt with when it goes.
+	var mirrored []span
 	for _, command := range []string{
 		"fdb del " + p.b.mac.String(),
 		"fdb del " + p.a.mac.String(),
 		"fdb flush",
 		"fdb flush --port vm1",
-		"mirror add m0 --from vm0 --to vm2", // all of a's frames, and all to it
+		"mirror add m0 --from vm0 --direction in --to vm2",
+		"mirror del m0",
+		"mirror add m0 --from vm0,vm1 --direction both --to vm2", // each frame passes both
+		"mirror del m0",
+		"mirror add m0 --from vm0,vm1 --to vm2 --snaplen 60", // a copy that the daemon makes
 		"mirror del m0",
 		"mirror add m0 --from vm1 --direction out --to vm2",
 		"mirror del m0",
@@ -79,12 +89,20 @@ func TestFastHandover(t *testing.T) {
 		"fdb add " + p.b.mac.String() + " vm1",
 		"fdb flush",
 	} {
+		if command == "mirror del m0" {
+			to := streams[0].more(100)
+			testenv.Eventually(t, "a's frames are dealt with", func() bool { return p.sw.port("vm0").RX.Frames-before > uint64(to) })
+			mirrored[len(mirrored)-1].to = to
+		}
 		p.sw.ctl("%s", command)
+		if strings.HasPrefix(command, "mirror add") {
+			mirrored = append(mirrored, span{from: streams[0].sent.Load() + 1}) // one may be on its way
+		}
 		before := p.fast()
-		if command == "mirror add m0 --from vm0 --to vm2" {
+		if strings.HasSuffix(command, "--snaplen 60") {
 			streams[0].more(200)
 			if n := p.fast() - before; n != 0 {
-				t.Errorf("%d frames that are to be mirrored take the fast path", n)
+				t.Errorf("%d frames of which truncated copies are made take the fast path", n)
 			}
 			continue
 		}
@@ -93,8 +111,25 @@ func TestFastHandover(t *testing.T) {
 	for _, s := range streams {
 		s.wantOnce(s.at[0])
 	}
+	copies := make(map[uint32]int)
+	for _, n := range streams[0].at[1].heard {
+		if copies[n]++; copies[n] > 1 {
+			t.Errorf("frame %d comes to the observer %d times", n, copies[n])
+		}
+	}
+	for _, s := range mirrored {
+		for n := s.from; n < s.to; n++ {
+			if copies[n] == 0 {
+				t.Errorf("the observer does not hear frame %d, while frames %d to %d are mirrored", n, s.from, s.to)
+				break
+			}
+		}
+	}
 	p.sw.wantBalance()
 }
+
+// span is a number of frames of a stream that follow each other.
+type span struct{ from, to uint32 }
 
 // TestFastMove has station b go to and fro between two ports, as a virtual machine does
 // that migrates. Each frame to it goes to one of them; once the switch has it at a
@@ -162,7 +197,6 @@ func TestFastVLANMove(t *testing.T) {
 	greet()
 	s := startStream(t, p.a, p.b, c)
 	s.more(100)
-	type span struct{ from, to uint32 }
 	var away []span
 	for range 5 {
 		before := p.fast()

@@ -157,6 +157,36 @@ func (b *both) configure(configs ...vswitch.PortConfig) {
 	}
 }
 
+// mirror gives both switches the same random mirrors, or none.
+func (b *both) mirror(t *rapid.T) {
+	var mirrors []vswitch.Mirror
+	name := func(n int) string { return "vm" + strconv.Itoa(n) }
+	for i := range rapid.SampledFrom([]int{0, 0, 1, 2, 3}).Draw(t, "mirrors") {
+		to := rapid.IntRange(2, len(b.slow.ports)-1).Draw(t, "to") // two observers at the most
+		m := vswitch.Mirror{
+			Name: fmt.Sprint("m", i), To: name(to),
+			In: rapid.Bool().Draw(t, "in"),
+		}
+		m.Out = !m.In || rapid.Bool().Draw(t, "out")
+		if rapid.IntRange(0, 3).Draw(t, "truncated") == 0 {
+			m.SnapLen = 100
+		}
+		for n := range b.slow.ports {
+			if n != to && rapid.Bool().Draw(t, "source") {
+				m.Ports = append(m.Ports, name(n))
+			}
+		}
+		if m.Ports != nil {
+			mirrors = append(mirrors, m)
+		}
+	}
+	for _, s := range []*tapSwitch{b.fast, b.slow} {
+		if err := s.sw.SetMirrors(mirrors); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
 // learn makes a station known behind a port.
 func (b *both) learn(vlan uint16, mac port.MAC, at int) {
 	for _, s := range []*tapSwitch{b.fast, b.slow} {
@@ -424,6 +454,7 @@ func TestFastAgainstSlow(t *testing.T) {
 			})
 		}
 		b.configure(configs...)
+		b.mirror(t)
 		for i, c := range configs {
 			// A guest has been heard in all VLANs of its port, or in none.
 			if rapid.Bool().Draw(t, "known") {

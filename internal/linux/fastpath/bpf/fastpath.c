@@ -35,7 +35,11 @@ struct port {
 	u16 tpid;       /* of the tags that count, network byte order; 0: none do */
 	u16 flags;
 	u16 bucket;     /* 1 + the number of the bucket that limits what comes by it; 0: no limit */
+	u8 mirror_in, mirror_out; /* mirrors that copy what comes and what leaves by it, a bit each */
+	u16 : 16;
 };
+
+#define MAX_MIRRORS 8
 
 enum {
 	FROM = 1,          /* frames that come by the port may be sent on */
@@ -92,6 +96,7 @@ struct counters {
 	u64 rx_frames, rx_bytes;
 	u64 tx_frames, tx_bytes;
 	u64 same_port, isolated, policed;
+	u64 copies; /* beside rx: made by mirrors, each counted as tx where it left */
 	u64 lost; /* beside rx: no memory to change the frame's tag, or the device is another's */
 };
 
@@ -134,6 +139,14 @@ struct {
 	__type(key, u32);
 	__type(value, struct hash);
 } hashes SEC(".maps");
+
+/* By which device a mirror's copies leave. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_MIRRORS);
+	__type(key, u32);
+	__type(value, u32); /* ifindex */
+} mirrors SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -179,7 +192,7 @@ struct verdict {
 	u16 pop; /* the tag it came with goes first */
 	u32 fits; /* no frame up to this length is too long for the output */
 	u16 bucket; /* as that of struct port */
-	u16 : 16;
+	u8 mirror_in, mirror_out; /* the latter without the former: a mirror copies a frame once */
 	u32 : 32;
 };
 
@@ -218,7 +231,7 @@ struct {
 #define HAND_UP_TPID be16(0x88a8)
 #define HAND_UP_TCI 0xfff
 
-static inline int hand_up(struct __sk_buff *skb)
+global int hand_up(struct __sk_buff *skb)
 {
 	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
 	if (!kernel_skb->dev->rx_handler &&
@@ -273,7 +286,7 @@ static inline u64 cost(struct __sk_buff *skb, u64 rate)
  * switch/police.go. The exact clock is a call that takes longer than all the rest, so it is asked
  * only before a frame is refused; the coarse one is up to a tick behind. Frames of several
  * CPUs that pass the check at the same time all pass, and all count. */
-static inline int admit(struct __sk_buff *skb, u32 bucket)
+global int admit(struct __sk_buff *skb, u32 bucket)
 {
 	u32 n = bucket - 1;
 	struct bucket *b = bpf_map_lookup_elem(&buckets, &n);
@@ -292,6 +305,58 @@ static inline int admit(struct __sk_buff *skb, u32 bucket)
 	}
 	__sync_fetch_and_add(&b->until, takes);
 	return 1;
+}
+
+/* target is where a mirror's copies leave. */
+struct target {
+	u32 slot, ifindex;
+};
+
+/* aim tells whether that is there. */
+static inline int aim(u32 mirror, struct target *t)
+{
+	u32 *to = bpf_map_lookup_elem(&mirrors, &mirror);
+	if (!to)
+		return 0;
+	t->ifindex = *to;
+	u32 *slot = bpf_map_lookup_elem(&slots, &t->ifindex);
+	if (!slot)
+		return 0;
+	t->slot = *slot;
+	u32 *device = bpf_map_lookup_elem(&devices, &t->slot);
+	return device && *device == t->ifindex;
+}
+
+/* can_mirror tells whether these mirrors can copy a frame, which is longer by more than it
+ * is now when they do. */
+global int can_mirror(struct __sk_buff *skb, u32 wanted, int more)
+{
+	for (u32 i = 0; i < MAX_MIRRORS; i++) {
+		struct target t;
+		u32 mtu = 0;
+		if (wanted & 1 << i && (!aim(i, &t) || bpf_check_mtu(skb, t.ifindex, &mtu, more, 0)))
+			return 0;
+	}
+	return 1;
+}
+
+/* mirror has mirrors copy a frame as it is now. */
+global int mirror(struct __sk_buff *skb, u32 wanted, u32 from)
+{
+	struct counters *in = bpf_map_lookup_elem(&counts, &from);
+	for (u32 i = 0; i < MAX_MIRRORS; i++) {
+		struct target t;
+		if (!(wanted & 1 << i) || !aim(i, &t))
+			continue;
+		struct counters *out = bpf_map_lookup_elem(&counts, &t.slot);
+		u32 length = wire_length(skb);
+		if (!in || !out || bpf_clone_redirect(skb, t.ifindex, 0) < 0)
+			continue; /* no memory */
+		in->copies++;
+		out->tx_frames++;
+		out->tx_bytes += length;
+	}
+	return 0;
 }
 
 /* What becomes of a frame. */
@@ -421,6 +486,8 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 	struct port *to = d.at;
 	v->out = d.slot;
 	v->bucket = from->bucket;
+	v->mirror_in = from->mirror_in;
+	v->mirror_out = 0;
 	if (v->out == v->in)
 		return SAME_PORT;
 	if (from->flags & to->flags & ISOLATED)
@@ -428,6 +495,7 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 
 	/* The tag it leaves with, as switch/vlan.go's retag and wouldHop. */
 	v->ifindex = to->ifindex;
+	v->mirror_out = to->mirror_out & ~from->mirror_in;
 	v->fits = 68 + ETHERNET - 2 * TAG; /* whatever the MTU, the smallest of which is 68, and the tags */
 	v->pop = v->tpid = v->tci = v->hop = 0;
 	if (vlan != to->native) {
@@ -449,6 +517,33 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 	return ON;
 }
 
+/* grows returns how much longer than now a device takes a frame to be, which has so many
+ * bytes by then, with an outer tag of this TPID: a device takes a C-tag beside its MTU, no
+ * other, as packet sockets have it. */
+static inline int grows(struct __sk_buff *skb, u32 length, u16 tpid)
+{
+	return length - (tpid == C_TPID ? TAG : 0) - skb->len;
+}
+
+/* can_copy reports whether the mirrors of the input can copy a frame. */
+static inline int can_copy(struct __sk_buff *skb, struct verdict *v)
+{
+	return !v->mirror_in ||
+	       can_mirror(skb, v->mirror_in, grows(skb, wire_length(skb), skb->vlan_present ? skb->vlan_proto : 0));
+}
+
+/* dismiss discards a frame for this reason, or as beyond its port's rate. */
+static inline int dismiss(struct __sk_buff *skb, struct verdict *v, enum decision why)
+{
+	if (wanted(v->in) || !can_copy(skb, v))
+		return hand_up(skb); /* which polices it, too */
+	if (v->bucket && !admit(skb, v->bucket))
+		why = POLICED;
+	if (v->mirror_in)
+		mirror(skb, v->mirror_in, v->in);
+	return discard(skb, v->in, why);
+}
+
 static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 {
 	u32 length = wire_length(skb);
@@ -457,23 +552,29 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	u32 *device = bpf_map_lookup_elem(&devices, &v->out);
 	if (!device || *device != v->ifindex || (v->hop && (u16)skb->protocol == v->hop))
 		return hand_up(skb);
-	if (skb->len > v->fits) {
-		/* A device takes a C-tag beside its MTU, no other, as packet sockets have it. One that
-		 * shows behind the tag that goes is not seen here: what it makes too long is handed up. */
+	if (skb->len > v->fits || v->mirror_out) {
+		/* A tag that shows behind the tag that goes is not seen here: what it makes too long is
+		 * handed up. */
 		u16 first = v->tpid ? v->tpid : v->pop || !skb->vlan_present ? 0 : skb->vlan_proto;
-		int more = length - (v->pop ? TAG : 0) + (v->tpid ? TAG : 0) - (first == C_TPID ? TAG : 0) - skb->len;
+		int more = grows(skb, length - (v->pop ? TAG : 0) + (v->tpid ? TAG : 0), first);
 		u32 mtu = 0;
-		if (bpf_check_mtu(skb, v->ifindex, &mtu, more, 0))
+		if (bpf_check_mtu(skb, v->ifindex, &mtu, more, 0) ||
+		    (v->mirror_out && !can_mirror(skb, v->mirror_out, more)))
 			return hand_up(skb);
 		v->fits = mtu + ETHERNET - more;
 	}
 
 	struct counters *in = bpf_map_lookup_elem(&counts, &v->in);
 	struct counters *out = bpf_map_lookup_elem(&counts, &v->out);
-	if (!in || !out)
+	if (!in || !out || !can_copy(skb, v))
 		return hand_up(skb);
-	if (v->bucket && !admit(skb, v->bucket))
-		return wanted(v->in) ? hand_up(skb) : discard(skb, v->in, POLICED);
+	int late = v->bucket && !admit(skb, v->bucket);
+	if (late && wanted(v->in))
+		return hand_up(skb);
+	if (v->mirror_in)
+		mirror(skb, v->mirror_in, v->in);
+	if (late)
+		return discard(skb, v->in, POLICED);
 	if ((v->pop && bpf_skb_vlan_pop(skb)) || (v->tpid && bpf_skb_vlan_push(skb, v->tpid, v->tci))) {
 		in->lost++;
 		return TCX_DROP;
@@ -482,6 +583,8 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	in->rx_bytes += length;
 	out->tx_frames++;
 	out->tx_bytes += wire_length(skb);
+	if (v->mirror_out)
+		mirror(skb, v->mirror_out, v->in);
 	return bpf_redirect(v->ifindex, 0);
 }
 
@@ -523,11 +626,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 		flows->last[i].is = v;
 		return send_on(skb, &flows->last[i].is);
 	}
-	if (wanted(v.in))
-		return hand_up(skb); /* which polices it, too */
-	if (v.bucket && !admit(skb, v.bucket))
-		is = POLICED;
-	return discard(skb, v.in, is);
+	return dismiss(skb, &v, is);
 }
 
 /* One of the helpers, bpf_check_mtu, is for programs under the GPL only. */

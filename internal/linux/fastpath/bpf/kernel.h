@@ -66,6 +66,7 @@ struct __sk_buff {
 /* enum bpf_func_id */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
+static long (*bpf_clone_redirect)(struct __sk_buff *skb, u32 ifindex, u64 flags) = (void *)13;
 static long (*bpf_skb_vlan_push)(struct __sk_buff *skb, u16 proto, u16 tci) = (void *)18;
 static long (*bpf_skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
 static long (*bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
@@ -112,6 +113,7 @@ extern void *bpf_cast_to_kern_ctx(void *obj) __attribute__((section(".ksyms")));
 
 #define SEC(name) __attribute__((section(name), used))
 #define inline inline __attribute__((always_inline))
+#define global __attribute__((noinline)) /* verified once, and not for each call */
 
 /* A map's declaration, in the type information that loaders read. */
 #define __uint(name, value) int(*name)[value]
