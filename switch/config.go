@@ -76,6 +76,7 @@ const (
 	flagWatchIn
 	flagWatchOut
 	flagWatchDrops
+	flagResolution
 
 	flagNoFloodShift = 24 // three bits, in the order of Class
 
@@ -140,5 +141,6 @@ func (p *Port) flagsOf() flags {
 	set(c.Police != port.Rate{}, flagPolice)
 	set(p.tree != TreeForwarding, flagBlocked)
 	set(p.tree == TreeLearning, flagLearning)
+	set(p.resolution, flagResolution)
 	return f
 }

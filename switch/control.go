@@ -33,16 +33,17 @@ type ControlFrame struct {
 type Queue uint8
 
 const (
-	QueueTree   Queue = iota // BPDUs: losing them turns the tree into a loop
-	QueueGuard               // frames a guarded port must not receive; only their first bytes
-	QueueLoop                // loop-detection probes
-	QueueGroups              // frames for which Groups.IsControl holds
+	QueueTree       Queue = iota // BPDUs: losing them turns the tree into a loop
+	QueueGuard                   // frames a guarded port must not receive; only their first bytes
+	QueueLoop                    // loop-detection probes
+	QueueGroups                  // frames for which Groups.IsControl holds
+	QueueResolution              // address resolution, see Port.SetResolution
 	numQueues
 )
 
 // turns is how many frames of a lane one round handles. A bridge sends up to ten BPDUs
 // a second (802.1D-2004 table 17-1: the transmit hold count); one round takes them all.
-var turns = [numQueues]int{QueueTree: 10, QueueGuard: 1, QueueLoop: 1, QueueGroups: 1}
+var turns = [numQueues]int{QueueTree: 10, QueueGuard: 1, QueueLoop: 1, QueueGroups: 1, QueueResolution: 1}
 
 // Trap sends frames for one group address to OnControl instead of forwarding them.
 // Traps apply before storm control, since a loop is when they are needed; their lane

@@ -9,6 +9,9 @@ func (w *worker) flood(out *outputs, f *port.Frame, from *member, class Class) (
 			return 0, drop
 		}
 	}
+	if class == Broadcast && from.flags&flagResolution != 0 && isResolution(f) {
+		return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
+	}
 	return w.toAll(out, f, from, class)
 }
 

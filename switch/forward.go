@@ -27,6 +27,9 @@ func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int,
 	case from.number:
 		return 0, port.DropSamePort
 	case fdb.NoPort:
+		if from.flags&flagResolution != 0 && isResolution(f) {
+			return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
+		}
 		return 0, port.DropLocal
 	}
 	to := w.set.member(number)

@@ -56,6 +56,9 @@ func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies in
 			return 0, drop
 		}
 	}
+	if from.flags&flagResolution != 0 && isResolution(f) {
+		return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
+	}
 	g := w.set.groups
 	if g == nil || !isIPGroup(f.Dst) || !g.VLANs.Has(f.VLAN) || isTunnelled(f) {
 		return w.toAll(out, f, from, Multicast)

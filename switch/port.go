@@ -28,6 +28,7 @@ type Port struct {
 	turn       uint8 // of the last bucket; see FastRate
 	tree       TreeState
 	bpdus      bool   // bpduTrap is set
+	resolution bool   // SetResolution
 	traps      []Trap // besides bpduTrap and those of all ports
 	shaper     *shaper
 	rx         []*rxCounters // by queue; kept across devices

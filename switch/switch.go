@@ -56,6 +56,7 @@ type Switch struct {
 	ports    atomic.Pointer[portSet]
 	vecs     sync.Pool // of *outputs
 	fast     FastPath  // nil: none
+	seen     *observers
 	events   events
 	control  control
 	traps    []Trap // Config.Traps
@@ -104,11 +105,14 @@ type member struct {
 
 // New makes a switch without ports.
 func New(cfg Config) *Switch {
+	seen := &observers{first: cfg.FDB.Observer}
 	if cfg.FastPath != nil {
-		cfg.FDB.Observer = cfg.FastPath
+		seen.first = cfg.FastPath
 	}
+	cfg.FDB.Observer = seen
 	s := &Switch{
 		fdb:    fdb.New(cfg.FDB),
+		seen:   seen,
 		fast:   cfg.FastPath,
 		byName: make(map[string]*Port),
 		traps:  cfg.Traps,
