@@ -107,6 +107,9 @@ func (v *VLAN) keep(given func(string) bool, mode any) {
 	}
 }
 
+// Transparent reports whether the port keeps no VLANs apart.
+func (v *VLAN) Transparent() bool { return v.mode() == [3]bool{} }
+
 func (v *VLAN) mode() [3]bool { return [3]bool{v.Access != 0, v.Trunk.Len() > 0, v.QinQ != 0} }
 
 // Check returns an error if settings in v contradict each other.

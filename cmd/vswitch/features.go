@@ -9,6 +9,7 @@ import (
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/feature/capture"
+	"github.com/vswitch/vswitch/internal/feature/flap"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
@@ -21,6 +22,7 @@ import (
 var features = []feature.Feature{
 	stp.Feature,
 	snoop.Feature,
+	flap.Feature,
 	capture.Feature,
 	loopguard.Feature,
 	mirror.Feature,

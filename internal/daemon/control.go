@@ -17,9 +17,6 @@ func (m *manager) configured(p *managed) {
 
 // linked reports that a port starts or stops passing frames.
 func (m *manager) linked(p *managed, up bool) {
-	if !up {
-		m.moves.linkDown(p)
-	}
 	for l := range instances[feature.Linked](m) {
 		l.Linked(p, up)
 	}
@@ -27,7 +24,6 @@ func (m *manager) linked(p *managed, up bool) {
 
 // removed reports that a port is about to be removed.
 func (m *manager) removed(p *managed) {
-	m.moves.linkDown(p)
 	for r := range instances[feature.Removed](m) {
 		r.Removed(p)
 	}

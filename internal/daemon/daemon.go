@@ -62,7 +62,6 @@ type Options struct {
 	Aging        time.Duration
 	Recovery     time.Duration // until a port that a guard shut down recovers; 0: never
 	GroupForward uint16        // reserved addresses to forward, see vswitch.Switch.SetGroupForward
-	HoldDown     time.Duration // how long a flapping station is held; 0: never
 }
 
 // catalog returns what ports can be, in a list of its own.

@@ -110,12 +110,10 @@ func (m *manager) describeSwitch() api.Switch {
 		Ports: make(map[api.State]int),
 		FDB: api.FDBInfo{
 			Size: m.sw.FDB().Len(), Capacity: m.sw.FDB().Stats().Capacity, AgingS: int64(m.aging.Seconds()),
-			Moves: m.moves.seen.Load(), Flaps: m.moves.flaps.Load(), Held: len(m.moves.held),
 		},
 		MAC:          m.mac,
 		GroupForward: m.groupForward,
 		LoopDetect:   made["loop_detect"] != nil,
-		HoldDownS:    time.Duration(m.moves.holdDown.Load()).Seconds(),
 		RecoveryS:    m.recovery.Seconds(),
 		Settings:     asSpec(made),
 		FastPath:     api.FastPath{On: m.fast != nil, Pinned: m.fast != nil && m.fast.Pinned(), Reason: m.fastOff},

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/feature/flap"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
@@ -341,7 +342,7 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 }
 
 // logged returns the log since the last call.
-var testFeatures = []feature.Feature{stp.Feature, snoop.Feature, loopguard.Feature, mirror.Feature}
+var testFeatures = []feature.Feature{stp.Feature, snoop.Feature, flap.Feature, loopguard.Feature, mirror.Feature}
 
 // withPort is a spec with more settings, as JSON.
 func withPort(s port.Spec, text string) port.Spec {

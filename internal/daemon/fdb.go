@@ -180,3 +180,12 @@ func (m *manager) listFDB() []api.FDBEntry {
 	})
 	return entries
 }
+
+// portNames returns the name of each port by number. It may be called from any goroutine.
+func (m *manager) portNames() map[uint16]string {
+	names := make(map[uint16]string)
+	for _, p := range m.sw.Ports() {
+		names[p.Number()] = p.Name()
+	}
+	return names
+}

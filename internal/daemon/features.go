@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -71,6 +72,12 @@ func (m *manager) setFeatures(from, to []any) error {
 			continue
 		}
 		changed = true
+		if set, ok := h.instance.(feature.Settable); ok && h.on(to[i]) {
+			if err := set.Set(to[i]); err != nil {
+				failed = err
+			}
+			continue
+		}
 		if h.instance != nil {
 			if kept, err := h.state(); err != nil {
 				failed = err
@@ -248,6 +255,7 @@ func (h host) Log() *slog.Logger               { return h.m.log }
 func (h host) MAC() port.MAC                   { return h.m.mac }
 func (h host) Switch() *vswitch.Switch         { return h.m.sw }
 func (h host) Speak()                          { h.m.ownStation() }
+func (h host) Configured(k fdb.Key) bool       { _, ok := h.m.static[k]; return ok }
 func (h host) Forget(p feature.Port)           { h.m.forget(p.(*managed)) }
 func (h host) Shut(p feature.Port, why string) { h.m.shut(p.(*managed), why) }
 
@@ -310,6 +318,7 @@ func (p *managed) Spec() *port.Spec     { return &p.spec }
 func (p *managed) Policy() *port.Policy { return &p.spec.Policy }
 func (p *managed) VLANs() port.VLANSet  { return p.vlans() }
 func (p *managed) Up() bool             { return p.state == api.StateUp }
+func (p *managed) Passes() bool         { return p.dev != nil && p.state != api.StateDown }
 func (p *managed) Disabled() bool       { return p.shutBy != "" }
 func (p *managed) Speed() uint64        { return p.speed }
 func (p *managed) Station() bool        { return p.hasStation() }

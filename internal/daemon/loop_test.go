@@ -385,7 +385,9 @@ func TestNoProbesByMirrorTargets(t *testing.T) {
 
 func TestNoProbesUnlessAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := twoPorts(t, 0)
+		r := start(t, newFakeHost(), savedState{})
+		r.mustAdd("vm0")
+		r.mustAdd("vm1")
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if n := r.sw.Injected(); n != 0 || strings.Contains(r.logged(), "loop") {

@@ -438,7 +438,6 @@ func (m *manager) tryOpen(p *managed) bool {
 func (m *manager) retryDue() {
 	now := time.Now()
 	m.recoverDue(now)
-	m.releaseDue(now)
 	m.sumUp(now)
 	if !m.resave.IsZero() && !m.resave.After(now) {
 		m.saveTrace()
@@ -463,7 +462,7 @@ func (p *managed) lookDue(now time.Time) bool { return !p.retry.IsZero() && !p.r
 
 // nextRetry returns the time until retryDue has work.
 func (m *manager) nextRetry() time.Duration {
-	next := m.moves.next(time.Now())
+	next := time.Hour
 	if !m.resave.IsZero() {
 		next = min(next, max(0, time.Until(m.resave)))
 	}

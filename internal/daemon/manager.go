@@ -32,7 +32,6 @@ type manager struct {
 	claimed Claim  // on the interfaces, taken with the first port that stands on one
 	saver   *saver // nil: the state is not kept
 	log     *slog.Logger
-	moves   *moves
 	aging   time.Duration
 
 	settings switchSettings // in force
@@ -85,7 +84,6 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		fast:    o.FastPath,
 		fastOff: o.FastPathOff,
 
-		moves:    newMoves(o.HoldDown),
 		recovery: o.Recovery,
 
 		groupForward: o.GroupForward,
@@ -219,7 +217,9 @@ func (m *manager) removeFiles() {
 func (m *manager) onEvent(ev vswitch.Event) {
 	switch ev := ev.(type) {
 	case vswitch.MACMoved:
-		m.moved(ev)
+		for _, f := range *m.heedMoves.Load() {
+			f.Moved(ev)
+		}
 	case vswitch.OwnAddress:
 		m.ownAddressSeen(m.portNames()[ev.Port], ev.VLAN)
 	case vswitch.StormHit:

@@ -16,9 +16,8 @@ import (
 type Settings struct {
 	Aging setting.OrNever `json:"aging,omitzero" arg:"TIME" default:"5m" help:"forget stations that are silent for this long; 0 for never"`
 
-	GroupForward Mask             `json:"group_forward,omitempty" arg:"MASK" default:"0" help:"which of 01:80:c2:00:00:00 to 0f to forward: bit 14 is 0e, as in the kernel's group_fwd_mask"`
-	HoldDown     setting.Duration `json:"hold_down,omitzero" arg:"TIME" default:"0s" help:"hold a station that flaps between ports at its home port for this long; 0 for not at all"`
-	Recovery     setting.OrNever  `json:"recovery,omitzero" arg:"TIME" default:"5m" help:"recover error-disabled ports after this time; 0 for never"`
+	GroupForward Mask            `json:"group_forward,omitempty" arg:"MASK" default:"0" help:"which of 01:80:c2:00:00:00 to 0f to forward: bit 14 is 0e, as in the kernel's group_fwd_mask"`
+	Recovery     setting.OrNever `json:"recovery,omitzero" arg:"TIME" default:"5m" help:"recover error-disabled ports after this time; 0 for never"`
 }
 
 // Mask is a 16-bit mask, which people write in hexadecimal.
@@ -143,7 +142,7 @@ func orNever(d setting.OrNever, otherwise time.Duration) time.Duration {
 // into copies the settings into the options of a starting daemon.
 func (s Settings) into(o *Options) {
 	o.Aging, o.Recovery = orNever(s.Aging, defaultAging), orNever(s.Recovery, defaultRecovery)
-	o.GroupForward, o.HoldDown = uint16(s.GroupForward), time.Duration(s.HoldDown)
+	o.GroupForward = uint16(s.GroupForward)
 }
 
 // set changes settings of the switch and keeps them. For this run, overrides from the command
@@ -181,7 +180,6 @@ func (m *manager) apply(to switchSettings) error {
 	m.sw.Refresh() // what the kernel heard lately is not older than a shorter ageing time
 	m.sw.FDB().SetAging(tableAging(m.aging))
 	m.recovery = orNever(to.Recovery, defaultRecovery)
-	m.moves.holdDown.Store(int64(to.HoldDown))
 	if m.groupForward != uint16(to.GroupForward) {
 		m.groupForward = uint16(to.GroupForward)
 		m.sw.SetGroupForward(m.groupForward)

@@ -233,6 +233,14 @@ func TestSwitchSettingsRefused(t *testing.T) {
 	})
 }
 
+func (r *rig) fdbInfo() api.FDBInfo {
+	s, err := ask(r.manager, func() (api.Switch, error) { return r.describeSwitch(), nil })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s.FDB
+}
+
 // wantOwnStation checks that the FDB knows the switch's own address, from which it sends.
 func (w *wireRig) wantOwnStation() {
 	w.t.Helper()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -49,6 +50,10 @@ type Instance interface {
 
 // Each of these is one optional ability of an Instance.
 type (
+	// Settable takes changed settings of the switch, of the type of Feature.Switch, in place of
+	// Stop and New.
+	Settable interface{ Set(settings any) error }
+
 	// Configured receives each port that is new or has changed settings.
 	Configured interface{ Configured(Port) }
 
@@ -88,7 +93,7 @@ type (
 	}
 
 	// Moved receives the stations that are learned behind another port than before. It is
-	// called on the switch's event goroutine and must not wait.
+	// called on the switch's event goroutine, and may wait for a turn but for nothing else.
 	Moved interface{ Moved(vswitch.MACMoved) }
 )
 
@@ -99,7 +104,8 @@ type Port interface {
 	Spec() *port.Spec     // read only
 	Policy() *port.Policy // read only
 	VLANs() port.VLANSet  // the VLANs it carries
-	Up() bool             // whether it passes frames
+	Up() bool             // whether somebody is there to pass frames to
+	Passes() bool         // whether it passes frames, as it does even before it is up
 	Disabled() bool       // whether a guard has shut it down
 
 	Speed() uint64 // of its link in bit/s; 0: unknown
@@ -141,6 +147,9 @@ type Host interface {
 	// Speak enters the switch's own address into the FDB, so that frames sent from it find
 	// their way back. Who sends such frames calls it once.
 	Speak()
+
+	// Configured reports whether a user added an FDB entry with this key.
+	Configured(fdb.Key) bool
 
 	// Forget removes the stations learned behind a port.
 	Forget(Port)

@@ -4,6 +4,7 @@
 package featuretest
 
 import (
+	"bytes"
 	"iter"
 	"log/slog"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -24,6 +26,7 @@ type Host struct {
 	mu    sync.Mutex
 	ports []*Port
 	saved int
+	log   bytes.Buffer
 }
 
 var _ feature.Host = (*Host)(nil)
@@ -51,7 +54,13 @@ func (h *Host) Add(t testing.TB, spec port.Spec, station bool) *Port {
 func (h *Host) Saves() int { return h.saved }
 
 // Log implements feature.Host.
-func (h *Host) Log() *slog.Logger { return slog.New(slog.DiscardHandler) }
+func (h *Host) Log() *slog.Logger { return slog.New(slog.NewTextHandler(&h.log, nil)) }
+
+// Logged returns what was logged since it was last called.
+func (h *Host) Logged() string {
+	defer h.log.Reset()
+	return h.log.String()
+}
 
 // MAC implements feature.Host.
 func (h *Host) MAC() port.MAC { return 0x0200_0000_0001 }
@@ -82,6 +91,12 @@ func (h *Host) Port(number uint16) feature.Port {
 
 // Speak implements feature.Host.
 func (h *Host) Speak() {}
+
+// Configured implements feature.Host.
+func (h *Host) Configured(k fdb.Key) bool {
+	e, ok := h.core.FDB().Get(k)
+	return ok && e.Kind == fdb.Static
+}
 
 // Forget implements feature.Host.
 func (h *Host) Forget(p feature.Port) { h.core.FDB().FlushPort(p.Number()) }
@@ -119,6 +134,7 @@ func (h *Host) Shut(p feature.Port, why string) { p.(*Port).Why = why }
 // Port is a feature.Port.
 type Port struct {
 	Why       string // why it was shut down; empty: it was not
+	Blocked   bool   // it passes no frames
 	LinkSpeed uint64 // what Speed returns
 
 	core    *vswitch.Port
@@ -149,6 +165,9 @@ func (p *Port) Kind() port.Description { return port.Description{Station: p.stat
 
 // Up implements feature.Port.
 func (p *Port) Up() bool { return true }
+
+// Passes implements feature.Port.
+func (p *Port) Passes() bool { return !p.Blocked }
 
 // Disabled implements feature.Port.
 func (p *Port) Disabled() bool { return p.Why != "" }

@@ -59,7 +59,7 @@ var below = []struct {
 	{"internal/table", nil},
 	{"internal/feature", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table"}},
 	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/packet/*", "internal/proto/*"}},
-	{"internal/daemon", []string{"api", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/proto/flap", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
+	{"internal/daemon", []string{"api", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock"}},
 	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/daemon", "internal/linux/fastpath", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
