@@ -104,6 +104,7 @@ generate: ## compile internal/linux/fastpath/bpf anew (installs clang-14 and llv
 .PHONY: install
 install: build ## install to DESTDIR and PREFIX (/usr/local): binary, manual pages, shell completion
 	install -D -m 755 vswitch '$(DESTDIR)$(PREFIX)/bin/vswitch'
+	install -D -m 755 packaging/wireshark/vswitch-extcap '$(DESTDIR)$(PREFIX)/share/vswitch/vswitch-extcap'
 	install -d '$(DESTDIR)$(PREFIX)/share/'{man/man5,man/man8,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
 	./vswitch man >'$(DESTDIR)$(PREFIX)/share/man/man8/vswitch.8'
 	./vswitch man state >'$(DESTDIR)$(PREFIX)/share/man/man5/vswitch.state.5'

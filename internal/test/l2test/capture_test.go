@@ -3,6 +3,7 @@ package l2test
 import (
 	"bufio"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -103,4 +104,65 @@ func outputOf(t testing.TB, name string, args ...string) string {
 		t.Fatalf("%s: %v", name, err)
 	}
 	return string(out)
+}
+
+// TestExtcap has tshark capture at a port, and only dropped frames, by
+// packaging/wireshark/vswitch-extcap.
+func TestExtcap(t *testing.T) {
+	t.Parallel()
+	tshark := testenv.Tool(t, "tshark")
+	l := newLAN(t, 2)
+	h1, h2 := l.hosts[0], l.hosts[1]
+	_, folder, ok := strings.Cut(outputOf(t, tshark, "-G", "folders"), "xtcap path:")
+	if !ok {
+		t.Fatal("tshark does not say where its folder for extcap is")
+	}
+	folder = strings.TrimSpace(strings.SplitN(folder, "\n", 2)[0])
+	script, err := filepath.Abs("../../../packaging/wireshark/vswitch-extcap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The folder is tshark's alone in a mount namespace.
+	run := func(args ...string) *exec.Cmd {
+		cmd := exec.Command("unshare", append([]string{"-m", "sh", "-c",
+			`mkdir -p "$0" && mount -t tmpfs none "$0" && cp "$1" "$0" && shift && exec "$@"`, folder, script, tshark}, args...)...)
+		cmd.Env = append(os.Environ(), "VSWITCH="+daemontest.Binary(t), "VSWITCH_SOCKETS="+l.sw.Socket(), "HOME="+t.TempDir())
+		return cmd
+	}
+	name := filepath.Base(l.sw.Socket())
+	out, err := run("-D").CombinedOutput()
+	for _, want := range []string{name + ":p1 (vswitch " + name + ": p1 (netdev))", name + "::drops (vswitch " + name + ": dropped frames)"} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Fatalf("%v: tshark -D lists\n%s without %s", err, out, want)
+		}
+	}
+	for on, want := range map[string]string{
+		name + ":p2":     "p2|0x00000002|",
+		name + "::drops": "p1|0x00000001|dropped: bad_source (its source address is zero or a group address)",
+	} {
+		cmd := run("-i", on, "-f", "ether host "+h2.mac.String(), "-c", "1", "-l", "-T", "fields", "-E", "separator=|",
+			"-e", "frame.interface_name", "-e", "frame.packet_flags_direction", "-e", "frame.comment")
+		var got, errors strings.Builder
+		cmd.Stdout, cmd.Stderr = &got, &errors
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		// tshark does not say when it captures.
+		var ended error
+		testenv.Eventually(t, "tshark has a frame", func() bool {
+			l.want(h1, h1.to(h2), h2)
+			l.want(h1, frame{dst: h2.mac, src: 0})
+			select {
+			case ended = <-done:
+				return true
+			default:
+				return false
+			}
+		})
+		if ended != nil || strings.TrimSpace(got.String()) != want {
+			t.Errorf("%s: %v: tshark prints %q, want %q\n%s", on, ended, got.String(), want, &errors)
+		}
+	}
 }

@@ -206,6 +206,9 @@ func (d *Daemon) Cleanup(t testing.TB) {
 // Log returns the daemon's output so far, of all its runs.
 func (d *Daemon) Log() string { return d.log.String() }
 
+// Socket returns the path of the daemon's control socket.
+func (d *Daemon) Socket() string { return d.socket }
+
 // Command returns a vswitch command to be run.
 func (d *Daemon) Command(args ...string) *exec.Cmd {
 	return exec.Command(d.binary, append([]string{"--socket", d.socket}, args...)...)
