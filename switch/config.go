@@ -75,7 +75,7 @@ const (
 	flagMirrorOut
 	flagWatchIn
 	flagWatchOut
-	flagWatchDrops
+	flagPuntDrops
 	flagResolution
 
 	flagNoFloodShift = 24 // three bits, in the order of Class

@@ -192,7 +192,7 @@ func (s *Switch) publishFast(set *portSet) {
 			MirrorIn:     in,
 			MirrorOut:    out,
 			MirrorTo:     m.mirrorTo,
-			Drops:        m.flags&flagWatchDrops != 0,
+			Drops:        m.flags&flagPuntDrops != 0,
 			Isolated:     m.flags&flagIsolated != 0,
 			NoLearning:   m.flags&flagNoLearn != 0,
 			Locked:       m.flags&flagLocked != 0,

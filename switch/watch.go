@@ -9,13 +9,16 @@ import (
 // Watch shows frames to a function while they pass: those that ports receive or send, and
 // those that are lost. Workers call See, several at a time; it must take no time, keep and
 // change nothing, and allocate nothing. It sees no frame of the fast path: ports whose
-// received or sent frames are watched leave it in that direction, and a watch of drops
-// makes it punt the frames that it would drop.
+// received or sent frames are watched leave it in that direction.
 type Watch struct {
 	Ports []string // nil: all ports, also those that are added later
 	In    bool     // frames that a port receives, once it is known what becomes of them
 	Out   bool     // frames that a port has sent
 	Drops bool     // frames that a port loses, in either direction
+
+	// With Punt, the fast path passes on the frames that it would drop, so that a watch of
+	// Drops sees them as well.
+	Punt bool
 
 	// SnapLen is how many bytes of a frame See reads; 0: all.
 	SnapLen int
@@ -96,8 +99,8 @@ func (s *Switch) addWatches(set *portSet) {
 			if w.Out {
 				m.flags |= flagWatchOut
 			}
-			if w.Drops {
-				m.flags |= flagWatchDrops
+			if w.Drops && w.Punt {
+				m.flags |= flagPuntDrops
 			}
 		}
 		set.watches = append(set.watches, w)

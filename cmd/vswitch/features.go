@@ -9,6 +9,7 @@ import (
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/feature/capture"
+	"github.com/vswitch/vswitch/internal/feature/drops"
 	"github.com/vswitch/vswitch/internal/feature/flap"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
@@ -24,6 +25,7 @@ var features = []feature.Feature{
 	snoop.Feature,
 	flap.Feature,
 	capture.Feature,
+	drops.Feature,
 	loopguard.Feature,
 	mirror.Feature,
 }

@@ -153,7 +153,7 @@ func (c *captures) serve(w http.ResponseWriter, r *http.Request) {
 func (s *session) watch() *vswitch.Watch {
 	w := &vswitch.Watch{Ports: s.Port, SnapLen: s.SnapLen, See: s.see}
 	if s.Drops {
-		w.Drops = true
+		w.Drops, w.Punt = true, true
 	} else {
 		w.In, w.Out = s.Direction != "out", s.Direction != "in"
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+	"github.com/vswitch/vswitch/port"
 )
 
 // capturing is a running `vswitch capture` or `vswitch drops`.
@@ -165,4 +166,62 @@ func TestExtcap(t *testing.T) {
 			t.Errorf("%s: %v: tshark prints %q, want %q\n%s", on, ended, got.String(), want, &errors)
 		}
 	}
+}
+
+// TestDrops follows what is dropped while other frames stay on the fast path.
+//
+//	h1 ── p1 (isolated) ┐
+//	h2 ── p2 (isolated) ┼ switch
+//	h3 ── p3            ┘
+func TestDrops(t *testing.T) {
+	t.Parallel()
+	tshark := testenv.Tool(t, "tshark")
+	l := newLAN(t, 3)
+	h1, h2, h3 := l.hosts[0], l.hosts[1], l.hosts[2]
+	l.sw.ctl("set-port p1 --isolated")
+	l.sw.ctl("set-port p2 --isolated")
+	for _, h := range l.hosts {
+		l.want(h, frame{dst: station(0), src: h.mac}, l.others(h)...)
+	}
+	file := filepath.Join(t.TempDir(), "d.pcapng")
+	c := l.sw.begin("drops", "--follow", "--count", "2", "--reason", "isolated", "--reason", "bad_source")
+	w := l.sw.begin("drops", "--follow", "--count", "1", "--write", file, "--filter", "ether src 00:00:00:00:00:00", "--port", "p1")
+	if p := l.sw.port("p1"); daemontest.FastPath() && !p.FastPath.On {
+		t.Errorf("a port whose drops are followed is off the fast path: %v", p.FastPath.Off)
+	}
+	before := l.sw.port("p1").FastPath.Frames
+	l.wantDrop(h1, frame{dst: h2.mac, src: h1.mac, size: 60}, port.DropIsolated)
+	l.want(h1, h1.to(h3), h3)
+	if n := l.sw.port("p1").FastPath.Frames - before; daemontest.FastPath() && n != 1 {
+		t.Errorf("the kernel handled %d frames meanwhile, want 1", n)
+	}
+	l.wantDrop(h1, frame{dst: h3.mac, src: 0, size: 60}, port.DropBadSource)
+	out, _ := c.end()
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	for i, want := range []string{
+		"p1 in  isolated  " + h1.mac.String() + " > " + h2.mac.String() + " type 0x88b5 len 60  (from one isolated port to another)",
+		"p1 in  bad_source  00:00:00:00:00:00 > " + h3.mac.String() + " type 0x88b5 len 60  (its source address is zero or a group address)",
+	} {
+		if i >= len(lines) || !strings.HasSuffix(lines[i], want) {
+			t.Errorf("line %d of\n%swant …%s", i, out, want)
+		}
+	}
+	w.end()
+	got := outputOf(t, tshark, "-r", file, "-T", "fields", "-E", "separator=|", "-e", "frame.interface_name", "-e", "frame.comment", "-e", "eth.src", "-e", "frame.len")
+	if want := "p1|dropped: bad_source (its source address is zero or a group address)|00:00:00:00:00:00|60\n"; got != want {
+		t.Errorf("tshark reads\n%swant\n%s", got, want)
+	}
+	if out := l.sw.ctl("drops --reason bad_source"); strings.Count(out, "\n") != 0 || !strings.HasSuffix(out, lines[1][16:]) {
+		t.Errorf("without --follow:\n%s", out)
+	}
+}
+
+// others returns the hosts of TestDrops that get what a host floods.
+func (l *lan) others(from *host) (to []*host) {
+	for _, h := range l.hosts {
+		if h != from && !(from.port != "p3" && h.port != "p3") {
+			to = append(to, h)
+		}
+	}
+	return to
 }
