@@ -222,6 +222,7 @@ const (
 	CodeGone     = "gone"      // the port's device is not there
 	CodeInUse    = "in_use"    // a machine is attached to the port
 	CodeExpired  = "expired"   // the events after the cursor are forgotten
+	CodeConflict = "conflict"  // a configuration is being applied, waits for its confirmation, or changed
 	CodeFailed   = "failed"    // the system refused
 	CodeBusy     = "busy"      // too many do the same already
 	CodeStopping = "stopping"  // the daemon is about to end
@@ -232,6 +233,9 @@ const (
 type Error struct {
 	Message string `json:"error"`
 	Code    string `json:"code"`
+
+	// Problems are what is wrong with a configuration, part by part.
+	Problems []ConfigProblem `json:"problems,omitempty"`
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -124,9 +124,24 @@ func (c Catalog) Differences(s Spec, p setting.Patch) (all []string, err error) 
 	if err != nil {
 		return nil, err
 	}
-	pairs := [][2]any{{s.Settings, to.Settings}, {s.Policy, to.Policy}}
-	for i, of := range c.sectionsOf(s) {
-		pairs = append(pairs, [2]any{of, to.Sections[i]})
+	for _, d := range c.Changes(s, to) {
+		all = append(all, fmt.Sprintf("--%s is %s, not %s", d.Flag, d.From, d.To))
+	}
+	return all, nil
+}
+
+// Change is a setting that differs between two specs, with its values as its flag takes them.
+type Change struct {
+	setting.Field
+	From, To string
+}
+
+// Changes returns in which settings two specs of one kind differ.
+func (c Catalog) Changes(from, to Spec) (all []Change) {
+	pairs := [][2]any{{from.Settings, to.Settings}, {from.Policy, to.Policy}}
+	others := c.sectionsOf(to)
+	for i, of := range c.sectionsOf(from) {
+		pairs = append(pairs, [2]any{of, others[i]})
 	}
 	for _, pair := range pairs {
 		if pair[0] == nil {
@@ -134,11 +149,11 @@ func (c Catalog) Differences(s Spec, p setting.Patch) (all []string, err error) 
 		}
 		for _, f := range setting.Fields(pair[0]) {
 			if !reflect.DeepEqual(f.Get(pair[0]), f.Get(pair[1])) {
-				all = append(all, fmt.Sprintf("--%s is %s, not %s", f.Flag, text(f, pair[0]), text(f, pair[1])))
+				all = append(all, Change{f, text(f, pair[0]), text(f, pair[1])})
 			}
 		}
 	}
-	return all, nil
+	return all
 }
 
 // text is a setting of a struct as its flag takes it.

@@ -57,6 +57,9 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 				return nil, usagef("flag %s is given twice; give it once%s", spell(name), inOne(flag))
 			}
 			seen[flag.Names()[0]] = true
+			if f, ok := flag.(implied); ok && !hasValue {
+				arg, hasValue = arg+"="+f.value, true
+			}
 			*to = append(*to, arg)
 			if hasValue || !takesValue(flag) {
 				continue
@@ -165,6 +168,12 @@ type choice struct {
 
 // oneOf makes a choice of a flag.
 func oneOf(f *cli.StringFlag, values []string) cli.Flag { return choice{f, values} }
+
+// implied is a flag whose value may be left out.
+type implied struct {
+	choice
+	value string // which it has then
+}
 
 // Values returns the flag's possible values.
 func (c choice) Values() []string { return c.values }

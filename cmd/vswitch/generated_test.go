@@ -36,3 +36,8 @@ func TestKindsDoNotClash(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The schema of configurations has the settings.
+func TestSchemaIsGenerated(t *testing.T) {
+	generated(t, "../../packaging/switch.schema.json", configFormat().Schema())
+}

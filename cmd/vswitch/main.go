@@ -1,4 +1,4 @@
-//go:generate go test . -run ^TestOpenAPIIsGenerated$ -update
+//go:generate go test . -run IsGenerated$ -update
 
 // Command vswitch runs an Ethernet switch for virtual machines and controls a running one.
 // Each command has a file of its own, which parses, calls and prints.
@@ -44,9 +44,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	var quiet exitCode
+	if errors.As(err, &quiet) {
+		return int(quiet)
+	}
 	printError(stderr, err, asJSON)
 	switch {
-	case errors.As(err, new(usageError)):
+	case errors.As(err, new(usageError)), errors.As(err, new(fileError)):
 		return exitUsage
 	case errors.Is(err, api.ErrNoDaemon):
 		return exitNoDaemon
@@ -79,9 +83,14 @@ const (
 func asAPI(err error) api.Error {
 	e := api.Error{Message: err.Error(), Code: api.CodeFailed}
 	var told *api.Error
+	var failed failedError
 	switch {
 	case errors.As(err, &told):
 		e.Code = told.Code
+	case errors.As(err, new(fileError)):
+		e.Code = api.CodeInvalid
+	case errors.As(err, &failed):
+		e.Code = failed.code
 	case errors.As(err, new(usageError)):
 		e.Code = codeUsage
 	case errors.Is(err, api.ErrNoDaemon):
@@ -100,7 +109,7 @@ func printError(stderr io.Writer, err error, asJSON bool) {
 			_ = json.NewEncoder(stderr).Encode(asAPI(err))
 			return
 		}
-		fmt.Fprintln(stderr, "vswitch:", err)
+		fmt.Fprintln(stderr, "vswitch:", strings.ReplaceAll(err.Error(), "\n", "\nvswitch: "))
 	}()
 	select {
 	case <-done:
@@ -143,6 +152,11 @@ Example:
 			showCommand(),
 			setCommand(),
 			statsCommand(),
+			applyCommand(),
+			diffCommand(),
+			confirmCommand(),
+			rollbackCommand(),
+			configCommand(),
 			fdbCommand(),
 			vlanCommand(),
 			qemuArgsCommand(),

@@ -47,6 +47,7 @@ func statePage() string {
 	p.text("    " + strings.ReplaceAll(strings.TrimSpace(stateExample), "\n", "\n    "))
 	p.section("FILES")
 	p.item("state.json", "The state.")
+	p.item("history.json", "The last changes of vswitch apply and what takes them back. Without it only the history is lost.")
 	p.item("state.json.corrupt-TIME", "A state that could not be read, set aside.")
 	p.section("SEE ALSO")
 	p.text("vswitch(8)")
@@ -93,6 +94,8 @@ var (
 		{"spec.kind (string)", "The port's kind; vswitch(8) lists them under PORT KINDS. A port of a kind that this program lacks waits, and its settings stay."},
 		{"fdb (array)", "Static and sticky entries of the forwarding database."},
 		{"groups (array)", "Static multicast groups."},
+		{"applied (array)", "What vswitch apply brought, and its --prune may therefore remove, such as \"port vm0\"."},
+		{"pending (object)", "The change of vswitch apply --confirm that waits: by, until (a time), and undo, what takes it back."},
 		{"mirrors (array)", "Mirrors."},
 	}
 	traceKeys = [][2]string{

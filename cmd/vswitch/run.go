@@ -44,6 +44,7 @@ Example:
 			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
 			&cli.IntFlag{Name: "fdb-size", Value: fdb.DefaultCapacity, Usage: fmt.Sprintf("most `ENTRIES` of the forwarding database, up to %d", fdb.MaxCapacity)},
 			oneOf(&cli.StringFlag{Name: "fastpath", Value: "auto", EnvVars: []string{"VSWITCH_FASTPATH"}, Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"}, fastPathModes),
+			&cli.StringFlag{Name: "config", TakesFile: true, Usage: "configuration `FILE` to apply at the start, with --prune; see vswitch apply"},
 			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, and do not run"},
 			&cli.IntFlag{Name: "mtu", Usage: "`BYTES` of payload of tap and host ports that --mtu of add-port does not give others", DefaultText: "what each device has"},
 			oneOf(&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text or json"}, []string{"text", "json"}),
@@ -85,6 +86,14 @@ func runSwitch(c *cli.Context) error {
 	if o.StateDir, err = stateDir(c, o.Name); err != nil {
 		return err
 	}
+	if path := c.String("config"); path != "" {
+		f, err := readOwnConfig(path)
+		if err != nil {
+			return err
+		}
+		o.Config = api.ApplyConfig{Config: f.doc, By: path, Prune: api.PruneApplied}
+		o.ConfigError = func(err error) error { return f.inFile(err) }
+	}
 	if o.Overrides, err = read(c, switchFields()); err != nil {
 		return err
 	}
@@ -113,6 +122,19 @@ func runSwitch(c *cli.Context) error {
 		return usageError(err.Error())
 	}
 	return err
+}
+
+// readOwnConfig is readConfig for a file that only root, or the user of the daemon, can change.
+func readOwnConfig(path string) (configFile, error) {
+	i, err := os.Stat(path)
+	if err != nil {
+		return configFile{}, usagef("%v; name a configuration with --config", err)
+	}
+	st, ok := i.Sys().(*syscall.Stat_t)
+	if own := ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid()); !own || i.Mode().Perm()&0o022 != 0 {
+		return configFile{}, usagef("%s can be changed by other users; make it root's, or your own, with `chmod go-w`", path)
+	}
+	return readConfig(path)
 }
 
 func stateDir(c *cli.Context, name string) (string, error) {

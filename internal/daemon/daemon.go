@@ -18,6 +18,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -40,6 +41,11 @@ type Options struct {
 
 	// Features are the features that the switch hosts beside ports.
 	Features []feature.Feature
+
+	// Config is applied once the ports are restored; without a document: nothing. ConfigError
+	// rewords its errors for the log; it may be nil.
+	Config      api.ApplyConfig
+	ConfigError func(error) error
 
 	// Overrides are settings that override the kept ones for this run.
 	Overrides setting.Patch
@@ -174,6 +180,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	loop := make(chan struct{})
 	go func() { defer close(loop); m.run(ctx, saved, events) }()
+
+	if o.Config.Config.RawMessage != nil {
+		go m.applyAtStart(o.Config, o.ConfigError)
+	}
 
 	srv := &http.Server{
 		Handler:           m.handler(),

@@ -63,6 +63,13 @@ type manager struct {
 	limits reading
 	room   room
 
+	applied  map[string]bool // items that a configuration named, by portMark and the like
+	pending  *pendingChange  // nil: none
+	expire   *time.Timer     // of pending
+	history  []pastChange    // oldest first
+	halfway  bool            // a configuration is half applied: it must not be written
+	applying atomic.Bool     // a configuration is being planned or applied
+
 	changing chan struct{} // has a value while a command changes the desired state
 	resave   time.Time     // when to write the state again; zero: never
 	unkept   bool          // the last background write failed
@@ -94,6 +101,8 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		boot:    bootID(),
 
 		static: make(map[fdb.Key]staticEntry),
+
+		applied: make(map[string]bool),
 
 		limits:   o.limits,
 		turns:    newTurns(),
@@ -168,6 +177,13 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	defer m.stopFeatures()
+	m.loadHistory()
+	m.armPending()
+	defer func() {
+		if m.expire != nil {
+			m.expire.Stop()
+		}
+	}()
 	for {
 		retry.Reset(m.nextRetry())
 		select {
@@ -235,29 +251,14 @@ func (m *manager) onEvent(ev vswitch.Event) {
 // restore starts the saved ports. One that cannot start waits, so that the state on disk never
 // loses a requested port.
 func (m *manager) restore(saved savedState) {
+	for _, what := range saved.Applied {
+		m.applied[what] = true
+	}
+	m.pending = saved.Pending
 	for _, s := range saved.Ports {
-		sp, err := m.sw.AddPort(s.Spec.Name)
-		if err != nil {
-			m.log.Error("restoring a port", "port", s.Spec.Name, "error", err)
-			continue
+		if p := m.restorePort(s); p != nil {
+			m.tryOpen(p)
 		}
-		p := &managed{trace: s.Trace, kind: m.kinds.Find(s.Spec.Kind), sw: sp}
-		m.ports[s.Spec.Name] = p
-		if p.spec, err = m.kinds.Read(s.Spec.Name, s.Spec.Kind, s.Spec.Settings); err == nil {
-			err = cmp.Or(p.spec.CheckCommon(), p.apply())
-		}
-		if err != nil {
-			p.unfit = &unfit{
-				why:      "its settings cannot be put in force: " + err.Error() + "; change them with set-port",
-				settings: s.Spec.Settings,
-				openable: p.spec.Kind != "",
-			}
-			p.spec.Name, p.spec.Kind = s.Spec.Name, s.Spec.Kind
-			sp.SetForwarding(false)
-			m.log.Error("a port is shut", "port", s.Spec.Name, "reason", p.unfit.why)
-		}
-		m.configured(p)
-		m.tryOpen(p)
 	}
 	for _, e := range saved.FDB {
 		k, err := fdbKey(e.MAC, e.VLAN)
@@ -280,6 +281,33 @@ func (m *manager) restore(saved savedState) {
 	if len(m.ports) > 0 {
 		m.saveTrace()
 	}
+}
+
+// restorePort adds a port as the state has it, which is not open yet; nil: the switch is full. One
+// whose settings cannot be applied passes nothing.
+func (m *manager) restorePort(s savedPort) *managed {
+	sp, err := m.sw.AddPort(s.Spec.Name)
+	if err != nil {
+		m.log.Error("restoring a port", "port", s.Spec.Name, "error", err)
+		return nil
+	}
+	p := &managed{trace: s.Trace, kind: m.kinds.Find(s.Spec.Kind), sw: sp}
+	m.ports[s.Spec.Name] = p
+	if p.spec, err = m.kinds.Read(s.Spec.Name, s.Spec.Kind, s.Spec.Settings); err == nil {
+		err = cmp.Or(p.spec.CheckCommon(), p.apply())
+	}
+	if err != nil {
+		p.unfit = &unfit{
+			why:      "its settings cannot be put in force: " + err.Error() + "; change them with set-port",
+			settings: s.Spec.Settings,
+			openable: p.spec.Kind != "",
+		}
+		p.spec.Name, p.spec.Kind = s.Spec.Name, s.Spec.Kind
+		sp.SetForwarding(false)
+		m.log.Error("a port is shut", "port", s.Spec.Name, "reason", p.unfit.why)
+	}
+	m.configured(p)
+	return p
 }
 
 // sorted returns the ports by number.
@@ -315,30 +343,11 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 	if err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
-	sp, err := m.sw.AddPort(spec.Name)
+	p, opened, err := m.bring(spec, kind, req.NoWait)
 	if err != nil {
-		return api.Port{}, fail(api.CodeFailed, "%w", err)
+		return api.Port{}, err
 	}
-	p := &managed{spec: spec, kind: kind, sw: sp}
-	if err := p.apply(); err != nil {
-		m.drop(p)
-		return api.Port{}, fail(api.CodeInvalid, "%w", err)
-	}
-	m.configured(p)
-	m.claim(p) // until it is kept, events of its device do not count
-	defer p.release()
-	opened := m.open(p)
-	if opened != nil && !(req.NoWait && errors.Is(opened, port.ErrGone)) {
-		m.drop(p)
-		return api.Port{}, failOpen(opened)
-	}
-	if opened == nil && !req.NoWait {
-		if why := m.takenBy(p); why != "" {
-			m.drop(p)
-			m.off(func() { err = kind.Delete(spec, p.trace) })
-			return api.Port{}, failOpen(errors.Join(errors.New(why), err))
-		}
-	}
+	defer p.release() // until it is kept, events of its device do not count
 	m.ports[spec.Name] = p
 	if err := m.save(); err != nil {
 		delete(m.ports, spec.Name)
@@ -350,6 +359,41 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 		}
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
+	m.arrived(p, opened)
+	return m.describe(p), nil
+}
+
+// bring makes a port and opens it. The port is claimed, and not yet among the ports. With
+// noWait its device may be absent; opened then says so.
+func (m *manager) bring(spec port.Spec, kind port.Kind, noWait bool) (p *managed, opened, err error) {
+	sp, err := m.sw.AddPort(spec.Name)
+	if err != nil {
+		return nil, nil, fail(api.CodeFailed, "%w", err)
+	}
+	p = &managed{spec: spec, kind: kind, sw: sp}
+	if err := p.apply(); err != nil {
+		m.drop(p)
+		return nil, nil, fail(api.CodeInvalid, "%w", err)
+	}
+	m.configured(p)
+	m.claim(p)
+	opened = m.open(p)
+	if opened != nil && !(noWait && errors.Is(opened, port.ErrGone)) {
+		m.drop(p)
+		return nil, nil, failOpen(opened)
+	}
+	if opened == nil && !noWait {
+		if why := m.takenBy(p); why != "" {
+			m.drop(p)
+			m.off(func() { err = kind.Delete(spec, p.trace) })
+			return nil, nil, failOpen(errors.Join(errors.New(why), err))
+		}
+	}
+	return p, opened, nil
+}
+
+// arrived finds the state of a port that was brought and is among the ports now.
+func (m *manager) arrived(p *managed, opened error) {
 	p.changed = true // an event may have come meanwhile
 	switch {
 	case p.state != "": // a guard or its peer was faster
@@ -358,7 +402,6 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 	default:
 		m.reconcile(p)
 	}
-	return m.describe(p), nil
 }
 
 func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
@@ -392,6 +435,13 @@ func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	m.log.Info("port changed", "port", name)
+	m.resume(p)
+	return m.describe(p), nil
+}
+
+// resume brings back a port that has new settings, if a guard has shut it or its device was
+// absent.
+func (m *manager) resume(p *managed) {
 	p.unshut()
 	m.claim(p)
 	defer p.release()
@@ -400,7 +450,6 @@ func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 	} else if m.tryOpen(p) {
 		m.saveTrace()
 	}
-	return m.describe(p), nil
 }
 
 // merged returns the port's spec with req merged in.
@@ -472,10 +521,16 @@ func (m *manager) delPort(name string, force bool) error {
 		p.leaving = false
 		return fail(api.CodeFailed, "%w", err)
 	}
+	maps.DeleteFunc(m.static, func(_ fdb.Key, e staticEntry) bool { return e.port == name })
+	return m.takeOut(p)
+}
+
+// takeOut removes a port and its device. An error says that the device could not be put back.
+func (m *manager) takeOut(p *managed) (err error) {
+	name := p.spec.Name
 	m.claim(p)
 	defer p.release()
 	delete(m.ports, name)
-	maps.DeleteFunc(m.static, func(_ fdb.Key, e staticEntry) bool { return e.port == name })
 	m.drop(p)
 	m.log.Info("port removed", "port", name)
 	if p.kind == nil {

@@ -62,10 +62,14 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 		"FlushFDB": reflect.TypeFor[api.FlushFDB](), "Flushed": reflect.TypeFor[api.Flushed](),
 		"VLANMembers": reflect.TypeFor[api.VLANMembers](),
 		"Switch":      reflect.TypeFor[api.Switch](), "FDBInfo": reflect.TypeFor[api.FDBInfo](), "FastPath": reflect.TypeFor[api.FastPath](),
-		"Error": reflect.TypeFor[api.Error](),
+		"ApplyConfig": reflect.TypeFor[api.ApplyConfig](), "AppliedConfig": reflect.TypeFor[api.AppliedConfig](),
+		"ConfigStep": reflect.TypeFor[api.ConfigStep](), "PendingConfig": reflect.TypeFor[api.PendingConfig](),
+		"ConfigChange": reflect.TypeFor[api.ConfigChange](), "RollbackConfig": reflect.TypeFor[api.RollbackConfig](),
+		"ConfigProblem": reflect.TypeFor[api.ConfigProblem](),
+		"Error":         reflect.TypeFor[api.Error](),
 	}
 	// These are made of the settings, which the command that has the kinds of port knows.
-	for _, name := range []string{"PortSettings", "SwitchSettings", "Spec", "AddPort"} {
+	for _, name := range []string{"PortSettings", "SwitchSettings", "Spec", "AddPort", "Config"} {
 		if schemas[name] == nil {
 			t.Errorf("no schema %s", name)
 		}
@@ -118,6 +122,9 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 func jsonType(t reflect.Type) string {
 	if t == reflect.TypeFor[api.Spec]() {
 		return "Spec"
+	}
+	if t == reflect.TypeFor[api.Config]() {
+		return "Config"
 	}
 	if t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
 		return "string"

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -122,11 +123,7 @@ func (m *manager) snapshot() savedState {
 			leaving[p.spec.Name] = true
 			continue
 		}
-		settings := p.spec.Patch()
-		if p.unfit != nil {
-			settings = p.unfit.settings
-		}
-		s := savedPort{savedSpec{p.spec.Name, p.spec.Kind, settings}, p.trace}
+		s := savedPort{savedSpec{p.spec.Name, p.spec.Kind, p.settings()}, p.trace}
 		if b := p.trace.Before; b != nil {
 			before := *b // the kind may change it during the write
 			s.Trace.Before = &before
@@ -141,6 +138,10 @@ func (m *manager) snapshot() savedState {
 	slices.SortFunc(st.FDB, func(a, b savedEntry) int {
 		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
 	})
+	if len(m.applied) > 0 {
+		m.dropMarks(st)
+	}
+	st.Applied, st.Pending = slices.Sorted(maps.Keys(m.applied)), m.pending
 	return st
 }
 
@@ -189,6 +190,9 @@ func (g *saving) finished() bool {
 // saveTrace schedules a write that no user waits for.
 func (m *manager) saveTrace() {
 	m.resave = time.Time{}
+	if m.halfway {
+		return // the end of the change is written, or that it was taken back
+	}
 	if m.saver != nil {
 		m.saver.put(m.snapshot(), false)
 	}
@@ -219,6 +223,9 @@ func (m *manager) change(f func() error) error {
 	select {
 	case m.changing <- struct{}{}:
 	case <-t.C:
+		if m.applying.Load() {
+			return fail(api.CodeConflict, "a configuration is being applied; nothing is changed, try again when it is done")
+		}
 		return fail(api.CodeFailed, "another change has not ended for %v, its disk or device does not answer; nothing is changed, try again", changeWait)
 	}
 	defer func() { <-m.changing }()

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/config"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -20,6 +21,33 @@ type route struct {
 
 func (m *manager) routes() []route {
 	return []route{
+		{"GET", "/v1/config", func(*http.Request) (any, error) {
+			document, err := ask(m, func() (func() config.Document, error) { return m.document(), nil })
+			if err != nil {
+				return nil, err
+			}
+			return asConfig(document()), nil
+		}},
+		{"POST", "/v1/config", func(r *http.Request) (any, error) {
+			req, err := feature.Body[api.ApplyConfig](r)
+			if err != nil {
+				return nil, err
+			}
+			return m.applyConfig(req)
+		}},
+		{"POST", "/v1/config/confirm", func(*http.Request) (any, error) { return nil, m.change(m.confirm) }},
+		{"POST", "/v1/config/rollback", func(r *http.Request) (any, error) {
+			req, err := feature.Body[api.RollbackConfig](r)
+			if err != nil {
+				return nil, err
+			}
+			var done api.AppliedConfig
+			err = m.changeConfig(func() (err error) { done, err = m.rollback(req); return err })
+			return done, err
+		}},
+		{"GET", "/v1/config/history", func(*http.Request) (any, error) {
+			return ask(m, func() ([]api.ConfigChange, error) { return m.describeHistory(), nil })
+		}},
 		{"GET", "/v1/switch", func(*http.Request) (any, error) {
 			return ask(m, func() (api.Switch, error) { return m.describeSwitch(), nil })
 		}},
@@ -144,11 +172,19 @@ func (a *addPort) UnmarshalJSON(b []byte) error {
 // hundred addresses, is a tenth of it.
 const maxBody = 1 << 16
 
+// maxBody is larger for a configuration: ten thousand ports with many settings.
+func (rt route) maxBody() int64 {
+	if rt.path == "/v1/config" {
+		return 16 << 20
+	}
+	return maxBody
+}
+
 func (m *manager) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, rt := range m.routes() {
 		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
-			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
 			answer, err := rt.handle(r)
 			m.answer(w, answer, err)
 		})
@@ -171,17 +207,6 @@ func (m *manager) handler() http.Handler {
 	return mux
 }
 
-// statuses maps the API's error codes to HTTP statuses.
-var statuses = map[string]int{
-	api.CodeInvalid:  http.StatusBadRequest,
-	api.CodeNotFound: http.StatusNotFound,
-	api.CodeExists:   http.StatusConflict,
-	api.CodeGone:     http.StatusConflict,
-	api.CodeInUse:    http.StatusConflict,
-	api.CodeFailed:   http.StatusInternalServerError,
-	api.CodeStopping: http.StatusServiceUnavailable,
-}
-
 // answer sends the result of a call; nil means status 204.
 func (m *manager) answer(w http.ResponseWriter, answer any, err error) {
 	switch {
@@ -194,13 +219,7 @@ func (m *manager) answer(w http.ResponseWriter, answer any, err error) {
 	}
 }
 
-func (m *manager) refuse(w http.ResponseWriter, err error) {
-	var e *api.Error
-	if !errors.As(err, &e) {
-		e = &api.Error{Code: api.CodeFailed, Message: err.Error()}
-	}
-	m.reply(w, statuses[e.Code], e)
-}
+func (m *manager) refuse(w http.ResponseWriter, err error) { feature.Refuse(w, err) }
 
 func (m *manager) reply(w http.ResponseWriter, status int, answer any) {
 	w.Header().Set("Content-Type", "application/json")

@@ -79,6 +79,12 @@ func SettingFields(features []feature.Feature) []setting.Field {
 	return all
 }
 
+// CheckSettings returns an error if a switch with these features cannot have these settings.
+func CheckSettings(features []feature.Feature, p setting.Patch) error {
+	_, err := noSettings(features).merge(p)
+	return err
+}
+
 // patch returns the settings that are set.
 func (s switchSettings) patch() setting.Patch {
 	all := setting.PatchOf(s.Settings)

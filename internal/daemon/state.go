@@ -33,6 +33,9 @@ type savedState struct {
 	Ports  []savedPort   `json:"ports"`
 	FDB    []savedEntry  `json:"fdb"` // entries that users added
 
+	Applied []string       `json:"applied,omitempty"` // items that a configuration named, see portMark
+	Pending *pendingChange `json:"pending,omitempty"` // the change that waits for its confirmation
+
 	// Sections are what features keep, by their names, beside the keys above.
 	Sections map[string]json.RawMessage `json:"-"`
 }
@@ -56,7 +59,7 @@ func (st *savedState) UnmarshalJSON(b []byte) error {
 	}
 	for key, to := range map[string]any{
 		"version": &st.Version, "written_by": &st.WrittenBy,
-		"switch": &st.Switch, "ports": &st.Ports, "fdb": &st.FDB,
+		"switch": &st.Switch, "ports": &st.Ports, "fdb": &st.FDB, "applied": &st.Applied, "pending": &st.Pending,
 	} {
 		if text, ok := all[key]; ok {
 			d := json.NewDecoder(bytes.NewReader(text))

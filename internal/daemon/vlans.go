@@ -7,8 +7,9 @@ import (
 )
 
 // vlans returns the VLANs that a port carries.
-func (p *managed) vlans() port.VLANSet {
-	v := p.sw.Config().VLAN
+func (p *managed) vlans() port.VLANSet { return vlansOf(p.sw.Config().VLAN) }
+
+func vlansOf(v vswitch.VLAN) port.VLANSet {
 	set := port.VLANSet{}
 	if v.Mode == vswitch.Trunk {
 		set = v.Allowed

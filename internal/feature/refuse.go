@@ -15,6 +15,7 @@ var statuses = map[string]int{
 	api.CodeExists:   http.StatusConflict,
 	api.CodeGone:     http.StatusConflict,
 	api.CodeInUse:    http.StatusConflict,
+	api.CodeConflict: http.StatusConflict,
 	api.CodeExpired:  http.StatusGone,
 	api.CodeFailed:   http.StatusInternalServerError,
 	api.CodeBusy:     http.StatusServiceUnavailable,

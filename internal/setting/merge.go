@@ -22,6 +22,14 @@ func (p Patch) Set(key string, value any) {
 	p[key] = b
 }
 
+// With returns a copy of the patch with the JSON of value at key.
+func (p Patch) With(key string, value any) Patch {
+	all := make(Patch, len(p)+1)
+	all.Add(p)
+	all.Set(key, value)
+	return all
+}
+
 // PatchOf returns the settings that are set in a struct. It is nil if of is nil.
 func PatchOf(of any) Patch {
 	p := Patch{}
@@ -81,6 +89,9 @@ func Merge(former any, p Patch) (any, error) {
 	}
 	return to.Elem().Interface(), nil
 }
+
+// Check returns what is wrong with a value in JSON.
+func (s *Field) Check(text json.RawMessage) error { return s.merge(reflect.New(s.Type).Elem(), text) }
 
 // merge sets v to the value of a JSON text.
 func (s *Field) merge(v reflect.Value, text json.RawMessage) error {

@@ -30,6 +30,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Enum is a type with few values. The empty text is not among them: it means that the setting
@@ -85,7 +86,17 @@ func Fields(of any) []Field {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	var all []Field
+	all, ok := known.Load(t)
+	if !ok {
+		all, _ = known.LoadOrStore(t, fieldsOf(t))
+	}
+	return slices.Clone(all.([]Field))
+}
+
+// known are the fields of the types seen so far: a type never changes.
+var known sync.Map
+
+func fieldsOf(t reflect.Type) (all []Field) {
 	for _, f := range reflect.VisibleFields(t) {
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if f.Anonymous || key == "-" || !f.IsExported() {

@@ -1,0 +1,625 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/port"
+)
+
+// apply applies a configuration; edit changes the request.
+func (r *rig) apply(doc string, edit func(*api.ApplyConfig)) (api.AppliedConfig, error) {
+	r.t.Helper()
+	if !strings.HasPrefix(doc, `{"version"`) {
+		doc = `{"version": 1, ` + doc + `}`
+	}
+	req := api.ApplyConfig{Config: api.Config{RawMessage: json.RawMessage(doc)}, By: "test.yaml"}
+	if edit != nil {
+		edit(&req)
+	}
+	done, err := r.applyConfig(req)
+	synctest.Wait()
+	return done, err
+}
+
+func (r *rig) mustApply(doc string, edit func(*api.ApplyConfig)) api.AppliedConfig {
+	r.t.Helper()
+	done, err := r.apply(doc, edit)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return done
+}
+
+func plainSteps(done api.AppliedConfig) []string {
+	all := []string{}
+	for _, s := range done.Steps {
+		all = append(all, s.Change+" "+s.What+": "+s.How)
+	}
+	return all
+}
+
+func wantSteps(t *testing.T, done api.AppliedConfig, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(append([]string{}, want...), plainSteps(done)); diff != "" {
+		t.Fatalf("steps (-want +got):\n%s", diff)
+	}
+}
+
+// restart starts a manager with a state, as Run does.
+func restart(t *testing.T, h *fakeHost, saved savedState, dir string) *rig {
+	t.Helper()
+	return startWith(t, h, saved, func(o *Options) {
+		o.sections = saved.Sections
+		kept, err := noSettings(o.Features).merge(saved.Switch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.kept, o.settings, o.StateDir = kept, kept, dir
+		kept.into(o)
+	})
+}
+
+// waits reports whether a change waits for its confirmation, also on disk.
+func (r *rig) waits() (waits bool) {
+	synctest.Wait()
+	_ = r.do(func() error {
+		waits = r.pending != nil
+		if kept := r.disk.Pending != nil; kept != waits {
+			r.t.Errorf("waiting is %v, on disk %v", waits, kept)
+		}
+		return nil
+	})
+	return waits
+}
+
+// setDiskErr has writes fail from now on, or succeed again.
+func (r *rig) setDiskErr(err error) {
+	_ = r.do(func() error { r.diskErr = err; return nil })
+}
+
+// config is the configuration of the switch as text.
+func (r *rig) config() string {
+	r.t.Helper()
+	c, err := ask(r.manager, func() (api.Config, error) { return asConfig(r.document()()), nil })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(c.RawMessage)
+}
+
+const two = `"switch": {"aging": "1m0s", "snooping": true},
+	"ports": {"vm0": {"kind": "fake", "access": 10}, "vm1": {"kind": "fake", "mtu": 9000}},
+	"fdb": [{"mac": "52:54:00:00:00:01", "vlan": 10, "port": "vm0", "sticky": true}],
+	"groups": [{"group": "239.1.2.3", "port": "vm1"}]`
+
+func TestApply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		dry := r.mustApply(two, func(a *api.ApplyConfig) { a.DryRun = true })
+		if r.writes != 0 || len(r.ports) != 0 {
+			t.Fatalf("a dry run wrote %d times and made %d ports", r.writes, len(r.ports))
+		}
+		writes := r.writes
+		done := r.mustApply(two, func(a *api.ApplyConfig) { a.Plan = dry.Plan })
+		wantSteps(t, done,
+			"add port vm0: fake, access 10",
+			"add port vm1: fake, mtu 9000",
+			"set switch: aging unset → 1m0s, snooping unset → on",
+			"add fdb 52:54:00:00:00:01 vlan 10: port vm0, sticky",
+			"add group 239.1.2.3 vlan 1 port vm1: ")
+		if r.writes != writes+1 {
+			t.Errorf("the state was written %d times, want once", r.writes-writes)
+		}
+		if string(dry.Config.RawMessage) != string(done.Config.RawMessage) || string(done.Config.RawMessage) != r.config() {
+			t.Errorf("the dry run foresees %s, done is %s, the switch has %s", dry.Config, done.Config, r.config())
+		}
+		if _, ok := r.sw.FDB().Get(mustKey(t, "52:54:00:00:00:01", 10)); !ok || len(r.groups()) != 1 || r.aging != time.Minute {
+			t.Error("not all of it is in force")
+		}
+		writes = r.writes
+		wantSteps(t, r.mustApply(two, nil))
+		if r.writes != writes {
+			t.Error("a second apply wrote the state")
+		}
+		// What was exported is the same again.
+		wantSteps(t, r.mustApply(r.config(), func(a *api.ApplyConfig) { a.Prune = api.PruneAll }))
+
+		_, err := r.apply(`"ports": {"vm7": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.Plan = dry.Plan })
+		wantCode(t, err, api.CodeConflict, "look at the new plan")
+
+		done = r.mustApply(`"switch": {}, "ports": {"vm0": {"kind": "fake", "access": 20, "isolated": true}}, "fdb": []`, nil)
+		wantSteps(t, done,
+			"set port vm0: access 10 → 20, isolated unset → on",
+			"set switch: aging 1m0s → unset, snooping on → unset")
+		if r.spec("vm0").Access != 20 || r.port("vm1").Name == "" {
+			t.Error("ports are not as they should be")
+		}
+	})
+}
+
+func mustKey(t *testing.T, mac string, vlan uint16) (k fdb.Key) {
+	t.Helper()
+	a, err := port.ParseMAC(mac)
+	if err == nil {
+		k, err = fdbKey(a, vlan)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// All that is wrong is named, and nothing is changed.
+func TestApplyNamesEveryProblem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		_, err := r.apply(`"switch": {"stp_priority": 4096},
+			"ports": {"vm0": {"kind": "fake", "owner": "me"}, "vm1": {"kind": "nap"}, "vm2": {"kind": "fake", "access": 10}, "a/b": {"kind": "fake"}},
+			"fdb": [{"mac": "01:00:00:00:00:01", "port": "vm2"}, {"mac": "52:54:00:00:00:01", "port": "vm9"}, {"mac": "52:54:00:00:00:02", "port": "vm2"}],
+			"groups": [{"group": "239.1.2.3", "port": "vm2"}],
+			"mirrors": {"m0": {"from": ["vm2"], "to": "vm2", "filter": "arp and"}},
+			"features": {"nothing": 1}`, nil)
+		var e *api.Error
+		if !errors.As(err, &e) || e.Code != api.CodeInvalid || strings.Contains(e.Message, "\n") {
+			t.Fatalf("got %v", err)
+		}
+		var at []string
+		for _, p := range e.Problems {
+			at = append(at, p.At)
+		}
+		want := []string{"fdb/0", "fdb/1", "fdb/2", "features/nothing", "groups", "groups/0", "mirrors/m0", "ports/a/b", "ports/vm0", "ports/vm1", "switch"}
+		if diff := cmp.Diff(want, at); diff != "" {
+			t.Errorf("places of problems (-want +got):\n%s%+v", diff, e.Problems)
+		}
+		if len(r.ports) != 0 || r.writes != 0 {
+			t.Error("something was changed")
+		}
+		for _, doc := range []string{`{"version": 2}`, `{"version": 1, "port": {}}`, `{"version": 1} 2`, `[]`} {
+			if _, err := r.applyConfig(api.ApplyConfig{Config: api.Config{RawMessage: json.RawMessage(doc)}}); err == nil {
+				t.Errorf("%s is accepted", doc)
+			}
+		}
+	})
+}
+
+// When a step fails, the steps before it are taken back.
+func TestApplyIsAllOrNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, savedState{})
+		r.mustApply(strings.Replace(two, `, "sticky": true`, "", 1), nil)
+		before, marks := r.config(), fmt.Sprint(r.applied)
+		onDisk, _ := json.Marshal(r.disk)
+		change := `"switch": {}, "ports": {"vm0": {"kind": "fake", "access": 30}, "vm1": {"kind": "fake"}, "vm2": {"kind": "fake"}, "vm3": {"kind": "fake"}},
+			"fdb": [{"mac": "52:54:00:00:00:02", "vlan": 30, "port": "vm0"}]`
+		for _, c := range []struct {
+			name       string
+			fail, mend func()
+		}{
+			{"a device", func() {
+				h.locked(func() {
+					h.slow = func(call, name string) {
+						if call == "Open" && name == "vm3" {
+							h.failOpen(errors.New("no room"))
+						}
+					}
+				})
+			}, func() { h.locked(func() { h.slow = nil }); h.failOpen(nil) }},
+			{"a setting", func() { h.setErr = errors.New("refused") }, func() { h.setErr = nil }},
+			{"the disk", func() { r.setDiskErr(errors.New("full")) }, func() { r.setDiskErr(nil) }},
+		} {
+			c.fail()
+			_, err := r.apply(change, nil)
+			c.mend()
+			if err == nil {
+				t.Fatalf("%s: no error", c.name)
+			}
+			if _, ok := r.sw.FDB().Get(mustKey(t, "52:54:00:00:00:01", 10)); !ok {
+				t.Errorf("%s: the static entry is gone", c.name)
+			}
+			time.Sleep(2 * saveRetry) // what is written later is the former state, too
+			synctest.Wait()
+			if got := r.config(); got != before {
+				t.Errorf("%s: after the failure (-before +now):\n%s", c.name, cmp.Diff(before, got))
+			}
+			if got := fmt.Sprint(r.applied); got != marks {
+				t.Errorf("%s: marks are %s, were %s", c.name, got, marks)
+			}
+			if now, _ := json.Marshal(r.disk); string(now) != string(onDisk) {
+				t.Errorf("%s: on disk (-before +now):\n%s", c.name, cmp.Diff(string(onDisk), string(now)))
+			}
+			if c.name != "a setting" && !slices.ContainsFunc(h.deleted, func(d string) bool { return strings.HasPrefix(d, "vm2 ") }) {
+				t.Errorf("%s: a device is left; deleted are %q", c.name, h.deleted)
+			}
+			h.deleted = nil
+			r.wantState("vm0", api.StateNoCarrier)
+		}
+		if n := len(r.history); n != 1 {
+			t.Errorf("the history has %d changes, want 1", n)
+		}
+	})
+}
+
+func TestApplyPrunes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, savedState{})
+		r.mustApply(two, nil)
+		r.mustAdd("byhand")
+		wantSteps(t, r.mustApply(`"ports": {}`, nil))
+		prune := func(what string) func(*api.ApplyConfig) { return func(a *api.ApplyConfig) { a.Prune = what } }
+
+		h.attended = "QEMU has it"
+		_, err := r.apply(`"ports": {"vm0": {"kind": "fake"}}`, prune(api.PruneApplied))
+		wantCode(t, err, api.CodeInUse, "port vm1 is in use: QEMU has it; stop the machine first")
+		h.attended = ""
+
+		done := r.mustApply(`"ports": {"vm0": {"kind": "fake", "access": 10}}`, prune(api.PruneApplied))
+		wantSteps(t, done,
+			"remove fdb 52:54:00:00:00:01 vlan 10: port vm0, sticky",
+			"remove group 239.1.2.3 vlan 1 port vm1: ",
+			"remove port vm1: fake, mtu 9000")
+		if diff := cmp.Diff([]string{"vm1 created=true"}, h.deleted); diff != "" {
+			t.Errorf("deleted devices (-want +got):\n%s", diff)
+		}
+		// A port that was removed and added by hand is no longer the configuration's.
+		if err := r.do(func() error { return r.delPort("vm0", false) }); err != nil {
+			t.Fatal(err)
+		}
+		r.mustAdd("vm0")
+		wantSteps(t, r.mustApply(`"ports": {}`, prune(api.PruneApplied)))
+		wantSteps(t, r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, prune(api.PruneAll)), "remove port byhand: fake")
+		r.stop()
+		again := restart(t, h, r.disk, "")
+		wantSteps(t, again.mustApply(`"ports": {}`, prune(api.PruneApplied)), "remove port vm0: fake")
+	})
+}
+
+// otherKind is a second kind of ports on the same host.
+type otherKind struct{ *fakeHost }
+
+func (otherKind) Name() string { return "other" }
+
+func TestApplyReplaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := startWith(t, h, savedState{}, func(o *Options) { o.Kinds = append(o.Kinds, otherKind{h}) })
+		r.mustApply(two, nil)
+		doc := strings.Replace(two, `"vm0": {"kind": "fake"`, `"vm0": {"kind": "other"`, 1)
+		_, err := r.apply(doc, nil)
+		wantCode(t, err, api.CodeInUse, "port vm0 must be made again (kind fake → other), which cuts its machine off until it reconnects; allow that with --allow-replace")
+		allow := func(a *api.ApplyConfig) { a.AllowReplace = true }
+
+		h.failOpen(errors.New("no room"))
+		_, err = r.apply(doc, allow)
+		wantCode(t, err, api.CodeFailed, "no room")
+		if got := r.port("vm0"); got.Kind != "fake" || got.State != api.StateWaiting {
+			t.Errorf("the former port is %s, %s", got.Kind, got.State)
+		}
+		h.failOpen(nil)
+		time.Sleep(2 * maxBackoff)
+		r.wantState("vm0", api.StateNoCarrier)
+
+		wantSteps(t, r.mustApply(doc, allow), "replace port vm0: kind fake → other")
+		if _, ok := r.sw.FDB().Get(mustKey(t, "52:54:00:00:00:01", 10)); !ok {
+			t.Error("the port's static entry is gone")
+		}
+	})
+}
+
+// While many ports are made, the switch answers, and further changes are told why they wait.
+func TestApplyDoesNotBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, savedState{})
+		h.locked(func() {
+			h.slow = func(call, _ string) {
+				if call == "Open" {
+					time.Sleep(time.Second)
+				}
+			}
+		})
+		var ports []string
+		for i := range 20 {
+			ports = append(ports, fmt.Sprintf(`"vm%d": {"kind": "fake"}`, i))
+		}
+		done := make(chan error)
+		go func() {
+			_, err := r.apply(`"ports": {`+strings.Join(ports, ", ")+`}`, nil)
+			done <- err
+		}()
+		time.Sleep(3500 * time.Millisecond)
+		began := time.Now()
+		all, err := ask(r.manager, func() ([]api.Port, error) { return r.describeAll(), nil })
+		if err != nil || len(all) != 3 || time.Since(began) != 0 {
+			t.Errorf("%d ports after %v, %v", len(all), time.Since(began), err)
+		}
+		_, err = r.applyConfig(api.ApplyConfig{Config: api.Config{RawMessage: json.RawMessage(`{"version": 1}`)}})
+		wantCode(t, err, api.CodeConflict, "a configuration is being applied")
+		_ = r.do(func() error { // in order with what comes
+			if r.writes != 0 {
+				t.Error("half a configuration was written")
+			}
+			return nil
+		})
+		if err := <-done; err != nil || r.writes != 1 {
+			t.Errorf("%v, %d writes", err, r.writes)
+		}
+	})
+}
+
+func TestConfirm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, savedState{})
+		r.mustApply(two, nil)
+		before := r.config()
+		confirm := func(s int64) func(*api.ApplyConfig) {
+			return func(a *api.ApplyConfig) { a.ConfirmS, a.Prune, a.Force = s, api.PruneApplied, true }
+		}
+		other := `"switch": {}, "ports": {"vm0": {"kind": "fake"}, "vm5": {"kind": "fake"}}`
+
+		done := r.mustApply(other, confirm(60))
+		if done.Pending == nil || done.Pending.By != "test.yaml" || !done.Pending.Until.Equal(time.Now().Add(time.Minute)) {
+			t.Fatalf("pending is %+v", done.Pending)
+		}
+		_, err := r.apply(`"ports": {}`, nil)
+		wantCode(t, err, api.CodeConflict, "waits for its confirmation")
+		r.mustAdd("byhand") // stays
+		time.Sleep(59 * time.Second)
+		wantSteps(t, r.mustApply(other, confirm(60))) // once more: prolonged
+		time.Sleep(59 * time.Second)
+		synctest.Wait()
+		if r.port("vm5"); !r.waits() {
+			t.Fatal("taken back too early")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		got := strings.Replace(r.config(), `"byhand":{"kind":"fake"},`, "", 1)
+		if r.waits() || got != before {
+			t.Errorf("after the time (-before +now):\n%s", cmp.Diff(before, got))
+		}
+		if !strings.Contains(r.logged(), "not confirmed in time") {
+			t.Error("the log does not say so")
+		}
+
+		// Confirmed, it stays.
+		r.mustApply(other, confirm(60))
+		if err := r.manager.change(r.confirm); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		r.port("vm5")
+		wantCode(t, r.manager.change(r.confirm), api.CodeNotFound, "no change waits")
+	})
+}
+
+// A daemon that was killed while a change waited takes it back when its time is over: at
+// once, if that was meanwhile.
+func TestConfirmOutlivesTheDaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, away := range []time.Duration{0, time.Hour} {
+			h := newFakeHost()
+			r := start(t, h, savedState{})
+			r.mustApply(two, nil)
+			before := r.config()
+			r.mustApply(`"ports": {"vm0": {"kind": "fake"}, "vm5": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.ConfirmS = 600 })
+			b, err := json.Marshal(r.disk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.stop()
+			time.Sleep(away)
+			var kept savedState
+			if err := json.Unmarshal(b, &kept); err != nil {
+				t.Fatal(err)
+			}
+			again := restart(t, h, kept, "")
+			synctest.Wait()
+			if away == 0 {
+				again.port("vm5")
+				time.Sleep(11 * time.Minute)
+				synctest.Wait()
+			}
+			if got := again.config(); got != before || again.waits() {
+				t.Errorf("away for %v (-before +now):\n%s", away, cmp.Diff(before, got))
+			}
+			again.stop()
+		}
+	})
+}
+
+// What undoes a change is on disk before the change begins.
+func TestPendingIsWrittenFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, savedState{})
+		h.locked(func() {
+			h.slow = func(call, _ string) {
+				if call == "Open" && (r.disk.Pending == nil || len(r.disk.Ports) != 0) {
+					t.Error("a device is opened before the pending change is on disk")
+				}
+			}
+		})
+		r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.ConfirmS = 60 })
+		h.locked(func() { h.slow = nil })
+	})
+}
+
+func TestRollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		back := func(to int) (done api.AppliedConfig, err error) {
+			err = r.changeConfig(func() (err error) { done, err = r.rollback(api.RollbackConfig{To: to}); return err })
+			synctest.Wait()
+			return done, err
+		}
+		_, err := back(0)
+		wantCode(t, err, api.CodeNotFound, "no change to take back")
+		empty := r.config()
+		r.mustApply(two, nil)
+		first := r.config()
+		r.mustApply(`"ports": {"vm0": {"kind": "fake", "access": 99}, "vm2": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.Prune = api.PruneApplied; a.Force = true })
+		second := r.config()
+		if done, err := back(0); err != nil || len(done.Steps) == 0 || r.config() != first {
+			t.Fatalf("%v; (-want +got):\n%s", err, cmp.Diff(first, r.config()))
+		}
+		if _, err := back(0); err != nil || r.config() != second { // takes back the taking back
+			t.Fatalf("%v; (-want +got):\n%s", err, cmp.Diff(second, r.config()))
+		}
+		_, err = back(9)
+		wantCode(t, err, api.CodeNotFound, "the history has no change 9; it has 1 to 4")
+		if _, err := back(1); err != nil || r.config() != empty {
+			t.Fatalf("%v; (-want +got):\n%s", err, cmp.Diff(empty, r.config()))
+		}
+		for range maxHistory {
+			if _, err := back(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if h := r.describeHistory(); len(h) != maxHistory || h[maxHistory-1].Number != 15 || !strings.HasPrefix(h[0].By, "rollback to") {
+			t.Errorf("the history is %+v", h)
+		}
+	})
+}
+
+// A device that cannot be made again does not stop a rollback: its port waits.
+func TestRollbackIsLenient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, savedState{})
+		r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, nil)
+		r.mustApply(`"ports": {}`, func(a *api.ApplyConfig) { a.Prune = api.PruneApplied })
+		h.failOpen(errors.New("no room"))
+		err := r.changeConfig(func() error { _, err := r.rollback(api.RollbackConfig{}); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.wantState("vm0", api.StateWaiting)
+		h.failOpen(nil)
+		time.Sleep(2 * maxBackoff)
+		r.wantState("vm0", api.StateNoCarrier)
+	})
+}
+
+func TestHistoryIsKept(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := startWith(t, h, savedState{}, func(o *Options) { o.StateDir = dir })
+		r.mustApply(two, nil)
+		want := r.config()
+		r.mustApply(`"ports": {"vm9": {"kind": "fake"}}`, nil)
+		r.stop()
+		again := restart(t, h, r.disk, dir)
+		if err := again.changeConfig(func() error { _, err := again.rollback(api.RollbackConfig{}); return err }); err != nil {
+			t.Fatal(err)
+		}
+		if got := again.config(); got != want {
+			t.Errorf("after the rollback (-want +got):\n%s", cmp.Diff(want, got))
+		}
+		again.stop()
+		if err := os.WriteFile(filepath.Join(dir, "history.json"), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		last := restart(t, h, again.disk, dir)
+		if log := last.logged(); !strings.Contains(log, "history of configurations cannot be read") || len(last.ports) != 2 {
+			t.Errorf("with a broken history: %s", log)
+		}
+	})
+}
+
+// keeper is a feature that keeps a JSON value, and refuses one.
+type keeper struct{ state json.RawMessage }
+
+func (k *keeper) Stop()                           {}
+func (k *keeper) State() (json.RawMessage, error) { return k.state, nil }
+func (k *keeper) Restore(b json.RawMessage) error {
+	if string(b) == `"bad"` {
+		return errors.New("this is bad")
+	}
+	k.state = b
+	return nil
+}
+
+func TestApplyFeatures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := new(keeper)
+		r := startWith(t, newFakeHost(), savedState{}, func(o *Options) {
+			o.Features = []feature.Feature{{Name: "keeper", New: func(feature.Host, any) (feature.Instance, error) { return k, nil }}}
+		})
+		wantSteps(t, r.mustApply(`"features": {"keeper": {"a": [1]}}`, nil), "set feature keeper: what it keeps")
+		wantSteps(t, r.mustApply(`"features": {"keeper": {"a":[1]}}`, nil))
+		_, err := r.apply(`"ports": {"vm0": {"kind": "fake"}}, "features": {"keeper": "bad"}`, nil)
+		wantCode(t, err, api.CodeFailed, "feature keeper: this is bad")
+		if string(k.state) != `{"a": [1]}` && string(k.state) != `{"a":[1]}` || len(r.ports) != 0 {
+			t.Errorf("the feature keeps %s, there are %d ports", k.state, len(r.ports))
+		}
+		if err := r.changeConfig(func() error { _, err := r.rollback(api.RollbackConfig{}); return err }); err != nil || k.state != nil {
+			t.Errorf("%v, after the rollback it keeps %s", err, k.state)
+		}
+	})
+}
+
+// Ports that somebody else's device keeps waiting are named.
+func TestApplyNotesWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.makes = false
+		r := start(t, h, savedState{})
+		done := r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, nil)
+		if len(done.Notes) != 1 || !strings.HasPrefix(done.Notes[0], "port vm0 waits: no interface vm0") {
+			t.Errorf("notes are %q", done.Notes)
+		}
+		h.put(link.Link{Name: "vm0", Up: true, Carrier: true})
+		time.Sleep(time.Second)
+		r.wantState("vm0", api.StateUp)
+	})
+}
+
+// A body of a configuration may be large, others may not.
+func TestBodyLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		h := r.handler()
+		post := func(path, body string) int {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, strings.NewReader(body)))
+			return w.Code
+		}
+		padding := strings.Repeat(" ", 2*maxBody)
+		if got := post("/v1/config", padding+`{"config": {"version": 1}}`); got != http.StatusOK {
+			t.Errorf("a large configuration: %d", got)
+		}
+		if got := post("/v1/fdb", padding+`{}`); got != http.StatusBadRequest {
+			t.Errorf("a large entry: %d", got)
+		}
+	})
+}
+
+func TestGroupText(t *testing.T) {
+	for _, text := range []string{"", "1", "1 x vm0", "1 239.1.2.3", "99999999 239.1.2.3 vm0"} {
+		var g groupKey
+		if err := g.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is read as %v", text, g)
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+)
+
+// A change that waits for its confirmation is taken back when its time is over. It is on disk
+// before its first step, with what undoes it, so it is also taken back by a daemon that starts
+// after that time.
+
+// pendingChange is the change that waits for its confirmation, as in the state.
+type pendingChange struct {
+	By    string    `json:"by"`
+	Until time.Time `json:"until"`
+	Undo  target    `json:"undo"`
+}
+
+func (m *manager) describePending() *api.PendingConfig {
+	if m.pending == nil {
+		return nil
+	}
+	return &api.PendingConfig{By: m.pending.By, Until: m.pending.Until}
+}
+
+// stillPending returns the error for a change while another waits for its confirmation.
+func (m *manager) stillPending() error {
+	return fail(api.CodeConflict, "the change by %s waits for its confirmation until %s; keep it with `vswitch confirm` or take it back with `vswitch rollback` first",
+		m.pending.By, m.pending.Until.Local().Format(time.TimeOnly))
+}
+
+// armPending sets the timer of the pending change.
+func (m *manager) armPending() {
+	if m.expire != nil {
+		m.expire.Stop()
+		m.expire = nil
+	}
+	if m.pending != nil {
+		m.expireIn(max(0, time.Until(m.pending.Until)))
+	}
+}
+
+func (m *manager) expireIn(d time.Duration) {
+	this := m.pending
+	m.expire = time.AfterFunc(d, func() {
+		err := m.changeConfig(func() error {
+			if m.pending != this {
+				return nil // confirmed, taken back or prolonged meanwhile
+			}
+			m.log.Warn("a change was not confirmed in time and is taken back", "by", this.By)
+			_, err := m.undo(this.Undo, "no confirmation of "+this.By)
+			return err
+		})
+		if e := new(api.Error); err == nil || errors.As(err, &e) && e.Code == api.CodeStopping {
+			return
+		}
+		m.log.Error("taking back a change that was not confirmed; it is tried again", "every", saveRetry, "error", err)
+		_ = m.do(func() error {
+			if m.pending == this {
+				m.expireIn(saveRetry)
+			}
+			return nil
+		})
+	})
+}
+
+// undo carries out what takes changes back.
+func (m *manager) undo(w target, by string) (api.AppliedConfig, error) {
+	return m.carry(newTarget().over(w), how{replace: true, force: true, lenient: true, ends: true, by: by}, nil)
+}
+
+// confirm keeps the pending change.
+func (m *manager) confirm() error {
+	if m.pending == nil {
+		return fail(api.CodeNotFound, "no change waits for a confirmation; it was confirmed or taken back, see `vswitch config history`")
+	}
+	was := m.pending
+	m.pending = nil
+	if err := m.save(); err != nil {
+		m.pending = was
+		return fail(api.CodeFailed, "%w", err)
+	}
+	m.armPending()
+	m.log.Info("configuration confirmed", "by", was.By)
+	return nil
+}
+
+// rollback takes back the pending change, or changes of the history.
+func (m *manager) rollback(req api.RollbackConfig) (api.AppliedConfig, error) {
+	h := m.history
+	switch {
+	case req.To == 0 && m.pending != nil:
+		return m.undo(m.pending.Undo, "rollback of "+m.pending.By)
+	case m.pending != nil:
+		return api.AppliedConfig{}, m.stillPending()
+	case len(h) == 0:
+		return api.AppliedConfig{}, fail(api.CodeNotFound, "there is no change to take back; `vswitch config history` lists those that `vswitch apply` made")
+	case req.To == 0:
+		req.To = h[len(h)-1].Number
+	}
+	i := slices.IndexFunc(h, func(c pastChange) bool { return c.Number == req.To })
+	if i < 0 {
+		return api.AppliedConfig{}, fail(api.CodeNotFound, "the history has no change %d; it has %d to %d", req.To, h[0].Number, h[len(h)-1].Number)
+	}
+	w := newTarget()
+	for _, c := range slices.Backward(h[i:]) { // the oldest last: it counts
+		w = w.over(c.Undo)
+	}
+	return m.undo(w, fmt.Sprintf("rollback to %d", req.To))
+}
+
+// pastChange is an entry of the history.
+type pastChange struct {
+	api.ConfigChange
+	Undo target `json:"undo"`
+}
+
+// maxHistory is the number of changes in the history.
+const maxHistory = 10
+
+// historyPath returns the path of the history; it is empty if none is kept.
+func (m *manager) historyPath() string {
+	if m.stateDir == "" {
+		return ""
+	}
+	return filepath.Join(m.stateDir, "history.json")
+}
+
+// loadHistory reads the history. One that cannot be read is left out: the state does not need
+// it.
+func (m *manager) loadHistory() {
+	path := m.historyPath()
+	if path == "" {
+		return
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var h []pastChange
+	if err == nil {
+		err = json.Unmarshal(b, &h)
+	}
+	if err != nil {
+		m.log.Warn("the history of configurations cannot be read; it begins anew", "path", path, "error", err)
+		return
+	}
+	m.history = h
+}
+
+// record adds a change to the history.
+func (m *manager) record(by string, steps []api.ConfigStep, undo target) error {
+	number := 1
+	if n := len(m.history); n > 0 {
+		number = m.history[n-1].Number + 1
+	}
+	c := pastChange{api.ConfigChange{Number: number, Time: time.Now().Round(0).UTC(), By: by, Steps: steps}, undo}
+	h := append(slices.Clone(m.history), c)
+	m.history = h[max(0, len(h)-maxHistory):]
+	path := m.historyPath()
+	if path == "" {
+		return nil
+	}
+	h = m.history
+	var err error
+	m.off(func() {
+		var b []byte
+		if b, err = json.Marshal(h); err == nil {
+			err = replaceFile(hostDisk{}, path, append(b, '\n'))
+		}
+	})
+	return err
+}
+
+// describeHistory returns the history, oldest first.
+func (m *manager) describeHistory() []api.ConfigChange {
+	all := []api.ConfigChange{}
+	for _, c := range m.history {
+		all = append(all, c.ConfigChange)
+	}
+	return all
+}
