@@ -41,6 +41,10 @@ const (
 	GSOTunnel uint8 = 0x10
 )
 
+// Left reports whether there is work left to do, or the result of a check to pass on. It is
+// cheaper than a comparison with the zero Offload, which compares each field.
+func (o *Offload) Left() bool { return o.Flags|o.GSOType != 0 }
+
 // IsGSO reports whether the frame is a super-frame, still to be segmented.
 func (o *Offload) IsGSO() bool { return o.GSOType != GSONone }
 

@@ -67,25 +67,33 @@ type Queue interface {
 	Send(out []Out)
 }
 
-// Out is one frame to be sent through one port.
+// Out is one frame to be sent through one port. It has no more than four fields, with which
+// the compiler keeps it in registers.
 type Out struct {
 	Frame *Frame
-	Tag   Tag  // the outer tag on egress, in place of Frame.Tag
-	Push  bool // put Tag in front of Frame.Tag, which stays (802.1ad tunnel)
+	Tag   Tag // the outer tag on egress, in place of Frame.Tag
+	Flags OutFlags
+	Drop  Drop // set by Send
+}
+
+// OutFlags say how a frame is sent.
+type OutFlags uint8
+
+const (
+	// Push puts Out.Tag in front of Frame.Tag, which stays (802.1ad tunnel).
+	Push OutFlags = 1 << iota
 
 	// Control is set on frames that the switch originates. If the queue can, it sends
 	// them before waiting data: to neighbours, a late BPDU means that the bridge is
 	// gone.
-	Control bool
-
-	Drop Drop // set by Send
-}
+	Control
+)
 
 // TagLen returns the number of bytes of tags in front of the frame's EtherType on output:
 // 0, 4 or 8.
 func (o *Out) TagLen() int {
 	n := o.Tag.Len()
-	if o.Push {
+	if o.Flags&Push != 0 {
 		n += o.Frame.Tag.Len()
 	}
 	return n
@@ -110,7 +118,7 @@ func (o *Out) PutHeader(b []byte) int {
 		binary.BigEndian.PutUint32(b[n:], uint32(o.Tag))
 		n += 4
 	}
-	if o.Push && f.Tag.Present() {
+	if o.Flags&Push != 0 && f.Tag.Present() {
 		binary.BigEndian.PutUint32(b[n:], uint32(f.Tag))
 		n += 4
 	}

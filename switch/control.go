@@ -313,7 +313,7 @@ func (p *Port) Transmit(vlan uint16, data []byte) error {
 	if f.Drop != port.DropNone {
 		return fmt.Errorf("port %s: a frame of %d bytes is too short", p.name, len(data))
 	}
-	out := []port.Out{{Frame: &f, Control: true}}
+	out := []port.Out{{Frame: &f, Flags: port.Control}}
 	if vlan != 0 {
 		if !m.vlans.Has(vlan) {
 			return fmt.Errorf("port %s does not carry VLAN %d", p.name, vlan)

@@ -67,8 +67,8 @@ type outputs struct {
 	copies uint64 // made by mirrors and segmentation
 
 	set     *portSet
-	from    *member // the ingress port
-	control bool    // the switch originated the frames
+	from    *member       // the ingress port
+	control port.OutFlags // port.Control if the switch originated the frames
 
 	// The last frame that each mirror copied: a mirror copies a frame once, however many
 	// of its sources the frame passes.
@@ -84,7 +84,7 @@ type vector struct {
 
 // begin prepares o for a batch from a port.
 func (o *outputs) begin(set *portSet, from *member, shard uint32) {
-	o.shard, o.copies, o.set, o.from, o.control = shard, 0, set, from, false
+	o.shard, o.copies, o.set, o.from, o.control = shard, 0, set, from, 0
 	if numbers := len(set.byNumber); numbers > len(o.slot) {
 		o.slot = make([]uint16, numbers)
 	}
@@ -95,10 +95,10 @@ func (o *outputs) begin(set *portSet, from *member, shard uint32) {
 
 // add appends f to the vector of a port, with its egress tag there.
 func (o *outputs) add(f *port.Frame, to *member) {
-	tag, push := retag(f, to)
-	o.put(port.Out{Frame: f, Tag: tag, Push: push, Control: o.control}, to)
+	tag, flags := retag(f, to)
+	o.put(port.Out{Frame: f, Tag: tag, Flags: flags | o.control}, to)
 	if to.flags&flagMirrorOut != 0 {
-		o.mirror(to.mirrorOut, f, tag, push)
+		o.mirror(to.mirrorOut, f, tag, flags)
 	}
 }
 
@@ -109,7 +109,7 @@ func (o *outputs) put(out port.Out, to *member) {
 		at = o.open(to)
 	}
 	v := &o.vecs[at-1]
-	if f := out.Frame; f.Offload != (port.Offload{}) && f.Needs()&^v.caps != 0 {
+	if f := out.Frame; f.Offload.Left() && f.Needs()&^v.caps != 0 {
 		o.finish(out, v)
 		return
 	}

@@ -149,11 +149,11 @@ func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
 		}
 		f.VLAN = 0
 	}
-	o.mirror(from.mirrorIn, f, f.Tag, false)
+	o.mirror(from.mirrorIn, f, f.Tag, 0)
 }
 
 // mirror adds copies of f, as it looks with tag, to the vectors of the targets.
-func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
+func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, flags port.OutFlags) {
 	for i := range taps {
 		t := &taps[i]
 		if o.copied[t.number] == f || !t.wants(f, tag) {
@@ -170,13 +170,13 @@ func (o *outputs) mirror(taps []tap, f *port.Frame, tag port.Tag, push bool) {
 			cp.Offload = port.Offload{} // it does not apply to the truncated copy
 		}
 		o.copied[t.number] = f
-		out := port.Out{Frame: cp, Tag: tag, Push: push}
+		out := port.Out{Frame: cp, Tag: tag, Flags: flags}
 		for _, to := range t.to {
 			if to == t.at || whyNotCopy(t.Mirror, o.from, to) != port.DropNone {
 				continue
 			}
 			if t.ToVLAN != 0 {
-				out.Tag, out.Push = port.MakeTag(to.tpid, t.ToVLAN), true
+				out.Tag, out.Flags = port.MakeTag(to.tpid, t.ToVLAN), port.Push
 			}
 			o.put(out, to)
 			o.copies++

@@ -49,7 +49,9 @@ func (s *Switch) emit(c ControlFrame, each func(set *portSet, send func(*member)
 	f.VLAN = c.VLAN
 	out := s.vecs.Get().(*outputs)
 	out.begin(set, from, 0)
-	out.control = c.Port == nil // frames that are passed on get no precedence
+	if c.Port == nil { // frames that are passed on get no precedence
+		out.control = port.Control
+	}
 	out.mirroredIn(from, &f)
 	sent := uint64(0)
 	each(set, func(to *member) {

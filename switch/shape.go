@@ -188,7 +188,7 @@ func (q shapedQueue) Send(out []port.Out) {
 	now, control := s.clock(), false
 	for i := range out {
 		o := &out[i]
-		if o.Control {
+		if o.Flags&port.Control != 0 {
 			s.spend(o.Frame, now)
 			control = true
 			continue
@@ -201,7 +201,7 @@ func (q shapedQueue) Send(out []port.Out) {
 		return
 	}
 	for i := range out {
-		if out[i].Control {
+		if out[i].Flags&port.Control != 0 {
 			queues[q.index%len(queues)].Send(out[i : i+1])
 		}
 	}

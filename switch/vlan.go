@@ -129,17 +129,20 @@ func classify(f *port.Frame, from *member) port.Drop {
 	return port.DropNone
 }
 
-// retag returns the outer tag with which f leaves through a port, and whether to push it
-// in front of the frame's own tag. It keeps priority and drop eligibility: a service tag
+// retag returns the outer tag with which f leaves through a port, and port.Push if that
+// goes in front of the frame's own tag. It keeps priority and drop eligibility: a service tag
 // inherits those of the customer tag behind it.
-func retag(f *port.Frame, to *member) (tag port.Tag, push bool) {
+func retag(f *port.Frame, to *member) (tag port.Tag, flags port.OutFlags) {
 	if f.VLAN != to.native {
-		return port.MakeTag(to.tpid, f.Tag.TCI()&^0xfff|f.VLAN), f.Opaque
+		if f.Opaque {
+			flags = port.Push
+		}
+		return port.MakeTag(to.tpid, f.Tag.TCI()&^0xfff|f.VLAN), flags
 	}
 	if f.Opaque {
-		return f.Tag, false
+		return f.Tag, 0
 	}
-	return 0, false
+	return 0, 0
 }
 
 // wouldHop reports whether f, leaving untagged, would expose a tag that the receiver takes

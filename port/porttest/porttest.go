@@ -253,7 +253,7 @@ func testSend(t *testing.T, f Fixture) {
 	// A tunnel's tag goes in front of the one that the frame came with.
 	tunnelled := frame(body(9999, 100))
 	tunnelled.Tag = tags[1]
-	if out := []port.Out{{Frame: tunnelled, Tag: tags[4], Push: true}}; send(q, out) != 1 {
+	if out := []port.Out{{Frame: tunnelled, Tag: tags[4], Flags: port.Push}}; send(q, out) != 1 {
 		t.Fatalf("frame with two tags: dropped: %v", out[0].Drop)
 	}
 	if got, _, ok := peerRecv(t, f, patience); !ok || !bytes.Equal(got, wire(wire(body(9999, 100), tags[1]), tags[4])) {

@@ -145,10 +145,10 @@ func outs() (out []port.Out, wire [][]byte) {
 			}
 			b[12] = 0x88 // no tag's
 			f.SetStripped(b, port.MakeTag(port.TPIDCustomer, 7))
-			o := port.Out{Frame: f, Tag: tag, Push: i%2 == 1}
+			o := port.Out{Frame: f, Tag: tag, Flags: port.OutFlags(i%2) * port.Push}
 			w := binary.BigEndian.AppendUint32(nil, uint32(o.Len()))
 			w = append(w, b[:12]...)
-			for _, tag := range []port.Tag{tag, map[bool]port.Tag{true: f.Tag}[o.Push]} {
+			for _, tag := range []port.Tag{tag, map[bool]port.Tag{true: f.Tag}[o.Flags&port.Push != 0]} {
 				if tag.Present() {
 					w = binary.BigEndian.AppendUint32(w, uint32(tag))
 				}

@@ -132,7 +132,7 @@ func TestControlGoesFirst(t *testing.T) {
 				out[i].Frame.SetStripped(tuntest.Ethernet(uint32(i), 1500), 0)
 			}
 			out[8].Frame.SetStripped(tuntest.Ethernet(8, 60), 0)
-			out[8].Control = true
+			out[8].Flags = port.Control
 			p.queues[0].Send(out[:8])
 			p.queues[0].Send(out[8:])
 			if out[8].Drop != port.DropNone {

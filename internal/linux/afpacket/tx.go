@@ -62,9 +62,9 @@ func (q *queue) Send(out []port.Out) {
 		o := &out[i]
 		to := plain
 		switch {
-		case o.Control && q.control >= 0:
+		case o.Flags&port.Control != 0 && q.control >= 0:
 			to = q.control
-		case o.Control:
+		case o.Flags&port.Control != 0:
 			to = q.plain
 		case o.Frame.Offload.IsGSO():
 			to = q.gso
