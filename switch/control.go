@@ -1,7 +1,9 @@
 package vswitch
 
 import (
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -38,20 +40,27 @@ const (
 	QueueLoop                    // loop-detection probes
 	QueueGroups                  // frames for which Groups.IsControl holds
 	QueueResolution              // address resolution, see Port.SetResolution
+	QueueLink                    // what neighbours say about a link (LLDP)
 	numQueues
 )
 
 // turns is how many frames of a lane one round handles. A bridge sends up to ten BPDUs
 // a second (802.1D-2004 table 17-1: the transmit hold count); one round takes them all.
-var turns = [numQueues]int{QueueTree: 10, QueueGuard: 1, QueueLoop: 1, QueueGroups: 1, QueueResolution: 1}
+var turns = [numQueues]int{QueueTree: 10, QueueGuard: 1, QueueLoop: 1, QueueGroups: 1, QueueResolution: 1, QueueLink: 1}
 
 // Trap sends frames for one group address to OnControl instead of forwarding them.
 // Traps apply before storm control, since a loop is when they are needed; their lane
 // bounds them.
 type Trap struct {
 	Dst    port.MAC
+	Type   uint16 // the EtherType behind the outer tag; 0: any
 	Queue  Queue
 	Tagged bool // for a reserved address (01:80:c2:00:00:0x): trap VLAN-tagged frames too
+}
+
+// matches reports whether the trap takes f, whatever its tag.
+func (t *Trap) matches(f *port.Frame) bool {
+	return t.Dst == f.Dst && (t.Type == 0 || t.Type == binary.BigEndian.Uint16(f.Data[12:]))
 }
 
 // stpGroup is the address of spanning-tree frames (802.1D-2004 table 7-10).
@@ -61,13 +70,14 @@ const stpGroup port.MAC = 0x0180_c200_0000
 // a tagged one belongs to a network that the switch carries.
 var bpduTrap = Trap{Dst: stpGroup, Queue: QueueTree}
 
-// SetTraps replaces the port's own traps. They are tried before the BPDU trap of SetTree
-// and the traps of all ports. The switch keeps the slice.
-func (p *Port) SetTraps(traps []Trap) {
+// SetTraps replaces the port's own traps to a queue. A port's own traps are tried in the
+// order of their queues, before the BPDU trap of SetTree and the traps of all ports. The
+// switch keeps the slice.
+func (p *Port) SetTraps(q Queue, traps []Trap) {
 	s := p.sw
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.traps = traps
+	p.traps[q] = traps
 	p.publish()
 }
 
@@ -81,7 +91,7 @@ func (s *Switch) SetTraps(traps []Trap) {
 
 // trapsOf returns all traps of a port in the order they are tried. The caller holds sw.mu.
 func (p *Port) trapsOf() []Trap {
-	all := append([]Trap(nil), p.traps...)
+	all := slices.Concat(p.traps[:]...)
 	if p.bpdus {
 		all = append(all, bpduTrap)
 	}

@@ -117,7 +117,7 @@ func (r *gatedRig) open() []vswitch.ControlFrame {
 // queue, whosever, before the others.
 func TestControlOrder(t *testing.T) {
 	gated(t, 3, func(r *gatedRig) {
-		r.ports[0].SetTraps([]vswitch.Trap{{Dst: pvstGroup, Queue: vswitch.QueueGuard}})
+		r.ports[0].SetTraps(vswitch.QueueGuard, []vswitch.Trap{{Dst: pvstGroup, Queue: vswitch.QueueGuard}})
 		r.put(0, ipGroup, 3, 60)
 		r.put(0, ownGroup, 2, 60)
 		r.put(0, pvstGroup, 1, 60)
@@ -262,7 +262,7 @@ func TestGuardTrap(t *testing.T) {
 				}
 			}}, 2, memory.Options{})
 			defer r.Close()
-			r.ports[0].SetTraps(traps)
+			r.ports[0].SetTraps(vswitch.QueueGuard, traps)
 			r.ports[0].SetTree(vswitch.TreeForwarding, true)
 			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(c.wire), Offload: c.offload})
 			synctest.Wait()
@@ -276,7 +276,7 @@ func TestGuardTrap(t *testing.T) {
 				t.Errorf("%s: %+v", name, got)
 			}
 			// Without the traps a port takes BPDUs without tag alone.
-			r.ports[0].SetTraps(nil)
+			r.ports[0].SetTraps(vswitch.QueueGuard, nil)
 			got = nil
 			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(plain)})
 			r.lines[0].Put(0, memory.Packet{Wire: tag(plain, 0x81, 0, 0, 5)})
@@ -353,7 +353,7 @@ func TestControlTail(t *testing.T) {
 		l.gone = true
 		put(whole)
 		wantDrops(t, r, 0, port.DropMemoryGone, 1)
-		p.SetTraps([]vswitch.Trap{{Dst: bpduGroup, Queue: vswitch.QueueGuard}})
+		p.SetTraps(vswitch.QueueGuard, []vswitch.Trap{{Dst: bpduGroup, Queue: vswitch.QueueGuard}})
 		put(whole)
 		if len(got) != 2 || !bytes.Equal(got[1], whole[:64]) {
 			t.Errorf("a guard reads no tail: %d control frames", len(got))
@@ -463,5 +463,48 @@ func TestControlGroup(t *testing.T) {
 		if len(by) != 1 || by[0] != "p1" {
 			t.Errorf("control frames by %v", by)
 		}
+	})
+}
+
+// A trap can be for one EtherType of an address, and each queue has its own traps of a port.
+// What no trap takes is dropped, or forwarded as SetGroupForward says.
+func TestTrapsOfTypes(t *testing.T) {
+	const neighbours port.MAC = 0x0180_c200_000e
+	lldp := frame(neighbours, station(0), 0, 60)
+	lldp[12], lldp[13] = 0x88, 0xcc
+	ptp := slices.Clone(lldp)
+	ptp[13] = 0xf7
+	group := frame(pvstGroup, station(0), 0, 60)
+	synctest.Test(t, func(t *testing.T) {
+		var got []vswitch.Queue
+		r := newRig(t, vswitch.Config{OnControl: func(c vswitch.ControlFrame) { got = append(got, c.Queue) }}, 2, memory.Options{})
+		defer r.Close()
+		want := func(name string, wire []byte, passed int, queues ...vswitch.Queue) {
+			t.Helper()
+			got = nil
+			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(wire)})
+			synctest.Wait()
+			if n := len(r.taken(1)); n != passed || !slices.Equal(got, queues) {
+				t.Errorf("%s: forwarded %d times, in the queues %v", name, n, got)
+			}
+		}
+		want("without traps", lldp, 0)
+		r.ports[0].SetTraps(vswitch.QueueLink, []vswitch.Trap{
+			{Dst: neighbours, Type: 0x88cc, Queue: vswitch.QueueLink},
+			{Dst: pvstGroup, Type: 0x88cc, Queue: vswitch.QueueLink},
+		})
+		r.ports[0].SetTraps(vswitch.QueueGuard, []vswitch.Trap{{Dst: bpduGroup, Queue: vswitch.QueueGuard}})
+		want("its type", lldp, 0, vswitch.QueueLink)
+		want("another type", ptp, 0)
+		want("with a tag", slices.Concat(lldp[:12], []byte{0x81, 0, 0, 5}, lldp[12:]), 0)
+		want("another trap", frame(bpduGroup, station(0), 0, 60), 0, vswitch.QueueGuard)
+		want("a group, another type", group, 1)
+		r.SetGroupForward(1 << 0xe)
+		want("its type, forwarded", lldp, 0, vswitch.QueueLink)
+		want("another type, forwarded", ptp, 1)
+		r.ports[0].SetTraps(vswitch.QueueGuard, nil)
+		want("after other traps went", lldp, 0, vswitch.QueueLink)
+		r.ports[0].SetTraps(vswitch.QueueLink, nil)
+		want("after its trap went", lldp, 1)
 	})
 }

@@ -74,7 +74,7 @@ func inspect(f *port.Frame) (ok bool) {
 // frames to these addresses, except those that SetGroupForward lets pass.
 func trapFor(f *port.Frame, from *member) *Trap {
 	for i := range from.traps {
-		if t := &from.traps[i]; t.Dst == f.Dst && (t.Tagged || !f.Tag.Present()) {
+		if t := &from.traps[i]; t.matches(f) && (t.Tagged || !f.Tag.Present()) {
 			return t
 		}
 	}

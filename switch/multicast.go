@@ -47,7 +47,7 @@ func isLinkControl(f *port.Frame) bool {
 // want its group, or floods it if those are not known.
 func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
 	for i := range from.traps {
-		if t := &from.traps[i]; t.Dst == f.Dst {
+		if t := &from.traps[i]; t.matches(f) {
 			return 0, w.sw.control.punt(f, from.port, t.Queue, f.VLAN)
 		}
 	}

@@ -27,9 +27,9 @@ type Port struct {
 	police     *bucket
 	turn       uint8 // of the last bucket; see FastRate
 	tree       TreeState
-	bpdus      bool   // bpduTrap is set
-	resolution bool   // SetResolution
-	traps      []Trap // besides bpduTrap and those of all ports
+	bpdus      bool              // bpduTrap is set
+	resolution bool              // SetResolution
+	traps      [numQueues][]Trap // besides bpduTrap and those of all ports
 	shaper     *shaper
 	rx         []*rxCounters // by queue; kept across devices
 	overruns   uint64        // of detached devices

@@ -68,7 +68,7 @@ func (t *tree) second() {
 func (t *tree) Stop() {
 	t.cancel()
 	for p := range t.host.Ports() {
-		p.Core().SetTraps(nil)
+		p.Core().SetTraps(vswitch.QueueGuard, nil)
 		p.Core().SetTree(vswitch.TreeForwarding, false)
 	}
 }
@@ -100,9 +100,9 @@ func (t *tree) Configured(p feature.Port) {
 			err = t.bridge.AddPort(n, cfg)
 		}
 		if cfg.BPDUGuard && !cfg.BPDUFilter {
-			p.Core().SetTraps(guardTraps)
+			p.Core().SetTraps(vswitch.QueueGuard, guardTraps)
 		} else {
-			p.Core().SetTraps(nil)
+			p.Core().SetTraps(vswitch.QueueGuard, nil)
 		}
 		if err != nil {
 			t.host.Log().Error("spanning tree", "port", p.Name(), "error", err)
