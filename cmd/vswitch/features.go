@@ -11,6 +11,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/capture"
 	"github.com/vswitch/vswitch/internal/feature/drops"
 	"github.com/vswitch/vswitch/internal/feature/flap"
+	"github.com/vswitch/vswitch/internal/feature/lldp"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
@@ -28,6 +29,7 @@ var features = []feature.Feature{
 	drops.Feature,
 	loopguard.Feature,
 	mirror.Feature,
+	lldp.Feature,
 }
 
 // portCatalog returns what the ports of this program's switches can be.

@@ -321,6 +321,7 @@ func (p *managed) Up() bool             { return p.state == api.StateUp }
 func (p *managed) Passes() bool         { return p.dev != nil && p.state != api.StateDown }
 func (p *managed) Disabled() bool       { return p.shutBy != "" }
 func (p *managed) Speed() uint64        { return p.speed }
+func (p *managed) MTU() int             { return p.link.MTU }
 func (p *managed) Station() bool        { return p.hasStation() }
 func (p *managed) Core() *vswitch.Port  { return p.sw }
 

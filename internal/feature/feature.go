@@ -107,6 +107,7 @@ type Port interface {
 	Up() bool             // whether somebody is there to pass frames to
 	Passes() bool         // whether it passes frames, as it does even before it is up
 	Disabled() bool       // whether a guard has shut it down
+	MTU() int             // of its network interface; 0: it has none
 
 	Speed() uint64 // of its link in bit/s; 0: unknown
 

@@ -15,6 +15,7 @@ if [ $# -eq 0 ]; then
 		qemu-system-x86              # guests
 		busybox-static iperf3 ethtool lz4 xz-utils zstd # what is in them
 		dpdk-dev                     # testpmd, a vhost-user front end
+		lldpd                        # a neighbour
 		tcpdump tshark               # judges of filters, captures, and what the switch sends
 	)
 fi
@@ -34,6 +35,7 @@ if [ "$(id -u)" -ne 0 ]; then
 	exit 1
 fi
 echo "deps: installing ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
+# In runlevel 1 Debian's packages start no service.
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 apt-get update -qq
 apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null

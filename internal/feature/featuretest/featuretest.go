@@ -172,6 +172,9 @@ func (p *Port) Passes() bool { return !p.Blocked }
 // Disabled implements feature.Port.
 func (p *Port) Disabled() bool { return p.Why != "" }
 
+// MTU implements feature.Port.
+func (p *Port) MTU() int { return 1500 }
+
 // Station implements feature.Port.
 func (p *Port) Station() bool { return p.station }
 

@@ -133,14 +133,16 @@ const (
 	orgMaxFrame = 0x00120f_04
 )
 
-// Bounds of a PDU. What a neighbour sends beyond them is ignored.
+// MaxVLANs is how many VLANs a PDU names at most.
+const MaxVLANs = 64
+
+// More bounds of a PDU. What a neighbour sends beyond them is ignored.
 const (
 	maxTLV       = 511
 	maxText      = 255
 	maxID        = 255
 	maxPDU       = 1500 // bytes to send
 	maxVLANName  = 32
-	maxVLANs     = 64
 	maxAddresses = 8
 )
 
@@ -180,7 +182,7 @@ func Append(b []byte, src port.MAC, p *PDU) []byte {
 	if p.MaxFrame != 0 {
 		b = appendOrg(b, orgMaxFrame, byte(p.MaxFrame>>8), byte(p.MaxFrame))
 	}
-	for _, v := range p.VLANs[:min(len(p.VLANs), maxVLANs)] {
+	for _, v := range p.VLANs[:min(len(p.VLANs), MaxVLANs)] {
 		name := cut(v.Name, maxVLANName)
 		if len(b)-start-port.HeaderLen+9+len(name)+2 > maxPDU {
 			break
@@ -315,7 +317,7 @@ func (p *PDU) organisation(org uint32, v []byte) {
 		}
 	case org == orgMaxFrame && len(v) >= 2 && p.MaxFrame == 0:
 		p.MaxFrame = binary.BigEndian.Uint16(v)
-	case org == orgVLANName && len(v) >= 3 && len(p.VLANs) < maxVLANs:
+	case org == orgVLANName && len(v) >= 3 && len(p.VLANs) < MaxVLANs:
 		vid, n := binary.BigEndian.Uint16(v), int(v[2])
 		if 1 <= vid && vid <= port.MaxVID && n <= maxVLANName && n <= len(v)-3 {
 			p.VLANs = append(p.VLANs, VLAN{vid, string(v[3 : 3+n])})

@@ -189,7 +189,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%q is not printable", s)
 			}
 		}
-		if len(p.VLANs) > maxVLANs || len(p.Addresses) > maxAddresses {
+		if len(p.VLANs) > MaxVLANs || len(p.Addresses) > maxAddresses {
 			t.Errorf("%d VLANs, %d addresses", len(p.VLANs), len(p.Addresses))
 		}
 		again, err := Parse(Append(nil, source, p))

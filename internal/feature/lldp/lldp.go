@@ -1,0 +1,293 @@
+// Package lldp tells the neighbours of ports who the switch is, and learns who they are
+// (LLDP, 802.1AB). internal/proto/lldp has the protocol; this feature gives each port an
+// agent, and its part of the settings, the API and the command line. The daemon calls it with
+// its turn; its only I/O is the frames it sends.
+package lldp
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/proto/lldp"
+	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// Settings are the settings of the switch.
+type Settings struct {
+	LLDP    bool         `json:"lldp,omitempty" help:"speak LLDP with the neighbours of ports to networks"`
+	Name    string       `json:"lldp_name,omitempty" arg:"NAME" default:"the host's name" help:"with --lldp: the system name that neighbours hear"`
+	Address setting.Addr `json:"lldp_address,omitzero" arg:"ADDRESS" help:"with --lldp: the management address that neighbours hear"`
+}
+
+// maxName is the longest system name in bytes (802.1AB-2016 clause 8.5.6.3).
+const maxName = 255
+
+// Check returns what is wrong with the settings and how to fix it.
+func (s Settings) Check() error {
+	switch {
+	case !s.LLDP && (s.Name != "" || s.Address.IsValid()):
+		return errors.New("--lldp-name and --lldp-address are for neighbours; give --lldp as well")
+	case len(s.Name) > maxName || s.Name != lldp.Text(s.Name):
+		return fmt.Errorf("--lldp-name has at most %d bytes, all printable", maxName)
+	case s.Address.IsValid() && (s.Address.IsUnspecified() || s.Address.IsMulticast() || s.Address.Zone() != ""):
+		return fmt.Errorf("nobody reaches the switch at %v; write --lldp-address as 192.0.2.1 or 2001:db8::1", s.Address)
+	}
+	return nil
+}
+
+// AfterMerge implements setting.Merged: without LLDP its settings are unset, too.
+func (s *Settings) AfterMerge(former any, given func(key string) bool) {
+	if !former.(Settings).LLDP || s.LLDP {
+		return
+	}
+	if !given("lldp_name") {
+		s.Name = ""
+	}
+	if !given("lldp_address") {
+		s.Address = setting.Addr{}
+	}
+}
+
+// PortSettings are the settings of each port.
+type PortSettings struct {
+	LLDP port.AutoOnOff `json:"lldp,omitempty" arg:"auto|on|off" default:"auto: on where a network is behind the port" help:"speak LLDP through the port, if the switch does"`
+}
+
+// Feature describes LLDP.
+var Feature = feature.Feature{
+	Name:   "lldp",
+	Help:   "names the neighbours of ports",
+	Off:    "LLDP is off; `vswitch set --lldp` turns it on",
+	Switch: Settings{},
+	Port:   PortSettings{},
+	On:     func(s any) bool { return s.(Settings).LLDP },
+	New:    func(h feature.Host, s any) (feature.Instance, error) { return start(h, s.(Settings)), nil },
+	Routes: []feature.Route{{
+		Method: "GET", Path: "/v1/lldp", ID: "listNeighbors", Help: "The ports that speak LLDP, with their neighbours", Answer: []Port{},
+		Handle: func(i feature.Instance, _ *http.Request) (any, error) { return i.(*speaker).list(time.Now()), nil },
+	}},
+	Commands: commands,
+}
+
+// Port is a port that speaks LLDP.
+type Port struct {
+	Name      string        `json:"name"`
+	Counters  lldp.Counters `json:"counters"`
+	Neighbors []Neighbor    `json:"neighbors"`
+}
+
+// Neighbor is what a neighbour said last. All texts are printable.
+type Neighbor struct {
+	Chassis           string       `json:"chassis"` // an address, mostly
+	Port              string       `json:"port"`    // of the neighbour
+	PortDescription   string       `json:"port_description,omitempty"`
+	SystemName        string       `json:"system_name,omitempty"`
+	SystemDescription string       `json:"system_description,omitempty"`
+	Capabilities      []string     `json:"capabilities,omitempty"` // those that are enabled
+	Addresses         []netip.Addr `json:"addresses,omitempty"`    // of its management
+	PVID              uint16       `json:"pvid,omitempty"`         // the VLAN of untagged frames
+	VLANs             []VLAN       `json:"vlans,omitempty"`
+	MaxFrame          uint16       `json:"max_frame,omitempty"` // bytes, with header and FCS
+	AgeS              int          `json:"age_s"`               // since it was first heard
+	TTLS              int          `json:"ttl_s"`               // until it is forgotten
+}
+
+// VLAN is a VLAN of a neighbour's port.
+type VLAN struct {
+	ID   uint16 `json:"id"`
+	Name string `json:"name"`
+}
+
+// speaker is a running LLDP.
+type speaker struct {
+	host   feature.Host
+	system lldp.PDU // what is the same for all ports
+	agents map[feature.Port]*agent
+	stop   func() // cancels the next second
+}
+
+// agent is a port's agent, and what it says.
+type agent struct {
+	lldp.Agent
+	says lldp.PDU
+}
+
+func start(h feature.Host, o Settings) *speaker {
+	s := &speaker{host: h, agents: make(map[feature.Port]*agent)}
+	s.system = lldp.PDU{
+		Chassis: lldp.ID{Kind: lldp.KindMAC, Value: string(h.MAC().HardwareAddr())}, TTL: lldp.TTL,
+		SystemName: o.Name, SystemDescription: "vswitch, a virtual Ethernet switch",
+		Capabilities: lldp.Bridge, Enabled: lldp.Bridge,
+	}
+	if o.Name == "" {
+		s.system.SystemName, _ = os.Hostname()
+	}
+	if o.Address.IsValid() {
+		s.system.Addresses = []netip.Addr{o.Address.Addr}
+	}
+	s.stop = h.After(time.Second, s.second)
+	return s
+}
+
+// Stop implements feature.Instance. Neighbours forget the switch at once.
+func (s *speaker) Stop() {
+	s.stop()
+	for p := range s.agents {
+		s.remove(p)
+	}
+}
+
+// speaks reports whether a port is to speak LLDP.
+func speaks(p feature.Port) bool {
+	switch feature.PortSettings[PortSettings](p).LLDP {
+	case port.AutoOn:
+		return true
+	case port.AutoOff:
+		return false
+	}
+	return !p.Station()
+}
+
+// traps take the frames of LLDP alone: other protocols use the group, too. A port without
+// LLDP treats them like other frames to a reserved address.
+var traps = []vswitch.Trap{{Dst: lldp.Group, Type: lldp.EtherType, Queue: vswitch.QueueLink}}
+
+// Configured implements feature.Configured.
+func (s *speaker) Configured(p feature.Port) {
+	switch there := s.agents[p]; {
+	case speaks(p) && there == nil:
+		s.agents[p] = &agent{}
+		p.Core().SetTraps(vswitch.QueueLink, traps)
+	case !speaks(p) && there != nil:
+		s.remove(p)
+	}
+}
+
+// Removed implements feature.Removed.
+func (s *speaker) Removed(p feature.Port) {
+	if s.agents[p] != nil {
+		s.remove(p)
+	}
+}
+
+// remove ends a port's agent. The frame that says so may be lost; then the TTL tells.
+func (s *speaker) remove(p feature.Port) {
+	p.Core().SetTraps(vswitch.QueueLink, nil)
+	_ = p.Core().Transmit(0, lldp.Shutdown(s.host.MAC(), s.sayings(p)))
+	delete(s.agents, p)
+}
+
+// Linked implements feature.Linked.
+func (s *speaker) Linked(p feature.Port, up bool) {
+	if a := s.agents[p]; a != nil {
+		a.Reset()
+		if up {
+			a.Announce()
+		}
+	}
+}
+
+// second is called every second.
+func (s *speaker) second() {
+	s.stop = s.host.After(time.Second, s.second)
+	now := time.Now()
+	for p, a := range s.agents {
+		if says := s.sayings(p); !reflect.DeepEqual(says, a.says) {
+			a.says = says
+			a.Announce()
+		}
+		if p.Up() && a.Tick(now) {
+			_ = p.Core().Transmit(0, lldp.Append(nil, s.host.MAC(), &a.says)) // a lost frame is followed by others
+		}
+	}
+}
+
+// What a frame has beside its payload, in bytes: the Ethernet header and the FCS; and a tag.
+const (
+	headers = port.HeaderLen + 4
+	tagLen  = 4
+)
+
+// sayings returns what the switch says about a port.
+func (s *speaker) sayings(p feature.Port) lldp.PDU {
+	says := s.system
+	says.Port = lldp.ID{Kind: lldp.KindIfName, Value: p.Name()}
+	says.PortDescription = p.Policy().Description
+	vlan := p.Policy().VLAN
+	if mtu := p.MTU(); mtu > 0 {
+		n := mtu + headers
+		if vlan.Trunk.Len() > 0 {
+			n += tagLen
+		}
+		says.MaxFrame = uint16(min(n, 0xffff))
+	}
+	switch {
+	case vlan.Access != 0:
+		says.PVID = vlan.Access
+	case vlan.QinQ != 0:
+		says.PVID = vlan.QinQ
+	case vlan.Trunk.Len() > 0:
+		says.PVID = vlan.Native
+	default:
+		return says // it is transparent to tags
+	}
+	vlans := p.VLANs()
+	for vid := range vlans.All() {
+		if len(says.VLANs) == lldp.MaxVLANs {
+			break
+		}
+		says.VLANs = append(says.VLANs, lldp.VLAN{ID: vid, Name: fmt.Sprintf("VLAN%04d", vid)})
+	}
+	return says
+}
+
+// Queues implements feature.Queued.
+func (s *speaker) Queues() []vswitch.Queue { return []vswitch.Queue{vswitch.QueueLink} }
+
+// Receive implements feature.Queued.
+func (s *speaker) Receive(p feature.Port, f vswitch.ControlFrame) {
+	if a := s.agents[p]; a != nil {
+		if err := a.Receive(time.Now(), f.Data); err != nil {
+			s.host.Log().Debug("a frame of LLDP is not understood", "port", p.Name(), "error", err)
+		}
+	}
+}
+
+// list lists the ports that speak LLDP.
+func (s *speaker) list(now time.Time) []Port {
+	all := []Port{}
+	for p := range s.host.Ports() {
+		a := s.agents[p]
+		if a == nil {
+			continue
+		}
+		one := Port{Name: p.Name(), Counters: a.Counters, Neighbors: []Neighbor{}}
+		for _, n := range a.Neighbors() {
+			one.Neighbors = append(one.Neighbors, describe(&n, now))
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// describe makes a neighbour printable.
+func describe(n *lldp.Neighbor, now time.Time) Neighbor {
+	d := Neighbor{
+		Chassis: n.Chassis.String(), Port: n.Port.String(),
+		PortDescription: lldp.Text(n.PortDescription), SystemName: lldp.Text(n.SystemName), SystemDescription: lldp.Text(n.SystemDescription),
+		Capabilities: n.Enabled.Names(), Addresses: n.Addresses, PVID: n.PVID, MaxFrame: n.MaxFrame,
+		AgeS: int(now.Sub(n.Since).Seconds()), TTLS: max(0, int(n.Until.Sub(now).Seconds())),
+	}
+	for _, v := range n.VLANs {
+		d.VLANs = append(d.VLANs, VLAN{v.ID, lldp.Text(v.Name)})
+	}
+	return d
+}
