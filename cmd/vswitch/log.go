@@ -23,8 +23,10 @@ func daemonLog(format string, out io.Writer) (log *slog.Logger, end func(), err 
 		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) }
 	case "json":
 		handler = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) }
+	case "journal":
+		handler = newJournal
 	default:
-		return nil, nil, usagef("there is no log format %q; use text or json", format)
+		return nil, nil, usagef("there is no log format %q; use text, json or journal", format)
 	}
 	q := logqueue.New(out, func(w io.Writer, lost uint64) error {
 		failed := &firstError{w: w}

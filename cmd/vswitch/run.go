@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/linux/fastpath"
+	"github.com/vswitch/vswitch/internal/linux/sdnotify"
 	"github.com/vswitch/vswitch/port/tap"
 )
 
@@ -44,10 +46,10 @@ Example:
 			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
 			&cli.IntFlag{Name: "fdb-size", Value: fdb.DefaultCapacity, Usage: fmt.Sprintf("most `ENTRIES` of the forwarding database, up to %d", fdb.MaxCapacity)},
 			oneOf(&cli.StringFlag{Name: "fastpath", Value: "auto", EnvVars: []string{"VSWITCH_FASTPATH"}, Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"}, fastPathModes),
-			&cli.StringFlag{Name: "config", TakesFile: true, Usage: "configuration `FILE` to apply at the start, with --prune; see vswitch apply"},
+			&cli.StringFlag{Name: "config", TakesFile: true, Usage: "configuration `FILE` to apply at the start, with --prune; see vswitch apply. A file with - in front may be absent"},
 			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, and do not run"},
 			&cli.IntFlag{Name: "mtu", Usage: "`BYTES` of payload of tap and host ports that --mtu of add-port does not give others", DefaultText: "what each device has"},
-			oneOf(&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text or json"}, []string{"text", "json"}),
+			oneOf(&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text, json or journal (for systemd)"}, []string{"text", "json", "journal"}),
 			&cli.StringFlag{Name: "socket-group", Usage: "`GROUP` whose members may steer the switch, besides root"},
 		}, switchFlags()...),
 		Action: runSwitch,
@@ -86,13 +88,16 @@ func runSwitch(c *cli.Context) error {
 	if o.StateDir, err = stateDir(c, o.Name); err != nil {
 		return err
 	}
-	if path := c.String("config"); path != "" {
+	if path, optional := strings.CutPrefix(c.String("config"), "-"); path != "" {
 		f, err := readOwnConfig(path)
-		if err != nil {
+		switch {
+		case optional && errors.Is(err, fs.ErrNotExist):
+		case err != nil:
 			return err
+		default:
+			o.Config = api.ApplyConfig{Config: f.doc, By: path, Prune: api.PruneApplied}
+			o.ConfigError = func(err error) error { return f.inFile(err) }
 		}
-		o.Config = api.ApplyConfig{Config: f.doc, By: path, Prune: api.PruneApplied}
-		o.ConfigError = func(err error) error { return f.inFile(err) }
 	}
 	if o.Overrides, err = read(c, switchFields()); err != nil {
 		return err
@@ -107,6 +112,12 @@ func runSwitch(c *cli.Context) error {
 	}
 	defer endLog()
 	defer outliveTerminal(o.Log)()
+	service, err := sdnotify.New()
+	if err != nil {
+		o.Log.Warn("the service manager is not told how the switch is", "error", err)
+	}
+	defer service.Close()
+	o.Service = service
 	o.Prepare = func(o *daemon.Options) error {
 		ingress, err := openFastPath(mode, o)
 		if err != nil {
@@ -127,8 +138,11 @@ func runSwitch(c *cli.Context) error {
 // readOwnConfig is readConfig for a file that only root, or the user of the daemon, can change.
 func readOwnConfig(path string) (configFile, error) {
 	i, err := os.Stat(path)
-	if err != nil {
-		return configFile{}, usagef("%v; name a configuration with --config", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return configFile{}, noFileError{usagef("%v; name a configuration with --config", err)}
+	case err != nil:
+		return configFile{}, usageError(err.Error())
 	}
 	st, ok := i.Sys().(*syscall.Stat_t)
 	if own := ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid()); !own || i.Mode().Perm()&0o022 != 0 {
@@ -136,6 +150,12 @@ func readOwnConfig(path string) (configFile, error) {
 	}
 	return readConfig(path)
 }
+
+// noFileError is a usageError: the file that a flag names is absent.
+type noFileError struct{ error }
+
+func (e noFileError) Unwrap() error      { return e.error }
+func (noFileError) Is(target error) bool { return target == fs.ErrNotExist }
 
 func stateDir(c *cli.Context, name string) (string, error) {
 	switch dir := c.String("state"); {

@@ -187,6 +187,18 @@ func (m *manager) applyConfig(req api.ApplyConfig) (done api.AppliedConfig, err 
 	return done, err
 }
 
+// begin applies the configuration of the start, once the ports are restored, and then tells
+// the service manager that the switch is ready.
+func (m *manager) begin(o Options) {
+	if o.Config.Config.RawMessage != nil {
+		m.applyAtStart(o.Config, o.ConfigError)
+	}
+	_ = m.do(func() error {
+		m.service.Send(fmt.Sprintf("READY=1\nSTATUS=switch %s has %d ports", m.name, len(m.ports)))
+		return nil
+	})
+}
+
 // applyAtStart applies a configuration. With an error the switch goes on as it was before: its
 // machines run.
 func (m *manager) applyAtStart(req api.ApplyConfig, reword func(error) error) {

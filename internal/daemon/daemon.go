@@ -47,6 +47,9 @@ type Options struct {
 	Config      api.ApplyConfig
 	ConfigError func(error) error
 
+	// Service is the service manager that started the daemon; nil: none.
+	Service Service
+
 	// Overrides are settings that override the kept ones for this run.
 	Overrides setting.Patch
 
@@ -83,6 +86,20 @@ func Catalog(kinds port.Kinds, features []feature.Feature) port.Catalog {
 	}
 	return c
 }
+
+// Service is a service manager, such as systemd. Its methods do not wait.
+type Service interface {
+	// Send sends assignments, such as READY=1, one a line (sd_notify(3)).
+	Send(assignments string)
+
+	// Watchdog returns how often it wants to hear WATCHDOG=1; 0: it does not.
+	Watchdog() time.Duration
+}
+
+type noService struct{}
+
+func (noService) Send(string)             {}
+func (noService) Watchdog() time.Duration { return 0 }
 
 // FastPath is a fast path that can outlive the process.
 type FastPath interface {
@@ -181,10 +198,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	loop := make(chan struct{})
 	go func() { defer close(loop); m.run(ctx, saved, events) }()
 
-	if o.Config.Config.RawMessage != nil {
-		go m.applyAtStart(o.Config, o.ConfigError)
-	}
-
 	srv := &http.Server{
 		Handler:           m.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -194,6 +207,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
+	go m.begin(o)
 	o.Log.Info("switch started", "name", o.Name, "socket", o.Socket, "state_dir", o.StateDir, "version", o.Version)
 
 	select {
@@ -201,6 +215,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	case err = <-served:
 		err = fmt.Errorf("serving %s: %w", o.Socket, err)
 	}
+	m.service.Send("STOPPING=1")
 	stop()
 	grace, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()

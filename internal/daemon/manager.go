@@ -49,6 +49,8 @@ type manager struct {
 	fast    FastPath // nil: none
 	fastOff string   // why there is no fast path
 
+	service Service
+
 	groupForward uint16 // see vswitch.Switch.SetGroupForward
 
 	recovery time.Duration // of ports that a guard shut down; 0: never
@@ -91,6 +93,8 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		fast:    o.FastPath,
 		fastOff: o.FastPathOff,
 
+		service: o.Service,
+
 		recovery: o.Recovery,
 
 		groupForward: o.GroupForward,
@@ -112,6 +116,9 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		m.saver = newSaver(keep, func(err error) {
 			go m.do(func() error { m.traceKept(err); return nil })
 		})
+	}
+	if m.service == nil {
+		m.service = noService{}
 	}
 	if m.limits == nil {
 		m.limits = systemLimits
@@ -184,6 +191,13 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			m.expire.Stop()
 		}
 	}()
+	// The loop itself says that it is alive, so a turn that does not end is noticed.
+	var alive <-chan time.Time
+	if d := m.service.Watchdog(); d > 0 {
+		t := time.NewTicker(d / 2)
+		defer t.Stop()
+		alive = t.C
+	}
 	for {
 		retry.Reset(m.nextRetry())
 		select {
@@ -209,6 +223,8 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			m.linkChanged(ev)
 		case <-retry.C:
 			m.retryDue()
+		case <-alive:
+			m.service.Send("WATCHDOG=1")
 		}
 	}
 }

@@ -42,6 +42,7 @@ var below = []struct {
 	{"internal/files/sockfile", []string{"internal/linux/account"}},
 	{"internal/files/flock", nil},
 	{"internal/logqueue", nil},
+	{"internal/linux/sdnotify", nil},
 	{"internal/linux/limits", nil},
 	{"internal/rxbuf", []string{"port", "internal/virtio/vnet"}},
 	{"internal/linux/afpacket", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/rxbuf", "internal/linux/mmsg", "internal/linux/link"}},
@@ -62,7 +63,7 @@ var below = []struct {
 	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock"}},
-	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/linux/fastpath", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/linux/fastpath", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
 	{"internal/test/testenv", nil},
 	{"internal/test/testenv/daemontest", []string{"api", "internal/test/testenv"}},
