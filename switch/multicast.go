@@ -43,6 +43,11 @@ func isLinkControl(f *port.Frame) bool {
 		binary.BigEndian.Uint16(f.Data[dst:]) == 0xff02
 }
 
+// snoops reports whether f goes to a group whose members are known. A nil g knows none.
+func (g *Groups) snoops(f *port.Frame) bool {
+	return g != nil && isIPGroup(f.Dst) && g.VLANs.Has(f.VLAN) && !isTunnelled(f)
+}
+
 // multicast punts f if it is for the switch; otherwise it forwards f to the ports that
 // want its group, or floods it if those are not known.
 func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
@@ -60,7 +65,7 @@ func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies in
 		return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
 	}
 	g := w.set.groups
-	if g == nil || !isIPGroup(f.Dst) || !g.VLANs.Has(f.VLAN) || isTunnelled(f) {
+	if !g.snoops(f) {
 		return w.toAll(out, f, from, Multicast)
 	}
 	if g.IsControl(f.Data) {
