@@ -294,8 +294,8 @@ func (h host) After(d time.Duration, f func()) (stop func()) {
 	return func() { stopped = true; t.Stop() }
 }
 
-// TopologyChanged implements feature.Host.
-func (h host) TopologyChanged() {
+// TellTopology implements feature.Host.
+func (h host) TellTopology() {
 	for t := range instances[feature.Topology](h.m) {
 		t.TopologyChanged()
 	}

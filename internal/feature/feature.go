@@ -155,8 +155,8 @@ type Host interface {
 	// Forget removes the stations learned behind a port.
 	Forget(Port)
 
-	// TopologyChanged tells features that stations may now be behind other ports.
-	TopologyChanged()
+	// TellTopology tells features that stations may now be behind other ports.
+	TellTopology()
 
 	// After calls f with the turn once d has passed, unless stop is called before.
 	After(d time.Duration, f func()) (stop func())

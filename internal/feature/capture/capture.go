@@ -55,7 +55,7 @@ const maxCaptures = 8
 
 // captures are the running captures of a switch.
 type captures struct {
-	feature.Host
+	host    feature.Host
 	running atomic.Int32
 	stop    chan struct{}
 
@@ -64,7 +64,7 @@ type captures struct {
 }
 
 func newCaptures(h feature.Host) *captures {
-	return &captures{Host: h, stop: make(chan struct{}), words: map[string]string{}}
+	return &captures{host: h, stop: make(chan struct{}), words: map[string]string{}}
 }
 
 // Stop implements feature.Instance.
@@ -140,11 +140,11 @@ func (c *captures) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.running.Add(-1)
-	c.Log().Info("a capture begins", "ports", strings.Join(q.Port, ","), "drops", q.Drops, "filter", q.Filter)
-	stop := c.Switch().Watch(s.watch())
+	c.host.Log().Info("a capture begins", "ports", strings.Join(q.Port, ","), "drops", q.Drops, "filter", q.Filter)
+	stop := c.host.Switch().Watch(s.watch())
 	defer func() {
 		stop()
-		c.Log().Info("a capture ends", "frames", s.seen())
+		c.host.Log().Info("a capture ends", "frames", s.seen())
 	}()
 	s.send(w, r, c.stop)
 }

@@ -114,7 +114,7 @@ const maxFollowers = 8
 
 // drops is the running feature.
 type drops struct {
-	feature.Host
+	host      feature.Host
 	recent    *recent
 	unwatch   func()
 	followers atomic.Int32
@@ -122,7 +122,7 @@ type drops struct {
 }
 
 func newDrops(h feature.Host) *drops {
-	d := &drops{Host: h, recent: newRecent(), stop: make(chan struct{})}
+	d := &drops{host: h, recent: newRecent(), stop: make(chan struct{})}
 	d.unwatch = h.Switch().Watch(&vswitch.Watch{Drops: true, SnapLen: snapLen, See: d.recent.see})
 	return d
 }
@@ -143,7 +143,7 @@ func (d *drops) parse(r *http.Request) (*selection, error) {
 		return nil, err
 	}
 	for _, name := range q.Port {
-		if d.Switch().Port(name) == nil {
+		if d.host.Switch().Port(name) == nil {
 			return nil, api.Errorf(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
 		}
 	}
@@ -181,7 +181,7 @@ func (d *drops) follow(w http.ResponseWriter, r *http.Request) {
 	}
 	defer d.followers.Add(-1)
 	f := newFollower(want)
-	unwatch := d.Switch().Watch(&vswitch.Watch{Ports: want.ports, Drops: true, Punt: true, SnapLen: snapLen, See: f.see})
+	unwatch := d.host.Switch().Watch(&vswitch.Watch{Ports: want.ports, Drops: true, Punt: true, SnapLen: snapLen, See: f.see})
 	defer unwatch()
 	f.send(w, r, d.stop)
 }

@@ -101,8 +101,8 @@ func (h *Host) Configured(k fdb.Key) bool {
 // Forget implements feature.Host.
 func (h *Host) Forget(p feature.Port) { h.core.FDB().FlushPort(p.Number()) }
 
-// TopologyChanged implements feature.Host.
-func (h *Host) TopologyChanged() {}
+// TellTopology implements feature.Host.
+func (h *Host) TellTopology() {}
 
 // After implements feature.Host.
 func (h *Host) After(d time.Duration, f func()) (stop func()) {

@@ -195,6 +195,6 @@ func (t *tree) Event(e stp.Event) {
 	}
 	log.Log(context.Background(), level, "spanning tree", "event", e.String())
 	if e.Kind == stp.EventTopologyDetected || e.Kind == stp.EventTopologyNotified {
-		t.host.TopologyChanged()
+		t.host.TellTopology()
 	}
 }
