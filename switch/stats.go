@@ -29,6 +29,13 @@ func (c *Counters) Drops() uint64 {
 	return n
 }
 
+// Departed returns the sum of the counters of all ports that were removed.
+func (s *Switch) Departed() PortStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.departed
+}
+
 // Stats returns the port's counters. Under traffic they are not a consistent snapshot:
 // they may disagree by a few frames.
 func (p *Port) Stats() PortStats {

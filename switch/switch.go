@@ -70,6 +70,7 @@ type Switch struct {
 	mirrors      []Mirror
 	watches      []*Watch
 	groupForward uint16
+	departed     PortStats // of removed ports
 	closed       bool
 	stop         chan struct{}
 	running      sync.WaitGroup
@@ -194,9 +195,11 @@ func (s *Switch) RemovePort(name string) error {
 		return fmt.Errorf("no port %s", name)
 	}
 	err := p.Detach()
+	st := p.Stats() // the last: nothing counts any more
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byName[name] == p {
+		s.departed.add(st)
 		p.removed = true
 		p.setShape(port.Rate{}).stop()
 		s.fdb.RemovePort(p.number)

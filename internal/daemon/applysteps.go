@@ -301,6 +301,7 @@ func (m *manager) setting(is *managed, to *targetPort, what string) step {
 		if err := m.respec(p, spec); err != nil {
 			return err
 		}
+		m.emit(api.Event{Type: api.EventPortChanged, Port: name})
 		m.resume(p)
 		return nil
 	}
@@ -373,9 +374,10 @@ func (m *manager) planSwitch(p *plan, w target) {
 			err := m.apply(inForce)
 			if err != nil {
 				m.kept = wasKept
-				err = errors.Join(err, m.apply(wasInForce))
+				return errors.Join(err, m.apply(wasInForce))
 			}
-			return err
+			m.emit(api.Event{Type: api.EventSwitchChanged, Keys: change.Keys()})
+			return nil
 		},
 		back: func() {
 			m.kept = wasKept

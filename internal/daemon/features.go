@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -26,6 +27,8 @@ type hosted struct {
 	feature.Feature
 	instance feature.Instance // nil: off
 	kept     json.RawMessage  // what it keeps, while it is off; nil: nothing
+
+	serving atomic.Pointer[feature.Instance] // instance, for calls that have no turn; nil: off
 }
 
 // key is the key in the state of what the feature keeps.
@@ -85,7 +88,7 @@ func (m *manager) setFeatures(from, to []any) error {
 				h.kept = kept
 			}
 			h.instance.Stop()
-			h.instance = nil
+			h.run(nil)
 		}
 		if !h.on(to[i]) {
 			continue
@@ -100,7 +103,7 @@ func (m *manager) setFeatures(from, to []any) error {
 			failed = fmt.Errorf("%s: what is kept of it cannot be restored: %w", h.Name, err)
 			continue
 		}
-		h.instance = instance
+		h.run(instance)
 		for _, p := range m.sorted() {
 			tellConfigured(instance, p)
 		}
@@ -109,6 +112,7 @@ func (m *manager) setFeatures(from, to []any) error {
 	if changed {
 		m.sw.SetTraps(m.traps())
 		m.shareMoves()
+		m.shareObservers()
 	}
 	return failed
 }
@@ -132,20 +136,21 @@ func (m *manager) featureStates() map[string]json.RawMessage {
 // serveFeature answers a call of a feature's route.
 func (m *manager) serveFeature(h *hosted, rt feature.Route, w http.ResponseWriter, r *http.Request) {
 	if rt.Serve != nil {
-		i, err := ask(m, func() (feature.Instance, error) { return h.running() })
-		if err != nil {
-			m.refuse(w, err)
+		// Whether the daemon's turn comes may be the very question, so this does not wait for it.
+		i := h.serving.Load()
+		if i == nil {
+			feature.Refuse(w, h.isOff())
 			return
 		}
 		// The server's limit is for requests; an answer may go on.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-		rt.Serve(i, w, r)
+		rt.Serve(*i, w, r)
 		return
 	}
 	// The turn must not wait for the client.
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		m.refuse(w, fail(api.CodeInvalid, "the request's body is not understood: %w", err))
+		feature.Refuse(w, fail(api.CodeInvalid, "the request's body is not understood: %w", err))
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
@@ -191,9 +196,23 @@ func (m *manager) callFeature(h *hosted, rt feature.Route, r *http.Request) (any
 // running returns the instance of the feature, or the error of a call while it is off.
 func (h *hosted) running() (feature.Instance, error) {
 	if h.instance == nil {
-		return nil, fail(api.CodeInvalid, "%s", cmp.Or(h.Off, h.Name+" is off; `vswitch set --help` lists what turns it on"))
+		return nil, h.isOff()
 	}
 	return h.instance, nil
+}
+
+func (h *hosted) isOff() error {
+	return fail(api.CodeInvalid, "%s", cmp.Or(h.Off, h.Name+" is off; `vswitch set --help` lists what turns it on"))
+}
+
+// run makes i the running instance; nil: the feature is off.
+func (h *hosted) run(i feature.Instance) {
+	h.instance = i
+	if i == nil {
+		h.serving.Store(nil)
+		return
+	}
+	h.serving.Store(&i)
 }
 
 // shareMoves gives the switch's event goroutine the features that receive moves.
@@ -258,6 +277,8 @@ func (h host) Speak()                          { h.m.ownStation() }
 func (h host) Configured(k fdb.Key) bool       { _, ok := h.m.static[k]; return ok }
 func (h host) Forget(p feature.Port)           { h.m.forget(p.(*managed)) }
 func (h host) Shut(p feature.Port, why string) { h.m.shut(p.(*managed), why) }
+func (h host) Collect(add feature.Add)         { h.m.collect(add) }
+func (h host) Emit(e api.Event)                { h.m.emit(e) }
 
 // Ports implements feature.Host.
 func (h host) Ports() iter.Seq[feature.Port] {

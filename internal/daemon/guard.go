@@ -21,6 +21,7 @@ func (m *manager) shut(p *managed, why string) {
 		return
 	}
 	p.shutBy, p.recovery = why, time.Time{}
+	m.emit(api.Event{Type: api.EventPortDisabled, Port: p.spec.Name, Reason: why})
 	if m.recovery != 0 {
 		p.recovery = time.Now().Add(m.recovery)
 	}
@@ -30,7 +31,12 @@ func (m *manager) shut(p *managed, why string) {
 }
 
 // unshut reverts shut; the caller then reconciles the port.
-func (p *managed) unshut() { p.shutBy, p.recovery = "", time.Time{} }
+func (m *manager) unshut(p *managed) {
+	if p.shutBy != "" {
+		m.emit(api.Event{Type: api.EventPortRecovered, Port: p.spec.Name})
+	}
+	p.shutBy, p.recovery = "", time.Time{}
+}
 
 // recoverDue recovers the ports whose recovery time has come.
 func (m *manager) recoverDue(now time.Time) {
@@ -38,7 +44,7 @@ func (m *manager) recoverDue(now time.Time) {
 		if p.recovery.IsZero() || p.recovery.After(now) {
 			continue
 		}
-		p.unshut()
+		m.unshut(p)
 		if p.dev != nil {
 			m.reconcile(p)
 			p.changed = true // reread its interface

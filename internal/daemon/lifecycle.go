@@ -97,6 +97,7 @@ func (m *manager) enact(p *managed, s status) {
 	if was == s.state && (s.state != api.StateDown || old == s.reason) {
 		return
 	}
+	m.emit(api.Event{Type: api.EventPortState, Port: p.spec.Name, From: string(was), To: string(s.state), Reason: s.reason})
 	m.logState(p, was)
 	if was == s.state {
 		return

@@ -38,7 +38,8 @@ type manager struct {
 	kept     switchSettings // without the overrides of this run: what a restart finds
 
 	hosted    []*hosted
-	heedMoves atomic.Pointer[[]feature.Moved] // features that receive moves
+	heedMoves atomic.Pointer[[]feature.Moved]    // features that receive moves
+	observers atomic.Pointer[[]feature.Observed] // features that hear of events
 
 	sw    *vswitch.Switch
 	start time.Time
@@ -145,6 +146,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		m.hosted = append(m.hosted, &hosted{Feature: f, kept: o.sections[keyOf(&f)]})
 	}
 	m.shareMoves()
+	m.shareObservers()
 	off := noSettings(o.Features).features
 	if m.settings.features == nil {
 		m.settings.features, m.kept.features = off, off
@@ -180,6 +182,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	if m.fast != nil {
 		m.fast.Start()
 	}
+	m.emit(api.Event{Type: api.EventDaemonStarted, Reason: m.version})
 	events = m.watchOn(ctx, events)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
@@ -202,6 +205,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 		retry.Reset(m.nextRetry())
 		select {
 		case <-ctx.Done():
+			m.emit(api.Event{Type: api.EventDaemonStopping})
 			close(m.ended)
 			if m.fast != nil {
 				m.fast.Stop() // before the ports close: it must outlive them
@@ -411,6 +415,7 @@ func (m *manager) bring(spec port.Spec, kind port.Kind, noWait bool) (p *managed
 // arrived finds the state of a port that was brought and is among the ports now.
 func (m *manager) arrived(p *managed, opened error) {
 	p.changed = true // an event may have come meanwhile
+	m.emit(api.Event{Type: api.EventPortAdded, Port: p.spec.Name})
 	switch {
 	case p.state != "": // a guard or its peer was faster
 	case opened != nil:
@@ -451,6 +456,9 @@ func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	m.log.Info("port changed", "port", name)
+	if len(req) > 0 {
+		m.emit(api.Event{Type: api.EventPortChanged, Port: name, Keys: req.Keys()})
+	}
 	m.resume(p)
 	return m.describe(p), nil
 }
@@ -458,7 +466,7 @@ func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 // resume brings back a port that has new settings, if a guard has shut it or its device was
 // absent.
 func (m *manager) resume(p *managed) {
-	p.unshut()
+	m.unshut(p)
 	m.claim(p)
 	defer p.release()
 	if p.dev != nil {
@@ -549,6 +557,7 @@ func (m *manager) takeOut(p *managed) (err error) {
 	delete(m.ports, name)
 	m.drop(p)
 	m.log.Info("port removed", "port", name)
+	m.emit(api.Event{Type: api.EventPortRemoved, Port: name})
 	if p.kind == nil {
 		return nil
 	}

@@ -3,6 +3,8 @@ package daemon
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/vswitch/vswitch/api"
 )
 
 // ownAddress limits how often frames with the switch's own source address are logged.
@@ -22,6 +24,7 @@ func (m *manager) ownAddressSeen(port string, vlan uint16) {
 	if !m.seen.allow(time.Now()) {
 		return
 	}
+	m.emit(api.Event{Type: api.EventFDBOwnAddress, Port: port, MAC: m.mac, VLAN: vlan})
 	advice := "look for a loop behind the port, or for another switch with this address"
 	if m.ids.path != "" {
 		advice += "; for a new one stop vswitch, write {} into the identity file, and start it again"

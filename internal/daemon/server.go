@@ -202,7 +202,7 @@ func (m *manager) handler() http.Handler {
 		_, _ = w.Write(api.OpenAPI)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		m.refuse(w, fail(api.CodeNotFound, "there is no call %s %s; /v1/openapi.yaml has those there are", r.Method, r.URL.Path))
+		feature.Refuse(w, fail(api.CodeNotFound, "there is no call %s %s; /v1/openapi.yaml has those there are", r.Method, r.URL.Path))
 	})
 	return mux
 }
@@ -211,15 +211,13 @@ func (m *manager) handler() http.Handler {
 func (m *manager) answer(w http.ResponseWriter, answer any, err error) {
 	switch {
 	case err != nil:
-		m.refuse(w, err)
+		feature.Refuse(w, err)
 	case answer == nil:
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		m.reply(w, http.StatusOK, answer)
 	}
 }
-
-func (m *manager) refuse(w http.ResponseWriter, err error) { feature.Refuse(w, err) }
 
 func (m *manager) reply(w http.ResponseWriter, status int, answer any) {
 	w.Header().Set("Content-Type", "application/json")

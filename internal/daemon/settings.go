@@ -175,6 +175,7 @@ func (m *manager) set(p setting.Patch) (api.Switch, error) {
 		return api.Switch{}, fail(api.CodeFailed, "%w", err)
 	}
 	m.log.Info("switch changed", "settings", p.Keys())
+	m.emit(api.Event{Type: api.EventSwitchChanged, Keys: p.Keys()})
 	return m.describeSwitch(), nil
 }
 

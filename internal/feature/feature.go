@@ -95,6 +95,14 @@ type (
 	// Moved receives the stations that are learned behind another port than before. It is
 	// called on the switch's event goroutine, and may wait for a turn but for nothing else.
 	Moved interface{ Moved(vswitch.MACMoved) }
+
+	// Collected reports numbers for Prometheus: it calls add for each series. It is called at
+	// every scrape.
+	Collected interface{ Collect(add Add) }
+
+	// Observed hears of what happens to the switch, from whoever calls Host.Emit. It is called
+	// on any goroutine, with or without the turn, and must not wait.
+	Observed interface{ Observe(api.Event) }
 )
 
 // Port is a port as features see it. It is valid until Removed.
@@ -167,6 +175,14 @@ type Host interface {
 
 	// Save writes the State of the features to disk, without waiting for it.
 	Save()
+
+	// Emit tells users what happened. The daemon adds Seq, Epoch and Time. It may be called
+	// from any goroutine, but not more often than people can read: what guests or peers can
+	// cause is limited first.
+	Emit(api.Event)
+
+	// Collect reports the numbers of the daemon and of all features, see Collected.
+	Collect(add Add)
 
 	// Shut disables a port until a user or the recovery time brings it back.
 	Shut(p Port, why string)

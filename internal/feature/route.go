@@ -32,8 +32,9 @@ type Route struct {
 	Handle func(Instance, *http.Request) (any, error)
 	Change bool
 
-	// Serve answers by itself, as with a stream. It is called without the turn. Before it has
-	// written anything, it may answer with Refuse.
+	// Serve answers by itself, as with a stream. It is called without the turn, and must not
+	// assume that the turn comes soon. Before it has written anything, it may answer with
+	// Refuse.
 	Serve func(Instance, http.ResponseWriter, *http.Request)
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/port"
@@ -27,6 +28,9 @@ type Host struct {
 	ports []*Port
 	saved int
 	log   bytes.Buffer
+
+	telling sync.Mutex
+	events  []api.Event // guarded by telling
 }
 
 var _ feature.Host = (*Host)(nil)
@@ -127,6 +131,23 @@ func (h *Host) Do(f func()) bool {
 
 // Save implements feature.Host.
 func (h *Host) Save() { h.saved++ }
+
+// Emit implements feature.Host.
+func (h *Host) Emit(e api.Event) {
+	h.telling.Lock()
+	defer h.telling.Unlock()
+	h.events = append(h.events, e)
+}
+
+// Events returns what was emitted.
+func (h *Host) Events() []api.Event {
+	h.telling.Lock()
+	defer h.telling.Unlock()
+	return slices.Clone(h.events)
+}
+
+// Collect implements feature.Host: it has nothing to report.
+func (h *Host) Collect(feature.Add) {}
 
 // Shut implements feature.Host.
 func (h *Host) Shut(p feature.Port, why string) { p.(*Port).Why = why }

@@ -109,9 +109,11 @@ func (g *guard) Moved(ev vswitch.MACMoved) {
 		return
 	}
 	g.host.Do(func() {
+		told := api.Event{Type: api.EventFDBMoved, Port: g.name(ev.To), From: g.name(ev.From), MAC: ev.MAC, VLAN: ev.VLAN}
 		log := g.host.Log().With("mac", ev.MAC, "vlan", ev.VLAN, "from", g.name(ev.From), "to", g.name(ev.To))
 		if !v.Flapping {
 			log.Info("MAC moved")
+			g.host.Emit(told)
 			return
 		}
 		g.hold(fdb.MakeKey(ev.VLAN, uint64(ev.MAC)), v.Home, now)
@@ -119,6 +121,8 @@ func (g *guard) Moved(ev vswitch.MACMoved) {
 		if g.transparent(ev.From) && g.transparent(ev.To) {
 			what = adviceVLANs
 		}
+		told.Type, told.Reason = api.EventFDBFlapping, what
+		g.host.Emit(told)
 		log.Warn("station flaps between two ports: they have one address, or there is a loop",
 			"moves", flap.Moves, "within", flap.Window, "held_at", g.name(v.Home), "hold_down", g.holdDown, "advice", what)
 	})

@@ -2,6 +2,7 @@ package flap
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -91,6 +92,17 @@ func TestFlappingStationIsHeld(t *testing.T) {
 		}
 		if n := strings.Count(log, "mac=52:54:00:00:00:01"); n != 3 {
 			t.Errorf("%d lines:\n%s", n, log)
+		}
+		var told []string
+		for _, e := range r.host.Events() {
+			told = append(told, fmt.Sprint(e.Type, " ", e.MAC, " from ", e.From, " to ", e.Port))
+		}
+		want := []string{
+			"fdb.moved 52:54:00:00:00:01 from vm0 to vm1", "fdb.moved 52:54:00:00:00:01 from vm1 to vm0",
+			"fdb.flapping 52:54:00:00:00:01 from vm0 to vm1",
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("it tells %q, want %q", told, want)
 		}
 		if s := r.described(); s.FDB.Moves != 5 || s.FDB.Flaps != 1 || s.FDB.Held != 1 || s.HoldDownS != 60 {
 			t.Errorf("%+v", s)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/proto/stp"
 	"github.com/vswitch/vswitch/port"
@@ -186,14 +187,15 @@ func (t *tree) Event(e stp.Event) {
 	case stp.EventBPDUGuard, stp.EventRootGuard, stp.EventLooped:
 		level = slog.LevelWarn
 	}
-	log := t.host.Log()
+	log, told := t.host.Log(), api.Event{Type: api.EventSTP, Reason: e.String()}
 	if p := t.members[e.Port]; p != nil {
-		log = log.With("port", p.Name())
+		log, told.Port = log.With("port", p.Name()), p.Name()
 		if e.Kind == stp.EventBPDUGuard {
 			t.tripped = append(t.tripped, p)
 		}
 	}
 	log.Log(context.Background(), level, "spanning tree", "event", e.String())
+	t.host.Emit(told)
 	if e.Kind == stp.EventTopologyDetected || e.Kind == stp.EventTopologyNotified {
 		t.host.TellTopology()
 	}

@@ -27,6 +27,9 @@ type Source struct {
 	Expires time.Duration // from now; 0 for a blocked one
 }
 
+// Memberships returns the number of memberships that Groups lists.
+func (s *Snooper) Memberships() int { return s.memberships }
+
 // Groups lists all memberships by VLAN, group and port.
 func (s *Snooper) Groups() []Membership {
 	list := make([]Membership, 0, s.memberships)

@@ -1,0 +1,131 @@
+package daemon
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/linux/link"
+)
+
+// witness is a feature that remembers events and reports one number.
+type witness struct{ seen []string }
+
+func (l *witness) Stop() {}
+
+func (l *witness) Observe(e api.Event) {
+	l.seen = append(l.seen, strings.TrimSpace(fmt.Sprintf("%s %s %s>%s %s %s", e.Type, e.Port, e.From, e.To, strings.Join(e.Keys, ","), e.Reason)))
+	if e.Time.IsZero() {
+		l.seen = append(l.seen, "without a time")
+	}
+}
+
+var listened = feature.Metric{Name: "vswitch_listened_total", Help: "Calls of the test's feature."}
+
+func (l *witness) Collect(add feature.Add) { add(&listened, float64(len(l.seen))) }
+
+// take returns the events since the last call.
+func (l *witness) take() []string {
+	synctest.Wait()
+	seen := l.seen
+	l.seen = nil
+	return seen
+}
+
+func witnessed(t *testing.T) (*rig, *witness) {
+	l := new(witness)
+	r := startWith(t, newFakeHost(), savedState{}, func(o *Options) {
+		o.Version = "v1"
+		o.Recovery = 5 * time.Minute
+		o.Features = []feature.Feature{{Name: "witness", New: func(feature.Host, any) (feature.Instance, error) { return l, nil }}}
+	})
+	return r, l
+}
+
+// Features hear what happens, in the order in which it does.
+func TestEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, l := witnessed(t)
+		want := func(what string, events ...string) {
+			t.Helper()
+			if diff := cmp.Diff(events, l.take()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", what, diff)
+			}
+		}
+		want("at the start", "daemon.started  >  v1")
+		r.mustAdd("vm0")
+		want("a port", "port.added vm0 >", "port.state vm0 >no-carrier  the other end of vm0 is down or not there")
+		r.change("vm0", func(l *link.Link) { l.Carrier = true })
+		want("its link", "port.state vm0 no-carrier>up")
+		if err := r.set("vm0", api.Settings{"mtu": 1400}); err != nil {
+			t.Fatal(err)
+		}
+		want("a setting", "port.changed vm0 > mtu")
+		r.trip("vm0")
+		want("a guard", "port.disabled vm0 >  test guard", "port.state vm0 up>down  err-disabled: test guard")
+		time.Sleep(5 * time.Minute)
+		want("its end", "port.recovered vm0 >", "port.state vm0 down>up")
+		r.trip("vm0")
+		l.take()
+		if err := r.set("vm0", api.Settings{}); err != nil {
+			t.Fatal(err)
+		}
+		want("its end by a user", "port.recovered vm0 >", "port.state vm0 down>up")
+		r.mustSetSwitch(`{"aging":"60s"}`)
+		want("the switch", "switch.changed  > aging")
+		if err := r.do(func() error { return r.delPort("vm0", true) }); err != nil {
+			t.Fatal(err)
+		}
+		want("a port that goes", "port.removed vm0 >")
+		r.stop()
+		want("at the end", "daemon.stopping  >")
+	})
+}
+
+// The daemon reports its numbers and those of its features.
+func TestCollect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, l := witnessed(t)
+		r.mustAdd("vm0")
+		r.change("vm0", func(l *link.Link) { l.Carrier = true })
+		_ = r.do(func() error {
+			p := r.ports["vm0"].spec
+			p.Policy.Access = 20
+			return r.respec(r.ports["vm0"], p)
+		})
+		r.trip("vm0")
+		got := make(map[string]float64)
+		_ = r.do(func() error {
+			r.collect(func(m *feature.Metric, v float64, labels ...string) {
+				if len(labels) != len(m.Labels) || m.Help == "" {
+					t.Errorf("%s has labels %q for %q, and the help %q", m.Name, labels, m.Labels, m.Help)
+				}
+				got[m.Name+" "+strings.Join(labels, " ")] = v
+			})
+			return nil
+		})
+		for series, want := range map[string]float64{
+			"vswitch_build_info v1":                    1,
+			"vswitch_port_state vm0 down":              1,
+			"vswitch_port_state vm0 up":                0,
+			"vswitch_port_error_disabled vm0":          1,
+			"vswitch_port_info vm0 fake vm0 access 20": 1,
+			"vswitch_port_mtu_bytes vm0":               1500,
+			"vswitch_port_queues vm0":                  1,
+			"vswitch_fdb_capacity ":                    65536,
+			"vswitch_fastpath_enabled ":                0,
+			"vswitch_listened_total ":                  float64(len(l.seen)),
+			"vswitch_start_time_seconds ":              946684800, // when time begins in the test's bubble
+		} {
+			if v, ok := got[series]; ok != (want >= 0) || ok && v != want {
+				t.Errorf("%s is %v (%v), want %v", series, v, ok, want)
+			}
+		}
+	})
+}
