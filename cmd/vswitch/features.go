@@ -13,6 +13,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/flap"
 	"github.com/vswitch/vswitch/internal/feature/lldp"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
+	"github.com/vswitch/vswitch/internal/feature/metrics"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
 	"github.com/vswitch/vswitch/internal/feature/stp"
@@ -30,6 +31,7 @@ var features = []feature.Feature{
 	loopguard.Feature,
 	mirror.Feature,
 	lldp.Feature,
+	metrics.Feature,
 }
 
 // portCatalog returns what the ports of this program's switches can be.
