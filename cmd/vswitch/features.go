@@ -10,6 +10,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/feature/capture"
 	"github.com/vswitch/vswitch/internal/feature/drops"
+	"github.com/vswitch/vswitch/internal/feature/events"
 	"github.com/vswitch/vswitch/internal/feature/flap"
 	"github.com/vswitch/vswitch/internal/feature/lldp"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
@@ -32,6 +33,7 @@ var features = []feature.Feature{
 	mirror.Feature,
 	lldp.Feature,
 	metrics.Feature,
+	events.Feature,
 }
 
 // portCatalog returns what the ports of this program's switches can be.
