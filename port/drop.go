@@ -38,6 +38,9 @@ const (
 	DropLocal         // to an address of the switch itself
 	DropRxOverrun     // the device lost it before the switch could read it
 	DropSecondPeer    // from a second machine while another uses the port
+	DropUnknownVTEP   // through a tunnel from a host that is none of its peers in that network
+	DropUnknownVNI    // in a virtual network that the tunnel does not carry
+	DropBadTunnel     // its tunnel header is none that the tunnel understands
 
 	// On output.
 	DropQueueFull  // the receiver is behind: its queue has no room
@@ -46,6 +49,8 @@ const (
 	DropPortClosed // the port was closed while the frame was in flight
 	DropMemoryGone // its sender took away the memory of its payload
 	DropShaped     // the port's egress queue is full, or the frame was dropped from it
+	DropNoVTEP     // no host is known that takes it from the tunnel
+	DropNoRoute    // the kernel has no route to the host at the other end of the tunnel
 	DropIOError    // the kernel refused it for another reason
 
 	NumDrops // the number of reasons, DropNone among them
@@ -95,12 +100,17 @@ var drops = [NumDrops]DropInfo{
 	DropLocal:          {"local", OnInput, "to an address of the switch itself"},
 	DropRxOverrun:      {"rx_overrun", OnInput, "arrived faster than the switch could read"},
 	DropSecondPeer:     {"second_peer", OnInput, "from a second machine, while another has the port"},
+	DropUnknownVTEP:    {"unknown_vtep", OnInput, "through the tunnel from a host that is no peer in its virtual network"},
+	DropUnknownVNI:     {"unknown_vni", OnInput, "of a virtual network (VNI) that the tunnel does not carry"},
+	DropBadTunnel:      {"bad_tunnel", OnInput, "its tunnel header is not that of an Ethernet frame"},
 	DropQueueFull:      {"queue_full", OnOutput, "the receiver was behind: its queue was full"},
 	DropTooBig:         {"too_big", OnOutput, "longer than the port's MTU allows"},
 	DropNoCarrier:      {"no_carrier", OnOutput, "nobody held the other end"},
 	DropPortClosed:     {"port_closed", OnOutput, "the port was closed meanwhile"},
 	DropMemoryGone:     {"memory_gone", OnOutput, "its sender removed the memory it was in"},
 	DropShaped:         {"shaped", OnOutput, "more than the port's egress rate: its queue was full"},
+	DropNoVTEP:         {"no_vtep", OnOutput, "the tunnel knows no host that takes it"},
+	DropNoRoute:        {"no_route", OnOutput, "the host has no route to the other end of the tunnel"},
 	DropIOError:        {"io_error", OnOutput, "the kernel refused it"},
 }
 

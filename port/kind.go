@@ -48,6 +48,16 @@ type Description struct {
 	// Station is true if one station is behind the port. Otherwise a network is, which
 	// may have its own bridges and routers.
 	Station bool
+
+	// Tunnel is true if the network behind the port is that of other switches, which are
+	// reached without a link of their own. Such a port takes no part in a spanning tree:
+	// it neither sends nor accepts BPDUs, and forwards always.
+	Tunnel bool
+
+	// Complete sets in a spec what the kind's settings imply for the Policy and the user does
+	// not say; nil: they imply nothing. given reports whether the change to be completed has
+	// a key.
+	Complete func(s *Spec, given func(key string) bool)
 }
 
 // Finder is implemented by kinds whose ports stand on a network interface.

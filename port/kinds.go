@@ -190,6 +190,9 @@ func (c Catalog) apply(s Spec, p setting.Patch) (Spec, error) {
 	for _, key := range rest.Keys() {
 		return Spec{}, c.lacks(s.Kind, key)
 	}
+	if complete := c.Find(s.Kind).Describe().Complete; complete != nil {
+		complete(&s, func(key string) bool { _, ok := p[key]; return ok })
+	}
 	return s, nil
 }
 

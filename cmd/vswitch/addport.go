@@ -21,7 +21,7 @@ func addPortCommand() *cli.Command {
 The kinds of port:
 
 ` + kindsHelp() + `
-The switch makes the socket of the last three, by default SWITCH/NAME.sock beside
+The switch makes the socket of vhost-user, stream and dgram, by default SWITCH/NAME.sock beside
 its control socket, and listens there; with --client it connects to --path.
 
 Example:
@@ -30,7 +30,8 @@ Example:
     vswitch add-port gw0 --kind host --address 10.0.0.1/24
     vswitch add-port eth1 --kind netdev --trunk 10,20-29 --native 1
     vswitch add-port web0 --kind veth --netns web --address 10.0.0.7/24
-    vswitch add-port fast0 --kind vhost-user --path /run/vm/fast0.sock`,
+    vswitch add-port fast0 --kind vhost-user --path /run/vm/fast0.sock
+    vswitch add-port up0 --kind vxlan --local 192.0.2.1 --peers 192.0.2.2 --vni 100`,
 		Flags: append([]cli.Flag{
 			oneOf(&cli.StringFlag{Name: "kind", Value: "tap", Usage: "`KIND` of port: " + strings.Join(kindList().Names(), ", ")}, kindList().Names()),
 			&cli.BoolFlag{Name: "server", Usage: "vhost-user, stream, dgram: the opposite of --client, as without both"},

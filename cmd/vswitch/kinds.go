@@ -10,6 +10,7 @@ import (
 	"github.com/vswitch/vswitch/port/unixsock"
 	"github.com/vswitch/vswitch/port/veth"
 	"github.com/vswitch/vswitch/port/vhostuser"
+	"github.com/vswitch/vswitch/port/vxlan"
 )
 
 // kindOptions are what the kinds of ports need to know about the switch.
@@ -35,6 +36,7 @@ var kindMakers = []func(kindOptions) (port.Kind, error){
 	func(o kindOptions) (port.Kind, error) { return vhostuser.New(o.SocketDir) },
 	func(o kindOptions) (port.Kind, error) { return unixsock.NewStream(o.SocketDir) },
 	func(o kindOptions) (port.Kind, error) { return unixsock.NewDgram(o.SocketDir) },
+	func(kindOptions) (port.Kind, error) { return vxlan.New() },
 }
 
 // kinds makes a switch's kinds of ports.

@@ -26,6 +26,10 @@ func (m *manager) describe(p *managed) api.Port {
 	if p.kind != nil && p.kind.Describe().QEMU != nil {
 		guest = m.ids.guestMAC(p.spec.Name)
 	}
+	mtu := p.link.MTU
+	if t, ok := p.dev.(port.Tunnel); ok {
+		mtu = t.MTU()
+	}
 	return api.Port{
 		Name:   p.spec.Name,
 		Number: p.sw.Number(),
@@ -33,7 +37,7 @@ func (m *manager) describe(p *managed) api.Port {
 		State:  p.state,
 		Reason: reason,
 		Ifname: p.ifname(),
-		MTU:    p.link.MTU,
+		MTU:    mtu,
 
 		GuestMAC: guest,
 

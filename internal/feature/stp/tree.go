@@ -127,6 +127,9 @@ func portConfig(p feature.Port) stp.PortConfig {
 	c.AutoEdge = edge != port.AutoOff
 	c.BPDUGuard = s.BPDUGuard == port.On || s.BPDUGuard == "" && station
 	c.RootGuard, c.BPDUFilter = s.RootGuard, s.BPDUFilter
+	if p.Kind().Tunnel {
+		c.AdminEdge, c.BPDUFilter = true, true
+	}
 	return c
 }
 

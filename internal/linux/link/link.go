@@ -249,6 +249,24 @@ func (l Link) HasAddress(a netip.Prefix) (bool, error) {
 	return false, nil
 }
 
+// ByAddress finds the interface that has an address.
+func ByAddress(a netip.Addr) (Link, error) {
+	family := netlink.FAMILY_V4
+	if a.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	list, err := netlink.AddrList(nil, family)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return Link{}, fmt.Errorf("list the addresses of the host: %w", err)
+	}
+	for _, have := range list {
+		if ip, ok := netip.AddrFromSlice(have.IP); ok && ip.Unmap() == a {
+			return ByIndex(have.LinkIndex)
+		}
+	}
+	return Link{}, notFound(fmt.Sprintf("no interface has the address %s", a))
+}
+
 // IPv4 returns the first IPv4 address that the host has on an interface, or an invalid
 // prefix if it has none.
 func IPv4(index int) (netip.Prefix, error) {

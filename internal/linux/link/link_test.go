@@ -105,6 +105,12 @@ func TestChange(t *testing.T) {
 			if has, err := l.HasAddress(a); err != nil || !has {
 				t.Errorf("%s was given: %t, %v", a, has, err)
 			}
+			if got, err := ByAddress(a.Addr()); err != nil || got.Index != l.Index {
+				t.Errorf("%s is on interface %d, %v", a, got.Index, err)
+			}
+			if _, err := ByAddress(a.Addr().Next()); !errors.Is(err, ErrNotFound) {
+				t.Errorf("an address that nobody has: %v", err)
+			}
 			for range 2 {
 				if err := l.DelAddress(a); err != nil {
 					t.Fatal(err)

@@ -50,6 +50,9 @@ var below = []struct {
 	{"internal/linux/tuntap/tuntest", []string{"port", "internal/virtio/vnet", "internal/test/testenv"}},
 	{"internal/virtio/vhost/vhosttest", []string{"port", "internal/virtio/vnet", "internal/test/testenv", "internal/virtio/vhost"}},
 	{"port/porttest", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/test/testenv"}},
+	{"port/vxlan", []string{
+		"port", "fdb", "internal/setting", "internal/packet/eth", "internal/virtio/vnet", "internal/linux/link", "internal/rxbuf", "internal/linux/mmsg",
+	}},
 	{"port/*", []string{
 		"port", "internal/setting", "internal/qemu", "internal/packet/eth", "internal/virtio/vnet",
 		"internal/linux/afpacket", "internal/linux/tuntap", "internal/linux/link", "internal/linux/owner", "internal/linux/hoststack", "internal/rxbuf", "internal/linux/mmsg", "internal/virtio/vhost", "internal/files/sockfile", "internal/linux/account",
@@ -87,7 +90,7 @@ var below = []struct {
 var outside = map[string][]string{
 	"golang.org/x/sys": {
 		"internal/linux/afpacket", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/virtio/vhost",
-		"port/unixsock", "internal/files/sockfile", "internal/bgp",
+		"port/unixsock", "port/vxlan", "internal/files/sockfile", "internal/bgp",
 		"internal/test/testenv", "internal/linux/tuntap/tuntest", "internal/virtio/vhost/vhosttest",
 	},
 	"github.com/vishvananda/netlink":      {"internal/linux/link"},

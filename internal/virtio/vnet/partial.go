@@ -47,6 +47,49 @@ func PartialOuter(data []byte, n int, o port.Offload) bool {
 	return ok && !p.Fragment && p.Proto != eth.ProtoGRE && p.Transport == int(o.CsumStart) && hasChecksum(head, n, p, o)
 }
 
+// Undone returns the offload of a frame that came without one, such as through a tunnel: a
+// partial checksum if that of its TCP or UDP header is the bare sum of the pseudo header, as
+// a sender on the same machine leaves it. A complete checksum of that value is right as well:
+// to complete it writes the same again. If mtu is not 0 and a TCP segment makes a longer IP
+// packet, it is a super-frame, of segments whose packets are no longer than mtu.
+func Undone(data []byte, mtu int) (o port.Offload) {
+	p, ok := eth.FindIP(data)
+	if !ok || p.Fragment || p.Routed {
+		return o
+	}
+	h, length, end := data[p.Header:], len(data)-p.Transport, 0
+	addresses := h[12:20]
+	if p.Version == 4 {
+		end = int(binary.BigEndian.Uint16(h[2:]))
+	} else {
+		end = eth.IPv6HeaderLen + int(binary.BigEndian.Uint16(h[4:]))
+		addresses = h[8:40]
+	}
+	at := udpCsum
+	switch {
+	case end != len(h): // the checksum does not cover what follows the packet
+		return o
+	case p.Proto == eth.ProtoTCP && length >= tcpHeaderLen:
+		at = tcpCsum
+	case p.Proto != eth.ProtoUDP || length < udpHeaderLen:
+		return o
+	}
+	pseudo := uint32(Sum(addresses)) + uint32(p.Proto) + uint32(length)
+	if binary.BigEndian.Uint16(data[p.Transport+at:]) == fold(pseudo) {
+		o = port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(p.Transport), CsumOffset: uint16(at)}
+	}
+	if p.Proto == eth.ProtoTCP && mtu != 0 && len(h) > mtu {
+		payload := p.Transport + int(data[p.Transport+12]>>4)*4
+		if size := mtu - (payload - p.Header); size > 0 {
+			o.GSOType, o.GSOSize, o.HdrLen = port.GSOTCPv4, uint16(size), uint16(payload)
+			if p.Version == 6 {
+				o.GSOType = port.GSOTCPv6
+			}
+		}
+	}
+	return o
+}
+
 // Protocol numbers of packets inside packets (RFC 2003, RFC 4213).
 const (
 	protoIPv4 uint8 = 4

@@ -170,3 +170,52 @@ func FuzzPartial(f *testing.F) {
 		}
 	})
 }
+
+// TestUndone: a frame whose sender left its checksum is recognised; once it is complete, or
+// where it cannot be completed, it is not.
+func TestUndone(t *testing.T) {
+	for _, f := range []superFrame{
+		{proto: protoTCP, payload: pattern(100)},
+		{proto: protoUDP, payload: pattern(101)},
+		{proto: protoTCP, v6: true, tags: []port.Tag{port.MakeTag(port.TPIDCustomer, 5)}, payload: pattern(1)},
+		{proto: protoUDP, v6: true, ext: []uint8{protoDestOpt}},
+	} {
+		b := f.build()
+		want := port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(f.l4()), CsumOffset: uint16(f.csumAt() - f.l4())}
+		if got := vnet.Undone(b, 0); got != want {
+			t.Errorf("%+v: %+v, want %+v", f, got, want)
+		}
+		if got := vnet.Undone(append(bytes.Clone(b), 0), 0); got != (port.Offload{}) {
+			t.Errorf("%+v with padding: %+v", f, got)
+		}
+		super := want
+		if f.proto == protoTCP && len(f.payload) > 1 {
+			super = f.offload(f.tso(), 50)
+		}
+		if got := vnet.Undone(b, f.head()-f.l3()+50); got != super {
+			t.Errorf("%+v, a super-frame: %+v, want %+v", f, got, super)
+		}
+		if err := vnet.Complete(b, want); err != nil {
+			t.Fatal(err)
+		}
+		if got := vnet.Undone(b, 0); got != (port.Offload{}) {
+			t.Errorf("%+v, complete: %+v", f, got)
+		}
+	}
+}
+
+// FuzzUndone: what Undone finds in any frame can be completed.
+func FuzzUndone(f *testing.F) {
+	for _, s := range []superFrame{{proto: protoTCP, payload: pattern(9)}, {proto: protoUDP, v6: true}} {
+		f.Add(s.build(), uint16(48))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, mtu uint16) {
+		o := vnet.Undone(b, int(mtu))
+		if o == (port.Offload{}) || len(b) > port.MaxFrame {
+			return
+		}
+		if !vnet.Valid(o, len(b)) || o.Flags != 0 && !vnet.Partial(b, len(b), o) {
+			t.Errorf("%+v does not fit the frame", o)
+		}
+	})
+}

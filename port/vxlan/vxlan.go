@@ -1,0 +1,161 @@
+// Package vxlan provides the port kind vxlan: a tunnel to the switches of other hosts, as
+// UDP datagrams in an IP network (RFC 7348). One port leads to all of them, so no frame goes
+// from one host to another. It works in user space on sockets, and needs no rights but the
+// use of its UDP port.
+//
+// In user space a tunnel is fast by batches: many frames of one flow go to the kernel as one
+// datagram that it divides (UDP_SEGMENT), and come from it as one (UDP_GRO). The kind sends
+// in send.go, by tables in vteps.go, and receives in receive.go.
+package vxlan
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port"
+)
+
+// kind implements port.Kind.
+type kind struct{}
+
+var _ interface {
+	port.Kind
+	port.Sized
+} = kind{}
+
+// New returns the kind vxlan.
+func New() (port.Kind, error) { return kind{}, nil }
+
+// Settings are those of vxlan ports.
+type Settings struct {
+	Local     setting.Addr `json:"local,omitzero" arg:"ADDRESS" fixed:"true" help:"this host's address, IPv4 or IPv6"`
+	Peers     Peers        `json:"peers,omitempty" arg:"LIST" default:"none" help:"addresses of the other hosts, such as 192.0.2.2,192.0.2.3"`
+	VNI       VNIs         `json:"vni,omitzero" arg:"LIST" help:"virtual networks by VLAN, such as 10=10010,20-29=10020-10029; a single number carries all frames as they are"`
+	VXLANPort uint16       `json:"vxlan_port,omitempty" arg:"N" default:"4789" fixed:"true" help:"UDP port of all hosts"`
+	Queues    int          `json:"queues,omitempty" arg:"N" min:"1" max:"256" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
+}
+
+// defaultPort is the port that IANA assigned (RFC 7348 section 5).
+const defaultPort = 4789
+
+// maxQueues is the most sockets that receive.
+const maxQueues = 64
+
+func (s *Settings) udpPort() uint16 { return cmp.Or(s.VXLANPort, defaultPort) }
+func (s *Settings) queues() int     { return cmp.Or(s.Queues, 1) }
+
+// Name implements port.Kind.
+func (kind) Name() string { return "vxlan" }
+
+// Describe implements port.Kind.
+func (kind) Describe() port.Description {
+	return port.Description{
+		Help:     "a tunnel to the switches of other hosts (VXLAN).",
+		Settings: Settings{},
+		Tunnel:   true,
+		Complete: complete,
+	}
+}
+
+// Needs implements port.Sized.
+func (kind) Needs(s port.Spec, queues int) port.Needs {
+	o := port.SettingsOf[Settings](s)
+	return port.Needs{Files: max(queues, o.queues()) + txSockets + 1}
+}
+
+// complete implements Description.Complete: with networks by VLAN the port is a trunk of those
+// VLANs, unless the user makes it carry fewer.
+func complete(s *port.Spec, given func(key string) bool) {
+	vlans := port.SettingsOf[Settings](*s).VNI.vlans()
+	if vlans.Len() == 0 || given("trunk") && s.Trunk.Len() > 0 || s.Access != 0 || s.QinQ != 0 {
+		return
+	}
+	if given("vni") || s.Trunk.Len() == 0 {
+		s.Trunk = vlans
+	}
+}
+
+// Check implements port.Kind.
+func (kind) Check(s port.Spec) error {
+	o := port.SettingsOf[Settings](s)
+	local := o.Local.Addr
+	if !local.IsValid() {
+		return errors.New("a vxlan port needs --local, this host's address in the network between the hosts")
+	}
+	if err := checkUnicast(local); err != nil {
+		return fmt.Errorf("--local: %w", err)
+	}
+	if o.VNI.IsZero() {
+		return errors.New("a vxlan port needs --vni, its virtual networks, such as 10=10010 for VLAN 10, or 10010 for all frames")
+	}
+	if o.Queues > maxQueues {
+		return fmt.Errorf("a vxlan port has at most %d queues, not %d", maxQueues, o.Queues)
+	}
+	if _, err := o.Peers.addrs(local); err != nil {
+		return err
+	}
+	return checkVLANs(&s.Policy, o.VNI)
+}
+
+// checkVLANs returns an error unless each VLAN of the port has a network.
+func checkVLANs(p *port.Policy, v VNIs) error {
+	has := v.vlans()
+	if has.Len() == 0 {
+		return nil // all frames are in one network
+	}
+	switch {
+	case p.Access != 0, p.QinQ != 0:
+		return errors.New("a vxlan port with networks by VLAN is a trunk; leave --access and --qinq out, or give one VNI alone")
+	case p.Native != 0:
+		return errors.New("a vxlan port with networks by VLAN has no untagged frames; leave --native out")
+	case p.TrunkTPID != 0 && p.TrunkTPID != port.TPID(port.TPIDCustomer):
+		return errors.New("a vxlan port with networks by VLAN has tags of 0x8100; leave --trunk-tpid out")
+	}
+	for vid := range p.Trunk.All() {
+		if !has.Has(vid) {
+			return fmt.Errorf("VLAN %d of the trunk has no network; add it to --vni, such as %d=%d", vid, vid, 10000+int(vid))
+		}
+	}
+	return nil
+}
+
+// Open implements port.Kind.
+func (kind) Open(s port.Spec, _ *port.Trace) (port.Port, error) {
+	o := port.SettingsOf[Settings](s)
+	t, err := open(o.Local.Addr, o.udpPort(), o.queues())
+	if err != nil {
+		return nil, err
+	}
+	if err := t.set(s); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+// Set implements port.Kind.
+func (kind) Set(p port.Port, _, to port.Spec) error { return p.(*tunnel).set(to) }
+
+// set applies the settings that can change. An error changes nothing.
+func (t *tunnel) set(s port.Spec) error {
+	o := port.SettingsOf[Settings](s)
+	peers, err := o.Peers.addrs(o.Local.Addr)
+	if err != nil {
+		return err
+	}
+	return t.configure(o.VNI.list(), peers, !bool(s.NoLearning))
+}
+
+// Delete implements port.Kind: nothing of a tunnel stays.
+func (kind) Delete(port.Spec, port.Trace) error { return nil }
+
+// overhead is what a tunnel adds to a frame in bytes, up to the IP header.
+func overhead(vtep netip.Addr) int {
+	const udp = 8
+	if vtep.Is4() {
+		return 20 + udp + headerLen
+	}
+	return 40 + udp + headerLen
+}
