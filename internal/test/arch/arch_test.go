@@ -79,7 +79,7 @@ var below = []struct {
 	{"internal/bgp", []string{"internal/proto/evpn", "port"}},
 
 	// A protocol: frames and time in, frames and actions out.
-	{"internal/proto/*", []string{"port", "internal/packet/eth", "internal/virtio/vnet"}},
+	{"internal/proto/*", []string{"port", "internal/packet/*", "internal/virtio/vnet"}},
 	{"internal/packet/*", []string{"port", "internal/packet/eth"}},
 	{"internal/virtio/*", []string{"port"}},
 	{"qemu-examples/*", nil},
@@ -112,6 +112,7 @@ var (
 	noIO = []string{
 		"switch", "fdb", "port", "internal/packet/eth", "internal/virtio/vnet",
 		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/evpn", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
+		"internal/proto/guard", "internal/packet/arp", "internal/packet/ip", "internal/packet/ndp", "internal/packet/dhcp",
 	}
 	doIO = []string{"os", "os/exec", "syscall", "net", "net/http"}
 )
