@@ -42,6 +42,22 @@ const (
 	DropUnknownVNI    // in a virtual network that the tunnel does not carry
 	DropBadTunnel     // its tunnel header is none that the tunnel understands
 
+	// On input by a guarded port (internal/proto/guard).
+	DropGuardMAC       // from a MAC address that the port may not use
+	DropGuardTag       // with a VLAN tag that the port does not take off, or a second one
+	DropGuardType      // of an EtherType that the port may not send
+	DropGuardOffload   // to be segmented, or its checksum completed, elsewhere than in its TCP or UDP
+	DropGuardMalformed // an ARP, IP, ND or DHCP packet that cannot be read
+	DropGuardExtHeader // IPv6 extension headers or fragments that hide the upper layer
+	DropGuardARP       // ARP that names a sender that the port does not have
+	DropGuardIPv4      // from an IPv4 address that the port does not have
+	DropGuardIPv6      // from an IPv6 address that the port does not have
+	DropGuardND        // neighbour discovery for an address that the port does not have
+	DropGuardDHCP      // a DHCP message in another's name, or out of place
+	DropGuardDHCPRate  // more DHCP messages than a client sends
+	DropGuardServer    // what only DHCP servers send
+	DropGuardRouter    // what only routers send
+
 	// On output.
 	DropQueueFull  // the receiver is behind: its queue has no room
 	DropTooBig     // longer than the output's MTU allows
@@ -103,6 +119,20 @@ var drops = [NumDrops]DropInfo{
 	DropUnknownVTEP:    {"unknown_vtep", OnInput, "through the tunnel from a host that is no peer in its virtual network"},
 	DropUnknownVNI:     {"unknown_vni", OnInput, "of a virtual network (VNI) that the tunnel does not carry"},
 	DropBadTunnel:      {"bad_tunnel", OnInput, "its tunnel header is not that of an Ethernet frame"},
+	DropGuardMAC:       {"guard_mac", OnInput, "from a MAC address that the guarded port may not use"},
+	DropGuardTag:       {"guard_tag", OnInput, "with a VLAN tag that the guarded port does not take off"},
+	DropGuardType:      {"guard_ethertype", OnInput, "of an EtherType that the guarded port may not send (--guard-ethertypes)"},
+	DropGuardOffload:   {"guard_offload", OnInput, "a checksum to be completed, or segments to be made, elsewhere than in the frame's own TCP or UDP"},
+	DropGuardMalformed: {"guard_malformed", OnInput, "an ARP, IP, ND or DHCP packet that cannot be read"},
+	DropGuardExtHeader: {"guard_ext_header", OnInput, "IPv6 extension headers or fragments that hide what follows them"},
+	DropGuardARP:       {"guard_arp", OnInput, "ARP that names a sender that the guarded port does not have"},
+	DropGuardIPv4:      {"guard_ipv4", OnInput, "from an IPv4 address that the guarded port does not have"},
+	DropGuardIPv6:      {"guard_ipv6", OnInput, "from an IPv6 address that the guarded port does not have"},
+	DropGuardND:        {"guard_nd", OnInput, "neighbour discovery for an address that the guarded port does not have"},
+	DropGuardDHCP:      {"guard_dhcp", OnInput, "a DHCP message in another's name, or one that clients do not send"},
+	DropGuardDHCPRate:  {"guard_dhcp_rate", OnInput, "more DHCP messages than a client sends"},
+	DropGuardServer:    {"guard_dhcp_server", OnInput, "what only DHCP servers send (--guard-allow dhcp-server)"},
+	DropGuardRouter:    {"guard_router", OnInput, "what only routers send (--guard-allow router)"},
 	DropQueueFull:      {"queue_full", OnOutput, "the receiver was behind: its queue was full"},
 	DropTooBig:         {"too_big", OnOutput, "longer than the port's MTU allows"},
 	DropNoCarrier:      {"no_carrier", OnOutput, "nobody held the other end"},
@@ -113,6 +143,9 @@ var drops = [NumDrops]DropInfo{
 	DropNoRoute:        {"no_route", OnOutput, "the host has no route to the other end of the tunnel"},
 	DropIOError:        {"io_error", OnOutput, "the kernel refused it"},
 }
+
+// ByGuard reports whether the guard of the port refused the frame.
+func (d Drop) ByGuard() bool { return d >= DropGuardMAC && d <= DropGuardRouter }
 
 // Info returns the description of d for users.
 func (d Drop) Info() DropInfo {

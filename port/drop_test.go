@@ -10,7 +10,7 @@ import (
 
 func TestEveryDropIsExplained(t *testing.T) {
 	names, words := make(map[string]port.Drop), make(map[string]port.Drop)
-	snake := regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
+	snake := regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 	for d := port.DropNone + 1; d < port.NumDrops; d++ {
 		i := d.Info()
 		if !snake.MatchString(i.Name) || i.Words == "" || strings.Contains(i.Words, "\n") {

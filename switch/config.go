@@ -77,6 +77,8 @@ const (
 	flagWatchOut
 	flagPuntDrops
 	flagResolution
+	flagStage   // a stage checks what it receives
+	flagGuarded // that stage is the port's own, and the fast path does not know it
 
 	flagNoFloodShift = 24 // three bits, in the order of Class
 
@@ -142,5 +144,8 @@ func (p *Port) flagsOf() flags {
 	set(p.tree != TreeForwarding, flagBlocked)
 	set(p.tree == TreeLearning, flagLearning)
 	set(p.resolution, flagResolution)
+	set(p.stageOf() != nil, flagStage)
+	set(p.stage != nil, flagGuarded)
+	set(p.stage != nil && !p.stage.Unknown, flags(UnknownUnicast)<<flagNoFloodShift)
 	return f
 }

@@ -73,8 +73,8 @@ type FastRate struct {
 
 // The flags that keep a port's frames on the path through the workers.
 const (
-	slowFrom = flagBlocked | flagMirrorTarget | flagWatchIn
-	slowTo   = flagBlocked | flagMirrorTarget | flagWatchOut
+	slowFrom = flagBlocked | flagMirrorTarget | flagWatchIn | flagGuarded
+	slowTo   = flagBlocked | flagMirrorTarget | flagWatchOut | flagGuarded
 )
 
 // fastMirrors is how many mirrors a fast path can have: the first ones.
@@ -160,6 +160,9 @@ func (p *Port) KeptOff() (why []string) {
 	}
 	if m.flags&(flagNoLearn|flagLocked) == flagNoLearn && m.flags&flagUntaggedOnly == 0 && m.tpid != 0 && m.vlans.Len() > 1 {
 		why = append(why, "--learning off, for tagged frames")
+	}
+	if m.flags&flagGuarded != 0 {
+		why = append(why, m.stage.Setting)
 	}
 	if p.shaper != nil {
 		why = append(why, "--rate-out")

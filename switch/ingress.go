@@ -15,6 +15,11 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	if from == nil {
 		return port.DropPortDown
 	}
+	if from.flags&flagStage != 0 {
+		if why := from.stage.Check(f, classify(f, from)); why != port.DropNone {
+			return why
+		}
+	}
 	neighbours := eth.IsReserved(uint64(f.Dst))
 	if neighbours && len(from.traps) != 0 {
 		if t := trapFor(f, from); t != nil {

@@ -136,9 +136,9 @@ func (o *outputs) mirroredIn(from *member, f *port.Frame) {
 }
 
 // mirrorIn copies a received frame. A frame dropped before its VLAN was known is copied
-// only for its port; one with a false offload header is not copied.
+// only for its port; one with a false offload header, or that the port's guard refused, is not copied.
 func (o *outputs) mirrorIn(from *member, f *port.Frame, drop port.Drop) {
-	if f.Drop != port.DropNone || len(f.Data) < port.HeaderLen {
+	if f.Drop != port.DropNone || len(f.Data) < port.HeaderLen || drop.ByGuard() {
 		return
 	}
 	switch drop {

@@ -30,6 +30,7 @@ type Port struct {
 	bpdus      bool              // bpduTrap is set
 	resolution bool              // SetResolution
 	traps      [numQueues][]Trap // besides bpduTrap and those of all ports
+	stage      *Stage            // its own; nil: none
 	shaper     *shaper
 	rx         []*rxCounters // by queue; kept across devices
 	overruns   uint64        // of detached devices

@@ -67,6 +67,7 @@ type Switch struct {
 	byName       map[string]*Port
 	workers      uint32 // started so far
 	groups       *Groups
+	stage        *Stage // of ports without one of their own
 	mirrors      []Mirror
 	watches      []*Watch
 	groupForward uint16
@@ -100,6 +101,7 @@ type member struct {
 	storm               storm
 	police              *bucket
 	traps               []Trap
+	stage               *Stage // nil: none
 	mirrorIn, mirrorOut []tap
 	mirrorTo            uint8 // the first mirrors, a bit each, whose copies leave by it
 }
@@ -256,7 +258,7 @@ func (s *Switch) publish() {
 		m := &member{
 			number: p.number, flags: p.flagsOf(), vlanRules: p.vlan,
 			dev: p.at.dev, queues: p.at.queues, tx: p.tx,
-			port: p, storm: p.storm, police: p.police, traps: p.trapsOf(),
+			port: p, storm: p.storm, police: p.police, traps: p.trapsOf(), stage: p.stageOf(),
 		}
 		if p.shaper != nil {
 			m.queues = p.shaper.attach(p.at.queues)

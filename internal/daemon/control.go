@@ -8,6 +8,16 @@ import (
 
 // Events for the features: the manager reports ports, the core reports frames.
 
+// putInForce applies a port's spec to the core, unless a feature refuses it.
+func (m *manager) putInForce(p *managed) error {
+	for r := range instances[feature.Refusing](m) {
+		if err := r.Refuse(p); err != nil {
+			return err
+		}
+	}
+	return p.apply()
+}
+
 // configured reports that a port is new or has changed settings.
 func (m *manager) configured(p *managed) {
 	for c := range instances[feature.Configured](m) {

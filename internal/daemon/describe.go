@@ -22,10 +22,6 @@ func (m *manager) describe(p *managed) api.Port {
 	if reason == "" {
 		reason = noticeOf(p.dev)
 	}
-	var guest port.MAC
-	if p.kind != nil && p.kind.Describe().QEMU != nil {
-		guest = m.ids.guestMAC(p.spec.Name)
-	}
 	mtu := p.link.MTU
 	if t, ok := p.dev.(port.Tunnel); ok {
 		mtu = t.MTU()
@@ -39,7 +35,7 @@ func (m *manager) describe(p *managed) api.Port {
 		Ifname: p.ifname(),
 		MTU:    mtu,
 
-		GuestMAC: guest,
+		GuestMAC: m.stationMAC(p),
 
 		VLAN:     vlanOf(&p.spec.Policy),
 		FastPath: m.portFastPath(p, st.Fast),
@@ -48,6 +44,15 @@ func (m *manager) describe(p *managed) api.Port {
 		TX:   counters(st.TX),
 		Spec: specOf(p.spec),
 	}
+}
+
+// stationMAC returns the address that qemu-args gives the machine behind a port, or 0 if the
+// port's kind is not for QEMU.
+func (m *manager) stationMAC(p *managed) port.MAC {
+	if p.kind == nil || p.kind.Describe().QEMU == nil {
+		return 0
+	}
+	return m.ids.guestMAC(p.spec.Name)
 }
 
 // portFastPath returns whether a port's traffic is on the fast path, and why not.

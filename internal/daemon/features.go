@@ -291,6 +291,9 @@ func (h host) Ports() iter.Seq[feature.Port] {
 	}
 }
 
+// StationMAC implements feature.Host.
+func (h host) StationMAC(p feature.Port) port.MAC { return h.m.stationMAC(p.(*managed)) }
+
 // Port implements feature.Host.
 func (h host) Port(number uint16) feature.Port {
 	for _, p := range h.m.ports {

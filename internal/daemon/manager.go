@@ -314,7 +314,9 @@ func (m *manager) restorePort(s savedPort) *managed {
 	p := &managed{trace: s.Trace, kind: m.kinds.Find(s.Spec.Kind), sw: sp}
 	m.ports[s.Spec.Name] = p
 	if p.spec, err = m.kinds.Read(s.Spec.Name, s.Spec.Kind, s.Spec.Settings); err == nil {
-		err = cmp.Or(p.spec.CheckCommon(), p.apply())
+		if err = p.spec.CheckCommon(); err == nil {
+			err = m.putInForce(p)
+		}
 	}
 	if err != nil {
 		p.unfit = &unfit{
@@ -391,7 +393,7 @@ func (m *manager) bring(spec port.Spec, kind port.Kind, noWait bool) (p *managed
 		return nil, nil, fail(api.CodeFailed, "%w", err)
 	}
 	p = &managed{spec: spec, kind: kind, sw: sp}
-	if err := p.apply(); err != nil {
+	if err := m.putInForce(p); err != nil {
 		m.drop(p)
 		return nil, nil, fail(api.CodeInvalid, "%w", err)
 	}
@@ -496,7 +498,7 @@ func (m *manager) respec(p *managed, to port.Spec) error {
 		return err
 	}
 	p.spec = to
-	if err := p.apply(); err != nil {
+	if err := m.putInForce(p); err != nil {
 		p.spec = from
 		return errors.Join(err, m.setDevice(p, to, from))
 	}

@@ -57,6 +57,10 @@ type (
 	// Configured receives each port that is new or has changed settings.
 	Configured interface{ Configured(Port) }
 
+	// Refusing can refuse a port's settings, before they apply: of a new port, or new settings
+	// of one. The error says why and what to do.
+	Refusing interface{ Refuse(Port) error }
+
 	// Linked receives the ports that start or stop passing frames.
 	Linked interface{ Linked(p Port, up bool) }
 
@@ -152,6 +156,10 @@ type Host interface {
 
 	Ports() iter.Seq[Port]   // by number
 	Port(number uint16) Port // nil: none
+
+	// StationMAC returns the address that `vswitch qemu-args` gives the station behind a port,
+	// or 0 if the port's kind is not for QEMU.
+	StationMAC(Port) port.MAC
 
 	// Speak enters the switch's own address into the FDB, so that frames sent from it find
 	// their way back. Who sends such frames calls it once.

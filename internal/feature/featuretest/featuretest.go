@@ -93,6 +93,9 @@ func (h *Host) Port(number uint16) feature.Port {
 	return nil
 }
 
+// StationMAC implements feature.Host.
+func (h *Host) StationMAC(p feature.Port) port.MAC { return 0x5254_0000_0000 | port.MAC(p.Number()) }
+
 // Speak implements feature.Host.
 func (h *Host) Speak() {}
 

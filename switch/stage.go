@@ -1,0 +1,61 @@
+package vswitch
+
+import "github.com/vswitch/vswitch/port"
+
+// Stage is a check on the path of the frames that a port receives. It stands before
+// everything else: reserved addresses, traps, learning, mirrors. What it refuses, nobody
+// sees. One test of the flag word skips it on ports that have none.
+type Stage struct {
+	// Check returns why the port may not accept f, or DropNone. f has its VLAN, unless
+	// classified says why the port carries it in none. Several workers call Check at a
+	// time. It neither waits nor allocates, and keeps nothing of f.
+	Check func(f *port.Frame, classified port.Drop) port.Drop
+
+	// Setting names the user's setting behind the stage, in words. A port with a stage of
+	// its own stays off the fast path in both directions: what is sent to it may have to
+	// pass the stages of other ports.
+	Setting string
+
+	// Unknown floods frames to unknown stations to the port as to others.
+	Unknown bool
+}
+
+// SetStage gives the port a stage of its own, or takes it away if s is nil. When it returns,
+// no frame passes by the former one.
+func (p *Port) SetStage(s *Stage) {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	if p.stage != s {
+		p.stage = s
+		p.publish()
+	}
+	p.quiesce()
+}
+
+// SetDefaultStage gives this stage to all ports that have none of their own; nil: none. It
+// does not keep them off the fast path, where known unicast passes without it; but what is
+// sent to a port with a stage of its own does not go that way.
+func (s *Switch) SetDefaultStage(stage *Stage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stage != stage {
+		s.stage = stage
+		s.publish()
+	}
+}
+
+// stageOf returns the port's stage. The caller holds sw.mu.
+func (p *Port) stageOf() *Stage {
+	if p.stage != nil {
+		return p.stage
+	}
+	return p.sw.stage
+}
+
+// Classify returns why the port carries a frame in no VLAN, or DropNone; then it has set the
+// frame's VLAN. It is how the port treats a frame that it receives.
+func (p *Port) Classify(f *port.Frame) port.Drop {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	return classify(f, &member{flags: p.flagsOf(), vlanRules: p.vlan})
+}
