@@ -12,6 +12,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/drops"
 	"github.com/vswitch/vswitch/internal/feature/events"
 	"github.com/vswitch/vswitch/internal/feature/flap"
+	"github.com/vswitch/vswitch/internal/feature/guard"
 	"github.com/vswitch/vswitch/internal/feature/lldp"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/metrics"
@@ -34,6 +35,7 @@ var features = []feature.Feature{
 	lldp.Feature,
 	metrics.Feature,
 	events.Feature,
+	guard.Feature,
 }
 
 // portCatalog returns what the ports of this program's switches can be.

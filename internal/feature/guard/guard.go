@@ -1,0 +1,318 @@
+// Package guard is the tenant guard: a VM behind a guarded port cannot take a MAC, IPv4 or
+// IPv6 address of others, nor play DHCP server or router. Package internal/proto/guard
+// decides; this one connects it to the switch's ports, keeps what it learned over a restart,
+// and tells users. The daemon calls it with its turn; the checks run in the workers.
+package guard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/feature"
+	proto "github.com/vswitch/vswitch/internal/proto/guard"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// Feature describes the guard.
+var Feature = feature.Feature{
+	Name:   "guard",
+	Help:   "keep tenants from taking each other's addresses",
+	Switch: SwitchSettings{},
+	Port:   Settings{},
+	New: func(h feature.Host, s any) (feature.Instance, error) {
+		settings := s.(SwitchSettings)
+		protect, err := settings.config()
+		if err != nil {
+			return nil, err
+		}
+		return start(h, protect), nil
+	},
+	Routes:   routes,
+	Commands: commands,
+}
+
+// guard is the running guard.
+type guard struct {
+	host  feature.Host
+	table *proto.Table
+	ports map[uint16]*guarded
+	watch *vswitch.Stage
+	stop  func() // cancels the next tick; nil: none is due
+
+	started time.Time
+	// restored are the bindings of ports that are not configured yet, by name.
+	restored map[string][]proto.Binding
+
+	drops map[reason]*summary
+}
+
+// guarded is a guarded port.
+type guarded struct {
+	port  feature.Port
+	rules *proto.Port
+	stage *vswitch.Stage
+}
+
+const (
+	gap = time.Second // between ticks
+
+	// restoreTime is how long the bindings of ports that are not there are kept: the daemon
+	// restores its ports meanwhile.
+	restoreTime = 5 * time.Minute
+)
+
+func start(h feature.Host, protect []netip.Prefix) *guard {
+	g := &guard{
+		host: h, table: proto.New(time.Now, protect),
+		ports: make(map[uint16]*guarded), restored: make(map[string][]proto.Binding),
+		drops: make(map[reason]*summary), started: time.Now(),
+	}
+	g.watch = &vswitch.Stage{Check: g.table.Watch().Check}
+	return g
+}
+
+// Stop implements feature.Instance. The ports stay guarded as they are: the next instance
+// replaces their stages one by one.
+func (g *guard) Stop() {
+	if g.stop != nil {
+		g.stop()
+	}
+}
+
+// configOf returns what a port may send by its settings.
+func (g *guard) configOf(p feature.Port) (c proto.Config, s Settings, err error) {
+	s = feature.PortSettings[Settings](p)
+	c, err = s.config(g.host.StationMAC(p), p.VLANs())
+	if err == nil {
+		err = s.check(&c)
+	}
+	return c, s, err
+}
+
+// Refuse implements feature.Refusing.
+func (g *guard) Refuse(p feature.Port) error {
+	if s := feature.PortSettings[Settings](p); !s.on() {
+		return nil
+	}
+	c, _, err := g.configOf(p)
+	if err != nil {
+		return err
+	}
+	return g.table.Refuse(p.Number(), &c)
+}
+
+// Configured implements feature.Configured. When it returns, no frame passes by former rules.
+func (g *guard) Configured(p feature.Port) {
+	n := p.Number()
+	if s := feature.PortSettings[Settings](p); !s.on() {
+		p.Core().SetStage(nil)
+		g.unguard(n)
+		return
+	}
+	c, s, err := g.configOf(p)
+	if err != nil {
+		// A port that cannot be guarded as its settings say sends nothing.
+		g.host.Log().Error("a guarded port accepts nothing", "port", p.Name(), "reason", err)
+		c = proto.Config{VLANs: p.VLANs()}
+	}
+	x := g.ports[n]
+	if x == nil {
+		x = &guarded{port: p}
+		g.ports[n] = x
+	}
+	x.rules = g.table.Guard(n, p.Name(), c)
+	for _, b := range g.restored[p.Name()] {
+		g.table.Restore(n, b)
+	}
+	delete(g.restored, p.Name())
+	if x.stage == nil || x.stage.Unknown != s.Unknown {
+		x.stage = &vswitch.Stage{Check: x.rules.Check, Setting: "--guard", Unknown: s.Unknown}
+	}
+	g.rewatch()
+	p.Core().SetStage(x.stage)
+	g.forget(n, x.rules)
+	if g.stop == nil {
+		g.stop = g.host.After(gap, g.tick)
+	}
+}
+
+// forget removes the stations that the port learned and may not have.
+func (g *guard) forget(number uint16, rules *proto.Port) {
+	core := g.host.Switch()
+	if core.FDB().Flush(func(e fdb.Entry) bool {
+		return e.Port == number && !rules.Has(port.MAC(e.Key.MAC()))
+	}) != 0 {
+		core.Settle()
+	}
+}
+
+// Removed implements feature.Removed.
+func (g *guard) Removed(p feature.Port) { g.unguard(p.Number()) }
+
+func (g *guard) unguard(number uint16) {
+	if g.ports[number] == nil {
+		return
+	}
+	delete(g.ports, number)
+	g.table.Unguard(number)
+	g.rewatch()
+}
+
+// rewatch watches trusted ports while a guarded port may learn from them.
+func (g *guard) rewatch() {
+	if g.table.Learns() {
+		g.host.Switch().SetDefaultStage(g.watch)
+	} else {
+		g.host.Switch().SetDefaultStage(nil)
+	}
+}
+
+// tick runs once a second while there are guarded ports.
+func (g *guard) tick() {
+	g.stop = nil
+	if len(g.ports) != 0 {
+		g.stop = g.host.After(gap, g.tick)
+	}
+	now := time.Now()
+	if now.Sub(g.started) > restoreTime {
+		clear(g.restored) // of ports that are gone
+	}
+	events, asks := g.table.Tick()
+	for _, a := range asks {
+		g.ask(a)
+	}
+	for _, ev := range events {
+		g.report(ev, now)
+	}
+	g.sumUp(now)
+	if g.table.Changed() {
+		g.host.Save()
+	}
+}
+
+// ask sends a question to a port, or to all others.
+func (g *guard) ask(a proto.Ask) {
+	to := []uint16{a.Port}
+	if a.Others {
+		to = to[:0]
+		for p := range g.host.Ports() {
+			if p.Number() != a.Port {
+				to = append(to, p.Number())
+			}
+		}
+	}
+	g.host.Speak()
+	g.host.Switch().Send(vswitch.ControlFrame{VLAN: a.VLAN, Data: a.Frame(g.host.MAC())}, to...)
+}
+
+// kept is what the guard keeps: the bindings that are not in the settings of a port.
+type kept struct {
+	Written int64                  `json:"written"` // in seconds since 1970
+	Ports   map[string][]keptEntry `json:"ports"`
+}
+
+type keptEntry struct {
+	VLAN    uint16       `json:"vlan"`
+	MAC     port.MAC     `json:"mac"`
+	Address netip.Addr   `json:"address"`
+	Source  proto.Source `json:"source"`
+	Expires int64        `json:"expires,omitempty"` // in seconds since 1970; 0: never
+	Server  string       `json:"server,omitempty"`
+}
+
+func keep(b *proto.Binding) keptEntry {
+	e := keptEntry{VLAN: b.VLAN, MAC: b.MAC, Address: b.Prefix.Addr(), Source: b.Source}
+	if !b.Expiry.IsZero() {
+		e.Expires = b.Expiry.Unix()
+	}
+	if b.Server.IsValid() {
+		e.Server = b.Server.String()
+	}
+	return e
+}
+
+// binding is the reverse of keep. at converts when it expires.
+func (e *keptEntry) binding(at func(time.Time) time.Time) (b proto.Binding, err error) {
+	b = proto.Binding{VLAN: e.VLAN, MAC: e.MAC, Source: e.Source}
+	switch e.Source {
+	case proto.Static, proto.DHCP, proto.SLAAC, proto.ARP:
+	default:
+		return b, fmt.Errorf("there is no source %q of bindings", e.Source)
+	}
+	if !e.Address.IsValid() {
+		return b, errors.New("a binding has no address")
+	}
+	b.Prefix = netip.PrefixFrom(e.Address, e.Address.BitLen())
+	if e.Expires != 0 {
+		b.Expiry = at(time.Unix(e.Expires, 0))
+	}
+	if e.Server != "" {
+		if b.Server, err = netip.ParseAddr(e.Server); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+// left returns a conversion of times by a clock that showed written to those of this clock:
+// what was left then is left now.
+func left(written int64) func(time.Time) time.Time {
+	now := time.Now()
+	return func(t time.Time) time.Time { return now.Add(t.Sub(time.Unix(written, 0))) }
+}
+
+// State implements feature.Kept.
+func (g *guard) State() (json.RawMessage, error) {
+	k := kept{Written: time.Now().Unix(), Ports: make(map[string][]keptEntry)}
+	for name, all := range g.restored {
+		for i := range all {
+			k.Ports[name] = append(k.Ports[name], keep(&all[i]))
+		}
+	}
+	for _, b := range g.table.Bindings() {
+		if b.Learned && b.Bound {
+			k.Ports[b.Port] = append(k.Ports[b.Port], keep(&b))
+		}
+	}
+	if len(k.Ports) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(k)
+}
+
+// Restore implements feature.Kept. What cannot be read is left out: the station then waits
+// until its address is learned again.
+func (g *guard) Restore(text json.RawMessage) error {
+	var k kept
+	if err := json.Unmarshal(text, &k); err != nil {
+		g.host.Log().Error("the bindings of guarded ports cannot be read; stations wait until their addresses are learned again", "error", err)
+		return nil
+	}
+	at := func(t time.Time) time.Time { return t }
+	if time.Now().Unix() < k.Written {
+		at = left(k.Written) // the clock was set back
+	}
+	for name, all := range k.Ports {
+		for i := range all {
+			b, err := all[i].binding(at)
+			if err != nil {
+				g.host.Log().Error("a binding of a guarded port cannot be read", "port", name, "error", err)
+				continue
+			}
+			g.restored[name] = append(g.restored[name], b)
+		}
+	}
+	for n, x := range g.ports { // a change is taken back
+		g.table.Clear(n)
+		for _, b := range g.restored[x.port.Name()] {
+			g.table.Restore(n, b)
+		}
+		delete(g.restored, x.port.Name())
+	}
+	return nil
+}

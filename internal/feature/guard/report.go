@@ -1,0 +1,83 @@
+package guard
+
+import (
+	"time"
+
+	proto "github.com/vswitch/vswitch/internal/proto/guard"
+	"github.com/vswitch/vswitch/port"
+)
+
+// reason is a drop reason at a port.
+type reason struct {
+	port string
+	why  port.Drop
+}
+
+// summary counts the frames of one reason at one port since it was logged.
+type summary struct {
+	frames uint64
+	logged time.Time
+}
+
+// summaryGap is how often drops for one reason at one port are logged while they go on.
+const summaryGap = time.Minute
+
+// report logs an event. The first drop for a reason at a port is logged at once, further ones
+// are summed up; the daemon's log limits the other lines.
+func (g *guard) report(ev proto.Event, now time.Time) {
+	log := g.host.Log().With("port", ev.Port)
+	if ev.Kind != proto.Violation {
+		attrs := []any{"vlan", ev.VLAN, "mac", ev.MAC, "address", ev.Address}
+		if ev.Source != "" {
+			attrs = append(attrs, "source", ev.Source)
+		}
+		if ev.Other != "" {
+			attrs = append(attrs, "other", ev.Other)
+		}
+		if ev.Text != "" {
+			attrs = append(attrs, "reason", ev.Text)
+		}
+		switch ev.Kind {
+		case proto.Bound:
+			log.Info("the guard learned an address", attrs...)
+		case proto.Removed:
+			log.Info("an address of a guarded port ended", attrs...)
+		case proto.Refused:
+			log.Warn("the guard does not learn an address", attrs...)
+		case proto.Conflict:
+			log.Warn("two ports claim an address", attrs...)
+		}
+		return
+	}
+	k := reason{ev.Port, ev.Reason}
+	if s := g.drops[k]; s != nil {
+		s.frames += ev.Count
+		return
+	}
+	g.drops[k] = &summary{logged: now}
+	attrs := []any{"reason", ev.Reason, "frames", ev.Count, "mac", ev.MAC}
+	if ev.VLAN != 0 {
+		attrs = append(attrs, "vlan", ev.VLAN)
+	}
+	if ev.Claimed != 0 {
+		attrs = append(attrs, "claimed_mac", ev.Claimed)
+	}
+	if ev.Address.IsValid() {
+		attrs = append(attrs, "claimed_address", ev.Address)
+	}
+	log.Warn("the guard dropped frames", attrs...)
+}
+
+// sumUp logs the drops that go on, once a minute each.
+func (g *guard) sumUp(now time.Time) {
+	for k, s := range g.drops {
+		switch {
+		case now.Sub(s.logged) < summaryGap:
+		case s.frames == 0:
+			delete(g.drops, k)
+		default:
+			g.host.Log().Warn("the guard dropped more frames", "port", k.port, "reason", k.why, "frames", s.frames)
+			s.frames, s.logged = 0, now
+		}
+	}
+}

@@ -1,0 +1,391 @@
+// Package guard keeps the stations behind some ports from passing for others: it checks
+// every frame that such a port receives, and learns from DHCP, duplicate address detection
+// and ARP which addresses a station has. It does no I/O. Workers call Port.Check and
+// Watch.Check, several at a time; whoever configures ports and keeps the table calls the
+// rest from any goroutine. Checks of ordinary traffic read an immutable snapshot; only
+// frames that may change a binding take the table's lock.
+//
+// A port is guarded, or trusted: what it sends is watched, never checked. What is allowed
+// are triples (VLAN, MAC, address): an address belongs to its MAC, not to the port. Each
+// stage of a check may only drop, and what cannot be understood is dropped.
+package guard
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/packet/ip"
+	"github.com/vswitch/vswitch/port"
+)
+
+// Config says what a guarded port may send.
+type Config struct {
+	MACOnly    bool           // check MAC address, tag, EtherType and offload alone
+	MACs       []port.MAC     // of the station; Addresses belong to the first
+	Addresses  []Address      // static
+	Pairs      []Pair         // further addresses with MACs of their own
+	VLANs      port.VLANSet   // that the port carries
+	Learn      Learn          // where further addresses are learned from
+	Allow      Allow          // roles that the station may play
+	EtherTypes []uint16       // beside IPv4, ARP, RARP and IPv6
+	Prefixes   []netip.Prefix // in which addresses may be formed, beside those that routers advertise
+	Limit      int            // most learned addresses; 0: the default of each source
+}
+
+// Address is an address, or a whole prefix, in one VLAN.
+type Address struct {
+	netip.Prefix
+	VLAN uint16 // 0: every VLAN of the port
+}
+
+// Pair is an address that belongs to a MAC other than the station's own.
+type Pair struct {
+	MAC port.MAC
+	Address
+
+	// VRRP marks a virtual router's: the station may send advertisements from its own
+	// addresses with the MAC, and the address with its own MAC.
+	VRRP bool
+}
+
+// Learn is a set of sources of bindings.
+type Learn uint8
+
+const (
+	LearnDHCP  Learn = 1 << iota // leases of DHCP and DHCPv6
+	LearnSLAAC                   // duplicate address detection
+	LearnARP                     // the first address that the station uses
+)
+
+// Allow is a set of roles.
+type Allow uint8
+
+const (
+	AllowDHCPServer Allow = 1 << iota
+	AllowRouter
+	AllowVRRP
+)
+
+// Source says where a binding comes from.
+type Source string
+
+const (
+	Static Source = "static" // configured
+	OfPair Source = "pair"   // likewise, with a MAC of its own
+	Local  Source = "local"  // the link-local address that a MAC makes (RFC 4291 appendix A)
+	DHCP   Source = "dhcp"
+	SLAAC  Source = "slaac"
+	ARP    Source = "arp"
+)
+
+// Limits of learned bindings and pending transactions.
+const (
+	maxBindings = 65536
+	maxLeases4  = 4
+	maxLeases6  = 16
+	maxSLAAC    = 32
+	maxLocal    = 4 // link-local addresses of a port that learns no others
+	maxPending  = 16
+	maxHeard    = 8192
+
+	pendingTime = 120 * time.Second
+	tentative   = time.Second // RFC 4862: one second without an answer
+	slaacTime   = 24 * time.Hour
+	recent      = 60 * time.Second // a station heard since is not displaced
+	heardTime   = 5 * time.Minute
+
+	dhcpRate  = 10 // a second
+	dhcpBurst = 50
+)
+
+// Table holds the bindings of a switch.
+type Table struct {
+	now   func() time.Time
+	clock atomic.Int64 // seconds, as of the last Tick
+
+	mu       sync.Mutex
+	ports    map[uint16]*Port
+	owners   map[owner]*entry
+	pending  map[txn]*transaction
+	protect  []netip.Prefix
+	prefixes map[uint16][]advertised // by VLAN
+	heard    [2]map[owner]struct{}   // of trusted ports, in this period and the one before
+	turned   time.Time               // when the period began
+	claims   []*claim
+	events   []Event
+	changed  bool
+	quiet    bool // report no events
+}
+
+// owner is the key by which an address has one owner in a VLAN.
+type owner struct {
+	vlan uint16
+	addr netip.Addr
+}
+
+// advertised is a prefix in which hosts may form addresses.
+type advertised struct {
+	netip.Prefix
+	until time.Time
+}
+
+// entry is a binding.
+type entry struct {
+	port   *Port
+	vlan   uint16 // 0: every VLAN of the port
+	mac    port.MAC
+	addr   netip.Addr
+	source Source
+	server netip.Addr
+	expiry time.Time // zero: never
+
+	usable atomic.Int64 // when it is bound, in ns of the clock; 0: it is
+	heard  atomic.Int64 // seconds of Table.clock
+	asked  atomic.Bool  // somebody else claims the address, and nothing was heard since
+}
+
+// Port is a guarded port.
+type Port struct {
+	table  *Table
+	number uint16
+	name   string
+
+	rules atomic.Pointer[rules]
+
+	// Guarded by table.mu.
+	config  Config
+	statics []*entry
+	learned []*entry
+	waiting []*transaction
+
+	rate       bucket
+	violations [port.NumDrops]violation
+}
+
+// New makes a table. now is its clock, and protect lists addresses that no port learns.
+func New(now func() time.Time, protect []netip.Prefix) *Table {
+	t := &Table{
+		now: now, protect: protect,
+		ports: make(map[uint16]*Port), owners: make(map[owner]*entry),
+		pending: make(map[txn]*transaction), prefixes: make(map[uint16][]advertised),
+		turned: now(),
+	}
+	t.heard[0], t.heard[1] = make(map[owner]struct{}), make(map[owner]struct{})
+	t.clock.Store(now().Unix())
+	return t
+}
+
+// Refuse returns why a port cannot have this configuration: another port has the address or
+// the MAC in the same VLAN.
+func (t *Table) Refuse(number uint16, c *Config) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.sorted() {
+		if p.number == number {
+			continue
+		}
+		for _, vlan := range common(&c.VLANs, &p.config.VLANs) {
+			for _, mac := range c.MACs {
+				if slices.Contains(p.config.MACs, mac) {
+					return fmt.Errorf("port %s has the MAC address %v in VLAN %d already; an address belongs to one port, or give it to both with --guard-pair", p.name, mac, vlan)
+				}
+			}
+			for _, a := range c.Addresses {
+				for _, b := range p.config.Addresses {
+					if a.Overlaps(b.Prefix) && (a.VLAN == 0 || a.VLAN == vlan) && (b.VLAN == 0 || b.VLAN == vlan) {
+						return fmt.Errorf("port %s has the address %s in VLAN %d already; an address belongs to one port, or give it to both with --guard-pair", p.name, text(a.Prefix), vlan)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// text writes a prefix of one address as that address.
+func text(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// common returns the VLANs that are in both sets.
+func common(a, b *port.VLANSet) (vlans []uint16) {
+	for vid := range a.All() {
+		if b.Has(vid) {
+			vlans = append(vlans, vid)
+		}
+	}
+	return vlans
+}
+
+// sorted returns the ports by number. The caller holds mu.
+func (t *Table) sorted() []*Port {
+	all := make([]*Port, 0, len(t.ports))
+	for _, p := range t.ports {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *Port) int { return int(a.number) - int(b.number) })
+	return all
+}
+
+// Guard makes a port guarded, or changes what it may send. Learned bindings stay as far as
+// the configuration still allows them.
+func (t *Table) Guard(number uint16, name string, c Config) *Port {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.ports[number]
+	if p == nil {
+		p = &Port{table: t, number: number, name: name}
+		for i := range p.violations {
+			p.violations[i].armed.Store(true)
+		}
+		t.ports[number] = p
+	}
+	p.config = c
+	for _, e := range p.statics {
+		t.disown(e)
+	}
+	p.statics = p.statics[:0]
+	p.addStatics()
+	p.learned = slices.DeleteFunc(p.learned, func(e *entry) bool {
+		keep := t.owners[owner{e.vlan, e.addr}] == e && c.VLANs.Has(e.vlan) && p.hasMAC(e.mac) && p.learns(e.source, e.addr)
+		if !keep {
+			t.disown(e)
+			t.changed = true
+		}
+		return !keep
+	})
+	p.publish()
+	return p
+}
+
+// Unguard makes a port trusted. It forgets its bindings.
+func (t *Table) Unguard(number uint16) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.ports[number]
+	if p == nil {
+		return
+	}
+	for _, e := range slices.Concat(p.statics, p.learned) {
+		t.disown(e)
+	}
+	for _, w := range p.waiting {
+		delete(t.pending, w.txn)
+	}
+	t.changed = t.changed || len(p.learned) != 0
+	p.statics, p.learned, p.waiting = nil, nil, nil
+	delete(t.ports, number)
+}
+
+// Protect replaces the addresses that no port learns. What ports have stays.
+func (t *Table) Protect(protect []netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.protect = protect
+}
+
+// addStatics makes the entries of the configuration. The caller holds table.mu.
+func (p *Port) addStatics() {
+	c := &p.config
+	add := func(vlan uint16, mac port.MAC, addr netip.Addr, source Source) {
+		if vlan == 0 && c.VLANs.Len() == 1 {
+			for vid := range c.VLANs.All() {
+				vlan = vid
+			}
+		}
+		e := &entry{port: p, vlan: vlan, mac: mac, addr: addr, source: source}
+		p.statics = append(p.statics, e)
+		if source != Static {
+			return // several ports may have it
+		}
+		// What is configured goes before what was learned.
+		for vid := range c.VLANs.All() {
+			if old := p.table.owners[owner{vid, addr}]; old != nil && (vlan == 0 || vlan == vid) && old.source != Static {
+				p.table.remove(old, "configured for another port")
+			}
+		}
+		p.table.owners[owner{vlan, addr}] = e
+	}
+	for _, mac := range p.macs() {
+		add(0, mac, LinkLocal(mac), Local)
+	}
+	for _, a := range c.Addresses {
+		if a.IsSingleIP() && len(c.MACs) > 0 {
+			add(a.VLAN, c.MACs[0], a.Addr(), Static)
+		}
+	}
+	for _, pair := range c.Pairs {
+		if !pair.IsSingleIP() {
+			continue
+		}
+		add(pair.VLAN, pair.MAC, pair.Addr(), OfPair)
+		if pair.VRRP && len(c.MACs) > 0 {
+			add(pair.VLAN, c.MACs[0], pair.Addr(), OfPair)
+		}
+	}
+}
+
+// macs returns the MACs that the port may use.
+func (p *Port) macs() []port.MAC {
+	all := slices.Clone(p.config.MACs)
+	for _, pair := range p.config.Pairs {
+		if !slices.Contains(all, pair.MAC) {
+			all = append(all, pair.MAC)
+		}
+	}
+	return all
+}
+
+func (p *Port) hasMAC(mac port.MAC) bool { return slices.Contains(p.macs(), mac) }
+
+// learns reports whether the port learns such an address from such a source.
+func (p *Port) learns(s Source, a netip.Addr) bool {
+	switch s {
+	case DHCP:
+		return p.config.Learn&LearnDHCP != 0
+	case SLAAC:
+		return p.config.Learn&LearnSLAAC != 0 || a.IsLinkLocalUnicast()
+	case ARP:
+		return p.config.Learn&LearnARP != 0
+	}
+	return false
+}
+
+// Learns reports whether any port learns addresses from what trusted ports send.
+func (t *Table) Learns() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.ports {
+		if !p.config.MACOnly {
+			return true
+		}
+	}
+	return false
+}
+
+// disown takes an entry out of the index. The caller holds mu.
+func (t *Table) disown(e *entry) {
+	if k := (owner{e.vlan, e.addr}); t.owners[k] == e {
+		delete(t.owners, k)
+	}
+}
+
+// LinkLocal returns the link-local address that a MAC makes (RFC 4291 appendix A, RFC 2464
+// section 4).
+func LinkLocal(mac port.MAC) netip.Addr {
+	m := mac.HardwareAddr()
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
+}
+
+// addrOf converts a to the form in which packets are compared.
+func addrOf(a netip.Addr) ip.Addr {
+	b := a.As16()
+	return ip.From16(b[:])
+}

@@ -1,0 +1,537 @@
+package guard_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/vswitch/vswitch/internal/packet/packettest"
+	"github.com/vswitch/vswitch/internal/proto/guard"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
+)
+
+const (
+	macA port.MAC = 0x5254_0099_000a
+	macV port.MAC = 0x5254_0099_000b
+	macT port.MAC = 0x5254_0000_0001
+)
+
+// bench is a table with a clock of the test's own. Port 1 is A's, port 2 V's, if guarded.
+type bench struct {
+	*guard.Table
+	now time.Time
+	a   *guard.Port
+}
+
+func newBench(t *testing.T, c guard.Config, protect ...string) *bench {
+	t.Helper()
+	b := &bench{now: time.Unix(1_800_000_000, 0)}
+	var prefixes []netip.Prefix
+	for _, p := range protect {
+		prefixes = append(prefixes, netip.MustParsePrefix(p))
+	}
+	b.Table = guard.New(func() time.Time { return b.now }, prefixes)
+	b.a = b.Guard(1, "vm0", with(c, macA))
+	return b
+}
+
+// with completes a configuration for a port with a MAC in VLAN 1.
+func with(c guard.Config, mac port.MAC) guard.Config {
+	if c.MACs == nil {
+		c.MACs = []port.MAC{mac}
+	}
+	if c.VLANs.Len() == 0 {
+		c.VLANs.Add(1)
+	}
+	return c
+}
+
+func addresses(all ...string) (list []guard.Address) {
+	for _, a := range all {
+		addr := netip.MustParseAddr(a)
+		list = append(list, guard.Address{Prefix: netip.PrefixFrom(addr, addr.BitLen())})
+	}
+	return list
+}
+
+// frameOf is a frame as a port in VLAN 1 receives it.
+func frameOf(wire []byte) *port.Frame {
+	f := new(port.Frame)
+	f.SetWire(append([]byte{}, wire...))
+	f.VLAN = 1
+	return f
+}
+
+// want checks what becomes of a frame from A.
+func (b *bench) want(t *testing.T, what string, wire []byte, why port.Drop) {
+	t.Helper()
+	if got := b.a.Check(frameOf(wire), port.DropNone); got != why {
+		t.Errorf("%s: %v, want %v", what, got, why)
+	}
+}
+
+// trusted has a trusted port send a frame.
+func (b *bench) trusted(t *testing.T, wire []byte) {
+	t.Helper()
+	if got := b.Watch().Check(frameOf(wire), port.DropNone); got != port.DropNone {
+		t.Fatalf("a trusted port's frame is dropped: %v", got)
+	}
+}
+
+// pass lets time pass, and returns what the table says and asks meanwhile.
+func (b *bench) pass(d time.Duration) (said []string, asks []guard.Ask) {
+	for end := b.now.Add(d); b.now.Before(end); {
+		b.now = b.now.Add(min(time.Second, end.Sub(b.now)))
+		events, more := b.Tick()
+		for _, ev := range events {
+			said = append(said, fmt.Sprint(ev.Kind, " ", ev.Port, " ", ev.Address, " ", ev.Text))
+		}
+		asks = append(asks, more...)
+	}
+	return said, asks
+}
+
+// bound returns the addresses of a port that are not configured.
+func (b *bench) bound(port string) string {
+	var all []string
+	for _, x := range b.Bindings() {
+		if x.Port == port && x.Learned {
+			all = append(all, x.Prefix.Addr().String())
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+func from4(mac port.MAC, a string) []byte {
+	return Eth(Broadcast, mac, 0x0800, IPv4(a, "255.255.255.255", 1, make([]byte, 32)))
+}
+
+func from6(a string) []byte {
+	return Eth(0x3333_0000_0001, macA, 0x86dd, ICMPv6(a, "ff02::1", 128, make([]byte, 8)))
+}
+
+func garp(mac port.MAC, a string) []byte { return Eth(Broadcast, mac, 0x0806, ARP(1, mac, a, 0, a)) }
+
+func probe(mac port.MAC, a string) []byte {
+	return Eth(Broadcast, mac, 0x0806, ARP(1, mac, "0.0.0.0", 0, a))
+}
+
+func detect(mac port.MAC, a string) []byte {
+	x := Addr(a)
+	return Eth(0x3333_ff00_0000|port.MAC(x[13])<<16|port.MAC(x[14])<<8|port.MAC(x[15]), mac, 0x86dd,
+		ICMPv6("::", fmt.Sprintf("ff02::1:ff%02x:%02x%02x", x[13], x[14], x[15]), 135, ND(a)))
+}
+
+func routerAdvert(prefix string, valid uint32) []byte {
+	body := append([]byte{64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4, 64, 0xc0}, binary.BigEndian.AppendUint32(nil, valid)...)
+	body = append(append(body, 0, 0, 0, 0, 0, 0, 0, 0), Addr(prefix)...)
+	return Eth(0x3333_0000_0001, macT, 0x86dd, ICMPv6("fe80::1", "ff02::1", 134, body))
+}
+
+// dhcp4 is a DHCPv4 message.
+func dhcp4(op, kind byte, xid uint32, mac port.MAC, client, your string, options ...byte) []byte {
+	b := make([]byte, 240)
+	b[0], b[1], b[2] = op, 1, 6
+	binary.BigEndian.PutUint32(b[4:], xid)
+	copy(b[12:], Addr(client))
+	copy(b[16:], Addr(your))
+	copy(b[28:], mac.HardwareAddr())
+	binary.BigEndian.PutUint32(b[236:], 0x6382_5363)
+	return append(append(b, 53, 1, kind), append(options, 255)...)
+}
+
+func request(mac port.MAC, xid uint32, a string) []byte {
+	m := dhcp4(1, 3, xid, mac, "0.0.0.0", "0.0.0.0", append([]byte{50, 4}, Addr(a)...)...)
+	return Eth(Broadcast, mac, 0x0800, IPv4("0.0.0.0", "255.255.255.255", 17, UDP(68, 67, m)))
+}
+
+func ack(mac port.MAC, xid uint32, a string, lease uint32) []byte {
+	m := dhcp4(2, 5, xid, mac, "0.0.0.0", a, binary.BigEndian.AppendUint32([]byte{51, 4}, lease)...)
+	return Eth(Broadcast, macT, 0x0800, IPv4("10.99.0.1", "255.255.255.255", 17, UDP(67, 68, m)))
+}
+
+const none, ipv4, ipv6, nd = port.DropNone, port.DropGuardIPv4, port.DropGuardIPv6, port.DropGuardND
+
+func TestLease(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP}, "10.99.0.1/32")
+	lease := func(xid uint32, a string, seconds uint32) {
+		b.want(t, "request", request(macA, xid, a), none)
+		b.trusted(t, ack(macA, xid, a, seconds))
+	}
+	lease(1, "10.99.0.10", 60)
+	b.want(t, "within the lease", from4(macA, "10.99.0.10"), none)
+	b.pass(50 * time.Second)
+	lease(2, "10.99.0.10", 30) // shorter than before would have been left in vain
+	b.pass(29 * time.Second)
+	b.want(t, "after renewal", from4(macA, "10.99.0.10"), none)
+	b.pass(2 * time.Second)
+	b.want(t, "after the lease", from4(macA, "10.99.0.10"), ipv4)
+
+	lease(3, "10.99.0.1", 60)
+	b.want(t, "a protected address", from4(macA, "10.99.0.1"), ipv4)
+	lease(4, "224.0.0.5", 60)
+	lease(5, "0.0.0.0", 60)
+	lease(6, "10.99.0.11", 0)
+	if got := b.bound("vm0"); got != "" {
+		t.Errorf("bound: %s", got)
+	}
+	lease(7, "10.99.0.12", 0xffff_ffff)
+	b.pass(time.Hour)
+	b.want(t, "a lease for good", from4(macA, "10.99.0.12"), none)
+
+	// An ACK long after the request, or for another transaction, binds nothing.
+	b.want(t, "request", request(macA, 8, "10.99.0.13"), none)
+	b.pass(121 * time.Second)
+	b.trusted(t, ack(macA, 8, "10.99.0.13", 60))
+	b.want(t, "request", request(macA, 9, "10.99.0.13"), none)
+	b.trusted(t, ack(macA, 10, "10.99.0.13", 60))
+	b.trusted(t, ack(macV, 9, "10.99.0.13", 60))
+	b.want(t, "unasked", from4(macA, "10.99.0.13"), ipv4)
+}
+
+func TestTooManyTransactions(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	for xid := range uint32(17) {
+		b.want(t, "request", request(macA, xid, "10.99.0.10"), none)
+	}
+	b.trusted(t, ack(macA, 0, "10.99.0.10", 60))
+	b.want(t, "the oldest", from4(macA, "10.99.0.10"), ipv4)
+	b.trusted(t, ack(macA, 16, "10.99.0.10", 60))
+	b.want(t, "the newest", from4(macA, "10.99.0.10"), none)
+}
+
+func TestRate(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	for xid := range uint32(50) {
+		b.want(t, "within the burst", request(macA, xid, "10.99.0.10"), none)
+	}
+	b.want(t, "beyond it", request(macA, 50, "10.99.0.10"), port.DropGuardDHCPRate)
+	b.pass(time.Second)
+	for xid := range uint32(10) {
+		b.want(t, "a second later", request(macA, xid, "10.99.0.10"), none)
+	}
+	b.want(t, "and beyond", request(macA, 50, "10.99.0.10"), port.DropGuardDHCPRate)
+}
+
+// A server gives a port the address of another: the switch asks there first.
+func TestDispute(t *testing.T) {
+	for _, alive := range []bool{true, false} {
+		b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+		v := b.Guard(2, "vm1", with(guard.Config{Learn: guard.LearnDHCP}, macV))
+		if got := v.Check(frameOf(request(macV, 1, "10.99.0.10")), none); got != none {
+			t.Fatal(got)
+		}
+		b.trusted(t, ack(macV, 1, "10.99.0.10", 3600))
+		b.want(t, "request", request(macA, 2, "10.99.0.10"), none)
+		b.trusted(t, ack(macA, 2, "10.99.0.10", 3600))
+		b.want(t, "not at once", from4(macA, "10.99.0.10"), ipv4)
+		_, asks := b.pass(time.Second)
+		if len(asks) != 1 || asks[0].Port != 2 || asks[0].Others || asks[0].Address.String() != "10.99.0.10" {
+			t.Fatalf("asked %+v", asks)
+		}
+		if alive {
+			reply := Eth(macT, macV, 0x0806, ARP(2, macV, "10.99.0.10", macT, "0.0.0.0"))
+			if got := v.Check(frameOf(reply), none); got != none {
+				t.Fatal(got)
+			}
+		}
+		b.pass(2 * time.Second)
+		if alive {
+			b.want(t, "the other is there", from4(macA, "10.99.0.10"), ipv4)
+			continue
+		}
+		b.want(t, "the other is silent", from4(macA, "10.99.0.10"), none)
+		if got := v.Check(frameOf(from4(macV, "10.99.0.10")), none); got != ipv4 {
+			t.Errorf("the other still has it: %v", got)
+		}
+	}
+}
+
+func TestDetection(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC}, "fd98::1/128")
+	b.want(t, "no prefix", detect(macA, "fd98::10"), nd)
+	b.trusted(t, routerAdvert("fd98::", 3600))
+	b.want(t, "detection", detect(macA, "fd98::10"), none)
+	b.want(t, "detection again", detect(macA, "fd98::10"), none)
+	b.now = b.now.Add(900 * time.Millisecond)
+	b.want(t, "within the second", from6("fd98::10"), ipv6)
+	b.now = b.now.Add(200 * time.Millisecond)
+	b.want(t, "after it", from6("fd98::10"), none)
+	b.want(t, "a protected address", detect(macA, "fd98::1"), nd)
+	b.want(t, "another prefix", detect(macA, "fd97::10"), nd)
+	b.want(t, "a mapped address", detect(macA, "::ffff:10.0.0.1"), nd)
+	b.want(t, "a group", detect(macA, "ff02::5"), nd)
+
+	// Somebody objects, before or after.
+	b.want(t, "detection", detect(macA, "fd98::20"), none)
+	b.trusted(t, Eth(0x3333_0000_0001, macT, 0x86dd, ICMPv6("fd98::20", "ff02::1", 136, ND("fd98::20", LinkLayer(2, macT)...))))
+	b.pass(2 * time.Second)
+	b.want(t, "the address of somebody else", from6("fd98::20"), ipv6)
+	b.want(t, "detection again", detect(macA, "fd98::20"), nd)
+	b.pass(11 * time.Minute)
+	b.trusted(t, Eth(macA, macT, 0x86dd, ICMPv6("fe80::1", "fd98::10", 135, ND("fd98::10"))))
+	b.want(t, "long after", detect(macA, "fd98::20"), none)
+
+	// The prefix ends, and the silent address after a day.
+	b.pass(time.Hour)
+	b.want(t, "after the prefix", detect(macA, "fd98::30"), nd)
+	b.want(t, "still heard", from6("fd98::10"), none)
+	b.now = b.now.Add(25 * time.Hour)
+	b.Tick()
+	b.want(t, "silent for a day", from6("fd98::10"), ipv6)
+}
+
+// A port that learns nothing still learns link-local addresses, a few.
+func TestLinkLocals(t *testing.T) {
+	b := newBench(t, guard.Config{})
+	for i := range 4 {
+		b.want(t, "link-local", detect(macA, fmt.Sprintf("fe80::%x", 0x100+i)), none)
+	}
+	b.want(t, "one more", detect(macA, "fe80::1ff"), nd)
+	b.pass(2 * time.Second)
+	b.want(t, "the first", from6("fe80::100"), none)
+	b.pass(2 * time.Minute)
+	b.want(t, "the first", from6("fe80::100"), none)
+	b.want(t, "one more later", detect(macA, "fe80::1ff"), none)
+	b.pass(2 * time.Second)
+	b.want(t, "the first stays", from6("fe80::100"), none)
+	b.want(t, "one that was silent goes", from6("fe80::101"), ipv6)
+	b.Guard(2, "vm1", with(guard.Config{}, macV))
+	b.want(t, "that of another port's MAC", detect(macA, guard.LinkLocal(macV).String()), nd)
+}
+
+func TestFirstUse(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnARP}, "10.99.0.1/32")
+	b.want(t, "the router's address", garp(macA, "10.99.0.1"), port.DropGuardARP)
+	b.trusted(t, garp(macT, "10.99.0.11"))
+	b.want(t, "a neighbour's address", probe(macA, "10.99.0.11"), port.DropGuardARP)
+	b.want(t, "an announcement", garp(macA, "10.99.0.10"), port.DropGuardARP)
+	_, asks := b.pass(time.Second)
+	if len(asks) != 1 || asks[0].Port != 1 || !asks[0].Others {
+		t.Errorf("asked %+v", asks)
+	}
+	b.pass(2 * time.Second)
+	b.want(t, "again", garp(macA, "10.99.0.10"), none)
+	b.want(t, "IPv4", from4(macA, "10.99.0.10"), none)
+	b.want(t, "a second address", probe(macA, "10.99.0.12"), port.DropGuardARP)
+	b.pass(48 * time.Hour)
+	b.want(t, "for good", from4(macA, "10.99.0.10"), none)
+
+	b = newBench(t, guard.Config{Learn: guard.LearnARP})
+	b.want(t, "a probe", probe(macA, "10.99.0.10"), none)
+	b.trusted(t, garp(macT, "10.99.0.10"))
+	b.pass(2 * time.Second)
+	b.want(t, "after an objection", from4(macA, "10.99.0.10"), ipv4)
+}
+
+func TestConfigured(t *testing.T) {
+	var vlans port.VLANSet
+	vlans.Add(10)
+	vlans.Add(20)
+	b := newBench(t, guard.Config{VLANs: vlans, Addresses: []guard.Address{
+		{Prefix: netip.MustParsePrefix("10.99.0.10/32"), VLAN: 10},
+		{Prefix: netip.MustParsePrefix("10.98.0.0/28")},
+		{Prefix: netip.MustParsePrefix("10.97.0.10/32")},
+	}})
+	for _, c := range []struct {
+		vlan uint16
+		a    string
+		why  port.Drop
+	}{
+		{10, "10.99.0.10", none}, {20, "10.99.0.10", ipv4},
+		{10, "10.98.0.15", none}, {20, "10.98.0.1", none}, {20, "10.98.0.16", ipv4},
+		{10, "10.97.0.10", none}, {20, "10.97.0.10", none},
+	} {
+		f := frameOf(from4(macA, c.a))
+		f.VLAN = c.vlan
+		if got := b.a.Check(f, none); got != c.why {
+			t.Errorf("%s in VLAN %d: %v", c.a, c.vlan, got)
+		}
+	}
+	// More addresses than are compared one by one.
+	var many []string
+	for i := range 200 {
+		many = append(many, fmt.Sprintf("10.96.0.%d", i+1))
+	}
+	b = newBench(t, guard.Config{Addresses: addresses(many...)})
+	for _, a := range many {
+		b.want(t, a, from4(macA, a), none)
+	}
+	b.want(t, "one that is not there", from4(macA, "10.96.0.201"), ipv4)
+}
+
+func TestRefuse(t *testing.T) {
+	b := newBench(t, guard.Config{Addresses: addresses("10.99.0.10")})
+	var vlan2 port.VLANSet
+	vlan2.Add(2)
+	pair := guard.Config{MACs: []port.MAC{macV}, Pairs: []guard.Pair{{MAC: macA, Address: addresses("10.99.0.10")[0]}}}
+	for name, c := range map[string]struct {
+		guard.Config
+		ok bool
+	}{
+		"another address":     {guard.Config{MACs: []port.MAC{macV}, Addresses: addresses("10.99.0.11")}, true},
+		"the address":         {guard.Config{MACs: []port.MAC{macV}, Addresses: addresses("10.99.0.10")}, false},
+		"a prefix with it":    {guard.Config{MACs: []port.MAC{macV}, Addresses: []guard.Address{{Prefix: netip.MustParsePrefix("10.99.0.0/24")}}}, false},
+		"the MAC":             {guard.Config{MACs: []port.MAC{macA}}, false},
+		"all in another VLAN": {guard.Config{MACs: []port.MAC{macA}, Addresses: addresses("10.99.0.10"), VLANs: vlan2}, true},
+		"as a pair":           {pair, true},
+	} {
+		x := with(c.Config, macV)
+		err := b.Refuse(2, &x)
+		if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "vm0") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	own := with(guard.Config{Addresses: addresses("10.99.0.10")}, macA)
+	if err := b.Refuse(1, &own); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+}
+
+// What is configured goes before what another port has learned.
+func TestStaticBeforeLearned(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	b.want(t, "request", request(macA, 1, "10.99.0.10"), none)
+	b.trusted(t, ack(macA, 1, "10.99.0.10", 60))
+	v := b.Guard(2, "vm1", with(guard.Config{Addresses: addresses("10.99.0.10")}, macV))
+	b.want(t, "the learned", from4(macA, "10.99.0.10"), ipv4)
+	if got := v.Check(frameOf(from4(macV, "10.99.0.10")), none); got != none {
+		t.Errorf("the configured: %v", got)
+	}
+	b.want(t, "request", request(macA, 2, "10.99.0.10"), none)
+	b.trusted(t, ack(macA, 2, "10.99.0.10", 60))
+	b.pass(5 * time.Second)
+	b.want(t, "learned again", from4(macA, "10.99.0.10"), ipv4)
+}
+
+func TestReconfigured(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	b.want(t, "request", request(macA, 1, "10.99.0.10"), none)
+	b.trusted(t, ack(macA, 1, "10.99.0.10", 60))
+	b.a = b.Guard(1, "vm0", with(guard.Config{Learn: guard.LearnDHCP, Allow: guard.AllowRouter}, macA))
+	b.want(t, "kept", from4(macA, "10.99.0.10"), none)
+	b.a = b.Guard(1, "vm0", with(guard.Config{}, macA))
+	b.want(t, "no longer learned", from4(macA, "10.99.0.10"), ipv4)
+	b.Unguard(1)
+	if all := b.Bindings(); len(all) != 0 {
+		t.Errorf("left: %+v", all)
+	}
+}
+
+func TestRestore(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	restore := func(a string, source guard.Source, left time.Duration) {
+		addr := netip.MustParseAddr(a)
+		x := guard.Binding{VLAN: 1, MAC: macA, Prefix: netip.PrefixFrom(addr, addr.BitLen()), Source: source}
+		if left != 0 {
+			x.Expiry = b.now.Add(left)
+		}
+		b.Restore(1, x)
+	}
+	restore("10.99.0.10", guard.DHCP, time.Minute)
+	restore("10.99.0.11", guard.DHCP, -time.Minute)
+	restore("fd99::10", guard.SLAAC, 0)
+	restore("10.99.0.12", guard.Static, 0)
+	if got := b.bound("vm0"); got != "10.99.0.10 10.99.0.12" {
+		t.Errorf("bound: %s", got)
+	}
+	if said, _ := b.pass(time.Second); len(said) != 0 {
+		t.Errorf("said %v", said)
+	}
+}
+
+func TestViolations(t *testing.T) {
+	b := newBench(t, guard.Config{Addresses: addresses("10.99.0.10")})
+	for range 1000 {
+		b.want(t, "ARP", garp(macA, "10.99.0.1"), port.DropGuardARP)
+	}
+	b.want(t, "IPv4", from4(macA, "10.99.0.11"), ipv4)
+	events, _ := b.Tick()
+	if len(events) != 2 {
+		t.Fatalf("%+v", events)
+	}
+	for _, ev := range events {
+		switch {
+		case ev.Reason == port.DropGuardARP && ev.Count == 1000 && ev.Claimed == macA && ev.Address.String() == "10.99.0.1":
+		case ev.Reason == ipv4 && ev.Count == 1 && ev.Address.String() == "10.99.0.11":
+		default:
+			t.Errorf("%+v", ev)
+		}
+	}
+	if events, _ := b.Tick(); len(events) != 0 {
+		t.Errorf("again: %+v", events)
+	}
+}
+
+// Why changes nothing.
+func TestWhy(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP | guard.LearnSLAAC | guard.LearnARP})
+	b.trusted(t, routerAdvert("fd98::", 3600))
+	for what, wire := range map[string][]byte{
+		"request": request(macA, 1, "10.99.0.10"), "detection": detect(macA, "fd98::10"), "probe": probe(macA, "10.99.0.10"),
+	} {
+		if got := b.a.Why(frameOf(wire), none); got != none {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+	b.trusted(t, ack(macA, 1, "10.99.0.10", 60))
+	if got := b.bound("vm0"); got != "" {
+		t.Errorf("bound: %s", got)
+	}
+}
+
+func TestAskFrames(t *testing.T) {
+	arp := guard.Ask{VLAN: 1, Address: netip.MustParseAddr("10.99.0.10")}.Frame(macT)
+	if want := probe(macT, "10.99.0.10"); string(arp) != string(want) {
+		t.Errorf("%x, want %x", arp, want)
+	}
+	nd := guard.Ask{VLAN: 1, Address: netip.MustParseAddr("fd98::10")}.Frame(macT)
+	if want := detect(macT, "fd98::10"); string(nd) != string(want) {
+		t.Errorf("%x, want %x", nd, want)
+	}
+}
+
+func TestCheckAllocs(t *testing.T) {
+	if testenv.RaceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	b := newBench(t, guard.Config{Addresses: addresses("10.99.0.10", "fd99::10")})
+	frames := map[string][]byte{
+		"TCP":       Eth(macV, macA, 0x0800, IPv4("10.99.0.10", "10.99.0.11", 6, make([]byte, 20))),
+		"TCP, IPv6": Eth(macV, macA, 0x86dd, IPv6("fd99::10", "fd99::11", 6, make([]byte, 20))),
+		"ARP":       garp(macA, "10.99.0.10"),
+		"ND":        detect(macA, "fd99::10"),
+		"spoofed":   from4(macA, "10.99.0.11"),
+		"DHCP":      request(macA, 1, "10.99.0.10"),
+	}
+	for name, wire := range frames {
+		f := frameOf(wire)
+		b.a.Check(f, none)
+		if n := testing.AllocsPerRun(100, func() { b.a.Check(f, none) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	table := guard.New(time.Now, nil)
+	p := table.Guard(1, "vm0", with(guard.Config{Addresses: addresses("10.99.0.10", "fd99::10")}, macA))
+	for name, wire := range map[string][]byte{
+		"IPv4": Eth(macV, macA, 0x0800, IPv4("10.99.0.10", "10.99.0.11", 6, make([]byte, 20))),
+		"IPv6": Eth(macV, macA, 0x86dd, IPv6("fd99::10", "fd99::11", 6, make([]byte, 20))),
+	} {
+		f := frameOf(wire)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if p.Check(f, none) != none {
+					b.Fatal("dropped")
+				}
+			}
+		})
+	}
+}

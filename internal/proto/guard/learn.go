@@ -1,0 +1,621 @@
+package guard
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/packet/arp"
+	"github.com/vswitch/vswitch/internal/packet/dhcp"
+	"github.com/vswitch/vswitch/internal/packet/eth"
+	"github.com/vswitch/vswitch/internal/packet/ip"
+	"github.com/vswitch/vswitch/internal/packet/ndp"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
+	"github.com/vswitch/vswitch/port"
+)
+
+// transaction is a client's request for addresses that a server may still answer.
+type transaction struct {
+	txn
+	port      *Port
+	mac       port.MAC
+	requested netip.Addr // by DHCPv4
+	until     time.Time
+}
+
+// txn identifies a transaction: of DHCPv4 by the client's MAC, of DHCPv6 by its DUID (RFC
+// 8415 section 11: at most 130 bytes).
+type txn struct {
+	vlan uint16
+	v6   bool
+	xid  uint32
+	mac  port.MAC
+	duid [130]byte
+	n    uint8
+}
+
+// asked notes a client's DHCPv4 message that passed its check.
+func (p *Port) asked(vlan uint16, m *dhcp.Message) {
+	t := p.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case m.Type == dhcp.Release:
+		p.drop(vlan, m.MAC, m.Client, DHCP, "released")
+	case m.Type == dhcp.Decline:
+		p.drop(vlan, m.MAC, m.Requested, DHCP, "declined")
+	case p.config.Learn&LearnDHCP == 0:
+	case m.Type == dhcp.Request, m.Type == dhcp.Discover && m.Rapid:
+		requested := m.Requested
+		if !requested.IsValid() {
+			requested = m.Client
+		}
+		p.await(transaction{txn: txn{vlan: vlan, xid: m.XID, mac: m.MAC}, mac: m.MAC, requested: requested})
+	}
+}
+
+// asked6 notes a client's DHCPv6 message that passed its check.
+func (p *Port) asked6(vlan uint16, mac port.MAC, m *dhcp.Message6) {
+	t := p.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch m.Type {
+	case dhcp.Release6, dhcp.Decline6:
+		for _, l := range m.Leases() {
+			p.drop(vlan, mac, l.Addr(), DHCP, "released")
+		}
+		return
+	case dhcp.Request6, dhcp.Renew6, dhcp.Rebind6:
+	case dhcp.Solicit6:
+		if !m.Rapid {
+			return
+		}
+	default:
+		return
+	}
+	if k, ok := txn6(vlan, m); ok && p.config.Learn&LearnDHCP != 0 {
+		p.await(transaction{txn: k, mac: mac})
+	}
+}
+
+func txn6(vlan uint16, m *dhcp.Message6) (k txn, ok bool) {
+	k = txn{vlan: vlan, v6: true, xid: m.XID, n: uint8(len(m.Client))}
+	if len(m.Client) == 0 || len(m.Client) > len(k.duid) {
+		return k, false
+	}
+	copy(k.duid[:], m.Client)
+	return k, true
+}
+
+// await remembers a transaction. The caller holds table.mu.
+func (p *Port) await(w transaction) {
+	t := p.table
+	w.port, w.until = p, t.now().Add(pendingTime)
+	if old := t.pending[w.txn]; old != nil {
+		if old.port != p {
+			return // another port's transaction; its station is not disturbed
+		}
+		t.finish(old)
+	}
+	if len(p.waiting) == maxPending {
+		t.finish(p.waiting[0])
+	}
+	p.waiting = append(p.waiting, &w)
+	t.pending[w.txn] = &w
+}
+
+// finish forgets a transaction. The caller holds mu.
+func (t *Table) finish(w *transaction) {
+	delete(t.pending, w.txn)
+	w.port.waiting = slices.DeleteFunc(w.port.waiting, func(x *transaction) bool { return x == w })
+}
+
+// served learns from a datagram to a DHCPv4 client, by a port that may send it.
+func (t *Table) served(vlan uint16, p *ip.Packet) {
+	if p.Part != ip.Whole || len(p.Body) < udpLen {
+		return
+	}
+	b, ok := payload(p)
+	if !ok {
+		return
+	}
+	m, ok := dhcp.Parse(b)
+	if !ok || m.Op != dhcp.BootReply || m.HLen != 6 || m.Type != dhcp.Ack && m.Type != dhcp.Nak {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := t.pending[txn{vlan: vlan, xid: m.XID, mac: m.MAC}]
+	switch {
+	case w == nil:
+	case m.Type == dhcp.Nak:
+		t.finish(w)
+		w.port.drop(vlan, w.mac, w.requested, DHCP, "refused by the server")
+	case m.Your.IsUnspecified() || m.Lease == 0: // an answer to INFORM
+	default:
+		t.finish(w)
+		server := m.Server
+		if !server.IsValid() {
+			server = toNetip(p.Src)
+		}
+		w.port.bind(vlan, w.mac, m.Your, DHCP, t.after(m.Lease), server, 0)
+	}
+}
+
+// served6 learns from a datagram to a DHCPv6 client, by a port that may send it.
+func (t *Table) served6(vlan uint16, p *ip.Packet) {
+	if p.Part != ip.Whole || len(p.Body) < udpLen {
+		return
+	}
+	b, ok := payload(p)
+	if !ok {
+		return
+	}
+	m, ok := dhcp.Parse6(b)
+	if !ok || m.Type != dhcp.Reply6 || m.Failed {
+		return
+	}
+	k, ok := txn6(vlan, &m)
+	if !ok {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := t.pending[k]
+	if w == nil {
+		return
+	}
+	t.finish(w)
+	for _, l := range m.Leases() {
+		switch {
+		case l.PD:
+		case l.Valid == 0:
+			w.port.drop(vlan, w.mac, l.Addr(), DHCP, "ended by the server")
+		default:
+			w.port.bind(vlan, w.mac, l.Addr(), DHCP, t.after(l.Valid), toNetip(p.Src), 0)
+		}
+	}
+}
+
+// after returns when a lease ends; the zero time is never.
+func (t *Table) after(seconds uint32) time.Time {
+	if seconds == dhcp.Forever {
+		return time.Time{}
+	}
+	return t.now().Add(time.Duration(seconds) * time.Second)
+}
+
+// advertised learns the prefixes of a router advertisement, by a port that may send it.
+func (t *Table) advertised(vlan uint16, m *ndp.Message) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for _, x := range m.Prefixes() {
+		if !x.Autonomous || x.Bits() == 0 || x.Addr().IsLinkLocalUnicast() || x.Addr().IsMulticast() {
+			continue
+		}
+		list := slices.DeleteFunc(t.prefixes[vlan], func(a advertised) bool { return a.Prefix == x.Prefix || !a.until.IsZero() && a.until.Before(now) })
+		if x.Valid != 0 && len(list) < maxPrefixes {
+			list = append(list, advertised{x.Prefix, t.after(x.Valid)})
+		}
+		t.prefixes[vlan] = list
+	}
+}
+
+// maxPrefixes is how many advertised prefixes a VLAN has.
+const maxPrefixes = 32
+
+// detect handles duplicate address detection for a target that the station does not have,
+// and reports whether the solicitation may go on: the station then has the address unless
+// somebody objects within a second.
+func (c *check) detect(target netip.Addr) bool {
+	p, t := c.port, c.port.table
+	if !target.Is6() || target.Is4In6() || !target.IsGlobalUnicast() && !target.IsLinkLocalUnicast() {
+		return false
+	}
+	if !c.dry && !p.rate.take(c.now()) {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.owner(c.vlan, target); e != nil {
+		return e.port == p && e.mac == c.f.Src // again, before the second is over
+	}
+	if !p.learns(SLAAC, target) || !t.free(c.vlan, target) || !p.formed(c.vlan, target) {
+		return false
+	}
+	return c.dry || p.bind(c.vlan, c.f.Src, target, SLAAC, time.Time{}, netip.Addr{}, tentative)
+}
+
+// formed reports whether hosts may form an address by themselves.
+func (p *Port) formed(vlan uint16, a netip.Addr) bool {
+	if a.IsLinkLocalUnicast() {
+		return true
+	}
+	now := p.table.now()
+	return slices.ContainsFunc(p.config.Prefixes, func(x netip.Prefix) bool { return x.Contains(a) }) ||
+		slices.ContainsFunc(p.table.prefixes[vlan], func(x advertised) bool {
+			return x.Contains(a) && (x.until.IsZero() || now.Before(x.until))
+		})
+}
+
+// firstUse handles the first address that a station uses, if the port learns it. A probe
+// may go on; anything else must wait until nobody has objected, since it would already
+// change what others believe.
+func (c *check) firstUse(a netip.Addr, probe bool) bool {
+	p, t := c.port, c.port.table
+	if !unicast4(a) {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.owner(c.vlan, a); e != nil {
+		return e.port == p && e.mac == c.f.Src
+	}
+	if !p.learns(ARP, a) || !t.free(c.vlan, a) || slices.ContainsFunc(p.learned, func(e *entry) bool { return e.source == ARP }) {
+		return false
+	}
+	if c.dry {
+		return true
+	}
+	wait := tentative
+	if !probe {
+		wait *= 2 // the switch asks first
+	}
+	if !p.bind(c.vlan, c.f.Src, a, ARP, time.Time{}, netip.Addr{}, wait) {
+		return false
+	}
+	if !probe && len(t.claims) < maxClaims {
+		t.claims = append(t.claims, &claim{vlan: c.vlan, addr: a, port: p, mac: c.f.Src, probe: true})
+	}
+	return true
+}
+
+func unicast4(a netip.Addr) bool {
+	return a.Is4() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+func unicast(a netip.Addr) bool {
+	return unicast4(a) || a.Is6() && !a.Is4In6() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
+}
+
+// owner returns the entry that has an address in a VLAN, or nil. The caller holds mu.
+func (t *Table) owner(vlan uint16, a netip.Addr) *entry {
+	if e := t.owners[owner{vlan, a}]; e != nil {
+		return e
+	}
+	if e := t.owners[owner{0, a}]; e != nil && e.port.config.VLANs.Has(vlan) {
+		return e
+	}
+	return nil
+}
+
+// free reports whether a port may learn an address that has no owner: it is not protected,
+// not in a prefix or pair of a port, and no trusted port uses it. The caller holds mu.
+func (t *Table) free(vlan uint16, a netip.Addr) bool {
+	k := owner{vlan, a}
+	for _, h := range t.heard {
+		if _, ok := h[k]; ok {
+			return false
+		}
+	}
+	if t.protects(a) {
+		return false
+	}
+	for _, p := range t.ports {
+		if p.claims(vlan, a) {
+			return false
+		}
+	}
+	return true
+}
+
+// protects reports whether no port may learn an address.
+func (t *Table) protects(a netip.Addr) bool {
+	return slices.ContainsFunc(t.protect, func(x netip.Prefix) bool { return x.Contains(a) })
+}
+
+// claims reports whether the port's configuration has an address that the index of owners
+// does not: in a prefix, or in a pair.
+func (p *Port) claims(vlan uint16, a netip.Addr) bool {
+	has := func(x Address) bool { return (x.VLAN == 0 || x.VLAN == vlan) && x.Contains(a) }
+	return p.config.VLANs.Has(vlan) && (slices.ContainsFunc(p.config.Addresses, has) ||
+		slices.ContainsFunc(p.config.Pairs, func(x Pair) bool { return has(x.Address) }) ||
+		a.IsLinkLocalUnicast() && slices.ContainsFunc(p.macs(), func(m port.MAC) bool { return LinkLocal(m) == a }))
+}
+
+// bind gives the port an address, after wait, and reports whether it has it. The caller
+// holds table.mu.
+func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expiry time.Time, server netip.Addr, wait time.Duration) bool {
+	t := p.table
+	refuse := func(why string) bool {
+		t.event(Event{Kind: Refused, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Text: why})
+		return false
+	}
+	if !unicast(a) || !p.hasMAC(mac) {
+		return refuse("no address for a station")
+	}
+	if source != Static && t.protects(a) {
+		return refuse("the address is protected")
+	}
+	if e := t.owner(vlan, a); e != nil {
+		switch {
+		case e.port == p && e.source != Static && e.mac == mac:
+			e.expiry, e.server, e.source = expiry, server, source
+			e.usable.Store(0)
+			t.changed = true
+			return true
+		case e.port == p && e.mac == mac:
+			return true // static already
+		case source != DHCP || e.source == Static:
+			t.event(Event{Kind: Conflict, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Other: e.port.name, Text: "another port has the address"})
+			return false
+		}
+		t.dispute(e, p, mac, expiry, server)
+		return false
+	}
+	if source != Static && slices.ContainsFunc(t.sorted(), func(o *Port) bool { return o != p && o.claims(vlan, a) }) {
+		t.event(Event{Kind: Conflict, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Text: "another port's settings have the address"})
+		return false
+	}
+	if !p.room(source, a, mac) {
+		return refuse("the port has as many addresses as it may learn")
+	}
+	if len(t.owners) >= maxBindings {
+		return refuse("the switch has as many bindings as it can keep")
+	}
+	e := &entry{port: p, vlan: vlan, mac: mac, addr: a, source: source, server: server, expiry: expiry}
+	e.heard.Store(t.clock.Load())
+	if wait != 0 {
+		e.usable.Store(t.now().Add(wait).UnixNano())
+	}
+	p.learned = append(p.learned, e)
+	t.owners[owner{vlan, a}] = e
+	t.changed = true
+	p.publish()
+	t.event(Event{Kind: Bound, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Source: source})
+	return true
+}
+
+// room makes room for one more learned address, and reports whether there is. The caller
+// holds table.mu.
+func (p *Port) room(source Source, a netip.Addr, mac port.MAC) bool {
+	limit, counts := 0, func(e *entry) bool { return e.source != Static }
+	switch {
+	case source == Static:
+		return len(p.statics)+len(p.learned) < 256
+	case p.config.Limit != 0:
+		limit = p.config.Limit
+	case source == DHCP && a.Is4():
+		limit, counts = maxLeases4, func(e *entry) bool { return e.source == DHCP && e.addr.Is4() }
+	case source == DHCP:
+		limit, counts = maxLeases6, func(e *entry) bool { return e.source == DHCP && e.addr.Is6() }
+	case source == ARP:
+		limit, counts = 1, func(e *entry) bool { return e.source == ARP }
+	case p.config.Learn&LearnSLAAC == 0:
+		limit, counts = maxLocal, func(e *entry) bool { return e.source == SLAAC }
+	default:
+		limit, counts = maxSLAAC, func(e *entry) bool { return e.source == SLAAC && e.mac == mac }
+	}
+	n := 0
+	var oldest *entry
+	for _, e := range p.learned {
+		if counts(e) {
+			if n++; oldest == nil || e.heard.Load() < oldest.heard.Load() {
+				oldest = e
+			}
+		}
+	}
+	if n < limit {
+		return true
+	}
+	if oldest == nil || oldest.source == ARP || p.table.clock.Load()-oldest.heard.Load() < int64(recent/time.Second) {
+		return false
+	}
+	p.table.remove(oldest, "displaced by another address of the port")
+	return true
+}
+
+// drop takes an address from the port if a source gave it. The caller holds table.mu.
+func (p *Port) drop(vlan uint16, mac port.MAC, a netip.Addr, source Source, why string) {
+	if e := p.table.owners[owner{vlan, a}]; e != nil && e.port == p && e.mac == mac && e.source == source {
+		p.table.remove(e, why)
+	}
+}
+
+// remove takes away a learned entry. The caller holds mu.
+func (t *Table) remove(e *entry, why string) {
+	p := e.port
+	t.disown(e)
+	n := len(p.learned)
+	p.learned = slices.DeleteFunc(p.learned, func(x *entry) bool { return x == e })
+	if len(p.learned) == n {
+		return
+	}
+	t.changed = true
+	p.publish()
+	t.event(Event{Kind: Removed, Port: p.name, VLAN: e.vlan, MAC: e.mac, Address: e.addr, Source: e.source, Text: why})
+}
+
+// Watch learns from what a trusted port sends.
+type Watch struct{ table *Table }
+
+// Watch returns the check of trusted ports.
+func (t *Table) Watch() *Watch { return &Watch{t} }
+
+// Check notes what f says and refuses nothing. f has its VLAN unless classified says why it
+// has none.
+func (w *Watch) Check(f *port.Frame, classified port.Drop) port.Drop {
+	if classified != port.DropNone {
+		return port.DropNone
+	}
+	body, n := f.Data[port.HeaderLen:], f.DataLen()-port.HeaderLen
+	switch binary.BigEndian.Uint16(f.Data[12:]) {
+	case eth.TypeARP:
+		if p, ok := arp.Parse(body); ok {
+			a := p.Sender
+			if a.IsUnspecified() && p.Op == arp.Request {
+				a = p.Target // a probe
+			}
+			w.table.used(f.VLAN, a, !p.Sender.IsUnspecified())
+		}
+	case eth.TypeIPv4:
+		if len(body) < 20 || body[9] != ip.UDP {
+			return port.DropNone
+		}
+		p, fault := ip.Parse4(body, n)
+		if fault == ip.OK && len(p.Body) >= udpLen && binary.BigEndian.Uint16(p.Body[2:]) == dhcp.ClientPort {
+			w.table.served(f.VLAN, &p)
+		}
+	case eth.TypeIPv6:
+		if len(body) < 40 || body[6] == ip.TCP {
+			return port.DropNone
+		}
+		p, fault := ip.Parse6(body, n, port.MinHead-port.HeaderLen)
+		if fault != ip.OK || p.Part != ip.Whole {
+			return port.DropNone
+		}
+		switch {
+		case p.Proto == ip.UDP && len(p.Body) >= udpLen && binary.BigEndian.Uint16(p.Body[2:]) == dhcp.ClientPort6:
+			w.table.served6(f.VLAN, &p)
+		case p.Proto == ip.ICMPv6 && p.HopLimit == 255 && !p.Short:
+			w.discovery(f.VLAN, &p)
+		}
+	}
+	return port.DropNone
+}
+
+// discovery notes a message of neighbour discovery.
+func (w *Watch) discovery(vlan uint16, p *ip.Packet) {
+	if len(p.Body) < 4 || p.Body[0] < ndp.RouterAdvertisement || p.Body[0] > ndp.NeighborAdvertisement {
+		return
+	}
+	m, ok := ndp.Parse(p.Body)
+	if !ok || m.Code != 0 {
+		return
+	}
+	if p.Src != any6 {
+		w.table.used(vlan, toNetip(p.Src), true)
+	}
+	switch m.Type {
+	case ndp.RouterAdvertisement:
+		w.table.advertised(vlan, &m)
+	case ndp.NeighborAdvertisement:
+		w.table.used(vlan, m.Target, true)
+	case ndp.NeighborSolicitation:
+		if p.Src == any6 {
+			w.table.used(vlan, m.Target, false)
+		}
+	}
+}
+
+// used notes that a trusted port uses an address or, if it does not say that it has it,
+// wants to. A tentative binding of it ends.
+func (t *Table) used(vlan uint16, a netip.Addr, has bool) {
+	if !unicast(a) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.owner(vlan, a); e != nil && e.usable.Load() != 0 && t.now().UnixNano() < e.usable.Load() {
+		t.event(Event{Kind: Conflict, Port: e.port.name, VLAN: vlan, MAC: e.mac, Address: a, Text: "a trusted port has the address"})
+		t.remove(e, "somebody else has it")
+	}
+	if !has {
+		return
+	}
+	if now := t.now(); now.Sub(t.turned) >= heardTime || len(t.heard[0]) >= maxHeard {
+		t.heard[1], t.heard[0] = t.heard[0], make(map[owner]struct{})
+		if now.Sub(t.turned) >= 2*heardTime {
+			clear(t.heard[1])
+		}
+		t.turned = now
+	}
+	t.heard[0][owner{vlan, a}] = struct{}{}
+}
+
+// claim is an address that the switch asks for: because a server gave it to another port
+// than the one that has it, or because a station uses it first.
+type claim struct {
+	vlan  uint16
+	addr  netip.Addr
+	port  *Port    // the claimant
+	mac   port.MAC // the claimant's
+	probe bool     // ask everybody else, and leave it at that
+
+	// For a dispute with the port that has the address:
+	entry  *entry
+	expiry time.Time
+	server netip.Addr
+	due    time.Time // zero: not asked yet
+}
+
+// maxClaims bounds the addresses that are asked for at a time.
+const maxClaims = 256
+
+// dispute asks the port that has an address whether it is still there. If it is silent for
+// a second, the other port has it. The caller holds mu.
+func (t *Table) dispute(e *entry, p *Port, mac port.MAC, expiry time.Time, server netip.Addr) {
+	t.event(Event{Kind: Conflict, Port: p.name, VLAN: e.vlan, MAC: mac, Address: e.addr, Other: e.port.name, Text: "a server gave the port an address of another port; the switch asks there"})
+	if len(t.claims) >= maxClaims || slices.ContainsFunc(t.claims, func(c *claim) bool { return c.entry == e }) {
+		return
+	}
+	t.claims = append(t.claims, &claim{vlan: e.vlan, addr: e.addr, mac: mac, entry: e, port: p, expiry: expiry, server: server})
+}
+
+// Ask is a question that the switch sends: who has an address in a VLAN?
+type Ask struct {
+	VLAN    uint16
+	Address netip.Addr
+	Port    uint16
+	Others  bool // ask at all ports but that one; false: there alone
+}
+
+// Frame returns the frame that asks, from a MAC of the switch's. It claims no address: it is
+// an ARP probe (RFC 5227), or a solicitation as duplicate address detection sends it.
+func (a Ask) Frame(mac port.MAC) []byte {
+	if a.Address.Is4() {
+		b := append(port.Broadcast.HardwareAddr(), mac.HardwareAddr()...)
+		b = binary.BigEndian.AppendUint16(b, eth.TypeARP)
+		b = arp.Packet{Op: arp.Request, SenderMAC: mac, Sender: netip.IPv4Unspecified(), Target: a.Address}.Append(b)
+		return append(b, make([]byte, 18)...)
+	}
+	target := a.Address.As16()
+	group := [16]byte{0xff, 0x02, 11: 1, 12: 0xff, 13: target[13], target[14], target[15]}
+	b := append([]byte{0x33, 0x33, 0xff}, target[13:]...)
+	b = append(b, mac.HardwareAddr()...)
+	b = binary.BigEndian.AppendUint16(b, eth.TypeIPv6)
+	b = append(b, 0x60, 0, 0, 0, 0, 24, ip.ICMPv6, 255)
+	at := len(b)
+	b = append(append(b, make([]byte, 16)...), group[:]...)
+	b = append(b, ndp.NeighborSolicitation, 0, 0, 0, 0, 0, 0, 0)
+	b = append(b, target[:]...)
+	sum := uint32(vnet.Sum(b[at:])) + 24 + uint32(ip.ICMPv6)
+	binary.BigEndian.PutUint16(b[at+34:], ^uint16(sum+sum>>16))
+	return b
+}
+
+// settle returns what to ask, and ends the disputes that are due. The caller holds mu.
+func (t *Table) settle(now time.Time) (asks []Ask) {
+	all := t.claims
+	t.claims = nil
+	for _, c := range all {
+		switch {
+		case c.probe:
+			asks = append(asks, Ask{c.vlan, c.addr, c.port.number, true})
+		case t.owners[owner{c.vlan, c.addr}] != c.entry || t.ports[c.port.number] != c.port:
+		case c.due.IsZero():
+			c.due = now.Add(tentative)
+			c.entry.asked.Store(true)
+			asks = append(asks, Ask{c.vlan, c.addr, c.entry.port.number, false})
+			t.claims = append(t.claims, c)
+		case now.Before(c.due):
+			t.claims = append(t.claims, c)
+		case c.entry.asked.Load():
+			t.remove(c.entry, "the server gave it to port "+c.port.name)
+			c.port.bind(c.vlan, c.mac, c.addr, DHCP, c.expiry, c.server, 0)
+		}
+	}
+	return asks
+}

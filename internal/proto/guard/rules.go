@@ -1,0 +1,167 @@
+package guard
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"net/netip"
+
+	"github.com/vswitch/vswitch/internal/packet/ip"
+	"github.com/vswitch/vswitch/port"
+)
+
+// rules are an immutable snapshot of what a port may send.
+type rules struct {
+	macs     []port.MAC
+	types    []uint16
+	macOnly  bool
+	allow    Allow
+	anyVLAN  bool // there are bindings for every VLAN
+	prefixes []prefixRule
+	virtual  []virtual
+	few      []slot         // the bindings, if they are few
+	many     map[key]*entry // else
+	clock    *atomic.Int64
+	now      func() time.Time
+}
+
+// few is how many bindings are compared one after the other.
+const few = 8
+
+// key is a triple that is allowed. VLAN 0 stands for every VLAN.
+type key struct {
+	station uint64 // VLAN and MAC
+	addr    ip.Addr
+}
+
+func station(vlan uint16, mac port.MAC) uint64 { return uint64(vlan)<<48 | uint64(mac) }
+
+type slot struct {
+	key
+	entry *entry
+}
+
+// prefixRule allows all addresses of a prefix.
+type prefixRule struct {
+	vlan uint16 // 0: every VLAN
+	mac  port.MAC
+	netip.Prefix
+}
+
+// virtual is the MAC of a virtual router, and that of the station behind it.
+type virtual struct{ mac, base port.MAC }
+
+// publish makes a new snapshot. The caller holds table.mu.
+func (p *Port) publish() {
+	c := &p.config
+	r := &rules{
+		macs: p.macs(), types: c.EtherTypes, macOnly: c.MACOnly, allow: c.Allow,
+		clock: &p.table.clock, now: p.table.now,
+	}
+	all := slices.Concat(p.statics, p.learned)
+	if len(all) > few {
+		r.many = make(map[key]*entry, len(all))
+	}
+	for _, e := range all {
+		k := key{station(e.vlan, e.mac), addrOf(e.addr)}
+		r.anyVLAN = r.anyVLAN || e.vlan == 0
+		if r.many != nil {
+			r.many[k] = e
+		} else {
+			r.few = append(r.few, slot{k, e})
+		}
+	}
+	for _, a := range c.Addresses {
+		if !a.IsSingleIP() && len(c.MACs) > 0 {
+			r.prefixes = append(r.prefixes, prefixRule{a.VLAN, c.MACs[0], a.Prefix})
+		}
+	}
+	for _, pair := range c.Pairs {
+		if !pair.IsSingleIP() {
+			r.prefixes = append(r.prefixes, prefixRule{pair.VLAN, pair.MAC, pair.Prefix})
+		}
+		if pair.VRRP && len(c.MACs) > 0 {
+			r.allow |= AllowVRRP
+			r.virtual = append(r.virtual, virtual{pair.MAC, c.MACs[0]})
+		}
+	}
+	p.rules.Store(r)
+}
+
+// own reports whether a station has an address in a VLAN.
+func (r *rules) own(vlan uint16, mac port.MAC, a ip.Addr) bool {
+	if r.bound(key{station(vlan, mac), a}) || r.anyVLAN && r.bound(key{station(0, mac), a}) {
+		return true
+	}
+	for i := range r.prefixes {
+		x := &r.prefixes[i]
+		if x.mac == mac && (x.vlan == 0 || x.vlan == vlan) && x.Contains(toNetip(a)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *rules) bound(k key) bool {
+	if r.many != nil {
+		e := r.many[k]
+		return e != nil && e.live(r)
+	}
+	for i := range r.few {
+		if r.few[i].key == k {
+			return r.few[i].entry.live(r)
+		}
+	}
+	return false
+}
+
+// live reports whether the binding holds, and notes that its station was heard.
+func (e *entry) live(r *rules) bool {
+	if at := e.usable.Load(); at != 0 {
+		if r.now().UnixNano() < at {
+			return false
+		}
+		e.usable.Store(0)
+	}
+	if c := r.clock.Load(); e.heard.Load() != c {
+		e.heard.Store(c)
+	}
+	if e.asked.Load() {
+		e.asked.Store(false)
+	}
+	return true
+}
+
+// toNetip is the reverse of addrOf; a mapped address becomes IPv4.
+func toNetip(a ip.Addr) netip.Addr {
+	var b [16]byte
+	for i := range 8 {
+		b[i], b[8+i] = byte(a.Hi>>(56-8*i)), byte(a.Lo>>(56-8*i))
+	}
+	return netip.AddrFrom16(b).Unmap()
+}
+
+// bucket limits a port's DHCP messages and claims of addresses.
+type bucket struct {
+	mu     sync.Mutex
+	tokens float64
+	at     time.Time
+}
+
+func (b *bucket) take(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.at.IsZero() {
+		b.tokens = dhcpBurst
+	} else {
+		b.tokens = min(dhcpBurst, b.tokens+dhcpRate*now.Sub(b.at).Seconds())
+	}
+	b.at = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
