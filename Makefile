@@ -112,6 +112,14 @@ install: build ## install to DESTDIR and PREFIX (/usr/local): binary, manual pag
 	./vswitch completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vswitch'
 	./vswitch completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vswitch.fish'
 
+.PHONY: package
+package: ## build the packages for Debian and for rpm in dist/; ARCH="amd64 arm64"
+	packaging/build.sh dist $(ARCH)
+
+.PHONY: package-test
+package-test: ## build the packages twice, and install, run, upgrade and remove one (as root, in a root of its own)
+	packaging/test.sh
+
 .PHONY: clean
 clean: ## remove what was built, and the guests' images
-	rm -rf vswitch .cache
+	rm -rf vswitch .cache dist
