@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -137,6 +138,43 @@ func TestProtocolsLeaveMirrorTargetsAlone(t *testing.T) {
 		}
 		if got := w.taken("probe"); !slices.EqualFunc(got, queries, bytes.Equal) {
 			t.Errorf("a mirror's target is sent %d frames, want the %d queries by its source: %x", len(got), len(queries), got)
+		}
+	})
+}
+
+// A kind that does not answer while it opens a port of the state holds up neither the
+// protocols nor the ports of other kinds, and calls of the API for a limited time.
+func TestRestoreDoesNotWaitForAKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := make(chan struct{})
+		host := newFakeHost()
+		host.slow = func(call, _ string) {
+			if call == "Open" {
+				<-hangs
+			}
+		}
+		before := savedState{Ports: []savedPort{{Spec: saved(port.Spec{Name: "slow", Kind: "fake"})}, {Spec: saved(netdev("up0"))}, {Spec: saved(vm("vm0"))}}}
+		ends := make(map[string]*wireEnd)
+		began := time.Now()
+		r := startWith(t, host, before, func(o *Options) {
+			o.Kinds = port.Kinds{host, wires{"tap", ends}, wires{"netdev", ends}}
+			withTree(o)
+		})
+		w := &wireRig{rig: r, ends: ends}
+		if waited := time.Since(began); waited != restoreWait {
+			t.Errorf("calls waited for %v", waited)
+		}
+		if p := w.port("slow"); p.State != api.StateWaiting || p.Reason == "" {
+			t.Errorf("it is %s: %q", p.State, p.Reason)
+		}
+		w.wantState("vm0", api.StateUp)
+		if n := len(w.taken("up0")); n < int(restoreWait/time.Second)/2 {
+			t.Errorf("%d hellos in %v", n, restoreWait)
+		}
+		close(hangs)
+		synctest.Wait()
+		if p := w.port("slow"); p.Reason == "its device is being opened" {
+			t.Errorf("it is %s: %q", p.State, p.Reason)
 		}
 	})
 }

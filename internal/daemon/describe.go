@@ -15,7 +15,7 @@ import (
 // describe returns a port as users see it.
 func (m *manager) describe(p *managed) api.Port {
 	st := p.sw.Stats()
-	reason := p.reason
+	state, reason := p.shown()
 	if why := p.linkError(); why != "" && p.state == api.StateWaiting {
 		reason = why // the port may know a better one by now
 	}
@@ -30,7 +30,7 @@ func (m *manager) describe(p *managed) api.Port {
 		Name:   p.spec.Name,
 		Number: p.sw.Number(),
 		Kind:   p.spec.Kind,
-		State:  p.state,
+		State:  state,
 		Reason: reason,
 		Ifname: p.ifname(),
 		MTU:    mtu,
@@ -53,6 +53,14 @@ func (m *manager) stationMAC(p *managed) port.MAC {
 		return 0
 	}
 	return m.ids.guestMAC(p.spec.Name)
+}
+
+// shown returns the port's state and reason, also while it is first opened.
+func (p *managed) shown() (api.State, string) {
+	if p.state == "" {
+		return api.StateWaiting, "its device is being opened"
+	}
+	return p.state, p.reason
 }
 
 // portFastPath returns whether a port's traffic is on the fast path, and why not.
@@ -135,7 +143,8 @@ func (m *manager) describeSwitch() api.Switch {
 	}
 	var rx, tx vswitch.Counters
 	for _, p := range m.ports {
-		s.Ports[p.state]++
+		state, _ := p.shown()
+		s.Ports[state]++
 		st := p.sw.Stats()
 		sum(&rx, st.RX)
 		sum(&tx, st.TX)

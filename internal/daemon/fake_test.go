@@ -335,6 +335,7 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); r.run(ctx, saved, host.events) }()
+	<-r.restored
 	r.stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(r.stop)
 	synctest.Wait()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,6 +74,7 @@ type manager struct {
 	halfway  bool            // a configuration is half applied: it must not be written
 	applying atomic.Bool     // a configuration is being planned or applied
 
+	restored chan struct{} // closed when the ports of the state are open, or take too long
 	changing chan struct{} // has a value while a command changes the desired state
 	resave   time.Time     // when to write the state again; zero: never
 	unkept   bool          // the last background write failed
@@ -112,6 +114,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		limits:   o.limits,
 		turns:    newTurns(),
 		changing: make(chan struct{}, 1),
+		restored: make(chan struct{}),
 	}
 	if keep != nil {
 		m.saver = newSaver(keep, func(err error) {
@@ -179,10 +182,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	}
 	defer m.claimed.Close()
 	m.restore(saved)
-	if m.fast != nil {
-		m.fast.Start()
-	}
-	m.emit(api.Event{Type: api.EventDaemonStarted, Reason: m.version})
+	m.openRestored()
 	events = m.watchOn(ctx, events)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
@@ -276,9 +276,7 @@ func (m *manager) restore(saved savedState) {
 	}
 	m.pending = saved.Pending
 	for _, s := range saved.Ports {
-		if p := m.restorePort(s); p != nil {
-			m.tryOpen(p)
-		}
+		m.restorePort(s)
 	}
 	for _, e := range saved.FDB {
 		k, err := fdbKey(e.MAC, e.VLAN)
@@ -295,12 +293,60 @@ func (m *manager) restore(saved savedState) {
 			m.log.Warn("an FDB entry is not in force", "mac", e.MAC, "vlan", e.VLAN, "reason", err)
 		}
 	}
+}
+
+// restoreWait is how long calls of the API, and the fast path, wait for ports of the state to
+// be open. A device or a socket may take any time to answer.
+const restoreWait = 10 * time.Second
+
+// openRestored opens the ports of the state. The ports of a kind are opened one after another,
+// in the order of their numbers, and meanwhile the switch runs.
+func (m *manager) openRestored() {
+	kinds := make(map[string][]*managed)
 	for _, p := range m.sorted() {
-		m.enter(p)
+		kinds[p.spec.Kind] = append(kinds[p.spec.Kind], p)
 	}
-	if len(m.ports) > 0 {
-		m.saveTrace()
+	var opening sync.WaitGroup
+	for _, ports := range kinds {
+		opening.Go(func() {
+			for _, p := range ports {
+				_ = m.do(func() error { m.openFirst(p); return nil })
+			}
+		})
 	}
+	opened := make(chan struct{})
+	go func() { opening.Wait(); close(opened) }()
+	go func() {
+		select {
+		case <-opened:
+		case <-m.ended:
+		case <-time.After(restoreWait):
+		}
+		_ = m.do(func() error {
+			if m.fast != nil {
+				m.fast.Start()
+			}
+			if len(m.ports) > 0 {
+				m.saveTrace()
+			}
+			m.emit(api.Event{Type: api.EventDaemonStarted, Reason: m.version})
+			return nil
+		})
+		close(m.restored)
+	}()
+}
+
+// openFirst opens a port of the state, unless an event or a command was faster.
+func (m *manager) openFirst(p *managed) {
+	m.claim(p)
+	defer p.release()
+	if m.ports[p.spec.Name] != p {
+		return
+	}
+	if p.dev == nil {
+		m.tryOpen(p)
+	}
+	m.enter(p)
 }
 
 // restorePort adds a port as the state has it, which is not open yet; nil: the switch is full. One

@@ -204,7 +204,14 @@ func (m *manager) handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		feature.Refuse(w, fail(api.CodeNotFound, "there is no call %s %s; /v1/openapi.yaml has those there are", r.Method, r.URL.Path))
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-m.restored: // before, a port that is about to be up would look lost
+		case <-m.ended:
+		case <-r.Context().Done():
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // answer sends the result of a call; nil means status 204.
