@@ -39,6 +39,9 @@ func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int,
 	if drop := whyNot(f, from, to); drop != port.DropNone {
 		return 0, drop
 	}
+	if from.flags&flagResolution != 0 && isResolution(f) {
+		w.sw.control.punt(f, from.port, QueueResolution, f.VLAN) // a copy, which may be lost
+	}
 	out.add(f, to)
 	return 1, port.DropNone
 }

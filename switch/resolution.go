@@ -7,10 +7,11 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// SetResolution sets whether the port's messages of address resolution go to OnControl, in
-// QueueResolution, instead of being forwarded: ARP and neighbour discovery, to all stations,
-// to a group, or to an address of the switch. Who takes them floods what it does not answer.
-// What one station sends to another is forwarded. Storm control comes before.
+// SetResolution sets whether the port's messages of address resolution, ARP and neighbour
+// discovery, go to OnControl in QueueResolution. Those to all stations, to a group, or to an
+// address of the switch are taken out of forwarding; who takes them floods what it does not
+// answer. Of those to a known station a copy goes there, if there is room. Storm control comes
+// before.
 func (p *Port) SetResolution(on bool) {
 	s := p.sw
 	s.mu.Lock()

@@ -23,8 +23,8 @@ func icmpv6(dst, src port.MAC, kind, next, hops byte) []byte {
 	return withType(dst, src, 0x86dd, append([]byte{0x60, 0, 0, 0, 0, 24, next, hops}, append(make([]byte, 32), kind)...)...)
 }
 
-// Address resolution goes to its queue where that is asked for, but for what one station sends
-// to another.
+// Address resolution goes to its queue where that is asked for; of what one station sends to
+// another, a copy.
 func TestResolution(t *testing.T) {
 	const own, group, mdns = port.MAC(0x0200_0000_ffff), port.MAC(0x3333_ff00_0001), port.MAC(0x3333_0000_00fb)
 	synctest.Test(t, func(t *testing.T) {
@@ -68,17 +68,19 @@ func TestResolution(t *testing.T) {
 				t.Fatalf("frame %d: %+v", i, heard)
 			}
 		}
-		for what, b := range passed {
-			if got := r.pass(0, b); !slices.Equal(got, []int{0, 1, 0}) {
-				t.Errorf("%s: copies %v", what, got)
-			}
-		}
 		for what, b := range flooded {
-			if got := r.pass(0, b); !slices.Equal(got, []int{0, 1, 1}) {
-				t.Errorf("%s: copies %v", what, got)
+			if got := r.pass(0, b); !slices.Equal(got, []int{0, 1, 1}) || len(heard) != len(taken) {
+				t.Errorf("%s: copies %v, %d heard", what, got, len(heard))
 			}
 		}
-		if len(heard) != len(taken) {
+		for what, b := range passed {
+			before := len(heard)
+			if got := r.pass(0, b); !slices.Equal(got, []int{0, 1, 0}) || len(heard) != before+1 || !slices.Equal(heard[before].Data, b) {
+				t.Errorf("%s: copies %v, %d heard", what, got, len(heard)-before)
+			}
+		}
+		wantPass(t, r, 0, withType(station(1), from, 0x0800), 0, 1, 0)
+		if len(heard) != len(taken)+len(passed) {
 			t.Errorf("%d heard", len(heard))
 		}
 		// Who takes it floods it; other ports are not concerned.

@@ -11,6 +11,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/capture"
 	"github.com/vswitch/vswitch/internal/feature/drops"
 	"github.com/vswitch/vswitch/internal/feature/events"
+	"github.com/vswitch/vswitch/internal/feature/evpn"
 	"github.com/vswitch/vswitch/internal/feature/flap"
 	"github.com/vswitch/vswitch/internal/feature/guard"
 	"github.com/vswitch/vswitch/internal/feature/lldp"
@@ -30,6 +31,7 @@ var features = []feature.Feature{
 	flap.Feature,
 	capture.Feature,
 	drops.Feature,
+	evpn.Feature,
 	loopguard.Feature,
 	mirror.Feature,
 	lldp.Feature,
@@ -46,25 +48,27 @@ func switchFields() []setting.Field { return daemon.SettingFields(features) }
 
 // featureCommands returns the commands of the features.
 func featureCommands() (all []*cli.Command) {
-	families := make(map[string]*cli.Command)
+	families := make(map[string]*cli.Command) // by all of their name
 	for _, f := range features {
 		for _, c := range f.Commands {
-			family, name, ok := strings.Cut(c.Name, " ")
-			switch {
-			case c.Run == nil:
-				families[family] = &cli.Command{Name: family, Usage: c.Usage, Description: c.Description, UsageText: "vswitch " + family}
-				all = append(all, families[family])
-			case !ok:
-				all = append(all, featureCommand(c, c.Name))
-			default:
-				of := families[family]
-				separator := "|"
-				if len(of.Subcommands) == 0 {
-					separator = " "
-				}
-				of.UsageText += separator + name
-				of.Subcommands = append(of.Subcommands, featureCommand(c, name))
+			words := strings.Fields(c.Name)
+			name := words[len(words)-1]
+			command := featureCommand(c, name)
+			if c.Run == nil {
+				command = &cli.Command{Name: name, Usage: c.Usage, Description: c.Description, UsageText: "vswitch " + c.Name}
+				families[c.Name] = command
 			}
+			if len(words) == 1 {
+				all = append(all, command)
+				continue
+			}
+			of := families[strings.Join(words[:len(words)-1], " ")]
+			separator := "|"
+			if len(of.Subcommands) == 0 {
+				separator = " "
+			}
+			of.UsageText += separator + name
+			of.Subcommands = append(of.Subcommands, command)
 		}
 	}
 	return all

@@ -174,7 +174,7 @@ func (p *manPage) commands(commands []*cli.Command) {
 		var own []cli.Flag
 		see := ""
 		for _, f := range c.Flags {
-			if _, ok := f.(settingFlag); ok {
+			if _, ok := f.(settingFlag); ok && shared[f.Names()[0]] != "" {
 				see = shared[f.Names()[0]]
 			} else {
 				own = append(own, f)

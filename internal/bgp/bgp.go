@@ -159,10 +159,8 @@ func (s *Speaker) Add(nb Neighbor) error {
 		return fmt.Errorf("there is a neighbor %v already", nb.Address)
 	}
 	s.listen()
-	for _, l := range s.listeners {
-		if err := setPassword(l.(*net.TCPListener), nb.Address, nb.Password); err != nil && nb.Password != "" {
-			return fmt.Errorf("the kernel takes no TCP MD5 password for %v: %w", nb.Address, err)
-		}
+	if err := s.protect(nb.Address, nb.Password); err != nil && nb.Password != "" {
+		return fmt.Errorf("the kernel takes no TCP MD5 password for %v: %w", nb.Address, err)
 	}
 	n := newNeighbor(s, nb)
 	s.neighbors[nb.Address] = n
@@ -176,15 +174,26 @@ func (s *Speaker) Remove(address netip.Addr) bool {
 	s.mu.Lock()
 	n := s.neighbors[address]
 	delete(s.neighbors, address)
-	for _, l := range s.listeners {
-		_ = setPassword(l.(*net.TCPListener), address, "") // there may be none
-	}
+	_ = s.protect(address, "") // it may have none
 	if n != nil {
 		n.end(ceaseDeconfigured)
 		n.stop()
 	}
 	s.mu.Unlock()
 	return n != nil
+}
+
+// protect sets the password that a neighbour needs to connect; "" removes it. The caller holds mu.
+func (s *Speaker) protect(neighbor netip.Addr, password string) error {
+	for _, l := range s.listeners {
+		if addressOf(l.Addr()).Is4() != neighbor.Is4() {
+			continue
+		}
+		if err := setPassword(l.(*net.TCPListener), neighbor, password); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Announce announces a route to all neighbours, in place of an earlier one with its key.

@@ -652,7 +652,7 @@ func (m *manager) document() func() config.Document {
 		}
 		doc.Mirrors[a.Name] = mirrorConfig(a)
 	}
-	states := m.featureStates()
+	states := m.featureStates((*hosted).asked)
 	delete(states, mirrorsKey)
 	delete(states, groupsKey)
 	if len(states) > 0 {

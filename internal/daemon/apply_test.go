@@ -579,6 +579,28 @@ func TestApplyFeatures(t *testing.T) {
 	})
 }
 
+// What a feature learned by itself is kept in the state, and is no configuration.
+func TestConfigWithoutWhatIsLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &keeper{state: json.RawMessage(`{"a":1,"heard":[2]}`)}
+		r := startWith(t, newFakeHost(), savedState{}, func(o *Options) {
+			o.Features = []feature.Feature{{Name: "keeper", Learned: []string{"heard"}, New: func(feature.Host, any) (feature.Instance, error) { return k, nil }}}
+		})
+		if got := r.config(); !strings.Contains(got, `"a":1`) || strings.Contains(got, "heard") {
+			t.Errorf("the configuration is %s", got)
+		}
+		wantSteps(t, r.mustApply(`"features": {"keeper": {"a": 1}}`, nil))
+		if states := r.featureStates((*hosted).state); !strings.Contains(string(states["keeper"]), "heard") {
+			t.Errorf("the state has %s", states["keeper"])
+		}
+		wantSteps(t, r.mustApply(`"features": {"keeper": {"a": 2}}`, nil), "set feature keeper: what it keeps")
+		k.state = json.RawMessage(`{"heard":[3]}`)
+		if got := r.config(); strings.Contains(got, "keeper") {
+			t.Errorf("the configuration is %s", got)
+		}
+	})
+}
+
 // Ports that somebody else's device keeps waiting are named.
 func TestApplyNotesWhatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -640,7 +640,7 @@ func (m *manager) planFeatures(p *plan, w target) {
 			continue
 		}
 		at := config.At("features", name)
-		now, err := h.state()
+		now, err := h.asked()
 		if err != nil {
 			p.problems = append(p.problems, problem(at, "%s: %w", name, err))
 			continue

@@ -47,6 +47,25 @@ func (h *hosted) state() (json.RawMessage, error) {
 	return h.kept, nil
 }
 
+// asked returns what users asked the feature to keep.
+func (h *hosted) asked() (json.RawMessage, error) {
+	state, err := h.state()
+	if err != nil || state == nil || len(h.Learned) == 0 {
+		return state, err
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(state, &keys); err != nil {
+		return nil, err
+	}
+	for _, k := range h.Learned {
+		delete(keys, k)
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(keys)
+}
+
 // restore gives a new instance what the feature keeps.
 func (h *hosted) restore(i feature.Instance) error {
 	if k, ok := i.(feature.Kept); ok && h.kept != nil {
@@ -117,11 +136,12 @@ func (m *manager) setFeatures(from, to []any) error {
 	return failed
 }
 
-// featureStates returns what features keep, by their names.
-func (m *manager) featureStates() map[string]json.RawMessage {
+// featureStates returns what features keep, by their keys; of selects all of it, or what users
+// asked for.
+func (m *manager) featureStates(of func(*hosted) (json.RawMessage, error)) map[string]json.RawMessage {
 	all := make(map[string]json.RawMessage)
 	for _, h := range m.hosted {
-		state, err := h.state()
+		state, err := of(h)
 		if err != nil {
 			m.log.Error("what a feature keeps is left out of the state", "feature", h.Name, "error", err)
 			state = h.kept

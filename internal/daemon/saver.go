@@ -116,7 +116,7 @@ const (
 
 // snapshot returns the current desired state.
 func (m *manager) snapshot() savedState {
-	st := savedState{Switch: m.kept.patch(), Ports: []savedPort{}, FDB: []savedEntry{}, Sections: m.featureStates()}
+	st := savedState{Switch: m.kept.patch(), Ports: []savedPort{}, FDB: []savedEntry{}, Sections: m.featureStates((*hosted).state)}
 	leaving := make(map[string]bool)
 	for _, p := range m.sorted() {
 		if p.leaving {

@@ -11,8 +11,8 @@ import (
 // Command is a command of the command line. It runs in the user's process and calls the
 // daemon; its flags, help and completion follow from these fields.
 type Command struct {
-	// Name is one word, or two for a command of a family, such as "guard list". A family has a
-	// Command of its own, before the others and without Run, for its help.
+	// Name is one word, or more for a command of a family, such as "guard list"; families may
+	// nest. A family has a Command of its own, before the others and without Run, for its help.
 	Name string
 
 	// Usage is what it does, in a few words; Description tells all, with an example.

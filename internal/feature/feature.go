@@ -30,6 +30,10 @@ type Feature struct {
 	// Off is the answer to calls while the feature is off: how to turn it on.
 	Off string
 
+	// Learned names the keys of its State that nobody asked for. They outlive the daemon, and
+	// are no part of a configuration.
+	Learned []string
+
 	// On reports whether settings of the type of Switch turn the feature on. Nil: it is on.
 	On func(settings any) bool
 

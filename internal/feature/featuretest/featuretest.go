@@ -24,10 +24,11 @@ import (
 type Host struct {
 	core *vswitch.Switch
 
-	mu    sync.Mutex
-	ports []*Port
-	saved int
-	log   bytes.Buffer
+	mu     sync.Mutex
+	ports  []*Port
+	saved  int
+	log    bytes.Buffer
+	punted func(feature.Port, vswitch.ControlFrame)
 
 	telling sync.Mutex
 	events  []api.Event // guarded by telling
@@ -37,9 +38,21 @@ var _ feature.Host = (*Host)(nil)
 
 // New returns a host without ports, which ends with the test.
 func New(t testing.TB) *Host {
-	h := &Host{core: vswitch.New(vswitch.Config{})}
+	h := &Host{}
+	h.core = vswitch.New(vswitch.Config{OnControl: h.control})
 	t.Cleanup(func() { _ = h.core.Close() })
 	return h
+}
+
+// Punted sets who receives the frames that the core takes out of forwarding.
+func (h *Host) Punted(f func(feature.Port, vswitch.ControlFrame)) { h.Do(func() { h.punted = f }) }
+
+func (h *Host) control(c vswitch.ControlFrame) {
+	h.Do(func() {
+		if h.punted != nil {
+			h.punted(h.Port(c.Port.Number()), c)
+		}
+	})
 }
 
 // Add adds a port that passes frames.

@@ -99,12 +99,15 @@ type Output interface {
 	// Flood says which other hosts get copies of frames to groups and unknown stations.
 	Flood(VNI, []netip.Addr)
 
-	// Send sends a frame to the local stations of a VNI: to one port, or to all with port 0.
+	// Send sends a frame to the local stations of a VNI: to one port, or to AllPorts.
 	Send(vni VNI, to uint16, frame []byte)
 
 	// Conflict reports a station that two hosts claim.
 	Conflict(Conflict)
 }
+
+// AllPorts stands for all ports with local stations.
+const AllPorts uint16 = 0xffff
 
 // Conflict is a station that two hosts claim and that therefore stays at the other host.
 type Conflict struct {
@@ -177,4 +180,5 @@ type Stats struct {
 	RefusedLocal  uint64 // beyond Limits.Stations or Limits.IPs
 	Duplicates    uint64 // times a station was held as a duplicate
 	Answered      uint64 // ARP requests and neighbour solicitations answered
+	Sequences     uint64 // changes of what Sequences returns
 }

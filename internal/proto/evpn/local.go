@@ -61,7 +61,7 @@ func (t *Table) Local(now time.Time, vni VNI, mac port.MAC, number uint16, stick
 	if s.local != nil {
 		t.announce(now, d, mac, s)
 		if moved {
-			t.out.Send(vni, 0, rarp(mac))
+			t.out.Send(vni, AllPorts, rarp(mac))
 		}
 	}
 }
@@ -323,7 +323,10 @@ func (t *Table) remember(k stationKey, seq uint32) {
 			return
 		}
 	}
-	t.past[k] = seq
+	if t.past[k] != seq {
+		t.past[k] = seq
+		t.stats.Sequences++
+	}
 }
 
 // Sequences returns the sequence numbers to keep for the next run.

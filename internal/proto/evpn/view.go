@@ -95,8 +95,8 @@ func (s Station) Compare(o Station) int {
 	return cmp.Or(cmp.Compare(s.VNI, o.VNI), cmp.Compare(s.MAC, o.MAC))
 }
 
-// Relocate puts out all stations and flood lists again, for a tunnel that knows nothing.
-func (t *Table) Relocate() {
+// Repeat puts out all stations and flood lists again, for a tunnel that knows nothing.
+func (t *Table) Repeat() {
 	for _, d := range t.domains {
 		for mac, s := range d.stations {
 			if s.at != (At{}) {
@@ -107,4 +107,24 @@ func (t *Table) Relocate() {
 			t.out.Flood(d.vni, slices.Clone(d.list))
 		}
 	}
+}
+
+// Places yields where all stations are, in no order: an At without a VTEP is here.
+func (t *Table) Places() iter.Seq[Place] {
+	return func(yield func(Place) bool) {
+		for _, d := range t.domains {
+			for mac, s := range d.stations {
+				if !yield(Place{d.vni, mac, s.at}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Place is where a station is.
+type Place struct {
+	VNI VNI
+	MAC port.MAC
+	At  At
 }

@@ -62,6 +62,7 @@ var below = []struct {
 	// that they run are packages of their own.
 	{"internal/table", nil},
 	{"internal/feature", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table"}},
+	{"internal/feature/evpn", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/proto/evpn", "internal/bgp"}},
 	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/packet/*", "internal/proto/*"}},
 	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},

@@ -1,0 +1,332 @@
+// Package evpn joins switches of several hosts by BGP EVPN (RFC 7432) over a vxlan port
+// (RFC 8365). It connects three parts: internal/proto/evpn, which decides where stations are;
+// internal/bgp, which exchanges routes; and the tunnel behind the vxlan port. It hears of
+// local stations from the FDB, and enters those of other hosts there.
+package evpn
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/bgp"
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/proto/evpn"
+	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// Settings are the settings of EVPN.
+type Settings struct {
+	AS          uint32           `json:"evpn_as,omitempty" arg:"N" help:"share stations with other hosts by BGP EVPN, as a member of this autonomous system; needs a vxlan port"`
+	RouterID    setting.Addr     `json:"router_id,omitzero" arg:"ADDRESS" default:"--local of the vxlan port" help:"with --evpn-as: BGP identifier, an IPv4 address that only this switch has"`
+	Listen      *uint16          `json:"bgp_port,omitempty" arg:"N" default:"179" help:"with --evpn-as: TCP port where neighbors connect; 0 for none"`
+	Suppression setting.Not      `json:"no_suppression,omitempty" flag:"suppression" arg:"on|off" default:"on" help:"with --evpn-as: answer ARP and neighbor discovery for stations of other hosts" schema:"do not answer ARP and neighbor discovery for stations of other hosts"`
+	Hold        setting.Duration `json:"duplicate_hold,omitzero" arg:"TIME" default:"3m" help:"with --evpn-as: leave a station that is heard at two hosts at the other one for this long"`
+}
+
+// Check returns what is wrong with the settings and how to fix it.
+func (s Settings) Check() error {
+	switch id := s.RouterID; {
+	case s.AS == 0 && (id.IsValid() || s.Listen != nil || bool(s.Suppression) || s.Hold != 0):
+		return errors.New("--router-id, --bgp-port, --suppression and --duplicate-hold are for EVPN; give --evpn-as as well")
+	case id.IsValid() && (!id.Is4() || id.IsUnspecified() || id.IsMulticast()):
+		return fmt.Errorf("%v is no BGP identifier; write --router-id as an IPv4 address such as 192.0.2.1", id)
+	}
+	return nil
+}
+
+// Feature describes EVPN.
+var Feature = feature.Feature{
+	Name:    "evpn",
+	Help:    "share stations with other hosts by BGP EVPN",
+	Switch:  Settings{},
+	Learned: []string{"sequences"},
+	Off:     "EVPN is off; turn it on with `vswitch set --evpn-as N`",
+	On:      func(s any) bool { return s.(Settings).AS != 0 },
+	New: func(h feature.Host, s any) (feature.Instance, error) {
+		return newInstance(h, s.(Settings)), nil
+	},
+	Routes:   routes,
+	Commands: commands,
+}
+
+// maxNeighbors bounds the neighbors: each has goroutines and buffers.
+const maxNeighbors = 128
+
+// instance is a running EVPN.
+type instance struct {
+	host      feature.Host
+	settings  Settings
+	neighbors []neighbor // as users ask for, by address
+	peers     evpn.Peer  // the last number given to a neighbor
+	sequences []evpn.Sequence
+	fabric    *fabric // nil: there is no vxlan port
+}
+
+// neighbor is a neighbor as it is kept.
+type neighbor struct {
+	api.AddEVPNNeighbor
+	peer evpn.Peer
+}
+
+func newInstance(h feature.Host, s Settings) *instance {
+	h.Speak() // questions to stations have the switch's address
+	return &instance{host: h, settings: s}
+}
+
+// Stop implements feature.Instance.
+func (i *instance) Stop() { i.leave() }
+
+// kept is what outlives the daemon.
+type kept struct {
+	Neighbors []api.AddEVPNNeighbor `json:"neighbors,omitempty"`
+	Sequences []evpn.Sequence       `json:"sequences,omitempty"`
+}
+
+// State implements feature.Kept.
+func (i *instance) State() (json.RawMessage, error) {
+	k := kept{Sequences: i.sequences}
+	for _, n := range i.neighbors {
+		k.Neighbors = append(k.Neighbors, n.AddEVPNNeighbor)
+	}
+	if i.fabric != nil {
+		k.Sequences = i.fabric.table.Sequences()
+	}
+	if len(k.Neighbors) == 0 && len(k.Sequences) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(k)
+}
+
+// Restore implements feature.Kept.
+func (i *instance) Restore(b json.RawMessage) error {
+	var k kept
+	if b != nil {
+		if err := json.Unmarshal(b, &k); err != nil {
+			return err
+		}
+	}
+	var restored []neighbor
+	for _, n := range k.Neighbors {
+		if err := check(&n); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(restored, func(o neighbor) bool { return o.Address == n.Address }) {
+			return fmt.Errorf("neighbor %v is there twice", n.Address)
+		}
+		i.peers++
+		restored = append(restored, neighbor{n, i.peers})
+	}
+	if k.Sequences != nil {
+		i.sequences = k.Sequences
+	}
+	for _, n := range i.neighbors {
+		i.disconnect(n)
+	}
+	i.neighbors = restored
+	i.connectAll()
+	return nil
+}
+
+// Configured implements feature.Configured.
+func (i *instance) Configured(p feature.Port) { i.see(p) }
+
+// Linked implements feature.Linked.
+func (i *instance) Linked(p feature.Port, _ bool) { i.see(p) }
+
+// Removed implements feature.Removed.
+func (i *instance) Removed(p feature.Port) {
+	if f := i.fabric; f != nil && f.uplink == p {
+		i.leave()
+		for other := range i.host.Ports() {
+			if other != p {
+				i.see(other)
+			}
+		}
+	}
+}
+
+// tunnelOf returns the tunnel behind a port, nil if there is none.
+func tunnelOf(p feature.Port) port.Tunnel {
+	t, _ := p.Core().Device().(port.Tunnel)
+	return t
+}
+
+// see takes note of a port that is new, changed, or has another device.
+func (i *instance) see(p feature.Port) {
+	t, f := tunnelOf(p), i.fabric
+	switch {
+	case f != nil && f.uplink == p:
+		if t != nil && t.VTEP() != f.tunnel.VTEP() {
+			i.leave()
+			i.join(p, t)
+		} else if t != nil {
+			f.attach(t)
+		}
+	case t != nil && f == nil:
+		i.join(p, t)
+	case t != nil:
+		i.host.Log().Warn("EVPN uses one vxlan port; this one works on its own", "port", p.Name(), "evpn", f.uplink.Name())
+	case f != nil:
+		f.local(p)
+	}
+}
+
+// join begins to exchange routes for a tunnel.
+func (i *instance) join(p feature.Port, t port.Tunnel) {
+	id := i.settings.RouterID.Addr
+	if !id.IsValid() && t.VTEP().Is4() {
+		id = t.VTEP()
+	}
+	if !id.IsValid() {
+		i.host.Log().Error("EVPN over IPv6 needs a BGP identifier; set one with `vswitch set --router-id`", "port", p.Name())
+		return
+	}
+	i.fabric = newFabric(i, p, t, id)
+	i.connectAll()
+}
+
+// leave ends what join began.
+func (i *instance) leave() {
+	if f := i.fabric; f != nil {
+		i.sequences = f.table.Sequences()
+		i.fabric = nil
+		f.close()
+	}
+}
+
+// connect has the speaker connect to a neighbor.
+func (i *instance) connect(n neighbor) error {
+	if i.fabric == nil {
+		return nil
+	}
+	return i.fabric.speaker.Add(bgp.Neighbor{
+		Peer: n.peer, Address: n.Address, AS: n.AS, Port: n.Port, Source: n.Source,
+		Password: n.Password, Hold: time.Duration(n.HoldS) * time.Second,
+	})
+}
+
+// connectAll connects to all neighbors.
+func (i *instance) connectAll() {
+	for _, n := range i.neighbors {
+		if err := i.connect(n); err != nil {
+			i.host.Log().Error("a BGP neighbor is left out", "neighbor", n.Address, "error", err)
+		}
+	}
+}
+
+func (i *instance) disconnect(n neighbor) {
+	if i.fabric != nil {
+		i.fabric.speaker.Remove(n.Address)
+		i.fabric.table.Down(time.Now(), n.peer, 0)
+	}
+}
+
+// Queues implements feature.Queued.
+func (i *instance) Queues() []vswitch.Queue { return []vswitch.Queue{vswitch.QueueResolution} }
+
+// Receive implements feature.Queued: it answers a message of address resolution, or floods it.
+func (i *instance) Receive(p feature.Port, c vswitch.ControlFrame) {
+	if f := i.fabric; f != nil && f.answer(p, c) {
+		return
+	}
+	if port.MACFrom(c.Data).IsGroup() {
+		i.host.Switch().Flood(c)
+	}
+}
+
+// check returns what is wrong with a neighbor and how to fix it.
+func check(n *api.AddEVPNNeighbor) error {
+	const shortest, longest = 3, 3600 // RFC 4271 section 4.2
+	switch a := n.Address; {
+	case !a.IsValid(), a.IsUnspecified(), a.IsMulticast(), a.Zone() != "", a.Is4In6():
+		return fmt.Errorf("%v is not a neighbor's address; write it as 192.0.2.2 or 2001:db8::2", a)
+	case n.AS == 0:
+		return errors.New("a BGP neighbor needs its autonomous system; give --as")
+	case n.Source.IsValid() && n.Source.Is4() != a.Is4():
+		return fmt.Errorf("a session with %v cannot come from %v; give a --source of the same family", a, n.Source)
+	case n.Source == a:
+		return fmt.Errorf("%v cannot be the address of both ends; correct --source", a)
+	case len(n.Password) > bgp.MaxPassword:
+		return fmt.Errorf("the password has %d bytes; TCP MD5 takes at most %d", len(n.Password), bgp.MaxPassword)
+	case n.HoldS != 0 && (n.HoldS < shortest || n.HoldS > longest):
+		return fmt.Errorf("a hold time of %d s is not possible; use 3s to 1h", n.HoldS)
+	}
+	return nil
+}
+
+// add adds a neighbor.
+func (i *instance) add(req api.AddEVPNNeighbor) (any, error) {
+	if err := check(&req); err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "%w", err)
+	}
+	at, found := slices.BinarySearchFunc(i.neighbors, req.Address, byAddress)
+	switch {
+	case found:
+		return nil, api.Errorf(api.CodeExists, "there is a neighbor %v; remove it first with `vswitch evpn neighbor del %v`", req.Address, req.Address)
+	case len(i.neighbors) >= maxNeighbors:
+		return nil, api.Errorf(api.CodeInvalid, "a switch has at most %d neighbors; use a route reflector", maxNeighbors)
+	}
+	i.peers++
+	n := neighbor{req, i.peers}
+	if err := i.connect(n); err != nil {
+		return nil, api.Errorf(api.CodeFailed, "%w", err)
+	}
+	i.neighbors = slices.Insert(i.neighbors, at, n)
+	return i.view(n, nil), nil
+}
+
+// remove removes a neighbor.
+func (i *instance) remove(address netip.Addr) error {
+	at, found := slices.BinarySearchFunc(i.neighbors, address, byAddress)
+	if !found {
+		return api.Errorf(api.CodeNotFound, "there is no neighbor %v; `vswitch evpn neighbors` lists those there are", address)
+	}
+	i.disconnect(i.neighbors[at])
+	i.neighbors = slices.Delete(i.neighbors, at, at+1)
+	return nil
+}
+
+func byAddress(n neighbor, a netip.Addr) int { return n.Address.Compare(a) }
+
+// list returns the neighbors by address.
+func (i *instance) list() []api.EVPNNeighbor {
+	statuses := make(map[netip.Addr]*bgp.Status)
+	if i.fabric != nil {
+		for _, s := range i.fabric.speaker.Neighbors() {
+			statuses[s.Address] = &s
+		}
+	}
+	all := []api.EVPNNeighbor{}
+	for _, n := range i.neighbors {
+		all = append(all, i.view(n, statuses[n.Address]))
+	}
+	return all
+}
+
+// view returns a neighbor as users see it; s is nil while there is no vxlan port.
+func (i *instance) view(n neighbor, s *bgp.Status) api.EVPNNeighbor {
+	v := api.EVPNNeighbor{
+		Address: n.Address, AS: n.AS, Password: n.Password != "", Source: n.Source, Port: cmp.Or(n.Port, bgp.Port),
+		HoldS: cmp.Or(n.HoldS, int64(bgp.DefaultHold/time.Second)), State: string(bgp.StateIdle),
+	}
+	switch {
+	case s != nil:
+		v.State, v.SinceS, v.RouterID = string(s.State), int64(time.Since(s.Since)/time.Second), s.RouterID
+		v.Received, v.Sent, v.Problem = s.Received, s.Sent, s.Problem
+		v.Routes = i.fabric.table.Count(n.peer)
+		if s.State == bgp.StateEstablished {
+			v.HoldS, v.RestartS = int64(s.Hold/time.Second), int64(s.Restart/time.Second)
+		}
+	case i.fabric == nil:
+		v.Problem = "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
+	}
+	return v
+}

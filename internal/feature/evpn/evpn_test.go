@@ -1,0 +1,459 @@
+package evpn
+
+import (
+	"encoding/json"
+	"errors"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/bgp"
+	"github.com/vswitch/vswitch/internal/feature/featuretest"
+	"github.com/vswitch/vswitch/internal/proto/evpn"
+	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/memory"
+)
+
+const (
+	patience = 30 * time.Second
+
+	vni            = 100
+	here  port.MAC = 0x0200_0000_0a01
+	there port.MAC = 0x0200_0000_0a02
+)
+
+var (
+	self  = netip.MustParseAddr("192.0.2.1")
+	vtep2 = netip.MustParseAddr("192.0.2.2")
+	vtep3 = netip.MustParseAddr("192.0.2.3")
+	ip1   = netip.MustParseAddr("10.0.0.1")
+	ip2   = netip.MustParseAddr("10.0.0.2")
+)
+
+// tunnel is a tunnel that remembers what it is told.
+type tunnel struct {
+	*memory.Port
+	mu       sync.Mutex
+	vnis     []port.VNI
+	remotes  map[port.MAC]netip.Addr
+	flood    []netip.Addr
+	learning bool
+	full     bool
+}
+
+func newTunnel(vnis ...port.VNI) *tunnel {
+	return &tunnel{Port: memory.New(memory.Options{}), vnis: vnis, remotes: make(map[port.MAC]netip.Addr), learning: true}
+}
+
+func (t *tunnel) VTEP() netip.Addr { return self }
+func (t *tunnel) MTU() int         { return 0 }
+func (t *tunnel) VNIs() []port.VNI { return t.vnis }
+func (t *tunnel) SetLearning(on bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.learning = on
+}
+
+func (t *tunnel) SetRemote(_ uint32, station port.MAC, vtep netip.Addr) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.full {
+		return errors.New("full")
+	}
+	t.remotes[station] = vtep
+	return nil
+}
+
+func (t *tunnel) DeleteRemote(_ uint32, station port.MAC) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.remotes, station)
+}
+
+func (t *tunnel) SetFlood(_ uint32, vteps []netip.Addr) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.flood = vteps
+	return nil
+}
+
+func (t *tunnel) Remotes() iter.Seq[port.Remote] { return func(func(port.Remote) bool) {} }
+
+// rig is a switch with a station port and a tunnel, and EVPN on it.
+type rig struct {
+	t      *testing.T
+	host   *featuretest.Host
+	i      *instance
+	vm, up *featuretest.Port
+	line   *memory.Port
+	tun    *tunnel
+}
+
+func newRig(t *testing.T, s Settings) *rig {
+	r := &rig{t: t, host: featuretest.New(t), line: memory.New(memory.Options{}), tun: newTunnel(port.VNI{VNI: vni})}
+	r.vm = r.host.Add(t, port.Spec{Name: "vm0"}, true)
+	r.up = r.host.Add(t, port.Spec{Name: "up0"}, false)
+	r.attach(r.vm, r.line)
+	r.attach(r.up, r.tun)
+	s.AS, s.Listen = 65001, new(uint16)
+	r.i = newInstance(r.host, s)
+	r.do(func() {
+		if err := r.i.Restore(json.RawMessage(`{"neighbors":[{"address":"127.0.0.9","as":65001,"port":1}]}`)); err != nil {
+			t.Error(err)
+		}
+		r.i.Configured(r.vm)
+		r.i.Configured(r.up)
+		r.i.Linked(r.up, true)
+	})
+	r.host.Punted(r.i.Receive)
+	t.Cleanup(func() { r.do(r.i.Stop) })
+	return r
+}
+
+func (r *rig) attach(p *featuretest.Port, dev port.Port) {
+	r.t.Helper()
+	if err := p.Core().Attach(dev); err != nil {
+		r.t.Fatal(err)
+	}
+	p.Core().SetForwarding(true)
+}
+
+func (r *rig) do(f func()) { r.host.Do(f) }
+
+// await waits until a condition holds with the turn.
+func (r *rig) await(what string, ok func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		done := false
+		r.do(func() { done = ok() })
+		if done {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("%s: not within %v; macs: %+v, routes: %+v, tunnel: %+v", what, patience, r.i.macs(), r.i.routes(), r.tun.remotes)
+		}
+	}
+}
+
+// announced returns the own MAC route of a station.
+func (r *rig) announced(mac port.MAC, ip netip.Addr) (api.EVPNRoute, bool) {
+	for _, x := range r.i.routes() {
+		if !x.Neighbor.IsValid() && x.MAC == mac && x.IP == ip {
+			return x, true
+		}
+	}
+	return api.EVPNRoute{}, false
+}
+
+// routes is what the neighbor announces.
+func (r *rig) hear(updates ...bgp.Update) {
+	var peer evpn.Peer
+	r.do(func() { peer = r.i.neighbors[0].peer })
+	f := r.i.fabric
+	f.event(bgp.Event{Peer: peer, Kind: bgp.Updated, Updates: updates})
+}
+
+func route(mac port.MAC, vtep netip.Addr, seq uint32) bgp.Update {
+	return bgp.Update{Route: evpn.Route{Key: evpn.Key{Kind: evpn.MAC, RD: rd(vtep, 1), MAC: mac}, Targets: evpn.Targets{vni}, VTEP: vtep, Seq: seq}}
+}
+
+func routeIP(mac port.MAC, vtep, ip netip.Addr) bgp.Update {
+	u := route(mac, vtep, 0)
+	u.IP = ip
+	return u
+}
+
+func flood(vtep netip.Addr) bgp.Update {
+	return bgp.Update{Route: evpn.Route{Key: evpn.Key{Kind: evpn.Flood, RD: rd(vtep, 1), IP: vtep}, Targets: evpn.Targets{vni}, VTEP: vtep}}
+}
+
+func frame(dst, src port.MAC) []byte {
+	return append(append(append(dst.HardwareAddr(), src.HardwareAddr()...), 0x88, 0xb5), make([]byte, 50)...)
+}
+
+// arp returns the question of a station for an address.
+func arp(src port.MAC, from, target netip.Addr) []byte {
+	b := append(append(port.Broadcast.HardwareAddr(), src.HardwareAddr()...), 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
+	b = append(append(b, src.HardwareAddr()...), from.AsSlice()...)
+	b = append(append(b, make([]byte, 6)...), target.AsSlice()...)
+	return append(b, make([]byte, 18)...)
+}
+
+func (r *rig) send(b []byte) { r.line.Put(0, memory.Packet{Wire: b}) }
+
+// arrives waits for a frame that is as wanted at a line.
+func arrives(t *testing.T, what string, line *memory.Port, want func(b []byte) bool) {
+	t.Helper()
+	found := false
+	for end := time.Now().Add(patience); !found && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		line.Drain(0, 1<<20, func(p memory.Packet) { found = found || want(p.Wire) })
+	}
+	if !found {
+		t.Fatalf("%s does not arrive", what)
+	}
+}
+
+func (r *rig) fdbPort(mac port.MAC) (number uint16, kind fdb.Kind) {
+	e, ok := r.host.Switch().FDB().Get(fdb.MakeKey(1, uint64(mac)))
+	if !ok {
+		return fdb.NoPort, 0
+	}
+	return e.Port, e.Kind
+}
+
+func (r *rig) remote(mac port.MAC) netip.Addr {
+	r.tun.mu.Lock()
+	defer r.tun.mu.Unlock()
+	return r.tun.remotes[mac]
+}
+
+// A station that is heard is announced; one that is announced is entered; one that moves is
+// followed both ways.
+func TestStations(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.send(frame(port.Broadcast, here))
+	r.await("the announcement", func() bool {
+		x, ok := r.announced(here, netip.Addr{})
+		return ok && x.Seq == 0 && x.RD == "192.0.2.1:1"
+	})
+	r.hear(flood(vtep2), route(there, vtep2, 0))
+	if at, kind := r.fdbPort(there); r.remote(there) != vtep2 || at != r.up.Number() || kind != fdb.Dynamic {
+		t.Errorf("at %v, port %d %v", r.remote(there), at, kind)
+	}
+	if !slices.Equal(r.tun.flood, []netip.Addr{vtep2}) {
+		t.Errorf("floods go to %v", r.tun.flood)
+	}
+	r.hear(route(here, vtep3, 1)) // it left
+	if at, _ := r.fdbPort(here); r.remote(here) != vtep3 || at != r.up.Number() {
+		t.Errorf("after it left: at %v, port %d", r.remote(here), at)
+	}
+	if _, ok := r.announced(here, netip.Addr{}); ok {
+		t.Error("it left, and is announced")
+	}
+	r.send(frame(there, here)) // it is back
+	r.await("the announcement", func() bool { x, ok := r.announced(here, netip.Addr{}); return ok && x.Seq == 2 })
+	if r.remote(here).IsValid() {
+		t.Error("the tunnel still has it")
+	}
+	arrives(t, "its frame", r.tun.Port, func(b []byte) bool { return port.MACFrom(b) == there })
+
+	r.hear(bgp.Update{Route: evpn.Route{Key: route(there, vtep2, 0).Key}, Withdrawn: true})
+	if at, _ := r.fdbPort(there); r.remote(there).IsValid() || at != fdb.NoPort {
+		t.Errorf("withdrawn, but at %v, port %d", r.remote(there), at)
+	}
+	r.do(func() { r.host.Switch().FDB().FlushPort(r.vm.Number()) })
+	r.await("the withdrawal", func() bool { _, ok := r.announced(here, netip.Addr{}); return !ok })
+}
+
+// What a user entered stays, and is announced as sticky. What another host announces so is
+// pinned.
+func TestStickyStations(t *testing.T) {
+	r := newRig(t, Settings{})
+	table := r.host.Switch().FDB()
+	if err := table.Add(fdb.MakeKey(1, uint64(here)), r.vm.Number(), fdb.Static); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the announcement", func() bool { x, ok := r.announced(here, netip.Addr{}); return ok && x.Sticky })
+	sticky := route(there, vtep2, 0)
+	sticky.Sticky = true
+	r.hear(sticky, route(here, vtep2, 9))
+	if at, kind := r.fdbPort(here); at != r.vm.Number() || kind != fdb.Static || r.remote(here).IsValid() {
+		t.Errorf("port %d %v, at %v", at, kind, r.remote(here))
+	}
+	if at, kind := r.fdbPort(there); at != r.up.Number() || kind != fdb.Sticky {
+		t.Errorf("port %d %v", at, kind)
+	}
+}
+
+// Entries of other hosts do not vanish by a flush or a full tunnel for ever.
+func TestReconcile(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.hear(route(there, vtep2, 0))
+	r.host.Switch().FDB().FlushPort(r.up.Number())
+	r.await("the entry", func() bool { at, _ := r.fdbPort(there); return at == r.up.Number() })
+	r.host.Switch().FDB().Delete(fdb.MakeKey(1, uint64(there)))
+	r.do(func() { r.i.fabric.watch.all() })
+	r.await("the entry", func() bool { at, _ := r.fdbPort(there); return at == r.up.Number() })
+}
+
+func TestResolution(t *testing.T) {
+	for _, off := range []bool{false, true} {
+		r := newRig(t, Settings{Suppression: setting.Not(off)})
+		r.hear(routeIP(there, vtep2, ip2))
+		asked := arp(here, ip1, ip2)
+		if off {
+			r.send(asked)
+			arrives(t, "the question", r.tun.Port, func(b []byte) bool { return slices.Equal(b, asked) })
+			continue
+		}
+		r.send(asked)
+		arrives(t, "the answer", r.line, func(b []byte) bool { return port.MACFrom(b) == here && port.MACFrom(b[6:]) == there })
+		r.await("the address", func() bool { _, ok := r.announced(here, ip1); return ok })
+		unknown := arp(here, ip1, netip.MustParseAddr("10.0.0.77"))
+		r.send(unknown)
+		arrives(t, "the question for an unknown station", r.tun.Port, func(b []byte) bool { return slices.Equal(b, unknown) })
+	}
+}
+
+// A port that opens its tunnel anew, or changes its networks, does not lose what is known.
+func TestTunnelChanges(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.hear(flood(vtep2), route(there, vtep2, 0))
+	other := flood(vtep3)
+	other.Targets = evpn.Targets{200}
+	r.hear(other)
+	r.send(frame(port.Broadcast, here))
+	r.await("the announcement", func() bool { _, ok := r.announced(here, netip.Addr{}); return ok })
+
+	again := newTunnel(port.VNI{VNI: vni})
+	if err := r.up.Core().Detach(); err != nil {
+		t.Fatal(err)
+	}
+	r.attach(r.up, again)
+	r.tun = again
+	r.do(func() { r.i.Linked(r.up, true) })
+	if r.remote(there) != vtep2 || !slices.Equal(again.flood, []netip.Addr{vtep2}) || again.learning {
+		t.Errorf("the new tunnel has %v, floods to %v, learns: %v", again.remotes, again.flood, again.learning)
+	}
+
+	again.vnis = []port.VNI{{VNI: 200}}
+	r.do(func() { r.i.Configured(r.up) })
+	if !slices.Equal(again.flood, []netip.Addr{vtep3}) || r.remote(there).IsValid() {
+		t.Errorf("the new network has %v, floods to %v", again.remotes, again.flood)
+	}
+	r.await("the announcement in the new network", func() bool { x, ok := r.announced(here, netip.Addr{}); return ok && x.VNI == 200 })
+
+	r.do(func() { r.i.Removed(r.up) })
+	if r.i.fabric != nil || !again.learning || r.up.Core().Config().NoLearning {
+		t.Errorf("without its port: %v, learning %v", r.i.fabric, again.learning)
+	}
+	if n := r.i.list()[0]; n.State != "idle" || !strings.Contains(n.Problem, "no vxlan port") {
+		t.Errorf("%+v", n)
+	}
+}
+
+// While EVPN is on, neither the tunnel nor the core learns from what comes through it.
+func TestLearning(t *testing.T) {
+	r := newRig(t, Settings{})
+	if r.tun.learning || !r.up.Core().Config().NoLearning || r.vm.Core().Config().NoLearning {
+		t.Error("frames from the tunnel are learned from")
+	}
+	r.do(r.i.Stop)
+	if !r.tun.learning || r.up.Core().Config().NoLearning {
+		t.Error("frames from the tunnel are not learned from afterwards")
+	}
+}
+
+// The sequence number of a station outlives the daemon, and so do the neighbors.
+func TestState(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.hear(route(here, vtep2, 6))
+	r.send(frame(port.Broadcast, here))
+	r.await("the announcement", func() bool { x, _ := r.announced(here, netip.Addr{}); return x.Seq == 7 })
+	r.await("the state to be saved", func() bool { return r.host.Saves() > 0 })
+	var state json.RawMessage
+	r.do(func() {
+		if _, err := r.i.add(api.AddEVPNNeighbor{Address: vtep3, AS: 65003, Password: "secret", HoldS: 30}); err != nil {
+			t.Error(err)
+		}
+		state, _ = r.i.State()
+	})
+	var k kept
+	if err := json.Unmarshal(state, &k); err != nil || len(k.Neighbors) != 2 || len(k.Sequences) != 1 || k.Sequences[0].Seq != 7 {
+		t.Fatalf("%s: %v", state, err)
+	}
+	other := newRig(t, Settings{})
+	other.do(func() {
+		other.i.Stop()
+		if err := other.i.Restore(state); err != nil {
+			t.Error(err)
+		}
+		other.i.Linked(other.up, true)
+	})
+	other.send(frame(port.Broadcast, here))
+	other.await("the announcement", func() bool { x, _ := other.announced(here, netip.Addr{}); return x.Seq == 7 })
+	other.do(func() {
+		if n := other.i.list(); len(n) != 2 || n[1].Address != vtep3 || !n[1].Password || n[1].HoldS != 30 {
+			t.Errorf("%+v", n)
+		}
+	})
+	for _, bad := range []string{`{"neighbors":[{"address":"224.0.0.1","as":1}]}`, `{"neighbors":[{"address":"192.0.2.2"}]}`, `[]`,
+		`{"neighbors":[{"address":"192.0.2.2","as":1},{"address":"192.0.2.2","as":1}]}`} {
+		other.do(func() {
+			if err := other.i.Restore(json.RawMessage(bad)); err == nil {
+				t.Errorf("%s is restored", bad)
+			}
+		})
+	}
+}
+
+func TestNeighbors(t *testing.T) {
+	r := newRig(t, Settings{})
+	for _, c := range []struct {
+		req  api.AddEVPNNeighbor
+		code string
+		want string
+	}{
+		{api.AddEVPNNeighbor{AS: 1}, api.CodeInvalid, "not a neighbor's address"},
+		{api.AddEVPNNeighbor{Address: netip.MustParseAddr("::ffff:192.0.2.2"), AS: 1}, api.CodeInvalid, "not a neighbor's address"},
+		{api.AddEVPNNeighbor{Address: vtep2}, api.CodeInvalid, "give --as"},
+		{api.AddEVPNNeighbor{Address: vtep2, AS: 1, Source: netip.MustParseAddr("::1")}, api.CodeInvalid, "same family"},
+		{api.AddEVPNNeighbor{Address: vtep2, AS: 1, Source: vtep2}, api.CodeInvalid, "both ends"},
+		{api.AddEVPNNeighbor{Address: vtep2, AS: 1, Password: strings.Repeat("x", 81)}, api.CodeInvalid, "at most 80"},
+		{api.AddEVPNNeighbor{Address: vtep2, AS: 1, HoldS: 2}, api.CodeInvalid, "3s to 1h"},
+		{api.AddEVPNNeighbor{Address: netip.MustParseAddr("127.0.0.9"), AS: 1}, api.CodeExists, "neighbor del"},
+	} {
+		r.do(func() {
+			_, err := r.i.add(c.req)
+			var e *api.Error
+			if !errors.As(err, &e) || e.Code != c.code || !strings.Contains(e.Message, c.want) {
+				t.Errorf("%+v: %v", c.req, err)
+			}
+		})
+	}
+	r.hear(route(there, vtep2, 0))
+	r.do(func() {
+		if n := r.i.list(); len(n) != 1 || n[0].Routes != 1 || n[0].Port != 1 {
+			t.Errorf("%+v", n)
+		}
+		if err := r.i.remove(vtep3); err == nil {
+			t.Error("a neighbor that is not there is removed")
+		}
+		if err := r.i.remove(netip.MustParseAddr("127.0.0.9")); err != nil {
+			t.Error(err)
+		}
+	})
+	if len(r.i.neighbors) != 0 || r.remote(there).IsValid() {
+		t.Errorf("left: %v, %v", r.i.neighbors, maps.Collect(maps.All(r.tun.remotes)))
+	}
+	for n := range maxNeighbors + 1 {
+		r.do(func() {
+			_, err := r.i.add(api.AddEVPNNeighbor{Address: netip.AddrFrom4([4]byte{127, 1, byte(n >> 8), byte(n)}), AS: 1, Port: 1})
+			if (err != nil) != (n == maxNeighbors) {
+				t.Errorf("neighbor %d: %v", n, err)
+			}
+		})
+	}
+}
+
+func TestSettings(t *testing.T) {
+	addr := func(s string) setting.Addr { return setting.Addr{Addr: netip.MustParseAddr(s)} }
+	for _, s := range []Settings{{}, {AS: 1}, {AS: 4294967295, RouterID: addr("1.2.3.4"), Listen: new(uint16), Suppression: true, Hold: 1}} {
+		if err := s.Check(); err != nil {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+	for _, s := range []Settings{{RouterID: addr("1.2.3.4")}, {Listen: new(uint16)}, {Suppression: true}, {Hold: 1}, {AS: 1, RouterID: addr("::1")}, {AS: 1, RouterID: addr("0.0.0.0")}} {
+		if err := s.Check(); err == nil {
+			t.Errorf("%+v is taken", s)
+		}
+	}
+}

@@ -1,0 +1,287 @@
+package evpn
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/bgp"
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/proto/evpn"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// fabric is the exchange of routes for one tunnel. All its methods are called with the turn.
+type fabric struct {
+	*instance
+	uplink  feature.Port
+	tunnel  port.Tunnel
+	table   *evpn.Table
+	speaker *bgp.Speaker
+	watch   *watch
+	vlans   map[evpn.VNI]uint16
+	vnis    map[uint16]evpn.VNI
+
+	closed    bool
+	stop      func() // cancels the next tick
+	saved     uint64 // Stats.Sequences when the state was last saved
+	savedAt   time.Time
+	conflicts int // logged in the minute that began at conflictsAt
+	since     time.Time
+}
+
+const (
+	// settle is how long the stations of a starting switch are learned before neighbors are
+	// told that it has announced them all.
+	settle = 5 * time.Second
+
+	tickEvery = time.Second     // at the latest
+	saveEvery = 5 * time.Second // sequence numbers, at most
+)
+
+func newFabric(i *instance, uplink feature.Port, t port.Tunnel, id netip.Addr) *fabric {
+	f := &fabric{instance: i, uplink: uplink, tunnel: t, vlans: make(map[evpn.VNI]uint16), vnis: make(map[uint16]evpn.VNI)}
+	listen := uint16(bgp.Port)
+	if i.settings.Listen != nil {
+		listen = *i.settings.Listen
+	}
+	f.speaker = bgp.New(bgp.Config{AS: i.settings.AS, RouterID: id, Listen: listen, Log: i.host.Log(), Settle: settle, Handle: f.event})
+	f.table = evpn.New(evpn.Config{
+		VTEP: t.VTEP(), MAC: i.host.MAC(), Hold: time.Duration(i.settings.Hold), Sequences: i.sequences,
+		RD: func(vni evpn.VNI) evpn.RD { return rd(id, f.vlans[vni]) },
+	}, f)
+	f.watch = newWatch(i.host.Switch(), f.changed)
+	f.attach(t)
+	for p := range i.host.Ports() {
+		if p != uplink {
+			f.local(p)
+		}
+	}
+	f.tick()
+	return f
+}
+
+// rd returns the route distinguisher of a VLAN: of type 1, an address and a number (RFC 7432
+// section 7.9).
+func rd(id netip.Addr, vlan uint16) (rd evpn.RD) {
+	rd[1] = 1
+	copy(rd[2:], id.AsSlice())
+	binary.BigEndian.PutUint16(rd[6:], vlan)
+	return rd
+}
+
+// close ends the exchange. Neighbors that can keep the routes; known stations stay reachable.
+func (f *fabric) close() {
+	f.closed = true
+	f.stop()
+	f.watch.close()
+	f.speaker.Close()
+	for p := range f.host.Ports() {
+		p.Core().SetResolution(false)
+	}
+	f.tunnel.SetLearning(true)
+	f.learn(!bool(f.uplink.Policy().NoLearning))
+}
+
+// attach gives the table the virtual networks of the tunnel, and a tunnel that is new all that
+// is known.
+func (f *fabric) attach(t port.Tunnel) {
+	renewed := t != f.tunnel
+	f.tunnel = t
+	t.SetLearning(false) // routes tell more than frames (RFC 8365 section 5.1)
+	f.learn(false)
+
+	vlans, vnis := make(map[evpn.VNI]uint16), make(map[uint16]evpn.VNI)
+	var list, kept []evpn.VNI
+	for _, n := range t.VNIs() {
+		vlan := cmp.Or(n.VLAN, f.untagged())
+		vlans[evpn.VNI(n.VNI)], vnis[vlan] = vlan, evpn.VNI(n.VNI)
+		list = append(list, evpn.VNI(n.VNI))
+		if f.vlans[evpn.VNI(n.VNI)] == vlan {
+			kept = append(kept, evpn.VNI(n.VNI))
+		}
+	}
+	f.table.SetVNIs(kept) // while the others still have their VLANs
+	if renewed {
+		f.table.Repeat()
+	}
+	f.vlans, f.vnis = vlans, vnis
+	f.table.SetVNIs(list)
+	f.watch.all()
+}
+
+// untagged returns the VLAN of a tunnel's one network: the first that its port carries.
+func (f *fabric) untagged() uint16 {
+	set := f.uplink.VLANs()
+	for vid := range set.All() {
+		return vid
+	}
+	return vswitch.DefaultVLAN
+}
+
+// learn sets whether the core learns stations from the tunnel.
+func (f *fabric) learn(on bool) {
+	c := f.uplink.Core().Config()
+	if c.NoLearning == on {
+		c.NoLearning = !on
+		if err := f.uplink.Core().Configure(c); err != nil {
+			f.host.Log().Error("learning from the tunnel", "port", f.uplink.Name(), "error", err)
+		}
+	}
+}
+
+// local takes note of a port with stations of this host.
+func (f *fabric) local(p feature.Port) {
+	p.Core().SetResolution(!bool(f.settings.Suppression))
+}
+
+// tick does what is due in the table.
+func (f *fabric) tick() {
+	now := time.Now()
+	wait := f.table.Tick(now)
+	if n := f.table.Stats().Sequences; n != f.saved && now.Sub(f.savedAt) >= saveEvery {
+		f.saved, f.savedAt = n, now
+		f.host.Save()
+	}
+	f.stop = f.host.After(max(time.Millisecond, min(wait, tickEvery)), f.tick)
+}
+
+// event handles an event of the speaker, on a goroutine of a neighbor.
+func (f *fabric) event(e bgp.Event) {
+	f.host.Do(func() {
+		if f.closed || !slices.ContainsFunc(f.neighbors, func(n neighbor) bool { return n.peer == e.Peer }) {
+			return
+		}
+		switch e.Kind {
+		case bgp.Established:
+			if e.Fresh {
+				f.table.Down(time.Now(), e.Peer, 0)
+			}
+		case bgp.Updated:
+			for i := range e.Updates {
+				if u := &e.Updates[i]; u.Withdrawn {
+					f.table.Withdraw(e.Peer, u.Key)
+				} else {
+					f.table.Receive(e.Peer, u.Route)
+				}
+			}
+		case bgp.Synced:
+			f.table.Synced(e.Peer)
+		case bgp.Lost:
+			f.table.Down(time.Now(), e.Peer, e.Keep)
+		}
+	})
+}
+
+// answer reports whether it has answered a message of address resolution.
+func (f *fabric) answer(p feature.Port, c vswitch.ControlFrame) bool {
+	vni, ok := f.vnis[c.VLAN]
+	if !ok || p == f.uplink {
+		return false
+	}
+	f.station(fdb.MakeKey(c.VLAN, uint64(port.MACFrom(c.Data[6:])))) // it may not have been looked at yet
+	return f.table.Frame(time.Now(), vni, p.Number(), c.Data)
+}
+
+// Announce implements evpn.Output.
+func (f *fabric) Announce(r evpn.Route) { f.speaker.Announce(r) }
+
+// Withdraw implements evpn.Output.
+func (f *fabric) Withdraw(k evpn.Key) { f.speaker.Withdraw(k) }
+
+// Station implements evpn.Output: it enters a station of another host into the tunnel and
+// the FDB, or removes it.
+func (f *fabric) Station(vni evpn.VNI, mac port.MAC, at evpn.At) {
+	if !at.VTEP.IsValid() {
+		f.tunnel.DeleteRemote(uint32(vni), mac)
+		k := f.key(vni, mac)
+		if e, ok := f.host.Switch().FDB().Get(k); ok && f.isRemote(e) {
+			f.host.Switch().FDB().Delete(k)
+		}
+		return
+	}
+	if err := f.tunnel.SetRemote(uint32(vni), mac, at.VTEP); err != nil {
+		f.limited("a station of another host is left out", "mac", mac, "vni", vni, "vtep", at.VTEP, "error", err)
+		return
+	}
+	f.enter(vni, mac, at)
+}
+
+// enter makes the FDB lead to a station of another host. What a user entered stays.
+func (f *fabric) enter(vni evpn.VNI, mac port.MAC, at evpn.At) {
+	table, k, kind := f.host.Switch().FDB(), f.key(vni, mac), fdb.Dynamic
+	if at.Pinned {
+		kind = fdb.Sticky
+	}
+	e, ok := table.Get(k)
+	if ok && !f.isRemote(e) && e.Kind != fdb.Dynamic {
+		return
+	}
+	if ok && e.Kind == kind && f.isRemote(e) && (table.Aging() < 0 || e.Age < table.Aging()/3) {
+		return
+	}
+	if err := table.Add(k, f.uplink.Number(), kind); err != nil {
+		f.limited("a station of another host is left out", "mac", mac, "vni", vni, "vtep", at.VTEP, "error", err)
+	}
+}
+
+// isRemote reports whether an entry was made by enter.
+func (f *fabric) isRemote(e fdb.Entry) bool {
+	return e.Port == f.uplink.Number() && (e.Kind == fdb.Dynamic || e.Kind == fdb.Sticky)
+}
+
+func (f *fabric) key(vni evpn.VNI, mac port.MAC) fdb.Key {
+	return fdb.MakeKey(f.vlans[vni], uint64(mac))
+}
+
+// Flood implements evpn.Output.
+func (f *fabric) Flood(vni evpn.VNI, vteps []netip.Addr) {
+	if err := f.tunnel.SetFlood(uint32(vni), vteps); err != nil {
+		f.limited("a flood list is left as it was", "vni", vni, "error", err)
+	}
+}
+
+// Send implements evpn.Output.
+func (f *fabric) Send(vni evpn.VNI, to uint16, frame []byte) {
+	c := vswitch.ControlFrame{VLAN: f.vlans[vni], Data: frame}
+	if to != evpn.AllPorts {
+		f.host.Switch().Send(c, to)
+		return
+	}
+	var all []uint16
+	for p := range f.host.Ports() {
+		if p != f.uplink {
+			all = append(all, p.Number())
+		}
+	}
+	f.host.Switch().Send(c, all...)
+}
+
+// Conflict implements evpn.Output.
+func (f *fabric) Conflict(c evpn.Conflict) {
+	at := "a port"
+	if p := f.host.Port(c.Port); p != nil {
+		at = p.Name()
+	}
+	words := []any{"mac", c.MAC, "vlan", f.vlans[c.VNI], "vni", c.VNI, "here", at, "vtep", f.tunnel.VTEP(), "stays_at", c.VTEP}
+	if c.Held == 0 {
+		f.limited("station is heard here but must not move from another host", words...)
+		return
+	}
+	f.limited("station is heard at two hosts: they have one address, or there is a loop", append(words, "moves", c.Moves, "held_for", c.Held)...)
+}
+
+// limited logs a line that guests or neighbors can cause: at most ten a minute.
+func (f *fabric) limited(line string, args ...any) {
+	const most, within = 10, time.Minute
+	if now := time.Now(); now.Sub(f.since) >= within {
+		f.since, f.conflicts = now, 0
+	}
+	if f.conflicts++; f.conflicts <= most {
+		f.host.Log().Warn(line, args...)
+	}
+}
