@@ -41,13 +41,17 @@ type Port struct {
 	Reason string `json:"reason,omitempty"` // why it is waiting, or what shut it down
 
 	// Ifname and MTU describe its network interface now; they are empty and 0 if the switch
-	// sees none.
+	// sees none. The MTU of a tunnel is what fits through it.
 	Ifname string `json:"ifname"`
 	MTU    int    `json:"mtu"`
 
 	// GuestMAC is the address for the NIC of the virtual machine behind it, as qemu-args
 	// gives it. The switch accepts other addresses, too.
 	GuestMAC port.MAC `json:"guest_mac,omitzero"`
+
+	// GuestMTU is the MTU for that NIC where a tunnel in a VLAN of the port takes less than
+	// the machine would send; 0: the machine's own will do. qemu-args passes it to the machine.
+	GuestMTU int `json:"guest_mtu,omitzero"`
 
 	VLAN     VLAN         `json:"vlan"`
 	FastPath PortFastPath `json:"fastpath"`

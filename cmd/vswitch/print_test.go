@@ -63,6 +63,12 @@ func TestQEMUArgs(t *testing.T) {
 			t.Errorf("a TAP of MTU %d: %s, %v", mtu, got, err)
 		}
 	}
+	// What fits through a tunnel counts more, for machines behind sockets too.
+	for _, kind := range []string{"tap", "vhost-user", "stream", "dgram"} {
+		if got, err := qemuArgs(sw, api.Port{Name: "vm0", Kind: kind, MTU: 1500, GuestMTU: 1450}, "", qemu.Version{}); err != nil || !strings.HasSuffix(got, ",host_mtu=1450") {
+			t.Errorf("%s behind a tunnel: %s, %v", kind, got, err)
+		}
+	}
 	odd := api.Port{Name: "0,a", Kind: "tap", Ifname: "b,c"}
 	if got, _ := qemuArgs(sw, odd, "", qemu.Version{}); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
 		t.Errorf("for odd names: %s", got)

@@ -90,7 +90,7 @@ func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) (string, 
 		return "", err
 	}
 	id := qemu.ID(p.Name)
-	flags, err := kind.Describe().QEMU(spec, qemu.Guest{ID: id, Ifname: p.Ifname, MTU: p.MTU, Memory: memory, Version: v})
+	flags, err := kind.Describe().QEMU(spec, qemu.Guest{ID: id, Ifname: p.Ifname, MTU: cmp.Or(p.GuestMTU, p.MTU), Memory: memory, Version: v})
 	if err != nil {
 		return "", usageError(err.Error())
 	}

@@ -13,7 +13,10 @@ import (
 )
 
 // describe returns a port as users see it.
-func (m *manager) describe(p *managed) api.Port {
+func (m *manager) describe(p *managed) api.Port { return m.describeAmong(p, m.passages()) }
+
+// describeAmong is describe where the switch's tunnels are known.
+func (m *manager) describeAmong(p *managed, tunnels []passage) api.Port {
 	st := p.sw.Stats()
 	state, reason := p.shown()
 	if why := p.linkError(); why != "" && p.state == api.StateWaiting {
@@ -36,6 +39,7 @@ func (m *manager) describe(p *managed) api.Port {
 		MTU:    mtu,
 
 		GuestMAC: m.stationMAC(p),
+		GuestMTU: guestMTU(p, tunnels),
 
 		VLAN:     vlanOf(&p.spec.Policy),
 		FastPath: m.portFastPath(p, st.Fast),
@@ -106,9 +110,9 @@ func dropReasons() (all []api.DropReason) {
 }
 
 func (m *manager) describeAll() []api.Port {
-	ports := []api.Port{}
+	ports, tunnels := []api.Port{}, m.passages()
 	for _, p := range m.sorted() {
-		ports = append(ports, m.describe(p))
+		ports = append(ports, m.describeAmong(p, tunnels))
 	}
 	return ports
 }

@@ -15,7 +15,7 @@ import (
 type Guest struct {
 	ID      string // of the NIC's back end, valid for QEMU
 	Ifname  string // of the port's interface; empty: it has none
-	MTU     int    // of that interface; 0: it has none
+	MTU     int    // that its NIC should have; 0: that of an Ethernet, or its own
 	Memory  string // size of the memory that the machine shares; empty: not requested
 	Version Version
 }
@@ -84,6 +84,17 @@ func ID(name string) string {
 		id = "net" + id
 	}
 	return id
+}
+
+// etherMTU is the MTU of a guest's NIC unless it is told another.
+const etherMTU = 1500
+
+// MTU returns the option of a device that gives the guest's NIC its MTU; 0: its own.
+func MTU(mtu int) string {
+	if mtu == 0 || mtu == etherMTU {
+		return ""
+	}
+	return fmt.Sprintf(",host_mtu=%d", mtu)
 }
 
 // Queues returns the options of a back end and a device for n queues: the device has an

@@ -100,9 +100,6 @@ func (kind) Describe() port.Description {
 	}
 }
 
-// etherMTU is the MTU of a guest's NIC unless it is told another.
-const etherMTU = 1500
-
 // qemuFlags returns the flags that make QEMU open the TAP and give the guest's NIC its MTU.
 func qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	if g.Memory != "" {
@@ -110,11 +107,8 @@ func qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	}
 	o := port.SettingsOf[Settings](s)
 	queues, device := qemu.Queues(o.Queues)
-	if mtu := cmp.Or(g.MTU, o.MTU); mtu != 0 && mtu != etherMTU {
-		device += fmt.Sprintf(",host_mtu=%d", mtu)
-	}
 	f.Backend = []string{"-netdev tap,id=" + g.ID + ",ifname=" + qemu.Value(cmp.Or(g.Ifname, s.Name)) + ",script=no,downscript=no" + queues}
-	f.Device = device
+	f.Device = device + qemu.MTU(cmp.Or(g.MTU, o.MTU))
 	return f, nil
 }
 

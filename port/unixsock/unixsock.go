@@ -85,6 +85,7 @@ func (k Stream) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 		server, reconnect = "on", ""
 	}
 	f.Backend = []string{"-netdev stream,id=" + g.ID + ",server=" + server + ",addr.type=unix,addr.path=" + qemu.Value(pathOf(s, k.Dir)) + reconnect}
+	f.Device = qemu.MTU(g.MTU)
 	return f, noMemory(s, g)
 }
 
@@ -93,6 +94,7 @@ func (k Dgram) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	own, peer := k.paths(s)
 	f.Backend = []string{"-netdev dgram,id=" + g.ID + ",local.type=unix,local.path=" + qemu.Value(peer) +
 		",remote.type=unix,remote.path=" + qemu.Value(own)}
+	f.Device = qemu.MTU(g.MTU)
 	return f, noMemory(s, g)
 }
 

@@ -79,7 +79,7 @@ func (k Kind) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	f.Backend = append(f.Backend,
 		"-chardev socket,id=char-"+g.ID+",path="+qemu.Value(k.Path(s))+reconnect,
 		"-netdev vhost-user,id="+g.ID+",chardev=char-"+g.ID+queues)
-	f.Device = device
+	f.Device = device + qemu.MTU(g.MTU)
 	return f, nil
 }
 

@@ -26,6 +26,30 @@ lab() {
 	as=(ip netns exec "$ns")
 }
 
+# lab_hosts NAME… is lab with a namespace for each name, a host, and a network between
+# them: the first host has the address 192.0.2.1 there, and so on. MTU is its MTU.
+lab_hosts() {
+	local name n=0 device
+	lab
+	ip -n "$ns" link add br0 type bridge
+	ip -n "$ns" link set br0 up
+	for name; do
+		n=$((n + 1)) device=to-$name
+		ip netns add "$ns-$name"
+		ip -n "$ns-$name" link set lo up
+		ip -n "$ns-$name" link add eth0 mtu "${MTU:-1500}" type veth peer name "$device" mtu "${MTU:-1500}" netns "$ns"
+		ip -n "$ns-$name" address add "192.0.2.$n/24" dev eth0
+		ip -n "$ns-$name" link set eth0 up
+		ip -n "$ns" link set "$device" master br0 up
+	done
+}
+
+# host NAME makes switch, vs, boot and on act at one of these hosts.
+host() {
+	as=(ip netns exec "$ns-$1")
+	export VSWITCH_NAME=$1 VSWITCH_SOCKET=$dir/$1.sock
+}
+
 # lab_rootless is lab where the switch and the VMs run as a plain user: the caller,
 # or nobody in root's place. There is no namespace, and there can be no device.
 lab_rootless() {
@@ -60,7 +84,7 @@ prepare() {
 }
 
 cleanup() {
-	local status=$? log running
+	local status=$? log running name
 	trap - EXIT
 	# All that runs in the background is this script's own: the daemon, the VMs.
 	running=$(jobs -rp)
@@ -73,7 +97,9 @@ cleanup() {
 		done >&2
 		echo "FAILED with status $status" >&2
 	fi
-	ip netns del "$ns" 2>/dev/null || true
+	for name in $(ip netns list 2>/dev/null | cut -d' ' -f1 | grep -xE "$ns(-.*)?"); do
+		ip netns del "$name"
+	done
 	rm -rf "$dir"
 	exit $status
 }
