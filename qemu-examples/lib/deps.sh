@@ -15,7 +15,7 @@ if [ $# -eq 0 ]; then
 		qemu-system-x86              # guests
 		busybox-static iperf3 ethtool lz4 xz-utils zstd # what is in them
 		dpdk-dev                     # testpmd, a vhost-user front end
-		lldpd                        # a neighbour
+		lldpd dnsmasq-base           # a neighbour, a DHCP server
 		systemd                      # systemd-analyze, the judge of the unit
 		tcpdump tshark               # judges of filters, captures, and what the switch sends
 	)

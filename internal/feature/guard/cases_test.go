@@ -93,16 +93,14 @@ func request(t testing.TB, xid uint32, a string) []byte {
 	return message4(t, dhcpv4.MessageTypeRequest, xid, macA, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(a))))
 }
 
-var xids uint32
-
 // obtain has A get an address from T by DHCP.
 func (l *lab) obtain(a string, lease time.Duration) {
 	l.Helper()
-	xids++
-	l.pass("DISCOVER", "A", client(macA, message4(l, dhcpv4.MessageTypeDiscover, xids, macA)), everybody...)
-	l.pass("OFFER", "T", reply(macT, "10.99.0.1", message4(l, dhcpv4.MessageTypeOffer, xids, macA, dhcpv4.WithYourIP(net.ParseIP(a)))), "A", "V", "B")
-	l.pass("REQUEST", "A", client(macA, request(l, xids, a)), everybody...)
-	l.pass("ACK", "T", reply(macT, "10.99.0.1", ack(l, xids, a, lease)), "A", "V", "B")
+	l.xids++
+	l.pass("DISCOVER", "A", client(macA, message4(l, dhcpv4.MessageTypeDiscover, l.xids, macA)), everybody...)
+	l.pass("OFFER", "T", reply(macT, "10.99.0.1", message4(l, dhcpv4.MessageTypeOffer, l.xids, macA, dhcpv4.WithYourIP(net.ParseIP(a)))), "A", "V", "B")
+	l.pass("REQUEST", "A", client(macA, request(l, l.xids, a)), everybody...)
+	l.pass("ACK", "T", reply(macT, "10.99.0.1", ack(l, l.xids, a, lease)), "A", "V", "B")
 }
 
 // cases are what a guarded port lets pass and drops. All frames come from A unless said.
@@ -253,10 +251,10 @@ var cases = []struct {
 			l.Errorf("guard list:\n%s", out)
 		}
 		// A renewal goes from station to station.
-		xids++
-		renew := message4(l, dhcpv4.MessageTypeRequest, xids, macA, dhcpv4.WithClientIP(net.IPv4(10, 99, 0, 10)))
+		l.xids++
+		renew := message4(l, dhcpv4.MessageTypeRequest, l.xids, macA, dhcpv4.WithClientIP(net.IPv4(10, 99, 0, 10)))
 		l.pass("renewal", "A", Eth(macT, macA, tIPv4, IPv4("10.99.0.10", "10.99.0.1", 17, UDP(68, 67, renew))), "T")
-		a := ack(l, xids, "10.99.0.10", time.Hour)
+		a := ack(l, l.xids, "10.99.0.10", time.Hour)
 		a[0] = 2
 		l.pass("its ACK", "T", Eth(macA, macT, tIPv4, IPv4("10.99.0.1", "10.99.0.10", 17, UDP(67, 68, a))), "A")
 		if all := l.list("vm0"); len(all) != 2 || !slices.ContainsFunc(all, func(b binding) bool { return b.Address == "10.99.0.10" && b.ExpiresS > 1000 }) {
@@ -282,17 +280,17 @@ var cases = []struct {
 	{"a lease by a neighbour", "--guard-learn dhcp", func(l *lab) {
 		l.set("V", "--guard-address 10.99.0.11 --guard-learn none")
 		defer l.sw.Ctl(l, "set-port vm1 --guard off")
-		xids++
-		l.pass("REQUEST", "A", client(macA, request(l, xids, "10.99.0.1")), everybody...)
-		l.drop("ACK", "guard_dhcp_server", "V", reply(macV, "10.99.0.11", ack(l, xids, "10.99.0.1", time.Minute)))
+		l.xids++
+		l.pass("REQUEST", "A", client(macA, request(l, l.xids, "10.99.0.1")), everybody...)
+		l.drop("ACK", "guard_dhcp_server", "V", reply(macV, "10.99.0.11", ack(l, l.xids, "10.99.0.1", time.Minute)))
 		l.drop("IPv4", "guard_ipv4", "A", from4("10.99.0.1"))
 	}},
 	{"a lease nobody asked for", "--guard-learn dhcp", func(l *lab) {
-		xids++
-		l.pass("ACK", "T", reply(macT, "10.99.0.1", ack(l, xids, "10.99.0.10", time.Minute)), "A", "V", "B")
+		l.xids++
+		l.pass("ACK", "T", reply(macT, "10.99.0.1", ack(l, l.xids, "10.99.0.10", time.Minute)), "A", "V", "B")
 		l.drop("IPv4", "guard_ipv4", "A", own4())
-		l.pass("REQUEST", "A", client(macA, request(l, xids, "10.99.0.10")), everybody...)
-		l.pass("NAK", "T", reply(macT, "10.99.0.1", message4(l, dhcpv4.MessageTypeNak, xids, macA)), "A", "V", "B")
+		l.pass("REQUEST", "A", client(macA, request(l, l.xids, "10.99.0.10")), everybody...)
+		l.pass("NAK", "T", reply(macT, "10.99.0.1", message4(l, dhcpv4.MessageTypeNak, l.xids, macA)), "A", "V", "B")
 		l.drop("IPv4 after a NAK", "guard_ipv4", "A", own4())
 	}},
 	{"IPv6 of one's own", static, func(l *lab) {

@@ -76,12 +76,21 @@ func start(h feature.Host, protect []netip.Prefix) *guard {
 	return g
 }
 
-// Stop implements feature.Instance. The ports stay guarded as they are: the next instance
-// replaces their stages one by one.
+// Stop implements feature.Instance. The ports stay guarded as they are.
 func (g *guard) Stop() {
 	if g.stop != nil {
 		g.stop()
 	}
+}
+
+// Set implements feature.Settable.
+func (g *guard) Set(s any) error {
+	settings := s.(SwitchSettings)
+	protect, err := settings.config()
+	if err == nil {
+		g.table.Protect(protect)
+	}
+	return err
 }
 
 // configOf returns what a port may send by its settings.

@@ -72,6 +72,7 @@ type lab struct {
 	kind   string
 	guests map[string]guest
 	marks  uint32
+	xids   uint32
 }
 
 // newLab starts a switch. Every port of it is of the kind, tap or vhost-user.

@@ -228,6 +228,12 @@ func readPair(text string) (p proto.Pair, err error) {
 	return p, nil
 }
 
+// Check returns what is wrong with the settings.
+func (s SwitchSettings) Check() error {
+	_, err := s.config()
+	return err
+}
+
 // config converts the settings of the switch.
 func (s *SwitchSettings) config() (all []netip.Prefix, err error) {
 	for _, text := range s.Protect {

@@ -1,0 +1,270 @@
+package guard_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
+	. "github.com/vswitch/vswitch/internal/packet/packettest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+	"github.com/vswitch/vswitch/port"
+)
+
+// refuse expects that a command fails with these words.
+func (l *lab) refuse(words, command string) {
+	l.Helper()
+	out, err := l.sw.Try(strings.Fields(command)...)
+	if err == nil || !strings.Contains(out, words) || strings.Contains(out, "\n") {
+		l.Errorf("vswitch %s: %v: %s; want one line with %q", command, err, out, words)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "tap")
+	l.set("A", static)
+	l.refuse("--qinq", "set-port vm0 --qinq 100")
+	l.refuse("--qinq", "add-port vm9 --guard on --qinq 100")
+	l.refuse("vm0", "set-port vm1 --guard on --guard-address 10.99.0.10")
+	l.refuse("vm0", "set-port vm1 --guard on --guard-address 10.99.0.0/24")
+	l.refuse("vm0", "add-port vm9 --guard on --guard-mac 52:54:00:99:00:0a")
+	l.refuse("--guard-mac", "add-port h0 --kind host --guard on")
+	l.refuse("no address of a station", "set-port vm0 --guard-address 224.0.0.1")
+	l.refuse("every address", "set-port vm0 --guard-address 0.0.0.0/0")
+	l.refuse("no pair", "set-port vm0 --guard-pair 10.99.0.100")
+	l.refuse("virtual router", "set-port vm0 --guard-pair vrrp:256=10.99.0.100")
+	l.refuse("stands alone", "set-port vm0 --guard-learn none,dhcp")
+	l.refuse("use dhcp", "set-port vm0 --guard-learn rarp")
+	l.refuse("EtherType", "set-port vm0 --guard-ethertypes 0x8100")
+	l.refuse("IPv6 prefix", "set-port vm0 --guard-prefix 10.0.0.0/8")
+	l.refuse("does not carry", "set-port vm0 --guard-address 10.99.0.10@20")
+	l.refuse("no address", "set --guard-protect router")
+	l.refuse("is not guarded", "guard list vm1")
+	l.refuse("there is no port", "guard list vm9")
+	l.refuse("has not learned", "guard del vm0 10.99.0.10")
+	l.refuse("may not use", "guard add vm0 10.99.0.20 --mac 52:54:00:99:00:0b")
+	l.refuse("hexadecimal", "guard why vm0 xyz")
+	// Nothing has changed.
+	l.pass("own", "A", own4(), everybody...)
+	l.drop("another's", "guard_ipv4", "A", from4("10.99.0.11"))
+}
+
+// Set on a port that passes frames, the guard is in force when the command returns, and the
+// switch forgets what the VM may not be.
+func TestLive(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"tap", "vhost-user"} {
+		t.Run(kind, func(t *testing.T) {
+			l := newLab(t, kind)
+			l.pass("A plays V", "A", Eth(Broadcast, macV, tIPv4, echo4("10.99.0.11", "255.255.255.255")), everybody...)
+			l.set("A", static)
+			if out := l.sw.Ctl(t, "fdb list"); strings.Contains(out, macV.String()) {
+				t.Errorf("the switch still knows V behind A's port:\n%s", out)
+			}
+			l.drop("again", "guard_mac", "A", Eth(Broadcast, macV, tIPv4, echo4("10.99.0.11", "255.255.255.255")))
+			// V is found again, and what others send to it does not reach A.
+			l.settle("V")
+			l.pass("to V", "B", Eth(macV, macB, tIPv4, echo4("10.99.0.12", "10.99.0.11")), "V")
+			// Nor does what is for stations that the switch does not know, unless asked.
+			unknown := Eth(0x5254_0099_00ff, macB, tIPv4, echo4("10.99.0.12", "10.99.0.99"))
+			l.pass("to nobody", "B", unknown, "V", "T")
+			l.sw.Ctl(t, "set-port vm0 --guard-unknown")
+			l.pass("to nobody, asked", "B", unknown, "A", "V", "T")
+			l.sw.Ctl(t, "set-port vm0 --guard off")
+			l.pass("without the guard", "A", from4("10.99.0.77"), everybody...)
+		})
+	}
+}
+
+// Known unicast from a guarded port, and to one, does not go past the daemon.
+func TestFastPath(t *testing.T) {
+	if !daemontest.FastPath() {
+		t.Skip("this is about the fast path")
+	}
+	t.Parallel()
+	l := newLab(t, "tap")
+	frame := Eth(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11"))
+	forged := Eth(macV, macA, tIPv4, echo4("10.99.0.1", "10.99.0.11"))
+	for range 5 {
+		l.pass("before", "A", forged, "V")
+		l.pass("before", "V", Eth(macA, macV, tIPv4, echo4("10.99.0.11", "10.99.0.10")), "A")
+	}
+	if f := l.sw.Port(t, "vm0").FastPath; !f.On {
+		t.Fatalf("there is no fast path to be kept off: %+v", f)
+	}
+	l.set("A", static)
+	if f := l.sw.Port(t, "vm0").FastPath; f.On || !strings.Contains(strings.Join(f.Off, ";"), "--guard") {
+		t.Errorf("a guarded port: %+v", f)
+	}
+	if f := l.sw.Port(t, "vm1").FastPath; !f.On {
+		t.Errorf("a trusted port: %+v", f)
+	}
+	for range 5 {
+		l.pass("own", "A", frame, "V")
+		l.drop("forged", "guard_ipv4", "A", forged)
+	}
+}
+
+// What was learned outlives the daemon, however that ends, and nothing forged passes on the
+// way.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	for _, crash := range []bool{false, true} {
+		l := newLab(t, "tap")
+		l.set("A", "--guard-learn dhcp")
+		l.obtain("10.99.0.10", time.Hour)
+		l.sw.Ctl(t, "guard add vm0 10.99.0.20")
+		if crash {
+			l.sw.Kill()
+		} else {
+			l.sw.Stop(t)
+		}
+		for range 10 { // nobody may read these, or somebody who checks them
+			l.put("A", from4("10.99.0.1"))
+		}
+		l.sw.Restart(t)
+		for _, s := range stations {
+			l.sw.AwaitState(t, s.port, "up")
+		}
+		for name, frames := range l.settle("A") {
+			t.Errorf("%s got %x", name, frames)
+		}
+		l.pass("the lease", "A", own4(), everybody...)
+		l.pass("the added address", "A", from4("10.99.0.20"), everybody...)
+		l.drop("another's", "guard_ipv4", "A", from4("10.99.0.11"))
+		l.sw.Ctl(t, "set --guard-protect 10.99.0.99")
+		l.pass("the lease, with other settings of the switch", "A", own4(), everybody...)
+		l.sw.Ctl(t, "guard flush vm0")
+		l.drop("the lease that was flushed", "guard_ipv4", "A", own4())
+		l.pass("the added address", "A", from4("10.99.0.20"), everybody...)
+		l.sw.Ctl(t, "guard del vm0 10.99.0.20")
+		l.drop("the added address that was deleted", "guard_ipv4", "A", from4("10.99.0.20"))
+	}
+}
+
+// A port that is added with the guard accepts nothing unchecked, and a VM that migrates takes
+// its addresses along.
+func TestMigration(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "tap")
+	l.set("A", "--guard-learn dhcp")
+	l.obtain("10.99.0.10", time.Hour)
+	exported := l.sw.Ctl(t, "guard export vm0")
+	l.sw.Ctl(t, "del-port vm0 --force")
+	l.sw.Ctl(t, "add-port vm0 --guard on --guard-mac %v --guard-learn dhcp", macA)
+	l.sw.Netns.Do(func() { l.guests["A"] = tapGuest{tuntest.Boot(t, "vm0", tuntest.TSO)} })
+	l.sw.AwaitState(t, "vm0", "up")
+	l.settle("A")
+	l.drop("before the import", "guard_ipv4", "A", own4())
+	cmd := exec.Command(daemontest.Binary(t), "--socket", l.sw.Socket(), "guard", "import", "vm0")
+	cmd.Stdin = strings.NewReader(exported)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "10.99.0.10") {
+		t.Fatalf("guard import: %v: %s", err, out)
+	}
+	l.pass("after it", "A", own4(), everybody...)
+	if out := l.sw.Ctl(t, "guard why vm0 %x", from4("10.99.0.11")); !strings.HasPrefix(out, "guard_ipv4: ") {
+		t.Errorf("guard why: %s", out)
+	}
+	if out := l.sw.Ctl(t, "guard why vm0 %x", own4()); out != "it passes" {
+		t.Errorf("guard why: %s", out)
+	}
+}
+
+// Addresses belong to a VLAN.
+func TestVLANs(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "tap")
+	l.sw.Ctl(t, "set-port vm0 --trunk 10,20 --native 1 --guard on --guard-mac %v --guard-learn none --guard-address 10.99.0.10@10 --guard-address 10.98.0.10", macA)
+	l.sw.Ctl(t, "set-port vm1 --trunk 10,20 --native 1")
+	own98 := Eth(Broadcast, macA, tIPv4, echo4("10.98.0.10", "255.255.255.255"))
+	l.pass("in VLAN 10", "A", Tag(own4(), 0x8100_000a), "V")
+	l.drop("in VLAN 20", "guard_ipv4", "A", Tag(own4(), 0x8100_0014))
+	l.pass("of every VLAN, in 20", "A", Tag(own98, 0x8100_0014), "V")
+	l.pass("of every VLAN, untagged", "A", own98, everybody...)
+	l.drop("in a VLAN of others", "guard_tag", "A", Tag(own98, 0x8100_001e))
+	l.drop("behind two tags", "guard_tag", "A", Tag(Tag(own4(), 0x8100_000a), 0x8100_000a))
+}
+
+// A VM that floods forged frames makes few log lines.
+func TestLog(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "tap")
+	l.set("A", static)
+	before := strings.Count(l.sw.Log(), "\n")
+	for i := range 5000 {
+		l.put("A", garp(macA, "10.99.0.1"))
+		l.put("A", Eth(Broadcast, 0x0200_0000_0000+port.MAC(i), tIPv4, echo4("10.99.0.10", "255.255.255.255")))
+		if i%100 == 99 {
+			l.settle("A")
+		}
+	}
+	testenv.Eventually(t, "the log names both", func() bool {
+		log := l.sw.Log()
+		return strings.Contains(log, "reason=guard_arp") && strings.Contains(log, "claimed_address=10.99.0.1") && strings.Contains(log, "reason=guard_mac")
+	})
+	if n := strings.Count(l.sw.Log(), "\n") - before; n > 60 {
+		t.Errorf("%d lines:\n%s", n, l.sw.Log())
+	}
+}
+
+// A real server gives a real client a lease through the switch.
+func TestDnsmasq(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	testenv.Tool(t, "dnsmasq")
+	client := testenv.Tool(t, "busybox")
+	if out, err := exec.Command(client, "--list").Output(); err != nil || !strings.Contains(string(out), "udhcpc") {
+		t.Skip("left out: needs busybox with udhcpc")
+	}
+	l := newLab(t, "tap")
+	server, tenant := testenv.NewNetns(t), testenv.NewNetns(t)
+	ns := l.sw.Netns
+	ns.Run("ip", "link", "add", "s0", "type", "veth", "peer", "name", "eth0", "netns", server.Name)
+	ns.Run("ip", "link", "add", "c0", "type", "veth", "peer", "name", "eth0", "address", macA.String(), "netns", tenant.Name)
+	for _, dev := range []string{"s0", "c0"} {
+		ns.Run("ip", "link", "set", dev, "up")
+	}
+	server.Run("ip", "link", "set", "eth0", "up")
+	server.Run("ip", "addr", "add", "10.99.0.1/24", "dev", "eth0")
+	tenant.Run("ip", "link", "set", "eth0", "up")
+	l.sw.Ctl(t, "del-port vm0 --force")
+	l.sw.Ctl(t, "add-port s0 --kind netdev --exclusive")
+	l.sw.Ctl(t, "add-port c0 --kind netdev --exclusive --guard on --guard-mac %v", macA)
+	l.sw.AwaitState(t, "s0", "up")
+	l.sw.AwaitState(t, "c0", "up")
+
+	tenant.Run("ip", "addr", "add", "10.99.0.50/24", "dev", "eth0")
+	if out, err := tenant.Command("ping", "-n", "-q", "-c", "1", "-w", "2", "10.99.0.1").CombinedOutput(); err == nil {
+		t.Errorf("an address that nobody gave reaches the server:\n%s", out)
+	}
+	tenant.Run("ip", "addr", "flush", "dev", "eth0")
+
+	home := t.TempDir()
+	dnsmasq := server.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
+		"--dhcp-range=10.99.0.100,10.99.0.110,255.255.255.0,1h", "--dhcp-leasefile="+filepath.Join(home, "leases"), "--user=root")
+	if err := dnsmasq.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dnsmasq.Process.Kill(); _ = dnsmasq.Wait() })
+	script := filepath.Join(home, "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] && ip addr add \"$ip/24\" dev \"$interface\"\nexit 0\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := tenant.Command(client, "udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "2", "-s", script).CombinedOutput(); err != nil {
+		t.Fatalf("udhcpc: %v: %s", err, out)
+	}
+	out := tenant.Run("ping", "-n", "-q", "-c", "2", "-i", "0.2", "-w", "20", "10.99.0.1")
+	all := l.list("c0")
+	found := false
+	for _, b := range all {
+		found = found || b.Source == "dhcp" && strings.HasPrefix(b.Address, "10.99.0.1") && b.ExpiresS > 3000
+	}
+	if !found {
+		t.Errorf("no lease in %+v; ping:\n%s", all, out)
+	}
+}
