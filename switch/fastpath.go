@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/packet/eth"
 	"github.com/vswitch/vswitch/port"
 )
 
-// FastPath forwards known unicast between ports on kernel devices, below the switch, from
-// a replica of the FDB. All other frames reach the ports' queues as usual. The switch
+// FastPath forwards known unicast, and broadcast and groups from known stations, between
+// ports on kernel devices, below the switch, from a replica of the FDB. All other frames reach the ports' queues as usual. The switch
 // behaves the same without it. Its methods do not call the switch.
 type FastPath interface {
 	// The Observer hears of each FDB change as it happens; Bind names the table first.
@@ -18,7 +19,7 @@ type FastPath interface {
 	Bind(*fdb.Table)
 
 	// Publish replaces the set of ports. It returns when the new set is in force.
-	Publish([]FastPort)
+	Publish([]FastPort, FastFlood)
 
 	// Settle returns when every earlier change of the FDB is in force.
 	Settle()
@@ -55,6 +56,10 @@ type FastPort struct {
 	UntaggedOnly bool
 	Police FastRate
 
+	Deaf    bool  // nothing that is flooded leaves by it
+	NoFlood Class // classes that are not flooded to it
+	Punt    Class // classes of what it receives that the switch floods, or counts, or takes
+
 	// Mirrors that copy what it receives and sends, and whose copies leave by it, a bit
 	// each. A mirror copies a frame once.
 	MirrorIn, MirrorOut, MirrorTo uint8
@@ -62,6 +67,16 @@ type FastPort struct {
 	PVID, Native, TPID uint16
 	VLANs              *port.VLANSet // the VLANs it carries; immutable
 }
+
+// FastFlood says how a fast path must treat frames to broadcast and group addresses.
+type FastFlood struct {
+	VLANs   port.VLANSet // the VLANs in which it may flood: all their ports that are not Deaf are FastPorts
+	Snooped port.VLANSet // of these, those in which groups of IP are for the switch
+	Traps   []port.MAC   // groups that are for the switch, besides reserved addresses; fastTraps at most
+}
+
+// fastTraps is how many traps a fast path can have.
+const fastTraps = 8
 
 // FastRate is a rate in the budget of that turn; the zero FastRate is no limit. A new rate
 // comes with the other turn, so that no frame charges a budget at an earlier rate.
@@ -176,9 +191,11 @@ func (s *Switch) publishFast(set *portSet) {
 		return
 	}
 	var ports []FastPort
+	flood := fastFlood(set)
 	for _, m := range set.flood {
 		dev, ok := m.dev.(port.KernelEnd)
 		if !ok {
+			flood.leave(m)
 			continue
 		}
 		var police FastRate
@@ -187,7 +204,7 @@ func (s *Switch) publishFast(set *portSet) {
 		}
 		in, slowIn := fastTaps(m.mirrorIn)
 		out, slowOut := fastTaps(m.mirrorOut)
-		ports = append(ports, FastPort{
+		p := FastPort{
 			Number:       m.number,
 			Device:       dev,
 			From:         m.flags&slowFrom == 0 && slowIn == nil,
@@ -195,6 +212,9 @@ func (s *Switch) publishFast(set *portSet) {
 			MirrorIn:     in,
 			MirrorOut:    out,
 			MirrorTo:     m.mirrorTo,
+			Deaf:         m.isDeaf(),
+			NoFlood:      Class(m.flags >> flagNoFloodShift),
+			Punt:         m.storm.limited(),
 			Drops:        m.flags&flagPuntDrops != 0,
 			Isolated:     m.flags&flagIsolated != 0,
 			NoLearning:   m.flags&flagNoLearn != 0,
@@ -205,9 +225,51 @@ func (s *Switch) publishFast(set *portSet) {
 			Native:       m.native,
 			TPID:         m.tpid,
 			VLANs:        m.vlans,
-		})
+		}
+		if !p.To || p.MirrorOut != 0 { // a mirror copies a frame once, however many copies leave
+			flood.leave(m)
+		}
+		if m.flags&flagResolution != 0 {
+			p.Punt |= Broadcast | Multicast
+		}
+		if len(flood.Traps) > fastTraps {
+			p.Punt |= Multicast
+		}
+		ports = append(ports, p)
 	}
-	s.fast.Publish(ports)
+	if len(flood.Traps) > fastTraps {
+		flood.Traps = nil
+	}
+	s.fast.Publish(ports, flood)
+}
+
+// isDeaf reports whether nothing that is flooded leaves by the port.
+func (m *member) isDeaf() bool { return m.flags&(flagBlocked|flagMirrorTarget) != 0 }
+
+// leave takes the VLANs of a port out of f: its copies are not for a fast path.
+func (f *FastFlood) leave(m *member) {
+	if m.isDeaf() {
+		return
+	}
+	for i, w := range m.vlans {
+		f.VLANs[i] &^= w
+	}
+}
+
+// fastFlood returns what a fast path would flood if it had all ports.
+func fastFlood(set *portSet) FastFlood {
+	f := FastFlood{VLANs: port.AllVLANs}
+	if set.groups != nil {
+		f.Snooped = set.groups.VLANs
+	}
+	for _, m := range set.flood {
+		for i := range m.traps {
+			if dst := m.traps[i].Dst; !eth.IsReserved(uint64(dst)) && !slices.Contains(f.Traps, dst) {
+				f.Traps = append(f.Traps, dst)
+			}
+		}
+	}
+	return f
 }
 
 // Settle returns when every frame is forwarded by the FDB as of the call or later.

@@ -18,10 +18,10 @@ type hearing struct {
 	asked, changed   atomic.Int64
 }
 
-func (h *hearing) Bind(t *fdb.Table)          { h.table = t }
-func (h *hearing) Publish([]vswitch.FastPort) {}
-func (h *hearing) Changed(fdb.Key)            { h.changed.Add(1) }
-func (h *hearing) Flushed(uint16)             {}
+func (h *hearing) Bind(t *fdb.Table)                             { h.table = t }
+func (h *hearing) Publish([]vswitch.FastPort, vswitch.FastFlood) {}
+func (h *hearing) Changed(fdb.Key)                               { h.changed.Add(1) }
+func (h *hearing) Flushed(uint16)                                {}
 
 func (h *hearing) Refresh() {
 	h.asked.Add(1)

@@ -174,6 +174,16 @@ func (s *storm) limit(r StormRates) storm {
 	}
 }
 
+// limited returns the classes that have a limit.
+func (s *storm) limited() (c Class) {
+	for class, b := range map[Class]*bucket{Broadcast: s.broadcast, Multicast: s.multicast, UnknownUnicast: s.unicast} {
+		if b != nil {
+			c |= class
+		}
+	}
+	return c
+}
+
 func (s *storm) allow(f *port.Frame, class Class, now int64) port.Drop {
 	switch {
 	case class == Broadcast && !s.broadcast.allow(f, now):

@@ -31,6 +31,7 @@ type bpfCounters struct {
 	Isolated uint64
 	Policed  uint64
 	Copies   uint64
+	Unsent   uint64
 	Lost     uint64
 }
 
@@ -80,6 +81,13 @@ type bpfLine struct {
 	Station [4]bpfStation
 }
 
+type bpfListeners struct {
+	_       structs.HostLayout
+	Ports   uint16
+	Snooped uint16
+	Slot    [64]uint16
+}
+
 type bpfPort struct {
 	_          structs.HostLayout
 	Ifindex    uint32
@@ -109,12 +117,14 @@ const (
 	bpfMapCounts   = "counts"
 	bpfMapDevices  = "devices"
 	bpfMapEpochs   = "epochs"
+	bpfMapFloods   = "floods"
 	bpfMapHashes   = "hashes"
 	bpfMapMirrors  = "mirrors"
 	bpfMapPorts    = "ports"
 	bpfMapRecent   = "recent"
 	bpfMapSlots    = "slots"
 	bpfMapStations = "stations"
+	bpfMapTraps    = "traps"
 	bpfProgVswitch = "vswitch"
 )
 
@@ -171,12 +181,14 @@ type bpfMapSpecs struct {
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Devices  *ebpf.MapSpec `ebpf:"devices"`
 	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
+	Floods   *ebpf.MapSpec `ebpf:"floods"`
 	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
 	Mirrors  *ebpf.MapSpec `ebpf:"mirrors"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Recent   *ebpf.MapSpec `ebpf:"recent"`
 	Slots    *ebpf.MapSpec `ebpf:"slots"`
 	Stations *ebpf.MapSpec `ebpf:"stations"`
+	Traps    *ebpf.MapSpec `ebpf:"traps"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -209,12 +221,14 @@ type bpfMaps struct {
 	Counts   *ebpf.Map `ebpf:"counts"`
 	Devices  *ebpf.Map `ebpf:"devices"`
 	Epochs   *ebpf.Map `ebpf:"epochs"`
+	Floods   *ebpf.Map `ebpf:"floods"`
 	Hashes   *ebpf.Map `ebpf:"hashes"`
 	Mirrors  *ebpf.Map `ebpf:"mirrors"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Recent   *ebpf.Map `ebpf:"recent"`
 	Slots    *ebpf.Map `ebpf:"slots"`
 	Stations *ebpf.Map `ebpf:"stations"`
+	Traps    *ebpf.Map `ebpf:"traps"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -223,12 +237,14 @@ func (m *bpfMaps) Close() error {
 		m.Counts,
 		m.Devices,
 		m.Epochs,
+		m.Floods,
 		m.Hashes,
 		m.Mirrors,
 		m.Ports,
 		m.Recent,
 		m.Slots,
 		m.Stations,
+		m.Traps,
 	)
 }
 

@@ -44,7 +44,8 @@ type rig struct {
 	path  *Path
 	table *fdb.Table
 	ports []vswitch.FastPort // numbered from 0
-	cpus  *unix.CPUSet       // on which the program runs; nil: any
+	flood vswitch.FastFlood
+	cpus  *unix.CPUSet // on which the program runs; nil: any
 }
 
 // newRig makes a Path with so many ports as add-port makes them.
@@ -86,7 +87,7 @@ func (r *rig) open(capacity int) {
 }
 
 // publish and start are the Path's methods, called where the ports' devices are.
-func (r *rig) publish(ports []vswitch.FastPort) { r.ns.Do(func() { r.path.Publish(ports) }) }
+func (r *rig) publish(ports []vswitch.FastPort) { r.ns.Do(func() { r.path.Publish(ports, r.flood) }) }
 func (r *rig) start()                           { r.ns.Do(r.path.Start) }
 
 func (r *rig) ifindex(name string) int {

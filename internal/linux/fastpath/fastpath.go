@@ -1,4 +1,4 @@
-// Package fastpath forwards known unicast between network devices in the kernel. tcx
+// Package fastpath forwards known unicast, and floods broadcast and groups, between network devices in the kernel. tcx
 // programs on the devices (bpf/fastpath.c) read tables that a Path keeps consistent with
 // the switch's. Only cmd/vswitch makes a Path; the switch and the port kinds use it
 // through small interfaces of their own, and work without it. All methods are safe for
@@ -23,7 +23,7 @@ import (
 )
 
 // The generator's version is fixed, so that the same source always makes the same file.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
 
 // Options configure a Path.
 type Options struct {
@@ -55,6 +55,8 @@ type Path struct {
 	mu        sync.Mutex
 	attached  map[int]bool       // devices with a pinned link of ours
 	published []vswitch.FastPort // by the switch, until Start
+	flood     vswitch.FastFlood
+	floods    floods
 	slots     slots
 	epoch     uint32
 	failed    bool // a kernel error was logged
@@ -159,7 +161,7 @@ func (p *Path) Start() {
 	p.mu.Unlock()
 	p.learn()
 	p.mu.Lock()
-	p.apply(p.published)
+	p.apply(p.published, p.flood)
 	p.published = nil
 	p.mu.Unlock()
 	p.reconcile()

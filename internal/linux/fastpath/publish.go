@@ -5,19 +5,21 @@ import (
 )
 
 // Publish implements vswitch.FastPath.
-func (p *Path) Publish(ports []vswitch.FastPort) {
+func (p *Path) Publish(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.live.Load() {
-		p.published = ports
+		p.published, p.flood = ports, flood
 		return
 	}
-	p.apply(ports)
+	p.apply(ports, flood)
 }
 
 // apply puts the ports into force. A port that the kernel refuses stays with the switch or
 // is shut: no port keeps forwarding by outdated rules.
-func (p *Path) apply(ports []vswitch.FastPort) {
+func (p *Path) apply(ports []vswitch.FastPort, flood vswitch.FastFlood) {
+	vlans, err := p.floods.change(&p.bpf, ports, flood)
+	p.check("stopping floods", err)
 	changed, err := p.slots.shut(ports)
 	p.check("taking ports out", err)
 	p.check("aiming mirrors", p.slots.aim(ports, p.bump))
@@ -32,6 +34,7 @@ func (p *Path) apply(ports []vswitch.FastPort) {
 	if changed {
 		p.bump()
 	}
+	p.check("flooding", p.floods.start(&p.bpf, &p.slots, vlans))
 }
 
 // bump makes changes apply to flows that the kernel remembers, too. The caller holds mu.

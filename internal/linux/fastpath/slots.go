@@ -27,6 +27,9 @@ const (
 	flagNoLearn
 	flagLocked
 	flagDrops
+	flagNoFlood // two bits: broadcast, multicast
+	_
+	flagPunt // two bits
 )
 
 // slot is a port's place in the kernel's tables. Its index differs from the port's number,
@@ -155,6 +158,10 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		flagNoLearn:      p.NoLearning,
 		flagLocked:       p.Locked,
 		flagDrops:        p.Drops,
+		flagNoFlood:      p.NoFlood&vswitch.Broadcast != 0,
+		flagNoFlood << 1: p.NoFlood&vswitch.Multicast != 0,
+		flagPunt:         p.Punt&vswitch.Broadcast != 0,
+		flagPunt << 1:    p.Punt&vswitch.Multicast != 0,
 	} {
 		if on {
 			is.Flags |= flag
@@ -308,6 +315,7 @@ func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
 		st.RX.Dropped[port.DropRxOverrun] += c.Lost
 		st.TX.Frames += c.TxFrames
 		st.TX.Bytes += c.TxBytes
+		st.TX.Dropped[port.DropQueueFull] += c.Unsent
 	}
 	return st, nil
 }

@@ -128,6 +128,72 @@ func TestFastHandover(t *testing.T) {
 	p.sw.wantBalance()
 }
 
+// TestFastFlood has a broadcast, and a group, be flooded by the kernel, by the daemon where a
+// setting asks for it, and by the kernel without a daemon. Each frame comes to all, once.
+//
+//	a ── vm0 ┐
+//	b ── vm1 ┼ switch
+//	c ── vm2 ┘
+func TestFastFlood(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	c := p.add(2)
+	p.greet(c)
+	all, group := *p.b, *p.a
+	all.mac, group.mac = port.Broadcast, 0x0100_5e01_0203
+	streams := []*stream{startStream(t, p.a, &all), startStream(t, c, &group)}
+	more := func() {
+		t.Helper()
+		for _, s := range streams {
+			s.more(200)
+		}
+	}
+	more()
+	for _, c := range []struct {
+		command string
+		slow    bool // the daemon floods
+	}{
+		{"set-port vm0 --storm-broadcast 1mpps", false}, // the group goes on
+		{"set-port vm2 --storm-multicast 1mpps", true},
+		{"set-port vm0 --storm-broadcast off", false},
+		{"set-port vm2 --storm-multicast off", false},
+		{"set-port vm1 --rate-out 1mpps", true},
+		{"set-port vm1 --rate-out off", false},
+		{"set --snooping", false}, // the broadcast goes on
+		{"set --snooping=off", false},
+		{"set-port vm0 --rate-in 1gbit --burst 1s", false},
+		{"set-port vm0 --rate-in off", false},
+		{"set-port vm2 --learning off", false},
+		{"set-port vm2 --learning on", false},
+		{"fdb flush", false},
+		{"add-port vm3", false}, // to which nobody listens
+	} {
+		p.sw.ctl("%s", c.command)
+		before := p.fast()
+		if !c.slow {
+			testenv.Eventually(t, "the kernel floods after "+c.command, func() bool { return p.fast() > before+100 })
+			continue
+		}
+		more()
+		if n := p.fast() - before; n != 0 {
+			t.Errorf("the kernel floods %d frames after %s", n, c.command)
+		}
+	}
+	p.sw.Kill()
+	more()
+	p.sw.Restart(t)
+	more()
+	before := p.fast()
+	testenv.Eventually(t, "the kernel floods for the next daemon", func() bool { return p.fast() > before+100 })
+	for _, s := range streams { // all listeners hear both
+		s.once.Do(func() { close(s.quit) })
+	}
+	for _, s := range streams {
+		s.wantOnce(s.at[0])
+	}
+	p.sw.wantBalance()
+}
+
 // span is a number of frames of a stream that follow each other.
 type span struct{ from, to uint32 }
 

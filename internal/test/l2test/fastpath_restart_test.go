@@ -2,6 +2,7 @@ package l2test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -141,9 +142,7 @@ func TestFastLeavesNothing(t *testing.T) {
 	p := newPair(t)
 	want := func(links int, after string) {
 		t.Helper()
-		if n := p.links(); n != links {
-			t.Errorf("%d devices have a program after %s, want %d: %v", n, after, links, p.pins())
-		}
+		testenv.Eventually(t, fmt.Sprintf("%d devices have a program after %s", links, after), func() bool { return p.links() == links })
 	}
 	want(2, "add-port")
 	p.sw.ctl("del-port vm0 --force")

@@ -161,14 +161,14 @@ func (b *both) configure(configs ...vswitch.PortConfig) {
 func (b *both) mirror(t *rapid.T) {
 	var mirrors []vswitch.Mirror
 	name := func(n int) string { return "vm" + strconv.Itoa(n) }
-	for i := range rapid.SampledFrom([]int{0, 0, 1, 2, 3}).Draw(t, "mirrors") {
+	for i := range rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2, 3}).Draw(t, "mirrors") {
 		to := rapid.IntRange(2, len(b.slow.ports)-1).Draw(t, "to") // two observers at the most
 		m := vswitch.Mirror{
 			Name: fmt.Sprint("m", i), To: name(to),
 			In: rapid.Bool().Draw(t, "in"),
 		}
 		m.Out = !m.In || rapid.Bool().Draw(t, "out")
-		if rapid.IntRange(0, 3).Draw(t, "truncated") == 0 {
+		if rapid.IntRange(0, 7).Draw(t, "truncated") == 0 {
 			m.SnapLen = 100
 		}
 		for n := range b.slow.ports {
@@ -184,6 +184,26 @@ func (b *both) mirror(t *rapid.T) {
 		if err := s.sw.SetMirrors(mirrors); err != nil {
 			b.t.Fatal(err)
 		}
+	}
+}
+
+// snoop gives both switches the same random groups, or none.
+func (b *both) snoop(t *rapid.T) {
+	var groups *vswitch.Groups
+	if vids := rapid.SliceOfN(rapid.SampledFrom([]uint16{1, 10}), 0, 2).Draw(t, "snooped"); len(vids) > 0 {
+		members := rapid.SliceOfN(rapid.Uint16Range(0, uint16(len(b.slow.ports)-1)), 0, 3).Draw(t, "members")
+		slices.Sort(members)
+		members = slices.Compact(members)
+		groups = &vswitch.Groups{
+			IsControl: func([]byte) bool { return false },
+			Lookup:    func(_ uint16, mac uint64) ([]uint16, bool) { return members, mac>>32 == 0x3333 },
+		}
+		for _, vid := range vids {
+			groups.VLANs.Add(vid)
+		}
+	}
+	for _, s := range []*tapSwitch{b.fast, b.slow} {
+		s.sw.SetGroups(groups)
 	}
 }
 
@@ -411,7 +431,7 @@ func TestFastAgainstSlow(t *testing.T) {
 	t.Parallel()
 	offloads := []int{tuntest.USO, tuntest.TSO, tuntest.Csum, tuntest.None}
 	b := newBoth(t, offloads...)
-	vid := rapid.SampledFrom([]uint16{1, 10, 20, 4094})
+	vid := rapid.SampledFrom([]uint16{1, 1, 1, 10, 20, 4094})
 	vlan := rapid.Custom(func(t *rapid.T) vswitch.VLAN {
 		switch rapid.IntRange(0, 3).Draw(t, "mode") {
 		case 0:
@@ -428,16 +448,16 @@ func TestFastAgainstSlow(t *testing.T) {
 	})
 	tag := rapid.Custom(func(t *rapid.T) port.Tag {
 		tpid := rapid.SampledFrom([]uint16{port.TPIDCustomer, port.TPIDCustomer, port.TPIDService}).Draw(t, "TPID")
-		id := rapid.SampledFrom([]uint16{0, 1, 10, 10, 20, 30, 4094, 4095}).Draw(t, "tag's VID")
+		id := rapid.SampledFrom([]uint16{0, 1, 1, 10, 10, 20, 30, 4094, 4095}).Draw(t, "tag's VID")
 		return port.MakeTag(tpid, rapid.SampledFrom([]uint16{0, 0, 1 << 12, 7 << 13}).Draw(t, "priority")|id)
 	})
 	mac := rapid.Custom(func(t *rapid.T) port.MAC {
-		if rapid.IntRange(0, 9).Draw(t, "odd") == 0 {
-			return rapid.SampledFrom([]port.MAC{port.Broadcast, 0x0100_5e01_0203, 0x0180_c200_0000}).Draw(t, "group")
+		if rapid.IntRange(0, 3).Draw(t, "odd") == 0 {
+			return rapid.SampledFrom([]port.MAC{port.Broadcast, port.Broadcast, 0x0100_5e01_0203, 0x3333_0000_0001, 0x0100_0ccc_cccc, 0x0180_c200_0000}).Draw(t, "group")
 		}
 		return station(rapid.IntRange(0, len(offloads)).Draw(t, "station")) // one is nobody's
 	})
-	police := rapid.SampledFrom([]port.Rate{{}, {}, {}, {PerSecond: 8, Bits: true}})
+	police := rapid.SampledFrom([]port.Rate{{}, {}, {}, {}, {}, {}, {PerSecond: 8, Bits: true}})
 	var fast, all uint64
 	rapid.Check(t, func(t *rapid.T) {
 		var configs []vswitch.PortConfig
@@ -447,17 +467,19 @@ func TestFastAgainstSlow(t *testing.T) {
 				Isolated:   rapid.IntRange(0, 3).Draw(t, "isolated") == 0,
 				Locked:     rapid.IntRange(0, 7).Draw(t, "locked") == 0,
 				NoLearning: rapid.IntRange(0, 3).Draw(t, "learning off") == 0,
+				NoFlood:    rapid.SampledFrom([]vswitch.Class{0, 0, 0, vswitch.Broadcast, vswitch.Multicast, vswitch.Multicast | vswitch.UnknownUnicast}).Draw(t, "not flooded"),
 				Police:     police.Draw(t, "rate"),
 				// So long that the time of the test makes no difference: it is how much passes.
 				PoliceBurst: time.Duration(rapid.IntRange(1, 40_000).Draw(t, "burst"))*time.Second + time.Second/2,
-				Storm:       vswitch.StormRates{Broadcast: police.Draw(t, "storm"), UnknownUnicast: police.Draw(t, "storm of unknown unicast")},
+				Storm:       vswitch.StormRates{Broadcast: police.Draw(t, "storm"), Multicast: police.Draw(t, "storm of multicast"), UnknownUnicast: police.Draw(t, "storm of unknown unicast")},
 			})
 		}
 		b.configure(configs...)
 		b.mirror(t)
+		b.snoop(t)
 		for i, c := range configs {
 			// A guest has been heard in all VLANs of its port, or in none.
-			if rapid.Bool().Draw(t, "known") {
+			if rapid.IntRange(0, 3).Draw(t, "known") > 0 {
 				carried := c.VLAN.Allowed
 				if c.VLAN.VID != 0 {
 					carried.Add(c.VLAN.VID)
@@ -492,7 +514,7 @@ func TestFastAgainstSlow(t *testing.T) {
 		b.compare(t)
 	})
 	t.Logf("%d of %d frames took the fast path", fast, all)
-	if fast < all/20 {
+	if fast < all/40 {
 		t.Errorf("only %d of %d frames took the fast path", fast, all)
 	}
 }

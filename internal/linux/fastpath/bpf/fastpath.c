@@ -4,11 +4,13 @@
  * network device. A frame is either
  *
  *   sent on   by bpf_redirect, with the VLAN tag that the output asks for, if both
- *             its stations are known, each behind a port that takes part;
+ *             its stations are known, each behind a port that takes part; or cloned to
+ *             the ports of its VLAN, if it goes to all or to a group;
  *   dropped   and counted, if that is what the switch would do with it: its
- *             destination is behind the port it came by, or both ports are isolated;
- *   handed up to the switch in every other case: group addresses, unknown or moved
- *             stations, ports with a feature that is not in here.
+ *             destination is behind the port it came by, both ports are isolated, or
+ *             it is beyond its port's rate;
+ *   handed up to the switch in every other case: unknown or moved stations, groups that
+ *             are for the switch, ports with a feature that is not in here.
  *
  * Each frame meets this decision once, so none can go both ways or neither.
  *
@@ -49,6 +51,22 @@ enum {
 	NO_LEARN = 16,     /* stations are not learned: their frames need not be known */
 	LOCKED = 32,       /* but they need to with this one */
 	DROPS = 64,        /* frames that would be dropped are handed up: somebody wants to see them */
+
+	/* By class, BROADCAST or MULTICAST, shifted: */
+	NO_FLOOD = 128, /* frames that are flooded do not leave by it */
+	PUNT = 512,     /* those that come by it are handed up: limited, or taken */
+};
+
+enum class { BROADCAST, MULTICAST };
+
+/* The ports to which a VLAN's frames for all stations go. A VLAN that has more of them, or
+ * others than these, is not in the table: its frames are handed up. */
+#define MAX_FLOOD 64
+
+struct listeners {
+	u16 ports;
+	u16 snooped; /* IP groups are not for all: handed up */
+	u16 slot[MAX_FLOOD];
 };
 
 /* A station: where it is, and when it was last heard, in units of 2^30 ns of
@@ -96,7 +114,8 @@ struct counters {
 	u64 rx_frames, rx_bytes;
 	u64 tx_frames, tx_bytes;
 	u64 same_port, isolated, policed;
-	u64 copies; /* beside rx: made by mirrors, each counted as tx where it left */
+	u64 copies; /* beside rx: made by mirrors and floods, each counted as tx where it left */
+	u64 unsent; /* tx: copies for which there was no memory */
 	u64 lost; /* beside rx: no memory to change the frame's tag, or the device is another's */
 };
 
@@ -139,6 +158,24 @@ struct {
 	__type(key, u32);
 	__type(value, struct hash);
 } hashes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, u32); /* VLAN */
+	__type(value, struct listeners);
+} floods SEC(".maps");
+
+/* Group addresses that are for the switch itself at some port; 0: none. */
+#define MAX_TRAPS 8
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_TRAPS);
+	__type(key, u32);
+	__type(value, u64);
+} traps SEC(".maps");
 
 /* By which device a mirror's copies leave. */
 struct {
@@ -340,6 +377,18 @@ global int can_mirror(struct __sk_buff *skb, u32 wanted, int more)
 	return 1;
 }
 
+/* copy_to sends a copy of a frame. */
+static inline void copy_to(struct __sk_buff *skb, u32 ifindex, struct counters *out)
+{
+	u32 length = wire_length(skb);
+	if (bpf_clone_redirect(skb, ifindex, 0) < 0) {
+		out->unsent++;
+		return;
+	}
+	out->tx_frames++;
+	out->tx_bytes += length;
+}
+
 /* mirror has mirrors copy a frame as it is now. */
 global int mirror(struct __sk_buff *skb, u32 wanted, u32 from)
 {
@@ -349,12 +398,10 @@ global int mirror(struct __sk_buff *skb, u32 wanted, u32 from)
 		if (!(wanted & 1 << i) || !aim(i, &t))
 			continue;
 		struct counters *out = bpf_map_lookup_elem(&counts, &t.slot);
-		u32 length = wire_length(skb);
-		if (!in || !out || bpf_clone_redirect(skb, t.ifindex, 0) < 0)
-			continue; /* no memory */
+		if (!in || !out)
+			continue;
 		in->copies++;
-		out->tx_frames++;
-		out->tx_bytes += length;
+		copy_to(skb, t.ifindex, out);
 	}
 	return 0;
 }
@@ -436,52 +483,77 @@ static inline int find(struct hash *hash, u64 address, u16 vlan, struct found *f
 	return 0;
 }
 
+/* The addresses of a frame, 48 bits with the first octet on top. */
+static inline u64 destination(struct frame *f)
+{
+	return be64(f->dst_src) >> 16;
+}
+
+static inline u64 source(struct frame *f)
+{
+	return (be64(f->dst_src) & 0xffff) << 32 | (u32)(be64((u64)f->src) >> 32);
+}
+
+/* input finds the port by which a frame came, if it takes part. */
+static inline struct port *input(u32 ifindex, u32 *slot)
+{
+	u32 *is = bpf_map_lookup_elem(&slots, &ifindex);
+	if (!is)
+		return 0;
+	*slot = *is;
+	if (!bpf_map_lookup_elem(&devices, slot))
+		return 0; /* the program went with its device to another namespace */
+	struct port *p = bpf_map_lookup_elem(&ports, slot);
+	return p && p->flags & FROM ? p : 0;
+}
+
+/* is_opaque tells whether a frame has a tag that names no VLAN. */
+static inline int is_opaque(u32 tag, struct port *from)
+{
+	return tag && tag >> 16 != from->tpid;
+}
+
+/* classify returns the VLAN of a frame, as in switch/vlan.go; 0: handed up. */
+static inline u16 classify(u32 tag, struct port *from)
+{
+	if (!tag || is_opaque(tag, from) || !(tag & 0xfff))
+		return from->pvid;
+	return from->flags & UNTAGGED_ONLY ? 0 : tag & 0xfff;
+}
+
+/* is_admitted tells whether a frame's sender may send by the port without the switch being
+ * asked, as in switch/learn.go. */
+static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u64 src, u16 vlan)
+{
+	if (from->flags & NO_LEARN && !(from->flags & LOCKED)) /* what says that the port has a tag's VLAN? */
+		return !(src >> 40 & 1) && src && vlan == from->pvid;
+	struct found s;
+	if (!find(hash, src, vlan, &s) || s.slot != slot)
+		return 0;
+	if (from->flags & NO_LEARN)
+		return 1;
+	u32 now = bpf_ktime_get_coarse_ns() >> 30;
+	if (s.is->heard != now)
+		s.is->heard = now;
+	return 1;
+}
+
 /* decide finds out what becomes of the frame, and for ON how. */
 static inline enum decision decide(struct frame *f, struct verdict *v)
 {
 	/* All that the epoch guards is read after it. */
-	u32 zero = none(f->epoch), ifindex = f->ifindex + zero;
-	u32 *slot = bpf_map_lookup_elem(&slots, &ifindex);
-	if (!slot)
-		return UP;
-	v->in = *slot;
-	if (!bpf_map_lookup_elem(&devices, &v->in))
-		return UP; /* the program went with its device to another namespace */
-	struct port *from = bpf_map_lookup_elem(&ports, &v->in);
-	if (!from || !(from->flags & FROM))
-		return UP;
-
-	/* The VLAN, as switch/vlan.go classifies: opaque is a tag that names none. */
-	u16 tpid = f->tag >> 16, tci = f->tag, vlan = from->pvid;
-	int opaque = f->tag && tpid != from->tpid;
-	if (f->tag && !opaque && (tci & 0xfff)) {
-		if (from->flags & UNTAGGED_ONLY)
-			return UP;
-		vlan = tci & 0xfff;
-	}
-	if (!vlan)
-		return UP;
-
-	u64 dst = be64(f->dst_src) >> 16;
-	u64 src = (be64(f->dst_src) & 0xffff) << 32 | (u32)(be64((u64)f->src) >> 32);
+	u32 zero = none(f->epoch);
+	struct port *from = input(f->ifindex + zero, &v->in);
 	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
-	struct found s, d;
-	if (!hash)
+	if (!from || !hash)
 		return UP;
-	if (!(from->flags & NO_LEARN)) {
-		if (!find(hash, src, vlan, &s) || s.slot != v->in)
-			return UP;
-		u32 now = bpf_ktime_get_coarse_ns() >> 30;
-		if (s.is->heard != now)
-			s.is->heard = now;
-	} else if (from->flags & LOCKED) {
-		if (!find(hash, src, vlan, &s) || s.slot != v->in)
-			return UP;
-	} else if (src >> 40 & 1 || !src || vlan != from->pvid) {
-		return UP; /* no sender has that address, or nothing says that the port has the VLAN */
-	}
+	u16 tpid = f->tag >> 16, tci = f->tag, vlan = classify(f->tag, from);
+	int opaque = is_opaque(f->tag, from);
+	if (!vlan || !is_admitted(hash, from, v->in, source(f), vlan))
+		return UP;
 
-	if (!find(hash, dst, vlan, &d) || !(d.at->flags & TO))
+	struct found d;
+	if (!find(hash, destination(f), vlan, &d) || !(d.at->flags & TO))
 		return UP;
 	struct port *to = d.at;
 	v->out = d.slot;
@@ -588,13 +660,195 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	return bpf_redirect(v->ifindex, 0);
 }
 
+/* tag_of returns a frame's tag as struct frame has it. */
+static inline u32 tag_of(struct __sk_buff *skb)
+{
+	return skb->vlan_present ? (u32)(u16)skb->vlan_proto << 16 | (u16)skb->vlan_tci : 0;
+}
+
+/* is_trapped tells whether a group's frames are for the switch, or may be. */
+static inline int is_trapped(u64 group)
+{
+	if (group >> 4 == 0x0180c2000000 >> 4)
+		return 1; /* reserved for protocols between neighbours */
+	for (u32 i = 0; i < MAX_TRAPS; i++) {
+		u64 *trap = bpf_map_lookup_elem(&traps, &i);
+		if (!trap || *trap == group)
+			return 1;
+	}
+	return 0;
+}
+
+/* is_ip_group tells whether a group may be one of IP, as isIPGroup in switch/multicast.go. */
+static inline int is_ip_group(u64 group)
+{
+	return group >> 23 == 0x01005e000000 >> 23 || group >> 32 == 0x3333;
+}
+
+/* An output of a flooded frame. */
+struct exit {
+	u32 slot, ifindex;
+	u32 tag; /* as struct frame has it; 0: none, or for an opaque one, none more */
+};
+
+/* A frame that is flooded. */
+struct flooded {
+	struct __sk_buff *skb;
+	struct listeners *all;
+	u64 by; /* those of all by which it leaves, a bit each */
+	u32 in; /* slot */
+	u32 tag; /* the frame's, and what it has now, without an opaque one */
+	u32 now;
+	u32 sent; /* how many copies */
+	u16 vlan, opaque;
+	u16 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
+};
+
+enum leaves { NOT_BY_IT, BY_IT, ASK };
+
+/* leaves tells whether a flooded frame leaves by a port, as whyNot in switch/egress.go, and
+ * with which tag, as retag in switch/vlan.go. The switch is asked if its device is another's. */
+static inline enum leaves leaves(struct flooded *f, u32 slot, struct exit *e)
+{
+	if (slot == f->in)
+		return NOT_BY_IT;
+	struct port *to = bpf_map_lookup_elem(&ports, &slot);
+	if (!to || !(to->flags & TO))
+		return ASK;
+	if (to->flags & (f->unwanted | (f->from & ISOLATED)))
+		return NOT_BY_IT;
+	e->slot = slot;
+	e->ifindex = to->ifindex;
+	e->tag = 0;
+	if (f->vlan != to->native) {
+		e->tag = (u32)to->tpid << 16 | (f->tag & 0xf000) | f->vlan;
+		if (!to->tpid)
+			return ASK;
+	} else if (f->tag && to->tpid && to->tpid == (f->opaque ? f->tag >> 16 : (u16)f->skb->protocol)) {
+		return NOT_BY_IT; /* it would hop into another VLAN */
+	}
+	u32 *device = bpf_map_lookup_elem(&devices, &slot);
+	return device && *device == e->ifindex ? BY_IT : ASK;
+}
+
+/* choose finds out whether a frame leaves by one of all ports. If the switch has to be asked,
+ * the frame leaves by none. It is called in a loop; 1 ends that. */
+static long choose(u64 i, struct flooded *f)
+{
+	struct exit e;
+	u32 mtu = 0;
+	if (i >= MAX_FLOOD)
+		return 1;
+	switch (leaves(f, f->all->slot[i], &e)) {
+	case NOT_BY_IT:
+		return 0;
+	case BY_IT: {
+		u32 length = wire_length(f->skb) - (f->now ? TAG : 0) + (e.tag ? TAG : 0);
+		u16 first = e.tag ? e.tag >> 16 : f->opaque ? f->tag >> 16 : 0;
+		if (bpf_check_mtu(f->skb, e.ifindex, &mtu, grows(f->skb, length, first), 0) == 0) {
+			f->by |= 1ULL << i;
+			return 0;
+		}
+	}
+	default:
+		f->by = 0;
+		return 1;
+	}
+}
+
+/* wear changes the tag of a frame. */
+static inline int wear(struct flooded *f, u32 tag)
+{
+	if (f->now == tag)
+		return 1;
+	if (f->now && bpf_skb_vlan_pop(f->skb))
+		return 0;
+	f->now = 0;
+	if (tag && bpf_skb_vlan_push(f->skb, tag >> 16, tag))
+		return 0;
+	f->now = tag;
+	return 1;
+}
+
+/* send_copy sends a frame on by one of the ports that choose found. */
+static long send_copy(u64 i, struct flooded *f)
+{
+	struct exit e;
+	if (i >= MAX_FLOOD)
+		return 1;
+	if (!(f->by >> i & 1) || leaves(f, f->all->slot[i], &e) != BY_IT)
+		return 0;
+	struct counters *out = bpf_map_lookup_elem(&counts, &e.slot);
+	if (!out || !wear(f, e.tag))
+		return 0;
+	f->sent++;
+	copy_to(f->skb, e.ifindex, out);
+	return 0;
+}
+
+/* flood sends a frame to a group on to all ports of its VLAN, as toAll in switch/flood.go,
+ * unless the switch has to be asked about it. */
+global int flood(struct __sk_buff *skb)
+{
+	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	u32 zero = 0;
+	if (data + ETHERNET > end)
+		return hand_up(skb);
+	struct frame addresses = {.dst_src = *(u64 *)data, .src = *(u32 *)(data + 8)};
+	u64 group = destination(&addresses);
+	enum class class = group == 0xffffffffffff ? BROADCAST : MULTICAST;
+	struct flooded f = {.skb = skb, .tag = tag_of(skb)};
+	struct port *from = input(skb->ifindex, &f.in);
+	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
+	if (!from || !hash || from->flags & PUNT << class || (class == MULTICAST && is_trapped(group)))
+		return hand_up(skb);
+	f.from = from->flags;
+	f.opaque = is_opaque(f.tag, from);
+	f.vlan = classify(f.tag, from);
+	f.unwanted = NO_FLOOD << class;
+	u32 key = f.vlan;
+	f.all = bpf_map_lookup_elem(&floods, &key);
+	if (!f.all || (f.all->snooped && class == MULTICAST && is_ip_group(group)))
+		return hand_up(skb);
+	if (!is_admitted(hash, from, f.in, source(&addresses), f.vlan))
+		return hand_up(skb);
+
+	/* From here on it is as with a frame to one station. */
+	struct verdict v = {.in = f.in, .bucket = from->bucket, .mirror_in = from->mirror_in};
+	struct counters *in = bpf_map_lookup_elem(&counts, &v.in);
+	f.now = f.opaque ? 0 : f.tag;
+	bpf_loop(f.all->ports, choose, &f, 0);
+	if (!in || !f.by || !can_copy(skb, &v))
+		return hand_up(skb);
+	int late = v.bucket && !admit(skb, v.bucket);
+	if (late && wanted(v.in))
+		return hand_up(skb);
+	if (v.mirror_in)
+		mirror(skb, v.mirror_in, v.in);
+	if (late)
+		return discard(skb, v.in, POLICED);
+
+	u32 length = wire_length(skb);
+	bpf_loop(f.all->ports, send_copy, &f, 0);
+	if (!f.sent) {
+		in->lost++; /* no memory to change its tag */
+		return TCX_DROP;
+	}
+	in->rx_frames++;
+	in->rx_bytes += length;
+	in->copies += f.sent - 1;
+	return TCX_DROP;
+}
+
 SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 {
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	u32 zero = 0;
 
-	if (data + ETHERNET > end || data[0] & 1)
+	if (data + ETHERNET > end)
 		return hand_up(skb);
+	if (data[0] & 1)
+		return flood(skb);
 	u32 *epoch = bpf_map_lookup_elem(&epochs, &zero);
 	struct flows *flows = bpf_map_lookup_elem(&recent, &zero);
 	if (!epoch || !flows)
@@ -604,7 +858,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 		.dst_src = *(u64 *)data,
 		.src = *(u32 *)(data + 8),
 		.ifindex = skb->ifindex,
-		.tag = skb->vlan_present ? (u32)(u16)skb->vlan_proto << 16 | (u16)skb->vlan_tci : 0,
+		.tag = tag_of(skb),
 		.epoch = *(volatile u32 *)epoch, /* before anything that it guards */
 		.lap = bpf_jiffies64() >> LAP_SHIFT,
 	};

@@ -75,6 +75,8 @@ static u64 (*bpf_jiffies64)(void) = (void *)118;
 static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static long (*bpf_check_mtu)(void *ctx, u32 ifindex, u32 *mtu, int len_diff, u64 flags) = (void *)163;
 
+static long (*bpf_loop)(u32 times, void *callback, void *with, u64 flags) = (void *)181;
+
 /* What is read of the kernel's own types: the loader finds where these fields are in the
  * running kernel. */
 struct net_device {
