@@ -11,7 +11,7 @@ import (
 // do to it; it is empty where none is. Behind a kind that does not tell, no machine is
 // expected.
 func (m *manager) attendedBy(p *managed) (who string) {
-	if l, ok := p.dev.(port.Linked); ok && l.Link() {
+	if l, ok := p.dev.(port.Linked); ok && l.Link() && p.station() {
 		return "its machine is attached and would lose its connection"
 	}
 	if k, ok := as[port.Attended](p.kind); ok {
