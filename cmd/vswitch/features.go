@@ -14,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/evpn"
 	"github.com/vswitch/vswitch/internal/feature/flap"
 	"github.com/vswitch/vswitch/internal/feature/guard"
+	"github.com/vswitch/vswitch/internal/feature/health"
 	"github.com/vswitch/vswitch/internal/feature/lldp"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/metrics"
@@ -38,6 +39,7 @@ var features = []feature.Feature{
 	metrics.Feature,
 	events.Feature,
 	guard.Feature,
+	health.Feature,
 }
 
 // portCatalog returns what the ports of this program's switches can be.
