@@ -313,3 +313,6 @@ func (st *PortStats) add(o PortStats) {
 		}
 	}
 }
+
+// Fast reports whether the switch has a fast path.
+func (s *Switch) Fast() bool { return s.fast != nil }

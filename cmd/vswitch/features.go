@@ -21,6 +21,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
 	"github.com/vswitch/vswitch/internal/feature/stp"
+	"github.com/vswitch/vswitch/internal/feature/trace"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -33,6 +34,7 @@ var features = []feature.Feature{
 	capture.Feature,
 	drops.Feature,
 	evpn.Feature,
+	trace.Feature,
 	loopguard.Feature,
 	mirror.Feature,
 	lldp.Feature,

@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
 )
 
 // Exit codes other than 0.
@@ -47,6 +48,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var quiet exitCode
 	if errors.As(err, &quiet) {
 		return int(quiet)
+	}
+	if errors.Is(err, feature.ErrNegative) {
+		return exitFailed
 	}
 	printError(stderr, err, asJSON)
 	switch {

@@ -301,6 +301,16 @@ func (h host) Collect(add feature.Add)         { h.m.collect(add) }
 func (h host) Emit(e api.Event)                { h.m.emit(e) }
 
 // Ports implements feature.Host.
+// Why implements feature.Host.
+func (h host) Why(p feature.Port, why port.Drop) string {
+	for e := range instances[feature.Explained](h.m) {
+		if words := e.Explain(p, why); words != "" {
+			return words
+		}
+	}
+	return ""
+}
+
 func (h host) Ports() iter.Seq[feature.Port] {
 	return func(yield func(feature.Port) bool) {
 		for _, p := range h.m.sorted() {

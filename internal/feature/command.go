@@ -2,6 +2,7 @@ package feature
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/vswitch/vswitch/api"
@@ -31,6 +32,10 @@ type Command struct {
 
 	Run func(*Call) error
 }
+
+// ErrNegative ends a command with exit status 1 and without a message: it has printed its
+// answer, which is no.
+var ErrNegative = errors.New("the answer is no")
 
 // Call is one call of a command.
 type Call struct {

@@ -88,6 +88,13 @@ type (
 	// Topology hears that stations may now be behind other ports.
 	Topology interface{ TopologyChanged() }
 
+	// Explained says in words what made a port drop frames for a reason, if it was the
+	// feature; "" if it was not. Why is from the core's point of view: a frame came by the
+	// port, or was to leave by it.
+	Explained interface {
+		Explain(p Port, why port.Drop) string
+	}
+
 	// Described fills in its part of the switch's description.
 	Described interface{ Describe(*api.Switch) }
 
@@ -177,6 +184,9 @@ type Host interface {
 
 	// TellTopology tells features that stations may now be behind other ports.
 	TellTopology()
+
+	// Why asks the features that are Explained.
+	Why(p Port, why port.Drop) string
 
 	// After calls f with the turn once d has passed, unless stop is called before.
 	After(d time.Duration, f func()) (stop func())

@@ -11,7 +11,7 @@ func TestHostHasNoAbility(t *testing.T) {
 	host := reflect.TypeFor[Host]()
 	for _, ability := range []reflect.Type{
 		reflect.TypeFor[Configured](), reflect.TypeFor[Linked](), reflect.TypeFor[Removed](), reflect.TypeFor[Framed](), reflect.TypeFor[Queued](),
-		reflect.TypeFor[Topology](), reflect.TypeFor[Described](), reflect.TypeFor[Kept](), reflect.TypeFor[Moved](),
+		reflect.TypeFor[Topology](), reflect.TypeFor[Described](), reflect.TypeFor[Kept](), reflect.TypeFor[Moved](), reflect.TypeFor[Explained](),
 	} {
 		if host.Implements(ability) {
 			t.Errorf("a Host is %v", ability)

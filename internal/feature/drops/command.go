@@ -34,7 +34,7 @@ var command = feature.Command{
 reason at most, so that a flood of one hides no other; (+N) counts those in between.
 Each has the port that dropped it, the direction (in: the frame came by the port, out: it
 was to leave by it), and the reason. vswitch(8) lists all reasons, and ` + "`vswitch stats`" + `
-counts all drops.
+counts all drops. ` + "`vswitch trace PORT --last`" + ` tells which setting dropped the last one.
 
 The kernel's fast path drops frames by itself: from one isolated port to another, to a
 station behind the same port, beyond --rate-in. Those are seen with --follow only.

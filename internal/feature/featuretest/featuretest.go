@@ -124,6 +124,9 @@ func (h *Host) Forget(p feature.Port) { h.core.FDB().FlushPort(p.Number()) }
 // TellTopology implements feature.Host.
 func (h *Host) TellTopology() {}
 
+// Why implements feature.Host: there are no other features.
+func (h *Host) Why(feature.Port, port.Drop) string { return "" }
+
 // After implements feature.Host.
 func (h *Host) After(d time.Duration, f func()) (stop func()) {
 	stopped := false

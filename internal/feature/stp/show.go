@@ -8,10 +8,24 @@ import (
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/proto/stp"
 	"github.com/vswitch/vswitch/internal/table"
+	"github.com/vswitch/vswitch/port"
 )
 
 // Describe implements feature.Described.
 func (t *tree) Describe(s *api.Switch) { s.STP = true }
+
+// Explain implements feature.Explained.
+func (t *tree) Explain(p feature.Port, why port.Drop) string {
+	if why != port.DropBlocked {
+		return ""
+	}
+	for _, s := range t.bridge.Status().Ports {
+		if s.Number == number(p) {
+			return fmt.Sprintf("spanning tree: %s is the %s port of its link, %s; see `vswitch stp`", p.Name(), s.Role, s.State)
+		}
+	}
+	return ""
+}
 
 func (t *tree) describe() api.STP {
 	s := t.bridge.Status()

@@ -2,10 +2,12 @@ package l2test
 
 import (
 	"bufio"
+	"encoding/hex"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -225,3 +227,63 @@ func (l *lan) others(from *host) (to []*host) {
 	}
 	return to
 }
+
+// TestTrace holds what a trace says to what the switch then does, on the fast path and beside
+// it.
+//
+//	h1 ── p1 ┐
+//	h2 ── p2 ┼ switch
+//	h3 ── p3 ┘
+func TestTrace(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 3)
+	h1, h2, h3 := l.hosts[0], l.hosts[1], l.hosts[2]
+	for _, c := range []struct {
+		set  string // on p1 and p2
+		tags []port.Tag
+		says string
+	}{
+		{"", nil, "verdict  delivered"},
+		{"--isolated", nil, "DROPPED isolated: p1 and p2 are both isolated"},
+		{"--isolated=off --access 10", nil, "verdict  delivered"},
+		{"", []port.Tag{customer(10)}, "DROPPED vlan_tagged"},
+		{"--trunk 10,20", []port.Tag{customer(20)}, "verdict  delivered"},
+		{"", []port.Tag{customer(30)}, "DROPPED vlan_filtered: p1 carries VLAN 10,20, not the frame's"},
+		{"", nil, "DROPPED vlan_untagged"},
+		{"--no-vlan --locked", nil, "DROPPED locked"},
+		{"--locked=off --rate-in 1kbit", nil, "verdict  delivered"},
+	} {
+		if c.set != "" {
+			l.sw.ctl("set-port p1 %s", c.set)
+			l.sw.ctl("set-port p2 %s", c.set)
+		}
+		for _, destinationKnown := range []bool{false, true} {
+			wire, _ := h1.to(h2, c.tags...).wire()
+			out, err := l.sw.Try("trace", "p1", "--hex", hex.EncodeToString(wire))
+			delivered := err == nil
+			if destinationKnown && !strings.Contains(out, c.says) {
+				t.Errorf("%s, tags %x: the trace says\n%s\nwithout %q", c.set, c.tags, out, c.says)
+			}
+			var to []*host
+			if delivered {
+				to = append(to, h2)
+			}
+			if delivered && sentByP3.MatchString(out) {
+				to = append(to, h3)
+			}
+			before := l.sw.port("p1").RX.Frames
+			l.want(h1, h1.to(h2, c.tags...), to...)
+			if n := l.sw.port("p1").RX.Frames - before; n != 1 {
+				t.Errorf("%s, tags %x: %d frames came by p1, want 1: a trace is counted", c.set, c.tags, n)
+			}
+			l.send(h2, h2.to(h1, c.tags...)) // h2 is known now, where its port admits it
+		}
+	}
+	l.sw.refuse("there is no port p9", "trace p9 --from %s", h1.mac)
+	// What p1 dropped when it was locked would pass now.
+	if out, err := l.sw.Try("trace", "p1", "--last"); err != nil || !strings.Contains(out, "behind p2") {
+		t.Errorf("the last dropped frame: %v: %s", err, out)
+	}
+}
+
+var sentByP3 = regexp.MustCompile(`out +p3 \(netdev\) +sent`)
