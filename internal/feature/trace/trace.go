@@ -283,5 +283,9 @@ func (a *account) kernel() {
 			return
 		}
 	}
-	a.step("kernel", a.in.Name(), "on the fast path once both stations are known")
+	words := "on the fast path"
+	if w := &a.trace.Source; !w.Known || w.Port != a.in.Number() {
+		words += ", once the sender is known"
+	}
+	a.step("kernel", a.in.Name(), "%s", words)
 }
