@@ -11,6 +11,9 @@ type Stage struct {
 	// time. It neither waits nor allocates, and keeps nothing of f.
 	Check func(f *port.Frame, classified port.Drop) port.Drop
 
+	// Why is Check without any effect, for traces; nil: Check refuses nothing.
+	Why func(f *port.Frame, classified port.Drop) port.Drop
+
 	// Setting names the user's setting behind the stage, in words. A port with a stage of
 	// its own stays off the fast path in both directions: what is sent to it may have to
 	// pass the stages of other ports.

@@ -157,6 +157,12 @@ func (s *portSet) copied(mirrors bool) *portSet {
 		n.tx, n.queues = make([]txCounters, txShards), nil
 		n.police = m.police.copied()
 		n.storm = storm{m.storm.broadcast.copied(), m.storm.multicast.copied(), m.storm.unicast.copied()}
+		n.stage = nil
+		if m.stage != nil && m.stage.Why != nil {
+			n.stage = &Stage{Check: m.stage.Why}
+		} else {
+			n.flags &^= flagStage
+		}
 		if !mirrors {
 			n.flags &^= flagMirrorIn | flagMirrorOut
 		}

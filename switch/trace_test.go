@@ -184,3 +184,22 @@ func TestTraceIsTrue(t *testing.T) {
 		})
 	})
 }
+
+// A trace asks a stage without effects, and passes by one that refuses nothing.
+func TestTraceStage(t *testing.T) {
+	r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+	defer r.Close()
+	stage := &vswitch.Stage{
+		Check: func(*port.Frame, port.Drop) port.Drop { t.Error("a trace has an effect"); return port.DropNone },
+		Why:   func(f *port.Frame, classified port.Drop) port.Drop { return port.DropGuardMAC },
+	}
+	r.ports[0].SetStage(stage)
+	wire := frame(port.Broadcast, station(0), 0, 60)
+	if tr := r.ports[0].Trace(wire); tr.Drop != port.DropGuardMAC || len(tr.Copies) != 0 {
+		t.Errorf("%+v", tr)
+	}
+	r.ports[0].SetStage(&vswitch.Stage{Check: stage.Check})
+	if tr := r.ports[0].Trace(wire); tr.Drop != port.DropNone || len(tr.Copies) != 1 {
+		t.Errorf("%+v", tr)
+	}
+}

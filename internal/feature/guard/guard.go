@@ -140,7 +140,7 @@ func (g *guard) Configured(p feature.Port) {
 	}
 	delete(g.restored, p.Name())
 	if x.stage == nil || x.stage.Unknown != s.Unknown {
-		x.stage = &vswitch.Stage{Check: x.rules.Check, Setting: "--guard", Unknown: s.Unknown}
+		x.stage = &vswitch.Stage{Check: x.rules.Check, Why: x.rules.Why, Setting: "--guard", Unknown: s.Unknown}
 	}
 	g.rewatch()
 	p.Core().SetStage(x.stage)

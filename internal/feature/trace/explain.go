@@ -34,6 +34,9 @@ func stageOf(why port.Drop, hasVLAN bool, in feature.Port) string {
 		port.DropStormBroadcast, port.DropStormMulticast, port.DropStormUnicast:
 		return "out"
 	}
+	if why.ByGuard() {
+		return "guard"
+	}
 	return "check"
 }
 
@@ -59,6 +62,9 @@ func (a *account) explain(at feature.Port, why port.Drop) (words, remedy string)
 		return words, ""
 	}
 	words = strings.ReplaceAll(why.Info().Words, "DEV", name)
+	if why.ByGuard() {
+		return words, "`vswitch guard list " + name + "` shows what it may use"
+	}
 	switch why {
 	case port.DropPortDown:
 		return name + " does not pass frames now", "`vswitch ports " + name + "` says why"

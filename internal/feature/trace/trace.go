@@ -51,7 +51,7 @@ type Answer struct {
 
 // Step is what one stage decided.
 type Step struct {
-	Stage   string `json:"stage"`   // in, vlan, learn, look up, out, mirror, kernel
+	Stage   string `json:"stage"`   // in, guard, check, vlan, learn, look up, out, mirror, kernel
 	Subject string `json:"subject"` // a port, its VLANs, or a station
 	Result  string `json:"result"`
 }
@@ -124,8 +124,8 @@ func (a *account) tell() {
 		a.dropped("vlan", vlanWords(a.in), a.in)
 		return
 	}
-	if at == "check" { // also of what belongs to no VLAN
-		a.dropped("check", describe(a.in), a.in)
+	if at == "check" || at == "guard" { // also of what belongs to no VLAN
+		a.dropped(at, describe(a.in), a.in)
 		return
 	}
 	a.step("vlan", vlanWords(a.in), "VLAN %d", a.VLAN)
