@@ -229,7 +229,7 @@ func (s *Switch) publishFast(set *portSet) {
 		if !p.To || p.MirrorOut != 0 { // a mirror copies a frame once, however many copies leave
 			flood.leave(m)
 		}
-		if m.flags&flagResolution != 0 {
+		if m.flags&(flagResolution|flagStage) != 0 {
 			p.Punt |= Broadcast | Multicast
 		}
 		if len(flood.Traps) > fastTraps {

@@ -1,14 +1,213 @@
 package vswitch_test
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/port"
+	"github.com/vswitch/vswitch/port/memory"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
+
+// told is a fast path that remembers what it was told last.
+type told struct {
+	vswitch.FastPath // nothing else is called
+	ports            []vswitch.FastPort
+	flood            vswitch.FastFlood
+}
+
+func (f *told) Bind(*fdb.Table)                        {}
+func (f *told) Changed(fdb.Key)                        {}
+func (f *told) Flushed(uint16)                         {}
+func (f *told) Settle()                                {}
+func (f *told) Refresh()                               {}
+func (f *told) Now() int64                             { return 1 }
+func (f *told) Budget(uint16, uint8) *atomic.Int64     { return new(atomic.Int64) }
+func (f *told) Counters(uint16) (st vswitch.PortStats) { return st }
+func (f *told) Release(uint16) (st vswitch.PortStats)  { return st }
+
+func (f *told) Publish(ports []vswitch.FastPort, flood vswitch.FastFlood) {
+	f.ports, f.flood = ports, flood
+}
+
+// device is a port on a device of the kernel.
+type device struct {
+	*memory.Port
+	port.Device // nothing of it is called
+}
+
+func (device) Punted() bool { return true }
+
+// Of four ports, of which the last has no device, and all but it are in VLAN 1, a fast path
+// learns what each may do, and in which VLANs it may flood.
+func TestFastPathIsTold(t *testing.T) {
+	stage := &vswitch.Stage{Check: func(*port.Frame, port.Drop) port.Drop { return port.DropNone }, Setting: "--test"}
+	mirror := func(change func(m *vswitch.Mirror)) func(*vswitch.Switch, []*vswitch.Port) {
+		return func(sw *vswitch.Switch, _ []*vswitch.Port) {
+			m := vswitch.Mirror{Name: "m0", Ports: []string{"p0"}, In: true, To: "p2"}
+			change(&m)
+			if err := sw.SetMirrors([]vswitch.Mirror{m}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	configure := func(n int, c vswitch.PortConfig) func(*vswitch.Switch, []*vswitch.Port) {
+		return func(_ *vswitch.Switch, ports []*vswitch.Port) {
+			if err := ports[n].Configure(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	rate := port.Rate{PerSecond: 1000}
+	for name, c := range map[string]struct {
+		change   func(*vswitch.Switch, []*vswitch.Port)
+		from, to string // "+" where a port is on the fast path, "-" where it is not
+		floods   bool   // in VLAN 1
+		why      string // why p0 is kept off
+		check    func(*told) bool
+	}{
+		"nothing": {from: "+++", to: "+++", floods: true},
+		"police":  {change: configure(0, vswitch.PortConfig{Police: rate}), from: "+++", to: "+++", floods: true},
+		"storm": {
+			change: configure(0, vswitch.PortConfig{Storm: vswitch.StormRates{Multicast: rate, UnknownUnicast: rate}}),
+			from:   "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return f.ports[0].Punt == vswitch.Multicast|vswitch.UnknownUnicast },
+		},
+		"not learning": {change: configure(0, vswitch.PortConfig{NoLearning: true}), from: "+++", to: "+++", floods: true},
+		"shape":        {change: configure(0, vswitch.PortConfig{Shape: rate}), from: "+++", to: "-++", why: "--rate-out"},
+		"no device in the VLAN": {
+			change: configure(3, vswitch.PortConfig{}),
+			from:   "+++", to: "+++",
+		},
+		"blocked": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) { ports[0].SetTree(vswitch.TreeDiscarding, true) },
+			from:   "-++", to: "-++", floods: true, why: "spanning tree does not forward by it",
+			check: func(f *told) bool { return f.ports[0].Deaf && !f.ports[1].Deaf },
+		},
+		"resolution": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) { ports[0].SetResolution(true) },
+			from:   "+++", to: "+++", floods: true,
+			check: func(f *told) bool {
+				return f.ports[0].Punt == vswitch.Broadcast|vswitch.Multicast && f.ports[1].Punt == 0
+			},
+		},
+		"a stage for all": { // floods pass it
+			change: func(sw *vswitch.Switch, _ []*vswitch.Port) { sw.SetDefaultStage(stage) },
+			from:   "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return f.ports[2].Punt == vswitch.Broadcast|vswitch.Multicast },
+		},
+		"a stage": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) { ports[0].SetStage(stage) },
+			from:   "-++", to: "-++", why: "--test",
+		},
+		"traps": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) {
+				ports[0].SetTraps(vswitch.QueueGuard, []vswitch.Trap{{Dst: 0x0100_0000_0001}, {Dst: 0x0180_c200_0003}})
+				ports[1].SetTraps(vswitch.QueueGuard, []vswitch.Trap{{Dst: 0x0100_0000_0001}, {Dst: 0x0100_0000_0002, Type: 5}})
+			},
+			from: "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return slices.Equal(f.flood.Traps, []port.MAC{0x0100_0000_0001, 0x0100_0000_0002}) },
+		},
+		"too many traps": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) {
+				var traps []vswitch.Trap
+				for n := range 9 {
+					traps = append(traps, vswitch.Trap{Dst: 0x0100_0000_0000 + port.MAC(n)})
+				}
+				ports[0].SetTraps(vswitch.QueueGuard, traps)
+			},
+			from: "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return f.flood.Traps == nil && f.ports[2].Punt == vswitch.Multicast },
+		},
+		"snooping": {
+			change: func(sw *vswitch.Switch, _ []*vswitch.Port) {
+				g := &vswitch.Groups{}
+				g.VLANs.Add(1)
+				sw.SetGroups(g)
+			},
+			from: "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return f.flood.Snooped.Has(1) && f.flood.Snooped.Len() == 1 },
+		},
+
+		"mirror": {
+			change: mirror(func(*vswitch.Mirror) {}),
+			from:   "++-", to: "++-", floods: true,
+			check: func(f *told) bool { return f.ports[0].MirrorIn == 1 && f.ports[2].MirrorTo == 1 && f.ports[2].Deaf },
+		},
+		"mirror of what is sent": { // a mirror copies a flooded frame once
+			change: mirror(func(m *vswitch.Mirror) { m.In, m.Out = false, true }),
+			from:   "++-", to: "++-",
+			check: func(f *told) bool { return f.ports[0].MirrorOut == 1 },
+		},
+		"mirror to no device": {
+			change: mirror(func(m *vswitch.Mirror) { m.To = "p3" }),
+			from:   "-++", to: "+++", floods: true, why: "mirror m0 copies to a port that is no device of the kernel",
+		},
+		"mirror with a filter": {
+			change: mirror(func(m *vswitch.Mirror) { m.Filter = func(*port.Frame, port.Tag) bool { return true } }),
+			from:   "-+-", to: "++-", floods: true, why: "mirror m0 has a filter",
+		},
+		"mirror that truncates": {
+			change: mirror(func(m *vswitch.Mirror) { m.SnapLen, m.Out = 64, true }),
+			from:   "-+-", to: "-+-", why: "mirror m0 truncates frames",
+		},
+		"mirror of a VLAN": {
+			change: mirror(func(m *vswitch.Mirror) { m.Ports = nil; m.VLANs.Add(1) }),
+			from:   "---", to: "++-", floods: true, why: "mirror m0 copies VLANs",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := new(told)
+			sw := vswitch.New(vswitch.Config{FastPath: f})
+			defer sw.Close()
+			var ports []*vswitch.Port
+			for n := range 4 {
+				p, err := sw.AddPort(fmt.Sprintf("p%d", n))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var dev port.Port = memory.New(memory.Options{})
+				if n < 3 {
+					dev = device{Port: dev.(*memory.Port)}
+				} else if err := p.Configure(vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 2}}); err != nil {
+					t.Fatal(err)
+				}
+				if err := p.Attach(dev); err != nil {
+					t.Fatal(err)
+				}
+				p.SetForwarding(true)
+				ports = append(ports, p)
+			}
+			if c.change != nil {
+				c.change(sw, ports)
+			}
+			sign := map[bool]string{true: "+", false: "-"}
+			from, to := "", ""
+			for _, p := range f.ports {
+				from, to = from+sign[p.From], to+sign[p.To]
+			}
+			if from != c.from || to != c.to {
+				t.Errorf("from is %s, to is %s, want %s and %s", from, to, c.from, c.to)
+			}
+			left := name == "no device in the VLAN" || name == "mirror to no device" // p3 is not in VLAN 2, or deaf
+			if f.flood.VLANs.Has(1) != c.floods || f.flood.VLANs.Has(2) != left || !f.flood.VLANs.Has(3) {
+				t.Errorf("it floods in %v", &f.flood.VLANs)
+			}
+			if why := strings.Join(ports[0].KeptOff(), "; "); why != c.why {
+				t.Errorf("p0 is kept off by %q, want %q", why, c.why)
+			}
+			if c.check != nil && !c.check(f) {
+				t.Errorf("it was told %+v, %v", f.ports, f.flood.Traps)
+			}
+		})
+	}
+}
 
 // hearing is a fast path that hears one station all the time, and tells so when asked.
 type hearing struct {

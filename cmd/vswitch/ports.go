@@ -78,7 +78,7 @@ func printPort(w io.Writer, p api.Port) {
 	if !p.FastPath.On {
 		fast = "off: " + strings.Join(p.FastPath.Off, "; ")
 	}
-	row(w, "Fast path", fmt.Sprintf("%s, %d of the frames received", fast, p.FastPath.Frames))
+	row(w, "Fast path", fmt.Sprintf("%s; %d frames received by it, %d by the daemon", fast, p.FastPath.Frames, p.RX.Frames-min(p.FastPath.Frames, p.RX.Frames)))
 	row(w, "Received", traffic(p.RX))
 	row(w, "Sent", traffic(p.TX))
 	title := "Settings"

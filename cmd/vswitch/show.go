@@ -45,7 +45,7 @@ func showSwitch(c *cli.Context) error {
 		if s.FDB.Moves > 0 {
 			row(w, "MAC moves", fmt.Sprintf("%d, flapping %d times, %d stations held", s.FDB.Moves, s.FDB.Flaps, s.FDB.Held))
 		}
-		row(w, "Fast path", fastPath(s.FastPath))
+		row(w, "Fast path", fastPath(s.FastPath, s.RX.Frames))
 		row(w, "Guards", guards(s))
 		row(w, "Protocols", protocols(s))
 		row(w, "Settings", made(s.Settings))
@@ -67,14 +67,15 @@ func made(s api.Spec) string {
 }
 
 // fastPath describes whether the kernel forwards, and if not, why.
-func fastPath(f api.FastPath) string {
+func fastPath(f api.FastPath, received uint64) string {
+	paths := fmt.Sprintf("%d frames by it, %d by the daemon", f.Frames, received-min(f.Frames, received))
 	switch {
 	case !f.On:
 		return "off: " + f.Reason
 	case !f.Pinned:
-		return fmt.Sprintf("on until the daemon ends, %d frames", f.Frames)
+		return fmt.Sprintf("on until the daemon ends; %s", paths)
 	}
-	return fmt.Sprintf("on, %d frames", f.Frames)
+	return "on; " + paths
 }
 
 // protocols describes the protocols that the switch speaks.
