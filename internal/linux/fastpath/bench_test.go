@@ -159,8 +159,22 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// plug opens a TAP as a guest does, with the program at its ingress, and sets it up.
+// plug is boot, with the program at the device's ingress.
 func (r *rig) plug(b testing.TB, name string) (fd int) {
+	b.Helper()
+	fd = r.boot(b, name)
+	r.ns.Do(func() {
+		program, err := r.path.Attach(r.ifindex(name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { program.Close() })
+	})
+	return fd
+}
+
+// boot opens a TAP as a guest does, and sets it up.
+func (r *rig) boot(b testing.TB, name string) (fd int) {
 	b.Helper()
 	r.ns.Do(func() {
 		var err error
@@ -176,11 +190,6 @@ func (r *rig) plug(b testing.TB, name string) (fd int) {
 		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 			b.Fatal(err)
 		}
-		program, err := r.path.Attach(r.ifindex(name))
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { program.Close() })
 	})
 	r.ns.Run("sysctl", "-qw", "net.ipv6.conf."+name+".disable_ipv6=1")
 	r.ns.Run("ip", "link", "set", name, "up")

@@ -276,11 +276,12 @@ func TestFlood(t *testing.T) {
 			wire := frame(cmp.Or(c.dst, port.Broadcast), macA, cmp.Or(c.length, frameLen))
 			want, counts := uint32(tcxPass), make([]vswitch.PortStats, len(guests))
 			if c.to != "" || c.drop != port.DropNone {
-				want = tcxDrop
+				want = tcxRedirect // to the last port, which a run by hand does not do
 				counts[0].Fast, counts[0].RX.Frames, counts[0].RX.Bytes = 1, 1, uint64(len(wire))
 				counts[0].RX.Copies = uint64(max(len(c.to)-1, 0))
 			}
 			if c.drop != port.DropNone {
+				want = tcxDrop
 				counts[0].RX.Dropped[c.drop] = 1
 			}
 			decision, out := r.run(wire, skb{Ifindex: uint32(r.ports[0].Device.Ifindex())})
@@ -293,7 +294,9 @@ func TestFlood(t *testing.T) {
 			for n, fd := range guests {
 				var heard [][]byte
 				if strings.Contains(c.to, strconv.Itoa(n)) {
-					heard = [][]byte{wire}
+					if !strings.HasSuffix(c.to, strconv.Itoa(n)) {
+						heard = [][]byte{wire}
+					}
 					counts[n].TX.Frames, counts[n].TX.Bytes = 1, uint64(len(wire))
 				}
 				if got := read(t, fd); !slices.EqualFunc(got, heard, bytes.Equal) {

@@ -700,6 +700,8 @@ struct flooded {
 	u32 tag; /* the frame's, and what it has now, without an opaque one */
 	u32 now;
 	u32 sent; /* how many copies */
+	u32 last; /* ifindex by which the frame itself leaves, the last of all; 0: it does not */
+	u32 : 32;
 	u16 vlan, opaque;
 	u16 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
 };
@@ -770,7 +772,8 @@ static inline int wear(struct flooded *f, u32 tag)
 	return 1;
 }
 
-/* send_copy sends a frame on by one of the ports that choose found. */
+/* send_copy sends a frame on by one of the ports that choose found, or leaves it to the
+ * caller: a copy costs the kernel more than the frame itself. */
 static long send_copy(u64 i, struct flooded *f)
 {
 	struct exit e;
@@ -782,8 +785,14 @@ static long send_copy(u64 i, struct flooded *f)
 	if (!out || !wear(f, e.tag))
 		return 0;
 	f->sent++;
-	copy_to(f->skb, e.ifindex, out);
-	return 0;
+	if (f->by >> i != 1) {
+		copy_to(f->skb, e.ifindex, out);
+		return 0;
+	}
+	f->last = e.ifindex;
+	out->tx_frames++;
+	out->tx_bytes += wire_length(f->skb);
+	return 1;
 }
 
 /* flood sends a frame to a group on to all ports of its VLAN, as toAll in switch/flood.go,
@@ -837,7 +846,7 @@ global int flood(struct __sk_buff *skb)
 	in->rx_frames++;
 	in->rx_bytes += length;
 	in->copies += f.sent - 1;
-	return TCX_DROP;
+	return f.last ? bpf_redirect(f.last, 0) : TCX_DROP;
 }
 
 SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
