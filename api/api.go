@@ -187,6 +187,8 @@ type Switch struct {
 
 	Settings Spec `json:"settings"` // those in force that are set
 
+	Sandbox []string `json:"sandbox"` // what restricts the daemon; empty: nothing
+
 	SocketDir    string   `json:"socket_dir"`    // has NAME.sock for ports that name no socket
 	MAC          port.MAC `json:"mac"`           // its own address
 	GroupForward uint16   `json:"group_forward"` // bit n: 01:80:c2:00:00:0n is forwarded

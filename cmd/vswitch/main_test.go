@@ -83,6 +83,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		for _, name := range []string{"PATH", "HOME", "VSWITCH_SOCKET", "VSWITCH_TEST_KIND", "GORACE"} {
 			env = append(env, name+"="+ts.Getenv(name))
 		}
+		// The mode that all daemons of a test run have, as VSWITCH_TEST_FASTPATH.
+		if mode := os.Getenv("VSWITCH_SANDBOX"); mode != "" && ts.Getenv("VSWITCH_SANDBOX") == "" {
+			env = append(env, "VSWITCH_SANDBOX="+mode)
+		}
 		ts.Check(p.start(args, env))
 		ts.Check(eventually(func() error { return ts.Exec("vswitch", "show") }))
 	},

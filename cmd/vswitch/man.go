@@ -134,6 +134,7 @@ var environmentWords = [][2]string{
 	{"VSWITCH_NAME", "The name of the switch where --name is not given."},
 	{"VSWITCH_SOCKET", "The control socket where neither --socket nor --name is given."},
 	{"VSWITCH_FASTPATH", "The mode of `vswitch run` where --fastpath is not given."},
+	{"VSWITCH_SANDBOX", "The mode of `vswitch run` where --sandbox is not given."},
 	{"XDG_RUNTIME_DIR", "Where users other than root have their control sockets."},
 	{"XDG_STATE_HOME", "Where users other than root have their state; ~/.local/state if unset."},
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/linux/fastpath"
+	"github.com/vswitch/vswitch/internal/linux/sandbox"
 	"github.com/vswitch/vswitch/internal/linux/sdnotify"
 	"github.com/vswitch/vswitch/port/tap"
 )
@@ -47,6 +48,7 @@ Example:
 			&cli.IntFlag{Name: "fdb-size", Value: fdb.DefaultCapacity, Usage: fmt.Sprintf("most `ENTRIES` of the forwarding database, up to %d", fdb.MaxCapacity)},
 			oneOf(&cli.StringFlag{Name: "fastpath", Value: "auto", EnvVars: []string{"VSWITCH_FASTPATH"}, Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"}, fastPathModes),
 			&cli.StringFlag{Name: "config", TakesFile: true, Usage: "configuration `FILE` to apply at the start, with --prune; see vswitch apply. A file with - in front may be absent"},
+			oneOf(&cli.StringFlag{Name: "sandbox", Value: "off", EnvVars: []string{"VSWITCH_SANDBOX"}, Usage: "`MODE` in which the daemon gives up what a switch does not need: auto (as far as the kernel can), off or require"}, sandbox.Modes),
 			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, and do not run"},
 			&cli.IntFlag{Name: "mtu", Usage: "`BYTES` of payload of tap and host ports that --mtu of add-port does not give others", DefaultText: "what each device has"},
 			oneOf(&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text, json or journal (for systemd)"}, []string{"text", "json", "journal"}),
@@ -106,6 +108,10 @@ func runSwitch(c *cli.Context) error {
 	if !slices.Contains(fastPathModes, mode) {
 		return usagef("there is no fast path mode %q; use %s", mode, strings.Join(fastPathModes, ", "))
 	}
+	confine := c.String("sandbox")
+	if !slices.Contains(sandbox.Modes, confine) {
+		return usagef("there is no sandbox mode %q; use %s", confine, strings.Join(sandbox.Modes, ", "))
+	}
 	var endLog func()
 	if o.Log, endLog, err = daemonLog(c.String("log-format"), os.Stderr); err != nil {
 		return err
@@ -123,8 +129,10 @@ func runSwitch(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		o.Kinds, err = kinds(kindOptions{Switch: o.Name, SocketDir: o.SocketDir, MTU: mtu, Ingress: ingress})
-		return err
+		if o.Kinds, err = kinds(kindOptions{Switch: o.Name, SocketDir: o.SocketDir, MTU: mtu, Ingress: ingress}); err != nil {
+			return err
+		}
+		return enterSandbox(confine, o)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -133,6 +141,27 @@ func runSwitch(c *cli.Context) error {
 		return usageError(err.Error())
 	}
 	return err
+}
+
+// enterSandbox gives up what the daemon does not need once it has its lock, state and fast path.
+func enterSandbox(mode string, o *daemon.Options) error {
+	if mode == "off" {
+		return nil
+	}
+	write := []string{filepath.Dir(o.Socket)}
+	if o.StateDir != "" {
+		write = append(write, o.StateDir)
+	}
+	var err error
+	o.Sandbox, err = sandbox.Enter(write)
+	switch {
+	case err == nil:
+	case mode == "require":
+		return fmt.Errorf("the sandbox cannot be entered: %w; use --sandbox auto to run without what is missing", err)
+	default:
+		o.Log.Warn("a part of the sandbox is missing", "error", err)
+	}
+	return nil
 }
 
 // readOwnConfig is readConfig for a file that only root, or the user of the daemon, can change.

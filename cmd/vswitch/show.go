@@ -36,6 +36,7 @@ func showSwitch(c *cli.Context) error {
 		} else {
 			row(w, "State", s.StateDir)
 		}
+		row(w, "Sandbox", dash(strings.Join(s.Sandbox, ", ")))
 		row(w, "Ports", portsByState(s.Ports))
 		aging := "no ageing"
 		if s.FDB.AgingS != 0 {

@@ -190,6 +190,7 @@ func (m *manager) applyConfig(req api.ApplyConfig) (done api.AppliedConfig, err 
 // begin applies the configuration of the start, once the ports are restored, and then tells
 // the service manager that the switch is ready.
 func (m *manager) begin(o Options) {
+	m.awaitRestored()
 	if o.Config.Config.RawMessage != nil {
 		m.applyAtStart(o.Config, o.ConfigError)
 	}
@@ -197,6 +198,14 @@ func (m *manager) begin(o Options) {
 		m.service.Send(fmt.Sprintf("READY=1\nSTATUS=switch %s has %d ports", m.name, len(m.ports)))
 		return nil
 	})
+}
+
+// awaitRestored waits until the ports of the state are open, or the switch ends.
+func (m *manager) awaitRestored() {
+	select {
+	case <-m.restored:
+	case <-m.ended:
+	}
 }
 
 // applyAtStart applies a configuration. With an error the switch goes on as it was before: its

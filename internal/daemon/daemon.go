@@ -47,6 +47,9 @@ type Options struct {
 	Config      api.ApplyConfig
 	ConfigError func(error) error
 
+	// Sandbox is what restricts the process; Prepare may set it. Nil: nothing.
+	Sandbox []string
+
 	// Service is the service manager that started the daemon; nil: none.
 	Service Service
 

@@ -136,6 +136,7 @@ func (m *manager) describeSwitch() api.Switch {
 		GroupForward: m.groupForward,
 		LoopDetect:   made["loop_detect"] != nil,
 		RecoveryS:    m.recovery.Seconds(),
+		Sandbox:      append([]string{}, m.sandbox...),
 		Settings:     asSpec(made),
 		FastPath:     api.FastPath{On: m.fast != nil, Pinned: m.fast != nil && m.fast.Pinned(), Reason: m.fastOff},
 	}

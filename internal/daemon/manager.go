@@ -52,6 +52,7 @@ type manager struct {
 	fastOff string   // why there is no fast path
 
 	service Service
+	sandbox []string // see Options.Sandbox
 
 	groupForward uint16 // see vswitch.Switch.SetGroupForward
 
@@ -97,6 +98,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		fastOff: o.FastPathOff,
 
 		service: o.Service,
+		sandbox: o.Sandbox,
 
 		recovery: o.Recovery,
 

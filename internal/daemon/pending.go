@@ -51,6 +51,7 @@ func (m *manager) armPending() {
 func (m *manager) expireIn(d time.Duration) {
 	this := m.pending
 	m.expire = time.AfterFunc(d, func() {
+		m.awaitRestored()
 		err := m.changeConfig(func() error {
 			if m.pending != this {
 				return nil // confirmed, taken back or prolonged meanwhile

@@ -137,6 +137,7 @@ func TestAPI(t *testing.T) {
 		Ports: map[api.State]int{"up": 0, "no-carrier": 1, "waiting": 0, "down": 0},
 		FDB:   api.FDBInfo{Capacity: 65536, AgingS: 60}, RX: none, TX: none, RecoveryS: 300,
 		Settings: api.Spec{RawMessage: json.RawMessage(`{"aging":"1m0s"}`)},
+		Sandbox:  []string{},
 		MAC:      before.MAC,
 	}
 	if diff := cmp.Diff(wantSwitch, sw); diff != "" {

@@ -43,6 +43,7 @@ var below = []struct {
 	{"internal/files/flock", nil},
 	{"internal/logqueue", nil},
 	{"internal/linux/sdnotify", nil},
+	{"internal/linux/sandbox", nil},
 	{"internal/linux/limits", nil},
 	{"internal/rxbuf", []string{"port", "internal/virtio/vnet"}},
 	{"internal/linux/afpacket", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/rxbuf", "internal/linux/mmsg", "internal/linux/link"}},
@@ -67,7 +68,7 @@ var below = []struct {
 	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock"}},
-	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/linux/fastpath", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/linux/fastpath", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
 	{"internal/test/testenv", nil},
 	{"internal/test/testenv/daemontest", []string{"api", "internal/test/testenv"}},
@@ -90,21 +91,24 @@ var below = []struct {
 // import it. So the kernel's interfaces are touched in few places.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"internal/linux/afpacket", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/virtio/vhost",
+		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/virtio/vhost",
 		"port/unixsock", "port/vxlan", "internal/files/sockfile", "internal/bgp",
 		"internal/test/testenv", "internal/linux/tuntap/tuntest", "internal/virtio/vhost/vhosttest",
 	},
-	"github.com/vishvananda/netlink":      {"internal/linux/link"},
-	"github.com/cilium/ebpf":              {"internal/linux/hoststack", "internal/linux/fastpath"},
-	"github.com/songgao/water":            {"internal/linux/tuntap", "qemu-examples/hello-tap"},
-	"github.com/urfave/cli":               {"cmd/vswitch"},
-	"github.com/xrash/smetrics":           {"cmd/vswitch", "internal/config"},
-	"github.com/goccy/go-yaml":            {"internal/config"},
-	"github.com/rogpeppe/go-internal":     {"cmd/vswitch"},
-	"go.uber.org/goleak":                  {"port/porttest"},
-	"github.com/osrg/gobgp":               {"internal/bgp"},
-	"github.com/prometheus/client_golang": {"internal/feature/metrics"},
-	"golang.org/x/net":                    {"internal/feature/metrics"},
+	"github.com/vishvananda/netlink":                {"internal/linux/link"},
+	"github.com/cilium/ebpf":                        {"internal/linux/hoststack", "internal/linux/fastpath"},
+	"github.com/songgao/water":                      {"internal/linux/tuntap", "qemu-examples/hello-tap"},
+	"github.com/urfave/cli":                         {"cmd/vswitch"},
+	"github.com/xrash/smetrics":                     {"cmd/vswitch", "internal/config"},
+	"github.com/landlock-lsm/go-landlock":           {"internal/linux/sandbox"},
+	"github.com/elastic/go-seccomp-bpf":             {"internal/linux/sandbox"},
+	"kernel.org/pub/linux/libs/security/libcap/psx": {"internal/linux/sandbox"},
+	"github.com/goccy/go-yaml":                      {"internal/config"},
+	"github.com/rogpeppe/go-internal":               {"cmd/vswitch"},
+	"go.uber.org/goleak":                            {"port/porttest"},
+	"github.com/osrg/gobgp":                         {"internal/bgp"},
+	"github.com/prometheus/client_golang":           {"internal/feature/metrics"},
+	"golang.org/x/net":                              {"internal/feature/metrics"},
 }
 
 // noIO are the packages that make no system call, and doIO is what they therefore
