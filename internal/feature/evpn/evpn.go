@@ -31,6 +31,25 @@ type Settings struct {
 	Hold        setting.Duration `json:"duplicate_hold,omitzero" arg:"TIME" default:"3m" help:"with --evpn-as: leave a station that is heard at two hosts at the other one for this long"`
 }
 
+// AfterMerge implements setting.Merged: when EVPN is turned off, its other settings are unset.
+func (s *Settings) AfterMerge(former any, given func(key string) bool) {
+	if former.(Settings).AS == 0 || s.AS != 0 {
+		return
+	}
+	if !given("router_id") {
+		s.RouterID = setting.Addr{}
+	}
+	if !given("bgp_port") {
+		s.Listen = nil
+	}
+	if !given("no_suppression") {
+		s.Suppression = false
+	}
+	if !given("duplicate_hold") {
+		s.Hold = 0
+	}
+}
+
 // Check returns what is wrong with the settings and how to fix it.
 func (s Settings) Check() error {
 	switch id := s.RouterID; {

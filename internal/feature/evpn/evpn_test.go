@@ -457,3 +457,20 @@ func TestSettings(t *testing.T) {
 		}
 	}
 }
+
+// Turning EVPN off needs no word about its other settings.
+func TestTurnedOff(t *testing.T) {
+	on := Settings{AS: 1, RouterID: setting.Addr{Addr: self}, Listen: new(uint16), Suppression: true, Hold: 1}
+	for text, want := range map[string]Settings{
+		`{"evpn_as": null}`: {}, `{"evpn_as": 0}`: {}, `{"evpn_as": 0, "duplicate_hold": "1ns"}`: {Hold: 1}, `{"duplicate_hold": null}`: {AS: 1, RouterID: on.RouterID, Listen: on.Listen, Suppression: true},
+	} {
+		var p setting.Patch
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			t.Fatal(err)
+		}
+		got, err := setting.Merge(on, p)
+		if err != nil || got != any(want) {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package l2test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
+)
+
+// evpn joins the switches of an overlay by EVPN, each a neighbor of all others, and waits until
+// they know each other. The first VLAN of the tunnels is that of the hosts.
+func (o *overlay) evpn(settings, neighbor string) {
+	o.t.Helper()
+	for i, l := range o.sites {
+		l.sw.ctl("add-port up0 --kind vxlan --local %s %s", o.vtep(i), settings)
+		l.sw.ctl("set --evpn-as 65001 --router-id 192.0.2.%d", i+1)
+		for j := range o.sites {
+			if j != i {
+				l.sw.ctl("evpn neighbor add %s --as 65001 --hold 90s %s", o.vtep(j), neighbor)
+			}
+		}
+	}
+	for i := range o.sites {
+		testenv.Eventually(o.t, fmt.Sprintf("switch %d has its sessions", i), func() bool {
+			return !slices.ContainsFunc(o.neighbors(i), func(n api.EVPNNeighbor) bool { return n.State != "established" })
+		})
+	}
+}
+
+func (o *overlay) neighbors(site int) []api.EVPNNeighbor {
+	o.t.Helper()
+	all, err := o.sites[site].sw.Client.EVPNNeighbors(o.t.Context())
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return all
+}
+
+// station returns a station as a site knows it by EVPN; its MAC is 0 if there is none.
+func (o *overlay) station(site int, mac port.MAC) api.EVPNMAC {
+	o.t.Helper()
+	all, err := o.sites[site].sw.Client.EVPNMACs(o.t.Context())
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	for _, m := range all {
+		if m.MAC == mac {
+			return m
+		}
+	}
+	return api.EVPNMAC{}
+}
+
+// awaitStation waits until all sites know where a station is: at one of them, or nowhere (-1).
+func (o *overlay) awaitStation(mac port.MAC, at int) {
+	o.t.Helper()
+	for i := range o.sites {
+		testenv.Eventually(o.t, fmt.Sprintf("switch %d knows %v at %d", i, mac, at), func() bool {
+			m := o.station(i, mac)
+			if at < 0 {
+				return m.MAC == 0
+			}
+			return m.MAC != 0 && m.VTEP.String() == o.vtep(at) && (m.Port != "") == (i == at)
+		})
+	}
+}
+
+// TestEVPN: switches know each other's stations before a frame from them came; they follow one
+// that moves; those of a switch that dies are kept until it is back.
+func TestEVPN(t *testing.T) {
+	t.Parallel()
+	o := newOverlay(t, 3, 1600, false)
+	o.evpn("--vni 10010", "--password s3cret")
+	all := &lan{t: t, sw: o.sites[0].sw, hosts: o.hosts}
+	h1, h2, h3 := o.hosts[0], o.hosts[1], o.hosts[2]
+
+	// What a host says at its own switch is known to all; nothing of it came by a tunnel.
+	for i, h := range o.hosts {
+		o.sites[i].sw.ctl("set-port up0 --flood none")
+		if err := h.Send(h.toAll().head(), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		o.awaitStation(h.mac, i)
+		o.sites[i].sw.ctl("set-port up0 --flood all")
+	}
+	all.want(h1, h1.to(h2), h2)      // a third switch would flood it
+	all.want(h1, h1.toAll(), h2, h3) // floods reach each once
+
+	// The station of the second host comes up at the third one.
+	third := &lan{t: t, sw: o.sites[2].sw, hosts: o.hosts}
+	moved := frame{dst: h1.mac, src: h2.mac}
+	if err := h3.Send(append(moved.head(), make([]byte, 50)...), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	o.awaitStation(h2.mac, 2)
+	if m := o.station(0, h2.mac); m.Seq != 1 {
+		t.Errorf("it moved: %+v", m)
+	}
+	all.want(h1, h1.to(h2), h3)
+	third.want(h3, h3.to(h1), h1)
+	if err := h2.Send(h2.toAll().head(), port.Offload{}); err != nil { // and back
+		t.Fatal(err)
+	}
+	o.awaitStation(h2.mac, 1)
+	if m := o.station(0, h2.mac); m.Seq != 2 {
+		t.Errorf("it moved back: %+v", m)
+	}
+	all.want(h1, h1.to(h2), h2)
+
+	// A static entry is sticky everywhere.
+	o.sites[1].sw.ctl("fdb add %s p1", h2.mac)
+	testenv.Eventually(t, "it is sticky", func() bool { return o.station(0, h2.mac).Sticky })
+	if err := h3.Send(append(moved.head(), make([]byte, 50)...), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	all.want(h1, h1.to(h2), h2)
+	o.sites[1].sw.ctl("fdb del %s", h2.mac)
+
+	// The third switch dies. Its stations stay until it is back, and so does its state.
+	o.sites[2].sw.Kill()
+	testenv.Eventually(t, "the session ends", func() bool { return o.neighbors(0)[1].State != "established" })
+	if m := o.station(0, h3.mac); m.VTEP.String() != o.vtep(2) {
+		t.Errorf("its station is at %v", m.VTEP)
+	}
+	o.sites[2].sw.Restart(t)
+	testenv.Eventually(t, "the session is back", func() bool {
+		return !slices.ContainsFunc(o.neighbors(2), func(n api.EVPNNeighbor) bool { return n.State != "established" })
+	})
+	third.want(h3, h3.to(h1), h1)
+	o.awaitStation(h3.mac, 2)
+
+	// A neighbor that is removed takes its stations with it.
+	o.sites[0].sw.ctl("evpn neighbor del %s", o.vtep(2))
+	testenv.Eventually(t, "its stations are gone", func() bool { return o.station(0, h3.mac).MAC == 0 })
+	o.sites[0].sw.refuse("there is no neighbor", "evpn neighbor del %s", o.vtep(2))
+	o.sites[0].sw.ctl("set --evpn-as 0")
+	testenv.Eventually(t, "the second switch misses the first", func() bool { return o.neighbors(1)[0].State != "established" })
+}
+
+// asked returns the addresses for which a host was asked by ARP or neighbor discovery since the
+// last call, until nothing comes for a while.
+func (h *host) asked(wait time.Duration) (all []netip.Addr) {
+	for {
+		b, _, err := h.Recv(wait)
+		if err != nil {
+			return all
+		}
+		switch etherType := binary.BigEndian.Uint16(b[12:]); {
+		case etherType == 0x0806 && len(b) >= 42 && b[21] == 1:
+			all = append(all, netip.AddrFrom4([4]byte(b[38:])))
+		case etherType == 0x86dd && len(b) >= 78 && b[20] == 58 && b[54] == 135:
+			all = append(all, netip.AddrFrom16([16]byte(b[62:])))
+		}
+	}
+}
+
+// TestEVPNResolution: ARP and neighbor discovery for stations of other switches are answered
+// at once, and not flooded; for unknown ones they are.
+func TestEVPNResolution(t *testing.T) {
+	t.Parallel()
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("IPv6 underlay %v", v6), func(t *testing.T) {
+			t.Parallel()
+			o := newOverlay(t, 3, 1600, v6)
+			for _, l := range o.sites {
+				l.sw.ctl("set-port p1 --access 20")
+			}
+			o.evpn("--vni 10=10010,20=10020", "")
+			a, h1, h2, h3 := o.sites[0], o.hosts[0], o.hosts[1], o.hosts[2]
+			a.wantPing(h1, h2, true)
+			for _, h := range []*host{h1, h2} {
+				testenv.Eventually(t, "the addresses of "+h.mac.String()+" are known", func() bool {
+					var ips []string
+					for _, ip := range o.station(2, h.mac).IPs {
+						ips = append(ips, ip.String())
+					}
+					return slices.Contains(ips, h.v4) && slices.Contains(ips, h.v6)
+				})
+			}
+			testenv.Eventually(t, "the second address is known here", func() bool { return len(o.station(0, h2.mac).IPs) >= 2 })
+			_ = h3.asked(quiet)
+			a.wantPing(h1, h2, true)
+			// Nobody has this address: everybody is asked.
+			_ = h1.ns.Command("ping", "-c", "1", "-w", "1", "10.0.255.254").Run()
+			var asked []netip.Addr
+			testenv.Eventually(t, "a third host is asked for an unknown address", func() bool {
+				asked = append(asked, h3.asked(time.Millisecond)...)
+				return slices.Contains(asked, netip.MustParseAddr("10.0.255.254"))
+			})
+			for _, ip := range []string{h1.v4, h1.v6, h2.v4, h2.v6} {
+				if slices.Contains(asked, netip.MustParseAddr(ip)) {
+					t.Errorf("a third host is asked for the known address %s", ip)
+				}
+			}
+			a.bulk(h1, h2, h2.v4, 4<<20)
+		})
+	}
+}
