@@ -298,6 +298,9 @@ func (g *guard) State() (json.RawMessage, error) {
 // until its address is learned again.
 func (g *guard) Restore(text json.RawMessage) error {
 	var k kept
+	if text == nil { // there was nothing
+		text = json.RawMessage("{}")
+	}
 	if err := json.Unmarshal(text, &k); err != nil {
 		g.host.Log().Error("the bindings of guarded ports cannot be read; stations wait until their addresses are learned again", "error", err)
 		return nil
