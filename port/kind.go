@@ -45,6 +45,10 @@ type Description struct {
 	// machine can be behind such a port.
 	QEMU func(Spec, qemu.Guest) (qemu.Flags, error)
 
+	// Libvirt returns the <interface> of such a machine, without its address and model; nil
+	// if libvirt has none for these ports.
+	Libvirt func(Spec, qemu.Guest) qemu.Interface
+
 	// Station is true if one station is behind the port. Otherwise a network is, which
 	// may have its own bridges and routers.
 	Station bool

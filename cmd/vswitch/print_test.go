@@ -8,8 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/qemu"
+	"github.com/vswitch/vswitch/port"
 )
 
 func TestTraffic(t *testing.T) {
@@ -150,6 +153,43 @@ func TestFindQEMU(t *testing.T) {
 		t.Setenv("PATH", dir+":/usr/bin:/bin")
 		if got := findQEMU(t.Context()); got != want {
 			t.Errorf("%s: %v, want %v", script, got, want)
+		}
+	}
+}
+
+func TestLibvirtXML(t *testing.T) {
+	mac := port.MAC(0x525400abcdef)
+	sw := api.Switch{Name: "sw0", SocketDir: "/run/vswitch/sw0"}
+	for _, c := range []struct{ kind, spec, want string }{
+		{"tap", `{"queues": 4, "mtu": 9000}`, `<interface type="ethernet">
+  <mac address="52:54:00:ab:cd:ef"/>
+  <target dev="vm0" managed="no"/>
+  <model type="virtio"/>
+  <driver queues="4"/>
+  <mtu size="9000"/>
+</interface>`},
+		{"vhost-user", `{}`, `<interface type="vhostuser">
+  <mac address="52:54:00:ab:cd:ef"/>
+  <source type="unix" path="/run/vswitch/sw0/vm0.sock" mode="client">
+    <reconnect enabled="yes" timeout="1"/>
+  </source>
+  <model type="virtio"/>
+</interface>
+<!-- The domain needs this beside its devices:
+<memoryBacking>
+  <source type='memfd'/>
+  <access mode='shared'/>
+</memoryBacking>
+-->`},
+	} {
+		got, err := libvirtXML(sw, api.Port{Name: "vm0", Kind: c.kind, GuestMAC: mac, Spec: api.Spec{RawMessage: []byte(c.spec)}})
+		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", c.kind, err, diff)
+		}
+	}
+	for kind, want := range map[string]string{"stream": "no interface for stream ports; add one of the kind tap, vhost-user", "host": "not for a virtual machine"} {
+		if _, err := libvirtXML(sw, api.Port{Name: "x", Kind: kind}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", kind, err)
 		}
 	}
 }

@@ -18,8 +18,8 @@ import (
 func qemuArgsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "qemu-args",
-		Usage:     "print QEMU's flags for a port",
-		UsageText: "vswitch qemu-args NAME [--memory SIZE] [--qemu-version VERSION]",
+		Usage:     "print QEMU's flags or libvirt's XML for a port",
+		UsageText: "vswitch qemu-args NAME [--memory SIZE] [--qemu-version VERSION] [--format qemu|libvirt]",
 		Description: `Prints the -netdev and -device flags that give a virtual machine the NIC behind
 the port. Its MAC address belongs to the port of this switch: it is the same each
 time, and no other port has it, of this host or another. An --ephemeral switch
@@ -31,13 +31,17 @@ it so. QEMU 7.2 without KVM cannot have MSI-X on such a port; add ",vectors=0".
 How QEMU is told to connect again depends on its version: that of --qemu-version,
 else of the qemu-system program that is found here, else QEMU 7.2 to 10.1 will do.
 
+--format libvirt prints the <interface> element of a domain in place of flags.
+
 Example:
 
     qemu-system-x86_64 -m 512 disk.qcow2 $(vswitch qemu-args vm0)
-    qemu-system-x86_64 disk.qcow2 $(vswitch qemu-args fast0 --memory 512M)`,
+    qemu-system-x86_64 disk.qcow2 $(vswitch qemu-args fast0 --memory 512M)
+    vswitch qemu-args vm0 --format libvirt >nic.xml; virsh attach-device DOMAIN nic.xml`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "memory", Usage: "vhost-user: also give the machine `SIZE` of shared memory, such as 512M"},
 			&cli.StringFlag{Name: "qemu-version", Usage: "`VERSION` of the QEMU that takes the flags, such as 9.2", DefaultText: "that of the QEMU here"},
+			oneOf(&cli.StringFlag{Name: "format", Value: "qemu", Usage: "`FORMAT` of what is printed: qemu or libvirt"}, []string{"qemu", "libvirt"}),
 		},
 		Action: steering(printQEMUArgs, "NAME"),
 	}
@@ -51,6 +55,21 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 	s, err := cl.Switch(c.Context)
 	if err != nil {
 		return err
+	}
+	switch c.String("format") {
+	case "qemu":
+	case "libvirt":
+		if c.IsSet("memory") || c.IsSet("qemu-version") {
+			return usagef("libvirt writes QEMU's flags by itself; leave --memory and --qemu-version out")
+		}
+		text, err := libvirtXML(s, p)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(c.App.Writer, text)
+		return err
+	default:
+		return usagef("there is no format %q; use qemu or libvirt", c.String("format"))
 	}
 	var v qemu.Version
 	if text := c.String("qemu-version"); text == "" {
@@ -69,28 +88,12 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 // qemuArgs writes the flags for a port. The device's flags are last, so that a user can
 // append to them.
 func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) (string, error) {
-	all, err := kinds(kindOptions{Switch: cmp.Or(s.Name, api.DefaultName), SocketDir: cmp.Or(s.SocketDir, "/")})
-	if err != nil {
-		return "", err
-	}
-	kind := all.Find(p.Kind)
-	if kind == nil || kind.Describe().QEMU == nil {
-		return "", fmt.Errorf("port %s is not for a virtual machine; add one of the kind %s for QEMU", p.Name, strings.Join(forQEMU(all), ", "))
-	}
-	set := setting.Patch{}
-	if p.Spec.RawMessage != nil {
-		if err := p.Spec.Decode(&set); err != nil {
-			return "", err
-		}
-	}
-	delete(set, "name")
-	delete(set, "kind")
-	spec, err := daemon.Catalog(all, features).Read(p.Name, p.Kind, set)
+	kind, spec, err := machineOf(s, p)
 	if err != nil {
 		return "", err
 	}
 	id := qemu.ID(p.Name)
-	flags, err := kind.Describe().QEMU(spec, qemu.Guest{ID: id, Ifname: p.Ifname, MTU: cmp.Or(p.GuestMTU, p.MTU), Memory: memory, Version: v})
+	flags, err := kind.QEMU(spec, qemu.Guest{ID: id, Ifname: p.Ifname, MTU: cmp.Or(p.GuestMTU, p.MTU), Memory: memory, Version: v})
 	if err != nil {
 		return "", usageError(err.Error())
 	}
@@ -98,10 +101,53 @@ func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) (string, 
 	return strings.Join(args, " "), nil
 }
 
-// forQEMU returns the names of the kinds of port that QEMU can connect to.
-func forQEMU(all port.Kinds) (names []string) {
-	for _, k := range all {
-		if k.Describe().QEMU != nil {
+// libvirtXML writes the <interface> element for a port, and in a comment what the domain needs
+// beside it.
+func libvirtXML(s api.Switch, p api.Port) (string, error) {
+	kind, spec, err := machineOf(s, p)
+	if err != nil {
+		return "", err
+	}
+	if kind.Libvirt == nil {
+		return "", fmt.Errorf("libvirt has no interface for %s ports; add one of the kind %s", p.Kind,
+			strings.Join(kindsWith(func(d port.Description) bool { return d.Libvirt != nil }), ", "))
+	}
+	i := kind.Libvirt(spec, qemu.Guest{ID: qemu.ID(p.Name), Ifname: p.Ifname, MTU: cmp.Or(p.GuestMTU, p.MTU)})
+	i.MAC, i.Model = qemu.Address{Address: guestMAC(s, p).String()}, qemu.Model{Type: "virtio"}
+	text, err := i.Write()
+	if i.Needs != "" {
+		text += "\n<!-- The domain needs this beside its devices:\n" + i.Needs + "\n-->"
+	}
+	return text, err
+}
+
+// machineOf returns the kind of a port for a virtual machine, and the port's spec.
+func machineOf(s api.Switch, p api.Port) (port.Description, port.Spec, error) {
+	all, err := kinds(kindOptions{Switch: cmp.Or(s.Name, api.DefaultName), SocketDir: cmp.Or(s.SocketDir, "/")})
+	if err != nil {
+		return port.Description{}, port.Spec{}, err
+	}
+	kind := all.Find(p.Kind)
+	if kind == nil || kind.Describe().QEMU == nil {
+		return port.Description{}, port.Spec{}, fmt.Errorf("port %s is not for a virtual machine; add one of the kind %s for QEMU", p.Name,
+			strings.Join(kindsWith(func(d port.Description) bool { return d.QEMU != nil }), ", "))
+	}
+	set := setting.Patch{}
+	if p.Spec.RawMessage != nil {
+		if err := p.Spec.Decode(&set); err != nil {
+			return port.Description{}, port.Spec{}, err
+		}
+	}
+	delete(set, "name")
+	delete(set, "kind")
+	spec, err := daemon.Catalog(all, features).Read(p.Name, p.Kind, set)
+	return kind.Describe(), spec, err
+}
+
+// kindsWith returns the names of the kinds of port whose description has something.
+func kindsWith(has func(port.Description) bool) (names []string) {
+	for _, k := range kindList() {
+		if has(k.Describe()) {
 			names = append(names, k.Name())
 		}
 	}

@@ -97,6 +97,7 @@ func (kind) Describe() port.Description {
 		Settings: Settings{},
 		Station:  true,
 		QEMU:     qemuFlags,
+		Libvirt:  libvirt,
 	}
 }
 
@@ -110,6 +111,17 @@ func qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	f.Backend = []string{"-netdev tap,id=" + g.ID + ",ifname=" + qemu.Value(cmp.Or(g.Ifname, s.Name)) + ",script=no,downscript=no" + queues}
 	f.Device = device + qemu.MTU(cmp.Or(g.MTU, o.MTU))
 	return f, nil
+}
+
+// libvirt describes a NIC at a TAP that exists: libvirt 5.7 and later leaves it as it is.
+func libvirt(s port.Spec, g qemu.Guest) qemu.Interface {
+	o := port.SettingsOf[Settings](s)
+	return qemu.Interface{
+		Type:   "ethernet",
+		Target: &qemu.Target{Dev: cmp.Or(g.Ifname, s.Name), Managed: "no"},
+		Driver: qemu.QueuesOf(o.Queues),
+		MTU:    qemu.SizeOf(cmp.Or(g.MTU, o.MTU)),
+	}
 }
 
 // Check implements port.Kind.

@@ -61,6 +61,7 @@ func (k Kind) Describe() port.Description {
 		Settings: Settings{},
 		Station:  true,
 		QEMU:     k.qemuFlags,
+		Libvirt:  k.libvirt,
 	}
 }
 
@@ -81,6 +82,16 @@ func (k Kind) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 		"-netdev vhost-user,id="+g.ID+",chardev=char-"+g.ID+queues)
 	f.Device = device + qemu.MTU(g.MTU)
 	return f, nil
+}
+
+// libvirt describes a NIC in shared memory.
+func (k Kind) libvirt(s port.Spec, g qemu.Guest) qemu.Interface {
+	o := port.SettingsOf[Settings](s)
+	source := &qemu.Source{Type: "unix", Path: k.Path(s), Mode: "client", Reconnect: &qemu.Reconnect{Enabled: "yes", Timeout: 1}}
+	if o.Client {
+		source.Mode, source.Reconnect = "server", nil
+	}
+	return qemu.Interface{Type: "vhostuser", Source: source, Driver: qemu.QueuesOf(o.Queues), MTU: qemu.SizeOf(g.MTU), Needs: qemu.SharedMemory}
 }
 
 // Path returns the path of the port's socket.

@@ -21,6 +21,15 @@ switch
 vs add-port "$port"
 on ip link show dev "$port"
 
+say "the interface that the switch prints for it is what libvirt takes, too"
+vs qemu-args "$port" --format libvirt | tee "$dir/nic.xml"
+sed -e "/<interface/,/<\/interface>/d" -e "/<devices>/r $dir/nic.xml" "$xml" >"$dir/printed.xml"
+virt-xml-validate "$dir/printed.xml" domain
+vs add-port fast0 --kind vhost-user
+vs qemu-args fast0 --format libvirt | sed '/<!--/,$d' >"$dir/nic.xml"
+sed -e "/<interface/,/<\/interface>/d" -e "/<devices>/r $dir/nic.xml" "$xml" >"$dir/printed.xml"
+virt-xml-validate "$dir/printed.xml" domain
+
 say "a VM on it, with the address that the XML gives"
 boot a "$port" "$(xmllint --xpath 'string(//interface/mac/@address)' "$xml")" 10.0.0.1/24
 vs add-port host0 --kind host --address 10.0.0.254/24
