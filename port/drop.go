@@ -29,7 +29,7 @@ const (
 	DropStormMulticast
 	DropStormUnicast  // beyond the port's rate of broadcast, multicast, unknown unicast
 	DropPoliced       // beyond the port's ingress rate
-	DropIsolated      // from one isolated port to another
+	DropIsolated      // from one isolated port to another, or from one tunnel to another
 	DropMirrorTarget  // from or to the target port of a mirror
 	DropConsumed      // taken by the switch: a protocol that it speaks
 	DropControlFull   // for the switch, whose control queue is full
@@ -107,7 +107,7 @@ var drops = [NumDrops]DropInfo{
 	DropStormMulticast: {"storm_multicast", OnInput, "more multicasts than the port's limit"},
 	DropStormUnicast:   {"storm_unknown_unicast", OnInput, "more frames to unknown stations than the port's limit"},
 	DropPoliced:        {"policed", OnInput, "more than the port's ingress rate"},
-	DropIsolated:       {"isolated", OnInput, "from one isolated port to another"},
+	DropIsolated:       {"isolated", OnInput, "from one isolated port to another, or from one tunnel to another"},
 	DropMirrorTarget:   {"mirror_target", OnInput, "from or to the target port of a mirror"},
 	DropConsumed:       {"consumed", OnInput, "consumed by the switch itself, for a protocol that it speaks"},
 	DropControlFull:    {"control_full", OnInput, "for the switch itself, whose queue was full"},

@@ -14,6 +14,7 @@ type PortConfig struct {
 	VLAN VLAN
 
 	Isolated   bool // exchanges no frames with other isolated ports
+	Tunnel     bool // nor a tunnel with other tunnels: the hosts behind them reach each other
 	Locked     bool // accepts frames only from stations with an FDB entry at this port
 	NoLearning bool
 	NoFlood    Class // classes not flooded to the port
@@ -79,6 +80,7 @@ const (
 	flagResolution
 	flagStage   // a stage checks what it receives
 	flagGuarded // that stage is the port's own, and the fast path does not know it
+	flagTunnel
 
 	flagNoFloodShift = 24 // three bits, in the order of Class
 
@@ -133,6 +135,7 @@ func (p *Port) flagsOf() flags {
 		}
 	}
 	set(c.Isolated, flagIsolated)
+	set(c.Tunnel, flagTunnel)
 	set(c.Locked, flagLocked)
 	set(c.NoLearning, flagNoLearn)
 	set(c.LearnLimit != 0 && c.LearnAction == LearnProtect, flagProtect)

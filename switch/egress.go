@@ -24,7 +24,7 @@ func whyNotTo(vlan uint16, from, to *member) port.Drop {
 		return port.DropSamePort
 	case !to.vlans.Has(vlan):
 		return port.DropVLANFiltered
-	case from.flags&to.flags&flagIsolated != 0:
+	case from.flags&to.flags&(flagIsolated|flagTunnel) != 0:
 		return port.DropIsolated
 	case to.flags&flagBlocked != 0:
 		return port.DropBlocked

@@ -78,6 +78,19 @@ func TestIsolation(t *testing.T) {
 	})
 }
 
+// TestTunnels: what came through a tunnel goes through none, whatever else is set.
+func TestTunnels(t *testing.T) {
+	inRig(t, 4, func(t *testing.T, r *rig) {
+		r.configure(t, 0, vswitch.PortConfig{Tunnel: true})
+		r.configure(t, 1, vswitch.PortConfig{Tunnel: true})
+		r.configure(t, 2, vswitch.PortConfig{Isolated: true})
+		wantPass(t, r, 0, frame(port.Broadcast, station(0), 0, 60), 0, 0, 1, 1)
+		wantPass(t, r, 2, frame(port.Broadcast, station(2), 0, 60), 1, 1, 0, 1)
+		wantPass(t, r, 1, frame(station(0), station(1), 0, 60), 0, 0, 0, 0)
+		wantDrops(t, r, 1, port.DropIsolated, 1)
+	})
+}
+
 func TestLocked(t *testing.T) {
 	inRig(t, 3, func(t *testing.T, r *rig) {
 		r.configure(t, 0, vswitch.PortConfig{Locked: true})

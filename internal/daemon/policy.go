@@ -61,7 +61,11 @@ func classesOf(names []string) (c vswitch.Class) {
 }
 
 // apply brings the port in the core in line with its spec.
-func (p *managed) apply() error { return p.sw.Configure(configOf(&p.spec.Policy)) }
+func (p *managed) apply() error {
+	c := configOf(&p.spec.Policy)
+	c.Tunnel = p.Kind().Tunnel
+	return p.sw.Configure(c)
+}
 
 // vlanOf returns how a port takes part in VLANs, as users see it, with the mode's defaults
 // filled in.

@@ -33,9 +33,16 @@ func newOverlay(t testing.TB, sites, mtu int, v6 bool, flags ...string) *overlay
 		l := newLAN(t, 1, flags...)
 		o.join(l.ns, mtu)
 		o.sites, o.hosts = append(o.sites, l), append(o.hosts, l.hosts[0])
-		l.address()
 	}
 	return o
+}
+
+// address gives all hosts addresses. Until then they are silent.
+func (o *overlay) address() {
+	o.t.Helper()
+	for _, l := range o.sites {
+		l.address()
+	}
 }
 
 // join connects a namespace to the underlay by a device ul0.
@@ -86,6 +93,7 @@ func TestOverlay(t *testing.T) {
 			t.Parallel()
 			o := newOverlay(t, 2, 1600, c.v6)
 			o.mesh(c.settings)
+			o.address()
 			if c.port != "" {
 				for _, l := range o.sites {
 					l.sw.ctl("%s", c.port)
@@ -143,6 +151,27 @@ func TestOverlayFloods(t *testing.T) {
 	all.want(o.hosts[0], o.hosts[0].toAll(), o.hosts[2])
 }
 
+// TestTwoOverlays: where two meshes join the same switches, a broadcast comes once by each, and
+// goes from neither into the other.
+func TestTwoOverlays(t *testing.T) {
+	t.Parallel()
+	o := newOverlay(t, 2, 1600, false)
+	o.mesh("--vni 100")
+	for i, l := range o.sites {
+		l.sw.ctl("add-port up1 --kind vxlan --local 2001:db8::%d --peers 2001:db8::%d --vni 100", i+1, 2-i)
+	}
+	both := &lan{t: t, sw: o.sites[0].sw, hosts: o.hosts}
+	h1, h2 := o.hosts[0], o.hosts[1]
+	if got := both.send(h1, h1.toAll(), h2, h2); len(got[h2]) != 2 || len(got[h1]) != 0 {
+		t.Errorf("h2 gets it %d times, want 2; h1 %d times", len(got[h2]), len(got[h1]))
+	}
+	for _, name := range []string{"up0", "up1"} {
+		if p := o.sites[0].sw.port(name); p.RX.Frames != 0 || p.TX.Frames != 1 {
+			t.Errorf("%s has sent %d frames and received %d, want 1 and 0", name, p.TX.Frames, p.RX.Frames)
+		}
+	}
+}
+
 // TestOverlayRefuses: frames of a host that is no peer, or in another network, are dropped by
 // name, and the port says whose they are.
 func TestOverlayRefuses(t *testing.T) {
@@ -176,6 +205,7 @@ func TestOverlayTooBig(t *testing.T) {
 	t.Parallel()
 	o := newOverlay(t, 2, 1500, false)
 	o.mesh("--vni 100")
+	o.address()
 	a := o.sites[0]
 	if mtu := a.sw.port("up0").MTU; mtu != 1450 {
 		t.Errorf("the port's MTU is %d, want 1450", mtu)
@@ -209,6 +239,7 @@ func TestOverlayKernel(t *testing.T) {
 	a, h1 := o.sites[0], o.hosts[0]
 	a.sw.ctl("add-port up0 --kind vxlan --local 192.0.2.1 --peers 192.0.2.2 --vni 10=10010")
 	a.sw.ctl("set-port p1 --access 10")
+	o.address()
 	k, h := quietNetns(t), &host{number: uint16(hostCount.Add(1)), ns: quietNetns(t), port: "k"}
 	o.join(k, 1600)
 	ip(t, k, fmt.Sprintf(`link add br0 type bridge
