@@ -28,8 +28,9 @@ deps: ## install what building and testing need beside Go (as root)
 	@qemu-examples/lib/deps.sh
 
 .PHONY: build
-build: ## build ./vswitch, one static binary
+build: ## build ./vswitch and ./vswitch-cni, static binaries
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o vswitch ./cmd/vswitch
+	CGO_ENABLED=0 $(GO) build -trimpath -o vswitch-cni ./cmd/vswitch-cni
 
 .PHONY: demo
 demo: ## two virtual machines talk through a switch (as root)
@@ -102,8 +103,9 @@ generate: ## compile internal/linux/fastpath/bpf anew (installs clang-14 and llv
 	$(GO) generate ./...
 
 .PHONY: install
-install: build ## install to DESTDIR and PREFIX (/usr/local): binary, manual pages, shell completion
+install: build ## install to DESTDIR and PREFIX (/usr/local): binaries, manual pages, shell completion
 	install -D -m 755 vswitch '$(DESTDIR)$(PREFIX)/bin/vswitch'
+	install -D -m 755 vswitch-cni '$(DESTDIR)$(PREFIX)/lib/cni/vswitch-cni'
 	install -D -m 755 packaging/wireshark/vswitch-extcap '$(DESTDIR)$(PREFIX)/share/vswitch/vswitch-extcap'
 	install -d '$(DESTDIR)$(PREFIX)/share/'{man/man5,man/man8,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
 	./vswitch man >'$(DESTDIR)$(PREFIX)/share/man/man8/vswitch.8'
@@ -122,4 +124,4 @@ package-test: ## build the packages twice, and install, run, upgrade and remove 
 
 .PHONY: clean
 clean: ## remove what was built, and the guests' images
-	rm -rf vswitch .cache dist
+	rm -rf vswitch vswitch-cni .cache dist

@@ -70,6 +70,8 @@ var below = []struct {
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock"}},
 	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/linux/fastpath", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
+	{"cmd/vswitch-cni", []string{"api", "internal/linux/link"}},
+
 	{"internal/test/testenv", nil},
 	{"internal/test/testenv/daemontest", []string{"api", "internal/test/testenv"}},
 	{"internal/test/vmtest", []string{"internal/test/testenv", "internal/test/vmtest/*"}},
@@ -109,6 +111,7 @@ var outside = map[string][]string{
 	"github.com/osrg/gobgp":                         {"internal/bgp"},
 	"github.com/prometheus/client_golang":           {"internal/feature/metrics"},
 	"golang.org/x/net":                              {"internal/feature/metrics"},
+	"github.com/containernetworking/cni":            {"cmd/vswitch-cni"},
 }
 
 // noIO are the packages that make no system call, and doIO is what they therefore

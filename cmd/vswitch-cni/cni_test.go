@@ -1,0 +1,305 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+)
+
+// The runtime of the tests runs the test's own binary under the plugin's name.
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "vswitch-cni" {
+		main()
+		return
+	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // a plugin with the race detector would wait at its end
+	daemontest.Main(m)
+}
+
+// runtime is a container runtime, with a network on a switch.
+type runtime struct {
+	*libcni.CNIConfig
+	t    *testing.T
+	sw   *daemontest.Daemon
+	list *libcni.NetworkConfigList
+	dir  string
+}
+
+// newRuntime starts a switch. more is added to the plugin's configuration.
+func newRuntime(t *testing.T, version, more string) *runtime {
+	t.Helper()
+	r := &runtime{t: t, sw: daemontest.Start(t, testenv.NewNetns(t)), dir: t.TempDir()}
+	self, err := os.Executable()
+	if err == nil {
+		err = os.Symlink(self, filepath.Join(r.dir, "vswitch-cni"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.CNIConfig = libcni.NewCNIConfigWithCacheDir([]string{r.dir, "/usr/lib/cni"}, filepath.Join(r.dir, "cache"), nil)
+	r.configure(version, more)
+	return r
+}
+
+func (r *runtime) configure(version, more string) {
+	r.t.Helper()
+	var err error
+	r.list, err = libcni.ConfListFromBytes(fmt.Appendf(nil, `{
+		"cniVersion": %q, "name": "lab",
+		"plugins": [{"type": "vswitch-cni", "socket": %q, "dataDir": %q, "capabilities": {"mac": true}%s}]
+	}`, version, r.sw.Socket(), filepath.Join(r.dir, "data"), more))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// ipam gives addresses of both families, by Debian's host-local.
+func ipam(dir string) string {
+	return fmt.Sprintf(`, "ipam": {"type": "host-local", "dataDir": %q,
+		"ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd88::/64"}]], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}`, dir)
+}
+
+// container is a network namespace.
+func container(ns *testenv.Netns, ifname string) *libcni.RuntimeConf {
+	return &libcni.RuntimeConf{ContainerID: ns.Name, NetNS: ns.Path(), IfName: ifname}
+}
+
+func (r *runtime) add(c *libcni.RuntimeConf) *current.Result {
+	r.t.Helper()
+	got, err := r.AddNetworkList(r.t.Context(), r.list, c)
+	if err != nil {
+		r.t.Fatalf("add %s: %v", c.ContainerID, err)
+	}
+	result, err := current.NewResultFromResult(got)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return result
+}
+
+func (r *runtime) del(c *libcni.RuntimeConf) {
+	r.t.Helper()
+	if err := r.DelNetworkList(r.t.Context(), r.list, c); err != nil {
+		r.t.Fatalf("del %s: %v", c.ContainerID, err)
+	}
+}
+
+// ports lists the names of the switch's ports.
+func (r *runtime) ports() (names []string) {
+	r.t.Helper()
+	all, err := r.sw.Client.Ports(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, p := range all {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+func ping(t *testing.T, from *testenv.Netns, to string) {
+	t.Helper()
+	testenv.Eventually(t, "a ping to "+to, func() bool {
+		return from.Command("ping", "-q", "-c", "1", "-w", "2", to).Run() == nil
+	})
+}
+
+// A container gets addresses, a route and a NIC under the name that the runtime says, reaches
+// the gateway and another container, and everything goes with it.
+func TestContainers(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	data := t.TempDir()
+	r := newRuntime(t, "1.0.0", `, "mtu": 1400, "port": {"isolated": false, "description": "a container"}`+ipam(data))
+	r.sw.Ctl(t, "add-port gw0 --kind host --address 10.88.0.1/24 --address fd88::1/64")
+	one, two := testenv.NewNetns(t), testenv.NewNetns(t)
+	first, second := container(one, "eth0"), container(two, "net1")
+	first.CapabilityArgs = map[string]any{"mac": "02:00:00:00:00:0c"}
+
+	result := r.add(first)
+	name := portName(labels{"lab", one.Name, "eth0"})
+	inside := result.Interfaces[1]
+	if len(result.Interfaces) != 2 || result.Interfaces[0].Name != name || result.Interfaces[0].Sandbox != "" ||
+		inside.Name != "eth0" || inside.Mac != "02:00:00:00:00:0c" || inside.Mtu != 1400 || inside.Sandbox != one.Path() {
+		t.Errorf("interfaces %+v, %+v", result.Interfaces[0], inside)
+	}
+	if len(result.IPs) != 2 || *result.IPs[0].Interface != 1 || len(result.Routes) != 2 {
+		t.Errorf("%+v", result)
+	}
+	if got := one.Run("ip", "addr", "show", "eth0"); !strings.Contains(got, result.IPs[0].Address.String()) ||
+		!strings.Contains(got, "02:00:00:00:00:0c") || !strings.Contains(got, "mtu 1400") {
+		t.Errorf("in the container: %s", got)
+	}
+	if got := one.Run("ip", "route", "get", "192.0.2.1") + one.Run("ip", "-6", "route", "get", "2001:db8::1"); !strings.Contains(got, "via 10.88.0.1") || !strings.Contains(got, "via fd88::1") {
+		t.Errorf("routes in the container: %s", got)
+	}
+	if p := r.sw.Port(t, name); p.Kind != "veth" || p.Spec.Settings()["description"] != "a container" {
+		t.Errorf("the port: %+v", p)
+	}
+	ping(t, one, "10.88.0.1")
+	ping(t, one, "fd88::1")
+
+	again := r.add(first)
+	if diff := cmp.Diff(text(t, result), text(t, again)); diff != "" {
+		t.Errorf("the second result (-first +second):\n%s", diff)
+	}
+	other := r.add(second)
+	ping(t, one, other.IPs[0].Address.IP.String())
+	check := func() error { return r.CheckNetworkList(t.Context(), r.list, first) }
+	if err := check(); err != nil {
+		t.Error(err)
+	}
+
+	// What is no longer as it was is found, and made anew.
+	one.Run("ip", "addr", "del", result.IPs[0].Address.String(), "dev", "eth0")
+	if err := check(); err == nil || !strings.Contains(err.Error(), "eth0 has lost its address") {
+		t.Errorf("a lost address: %v", err)
+	}
+	if again = r.add(first); len(again.IPs) != 2 {
+		t.Errorf("made anew: %+v", again)
+	}
+	if err := check(); err != nil {
+		t.Error(err)
+	}
+	ping(t, one, "10.88.0.1")
+	r.sw.Ctl(t, "del-port %s", name)
+	if err := check(); err == nil || !strings.Contains(err.Error(), "there is no port") {
+		t.Errorf("a lost port: %v", err)
+	}
+	r.add(first)
+	ping(t, one, "10.88.0.1")
+
+	for range 2 {
+		r.del(first)
+		r.del(second)
+	}
+	if got := r.ports(); !cmp.Equal(got, []string{"gw0"}) {
+		t.Errorf("ports are left: %v", got)
+	}
+	if got := one.Run("ip", "-o", "link"); strings.Contains(got, "eth0") {
+		t.Errorf("left in the container: %s", got)
+	}
+	for _, dir := range []string{filepath.Join(r.dir, "data"), filepath.Join(data, "lab")} {
+		left, err := filepath.Glob(dir + "/*.*")
+		if err != nil || len(left) != 0 && !strings.Contains(left[0], "last_reserved") {
+			t.Errorf("left in %s: %v, %v", dir, left, err)
+		}
+	}
+}
+
+func text(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// A container that died without a word leaves a port, which DEL or GC removes. GC removes
+// nothing else.
+func TestGarbage(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	r := newRuntime(t, "1.1.0", "")
+	r.sw.Ctl(t, "add-port vm0")
+	var all []*libcni.RuntimeConf
+	for i := range 3 {
+		name := fmt.Sprintf("%s-%d", r.sw.Netns.Name, i)
+		if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+			t.Fatalf("ip netns add: %v: %s", err, out)
+		}
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+		c := &libcni.RuntimeConf{ContainerID: name, NetNS: "/run/netns/" + name, IfName: "eth0"}
+		if result := r.add(c); len(result.IPs) != 0 || result.Interfaces[1].Mac == "" {
+			t.Errorf("%+v", result)
+		}
+		all = append(all, c)
+	}
+	for _, c := range all[:2] {
+		if out, err := exec.Command("ip", "netns", "del", c.ContainerID).CombinedOutput(); err != nil {
+			t.Fatalf("ip netns del: %v: %s", err, out)
+		}
+	}
+	if err := r.CheckNetworkList(t.Context(), r.list, all[0]); err == nil {
+		t.Error("a dead container is well")
+	}
+	r.del(all[0])
+	if got := r.ports(); len(got) != 3 {
+		t.Errorf("ports %v", got)
+	}
+	// The runtime has lost its record of the second.
+	if err := os.RemoveAll(filepath.Join(r.dir, "cache")); err != nil {
+		t.Fatal(err)
+	}
+	valid := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: all[2].ContainerID, IfName: "eth0"}}}
+	r.list.Name = "other"
+	if err := r.GCNetworkList(t.Context(), r.list, valid); err != nil || len(r.ports()) != 3 {
+		t.Errorf("of another network: %v, ports %v", err, r.ports())
+	}
+	r.list.Name = "lab"
+	// libcni collects nothing if it has no cache at all.
+	if err := os.MkdirAll(filepath.Join(r.dir, "cache", "results"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.GCNetworkList(t.Context(), r.list, valid); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.ports(), []string{"vm0", portName(labels{"lab", all[2].ContainerID, "eth0"})}; !cmp.Equal(got, want) {
+		t.Errorf("ports %v, want %v", got, want)
+	}
+}
+
+// What is wrong is said with the codes of the specification, and leaves nothing.
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	r := newRuntime(t, "1.1.0", "")
+	c := container(testenv.NewNetns(t), "eth0")
+	wantCode := func(what string, err error, code uint, words string) {
+		t.Helper()
+		var e *types.Error
+		if !errors.As(err, &e) || e.Code != code || !strings.Contains(e.Error(), words) {
+			t.Errorf("%s: %v, want code %d with %q", what, err, code, words)
+		}
+	}
+	add := func() error { _, err := r.AddNetworkList(t.Context(), r.list, c); return err }
+	if err := r.GetStatusNetworkList(t.Context(), r.list); err != nil {
+		t.Errorf("status: %v", err)
+	}
+	r.configure("1.1.0", `, "port": {"netns": "x"}`)
+	wantCode("a setting of ours", add(), types.ErrInvalidNetworkConfig, "port.netns follows from the attachment")
+	r.configure("1.1.0", `, "port": {"frobnicate": 1}`)
+	if err := add(); err == nil || !strings.Contains(err.Error(), "frobnicate") {
+		t.Errorf("an unknown setting: %v", err)
+	}
+	r.configure("1.1.0", `, "ipam": {"type": "no-such-plugin"}`)
+	if err := add(); err == nil || !strings.Contains(err.Error(), "no-such-plugin") {
+		t.Errorf("a missing IPAM plugin: %v", err)
+	}
+	r.configure("1.1.0", "")
+	r.sw.Ctl(t, "add-port %s", portName(labels{"lab", c.ContainerID, "eth0"}))
+	if err := add(); err == nil || !strings.Contains(err.Error(), "is not this container's") {
+		t.Errorf("a port of others: %v", err)
+	}
+	r.sw.Ctl(t, "del-port %s", portName(labels{"lab", c.ContainerID, "eth0"}))
+	if got := r.ports(); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+	r.sw.Stop(t)
+	wantCode("no switch", add(), types.ErrTryAgainLater, "the switch does not answer")
+	wantCode("status without a switch", r.GetStatusNetworkList(t.Context(), r.list), types.ErrPluginNotAvailable, "the switch does not answer")
+}

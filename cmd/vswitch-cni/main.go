@@ -1,0 +1,137 @@
+// Command vswitch-cni is a CNI plugin: it gives containers a NIC on a running switch. For
+// each attachment it adds a port of kind veth, and asks an IPAM plugin for addresses. What it
+// knows of an attachment is in the port's labels and in a file with the result, so DEL and GC
+// find all that an ADD made, even one that was killed. docs/containers.md has the
+// configuration.
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/vswitch/vswitch/api"
+)
+
+func main() {
+	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status},
+		version.VersionsStartingFrom("0.3.0"), "vswitch-cni: NICs of containers on a virtual switch")
+}
+
+// add gives a container its NIC. If it has it already, the answer is the same as before.
+func add(args *skel.CmdArgs) error {
+	a, err := newAttachment(args)
+	if err != nil {
+		return err
+	}
+	defer a.client.Close()
+	ctx := context.Background()
+	result, err := a.again(ctx)
+	if err != nil {
+		return err
+	}
+	if result == nil {
+		if result, err = a.add(ctx); err != nil {
+			return err
+		}
+	}
+	return types.PrintResult(result, a.CNIVersion)
+}
+
+// del takes the NIC of a container away. What is gone already is no error.
+func del(args *skel.CmdArgs) error {
+	a, err := newAttachment(args)
+	if err != nil {
+		return err
+	}
+	defer a.client.Close()
+	return a.remove(context.Background())
+}
+
+// check returns what is wrong with the NIC of a container.
+func check(args *skel.CmdArgs) error {
+	a, err := newAttachment(args)
+	if err != nil {
+		return err
+	}
+	defer a.client.Close()
+	result, err := a.former()
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if err := a.check(ctx, result); err != nil {
+		return err
+	}
+	if a.IPAM.Type == "" {
+		return nil
+	}
+	return invoke.DelegateCheck(ctx, a.IPAM.Type, args.StdinData, nil)
+}
+
+// gc removes the ports of the network whose attachments the runtime does not name.
+func gc(args *skel.CmdArgs) error {
+	c, err := readConf(args.StdinData)
+	if err != nil {
+		return err
+	}
+	cl, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	ctx := context.Background()
+	valid := make(map[types.GCAttachment]bool)
+	for _, a := range c.ValidAttachments {
+		valid[a] = true
+	}
+	ports, err := cl.Ports(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	var failed error
+	for _, p := range ports {
+		if l := labelsOf(p); l.network == c.Name && !valid[types.GCAttachment{ContainerID: l.container, IfName: l.ifname}] {
+			failed = errors.Join(failed, c.forget(ctx, cl, p.Name))
+		}
+	}
+	if c.IPAM.Type != "" {
+		failed = errors.Join(failed, invoke.DelegateGC(ctx, c.IPAM.Type, args.StdinData, nil))
+	}
+	return failed
+}
+
+// status returns why the plugin could not add a container now.
+func status(args *skel.CmdArgs) error {
+	c, err := readConf(args.StdinData)
+	if err != nil {
+		return err
+	}
+	cl, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	ctx := context.Background()
+	if _, err := cl.Switch(ctx); err != nil {
+		return types.NewError(types.ErrPluginNotAvailable, "the switch does not answer", err.Error())
+	}
+	if c.IPAM.Type == "" {
+		return nil
+	}
+	return invoke.DelegateStatus(ctx, c.IPAM.Type, args.StdinData, nil)
+}
+
+// unavailable returns a daemon's error for the runtime: one that does not answer may do so
+// later.
+func unavailable(err error) error {
+	var refused *api.Error
+	if errors.As(err, &refused) {
+		return err
+	}
+	return types.NewError(types.ErrTryAgainLater, "the switch does not answer", err.Error())
+}
