@@ -25,7 +25,7 @@ type Event struct {
 	MAC    port.MAC `json:"mac,omitzero"`
 	VLAN   uint16   `json:"vlan,omitempty"`
 	Keys   []string `json:"keys,omitempty"`  // settings that were changed
-	Count  uint64   `json:"count,omitempty"` // how many events are missing
+	Count  uint64   `json:"count,omitempty"` // how many events are missing, or changes were made
 }
 
 // Types of events.
@@ -33,6 +33,9 @@ const (
 	EventDaemonStarted  = "daemon.started"
 	EventDaemonStopping = "daemon.stopping"
 	EventSwitchChanged  = "switch.changed"
+	EventConfigApplied  = "config.applied"
+	EventConfigExpired  = "config.expired"
+	EventConfigKept     = "config.confirmed"
 	EventPortAdded      = "port.added"
 	EventPortChanged    = "port.changed"
 	EventPortRemoved    = "port.removed"
@@ -58,6 +61,9 @@ var EventTypes = []EventType{
 	{EventDaemonStarted, "the daemon runs; its ports are restored"},
 	{EventDaemonStopping, "the daemon is about to end"},
 	{EventSwitchChanged, "settings of the switch were changed: keys"},
+	{EventConfigApplied, "a configuration was applied, or changes were taken back: count changes, reason"},
+	{EventConfigExpired, "a configuration was not confirmed in time and is taken back: reason"},
+	{EventConfigKept, "a configuration was confirmed: reason"},
 	{EventPortAdded, "a port was added"},
 	{EventPortChanged, "settings of a port were changed: keys"},
 	{EventPortRemoved, "a port was removed"},

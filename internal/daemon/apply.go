@@ -581,6 +581,7 @@ func (m *manager) carryOut(w target, p *plan, o how, steps []api.ConfigStep) (no
 			notes = append(notes, fmt.Sprintf("the history is not written, so rollback does not know this change: %v", err))
 		}
 	}
+	m.emit(api.Event{Type: api.EventConfigApplied, Reason: o.by, Count: uint64(len(steps))})
 	m.log.Info("configuration applied", "by", o.by, "changes", len(steps))
 	return append(notes, m.waiting(w)...), nil
 }

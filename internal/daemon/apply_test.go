@@ -645,3 +645,22 @@ func TestGroupText(t *testing.T) {
 		}
 	}
 }
+
+// What a configuration does is an event, beside those of its ports.
+func TestApplyEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, l := witnessed(t)
+		synctest.Wait()
+		l.take()
+		r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.ConfirmS = 60 })
+		want := []string{"port.added vm0 >", "port.state vm0 >no-carrier  the other end of vm0 is down or not there", "config.applied  >  test.yaml"}
+		if diff := cmp.Diff(want, l.take()); diff != "" {
+			t.Errorf("apply (-want +got):\n%s", diff)
+		}
+		time.Sleep(61 * time.Second)
+		want = []string{"config.expired  >  test.yaml", "port.removed vm0 >", "config.applied  >  no confirmation of test.yaml"}
+		if diff := cmp.Diff(want, l.take()); diff != "" {
+			t.Errorf("without a confirmation (-want +got):\n%s", diff)
+		}
+	})
+}

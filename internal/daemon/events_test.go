@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,11 +16,16 @@ import (
 )
 
 // witness is a feature that remembers events and reports one number.
-type witness struct{ seen []string }
+type witness struct {
+	mu   sync.Mutex
+	seen []string
+}
 
 func (l *witness) Stop() {}
 
 func (l *witness) Observe(e api.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.seen = append(l.seen, strings.TrimSpace(fmt.Sprintf("%s %s %s>%s %s %s", e.Type, e.Port, e.From, e.To, strings.Join(e.Keys, ","), e.Reason)))
 	if e.Time.IsZero() {
 		l.seen = append(l.seen, "without a time")
@@ -28,11 +34,17 @@ func (l *witness) Observe(e api.Event) {
 
 var listened = feature.Metric{Name: "vswitch_listened_total", Help: "Calls of the test's feature."}
 
-func (l *witness) Collect(add feature.Add) { add(&listened, float64(len(l.seen))) }
+func (l *witness) Collect(add feature.Add) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	add(&listened, float64(len(l.seen)))
+}
 
 // take returns the events since the last call.
 func (l *witness) take() []string {
 	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	seen := l.seen
 	l.seen = nil
 	return seen

@@ -56,6 +56,7 @@ func (m *manager) expireIn(d time.Duration) {
 			if m.pending != this {
 				return nil // confirmed, taken back or prolonged meanwhile
 			}
+			m.emit(api.Event{Type: api.EventConfigExpired, Reason: this.By})
 			m.log.Warn("a change was not confirmed in time and is taken back", "by", this.By)
 			_, err := m.undo(this.Undo, "no confirmation of "+this.By)
 			return err
@@ -90,6 +91,7 @@ func (m *manager) confirm() error {
 		return fail(api.CodeFailed, "%w", err)
 	}
 	m.armPending()
+	m.emit(api.Event{Type: api.EventConfigKept, Reason: was.By})
 	m.log.Info("configuration confirmed", "by", was.By)
 	return nil
 }
