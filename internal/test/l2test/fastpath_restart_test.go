@@ -109,6 +109,45 @@ func TestFastRestart(t *testing.T) {
 	}
 }
 
+// TestFastRestartWithSettings kills the daemon and stops it while a port is policed and
+// mirrored and another does not learn. The kernel does all of it meanwhile: no frame is lost,
+// and the observer gets one copy of each.
+//
+//	a ── vm0 --rate-in, mirrored ┐
+//	b ── vm1 --learning off      ┼ switch
+//	c ── vm2 the observer        ┘
+func TestFastRestartWithSettings(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	c := p.add(2)
+	for _, command := range []string{
+		"set-port vm0 --rate-in 10gbit --burst 2s",
+		"set-port vm1 --learning off",
+		"mirror add m0 --from vm0 --direction in --to vm2",
+	} {
+		p.sw.ctl("%s", command)
+	}
+	s, back := startStream(t, p.a, p.b, c), startStream(t, p.b, p.a)
+	more := func() {
+		t.Helper()
+		s.more(300)
+		back.more(300)
+	}
+	more()
+	for _, end := range []func(){p.sw.Kill, func() { p.sw.Stop(t) }} {
+		if p.fast() == 0 {
+			t.Error("no frame takes the fast path")
+		}
+		end()
+		more()
+		p.sw.Restart(t)
+		more()
+	}
+	s.wantOnce(s.at[0])
+	s.wantOnce(s.at[1])
+	back.wantOnce(back.at[0])
+}
+
 // TestFastOff runs the daemon without fast path after one with it that was killed: the
 // switch itself carries the traffic, and nothing is left in the kernel.
 func TestFastOff(t *testing.T) {
