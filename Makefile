@@ -67,6 +67,12 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	echo go test $$race ./... in bench/peers; \
 	$(GO) run github.com/vswitch/vswitch/internal/test/gotest $$race -count=1 ./...
 
+.PHONY: test-interop
+test-interop: ## test beside FRR, which it installs (as root)
+	@qemu-examples/lib/deps.sh frr
+	$(GO) vet -tags interop ./internal/test/interop
+	$(GO) run ./internal/test/gotest -tags interop -count=1 ./internal/test/interop
+
 .PHONY: bench
 bench: ## run the benchmarks (as root with those of real TAPs)
 	$(GO) test -run '^$$' -bench . ./...
