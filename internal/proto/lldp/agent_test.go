@@ -45,7 +45,15 @@ func TestTransmission(t *testing.T) {
 		}
 	}
 	want(sends(&a, 110, 50), 110, 111, 112, 113, 143)
-	if a.Counters.Sent != 10 || a.Counters.Received != 3 {
+	// What a lost cable interrupts is not made up for.
+	if err := a.Receive(at(160), from("m", TTL)); err != nil {
+		t.Fatal(err)
+	}
+	want(sends(&a, 160, 2), 160, 161)
+	a.Reset()
+	a.Announce()
+	want(sends(&a, 162, 40), 162, 192)
+	if a.Counters.Sent != 14 || a.Counters.Received != 4 {
 		t.Errorf("%+v", a.Counters)
 	}
 }

@@ -76,7 +76,7 @@ func (id ID) String() string {
 	switch {
 	case id.Kind == KindMAC && len(b) == 6:
 		return port.MACFrom(b).String()
-	case id.Kind == KindAddress && len(b) > 1:
+	case id.Kind == KindAddress:
 		if a, ok := address(b); ok {
 			return a.String()
 		}

@@ -154,6 +154,61 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// Each kind of ID has its number in a chassis TLV, and another one in a port's.
+func TestSubtypes(t *testing.T) {
+	for kind, want := range map[Kind][2]byte{KindLocal: {7, 7}, KindMAC: {4, 3}, KindAddress: {5, 4}, KindIfName: {6, 5}} {
+		id := ID{kind, "\x01\x02"}
+		frame := Append(nil, source, &PDU{Chassis: id, Port: id, TTL: 0x1234})
+		if got := [2]byte{frame[port.HeaderLen+2], frame[port.HeaderLen+7]}; got != want {
+			t.Errorf("kind %d is written as %v, want %v", kind, got, want)
+		}
+		if p, err := Parse(frame); err != nil || p.Chassis != id || p.Port != id || p.TTL != 0x1234 {
+			t.Errorf("kind %d: %+v, %v", kind, p, err)
+		}
+	}
+}
+
+// A TLV is taken up to its bounds, and left out beyond them.
+func TestOptional(t *testing.T) {
+	for name, c := range map[string]struct {
+		typ   int
+		value string
+		ok    func(*PDU) bool
+	}{
+		"text of 255 bytes":         {tlvSystemName, strings.Repeat("6e", 255), func(p *PDU) bool { return len(p.SystemName) == 255 }},
+		"text of 256 bytes":         {tlvSystemName, strings.Repeat("6e", 256), func(p *PDU) bool { return p.SystemName == "" }},
+		"capabilities":              {tlvCapabilities, "00140004", func(p *PDU) bool { return p.Capabilities == 0x14 && p.Enabled == 4 }},
+		"short capabilities":        {tlvCapabilities, "001400", func(p *PDU) bool { return p.Capabilities == 0 }},
+		"address":                   {tlvAddress, "0501c0000201", func(p *PDU) bool { return len(p.Addresses) == 1 }},
+		"no address":                {tlvAddress, "", func(p *PDU) bool { return len(p.Addresses) == 0 }},
+		"address of length 0":       {tlvAddress, "00", func(p *PDU) bool { return len(p.Addresses) == 0 }},
+		"address beyond the TLV":    {tlvAddress, "0501c00002", func(p *PDU) bool { return len(p.Addresses) == 0 }},
+		"address of another family": {tlvAddress, "0506c0000201", func(p *PDU) bool { return len(p.Addresses) == 0 }},
+		"PVID 4094":                 {tlvOrganisation, "0080c2010ffe", func(p *PDU) bool { return p.PVID == 4094 }},
+		"PVID 4095":                 {tlvOrganisation, "0080c2010fff", func(p *PDU) bool { return p.PVID == 0 }},
+		"frame size":                {tlvOrganisation, "00120f0405ee", func(p *PDU) bool { return p.MaxFrame == 1518 }},
+		"short frame size":          {tlvOrganisation, "00120f0405", func(p *PDU) bool { return p.MaxFrame == 0 }},
+		"no organisation":           {tlvOrganisation, "0080c2", func(p *PDU) bool { return p.PVID == 0 }},
+		"VLAN 4094":                 {tlvOrganisation, "0080c2030ffe0161", func(p *PDU) bool { return cmp.Equal(p.VLANs, []VLAN{{4094, "a"}}) }},
+		"VLAN 1 without a name":     {tlvOrganisation, "0080c203000100", func(p *PDU) bool { return cmp.Equal(p.VLANs, []VLAN{{1, ""}}) }},
+		"VLAN 4095":                 {tlvOrganisation, "0080c2030fff0161", func(p *PDU) bool { return len(p.VLANs) == 0 }},
+		"VLAN 0":                    {tlvOrganisation, "0080c20300000161", func(p *PDU) bool { return len(p.VLANs) == 0 }},
+		"name of 32 bytes":          {tlvOrganisation, "0080c203000120" + strings.Repeat("61", 32), func(p *PDU) bool { return len(p.VLANs) == 1 }},
+		"name of 33 bytes":          {tlvOrganisation, "0080c203000121" + strings.Repeat("61", 33), func(p *PDU) bool { return len(p.VLANs) == 0 }},
+		"name beyond the TLV":       {tlvOrganisation, "0080c20300010261", func(p *PDU) bool { return len(p.VLANs) == 0 }},
+	} {
+		value, err := hex.DecodeString(c.value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame := Append(nil, source, &PDU{Chassis: ID{KindLocal, "c"}, Port: ID{KindLocal, "p"}, TTL: 1})
+		frame = appendTLV(frame[:port.HeaderLen+4+4+4], c.typ, value...)
+		if p, err := Parse(frame); err != nil || !c.ok(p) {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
+	}
+}
+
 func TestText(t *testing.T) {
 	for id, want := range map[ID]string{
 		{KindMAC, "\x02\x00\x00\x00\x00\x09"}: "02:00:00:00:00:09",
