@@ -69,6 +69,9 @@ func (a *account) explain(at feature.Port, why port.Drop) (words, remedy string)
 	case port.DropPortDown:
 		return name + " does not pass frames now", "`vswitch ports " + name + "` says why"
 	case port.DropIsolated:
+		if !p.Isolated || !a.in.Policy().Isolated { // from one tunnel to another
+			return words, ""
+		}
 		return fmt.Sprintf("%s and %s are both isolated", a.in.Name(), name), set("%s --isolated=off", name)
 	case port.DropVLANTagged:
 		return words + ": " + vlanWords(at), ""

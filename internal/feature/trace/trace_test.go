@@ -119,6 +119,7 @@ func TestSettingsAreNamed(t *testing.T) {
 			set: func(r *rig) {
 				for _, p := range r.ports[:2] {
 					_ = p.Core().Configure(vswitch.PortConfig{Isolated: true})
+					p.Spec().Isolated = true
 				}
 			},
 			stage: "out", result: "DROPPED isolated: vm0 and vm1 are both isolated", remedy: "`vswitch set-port vm1 --isolated=off` would let it pass",

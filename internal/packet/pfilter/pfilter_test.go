@@ -2,6 +2,7 @@ package pfilter
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -142,7 +143,7 @@ func TestRefused(t *testing.T) {
 		"ip host fd00::1", "ip6 host 10.0.0.1", "arp net fd00::/8", "proto 256", "proto nosuch", "ip broadcast", "tcp multicast",
 		"vlan 4095", "vlan 5x", "vlan -1", "arp or lldp", "udp port -1", "less", "greater x",
 		"tcp[13]", "tcp[13] &", "tcp[13] = ", "tcp[13 = 1", "tcp[] = 1", "tcp[0:3] = 1", "tcp[0:] = 1", "1 = 2 = 3", "tcp[0] / 0 = 1", "tcp[0] << 32 = 1",
-		"(tcp[0] = 1", "tcp[(0] = 1", "len", "len = arp", "- = 1", "foo[0] = 1", "tcp[0] = 4294967296", "arp €", "port 80 or 443 or arp 443",
+		"(tcp[0] = 1", "tcp[(0] = 1", "len", "len = arp", "- = 1", "foo[0] = 1", "tcp[0] = 4294967296", "arp €", "port 80 or 443 or arp 443", "port 80 or arp or 443", "port 80 or len > 5 or 443",
 		strings.Repeat("(", maxDepth+1) + "arp" + strings.Repeat(")", maxDepth+1),
 		strings.Repeat("not ", maxDepth+1) + "arp",
 		"port (" + strings.Repeat("80 or ", maxTerms) + "80)",
@@ -169,6 +170,43 @@ func TestAllocs(t *testing.T) {
 		if n := testing.AllocsPerRun(10, func() { f.Match(of, 0) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
+	}
+}
+
+// Many groups one after the other are not nested.
+func TestManyGroups(t *testing.T) {
+	mustCompile(t, strings.Repeat("not arp and ", maxDepth+5)+"arp")
+	mustCompile(t, strings.Repeat("(arp) or ", maxDepth+5)+"arp")
+}
+
+// Words that stand for a protocol in several places stand for the same.
+func TestNamesAgree(t *testing.T) {
+	for name, h := range headers {
+		if len(h.protos) > 0 && h.protos[0] != ipProtos[name] {
+			t.Errorf("%s[...] is of protocol %d, proto %s of %d", name, h.protos[0], name, ipProtos[name])
+		}
+		if h.types != 0 && h.types != etherTypes[name] {
+			t.Errorf("%s[...] is of type %#x, ether proto %s of %#x", name, h.types, name, etherTypes[name])
+		}
+	}
+	for name, n := range protocols {
+		if len(n.protos) > 0 && n.protos[0] != ipProtos[name] {
+			t.Errorf("%s is of protocol %d, proto %s of %d", name, n.protos[0], name, ipProtos[name])
+		}
+	}
+	known := 0
+	for name, number := range services {
+		for _, proto := range []string{"tcp", "udp"} {
+			if n, err := net.LookupPort(proto, name); err == nil {
+				known++
+				if n != int(number) {
+					t.Errorf("port %s is %d, the system says %d", name, number, n)
+				}
+			}
+		}
+	}
+	if known < 3 { // those that Go knows by itself
+		t.Errorf("the system knows only %d of the services", known)
 	}
 }
 

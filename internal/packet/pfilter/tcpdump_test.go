@@ -147,7 +147,7 @@ func corpus() (bare, once, twice [][]byte) {
 			swap(r, frame[28:32], frame[38:42])
 		case 3:
 			sap := []byte{0x42, 0xfe, 0xaa, 0xf0}[r.IntN(4)]
-			frame = wire([]uint16{0x88cc, 40, 1500, 0x88a1}[r.IntN(4)], append([]byte{sap, sap, 3}, l4...)...)
+			frame = wire([]uint16{0x88cc, 40, 1500, 0x88a1}[r.IntN(4)], append([]byte{sap, sap ^ byte(r.IntN(2)), 3}, l4...)...)
 		}
 		swap(r, frame[0:6], frame[6:12])
 		switch r.IntN(8) {
@@ -228,6 +228,26 @@ func TestTcpdump(t *testing.T) {
 	}
 }
 
+// The names of numbers are tcpdump's.
+func TestConstants(t *testing.T) {
+	testenv.Tool(t, "tcpdump")
+	known := 0
+	for name, number := range constants {
+		named, err := exec.Command("tcpdump", "-y", "EN10MB", "-ddd", "ether[0:4] = "+name).Output()
+		if err != nil {
+			continue // a newer tcpdump has it
+		}
+		known++
+		numbered, err := exec.Command("tcpdump", "-y", "EN10MB", "-ddd", fmt.Sprintf("ether[0:4] = %d", number)).Output()
+		if err != nil || !bytes.Equal(named, numbered) {
+			t.Errorf("%s is not %d for tcpdump", name, number)
+		}
+	}
+	if known < 40 {
+		t.Errorf("tcpdump knows only %d of them", known)
+	}
+}
+
 // A frame is the same with its tag in place and taken out, as the switch has it.
 func TestTagTakenOut(t *testing.T) {
 	bare, once, twice := corpus()
@@ -248,7 +268,13 @@ func TestTagTakenOut(t *testing.T) {
 func TestUnlikeTcpdump(t *testing.T) {
 	syn := append([]byte{0x10, 0, 0, 80}, make([]byte, 16)...)
 	syn[13] = 2
+	chain := ip6(0, append([]byte{60, 0, 0, 0, 0, 0, 0, 0, 44, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 1, 0, 0, 0, 0}, syn...)...)
 	hop := ip6(0, append([]byte{6, 0, 0, 0, 0, 0, 0, 0}, syn...)...)
+	for _, expr := range []string{"ip6 proto 0", "ip6 proto 60", "ip6 proto 44", "ip6 proto 6", "tcp port 80", "tcp[13] = 2", "not ip6 proto 43", "not udp", "not ip proto 6"} {
+		if !match(mustCompile(t, expr), chain) {
+			t.Errorf("%s does not match % x", expr, chain)
+		}
+	}
 	for expr, frame := range map[string][]byte{
 		"tcp port 80 and ip6":   hop,
 		"tcp[13] = 2":           hop,

@@ -201,7 +201,7 @@ func TestDrops(t *testing.T) {
 	out, _ := c.end()
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	for i, want := range []string{
-		"p1 in  isolated  " + h1.mac.String() + " > " + h2.mac.String() + " type 0x88b5 len 60  (from one isolated port to another)",
+		"p1 in  isolated  " + h1.mac.String() + " > " + h2.mac.String() + " type 0x88b5 len 60  (" + port.DropIsolated.Info().Words + ")",
 		"p1 in  bad_source  00:00:00:00:00:00 > " + h3.mac.String() + " type 0x88b5 len 60  (its source address is zero or a group address)",
 	} {
 		if i >= len(lines) || !strings.HasSuffix(lines[i], want) {
