@@ -25,7 +25,10 @@ type Event struct {
 	MAC    port.MAC `json:"mac,omitzero"`
 	VLAN   uint16   `json:"vlan,omitempty"`
 	Keys   []string `json:"keys,omitempty"`  // settings that were changed
-	Count  uint64   `json:"count,omitempty"` // how many events are missing, or changes were made
+	Count  uint64   `json:"count,omitempty"` // how many events are missing, changes were made, or frames were dropped
+
+	Address    string   `json:"address,omitempty"`    // the IP address that a station has or claims
+	ClaimedMAC port.MAC `json:"claimed_mac,omitzero"` // that a packet of ARP or neighbour discovery names
 }
 
 // Types of events.
@@ -46,6 +49,11 @@ const (
 	EventFDBFlapping    = "fdb.flapping"
 	EventFDBOwnAddress  = "fdb.own_address"
 	EventSTP            = "stp.changed"
+	EventGuardViolation = "guard.violation"
+	EventGuardBound     = "guard.bound"
+	EventGuardRemoved   = "guard.removed"
+	EventGuardRefused   = "guard.refused"
+	EventGuardConflict  = "guard.conflict"
 	EventLimited        = "limited"
 	EventLost           = "lost"
 )
@@ -74,6 +82,11 @@ var EventTypes = []EventType{
 	{EventFDBFlapping, "a station moves back and forth between two ports: mac, vlan, from"},
 	{EventFDBOwnAddress, "a frame from the switch's own address came in by a port: vlan"},
 	{EventSTP, "the spanning tree changed: reason"},
+	{EventGuardViolation, "a guarded port's frames were dropped within a second: reason, mac, vlan, address, claimed_mac, count"},
+	{EventGuardBound, "a guarded port got an address: mac, vlan, address, reason"},
+	{EventGuardRemoved, "a guarded port lost an address: mac, vlan, address, reason"},
+	{EventGuardRefused, "a guarded port did not get an address: mac, vlan, address, reason"},
+	{EventGuardConflict, "two ports claim an address: mac, vlan, address, from, reason"},
 	{EventLimited, "more events of one kind happened than are told apart: count, reason"},
 	{EventLost, "the reader was too slow: count events that it does not get"},
 }

@@ -130,7 +130,13 @@ func text(e *api.Event) string {
 	case e.To != "":
 		s += "  " + e.To
 	}
-	if e.Count != 0 {
+	if e.Address != "" {
+		s += "  " + e.Address
+	}
+	switch {
+	case e.Count != 0 && e.Type == api.EventGuardViolation:
+		s += fmt.Sprintf("  %d frames", e.Count)
+	case e.Count != 0:
 		s += fmt.Sprintf("  %d events", e.Count)
 	}
 	if len(e.Keys) > 0 {

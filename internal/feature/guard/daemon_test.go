@@ -207,6 +207,9 @@ func TestLog(t *testing.T) {
 		log := l.sw.Log()
 		return strings.Contains(log, "reason=guard_arp") && strings.Contains(log, "claimed_address=10.99.0.1") && strings.Contains(log, "reason=guard_mac")
 	})
+	if out := l.sw.Ctl(t, "events --type guard.violation --port vm0"); !strings.Contains(out, "10.99.0.1") || !strings.Contains(out, ": guard_arp") {
+		t.Errorf("events:\n%s", out)
+	}
 	if n := strings.Count(l.sw.Log(), "\n") - before; n > 60 {
 		t.Errorf("%d lines:\n%s", n, l.sw.Log())
 	}

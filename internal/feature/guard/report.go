@@ -3,6 +3,8 @@ package guard
 import (
 	"time"
 
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
 	proto "github.com/vswitch/vswitch/internal/proto/guard"
 	"github.com/vswitch/vswitch/port"
 )
@@ -25,6 +27,7 @@ const summaryGap = time.Minute
 // report logs an event. The first drop for a reason at a port is logged at once, further ones
 // are summed up; the daemon's log limits the other lines.
 func (g *guard) report(ev proto.Event, now time.Time) {
+	g.emit(&ev)
 	log := g.host.Log().With("port", ev.Port)
 	if ev.Kind != proto.Violation {
 		attrs := []any{"vlan", ev.VLAN, "mac", ev.MAC, "address", ev.Address}
@@ -66,6 +69,39 @@ func (g *guard) report(ev proto.Event, now time.Time) {
 		attrs = append(attrs, "claimed_address", ev.Address)
 	}
 	log.Warn("the guard dropped frames", attrs...)
+}
+
+// emit tells users what happened.
+func (g *guard) emit(ev *proto.Event) {
+	told := api.Event{
+		Type: "guard." + string(ev.Kind), Port: ev.Port, From: ev.Other, Reason: ev.Text, MAC: ev.MAC, VLAN: ev.VLAN,
+		Count: ev.Count, ClaimedMAC: ev.Claimed,
+	}
+	if ev.Address.IsValid() {
+		told.Address = ev.Address.String()
+	}
+	switch ev.Kind {
+	case proto.Violation:
+		told.Reason = ev.Reason.String()
+	case proto.Bound:
+		told.Reason = string(ev.Source)
+	}
+	g.host.Emit(told)
+}
+
+// bindingCount counts bindings; no label has an address, which a guest can make up.
+var bindingCount = feature.Metric{Name: "vswitch_guard_bindings", Labels: []string{"source"},
+	Help: "Addresses that guarded ports may use."}
+
+// Collect implements feature.Collected.
+func (g *guard) Collect(add feature.Add) {
+	counts := make(map[proto.Source]int)
+	for _, b := range g.table.Bindings() {
+		counts[b.Source]++
+	}
+	for source, n := range counts {
+		add(&bindingCount, float64(n), string(source))
+	}
 }
 
 // sumUp logs the drops that go on, once a minute each.
