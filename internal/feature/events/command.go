@@ -134,6 +134,8 @@ func text(e *api.Event) string {
 		s += "  " + e.Address
 	}
 	switch {
+	case e.Count == 1 && e.Type == api.EventGuardViolation:
+		s += "  1 frame"
 	case e.Count != 0 && e.Type == api.EventGuardViolation:
 		s += fmt.Sprintf("  %d frames", e.Count)
 	case e.Count != 0:
