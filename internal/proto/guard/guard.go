@@ -109,6 +109,7 @@ type Table struct {
 
 	mu       sync.Mutex
 	ports    map[uint16]*Port
+	wide     map[uint16]*Port // those with pairs or prefixes
 	owners   map[owner]*entry
 	pending  map[txn]*transaction
 	protect  []netip.Prefix
@@ -170,7 +171,7 @@ type Port struct {
 func New(now func() time.Time, protect []netip.Prefix) *Table {
 	t := &Table{
 		now: now, protect: protect,
-		ports: make(map[uint16]*Port), owners: make(map[owner]*entry),
+		ports: make(map[uint16]*Port), wide: make(map[uint16]*Port), owners: make(map[owner]*entry),
 		pending: make(map[txn]*transaction), prefixes: make(map[uint16][]advertised),
 		turned: now(),
 	}
@@ -248,6 +249,9 @@ func (t *Table) Guard(number uint16, name string, c Config) *Port {
 		t.ports[number] = p
 	}
 	p.config = c
+	if delete(t.wide, number); len(c.Pairs) != 0 || slices.ContainsFunc(c.Addresses, func(a Address) bool { return !a.IsSingleIP() }) {
+		t.wide[number] = p
+	}
 	for _, e := range p.statics {
 		t.disown(e)
 	}
@@ -282,6 +286,7 @@ func (t *Table) Unguard(number uint16) {
 	t.changed = t.changed || len(p.learned) != 0
 	p.statics, p.learned, p.waiting = nil, nil, nil
 	delete(t.ports, number)
+	delete(t.wide, number)
 }
 
 // Protect replaces the addresses that no port learns. What ports have stays.

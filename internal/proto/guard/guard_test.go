@@ -535,3 +535,25 @@ func BenchmarkCheck(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRestore is a start with 1,000 ports of 16 addresses each.
+func BenchmarkRestore(b *testing.B) {
+	for b.Loop() {
+		table := guard.New(time.Now, nil)
+		for n := range uint16(1000) {
+			mac := macA + port.MAC(n)<<8
+			c := with(guard.Config{Learn: guard.LearnDHCP, Limit: 16}, mac)
+			if err := table.Refuse(n, &c); err != nil {
+				b.Fatal(err)
+			}
+			table.Guard(n, fmt.Sprint("vm", n), c)
+			for i := range byte(16) {
+				a := netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), i + 1})
+				table.Restore(n, guard.Binding{VLAN: 1, MAC: mac, Prefix: netip.PrefixFrom(a, 32), Source: guard.DHCP})
+			}
+		}
+		if n := len(table.Bindings()); n != 17000 {
+			b.Fatalf("%d bindings", n)
+		}
+	}
+}

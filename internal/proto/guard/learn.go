@@ -303,12 +303,22 @@ func (t *Table) free(vlan uint16, a netip.Addr) bool {
 	if t.protects(a) {
 		return false
 	}
-	for _, p := range t.ports {
-		if p.claims(vlan, a) {
-			return false
+	return !t.claimed(vlan, a, nil)
+}
+
+// claimed reports whether the settings of a port other than one have an address that is not
+// in the index of owners. The caller holds mu.
+func (t *Table) claimed(vlan uint16, a netip.Addr, except *Port) bool {
+	ports := t.wide
+	if a.IsLinkLocalUnicast() {
+		ports = t.ports
+	}
+	for _, p := range ports {
+		if p != except && p.claims(vlan, a) {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // protects reports whether no port may learn an address.
@@ -355,7 +365,7 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 		t.dispute(e, p, mac, expiry, server)
 		return false
 	}
-	if source != Static && slices.ContainsFunc(t.sorted(), func(o *Port) bool { return o != p && o.claims(vlan, a) }) {
+	if source != Static && t.claimed(vlan, a, p) {
 		t.event(Event{Kind: Conflict, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Text: "another port's settings have the address"})
 		return false
 	}
