@@ -126,13 +126,13 @@ const maxImport = 1 << 20
 
 // show calls the daemon and prints the bindings that it answers with.
 func show(c *feature.Call, method, path string, request any) error {
-	var all bindings
+	var all []Binding
 	if err := c.Client.Do(c.Context, method, path, request, &all); err != nil {
 		return err
 	}
 	return c.Show(all, func(w io.Writer) {
 		table.Row(w, "PORT", "VLAN", "MAC", "ADDRESS", "SOURCE", "STATE", "EXPIRES", "SERVER", "HEARD")
-		for _, b := range all.Bindings {
+		for _, b := range all {
 			table.Row(w, b.Port, b.VLAN, b.MAC, b.Address, b.Source, b.State, seconds(b.ExpiresS, "never"), table.Dash(b.Server), seconds(b.HeardS, "-"))
 		}
 	})

@@ -261,9 +261,9 @@ type binding struct {
 // list returns the addresses of a port.
 func (l *lab) list(port string) []binding {
 	l.Helper()
-	var all struct{ Bindings []binding }
+	var all []binding
 	if err := json.Unmarshal([]byte(l.sw.Ctl(l, "guard list %s -o json", port)), &all); err != nil {
 		l.Fatal(err)
 	}
-	return all.Bindings
+	return all
 }

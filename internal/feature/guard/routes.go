@@ -26,11 +26,6 @@ type Binding struct {
 	HeardS   *int64       `json:"heard_s,omitempty"` // seconds ago; absent: never, or it is not learned
 }
 
-// bindings is the answer that lists them.
-type bindings struct {
-	Bindings []Binding `json:"bindings"`
-}
-
 // address names an address of a port.
 type address struct {
 	Address string   `json:"address"`
@@ -76,10 +71,10 @@ func handle(f func(*guard, feature.Port, *http.Request) (any, error)) func(featu
 // routes are the calls of the API.
 var routes = []feature.Route{
 	{
-		Method: "GET", Path: "/v1/guard", Help: "List the addresses of all guarded ports", Answer: bindings{},
+		Method: "GET", Path: "/v1/guard", Help: "List the addresses of all guarded ports", Answer: []Binding{},
 		Handle: func(i feature.Instance, _ *http.Request) (any, error) { return i.(*guard).list(""), nil },
 	}, {
-		Method: "GET", Path: "/v1/guard/{port}", Help: "List the addresses of a guarded port", Answer: bindings{},
+		Method: "GET", Path: "/v1/guard/{port}", Help: "List the addresses of a guarded port", Answer: []Binding{},
 		Handle: handle(func(g *guard, p feature.Port, _ *http.Request) (any, error) { return g.list(p.Name()), nil }),
 	}, {
 		Method: "POST", Path: "/v1/guard/{port}/add", Help: "Give a guarded port an address", Request: address{}, Change: true,
@@ -96,7 +91,7 @@ var routes = []feature.Route{
 		Method: "GET", Path: "/v1/guard/{port}/export", Help: "The learned and added addresses of a guarded port, for another switch", Answer: exported{},
 		Handle: handle((*guard).export),
 	}, {
-		Method: "POST", Path: "/v1/guard/{port}/import", Help: "Give a guarded port the addresses that it had behind another switch", Request: exported{}, Answer: bindings{}, Change: true,
+		Method: "POST", Path: "/v1/guard/{port}/import", Help: "Give a guarded port the addresses that it had behind another switch", Request: exported{}, Answer: []Binding{}, Change: true,
 		Handle: handle((*guard).imports),
 	}, {
 		Method: "POST", Path: "/v1/guard/{port}/why", Help: "What the guard would do with a frame from a port, without any effect", Request: question{}, Answer: verdict{},
@@ -114,8 +109,8 @@ func (g *guard) find(name string) (feature.Port, error) {
 }
 
 // list returns the bindings of a port, or of all if name is empty.
-func (g *guard) list(name string) bindings {
-	all := bindings{Bindings: []Binding{}}
+func (g *guard) list(name string) []Binding {
+	all := []Binding{}
 	now := time.Now()
 	for _, b := range g.table.Bindings() {
 		if name != "" && b.Port != name {
@@ -139,7 +134,7 @@ func (g *guard) list(name string) bindings {
 			s := max(0, int64(now.Sub(b.Heard).Seconds()))
 			a.HeardS = &s
 		}
-		all.Bindings = append(all.Bindings, a)
+		all = append(all, a)
 	}
 	return all
 }
