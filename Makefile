@@ -47,7 +47,7 @@ CONFORMANCE := ^Test(Conformance|Dgram|Stream)//NoAllocs
 # Without root the tests that need it are left out, and named at the end. The race
 # detector needs a C compiler. It allocates by itself, so tests that count allocations
 # have a run of their own, and those that start daemons have another without the kernel's
-# fast path. One package runs real virtual machines, on an emulated CPU and beside the
+# fast path and in the sandbox. One package runs real virtual machines, on an emulated CPU and beside the
 # other tests, which takes its time.
 .PHONY: test
 test: ## run all tests; as root, with network namespaces and virtual machines
@@ -61,8 +61,8 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	echo go test $$race ./...; \
 	$(GO) run ./internal/test/gotest $$race -count=1 -timeout 12m ./...; \
 	daemons=$$(grep -rl testenv/daemontest --include='*_test.go' ./internal/test/l2test ./internal/test/vmtest ./cmd | xargs -n 1 dirname | sort -u); \
-	echo VSWITCH_TEST_FASTPATH=off go test -skip ^TestFast $$daemons; \
-	VSWITCH_TEST_FASTPATH=off $(GO) run ./internal/test/gotest -count=1 -skip ^TestFast -timeout 12m $$daemons; \
+	echo VSWITCH_TEST_FASTPATH=off VSWITCH_SANDBOX=auto go test -skip ^TestFast $$daemons; \
+	VSWITCH_TEST_FASTPATH=off VSWITCH_SANDBOX=auto $(GO) run ./internal/test/gotest -count=1 -skip ^TestFast -timeout 12m $$daemons; \
 	cd bench/peers; \
 	echo go test $$race ./... in bench/peers; \
 	$(GO) run github.com/vswitch/vswitch/internal/test/gotest $$race -count=1 ./...

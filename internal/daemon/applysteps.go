@@ -127,14 +127,11 @@ func (m *manager) planPorts(p *plan, w target, o how) {
 	p.steps = append(p.steps, slices.Concat(first, replace, add, set)...)
 }
 
-// claims records what a port stands on: its name, and each text among its settings that can
-// name a device or a socket.
+// claims records what a port stands on: the device of its name, and its socket.
 func claims(taken map[string]bool, name string, p setting.Patch) {
 	taken[name] = true
-	for _, key := range []string{"path", "device", "ifname"} {
-		if v, ok := p[key]; ok {
-			taken[string(v)] = true
-		}
+	if path, ok := p["path"]; ok {
+		taken[string(path)] = true
 	}
 }
 
