@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/internal/setting"
-	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/vxlan"
@@ -379,21 +378,4 @@ func TestManyVTEPs(t *testing.T) {
 	}
 	r.send(frame(port.Broadcast, near, "again"), 0)
 	r.want("again", 0)
-}
-
-// TestPortIPv6 runs what each kind must pass with IPv6 between the hosts.
-func TestPortIPv6(t *testing.T) {
-	ns := testenv.NewNetns(t)
-	for _, a := range []string{"2001:db8::1", "2001:db8::2"} {
-		ns.Run("ip", "addr", "add", a+"/128", "dev", "lo", "nodad")
-	}
-	local, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
-	porttest.Run(t, func(t *testing.T) (f porttest.Fixture) {
-		ns.Do(func() {
-			s := spec(t, vxlan.Settings{Local: setting.Addr{Addr: local}, Peers: vxlan.Peers{other.String()}, VNI: vnis(t, "100")})
-			p := porttest.Open[port.Port](t, kind, s, new(port.Trace))
-			f = porttest.Fixture{Port: p, Peer: newRemote(t, other, local, 4789, 100), MaxLen: 60_000, Silent: true}
-		})
-		return f
-	})
 }

@@ -41,6 +41,7 @@ type directory struct {
 	byAddr   atomic.Pointer[map[netip.Addr]*vtep]
 	byNumber [maxVTEPs + 1]atomic.Pointer[vtep]
 	learning atomic.Bool
+	basic    atomic.Int32 // MTU of the device that has the local address; 0: unknown
 
 	mu       sync.Mutex
 	next     map[netip.Addr]*vtep // byAddr while it changes; nil: it does not
@@ -49,7 +50,6 @@ type directory struct {
 	flooded  map[uint32][]*vtep // by VNI: those of SetFlood
 	uses     map[use]int        // what makes a VTEP a member of a network
 	users    map[*vtep]int      // the number of networks that it is a member of
-	basic    int                // MTU of the device that has the local address; 0: unknown
 	permit   bool               // the user lets it learn
 	wanted   bool               // and so does who drives it
 	watching chan struct{}      // has a value when a VTEP is new
@@ -238,7 +238,7 @@ func (d *directory) vtep(a netip.Addr) (*vtep, error) {
 	}
 	d.last = v.number // a number is used again as late as possible
 	v.setName(d.udpPort)
-	v.setLimit(d.basic)
+	v.setLimit(int(d.basic.Load()))
 	all[a] = v
 	d.byNumber[v.number].Store(v)
 	signal(d.watching)
@@ -456,9 +456,7 @@ func (d *directory) MTU() (mtu int) {
 	if mtu != 0 {
 		return mtu
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return max(d.basic-overhead(d.local)-port.HeaderLen, 0)
+	return max(int(d.basic.Load())-overhead(d.local)-port.HeaderLen, 0)
 }
 
 // watch reads how long packets to each VTEP may be, until quit is closed: when a VTEP is new,
@@ -491,9 +489,7 @@ func (d *directory) measureDevice() {
 	if l, err := link.ByAddress(d.local); err == nil {
 		mtu = l.MTU
 	}
-	d.mu.Lock()
-	d.basic = mtu
-	d.mu.Unlock()
+	d.basic.Store(int32(mtu))
 }
 
 // measure reads how long packets to VTEPs may be: to all, or to those that are new or refused

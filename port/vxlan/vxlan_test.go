@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/vxlan"
@@ -93,11 +94,56 @@ func (r *remote) Recv(timeout time.Duration) ([]byte, port.Offload, error) {
 	return b[8:n], port.Offload{}, nil
 }
 
-func TestPort(t *testing.T) {
-	porttest.Run(t, func(t *testing.T) porttest.Fixture {
-		h, udp := hosts(2), udpPort()
-		s := spec(t, vxlan.Settings{Local: setting.Addr{Addr: h[0]}, Peers: vxlan.Peers{h[1].String()}, VNI: vnis(t, "100"), VXLANPort: udp})
+// TestConformance runs what each kind must pass, with IPv4 and IPv6 between the hosts.
+func TestConformance(t *testing.T) {
+	open := func(t *testing.T, local, other netip.Addr, udp uint16) porttest.Fixture {
+		s := spec(t, vxlan.Settings{Local: setting.Addr{Addr: local}, Peers: vxlan.Peers{other.String()}, VNI: vnis(t, "100"), VXLANPort: udp})
 		p := porttest.Open[port.Port](t, kind, s, new(port.Trace))
-		return porttest.Fixture{Port: p, Peer: newRemote(t, h[1], h[0], udp, 100), MaxLen: 60_000, Silent: true}
+		return porttest.Fixture{Port: p, Peer: newRemote(t, other, local, udp, 100), MaxLen: 60_000, Silent: true}
+	}
+	t.Run("IPv4", func(t *testing.T) {
+		porttest.Run(t, func(t *testing.T) porttest.Fixture {
+			h := hosts(2)
+			return open(t, h[0], h[1], udpPort())
+		})
 	})
+	t.Run("IPv6", func(t *testing.T) {
+		ns := testenv.NewNetns(t)
+		local, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+		for _, a := range []netip.Addr{local, other} {
+			ns.Run("ip", "addr", "add", a.String()+"/128", "dev", "lo", "nodad")
+		}
+		ns.Do(func() { awaitPath(t, local, other) })
+		porttest.Run(t, func(t *testing.T) (f porttest.Fixture) {
+			ns.Do(func() { f = open(t, local, other, 4789) })
+			return f
+		})
+	})
+}
+
+// awaitPath waits until packets pass between two addresses, both ways: the kernel makes the
+// routes of new IPv6 addresses in its own time.
+func awaitPath(t *testing.T, a, b netip.Addr) {
+	t.Helper()
+	listen := func(at netip.Addr) *net.UDPConn {
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(at, 9)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	ca, cb := listen(a), listen(b)
+	defer ca.Close()
+	defer cb.Close()
+	for _, way := range [][2]*net.UDPConn{{ca, cb}, {cb, ca}} {
+		testenv.Eventually(t, "packets pass", func() bool {
+			to := way[1].LocalAddr().(*net.UDPAddr).AddrPort()
+			if _, err := way[0].WriteToUDPAddrPort([]byte("?"), to); err != nil {
+				return false
+			}
+			_ = way[1].SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			_, _, err := way[1].ReadFromUDPAddrPort(make([]byte, 1))
+			return err == nil
+		})
+	}
 }
