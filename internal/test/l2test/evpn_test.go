@@ -76,6 +76,9 @@ func (o *overlay) awaitStation(mac port.MAC, at int) {
 func TestEVPN(t *testing.T) {
 	t.Parallel()
 	o := newOverlay(t, 3, 1600, false)
+	for _, h := range o.hosts {
+		h.ns.Run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1") // it says nothing by itself
+	}
 	o.evpn("--vni 10010", "--password s3cret")
 	all := &lan{t: t, sw: o.sites[0].sw, hosts: o.hosts}
 	h1, h2, h3 := o.hosts[0], o.hosts[1], o.hosts[2]
