@@ -156,6 +156,7 @@ Example:
 			showCommand(),
 			setCommand(),
 			statsCommand(),
+			topCommand(),
 			applyCommand(),
 			diffCommand(),
 			confirmCommand(),

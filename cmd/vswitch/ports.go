@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -15,7 +17,7 @@ func portsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "ports",
 		Usage:     "list the ports, or show one with all its settings",
-		UsageText: "vswitch ports [NAME] [-o json]",
+		UsageText: "vswitch ports [NAME] [--rate] [-o json]",
 		Description: `Lists the ports. A port is in one of four states: up; no-carrier, when no virtual
 machine holds its device; waiting, when its device or peer is gone, until that
 comes back; down, when its interface was set down or a guard error-disabled it.
@@ -25,15 +27,23 @@ switch, tx what left it.
 With a NAME, shows all about one port: its settings, where its traffic goes, and
 which setting keeps it off the kernel's fast path.
 
+With --rate, shows what ports carry in a second, measured for a second; see also
+vswitch top.
+
 Example:
 
     vswitch ports vm0
+    vswitch ports --rate
     vswitch ports -o json | jq -r '.[] | select(.state == "up").name'`,
+		Flags:  []cli.Flag{&cli.BoolFlag{Name: "rate", Usage: "show what ports carry in a second"}},
 		Action: steering(portsOrOne, "[NAME]"),
 	}
 }
 
 func portsOrOne(c *cli.Context, cl *api.Client, args []string) error {
+	if c.Bool("rate") {
+		return portRates(c, cl, args[0])
+	}
 	if args[0] != "" {
 		p, err := cl.Port(c.Context, args[0])
 		if err != nil {
@@ -55,6 +65,18 @@ func portsOrOne(c *cli.Context, cl *api.Client, args []string) error {
 			row(w, p.Name, p.Kind, p.State, dash(p.Ifname), mtu, vlan(p.VLAN),
 				p.RX.Frames, dropped(p.RX), p.TX.Frames, dropped(p.TX), dash(p.Reason))
 		}
+	})
+}
+
+// portRates prints the rates of a port, or of all.
+func portRates(c *cli.Context, cl *api.Client, name string) error {
+	if name != "" {
+		if _, err := cl.Port(c.Context, name); err != nil {
+			return err
+		}
+	}
+	return showRates(c, cl, time.Second, "name", func(all []rate) []rate {
+		return slices.DeleteFunc(all, func(r rate) bool { return name != "" && r.Name != name })
 	})
 }
 

@@ -112,6 +112,7 @@ var outside = map[string][]string{
 	"github.com/prometheus/client_golang":           {"internal/feature/metrics"},
 	"golang.org/x/net":                              {"internal/feature/metrics"},
 	"github.com/containernetworking/cni":            {"cmd/vswitch-cni"},
+	"golang.org/x/term":                             {"cmd/vswitch"},
 }
 
 // noIO are the packages that make no system call, and doIO is what they therefore
