@@ -80,7 +80,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		if m.Counter() {
 			kind = prometheus.CounterValue
 		}
-		ch <- prometheus.MustNewConstMetric(c.desc(m), kind, value, labels...)
+		one, err := prometheus.NewConstMetric(c.desc(m), kind, value, labels...)
+		if err != nil {
+			one = prometheus.NewInvalidMetric(c.desc(m), err) // the page lacks it, the log says why
+		}
+		ch <- one
 	}
 
 	type series struct {

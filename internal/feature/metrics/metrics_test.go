@@ -166,7 +166,8 @@ func TestFamilies(t *testing.T) {
 func TestBadSeries(t *testing.T) {
 	d, _ := pair(t)
 	twice := feature.Metric{Name: "vswitch_twice", Help: "Reported twice."}
-	d.report = func(add feature.Add) { add(&twice, 1); add(&twice, 2) }
+	labelled := feature.Metric{Name: "vswitch_labelled", Help: "Reported without its label.", Labels: []string{"port"}}
+	d.report = func(add feature.Add) { add(&twice, 1); add(&twice, 2); add(&labelled, 1) }
 	s := start(d, Address{})
 	defer s.Stop()
 	if families := scrape(t, s.page); families["vswitch_port_frames_total"] == nil {
