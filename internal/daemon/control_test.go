@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -31,6 +32,9 @@ func (e *wireEnd) Link() bool                   { return !e.down.Load() }
 func (e *wireEnd) LinkError() error             { return nil }
 func (e *wireEnd) LinkChanged() <-chan struct{} { return e.changed }
 
+// opening guards the ends of wires of several kinds, which are opened at a time.
+var opening sync.Mutex
+
 func (w wires) Name() string          { return w.kind }
 func (w wires) Check(port.Spec) error { return nil }
 func (w wires) Describe() port.Description {
@@ -38,6 +42,8 @@ func (w wires) Describe() port.Description {
 }
 func (w wires) Open(spec port.Spec, _ *port.Trace) (port.Port, error) {
 	e := &wireEnd{Port: memory.New(memory.Options{}), changed: make(chan struct{}, 1)}
+	opening.Lock()
+	defer opening.Unlock()
 	w.ends[spec.Name] = e
 	return e, nil
 }

@@ -16,7 +16,8 @@ func TestProbesAreForgotten(t *testing.T) {
 		h := featuretest.New(t)
 		h.Add(t, port.Spec{Name: "up0"}, false)
 		up1 := h.Add(t, port.Spec{Name: "up1"}, false)
-		g := start(h)
+		var g *guard
+		h.Do(func() { g = start(h) })
 		time.Sleep(20*time.Second + probeGap/2)
 		synctest.Wait()
 		h.Do(func() {
@@ -30,12 +31,15 @@ func TestProbesAreForgotten(t *testing.T) {
 			}
 			g.Stop()
 		})
-		last := len(g.order)
+		var last int
+		h.Do(func() { last = len(g.order) })
 		time.Sleep(10 * probeGap)
 		synctest.Wait()
-		if len(g.order) != last {
-			t.Error("it goes on after its end")
-		}
+		h.Do(func() {
+			if len(g.order) != last {
+				t.Error("it goes on after its end")
+			}
+		})
 	})
 }
 
@@ -46,8 +50,8 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, frame []byte, vlan uint16) {
 		h := featuretest.New(t)
 		p := h.Add(t, port.Spec{Name: "up0"}, false)
-		g := start(h)
 		h.Do(func() {
+			g := start(h)
 			g.send()
 			g.Receive(p, vswitch.ControlFrame{VLAN: vlan, Data: frame})
 			g.Stop()
