@@ -96,6 +96,9 @@ var bindingCount = feature.Metric{Name: "vswitch_guard_bindings", Labels: []stri
 // Collect implements feature.Collected.
 func (g *guard) Collect(add feature.Add) {
 	counts := make(map[proto.Source]int)
+	for _, source := range proto.Sources {
+		counts[source] = 0 // so that alerts have a zero to start from
+	}
 	for _, b := range g.table.Bindings() {
 		counts[b.Source]++
 	}

@@ -82,6 +82,9 @@ const (
 	ARP    Source = "arp"
 )
 
+// Sources lists all sources.
+var Sources = []Source{Static, OfPair, Local, DHCP, SLAAC, ARP}
+
 // Limits of learned bindings and pending transactions.
 const (
 	maxBindings = 65536
