@@ -63,16 +63,8 @@ func (t *Trap) matches(f *port.Frame) bool {
 	return t.Dst == f.Dst && (t.Type == 0 || t.Type == binary.BigEndian.Uint16(f.Data[12:]))
 }
 
-// stpGroup is the address of spanning-tree frames (802.1D-2004 table 7-10).
-const stpGroup port.MAC = 0x0180_c200_0000
-
-// bpduTrap is the trap of a port that takes part in a spanning tree. A BPDU has no tag;
-// a tagged one belongs to a network that the switch carries.
-var bpduTrap = Trap{Dst: stpGroup, Queue: QueueTree}
-
 // SetTraps replaces the port's own traps to a queue. A port's own traps are tried in the
-// order of their queues, before the BPDU trap of SetTree and the traps of all ports. The
-// switch keeps the slice.
+// order of their queues, before the traps of all ports. The switch keeps the slice.
 func (p *Port) SetTraps(q Queue, traps []Trap) {
 	s := p.sw
 	s.mu.Lock()
@@ -91,11 +83,7 @@ func (s *Switch) SetTraps(traps []Trap) {
 
 // trapsOf returns all traps of a port in the order they are tried. The caller holds sw.mu.
 func (p *Port) trapsOf() []Trap {
-	all := slices.Concat(p.traps[:]...)
-	if p.bpdus {
-		all = append(all, bpduTrap)
-	}
-	return append(all, p.sw.traps...)
+	return append(slices.Concat(p.traps[:]...), p.sw.traps...)
 }
 
 const (

@@ -29,7 +29,7 @@ func TestBPDUsGoFirst(t *testing.T) {
 		var one port.VLANSet
 		one.Add(1)
 		r.SetGroups(&vswitch.Groups{VLANs: one, IsControl: func([]byte) bool { return true }})
-		r.ports[1].SetTree(vswitch.TreeForwarding, true)
+		hearBPDUs(r.ports[1])
 		wantPass(t, r, 0, frame(group, station(0), 0, 60), 0, 0)
 		<-first
 		for range 300 {
@@ -86,7 +86,7 @@ func gated(t *testing.T, ports int, f func(r *gatedRig)) {
 			Lookup:    func(uint16, uint64) ([]uint16, bool) { return nil, true },
 		})
 		for _, p := range r.ports {
-			p.SetTree(vswitch.TreeForwarding, true)
+			hearBPDUs(p)
 		}
 		r.put(ports-1, ipGroup, 1, 60)
 		synctest.Wait()
@@ -263,7 +263,6 @@ func TestGuardTrap(t *testing.T) {
 			}}, 2, memory.Options{})
 			defer r.Close()
 			r.ports[0].SetTraps(vswitch.QueueGuard, traps)
-			r.ports[0].SetTree(vswitch.TreeForwarding, true)
 			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(c.wire), Offload: c.offload})
 			synctest.Wait()
 			want := []vswitch.Queue{vswitch.QueueGuard}
@@ -275,8 +274,9 @@ func TestGuardTrap(t *testing.T) {
 			if len(got) != len(want) || len(got) == 1 && (got[0].Queue != want[0] || got[0].Port != r.ports[0]) {
 				t.Errorf("%s: %+v", name, got)
 			}
-			// Without the traps a port takes BPDUs without tag alone.
+			// In place of the traps, that of a spanning tree takes BPDUs without tag alone.
 			r.ports[0].SetTraps(vswitch.QueueGuard, nil)
+			hearBPDUs(r.ports[0])
 			got = nil
 			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(plain)})
 			r.lines[0].Put(0, memory.Packet{Wire: tag(plain, 0x81, 0, 0, 5)})
@@ -338,7 +338,7 @@ func TestControlTail(t *testing.T) {
 		}
 		p.SetForwarding(true)
 		r.ports, r.lines = append(r.ports, p), append(r.lines, l.Port)
-		p.SetTree(vswitch.TreeForwarding, true)
+		hearBPDUs(p)
 		put := func(f []byte) {
 			r.lines[0].Put(0, memory.Packet{Wire: slices.Clone(f), Offload: port.Offload{GSOType: port.GSOTCPv4, GSOSize: 1000}})
 			synctest.Wait()
@@ -353,6 +353,7 @@ func TestControlTail(t *testing.T) {
 		l.gone = true
 		put(whole)
 		wantDrops(t, r, 0, port.DropMemoryGone, 1)
+		p.SetTraps(vswitch.QueueTree, nil)
 		p.SetTraps(vswitch.QueueGuard, []vswitch.Trap{{Dst: bpduGroup, Queue: vswitch.QueueGuard}})
 		put(whole)
 		if len(got) != 2 || !bytes.Equal(got[1], whole[:64]) {
@@ -384,7 +385,7 @@ func TestMulticastStormCountsOnce(t *testing.T) {
 // A BPDU has no tag: one that has is of a network that is carried through.
 func TestTaggedBPDU(t *testing.T) {
 	inRig(t, 2, func(t *testing.T, r *rig) {
-		r.ports[0].SetTree(vswitch.TreeForwarding, true)
+		hearBPDUs(r.ports[0])
 		bpdu := frame(0x0180_c200_0000, station(0), 0, 60)
 		wantPass(t, r, 0, slices.Concat(bpdu[:12], []byte{0x81, 0, 0, 5}, bpdu[12:]), 0, 0)
 		wantDrops(t, r, 0, port.DropReserved, 1)

@@ -163,7 +163,7 @@ func TestMirrorOffloads(t *testing.T) {
 	const bpdus = port.MAC(0x0180_c200_0000)
 	inRig(t, 3, func(t *testing.T, r *rig) {
 		r.mirror(t, vswitch.Mirror{Name: "m", Ports: []string{"p0"}, In: true, To: "p1"})
-		r.ports[0].SetTree(vswitch.TreeForwarding, true)
+		hearBPDUs(r.ports[0])
 		lies := []port.Offload{
 			{Flags: port.NeedsCsum, CsumStart: 60000, CsumOffset: 6},
 			{Flags: port.NeedsCsum, CsumStart: 34, CsumOffset: 16, GSOType: 77},

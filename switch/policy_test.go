@@ -535,6 +535,7 @@ func TestTree(t *testing.T) {
 		wantPass(t, r, 1, bpdu, 0, 0, 0)
 		wantDrops(t, r, 1, port.DropReserved, 1)
 
+		hearBPDUs(r.ports[1])
 		r.ports[1].SetTree(vswitch.TreeDiscarding, true)
 		hello := frame(port.Broadcast, station(1), 0, 60)
 		wantPass(t, r, 1, hello, 0, 0, 0)

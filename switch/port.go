@@ -27,9 +27,9 @@ type Port struct {
 	police     *bucket
 	turn       uint8 // of the last bucket; see FastRate
 	tree       TreeState
-	bpdus      bool              // bpduTrap is set
+	inTree     bool              // a spanning tree decides about tree
 	resolution bool              // SetResolution
-	traps      [numQueues][]Trap // besides bpduTrap and those of all ports
+	traps      [numQueues][]Trap // beside those of all ports
 	stage      *Stage            // its own; nil: none
 	shaper     *shaper
 	rx         []*rxCounters // by queue; kept across devices

@@ -63,3 +63,8 @@ func (r *rig) taken(i int) [][]byte {
 	}
 	return all
 }
+
+// hearBPDUs has the switch take BPDUs from a port, as a spanning tree does.
+func hearBPDUs(p *vswitch.Port) {
+	p.SetTraps(vswitch.QueueTree, []vswitch.Trap{{Dst: 0x0180_c200_0000, Queue: vswitch.QueueTree}})
+}

@@ -45,7 +45,7 @@ func drawConfig(t *rapid.T) vswitch.PortConfig {
 		c.Storm.Broadcast, c.Storm.UnknownUnicast = port.Rate{PerSecond: 1}, port.Rate{PerSecond: 2}
 	}
 	if odd("shape") {
-		c.Shape = port.Rate{PerSecond: 5}
+		c.Shape = port.Rate{PerSecond: 50} // also a mirror's copies leave within the wait below
 	}
 	return c
 }
@@ -90,7 +90,7 @@ func TestTraceIsTrue(t *testing.T) {
 					p.SetForwarding(false)
 				}
 				if rapid.IntRange(0, 9).Draw(t, "tree") == 0 {
-					p.SetTree(rapid.SampledFrom([]vswitch.TreeState{vswitch.TreeDiscarding, vswitch.TreeLearning}).Draw(t, "state"), rapid.Bool().Draw(t, "bpdus"))
+					p.SetTree(rapid.SampledFrom([]vswitch.TreeState{vswitch.TreeDiscarding, vswitch.TreeLearning}).Draw(t, "state"), rapid.Bool().Draw(t, "in a tree"))
 				}
 			}
 			if rapid.IntRange(0, 2).Draw(t, "mirrored") == 0 {

@@ -9,16 +9,16 @@ const (
 	TreeLearning                    // learns, does not forward
 )
 
-// SetTree sets the port's spanning-tree state. bpdus says whether the switch passes the
-// port's BPDUs to OnControl.
-func (p *Port) SetTree(state TreeState, bpdus bool) {
+// SetTree sets the port's spanning-tree state; in says whether a tree decides about it. Frames
+// for the protocol come by traps.
+func (p *Port) SetTree(state TreeState, in bool) {
 	s := p.sw
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.tree == state && p.bpdus == bpdus {
+	if p.tree == state && p.inTree == in {
 		return
 	}
-	p.tree, p.bpdus = state, bpdus
+	p.tree, p.inTree = state, in
 	p.publish()
 	p.quiesce()
 }
@@ -34,7 +34,7 @@ func (p *Port) Tree() TreeState {
 func (p *Port) InTree() bool {
 	p.sw.mu.Lock()
 	defer p.sw.mu.Unlock()
-	return p.bpdus
+	return p.inTree
 }
 
 // SetGroupForward sets which of the addresses 01:80:c2:00:00:00 to 0f are forwarded like

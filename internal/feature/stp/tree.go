@@ -26,13 +26,19 @@ type tree struct {
 	tripped []feature.Port
 }
 
-// guardTraps match the frames that no station sends and for which BPDU guard shuts a port:
-// all frames to the BPDU address, BPDUs or not, and to the address of Cisco's PVST+, which
-// sends a BPDU per VLAN.
-var guardTraps = []vswitch.Trap{
-	{Dst: port.MACFrom(stp.Group[:]), Queue: vswitch.QueueGuard, Tagged: true},
-	{Dst: 0x0100_0ccc_cccd, Queue: vswitch.QueueGuard},
-}
+var group = port.MACFrom(stp.Group[:])
+
+// A port has one of these sets of traps. treeTraps match BPDUs, which have no tag: a tagged one
+// belongs to a network that the switch carries. guardTraps match the frames that no station
+// sends and for which BPDU guard shuts a port: all frames to the BPDU address, BPDUs or not,
+// and to the address of Cisco's PVST+, which sends a BPDU per VLAN.
+var (
+	treeTraps  = []vswitch.Trap{{Dst: group, Queue: vswitch.QueueTree}}
+	guardTraps = []vswitch.Trap{
+		{Dst: group, Queue: vswitch.QueueGuard, Tagged: true},
+		{Dst: 0x0100_0ccc_cccd, Queue: vswitch.QueueGuard},
+	}
+)
 
 func start(h feature.Host, s Settings) (*tree, error) {
 	t := &tree{host: h, members: make(map[uint16]feature.Port)}
@@ -69,6 +75,7 @@ func (t *tree) second() {
 func (t *tree) Stop() {
 	t.cancel()
 	for p := range t.host.Ports() {
+		p.Core().SetTraps(vswitch.QueueTree, nil)
 		p.Core().SetTraps(vswitch.QueueGuard, nil)
 		p.Core().SetTree(vswitch.TreeForwarding, false)
 	}
@@ -88,13 +95,14 @@ func (t *tree) do(f func()) {
 }
 
 // Configured implements feature.Configured. A new port forwards nothing until the tree allows
-// it.
+// it. One whose settings change tries RSTP again, should it have fallen back to STP.
 func (t *tree) Configured(p feature.Port) {
 	t.do(func() {
 		n, cfg := number(p), portConfig(p)
 		var err error
 		if t.members[n] != nil {
 			err = t.bridge.SetPort(n, cfg)
+			t.bridge.Recheck(n)
 		} else {
 			t.members[n] = p
 			p.Core().SetTree(vswitch.TreeDiscarding, true)
@@ -102,7 +110,9 @@ func (t *tree) Configured(p feature.Port) {
 		}
 		if cfg.BPDUGuard && !cfg.BPDUFilter {
 			p.Core().SetTraps(vswitch.QueueGuard, guardTraps)
+			p.Core().SetTraps(vswitch.QueueTree, nil)
 		} else {
+			p.Core().SetTraps(vswitch.QueueTree, treeTraps)
 			p.Core().SetTraps(vswitch.QueueGuard, nil)
 		}
 		if err != nil {
