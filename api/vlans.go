@@ -8,7 +8,7 @@ import (
 // VLANMembers lists the ports that carry a VLAN.
 type VLANMembers struct {
 	VLAN     uint16   `json:"vlan"`
-	Untagged []string `json:"untagged"` // ports that send its frames untagged
+	Untagged []string `json:"untagged" help:"ports that send its frames untagged"`
 	Tagged   []string `json:"tagged"`
 }
 

@@ -22,12 +22,14 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/snoop"
 	"github.com/vswitch/vswitch/internal/feature/stp"
 	"github.com/vswitch/vswitch/internal/feature/trace"
+	"github.com/vswitch/vswitch/internal/feature/vlan"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
 // features lists the features of this program's switches. To add one, add a line.
 var features = []feature.Feature{
+	vlan.Feature,
 	stp.Feature,
 	snoop.Feature,
 	flap.Feature,

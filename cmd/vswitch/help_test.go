@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
@@ -95,4 +96,30 @@ func TestBashCompletion(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "-F _vswitch vswitch") || !strings.Contains(string(out), "got --kind\n") {
 		t.Errorf("%v: %s", err, out)
 	}
+}
+
+// The help of all commands, and what a shell completes in them, are in a file, so that a change
+// shows what users see of it.
+func TestHelpIsGenerated(t *testing.T) {
+	var all bytes.Buffer
+	show := func(args ...string) {
+		var out, errs bytes.Buffer
+		if code := run(append([]string{"vswitch"}, args...), &out, &errs); code != 0 || errs.Len() > 0 {
+			t.Fatalf("%q: exit status %d, %s", args, code, &errs)
+		}
+		fmt.Fprintf(&all, "=== vswitch %s\n%s\n", strings.Join(args, " "), &out)
+	}
+	show("--help")
+	eachCommand(newApp(nil).Commands, nil, func(path []string, c *cli.Command) {
+		show(append(slices.Clone(path), "--help")...)
+		for _, f := range c.Flags {
+			if v, ok := f.(interface{ Values() []string }); ok && len(v.Values()) > 0 {
+				show(append(slices.Clone(path), spell(f.Names()[0]), "", completeFlag)...)
+			}
+		}
+		if len(c.Subcommands) > 0 {
+			show(append(slices.Clone(path), "", completeFlag)...)
+		}
+	})
+	generated(t, "testdata/help.golden", all.Bytes())
 }

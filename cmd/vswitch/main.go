@@ -163,7 +163,6 @@ Example:
 			rollbackCommand(),
 			configCommand(),
 			fdbCommand(),
-			vlanCommand(),
 			qemuArgsCommand(),
 			versionCommand(),
 			completionCommand(),

@@ -62,7 +62,7 @@ func portsOrOne(c *cli.Context, cl *api.Client, args []string) error {
 			if p.MTU != 0 {
 				mtu = p.MTU
 			}
-			row(w, p.Name, p.Kind, p.State, dash(p.Ifname), mtu, vlan(p.VLAN),
+			row(w, p.Name, p.Kind, p.State, dash(p.Ifname), mtu, inVLANs(p.VLAN),
 				p.RX.Frames, dropped(p.RX), p.TX.Frames, dropped(p.TX), dash(p.Reason))
 		}
 	})
@@ -95,7 +95,7 @@ func printPort(w io.Writer, p api.Port) {
 	if p.GuestMAC != 0 {
 		row(w, "Machine", "MAC "+p.GuestMAC.String()+" (qemu-args)")
 	}
-	row(w, "VLAN", vlan(p.VLAN))
+	row(w, "VLAN", inVLANs(p.VLAN))
 	fast := "on"
 	if !p.FastPath.On {
 		fast = "off: " + strings.Join(p.FastPath.Off, "; ")
@@ -116,8 +116,8 @@ func printPort(w io.Writer, p api.Port) {
 	}
 }
 
-// vlan describes how a port takes part in VLANs.
-func vlan(v api.VLAN) string {
+// inVLANs describes how a port takes part in VLANs.
+func inVLANs(v api.VLAN) string {
 	switch v.Mode {
 	case "access":
 		return fmt.Sprintf("access=%d", v.Access)

@@ -25,6 +25,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
 	"github.com/vswitch/vswitch/internal/feature/stp"
+	"github.com/vswitch/vswitch/internal/feature/vlan"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -343,7 +344,7 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 }
 
 // logged returns the log since the last call.
-var testFeatures = []feature.Feature{stp.Feature, snoop.Feature, flap.Feature, loopguard.Feature, mirror.Feature}
+var testFeatures = []feature.Feature{vlan.Feature, stp.Feature, snoop.Feature, flap.Feature, loopguard.Feature, mirror.Feature}
 
 // withPort is a spec with more settings, as JSON.
 func withPort(s port.Spec, text string) port.Spec {

@@ -188,7 +188,8 @@ func TestListVLANs(t *testing.T) {
 		}
 		got := map[uint16]api.VLANMembers{}
 		last := uint16(0)
-		all, err := ask(r.manager, func() ([]api.VLANMembers, error) { return r.listVLANs(), nil })
+		var all []api.VLANMembers
+		err := r.call("GET", "/v1/vlans", nil, &all)
 		if err != nil {
 			t.Fatal(err)
 		}

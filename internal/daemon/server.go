@@ -98,9 +98,6 @@ func (m *manager) routes() []route {
 		{"POST", "/v1/fdb/flush", func(r *http.Request) (any, error) {
 			return tell(r, m, m.flushFDB)
 		}},
-		{"GET", "/v1/vlans", func(*http.Request) (any, error) {
-			return ask(m, func() ([]api.VLANMembers, error) { return m.listVLANs(), nil })
-		}},
 	}
 }
 
