@@ -34,4 +34,8 @@ say "vswitch ports"
 vs ports
 say "vswitch fdb list"
 vs fdb list
+say "vswitch top --once"
+vs top --once
+say "vswitch trace: the way of a frame from a to b"
+vs trace vm0 --from 52:54:00:00:00:0a --to 52:54:00:00:00:0b
 say "done: both VMs reached each other without loss"
