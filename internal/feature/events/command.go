@@ -134,12 +134,10 @@ func text(e *api.Event) string {
 		s += "  " + e.Address
 	}
 	switch {
-	case e.Count == 1 && e.Type == api.EventGuardViolation:
-		s += "  1 frame"
-	case e.Count != 0 && e.Type == api.EventGuardViolation:
-		s += fmt.Sprintf("  %d frames", e.Count)
+	case e.Count == 1:
+		s += "  1 " + counted(e.Type)
 	case e.Count != 0:
-		s += fmt.Sprintf("  %d events", e.Count)
+		s += fmt.Sprintf("  %d %ss", e.Count, counted(e.Type))
 	}
 	if len(e.Keys) > 0 {
 		s += "  " + strings.Join(e.Keys, ", ")
@@ -153,4 +151,15 @@ func text(e *api.Event) string {
 		}
 		return r
 	}, s)
+}
+
+// counted names what the count of a type of event counts.
+func counted(kind string) string {
+	switch kind {
+	case api.EventGuardViolation:
+		return "frame"
+	case api.EventConfigApplied:
+		return "change"
+	}
+	return "event"
 }

@@ -343,6 +343,8 @@ func TestText(t *testing.T) {
 		"2026-11-26 01:02:03.004  8  fdb.moved  vm1  52:54:00:00:00:01 vlan 20  from vm0": {
 			Seq: 8, Time: at, Type: "fdb.moved", Port: "vm1", From: "vm0", MAC: 0x525400000001, VLAN: 20},
 		"2026-11-26 01:02:03.004  9  lost  37 events":                 {Seq: 9, Time: at, Type: "lost", Count: 37},
+		"2026-11-26 01:02:03.004  9  lost  1 event":                   {Seq: 9, Time: at, Type: "lost", Count: 1},
+		"2026-11-26 01:02:03.004  9  config.applied  2 changes: x":    {Seq: 9, Time: at, Type: "config.applied", Count: 2, Reason: "x"},
 		"2026-11-26 01:02:03.004  10  switch.changed  aging, stp":     {Seq: 10, Time: at, Type: "switch.changed", Keys: []string{"aging", "stp"}},
 		"2026-11-26 01:02:03.004  11  stp.changed  p1: a?[2Jb":        {Seq: 11, Time: at, Type: "stp.changed", Port: "p1", Reason: "a\x1b[2Jb"},
 		"2026-11-26 01:02:03.004  12  port.state  vm0  waiting: gone": {Seq: 12, Time: at, Type: "port.state", Port: "vm0", To: "waiting", Reason: "gone"},
