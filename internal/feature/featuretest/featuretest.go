@@ -27,11 +27,33 @@ type Host struct {
 	mu     sync.Mutex
 	ports  []*Port
 	saved  int
-	log    bytes.Buffer
 	punted func(feature.Port, vswitch.ControlFrame)
+
+	log   *slog.Logger
+	lines lines
 
 	telling sync.Mutex
 	events  []api.Event // guarded by telling
+}
+
+// lines are what was logged. Any goroutine may log.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return l.text.String()
 }
 
 var _ feature.Host = (*Host)(nil)
@@ -39,6 +61,7 @@ var _ feature.Host = (*Host)(nil)
 // New returns a host without ports, which ends with the test.
 func New(t testing.TB) *Host {
 	h := &Host{}
+	h.log = slog.New(slog.NewTextHandler(&h.lines, nil))
 	h.core = vswitch.New(vswitch.Config{OnControl: h.control})
 	t.Cleanup(func() { _ = h.core.Close() })
 	return h
@@ -71,12 +94,11 @@ func (h *Host) Add(t testing.TB, spec port.Spec, station bool) *Port {
 func (h *Host) Saves() int { return h.saved }
 
 // Log implements feature.Host.
-func (h *Host) Log() *slog.Logger { return slog.New(slog.NewTextHandler(&h.log, nil)) }
+func (h *Host) Log() *slog.Logger { return h.log }
 
 // Logged returns what was logged since it was last called.
 func (h *Host) Logged() string {
-	defer h.log.Reset()
-	return h.log.String()
+	return h.lines.take()
 }
 
 // MAC implements feature.Host.
