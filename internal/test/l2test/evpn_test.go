@@ -76,9 +76,6 @@ func (o *overlay) awaitStation(mac port.MAC, at int) {
 func TestEVPN(t *testing.T) {
 	t.Parallel()
 	o := newOverlay(t, 3, 1600, false)
-	for _, h := range o.hosts {
-		h.ns.Run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1") // it says nothing by itself
-	}
 	o.evpn("--vni 10010", "--password s3cret")
 	all := &lan{t: t, sw: o.sites[0].sw, hosts: o.hosts}
 	h1, h2, h3 := o.hosts[0], o.hosts[1], o.hosts[2]
@@ -175,6 +172,7 @@ func TestEVPNResolution(t *testing.T) {
 				l.sw.ctl("set-port p1 --access 20")
 			}
 			o.evpn("--vni 10=10010,20=10020", "")
+			o.address()
 			a, h1, h2, h3 := o.sites[0], o.hosts[0], o.hosts[1], o.hosts[2]
 			a.wantPing(h1, h2, true)
 			for _, h := range []*host{h1, h2} {
