@@ -5,6 +5,7 @@
 package memory
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/vswitch/vswitch/internal/virtio/vnet"
@@ -186,9 +187,11 @@ func (r *ring) send(out []port.Out) {
 			continue
 		}
 		o.Drop = port.DropNone
-		var head [port.MaxHeader]byte
-		n := o.PutHeader(head[:])
-		s.wire = append(append(s.wire[:0], head[:n]...), o.Frame.Data[12:]...)
+		// The header goes straight to its place: a copy of what was just stored would wait
+		// for the stores.
+		s.wire = slices.Grow(s.wire[:0], port.MaxHeader+len(o.Frame.Data))
+		head := s.wire[:port.MaxHeader]
+		s.wire = append(head[:o.PutHeader(head)], o.Frame.Data[12:]...)
 		off := o.Frame.Offload
 		if int(off.HdrLen) > len(o.Frame.Data) { // a store without need would stall Tag's loads
 			off.HdrLen = uint16(len(o.Frame.Data))
