@@ -111,7 +111,7 @@ var (
 	genKind = rapid.SampledFrom([]Kind{Dynamic, Dynamic, Sticky, Static, Local})
 )
 
-// sameEntries tells whether the table gives just what the model has, by each of
+// sameEntries reports whether the table gives just what the model has, by each of
 // the ways to ask.
 func (m *model) sameEntries(t *rapid.T, tbl *Table) {
 	want := map[Key]Entry{}
@@ -238,7 +238,7 @@ func TestModelEviction(t *testing.T) {
 		m := newModel(-1)
 		tbl := New(Config{Capacity: capacity, Aging: -1})
 
-		// insert makes room in the model as the table did and tells whether
+		// insert makes room in the model as the table did and reports whether
 		// there should have been any.
 		insert := func(t *rapid.T, k Key, port uint16) bool {
 			if _, ok := m.entries[k]; ok || len(m.entries) < capacity {

@@ -233,7 +233,7 @@ func (y *yamlReader) fail(what string) {
 	y.t.Fatalf("openapi.yaml, at its end: %s", what)
 }
 
-// at tells whether the next line stands at indent.
+// at reports whether the next line stands at indent.
 func (y *yamlReader) at(indent int) bool { return len(y.lines) > 0 && y.lines[0].indent == indent }
 
 func (y *yamlReader) mapping(indent int) map[string]any {

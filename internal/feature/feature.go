@@ -98,7 +98,7 @@ type (
 	// Described fills in its part of the switch's description.
 	Described interface{ Describe(*api.Switch) }
 
-	// Kept is something that outlives the daemon. State returns what is to be kept, as JSON;
+	// Kept is something that outlives the daemon. State returns what to keep, as JSON;
 	// nil: nothing. Restore receives what State returned before any port is Configured; with an
 	// error the feature does not start, and what was kept stays. It also takes back a change
 	// that could not be kept; what State returned before the change may have been nil. Host.Save asks for a State

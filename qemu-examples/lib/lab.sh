@@ -130,7 +130,7 @@ up() {
 
 port_is_up() { vs ports | grep -qE "^$1 +[a-z-]+ +up( |$)"; }
 
-# waits PORT tells whether a port waits for its device.
+# waits PORT reports whether a port waits for its device.
 waits() { vs ports | grep -qE "^$1 +[a-z-]+ +waiting "; }
 
 # boot NAME TAP MAC ADDRESS starts a VM with its NIC on TAP, and returns while it

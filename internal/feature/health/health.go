@@ -24,7 +24,7 @@ type Health struct {
 // Feature describes the health checks.
 var Feature = feature.Feature{
 	Name: "health",
-	Help: "tells whether the daemon works",
+	Help: "reports whether the daemon works",
 	New:  func(h feature.Host, _ any) (feature.Instance, error) { return start(h), nil },
 	Routes: []feature.Route{
 		{Method: "GET", Path: "/v1/healthz", Help: "Whether the daemon works; status 503 if not", Answer: Health{},

@@ -345,7 +345,7 @@ func (t *Table) Tick(now time.Time) time.Duration {
 	return min(next, t.announcePending(now))
 }
 
-// timers are a heap of what is to be done later.
+// timers are a heap of the work that is due later.
 type timers []*timer
 
 type timer struct {

@@ -203,7 +203,7 @@ func (l *link) set(up bool) {
 	}
 }
 
-// alive tells whether somebody is at the other end.
+// alive reports whether somebody is at the other end.
 func (l *link) alive() bool {
 	n := 0
 	for _, e := range l.ends {
@@ -264,12 +264,12 @@ func (x *node) SetState(port uint16, s stp.State) {
 func (x *node) Flush(port uint16) { x.flushed = append(x.flushed, port) }
 func (x *node) Event(e stp.Event) { x.events = append(x.events, e) }
 
-// forwards tells whether frames go to or from the link by this end.
+// forwards reports whether frames go to or from the link by this end.
 func (e *end) forwards() bool {
 	return e.state == stp.Forwarding && e.link != nil && e.link.up && !e.node.dead
 }
 
-// trees joins what forwards into sets, bridges and links alike, and tells whether
+// trees joins what forwards into sets, bridges and links alike, and reports whether
 // a frame could go round.
 func (n *network) trees() (find func(any) any, loop bool) {
 	parent := map[any]any{}

@@ -89,7 +89,7 @@ func (d *daemon) part(name string) string {
 	return ""
 }
 
-// kernelForwards tells whether the kernel bridge forwards by its ports.
+// kernelForwards reports whether the kernel bridge forwards by its ports.
 func (r *ring) kernelForwards(names ...string) bool {
 	r.t.Helper()
 	var ports []struct{ Ifname, State string }

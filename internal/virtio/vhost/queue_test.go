@@ -25,7 +25,7 @@ func guestMemory(size, cut int) (*memory, []byte) {
 	return m, all
 }
 
-// inside tells whether buffers are the guest's memory and nothing else.
+// inside reports whether buffers are the guest's memory and nothing else.
 func inside(all []byte, buffers []Buffer) bool {
 	base := uintptr(unsafe.Pointer(&all[0]))
 	for _, b := range buffers {

@@ -96,7 +96,7 @@ func offerPacked(t *testing.T, chains []offer, log *dirtyLog) offered {
 }
 
 // availableFlag is the one of AVAIL and USED that a driver sets at a place (virtio 1.2,
-// 2.8.1), and isUsedAt tells whether the device has set or cleared both there.
+// 2.8.1), and isUsedAt reports whether the device has set or cleared both there.
 func availableFlag(at place) uint16 {
 	if at.wrap {
 		return 1 << 7

@@ -208,7 +208,7 @@ struct {
 	__type(value, u32);
 } epochs SEC(".maps");
 
-/* What the frame looks like, as far as the decision goes by it. */
+/* What the frame looks like, as far as the decision depends on it. */
 struct frame {
 	u64 dst_src; /* the first 8 bytes as they are in memory */
 	u32 src;     /* the next 4 */
@@ -349,7 +349,7 @@ struct target {
 	u32 slot, ifindex;
 };
 
-/* aim tells whether that is there. */
+/* aim reports whether that is there. */
 static inline int aim(u32 mirror, struct target *t)
 {
 	u32 *to = bpf_map_lookup_elem(&mirrors, &mirror);
@@ -364,7 +364,7 @@ static inline int aim(u32 mirror, struct target *t)
 	return device && *device == t->ifindex;
 }
 
-/* can_mirror tells whether these mirrors can copy a frame, which is longer by more than it
+/* can_mirror reports whether these mirrors can copy a frame, which is longer by more than it
  * is now when they do. */
 global int can_mirror(struct __sk_buff *skb, u32 wanted, int more)
 {
@@ -448,7 +448,7 @@ struct found {
 	u32 slot;
 };
 
-/* find tells whether a station is where its entry says. */
+/* find reports whether a station is where its entry says. */
 static inline int find(struct hash *hash, u64 address, u16 vlan, struct found *f)
 {
 	u64 key = (u64)vlan << 48 | address;
@@ -507,7 +507,7 @@ static inline struct port *input(u32 ifindex, u32 *slot)
 	return p && p->flags & FROM ? p : 0;
 }
 
-/* is_opaque tells whether a frame has a tag that names no VLAN. */
+/* is_opaque reports whether a frame has a tag that names no VLAN. */
 static inline int is_opaque(u32 tag, struct port *from)
 {
 	return tag && tag >> 16 != from->tpid;
@@ -521,7 +521,7 @@ static inline u16 classify(u32 tag, struct port *from)
 	return from->flags & UNTAGGED_ONLY ? 0 : tag & 0xfff;
 }
 
-/* is_admitted tells whether a frame's sender may send by the port without the switch being
+/* is_admitted reports whether a frame's sender may send by the port without the switch being
  * asked, as in switch/learn.go. */
 static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u64 src, u16 vlan)
 {
@@ -666,7 +666,7 @@ static inline u32 tag_of(struct __sk_buff *skb)
 	return skb->vlan_present ? (u32)(u16)skb->vlan_proto << 16 | (u16)skb->vlan_tci : 0;
 }
 
-/* is_trapped tells whether a group's frames are for the switch, or may be. */
+/* is_trapped reports whether a group's frames are for the switch, or may be. */
 static inline int is_trapped(u64 group)
 {
 	if (group >> 4 == 0x0180c2000000 >> 4)
@@ -679,7 +679,7 @@ static inline int is_trapped(u64 group)
 	return 0;
 }
 
-/* is_ip_group tells whether a group may be one of IP, as isIPGroup in switch/multicast.go. */
+/* is_ip_group reports whether a group may be one of IP, as isIPGroup in switch/multicast.go. */
 static inline int is_ip_group(u64 group)
 {
 	return group >> 23 == 0x01005e000000 >> 23 || group >> 32 == 0x3333;
@@ -708,7 +708,7 @@ struct flooded {
 
 enum leaves { NOT_BY_IT, BY_IT, ASK };
 
-/* leaves tells whether a flooded frame leaves by a port, as whyNot in switch/egress.go, and
+/* leaves reports whether a flooded frame leaves by a port, as whyNot in switch/egress.go, and
  * with which tag, as retag in switch/vlan.go. The switch is asked if its device is another's. */
 static inline enum leaves leaves(struct flooded *f, u32 slot, struct exit *e)
 {

@@ -93,7 +93,7 @@ struct sk_buff {
 #define CHECKSUM_PARTIAL 3
 #define CSUM_OF_TCP 16 /* csum_offset */
 
-/* read_bits reads a bit field of the kernel's, which are in another place on each: enum
+/* read_bits reads a bit field, which is in another place in each kernel: enum
  * bpf_field_info_kind of the compiler has the place, the size of a word around it, and
  * how to shift it there and back. */
 #define read_bits(s, field)                                                                   \

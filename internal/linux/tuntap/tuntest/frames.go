@@ -25,7 +25,7 @@ func Ethernet(number uint32, size int) []byte {
 	return b
 }
 
-// IsEthernet tells whether a frame without tag is one of Ethernet's.
+// IsEthernet reports whether a frame without tag is one of Ethernet's.
 func IsEthernet(b []byte) bool {
 	return len(b) >= 18 && binary.BigEndian.Uint16(b[12:]) == 0x88b5
 }
@@ -44,7 +44,7 @@ func ARPRequest(who netip.Addr) []byte {
 	return append(append(b, 0, 0, 0, 0, 0, 0), who.AsSlice()...)
 }
 
-// IsARPReply tells whether a frame answers an ARPRequest for who.
+// IsARPReply reports whether a frame answers an ARPRequest for who.
 func IsARPReply(b []byte, who netip.Addr) bool {
 	return len(b) >= 42 && binary.BigEndian.Uint16(b[12:]) == 0x0806 && b[21] == 2 && [4]byte(b[28:32]) == who.As4()
 }

@@ -89,7 +89,7 @@ func Send(p port.Port, wire []byte, o port.Offload) port.Drop {
 
 // Insist sends until it is heard that something has come: until the kernel has seen a
 // carrier, an interface loses what it is given. heard takes what comes next, waiting
-// for it as Next does, and tells whether that is it.
+// for it as Next does, and reports whether that is it.
 func Insist(t testing.TB, what string, send func() error, heard func(timeout time.Duration) (bool, error)) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {

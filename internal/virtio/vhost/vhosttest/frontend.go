@@ -132,7 +132,7 @@ type ring interface {
 	room() int
 	// used returns the next chain that was used.
 	used() (id, n int, ok bool)
-	// wantsKick tells whether to kick for what was added since it was last asked.
+	// wantsKick reports whether to kick for what was added since it was last asked.
 	wantsKick() bool
 	// wantCall asks for a call for the next chain used, or for none.
 	wantCall(on bool)
