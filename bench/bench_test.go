@@ -49,7 +49,7 @@ func BenchmarkVLANs(b *testing.B) {
 		b.Run(fmt.Sprintf("size=64/vlans=%d", vlans), func(b *testing.B) {
 			sw := vswitch.New(vswitch.Config{})
 			defer sw.Close()
-			trunk := vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: port.AllVLANs}}
+			trunk := vswitch.PortConfig{VLAN: port.VLAN{Trunk: port.AllVLANs}}
 			lines := attach(b, sw, 2, trunk)
 			var there []memory.Packet
 			for i := range port.MaxVID { // as many stations in one VLAN as in all

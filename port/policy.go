@@ -59,8 +59,14 @@ func (p *Policy) Check() error {
 	return nil
 }
 
-// VLAN says how a port takes part in VLANs. At most one of Access, Trunk and QinQ is set;
-// with none the port is transparent to tags in VLAN 1.
+// DefaultVLAN is the VLAN of a port without a configured one (802.1Q-2018 table 9-2: the
+// default PVID).
+const DefaultVLAN = 1
+
+// VLAN says how a port takes part in VLANs. At most one of Access, Trunk and QinQ is set. With
+// none, or with QinQ, the port is transparent: every frame belongs to one VLAN whatever its
+// tag, and leaves with the tag it came with. Such a port acts as on a bridge without VLANs, or,
+// with QinQ, as the customer edge of 802.1ad (clause 15.3).
 type VLAN struct {
 	Access    uint16  `json:"access,omitempty" arg:"VID" max:"4094" min:"1" default:"none" help:"VLAN: carry untagged frames of this VLAN"`
 	Trunk     VLANSet `json:"trunk,omitzero" arg:"LIST" help:"VLAN: carry tagged frames of these VLANs, such as 10,20-29, or all"`
@@ -107,8 +113,25 @@ func (v *VLAN) keep(given func(string) bool, mode any) {
 	}
 }
 
-// Transparent reports whether the port keeps no VLANs apart.
-func (v *VLAN) Transparent() bool { return v.mode() == [3]bool{} }
+// Transparent reports whether every frame belongs to one VLAN, whatever its tag.
+func (v *VLAN) Transparent() bool { return v.Access == 0 && v.Trunk.Len() == 0 }
+
+// Untagged returns the VLAN whose frames leave without a tag; 0: none does.
+func (v *VLAN) Untagged() uint16 {
+	if v.Trunk.Len() > 0 {
+		return v.Native
+	}
+	return cmp.Or(v.Access, v.QinQ, DefaultVLAN)
+}
+
+// Carried returns the VLANs that the port carries.
+func (v *VLAN) Carried() VLANSet {
+	carried := v.Trunk
+	if u := v.Untagged(); u != 0 {
+		carried.Add(u)
+	}
+	return carried
+}
 
 func (v *VLAN) mode() [3]bool { return [3]bool{v.Access != 0, v.Trunk.Len() > 0, v.QinQ != 0} }
 

@@ -9,9 +9,9 @@ import (
 )
 
 // PortConfig holds a port's settings. The zero PortConfig is that of a new port:
-// transparent to tags in DefaultVLAN, without limits.
+// transparent to tags in port.DefaultVLAN, without limits.
 type PortConfig struct {
-	VLAN VLAN
+	VLAN port.VLAN
 
 	Isolated   bool // exchanges no frames with other isolated ports
 	Tunnel     bool // nor a tunnel with other tunnels: the hosts behind them reach each other
@@ -92,7 +92,7 @@ const (
 // Configure replaces the port's settings under traffic. It removes the port's FDB
 // entries in VLANs that the port no longer carries.
 func (p *Port) Configure(c PortConfig) error {
-	v, err := c.VLAN.resolve()
+	v, err := resolveVLAN(&c.VLAN)
 	if err != nil {
 		return fmt.Errorf("port %s: %w", p.name, err)
 	}

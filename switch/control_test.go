@@ -412,7 +412,7 @@ func TestGroupsOfTunnels(t *testing.T) {
 		wantPass(t, r, 0, tagged(100, 0x81, 0, 0, 5), 0, 1, 1)
 		wantPass(t, r, 0, tagged(100), 0, 0, 0)
 		// The same inside a service VLAN's tag.
-		r.configure(t, 0, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, VID: 1, Allowed: one, Service: true}})
+		r.configure(t, 0, vswitch.PortConfig{VLAN: port.VLAN{Trunk: one, Native: 1, TrunkTPID: port.TPID(port.TPIDService)}})
 		wantPass(t, r, 0, tagged(60, 0x88, 0xa8, 0, 1), 0, 0, 1)
 		wantPass(t, r, 0, tagged(60, 0x88, 0xa8, 0, 1, 0x81, 0, 0, 5), 0, 1, 1)
 		wantPass(t, r, 0, tagged(100, 0x88, 0xa8, 0, 1, 0x81, 0, 0, 5), 0, 1, 1)

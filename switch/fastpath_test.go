@@ -175,7 +175,7 @@ func TestFastPathIsTold(t *testing.T) {
 				var dev port.Port = memory.New(memory.Options{})
 				if n < 3 {
 					dev = device{Port: dev.(*memory.Port)}
-				} else if err := p.Configure(vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 2}}); err != nil {
+				} else if err := p.Configure(vswitch.PortConfig{VLAN: port.VLAN{Access: 2}}); err != nil {
 					t.Fatal(err)
 				}
 				if err := p.Attach(dev); err != nil {

@@ -20,7 +20,7 @@ func (r *rig) mirror(t *testing.T, m ...vswitch.Mirror) {
 }
 
 func trunk(native uint16, carried ...uint16) vswitch.PortConfig {
-	return vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, VID: native, Allowed: vlans(carried...)}}
+	return vswitch.PortConfig{VLAN: port.VLAN{Trunk: vlans(carried...), Native: native}}
 }
 
 // However many of a mirror's sources a frame passes, the mirror copies it once; another
@@ -78,7 +78,7 @@ func TestMirrorsOnce(t *testing.T) {
 // theirs is, and not by the port that the frame came by or the one that it is copied at.
 func TestMirrorToVLANLikeData(t *testing.T) {
 	service := trunk(0, 999)
-	service.VLAN.Service = true
+	service.VLAN.TrunkTPID = port.TPID(port.TPIDService)
 	isolated := trunk(0, 999)
 	isolated.Isolated = true
 	for _, c := range []struct {

@@ -404,11 +404,11 @@ func TestMirrorToPort(t *testing.T) {
 
 func TestMirrorToVLAN(t *testing.T) {
 	inRig(t, 3, func(t *testing.T, r *rig) {
-		r.configure(t, 0, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}})
-		r.configure(t, 1, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}})
+		r.configure(t, 0, vswitch.PortConfig{VLAN: port.VLAN{Access: 10}})
+		r.configure(t, 1, vswitch.PortConfig{VLAN: port.VLAN{Access: 10}})
 		var carried port.VLANSet
 		carried.Add(999)
-		r.configure(t, 2, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: carried}})
+		r.configure(t, 2, vswitch.PortConfig{VLAN: port.VLAN{Trunk: carried}})
 		var ten port.VLANSet
 		ten.Add(10)
 		if err := r.SetMirrors([]vswitch.Mirror{{Name: "rspan", VLANs: ten, In: true, ToVLAN: 999}}); err != nil {
@@ -515,7 +515,7 @@ func TestGroups(t *testing.T) {
 		wantDrops(t, r, 1, port.DropConsumed, 1)
 		// Other VLANs are not snooped.
 		for p := range r.ports {
-			r.configure(t, p, vswitch.PortConfig{VLAN: vswitch.VLAN{VID: 2}})
+			r.configure(t, p, vswitch.PortConfig{VLAN: port.VLAN{QinQ: 2}})
 		}
 		wantPass(t, r, 0, frame(group, station(0), 0, 60), 0, 1, 1, 1)
 	})
@@ -569,7 +569,7 @@ func TestTransmit(t *testing.T) {
 	inRig(t, 2, func(t *testing.T, r *rig) {
 		var carried port.VLANSet
 		carried.Add(20)
-		r.configure(t, 1, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, VID: 10, Allowed: carried}})
+		r.configure(t, 1, vswitch.PortConfig{VLAN: port.VLAN{Trunk: carried, Native: 10}})
 		wire := frame(port.Broadcast, station(9), 0, 60)
 		for vlan, want := range map[uint16][]byte{
 			0: wire, 10: wire, 20: slices.Concat(wire[:12], []byte{0x81, 0, 0, 20}, wire[12:]),

@@ -17,7 +17,7 @@ func TestChangesWaitForBatches(t *testing.T) {
 	for name, change := range map[string]func(r *rig, p *vswitch.Port) error{
 		"SetForwarding": func(r *rig, p *vswitch.Port) error { p.SetForwarding(false); return nil },
 		"Configure": func(r *rig, p *vswitch.Port) error {
-			return p.Configure(vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 7}})
+			return p.Configure(vswitch.PortConfig{VLAN: port.VLAN{Access: 7}})
 		},
 		"SetTree": func(r *rig, p *vswitch.Port) error {
 			p.SetTree(vswitch.TreeDiscarding, true)

@@ -34,13 +34,13 @@ func TestPassedOnAsData(t *testing.T) {
 	const group = port.MAC(0x0100_5e01_0203)
 	const priority = 5 << 13
 	trunk := func(native uint16, carried ...uint16) vswitch.PortConfig {
-		return vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, VID: native, Allowed: vlans(carried...)}}
+		return vswitch.PortConfig{VLAN: port.VLAN{Trunk: vlans(carried...), Native: native}}
 	}
 	access := func(vid uint16) vswitch.PortConfig {
-		return vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: vid}}
+		return vswitch.PortConfig{VLAN: port.VLAN{Access: vid}}
 	}
 	service := trunk(0, 1, 10)
-	service.VLAN.Service = true
+	service.VLAN.TrunkTPID = port.TPID(port.TPIDService)
 	for _, c := range []struct {
 		name    string
 		ports   map[int]vswitch.PortConfig
@@ -121,7 +121,7 @@ func TestPassedOnAsData(t *testing.T) {
 func TestSend(t *testing.T) {
 	inRig(t, 3, func(t *testing.T, r *rig) {
 		r.configure(t, 1, vswitch.PortConfig{NoFlood: vswitch.Multicast})
-		r.configure(t, 2, vswitch.PortConfig{Isolated: true, VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: vlans(1)}})
+		r.configure(t, 2, vswitch.PortConfig{Isolated: true, VLAN: port.VLAN{Trunk: vlans(1)}})
 		wire := frame(0x0100_5e00_0001, station(9), 0, 60)
 		sent := func(want ...int) {
 			t.Helper()

@@ -114,7 +114,7 @@ func TestStageUnknown(t *testing.T) {
 func TestClassify(t *testing.T) {
 	r := newRig(t, vswitch.Config{}, 1, memory.Options{})
 	defer r.Close()
-	if err := r.ports[0].Configure(vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}}); err != nil {
+	if err := r.ports[0].Configure(vswitch.PortConfig{VLAN: port.VLAN{Access: 10}}); err != nil {
 		t.Fatal(err)
 	}
 	var f port.Frame

@@ -163,7 +163,7 @@ func (s *Switch) AddPort(name string) (*Port, error) {
 	for q := range p.lanes {
 		p.lanes[q].port, p.lanes[q].queue = p, Queue(q)
 	}
-	p.vlan, _ = p.config.VLAN.resolve() // the zero VLAN is valid
+	p.vlan, _ = resolveVLAN(&p.config.VLAN) // the zero VLAN is valid
 	s.byName[name] = p
 	return p, nil
 }

@@ -26,9 +26,9 @@ func drawConfig(t *rapid.T) vswitch.PortConfig {
 	some.Add(20)
 	odd := func(label string) bool { return rapid.IntRange(0, 5).Draw(t, label) == 0 }
 	c := vswitch.PortConfig{
-		VLAN: rapid.SampledFrom([]vswitch.VLAN{{}, {}, {}, {VID: 10}, {Mode: vswitch.Access}, {Mode: vswitch.Access, VID: 10},
-			{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll},
-			{Mode: vswitch.Trunk, VID: 1, Allowed: some}, {Mode: vswitch.Trunk, Allowed: some}, {Mode: vswitch.Trunk, VID: 10, Allowed: some, Service: true}}).Draw(t, "vlan"),
+		VLAN: rapid.SampledFrom([]port.VLAN{{}, {}, {}, {QinQ: 10}, {Access: 1}, {Access: 10},
+			{Access: 10, Accept: port.AcceptAll},
+			{Trunk: some, Native: 1}, {Trunk: some}, {Trunk: some, Native: 10, TrunkTPID: port.TPID(port.TPIDService)}}).Draw(t, "vlan"),
 		Isolated:   rapid.IntRange(0, 2).Draw(t, "isolated") == 0,
 		Locked:     odd("locked"),
 		NoLearning: odd("no learning"),

@@ -2,59 +2,11 @@ package vswitch
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"github.com/vswitch/vswitch/port"
 )
 
-// DefaultVLAN is the VLAN of a port without a configured one (802.1Q-2018 table 9-2: the
-// default PVID).
-const DefaultVLAN = 1
-
-// VLANMode is how a port takes part in VLANs.
-type VLANMode uint8
-
-const (
-	// Transparent: every frame belongs to one VLAN whatever its tag, and leaves with
-	// the tag it came with. Such a port acts as on a bridge without VLANs, or, with a
-	// service VLAN, as the customer edge of 802.1ad (clause 15.3).
-	Transparent VLANMode = iota
-	// Access: untagged frames of one VLAN.
-	Access
-	// Trunk: tagged frames of several VLANs, and untagged frames of the native VLAN.
-	Trunk
-)
-
-// VLAN is a port's part in VLANs. The zero VLAN is Transparent in DefaultVLAN.
-type VLAN struct {
-	Mode VLANMode
-
-	// VID is the VLAN of frames without a tag: the VLAN of an access or transparent
-	// port (0: DefaultVLAN), or the native VLAN of a trunk (0: none, such frames are
-	// refused).
-	VID uint16
-
-	// Trunk: the VLANs it carries tagged, in addition to the native VLAN.
-	Allowed port.VLANSet
-
-	// Trunk: tags have the TPID of S-tags (802.1ad).
-	Service bool
-
-	Accept Accept
-}
-
-// Accept says which frames a port accepts, by their tag (802.1Q-2018 clause 6.9: the
-// acceptable frame types). A priority-tagged frame counts as untagged.
-type Accept uint8
-
-const (
-	AcceptByMode Accept = iota // access ports accept untagged frames, others all
-	AcceptAll                  // an access port also accepts frames tagged with its VLAN
-	AcceptTagged               // a native VLAN is then untagged only on egress
-	AcceptUntagged
-)
-
-// vlanRules is a VLAN in the form that the stages need.
+// vlanRules is a port.VLAN in the form that the stages need.
 type vlanRules struct {
 	pvid         uint16 // VLAN of frames without a recognised tag; 0: refused
 	native       uint16 // the VLAN that leaves untagged; 0: none
@@ -63,43 +15,31 @@ type vlanRules struct {
 	vlans        *port.VLANSet // the VLANs the port carries
 }
 
-func (v *VLAN) resolve() (vlanRules, error) {
-	if v.VID > port.MaxVID {
-		return vlanRules{}, port.CheckVID(int(v.VID))
+func resolveVLAN(v *port.VLAN) (vlanRules, error) {
+	for _, vid := range []uint16{v.Access, v.QinQ, v.Native} {
+		if vid > port.MaxVID {
+			return vlanRules{}, port.CheckVID(int(vid))
+		}
 	}
-	r := vlanRules{pvid: v.VID, native: v.VID, vlans: new(port.VLANSet)}
-	switch v.Mode {
-	case Transparent, Access:
-		if v.VID == 0 {
-			r.pvid, r.native = DefaultVLAN, DefaultVLAN
-		}
-		if v.Mode == Access {
-			r.tpid = port.TPIDCustomer
-			r.untaggedOnly = v.Accept == AcceptByMode
-		}
-	case Trunk:
-		*r.vlans = v.Allowed
-		r.tpid = port.TPIDCustomer
-		if v.Service {
-			r.tpid = port.TPIDService
-		}
-		if v.VID == 0 && v.Allowed.Len() == 0 {
-			return r, fmt.Errorf("a trunk needs a VLAN; name those it carries, such as 10,20-29")
-		}
+	if err := v.Check(); err != nil {
+		return vlanRules{}, err
+	}
+	carried := v.Carried()
+	r := vlanRules{pvid: v.Untagged(), native: v.Untagged(), vlans: &carried}
+	switch {
+	case v.Transparent():
+	case v.TrunkTPID != 0:
+		r.tpid = uint16(v.TrunkTPID)
 	default:
-		return r, fmt.Errorf("no VLAN mode %d", v.Mode)
-	}
-	if r.native != 0 {
-		r.vlans.Add(r.native)
+		r.tpid = port.TPIDCustomer
 	}
 	switch v.Accept {
-	case AcceptTagged:
-		if v.Mode != Trunk {
-			return r, fmt.Errorf("only a trunk can accept tagged frames alone")
-		}
+	case port.AcceptTagged:
 		r.pvid = 0
-	case AcceptUntagged:
+	case port.AcceptUntagged:
 		r.untaggedOnly = true
+	case "":
+		r.untaggedOnly = v.Access != 0
 	}
 	return r, nil
 }

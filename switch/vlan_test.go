@@ -18,28 +18,33 @@ import (
 )
 
 // vlanOracle says by the words of the standard what a port makes of a frame.
-type vlanOracle struct{ vswitch.VLAN }
+type vlanOracle struct{ port.VLAN }
 
 func (o vlanOracle) tpid() uint16 {
 	switch {
-	case o.Mode == vswitch.Transparent:
+	case o.Transparent():
 		return 0
-	case o.Mode == vswitch.Trunk && o.Service:
-		return 0x88a8
+	case o.TrunkTPID != 0:
+		return uint16(o.TrunkTPID)
 	}
 	return 0x8100
 }
 
 // native is the VLAN that leaves without a tag.
 func (o vlanOracle) native() uint16 {
-	if o.VID == 0 && o.Mode != vswitch.Trunk {
-		return 1
+	switch {
+	case o.Access != 0:
+		return o.Access
+	case o.QinQ != 0:
+		return o.QinQ
+	case o.Trunk.Len() > 0:
+		return o.Native
 	}
-	return o.VID
+	return 1
 }
 
 func (o vlanOracle) carries(vid uint16) bool {
-	return vid != 0 && vid == o.native() || o.Mode == vswitch.Trunk && o.Allowed.Has(vid)
+	return vid != 0 && vid == o.native() || o.Trunk.Has(vid)
 }
 
 // in returns the VLAN of a frame on the wire, its priority bits, and what the VLAN
@@ -59,9 +64,9 @@ func (o vlanOracle) in(wire []byte) (vid, pcp uint16, inner []byte) {
 		}
 	}
 	switch {
-	case tagged && o.Mode == vswitch.Access && o.Accept == vswitch.AcceptByMode,
-		tagged && o.Accept == vswitch.AcceptUntagged,
-		!tagged && o.Accept == vswitch.AcceptTagged,
+	case tagged && o.Access != 0 && o.Accept == "",
+		tagged && o.Accept == port.AcceptUntagged,
+		!tagged && o.Accept == port.AcceptTagged,
 		!o.carries(vid):
 		return 0, 0, nil
 	}
@@ -83,23 +88,26 @@ func (o vlanOracle) out(vid, pcp uint16, inner []byte) []byte {
 	return inner
 }
 
-func drawVLAN(t *rapid.T) vswitch.VLAN {
+func drawVLAN(t *rapid.T) port.VLAN {
 	vids := []uint16{1, 10, 20, 4094}
-	v := vswitch.VLAN{Mode: rapid.SampledFrom([]vswitch.VLANMode{vswitch.Transparent, vswitch.Access, vswitch.Trunk}).Draw(t, "mode")}
-	v.VID = rapid.SampledFrom(append(vids, 0)).Draw(t, "vid")
-	if v.Mode == vswitch.Trunk {
-		for _, vid := range vids {
-			if rapid.Bool().Draw(t, "carried") {
-				v.Allowed.Add(vid)
-			}
+	vid := rapid.SampledFrom(vids)
+	v := port.VLAN{Accept: rapid.SampledFrom([]port.Accept{"", port.AcceptAll, port.AcceptUntagged}).Draw(t, "accept")}
+	switch rapid.SampledFrom([]string{"none", "access", "qinq", "trunk"}).Draw(t, "mode") {
+	case "access":
+		v.Access = vid.Draw(t, "access")
+	case "qinq":
+		v.QinQ = vid.Draw(t, "qinq")
+	case "trunk":
+		for _, vid := range rapid.SliceOfN(vid, 1, len(vids)).Draw(t, "trunk") {
+			v.Trunk.Add(vid)
 		}
-		if v.Allowed.Len() == 0 {
-			v.Allowed.Add(10)
+		v.Native = rapid.SampledFrom(append(vids, 0)).Draw(t, "native")
+		v.TrunkTPID = rapid.SampledFrom([]port.TPID{0, port.TPID(port.TPIDCustomer), port.TPID(port.TPIDService)}).Draw(t, "TPID")
+		accepts := []port.Accept{"", port.AcceptAll, port.AcceptTagged}
+		if v.Native != 0 {
+			accepts = append(accepts, port.AcceptUntagged)
 		}
-		v.Service = rapid.Bool().Draw(t, "service")
-		v.Accept = rapid.SampledFrom([]vswitch.Accept{vswitch.AcceptByMode, vswitch.AcceptTagged, vswitch.AcceptUntagged}).Draw(t, "accept")
-	} else {
-		v.Accept = rapid.SampledFrom([]vswitch.Accept{vswitch.AcceptByMode, vswitch.AcceptAll, vswitch.AcceptUntagged}).Draw(t, "accept")
+		v.Accept = rapid.SampledFrom(accepts).Draw(t, "accept of a trunk")
 	}
 	return v
 }
@@ -182,23 +190,23 @@ func TestVLANDrops(t *testing.T) {
 	ten.Add(10)
 	for _, c := range []struct {
 		name string
-		vlan vswitch.VLAN
+		vlan port.VLAN
 		tag  uint32
 		want port.Drop
 	}{
-		{"tagged on access", vswitch.VLAN{Mode: vswitch.Access, VID: 10}, 0x8100_000a, port.DropVLANTagged},
-		{"priority tag on access", vswitch.VLAN{Mode: vswitch.Access, VID: 10}, 0x8100_a000, port.DropNone},
-		{"foreign tag on access", vswitch.VLAN{Mode: vswitch.Access, VID: 10}, 0x88a8_000a, port.DropNone},
-		{"untagged on trunk without native", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten}, 0, port.DropVLANUntagged},
-		{"priority tag on trunk without native", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten}, 0x8100_e000, port.DropVLANUntagged},
-		{"untagged on tagged-only trunk", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten, VID: 10, Accept: vswitch.AcceptTagged}, 0, port.DropVLANUntagged},
-		{"tagged on access that takes all", vswitch.VLAN{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll}, 0x8100_000a, port.DropNone},
-		{"tagged with another VLAN on such", vswitch.VLAN{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll}, 0x8100_000b, port.DropVLANFiltered},
-		{"tagged on untagged-only trunk", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten, VID: 1, Accept: vswitch.AcceptUntagged}, 0x8100_000a, port.DropVLANTagged},
-		{"VLAN not carried", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten}, 0x8100_000b, port.DropVLANFiltered},
-		{"VLAN carried", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: ten}, 0x8100_000a, port.DropNone},
-		{"VID 4095", vswitch.VLAN{Mode: vswitch.Trunk, Allowed: port.AllVLANs}, 0x8100_0fff, port.DropVLANFiltered},
-		{"any tag on transparent", vswitch.VLAN{}, 0x8100_0fff, port.DropNone},
+		{"tagged on access", port.VLAN{Access: 10}, 0x8100_000a, port.DropVLANTagged},
+		{"priority tag on access", port.VLAN{Access: 10}, 0x8100_a000, port.DropNone},
+		{"foreign tag on access", port.VLAN{Access: 10}, 0x88a8_000a, port.DropNone},
+		{"untagged on trunk without native", port.VLAN{Trunk: ten}, 0, port.DropVLANUntagged},
+		{"priority tag on trunk without native", port.VLAN{Trunk: ten}, 0x8100_e000, port.DropVLANUntagged},
+		{"untagged on tagged-only trunk", port.VLAN{Trunk: ten, Native: 10, Accept: port.AcceptTagged}, 0, port.DropVLANUntagged},
+		{"tagged on access that takes all", port.VLAN{Access: 10, Accept: port.AcceptAll}, 0x8100_000a, port.DropNone},
+		{"tagged with another VLAN on such", port.VLAN{Access: 10, Accept: port.AcceptAll}, 0x8100_000b, port.DropVLANFiltered},
+		{"tagged on untagged-only trunk", port.VLAN{Trunk: ten, Native: 1, Accept: port.AcceptUntagged}, 0x8100_000a, port.DropVLANTagged},
+		{"VLAN not carried", port.VLAN{Trunk: ten}, 0x8100_000b, port.DropVLANFiltered},
+		{"VLAN carried", port.VLAN{Trunk: ten}, 0x8100_000a, port.DropNone},
+		{"VID 4095", port.VLAN{Trunk: port.AllVLANs}, 0x8100_0fff, port.DropVLANFiltered},
+		{"any tag on transparent", port.VLAN{}, 0x8100_0fff, port.DropNone},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -207,7 +215,7 @@ func TestVLANDrops(t *testing.T) {
 				if err := r.ports[0].Configure(vswitch.PortConfig{VLAN: c.vlan}); err != nil {
 					t.Fatal(err)
 				}
-				if err := r.ports[1].Configure(vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, VID: 1, Allowed: port.AllVLANs, Service: true}}); err != nil {
+				if err := r.ports[1].Configure(vswitch.PortConfig{VLAN: port.VLAN{Trunk: port.AllVLANs, Native: 1, TrunkTPID: port.TPID(port.TPIDService)}}); err != nil {
 					t.Fatal(err)
 				}
 				wire := frame(port.Broadcast, station(0), 0, 60)
@@ -239,7 +247,7 @@ func TestTunnel(t *testing.T) {
 		defer r.Close()
 		var carried port.VLANSet
 		carried.Add(300)
-		for p, v := range []vswitch.VLAN{{VID: 300}, {Mode: vswitch.Trunk, Allowed: carried, Service: true}, {VID: 300}} {
+		for p, v := range []port.VLAN{{QinQ: 300}, {Trunk: carried, TrunkTPID: port.TPID(port.TPIDService)}, {QinQ: 300}} {
 			if err := r.ports[p].Configure(vswitch.PortConfig{VLAN: v}); err != nil {
 				t.Fatal(err)
 			}
@@ -275,7 +283,7 @@ func TestManyVLANs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, vswitch.Config{}, 3, memory.Options{Depth: 8192})
 		defer r.Close()
-		trunk := vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: port.AllVLANs}}
+		trunk := vswitch.PortConfig{VLAN: port.VLAN{Trunk: port.AllVLANs}}
 		for _, p := range r.ports {
 			if err := p.Configure(trunk); err != nil {
 				t.Fatal(err)
@@ -309,7 +317,7 @@ func TestManyVLANs(t *testing.T) {
 func TestBadVLANs(t *testing.T) {
 	r := newRig(t, vswitch.Config{}, 1, memory.Options{})
 	defer r.Close()
-	for _, v := range []vswitch.VLAN{{VID: 4095}, {Mode: vswitch.Trunk}, {Mode: vswitch.Access, VID: 5000}, {Mode: 9}, {Accept: vswitch.AcceptTagged}} {
+	for _, v := range []port.VLAN{{QinQ: 4095}, {Native: 5}, {Access: 5000}, {Access: 1, QinQ: 2}, {Accept: port.AcceptTagged}} {
 		if err := r.ports[0].Configure(vswitch.PortConfig{VLAN: v}); err == nil {
 			t.Errorf("%+v is taken", v)
 		}

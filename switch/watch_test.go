@@ -73,8 +73,8 @@ func TestWatchSeesAll(t *testing.T) {
 				c := vswitch.PortConfig{
 					Isolated: rapid.Bool().Draw(t, "isolated"),
 					Locked:   rapid.IntRange(0, 9).Draw(t, "locked") == 0,
-					VLAN: rapid.SampledFrom([]vswitch.VLAN{{}, {}, {Mode: vswitch.Access}, {Mode: vswitch.Access, VID: 10},
-						{Mode: vswitch.Trunk, VID: 1, Allowed: ten}}).Draw(t, "vlan"),
+					VLAN: rapid.SampledFrom([]port.VLAN{{}, {}, {Access: 1}, {Access: 10},
+						{Trunk: ten, Native: 1}}).Draw(t, "vlan"),
 				}
 				if rapid.IntRange(0, 3).Draw(t, "shaped") == 0 {
 					c.Shape = port.Rate{PerSecond: 2}
@@ -187,7 +187,7 @@ func TestWatchVLAN(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
 		defer r.Close()
-		if err := r.ports[0].Configure(vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}}); err != nil {
+		if err := r.ports[0].Configure(vswitch.PortConfig{VLAN: port.VLAN{Access: 10}}); err != nil {
 			t.Fatal(err)
 		}
 		var all sights

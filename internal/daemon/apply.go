@@ -316,7 +316,7 @@ func (m *manager) compile(doc config.Document, r readDocument, prune string) (w 
 			// The port is a problem already.
 		} else if m.ports[name] == nil && p == nil || named && p == nil {
 			problems = append(problems, problem(what, "%s: there is no port %s", item, name))
-		} else if carried := m.willCarry(w, name); vlan != 0 && (vlan > maxVLAN || !carried.Has(vlan)) {
+		} else if carried := m.willCarry(w, name); vlan != 0 && (vlan > port.MaxVID || !carried.Has(vlan)) {
 			problems = append(problems, problem(what, "%s: port %s does not carry VLAN %d; it carries %s", item, name, vlan, carried.String()))
 		}
 	}
@@ -390,13 +390,13 @@ func mirrorConfig(a api.Mirror) config.Mirror {
 }
 
 func groupFor(g config.Group) groupKey {
-	return groupKey{Group: g.Group.Unmap(), VLAN: cmp.Or(g.VLAN, defaultVLAN), Port: g.Port}
+	return groupKey{Group: g.Group.Unmap(), VLAN: cmp.Or(g.VLAN, port.DefaultVLAN), Port: g.Port}
 }
 
 // willCarry returns the VLANs that a port carries after a change.
 func (m *manager) willCarry(w target, name string) port.VLANSet {
 	if p := w.Ports[name]; p != nil {
-		return vlansOf(configOf(&p.spec.Policy).VLAN)
+		return p.spec.Carried()
 	}
 	return m.ports[name].vlans()
 }

@@ -10,17 +10,11 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// defaultVLAN is the VLAN used if none is given.
-const defaultVLAN = 1
-
-// maxVLAN is the highest VLAN there is (802.1Q-2018 table 9-2: fff is reserved).
-const maxVLAN = 4094
-
 // fdbKey checks an address and VLAN from a user and returns the key of their entry.
 func fdbKey(mac port.MAC, vlan uint16) (fdb.Key, error) {
-	vlan = cmp.Or(vlan, defaultVLAN)
-	if vlan > maxVLAN {
-		return 0, fail(api.CodeInvalid, "there is no VLAN %d; use 1 to %d", vlan, maxVLAN)
+	vlan = cmp.Or(vlan, port.DefaultVLAN)
+	if vlan > port.MaxVID {
+		return 0, fail(api.CodeInvalid, "there is no VLAN %d; use 1 to %d", vlan, port.MaxVID)
 	}
 	if mac == 0 || mac.IsGroup() {
 		return 0, fail(api.CodeInvalid, "%s is not the address of one station; use one whose first octet is even", mac)
@@ -145,8 +139,8 @@ func (m *manager) delFDB(mac port.MAC, vlan uint16) error {
 }
 
 func (m *manager) flushFDB(req api.FlushFDB) (api.Flushed, error) {
-	if req.VLAN > maxVLAN {
-		return api.Flushed{}, fail(api.CodeInvalid, "there is no VLAN %d; use 1 to %d", req.VLAN, maxVLAN)
+	if req.VLAN > port.MaxVID {
+		return api.Flushed{}, fail(api.CodeInvalid, "there is no VLAN %d; use 1 to %d", req.VLAN, port.MaxVID)
 	}
 	number := fdb.NoPort
 	if req.Port != "" {

@@ -370,7 +370,7 @@ func (p *managed) Name() string         { return p.spec.Name }
 func (p *managed) Number() uint16       { return p.sw.Number() }
 func (p *managed) Spec() *port.Spec     { return &p.spec }
 func (p *managed) Policy() *port.Policy { return &p.spec.Policy }
-func (p *managed) VLANs() port.VLANSet  { return vlansOf(configOf(&p.spec.Policy).VLAN) } // also before it applies
+func (p *managed) VLANs() port.VLANSet  { return p.spec.Carried() } // also before it applies
 func (p *managed) Up() bool             { return p.state == api.StateUp }
 func (p *managed) Passes() bool         { return p.dev != nil && p.state != api.StateDown }
 func (p *managed) Disabled() bool       { return p.shutBy != "" }

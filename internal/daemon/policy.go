@@ -13,7 +13,8 @@ import (
 // configOf converts a policy that Check accepts to the forwarding core's configuration. What
 // it leaves out is for the protocols: spanning tree and multicast snooping.
 func configOf(p *port.Policy) vswitch.PortConfig {
-	c := vswitch.PortConfig{
+	return vswitch.PortConfig{
+		VLAN:          p.VLAN,
 		Isolated:      p.Isolated,
 		Locked:        p.Locked,
 		NoLearning:    bool(p.NoLearning),
@@ -26,27 +27,12 @@ func configOf(p *port.Policy) vswitch.PortConfig {
 		PoliceBurst:   time.Duration(p.Burst),
 		Shape:         p.RateOut,
 	}
-	v := &c.VLAN
-	v.Accept = accepts[p.Accept]
-	switch {
-	case p.Access != 0:
-		v.Mode, v.VID = vswitch.Access, p.Access
-	case p.QinQ != 0:
-		v.Mode, v.VID = vswitch.Transparent, p.QinQ
-	case p.Trunk.Len() > 0:
-		v.Mode, v.VID, v.Allowed, v.Service = vswitch.Trunk, p.Native, p.Trunk, p.TrunkTPID == port.TPID(port.TPIDService)
-	}
-	return c
 }
 
 var (
 	learnActions = map[port.LearnAction]vswitch.LearnAction{
 		"": vswitch.LearnForward, "forward": vswitch.LearnForward,
 		"protect": vswitch.LearnProtect, "shutdown": vswitch.LearnShutdown,
-	}
-	accepts = map[port.Accept]vswitch.Accept{
-		"": vswitch.AcceptByMode, "all": vswitch.AcceptAll,
-		"tagged": vswitch.AcceptTagged, "untagged": vswitch.AcceptUntagged,
 	}
 	floodClasses = map[string]vswitch.Class{
 		"broadcast": vswitch.Broadcast, "multicast": vswitch.Multicast, "unicast": vswitch.UnknownUnicast,
@@ -87,10 +73,13 @@ func vlanOf(p *port.Policy) api.VLAN {
 		}
 		v.Trunk = slices.AppendSeq(v.Trunk, p.Trunk.All())
 	default:
-		v.Native = vswitch.DefaultVLAN
+		v.Native = port.DefaultVLAN
 	}
 	if v.Accept == "" || v.Accept == "all" && byMode == "tagged" {
 		v.Accept = byMode
 	}
 	return v
 }
+
+// vlans returns the VLANs that a port carries.
+func (p *managed) vlans() port.VLANSet { v := p.sw.Config().VLAN; return v.Carried() }

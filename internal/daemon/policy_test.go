@@ -17,21 +17,14 @@ import (
 )
 
 func TestConfigOf(t *testing.T) {
-	var allowed port.VLANSet
-	allowed.Add(10)
-	allowed.Add(20)
 	rate := port.Rate{PerSecond: 100}
 	for _, c := range []struct {
 		policy port.Policy
 		want   vswitch.PortConfig
 	}{
 		{port.Policy{}, vswitch.PortConfig{}},
-		{port.Policy{VLAN: port.VLAN{Access: 10}}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}}},
-		{port.Policy{VLAN: port.VLAN{Access: 10, Accept: "all"}}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10, Accept: vswitch.AcceptAll}}},
-		{port.Policy{VLAN: port.VLAN{QinQ: 100}}, vswitch.PortConfig{VLAN: vswitch.VLAN{VID: 100}}},
-		{port.Policy{VLAN: port.VLAN{Trunk: vlans(10, 20)}}, vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Trunk, Allowed: allowed}}},
-		{port.Policy{VLAN: port.VLAN{Trunk: vlans(10, 20), Native: 1, TrunkTPID: port.TPID(port.TPIDService), Accept: "tagged"}}, vswitch.PortConfig{VLAN: vswitch.VLAN{
-			Mode: vswitch.Trunk, VID: 1, Allowed: allowed, Service: true, Accept: vswitch.AcceptTagged}}},
+		{port.Policy{VLAN: port.VLAN{Trunk: vlans(10, 20), Native: 1, TrunkTPID: port.TPID(port.TPIDService), Accept: "tagged"}}, vswitch.PortConfig{VLAN: port.VLAN{
+			Trunk: vlans(10, 20), Native: 1, TrunkTPID: port.TPID(port.TPIDService), Accept: "tagged"}}},
 		{port.Policy{Isolated: true, Locked: true, NoLearning: true, NoFlood: port.NoFlood{"broadcast", "unicast"}},
 			vswitch.PortConfig{Isolated: true, Locked: true, NoLearning: true, NoFlood: vswitch.Broadcast | vswitch.UnknownUnicast}},
 		{port.Policy{LearnLimit: 4, LearnAction: "protect"}, vswitch.PortConfig{LearnLimit: 4, LearnAction: vswitch.LearnProtect}},

@@ -109,7 +109,7 @@ func vlanOfQuery(r *http.Request) (uint16, error) {
 	}
 	vlan, err := strconv.ParseUint(s, 10, 16)
 	if err != nil {
-		return 0, fail(api.CodeInvalid, "there is no VLAN %q; use 1 to %d", s, maxVLAN)
+		return 0, fail(api.CodeInvalid, "there is no VLAN %q; use 1 to %d", s, port.MaxVID)
 	}
 	return uint16(vlan), nil
 }

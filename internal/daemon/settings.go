@@ -10,6 +10,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port"
 )
 
 // Settings are the settings of the switch as a whole. They can be changed while it runs.
@@ -197,7 +198,7 @@ func (m *manager) apply(to switchSettings) error {
 // ownStation enters the switch's own address into the FDB, behind no port: frames that the
 // switch sends may come back.
 func (m *manager) ownStation() {
-	_ = m.sw.FDB().Add(fdb.MakeKey(defaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // exists already, or has room
+	_ = m.sw.FDB().Add(fdb.MakeKey(port.DefaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // exists already, or has room
 }
 
 // upPorts calls f for each port that passes frames.

@@ -244,7 +244,7 @@ func (r *rig) fdbInfo() api.FDBInfo {
 // wantOwnStation checks that the FDB knows the switch's own address, from which it sends.
 func (w *wireRig) wantOwnStation() {
 	w.t.Helper()
-	if e, ok := w.sw.FDB().Get(fdb.MakeKey(defaultVLAN, uint64(w.mac))); !ok || e.Kind != fdb.Local {
+	if e, ok := w.sw.FDB().Get(fdb.MakeKey(port.DefaultVLAN, uint64(w.mac))); !ok || e.Kind != fdb.Local {
 		w.t.Errorf("the switch's own address: %+v", e)
 	}
 }

@@ -51,7 +51,7 @@ func TestGuestMTU(t *testing.T) {
 		{"in no VLAN of it", stationKind{}, 10, 1500, []passage{narrow}, 0},
 		{"a network", networkKind{}, 10, 1500, []passage{wide}, 0},
 	} {
-		if err := core.Configure(vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: c.access}}); err != nil {
+		if err := core.Configure(vswitch.PortConfig{VLAN: port.VLAN{Access: c.access}}); err != nil {
 			t.Fatal(err)
 		}
 		p := &managed{kind: c.kind, sw: core, link: link.Link{MTU: c.own}}

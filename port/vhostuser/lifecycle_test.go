@@ -208,7 +208,7 @@ func TestAnnounceMoves(t *testing.T) {
 	at := func(p *vswitch.Port) {
 		t.Helper()
 		testenv.Eventually(t, "the station is at "+p.Name(), func() bool {
-			number, ok := sw.FDB().Lookup(fdb.MakeKey(vswitch.DefaultVLAN, station))
+			number, ok := sw.FDB().Lookup(fdb.MakeKey(port.DefaultVLAN, station))
 			return ok && number == p.Number()
 		})
 	}

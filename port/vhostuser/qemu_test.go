@@ -105,7 +105,7 @@ func (v *vms) portOf(g *vmtest.Guest) string {
 	if err != nil {
 		return err.Error()
 	}
-	number, ok := v.FDB().Lookup(fdb.MakeKey(vswitch.DefaultVLAN, uint64(mac)))
+	number, ok := v.FDB().Lookup(fdb.MakeKey(port.DefaultVLAN, uint64(mac)))
 	if ok {
 		for _, p := range v.Ports() {
 			if p.Number() == number {

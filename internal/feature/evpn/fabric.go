@@ -120,7 +120,7 @@ func (f *fabric) untagged() uint16 {
 	for vid := range set.All() {
 		return vid
 	}
-	return vswitch.DefaultVLAN
+	return port.DefaultVLAN
 }
 
 // learn sets whether the core learns stations from the tunnel.

@@ -217,7 +217,7 @@ func (p *Port) Spec() *port.Spec { return &p.spec }
 func (p *Port) Policy() *port.Policy { return &p.spec.Policy }
 
 // VLANs implements feature.Port.
-func (p *Port) VLANs() (s port.VLANSet) { s.Add(vswitch.DefaultVLAN); return s }
+func (p *Port) VLANs() (s port.VLANSet) { s.Add(port.DefaultVLAN); return s }
 
 // Speed implements feature.Port.
 func (p *Port) Speed() uint64 { return p.LinkSpeed }

@@ -146,7 +146,7 @@ func (g *guard) name(number uint16) string {
 // transparent reports whether the port with that number keeps no VLANs apart.
 func (g *guard) transparent(number uint16) bool {
 	p := g.host.Port(number)
-	return p != nil && p.Policy().Transparent()
+	return p != nil && p.Policy().Transparent() && p.Policy().QinQ == 0
 }
 
 // hold keeps a station at its home port for the hold-down time: its frames on other ports do

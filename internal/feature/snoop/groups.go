@@ -11,7 +11,6 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/port"
-	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 // static is a group that a port gets whatever its hosts report. Its JSON is in the state.
@@ -93,7 +92,7 @@ func (sn *snooping) add(req api.AddGroup) (api.Group, error) {
 	if err != nil {
 		return api.Group{}, err
 	}
-	g := static{req.Group.Unmap(), cmp.Or(req.VLAN, vswitch.DefaultVLAN), req.Port}
+	g := static{req.Group.Unmap(), cmp.Or(req.VLAN, port.DefaultVLAN), req.Port}
 	if carried := p.VLANs(); g.VLAN > port.MaxVID || !carried.Has(g.VLAN) {
 		return api.Group{}, api.Errorf(api.CodeInvalid, "port %s does not carry VLAN %d; it carries %s", g.Port, g.VLAN, carried.String())
 	}
@@ -109,7 +108,7 @@ func (sn *snooping) remove(group netip.Addr, name string, vlan uint16) error {
 	if err := sn.on(); err != nil {
 		return err
 	}
-	g := static{group.Unmap(), cmp.Or(vlan, vswitch.DefaultVLAN), name}
+	g := static{group.Unmap(), cmp.Or(vlan, port.DefaultVLAN), name}
 	if _, ok := sn.static[g]; !ok {
 		return api.Errorf(api.CodeNotFound, "group %s is not static on port %s in VLAN %d; `vswitch mdb list` shows those that are", group, name, g.VLAN)
 	}

@@ -115,7 +115,7 @@ type snooping struct {
 
 // rules are a port's part in VLANs, and the VLANs that it carries.
 type rules struct {
-	vlan    vswitch.VLAN
+	vlan    port.VLAN
 	carried port.VLANSet
 }
 
@@ -199,7 +199,7 @@ func (sn *snooping) move() {
 	}
 	sn.moved, sn.stale = false, true
 	want := port.VLANSet{}
-	want.Add(vswitch.DefaultVLAN)
+	want.Add(port.DefaultVLAN)
 	for p := range sn.host.Ports() {
 		set := p.VLANs()
 		for i := range want {

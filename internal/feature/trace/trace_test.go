@@ -150,7 +150,7 @@ func TestSettingsAreNamed(t *testing.T) {
 		},
 		"tagged": {
 			set: func(r *rig) {
-				_ = r.ports[0].Core().Configure(vswitch.PortConfig{VLAN: vswitch.VLAN{Mode: vswitch.Access, VID: 10}})
+				_ = r.ports[0].Core().Configure(vswitch.PortConfig{VLAN: port.VLAN{Access: 10}})
 				r.ports[0].Spec().Access = 10
 			},
 			wire: frame(macB, macA, 20), stage: "vlan", result: "DROPPED vlan_tagged: tagged, on a port that takes untagged frames only: access 10",

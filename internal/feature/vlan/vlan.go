@@ -13,7 +13,6 @@ import (
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/table"
 	"github.com/vswitch/vswitch/port"
-	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 // Feature describes the list of VLANs.
@@ -66,15 +65,15 @@ func (vlans) Stop() {}
 
 func (v vlans) list() []api.VLANMembers {
 	type part struct {
-		name    string
-		carried port.VLANSet
-		rules   vswitch.VLAN
+		name     string
+		carried  port.VLANSet
+		untagged uint16
 	}
 	var named port.VLANSet
-	named.Add(vswitch.DefaultVLAN)
+	named.Add(port.DefaultVLAN)
 	var ports []part
 	for p := range v.host.Ports() {
-		ports = append(ports, part{p.Name(), p.VLANs(), p.Core().Config().VLAN})
+		ports = append(ports, part{p.Name(), p.VLANs(), p.Policy().Untagged()})
 		for i, some := range p.VLANs() {
 			named[i] |= some
 		}
@@ -85,7 +84,7 @@ func (v vlans) list() []api.VLANMembers {
 		for i := range ports {
 			switch p := &ports[i]; {
 			case !p.carried.Has(vid):
-			case p.rules.Mode == vswitch.Trunk && p.rules.VID != vid:
+			case vid != p.untagged:
 				m.Tagged = append(m.Tagged, p.name)
 			default:
 				m.Untagged = append(m.Untagged, p.name)

@@ -275,27 +275,27 @@ func (s *tapSwitch) stations() (all []string) {
 	return all
 }
 
-func access(vid uint16) vswitch.VLAN { return vswitch.VLAN{Mode: vswitch.Access, VID: vid} }
+func access(vid uint16) port.VLAN { return port.VLAN{Access: vid} }
 
-func transparent(vid uint16) vswitch.VLAN { return vswitch.VLAN{VID: vid} }
+func transparent(vid uint16) port.VLAN { return port.VLAN{QinQ: vid} }
 
 // trunk carries VLANs tagged, and one untagged unless that is 0.
-func trunk(native uint16, tagged ...uint16) vswitch.VLAN {
-	v := vswitch.VLAN{Mode: vswitch.Trunk, VID: native}
+func trunk(native uint16, tagged ...uint16) port.VLAN {
+	v := port.VLAN{Native: native}
 	for _, vid := range tagged {
-		v.Allowed.Add(vid)
+		v.Trunk.Add(vid)
 	}
 	return v
 }
 
 // provider is a trunk whose tags are S-tags.
-func provider(native uint16, tagged ...uint16) vswitch.VLAN {
+func provider(native uint16, tagged ...uint16) port.VLAN {
 	v := trunk(native, tagged...)
-	v.Service = true
+	v.TrunkTPID = port.TPID(port.TPIDService)
 	return v
 }
 
-func accept(a vswitch.Accept, v vswitch.VLAN) vswitch.VLAN {
+func accept(a port.Accept, v port.VLAN) port.VLAN {
 	v.Accept = a
 	return v
 }
@@ -311,7 +311,7 @@ func TestFastVLANs(t *testing.T) {
 	b := newBoth(t, tuntest.TSO, tuntest.TSO)
 	for _, c := range []struct {
 		name     string
-		in, out  vswitch.VLAN
+		in, out  port.VLAN
 		vlan     uint16 // the frame's
 		sent     []port.Tag
 		arrives  bool
@@ -359,10 +359,10 @@ func TestFastVLANs(t *testing.T) {
 		{"double tag between trunks", trunk(0, 10), trunk(0, 10), 10, tags(customer(10), customer(20)), true, tags(customer(10), customer(20))},
 
 		{"tagged to access", access(10), access(10), 10, tags(customer(10)), false, nil},
-		{"tagged to access that takes it", accept(vswitch.AcceptAll, access(10)), access(10), 10, tags(customer(10)), true, nil},
-		{"untagged only", accept(vswitch.AcceptUntagged, trunk(10, 20)), trunk(10, 20), 20, tags(customer(20)), false, nil},
-		{"untagged only, priority tag", accept(vswitch.AcceptUntagged, trunk(10, 20)), access(10), 10, tags(customer(priority)), true, nil},
-		{"tagged only", accept(vswitch.AcceptTagged, trunk(10, 20)), trunk(10, 20), 10, nil, false, nil},
+		{"tagged to access that takes it", accept(port.AcceptAll, access(10)), access(10), 10, tags(customer(10)), true, nil},
+		{"untagged only", accept(port.AcceptUntagged, trunk(10, 20)), trunk(10, 20), 20, tags(customer(20)), false, nil},
+		{"untagged only, priority tag", accept(port.AcceptUntagged, trunk(10, 20)), access(10), 10, tags(customer(priority)), true, nil},
+		{"tagged only", accept(port.AcceptTagged, trunk(10, 20)), trunk(10, 20), 10, nil, false, nil},
 		{"VLAN that the input does not carry", trunk(0, 10), trunk(0, 10, 20), 20, tags(customer(20)), false, nil},
 		{"VLAN that the output does not carry", trunk(0, 10, 20), trunk(0, 10), 20, tags(customer(20)), false, nil},
 		{"another VLAN", access(10), access(20), 10, nil, false, nil},
@@ -432,18 +432,22 @@ func TestFastAgainstSlow(t *testing.T) {
 	offloads := []int{tuntest.USO, tuntest.TSO, tuntest.Csum, tuntest.None}
 	b := newBoth(t, offloads...)
 	vid := rapid.SampledFrom([]uint16{1, 1, 1, 10, 20, 4094})
-	vlan := rapid.Custom(func(t *rapid.T) vswitch.VLAN {
+	vlan := rapid.Custom(func(t *rapid.T) port.VLAN {
 		switch rapid.IntRange(0, 3).Draw(t, "mode") {
 		case 0:
 			return transparent(vid.Draw(t, "VID"))
 		case 1:
-			a := rapid.SampledFrom([]vswitch.Accept{vswitch.AcceptByMode, vswitch.AcceptAll}).Draw(t, "accept")
+			a := rapid.SampledFrom([]port.Accept{"", port.AcceptAll}).Draw(t, "accept")
 			return accept(a, access(vid.Draw(t, "VID")))
 		}
 		native := rapid.SampledFrom([]uint16{0, 1, 10}).Draw(t, "native")
 		v := trunk(native, rapid.SliceOfN(vid, 1, 3).Draw(t, "VLANs")...)
-		v.Service = rapid.Bool().Draw(t, "service")
-		v.Accept = rapid.SampledFrom([]vswitch.Accept{vswitch.AcceptAll, vswitch.AcceptTagged, vswitch.AcceptUntagged}).Draw(t, "accept")
+		v.TrunkTPID = rapid.SampledFrom([]port.TPID{0, port.TPID(port.TPIDService)}).Draw(t, "TPID of the trunk")
+		accepts := []port.Accept{port.AcceptAll, port.AcceptTagged}
+		if native != 0 {
+			accepts = append(accepts, port.AcceptUntagged)
+		}
+		v.Accept = rapid.SampledFrom(accepts).Draw(t, "accept")
 		return v
 	})
 	tag := rapid.Custom(func(t *rapid.T) port.Tag {
@@ -480,10 +484,7 @@ func TestFastAgainstSlow(t *testing.T) {
 		for i, c := range configs {
 			// A guest has been heard in all VLANs of its port, or in none.
 			if rapid.IntRange(0, 3).Draw(t, "known") > 0 {
-				carried := c.VLAN.Allowed
-				if c.VLAN.VID != 0 {
-					carried.Add(c.VLAN.VID)
-				}
+				carried := c.VLAN.Carried()
 				for vid := range carried.All() {
 					b.learn(vid, station(i), i)
 				}
