@@ -166,14 +166,15 @@ func (m *manager) set(p setting.Patch) (api.Switch, error) {
 	if err != nil {
 		return api.Switch{}, fail(api.CodeInvalid, "%w; `vswitch run` was given flags that contradict it", err)
 	}
-	was := m.kept
+	wasKept, wasInForce := m.kept, m.settings
 	m.kept = kept
 	if err := m.save(); err != nil {
-		m.kept = was
+		m.kept = wasKept
 		return api.Switch{}, fail(api.CodeFailed, "%w", err)
 	}
 	if err := m.apply(inForce); err != nil {
-		return api.Switch{}, fail(api.CodeFailed, "%w", err)
+		m.kept = wasKept
+		return api.Switch{}, fail(api.CodeFailed, "%w", errors.Join(err, m.apply(wasInForce), m.save()))
 	}
 	m.log.Info("switch changed", "settings", p.Keys())
 	m.emit(api.Event{Type: api.EventSwitchChanged, Keys: p.Keys()})

@@ -4,51 +4,23 @@
 package metrics
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/httpd"
 )
 
 // Settings are the settings of metrics.
 type Settings struct {
-	Address Address `json:"metrics,omitzero" arg:"ADDRESS:PORT" help:"serve metrics to Prometheus at this address, such as 127.0.0.1:9190, besides the control socket; who can connect can read them"`
-}
-
-// Address is an IP address and a TCP port. The zero Address means none.
-type Address struct{ netip.AddrPort }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (a *Address) UnmarshalText(b []byte) error {
-	*a = Address{}
-	if len(b) == 0 {
-		return nil
-	}
-	v, err := netip.ParseAddrPort(string(b))
-	if err != nil || v.Port() == 0 {
-		return fmt.Errorf("%q is not an IP address and a port; write 127.0.0.1:9190 or [::1]:9190", b)
-	}
-	a.AddrPort = v
-	return nil
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (a Address) MarshalText() ([]byte, error) {
-	if !a.IsValid() {
-		return nil, nil
-	}
-	return a.AddrPort.MarshalText()
+	Address httpd.Address `json:"metrics,omitzero" arg:"ADDRESS:PORT" help:"serve metrics to Prometheus at this address, such as 127.0.0.1:9190, besides the control socket; who can connect can read them"`
 }
 
 // Feature describes the metrics.
@@ -69,9 +41,8 @@ var Feature = feature.Feature{
 // server is the running feature.
 type server struct {
 	*collector
-	page  http.Handler
-	tcp   *http.Server // nil: none, or its address cannot be had now
-	retry func()       // cancels the next try to listen; nil: none
+	page http.Handler
+	tcp  httpd.Server
 }
 
 const (
@@ -85,12 +56,9 @@ const (
 	// connections is how many connections by TCP there may be. Each takes a file, of which
 	// ports need many.
 	connections = 8
-
-	// again is the time between tries to listen at an address that cannot be had.
-	again = 10 * time.Second
 )
 
-func start(h feature.Host, at Address) *server {
+func start(h feature.Host, at httpd.Address) *server {
 	s := &server{collector: newCollector(h)}
 	r := prometheus.NewRegistry()
 	r.MustRegister(s.collector, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -101,9 +69,13 @@ func start(h feature.Host, at Address) *server {
 		Timeout:             patience,
 		EnableOpenMetrics:   true,
 	})
-	if at.IsValid() {
-		s.listen(at, true)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.page)
+	s.tcp = httpd.Server{
+		What: "metrics", Path: "/metrics", Handler: mux, Connections: connections, AnswerTime: 2 * patience,
+		Log: h.Log(), After: h.After,
 	}
+	s.tcp.Start(at)
 	return s
 }
 
@@ -114,44 +86,8 @@ func (l errorLog) Println(v ...any) {
 	l.Error("metrics are incomplete", "error", strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
-// listen serves the page at an address. A switch that forwards is worth more than its metrics,
-// so an address that cannot be had is logged and tried again.
-func (s *server) listen(at Address, first bool) {
-	ln, err := net.Listen("tcp", at.String())
-	if err != nil {
-		if first {
-			s.host.Log().Error("metrics are not served by TCP; the address is tried again", "address", at, "every", again, "error", err)
-		}
-		s.retry = s.host.After(again, func() { s.listen(at, false) })
-		return
-	}
-	s.host.Log().Info("metrics are served", "url", "http://"+at.String()+"/metrics")
-	s.retry = nil
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.page)
-	tcp := &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       5 * time.Second,
-		WriteTimeout:      2 * patience,
-		IdleTimeout:       2 * time.Minute, // above common intervals of scrapes
-		MaxHeaderBytes:    1 << 14,
-		ErrorLog:          slog.NewLogLogger(s.host.Log().Handler(), slog.LevelDebug),
-	}
-	s.tcp = tcp
-	go func() {
-		if err := tcp.Serve(netutil.LimitListener(ln, connections)); !errors.Is(err, http.ErrServerClosed) {
-			s.host.Log().Error("metrics are no longer served by TCP", "address", at, "error", err)
-		}
-	}()
-}
+// Set implements feature.Settable: an address that cannot be had is refused.
+func (s *server) Set(settings any) error { return s.tcp.Set(settings.(Settings).Address) }
 
 // Stop implements feature.Instance.
-func (s *server) Stop() {
-	if s.retry != nil {
-		s.retry()
-	}
-	if s.tcp != nil {
-		s.tcp.Close()
-	}
-}
+func (s *server) Stop() { s.tcp.Stop() }

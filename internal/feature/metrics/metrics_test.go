@@ -16,6 +16,7 @@ import (
 
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/feature/featuretest"
+	"github.com/vswitch/vswitch/internal/httpd"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
@@ -93,7 +94,7 @@ func pair(t testing.TB) (*daemon, [2]*memory.Port) {
 // those of removed ports stay.
 func TestDrops(t *testing.T) {
 	d, ends := pair(t)
-	s := start(d, Address{})
+	s := start(d, httpd.Address{})
 	defer s.Stop()
 	families := scrape(t, s.page)
 	if f := families["vswitch_port_dropped_frames_total"]; f != nil {
@@ -139,7 +140,7 @@ func TestFamilies(t *testing.T) {
 	d, _ := pair(t)
 	up := feature.Metric{Name: "vswitch_test_up", Help: "Whether it is up.", Labels: []string{"port"}}
 	d.report = func(add feature.Add) { add(&up, 1, "vm0") }
-	s := start(d, Address{})
+	s := start(d, httpd.Address{})
 	defer s.Stop()
 	families := scrape(t, s.page)
 	for name, kind := range map[string]dto.MetricType{
@@ -168,7 +169,7 @@ func TestBadSeries(t *testing.T) {
 	twice := feature.Metric{Name: "vswitch_twice", Help: "Reported twice."}
 	labelled := feature.Metric{Name: "vswitch_labelled", Help: "Reported without its label.", Labels: []string{"port"}}
 	d.report = func(add feature.Add) { add(&twice, 1); add(&twice, 2); add(&labelled, 1) }
-	s := start(d, Address{})
+	s := start(d, httpd.Address{})
 	defer s.Stop()
 	if families := scrape(t, s.page); families["vswitch_port_frames_total"] == nil {
 		t.Error("the other numbers are missing")
@@ -178,7 +179,7 @@ func TestBadSeries(t *testing.T) {
 // Totals never go back, whatever the lists of a moment say.
 func TestTotalsOnlyGrow(t *testing.T) {
 	d, _ := pair(t)
-	s := start(d, Address{})
+	s := start(d, httpd.Address{})
 	defer s.Stop()
 	s.shown.drops[port.DropRunt] = 7
 	s.shown.fast = 9
@@ -191,37 +192,23 @@ func TestTotalsOnlyGrow(t *testing.T) {
 	}
 }
 
-func TestAddress(t *testing.T) {
-	for text, ok := range map[string]bool{
-		"127.0.0.1:9190": true, "[::1]:9190": true, "0.0.0.0:80": true, "": true,
-		"127.0.0.1": false, ":9190": false, "localhost:9190": false, "127.0.0.1:0": false, "127.0.0.1:70000": false,
-	} {
-		var a Address
-		err := a.UnmarshalText([]byte(text))
-		if (err == nil) != ok {
-			t.Errorf("%q: %v", text, err)
-			continue
-		}
-		if b, err := a.MarshalText(); ok && (err != nil || string(b) != text) {
-			t.Errorf("%q becomes %q, %v", text, b, err)
-		}
-	}
-}
-
-// An address that is taken is tried again, and given back at the end.
+// By TCP there are the metrics, and nothing else of the API.
 func TestListen(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := Address{netip.MustParseAddrPort(taken.Addr().String())}
+	at := httpd.Address{AddrPort: netip.MustParseAddrPort(free.Addr().String())}
 	d, _ := pair(t)
-	s := start(d, at)
-	if s.tcp != nil || s.retry == nil {
+	s := start(d, httpd.Address{})
+	defer s.Stop()
+	if err := s.Set(Settings{Address: at}); err == nil {
 		t.Fatal("it serves at an address that another has")
 	}
-	taken.Close()
-	s.listen(at, false)
+	free.Close()
+	if err := s.Set(Settings{Address: at}); err != nil {
+		t.Fatal(err)
+	}
 	client := http.Client{Transport: new(http.Transport)}
 	defer client.CloseIdleConnections()
 	for path, want := range map[string]int{"/metrics": http.StatusOK, "/v1/ports": http.StatusNotFound, "/": http.StatusNotFound} {
@@ -237,12 +224,6 @@ func TestListen(t *testing.T) {
 	if a, err := client.Post("http://"+at.String()+"/metrics", "text/plain", nil); err != nil || a.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %v, %v", a, err)
 	}
-	s.Stop()
-	again, err := net.Listen("tcp", at.String())
-	if err != nil {
-		t.Fatalf("the address is not given back: %v", err)
-	}
-	again.Close()
 }
 
 // BenchmarkScrape is a scrape of a switch with 1,000 ports, each of which has dropped for
@@ -268,7 +249,7 @@ func BenchmarkScrape(b *testing.B) {
 			}
 		}
 	}
-	s := start(d, Address{})
+	s := start(d, httpd.Address{})
 	defer s.Stop()
 	b.ReportAllocs()
 	for b.Loop() {

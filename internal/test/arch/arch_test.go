@@ -64,7 +64,8 @@ var below = []struct {
 	{"internal/table", nil},
 	{"internal/feature", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table"}},
 	{"internal/feature/evpn", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/proto/evpn", "internal/bgp"}},
-	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/packet/*", "internal/proto/*"}},
+	{"internal/httpd", nil},
+	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/httpd", "internal/feature", "internal/packet/*", "internal/proto/*"}},
 	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock"}},
@@ -110,7 +111,7 @@ var outside = map[string][]string{
 	"go.uber.org/goleak":                            {"port/porttest"},
 	"github.com/osrg/gobgp":                         {"internal/bgp"},
 	"github.com/prometheus/client_golang":           {"internal/feature/metrics"},
-	"golang.org/x/net":                              {"internal/feature/metrics"},
+	"golang.org/x/net":                              {"internal/httpd"},
 	"github.com/containernetworking/cni":            {"cmd/vswitch-cni"},
 	"golang.org/x/term":                             {"cmd/vswitch"},
 }
