@@ -95,11 +95,10 @@ type bpfPort struct {
 	Pvid       uint16
 	Native     uint16
 	Tpid       uint16
-	Flags      uint16
+	Flags      uint32
 	Bucket     uint16
 	MirrorIn   uint8
 	MirrorOut  uint8
-	_          [2]byte
 }
 
 type bpfStation struct {

@@ -150,7 +150,7 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		MirrorIn:   p.MirrorIn,
 		MirrorOut:  p.MirrorOut,
 	}
-	for flag, on := range map[uint16]bool{
+	for flag, on := range map[uint32]bool{
 		flagFrom:         p.From && p.Device.Punted(),
 		flagTo:           p.To,
 		flagIsolated:     p.Isolated,

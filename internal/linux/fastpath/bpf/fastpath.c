@@ -35,10 +35,9 @@ struct port {
 	u16 pvid;       /* VLAN of frames without a tag that counts; 0: handed up */
 	u16 native;     /* VLAN that leaves untagged; 0: none */
 	u16 tpid;       /* of the tags that count, network byte order; 0: none do */
-	u16 flags;
+	u32 flags;
 	u16 bucket;     /* 1 + the number of the bucket that limits what comes by it; 0: no limit */
 	u8 mirror_in, mirror_out; /* mirrors that copy what comes and what leaves by it, a bit each */
-	u16 : 16;
 };
 
 #define MAX_MIRRORS 8
@@ -701,9 +700,8 @@ struct flooded {
 	u32 now;
 	u32 sent; /* how many copies */
 	u32 last; /* ifindex by which the frame itself leaves, the last of all; 0: it does not */
-	u32 : 32;
 	u16 vlan, opaque;
-	u16 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
+	u32 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
 };
 
 enum leaves { NOT_BY_IT, BY_IT, ASK };
