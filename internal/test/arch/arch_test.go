@@ -121,7 +121,7 @@ var outside = map[string][]string{
 var (
 	noIO = []string{
 		"switch", "fdb", "port", "internal/packet/eth", "internal/virtio/vnet",
-		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/evpn", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
+		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/lacp", "internal/proto/evpn", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
 		"internal/proto/guard", "internal/packet/arp", "internal/packet/ip", "internal/packet/ndp", "internal/packet/dhcp",
 	}
 	doIO = []string{"os", "os/exec", "syscall", "net", "net/http"}
