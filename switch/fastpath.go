@@ -70,9 +70,10 @@ type FastPort struct {
 
 // FastFlood says how a fast path must treat frames to broadcast and group addresses.
 type FastFlood struct {
-	VLANs   port.VLANSet // the VLANs in which it may flood: all their ports that are not Deaf are FastPorts
-	Snooped port.VLANSet // of these, those in which groups of IP are for the switch
-	Traps   []port.MAC   // groups that are for the switch, besides reserved addresses; fastTraps at most
+	VLANs  port.VLANSet // the VLANs in which it may flood: all their ports that are not Deaf are FastPorts
+	Traps  []port.MAC   // groups that are for the switch, besides reserved addresses; fastTraps at most
+	Groups *Groups      // of its functions, a fast path calls Each and Rest; nil: nothing is snooped
+	Slow   []uint16     // ports, in order, to which only the switch can send copies
 }
 
 // fastTraps is how many traps a fast path can have.
@@ -240,6 +241,7 @@ func (s *Switch) publishFast(set *portSet) {
 	if len(flood.Traps) > fastTraps {
 		flood.Traps = nil
 	}
+	slices.Sort(flood.Slow)
 	s.fast.Publish(ports, flood)
 }
 
@@ -251,6 +253,7 @@ func (f *FastFlood) leave(m *member) {
 	if m.isDeaf() {
 		return
 	}
+	f.Slow = append(f.Slow, m.number)
 	for i, w := range m.vlans {
 		f.VLANs[i] &^= w
 	}
@@ -258,10 +261,7 @@ func (f *FastFlood) leave(m *member) {
 
 // fastFlood returns what a fast path would flood if it had all ports.
 func fastFlood(set *portSet) FastFlood {
-	f := FastFlood{VLANs: port.AllVLANs}
-	if set.groups != nil {
-		f.Snooped = set.groups.VLANs
-	}
+	f := FastFlood{VLANs: port.AllVLANs, Groups: set.groups}
 	for _, m := range set.flood {
 		for i := range m.traps {
 			if dst := m.traps[i].Dst; !eth.IsReserved(uint64(dst)) && !slices.Contains(f.Traps, dst) {

@@ -20,6 +20,14 @@ type Groups struct {
 	// Lookup returns the ports for frames to a group, router ports included, or reports
 	// that such frames are flooded.
 	Lookup func(vlan uint16, mac uint64) (ports []uint16, flood bool)
+
+	// Each calls f for every group for which Lookup returns ports, and Rest returns what
+	// Lookup does for the other groups of IPv4 or IPv6 in a VLAN. Lookup may flood some of
+	// them whatever Rest says: 224.0.0.0/24 and, of IPv6, those whose MACs are the ones of
+	// ff02::0-ff, of ff02::1:0/112 and of solicited-node groups. A fast path calls both,
+	// once for each Groups; if they are nil, it leaves snooped groups to the switch.
+	Each func(f func(vlan uint16, mac uint64, ports []uint16))
+	Rest func(vlan uint16, ipv6 bool) (ports []uint16, flood bool)
 }
 
 // isIPGroup reports whether IP groups map to the address (RFC 1112 section 6.4, RFC 2464

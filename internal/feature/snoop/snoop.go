@@ -187,7 +187,8 @@ func (sn *snooping) run() {
 		if !sn.stale && !sn.core.Changed() || now.Sub(sn.shown) < max(groupGap, groupShare*sn.effort) {
 			return
 		}
-		sn.host.Switch().SetGroups(&vswitch.Groups{VLANs: sn.vlans, IsControl: mcast.IsControl, Lookup: sn.core.Table().Lookup})
+		t := sn.core.Table()
+		sn.host.Switch().SetGroups(&vswitch.Groups{VLANs: sn.vlans, IsControl: mcast.IsControl, Lookup: t.Lookup, Each: t.Each, Rest: t.Rest})
 		sn.stale, sn.shown, sn.effort = false, now, time.Since(now)
 	})
 }

@@ -30,6 +30,7 @@ type bpfCounters struct {
 	SamePort uint64
 	Isolated uint64
 	Policed  uint64
+	Nowhere  uint64
 	Copies   uint64
 	Unsent   uint64
 	Lost     uint64
@@ -82,10 +83,9 @@ type bpfLine struct {
 }
 
 type bpfListeners struct {
-	_       structs.HostLayout
-	Ports   uint16
-	Snooped uint16
-	Slot    [64]uint16
+	_      structs.HostLayout
+	Ports  uint32
+	Output [64]uint32
 }
 
 type bpfPort struct {
@@ -117,11 +117,13 @@ const (
 	bpfMapDevices  = "devices"
 	bpfMapEpochs   = "epochs"
 	bpfMapFloods   = "floods"
+	bpfMapGroups   = "groups"
 	bpfMapHashes   = "hashes"
 	bpfMapMirrors  = "mirrors"
 	bpfMapPorts    = "ports"
 	bpfMapRecent   = "recent"
 	bpfMapSlots    = "slots"
+	bpfMapSnooped  = "snooped"
 	bpfMapStations = "stations"
 	bpfMapTraps    = "traps"
 	bpfProgVswitch = "vswitch"
@@ -181,11 +183,13 @@ type bpfMapSpecs struct {
 	Devices  *ebpf.MapSpec `ebpf:"devices"`
 	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
 	Floods   *ebpf.MapSpec `ebpf:"floods"`
+	Groups   *ebpf.MapSpec `ebpf:"groups"`
 	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
 	Mirrors  *ebpf.MapSpec `ebpf:"mirrors"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Recent   *ebpf.MapSpec `ebpf:"recent"`
 	Slots    *ebpf.MapSpec `ebpf:"slots"`
+	Snooped  *ebpf.MapSpec `ebpf:"snooped"`
 	Stations *ebpf.MapSpec `ebpf:"stations"`
 	Traps    *ebpf.MapSpec `ebpf:"traps"`
 }
@@ -221,11 +225,13 @@ type bpfMaps struct {
 	Devices  *ebpf.Map `ebpf:"devices"`
 	Epochs   *ebpf.Map `ebpf:"epochs"`
 	Floods   *ebpf.Map `ebpf:"floods"`
+	Groups   *ebpf.Map `ebpf:"groups"`
 	Hashes   *ebpf.Map `ebpf:"hashes"`
 	Mirrors  *ebpf.Map `ebpf:"mirrors"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Recent   *ebpf.Map `ebpf:"recent"`
 	Slots    *ebpf.Map `ebpf:"slots"`
+	Snooped  *ebpf.Map `ebpf:"snooped"`
 	Stations *ebpf.Map `ebpf:"stations"`
 	Traps    *ebpf.Map `ebpf:"traps"`
 }
@@ -237,11 +243,13 @@ func (m *bpfMaps) Close() error {
 		m.Devices,
 		m.Epochs,
 		m.Floods,
+		m.Groups,
 		m.Hashes,
 		m.Mirrors,
 		m.Ports,
 		m.Recent,
 		m.Slots,
+		m.Snooped,
 		m.Stations,
 		m.Traps,
 	)

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"maps"
 	"slices"
@@ -200,6 +201,9 @@ func crowded(t testing.TB) (r *rig, guests []int) {
 	return r, guests
 }
 
+// snoop has the switch snoop a VLAN, and take all its groups.
+func (r *rig) snoop(vlan uint16) { r.flood.Groups = &vswitch.Groups{VLANs: *vlans(vlan)} }
+
 // TestFlood has a frame from A, known behind port 0, go to all, or to a group.
 func TestFlood(t *testing.T) {
 	t.Parallel()
@@ -226,11 +230,11 @@ func TestFlood(t *testing.T) {
 			r.publish(r.ports)
 			r.flood.Traps = nil
 		}},
-		"snooped":            {dst: ipGroup, change: func(r *rig) { r.flood.Snooped = *vlans(1) }},
-		"snooped, IPv6":      {dst: 0x3333_0000_0001, change: func(r *rig) { r.flood.Snooped = *vlans(1) }},
-		"snooped, not IP":    {dst: group, to: all, change: func(r *rig) { r.flood.Snooped = *vlans(1) }},
-		"snooped, broadcast": {to: all, change: func(r *rig) { r.flood.Snooped = *vlans(1) }},
-		"snooped elsewhere":  {dst: ipGroup, to: all, change: func(r *rig) { r.flood.Snooped = *vlans(2) }},
+		"snooped":            {dst: ipGroup, change: func(r *rig) { r.snoop(1) }},
+		"snooped, IPv6":      {dst: 0x3333_0000_0001, change: func(r *rig) { r.snoop(1) }},
+		"snooped, not IP":    {dst: group, to: all, change: func(r *rig) { r.snoop(1) }},
+		"snooped, broadcast": {to: all, change: func(r *rig) { r.snoop(1) }},
+		"snooped elsewhere":  {dst: ipGroup, to: all, change: func(r *rig) { r.snoop(2) }},
 
 		"source unknown":               {change: func(r *rig) { r.forget(macA) }},
 		"source unknown, not learning": {to: all, change: func(r *rig) { r.forget(macA); r.unlearned(false) }},
@@ -242,7 +246,7 @@ func TestFlood(t *testing.T) {
 		"a port in another VLAN": {to: "12", change: func(r *rig) {
 			r.ports[3].PVID, r.ports[3].Native, r.ports[3].VLANs = 2, 2, vlans(2)
 		}},
-		"alone": {change: func(r *rig) {
+		"alone": {drop: port.DropNoDestination, change: func(r *rig) {
 			for n := range r.ports[1:] {
 				r.ports[n+1].PVID, r.ports[n+1].Native, r.ports[n+1].VLANs = 2, 2, vlans(2)
 			}
@@ -307,6 +311,187 @@ func TestFlood(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// joined are groups of VLAN 1 and their members, for TestGroups, and what becomes of the rest.
+func (r *rig) joined(all map[port.MAC][]uint16, rest []uint16, flood bool) {
+	r.flood.Groups = &vswitch.Groups{
+		VLANs: *vlans(1),
+		Each: func(f func(vlan uint16, mac uint64, ports []uint16)) {
+			for mac, ports := range all {
+				f(1, uint64(mac), ports)
+				f(9, uint64(mac), ports) // a VLAN that is not snooped
+			}
+		},
+		Rest: func(uint16, bool) ([]uint16, bool) { return rest, flood },
+	}
+}
+
+// TestGroups has a frame from A, known behind port 0, go to a group that ports 0 and 2 joined in
+// VLAN 1, which is snooped.
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	const ipv4, ipv6, local = port.MAC(0x0100_5e01_0203), port.MAC(0x3333_0007_0203), port.MAC(0x0100_5e00_00fb)
+	ip4 := func(protocol byte) func([]byte) {
+		return func(b []byte) { b[12], b[13], b[23] = 0x08, 0x00, protocol }
+	}
+	ip6 := func(next, typ byte, group uint16) func([]byte) {
+		return func(b []byte) {
+			b[12], b[13], b[20], b[54] = 0x86, 0xdd, next, typ
+			binary.BigEndian.PutUint16(b[38:], group)
+		}
+	}
+	tag := func(tpid uint16) func([]byte) { return func(b []byte) { binary.BigEndian.PutUint16(b[12:], tpid) } }
+	members := map[port.MAC][]uint16{ipv4: {0, 2}, ipv6: {0, 2}}
+	rest := func(ports []uint16, flood bool) func(*rig) {
+		return func(r *rig) { r.joined(members, ports, flood) }
+	}
+	const udp, none = 17, 0
+	for name, c := range map[string]struct {
+		dst    port.MAC // 0: ipv4
+		wire   func([]byte)
+		change func(r *rig)
+		to     string // the ports to which it is sent; "": handed up
+		drop   port.Drop
+	}{
+		"IPv4":            {wire: ip4(udp), to: "2"},
+		"IPv6":            {dst: ipv6, wire: ip6(udp, none, 0xff05), to: "2"},
+		"no IP":           {to: "2"},
+		"IGMP":            {wire: ip4(2)},
+		"PIM":             {wire: ip4(103)},
+		"like IGMP, IPv6": {dst: ipv6, wire: ip4(2), to: "2"},
+		"MLD query":       {dst: ipv6, wire: ip6(58, 130, 0xff05)},
+		"MLD done":        {dst: ipv6, wire: ip6(58, 132, 0xff05)},
+		"MLDv2 report":    {dst: ipv6, wire: ip6(58, 143, 0xff02)},
+		"router":          {dst: ipv6, wire: ip6(58, 151, 0xff02)},
+		"no router":       {dst: ipv6, wire: ip6(58, 154, 0xff05), to: "2"},
+		"echo":            {dst: ipv6, wire: ip6(58, 128, 0xff05), to: "2"},
+		"echo of a link":  {dst: ipv6, wire: ip6(58, 128, 0xff02), to: "123"},
+		"options":         {dst: ipv6, wire: ip6(0, none, 0xff05)},
+		"more options":    {dst: ipv6, wire: ip6(60, none, 0xff05)},
+		"PIM, IPv6":       {dst: ipv6, wire: ip6(103, none, 0xff05)},
+		"of a link":       {dst: ipv6, wire: ip6(udp, none, 0xff02), to: "123"},
+		"like of a link":  {wire: ip6(udp, none, 0xff02), to: "123"},
+		"tagged inside":   {wire: tag(port.TPIDService), to: "123"},
+
+		"all to all":               {change: rest(nil, true), to: "2"},
+		"unknown to all":           {dst: ipv4 + 1, change: rest(nil, true), to: "123"},
+		"unknown to all, IPv6":     {dst: ipv6 + 1, change: rest(nil, true), to: "123"},
+		"unknown to routers":       {dst: ipv4 + 1, change: rest([]uint16{1, 3}, false), to: "13"},
+		"unknown to routers, IPv6": {dst: ipv6 + 1, change: rest([]uint16{3}, false), to: "3"},
+		"unknown, no routers":      {dst: ipv4 + 1, change: rest(nil, false), drop: port.DropNoDestination},
+		"unknown, the router":      {dst: ipv4 + 1, change: rest([]uint16{0}, false), drop: port.DropNoDestination},
+		"local":                    {dst: local, change: rest([]uint16{1}, false)},
+		"local, to all":            {dst: local, change: rest([]uint16{1}, true), to: "123"},
+		"local, IPv6":              {dst: 0x3333_0000_00fb, change: rest([]uint16{1}, false)},
+		"solicited":                {dst: 0x3333_ff00_0001, change: rest([]uint16{1}, false)},
+		"service":                  {dst: 0x3333_0001_0004, change: rest([]uint16{1}, false)},
+		"no service":               {dst: 0x3333_0002_0004, change: rest([]uint16{1}, false), to: "1"},
+
+		"alone":            {change: func(r *rig) { r.joined(map[port.MAC][]uint16{ipv4: {0}}, nil, true) }, drop: port.DropNoDestination},
+		"nobody's":         {change: func(r *rig) { r.joined(map[port.MAC][]uint16{ipv4: {77}}, nil, true) }, drop: port.DropNoDestination},
+		"alone, watched":   {change: func(r *rig) { r.joined(map[port.MAC][]uint16{ipv4: {0}}, nil, true); r.ports[0].Drops = true }},
+		"the switch's too": {change: func(r *rig) { r.flood.Slow = []uint16{7}; r.joined(map[port.MAC][]uint16{ipv4: {2, 7}}, nil, true) }},
+		"another's is the switch's": {to: "2", change: func(r *rig) {
+			r.flood.Slow, r.flood.VLANs = []uint16{7}, port.VLANSet{}
+		}},
+		"for all, of which one is the switch's": {dst: ipv4 + 1, change: func(r *rig) {
+			r.flood.VLANs = port.VLANSet{}
+			r.joined(members, nil, true)
+		}},
+		"not flooded there": {to: "2", change: func(r *rig) { r.ports[2].NoFlood = vswitch.Multicast }},
+		"isolated":          {drop: port.DropNoDestination, change: func(r *rig) { r.ports[0].Isolated, r.ports[2].Isolated = true, true }},
+		"deaf":              {drop: port.DropNoDestination, change: func(r *rig) { r.ports[2].Deaf, r.ports[2].To = true, false }},
+		"in another VLAN": {drop: port.DropNoDestination, change: func(r *rig) {
+			r.ports[2].PVID, r.ports[2].Native, r.ports[2].VLANs = 2, 2, vlans(2)
+		}},
+		"more join":       {to: "123", change: func(r *rig) { r.joined(map[port.MAC][]uint16{ipv4: {1, 2, 3}}, nil, true) }},
+		"all leave":       {to: "123", change: func(r *rig) { r.joined(nil, nil, true) }},
+		"snooping is off": {to: "123", change: func(r *rig) { r.flood.Groups = nil }},
+		"nothing known":   {change: func(r *rig) { r.snoop(1) }},
+		"port removed": {drop: port.DropNoDestination, change: func(r *rig) {
+			r.publish(slices.Concat(r.ports[:2], r.ports[3:]))
+			r.path.Release(2)
+			r.ports = slices.Concat(r.ports[:2], r.ports[3:])
+		}},
+		"policed":      {drop: port.DropPoliced, change: func(r *rig) { r.police(0, kilobyte, time.Second, time.Hour) }},
+		"punted class": {change: func(r *rig) { r.ports[0].Punt = vswitch.Multicast }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, guests := crowded(t)
+			r.joined(members, []uint16{1}, false)
+			r.publish(r.ports)
+			if c.change != nil {
+				c.change(r)
+				r.publish(r.ports)
+			}
+			wire := frame(cmp.Or(c.dst, ipv4), macA, frameLen)
+			if c.wire != nil {
+				c.wire(wire)
+			}
+			want, last := uint32(tcxPass), -1
+			switch {
+			case c.to != "":
+				want, last = tcxRedirect, int(c.to[len(c.to)-1]-'0')
+			case c.drop != port.DropNone:
+				want = tcxDrop
+			}
+			if d := r.send(0, wire); d != want {
+				t.Errorf("the decision is %d, want %d", d, want)
+			}
+			for n, fd := range guests {
+				heard := 0
+				if strings.Contains(c.to, strconv.Itoa(n)) && n != last { // a run by hand does not redirect
+					heard = 1
+				}
+				if got := len(read(t, fd)); got != heard {
+					t.Errorf("guest %d hears %d frames, want %d", n, got, heard)
+				}
+				if sent := r.path.Counters(uint16(n)).TX.Frames; sent > 0 != strings.Contains(c.to, strconv.Itoa(n)) {
+					t.Errorf("port %d counts %d frames sent", n, sent)
+				}
+			}
+			in := r.path.Counters(0).RX
+			if n := in.Dropped[c.drop]; c.drop != port.DropNone && n != 1 || in.Copies != uint64(max(len(c.to)-1, 0)) {
+				t.Errorf("port 0 counts %+v", in)
+			}
+		})
+	}
+}
+
+// The kernel has no room for the groups of many, and then leaves all that it does not have to
+// the switch, until others leave.
+func TestManyGroups(t *testing.T) {
+	t.Parallel()
+	r, _ := crowded(t)
+	room := int(r.path.bpf.Groups.MaxEntries())
+	all := make(map[port.MAC][]uint16)
+	for n := range room + 10 {
+		all[0x0100_5e01_0000+port.MAC(n)] = []uint16{1}
+	}
+	r.joined(all, nil, true)
+	r.publish(r.ports)
+	decisions := make(map[uint32]int)
+	for mac := range all {
+		decisions[r.send(0, frame(mac, macA, frameLen))]++
+	}
+	if decisions[tcxRedirect] != room || decisions[tcxPass] != 10 {
+		t.Errorf("decisions are %v, want that %d groups are forwarded", decisions, room)
+	}
+	unknown := frame(0x0100_5e7f_0000, macA, frameLen)
+	if d := r.send(0, unknown); d != tcxPass {
+		t.Errorf("a group that nobody joined gets %d", d)
+	}
+	clear(all)
+	r.joined(all, nil, true)
+	r.publish(r.ports)
+	if d := r.send(0, unknown); d != tcxRedirect {
+		t.Errorf("a group that nobody joined gets %d when there is room", d)
+	}
+	if n := entries(t, r.path.bpf.Groups); n != 0 {
+		t.Errorf("the kernel has %d groups of none", n)
 	}
 }
 

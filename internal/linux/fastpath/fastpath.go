@@ -57,6 +57,7 @@ type Path struct {
 	published []vswitch.FastPort // by the switch, until Start
 	flood     vswitch.FastFlood
 	floods    floods
+	groups    groups
 	slots     slots
 	epoch     uint32
 	failed    bool // a kernel error was logged

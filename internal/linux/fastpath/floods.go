@@ -22,7 +22,6 @@ const (
 type floods struct {
 	listeners []listener // what the lists were made of
 	vlans     port.VLANSet
-	snooped   port.VLANSet
 
 	lists map[uint16]list // by VLAN; nil: what an earlier process left
 	traps [maxTraps]uint64
@@ -39,26 +38,34 @@ type listener struct {
 type list struct {
 	ports    []uint16
 	untagged int // the first ones send without a tag
-	snooped  bool
 }
 
-func (l list) equal(o list) bool { return l.snooped == o.snooped && slices.Equal(l.ports, o.ports) }
+func (l list) equal(o list) bool { return slices.Equal(l.ports, o.ports) }
+
+// listeners returns a list in the form that fastpath.c reads. ready is false if it has a port
+// that the kernel refused.
+func (s *slots) listeners(vlan uint16, numbers []uint16) (is bpfListeners, ready bool) {
+	is.Ports = uint32(len(numbers))
+	for i, number := range numbers {
+		at := s.byNumber[number]
+		if at == nil {
+			return is, false
+		}
+		is.Output[i] = uint32(vlan)<<16 | at.index
+	}
+	return is, true
+}
 
 // change stops the kernel from flooding in VLANs whose ports change; the switch does
 // meanwhile. It returns those VLANs, for start to go on once the ports are in force.
 func (f *floods) change(bpf *bpfObjects, ports []vswitch.FastPort, flood vswitch.FastFlood) (changed []uint16, err error) {
 	err = f.setTraps(bpf, flood.Traps)
-	var listeners []listener
-	for _, p := range ports {
-		if !p.Deaf {
-			listeners = append(listeners, listener{p.Number, p.Native, p.TPID, p.VLANs})
-		}
-	}
+	listeners := listenersOf(ports)
 	before := f.lists
-	if before != nil && slices.Equal(f.listeners, listeners) && f.vlans == flood.VLANs && f.snooped == flood.Snooped {
+	if before != nil && slices.Equal(f.listeners, listeners) && f.vlans == flood.VLANs {
 		return nil, err
 	}
-	f.listeners, f.vlans, f.snooped, f.lists = listeners, flood.VLANs, flood.Snooped, listsOf(listeners, flood)
+	f.listeners, f.vlans, f.lists = listeners, flood.VLANs, listsOf(listeners, flood)
 	if before == nil {
 		err = errors.Join(err, clearFloods(bpf))
 	}
@@ -81,34 +88,32 @@ func (f *floods) change(bpf *bpfObjects, ports []vswitch.FastPort, flood vswitch
 func (f *floods) start(bpf *bpfObjects, slots *slots, vlans []uint16) error {
 	var errs []error
 	for _, vlan := range vlans {
-		l := f.lists[vlan]
-		is := bpfListeners{Ports: uint16(len(l.ports))}
-		if l.snooped {
-			is.Snooped = 1
-		}
-		ready := true
-		for i, number := range l.ports {
-			if at := slots.byNumber[number]; at != nil {
-				is.Slot[i] = uint16(at.index)
-			} else {
-				ready = false // the kernel refused the port
-			}
-		}
-		if ready {
+		if is, ready := slots.listeners(vlan, f.lists[vlan].ports); ready {
 			errs = append(errs, bpf.Floods.Put(uint32(vlan), &is))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// listenersOf returns the ports by which flooded frames leave, in the order of their numbers,
+// those that have the same tags together.
+func listenersOf(ports []vswitch.FastPort) (all []listener) {
+	for _, p := range ports {
+		if !p.Deaf {
+			all = append(all, listener{p.Number, p.Native, p.TPID, p.VLANs})
+		}
+	}
+	slices.SortFunc(all, func(a, b listener) int {
+		return cmp.Or(cmp.Compare(a.tpid, b.tpid), cmp.Compare(a.number, b.number))
+	})
+	return all
+}
+
 // listsOf returns the list of each VLAN in which the kernel may flood. The ports that send
 // with the same tag follow each other, so that a frame's tag changes seldom.
 func listsOf(listeners []listener, flood vswitch.FastFlood) map[uint16]list {
 	lists := make(map[uint16]list)
-	sorted := slices.SortedFunc(slices.Values(listeners), func(a, b listener) int {
-		return cmp.Or(cmp.Compare(a.tpid, b.tpid), cmp.Compare(a.number, b.number))
-	})
-	for _, p := range sorted {
+	for _, p := range listeners {
 		for vlan := range p.vlans.All() {
 			if l := lists[vlan]; flood.VLANs.Has(vlan) && len(l.ports) <= maxFlood {
 				at := len(l.ports)
@@ -117,7 +122,6 @@ func listsOf(listeners []listener, flood vswitch.FastFlood) map[uint16]list {
 					l.untagged++
 				}
 				l.ports = slices.Insert(l.ports, at, p.number)
-				l.snooped = flood.Snooped.Has(vlan)
 				lists[vlan] = l
 			}
 		}

@@ -1,6 +1,8 @@
 package fastpath
 
 import (
+	"errors"
+
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
@@ -19,7 +21,7 @@ func (p *Path) Publish(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 // is shut: no port keeps forwarding by outdated rules.
 func (p *Path) apply(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	vlans, err := p.floods.change(&p.bpf, ports, flood)
-	p.check("stopping floods", err)
+	p.check("stopping floods", errors.Join(err, p.groups.change(&p.bpf, ports, flood)))
 	changed, err := p.slots.shut(ports)
 	p.check("taking ports out", err)
 	p.check("aiming mirrors", p.slots.aim(ports, p.bump))
@@ -34,7 +36,7 @@ func (p *Path) apply(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	if changed {
 		p.bump()
 	}
-	p.check("flooding", p.floods.start(&p.bpf, &p.slots, vlans))
+	p.check("flooding", errors.Join(p.floods.start(&p.bpf, &p.slots, vlans), p.groups.start(&p.bpf, &p.slots, flood)))
 }
 
 // bump makes changes apply to flows that the kernel remembers, too. The caller holds mu.

@@ -312,6 +312,7 @@ func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
 		st.RX.Dropped[port.DropSamePort] += c.SamePort
 		st.RX.Dropped[port.DropIsolated] += c.Isolated
 		st.RX.Dropped[port.DropPoliced] += c.Policed
+		st.RX.Dropped[port.DropNoDestination] += c.Nowhere
 		st.RX.Dropped[port.DropRxOverrun] += c.Lost
 		st.TX.Frames += c.TxFrames
 		st.TX.Bytes += c.TxBytes

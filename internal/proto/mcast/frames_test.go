@@ -249,11 +249,35 @@ func (r *rig) accept(port uint16, frame []byte) Result {
 const flood = AllPorts
 
 func (r *rig) gets(group netip.Addr) []uint16 {
+	r.t.Helper()
 	ports, all := r.Table().Lookup(1, groupMAC(group))
+	r.wantListed(group, ports, all)
 	if all {
 		return []uint16{flood}
 	}
 	return slices.Clone(ports)
+}
+
+// wantListed checks that Each and Rest say the same of a group in VLAN 1 as Lookup.
+func (r *rig) wantListed(group netip.Addr, want []uint16, wantAll bool) {
+	r.t.Helper()
+	listed := 0
+	r.Table().Each(func(vlan uint16, dst uint64, ports []uint16) {
+		if vlan == 1 && dst == groupMAC(group) {
+			if listed++; wantAll || !slices.Equal(ports, want) {
+				r.t.Errorf("at %v Each has %v for %v, want %v, all: %v", r.now, ports, group, want, wantAll)
+			}
+		}
+	})
+	ports, all := r.Table().Rest(1, group.Is6())
+	key := uint32(groupMAC(group))
+	if group.Is4() {
+		key &= 0x7fffff
+	}
+	mayFlood := wantAll && (key <= lastLocal || group.Is6() && (isNDKey(key) || isServiceKey(key)))
+	if listed > 1 || listed == 0 && !mayFlood && (all != wantAll || !all && !slices.Equal(ports, want)) {
+		r.t.Errorf("at %v Each has %v %d times, and Rest %v, %v, want %v, %v", r.now, group, listed, ports, all, want, wantAll)
+	}
 }
 
 func (r *rig) mustGet(group netip.Addr, ports ...uint16) {

@@ -67,6 +67,40 @@ func (t *Table) Lookup(vlan uint16, dst uint64) (ports []uint16, flood bool) {
 	return f.routers, false
 }
 
+// Each calls f for each group for which Lookup returns ports.
+func (t *Table) Each(f func(vlan uint16, dst uint64, ports []uint16)) {
+	for vlan, v := range t.vlans {
+		if v == nil {
+			continue
+		}
+		for family, prefix := range []uint64{IPv4: ipv4Prefix, IPv6: ipv6Prefix} {
+			for _, s := range v[family].slots {
+				if s.n == 0 {
+					continue
+				}
+				dst := prefix | uint64(s.key)
+				if ports, flood := t.Lookup(uint16(vlan), dst); !flood {
+					f(uint16(vlan), dst, ports)
+				}
+			}
+		}
+	}
+}
+
+// Rest returns what Lookup does for the groups of a family that Each leaves out. But Lookup
+// may flood those up to lastLocal and those of isNDKey and isServiceKey.
+func (t *Table) Rest(vlan uint16, ipv6 bool) (ports []uint16, flood bool) {
+	v := t.vlans[vlan&0xfff]
+	if v == nil {
+		return nil, true
+	}
+	f := &v[IPv4]
+	if ipv6 {
+		f = &v[IPv6]
+	}
+	return f.routers, !f.filter || f.unknown
+}
+
 // lastLocal is the end of the MACs of 224.0.0.0/24 and of ff02::00-ff, which always
 // flood.
 const lastLocal = 0xff

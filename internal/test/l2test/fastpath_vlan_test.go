@@ -16,6 +16,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/linux/fastpath"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/proto/mcast"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/tap"
@@ -84,7 +85,8 @@ func newTapSwitch(t testing.TB, fast bool, offloads ...int) *tapSwitch {
 }
 
 // send has a guest send a frame, and returns what the port counted for it: the switch
-// has dealt with it then, and what it learned is in force.
+// has dealt with it then, its copies have left, and what it learned is in force. So no
+// frame that is sent later, which the kernel forwards, overtakes it.
 func (s *tapSwitch) send(from int, wire []byte, o port.Offload) (before, after vswitch.PortStats) {
 	s.t.Helper()
 	before = s.ports[from].Stats()
@@ -98,10 +100,30 @@ func (s *tapSwitch) send(from int, wire []byte, o port.Offload) (before, after v
 		}
 		runtime.Gosched()
 	}
+	for !s.isBalanced() {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("a frame of vm%d is neither sent nor dropped", from)
+		}
+		runtime.Gosched()
+	}
 	if after.Fast == before.Fast {
 		s.sw.Settle() // nothing else was learned; it would have the kernel forget flows
 	}
 	return before, after
+}
+
+// isBalanced reports whether every frame that came, and every copy, was sent or dropped.
+func (s *tapSwitch) isBalanced() bool {
+	came, went := uint64(0), uint64(0)
+	for _, p := range s.ports {
+		st := p.Stats()
+		came += st.RX.Frames + st.RX.Copies
+		went += st.TX.Frames
+		for why := range st.RX.Dropped {
+			went += st.RX.Dropped[why] + st.TX.Dropped[why]
+		}
+	}
+	return came == went
 }
 
 // arrival is a frame as it came to a guest.
@@ -187,16 +209,49 @@ func (b *both) mirror(t *rapid.T) {
 	}
 }
 
+// The groups of IP that hosts join, or send to, in the comparison. The last ones go to all
+// ports whatever is known: they are of a link's control.
+var ipGroups = []port.MAC{0x0100_5e01_0203, 0x0100_5e01_0204, 0x3333_0002_0001, 0x3333_0002_0002, 0x0100_5e00_00fb, 0x3333_0000_0001, 0x3333_ff00_0001}
+
+const joinable = 4 // the first of ipGroups
+
 // snoop gives both switches the same random groups, or none.
 func (b *both) snoop(t *rapid.T) {
 	var groups *vswitch.Groups
 	if vids := rapid.SliceOfN(rapid.SampledFrom([]uint16{1, 10}), 0, 2).Draw(t, "snooped"); len(vids) > 0 {
-		members := rapid.SliceOfN(rapid.Uint16Range(0, uint16(len(b.slow.ports)-1)), 0, 3).Draw(t, "members")
-		slices.Sort(members)
-		members = slices.Compact(members)
+		some := func(what string, least int) []uint16 {
+			numbers := rapid.SliceOfN(rapid.Uint16Range(0, uint16(len(b.slow.ports)-1)), least, 3).Draw(t, what)
+			slices.Sort(numbers)
+			return slices.Compact(numbers)
+		}
+		joined := make(map[fdb.Key][]uint16)
+		for _, vid := range vids {
+			for _, mac := range ipGroups[:joinable] {
+				if rapid.Bool().Draw(t, "joined") {
+					joined[fdb.MakeKey(vid, uint64(mac))] = some("members", 1)
+				}
+			}
+		}
+		routers, flood := some("routers", 0), rapid.Bool().Draw(t, "flood")
 		groups = &vswitch.Groups{
-			IsControl: func([]byte) bool { return false },
-			Lookup:    func(_ uint16, mac uint64) ([]uint16, bool) { return members, mac>>32 == 0x3333 },
+			IsControl: mcast.IsControl,
+			Lookup: func(vlan uint16, mac uint64) ([]uint16, bool) {
+				if ports, is := joined[fdb.MakeKey(vlan, mac)]; is {
+					return ports, false
+				}
+				if slices.Contains(ipGroups[joinable:], port.MAC(mac)) {
+					return nil, true
+				}
+				return routers, flood
+			},
+		}
+		if rapid.IntRange(0, 7).Draw(t, "left to the switch") > 0 {
+			groups.Each = func(f func(uint16, uint64, []uint16)) {
+				for key, ports := range joined {
+					f(key.VLAN(), uint64(key)&(1<<48-1), ports)
+				}
+			}
+			groups.Rest = func(uint16, bool) ([]uint16, bool) { return routers, flood }
 		}
 		for _, vid := range vids {
 			groups.VLANs.Add(vid)
@@ -457,7 +512,10 @@ func TestFastAgainstSlow(t *testing.T) {
 	})
 	mac := rapid.Custom(func(t *rapid.T) port.MAC {
 		if rapid.IntRange(0, 3).Draw(t, "odd") == 0 {
-			return rapid.SampledFrom([]port.MAC{port.Broadcast, port.Broadcast, 0x0100_5e01_0203, 0x3333_0000_0001, 0x0100_0ccc_cccc, 0x0180_c200_0000}).Draw(t, "group")
+			return rapid.SampledFrom([]port.MAC{port.Broadcast, port.Broadcast, 0x0100_0ccc_cccc, 0x0180_c200_0000}).Draw(t, "group")
+		}
+		if rapid.IntRange(0, 2).Draw(t, "group of IP") == 0 {
+			return rapid.SampledFrom(ipGroups).Draw(t, "group of IP")
 		}
 		return station(rapid.IntRange(0, len(offloads)).Draw(t, "station")) // one is nobody's
 	})
@@ -524,7 +582,9 @@ func TestFastAgainstSlow(t *testing.T) {
 // too, is left to others. Many are about as long as the longest that an output takes.
 func payload(t *rapid.T) ([]byte, port.Offload) {
 	size := rapid.SampledFrom([]int{60, 1000, 1506, 1507, 1510, 1511, 1514, 1515, 1518, 1600}).Draw(t, "size")
-	switch rapid.IntRange(0, 3).Draw(t, "payload") {
+	switch rapid.IntRange(0, 5).Draw(t, "payload") {
+	case 5:
+		return ipControl(t), port.Offload{}
 	case 0:
 		wire, o := tuntest.TCP4(size)
 		o.GSOType, o.GSOSize, o.HdrLen = port.GSONone, 0, 0
@@ -533,4 +593,24 @@ func payload(t *rapid.T) ([]byte, port.Offload) {
 		return tuntest.TCP4(size * 10)
 	}
 	return tuntest.Ethernet(uint32(size), size), port.Offload{}
+}
+
+// ipControl makes a packet that the switch may have to snoop, of TCP at times.
+func ipControl(t *rapid.T) []byte {
+	wire := tuntest.Ethernet(0, rapid.SampledFrom([]int{20, 30, 54, 55, 60, 100}).Draw(t, "length"))
+	set := func(at int, b ...byte) {
+		if at < len(wire) {
+			copy(wire[at:], b)
+		}
+	}
+	if rapid.Bool().Draw(t, "IPv4") {
+		set(12, 0x08, 0x00, 0x45)
+		set(14+9, rapid.SampledFrom([]byte{2, 6, 103}).Draw(t, "protocol"))
+		return wire
+	}
+	set(12, 0x86, 0xdd, 0x60)
+	set(14+6, rapid.SampledFrom([]byte{0, 6, 58, 58, 58, 60, 103}).Draw(t, "next header"))
+	set(14+24, 0xff, rapid.SampledFrom([]byte{0x02, 0x05}).Draw(t, "scope"))
+	set(14+40, rapid.SampledFrom([]byte{58, 128, 130, 132, 133, 143, 151, 153, 154}).Draw(t, "type"), 0)
+	return wire
 }

@@ -7,8 +7,8 @@
  *             its stations are known, each behind a port that takes part; or cloned to
  *             the ports of its VLAN, if it goes to all or to a group;
  *   dropped   and counted, if that is what the switch would do with it: its
- *             destination is behind the port it came by, both ports are isolated, or
- *             it is beyond its port's rate;
+ *             destination is behind the port it came by, both ports are isolated, no
+ *             port may have it, or it is beyond its port's rate;
  *   handed up to the switch in every other case: unknown or moved stations, groups that
  *             are for the switch, ports with a feature that is not in here.
  *
@@ -63,9 +63,8 @@ enum class { BROADCAST, MULTICAST };
 #define MAX_FLOOD 64
 
 struct listeners {
-	u16 ports;
-	u16 snooped; /* IP groups are not for all: handed up */
-	u16 slot[MAX_FLOOD];
+	u32 ports;
+	u32 output[MAX_FLOOD]; /* VLAN << 16 | slot: this memory may be another list's soon */
 };
 
 /* A station: where it is, and when it was last heard, in units of 2^30 ns of
@@ -113,6 +112,7 @@ struct counters {
 	u64 rx_frames, rx_bytes;
 	u64 tx_frames, tx_bytes;
 	u64 same_port, isolated, policed;
+	u64 nowhere; /* no port may have it */
 	u64 copies; /* beside rx: made by mirrors and floods, each counted as tx where it left */
 	u64 unsent; /* tx: copies for which there was no memory */
 	u64 lost; /* beside rx: no memory to change the frame's tag, or the device is another's */
@@ -406,7 +406,7 @@ global int mirror(struct __sk_buff *skb, u32 wanted, u32 from)
 }
 
 /* What becomes of a frame. */
-enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED, POLICED };
+enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED, POLICED, NOWHERE };
 
 /* wanted reports whether somebody wants to see the frames of a port that are dropped. */
 static inline int wanted(u32 slot)
@@ -426,6 +426,8 @@ static inline int discard(struct __sk_buff *skb, u32 slot, enum decision why)
 			c->policed++;
 		else if (why == BOTH_ISOLATED)
 			c->isolated++;
+		else if (why == NOWHERE)
+			c->nowhere++;
 		else
 			c->same_port++;
 	}
@@ -678,12 +680,6 @@ static inline int is_trapped(u64 group)
 	return 0;
 }
 
-/* is_ip_group reports whether a group may be one of IP, as isIPGroup in switch/multicast.go. */
-static inline int is_ip_group(u64 group)
-{
-	return group >> 23 == 0x01005e000000 >> 23 || group >> 32 == 0x3333;
-}
-
 /* An output of a flooded frame. */
 struct exit {
 	u32 slot, ifindex;
@@ -700,16 +696,21 @@ struct flooded {
 	u32 now;
 	u32 sent; /* how many copies */
 	u32 last; /* ifindex by which the frame itself leaves, the last of all; 0: it does not */
+	u32 ask; /* the switch is to be asked */
 	u16 vlan, opaque;
 	u32 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
+	u32 : 32;
 };
 
 enum leaves { NOT_BY_IT, BY_IT, ASK };
 
 /* leaves reports whether a flooded frame leaves by a port, as whyNot in switch/egress.go, and
  * with which tag, as retag in switch/vlan.go. The switch is asked if its device is another's. */
-static inline enum leaves leaves(struct flooded *f, u32 slot, struct exit *e)
+static inline enum leaves leaves(struct flooded *f, u32 output, struct exit *e)
 {
+	u32 slot = output & 0xffff;
+	if (output >> 16 != f->vlan)
+		return ASK;
 	if (slot == f->in)
 		return NOT_BY_IT;
 	struct port *to = bpf_map_lookup_elem(&ports, &slot);
@@ -739,7 +740,7 @@ static long choose(u64 i, struct flooded *f)
 	u32 mtu = 0;
 	if (i >= MAX_FLOOD)
 		return 1;
-	switch (leaves(f, f->all->slot[i], &e)) {
+	switch (leaves(f, f->all->output[i], &e)) {
 	case NOT_BY_IT:
 		return 0;
 	case BY_IT: {
@@ -752,6 +753,7 @@ static long choose(u64 i, struct flooded *f)
 	}
 	default:
 		f->by = 0;
+		f->ask = 1;
 		return 1;
 	}
 }
@@ -777,7 +779,7 @@ static long send_copy(u64 i, struct flooded *f)
 	struct exit e;
 	if (i >= MAX_FLOOD)
 		return 1;
-	if (!(f->by >> i & 1) || leaves(f, f->all->slot[i], &e) != BY_IT)
+	if (!(f->by >> i & 1) || leaves(f, f->all->output[i], &e) != BY_IT)
 		return 0;
 	struct counters *out = bpf_map_lookup_elem(&counts, &e.slot);
 	if (!out || !wear(f, e.tag))
@@ -793,8 +795,10 @@ static long send_copy(u64 i, struct flooded *f)
 	return 1;
 }
 
-/* flood sends a frame to a group on to all ports of its VLAN, as toAll in switch/flood.go,
- * unless the switch has to be asked about it. */
+#include "groups.h"
+
+/* flood sends a frame to a group on to all ports of its VLAN that may have it, as toAll in
+ * switch/flood.go, or to those that joined the group, unless the switch has to be asked about it. */
 global int flood(struct __sk_buff *skb)
 {
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
@@ -813,9 +817,8 @@ global int flood(struct __sk_buff *skb)
 	f.opaque = is_opaque(f.tag, from);
 	f.vlan = classify(f.tag, from);
 	f.unwanted = NO_FLOOD << class;
-	u32 key = f.vlan;
-	f.all = bpf_map_lookup_elem(&floods, &key);
-	if (!f.all || (f.all->snooped && class == MULTICAST && is_ip_group(group)))
+	f.all = class == MULTICAST ? listeners(&f, group) : everyone(f.vlan);
+	if (!f.all || f.all->ports > MAX_FLOOD)
 		return hand_up(skb);
 	if (!is_admitted(hash, from, f.in, source(&addresses), f.vlan))
 		return hand_up(skb);
@@ -825,7 +828,11 @@ global int flood(struct __sk_buff *skb)
 	struct counters *in = bpf_map_lookup_elem(&counts, &v.in);
 	f.now = f.opaque ? 0 : f.tag;
 	bpf_loop(f.all->ports, choose, &f, 0);
-	if (!in || !f.by || !can_copy(skb, &v))
+	if (!in || f.ask)
+		return hand_up(skb);
+	if (!f.by)
+		return dismiss(skb, &v, NOWHERE);
+	if (!can_copy(skb, &v))
 		return hand_up(skb);
 	int late = v.bucket && !admit(skb, v.bucket);
 	if (late && wanted(v.in))
