@@ -37,19 +37,8 @@ func exclusive(dev port.Port) bool {
 // heldBy asks the system who else uses a port's device, as far as link events do not show it. It
 // may be slow, so it is called without the turn.
 func (m *manager) heldBy(dev port.Port, l link.Link) string {
-	if err := owner.Check(l, m.name); err != nil {
-		return err.Error()
-	}
-	if l.Master != 0 {
-		return m.enslaved(l)
-	}
-	if !exclusive(dev) {
-		return ""
-	}
-	// If the system cannot answer, the port stays up.
-	if a, err := m.links.IPv4(l.Index); err == nil && a.IsValid() {
-		return fmt.Sprintf("the host has the address %s on %s, which belongs to the switch; `ip addr del %s dev %s` takes it away, a port of --kind host has addresses",
-			a, l.Name, a, l.Name)
+	if why := owner.Held(m.links, l, m.name, exclusive(dev)); why != "" || !exclusive(dev) {
+		return why
 	}
 	if c, ok := dev.(port.Contested); ok {
 		if err := c.Contested(); err != nil {
@@ -57,18 +46,6 @@ func (m *manager) heldBy(dev port.Port, l link.Link) string {
 		}
 	}
 	return ""
-}
-
-// enslaved returns what l belongs to.
-func (m *manager) enslaved(l link.Link) string {
-	master, err := m.links.ByIndex(l.Master)
-	switch {
-	case err != nil:
-		master = link.Link{Name: fmt.Sprint("number ", l.Master), Kind: "interface"}
-	case master.Kind == "openvswitch":
-		return fmt.Sprintf("%s belongs to Open vSwitch, which takes its frames; `ovs-vsctl del-port %s` takes it out", l.Name, l.Name)
-	}
-	return fmt.Sprintf("%s belongs to %s %s, which takes its frames; `ip link set %s nomaster` takes it out", l.Name, master.Kind, master.Name, l.Name)
 }
 
 // stacked records interfaces that receive the frames of the one below them and returns that one's

@@ -36,7 +36,7 @@ func TestExposeFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer opened.Close()
-		p := opened.(*netdev.Port)
+		p := opened.(netdev.Port)
 		want := func(shut bool, programs int) {
 			t.Helper()
 			if p.Exclusive() != shut || p.Punted() != shut || in.attached != programs {

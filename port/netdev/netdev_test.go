@@ -101,9 +101,9 @@ func veth(ns *testenv.Netns, a, b string, mtu int) {
 }
 
 // open opens a port in the calling thread's namespace.
-func open(t *testing.T, spec port.Spec, trace *port.Trace) *netdev.Port {
+func open(t *testing.T, spec port.Spec, trace *port.Trace) netdev.Port {
 	t.Helper()
-	return porttest.Open[*netdev.Port](t, kind, spec, trace)
+	return porttest.Open[netdev.Port](t, kind, spec, trace)
 }
 
 // passes expects frames to go through the port in both directions. It sends again,

@@ -18,6 +18,30 @@ type Netns struct {
 	dev, ino uint64
 }
 
+// NetnsID identifies a network namespace as long as somebody is in it or holds it.
+type NetnsID struct{ dev, ino uint64 }
+
+// ThreadNetns identifies the namespace of the calling thread.
+func ThreadNetns() (id NetnsID, err error) {
+	id.dev, id.ino, err = identity(threadNetns)
+	return id, err
+}
+
+// HoldNetns returns the namespace of the calling thread. It lives on until release is called,
+// after which nobody must use it.
+func HoldNetns() (n *Netns, release func(), err error) {
+	f, err := os.Open(threadNetns)
+	if err != nil {
+		return nil, nil, err
+	}
+	n = &Netns{path: fmt.Sprint("/proc/self/fd/", f.Fd())}
+	if n.dev, n.ino, err = identity(n.path); err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return n, func() { f.Close() }, nil
+}
+
 // FindNetns finds a namespace by its name in `ip netns`, or by a path.
 func FindNetns(name string) (*Netns, error) {
 	path := name
@@ -64,7 +88,11 @@ func (n *Netns) Do(f func() error) error {
 
 // inside is Do on a locked thread. It unlocks the thread once that is back home.
 func (n *Netns) inside(f func() error) error {
-	home, err := os.Open("/proc/thread-self/ns/net")
+	if here, err := ThreadNetns(); err == nil && here == (NetnsID{n.dev, n.ino}) {
+		runtime.UnlockOSThread()
+		return f()
+	}
+	home, err := os.Open(threadNetns)
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ var below = []struct {
 	{"internal/linux/link", nil},
 	{"internal/linux/hoststack", []string{"port", "internal/linux/link"}},
 	{"internal/linux/owner", []string{"internal/linux/link"}},
+	{"internal/linux/nic", []string{"port", "internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/link", "internal/linux/owner"}},
 	{"internal/linux/mmsg", nil},
 	{"internal/linux/account", nil},
 	{"internal/files/sockfile", []string{"internal/linux/account"}},
@@ -56,7 +57,7 @@ var below = []struct {
 	}},
 	{"port/*", []string{
 		"port", "internal/setting", "internal/qemu", "internal/packet/eth", "internal/virtio/vnet",
-		"internal/linux/afpacket", "internal/linux/tuntap", "internal/linux/link", "internal/linux/owner", "internal/linux/hoststack", "internal/rxbuf", "internal/linux/mmsg", "internal/virtio/vhost", "internal/files/sockfile", "internal/linux/account",
+		"internal/linux/afpacket", "internal/linux/tuntap", "internal/linux/link", "internal/linux/nic", "internal/linux/owner", "internal/linux/hoststack", "internal/rxbuf", "internal/linux/mmsg", "internal/virtio/vhost", "internal/files/sockfile", "internal/linux/account",
 	}},
 
 	// The contract of features, and the features. None imports another, and protocols

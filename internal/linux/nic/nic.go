@@ -1,0 +1,325 @@
+// Package nic takes network interfaces that are there for ports, and gives them back: it marks
+// them, makes them accept frames for all addresses, turns off features that merge frames
+// irreversibly, and keeps the host's own stack off those that are exclusive. All of that is
+// recorded and undone. Calls act on the calling thread's network namespace.
+package nic
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/vswitch/vswitch/internal/linux/afpacket"
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/port"
+)
+
+// Taker takes interfaces for one switch.
+type Taker struct {
+	Switch  string            // its name, which marks them
+	Ingress hoststack.Ingress // decides which frames of exclusive interfaces to punt; nil: all frames come
+}
+
+// Config is how an interface is used.
+type Config struct {
+	Queues    int // 0 means 1
+	MTU       int // 0: its own
+	Exclusive bool
+}
+
+// Device is an interface in use. It implements port.Port and what is known of the device.
+type Device struct {
+	*afpacket.Port
+	before  *port.DeviceSettings // of the interface before the switch; shared with the trace
+	ingress hoststack.Ingress
+	free    func() // lets another port take it
+
+	mu    sync.Mutex
+	guard *hoststack.Guard // nil: the host stack takes part
+}
+
+// Close implements port.Port. The interface keeps its settings until Return.
+func (d *Device) Close() error {
+	defer d.free()
+	err := d.Port.Close()
+	if g := d.takeGuard(); g != nil {
+		err = cmp.Or(err, g.Close())
+	}
+	return err
+}
+
+// takeGuard takes the guard out of the device and returns it.
+func (d *Device) takeGuard() *hoststack.Guard {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g := d.guard
+	d.guard = nil
+	return g
+}
+
+// Punted implements port.KernelEnd.
+func (d *Device) Punted() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.guard.Punted()
+}
+
+// Exclusive implements port.Exclusive.
+func (d *Device) Exclusive() bool { return d.isShut() }
+
+// Contested implements port.Contested.
+func (d *Device) Contested() error {
+	d.mu.Lock()
+	g := d.guard
+	d.mu.Unlock()
+	return g.Contested()
+}
+
+// Take takes an interface. It records in trace what Return must undo; trace comes from an
+// earlier Take of it, or is empty. An error leaves both as they were.
+func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err error) {
+	t := *trace
+	if err := cmp.Or(owner.Check(l, k.Switch), check(l)); err != nil {
+		return nil, err
+	}
+	free, err := reserve(l)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			free()
+		}
+	}()
+	var before port.DeviceSettings
+	if t.Before != nil {
+		before = hoststack.Complete(*t.Before, l.Name)
+	} else {
+		before = hoststack.Read(l.Name)
+		before.Up, before.MTU = l.Up, l.MTU
+	}
+	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = l.SetAlias(l.Alias)
+		}
+	}()
+	off := turnOff(l, &before)
+	defer func() {
+		if err != nil {
+			_ = l.TurnOn(off...)
+		}
+	}()
+	t.Before, t.Ifname, t.Ifindex = &before, l.Name, l.Index
+
+	// Shut the host stack out before the switch receives frames. Otherwise it could
+	// receive frames that a program already at the device forwards as well.
+	d := &Device{before: t.Before, ingress: k.Ingress, free: free}
+	sysctls := hoststack.Read(l.Name)
+	if o.Exclusive {
+		if d.guard, err = hoststack.Shut(l.Name, l.Index, k.Ingress); err != nil {
+			return nil, err
+		}
+	}
+	d.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: o.Queues, Punted: d.Punted()})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", l.Name, err)
+	} else if err = d.apply(l, o.MTU, o.Exclusive); err != nil {
+		d.Port.Close()
+	}
+	if err != nil {
+		if d.guard != nil {
+			_ = d.guard.Lift()
+			_ = hoststack.Restore(l.Name, sysctls)
+		}
+		return nil, err
+	}
+	*trace = t
+	return d, nil
+}
+
+// taken are the interfaces of open Devices. A device is one port of a switch, or one member
+// of a port.
+var taken struct {
+	sync.Mutex
+	by map[key]bool
+}
+
+// key identifies an interface on the host.
+type key struct {
+	netns link.NetnsID
+	index int
+}
+
+// reserve enters an interface into taken, until free is called.
+func reserve(l link.Link) (free func(), err error) {
+	k := key{index: l.Index}
+	if k.netns, err = link.ThreadNetns(); err != nil {
+		return nil, err
+	}
+	taken.Lock()
+	defer taken.Unlock()
+	if taken.by[k] {
+		return nil, fmt.Errorf("%s is the device of another port of this switch already; a device is one port", l.Name)
+	}
+	if taken.by == nil {
+		taken.by = make(map[key]bool)
+	}
+	taken.by[k] = true
+	return sync.OnceFunc(func() {
+		taken.Lock()
+		defer taken.Unlock()
+		delete(taken.by, k)
+	}), nil
+}
+
+// unwanted are device features that merge received frames irreversibly: LRO loses the
+// lengths of the frames, GRO lists of packets lose their headers. The kernel's bridge turns
+// the former off as well.
+var unwanted = []string{"rx-lro", "rx-gro-list"}
+
+// turnOff turns unwanted features off, records in before which those were, and returns
+// them. If it may not, the switch makes the best of what comes (vnet.Guess, vnet.Settle).
+func turnOff(l link.Link, before *port.DeviceSettings) []string {
+	off, _ := l.TurnOff(unwanted...)
+	all := strings.Fields(before.Features)
+	for _, f := range off {
+		if !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	before.Features = strings.Join(all, " ")
+	return off
+}
+
+// check returns why the switch cannot forward over the interface, or nil.
+func check(l link.Link) error {
+	switch {
+	case l.Kind == "macvtap" || l.Kind == "ipvtap":
+		return fmt.Errorf("%s is a %s: its virtual machine is on the network of the device below it, not behind it; add a port of kind tap (`vswitch add-port NAME`) and give the machine that TAP (libvirt: <interface type='ethernet'>)", l.Name, l.Kind)
+	case l.TakesFrames() && !l.Passthru:
+		return fmt.Errorf("%s is a %s, which gets frames for its own address only, none for machines of the switch; use a veth pair, or a macvlan of mode passthru", l.Name, l.Kind)
+	case l.Loopback:
+		return fmt.Errorf("%s is the host's loopback, which has no LAN behind it; use --kind host for traffic with the host", l.Name)
+	case !l.Ethernet:
+		return fmt.Errorf("%s is no Ethernet interface; a switch cannot forward by it", l.Name)
+	case l.Master != 0:
+		return fmt.Errorf("%s belongs to a bridge or bond, which forwards its frames already; attach that one instead, or `ip link set %s nomaster`", l.Name, l.Name)
+	}
+	return nil
+}
+
+// apply sets the device's MTU, 0 for its own, and keeps the host stack off it if exclusive
+// is set. On an error the device stays as it was.
+func (d *Device) apply(l link.Link, mtu int, exclusive bool) error {
+	if mtu == 0 {
+		mtu = d.before.MTU
+	}
+	if mtu != l.MTU {
+		if err := l.SetMTU(mtu); err != nil {
+			return err
+		}
+	}
+	var err error
+	switch shut := d.isShut(); {
+	case exclusive && !shut:
+		err = d.shut(l)
+	case !exclusive && shut:
+		err = d.expose(l)
+	}
+	if err != nil && mtu != l.MTU {
+		_ = l.SetMTU(l.MTU)
+	}
+	return err
+}
+
+func (d *Device) isShut() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.guard != nil
+}
+
+// shut keeps the host stack off the interface.
+func (d *Device) shut(l link.Link) error {
+	d.before.StaticIPv6 = hoststack.Read(l.Name).StaticIPv6 // may have changed since Open
+	g, err := hoststack.Shut(l.Name, l.Index, d.ingress)
+	if err != nil {
+		return err
+	}
+	if g.Punted() {
+		if err := d.SetPunted(true); err != nil {
+			return cmp.Or(g.Lift(), hoststack.Restore(l.Name, *d.before), err)
+		}
+	}
+	d.mu.Lock()
+	d.guard = g
+	d.mu.Unlock()
+	return nil
+}
+
+// expose gives the interface back to the host stack. During the change the switch misses
+// frames rather than receive frames that the kernel forwards as well.
+func (d *Device) expose(l link.Link) error {
+	punted := d.Punted()
+	if punted && len(d.Queues()) > 1 {
+		return d.SetPunted(false) // returns an error before anything is changed
+	}
+	g := d.takeGuard()
+	err := g.Lift()
+	if err == nil && punted {
+		err = d.SetPunted(false)
+	}
+	if err != nil {
+		addresses := d.before.StaticIPv6
+		again := d.shut(l) // guard and program stay together
+		d.before.StaticIPv6 = addresses
+		return cmp.Or(again, err)
+	}
+	return hoststack.Restore(l.Name, *d.before)
+}
+
+// Set changes how the interface is used, except for its queues. On an error it stays as it was.
+func (d *Device) Set(o Config) error {
+	l, err := link.ByIndex(d.Ifindex())
+	if errors.Is(err, link.ErrNotFound) {
+		return port.Gone(err)
+	}
+	if err != nil {
+		return err
+	}
+	return d.apply(l, o.MTU, o.Exclusive)
+}
+
+// Return gives an interface back as it was before Take, unless another switch has taken it since.
+func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
+	if t.Before == nil || owner.Check(l, k.Switch) != nil {
+		return nil
+	}
+	if o.MTU != 0 && l.MTU != t.Before.MTU {
+		if err := l.SetMTU(t.Before.MTU); err != nil {
+			return err
+		}
+	}
+	err := cmp.Or(l.TurnOn(strings.Fields(t.Before.Features)...), owner.Release(l, k.Switch, t.Before.Alias))
+	if o.Exclusive {
+		err = cmp.Or(err, hoststack.Lift(l.Index, k.Ingress), hoststack.Restore(l.Name, *t.Before))
+	}
+	return err
+}
+
+// Find looks up an interface, first by the name it was last seen with.
+func Find(name string, t port.Trace) (link.Link, error) {
+	if t.Ifname != "" && t.Ifname != name {
+		if l, err := link.ByName(t.Ifname); err == nil {
+			return l, nil
+		}
+	}
+	return link.ByName(name)
+}
