@@ -21,10 +21,7 @@
  * clause 8.6.2, and knowing the destination is the egress filter of clause 8.6.4.
  */
 #include "kernel.h"
-
-#define ETHERNET 14 /* bytes of a header without tag */
-#define TAG 4       /* and of a tag */
-#define C_TPID be16(0x8100)
+#include "checksum.h"
 
 #define MAX_PORTS 4096 /* slots; as many as a switch has ports */
 
@@ -296,7 +293,7 @@ static inline u32 headers(struct __sk_buff *skb)
 	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
 	if (read_bits(k, ip_summed) != CHECKSUM_PARTIAL)
 		return ETHERNET + 20 + 20;
-	u32 start = k->csum_start - (u32)(k->data - k->head);
+	u32 start = start_of(k);
 	if (k->csum_offset != CSUM_OF_TCP)
 		return start + 8;
 	u8 offset;
@@ -860,6 +857,9 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 	u32 zero = 0;
 
 	if (data + ETHERNET > end)
+		return hand_up(skb);
+	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+	if (read_bits(k, ip_summed) == CHECKSUM_PARTIAL && !is_own_checksum(skb, k) && !is_checksum(skb))
 		return hand_up(skb);
 	if (data[0] & 1)
 		return flood(skb);

@@ -92,6 +92,8 @@ struct sk_buff {
 
 #define CHECKSUM_PARTIAL 3
 #define CSUM_OF_TCP 16 /* csum_offset */
+#define CSUM_OF_UDP 6
+#define CSUM_OF_GRE 4
 
 /* read_bits reads a bit field, which is in another place in each kernel: enum
  * bpf_field_info_kind of the compiler has the place, the size of a word around it, and
