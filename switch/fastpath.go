@@ -21,6 +21,9 @@ type FastPath interface {
 	// Publish replaces the set of ports. It returns when the new set is in force.
 	Publish([]FastPort, FastFlood)
 
+	// Show names the function that is shown the copies of frames that ports ask for.
+	Show(func(*FastCopy))
+
 	// Settle returns when every earlier change of the FDB is in force.
 	Settle()
 
@@ -64,6 +67,9 @@ type FastPort struct {
 	// each. A mirror copies a frame once.
 	MirrorIn, MirrorOut, MirrorTo uint8
 
+	SeeIn, SeeOut bool // copies of what it receives or sends are shown,
+	SnapLen       int  // with so many bytes of a frame; 0: all
+
 	PVID, Native, TPID uint16
 	VLANs              *port.VLANSet // the VLANs it carries; immutable
 }
@@ -89,8 +95,8 @@ type FastRate struct {
 
 // The flags that keep a port's frames on the path through the workers.
 const (
-	slowFrom = flagBlocked | flagMirrorTarget | flagWatchIn | flagGuarded
-	slowTo   = flagBlocked | flagMirrorTarget | flagWatchOut | flagGuarded
+	slowFrom = flagBlocked | flagMirrorTarget | flagGuarded
+	slowTo   = flagBlocked | flagMirrorTarget | flagGuarded
 )
 
 // fastMirrors is how many mirrors a fast path can have: the first ones.
@@ -139,7 +145,6 @@ var keepsOff = []struct {
 }{
 	{flagBlocked, "spanning tree does not forward by it"},
 	{flagMirrorTarget, "mirrored frames leave by it"},
-	{flagWatchIn | flagWatchOut, "it is captured"},
 }
 
 // KeptOff returns in words what keeps the port's known unicast off the fast path. It
@@ -213,6 +218,9 @@ func (s *Switch) publishFast(set *portSet) {
 			MirrorIn:     in,
 			MirrorOut:    out,
 			MirrorTo:     m.mirrorTo,
+			SeeIn:        m.flags&flagWatchIn != 0,
+			SeeOut:       m.flags&flagWatchOut != 0,
+			SnapLen:      set.snapLen(m.number),
 			Deaf:         m.isDeaf(),
 			NoFlood:      Class(m.flags >> flagNoFloodShift),
 			Punt:         m.storm.limited(),

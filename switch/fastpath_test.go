@@ -20,9 +20,11 @@ type told struct {
 	vswitch.FastPath // nothing else is called
 	ports            []vswitch.FastPort
 	flood            vswitch.FastFlood
+	show             func(*vswitch.FastCopy)
 }
 
 func (f *told) Bind(*fdb.Table)                        {}
+func (f *told) Show(show func(*vswitch.FastCopy))      { f.show = show }
 func (f *told) Changed(fdb.Key)                        {}
 func (f *told) Flushed(uint16)                         {}
 func (f *told) Settle()                                {}
@@ -218,6 +220,7 @@ type hearing struct {
 }
 
 func (h *hearing) Bind(t *fdb.Table)                             { h.table = t }
+func (h *hearing) Show(func(*vswitch.FastCopy))                  {}
 func (h *hearing) Publish([]vswitch.FastPort, vswitch.FastFlood) {}
 func (h *hearing) Changed(fdb.Key)                               { h.changed.Add(1) }
 func (h *hearing) Flushed(uint16)                                {}

@@ -125,6 +125,7 @@ func New(cfg Config) *Switch {
 	s.ports.Store(&portSet{})
 	if s.fast != nil {
 		s.fast.Bind(s.fdb)
+		s.fast.Show(s.showCopy)
 	}
 	s.vecs.New = func() any { return new(outputs) }
 	s.events.init(cfg.OnEvent)

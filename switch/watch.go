@@ -2,14 +2,14 @@ package vswitch
 
 import (
 	"slices"
+	"time"
 
 	"github.com/vswitch/vswitch/port"
 )
 
 // Watch shows frames to a function while they pass: those that ports receive or send, and
 // those that are lost. Workers call See, several at a time; it must take no time, keep and
-// change nothing, and allocate nothing. It sees no frame of the fast path: ports whose
-// received or sent frames are watched leave it in that direction.
+// change nothing, and allocate nothing. Frames of the fast path are shown later, as copies.
 type Watch struct {
 	Ports []string // nil: all ports, also those that are added later
 	In    bool     // frames that a port receives, once it is known what becomes of them
@@ -32,6 +32,9 @@ type Sight struct {
 	Sent bool     // on output; else on input
 	VLAN uint16   // the VLAN in which it was switched; 0: none was found
 	Out  port.Out // the frame with its tag at the port; its Drop says why it was lost
+
+	Time   time.Time // of a copy; zero: it passes now
+	Missed uint32    // copies of the port's frames before this one for which there was no room
 }
 
 // Len returns the frame's length on the wire in bytes.
@@ -125,6 +128,22 @@ func (s *portSet) needsAll(number uint16) bool {
 	return slices.ContainsFunc(s.watches, func(w watch) bool {
 		return w.covers(number) && (w.SnapLen == 0 || w.SnapLen > port.MinHead)
 	})
+}
+
+// snapLen returns how many bytes of a port's frames its watches read, 0: all. Filters read
+// more than what is kept.
+func (s *portSet) snapLen(number uint16) (most int) {
+	for i := range s.watches {
+		w := &s.watches[i]
+		switch {
+		case !w.covers(number) || !w.In && !w.Out:
+		case w.SnapLen == 0:
+			return 0
+		default:
+			most = max(most, w.SnapLen, port.MinHead)
+		}
+	}
+	return most
 }
 
 // showReceived shows the frames of a batch from the worker's port, which have the outcome in

@@ -32,9 +32,8 @@ that the switch forwards is seen at each port that it passes, with the VLAN tag 
 has there, and a dropped one with the reason. --write makes a pcapng file with an
 interface for each port, in which Wireshark and tcpdump read direction and reason.
 
-A captured port leaves the kernel's fast path meanwhile, as ` + "`vswitch ports`" + ` says. With
---drops alone forwarded traffic stays there. A reader that is too slow misses frames and
-is told how many; it never slows the switch.
+Captured frames stay on the kernel's fast path, which copies them. A reader that is too slow
+misses frames and is told how many may be missing; it never slows the switch.
 
 FILTER is an expression as of tcpdump:
 

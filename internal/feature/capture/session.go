@@ -50,7 +50,8 @@ func (s *session) see(v vswitch.Sight) {
 	if v.Out.Drop == port.DropConsumed && s.Drops || s.Direction == "in" && v.Sent || s.Direction == "out" && !v.Sent {
 		return
 	}
-	if s.filter != nil && !s.filter.Match(v.Out.Frame, v.Out.Tag) {
+	wanted := s.filter == nil || s.filter.Match(v.Out.Frame, v.Out.Tag)
+	if !wanted && v.Missed == 0 {
 		return
 	}
 	s.mu.Lock()
@@ -62,6 +63,10 @@ func (s *session) see(v vswitch.Sight) {
 	if p == nil {
 		p = &captured{number: s.interfaceOf(v.Port.Name())}
 		s.ports[v.Port] = p
+	}
+	p.lost += uint64(v.Missed)
+	if !wanted {
+		return
 	}
 	length := v.Len()
 	size := min(length, pcapng.MaxSnapLen)
@@ -82,8 +87,12 @@ func (s *session) see(v vswitch.Sight) {
 	if v.Sent {
 		direction = pcapng.Out
 	}
+	at := v.Time
+	if at.IsZero() {
+		at = time.Now()
+	}
 	s.buffer = pcapng.AppendPacket(s.buffer, &pcapng.Packet{
-		Interface: p.number, Time: time.Now(), Direction: direction,
+		Interface: p.number, Time: at, Direction: direction,
 		Data: data, Len: length, Comment: comments[v.Out.Drop], Lost: p.lost,
 	})
 	p.lost = 0

@@ -21,6 +21,12 @@ type bpfBucket struct {
 	_     [8]byte
 }
 
+type bpfCopies struct {
+	_      structs.HostLayout
+	Snap   uint32
+	Missed uint32
+}
+
 type bpfCounters struct {
 	_        structs.HostLayout
 	RxFrames uint64
@@ -63,7 +69,8 @@ type bpfFlows struct {
 			Bucket    uint16
 			MirrorIn  uint8
 			MirrorOut uint8
-			_         [4]byte
+			Watch     uint8
+			_         [3]byte
 		}
 	}
 }
@@ -99,6 +106,8 @@ type bpfPort struct {
 	Bucket     uint16
 	MirrorIn   uint8
 	MirrorOut  uint8
+	Watch      uint8
+	_          [3]byte
 }
 
 type bpfStation struct {
@@ -113,6 +122,7 @@ type bpfStation struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapBuckets  = "buckets"
+	bpfMapCopying  = "copying"
 	bpfMapCounts   = "counts"
 	bpfMapDevices  = "devices"
 	bpfMapEpochs   = "epochs"
@@ -122,6 +132,7 @@ const (
 	bpfMapMirrors  = "mirrors"
 	bpfMapPorts    = "ports"
 	bpfMapRecent   = "recent"
+	bpfMapRings    = "rings"
 	bpfMapSlots    = "slots"
 	bpfMapSnooped  = "snooped"
 	bpfMapStations = "stations"
@@ -179,6 +190,7 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Buckets  *ebpf.MapSpec `ebpf:"buckets"`
+	Copying  *ebpf.MapSpec `ebpf:"copying"`
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Devices  *ebpf.MapSpec `ebpf:"devices"`
 	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
@@ -188,6 +200,7 @@ type bpfMapSpecs struct {
 	Mirrors  *ebpf.MapSpec `ebpf:"mirrors"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Recent   *ebpf.MapSpec `ebpf:"recent"`
+	Rings    *ebpf.MapSpec `ebpf:"rings"`
 	Slots    *ebpf.MapSpec `ebpf:"slots"`
 	Snooped  *ebpf.MapSpec `ebpf:"snooped"`
 	Stations *ebpf.MapSpec `ebpf:"stations"`
@@ -221,6 +234,7 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Buckets  *ebpf.Map `ebpf:"buckets"`
+	Copying  *ebpf.Map `ebpf:"copying"`
 	Counts   *ebpf.Map `ebpf:"counts"`
 	Devices  *ebpf.Map `ebpf:"devices"`
 	Epochs   *ebpf.Map `ebpf:"epochs"`
@@ -230,6 +244,7 @@ type bpfMaps struct {
 	Mirrors  *ebpf.Map `ebpf:"mirrors"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Recent   *ebpf.Map `ebpf:"recent"`
+	Rings    *ebpf.Map `ebpf:"rings"`
 	Slots    *ebpf.Map `ebpf:"slots"`
 	Snooped  *ebpf.Map `ebpf:"snooped"`
 	Stations *ebpf.Map `ebpf:"stations"`
@@ -239,6 +254,7 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Buckets,
+		m.Copying,
 		m.Counts,
 		m.Devices,
 		m.Epochs,
@@ -248,6 +264,7 @@ func (m *bpfMaps) Close() error {
 		m.Mirrors,
 		m.Ports,
 		m.Recent,
+		m.Rings,
 		m.Slots,
 		m.Snooped,
 		m.Stations,

@@ -23,7 +23,7 @@ import (
 )
 
 // The generator's version is fixed, so that the same source always makes the same file.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type copies bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
 
 // Options configure a Path.
 type Options struct {
@@ -51,6 +51,7 @@ type Path struct {
 	stop    chan struct{}
 	running sync.WaitGroup
 	live    atomic.Bool // between Start and Stop
+	show    func(*vswitch.FastCopy)
 
 	mu        sync.Mutex
 	attached  map[int]bool       // devices with a pinned link of ours
@@ -59,6 +60,7 @@ type Path struct {
 	floods    floods
 	groups    groups
 	slots     slots
+	rings     rings
 	epoch     uint32
 	failed    bool // a kernel error was logged
 }
@@ -137,6 +139,9 @@ func (p *Path) prepare(tookOver bool) error {
 	if err := p.slots.load(&p.bpf); err != nil {
 		return err
 	}
+	if err := p.rings.load(&p.bpf); err != nil {
+		return err
+	}
 	runtime.AddCleanup(p, func(memory []byte) { _ = unix.Munmap(memory) }, p.slots.budgets.memory)
 	return nil
 }
@@ -181,6 +186,10 @@ func (p *Path) Stop() {
 	}
 	close(p.stop)
 	p.running.Wait()
+	p.mu.Lock()
+	p.check("ending copies", p.rings.stop([numRings]bool{}))
+	p.mu.Unlock()
+	p.rings.running.Wait() // they take mu
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.close()

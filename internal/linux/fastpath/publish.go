@@ -25,6 +25,8 @@ func (p *Path) apply(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	changed, err := p.slots.shut(ports)
 	p.check("taking ports out", err)
 	p.check("aiming mirrors", p.slots.aim(ports, p.bump))
+	needed := needs(ports)
+	p.check("starting copies", p.rings.start(needed, p.read))
 	for _, one := range ports {
 		c, others, err := p.slots.set(one)
 		p.check("setting a port", err)
@@ -37,6 +39,7 @@ func (p *Path) apply(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 		p.bump()
 	}
 	p.check("flooding", errors.Join(p.floods.start(&p.bpf, &p.slots, vlans), p.groups.start(&p.bpf, &p.slots, flood)))
+	p.check("ending copies", p.rings.stop(needed))
 }
 
 // bump makes changes apply to flows that the kernel remembers, too. The caller holds mu.

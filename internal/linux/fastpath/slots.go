@@ -38,6 +38,7 @@ type slot struct {
 	index uint32
 	is    bpfPort       // what the kernel has
 	vlans *port.VLANSet // nil: none; stations in other VLANs stay out of the kernel
+	snap  uint32        // bytes of its frames that are copied; 0: none yet
 }
 
 // slots are the slots of all ports. Path.mu guards them.
@@ -119,6 +120,9 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 		want.Generation++
 		others = true
 	}
+	if err = s.setCopies(l, &p); err != nil {
+		return false, others, err
+	}
 	changed, err = l.write(s.bpf, want)
 	return changed, others, err
 }
@@ -149,6 +153,7 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		Tpid:       networkOrder(p.TPID),
 		MirrorIn:   p.MirrorIn,
 		MirrorOut:  p.MirrorOut,
+		Watch:      watchOf(&p),
 	}
 	for flag, on := range map[uint32]bool{
 		flagFrom:         p.From && p.Device.Punted(),

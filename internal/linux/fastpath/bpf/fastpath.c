@@ -35,6 +35,8 @@ struct port {
 	u32 flags;
 	u16 bucket;     /* 1 + the number of the bucket that limits what comes by it; 0: no limit */
 	u8 mirror_in, mirror_out; /* mirrors that copy what comes and what leaves by it, a bit each */
+	u8 watch; /* what user space sees of its frames: copy.h */
+	u32 : 24;
 };
 
 #define MAX_MIRRORS 8
@@ -226,7 +228,8 @@ struct verdict {
 	u32 fits; /* no frame up to this length is too long for the output */
 	u16 bucket; /* as that of struct port */
 	u8 mirror_in, mirror_out; /* the latter without the former: a mirror copies a frame once */
-	u32 : 32;
+	u8 watch; /* of the input, for what comes; and of the output, for what leaves */
+	u32 : 24;
 };
 
 /* The flows that this CPU saw last: four lookups less for the next frame. An entry is
@@ -402,6 +405,14 @@ global int mirror(struct __sk_buff *skb, u32 wanted, u32 from)
 	return 0;
 }
 
+/* tag_of returns a frame's tag as struct frame has it. */
+static inline u32 tag_of(struct __sk_buff *skb)
+{
+	return skb->vlan_present ? (u32)(u16)skb->vlan_proto << 16 | (u16)skb->vlan_tci : 0;
+}
+
+#include "copy.h"
+
 /* What becomes of a frame. */
 enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED, POLICED, NOWHERE };
 
@@ -558,6 +569,7 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 	v->bucket = from->bucket;
 	v->mirror_in = from->mirror_in;
 	v->mirror_out = 0;
+	v->watch = from->watch & SEE_IN;
 	if (v->out == v->in)
 		return SAME_PORT;
 	if (from->flags & to->flags & ISOLATED)
@@ -566,6 +578,7 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 	/* The tag it leaves with, as switch/vlan.go's retag and wouldHop. */
 	v->ifindex = to->ifindex;
 	v->mirror_out = to->mirror_out & ~from->mirror_in;
+	v->watch |= to->watch & SEE_OUT;
 	v->fits = 68 + ETHERNET - 2 * TAG; /* whatever the MTU, the smallest of which is 68, and the tags */
 	v->pop = v->tpid = v->tci = v->hop = 0;
 	if (vlan != to->native) {
@@ -605,12 +618,14 @@ static inline int can_copy(struct __sk_buff *skb, struct verdict *v)
 /* dismiss discards a frame for this reason, or as beyond its port's rate. */
 static inline int dismiss(struct __sk_buff *skb, struct verdict *v, enum decision why)
 {
-	if (wanted(v->in) || !can_copy(skb, v))
+	if (wanted(v->in) || !can_copy(skb, v) || !can_see(skb, v->watch))
 		return hand_up(skb); /* which polices it, too */
 	if (v->bucket && !admit(skb, v->bucket))
 		why = POLICED;
 	if (v->mirror_in)
 		mirror(skb, v->mirror_in, v->in);
+	if (v->watch & SEE_IN)
+		see(skb, CAPTURES, v->in, CAME, why);
 	return discard(skb, v->in, why);
 }
 
@@ -622,14 +637,14 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	u32 *device = bpf_map_lookup_elem(&devices, &v->out);
 	if (!device || *device != v->ifindex || (v->hop && (u16)skb->protocol == v->hop))
 		return hand_up(skb);
-	if (skb->len > v->fits || v->mirror_out) {
+	if (skb->len > v->fits || v->mirror_out || v->watch) {
 		/* A tag that shows behind the tag that goes is not seen here: what it makes too long is
 		 * handed up. */
 		u16 first = v->tpid ? v->tpid : v->pop || !skb->vlan_present ? 0 : skb->vlan_proto;
 		int more = grows(skb, length - (v->pop ? TAG : 0) + (v->tpid ? TAG : 0), first);
 		u32 mtu = 0;
 		if (bpf_check_mtu(skb, v->ifindex, &mtu, more, 0) ||
-		    (v->mirror_out && !can_mirror(skb, v->mirror_out, more)))
+		    (v->mirror_out && !can_mirror(skb, v->mirror_out, more)) || !can_see(skb, v->watch))
 			return hand_up(skb);
 		v->fits = mtu + ETHERNET - more;
 	}
@@ -643,6 +658,8 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 		return hand_up(skb);
 	if (v->mirror_in)
 		mirror(skb, v->mirror_in, v->in);
+	if (v->watch & SEE_IN)
+		see(skb, CAPTURES, v->in, CAME, late ? POLICED : ON);
 	if (late)
 		return discard(skb, v->in, POLICED);
 	if ((v->pop && bpf_skb_vlan_pop(skb)) || (v->tpid && bpf_skb_vlan_push(skb, v->tpid, v->tci))) {
@@ -655,13 +672,9 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	out->tx_bytes += wire_length(skb);
 	if (v->mirror_out)
 		mirror(skb, v->mirror_out, v->in);
+	if (v->watch & SEE_OUT)
+		see(skb, CAPTURES, v->out, LEFT, ON);
 	return bpf_redirect(v->ifindex, 0);
-}
-
-/* tag_of returns a frame's tag as struct frame has it. */
-static inline u32 tag_of(struct __sk_buff *skb)
-{
-	return skb->vlan_present ? (u32)(u16)skb->vlan_proto << 16 | (u16)skb->vlan_tci : 0;
 }
 
 /* is_trapped reports whether a group's frames are for the switch, or may be. */
@@ -681,6 +694,7 @@ static inline int is_trapped(u64 group)
 struct exit {
 	u32 slot, ifindex;
 	u32 tag; /* as struct frame has it; 0: none, or for an opaque one, none more */
+	u32 watch;
 };
 
 /* A frame that is flooded. */
@@ -717,6 +731,7 @@ static inline enum leaves leaves(struct flooded *f, u32 output, struct exit *e)
 		return NOT_BY_IT;
 	e->slot = slot;
 	e->ifindex = to->ifindex;
+	e->watch = to->watch & SEE_OUT;
 	e->tag = 0;
 	if (f->vlan != to->native) {
 		e->tag = (u32)to->tpid << 16 | (f->tag & 0xf000) | f->vlan;
@@ -743,7 +758,7 @@ static long choose(u64 i, struct flooded *f)
 	case BY_IT: {
 		u32 length = wire_length(f->skb) - (f->now ? TAG : 0) + (e.tag ? TAG : 0);
 		u16 first = e.tag ? e.tag >> 16 : f->opaque ? f->tag >> 16 : 0;
-		if (bpf_check_mtu(f->skb, e.ifindex, &mtu, grows(f->skb, length, first), 0) == 0) {
+		if (can_see(f->skb, e.watch) && bpf_check_mtu(f->skb, e.ifindex, &mtu, grows(f->skb, length, first), 0) == 0) {
 			f->by |= 1ULL << i;
 			return 0;
 		}
@@ -782,6 +797,8 @@ static long send_copy(u64 i, struct flooded *f)
 	if (!out || !wear(f, e.tag))
 		return 0;
 	f->sent++;
+	if (e.watch)
+		see(f->skb, CAPTURES, e.slot, LEFT, ON);
 	if (f->by >> i != 1) {
 		copy_to(f->skb, e.ifindex, out);
 		return 0;
@@ -821,7 +838,7 @@ global int flood(struct __sk_buff *skb)
 		return hand_up(skb);
 
 	/* From here on it is as with a frame to one station. */
-	struct verdict v = {.in = f.in, .bucket = from->bucket, .mirror_in = from->mirror_in};
+	struct verdict v = {.in = f.in, .bucket = from->bucket, .mirror_in = from->mirror_in, .watch = from->watch & SEE_IN};
 	struct counters *in = bpf_map_lookup_elem(&counts, &v.in);
 	f.now = f.opaque ? 0 : f.tag;
 	bpf_loop(f.all->ports, choose, &f, 0);
@@ -829,13 +846,15 @@ global int flood(struct __sk_buff *skb)
 		return hand_up(skb);
 	if (!f.by)
 		return dismiss(skb, &v, NOWHERE);
-	if (!can_copy(skb, &v))
+	if (!can_copy(skb, &v) || !can_see(skb, v.watch))
 		return hand_up(skb);
 	int late = v.bucket && !admit(skb, v.bucket);
 	if (late && wanted(v.in))
 		return hand_up(skb);
 	if (v.mirror_in)
 		mirror(skb, v.mirror_in, v.in);
+	if (v.watch)
+		see(skb, CAPTURES, v.in, CAME, late ? POLICED : ON);
 	if (late)
 		return discard(skb, v.in, POLICED);
 

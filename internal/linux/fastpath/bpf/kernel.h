@@ -58,7 +58,9 @@ struct __sk_buff {
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
+#define BPF_MAP_TYPE_ARRAY_OF_MAPS 12
 #define BPF_MAP_TYPE_DEVMAP 14
+#define BPF_MAP_TYPE_RINGBUF 27
 
 #define BPF_F_NO_PREALLOC 1
 #define BPF_F_MMAPABLE 1024
@@ -72,6 +74,9 @@ static long (*bpf_skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
 static long (*bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*bpf_skb_load_bytes)(const void *skb, u32 offset, void *to, u32 len) = (void *)26;
 static u64 (*bpf_jiffies64)(void) = (void *)118;
+static void *(*bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
+static void (*bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
+static void (*bpf_ringbuf_discard)(void *data, u64 flags) = (void *)133;
 static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static long (*bpf_check_mtu)(void *ctx, u32 ifindex, u32 *mtu, int len_diff, u64 flags) = (void *)163;
 
@@ -122,6 +127,7 @@ extern void *bpf_cast_to_kern_ctx(void *obj) __attribute__((section(".ksyms")));
 /* A map's declaration, in the type information that loaders read. */
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) value *name
+#define __array(name, value...) typeof(value) *name[]
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define be16(x) __builtin_bswap16(x)

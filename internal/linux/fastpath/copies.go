@@ -1,0 +1,197 @@
+package fastpath
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// The rings of copies, as in bpf/copy.h, with their sizes in bytes. They have memory only
+// while a port's frames are copied.
+const (
+	ringCaptures = iota
+	numRings
+)
+
+var ringSizes = [numRings]uint32{ringCaptures: 8 << 20}
+
+// What struct port's watch has, and what a copy is.
+const (
+	watchIn  = 1 << iota // SEE_IN
+	watchOut             // SEE_OUT
+)
+
+const (
+	copyCame = iota
+	copyLeft
+)
+
+// dropOf are the reasons why the program drops a frame, by enum decision.
+var dropOf = [...]port.Drop{2: port.DropSamePort, port.DropIsolated, port.DropPoliced, port.DropNoDestination}
+
+// rings are the rings that are in use. Path.mu guards them.
+type rings struct {
+	bpf     *bpfObjects
+	open    [numRings]*ring
+	running sync.WaitGroup
+}
+
+// ring is a ring with its reader.
+type ring struct {
+	*ringbuf.Reader
+	memory *ebpf.Map
+}
+
+// load takes out the rings of an earlier process, which nobody reads any more.
+func (r *rings) load(bpf *bpfObjects) error {
+	r.bpf = bpf
+	for i := range r.open {
+		if err := r.takeOut(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rings) takeOut(i int) error {
+	err := r.bpf.Rings.Delete(uint32(i))
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
+}
+
+// start puts in the rings that ports need and that are not there; read is called for each copy.
+func (r *rings) start(needed [numRings]bool, read func(record []byte)) error {
+	var errs []error
+	for i, is := range needed {
+		if is && r.open[i] == nil {
+			errs = append(errs, r.put(i, read))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *rings) put(i int, read func(record []byte)) error {
+	memory, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: ringSizes[i]})
+	if err != nil {
+		return fmt.Errorf("make a ring: %w", err)
+	}
+	reader, err := ringbuf.NewReader(memory)
+	if err == nil {
+		err = r.bpf.Rings.Put(uint32(i), memory)
+	}
+	if err != nil {
+		memory.Close()
+		return fmt.Errorf("make a ring: %w", err)
+	}
+	r.open[i] = &ring{reader, memory}
+	r.running.Go(func() {
+		var record ringbuf.Record
+		for reader.ReadInto(&record) == nil { // it fails when the ring is closed
+			read(record.RawSample)
+		}
+	})
+	return nil
+}
+
+// stop takes out the rings that no port needs any more.
+func (r *rings) stop(needed [numRings]bool) error {
+	var errs []error
+	for i, ring := range r.open {
+		if ring != nil && !needed[i] {
+			r.open[i] = nil
+			errs = append(errs, r.takeOut(i), ring.Close(), ring.memory.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// needs returns the rings that ports need.
+func needs(ports []vswitch.FastPort) (needed [numRings]bool) {
+	for i := range ports {
+		needed[ringCaptures] = needed[ringCaptures] || ports[i].SeeIn || ports[i].SeeOut
+	}
+	return needed
+}
+
+// watchOf returns the watch of a bpfPort.
+func watchOf(p *vswitch.FastPort) (watch uint8) {
+	if p.SeeIn {
+		watch |= watchIn
+	}
+	if p.SeeOut {
+		watch |= watchOut
+	}
+	return watch
+}
+
+// setCopies sets how much of a port's frames is copied.
+func (s *slots) setCopies(l *slot, p *vswitch.FastPort) error {
+	snap := uint32(math.MaxUint32)
+	if p.SnapLen != 0 {
+		snap = uint32(p.SnapLen)
+	}
+	if watchOf(p) == 0 || snap == l.snap {
+		return nil
+	}
+	l.snap = snap
+	return s.bpf.Copying.Put(l.index, &bpfCopies{Snap: snap})
+}
+
+// Show implements vswitch.FastPath.
+func (p *Path) Show(show func(*vswitch.FastCopy)) { p.show = show }
+
+// The layout of struct copy.
+const (
+	copyTime    = 0
+	copyIfindex = 8
+	copyLength  = 12
+	copyBytes   = 16
+	copyTag     = 20
+	copyMissed  = 24
+	copySlot    = 28
+	copyKind    = 30
+	copyWhy     = 31
+	copyHead    = 32
+)
+
+// read shows a copy.
+func (p *Path) read(record []byte) {
+	if len(record) < copyHead {
+		return
+	}
+	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(record[at:]) }
+	bytes := int(u32(copyBytes))
+	if bytes > len(record)-copyHead {
+		return
+	}
+	p.mu.Lock()
+	number, is := p.slots.number[uint32(binary.NativeEndian.Uint16(record[copySlot:]))]
+	is = is && p.slots.byNumber[number].is.Ifindex == u32(copyIfindex) // the slot may be another port's by now
+	p.mu.Unlock()
+	if !is || p.show == nil {
+		return
+	}
+	ago := monotonic() - time.Duration(binary.NativeEndian.Uint64(record[copyTime:]))
+	c := vswitch.FastCopy{
+		Number: number, Sent: record[copyKind] == copyLeft, Time: time.Now().Add(-ago),
+		Data: record[copyHead : copyHead+bytes], Length: int(u32(copyLength)), Missed: u32(copyMissed),
+	}
+	if tag := u32(copyTag); tag != 0 {
+		c.Tag = port.MakeTag(networkOrder(uint16(tag>>16)), uint16(tag))
+	}
+	if why := int(record[copyWhy]); why < len(dropOf) {
+		c.Drop = dropOf[why]
+	}
+	p.show(&c)
+}

@@ -1,0 +1,209 @@
+package fastpath
+
+import (
+	"bytes"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// show has a rig collect the copies that are shown.
+func (r *rig) show() <-chan vswitch.FastCopy {
+	all := make(chan vswitch.FastCopy, 1<<12)
+	r.path.Show(func(c *vswitch.FastCopy) {
+		one := *c
+		one.Data = bytes.Clone(c.Data)
+		all <- one
+	})
+	return all
+}
+
+// next returns the next copy.
+func next(t testing.TB, copies <-chan vswitch.FastCopy) vswitch.FastCopy {
+	t.Helper()
+	select {
+	case c := <-copies:
+		return c
+	case <-time.After(time.Minute):
+		t.Fatal("no copy comes")
+	}
+	return vswitch.FastCopy{}
+}
+
+// TestSee has a frame from A come by port 0, for B behind port 1, of which copies are shown.
+func TestSee(t *testing.T) {
+	t.Parallel()
+	wire := frame(macB, macA, frameLen)
+	in := vswitch.FastCopy{Number: 0, Data: wire, Length: frameLen}
+	out := vswitch.FastCopy{Number: 1, Sent: true, Data: wire, Length: frameLen}
+	lost := func(why port.Drop) vswitch.FastCopy { c := in; c.Drop = why; return c }
+	customer := port.MakeTag(port.TPIDCustomer, 0x6001)
+	for name, c := range map[string]struct {
+		change func(r *rig)
+		length int // of the frame; 0: that of wire
+		want   uint32
+		copies []vswitch.FastCopy
+	}{
+		"others":        {want: tcxRedirect, change: func(r *rig) { r.ports[0].SeeOut, r.ports[1].SeeIn, r.ports[2].SeeIn = true, true, true }},
+		"what comes":    {want: tcxRedirect, copies: []vswitch.FastCopy{in}, change: func(r *rig) { r.ports[0].SeeIn = true }},
+		"what leaves":   {want: tcxRedirect, copies: []vswitch.FastCopy{out}, change: func(r *rig) { r.ports[1].SeeOut = true }},
+		"both":          {want: tcxRedirect, copies: []vswitch.FastCopy{in, out}, change: func(r *rig) { r.ports[0].SeeIn, r.ports[1].SeeOut = true, true }},
+		"the beginning": {want: tcxRedirect, copies: []vswitch.FastCopy{{Data: wire[:20], Length: frameLen}}, change: func(r *rig) { r.ports[0].SeeIn, r.ports[0].SnapLen = true, 20 }},
+		"with its tag": {want: tcxRedirect, copies: []vswitch.FastCopy{in, {Number: 1, Sent: true, Data: wire, Length: frameLen, Tag: customer &^ 0x6000}}, change: func(r *rig) {
+			r.ports[0].SeeIn, r.ports[1].SeeOut = true, true
+			r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDCustomer
+			r.publish(r.ports)
+			r.path.Settle()
+		}},
+		"beyond the rate": {want: tcxDrop, copies: []vswitch.FastCopy{lost(port.DropPoliced)}, change: func(r *rig) {
+			r.ports[0].SeeIn, r.ports[1].SeeOut = true, true
+			r.police(0, kilobyte, time.Second, time.Hour)
+		}},
+		"back": {want: tcxDrop, copies: []vswitch.FastCopy{lost(port.DropSamePort)}, change: func(r *rig) {
+			r.ports[0].SeeIn, r.ports[0].SeeOut = true, true
+			r.learn(1, macB, 0)
+		}},
+		"isolated": {want: tcxDrop, copies: []vswitch.FastCopy{lost(port.DropIsolated)}, change: func(r *rig) {
+			r.ports[0].SeeIn, r.ports[0].Isolated, r.ports[1].Isolated = true, true, true
+		}},
+		"1514 bytes": {want: tcxRedirect, length: 1514, copies: []vswitch.FastCopy{{Data: frame(macB, macA, 1514), Length: 1514}}, change: func(r *rig) { r.ports[0].SeeIn = true }},
+
+		// What is handed up, the switch shows.
+		"handed up": {want: tcxPass, change: func(r *rig) { r.ports[0].SeeIn, r.ports[1].SeeOut, r.ports[1].To = true, true, false }},
+		"drops are watched": {want: tcxPass, change: func(r *rig) {
+			r.ports[0].SeeIn, r.ports[0].Drops = true, true
+			r.learn(1, macB, 0)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 3)
+			copies := r.show()
+			r.learn(1, macA, 0)
+			r.learn(1, macB, 1)
+			c.change(r)
+			r.publish(r.ports)
+			sent := wire
+			if c.length != 0 {
+				sent = frame(macB, macA, c.length)
+			}
+			if d := r.send(0, sent); d != c.want {
+				t.Errorf("the decision is %d, want %d", d, c.want)
+			}
+			// What comes behind it is seen for sure.
+			r.ports[2].SeeIn, r.ports[2].To = true, true
+			r.publish(r.ports)
+			r.learn(1, macC, 2)
+			if d := r.send(2, frame(macC, macC, frameLen)); d != tcxDrop {
+				t.Fatalf("the last frame gets %d", d)
+			}
+			for _, want := range append(c.copies, vswitch.FastCopy{Number: 2, Data: frame(macC, macC, frameLen), Length: frameLen, Drop: port.DropSamePort}) {
+				got := next(t, copies)
+				if ago := time.Since(got.Time); ago < 0 || ago > time.Hour {
+					t.Errorf("a copy is of %v", got.Time)
+				}
+				got.Time = time.Time{}
+				if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+					t.Errorf("the copy is\n%+v, want\n%+v", got, want)
+				}
+			}
+		})
+	}
+}
+
+// A copy of what is flooded is shown for each port where that is wanted, as it leaves there.
+func TestSeeFlood(t *testing.T) {
+	t.Parallel()
+	r, guests := crowded(t)
+	copies := r.show()
+	r.ports[0].SeeIn, r.ports[1].SeeOut, r.ports[3].SeeOut = true, true, true
+	r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDCustomer
+	r.publish(r.ports)
+	wire := frame(port.Broadcast, macA, frameLen)
+	if d := r.send(0, wire); d == tcxPass {
+		t.Fatal("a broadcast is handed up")
+	}
+	want := map[string]bool{"0 false 0": true, "1 true 81000001": true, "3 true 0": true}
+	for range 3 {
+		c := next(t, copies)
+		is := fmt.Sprintf("%d %t %x", c.Number, c.Sent, uint32(c.Tag))
+		if !want[is] || !bytes.Equal(c.Data, wire) {
+			t.Errorf("a copy is %s: % x", is, c.Data)
+		}
+		delete(want, is)
+	}
+	if n := len(read(t, guests[2])); n != 1 {
+		t.Errorf("a port that is not watched gets %d frames", n)
+	}
+}
+
+// Copies for which there is no room are counted, and the next copy says how many they are.
+// The frames themselves are sent on.
+func TestSeeTooMuch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	hold := make(chan struct{})
+	var seen, missed atomic.Int64
+	r.path.Show(func(c *vswitch.FastCopy) {
+		<-hold
+		missed.Add(int64(c.Missed))
+		seen.Add(1)
+	})
+	r.learn(1, macA, 0)
+	r.learn(1, macB, 1)
+	r.ports[0].SeeIn = true
+	r.publish(r.ports)
+	wire := frame(macB, macA, 1000)
+	send := func() {
+		if d := r.send(0, wire); d != tcxRedirect {
+			t.Fatalf("the decision is %d", d)
+		}
+	}
+	const frames = 8000 // more than the ring holds
+	for range frames {
+		send()
+	}
+	close(hold)
+	testenv.Eventually(t, "the reader is through", func() bool { return r.path.rings.open[ringCaptures].AvailableBytes() == 0 })
+	send()
+	testenv.Eventually(t, "all frames were seen or missed", func() bool { return seen.Load()+missed.Load() == frames+1 })
+	if seen.Load() == 0 || missed.Load() == 0 {
+		t.Errorf("%d frames were seen, %d missed", seen.Load(), missed.Load())
+	}
+}
+
+// A ring is there only while somebody reads it. The next process does not find that of one which
+// was killed.
+func TestRingGoes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	is := func(want bool) {
+		t.Helper()
+		var id uint32
+		if err := r.path.bpf.Rings.Lookup(uint32(ringCaptures), &id); (err == nil) != want {
+			t.Errorf("looking for a ring: %v", err)
+		}
+	}
+	is(false)
+	r.ports[0].SeeIn = true
+	r.publish(r.ports)
+	is(true)
+	r.ports[0].SeeIn, r.ports[1].SeeOut = false, true
+	r.publish(r.ports)
+	is(true)
+	r.ports[1].SeeOut = false
+	r.publish(r.ports)
+	is(false)
+	r.ports[0].SeeIn = true
+	r.publish(r.ports)
+	var next rings
+	if err := next.load(&r.path.bpf); err != nil {
+		t.Fatal(err)
+	}
+	is(false)
+}
