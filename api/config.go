@@ -11,12 +11,6 @@ import (
 // one JSON object. openapi.yaml describes it.
 type Config struct{ json.RawMessage }
 
-// NewConfig returns the configuration that v has as JSON.
-func NewConfig(v any) (Config, error) {
-	b, err := json.Marshal(v)
-	return Config{b}, err
-}
-
 // Which of the items that a configuration does not name are removed.
 const (
 	PruneNone    = ""        // none

@@ -22,7 +22,7 @@ import (
 // configFormat returns the form of this program's configurations.
 func configFormat() config.Format {
 	return config.Format{
-		Ports: portCatalog(), Switch: switchFields(), Features: daemon.ConfigSections(features),
+		Ports: portCatalog(), Switch: switchFields(), Features: daemon.ConfigSections(features), Sections: daemon.Sections(features),
 		CheckSwitch: func(p setting.Patch) error { return daemon.CheckSettings(features, p) },
 	}
 }
@@ -61,7 +61,7 @@ func readConfig(path string) (configFile, error) {
 		return f, fileError{f.path, wrong}
 	}
 	f.places = places
-	f.doc, err = api.NewConfig(doc)
+	f.doc.RawMessage, err = configFormat().Encode(doc)
 	return f, err
 }
 
@@ -309,7 +309,7 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit status %d", int(e)) 
 
 // configText writes a configuration as YAML.
 func configText(c api.Config) ([]byte, error) {
-	doc, err := config.Decode(c.RawMessage)
+	doc, err := configFormat().Decode(c.RawMessage)
 	if err != nil {
 		return nil, err
 	}

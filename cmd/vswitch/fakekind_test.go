@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,7 +37,8 @@ func init() {
 // ports, calls of the API, commands, and something to keep.
 var glow = feature.Feature{
 	Name: "glow", Help: "light lamps", Switch: glowSettings{}, Port: tint{},
-	On: func(s any) bool { return s.(glowSettings).Glow > 0 },
+	Items: &feature.Items{Zero: flashed{}, Help: "flashes of ports", Required: []string{"port"}, PortBound: true},
+	On:    func(s any) bool { return s.(glowSettings).Glow > 0 },
 	New: func(h feature.Host, s any) (feature.Instance, error) {
 		h.Log().Info("it glows", "level", s.(glowSettings).Glow)
 		return &glowing{Host: h, Flashes: make(map[string]int)}, nil
@@ -116,16 +119,43 @@ func (g *glowing) Configured(p feature.Port) {
 	g.Log().Info("it sees a port", "port", p.Name(), "tint", feature.PortSettings[tint](p).Tint)
 }
 
+// flashed is what it keeps of a port: a section of a configuration has a list of these.
+type flashed struct {
+	Port  string `json:"port" arg:"PORT" help:"port that flashed"`
+	Times int    `json:"times,omitempty" arg:"N" help:"how often"`
+}
+
+func (f flashed) ID() string                { return "flashes of " + f.Port }
+func (f flashed) Words() string             { return fmt.Sprint(f.Times) }
+func (f flashed) Needs() ([]string, uint16) { return []string{f.Port}, 0 }
+func (f flashed) Check() error {
+	if f.Times == 13 {
+		return errors.New("it does not flash 13 times")
+	}
+	return nil
+}
+
 // State implements feature.Kept.
 func (g *glowing) State() (json.RawMessage, error) {
 	if len(g.Flashes) == 0 {
 		return nil, nil
 	}
-	return json.Marshal(g.Flashes)
+	var all []flashed
+	for _, name := range slices.Sorted(maps.Keys(g.Flashes)) {
+		all = append(all, flashed{name, g.Flashes[name]})
+	}
+	return json.Marshal(all)
 }
 
 // Restore implements feature.Kept.
-func (g *glowing) Restore(b json.RawMessage) error { return json.Unmarshal(b, &g.Flashes) }
+func (g *glowing) Restore(b json.RawMessage) error {
+	all, err := feature.ReadItems[flashed](b)
+	clear(g.Flashes)
+	for _, f := range all {
+		g.Flashes[f.Port] = f.Times
+	}
+	return err
+}
 
 // flash flashes a port, and returns how often it has by now. After nine flashes at once that
 // is forgotten.

@@ -20,6 +20,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/metrics"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
+	"github.com/vswitch/vswitch/internal/feature/stations"
 	"github.com/vswitch/vswitch/internal/feature/stp"
 	"github.com/vswitch/vswitch/internal/feature/trace"
 	"github.com/vswitch/vswitch/internal/feature/vlan"
@@ -29,6 +30,7 @@ import (
 
 // features lists the features of this program's switches. To add one, add a line.
 var features = []feature.Feature{
+	stations.Feature,
 	vlan.Feature,
 	stp.Feature,
 	snoop.Feature,

@@ -162,7 +162,6 @@ Example:
 			confirmCommand(),
 			rollbackCommand(),
 			configCommand(),
-			fdbCommand(),
 			qemuArgsCommand(),
 			versionCommand(),
 			completionCommand(),

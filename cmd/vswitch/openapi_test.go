@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -34,6 +35,7 @@ func TestOpenAPIIsGenerated(t *testing.T) {
 		{"routes of features", "  ", routes(features, types)},
 		{"settings", "    ", settingSchemas()},
 		{"types of features", "    ", types.schemas()},
+		{"items of features", "        ", itemSchemas()},
 	} {
 		begin, end := "# Generated from the "+part.of+": begin\n", part.indent+"# Generated from the "+part.of+": end\n"
 		head, rest, ok1 := strings.Cut(text, begin)
@@ -55,6 +57,26 @@ func settingSchemas() string {
 	b.WriteString("    SwitchSettings:\n      type: object\n      properties:\n")
 	for _, f := range switchFields() {
 		fmt.Fprintf(&b, "        %s: %s\n", f.Key, flow(f.Schema()))
+	}
+	return b.String()
+}
+
+// itemSchemas writes the sections of configurations that are items of features.
+func itemSchemas() string {
+	var b strings.Builder
+	for _, s := range daemon.Sections(features) {
+		var properties []string
+		for _, f := range s.Fields {
+			if !s.Named || f.Key != "name" {
+				properties = append(properties, f.Key+": "+flow(f.Schema()))
+			}
+		}
+		item := "{type: object, properties: {" + strings.Join(properties, ", ") + "}}"
+		if s.Named {
+			fmt.Fprintf(&b, "        %s: {type: object, description: %q, additionalProperties: %s}\n", s.Key, s.Help, item)
+		} else {
+			fmt.Fprintf(&b, "        %s: {type: array, description: %q, items: %s}\n", s.Key, s.Help, item)
+		}
 	}
 	return b.String()
 }

@@ -27,6 +27,7 @@ func format(t testing.TB) Format {
 	}
 	return Format{
 		Ports:    port.Catalog{Kinds: port.Kinds{a, b, c}},
+		Sections: []Section{section("fdb", false, entry{}), section("mirrors", true, mirror{})},
 		Features: []string{"guard"},
 		Switch: setting.Fields(struct {
 			Aging setting.OrNever `json:"aging,omitzero" help:"h"`
@@ -38,6 +39,56 @@ func format(t testing.TB) Format {
 				return errors.New("stp and group_forward exclude each other")
 			}
 			return nil
+		},
+	}
+}
+
+// entry and mirror are items of two sections.
+type entry struct {
+	MAC    port.MAC `json:"mac" help:"h"`
+	VLAN   uint16   `json:"vlan,omitempty" max:"4094" min:"1" help:"h"`
+	Port   string   `json:"port,omitempty" help:"h"`
+	Sticky bool     `json:"sticky,omitempty" help:"h"`
+}
+
+func (e *entry) AfterMerge(any, func(string) bool) { e.VLAN = max(e.VLAN, 1) }
+func (e entry) ID() string                         { return fmt.Sprintf("%s in VLAN %d", e.MAC, e.VLAN) }
+func (e entry) Check() error {
+	if e.Port == "" {
+		return errors.New("an entry needs a port")
+	}
+	return nil
+}
+
+type mirror struct {
+	Name   string   `json:"name" help:"h"`
+	From   []string `json:"from,omitempty" help:"h"`
+	To     string   `json:"to,omitempty" help:"h"`
+	ToVLAN uint16   `json:"to_vlan,omitempty" help:"h"`
+	Filter string   `json:"filter,omitempty" help:"h"`
+}
+
+func (m mirror) ID() string { return m.Name }
+func (m mirror) Check() error {
+	if m.From == nil {
+		return fmt.Errorf("mirror %s copies from somewhere", m.Name)
+	}
+	return nil
+}
+
+func section(key string, named bool, zero any) Section {
+	return Section{
+		Key: key, Fields: setting.Fields(zero), Named: named,
+		Read: func(p setting.Patch) (setting.Patch, string, error) {
+			v, err := setting.Merge(zero, p)
+			if err != nil {
+				return nil, "", err
+			}
+			item := v.(interface {
+				ID() string
+				Check() error
+			})
+			return setting.PatchOf(item), item.ID(), item.Check()
 		},
 	}
 }
@@ -62,7 +113,6 @@ fdb:
   - {mac: "52:54:00:00:00:01", port: vm0, vlan: 10, sticky: true}
   - mac: 52:54:00:00:00:02
     port: vm1
-groups: [{group: 239.1.2.3, port: vm0}]
 mirrors:
   m0: {from: [vm0], to: mon0, filter: "arp or port 53"}
 features:
@@ -74,7 +124,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := json.Marshal(d)
+	got, err := format(t).Encode(d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,12 +133,14 @@ func TestParse(t *testing.T) {
 		`"up0":{"isolated":true,"kind":"netdev","native":1,"storm_broadcast":"100pps","trunk":"10,20-29"},` +
 		`"vm0":{"access":10,"isolated":true,"kind":"tap","owner":"root","storm_broadcast":"100pps"},` +
 		`"vm1":{"access":20,"kind":"tap","owner":"1000","storm_broadcast":"100pps"}},` +
-		`"fdb":[{"mac":"52:54:00:00:00:01","vlan":10,"port":"vm0","sticky":true},{"mac":"52:54:00:00:00:02","port":"vm1"}],` +
-		`"groups":[{"group":"239.1.2.3","vlan":1,"port":"vm0"}],` +
-		`"mirrors":{"m0":{"from":["vm0"],"to":"mon0","filter":"arp or port 53"}},` +
+		`"fdb":[{"mac":"52:54:00:00:00:01","port":"vm0","sticky":true,"vlan":10},{"mac":"52:54:00:00:00:02","port":"vm1","vlan":1}],` +
+		`"mirrors":{"m0":{"filter":"arp or port 53","from":["vm0"],"to":"mon0"}},` +
 		`"features":{"guard":{"bindings":[{"by":"7","ip":"10.0.0.1","none":null,"off":"no","vlan":10,"x":1.5}]}}}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("document (-want +got):\n%s", diff)
+	}
+	if again, err := format(t).Decode(got); err != nil || !cmp.Equal(d, again) {
+		t.Errorf("read again: %v\n%s", err, cmp.Diff(d, again))
 	}
 	for _, c := range []struct {
 		at           Path
@@ -98,7 +150,7 @@ func TestParse(t *testing.T) {
 		{"ports/up0/trunk", 13, 12},
 		{"ports/vm0/access", 9, 3}, // of the defaults, so the port's own place
 		{"fdb/1", 19, 5},
-		{"mirrors/m0", 23, 3},
+		{"mirrors/m0", 22, 3},
 		{"switch", 4, 1},
 		{"nowhere/at/all", 1, 1},
 	} {
@@ -119,7 +171,7 @@ func TestProblems(t *testing.T) {
 		{"no number", "version: one\n", "1:10: the version is a number; write `version: 1`"},
 		{"syntax", "version: 1\nports: {vm0: {kind: tap}\n", "2:8: could not find flow mapping end token '}'"},
 		{"tab", "version: 1\nports:\n\tvm0: {}\n", "3:1: found character '\t' that cannot start any token"},
-		{"section", "version: 1\nport: {}\n", "2:1: there is no section \"port\"; did you mean ports? use version, switch, defaults, ports, fdb, groups, mirrors, features"},
+		{"section", "version: 1\nport: {}\n", "2:1: there is no section \"port\"; did you mean ports? use version, switch, defaults, ports, fdb, mirrors, features"},
 		{"twice", "version: 1\nports:\n  vm0: {}\n  vm0: {}\n", "4:3: \"vm0\" is there twice"},
 		{"setting", "version: 1\nports:\n  vm0: {acess: 10}\n", "3:9: there is no setting \"acess\"; did you mean access?"},
 		{"flag", "version: 1\nports:\n  vm0: {storm-broadcast: 1pps}\n", "3:9: there is no setting \"storm-broadcast\"; did you mean storm_broadcast?"},
@@ -144,15 +196,12 @@ func TestProblems(t *testing.T) {
 		{"complex key", "version: 1\n? a\n: b\n", "2:1: a key written with \"? \" is not read; write it as `key: value`"},
 		{"kind misspelt", "version: 1\nports:\n  vm0: {kind: netdef}\n", "3:15: there is no port kind \"netdef\"; did you mean netdev? use one of tap, netdev, stream"},
 		{"two documents", "version: 1\n---\nversion: 1\n", "3:1: a second document is not read; write one file for each switch"},
-		{"entry", "version: 1\nfdb:\n  - {mac: 01:00:5e:00:00:01, port: vm0}\n  - {port: vm0}\n  - {mac: 52:54:00:00:00:01}\n",
-			"3:5: an entry needs the address of one station; give mac, whose first octet is even\n" +
-				"4:5: an entry needs the address of one station; give mac, whose first octet is even\n" +
-				"5:5: an entry needs a port"},
-		{"entry twice", "version: 1\nfdb:\n  - {mac: 52:54:00:00:00:01, port: vm0}\n  - {mac: 52:54:00:00:00:01, port: vm1, vlan: 1}\n",
-			"4:5: 52:54:00:00:00:01 has two entries in VLAN 1"},
-		{"group", "version: 1\ngroups: [{group: 10.0.0.1, port: vm0}]\n", "2:10: a group needs the address of a multicast group, such as 239.1.2.3"},
-		{"mirror", "version: 1\nmirrors:\n  m0: {to: vm0}\n  m1: {from: [vm0], direction: up, to: vm1}\n",
-			"3:3: mirror m0 copies from somewhere; give from or from_vlan\n4:32: direction: there is no \"up\"; use in, out, both"},
+		{"item", "version: 1\nfdb:\n  - {mac: 01:00:5e:00:00:01, port: vm0}\n  - {port: vm0, vlan: 5000}\n  - {mac: 52:54:00:00:00:01}\n",
+			"4:23: vlan: 5000 is out of range; use 1 to 4094\n5:5: an entry needs a port"},
+		{"item twice", "version: 1\nfdb:\n  - {mac: 52:54:00:00:00:01, port: vm0}\n  - {mac: 52:54:00:00:00:01, port: vm1, vlan: 1}\n",
+			"4:5: 52:54:00:00:00:01 in VLAN 1 is there twice"},
+		{"named item", "version: 1\nmirrors:\n  m0: {to: vm0}\n  m1: {from: [vm0], name: m2, to: vm1}\n",
+			"3:3: mirror m0 copies from somewhere\n4:21: there is no setting \"name\""},
 		{"many", "version: 1\nswitch: {aging: 60}\nports:\n  vm0: {access: 5000}\n  vm1: {kind: nap}\n",
 			"2:17: aging: \"60\" has no unit; write 60s\n4:17: access: 5000 is out of range; use 1 to 4094\n" +
 				"5:15: there is no port kind \"nap\"; use one of tap, netdev, stream"},
@@ -201,9 +250,7 @@ ports:
   vm1: {kind: tap, owner: "1000", access: 20, storm_broadcast: "100pps"}
 fdb:
   - {mac: "52:54:00:00:00:01", vlan: 10, port: vm0, sticky: true}
-  - {mac: "52:54:00:00:00:02", port: vm1}
-groups:
-  - {group: "239.1.2.3", vlan: 1, port: vm0}
+  - {mac: "52:54:00:00:00:02", vlan: 1, port: vm1}
 mirrors:
   m0: {from: [vm0], to: mon0, filter: "arp or port 53"}
 features:

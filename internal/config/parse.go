@@ -253,15 +253,21 @@ func start(n ast.Node) *token.Token {
 
 func isNull(n ast.Node) bool { return n == nil || n.Type() == ast.NullType }
 
-// sections are the keys of a document.
-var sections = []string{"version", "switch", "defaults", "ports", "fdb", "groups", "mirrors", "features"}
+// keys returns the keys of a document.
+func (f *Format) keys() []string {
+	all := []string{"version", "switch", "defaults", "ports"}
+	for _, s := range f.Sections {
+		all = append(all, s.Key)
+	}
+	return append(all, "features")
+}
 
 func (p *reader) document(root ast.Node) {
 	all, ok := p.pairs(root, "the file")
 	if !ok {
 		return
 	}
-	byKey := make(map[string]pair)
+	byKey, sections := make(map[string]pair), p.keys()
 	for _, s := range all {
 		byKey[s.key] = s
 		switch {
@@ -280,9 +286,9 @@ func (p *reader) document(root ast.Node) {
 		}
 	}
 	p.ports(byKey)
-	p.entries(byKey["fdb"])
-	p.groups(byKey["groups"])
-	p.mirrors(byKey["mirrors"])
+	for i := range p.Sections {
+		p.items(&p.Sections[i], byKey[p.Sections[i].Key])
+	}
 	p.features(byKey["features"])
 }
 
@@ -359,21 +365,21 @@ func (p *reader) json(n ast.Node, f setting.Field) (json.RawMessage, error) {
 	list, isList := n.(*ast.SequenceNode)
 	switch {
 	case isList && textual(f):
-		texts, err := elements(list)
+		all, err := texts(list)
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(strings.Join(texts, ","))
+		return json.Marshal(strings.Join(all, ","))
 	case schema.Type == "array":
 		if !isList {
 			return nil, errors.New("a list is needed; write it as [a, b]")
 		}
-		texts, err := elements(list)
+		all, err := texts(list)
 		if err != nil {
 			return nil, err
 		}
-		parts := make([]json.RawMessage, len(texts))
-		for i, text := range texts {
+		parts := make([]json.RawMessage, len(all))
+		for i, text := range all {
 			if parts[i], err = jsonOf(text, schema.Items.Type, list.Values[i]); err != nil {
 				return nil, err
 			}
@@ -401,16 +407,16 @@ func (p *reader) json(n ast.Node, f setting.Field) (json.RawMessage, error) {
 	return jsonOf(text, schema.Type, n)
 }
 
-// elements returns the texts of a list of scalars.
-func elements(list *ast.SequenceNode) (texts []string, err error) {
+// texts returns the texts of a list of scalars.
+func texts(list *ast.SequenceNode) (all []string, err error) {
 	for _, e := range list.Values {
 		text, ok := scalar(e)
 		if !ok || isNull(e) {
 			return nil, errors.New("the list has something other than single values in it")
 		}
-		texts = append(texts, text)
+		all = append(all, text)
 	}
-	return texts, nil
+	return all, nil
 }
 
 // jsonOf converts a scalar to a type of JSON.
@@ -551,117 +557,60 @@ func (p *reader) spec(name, kind string, own, defaults setting.Patch, fields []s
 	return p.Ports.Merge(spec, own)
 }
 
-// items returns the elements of a list of mappings.
-func (p *reader) items(s pair) (all []pair) {
+// items reads a section of items.
+func (p *reader) items(of *Section, s pair) {
 	if s.value == nil {
-		return nil
+		return
 	}
-	p.places[At(s.key)] = place(s.at)
-	list, ok := s.value.(*ast.SequenceNode)
-	if !ok {
-		if !isNull(s.value) {
-			p.fail(start(s.value), "%s is a list of mappings, such as `- {port: vm0, …}`", s.key)
-		}
-		return nil
+	p.places[At(of.Key)] = place(s.at)
+	if p.doc.Items == nil {
+		p.doc.Items = make(map[string][]setting.Patch)
 	}
-	for _, e := range list.Values {
-		if isNull(e) {
-			p.fail(list.GetToken(), "an element of %s is empty", s.key)
-			continue
+	all := []setting.Patch{}
+	fields, seen := of.fields(), make(map[string]bool)
+	for i, one := range p.elements(of, s) {
+		before := len(p.problems)
+		at := At(of.Key, i)
+		if of.Named {
+			at = At(of.Key, one.key)
 		}
-		all = append(all, pair{s.key, start(e), e})
+		patch := p.settings(one, at, fields, nil)
+		if of.Named {
+			patch.Set(nameKey, one.key)
+		}
+		item, id, err := of.Read(patch)
+		switch {
+		case len(p.problems) > before:
+		case err != nil:
+			p.fail(one.at, "%v", err)
+		case seen[id]:
+			p.fail(one.at, "%s is there twice", id)
+		default:
+			seen[id] = true
+			all = append(all, item)
+		}
+	}
+	p.doc.Items[of.Key] = all
+}
+
+// elements returns the items of a section, each with its name or else the section's key.
+func (p *reader) elements(of *Section, s pair) (all []pair) {
+	switch list, isList := s.value.(*ast.SequenceNode); {
+	case isNull(s.value):
+	case of.Named:
+		all, _ = p.pairs(s.value, s.key)
+	case !isList:
+		p.fail(start(s.value), "%s is a list of mappings, such as `- {port: vm0, …}`", s.key)
+	default:
+		for _, e := range list.Values {
+			if isNull(e) {
+				p.fail(list.GetToken(), "an element of %s is empty", s.key)
+				continue
+			}
+			all = append(all, pair{s.key, start(e), e})
+		}
 	}
 	return all
-}
-
-var (
-	entryFields  = setting.Fields(Entry{})
-	groupFields  = setting.Fields(Group{})
-	mirrorFields = setting.Fields(Mirror{})
-)
-
-func (p *reader) entries(s pair) {
-	if s.value != nil {
-		p.doc.FDB = []Entry{}
-	}
-	type key struct {
-		mac  port.MAC
-		vlan uint16
-	}
-	seen := make(map[key]bool)
-	for i, one := range p.items(s) {
-		before := len(p.problems)
-		patch := p.settings(one, At("fdb", i), entryFields, nil)
-		e, err := read[Entry](patch)
-		switch k := (key{e.MAC, cmp.Or(e.VLAN, 1)}); {
-		case len(p.problems) > before:
-		case err != nil:
-			p.fail(one.at, "%v", err)
-		case e.MAC == 0 || e.MAC.IsGroup():
-			p.fail(one.at, "an entry needs the address of one station; give mac, whose first octet is even")
-		case e.Port == "":
-			p.fail(one.at, "an entry needs a port")
-		case seen[k]:
-			p.fail(one.at, "%s has two entries in VLAN %d", e.MAC, k.vlan)
-		default:
-			seen[k] = true
-			p.doc.FDB = append(p.doc.FDB, e)
-		}
-	}
-}
-
-func (p *reader) groups(s pair) {
-	if s.value != nil {
-		p.doc.Groups = []Group{}
-	}
-	seen := make(map[Group]bool)
-	for i, one := range p.items(s) {
-		before := len(p.problems)
-		patch := p.settings(one, At("groups", i), groupFields, nil)
-		g, err := read[Group](patch)
-		g.Group, g.VLAN = g.Group.Unmap(), cmp.Or(g.VLAN, 1)
-		switch {
-		case len(p.problems) > before:
-		case err != nil:
-			p.fail(one.at, "%v", err)
-		case !g.Group.IsMulticast():
-			p.fail(one.at, "a group needs the address of a multicast group, such as 239.1.2.3")
-		case g.Port == "":
-			p.fail(one.at, "a group needs a port")
-		case seen[g]:
-			p.fail(one.at, "%s goes to port %s in VLAN %d twice", g.Group, g.Port, g.VLAN)
-		default:
-			seen[g] = true
-			p.doc.Groups = append(p.doc.Groups, g)
-		}
-	}
-}
-
-func (p *reader) mirrors(s pair) {
-	if s.value == nil {
-		return
-	}
-	p.places[At("mirrors")] = place(s.at)
-	p.doc.Mirrors = make(map[string]Mirror)
-	if isNull(s.value) {
-		return
-	}
-	all, _ := p.pairs(s.value, s.key)
-	for _, one := range all {
-		before := len(p.problems)
-		patch := p.settings(one, At("mirrors", one.key), mirrorFields, nil)
-		m, err := read[Mirror](patch)
-		switch {
-		case len(p.problems) > before:
-		case err != nil:
-			p.fail(one.at, "%v", err)
-		default:
-			if err := m.Check(one.key); err != nil {
-				p.fail(one.at, "%v", err)
-			}
-			p.doc.Mirrors[one.key] = m
-		}
-	}
 }
 
 func (p *reader) features(s pair) {

@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/json"
-	"slices"
 
 	"github.com/vswitch/vswitch/internal/setting"
 )
@@ -57,18 +56,14 @@ func (f Format) Schema() []byte {
 				"type":                 []string{"object", "null"},
 				"additionalProperties": node{"anyOf": kinds},
 			},
-			"fdb":    items(entryFields, "static and sticky entries of the forwarding database", "mac", "port"),
-			"groups": items(groupFields, "multicast groups that always go to a port", "group", "port"),
-			"mirrors": node{
-				"description":          "mirrors by name",
-				"type":                 []string{"object", "null"},
-				"additionalProperties": object(mirrorFields),
-			},
 			"features": node{
 				"description": "what features keep beside settings, by name",
 				"type":        []string{"object", "null"},
 			},
 		},
+	}
+	for i := range f.Sections {
+		root["properties"].(node)[f.Sections[i].Key] = f.Sections[i].schema()
 	}
 	b, err := json.MarshalIndent(root, "", "  ")
 	if err != nil {
@@ -101,10 +96,13 @@ func describe(n node, text string) node {
 	return n
 }
 
-// items returns the schema of a list of mappings.
-func items(fields []setting.Field, text string, required ...string) node {
-	one := object(fields)
+// schema returns the schema of a section.
+func (s *Section) schema() node {
+	one := object(s.fields())
+	if s.Named {
+		return node{"type": []string{"object", "null"}, "description": s.Help, "additionalProperties": one}
+	}
 	one["type"] = "object"
-	one["required"] = slices.Clone(required)
-	return node{"type": []string{"array", "null"}, "description": text, "items": one}
+	one["required"] = s.Required
+	return node{"type": []string{"array", "null"}, "description": s.Help, "items": one}
 }

@@ -39,16 +39,9 @@ func (f Format) YAML(d Document) []byte {
 			fmt.Fprintf(&b, "  %s: %s\n", text(name), flow(d.Ports[name], fields[kind]))
 		}
 	}
-	list(&b, "fdb", d.FDB, entryFields)
-	list(&b, "groups", d.Groups, groupFields)
-	if d.Mirrors != nil {
-		b.WriteString("mirrors:")
-		if len(d.Mirrors) == 0 {
-			b.WriteString(" {}")
-		}
-		b.WriteByte('\n')
-		for _, name := range slices.Sorted(maps.Keys(d.Mirrors)) {
-			fmt.Fprintf(&b, "  %s: %s\n", text(name), flow(setting.PatchOf(d.Mirrors[name]), mirrorFields))
+	for i := range f.Sections {
+		if s := &f.Sections[i]; d.Items[s.Key] != nil {
+			s.write(&b, d.Items[s.Key])
 		}
 	}
 	if len(d.Features) > 0 {
@@ -60,17 +53,26 @@ func (f Format) YAML(d Document) []byte {
 	return b.Bytes()
 }
 
-// list writes a section that is a list.
-func list[T any](b *bytes.Buffer, key string, all []T, fields []setting.Field) {
+// write writes a section of items.
+func (s *Section) write(b *bytes.Buffer, items []setting.Patch) {
+	fields := s.fields()
+	b.WriteString(s.Key + ":")
 	switch {
-	case all == nil:
-	case len(all) == 0:
-		b.WriteString(key + ": []\n")
+	case len(items) > 0:
+		b.WriteByte('\n')
+	case s.Named:
+		b.WriteString(" {}\n")
 	default:
-		b.WriteString(key + ":\n")
-		for _, one := range all {
-			b.WriteString("  - " + flow(setting.PatchOf(one), fields) + "\n")
+		b.WriteString(" []\n")
+	}
+	for _, item := range items {
+		if !s.Named {
+			b.WriteString("  - " + flow(item, fields) + "\n")
+			continue
 		}
+		rest := maps.Clone(item)
+		delete(rest, nameKey)
+		fmt.Fprintf(b, "  %s: %s\n", text(name(item)), flow(rest, fields))
 	}
 }
 

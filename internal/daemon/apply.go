@@ -8,14 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/config"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
@@ -35,19 +33,16 @@ import (
 // target says what becomes of the items that it names; the others stay. What undoes a change
 // has this form, too, so it is kept on disk.
 type target struct {
-	Switch  setting.Patch            `json:"switch,omitzero"` // all settings of the switch
-	Ports   map[string]*targetPort   `json:"ports,omitempty"` // nil: it goes; so below
-	FDB     map[fdb.Key]*targetEntry `json:"fdb,omitempty"`
-	Groups  map[groupKey]*targetMark `json:"groups,omitempty"`
-	Mirrors map[string]*targetMirror `json:"mirrors,omitempty"`
+	Switch setting.Patch          `json:"switch,omitzero"` // all settings of the switch
+	Ports  map[string]*targetPort `json:"ports,omitempty"` // nil: it goes
+	Items  map[string]*targetItem `json:"items,omitempty"` // by ID
 
 	Features map[string]json.RawMessage `json:"features,omitempty"` // what each keeps; null: nothing
 }
 
 func newTarget() target {
 	return target{
-		Ports: make(map[string]*targetPort), FDB: make(map[fdb.Key]*targetEntry),
-		Groups: make(map[groupKey]*targetMark), Mirrors: make(map[string]*targetMirror),
+		Ports: make(map[string]*targetPort), Items: make(map[string]*targetItem),
 		Features: make(map[string]json.RawMessage),
 	}
 }
@@ -65,45 +60,13 @@ type targetPort struct {
 	spec port.Spec // as it was read; zero: not yet
 }
 
-type targetEntry struct {
-	targetMark
-	Port   string `json:"port"`
-	Sticky bool   `json:"sticky,omitempty"`
-}
-
-type targetMirror struct {
-	targetMark
-	api.Mirror
-}
-
-// groupKey is a static multicast group, whose VLAN is set.
-type groupKey config.Group
-
-// MarshalText implements encoding.TextMarshaler: groups are keys of target.
-func (g groupKey) MarshalText() ([]byte, error) {
-	return fmt.Appendf(nil, "%d %s %s", g.VLAN, g.Group, g.Port), nil
-}
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (g *groupKey) UnmarshalText(b []byte) error {
-	var group string
-	if _, err := fmt.Sscanf(string(b), "%d %s %s", &g.VLAN, &group, &g.Port); err != nil {
-		return fmt.Errorf("%q is no VLAN, group and port", b)
-	}
-	var err error
-	g.Group, err = netip.ParseAddr(group)
-	return err
-}
-
 // over returns the change that does w and then, where that names the same items, other.
 func (w target) over(other target) target {
 	if other.Switch != nil {
 		w.Switch = other.Switch
 	}
 	w.Ports = overlay(w.Ports, other.Ports)
-	w.FDB = overlay(w.FDB, other.FDB)
-	w.Groups = overlay(w.Groups, other.Groups)
-	w.Mirrors = overlay(w.Mirrors, other.Mirrors)
+	w.Items = overlay(w.Items, other.Items)
 	w.Features = overlay(w.Features, other.Features)
 	return w
 }
@@ -115,14 +78,9 @@ func overlay[K comparable, V any](a, b map[K]V) map[K]V {
 	return all
 }
 
-// Marks of items that a configuration named, as in savedState.Applied. They are also the
-// items' names in a plan.
-func portMark(name string) string   { return "port " + name }
-func mirrorMark(name string) string { return "mirror " + name }
-func entryMark(k fdb.Key) string    { return fmt.Sprintf("fdb %s vlan %d", port.MAC(k.MAC()), k.VLAN()) }
-func groupMark(g groupKey) string {
-	return fmt.Sprintf("group %s vlan %d port %s", g.Group, g.VLAN, g.Port)
-}
+// portMark is the mark of a port that a configuration named, as in savedState.Applied; that of an
+// item is its ID. Marks are also names in a plan.
+func portMark(name string) string { return "port " + name }
 
 // marked returns the mark of an item.
 func (m *manager) marked(what string) targetMark { return targetMark{m.applied[what]} }
@@ -133,14 +91,10 @@ func (m *manager) dropMarks(st savedState) {
 	for _, p := range st.Ports {
 		there[portMark(p.Spec.Name)] = true
 	}
-	for _, e := range st.FDB {
-		there[entryMark(fdb.MakeKey(e.VLAN, uint64(e.MAC)))] = true
-	}
-	for _, g := range m.groups() {
-		there[groupMark(g)] = true
-	}
-	for _, a := range m.mirrors() {
-		there[mirrorMark(a.Name)] = true
+	for _, h := range m.hosted {
+		for _, is := range m.itemsOf(h) {
+			there[is.ID()] = true
+		}
 	}
 	maps.DeleteFunc(m.applied, func(what string, _ bool) bool { return !there[what] })
 }
@@ -162,7 +116,7 @@ const maxConfirm = 7 * 24 * 3600
 
 // applyConfig makes the switch as a configuration says. It is called without the turn.
 func (m *manager) applyConfig(req api.ApplyConfig) (done api.AppliedConfig, err error) {
-	doc, err := config.Decode(req.Config.RawMessage)
+	doc, err := m.format().Decode(req.Config.RawMessage)
 	switch {
 	case err != nil:
 		return done, fail(api.CodeInvalid, "the configuration is not understood: %w", err)
@@ -252,16 +206,16 @@ func refused(code string, problems []api.ConfigProblem) error {
 
 // readDocument is what read makes of a document.
 type readDocument struct {
-	ports   map[string]*targetPort
-	entries map[fdb.Key]*targetEntry
-	at      map[fdb.Key]config.Path
+	ports map[string]*targetPort
+	items map[string]*targetItem
+	at    map[string]config.Path // of items
 }
 
 // read reads the parts of a document that mean the same on any switch. It may be called
 // without the turn.
 func (m *manager) read(doc config.Document) (r readDocument, problems []api.ConfigProblem) {
-	r = readDocument{make(map[string]*targetPort), make(map[fdb.Key]*targetEntry), make(map[fdb.Key]config.Path)}
-	f := config.Format{Ports: m.kinds}
+	r = readDocument{make(map[string]*targetPort), make(map[string]*targetItem), make(map[string]config.Path)}
+	f := m.format()
 	for name, p := range doc.Ports {
 		at := config.At("ports", name)
 		spec, err := f.Spec(name, p)
@@ -271,21 +225,21 @@ func (m *manager) read(doc config.Document) (r readDocument, problems []api.Conf
 		}
 		r.ports[name] = &targetPort{targetMark{true}, spec.Kind, spec.Patch(), spec}
 	}
-	for i, e := range doc.FDB {
-		at := config.At("fdb", i)
-		k, err := fdbKey(e.MAC, e.VLAN)
-		switch {
-		case err != nil:
-			problems = append(problems, problem(at, "%w", err))
-		case r.entries[k] != nil:
-			problems = append(problems, problem(at, "%s has two entries in VLAN %d", e.MAC, k.VLAN()))
-		default:
-			r.entries[k], r.at[k] = &targetEntry{targetMark{true}, e.Port, e.Sticky}, at
-		}
-	}
-	for name, mi := range doc.Mirrors {
-		if err := mi.Check(name); err != nil {
-			problems = append(problems, problem(config.At("mirrors", name), "%w", err))
+	for i := range f.Sections {
+		s := &f.Sections[i]
+		of := m.hostedFeature(s.Key).Items
+		for n, p := range doc.Items[s.Key] {
+			item, err := readItem(of, p)
+			if err != nil {
+				problems = append(problems, problem(s.At(n, p), "%w", err))
+				continue
+			}
+			id := item.ID()
+			if r.items[id] != nil {
+				problems = append(problems, problem(s.At(n, p), "%s is there twice", id))
+				continue
+			}
+			r.items[id], r.at[id] = &targetItem{targetMark{true}, s.Key, setting.PatchOf(item), item}, s.At(n, p)
 		}
 	}
 	return r, problems
@@ -294,22 +248,18 @@ func (m *manager) read(doc config.Document) (r readDocument, problems []api.Conf
 // compile returns what a document asks of the switch as it is now.
 func (m *manager) compile(doc config.Document, r readDocument, prune string) (w target, problems []api.ConfigProblem) {
 	w = newTarget()
-	w.Ports, w.FDB = r.ports, r.entries
+	w.Ports, w.Items = r.ports, r.items
 	maps.Copy(w.Features, doc.Features)
-	for name, c := range doc.Mirrors {
-		w.Mirrors[name] = &targetMirror{targetMark{true}, mirrorOf(name, c)}
-	}
-	for _, g := range doc.Groups {
-		w.Groups[groupFor(g)] = &targetMark{true}
-	}
 	m.prune(w, doc, prune)
 
+	after := m.settings
 	if doc.Switch != nil {
 		to, err := m.noSettings().merge(doc.Switch)
 		if err != nil {
 			problems = append(problems, problem("switch", "%w", err))
 		}
 		w.Switch = to.patch()
+		after = to
 	}
 	at := func(what config.Path, item, name string, vlan uint16) {
 		if p, named := w.Ports[name]; doc.Ports[name] != nil && !named {
@@ -320,26 +270,25 @@ func (m *manager) compile(doc config.Document, r readDocument, prune string) (w 
 			problems = append(problems, problem(what, "%s: port %s does not carry VLAN %d; it carries %s", item, name, vlan, carried.String()))
 		}
 	}
-	for i, g := range doc.Groups {
-		at(config.At("groups", i), fmt.Sprintf("group %s", g.Group), g.Port, groupFor(g).VLAN)
-	}
-	if len(doc.Groups) > 0 && !m.willSnoop(w) {
-		problems = append(problems, problem("groups", "static groups need multicast snooping; put `snooping: true` under switch"))
-	}
-	for k, e := range w.FDB {
-		if e != nil {
-			at(r.at[k], fmt.Sprintf("entry %s", port.MAC(k.MAC())), e.Port, k.VLAN())
+	for id, to := range w.Items {
+		if to.item == nil {
+			continue
+		}
+		ports, vlan := to.item.Needs()
+		for _, name := range ports {
+			at(r.at[id], id, name, vlan)
 		}
 	}
-	for name, c := range doc.Mirrors {
-		for _, p := range append(slices.Clone(c.From), c.To) {
-			if p != "" {
-				at(config.At("mirrors", name), "mirror "+name, p, 0)
-			}
+	for i, h := range m.hosted {
+		if h.Items == nil || h.Items.Possible == nil || len(doc.Items[h.key()]) == 0 {
+			continue
+		}
+		if err := h.Items.Possible(after.features[i]); err != nil {
+			problems = append(problems, problem(config.Path(h.key()), "%w", err))
 		}
 	}
 	for name := range doc.Features {
-		if m.hostedFeature(name) == nil {
+		if h := m.hostedFeature(name); h == nil || h.Items != nil {
 			problems = append(problems, problem(config.At("features", name), "there is no feature %q", name))
 		}
 	}
@@ -354,43 +303,13 @@ func (m *manager) prune(w target, doc config.Document, prune string) {
 			w.Ports[name] = nil
 		}
 	}
-	for k := range m.static {
-		if w.FDB[k] == nil && goes(entryMark(k)) {
-			w.FDB[k] = nil
+	for _, h := range m.hosted {
+		for _, is := range m.itemsOf(h) {
+			if w.Items[is.ID()] == nil && goes(is.ID()) {
+				w.Items[is.ID()] = itemGoes(h)
+			}
 		}
 	}
-	for _, g := range m.groups() {
-		if w.Groups[g] == nil && goes(groupMark(g)) {
-			w.Groups[g] = nil
-		}
-	}
-	for _, a := range m.mirrors() {
-		if w.Mirrors[a.Name] == nil && goes(mirrorMark(a.Name)) {
-			w.Mirrors[a.Name] = nil
-		}
-	}
-}
-
-func mirrorOf(name string, c config.Mirror) api.Mirror {
-	return api.Mirror{
-		Name: name, From: c.From, FromVLAN: c.FromVLAN, Direction: cmp.Or(string(c.Direction), "both"),
-		To: c.To, ToVLAN: c.ToVLAN, SnapLen: c.SnapLen, Filter: c.Filter,
-	}
-}
-
-func mirrorConfig(a api.Mirror) config.Mirror {
-	direction := config.Direction(a.Direction)
-	if direction == "both" {
-		direction = ""
-	}
-	return config.Mirror{
-		From: a.From, FromVLAN: a.FromVLAN, Direction: direction,
-		To: a.To, ToVLAN: a.ToVLAN, SnapLen: a.SnapLen, Filter: a.Filter,
-	}
-}
-
-func groupFor(g config.Group) groupKey {
-	return groupKey{Group: g.Group.Unmap(), VLAN: cmp.Or(g.VLAN, port.DefaultVLAN), Port: g.Port}
 }
 
 // willCarry returns the VLANs that a port carries after a change.
@@ -399,56 +318,6 @@ func (m *manager) willCarry(w target, name string) port.VLANSet {
 		return p.spec.Carried()
 	}
 	return m.ports[name].vlans()
-}
-
-// willSnoop reports whether multicast is snooped after a change.
-func (m *manager) willSnoop(w target) bool {
-	if w.Switch == nil {
-		return m.settings.patch()["snooping"] != nil
-	}
-	return w.Switch["snooping"] != nil
-}
-
-// Keys of what features keep that have sections of their own in a configuration. Both are
-// lists.
-const (
-	mirrorsKey = "mirrors"
-	groupsKey  = "groups"
-)
-
-// ConfigSections returns the keys of what features keep, as the section features has them.
-func ConfigSections(features []feature.Feature) (keys []string) {
-	for _, f := range features {
-		if key := keyOf(&f); key != mirrorsKey && key != groupsKey {
-			keys = append(keys, key)
-		}
-	}
-	return keys
-}
-
-// mirrors returns the mirrors by name, groups the static groups.
-func (m *manager) mirrors() []api.Mirror { return listOf[api.Mirror](m, mirrorsKey) }
-func (m *manager) groups() (all []groupKey) {
-	for _, g := range listOf[config.Group](m, groupsKey) {
-		all = append(all, groupKey(g))
-	}
-	return all
-}
-
-// listOf returns a list that a feature keeps.
-func listOf[T any](m *manager, key string) (all []T) {
-	h := m.hostedFeature(key)
-	if h == nil {
-		return nil
-	}
-	b, err := h.state()
-	if err == nil && b != nil {
-		err = json.Unmarshal(b, &all)
-	}
-	if err != nil {
-		m.log.Error("a part of the configuration cannot be read", "part", key, "error", err)
-	}
-	return all
 }
 
 // hostedFeature returns the feature that keeps something under a key.
@@ -504,9 +373,9 @@ func (m *manager) carry(w target, o how, problems []api.ConfigProblem) (done api
 	m.off(func() { // a thousand ports take a while
 		doc := document()
 		if o.dry {
-			change(&doc, w)
+			m.foresee(&doc, w)
 		}
-		done.Config = asConfig(doc)
+		done.Config = m.asConfig(doc)
 	})
 	return done, nil
 }
@@ -618,14 +487,8 @@ func (m *manager) setMarks(w target) (former map[string]bool) {
 	for name, p := range w.Ports {
 		mark(portMark(name), p != nil && p.Applied)
 	}
-	for k, e := range w.FDB {
-		mark(entryMark(k), e != nil && e.Applied)
-	}
-	for g, e := range w.Groups {
-		mark(groupMark(g), e != nil && e.Applied)
-	}
-	for name, a := range w.Mirrors {
-		mark(mirrorMark(name), a != nil && a.Applied)
+	for id, to := range w.Items {
+		mark(id, to.Item != nil && to.Applied)
 	}
 	return former
 }
@@ -641,7 +504,10 @@ func (m *manager) sameMarks(w target) bool {
 // document returns the configuration of the switch as it is now. The function that writes its
 // ports may be called without the turn.
 func (m *manager) document() func() config.Document {
-	doc := config.Document{Version: config.Version, Switch: m.kept.patch(), Ports: make(map[string]setting.Patch)}
+	doc := config.Document{
+		Version: config.Version, Switch: m.kept.patch(),
+		Ports: make(map[string]setting.Patch), Items: make(map[string][]setting.Patch),
+	}
 	specs := make([]port.Spec, 0, len(m.ports))
 	for name, p := range m.ports {
 		if p.unfit != nil {
@@ -650,21 +516,17 @@ func (m *manager) document() func() config.Document {
 			specs = append(specs, p.spec)
 		}
 	}
-	for k, e := range m.static {
-		doc.FDB = append(doc.FDB, entryOf(k, e))
-	}
-	for _, g := range m.groups() {
-		doc.Groups = append(doc.Groups, config.Group(g))
-	}
-	for _, a := range m.mirrors() {
-		if doc.Mirrors == nil {
-			doc.Mirrors = make(map[string]config.Mirror)
+	for _, h := range m.hosted {
+		for _, is := range m.itemsOf(h) {
+			doc.Items[h.key()] = append(doc.Items[h.key()], setting.PatchOf(is))
 		}
-		doc.Mirrors[a.Name] = mirrorConfig(a)
 	}
 	states := m.featureStates((*hosted).asked)
-	delete(states, mirrorsKey)
-	delete(states, groupsKey)
+	for _, h := range m.hosted {
+		if h.Items != nil {
+			delete(states, h.key())
+		}
+	}
 	if len(states) > 0 {
 		doc.Features = states
 	}
@@ -672,7 +534,6 @@ func (m *manager) document() func() config.Document {
 		for _, s := range specs {
 			doc.Ports[s.Name] = config.Of(s)
 		}
-		sortDocument(&doc)
 		return doc
 	}
 }
@@ -685,21 +546,8 @@ func (p *managed) settings() setting.Patch {
 	return p.spec.Patch()
 }
 
-func entryOf(k fdb.Key, e staticEntry) config.Entry {
-	return config.Entry{MAC: port.MAC(k.MAC()), VLAN: k.VLAN(), Port: e.port, Sticky: e.sticky}
-}
-
-func sortDocument(doc *config.Document) {
-	slices.SortFunc(doc.FDB, func(a, b config.Entry) int {
-		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
-	})
-	slices.SortFunc(doc.Groups, func(a, b config.Group) int {
-		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), a.Group.Compare(b.Group), cmp.Compare(a.Port, b.Port))
-	})
-}
-
-// change changes a document as a change would change the switch.
-func change(doc *config.Document, w target) {
+// foresee changes a document as a change would change the switch.
+func (m *manager) foresee(doc *config.Document, w target) {
 	if w.Switch != nil {
 		doc.Switch = w.Switch
 	}
@@ -710,43 +558,39 @@ func change(doc *config.Document, w target) {
 			doc.Ports[name] = p.Settings.With("kind", p.Kind)
 		}
 	}
-	doc.FDB = slices.DeleteFunc(doc.FDB, func(e config.Entry) bool {
-		_, named := w.FDB[fdb.MakeKey(e.VLAN, uint64(e.MAC))]
-		return named
-	})
-	for k, e := range w.FDB {
-		if e != nil {
-			doc.FDB = append(doc.FDB, entryOf(k, staticEntry{e.Port, e.Sticky}))
-		}
-	}
-	doc.Groups = slices.DeleteFunc(doc.Groups, func(g config.Group) bool {
-		_, named := w.Groups[groupFor(g)]
-		return named
-	})
-	for g, e := range w.Groups {
-		if e != nil {
-			doc.Groups = append(doc.Groups, config.Group(g))
-		}
-	}
-	doc.Mirrors = overlay(doc.Mirrors, nil)
-	for name, a := range w.Mirrors {
-		if a == nil {
-			delete(doc.Mirrors, name)
-		} else {
-			doc.Mirrors[name] = mirrorConfig(a.Mirror)
-		}
-	}
-	if len(doc.Mirrors) == 0 {
-		doc.Mirrors = nil
+	for _, s := range m.format().Sections {
+		changeItems(doc, w, s)
 	}
 	if len(w.Features) > 0 {
 		doc.Features = overlay(doc.Features, w.Features)
 	}
-	sortDocument(doc)
 }
 
-func asConfig(doc config.Document) api.Config {
-	b, err := json.Marshal(doc)
+// changeItems changes the items of a section of a document.
+func changeItems(doc *config.Document, w target, s config.Section) {
+	all := make(map[string]setting.Patch)
+	for _, p := range doc.Items[s.Key] {
+		if _, id, err := s.Read(p); err == nil {
+			all[id] = p
+		}
+	}
+	for id, to := range w.Items {
+		switch {
+		case to.Section != s.Key:
+		case to.Item == nil:
+			delete(all, id)
+		default:
+			all[id] = to.Item
+		}
+	}
+	delete(doc.Items, s.Key)
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		doc.Items[s.Key] = append(doc.Items[s.Key], all[id])
+	}
+}
+
+func (m *manager) asConfig(doc config.Document) api.Config {
+	b, err := m.format().Encode(doc)
 	if err != nil {
 		panic(err) // cannot fail: its parts were read from JSON
 	}

@@ -97,7 +97,7 @@ func (r *rig) setDiskErr(err error) {
 // config is the configuration of the switch as text.
 func (r *rig) config() string {
 	r.t.Helper()
-	c, err := ask(r.manager, func() (api.Config, error) { return asConfig(r.document()()), nil })
+	c, err := ask(r.manager, func() (api.Config, error) { return r.asConfig(r.document()()), nil })
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestApply(t *testing.T) {
 		if string(dry.Config.RawMessage) != string(done.Config.RawMessage) || string(done.Config.RawMessage) != r.config() {
 			t.Errorf("the dry run foresees %s, done is %s, the switch has %s", dry.Config, done.Config, r.config())
 		}
-		if _, ok := r.sw.FDB().Get(mustKey(t, "52:54:00:00:00:01", 10)); !ok || len(r.groups()) != 1 || r.aging != time.Minute {
+		if _, ok := r.sw.FDB().Get(mustKey(t, "52:54:00:00:00:01", 10)); !ok || r.hostedFeature("groups") == nil || len(r.itemsOf(r.hostedFeature("groups"))) != 1 || r.aging != time.Minute {
 			t.Error("not all of it is in force")
 		}
 		writes = r.writes
@@ -154,16 +154,13 @@ func TestApply(t *testing.T) {
 	})
 }
 
-func mustKey(t *testing.T, mac string, vlan uint16) (k fdb.Key) {
+func mustKey(t *testing.T, mac string, vlan uint16) fdb.Key {
 	t.Helper()
 	a, err := port.ParseMAC(mac)
-	if err == nil {
-		k, err = fdbKey(a, vlan)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k
+	return fdb.MakeKey(vlan, uint64(a))
 }
 
 // All that is wrong is named, and nothing is changed.
@@ -635,15 +632,6 @@ func TestBodyLimits(t *testing.T) {
 			t.Errorf("a large entry: %d", got)
 		}
 	})
-}
-
-func TestGroupText(t *testing.T) {
-	for _, text := range []string{"", "1", "1 x vm0", "1 239.1.2.3", "99999999 239.1.2.3 vm0"} {
-		var g groupKey
-		if err := g.UnmarshalText([]byte(text)); err == nil {
-			t.Errorf("%q is read as %v", text, g)
-		}
-	}
 }
 
 // What a configuration does is an event, beside those of its ports.

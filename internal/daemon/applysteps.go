@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/config"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
@@ -63,9 +61,11 @@ func (m *manager) plan(w target, o how) *plan {
 	p := &plan{undo: newTarget()}
 	m.planPorts(p, w, o)
 	m.planSwitch(p, w)
-	m.planFDB(p, w)
-	m.planGroups(p, w)
-	m.planMirrors(p, w)
+	for _, h := range m.hosted {
+		if h.Items != nil {
+			m.planItems(p, w, h)
+		}
+	}
 	m.planFeatures(p, w)
 	return p
 }
@@ -116,7 +116,7 @@ func (m *manager) planPorts(p *plan, w target, o how) {
 		if w.Ports[name] != nil || is == nil {
 			continue
 		}
-		m.entriesGo(w, name)
+		m.goWithPort(w, name)
 		s := m.removing(p, is, o)
 		if claimed(taken, name, is.settings()) {
 			first = append(first, s)
@@ -145,20 +145,6 @@ func claimed(taken map[string]bool, name string, p setting.Patch) bool {
 		}
 	}
 	return false
-}
-
-// entriesGo has the static entries and groups of a port go with it.
-func (m *manager) entriesGo(w target, name string) {
-	for k, e := range m.static {
-		if _, named := w.FDB[k]; !named && e.port == name {
-			w.FDB[k] = nil
-		}
-	}
-	for _, g := range m.groups() {
-		if _, named := w.Groups[g]; !named && g.Port == name {
-			w.Groups[g] = nil
-		}
-	}
 }
 
 // portNow is what a port is now, for what undoes its change; nil: there is none.
@@ -227,7 +213,6 @@ func (m *manager) makePort(name string, to *targetPort, lenient bool) error {
 		return errors.Join(errors.New(why), err)
 	}
 	m.ports[name] = p
-	m.enter(p)
 	m.arrived(p, opened)
 	return nil
 }
@@ -241,7 +226,6 @@ func (m *manager) bringBack(s savedPort) {
 	m.claim(p)
 	defer p.release()
 	m.tryOpen(p)
-	m.enter(p)
 }
 
 // takeBack removes a port that was added.
@@ -402,231 +386,6 @@ func valueText(f setting.Field, text json.RawMessage) string {
 		return "unset"
 	}
 	return f.FlagText(v)
-}
-
-// planFDB plans the static entries.
-func (m *manager) planFDB(p *plan, w target) {
-	for _, k := range slices.Sorted(maps.Keys(w.FDB)) {
-		to := w.FDB[k]
-		former, was := m.static[k]
-		var now *targetEntry
-		if was {
-			now = &targetEntry{m.marked(entryMark(k)), former.port, former.sticky}
-		}
-		name := entryMark(k)
-		s := step{at: "fdb", back: func() { m.enterAgain(k, former, was) }}
-		switch {
-		case to == nil && !was:
-			continue
-		case to == nil:
-			s.ConfigStep = api.ConfigStep{Change: changeRemove, What: name, How: staticText(former)}
-			s.do = func() error { m.enterAgain(k, staticEntry{}, false); return nil }
-		case was && former == (staticEntry{to.Port, to.Sticky}):
-			if now.Applied != to.Applied {
-				p.undo.FDB[k] = now
-			}
-			continue
-		default:
-			e := staticEntry{to.Port, to.Sticky}
-			s.ConfigStep = api.ConfigStep{Change: changeAdd, What: name, How: staticText(e)}
-			if was {
-				s.Change, s.How = changeSet, staticText(former)+" → "+staticText(e)
-			}
-			s.do = func() error { return m.enterOne(k, e) }
-		}
-		p.undo.FDB[k] = now
-		p.steps = append(p.steps, s)
-	}
-}
-
-func staticText(e staticEntry) string {
-	if e.sticky {
-		return "port " + e.port + ", sticky"
-	}
-	return "port " + e.port
-}
-
-// enterOne adds a static entry, or changes one.
-func (m *manager) enterOne(k fdb.Key, e staticEntry) error {
-	p, err := m.find(e.port)
-	if err != nil {
-		return err
-	}
-	if err := m.checkEntry(k, p); err != nil {
-		return err
-	}
-	former, was := m.static[k]
-	m.static[k] = e
-	if err := m.sw.FDB().Add(k, p.sw.Number(), e.kind()); err != nil {
-		m.putBack(k, former, was)
-		return err
-	}
-	m.sw.Settle()
-	return nil
-}
-
-// enterAgain makes a static entry what it was.
-func (m *manager) enterAgain(k fdb.Key, former staticEntry, was bool) {
-	m.putBack(k, former, was)
-	m.sw.FDB().Delete(k)
-	if p := m.ports[former.port]; was && p != nil {
-		m.enter(p)
-	}
-	m.sw.Settle()
-}
-
-// planGroups plans the static groups. A port that is made again loses its groups meanwhile.
-func (m *manager) planGroups(p *plan, w target) {
-	from := m.groups()
-	all := make(map[groupKey]bool)
-	for _, g := range from {
-		all[g] = true
-	}
-	var steps []api.ConfigStep
-	for _, g := range slices.SortedFunc(maps.Keys(w.Groups), compareGroups) {
-		to, was := w.Groups[g], all[g]
-		var now *targetMark
-		if was {
-			mark := m.marked(groupMark(g))
-			now = &mark
-		}
-		s := api.ConfigStep{What: groupMark(g)}
-		switch {
-		case to == nil && !was:
-			continue
-		case to == nil:
-			delete(all, g)
-			s.Change = changeRemove
-		case was:
-			if now.Applied != to.Applied {
-				p.undo.Groups[g] = now
-			}
-			continue
-		default:
-			all[g] = true
-			s.Change = changeAdd
-		}
-		p.undo.Groups[g] = now
-		steps = append(steps, s)
-	}
-	m.planList(p, groupsKey, steps, groupsJSON(from), groupsJSON(slices.SortedFunc(maps.Keys(all), compareGroups)))
-}
-
-func compareGroups(a, b groupKey) int {
-	return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), a.Group.Compare(b.Group), cmp.Compare(a.Port, b.Port))
-}
-
-// planList plans a list that a feature keeps, which changes at once, after all ports.
-func (m *manager) planList(p *plan, key string, steps []api.ConfigStep, from, to json.RawMessage) {
-	h := m.hostedFeature(key)
-	switch {
-	case h == nil && len(steps) > 0:
-		p.problems = append(p.problems, problem(config.Path(key), "this vswitch has no %s", key))
-		return
-	case h == nil || len(steps) == 0 && len(p.replaced) == 0:
-		return
-	}
-	give := func(list json.RawMessage) error {
-		if now, err := h.state(); err == nil && sameJSON(now, list) {
-			return nil
-		}
-		return m.giveFeature(h, list, from)
-	}
-	back := func() {
-		if err := give(from); err != nil {
-			m.log.Error("taking back a change", "of", key, "error", err)
-		}
-	}
-	for _, s := range steps {
-		p.steps = append(p.steps, step{s, config.Path(key), func() error { return nil }, func() {}, false})
-	}
-	what := api.ConfigStep{What: key}
-	p.steps = append(p.steps, step{what, config.Path(key), func() error { return give(to) }, func() {}, true})
-	// Taking back ends with the list, since ports that go take their part of it along.
-	p.steps = slices.Insert(p.steps, 0, step{what, config.Path(key), func() error { return nil }, back, true})
-}
-
-func groupsJSON(groups []groupKey) json.RawMessage {
-	all := make([]config.Group, len(groups))
-	for i, g := range groups {
-		all[i] = config.Group(g)
-	}
-	return asJSON(all)
-}
-
-func asJSON[T any](list []T) json.RawMessage {
-	if len(list) == 0 {
-		return nil // features keep nothing then
-	}
-	b, err := json.Marshal(list)
-	if err != nil {
-		panic(err) // cannot fail: it was read from JSON
-	}
-	return b
-}
-
-// planMirrors plans the mirrors.
-func (m *manager) planMirrors(p *plan, w target) {
-	from := m.mirrors()
-	all := make(map[string]api.Mirror)
-	for _, a := range from {
-		all[a.Name] = a
-	}
-	var steps []api.ConfigStep
-	for _, name := range slices.Sorted(maps.Keys(w.Mirrors)) {
-		to := w.Mirrors[name]
-		former, was := all[name]
-		var now *targetMirror
-		if was {
-			now = &targetMirror{m.marked(mirrorMark(name)), former}
-		}
-		s := api.ConfigStep{What: mirrorMark(name)}
-		switch {
-		case to == nil && !was:
-			continue
-		case to == nil:
-			delete(all, name)
-			s.Change, s.How = changeRemove, mirrorText(former)
-		case was && reflect.DeepEqual(mirrorConfig(former), mirrorConfig(to.Mirror)):
-			if now.Applied != to.Applied {
-				p.undo.Mirrors[name] = now
-			}
-			continue
-		default:
-			all[name] = to.Mirror
-			s.Change, s.How = changeAdd, mirrorText(to.Mirror)
-			if was {
-				s.Change, s.How = changeSet, mirrorText(former)+" → "+s.How
-			}
-		}
-		p.undo.Mirrors[name] = now
-		steps = append(steps, s)
-	}
-	m.planList(p, mirrorsKey, steps, asJSON(from),
-		asJSON(slices.SortedFunc(maps.Values(all), func(a, b api.Mirror) int { return strings.Compare(a.Name, b.Name) })))
-}
-
-func mirrorText(a api.Mirror) string {
-	parts := []string{"from " + strings.Join(a.From, ",")}
-	if a.FromVLAN != "" {
-		parts = append(parts, "from-vlan "+a.FromVLAN)
-	}
-	if a.Direction != "" && a.Direction != "both" {
-		parts = append(parts, "direction "+a.Direction)
-	}
-	if a.To != "" {
-		parts = append(parts, "to "+a.To)
-	}
-	if a.ToVLAN != 0 {
-		parts = append(parts, fmt.Sprintf("to-vlan %d", a.ToVLAN))
-	}
-	if a.SnapLen != 0 {
-		parts = append(parts, fmt.Sprintf("snaplen %d", a.SnapLen))
-	}
-	if a.Filter != "" {
-		parts = append(parts, fmt.Sprintf("filter %q", a.Filter))
-	}
-	return strings.TrimPrefix(strings.Join(parts, ", "), "from , ")
 }
 
 // planFeatures plans what features keep.

@@ -42,7 +42,7 @@ func (m *manager) removed(p *managed) {
 // The switch calls onControl from its own goroutine.
 func (m *manager) onControl(f vswitch.ControlFrame) {
 	if port.MACFrom(f.Data[6:]) == m.mac {
-		m.ownAddressSeen(f.Port.Name(), f.VLAN)
+		m.ownAddressSeen(f.Port.Number(), f.VLAN)
 	}
 	_ = m.do(func() error {
 		p := m.ports[f.Port.Name()]

@@ -24,6 +24,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
+	"github.com/vswitch/vswitch/internal/feature/stations"
 	"github.com/vswitch/vswitch/internal/feature/stp"
 	"github.com/vswitch/vswitch/internal/feature/vlan"
 	"github.com/vswitch/vswitch/internal/linux/link"
@@ -343,8 +344,7 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 	return r
 }
 
-// logged returns the log since the last call.
-var testFeatures = []feature.Feature{vlan.Feature, stp.Feature, snoop.Feature, flap.Feature, loopguard.Feature, mirror.Feature}
+var testFeatures = []feature.Feature{stations.Feature, vlan.Feature, stp.Feature, snoop.Feature, flap.Feature, loopguard.Feature, mirror.Feature}
 
 // withPort is a spec with more settings, as JSON.
 func withPort(s port.Spec, text string) port.Spec {
@@ -404,6 +404,56 @@ func (r *rig) running(name string) feature.Instance {
 	return nil
 }
 
+// savedEntry is an FDB entry as the state has it.
+type savedEntry struct {
+	MAC    port.MAC `json:"mac"`
+	VLAN   uint16   `json:"vlan"`
+	Port   string   `json:"port"`
+	Sticky bool     `json:"sticky,omitempty"`
+}
+
+// withFDB returns a state with more FDB entries.
+func (st savedState) withFDB(entries ...savedEntry) savedState {
+	b, _ := json.Marshal(entries)
+	st.Sections = map[string]json.RawMessage{"fdb": b}
+	return st
+}
+
+// fdb returns the FDB entries on disk.
+func (st savedState) fdb() (entries []savedEntry) {
+	_ = json.Unmarshal(st.Sections["fdb"], &entries)
+	return entries
+}
+
+func (r *rig) addFDB(req api.AddFDB) (e api.FDBEntry, err error) {
+	err = r.call("POST", "/v1/fdb", req, &e)
+	return e, err
+}
+
+func (r *rig) delFDB(mac port.MAC, vlan uint16) error {
+	path := "/v1/fdb/" + mac.String()
+	if vlan != 0 {
+		path += fmt.Sprint("?vlan=", vlan)
+	}
+	return r.call("DELETE", path, nil, nil)
+}
+
+func (r *rig) flushFDB(req api.FlushFDB) int {
+	var f api.Flushed
+	if err := r.call("POST", "/v1/fdb/flush", req, &f); err != nil {
+		r.t.Fatal(err)
+	}
+	return f.Flushed
+}
+
+func (r *rig) listFDB() (all []api.FDBEntry) {
+	if err := r.call("GET", "/v1/fdb", nil, &all); err != nil {
+		r.t.Fatal(err)
+	}
+	return all
+}
+
+// logged returns the log since the last call.
 func (r *rig) logged() string {
 	synctest.Wait()
 	_ = r.do(func() error { return nil }) // after what others have logged

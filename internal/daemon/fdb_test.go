@@ -15,17 +15,14 @@ func TestEntriesThatLeadNowhere(t *testing.T) {
 	const mac = port.MAC(0x525400000009)
 	saved := savedState{
 		Ports: []savedPort{{Spec: saved(port.Spec{Name: "vm0", Kind: "tap", Policy: port.Policy{VLAN: port.VLAN{Access: 10}}})}},
-		FDB:   []savedEntry{{MAC: mac + 1, VLAN: 20, Port: "vm0"}},
-	}
+	}.withFDB(savedEntry{MAC: mac + 1, VLAN: 20, Port: "vm0"})
 	for _, sticky := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			vm1, vm2 := vm("vm1"), vm("vm2")
 			vm1.Access, vm2.Access = 20, 20
 			w := wire(t, saved, withSnooping(justSnoop), vm1, vm2)
 			add := func(mac port.MAC, vlan uint16) error {
-				_, err := ask(w.manager, func() (api.FDBEntry, error) {
-					return w.addFDB(api.AddFDB{MAC: mac, VLAN: vlan, Port: "vm0", Sticky: sticky})
-				})
+				_, err := w.addFDB(api.AddFDB{MAC: mac, VLAN: vlan, Port: "vm0", Sticky: sticky})
 				return err
 			}
 			reaches := func(to port.MAC, want bool) {
@@ -63,7 +60,7 @@ func TestEntriesThatLeadNowhere(t *testing.T) {
 			reaches(mac, true)
 			set(20)
 			reaches(mac, false)
-			if n := len(w.disk.FDB); n != 2 {
+			if n := len(w.disk.fdb()); n != 2 {
 				t.Errorf("%d entries are kept, want 2", n)
 			}
 		})

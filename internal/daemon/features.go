@@ -119,7 +119,7 @@ func (m *manager) setFeatures(from, to []any) error {
 		}
 		if err := h.restore(instance); err != nil {
 			instance.Stop()
-			failed = fmt.Errorf("%s: what is kept of it cannot be restored: %w", h.Name, err)
+			failed = fmt.Errorf("what the state has at the key %q cannot be restored: %w; mend or remove it there", h.key(), err)
 			continue
 		}
 		h.run(instance)
@@ -294,13 +294,21 @@ func (h host) Log() *slog.Logger               { return h.m.log }
 func (h host) MAC() port.MAC                   { return h.m.mac }
 func (h host) Switch() *vswitch.Switch         { return h.m.sw }
 func (h host) Speak()                          { h.m.ownStation() }
-func (h host) Configured(k fdb.Key) bool       { _, ok := h.m.static[k]; return ok }
 func (h host) Forget(p feature.Port)           { h.m.forget(p.(*managed)) }
 func (h host) Shut(p feature.Port, why string) { h.m.shut(p.(*managed), why) }
 func (h host) Collect(add feature.Add)         { h.m.collect(add) }
 func (h host) Emit(e api.Event)                { h.m.emit(e) }
 
-// Ports implements feature.Host.
+// Pinned implements feature.Host.
+func (h host) Pinned(k fdb.Key) bool {
+	for i := range instances[feature.Pinning](h.m) {
+		if i.Pins(k) {
+			return true
+		}
+	}
+	return false
+}
+
 // Why implements feature.Host.
 func (h host) Why(p feature.Port, why port.Drop) string {
 	for e := range instances[feature.Explained](h.m) {
@@ -311,10 +319,11 @@ func (h host) Why(p feature.Port, why port.Drop) string {
 	return ""
 }
 
+// Ports implements feature.Host. A port that is about to go is none of them.
 func (h host) Ports() iter.Seq[feature.Port] {
 	return func(yield func(feature.Port) bool) {
 		for _, p := range h.m.sorted() {
-			if !yield(p) {
+			if !p.leaving && !yield(p) {
 				return
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
@@ -102,9 +103,6 @@ func (m *manager) enact(p *managed, s status) {
 	if was == s.state {
 		return
 	}
-	if s.state == api.StateUp {
-		m.enter(p) // detaching the port's device removed the entries
-	}
 	if was, is := was == api.StateUp, s.state == api.StateUp; was != is {
 		m.linked(p, is)
 	}
@@ -149,4 +147,12 @@ func (m *manager) unindex(p *managed) {
 		delete(m.devices, p.indexed)
 	}
 	p.indexed = 0
+}
+
+// forget removes the entries learned behind a port.
+func (m *manager) forget(p *managed) {
+	m.sw.FDB().FlushPort(p.sw.Number())
+	for f := range instances[feature.Forgotten](m) {
+		f.Forgotten(p)
+	}
 }

@@ -63,8 +63,6 @@ type manager struct {
 	uppers  map[int]map[int]link.Link // interfaces stacked on the one with that index, by their own
 	boot    string                    // identifies this boot of the host
 
-	static map[fdb.Key]staticEntry // FDB entries that users added
-
 	limits reading
 	room   room
 
@@ -108,8 +106,6 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		devices: make(map[int]*managed),
 		uppers:  make(map[int]map[int]link.Link),
 		boot:    bootID(),
-
-		static: make(map[fdb.Key]staticEntry),
 
 		applied: make(map[string]bool),
 
@@ -259,7 +255,7 @@ func (m *manager) onEvent(ev vswitch.Event) {
 			f.Moved(ev)
 		}
 	case vswitch.OwnAddress:
-		m.ownAddressSeen(m.portNames()[ev.Port], ev.VLAN)
+		m.ownAddressSeen(ev.Port, ev.VLAN)
 	case vswitch.StormHit:
 		_ = m.do(func() error { m.stormHit(ev); return nil })
 	case vswitch.LimitHit:
@@ -279,21 +275,6 @@ func (m *manager) restore(saved savedState) {
 	m.pending = saved.Pending
 	for _, s := range saved.Ports {
 		m.restorePort(s)
-	}
-	for _, e := range saved.FDB {
-		k, err := fdbKey(e.MAC, e.VLAN)
-		if err != nil {
-			m.log.Error("an FDB entry is left out", "mac", e.MAC, "vlan", e.VLAN, "error", err)
-			continue
-		}
-		p := m.ports[e.Port]
-		if p == nil {
-			continue
-		}
-		m.static[k] = staticEntry{e.Port, e.Sticky}
-		if err := m.checkEntry(k, p); err != nil {
-			m.log.Warn("an FDB entry is not in force", "mac", e.MAC, "vlan", e.VLAN, "reason", err)
-		}
 	}
 }
 
@@ -348,7 +329,6 @@ func (m *manager) openFirst(p *managed) {
 	if p.dev == nil {
 		m.tryOpen(p)
 	}
-	m.enter(p)
 }
 
 // restorePort adds a port as the state has it, which is not open yet; nil: the switch is full. One
@@ -551,7 +531,6 @@ func (m *manager) respec(p *managed, to port.Spec) error {
 		return errors.Join(err, m.setDevice(p, to, from))
 	}
 	p.unfit = nil
-	m.enter(p) // other VLANs have other entries
 	m.configured(p)
 	return nil
 }
@@ -595,7 +574,6 @@ func (m *manager) delPort(name string, force bool) error {
 		p.leaving = false
 		return fail(api.CodeFailed, "%w", err)
 	}
-	maps.DeleteFunc(m.static, func(_ fdb.Key, e staticEntry) bool { return e.port == name })
 	return m.takeOut(p)
 }
 

@@ -300,9 +300,7 @@ func TestDelPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, newFakeHost(), savedState{})
 		r.mustAdd("vm0")
-		if _, err := ask(r.manager, func() (api.FDBEntry, error) {
-			return r.addFDB(api.AddFDB{MAC: 0x525400000001, Port: "vm0"})
-		}); err != nil {
+		if _, err := r.addFDB(api.AddFDB{MAC: 0x525400000001, Port: "vm0"}); err != nil {
 			t.Fatal(err)
 		}
 		del := func() error { return r.do(func() error { return r.delPort("vm0", false) }) }
@@ -318,7 +316,7 @@ func TestDelPort(t *testing.T) {
 		if err := del(); err != nil {
 			t.Fatal(err)
 		}
-		if len(r.disk.Ports)+len(r.disk.FDB)+len(r.listFDB())+len(r.sw.Ports()) != 0 {
+		if len(r.disk.Ports)+len(r.disk.fdb())+len(r.listFDB())+len(r.sw.Ports()) != 0 {
 			t.Errorf("left: on disk %+v, FDB %v", r.disk, r.listFDB())
 		}
 		if !slices.Equal(r.host.deleted, []string{"vm0 created=true"}) || !r.host.device("vm0").closed() {
@@ -342,11 +340,10 @@ func TestRestore(t *testing.T) {
 			{Spec: saved(port.Spec{Name: "gone0", Kind: "fake"}), Trace: port.Trace{Ifname: "gone0", Before: &port.DeviceSettings{MTU: 1}}},
 			{Spec: saved(port.Spec{Name: "x0", Kind: "vhost-user"})},
 		},
-		FDB: []savedEntry{
-			{MAC: 0x525400000001, VLAN: 5, Port: "vm0"}, {MAC: 0x525400000002, VLAN: 1, Port: "gone0"},
-			{MAC: 0x525400000001, VLAN: 6, Port: "vm0"}, // a VLAN that the port does not carry now
-		},
-	}
+	}.withFDB(
+		savedEntry{MAC: 0x525400000001, VLAN: 5, Port: "vm0"}, savedEntry{MAC: 0x525400000002, VLAN: 1, Port: "gone0"},
+		savedEntry{MAC: 0x525400000001, VLAN: 6, Port: "vm0"}, // a VLAN that the port does not carry now
+	)
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, newFakeHost(), before)
 		r.wantState("vm0", api.StateNoCarrier)
@@ -355,7 +352,7 @@ func TestRestore(t *testing.T) {
 		if why := r.port("x0").Reason; !strings.Contains(why, "vhost-user") {
 			t.Errorf("x0 waits because %q", why)
 		}
-		if len(r.disk.Ports) != 3 || len(r.disk.FDB) != 3 || mtuOf(r.kept()) != 9000 {
+		if len(r.disk.Ports) != 3 || len(r.disk.fdb()) != 3 || mtuOf(r.kept()) != 9000 {
 			t.Errorf("on disk after the start: %+v", r.disk)
 		}
 		var got []string
@@ -395,15 +392,8 @@ func TestFDB(t *testing.T) {
 		r.mustAdd("vm1")
 		const a, b, c = port.MAC(0x525400000001), port.MAC(0x525400000002), port.MAC(0x525400000003)
 		add := func(mac port.MAC, vlan uint16, to string) error {
-			return r.do(func() error { _, err := r.addFDB(api.AddFDB{MAC: mac, VLAN: vlan, Port: to}); return err })
-		}
-		del := func(mac port.MAC, vlan uint16) error { return r.do(func() error { return r.delFDB(mac, vlan) }) }
-		flush := func(req api.FlushFDB) int {
-			f, err := ask(r.manager, func() (api.Flushed, error) { return r.flushFDB(req) })
-			if err != nil {
-				t.Fatal(err)
-			}
-			return f.Flushed
+			_, err := r.addFDB(api.AddFDB{MAC: mac, VLAN: vlan, Port: to})
+			return err
 		}
 		learn := func(mac port.MAC, vlan uint16, by string) {
 			r.sw.FDB().Learn(fdb.MakeKey(vlan, uint64(mac)), r.sw.Port(by).Number())
@@ -416,12 +406,12 @@ func TestFDB(t *testing.T) {
 		wantCode(t, add(port.Broadcast, 0, "vm0"), api.CodeInvalid, "ff:ff")
 		wantCode(t, add(0, 0, "vm0"), api.CodeInvalid, "one station")
 		wantCode(t, add(b, 4095, "vm0"), api.CodeInvalid, "4095")
-		wantCode(t, del(b, 0), api.CodeNotFound, "no entry")
+		wantCode(t, r.delFDB(b, 0), api.CodeNotFound, "no entry")
 
 		r.diskErr = errors.New("disk full")
 		wantCode(t, add(a, 0, "vm1"), api.CodeFailed, "disk full")
 		wantCode(t, add(b, 0, "vm1"), api.CodeFailed, "disk full")
-		wantCode(t, del(a, 1), api.CodeFailed, "disk full")
+		wantCode(t, r.delFDB(a, 1), api.CodeFailed, "disk full")
 		r.diskErr = nil
 		if got := r.listFDB(); len(got) != 1 || got[0].Port != "vm0" || got[0].AgeS != 0 || got[0].VLAN != 1 {
 			t.Errorf("after failed changes: %+v", got)
@@ -430,21 +420,21 @@ func TestFDB(t *testing.T) {
 		learn(b, 1, "vm0")
 		learn(b, 2, "vm1")
 		learn(c, 1, "vm1")
-		if n := flush(api.FlushFDB{Port: "vm0"}); n != 1 {
+		if n := r.flushFDB(api.FlushFDB{Port: "vm0"}); n != 1 {
 			t.Errorf("%d entries of vm0 flushed, want the one learned", n)
 		}
-		if n := flush(api.FlushFDB{VLAN: 2}); n != 1 {
+		if n := r.flushFDB(api.FlushFDB{VLAN: 2}); n != 1 {
 			t.Errorf("%d entries of VLAN 2 flushed, want 1", n)
 		}
-		if n := flush(api.FlushFDB{}); n != 1 {
+		if n := r.flushFDB(api.FlushFDB{}); n != 1 {
 			t.Errorf("%d entries flushed, want the 1 that is left", n)
 		}
 		learn(b, 1, "vm0")
-		if err := errors.Join(del(b, 1), del(a, 1)); err != nil {
+		if err := errors.Join(r.delFDB(b, 1), r.delFDB(a, 1)); err != nil {
 			t.Fatal(err)
 		}
-		if got := r.listFDB(); len(got) != 0 || len(r.disk.FDB) != 0 {
-			t.Errorf("left: %+v, on disk %+v", got, r.disk.FDB)
+		if got := r.listFDB(); len(got) != 0 || len(r.disk.fdb()) != 0 {
+			t.Errorf("left: %+v, on disk %+v", got, r.disk.fdb())
 		}
 	})
 }

@@ -18,11 +18,17 @@ func (o *ownAddress) allow(now time.Time) bool {
 	return (told == 0 || now.UnixNano()-told >= int64(ownAddressEvery)) && o.told.CompareAndSwap(told, now.UnixNano())
 }
 
-// ownAddressSeen is called on the switch's goroutines when such a frame arrives. A station
-// that forges the address cannot be distinguished from a switch that has it.
-func (m *manager) ownAddressSeen(port string, vlan uint16) {
+// ownAddressSeen is called on the switch's goroutines when such a frame arrives by a port. A
+// station that forges the address cannot be distinguished from a switch that has it.
+func (m *manager) ownAddressSeen(number, vlan uint16) {
 	if !m.seen.allow(time.Now()) {
 		return
+	}
+	port := ""
+	for _, p := range m.sw.Ports() {
+		if p.Number() == number {
+			port = p.Name()
+		}
 	}
 	m.emit(api.Event{Type: api.EventFDBOwnAddress, Port: port, MAC: m.mac, VLAN: vlan})
 	advice := "look for a loop behind the port, or for another switch with this address"

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -150,7 +151,9 @@ func (m *manager) loadHistory() {
 	}
 	var h []pastChange
 	if err == nil {
-		err = json.Unmarshal(b, &h)
+		d := json.NewDecoder(bytes.NewReader(b))
+		d.DisallowUnknownFields() // another version may undo more than this one knows
+		err = d.Decode(&h)
 	}
 	if err != nil {
 		m.log.Warn("the history of configurations cannot be read; it begins anew", "path", path, "error", err)

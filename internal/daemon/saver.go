@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/port"
 )
 
 // saver writes states to disk one after another, on its own goroutine. A waiting state is
@@ -116,11 +114,9 @@ const (
 
 // snapshot returns the current desired state.
 func (m *manager) snapshot() savedState {
-	st := savedState{Switch: m.kept.patch(), Ports: []savedPort{}, FDB: []savedEntry{}, Sections: m.featureStates((*hosted).state)}
-	leaving := make(map[string]bool)
+	st := savedState{Switch: m.kept.patch(), Ports: []savedPort{}, Sections: m.featureStates((*hosted).state)}
 	for _, p := range m.sorted() {
 		if p.leaving {
-			leaving[p.spec.Name] = true
 			continue
 		}
 		s := savedPort{savedSpec{p.spec.Name, p.spec.Kind, p.settings()}, p.trace}
@@ -130,14 +126,6 @@ func (m *manager) snapshot() savedState {
 		}
 		st.Ports = append(st.Ports, s)
 	}
-	for k, e := range m.static {
-		if !leaving[e.port] {
-			st.FDB = append(st.FDB, savedEntry{port.MAC(k.MAC()), k.VLAN(), e.port, e.sticky})
-		}
-	}
-	slices.SortFunc(st.FDB, func(a, b savedEntry) int {
-		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC))
-	})
 	if len(m.applied) > 0 {
 		m.dropMarks(st)
 	}

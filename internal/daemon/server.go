@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/config"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
-	"github.com/vswitch/vswitch/port"
 )
 
 // route is one call of the API. The result of handle is sent as JSON; nil means status 204.
@@ -26,7 +24,7 @@ func (m *manager) routes() []route {
 			if err != nil {
 				return nil, err
 			}
-			return asConfig(document()), nil
+			return m.asConfig(document()), nil
 		}},
 		{"POST", "/v1/config", func(r *http.Request) (any, error) {
 			req, err := feature.Body[api.ApplyConfig](r)
@@ -78,40 +76,7 @@ func (m *manager) routes() []route {
 			return nil, m.change(func() error { return m.delPort(r.PathValue("name"), force) })
 		}},
 		{"GET", "/v1/drops", func(*http.Request) (any, error) { return dropReasons(), nil }},
-		{"GET", "/v1/fdb", func(*http.Request) (any, error) {
-			return m.listFDB(), nil
-		}},
-		{"POST", "/v1/fdb", func(r *http.Request) (any, error) {
-			return tellChange(r, m, m.addFDB)
-		}},
-		{"DELETE", "/v1/fdb/{mac}", func(r *http.Request) (any, error) {
-			mac, err := port.ParseMAC(r.PathValue("mac"))
-			if err != nil {
-				return nil, fail(api.CodeInvalid, "%w", err)
-			}
-			vlan, err := vlanOfQuery(r)
-			if err != nil {
-				return nil, err
-			}
-			return nil, m.change(func() error { return m.delFDB(mac, vlan) })
-		}},
-		{"POST", "/v1/fdb/flush", func(r *http.Request) (any, error) {
-			return tell(r, m, m.flushFDB)
-		}},
 	}
-}
-
-// vlanOfQuery returns the VLAN in a request's query, or 0 if there is none.
-func vlanOfQuery(r *http.Request) (uint16, error) {
-	s := r.FormValue("vlan")
-	if s == "" {
-		return 0, nil
-	}
-	vlan, err := strconv.ParseUint(s, 10, 16)
-	if err != nil {
-		return 0, fail(api.CodeInvalid, "there is no VLAN %q; use 1 to %d", s, port.MaxVID)
-	}
-	return uint16(vlan), nil
 }
 
 // boolOfQuery returns an optional true or false in a request's query.
@@ -129,16 +94,7 @@ func ask[T any](m *manager, f func() (T, error)) (answer T, err error) {
 	return answer, err
 }
 
-// tell is ask for a request with a body.
-func tell[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
-	req, err := feature.Body[Req](r)
-	if err != nil {
-		return nil, err
-	}
-	return ask(m, func() (T, error) { return f(req) })
-}
-
-// tellChange is tell for a change of the desired state.
+// tellChange makes a change of the desired state that a request's body asks for.
 func tellChange[Req, T any](r *http.Request, m *manager, f func(Req) (T, error)) (any, error) {
 	req, err := feature.Body[Req](r)
 	if err != nil {

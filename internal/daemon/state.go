@@ -31,7 +31,6 @@ type savedState struct {
 
 	Switch setting.Patch `json:"switch,omitempty"` // Settings
 	Ports  []savedPort   `json:"ports"`
-	FDB    []savedEntry  `json:"fdb"` // entries that users added
 
 	Applied []string       `json:"applied,omitempty"` // items that a configuration named, see portMark
 	Pending *pendingChange `json:"pending,omitempty"` // the change that waits for its confirmation
@@ -59,7 +58,7 @@ func (st *savedState) UnmarshalJSON(b []byte) error {
 	}
 	for key, to := range map[string]any{
 		"version": &st.Version, "written_by": &st.WrittenBy,
-		"switch": &st.Switch, "ports": &st.Ports, "fdb": &st.FDB, "applied": &st.Applied, "pending": &st.Pending,
+		"switch": &st.Switch, "ports": &st.Ports, "applied": &st.Applied, "pending": &st.Pending,
 	} {
 		if text, ok := all[key]; ok {
 			d := json.NewDecoder(bytes.NewReader(text))
@@ -105,14 +104,6 @@ func (s *savedSpec) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	return errors.Join(s.Settings.Take("name", &s.Name), s.Settings.Take("kind", &s.Kind))
-}
-
-type savedEntry struct {
-	MAC  port.MAC `json:"mac"`
-	VLAN uint16   `json:"vlan"`
-	Port string   `json:"port"`
-
-	Sticky bool `json:"sticky,omitempty"`
 }
 
 // store keeps a savedState in a directory of its own.
@@ -254,11 +245,6 @@ func parseState(b []byte) (savedState, error) {
 			return savedState{}, fmt.Errorf("port %s is there twice", p.Spec.Name)
 		}
 		seen[p.Spec.Name] = true
-	}
-	for _, e := range st.FDB {
-		if !seen[e.Port] {
-			return savedState{}, fmt.Errorf("FDB entry %s has no port %q", e.MAC, e.Port)
-		}
 	}
 	return st, nil
 }

@@ -31,7 +31,6 @@ var someState = savedState{
 			Up: true, MTU: 1500, DisableIPv6: "0",
 		}},
 	}},
-	FDB:      []savedEntry{{MAC: 0x525400000001, VLAN: 1, Port: "vm0"}},
 	Sections: map[string]json.RawMessage{"notes": json.RawMessage(`"kept"`)},
 }
 
@@ -127,16 +126,14 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 
 func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 	for name, content := range map[string]string{
-		"empty":       ``,
-		"cut short":   `{"version":1,"ports":[{"spec":`,
-		"not JSON":    "\x00\x00\x00\x00",
-		"two values":  `{"version":1,"ports":[],"fdb":[]}{}`,
-		"no version":  `{"ports":[],"fdb":[]}`,
-		"version 0":   `{"version":0,"ports":[],"fdb":[]}`,
-		"bad name":    `{"version":1,"ports":[{"spec":{"name":"a/b","kind":"tap"},"trace":{}}],"fdb":[]}`,
-		"port twice":  `{"version":1,"ports":[{"spec":{"name":"a","kind":"tap"},"trace":{}},{"spec":{"name":"a","kind":"tap"},"trace":{}}],"fdb":[]}`,
-		"entry alone": `{"version":1,"ports":[],"fdb":[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0"}]}`,
-		"bad address": `{"version":1,"ports":[],"fdb":[{"mac":"zz","vlan":1,"port":"vm0"}]}`,
+		"empty":      ``,
+		"cut short":  `{"version":1,"ports":[{"spec":`,
+		"not JSON":   "\x00\x00\x00\x00",
+		"two values": `{"version":1,"ports":[],"fdb":[]}{}`,
+		"no version": `{"ports":[],"fdb":[]}`,
+		"version 0":  `{"version":0,"ports":[],"fdb":[]}`,
+		"bad name":   `{"version":1,"ports":[{"spec":{"name":"a/b","kind":"tap"},"trace":{}}],"fdb":[]}`,
+		"port twice": `{"version":1,"ports":[{"spec":{"name":"a","kind":"tap"},"trace":{}},{"spec":{"name":"a","kind":"tap"},"trace":{}}],"fdb":[]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tempStore(t)
@@ -183,7 +180,7 @@ func TestStateOfANewerVersionStopsTheStart(t *testing.T) {
 			}
 			st, aside, err := s.load()
 			if err == nil {
-				err = st.known(port.Catalog{}, nil, "v1.0")
+				err = st.known(port.Catalog{}, testFeatures, "v1.0")
 			}
 			if err == nil || aside != "" || strings.Contains(err.Error(), "\n") {
 				t.Fatalf("aside %q, %v", aside, err)
@@ -213,7 +210,7 @@ func TestSettingOfANewerVersionStopsTheStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = st.known(port.Catalog{Kinds: port.Kinds{newFakeHost()}}, nil, "v1.0")
+		err = st.known(port.Catalog{Kinds: port.Kinds{newFakeHost()}}, testFeatures, "v1.0")
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "v1.0")) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}

@@ -34,6 +34,10 @@ type Feature struct {
 	// are no part of a configuration.
 	Learned []string
 
+	// Items says that its State is a list of items, which a configuration knows one by one.
+	// Nil: it is something else.
+	Items *Items
+
 	// On reports whether settings of the type of Switch turn the feature on. Nil: it is on.
 	On func(settings any) bool
 
@@ -84,6 +88,12 @@ type (
 		Queues() []vswitch.Queue
 		Receive(Port, vswitch.ControlFrame)
 	}
+
+	// Forgotten hears that the FDB has forgotten the stations behind a port.
+	Forgotten interface{ Forgotten(Port) }
+
+	// Pinning reports whether users decide where a station is, so that nothing else may.
+	Pinning interface{ Pins(fdb.Key) bool }
 
 	// Topology hears that stations may now be behind other ports.
 	Topology interface{ TopologyChanged() }
@@ -177,8 +187,8 @@ type Host interface {
 	// their way back. Who sends such frames calls it once.
 	Speak()
 
-	// Configured reports whether a user added an FDB entry with this key.
-	Configured(fdb.Key) bool
+	// Pinned asks the features that are Pinning.
+	Pinned(fdb.Key) bool
 
 	// Forget removes the stations learned behind a port.
 	Forget(Port)

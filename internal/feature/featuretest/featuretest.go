@@ -134,8 +134,8 @@ func (h *Host) StationMAC(p feature.Port) port.MAC { return 0x5254_0000_0000 | p
 // Speak implements feature.Host.
 func (h *Host) Speak() {}
 
-// Configured implements feature.Host.
-func (h *Host) Configured(k fdb.Key) bool {
+// Pinned implements feature.Host.
+func (h *Host) Pinned(k fdb.Key) bool {
 	e, ok := h.core.FDB().Get(k)
 	return ok && e.Kind == fdb.Static
 }

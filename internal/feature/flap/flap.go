@@ -153,7 +153,7 @@ func (g *guard) transparent(number uint16) bool {
 // not move it. A port that passes nothing is no home, and an entry that a user added stays.
 func (g *guard) hold(k fdb.Key, number uint16, now time.Time) {
 	p := g.host.Port(number)
-	if g.holdDown == 0 || g.host.Configured(k) || p == nil || !p.Passes() {
+	if g.holdDown == 0 || g.host.Pinned(k) || p == nil || !p.Passes() {
 		return
 	}
 	if len(g.held) >= maxHeld {
@@ -187,7 +187,7 @@ func (g *guard) surplus() (k fdb.Key) {
 func (g *guard) release(k fdb.Key) {
 	delete(g.held, k)
 	table := g.host.Switch().FDB()
-	if e, ok := table.Get(k); ok && e.Kind == fdb.Sticky && !g.host.Configured(k) {
+	if e, ok := table.Get(k); ok && e.Kind == fdb.Sticky && !g.host.Pinned(k) {
 		_ = table.Add(k, e.Port, fdb.Dynamic) // it replaces an entry, so there is room
 	}
 }

@@ -26,6 +26,7 @@ var Feature = feature.Feature{
 	New: func(h feature.Host, _ any) (feature.Instance, error) {
 		return &mirrors{host: h, all: []api.Mirror{}}, nil
 	},
+	Items: &feature.Items{Zero: item{}, Help: "mirrors by name", Named: true},
 	Routes: []feature.Route{
 		{
 			Method: "GET", Path: "/v1/mirrors", ID: "listMirrors", Help: "All mirrors by name", Answer: []api.Mirror{},
@@ -69,25 +70,29 @@ func (m *mirrors) State() (json.RawMessage, error) {
 	if len(m.all) == 0 {
 		return nil, nil
 	}
-	return json.Marshal(m.all)
+	kept := make([]item, len(m.all))
+	for i, a := range m.all {
+		kept[i] = itemOf(a)
+	}
+	return json.Marshal(kept)
 }
 
 // Restore implements feature.Kept. It leaves out what this program does not understand.
 func (m *mirrors) Restore(b json.RawMessage) error {
-	var kept []api.Mirror
-	if b != nil {
-		if err := json.Unmarshal(b, &kept); err != nil {
-			return err
-		}
+	kept, err := feature.ReadItems[item](b)
+	if err != nil {
+		return err
 	}
 	all := []api.Mirror{}
-	for _, a := range kept {
+	for _, i := range kept {
+		a := i.mirror()
 		if _, err := parse(&a); err != nil {
 			m.host.Log().Error("a mirror is left out", "mirror", a.Name, "error", err)
 			continue
 		}
 		all = append(all, a)
 	}
+	slices.SortFunc(all, func(a, b api.Mirror) int { return cmp.Compare(a.Name, b.Name) })
 	return m.set(all)
 }
 

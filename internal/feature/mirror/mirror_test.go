@@ -101,7 +101,7 @@ func TestMirrors(t *testing.T) {
 // A mirror that cannot be put in force is left out; the others stay.
 func TestRestoreLeavesOut(t *testing.T) {
 	m := newMirrors(t, "vm0")
-	good := api.Mirror{Name: "good", From: []string{"vm0"}, ToVLAN: 5}
+	good := api.Mirror{Name: "good", From: []string{"vm0"}, Direction: "both", ToVLAN: 5}
 	b, err := json.Marshal([]api.Mirror{{Name: "bad", From: []string{"vm0"}, ToVLAN: 5, Filter: "nonsense ("}, good})
 	if err != nil {
 		t.Fatal(err)

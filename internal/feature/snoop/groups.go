@@ -3,6 +3,8 @@ package snoop
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/netip"
@@ -13,12 +15,50 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// static is a group that a port gets whatever its hosts report. Its JSON is in the state.
+// static is a group that a port gets whatever its hosts report.
 type static struct {
-	Group netip.Addr `json:"group"`
-	VLAN  uint16     `json:"vlan"`
-	Port  string     `json:"port"`
+	Group netip.Addr `json:"group" arg:"ADDRESS" help:"IP address of the group"`
+	VLAN  uint16     `json:"vlan,omitempty" arg:"VID" max:"4094" min:"1" default:"1" help:"VLAN of the group"`
+	Port  string     `json:"port" arg:"PORT" help:"port that gets the group"`
 }
+
+var _ feature.Item = static{}
+
+var items = &feature.Items{
+	Zero: static{}, Help: "multicast groups that always go to a port",
+	Required: []string{"group", "port"}, PortBound: true,
+	Possible: func(settings any) error {
+		if !settings.(Settings).Snooping {
+			return errors.New("static groups need multicast snooping; put `snooping: true` under switch")
+		}
+		return nil
+	},
+}
+
+// AfterMerge implements setting.Merged.
+func (g *static) AfterMerge(any, func(string) bool) {
+	g.Group, g.VLAN = g.Group.Unmap(), cmp.Or(g.VLAN, port.DefaultVLAN)
+}
+
+// ID implements feature.Item.
+func (g static) ID() string { return fmt.Sprintf("group %s vlan %d port %s", g.Group, g.VLAN, g.Port) }
+
+// Words implements feature.Item.
+func (static) Words() string { return "" }
+
+// Check implements feature.Item.
+func (g static) Check() error {
+	switch {
+	case !g.Group.IsMulticast():
+		return errors.New("a group needs the address of a multicast group, such as 239.1.2.3")
+	case g.Port == "":
+		return errors.New("a group needs a port")
+	}
+	return nil
+}
+
+// Needs implements feature.Item.
+func (g static) Needs() (ports []string, vlan uint16) { return []string{g.Port}, g.VLAN }
 
 func compare(a, b static) int {
 	return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), a.Group.Compare(b.Group), cmp.Compare(a.Port, b.Port))
@@ -34,11 +74,9 @@ func (sn *snooping) State() (json.RawMessage, error) {
 
 // Restore implements feature.Kept.
 func (sn *snooping) Restore(b json.RawMessage) error {
-	var kept []static
-	if b != nil {
-		if err := json.Unmarshal(b, &kept); err != nil {
-			return err
-		}
+	kept, err := feature.ReadItems[static](b)
+	if err != nil {
+		return err
 	}
 	all := make(map[static]struct{})
 	for _, g := range kept {

@@ -90,6 +90,7 @@ var Feature = feature.Feature{
 	Switch:   Settings{},
 	Port:     PortSettings{},
 	New:      func(h feature.Host, s any) (feature.Instance, error) { return start(h, s.(Settings)), nil },
+	Items:    items,
 	Routes:   routes,
 	Commands: commands,
 }

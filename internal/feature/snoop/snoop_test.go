@@ -42,3 +42,21 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// Groups of a configuration need an address, a port, and snooping.
+func TestItems(t *testing.T) {
+	v, err := setting.Merge(static{}, setting.Patch{"group": []byte(`"::ffff:239.1.2.3"`), "port": []byte(`"vm0"`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := v.(static)
+	if g.ID() != "group 239.1.2.3 vlan 1 port vm0" || g.Check() != nil {
+		t.Errorf("%s: %v", g.ID(), g.Check())
+	}
+	if (static{Group: g.Group}).Check() == nil || (static{Port: "vm0"}).Check() == nil {
+		t.Error("a group without a port or an address is taken")
+	}
+	if items.Possible(Settings{}) == nil || items.Possible(Settings{Snooping: true}) != nil {
+		t.Error("groups need snooping, and nothing else")
+	}
+}
