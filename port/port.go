@@ -25,6 +25,9 @@ var (
 	// ErrClosed is returned by Recv once Close was called.
 	ErrClosed = errors.New("port is closed")
 
+	// ErrPaused is returned by Recv while the port is paused; see Pausable.
+	ErrPaused = errors.New("port is paused")
+
 	// ErrGone is returned by Recv when the device or the peer is gone for good: this Port
 	// will not carry another frame and must be opened anew.
 	ErrGone = errors.New("device or peer is gone")
@@ -123,6 +126,24 @@ func (o *Out) PutHeader(b []byte) int {
 		n += 4
 	}
 	return n
+}
+
+// Pausable is implemented by ports that can stop receiving and lose nothing: what they have
+// not taken yet waits in the kernel or in the guest's memory.
+type Pausable interface {
+	// Pause makes each queue's Recv return ErrPaused once it has returned every frame that it
+	// took, also a Recv that waits. Send goes on. Any goroutine may call it.
+	Pause()
+
+	// Resume undoes Pause. No Recv is under way meanwhile.
+	Resume()
+}
+
+// Leaver is implemented by ports that take long to close.
+type Leaver interface {
+	// Leave is Close in a process that ends: it leaves to the kernel what the kernel does
+	// after the process as well.
+	Leave() error
 }
 
 // Overrun is implemented by kinds whose device can lose frames before Recv sees them, for

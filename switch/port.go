@@ -1,7 +1,6 @@
 package vswitch
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -46,9 +45,13 @@ type attachment struct {
 	dev     port.Port
 	queues  []port.Queue
 	workers []*worker
-	running sync.WaitGroup
-	lost    sync.Once // reports the first worker that failed
-	closing bool      // guarded by sw.mu
+	left    atomic.Int32 // workers that run
+	lost    sync.Once    // reports the first worker that failed
+
+	// The fields below are guarded by sw.mu.
+	ended   chan struct{} // closed when no worker runs; nil: none was started
+	paused  bool
+	closing bool
 }
 
 // Name is the port's name, unique in its switch.
@@ -68,8 +71,8 @@ func (p *Port) Device() port.Port {
 	return p.at.dev
 }
 
-// Attach puts dev behind the port and starts a worker for each of its queues. The port
-// then owns dev: Detach closes it.
+// Attach puts dev behind the port and starts a worker for each of its queues, unless the switch
+// is held. The port then owns dev: Detach closes it.
 func (p *Port) Attach(dev port.Port) error {
 	s := p.sw
 	s.mu.Lock()
@@ -94,19 +97,17 @@ func (p *Port) Attach(dev port.Port) error {
 	}
 	p.at = at
 	p.publish()
-	for _, w := range at.workers {
-		at.running.Go(func() {
-			if err := w.run(); !errors.Is(err, port.ErrClosed) {
-				at.lost.Do(func() { s.events.lost(PortLost{Port: p, Dev: dev, Err: err}, s.stop) })
-			}
-		})
+	if !s.held {
+		p.start(at)
 	}
 	return nil
 }
 
 // Detach closes the port's device and returns when its workers have ended. It removes
 // learned entries and keeps counters. Without a device it does nothing.
-func (p *Port) Detach() error {
+func (p *Port) Detach() error { return p.detach(port.Port.Close) }
+
+func (p *Port) detach(end func(port.Port) error) error {
 	s := p.sw
 	s.mu.Lock()
 	at := p.at
@@ -118,8 +119,8 @@ func (p *Port) Detach() error {
 	s.publish()
 	s.mu.Unlock()
 
-	err := at.dev.Close()
-	at.running.Wait()
+	err := end(at.dev)
+	at.wait()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -48,6 +48,8 @@ type Config struct {
 	FastPath FastPath
 
 	Traps []Trap // of all ports
+
+	Held bool // no port receives before Resume
 }
 
 // Switch is one learning switch.
@@ -73,6 +75,7 @@ type Switch struct {
 	groupForward uint16
 	departed     PortStats // of removed ports
 	closed       bool
+	held         bool // no port receives; see Hold
 	stop         chan struct{}
 	running      sync.WaitGroup
 }
@@ -121,6 +124,7 @@ func New(cfg Config) *Switch {
 		traps:  cfg.Traps,
 		start:  time.Now(),
 		stop:   make(chan struct{}),
+		held:   cfg.Held,
 	}
 	s.ports.Store(&portSet{})
 	if s.fast != nil {
@@ -216,7 +220,9 @@ func (s *Switch) RemovePort(name string) error {
 const closeAtOnce = 64
 
 // Close detaches all ports and ends all goroutines. No event is reported after it returns.
-func (s *Switch) Close() error {
+func (s *Switch) Close() error { return s.close(port.Port.Close) }
+
+func (s *Switch) close(end func(port.Port) error) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -231,7 +237,7 @@ func (s *Switch) Close() error {
 	for i, p := range ports {
 		slots <- struct{}{}
 		detached.Go(func() {
-			errs[i] = p.Detach()
+			errs[i] = p.detach(end)
 			<-slots
 		})
 	}

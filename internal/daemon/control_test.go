@@ -148,6 +148,40 @@ func TestProtocolsLeaveMirrorTargetsAlone(t *testing.T) {
 	})
 }
 
+// Ports of the state receive once all of them are open; one that takes long holds up the others
+// for a limited time.
+func TestPortsOfTheStateReceiveTogether(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes time.Duration // to open the second port
+		want  time.Duration // until the first one receives
+	}{
+		"soon": {stallWait / 2, stallWait / 2},
+		"late": {restoreWait / 2, stallWait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				host := newFakeHost()
+				host.slow = func(call, name string) {
+					if call == "Open" && name == "vm1" {
+						time.Sleep(c.takes)
+					}
+				}
+				began := time.Now()
+				r := start(t, host, savedState{Ports: []savedPort{{Spec: saved(spec("vm0"))}, {Spec: saved(spec("vm1"))}}})
+				for name, want := range map[string]time.Duration{"vm0": c.want, "vm1": c.takes} {
+					if at := host.devices[name].began.Load(); at == nil || at.Sub(began) != want {
+						t.Errorf("%s receives since %v, after %v", name, at, want)
+					}
+				}
+				r.mustAdd("vm2")
+				if host.devices["vm2"].began.Load() == nil {
+					t.Error("a port that is added later does not receive")
+				}
+			})
+		})
+	}
+}
+
 // A kind that does not answer while it opens a port of the state holds up neither the
 // protocols nor the ports of other kinds, and calls of the API for a limited time.
 func TestRestoreDoesNotWaitForAKind(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -267,16 +268,23 @@ type fakePort struct {
 	index int
 
 	queues int
+
+	began atomic.Pointer[time.Time] // of the first Recv
 }
 
-func (p *fakePort) end(err error)                  { p.once.Do(func() { p.err = err; close(p.ended) }) }
-func (p *fakePort) Close() error                   { p.end(port.ErrClosed); return nil }
-func (p *fakePort) Queues() []port.Queue           { return slices.Repeat([]port.Queue{p}, p.queues) }
-func (p *fakePort) Caps() port.Caps                { return port.CapsNone }
-func (p *fakePort) Ifindex() int                   { return p.index }
-func (p *fakePort) Recv([]port.Frame) (int, error) { <-p.ended; return 0, p.err }
-func (p *fakePort) Release()                       {}
-func (p *fakePort) Send([]port.Out)                {}
+func (p *fakePort) end(err error)        { p.once.Do(func() { p.err = err; close(p.ended) }) }
+func (p *fakePort) Close() error         { p.end(port.ErrClosed); return nil }
+func (p *fakePort) Queues() []port.Queue { return slices.Repeat([]port.Queue{p}, p.queues) }
+func (p *fakePort) Caps() port.Caps      { return port.CapsNone }
+func (p *fakePort) Ifindex() int         { return p.index }
+func (p *fakePort) Release()             {}
+func (p *fakePort) Send([]port.Out)      {}
+func (p *fakePort) Recv([]port.Frame) (int, error) {
+	now := time.Now()
+	p.began.CompareAndSwap(nil, &now)
+	<-p.ended
+	return 0, p.err
+}
 func (p *fakePort) closed() bool {
 	select {
 	case <-p.ended:

@@ -137,6 +137,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		FDB:       fdb.Config{Capacity: o.FDBSize, Aging: tableAging(o.Aging)},
 		OnEvent:   m.onEvent,
 		OnControl: m.onControl,
+		Held:      true, // until openRestored
 	}
 	if o.FastPath != nil {
 		cfg.FastPath = o.FastPath
@@ -208,7 +209,8 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 			if m.fast != nil {
 				m.fast.Stop() // before the ports close: it must outlive them
 			}
-			if err := m.sw.Close(); err != nil {
+			m.sw.Hold(drainWait)
+			if err := m.sw.Leave(); err != nil {
 				m.log.Warn("closing the ports", "error", err)
 			}
 			if m.saver == nil {
@@ -282,33 +284,44 @@ func (m *manager) restore(saved savedState) {
 // be open. A device or a socket may take any time to answer.
 const restoreWait = 10 * time.Second
 
+// stallWait is how long the frames of open ports wait for the next port of the state to be open.
+// They wait in the kernel, so that the ports they are for are there when the switch takes them.
+const stallWait = time.Second
+
+// drainWait is how long a stop waits until the frames that ports took are sent. A shaped port
+// sends the last one after a fifth of a second.
+const drainWait = 250 * time.Millisecond
+
 // openRestored opens the ports of the state. The ports of a kind are opened one after another,
-// in the order of their numbers, and meanwhile the switch runs.
+// in the order of their numbers, and meanwhile the switch runs. None forwards before all are
+// open, or one takes too long.
 func (m *manager) openRestored() {
 	kinds := make(map[string][]*managed)
 	for _, p := range m.sorted() {
 		kinds[p.spec.Kind] = append(kinds[p.spec.Kind], p)
 	}
 	var opening sync.WaitGroup
+	next := make(chan struct{}, 1) // has a value after a port was opened
 	for _, ports := range kinds {
 		opening.Go(func() {
 			for _, p := range ports {
 				_ = m.do(func() error { m.openFirst(p); return nil })
+				select {
+				case next <- struct{}{}:
+				default:
+				}
 			}
 		})
 	}
 	opened := make(chan struct{})
 	go func() { opening.Wait(); close(opened) }()
 	go func() {
-		select {
-		case <-opened:
-		case <-m.ended:
-		case <-time.After(restoreWait):
-		}
+		m.awaitOpened(opened, next)
 		_ = m.do(func() error {
 			if m.fast != nil {
 				m.fast.Start()
 			}
+			m.sw.Resume()
 			if len(m.ports) > 0 {
 				m.saveTrace()
 			}
@@ -317,6 +330,28 @@ func (m *manager) openRestored() {
 		})
 		close(m.restored)
 	}()
+}
+
+// awaitOpened returns when all ports of the state are open, or take too long. If none was opened
+// for a while, the others forward already.
+func (m *manager) awaitOpened(opened, next <-chan struct{}) {
+	stalled, late := time.NewTimer(stallWait), time.NewTimer(restoreWait)
+	defer stalled.Stop()
+	defer late.Stop()
+	for {
+		select {
+		case <-opened:
+			return
+		case <-m.ended:
+			return
+		case <-late.C:
+			return
+		case <-next:
+			stalled.Reset(stallWait)
+		case <-stalled.C:
+			m.sw.Resume()
+		}
+	}
 }
 
 // openFirst opens a port of the state, unless an event or a command was faster.

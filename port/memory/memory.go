@@ -58,6 +58,21 @@ func (p *Port) Close() error {
 	return nil
 }
 
+// Pause implements port.Pausable.
+func (p *Port) Pause() { p.pause(true) }
+
+// Resume implements port.Pausable.
+func (p *Port) Resume() { p.pause(false) }
+
+func (p *Port) pause(on bool) {
+	for _, l := range p.lanes {
+		l.in.mu.Lock()
+		l.in.paused = on
+		l.in.more.Broadcast()
+		l.in.mu.Unlock()
+	}
+}
+
 // Packet is a frame as the station sees it: on the wire, its VLAN tags inline.
 type Packet struct {
 	Wire    []byte
@@ -126,6 +141,7 @@ type ring struct {
 	head   uint // next to take
 	tail   uint // next to fill
 	closed bool
+	paused bool // borrow takes nothing
 }
 
 type slot struct {
@@ -203,9 +219,12 @@ func (r *ring) send(out []port.Out) {
 
 // wait returns when there is a frame. The caller holds mu.
 func (r *ring) wait() error {
-	for r.len() == 0 {
-		if r.closed {
+	for r.len() == 0 || r.paused {
+		switch {
+		case r.closed:
 			return port.ErrClosed
+		case r.paused:
+			return port.ErrPaused
 		}
 		r.more.Wait()
 	}

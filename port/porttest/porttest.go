@@ -68,6 +68,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"SuperFrame", testSuperFrame},
 		{"SendTail", testSendTail},
 		{"MalformedOffload", testMalformedOffload},
+		{"Pause", testPause},
 		{"CloseWakesRecv", testCloseWakesRecv},
 		{"CloseWhileBorrowed", testCloseWhileBorrowed},
 		{"SendAfterClose", testSendAfterClose},
@@ -383,6 +384,74 @@ func testBorrow(t *testing.T, f Fixture) {
 			q.Release()
 		}
 		next = 0
+	}
+}
+
+// testPause: a paused port receives nothing and loses nothing, whether Recv waits or not, and
+// sends meanwhile.
+func testPause(t *testing.T, f Fixture) {
+	p, ok := f.Port.(port.Pausable)
+	if !ok {
+		t.Skip("left out: the port cannot be paused")
+	}
+	q := f.Port.Queues()[0]
+	var frames [port.BatchSize]port.Frame
+	for round := range uint32(3) {
+		// Before the pause, so that a peer that connects is there.
+		if err := f.Peer.Send(body(round*100, 64), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		recv(t, f, 1, func(*port.Frame) {})
+		paused := make(chan error)
+		go func() {
+			for {
+				_, err := q.Recv(frames[:])
+				if err != nil {
+					paused <- err
+					return
+				}
+				q.Release() // traffic of others
+			}
+		}()
+		if round == 1 {
+			time.Sleep(10 * time.Millisecond) // most likely Recv waits
+		}
+		p.Pause()
+		select {
+		case err := <-paused:
+			if !errors.Is(err, port.ErrPaused) {
+				t.Fatalf("Recv of a paused port returned %v", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("Recv still waits after Pause")
+		}
+		for i := range uint32(4) {
+			if err := f.Peer.Send(body(round*100+i, 64), port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := q.Recv(frames[:]); !errors.Is(err, port.ErrPaused) {
+			t.Fatalf("Recv of a paused port returned %v", err)
+		}
+		if send(q, []port.Out{{Frame: frame(body(7, 64))}}) != 1 {
+			t.Fatal("a paused port does not send")
+		}
+		if _, _, ok := peerRecv(t, f, patience); !ok {
+			t.Fatal("what a paused port sent did not arrive")
+		}
+		p.Resume()
+		next := round * 100
+		recv(t, f, 4, func(fr *port.Frame) {
+			if got := number(fr.Data); got != next {
+				t.Errorf("frame %d came after the pause where %d was due", got, next)
+			}
+			next++
+		})
+	}
+	p.Pause()
+	f.Port.Close()
+	if _, err := q.Recv(frames[:]); !errors.Is(err, port.ErrPaused) && !errors.Is(err, port.ErrClosed) {
+		t.Errorf("Recv of a closed port returned %v", err)
 	}
 }
 

@@ -34,6 +34,7 @@ type dgramPort struct {
 	waiting chan struct{} // has a value when backlog may hold something
 	running sync.WaitGroup
 	closed  atomic.Bool
+	paused  atomic.Bool
 	sock    atomic.Pointer[dgramSocket]
 
 	mu      sync.Mutex
@@ -208,6 +209,9 @@ func (p *dgramPort) renew() {
 		return
 	}
 	p.sock.Store(next)
+	if p.paused.Load() {
+		_ = next.conn.SetReadDeadline(past)
+	}
 	p.mu.Unlock()
 	_ = s.close() // a waiting Recv continues with the next
 }
@@ -237,6 +241,22 @@ func (p *dgramPort) Close() error {
 	return err
 }
 
+// past is a deadline that ends a wait.
+var past = time.Unix(1, 0)
+
+// Pause implements port.Pausable. What the peer sends meanwhile waits in the socket.
+func (p *dgramPort) Pause() { p.pause(true, past) }
+
+// Resume implements port.Pausable.
+func (p *dgramPort) Resume() { p.pause(false, time.Time{}) }
+
+func (p *dgramPort) pause(on bool, deadline time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused.Store(on)
+	_ = p.sock.Load().conn.SetReadDeadline(deadline) // fails only for a closed socket
+}
+
 // dgramBatch is the memory of one recvmmsg. Headers and vectors point to their slots
 // permanently, so that a call needs no setup.
 type dgramBatch struct {
@@ -264,9 +284,12 @@ var dgramBatches = rxbuf.Pool[dgramBatch]{New: func() *dgramBatch {
 func (p *dgramPort) Recv(frames []port.Frame) (int, error) {
 	p.frames = frames[:min(len(frames), port.BatchSize)]
 	for !p.closed.Load() {
+		if p.paused.Load() {
+			return 0, port.ErrPaused
+		}
 		p.n, p.errno = 0, 0
 		if s := p.sock.Load(); s.raw.Read(p.read) != nil {
-			if s != p.sock.Load() {
+			if s != p.sock.Load() || p.paused.Load() {
 				continue // its file was deleted
 			}
 			break

@@ -62,7 +62,7 @@ func (p *dgramPort) empty() {
 		}
 		if what == unclear || err != nil {
 			p.leaveRoom()
-			p.pause(retryAfter)
+			p.rest(retryAfter)
 		}
 	}
 }
@@ -119,7 +119,7 @@ func (p *dgramPort) obstacle() obstacle {
 	return unclear
 }
 
-func (p *dgramPort) pause(d time.Duration) {
+func (p *dgramPort) rest(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -23,6 +23,7 @@ type streamPort struct {
 	quit    chan struct{}    // closed by Close
 	running sync.WaitGroup
 	closed  atomic.Bool
+	paused  atomic.Bool
 
 	mu   sync.Mutex
 	turn sync.Cond // signals that conn changed or the port was closed
@@ -43,7 +44,8 @@ type streamPort struct {
 // peer.
 type conn struct {
 	fd      int
-	holders atomic.Int32 // drain, and the worker while it reads; the last one closes fd
+	wake    int          // an eventfd that ends the worker's wait
+	holders atomic.Int32 // drain, and the worker while it reads; the last one closes both
 	backlog backlog
 	broken  bool          // takes nothing more; Recv will see the end
 	waiting chan struct{} // has a value when backlog may hold something
@@ -118,6 +120,27 @@ func (p *streamPort) Close() error {
 	return err
 }
 
+// Pause implements port.Pausable. What the peer sends meanwhile waits in the socket.
+func (p *streamPort) Pause() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused.Store(true)
+	p.turn.Broadcast()
+	if p.conn != nil {
+		_, _ = unix.Write(p.conn.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
+
+// Resume implements port.Pausable.
+func (p *streamPort) Resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused.Store(false)
+	if p.conn != nil {
+		_, _ = unix.Read(p.conn.wake, make([]byte, 8))
+	}
+}
+
 // setAccess changes who may use the socket.
 func (p *streamPort) setAccess(a sockfile.Access) error { return p.server.SetAccess(a) }
 
@@ -134,7 +157,7 @@ func (p *streamPort) accept() {
 			return
 		case err != nil:
 			p.setReason(err)
-			p.pause(acceptPause)
+			p.rest(acceptPause)
 			continue
 		}
 		if c, err := newConn(uc); err == nil {
@@ -162,12 +185,12 @@ func (p *streamPort) dial(path string) {
 				c.drop()
 			}
 		}
-		p.pause(b.next(time.Since(start)))
+		p.rest(b.next(time.Since(start)))
 	}
 }
 
-// pause waits for d, or until Close.
-func (p *streamPort) pause(d time.Duration) {
+// rest waits for d, or until Close.
+func (p *streamPort) rest(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -186,6 +209,10 @@ func newConn(uc *net.UnixConn) (*conn, error) {
 	c := &conn{waiting: make(chan struct{}, 1), done: make(chan struct{})}
 	failed := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
 	if err := errors.Join(failed, err); err != nil {
+		return nil, err
+	}
+	if c.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(c.fd)
 		return nil, err
 	}
 	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // or what the kernel allows
@@ -208,6 +235,7 @@ func (c *conn) hold() bool {
 func (c *conn) drop() {
 	if c.holders.Add(-1) == 0 {
 		_ = unix.Close(c.fd)
+		_ = unix.Close(c.wake)
 	}
 }
 
@@ -247,28 +275,30 @@ func (p *streamPort) end(c *conn, why error) {
 	close(c.done)
 }
 
-// await returns the port's connection once there is one.
-func (p *streamPort) await() (*conn, error) {
+// await returns the port's connection once there is one; nil if the port is paused or closed
+// before.
+func (p *streamPort) await() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.conn == nil && !p.closed.Load() {
+	for p.conn == nil && !p.closed.Load() && !p.paused.Load() {
 		p.turn.Wait()
 	}
 	if p.closed.Load() {
-		return nil, port.ErrClosed
+		return nil
 	}
-	return p.conn, nil
+	return p.conn
 }
 
 // Recv implements port.Queue.
 func (p *streamPort) Recv(frames []port.Frame) (int, error) {
 	for !p.closed.Load() {
 		if p.from == nil {
-			c, err := p.await()
-			if err != nil {
-				break
+			if p.from = p.await(); p.from == nil {
+				if p.paused.Load() {
+					return 0, port.ErrPaused
+				}
+				continue
 			}
-			p.from = c
 		}
 		n, err := p.take(frames)
 		if n > 0 {
@@ -279,6 +309,9 @@ func (p *streamPort) Recv(frames []port.Frame) (int, error) {
 			frames[0].SetStripped(nil, 0)
 			frames[0].Drop = bad.drop()
 			return 1, nil
+		}
+		if p.paused.Load() {
+			return 0, port.ErrPaused
 		}
 		if errno := p.read(); errno != 0 {
 			p.leave(hangup(errno))
@@ -301,8 +334,8 @@ func (p *streamPort) take(frames []port.Frame) (n int, err error) {
 	return n, nil
 }
 
-// read waits for the socket to hold something and reads it. It returns ECONNRESET at
-// the end of the stream.
+// read waits for the socket to hold something and reads it, or for a pause. It returns
+// ECONNRESET at the end of the stream.
 func (p *streamPort) read() unix.Errno {
 	c := p.from
 	if !c.hold() {
@@ -318,13 +351,21 @@ func (p *streamPort) read() unix.Errno {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
 			p.in.tidy()
-			await(c.fd, unix.POLLIN)
+			if c.await(); p.paused.Load() {
+				return 0
+			}
 		case err == nil:
 			return unix.ECONNRESET
 		default:
 			return err.(unix.Errno)
 		}
 	}
+}
+
+// await waits until the peer has sent something, or for a pause.
+func (c *conn) await() {
+	p := [2]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}, {Fd: int32(c.wake), Events: unix.POLLIN}}
+	_, _ = unix.Poll(p[:], -1) // EINTR: the caller looks again
 }
 
 // leave ends the connection that the worker reads.

@@ -70,6 +70,9 @@ func (p *Port) Contested() error { return p.guard.Contested() }
 // Close implements port.Port. The pair stays for the container.
 func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
 
+// Leave implements port.Leaver.
+func (p *Port) Leave() error { return cmp.Or(p.Port.Leave(), p.guard.Close()) }
+
 // Name implements port.Kind.
 func (kind) Name() string { return "veth" }
 

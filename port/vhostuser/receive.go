@@ -47,6 +47,9 @@ func (l *lane) Recv(frames []port.Frame) (int, error) {
 		if l.port.closed.Load() {
 			return 0, port.ErrClosed
 		}
+		if l.port.paused.Load() {
+			return 0, port.ErrPaused
+		}
 		if l.announce.Load() != nil {
 			return l.announced(&frames[0]), nil
 		}
@@ -284,7 +287,7 @@ func (l *lane) look() bool {
 	ring := l.receiver.ring
 	for start := time.Now(); l.port.busy.Load() && ring.Ready() || time.Since(start) < l.spin; {
 		for range looksPerClock {
-			if ring.HasWork() || l.port.closed.Load() || l.announce.Load() != nil {
+			if ring.HasWork() || l.port.closed.Load() || l.port.paused.Load() || l.announce.Load() != nil {
 				l.spin = maxSpin
 				return true
 			}

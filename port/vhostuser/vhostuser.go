@@ -37,6 +37,7 @@ type Port struct {
 	active atomic.Pointer[[]*lane]
 	up     atomic.Bool
 	closed atomic.Bool
+	paused atomic.Bool
 	busy   atomic.Bool // workers never sleep while a guest is there
 
 	changed chan struct{}
@@ -139,6 +140,15 @@ func (p *Port) Close() error {
 		return errors.New("the front end's files take long to close; the port goes on closing them")
 	}
 }
+
+// Pause implements port.Pausable. What the guest sends meanwhile waits in its rings.
+func (p *Port) Pause() {
+	p.paused.Store(true)
+	p.wake()
+}
+
+// Resume implements port.Pausable.
+func (p *Port) Resume() { p.paused.Store(false) }
 
 // closePatience bounds how long Close waits for the front end's files to be closed.
 const closePatience = 2 * time.Second

@@ -21,6 +21,7 @@ type tunnel struct {
 	// Send holds gate to read, so that Close closes no socket that is in use.
 	gate   sync.RWMutex
 	closed atomic.Bool
+	paused atomic.Bool
 	tx     []int
 
 	news    chan struct{}
@@ -90,6 +91,17 @@ func (t *tunnel) closeSockets() {
 	}
 	t.tx = nil
 }
+
+// Pause implements port.Pausable. What hosts send meanwhile waits in the sockets.
+func (t *tunnel) Pause() {
+	t.paused.Store(true)
+	for _, q := range t.queues {
+		q.wake()
+	}
+}
+
+// Resume implements port.Pausable.
+func (t *tunnel) Resume() { t.paused.Store(false) }
 
 // Overruns implements port.Overrun.
 func (t *tunnel) Overruns() (n uint64) {

@@ -122,6 +122,9 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 			}
 			q.giveBack()
 		}
+		if q.t.paused.Load() {
+			return 0, port.ErrPaused
+		}
 		q.errno = 0
 		switch err := q.raw.Read(q.read); {
 		case errors.Is(err, os.ErrDeadlineExceeded): // wake

@@ -60,6 +60,8 @@ type Port struct {
 	overruns atomic.Uint64
 	losses   losses
 
+	paused atomic.Bool
+
 	queued   atomic.Bool // a direct device has a queueing discipline: nothing bypasses it
 	unfollow func()      // stops updating queued
 }
@@ -204,6 +206,47 @@ func (p *Port) Close() error {
 	p.countOverruns()
 	p.closed = true
 	return p.closeSockets()
+}
+
+// Leave implements port.Leaver: closing a packet socket takes a grace period, which delays the
+// next process; see exit.go.
+func (p *Port) Leave() error {
+	p.unfollow()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	for _, q := range p.queues {
+		q.rx.rouse()
+	}
+	return nil
+}
+
+// Pause implements port.Pausable. What comes meanwhile waits in the sockets.
+func (p *Port) Pause() {
+	p.paused.Store(true)
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, q := range p.queues {
+		if !p.closed {
+			q.rx.rouse()
+		}
+	}
+}
+
+// Resume implements port.Pausable.
+func (p *Port) Resume() {
+	p.mu.Lock() // a Close after this rouses its Recv again
+	defer p.mu.Unlock()
+	p.paused.Store(false)
+	var count [8]byte
+	for _, q := range p.queues {
+		if !p.closed {
+			_, _ = unix.Read(q.rx.wake, count[:])
+		}
+	}
 }
 
 // closeSockets closes all sockets at once: each waits for a grace period, and these

@@ -62,7 +62,7 @@ func (r *receiver) join(group int) (int, error) {
 // not be reused while Recv uses it.
 func (r *receiver) close() error {
 	if r.wake >= 0 {
-		_, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		r.rouse()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,6 +77,9 @@ func (r *receiver) close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// rouse ends a wait.
+func (r *receiver) rouse() { _, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
 // batch is the memory of one recvmmsg. Headers and vectors always point to their slots,
 // so a call needs no setup.
@@ -139,6 +142,9 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 	defer r.mu.Unlock()
 	timeout := forever
 	for r.fd >= 0 {
+		if q.paused.Load() {
+			return 0, port.ErrPaused
+		}
 		n, errno := r.read(frames[:min(len(frames), port.BatchSize)], q.ifindex)
 		switch errno {
 		case 0:
@@ -155,7 +161,7 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 			if err != nil {
 				return 0, fmt.Errorf("receive: %w", err)
 			}
-			if woken {
+			if woken && !q.paused.Load() {
 				return 0, port.ErrClosed
 			}
 			if timeout == forever {
@@ -186,7 +192,7 @@ func (q *queue) Recv(frames []port.Frame) (int, error) {
 const forever time.Duration = -1
 
 // wait returns when the socket is ready or the timeout has passed; woken reports whether
-// close was called.
+// rouse was called.
 func (r *receiver) wait(timeout time.Duration) (woken bool, err error) {
 	r.poll[0] = unix.PollFd{Fd: int32(r.fd), Events: unix.POLLIN}
 	r.poll[1] = unix.PollFd{Fd: int32(r.wake), Events: unix.POLLIN}

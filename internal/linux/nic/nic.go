@@ -44,9 +44,14 @@ type Device struct {
 }
 
 // Close implements port.Port. The interface keeps its settings until Return.
-func (d *Device) Close() error {
+func (d *Device) Close() error { return d.end(d.Port.Close()) }
+
+// Leave implements port.Leaver.
+func (d *Device) Leave() error { return d.end(d.Port.Leave()) }
+
+// end lets go of the interface after its sockets.
+func (d *Device) end(err error) error {
 	defer d.free()
-	err := d.Port.Close()
 	if g := d.takeGuard(); g != nil {
 		err = cmp.Or(err, g.Close())
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,6 +38,8 @@ type Device struct {
 	// does not close the descriptor that they use.
 	mu     sync.RWMutex
 	closed bool
+
+	paused atomic.Bool
 }
 
 // checkEvery is how often a Device calls its check.
@@ -106,6 +109,27 @@ func (d *Device) Close() error {
 	return d.file.Close()
 }
 
+// setDeadline makes Recv call check when that is due, if there is one.
+func (d *Device) setDeadline() {
+	var at time.Time
+	if d.check != nil {
+		at = time.Now().Add(checkEvery)
+	}
+	_ = d.file.SetReadDeadline(at)
+}
+
+// Pause implements port.Pausable. What comes meanwhile waits in the TAP.
+func (d *Device) Pause() {
+	d.paused.Store(true)
+	_ = d.file.SetReadDeadline(time.Unix(1, 0)) // fails only for a closed file
+}
+
+// Resume implements port.Pausable.
+func (d *Device) Resume() {
+	d.paused.Store(false)
+	d.setDeadline()
+}
+
 // Bound implements port.Bound: a TAP that was deleted has no fd end any more.
 func (d *Device) Bound() bool {
 	d.mu.RLock() // Close must not close the descriptor meanwhile
@@ -126,6 +150,9 @@ var slabs = rxbuf.Pool[slab]{New: func() *slab { return &slab{rxbuf.Slab()} }}
 func (d *Device) Recv(frames []port.Frame) (int, error) {
 	d.frames = frames[:min(len(frames), port.BatchSize)]
 	for {
+		if d.paused.Load() {
+			return 0, port.ErrPaused
+		}
 		d.n, d.errno = 0, nil
 		err := d.conn.Read(d.read)
 		switch {
@@ -133,11 +160,11 @@ func (d *Device) Recv(frames []port.Frame) (int, error) {
 			// An error after some frames comes again at the next read.
 			return d.n, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if !d.check() {
+			if d.check != nil && !d.check() {
 				return 0, port.ErrGone
 			}
 			// Only a closed file refuses a deadline, and the next Read reports that.
-			_ = d.file.SetReadDeadline(time.Now().Add(checkEvery))
+			d.setDeadline()
 		case err != nil:
 			return 0, port.ErrClosed
 		case d.errno == unix.EBADFD:
