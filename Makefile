@@ -68,8 +68,8 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	$(GO) run github.com/vswitch/vswitch/internal/test/gotest $$race -count=1 ./...
 
 .PHONY: test-interop
-test-interop: ## test beside FRR, which it installs (as root)
-	@qemu-examples/lib/deps.sh frr
+test-interop: ## test beside FRR and Chromium, which it installs (as root)
+	@qemu-examples/lib/deps.sh iproute2 iputils-ping frr chromium fonts-dejavu-core
 	$(GO) vet -tags interop ./internal/test/interop
 	$(GO) run ./internal/test/gotest -tags interop -count=1 ./internal/test/interop
 

@@ -53,6 +53,9 @@ type Port struct {
 	// the machine would send; 0: the machine's own will do. qemu-args passes it to the machine.
 	GuestMTU int `json:"guest_mtu,omitzero"`
 
+	// Station reports whether one station, rather than a network, is behind it.
+	Station bool `json:"station"`
+
 	VLAN     VLAN         `json:"vlan"`
 	FastPath PortFastPath `json:"fastpath"`
 

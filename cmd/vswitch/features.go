@@ -24,6 +24,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/stp"
 	"github.com/vswitch/vswitch/internal/feature/trace"
 	"github.com/vswitch/vswitch/internal/feature/vlan"
+	"github.com/vswitch/vswitch/internal/feature/web"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -46,6 +47,7 @@ var features = []feature.Feature{
 	events.Feature,
 	guard.Feature,
 	health.Feature,
+	web.Feature,
 }
 
 // portCatalog returns what the ports of this program's switches can be.

@@ -40,6 +40,7 @@ func (m *manager) describeAmong(p *managed, tunnels []passage) api.Port {
 
 		GuestMAC: m.stationMAC(p),
 		GuestMTU: guestMTU(p, tunnels),
+		Station:  p.hasStation(),
 
 		VLAN:     vlanOf(&p.spec.Policy),
 		FastPath: m.portFastPath(p, st.Fast),

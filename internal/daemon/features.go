@@ -298,6 +298,7 @@ func (h host) Forget(p feature.Port)           { h.m.forget(p.(*managed)) }
 func (h host) Shut(p feature.Port, why string) { h.m.shut(p.(*managed), why) }
 func (h host) Collect(add feature.Add)         { h.m.collect(add) }
 func (h host) Emit(e api.Event)                { h.m.emit(e) }
+func (h host) API() http.Handler               { return h.m.handler() }
 
 // Pinned implements feature.Host.
 func (h host) Pinned(k fdb.Key) bool {

@@ -79,7 +79,7 @@ func TestAPI(t *testing.T) {
 	none := api.Counters{Dropped: map[string]uint64{}}
 	want := api.Port{
 		Name: "vm0", Kind: "fake", State: api.StateNoCarrier, Reason: "the other end of vm0 is down or not there", Ifname: "vm0", MTU: 1500,
-		VLAN: api.VLAN{Mode: "transparent", Native: 1, Trunk: []uint16{}, Accept: "all"}, RX: none, TX: none,
+		Station: true, VLAN: api.VLAN{Mode: "transparent", Native: 1, Trunk: []uint16{}, Accept: "all"}, RX: none, TX: none,
 		FastPath: api.PortFastPath{Off: []string{"the switch has none: "}},
 		Spec:     api.Spec{RawMessage: json.RawMessage(`{"name":"vm0","kind":"fake","mtu":1400}`)},
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"iter"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -213,6 +214,10 @@ type Host interface {
 	// from any goroutine, but not more often than people can read: what guests or peers can
 	// cause is limited first.
 	Emit(api.Event)
+
+	// API answers calls of the API, as the control socket does, for a feature that serves some of
+	// them elsewhere. It is called on any goroutine and without the turn.
+	API() http.Handler
 
 	// Collect reports the numbers of the daemon and of all features, see Collected.
 	Collect(add Add)

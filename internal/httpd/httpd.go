@@ -58,6 +58,7 @@ type Server struct {
 
 	at    Address
 	tcp   *http.Server // nil: it serves nowhere
+	ln    net.Listener // of tcp
 	retry func()       // cancels the next try to listen; nil: none
 }
 
@@ -138,7 +139,7 @@ func (s *Server) serve(ln net.Listener) {
 	s.Log.Info(s.What+" are served", "url", "http://"+ln.Addr().String()+s.Path)
 	tcp := New(s.Handler, s.Log)
 	tcp.WriteTimeout = s.AnswerTime
-	s.tcp = tcp
+	s.tcp, s.ln = tcp, ln
 	go func() {
 		if err := tcp.Serve(netutil.LimitListener(ln, s.Connections)); !errors.Is(err, http.ErrServerClosed) {
 			s.Log.Error(s.What+" are no longer served by TCP", "address", ln.Addr(), "error", err)
@@ -166,6 +167,7 @@ func (s *Server) Stop() {
 	}
 	if s.tcp != nil {
 		s.tcp.Close()
+		s.ln.Close() // tcp does not know it before it serves
 		s.tcp = nil
 	}
 }

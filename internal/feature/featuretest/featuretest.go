@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"iter"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -186,6 +187,9 @@ func (h *Host) Events() []api.Event {
 	defer h.telling.Unlock()
 	return slices.Clone(h.events)
 }
+
+// API implements feature.Host: there are no calls.
+func (h *Host) API() http.Handler { return http.NotFoundHandler() }
 
 // Collect implements feature.Host: it has nothing to report.
 func (h *Host) Collect(feature.Add) {}
