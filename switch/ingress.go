@@ -20,19 +20,17 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 			return why
 		}
 	}
-	neighbours := eth.IsReserved(uint64(f.Dst))
-	if neighbours && len(from.traps) != 0 {
+	if eth.IsReserved(uint64(f.Dst)) {
 		if t := trapFor(f, from); t != nil {
 			return w.sw.control.punt(f, from.port, t.Queue, 0)
 		}
 	}
-	if f.Src.IsGroup() || f.Src == 0 {
+	switch {
+	case f.Src.IsGroup() || f.Src == 0:
 		return port.DropBadSource
-	}
-	if !inspect(f) {
+	case f.Offload.Left() && !inspect(f):
 		return refusal(f)
-	}
-	if neighbours && w.set.groupForward>>(f.Dst&0xf)&1 == 0 {
+	case eth.IsReserved(uint64(f.Dst)) && w.set.groupForward>>(f.Dst&0xf)&1 == 0:
 		return port.DropReserved
 	}
 	drop := classify(f, from)
@@ -56,14 +54,11 @@ func refusal(f *port.Frame) port.Drop {
 	return port.DropBadOffload
 }
 
-// inspect reports whether f's offload header, if any, agrees with the frame. A checksum that
+// inspect reports whether f's offload header agrees with the frame. A checksum that
 // is still to be completed lies where the frame has one, so no byte that the switch decided
 // by changes on the way.
 func inspect(f *port.Frame) (ok bool) {
-	switch {
-	case f.Offload.Flags|f.Offload.GSOType == 0:
-		return true
-	case f.Offload.IsGSO():
+	if f.Offload.IsGSO() {
 		f.Offload, ok = vnet.Inspect(f.Data, f.DataLen(), f.Offload)
 		return ok
 	}
