@@ -148,7 +148,7 @@ func (p *Port) flagsOf() flags {
 	set(p.tree == TreeLearning, flagLearning)
 	set(p.resolution, flagResolution)
 	set(p.stageOf() != nil, flagStage)
-	set(p.stage != nil, flagGuarded)
+	set(p.stage != nil && !p.stage.Fast, flagGuarded)
 	set(p.stage != nil && !p.stage.Unknown, flags(UnknownUnicast)<<flagNoFloodShift)
 	return f
 }

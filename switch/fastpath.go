@@ -38,6 +38,10 @@ type FastPath interface {
 	// referenced.
 	Budget(number uint16, turn uint8) *atomic.Int64
 
+	// Guard is Switch.SetFastGuard, and GuardHeard is Switch.FastHeard.
+	Guard(number uint16, g *FastGuard)
+	GuardHeard(number uint16, s FastSender) (ago time.Duration, ok bool)
+
 	// Counters count the port's frames that reached no queue of the switch. Release
 	// returns them for the last time, when the port's device is gone.
 	Counters(number uint16) PortStats
@@ -53,6 +57,10 @@ type FastPort struct {
 	From  bool // received frames need nothing but forwarding
 	To    bool // sent frames need nothing but their tag
 	Drops bool // received frames that would be dropped are wanted instead
+
+	Guarded bool // received frames have to be what Guard allows
+	Snoop   bool // what is sent to it is punted unless it is plain, see Stage
+
 	Isolated,
 	NoLearning,
 	Locked,
@@ -225,6 +233,8 @@ func (s *Switch) publishFast(set *portSet) {
 			NoFlood:      Class(m.flags >> flagNoFloodShift),
 			Punt:         m.storm.limited(),
 			Drops:        m.flags&flagPuntDrops != 0,
+			Guarded:      m.port.stage != nil && m.port.stage.Fast,
+			Snoop:        m.port.stage != nil && m.port.stage.Snoop,
 			Isolated:     m.flags&flagIsolated != 0,
 			NoLearning:   m.flags&flagNoLearn != 0,
 			Locked:       m.flags&flagLocked != 0,

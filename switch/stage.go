@@ -1,6 +1,11 @@
 package vswitch
 
-import "github.com/vswitch/vswitch/port"
+import (
+	"net/netip"
+	"time"
+
+	"github.com/vswitch/vswitch/port"
+)
 
 // Stage is a check on the path of the frames that a port receives. It stands before
 // everything else: reserved addresses, traps, learning, mirrors. What it refuses, nobody
@@ -15,9 +20,18 @@ type Stage struct {
 	Why func(f *port.Frame, classified port.Drop) port.Drop
 
 	// Setting names the user's setting behind the stage, in words. A port with a stage of
-	// its own stays off the fast path in both directions: what is sent to it may have to
-	// pass the stages of other ports.
+	// its own stays off the fast path in both directions, unless Fast is set: what is sent to
+	// it may have to pass the stages of other ports.
 	Setting string
+
+	// Fast says that SetFastGuard tells a fast path what the port may send. It drops what
+	// Check would refuse for sure, sends on what Check would accept for sure, and punts the
+	// rest, as well as all groups.
+	Fast bool
+
+	// Snoop says that the stages of other ports learn from what is sent to the port: a fast
+	// path punts all to it that is not plain TCP, UDP or the like, such as ARP and DHCP.
+	Snoop bool
 
 	// Unknown floods frames to unknown stations to the port as to others.
 	Unknown bool
@@ -33,6 +47,48 @@ func (p *Port) SetStage(s *Stage) {
 		p.publish()
 	}
 	p.quiesce()
+}
+
+// FastGuard is what a port with a stage may send, as far as a fast path can decide it.
+type FastGuard struct {
+	MACs      []port.MAC
+	MACOnly   bool // IP addresses are free
+	MoreTypes bool // the stage accepts EtherTypes beside those of IP and ARP
+	Senders   []FastSender
+	Prefixes  []FastPrefix
+}
+
+// FastSender is an IP address of a station.
+type FastSender struct {
+	VLAN        uint16 // 0: every VLAN of the port
+	MAC         port.MAC
+	Addr        netip.Addr
+	From, Until time.Time // when it may send; zero: always
+}
+
+// FastPrefix is a FastSender for each address of a prefix.
+type FastPrefix struct {
+	VLAN uint16
+	MAC  port.MAC
+	netip.Prefix
+}
+
+// SetFastGuard tells a fast path what the port of that number may send; nil: nothing that the
+// stage is not asked about. What is no longer allowed is no longer sent on when it returns. It
+// may be called from any goroutine, also by a stage, and before the port has a device.
+func (s *Switch) SetFastGuard(number uint16, g *FastGuard) {
+	if s.fast != nil {
+		s.fast.Guard(number, g)
+	}
+}
+
+// FastHeard returns how long ago a fast path last heard one of a port's senders; ok is false if
+// it never did.
+func (s *Switch) FastHeard(number uint16, sender FastSender) (ago time.Duration, ok bool) {
+	if s.fast == nil {
+		return 0, false
+	}
+	return s.fast.GuardHeard(number, sender)
 }
 
 // SetDefaultStage gives this stage to all ports that have none of their own; nil: none. It

@@ -73,6 +73,9 @@ func start(h feature.Host, protect []netip.Prefix) *guard {
 		drops: make(map[reason]*summary), started: time.Now(),
 	}
 	g.watch = &vswitch.Stage{Check: g.table.Watch().Check}
+	if h.Switch().Fast() {
+		g.table.SetMirror(mirror{h.Switch()})
+	}
 	return g
 }
 
@@ -139,8 +142,9 @@ func (g *guard) Configured(p feature.Port) {
 		g.table.Restore(n, b)
 	}
 	delete(g.restored, p.Name())
-	if x.stage == nil || x.stage.Unknown != s.Unknown {
-		x.stage = &vswitch.Stage{Check: x.rules.Check, Why: x.rules.Why, Setting: "--guard", Unknown: s.Unknown}
+	learns := !c.MACOnly && c.Learn&(proto.LearnDHCP|proto.LearnARP) != 0 // from what is sent to it
+	if x.stage == nil || x.stage.Unknown != s.Unknown || x.stage.Snoop != learns {
+		x.stage = &vswitch.Stage{Check: x.rules.Check, Why: x.rules.Why, Setting: "--guard", Fast: true, Snoop: learns, Unknown: s.Unknown}
 	}
 	g.rewatch()
 	p.Core().SetStage(x.stage)

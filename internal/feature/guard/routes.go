@@ -112,6 +112,11 @@ func (g *guard) find(name string) (feature.Port, error) {
 func (g *guard) list(name string) []Binding {
 	all := []Binding{}
 	now := time.Now()
+	for n, x := range g.ports {
+		if name == "" || x.port.Name() == name {
+			g.table.Listen(n)
+		}
+	}
 	for _, b := range g.table.Bindings() {
 		if name != "" && b.Port != name {
 			continue

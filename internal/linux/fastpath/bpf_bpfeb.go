@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfBinding struct {
+	_      structs.HostLayout
+	From   uint64
+	Until  uint64
+	Heard  uint32
+	Unused uint32
+}
+
 type bpfBucket struct {
 	_     structs.HostLayout
 	Until uint64
@@ -40,6 +48,9 @@ type bpfCounters struct {
 	Copies   uint64
 	Unsent   uint64
 	Lost     uint64
+	Guarded  [6]uint64
+	Showing  uint32
+	Shown    uint32
 }
 
 type bpfFlows struct {
@@ -70,9 +81,18 @@ type bpfFlows struct {
 			MirrorIn  uint8
 			MirrorOut uint8
 			Watch     uint8
-			_         [3]byte
+			Asks      uint8
+			_         [2]byte
 		}
 	}
+	From [256]bpfSender
+}
+
+type bpfGuard struct {
+	_        structs.HostLayout
+	Flags    uint32
+	Prefixes uint32
+	Prefix   [8]bpfPrefix
 }
 
 type bpfHash struct {
@@ -110,6 +130,23 @@ type bpfPort struct {
 	_          [3]byte
 }
 
+type bpfPrefix struct {
+	_       structs.HostLayout
+	Address [4]uint32
+	Mask    [4]uint32
+	Station uint64
+	Type    uint32
+	Unused  uint32
+}
+
+type bpfSender struct {
+	_       structs.HostLayout
+	Address [4]uint32
+	Station uint64
+	Slot    uint32
+	Type    uint32
+}
+
 type bpfStation struct {
 	_          structs.HostLayout
 	Slot       uint16
@@ -121,6 +158,7 @@ type bpfStation struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapBindings = "bindings"
 	bpfMapBuckets  = "buckets"
 	bpfMapCopying  = "copying"
 	bpfMapCounts   = "counts"
@@ -128,6 +166,7 @@ const (
 	bpfMapEpochs   = "epochs"
 	bpfMapFloods   = "floods"
 	bpfMapGroups   = "groups"
+	bpfMapGuards   = "guards"
 	bpfMapHashes   = "hashes"
 	bpfMapMirrors  = "mirrors"
 	bpfMapPorts    = "ports"
@@ -189,6 +228,7 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Bindings *ebpf.MapSpec `ebpf:"bindings"`
 	Buckets  *ebpf.MapSpec `ebpf:"buckets"`
 	Copying  *ebpf.MapSpec `ebpf:"copying"`
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
@@ -196,6 +236,7 @@ type bpfMapSpecs struct {
 	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
 	Floods   *ebpf.MapSpec `ebpf:"floods"`
 	Groups   *ebpf.MapSpec `ebpf:"groups"`
+	Guards   *ebpf.MapSpec `ebpf:"guards"`
 	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
 	Mirrors  *ebpf.MapSpec `ebpf:"mirrors"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
@@ -233,6 +274,7 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Bindings *ebpf.Map `ebpf:"bindings"`
 	Buckets  *ebpf.Map `ebpf:"buckets"`
 	Copying  *ebpf.Map `ebpf:"copying"`
 	Counts   *ebpf.Map `ebpf:"counts"`
@@ -240,6 +282,7 @@ type bpfMaps struct {
 	Epochs   *ebpf.Map `ebpf:"epochs"`
 	Floods   *ebpf.Map `ebpf:"floods"`
 	Groups   *ebpf.Map `ebpf:"groups"`
+	Guards   *ebpf.Map `ebpf:"guards"`
 	Hashes   *ebpf.Map `ebpf:"hashes"`
 	Mirrors  *ebpf.Map `ebpf:"mirrors"`
 	Ports    *ebpf.Map `ebpf:"ports"`
@@ -253,6 +296,7 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Bindings,
 		m.Buckets,
 		m.Copying,
 		m.Counts,
@@ -260,6 +304,7 @@ func (m *bpfMaps) Close() error {
 		m.Epochs,
 		m.Floods,
 		m.Groups,
+		m.Guards,
 		m.Hashes,
 		m.Mirrors,
 		m.Ports,

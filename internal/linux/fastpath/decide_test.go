@@ -78,7 +78,7 @@ func (r *rig) open(capacity int) {
 	}
 	r.t.Cleanup(func() {
 		r.path.Stop()
-		if r.path.failed {
+		if r.path.failed.Load() {
 			r.t.Error("the kernel refused something; see the log")
 		}
 	})

@@ -23,7 +23,7 @@ import (
 )
 
 // The generator's version is fixed, so that the same source always makes the same file.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type copies bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type sender -type binding -type prefix -type guard -type copies bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
 
 // Options configure a Path.
 type Options struct {
@@ -61,8 +61,10 @@ type Path struct {
 	groups    groups
 	slots     slots
 	rings     rings
-	epoch     uint32
-	failed    bool // a kernel error was logged
+
+	guards guards // with a lock of their own
+	epoch  atomic.Uint32
+	failed atomic.Bool // a kernel error was logged
 }
 
 // Open loads the programs and tables, or takes over those that an earlier process of the
@@ -130,13 +132,18 @@ func (p *Path) prepare(tookOver bool) error {
 			return unpinned{err}
 		}
 	}
-	if err := p.bpf.Epochs.Lookup(uint32(0), &p.epoch); err != nil {
+	var epoch uint32
+	if err := p.bpf.Epochs.Lookup(uint32(0), &epoch); err != nil {
 		return err
 	}
+	p.epoch.Store(epoch)
 	if err := p.known.load(&p.bpf); err != nil {
 		return err
 	}
-	if err := p.slots.load(&p.bpf); err != nil {
+	if err := p.guards.load(p); err != nil {
+		return err
+	}
+	if err := p.slots.load(&p.bpf, &p.guards); err != nil {
 		return err
 	}
 	if err := p.rings.load(&p.bpf); err != nil {
@@ -186,6 +193,7 @@ func (p *Path) Stop() {
 	}
 	close(p.stop)
 	p.running.Wait()
+	p.guards.close()
 	p.mu.Lock()
 	p.check("ending copies", p.rings.stop([numRings]bool{}))
 	p.mu.Unlock()
@@ -200,9 +208,8 @@ func (p *Path) Pinned() bool { return p.pins != nil }
 
 // check logs the first kernel error; none is expected.
 func (p *Path) check(doing string, err error) {
-	if err == nil || p.failed {
+	if err == nil || p.failed.Swap(true) {
 		return
 	}
-	p.failed = true
 	p.log.Error("fast path", "doing", doing, "error", err)
 }

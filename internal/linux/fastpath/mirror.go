@@ -96,9 +96,7 @@ func (p *Path) drain() {
 	for range len(p.changed) {
 		p.mirror(<-p.changed)
 	}
-	p.mu.Lock()
 	p.bump()
-	p.mu.Unlock()
 }
 
 // mirror makes one station in the kernel match the table as it is now, so the order of

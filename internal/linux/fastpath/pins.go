@@ -143,7 +143,7 @@ func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
 // keep pins the tables.
 func (p *pins) keep(m *bpfMaps) error {
 	for name, m := range map[string]*ebpf.Map{
-		"buckets": m.Buckets, "copying": m.Copying, "counts": m.Counts, "devices": m.Devices, "epochs": m.Epochs, "floods": m.Floods, "groups": m.Groups, "hashes": m.Hashes, "mirrors": m.Mirrors, "ports": m.Ports, "recent": m.Recent, "rings": m.Rings, "slots": m.Slots, "snooped": m.Snooped, "stations": m.Stations, "traps": m.Traps,
+		"bindings": m.Bindings, "buckets": m.Buckets, "copying": m.Copying, "counts": m.Counts, "devices": m.Devices, "epochs": m.Epochs, "floods": m.Floods, "groups": m.Groups, "guards": m.Guards, "hashes": m.Hashes, "mirrors": m.Mirrors, "ports": m.Ports, "recent": m.Recent, "rings": m.Rings, "slots": m.Slots, "snooped": m.Snooped, "stations": m.Stations, "traps": m.Traps,
 	} {
 		if err := pin(m, filepath.Join(p.own, name)); err != nil {
 			return err

@@ -101,7 +101,7 @@ func (p *process) end() {
 		}
 	}
 	p.links = nil
-	if p.path.failed {
+	if p.path.failed.Load() {
 		p.t.Error("the kernel refused something; see the log")
 	}
 }
@@ -138,7 +138,7 @@ func (h *host) pinned() (names []string) {
 	return names
 }
 
-var tables = []string{"v/buckets", "v/copying", "v/counts", "v/devices", "v/epochs", "v/floods", "v/groups", "v/hashes", "v/mirrors", "v/ports", "v/recent", "v/rings", "v/slots", "v/snooped", "v/stations", "v/traps"}
+var tables = []string{"v/bindings", "v/buckets", "v/copying", "v/counts", "v/devices", "v/epochs", "v/floods", "v/groups", "v/guards", "v/hashes", "v/mirrors", "v/ports", "v/recent", "v/rings", "v/slots", "v/snooped", "v/stations", "v/traps"}
 
 // wantPinned checks that the tables are pinned, and the links of these devices.
 func (h *host) wantPinned(taps ...int) {

@@ -42,10 +42,10 @@ func (p *Path) apply(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	p.check("ending copies", p.rings.stop(needed))
 }
 
-// bump makes changes apply to flows that the kernel remembers, too. The caller holds mu.
+// bump makes changes apply to flows that the kernel remembers, too. Each number is written once:
+// whoever is overtaken writes one that no flow was remembered with before.
 func (p *Path) bump() {
-	p.epoch++
-	p.check("telling of a change", p.bpf.Epochs.Put(uint32(0), p.epoch))
+	p.check("telling of a change", p.bpf.Epochs.Put(uint32(0), p.epoch.Add(1)))
 }
 
 // Counters implements vswitch.FastPath.

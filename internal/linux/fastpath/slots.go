@@ -30,6 +30,10 @@ const (
 	flagNoFlood // two bits: broadcast, multicast
 	_
 	flagPunt // two bits
+	_
+	flagGuarded
+
+	flagSnoop = 1 << 16
 )
 
 // slot is a port's place in the kernel's tables. Its index differs from the port's number,
@@ -44,6 +48,7 @@ type slot struct {
 // slots are the slots of all ports. Path.mu guards them.
 type slots struct {
 	bpf      *bpfObjects
+	guards   *guards
 	budgets  budgets
 	byNumber map[uint16]*slot // by port number
 	number   map[uint32]uint16
@@ -53,8 +58,8 @@ type slots struct {
 }
 
 // load reads the slots that an earlier process left.
-func (s *slots) load(bpf *bpfObjects) error {
-	s.bpf = bpf
+func (s *slots) load(bpf *bpfObjects, guards *guards) error {
+	s.bpf, s.guards = bpf, guards
 	if err := s.budgets.load(bpf); err != nil {
 		return err
 	}
@@ -110,6 +115,7 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 			}
 		}()
 	}
+	s.guards.enter(p.Number, l.index)
 	others = l.vlans == nil || *l.vlans != *p.VLANs
 	l.vlans = p.VLANs
 	want := describe(p, l.is.Generation)
@@ -163,6 +169,8 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		flagNoLearn:      p.NoLearning,
 		flagLocked:       p.Locked,
 		flagDrops:        p.Drops,
+		flagGuarded:      p.Guarded,
+		flagSnoop:        p.Snoop,
 		flagNoFlood:      p.NoFlood&vswitch.Broadcast != 0,
 		flagNoFlood << 1: p.NoFlood&vswitch.Multicast != 0,
 		flagPunt:         p.Punt&vswitch.Broadcast != 0,
@@ -299,9 +307,13 @@ func (s *slots) free(l *slot) error {
 	if e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
 		err = errors.Join(err, e)
 	}
+	s.guards.leave(l.index)
 	s.used[l.index] = false
 	return errors.Join(err, s.bpf.Devices.Delete(l.index))
 }
+
+// guardDrops are the reasons of a guard, by their place in struct counters.
+var guardDrops = [...]port.Drop{port.DropGuardTag, port.DropGuardMAC, port.DropGuardType, port.DropGuardOffload, port.DropGuardIPv4, port.DropGuardIPv6}
 
 // counters returns what the kernel counted for the port since it got the slot.
 func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
@@ -319,6 +331,9 @@ func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
 		st.RX.Dropped[port.DropPoliced] += c.Policed
 		st.RX.Dropped[port.DropNoDestination] += c.Nowhere
 		st.RX.Dropped[port.DropRxOverrun] += c.Lost
+		for i, n := range c.Guarded {
+			st.RX.Dropped[guardDrops[i]] += n
+		}
 		st.TX.Frames += c.TxFrames
 		st.TX.Bytes += c.TxBytes
 		st.TX.Dropped[port.DropQueueFull] += c.Unsent

@@ -123,7 +123,31 @@ type Table struct {
 	events   []Event
 	changed  bool
 	quiet    bool // report no events
+	mirror   Mirror
 }
+
+// Mirror is a copy of what guarded ports may send, by which others check, such as the kernel.
+// Its methods are called with the table's lock held, by workers too.
+type Mirror interface {
+	// Publish replaces what a port may send; nil: it is trusted. What is no longer allowed does
+	// not pass when it returns.
+	Publish(number uint16, s *Snapshot)
+
+	// Heard returns how long ago the mirror heard a binding's station; ok is false if it never
+	// did.
+	Heard(number uint16, b *Binding) (ago time.Duration, ok bool)
+}
+
+// Snapshot is what a port may send.
+type Snapshot struct {
+	MACs      []port.MAC
+	MACOnly   bool
+	MoreTypes bool // EtherTypes beside IPv4, ARP, RARP and IPv6
+	Bindings  []Binding
+}
+
+// SetMirror names the mirror, before there are ports.
+func (t *Table) SetMirror(m Mirror) { t.mirror = m }
 
 // owner is the key by which an address has one owner in a VLAN.
 type owner struct {
@@ -288,6 +312,9 @@ func (t *Table) Unguard(number uint16) {
 	}
 	t.changed = t.changed || len(p.learned) != 0
 	p.statics, p.learned, p.waiting = nil, nil, nil
+	if t.mirror != nil {
+		t.mirror.Publish(number, nil)
+	}
 	delete(t.ports, number)
 	delete(t.wide, number)
 }

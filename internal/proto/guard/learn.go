@@ -355,6 +355,7 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 			e.expiry, e.server, e.source = expiry, server, source
 			e.usable.Store(0)
 			t.changed = true
+			p.copyOut()
 			return true
 		case e.port == p && e.mac == mac:
 			return true // static already
@@ -412,6 +413,7 @@ func (p *Port) room(source Source, a netip.Addr, mac port.MAC) bool {
 	var oldest *entry
 	for _, e := range p.learned {
 		if counts(e) {
+			e.listen()
 			if n++; oldest == nil || e.heard.Load() < oldest.heard.Load() {
 				oldest = e
 			}

@@ -88,6 +88,7 @@ func (p *Port) publish() {
 		}
 	}
 	p.rules.Store(r)
+	p.copyOut()
 }
 
 // own reports whether a station has an address in a VLAN.

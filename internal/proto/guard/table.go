@@ -23,7 +23,8 @@ type Binding struct {
 	MAC     port.MAC
 	Prefix  netip.Prefix
 	Source  Source
-	Bound   bool // false: not yet, somebody may still object
+	Bound   bool      // false: not yet, somebody may still object
+	From    time.Time // when it is bound; zero: it is
 	Expiry  time.Time
 	Server  netip.Addr
 	Heard   time.Time // zero: never, or it is not learned
@@ -34,27 +35,67 @@ type Binding struct {
 func (t *Table) Bindings() (all []Binding) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.now().UnixNano()
 	for _, p := range t.sorted() {
 		first := len(all)
-		for i, e := range slices.Concat(p.statics, p.learned) {
-			b := Binding{
-				Port: p.name, VLAN: e.vlan, MAC: e.mac, Prefix: netip.PrefixFrom(e.addr, e.addr.BitLen()),
-				Source: e.source, Bound: now >= e.usable.Load(), Expiry: e.expiry, Server: e.server, Learned: i >= len(p.statics),
-			}
-			if s := e.heard.Load(); s != 0 {
-				b.Heard = time.Unix(s, 0)
-			}
-			all = append(all, b)
-		}
-		for _, x := range p.rules.Load().prefixes {
-			all = append(all, Binding{Port: p.name, VLAN: x.vlan, MAC: x.mac, Prefix: x.Prefix, Source: Static, Bound: true})
-		}
+		all = p.bindings(all)
 		slices.SortStableFunc(all[first:], func(a, b Binding) int {
 			return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC), a.Prefix.Addr().Compare(b.Prefix.Addr()))
 		})
 	}
 	return all
+}
+
+// bindings appends those of a port. The caller holds table.mu.
+func (p *Port) bindings(all []Binding) []Binding {
+	now := p.table.now()
+	for i, e := range slices.Concat(p.statics, p.learned) {
+		b := Binding{
+			Port: p.name, VLAN: e.vlan, MAC: e.mac, Prefix: netip.PrefixFrom(e.addr, e.addr.BitLen()),
+			Source: e.source, Bound: true, Expiry: e.expiry, Server: e.server, Learned: i >= len(p.statics),
+		}
+		if at := e.usable.Load(); at > now.UnixNano() {
+			b.Bound, b.From = false, now.Add(time.Duration(at-now.UnixNano()))
+		}
+		if s := e.heard.Load(); s != 0 {
+			b.Heard = time.Unix(s, 0)
+		}
+		all = append(all, b)
+	}
+	for _, x := range p.rules.Load().prefixes {
+		all = append(all, Binding{Port: p.name, VLAN: x.vlan, MAC: x.mac, Prefix: x.Prefix, Source: Static, Bound: true})
+	}
+	return all
+}
+
+// copyOut tells the mirror what the port may send. The caller holds table.mu.
+func (p *Port) copyOut() {
+	if m := p.table.mirror; m != nil {
+		r := p.rules.Load()
+		m.Publish(p.number, &Snapshot{MACs: r.macs, MACOnly: r.macOnly, MoreTypes: len(r.types) != 0, Bindings: p.bindings(nil)})
+	}
+}
+
+// Listen notes when the mirror last heard the stations of a port's learned bindings.
+func (t *Table) Listen(number uint16) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.ports[number]; p != nil {
+		for _, e := range p.learned {
+			e.listen()
+		}
+	}
+}
+
+// listen notes when the mirror last heard the station. The caller holds table.mu.
+func (e *entry) listen() {
+	t := e.port.table
+	if t.mirror == nil {
+		return
+	}
+	b := Binding{VLAN: e.vlan, MAC: e.mac, Prefix: netip.PrefixFrom(e.addr, e.addr.BitLen())}
+	if ago, ok := t.mirror.Heard(e.port.number, &b); ok {
+		e.heard.Store(max(e.heard.Load(), t.now().Add(-ago).Unix()))
+	}
 }
 
 // Restore gives a port a binding that it had. What the port's configuration no longer
@@ -139,8 +180,11 @@ func (t *Table) Tick() (events []Event, asks []Ask) {
 	t.clock.Store(now.Unix())
 	for _, p := range t.ports {
 		for _, e := range slices.Clone(p.learned) {
-			silent := e.source == SLAAC && now.Unix()-e.heard.Load() > int64(slaacTime/time.Second)
-			if silent || !e.expiry.IsZero() && !now.Before(e.expiry) {
+			silent := func() bool { return e.source == SLAAC && now.Unix()-e.heard.Load() > int64(slaacTime/time.Second) }
+			if silent() {
+				e.listen()
+			}
+			if silent() || !e.expiry.IsZero() && !now.Before(e.expiry) {
 				t.remove(e, "expired")
 			}
 		}

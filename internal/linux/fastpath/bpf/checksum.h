@@ -14,9 +14,12 @@
 #define S_TPID be16(0x88a8)
 #define TYPE_IPV4 be16(0x0800)
 #define TYPE_IPV6 be16(0x86dd)
+#define TYPE_ARP be16(0x0806)
+#define TYPE_RARP be16(0x8035)
 
 enum {
 	PROTO_HOP_BY_HOP = 0,
+	PROTO_ICMP = 1,
 	PROTO_IPIP = 4,
 	PROTO_TCP = 6,
 	PROTO_UDP = 17,
@@ -24,7 +27,10 @@ enum {
 	PROTO_ROUTING = 43,
 	PROTO_FRAGMENT = 44,
 	PROTO_GRE = 47,
+	PROTO_ESP = 50,
+	PROTO_ICMPV6 = 58,
 	PROTO_OPTIONS = 60,
+	PROTO_SCTP = 132,
 };
 
 /* A partial checksum covers what begins at start, from the destination address on. */

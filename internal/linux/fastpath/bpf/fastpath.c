@@ -53,6 +53,9 @@ enum {
 	/* By class, BROADCAST or MULTICAST, shifted: */
 	NO_FLOOD = 128, /* frames that are flooded do not leave by it */
 	PUNT = 512,     /* those that come by it are handed up: limited, or taken */
+
+	GUARDED = 2048,  /* what comes by it has to be plainly good: guard.h */
+	SNOOP = 1 << 16, /* the switch sees what may teach it the addresses of who is behind it */
 };
 
 enum class { BROADCAST, MULTICAST };
@@ -105,6 +108,8 @@ struct bucket {
 #define RATE_SHIFT 56
 #define RATE_COST ((1ULL << RATE_SHIFT) - 1)
 
+#define GUARD_REASONS 6 /* BAD_TAG and the next of enum opinion */
+
 /* What was not handed up, by slot. A frame is counted as rx of the port it came by and
  * as tx of the one it was sent to; those that are dropped are counted as rx as well. */
 struct counters {
@@ -115,6 +120,8 @@ struct counters {
 	u64 copies; /* beside rx: made by mirrors and floods, each counted as tx where it left */
 	u64 unsent; /* tx: copies for which there was no memory */
 	u64 lost; /* beside rx: no memory to change the frame's tag, or the device is another's */
+	u64 guarded[GUARD_REASONS];
+	u32 showing, shown; /* in which second how many of those were handed up */
 };
 
 struct {
@@ -217,6 +224,14 @@ struct frame {
 	u32 : 32;
 };
 
+/* A sender behind a guarded port. As a key it has no unnamed padding, which is not zeroed. */
+struct sender {
+	u32 address[4]; /* network byte order; one of IPv4 is in the first */
+	u64 station;    /* VLAN << 48 | MAC; VLAN 0: every one */
+	u32 slot;
+	u32 type; /* EtherType of the address, network byte order; 0: the MAC alone */
+};
+
 /* How a frame is sent on. */
 struct verdict {
 	u32 in, out; /* slots */
@@ -229,7 +244,8 @@ struct verdict {
 	u16 bucket; /* as that of struct port */
 	u8 mirror_in, mirror_out; /* the latter without the former: a mirror copies a frame once */
 	u8 watch; /* of the input, for what comes; and of the output, for what leaves */
-	u32 : 24;
+	u8 asks;  /* what has to be true of each frame, see guard.h; 0: nothing */
+	u16 : 16;
 };
 
 /* The flows that this CPU saw last: four lookups less for the next frame. An entry is
@@ -244,6 +260,7 @@ struct flows {
 		struct frame of;
 		struct verdict is;
 	} last[FLOWS];
+	struct sender from[FLOWS]; /* if that is asked */
 };
 
 struct {
@@ -547,8 +564,10 @@ static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u6
 	return 1;
 }
 
+#include "guard.h"
+
 /* decide finds out what becomes of the frame, and for ON how. */
-static inline enum decision decide(struct frame *f, struct verdict *v)
+static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struct verdict *v)
 {
 	/* All that the epoch guards is read after it. */
 	u32 zero = none(f->epoch);
@@ -558,6 +577,13 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 		return UP;
 	u16 tpid = f->tag >> 16, tci = f->tag, vlan = classify(f->tag, from);
 	int opaque = is_opaque(f->tag, from);
+	v->asks = 0;
+	if (from->flags & GUARDED) {
+		enum opinion is = vet(skb, v->in, vlan, opaque);
+		if (is != GOOD && is != GOOD_MAC)
+			return UP;
+		v->asks = is == GOOD ? ASK_SENDER : ASK_MAC;
+	}
 	if (!vlan || !is_admitted(hash, from, v->in, source(f), vlan))
 		return UP;
 
@@ -565,6 +591,11 @@ static inline enum decision decide(struct frame *f, struct verdict *v)
 	if (!find(hash, destination(f), vlan, &d) || !(d.at->flags & TO))
 		return UP;
 	struct port *to = d.at;
+	if (to->flags & SNOOP) {
+		if (!plain(skb))
+			return UP;
+		v->asks |= ASK_PLAIN;
+	}
 	v->out = d.slot;
 	v->bucket = from->bucket;
 	v->mirror_in = from->mirror_in;
@@ -825,6 +856,8 @@ global int flood(struct __sk_buff *skb)
 	struct flooded f = {.skb = skb, .tag = tag_of(skb)};
 	struct port *from = input(skb->ifindex, &f.in);
 	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
+	if (from && from->flags & GUARDED)
+		return hand_up_vetted(skb);
 	if (!from || !hash || from->flags & PUNT << class || (class == MULTICAST && is_trapped(group)))
 		return hand_up(skb);
 	f.from = from->flags;
@@ -879,7 +912,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 		return hand_up(skb);
 	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
 	if (read_bits(k, ip_summed) == CHECKSUM_PARTIAL && !is_own_checksum(skb, k) && !is_checksum(skb))
-		return hand_up(skb);
+		return hand_up_vetted(skb);
 	if (data[0] & 1)
 		return flood(skb);
 	u32 *epoch = bpf_map_lookup_elem(&epochs, &zero);
@@ -901,14 +934,17 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 
 	if (flows->last[i].of.dst_src == f.dst_src && flows->last[i].of.src == f.src &&
 	    flows->last[i].of.ifindex == f.ifindex && flows->last[i].of.tag == f.tag &&
-	    flows->last[i].of.epoch == f.epoch && flows->last[i].of.lap == f.lap)
+	    flows->last[i].of.epoch == f.epoch && flows->last[i].of.lap == f.lap &&
+	    (!flows->last[i].is.asks || is_as_before(skb, flows->last[i].is.asks, &flows->from[i])))
 		return send_on(skb, &flows->last[i].is);
 
 	struct verdict v = {};
-	enum decision is = decide(&f, &v);
+	enum decision is = decide(skb, &f, &v);
 	if (is == UP)
-		return hand_up(skb);
+		return hand_up_vetted(skb);
 	if (is == ON) {
+		if (v.asks & ASK_SENDER)
+			is_plain(skb, &flows->from[i]);
 		flows->last[i].of = f;
 		flows->last[i].is = v;
 		return send_on(skb, &flows->last[i].is);
