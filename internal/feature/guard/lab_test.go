@@ -79,11 +79,11 @@ type lab struct {
 func newLab(t testing.TB, kind string) *lab {
 	t.Helper()
 	testenv.Root(t)
-	ns := testenv.NewNetns(t)
+	ns, dir := testenv.NewNetns(t), t.TempDir() // removed once the daemon has ended
 	l := &lab{TB: t, sw: daemontest.Start(t, ns), kind: kind, guests: make(map[string]guest)}
 	for _, s := range stations {
 		flags := "--kind tap"
-		path := filepath.Join(t.TempDir(), s.port)
+		path := filepath.Join(dir, s.port)
 		if kind == "vhost-user" {
 			flags = "--kind vhost-user --path " + path
 		}
