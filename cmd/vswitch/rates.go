@@ -39,13 +39,7 @@ func ratesOf(before, after []api.Port, d time.Duration) []rate {
 	for _, p := range before {
 		was[key{p.Name, p.Number}] = p
 	}
-	seconds := max(d.Seconds(), 1e-3)
-	per := func(now, then uint64) float64 {
-		if now < then {
-			then = 0 // it is another port of that name
-		}
-		return float64(now-then) / seconds
-	}
+	per := func(now, then uint64) float64 { return perSecond(now, then, d) }
 	all := make([]rate, 0, len(after))
 	for _, p := range after {
 		b := was[key{p.Name, p.Number}]
@@ -69,6 +63,15 @@ func ratesOf(before, after []api.Port, d time.Duration) []rate {
 		all = append(all, r)
 	}
 	return all
+}
+
+// perSecond returns how fast a counter grows. One that went back is another one of that name,
+// which began at 0.
+func perSecond(now, then uint64, d time.Duration) float64 {
+	if now < then {
+		then = 0
+	}
+	return float64(now-then) / max(d.Seconds(), 1e-3)
 }
 
 // rateOrders are the orders of rates, each with the most first.
@@ -120,6 +123,9 @@ func share(r *rate) string {
 	}
 	return fmt.Sprintf("%.0f%%", 100*r.FastPath)
 }
+
+// nameWidth is that of the longest name of a port.
+const nameWidth = 15
 
 // rateFormat has 76 columns before the reason.
 const rateFormat = "%-15s %-10s %9s %7s %9s %7s %7s %5s  %s"

@@ -31,7 +31,9 @@ q is pressed. DROP/s counts frames that were not delivered, REASON says why most
 them were not; FAST is the share of received frames that the kernel forwarded.
 
 Keys: t, r, x, d, f, n sort by traffic, rx, tx, drops, fast path or name; / asks for a
-part of a name, kind or state to show alone; q ends.
+part of a name, kind or state to show alone; the arrows choose a port, and Enter shows
+all about it: its drops in words, its stations, and what keeps it off the fast path;
+Escape goes back; q ends.
 
 With --once, and where the output is no terminal, it prints one table and ends.
 NO_COLOR in the environment turns colours off.
@@ -77,8 +79,10 @@ func top(c *cli.Context, cl *api.Client, _ []string) error {
 // sampler takes samples and returns the rates between them.
 type sampler struct {
 	client *api.Client
-	ports  []api.Port
+	before []api.Port // the sample before the last; nil: there was none
+	ports  []api.Port // the last one
 	at     time.Time
+	took   time.Duration // between the two
 }
 
 // next takes a sample. The first one returns rates of 0.
@@ -88,12 +92,12 @@ func (s *sampler) next(ctx context.Context) ([]rate, error) {
 		return nil, err
 	}
 	now := time.Now()
-	before, d := s.ports, now.Sub(s.at)
-	if before == nil {
-		before = ports
+	if s.before = s.ports; s.before == nil {
+		s.before = ports
 	}
+	s.took = now.Sub(s.at)
 	s.ports, s.at = ports, now
-	return ratesOf(before, ports, d), nil
+	return ratesOf(s.before, ports, s.took), nil
 }
 
 // showRates prints those rates of one interval that only returns.
@@ -129,6 +133,9 @@ type topView struct {
 
 	rates []rate
 	taken bool // rates are of an interval
+
+	chosen string    // the port that the cursor is at; empty: none
+	shown  *portView // what is shown in place of the table; nil: the table
 }
 
 // run shows the screen until the user ends it.
@@ -148,16 +155,7 @@ func (v *topView) run(ctx context.Context, cl *api.Client, out *os.File, interva
 	signal.Notify(resized, syscall.SIGWINCH)
 	defer signal.Stop(resized)
 	keys := make(chan rune)
-	go func() {
-		defer close(keys)
-		for r := bufio.NewReader(os.Stdin); ; {
-			k, _, err := r.ReadRune()
-			if err != nil {
-				return
-			}
-			keys <- k
-		}
-	}()
+	go readKeys(os.Stdin, keys)
 
 	s := sampler{client: cl}
 	if v.rates, err = s.next(ctx); err != nil {
@@ -184,9 +182,19 @@ func (v *topView) run(ctx context.Context, cl *api.Client, out *os.File, interva
 				return err
 			}
 			v.taken = true
+			if v.shown != nil {
+				if err := v.shown.next(ctx, &s); err != nil {
+					return err
+				}
+			}
 		case k, ok := <-keys:
 			if !ok || v.key(k) {
 				return nil
+			}
+			if v.shown != nil && v.shown.words == nil { // it is new
+				if err := v.shown.first(ctx, &s); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -197,6 +205,50 @@ const (
 	keyEscape    = 27
 	keyBackspace = 127
 )
+
+// Keys that terminals send as sequences of letters; no letter has these numbers.
+const (
+	keyUp rune = -1 - iota
+	keyDown
+	keyPageUp
+	keyPageDown
+	keyOther
+)
+
+// sequences are what terminals send for these keys, after Escape.
+var sequences = map[string]rune{"[A": keyUp, "OA": keyUp, "[B": keyDown, "OB": keyDown, "[5~": keyPageUp, "[6~": keyPageDown}
+
+// readKeys passes on the keys of a terminal until it is gone.
+func readKeys(from io.Reader, keys chan<- rune) {
+	defer close(keys)
+	for r := bufio.NewReader(from); ; {
+		k, _, err := r.ReadRune()
+		if err != nil {
+			return
+		}
+		// A sequence comes in one piece; the key Escape comes alone.
+		if k == keyEscape && r.Buffered() > 0 {
+			k = readSequence(r)
+		}
+		keys <- k
+	}
+}
+
+// readSequence reads what follows Escape in a sequence.
+func readSequence(r *bufio.Reader) rune {
+	var s []byte
+	for r.Buffered() > 0 && len(s) < 8 {
+		b, _ := r.ReadByte() // it is there
+		s = append(s, b)
+		if len(s) > 1 && b >= 0x40 { // a final byte (ECMA-48)
+			break
+		}
+	}
+	if k, ok := sequences[string(s)]; ok {
+		return k
+	}
+	return keyOther
+}
 
 // key handles a key and reports whether it ends the program.
 func (v *topView) key(k rune) (end bool) {
@@ -217,48 +269,129 @@ func (v *topView) key(k rune) (end bool) {
 		}
 		return false
 	}
+	if v.shown != nil {
+		if k == keyEscape || k == keyBackspace || k == '\r' {
+			v.shown = nil
+		}
+		return k == 'q'
+	}
 	switch k {
 	case 'q':
 		return true
 	case '/':
 		v.typing = true
+	case keyUp, 'k':
+		v.move(-1)
+	case keyDown, 'j':
+		v.move(1)
+	case keyPageUp:
+		v.move(-page)
+	case keyPageDown:
+		v.move(page)
+	case keyEscape:
+		v.chosen = ""
+	case '\r', '\n':
+		if v.chosen == "" {
+			v.move(1)
+		}
+		if v.chosen != "" {
+			v.shown = &portView{name: v.chosen}
+		}
 	case 't', 'r', 'x', 'd', 'f', 'n':
 		v.order = rateOrder[strings.IndexRune("trxdfn", k)]
 	}
 	return false
 }
 
-// screen draws the whole screen, without a flicker: each line replaces the one before.
-func (v *topView) screen(width, height int) string {
+// page is how far the cursor moves with the keys for pages.
+const page = 10
+
+// listed returns the rates of the ports in the table, in its order.
+func (v *topView) listed() []rate {
 	all := matchRates(v.rates, v.filter)
 	sortRates(all, v.order)
-	lines := []string{v.summary(), v.prompt(len(all)), rateHead}
-	for i := range all {
-		if len(lines) == height {
-			break
-		}
-		lines = append(lines, rateLine(&all[i]))
+	return all
+}
+
+// at returns the place of the cursor in a list; -1: it is at none.
+func (v *topView) at(all []rate) int {
+	return slices.IndexFunc(all, func(r rate) bool { return r.Name == v.chosen })
+}
+
+// move moves the cursor.
+func (v *topView) move(by int) {
+	all := v.listed()
+	if len(all) == 0 {
+		return
 	}
+	to := 0
+	if i := v.at(all); i >= 0 {
+		to = min(max(i+by, 0), len(all)-1)
+	}
+	v.chosen = all[to].Name
+}
+
+// Colours of lines.
+const (
+	plainLine   = ""
+	headLine    = "\x1b[7m"
+	dropLine    = "\x1b[31m"
+	chosenLine  = "\x1b[44;97m"
+	defaultLine = "\x1b[0m"
+)
+
+// line is a line of the screen.
+type line struct{ text, color string }
+
+// screen draws the whole screen, without a flicker: each line replaces the one before.
+func (v *topView) screen(width, height int) string {
+	lines := v.lines(height)
 	var b strings.Builder
 	b.WriteString("\x1b[H")
 	for i, l := range lines[:min(len(lines), height)] {
-		if r := []rune(l); len(r) > width {
-			l = string(r[:width])
+		if r := []rune(l.text); len(r) > width {
+			l.text = string(r[:width])
 		}
-		switch {
-		case !v.color:
-		case i == 2:
-			l = "\x1b[7m" + l + strings.Repeat(" ", max(0, width-len(l))) + "\x1b[0m"
-		case i > 2 && all[i-3].Drops > 0:
-			l = "\x1b[31m" + l + "\x1b[0m"
+		if v.color && l.color != plainLine {
+			fill := ""
+			if l.color != dropLine {
+				fill = strings.Repeat(" ", max(0, width-utf8.RuneCountInString(l.text)))
+			}
+			l.text = l.color + l.text + fill + defaultLine
 		}
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(l + "\x1b[K")
+		b.WriteString(l.text + "\x1b[K")
 	}
 	b.WriteString("\x1b[J")
 	return b.String()
+}
+
+// lines are those of the screen, as far as the table goes.
+func (v *topView) lines(height int) []line {
+	if v.shown != nil {
+		return v.shown.lines(height)
+	}
+	all := v.listed()
+	lines := []line{{v.summary(), plainLine}, {v.prompt(len(all)), plainLine}, {rateHead, headLine}}
+	room := max(1, height-len(lines))
+	cursor := v.at(all)
+	first := max(0, cursor-room+1)
+	for i := first; i < min(len(all), first+room); i++ {
+		l := line{rateLine(&all[i]), plainLine}
+		switch {
+		case i == cursor:
+			// A mark between name and state, for those who see no colours.
+			text := []rune(l.text)
+			text[nameWidth] = '<'
+			l = line{string(text), chosenLine}
+		case all[i].Drops > 0:
+			l.color = dropLine
+		}
+		lines = append(lines, l)
+	}
+	return lines
 }
 
 // summary is the first line: all ports together.
@@ -290,7 +423,7 @@ func (v *topView) prompt(shown int) string {
 	case v.typing:
 		return "filter: " + v.filter + "_"
 	case v.filter != "":
-		return fmt.Sprintf("by %s, %d ports with %q  (t r x d f n sort, / filter, q quit)", v.order, shown, v.filter)
+		return fmt.Sprintf("by %s, %d ports with %q  (t r x d f n sort, / filter, Enter port, q quit)", v.order, shown, v.filter)
 	}
-	return fmt.Sprintf("by %s  (t r x d f n sort, / filter, q quit)", v.order)
+	return fmt.Sprintf("by %s  (t r x d f n sort, / filter, Enter port, q quit)", v.order)
 }

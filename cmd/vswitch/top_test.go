@@ -1,9 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -108,7 +112,7 @@ func TestScreen(t *testing.T) {
 	}
 	v := topView{order: "traffic", rates: manyRates(2), taken: true}
 	want := `2 ports: 2 no-carrier  in 247Mbit/s  out 2.0Tbit/s  drops 10/s
-by traffic  (t r x d f n sort, / filter, q quit)
+by traffic  (t r x d f n sort, / filter, Enter port, q quit)
 NAME            STATE       IN bit/s frame/s OUT bit/s frame/s  DROP/s  FAST  REASON
 a-long-port0000 no-carrier      123M    123k      1.0T       0       5  100%  storm_unknown_unicast
 a-long-port0001 no-carrier      123M    123k      1.0T       0       5  100%  storm_unknown_unicast`
@@ -140,6 +144,108 @@ func TestKeys(t *testing.T) {
 	}
 	if !v.key('q') || !v.key(keyInterrupt) {
 		t.Error("q or Ctrl-C does not end it")
+	}
+}
+
+// What terminals send for keys is read as those, and nothing that follows is lost.
+func TestReadKeys(t *testing.T) {
+	in, out := io.Pipe()
+	keys := make(chan rune, 32)
+	go readKeys(in, keys)
+	for _, s := range []string{"\x1b[A\x1bOBq", "\x1b", "\x1b[6~é\x1b[1;5C", "\x1b[5~\x1b[99999999999999"} {
+		if _, err := io.WriteString(out, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out.Close()
+	var got []rune
+	for k := range keys {
+		got = append(got, k)
+	}
+	want := []rune{keyUp, keyDown, 'q', keyEscape, keyPageDown, 'é', keyOther, keyPageUp, keyOther}
+	if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+		t.Errorf("the keys are %q, want %q", got, want)
+	}
+}
+
+func TestCursor(t *testing.T) {
+	v := topView{order: "name", rates: manyRates(100), taken: true}
+	for _, c := range []struct {
+		key    rune
+		chosen int
+	}{{keyUp, 0}, {keyUp, 0}, {keyDown, 1}, {'j', 2}, {'k', 1}, {keyPageDown, 11}, {keyPageDown, 21}, {keyPageUp, 11}} {
+		v.key(c.key)
+		if want := fmt.Sprintf("a-long-port%04d", c.chosen); v.chosen != want {
+			t.Errorf("the cursor is at %s, want %s", v.chosen, want)
+		}
+	}
+	// It stays in sight, and at its port when the order changes.
+	if s := plain(v.screen(80, 8)); !strings.Contains(s, "a-long-port0011<") || strings.Contains(s, "a-long-port0012") {
+		t.Errorf("the screen: %q", s)
+	}
+	for range 20 {
+		v.key(keyPageDown)
+	}
+	if v.chosen != "a-long-port0099" {
+		t.Errorf("at the end it is at %s", v.chosen)
+	}
+	v.key(keyEscape)
+	if v.chosen != "" || strings.Contains(v.screen(80, 8), "<") {
+		t.Error("Escape leaves a cursor")
+	}
+	v.filter = "none has this"
+	if v.key('\r') || v.shown != nil {
+		t.Error("Enter shows a port where there is none")
+	}
+	v.filter = ""
+	if v.key('\r'); v.shown == nil || v.shown.name != "a-long-port0000" {
+		t.Errorf("Enter shows %+v", v.shown)
+	}
+	v.key('t')
+	if v.shown == nil || v.order != "name" {
+		t.Error("a key of the table changes it behind a port")
+	}
+}
+
+func TestPortView(t *testing.T) {
+	before, p := sampled("vm0", 3, 100, 50, 1, 0), sampled("vm0", 3, 300, 60, 11, 150)
+	p.FastPath.On = true
+	v := portView{
+		name: "vm0", before: before, port: &p, took: 2 * time.Second,
+		stations: []api.FDBEntry{{MAC: 0x0200_0000_0001, VLAN: 10, Port: "vm0", Type: "dynamic", AgeS: 4}},
+		words:    map[string]string{"isolated": "vm0 and the receiver are isolated"},
+	}
+	text := func(height int) (s string) {
+		for _, l := range v.lines(height) {
+			s += l.text + "\n"
+		}
+		return s
+	}
+	want := `port vm0  (Escape back, q quit)
+state      tap, up
+VLAN       -
+fast path  75% of received frames; on
+
+               bit/s   frame/s          FRAMES              BYTES
+in               80k       100             300              30000
+out             4.0k         5              60               6000
+
+DROPS         DROP/s          FRAMES  WHY
+out                5              10  queue_full
+in                 0               1  vm0 and the receiver are isolated
+
+STATION             VLAN  TYPE        AGE
+02:00:00:00:00:01     10  dynamic       4
+`
+	if diff := cmp.Diff(want, text(50)); diff != "" {
+		t.Errorf("the port (-want +got):\n%s", diff)
+	}
+	if s := text(5); strings.Count(s, "\n") != 5 || !strings.HasSuffix(s, "\n11 more lines; vswitch ports vm0 and vswitch fdb list have all\n") {
+		t.Errorf("in five lines: %s", s)
+	}
+	v.port = nil
+	if s := text(50); !strings.HasSuffix(s, "\nthere is no such port any more\n") {
+		t.Errorf("without the port: %s", s)
 	}
 }
 
@@ -278,6 +384,51 @@ func TestTopInTerminal(t *testing.T) {
 	}
 	term.await("the filter", func(lines []string) bool {
 		return strings.HasPrefix(lines[1], `by name, 10 ports with "vm2"`) && len(lines) == 12 && strings.HasPrefix(lines[3], "vm20 ")
+	})
+
+	// The arrows choose a port, and Enter shows it, with what happens to it meanwhile.
+	guest, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/guest", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { guest.Close() })
+	if _, err := term.master.WriteString("/\x7f\x7f\x7f\r\x1b[B\x1b[B\x1b[B\x1b[A\x1b[5~\x1b[B"); err != nil {
+		t.Fatal(err)
+	}
+	term.await("the cursor", func(lines []string) bool {
+		return len(lines) == 12 && strings.HasPrefix(lines[4], "vm01           <waiting")
+	})
+	if _, err := term.master.WriteString("\r"); err != nil {
+		t.Fatal(err)
+	}
+	term.await("the port", func(lines []string) bool {
+		return strings.HasPrefix(lines[0], "port vm01 ") && strings.HasPrefix(lines[1], "state      dgram, waiting: ") && strings.Contains(strings.Join(lines, "\n"), "fast path  off: ")
+	})
+	if err := unix.IoctlSetWinsize(int(term.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 80}); err != nil {
+		t.Fatal(err)
+	}
+	var sw api.Switch
+	if err := json.Unmarshal([]byte(ctl("show", "-o", "json")), &sw); err != nil {
+		t.Fatal(err)
+	}
+	to := &net.UnixAddr{Name: filepath.Join(sw.SocketDir, "vm01.sock"), Net: "unixgram"}
+	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 0x88, 0xb5}, make([]byte, 46)...)
+	for _, datagram := range [][]byte{[]byte("runt"), frame} {
+		if _, err := guest.WriteTo(datagram, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	term.await("what the port lost, and its station", func(lines []string) bool {
+		all := strings.Join(lines, "\n")
+		return strings.HasPrefix(lines[1], "state      dgram, up") &&
+			regexp.MustCompile(`(?m)^in +[0-9]+ +1  shorter than an Ethernet header$`).MatchString(all) &&
+			regexp.MustCompile(`(?m)^02:00:00:00:00:07 +1 +dynamic +[0-9]+$`).MatchString(all)
+	})
+	if _, err := term.master.WriteString("\x1b"); err != nil {
+		t.Fatal(err)
+	}
+	term.await("the table again", func(lines []string) bool {
+		return len(lines) == 33 && strings.HasPrefix(lines[4], "vm01           <up")
 	})
 	if _, err := term.master.WriteString("q"); err != nil {
 		t.Fatal(err)
