@@ -73,5 +73,15 @@ func TestNoAllocs(t *testing.T) {
 		if n := testing.AllocsPerRun(500, f); n != 0 {
 			t.Errorf("%s: %v allocations a round", name, n)
 		}
+		for _, p := range r.ports {
+			p.Sample(&vswitch.Sampler{OneIn: 2, See: func(vswitch.Sample) {}})
+		}
+		f()
+		if n := testing.AllocsPerRun(500, f); n != 0 {
+			t.Errorf("%s, with samples: %v allocations a round", name, n)
+		}
+		for _, p := range r.ports {
+			p.Sample(nil)
+		}
 	}
 }

@@ -77,6 +77,8 @@ const (
 	flagWatchIn
 	flagWatchOut
 	flagPuntDrops
+	flagSeeDrops
+	flagSampled
 	flagResolution
 	flagStage   // a stage checks what it receives
 	flagGuarded // that stage is the port's own, and the fast path does not know it
@@ -144,6 +146,7 @@ func (p *Port) flagsOf() flags {
 	set(c.Storm != StormRates{}, flagStorm)
 	set(c.StormShutdown, flagStormShutdown)
 	set(c.Police != port.Rate{}, flagPolice)
+	set(p.sampler != nil, flagSampled)
 	set(p.tree != TreeForwarding, flagBlocked)
 	set(p.tree == TreeLearning, flagLearning)
 	set(p.resolution, flagResolution)

@@ -36,7 +36,7 @@ func TestFastCopies(t *testing.T) {
 	wire := frame(station(1), station(0), 1, 600)
 	copies := []vswitch.FastCopy{
 		{Number: 0, Data: wire, Length: len(wire)},
-		{Number: 1, Sent: true, Data: wire[:512], Length: len(wire), Tag: port.MakeTag(port.TPIDCustomer, 10), Missed: 7, Time: time.Unix(1, 0)},
+		{Kind: vswitch.CopyOut, Number: 1, Data: wire[:512], Length: len(wire), Tag: port.MakeTag(port.TPIDCustomer, 10), Missed: 7, Time: time.Unix(1, 0)},
 		{Number: 0, Data: wire, Length: len(wire), Drop: port.DropPoliced},
 		{Number: 2, Data: wire, Length: len(wire)}, // no port
 	}

@@ -75,8 +75,10 @@ type FastPort struct {
 	// each. A mirror copies a frame once.
 	MirrorIn, MirrorOut, MirrorTo uint8
 
-	SeeIn, SeeOut bool // copies of what it receives or sends are shown,
-	SnapLen       int  // with so many bytes of a frame; 0: all
+	SeeIn, SeeOut bool   // copies of what it receives or sends are shown,
+	SnapLen       int    // with so many bytes of a frame; 0: all
+	OneIn         uint32 // of so many frames that it receives one is shown as a sample; 0: none
+	SeeDrops      bool   // some of those that are dropped are shown
 
 	PVID, Native, TPID uint16
 	VLANs              *port.VLANSet // the VLANs it carries; immutable
@@ -229,6 +231,8 @@ func (s *Switch) publishFast(set *portSet) {
 			SeeIn:        m.flags&flagWatchIn != 0,
 			SeeOut:       m.flags&flagWatchOut != 0,
 			SnapLen:      set.snapLen(m.number),
+			OneIn:        m.sampler.oneIn(),
+			SeeDrops:     m.flags&flagSeeDrops != 0,
 			Deaf:         m.isDeaf(),
 			NoFlood:      Class(m.flags >> flagNoFloodShift),
 			Punt:         m.storm.limited(),

@@ -30,6 +30,7 @@ type Port struct {
 	resolution bool              // SetResolution
 	traps      [numQueues][]Trap // beside those of all ports
 	stage      *Stage            // its own; nil: none
+	sampler    *Sampler          // nil: none
 	shaper     *shaper
 	rx         []*rxCounters // by queue; kept across devices
 	overruns   uint64        // of detached devices

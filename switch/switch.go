@@ -107,6 +107,7 @@ type member struct {
 	stage               *Stage // nil: none
 	mirrorIn, mirrorOut []tap
 	mirrorTo            uint8 // the first mirrors, a bit each, whose copies leave by it
+	sampler             *Sampler
 }
 
 // New makes a switch without ports.
@@ -265,7 +266,7 @@ func (s *Switch) publish() {
 		m := &member{
 			number: p.number, flags: p.flagsOf(), vlanRules: p.vlan,
 			dev: p.at.dev, queues: p.at.queues, tx: p.tx,
-			port: p, storm: p.storm, police: p.police, traps: p.trapsOf(), stage: p.stageOf(),
+			port: p, storm: p.storm, police: p.police, traps: p.trapsOf(), stage: p.stageOf(), sampler: p.sampler,
 		}
 		if p.shaper != nil {
 			m.queues = p.shaper.attach(p.at.queues)

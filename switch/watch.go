@@ -20,6 +20,10 @@ type Watch struct {
 	// Drops sees them as well.
 	Punt bool
 
+	// With Some, a watch of Drops sees some of the frames that the fast path drops: of each
+	// port and reason a few a second, with the number of others in Missed.
+	Some bool
+
 	// SnapLen is how many bytes of a frame See reads; 0: all.
 	SnapLen int
 
@@ -105,6 +109,9 @@ func (s *Switch) addWatches(set *portSet) {
 			if w.Drops && w.Punt {
 				m.flags |= flagPuntDrops
 			}
+			if w.Drops && w.Some {
+				m.flags |= flagSeeDrops
+			}
 		}
 		set.watches = append(set.watches, w)
 	}
@@ -112,9 +119,14 @@ func (s *Switch) addWatches(set *portSet) {
 
 // show shows a frame to the watches that want it.
 func (s *portSet) show(sight Sight) {
+	s.showTo(sight, func(*Watch) bool { return true })
+}
+
+// showTo shows a frame to the watches that want it among some.
+func (s *portSet) showTo(sight Sight, among func(*Watch) bool) {
 	for i := range s.watches {
 		w := &s.watches[i]
-		if !w.covers(sight.Port.number) {
+		if !w.covers(sight.Port.number) || !among(w.Watch) {
 			continue
 		}
 		if w.Drops && sight.Out.Drop != port.DropNone || !sight.Sent && w.In || sight.Sent && w.Out {

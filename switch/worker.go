@@ -38,6 +38,7 @@ type worker struct {
 	set   *portSet
 	clock int64
 	last  lastKeys
+	draw  draw
 
 	frames [port.BatchSize]port.Frame
 }
@@ -85,6 +86,9 @@ func (w *worker) switchBatch(frames []port.Frame) {
 	}
 	if w.set.watches != nil && (lost || from != nil && from.flags&flagWatchIn != 0) {
 		w.showReceived(out, frames, from)
+	}
+	if from != nil && from.flags&flagSampled != 0 {
+		w.sample(out, frames, from)
 	}
 	out.flush(w.index)
 	if out.copies != 0 {

@@ -32,7 +32,7 @@ type bpfBucket struct {
 type bpfCopies struct {
 	_      structs.HostLayout
 	Snap   uint32
-	Missed uint32
+	Missed [2]uint32
 }
 
 type bpfCounters struct {
@@ -115,6 +115,12 @@ type bpfListeners struct {
 	Output [64]uint32
 }
 
+type bpfNote struct {
+	_      structs.HostLayout
+	Lap    uint32
+	Others uint32
+}
+
 type bpfPort struct {
 	_          structs.HostLayout
 	Ifindex    uint32
@@ -139,6 +145,13 @@ type bpfPrefix struct {
 	Unused  uint32
 }
 
+type bpfSampling struct {
+	_     structs.HostLayout
+	OneIn uint32
+	Skip  uint32
+	Of    uint32
+}
+
 type bpfSender struct {
 	_       structs.HostLayout
 	Address [4]uint32
@@ -158,25 +171,27 @@ type bpfStation struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapBindings = "bindings"
-	bpfMapBuckets  = "buckets"
-	bpfMapCopying  = "copying"
-	bpfMapCounts   = "counts"
-	bpfMapDevices  = "devices"
-	bpfMapEpochs   = "epochs"
-	bpfMapFloods   = "floods"
-	bpfMapGroups   = "groups"
-	bpfMapGuards   = "guards"
-	bpfMapHashes   = "hashes"
-	bpfMapMirrors  = "mirrors"
-	bpfMapPorts    = "ports"
-	bpfMapRecent   = "recent"
-	bpfMapRings    = "rings"
-	bpfMapSlots    = "slots"
-	bpfMapSnooped  = "snooped"
-	bpfMapStations = "stations"
-	bpfMapTraps    = "traps"
-	bpfProgVswitch = "vswitch"
+	bpfMapBindings  = "bindings"
+	bpfMapBuckets   = "buckets"
+	bpfMapCopying   = "copying"
+	bpfMapCounts    = "counts"
+	bpfMapDevices   = "devices"
+	bpfMapEpochs    = "epochs"
+	bpfMapFloods    = "floods"
+	bpfMapGroups    = "groups"
+	bpfMapGuards    = "guards"
+	bpfMapHashes    = "hashes"
+	bpfMapMirrors   = "mirrors"
+	bpfMapNotes     = "notes"
+	bpfMapPorts     = "ports"
+	bpfMapRecent    = "recent"
+	bpfMapRings     = "rings"
+	bpfMapSamplings = "samplings"
+	bpfMapSlots     = "slots"
+	bpfMapSnooped   = "snooped"
+	bpfMapStations  = "stations"
+	bpfMapTraps     = "traps"
+	bpfProgVswitch  = "vswitch"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -228,24 +243,26 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Bindings *ebpf.MapSpec `ebpf:"bindings"`
-	Buckets  *ebpf.MapSpec `ebpf:"buckets"`
-	Copying  *ebpf.MapSpec `ebpf:"copying"`
-	Counts   *ebpf.MapSpec `ebpf:"counts"`
-	Devices  *ebpf.MapSpec `ebpf:"devices"`
-	Epochs   *ebpf.MapSpec `ebpf:"epochs"`
-	Floods   *ebpf.MapSpec `ebpf:"floods"`
-	Groups   *ebpf.MapSpec `ebpf:"groups"`
-	Guards   *ebpf.MapSpec `ebpf:"guards"`
-	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
-	Mirrors  *ebpf.MapSpec `ebpf:"mirrors"`
-	Ports    *ebpf.MapSpec `ebpf:"ports"`
-	Recent   *ebpf.MapSpec `ebpf:"recent"`
-	Rings    *ebpf.MapSpec `ebpf:"rings"`
-	Slots    *ebpf.MapSpec `ebpf:"slots"`
-	Snooped  *ebpf.MapSpec `ebpf:"snooped"`
-	Stations *ebpf.MapSpec `ebpf:"stations"`
-	Traps    *ebpf.MapSpec `ebpf:"traps"`
+	Bindings  *ebpf.MapSpec `ebpf:"bindings"`
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
+	Copying   *ebpf.MapSpec `ebpf:"copying"`
+	Counts    *ebpf.MapSpec `ebpf:"counts"`
+	Devices   *ebpf.MapSpec `ebpf:"devices"`
+	Epochs    *ebpf.MapSpec `ebpf:"epochs"`
+	Floods    *ebpf.MapSpec `ebpf:"floods"`
+	Groups    *ebpf.MapSpec `ebpf:"groups"`
+	Guards    *ebpf.MapSpec `ebpf:"guards"`
+	Hashes    *ebpf.MapSpec `ebpf:"hashes"`
+	Mirrors   *ebpf.MapSpec `ebpf:"mirrors"`
+	Notes     *ebpf.MapSpec `ebpf:"notes"`
+	Ports     *ebpf.MapSpec `ebpf:"ports"`
+	Recent    *ebpf.MapSpec `ebpf:"recent"`
+	Rings     *ebpf.MapSpec `ebpf:"rings"`
+	Samplings *ebpf.MapSpec `ebpf:"samplings"`
+	Slots     *ebpf.MapSpec `ebpf:"slots"`
+	Snooped   *ebpf.MapSpec `ebpf:"snooped"`
+	Stations  *ebpf.MapSpec `ebpf:"stations"`
+	Traps     *ebpf.MapSpec `ebpf:"traps"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -274,24 +291,26 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Bindings *ebpf.Map `ebpf:"bindings"`
-	Buckets  *ebpf.Map `ebpf:"buckets"`
-	Copying  *ebpf.Map `ebpf:"copying"`
-	Counts   *ebpf.Map `ebpf:"counts"`
-	Devices  *ebpf.Map `ebpf:"devices"`
-	Epochs   *ebpf.Map `ebpf:"epochs"`
-	Floods   *ebpf.Map `ebpf:"floods"`
-	Groups   *ebpf.Map `ebpf:"groups"`
-	Guards   *ebpf.Map `ebpf:"guards"`
-	Hashes   *ebpf.Map `ebpf:"hashes"`
-	Mirrors  *ebpf.Map `ebpf:"mirrors"`
-	Ports    *ebpf.Map `ebpf:"ports"`
-	Recent   *ebpf.Map `ebpf:"recent"`
-	Rings    *ebpf.Map `ebpf:"rings"`
-	Slots    *ebpf.Map `ebpf:"slots"`
-	Snooped  *ebpf.Map `ebpf:"snooped"`
-	Stations *ebpf.Map `ebpf:"stations"`
-	Traps    *ebpf.Map `ebpf:"traps"`
+	Bindings  *ebpf.Map `ebpf:"bindings"`
+	Buckets   *ebpf.Map `ebpf:"buckets"`
+	Copying   *ebpf.Map `ebpf:"copying"`
+	Counts    *ebpf.Map `ebpf:"counts"`
+	Devices   *ebpf.Map `ebpf:"devices"`
+	Epochs    *ebpf.Map `ebpf:"epochs"`
+	Floods    *ebpf.Map `ebpf:"floods"`
+	Groups    *ebpf.Map `ebpf:"groups"`
+	Guards    *ebpf.Map `ebpf:"guards"`
+	Hashes    *ebpf.Map `ebpf:"hashes"`
+	Mirrors   *ebpf.Map `ebpf:"mirrors"`
+	Notes     *ebpf.Map `ebpf:"notes"`
+	Ports     *ebpf.Map `ebpf:"ports"`
+	Recent    *ebpf.Map `ebpf:"recent"`
+	Rings     *ebpf.Map `ebpf:"rings"`
+	Samplings *ebpf.Map `ebpf:"samplings"`
+	Slots     *ebpf.Map `ebpf:"slots"`
+	Snooped   *ebpf.Map `ebpf:"snooped"`
+	Stations  *ebpf.Map `ebpf:"stations"`
+	Traps     *ebpf.Map `ebpf:"traps"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -307,9 +326,11 @@ func (m *bpfMaps) Close() error {
 		m.Guards,
 		m.Hashes,
 		m.Mirrors,
+		m.Notes,
 		m.Ports,
 		m.Recent,
 		m.Rings,
+		m.Samplings,
 		m.Slots,
 		m.Snooped,
 		m.Stations,

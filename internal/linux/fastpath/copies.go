@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 
+	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -19,21 +20,25 @@ import (
 // while a port's frames are copied.
 const (
 	ringCaptures = iota
+	ringSamples
 	numRings
 )
 
-var ringSizes = [numRings]uint32{ringCaptures: 8 << 20}
+var ringSizes = [numRings]uint32{ringCaptures: 8 << 20, ringSamples: 1 << 20}
 
 // What struct port's watch has, and what a copy is.
 const (
 	watchIn  = 1 << iota // SEE_IN
 	watchOut             // SEE_OUT
+	watchSampled
+	watchNoted
 )
 
-const (
-	copyCame = iota
-	copyLeft
-)
+// copyKinds are those of enum kind.
+var copyKinds = [...]vswitch.CopyKind{vswitch.CopyIn, vswitch.CopyOut, vswitch.CopySample, vswitch.CopyDrop}
+
+// several stands for the slot of the output, as SEVERAL of copy.h.
+const several = 0xfffe
 
 // dropOf are the reasons why the program drops a frame, by enum decision.
 var dropOf = [...]port.Drop{2: port.DropSamePort, port.DropIsolated, port.DropPoliced, port.DropNoDestination}
@@ -119,7 +124,9 @@ func (r *rings) stop(needed [numRings]bool) error {
 // needs returns the rings that ports need.
 func needs(ports []vswitch.FastPort) (needed [numRings]bool) {
 	for i := range ports {
-		needed[ringCaptures] = needed[ringCaptures] || ports[i].SeeIn || ports[i].SeeOut
+		watch := watchOf(&ports[i])
+		needed[ringCaptures] = needed[ringCaptures] || watch&(watchIn|watchOut) != 0
+		needed[ringSamples] = needed[ringSamples] || watch&(watchSampled|watchNoted) != 0
 	}
 	return needed
 }
@@ -132,20 +139,36 @@ func watchOf(p *vswitch.FastPort) (watch uint8) {
 	if p.SeeOut {
 		watch |= watchOut
 	}
+	if p.OneIn != 0 {
+		watch |= watchSampled
+	}
+	if p.SeeDrops {
+		watch |= watchNoted
+	}
 	return watch
 }
 
-// setCopies sets how much of a port's frames is copied.
+// setCopies sets how much of a port's frames is copied, and how many of them.
 func (s *slots) setCopies(l *slot, p *vswitch.FastPort) error {
 	snap := uint32(math.MaxUint32)
 	if p.SnapLen != 0 {
 		snap = uint32(p.SnapLen)
 	}
-	if watchOf(p) == 0 || snap == l.snap {
+	if watchOf(p)&(watchIn|watchOut) != 0 && snap != l.snap {
+		l.snap = snap
+		if err := s.bpf.Copying.Put(l.index, &bpfCopies{Snap: snap}); err != nil {
+			return err
+		}
+	}
+	if p.OneIn == l.oneIn {
 		return nil
 	}
-	l.snap = snap
-	return s.bpf.Copying.Put(l.index, &bpfCopies{Snap: snap})
+	l.oneIn = p.OneIn
+	draws := make([]bpfSampling, ebpf.MustPossibleCPU())
+	for cpu := range draws {
+		draws[cpu] = bpfSampling{OneIn: max(p.OneIn, 1), Skip: vswitch.Skip(p.OneIn)}
+	}
+	return s.bpf.Samplings.Put(l.index, draws)
 }
 
 // Show implements vswitch.FastPath.
@@ -161,8 +184,8 @@ const (
 	copyMissed  = 24
 	copySlot    = 28
 	copyKind    = 30
-	copyWhy     = 31
-	copyHead    = 32
+	copyWith    = 32
+	copyHead    = 40
 )
 
 // read shows a copy.
@@ -171,12 +194,17 @@ func (p *Path) read(record []byte) {
 		return
 	}
 	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(record[at:]) }
+	u16 := func(at int) uint16 { return binary.NativeEndian.Uint16(record[at:]) }
+	with := binary.NativeEndian.Uint64(record[copyWith:])
+	why, to := int(uint16(with)), uint16(with>>16)
+	kind := int(u16(copyKind))
 	bytes := int(u32(copyBytes))
-	if bytes > len(record)-copyHead {
+	if bytes > len(record)-copyHead || kind >= len(copyKinds) {
 		return
 	}
 	p.mu.Lock()
-	number, is := p.slots.number[uint32(binary.NativeEndian.Uint16(record[copySlot:]))]
+	number, is := p.slots.number[uint32(u16(copySlot))]
+	output, leaves := p.slots.number[uint32(to)]
 	is = is && p.slots.byNumber[number].is.Ifindex == u32(copyIfindex) // the slot may be another port's by now
 	p.mu.Unlock()
 	if !is || p.show == nil {
@@ -184,13 +212,17 @@ func (p *Path) read(record []byte) {
 	}
 	ago := monotonic() - time.Duration(binary.NativeEndian.Uint64(record[copyTime:]))
 	c := vswitch.FastCopy{
-		Number: number, Sent: record[copyKind] == copyLeft, Time: time.Now().Add(-ago),
+		Kind: copyKinds[kind], Number: number, Time: time.Now().Add(-ago),
 		Data: record[copyHead : copyHead+bytes], Length: int(u32(copyLength)), Missed: u32(copyMissed),
+		Of: uint32(with >> 32), Several: to == several, To: fdb.NoPort,
+	}
+	if leaves {
+		c.To = output
 	}
 	if tag := u32(copyTag); tag != 0 {
 		c.Tag = port.MakeTag(networkOrder(uint16(tag>>16)), uint16(tag))
 	}
-	if why := int(record[copyWhy]); why < len(dropOf) {
+	if why < len(dropOf) {
 		c.Drop = dropOf[why]
 	}
 	p.show(&c)

@@ -155,6 +155,12 @@ type skb struct {
 func (r *rig) run(wire []byte, ctx skb) (decision uint32, out []byte) {
 	r.t.Helper()
 	o := ebpf.RunOptions{Data: wire, DataOut: make([]byte, len(wire)+64), Context: ctx}
+	return r.execute(&o), o.DataOut
+}
+
+// execute runs the program.
+func (r *rig) execute(o *ebpf.RunOptions) (decision uint32) {
+	r.t.Helper()
 	r.ns.Do(func() {
 		if r.cpus != nil {
 			var before unix.CPUSet
@@ -166,11 +172,20 @@ func (r *rig) run(wire []byte, ctx skb) (decision uint32, out []byte) {
 			defer unix.SchedSetaffinity(0, &before)
 		}
 		var err error
-		if decision, err = r.path.bpf.Vswitch.Run(&o); err != nil {
+		if decision, err = r.path.bpf.Vswitch.Run(o); err != nil {
 			r.t.Fatal(err)
 		}
 	})
-	return decision, o.DataOut
+	return decision
+}
+
+// repeat runs the program so many times for a frame that comes by a port and is sent on.
+func (r *rig) repeat(from int, wire []byte, times uint32) {
+	r.t.Helper()
+	o := ebpf.RunOptions{Data: wire, Context: skb{Ifindex: uint32(r.ports[from].Device.Ifindex())}, Repeat: times}
+	if d := r.execute(&o); d != tcxRedirect {
+		r.t.Fatalf("the decision is %d", d)
+	}
 }
 
 // onCPU has the program run on one CPU from now on.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -142,9 +143,9 @@ func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
 
 // keep pins the tables.
 func (p *pins) keep(m *bpfMaps) error {
-	for name, m := range map[string]*ebpf.Map{
-		"bindings": m.Bindings, "buckets": m.Buckets, "copying": m.Copying, "counts": m.Counts, "devices": m.Devices, "epochs": m.Epochs, "floods": m.Floods, "groups": m.Groups, "guards": m.Guards, "hashes": m.Hashes, "mirrors": m.Mirrors, "ports": m.Ports, "recent": m.Recent, "rings": m.Rings, "slots": m.Slots, "snooped": m.Snooped, "stations": m.Stations, "traps": m.Traps,
-	} {
+	all := reflect.ValueOf(*m)
+	for i := range all.NumField() {
+		name, m := all.Type().Field(i).Tag.Get("ebpf"), all.Field(i).Interface().(*ebpf.Map)
 		if err := pin(m, filepath.Join(p.own, name)); err != nil {
 			return err
 		}

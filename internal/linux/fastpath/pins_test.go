@@ -138,7 +138,17 @@ func (h *host) pinned() (names []string) {
 	return names
 }
 
-var tables = []string{"v/bindings", "v/buckets", "v/copying", "v/counts", "v/devices", "v/epochs", "v/floods", "v/groups", "v/guards", "v/hashes", "v/mirrors", "v/ports", "v/recent", "v/rings", "v/slots", "v/snooped", "v/stations", "v/traps"}
+// tables are the names of all tables.
+var tables = func() (names []string) {
+	spec, err := loadBpf()
+	if err != nil {
+		panic(err)
+	}
+	for name := range spec.Maps {
+		names = append(names, "v/"+name)
+	}
+	return names
+}()
 
 // wantPinned checks that the tables are pinned, and the links of these devices.
 func (h *host) wantPinned(taps ...int) {

@@ -3,10 +3,12 @@ package fastpath
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -40,7 +42,7 @@ func TestSee(t *testing.T) {
 	t.Parallel()
 	wire := frame(macB, macA, frameLen)
 	in := vswitch.FastCopy{Number: 0, Data: wire, Length: frameLen}
-	out := vswitch.FastCopy{Number: 1, Sent: true, Data: wire, Length: frameLen}
+	out := vswitch.FastCopy{Kind: vswitch.CopyOut, Number: 1, Data: wire, Length: frameLen}
 	lost := func(why port.Drop) vswitch.FastCopy { c := in; c.Drop = why; return c }
 	customer := port.MakeTag(port.TPIDCustomer, 0x6001)
 	for name, c := range map[string]struct {
@@ -54,7 +56,7 @@ func TestSee(t *testing.T) {
 		"what leaves":   {want: tcxRedirect, copies: []vswitch.FastCopy{out}, change: func(r *rig) { r.ports[1].SeeOut = true }},
 		"both":          {want: tcxRedirect, copies: []vswitch.FastCopy{in, out}, change: func(r *rig) { r.ports[0].SeeIn, r.ports[1].SeeOut = true, true }},
 		"the beginning": {want: tcxRedirect, copies: []vswitch.FastCopy{{Data: wire[:20], Length: frameLen}}, change: func(r *rig) { r.ports[0].SeeIn, r.ports[0].SnapLen = true, 20 }},
-		"with its tag": {want: tcxRedirect, copies: []vswitch.FastCopy{in, {Number: 1, Sent: true, Data: wire, Length: frameLen, Tag: customer &^ 0x6000}}, change: func(r *rig) {
+		"with its tag": {want: tcxRedirect, copies: []vswitch.FastCopy{in, {Kind: vswitch.CopyOut, Number: 1, Data: wire, Length: frameLen, Tag: customer &^ 0x6000}}, change: func(r *rig) {
 			r.ports[0].SeeIn, r.ports[1].SeeOut = true, true
 			r.ports[1].Native, r.ports[1].TPID = 0, port.TPIDCustomer
 			r.publish(r.ports)
@@ -107,7 +109,7 @@ func TestSee(t *testing.T) {
 				if ago := time.Since(got.Time); ago < 0 || ago > time.Hour {
 					t.Errorf("a copy is of %v", got.Time)
 				}
-				got.Time = time.Time{}
+				got.Time, got.To, got.Several = time.Time{}, 0, false
 				if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 					t.Errorf("the copy is\n%+v, want\n%+v", got, want)
 				}
@@ -131,7 +133,7 @@ func TestSeeFlood(t *testing.T) {
 	want := map[string]bool{"0 false 0": true, "1 true 81000001": true, "3 true 0": true}
 	for range 3 {
 		c := next(t, copies)
-		is := fmt.Sprintf("%d %t %x", c.Number, c.Sent, uint32(c.Tag))
+		is := fmt.Sprintf("%d %t %x", c.Number, c.Kind == vswitch.CopyOut, uint32(c.Tag))
 		if !want[is] || !bytes.Equal(c.Data, wire) {
 			t.Errorf("a copy is %s: % x", is, c.Data)
 		}
@@ -206,4 +208,145 @@ func TestRingGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	is(false)
+}
+
+// sampled is a rig whose port 0 is sampled, with stations A, B behind ports 0 and 1.
+func sampled(t *testing.T, oneIn uint32) (*rig, <-chan vswitch.FastCopy) {
+	r := newRig(t, 3)
+	copies := r.show()
+	r.learn(1, macA, 0)
+	r.learn(1, macB, 1)
+	r.ports[0].OneIn = oneIn
+	r.publish(r.ports)
+	return r, copies
+}
+
+// Of a million frames, one in so many is drawn, within three times the deviation that is due if
+// each is drawn by itself.
+func TestSampleRate(t *testing.T) {
+	t.Parallel()
+	const frames, oneIn, step = 1_000_000, 500, 50_000
+	r := newRig(t, 2)
+	var drawn, of, missed atomic.Int64
+	r.path.Show(func(c *vswitch.FastCopy) {
+		if c.Kind != vswitch.CopySample || c.To != 1 || !bytes.Equal(c.Data, frame(macB, macA, frameLen)) {
+			t.Errorf("a sample is %+v", c)
+		}
+		drawn.Add(1)
+		of.Add(int64(c.Of))
+		missed.Add(int64(c.Missed))
+	})
+	r.learn(1, macA, 0)
+	r.learn(1, macB, 1)
+	r.ports[0].OneIn = oneIn
+	r.publish(r.ports)
+	r.onCPU(0)
+	ring := r.path.rings.open[ringSamples]
+	for range frames / step {
+		r.repeat(0, frame(macB, macA, frameLen), step)
+		testenv.Eventually(t, "the samples are read", func() bool { return ring.AvailableBytes() == 0 })
+	}
+	testenv.Eventually(t, "the frames were drawn from", func() bool { return of.Load() >= frames-2*oneIn })
+	const want, deviation = float64(frames) / oneIn, 3 * 44.7 // sqrt(n p (1-p))
+	if n := float64(drawn.Load()); math.Abs(n-want) > deviation || missed.Load() != 0 {
+		t.Errorf("%.0f frames are drawn, and %d missed, want %.0f", n, missed.Load(), want)
+	}
+	if of.Load() > frames {
+		t.Errorf("they are of %d frames, more than were sent", of.Load())
+	}
+	if n := r.path.Counters(1).TX.Frames; n != frames {
+		t.Errorf("%d frames were sent on", n)
+	}
+}
+
+// A sample says what becomes of the frame, which goes on.
+func TestSampleOutcome(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(r *rig)
+		dst    port.MAC // 0: B
+		want   uint32
+		sample vswitch.FastCopy
+	}{
+		"sent on": {want: tcxRedirect, sample: vswitch.FastCopy{To: 1}},
+		"beyond the rate": {want: tcxDrop, sample: vswitch.FastCopy{To: fdb.NoPort, Drop: port.DropPoliced}, change: func(r *rig) {
+			r.police(0, kilobyte, time.Second, time.Hour)
+		}},
+		"isolated": {want: tcxDrop, sample: vswitch.FastCopy{To: fdb.NoPort, Drop: port.DropIsolated}, change: func(r *rig) {
+			r.ports[0].Isolated, r.ports[1].Isolated = true, true
+		}},
+		"back": {want: tcxDrop, dst: macA, sample: vswitch.FastCopy{To: fdb.NoPort, Drop: port.DropSamePort}},
+		"to several": {want: tcxRedirect, dst: port.Broadcast, sample: vswitch.FastCopy{To: fdb.NoPort, Several: true}, change: func(r *rig) {
+			r.flood.VLANs = *vlans(1)
+		}},
+		"to all, who are one": {want: tcxRedirect, dst: port.Broadcast, sample: vswitch.FastCopy{To: 2}, change: func(r *rig) {
+			r.flood.VLANs = *vlans(1)
+			r.ports[0].Isolated, r.ports[1].Isolated = true, true
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, copies := sampled(t, 1)
+			if c.change != nil {
+				c.change(r)
+				r.publish(r.ports)
+			}
+			if c.dst == 0 {
+				c.dst = macB
+			}
+			wire := frame(c.dst, macA, 300)
+			if d := r.send(0, wire); d != c.want {
+				t.Errorf("the decision is %d, want %d", d, c.want)
+			}
+			got, want := next(t, copies), c.sample
+			want.Kind, want.Data, want.Length, want.Of, want.Time = vswitch.CopySample, wire[:256], 300, 1, got.Time
+			if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+				t.Errorf("the sample is\n%+v, want\n%+v", got, want)
+			}
+		})
+	}
+}
+
+// Of what is dropped for a reason some frames are shown, with the number of others. A flood for
+// one reason hides no other.
+func TestSeeDrops(t *testing.T) {
+	t.Parallel()
+	r, copies := sampled(t, 0)
+	r.ports[0].SeeDrops = true
+	r.publish(r.ports)
+	r.onCPU(0)
+	back, toB := frame(macA, macA, frameLen), frame(macB, macA, frameLen)
+	var shown, others int
+	sent := 0
+	for deadline := time.Now().Add(time.Minute); shown < 3; {
+		if d := r.send(0, back); d != tcxDrop {
+			t.Fatalf("the decision is %d", d)
+		}
+		sent++
+		select {
+		case c := <-copies:
+			if c.Kind != vswitch.CopyDrop || c.Drop != port.DropSamePort || !bytes.Equal(c.Data, back) || c.Number != 0 {
+				t.Fatalf("it shows %+v", c)
+			}
+			shown++
+			others += int(c.Of)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("of %d frames %d are shown", sent, shown)
+		}
+	}
+	if shown+others > sent || shown+others < sent/3 {
+		t.Errorf("%d frames are shown, and %d others, of %d", shown, others, sent)
+	}
+	r.ports[0].Isolated, r.ports[1].Isolated = true, true
+	r.publish(r.ports)
+	if d := r.send(0, toB); d != tcxDrop {
+		t.Fatalf("the decision is %d", d)
+	}
+	for {
+		if c := next(t, copies); c.Drop == port.DropIsolated {
+			break
+		}
+	}
 }

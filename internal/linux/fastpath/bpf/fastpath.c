@@ -443,6 +443,7 @@ static inline int wanted(u32 slot)
 /* discard counts a frame that the switch does not forward. */
 static inline int discard(struct __sk_buff *skb, u32 slot, enum decision why)
 {
+	note(skb, slot, why);
 	struct counters *c = bpf_map_lookup_elem(&counts, &slot);
 	if (c) {
 		c->rx_frames++;
@@ -600,7 +601,7 @@ static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struc
 	v->bucket = from->bucket;
 	v->mirror_in = from->mirror_in;
 	v->mirror_out = 0;
-	v->watch = from->watch & SEE_IN;
+	v->watch = from->watch & SEE_COMING;
 	if (v->out == v->in)
 		return SAME_PORT;
 	if (from->flags & to->flags & ISOLATED)
@@ -655,8 +656,8 @@ static inline int dismiss(struct __sk_buff *skb, struct verdict *v, enum decisio
 		why = POLICED;
 	if (v->mirror_in)
 		mirror(skb, v->mirror_in, v->in);
-	if (v->watch & SEE_IN)
-		see(skb, CAPTURES, v->in, CAME, why);
+	if (v->watch & SEE_COMING)
+		see_coming(skb, v->watch, v->in | NO_PORT << 16, why);
 	return discard(skb, v->in, why);
 }
 
@@ -668,7 +669,7 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	u32 *device = bpf_map_lookup_elem(&devices, &v->out);
 	if (!device || *device != v->ifindex || (v->hop && (u16)skb->protocol == v->hop))
 		return hand_up(skb);
-	if (skb->len > v->fits || v->mirror_out || v->watch) {
+	if (skb->len > v->fits || v->mirror_out || v->watch & SEEN) {
 		/* A tag that shows behind the tag that goes is not seen here: what it makes too long is
 		 * handed up. */
 		u16 first = v->tpid ? v->tpid : v->pop || !skb->vlan_present ? 0 : skb->vlan_proto;
@@ -689,8 +690,8 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 		return hand_up(skb);
 	if (v->mirror_in)
 		mirror(skb, v->mirror_in, v->in);
-	if (v->watch & SEE_IN)
-		see(skb, CAPTURES, v->in, CAME, late ? POLICED : ON);
+	if (v->watch & SEE_COMING)
+		see_coming(skb, v->watch, v->in | (late ? NO_PORT : v->out) << 16, late ? POLICED : ON);
 	if (late)
 		return discard(skb, v->in, POLICED);
 	if ((v->pop && bpf_skb_vlan_pop(skb)) || (v->tpid && bpf_skb_vlan_push(skb, v->tpid, v->tci))) {
@@ -704,7 +705,7 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	if (v->mirror_out)
 		mirror(skb, v->mirror_out, v->in);
 	if (v->watch & SEE_OUT)
-		see(skb, CAPTURES, v->out, LEFT, ON);
+		see(skb, v->out, LEFT, 0);
 	return bpf_redirect(v->ifindex, 0);
 }
 
@@ -741,7 +742,7 @@ struct flooded {
 	u32 ask; /* the switch is to be asked */
 	u16 vlan, opaque;
 	u32 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
-	u32 : 32;
+	u32 to; /* slot of one of those of by */
 };
 
 enum leaves { NOT_BY_IT, BY_IT, ASK };
@@ -791,6 +792,7 @@ static long choose(u64 i, struct flooded *f)
 		u16 first = e.tag ? e.tag >> 16 : f->opaque ? f->tag >> 16 : 0;
 		if (can_see(f->skb, e.watch) && bpf_check_mtu(f->skb, e.ifindex, &mtu, grows(f->skb, length, first), 0) == 0) {
 			f->by |= 1ULL << i;
+			f->to = e.slot;
 			return 0;
 		}
 	}
@@ -829,7 +831,7 @@ static long send_copy(u64 i, struct flooded *f)
 		return 0;
 	f->sent++;
 	if (e.watch)
-		see(f->skb, CAPTURES, e.slot, LEFT, ON);
+		see(f->skb, e.slot, LEFT, 0);
 	if (f->by >> i != 1) {
 		copy_to(f->skb, e.ifindex, out);
 		return 0;
@@ -871,7 +873,7 @@ global int flood(struct __sk_buff *skb)
 		return hand_up(skb);
 
 	/* From here on it is as with a frame to one station. */
-	struct verdict v = {.in = f.in, .bucket = from->bucket, .mirror_in = from->mirror_in, .watch = from->watch & SEE_IN};
+	struct verdict v = {.in = f.in, .bucket = from->bucket, .mirror_in = from->mirror_in, .watch = from->watch & SEE_COMING};
 	struct counters *in = bpf_map_lookup_elem(&counts, &v.in);
 	f.now = f.opaque ? 0 : f.tag;
 	bpf_loop(f.all->ports, choose, &f, 0);
@@ -887,7 +889,7 @@ global int flood(struct __sk_buff *skb)
 	if (v.mirror_in)
 		mirror(skb, v.mirror_in, v.in);
 	if (v.watch)
-		see(skb, CAPTURES, v.in, CAME, late ? POLICED : ON);
+		see_coming(skb, v.watch, v.in | (late ? NO_PORT : f.by & (f.by - 1) ? SEVERAL : f.to) << 16, late ? POLICED : ON);
 	if (late)
 		return discard(skb, v.in, POLICED);
 
