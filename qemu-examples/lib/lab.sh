@@ -215,3 +215,23 @@ within() {
 		sleep 0.1
 	done
 }
+
+# qmp COMMAND has QEMU do something by its control protocol, and keeps the answer.
+# Between answers, QEMU tells of events. Descriptor 3 leads to QEMU, 4 from it.
+qmp() {
+	echo "{\"execute\": $1}" >&3
+	while read -r -t 60 answer <&4; do
+		case $answer in
+		'{"return":'*) return ;;
+		'{"error":'*) die "QEMU says $answer" ;;
+		esac
+	done
+	die "QEMU does not answer"
+}
+
+# migrated reports whether a migration is complete.
+migrated() {
+	qmp '"query-migrate"'
+	[[ $answer != *'"status": "failed"'* ]] || die "QEMU says $answer"
+	[[ $answer == *'"status": "completed"'* ]]
+}

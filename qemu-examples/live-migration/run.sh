@@ -4,25 +4,6 @@ set -euo pipefail
 . "$(dirname "$0")/../lib/lab.sh"
 lab
 
-# qmp COMMAND has QEMU do something by its control protocol, and keeps the answer.
-# Between answers, QEMU tells of events.
-qmp() {
-	echo "{\"execute\": $1}" >&3
-	while read -r -t 60 answer <&4; do
-		case $answer in
-		'{"return":'*) return ;;
-		'{"error":'*) die "QEMU says $answer" ;;
-		esac
-	done
-	die "QEMU does not answer"
-}
-
-migrated() {
-	qmp '"query-migrate"'
-	[[ $answer != *'"status": "failed"'* ]] || die "QEMU says $answer"
-	[[ $answer == *'"status": "completed"'* ]]
-}
-
 learned_there() { vs fdb list | grep "^$mac " | grep -qw there; }
 
 say "starting the switch: a port where the VM is, one where it goes, one for another VM"
