@@ -42,11 +42,26 @@ type FastPath interface {
 	Guard(number uint16, g *FastGuard)
 	GuardHeard(number uint16, s FastSender) (ago time.Duration, ok bool)
 
+	// Explain says what it would do with a frame that came by a port now. It counts nothing, and
+	// does not look at rates.
+	Explain(number uint16, wire []byte) FastVerdict
+
 	// Counters count the port's frames that reached no queue of the switch. Release
 	// returns them for the last time, when the port's device is gone.
 	Counters(number uint16) PortStats
 	Release(number uint16) PortStats
 }
+
+// FastVerdict is what a fast path does with a frame.
+type FastVerdict uint8
+
+// Values of FastVerdict.
+const (
+	FastUnknown FastVerdict = iota // there is none, or it cannot say
+	FastPunted                     // it leaves the frame to the switch
+	FastSent                       // it sends it on
+	FastDropped                    // it drops it
+)
 
 // FastPort says how a fast path must treat a port on a kernel device. The VLAN fields are
 // those of vlanRules.

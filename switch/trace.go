@@ -21,6 +21,8 @@ type Trace struct {
 
 	Copies []TraceCopy    // what leaves, by port
 	Others []TraceRefusal // of a frame with a class: the ports that it does not leave by
+
+	Fast FastVerdict // of the fast path, which decides first
 }
 
 // Whereabouts are what the FDB knows of a station.
@@ -83,6 +85,10 @@ func (p *Port) Trace(wire []byte) Trace {
 				t.Copies = append(t.Copies, c)
 			}
 		}
+	}
+	if s.fast != nil {
+		s.fast.Settle() // it knows what the FDB does
+		t.Fast = s.fast.Explain(p.number, wire)
 	}
 	slices.SortStableFunc(t.Copies, func(a, b TraceCopy) int { return int(a.Port.number) - int(b.Port.number) })
 	return t

@@ -45,6 +45,9 @@ func (a *account) dropped(stage, subject string, at feature.Port) {
 	why := a.trace.Drop
 	words, remedy := a.explain(at, why)
 	a.step(stage, subject, "DROPPED %v: %s", why, words)
+	if a.trace.Fast == vswitch.FastDropped {
+		a.step("kernel", a.in.Name(), "dropped by the fast path")
+	}
 	a.Reason, a.Remedy = why.String(), remedy
 	a.Verdict = "not delivered"
 	if remedy != "" {

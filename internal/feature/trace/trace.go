@@ -45,6 +45,7 @@ type Answer struct {
 	Reason    string   `json:"reason,omitempty"`
 	Steps     []Step   `json:"steps"`
 	Outputs   []Output `json:"outputs"`
+	FastPath  string   `json:"fastpath,omitempty"` // what it does: sent, dropped or punted; empty: it has no part in it
 	Verdict   string   `json:"verdict"`
 	Remedy    string   `json:"remedy,omitempty"` // what would let it pass
 }
@@ -86,7 +87,7 @@ func (t *tracer) handle(r *http.Request) (any, error) {
 		return nil, api.Errorf(api.CodeInvalid, "a frame is 1 to %d bytes in hexadecimal, without spaces", port.MaxFrame)
 	}
 	a := &account{tracer: t, in: in, wire: wire, trace: in.Core().Trace(wire)}
-	a.VLAN = a.trace.VLAN
+	a.VLAN, a.FastPath = a.trace.VLAN, fastWords[a.trace.Fast]
 	a.Port, a.Frame = in.Name(), string(brief.Append(nil, wire, len(wire)))
 	a.Steps, a.Outputs = []Step{}, []Output{}
 	a.tell()
@@ -271,21 +272,43 @@ func leaves(c *vswitch.TraceCopy) string {
 	return words
 }
 
-// kernel says by which path known unicast goes.
+// fastWords name what the fast path does with the frame, in Answer.
+var fastWords = map[vswitch.FastVerdict]string{
+	vswitch.FastPunted: "punted", vswitch.FastSent: "sent", vswitch.FastDropped: "dropped",
+}
+
+// kernel says what the fast path does with a frame that is delivered. It decides before the
+// switch does, and about its own tables.
 func (a *account) kernel() {
-	if a.trace.Flood != 0 || len(a.trace.Copies) == 0 || !a.host.Switch().Fast() {
+	if !a.host.Switch().Fast() {
 		return
 	}
-	to := a.trace.Copies[0].Port
-	for _, p := range []*vswitch.Port{a.in.Core(), to} {
+	switch a.trace.Fast {
+	case vswitch.FastSent:
+		a.step("kernel", a.in.Name(), "on the fast path")
+	case vswitch.FastDropped:
+		a.step("kernel", a.in.Name(), "dropped by the fast path, which has not heard of the last change yet")
+	default:
+		a.step("kernel", a.in.Name(), "passes the daemon%s", a.whyPunted())
+	}
+}
+
+// whyPunted says why the fast path leaves the frame to the daemon.
+func (a *account) whyPunted() string {
+	at := []*vswitch.Port{a.in.Core()}
+	if a.trace.Flood == 0 && len(a.trace.Copies) > 0 {
+		at = append(at, a.trace.Copies[0].Port)
+	}
+	for _, p := range at {
 		if off := p.KeptOff(); len(off) > 0 {
-			a.step("kernel", p.Name(), "passes the daemon: %s", off[0])
-			return
+			return fmt.Sprintf(": %s: %s", p.Name(), off[0])
 		}
 	}
-	words := "on the fast path"
-	if w := &a.trace.Source; !w.Known || w.Port != a.in.Number() {
-		words += ", once the sender is known"
+	switch w := &a.trace.Source; {
+	case !w.Known || w.Port != a.in.Number():
+		return ", until the sender is known here"
+	case a.trace.Flood == vswitch.UnknownUnicast:
+		return ", until the destination is known"
 	}
-	a.step("kernel", a.in.Name(), "%s", words)
+	return ": the fast path leaves such frames to it"
 }

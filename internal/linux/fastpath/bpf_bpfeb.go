@@ -191,6 +191,7 @@ const (
 	bpfMapSnooped   = "snooped"
 	bpfMapStations  = "stations"
 	bpfMapTraps     = "traps"
+	bpfProgExplain  = "explain"
 	bpfProgVswitch  = "vswitch"
 )
 
@@ -236,6 +237,7 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	Explain *ebpf.ProgramSpec `ebpf:"explain"`
 	Vswitch *ebpf.ProgramSpec `ebpf:"vswitch"`
 }
 
@@ -348,11 +350,13 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	Explain *ebpf.Program `ebpf:"explain"`
 	Vswitch *ebpf.Program `ebpf:"vswitch"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.Explain,
 		p.Vswitch,
 	)
 }

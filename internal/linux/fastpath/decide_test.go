@@ -46,6 +46,7 @@ type rig struct {
 	ports []vswitch.FastPort // numbered from 0
 	flood vswitch.FastFlood
 	cpus  *unix.CPUSet // on which the program runs; nil: any
+	stale bool         // a decision may be one that is remembered, and no longer right
 }
 
 // newRig makes a Path with so many ports as add-port makes them.
@@ -155,7 +156,13 @@ type skb struct {
 func (r *rig) run(wire []byte, ctx skb) (decision uint32, out []byte) {
 	r.t.Helper()
 	o := ebpf.RunOptions{Data: wire, DataOut: make([]byte, len(wire)+64), Context: ctx}
-	return r.execute(&o), o.DataOut
+	explained := vswitch.FastUnknown
+	if ctx.GSOSize == 0 {
+		r.ns.Do(func() { explained = r.path.explain(ctx.Ifindex, wire) })
+	}
+	decision = r.execute(&o)
+	r.explained(ctx.Ifindex, wire, decision, explained)
+	return decision, o.DataOut
 }
 
 // execute runs the program.
@@ -619,6 +626,7 @@ func TestFlowCacheEnds(t *testing.T) {
 			testenv.Eventually(t, "a flow is remembered", func() bool {
 				r, wire = remembered(t)
 				change(r)
+				r.stale = true
 				return r.send(0, wire) == tcxRedirect
 			})
 			testenv.Eventually(t, "it is forgotten", func() bool { return r.send(0, wire) == tcxPass })

@@ -338,10 +338,14 @@ func TestTrace(t *testing.T) {
 			if delivered && sentByP3.MatchString(out) {
 				to = append(to, h3)
 			}
-			before := l.sw.port("p1").RX.Frames
+			before := l.sw.port("p1")
 			l.want(h1, h1.to(h2, c.tags...), to...)
-			if n := l.sw.port("p1").RX.Frames - before; n != 1 {
+			after := l.sw.port("p1")
+			if n := after.RX.Frames - before.RX.Frames; n != 1 {
 				t.Errorf("%s, tags %x: %d frames came by p1, want 1: a trace is counted", c.set, c.tags, n)
+			}
+			if fast, says := after.FastPath.Frames > before.FastPath.Frames, byKernel.MatchString(out); fast != says {
+				t.Errorf("%s, tags %x: whether the kernel handles the frame: %v, but the trace says\n%s", c.set, c.tags, fast, out)
 			}
 			l.send(h2, h2.to(h1, c.tags...)) // h2 is known now, where its port admits it
 		}
@@ -352,5 +356,7 @@ func TestTrace(t *testing.T) {
 		t.Errorf("the last dropped frame: %v: %s", err, out)
 	}
 }
+
+var byKernel = regexp.MustCompile(`kernel +p1 +(on|dropped by) the fast path`)
 
 var sentByP3 = regexp.MustCompile(`out +p3 \(netdev\) +sent`)

@@ -548,9 +548,12 @@ static inline u16 classify(u32 tag, struct port *from)
 	return from->flags & UNTAGGED_ONLY ? 0 : tag & 0xfff;
 }
 
+/* Whether a frame is a real one, or one that somebody asks about: explain.h. */
+enum reality { REAL, ASKED };
+
 /* is_admitted reports whether a frame's sender may send by the port without the switch being
  * asked, as in switch/learn.go. */
-static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u64 src, u16 vlan)
+static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u64 src, u16 vlan, enum reality is)
 {
 	if (from->flags & NO_LEARN && !(from->flags & LOCKED)) /* what says that the port has a tag's VLAN? */
 		return !(src >> 40 & 1) && src && vlan == from->pvid;
@@ -560,7 +563,7 @@ static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u6
 	if (from->flags & NO_LEARN)
 		return 1;
 	u32 now = bpf_ktime_get_coarse_ns() >> 30;
-	if (s.is->heard != now)
+	if (is == REAL && s.is->heard != now)
 		s.is->heard = now;
 	return 1;
 }
@@ -568,7 +571,7 @@ static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u6
 #include "guard.h"
 
 /* decide finds out what becomes of the frame, and for ON how. */
-static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struct verdict *v)
+static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struct verdict *v, enum reality is)
 {
 	/* All that the epoch guards is read after it. */
 	u32 zero = none(f->epoch);
@@ -580,12 +583,12 @@ static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struc
 	int opaque = is_opaque(f->tag, from);
 	v->asks = 0;
 	if (from->flags & GUARDED) {
-		enum opinion is = vet(skb, v->in, vlan, opaque);
-		if (is != GOOD && is != GOOD_MAC)
+		enum opinion of = vet(skb, v->in, vlan, opaque, is);
+		if (of != GOOD && of != GOOD_MAC)
 			return UP;
-		v->asks = is == GOOD ? ASK_SENDER : ASK_MAC;
+		v->asks = of == GOOD ? ASK_SENDER : ASK_MAC;
 	}
-	if (!vlan || !is_admitted(hash, from, v->in, source(f), vlan))
+	if (!vlan || !is_admitted(hash, from, v->in, source(f), vlan, is))
 		return UP;
 
 	struct found d;
@@ -661,29 +664,35 @@ static inline int dismiss(struct __sk_buff *skb, struct verdict *v, enum decisio
 	return discard(skb, v->in, why);
 }
 
-static inline int send_on(struct __sk_buff *skb, struct verdict *v)
+/* can_send reports whether a frame can be sent on so. */
+static inline int can_send(struct __sk_buff *skb, struct verdict *v)
 {
-	u32 length = wire_length(skb);
-
 	/* Looked up for each frame: the number may be another's at the next. */
 	u32 *device = bpf_map_lookup_elem(&devices, &v->out);
 	if (!device || *device != v->ifindex || (v->hop && (u16)skb->protocol == v->hop))
-		return hand_up(skb);
+		return 0;
 	if (skb->len > v->fits || v->mirror_out || v->watch & SEEN) {
 		/* A tag that shows behind the tag that goes is not seen here: what it makes too long is
 		 * handed up. */
 		u16 first = v->tpid ? v->tpid : v->pop || !skb->vlan_present ? 0 : skb->vlan_proto;
-		int more = grows(skb, length - (v->pop ? TAG : 0) + (v->tpid ? TAG : 0), first);
+		int more = grows(skb, wire_length(skb) - (v->pop ? TAG : 0) + (v->tpid ? TAG : 0), first);
 		u32 mtu = 0;
 		if (bpf_check_mtu(skb, v->ifindex, &mtu, more, 0) ||
 		    (v->mirror_out && !can_mirror(skb, v->mirror_out, more)) || !can_see(skb, v->watch))
-			return hand_up(skb);
+			return 0;
 		v->fits = mtu + ETHERNET - more;
 	}
+	return can_copy(skb, v);
+}
 
+static inline int send_on(struct __sk_buff *skb, struct verdict *v)
+{
+	u32 length = wire_length(skb);
+	if (!can_send(skb, v))
+		return hand_up(skb);
 	struct counters *in = bpf_map_lookup_elem(&counts, &v->in);
 	struct counters *out = bpf_map_lookup_elem(&counts, &v->out);
-	if (!in || !out || !can_copy(skb, v))
+	if (!in || !out)
 		return hand_up(skb);
 	int late = v->bucket && !admit(skb, v->bucket);
 	if (late && wanted(v->in))
@@ -844,43 +853,58 @@ static long send_copy(u64 i, struct flooded *f)
 
 #include "groups.h"
 
-/* flood sends a frame to a group on to all ports of its VLAN that may have it, as toAll in
- * switch/flood.go, or to those that joined the group, unless the switch has to be asked about it. */
-global int flood(struct __sk_buff *skb)
+/* decide_flood finds out what becomes of a frame to a group: it is sent on to all ports of its
+ * VLAN that may have it, as toAll in switch/flood.go, or to those that joined the group, unless
+ * the switch has to be asked about it. */
+static inline enum decision decide_flood(struct __sk_buff *skb, struct flooded *f, struct verdict *v, enum reality is)
 {
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	u32 zero = 0;
 	if (data + ETHERNET > end)
-		return hand_up(skb);
+		return UP;
 	struct frame addresses = {.dst_src = *(u64 *)data, .src = *(u32 *)(data + 8)};
 	u64 group = destination(&addresses);
 	enum class class = group == 0xffffffffffff ? BROADCAST : MULTICAST;
-	struct flooded f = {.skb = skb, .tag = tag_of(skb)};
-	struct port *from = input(skb->ifindex, &f.in);
+	struct port *from = input(skb->ifindex, &f->in);
 	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
-	if (from && from->flags & GUARDED)
-		return hand_up_vetted(skb);
-	if (!from || !hash || from->flags & PUNT << class || (class == MULTICAST && is_trapped(group)))
-		return hand_up(skb);
-	f.from = from->flags;
-	f.opaque = is_opaque(f.tag, from);
-	f.vlan = classify(f.tag, from);
-	f.unwanted = NO_FLOOD << class;
-	f.all = class == MULTICAST ? listeners(&f, group) : everyone(f.vlan);
-	if (!f.all || f.all->ports > MAX_FLOOD)
-		return hand_up(skb);
-	if (!is_admitted(hash, from, f.in, source(&addresses), f.vlan))
-		return hand_up(skb);
+	if (!from || !hash)
+		return UP;
+	f->from = from->flags;
+	if (from->flags & (GUARDED | PUNT << class) || (class == MULTICAST && is_trapped(group)))
+		return UP;
+	f->tag = tag_of(skb);
+	f->opaque = is_opaque(f->tag, from);
+	f->vlan = classify(f->tag, from);
+	f->unwanted = NO_FLOOD << class;
+	f->all = class == MULTICAST ? listeners(f, group) : everyone(f->vlan);
+	if (!f->all || f->all->ports > MAX_FLOOD)
+		return UP;
+	if (!is_admitted(hash, from, f->in, source(&addresses), f->vlan, is))
+		return UP;
+	v->in = f->in;
+	v->bucket = from->bucket;
+	v->mirror_in = from->mirror_in;
+	v->watch = from->watch & SEE_COMING;
+	f->now = f->opaque ? 0 : f->tag;
+	bpf_loop(f->all->ports, choose, f, 0);
+	return f->ask ? UP : f->by ? ON : NOWHERE;
+}
+
+/* flood does what decide_flood finds out. */
+global int flood(struct __sk_buff *skb)
+{
+	struct flooded f = {.skb = skb};
+	struct verdict v = {};
+	enum decision is = decide_flood(skb, &f, &v, REAL);
+	if (is == UP)
+		return f.from & GUARDED ? hand_up_vetted(skb) : hand_up(skb);
 
 	/* From here on it is as with a frame to one station. */
-	struct verdict v = {.in = f.in, .bucket = from->bucket, .mirror_in = from->mirror_in, .watch = from->watch & SEE_COMING};
-	struct counters *in = bpf_map_lookup_elem(&counts, &v.in);
-	f.now = f.opaque ? 0 : f.tag;
-	bpf_loop(f.all->ports, choose, &f, 0);
-	if (!in || f.ask)
-		return hand_up(skb);
-	if (!f.by)
+	if (is == NOWHERE)
 		return dismiss(skb, &v, NOWHERE);
+	struct counters *in = bpf_map_lookup_elem(&counts, &v.in);
+	if (!in)
+		return hand_up(skb);
 	if (!can_copy(skb, &v) || !can_see(skb, v.watch))
 		return hand_up(skb);
 	int late = v.bucket && !admit(skb, v.bucket);
@@ -941,7 +965,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 		return send_on(skb, &flows->last[i].is);
 
 	struct verdict v = {};
-	enum decision is = decide(skb, &f, &v);
+	enum decision is = decide(skb, &f, &v, REAL);
 	if (is == UP)
 		return hand_up_vetted(skb);
 	if (is == ON) {
@@ -953,6 +977,8 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 	}
 	return dismiss(skb, &v, is);
 }
+
+#include "explain.h"
 
 /* One of the helpers, bpf_check_mtu, is for programs under the GPL only. */
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -156,7 +156,7 @@ global int plain(struct __sk_buff *skb)
 enum opinion { UNSURE, UNKNOWN, GOOD, GOOD_MAC, BAD_TAG, BAD_MAC, BAD_TYPE, BAD_OFFLOAD, BAD_IPV4, BAD_IPV6 };
 
 /* ask_table returns whether a sender is in the table, and may send now. */
-static inline enum opinion ask_table(struct sender *s)
+static inline enum opinion ask_table(struct sender *s, u32 reality)
 {
 	struct binding *b = bpf_map_lookup_elem(&bindings, s);
 	if (!b)
@@ -165,7 +165,7 @@ static inline enum opinion ask_table(struct sender *s)
 	if (now < b->from || now >= b->until)
 		return UNSURE;
 	u32 heard = now >> 30;
-	if (b->heard != heard)
+	if (reality == REAL && b->heard != heard)
 		b->heard = heard;
 	return GOOD;
 }
@@ -193,8 +193,8 @@ static inline enum opinion why_untidy(struct __sk_buff *skb, u32 type)
 	return UNSURE;
 }
 
-/* vet finds out what the guard thinks of a frame that came by a slot, in a VLAN. */
-global int vet(struct __sk_buff *skb, u32 slot, u32 vlan, u32 opaque)
+/* vet finds out what the guard thinks of a frame that came by a slot, in a VLAN; see enum reality. */
+global int vet(struct __sk_buff *skb, u32 slot, u32 vlan, u32 opaque, u32 reality)
 {
 	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	struct guard *g = bpf_map_lookup_elem(&guards, &slot);
@@ -221,14 +221,14 @@ global int vet(struct __sk_buff *skb, u32 slot, u32 vlan, u32 opaque)
 
 	u64 mac = s.station;
 	s.station |= (u64)vlan << 48;
-	enum opinion is = ask_table(&s);
+	enum opinion is = ask_table(&s, reality);
 	if (is != UNKNOWN)
 		return is;
 	for (u32 i = 0; i < MAX_PREFIXES && i < g->prefixes; i++)
 		if (in_prefix(&s, &g->prefix[i]))
 			return GOOD;
 	s.station = mac;
-	is = ask_table(&s);
+	is = ask_table(&s, reality);
 	if (is != UNKNOWN)
 		return is;
 	if (g->flags & MORE)
@@ -247,7 +247,7 @@ global int hand_up_vetted(struct __sk_buff *skb)
 	if (!from || !(from->flags & GUARDED))
 		return hand_up(skb);
 	u32 tag = tag_of(skb);
-	int is = vet(skb, slot, classify(tag, from), is_opaque(tag, from));
+	int is = vet(skb, slot, classify(tag, from), is_opaque(tag, from), REAL);
 	if (is < BAD_TAG || from->flags & DROPS || from->watch & SEE_IN)
 		return hand_up(skb);
 	struct counters *c = bpf_map_lookup_elem(&counts, &slot);

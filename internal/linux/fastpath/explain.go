@@ -1,0 +1,35 @@
+package fastpath
+
+import (
+	"encoding/binary"
+
+	"github.com/cilium/ebpf"
+
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// verdicts are enum decision of fastpath.c, in its order.
+var verdicts = []vswitch.FastVerdict{
+	vswitch.FastPunted, vswitch.FastSent, vswitch.FastDropped, vswitch.FastDropped, vswitch.FastDropped, vswitch.FastDropped,
+}
+
+// Explain implements vswitch.FastPath: it asks the kernel's own code, see bpf/explain.h.
+func (p *Path) Explain(number uint16, wire []byte) vswitch.FastVerdict {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.slots.byNumber[number]
+	if l == nil || !p.live.Load() {
+		return vswitch.FastUnknown
+	}
+	return p.explain(l.is.Ifindex, wire)
+}
+
+func (p *Path) explain(ifindex uint32, wire []byte) vswitch.FastVerdict {
+	var context [44]byte // the part of struct __sk_buff up to ifindex
+	binary.NativeEndian.PutUint32(context[40:], ifindex)
+	n, err := p.bpf.Explain.Run(&ebpf.RunOptions{Data: wire, Context: context})
+	if err != nil || int(n) >= len(verdicts) {
+		return vswitch.FastUnknown // it is longer than a page, or its device is just gone
+	}
+	return verdicts[n]
+}
