@@ -16,6 +16,7 @@ type AddEVPNNeighbor struct {
 	Password string     `json:"password,omitempty" help:"of TCP MD5 signatures"`
 	Source   netip.Addr `json:"source,omitzero" help:"own address of the session; the system chooses one if it is not given"`
 	Port     uint16     `json:"port,omitempty" help:"its TCP port; 0: 179"`
+	BFD      bool       `json:"bfd,omitempty" help:"whether BFD watches it"`
 	HoldS    int64      `json:"hold_s,omitempty" help:"seconds of silence after which it counts as dead; 0: 9"`
 }
 
@@ -34,7 +35,8 @@ type EVPNNeighbor struct {
 	Routes   int        `json:"routes" help:"received and valid"`
 	Received uint64     `json:"received" help:"update messages"`
 	Sent     uint64     `json:"sent" help:"update messages"`
-	Problem  string     `json:"problem,omitempty" help:"why there is no session"`
+	BFD      string     `json:"bfd,omitempty" help:"state of its BFD session if it has one: down, init, up"`
+	Problem  string     `json:"problem,omitempty" help:"why there is no session, or no BFD"`
 }
 
 // EVPNRoute is a route of EVPN.

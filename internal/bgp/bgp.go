@@ -183,6 +183,16 @@ func (s *Speaker) Remove(address netip.Addr) bool {
 	return n != nil
 }
 
+// Fail ends the session with a neighbour that is dead, as others know: its routes go at once. If
+// its connection is lost already, it restarts, and its routes stay as long as it asked for.
+func (s *Speaker) Fail(address netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.neighbors[address]; n != nil {
+		n.end(ceaseDead)
+	}
+}
+
 // protect sets the password that a neighbour needs to connect; "" removes it. The caller holds mu.
 func (s *Speaker) protect(neighbor netip.Addr, password string) error {
 	for _, l := range s.listeners {

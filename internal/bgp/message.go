@@ -37,6 +37,7 @@ var (
 	ceaseDeconfigured = &notification{6, 3, "the neighbor was removed"}
 	ceaseRejected     = &notification{6, 5, "there is a session with the neighbor already"}
 	ceaseCollision    = &notification{6, 7, "another connection with the neighbor came first"}
+	ceaseDead         = &notification{6, 10, "the neighbor is silent, as BFD says"} // RFC 9384
 	ceaseResources    = &notification{6, 8, "the neighbor takes routes too slowly"}
 )
 

@@ -20,6 +20,7 @@ type flags struct {
 	Password string           `json:"password,omitempty" arg:"TEXT" default:"none" help:"of TCP MD5 signatures; both ends need it"`
 	Source   setting.Addr     `json:"source,omitzero" arg:"ADDRESS" default:"the system's choice" help:"own address of the session"`
 	Hold     setting.Duration `json:"hold,omitzero" arg:"TIME" default:"9s" help:"silence after which the neighbor counts as dead; the shorter one of both ends applies"`
+	BFD      bool             `json:"bfd,omitempty" help:"notice within a second that the neighbor is dead; it has to speak BFD (RFC 5880), too"`
 	Port     uint16           `json:"port,omitempty" arg:"N" default:"179" help:"TCP port of the neighbor"`
 }
 
@@ -93,7 +94,7 @@ In iBGP each switch needs a session with each other one, or with a route reflect
 Example:
 
     vswitch evpn neighbor add 192.0.2.254 --as 65000
-    vswitch evpn neighbor add 192.0.2.253 --as 65000 --password s3cret --hold 30s`,
+    vswitch evpn neighbor add 192.0.2.253 --as 65000 --password s3cret --bfd`,
 		Args:  []string{"ADDRESS"},
 		Flags: flags{},
 		Check: func(c *feature.Call) error {
@@ -114,7 +115,7 @@ Example:
 			}
 			f := c.Flags.(flags)
 			_, err = c.Client.AddEVPNNeighbor(c.Context, api.AddEVPNNeighbor{
-				Address: a, AS: f.AS, Password: f.Password, Source: f.Source.Addr, Port: f.Port, HoldS: int64(time.Duration(f.Hold) / time.Second),
+				Address: a, AS: f.AS, Password: f.Password, Source: f.Source.Addr, Port: f.Port, BFD: f.BFD, HoldS: int64(time.Duration(f.Hold) / time.Second),
 			})
 			return err
 		},
@@ -154,9 +155,9 @@ func listNeighbors(c *feature.Call) error {
 		return err
 	}
 	return c.Show(all, func(w io.Writer) {
-		table.Row(w, "NEIGHBOR", "AS", "STATE", "SINCE", "ROUTES", "PROBLEM")
+		table.Row(w, "NEIGHBOR", "AS", "STATE", "SINCE", "ROUTES", "BFD", "PROBLEM")
 		for _, n := range all {
-			table.Row(w, n.Address, n.AS, n.State, time.Duration(n.SinceS)*time.Second, n.Routes, table.Dash(n.Problem))
+			table.Row(w, n.Address, n.AS, n.State, time.Duration(n.SinceS)*time.Second, n.Routes, table.Dash(n.BFD), table.Dash(n.Problem))
 		}
 	})
 }

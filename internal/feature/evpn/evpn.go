@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/bfd"
 	"github.com/vswitch/vswitch/internal/bgp"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/proto/evpn"
@@ -226,10 +227,14 @@ func (i *instance) connect(n neighbor) error {
 	if i.fabric == nil {
 		return nil
 	}
-	return i.fabric.speaker.Add(bgp.Neighbor{
+	err := i.fabric.speaker.Add(bgp.Neighbor{
 		Peer: n.peer, Address: n.Address, AS: n.AS, Port: n.Port, Source: n.Source,
 		Password: n.Password, Hold: time.Duration(n.HoldS) * time.Second,
 	})
+	if err == nil && n.BFD {
+		i.fabric.bfd.Add(bfd.Neighbor{Address: n.Address, Source: n.Source})
+	}
+	return err
 }
 
 // connectAll connects to all neighbors.
@@ -243,6 +248,7 @@ func (i *instance) connectAll() {
 
 func (i *instance) disconnect(n neighbor) {
 	if i.fabric != nil {
+		i.fabric.bfd.Remove(n.Address)
 		i.fabric.speaker.Remove(n.Address)
 		i.fabric.table.Down(time.Now(), n.peer, 0)
 	}
@@ -346,6 +352,11 @@ func (i *instance) view(n neighbor, s *bgp.Status) api.EVPNNeighbor {
 		}
 	case i.fabric == nil:
 		v.Problem = "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
+	}
+	if s != nil && n.BFD {
+		watch, _ := i.fabric.bfd.Status(n.Address)
+		v.BFD = watch.State.String()
+		v.Problem = cmp.Or(v.Problem, watch.Problem)
 	}
 	return v
 }

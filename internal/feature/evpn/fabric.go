@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/bfd"
 	"github.com/vswitch/vswitch/internal/bgp"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/proto/evpn"
@@ -22,6 +23,7 @@ type fabric struct {
 	tunnel  port.Tunnel
 	table   *evpn.Table
 	speaker *bgp.Speaker
+	bfd     *bfd.Speaker
 	watch   *watch
 	vlans   map[evpn.VNI]uint16
 	vnis    map[uint16]evpn.VNI
@@ -50,6 +52,7 @@ func newFabric(i *instance, uplink feature.Port, t port.Tunnel, id netip.Addr) *
 		listen = *i.settings.Listen
 	}
 	f.speaker = bgp.New(bgp.Config{AS: i.settings.AS, RouterID: id, Listen: listen, Log: i.host.Log(), Settle: settle, Handle: f.event})
+	f.bfd = bfd.New(bfd.Config{Log: i.host.Log(), Silent: func(a netip.Addr, _ time.Duration) { f.speaker.Fail(a) }})
 	f.table = evpn.New(evpn.Config{
 		VTEP: t.VTEP(), MAC: i.host.MAC(), Hold: time.Duration(i.settings.Hold), Sequences: i.sequences,
 		RD: func(vni evpn.VNI) evpn.RD { return rd(id, f.vlans[vni]) },
@@ -79,6 +82,7 @@ func (f *fabric) close() {
 	f.closed = true
 	f.stop()
 	f.watch.close()
+	f.bfd.Close()
 	f.speaker.Close()
 	for p := range f.host.Ports() {
 		p.Core().SetResolution(false)

@@ -64,7 +64,7 @@ var below = []struct {
 	// that they run are packages of their own.
 	{"internal/table", nil},
 	{"internal/feature", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table"}},
-	{"internal/feature/evpn", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/proto/evpn", "internal/bgp"}},
+	{"internal/feature/evpn", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/proto/evpn", "internal/bgp", "internal/bfd"}},
 	{"internal/httpd", nil},
 	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/httpd", "internal/feature", "internal/packet/*", "internal/proto/*"}},
 	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
@@ -83,6 +83,7 @@ var below = []struct {
 	{"bench", []string{"switch", "fdb", "port", "port/memory", "internal/packet/eth", "internal/virtio/vnet"}},
 
 	{"internal/bgp", []string{"internal/proto/evpn", "port"}},
+	{"internal/bfd", []string{"internal/proto/bfd"}},
 
 	// A protocol: frames and time in, frames and actions out.
 	{"internal/proto/*", []string{"port", "internal/packet/*", "internal/virtio/vnet"}},
@@ -96,7 +97,7 @@ var below = []struct {
 var outside = map[string][]string{
 	"golang.org/x/sys": {
 		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/virtio/vhost",
-		"port/unixsock", "port/vxlan", "internal/files/sockfile", "internal/bgp",
+		"port/unixsock", "port/vxlan", "internal/files/sockfile", "internal/bgp", "internal/bfd",
 		"internal/test/testenv", "internal/linux/tuntap/tuntest", "internal/virtio/vhost/vhosttest",
 	},
 	"github.com/vishvananda/netlink":                {"internal/linux/link"},
@@ -122,7 +123,7 @@ var outside = map[string][]string{
 var (
 	noIO = []string{
 		"switch", "fdb", "port", "internal/packet/eth", "internal/virtio/vnet",
-		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/lacp", "internal/proto/evpn", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
+		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/lacp", "internal/proto/evpn", "internal/proto/bfd", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
 		"internal/proto/guard", "internal/packet/arp", "internal/packet/ip", "internal/packet/ndp", "internal/packet/dhcp",
 	}
 	doIO = []string{"os", "os/exec", "syscall", "net", "net/http"}

@@ -59,7 +59,7 @@ func (f *fabric) vswitch(n int) *daemontest.Daemon {
 	d := daemontest.Start(f.t, f.host(n))
 	d.Ctl(f.t, "add-port up0 --kind vxlan --local 192.0.2.%d --vni 10010", n)
 	d.Ctl(f.t, "set --evpn-as 65001")
-	d.Ctl(f.t, "evpn neighbor add 192.0.2.9 --as 65001 --hold 90s")
+	d.Ctl(f.t, "evpn neighbor add 192.0.2.9 --as 65001 --hold 90s --bfd")
 	return d
 }
 
@@ -220,6 +220,7 @@ const reflector = `router bgp 65001
  neighbor hosts peer-group
  neighbor hosts remote-as 65001
  neighbor hosts timers 30 90
+ neighbor hosts bfd
  bgp listen range 192.0.2.0/24 peer-group hosts
  address-family l2vpn evpn
   neighbor hosts activate
@@ -242,7 +243,7 @@ const member = `router bgp 65001
 func TestFRR(t *testing.T) {
 	f := newFabric(t)
 	testenv.Tool(t, "vtysh")
-	rr := startFRR(t, f.host(9), reflector, "zebra", "bgpd")
+	rr := startFRR(t, f.host(9), reflector, "zebra", "bgpd", "bfdd")
 	a, b := f.vswitch(1), f.vswitch(2)
 	ns := f.host(3)
 	ip(t, ns, `link add br100 type bridge
@@ -259,6 +260,8 @@ link set vx100 type bridge_slave learning off neigh_suppress on
 	g3.plugFRR(k)
 	awaitSession(t, a, "established")
 	awaitSession(t, b, "established")
+	awaitBFD(t, a)
+	awaitBFD(t, b)
 	g1.wantPing(g2)
 	g1.wantPing(g3)
 	g3.wantPing(g2)
@@ -315,6 +318,30 @@ link set vx100 type bridge_slave learning off neigh_suppress on
 	g2.wantPing(g3)
 	awaitMAC(t, b, g3, "192.0.2.3")
 	k.awaitFRR(g2, "192.0.2.2")
+
+	// A host falls silent: BFD tells the reflector, which tells the others, long before the hold time.
+	awaitBFD(t, b)
+	ip(t, f.net, "link set ul2 down\n")
+	testenv.Eventually(t, "its machine is gone", func() bool {
+		all, err := a.Client.EVPNMACs(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return !slices.ContainsFunc(all, func(m api.EVPNMAC) bool { return m.MAC.String() == g2.mac })
+	})
+	awaitNot(t, b)
+}
+
+// awaitBFD waits until BFD of a switch hears the reflector.
+func awaitBFD(t *testing.T, d *daemontest.Daemon) {
+	t.Helper()
+	testenv.Eventually(t, "BFD is up", func() bool {
+		all, err := d.Client.EVPNNeighbors(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0].BFD == "up"
+	})
 }
 
 // awaitNot waits until a switch has no session.

@@ -143,6 +143,61 @@ func TestEVPN(t *testing.T) {
 	testenv.Eventually(t, "the second switch misses the first", func() bool { return o.neighbors(1)[0].State != "established" })
 }
 
+// watched reports whether BFD watches all neighbors of a site, and hears them.
+func (o *overlay) watched(site int) bool {
+	return !slices.ContainsFunc(o.neighbors(site), func(n api.EVPNNeighbor) bool { return n.BFD != "up" })
+}
+
+// TestBFD: a host that falls silent is dead at once, long before the hold time; one whose daemon
+// is killed is not, since its kernel closes the session.
+func TestBFD(t *testing.T) {
+	t.Parallel()
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("IPv6 underlay %v", v6), func(t *testing.T) {
+			t.Parallel()
+			o := newOverlay(t, 3, 1600, v6)
+			o.evpn("--vni 10010", "--bfd")
+			for i, h := range o.hosts {
+				testenv.Eventually(t, fmt.Sprintf("switch %d hears its neighbors", i), func() bool { return o.watched(i) })
+				if err := h.Send(h.toAll().head(), port.Offload{}); err != nil {
+					t.Fatal(err)
+				}
+				o.awaitStation(h.mac, i)
+			}
+
+			last := o.sites[2].sw
+			last.Kill()
+			testenv.Eventually(t, "BFD says that the daemon is silent", func() bool { return o.neighbors(0)[1].BFD == "down" })
+			if m := o.station(0, o.hosts[2].mac); m.VTEP.String() != o.vtep(2) {
+				t.Errorf("the station of a killed daemon is at %v", m.VTEP)
+			}
+			last.Restart(t)
+			for i, h := range o.hosts {
+				testenv.Eventually(t, fmt.Sprintf("switch %d hears its neighbors again", i), func() bool { return o.watched(i) })
+				if err := h.Send(h.toAll().head(), port.Offload{}); err != nil {
+					t.Fatal(err)
+				}
+				o.awaitStation(h.mac, i)
+			}
+
+			ip(t, o.underlay, "link set ul3 down\n")
+			for i := range 2 {
+				testenv.Eventually(t, fmt.Sprintf("switch %d misses the third", i), func() bool { return o.station(i, o.hosts[2].mac).MAC == 0 })
+				if n := o.neighbors(i)[1]; n.State == "established" || n.BFD == "up" {
+					t.Errorf("switch %d shows %+v", i, n)
+				}
+			}
+			ip(t, o.underlay, "link set ul3 up\n")
+			o.awaitStation(o.hosts[0].mac, 0)
+			testenv.Eventually(t, "all hear each other again", func() bool { return o.watched(0) && o.watched(1) && o.watched(2) })
+
+			// BFD of a neighbor that is removed is no failure at the other end.
+			last.ctl("evpn neighbor del %s", o.vtep(0))
+			testenv.Eventually(t, "the first switch hears no more", func() bool { return o.neighbors(0)[1].BFD == "down" })
+		})
+	}
+}
+
 // asked returns the addresses for which a host was asked by ARP or neighbor discovery since the
 // last call, until nothing comes for a while.
 func (h *host) asked(wait time.Duration) (all []netip.Addr) {
