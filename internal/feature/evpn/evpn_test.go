@@ -395,6 +395,23 @@ func TestState(t *testing.T) {
 	}
 }
 
+// A station that has just been heard here stays here, though the table is compared with the FDB
+// before it has been told.
+func TestHeardWhileCompared(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.hear(route(here, vtep2, 6))
+	r.do(func() {
+		r.host.Switch().FDB().Learn(fdb.MakeKey(1, uint64(here)), r.vm.Number())
+		r.i.fabric.reconcile()
+		if e, _ := r.host.Switch().FDB().Get(fdb.MakeKey(1, uint64(here))); e.Port != r.vm.Number() {
+			t.Errorf("it is at port %d", e.Port)
+		}
+		if x, ok := r.announced(here, netip.Addr{}); !ok || x.Seq != 7 {
+			t.Errorf("announced is %+v, %v", x, ok)
+		}
+	})
+}
+
 func TestNeighbors(t *testing.T) {
 	r := newRig(t, Settings{})
 	for _, c := range []struct {

@@ -159,9 +159,14 @@ func (f *fabric) station(k fdb.Key) {
 func (f *fabric) reconcile() {
 	table := f.host.Switch().FDB()
 	var gone []evpn.Place
+	var heard []fdb.Key
 	for p := range f.table.Places() {
 		if p.At.VTEP.IsValid() {
-			f.enter(p.VNI, p.MAC, p.At)
+			if e, ok := table.Get(f.key(p.VNI, p.MAC)); ok && !f.isRemote(e) {
+				heard = append(heard, f.key(p.VNI, p.MAC)) // here meanwhile, and not passed on yet
+			} else {
+				f.enter(p.VNI, p.MAC, p.At)
+			}
 			continue
 		}
 		if e, ok := table.Get(f.key(p.VNI, p.MAC)); !ok || e.Port == f.uplink.Number() {
@@ -170,5 +175,8 @@ func (f *fabric) reconcile() {
 	}
 	for _, p := range gone {
 		f.table.Gone(p.VNI, p.MAC)
+	}
+	for _, k := range heard {
+		f.station(k)
 	}
 }
