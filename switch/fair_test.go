@@ -30,6 +30,23 @@ func TestFairFlowsDoNotCollide(t *testing.T) {
 	}
 }
 
+// A header that is cut off counts as far as it is there: in the flow, and in the frame.
+func TestFairHash(t *testing.T) {
+	frame := func(n int, ports uint32) *port.Frame {
+		b := make([]byte, 14+20+4)
+		b[12], b[14], b[17], b[23] = 8, 0x45, 24, 6 // IPv4 with 4 bytes of TCP
+		binary.BigEndian.PutUint32(b[34:], ports)
+		return &port.Frame{Src: 2, Dst: 4, Data: b[:n:n]}
+	}
+	q := fairQueue{seed: 5}
+	if q.hash(frame(38, 1)) == q.hash(frame(38, 2)) {
+		t.Error("the TCP ports make no difference")
+	}
+	if q.hash(frame(37, 1)) != q.hash(frame(37, 2<<8)) {
+		t.Error("half of the ports makes a difference")
+	}
+}
+
 // Each flow stays in order, with more flows than places, as places fill and empty.
 func TestFairFlowsStayInOrder(t *testing.T) {
 	q := fairQueue{seed: 1, rate: port.Rate{PerSecond: 1000}}

@@ -34,6 +34,7 @@ func main() {
 	flag.IntVar(&o.n, "n", 0, "try `N` mutants, chosen at random; 0 is all")
 	flag.Uint64Var(&o.seed, "seed", 0, "choose by this `seed`, as a former run printed it; 0 is a new one")
 	flag.StringVar(&o.at, "at", "", "only mutants at `FILE[:LINE]`")
+	flag.StringVar(&o.also, "tests", "", "run the tests of these `PACKAGES`, too, separated by commas: those that use the package")
 	flag.IntVar(&o.jobs, "j", 1, "run the tests of `J` mutants at a time")
 	flag.DurationVar(&o.timeout, "timeout", 0, "a mutant whose tests take longer is caught; 0 is ten times what they take without a change, and 10s")
 	flag.Usage = func() {
@@ -63,6 +64,7 @@ type options struct {
 	n       int
 	seed    uint64
 	at      string
+	also    string // packages whose tests run, too
 	jobs    int
 	timeout time.Duration
 }
@@ -172,7 +174,12 @@ func (o *options) tryAll(ctx context.Context, w io.Writer, all []mutant, n int) 
 	return counts, err
 }
 
-// try runs the package's tests with one change, or with none.
+// users returns the packages whose tests run beside the package's own.
+func (o *options) users() []string {
+	return strings.FieldsFunc(o.also, func(r rune) bool { return r == ',' })
+}
+
+// try runs the tests with one change, or with none.
 func (o *options) try(ctx context.Context, m *mutant, limit time.Duration) (result, []byte, error) {
 	args := []string{"test", "-count=1", "-vet=off", "-failfast", "-timeout", limit.String()}
 	if m != nil {
@@ -194,7 +201,7 @@ func (o *options) try(ctx context.Context, m *mutant, limit time.Duration) (resu
 	// go test ends the tests by itself; a build takes time besides.
 	ctx, cancel := context.WithTimeout(ctx, limit+5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", append(append(args, o.test...), o.pkg)...)
+	cmd := exec.CommandContext(ctx, "go", append(append(append(args, o.test...), o.pkg), o.users()...)...)
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

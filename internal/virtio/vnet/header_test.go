@@ -87,4 +87,11 @@ func TestUntag(t *testing.T) {
 	if o, _ := vnet.Untag(port.Offload{HdrLen: 58}); o.HdrLen != 54 {
 		t.Errorf("hdr_len 58 became %d", o.HdrLen)
 	}
+	o := port.Offload{Flags: port.NeedsCsum, CsumStart: 34, HdrLen: 54}
+	if got := vnet.Tag(o, 8); got.CsumStart != 42 || got.HdrLen != 62 {
+		t.Errorf("with two tags: %+v", got)
+	}
+	if got, ok := vnet.Untag(vnet.Tag(o, 4)); !ok || got != o {
+		t.Errorf("with a tag and without it again: %+v, %v", got, ok)
+	}
 }

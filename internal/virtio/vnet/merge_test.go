@@ -112,6 +112,20 @@ func TestMergeKeepsApart(t *testing.T) {
 		if got := merge(lay(cut[:2])); len(got) != 1 {
 			t.Error("what belongs together is not merged")
 		}
+		if !v6 { // identifications count only where routers may fragment (RFC 6864)
+			for _, df := range []byte{0, 0x40} {
+				wire := [][]byte{bytes.Clone(cut[0]), bytes.Clone(cut[1])}
+				for _, b := range wire {
+					b[ip+6] |= df
+					fix(b)
+				}
+				wire[1][ip+4] ^= 0x55
+				fix(wire[1])
+				if got := merge(lay(wire)); (len(got) == 1) != (df != 0) {
+					t.Errorf("with an identification of its own and flags %#x a segment makes %d frames", df, len(got))
+				}
+			}
+		}
 		short, pushed := bytes.Clone(cut[0][:len(cut[0])-1]), bytes.Clone(cut[0])
 		if v6 {
 			binary.BigEndian.PutUint16(short[ip+4:], uint16(len(short)-ip-40))
