@@ -59,9 +59,37 @@ type Port struct {
 	VLAN     VLAN         `json:"vlan"`
 	FastPath PortFastPath `json:"fastpath"`
 
+	Members []Member `json:"members,omitempty"` // of a port that several interfaces carry together
+
 	RX   Counters `json:"rx"`   // into the switch
 	TX   Counters `json:"tx"`   // out of it
 	Spec Spec     `json:"spec"` // its settings as requested
+}
+
+// Member shows one of the interfaces that carry a port.
+type Member struct {
+	Ifname string           `json:"ifname"`
+	State  port.MemberState `json:"state"`
+	Reason string           `json:"reason,omitempty"` // why it carries no frames
+	LACP   *LACP            `json:"lacp,omitempty"`   // with LACP, once the interface is there
+}
+
+// LACP shows what the two ends of a member know of each other.
+type LACP struct {
+	State     []string     `json:"state"`             // flags of this end
+	Partner   *LACPPartner `json:"partner,omitempty"` // the other end, if it speaks
+	Churn     bool         `json:"churn,omitempty"`   // one of the ends has not joined for a minute
+	Sent      uint64       `json:"sent"`              // LACPDUs
+	Received  uint64       `json:"received"`
+	Discarded uint64       `json:"discarded"`
+}
+
+// LACPPartner is the other end of a member, as it describes itself.
+type LACPPartner struct {
+	System port.MAC `json:"system"`
+	Key    uint16   `json:"key"`
+	Port   uint16   `json:"port"`
+	State  []string `json:"state"` // its flags
 }
 
 // PortFastPath shows whether the kernel forwards a port's known unicast.

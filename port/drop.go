@@ -40,6 +40,7 @@ const (
 	DropSecondPeer    // from a second machine while another uses the port
 	DropUnknownVTEP   // through a tunnel from a host that is none of its peers in that network
 	DropUnknownVNI    // in a virtual network that the tunnel does not carry
+	DropStandby       // came by a member of an aggregate that does not carry frames
 	DropBadTunnel     // its tunnel header is none that the tunnel understands
 
 	// On input by a guarded port (internal/proto/guard).
@@ -118,6 +119,7 @@ var drops = [NumDrops]DropInfo{
 	DropSecondPeer:     {"second_peer", OnInput, "from a second machine, while another has the port"},
 	DropUnknownVTEP:    {"unknown_vtep", OnInput, "through the tunnel from a host that is no peer in its virtual network"},
 	DropUnknownVNI:     {"unknown_vni", OnInput, "of a virtual network (VNI) that the tunnel does not carry"},
+	DropStandby:        {"standby", OnInput, "by a member of the port that does not carry frames, such as a backup"},
 	DropBadTunnel:      {"bad_tunnel", OnInput, "its tunnel header is not that of an Ethernet frame"},
 	DropGuardMAC:       {"guard_mac", OnInput, "from a MAC address that the guarded port may not use"},
 	DropGuardTag:       {"guard_tag", OnInput, "with a VLAN tag that the guarded port does not take off"},

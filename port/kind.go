@@ -117,9 +117,22 @@ type Trace struct {
 	// against the device.
 	Ifindex int `json:"-"`
 
+	// Members is what a port on several devices changed on each of them. It is never changed,
+	// only replaced.
+	Members *[]Trace `json:"members,omitempty"`
+
 	// Away identifies the boot of the host during which the device was moved to another
 	// network namespace, from where it may come back; empty if it was not moved.
 	Away string `json:"away,omitempty"`
+}
+
+// Tracer is implemented by ports that change, while they are open, what Delete must undo.
+type Tracer interface {
+	Linked
+
+	// Trace returns what Delete must undo by now. LinkChanged has a value after it has
+	// changed. Any goroutine may call it.
+	Trace() Trace
 }
 
 // DeviceSettings are the settings of a network interface that the switch changes.

@@ -55,7 +55,7 @@ func TestCandidates(t *testing.T) {
 	for _, test := range []struct{ words, want string }{
 		{"po", "ports"},
 		{"-o json show-", ""},
-		{"add-port --kind ", "tap host netdev veth vhost-user stream dgram vxlan"},
+		{"add-port --kind ", "tap host netdev lag veth vhost-user stream dgram vxlan"},
 		{"add-port --ki", "--kind"},
 		{"add-port vm0 --may", "--may-exist"},
 		{"add-port vm0 --n", "--name --no-wait --netns --native"},

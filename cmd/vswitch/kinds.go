@@ -5,6 +5,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/host"
+	"github.com/vswitch/vswitch/port/lag"
 	"github.com/vswitch/vswitch/port/netdev"
 	"github.com/vswitch/vswitch/port/tap"
 	"github.com/vswitch/vswitch/port/unixsock"
@@ -30,6 +31,7 @@ var kindMakers = []func(kindOptions) (port.Kind, error){
 	func(o kindOptions) (port.Kind, error) {
 		return netdev.New(netdev.Options{Switch: o.Switch, Ingress: o.Ingress})
 	},
+	func(o kindOptions) (port.Kind, error) { return lag.New(lag.Options{Switch: o.Switch}) },
 	func(o kindOptions) (port.Kind, error) {
 		return veth.New(veth.Options{Switch: o.Switch, MTU: o.MTU, Ingress: o.Ingress})
 	},

@@ -101,6 +101,13 @@ func printPort(w io.Writer, p api.Port) {
 		fast = "off: " + strings.Join(p.FastPath.Off, "; ")
 	}
 	row(w, "Fast path", fmt.Sprintf("%s; %d frames received by it, %d by the daemon", fast, p.FastPath.Frames, p.RX.Frames-min(p.FastPath.Frames, p.RX.Frames)))
+	for i, m := range p.Members {
+		title := ""
+		if i == 0 {
+			title = "Members"
+		}
+		row(w, title, memberLine(m))
+	}
 	row(w, "Received", traffic(p.RX))
 	row(w, "Sent", traffic(p.TX))
 	title := "Settings"
@@ -114,6 +121,24 @@ func printPort(w io.Writer, p api.Port) {
 	if title != "" {
 		row(w, title, "-")
 	}
+}
+
+// memberLine describes one of the interfaces of a port.
+func memberLine(m api.Member) string {
+	line := fmt.Sprintf("%s %s", m.Ifname, m.State)
+	if m.Reason != "" {
+		line += ": " + m.Reason
+	}
+	if l := m.LACP; l != nil {
+		if p := l.Partner; p != nil {
+			line += fmt.Sprintf("; partner %v, key %d, port %d (%s)", p.System, p.Key, p.Port, strings.Join(p.State, " "))
+		}
+		line += fmt.Sprintf("; LACPDUs %d received, %d sent", l.Received, l.Sent)
+		if l.Churn {
+			line += "; churn: the two ends have not agreed for a minute"
+		}
+	}
+	return line
 }
 
 // inVLANs describes how a port takes part in VLANs.

@@ -35,7 +35,7 @@ stops: virtual machines run on, and the next run connects them again.
 SIGHUP changes nothing, so the terminal may hang up. A log reader that goes away or
 stops reading loses log lines; the switch goes on.
 
-Ports of the kinds tap, host, netdev and veth need CAP_NET_ADMIN and CAP_NET_RAW. With
+Ports of the kinds tap, host, netdev, lag and veth need CAP_NET_ADMIN and CAP_NET_RAW. With
 vhost-user, stream and dgram ports alone the switch runs as any user.
 
 Example:

@@ -44,11 +44,31 @@ func (m *manager) describeAmong(p *managed, tunnels []passage) api.Port {
 
 		VLAN:     vlanOf(&p.spec.Policy),
 		FastPath: m.portFastPath(p, st.Fast),
+		Members:  membersOf(p.dev),
 
 		RX:   counters(st.RX),
 		TX:   counters(st.TX),
 		Spec: specOf(p.spec),
 	}
+}
+
+// membersOf returns the interfaces that carry a port as users see them; nil: it has one at most.
+func membersOf(dev port.Port) (all []api.Member) {
+	b, ok := dev.(port.Bundled)
+	if !ok {
+		return nil
+	}
+	for _, m := range b.Members() {
+		one := api.Member{Ifname: m.Ifname, State: m.State, Reason: m.Reason}
+		if l := m.LACP; l != nil {
+			one.LACP = &api.LACP{State: l.State, Churn: l.Churn, Sent: l.Sent, Received: l.Received, Discarded: l.Discarded}
+			if p := l.Partner; p != nil {
+				one.LACP.Partner = &api.LACPPartner{System: p.System, Key: p.Key, Port: p.Port, State: p.State}
+			}
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // stationMAC returns the address that qemu-args gives the machine behind a port, or 0 if the

@@ -30,6 +30,18 @@ const (
 	linkGap   = 20 * time.Millisecond
 )
 
+// retrace keeps what the port's deletion must undo by now.
+func (m *manager) retrace(p *managed) {
+	t, ok := p.dev.(port.Tracer)
+	if !ok {
+		return
+	}
+	if now := t.Trace(); now.Members != p.trace.Members {
+		p.trace.Members = now.Members
+		m.saveTrace()
+	}
+}
+
 // watchLink keeps the port's state in step with its peer until stop is called.
 func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 	l, ok := dev.(port.Linked)
@@ -49,6 +61,7 @@ func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 			}
 			_ = m.do(func() error {
 				if p.dev == dev {
+					m.retrace(p)
 					m.reconcile(p)
 					m.notice(p)
 				}

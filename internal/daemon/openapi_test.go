@@ -58,6 +58,7 @@ func TestOpenAPIHasTheTypes(t *testing.T) {
 	types := map[string]reflect.Type{
 		"Port": reflect.TypeFor[api.Port](), "VLAN": reflect.TypeFor[api.VLAN](),
 		"Counters": reflect.TypeFor[api.Counters](), "PortFastPath": reflect.TypeFor[api.PortFastPath](), "DropReason": reflect.TypeFor[api.DropReason](),
+		"Member": reflect.TypeFor[api.Member](), "LACP": reflect.TypeFor[api.LACP](), "LACPPartner": reflect.TypeFor[api.LACPPartner](),
 		"Switch": reflect.TypeFor[api.Switch](), "FDBInfo": reflect.TypeFor[api.FDBInfo](), "FastPath": reflect.TypeFor[api.FastPath](),
 		"ApplyConfig": reflect.TypeFor[api.ApplyConfig](), "AppliedConfig": reflect.TypeFor[api.AppliedConfig](),
 		"ConfigStep": reflect.TypeFor[api.ConfigStep](), "PendingConfig": reflect.TypeFor[api.PendingConfig](),

@@ -169,6 +169,9 @@ func (p *Port) Queues() []port.Queue {
 	return all
 }
 
+// Caps returns the abilities of every Port.
+func Caps() port.Caps { return caps() }
+
 // Caps implements port.Port.
 func (p *Port) Caps() port.Caps { return p.caps }
 

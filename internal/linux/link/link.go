@@ -43,6 +43,8 @@ type Link struct {
 	// and "device" for hardware.
 	Kind string
 
+	MAC [6]byte // its own address; zero if it has none, or one of another length
+
 	Up      bool // administratively
 	Carrier bool // the other end is there (IFF_LOWER_UP)
 	MTU     int
@@ -136,6 +138,9 @@ func linkFrom(l netlink.Link) Link {
 		Master:   a.MasterIndex,
 		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
 		Ethernet: a.EncapType == "ether",
+	}
+	if len(a.HardwareAddr) == len(r.MAC) {
+		r.MAC = [6]byte(a.HardwareAddr)
 	}
 	if r.TakesFrames() && a.NetNsID < 0 {
 		r.Lower = a.ParentIndex

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,6 +52,13 @@ func TestLookup(t *testing.T) {
 				t.Fatal(err)
 			}
 			want.Index = got.Index
+			if want.Ethernet {
+				at := "/sys/class/net/" + want.Name + "/address"
+				if text := net.HardwareAddr(got.MAC[:]).String(); text != ns.Run("cat", at) {
+					t.Errorf("%s has the address %s, want %s", want.Name, text, ns.Run("cat", at))
+				}
+				want.MAC = got.MAC
+			}
 			if got != want {
 				t.Errorf("%s is %+v, want %+v", want.Name, got, want)
 			}

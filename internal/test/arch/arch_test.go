@@ -55,6 +55,9 @@ var below = []struct {
 	{"port/vxlan", []string{
 		"port", "fdb", "internal/setting", "internal/packet/eth", "internal/virtio/vnet", "internal/linux/link", "internal/rxbuf", "internal/linux/mmsg",
 	}},
+	{"port/lag", []string{
+		"port", "internal/setting", "internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/link", "internal/linux/nic", "internal/linux/owner", "internal/proto/lacp",
+	}},
 	{"port/*", []string{
 		"port", "internal/setting", "internal/qemu", "internal/packet/eth", "internal/virtio/vnet",
 		"internal/linux/afpacket", "internal/linux/tuntap", "internal/linux/link", "internal/linux/nic", "internal/linux/owner", "internal/linux/hoststack", "internal/rxbuf", "internal/linux/mmsg", "internal/virtio/vhost", "internal/files/sockfile", "internal/linux/account",

@@ -1,0 +1,82 @@
+package afpacket
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listener receives the untagged frames of one EtherType that come by an interface, beside
+// the Port there: so they wait for no others and are lost with no others.
+type Listener struct {
+	fd   int
+	file *os.File
+}
+
+// listenBuffer is how much a Listener holds, in bytes as the kernel accounts them: some 100
+// small frames.
+const listenBuffer = 64 << 10
+
+// Listen makes a Listener. With passed, a program at the interface's ingress lets these
+// frames pass, and the host's stack has no use for them. Otherwise the Listener gets them before
+// that program.
+func Listen(ifindex int, etherType uint16, passed bool) (*Listener, error) {
+	fd, err := socket(unix.SOCK_NONBLOCK)
+	if err != nil {
+		return nil, explain(err)
+	}
+	l := &Listener{fd: fd}
+	if err = set(fd, unix.PACKET_IGNORE_OUTGOING, 1); err == nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, listenBuffer)
+		err = only(fd, etherType)
+	}
+	if err == nil {
+		protocol := etherType
+		if !passed {
+			protocol = unix.ETH_P_ALL
+		}
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{
+			Protocol: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol)),
+			Ifindex:  ifindex,
+		})
+	}
+	if err != nil {
+		_ = closeSocket(fd)
+		return nil, explain(err)
+	}
+	l.file = os.NewFile(uintptr(fd), "packet")
+	return l, nil
+}
+
+// only has the kernel give a socket the untagged frames of one EtherType alone.
+func only(fd int, etherType uint16) error {
+	const vlanTagPresent = 0xffff_f000 + 48 // SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT of linux/filter.h
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: vlanTagPresent},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 12},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(etherType), Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+}
+
+// Recv waits for a frame. A link that goes down is no end; one that is gone sends nothing
+// more.
+func (l *Listener) Recv(b []byte) (int, error) {
+	for {
+		if n, err := l.file.Read(b); !errors.Is(err, unix.ENETDOWN) {
+			return n, err
+		}
+	}
+}
+
+// Close ends a waiting Recv.
+func (l *Listener) Close() error {
+	place(l.fd, -1)
+	return l.file.Close()
+}

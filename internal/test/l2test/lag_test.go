@@ -1,0 +1,216 @@
+package l2test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+	"github.com/vswitch/vswitch/port"
+)
+
+// members returns the states of the interfaces that carry a port.
+func (d *daemon) members(name string) string {
+	d.t.Helper()
+	var all []string
+	for _, m := range d.port(name).Members {
+		all = append(all, string(m.State))
+	}
+	return strings.Join(all, " ")
+}
+
+func (d *daemon) awaitMembers(name, want string) {
+	d.t.Helper()
+	is := false
+	defer func() {
+		if !is {
+			d.t.Log(d.ctl("ports %s", name))
+		}
+	}()
+	testenv.Eventually(d.t, "the members of "+name+" are "+want, func() bool { is = d.members(name) == want; return is })
+}
+
+// carries returns by which of two interfaces most frames leave a namespace now.
+func carries(ns *testenv.Netns, names ...string) string {
+	sent := func(name string) int {
+		n, _ := strconv.Atoi(ns.Run("cat", "/sys/class/net/"+name+"/statistics/tx_packets"))
+		return n
+	}
+	before := []int{sent(names[0]), sent(names[1])}
+	time.Sleep(20 * time.Millisecond)
+	if sent(names[0])-before[0] > sent(names[1])-before[1] {
+		return names[0]
+	}
+	return names[1]
+}
+
+// pulled pulls the cable that carries a flow, and returns how many frames of that are lost. No
+// frame may come twice. A machine that is busy with other things loses more, so the cable is
+// pulled until few are lost.
+func pulled(t *testing.T, ns, far *testenv.Netns, from, to *host, f frame, ready func()) {
+	t.Helper()
+	const pace, most, tries = 100 * time.Microsecond, 20, 10
+	var losses []int
+	for range tries {
+		ready()
+		flow := startFlow(t, from, f, pace)
+		testenv.Eventually(t, "the flow is under way", func() bool { return flow.sent() > 1000 })
+		name := carries(ns, "up0", "up1")
+		ip(t, far, "link set "+name+" down\n")
+		before := flow.sent()
+		testenv.Eventually(t, "the flow goes on", func() bool { return flow.sent() > before+1000 })
+		flow.stop()
+		got := flow.at(to)
+		slices.Sort(got)
+		n := len(slices.Compact(slices.Clone(got)))
+		if n != len(got) {
+			t.Errorf("of %d frames %d come twice", flow.sent(), len(got)-n)
+		}
+		if n == 0 || got[n-1] < before {
+			t.Fatalf("after the cable was pulled no frame comes; %d of %d did before", n, flow.sent())
+		}
+		ip(t, far, "link set "+name+" up\n")
+		if losses = append(losses, flow.sent()-n); losses[len(losses)-1] <= most {
+			return
+		}
+	}
+	t.Errorf("pulling a cable loses %v frames of a flow; want %d at most once", losses, most)
+}
+
+// TestLAG has two switches speak LACP by two cables, with a spanning tree and VLANs.
+//
+//	            ┌─ up0 ═══ up0 ─┐
+//	ha ── a ── lag0            lag0 ── b ── hb
+//	            └─ up1 ═══ up1 ─┘
+func TestLAG(t *testing.T) {
+	t.Parallel()
+	a, b := quietNetns(t), quietNetns(t)
+	ha, hb := hostOf(t, a), hostOf(t, b)
+	// The kernel is slow to report the carrier of a veth whose two ends have the same number.
+	ip(t, b, "link add spare0 type veth peer name spare1\n")
+	for _, name := range []string{"up0", "up1"} {
+		ip(t, a, fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %s up\n", name, name, b.Name, name))
+		ip(t, b, fmt.Sprintf("link set %s up\n", name))
+	}
+	switches := []*daemon{startDaemon(t, a, "--stp"), startDaemon(t, b, "--stp")}
+	add := "add-port to-h --kind netdev --access 10 --stp-edge on"
+	if daemontest.FastPath() {
+		add += " --exclusive"
+	}
+	for _, d := range switches {
+		d.refuse("name them with --members", "add-port lag0 --kind lag")
+		d.refuse("interface up8 is not there", "add-port lag0 --kind lag --members up8,up9")
+		d.ctl("%s", add)
+		d.ctl("add-port lag0 --kind lag --members up0,up1 --lacp-rate fast --trunk 10 --no-wait")
+		d.refuse("up1 is the device of another port", "add-port up1 --kind netdev")
+	}
+	ready := func() {
+		t.Helper()
+		for _, d := range switches {
+			d.awaitMembers("lag0", "active active")
+			d.AwaitState(t, "lag0", api.StateUp)
+			testenv.Eventually(t, "the tree has the port forward", func() bool { return strings.Contains(d.part("lag0"), "forwarding rstp") })
+		}
+	}
+	ready()
+	if out := switches[0].ctl("ports lag0"); !strings.Contains(out, "up1 active; partner ") || !strings.Contains(out, "--members up0,up1") {
+		t.Errorf("vswitch ports lag0 says\n%s", out)
+	}
+	for _, h := range []*host{hb, ha} { // both are known before the flow
+		h := h
+		testenv.Eventually(t, "frames pass", func() bool {
+			other := ha
+			if h == ha {
+				other = hb
+			}
+			wire, token := h.to(other).wire()
+			if err := h.Send(wire, port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+			_, ok, err := other.receive(token, time.Now().Add(quiet))
+			return ok && err == nil
+		})
+	}
+	pulled(t, a, b, ha, hb, ha.to(hb), ready)
+
+	// Members come and go by the command line, too, without a loss.
+	ready()
+	flow := startFlow(t, ha, ha.to(hb), time.Millisecond)
+	for range 2 {
+		switches[0].ctl("set-port lag0 --members up1")
+		switches[1].awaitMembers("lag0", "negotiating active")
+		switches[0].ctl("set-port lag0 --members up0,up1")
+		ready()
+	}
+	// A restart keeps what was asked for. The other end notices, since nobody speaks meanwhile.
+	flow.stop()
+	switches[0].Kill()
+	switches[1].awaitMembers("lag0", "negotiating negotiating")
+	switches[0].Restart(t)
+	ready()
+	switches[0].ctl("del-port lag0")
+	if got := a.Run("ip", "-o", "link"); strings.Contains(got, "alias") && strings.Contains(got, "up0") && strings.Contains(a.Run("ip", "link", "show", "up0"), "alias") {
+		t.Errorf("left: %s", got)
+	}
+	switches[1].AwaitState(t, "lag0", api.StateWaiting)
+}
+
+// TestActiveBackup has a switch stand on two ports of a plain bridge, without a loop: one of them
+// carries all.
+//
+//	          ┌─ up0 ═══ to-a0 ─┐
+//	ha ── a ─ lag0              k (kernel bridge) ── hk
+//	          └─ up1 ═══ to-a1 ─┘
+func TestActiveBackup(t *testing.T) {
+	t.Parallel()
+	a, k := quietNetns(t), quietNetns(t)
+	ha, hk := hostOf(t, a), hostOf(t, k)
+	ip(t, k, "link add br0 type bridge\nlink set br0 up\nlink set to-h master br0\n")
+	for _, name := range []string{"up0", "up1"} {
+		ip(t, a, fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %s up\n", name, name, k.Name, name))
+		ip(t, k, fmt.Sprintf("link set %s up master br0\n", name))
+	}
+	sw := startDaemon(t, a)
+	add := "add-port to-h --kind netdev"
+	if daemontest.FastPath() {
+		add += " --exclusive"
+	}
+	sw.ctl("%s", add)
+	sw.ctl("add-port lag0 --kind lag --lag-mode active-backup --members up0,up1 --no-wait")
+	ready := func() {
+		t.Helper()
+		testenv.Eventually(t, "one member is active", func() bool {
+			s := sw.members("lag0")
+			return s == "active standby" || s == "standby active"
+		})
+	}
+	ready()
+	testenv.Eventually(t, "the bridge forwards", func() bool {
+		wire, token := ha.toAll().wire()
+		if err := ha.Send(wire, port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		_, ok, err := hk.receive(token, time.Now().Add(quiet))
+		return ok && err == nil
+	})
+	pulled(t, a, k, ha, hk, ha.toAll(), ready)
+	ready()
+	flow := startFlow(t, hk, hk.toAll(), time.Millisecond)
+	testenv.Eventually(t, "some are sent", func() bool { return flow.sent() > 100 })
+	flow.stop()
+	got := flow.at(ha)
+	if n := len(got); n > flow.sent() || n < flow.sent()*9/10 { // twice, or by no member
+		t.Errorf("of %d broadcasts %d come: %v %+v", flow.sent(), n, got, sw.port("lag0").RX)
+	}
+	if sw.dropped("lag0", port.DropStandby) < flow.sent() {
+		t.Errorf("of %d broadcasts the backup drops %d", flow.sent(), sw.dropped("lag0", port.DropStandby))
+	}
+	if back := flow.at(hk); len(back) > 0 {
+		t.Errorf("%d come back", len(back))
+	}
+}

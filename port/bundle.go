@@ -1,0 +1,47 @@
+package port
+
+// Bundled is implemented by ports that several devices carry together. Any goroutine may
+// call its methods; they do not wait.
+type Bundled interface {
+	// Members describes the devices, in the order in which the port's settings name them.
+	Members() []Member
+}
+
+// Member is one of the devices that carry a port.
+type Member struct {
+	Ifname string
+	State  MemberState
+	Reason string // why it is not active
+
+	// LACP is what the two ends know of each other; nil without LACP, or without a device.
+	LACP *LACPMember
+}
+
+// MemberState says what a member of a port does.
+type MemberState string
+
+const (
+	MemberActive      MemberState = "active"      // carries frames
+	MemberStandby     MemberState = "standby"     // could, but another does
+	MemberNegotiating MemberState = "negotiating" // the two ends do not agree yet
+	MemberNoCarrier   MemberState = "no-carrier"  // its cable is not connected
+	MemberDown        MemberState = "down"        // it is set down, or somebody else uses it
+	MemberWaiting     MemberState = "waiting"     // its device is not there
+)
+
+// LACPMember is what LACP knows about a member.
+type LACPMember struct {
+	State   []string // flags of this end
+	Partner *LACPPartner
+	Churn   bool // one of the ends has not come into step for a minute
+
+	Sent, Received, Discarded uint64 // LACPDUs
+}
+
+// LACPPartner is the other end of a member, as it describes itself.
+type LACPPartner struct {
+	System MAC
+	Key    uint16
+	Port   uint16
+	State  []string // its flags
+}

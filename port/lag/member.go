@@ -1,0 +1,205 @@
+package lag
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/linux/afpacket"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/nic"
+	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/internal/proto/lacp"
+	"github.com/vswitch/vswitch/port"
+)
+
+// member is a member whose interface the port has.
+type member struct {
+	slot     *slot
+	index    int // of the interface
+	mac      port.MAC
+	device   *nic.Device
+	queue    port.Queue
+	listener *afpacket.Listener
+	done     chan struct{} // closed once it is closed
+
+	looked bool // nobody else used it when it last changed
+}
+
+// take takes the interface of a member, or notes why not. The caller holds mu, in the members'
+// namespace.
+func (p *Port) take(pl *place) error {
+	pl.again = time.Time{}
+	m, l, t, err := p.openMember(pl)
+	pl.link = l
+	if err != nil {
+		pl.why = err.Error()
+		if !errors.Is(err, port.ErrGone) {
+			pl.again = time.Now().Add(retryGap)
+		}
+		return err
+	}
+	p.remember(pl.name, t)
+	pl.why = unplugged(pl)
+	p.look(pl, m)
+	p.join(pl, m)
+	pl.slot.member.Store(m)
+	select {
+	case pl.slot.filled <- struct{}{}:
+	default:
+	}
+	p.running.Go(func() { p.listen(m) })
+	return nil
+}
+
+// openMember opens the interface of a member.
+func (p *Port) openMember(pl *place) (_ *member, l link.Link, t port.Trace, err error) {
+	t = p.traces[pl.name]
+	l, err = nic.Find(pl.name, t)
+	if errors.Is(err, link.ErrNotFound) {
+		// The next interface of that name is another one, with its own settings.
+		p.forget(pl.name)
+		return nil, l, t, port.Gone(fmt.Errorf("interface %s is not there; `ip link` lists those that are", pl.name))
+	}
+	if err != nil {
+		return nil, l, t, err
+	}
+	// What the switch made itself is a port; what it took has a record, as has a member of former times.
+	if (l.Kind == "tap" || l.Kind == "veth") && t.Before == nil && owner.Makes(l, p.kind.Switch, false) {
+		return nil, l, t, fmt.Errorf("%s is the device of another port of this switch; a device is one port", l.Name)
+	}
+	d, err := p.kind.taker().Take(l, p.settings.use(), &t)
+	if err != nil {
+		return nil, l, t, err
+	}
+	m := &member{slot: pl.slot, index: l.Index, mac: port.MACFrom(l.MAC[:]), device: d, queue: d.Queues()[0], done: make(chan struct{})}
+	if m.listener, err = afpacket.Listen(l.Index, lacp.EtherType, d.Punted()); err != nil {
+		d.Close()
+		_ = p.kind.taker().Return(l, p.settings.use(), t)
+	}
+	return m, l, t, err
+}
+
+// hostLinks are the host's interfaces.
+type hostLinks struct{}
+
+func (hostLinks) ByIndex(index int) (link.Link, error) { return link.ByIndex(index) }
+func (hostLinks) IPv4(index int) (netip.Prefix, error) { return link.IPv4(index) }
+
+// look finds out whether somebody else uses the interface of a member. The caller holds mu, in
+// the members' namespace.
+func (p *Port) look(pl *place, m *member) {
+	m.looked = true
+	l, err := link.ByIndex(m.index)
+	if err != nil {
+		return // an event will tell
+	}
+	pl.link = l
+	pl.why = unplugged(pl)
+	if why := owner.Held(hostLinks{}, l, p.kind.Switch, true); why != "" {
+		pl.why = why
+		return
+	}
+	if err := m.device.Contested(); err != nil {
+		pl.why = err.Error()
+	}
+}
+
+// listen reads the LACPDUs that come by a member, until that is closed.
+func (p *Port) listen(m *member) {
+	// A partner that floods the port with them gets no more of the processor than this.
+	const rest = time.Millisecond
+	b := make([]byte, lacp.Len+64)
+	for {
+		n, err := m.listener.Recv(b)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		if m.slot.member.Load() == m && p.group != nil {
+			now := time.Now()
+			_ = p.group.Receive(now, m.slot.index, b[:n]) // its counters tell of an error
+			p.act(now)
+			p.poke()
+		}
+		p.mu.Unlock()
+		select {
+		case <-m.done:
+			return
+		case <-time.After(rest):
+		}
+	}
+}
+
+// drop takes a member out: why says that its interface is gone. The caller holds mu.
+func (p *Port) drop(m *member, why string) {
+	if m.slot.member.Load() != m {
+		return
+	}
+	m.slot.collects.Store(false)
+	if p.group != nil {
+		p.group.Remove(time.Now(), m.slot.index)
+	}
+	for _, pl := range p.order {
+		if pl.slot == m.slot {
+			pl.link, pl.why = link.Link{}, fmt.Sprintf("%s: %s", pl.name, why)
+			pl.again = time.Now()
+		}
+	}
+	p.takeOut(m)
+	p.act(time.Now()) // the others take over
+	p.closeMember(m)
+}
+
+// takeOut makes a member none of the port. The caller holds mu.
+func (p *Port) takeOut(m *member) {
+	p.counting.Lock()
+	defer p.counting.Unlock()
+	p.overruns += m.device.Overruns()
+	m.slot.member.Store(nil)
+}
+
+// closeMember releases what a member holds that was taken out.
+func (p *Port) closeMember(m *member) {
+	_ = m.listener.Close()
+	_ = m.device.Close()
+	close(m.done)
+}
+
+// send sends an LACPDU before all that waits. The caller holds mu.
+func (m *member) send(frame []byte) {
+	var f port.Frame
+	f.SetStripped(frame, 0)
+	m.queue.Send([]port.Out{{Frame: &f, Flags: port.Control}})
+}
+
+// remember notes what to undo for a member. The caller holds mu.
+func (p *Port) remember(name string, t port.Trace) {
+	t.Ifname = name // the key, also if it was renamed
+	p.traces[name] = t
+	p.retrace()
+}
+
+// forget forgets what to undo for a member.
+func (p *Port) forget(name string) {
+	if _, ok := p.traces[name]; ok {
+		delete(p.traces, name)
+		p.retrace()
+	}
+}
+
+func (p *Port) retrace() {
+	all := []port.Trace{}
+	for _, name := range slices.Sorted(maps.Keys(p.traces)) {
+		t := p.traces[name]
+		if t.Before != nil {
+			before := *t.Before
+			t.Before = &before
+		}
+		all = append(all, t)
+	}
+	p.trace = &all
+}

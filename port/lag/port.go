@@ -1,0 +1,519 @@
+package lag
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/linux/afpacket"
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/proto/lacp"
+	"github.com/vswitch/vswitch/port"
+)
+
+// Port is an open lag port. One goroutine follows the members' interfaces and runs LACP; one
+// for each member reads its LACPDUs. Workers go by table and slot.collects alone.
+type Port struct {
+	kind    kind
+	slots   [maxMembers]*slot
+	table   atomic.Pointer[table]
+	view    atomic.Pointer[view] // for those who must not wait
+	changed chan struct{}        // see port.Linked
+
+	ended   chan *member  // their devices are gone
+	wake    chan struct{} // has a value after the goroutine's next time may be earlier
+	doubts  chan struct{} // has a value after a member did not take a frame
+	ns      *link.Netns   // where the members are
+	release func()        // of ns
+	cancel  func()        // ends the events of interfaces
+
+	closed  chan struct{}
+	closing sync.Once
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	settings Settings
+	order    []*place // of the settings' members
+	group    *lacp.Group
+	current  int // of active-backup: the slot that carries frames; -1: none
+
+	// What Delete must undo for each member, also those that are not there now.
+	traces map[string]port.Trace
+	trace  *[]port.Trace
+
+	counting sync.Mutex
+	overruns uint64 // of members that are gone
+}
+
+// place is a member as the settings name it.
+type place struct {
+	name  string
+	slot  *slot
+	link  link.Link // as last seen; zero: not there
+	why   string    // why there is no member, or why it cannot carry frames
+	again time.Time // when to try again; zero: with the next event
+}
+
+// view is what others see of a port.
+type view struct {
+	link    bool
+	reason  string // why not
+	notice  string
+	members []port.Member
+	trace   *[]port.Trace
+}
+
+var _ interface {
+	port.Port
+	port.Noticer
+	port.Tracer
+	port.Bundled
+	port.Device
+	port.Exclusive
+	port.Overrun
+} = (*Port)(nil)
+
+// retryGap is how long a member that could not be taken waits for the next try, unless its
+// interface changes.
+const retryGap = 2 * time.Second
+
+func open(k kind, s port.Spec, trace *port.Trace) (_ *Port, err error) {
+	p := &Port{
+		kind: k, changed: make(chan struct{}, 1), ended: make(chan *member), wake: make(chan struct{}, 1), doubts: make(chan struct{}, 1), closed: make(chan struct{}),
+		settings: port.SettingsOf[Settings](s), current: -1, traces: make(map[string]port.Trace), trace: trace.Members,
+	}
+	for i := range p.slots {
+		p.slots[i] = &slot{port: p, index: i, filled: make(chan struct{}, 1)}
+	}
+	p.table.Store(&table{drop: port.DropNoCarrier, buckets: noBuckets})
+	p.view.Store(&view{reason: "its members are being opened"})
+	for _, t := range membersOf(*trace) {
+		p.traces[t.Ifname] = t
+	}
+	if p.ns, p.release, err = link.HoldNetns(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	defer func() {
+		if err != nil {
+			_ = p.Close()
+		}
+	}()
+	// Watch first, so that no change between the two is missed.
+	events, err := link.Watch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, name := range p.settings.Members {
+		p.order = append(p.order, &place{name: name, slot: p.slots[i]})
+	}
+	first, refused := p.takeAll(p.order)
+	if trace.Members != nil {
+		refused = nil // the port was there before, and makes do with the other members
+	}
+	there := slices.ContainsFunc(p.order, func(pl *place) bool { return pl.slot.member.Load() != nil })
+	if !there || refused != nil {
+		p.undo(p.order)
+		return nil, cmp.Or(refused, first)
+	}
+	p.act(time.Now())
+	trace.Members = p.trace
+	p.running.Go(func() { p.run(ctx, events) })
+	return p, nil
+}
+
+// takeAll takes members. It returns the first error, and the first that is not that an interface
+// is not there. The caller holds mu, in the members' namespace.
+func (p *Port) takeAll(all []*place) (first, refused error) {
+	for _, pl := range all {
+		err := p.take(pl)
+		first = cmp.Or(first, err)
+		if err != nil && !errors.Is(err, port.ErrGone) {
+			refused = cmp.Or(refused, err)
+		}
+	}
+	return first, refused
+}
+
+// undo gives members back. The caller holds mu.
+func (p *Port) undo(all []*place) {
+	for _, pl := range all {
+		if m := pl.slot.member.Load(); m != nil {
+			p.drop(m, "")
+		}
+		if t, ok := p.traces[pl.name]; ok && p.kind.giveBack(pl.name, &p.settings, t) == nil {
+			p.forget(pl.name)
+		}
+	}
+}
+
+// run follows the interfaces until the port is closed.
+func (p *Port) run(ctx context.Context, events <-chan link.Event) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var glanced time.Time
+	for {
+		var ev link.Event
+		var ended *member
+		doubt := false
+		select {
+		case <-p.closed:
+			return
+		case e, ok := <-events:
+			if !ok {
+				events = p.watchAgain(ctx)
+				continue
+			}
+			ev = e
+		case ended = <-p.ended:
+		case <-p.wake:
+		case <-p.doubts:
+			doubt = true
+		case <-timer.C:
+		}
+		p.mu.Lock()
+		if p.isClosed() {
+			p.mu.Unlock()
+			return
+		}
+		// Changes that cost frames take effect before anything slow.
+		if ended != nil {
+			p.drop(ended, "its interface was deleted or moved to another network namespace")
+		}
+		if ev.Index != 0 {
+			p.follow(ev)
+		}
+		now := time.Now()
+		if since := now.Sub(glanced); since >= glanceEvery || doubt && since >= doubtEvery {
+			glanced = now
+			p.glance()
+		}
+		p.act(now)
+		p.takeDue(now)
+		next := p.act(time.Now())
+		p.mu.Unlock()
+		if at := glanced.Add(glanceEvery); at.Before(next) {
+			next = at
+		}
+		timer.Reset(time.Until(next))
+	}
+}
+
+// The kernel reports the loss of a carrier at once, but no more than one a second on the whole
+// host (net/core/link_watch.c). Asked for the interface, it always knows.
+const (
+	glanceEvery = 50 * time.Millisecond
+	doubtEvery  = 2 * time.Millisecond // after a member did not take a frame
+)
+
+// glance looks whether the members' cables are connected. The caller holds mu.
+func (p *Port) glance() {
+	_ = p.ns.Do(func() error {
+		for _, pl := range p.order {
+			m := pl.slot.member.Load()
+			if m == nil {
+				continue
+			}
+			l, err := link.ByIndex(m.index)
+			if err != nil || l.Up == pl.link.Up && l.Carrier == pl.link.Carrier {
+				continue
+			}
+			p.follow(link.Event{Link: l})
+		}
+		return nil
+	})
+}
+
+// watchAgain watches the interfaces anew after the watch ended. Its first events are all
+// interfaces.
+func (p *Port) watchAgain(ctx context.Context) (events <-chan link.Event) {
+	for {
+		select {
+		case <-p.closed:
+			return nil
+		case <-time.After(retryGap):
+		}
+		err := p.ns.Do(func() (err error) {
+			events, err = link.Watch(ctx)
+			return err
+		})
+		if err == nil {
+			return events
+		}
+	}
+}
+
+// follow notes the change of an interface. The caller holds mu.
+func (p *Port) follow(ev link.Event) {
+	for _, pl := range p.order {
+		m := pl.slot.member.Load()
+		switch {
+		case m != nil && m.index == ev.Index && ev.Gone:
+			p.drop(m, "its interface was deleted or moved to another network namespace")
+		case m != nil && m.index == ev.Index:
+			pl.link = ev.Link
+			// A loss counts at once; who else uses it takes longer to find out.
+			if why := unplugged(pl); why != "" {
+				pl.why = why
+			}
+			m.looked = false
+		case m == nil && !ev.Gone && ev.Name == pl.name:
+			pl.again = time.Now()
+		}
+	}
+}
+
+// unplugged says why a member with a device cannot carry frames, as far as its link shows.
+func unplugged(pl *place) string {
+	switch l := pl.link; {
+	case !l.Up:
+		return fmt.Sprintf("%s is set down; `ip link set %s up` brings it back", l.Name, l.Name)
+	case !l.Carrier:
+		return fmt.Sprintf("the other end of %s is down or not there", l.Name)
+	}
+	return ""
+}
+
+// takeDue takes members whose time has come, and looks who else uses the others. The caller
+// holds mu.
+func (p *Port) takeDue(now time.Time) {
+	var due bool
+	for _, pl := range p.order {
+		m := pl.slot.member.Load()
+		due = due || m == nil && !pl.again.IsZero() && !pl.again.After(now) || m != nil && !m.looked
+	}
+	if !due {
+		return
+	}
+	_ = p.ns.Do(func() error {
+		for _, pl := range p.order {
+			switch m := pl.slot.member.Load(); {
+			case m == nil && !pl.again.IsZero() && !pl.again.After(now):
+				_ = p.take(pl)
+			case m != nil && !m.looked:
+				p.look(pl, m)
+			}
+		}
+		return nil
+	})
+}
+
+// set changes the settings.
+func (p *Port) set(o Settings) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.isClosed() {
+		return port.ErrClosed
+	}
+	defer func() {
+		p.act(time.Now())
+		p.poke()
+	}()
+	from := p.settings
+	if o.MTU != from.MTU {
+		if err := p.setMTU(o.MTU); err != nil {
+			_ = p.setMTU(from.MTU)
+			return err
+		}
+		p.settings.MTU = o.MTU
+	}
+	stay, gone, come, err := p.rearrange(o.Members)
+	if err == nil {
+		if _, err = p.takeAll(come); err != nil {
+			p.undo(come)
+		}
+	}
+	if err != nil {
+		_ = p.setMTU(from.MTU)
+		p.settings.MTU = from.MTU
+		return err
+	}
+	p.settings, p.order = o, stay
+	if o.Mode.isLACP() != from.Mode.isLACP() {
+		p.regroup()
+	}
+	if p.group != nil {
+		p.group.SetFast(time.Now(), o.LACPRate == "fast")
+		for _, pl := range gone {
+			p.group.Remove(time.Now(), pl.slot.index)
+		}
+	}
+	p.act(time.Now()) // the others take over before a member goes
+	p.undo(gone)
+	return nil
+}
+
+// rearrange finds places for the named members: those that stay, in the order of the names with
+// those that come, and those that go.
+func (p *Port) rearrange(names []string) (all, gone, come []*place, err error) {
+	used := make(map[*slot]bool)
+	for _, pl := range p.order {
+		used[pl.slot] = true
+		if !slices.Contains(names, pl.name) {
+			gone = append(gone, pl)
+		}
+	}
+	for _, name := range names {
+		if i := slices.IndexFunc(p.order, func(pl *place) bool { return pl.name == name }); i >= 0 {
+			all = append(all, p.order[i])
+			continue
+		}
+		i := slices.IndexFunc(p.slots[:], func(s *slot) bool { return !used[s] })
+		if i < 0 {
+			return nil, nil, nil, fmt.Errorf("there is room for %d members with those that go; take some out first, then add the others", maxMembers)
+		}
+		used[p.slots[i]] = true
+		pl := &place{name: name, slot: p.slots[i]}
+		all, come = append(all, pl), append(come, pl)
+	}
+	return all, gone, come, nil
+}
+
+// poke has the goroutine look at the time again.
+func (p *Port) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// setMTU sets the MTU of all members that are there.
+func (p *Port) setMTU(mtu int) error {
+	o := Settings{MTU: mtu}
+	for _, s := range p.slots {
+		if m := s.member.Load(); m != nil {
+			if err := m.device.Set(o.use()); err != nil && !errors.Is(err, port.ErrGone) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// regroup starts or ends LACP. The caller holds mu.
+func (p *Port) regroup() {
+	p.group, p.current = nil, -1
+	if !p.settings.Mode.isLACP() {
+		return
+	}
+	for _, pl := range p.order {
+		if m := pl.slot.member.Load(); m != nil {
+			p.join(pl, m)
+		}
+	}
+}
+
+// join adds a member to the group, and makes the group if it is the first. The caller holds mu.
+func (p *Port) join(pl *place, m *member) {
+	if !p.settings.Mode.isLACP() {
+		return
+	}
+	if p.group == nil {
+		// The system is the port, not the switch: no other port can have one of its members.
+		p.group = lacp.New(lacp.Config{System: m.mac, Key: 1, Fast: p.settings.LACPRate == "fast"})
+	}
+	p.group.Add(time.Now(), pl.slot.index, m.mac)
+}
+
+// Queues implements port.Port.
+func (p *Port) Queues() []port.Queue {
+	all := make([]port.Queue, len(p.slots))
+	for i, s := range p.slots {
+		all[i] = s
+	}
+	return all
+}
+
+// Caps implements port.Port.
+func (p *Port) Caps() port.Caps { return afpacket.Caps() }
+
+// Ifindex implements port.Device: the port is no interface of the host.
+func (p *Port) Ifindex() int { return 0 }
+
+// Exclusive implements port.Exclusive.
+func (p *Port) Exclusive() bool { return true }
+
+// Link implements port.Linked.
+func (p *Port) Link() bool { return p.view.Load().link }
+
+// LinkError implements port.Linked.
+func (p *Port) LinkError() error {
+	if v := p.view.Load(); !v.link {
+		return errors.New(v.reason)
+	}
+	return nil
+}
+
+// LinkChanged implements port.Linked.
+func (p *Port) LinkChanged() <-chan struct{} { return p.changed }
+
+// Notice implements port.Noticer.
+func (p *Port) Notice() string { return p.view.Load().notice }
+
+// Trace implements port.Tracer.
+func (p *Port) Trace() port.Trace { return port.Trace{Members: p.view.Load().trace} }
+
+// Members implements port.Bundled.
+func (p *Port) Members() []port.Member { return p.view.Load().members }
+
+// Overruns implements port.Overrun.
+func (p *Port) Overruns() uint64 {
+	p.counting.Lock()
+	defer p.counting.Unlock()
+	n := p.overruns
+	for _, s := range p.slots {
+		if m := s.member.Load(); m != nil {
+			n += m.device.Overruns()
+		}
+	}
+	return n
+}
+
+func (p *Port) isClosed() bool {
+	select {
+	case <-p.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close implements port.Port. The members keep their settings until Delete.
+func (p *Port) Close() error {
+	p.closing.Do(func() {
+		close(p.closed)
+		p.cancel()
+		p.mu.Lock()
+		p.table.Store(&table{drop: port.DropPortClosed, buckets: noBuckets})
+		for _, s := range p.slots {
+			if m := s.member.Load(); m != nil {
+				p.takeOut(m)
+				p.closeMember(m)
+			}
+		}
+		p.mu.Unlock()
+		p.running.Wait()
+		p.release()
+	})
+	return nil
+}
+
+// summary joins what keeps members from carrying frames.
+func summary(members []port.Member) string {
+	var all []string
+	for _, m := range members {
+		if m.State != port.MemberActive && m.State != port.MemberStandby {
+			all = append(all, m.Reason)
+		}
+	}
+	return strings.Join(all, "; ")
+}
