@@ -45,3 +45,36 @@ type LACPPartner struct {
 	Port   uint16
 	State  []string // its flags
 }
+
+// Aggregate is implemented by ports that several devices of the kernel carry together, so that
+// a fast path can choose the device of each frame.
+type Aggregate interface {
+	KernelEnd
+
+	// Bundle returns the devices, and which frames leave by which. It does not wait. The port
+	// tells the fast path when that changes.
+	Bundle() *Bundle
+}
+
+// BundleSize is the most devices of a Bundle, BundleBuckets the number of its buckets.
+const (
+	BundleSize    = 8
+	BundleBuckets = 256
+)
+
+// Bundle says how devices carry a port together. It is never changed, only replaced.
+type Bundle struct {
+	Devices [BundleSize]int  // by member: the device's number; 0: none
+	From    [BundleSize]bool // the frames that come by it are the port's, and punted
+	Spread  Spread
+	Member  [BundleBuckets]uint8 // by bucket: the member by which frames leave; BundleSize or more: none
+}
+
+// Spread says what the bucket of a frame depends on.
+type Spread uint8
+
+const (
+	SpreadMAC   Spread = iota // addresses of Ethernet
+	SpreadIP                  // those, and of IP
+	SpreadPorts               // addresses of IP, and ports of TCP and UDP
+)

@@ -151,6 +151,10 @@ func fastTaps(taps []tap) (mirrors uint8, slow []string) {
 		case t.to[0].port.shaper != nil:
 			why = "copies to a port with --rate-out"
 		default:
+			if _, several := t.to[0].dev.(port.Aggregate); several {
+				why = "copies to a port of several devices"
+				break
+			}
 			if _, ok := t.to[0].dev.(port.KernelEnd); ok {
 				mirrors |= 1 << t.number
 				continue

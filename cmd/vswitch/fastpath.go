@@ -8,7 +8,10 @@ import (
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/linux/fastpath"
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
+	"github.com/vswitch/vswitch/port/lag"
 )
+
+var _ lag.Ingress = (*fastpath.Path)(nil) // kinds finds out itself
 
 var fastPathModes = []string{"auto", "off", "require"}
 

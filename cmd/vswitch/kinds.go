@@ -31,7 +31,10 @@ var kindMakers = []func(kindOptions) (port.Kind, error){
 	func(o kindOptions) (port.Kind, error) {
 		return netdev.New(netdev.Options{Switch: o.Switch, Ingress: o.Ingress})
 	},
-	func(o kindOptions) (port.Kind, error) { return lag.New(lag.Options{Switch: o.Switch}) },
+	func(o kindOptions) (port.Kind, error) {
+		in, _ := o.Ingress.(lag.Ingress)
+		return lag.New(lag.Options{Switch: o.Switch, Ingress: in})
+	},
 	func(o kindOptions) (port.Kind, error) {
 		return veth.New(veth.Options{Switch: o.Switch, MTU: o.MTU, Ingress: o.Ingress})
 	},

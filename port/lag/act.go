@@ -103,7 +103,11 @@ func (p *Port) enact(in, out []int) {
 
 // show publishes what others see of the port, and tells them of a change.
 func (p *Port) show(in, out []int) {
-	v := &view{link: len(out) > 0, trace: p.trace}
+	was := p.view.Load()
+	v := &view{link: len(out) > 0, trace: p.trace, bundle: was.bundle}
+	if b := p.bundle(in); *b != *was.bundle {
+		v.bundle = b
+	}
 	for _, pl := range p.order {
 		v.members = append(v.members, p.describe(pl, in, out))
 	}
@@ -116,14 +120,28 @@ func (p *Port) show(in, out []int) {
 	case !v.link:
 		v.reason = fmt.Sprintf("fewer members than --min-links %d can carry frames", p.settings.MinLinks)
 	}
-	was := p.view.Load()
 	p.view.Store(v)
+	if v.bundle != was.bundle && p.kind.Ingress != nil {
+		p.kind.Ingress.Bundled(p)
+	}
 	if v.link != was.link || v.notice != was.notice || v.reason != was.reason || v.trace != was.trace || !slices.Equal(states(v), states(was)) {
 		select {
 		case p.changed <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// bundle describes the port to a fast path, which chooses members as its table does.
+func (p *Port) bundle(in []int) *port.Bundle {
+	b := &port.Bundle{Spread: p.settings.Hash.spread(), Member: p.table.Load().buckets}
+	for i, s := range p.slots {
+		if m := s.member.Load(); m != nil {
+			b.Devices[i] = m.index
+			b.From[i] = m.device.Punted() && slices.Contains(in, i)
+		}
+	}
+	return b
 }
 
 // states returns the states of the members.

@@ -10,7 +10,7 @@ import (
 // another comes or goes: a hash leads to a bucket, and a table gives each bucket to a member.
 
 // numBuckets is the number of buckets: members have equal shares but for one part in 32.
-const numBuckets = 256
+const numBuckets = port.BundleBuckets
 
 // none is a bucket without member.
 const none = 0xff
@@ -69,7 +69,18 @@ func (b buckets) rebalance(active []int) buckets {
 	return b
 }
 
-// mix adds a word to a hash.
+// spread returns what a fast path calls the hash.
+func (h Hash) spread() port.Spread {
+	switch h {
+	case hashMAC:
+		return port.SpreadMAC
+	case hashPorts:
+		return port.SpreadPorts
+	}
+	return port.SpreadIP
+}
+
+// mix adds a word to a hash: blend in internal/linux/fastpath/bpf/lag.h.
 func mix(h, word uint64) uint64 {
 	h = (h ^ word) * 0x9e3779b97f4a7c15
 	return h ^ h>>32
@@ -83,7 +94,7 @@ const (
 	protocolUDP = 17
 )
 
-// bucket returns the bucket of a frame: lag_bucket in internal/linux/fastpath/bpf/lag.h. Frames
+// bucket returns the bucket of a frame: bucket_of in internal/linux/fastpath/bpf/lag.h. Frames
 // that the hash does not understand are spread by their Ethernet addresses; fragments of IP have
 // no ports.
 func (h Hash) bucket(f *port.Frame) uint8 {

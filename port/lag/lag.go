@@ -27,7 +27,15 @@ type Options struct {
 	Switch string // the name of the switch that the ports belong to
 
 	// Ingress decides which frames to punt to the switch; nil: all frames come.
-	Ingress hoststack.Ingress
+	Ingress Ingress
+}
+
+// Ingress is a fast path that can forward by several devices.
+type Ingress interface {
+	hoststack.Ingress
+
+	// Bundled hears that the devices that carry a port changed.
+	Bundled(port.Aggregate)
 }
 
 // kind implements port.Kind.

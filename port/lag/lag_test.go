@@ -57,6 +57,7 @@ func TestConformance(t *testing.T) {
 	for _, mode := range []lag.Mode{"static", "active-backup"} {
 		t.Run(string(mode), func(t *testing.T) {
 			ns := testenv.NewNetns(t)
+			ns.Run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1") // the peers' hosts are silent
 			var serial atomic.Int32
 			porttest.Run(t, func(t *testing.T) (f porttest.Fixture) {
 				a, b := fmt.Sprintf("a%dx", serial.Add(1)), fmt.Sprintf("b%dx", serial.Load())

@@ -76,7 +76,7 @@ func (p *Port) openMember(pl *place) (_ *member, l link.Link, t port.Trace, err 
 		return nil, l, t, err
 	}
 	m := &member{slot: pl.slot, index: l.Index, mac: port.MACFrom(l.MAC[:]), device: d, queue: d.Queues()[0], done: make(chan struct{})}
-	if m.listener, err = afpacket.Listen(l.Index, lacp.EtherType, d.Punted()); err != nil {
+	if m.listener, err = afpacket.Listen(l.Index, lacp.EtherType); err != nil {
 		d.Close()
 		_ = p.kind.taker().Return(l, p.settings.use(), t)
 	}

@@ -67,6 +67,7 @@ type view struct {
 	notice  string
 	members []port.Member
 	trace   *[]port.Trace
+	bundle  *port.Bundle
 }
 
 var _ interface {
@@ -74,7 +75,7 @@ var _ interface {
 	port.Noticer
 	port.Tracer
 	port.Bundled
-	port.Device
+	port.Aggregate
 	port.Exclusive
 	port.Overrun
 } = (*Port)(nil)
@@ -92,7 +93,7 @@ func open(k kind, s port.Spec, trace *port.Trace) (_ *Port, err error) {
 		p.slots[i] = &slot{port: p, index: i, filled: make(chan struct{}, 1)}
 	}
 	p.table.Store(&table{drop: port.DropNoCarrier, buckets: noBuckets})
-	p.view.Store(&view{reason: "its members are being opened"})
+	p.view.Store(&view{reason: "its members are being opened", bundle: &port.Bundle{Member: noBuckets}})
 	for _, t := range membersOf(*trace) {
 		p.traces[t.Ifname] = t
 	}
@@ -464,6 +465,12 @@ func (p *Port) Trace() port.Trace { return port.Trace{Members: p.view.Load().tra
 
 // Members implements port.Bundled.
 func (p *Port) Members() []port.Member { return p.view.Load().members }
+
+// Punted implements port.KernelEnd.
+func (p *Port) Punted() bool { return p.kind.Ingress != nil }
+
+// Bundle implements port.Aggregate.
+func (p *Port) Bundle() *port.Bundle { return p.view.Load().bundle }
 
 // Overruns implements port.Overrun.
 func (p *Port) Overruns() uint64 {

@@ -19,10 +19,8 @@ type Listener struct {
 // small frames.
 const listenBuffer = 64 << 10
 
-// Listen makes a Listener. With passed, a program at the interface's ingress lets these
-// frames pass, and the host's stack has no use for them. Otherwise the Listener gets them before
-// that program.
-func Listen(ifindex int, etherType uint16, passed bool) (*Listener, error) {
+// Listen makes a Listener. It gets the frames before a program at the interface's ingress does.
+func Listen(ifindex int, etherType uint16) (*Listener, error) {
 	fd, err := socket(unix.SOCK_NONBLOCK)
 	if err != nil {
 		return nil, explain(err)
@@ -33,12 +31,8 @@ func Listen(ifindex int, etherType uint16, passed bool) (*Listener, error) {
 		err = only(fd, etherType)
 	}
 	if err == nil {
-		protocol := etherType
-		if !passed {
-			protocol = unix.ETH_P_ALL
-		}
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{
-			Protocol: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol)),
+			Protocol: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)),
 			Ifindex:  ifindex,
 		})
 	}

@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfAggregate struct {
+	_       structs.HostLayout
+	Ifindex [8]uint32
+	Spread  uint32
+	Member  [256]uint8
+}
+
 type bpfBinding struct {
 	_      structs.HostLayout
 	From   uint64
@@ -171,28 +178,30 @@ type bpfStation struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapBindings  = "bindings"
-	bpfMapBuckets   = "buckets"
-	bpfMapCopying   = "copying"
-	bpfMapCounts    = "counts"
-	bpfMapDevices   = "devices"
-	bpfMapEpochs    = "epochs"
-	bpfMapFloods    = "floods"
-	bpfMapGroups    = "groups"
-	bpfMapGuards    = "guards"
-	bpfMapHashes    = "hashes"
-	bpfMapMirrors   = "mirrors"
-	bpfMapNotes     = "notes"
-	bpfMapPorts     = "ports"
-	bpfMapRecent    = "recent"
-	bpfMapRings     = "rings"
-	bpfMapSamplings = "samplings"
-	bpfMapSlots     = "slots"
-	bpfMapSnooped   = "snooped"
-	bpfMapStations  = "stations"
-	bpfMapTraps     = "traps"
-	bpfProgExplain  = "explain"
-	bpfProgVswitch  = "vswitch"
+	bpfMapAggregates = "aggregates"
+	bpfMapBindings   = "bindings"
+	bpfMapBuckets    = "buckets"
+	bpfMapCopying    = "copying"
+	bpfMapCounts     = "counts"
+	bpfMapDevices    = "devices"
+	bpfMapEpochs     = "epochs"
+	bpfMapFloods     = "floods"
+	bpfMapGroups     = "groups"
+	bpfMapGuards     = "guards"
+	bpfMapHashes     = "hashes"
+	bpfMapMembers    = "members"
+	bpfMapMirrors    = "mirrors"
+	bpfMapNotes      = "notes"
+	bpfMapPorts      = "ports"
+	bpfMapRecent     = "recent"
+	bpfMapRings      = "rings"
+	bpfMapSamplings  = "samplings"
+	bpfMapSlots      = "slots"
+	bpfMapSnooped    = "snooped"
+	bpfMapStations   = "stations"
+	bpfMapTraps      = "traps"
+	bpfProgExplain   = "explain"
+	bpfProgVswitch   = "vswitch"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -245,26 +254,28 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Bindings  *ebpf.MapSpec `ebpf:"bindings"`
-	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
-	Copying   *ebpf.MapSpec `ebpf:"copying"`
-	Counts    *ebpf.MapSpec `ebpf:"counts"`
-	Devices   *ebpf.MapSpec `ebpf:"devices"`
-	Epochs    *ebpf.MapSpec `ebpf:"epochs"`
-	Floods    *ebpf.MapSpec `ebpf:"floods"`
-	Groups    *ebpf.MapSpec `ebpf:"groups"`
-	Guards    *ebpf.MapSpec `ebpf:"guards"`
-	Hashes    *ebpf.MapSpec `ebpf:"hashes"`
-	Mirrors   *ebpf.MapSpec `ebpf:"mirrors"`
-	Notes     *ebpf.MapSpec `ebpf:"notes"`
-	Ports     *ebpf.MapSpec `ebpf:"ports"`
-	Recent    *ebpf.MapSpec `ebpf:"recent"`
-	Rings     *ebpf.MapSpec `ebpf:"rings"`
-	Samplings *ebpf.MapSpec `ebpf:"samplings"`
-	Slots     *ebpf.MapSpec `ebpf:"slots"`
-	Snooped   *ebpf.MapSpec `ebpf:"snooped"`
-	Stations  *ebpf.MapSpec `ebpf:"stations"`
-	Traps     *ebpf.MapSpec `ebpf:"traps"`
+	Aggregates *ebpf.MapSpec `ebpf:"aggregates"`
+	Bindings   *ebpf.MapSpec `ebpf:"bindings"`
+	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
+	Copying    *ebpf.MapSpec `ebpf:"copying"`
+	Counts     *ebpf.MapSpec `ebpf:"counts"`
+	Devices    *ebpf.MapSpec `ebpf:"devices"`
+	Epochs     *ebpf.MapSpec `ebpf:"epochs"`
+	Floods     *ebpf.MapSpec `ebpf:"floods"`
+	Groups     *ebpf.MapSpec `ebpf:"groups"`
+	Guards     *ebpf.MapSpec `ebpf:"guards"`
+	Hashes     *ebpf.MapSpec `ebpf:"hashes"`
+	Members    *ebpf.MapSpec `ebpf:"members"`
+	Mirrors    *ebpf.MapSpec `ebpf:"mirrors"`
+	Notes      *ebpf.MapSpec `ebpf:"notes"`
+	Ports      *ebpf.MapSpec `ebpf:"ports"`
+	Recent     *ebpf.MapSpec `ebpf:"recent"`
+	Rings      *ebpf.MapSpec `ebpf:"rings"`
+	Samplings  *ebpf.MapSpec `ebpf:"samplings"`
+	Slots      *ebpf.MapSpec `ebpf:"slots"`
+	Snooped    *ebpf.MapSpec `ebpf:"snooped"`
+	Stations   *ebpf.MapSpec `ebpf:"stations"`
+	Traps      *ebpf.MapSpec `ebpf:"traps"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -293,30 +304,33 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Bindings  *ebpf.Map `ebpf:"bindings"`
-	Buckets   *ebpf.Map `ebpf:"buckets"`
-	Copying   *ebpf.Map `ebpf:"copying"`
-	Counts    *ebpf.Map `ebpf:"counts"`
-	Devices   *ebpf.Map `ebpf:"devices"`
-	Epochs    *ebpf.Map `ebpf:"epochs"`
-	Floods    *ebpf.Map `ebpf:"floods"`
-	Groups    *ebpf.Map `ebpf:"groups"`
-	Guards    *ebpf.Map `ebpf:"guards"`
-	Hashes    *ebpf.Map `ebpf:"hashes"`
-	Mirrors   *ebpf.Map `ebpf:"mirrors"`
-	Notes     *ebpf.Map `ebpf:"notes"`
-	Ports     *ebpf.Map `ebpf:"ports"`
-	Recent    *ebpf.Map `ebpf:"recent"`
-	Rings     *ebpf.Map `ebpf:"rings"`
-	Samplings *ebpf.Map `ebpf:"samplings"`
-	Slots     *ebpf.Map `ebpf:"slots"`
-	Snooped   *ebpf.Map `ebpf:"snooped"`
-	Stations  *ebpf.Map `ebpf:"stations"`
-	Traps     *ebpf.Map `ebpf:"traps"`
+	Aggregates *ebpf.Map `ebpf:"aggregates"`
+	Bindings   *ebpf.Map `ebpf:"bindings"`
+	Buckets    *ebpf.Map `ebpf:"buckets"`
+	Copying    *ebpf.Map `ebpf:"copying"`
+	Counts     *ebpf.Map `ebpf:"counts"`
+	Devices    *ebpf.Map `ebpf:"devices"`
+	Epochs     *ebpf.Map `ebpf:"epochs"`
+	Floods     *ebpf.Map `ebpf:"floods"`
+	Groups     *ebpf.Map `ebpf:"groups"`
+	Guards     *ebpf.Map `ebpf:"guards"`
+	Hashes     *ebpf.Map `ebpf:"hashes"`
+	Members    *ebpf.Map `ebpf:"members"`
+	Mirrors    *ebpf.Map `ebpf:"mirrors"`
+	Notes      *ebpf.Map `ebpf:"notes"`
+	Ports      *ebpf.Map `ebpf:"ports"`
+	Recent     *ebpf.Map `ebpf:"recent"`
+	Rings      *ebpf.Map `ebpf:"rings"`
+	Samplings  *ebpf.Map `ebpf:"samplings"`
+	Slots      *ebpf.Map `ebpf:"slots"`
+	Snooped    *ebpf.Map `ebpf:"snooped"`
+	Stations   *ebpf.Map `ebpf:"stations"`
+	Traps      *ebpf.Map `ebpf:"traps"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Aggregates,
 		m.Bindings,
 		m.Buckets,
 		m.Copying,
@@ -327,6 +341,7 @@ func (m *bpfMaps) Close() error {
 		m.Groups,
 		m.Guards,
 		m.Hashes,
+		m.Members,
 		m.Mirrors,
 		m.Notes,
 		m.Ports,

@@ -23,7 +23,7 @@ import (
 )
 
 // The generator's version is fixed, so that the same source always makes the same file.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type sender -type binding -type prefix -type guard -type copies -type sampling bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type aggregate -type sender -type binding -type prefix -type guard -type copies -type sampling bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
 
 // Options configure a Path.
 type Options struct {

@@ -39,11 +39,12 @@ const (
 // slot is a port's place in the kernel's tables. Its index differs from the port's number,
 // which the next process may give to another port.
 type slot struct {
-	index uint32
-	is    bpfPort       // what the kernel has
-	vlans *port.VLANSet // nil: none; stations in other VLANs stay out of the kernel
-	snap  uint32        // bytes of its captured frames that are copied; 0: none yet
-	oneIn uint32        // of so many of its frames one is a sample; 0: none yet
+	index  uint32
+	is     bpfPort       // what the kernel has
+	bundle *bundle       // of a port on several devices
+	vlans  *port.VLANSet // nil: none; stations in other VLANs stay out of the kernel
+	snap   uint32        // bytes of its captured frames that are copied; 0: none yet
+	oneIn  uint32        // of so many of its frames one is a sample; 0: none yet
 }
 
 // slots are the slots of all ports. Path.mu guards them.
@@ -56,6 +57,8 @@ type slots struct {
 	left     map[uint32]*slot // by ifindex: an earlier process's, until adopt
 	used     [maxPorts]bool
 	mirrors  [maxMirrors]uint32 // ifindex by which their copies leave
+
+	aggregates aggregates
 }
 
 // load reads the slots that an earlier process left.
@@ -86,6 +89,10 @@ func (s *slots) load(bpf *bpfObjects, guards *guards) error {
 // slots that no port takes.
 func (s *slots) adopt(ports []vswitch.FastPort) error {
 	for _, p := range ports {
+		if a, ok := p.Device.(port.Aggregate); ok {
+			s.adoptAggregate(p, a)
+			continue
+		}
 		if l := s.left[uint32(p.Device.Ifindex())]; l != nil && s.hasDevice(l) {
 			s.byNumber[p.Number], s.number[l.index] = l, p.Number
 			l.vlans = p.VLANs
@@ -93,8 +100,8 @@ func (s *slots) adopt(ports []vswitch.FastPort) error {
 		}
 	}
 	var errs []error
-	for _, l := range s.left {
-		errs = append(errs, s.free(l))
+	for ifindex, l := range s.left {
+		errs = append(errs, s.free(l), s.unlead(l, ifindex))
 	}
 	s.left = nil
 	return errors.Join(errs...)
@@ -103,7 +110,6 @@ func (s *slots) adopt(ports []vswitch.FastPort) error {
 // set puts a port into force. changed reports whether that changed anything, others whether
 // the stations that the kernel should have may have changed.
 func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
-	ifindex := uint32(p.Device.Ifindex())
 	l := s.byNumber[p.Number]
 	if l == nil {
 		if l, err = s.allocate(); err != nil {
@@ -112,14 +118,21 @@ func (s *slots) set(p vswitch.FastPort) (changed, others bool, err error) {
 		s.byNumber[p.Number], s.number[l.index] = l, p.Number
 		defer func() {
 			if err == nil {
-				err = errors.Join(s.setDevice(l, ifindex), s.bpf.Slots.Put(ifindex, l.index))
+				err = s.setDevices(l, p)
 			}
 		}()
+	} else if a, ok := p.Device.(port.Aggregate); ok && l.bundle != nil {
+		defer func() { err = errors.Join(err, s.setBundle(l, a.Bundle())) }()
+	}
+	device, err := s.deviceOf(l, p)
+	if err != nil {
+		return false, false, err
 	}
 	s.guards.enter(p.Number, l.index)
 	others = l.vlans == nil || *l.vlans != *p.VLANs
 	l.vlans = p.VLANs
 	want := describe(p, l.is.Generation)
+	want.Ifindex = device
 	want.Bucket = s.budgets.set(p.Number, p.Police)
 	if want.Native != l.is.Native || want.Tpid != l.is.Tpid {
 		// Frames on their way to a station in a VLAN that the port leaves would get a
@@ -153,7 +166,6 @@ func (s *slots) hasDevice(l *slot) bool {
 // describe returns a port in the form that fastpath.c reads.
 func describe(p vswitch.FastPort, generation uint16) bpfPort {
 	is := bpfPort{
-		Ifindex:    uint32(p.Device.Ifindex()),
 		Generation: generation,
 		Pvid:       p.PVID,
 		Native:     p.Native,
@@ -300,14 +312,7 @@ func (s *slots) allocate() (*slot, error) {
 // free frees a slot. Its stations become unknown.
 func (s *slots) free(l *slot) error {
 	_, err := l.write(s.bpf, bpfPort{Generation: l.is.Generation + 1, Ifindex: l.is.Ifindex})
-	var index uint32
-	e := s.bpf.Slots.Lookup(l.is.Ifindex, &index)
-	if e == nil && index == l.index { // otherwise another device has the number by now
-		e = s.bpf.Slots.Delete(l.is.Ifindex)
-	}
-	if e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
-		err = errors.Join(err, e)
-	}
+	err = errors.Join(err, s.leaveDevices(l))
 	s.guards.leave(l.index)
 	s.used[l.index] = false
 	return errors.Join(err, s.bpf.Devices.Delete(l.index))

@@ -2,13 +2,18 @@ package l2test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 	"github.com/vswitch/vswitch/port"
@@ -76,6 +81,7 @@ func pulled(t *testing.T, ns, far *testenv.Netns, from, to *host, f frame, ready
 		}
 		ip(t, far, "link set "+name+" up\n")
 		if losses = append(losses, flow.sent()-n); losses[len(losses)-1] <= most {
+			t.Logf("pulling a cable loses %v frames of %d", losses, flow.sent())
 			return
 		}
 	}
@@ -137,6 +143,13 @@ func TestLAG(t *testing.T) {
 		})
 	}
 	pulled(t, a, b, ha, hb, ha.to(hb), ready)
+	for _, d := range switches {
+		for _, name := range []string{"lag0", "to-h"} {
+			if p := d.port(name); p.FastPath.On != daemontest.FastPath() || (d == switches[0]) == (name == "to-h") && (p.FastPath.Frames > 500) != daemontest.FastPath() {
+				t.Errorf("port %s: %+v, want the fast path: %v", name, p.FastPath, daemontest.FastPath())
+			}
+		}
+	}
 
 	// Members come and go by the command line, too, without a loss.
 	ready()
@@ -212,5 +225,99 @@ func TestActiveBackup(t *testing.T) {
 	}
 	if back := flow.at(hk); len(back) > 0 {
 		t.Errorf("%d come back", len(back))
+	}
+}
+
+// TestLAGHash has both paths choose the same member for each frame, whatever that is: else a flow
+// that changes its path changes its order.
+//
+//	h ── to-h ┐        ┌─ up0 ═══ up0
+//	          sw ── lag0         far
+//	                   └─ up1 ═══ up1
+func TestLAGHash(t *testing.T) {
+	t.Parallel()
+	if !daemontest.FastPath() {
+		t.Skip("it compares the paths itself")
+	}
+	a, far := quietNetns(t), quietNetns(t)
+	h := hostOf(t, a)
+	var ends []*host
+	for _, name := range []string{"up0", "up1"} {
+		ip(t, a, fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %s up\n", name, name, far.Name, name))
+		ip(t, far, fmt.Sprintf("link set %s up\n", name))
+		end := &host{port: name, mac: 0x02_00_00_00_ff_01}
+		far.Do(func() { end.Station = tuntest.Listen(t, name) })
+		ends = append(ends, end)
+	}
+	r := rand.New(rand.NewPCG(7, 8))
+	bytes := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		return b
+	}
+	var frames [][]byte
+	for i := range 300 {
+		f := append(ends[0].mac.HardwareAddr(), h.mac.HardwareAddr()...)
+		body := bytes(60)
+		switch protocol := []byte{6, 17, 1, 6}[r.IntN(4)]; i % 3 {
+		case 0: // IPv4, perhaps with options, perhaps a fragment
+			f = append(f, 0x08, 0)
+			body[0], body[6], body[7], body[9] = 0x45+byte(r.IntN(2)), byte(r.IntN(2))<<5, 0, protocol
+		case 1:
+			f = append(f, 0x86, 0xdd)
+			body[0], body[6] = 0x60, protocol
+		default: // something else, perhaps IP that is cut off
+			f = append(f, [][]byte{{0x08, 0}, {0x86, 0xdd}, {0x88, 0xb5}}[r.IntN(3)]...)
+			body = bytes(4 + r.IntN(50))
+		}
+		frames = append(frames, append(append(f, body...), fmt.Sprintf("<%03d>", i)...))
+	}
+	number := regexp.MustCompile(`<(\d{3})>$`)
+	for _, hash := range []string{"layer2", "layer2+3", "layer3+4"} {
+		var by [2]map[string]string // fast or slow: frame to interface
+		for i, fast := range []string{"require", "off"} {
+			sw := startDaemon(t, a, "--fastpath", fast)
+			sw.ctl("add-port to-h --kind netdev --exclusive")
+			sw.ctl("add-port lag0 --kind lag --lag-mode static --members up0,up1 --hash %s --no-wait", hash)
+			sw.awaitMembers("lag0", "active active")
+			for _, one := range [][2]*host{{ends[0], h}, {h, ends[0]}} { // each station is known
+				testenv.Eventually(t, "the station is known", func() bool {
+					wire, _ := one[0].to(one[1]).wire()
+					if err := one[0].Send(wire, port.Offload{}); err != nil {
+						t.Fatal(err)
+					}
+					return sw.entry(one[0].mac, 1).Port != ""
+				})
+			}
+			before := sw.port("to-h").FastPath.Frames
+			by[i] = make(map[string]string)
+			for _, f := range frames {
+				if err := h.Send(f, port.Offload{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, end := range ends {
+				for {
+					b, _, err := end.Recv(quiet)
+					if err != nil {
+						break
+					}
+					if m := number.FindSubmatch(b); m != nil {
+						by[i][string(m[1])] = end.port
+					}
+				}
+			}
+			if n := sw.port("to-h").FastPath.Frames - before; (n >= uint64(len(frames))) != (fast == "require") {
+				t.Errorf("with --fastpath %s %d frames took it", fast, n)
+			}
+			sw.ctl("del-port lag0")
+			sw.ctl("del-port to-h")
+			sw.Stop(t)
+		}
+		if diff := cmp.Diff(by[0], by[1]); diff != "" || len(by[0]) != len(frames) {
+			t.Errorf("%s: of %d frames %d arrived (-fast +slow)\n%s", hash, len(frames), len(by[0]), diff)
+		}
 	}
 }

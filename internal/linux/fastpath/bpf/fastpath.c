@@ -27,7 +27,7 @@
 
 /* A port by its slot. Flags are 0 in a slot that no port has. */
 struct port {
-	u32 ifindex;
+	u32 ifindex;    /* or AGGREGATE and a number: lag.h */
 	u16 generation; /* stations of another one are forgotten, and soon taken out */
 	u16 pvid;       /* VLAN of frames without a tag that counts; 0: handed up */
 	u16 native;     /* VLAN that leaves untagged; 0: none */
@@ -429,6 +429,7 @@ static inline u32 tag_of(struct __sk_buff *skb)
 }
 
 #include "copy.h"
+#include "lag.h"
 
 /* What becomes of a frame. */
 enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED, POLICED, NOWHERE };
@@ -531,7 +532,9 @@ static inline struct port *input(u32 ifindex, u32 *slot)
 	if (!bpf_map_lookup_elem(&devices, slot))
 		return 0; /* the program went with its device to another namespace */
 	struct port *p = bpf_map_lookup_elem(&ports, slot);
-	return p && p->flags & FROM ? p : 0;
+	if (!p || !(p->flags & FROM))
+		return 0;
+	return p->ifindex & AGGREGATE && !is_member(p->ifindex, ifindex) ? 0 : p;
 }
 
 /* is_opaque reports whether a frame has a tag that names no VLAN. */
@@ -664,12 +667,18 @@ static inline int dismiss(struct __sk_buff *skb, struct verdict *v, enum decisio
 	return discard(skb, v->in, why);
 }
 
-/* can_send reports whether a frame can be sent on so. */
-static inline int can_send(struct __sk_buff *skb, struct verdict *v)
+/* can_send returns the device by which a frame can be sent on so; 0: it cannot. */
+static inline u32 can_send(struct __sk_buff *skb, struct verdict *v)
 {
 	/* Looked up for each frame: the number may be another's at the next. */
-	u32 *device = bpf_map_lookup_elem(&devices, &v->out);
-	if (!device || *device != v->ifindex || (v->hop && (u16)skb->protocol == v->hop))
+	u32 *device = bpf_map_lookup_elem(&devices, &v->out), ifindex = v->ifindex;
+	if (ifindex & AGGREGATE) {
+		ifindex = member_for(skb, ifindex);
+		v->fits = 0; /* of another member */
+	} else if (device && *device != ifindex) {
+		device = 0;
+	}
+	if (!device || !ifindex || (v->hop && (u16)skb->protocol == v->hop))
 		return 0;
 	if (skb->len > v->fits || v->mirror_out || v->watch & SEEN) {
 		/* A tag that shows behind the tag that goes is not seen here: what it makes too long is
@@ -677,18 +686,18 @@ static inline int can_send(struct __sk_buff *skb, struct verdict *v)
 		u16 first = v->tpid ? v->tpid : v->pop || !skb->vlan_present ? 0 : skb->vlan_proto;
 		int more = grows(skb, wire_length(skb) - (v->pop ? TAG : 0) + (v->tpid ? TAG : 0), first);
 		u32 mtu = 0;
-		if (bpf_check_mtu(skb, v->ifindex, &mtu, more, 0) ||
+		if (bpf_check_mtu(skb, ifindex, &mtu, more, 0) ||
 		    (v->mirror_out && !can_mirror(skb, v->mirror_out, more)) || !can_see(skb, v->watch))
 			return 0;
 		v->fits = mtu + ETHERNET - more;
 	}
-	return can_copy(skb, v);
+	return can_copy(skb, v) ? ifindex : 0;
 }
 
 static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 {
-	u32 length = wire_length(skb);
-	if (!can_send(skb, v))
+	u32 length = wire_length(skb), ifindex = can_send(skb, v);
+	if (!ifindex)
 		return hand_up(skb);
 	struct counters *in = bpf_map_lookup_elem(&counts, &v->in);
 	struct counters *out = bpf_map_lookup_elem(&counts, &v->out);
@@ -715,7 +724,7 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 		mirror(skb, v->mirror_out, v->in);
 	if (v->watch & SEE_OUT)
 		see(skb, v->out, LEFT, 0);
-	return bpf_redirect(v->ifindex, 0);
+	return bpf_redirect(ifindex, 0);
 }
 
 /* is_trapped reports whether a group's frames are for the switch, or may be. */
@@ -780,6 +789,10 @@ static inline enum leaves leaves(struct flooded *f, u32 output, struct exit *e)
 			return ASK;
 	} else if (f->tag && to->tpid && to->tpid == (f->opaque ? f->tag >> 16 : (u16)f->skb->protocol)) {
 		return NOT_BY_IT; /* it would hop into another VLAN */
+	}
+	if (e->ifindex & AGGREGATE) {
+		e->ifindex = member_for(f->skb, e->ifindex);
+		return e->ifindex ? BY_IT : ASK;
 	}
 	u32 *device = bpf_map_lookup_elem(&devices, &slot);
 	return device && *device == e->ifindex ? BY_IT : ASK;
