@@ -202,10 +202,9 @@ func (sn *snooping) move() {
 	sn.moved, sn.stale = false, true
 	want := port.VLANSet{}
 	want.Add(port.DefaultVLAN)
-	for p := range sn.host.Ports() {
-		set := p.VLANs()
+	for _, r := range sn.rules { // not Host.Ports, which lacks a port that is being opened
 		for i := range want {
-			want[i] |= set[i]
+			want[i] |= r.carried[i]
 		}
 	}
 	have := sn.vlans
