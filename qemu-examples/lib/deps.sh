@@ -18,7 +18,7 @@ if [ $# -eq 0 ]; then
 		lldpd dnsmasq-base           # a neighbour, a DHCP server
 		containernetworking-plugins  # host-local, which gives containers addresses
 		systemd                      # systemd-analyze, the judge of the unit
-		tcpdump tshark               # judges of filters, captures, and what the switch sends
+		tcpdump tshark jq            # judges of filters, captures, and what the switch sends; examples use jq
 	)
 fi
 

@@ -98,7 +98,7 @@ var commands = []feature.Command{
 	}, {
 		Name: "guard why", Usage: "tell what the guard does with a frame", Args: []string{"PORT", "FRAME"},
 		Description: "Tells what the guard would do with a frame from a port, given in hexadecimal digits from the destination\n" +
-			"address on. Nothing is sent or learned.\n\nExample:\n\n    vswitch guard why vm0 ffffffffffff5254001234560806…",
+			"address on. Nothing is sent or learned.\n\nExample:\n\n    vswitch guard why vm0 ffffffffffff525400123456080600010800060400015254001234560a0000010000000000000a000002",
 		Check: func(c *feature.Call) error {
 			if c.Args[1] == "" {
 				return errors.New("the frame is missing")
