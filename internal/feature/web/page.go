@@ -33,7 +33,7 @@ var files = map[string]file{
 const events = "/v1/events"
 
 // calls are the calls of the API that the page makes. All of them only read. What guests send,
-// and the switch's configuration, are in none of them.
+// and secrets that features keep, are in none of them.
 var calls = map[string]bool{
 	"/v1/switch": true,
 	"/v1/ports":  true,
