@@ -81,6 +81,7 @@ type sim struct {
 	hosts  []*simHost
 	home   map[stationKey]int // where a station is; -1: it is off
 	alive  []bool
+	with   map[VNI][]int // the hosts that have a VNI: others do not get its routes (RFC 4684)
 }
 
 type simHost struct {
@@ -98,44 +99,44 @@ type session struct {
 	last time.Time // when what was sent last arrives
 }
 
-type event struct {
-	at  time.Time
-	seq int
-	do  func()
+// events are what is to happen: the moments in order, and what happens at each, in order.
+type events struct {
+	moments moments
+	at      map[int64][]func() // by moment
 }
 
-type events []event
+// moments are nanoseconds from the start, as a heap.
+type moments []int64
 
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	if e[i].at.Equal(e[j].at) {
-		return e[i].seq < e[j].seq
-	}
-	return e[i].at.Before(e[j].at)
-}
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
-func (e *events) Pop() any {
-	last := (*e)[len(*e)-1]
-	(*e)[len(*e)-1] = event{}
-	*e = (*e)[:len(*e)-1]
+func (m moments) Len() int           { return len(m) }
+func (m moments) Less(i, j int) bool { return m[i] < m[j] }
+func (m moments) Swap(i, j int)      { m[i], m[j] = m[j], m[i] }
+func (m *moments) Push(x any)        { *m = append(*m, x.(int64)) }
+func (m *moments) Pop() any {
+	last := (*m)[len(*m)-1]
+	*m = (*m)[:len(*m)-1]
 	return last
 }
 
-var eventSeq int
-
 func (s *sim) after(d time.Duration, do func()) {
-	eventSeq++
-	heap.Push(&s.events, event{s.now.Add(d), eventSeq, do})
+	at := int64(s.now.Add(d).Sub(start))
+	if _, ok := s.events.at[at]; !ok {
+		heap.Push(&s.events.moments, at)
+	}
+	s.events.at[at] = append(s.events.at[at], do)
 }
 
 // run runs what happens within d.
 func (s *sim) run(d time.Duration) {
 	end := s.now.Add(d)
-	for len(s.events) > 0 && !s.events[0].at.After(end) {
-		e := heap.Pop(&s.events).(event)
-		s.now = e.at
-		e.do()
+	for e := &s.events; len(e.moments) > 0 && e.moments[0] <= int64(end.Sub(start)); {
+		at := e.moments[0]
+		s.now = start.Add(time.Duration(at))
+		for i := 0; i < len(e.at[at]); i++ { // one may add another
+			e.at[at][i]()
+		}
+		delete(e.at, at)
+		heap.Pop(&e.moments)
 	}
 	s.now = end
 	for i, h := range s.hosts {
@@ -147,6 +148,7 @@ func (s *sim) run(d time.Duration) {
 
 func newSim(t testing.TB, seed uint64, hosts int, vnisOf func(int) []VNI) *sim {
 	s := &sim{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), now: start, home: make(map[stationKey]int), alive: make([]bool, hosts)}
+	s.events.at, s.with = make(map[int64][]func()), make(map[VNI][]int)
 	s.hosts = make([]*simHost, hosts)
 	for i := range s.hosts {
 		h := &simHost{sim: s, number: i, vnis: vnisOf(i), sessions: make([]*session, hosts)}
@@ -154,6 +156,9 @@ func newSim(t testing.TB, seed uint64, hosts int, vnisOf func(int) []VNI) *sim {
 			h.sessions[j] = &session{}
 		}
 		s.hosts[i] = h
+		for _, v := range h.vnis {
+			s.with[v] = append(s.with[v], i)
+		}
 	}
 	for i := range s.hosts {
 		s.boot(i, nil)
@@ -249,23 +254,23 @@ func (h *simHost) deliver(to int, do func()) {
 // Announce implements Output.
 func (h *simHost) Announce(r Route) {
 	h.rig.Announce(r)
-	for to, ss := range h.sessions {
-		if ss.up && h.sim.hosts[to].wants(r.Targets[0]) {
+	for _, to := range h.sim.with[r.Targets[0]] {
+		if h.sessions[to].up {
 			receiver := h.sim.hosts[to].rig
 			h.deliver(to, func() { receiver.Receive(Peer(h.number), r) })
 		}
 	}
 }
 
-// wants reports whether a host has a VNI: others do not get its routes (RFC 4684).
+// wants reports whether a host has a VNI.
 func (h *simHost) wants(v VNI) bool { return slices.Contains(h.vnis, v) }
 
 // Withdraw implements Output.
 func (h *simHost) Withdraw(k Key) {
 	r := h.rib[k]
 	h.rig.Withdraw(k)
-	for to, ss := range h.sessions {
-		if ss.up && h.sim.hosts[to].wants(r.Targets[0]) {
+	for _, to := range h.sim.with[r.Targets[0]] {
+		if h.sessions[to].up {
 			receiver := h.sim.hosts[to].rig
 			h.deliver(to, func() { receiver.Table.Withdraw(Peer(h.number), k) })
 		}
@@ -302,6 +307,7 @@ func (s *sim) checkModel() {
 		host int
 	}
 	offers := make(map[stationKey][]offer)
+	known := make(map[VNI][]stationKey) // of offers
 	floods := make(map[VNI][]netip.Addr)
 	for i, h := range s.hosts {
 		if !s.alive[i] {
@@ -312,6 +318,9 @@ func (s *sim) checkModel() {
 			switch v := r.Targets[0]; r.Kind {
 			case MAC:
 				k := stationKey{v, r.MAC}
+				if offers[k] == nil {
+					known[v] = append(known[v], k)
+				}
 				offers[k] = append(offers[k], offer{claim{r.VTEP, r.Seq, r.Sticky}, i})
 			case Flood:
 				floods[v] = append(floods[v], r.VTEP)
@@ -335,22 +344,22 @@ func (s *sim) checkModel() {
 				s.t.Errorf("host %d floods VNI %d to %v, want %v", i, v, got, want)
 			}
 		}
-		for k, of := range offers {
-			if !h.wants(k.vni) {
-				continue
-			}
-			best := of[0]
-			for _, o := range of[1:] {
-				if o.beats(&best.claim) {
-					best = o
+		for _, v := range h.vnis {
+			for _, k := range known[v] {
+				of := offers[k]
+				best := of[0]
+				for _, o := range of[1:] {
+					if o.beats(&best.claim) {
+						best = o
+					}
 				}
-			}
-			want := At{VTEP: best.vtep, Pinned: best.sticky}
-			if best.host == i {
-				want = At{}
-			}
-			if got := h.stations[k]; got != want {
-				s.t.Errorf("host %d has %v at %v, the model at %v", i, k, got, want)
+				want := At{VTEP: best.vtep, Pinned: best.sticky}
+				if best.host == i {
+					want = At{}
+				}
+				if got := h.stations[k]; got != want {
+					s.t.Errorf("host %d has %v at %v, the model at %v", i, k, got, want)
+				}
 			}
 		}
 		for k, at := range h.stations {
