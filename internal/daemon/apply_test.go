@@ -276,6 +276,28 @@ func TestApplyPrunes(t *testing.T) {
 		if diff := cmp.Diff([]string{"vm1 created=true"}, h.deleted); diff != "" {
 			t.Errorf("deleted devices (-want +got):\n%s", diff)
 		}
+		// What is bound to a port goes with it, whoever asked for it; a mirror waits for another.
+		r.mustApply(`"ports": {"vm5": {"kind": "fake", "access": 10}}`, nil)
+		if _, err := r.addFDB(api.AddFDB{MAC: 0x525400000005, VLAN: 10, Port: "vm5"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.call("POST", "/v1/mirrors", api.Mirror{Name: "m0", From: []string{"vm5"}, ToVLAN: 9}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if !(host{r.manager}).Pinned(mustKey(t, "52:54:00:00:00:05", 10)) || (host{r.manager}).Pinned(mustKey(t, "52:54:00:00:00:06", 10)) {
+			t.Error("the entry of a user is not pinned, or another is")
+		}
+		h.deleted = nil
+		wantSteps(t, r.mustApply(`"ports": {"vm0": {"kind": "fake", "access": 10}}`, prune(api.PruneApplied)),
+			"remove fdb 52:54:00:00:00:05 vlan 10: port vm5",
+			"remove port vm5: fake, access 10")
+		if len(r.disk.fdb()) != 0 || len(r.itemsOf(r.hostedFeature("mirrors"))) != 1 {
+			t.Errorf("left are %+v and %+v", r.disk.fdb(), r.itemsOf(r.hostedFeature("mirrors")))
+		}
+		if err := r.call("DELETE", "/v1/mirrors/m0", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+
 		// A port that was removed and added by hand is no longer the configuration's.
 		if err := r.do(func() error { return r.delPort("vm0", false) }); err != nil {
 			t.Fatal(err)
