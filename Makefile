@@ -68,8 +68,9 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	$(GO) run github.com/vswitch/vswitch/internal/test/gotest $$race -count=1 ./...
 
 .PHONY: test-interop
-test-interop: ## test beside FRR and Chromium, which it installs (as root)
-	@qemu-examples/lib/deps.sh iproute2 iputils-ping frr chromium fonts-dejavu-core
+test-interop: ## test beside FRR, libvirt and Chromium, which it installs (as root)
+	@qemu-examples/lib/deps.sh iproute2 iputils-ping frr chromium fonts-dejavu-core \
+		qemu-system-x86 busybox-static iperf3 ethtool lz4 xz-utils zstd libvirt-daemon-system libvirt-clients
 	$(GO) vet -tags interop ./internal/test/interop
 	$(GO) run ./internal/test/gotest -tags interop -count=1 ./internal/test/interop
 

@@ -57,6 +57,7 @@ type Guest struct {
 	exited  chan struct{} // closed once QEMU is gone
 	stderr  *strings.Builder
 	dir     string
+	socket  string // of its console
 	console *console.Console
 }
 
@@ -99,6 +100,22 @@ func Start(t testing.TB, o Options) *Guest {
 	return g
 }
 
+// Attach returns a guest that another program runs, with its console at a socket. Only the name
+// and the address of its options count.
+func Attach(t testing.TB, o Options, socket string) *Guest {
+	g := &Guest{Options: o, socket: socket, exited: make(chan struct{})}
+	t.Cleanup(g.Hangup)
+	return g
+}
+
+// Hangup leaves the console; the next command connects again and waits until the guest is up.
+func (g *Guest) Hangup() {
+	if g.console != nil {
+		g.console.Close()
+		g.console = nil
+	}
+}
+
 func (g *Guest) boot(t testing.TB) {
 	t.Helper()
 	cache, err := guestimg.CacheDir()
@@ -109,11 +126,11 @@ func (g *Guest) boot(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := filepath.Join(g.dir, "console")
-	os.Remove(socket) // of an earlier boot
+	g.socket = filepath.Join(g.dir, "console")
+	os.Remove(g.socket) // of an earlier boot
 
 	g.stderr = new(strings.Builder)
-	g.cmd = g.Netns.Command("qemu-system-x86_64", g.Args(img, socket)...)
+	g.cmd = g.Netns.Command("qemu-system-x86_64", g.Args(img, g.socket)...)
 	g.cmd.Stderr = g.stderr
 	// QEMU must not outlive a test that is killed.
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -143,7 +160,7 @@ func (g *Guest) up() error {
 		case <-ctx.Done():
 		}
 	}()
-	c, err := console.Dial(ctx, filepath.Join(g.dir, "console"))
+	c, err := console.Dial(ctx, g.socket)
 	if err == nil {
 		g.console = c
 		err = c.Ready(ctx)
@@ -193,6 +210,23 @@ func (g *Guest) fatal(t testing.TB, err error) {
 	t.Fatal(err)
 }
 
+// Reboot calls reset, which makes the machine boot again, and waits until it is up.
+func (g *Guest) Reboot(t testing.TB, reset func()) {
+	t.Helper()
+	g.Run(t, "true")
+	from := len(g.console.Log())
+	reset()
+	ctx, cancel := context.WithTimeout(context.Background(), bootLimit)
+	defer cancel()
+	err := g.console.Rebooted(ctx, from)
+	if err == nil {
+		err = g.console.Ready(ctx)
+	}
+	if err != nil {
+		g.fatal(t, err)
+	}
+}
+
 // Wait waits until the guests have booted; they boot in parallel.
 func Wait(t testing.TB, guests ...*Guest) {
 	t.Helper()
@@ -203,10 +237,7 @@ func Wait(t testing.TB, guests ...*Guest) {
 
 // Kill ends QEMU at once, like a crash. The guest can boot again.
 func (g *Guest) Kill() {
-	if g.console != nil {
-		g.console.Close()
-		g.console = nil
-	}
+	g.Hangup()
 	if g.exited == nil {
 		return // it was never started
 	}

@@ -168,6 +168,13 @@ func (c *Console) await(ctx context.Context, from int, text string) (int, error)
 	}
 }
 
+// Rebooted waits until init has started a shell after the first from bytes of the log. Nothing
+// is sent meanwhile: a shell that gets a fragment of a command waits for its rest.
+func (c *Console) Rebooted(ctx context.Context, from int) error {
+	_, err := c.await(ctx, from, " is ready\n") // init.sh
+	return err
+}
+
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
