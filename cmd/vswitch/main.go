@@ -163,6 +163,7 @@ Example:
 			rollbackCommand(),
 			configCommand(),
 			qemuArgsCommand(),
+			libvirtHookCommand(),
 			versionCommand(),
 			completionCommand(),
 			manCommand(),

@@ -27,6 +27,7 @@ var below = []struct {
 }{
 	{"port", []string{"internal/setting", "internal/qemu"}},
 	{"internal/qemu", nil},
+	{"internal/libvirt", []string{"port"}},
 	{"internal/setting", nil},
 	{"fdb", nil},
 	{"internal/packet/eth", nil},
@@ -73,7 +74,7 @@ var below = []struct {
 	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock", "internal/packet/eth"}},
-	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/linux/fastpath", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/linux/fastpath", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
 	{"cmd/vswitch-cni", []string{"api", "internal/linux/link"}},
 
@@ -126,6 +127,7 @@ var outside = map[string][]string{
 var (
 	noIO = []string{
 		"switch", "fdb", "port", "internal/packet/eth", "internal/virtio/vnet",
+		"internal/libvirt",
 		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/lacp", "internal/proto/evpn", "internal/proto/bfd", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
 		"internal/proto/guard", "internal/packet/arp", "internal/packet/ip", "internal/packet/ndp", "internal/packet/dhcp",
 	}

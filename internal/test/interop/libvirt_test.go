@@ -42,13 +42,13 @@ func startLibvirt(t *testing.T, session bool) *libvirt {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	l := &libvirt{ns: ns, dir: dir, uri: "qemu:///system", user: "libvirt-qemu"}
-	conf := "/etc/libvirt"
+	conf, group := "/etc/libvirt", "root"
 	ns.Run("mount", "-t", "tmpfs", "tmpfs", "/run")
 	for _, d := range []string{"/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"} {
 		ns.Run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", d)
 	}
 	if session {
-		l.uri, l.user = "qemu:///session", "nobody"
+		l.uri, l.user, group = "qemu:///session", "nobody", "nogroup"
 		u, err := user.Lookup(l.user)
 		if err != nil {
 			t.Fatal(err)
@@ -75,7 +75,7 @@ func startLibvirt(t *testing.T, session bool) *libvirt {
 		t.Fatal(err)
 	}
 
-	l.sw = daemontest.Start(t, ns)
+	l.sw = daemontest.Start(t, ns, "--socket-group", group)
 	// The tests' directories are closed to others; /run/vswitch is not.
 	for d := filepath.Dir(l.sw.Socket()); d != os.TempDir(); d = filepath.Dir(d) {
 		if err := os.Chmod(d, 0o711); err != nil {
@@ -83,6 +83,7 @@ func startLibvirt(t *testing.T, session bool) *libvirt {
 		}
 	}
 
+	l.hook(t)
 	log, err := os.Create(dir + "/libvirtd.log")
 	if err != nil {
 		t.Fatal(err)
@@ -115,19 +116,37 @@ func startLibvirt(t *testing.T, session bool) *libvirt {
 	return l
 }
 
+// hook installs the packages' hook, for the test's program and switch.
+func (l *libvirt) hook(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile("../../../packaging/libvirt/hooks/qemu.d/vswitch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const program, hooks = "/run/vswitch-program", "/etc/libvirt/hooks/qemu.d"
+	write(t, l.ns, program, fmt.Sprintf("#!/bin/sh\nexec %s --socket %s \"$@\"\n", daemontest.Binary(t), l.sw.Socket()))
+	l.ns.Run("mkdir", "-p", hooks)
+	write(t, l.ns, hooks+"/vswitch", strings.ReplaceAll(string(text), "/usr/bin/vswitch", program))
+	l.ns.Run("chmod", "755", program, hooks+"/vswitch")
+}
+
 func (l *libvirt) command(args ...string) []string {
 	return append(l.as[:len(l.as):len(l.as)], args...)
 }
 
-// virsh runs a command of virsh, split at spaces, that must succeed.
-func (l *libvirt) virsh(t *testing.T, format string, args ...any) string {
+// try runs a command of virsh, split at spaces.
+func (l *libvirt) try(line string) (string, error) {
+	out, err := l.ns.Command("env", l.command(append([]string{"virsh", "-q", "-c", l.uri}, strings.Fields(line)...)...)...).CombinedOutput()
+	return string(out), err
+}
+
+// virsh runs a command of virsh that must succeed.
+func (l *libvirt) virsh(t *testing.T, format string, args ...any) {
 	t.Helper()
-	line := strings.Fields(fmt.Sprintf(format, args...))
-	out, err := l.ns.Command("env", l.command(append([]string{"virsh", "-q", "-c", l.uri}, line...)...)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("virsh %s: %v: %s", strings.Join(line, " "), err, out)
+	line := fmt.Sprintf(format, args...)
+	if out, err := l.try(line); err != nil {
+		t.Fatalf("virsh %s: %v: %s", line, err, out)
 	}
-	return string(out)
 }
 
 func write(t *testing.T, ns *testenv.Netns, path, text string) {
@@ -160,9 +179,9 @@ func (l *libvirt) nic(t *testing.T, port string) string {
 	return text
 }
 
-// define makes a machine with its first NIC at a port. It can have NICs in shared memory:
+// define makes a machine with its first NIC at a port; metadata is the domain's. It can have NICs in shared memory:
 // emulated QEMU 7.2 ends with MSI-X there, so none has it.
-func (l *libvirt) define(t *testing.T, n int, port string) *vmtest.Guest {
+func (l *libvirt) define(t *testing.T, n int, port, metadata string) *vmtest.Guest {
 	t.Helper()
 	name := string(rune('a' + n))
 	o := vmtest.Options{Name: name, IP: netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", n+1))}
@@ -170,18 +189,19 @@ func (l *libvirt) define(t *testing.T, n int, port string) *vmtest.Guest {
 	file := filepath.Join(l.dir, name+".xml")
 	write(t, l.ns, file, fmt.Sprintf(`<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>%s</name>
+  <metadata>%s</metadata>
   <memory unit='MiB'>192</memory>
   <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>/run/guest/kernel</kernel>
     <initrd>/run/guest/initrd</initrd>
-    <cmdline>console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check ipv6.disable=1 guest.name=%[1]s guest.ip=%s</cmdline>
+    <cmdline>console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check ipv6.disable=1 guest.name=%[1]s guest.ip=%[3]s</cmdline>
   </os>
   <features><acpi/></features>
   <devices>
-    %s
-    <serial type='unix'><source mode='bind' path='%s'/></serial>
+    %[4]s
+    <serial type='unix'><source mode='bind' path='%[5]s'/></serial>
     <memballoon model='none'/>
   </devices>
   <qemu:commandline>
@@ -189,7 +209,7 @@ func (l *libvirt) define(t *testing.T, n int, port string) *vmtest.Guest {
     <qemu:arg value='-global'/><qemu:arg value='virtio-net-pci.romfile='/>
   </qemu:commandline>
 </domain>
-`, name, o.IP, l.nic(t, port), console))
+`, name, metadata, o.IP, l.nic(t, port), console))
 	l.virsh(t, "define %s", file)
 	return vmtest.Attach(t, o, console)
 }
@@ -226,7 +246,7 @@ func until(t *testing.T, g *vmtest.Guest, command string) {
 }
 
 // TestLibvirt has two machines of libvirt on a switch, one at a TAP and one in shared memory,
-// and does to them what libvirt can.
+// and does to them what libvirt can. The hook adds and removes these ports.
 func TestLibvirt(t *testing.T) {
 	for _, session := range []bool{false, true} {
 		name := map[bool]string{false: "system", true: "session"}[session]
@@ -244,7 +264,16 @@ func testLibvirt(t *testing.T, l *libvirt) {
 			sw.Ctl(t, "add-port %s%d --kind %s --owner %s", kind[:3], n, kind, l.user)
 		}
 	}
-	a, b := l.define(t, 0, "tap0"), l.define(t, 1, "vho0")
+	var metadata [2]string
+	for n, port := range []string{"name='tap0'", "name='vho0' kind='vhost-user'"} {
+		metadata[n] = fmt.Sprintf("<v:ports xmlns:v='https://github.com/vswitch/vswitch/libvirt/1'><v:port %s access='10' rate-in='1gbit'/></v:ports>", port)
+	}
+	a, b := l.define(t, 0, "tap0", metadata[0]), l.define(t, 1, "vho0", metadata[1])
+	if out, err := l.try("start a"); err == nil || !strings.Contains(out, "port tap0: it exists, and no domain's metadata added it") {
+		t.Errorf("a machine whose port is another's: %v: %s", err, out)
+	}
+	sw.Ctl(t, "del-port tap0")
+	sw.Ctl(t, "del-port vho0")
 	l.virsh(t, "start a")
 	l.virsh(t, "start b")
 	vmtest.Wait(t, a, b)
@@ -343,8 +372,9 @@ func testLibvirt(t *testing.T, l *libvirt) {
 			l.virsh(t, "destroy %s", g.Name)
 			g.Hangup()
 		}
-		sw.AwaitState(t, "tap0", alone["tap"])
-		sw.AwaitState(t, "vho0", alone["vho"])
+		if out := sw.Ctl(t, "ports"); strings.Contains(out, "tap0") || strings.Contains(out, "vho0") {
+			t.Errorf("ports of machines that have ended:\n%s", out)
+		}
 		for _, g := range []*vmtest.Guest{a, b} {
 			l.virsh(t, "start %s", g.Name)
 		}
