@@ -126,7 +126,8 @@ package: ## build the packages for Debian and for rpm in dist/; ARCH="amd64 arm6
 	packaging/build.sh dist $(ARCH)
 
 .PHONY: package-test
-package-test: ## build the packages twice, and install, run, upgrade and remove one (as root, in a root of its own)
+package-test: ## build the packages twice, check them, and install, run, upgrade and remove one (as root, in a root of its own)
+	@qemu-examples/lib/deps.sh lintian
 	packaging/test.sh
 
 .PHONY: clean

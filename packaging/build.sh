@@ -8,6 +8,7 @@ shift
 [ $# -gt 0 ] || set -- amd64
 
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
 commit=${COMMIT:-$(git rev-parse HEAD)}
 seconds=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct "$commit")}
 BUILD_TIME=$(date -u -d "@$seconds" +%Y-%m-%dT%H:%M:%SZ)
@@ -24,13 +25,24 @@ trap 'rm -rf "$work"' EXIT
 file() { install -D -m "${3:-644}" "$1" "$STAGE/$2"; }
 zipped() { install -d "$STAGE/$(dirname "$1")" && gzip -9n >"$STAGE/$1"; }
 
+# sbom PROGRAM FILE writes what a program was built from, by the program's own word.
+sbom() {
+	go run -trimpath "$cyclonedx" bin -json -noserial -std -version "$PACKAGE_VERSION" -output "$2" "$1"
+	sed -i "s|\"timestamp\": \"[^\"]*\"|\"timestamp\": \"$BUILD_TIME\"|" "$2"
+}
+
 # The program of this machine writes manual pages and completions.
 go build -trimpath -buildvcs=false -o "$work/vswitch" ./cmd/vswitch
 for ARCH in "$@"; do
 	STAGE=$work/$ARCH
-	CGO_ENABLED=0 GOOS=linux GOARCH=$ARCH go build -trimpath -buildvcs=false \
-		-ldflags "-s -w -buildid= -X main.version=$PACKAGE_VERSION -X main.commit=$commit" -o "$work/bin" ./cmd/vswitch
-	file "$work/bin" usr/bin/vswitch 755
+	for program in vswitch vswitch-cni; do
+		CGO_ENABLED=0 GOOS=linux GOARCH=$ARCH go build -trimpath -buildvcs=false \
+			-ldflags "-s -w -buildid= -X main.version=$PACKAGE_VERSION -X main.commit=$commit" -o "$work/$ARCH-bin/$program" ./cmd/$program
+		sbom "$work/$ARCH-bin/$program" "$work/$program.json"
+		file "$work/$program.json" usr/share/doc/vswitch/$program.cdx.json
+	done
+	file "$work/$ARCH-bin/vswitch" usr/bin/vswitch 755
+	file "$work/$ARCH-bin/vswitch-cni" usr/lib/cni/vswitch-cni 755
 	"$work/vswitch" man | zipped usr/share/man/man8/vswitch.8.gz
 	"$work/vswitch" man state | zipped usr/share/man/man5/vswitch.state.5.gz
 	"$work/vswitch" completion bash >"$work/c" && file "$work/c" usr/share/bash-completion/completions/vswitch
@@ -41,19 +53,31 @@ for ARCH in "$@"; do
 	file packaging/systemd/tmpfiles.conf usr/lib/tmpfiles.d/vswitch.conf
 	file packaging/networkmanager/90-vswitch.conf usr/lib/NetworkManager/conf.d/90-vswitch.conf
 	file packaging/networkd/10-vswitch.network usr/lib/systemd/network/10-vswitch.network
+	file packaging/libvirt/hooks/qemu.d/vswitch etc/libvirt/hooks/qemu.d/vswitch 755
 	file packaging/switch.schema.json usr/share/vswitch/switch.schema.json
+	file packaging/grafana/vswitch.json usr/share/vswitch/grafana.json
+	file packaging/prometheus/alerts.yml usr/share/vswitch/alerts.yml
+	file packaging/wireshark/vswitch-extcap usr/share/vswitch/vswitch-extcap 755
 	file packaging/systemd/netns.conf "usr/share/doc/vswitch/examples/vswitch@.service.d/netns.conf"
-	file LICENSE usr/share/doc/vswitch/copyright
+	file LICENSE usr/share/licenses/vswitch/LICENSE # rpm's; Debian has it already
+	file packaging/debian/copyright usr/share/doc/vswitch/copyright
+	file packaging/debian/lintian-overrides usr/share/lintian/overrides/vswitch
 	file packaging/NOTICE usr/share/doc/vswitch/NOTICE
 	for text in docs/*.md; do
 		file "$text" "usr/share/doc/vswitch/$(basename "$text")"
 	done
-	zipped usr/share/doc/vswitch/changelog.gz <CHANGELOG.md
+	zipped usr/share/doc/vswitch/CHANGELOG.md.gz <CHANGELOG.md
+	printf 'vswitch (%s) unstable; urgency=medium\n\n  * CHANGELOG.md.gz says what has changed.\n\n -- %s  %s\n' \
+		"$PACKAGE_VERSION" "$(sed -n 's/^maintainer: //p' packaging/nfpm/nfpm.yaml)" "$(date -u -d "@$seconds" -R)" |
+		zipped usr/share/doc/vswitch/changelog.gz
 	find "$STAGE" -exec touch -h -d "@$seconds" {} +
 	# Files alone: the directories are other packages'.
 	sed "s|@ARCH@|$ARCH|; s|@PACKAGE_VERSION@|$PACKAGE_VERSION|; s|@BUILD_TIME@|$BUILD_TIME|" \
 		packaging/nfpm/nfpm.yaml >"$work/nfpm.yaml"
-	find "$STAGE" -type f -printf '  - {src: "%p", dst: "/%P", file_info: {owner: root, group: root}}\n' | sort >>"$work/nfpm.yaml"
+	find "$STAGE" -type f -printf '  - {src: "%p", dst: "/%P", file_info: {owner: root, group: root}}\n' | sort |
+		sed '/dst: "\/etc\//s/}$/, type: config|noreplace}/
+			/dst: "\/usr\/share\/licenses\//s/}$/, packager: rpm}/
+			/dst: "\/usr\/share\/lintian\//s/}$/, packager: deb}/' >>"$work/nfpm.yaml"
 	for packager in deb rpm; do
 		go run "$nfpm" package -f "$work/nfpm.yaml" -p $packager -t "$out/"
 	done

@@ -26,6 +26,10 @@ inside() {
 	man -w vswitch >/dev/null 2>&1 || [ -s /usr/share/man/man8/vswitch.8.gz ] || fail "there is no manual page"
 	vswitch version | grep -q '^vswitch 0' || fail "the version is $(vswitch version)"
 
+	# libvirt's hook is for root to run, and no obstacle where there is nothing to do.
+	hook=/etc/libvirt/hooks/qemu.d/vswitch
+	echo '<domain/>' | $hook vm prepare begin - || fail "libvirt's hook refuses a machine that has nothing to do with it"
+
 	printf 'version: 1\nports: {vm0: {access: 10}}\n' >/etc/vswitch/pkg0.yaml
 	# The command line of the unit, as systemd runs it.
 	start=$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/vswitch@.service | sed 's/%i/pkg0/g; s/ \$VSWITCH_FLAGS//')
@@ -48,6 +52,7 @@ inside() {
 
 	dpkg -r vswitch >/dev/null
 	! command -v vswitch >/dev/null || fail "the program is there after the removal"
+	echo '<domain/>' | $hook vm prepare begin - || fail "without the program libvirt's hook refuses machines"
 	[ -s /var/lib/vswitch/pkg0/state.json ] || fail "the removal takes the state away"
 	[ -z "$(ls -A /sys/fs/bpf/vswitch 2>/dev/null)" ] || fail "the kernel's programs stay: $(ls /sys/fs/bpf/vswitch)"
 	dpkg -P vswitch >/dev/null
@@ -78,6 +83,19 @@ git ls-files -z -co --exclude-standard | xargs -0 cp --parents -t "$work/tree"
 )
 for package in "$work"/one/*; do
 	cmp "$package" "$work/two/${package##*/}" || fail "two builds of ${package##*/} differ"
+done
+
+lintian --tag-display-limit 0 --fail-on error "$work"/one/*.deb
+
+# Each program's bill of materials has the modules that the program says it has.
+dpkg -x "$work"/one/*.deb "$work/files"
+for program in usr/bin/vswitch usr/lib/cni/vswitch-cni; do
+	bill=$work/files/usr/share/doc/vswitch/${program##*/}.cdx.json
+	modules=$(go version -m "$work/files/$program" | awk '$1 == "dep" {print $2 "@" $3}')
+	[ -n "$modules" ] || fail "$program names no modules"
+	for module in $modules; do
+		grep -qF "\"pkg:golang/$module?" "$bill" || fail "$bill lacks $module"
+	done
 done
 
 mkdir "$work/root"

@@ -37,11 +37,11 @@ func TestNoticeIsGenerated(t *testing.T) {
 
 type module struct{ name, dir string }
 
-// linked returns the modules that are linked into the program, and Go itself.
+// linked returns the modules that are linked into the programs, and Go itself.
 func linked(t *testing.T) (all []module) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	cmd := exec.Command("go", "list", "-deps", "-json=Module", ".")
+	cmd := exec.Command("go", "list", "-deps", "-json=Module", ".", "../vswitch-cni")
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
