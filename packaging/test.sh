@@ -114,3 +114,4 @@ unshare --mount --net --pid --fork bash -euc '
 	chroot "$root/new" bash /tmp/packaging/test.sh inside
 ' bash "$work"
 echo "packages: two builds are the same; installed, run, upgraded, removed and purged"
+packaging/systemd-test.sh "$work"/one/*.deb
