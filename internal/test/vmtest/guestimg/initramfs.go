@@ -15,12 +15,13 @@ import (
 //go:embed init.sh
 var initScript []byte
 
-// modules are the modules that a guest needs for its NIC and for VLAN devices, in loading
-// order. Those that a kernel has built in, or lacks, are left out.
+// modules are the modules that a guest needs for its NIC, for VLAN devices and for bonds, in
+// loading order. Those that a kernel has built in, or lacks, are left out.
 var modules = []string{
 	"virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio",
 	"failover", "net_failover", "virtio_net",
 	"llc", "stp", "garp", "mrp", "8021q",
+	"tls", "bonding",
 }
 
 // tools are a guest's programs beside busybox, each with its Debian package. Their libraries
