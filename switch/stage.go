@@ -52,8 +52,9 @@ func (p *Port) SetStage(s *Stage) {
 // FastGuard is what a port with a stage may send, as far as a fast path can decide it.
 type FastGuard struct {
 	MACs      []port.MAC
-	MACOnly   bool // IP addresses are free
-	MoreTypes bool // the stage accepts EtherTypes beside those of IP and ARP
+	VLANs     port.VLANSet // that the port carries
+	MACOnly   bool         // IP addresses are free
+	MoreTypes bool         // the stage accepts EtherTypes beside those of IP and ARP
 	Senders   []FastSender
 	Prefixes  []FastPrefix
 }

@@ -1,10 +1,15 @@
 package guard_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,6 +175,82 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// While the daemon is killed, stopped and started again, a VM that forges all the time gets
+// nothing through; its own traffic goes on where the kernel forwards it.
+func TestForgedMeanwhile(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "tap")
+	l.set("A", static)
+	own := Eth(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11"))
+	for range 3 { // both are known
+		l.pass("own", "A", own, "V")
+		l.pass("back", "V", Eth(macA, macV, tIPv4, echo4("10.99.0.11", "10.99.0.10")), "A")
+	}
+	forged := [][]byte{
+		Eth(macV, macA, tIPv4, echo4("10.99.0.1", "10.99.0.11")), Eth(macV, macT, tIPv4, echo4("10.99.0.1", "10.99.0.11")),
+		Eth(macV, macA, tIPv6, echo6("fd99::1", "fd99::11")), Eth(macV, macA, tARP, ARP(2, macA, "10.99.0.1", macV, "10.99.0.11")),
+		garp(macA, "10.99.0.1"), from4("10.99.0.1"), advert(macV, "fd99::1", macA), Eth(macV, macA, 0x88b5, make([]byte, 46)),
+		reply(macA, "10.99.0.10", ack(t, 1, "10.99.0.66", time.Hour)),
+	}
+	var running sync.WaitGroup
+	stop := make(chan struct{})
+	running.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Microsecond): // as fast as leaves others some of the machine
+			}
+			// What cannot be sent right now is not missed.
+			_ = l.guests["A"].Send(forged[i%len(forged)], port.Offload{})
+			_ = l.guests["A"].Send(own, port.Offload{})
+		}
+	})
+	var arrived atomic.Uint64
+	for _, s := range stations[1:] {
+		running.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				b, err := l.guests[s.name].Recv(100 * time.Millisecond)
+				switch {
+				case err != nil: // nothing came
+				case slices.ContainsFunc(forged, func(f []byte) bool { return bytes.Equal(f, b) }):
+					t.Errorf("%s got the forged %x", s.name, b)
+				case bytes.Equal(b, own):
+					arrived.Add(1)
+				}
+			}
+		})
+	}
+	flows := func(when string) {
+		t.Helper()
+		before := arrived.Load()
+		testenv.Eventually(t, "traffic "+when, func() bool { return arrived.Load() >= before+100 })
+	}
+	flows("before")
+	for _, crash := range []bool{true, false} {
+		if crash {
+			l.sw.Kill()
+		} else {
+			l.sw.Stop(t)
+		}
+		if daemontest.FastPath() {
+			flows("without a daemon")
+		}
+		l.sw.Restart(t)
+		flows("with the next daemon")
+	}
+	l.sw.Ctl(t, "set-port vm0 --guard-address 10.99.0.20")
+	l.sw.Ctl(t, "set-port vm0 --guard-address 10.99.0.10")
+	flows("with the address again")
+	close(stop)
+	running.Wait()
+}
+
 // A port that is added with the guard accepts nothing unchecked, and a VM that migrates takes
 // its addresses along.
 func TestMigration(t *testing.T) {
@@ -233,6 +314,24 @@ func TestLog(t *testing.T) {
 	if out := l.sw.Ctl(t, "events --type guard.violation --port vm0"); !strings.Contains(out, "10.99.0.1") || !strings.Contains(out, ": guard_arp") {
 		t.Errorf("events:\n%s", out)
 	}
+	// Events count each frame once, whoever dropped it.
+	testenv.Eventually(t, "events have counted all", func() bool {
+		counted := make(map[string]uint64)
+		for _, line := range strings.Split(l.sw.Ctl(t, "events --type guard.violation --port vm0 -o json"), "\n") {
+			var ev struct {
+				Reason string
+				Count  uint64
+			}
+			if err := json.Unmarshal([]byte(line), &ev); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			counted[ev.Reason] += ev.Count
+		}
+		if counted["guard_mac"] > 5000 || counted["guard_arp"] > 5000 {
+			t.Fatalf("counted %v", counted)
+		}
+		return counted["guard_mac"] == 5000 && counted["guard_arp"] == 5000
+	})
 	if n := strings.Count(l.sw.Log(), "\n") - before; n > 60 {
 		t.Errorf("%d lines:\n%s", n, l.sw.Log())
 	}

@@ -56,6 +56,7 @@ type guarded struct {
 	port  feature.Port
 	rules *proto.Port
 	stage *vswitch.Stage
+	told  [port.NumDrops]uint64 // of the port's drops, those that events have told of
 }
 
 const (
@@ -134,7 +135,7 @@ func (g *guard) Configured(p feature.Port) {
 	}
 	x := g.ports[n]
 	if x == nil {
-		x = &guarded{port: p}
+		x = &guarded{port: p, told: p.Core().Stats().RX.Dropped}
 		g.ports[n] = x
 	}
 	x.rules = g.table.Guard(n, p.Name(), c)
@@ -199,7 +200,7 @@ func (g *guard) tick() {
 	for _, a := range asks {
 		g.ask(a)
 	}
-	for _, ev := range events {
+	for _, ev := range g.dropped(events) {
 		g.report(ev, now)
 	}
 	g.sumUp(now)

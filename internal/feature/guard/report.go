@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"slices"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -23,6 +24,42 @@ type summary struct {
 
 // summaryGap is how often drops for one reason at one port are logged while they go on.
 const summaryGap = time.Minute
+
+// dropped has events count the frames that the fast path dropped, too. It adds events for
+// reasons of which it dropped frames after the last one that the workers saw.
+func (g *guard) dropped(events []proto.Event) []proto.Event {
+	isDrop := func(ev proto.Event) bool { return ev.Kind == proto.Violation }
+	if len(g.drops) == 0 && !slices.ContainsFunc(events, isDrop) {
+		return events
+	}
+	ports := make(map[string]*guarded, len(g.ports))
+	for _, x := range g.ports {
+		ports[x.port.Name()] = x
+	}
+	since := func(k reason) (n uint64) {
+		x := ports[k.port]
+		if x == nil {
+			return 0
+		}
+		now := x.port.Core().Stats().RX.Dropped[k.why]
+		n, x.told[k.why] = now-x.told[k.why], now
+		return n
+	}
+	seen := make(map[reason]bool)
+	for i := range events {
+		if ev := &events[i]; isDrop(*ev) {
+			k := reason{ev.Port, ev.Reason}
+			seen[k] = true
+			ev.Count = max(ev.Count, since(k))
+		}
+	}
+	for k := range g.drops {
+		if n := since(k); n != 0 && !seen[k] {
+			events = append(events, proto.Event{Kind: proto.Violation, Port: k.port, Reason: k.why, Count: n})
+		}
+	}
+	return events
+}
 
 // report logs an event. The first drop for a reason at a port is logged at once, further ones
 // are summed up; the daemon's log limits the other lines.

@@ -99,6 +99,7 @@ type bpfGuard struct {
 	_        structs.HostLayout
 	Flags    uint32
 	Prefixes uint32
+	Vlans    [64]uint64
 	Prefix   [8]bpfPrefix
 }
 

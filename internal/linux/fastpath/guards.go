@@ -207,6 +207,7 @@ func (g *guards) forget(slot uint32) error {
 
 // describeGuard returns a guarded port in the form that guard.h reads.
 func describeGuard(slot uint32, guard *vswitch.FastGuard) (senders map[bpfSender]bpfBinding, is bpfGuard) {
+	is.Vlans = guard.VLANs
 	always := bpfBinding{Until: math.MaxUint64}
 	senders = make(map[bpfSender]bpfBinding, len(guard.MACs)+len(guard.Senders))
 	for _, mac := range guard.MACs {

@@ -19,7 +19,7 @@ import (
 // tenant is what A may send behind port 0.
 func tenant() *vswitch.FastGuard {
 	return &vswitch.FastGuard{
-		MACs: []port.MAC{macA},
+		MACs: []port.MAC{macA}, VLANs: *vlans(1),
 		Senders: []vswitch.FastSender{
 			{VLAN: 1, MAC: macA, Addr: netip.MustParseAddr("10.0.0.1")},
 			{MAC: macA, Addr: netip.MustParseAddr("fd00::1")},

@@ -141,6 +141,7 @@ type Mirror interface {
 // Snapshot is what a port may send.
 type Snapshot struct {
 	MACs      []port.MAC
+	VLANs     port.VLANSet
 	MACOnly   bool
 	MoreTypes bool // EtherTypes beside IPv4, ARP, RARP and IPv6
 	Bindings  []Binding

@@ -71,7 +71,7 @@ func (p *Port) bindings(all []Binding) []Binding {
 func (p *Port) copyOut() {
 	if m := p.table.mirror; m != nil {
 		r := p.rules.Load()
-		m.Publish(p.number, &Snapshot{MACs: r.macs, MACOnly: r.macOnly, MoreTypes: len(r.types) != 0, Bindings: p.bindings(nil)})
+		m.Publish(p.number, &Snapshot{MACs: r.macs, VLANs: p.config.VLANs, MACOnly: r.macOnly, MoreTypes: len(r.types) != 0, Bindings: p.bindings(nil)})
 	}
 }
 

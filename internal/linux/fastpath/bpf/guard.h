@@ -29,6 +29,7 @@ struct prefix {
 struct guard {
 	u32 flags;
 	u32 prefixes;
+	u64 vlans[64]; /* those that the port carries, a bit each */
 	struct prefix prefix[MAX_PREFIXES];
 };
 
@@ -198,11 +199,13 @@ global int vet(struct __sk_buff *skb, u32 slot, u32 vlan, u32 opaque, u32 realit
 {
 	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	struct guard *g = bpf_map_lookup_elem(&guards, &slot);
-	if (!g || !vlan || p + ETHERNET > end)
+	if (!g || p + ETHERNET > end)
 		return UNSURE;
 	u32 type = *(u16 *)(p + 12);
 	if (opaque)
 		return (u16)skb->vlan_proto == C_TPID && !(skb->vlan_tci & 0xfff) ? UNSURE : BAD_TAG;
+	if (!(g->vlans[vlan >> 6 & 63] >> (vlan & 63) & 1)) /* nor VLAN 0, which stands for none */
+		return skb->vlan_present ? BAD_TAG : UNSURE;
 	if (type == C_TPID || type == S_TPID || type == be16(0x9100))
 		return BAD_TAG;
 
