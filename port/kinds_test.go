@@ -238,6 +238,7 @@ func TestTextTypes(t *testing.T) {
 	}
 	for _, flood := range []struct{ text, want string }{
 		{"all", "[]"}, {"", "[]"}, {"none", `["broadcast","multicast","unicast"]`}, {"unicast,broadcast", `["multicast"]`},
+		{"unknown", `["broadcast","multicast"]`}, {"broadcast,multicast,unicast", "[]"}, {"broadcast,multicast,unknown", `["none"]`},
 	} {
 		var n port.NoFlood
 		err := n.ReadFlag(flood.text)

@@ -19,7 +19,7 @@ type Policy struct {
 	Isolated   bool        `json:"isolated,omitempty" help:"exchange no frame with other isolated ports"`
 	Locked     bool        `json:"locked,omitempty" help:"take frames only from stations with an FDB entry at the port"`
 	NoLearning setting.Not `json:"no_learning,omitempty" flag:"learning" arg:"on|off" default:"on" help:"learn stations" schema:"do not learn stations"`
-	NoFlood    NoFlood     `json:"no_flood,omitempty" flag:"flood" arg:"LIST" default:"all" help:"flood broadcast,multicast,unicast (unknown) to the port, or all, none" schema:"classes that are not flooded to the port; unicast is to unknown stations"`
+	NoFlood    NoFlood     `json:"no_flood,omitempty" flag:"flood" arg:"LIST" default:"all" help:"flood broadcast,multicast,unknown (unicast) to the port, or all, none" schema:"classes that are not flooded to the port; unicast is to unknown stations. none, alone: all are, also to a guarded port"`
 
 	LearnLimit  int         `json:"learn_limit,omitempty" arg:"N" min:"0" default:"0" help:"maximum number of stations to learn; 0 for any number"`
 	LearnAction LearnAction `json:"learn_action,omitempty" arg:"WHAT" default:"forward" help:"frames from stations over the limit: forward, protect (drop them) or shutdown (error-disable the port)"`
@@ -52,6 +52,9 @@ func (p *Policy) AfterMerge(former any, given func(string) bool) {
 func (p *Policy) Check() error {
 	if err := cmp.Or(p.Notes.Check(), p.VLAN.Check()); err != nil {
 		return err
+	}
+	if slices.Contains(p.NoFlood, withholdNone) && len(p.NoFlood) > 1 {
+		return errors.New("no_flood: none stands alone")
 	}
 	if b := time.Duration(p.Burst); b != 0 && (b < MinBurst || b > MaxBurst) {
 		return fmt.Errorf("a burst of %v is not possible; use %v to %v", b, MinBurst, MaxBurst)
@@ -251,15 +254,29 @@ func (AutoOnOff) Values() []string { return []string{"auto", "on", "off"} }
 // FloodClasses are the classes of frames that are flooded.
 var FloodClasses = []string{"broadcast", "multicast", "unicast"}
 
-// NoFlood lists the classes not flooded to a port. Its flag lists those that are.
+// NoFlood lists the classes not flooded to a port. Its flag lists those that are. Empty, the
+// port's other settings may withhold unicast to unknown stations; to ask for all classes
+// whatever these say is to withhold none.
 type NoFlood []string
 
+// floodUnknown is what the flag calls unicast, which is flooded to unknown stations alone, and
+// withholdNone the only element of a NoFlood that asks for all classes.
+const (
+	floodUnicast = "unicast"
+	floodUnknown = "unknown"
+	withholdNone = "none"
+)
+
 // Values implements setting.Enum.
-func (NoFlood) Values() []string { return FloodClasses }
+func (NoFlood) Values() []string { return append(slices.Clone(FloodClasses), withholdNone) }
+
+// AsksUnknown reports whether a user asked for frames to unknown stations.
+func (n NoFlood) AsksUnknown() bool { return len(n) > 0 && !slices.Contains(n, floodUnicast) }
 
 // ReadFlag implements setting.FlagReader.
 func (n *NoFlood) ReadFlag(text string) error {
 	var flood []string
+	asked := false
 	switch text {
 	case "", "all":
 		*n = NoFlood{}
@@ -268,12 +285,17 @@ func (n *NoFlood) ReadFlag(text string) error {
 	default:
 		flood = strings.Split(text, ",")
 	}
-	for _, class := range flood {
-		if !slices.Contains(FloodClasses, class) {
-			return fmt.Errorf("%q is no flood class; use some of %s, or all, none", class, strings.Join(FloodClasses, ","))
+	for i, class := range flood {
+		if class == floodUnknown {
+			flood[i], asked = floodUnicast, true
+		} else if !slices.Contains(FloodClasses, class) {
+			return fmt.Errorf("%q is no flood class; use some of broadcast,multicast,unknown, or all, none", class)
 		}
 	}
 	*n = slices.DeleteFunc(slices.Clone(FloodClasses), func(class string) bool { return slices.Contains(flood, class) })
+	if asked && len(*n) == 0 {
+		*n = NoFlood{withholdNone}
+	}
 	return nil
 }
 
@@ -289,8 +311,13 @@ func (NoFlood) FlagText(v any) string {
 	if flood == nil {
 		return "none"
 	}
+	if slices.Contains(off, any(withholdNone)) {
+		flood[len(flood)-1] = floodUnknown
+	}
 	return strings.Join(flood, ",")
 }
 
 // FlagValues implements setting.FlagEnum.
-func (NoFlood) FlagValues() []string { return append([]string{"all", "none"}, FloodClasses...) }
+func (NoFlood) FlagValues() []string {
+	return append([]string{"all", "none", floodUnknown}, FloodClasses...)
+}

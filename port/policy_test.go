@@ -86,6 +86,7 @@ func TestFloodFlag(t *testing.T) {
 		{nil, "broadcast,multicast,unicast"},
 		{[]any{"multicast"}, "broadcast,unicast"},
 		{[]any{"broadcast", "multicast", "unicast"}, "none"},
+		{[]any{"none"}, "broadcast,multicast,unknown"},
 	} {
 		if got := (port.NoFlood{}).FlagText(c.off); got != c.want {
 			t.Errorf("%v: %q, want %q", c.off, got, c.want)

@@ -78,8 +78,12 @@ func TestLive(t *testing.T) {
 			// Nor does what is for stations that the switch does not know, unless asked.
 			unknown := Eth(0x5254_0099_00ff, macB, tIPv4, echo4("10.99.0.12", "10.99.0.99"))
 			l.pass("to nobody", "B", unknown, "V", "T")
-			l.sw.Ctl(t, "set-port vm0 --guard-unknown")
-			l.pass("to nobody, asked", "B", unknown, "A", "V", "T")
+			for _, asks := range []string{"--guard-unknown", "--flood unknown", "--flood broadcast,multicast,unknown"} {
+				l.sw.Ctl(t, "set-port vm0 %s", asks)
+				l.pass("to nobody, "+asks, "B", unknown, "A", "V", "T")
+				l.sw.Ctl(t, "set-port vm0 --guard-unknown=off --flood all")
+				l.pass("to nobody, no longer asked", "B", unknown, "V", "T")
+			}
 			l.sw.Ctl(t, "set-port vm0 --guard off")
 			l.pass("without the guard", "A", from4("10.99.0.77"), everybody...)
 		})

@@ -144,8 +144,9 @@ func (g *guard) Configured(p feature.Port) {
 	}
 	delete(g.restored, p.Name())
 	learns := !c.MACOnly && c.Learn&(proto.LearnDHCP|proto.LearnARP) != 0 // from what is sent to it
-	if x.stage == nil || x.stage.Unknown != s.Unknown || x.stage.Snoop != learns {
-		x.stage = &vswitch.Stage{Check: x.rules.Check, Why: x.rules.Why, Setting: "--guard", Fast: true, Snoop: learns, Unknown: s.Unknown}
+	unknown := s.Unknown || p.Policy().NoFlood.AsksUnknown()
+	if x.stage == nil || x.stage.Unknown != unknown || x.stage.Snoop != learns {
+		x.stage = &vswitch.Stage{Check: x.rules.Check, Why: x.rules.Why, Setting: "--guard", Fast: true, Snoop: learns, Unknown: unknown}
 	}
 	g.rewatch()
 	p.Core().SetStage(x.stage)

@@ -23,7 +23,7 @@ type Settings struct {
 	Types     []string `json:"guard_ethertypes,omitempty" arg:"TYPE" help:"guard: EtherTypes that the VM may send beside IPv4, ARP and IPv6, such as 0x88cc"`
 	Prefixes  []string `json:"guard_prefix,omitempty" arg:"PREFIX" default:"those that routers advertise" help:"guard: prefixes in which the VM may form addresses"`
 	Limit     int      `json:"guard_limit,omitempty" arg:"N" min:"1" max:"256" default:"4 leases of DHCP, 16 of DHCPv6, 32 formed addresses" help:"guard: maximum of learned addresses"`
-	Unknown   bool     `json:"guard_unknown,omitempty" help:"guard: also send the VM frames to stations that the switch does not know"`
+	Unknown   bool     `json:"guard_unknown,omitempty" help:"guard: also send the VM frames to unknown stations; as --flood unknown"`
 }
 
 // SwitchSettings are the guard's settings of the switch.
