@@ -246,6 +246,15 @@ func TestTextTypes(t *testing.T) {
 			t.Errorf("--flood %q: %s, %v", flood.text, b, err)
 		}
 	}
+	for _, flood := range []struct {
+		text string
+		asks bool
+	}{{"all", false}, {"none", false}, {"unknown", true}, {"unicast", true}, {"broadcast", false}, {"broadcast,multicast,unicast", false}, {"broadcast,multicast,unknown", true}} {
+		var n port.NoFlood
+		if err := n.ReadFlag(flood.text); err != nil || n.AsksUnknown() != flood.asks {
+			t.Errorf("--flood %q asks for unknown stations: %v, %v", flood.text, n.AsksUnknown(), err)
+		}
+	}
 	if err := new(port.NoFlood).ReadFlag("anycast"); err == nil {
 		t.Error("a class that does not exist")
 	}

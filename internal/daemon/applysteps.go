@@ -124,7 +124,43 @@ func (m *manager) planPorts(p *plan, w target, o how) {
 			p.last, p.leaving = append(p.last, s), append(p.leaving, name)
 		}
 	}
-	p.steps = append(p.steps, slices.Concat(first, replace, add, set)...)
+	steps := slices.Concat(first, replace, add, set)
+	if len(steps) > 1 || len(p.last) > 0 {
+		before, after := m.yielding(w)
+		steps = slices.Concat([]step{before}, steps, []step{after})
+	}
+	p.steps = append(p.steps, steps...)
+}
+
+// yielding returns the hidden steps around those of ports: ports give up what others will have,
+// one way and, if the change is taken back, the other.
+func (m *manager) yielding(w target) (before, after step) {
+	next, former := make(map[string]*port.Spec), make(map[string]*port.Spec)
+	for name, to := range w.Ports {
+		is := m.ports[name]
+		if to != nil && is != nil && reflect.DeepEqual(is.spec, to.spec) {
+			continue
+		}
+		next[name], former[name] = nil, nil
+		if to != nil {
+			next[name] = &to.spec
+		}
+		if is != nil {
+			spec := is.spec
+			former[name] = &spec
+		}
+	}
+	before, after = step{hidden: true}, step{hidden: true}
+	before.do = func() error { m.yield(next); return nil }
+	before.back = func() {
+		for name := range next {
+			if p := m.ports[name]; p != nil {
+				m.configured(p)
+			}
+		}
+	}
+	after.do, after.back = func() error { return nil }, func() { m.yield(former) }
+	return before, after
 }
 
 // claims records what a port stands on: the device of its name, and its socket.

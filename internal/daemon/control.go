@@ -18,6 +18,13 @@ func (m *manager) putInForce(p *managed) error {
 	return p.apply()
 }
 
+// yield has features give up what one port will get from another.
+func (m *manager) yield(next map[string]*port.Spec) {
+	for y := range instances[feature.Yielding](m) {
+		y.Yield(next)
+	}
+}
+
 // configured reports that a port is new or has changed settings.
 func (m *manager) configured(p *managed) {
 	for c := range instances[feature.Configured](m) {

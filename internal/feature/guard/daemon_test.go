@@ -3,6 +3,7 @@ package guard_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,7 +79,7 @@ func TestLive(t *testing.T) {
 			// Nor does what is for stations that the switch does not know, unless asked.
 			unknown := Eth(0x5254_0099_00ff, macB, tIPv4, echo4("10.99.0.12", "10.99.0.99"))
 			l.pass("to nobody", "B", unknown, "V", "T")
-			for _, asks := range []string{"--guard-unknown", "--flood unknown", "--flood broadcast,multicast,unknown"} {
+			for _, asks := range []string{"--guard-unknown", "--flood broadcast,multicast,unknown"} {
 				l.sw.Ctl(t, "set-port vm0 %s", asks)
 				l.pass("to nobody, "+asks, "B", unknown, "A", "V", "T")
 				l.sw.Ctl(t, "set-port vm0 --guard-unknown=off --flood all")
@@ -280,6 +281,51 @@ func TestMigration(t *testing.T) {
 	}
 	if out := l.sw.Ctl(t, "guard why vm0 %x", own4()); out != "it passes" {
 		t.Errorf("guard why: %s", out)
+	}
+}
+
+// A configuration that swaps the addresses of two ports is carried out, and one that fails
+// leaves each port with its own.
+func TestSwap(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "tap")
+	apply := func(atA, atV, more string) (string, error) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "switch.yaml")
+		text := fmt.Sprintf("version: 1\nports:\n  vm0: {kind: tap, guard: 'on', guard_mac: ['%v'], guard_address: [%s], guard_learn: [none]}\n"+
+			"  vm1: {kind: tap, guard: 'on', guard_mac: ['%v'], guard_address: [%s], guard_learn: [none]}\n%s", macA, atA, macV, atV, more)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return l.sw.Try("apply", "-f", file)
+	}
+	fromV := func(src string) []byte { return Eth(Broadcast, macV, tIPv4, echo4(src, "255.255.255.255")) }
+	if out, err := apply("10.99.0.10", "10.99.0.11", ""); err != nil {
+		t.Fatal(out)
+	}
+	l.pass("before", "A", own4(), everybody...)
+	if out, err := apply("10.99.0.11", "10.99.0.10", ""); err != nil {
+		t.Fatal(out)
+	}
+	l.pass("V's address at A", "A", from4("10.99.0.11"), everybody...)
+	l.drop("the former one", "guard_ipv4", "A", own4())
+	l.pass("A's address at V", "V", fromV("10.99.0.10"), "A", "T", "B")
+	l.drop("V's former one", "guard_ipv4", "V", fromV("10.99.0.11"))
+	// It fails at the second port, once the first has the other's address.
+	if out, err := apply("10.99.0.10, 10.99.0.12", "10.99.0.11, 10.99.0.12", ""); err == nil || !strings.Contains(out, "vm0 has the address 10.99.0.12") {
+		t.Errorf("two ports with one address: %v: %s", err, out)
+	}
+	l.pass("V's address at A still", "A", from4("10.99.0.11"), everybody...)
+	l.pass("A's address at V still", "V", fromV("10.99.0.10"), "A", "T", "B")
+	l.drop("what A was to have", "guard_ipv4", "A", own4())
+	// A new port gets the address of one that goes.
+	l.sw.Ctl(t, "add-port vm9 --guard on --guard-address 10.99.0.99")
+	file := filepath.Join(t.TempDir(), "switch.yaml")
+	if err := os.WriteFile(file, []byte("version: 1\nports:\n  vm8: {kind: tap, guard: 'on', guard_address: [10.99.0.99]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := l.sw.Try("apply", "-f", file, "--prune=all", "--yes", "--force"); err != nil {
+		t.Errorf("a port in place of another: %s", out)
 	}
 }
 

@@ -119,6 +119,49 @@ func (g *guard) Refuse(p feature.Port) error {
 	return g.table.Refuse(p.Number(), &c)
 }
 
+// Yield implements feature.Yielding.
+func (g *guard) Yield(next map[string]*port.Spec) {
+	will := make(map[string]proto.Config)
+	for name, spec := range next {
+		if spec == nil {
+			continue
+		}
+		if s := port.SectionOf[Settings](spec); s.on() {
+			// What is wrong with it comes up in its turn.
+			if c, err := s.config(g.stationOf(name), spec.Carried()); err == nil {
+				will[name] = c
+			}
+		}
+	}
+	for n, x := range g.ports {
+		name := x.port.Name()
+		if _, changes := next[name]; !changes {
+			continue
+		}
+		is, _, err := g.configOf(x.port)
+		if err != nil {
+			continue
+		}
+		less := is
+		for other, c := range will {
+			if other != name {
+				less = less.Without(&c)
+			}
+		}
+		if len(less.MACs) != len(is.MACs) || len(less.Addresses) != len(is.Addresses) {
+			g.table.Guard(n, name, less)
+		}
+	}
+}
+
+// stationOf returns the MAC address that qemu-args gives a port, or 0.
+func (g *guard) stationOf(name string) port.MAC {
+	if p, err := feature.FindPort(g.host, name); err == nil {
+		return g.host.StationMAC(p)
+	}
+	return 0
+}
+
 // Configured implements feature.Configured. When it returns, no frame passes by former rules.
 func (g *guard) Configured(p feature.Port) {
 	n := p.Number()

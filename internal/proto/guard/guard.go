@@ -217,22 +217,55 @@ func (t *Table) Refuse(number uint16, c *Config) error {
 		if p.number == number {
 			continue
 		}
-		for _, vlan := range common(&c.VLANs, &p.config.VLANs) {
-			for _, mac := range c.MACs {
-				if slices.Contains(p.config.MACs, mac) {
-					return fmt.Errorf("port %s has the MAC address %v in VLAN %d already; an address belongs to one port, or give it to both with --guard-pair", p.name, mac, vlan)
-				}
+		what, vlan := c.shares(&p.config)
+		if what != "" {
+			return fmt.Errorf("port %s has the %s in VLAN %d already; an address belongs to one port, or give it to both with --guard-pair", p.name, what, vlan)
+		}
+	}
+	return nil
+}
+
+// shares returns in words an address that two configurations have in the same VLAN, or "".
+func (c *Config) shares(o *Config) (what string, vlan uint16) {
+	for _, vlan := range common(&c.VLANs, &o.VLANs) {
+		for _, mac := range c.MACs {
+			if slices.Contains(o.MACs, mac) {
+				return "MAC address " + mac.String(), vlan
 			}
-			for _, a := range c.Addresses {
-				for _, b := range p.config.Addresses {
-					if a.Overlaps(b.Prefix) && (a.VLAN == 0 || a.VLAN == vlan) && (b.VLAN == 0 || b.VLAN == vlan) {
-						return fmt.Errorf("port %s has the address %s in VLAN %d already; an address belongs to one port, or give it to both with --guard-pair", p.name, text(a.Prefix), vlan)
-					}
+		}
+		for _, a := range c.Addresses {
+			for _, b := range o.Addresses {
+				if a.overlaps(b, vlan) {
+					return "address " + text(b.Prefix), vlan
 				}
 			}
 		}
 	}
-	return nil
+	return "", 0
+}
+
+// overlaps reports whether two addresses are the same in a VLAN.
+func (a Address) overlaps(b Address, vlan uint16) bool {
+	return a.Overlaps(b.Prefix) && (a.VLAN == 0 || a.VLAN == vlan) && (b.VLAN == 0 || b.VLAN == vlan)
+}
+
+// Without returns c without the MACs and addresses that it shares with o. An address whose MAC
+// goes, goes as well.
+func (c Config) Without(o *Config) Config {
+	vlans := common(&c.VLANs, &o.VLANs)
+	if len(vlans) == 0 {
+		return c
+	}
+	if len(c.MACs) > 0 && slices.Contains(o.MACs, c.MACs[0]) {
+		c.Addresses = nil // they belong to the first
+	}
+	c.MACs = slices.DeleteFunc(slices.Clone(c.MACs), func(m port.MAC) bool { return slices.Contains(o.MACs, m) })
+	c.Addresses = slices.DeleteFunc(slices.Clone(c.Addresses), func(a Address) bool {
+		return slices.ContainsFunc(o.Addresses, func(b Address) bool {
+			return slices.ContainsFunc(vlans, func(vlan uint16) bool { return a.overlaps(b, vlan) })
+		})
+	})
+	return c
 }
 
 // text writes a prefix of one address as that address.
