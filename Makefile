@@ -81,7 +81,7 @@ bench: ## run the benchmarks (as root with those of real TAPs)
 
 .PHONY: bench-peers
 bench-peers: build ## compare with the Linux bridge, Open vSwitch and gvisor-tap-vsock (as root); ARGS="-help" lists flags
-	@qemu-examples/lib/deps.sh iproute2 openvswitch-switch openvswitch-switch-dpdk dpdk-dev
+	@qemu-examples/lib/deps.sh iproute2 nftables ebtables openvswitch-switch openvswitch-switch-dpdk dpdk-dev
 	cd bench/peers && $(GO) run . $(ARGS)
 
 .PHONY: fuzz

@@ -1,6 +1,9 @@
 package main
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // headerLen is the length of the virtio-net header before each frame on a TAP (struct
 // virtio_net_hdr), in host byte order.
@@ -99,6 +102,10 @@ func putMAC(b []byte, index byte) {
 	}
 	copy(b, []byte{2, 0, 0, 0, 0, index})
 }
+
+// macText and addressText return the addresses of a guest, as commands take them.
+func macText(index int) string     { return fmt.Sprintf("02:00:00:00:00:%02x", index) }
+func addressText(index int) string { return fmt.Sprintf("198.18.0.%d", index) }
 
 // isFor reports whether the packet is addressed to the guest or to all.
 func isFor(p []byte, index byte) bool {

@@ -29,13 +29,22 @@ type peer interface {
 	attach(ctx context.Context, l *lab, by medium, guests []string) error
 }
 
+// guarded is a peer that checks the addresses of what guests send. It is measured where that
+// counts for each frame.
+type guarded interface{ guards() bool }
+
 // has reports whether p can be measured at w.
-func has(p peer, w work) bool { return slices.Contains(p.media(), w.By) }
+func has(p peer, w work) bool {
+	if g, ok := p.(guarded); ok && g.guards() && (w.Ports != 2 || w.Pattern != oneWay && w.Pattern != bothWays) {
+		return false
+	}
+	return slices.Contains(p.media(), w.By)
+}
 
 // peers returns all peers in the order of the table. builds lists the vswitch builds to
 // measure, separated by commas: BINARY, or NAME=BINARY if there are several.
 func peers(builds string) ([]peer, error) {
-	all := []peer{bridge{}, ovs{}, gvisor{}, ovsDPDK{}}
+	all := []peer{bridge{}, filtered{by: "nft"}, filtered{by: "ebtables"}, ovs{}, gvisor{}, ovsDPDK{}}
 	for build := range strings.SplitSeq(builds, ",") {
 		name, binary, named := strings.Cut(build, "=")
 		if !named {
@@ -49,7 +58,11 @@ func peers(builds string) ([]peer, error) {
 				return nil, fmt.Errorf("two peers are named %q; name each build, as in -vswitch new=BINARY,old=BINARY", name)
 			}
 		}
-		all = append(all, vswitch{as: name, binary: binary, fast: true}, vswitch{as: name, binary: binary})
+		for _, guard := range []bool{false, true} {
+			for _, fast := range []bool{true, false} {
+				all = append(all, vswitch{as: name, binary: binary, fast: fast, guard: guard})
+			}
+		}
 	}
 	return all, nil
 }

@@ -33,6 +33,7 @@ func TestRun(t *testing.T) {
 	testenv.Root(t)
 	testenv.Tool(t, "ip")
 	testenv.Tool(t, testpmdName)
+	testenv.Tool(t, "nft")
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "vswitch")
 	if out, err := exec.Command("go", "build", "-C", "../..", "-buildvcs=false", "-o", binary, "./cmd/vswitch").CombinedOutput(); err != nil {
@@ -41,7 +42,7 @@ func TestRun(t *testing.T) {
 	jsonFile, svgFile := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.svg")
 	var stdout, stderr strings.Builder
 	err := run(t.Context(), []string{
-		"-seconds", "0.2", "-rounds", "1", "-only", "vswitch,bridge,gvisor",
+		"-seconds", "0.2", "-rounds", "1", "-only", "vswitch,bridge,bridge-nft,vswitch-guard (fast path),gvisor",
 		"-vswitch", binary, "-json", jsonFile, "-svg", svgFile,
 	}, &stdout, &stderr)
 	t.Logf("%s\n%s", stderr.String(), stdout.String())
@@ -61,7 +62,7 @@ func TestRun(t *testing.T) {
 	for _, l := range r.Lines {
 		lines[l.Peer]++
 	}
-	if len(lines) != 3 || lines["vswitch"] != len(works()) || lines["bridge"] == 0 || lines["gvisor"] == 0 {
+	if len(lines) != 5 || lines["bridge-nft"] != 6 || lines["vswitch-guard (fast path)"] != 6 || lines["vswitch"] != len(works()) || lines["bridge"] == 0 || lines["gvisor"] == 0 {
 		t.Errorf("lines by peer: %v", lines)
 	}
 	for _, l := range r.Lines {
@@ -182,7 +183,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	o, err = parseOptions([]string{"-only", "bridge,new,old", "-vswitch", "new=a,old=b/c"}, io.Discard)
-	if err != nil || len(o.peers) != 3 || o.peers[1] != (vswitch{"new", "a", false}) || o.peers[2] != (vswitch{"old", "b/c", false}) {
+	if err != nil || len(o.peers) != 3 || o.peers[1] != (vswitch{as: "new", binary: "a"}) || o.peers[2] != (vswitch{as: "old", binary: "b/c"}) {
 		t.Errorf("two builds: %+v, %v", o.peers, err)
 	}
 	for _, args := range [][]string{

@@ -10,18 +10,24 @@ import (
 )
 
 // vswitch is the daemon as users run it: it forwards every frame itself, or known ones in the
-// kernel.
+// kernel. With guard each guest has only its own addresses.
 type vswitch struct {
-	as, binary string
-	fast       bool
+	as, binary  string
+	fast, guard bool
 }
 
 func (v vswitch) name() string {
-	if v.fast {
-		return v.as + " (fast path)"
+	name := v.as
+	if v.guard {
+		name += "-guard"
 	}
-	return v.as
+	if v.fast {
+		name += " (fast path)"
+	}
+	return name
 }
+
+func (v vswitch) guards() bool { return v.guard }
 
 func (v vswitch) media() []medium {
 	if v.fast {
@@ -66,6 +72,9 @@ func (v vswitch) attach(ctx context.Context, l *lab, by medium, guests []string)
 			args = append(args, guestName(i), "--kind", "stream", "--path", guests[i])
 		case byVhost:
 			args = append(args, guestName(i), "--kind", "vhost-user", "--client", "--path", guests[i])
+		}
+		if v.guard {
+			args = append(args, "--guard", "on", "--guard-mac", macText(i), "--guard-address", addressText(i), "--guard-learn", "none")
 		}
 		_, err = l.run(ctx, v.binary, args...)
 	}

@@ -16,6 +16,7 @@ if [ $# -eq 0 ]; then
 		busybox-static iperf3 ethtool lz4 xz-utils zstd # what is in them
 		dpdk-dev                     # testpmd, a vhost-user front end
 		lldpd dnsmasq-base           # a neighbour, a DHCP server
+		nftables keepalived          # for the tenant guard: rules to compare with, hosts that share an address
 		containernetworking-plugins  # host-local, which gives containers addresses
 		systemd                      # systemd-analyze, the judge of the unit
 		tcpdump tshark jq            # judges of filters, captures, and what the switch sends; examples use jq

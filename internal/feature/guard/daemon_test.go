@@ -284,6 +284,34 @@ func TestMigration(t *testing.T) {
 	}
 }
 
+// A VM that sends too much of what it may not send is cut off, if its port's settings say so,
+// and comes back.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "tap")
+	l.set("A", static)
+	l.refuse("give both", "set-port vm0 --guard-violations 5")
+	forge := func() {
+		for range 300 {
+			l.put("A", garp(macA, "10.99.0.1"))
+		}
+	}
+	forge()
+	testenv.Eventually(t, "the guard has dropped them", func() bool { return l.dropped("vm0")["guard_arp"] == 300 })
+	l.pass("a port that drops", "A", own4(), everybody...)
+	l.sw.Ctl(t, "set-port vm0 --guard-action shutdown --guard-violations 5")
+	testenv.Eventually(t, "the port is shut down", func() bool {
+		forge()
+		return l.sw.Port(t, "vm0").State == "down"
+	})
+	if p := l.sw.Port(t, "vm0"); !strings.Contains(p.Reason, "the guard dropped") {
+		t.Errorf("the port is %s: %s", p.State, p.Reason)
+	}
+	l.sw.Ctl(t, "set-port vm0 --guard-action drop --guard-violations=")
+	l.sw.AwaitState(t, "vm0", "up")
+	l.pass("it is back", "A", own4(), everybody...)
+}
+
 // A configuration that swaps the addresses of two ports is carried out, and one that fails
 // leaves each port with its own.
 func TestSwap(t *testing.T) {

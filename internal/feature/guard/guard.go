@@ -244,9 +244,11 @@ func (g *guard) tick() {
 	for _, a := range asks {
 		g.ask(a)
 	}
-	for _, ev := range g.dropped(events) {
+	events = g.dropped(events)
+	for _, ev := range events {
 		g.report(ev, now)
 	}
+	g.shut(events)
 	g.sumUp(now)
 	if g.table.Changed() {
 		g.host.Save()

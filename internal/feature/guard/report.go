@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -59,6 +61,25 @@ func (g *guard) dropped(events []proto.Event) []proto.Event {
 		}
 	}
 	return events
+}
+
+// shut shuts down the ports whose VMs sent too many frames that they may not send.
+func (g *guard) shut(events []proto.Event) {
+	frames := make(map[string]uint64)
+	for i := range events {
+		if ev := &events[i]; ev.Kind == proto.Violation {
+			frames[ev.Port] += ev.Count
+		}
+	}
+	if len(frames) == 0 {
+		return
+	}
+	for _, x := range g.ports {
+		s := feature.PortSettings[Settings](x.port)
+		if n := frames[x.port.Name()]; s.Action == shutdown && n >= uint64(cmp.Or(s.Most, tooMany)) {
+			g.host.Shut(x.port, fmt.Sprintf("the guard dropped %d of its frames in a second", n))
+		}
+	}
 }
 
 // report logs an event. The first drop for a reason at a port is logged at once, further ones

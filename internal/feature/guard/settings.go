@@ -23,6 +23,8 @@ type Settings struct {
 	Types     []string `json:"guard_ethertypes,omitempty" arg:"TYPE" help:"guard: EtherTypes that the VM may send beside IPv4, ARP and IPv6, such as 0x88cc"`
 	Prefixes  []string `json:"guard_prefix,omitempty" arg:"PREFIX" default:"those that routers advertise" help:"guard: prefixes in which the VM may form addresses"`
 	Limit     int      `json:"guard_limit,omitempty" arg:"N" min:"1" max:"256" default:"4 leases of DHCP, 16 of DHCPv6, 32 formed addresses" help:"guard: maximum of learned addresses"`
+	Action    Action   `json:"guard_action,omitempty" default:"drop" help:"guard: what becomes of a port whose VM sends what it may not: drop (those frames), shutdown"`
+	Most      int      `json:"guard_violations,omitempty" arg:"N" min:"1" max:"1000000" default:"100" help:"guard: with --guard-action shutdown, how many such frames in a second are too many"`
 	Unknown   bool     `json:"guard_unknown,omitempty" help:"guard: also send the VM frames to unknown stations; as --flood unknown"`
 }
 
@@ -42,6 +44,20 @@ const (
 
 // Values implements setting.Enum.
 func (Mode) Values() []string { return []string{string(on), string(mac), string(off)} }
+
+// Action says what becomes of a port whose VM sends what it may not. Empty is drop.
+type Action string
+
+const (
+	drop     Action = "drop"
+	shutdown Action = "shutdown"
+
+	// tooMany is how many frames in a second shut a port down, unless its settings say.
+	tooMany = 100
+)
+
+// Values implements setting.Enum.
+func (Action) Values() []string { return []string{string(drop), string(shutdown)} }
 
 // Sources are where addresses are learned from.
 type Sources []string
@@ -67,6 +83,9 @@ func (s *Settings) on() bool { return s.Guard == on || s.Guard == mac }
 func (s Settings) Check(spec *port.Spec) error {
 	if _, err := s.config(0, port.VLANSet{}); err != nil {
 		return err
+	}
+	if s.Most != 0 && s.Action != shutdown {
+		return errors.New("--guard-violations says when --guard-action shutdown acts; give both or neither")
 	}
 	if s.on() && spec.QinQ != 0 {
 		return errors.New("--guard does not go with --qinq: the tenant's own VLANs are inside its frames, where the guard cannot tell whose addresses they are; leave one of them out")

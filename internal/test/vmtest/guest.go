@@ -40,6 +40,7 @@ type Options struct {
 	Netns *testenv.Netns // where QEMU runs
 	MAC   string
 	IP    netip.Prefix // its address on eth0
+	IPv6  bool         // otherwise it has none, and sends nothing by itself
 
 	// Tap is the TAP of its NIC. If Net is set, it replaces Tap: QEMU's -netdev and -device
 	// options for the NIC.
@@ -70,11 +71,15 @@ func (o *Options) Args(img guestimg.Image, socket string) []string {
 			"-device", "virtio-net-pci,netdev=net0,mac=" + o.MAC,
 		}
 	}
+	ipv6 := "ipv6.disable=1"
+	if o.IPv6 {
+		ipv6 = "ipv6.disable=0"
+	}
 	return slices.Concat([]string{
 		"-M", "pc,usb=off", "-accel", "tcg", "-cpu", "qemu64", "-m", "192", "-smp", "1",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", img.Kernel, "-initrd", img.Initrd,
-		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check ipv6.disable=1 guest.name=%s guest.ip=%s", o.Name, o.IP),
+		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check %s guest.name=%s guest.ip=%s", ipv6, o.Name, o.IP),
 		"-global", "virtio-net-pci.romfile=", // no ROM for network boot
 		"-serial", "unix:" + socket + ",server=on,wait=off",
 	}, network, o.Machine)
