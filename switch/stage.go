@@ -72,6 +72,7 @@ type FastPrefix struct {
 	VLAN uint16
 	MAC  port.MAC
 	netip.Prefix
+	Until time.Time // zero: always
 }
 
 // SetFastGuard tells a fast path what the port of that number may send; nil: nothing that the

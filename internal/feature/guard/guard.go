@@ -5,6 +5,7 @@
 package guard
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,7 +187,7 @@ func (g *guard) Configured(p feature.Port) {
 		g.table.Restore(n, b)
 	}
 	delete(g.restored, p.Name())
-	learns := !c.MACOnly && c.Learn&(proto.LearnDHCP|proto.LearnARP) != 0 // from what is sent to it
+	learns := !c.MACOnly && c.Learn&(proto.LearnDHCP|proto.LearnARP|proto.LearnPD) != 0 // from what is sent to it
 	unknown := s.Unknown || p.Policy().NoFlood.AsksUnknown()
 	if x.stage == nil || x.stage.Unknown != unknown || x.stage.Snoop != learns {
 		x.stage = &vswitch.Stage{Check: x.rules.Check, Why: x.rules.Why, Setting: "--guard", Fast: true, Snoop: learns, Unknown: unknown}
@@ -280,6 +281,7 @@ type keptEntry struct {
 	VLAN    uint16       `json:"vlan"`
 	MAC     port.MAC     `json:"mac"`
 	Address netip.Addr   `json:"address"`
+	Bits    int          `json:"bits,omitempty"` // of a prefix
 	Source  proto.Source `json:"source"`
 	Expires int64        `json:"expires,omitempty"` // in seconds since 1970; 0: never
 	Server  string       `json:"server,omitempty"`
@@ -287,6 +289,9 @@ type keptEntry struct {
 
 func keep(b *proto.Binding) keptEntry {
 	e := keptEntry{VLAN: b.VLAN, MAC: b.MAC, Address: b.Prefix.Addr(), Source: b.Source}
+	if !b.Prefix.IsSingleIP() {
+		e.Bits = b.Prefix.Bits()
+	}
 	if !b.Expiry.IsZero() {
 		e.Expires = b.Expiry.Unix()
 	}
@@ -300,14 +305,16 @@ func keep(b *proto.Binding) keptEntry {
 func (e *keptEntry) binding(at func(time.Time) time.Time) (b proto.Binding, err error) {
 	b = proto.Binding{VLAN: e.VLAN, MAC: e.MAC, Source: e.Source}
 	switch e.Source {
-	case proto.Static, proto.DHCP, proto.SLAAC, proto.ARP:
+	case proto.Static, proto.DHCP, proto.SLAAC, proto.ARP, proto.PD:
 	default:
 		return b, fmt.Errorf("there is no source %q of bindings", e.Source)
 	}
 	if !e.Address.IsValid() {
 		return b, errors.New("a binding has no address")
 	}
-	b.Prefix = netip.PrefixFrom(e.Address, e.Address.BitLen())
+	if b.Prefix = netip.PrefixFrom(e.Address, cmp.Or(e.Bits, e.Address.BitLen())); !b.Prefix.IsValid() {
+		return b, fmt.Errorf("%v has no prefix of %d bits", e.Address, e.Bits)
+	}
 	if e.Expires != 0 {
 		b.Expiry = at(time.Unix(e.Expires, 0))
 	}

@@ -21,7 +21,7 @@ func (m mirror) Publish(number uint16, s *proto.Snapshot) {
 		if b := &s.Bindings[i]; b.Prefix.IsSingleIP() {
 			g.Senders = append(g.Senders, sender(b))
 		} else {
-			g.Prefixes = append(g.Prefixes, vswitch.FastPrefix{VLAN: b.VLAN, MAC: b.MAC, Prefix: b.Prefix})
+			g.Prefixes = append(g.Prefixes, vswitch.FastPrefix{VLAN: b.VLAN, MAC: b.MAC, Prefix: b.Prefix, Until: b.Expiry})
 		}
 	}
 	m.sw.SetFastGuard(number, g)

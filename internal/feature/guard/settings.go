@@ -18,7 +18,7 @@ type Settings struct {
 	MACs      []string `json:"guard_mac,omitempty" arg:"MAC" default:"the one of qemu-args" help:"guard: MAC addresses that the VM may use"`
 	Addresses []string `json:"guard_address,omitempty" arg:"ADDR[/LEN][@VLAN]" help:"guard: addresses that belong to the VM's first MAC"`
 	Pairs     []string `json:"guard_pair,omitempty" arg:"MAC=ADDR" help:"guard: a further address with a MAC of its own; vrrp:ID=ADDR for one that virtual routers share"`
-	Learn     Sources  `json:"guard_learn,omitempty" arg:"SOURCE" default:"dhcp,slaac" help:"guard: where the VM's addresses are learned from: dhcp, slaac, arp (the first it uses), or none"`
+	Learn     Sources  `json:"guard_learn,omitempty" arg:"SOURCE" default:"dhcp,slaac" help:"guard: where the VM's addresses are learned from: dhcp, slaac, arp (the first it uses), pd (prefixes that DHCPv6 delegates), or none"`
 	Allow     Roles    `json:"guard_allow,omitempty" arg:"ROLE" help:"guard: what the VM may be: dhcp-server, router, vrrp"`
 	Types     []string `json:"guard_ethertypes,omitempty" arg:"TYPE" help:"guard: EtherTypes that the VM may send beside IPv4, ARP and IPv6, such as 0x88cc"`
 	Prefixes  []string `json:"guard_prefix,omitempty" arg:"PREFIX" default:"those that routers advertise" help:"guard: prefixes in which the VM may form addresses"`
@@ -63,7 +63,7 @@ func (Action) Values() []string { return []string{string(drop), string(shutdown)
 type Sources []string
 
 // Values implements setting.Enum.
-func (Sources) Values() []string { return []string{"dhcp", "slaac", "arp", "none"} }
+func (Sources) Values() []string { return []string{"dhcp", "slaac", "arp", "pd", "none"} }
 
 // Roles are what only trusted stations are.
 type Roles []string
@@ -72,7 +72,7 @@ type Roles []string
 func (Roles) Values() []string { return []string{"dhcp-server", "router", "vrrp"} }
 
 var (
-	sources = map[string]proto.Learn{"dhcp": proto.LearnDHCP, "slaac": proto.LearnSLAAC, "arp": proto.LearnARP, "none": 0}
+	sources = map[string]proto.Learn{"dhcp": proto.LearnDHCP, "slaac": proto.LearnSLAAC, "arp": proto.LearnARP, "pd": proto.LearnPD, "none": 0}
 	roles   = map[string]proto.Allow{"dhcp-server": proto.AllowDHCPServer, "router": proto.AllowRouter, "vrrp": proto.AllowVRRP}
 )
 

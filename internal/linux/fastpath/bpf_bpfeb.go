@@ -149,6 +149,7 @@ type bpfPrefix struct {
 	Address [4]uint32
 	Mask    [4]uint32
 	Station uint64
+	Until   uint64
 	Type    uint32
 	Unused  uint32
 }

@@ -230,6 +230,7 @@ func describeGuard(slot uint32, guard *vswitch.FastGuard) (senders map[bpfSender
 		mask, _ := ones.Prefix(p.Bits()) // the length fits the address
 		x.Mask, _ = addressWords(mask.Addr())
 		x.Station = uint64(p.VLAN)<<48 | uint64(p.MAC)
+		x.Until = clockAt(p.Until, math.MaxUint64)
 		is.Prefixes++
 	}
 	if guard.MACOnly {

@@ -25,7 +25,7 @@ func (p path) Publish(number uint16, s *guard.Snapshot) {
 		if b.Prefix.IsSingleIP() {
 			g.Senders = append(g.Senders, vswitch.FastSender{VLAN: b.VLAN, MAC: b.MAC, Addr: b.Prefix.Addr(), From: b.From, Until: b.Expiry})
 		} else {
-			g.Prefixes = append(g.Prefixes, vswitch.FastPrefix{VLAN: b.VLAN, MAC: b.MAC, Prefix: b.Prefix})
+			g.Prefixes = append(g.Prefixes, vswitch.FastPrefix{VLAN: b.VLAN, MAC: b.MAC, Prefix: b.Prefix, Until: b.Expiry})
 		}
 	}
 	p.Guard(number, g)

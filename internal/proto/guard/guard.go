@@ -59,6 +59,7 @@ const (
 	LearnDHCP  Learn = 1 << iota // leases of DHCP and DHCPv6
 	LearnSLAAC                   // duplicate address detection
 	LearnARP                     // the first address that the station uses
+	LearnPD                      // prefixes that DHCPv6 delegates (RFC 8415 section 6.3)
 )
 
 // Allow is a set of roles.
@@ -80,16 +81,18 @@ const (
 	DHCP   Source = "dhcp"
 	SLAAC  Source = "slaac"
 	ARP    Source = "arp"
+	PD     Source = "pd"
 )
 
 // Sources lists all sources.
-var Sources = []Source{Static, OfPair, Local, DHCP, SLAAC, ARP}
+var Sources = []Source{Static, OfPair, Local, DHCP, SLAAC, ARP, PD}
 
 // Limits of learned bindings and pending transactions.
 const (
 	maxBindings = 65536
 	maxLeases4  = 4
 	maxLeases6  = 16
+	maxPD       = 4
 	maxSLAAC    = 32
 	maxLocal    = 4 // link-local addresses of a port that learns no others
 	maxPending  = 16
@@ -168,6 +171,7 @@ type entry struct {
 	vlan   uint16 // 0: every VLAN of the port
 	mac    port.MAC
 	addr   netip.Addr
+	bits   int // of a prefix, whose first address addr is; 0: it is an address
 	source Source
 	server netip.Addr
 	expiry time.Time // zero: never
@@ -313,6 +317,9 @@ func (t *Table) Guard(number uint16, name string, c Config) *Port {
 	if delete(t.wide, number); len(c.Pairs) != 0 || slices.ContainsFunc(c.Addresses, func(a Address) bool { return !a.IsSingleIP() }) {
 		t.wide[number] = p
 	}
+	if slices.ContainsFunc(p.learned, func(e *entry) bool { return e.bits != 0 }) {
+		t.wide[number] = p
+	}
 	for _, e := range p.statics {
 		t.disown(e)
 	}
@@ -380,6 +387,13 @@ func (p *Port) addStatics() {
 				p.table.remove(old, "configured for another port")
 			}
 		}
+		for _, q := range p.table.wide {
+			for _, old := range slices.Clone(q.learned) {
+				if q != p && old.bits != 0 && (vlan == 0 || vlan == old.vlan) && c.VLANs.Has(old.vlan) && old.network().Contains(addr) {
+					p.table.remove(old, "an address of it is configured for another port")
+				}
+			}
+		}
 		p.table.owners[owner{vlan, addr}] = e
 	}
 	for _, mac := range p.macs() {
@@ -423,6 +437,8 @@ func (p *Port) learns(s Source, a netip.Addr) bool {
 		return p.config.Learn&LearnSLAAC != 0 || a.IsLinkLocalUnicast()
 	case ARP:
 		return p.config.Learn&LearnARP != 0
+	case PD:
+		return p.config.Learn&LearnPD != 0
 	}
 	return false
 }
@@ -437,6 +453,14 @@ func (t *Table) Learns() bool {
 		}
 	}
 	return false
+}
+
+// network returns the addresses of an entry.
+func (e *entry) network() netip.Prefix {
+	if e.bits != 0 {
+		return netip.PrefixFrom(e.addr, e.bits)
+	}
+	return netip.PrefixFrom(e.addr, e.addr.BitLen())
 }
 
 // disown takes an entry out of the index. The caller holds mu.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,86 @@ func TestLease(t *testing.T) {
 	b.trusted(t, ack(macA, 10, "10.99.0.13", 60))
 	b.trusted(t, ack(macV, 9, "10.99.0.13", 60))
 	b.want(t, "unasked", from4(macA, "10.99.0.13"), ipv4)
+}
+
+// dhcp6 is a DHCPv6 message with a client and one delegated prefix.
+func dhcp6(kind byte, xid byte, prefix string, valid uint32) []byte {
+	x := netip.MustParsePrefix(prefix)
+	b := []byte{kind, 0, 0, xid, 0, 1, 0, 10, 0, 3, 0, 1, 0x52, 0x54, 0, 0x99, 0, 0xa}
+	b = append(b, 0, 25, 0, 12+4+25, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 26, 0, 25)
+	b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, valid), valid)
+	return append(append(b, byte(x.Bits())), x.Addr().AsSlice()...)
+}
+
+// A prefix that a server delegates to a station is the station's, until its time is over.
+func TestDelegation(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnPD}, "fd95::1/128")
+	v := b.Guard(2, "vm1", with(guard.Config{Addresses: addresses("fd96::77"), Prefixes: []netip.Prefix{netip.MustParsePrefix("fd97::/48")}, Learn: guard.LearnSLAAC}, macV))
+	xid := byte(0)
+	ask := func(kind byte, prefix string) {
+		xid++
+		b.want(t, "request", Eth(0x3333_0001_0002, macA, 0x86dd, IPv6("fe80::5054:ff:fe99:a", "ff02::1:2", 17, UDP(546, 547, dhcp6(kind, xid, prefix, 0)))), none)
+	}
+	delegate := func(prefix string, valid uint32) {
+		ask(3, prefix)
+		b.trusted(t, Eth(macA, macT, 0x86dd, IPv6("fe80::1", "fe80::5054:ff:fe99:a", 17, UDP(547, 546, dhcp6(7, xid, prefix, valid)))))
+	}
+	b.want(t, "before", from6("fd97::1"), ipv6)
+	delegate("fd97::/56", 60)
+	b.want(t, "in the prefix", from6("fd97:0:0:ff::1"), none)
+	b.want(t, "beside it", from6("fd97:0:0:100::1"), ipv6)
+	if why := v.Check(frameOf(detect(macV, "fd97::99")), none); why != nd {
+		t.Errorf("another's detection in the prefix: %v", why)
+	}
+	if why := v.Check(frameOf(detect(macV, "fd97:0:0:100::99")), none); why != none {
+		t.Errorf("another's detection beside the prefix: %v", why)
+	}
+	b.pass(50 * time.Second)
+	delegate("fd97::/56", 60)
+	b.pass(50 * time.Second)
+	b.want(t, "renewed", from6("fd97::1"), none)
+	if all := b.Bindings(); !slices.ContainsFunc(all, func(x guard.Binding) bool {
+		return x.Prefix.String() == "fd97::/56" && x.Source == guard.PD && x.Learned && x.Expiry.Equal(b.now.Add(10*time.Second))
+	}) {
+		t.Errorf("bindings: %+v", all)
+	}
+	b.pass(11 * time.Second)
+	b.want(t, "after its time", from6("fd97::1"), ipv6)
+
+	// What has an address of somebody else, or of none.
+	delegate("fd96::/64", 60)
+	b.want(t, "another's settings", from6("fd96::1"), ipv6)
+	delegate("fd95::/64", 60)
+	b.want(t, "a protected address", from6("fd95::2"), ipv6)
+	delegate("fc00::/7", 60)
+	b.want(t, "far too many", from6("fd33::1"), ipv6)
+	delegate("fe80::/64", 60)
+	b.want(t, "link-local", from6("fe80::9"), ipv6)
+	delegate("fd97:0:0:100::/56", 60)
+	b.want(t, "with an address that another has formed", from6("fd97:0:0:101::1"), ipv6)
+
+	// It is given back, is taken away by settings, and is kept.
+	delegate("fd94::/64", 600)
+	b.want(t, "another prefix", from6("fd94::1"), none)
+	kept := b.Bindings()
+	ask(8, "fd94::/64")
+	b.want(t, "given back", from6("fd94::1"), ipv6)
+	for _, x := range kept {
+		if x.Source == guard.PD {
+			b.Restore(1, x)
+		}
+	}
+	b.want(t, "restored", from6("fd94::1"), none)
+	b.Guard(3, "vm2", with(guard.Config{Addresses: addresses("fd94::5")}, 0x5254_0099_000c))
+	b.want(t, "an address of it is configured elsewhere", from6("fd94::1"), ipv6)
+	if got := b.bound("vm0"); got != "" {
+		t.Errorf("bound: %s", got)
+	}
+
+	// A port that does not learn prefixes.
+	b.a = b.Guard(1, "vm0", with(guard.Config{Learn: guard.LearnDHCP}, macA))
+	delegate("fd93::/64", 60)
+	b.want(t, "not learned", from6("fd93::1"), ipv6)
 }
 
 func TestTooManyTransactions(t *testing.T) {

@@ -63,7 +63,7 @@ func (p *Port) asked6(vlan uint16, mac port.MAC, m *dhcp.Message6) {
 	switch m.Type {
 	case dhcp.Release6, dhcp.Decline6:
 		for _, l := range m.Leases() {
-			p.drop(vlan, mac, l.Addr(), DHCP, "released")
+			p.drop(vlan, mac, l.Addr(), leaseSource(l), "released")
 		}
 		return
 	case dhcp.Request6, dhcp.Renew6, dhcp.Rebind6:
@@ -74,7 +74,7 @@ func (p *Port) asked6(vlan uint16, mac port.MAC, m *dhcp.Message6) {
 	default:
 		return
 	}
-	if k, ok := txn6(vlan, m); ok && p.config.Learn&LearnDHCP != 0 {
+	if k, ok := txn6(vlan, m); ok && p.config.Learn&(LearnDHCP|LearnPD) != 0 {
 		p.await(transaction{txn: k, mac: mac})
 	}
 }
@@ -169,13 +169,22 @@ func (t *Table) served6(vlan uint16, p *ip.Packet) {
 	t.finish(w)
 	for _, l := range m.Leases() {
 		switch {
-		case l.PD:
 		case l.Valid == 0:
-			w.port.drop(vlan, w.mac, l.Addr(), DHCP, "ended by the server")
-		default:
+			w.port.drop(vlan, w.mac, l.Addr(), leaseSource(l), "ended by the server")
+		case l.PD && w.port.config.Learn&LearnPD != 0:
+			w.port.delegate(vlan, w.mac, l.Prefix, t.after(l.Valid), toNetip(p.Src))
+		case !l.PD && w.port.config.Learn&LearnDHCP != 0:
 			w.port.bind(vlan, w.mac, l.Addr(), DHCP, t.after(l.Valid), toNetip(p.Src), 0)
 		}
 	}
+}
+
+// leaseSource returns the source of a lease of DHCPv6.
+func leaseSource(l dhcp.Lease6) Source {
+	if l.PD {
+		return PD
+	}
+	return DHCP
 }
 
 // after returns when a lease ends; the zero time is never.
@@ -326,11 +335,12 @@ func (t *Table) protects(a netip.Addr) bool {
 	return slices.ContainsFunc(t.protect, func(x netip.Prefix) bool { return x.Contains(a) })
 }
 
-// claims reports whether the port's configuration has an address that the index of owners
-// does not: in a prefix, or in a pair.
+// claims reports whether the port has an address that the index of owners does not: in a
+// prefix, or in a pair.
 func (p *Port) claims(vlan uint16, a netip.Addr) bool {
 	has := func(x Address) bool { return (x.VLAN == 0 || x.VLAN == vlan) && x.Contains(a) }
-	return p.config.VLANs.Has(vlan) && (slices.ContainsFunc(p.config.Addresses, has) ||
+	delegated := func(e *entry) bool { return e.bits != 0 && e.vlan == vlan && e.network().Contains(a) }
+	return p.config.VLANs.Has(vlan) && (slices.ContainsFunc(p.config.Addresses, has) || slices.ContainsFunc(p.learned, delegated) ||
 		slices.ContainsFunc(p.config.Pairs, func(x Pair) bool { return has(x.Address) }) ||
 		a.IsLinkLocalUnicast() && slices.ContainsFunc(p.macs(), func(m port.MAC) bool { return LinkLocal(m) == a }))
 }
@@ -351,6 +361,8 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 	}
 	if e := t.owner(vlan, a); e != nil {
 		switch {
+		case e.bits != 0:
+			return refuse("it begins a prefix that is delegated")
 		case e.port == p && e.source != Static && e.mac == mac:
 			e.expiry, e.server, e.source = expiry, server, source
 			e.usable.Store(0)
@@ -389,6 +401,60 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 	return true
 }
 
+// delegate gives the port a prefix that a server delegated to it, unless any address of it is
+// another's or protected. The caller holds table.mu.
+func (p *Port) delegate(vlan uint16, mac port.MAC, x netip.Prefix, expiry time.Time, server netip.Addr) {
+	t := p.table
+	refuse := func(kind EventKind, other, why string) {
+		t.event(Event{Kind: kind, Port: p.name, VLAN: vlan, MAC: mac, Address: x.Addr(), Other: other, Text: why})
+	}
+	if !p.hasMAC(mac) || x != x.Masked() || !x.Addr().Is6() || !x.Addr().IsGlobalUnicast() || x.Bits() < minPD || x.IsSingleIP() {
+		refuse(Refused, "", "no prefix for a station")
+		return
+	}
+	for _, e := range p.learned {
+		if e.vlan == vlan && e.mac == mac && e.network() == x {
+			e.expiry, e.server = expiry, server
+			t.changed = true
+			p.copyOut()
+			return
+		}
+	}
+	if slices.ContainsFunc(t.protect, x.Overlaps) {
+		refuse(Refused, "", "an address of the prefix is protected")
+		return
+	}
+	for k, e := range t.owners {
+		if (k.vlan == vlan || k.vlan == 0 && e.port.config.VLANs.Has(vlan)) && e.port != p && e.network().Overlaps(x) {
+			refuse(Conflict, e.port.name, "another port has an address of the prefix")
+			return
+		}
+	}
+	for _, q := range t.ports {
+		overlaps := func(a Address) bool { return (a.VLAN == 0 || a.VLAN == vlan) && a.Overlaps(x) }
+		if q != p && q.config.VLANs.Has(vlan) && (slices.ContainsFunc(q.config.Addresses, overlaps) ||
+			slices.ContainsFunc(q.config.Pairs, func(a Pair) bool { return overlaps(a.Address) })) {
+			refuse(Conflict, q.name, "another port's settings have an address of the prefix")
+			return
+		}
+	}
+	if !p.room(PD, x.Addr(), mac) || len(t.owners) >= maxBindings || t.owners[owner{vlan, x.Addr()}] != nil {
+		refuse(Refused, "", "the port has as many prefixes as it may learn")
+		return
+	}
+	e := &entry{port: p, vlan: vlan, mac: mac, addr: x.Addr(), bits: x.Bits(), source: PD, server: server, expiry: expiry}
+	e.heard.Store(t.clock.Load())
+	p.learned = append(p.learned, e)
+	t.owners[owner{vlan, e.addr}] = e
+	t.wide[p.number] = p
+	t.changed = true
+	p.publish()
+	t.event(Event{Kind: Bound, Port: p.name, VLAN: vlan, MAC: mac, Address: e.addr, Source: PD})
+}
+
+// minPD is the shortest length of a prefix that a station is delegated: more than a site.
+const minPD = 32
+
 // room makes room for one more learned address, and reports whether there is. The caller
 // holds table.mu.
 func (p *Port) room(source Source, a netip.Addr, mac port.MAC) bool {
@@ -402,6 +468,8 @@ func (p *Port) room(source Source, a netip.Addr, mac port.MAC) bool {
 		limit, counts = maxLeases4, func(e *entry) bool { return e.source == DHCP && e.addr.Is4() }
 	case source == DHCP:
 		limit, counts = maxLeases6, func(e *entry) bool { return e.source == DHCP && e.addr.Is6() }
+	case source == PD:
+		limit, counts = maxPD, func(e *entry) bool { return e.source == PD }
 	case source == ARP:
 		limit, counts = 1, func(e *entry) bool { return e.source == ARP }
 	case p.config.Learn&LearnSLAAC == 0:

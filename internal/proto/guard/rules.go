@@ -48,6 +48,7 @@ type prefixRule struct {
 	vlan uint16 // 0: every VLAN
 	mac  port.MAC
 	netip.Prefix
+	entry *entry // nil: it is configured
 }
 
 // virtual is the MAC of a virtual router, and that of the station behind it.
@@ -61,6 +62,12 @@ func (p *Port) publish() {
 		clock: &p.table.clock, now: p.table.now,
 	}
 	all := slices.Concat(p.statics, p.learned)
+	all = slices.DeleteFunc(all, func(e *entry) bool {
+		if e.bits != 0 {
+			r.prefixes = append(r.prefixes, prefixRule{e.vlan, e.mac, e.network(), e})
+		}
+		return e.bits != 0
+	})
 	if len(all) > few {
 		r.many = make(map[key]*entry, len(all))
 	}
@@ -75,12 +82,12 @@ func (p *Port) publish() {
 	}
 	for _, a := range c.Addresses {
 		if !a.IsSingleIP() && len(c.MACs) > 0 {
-			r.prefixes = append(r.prefixes, prefixRule{a.VLAN, c.MACs[0], a.Prefix})
+			r.prefixes = append(r.prefixes, prefixRule{a.VLAN, c.MACs[0], a.Prefix, nil})
 		}
 	}
 	for _, pair := range c.Pairs {
 		if !pair.IsSingleIP() {
-			r.prefixes = append(r.prefixes, prefixRule{pair.VLAN, pair.MAC, pair.Prefix})
+			r.prefixes = append(r.prefixes, prefixRule{pair.VLAN, pair.MAC, pair.Prefix, nil})
 		}
 		if pair.VRRP && len(c.MACs) > 0 {
 			r.allow |= AllowVRRP
@@ -98,7 +105,7 @@ func (r *rules) own(vlan uint16, mac port.MAC, a ip.Addr) bool {
 	}
 	for i := range r.prefixes {
 		x := &r.prefixes[i]
-		if x.mac == mac && (x.vlan == 0 || x.vlan == vlan) && x.Contains(toNetip(a)) {
+		if x.mac == mac && (x.vlan == 0 || x.vlan == vlan) && x.Contains(toNetip(a)) && (x.entry == nil || x.entry.live(r)) {
 			return true
 		}
 	}

@@ -50,7 +50,7 @@ func (p *Port) bindings(all []Binding) []Binding {
 	now := p.table.now()
 	for i, e := range slices.Concat(p.statics, p.learned) {
 		b := Binding{
-			Port: p.name, VLAN: e.vlan, MAC: e.mac, Prefix: netip.PrefixFrom(e.addr, e.addr.BitLen()),
+			Port: p.name, VLAN: e.vlan, MAC: e.mac, Prefix: e.network(),
 			Source: e.source, Bound: true, Expiry: e.expiry, Server: e.server, Learned: i >= len(p.statics),
 		}
 		if at := e.usable.Load(); at > now.UnixNano() {
@@ -62,6 +62,9 @@ func (p *Port) bindings(all []Binding) []Binding {
 		all = append(all, b)
 	}
 	for _, x := range p.rules.Load().prefixes {
+		if x.entry != nil {
+			continue // it is among the learned
+		}
 		all = append(all, Binding{Port: p.name, VLAN: x.vlan, MAC: x.mac, Prefix: x.Prefix, Source: Static, Bound: true})
 	}
 	return all
@@ -89,7 +92,7 @@ func (t *Table) Listen(number uint16) {
 // listen notes when the mirror last heard the station. The caller holds table.mu.
 func (e *entry) listen() {
 	t := e.port.table
-	if t.mirror == nil {
+	if t.mirror == nil || e.bits != 0 {
 		return
 	}
 	b := Binding{VLAN: e.vlan, MAC: e.mac, Prefix: netip.PrefixFrom(e.addr, e.addr.BitLen())}
@@ -104,12 +107,16 @@ func (t *Table) Restore(number uint16, b Binding) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.ports[number]
-	if p == nil || !b.Prefix.IsSingleIP() || !p.config.VLANs.Has(b.VLAN) || b.Source != Static && !p.learns(b.Source, b.Prefix.Addr()) ||
+	if p == nil || b.Prefix.IsSingleIP() == (b.Source == PD) || !p.config.VLANs.Has(b.VLAN) || b.Source != Static && !p.learns(b.Source, b.Prefix.Addr()) ||
 		!b.Expiry.IsZero() && !t.now().Before(b.Expiry) {
 		return
 	}
 	t.quiet = true
-	p.bind(b.VLAN, b.MAC, b.Prefix.Addr(), b.Source, b.Expiry, b.Server, 0)
+	if b.Source == PD {
+		p.delegate(b.VLAN, b.MAC, b.Prefix, b.Expiry, b.Server)
+	} else {
+		p.bind(b.VLAN, b.MAC, b.Prefix.Addr(), b.Source, b.Expiry, b.Server, 0)
+	}
 	t.quiet = false
 }
 

@@ -19,6 +19,7 @@ struct binding {
 struct prefix {
 	u32 address[4], mask[4]; /* network byte order */
 	u64 station;
+	u64 until;
 	u32 type;
 	u32 unused;
 };
@@ -229,7 +230,7 @@ global int vet(struct __sk_buff *skb, u32 slot, u32 vlan, u32 opaque, u32 realit
 		return is;
 	for (u32 i = 0; i < MAX_PREFIXES && i < g->prefixes; i++)
 		if (in_prefix(&s, &g->prefix[i]))
-			return GOOD;
+			return bpf_ktime_get_coarse_ns() < g->prefix[i].until ? GOOD : UNSURE;
 	s.station = mac;
 	is = ask_table(&s, reality);
 	if (is != UNKNOWN)
