@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	. "github.com/vswitch/vswitch/internal/packet/packettest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -404,5 +405,76 @@ func TestGuardChecksum(t *testing.T) {
 	}
 	if n := r.path.Counters(0).RX.Dropped[port.DropGuardOffload]; n == 0 {
 		t.Error("nothing was dropped in the kernel")
+	}
+}
+
+// BenchmarkGuardRestore is what a start with 1,000 guarded ports of 16 addresses each takes:
+// the kernel gets them all once the ports are restored.
+func BenchmarkGuardRestore(b *testing.B) {
+	const ports, addresses = 1000, 16
+	for b.Loop() {
+		r := &rig{t: b, ns: testenv.NewNetns(b)}
+		r.open(1024)
+		for n := range ports {
+			mac := crowdMAC(n)
+			g := &vswitch.FastGuard{MACs: []port.MAC{mac}, VLANs: *vlans(1)}
+			for i := range addresses {
+				g.Senders = append(g.Senders, vswitch.FastSender{VLAN: 1, MAC: mac, Addr: netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), byte(i)})})
+			}
+			r.path.Guard(uint16(n), g)
+			r.ports = append(r.ports, vswitch.FastPort{Number: uint16(n), Device: device{1<<20 + n, true}, From: true, To: true, Guarded: true, PVID: 1, Native: 1, VLANs: vlans(1)})
+		}
+		r.publish(r.ports)
+		start := time.Now()
+		r.start()
+		b.ReportMetric(float64(time.Since(start).Milliseconds()), "ms/start")
+		if n := entries(b, r.path.bpf.Bindings); n != ports*(addresses+1) {
+			b.Fatalf("the kernel has %d bindings", n)
+		}
+	}
+}
+
+// What guarded ports may send outlives a process. The next one replaces it once its ports are
+// there; until then nothing else is sent on.
+func TestTakeOverGuarded(t *testing.T) {
+	h := newHost(t)
+	other := tenant()
+	other.Senders[0].Addr = netip.MustParseAddr("10.0.0.9")
+	own, next := ipv4(17, udpDatagram()), Eth(macB, macA, typeIPv4, IPv4("10.0.0.9", "10.0.0.2", 17, udpDatagram()))
+
+	first := h.open(h.taps...)
+	first.path.Guard(0, tenant())
+	first.ports[0].Guarded = true
+	first.publish(first.ports)
+	first.start()
+	first.learn(1, macA, 0)
+	first.learn(1, macB, 1)
+	first.want("with the first process", own, tcxRedirect, 0)
+	first.want("another's, with the first process", next, tcxDrop, port.DropGuardIPv4)
+	first.end()
+
+	second := h.open(h.taps...)
+	second.path.Guard(0, other)
+	second.ports[0].Guarded = true
+	second.publish(second.ports)
+	if d := second.send(0, own); d != tcxRedirect {
+		t.Errorf("before the second process has its ports: %d", d)
+	}
+	if d := second.send(0, next); d == tcxRedirect {
+		t.Error("before the second process has its ports an address is in force that the first did not know")
+	}
+	second.start()
+	second.want("with the second process", next, tcxRedirect, 0)
+	second.want("what the first allowed", own, tcxDrop, port.DropGuardIPv4)
+	if n := entries(t, second.path.bpf.Bindings); n != 3 {
+		t.Errorf("%d entries, want 3", n)
+	}
+	second.end()
+
+	third := h.open(h.taps...)
+	third.publish(third.ports)
+	third.start()
+	if n := entries(t, third.path.bpf.Bindings) + entries(t, third.path.bpf.Guards); n != 0 {
+		t.Errorf("%d entries are left of a port that is not guarded any more", n)
 	}
 }
