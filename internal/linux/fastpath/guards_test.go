@@ -208,6 +208,12 @@ func TestGuardSettings(t *testing.T) {
 		"in a prefix": {func(g *vswitch.FastGuard) {
 			g.Prefixes = []vswitch.FastPrefix{{VLAN: 1, MAC: macA, Prefix: netip.MustParsePrefix("10.0.0.64/28")}}
 		}, other, tcxRedirect, 0},
+		"in a prefix for a while": {func(g *vswitch.FastGuard) {
+			g.Prefixes = []vswitch.FastPrefix{{VLAN: 1, MAC: macA, Prefix: netip.MustParsePrefix("10.0.0.64/28"), Until: time.Now().Add(time.Hour)}}
+		}, other, tcxRedirect, 0},
+		"in a prefix no longer": {func(g *vswitch.FastGuard) {
+			g.Prefixes = []vswitch.FastPrefix{{VLAN: 1, MAC: macA, Prefix: netip.MustParsePrefix("10.0.0.64/28"), Until: time.Now().Add(-time.Hour)}}
+		}, other, tcxPass, 0},
 		"in a prefix of every VLAN": {func(g *vswitch.FastGuard) {
 			g.Prefixes = []vswitch.FastPrefix{{MAC: macA, Prefix: netip.MustParsePrefix("10.0.0.0/8")}}
 		}, other, tcxRedirect, 0},
