@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"strconv"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
@@ -76,6 +78,18 @@ func BenchmarkPath(b *testing.B) {
 				took := r.time(b, frame(crowdMAC(1), crowdMAC(0), frameLen), b.N)
 				b.ReportMetric(float64(took.Nanoseconds()), "ns/frame")
 				b.ReportMetric(0, "ns/op")
+			})
+			b.Run("guarded", func(b *testing.B) {
+				r.ports[0].Police, r.ports[0].Guarded = vswitch.FastRate{}, true
+				r.path.Guard(0, &vswitch.FastGuard{MACs: []port.MAC{crowdMAC(0)}, VLANs: *vlans(1), Senders: []vswitch.FastSender{
+					{VLAN: 1, MAC: crowdMAC(0), Addr: netip.MustParseAddr("10.0.0.1")},
+				}})
+				r.publish(r.ports)
+				took := r.time(b, packettest.Eth(crowdMAC(1), crowdMAC(0), typeIPv4, packettest.IPv4("10.0.0.1", "10.0.0.2", 17, udpDatagram())), b.N)
+				b.ReportMetric(float64(took.Nanoseconds()), "ns/frame")
+				b.ReportMetric(0, "ns/op")
+				r.ports[0].Guarded = false
+				r.publish(r.ports)
 			})
 			b.Run("refresh", func(b *testing.B) {
 				for range b.N {
