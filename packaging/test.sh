@@ -45,10 +45,15 @@ inside() {
 
 	dpkg -i $deb >/dev/null # an upgrade
 	kill -0 $daemon && answers || fail "the switch does not go on over an upgrade"
-	reload=$(sed -n 's/^ExecReload=//p' /usr/lib/systemd/system/vswitch@.service | sed 's/%i/pkg0/g')
-	$reload | grep -q '^no changes$' || fail "reload changes something"
-	kill $daemon
+	sed -n 's/^ExecReload=//p' /usr/lib/systemd/system/vswitch@.service | sed 's/%i/pkg0/g' >/tmp/reload
+	sh -e /tmp/reload >/tmp/reloaded || fail "reload fails: $(cat /tmp/reloaded /tmp/log)"
+	grep -q '^handed over 1 ports' /tmp/reloaded || fail "reload keeps the former program: $(cat /tmp/reloaded)"
+	grep -q '^no changes$' /tmp/reloaded || fail "reload changes something"
 	wait $daemon || fail "the switch ends with an error: $(cat /tmp/log)"
+	answers || fail "the switch does not go on after a reload: $(cat /tmp/log)"
+	daemon=$(vswitch --name pkg0 show -o json | sed -n 's/^ *"pid": *\([0-9]*\).*/\1/p')
+	kill $daemon
+	while kill -0 $daemon 2>/dev/null; do sleep 0.1; done
 
 	dpkg -r vswitch >/dev/null
 	! command -v vswitch >/dev/null || fail "the program is there after the removal"

@@ -36,6 +36,7 @@ type Port struct {
 	overruns   uint64        // of detached devices
 	lost       uint64        // by detached devices
 	fast       PortStats     // of the fast path, for detached devices
+	carried    PortStats     // of a former process
 	at         *attachment   // nil while nothing is attached
 	forwarding bool
 	removed    bool

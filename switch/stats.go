@@ -36,6 +36,40 @@ func (s *Switch) Departed() PortStats {
 	return s.departed
 }
 
+// Carry makes the port's counters go on from those that it had in a former process.
+func (p *Port) Carry(former PortStats) {
+	now := p.Stats()
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	former.take(now)
+	p.carried.add(former)
+}
+
+// CarryTotals makes the counters of the switch go on from those of a former process.
+func (s *Switch) CarryTotals(injected uint64, departed PortStats) {
+	s.injected.Add(injected)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.departed.add(departed)
+}
+
+// take subtracts the counters of o, down to 0.
+func (st *PortStats) take(o PortStats) {
+	less := func(n *uint64, by uint64) { *n -= min(*n, by) }
+	less(&st.Fast, o.Fast)
+	for _, d := range []struct {
+		from *Counters
+		by   *Counters
+	}{{&st.RX, &o.RX}, {&st.TX, &o.TX}} {
+		less(&d.from.Frames, d.by.Frames)
+		less(&d.from.Bytes, d.by.Bytes)
+		less(&d.from.Copies, d.by.Copies)
+		for why, n := range d.by.Dropped {
+			less(&d.from.Dropped[why], n)
+		}
+	}
+}
+
 // Stats returns the port's counters. Under traffic they are not a consistent snapshot:
 // they may disagree by a few frames.
 func (p *Port) Stats() PortStats {
@@ -53,6 +87,7 @@ func (p *Port) Stats() PortStats {
 	if p.sw.fast != nil {
 		fast = p.sw.fast.Counters(p.number)
 	}
+	st.add(p.carried)
 	st.add(p.fast)
 	st.add(fast)
 	overruns, lost := p.overruns, p.lost

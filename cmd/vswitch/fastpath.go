@@ -29,6 +29,7 @@ func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
 	p, err := fastpath.Open(fastpath.Options{
 		Name:     o.Name,
 		Pin:      o.StateDir != "", // otherwise nobody takes it over later
+		Lock:     o.Pins,
 		Capacity: o.FDBSize,
 		Log:      o.Log,
 	})
@@ -36,6 +37,8 @@ func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
 	case err == nil:
 		o.FastPath = p
 		return p, nil
+	case errors.Is(err, fastpath.ErrElsewhere):
+		return nil, err
 	case mode == "require":
 		return nil, fmt.Errorf("no fast path: %w; run with --fastpath auto to do without", err)
 	}
@@ -48,6 +51,9 @@ func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
 // would keep the devices' frames from this one. A user without the right to do so has left
 // nothing.
 func cleanUp(o *daemon.Options) {
+	if o.TakeOver != nil {
+		return // the former process needs it
+	}
 	err := fastpath.Cleanup(o.Name)
 	if err != nil && !errors.Is(err, fastpath.ErrInUse) && !errors.Is(err, fs.ErrPermission) {
 		o.Log.Warn("removing what a former run left in the kernel", "error", err)

@@ -152,6 +152,7 @@ Example:
 			addPortCommand(),
 			setPortCommand(),
 			delPortCommand(),
+			upgradeCommand(),
 			portsCommand(),
 			showCommand(),
 			setCommand(),

@@ -67,8 +67,12 @@ func runSwitch(c *cli.Context) error {
 		SocketGroup: c.String("socket-group"),
 		Features:    features,
 		Links:       daemon.HostLinks{},
+		How:         howStarted(),
 	}
 	var err error
+	if o.TakeOver, err = takeOver(); err != nil {
+		return err
+	}
 	if o.Name, o.Socket, err = resolve(c.String("name"), c.String("socket"), api.SocketPath); err != nil {
 		return err
 	}

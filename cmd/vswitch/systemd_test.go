@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,6 +77,82 @@ func TestNotifiesTheServiceManager(t *testing.T) {
 	}
 }
 
+// A service is upgraded: the service manager hears of the new main process from the former one, and
+// then from the new one that it is ready.
+func TestUpgradesAService(t *testing.T) {
+	dir, err := os.MkdirTemp("", "vsw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	socket := filepath.Join(dir, "s")
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	said := func() string { b, _ := os.ReadFile(log.Name()); return string(b) }
+	cmd := exec.Command("vswitch", "run", "--ephemeral", "--fastpath", "off", "--socket", socket, "--sandbox", "auto")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"), "WATCHDOG_USEC=200000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
+	await := func(want string) (rest string) {
+		t.Helper()
+		b := make([]byte, 1024)
+		manager.SetReadDeadline(time.Now().Add(patience))
+		for {
+			n, err := manager.Read(b)
+			if err != nil {
+				t.Fatalf("waiting for %s: %v; log:\n%s", want, err, said())
+			}
+			if rest, ok := strings.CutPrefix(string(b[:n]), want); ok {
+				return rest
+			}
+		}
+	}
+	await("READY=1")
+	for range 2 {
+		upgrade := exec.Command("vswitch", "--socket", socket, "upgrade")
+		out, err := upgrade.CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "handed over 0 ports, ") {
+			t.Fatalf("%v: %s; log:\n%s", err, out, said())
+		}
+		next, err := strconv.Atoi(await("MAINPID="))
+		if err != nil || next == pid {
+			t.Fatalf("the main process is %d, after %d: %v", next, pid, err)
+		}
+		if cmd != nil {
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("the former process: %v", err)
+			}
+			cmd = nil
+		}
+		pid = next
+		await("READY=1")
+		await("WATCHDOG=1")
+	}
+	upgrade := exec.Command("vswitch", "--socket", socket, "upgrade", "--if-changed")
+	if out, err := upgrade.CombinedOutput(); err != nil || !strings.Contains(string(out), "already") {
+		t.Errorf("the same program: %v: %s", err, out)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	await("STOPPING=1")
+	if n := strings.Count(said(), `msg="switch taken over"`); n != 2 {
+		t.Errorf("the log has %d take-overs:\n%s", n, said())
+	}
+}
+
 func TestJournal(t *testing.T) {
 	var b bytes.Buffer
 	l := slog.New(newJournal(&b)).With("name", "sw0")
@@ -98,8 +175,8 @@ func TestUnitCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commands := regexp.MustCompile(`(?m)^Exec(?:Start|Reload)=/usr/bin/(vswitch .*)$`).FindAllStringSubmatch(string(text), -1)
-	if len(commands) != 2 {
+	commands := regexp.MustCompile(`(?m)^Exec(?:Start|Reload)=.*?/usr/bin/(vswitch [^'\n]*)`).FindAllStringSubmatch(string(text), -1)
+	if len(commands) != 3 {
 		t.Fatalf("%d commands in the unit", len(commands))
 	}
 	for _, c := range commands {
@@ -108,8 +185,8 @@ func TestUnitCommands(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", line, err)
 		}
-		if !strings.Contains(line, " apply ") && !strings.Contains(line, " run ") {
-			t.Errorf("%s: neither run nor apply: %q", line, args)
+		if !slices.ContainsFunc([]string{" run ", " upgrade ", " apply "}, func(name string) bool { return strings.Contains(line, name) }) {
+			t.Errorf("%s: not run, upgrade or apply: %q", line, args)
 		}
 	}
 }

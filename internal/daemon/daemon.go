@@ -14,12 +14,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/files/flock"
+	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -63,7 +67,17 @@ type Options struct {
 	FastPath    FastPath // nil: none
 	FastPathOff string   // why there is none
 
+	// TakeOver makes this process take the switch over from another; nil: it starts one.
+	TakeOver *TakeOver
+
+	// How says how the process was started, for the next one.
+	How handover.Hello
+
 	limits reading // nil: read from the system
+
+	own    *belongings
+	former *former
+	Pins   *os.File // the lock of what the fast path keeps in the kernel, for Prepare; nil: it takes it
 
 	ids *identity // set by Run; nil: an identity that is not kept
 
@@ -116,11 +130,53 @@ type FastPath interface {
 
 	// Pinned reports whether the fast path keeps forwarding without the process.
 	Pinned() bool
+
+	// Suspend leaves what is in force to another process; Continue undoes that. Lock returns
+	// the file that gives the other one the right to it; nil: it needs none.
+	Suspend()
+	Continue()
+	Lock() *os.File
 }
 
 // stopGrace is how long pending answers may take while the daemon stops: part of the second
 // within which it must stop.
 const stopGrace = 300 * time.Millisecond
+
+// belongings are what only one process of a switch may have at a time.
+type belongings struct {
+	lock   flock.File // of the control socket
+	socket *listener
+	store  *store // nil: no state is kept
+
+	// leave: another process has them too, so this one leaves them as they are.
+	leave atomic.Bool
+}
+
+func (b *belongings) left() bool { return b != nil && b.leave.Load() }
+
+// close gives them back, in the reverse order of their making.
+func (b *belongings) close() {
+	if b.left() {
+		return // the kernel closes them with the process
+	}
+	if b.socket != nil {
+		b.socket.Close()
+	}
+	if b.store != nil {
+		b.store.Close()
+	}
+	if b.lock.File != nil {
+		b.lock.Close()
+	}
+}
+
+// openStore opens the state, which another process may have given.
+func (o *Options) openStore() (*store, error) {
+	if o.former != nil && o.former.state != nil {
+		return newStore(flock.File{File: o.former.state}, o.StateDir, o.Version), nil
+	}
+	return openStore(o.StateDir, o.Version)
+}
 
 // Run runs the switch until ctx ends.
 func Run(ctx context.Context, o Options) (err error) {
@@ -129,29 +185,41 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 	}
-	lock, err := lockSocket(o.Socket)
-	if err != nil {
+	own := &belongings{}
+	defer own.close()
+	if o.TakeOver != nil {
+		own.leave.Store(true)
+		if o.former, err = claimSwitch(o.TakeOver, o.Version); err != nil {
+			return err
+		}
+		own.lock, o.Pins = o.former.locks[0], o.former.pins
+	} else if own.lock, err = lockSocket(o.Socket); err != nil {
 		return err
 	}
-	defer lock.Close()
+	o.own = own
 
 	var saved savedState
+	if o.former != nil {
+		saved = o.former.saved
+	}
 	var keep func(savedState) error
 	// Without a state, keep the identity beside the socket: a restarted daemon then has the same
 	// addresses until the host boots, which empties /run.
 	identityPath := o.Socket + ".identity"
 	if o.StateDir != "" {
-		st, err := openStore(o.StateDir, o.Version)
+		st, err := o.openStore()
 		if err != nil {
 			return err
 		}
-		defer st.Close()
-		var aside string
-		if saved, aside, err = st.load(); err != nil {
-			return err
-		}
-		if aside != "" {
-			o.Log.Error("state could not be read: starting without it", "kept_as", aside)
+		own.store = st
+		if o.former == nil {
+			var aside string
+			if saved, aside, err = st.load(); err != nil {
+				return err
+			}
+			if aside != "" {
+				o.Log.Error("state could not be read: starting without it", "kept_as", aside)
+			}
 		}
 		keep = st.save
 		identityPath = filepath.Join(o.StateDir, "identity.json")
@@ -164,11 +232,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	fitProcessors(threads, o.Log)
 	o.ids = openIdentity(identityPath, o.Name, saved.Ports, o.Log)
 
-	ln, err := listen(o.Socket, o.SocketGroup, lock, o.Log)
+	if o.former != nil {
+		own.socket, err = receiveListener(o.Socket, o.SocketGroup, o.former.listener, o.former.locks, o.Log)
+	} else {
+		own.socket, err = listen(o.Socket, o.SocketGroup, own.lock, o.Log)
+	}
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
 
 	if o.Prepare != nil {
 		if err := o.Prepare(&o); err != nil {
@@ -207,16 +278,35 @@ func Run(ctx context.Context, o Options) (err error) {
 		ReadTimeout:       20 * time.Second, // drops a client that sends nothing
 		IdleTimeout:       20 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		ConnContext:       withConn,
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
+	var failed <-chan error
+	if o.former != nil {
+		failed = o.former.failed
+		o.Config = api.ApplyConfig{} // it was applied
+		select {
+		case <-m.restored:
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return errors.New("stopped while the switch was taken over; the former process goes on")
+		}
+	}
+	go func() { served <- srv.Serve(own.socket) }()
 	go m.begin(o)
 	o.Log.Info("switch started", "name", o.Name, "socket", o.Socket, "state_dir", o.StateDir, "version", o.Version)
 
 	select {
 	case <-ctx.Done():
+	case <-m.replaced:
+		own.leave.Store(true)
+		own.socket.leave()
 	case err = <-served:
 		err = fmt.Errorf("serving %s: %w", o.Socket, err)
+	}
+	if own.left() {
+		return nil // all that this process has, another has too
 	}
 	m.service.Send("STOPPING=1")
 	stop()

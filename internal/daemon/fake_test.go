@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -131,7 +132,9 @@ func (c fakeClaim) Take() error {
 	return c.other
 }
 
-func (c fakeClaim) Close() error { return nil }
+func (c fakeClaim) Close() error            { return nil }
+func (c fakeClaim) File() (*os.File, error) { return nil, nil }
+func (c fakeClaim) Receive(*os.File) error  { return nil }
 
 func (h *fakeHost) byName(name string) (link.Link, error) {
 	for _, l := range h.links {

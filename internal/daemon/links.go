@@ -38,6 +38,10 @@ type Claim interface {
 	// is held until Close or the end of the process.
 	Take() error
 	Close() error
+
+	// File returns the claim for another process, which receives it; nil if it is not taken.
+	File() (*os.File, error)
+	Receive(*os.File) error
 }
 
 // HostLinks are the kernel's interfaces.

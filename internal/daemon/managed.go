@@ -55,6 +55,8 @@ type managed struct {
 	recovery time.Time // when it recovers by itself; zero: never
 	unwatch  func()    // stops watching the link of dev; see watchLink
 
+	from *port.Parcel // what another process gave, while the port is taken
+
 	attached time.Time     // when dev was attached
 	tried    time.Time     // when open was last called
 	retry    time.Time     // when to call it next; zero: not scheduled
@@ -158,7 +160,7 @@ func (m *manager) attach(p *managed) (err error) {
 		}
 	}()
 	m.off(func() {
-		if dev, err = p.kind.Open(spec, &trace); err == nil {
+		if dev, err = p.openKind(spec, &trace); err == nil {
 			seen = m.see(dev)
 		}
 	})
@@ -178,6 +180,14 @@ func (m *manager) attach(p *managed) (err error) {
 	p.unwatch = m.watchLink(p, dev)
 	m.note(p, seen)
 	return nil
+}
+
+// openKind opens the port by its kind, with what another process gave of it, if there is something.
+func (p *managed) openKind(spec port.Spec, trace *port.Trace) (port.Port, error) {
+	if p.from == nil {
+		return p.kind.Open(spec, trace)
+	}
+	return p.kind.(port.Heir).Take(spec, trace, p.from)
 }
 
 // there returns an error if an adopted device is gone.
@@ -447,6 +457,7 @@ func (m *manager) retryDue() {
 		case p.claimed != nil:
 		case p.dev != nil && (p.changed || p.lookDue(now)):
 			m.attend(p, func() { m.follow(p) })
+		case p.dev == nil && m.former != nil: // it is taken, not opened
 		case p.dev == nil && !p.retry.IsZero() && !p.retry.After(now):
 			m.attend(p, func() {
 				if m.tryOpen(p) {
@@ -471,6 +482,7 @@ func (m *manager) nextRetry() time.Duration {
 		case p.claimed != nil: // its holder wakes the timer when done
 		case p.dev != nil && p.changed:
 			next = 0
+		case p.dev == nil && m.former != nil:
 		case !p.retry.IsZero():
 			next = min(next, max(0, time.Until(p.retry)))
 		}

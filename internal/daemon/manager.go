@@ -16,6 +16,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -73,6 +74,18 @@ type manager struct {
 	halfway  bool            // a configuration is half applied: it must not be written
 	applying atomic.Bool     // a configuration is being planned or applied
 
+	own      *belongings
+	how      handover.Hello // how the process was started
+	replaced chan struct{}  // closed when another process has the switch
+	former   *former        // the process that this one is about to replace; nil: none
+	handing  atomic.Bool    // the switch is being handed over
+	taking   atomic.Bool    // and this is the one that takes it
+
+	// Of the turn in which the switch is handed over.
+	held  time.Time                    // since when no frame is forwarded
+	stats map[string]vswitch.PortStats // by port, at that time
+	given map[string]port.Port         // what the next process has already
+
 	restored chan struct{} // closed when the ports of the state are open, or take too long
 	changing chan struct{} // has a value while a command changes the desired state
 	resave   time.Time     // when to write the state again; zero: never
@@ -113,6 +126,9 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		turns:    newTurns(),
 		changing: make(chan struct{}, 1),
 		restored: make(chan struct{}),
+
+		own: o.own, how: o.How, former: o.former,
+		replaced: make(chan struct{}),
 	}
 	if keep != nil {
 		m.saver = newSaver(keep, func(err error) {
@@ -153,6 +169,15 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 	if m.settings.features == nil {
 		m.settings.features, m.kept.features = off, off
 	}
+	if m.former != nil {
+		m.taking.Store(true)
+		if f := m.former.claim; f != nil {
+			if err := m.claimed.Receive(f); err != nil {
+				return nil, err
+			}
+		}
+		return m, nil // the former process has the features
+	}
 	if err := m.setFeatures(off, m.settings.features); err != nil {
 		m.stopFeatures()
 		return nil, errors.Join(err, m.sw.Close())
@@ -174,18 +199,37 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 	if m.saver != nil {
 		go m.saver.run()
 		defer func() {
+			if m.own.left() {
+				return
+			}
 			if !m.saver.stop(lastSaveWait) {
 				m.log.Error("the state is not written: the disk does not answer", "state_dir", m.stateDir)
 			}
 		}()
 	}
-	defer m.claimed.Close()
+	defer func() {
+		if !m.own.left() {
+			m.claimed.Close()
+		}
+	}()
 	m.restore(saved)
-	m.openRestored()
+	if f := m.former; f != nil {
+		go func() {
+			if err := m.takeOver(f); err != nil {
+				f.failed <- err
+			}
+		}()
+	} else {
+		m.openRestored()
+	}
 	events = m.watchOn(ctx, events)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
-	defer m.stopFeatures()
+	defer func() {
+		if !m.own.left() {
+			m.stopFeatures()
+		}
+	}()
 	m.loadHistory()
 	m.armPending()
 	defer func() {
@@ -204,6 +248,10 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 		retry.Reset(m.nextRetry())
 		select {
 		case <-ctx.Done():
+			if m.own.left() {
+				close(m.ended)
+				return
+			}
 			m.emit(api.Event{Type: api.EventDaemonStopping})
 			close(m.ended)
 			if m.fast != nil {
@@ -296,13 +344,9 @@ const drainWait = 250 * time.Millisecond
 // in the order of their numbers, and meanwhile the switch runs. None forwards before all are
 // open, or one takes too long.
 func (m *manager) openRestored() {
-	kinds := make(map[string][]*managed)
-	for _, p := range m.sorted() {
-		kinds[p.spec.Kind] = append(kinds[p.spec.Kind], p)
-	}
 	var opening sync.WaitGroup
 	next := make(chan struct{}, 1) // has a value after a port was opened
-	for _, ports := range kinds {
+	for _, ports := range m.byKind() {
 		opening.Go(func() {
 			for _, p := range ports {
 				_ = m.do(func() error { m.openFirst(p); return nil })
@@ -330,6 +374,15 @@ func (m *manager) openRestored() {
 		})
 		close(m.restored)
 	}()
+}
+
+// byKind returns the ports of each kind in the order of their numbers.
+func (m *manager) byKind() map[string][]*managed {
+	kinds := make(map[string][]*managed)
+	for _, p := range m.sorted() {
+		kinds[p.spec.Kind] = append(kinds[p.spec.Kind], p)
+	}
+	return kinds
 }
 
 // awaitOpened returns when all ports of the state are open, or take too long. If none was opened

@@ -21,6 +21,9 @@ type saver struct {
 	wake chan struct{} // holds a value when there may be a next
 	quit chan struct{}
 	done chan struct{} // closed when the goroutine has ended
+
+	writing chan struct{} // has a value while a state is written, or the saver is paused
+	paused  bool          // of the caller of pause and resume
 }
 
 // saving is one write, of the newest of the states that came before it began.
@@ -35,6 +38,7 @@ func newSaver(write func(savedState) error, report func(error)) *saver {
 	return &saver{
 		write: write, report: report,
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		writing: make(chan struct{}, 1),
 	}
 }
 
@@ -76,6 +80,8 @@ func (s *saver) run() {
 }
 
 func (s *saver) writeNext() {
+	s.writing <- struct{}{}
+	defer func() { <-s.writing }()
 	g := s.take()
 	if g == nil {
 		return
@@ -84,6 +90,26 @@ func (s *saver) writeNext() {
 	close(g.done)
 	if !g.awaited {
 		s.report(g.err)
+	}
+}
+
+// pause makes the saver write nothing until resume, and reports whether the write under way
+// ended in time.
+func (s *saver) pause(within time.Duration) bool {
+	select {
+	case s.writing <- struct{}{}:
+		s.paused = true
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
+// resume undoes pause, if there was one.
+func (s *saver) resume() {
+	if s.paused {
+		s.paused = false
+		<-s.writing
 	}
 }
 

@@ -150,6 +150,7 @@ func (m *manager) handler() http.Handler {
 			})
 		}
 	}
+	mux.HandleFunc("POST /v1/upgrade", m.serveUpgrade)
 	mux.HandleFunc("GET /v1/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(api.OpenAPI)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,6 +104,7 @@ type listener struct {
 	socket *net.UnixListener
 	id     fileID // of socket
 	closed bool
+	left   bool         // see leave
 	locks  []flock.File // the caller's, and those in newer directories
 
 	clients chan struct{} // holds a value per connection
@@ -121,14 +123,12 @@ const socketCheck = time.Second
 
 // listen makes the control socket for root and the group, replacing a stale one. lock is the
 // lock from lockSocket.
-func listen(path, group string, lock flock.File, log *slog.Logger) (net.Listener, error) {
-	l := &listener{path: path, gid: -1, log: log, locks: []flock.File{lock}, clients: make(chan struct{}, maxClients), stop: make(chan struct{})}
-	if group != "" {
-		var err error
-		if l.gid, err = groupID(group); err != nil {
-			return nil, err
-		}
+func listen(path, group string, lock flock.File, log *slog.Logger) (*listener, error) {
+	l, err := newListener(path, group, log)
+	if err != nil {
+		return nil, err
 	}
+	l.locks = []flock.File{lock}
 	if err := l.place(); err != nil {
 		return nil, err
 	}
@@ -138,6 +138,29 @@ func listen(path, group string, lock flock.File, log *slog.Logger) (net.Listener
 	}
 	l.done.Go(l.watch)
 	return l, nil
+}
+
+// newListener makes a listener without a socket.
+func newListener(path, group string, log *slog.Logger) (l *listener, err error) {
+	l = &listener{path: path, gid: -1, log: log, clients: make(chan struct{}, maxClients), stop: make(chan struct{})}
+	if group != "" {
+		l.gid, err = groupID(group)
+	}
+	return l, err
+}
+
+// give returns what another process needs to go on.
+func (l *listener) give() (*net.UnixListener, []flock.File) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.socket, slices.Clone(l.locks)
+}
+
+// leave leaves the socket to another process that has it: Close then closes descriptors only.
+func (l *listener) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left = true
 }
 
 // place makes the socket and releases the one before.
@@ -283,12 +306,16 @@ func (l *listener) Close() (err error) {
 	}
 	l.closed = true
 	close(l.stop)
-	if idOf(l.path) == l.id {
+	left := l.left
+	if !left && idOf(l.path) == l.id {
 		err = os.Remove(l.path)
 	}
 	err = errors.Join(err, l.socket.Close())
 	l.mu.Unlock()
 	l.done.Wait()
+	if left {
+		return err
+	}
 	for _, lock := range l.locks[1:] { // the first is the caller's
 		err = errors.Join(err, lock.Close())
 	}

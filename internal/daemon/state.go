@@ -127,7 +127,12 @@ func openStore(dir, program string) (*store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the state directory: %w; choose another with --state, or use --ephemeral", err)
 	}
-	return &store{dir: d, path: filepath.Join(dir, "state.json"), program: program, disk: hostDisk{}}, nil
+	return newStore(d, dir, program), nil
+}
+
+// newStore returns the store in a directory that is locked.
+func newStore(lock flock.File, dir, program string) *store {
+	return &store{dir: lock, path: filepath.Join(dir, "state.json"), program: program, disk: hostDisk{}}
 }
 
 func (s *store) Close() error { return s.dir.Close() }

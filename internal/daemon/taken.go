@@ -40,7 +40,9 @@ func (m *manager) heldBy(dev port.Port, l link.Link) string {
 	if why := owner.Held(m.links, l, m.name, exclusive(dev)); why != "" || !exclusive(dev) {
 		return why
 	}
-	if c, ok := dev.(port.Contested); ok {
+	// While a switch is handed over, both processes may have a program at the device; the kernel
+	// takes the former one's away a little after its end.
+	if c, ok := dev.(port.Contested); ok && !m.handing.Load() && !m.taking.Load() {
 		if err := c.Contested(); err != nil {
 			return err.Error()
 		}

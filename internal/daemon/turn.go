@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"runtime"
 	"sync"
 
@@ -127,6 +128,17 @@ func (k *oneAtATime) Open(spec port.Spec, trace *port.Trace) (port.Port, error) 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.Kind.Open(spec, trace)
+}
+
+// Take implements port.Heir.
+func (k *oneAtATime) Take(spec port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
+	heir, ok := k.Kind.(port.Heir)
+	if !ok {
+		return nil, errors.New("its kind takes no port over")
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return heir.Take(spec, trace, from)
 }
 
 func (k *oneAtATime) Set(p port.Port, from, to port.Spec) error {

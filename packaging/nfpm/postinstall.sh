@@ -10,5 +10,8 @@ fi
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
 	# Switches that run go on with the new program; machines stay connected.
-	systemctl try-restart 'vswitch@*.service'
+	for unit in $(systemctl list-units --plain --no-legend --state=active 'vswitch@*.service' | cut -d ' ' -f 1); do
+		# A version that cannot hand over is restarted.
+		systemctl reload "$unit" || systemctl restart "$unit"
+	done
 fi

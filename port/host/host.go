@@ -48,6 +48,7 @@ type Port struct {
 var _ interface {
 	port.Port
 	port.Device
+	port.Giver
 	port.Bound
 } = (*Port)(nil)
 
@@ -100,6 +101,16 @@ func (kind) Find(s port.Spec, t port.Trace) int {
 
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	return k.openIn(s, trace, nil)
+}
+
+// Take implements port.Heir.
+func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
+	return k.openIn(s, trace, from)
+}
+
+// openIn opens a port in its namespace, with what another process gives of it unless from is nil.
+func (k kind) openIn(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
 	list, err := addresses(s)
 	if err != nil {
 		return nil, err
@@ -111,18 +122,19 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	// The device is made in its own namespace: nothing has to be moved, and a later
 	// process finds it there the same way.
 	t := *trace
-	if err := p.do(func() error { return p.open(k, s, list, &t) }); err != nil {
+	if err := p.do(func() error { return p.open(k, s, list, &t, from) }); err != nil {
 		return nil, err
 	}
 	*trace = t
 	return p, nil
 }
 
-func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (err error) {
-	// If a step fails, the earlier ones are undone in reverse.
+func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, from *port.Parcel) (err error) {
+	// If a step fails, the earlier ones are undone in reverse; not on a device that another
+	// process uses.
 	var undo []func()
 	defer func() {
-		if err != nil {
+		if err != nil && from == nil {
 			for i := len(undo) - 1; i >= 0; i-- {
 				undo[i]()
 			}
@@ -148,6 +160,8 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 		undo = append(undo, release)
 	case !errors.Is(err, link.ErrNotFound):
 		return err
+	case from != nil:
+		return port.Gone(fmt.Errorf("TAP %s is not there", s.Name))
 	case t.Ifname != "" && !t.Created:
 		return port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
@@ -176,7 +190,12 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace) (er
 	if p.netns != nil {
 		check = p.netns.Current
 	}
-	if p.Device, err = tuntap.Open(l.Name, check); err != nil {
+	if from != nil {
+		p.Device, err = tuntap.Take(from, l.Name, check)
+	} else {
+		p.Device, err = tuntap.Open(l.Name, check)
+	}
+	if err != nil {
 		return err
 	}
 	undo = append(undo, func() { p.Device.Close() })

@@ -40,6 +40,8 @@ type Port struct{ *nic.Device }
 var _ interface {
 	port.Port
 	port.KernelEnd
+	port.Giver
+	port.Leaver
 	port.Overrun
 	port.Bound
 	port.Exclusive
@@ -85,6 +87,16 @@ func (kind) Find(s port.Spec, t port.Trace) int {
 
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	return k.open(s, trace, nil)
+}
+
+// Take implements port.Heir.
+func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
+	return k.open(s, trace, from)
+}
+
+// open opens a port, with what another process gives of it unless from is nil.
+func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
 	l, err := nic.Find(s.Name, *trace)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil, port.Gone(fmt.Errorf("interface %s is not there; `ip link` lists those that are", s.Name))
@@ -92,7 +104,9 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := k.taker().Take(l, use(s), trace)
+	how := use(s)
+	how.From = from
+	d, err := k.taker().Take(l, how, trace)
 	if err != nil {
 		return nil, err
 	}

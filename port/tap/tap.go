@@ -60,6 +60,8 @@ type Port struct {
 var _ interface {
 	port.Port
 	port.KernelEnd
+	port.Giver
+	port.Leaver
 	port.Overrun
 	port.Lossy
 	port.Bound
@@ -161,11 +163,20 @@ func (k kind) made(l link.Link, t port.Trace) bool {
 }
 
 // Open implements port.Kind.
-func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
-	// If a step fails, the earlier ones are undone in reverse.
+func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) { return k.open(s, trace, nil) }
+
+// Take implements port.Heir.
+func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
+	return k.open(s, trace, from)
+}
+
+// open opens a port, with what another process gives of it unless from is nil.
+func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Port, err error) {
+	// If a step fails, the earlier ones are undone in reverse; not on a device that another
+	// process uses.
 	var undo []func()
 	defer func() {
-		if err != nil {
+		if err != nil && from == nil {
 			for i := len(undo) - 1; i >= 0; i-- {
 				undo[i]()
 			}
@@ -191,6 +202,8 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		undo = append(undo, release)
 	case !errors.Is(err, link.ErrNotFound):
 		return nil, err
+	case from != nil:
+		return nil, port.Gone(fmt.Errorf("TAP %s is not there", s.Name))
 	case t.Ifname != "" && !t.Created:
 		return nil, port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
@@ -235,7 +248,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 		undo = append(undo, func() { _ = l.SetUp(false) })
 	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: o.Queues, Punted: p.Punted()})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: o.Queues, Punted: p.Punted(), From: from})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.Name, err)
 	}

@@ -48,6 +48,40 @@ func (q *backlog) write(b []byte) {
 	}
 }
 
+// bytes returns a copy of what the queue holds.
+func (q *backlog) bytes() []byte {
+	if q.buf == nil {
+		return nil
+	}
+	a, b := q.at(0, q.len())
+	return append(append([]byte{}, a...), b...)
+}
+
+// fill puts the bytes of another queue into an empty one, and reports whether there is room.
+func (q *backlog) fill(b []byte) bool {
+	if len(b) > backlogLen {
+		return false
+	}
+	if len(b) > 0 {
+		q.buf = backlogs.Rent()
+		q.write(b)
+	}
+	return true
+}
+
+// whole reports whether the queue holds frames, each behind its length.
+func (q *backlog) whole() bool {
+	at := 0
+	for at+lengthLen <= q.len() {
+		n := q.frameLen(at)
+		if n < port.HeaderLen || n > port.MaxFrame {
+			return false
+		}
+		at += lengthLen + n
+	}
+	return at == q.len()
+}
+
 // at returns n bytes from offset off, in two pieces if they wrap around.
 func (q *backlog) at(off, n int) (a, b []byte) {
 	from := (int(q.r%backlogLen) + off) % backlogLen

@@ -45,6 +45,7 @@ type dgramPort struct {
 	backlog backlog
 	room    *room // nil unless drain waits for room at the peer
 	out     drainRun
+	given   bool // another process may have the socket, so nothing is sent
 
 	// Of the one worker that receives.
 	from    address // whom the last datagram came from
@@ -70,6 +71,11 @@ func newDgramSocket(path string, a sockfile.Access) (*dgramSocket, error) {
 	if err != nil {
 		return nil, err
 	}
+	return useDgramSocket(conn, file)
+}
+
+// useDgramSocket prepares a socket.
+func useDgramSocket(conn *net.UnixConn, file *sockfile.File) (_ *dgramSocket, err error) {
 	s := &dgramSocket{conn: conn, file: file}
 	if s.raw, err = conn.SyscallConn(); err == nil {
 		err = s.raw.Control(func(fd uintptr) { s.fd = int(fd) })
@@ -157,6 +163,17 @@ func newDgram(path, named string, a sockfile.Access) (*dgramPort, error) {
 	if err != nil {
 		return nil, err
 	}
+	p := makeDgram(s, path, named, a)
+	p.peer = namedPeer(named)
+	if p.peer.to.len == 0 {
+		_ = p.peer.fill() // or later, when frames for it arrive
+	}
+	p.running.Go(p.drain)
+	return p, nil
+}
+
+// makeDgram makes a port without a peer.
+func makeDgram(s *dgramSocket, path, named string, a sockfile.Access) *dgramPort {
 	p := &dgramPort{
 		link: newLink(errSilent), path: path, named: named, access: a,
 		quit: make(chan struct{}), waiting: make(chan struct{}, 1),
@@ -164,12 +181,7 @@ func newDgram(path, named string, a sockfile.Access) (*dgramPort, error) {
 	p.sock.Store(s)
 	p.read = p.readBatch
 	p.out.init()
-	p.peer = namedPeer(named)
-	if p.peer.to.len == 0 {
-		_ = p.peer.fill() // or later, when frames for it arrive
-	}
-	p.running.Go(p.drain)
-	return p, nil
+	return p
 }
 
 // setAccess changes who may use the socket.
@@ -193,8 +205,11 @@ func (p *dgramPort) renew() {
 		return
 	}
 	p.mu.Lock()
-	a := p.access
+	a, given := p.access, p.given
 	p.mu.Unlock()
+	if given {
+		return
+	}
 	next, err := newDgramSocket(p.path, a)
 	if err != nil {
 		if !p.up.Load() {
@@ -254,6 +269,10 @@ func (p *dgramPort) pause(on bool, deadline time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.paused.Store(on)
+	if !on && p.given {
+		p.given = false
+		signal(p.waiting)
+	}
 	_ = p.sock.Load().conn.SetReadDeadline(deadline) // fails only for a closed socket
 }
 

@@ -71,7 +71,7 @@ func (p *dgramPort) empty() {
 func (p *dgramPort) flush() obstacle {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for again := true; p.backlog.len() > 0; {
+	for again := true; p.backlog.len() > 0 && !p.given; {
 		n := p.out.build(&p.backlog, &p.peer.to)
 		sent, errno := mmsg.Send(p.sock.Load().fd, p.out.headers[:n])
 		if errno == 0 {

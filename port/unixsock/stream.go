@@ -20,14 +20,16 @@ import (
 type streamPort struct {
 	link
 	server  *sockfile.Server // nil: a client
+	path    string           // to connect to, of a client
 	quit    chan struct{}    // closed by Close
 	running sync.WaitGroup
 	closed  atomic.Bool
 	paused  atomic.Bool
 
-	mu   sync.Mutex
-	turn sync.Cond // signals that conn changed or the port was closed
-	conn *conn     // nil: not connected
+	mu    sync.Mutex
+	given bool      // another process may have the connection, so nothing is sent or accepted
+	turn  sync.Cond // signals that conn changed or the port was closed
+	conn  *conn     // nil: not connected
 
 	// Of the one worker that receives.
 	from *conn // whom in came from
@@ -88,7 +90,8 @@ func serveStream(s *sockfile.Server) *streamPort {
 
 func dialStream(path string) *streamPort {
 	p := newStream(nil)
-	p.running.Go(func() { p.dial(path) })
+	p.path = path
+	p.running.Go(p.dial)
 	return p
 }
 
@@ -139,6 +142,16 @@ func (p *streamPort) Resume() {
 	if p.conn != nil {
 		_, _ = unix.Read(p.conn.wake, make([]byte, 8))
 	}
+	if !p.given {
+		return
+	}
+	p.given = false
+	if p.server != nil {
+		p.server.Resume()
+	}
+	if p.conn != nil {
+		signal(p.conn.waiting)
+	}
 }
 
 // setAccess changes who may use the socket.
@@ -171,13 +184,17 @@ func (p *streamPort) accept() {
 }
 
 // dial connects repeatedly until the port is closed.
-func (p *streamPort) dial(path string) {
+func (p *streamPort) dial() {
 	var b backoff
 	for !p.closed.Load() {
 		start := time.Now()
-		uc, err := sockfile.Dial(context.Background(), path)
+		if p.isGiven() {
+			p.rest(b.next(0))
+			continue
+		}
+		uc, err := sockfile.Dial(context.Background(), p.path)
 		if err != nil {
-			p.setLink(false, noPeer(path, err))
+			p.setLink(false, noPeer(p.path, err))
 		} else if c, err := newConn(uc); err == nil {
 			if p.install(c) {
 				p.drain(c)
@@ -206,11 +223,17 @@ func newConn(uc *net.UnixConn) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{waiting: make(chan struct{}, 1), done: make(chan struct{})}
-	failed := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	var fd int
+	failed := raw.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
 	if err := errors.Join(failed, err); err != nil {
 		return nil, err
 	}
+	return useConn(fd)
+}
+
+// useConn makes a conn of a descriptor, which it owns. The caller is its first holder.
+func useConn(fd int) (_ *conn, err error) {
+	c := &conn{fd: fd, waiting: make(chan struct{}, 1), done: make(chan struct{})}
 	if c.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		_ = unix.Close(c.fd)
 		return nil, err
@@ -250,7 +273,7 @@ func (p *streamPort) install(c *conn) bool {
 		}
 		p.turn.Wait()
 	}
-	if p.closed.Load() {
+	if p.closed.Load() || p.given {
 		return false
 	}
 	p.conn = c
@@ -405,7 +428,7 @@ func (p *streamPort) drain(c *conn) {
 func (p *streamPort) flush(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.conn == c && !c.broken && c.backlog.len() > 0 {
+	for p.conn == c && !c.broken && !p.given && c.backlog.len() > 0 {
 		a, b := c.backlog.at(0, c.backlog.len())
 		put(&c.iov[0], a)
 		c.hdr.SetIovlen(1)

@@ -51,6 +51,8 @@ type Port struct {
 var _ interface {
 	port.Port
 	port.KernelEnd
+	port.Giver
+	port.Leaver
 	port.Overrun
 	port.Lossy
 	port.Bound
@@ -148,11 +150,20 @@ func far(ns *link.Netns, near link.Link) (l link.Link, err error) {
 }
 
 // Open implements port.Kind.
-func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
-	// If a step fails, the earlier ones are undone in reverse.
+func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) { return k.open(s, trace, nil) }
+
+// Take implements port.Heir.
+func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
+	return k.open(s, trace, from)
+}
+
+// open opens a port, with what another process gives of it unless from is nil.
+func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Port, err error) {
+	// If a step fails, the earlier ones are undone in reverse; not on a device that another
+	// process uses.
 	var undo []func()
 	defer func() {
-		if err != nil {
+		if err != nil && from == nil {
 			for i := len(undo) - 1; i >= 0; i-- {
 				undo[i]()
 			}
@@ -171,7 +182,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 	t := *trace
 	mtu := cmp.Or(o.MTU, k.MTU, defaultMTU)
 	near, end, err := k.find(s, t, ns)
-	if errors.Is(err, link.ErrNotFound) {
+	if errors.Is(err, link.ErrNotFound) && from == nil {
 		near, end, err = k.make(s, mtu, ns)
 		if err == nil {
 			undo = append(undo, func() { _ = near.Delete() })
@@ -197,7 +208,7 @@ func (k kind) Open(s port.Spec, trace *port.Trace) (_ port.Port, err error) {
 		}
 		undo = append(undo, func() { _ = near.SetUp(false) })
 	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: near.Index, Promiscuous: true, Punted: p.Punted()})
+	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: near.Index, Promiscuous: true, Punted: p.Punted(), From: from})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", near.Name, err)
 	}

@@ -133,7 +133,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 		}
 	}
 	if port.SettingsOf[Settings](s).Client {
-		return k.start(connect(path), s)
+		return k.start(connect(path), s, nil)
 	}
 	a, err := k.access(s)
 	if err != nil {
@@ -143,7 +143,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := k.start(&server{l}, s)
+	p, err := k.start(&server{l}, s, nil)
 	if err != nil {
 		return nil, errors.Join(err, sockfile.Remove(path))
 	}
@@ -161,10 +161,14 @@ func (k Kind) access(s port.Spec) (sockfile.Access, error) {
 	return a, err
 }
 
-func (k Kind) start(ps peers, s port.Spec) (port.Port, error) {
-	p, err := open(ps, k.notes(s), port.SettingsOf[Settings](s).Poll == PollBusy)
+// start opens a port, with the front end that another process has unless former is nil.
+func (k Kind) start(ps peers, s port.Spec, former *session) (port.Port, error) {
+	p, err := open(ps, k.notes(s), port.SettingsOf[Settings](s).Poll == PollBusy, former)
 	if err != nil {
 		ps.close()
+		if former != nil {
+			former.conn.Close()
+		}
 		return nil, err
 	}
 	return p, nil

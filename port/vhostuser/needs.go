@@ -5,7 +5,7 @@ import (
 )
 
 // Needs implements port.Sized: the connection, the guest's memory and the eventfds of a
-// few queues. Go's poller waits on them.
+// few queues, which are kept twice, for another process as well. Go's poller waits on them.
 func (Kind) Needs(_ port.Spec, _ int) port.Needs {
-	return port.Needs{Files: 16}
+	return port.Needs{Files: 28}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,6 +17,11 @@ type peers interface {
 	// next waits for a connection; an error means that close was called. It passes to
 	// say why it takes long.
 	next(say func(error)) (*net.UnixConn, error)
+
+	// give makes next take no connection until resume, and returns a descriptor by which
+	// another process takes them; -1: it needs none.
+	give() (fd int, err error)
+	resume()
 	close()
 }
 
@@ -35,7 +41,9 @@ func (s *server) next(say func(error)) (*net.UnixConn, error) {
 	}
 }
 
-func (s *server) close() { s.Close() }
+func (s *server) give() (int, error) { return s.Give() }
+func (s *server) resume()            { s.Resume() }
+func (s *server) close()             { s.Close() }
 
 // client connects to a socket of the front end.
 type client struct {
@@ -45,6 +53,8 @@ type client struct {
 
 	wait  time.Duration // before the next try
 	since time.Time     // of the last connection
+
+	paused atomic.Bool
 }
 
 // A client retries after minBackoff, doubling the wait up to maxBackoff; after a
@@ -70,6 +80,10 @@ func (c *client) next(say func(error)) (*net.UnixConn, error) {
 			return nil, net.ErrClosed
 		case <-time.After(c.wait):
 		}
+		if c.paused.Load() {
+			c.wait = minBackoff
+			continue
+		}
 		c.wait = min(max(2*c.wait, minBackoff), maxBackoff)
 		conn, err := sockfile.Dial(c.ctx, c.path)
 		if err == nil {
@@ -86,4 +100,6 @@ func (c *client) next(say func(error)) (*net.UnixConn, error) {
 	}
 }
 
-func (c *client) close() { c.stop() }
+func (c *client) give() (int, error) { c.paused.Store(true); return -1, nil }
+func (c *client) resume()            { c.paused.Store(false) }
+func (c *client) close()             { c.stop() }

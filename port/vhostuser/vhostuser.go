@@ -38,6 +38,7 @@ type Port struct {
 	up     atomic.Bool
 	closed atomic.Bool
 	paused atomic.Bool
+	parked parking
 	busy   atomic.Bool // workers never sleep while a guest is there
 
 	changed chan struct{}
@@ -63,9 +64,10 @@ type lane struct {
 	sender
 }
 
-// open makes a port that gets its connections from peers. It keeps the positions of
-// packed rings in the file notes, if that is not empty.
-func open(ps peers, notes string, busy bool) (*Port, error) {
+// open makes a port that gets its connections from peers, the first one from another process
+// unless former is nil. It keeps the positions of packed rings in the file notes, if that is not
+// empty.
+func open(ps peers, notes string, busy bool, former *session) (*Port, error) {
 	p := &Port{
 		peers:   ps,
 		changed: make(chan struct{}, 1),
@@ -89,8 +91,16 @@ func open(ps peers, notes string, busy bool) (*Port, error) {
 		p.lanes = append(p.lanes, l)
 		p.queues = append(p.queues, l)
 	}
+	if former != nil {
+		if err := p.backend.Restore(former.said); err != nil {
+			p.backend.Disconnect()
+			p.backend.Close()
+			return nil, err
+		}
+		p.conn = former.conn
+	}
 	(*device)(p).Changed()
-	go p.run()
+	go p.run(p.conn)
 	return p, nil
 }
 
@@ -131,6 +141,7 @@ func (p *Port) Close() error {
 	}
 	p.mu.Unlock()
 	p.wake()
+	p.unpark()
 	select {
 	case <-p.ended:
 		return nil
@@ -148,7 +159,10 @@ func (p *Port) Pause() {
 }
 
 // Resume implements port.Pausable.
-func (p *Port) Resume() { p.paused.Store(false) }
+func (p *Port) Resume() {
+	p.paused.Store(false)
+	p.unpark()
+}
 
 // closePatience bounds how long Close waits for the front end's files to be closed.
 const closePatience = 2 * time.Second
@@ -165,23 +179,29 @@ func (p *Port) setBusy(on bool) {
 	p.wake()
 }
 
-// run serves one front end after another.
-func (p *Port) run() {
+// run serves one front end after another, first the one that is there unless conn is nil.
+func (p *Port) run(conn *net.UnixConn) {
 	defer close(p.ended)
 	defer p.backend.Close()
 	for {
-		conn, err := p.peers.next(p.setReason)
-		if err != nil {
-			return // closed
+		if conn == nil {
+			var err error
+			if conn, err = p.peers.next(p.setReason); err != nil {
+				return // closed
+			}
+			p.mu.Lock()
+			p.conn, p.broken = conn, nil
+			p.mu.Unlock()
 		}
-		p.mu.Lock()
-		p.conn, p.broken = conn, nil
-		p.mu.Unlock()
 		var why error
-		if !p.closed.Load() { // otherwise Close may not have seen the connection
-			why = p.backend.Serve(conn)
+		for !p.closed.Load() { // otherwise Close may not have seen the connection
+			if why = p.backend.Serve(conn); !errors.Is(why, vhost.ErrPaused) {
+				break
+			}
+			p.park(conn)
 		}
 		conn.Close()
+		conn = nil
 		p.mu.Lock()
 		p.conn = nil
 		switch {
@@ -194,6 +214,7 @@ func (p *Port) run() {
 		p.mu.Unlock()
 		p.backend.Disconnect()
 		p.mtu.Store(0)
+		p.noteParked()
 	}
 }
 

@@ -30,13 +30,14 @@ type tunnel struct {
 
 var _ interface {
 	port.Tunnel
+	port.Giver
 	port.Overrun
 	port.Noticer
 } = (*tunnel)(nil)
 
-// open makes a tunnel without networks.
-func open(local netip.Addr, udpPort uint16, queues int) (*tunnel, error) {
-	files, err := openReceivers(local, udpPort, queues)
+// open makes a tunnel without networks. It receives by what another process gave, unless from is nil.
+func open(local netip.Addr, udpPort uint16, queues int, from *port.Parcel) (*tunnel, error) {
+	files, err := receivers(local, udpPort, queues, from)
 	if err != nil {
 		return nil, err
 	}

@@ -115,6 +115,50 @@ func bufferSize(fd, force, normal int) {
 	}
 }
 
+// parcelFormat is the format of a tunnel's Parcel: the sockets that receive, in the order of their
+// queues, without data. Where stations are is learned anew.
+const parcelFormat = 1
+
+// Give implements port.Giver. Two processes may have the sockets open: each datagram is received by
+// one of them.
+func (t *tunnel) Give(bool) (*port.Parcel, error) {
+	parcel := &port.Parcel{Format: parcelFormat}
+	for _, q := range t.queues {
+		var dup int
+		var err error
+		failed := q.raw.Control(func(fd uintptr) { dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+		if err := errors.Join(failed, err); err != nil {
+			for _, fd := range parcel.Files {
+				unix.Close(fd)
+			}
+			return nil, err
+		}
+		parcel.Files = append(parcel.Files, dup)
+	}
+	return parcel, nil
+}
+
+// receivers returns the sockets on the tunnel's UDP port: new ones, or those that are given.
+func receivers(local netip.Addr, udpPort uint16, n int, from *port.Parcel) (files []*os.File, err error) {
+	if from == nil {
+		return openReceivers(local, udpPort, n)
+	}
+	if err := from.Check(parcelFormat, n); err != nil {
+		return nil, err
+	}
+	for _, fd := range from.Files {
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, err
+		}
+		files = append(files, os.NewFile(uintptr(dup), "vxlan"))
+	}
+	return files, nil
+}
+
 // openReceivers makes n sockets on the tunnel's UDP port. The kernel distributes senders'
 // flows among them.
 func openReceivers(local netip.Addr, udpPort uint16, n int) (files []*os.File, err error) {

@@ -123,9 +123,17 @@ func checkVLANs(p *port.Policy, v VNIs) error {
 }
 
 // Open implements port.Kind.
-func (kind) Open(s port.Spec, _ *port.Trace) (port.Port, error) {
+func (kind) Open(s port.Spec, _ *port.Trace) (port.Port, error) { return openPort(s, nil) }
+
+// Take implements port.Heir.
+func (kind) Take(s port.Spec, _ *port.Trace, from *port.Parcel) (port.Port, error) {
+	return openPort(s, from)
+}
+
+// openPort opens a port, with what another process gives of it unless from is nil.
+func openPort(s port.Spec, from *port.Parcel) (port.Port, error) {
 	o := port.SettingsOf[Settings](s)
-	t, err := open(o.Local.Addr, o.udpPort(), o.queues())
+	t, err := open(o.Local.Addr, o.udpPort(), o.queues(), from)
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,9 @@ func open(name string, flag int, perm os.FileMode, how int) (File, error) {
 	return File{}, err
 }
 
+// Leave closes the file and leaves it locked, for another process that has it open.
+func (f File) Leave() error { return f.File.Close() }
+
 // Close unlocks and closes the file. Closing alone would not do: a child between fork
 // and exec has a copy of the descriptor, and the lock with it.
 func (f File) Close() error {

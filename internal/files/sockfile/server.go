@@ -22,6 +22,8 @@ type Server struct {
 	l      *net.UnixListener
 	file   *File
 	closed bool
+	paused bool
+	turn   sync.Cond // signalled when paused or closed changed
 }
 
 // Serve creates a stream socket at path as ListenAs does.
@@ -30,7 +32,65 @@ func Serve(path string, a Access) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{path: path, access: a, l: l, file: f}, nil
+	return newServer(path, a, l, f), nil
+}
+
+func newServer(path string, a Access, l *net.UnixListener, f *File) *Server {
+	s := &Server{path: path, access: a, l: l, file: f}
+	s.turn.L = &s.mu
+	return s
+}
+
+// Take is Serve for the socket of a Server of another process, which gave it. It duplicates the
+// descriptor.
+func Take(path string, a Access, fd int) (*Server, error) {
+	s, f, err := take(path, fd, net.FileListener)
+	if err != nil {
+		return nil, err
+	}
+	l, ok := s.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(notASocket(path), s.Close())
+	}
+	return newServer(path, a, l, f), nil
+}
+
+// Give stops Accept from taking connections, and returns a descriptor of the socket, which the
+// caller owns.
+func (s *Server) Give() (fd int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return -1, net.ErrClosed
+	}
+	s.paused = true
+	if err := s.l.SetDeadline(time.Unix(1, 0)); err != nil {
+		return -1, err
+	}
+	raw, err := s.l.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	failed := raw.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(failed, err)
+}
+
+// Resume undoes what Give stopped.
+func (s *Server) Resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = false
+	s.turn.Broadcast()
+}
+
+// await returns when connections may be taken, until the deadline that it sets.
+func (s *Server) await(l *net.UnixListener) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.paused && !s.closed {
+		s.turn.Wait()
+	}
+	return l.SetDeadline(time.Now().Add(LookEvery))
 }
 
 // Accept waits for a connection. The error is net.ErrClosed after Close; any other
@@ -42,7 +102,7 @@ func (s *Server) Accept() (*net.UnixConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := l.SetDeadline(time.Now().Add(LookEvery)); err != nil {
+		if err := s.await(l); err != nil {
 			return nil, err
 		}
 		if c, err := l.AcceptUnix(); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -104,6 +164,7 @@ func (s *Server) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.turn.Broadcast()
 	s.file.Close()
 	return s.l.Close()
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -75,6 +76,50 @@ func ListenPacketAs(path string, a Access) (*net.UnixConn, *File, error) {
 		return nil, nil, err
 	}
 	return s.(*net.UnixConn), f, nil
+}
+
+// TakePacket is ListenPacket for the datagram socket at path of another process, which gave it. It
+// duplicates the descriptor.
+func TakePacket(path string, fd int) (*net.UnixConn, *File, error) {
+	s, f, err := take(path, fd, net.FilePacketConn)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, ok := s.(*net.UnixConn)
+	if !ok {
+		return nil, nil, errors.Join(notASocket(path), s.Close())
+	}
+	return c, f, nil
+}
+
+func notASocket(path string) error { return fmt.Errorf("what is given for %s is no such socket", path) }
+
+// take makes a socket of a descriptor, with the file at path that it is bound to.
+func take[S io.Closer](path string, fd int, from func(*os.File) (S, error)) (socket, *File, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	given := os.NewFile(uintptr(dup), path)
+	defer given.Close()
+	made, err := from(given)
+	if err != nil {
+		return nil, nil, notASocket(path)
+	}
+	s, ok := any(made).(socket)
+	if !ok {
+		return nil, nil, errors.Join(notASocket(path), made.Close())
+	}
+	dir, err := Find(filepath.Dir(path))
+	if err != nil {
+		return nil, nil, errors.Join(Explain(path, err), s.Close())
+	}
+	defer unix.Close(dir)
+	f, err := fileOf(s, dir, path)
+	if err != nil {
+		return nil, nil, errors.Join(err, s.Close())
+	}
+	return s, f, nil
 }
 
 // Remove deletes the socket at path after its holder has closed it. An absent file is

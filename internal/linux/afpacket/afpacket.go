@@ -34,6 +34,10 @@ type Config struct {
 	// marks them (see Mark). Otherwise all frames come here.
 	Punted bool
 
+	// From is what another process gave of its Port at the interface, whose receiving sockets
+	// this Port goes on with; nil: it makes its own.
+	From *port.Parcel
+
 	// Queues is the number of queues of the Port; 0 means 1. Frames are spread over
 	// them by the device queue that received them, so a flow keeps its order.
 	Queues int
@@ -92,12 +96,17 @@ const (
 // Open attaches to the interface. Frames arrive from then on.
 func Open(c Config) (*Port, error) {
 	p := &Port{ifindex: c.Ifindex, direct: c.Direct, caps: caps(), control: -1, unfollow: func() {}}
+	if c.From != nil {
+		if err := c.From.Check(parcelFormat, max(c.Queues, 1)); err != nil {
+			return nil, err
+		}
+	}
 	group := -1
-	for range max(c.Queues, 1) {
+	for i := range max(c.Queues, 1) {
 		q := &queue{Port: p, rx: receiver{fd: -1, wake: -1, careful: careful}, plain: -1, gso: -1}
 		p.queues = append(p.queues, q)
-		err := q.open(c)
-		if err == nil && c.Queues > 1 {
+		err := q.open(c, i)
+		if err == nil && c.Queues > 1 && c.From == nil {
 			group, err = q.rx.join(group)
 		}
 		if err != nil {
@@ -126,7 +135,7 @@ func Open(c Config) (*Port, error) {
 	return p, nil
 }
 
-func (q *queue) open(c Config) (err error) {
+func (q *queue) open(c Config, index int) (err error) {
 	if q.gso, err = sender(c.Ifindex, false); err != nil {
 		return err
 	}
@@ -135,6 +144,9 @@ func (q *queue) open(c Config) (err error) {
 		if q.plain, err = sender(c.Ifindex, true); err != nil {
 			return err
 		}
+	}
+	if c.From != nil {
+		return q.rx.take(c, c.From.Files[index])
 	}
 	return q.rx.open(c)
 }

@@ -18,14 +18,16 @@ var Mark = port.MakeTag(port.TPIDService, 0xfff)
 
 // bind makes the socket receive a device's frames: all, or only punted ones.
 func (r *receiver) bind(ifindex int, punted bool) error {
-	protocol := uint16(unix.ETH_P_ALL)
+	return unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: protocol(punted), Ifindex: ifindex})
+}
+
+// protocol returns the EtherType that a socket receives, in network byte order.
+func protocol(punted bool) uint16 {
+	p := uint16(unix.ETH_P_ALL)
 	if punted {
-		protocol = Mark.TPID()
+		p = Mark.TPID()
 	}
-	return unix.Bind(r.fd, &unix.SockaddrLinklayer{
-		Protocol: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol)),
-		Ifindex:  ifindex,
-	})
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, p))
 }
 
 // SetPunted changes Config.Punted of a Port with one queue.

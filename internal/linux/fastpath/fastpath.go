@@ -32,6 +32,9 @@ type Options struct {
 	Name string
 	Pin  bool
 
+	// Lock is the lock of the pins, which another process gave; nil: Open takes it.
+	Lock *os.File
+
 	Capacity int // of the FDB
 	Log      *slog.Logger
 }
@@ -48,6 +51,8 @@ type Path struct {
 	all     chan struct{} // reconcile every station: changed was full
 	settle  chan chan<- struct{}
 	refresh chan chan<- struct{}
+	suspend chan chan<- struct{}
+	resume  chan struct{}
 	stop    chan struct{}
 	running sync.WaitGroup
 	live    atomic.Bool // between Start and Stop
@@ -55,7 +60,7 @@ type Path struct {
 
 	mu        sync.Mutex
 	attached  map[int]bool       // devices with a pinned link of ours
-	published []vswitch.FastPort // by the switch, until Start
+	published []vswitch.FastPort // by the switch
 	flood     vswitch.FastFlood
 	floods    floods
 	groups    groups
@@ -65,6 +70,8 @@ type Path struct {
 	guards guards // with a lock of their own
 	epoch  atomic.Uint32
 	failed atomic.Bool // a kernel error was logged
+
+	suspended bool
 }
 
 // Open loads the programs and tables, or takes over those that an earlier process of the
@@ -89,6 +96,8 @@ func open(o Options) (*Path, error) {
 		all:     make(chan struct{}, 1),
 		settle:  make(chan chan<- struct{}),
 		refresh: make(chan chan<- struct{}),
+		suspend: make(chan chan<- struct{}),
+		resume:  make(chan struct{}),
 		stop:    make(chan struct{}),
 
 		attached: make(map[int]bool),
@@ -100,7 +109,7 @@ func open(o Options) (*Path, error) {
 	spec.Maps["stations"].MaxEntries = linesFor(o.Capacity)
 	options := &ebpf.CollectionOptions{}
 	if o.Pin {
-		if p.pins, err = openPins(o.Name); err != nil {
+		if p.pins, err = openPins(o.Name, o.Lock); err != nil {
 			return nil, err
 		}
 		options.MapReplacements = p.pins.maps(spec)
@@ -132,18 +141,14 @@ func (p *Path) prepare(tookOver bool) error {
 			return unpinned{err}
 		}
 	}
-	var epoch uint32
-	if err := p.bpf.Epochs.Lookup(uint32(0), &epoch); err != nil {
-		return err
-	}
-	p.epoch.Store(epoch)
 	if err := p.known.load(&p.bpf); err != nil {
 		return err
 	}
-	if err := p.guards.load(p); err != nil {
+	p.guards.load(p)
+	if err := p.slots.budgets.load(&p.bpf); err != nil {
 		return err
 	}
-	if err := p.slots.load(&p.bpf, &p.guards); err != nil {
+	if err := p.readKernel(); err != nil {
 		return err
 	}
 	if err := p.rings.load(&p.bpf); err != nil {
@@ -151,6 +156,14 @@ func (p *Path) prepare(tookOver bool) error {
 	}
 	runtime.AddCleanup(p, func(memory []byte) { _ = unix.Munmap(memory) }, p.slots.budgets.memory)
 	return nil
+}
+
+// readKernel reads what an earlier process left.
+func (p *Path) readKernel() error {
+	var epoch uint32
+	err := p.bpf.Epochs.Lookup(uint32(0), &epoch)
+	p.epoch.Store(epoch)
+	return errors.Join(err, p.guards.read(), p.slots.load(&p.bpf, &p.guards))
 }
 
 func (p *Path) close() {
@@ -169,13 +182,13 @@ func (p *Path) Bind(t *fdb.Table) { p.table = t }
 // again. The daemon calls Start once its ports are restored.
 func (p *Path) Start() {
 	p.mu.Lock()
+	p.check("reading what is there", p.readKernel()) // the former process may have worked since Open
 	p.live.Store(true)
 	p.check("freeing ports", p.slots.adopt(p.published))
 	p.mu.Unlock()
 	p.learn()
 	p.mu.Lock()
 	p.apply(p.published, p.flood)
-	p.published = nil
 	p.mu.Unlock()
 	p.reconcile()
 	if p.pins != nil {

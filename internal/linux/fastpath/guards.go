@@ -50,10 +50,17 @@ func newGuarded() *guarded {
 	return &guarded{guard: bpfGuard{Flags: guardForgotten}, senders: make(map[bpfSender]bpfBinding)}
 }
 
-// load reads what an earlier process left, by slot.
-func (g *guards) load(p *Path) error {
+// load makes g ready for read.
+func (g *guards) load(p *Path) {
 	g.bpf, g.bump, g.check = &p.bpf, p.bump, p.check
-	g.wanted, g.slot, g.has = make(map[uint16]*vswitch.FastGuard), make(map[uint16]uint32), make(map[uint32]*guarded)
+	g.wanted, g.slot = make(map[uint16]*vswitch.FastGuard), make(map[uint16]uint32)
+}
+
+// read reads what an earlier process left, by slot.
+func (g *guards) read() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.has = make(map[uint32]*guarded)
 	at := func(slot uint32) *guarded {
 		if g.has[slot] == nil {
 			g.has[slot] = newGuarded()
@@ -114,6 +121,18 @@ func (g *guards) leave(slot uint32) {
 		}
 	}
 	g.put(slot, nil)
+}
+
+// suspend leaves the kernel's guards as they are, until it is called with false.
+func (g *guards) suspend(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = on
+	if !on {
+		for number, slot := range g.slot {
+			g.put(slot, g.wanted[number])
+		}
+	}
 }
 
 // close ends changes of the kernel's tables.

@@ -87,6 +87,14 @@ func (p *Path) run() {
 		case done := <-p.refresh:
 			p.walk(nil)
 			close(done)
+		case done := <-p.suspend:
+			p.drain()
+			close(done)
+			select {
+			case <-p.resume:
+			case <-p.stop:
+				return
+			}
 		}
 	}
 }

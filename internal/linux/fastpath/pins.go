@@ -28,6 +28,22 @@ const (
 // ErrInUse is returned if another process holds the pins of the same name.
 var ErrInUse = errors.New("another vswitch of this name is running; stop it, or give this one another name with --name")
 
+// ErrElsewhere is returned if the lock that is given is not that of the pins that this process
+// would use.
+var ErrElsewhere = errors.New("the switch has its fast path in another mount of " + bpffs + "; run this in its mount namespace, as by `nsenter -t PID -m -n`")
+
+// sameFile returns ErrElsewhere unless a file is what is at a path.
+func sameFile(f *os.File, path string) error {
+	is, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if at, err := os.Stat(path); err != nil || !os.SameFile(is, at) {
+		return ErrElsewhere
+	}
+	return nil
+}
+
 // pins are the pinned objects of one switch.
 type pins struct {
 	name string     // of the switch
@@ -36,8 +52,8 @@ type pins struct {
 	own  string     // this version's folder
 }
 
-// openPins makes the folders of a switch and locks them for the caller.
-func openPins(name string) (*pins, error) {
+// openPins makes the folders of a switch and locks them for the caller, unless the lock is given.
+func openPins(name string, given *os.File) (*pins, error) {
 	dir, err := pinDir(name)
 	if err != nil {
 		return nil, unpinned{err}
@@ -48,8 +64,13 @@ func openPins(name string) (*pins, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, noPlace(err)
 	}
-	lock, err := lockDir(dir)
-	if errors.Is(err, ErrInUse) {
+	lock := flock.File{File: given}
+	if given != nil {
+		err = sameFile(given, dir)
+	} else {
+		lock, err = lockDir(dir)
+	}
+	if errors.Is(err, ErrInUse) || errors.Is(err, ErrElsewhere) {
 		return nil, err
 	}
 	if err != nil {

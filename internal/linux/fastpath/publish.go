@@ -10,11 +10,10 @@ import (
 func (p *Path) Publish(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.live.Load() {
-		p.published, p.flood = ports, flood
-		return
+	p.published, p.flood = ports, flood
+	if p.live.Load() {
+		p.apply(ports, flood)
 	}
-	p.apply(ports, flood)
 }
 
 // apply puts the ports into force. A port that the kernel refuses stays with the switch or

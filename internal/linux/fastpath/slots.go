@@ -63,10 +63,7 @@ type slots struct {
 
 // load reads the slots that an earlier process left.
 func (s *slots) load(bpf *bpfObjects, guards *guards) error {
-	s.bpf, s.guards = bpf, guards
-	if err := s.budgets.load(bpf); err != nil {
-		return err
-	}
+	s.bpf, s.guards, s.used = bpf, guards, [maxPorts]bool{}
 	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
 	for i := range s.mirrors {
 		if err := bpf.Mirrors.Lookup(uint32(i), &s.mirrors[i]); err != nil {

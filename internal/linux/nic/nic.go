@@ -30,6 +30,8 @@ type Config struct {
 	Queues    int // 0 means 1
 	MTU       int // 0: its own
 	Exclusive bool
+
+	From *port.Parcel // what another process gives of its Device at the interface; nil: none
 }
 
 // Device is an interface in use. It implements port.Port and what is known of the device.
@@ -133,14 +135,14 @@ func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err er
 			return nil, err
 		}
 	}
-	d.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: o.Queues, Punted: d.Punted()})
+	d.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: o.Queues, Punted: d.Punted(), From: o.From})
 	if err != nil {
 		err = fmt.Errorf("%s: %w", l.Name, err)
 	} else if err = d.apply(l, o.MTU, o.Exclusive); err != nil {
 		d.Port.Close()
 	}
 	if err != nil {
-		if d.guard != nil {
+		if d.guard != nil && o.From == nil { // another process needs it
 			_ = d.guard.Lift()
 			_ = hoststack.Restore(l.Name, sysctls)
 		}

@@ -81,6 +81,31 @@ func (c *Claim) Take() error {
 	}
 }
 
+// File returns the claim for another process, which receives it by Receive; nil if it is not taken.
+// It is held until both have ended.
+func (c *Claim) File() (*os.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ln == nil {
+		return nil, nil
+	}
+	return c.ln.(*net.UnixListener).File()
+}
+
+// Receive takes the claim that another process holds, and closes the file.
+func (c *Claim) Receive(f *os.File) error {
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ln = ln
+	c.wg.Go(func() { c.answer(ln) })
+	return nil
+}
+
 // answer sends the path of the control socket to each connection, until the listener is
 // closed.
 func (c *Claim) answer(ln net.Listener) {

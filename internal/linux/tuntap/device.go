@@ -52,6 +52,51 @@ func Open(name string, check func() bool) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open TAP %s: %w", name, err)
 	}
+	return use(fd, name, check)
+}
+
+// parcelFormat is the format of a Device's Parcel: the descriptor, without data.
+const parcelFormat = 1
+
+// Give implements port.Giver. What the kernel end sends while a process replaces another waits in
+// the device.
+func (d *Device) Give(bool) (*port.Parcel, error) {
+	d.mu.RLock() // Close must not close the descriptor meanwhile
+	defer d.mu.RUnlock()
+	if d.closed {
+		return nil, port.ErrClosed
+	}
+	fd, err := unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &port.Parcel{Format: parcelFormat, Files: []int{fd}}, nil
+}
+
+// Take is Open for the TAP of a Device that another process gave.
+func Take(from *port.Parcel, name string, check func() bool) (*Device, error) {
+	if err := from.Check(parcelFormat, 1); err != nil {
+		return nil, err
+	}
+	req, err := unix.NewIfreq("")
+	if err == nil {
+		err = unix.IoctlIfreq(from.Files[0], unix.TUNGETIFF, req)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("what is given is no TAP: %w", err)
+	}
+	if req.Name() != name {
+		return nil, fmt.Errorf("TAP %s is given, not %s", req.Name(), name)
+	}
+	fd, err := unix.FcntlInt(uintptr(from.Files[0]), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return use(fd, name, check)
+}
+
+// use makes a Device of a descriptor that is attached to the TAP name.
+func use(fd int, name string, check func() bool) (_ *Device, err error) {
 	d := &Device{fd: fd, check: check}
 	if d.caps, err = setOffloads(fd); err != nil {
 		unix.Close(fd)

@@ -44,6 +44,7 @@ var below = []struct {
 	{"internal/files/sockfile", []string{"internal/linux/account"}},
 	{"internal/files/flock", nil},
 	{"internal/logqueue", nil},
+	{"internal/handover", nil},
 	{"internal/linux/sdnotify", nil},
 	{"internal/linux/sandbox", nil},
 	{"internal/linux/limits", nil},
@@ -71,10 +72,10 @@ var below = []struct {
 	{"internal/feature/evpn", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/proto/evpn", "internal/bgp", "internal/bfd"}},
 	{"internal/httpd", nil},
 	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/httpd", "internal/feature", "internal/packet/*", "internal/proto/*"}},
-	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/linux/limits"}},
+	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/handover", "internal/linux/limits"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock", "internal/packet/eth"}},
-	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/linux/fastpath", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/handover", "internal/linux/fastpath", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
 	{"cmd/vswitch-cni", []string{"api", "internal/linux/link"}},
 
@@ -101,7 +102,7 @@ var below = []struct {
 var outside = map[string][]string{
 	"golang.org/x/sys": {
 		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/virtio/vhost",
-		"port/unixsock", "port/vxlan", "internal/files/sockfile", "internal/bgp", "internal/bfd",
+		"port/unixsock", "port/vhostuser", "port/vxlan", "internal/files/sockfile", "internal/bgp", "internal/bfd",
 		"internal/test/testenv", "internal/linux/tuntap/tuntest", "internal/virtio/vhost/vhosttest",
 	},
 	"github.com/vishvananda/netlink":                {"internal/linux/link"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,10 @@ type Backend struct {
 	mem   memory
 	log   *dirtyLog
 	own   inflight // kept in a file
+
+	talk  *Conversation // with the front end that is there; nil: it has not said anything
+	setup setup         // by it
+	pause atomic.Bool   // see PauseServe
 
 	ownFile int      // number of that file; 0: none
 	given   inflight // by the front end
@@ -429,6 +434,8 @@ func (b *Backend) Disconnect() {
 	log.unmap()
 	unmap(given)
 	b.closeKept()
+	b.talk = nil
+	b.setup.forget(func(setupKey) bool { return true })
 	b.handler.Changed()
 }
 

@@ -10,15 +10,19 @@ import (
 )
 
 // Serve converses with the front end on conn until the conversation ends or fails, or
-// conn is closed, and returns why; io.EOF when the front end ended it.
+// conn is closed, and returns why; io.EOF when the front end ended it. After ErrPaused it may be
+// called again, for the same front end.
 func (b *Backend) Serve(conn *net.UnixConn) error {
-	c := NewConversation(b)
+	c := b.conversation()
 	var in, out []byte
 	oob := make([]byte, unix.CmsgSpace(maxTable*4))
 	for {
+		if b.pause.Load() {
+			return ErrPaused
+		}
 		h, payload, fds, err := receive(conn, in[:0], oob)
 		if err == nil {
-			out, err = c.Handle(out[:0], h, payload, &fds)
+			out, err = b.hear(c, out[:0], h, payload, &fds)
 			in = payload
 		}
 		for fd := fds.Take(); fd >= 0; fd = fds.Take() {
@@ -33,6 +37,21 @@ func (b *Backend) Serve(conn *net.UnixConn) error {
 			}
 		}
 	}
+}
+
+// hear has a conversation handle a message, and notes what it sets up.
+func (b *Backend) hear(c *Conversation, out []byte, h Header, payload []byte, fds *FDs) ([]byte, error) {
+	kept, err := b.setup.keep(h.Request, fds.List)
+	if err != nil {
+		return out, err
+	}
+	out, err = c.Handle(out, h, payload, fds)
+	if err != nil {
+		closeAll(kept)
+		return out, err
+	}
+	b.setup.note(h.Request, payload, kept)
+	return out, nil
 }
 
 // reply sends a message with descriptors, which it owns.
@@ -59,7 +78,11 @@ func receive(conn *net.UnixConn, buf, oob []byte) (h Header, _ []byte, fds FDs, 
 		return h, buf, fds, err
 	}
 	buf = append(buf, make([]byte, h.Size)...)
-	err = readFull(conn, buf, oob, &fds)
+	for err = ErrPaused; errors.Is(err, ErrPaused); {
+		if err = readFull(conn, buf, oob, &fds); errors.Is(err, ErrPaused) {
+			readOn(conn) // the payload comes
+		}
+	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
@@ -76,6 +99,11 @@ func readFull(conn *net.UnixConn, b, oob []byte, fds *FDs) error {
 			}
 		}
 		switch {
+		case paused(err) && at > 0:
+			readOn(conn) // the rest of the message comes
+			continue
+		case paused(err):
+			return ErrPaused
 		case err != nil:
 			return err
 		case flags&unix.MSG_CTRUNC != 0 || len(fds.List) > maxTable:

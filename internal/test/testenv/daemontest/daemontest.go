@@ -5,7 +5,10 @@
 package daemontest
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/test/testenv"
@@ -77,6 +81,7 @@ type Daemon struct {
 	args           []string // of the binary, to run a switch
 	cmd            *exec.Cmd
 	ended          chan struct{} // closed once cmd has ended; cmd.ProcessState then says how
+	next           *os.Process   // that took the switch over; nil: none did
 	log            output
 }
 
@@ -150,7 +155,17 @@ func (d *Daemon) Restart(t testing.TB, flags ...string) {
 	t.Helper()
 	d.Kill()
 	cmd := d.Netns.Command(d.binary, override(d.args, flags)...)
-	cmd.Stdout, cmd.Stderr = &d.log, &d.log
+	// Not the log itself: then cmd would end with the last process that writes to it.
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer write.Close()
+	go func() {
+		defer read.Close()
+		_, _ = io.Copy(&d.log, read)
+	}()
+	cmd.Stdout, cmd.Stderr = write, write
 	// It must not outlive a test that is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -175,6 +190,7 @@ func (d *Daemon) Restart(t testing.TB, flags ...string) {
 
 // Kill ends the daemon like a crash.
 func (d *Daemon) Kill() {
+	d.end(syscall.SIGKILL)
 	if d.cmd != nil {
 		d.cmd.Process.Kill() // the only possible error: the daemon has ended
 		<-d.ended
@@ -182,9 +198,83 @@ func (d *Daemon) Kill() {
 	}
 }
 
+// end ends the process that took the switch over, if one did. Another process waits for its status.
+func (d *Daemon) end(sig os.Signal) {
+	if d.next == nil {
+		return
+	}
+	_ = d.next.Signal(sig) // or it has ended
+	for running(d.next.Pid) {
+		time.Sleep(time.Millisecond)
+	}
+	d.next = nil
+}
+
+// running reports whether a process has not ended, with all of its threads.
+func running(pid int) bool {
+	stat, err1 := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	threads, err2 := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return len(threads) > 1 || state[0] != 'Z' && state[0] != 'X'
+}
+
+// Upgraded is what `vswitch upgrade -o json` prints.
+type Upgraded struct {
+	PID      int
+	Ports    int
+	Stations int
+	HeldMS   float64 `json:"held_ms"`
+}
+
+// Upgrade has another process take the switch over, by `vswitch upgrade` with further flags.
+func (d *Daemon) Upgrade(t testing.TB, flags ...string) (u Upgraded) {
+	t.Helper()
+	out, err := d.UpgradeCommand(flags...).Output()
+	if err != nil {
+		t.Fatalf("vswitch upgrade: %v: %s", err, stderrOf(err))
+	}
+	if err := json.Unmarshal(out, &u); err != nil {
+		t.Fatalf("vswitch upgrade prints %s: %v", out, err)
+	}
+	former := d.next
+	if d.next, err = os.FindProcess(u.PID); err != nil {
+		t.Fatal(err)
+	}
+	if d.cmd != nil {
+		<-d.ended
+		if !d.cmd.ProcessState.Success() {
+			t.Errorf("the former process ends with %v", d.cmd.ProcessState)
+		}
+		d.cmd = nil
+	} else {
+		testenv.Eventually(t, "the former process has ended", func() bool { return !running(former.Pid) })
+	}
+	return u
+}
+
+func stderrOf(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return string(exit.Stderr)
+	}
+	return ""
+}
+
+// UpgradeCommand returns `vswitch upgrade -o json` in the daemon's namespace.
+func (d *Daemon) UpgradeCommand(flags ...string) *exec.Cmd {
+	return d.Netns.Command(d.binary, append([]string{"--socket", d.socket, "-o", "json", "upgrade"}, flags...)...)
+}
+
 // Stop ends the daemon with SIGTERM, as a service manager does; it must succeed.
 func (d *Daemon) Stop(t testing.TB) {
 	t.Helper()
+	if d.next != nil {
+		d.end(syscall.SIGTERM)
+		return
+	}
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,168 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/handover"
+	"github.com/vswitch/vswitch/port"
+)
+
+// giver is a fake port that another process can take.
+type giver struct {
+	*fakePort
+	early bool
+	log   chan<- string
+}
+
+func (g giver) Pause()  { g.end(port.ErrPaused) }
+func (g giver) Resume() { g.log <- "resume" }
+func (g giver) Give(paused bool) (*port.Parcel, error) {
+	if !paused && !g.early {
+		return nil, nil
+	}
+	return &port.Parcel{Format: 7, Data: []byte(`{}`)}, nil
+}
+
+// heirHost is a fakeHost whose ports can be taken.
+type heirHost struct{ *fakeHost }
+
+func (h heirHost) Take(s port.Spec, t *port.Trace, _ *port.Parcel) (port.Port, error) {
+	return h.Open(s, t)
+}
+
+// sockets returns two connected ends.
+func sockets(t *testing.T) (a, b handover.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]handover.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		c, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends[i] = handover.Conn{UnixConn: c.(*net.UnixConn)}
+		t.Cleanup(func() { ends[i].Close() })
+		_ = ends[i].SetDeadline(time.Now().Add(time.Minute))
+	}
+	return ends[0], ends[1]
+}
+
+// Wherever the next process fails, the switch goes on: ports receive, features run, changes are
+// accepted, and the state is written.
+func TestNextProcessFails(t *testing.T) {
+	claim := handover.Claim{Format: handover.Format, Version: "next", PID: 1}
+	for name, c := range map[string]struct {
+		says  []any // what the next process sends, each but the first in answer to a message
+		wants string
+		held  bool // it fails only when the switch is held
+	}{
+		"it does not come":         {[]any{handover.Result{}}, "no next process", false},
+		"another format":           {[]any{handover.Result{}, handover.Claim{Format: 99, Version: "next"}}, "format 99", false},
+		"no answer":                {[]any{handover.Result{}, claim}, "has ended", false},
+		"a port cannot be taken":   {[]any{handover.Result{}, claim, handover.Result{Error: "port vm0: no"}}, "port vm0: no", false},
+		"it ends while it is held": {[]any{handover.Result{}, claim, handover.Result{}}, "has ended", true},
+		"it fails while held":      {[]any{handover.Result{}, claim, handover.Result{}, handover.Result{Error: "a feature: no"}}, "a feature: no", true},
+		"it ends at the last":      {[]any{handover.Result{}, claim, handover.Result{}, handover.Result{}}, "about to go on", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			events := make(chan string, 64)
+			host := heirHost{newFakeHost()}
+			host.wrap = func(p *fakePort) port.Port { return giver{p, p.index%2 == 0, events} }
+			own := &belongings{}
+			lock, err := lockSocket(t.TempDir() + "/s")
+			if err != nil {
+				t.Fatal(err)
+			}
+			own.lock = lock
+			log := slog.New(slog.NewTextHandler(io.Discard, nil))
+			if own.socket, err = listen(strings.TrimSuffix(lock.Name(), ".lock"), "", lock, log); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(own.close)
+			o := Options{Name: "sw0", Version: "former", Aging: 300 * time.Second, Kinds: port.Kinds{host}, Links: host.fakeHost, Log: log, own: own}
+			o.Features = slices.Clone(testFeatures)
+			o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
+			written := make(chan savedState, 16)
+			m, err := newManager(o, func(st savedState) error { written <- st; return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan struct{})
+			before := savedState{Ports: []savedPort{{Spec: saved(spec("vm0"))}, {Spec: saved(spec("vm1"))}}}
+			go func() { defer close(done); m.run(ctx, before, host.events) }()
+			defer func() { cancel(); <-done }()
+			<-m.restored
+
+			former, next := sockets(t)
+			failed := make(chan error)
+			go func() {
+				err := m.handOver(former)
+				former.Close()
+				failed <- err
+			}()
+			var rest handover.Rest
+			for i, say := range c.says {
+				if err := next.Send(say); err != nil {
+					t.Fatal(err)
+				}
+				var answer json.RawMessage
+				if files, err := next.Receive(&answer); err == nil {
+					handover.Close(files)
+					if i == 2 && c.held {
+						if err := json.Unmarshal(answer, &rest); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+			}
+			next.Close()
+			if err := <-failed; err == nil || !strings.Contains(err.Error(), c.wants) {
+				t.Errorf("it is not handed over because: %v", err)
+			}
+			if c.held {
+				if len(rest.Ports) != 1 || len(rest.Counters) != 2 {
+					t.Errorf("the rest is %+v", rest)
+				}
+				for range 2 {
+					if e := <-events; e != "resume" {
+						t.Errorf("a port: %s", e)
+					}
+				}
+			}
+			for _, h := range m.hosted {
+				if on := h.On == nil || h.On(noSettings([]feature.Feature{h.Feature}).features[0]); on != (h.instance != nil) {
+					t.Errorf("feature %s: runs: %v", h.Name, h.instance != nil)
+				}
+			}
+			for len(written) > 0 {
+				<-written
+			}
+			if err := m.change(func() error {
+				_, err := m.addPort(sent[addPort](t, wanted(spec("vm2"))))
+				return err
+			}); err != nil {
+				t.Errorf("a port cannot be added: %v", err)
+			}
+			if st := <-written; len(st.Ports) != 3 {
+				t.Errorf("the state has %d ports", len(st.Ports))
+			}
+		})
+	}
+}

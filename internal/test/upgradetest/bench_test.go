@@ -1,0 +1,68 @@
+package upgradetest
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+)
+
+// BenchmarkLosses reports how many frames a flow between a kind of port and a TAP loses, and its
+// longest gap, while the process is replaced, killed and started, or stopped and started.
+func BenchmarkLosses(b *testing.B) {
+	testenv.Root(b)
+	modes := map[string][]string{"fast path": nil, "slow path": {"--fastpath", "off"}}
+	what := map[string]func(*daemontest.Daemon, testing.TB){
+		"nothing": func(*daemontest.Daemon, testing.TB) {}, // what the machine itself loses
+		"upgrade": func(sw *daemontest.Daemon, t testing.TB) { sw.Upgrade(t) },
+		"kill":    func(sw *daemontest.Daemon, t testing.TB) { sw.Restart(t) },
+		"stop":    func(sw *daemontest.Daemon, t testing.TB) { sw.Stop(t); sw.Restart(t) },
+	}
+	for _, mode := range slices.Sorted(maps.Keys(modes)) {
+		for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+			for _, event := range slices.Sorted(maps.Keys(what)) {
+				for _, from := range []bool{true, false} {
+					direction := map[bool]string{true: "from", false: "to"}[from]
+					b.Run(strings.Join([]string{mode, kind, event, direction}, "/"), func(b *testing.B) {
+						var lost, gap float64
+						for range b.N {
+							l, g := lose(b, modes[mode], kind, from, what[event])
+							lost, gap = lost+l, max(gap, g)
+						}
+						b.ReportMetric(lost/float64(b.N), "lost")
+						b.ReportMetric(gap, "gap-ms")
+						b.ReportMetric(0, "ns/op")
+					})
+				}
+			}
+		}
+	}
+}
+
+// lose returns how many frames a flow loses while something happens to its switch, and its longest
+// gap in ms.
+func lose(b *testing.B, flags []string, kind string, from bool, happens func(*daemontest.Daemon, testing.TB)) (lost, gap float64) {
+	ns := testenv.NewNetns(b)
+	ns.Run("ip", "link", "set", "lo", "up")
+	sw := daemontest.Start(b, ns, flags...)
+	defer func() { sw.Kill(); sw.Cleanup(b) }()
+	ends := []end{kinds[kind](b, sw, "p0"), kinds["tap"](b, sw, "p1")}
+	if !from {
+		slices.Reverse(ends)
+	}
+	f := newFlow(ends[0], ends[1], mac(0), mac(1))
+	testenv.Eventually(b, "the station is known", func() bool {
+		f.announce(b)
+		return strings.Contains(sw.Ctl(b, "fdb list"), mac(1).String())
+	})
+	f.start()
+	defer f.stop()
+	f.more(b, uint32(*rate/10))
+	happens(sw, b)
+	f.more(b, uint32(*rate/2))
+	_, n, _, longest := f.result(b)
+	return float64(n), float64(longest.Microseconds()) / 1000
+}

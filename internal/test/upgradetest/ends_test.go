@@ -1,0 +1,181 @@
+package upgradetest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+	"github.com/vswitch/vswitch/internal/virtio/vhost/vhosttest"
+	"github.com/vswitch/vswitch/port"
+)
+
+// end is the other end of a port: a machine, a host's NIC or a container. One goroutine sends while
+// another receives.
+type end struct {
+	name string
+	send func(wire []byte) error
+	recv func(timeout time.Duration) ([]byte, error) // os.ErrDeadlineExceeded: nothing came
+}
+
+// kinds adds a port of each kind and connects its other end. Those that depend on the kernel's fast
+// path forward in it, if it is on.
+var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) end{
+	"tap": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		sw.Ctl(t, "add-port %s", name)
+		var g *tuntest.Guest
+		sw.Netns.Do(func() { g = tuntest.Boot(t, name, 0) })
+		return end{name, plain(g.Send), first(g.Recv)}
+	},
+	"host": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		sw.Ctl(t, "add-port %s --kind host", name)
+		return station(t, sw.Netns, name)
+	},
+	"netdev": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		sw.Netns.Run("ip", "link", "add", name, "type", "veth", "peer", "name", name+"p")
+		sw.Netns.Run("ip", "link", "set", name+"p", "up")
+		sw.Netns.Run("ip", "link", "set", name, "up")
+		sw.Ctl(t, "add-port %s --kind netdev --exclusive", name)
+		e := station(t, sw.Netns, name+"p")
+		e.name = name
+		return e
+	},
+	"veth": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		container := testenv.NewNetns(t)
+		sw.Ctl(t, "add-port %s --kind veth --netns %s", name, container.Path())
+		e := station(t, container, "eth0")
+		e.name = name
+		return e
+	},
+	"vhost-user": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		path := socketPath(t)
+		sw.Ctl(t, "add-port %s --kind vhost-user --path %s", name, path)
+		g := vhosttest.Dial(t, path, vhosttest.Options{Size: 1024})
+		t.Cleanup(g.Close)
+		return end{name,
+			func(wire []byte) error { return g.Send([12]byte{}, wire) },
+			func(timeout time.Duration) ([]byte, error) { _, b, err := g.Recv(timeout); return b, err },
+		}
+	},
+	"stream": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		path := socketPath(t)
+		sw.Ctl(t, "add-port %s --kind stream --path %s", name, path)
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return end{name,
+			func(wire []byte) error {
+				_, err := c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(wire))), wire...))
+				return err
+			},
+			func(timeout time.Duration) ([]byte, error) {
+				// A frame that has begun comes whole: the deadline is for its first byte.
+				_ = c.SetReadDeadline(time.Now().Add(timeout))
+				var head [4]byte
+				if _, err := io.ReadFull(c, head[:1]); err != nil {
+					return nil, err
+				}
+				_ = c.SetReadDeadline(time.Time{})
+				if _, err := io.ReadFull(c, head[1:]); err != nil {
+					return nil, err
+				}
+				n := binary.BigEndian.Uint32(head[:])
+				if n < port.HeaderLen || n > port.MaxFrame {
+					return nil, fmt.Errorf("a frame of %d bytes: the stream is out of step", n)
+				}
+				b := make([]byte, n)
+				_, err := io.ReadFull(c, b)
+				return b, err
+			},
+		}
+	},
+	"dgram": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		path := socketPath(t)
+		sw.Ctl(t, "add-port %s --kind dgram --path %s", name, path)
+		own := path + ".vm"
+		c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: own, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		to := &net.UnixAddr{Name: path, Net: "unixgram"}
+		return end{name,
+			func(wire []byte) error { _, err := c.WriteToUnix(wire, to); return err },
+			func(timeout time.Duration) ([]byte, error) { return datagram(c, timeout) },
+		}
+	},
+	"vxlan": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		local, peer := netip.MustParseAddrPort("127.0.0.1:4789"), netip.MustParseAddrPort("127.0.0.2:4789")
+		sw.Ctl(t, "add-port %s --kind vxlan --local %s --peers %s --vni 7", name, local.Addr(), peer.Addr())
+		var c *net.UDPConn
+		var err error
+		sw.Netns.Do(func() { c, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(peer), net.UDPAddrFromAddrPort(local)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		sw.Netns.Do(func() { c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(peer)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetReadBuffer(4 << 20)
+		header := []byte{8, 0, 0, 0, 0, 0, 7, 0} // RFC 7348 section 5
+		return end{name,
+			func(wire []byte) error {
+				_, err := c.WriteToUDPAddrPort(append(header[:8:8], wire...), local)
+				return err
+			},
+			func(timeout time.Duration) ([]byte, error) {
+				b, err := datagram(c, timeout)
+				return b[min(8, len(b)):], err
+			},
+		}
+	},
+}
+
+// socketPath returns a path that is short enough for a socket.
+func socketPath(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "vsw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "p")
+}
+
+// station is the end at a device of the host or of a container.
+func station(t testing.TB, ns *testenv.Netns, ifname string) end {
+	var s *tuntest.Station
+	ns.Do(func() { s = tuntest.Listen(t, ifname) })
+	return end{ifname, plain(s.Send), first(s.Recv)}
+}
+
+func plain(send func([]byte, port.Offload) error) func([]byte) error {
+	return func(wire []byte) error { return send(wire, port.Offload{}) }
+}
+
+func first(recv func(time.Duration) ([]byte, port.Offload, error)) func(time.Duration) ([]byte, error) {
+	return func(timeout time.Duration) ([]byte, error) { b, _, err := recv(timeout); return b, err }
+}
+
+func datagram(c net.Conn, timeout time.Duration) ([]byte, error) {
+	_ = c.SetReadDeadline(time.Now().Add(timeout))
+	b := make([]byte, 2048)
+	n, err := c.Read(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = os.ErrDeadlineExceeded
+	}
+	return b[:n], err
+}

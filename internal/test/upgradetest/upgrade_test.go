@@ -1,0 +1,135 @@
+package upgradetest
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+)
+
+func TestMain(m *testing.M) { daemontest.Main(m) }
+
+// ring starts a switch with a port of each kind, and a flow from each to the next one.
+func ring(t *testing.T, flags ...string) (*daemontest.Daemon, []*flow) {
+	t.Helper()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "set", "lo", "up")
+	sw := daemontest.Start(t, ns, flags...)
+	t.Cleanup(func() { sw.Kill(); sw.Cleanup(t) })
+	var ends []end
+	for i, kind := range slices.Sorted(maps.Keys(kinds)) {
+		ends = append(ends, kinds[kind](t, sw, "p"+string(rune('a'+i))+strings.ReplaceAll(kind, "-", "")))
+	}
+	var flows []*flow
+	for i := range ends {
+		j := (i + 1) % len(ends)
+		f := newFlow(ends[i], ends[j], mac(i), mac(j))
+		f.announce(t)
+		flows = append(flows, f)
+	}
+	testenv.Eventually(t, "all stations are known", func() bool {
+		out := sw.Ctl(t, "fdb list")
+		for i := range ends {
+			if !strings.Contains(out, mac(i).String()) {
+				flows[(i+len(ends)-1)%len(ends)].announce(t)
+				return false
+			}
+		}
+		return true
+	})
+	for _, f := range flows {
+		f.start()
+		t.Cleanup(f.stop)
+	}
+	for _, f := range flows {
+		f.more(t, 20)
+	}
+	return sw, flows
+}
+
+// wantAll fails the test if a flow has lost a frame, or has one twice.
+func wantAll(t *testing.T, what string, flows []*flow) {
+	t.Helper()
+	for _, f := range flows {
+		sent, lost, twice, gap := f.result(t)
+		if lost > 0 || twice > 0 {
+			t.Errorf("%s: %s → %s lost %d of %d frames, %d came twice; longest gap %v", what, f.from.name, f.to.name, lost, sent, twice, gap)
+		}
+	}
+}
+
+// A switch is upgraded twice while frames pass between all kinds of port, and no frame is lost. A
+// next process that fails, in whatever way, does not matter.
+func TestUpgrade(t *testing.T) {
+	testenv.Root(t)
+	for name, flags := range map[string][]string{
+		"fast path": nil,
+		"slow path": {"--fastpath", "off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sw, flows := ring(t, flags...)
+			before := counters(t, sw)
+			for range 2 {
+				u := sw.Upgrade(t)
+				if u.Ports != len(kinds) || u.Stations < len(kinds) {
+					t.Errorf("%d ports with %d stations were handed over", u.Ports, u.Stations)
+				}
+				for _, f := range flows {
+					f.more(t, 30)
+				}
+			}
+			wantAll(t, "upgrade", flows)
+			for name, n := range counters(t, sw) {
+				if n < before[name] {
+					t.Errorf("port %s has received %d frames, and had %d before", name, n, before[name])
+				}
+			}
+			for why, binary := range map[string]string{
+				"it is no program":         script(t, "no program"),
+				"it ends":                  script(t, "#!/bin/sh\necho it cannot run >&2; exit 1\n"),
+				"it claims and then stops": script(t, "#!/bin/sh\nprintf '\\0\\0\\0\\046\\0\\0\\0\\0{\"Format\":1,\"Version\":\"x\",\"PID\":12345}' >&3; sleep 0.2\n"),
+				"it is of another format":  script(t, "#!/bin/sh\nprintf '\\0\\0\\0\\046\\0\\0\\0\\0{\"Format\":9,\"Version\":\"x\",\"PID\":12345}' >&3; sleep 0.2\n"),
+			} {
+				out, err := sw.UpgradeCommand("--binary", binary).CombinedOutput()
+				if err == nil || !strings.Contains(string(out), "the switch goes on as before") {
+					t.Errorf("%s: %v: %s", why, err, out)
+				}
+			}
+			for _, f := range flows {
+				f.more(t, 30)
+			}
+			wantAll(t, "after failures", flows)
+			sw.Upgrade(t)
+			wantAll(t, "upgrade after failures", flows)
+		})
+	}
+}
+
+// counters returns how many frames each port has received.
+func counters(t *testing.T, sw *daemontest.Daemon) map[string]uint64 {
+	t.Helper()
+	all, err := sw.Client.Ports(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := make(map[string]uint64)
+	for _, p := range all {
+		n[p.Name] = p.RX.Frames
+	}
+	return n
+}
+
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "vswitch")
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
