@@ -236,9 +236,6 @@ func TestActiveBackup(t *testing.T) {
 //	                   └─ up1 ═══ up1
 func TestLAGHash(t *testing.T) {
 	t.Parallel()
-	if !daemontest.FastPath() {
-		t.Skip("it compares the paths itself")
-	}
 	a, far := quietNetns(t), quietNetns(t)
 	h := hostOf(t, a)
 	var ends []*host
