@@ -39,7 +39,7 @@ this command in the service. See docs/upgrade.md.
 
 Example:
 
-    vswitch upgrade --binary /usr/local/bin/vswitch`,
+    vswitch upgrade --if-changed`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "binary", TakesFile: true, Usage: "`PATH` of the program that takes over", DefaultText: "this one"},
 			&cli.BoolFlag{Name: "if-changed", Usage: "do nothing where the switch runs this very program"},
