@@ -244,13 +244,20 @@ func (s *Field) ReadFlag(texts ...string) (json.RawMessage, error) {
 // read sets the value that v points to.
 func (s *Field) read(v reflect.Value, texts []string) error {
 	if s.List() {
-		list := []string{} // not nil, which would be null in JSON
+		list := reflect.MakeSlice(s.Type, 0, len(texts)) // not nil, which would be null in JSON
 		for _, text := range texts {
-			if text != "" {
-				list = append(list, text)
+			if text == "" {
+				continue
 			}
+			one := reflect.New(s.Type.Elem())
+			if t, ok := one.Interface().(encoding.TextUnmarshaler); !ok {
+				one.Elem().SetString(text)
+			} else if err := t.UnmarshalText([]byte(text)); err != nil {
+				return err
+			}
+			list = reflect.Append(list, one.Elem())
 		}
-		v.Elem().Set(reflect.ValueOf(list).Convert(s.Type))
+		v.Elem().Set(list)
 		return nil
 	}
 	text := texts[len(texts)-1]

@@ -179,3 +179,21 @@ func TestSetRefusesWhatHasNoJSON(t *testing.T) {
 	}()
 	Patch{}.Set("f", func() {})
 }
+
+// A list can have elements that are read from text.
+func TestListOfTexts(t *testing.T) {
+	f := Fields(struct {
+		At []Addr `json:"at,omitempty" arg:"ADDRESS" help:"where"`
+	}{})[0]
+	for want, texts := range map[string][]string{
+		`["192.0.2.1","::1"]`: {"192.0.2.1", "::1"},
+		`[]`:                  {""},
+	} {
+		if got, err := f.ReadFlag(texts...); err != nil || string(got) != want {
+			t.Errorf("%q: %s, %v", texts, got, err)
+		}
+	}
+	if got, err := f.ReadFlag("192.0.2.1", "x"); err == nil {
+		t.Errorf("it reads %s", got)
+	}
+}
