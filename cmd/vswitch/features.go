@@ -19,6 +19,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
 	"github.com/vswitch/vswitch/internal/feature/metrics"
 	"github.com/vswitch/vswitch/internal/feature/mirror"
+	"github.com/vswitch/vswitch/internal/feature/sflow"
 	"github.com/vswitch/vswitch/internal/feature/snoop"
 	"github.com/vswitch/vswitch/internal/feature/stations"
 	"github.com/vswitch/vswitch/internal/feature/stp"
@@ -43,6 +44,7 @@ var features = []feature.Feature{
 	loopguard.Feature,
 	mirror.Feature,
 	lldp.Feature,
+	sflow.Feature,
 	metrics.Feature,
 	events.Feature,
 	guard.Feature,

@@ -61,7 +61,7 @@ func TestCandidates(t *testing.T) {
 		{"add-port vm0 --n", "--name --no-wait --netns --native"},
 		{"set-port vm0 --learning ", "on off"},
 		{"-o ", "table json"},
-		{"--name show s", "set-port show set stats stp"},
+		{"--name show s", "set-port show set stats stp sflow"},
 		{"fdb ", "list add del flush"},
 		{"fdb flush --v", "--vlan"},
 		{"completion ba", "bash"},

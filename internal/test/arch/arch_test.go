@@ -129,7 +129,7 @@ var (
 	noIO = []string{
 		"switch", "fdb", "port", "internal/packet/eth", "internal/virtio/vnet",
 		"internal/libvirt",
-		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/lacp", "internal/proto/evpn", "internal/proto/bfd", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
+		"internal/proto/stp", "internal/proto/mcast", "internal/proto/flap", "internal/proto/lldp", "internal/proto/sflow", "internal/proto/lacp", "internal/proto/evpn", "internal/proto/bfd", "internal/packet/pfilter", "internal/packet/brief", "internal/packet/pcapng",
 		"internal/proto/guard", "internal/packet/arp", "internal/packet/ip", "internal/packet/ndp", "internal/packet/dhcp",
 	}
 	doIO = []string{"os", "os/exec", "syscall", "net", "net/http"}
