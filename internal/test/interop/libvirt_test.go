@@ -53,7 +53,8 @@ func startLibvirt(t *testing.T, session bool) *libvirt {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.as = []string{"setpriv", "--reuid", u.Uid, "--regid", u.Gid, "--clear-groups", "env", "-i", "PATH=" + os.Getenv("PATH"), "HOME=" + dir + "/home", "XDG_RUNTIME_DIR=" + dir + "/run"}
+		l.as = []string{"setpriv", "--reuid", u.Uid, "--regid", u.Gid, "--clear-groups", "env", "-i", "PATH=" + os.Getenv("PATH"), "HOME=" + dir + "/home", "XDG_RUNTIME_DIR=" + dir + "/run",
+			"LIBVIRT_AUTOSTART=0"} // virsh would start a libvirtd that outlives the test
 		conf = dir + "/home/.config/libvirt"
 		for _, d := range []string{conf, dir + "/run"} {
 			if err := os.MkdirAll(d, 0o700); err != nil {
