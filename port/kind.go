@@ -100,6 +100,12 @@ type gone struct{ error }
 
 func (gone) Unwrap() error { return ErrGone }
 
+// Substitute is implemented by ports without a device where the kind can have one.
+type Substitute interface {
+	// Substitutes says in one line what stands in for the device, and why.
+	Substitutes() string
+}
+
 // Trace records what a port changed on the host. It is kept with the port's Spec, so that
 // even a later process can undo it.
 type Trace struct {

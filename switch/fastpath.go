@@ -82,6 +82,12 @@ type FastPort struct {
 	UntaggedOnly bool
 	Police FastRate
 
+	// Tunnel: the device leads to other hosts. Which one a frame goes to, and whether it
+	// came from one, the port's kind tells the fast path.
+	Tunnel bool
+
+	Resolution bool // messages of address resolution that it receives are for the switch
+
 	Deaf    bool  // nothing that is flooded leaves by it
 	NoFlood Class // classes that are not flooded to it
 	Punt    Class // classes of what it receives that the switch floods, or counts, or takes
@@ -150,6 +156,8 @@ func fastTaps(taps []tap) (mirrors uint8, slow []string) {
 			why = "copies to a port that is captured"
 		case t.to[0].port.shaper != nil:
 			why = "copies to a port with --rate-out"
+		case t.to[0].flags&flagTunnel != 0:
+			why = "copies to a tunnel"
 		default:
 			if _, several := t.to[0].dev.(port.Aggregate); several {
 				why = "copies to a port of several devices"
@@ -187,6 +195,9 @@ func (p *Port) KeptOff() (why []string) {
 	}
 	dev, ok := p.at.dev.(port.KernelEnd)
 	if !ok {
+		if s, ok := p.at.dev.(port.Substitute); ok {
+			return []string{s.Substitutes()}
+		}
 		return []string{"its frames come by memory or a socket, not by a device of the kernel"}
 	}
 	if !dev.Punted() {
@@ -208,7 +219,7 @@ func (p *Port) KeptOff() (why []string) {
 			why = append(why, words)
 		}
 	}
-	if m.flags&(flagNoLearn|flagLocked) == flagNoLearn && m.flags&flagUntaggedOnly == 0 && m.tpid != 0 && m.vlans.Len() > 1 {
+	if m.flags&(flagNoLearn|flagLocked|flagTunnel) == flagNoLearn && m.flags&flagUntaggedOnly == 0 && m.tpid != 0 && m.vlans.Len() > 1 {
 		why = append(why, "--learning off, for tagged frames")
 	}
 	if m.flags&flagGuarded != 0 {
@@ -258,6 +269,8 @@ func (s *Switch) publishFast(set *portSet) {
 			Drops:        m.flags&flagPuntDrops != 0,
 			Guarded:      m.port.stage != nil && m.port.stage.Fast,
 			Snoop:        m.port.stage != nil && m.port.stage.Snoop,
+			Tunnel:       m.flags&flagTunnel != 0,
+			Resolution:   m.flags&flagResolution != 0,
 			Isolated:     m.flags&flagIsolated != 0,
 			NoLearning:   m.flags&flagNoLearn != 0,
 			Locked:       m.flags&flagLocked != 0,
@@ -268,7 +281,7 @@ func (s *Switch) publishFast(set *portSet) {
 			TPID:         m.tpid,
 			VLANs:        m.vlans,
 		}
-		if !p.To || p.MirrorOut != 0 { // a mirror copies a frame once, however many copies leave
+		if !p.To || p.Tunnel || p.MirrorOut != 0 { // a mirror copies a frame once, however many copies leave
 			flood.leave(m)
 		}
 		if m.flags&(flagResolution|flagStage) != 0 {

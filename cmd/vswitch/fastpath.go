@@ -4,20 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/linux/fastpath"
-	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/port/lag"
+	"github.com/vswitch/vswitch/port/vxlan"
 )
 
 var _ lag.Ingress = (*fastpath.Path)(nil) // kinds finds out itself
 
 var fastPathModes = []string{"auto", "off", "require"}
 
-// openFastPath opens the fast path for the mode and puts it into o. It returns the part that
-// kinds of ports on kernel devices need, or nil if there is no fast path.
-func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
+// openFastPath opens the fast path for the mode and puts it into o. It returns nil if there is
+// none.
+func openFastPath(mode string, o *daemon.Options) (*fastpath.Path, error) {
 	if mode == "off" {
 		o.FastPathOff = "--fastpath off"
 		cleanUp(o)
@@ -45,6 +46,17 @@ func openFastPath(mode string, o *daemon.Options) (hoststack.Ingress, error) {
 	o.FastPathOff = err.Error()
 	o.Log.Warn("no fast path: known traffic goes through the daemon", "reason", err)
 	return nil, nil
+}
+
+// giveFastPath gives the kinds of ports their parts of the fast path, which is nil if there is
+// none.
+func (k *kindOptions) giveFastPath(p *fastpath.Path, off string) {
+	if p == nil {
+		k.NoTunnel = off
+		return
+	}
+	k.Ingress = p
+	k.Tunnel = func(ifindex int, local netip.Addr) (vxlan.Kernel, error) { return p.Tunnel(ifindex, local) }
 }
 
 // cleanUp removes what a former run left in the kernel and this one does not take over: it

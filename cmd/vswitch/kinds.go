@@ -1,6 +1,8 @@
 package main
 
 import (
+	"net/netip"
+
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/port"
@@ -20,6 +22,11 @@ type kindOptions struct {
 	SocketDir string            // directory for the sockets of ports that name none
 	MTU       int               // of tap, host and veth ports; 0: each device keeps its own
 	Ingress   hoststack.Ingress // nil: no fast path
+
+	// Tunnel is the fast path's part of the tunnel on a device; nil: none, for the reason
+	// NoTunnel.
+	Tunnel   func(ifindex int, local netip.Addr) (vxlan.Kernel, error)
+	NoTunnel string
 }
 
 // kindMakers lists the kinds of ports of this program. To add one, add a line.
@@ -41,7 +48,9 @@ var kindMakers = []func(kindOptions) (port.Kind, error){
 	func(o kindOptions) (port.Kind, error) { return vhostuser.New(o.SocketDir) },
 	func(o kindOptions) (port.Kind, error) { return unixsock.NewStream(o.SocketDir) },
 	func(o kindOptions) (port.Kind, error) { return unixsock.NewDgram(o.SocketDir) },
-	func(kindOptions) (port.Kind, error) { return vxlan.New() },
+	func(o kindOptions) (port.Kind, error) {
+		return vxlan.New(vxlan.Options{Switch: o.Switch, Kernel: o.Tunnel, NoKernel: o.NoTunnel})
+	},
 }
 
 // kinds makes a switch's kinds of ports.

@@ -129,11 +129,13 @@ func runSwitch(c *cli.Context) error {
 	defer service.Close()
 	o.Service = service
 	o.Prepare = func(o *daemon.Options) error {
-		ingress, err := openFastPath(mode, o)
+		fast, err := openFastPath(mode, o)
 		if err != nil {
 			return err
 		}
-		if o.Kinds, err = kinds(kindOptions{Switch: o.Name, SocketDir: o.SocketDir, MTU: mtu, Ingress: ingress}); err != nil {
+		k := kindOptions{Switch: o.Name, SocketDir: o.SocketDir, MTU: mtu}
+		k.giveFastPath(fast, o.FastPathOff)
+		if o.Kinds, err = kinds(k); err != nil {
 			return err
 		}
 		return enterSandbox(confine, o)

@@ -15,9 +15,9 @@ import (
 )
 
 // quiet is a tunnel without sockets, in one network or by VLAN, with one peer.
-func quiet(f *testing.F, vni string) *tunnel {
-	t := &tunnel{news: make(chan struct{}, 1)}
-	t.directory.init(netip.MustParseAddr("192.0.2.1"), defaultPort)
+func quiet(f *testing.F, vni string) *sockets {
+	t := new(sockets)
+	t.init(netip.MustParseAddr("192.0.2.1"), defaultPort)
 	var v VNIs
 	if err := v.UnmarshalText([]byte(vni)); err != nil {
 		f.Fatal(err)
@@ -42,7 +42,7 @@ func FuzzReceive(f *testing.F) {
 		if len(message) > port.MaxFrame {
 			return
 		}
-		for _, tun := range []*tunnel{one, many} {
+		for _, tun := range []*sockets{one, many} {
 			q := tun.queues[0]
 			b := batches.Rent()
 			defer batches.Return(b)

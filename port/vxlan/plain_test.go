@@ -17,7 +17,7 @@ import (
 func TestUndivided(t *testing.T) {
 	pid := os.Getpid()
 	local := netip.AddrFrom4([4]byte{127, byte(pid>>8) | 0x80, byte(pid), 251})
-	tun, err := open(local, defaultPort, 1, nil)
+	tun, err := openSockets(local, defaultPort, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,13 +64,11 @@ var batches = rxbuf.Pool[batch]{New: func() *batch {
 
 // queue implements port.Queue. All queues of a tunnel send alike.
 type queue struct {
-	t    *tunnel
+	t    *sockets
 	file *os.File
 	raw  syscall.RawConn
 	lost atomic.Uint64 // by the socket when it was closed
 	once sync.Once
-
-	replies replies
 
 	// Of the one worker that receives.
 	batch   *batch // nil: nothing is left
@@ -88,7 +86,7 @@ type lastKnown struct {
 	number uint16
 }
 
-func newQueue(t *tunnel, f *os.File) *queue {
+func newQueue(t *sockets, f *os.File) *queue {
 	q := &queue{t: t, file: f}
 	q.raw, _ = f.SyscallConn() // fails only for a nil file
 	q.read = q.readBatch
@@ -112,8 +110,10 @@ func (q *queue) overruns() uint64 {
 // Recv implements port.Queue.
 func (q *queue) Recv(frames []port.Frame) (int, error) {
 	for !q.t.closed.Load() {
-		if n := q.replies.take(frames); n > 0 {
-			return n, nil
+		if q == q.t.queues[0] {
+			if n := q.t.replies.take(frames); n > 0 {
+				return n, nil
+			}
 		}
 		if q.batch != nil {
 			if n := q.next(frames); n > 0 {

@@ -38,7 +38,7 @@ const (
 
 // run is the frames of one call of Send on their way to the kernel.
 type run struct {
-	t *tunnel
+	t *sockets
 
 	staged, entries, messages int
 	used                      int // of bytes
@@ -118,15 +118,7 @@ func (q *queue) Send(out []port.Out) {
 // add takes one frame. A frame for several VTEPs is lost if it is lost on the way to one.
 func (r *run) add(nets *networks, o *port.Out) {
 	o.Drop = port.DropNone
-	inner, n := *o, nets.all
-	if n == nil {
-		// The tag names the network, and does not cross it.
-		n = nets.byVLAN[o.Tag.VID()]
-		inner.Tag, inner.Flags = 0, 0
-		if o.Flags&port.Push != 0 {
-			inner.Tag = o.Frame.Tag
-		}
-	}
+	inner, n := nets.inner(o)
 	switch {
 	case n == nil:
 		o.Drop = port.DropNoVTEP

@@ -51,13 +51,27 @@ func newSocket(local netip.Addr, udpPort uint16, options ...func(fd int) error) 
 func bindError(err error, local netip.Addr, udpPort uint16) error {
 	switch {
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return port.Gone(fmt.Errorf("address %s is not on this host; give the host that address, or the port another one", local))
+		return missing(local)
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("UDP port %d of %s is in use, perhaps by a vxlan device, a container network or another switch; choose another with --vxlan-port, the same at all hosts", udpPort, local)
+		return fmt.Errorf("UDP port %d of %s is in use, perhaps by a vxlan device, a container network or another switch; choose another with --vxlan-port, the same at all hosts, or, where another port of this kind has it, give both --data-plane sockets", udpPort, local)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("UDP port %d is reserved for root; choose another with --vxlan-port, the same at all hosts", udpPort)
 	}
 	return fmt.Errorf("use UDP port %d of %s: %w", udpPort, local, err)
+}
+
+// missing is the error for an address that may come.
+func missing(local netip.Addr) error {
+	return port.Gone(fmt.Errorf("address %s is not on this host; give the host that address, or the port another one", local))
+}
+
+// isHere returns an error unless the host has an address.
+func isHere(local netip.Addr) error {
+	fd, err := newSocket(local, 0)
+	if err == nil {
+		err = unix.Close(fd)
+	}
+	return err
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
@@ -121,7 +135,7 @@ const parcelFormat = 1
 
 // Give implements port.Giver. Two processes may have the sockets open: each datagram is received by
 // one of them.
-func (t *tunnel) Give(bool) (*port.Parcel, error) {
+func (t *sockets) Give(bool) (*port.Parcel, error) {
 	parcel := &port.Parcel{Format: parcelFormat}
 	for _, q := range t.queues {
 		var dup int

@@ -21,7 +21,7 @@ const (
 	replyLen = port.HeaderLen + eth.IPv6HeaderLen + icmpLen + quoteLen
 	icmpLen  = 8
 
-	// maxReplies is how many messages a queue may have at once. A station that needs one
+	// maxReplies is how many messages may wait at once. A station that needs one
 	// gets it for its next packet.
 	maxReplies = 16
 
@@ -29,8 +29,9 @@ const (
 	replyGap = time.Millisecond
 )
 
-// replies are messages that wait for a queue's Recv.
+// replies are messages that wait for the Recv of one queue.
 type replies struct {
+	wake    func() // has that queue look
 	waiting atomic.Bool
 
 	mu   sync.Mutex
@@ -51,8 +52,7 @@ type reply struct {
 // tooBig replies to a frame for a known station that is longer than limit bytes with its
 // inner tags.
 func (t *tunnel) tooBig(o *port.Out, tagLen, limit int) {
-	q := t.queues[0]
-	r := &q.replies
+	r := &t.replies
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -67,7 +67,7 @@ func (t *tunnel) tooBig(o *port.Out, tagLen, limit int) {
 	r.last = now
 	r.n++
 	r.waiting.Store(true)
-	q.wake()
+	r.wake()
 }
 
 // take fills frames with waiting replies.

@@ -53,6 +53,7 @@ type directory struct {
 	permit   bool               // the user lets it learn
 	wanted   bool               // and so does who drives it
 	watching chan struct{}      // has a value when a VTEP is new
+	follower follower
 }
 
 // use is a VTEP's membership in a network.
@@ -74,6 +75,9 @@ type network struct {
 	vni     uint32
 	flood   atomic.Pointer[[]*vtep]
 	members [(maxVTEPs + 64) / 64]atomic.Uint64 // by number: the VTEPs that may send in it
+
+	// Likewise the numbers of their paths, where the kernel has some.
+	paths [(maxVTEPs + 64) / 64]atomic.Pointer[[64]atomic.Uint32]
 }
 
 // has reports whether v is a member of the network.
@@ -100,13 +104,42 @@ type vtep struct {
 
 func (d *directory) init(local netip.Addr, udpPort uint16) {
 	d.local, d.udpPort = local, udpPort
-	d.stations = fdb.New(fdb.Config{Capacity: maxStations})
+	d.follow(nobody{})
 	d.networks.Store(&networks{})
 	d.byAddr.Store(&map[netip.Addr]*vtep{})
 	d.flooded, d.uses, d.users = make(map[uint32][]*vtep), make(map[use]int), make(map[*vtep]int)
 	d.permit, d.wanted = true, true
 	d.learning.Store(true)
 	d.watching = make(chan struct{}, 1)
+}
+
+// follow has f told of all changes to come. There are no stations yet.
+func (d *directory) follow(f follower) {
+	d.follower = f
+	d.stations = fdb.New(fdb.Config{Capacity: maxStations, Observer: f})
+}
+
+// networkOf returns the network of a station; nil: it is gone.
+func (d *directory) networkOf(k fdb.Key) *network {
+	nets := d.networks.Load()
+	if vlan := k.VLAN(); vlan != 0 {
+		return nets.byVLAN[vlan]
+	}
+	return nets.all
+}
+
+// inner returns a frame as it is inside the tunnel, and its network; nil: it has none.
+func (nets *networks) inner(o *port.Out) (inner port.Out, n *network) {
+	inner, n = *o, nets.all
+	if n == nil {
+		// The tag names the network, and does not cross it.
+		n = nets.byVLAN[o.Tag.VID()]
+		inner.Tag, inner.Flags = 0, 0
+		if o.Flags&port.Push != 0 {
+			inner.Tag = o.Frame.Tag
+		}
+	}
+	return inner, n
 }
 
 // target returns where a frame to a station goes; nil: to all that get floods.
@@ -153,12 +186,14 @@ func (d *directory) configure(list []port.VNI, peers []netip.Addr, learn bool) e
 	for vni, n := range old.byVNI {
 		if next.byVNI[vni] != n {
 			d.forget(n)
+			d.follower.carry(n, false)
 		}
 	}
 	former := d.peers
 	d.peers = named
 	d.networks.Store(next)
 	for _, n := range next.byVNI {
+		d.follower.carry(n, true)
 		for _, v := range named {
 			d.join(n, v)
 		}
@@ -241,6 +276,7 @@ func (d *directory) vtep(a netip.Addr) (*vtep, error) {
 	v.setLimit(int(d.basic.Load()))
 	all[a] = v
 	d.byNumber[v.number].Store(v)
+	d.follower.know(v, true)
 	signal(d.watching)
 	return v, nil
 }
@@ -259,6 +295,7 @@ func (d *directory) release(v *vtep) {
 		return
 	}
 	delete(d.change(), v.addr)
+	d.follower.know(v, false)
 	d.byNumber[v.number].Store(nil)
 	d.stations.FlushPort(v.number) // those that it was told would be a use
 }
@@ -269,6 +306,7 @@ func (d *directory) join(n *network, v *vtep) {
 	if d.uses[u]++; d.uses[u] == 1 {
 		d.users[v]++
 		n.members[v.number/64].Or(1 << (v.number % 64))
+		d.follower.join(n, v)
 	}
 }
 
@@ -288,6 +326,7 @@ func (d *directory) leave(n *network, v *vtep) {
 func (d *directory) exclude(n *network, v *vtep) {
 	delete(d.uses, use{n.vni, v.number})
 	n.members[v.number/64].And(^(uint64(1) << (v.number % 64)))
+	d.follower.leave(n, v)
 	if d.users[v]--; d.users[v] <= 0 {
 		delete(d.users, v)
 		d.release(v)
@@ -352,6 +391,7 @@ func (d *directory) SetRemote(vni uint32, station port.MAC, a netip.Addr) error 
 		return err
 	}
 	d.join(n, v)
+	d.follower.Changed(k) // which was before there was a path to it, perhaps
 	if told {
 		d.leave(n, d.byNumber[former.Port].Load())
 	}
@@ -422,7 +462,7 @@ func (d *directory) SetLearning(on bool) {
 
 func (d *directory) setLearning() {
 	on := d.permit && d.wanted
-	if d.learning.Swap(on) && !on {
+	if d.learning.Swap(on) && !on && !d.follower.keeps() {
 		d.stations.Flush(func(fdb.Entry) bool { return true })
 	}
 }
@@ -430,12 +470,8 @@ func (d *directory) setLearning() {
 // Remotes implements port.Tunnel.
 func (d *directory) Remotes() iter.Seq[port.Remote] {
 	return func(yield func(port.Remote) bool) {
-		nets := d.networks.Load()
 		for e := range d.stations.All() {
-			n, v := nets.all, d.byNumber[e.Port].Load()
-			if vlan := e.Key.VLAN(); vlan != 0 {
-				n = nets.byVLAN[vlan]
-			}
+			n, v := d.networkOf(e.Key), d.byNumber[e.Port].Load()
 			if n == nil || v == nil {
 				continue // removed meanwhile
 			}
@@ -475,6 +511,7 @@ func (d *directory) watch(quit <-chan struct{}) {
 		case <-tick.C:
 			d.stations.Advance(time.Since(start))
 			d.stations.Sweep(0)
+			d.follower.second(n)
 			if n++; n%remeasure == 0 {
 				d.measureDevice()
 				d.measure(true)
@@ -501,7 +538,12 @@ func (d *directory) measure(all bool) {
 		}
 		v.measured.Store(true)
 		if mtu, err := routeMTU(d.local, v.addr); err == nil {
-			v.setLimit(mtu)
+			before := v.limit.Load()
+			if v.setLimit(mtu); v.limit.Load() != before {
+				d.mu.Lock()
+				d.follower.limit(v)
+				d.mu.Unlock()
+			}
 		}
 		if all {
 			v.plain.Store(false) // try again

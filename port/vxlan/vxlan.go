@@ -18,16 +18,33 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
+// Options configure the kind. Switch must be set.
+type Options struct {
+	Switch string // the name of the switch that the ports belong to
+
+	// Kernel returns the kernel's part of the tunnel on a device, with the switch's address
+	// between the hosts. It is nil where there is none, for the reason NoKernel.
+	Kernel   func(ifindex int, local netip.Addr) (Kernel, error)
+	NoKernel string
+}
+
 // kind implements port.Kind.
-type kind struct{}
+type kind struct{ Options }
 
 var _ interface {
 	port.Kind
 	port.Sized
+	port.Heir
+	port.Finder
 } = kind{}
 
 // New returns the kind vxlan.
-func New() (port.Kind, error) { return kind{}, nil }
+func New(o Options) (port.Kind, error) {
+	if o.Switch == "" {
+		return nil, errors.New("vxlan ports need the name of their switch, which marks their devices")
+	}
+	return kind{o}, nil
+}
 
 // Settings are those of vxlan ports.
 type Settings struct {
@@ -35,8 +52,22 @@ type Settings struct {
 	Peers     Peers        `json:"peers,omitempty" arg:"LIST" default:"none" help:"addresses of the other hosts, such as 192.0.2.2,192.0.2.3"`
 	VNI       VNIs         `json:"vni,omitzero" arg:"LIST" help:"virtual networks by VLAN, such as 10=10010,20-29=10020-10029; a single number carries all frames as they are"`
 	VXLANPort uint16       `json:"vxlan_port,omitempty" arg:"N" default:"4789" fixed:"true" help:"UDP port of all hosts"`
+	DataPlane DataPlane    `json:"data_plane,omitempty" arg:"WHAT" default:"auto" fixed:"true" help:"what carries the frames"`
 	Queues    int          `json:"queues,omitempty" arg:"N" min:"1" max:"256" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
 }
+
+// DataPlane says what carries the frames of a port. Empty is Auto.
+type DataPlane string
+
+// The data planes.
+const (
+	Auto      DataPlane = "auto"    // the device where there can be one, else sockets
+	InKernel  DataPlane = "kernel"  // a device of the kernel
+	OnSockets DataPlane = "sockets" // of this process
+)
+
+// Values implements setting.Enum.
+func (DataPlane) Values() []string { return []string{"auto", "kernel", "sockets"} }
 
 // defaultPort is the port that IANA assigned (RFC 7348 section 5).
 const defaultPort = 4789
@@ -63,7 +94,7 @@ func (kind) Describe() port.Description {
 // Needs implements port.Sized.
 func (kind) Needs(s port.Spec, queues int) port.Needs {
 	o := port.SettingsOf[Settings](s)
-	return port.Needs{Files: max(queues, o.queues()) + txSockets + 1}
+	return port.Needs{Threads: 1, Files: max(queues, o.queues()) + txSockets + 1}
 }
 
 // complete implements Description.Complete: with networks by VLAN the port is a trunk of those
@@ -123,28 +154,52 @@ func checkVLANs(p *port.Policy, v VNIs) error {
 }
 
 // Open implements port.Kind.
-func (kind) Open(s port.Spec, _ *port.Trace) (port.Port, error) { return openPort(s, nil) }
-
-// Take implements port.Heir.
-func (kind) Take(s port.Spec, _ *port.Trace, from *port.Parcel) (port.Port, error) {
-	return openPort(s, from)
+func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	o := port.SettingsOf[Settings](s)
+	why := "--data-plane sockets"
+	if o.DataPlane != OnSockets {
+		p, err := k.openDevice(s, trace, nil)
+		switch {
+		case err == nil:
+			return p, nil
+		case errors.Is(err, port.ErrGone):
+			return nil, err
+		case o.DataPlane == InKernel:
+			return nil, fmt.Errorf("no device of the kernel carries the frames: %w", err)
+		}
+		why = err.Error()
+	}
+	if err := k.Delete(s, *trace); err != nil { // a device of an earlier run has the port
+		return nil, err
+	}
+	return k.onSockets(s, trace, why, nil)
 }
 
-// openPort opens a port, with what another process gives of it unless from is nil.
-func openPort(s port.Spec, from *port.Parcel) (port.Port, error) {
+// Take implements port.Heir. The port stays on what carries its frames.
+func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
+	if from.Format >= deviceFormats {
+		return k.openDevice(s, trace, &port.Parcel{Format: from.Format - deviceFormats, Data: from.Data, Files: from.Files})
+	}
+	return k.onSockets(s, trace, "they did so when the daemon was replaced; del-port and add-port choose anew", from)
+}
+
+// onSockets opens a port on sockets, those that another process gives unless from is nil.
+func (k kind) onSockets(s port.Spec, trace *port.Trace, why string, from *port.Parcel) (port.Port, error) {
 	o := port.SettingsOf[Settings](s)
-	t, err := open(o.Local.Addr, o.udpPort(), o.queues(), from)
+	t, err := openSockets(o.Local.Addr, o.udpPort(), o.queues(), from)
 	if err != nil {
 		return nil, err
 	}
+	t.why = why
 	if err := t.set(s); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
+	*trace = port.Trace{}
 	return t, nil
 }
 
 // Set implements port.Kind.
-func (kind) Set(p port.Port, _, to port.Spec) error { return p.(*tunnel).set(to) }
+func (kind) Set(p port.Port, _, to port.Spec) error { return p.(openTunnel).set(to) }
 
 // set applies the settings that can change. An error changes nothing.
 func (t *tunnel) set(s port.Spec) error {
@@ -155,9 +210,6 @@ func (t *tunnel) set(s port.Spec) error {
 	}
 	return t.configure(o.VNI.list(), peers, !bool(s.NoLearning))
 }
-
-// Delete implements port.Kind: nothing of a tunnel stays.
-func (kind) Delete(port.Spec, port.Trace) error { return nil }
 
 // overhead is what a tunnel adds to a frame in bytes, up to the IP header.
 func overhead(vtep netip.Addr) int {

@@ -2,6 +2,7 @@ package vxlan_test
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -9,14 +10,122 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/linux/fastpath"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/porttest"
 	"github.com/vswitch/vswitch/port/vxlan"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-var kind = porttest.Kind(vxlan.New())
+// kind is that of a switch without a fast path.
+var kind = porttest.Kind(vxlan.New(vxlan.Options{Switch: "sw0", NoKernel: "--fastpath off"}))
+
+// plane is what carries the frames of a test's tunnel, and where the hosts are.
+//
+//	sockets   all hosts are addresses of the loopback
+//	kernel    tunnel ── here ── ul0 ═══ ul1 ── there, with all other hosts
+type plane struct {
+	kind        port.Kind
+	path        *fastpath.Path
+	here, there *testenv.Netns
+}
+
+// onEach runs a test on each data plane.
+func onEach(t *testing.T, test func(t *testing.T, p *plane)) {
+	t.Run("sockets", func(t *testing.T) { test(t, &plane{kind: kind}) })
+	t.Run("kernel", func(t *testing.T) { test(t, newKernel(t)) })
+}
+
+// newKernel makes the namespaces, and the fast path of a switch.
+func newKernel(t testing.TB) *plane {
+	t.Helper()
+	p := &plane{here: testenv.NewNetns(t), there: testenv.NewNetns(t)}
+	p.here.Run("ip", "link", "add", "ul0", "mtu", "65535", "type", "veth", "peer", "name", "ul1", "mtu", "65535", "netns", p.there.Name)
+	for ns, dev := range map[*testenv.Netns]string{p.here: "ul0", p.there: "ul1"} {
+		ns.Run("ip", "link", "set", dev, "up")
+	}
+	// What leaves has its checksums; a veth would hand over what it does not have yet.
+	p.here.Run("ethtool", "-K", "ul0", "tx", "off")
+	p.here.Do(func() {
+		var err error
+		p.path, err = fastpath.Open(fastpath.Options{Name: "sw0", Capacity: 64, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	p.path.Bind(fdb.New(fdb.Config{Capacity: 64, Observer: p.path}))
+	t.Cleanup(p.path.Stop)
+	p.kind = porttest.Kind(vxlan.New(vxlan.Options{
+		Switch: "sw0",
+		Kernel: func(ifindex int, local netip.Addr) (vxlan.Kernel, error) { return p.path.Tunnel(ifindex, local) },
+	}))
+	return p
+}
+
+// do runs f where the tunnel is; off where the other hosts are.
+func (p *plane) do(f func()) {
+	if p.here != nil {
+		p.here.Do(f)
+	} else {
+		f()
+	}
+}
+
+func (p *plane) off(f func()) {
+	if p.there != nil {
+		p.there.Do(f)
+	} else {
+		f()
+	}
+}
+
+// hosts returns addresses, the first for the tunnel, that no other test has.
+func (p *plane) hosts(n int, v6 bool) (all []netip.Addr) {
+	if p.here == nil {
+		return hosts(n)
+	}
+	a, bits := netip.MustParseAddr("192.0.2.1"), "/24"
+	if v6 {
+		a, bits = netip.MustParseAddr("2001:db8::1"), "/64"
+	}
+	for range n {
+		ns, dev := p.there, "ul1"
+		if len(all) == 0 {
+			ns, dev = p.here, "ul0"
+		}
+		if v6 {
+			ns.Run("sysctl", "-qw", "net.ipv6.conf."+dev+".disable_ipv6=0")
+			ns.Run("ip", "addr", "add", a.String()+bits, "dev", dev, "nodad")
+		} else {
+			ns.Run("ip", "addr", "add", a.String()+bits, "dev", dev)
+		}
+		all = append(all, a)
+		a = a.Next()
+	}
+	return all
+}
+
+// open opens a port, and in the kernel has the fast path pass all frames, and those that it
+// refuses, up to it.
+func (p *plane) open(t testing.TB, s port.Spec) (tunnel port.Tunnel) {
+	t.Helper()
+	p.do(func() {
+		tunnel = porttest.Open[port.Tunnel](t, p.kind, s, new(port.Trace))
+		if p.path == nil {
+			return
+		}
+		end, ok := tunnel.(port.KernelEnd)
+		if !ok {
+			t.Fatalf("no device carries the frames: %v", tunnel.(port.Substitute).Substitutes())
+		}
+		p.path.Publish([]vswitch.FastPort{{Number: 1, Device: end, Drops: true, Tunnel: true, VLANs: &port.AllVLANs}}, vswitch.FastFlood{})
+		p.path.Start()
+	})
+	return tunnel
+}
 
 var serial atomic.Uint32
 
@@ -92,6 +201,23 @@ func (r *remote) Recv(timeout time.Duration) ([]byte, port.Offload, error) {
 		return nil, port.Offload{}, fmt.Errorf("header % x, want % x", b[:min(n, 8)], want)
 	}
 	return b[8:n], port.Offload{}, nil
+}
+
+// TestConformanceKernel is TestConformance with a device.
+func TestConformanceKernel(t *testing.T) {
+	for name, v6 := range map[string]bool{"IPv4": false, "IPv6": true} {
+		t.Run(name, func(t *testing.T) {
+			porttest.Run(t, func(t *testing.T) (f porttest.Fixture) {
+				p := newKernel(t)
+				h := p.hosts(2, v6)
+				s := spec(t, vxlan.Settings{Local: setting.Addr{Addr: h[0]}, Peers: vxlan.Peers{h[1].String()}, VNI: vnis(t, "100")})
+				f = porttest.Fixture{MaxLen: 60_000, Silent: true}
+				p.off(func() { f.Peer = newRemote(t, h[1], h[0], 4789, 100) })
+				f.Port = p.open(t, s)
+				return f
+			})
+		})
+	}
 }
 
 // TestConformance runs what each kind must pass, with IPv4 and IPv6 between the hosts.

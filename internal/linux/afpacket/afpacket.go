@@ -38,6 +38,9 @@ type Config struct {
 	// this Port goes on with; nil: it makes its own.
 	From *port.Parcel
 
+	// Marked: frames have marks in both directions; the Port's queues are MarkedQueues.
+	Marked bool
+
 	// Queues is the number of queues of the Port; 0 means 1. Frames are spread over
 	// them by the device queue that received them, so a flow keeps its order.
 	Queues int
@@ -340,4 +343,7 @@ type receiver struct {
 	careful int        // how many more frames to read carefully
 	pending unix.Errno // the socket's error after the last frame read carefully
 	poll    [2]unix.PollFd
+
+	marked bool
+	marks  [port.BatchSize]uint32
 }

@@ -54,16 +54,19 @@ func (r *receiver) readCarefully(frames []port.Frame, ifindex int) (n int, errno
 		switch {
 		case odd:
 			r.careful = careful
-			errno = b.readOdd(r.fd, slot, f, ifindex)
+			errno = b.readOdd(r.fd, slot, f, ifindex, r.marked)
 		case length > vnet.HeaderLen+port.MaxFrame+Mark.Len():
 			r.careful = careful
 			if n > 0 {
 				return n, 0 // it needs most of a batch
 			}
-			n, errno = b.readBig(r.fd, frames)
+			n, errno = b.readBig(r.fd, frames, r.marked)
+			for i := range n {
+				r.marks[i] = b.control[0].mark.value
+			}
 			return n, errno
 		default:
-			errno = b.read(r.fd, slot, 1)
+			errno = b.read(r.fd, slot, 1, r.marked)
 			if errno == 0 {
 				b.decode(slot, f)
 			}
@@ -71,6 +74,7 @@ func (r *receiver) readCarefully(frames []port.Frame, ifindex int) (n int, errno
 		if errno != 0 {
 			return n, errno
 		}
+		r.marks[n] = b.control[slot].mark.value
 		n++
 		slot++
 	}
@@ -91,8 +95,8 @@ func (b *batch) peek(fd int) (length int, odd bool, errno unix.Errno) {
 }
 
 // read receives the next message into the given number of slots, from slot on.
-func (b *batch) read(fd, slot, slots int) unix.Errno {
-	b.rearm(slot)
+func (b *batch) read(fd, slot, slots int, marked bool) unix.Errno {
+	b.rearm(slot, marked)
 	if slots > 1 {
 		b.vectors[slot].SetLen(slots * rxbuf.Stride)
 		defer b.vectors[slot].SetLen(slotLen)
@@ -102,17 +106,17 @@ func (b *batch) read(fd, slot, slots int) unix.Errno {
 }
 
 // readOdd reads a frame whose offload the header cannot express, without the header.
-func (b *batch) readOdd(fd, slot int, f *port.Frame, ifindex int) unix.Errno {
+func (b *batch) readOdd(fd, slot int, f *port.Frame, ifindex int, marked bool) unix.Errno {
 	if set(fd, unix.PACKET_VNET_HDR, 0) != nil {
 		// Read with the header, the frame is dropped by the kernel.
-		if errno := b.read(fd, slot, 1); errno != unix.EINVAL {
+		if errno := b.read(fd, slot, 1, marked); errno != unix.EINVAL {
 			return errno
 		}
 		f.SetStripped(nil, 0)
 		f.Drop = port.DropUnsupported
 		return 0
 	}
-	errno := b.read(fd, slot, 1)
+	errno := b.read(fd, slot, 1, marked)
 	if err := set(fd, unix.PACKET_VNET_HDR, 1); err != nil && errno == 0 {
 		errno, _ = err.(unix.Errno)
 	}
@@ -140,8 +144,8 @@ func (b *batch) readOdd(fd, slot int, f *port.Frame, ifindex int) unix.Errno {
 
 // readBig reads a frame that is longer than port.MaxFrame, and splits it. It uses the batch
 // from the start.
-func (b *batch) readBig(fd int, frames []port.Frame) (int, unix.Errno) {
-	if errno := b.read(fd, 0, bigSlots); errno != 0 {
+func (b *batch) readBig(fd int, frames []port.Frame, marked bool) (int, unix.Errno) {
+	if errno := b.read(fd, 0, bigSlots, marked); errno != 0 {
 		return 0, errno
 	}
 	var whole port.Frame

@@ -53,6 +53,7 @@ func (r *receiver) take(c Config, file int) error {
 		return err
 	}
 	place(r.fd, int32(r.fd))
+	r.marked = c.Marked
 	if ll.Protocol == protocol(c.Punted) {
 		return nil
 	}

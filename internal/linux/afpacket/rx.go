@@ -34,6 +34,11 @@ func (r *receiver) open(c Config) error {
 			return err
 		}
 	}
+	if r.marked = c.Marked; r.marked {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVMARK, 1); err != nil {
+			return err
+		}
+	}
 	bufferSize(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 	if c.Promiscuous {
 		// A membership ends with its socket, unlike the flag that `ip link` sets.
@@ -114,8 +119,10 @@ func (g *glance) peek(fd int) (int, unix.Errno) {
 	return int(g.header[0].N), errno
 }
 
-// control is room for one control message with a struct tpacket_auxdata.
+// control is room for one control message with a struct tpacket_auxdata, and before it for one
+// with a mark, where the socket gives marks.
 type control struct {
+	mark markMessage
 	unix.Cmsghdr
 	aux unix.TpacketAuxdata
 }
@@ -128,7 +135,6 @@ var batches = rxbuf.Pool[batch]{New: func() *batch {
 		h := &b.headers[i].Msghdr
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
-		h.Control = (*byte)(unsafe.Pointer(&b.control[i]))
 	}
 	return b
 }}
@@ -240,7 +246,7 @@ func (r *receiver) read(frames []port.Frame, ifindex int) (int, unix.Errno) {
 func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 	b := batches.Rent()
 	for i := range frames {
-		b.rearm(i)
+		b.rearm(i, r.marked)
 	}
 	n, errno := mmsg.Recv(r.fd, b.headers[:len(frames)])
 	if errno != 0 {
@@ -249,6 +255,7 @@ func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 	}
 	for i := range n {
 		b.decode(i, &frames[i])
+		r.marks[i] = b.control[i].mark.value
 		if frames[i].Drop == port.DropUnsupported {
 			r.careful = careful
 		}
@@ -258,10 +265,16 @@ func (r *receiver) readBatch(frames []port.Frame) (int, unix.Errno) {
 }
 
 // rearm prepares message i for the next receive.
-func (b *batch) rearm(i int) {
-	h := &b.headers[i].Msghdr
-	h.SetControllen(int(unsafe.Sizeof(control{})))
+func (b *batch) rearm(i int, marked bool) {
+	h, c := &b.headers[i].Msghdr, &b.control[i]
+	h.Control = (*byte)(unsafe.Pointer(&c.Cmsghdr))
+	h.SetControllen(int(unsafe.Sizeof(*c) - unsafe.Sizeof(c.mark)))
 	h.Flags = 0
+	if marked {
+		c.mark.value = 0
+		h.Control = (*byte)(unsafe.Pointer(c))
+		h.SetControllen(int(unsafe.Sizeof(*c)))
+	}
 }
 
 // decode sets f to the frame of message i.
@@ -306,7 +319,11 @@ func (b *batch) parse(wire []byte, i int, f *port.Frame) (o port.Offload, ok boo
 // tag returns the outer tag that the kernel removed from the frame. A tag with VID 0 is
 // a tag too, so the status bit decides.
 func (c *control) tag(h *unix.Msghdr) port.Tag {
-	if int(h.Controllen) < int(unsafe.Offsetof(c.aux)+unsafe.Sizeof(c.aux)) ||
+	end := unsafe.Offsetof(c.aux) + unsafe.Sizeof(c.aux)
+	if h.Control != (*byte)(unsafe.Pointer(c)) {
+		end -= unsafe.Sizeof(c.mark)
+	}
+	if int(h.Controllen) < int(end) ||
 		c.Level != unix.SOL_PACKET || c.Type != unix.PACKET_AUXDATA ||
 		c.aux.Status&unix.TP_STATUS_VLAN_VALID == 0 {
 		return 0

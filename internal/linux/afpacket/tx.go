@@ -31,6 +31,7 @@ type run struct {
 	vectors [port.BatchSize][2]unix.Iovec
 	heads   [port.BatchSize][headLen + inline]byte
 	outs    [port.BatchSize]*port.Out
+	marks   [port.BatchSize]markMessage // of marked frames
 }
 
 var runs = sync.Pool{New: func() any {
@@ -43,7 +44,10 @@ var runs = sync.Pool{New: func() any {
 }}
 
 // Send implements port.Queue.
-func (q *queue) Send(out []port.Out) {
+func (q *queue) Send(out []port.Out) { q.send(out, nil) }
+
+// send sends frames; marks are theirs, or nil.
+func (q *queue) send(out []port.Out, marks []uint32) {
 	q.mu.RLock()
 	if q.closed {
 		q.mu.RUnlock()
@@ -74,7 +78,9 @@ func (q *queue) Send(out []port.Out) {
 			q.flush(r, fd)
 			fd = to
 		}
-		o.Drop = r.add(o)
+		if o.Drop = r.add(o); o.Drop == port.DropNone && marks != nil {
+			r.mark(marks[i])
+		}
 	}
 	q.flush(r, fd)
 	runs.Put(r)
@@ -148,6 +154,7 @@ func (q *queue) flush(r *run, fd int) {
 	for i := range r.n {
 		r.vectors[i][1].Base = nil
 		r.outs[i] = nil
+		r.headers[i].SetControllen(0)
 	}
 	r.n = 0
 }

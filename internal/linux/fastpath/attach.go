@@ -15,18 +15,39 @@ import (
 // that an earlier process left there is replaced without a gap. Closing the result
 // detaches the program; after Stop, only if it is not pinned.
 func (p *Path) Attach(ifindex int) (io.Closer, error) {
-	l, err := p.hook(ifindex)
+	l, err := p.hook(ifindex, portHook)
 	if err != nil {
 		p.log.Warn("a device stays without fast path", "ifindex", ifindex, "reason", err)
 	}
 	return l, err
 }
 
-func (p *Path) hook(ifindex int) (io.Closer, error) {
+// hook is a program and where it is at a device.
+type hook struct {
+	program func(*bpfObjects) *ebpf.Program
+	at      ebpf.AttachType
+	suffix  string // of its link's name among the pins
+}
+
+var (
+	portHook  = hook{func(o *bpfObjects) *ebpf.Program { return o.Vswitch }, ebpf.AttachTCXIngress, ""}
+	decapHook = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchDecap }, ebpf.AttachTCXIngress, ""}
+	encapHook = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchEncap }, ebpf.AttachTCXEgress, egress}
+)
+
+// hooksOf returns the programs of a device. The caller holds mu.
+func (p *Path) hooksOf(ifindex int) []hook {
+	if p.paths.open[uint32(ifindex)] {
+		return []hook{decapHook, encapHook}
+	}
+	return []hook{portHook}
+}
+
+func (p *Path) hook(ifindex int, h hook) (io.Closer, error) {
 	if p.pins != nil {
 		p.mark(ifindex, true)
-		if l := p.pins.link(ifindex); l != nil {
-			if isAt(l, ifindex) && p.adopt(l, ifindex) == nil {
+		if l := p.pins.link(ifindex, h.suffix); l != nil {
+			if isAt(l, ifindex) && p.adopt(l, ifindex, h) == nil {
 				return &attachment{l, p, ifindex}, nil
 			}
 			// Its device is gone, or holds it in another namespace.
@@ -35,12 +56,12 @@ func (p *Path) hook(ifindex int) (io.Closer, error) {
 			l.Close()
 		}
 	}
-	l, err := p.attach(ifindex)
+	l, err := p.attach(ifindex, h)
 	if err != nil {
 		return nil, explain("attach the fast path", err)
 	}
 	if p.pins != nil {
-		if err := p.pins.keepLink(l, ifindex); err != nil {
+		if err := p.pins.keepLink(l, ifindex, h.suffix); err != nil {
 			l.Close()
 			return nil, err
 		}
@@ -68,28 +89,28 @@ func (a *attachment) Close() error {
 }
 
 // adopt replaces the program of a pinned link with this Path's.
-func (p *Path) adopt(l link.Link, ifindex int) error {
-	if err := l.Update(p.bpf.Vswitch); err != nil {
+func (p *Path) adopt(l link.Link, ifindex int, h hook) error {
+	if err := l.Update(h.program(&p.bpf)); err != nil {
 		return err
 	}
-	return p.pins.keepLink(l, ifindex)
+	return p.pins.keepLink(l, ifindex, h.suffix)
 }
 
-func (p *Path) attach(ifindex int) (link.Link, error) {
+func (p *Path) attach(ifindex int, h hook) (link.Link, error) {
 	return link.AttachTCX(link.TCXOptions{
 		Interface: ifindex,
-		Program:   p.bpf.Vswitch,
-		Attach:    ebpf.AttachTCXIngress,
+		Program:   h.program(&p.bpf),
+		Attach:    h.at,
 	})
 }
 
-// Detach removes the program from a device for good. A missing program is no error.
+// Detach removes the programs from a device for good. A missing program is no error.
 func (p *Path) Detach(ifindex int) error {
 	if p.pins == nil {
 		return nil
 	}
 	p.mark(ifindex, false)
-	return p.pins.dropLink(ifindex)
+	return errors.Join(p.pins.dropLink(ifindex, ""), p.pins.dropLink(ifindex, egress))
 }
 
 // mark records whether a device's link is in use. Start leaves links in use alone.
@@ -106,7 +127,7 @@ func (p *Path) mark(ifindex int, used bool) {
 // try returns why programs cannot be attached here, or nil. No device has the number it
 // uses, so nothing is touched. A kernel without tcx fails before it looks for the device.
 func (p *Path) try() error {
-	switch _, err := p.attach(math.MaxInt32); {
+	switch _, err := p.attach(math.MaxInt32, portHook); {
 	case errors.Is(err, unix.ENODEV):
 		return nil
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL):

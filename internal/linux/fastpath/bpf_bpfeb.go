@@ -43,21 +43,23 @@ type bpfCopies struct {
 }
 
 type bpfCounters struct {
-	_        structs.HostLayout
-	RxFrames uint64
-	RxBytes  uint64
-	TxFrames uint64
-	TxBytes  uint64
-	SamePort uint64
-	Isolated uint64
-	Policed  uint64
-	Nowhere  uint64
-	Copies   uint64
-	Unsent   uint64
-	Lost     uint64
-	Guarded  [6]uint64
-	Showing  uint32
-	Shown    uint32
+	_           structs.HostLayout
+	RxFrames    uint64
+	RxBytes     uint64
+	TxFrames    uint64
+	TxBytes     uint64
+	SamePort    uint64
+	Isolated    uint64
+	Policed     uint64
+	Nowhere     uint64
+	Copies      uint64
+	Unsent      uint64
+	Lost        uint64
+	UnknownVtep uint64
+	UnknownVni  uint64
+	Guarded     [6]uint64
+	Showing     uint32
+	Shown       uint32
 }
 
 type bpfFlows struct {
@@ -72,7 +74,7 @@ type bpfFlows struct {
 			Tag     uint32
 			Epoch   uint32
 			Lap     uint32
-			_       [4]byte
+			Path    uint32
 		}
 		Is struct {
 			_         structs.HostLayout
@@ -89,7 +91,7 @@ type bpfFlows struct {
 			MirrorOut uint8
 			Watch     uint8
 			Asks      uint8
-			_         [2]byte
+			Path      uint16
 		}
 	}
 	From [256]bpfSender
@@ -129,6 +131,25 @@ type bpfNote struct {
 	Others uint32
 }
 
+type bpfOrigin struct {
+	_       structs.HostLayout
+	Remote  [4]uint32
+	Ifindex uint32
+	Vni     uint32
+}
+
+type bpfPath struct {
+	_       structs.HostLayout
+	Remote  [4]uint32
+	Local   [4]uint32
+	Ifindex uint32
+	Vni     uint32
+	Vlan    uint16
+	Limit   uint16
+	Ipv6    uint16
+	_       [2]byte
+}
+
 type bpfPort struct {
 	_          structs.HostLayout
 	Ifindex    uint32
@@ -141,7 +162,8 @@ type bpfPort struct {
 	MirrorIn   uint8
 	MirrorOut  uint8
 	Watch      uint8
-	_          [3]byte
+	Resolves   uint8
+	_          [2]byte
 }
 
 type bpfPrefix struct {
@@ -152,6 +174,19 @@ type bpfPrefix struct {
 	Until   uint64
 	Type    uint32
 	Unused  uint32
+}
+
+type bpfRemote struct {
+	_     structs.HostLayout
+	Path  uint32
+	Heard uint32
+}
+
+type bpfRemoteKey struct {
+	_       structs.HostLayout
+	Station uint64
+	Ifindex uint32
+	Zero    uint32
 }
 
 type bpfSampling struct {
@@ -176,34 +211,49 @@ type bpfStation struct {
 	Heard      uint32
 }
 
+type bpfTunnel struct {
+	_        structs.HostLayout
+	Local    [4]uint32
+	Refused  [4]uint32
+	Refusals uint64
+	Ipv6     uint32
+	_        [4]byte
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapAggregates = "aggregates"
-	bpfMapBindings   = "bindings"
-	bpfMapBuckets    = "buckets"
-	bpfMapCopying    = "copying"
-	bpfMapCounts     = "counts"
-	bpfMapDevices    = "devices"
-	bpfMapEpochs     = "epochs"
-	bpfMapFloods     = "floods"
-	bpfMapGroups     = "groups"
-	bpfMapGuards     = "guards"
-	bpfMapHashes     = "hashes"
-	bpfMapMembers    = "members"
-	bpfMapMirrors    = "mirrors"
-	bpfMapNotes      = "notes"
-	bpfMapPorts      = "ports"
-	bpfMapRecent     = "recent"
-	bpfMapRings      = "rings"
-	bpfMapSamplings  = "samplings"
-	bpfMapSlots      = "slots"
-	bpfMapSnooped    = "snooped"
-	bpfMapStations   = "stations"
-	bpfMapTraps      = "traps"
-	bpfProgExplain   = "explain"
-	bpfProgVswitch   = "vswitch"
+	bpfMapAggregates    = "aggregates"
+	bpfMapBindings      = "bindings"
+	bpfMapBuckets       = "buckets"
+	bpfMapCopying       = "copying"
+	bpfMapCounts        = "counts"
+	bpfMapDevices       = "devices"
+	bpfMapEpochs        = "epochs"
+	bpfMapFloods        = "floods"
+	bpfMapGroups        = "groups"
+	bpfMapGuards        = "guards"
+	bpfMapHashes        = "hashes"
+	bpfMapMembers       = "members"
+	bpfMapMirrors       = "mirrors"
+	bpfMapNotes         = "notes"
+	bpfMapOrigins       = "origins"
+	bpfMapPaths         = "paths"
+	bpfMapPorts         = "ports"
+	bpfMapRecent        = "recent"
+	bpfMapRemotes       = "remotes"
+	bpfMapRings         = "rings"
+	bpfMapSamplings     = "samplings"
+	bpfMapSlots         = "slots"
+	bpfMapSnooped       = "snooped"
+	bpfMapStations      = "stations"
+	bpfMapTraps         = "traps"
+	bpfMapTunnels       = "tunnels"
+	bpfProgExplain      = "explain"
+	bpfProgVswitch      = "vswitch"
+	bpfProgVswitchDecap = "vswitch_decap"
+	bpfProgVswitchEncap = "vswitch_encap"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -248,8 +298,10 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	Explain *ebpf.ProgramSpec `ebpf:"explain"`
-	Vswitch *ebpf.ProgramSpec `ebpf:"vswitch"`
+	Explain      *ebpf.ProgramSpec `ebpf:"explain"`
+	Vswitch      *ebpf.ProgramSpec `ebpf:"vswitch"`
+	VswitchDecap *ebpf.ProgramSpec `ebpf:"vswitch_decap"`
+	VswitchEncap *ebpf.ProgramSpec `ebpf:"vswitch_encap"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -270,14 +322,18 @@ type bpfMapSpecs struct {
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Mirrors    *ebpf.MapSpec `ebpf:"mirrors"`
 	Notes      *ebpf.MapSpec `ebpf:"notes"`
+	Origins    *ebpf.MapSpec `ebpf:"origins"`
+	Paths      *ebpf.MapSpec `ebpf:"paths"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Recent     *ebpf.MapSpec `ebpf:"recent"`
+	Remotes    *ebpf.MapSpec `ebpf:"remotes"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	Samplings  *ebpf.MapSpec `ebpf:"samplings"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Snooped    *ebpf.MapSpec `ebpf:"snooped"`
 	Stations   *ebpf.MapSpec `ebpf:"stations"`
 	Traps      *ebpf.MapSpec `ebpf:"traps"`
+	Tunnels    *ebpf.MapSpec `ebpf:"tunnels"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -320,14 +376,18 @@ type bpfMaps struct {
 	Members    *ebpf.Map `ebpf:"members"`
 	Mirrors    *ebpf.Map `ebpf:"mirrors"`
 	Notes      *ebpf.Map `ebpf:"notes"`
+	Origins    *ebpf.Map `ebpf:"origins"`
+	Paths      *ebpf.Map `ebpf:"paths"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Recent     *ebpf.Map `ebpf:"recent"`
+	Remotes    *ebpf.Map `ebpf:"remotes"`
 	Rings      *ebpf.Map `ebpf:"rings"`
 	Samplings  *ebpf.Map `ebpf:"samplings"`
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Snooped    *ebpf.Map `ebpf:"snooped"`
 	Stations   *ebpf.Map `ebpf:"stations"`
 	Traps      *ebpf.Map `ebpf:"traps"`
+	Tunnels    *ebpf.Map `ebpf:"tunnels"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -346,14 +406,18 @@ func (m *bpfMaps) Close() error {
 		m.Members,
 		m.Mirrors,
 		m.Notes,
+		m.Origins,
+		m.Paths,
 		m.Ports,
 		m.Recent,
+		m.Remotes,
 		m.Rings,
 		m.Samplings,
 		m.Slots,
 		m.Snooped,
 		m.Stations,
 		m.Traps,
+		m.Tunnels,
 	)
 }
 
@@ -367,14 +431,18 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	Explain *ebpf.Program `ebpf:"explain"`
-	Vswitch *ebpf.Program `ebpf:"vswitch"`
+	Explain      *ebpf.Program `ebpf:"explain"`
+	Vswitch      *ebpf.Program `ebpf:"vswitch"`
+	VswitchDecap *ebpf.Program `ebpf:"vswitch_decap"`
+	VswitchEncap *ebpf.Program `ebpf:"vswitch_encap"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.Explain,
 		p.Vswitch,
+		p.VswitchDecap,
+		p.VswitchEncap,
 	)
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 // The generator's version is fixed, so that the same source always makes the same file.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type aggregate -type sender -type binding -type prefix -type guard -type copies -type sampling bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type aggregate -type sender -type binding -type prefix -type guard -type copies -type sampling -type path -type origin -type remote_key -type remote -type tunnel bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
 
 // Options configure a Path.
 type Options struct {
@@ -66,6 +66,7 @@ type Path struct {
 	groups    groups
 	slots     slots
 	rings     rings
+	paths     paths
 
 	guards guards // with a lock of their own
 	epoch  atomic.Uint32
@@ -154,6 +155,9 @@ func (p *Path) prepare(tookOver bool) error {
 	if err := p.rings.load(&p.bpf); err != nil {
 		return err
 	}
+	if err := p.paths.load(&p.bpf); err != nil {
+		return err
+	}
 	runtime.AddCleanup(p, func(memory []byte) { _ = unix.Munmap(memory) }, p.slots.budgets.memory)
 	return nil
 }
@@ -185,6 +189,7 @@ func (p *Path) Start() {
 	p.check("reading what is there", p.readKernel()) // the former process may have worked since Open
 	p.live.Store(true)
 	p.check("freeing ports", p.slots.adopt(p.published))
+	p.check("forgetting tunnels", p.paths.keep(&p.bpf, func(ifindex uint32) bool { return p.paths.open[ifindex] }))
 	p.mu.Unlock()
 	p.learn()
 	p.mu.Lock()

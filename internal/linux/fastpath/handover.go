@@ -34,9 +34,11 @@ func (p *Path) Continue() {
 	p.mu.Lock()
 	if p.pins != nil {
 		for ifindex := range p.attached {
-			if l := p.pins.link(ifindex); l != nil {
-				p.check("putting a program back", p.adopt(l, ifindex))
-				l.Close()
+			for _, h := range p.hooksOf(ifindex) {
+				if l := p.pins.link(ifindex, h.suffix); l != nil {
+					p.check("putting a program back", p.adopt(l, ifindex, h))
+					l.Close()
+				}
 			}
 		}
 	}

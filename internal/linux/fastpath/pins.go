@@ -185,19 +185,28 @@ func pin(o interface{ Pin(string) error }, path string) error {
 	return explain("keep what is in the kernel", err)
 }
 
-const linkPrefix = "link-"
+// Names of links: link-7 is at the ingress of the device with that number, link-7-out at its
+// egress.
+const (
+	linkPrefix = "link-"
+	egress     = "-out"
+)
 
-func (p *pins) linkPath(ifindex int) string {
-	return filepath.Join(p.own, fmt.Sprintf("%s%d", linkPrefix, ifindex))
+func linkName(ifindex int, suffix string) string {
+	return fmt.Sprintf("%s%d%s", linkPrefix, ifindex, suffix)
+}
+
+func (p *pins) linkPath(ifindex int, suffix string) string {
+	return filepath.Join(p.own, linkName(ifindex, suffix))
 }
 
 // link returns the link that an earlier process of any version attached to a device, nil
 // if there is none.
-func (p *pins) link(ifindex int) link.Link {
+func (p *pins) link(ifindex int, suffix string) link.Link {
 	// The pattern leaves the links out: a glob would read all of the many entries.
 	versions, _ := filepath.Glob(filepath.Join(p.dir, "*"))
 	for _, dir := range versions {
-		if l, err := link.LoadPinnedLink(filepath.Join(dir, fmt.Sprintf("%s%d", linkPrefix, ifindex)), nil); err == nil {
+		if l, err := link.LoadPinnedLink(filepath.Join(dir, linkName(ifindex, suffix)), nil); err == nil {
 			return l
 		}
 	}
@@ -208,10 +217,10 @@ func (p *pins) link(ifindex int) link.Link {
 // thread's network namespace. The link's own device may be gone and its number reused.
 func isAt(l link.Link, ifindex int) bool {
 	info, err := l.Info()
-	if err != nil {
+	if err != nil || info.TCX() == nil {
 		return false
 	}
-	there, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+	there, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachType(info.TCX().AttachType)})
 	return err == nil && slices.ContainsFunc(there.Programs, func(a link.AttachedProgram) bool {
 		id, _ := a.LinkID()
 		return id == info.ID
@@ -219,11 +228,13 @@ func isAt(l link.Link, ifindex int) bool {
 }
 
 // keepLink pins the link of a device; a link that is pinned already is moved.
-func (p *pins) keepLink(l link.Link, ifindex int) error { return pin(l, p.linkPath(ifindex)) }
+func (p *pins) keepLink(l link.Link, ifindex int, suffix string) error {
+	return pin(l, p.linkPath(ifindex, suffix))
+}
 
 // dropLink removes the pin of a device's link, and with it the link.
-func (p *pins) dropLink(ifindex int) error {
-	err := os.Remove(p.linkPath(ifindex))
+func (p *pins) dropLink(ifindex int, suffix string) error {
+	err := os.Remove(p.linkPath(ifindex, suffix))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -235,7 +246,7 @@ func (p *pins) dropLink(ifindex int) error {
 func (p *pins) clean(but map[int]bool) error {
 	stay := make(map[string]bool)
 	for ifindex, is := range but {
-		stay[p.linkPath(ifindex)] = is
+		stay[p.linkPath(ifindex, "")], stay[p.linkPath(ifindex, egress)] = is, is
 	}
 	errs := []error{detach(p.dir, stay), removeDead(p.name, p.dir)}
 	versions, err := os.ReadDir(p.dir)

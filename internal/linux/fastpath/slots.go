@@ -32,6 +32,8 @@ const (
 	flagPunt // two bits
 	_
 	flagGuarded
+	_
+	flagTunnel
 
 	flagSnoop = 1 << 16
 )
@@ -171,6 +173,9 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		MirrorOut:  p.MirrorOut,
 		Watch:      watchOf(&p),
 	}
+	if p.Resolution {
+		is.Resolves = 1
+	}
 	for flag, on := range map[uint32]bool{
 		flagFrom:         p.From && p.Device.Punted(),
 		flagTo:           p.To,
@@ -185,6 +190,7 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		flagNoFlood << 1: p.NoFlood&vswitch.Multicast != 0,
 		flagPunt:         p.Punt&vswitch.Broadcast != 0,
 		flagPunt << 1:    p.Punt&vswitch.Multicast != 0,
+		flagTunnel:       p.Tunnel,
 	} {
 		if on {
 			is.Flags |= flag
@@ -337,6 +343,8 @@ func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
 		for i, n := range c.Guarded {
 			st.RX.Dropped[guardDrops[i]] += n
 		}
+		st.RX.Dropped[port.DropUnknownVTEP] += c.UnknownVtep
+		st.RX.Dropped[port.DropUnknownVNI] += c.UnknownVni
 		st.TX.Frames += c.TxFrames
 		st.TX.Bytes += c.TxBytes
 		st.TX.Dropped[port.DropQueueFull] += c.Unsent

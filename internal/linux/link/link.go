@@ -49,12 +49,13 @@ type Link struct {
 	Carrier bool // the other end is there (IFF_LOWER_UP)
 	MTU     int
 
-	Master   int  // the index of the bridge or bond it belongs to, 0 for none
-	Lower    int  // of a macvlan or its like: the index of the interface below it
-	Passthru bool // of a macvlan: it takes all frames of that interface
-	Peer     int  // of a veth: the index of the other end, in that end's namespace
-	Loopback bool // the host's own lo
-	Ethernet bool // its frames have Ethernet headers (ARPHRD_ETHER)
+	Master    int    // the index of the bridge or bond it belongs to, 0 for none
+	Lower     int    // of a macvlan or its like: the index of the interface below it
+	Passthru  bool   // of a macvlan: it takes all frames of that interface
+	Peer      int    // of a veth: the index of the other end, in that end's namespace
+	VXLANPort uint16 // of a vxlan interface: its UDP port
+	Loopback  bool   // the host's own lo
+	Ethernet  bool   // its frames have Ethernet headers (ARPHRD_ETHER)
 
 	// For a TAP: the user and group that may open it, 0 also if none is set, and
 	// whether it was made for several queues.
@@ -148,6 +149,8 @@ func linkFrom(l netlink.Link) Link {
 	switch l := l.(type) {
 	case *netlink.Veth:
 		r.Peer = a.ParentIndex
+	case *netlink.Vxlan:
+		r.VXLANPort = uint16(l.Port)
 	case *netlink.Macvlan:
 		r.Passthru = l.Mode == netlink.MACVLAN_MODE_PASSTHRU
 	case *netlink.Macvtap:
@@ -346,6 +349,8 @@ func (l Link) explain(what string, err error) error {
 		return denied(what + ": needs CAP_NET_ADMIN; run vswitch as root or give it that capability")
 	case errors.Is(err, unix.ENODEV):
 		return notFound(what + ": the interface is gone")
+	case errors.Is(err, unix.EADDRINUSE): // a vxlan interface
+		return errors.New(what + ": another program or interface has its UDP port")
 	}
 	return fmt.Errorf("%s: %s", what, strings.TrimSpace(err.Error()))
 }

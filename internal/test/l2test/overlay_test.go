@@ -8,6 +8,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -77,6 +78,17 @@ func (o *overlay) mesh(settings string) {
 	}
 }
 
+// onPlanes runs a test with what carries the frames of tunnels by itself: a device of the kernel
+// where the switch has a fast path; and with sockets.
+func onPlanes(t *testing.T, test func(t *testing.T, plane string)) {
+	for _, plane := range []string{"", "--data-plane sockets"} {
+		t.Run("plane"+strings.ReplaceAll(plane, " ", ""), func(t *testing.T) {
+			t.Parallel()
+			test(t, plane)
+		})
+	}
+}
+
 // TestOverlay: hosts at two switches reach each other through tunnels, by IPv4 and IPv6,
 // in one network for all frames and in one by VLAN; TCP with super-frames too.
 func TestOverlay(t *testing.T) {
@@ -88,6 +100,9 @@ func TestOverlay(t *testing.T) {
 		{"over IPv4", "--vni 100", "", false},
 		{"over IPv6", "--vni 100 --vxlan-port 8472", "", true},
 		{"by VLAN", "--vni 10=10010,20-29=10020-10029 --queues 2", "set-port p1 --access 25", false},
+		{"sockets over IPv4", "--vni 100 --data-plane sockets", "", false},
+		{"sockets over IPv6", "--vni 100 --data-plane sockets", "", true},
+		{"sockets by VLAN", "--vni 10=10010,20-29=10020-10029 --queues 2 --data-plane sockets", "set-port p1 --access 25", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -113,6 +128,11 @@ func TestOverlay(t *testing.T) {
 						t.Errorf("%d drops for %s", n, why)
 					}
 				}
+				if daemontest.FastPath() && !strings.Contains(c.settings, "sockets") {
+					if off := p.FastPath.Off; len(off) > 0 || p.FastPath.Frames < p.RX.Frames/2 {
+						t.Errorf("%d of %d frames from the tunnel stay in the kernel: %v", p.FastPath.Frames, p.RX.Frames, off)
+					}
+				}
 				// The same hosts come in super-frames, not in small ones.
 				if p.RX.Bytes/max(p.RX.Frames, 1) < 1500 && p.TX.Bytes < 10<<20 {
 					t.Errorf("%d bytes in %d frames came through the tunnel", p.RX.Bytes, p.RX.Frames)
@@ -127,8 +147,12 @@ func TestOverlay(t *testing.T) {
 // from one tunnel to another.
 func TestOverlayFloods(t *testing.T) {
 	t.Parallel()
+	onPlanes(t, testOverlayFloods)
+}
+
+func testOverlayFloods(t *testing.T, plane string) {
 	o := newOverlay(t, 3, 1600, false, "--stp")
-	o.mesh("--vni 10=10010,20=10020")
+	o.mesh("--vni 10=10010,20=10020 " + plane)
 	for _, l := range o.sites {
 		l.sw.ctl("set-port p1 --access 10 --stp-edge on")
 		testenv.Eventually(t, "p1 forwards", func() bool { return l.sw.part("p1") == "designated forwarding rstp" })
@@ -155,10 +179,20 @@ func TestOverlayFloods(t *testing.T) {
 // goes from neither into the other.
 func TestTwoOverlays(t *testing.T) {
 	t.Parallel()
+	onPlanes(t, func(t *testing.T, plane string) {
+		second := plane
+		if plane == "" {
+			second = "--vxlan-port 4790" // a device has its UDP port for all addresses
+		}
+		testTwoOverlays(t, plane, second)
+	})
+}
+
+func testTwoOverlays(t *testing.T, first, second string) {
 	o := newOverlay(t, 2, 1600, false)
-	o.mesh("--vni 100")
+	o.mesh("--vni 100 " + first)
 	for i, l := range o.sites {
-		l.sw.ctl("add-port up1 --kind vxlan --local 2001:db8::%d --peers 2001:db8::%d --vni 100", i+1, 2-i)
+		l.sw.ctl("add-port up1 --kind vxlan --local 2001:db8::%d --peers 2001:db8::%d --vni 100 %s", i+1, 2-i, second)
 	}
 	both := &lan{t: t, sw: o.sites[0].sw, hosts: o.hosts}
 	h1, h2 := o.hosts[0], o.hosts[1]
@@ -176,16 +210,18 @@ func TestTwoOverlays(t *testing.T) {
 // name, and the port says whose they are.
 func TestOverlayRefuses(t *testing.T) {
 	t.Parallel()
+	onPlanes(t, testOverlayRefuses)
+}
+
+func testOverlayRefuses(t *testing.T, plane string) {
 	o := newOverlay(t, 2, 1600, false)
 	a, b := o.sites[0], o.sites[1]
-	a.sw.ctl("add-port up0 --kind vxlan --local 192.0.2.1 --peers 192.0.2.9 --vni 100")
-	b.sw.ctl("add-port up0 --kind vxlan --local 192.0.2.2 --peers 192.0.2.1 --vni 100")
+	a.sw.ctl("add-port up0 --kind vxlan --local 192.0.2.1 --peers 192.0.2.9 --vni 100 %s", plane)
+	b.sw.ctl("add-port up0 --kind vxlan --local 192.0.2.2 --peers 192.0.2.1 --vni 100 %s", plane)
 	stranger := &lan{t: t, sw: b.sw, hosts: o.hosts}
 	stranger.want(o.hosts[1], o.hosts[1].toAll())
 	testenv.Eventually(t, "the stranger's frame is counted", func() bool { return a.sw.dropped("up0", port.DropUnknownVTEP) > 0 })
-	if p := a.sw.port("up0"); !strings.Contains(p.Reason, "192.0.2.2") {
-		t.Errorf("the reason is %q", p.Reason)
-	}
+	testenv.Eventually(t, "the reason names it", func() bool { return strings.Contains(a.sw.port("up0").Reason, "192.0.2.2") })
 	a.sw.ctl("set-port up0 --peers 192.0.2.2")
 	stranger.want(o.hosts[1], o.hosts[1].toAll(), o.hosts[0])
 	b.sw.ctl("set-port up0 --vni 200")
@@ -203,8 +239,12 @@ func TestOverlayRefuses(t *testing.T) {
 // IPv4 and IPv6, and TCP goes on; what has no one to tell is counted.
 func TestOverlayTooBig(t *testing.T) {
 	t.Parallel()
+	onPlanes(t, testOverlayTooBig)
+}
+
+func testOverlayTooBig(t *testing.T, plane string) {
 	o := newOverlay(t, 2, 1500, false)
-	o.mesh("--vni 100")
+	o.mesh("--vni 100 " + plane)
 	o.address()
 	a := o.sites[0]
 	if mtu := a.sw.port("up0").MTU; mtu != 1450 {
@@ -235,9 +275,13 @@ func TestOverlayTooBig(t *testing.T) {
 // TestOverlayKernel: a vxlan device of Linux, with a bridge and static entries, is a peer.
 func TestOverlayKernel(t *testing.T) {
 	t.Parallel()
+	onPlanes(t, testOverlayKernel)
+}
+
+func testOverlayKernel(t *testing.T, plane string) {
 	o := newOverlay(t, 1, 1600, false)
 	a, h1 := o.sites[0], o.hosts[0]
-	a.sw.ctl("add-port up0 --kind vxlan --local 192.0.2.1 --peers 192.0.2.2 --vni 10=10010")
+	a.sw.ctl("add-port up0 --kind vxlan --local 192.0.2.1 --peers 192.0.2.2 --vni 10=10010 %s", plane)
 	a.sw.ctl("set-port p1 --access 10")
 	o.address()
 	k, h := quietNetns(t), &host{number: uint16(hostCount.Add(1)), ns: quietNetns(t), port: "k"}
@@ -262,4 +306,42 @@ link set br0 up
 	a.wantPing(h1, h, true)
 	a.bulk(h1, h, h.v4, 8<<20)
 	a.bulk(h, h1, h1.v6, 8<<20)
+}
+
+// TestOverlayTakeover: while a switch is away, what is known goes on through its tunnel; the
+// next one takes the tunnel over, and no host has to speak before it is reached.
+func TestOverlayTakeover(t *testing.T) {
+	t.Parallel()
+	if !daemontest.FastPath() {
+		t.Skip("without a fast path a tunnel carries nothing while the daemon is away")
+	}
+	o := newOverlay(t, 2, 1600, false)
+	o.mesh("--vni 10=10010")
+	for _, l := range o.sites {
+		l.sw.ctl("set-port p1 --access 10")
+	}
+	o.address()
+	a, h1, h2 := o.sites[0], o.hosts[0], o.hosts[1]
+	a.wantPing(h1, h2, true)
+	a.bulk(h1, h2, h2.v4, 1<<20)
+	a.sw.Kill()
+	for _, way := range [][2]*host{{h1, h2}, {h2, h1}} {
+		if out, err := way[0].ns.Command("ping", "-n", "-c", "3", "-i", "0.1", "-w", "20", way[1].v4).CombinedOutput(); err != nil {
+			t.Fatalf("while the switch is away: %v: %s", err, out)
+		}
+	}
+	a.bulk(h1, h2, h2.v4, 1<<20)
+	a.sw.Restart(t)
+	testenv.Eventually(t, "the tunnel is up", func() bool { return a.sw.port("up0").State == api.StateUp })
+	a.sw.wantEntry(h2.mac, 10, "up0")
+	// Only the other switch gets it: it is not flooded.
+	before := a.sw.port("up0")
+	a.bulk(h2, h1, h1.v4, 1<<20)
+	if p := a.sw.port("up0"); p.FastPath.Frames == before.FastPath.Frames || len(p.FastPath.Off) > 0 {
+		t.Errorf("the tunnel is not in the kernel: %+v, before %+v", p.FastPath, before.FastPath)
+	}
+	a.sw.ctl("del-port up0")
+	if out, err := a.ns.Command("ip", "link", "show", "up0").CombinedOutput(); err == nil {
+		t.Errorf("its device stays: %s", out)
+	}
 }

@@ -36,7 +36,8 @@ struct port {
 	u16 bucket;     /* 1 + the number of the bucket that limits what comes by it; 0: no limit */
 	u8 mirror_in, mirror_out; /* mirrors that copy what comes and what leaves by it, a bit each */
 	u8 watch; /* what user space sees of its frames: copy.h */
-	u32 : 24;
+	u8 resolves; /* messages of address resolution that come by it are handed up */
+	u32 : 16;
 };
 
 #define MAX_MIRRORS 8
@@ -55,6 +56,7 @@ enum {
 	PUNT = 512,     /* those that come by it are handed up: limited, or taken */
 
 	GUARDED = 2048,  /* what comes by it has to be plainly good: guard.h */
+	TUNNEL = 8192,   /* leads to other hosts: encap.h */
 	SNOOP = 1 << 16, /* the switch sees what may teach it the addresses of who is behind it */
 };
 
@@ -120,6 +122,7 @@ struct counters {
 	u64 copies; /* beside rx: made by mirrors and floods, each counted as tx where it left */
 	u64 unsent; /* tx: copies for which there was no memory */
 	u64 lost; /* beside rx: no memory to change the frame's tag, or the device is another's */
+	u64 unknown_vtep, unknown_vni;
 	u64 guarded[GUARD_REASONS];
 	u32 showing, shown; /* in which second how many of those were handed up */
 };
@@ -221,7 +224,7 @@ struct frame {
 	u32 tag; /* TPID << 16 | TCI, TPID in network byte order; 0: none */
 	u32 epoch;
 	u32 lap;
-	u32 : 32;
+	u32 path; /* of a tunnel, by which it came; 0: by none */
 };
 
 /* A sender behind a guarded port. As a key it has no unnamed padding, which is not zeroed. */
@@ -245,7 +248,7 @@ struct verdict {
 	u8 mirror_in, mirror_out; /* the latter without the former: a mirror copies a frame once */
 	u8 watch; /* of the input, for what comes; and of the output, for what leaves */
 	u8 asks;  /* what has to be true of each frame, see guard.h; 0: nothing */
-	u16 : 16;
+	u16 path; /* of a tunnel, by which it leaves; 0: by none */
 };
 
 /* The flows that this CPU saw last: four lookups less for the next frame. An entry is
@@ -511,6 +514,8 @@ static inline int find(struct hash *hash, u64 address, u16 vlan, struct found *f
 	return 0;
 }
 
+#include "encap.h"
+
 /* The addresses of a frame, 48 bits with the first octet on top. */
 static inline u64 destination(struct frame *f)
 {
@@ -554,21 +559,35 @@ static inline u16 classify(u32 tag, struct port *from)
 /* Whether a frame is a real one, or one that somebody asks about: explain.h. */
 enum reality { REAL, ASKED };
 
-/* is_admitted reports whether a frame's sender may send by the port without the switch being
- * asked, as in switch/learn.go. */
-static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u64 src, u16 vlan, enum reality is)
+/* is_admitted reports whether a frame's sender may send by the port, or by the path of a
+ * tunnel behind it, without the switch being asked, as in switch/learn.go. */
+static inline int is_admitted(struct hash *hash, struct port *from, u32 slot, u64 src, u16 vlan, u32 path, enum reality is)
 {
-	if (from->flags & NO_LEARN && !(from->flags & LOCKED)) /* what says that the port has a tag's VLAN? */
-		return !(src >> 40 & 1) && src && vlan == from->pvid;
-	struct found s;
+	if (from->flags & NO_LEARN && !(from->flags & LOCKED) && vlan == from->pvid)
+		return !(src >> 40 & 1) && src;
+	struct found s; /* a known sender also says that the port has a tag's VLAN */
 	if (!find(hash, src, vlan, &s) || s.slot != slot)
 		return 0;
 	if (from->flags & NO_LEARN)
 		return 1;
+	if (path && !came_by(path, src, vlan, from->ifindex, is == REAL))
+		return 0;
 	u32 now = bpf_ktime_get_coarse_ns() >> 30;
 	if (is == REAL && s.is->heard != now)
 		s.is->heard = now;
 	return 1;
+}
+
+/* is_resolution reports whether a frame is an ARP message, or a neighbour solicitation or
+ * advertisement, as isResolution in switch/resolution.go. */
+static inline int is_resolution(struct __sk_buff *skb)
+{
+	if ((u16)skb->protocol == be16(0x0806))
+		return 1;
+	u8 next[2], type; /* header, and the hops that are left */
+	return (u16)skb->protocol == be16(0x86dd) &&
+	       bpf_skb_load_bytes(skb, ETHERNET + 6, next, 2) == 0 && next[0] == 58 && next[1] == 255 &&
+	       bpf_skb_load_bytes(skb, ETHERNET + 40, &type, 1) == 0 && (type == 135 || type == 136);
 }
 
 #include "guard.h"
@@ -591,7 +610,12 @@ static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struc
 			return UP;
 		v->asks = of == GOOD ? ASK_SENDER : ASK_MAC;
 	}
-	if (!vlan || !is_admitted(hash, from, v->in, source(f), vlan, is))
+	if (from->resolves) {
+		if (is_resolution(skb))
+			return UP;
+		v->asks |= ASK_NAMES;
+	}
+	if (!vlan || !is_admitted(hash, from, v->in, source(f), vlan, f->path, is))
 		return UP;
 
 	struct found d;
@@ -608,10 +632,18 @@ static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struc
 	v->mirror_in = from->mirror_in;
 	v->mirror_out = 0;
 	v->watch = from->watch & SEE_COMING;
+	v->path = 0;
 	if (v->out == v->in)
 		return SAME_PORT;
 	if (from->flags & to->flags & ISOLATED)
 		return BOTH_ISOLATED;
+
+	if (to->flags & TUNNEL) {
+		if (!(from->flags & TUNNEL)) /* hosts reach each other without us */
+			v->path = path_to(destination(f), vlan, to->ifindex);
+		if (!v->path)
+			return UP;
+	}
 
 	/* The tag it leaves with, as switch/vlan.go's retag and wouldHop. */
 	v->ifindex = to->ifindex;
@@ -653,11 +685,37 @@ static inline int can_copy(struct __sk_buff *skb, struct verdict *v)
 	       can_mirror(skb, v->mirror_in, grows(skb, wire_length(skb), skb->vlan_present ? skb->vlan_proto : 0));
 }
 
+/* fits_path reports whether a tunnel's packets have room for a frame, or for its segments. */
+static inline int fits_path(struct __sk_buff *skb, struct verdict *v)
+{
+	u32 number = v->path;
+	struct path *p = bpf_map_lookup_elem(&paths, &number);
+	if (!p)
+		return 0;
+	u32 length = skb->gso_size ? headers(skb) + skb->gso_size : skb->len;
+	if (p->vlan ? skb->vlan_present && v->tpid && !v->pop : v->tpid || (skb->vlan_present && !v->pop))
+		length += TAG;
+	return !p->limit || length <= p->limit;
+}
+
+/* encap reports whether a frame is ready for its tunnel's device. */
+static inline int encap(struct __sk_buff *skb, struct verdict *v)
+{
+	u32 number = v->path;
+	struct path *p = bpf_map_lookup_elem(&paths, &number);
+	if (!p || p->ifindex != v->ifindex || (p->vlan && bpf_skb_vlan_pop(skb)))
+		return 0;
+	skb->mark = 0;
+	return set_key(skb, number);
+}
+
 /* dismiss discards a frame for this reason, or as beyond its port's rate. */
-static inline int dismiss(struct __sk_buff *skb, struct verdict *v, enum decision why)
+static inline int dismiss(struct __sk_buff *skb, struct verdict *v, enum decision why, u32 path)
 {
 	if (wanted(v->in) || !can_copy(skb, v) || !can_see(skb, v->watch))
 		return hand_up(skb); /* which polices it, too */
+	if (path)
+		skb->mark = 0;
 	if (v->bucket && !admit(skb, v->bucket))
 		why = POLICED;
 	if (v->mirror_in)
@@ -686,15 +744,18 @@ static inline u32 can_send(struct __sk_buff *skb, struct verdict *v)
 		u16 first = v->tpid ? v->tpid : v->pop || !skb->vlan_present ? 0 : skb->vlan_proto;
 		int more = grows(skb, wire_length(skb) - (v->pop ? TAG : 0) + (v->tpid ? TAG : 0), first);
 		u32 mtu = 0;
-		if (bpf_check_mtu(skb, ifindex, &mtu, more, 0) ||
-		    (v->mirror_out && !can_mirror(skb, v->mirror_out, more)) || !can_see(skb, v->watch))
+		if (v->path ? !fits_path(skb, v) : bpf_check_mtu(skb, ifindex, &mtu, more, 0))
 			return 0;
-		v->fits = mtu + ETHERNET - more;
+		if ((v->mirror_out && !can_mirror(skb, v->mirror_out, more)) || !can_see(skb, v->watch))
+			return 0;
+		if (!v->path)
+			v->fits = mtu + ETHERNET - more;
 	}
 	return can_copy(skb, v) ? ifindex : 0;
 }
 
-static inline int send_on(struct __sk_buff *skb, struct verdict *v)
+/* send_on sends on a frame that came by the path of a tunnel; 0: by none. */
+static inline int send_on(struct __sk_buff *skb, struct verdict *v, u32 path)
 {
 	u32 length = wire_length(skb), ifindex = can_send(skb, v);
 	if (!ifindex)
@@ -706,6 +767,8 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	int late = v->bucket && !admit(skb, v->bucket);
 	if (late && wanted(v->in))
 		return hand_up(skb);
+	if (path)
+		skb->mark = 0; /* it was for the switch */
 	if (v->mirror_in)
 		mirror(skb, v->mirror_in, v->in);
 	if (v->watch & SEE_COMING)
@@ -718,12 +781,17 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v)
 	}
 	in->rx_frames++;
 	in->rx_bytes += length;
-	out->tx_frames++;
-	out->tx_bytes += wire_length(skb);
+	length = wire_length(skb);
 	if (v->mirror_out)
 		mirror(skb, v->mirror_out, v->in);
 	if (v->watch & SEE_OUT)
 		see(skb, v->out, LEFT, 0);
+	if (v->path && !encap(skb, v)) {
+		out->unsent++;
+		return TCX_DROP;
+	}
+	out->tx_frames++;
+	out->tx_bytes += length;
 	return bpf_redirect(ifindex, 0);
 }
 
@@ -779,6 +847,8 @@ static inline enum leaves leaves(struct flooded *f, u32 output, struct exit *e)
 		return ASK;
 	if (to->flags & (f->unwanted | (f->from & ISOLATED)))
 		return NOT_BY_IT;
+	if (to->flags & TUNNEL)
+		return ASK; /* which knows the hosts that get it */
 	e->slot = slot;
 	e->ifindex = to->ifindex;
 	e->watch = to->watch & SEE_OUT;
@@ -892,7 +962,7 @@ static inline enum decision decide_flood(struct __sk_buff *skb, struct flooded *
 	f->all = class == MULTICAST ? listeners(f, group) : everyone(f->vlan);
 	if (!f->all || f->all->ports > MAX_FLOOD)
 		return UP;
-	if (!is_admitted(hash, from, f->in, source(&addresses), f->vlan, is))
+	if (!is_admitted(hash, from, f->in, source(&addresses), f->vlan, 0, is))
 		return UP;
 	v->in = f->in;
 	v->bucket = from->bucket;
@@ -914,7 +984,7 @@ global int flood(struct __sk_buff *skb)
 
 	/* From here on it is as with a frame to one station. */
 	if (is == NOWHERE)
-		return dismiss(skb, &v, NOWHERE);
+		return dismiss(skb, &v, NOWHERE, 0);
 	struct counters *in = bpf_map_lookup_elem(&counts, &v.in);
 	if (!in)
 		return hand_up(skb);
@@ -942,7 +1012,9 @@ global int flood(struct __sk_buff *skb)
 	return f.last ? bpf_redirect(f.last, 0) : TCX_DROP;
 }
 
-SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
+/* forward decides about a frame, which came by the path of a tunnel; 0: by none. What comes by a
+ * tunnel is not flooded here: is_tunnel is constant, so that its program is without that code. */
+static inline int forward(struct __sk_buff *skb, u32 path, int is_tunnel)
 {
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	u32 zero = 0;
@@ -953,7 +1025,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 	if (read_bits(k, ip_summed) == CHECKSUM_PARTIAL && !is_own_checksum(skb, k) && !is_checksum(skb))
 		return hand_up_vetted(skb);
 	if (data[0] & 1)
-		return flood(skb);
+		return is_tunnel ? hand_up(skb) : flood(skb);
 	u32 *epoch = bpf_map_lookup_elem(&epochs, &zero);
 	struct flows *flows = bpf_map_lookup_elem(&recent, &zero);
 	if (!epoch || !flows)
@@ -966,6 +1038,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 		.tag = tag_of(skb),
 		.epoch = *(volatile u32 *)epoch, /* before anything that it guards */
 		.lap = bpf_jiffies64() >> LAP_SHIFT,
+		.path = path,
 	};
 	/* Any spread will do: what collides is looked up. */
 	u64 mix = (f.dst_src ^ ((u64)f.src << 16 | f.ifindex) * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
@@ -974,8 +1047,9 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 	if (flows->last[i].of.dst_src == f.dst_src && flows->last[i].of.src == f.src &&
 	    flows->last[i].of.ifindex == f.ifindex && flows->last[i].of.tag == f.tag &&
 	    flows->last[i].of.epoch == f.epoch && flows->last[i].of.lap == f.lap &&
+	    (!path || flows->last[i].of.path == path) &&
 	    (!flows->last[i].is.asks || is_as_before(skb, flows->last[i].is.asks, &flows->from[i])))
-		return send_on(skb, &flows->last[i].is);
+		return send_on(skb, &flows->last[i].is, path);
 
 	struct verdict v = {};
 	enum decision is = decide(skb, &f, &v, REAL);
@@ -986,11 +1060,17 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 			is_plain(skb, &flows->from[i]);
 		flows->last[i].of = f;
 		flows->last[i].is = v;
-		return send_on(skb, &flows->last[i].is);
+		return send_on(skb, &flows->last[i].is, path);
 	}
-	return dismiss(skb, &v, is);
+	return dismiss(skb, &v, is, path);
 }
 
+SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
+{
+	return forward(skb, 0, 0);
+}
+
+#include "decap.h"
 #include "explain.h"
 
 /* One of the helpers, bpf_check_mtu, is for programs under the GPL only. */

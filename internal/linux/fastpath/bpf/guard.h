@@ -61,6 +61,7 @@ enum {
 	ASK_PLAIN = 1,  /* it is plain: what teaches addresses to the switch is handed up */
 	ASK_SENDER = 2, /* and from the same address; its checksum is its own */
 	ASK_MAC = 4,    /* it is one of IP or ARP, and its checksum is its own */
+	ASK_NAMES = 8,  /* it is no message of address resolution */
 };
 
 /* is_innocent reports whether a packet's upper layer says nothing that the switch has to see. */
@@ -137,6 +138,8 @@ static inline int is_as_before(struct __sk_buff *skb, u8 asks, struct sender *wa
 		if (!is_tidy(skb) || (type != TYPE_IPV4 && type != TYPE_IPV6 && type != TYPE_ARP))
 			return 0;
 	}
+	if (asks & ASK_NAMES && is_resolution(skb))
+		return 0;
 	struct sender is;
 	if (!(asks & (ASK_PLAIN | ASK_SENDER)))
 		return 1;

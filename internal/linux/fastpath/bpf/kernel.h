@@ -65,6 +65,27 @@ struct __sk_buff {
 #define BPF_F_NO_PREALLOC 1
 #define BPF_F_MMAPABLE 1024
 
+/* The outer addresses of a tunnelled frame. IPv4 addresses are in host byte order, IPv6 ones
+ * in network order. */
+struct bpf_tunnel_key {
+	u32 tunnel_id;
+	union {
+		u32 remote_ipv4;
+		u32 remote_ipv6[4];
+	};
+	u8 tunnel_tos;
+	u8 tunnel_ttl;
+	u16 tunnel_flags;
+	u32 tunnel_label;
+	union {
+		u32 local_ipv4;
+		u32 local_ipv6[4];
+	};
+};
+
+#define BPF_F_TUNINFO_IPV6 1
+#define BPF_F_DONT_FRAGMENT 4
+
 /* enum bpf_func_id */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
@@ -73,6 +94,8 @@ static u32 (*bpf_get_prandom_u32)(void) = (void *)7;
 static long (*bpf_clone_redirect)(struct __sk_buff *skb, u32 ifindex, u64 flags) = (void *)13;
 static long (*bpf_skb_vlan_push)(struct __sk_buff *skb, u16 proto, u16 tci) = (void *)18;
 static long (*bpf_skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
+static long (*bpf_skb_get_tunnel_key)(struct __sk_buff *skb, struct bpf_tunnel_key *key, u32 size, u64 flags) = (void *)20;
+static long (*bpf_skb_set_tunnel_key)(struct __sk_buff *skb, struct bpf_tunnel_key *key, u32 size, u64 flags) = (void *)21;
 static long (*bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*bpf_skb_load_bytes)(const void *skb, u32 offset, void *to, u32 len) = (void *)26;
 static u64 (*bpf_jiffies64)(void) = (void *)118;

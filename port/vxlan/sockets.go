@@ -10,39 +10,35 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// tunnel is a port on UDP sockets: some that send, each with a source port of its own, and
+// sockets is a port on UDP sockets: some that send, each with a source port of its own, and
 // one for each queue that receives.
-type tunnel struct {
-	directory
+type sockets struct {
+	tunnel
 	queues []*queue
-	quit   chan struct{} // closed by Close
-	tasks  sync.WaitGroup
+	why    string // no device of the kernel carries the frames
 
 	// Send holds gate to read, so that Close closes no socket that is in use.
 	gate   sync.RWMutex
-	closed atomic.Bool
 	paused atomic.Bool
 	tx     []int
-
-	news    chan struct{}
-	refusal refusal
 }
 
 var _ interface {
-	port.Tunnel
+	openTunnel
 	port.Giver
-	port.Overrun
-	port.Noticer
-} = (*tunnel)(nil)
+	port.Substitute
+} = (*sockets)(nil)
 
-// open makes a tunnel without networks. It receives by what another process gave, unless from is nil.
-func open(local netip.Addr, udpPort uint16, queues int, from *port.Parcel) (*tunnel, error) {
+// openSockets makes a tunnel without networks. It receives by what another process gave, unless
+// from is nil.
+func openSockets(local netip.Addr, udpPort uint16, queues int, from *port.Parcel) (*sockets, error) {
 	files, err := receivers(local, udpPort, queues, from)
 	if err != nil {
 		return nil, err
 	}
-	t := &tunnel{quit: make(chan struct{}), news: make(chan struct{}, 1)}
-	t.directory.init(local, udpPort)
+	t := new(sockets)
+	t.init(local, udpPort)
+	t.replies.wake = func() { t.queues[0].wake() }
 	for _, f := range files {
 		t.queues = append(t.queues, newQueue(t, f))
 	}
@@ -60,7 +56,7 @@ func open(local netip.Addr, udpPort uint16, queues int, from *port.Parcel) (*tun
 }
 
 // Queues implements port.Port.
-func (t *tunnel) Queues() (all []port.Queue) {
+func (t *sockets) Queues() (all []port.Queue) {
 	for _, q := range t.queues {
 		all = append(all, q)
 	}
@@ -69,10 +65,10 @@ func (t *tunnel) Queues() (all []port.Queue) {
 
 // Caps implements port.Port: the core finishes frames, and the kind has the kernel divide
 // the datagrams that they make.
-func (t *tunnel) Caps() port.Caps { return port.CapsNone }
+func (t *sockets) Caps() port.Caps { return port.CapsNone }
 
 // Close implements port.Port.
-func (t *tunnel) Close() error {
+func (t *sockets) Close() error {
 	if !t.closed.Swap(true) {
 		close(t.quit)
 		t.closeSockets()
@@ -81,7 +77,7 @@ func (t *tunnel) Close() error {
 	return nil
 }
 
-func (t *tunnel) closeSockets() {
+func (t *sockets) closeSockets() {
 	for _, q := range t.queues {
 		q.close()
 	}
@@ -94,7 +90,7 @@ func (t *tunnel) closeSockets() {
 }
 
 // Pause implements port.Pausable. What hosts send meanwhile waits in the sockets.
-func (t *tunnel) Pause() {
+func (t *sockets) Pause() {
 	t.paused.Store(true)
 	for _, q := range t.queues {
 		q.wake()
@@ -102,12 +98,15 @@ func (t *tunnel) Pause() {
 }
 
 // Resume implements port.Pausable.
-func (t *tunnel) Resume() { t.paused.Store(false) }
+func (t *sockets) Resume() { t.paused.Store(false) }
 
 // Overruns implements port.Overrun.
-func (t *tunnel) Overruns() (n uint64) {
+func (t *sockets) Overruns() (n uint64) {
 	for _, q := range t.queues {
 		n += q.overruns()
 	}
 	return n
 }
+
+// Substitutes implements port.Substitute.
+func (t *sockets) Substitutes() string { return "sockets carry its frames: " + t.why }
