@@ -117,7 +117,8 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 	},
 	"vxlan": func(t testing.TB, sw *daemontest.Daemon, name string) end {
 		local, peer := netip.MustParseAddrPort("127.0.0.1:4789"), netip.MustParseAddrPort("127.0.0.2:4789")
-		sw.Ctl(t, "add-port %s --kind vxlan --local %s --peers %s --vni 7", name, local.Addr(), peer.Addr())
+		// Its peer is on the same host, where a device would have the UDP port for all addresses.
+		sw.Ctl(t, "add-port %s --kind vxlan --local %s --peers %s --vni 7 --data-plane sockets", name, local.Addr(), peer.Addr())
 		var c *net.UDPConn
 		var err error
 		sw.Netns.Do(func() { c, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(peer), net.UDPAddrFromAddrPort(local)) })
