@@ -56,15 +56,24 @@ type ring struct {
 	memory *ebpf.Map
 }
 
-// load takes out the rings of an earlier process, which nobody reads any more.
-func (r *rings) load(bpf *bpfObjects) error {
-	r.bpf = bpf
+// clear takes out the rings of an earlier process.
+func (r *rings) clear() error {
+	var errs []error
 	for i := range r.open {
-		if err := r.takeOut(i); err != nil {
-			return err
+		errs = append(errs, r.takeOut(i))
+	}
+	return errors.Join(errs...)
+}
+
+// putBack puts in the rings that are in use, which another process may have taken out.
+func (r *rings) putBack() error {
+	var errs []error
+	for i, ring := range r.open {
+		if ring != nil {
+			errs = append(errs, r.bpf.Rings.Put(uint32(i), ring.memory))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (r *rings) takeOut(i int) error {

@@ -152,9 +152,7 @@ func (p *Path) prepare(tookOver bool) error {
 	if err := p.readKernel(); err != nil {
 		return err
 	}
-	if err := p.rings.load(&p.bpf); err != nil {
-		return err
-	}
+	p.rings.bpf = &p.bpf
 	if err := p.paths.load(&p.bpf); err != nil {
 		return err
 	}
@@ -187,6 +185,7 @@ func (p *Path) Bind(t *fdb.Table) { p.table = t }
 func (p *Path) Start() {
 	p.mu.Lock()
 	p.check("reading what is there", p.readKernel()) // the former process may have worked since Open
+	p.check("ending copies", p.rings.clear())
 	p.live.Store(true)
 	p.check("freeing ports", p.slots.adopt(p.published))
 	p.check("forgetting tunnels", p.paths.keep(&p.bpf, func(ifindex uint32) bool { return p.paths.open[ifindex] }))

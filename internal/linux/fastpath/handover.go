@@ -46,6 +46,7 @@ func (p *Path) Continue() {
 	if suspended {
 		p.suspended = false
 		p.live.Store(true)
+		p.check("going on with copies", p.rings.putBack())
 		p.apply(p.published, p.flood)
 		p.guards.suspend(false)
 	}

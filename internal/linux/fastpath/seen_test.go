@@ -203,11 +203,14 @@ func TestRingGoes(t *testing.T) {
 	is(false)
 	r.ports[0].SeeIn = true
 	r.publish(r.ports)
-	var next rings
-	if err := next.load(&r.path.bpf); err != nil {
+	r.path.Suspend()
+	next := rings{bpf: &r.path.bpf}
+	if err := next.clear(); err != nil {
 		t.Fatal(err)
 	}
 	is(false)
+	r.path.Continue() // the next process failed
+	is(true)
 }
 
 // sampled is a rig whose port 0 is sampled, with stations A, B behind ports 0 and 1.
