@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -35,4 +36,47 @@ func (bridge) attach(ctx context.Context, l *lab, _ medium, taps []string) error
 	}
 	_, err := l.runInput(ctx, batch.String(), "ip", "-batch", "-")
 	return err
+}
+
+// adjust implements adjustable. The bridge has no storm limits and is measured without. Where
+// the kernel has no act_police, it polices nothing either.
+func (bridge) adjust(ctx context.Context, l *lab, w work) error {
+	tc := func(line string) error {
+		_, err := l.run(ctx, "tc", strings.Fields(line)...)
+		return err
+	}
+	ip := func(line string) error {
+		_, err := l.run(ctx, "ip", strings.Fields(line)...)
+		return err
+	}
+	const all = " ingress protocol all u32 match u32 0 0 action " // every kernel with tc has it
+	switch w.With {
+	case rateIn:
+		for i := range w.Ports {
+			if err := tc("qdisc add dev " + guestName(i) + " clsact"); err != nil {
+				return err
+			}
+			if tc("filter add dev "+guestName(i)+all+"police rate 30gbit burst 10mb conform-exceed drop") != nil {
+				return nil
+			}
+		}
+	case mirrored:
+		return cmp.Or(tc("qdisc add dev vm0 clsact"), tc("filter add dev vm0"+all+"mirred egress mirror dev "+guestName(w.Ports-1)),
+			tc(strings.Replace("filter add dev vm0"+all, "ingress", "egress", 1)+"mirred egress mirror dev "+guestName(w.Ports-1)))
+	case unlearned:
+		return ip("link set dev vm0 type bridge_slave learning off")
+	case snooping:
+		// It filters once hosts had the time to answer its query.
+		if err := ip("link set dev br0 type bridge mcast_snooping 1 mcast_query_response_interval 100 mcast_querier 1"); err != nil {
+			return err
+		}
+		for i := range members {
+			if _, err := l.run(ctx, "bridge", "mdb", "add", "dev", "br0", "port", guestName(i+1), "grp", groupAddress.String(), "permanent"); err != nil {
+				return err
+			}
+		}
+	case rateOut:
+		return tc("qdisc replace dev vm1 root tbf rate 1gbit burst 128kb latency 200ms")
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 )
 
 // headerLen is the length of the virtio-net header before each frame on a TAP (struct
@@ -47,8 +48,14 @@ const (
 	kindReply
 )
 
-// everyone is the index for the broadcast address.
-const everyone = 0xff
+// everyone is the index for the broadcast address, and theGroup for a multicast address.
+const (
+	everyone = 0xff
+	theGroup = 0xfe
+)
+
+// groupAddress is the address of theGroup.
+var groupAddress = netip.AddrFrom4([4]byte{239, 18, 0, theGroup})
 
 type message struct {
 	kind  byte
@@ -72,6 +79,9 @@ func newPacket(from, to byte, size int) []byte {
 	binary.BigEndian.PutUint16(ip[2:], uint16(size-ipAt))
 	copy(ip[12:], []byte{198, 18, 0, from})
 	copy(ip[16:], []byte{198, 18, 0, to})
+	if to == theGroup {
+		copy(ip[16:], groupAddress.AsSlice())
+	}
 	super := size > 1514
 	if super {
 		ip[9] = protoTCP
@@ -100,6 +110,11 @@ func putMAC(b []byte, index byte) {
 		copy(b, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 		return
 	}
+	if index == theGroup { // RFC 1112 section 6.4
+		copy(b, []byte{1, 0, 0x5e})
+		copy(b[3:], groupAddress.AsSlice()[1:])
+		return
+	}
 	copy(b, []byte{2, 0, 0, 0, 0, index})
 }
 
@@ -110,7 +125,7 @@ func addressText(index int) string { return fmt.Sprintf("198.18.0.%d", index) }
 // isFor reports whether the packet is addressed to the guest or to all.
 func isFor(p []byte, index byte) bool {
 	dst := p[headerLen:]
-	return dst[5] == index && dst[0] == 2 || dst[0] == 0xff
+	return dst[5] == index && dst[0] == 2 || dst[0]&1 != 0
 }
 
 // payloadAt returns the offset of the payload in a packet from newPacket.

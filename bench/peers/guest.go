@@ -44,8 +44,8 @@ type guest struct {
 // source counts the frames from one sender.
 type source struct{ highest, arrived uint64 }
 
-// maxGuests is one guest that floods, and eight that receive.
-const maxGuests = 9
+// maxGuests is one guest that floods, and 32 that receive.
+const maxGuests = 33
 
 // burst is how many frames a guest sends or receives before it checks the other direction:
 // enough to make the check cheap, and a small part of a window.

@@ -59,6 +59,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	seconds := flags.Float64("seconds", 1, "how long each measurement takes")
 	flags.DurationVar(&o.poll, "poll", 0, "how long guests look for frames before they sleep, such as 50us")
 	only := flags.String("only", "", "the peers to measure, such as vswitch,bridge; all if empty")
+	more := flags.Bool("more", false, "measure ports with settings, and shared memory with few and many frames and ports, in place of the usual works")
 	match := flags.String("work", "", "a regular expression for the works to measure, such as '^64 B, one way'")
 	builds := flags.String("vswitch", "../../vswitch", "the vswitch to measure, or several such as new=../../vswitch,old=/tmp/vswitch")
 	flags.StringVar(&o.json, "json", "", "a file to write all results to")
@@ -88,13 +89,17 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	if err != nil {
 		return o, fmt.Errorf("-work: %w", err)
 	}
-	for _, w := range works() {
+	candidates := works()
+	if *more {
+		candidates = moreWorks()
+	}
+	for _, w := range candidates {
 		if expression.MatchString(w.String()) && len(o.having(w)) > 0 {
 			o.works = append(o.works, w)
 		}
 	}
 	if len(o.works) == 0 {
-		return o, fmt.Errorf("no work of these peers matches %q; the works are named as %q", *match, works()[0])
+		return o, fmt.Errorf("no work of these peers matches %q; the works are named as %q", *match, candidates[0])
 	}
 	return o, nil
 }
@@ -165,7 +170,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // begins, and another peer is first.
 func (r *Results) measure(ctx context.Context, o options, stderr io.Writer) error {
 	// Each guest has a thread that never yields to another in the Go scheduler.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(maxGuests + 4))
+	guests := slices.MaxFunc(o.works, func(a, b work) int { return a.Ports - b.Ports }).Ports
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(guests, 9) + 4))
 	for _, w := range o.works {
 		for _, p := range o.having(w) {
 			r.Lines = append(r.Lines, &Line{Work: w, Peer: p.name()})

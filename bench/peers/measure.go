@@ -115,6 +115,16 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 	if err := greet(setup, l, t.guests); err != nil {
 		return s, err
 	}
+	if w.With != plain {
+		if err := p.(adjustable).adjust(setup, l, w); err != nil {
+			return s, err
+		}
+	}
+	if w.Pattern == multicast {
+		if err := join(setup, l, t.guests); err != nil {
+			return s, err
+		}
+	}
 	w.assign(t.guests)
 	for _, g := range t.guests {
 		if g.asks {
@@ -289,6 +299,31 @@ func greet(ctx context.Context, l *lab, guests []*guest) error {
 				if !heard[i][j] {
 					return fmt.Errorf("no frame from %s reaches %s", guestName(j), guestName(i))
 				}
+			}
+		}
+		return nil
+	})
+}
+
+// join waits until what the first guest sends to the group reaches its members, and nobody else:
+// a switch that snoops first hears who joined.
+func join(ctx context.Context, l *lab, guests []*guest) error {
+	return l.poll(ctx, func() error {
+		p := newPacket(guests[0].index, theGroup, smallest)
+		message{kind: kindHello, from: guests[0].index}.put(p)
+		guests[0].end.write(p)
+		guests[0].end.flush()
+		if err := pause(ctx, silence/4); err != nil {
+			return err
+		}
+		for i, g := range guests[1:] {
+			heard := false
+			for p := g.end.read(); p != nil; p = g.end.read() {
+				m, ok := parse(p)
+				heard = heard || ok && m.kind == kindHello
+			}
+			if isMember := i < members; heard != isMember {
+				return fmt.Errorf("a frame to the group reaches %s: %v", guestName(i+1), heard)
 			}
 		}
 		return nil

@@ -33,12 +33,19 @@ type peer interface {
 // counts for each frame.
 type guarded interface{ guards() bool }
 
+// adjustable is a peer that has the settings of works, or none that would do as much.
+type adjustable interface {
+	// adjust applies the work's setting, once the guests know each other.
+	adjust(ctx context.Context, l *lab, w work) error
+}
+
 // has reports whether p can be measured at w.
 func has(p peer, w work) bool {
-	if g, ok := p.(guarded); ok && g.guards() && (w.Ports != 2 || w.Pattern != oneWay && w.Pattern != bothWays) {
+	if g, ok := p.(guarded); ok && g.guards() && (w.Ports != 2 || w.With != plain || w.Pattern != oneWay && w.Pattern != bothWays) {
 		return false
 	}
-	return slices.Contains(p.media(), w.By)
+	_, can := p.(adjustable)
+	return slices.Contains(p.media(), w.By) && (can || w.With == plain)
 }
 
 // peers returns all peers in the order of the table. builds lists the vswitch builds to

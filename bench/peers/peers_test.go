@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,12 @@ func TestMain(m *testing.M) {
 
 // The command runs: everything that is measured of the switch in this tree and of
 // those that need no package, for a moment each.
-func TestRun(t *testing.T) {
+func TestRun(t *testing.T) { runAll(t, works()) }
+
+// Settings are made at peers that have them.
+func TestRunMore(t *testing.T) { runAll(t, moreWorks(), "-more") }
+
+func runAll(t *testing.T, all []work, args ...string) {
 	testenv.Root(t)
 	testenv.Tool(t, "ip")
 	testenv.Tool(t, testpmdName)
@@ -41,10 +47,10 @@ func TestRun(t *testing.T) {
 	}
 	jsonFile, svgFile := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.svg")
 	var stdout, stderr strings.Builder
-	err := run(t.Context(), []string{
-		"-seconds", "0.2", "-rounds", "1", "-only", "vswitch,bridge,bridge-nft,vswitch-guard (fast path),gvisor",
+	err := run(t.Context(), append(args,
+		"-seconds", "0.1", "-rounds", "1", "-only", "vswitch,bridge,bridge-nft,vswitch-guard (fast path),gvisor",
 		"-vswitch", binary, "-json", jsonFile, "-svg", svgFile,
-	}, &stdout, &stderr)
+	), &stdout, &stderr)
 	t.Logf("%s\n%s", stderr.String(), stdout.String())
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +68,11 @@ func TestRun(t *testing.T) {
 	for _, l := range r.Lines {
 		lines[l.Peer]++
 	}
-	if len(lines) != 5 || lines["bridge-nft"] != 6 || lines["vswitch-guard (fast path)"] != 6 || lines["vswitch"] != len(works()) || lines["bridge"] == 0 || lines["gvisor"] == 0 {
+	has := func(pattern func(work) bool) bool { return slices.ContainsFunc(all, pattern) }
+	streams := has(func(w work) bool { return w.By == byStream })
+	guards := has(func(w work) bool { return w.With == plain && w.Ports == 2 && w.By == byTAP })
+	if lines["vswitch"] != len(all) || lines["bridge"] == 0 || lines["gvisor"] > 0 != streams ||
+		lines["bridge-nft"] > 0 != guards || lines["vswitch-guard (fast path)"] != lines["bridge-nft"] {
 		t.Errorf("lines by peer: %v", lines)
 	}
 	for _, l := range r.Lines {
@@ -210,7 +220,7 @@ func TestBusyCPU(t *testing.T) {
 
 // results are three peers at two works, of which one peer failed once and one always.
 func results() *Results {
-	w, trip := work{oneWay, smallest, 2, byTAP}, work{roundTrip, smallest, 2, byTAP}
+	w, trip := atTAPs(oneWay, smallest, 2), atTAPs(roundTrip, smallest, 2)
 	r := &Results{
 		Machine: Machine{CPU: "A <CPU> & more", Started: "2026-01-02T03:04:05Z"},
 		Rounds:  3, Seconds: 1,

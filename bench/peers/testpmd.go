@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,7 @@ type testpmd struct {
 	*process
 	stdin     io.WriteCloser
 	telemetry *net.UnixConn
+	work      work
 	reply     [64 << 10]byte
 
 	start counts // totals before the measurement
@@ -32,14 +34,20 @@ type testpmd struct {
 const (
 	testpmdName = "dpdk-testpmd"
 
-	// testpmdRing is the length of its rings, the same as of QEMU's guests.
-	testpmdRing = 256
+	// testpmdRing is the length of its rings, the same as of QEMU's guests, if no more than half
+	// a ring circulates each way, so that none is lost for lack of room while one side has its
+	// turn.
+	testpmdRing     = 256
+	testpmdInFlight = testpmdRing / 2
 
-	// bursts of 32 frames circulate each way: half a ring, so that none is lost for lack of
-	// room while one side has its turn.
-	bursts      = 4
-	inEachBurst = 32
+	inEachBurst = 32 // at most
 )
+
+// inFlight returns how many frames of the work circulate each way, and in bursts of how many.
+func (w work) inFlight() (all, burst int) {
+	all = cmp.Or(w.InFlight, testpmdInFlight)
+	return all, min(all, inEachBurst)
+}
 
 // testpmdMAC returns the address of a port.
 func testpmdMAC(i int) string { return fmt.Sprintf("52:54:00:00:00:%02x", i) }
@@ -74,7 +82,7 @@ func (l *lab) circulate(ctx context.Context, p peer, w work) (*testpmd, error) {
 	if err := l.pin(cpus[1]); err != nil {
 		return nil, err
 	}
-	pmd, err := l.testpmd(cpus[1], w.Size, sockets)
+	pmd, err := l.testpmd(cpus[1], w, sockets)
 	if err != nil {
 		return nil, err
 	}
@@ -86,16 +94,17 @@ func (l *lab) circulate(ctx context.Context, p peer, w work) (*testpmd, error) {
 }
 
 // testpmd starts testpmd with a port for each socket.
-func (l *lab) testpmd(cpu, size int, sockets []string) (*testpmd, error) {
+func (l *lab) testpmd(cpu int, w work, sockets []string) (*testpmd, error) {
+	all, burst := w.inFlight()
 	args := []string{
 		// The thread that takes commands, and the one that forwards.
 		"--lcores", fmt.Sprintf("0@%d,1@%d", cpu, cpu),
 		"--no-huge", "-m", "256", "--no-pci",
 	}
 	for i, s := range sockets {
-		args = append(args, "--vdev", fmt.Sprintf("net_virtio_user%d,path=%s,server=1,queues=1,queue_size=%d,mac=%s", i, s, testpmdRing, testpmdMAC(i)))
+		args = append(args, "--vdev", fmt.Sprintf("net_virtio_user%d,path=%s,server=1,queues=1,queue_size=%d,mac=%s", i, s, max(testpmdRing, 2*all), testpmdMAC(i)))
 	}
-	args = append(args, "--", "--interactive", "--total-num-mbufs=8192", "--forward-mode=io", fmt.Sprintf("--txpkts=%d", size))
+	args = append(args, "--", "--interactive", "--total-num-mbufs=8192", "--forward-mode=io", fmt.Sprintf("--burst=%d", burst), fmt.Sprintf("--txpkts=%d", w.Size))
 	for i := range sockets {
 		args = append(args, fmt.Sprintf("--eth-peer=%d,%s", i, testpmdMAC(i^1)))
 	}
@@ -112,7 +121,7 @@ func (l *lab) testpmd(cpu, size int, sockets []string) (*testpmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &testpmd{process: p, stdin: stdin}, nil
+	return &testpmd{process: p, stdin: stdin, work: w}, nil
 }
 
 func (t *testpmd) close() {
@@ -145,7 +154,8 @@ func (t *testpmd) begin(ctx context.Context, l *lab) error {
 		err = l.poll(ctx, func() error { return t.try(ctx) })
 	}
 	if err == nil {
-		err = t.command(fmt.Sprintf("start tx_first %d", bursts))
+		all, burst := t.work.inFlight()
+		err = t.command(fmt.Sprintf("start tx_first %d", all/burst))
 	}
 	return err
 }
@@ -196,12 +206,12 @@ func (t *testpmd) count() (counts, error) {
 	return c, err
 }
 
-// total returns what both ports have sent and received since testpmd started.
+// total returns what all ports have sent and received since testpmd started.
 func (t *testpmd) total() (c counts, err error) {
 	if err := t.telemetry.SetDeadline(time.Now().Add(setupTime)); err != nil {
 		return c, err
 	}
-	for i := range 2 {
+	for i := range t.work.Ports {
 		request := fmt.Sprintf("/ethdev/stats,%d", i)
 		if _, err := io.WriteString(t.telemetry, request); err != nil {
 			return c, err
@@ -225,8 +235,9 @@ func (t *testpmd) total() (c counts, err error) {
 // check returns an error if too few frames circulated to the end: lost frames are not
 // replaced.
 func (t *testpmd) check(s Sample) error {
-	const round = 2 * bursts * inEachBurst
-	if lost := int64(s.Expected - s.Delivered); lost > round/2 {
+	all, _ := t.work.inFlight()
+	round := t.work.Ports * all
+	if lost := int64(s.Expected - s.Delivered); lost > int64(round/2) {
 		return fmt.Errorf("%d of the %d frames that went round were lost", lost, round)
 	}
 	return nil

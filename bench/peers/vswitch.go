@@ -48,7 +48,7 @@ func (v vswitch) version(ctx context.Context) (string, error) {
 }
 
 func (v vswitch) attach(ctx context.Context, l *lab, by medium, guests []string) error {
-	socket := filepath.Join(l.dir, "vswitch.sock")
+	socket := v.socket(l)
 	mode := "VSWITCH_FASTPATH=off"
 	if v.fast {
 		mode = "VSWITCH_FASTPATH=require"
@@ -80,3 +80,44 @@ func (v vswitch) attach(ctx context.Context, l *lab, by medium, guests []string)
 	}
 	return err
 }
+
+// adjust implements adjustable.
+func (v vswitch) adjust(ctx context.Context, l *lab, w work) error {
+	ctl := func(line string) error {
+		args := append([]string{"--socket", v.socket(l)}, strings.Fields(line)...)
+		_, err := l.run(ctx, v.binary, args...)
+		return err
+	}
+	each := func(settings string) error {
+		for i := range w.Ports {
+			if err := ctl("set-port " + guestName(i) + settings); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	switch w.With {
+	case rateIn:
+		return each(" --rate-in 30gbit")
+	case storm:
+		return each(" --storm-broadcast 1000pps --storm-multicast 1000pps --storm-unicast 1000pps")
+	case mirrored:
+		return ctl("mirror add m0 --from vm0 --to " + guestName(w.Ports-1))
+	case unlearned:
+		return ctl("set-port vm0 --learning off")
+	case snooping:
+		if err := ctl("set --snooping --querier"); err != nil {
+			return err
+		}
+		for i := range members {
+			if err := ctl("mdb add " + groupAddress.String() + " " + guestName(i+1)); err != nil {
+				return err
+			}
+		}
+	case rateOut:
+		return ctl("set-port vm1 --rate-out 1gbit")
+	}
+	return nil
+}
+
+func (vswitch) socket(l *lab) string { return filepath.Join(l.dir, "vswitch.sock") }

@@ -17,6 +17,23 @@ const (
 	awakeTrip pattern = "round trip on CPUs kept awake"
 	pollTrip  pattern = "round trip of polling guests"
 	circulate pattern = "circulate" // both ways, each guest returns what it receives
+	multicast pattern = "multicast" // the first guest to a group that the next four joined
+)
+
+// members is how many guests join the group of multicast.
+const members = 4
+
+// setting is what is set on the switch for a work.
+type setting string
+
+const (
+	plain     setting = ""
+	rateIn    setting = "rate-in above the load" // on all ports
+	storm     setting = "storm limits"           // on all ports, above what there is
+	mirrored  setting = "one port mirrored"      // the first one, to the last one, which has no other frames
+	unlearned setting = "learning off"           // on the first port
+	snooping  setting = "snooping"
+	rateOut   setting = "rate-out 1 Gbit/s" // on the second port
 )
 
 // isTrip reports whether the pattern's figure is a time.
@@ -51,6 +68,10 @@ type work struct {
 	Size    int     `json:"size"`  // bytes of a frame, without its check sequence
 	Ports   int     `json:"ports"` // guests
 	By      medium  `json:"by"`
+	With    setting `json:"with,omitempty"`
+
+	// InFlight is how many frames circulate each way between two ports; 0 means 128.
+	InFlight int `json:"in_flight,omitempty"`
 }
 
 // pollTime is how long polling guests poll: the value in QEMU's manual for vhost's poll-us,
@@ -68,26 +89,66 @@ func (w work) String() string {
 	if w.By != byTAP {
 		ports = string(w.By) + " ports"
 	}
-	return fmt.Sprintf("%s, %s, %d %s", size, w.Pattern, w.Ports, ports)
+	name := fmt.Sprintf("%s, %s, %d %s", size, w.Pattern, w.Ports, ports)
+	if w.InFlight > 0 {
+		name += fmt.Sprintf(", %d in flight", w.InFlight)
+	}
+	if w.With != plain {
+		name += ", " + string(w.With)
+	}
+	return name
 }
 
-// works returns everything that is measured, in the order of the table.
+// works returns what is measured unless other works are asked for, in the order of the table.
 func works() (all []work) {
 	for _, size := range []int{smallest, 1514, superFrame} {
 		for _, ports := range []int{2, 8} {
-			all = append(all, work{oneWay, size, ports, byTAP}, work{bothWays, size, ports, byTAP})
+			all = append(all, atTAPs(oneWay, size, ports), atTAPs(bothWays, size, ports))
 		}
 	}
 	return append(all,
-		work{flooding, smallest, maxGuests, byTAP}, work{flooding, 1514, maxGuests, byTAP},
-		work{overload, smallest, 2, byTAP},
-		work{roundTrip, smallest, 2, byTAP}, work{awakeTrip, smallest, 2, byTAP}, work{pollTrip, smallest, 2, byTAP},
+		atTAPs(flooding, smallest, 9), atTAPs(flooding, 1514, 9),
+		atTAPs(overload, smallest, 2),
+		atTAPs(roundTrip, smallest, 2), atTAPs(awakeTrip, smallest, 2), atTAPs(pollTrip, smallest, 2),
 
-		work{oneWay, smallest, 2, byStream}, work{oneWay, 1514, 2, byStream},
-		work{roundTrip, smallest, 2, byStream},
+		work{Pattern: oneWay, Size: smallest, Ports: 2, By: byStream}, work{Pattern: oneWay, Size: 1514, Ports: 2, By: byStream},
+		work{Pattern: roundTrip, Size: smallest, Ports: 2, By: byStream},
 
-		work{circulate, smallest, 2, byVhost}, work{circulate, 1514, 2, byVhost},
+		work{Pattern: circulate, Size: smallest, Ports: 2, By: byVhost}, work{Pattern: circulate, Size: 1514, Ports: 2, By: byVhost},
 	)
+}
+
+// moreWorks returns the works with settings that users turn on, and those of shared memory with
+// few and many frames and ports.
+func moreWorks() (all []work) {
+	for _, ports := range []int{2, 8} {
+		for _, with := range []setting{plain, rateIn, storm} {
+			all = append(all, atTAPs(bothWays, smallest, ports).with(with))
+		}
+	}
+	all = append(all,
+		atTAPs(bothWays, smallest, 9).with(mirrored),
+		atTAPs(oneWay, smallest, 2), atTAPs(oneWay, smallest, 2).with(unlearned),
+		atTAPs(flooding, smallest, 9), atTAPs(flooding, smallest, maxGuests),
+		atTAPs(multicast, smallest, maxGuests).with(snooping),
+		atTAPs(oneWay, 1514, 2).with(rateOut), atTAPs(oneWay, superFrame, 2).with(rateOut),
+	)
+	for _, inFlight := range []int{8, 32, 128, 256} {
+		all = append(all, work{Pattern: circulate, Size: smallest, Ports: 2, By: byVhost, InFlight: inFlight})
+	}
+	for _, ports := range []int{4, 8} {
+		all = append(all, work{Pattern: circulate, Size: smallest, Ports: ports, By: byVhost, InFlight: 32})
+	}
+	return all
+}
+
+func atTAPs(p pattern, size, ports int) work {
+	return work{Pattern: p, Size: size, Ports: ports, By: byTAP}
+}
+
+func (w work) with(s setting) work {
+	w.With = s
+	return w
 }
 
 // assign gives the guests their roles.
@@ -96,10 +157,13 @@ func (w work) assign(guests []*guest) {
 		g.size = w.Size
 		partner := byte(i ^ 1)
 		switch {
+		case int(partner) >= len(guests): // it observes
 		case w.Pattern == bothWays, w.Pattern == oneWay && i%2 == 0:
 			g.sendTo(partner, w.Size, partner, 1)
 		case w.Pattern == flooding && i == 0:
 			g.sendTo(everyone, w.Size, 1, len(guests)-1)
+		case w.Pattern == multicast && i == 0:
+			g.sendTo(theGroup, w.Size, 1, members)
 		case w.Pattern == overload && i == 0:
 			g.data = newPacket(g.index, partner, w.Size)
 		case w.Pattern.isTrip() && i == 0:
@@ -110,8 +174,11 @@ func (w work) assign(guests []*guest) {
 
 // expected returns how many frames are delivered without loss.
 func (w work) expected(c counts) uint64 {
-	if w.Pattern == flooding {
+	switch w.Pattern {
+	case flooding:
 		return c.sent * uint64(w.Ports-1)
+	case multicast:
+		return c.sent * members
 	}
 	return c.sent
 }
