@@ -210,6 +210,63 @@ func TestShapeLowered(t *testing.T) {
 	})
 }
 
+// lateQueue keeps its sender for 30 ms at every 50th call, as a busy machine does.
+type lateQueue struct {
+	port.Queue
+	calls int
+}
+
+func (q *lateQueue) Send(out []port.Out) {
+	if q.calls++; q.calls%50 == 0 {
+		time.Sleep(30 * time.Millisecond)
+	}
+	q.Queue.Send(out)
+}
+
+type latePort struct {
+	*memory.Port
+	queue lateQueue
+}
+
+func (p *latePort) Queues() []port.Queue { return []port.Queue{&p.queue} }
+
+// A shaped port reaches its rate, and no more, though it often sends late.
+func TestShapeLate(t *testing.T) {
+	inRig(t, 1, func(t *testing.T, r *rig) {
+		late := &latePort{Port: memory.New(memory.Options{Depth: 1 << 14})}
+		late.queue.Queue = late.Port.Queues()[0]
+		p, err := r.AddPort("late")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Attach(late); err != nil {
+			t.Fatal(err)
+		}
+		p.SetForwarding(true)
+		if err := p.Configure(vswitch.PortConfig{Shape: port.Rate{PerSecond: 8_000_000, Bits: true}}); err != nil { // 1000 frames of 1000 bytes
+			t.Fatal(err)
+		}
+		send := func(d time.Duration) (sent int) {
+			before := p.Stats().TX.Frames
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				for range 2 {
+					r.pass(0, frame(port.Broadcast, station(0), 0, 1000))
+				}
+			}
+			return int(p.Stats().TX.Frames - before)
+		}
+		send(time.Second)
+		if n := send(2 * time.Second); n < 1950 || n > 2050 {
+			t.Errorf("%d frames leave in two seconds, want 2000", n)
+		}
+		// Silence is not made up for.
+		time.Sleep(time.Second)
+		if n := send(10 * time.Millisecond); n > 20 {
+			t.Errorf("%d frames leave in 10 ms after silence", n)
+		}
+	})
+}
+
 // What a shaped port keeps in memory is what waits there.
 func TestShapeMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

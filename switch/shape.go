@@ -24,6 +24,10 @@ const (
 	// shapeBurst is how far a shaped port may run ahead of its rate: timers fire up to a
 	// millisecond late, and the port makes up for the lost time.
 	shapeBurst = 4 * time.Millisecond
+
+	// shapeLate is how much lost time the port makes up for if frames waited all along: on a
+	// busy machine timers fire much later, and the rate would not be reached.
+	shapeLate = 50 * time.Millisecond
 )
 
 // shaper stands between the workers and the queues of a port with an egress rate. It
@@ -39,6 +43,7 @@ type shaper struct {
 	mu      sync.Mutex
 	none    sync.Cond // signalled when nothing waits
 	until   int64     // ns: sent frames use up the rate until then
+	since   int64     // when frames began to wait
 	fair    fairQueue
 	sending bool         // run is sending a frame it took from the queue
 	queues  []port.Queue // of the last device; set before any frame can wait
@@ -218,11 +223,23 @@ func (s *shaper) join(o *port.Out, queue int, now int64) port.Drop {
 		}
 		s.dropOne()
 	}
+	if q.n == 0 {
+		s.since = now
+	}
 	return q.push(o, queue, f)
 }
 
 // spend charges the rate for a frame sent now. The caller holds mu.
 func (s *shaper) spend(f *port.Frame, now int64) { s.until = max(s.until, now) + cost(f, s.fair.rate) }
+
+// spendLate is spend for a frame that waited. If one was there when its turn came, the time
+// counts from then on, though it may be later by now. The caller holds mu.
+func (s *shaper) spendLate(f *port.Frame, now int64) {
+	if s.since <= s.until {
+		now -= int64(shapeLate)
+	}
+	s.spend(f, now)
+}
 
 // run sends waiting frames at the rate until stop.
 func (s *shaper) run() {
@@ -256,7 +273,7 @@ func (s *shaper) sendDue() (wait time.Duration, done bool) {
 			return time.Duration(s.until-now) - shapeBurst/2, false
 		}
 		e := s.fair.pop()
-		s.spend(&e.frame, now)
+		s.spendLate(&e.frame, now)
 		queues := s.queues
 		s.sending = true
 		s.mu.Unlock()
