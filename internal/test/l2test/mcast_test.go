@@ -1,6 +1,7 @@
 package l2test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 )
@@ -463,4 +465,65 @@ func reports(t *testing.T, h *host, g netip.Addr) (n int) {
 			n++
 		}
 	}
+}
+
+// TestSnoopingFast has a group of a snooped VLAN take the fast path to its member, and to
+// another one at once.
+//
+//	a ── vm0 ┐
+//	b ── vm1 ┤ switch
+//	c ── vm2 ┘
+func TestSnoopingFast(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, "--snooping", "--querier")
+	c := p.add(2)
+	p.greet(c)
+	g := group("239.1.2.3")
+	p.sw.ctl("mdb add %s vm1", g)
+	p.sw.awaitFilter("ipv4")
+	// hears sends one frame to the group, and reports who hears it and whether the kernel
+	// forwarded it.
+	hears := func() string {
+		t.Helper()
+		wire := tuntest.Broadcast(streamPort)
+		copy(wire, groupMAC(g).HardwareAddr())
+		copy(wire[6:], p.a.mac.HardwareAddr())
+		before := p.sw.port("vm0").FastPath.Frames
+		if err := p.a.Send(wire, port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		who := ""
+		for _, m := range []*vm{p.b, c} {
+			for {
+				got, _, err := m.Recv(50 * time.Millisecond)
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if bytes.Equal(got, wire) {
+					who += m.port + " "
+				}
+			}
+		}
+		return fmt.Sprint(who, p.sw.port("vm0").FastPath.Frames-before)
+	}
+	await := func(want string) {
+		t.Helper()
+		got := ""
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+			if got = hears(); got == want {
+				return
+			}
+		}
+		t.Errorf("a frame to the group is heard by, and forwarded in the kernel: %q, want %q", got, want)
+	}
+	await("vm1 1")
+	p.sw.ctl("mdb add %s vm2", g)
+	await("vm1 vm2 1")
+	p.sw.ctl("mdb del %s vm1", g)
+	await("vm2 1")
+	p.sw.ctl("set --snooping=off")
+	await("vm1 vm2 1")
 }
