@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	. "github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
@@ -177,6 +178,34 @@ func TestRestart(t *testing.T) {
 		l.pass("the added address", "A", from4("10.99.0.20"), everybody...)
 		l.sw.Ctl(t, "guard del vm0 10.99.0.20")
 		l.drop("the added address that was deleted", "guard_ipv4", "A", from4("10.99.0.20"))
+	}
+}
+
+// A VM that says nothing is reached after a restart, and after a flush: frames to unknown
+// stations do not go to its port.
+func TestSilentStation(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "tap")
+	l.set("A", static)
+	for _, forget := range []func(){
+		func() { l.sw.Ctl(t, "fdb flush") },
+		func() {
+			l.sw.Stop(t)
+			l.sw.Restart(t)
+			for _, s := range stations {
+				l.sw.AwaitState(t, s.port, "up")
+			}
+		},
+	} {
+		forget()
+		eventually(t, "the station is known", func() bool {
+			entries, err := l.sw.Client.FDB(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.ContainsFunc(entries, func(e api.FDBEntry) bool { return e.MAC == macA && e.Port == "vm0" })
+		})
+		l.pass("to a silent VM", "T", Eth(macA, macT, tIPv4, echo4("10.99.0.1", "10.99.0.10")), "A")
 	}
 }
 

@@ -57,6 +57,7 @@ type guarded struct {
 	port  feature.Port
 	rules *proto.Port
 	stage *vswitch.Stage
+	macs  []port.MAC              // of its stations, as far as the settings say
 	told  [port.NumDrops]uint64 // of the port's drops, those that events have told of
 }
 
@@ -182,7 +183,7 @@ func (g *guard) Configured(p feature.Port) {
 		x = &guarded{port: p, told: p.Core().Stats().RX.Dropped}
 		g.ports[n] = x
 	}
-	x.rules = g.table.Guard(n, p.Name(), c)
+	x.rules, x.macs = g.table.Guard(n, p.Name(), c), c.MACs
 	for _, b := range g.restored[p.Name()] {
 		g.table.Restore(n, b)
 	}
@@ -195,6 +196,7 @@ func (g *guard) Configured(p feature.Port) {
 	g.rewatch()
 	p.Core().SetStage(x.stage)
 	g.forget(n, x.rules)
+	g.introduce(x)
 	if g.stop == nil {
 		g.stop = g.host.After(gap, g.tick)
 	}
@@ -207,6 +209,49 @@ func (g *guard) forget(number uint16, rules *proto.Port) {
 		return e.Port == number && !rules.Has(port.MAC(e.Key.MAC()))
 	}) != 0 {
 		core.Settle()
+	}
+}
+
+// maxVLANs bounds the VLANs in which a station is introduced.
+const maxVLANs = 16
+
+// introduce enters the stations of a port into the FDB where it does not know them, as their
+// first frame would. Frames to unknown stations do not go to a guarded port, so one that is
+// silent after a restart could not be reached.
+func (g *guard) introduce(x *guarded) {
+	policy, core := x.port.Policy(), g.host.Switch()
+	if !x.port.Up() || !x.port.Passes() || bool(policy.NoLearning) || policy.Locked {
+		return
+	}
+	vlans, left, learned := x.port.VLANs(), maxVLANs, false
+	for vid := range vlans.All() {
+		if left--; left < 0 {
+			break
+		}
+		for _, mac := range x.macs {
+			k := fdb.MakeKey(vid, uint64(mac))
+			if _, known := core.FDB().Get(k); !known {
+				core.FDB().Learn(k, x.port.Number())
+				learned = true
+			}
+		}
+	}
+	if learned {
+		core.Settle()
+	}
+}
+
+// Linked implements feature.Linked.
+func (g *guard) Linked(p feature.Port, up bool) {
+	if x := g.ports[p.Number()]; x != nil && up {
+		g.introduce(x)
+	}
+}
+
+// Forgotten implements feature.Forgotten.
+func (g *guard) Forgotten(p feature.Port) {
+	if x := g.ports[p.Number()]; x != nil {
+		g.introduce(x)
 	}
 }
 
@@ -240,6 +285,9 @@ func (g *guard) tick() {
 	now := time.Now()
 	if now.Sub(g.started) > restoreTime {
 		clear(g.restored) // of ports that are gone
+	}
+	for _, x := range g.ports {
+		g.introduce(x)
 	}
 	events, asks := g.table.Tick()
 	for _, a := range asks {
