@@ -7,6 +7,7 @@ package snoop
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/feature"
@@ -22,6 +23,36 @@ type Settings struct {
 	Querier        bool         `json:"querier,omitempty" help:"with --snooping: query hosts for their groups if no router does"`
 	QuerierAddress setting.Addr `json:"querier_address,omitzero" arg:"ADDRESS" default:"0.0.0.0, so that any router takes over" help:"with --querier: source address of IGMP queries, one that no station has; a router with a lower one takes over"`
 	Unregistered   Unregistered `json:"unregistered,omitempty" arg:"WHERE" default:"flood" help:"with --snooping: where to send groups that nobody asked for: flood or routers"`
+
+	Queries
+}
+
+// Queries are how hosts are queried, and how long what they say counts (RFC 3376 section 8,
+// RFC 3810 section 9).
+type Queries struct {
+	IGMPVersion        int              `json:"igmp_version,omitempty" arg:"N" min:"2" max:"3" default:"3" help:"with --snooping: IGMP version of queries"`
+	MLDVersion         int              `json:"mld_version,omitempty" arg:"N" min:"1" max:"2" default:"2" help:"with --snooping: MLD version of queries"`
+	Robustness         int              `json:"mcast_robustness,omitempty" arg:"N" min:"1" max:"7" default:"2" help:"with --snooping: one more than messages that may be lost in a row without harm"`
+	QueryInterval      setting.Duration `json:"query_interval,omitzero" arg:"TIME" default:"125s" help:"with --snooping: time between general queries"`
+	ResponseInterval   setting.Duration `json:"query_response_interval,omitzero" arg:"TIME" default:"10s" help:"with --snooping: time that hosts have to answer a general query"`
+	LastMemberInterval setting.Duration `json:"last_member_interval,omitzero" arg:"TIME" default:"1s" help:"with --snooping: time between queries for a group that a host left"`
+	LastMemberCount    int              `json:"last_member_count,omitempty" arg:"N" min:"1" max:"10" default:"--mcast-robustness" help:"with --snooping: number of queries for a group that a host left"`
+	StartupInterval    setting.Duration `json:"startup_query_interval,omitzero" arg:"TIME" default:"a quarter of --query-interval" help:"with --snooping: time between the first general queries"`
+	StartupCount       int              `json:"startup_query_count,omitempty" arg:"N" min:"1" max:"10" default:"--mcast-robustness" help:"with --snooping: number of first general queries"`
+	RouterTimeout      setting.Duration `json:"mcast_router_timeout,omitzero" arg:"TIME" default:"255s" help:"with --snooping: how long a port that a router was heard at leads to it"`
+}
+
+// config returns how a VLAN is snooped.
+func (s Settings) config() mcast.VLANConfig {
+	q := s.Queries
+	return mcast.VLANConfig{
+		Querier: s.Querier, IPv4: s.QuerierAddress.Addr, RouterOnly: s.Unregistered == Routers,
+		IGMPVersion: q.IGMPVersion, MLDVersion: q.MLDVersion, Robustness: q.Robustness,
+		QueryInterval: time.Duration(q.QueryInterval), ResponseInterval: time.Duration(q.ResponseInterval),
+		LastMemberInterval: time.Duration(q.LastMemberInterval), LastMemberCount: q.LastMemberCount,
+		StartupInterval: time.Duration(q.StartupInterval), StartupCount: q.StartupCount,
+		RouterTimeout: time.Duration(q.RouterTimeout),
+	}
 }
 
 // Unregistered is where multicast groups without members go. Empty means Flood.
@@ -46,8 +77,20 @@ func (s Settings) Check() error {
 		return fmt.Errorf("queries cannot come from %v; use an address of this network that no station has", a)
 	case a.IsValid() && !s.Querier:
 		return errors.New("--querier-address is for a switch that asks; give --querier as well")
+	case !s.Snooping && s.Queries != Queries{}:
+		return fmt.Errorf("--%s is for multicast snooping; give --snooping as well", firstSet(s.Queries))
 	}
-	return nil
+	return s.config().Check()
+}
+
+// firstSet returns the flag of a setting that is set.
+func firstSet(q Queries) string {
+	for _, f := range setting.Fields(q) {
+		if !f.IsZero(q) {
+			return f.Flag
+		}
+	}
+	return ""
 }
 
 // AfterMerge implements setting.Merged: what belongs to something that is turned off is unset.
@@ -59,6 +102,9 @@ func (s *Settings) AfterMerge(former any, given func(key string) bool) {
 		}
 		if !given("unregistered") {
 			s.Unregistered = ""
+		}
+		if !slices.ContainsFunc(setting.Fields(s.Queries), func(f setting.Field) bool { return given(f.Key) }) {
+			s.Queries = Queries{}
 		}
 	}
 	if was.Querier && !s.Querier && !given("querier_address") {
@@ -218,8 +264,7 @@ func (sn *snooping) move() {
 		if have.Has(vid) {
 			continue
 		}
-		cfg := mcast.VLANConfig{Querier: sn.set.Querier, IPv4: sn.set.QuerierAddress.Addr, RouterOnly: sn.set.Unregistered == Routers}
-		if err := sn.core.SetVLAN(vid, cfg); err != nil {
+		if err := sn.core.SetVLAN(vid, sn.set.config()); err != nil {
 			sn.host.Log().Error("multicast snooping", "vlan", vid, "error", err)
 		}
 	}

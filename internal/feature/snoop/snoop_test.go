@@ -4,7 +4,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/vswitch/vswitch/internal/proto/mcast"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -58,5 +60,43 @@ func TestItems(t *testing.T) {
 	}
 	if items.Possible(Settings{}) == nil || items.Possible(Settings{Snooping: true}) != nil {
 		t.Error("groups need snooping, and nothing else")
+	}
+}
+
+// The times of queries reach the machine; what cannot be is refused, and all goes with snooping.
+func TestQueries(t *testing.T) {
+	set := func(s Settings, patch setting.Patch) (Settings, error) {
+		t.Helper()
+		v, err := setting.Merge(s, patch)
+		if err != nil {
+			return s, err
+		}
+		return v.(Settings), v.(Settings).Check()
+	}
+	s, err := set(Settings{}, setting.Patch{
+		"snooping": []byte("true"), "igmp_version": []byte("2"), "mld_version": []byte("1"), "mcast_robustness": []byte("3"),
+		"query_interval": []byte(`"60s"`), "query_response_interval": []byte(`"5s"`), "last_member_interval": []byte(`"500ms"`),
+		"last_member_count": []byte("4"), "startup_query_interval": []byte(`"10s"`), "startup_query_count": []byte("5"), "mcast_router_timeout": []byte(`"100s"`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := mcast.VLANConfig{
+		IGMPVersion: 2, MLDVersion: 1, Robustness: 3, QueryInterval: time.Minute, ResponseInterval: 5 * time.Second, LastMemberInterval: 500 * time.Millisecond,
+		LastMemberCount: 4, StartupInterval: 10 * time.Second, StartupCount: 5, RouterTimeout: 100 * time.Second,
+	}
+	if got := s.config(); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if off, err := set(s, setting.Patch{"snooping": []byte("false")}); err != nil || off != (Settings{}) {
+		t.Errorf("without snooping: %+v, %v", off, err)
+	}
+	for text, patch := range map[string]setting.Patch{
+		"--query-interval is for multicast snooping": {"query_interval": []byte(`"60s"`)},
+		"less than the query interval":               {"snooping": []byte("true"), "query_response_interval": []byte(`"3m"`)},
+	} {
+		if _, err := set(Settings{}, patch); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v, want %q", err, text)
+		}
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// Check returns what is wrong with the configuration and how to fix it.
+func (c VLANConfig) Check() error { return c.complete(0) }
+
 // complete fills in the defaults (RFC 3376 section 8, RFC 3810 section 9) and checks
 // the rest.
 func (c *VLANConfig) complete(mac uint64) error {
