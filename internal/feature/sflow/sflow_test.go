@@ -214,7 +214,9 @@ func TestDrops(t *testing.T) {
 // A worker does not wait for the sender, and what is lost is counted.
 func TestFullQueue(t *testing.T) {
 	r := newRig(t, Settings{OneIn: 1})
-	r.sender.agent.mu.Lock() // the sender waits for it at its next tick
+	r.sender.agent.mu.Lock() // the sender waits for it in its next tick
+	round := r.round.Load()
+	testenv.Eventually(t, "the sender stands still", func() bool { return r.round.Load() != round })
 	for range queueLen * 3 {
 		r.put(macA, macA)
 	}

@@ -67,7 +67,7 @@ func value(families map[string]*dto.MetricFamily, name string, labels ...string)
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	const address = "127.0.0.1:9190"
-	l := newLAN(t, 2, "--metrics", address, "--stp", "--snooping")
+	l := newLAN(t, 2, "--metrics", address, "--stp", "--snooping", "--sflow-collector", "127.0.0.1")
 	l.ns.Run("ip", "link", "set", "lo", "up")
 	h1, h2 := l.hosts[0], l.hosts[1]
 	for _, h := range l.hosts {
