@@ -57,7 +57,7 @@ type guarded struct {
 	port  feature.Port
 	rules *proto.Port
 	stage *vswitch.Stage
-	macs  []port.MAC              // of its stations, as far as the settings say
+	macs  []port.MAC            // of its stations, as far as the settings say
 	told  [port.NumDrops]uint64 // of the port's drops, those that events have told of
 }
 
