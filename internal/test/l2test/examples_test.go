@@ -79,10 +79,15 @@ var before = map[string]string{
 	"evpn neighbor del": "vswitch evpn neighbor add 192.0.2.254 --as 65000 || true",
 	"qemu-args":         "vswitch add-port vm0; vswitch add-port fast0 --kind vhost-user",
 	"web":               "vswitch add-port vm0",
-	"config":            "vswitch add-port vm0 --may-exist",
-	"completion":        "true",
-	"man":               "true",
-	"version":           "true",
+	"libvirt-hook": `cat >web.xml <<-'END'
+		<domain type='kvm'><name>web</name><uuid>9c0f2b52-5d4e-4a0a-8f5f-3f9f7a1c0001</uuid><metadata>
+		<vswitch:ports xmlns:vswitch='https://github.com/vswitch/vswitch/libvirt/1'><vswitch:port name='vm7'/></vswitch:ports>
+		</metadata></domain>
+		END`,
+	"config":     "vswitch add-port vm0 --may-exist",
+	"completion": "true",
+	"man":        "true",
+	"version":    "true",
 	"trace": `for p in vm0 h0; do vswitch add-port $p --kind host --trunk 20 --native 1; done
 		vswitch set-port vm0 --access 30
 		ip addr add 10.0.0.1/24 dev vm0; ping -c 1 -W 1 10.0.0.9 >ping.txt || true
