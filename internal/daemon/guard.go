@@ -30,8 +30,8 @@ func (m *manager) shut(p *managed, why string) {
 	}
 }
 
-// unshut reverts shut; the caller then reconciles the port.
-func (m *manager) unshut(p *managed) {
+// recoverPort enables a port that a guard has disabled; the caller then reconciles it.
+func (m *manager) recoverPort(p *managed) {
 	if p.shutBy != "" {
 		m.emit(api.Event{Type: api.EventPortRecovered, Port: p.spec.Name})
 	}
@@ -44,7 +44,7 @@ func (m *manager) recoverDue(now time.Time) {
 		if p.recovery.IsZero() || p.recovery.After(now) {
 			continue
 		}
-		m.unshut(p)
+		m.recoverPort(p)
 		if p.dev != nil {
 			m.reconcile(p)
 			p.changed = true // reread its interface

@@ -584,7 +584,7 @@ func (m *manager) setPort(name string, req setting.Patch) (api.Port, error) {
 // resume brings back a port that has new settings, if a guard has shut it or its device was
 // absent.
 func (m *manager) resume(p *managed) {
-	m.unshut(p)
+	m.recoverPort(p)
 	m.claim(p)
 	defer p.release()
 	if p.dev != nil {
