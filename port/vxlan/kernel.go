@@ -9,7 +9,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 )
 
-// Kernel is the part of the kernel's fast path that knows a tunnel. Its programs forward
+// Kernel is the part of the fast path in the kernel that knows a tunnel. Its programs forward
 // what goes to known stations and comes from known hosts. A path is a host as it takes part
 // in one network; the kernel gives paths numbers, which outlive the process.
 type Kernel interface {

@@ -92,7 +92,7 @@ func TestLive(t *testing.T) {
 	}
 }
 
-// Known unicast of a guarded port goes by the kernel, in both directions, and nothing else does.
+// Known unicast of a guarded port passes the kernel alone, in both directions, and nothing else does.
 func TestFastPath(t *testing.T) {
 	if !daemontest.FastPath() {
 		t.Skip("this is about the fast path")

@@ -135,7 +135,7 @@ func (g *guards) suspend(on bool) {
 	}
 }
 
-// close ends changes of the kernel's tables.
+// close ends all changes of the tables in the kernel.
 func (g *guards) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -236,7 +236,10 @@ func FuzzParse(f *testing.F) {
 		}
 		var other layers.BFD
 		if err := other.DecodeFromBytes(b[:b[3]], gopacket.NilDecodeFeedback); err != nil {
-			t.Skip(err) // it knows less
+			if b[3] == PacketLen {
+				t.Fatalf("the other refuses it: %v", err)
+			}
+			return // what follows the mandatory part is nothing that both read
 		}
 		want := Packet{
 			Diagnostic: Diagnostic(other.Diagnostic), State: State(other.State), Poll: other.Poll, Final: other.Final, Demand: other.Demand,

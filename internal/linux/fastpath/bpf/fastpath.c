@@ -224,7 +224,7 @@ struct frame {
 	u32 tag; /* TPID << 16 | TCI, TPID in network byte order; 0: none */
 	u32 epoch;
 	u32 lap;
-	u32 path; /* of a tunnel, by which it came; 0: by none */
+	u32 path; /* of the tunnel that it came by; 0: none */
 };
 
 /* A sender behind a guarded port. As a key it has no unnamed padding, which is not zeroed. */
@@ -825,7 +825,7 @@ struct flooded {
 	u32 now;
 	u32 sent; /* how many copies */
 	u32 last; /* ifindex by which the frame itself leaves, the last of all; 0: it does not */
-	u32 ask; /* the switch is to be asked */
+	u32 ask; /* the switch has to see it */
 	u16 vlan, opaque;
 	u32 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
 	u32 to; /* slot of one of those of by */

@@ -107,7 +107,7 @@ static long (*bpf_check_mtu)(void *ctx, u32 ifindex, u32 *mtu, int len_diff, u64
 
 static long (*bpf_loop)(u32 times, void *callback, void *with, u64 flags) = (void *)181;
 
-/* What is read of the kernel's own types: the loader finds where these fields are in the
+/* Fields of types of the kernel that are read: the loader finds where they are in the
  * running kernel. */
 struct net_device {
 	void *rx_handler;
