@@ -211,7 +211,7 @@ func TestConformanceKernel(t *testing.T) {
 				p := newKernel(t)
 				h := p.hosts(2, v6)
 				s := spec(t, vxlan.Settings{Local: setting.Addr{Addr: h[0]}, Peers: vxlan.Peers{h[1].String()}, VNI: vnis(t, "100")})
-				f = porttest.Fixture{MaxLen: 60_000, Silent: true}
+				f = porttest.Fixture{MaxLen: 60_000, Silent: true, PerCPU: true}
 				p.off(func() { f.Peer = newRemote(t, h[1], h[0], 4789, 100) })
 				f.Port = p.open(t, s)
 				return f
