@@ -44,6 +44,9 @@ examples: ## run every example in qemu-examples/ (as root)
 # detector would spoil.
 CONFORMANCE := ^Test(Conformance|Dgram|Stream)//NoAllocs
 
+# What must be quick is held to it where nothing else runs.
+ALONE := ^Test(LAG|ActiveBackup)$$
+
 # Without root the tests that need it are left out, and named at the end. The race
 # detector needs a C compiler. It allocates by itself, so tests that count allocations
 # have a run of their own, and those that start daemons have another without the kernel's
@@ -58,6 +61,8 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	$(GO) run ./internal/test/gotest -count=1 -run Alloc $$allocs; \
 	echo "go test -run '$(CONFORMANCE)' ./port/..."; \
 	$(GO) run ./internal/test/gotest -count=1 -run '$(CONFORMANCE)' ./port/...; \
+	echo "VSWITCH_TEST_ALONE=1 go test -run '$(ALONE)' ./internal/test/l2test"; \
+	VSWITCH_TEST_ALONE=1 $(GO) run ./internal/test/gotest -count=1 -parallel 1 -run '$(ALONE)' ./internal/test/l2test; \
 	echo go test $$race ./...; \
 	$(GO) run ./internal/test/gotest $$race -count=1 -timeout 12m ./...; \
 	daemons=$$(grep -rl testenv/daemontest --include='*_test.go' ./internal/test/l2test ./internal/test/vmtest ./cmd | xargs -n 1 dirname | sort -u); \
