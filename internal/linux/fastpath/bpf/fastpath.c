@@ -1012,6 +1012,41 @@ global int flood(struct __sk_buff *skb)
 	return f.last ? bpf_redirect(f.last, 0) : TCX_DROP;
 }
 
+/* look_up decides about a frame whose flow is not remembered in this place. If the frame is sent
+ * on, it remembers that there and returns LOOKED_UP, else what becomes of the frame. It is a
+ * function for its stack, which a flood does not need as well. */
+#define LOOKED_UP (-1)
+
+global int look_up(struct __sk_buff *skb, u32 epoch, u32 lap, u32 path, u32 place)
+{
+	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	u32 zero = 0;
+	struct flows *flows = bpf_map_lookup_elem(&recent, &zero);
+	if (data + ETHERNET > end || !flows || place >= FLOWS)
+		return hand_up(skb);
+
+	struct frame f = {
+		.dst_src = *(u64 *)data,
+		.src = *(u32 *)(data + 8),
+		.ifindex = skb->ifindex,
+		.tag = tag_of(skb),
+		.epoch = epoch,
+		.lap = lap,
+		.path = path,
+	};
+	struct verdict v = {};
+	enum decision is = decide(skb, &f, &v, REAL);
+	if (is == UP)
+		return hand_up_vetted(skb);
+	if (is != ON)
+		return dismiss(skb, &v, is, path);
+	if (v.asks & ASK_SENDER)
+		is_plain(skb, &flows->from[place]);
+	flows->last[place].of = f;
+	flows->last[place].is = v;
+	return LOOKED_UP;
+}
+
 /* forward decides about a frame, which came by the path of a tunnel; 0: by none. What comes by a
  * tunnel is not flooded here: is_tunnel is constant, so that its program is without that code. */
 static inline int forward(struct __sk_buff *skb, u32 path, int is_tunnel)
@@ -1031,38 +1066,24 @@ static inline int forward(struct __sk_buff *skb, u32 path, int is_tunnel)
 	if (!epoch || !flows)
 		return hand_up(skb);
 
-	struct frame f = {
-		.dst_src = *(u64 *)data,
-		.src = *(u32 *)(data + 8),
-		.ifindex = skb->ifindex,
-		.tag = tag_of(skb),
-		.epoch = *(volatile u32 *)epoch, /* before anything that it guards */
-		.lap = bpf_jiffies64() >> LAP_SHIFT,
-		.path = path,
-	};
+	u64 dst_src = *(u64 *)data;
+	u32 src = *(u32 *)(data + 8), ifindex = skb->ifindex, tag = tag_of(skb);
+	u32 before = *(volatile u32 *)epoch; /* anything that it guards */
+	u32 lap = bpf_jiffies64() >> LAP_SHIFT;
 	/* Any spread will do: what collides is looked up. */
-	u64 mix = (f.dst_src ^ ((u64)f.src << 16 | f.ifindex) * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+	u64 mix = (dst_src ^ ((u64)src << 16 | ifindex) * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
 	u32 i = (mix >> 56) & (FLOWS - 1);
 
-	if (flows->last[i].of.dst_src == f.dst_src && flows->last[i].of.src == f.src &&
-	    flows->last[i].of.ifindex == f.ifindex && flows->last[i].of.tag == f.tag &&
-	    flows->last[i].of.epoch == f.epoch && flows->last[i].of.lap == f.lap &&
-	    (!path || flows->last[i].of.path == path) &&
-	    (!flows->last[i].is.asks || is_as_before(skb, flows->last[i].is.asks, &flows->from[i])))
-		return send_on(skb, &flows->last[i].is, path);
-
-	struct verdict v = {};
-	enum decision is = decide(skb, &f, &v, REAL);
-	if (is == UP)
-		return hand_up_vetted(skb);
-	if (is == ON) {
-		if (v.asks & ASK_SENDER)
-			is_plain(skb, &flows->from[i]);
-		flows->last[i].of = f;
-		flows->last[i].is = v;
-		return send_on(skb, &flows->last[i].is, path);
+	if (flows->last[i].of.dst_src != dst_src || flows->last[i].of.src != src ||
+	    flows->last[i].of.ifindex != ifindex || flows->last[i].of.tag != tag ||
+	    flows->last[i].of.epoch != before || flows->last[i].of.lap != lap ||
+	    (path && flows->last[i].of.path != path) ||
+	    (flows->last[i].is.asks && !is_as_before(skb, flows->last[i].is.asks, &flows->from[i]))) {
+		int is = look_up(skb, before, lap, path, i);
+		if (is != LOOKED_UP)
+			return is;
 	}
-	return dismiss(skb, &v, is, path);
+	return send_on(skb, &flows->last[i].is, path);
 }
 
 SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
