@@ -36,6 +36,9 @@ func (Labels) ReadFlags(texts []string) (json.RawMessage, error) {
 		if !ok {
 			return nil, fmt.Errorf("%q is no label; write it as KEY=VALUE", text)
 		}
+		if _, twice := change[key]; twice {
+			return nil, fmt.Errorf("label %q is given twice; give it once", key)
+		}
 		change[key] = nil
 		if value != "" {
 			change[key] = &value

@@ -61,9 +61,6 @@ func TestLabelFlags(t *testing.T) {
 		want  string
 	}{
 		{[]string{"a=1", "b=x=y", "c="}, `{"a":"1","b":"x=y","c":null}`},
-		{[]string{"a=1", "a=2"}, `{"a":"2"}`},
-		{[]string{"a=1", "a="}, `{"a":null}`},
-		{[]string{"a=", "a=1"}, `{"a":"1"}`},
 	} {
 		if b, err := (port.Labels{}).ReadFlags(c.texts); err != nil || string(b) != c.want {
 			t.Errorf("%q: %s, %v, want %s", c.texts, b, err, c.want)
@@ -71,6 +68,10 @@ func TestLabelFlags(t *testing.T) {
 	}
 	_, err := port.Labels{}.ReadFlags([]string{"a=1", "b"})
 	wantError(t, "no value", err, `"b" is no label; write it as KEY=VALUE`)
+	for _, twice := range [][]string{{"a=1", "a=2"}, {"a=1", "a="}, {"a=", "a=1"}} {
+		_, err := port.Labels{}.ReadFlags(twice)
+		wantError(t, "twice", err, `label "a" is given twice; give it once`)
+	}
 	if got, want := (port.Labels{}).FlagText(map[string]any{"b": "2", "a": "1"}), "a=1 --label b=2"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

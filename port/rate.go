@@ -31,21 +31,42 @@ func ParseRate(text string) (Rate, error) {
 	case "", "0", "off":
 		return Rate{}, nil
 	}
-	for _, u := range rateUnits {
-		digits, ok := strings.CutSuffix(strings.ToLower(text), u.suffix)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseFloat(digits, 64)
-		if n *= u.factor; err == nil && n >= 1 && n < math.MaxUint32*1000 {
-			return Rate{PerSecond: uint64(n), Bits: u.bits}, nil
-		}
-		break
+	n, bits, ok := readRate(text)
+	switch {
+	case ok && n >= 1 && n < endOfRates:
+		return Rate{PerSecond: uint64(n), Bits: bits}, nil
+	case ok && bits:
+		return Rate{}, fmt.Errorf("%q is out of range; use 1bit to 4000gbit, or off for no limit", text)
+	case ok:
+		return Rate{}, fmt.Errorf("%q is out of range; use 1pps to 4000000mpps, or off for no limit", text)
 	}
 	if near := nearRate(text); near != "" {
 		return Rate{}, fmt.Errorf("%q is not a rate; did you mean %s? Write frames as 100pps, bits as 10mbit, or off", text, near)
 	}
 	return Rate{}, fmt.Errorf("%q is not a rate; write frames as 100pps, bits as 10mbit, or off", text)
+}
+
+// endOfRates is more than each rate, in frames or bits a second.
+const endOfRates = math.MaxUint32 * 1000
+
+// number matches a number as users write it.
+var number = regexp.MustCompile(`^[0-9]+(?:\.[0-9]+)?$`)
+
+// readRate reads a number and a unit. The number may be out of range for a rate.
+func readRate(text string) (perSecond float64, bits, ok bool) {
+	text = strings.ToLower(text)
+	for _, u := range rateUnits {
+		digits, is := strings.CutSuffix(text, u.suffix)
+		if !is {
+			continue
+		}
+		if !number.MatchString(digits) {
+			return 0, false, false
+		}
+		n, _ := strconv.ParseFloat(digits, 64) // infinite if it is too long
+		return n * u.factor, u.bits, true
+	}
+	return 0, false, false
 }
 
 // otherRate matches rates as others write them: 100M, 100Mbit/s, 100 Mbps, 1G, 10k.
@@ -58,7 +79,7 @@ func nearRate(text string) string {
 		return "" // a bare number may be frames or bits
 	}
 	near := m[1] + m[2] + "bit"
-	if _, err := ParseRate(near); err != nil {
+	if n, _, ok := readRate(near); !ok || n < 1 || n >= endOfRates {
 		return ""
 	}
 	return near

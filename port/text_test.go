@@ -52,9 +52,28 @@ func TestRate(t *testing.T) {
 			t.Errorf("%q is read back as %+v, %v", r.String(), again, err)
 		}
 	}
-	for _, bad := range []string{"100", "pps", "-5pps", "1e99gbit", "0.1pps", "10mbps", "nanbit"} {
+	for _, bad := range []string{
+		"100", "pps", "-5pps", "1e99gbit", "0.1pps", "10mbps", "nanbit", "infbit", "0x10bit", "1_0bit", " 5bit",
+		"0bit", "0mbit", "0pps", "0.9bit", "4294967295kbit", "5000gbit", "99999999999999999999gbit", "0m", "5000gbit/s", "1tbit",
+	} {
 		if r, err := port.ParseRate(bad); err == nil {
 			t.Errorf("%q is taken as %+v", bad, r)
 		}
 	}
+}
+
+// Whatever text a client sends, ParseRate answers, and what it takes can be read back.
+func FuzzParseRate(f *testing.F) {
+	for _, text := range []string{"10mbit", "1.5mpps", "100M", "0mbit", "5000gbit", "off", "1e400bit"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := port.ParseRate(text)
+		if err != nil {
+			return
+		}
+		if again, err := port.ParseRate(r.String()); err != nil || again != r {
+			t.Fatalf("%q is %+v, read back as %+v, %v", text, r, again, err)
+		}
+	})
 }
