@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
@@ -70,11 +71,26 @@ func (i item) Words() string {
 	return strings.Join(parts, ", ")
 }
 
+// maxName is the longest name of a mirror.
+const maxName = 32
+
+// checkName returns an error unless a new mirror may have the name. It becomes part of an URL's path.
+func checkName(name string) error {
+	switch {
+	case name == "" || len(name) > maxName || strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ' ' || !unicode.IsPrint(r) }):
+		return fmt.Errorf("a mirror's name has 1 to %d characters, and neither spaces nor '/'", maxName)
+	case name == "." || name == "..":
+		return fmt.Errorf("a mirror's name cannot be %q; write one such as m0", name)
+	}
+	return nil
+}
+
 // Check implements feature.Item.
 func (i item) Check() error {
+	if err := checkName(i.Name); err != nil {
+		return err
+	}
 	switch {
-	case i.Name == "" || len(i.Name) > maxName || strings.ContainsFunc(i.Name, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '/' }):
-		return fmt.Errorf("a mirror's name has 1 to %d characters, and neither spaces nor '/'", maxName)
 	case i.From == nil && i.FromVLAN == "":
 		return errors.New("a mirror copies from somewhere; give from or from_vlan")
 	case (i.To == "") == (i.ToVLAN == 0):

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
@@ -58,9 +57,6 @@ type mirrors struct {
 	host feature.Host
 	all  []api.Mirror // never changed in place: an answer may still be written
 }
-
-// maxName is the longest name of a mirror.
-const maxName = 32
 
 // Stop implements feature.Instance.
 func (m *mirrors) Stop() { _ = m.host.Switch().SetMirrors(nil) }
@@ -146,8 +142,8 @@ func (m *mirrors) find(name string) (at int, ok bool) {
 // again later takes part again.
 func (m *mirrors) add(a api.Mirror) (api.Mirror, error) {
 	a.Direction = cmp.Or(a.Direction, "both")
-	if len(a.Name) > maxName || strings.ContainsFunc(a.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return api.Mirror{}, api.Errorf(api.CodeInvalid, "a mirror's name has %d characters at most and no space", maxName)
+	if err := checkName(a.Name); err != nil {
+		return api.Mirror{}, api.Errorf(api.CodeInvalid, "%w", err)
 	}
 	at, exists := m.find(a.Name)
 	if exists {
