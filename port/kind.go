@@ -181,11 +181,11 @@ type Exclusive interface {
 	Exclusive() bool
 }
 
-// Contested is implemented by ports that can detect whether another switch takes frames
+// Contested is implemented by ports that can detect whether somebody else takes frames
 // from their device.
 type Contested interface {
-	// Contested returns an error that names the other switch, or nil if there is none.
-	// It asks the system.
+	// Contested returns an error that says who that is, or nil if it is nobody. It asks the
+	// system.
 	Contested() error
 }
 

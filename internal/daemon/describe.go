@@ -23,7 +23,7 @@ func (m *manager) describeAmong(p *managed, tunnels []passage) api.Port {
 		reason = why // the port may know a better one by now
 	}
 	if reason == "" {
-		reason = noticeOf(p.dev)
+		reason = p.notice()
 	}
 	mtu := p.link.MTU
 	if t, ok := p.dev.(port.Tunnel); ok {

@@ -116,17 +116,19 @@ func (m *manager) reserve(p *managed) error {
 		return nil
 	}
 	spec, trace, n := p.spec, p.trace, 0
+	var device link.Link
 	var err error
 	m.off(func() {
 		if err = m.claimed.Take(); err == nil {
 			n = f.Find(spec, trace)
+			device, _ = m.links.ByIndex(n)
 		}
 	})
 	if err != nil {
 		return err
 	}
 	if has := m.devices[n]; has != nil && has != p {
-		return fmt.Errorf("%s is the device of port %s already, under the name %s; a device is one port", spec.Name, has.spec.Name, has.ifname())
+		return fmt.Errorf("%s is the device of port %s already, and port %s would have it as well; a device is one port", device.Name, has.spec.Name, spec.Name)
 	}
 	m.index(p, n)
 	return nil

@@ -139,7 +139,7 @@ func TestOneDeviceIsOnePort(t *testing.T) {
 		r := start(t, h, savedState{})
 		r.mustAdd("vm0")
 		r.change("vm0", func(l *link.Link) { l.Name = "vm9" })
-		wantCode(t, r.add("vm9"), api.CodeFailed, "the device of port vm0 already, under the name vm9")
+		wantCode(t, r.add("vm9"), api.CodeFailed, "vm9 is the device of port vm0 already")
 		if err := r.do(func() error { return r.delPort("vm0", false) }); err != nil {
 			t.Fatal(err)
 		}

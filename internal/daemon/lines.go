@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -81,15 +82,21 @@ func (m *manager) sumUp(now time.Time) {
 
 // notice logs the notice of a working port.
 func (m *manager) notice(p *managed) {
-	if n := noticeOf(p.dev); n != "" && n != p.noticed {
+	if n := p.notice(); n != "" && n != p.noticed {
 		m.log.Warn("port notice", "port", p.spec.Name, "kind", p.spec.Kind, "notice", n)
 		p.noticed = n
 	}
 }
 
-func noticeOf(dev port.Port) string {
-	if n, ok := dev.(port.Noticer); ok {
-		return n.Notice()
+// notice says what a user should know of a working port; empty if there is nothing.
+func (p *managed) notice() string {
+	if n, ok := p.dev.(port.Noticer); ok {
+		if text := n.Notice(); text != "" {
+			return text
+		}
+	}
+	if _, ok := p.dev.(port.KernelEnd); ok && p.link.XDP != 0 {
+		return fmt.Sprintf("XDP program %d at %s sees frames first, and the switch gets what it leaves; `ip link set dev %s xdp off` takes it away", p.link.XDP, p.link.Name, p.link.Name)
 	}
 	return ""
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -130,6 +131,35 @@ func TestPortNotice(t *testing.T) {
 		synctest.Wait()
 		if p := r.port("vm0"); p.Reason != "it is gone" {
 			t.Errorf("the reason is %s", fmt.Sprint(p.Reason))
+		}
+	})
+}
+
+// kernelEnd is a port on the kernel end of its device.
+type kernelEnd struct{ *fakePort }
+
+func (kernelEnd) Punted() bool { return false }
+
+// A port says that an XDP program sees the frames of its device first, also in the log.
+func TestNoticeOfXDP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.wrap = func(p *fakePort) port.Port { return kernelEnd{p} }
+		r := start(t, h, savedState{})
+		r.mustAdd("vm0")
+		for _, step := range []struct {
+			program uint32
+			want    string
+		}{{0, ""}, {17, "XDP program 17 at vm0"}, {0, ""}} {
+			r.logged()
+			r.change("vm0", func(l *link.Link) { l.Up, l.Carrier, l.XDP = true, true, step.program })
+			r.wantState("vm0", api.StateUp)
+			if got := r.port("vm0").Reason; !strings.HasPrefix(got, step.want) || (got == "") != (step.want == "") {
+				t.Errorf("program %d: the reason is %q", step.program, got)
+			}
+			if log := r.logged(); strings.Contains(log, "port notice") != (step.want != "") {
+				t.Errorf("program %d: logged %q", step.program, log)
+			}
 		}
 	})
 }

@@ -280,6 +280,7 @@ func (m *manager) followTo(p *managed, seen sight) {
 		m.saveTrace()
 	}
 	m.reconcile(p)
+	m.notice(p)
 }
 
 // followAll rereads the interfaces of all ports after link events were lost.

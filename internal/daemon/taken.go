@@ -18,12 +18,9 @@ const takenGap = 2 * time.Second
 // takenBy returns who else uses the device of an open port and how to end that, or "" if nobody
 // does. Such a port forwards nothing until it has its device to itself.
 func (m *manager) takenBy(p *managed) string {
-	if p.held != "" || !exclusive(p.dev) {
-		return p.held
-	}
 	upper := m.uppers[p.link.Index]
-	if len(upper) == 0 {
-		return ""
+	if len(upper) == 0 || !exclusive(p.dev) {
+		return p.held
 	}
 	u := upper[slices.Min(slices.Collect(maps.Keys(upper)))]
 	return fmt.Sprintf("%s %s stands on %s and takes its frames; `ip link del %s` gives them back", u.Kind, u.Name, p.link.Name, u.Name)

@@ -23,7 +23,7 @@ func (p *Port) act(now time.Time) (next time.Time) {
 		if p.group != nil && m != nil {
 			p.group.SetUp(now, pl.slot.index, fit)
 		}
-		if m == nil && !pl.again.IsZero() && pl.again.Before(next) {
+		if !pl.again.IsZero() && pl.again.Before(next) {
 			next = pl.again
 		}
 	}

@@ -92,19 +92,22 @@ func (hostLinks) IPv4(index int) (netip.Prefix, error) { return link.IPv4(index)
 // look finds out whether somebody else uses the interface of a member. The caller holds mu, in
 // the members' namespace.
 func (p *Port) look(pl *place, m *member) {
-	m.looked = true
+	m.looked, pl.again = true, time.Time{}
 	l, err := link.ByIndex(m.index)
 	if err != nil {
 		return // an event will tell
 	}
 	pl.link = l
 	pl.why = unplugged(pl)
-	if why := owner.Held(hostLinks{}, l, p.kind.Switch, true); why != "" {
-		pl.why = why
-		return
+	why := owner.Held(hostLinks{}, l, p.kind.Switch, true)
+	if why == "" {
+		if err := m.device.Contested(); err != nil {
+			why = err.Error()
+		}
 	}
-	if err := m.device.Contested(); err != nil {
-		pl.why = err.Error()
+	if why != "" {
+		pl.why = why
+		pl.again = time.Now().Add(retryGap) // events do not report every end of that
 	}
 }
 

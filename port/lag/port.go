@@ -57,7 +57,7 @@ type place struct {
 	slot  *slot
 	link  link.Link // as last seen; zero: not there
 	why   string    // why there is no member, or why it cannot carry frames
-	again time.Time // when to try again; zero: with the next event
+	again time.Time // when to try or to look again; zero: with the next event
 }
 
 // view is what others see of a port.
@@ -287,20 +287,21 @@ func unplugged(pl *place) string {
 // takeDue takes members whose time has come, and looks who else uses the others. The caller
 // holds mu.
 func (p *Port) takeDue(now time.Time) {
-	var due bool
-	for _, pl := range p.order {
+	due := func(pl *place) bool {
 		m := pl.slot.member.Load()
-		due = due || m == nil && !pl.again.IsZero() && !pl.again.After(now) || m != nil && !m.looked
+		return !pl.again.IsZero() && !pl.again.After(now) || m != nil && !m.looked
 	}
-	if !due {
+	if !slices.ContainsFunc(p.order, due) {
 		return
 	}
 	_ = p.ns.Do(func() error {
 		for _, pl := range p.order {
-			switch m := pl.slot.member.Load(); {
-			case m == nil && !pl.again.IsZero() && !pl.again.After(now):
+			m := pl.slot.member.Load()
+			switch {
+			case !due(pl):
+			case m == nil:
 				_ = p.take(pl)
-			case m != nil && !m.looked:
+			default:
 				p.look(pl, m)
 			}
 		}

@@ -192,7 +192,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	l, err := tuntap.Find(s, t)
 	switch {
 	case err == nil:
-		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who, t.Ifname == "")); err != nil {
+		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who, t.Ifname == ""), tuntap.Free(l)); err != nil {
 			return nil, err
 		}
 		release, err := k.claim(l, &t)

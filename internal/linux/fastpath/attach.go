@@ -65,12 +65,11 @@ func (p *Path) hook(ifindex int, h hook) (io.Closer, error) {
 			l.Close()
 			return nil, err
 		}
-		return &attachment{l, p, ifindex}, nil
 	}
-	return l, nil
+	return &attachment{l, p, ifindex}, nil
 }
 
-// attachment is a pinned link.
+// attachment is a program at a device.
 type attachment struct {
 	link.Link
 	path    *Path
@@ -86,6 +85,12 @@ func (a *attachment) Close() error {
 		err = a.path.Detach(a.ifindex)
 	}
 	return errors.Join(err, a.Link.Close())
+}
+
+// Taken implements hoststack.Taker: it asks the kernel, see bpf/taken.h.
+func (a *attachment) Taken() bool {
+	n, err := a.path.feed(a.path.bpf.Taken, uint32(a.ifindex), make([]byte, 64))
+	return err == nil && n == 1
 }
 
 // adopt replaces the program of a pinned link with this Path's.

@@ -251,6 +251,7 @@ const (
 	bpfMapTraps         = "traps"
 	bpfMapTunnels       = "tunnels"
 	bpfProgExplain      = "explain"
+	bpfProgTaken        = "taken"
 	bpfProgVswitch      = "vswitch"
 	bpfProgVswitchDecap = "vswitch_decap"
 	bpfProgVswitchEncap = "vswitch_encap"
@@ -299,6 +300,7 @@ type bpfSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
 	Explain      *ebpf.ProgramSpec `ebpf:"explain"`
+	Taken        *ebpf.ProgramSpec `ebpf:"taken"`
 	Vswitch      *ebpf.ProgramSpec `ebpf:"vswitch"`
 	VswitchDecap *ebpf.ProgramSpec `ebpf:"vswitch_decap"`
 	VswitchEncap *ebpf.ProgramSpec `ebpf:"vswitch_encap"`
@@ -432,6 +434,7 @@ type bpfVariables struct {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
 	Explain      *ebpf.Program `ebpf:"explain"`
+	Taken        *ebpf.Program `ebpf:"taken"`
 	Vswitch      *ebpf.Program `ebpf:"vswitch"`
 	VswitchDecap *ebpf.Program `ebpf:"vswitch_decap"`
 	VswitchEncap *ebpf.Program `ebpf:"vswitch_encap"`
@@ -440,6 +443,7 @@ type bpfPrograms struct {
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.Explain,
+		p.Taken,
 		p.Vswitch,
 		p.VswitchDecap,
 		p.VswitchEncap,

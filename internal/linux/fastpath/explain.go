@@ -25,11 +25,16 @@ func (p *Path) Explain(number uint16, wire []byte) vswitch.FastVerdict {
 }
 
 func (p *Path) explain(ifindex uint32, wire []byte) vswitch.FastVerdict {
-	var context [44]byte // the part of struct __sk_buff up to ifindex
-	binary.NativeEndian.PutUint32(context[40:], ifindex)
-	n, err := p.bpf.Explain.Run(&ebpf.RunOptions{Data: wire, Context: context})
+	n, err := p.feed(p.bpf.Explain, ifindex, wire)
 	if err != nil || int(n) >= len(verdicts) {
 		return vswitch.FastUnknown // it is longer than a page, or its device is just gone
 	}
 	return verdicts[n]
+}
+
+// feed runs a program on a frame as if a device had received it, and returns what it returns.
+func (p *Path) feed(program *ebpf.Program, ifindex uint32, wire []byte) (uint32, error) {
+	var context [44]byte // the part of struct __sk_buff up to ifindex
+	binary.NativeEndian.PutUint32(context[40:], ifindex)
+	return program.Run(&ebpf.RunOptions{Data: wire, Context: context})
 }

@@ -338,6 +338,12 @@ type both [2]io.Closer
 
 func (b both) Close() error { return errors.Join(b[0].Close(), b[1].Close()) }
 
+// Taken implements hoststack.Taker.
+func (b both) Taken() bool {
+	in, ok := b[0].(interface{ Taken() bool })
+	return ok && in.Taken()
+}
+
 // Detach removes the programs and all that is known of a tunnel.
 func (t *Tunnel) Detach(ifindex int) error {
 	err := t.p.Detach(ifindex)

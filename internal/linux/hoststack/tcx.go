@@ -60,11 +60,21 @@ func (p *program) Info() (*link.Info, error) { return p.link.Info() }
 // programs is the prefix of the names of all programs that a switch puts at a device.
 const programs = "vswitch"
 
-// Contested returns an error if another switch also has a program at the interface: one of
-// the two gets no frames. A nil Guard is never contested.
+// Taker is implemented by what an Ingress attached, if it can tell whether somebody takes the
+// frames that it punts.
+type Taker interface {
+	Taken() bool
+}
+
+// Contested returns an error if somebody else gets the interface's frames: a macvlan or its
+// like, also one in another network namespace, or another switch that has a program at the
+// interface, too. A nil Guard is never contested.
 func (g *Guard) Contested() error {
 	if g == nil || g.program == nil {
 		return nil
+	}
+	if t, ok := g.program.(Taker); ok && t.Taken() {
+		return errors.New("a macvlan or the like, such as a container's, stands on the device and takes its frames; `ip -all netns exec ip -d link show type macvlan` finds it, delete it there")
 	}
 	at, err := link.QueryPrograms(link.QueryOptions{Target: g.ifindex, Attach: ebpf.AttachTCXIngress})
 	if err != nil || len(at.Programs) < 2 {

@@ -54,6 +54,7 @@ type Link struct {
 	Passthru  bool   // of a macvlan: it takes all frames of that interface
 	Peer      int    // of a veth: the index of the other end, in that end's namespace
 	VXLANPort uint16 // of a vxlan interface: its UDP port
+	XDP       uint32 // the number of the XDP program that sees received frames first; 0 for none
 	Loopback  bool   // the host's own lo
 	Ethernet  bool   // its frames have Ethernet headers (ARPHRD_ETHER)
 
@@ -145,6 +146,9 @@ func linkFrom(l netlink.Link) Link {
 	}
 	if r.TakesFrames() && a.NetNsID < 0 {
 		r.Lower = a.ParentIndex
+	}
+	if x := a.Xdp; x != nil && x.Attached {
+		r.XDP = x.ProgId
 	}
 	switch l := l.(type) {
 	case *netlink.Veth:

@@ -27,6 +27,15 @@ func ThreadNetns() (id NetnsID, err error) {
 	return id, err
 }
 
+// NetnsOf identifies the namespace that a descriptor refers to.
+func NetnsOf(fd int) (id NetnsID, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return id, err
+	}
+	return NetnsID{uint64(st.Dev), st.Ino}, nil
+}
+
 // HoldNetns returns the namespace of the calling thread. It lives on until release is called,
 // after which nobody must use it.
 func HoldNetns() (n *Netns, release func(), err error) {

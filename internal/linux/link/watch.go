@@ -32,7 +32,7 @@ const watchBuffer = 2 << 20
 
 // Watch reports the interfaces of the calling thread's namespace and their changes
 // until ctx ends or the kernel ends it, then closes the channel. An interface raises an
-// event when its Link or its IPv4 addresses change. If the receiver is slow or the kernel
+// event when its Link, its IPv4 addresses or what stands on it change. If the receiver is slow or the kernel
 // lost messages, Watch lists everything again and reports the difference, so the receiver
 // always ends up with the current state.
 func Watch(ctx context.Context) (<-chan Event, error) { return watch(ctx, watchBuffer) }
@@ -172,7 +172,7 @@ func (w *watcher) take(m *syscall.NetlinkMessage) error {
 			return nil
 		}
 		gone := m.Header.Type == unix.RTM_DELLINK
-		return w.update(Event{Link: linkFrom(l), Gone: gone, Moved: gone && moved(m.Data)})
+		return w.update(Event{Link: linkFrom(l), Gone: gone, Moved: gone && moved(m.Data)}, stacked(m))
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		if len(m.Data) < unix.SizeofIfAddrmsg {
 			return nil
@@ -194,8 +194,22 @@ func moved(data []byte) bool {
 	return false
 }
 
-// update sends the receiver what is new about an interface.
-func (w *watcher) update(e Event) error {
+// stacked reports whether the message may be about an interface that got or lost one above it,
+// which the kernel does not say when that one is in another namespace.
+func stacked(m *syscall.NetlinkMessage) bool {
+	if m.Header.Flags&unix.NLM_F_MULTI != 0 {
+		return false // of a listing
+	}
+	for typ := range attributes(m.Data[unix.SizeofIfInfomsg:]) {
+		if typ == unix.IFLA_EVENT {
+			return false // of features, which a guest can change at any rate
+		}
+	}
+	return true
+}
+
+// update sends the receiver what is new about an interface; anyway: also if nothing is.
+func (w *watcher) update(e Event, anyway bool) error {
 	old, had := w.known[e.Index]
 	if e.Gone {
 		delete(w.known, e.Index)
@@ -208,7 +222,7 @@ func (w *watcher) update(e Event) error {
 	if w.listing {
 		w.seen[e.Index] = true
 	}
-	if had && old == e.Link && !(w.listing && w.lost) {
+	if had && old == e.Link && !anyway && !(w.listing && w.lost) {
 		return nil
 	}
 	w.known[e.Index] = e.Link
@@ -220,7 +234,7 @@ func (w *watcher) finish() error {
 	w.listing, w.lost = false, false
 	for _, index := range slices.Sorted(maps.Keys(w.known)) {
 		if !w.seen[index] {
-			if err := w.update(Event{Link: w.known[index], Gone: true}); err != nil {
+			if err := w.update(Event{Link: w.known[index], Gone: true}, false); err != nil {
 				return err
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/internal/linux/tuntap"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -91,7 +92,7 @@ func (d *Device) Contested() error {
 // earlier Take of it, or is empty. An error leaves both as they were.
 func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err error) {
 	t := *trace
-	if err := cmp.Or(owner.Check(l, k.Switch), check(l)); err != nil {
+	if err := cmp.Or(owner.Check(l, k.Switch), check(l), tuntap.Free(l)); err != nil {
 		return nil, err
 	}
 	free, err := reserve(l)

@@ -113,9 +113,7 @@ func Adopt(l link.Link, me, noted string) (before string, err error) {
 	if m, ok := Parse(l.Alias); ok && m.Switch == me {
 		before = cmp.Or(m.Before, noted)
 	}
-	// A switch makes only TAPs, so only a TAP's mark must say that it was adopted.
-	m := Mark{Switch: me, Adopted: l.Kind == "tap" || before != "", Before: before}
-	return before, set(l, m.String())
+	return before, set(l, Mark{Switch: me, Adopted: true, Before: before}.String())
 }
 
 // Release restores the alias that an adopted interface had, unless its alias is no longer

@@ -73,7 +73,7 @@ func TestAdopt(t *testing.T) {
 	rack := "uplink to rack 7"
 	long := strings.Repeat("x", 250)
 	for _, c := range []struct{ name, alias, marked string }{
-		{"eth0", "", "vswitch me"},
+		{"eth0", "", "vswitch me adopted"},
 		{"eth0", rack, "vswitch me adopted: " + rack},
 		{"eth0", long, "vswitch me adopted"},
 		{"vm0", "", "vswitch me adopted"},

@@ -116,6 +116,9 @@ func use(fd int, name string, check func() bool) (_ *Device, err error) {
 		d.file.Close()
 		return nil, fmt.Errorf("open TAP %s: %w", name, err)
 	}
+	held.Lock()
+	defer held.Unlock()
+	held.all[d] = true
 	return d, nil
 }
 
@@ -151,6 +154,9 @@ func (d *Device) Close() error {
 	if was {
 		return nil
 	}
+	held.Lock()
+	delete(held.all, d)
+	held.Unlock()
 	return d.file.Close()
 }
 

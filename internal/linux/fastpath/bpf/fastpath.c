@@ -1093,6 +1093,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 
 #include "decap.h"
 #include "explain.h"
+#include "taken.h"
 
 /* One of the helpers, bpf_check_mtu, is for programs under the GPL only. */
 char _license[] SEC("license") = "Dual BSD/GPL";
