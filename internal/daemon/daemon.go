@@ -212,6 +212,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 		own.store = st
+		st.log = o.Log
 		if o.former == nil {
 			var aside string
 			if saved, aside, err = st.load(); err != nil {
@@ -231,6 +232,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	threads, _ := o.limits()
 	fitProcessors(threads, o.Log)
 	o.ids = openIdentity(identityPath, o.Name, saved.Ports, o.Log)
+	if own.store != nil {
+		own.store.beside = o.ids.renew
+	}
 
 	if o.former != nil {
 		own.socket, err = receiveListener(o.Socket, o.SocketGroup, o.former.listener, o.former.locks, o.Log)

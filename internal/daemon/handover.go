@@ -214,7 +214,7 @@ func (m *manager) offer() (o handover.Offer, files []int, err error) {
 		add(&o.Locks, l)
 	}
 	if s := m.own.store; s != nil {
-		add(&o.StateLocks, s.dir)
+		add(&o.StateLocks, s.lock())
 	}
 	if m.fast != nil {
 		if lock := m.fast.Lock(); lock != nil {

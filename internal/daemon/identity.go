@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/vswitch/vswitch/port"
 )
@@ -21,12 +23,16 @@ import (
 // derived from a random seed that is drawn once and kept in a file. The host's own properties
 // would not do: cloned hosts share their machine id, their names and their socket paths.
 //
-// All methods except switchMAC run on the manager's goroutine.
+// All methods except switchMAC and renew run on the manager's goroutine.
 type identity struct {
 	path string // of the file; empty: the identity is not kept
 	log  *slog.Logger
 	seed []byte
 	identityFile
+
+	// written is what the file has, and writing guards the file: the saver writes it again if it is gone.
+	written atomic.Pointer[[]byte]
+	writing sync.Mutex
 
 	given map[string]port.MAC // address of each port's machine
 	owner map[port.MAC]string
@@ -110,7 +116,7 @@ func openIdentity(path, switchName string, saved []savedPort, log *slog.Logger) 
 }
 
 func (id *identity) load(switchName string, saved []savedPort, here machine) error {
-	b, err := os.ReadFile(id.path)
+	b, err := readRegular(id.path)
 	var was identityFile
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -138,6 +144,7 @@ func (id *identity) load(switchName string, saved []savedPort, here machine) err
 			id.log.Warn("the switch's state was copied from another host: it and the machines behind its ports get new addresses", "file", id.path)
 		default:
 			id.seed, id.identityFile = seed, was
+			id.written.Store(&b)
 			if here.UUID == was.Host.UUID && slices.Equal(here.MACs, was.Host.MACs) || here.UUID == "" || len(here.MACs) == 0 {
 				return nil
 			}
@@ -156,8 +163,32 @@ func (id *identity) save() error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(hostDisk{}, id.path, append(b, '\n')); err != nil {
+	b = append(b, '\n')
+	id.written.Store(&b)
+	if err := id.write(b); err != nil {
 		return fmt.Errorf("writing the switch's identity: %w", err)
+	}
+	return nil
+}
+
+func (id *identity) write(b []byte) error {
+	id.writing.Lock()
+	defer id.writing.Unlock()
+	return replaceFile(hostDisk{}, id.path, b)
+}
+
+// renew writes the file again if somebody deleted it: without it the next run would give the
+// machines other addresses.
+func (id *identity) renew() error {
+	b := id.written.Load()
+	if b == nil || id.path == "" {
+		return nil
+	}
+	if _, err := os.Lstat(id.path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := id.write(*b); err != nil {
+		return fmt.Errorf("writing the switch's identity: %w; make room or mend the disk, then try again", err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -53,6 +54,29 @@ func replaceFile(d disk, path string, content []byte) error {
 		return err
 	}
 	return d.SyncDir(filepath.Dir(path))
+}
+
+// maxKept is more than any file has that the switch keeps.
+const maxKept = 256 << 20
+
+// readRegular reads a file that the switch keeps. Anything else at the path, such as a FIFO, is an
+// error: reading it might never end.
+func readRegular(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	i, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !i.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file; move it away", path)
+	case i.Size() > maxKept:
+		return nil, fmt.Errorf("%s has %d bytes, which no vswitch writes; move it away", path, i.Size())
+	}
+	return io.ReadAll(io.LimitReader(f, maxKept))
 }
 
 // writeSynced creates a file; on error it leaves none.

@@ -212,6 +212,7 @@ func TestAPIRefuses(t *testing.T) {
 		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake"}{}`, 400, "invalid"},
 		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake","mtuu":1}`, 400, "invalid"},
 		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake","mtu":"big"}`, 400, "invalid"},
+		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake","isolated":true,"isolated":false}`, 400, "invalid"},
 		{"POST", "/v1/ports", `{"name":"` + strings.Repeat("x", maxBody) + `"}`, 400, "invalid"},
 		{"DELETE", "/v1/ports/vm9?force=yes", "", 400, "invalid"},
 		{"DELETE", "/v1/ports/vm9?force=true", "", 404, "not_found"},

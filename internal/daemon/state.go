@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/feature"
@@ -64,7 +66,7 @@ func (st *savedState) UnmarshalJSON(b []byte) error {
 			d := json.NewDecoder(bytes.NewReader(text))
 			d.DisallowUnknownFields()
 			if err := d.Decode(to); err != nil {
-				return err
+				return fmt.Errorf("%s: %w", key, err)
 			}
 			delete(all, key)
 		}
@@ -108,10 +110,14 @@ func (s *savedSpec) UnmarshalJSON(b []byte) error {
 
 // store keeps a savedState in a directory of its own.
 type store struct {
-	dir     flock.File
 	path    string // of state.json
 	program string // the version of this vswitch
 	disk    disk
+	log     *slog.Logger
+	beside  func() error // writes what else the directory has, if it is gone; nil: nothing
+
+	mu  sync.Mutex
+	dir flock.File
 }
 
 // openStore makes the directory if it is missing and locks it: two daemons that wrote to one
@@ -132,17 +138,66 @@ func openStore(dir, program string) (*store, error) {
 
 // newStore returns the store in a directory that is locked.
 func newStore(lock flock.File, dir, program string) *store {
-	return &store{dir: lock, path: filepath.Join(dir, "state.json"), program: program, disk: hostDisk{}}
+	return &store{
+		dir: lock, path: filepath.Join(dir, "state.json"), program: program, disk: hostDisk{}, log: slog.New(slog.DiscardHandler),
+	}
 }
 
-func (s *store) Close() error { return s.dir.Close() }
+func (s *store) Close() error { return s.lock().Close() }
+
+// lock returns the directory, which is locked.
+func (s *store) lock() flock.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dir
+}
+
+// own makes sure that the directory at the path is the locked one: the state would not outlive the
+// process in one that was deleted, and another process could use one that took its place.
+func (s *store) own() error {
+	dir := filepath.Dir(s.path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mine, err := s.dir.Stat()
+	if err != nil {
+		return err
+	}
+	at, err := os.Stat(dir)
+	switch {
+	case err == nil && os.SameFile(at, mine):
+		return nil
+	case err == nil:
+		if _, err := os.Lstat(s.path); err == nil {
+			return fmt.Errorf("another directory with a state has taken the place of %s; put the former one back, or start the switch again to use this one", dir)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := makeSyncedDir(s.disk, dir, 0o700); err != nil {
+		return err
+	}
+	lock, err := flock.Open(dir, os.O_RDONLY, 0)
+	if errors.Is(err, flock.ErrHeld) {
+		return fmt.Errorf("another vswitch keeps its state in %s since the directory was deleted; stop one of them", dir)
+	} else if err != nil {
+		return err
+	}
+	s.log.Warn("the state directory was deleted; it is made again", "state_dir", dir)
+	former := s.dir
+	s.dir = lock
+	return former.Close()
+}
 
 // load reads the state, which is empty if there is no file. It moves a broken file to the
 // name in aside, so that no later save can replace it. An error means that there may be a
 // state that this process cannot use: a newer vswitch's state, for instance, stays where that
 // program looks for it.
 func (s *store) load() (st savedState, aside string, err error) {
-	b, err := os.ReadFile(s.path)
+	if i, err := os.Lstat(s.path); err == nil && i.Mode()&fs.ModeSymlink != 0 {
+		// The next save would replace the link and leave what it leads to as it was.
+		return savedState{}, "", fmt.Errorf("%s is a symbolic link; put the file itself there, or name its directory with --state", s.path)
+	}
+	b, err := readRegular(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return savedState{}, "", nil
@@ -153,6 +208,8 @@ func (s *store) load() (st savedState, aside string, err error) {
 	var unknown unknownError
 	if bad == nil {
 		return st, "", nil
+	} else if errors.As(bad, new(setting.TwiceError)) {
+		return savedState{}, "", fmt.Errorf("%s: %w; remove one of them", s.path, bad)
 	} else if errors.As(bad, &unknown) {
 		return savedState{}, "", fmt.Errorf("%s %w; %s", s.path, bad, runTheOther(s.program))
 	} else if aside, err = s.setAside(); err != nil {
@@ -226,7 +283,7 @@ func parseState(b []byte) (savedState, error) {
 		WrittenBy string `json:"written_by"`
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
-		return savedState{}, err
+		return savedState{}, setting.Plain(err)
 	}
 	switch {
 	case v.Version > stateVersion:
@@ -234,12 +291,15 @@ func parseState(b []byte) (savedState, error) {
 	case v.Version != stateVersion:
 		return savedState{}, fmt.Errorf("its format is %d, this vswitch reads %d", v.Version, stateVersion)
 	}
+	if err := setting.CheckKeys(b); err != nil {
+		return savedState{}, err
+	}
 	var st savedState
 	if err := json.Unmarshal(b, &st); err != nil {
-		if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		if _, key, ok := strings.Cut(err.Error(), "json: unknown field "); ok {
 			return savedState{}, unknownKey(key, v.WrittenBy)
 		}
-		return savedState{}, err
+		return savedState{}, setting.Plain(err)
 	}
 	seen := make(map[string]bool)
 	for _, p := range st.Ports {
@@ -261,6 +321,14 @@ func (s *store) save(st savedState) error {
 	b, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
 		return err
+	}
+	if err := s.own(); err != nil {
+		return fmt.Errorf("writing the state: %w", err)
+	}
+	if s.beside != nil {
+		if err := s.beside(); err != nil {
+			return err
+		}
 	}
 	if err := replaceFile(s.disk, s.path, append(b, '\n')); err != nil {
 		return fmt.Errorf("writing the state: %w; make room or mend the disk, then try again", err)

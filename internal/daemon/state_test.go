@@ -2,9 +2,11 @@ package daemon
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -247,6 +249,113 @@ func TestStateThatCannotBeReadStopsTheStart(t *testing.T) {
 	if _, aside, err := s.load(); err == nil {
 		t.Errorf("load: no error, aside %q", aside)
 	}
+}
+
+// What is no regular file is neither read, which might never end, nor replaced.
+func TestStateIsARegularFile(t *testing.T) {
+	for name, put := range map[string]func(path string) error{
+		"a FIFO": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a link": func(path string) error {
+			return errors.Join(os.WriteFile(path+".real", nil, 0o600), os.Symlink(path+".real", path))
+		},
+		"a link to nowhere": func(path string) error { return os.Symlink(path+".gone", path) },
+		"a device":          func(path string) error { return os.Symlink("/dev/zero", path) },
+		"too long": func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, maxKept+1))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tempStore(t)
+			if err := put(s.path); err != nil {
+				t.Fatal(err)
+			}
+			before, err := os.Lstat(s.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, aside, err := s.load(); err == nil || !strings.Contains(err.Error(), s.path) {
+				t.Errorf("load: aside %q, error %v", aside, err)
+			}
+			if after, err := os.Lstat(s.path); err != nil || !os.SameFile(before, after) {
+				t.Errorf("it is another file: %v", err)
+			}
+		})
+	}
+}
+
+// A key that an edit left twice is no reason to start without the ports.
+func TestStateWithAKeyTwice(t *testing.T) {
+	for _, text := range []string{
+		`{"version": 1, "ports": [{"spec": {"name": "vm0", "kind": "tap", "isolated": true, "isolated": false}, "trace": {}}]}`,
+		`{"version": 1, "ports": [{"spec": {"name": "vm0", "kind": "tap"}, "trace": {}}], "ports": []}`,
+	} {
+		s := tempStore(t)
+		if err := os.WriteFile(s.path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, aside, err := s.load()
+		if err == nil || aside != "" || !strings.Contains(err.Error(), "twice in one object; remove one of them") {
+			t.Errorf("load: aside %q, error %v", aside, err)
+		}
+		if b, err := os.ReadFile(s.path); err != nil || string(b) != text {
+			t.Errorf("the file has %q, %v", b, err)
+		}
+	}
+}
+
+// A state directory that is deleted under the daemon is made again, with all that it had, and
+// locked; one that another took the place of is left alone.
+func TestStateDirectoryIsDeleted(t *testing.T) {
+	s := tempStore(t)
+	dir := filepath.Dir(s.path)
+	id := newIdentity()
+	id.path = filepath.Join(dir, "identity.json")
+	if err := id.save(); err != nil {
+		t.Fatal(err)
+	}
+	s.beside = id.renew
+	if err := errors.Join(s.save(savedState{}), os.RemoveAll(dir), s.save(someState)); err != nil {
+		t.Fatal(err)
+	}
+	wantLoad(t, s, someState)
+	if again, _ := identityIn(t, dir, machine{}); again.switchMAC() != id.switchMAC() {
+		t.Error("the switch has another identity")
+	}
+	if _, err := openStore(dir, "v1.0"); err == nil || !strings.Contains(err.Error(), "another vswitch keeps its state in") {
+		t.Errorf("a second owner: %v", err)
+	}
+
+	if err := errors.Join(os.Remove(id.path), s.save(someState)); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := identityIn(t, dir, machine{}); again.switchMAC() != id.switchMAC() {
+		t.Error("without its file, the switch has another identity")
+	}
+
+	if err := errors.Join(os.Rename(dir, dir+".moved"), os.Mkdir(dir, 0o700), os.WriteFile(s.path, []byte("another"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.save(savedState{}); err == nil || !strings.Contains(err.Error(), "put the former one back") {
+		t.Errorf("with another state there: %v", err)
+	}
+	if b, err := os.ReadFile(s.path); err != nil || string(b) != "another" {
+		t.Errorf("the other state is %q, %v", b, err)
+	}
+
+	if err := os.Remove(s.path); err != nil {
+		t.Fatal(err)
+	}
+	other, err := openStore(dir, "v1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.save(someState); err == nil || !strings.Contains(err.Error(), "another vswitch keeps its state in") {
+		t.Errorf("with another switch there: %v", err)
+	}
+	if err := errors.Join(other.Close(), s.save(someState)); err != nil {
+		t.Errorf("after the other switch has gone: %v", err)
+	}
+	wantLoad(t, s, someState)
 }
 
 func TestStateDirectoryHasOneOwner(t *testing.T) {

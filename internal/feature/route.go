@@ -1,6 +1,7 @@
 package feature
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -81,15 +82,22 @@ func Values(of any) url.Values {
 	return values
 }
 
-// Body decodes a request's body, which is one JSON value without unknown keys.
+// Body decodes a request's body, which is one JSON value without unknown keys, each given once.
 func Body[T any](r *http.Request) (t T, err error) {
-	d := json.NewDecoder(r.Body)
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return t, api.Errorf(api.CodeInvalid, "the request's body cannot be read: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&t); err != nil {
-		return t, api.Errorf(api.CodeInvalid, "the request's body is not understood: %w", err)
+		return t, api.Errorf(api.CodeInvalid, "the request's body is not understood: %w", setting.Plain(err))
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return t, api.Errorf(api.CodeInvalid, "the request's body has more than one JSON value")
+	}
+	if err := setting.CheckKeys(b); err != nil {
+		return t, api.Errorf(api.CodeInvalid, "the request's body is not understood: %w", err)
 	}
 	return t, nil
 }

@@ -3,10 +3,12 @@ package setting
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // Patch is a change of settings: a JSON object with the keys that change. Null unsets a
@@ -153,6 +155,38 @@ func (s *Field) jsonError(text json.RawMessage, err error) error {
 		return fmt.Errorf("%s is not %s", text, article(s.Schema().Type))
 	}
 	return err
+}
+
+// Plain rewords an error of encoding/json about a whole document for users, who know no Go types.
+func Plain(err error) error {
+	var e *json.UnmarshalTypeError
+	if !errors.As(err, &e) {
+		return err
+	}
+	of := "an object"
+	switch e.Type.Kind() {
+	case reflect.String:
+		of = "a string"
+	case reflect.Bool:
+		of = "true or false"
+	case reflect.Slice, reflect.Array:
+		of = "an array"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		of = "an integer"
+	}
+	found := e.Value // such as number 1.5, or number
+	switch {
+	case found == "bool":
+		found = "true or false"
+	case !strings.HasPrefix(found, "number "):
+		found = article(found)
+	}
+	plain := fmt.Sprintf("there is %s in place of %s", found, of)
+	if at := strings.ToLower(e.Field); at != "" {
+		plain = fmt.Sprintf("%s: %s", at, plain)
+	}
+	return errors.New(strings.Replace(err.Error(), e.Error(), plain, 1))
 }
 
 func article(typ string) string {

@@ -2,6 +2,7 @@ package setting
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -321,4 +322,52 @@ func FuzzMerge(f *testing.F) {
 			t.Fatalf("%s is not read back: %v\n%s", text, err, diff)
 		}
 	})
+}
+
+func TestCheckKeys(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"a": 1, "b": {"a": 2}, "c": [{"a": 3}, {"a": 4}], "d": "a", "e": "a"}`: "",
+		`{"a": 1, "a": 1}`:                      "a",
+		`{"x": {"a": "a", "b": [], "a": {}}}`:   "a",
+		`[{"a": {"b": [1, {"c": 2}]}, "a": 1}]`: "a",
+		`{"a": [{"b": 1, "b": 2}]}`:             "b",
+		`{"a": 1, "\u0061": 2}`:                 "a",
+		`"a"`:                                   "", `[]`: "", `{`: "", `{"a"`: "", `{"a": 1`: "", `]`: "", ``: "",
+	} {
+		err := CheckKeys([]byte(text))
+		if key, ok := err.(TwiceError); want != string(key) || ok != (want != "") {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// Whatever the text, CheckKeys answers.
+func FuzzCheckKeys(f *testing.F) {
+	f.Add(`{"a": [{"b": 1, "b": 2}]}`)
+	f.Add(`]}{"a`)
+	f.Fuzz(func(t *testing.T, text string) { _ = CheckKeys([]byte(text)) })
+}
+
+func TestPlain(t *testing.T) {
+	type inner struct {
+		Name string   `json:"name"`
+		Many []string `json:"many"`
+	}
+	for text, want := range map[string]string{
+		`[]`:                      "there is an array in place of an object",
+		`{"inner": {"name": 5}}`:  "inner.name: there is a number in place of a string",
+		`{"inner": {"many": {}}}`: "inner.many: there is an object in place of an array",
+		`{"n": 1.5}`:              "n: there is number 1.5 in place of an integer",
+		`{"n": true}`:             "n: there is true or false in place of an integer",
+		`{`:                       "unexpected end of JSON input",
+	} {
+		var v struct {
+			Inner inner `json:"inner"`
+			N     int   `json:"n"`
+		}
+		err := json.Unmarshal([]byte(text), &v)
+		if got := Plain(fmt.Errorf("here: %w", err)); got == nil || got.Error() != "here: "+want {
+			t.Errorf("%s: %v, want %q", text, got, want)
+		}
+	}
 }
