@@ -137,6 +137,33 @@ func TestQEMUReconnects(t *testing.T) {
 	}
 }
 
+// A QEMU without netdevs on sockets gets none, and a size of memory means the same in all flags.
+func TestQEMUTakesTheFlags(t *testing.T) {
+	for version, want := range map[string]bool{"2.12": false, "6.2.0": false, "7": false, "7.1.93": false, "7.2": true, "8.0": true} {
+		v, err := qemu.ParseVersion(version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for kind, has := range map[string]bool{"stream": want, "dgram": want, "tap": true, "vhost-user": true} {
+			if _, err := qemuArgs(api.Switch{}, api.Port{Name: "vm0", Kind: kind}, "", v); (err == nil) != has {
+				t.Errorf("%s for QEMU %s: %v", kind, version, err)
+			}
+		}
+	}
+	p := api.Port{Name: "fast0", Kind: "vhost-user"}
+	for memory, want := range map[string]string{"512": "512M", "512M": "512M", "4g": "4g", "1.5G": "1.5G", "0.5G": "0.5G"} {
+		got, err := qemuArgs(api.Switch{}, p, memory, qemu.Version{})
+		if err != nil || !strings.Contains(got, "-m "+want+" -object memory-backend-memfd,id=mem,size="+want+",") {
+			t.Errorf("%q: %s, %v; want %s", memory, got, err, want)
+		}
+	}
+	for _, bad := range []string{"0", "0M", "0.0G", "-5", "x", "M", "1.G", "512MB", "1 G", "1,2", "9999999999999"} {
+		if got, err := qemuArgs(api.Switch{}, p, bad, qemu.Version{}); err == nil || !strings.Contains(err.Error(), "--memory") {
+			t.Errorf("%q: %s, %v", bad, got, err)
+		}
+	}
+}
+
 // The QEMU at hand is asked, one that says nonsense or nothing is an unknown one, and one
 // that hangs is not waited for.
 func TestFindQEMU(t *testing.T) {

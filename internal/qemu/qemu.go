@@ -67,6 +67,29 @@ func ParseVersion(s string) (Version, error) {
 	return Version{major, minor}, nil
 }
 
+// HasSocketNetdev returns an error if QEMU lacks a netdev that came with 7.2, stream or dgram. An
+// unknown version has it.
+func (v Version) HasSocketNetdev(netdev string) error {
+	if v == (Version{}) || v.atLeast(7, 2) {
+		return nil
+	}
+	return fmt.Errorf("QEMU %d.%d has no -netdev %s, which came with 7.2; take a newer QEMU, or add a port of the kind tap or vhost-user", v.Major, v.Minor, netdev)
+}
+
+var memoryText = regexp.MustCompile(`^\d{1,12}(?:\.\d{1,12})?[KMGTkmgt]?$`)
+
+// ParseMemory reads a size of a machine's memory, such as 512M. Without a unit it is in MiB, as -m
+// takes it; the result has a unit, because other flags would take such a size in bytes.
+func ParseMemory(s string) (string, error) {
+	if !memoryText.MatchString(s) || strings.Trim(s, "0.KMGTkmgt") == "" {
+		return "", fmt.Errorf("%q is no size of a memory; write it as 512M or 4G", s)
+	}
+	if last := s[len(s)-1]; last >= '0' && last <= '9' {
+		s += "M"
+	}
+	return s, nil
+}
+
 // Value escapes a value for use between commas.
 func Value(text string) string { return strings.ReplaceAll(text, ",", ",,") }
 

@@ -6,6 +6,7 @@
 package unixsock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -86,7 +87,7 @@ func (k Stream) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	}
 	f.Backend = []string{"-netdev stream,id=" + g.ID + ",server=" + server + ",addr.type=unix,addr.path=" + qemu.Value(pathOf(s, k.Dir)) + reconnect}
 	f.Device = qemu.MTU(g.MTU)
-	return f, noMemory(s, g)
+	return f, cmp.Or(noMemory(s, g), g.Version.HasSocketNetdev("stream"))
 }
 
 // qemuFlags gives QEMU its own socket and the port's.
@@ -95,7 +96,7 @@ func (k Dgram) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	f.Backend = []string{"-netdev dgram,id=" + g.ID + ",local.type=unix,local.path=" + qemu.Value(peer) +
 		",remote.type=unix,remote.path=" + qemu.Value(own)}
 	f.Device = qemu.MTU(g.MTU)
-	return f, noMemory(s, g)
+	return f, cmp.Or(noMemory(s, g), g.Version.HasSocketNetdev("dgram"))
 }
 
 func noMemory(s port.Spec, g qemu.Guest) error {

@@ -70,7 +70,10 @@ func (k Kind) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	o := port.SettingsOf[Settings](s)
 	queues, device := qemu.Queues(o.Queues)
 	if g.Memory != "" {
-		size := qemu.Value(g.Memory)
+		size, err := qemu.ParseMemory(g.Memory)
+		if err != nil {
+			return f, fmt.Errorf("--memory: %w", err)
+		}
 		f.Backend = []string{"-m " + size, "-object memory-backend-memfd,id=mem,size=" + size + ",share=on", "-numa node,memdev=mem"}
 	}
 	reconnect := g.Version.ChardevReconnect()
