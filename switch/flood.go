@@ -9,8 +9,14 @@ func (w *worker) flood(out *outputs, f *port.Frame, from *member, class Class) (
 			return 0, drop
 		}
 	}
-	if class == Broadcast && from.flags&flagResolution != 0 && isResolution(f) {
-		return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
+	if class == Broadcast {
+		if from.flags&flagResolution != 0 && isResolution(f) {
+			return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
+		}
+		// Hosts take a message to a group of IP that comes as a broadcast.
+		if g := w.set.groups; g.snoops(f) && g.IsControl(f.Data) {
+			return 0, w.sw.control.punt(f, from.port, QueueGroups, f.VLAN)
+		}
 	}
 	return w.toAll(out, f, from, class)
 }

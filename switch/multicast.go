@@ -13,8 +13,8 @@ import (
 type Groups struct {
 	VLANs port.VLANSet // the snooped VLANs
 
-	// IsControl reports whether data is a frame of a snooped protocol, which goes to
-	// OnControl instead of being forwarded. It must not keep or change data.
+	// IsControl reports whether data, to a group address of any kind, is a frame of a snooped
+	// protocol, which goes to OnControl instead of being forwarded. It must not keep or change data.
 	IsControl func(data []byte) bool
 
 	// Lookup returns the ports for frames to a group, router ports included, or reports
@@ -34,11 +34,16 @@ type Groups struct {
 // section 7). Hosts cannot join other multicast addresses.
 func isIPGroup(mac port.MAC) bool { return mac>>23 == 0x0100_5e00_0000>>23 || mac>>32 == 0x3333 }
 
-// isTunnelled reports whether a frame has a tag inside its VLAN. Such a frame belongs to
-// a network that the switch carries, whose group members cannot be told from those here.
+// isTunnelled reports whether a frame has the tag of a VLAN inside its VLAN. Such a frame
+// belongs to a network that the switch carries, whose group members cannot be told from those
+// here. A priority tag names no VLAN: hosts take what is behind it.
 func isTunnelled(f *port.Frame) bool {
-	tpid := binary.BigEndian.Uint16(f.Data[12:])
-	return f.Opaque || tpid == port.TPIDCustomer || tpid == port.TPIDService
+	if f.Opaque && f.Tag.VID() != 0 {
+		return true
+	}
+	n := eth.Priorities(f.Data)
+	inner := f.Data[12+n:]
+	return eth.IsTag(binary.BigEndian.Uint16(inner)) && (len(inner) < 4 || binary.BigEndian.Uint16(inner[2:])&0xfff != 0)
 }
 
 // isLinkControl reports whether f goes to a well-known IPv6 group of link scope, ff02::/16
@@ -47,13 +52,15 @@ func isTunnelled(f *port.Frame) bool {
 // the check uses the packet's destination.
 func isLinkControl(f *port.Frame) bool {
 	const dst = port.HeaderLen + 24 // RFC 8200 section 3
-	return len(f.Data) > dst+1 && binary.BigEndian.Uint16(f.Data[12:]) == eth.TypeIPv6 &&
-		binary.BigEndian.Uint16(f.Data[dst:]) == 0xff02
+	b := f.Data[eth.Priorities(f.Data):]
+	return len(b) > dst+1 && binary.BigEndian.Uint16(b[12:]) == eth.TypeIPv6 &&
+		binary.BigEndian.Uint16(b[dst:]) == 0xff02
 }
 
-// snoops reports whether f goes to a group whose members are known. A nil g knows none.
+// snoops reports whether f, to a group address of any kind, is of a network whose groups are
+// known. A nil g knows none.
 func (g *Groups) snoops(f *port.Frame) bool {
-	return g != nil && isIPGroup(f.Dst) && g.VLANs.Has(f.VLAN) && !isTunnelled(f)
+	return g != nil && g.VLANs.Has(f.VLAN) && !isTunnelled(f)
 }
 
 // multicast punts f if it is for the switch; otherwise it forwards f to the ports that
@@ -78,6 +85,9 @@ func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies in
 	}
 	if g.IsControl(f.Data) {
 		return 0, w.sw.control.punt(f, from.port, QueueGroups, f.VLAN)
+	}
+	if !isIPGroup(f.Dst) {
+		return w.toAll(out, f, from, Multicast)
 	}
 	ports, flood := g.Lookup(f.VLAN, uint64(f.Dst))
 	if flood || isLinkControl(f) {

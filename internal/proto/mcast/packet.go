@@ -1,6 +1,7 @@
 package mcast
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -49,55 +50,84 @@ const (
 	ipv6PrefixMask = 0xffff_0000_0000
 )
 
-// IsControl reports whether a frame, untagged, must go to Receive: an IGMP, MLD or PIM
-// message to a group. It allocates nothing and costs one comparison for a frame that is
-// not multicast.
+// IsControl reports whether a frame, without its VLAN's tag, must go to Receive: an IGMP, MLD
+// or PIM message to a group address, or one that may hide it where hosts would find it. Such
+// a frame is none that Receive accepts. IsControl allocates nothing and costs one comparison
+// for a frame that is not multicast.
 func IsControl(frame []byte) bool {
 	if len(frame) < headerLen+10 || frame[0]&1 == 0 {
 		return false
 	}
-	dst := binary.BigEndian.Uint64(frame) >> 16
-	switch binary.BigEndian.Uint16(frame[12:]) {
+	n := eth.Priorities(frame)
+	typ, b := binary.BigEndian.Uint16(frame[12+n:]), frame[headerLen+n:]
+	switch typ {
 	case eth.TypeIPv4:
-		proto := frame[headerLen+9]
-		return dst&ipv4PrefixMask == ipv4Prefix && (proto == protoIGMP || proto == protoPIM)
+		return len(b) > 9 && (b[9] == protoIGMP || b[9] == protoPIM)
 	case eth.TypeIPv6:
-		if dst&ipv6PrefixMask != ipv6Prefix {
-			return false
-		}
-		proto, b, _ := walkIPv6(frame[headerLen:])
-		return proto == protoPIM || proto == protoICMPv6 && len(b) > 0 && isMLD(b[0])
+		x := walkIPv6(b)
+		return x.odd != Accepted && x.odd != Fragmented || x.proto == protoPIM || x.proto == protoICMPv6 && len(x.payload) > 0 && isMLD(x.payload[0])
 	}
-	return false
+	return eth.IsTag(typ) && n == eth.MaxPriorities*4
 }
 
-// walkIPv6 skips the extension headers that may precede an MLD message (RFC 8200
-// section 4). It returns what follows them, and whether MLD's Router Alert was there.
-// For headers that it cannot walk it returns protocol 255, which is reserved. It does
-// not walk a routing header, since the checksum would cover another destination.
-func walkIPv6(b []byte) (proto uint8, payload []byte, alert bool) {
-	const none = 255
+// extensions are what walkIPv6 finds.
+type extensions struct {
+	proto   uint8 // of payload; none if there is nothing to find
+	payload []byte
+	alert   bool   // MLD's Router Alert is among them
+	odd     Reason // why no message may stand behind them; Accepted: one may
+}
+
+const (
+	none        = 255 // reserved as a protocol
+	protoAH     = 51
+	fragmentLen = 8 // of a fragment header
+
+	routed  = BadHeader // the checksum may cover another destination
+	tooMany = BadHeader
+)
+
+// walkIPv6 skips the extension headers that hosts skip on the way to an MLD message (RFC
+// 8200 section 4).
+func walkIPv6(b []byte) (x extensions) {
 	if len(b) < eth.IPv6HeaderLen {
-		return none, nil, false
+		return extensions{proto: none}
 	}
-	proto, b = b[6], b[eth.IPv6HeaderLen:]
+	x.proto, x.payload = b[6], b[eth.IPv6HeaderLen:]
 	for range maxHeaders {
-		if proto != eth.ProtoHopByHop && proto != eth.ProtoDestOptions {
-			return proto, b, alert
+		b := x.payload
+		n := fragmentLen
+		switch x.proto {
+		default:
+			return x
+		case eth.ProtoHopByHop, eth.ProtoDestOptions, eth.ProtoRouting, eth.ProtoFragment, protoAH:
+			if len(b) < 8 {
+				return extensions{proto: none, odd: Truncated}
+			}
 		}
-		if len(b) < 8 {
-			return none, nil, false
+		switch x.proto {
+		case eth.ProtoFragment:
+			if binary.BigEndian.Uint16(b[2:])&^7 != 0 {
+				return extensions{proto: none, odd: Fragmented} // of what the first fragment begins
+			}
+			x.odd = cmp.Or(x.odd, Fragmented)
+		case protoAH:
+			n = 4 * (int(b[1]) + 2) // RFC 4302 section 2.2
+		default:
+			n = 8 + int(b[1])*8
 		}
-		n := 8 + int(b[1])*8
 		if n > len(b) {
-			return none, nil, false
+			return extensions{proto: none, odd: Truncated}
 		}
-		if proto == eth.ProtoHopByHop {
-			alert = alert || hasMLDAlert(b[2:n])
+		switch x.proto {
+		case eth.ProtoHopByHop:
+			x.alert = x.alert || hasMLDAlert(b[2:n])
+		case eth.ProtoRouting:
+			x.odd = routed
 		}
-		proto, b = b[0], b[n:]
+		x.proto, x.payload = b[0], b[n:]
 	}
-	return none, nil, false
+	return extensions{proto: none, odd: tooMany}
 }
 
 // hasMLDAlert reports whether options hold a Router Alert with value 0 (RFC 2711
@@ -136,8 +166,9 @@ func decode(frame []byte) (p packet, reason Reason) {
 	if len(frame) < headerLen {
 		return p, Truncated
 	}
-	b := frame[headerLen:]
-	switch binary.BigEndian.Uint16(frame[12:]) {
+	n := eth.Priorities(frame)
+	b := frame[headerLen+n:]
+	switch binary.BigEndian.Uint16(frame[12+n:]) {
 	case eth.TypeIPv4:
 		p, reason = decodeIPv4(b)
 	case eth.TypeIPv6:
@@ -193,11 +224,12 @@ func decodeIPv6(b []byte) (p packet, _ Reason) {
 		family: IPv6, hopLimit: b[7],
 		src: netip.AddrFrom16([16]byte(b[8:])), dst: netip.AddrFrom16([16]byte(b[24:])),
 	}
-	p.proto, p.payload, p.alert = walkIPv6(b[:total])
+	x := walkIPv6(b[:total])
+	p.proto, p.payload, p.alert = x.proto, x.payload, x.alert
 	if p.src.IsMulticast() { // RFC 4291 section 2.7
 		return p, BadSource
 	}
-	return p, Accepted
+	return p, x.odd
 }
 
 // checksum returns 0 if the payload's checksum is right. For IPv6 it covers a pseudo

@@ -1,12 +1,15 @@
 package mcast
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/vswitch/vswitch/internal/packet/eth"
 )
 
 // TestLinuxFrames reads what a Linux 6 host sends when a program joins and leaves.
@@ -231,6 +234,51 @@ func TestTolerated(t *testing.T) {
 	}
 }
 
+// behind returns an MLD query behind a hop-by-hop header and this one of 8 bytes.
+func behind(proto byte, length byte, offset uint16) []byte {
+	q := queryFrom("fe80::1")
+	extension := binary.BigEndian.AppendUint16([]byte{58, length}, offset)
+	b := slices.Concat(q[:54], []byte{proto, 0, 5, 2, 0, 0, 1, 0}, extension, make([]byte, 4), q[62:])
+	b[19] += 8
+	return b
+}
+
+// misaddressed returns a frame to another address than its group's.
+func misaddressed(frame []byte, to uint64) []byte {
+	return slices.Concat(binary.BigEndian.AppendUint64(nil, to)[2:], frame[6:])
+}
+
+// prior returns a frame with so many priority tags.
+func prior(frame []byte, n int, tpid uint16) []byte {
+	tag := binary.BigEndian.AppendUint16(nil, tpid)
+	return slices.Concat(frame[:12], bytes.Repeat(append(tag, 0xe0, 0), n), frame[12:])
+}
+
+// Hosts find a router's message wherever it is hidden; it counts as none, and reaches
+// nobody. One with a priority counts.
+func TestHiddenMessages(t *testing.T) {
+	q := queryFrom("fe80::1")
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		want  Reason
+	}{
+		{"routing header", behind(43, 0, 0), BadHeader},
+		{"fragment", behind(44, 0, 1), Fragmented},
+		{"cut off", behind(60, 255, 0), Truncated},
+		{"to everybody", misaddressed(q, 0xffff_ffff_ffff), BadDestination},
+		{"IGMP to everybody", misaddressed(queryFrom("10.0.0.1"), 0xffff_ffff_ffff), BadDestination},
+		{"more priorities than are read", prior(q, eth.MaxPriorities+1, 0x8100), BadHeader},
+		{"priority", prior(q, 1, 0x8100), Accepted},
+		{"authentication header", behind(51, 0, 0), Accepted},
+	} {
+		r := filtering(t, VLANConfig{})
+		if got := r.Receive(1, 3, c.frame); got.Reason != c.want || got.Verdict == Data {
+			t.Errorf("%s: %+v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 func TestIsControl(t *testing.T) {
 	g4, g6 := addr("239.1.2.3"), addr("ff05::1:3")
 	// MLD behind another extension header: a snooper that misses it lets hosts
@@ -271,10 +319,25 @@ func TestIsControl(t *testing.T) {
 		{"neighbour solicitation", ip6(host6, addr("ff02::1:ff00:1"), 255, 58, append([]byte{135}, make([]byte, 23)...), 2), false},
 		{"IGMP to a station", unicast, false},
 		{"behind a second tag", tagged, false},
-		{"extension headers without end", loop, false},
+		{"extension headers without end", loop, true},
 		{"as many extension headers as are walked", chain(maxHeaders - 1), true},
-		{"more extension headers than are walked", chain(maxHeaders), false},
-		{"an extension header cut off", chain(1)[:61], false},
+		{"more extension headers than are walked", chain(maxHeaders), true},
+		{"an extension header cut off", chain(1)[:61], true},
+		{"MLD behind a routing header", behind(43, 0, 0), true},
+		{"MLD in a first fragment", behind(44, 0, 1), true},
+		{"MLD in all of a fragment", behind(44, 0, 0), true},
+		{"a later fragment", behind(44, 0, 8), false},
+		{"MLD behind an authentication header", behind(51, 0, 0), true},
+		{"IGMP to everybody", misaddressed(queryFrom("10.0.0.1"), 0xffff_ffff_ffff), true},
+		{"MLD to everybody", misaddressed(q, 0xffff_ffff_ffff), true},
+		{"MLD to a group of IPv4", misaddressed(q, 0x0100_5e00_0001), true},
+		{"IGMP to a group of another protocol", misaddressed(queryFrom("10.0.0.1"), 0x0180_c200_0030), true},
+		{"with a priority", prior(q, 1, 0x8100), true},
+		{"with a service priority", prior(q, 1, 0x88a8), true},
+		{"with as many priorities as are read", prior(q, eth.MaxPriorities, 0x8100), true},
+		{"with more priorities", prior(q, eth.MaxPriorities+1, 0x8100), true},
+		{"UDP with a priority", prior(ip4(host4, g4, 1, 17, make([]byte, 8), 6), 1, 0x8100), false},
+		{"ends in a priority", prior(q, 1, 0x8100)[:16], false},
 		{"nothing behind an extension header", chain(1)[:62], false},
 		{"the type behind an extension header", chain(1)[:63], true},
 		{"IPv4, cut off before its protocol", oldReport(2, g4)[:23], false},

@@ -335,6 +335,20 @@ func TestForgedQueries(t *testing.T) {
 	l.sw.ctl("set-port p3 --mcast-router-guard on")
 	forge(generalQuery(h3.mac, "10.9.0.1"))
 	testenv.Eventually(t, "a query by a guarded port is dropped", dropped("router_guard"))
+	// Nor does it pass in what hosts take for the same: with a priority, or to everybody.
+	plain := generalQuery(h3.mac, "10.9.0.1")
+	for _, c := range []struct {
+		query []byte
+		why   string
+	}{
+		{slices.Concat(plain[:12], []byte{0x81, 0, 0xe0, 0}, plain[12:]), "router_guard"},
+		{slices.Concat(plain[:12], []byte{0x81, 0, 0xe0, 0, 0x81, 0, 0, 0}, plain[12:]), "router_guard"},
+		{slices.Concat(bytes.Repeat([]byte{0xff}, 6), plain[6:]), "bad_destination"},
+	} {
+		before := l.sw.mdb().Messages.Dropped[c.why]
+		forge(c.query)
+		testenv.Eventually(t, fmt.Sprintf("%x is dropped", c.query[:18]), func() bool { return l.sw.mdb().Messages.Dropped[c.why] > before })
+	}
 	if mdb := l.sw.mdb(); !mdb.Queriers[0].Own || mdb.Queriers[0].Address != "10.9.0.200" || len(mdb.Routers) != 0 {
 		t.Errorf("queriers %+v, routers %+v", mdb.Queriers, mdb.Routers)
 	}

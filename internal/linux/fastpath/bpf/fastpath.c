@@ -959,7 +959,7 @@ static inline enum decision decide_flood(struct __sk_buff *skb, struct flooded *
 	f->opaque = is_opaque(f->tag, from);
 	f->vlan = classify(f->tag, from);
 	f->unwanted = NO_FLOOD << class;
-	f->all = class == MULTICAST ? listeners(f, group) : everyone(f->vlan);
+	f->all = listeners(f, group);
 	if (!f->all || f->all->ports > MAX_FLOOD)
 		return UP;
 	if (!is_admitted(hash, from, f->in, source(&addresses), f->vlan, 0, is))

@@ -54,19 +54,23 @@ static inline u8 byte_at(struct __sk_buff *skb, u32 offset)
 
 /* may_be_control reports whether a frame to a group may be a message that the switch snoops:
  * IsControl in internal/proto/mcast/packet.go, but without a look behind extension headers. */
-static inline int may_be_control(struct __sk_buff *skb, enum family family)
+static inline int may_be_control(struct __sk_buff *skb)
 {
-	if (family == IPV4) {
+	if ((u16)skb->protocol == be16(0x0800)) {
 		u8 protocol = byte_at(skb, ETHERNET + 9);
-		return (u16)skb->protocol == be16(0x0800) && (protocol == 2 || protocol == 103);
+		return protocol == 2 || protocol == 103;
 	}
 	if ((u16)skb->protocol != be16(0x86dd))
 		return 0;
 	switch (byte_at(skb, ETHERNET + 6)) {
 	case 0:   /* hop-by-hop options */
+	case 43:  /* routing */
+	case 51:  /* authentication */
 	case 60:  /* destination options */
 	case 103: /* PIM */
 		return 1;
+	case 44: /* a fragment, of which most are of UDP */
+		return byte_at(skb, IPV6_HEADER) != 17;
 	case 58: { /* ICMPv6 */
 		u8 type = byte_at(skb, IPV6_HEADER);
 		return (type >= 130 && type <= 132) || type == 143 || (type >= 151 && type <= 153);
@@ -92,18 +96,31 @@ static inline int may_be_for_all(u64 group, enum family family)
 	return key <= 0xff || key >> 24 == 0xff || key >> 16 == 1;
 }
 
-/* listeners returns the ports for a frame to a group; 0: the switch is asked. */
+static inline int is_tag(u16 type)
+{
+	return type == C_TPID || type == be16(0x88a8);
+}
+
+/* listeners returns the ports for a frame to a group address, or to all; 0: the switch is
+ * asked. */
 static inline struct listeners *listeners(struct flooded *f, u64 group)
 {
-	enum family family = group >> 23 == IPV4_GROUPS >> 23 ? IPV4 : IPV6;
-	u16 type = f->skb->protocol;
 	u32 vlan = f->vlan, *how = bpf_map_lookup_elem(&snooped, &vlan);
-	if (!how || !*how || (family == IPV6 && group >> 32 != IPV6_GROUPS >> 32) ||
-	    f->opaque || type == C_TPID || type == be16(0x88a8)) /* a network inside this one */
+	if (!how || !*how || (f->opaque && f->tag & 0xfff)) /* the latter is a network inside this one */
 		return everyone(f->vlan);
-	if (may_be_control(f->skb, family))
+	if (is_tag(f->skb->protocol)) { /* so is this one, unless the tag is a priority */
+		u8 vid[2];
+		if (bpf_skb_load_bytes(f->skb, ETHERNET, vid, sizeof(vid)) || !((vid[0] & 15) | vid[1]))
+			return 0;
+		return everyone(f->vlan);
+	}
+	if (may_be_control(f->skb))
 		return 0;
+	int ipv4 = group >> 23 == IPV4_GROUPS >> 23, ipv6 = group >> 32 == IPV6_GROUPS >> 32;
+	if (!ipv4 && !ipv6)
+		return everyone(f->vlan);
 
+	enum family family = ipv4 ? IPV4 : IPV6;
 	u64 key = (u64)f->vlan << 48 | group;
 	struct listeners *joined = bpf_map_lookup_elem(&groups, &key);
 	if (!joined) {
