@@ -3,6 +3,12 @@
 //
 //	go run ./internal/test/mutate -n 20 ./switch
 //
+// Tests of other packages, named by -tests, judge what the package's own do not notice.
+//
+// It leaves out what only a person or the allocator notices: calls of a logger, texts of errors,
+// and the capacity of a slice. It counts as caught what makes the tests hang. Some
+// changes that are left behave the same; it cannot tell them.
+//
 // It writes to no source file: go test takes the change from an overlay.
 package main
 
@@ -174,14 +180,15 @@ func (o *options) tryAll(ctx context.Context, w io.Writer, all []mutant, n int) 
 	return counts, err
 }
 
-// users returns the packages whose tests run beside the package's own.
+// users returns the packages whose tests run after the package's own.
 func (o *options) users() []string {
 	return strings.FieldsFunc(o.also, func(r rune) bool { return r == ',' })
 }
 
-// try runs the tests with one change, or with none.
+// try runs the tests with one change, or with none: the package's own, and those of its
+// users if they notice nothing.
 func (o *options) try(ctx context.Context, m *mutant, limit time.Duration) (result, []byte, error) {
-	args := []string{"test", "-count=1", "-vet=off", "-failfast", "-timeout", limit.String()}
+	args := []string{"test", "-count=1", "-vet=off", "-failfast", "-ldflags=-s -w", "-timeout", limit.String()}
 	if m != nil {
 		dir, err := os.MkdirTemp("", "mutate-")
 		if err != nil {
@@ -198,10 +205,20 @@ func (o *options) try(ctx context.Context, m *mutant, limit time.Duration) (resu
 		}
 		args = append(args, "-overlay", overlay)
 	}
+	args = append(args, o.test...)
+	r, out, err := test(ctx, append(args, o.pkg), limit)
+	if users := o.users(); r == survived && err == nil && len(users) > 0 {
+		r, out, err = test(ctx, append(args, users...), limit)
+	}
+	return r, out, err
+}
+
+// test runs go test.
+func test(ctx context.Context, args []string, limit time.Duration) (result, []byte, error) {
 	// go test ends the tests by itself; a build takes time besides.
 	ctx, cancel := context.WithTimeout(ctx, limit+5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", append(append(append(args, o.test...), o.pkg), o.users()...)...)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

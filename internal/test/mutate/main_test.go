@@ -15,7 +15,9 @@ func TestMutants(t *testing.T) {
 		"a = 1; b++":                            {"`a = 1; b++` → nothing", "`a` → `_`", "`b++` → nothing", "`1` → `(1+1)`", "`++` → `--`"},
 		"a = nil":                               {"`a = nil` → nothing"},
 		"switch { case a && !b: x := 1; f(x) }": {"`a && !b` → `!(a && !b)`", "`&&` → `||`", "`!` → nothing", "`1` → `(1+1)`", "`f(x)` → nothing"},
-		"var x [4]int; _ = max(x[0], 2)":        {"`var x [4]int; _ = max(x[0], 2)` → nothing", "`max` → `min`", "`0` → `(0+1)`", "`2` → `(2+1)`"},
+		`log.Info("x", "n", 1); a.log.With("n", 1).Warn("y", "z", !b); f(1)`: {"`log.Info(\"x\", \"n\", 1); a.log.With(\"n\", 1).Warn(\"y\", \"z\", !b)…` → nothing", "`f(1)` → nothing", "`1` → `(1+1)`"},
+		`a = make([]int, 1, 2); err = fmt.Errorf("%d", 3+4)`:                 {"`a = make([]int, 1, 2); err = fmt.Errorf(\"%d\", 3+4)` → nothing", "`a` → `_`", "`err` → `_`", "`1` → `(1+1)`"},
+		"var x [4]int; _ = max(x[0], 2)":                                     {"`var x [4]int; _ = max(x[0], 2)` → nothing", "`max` → `min`", "`0` → `(0+1)`", "`2` → `(2+1)`"},
 	} {
 		f := &source{path: "x.go", text: []byte("package x\nfunc g() {\n" + text + "\n}")}
 		all, err := mutants(f)

@@ -168,9 +168,41 @@ func (w *walker) visit(n ast.Node) bool {
 			w.add(n.Fun.Pos(), n.Fun.End(), "max")
 		case "max":
 			w.add(n.Fun.Pos(), n.Fun.End(), "min")
+		case "fmt.Errorf", "errors.New":
+			return false
+		case "make":
+			if len(n.Args) == 3 {
+				ast.Inspect(n.Args[1], w.visit)
+				return false
+			}
 		}
+		return !isLog(n)
 	}
 	return true
+}
+
+// isLog reports whether a call only writes to a log.
+func isLog(call *ast.CallExpr) bool {
+	f, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	var logger string
+	switch x := f.X.(type) {
+	case *ast.Ident:
+		logger = x.Name
+	case *ast.SelectorExpr:
+		logger = x.Sel.Name
+	case *ast.CallExpr: // host.Log().Info(…), log.With(…).Info(…)
+		if s, ok := x.Fun.(*ast.SelectorExpr); ok {
+			return s.Sel.Name == "Log" || isLog(x)
+		}
+	}
+	switch logger {
+	case "log", "slog", "logger", "Log":
+		return true
+	}
+	return false
 }
 
 // removeIn takes out each statement of a list that can go without another.
@@ -186,7 +218,11 @@ func (w *walker) removeIn(list []ast.Stmt) {
 			default:
 				w.add(s.Pos(), s.End(), "")
 			}
-		case *ast.ExprStmt, *ast.SendStmt, *ast.IncDecStmt, *ast.DeferStmt, *ast.GoStmt:
+		case *ast.ExprStmt:
+			if call, ok := s.X.(*ast.CallExpr); !ok || !isLog(call) {
+				w.add(s.Pos(), s.End(), "")
+			}
+		case *ast.SendStmt, *ast.IncDecStmt, *ast.DeferStmt, *ast.GoStmt:
 			w.add(s.Pos(), s.End(), "")
 		case *ast.BranchStmt:
 			w.add(s.Pos(), s.End(), "")
