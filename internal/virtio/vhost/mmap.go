@@ -3,6 +3,7 @@ package vhost
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"sync/atomic"
 
@@ -58,14 +59,7 @@ func mapShared(fd int, offset, size uint64) (whole, bytes []byte, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size < 0 || offset+size > uint64(st.Size) {
 		return nil, nil, fmt.Errorf("a memory file of %d bytes is too short for %d bytes at %d, or no file", st.Size, size, offset)
 	}
-	// Huge pages are mapped whole; the block size of their file system is the page
-	// size.
-	align := max(uint64(st.Blksize), uint64(unix.Getpagesize()))
-	if align&(align-1) != 0 {
-		align = uint64(unix.Getpagesize())
-	}
-	begin := offset &^ (align - 1)
-	length := (offset + size - begin + align - 1) &^ (align - 1)
+	begin, length := wholePages(offset, size, uint64(st.Blksize))
 	if !addresses.take(length) {
 		return nil, nil, errors.New("all guests together name more memory than the switch can map; end one of them")
 	}
@@ -77,6 +71,18 @@ func mapShared(fd int, offset, size uint64) (whole, bytes []byte, err error) {
 	// Guests' memory does not belong in a core file of the switch.
 	_ = unix.Madvise(whole, unix.MADV_DONTDUMP)
 	return whole, whole[offset-begin:][:size:size], nil
+}
+
+// wholePages returns what to map for size bytes at offset, of a file on a file system with
+// that block size. Huge pages are mapped whole; the block size of their file system is the
+// page size.
+func wholePages(offset, size, block uint64) (begin, length uint64) {
+	page := uint64(unix.Getpagesize())
+	if bits.OnesCount64(block) == 1 {
+		page = max(page, block)
+	}
+	begin = offset &^ (page - 1)
+	return begin, (offset + size - begin + page - 1) &^ (page - 1)
 }
 
 func unmap(whole []byte) {

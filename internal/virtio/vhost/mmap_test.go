@@ -160,7 +160,7 @@ func TestAddressSpace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := add(b, 4, 4096); err == nil || !strings.Contains(err.Error(), "TiB") {
+	if err := add(b, 4, 4096); err == nil || !strings.Contains(err.Error(), "8 TiB") {
 		t.Errorf("more than a guest may have: %v", err)
 	}
 	if err := b.RemoveMemory(Region{GPA: piece, UVA: piece, Size: piece}); err != nil {
@@ -188,5 +188,27 @@ func TestAddressSpace(t *testing.T) {
 	}
 	if size := fmt.Sprint(addresses.limit); addresses.limit < 2*maxMemory || addresses.limit > 1<<46 {
 		t.Errorf("all guests may have %s bytes of the address space", size)
+	}
+}
+
+// What is mapped begins and ends with a page, and has all that was asked for. Huge pages are
+// mapped whole.
+func TestWholePages(t *testing.T) {
+	const huge = 2 << 20
+	page := uint64(unix.Getpagesize())
+	for _, c := range []struct{ offset, size, block, begin, length uint64 }{
+		{0, 1, page, 0, page},
+		{0, page, page, 0, page},
+		{page - 1, 1, page, 0, page},
+		{page - 1, 2, page, 0, 2 * page},
+		{page, page + 1, 512, page, 2 * page},
+		{3 * page, 1, 0, 3 * page, page},
+		{3 * page, 1, 3 * page, 3 * page, page}, // no size of pages
+		{3 * page, 1, huge, 0, huge},
+		{huge + page, huge, huge, huge, 2 * huge},
+	} {
+		if begin, length := wholePages(c.offset, c.size, c.block); begin != c.begin || length != c.length {
+			t.Errorf("%d bytes at %d, of blocks of %d: %d at %d, want %d at %d", c.size, c.offset, c.block, length, begin, c.length, c.begin)
+		}
 	}
 }

@@ -90,7 +90,7 @@ func TestPackedOrder(t *testing.T) {
 		}
 	}()
 	used := 0
-	for limit := time.Now().Add(10 * time.Second); used < total; {
+	for limit := time.Now().Add(time.Minute); used < total; {
 		select {
 		case <-done:
 			return // with an error
@@ -110,6 +110,10 @@ func TestPackedOrder(t *testing.T) {
 		p.useSingles(singles)
 		p.publish()
 		runtime.Gosched()
+	}
+	select {
+	case <-done:
+	case <-time.After(time.Minute): // stop has it say which one is missing
 	}
 }
 

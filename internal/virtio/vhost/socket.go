@@ -104,14 +104,14 @@ func readFull(conn *net.UnixConn, b, oob []byte, fds *FDs) error {
 			continue
 		case paused(err):
 			return ErrPaused
+		case errors.Is(err, io.EOF) && at == 0:
+			return io.EOF
+		case errors.Is(err, io.EOF):
+			return io.ErrUnexpectedEOF
 		case err != nil:
 			return err
 		case flags&unix.MSG_CTRUNC != 0 || len(fds.List) > maxTable:
 			return fmt.Errorf("a message with more than %d file descriptors", maxTable)
-		case n == 0 && at == 0:
-			return io.EOF
-		case n == 0:
-			return io.ErrUnexpectedEOF
 		}
 		at += n
 	}
@@ -125,11 +125,9 @@ func (f *FDs) parse(oob []byte) error {
 		return err
 	}
 	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue // credentials, or whatever else a front end adds
+		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil { // else credentials, or whatever else a front end adds
+			f.List = append(f.List, fds...)
 		}
-		f.List = append(f.List, fds...)
 	}
 	return nil
 }
