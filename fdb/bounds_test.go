@@ -90,3 +90,31 @@ func TestHeardTooLongAgo(t *testing.T) {
 		t.Error("a station that was silent for 15 s is there, with an ageing time of 10 s")
 	}
 }
+
+// Who claims a slot that another call has claimed meanwhile shares it if it is for the same key.
+func TestClaimedMeanwhile(t *testing.T) {
+	var s slot
+	for _, c := range []struct {
+		key            Key
+		claimed, isFor bool
+	}{{station(1), true, true}, {station(1), false, true}, {station(2), false, false}} {
+		if claimed, isFor := s.claim(c.key); claimed != c.claimed || isFor != c.isFor || Key(s.key.Load()) != station(1) {
+			t.Errorf("%v: claimed %v, for it %v", c.key, claimed, isFor)
+		}
+	}
+}
+
+// Each part of an array's secret has a share in where a key's probes begin.
+func TestHashTakesTheWholeSecret(t *testing.T) {
+	a := newArray(minSlots)
+	for i := range a.seed {
+		was := a.home(station(1))
+		a.seed[i] ^= 1 << 40
+		if a.home(station(1)) == was {
+			t.Errorf("word %d is not used", i)
+		}
+	}
+	if b := newArray(minSlots); a.seed[1]&1 == 0 || a.seed == b.seed {
+		t.Error("two arrays have one secret, or it loses bits")
+	}
+}

@@ -74,7 +74,6 @@ func (t *Table) removeAll(match func(Key, value) bool) (n int) {
 		for v := s.load(); v.kind() != 0 && match(Key(s.key.Load()), v); v = s.load() {
 			if t.take(s, v) {
 				n++
-				break
 			}
 		}
 	}

@@ -191,3 +191,46 @@ func TestFlushedIsNoVictim(t *testing.T) {
 		check(t, tbl)
 	}
 }
+
+// A search goes over the slots from where the last one ended, and takes the oldest of the first
+// three entries of the port that has most, or the first one expired.
+func TestVictim(t *testing.T) {
+	const capacity = 300
+	tbl := New(Config{Capacity: capacity, Aging: 1000 * time.Second})
+	for i := range capacity - 20 {
+		tbl.Advance(time.Duration(i) * time.Second)
+		wantLearn(t, tbl, station(i), 1, Learned, NoPort)
+	}
+	for i := range 20 {
+		wantLearn(t, tbl, station(capacity+i), 2, Learned, NoPort)
+	}
+	a, now := tbl.array.Load(), tbl.clock.load()
+	for n := range 250 {
+		if n == 200 {
+			tbl.Advance(1100 * time.Second) // some are expired now
+			now = tbl.clock.load()
+		}
+		begin := tbl.hand.Load()
+		want, looked, samples, expired := (*slot)(nil), uint64(0), 0, false
+		for ; looked < 400 && samples < 3 && !expired; looked++ {
+			s := a.at(begin + looked)
+			switch v := s.load(); {
+			case v == 0:
+			case now.expired(v):
+				want, expired = s, true
+			case v.port() == 1:
+				if samples++; want == nil || now.age(v) > now.age(want.load()) {
+					want = s
+				}
+			}
+		}
+		evictions := tbl.Stats().Evictions
+		if !expired {
+			evictions++
+		}
+		if r := tbl.evict(2, 400); r != evictDone || want.load() != 0 || tbl.hand.Load() != begin+looked || tbl.Stats().Evictions != evictions {
+			t.Fatalf("victim %d: %v, of slots %d to %d; the search went on to %d", n, r, begin, begin+looked, tbl.hand.Load())
+		}
+	}
+	check(t, tbl)
+}

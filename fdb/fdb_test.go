@@ -54,6 +54,9 @@ func TestKey(t *testing.T) {
 
 // Every field of a value keeps its largest content, and leaves the others alone.
 func TestValueFields(t *testing.T) {
+	if v := makeValue(7, 0xffff, genMask, stampMask); v != frozen-1 {
+		t.Errorf("%064b leaves bits unused", v)
+	}
 	v := makeValue(Local, 0xffff, genMask, stampMask)
 	if v.kind() != Local || v.port() != 0xffff || v.gen() != genMask || v.stamp() != stampMask || v.isFrozen() {
 		t.Errorf("%064b", v)

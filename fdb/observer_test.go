@@ -17,6 +17,9 @@ type copier struct {
 }
 
 func (c *copier) Changed(k Key) {
+	if k == 0 {
+		panic("a slot that is no station's has changed")
+	}
 	if e, ok := c.table.Get(k); ok {
 		c.port[k], c.kind[k] = e.Port, e.Kind
 		return

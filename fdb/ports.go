@@ -28,6 +28,9 @@ func (w tally) dynamic() int { return int(w & countMask) }
 func (w tally) sticky() int  { return int(w >> stickyShift & countMask) }
 func (w tally) learned() int { return w.dynamic() + w.sticky() }
 
+// flushed is the next generation, without entries; it wraps to 0 as its upper bits are lost.
+func (w tally) flushed() tally { return tally(w.gen()+1) << tallyShift }
+
 // one is a tally of one entry of kind k.
 func one(k Kind) tally {
 	if k == Sticky {
@@ -145,18 +148,13 @@ func (t *Table) FlushPort(port uint16) {
 	if s == nil {
 		return
 	}
-	for {
-		w := s.load()
-		next := tally(w.gen()+1) << tallyShift // wraps to 0 as its upper bits are lost
-		if !s.tally.CompareAndSwap(uint64(w), uint64(next)) {
-			continue
-		}
-		t.total.Add(-int64(w.learned()))
-		t.observer.Flushed(port)
-		if next.gen()&(genMask>>1) == 0 {
-			t.purge(port)
-		}
-		return
+	w := s.load()
+	for ; !s.tally.CompareAndSwap(uint64(w), uint64(w.flushed())); w = s.load() {
+	}
+	t.total.Add(-int64(w.learned()))
+	t.observer.Flushed(port)
+	if w.flushed().gen()&(genMask>>1) == 0 {
+		t.purge(port)
 	}
 }
 

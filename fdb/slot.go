@@ -147,6 +147,13 @@ func (a *array) find(k Key) *slot {
 	}
 }
 
+// claim claims an empty slot for k unless another call does so first, perhaps also for k. It
+// reports whether it claimed the slot, and whether the slot is k's now.
+func (s *slot) claim(k Key) (claimed, isFor bool) {
+	claimed = s.key.CompareAndSwap(0, uint64(k))
+	return claimed, claimed || Key(s.key.Load()) == k
+}
+
 // claim returns k's slot, claiming an empty one if k has none yet, or nil if the array has
 // no slot left to claim.
 func (a *array) claim(k Key) *slot {
@@ -160,11 +167,11 @@ func (a *array) claim(k Key) *slot {
 				a.used.Add(-1)
 				return nil
 			}
-			if s.key.CompareAndSwap(0, uint64(k)) {
-				return s
+			claimed, isFor := s.claim(k)
+			if !claimed {
+				a.used.Add(-1)
 			}
-			a.used.Add(-1)
-			if Key(s.key.Load()) == k {
+			if isFor {
 				return s
 			}
 		}
