@@ -1,6 +1,7 @@
 package vswitch_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,6 +46,34 @@ type device struct {
 }
 
 func (device) Punted() bool { return true }
+
+// shared is a device whose frames the host gets, too; substitute stands in for a device.
+type shared struct{ device }
+
+func (shared) Punted() bool { return false }
+
+type substitute struct{ *memory.Port }
+
+func (substitute) Substitutes() string { return "something else stands in" }
+
+// attach gives p0 another device.
+func attach(dev func() port.Port) func(*vswitch.Switch, []*vswitch.Port) {
+	return func(_ *vswitch.Switch, ports []*vswitch.Port) {
+		if err := errors.Join(ports[0].Detach(), ports[0].Attach(dev())); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func manyMirrors(t *testing.T, sw *vswitch.Switch, n int) {
+	var all []vswitch.Mirror
+	for i := range n {
+		all = append(all, vswitch.Mirror{Name: fmt.Sprint("m", i), Ports: []string{"p0"}, In: true, To: "p2"})
+	}
+	if err := sw.SetMirrors(all); err != nil {
+		t.Error(err)
+	}
+}
 
 // Of four ports, of which the last has no device, and all but it are in VLAN 1, a fast path
 // learns what each may do, and in which VLANs it may flood.
@@ -162,6 +191,84 @@ func TestFastPathIsTold(t *testing.T) {
 		"mirror of a VLAN": {
 			change: mirror(func(m *vswitch.Mirror) { m.Ports = nil; m.VLANs.Add(1) }),
 			from:   "---", to: "++-", floods: true, why: "mirror m0 copies VLANs",
+		},
+		"mirror to a captured port": {
+			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
+				mirror(func(*vswitch.Mirror) {})(sw, ports)
+				sw.Watch(&vswitch.Watch{Ports: []string{"p2"}, Out: true, See: func(vswitch.Sight) {}})
+			},
+			from: "-+-", to: "++-", floods: true, why: "mirror m0 copies to a port that is captured",
+			check: func(f *told) bool { return !f.ports[0].SeeOut && f.ports[2].SeeOut },
+		},
+		"mirror to a shaped port": {
+			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
+				mirror(func(*vswitch.Mirror) {})(sw, ports)
+				configure(2, vswitch.PortConfig{Shape: rate})(sw, ports)
+			},
+			from: "-+-", to: "++-", floods: true, why: "mirror m0 copies to a port with --rate-out",
+		},
+		"mirror to a tunnel": {
+			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
+				mirror(func(*vswitch.Mirror) {})(sw, ports)
+				configure(2, vswitch.PortConfig{Tunnel: true})(sw, ports)
+			},
+			from: "-+-", to: "++-", floods: true, why: "mirror m0 copies to a tunnel",
+		},
+		"mirror into a VLAN": {
+			change: mirror(func(m *vswitch.Mirror) { m.To, m.ToVLAN, m.Out = "", 1, true }),
+			from:   "-++", to: "-++", why: "mirror m0 copies into a VLAN", // once, for both directions
+		},
+		"mirror to a blocked port": {
+			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
+				mirror(func(m *vswitch.Mirror) { m.SnapLen = 64 })(sw, ports)
+				ports[2].SetTree(vswitch.TreeDiscarding, true)
+			},
+			from: "++-", to: "++-", floods: true,
+		},
+		"eight mirrors": {
+			change: func(sw *vswitch.Switch, ports []*vswitch.Port) { manyMirrors(t, sw, 8) },
+			from:   "++-", to: "++-", floods: true,
+			check: func(f *told) bool { return f.ports[0].MirrorIn == 0xff && f.ports[2].MirrorTo == 0xff },
+		},
+		"nine mirrors": {
+			change: func(sw *vswitch.Switch, ports []*vswitch.Port) { manyMirrors(t, sw, 9) },
+			from:   "-+-", to: "++-", floods: true, why: "mirror m8 is one of many",
+		},
+		"not learning, tagged": {
+			change: configure(0, vswitch.PortConfig{NoLearning: true, VLAN: port.VLAN{Trunk: vlans(1, 7)}}),
+			from:   "+++", to: "+++", floods: true, why: "--learning off, for tagged frames",
+		},
+		"locked, tagged": {
+			change: configure(0, vswitch.PortConfig{NoLearning: true, Locked: true, VLAN: port.VLAN{Trunk: vlans(1, 7)}}),
+			from:   "+++", to: "+++", floods: true,
+		},
+		"not learning, one VLAN": {
+			change: configure(0, vswitch.PortConfig{NoLearning: true, VLAN: port.VLAN{Trunk: vlans(7)}}),
+			from:   "+++", to: "+++", floods: true,
+		},
+		"shut": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) { ports[0].SetForwarding(false) },
+			from:   "++", to: "++", floods: true, why: "it does not forward",
+		},
+		"shared with the host": {
+			change: attach(func() port.Port { return shared{device{Port: memory.New(memory.Options{})}} }),
+			from:   "+++", to: "+++", floods: true, why: "it shares its device with the host",
+		},
+		"memory": {
+			change: attach(func() port.Port { return memory.New(memory.Options{}) }),
+			from:   "++", to: "++", why: "its frames come by memory or a socket, not by a device of the kernel",
+		},
+		"a substitute": {
+			change: attach(func() port.Port { return substitute{memory.New(memory.Options{})} }),
+			from:   "++", to: "++", why: "something else stands in",
+		},
+		"no device": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) {
+				if err := ports[0].Detach(); err != nil {
+					t.Error(err)
+				}
+			},
+			from: "++", to: "++", floods: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

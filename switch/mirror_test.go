@@ -147,6 +147,28 @@ func TestMirrorNotAtItsPort(t *testing.T) {
 	})
 }
 
+// A control frame that the switch passes on does not go back as a mirror's copy to the port it
+// came by, even if that is the mirror's target.
+func TestMirrorNotBack(t *testing.T) {
+	const lldp = port.MAC(0x0180_c200_000e)
+	synctest.Test(t, func(t *testing.T) {
+		var r *rig
+		r = newRig(t, vswitch.Config{
+			Traps:     []vswitch.Trap{{Dst: lldp, Queue: vswitch.QueueLink}},
+			OnControl: func(f vswitch.ControlFrame) { f.VLAN = 1; r.Send(f, 1) },
+		}, 3, memory.Options{})
+		defer r.Close()
+		r.mirror(t, vswitch.Mirror{Name: "m", Ports: []string{"p1"}, Out: true, To: "p2"})
+		for in, copies := range map[int]int{0: 1, 2: 0} {
+			r.lines[in].Put(0, memory.Packet{Wire: frame(lldp, station(in), 0, 60)})
+			synctest.Wait()
+			if sent, copied := len(r.taken(1)), len(r.taken(2)); sent != 1 || copied != copies {
+				t.Errorf("from port %d: %d left, %d were copied, want 1 and %d", in, sent, copied, copies)
+			}
+		}
+	})
+}
+
 // A mirror's target that spanning tree blocks is sent nothing.
 func TestMirrorTargetBlocked(t *testing.T) {
 	inRig(t, 3, func(t *testing.T, r *rig) {

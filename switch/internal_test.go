@@ -1,0 +1,187 @@
+package vswitch
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vswitch/vswitch/port"
+)
+
+// A super-frame counts as what it becomes on the wire: segments that each repeat the headers.
+func TestWireSize(t *testing.T) {
+	const start = 34
+	csum := func(kind uint8, size uint16) port.Offload {
+		return port.Offload{Flags: port.NeedsCsum, GSOType: kind, GSOSize: size, CsumStart: start}
+	}
+	for name, c := range map[string]struct {
+		n      int // bytes of the frame, of which data are here
+		data   int
+		offset byte // TCP's data offset
+		o      port.Offload
+		frames uint64
+		header uint64 // what each segment repeats
+	}{
+		"no super-frame":         {n: 1000, o: port.Offload{GSOSize: 100}, frames: 1},
+		"of no size":             {n: 1000, o: csum(port.GSOTCPv4, 0), frames: 1},
+		"TCP":                    {n: 54 + 3000, offset: 5, o: csum(port.GSOTCPv4, 1000), frames: 3, header: 54},
+		"TCP with some left":     {n: 54 + 3001, offset: 5, o: csum(port.GSOTCPv6, 1000), frames: 4, header: 54},
+		"TCP with ECN":           {n: 54 + 3000, offset: 5, o: csum(port.GSOTCPv4|port.GSOECN, 1500), frames: 2, header: 54},
+		"TCP with options":       {n: 66 + 3000, offset: 8, o: csum(port.GSOTCPv4, 1000), frames: 3, header: 66},
+		"TCP, data at the end":   {n: 54 + 3000, data: start + 13, offset: 5, o: csum(port.GSOTCPv4, 1000), frames: 3, header: 54},
+		"TCP without its header": {n: 54 + 3000, data: start + 12, offset: 8, o: csum(port.GSOTCPv4, 1000), frames: 3, header: 54},
+		"UDP":                    {n: 42 + 3000, offset: 15, o: csum(port.GSOUDPL4, 1000), frames: 3, header: 42},
+		"SCTP":                   {n: 46 + 3000, offset: 15, o: csum(port.GSOSCTP, 1000), frames: 3, header: 46},
+		"fragments":              {n: 34 + 3000, offset: 15, o: csum(port.GSOUDP, 1000), frames: 3, header: 34},
+		"no checksum":            {n: 54 + 3000, offset: 15, o: port.Offload{GSOType: port.GSOTCPv4, GSOSize: 1000}, frames: 3, header: 54},
+		"headers alone":          {n: 54, offset: 5, o: csum(port.GSOTCPv4, 10), frames: 1},
+		"a byte more":            {n: 55, offset: 5, o: csum(port.GSOTCPv4, 10), frames: 1, header: 54},
+	} {
+		wire := bytes.Repeat([]byte{2}, c.n)
+		if c.n > start+12 {
+			wire[start+12] = c.offset<<4 | 3
+		}
+		f := &port.Frame{Data: wire, Offload: c.o}
+		if c.data > 0 {
+			f.Data = wire[:c.data]
+			f.Tail = absent(c.n - c.data)
+		}
+		if frames, n := wireSize(f); frames != c.frames || n != uint64(c.n)+(c.frames-1)*c.header {
+			t.Errorf("%s: %d frames of %d bytes, want %d of %d", name, frames, n, c.frames, uint64(c.n)+(c.frames-1)*c.header)
+		}
+		if got, want := cost(f, port.Rate{PerSecond: 500, Bits: true}), int64(8*(uint64(c.n)+(c.frames-1)*c.header))*2e6; got != want {
+			t.Errorf("%s: takes %d ns of a rate of bits, want %d", name, got, want)
+		}
+		if got, want := cost(f, port.Rate{PerSecond: 500}), int64(c.frames)*2e6; got != want {
+			t.Errorf("%s: takes %d ns of a rate of frames, want %d", name, got, want)
+		}
+	}
+}
+
+// A bucket stays while its rate does. What is within its burst passes whole, up to the nanosecond.
+func TestBucket(t *testing.T) {
+	rate := port.Rate{PerSecond: 1000} // 1 ms for a frame
+	b := (*bucket)(nil).limit(rate, 10*time.Millisecond)
+	if b.limit(rate, 10*time.Millisecond) != b {
+		t.Error("the same rate is another bucket")
+	}
+	if b.limit(rate, 11*time.Millisecond) == b || b.limit(port.Rate{PerSecond: 1000, Bits: true}, 10*time.Millisecond) == b {
+		t.Error("another rate is the same bucket")
+	}
+	if b.limit(port.Rate{}, 10*time.Millisecond) != nil {
+		t.Error("no rate is a bucket")
+	}
+	f := &port.Frame{Data: make([]byte, 60)}
+	const start = int64(time.Hour)
+	for n := range 12 {
+		if got := b.allow(f, start); got != (n < 10) {
+			t.Errorf("frame %d at once: %v", n, got)
+		}
+	}
+	if b.allow(f, start) || !b.allow(f, start+1) || b.allow(f, start+2) || !b.allow(f, start+1e6+1) {
+		t.Error("time passes by other than nanoseconds")
+	}
+	for _, c := range []struct {
+		rate port.Rate
+		want time.Duration
+	}{{port.Rate{PerSecond: 46}, time.Second}, {port.Rate{PerSecond: 8 * 68 << 10, Bits: true}, time.Second}, {port.Rate{PerSecond: 92}, time.Second / 2}} {
+		if got := superCost(c.rate); got != int64(c.want) {
+			t.Errorf("the longest super-frame takes %v of %v, want %v", time.Duration(got), c.rate, c.want)
+		}
+	}
+}
+
+// Of events for the guards and of the switch's own address, those that find no room are dropped;
+// nobody waits.
+func TestEventsFindNoRoom(t *testing.T) {
+	var e events
+	e.init(nil)
+	for i := range eventBacklog + 10 {
+		e.guard(LimitHit{Port: uint16(i)})
+		e.own(OwnAddress{Port: uint16(i)})
+	}
+	if len(e.guards) != eventBacklog || (<-e.guards).(LimitHit).Port != 0 || (<-e.owns).Port != 0 || len(e.owns) != 0 {
+		t.Errorf("%d guards' events wait, and %d others", len(e.guards), len(e.owns))
+	}
+	for i := range moveBacklog + 10 {
+		e.moved(MACMoved{To: uint16(i)}, &Port{})
+	}
+	p := &Port{}
+	e.moved(MACMoved{}, p)
+	if len(e.moves) != moveBacklog || p.moves.Load() != 0 {
+		t.Errorf("%d moves wait, and %d that found no room are counted", len(e.moves), p.moves.Load())
+	}
+	stop := make(chan struct{})
+	e.lost(PortLost{}, stop)
+	close(stop) // ends it, or goleak tells
+}
+
+// What batches make of frames lies where it is until they end, in blocks of the same size.
+func TestStores(t *testing.T) {
+	var bytesOf byteStore
+	for range 2 {
+		seen := map[*byte]bool{}
+		for i := range 9 {
+			b := bytesOf.take(byteBlock/4 + i%2)
+			for k := range b {
+				if seen[&b[k]] {
+					t.Fatalf("take %d has bytes that were taken", i)
+				}
+				if k%1000 == 0 || k == len(b)-1 {
+					seen[&b[k]] = true
+				}
+			}
+			if len(b) != byteBlock/4+i%2 || cap(b) != len(b) {
+				t.Errorf("take %d has %d bytes", i, len(b))
+			}
+		}
+		if len(bytesOf.blocks) != 3 {
+			t.Errorf("%d blocks", len(bytesOf.blocks))
+		}
+		bytesOf.reset()
+	}
+	if n := len(bytesOf.take(byteBlock)); n != byteBlock || len(bytesOf.blocks) != 3 || bytesOf.at != 0 {
+		t.Errorf("a whole block has %d bytes", n)
+	}
+	var frames frameStore
+	for range 2 {
+		seen := map[*port.Frame]bool{}
+		for i := range 2*port.BatchSize + 1 {
+			f := frames.copyOf(&port.Frame{VLAN: uint16(i)})
+			if seen[f] || f.VLAN != uint16(i) {
+				t.Fatalf("frame %d lies where another does", i)
+			}
+			seen[f] = true
+		}
+		if len(frames.blocks) != 3 {
+			t.Errorf("%d blocks", len(frames.blocks))
+		}
+		frames.reset()
+	}
+}
+
+// A switch has so many ports, and no more; a number that is free is used again.
+func TestMaxPorts(t *testing.T) {
+	sw := New(Config{})
+	defer sw.Close()
+	for i := range MaxPorts - 1 {
+		sw.byName[fmt.Sprint("p", i)] = &Port{sw: sw, number: uint16(i), tx: make([]txCounters, txShards)}
+	}
+	if p, err := sw.AddPort("last"); err != nil || p.Number() != MaxPorts-1 {
+		t.Fatalf("the last one: %v, %v", p, err)
+	}
+	if _, err := sw.AddPort("more"); err == nil || !strings.Contains(err.Error(), "4096 ports") {
+		t.Errorf("one more: %v", err)
+	}
+	for _, name := range []string{"last", "p77"} {
+		was := sw.byName[name].Number()
+		if err := sw.RemovePort(name); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := sw.AddPort("more" + name); err != nil || p.Number() != was {
+			t.Errorf("after one is gone: %v, %v", p, err)
+		}
+	}
+}
