@@ -674,3 +674,53 @@ func TestApplyEvents(t *testing.T) {
 		}
 	})
 }
+
+// The calls of configurations refuse what makes no sense, before anything changes; what they tell
+// is what happened.
+func TestConfigCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), savedState{})
+		post := func(path string, body any) error { return r.call("POST", "/v1/config"+path, body, nil) }
+		wants := func(err error, want string) {
+			t.Helper()
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		}
+		doc := func(name string) api.Config {
+			return api.Config{RawMessage: json.RawMessage(`{"version": 1, "ports": {"` + name + `": {"kind": "fake"}}}`)}
+		}
+		wants(post("", api.ApplyConfig{Config: doc("vm0"), Prune: "some"}), `no prune "some"`)
+		wants(post("", api.ApplyConfig{Config: doc("vm0"), ConfirmS: -1}), "within -1 s")
+		wants(post("", api.ApplyConfig{Config: doc("vm0"), ConfirmS: maxConfirm + 1}), "use 1 to 604800")
+		wants(post("", api.ApplyConfig{Config: api.Config{RawMessage: json.RawMessage(`{"version": 9}`)}}), "not understood")
+		wants(post("/confirm", nil), "no change waits")
+		wants(post("/rollback", api.RollbackConfig{}), "no change to take back")
+		wants(post("", []int{}), "not understood")
+
+		for i := range 3 {
+			wants(post("", api.ApplyConfig{Config: doc(fmt.Sprint("vm", i))}), "")
+		}
+		wants(post("/rollback", api.RollbackConfig{To: 4}), "no change 4; it has 1 to 3")
+		var history []api.ConfigChange
+		if err := r.call("GET", "/v1/config/history", nil, &history); err != nil || len(history) != 3 || history[2].Number != 3 || history[0].By != "apply" {
+			t.Errorf("the history is %+v, %v", history, err)
+		}
+		wants(post("", api.ApplyConfig{Config: doc("vm3"), ConfirmS: maxConfirm}), "")
+		wants(post("", api.ApplyConfig{Config: doc("vm4")}), "waits for its confirmation")
+		wants(post("/rollback", api.RollbackConfig{To: 1}), "waits for its confirmation")
+		wants(post("/rollback", api.RollbackConfig{}), "")
+		var config struct{ Ports map[string]any }
+		if err := r.call("GET", "/v1/config", nil, &config); err != nil || len(config.Ports) != 3 {
+			t.Errorf("the configuration is %+v, %v", config, err)
+		}
+		wants(post("/rollback", api.RollbackConfig{To: 2}), "")
+		if err := r.call("GET", "/v1/config", nil, &config); err != nil || len(r.ports) != 1 {
+			t.Errorf("the switch has %d ports, %v", len(r.ports), err)
+		}
+		var drops []api.DropReason
+		if err := r.call("GET", "/v1/drops", nil, &drops); err != nil || len(drops) != int(port.NumDrops)-1 {
+			t.Errorf("%d reasons of drops, %v", len(drops), err)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 )
 
@@ -163,5 +164,18 @@ func TestMadeDirectoryIsSynced(t *testing.T) {
 	d.failAt = len(d.steps) + 1
 	if err := makeSyncedDir(d, filepath.Join(dir, "c"), 0o700); err == nil {
 		t.Error("no error where the sync fails")
+	}
+}
+
+// The disk of the host is asked to sync: where it cannot, as in /proc, that is an error.
+func TestHostDiskSyncs(t *testing.T) {
+	if err := (hostDisk{}).SyncDir("/proc"); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a directory that cannot be synced: %v", err)
+	}
+	if err := (hostDisk{}).SyncDir(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	if err := writeSynced(hostDisk{}, "/proc/self/comm", []byte("vswitch")); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a file that cannot be synced: %v", err)
 	}
 }
