@@ -251,6 +251,8 @@ func (c *Client) explain(ctx context.Context, method string, err error) error {
 		return fmt.Errorf("%w at %s, though its socket is held, within %v: %s", ErrNoDaemon, c.socket, c.http.Timeout, what)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%w at %s; start one with `vswitch run`, or name the right one with --name or --socket", ErrNoDaemon, c.socket)
+	case errors.Is(err, syscall.EINVAL):
+		return fmt.Errorf("%w at %s: no socket has such a long path; name another with --socket", ErrNoDaemon, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no permission to open %s; become root, or join the group given to `vswitch run --socket-group`", c.socket)
 	}

@@ -231,10 +231,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	threads, _ := o.limits()
 	fitProcessors(threads, o.Log)
-	o.ids = openIdentity(identityPath, o.Name, saved.Ports, o.Log)
-	if own.store != nil {
-		own.store.beside = o.ids.renew
-	}
 
 	if o.former != nil {
 		own.socket, err = receiveListener(o.Socket, o.SocketGroup, o.former.listener, o.former.locks, o.Log)
@@ -243,6 +239,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	o.ids = openIdentity(identityPath, o.Name, saved.Ports, o.Log)
+	if own.store != nil {
+		own.store.beside = o.ids.renew
 	}
 
 	if o.Prepare != nil {

@@ -3,6 +3,7 @@ package feature
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -85,7 +86,9 @@ func Values(of any) url.Values {
 // Body decodes a request's body, which is one JSON value without unknown keys, each given once.
 func Body[T any](r *http.Request) (t T, err error) {
 	b, err := io.ReadAll(r.Body)
-	if err != nil {
+	if e := (*http.MaxBytesError)(nil); errors.As(err, &e) {
+		return t, api.Errorf(api.CodeInvalid, "the request's body is too long; send at most %d bytes", e.Limit)
+	} else if err != nil {
 		return t, api.Errorf(api.CodeInvalid, "the request's body cannot be read: %w", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
