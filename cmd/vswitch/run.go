@@ -87,6 +87,9 @@ func runSwitch(c *cli.Context) error {
 	if c.Bool("cleanup") {
 		return fastpath.Cleanup(o.Name)
 	}
+	if err := daemon.RoomToStart(); err != nil {
+		return err
+	}
 	o.FDBSize = c.Int("fdb-size")
 	if o.FDBSize < 1 || o.FDBSize > fdb.MaxCapacity {
 		return usagef("a forwarding database has 1 to %d entries, not %d", fdb.MaxCapacity, o.FDBSize)

@@ -37,6 +37,23 @@ const (
 	ownFiles = 64
 )
 
+// leastThreads are the threads that a daemon without ports takes on one processor.
+const leastThreads = 8
+
+// RoomToStart returns an error if the system's limits leave too few threads for a daemon without
+// ports. It is called before anything else: Go's runtime ends a program that cannot make a thread.
+func RoomToStart() error {
+	threads, _ := systemLimits()
+	return roomToStart(threads)
+}
+
+func roomToStart(threads limits.Limit) error {
+	if threads.Most >= leastThreads {
+		return nil
+	}
+	return fmt.Errorf("a switch takes %d threads, and there is room for %d: %s", leastThreads, max(threads.Most, 0), threads.Name)
+}
+
 // makeRoom counts the needs of a port with that many queues, or with as many as its spec says
 // if queues is 0, in place of those counted before. An error names the limit that the port
 // exceeds.

@@ -123,3 +123,16 @@ func TestQueuesOfAnAdoptedDeviceCount(t *testing.T) {
 		}
 	})
 }
+
+// A limit that leaves no room even for a daemon without ports stops the start, with words.
+func TestRoomToStart(t *testing.T) {
+	for most, ok := range map[int]bool{-3: false, 0: false, leastThreads - 1: false, leastThreads: true, 1 << 20: true} {
+		err := roomToStart(limits.Limit{Most: most, Name: "the limit"})
+		if (err == nil) != ok || err != nil && !strings.HasSuffix(err.Error(), ": the limit") {
+			t.Errorf("%d threads: %v", most, err)
+		}
+	}
+	if err := RoomToStart(); err != nil {
+		t.Errorf("here: %v", err)
+	}
+}
