@@ -12,18 +12,25 @@ import (
 // outer headers, so segmenting the super-frame makes the same frames. NextGroup then
 // replaces Next. The kernel and guests offer nothing better for a tunnel that does not
 // come from their own device, and a super-frame of datagrams costs them far less than
-// one frame after another. A tunnel without checksums stays as it is: the datagrams of
-// a super-frame have one.
+// one frame after another. The datagrams of a super-frame have a checksum, so those of a
+// tunnel without checksums get a correct one, which tunnels may have (RFC 7348 section 5).
 func (s *Segmenter) Regroup(caps port.Caps) bool {
 	const needs = port.CapUSO | port.CapCsum
 	t := &s.outer
-	if !t.on || t.kind != eth.ProtoUDP || !t.csum || caps&needs != needs || s.count < 2 {
+	if !t.on || t.kind != eth.ProtoUDP || caps&needs != needs || s.count < 2 || !t.csum && t.routed {
 		return false
 	}
 	start := t.l4 + udpHeaderLen
 	s.datagram = s.headLen - start + s.size
 	s.group = min(maxDatagrams, (maxIPLen-(start-t.ip))/s.datagram)
 	t.on = s.group < 2 // otherwise its headers are written once per group, not per segment
+	if !t.on && !t.csum {
+		addresses := s.head[t.ip+eth.IPv4HeaderLen-8:][:8]
+		if !t.ipv4 {
+			addresses = s.head[t.ip+eth.IPv6HeaderLen-32:][:32]
+		}
+		t.pseudoSum = uint32(Sum(addresses)) + uint32(eth.ProtoUDP)
+	}
 	return !t.on
 }
 

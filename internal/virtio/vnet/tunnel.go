@@ -20,6 +20,9 @@ type outer struct {
 	kind uint8 // protocol of that header
 	csum bool  // UDP or GRE with a checksum
 
+	// A routing header or option may give another address, which a checksum would cover.
+	routed bool
+
 	id        uint16
 	ipSum     uint32 // IPv4 header without length, identification and checksum
 	pseudoSum uint32 // UDP's pseudo header without length
@@ -78,6 +81,7 @@ func fills(field []byte, n int) bool {
 func (s *Segmenter) setOuter(p eth.IPPacket, n int) {
 	t := &s.outer
 	*t = outer{on: true, ipv4: p.Version == 4, ip: p.Header, l4: p.Transport, kind: p.Proto}
+	t.routed = p.Routed || t.ipv4 && t.l4-t.ip > eth.IPv4HeaderLen
 	h := s.head[t.l4:]
 	switch t.kind {
 	case eth.ProtoUDP:
