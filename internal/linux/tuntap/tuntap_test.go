@@ -196,3 +196,35 @@ func TestDecode(t *testing.T) {
 		t.Errorf("less than a header: %v", f.Drop)
 	}
 }
+
+// The kernel refuses a frame whose hint of the headers' length exceeds it, so what is passed on
+// does not.
+func TestHint(t *testing.T) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	d := &Device{fd: pipe[1]} // takes whatever is written
+	wire, o := tuntest.TCP4(1000)
+	for _, c := range []struct {
+		hint, want uint16
+		tag        port.Tag
+	}{{54, 54, 0}, {1000, 1000, 0}, {1001, 1000, 0}, {0xffff, 1000, 0}, {0xffff, 1004, port.MakeTag(port.TPIDCustomer, 5)}} {
+		f := new(port.Frame)
+		f.SetStripped(bytes.Clone(wire), 0)
+		f.Offload = o
+		f.Offload.HdrLen = c.hint
+		out := []port.Out{{Frame: f, Tag: c.tag}}
+		d.Send(out)
+		b := make([]byte, 2000)
+		n, err := unix.Read(pipe[0], b)
+		if err != nil || out[0].Drop != port.DropNone || n != vnet.HeaderLen+1000+c.tag.Len() {
+			t.Fatalf("%d bytes, %v, %v", n, out[0].Drop, err)
+		}
+		if got := vnet.Decode(b).HdrLen; got != c.want {
+			t.Errorf("hdr_len %d of 1000 bytes with a tag of %d is passed on as %d, want %d", c.hint, c.tag.Len(), got, c.want)
+		}
+	}
+}
