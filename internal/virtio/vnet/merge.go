@@ -145,14 +145,15 @@ func findSegment(data []byte) (s segment, ok bool) {
 }
 
 // sameHeaders reports whether two segments have the same headers, but for lengths,
-// identification, sequence number, flags and checksums.
+// identification, sequence number, flags and checksums. They have transport headers at the same
+// place, so both are IPv4, or both IPv6.
 func (m *Merger) sameHeaders(a, b []byte) bool {
 	same := func(from, to int) bool { return string(a[from:to]) == string(b[from:to]) }
 	if m.ipv4 {
-		if !same(12, m.ip+2) || !same(m.ip+6, m.ip+10) || !same(m.ip+12, m.l4) {
+		if !same(m.ip, m.ip+2) || !same(m.ip+6, m.ip+10) || !same(m.ip+12, m.l4) {
 			return false
 		}
-	} else if !same(12, m.ip+4) || !same(m.ip+6, m.l4) {
+	} else if !same(m.ip, m.ip+4) || !same(m.ip+6, m.l4) {
 		return false
 	}
 	// Ports; acknowledgement and header length; window; urgent pointer and options.

@@ -147,6 +147,107 @@ func TestMergeKeepsApart(t *testing.T) {
 	}
 }
 
+// TestMergeKeepsAllBits: whatever bit of a segment's headers is another one, in a packet that is
+// right, the segment stays apart, or comes out of the super-frame with that bit again.
+func TestMergeKeepsAllBits(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		f := superFrame{proto: protoTCP, v6: v6, id: 77, dfFlags: 0x4000, seq: 1000, flags: 0x10, tcpOptions: make([]byte, 12), payload: pattern(300)}
+		cut, _ := segments(t, f.build(), f.offload(f.tso(), 100), port.CapsNone)
+		ip, l4 := f.l3(), f.l4()
+		merged := 0
+		for which := range 2 { // of the two, the one that differs
+			for bit := range 8 * f.head() {
+				wire := [][]byte{bytes.Clone(cut[0]), bytes.Clone(cut[1])}
+				b := wire[which]
+				b[bit/8] ^= 1 << (bit % 8)
+				if !v6 {
+					clear(b[ip+10 : ip+12])
+					binary.BigEndian.PutUint16(b[ip+10:], ^slowSum(b[ip:l4]))
+				}
+				clear(b[l4+16 : l4+18])
+				pseudo := slowSum(append(binary.BigEndian.AppendUint32([]byte{0, protoTCP}, uint32(len(b)-l4)), b[l4-map[bool]int{false: 8, true: 32}[v6]:l4]...))
+				binary.BigEndian.PutUint16(b[l4+16:], pseudo)
+				binary.BigEndian.PutUint16(b[l4+16:], ^slowSum(b[l4:]))
+				got := merge(lay(wire))
+				if len(got) == 2 {
+					if !bytes.Equal(got[0].Data, wire[0]) || !bytes.Equal(got[1].Data, wire[1]) {
+						t.Fatalf("IPv6 %v, segment %d, bit %d: frames changed that were not merged", v6, which, bit)
+					}
+					continue
+				}
+				merged++
+				again, _ := segments(t, got[0].Data, got[0].Offload, port.CapsNone)
+				for i := range again {
+					if !v6 { // counts up; with DF nobody looks at it
+						clear(again[i][ip+4 : ip+6])
+						clear(again[i][ip+10 : ip+12])
+						clear(wire[i][ip+4 : ip+6])
+						clear(wire[i][ip+10 : ip+12])
+					}
+					if !bytes.Equal(again[i], wire[i]) {
+						t.Errorf("IPv6 %v, segment %d, bit %d: %x comes out as %x", v6, which, bit, wire[i][:f.head()], again[i][:f.head()])
+					}
+				}
+			}
+		}
+		want := map[bool]int{false: 2*16 + 1 + 2*16 + 2*16, true: 1 + 2*16}[v6] // identification, PSH of the last, checksums
+		if merged != want {
+			t.Errorf("IPv6 %v: with %d bits of others they merge, want %d", v6, merged, want)
+		}
+	}
+}
+
+// TestMergeRefused: a frame that is no whole TCP segment is neither begun with nor added.
+func TestMergeRefused(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		f := superFrame{proto: protoTCP, v6: v6, seq: 1000, flags: 0x10, payload: pattern(200)}
+		cut, _ := segments(t, f.build(), f.offload(f.tso(), 100), port.CapsNone)
+		for n := range f.head() + 1 { // without payload, or cut off
+			for which := range 2 {
+				wire := [][]byte{cut[0], cut[1]}
+				wire[which] = cut[which][:n]
+				if n < port.HeaderLen {
+					continue
+				}
+				if got := merge(lay(wire)); len(got) != 2 {
+					t.Errorf("IPv6 %v: %d bytes of segment %d are merged", v6, n, which)
+				}
+			}
+		}
+		frames := lay(cut)
+		frames[0].Offload.Flags = port.NeedsCsum
+		if got := merge(frames); len(got) != 2 {
+			t.Error("a frame with work left is merged")
+		}
+		frames = lay(cut)
+		frames[1].Drop = port.DropRunt
+		if got := merge(frames); len(got) != 2 {
+			t.Error("a frame that is dropped is merged")
+		}
+		frames = lay(cut)
+		frames[1].Tag = port.MakeTag(port.TPIDCustomer, 5)
+		if got := merge(frames); len(got) != 2 {
+			t.Error("frames of two VLANs are merged")
+		}
+	}
+	// As long as IP, and as many as a frame makes.
+	for _, c := range []struct{ size, total, want int }{{1000, 65535 - 40, 1}, {1000, 65535 - 40 + 1, 2}, {10, 10 * 1024, 1}, {10, 10*1024 + 1, 2}} {
+		f := superFrame{proto: protoTCP, flags: 0x10, payload: pattern(c.total)}
+		var wire [][]byte
+		for at := 0; at < c.total; at += c.size {
+			s := superFrame{proto: protoTCP, flags: 0x10, seq: uint32(at), id: uint16(at / c.size), payload: f.payload[at:min(at+c.size, c.total)]}
+			b := s.build()
+			if err := vnet.Complete(b, s.offload(s.tso(), 1)); err != nil {
+				t.Fatal(err)
+			}
+			wire = append(wire, b)
+		}
+		if got := merge(lay(wire)); len(got) != c.want {
+			t.Errorf("%d bytes in segments of %d are %d frames, want %d", c.total, c.size, len(got), c.want)
+		}
+	}
+}
+
 // FuzzMerge: whatever two frames are, no byte beyond them changes, and a merged frame is a
 // valid super-frame that the Segmenter divides into the same two.
 func FuzzMerge(f *testing.F) {

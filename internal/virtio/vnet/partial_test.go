@@ -204,6 +204,32 @@ func TestUndone(t *testing.T) {
 	}
 }
 
+// TestUndoneNot: what has no checksum that its sender may have left has no offload.
+func TestUndoneNot(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"no IP":         append(make([]byte, 12), 0x88, 0xb5, 1, 2, 3, 4),
+		"a fragment":    (&superFrame{proto: protoUDP, dfFlags: 0x2000, payload: pattern(10)}).build(),
+		"routed":        (&superFrame{proto: protoUDP, v6: true, ext: []uint8{protoRouting}, payload: pattern(10)}).build(),
+		"no TCP or UDP": (&superFrame{proto: 99, payload: pattern(30)}).build(),
+		"half of TCP":   (&superFrame{proto: protoTCP}).build()[:14+20+19],
+		"half of UDP":   (&superFrame{proto: protoUDP}).build()[:14+20+7],
+	} {
+		if name[:4] == "half" {
+			binary.BigEndian.PutUint16(b[16:], uint16(len(b)-14))
+		}
+		if got := vnet.Undone(b, 20); got != (port.Offload{}) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	f := superFrame{proto: protoTCP, v6: true, tcpOptions: make([]byte, 12), payload: pattern(100)}
+	if got, want := vnet.Undone(f.build(), f.head()-f.l3()+1), f.offload(port.GSOTCPv6, 1); got != want {
+		t.Errorf("segments of a byte: %+v, want %+v", got, want)
+	}
+	if got := vnet.Undone(f.build(), f.head()-f.l3()); got.GSOType != port.GSONone {
+		t.Errorf("segments of nothing: %+v", got)
+	}
+}
+
 // FuzzUndone: what Undone finds in any frame can be completed.
 func FuzzUndone(f *testing.F) {
 	for _, s := range []superFrame{{proto: protoTCP, payload: pattern(9)}, {proto: protoUDP, v6: true}} {

@@ -340,6 +340,45 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestMostSegments: a frame makes so many segments, and no more.
+func TestMostSegments(t *testing.T) {
+	chunks := func(n int) (all [][]byte) {
+		for i := range n {
+			all = append(all, chunk(0, 20, i == n-1))
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		most  int
+		frame func(n int) ([]byte, port.Offload) // of n segments
+	}{
+		"TCP": {1024, func(n int) ([]byte, port.Offload) {
+			f := superFrame{proto: protoTCP, payload: pattern(10*n - 9)}
+			return f.build(), f.offload(f.tso(), 10)
+		}},
+		"UDP": {128, func(n int) ([]byte, port.Offload) {
+			f := superFrame{proto: protoUDP, payload: pattern(10*n - 9)}
+			return f.build(), f.offload(port.GSOUDPL4, 10)
+		}},
+		"fragments": {1024, func(n int) ([]byte, port.Offload) {
+			f := superFrame{proto: protoUDP, payload: pattern(16*n - 8 - 15)}
+			return f.build(), f.offload(port.GSOUDP, 16)
+		}},
+		"SCTP": {1024, func(n int) ([]byte, port.Offload) {
+			b, _ := sctp(superFrame{}, chunks(n)...)
+			return b, port.Offload{GSOType: port.GSOSCTP, GSOSize: 20}
+		}},
+	} {
+		for n, want := range map[int]error{c.most: nil, c.most + 1: vnet.ErrSize} {
+			data, o := c.frame(n)
+			var s vnet.Segmenter
+			if err := s.Init(data, o, port.CapsNone); !errors.Is(err, want) || want == nil && s.Count() != n {
+				t.Errorf("%s in %d segments: %v, %d", name, n, err, s.Count())
+			}
+		}
+	}
+}
+
 // TestNoSegmentWithoutChecksum: a datagram whose checksum comes out as zero says all
 // ones, for zero would say that there is none (RFC 768).
 func TestNoSegmentWithoutChecksum(t *testing.T) {

@@ -379,3 +379,57 @@ func FuzzSettle(f *testing.F) {
 		}
 	})
 }
+
+// TestBadChunks: SCTP whose chunks do not fill the packet is refused, wherever that shows.
+func TestBadChunks(t *testing.T) {
+	good := [][]byte{chunk(0, 21, false), chunk(0, 21, true)}
+	for name, c := range map[string]struct {
+		change func(b []byte) []byte // of the chunks, the second of which begins at 24
+		ok     bool
+	}{
+		"as they are":               {func(b []byte) []byte { return b }, true},
+		"less than a header behind": {func(b []byte) []byte { return append(b, 0, 0, 0, 0, 3, 0) }, false},
+		"of three bytes":            {func(b []byte) []byte { b[24+3] = 3; return b }, false},
+		"of four bytes":             {func(b []byte) []byte { b[24+3] = 4; return b[:28] }, true},
+		"longer than the packet":    {func(b []byte) []byte { b[24+3] = 22; return b }, false},
+		"all the packet has":        {func(b []byte) []byte { b[24+3] = 21; return b }, true},
+		"without its last padding":  {func(b []byte) []byte { return append(b, 0, 0, 0) }, true},
+	} {
+		b, l4 := sctp(superFrame{}, c.change(bytes.Join(good, nil)))
+		o := port.Offload{GSOType: port.GSOSCTP, GSOSize: 24}
+		var s vnet.Segmenter
+		err := s.Init(b, o, port.CapsNone)
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, vnet.ErrHeaders) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if c.ok && (s.Count() != 2 || s.FrameLen() != l4+12+24) {
+			t.Errorf("%s: %d packets of up to %d bytes", name, s.Count(), s.FrameLen())
+		}
+	}
+}
+
+// TestSplitRefused: what is no long super-frame of TCP, with a partial checksum, is not split.
+func TestSplitRefused(t *testing.T) {
+	tcp := superFrame{proto: protoTCP, flags: 0x18, payload: pattern(100_000)}
+	for name, c := range map[string]struct {
+		f      superFrame
+		change func(b []byte, o *port.Offload)
+		want   error
+	}{
+		"UDP":               {superFrame{proto: protoUDP, payload: pattern(100_000)}, func(b []byte, o *port.Offload) { o.GSOType = port.GSOUDPL4 }, vnet.ErrOffload},
+		"no checksum":       {tcp, func(b []byte, o *port.Offload) { o.Flags = 0 }, vnet.ErrOffload},
+		"a header of 16":    {tcp, func(b []byte, o *port.Offload) { b[46] = 0x40 }, vnet.ErrHeaders},
+		"a header of 20":    {tcp, func(b []byte, o *port.Offload) { b[46] = 0x50 }, nil},
+		"segments too long": {tcp, func(b []byte, o *port.Offload) { o.GSOSize = 65535 - 40 + 1 }, vnet.ErrSize},
+		"one segment":       {superFrame{proto: protoTCP, payload: pattern(1000)}, func(b []byte, o *port.Offload) { o.GSOSize = 1000 }, vnet.ErrSize},
+		"a byte more":       {superFrame{proto: protoTCP, payload: pattern(1001)}, func(b []byte, o *port.Offload) { o.GSOSize = 1000 }, nil},
+		"no header at all":  {tcp, func(b []byte, o *port.Offload) { b[12] = 1 }, vnet.ErrHeaders},
+	} {
+		data, o := c.f.build(), c.f.offload(c.f.tso(), 1000)
+		c.change(data, &o)
+		var s vnet.Segmenter
+		if err := s.Split(data, o); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
