@@ -33,6 +33,7 @@ const (
 	CopyOut                    // of one that a port sent, for watches
 	CopySample                 // of a frame that was drawn, for the port's sampler
 	CopyDrop                   // of one that was dropped, for watches with Some
+	CopyLost                   // of one that a device lost, for watches with Punt
 )
 
 // absent is the rest of a frame of which there is the beginning only.
@@ -56,12 +57,15 @@ func (s *Switch) showCopy(c *FastCopy) {
 		f.Tail = absent(more)
 	}
 	sight := Sight{
-		Port: at.port, Sent: c.Kind == CopyOut, VLAN: vlanAt(&f, at), Out: port.Out{Frame: &f, Tag: f.Tag, Drop: c.Drop},
+		Port: at.port, Sent: c.Kind == CopyOut || c.Kind == CopyLost, VLAN: vlanAt(&f, at), Out: port.Out{Frame: &f, Tag: f.Tag, Drop: c.Drop},
 		Time: c.Time, Missed: c.Missed,
 	}
 	switch c.Kind {
 	case CopySample:
 		set.showSample(c, sight, at)
+	case CopyLost:
+		sight.Missed += c.Of
+		set.showTo(sight, func(w *Watch) bool { return w.Drops && w.Punt })
 	case CopyDrop:
 		sight.Missed += c.Of
 		set.showTo(sight, func(w *Watch) bool { return w.Some })

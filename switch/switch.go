@@ -47,6 +47,9 @@ type Config struct {
 	// FastPath forwards what it can below the switch; nil: none.
 	FastPath FastPath
 
+	// Losses shows what the kernel's devices lose in silence; nil: nobody does.
+	Losses Losses
+
 	Traps []Trap // of all ports
 
 	Held bool // no port receives before Resume
@@ -58,6 +61,7 @@ type Switch struct {
 	ports    atomic.Pointer[portSet]
 	vecs     sync.Pool // of *outputs
 	fast     FastPath  // nil: none
+	losses   Losses    // nil: none
 	seen     *observers
 	events   events
 	control  control
@@ -121,6 +125,7 @@ func New(cfg Config) *Switch {
 		fdb:    fdb.New(cfg.FDB),
 		seen:   seen,
 		fast:   cfg.FastPath,
+		losses: cfg.Losses,
 		byName: make(map[string]*Port),
 		traps:  cfg.Traps,
 		start:  time.Now(),
@@ -282,6 +287,7 @@ func (s *Switch) publish() {
 	s.addWatches(set)
 	s.ports.Store(set)
 	s.publishFast(set)
+	s.publishLosses(set)
 }
 
 // age advances the FDB's coarse clock and reclaims expired entries. Before that it calls

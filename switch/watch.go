@@ -17,7 +17,7 @@ type Watch struct {
 	Drops bool     // frames that a port loses, in either direction
 
 	// With Punt, the fast path passes on the frames that it would drop, so that a watch of
-	// Drops sees them as well.
+	// Drops sees them as well, and so it sees most of those that devices lose (see Losses).
 	Punt bool
 
 	// With Some, a watch of Drops sees some of the frames that the fast path drops: of each
@@ -67,18 +67,53 @@ func (w *watch) covers(number uint16) bool {
 }
 
 // Watch begins a watch. After stop has returned, See may still be called for the batches
-// in flight. Any goroutine may call both.
+// in flight. Any goroutine may call both; with Punt, both can take a tenth of a second.
 func (s *Switch) Watch(w *Watch) (stop func()) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.watches = append(slices.Clip(s.watches), w)
 	s.publish()
+	s.mu.Unlock()
+	losses := s.losses != nil && w.Drops && w.Punt
+	if losses {
+		s.losses.Begin(s.showCopy)
+	}
 	return func() {
+		if losses {
+			s.losses.End()
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.watches = slices.DeleteFunc(slices.Clone(s.watches), func(other *Watch) bool { return other == w })
 		s.publish()
 	}
+}
+
+// Losses shows the frames that the kernel's devices lose without an error, so that the switch
+// can only count them (see port.Lossy).
+type Losses interface {
+	// Devices names the devices that are watched, with the numbers of their ports. It is
+	// called with each change.
+	Devices(map[int]uint16)
+
+	// Begin makes show be called for each loss, on any goroutine, until End is called as
+	// often as Begin. Both may take a while.
+	Begin(show func(*FastCopy))
+	End()
+}
+
+// publishLosses tells Losses of the ports of the set. The caller holds mu.
+func (s *Switch) publishLosses(set *portSet) {
+	if s.losses == nil {
+		return
+	}
+	devices := make(map[int]uint16)
+	for _, m := range set.flood {
+		dev, is := m.dev.(port.KernelEnd)
+		if _, lossy := m.dev.(port.Lossy); is && lossy && m.flags&flagPuntDrops != 0 {
+			devices[dev.Ifindex()] = m.number
+		}
+	}
+	s.losses.Devices(devices)
 }
 
 // addWatches adds the watches to a new set.

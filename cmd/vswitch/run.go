@@ -18,6 +18,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/linux/fastpath"
+	"github.com/vswitch/vswitch/internal/linux/losses"
 	"github.com/vswitch/vswitch/internal/linux/sandbox"
 	"github.com/vswitch/vswitch/internal/linux/sdnotify"
 	"github.com/vswitch/vswitch/port/tap"
@@ -138,6 +139,7 @@ func runSwitch(c *cli.Context) error {
 		}
 		k := kindOptions{Switch: o.Name, SocketDir: o.SocketDir, MTU: mtu}
 		k.giveFastPath(fast, o.FastPathOff)
+		o.Losses = losses.New(o.Log)
 		if o.Kinds, err = kinds(k); err != nil {
 			return err
 		}

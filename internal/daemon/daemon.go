@@ -67,6 +67,9 @@ type Options struct {
 	FastPath    FastPath // nil: none
 	FastPathOff string   // why there is none
 
+	// Losses shows what the kernel's devices lose in silence; nil: nobody does.
+	Losses vswitch.Losses
+
 	// TakeOver makes this process take the switch over from another; nil: it starts one.
 	TakeOver *TakeOver
 

@@ -153,6 +153,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		FDB:       fdb.Config{Capacity: o.FDBSize, Aging: tableAging(o.Aging)},
 		OnEvent:   m.onEvent,
 		OnControl: m.onControl,
+		Losses:    o.Losses,
 		Held:      true, // until openRestored
 	}
 	if o.FastPath != nil {

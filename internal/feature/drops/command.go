@@ -37,7 +37,8 @@ was to leave by it), and the reason. vswitch(8) lists all reasons, and ` + "`vsw
 counts all drops. ` + "`vswitch trace PORT --last`" + ` tells which setting dropped the last one.
 
 The kernel's fast path drops frames by itself: from one isolated port to another, to a
-station behind the same port, beyond --rate-in. Those are seen with --follow only.
+station behind the same port, beyond --rate-in, and what a full TAP has no room for. Those
+are seen with --follow only.
 
 Example:
 

@@ -93,6 +93,13 @@ func (s *sampler) take(number uint16, why port.Drop, now time.Time) (missed uint
 	}
 }
 
+// miss counts frames without a sample.
+func (s *sampler) miss(number uint16, why port.Drop, n uint64) {
+	if b := s.ports[number].Load(); b != nil && n != 0 {
+		b[why].missed.Add(n)
+	}
+}
+
 // forget starts anew for a port that takes the number.
 func (s *sampler) forget(number uint16) { s.ports[number].Store(nil) }
 
@@ -131,8 +138,10 @@ func (r *recent) see(v vswitch.Sight) {
 	now := time.Now()
 	missed, ok := r.take(v.Port.Number(), v.Out.Drop, now)
 	if !ok {
+		r.miss(v.Port.Number(), v.Out.Drop, uint64(v.Missed))
 		return
 	}
+	missed += uint64(v.Missed)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := r.kept[key{v.Port, v.Out.Drop}]
@@ -193,14 +202,14 @@ func (f *follower) see(v vswitch.Sight) {
 	number, now := v.Port.Number(), time.Now()
 	missed, ok := f.take(number, v.Out.Drop, now)
 	if !ok {
+		f.miss(number, v.Out.Drop, uint64(v.Missed))
 		return
 	}
+	missed += uint64(v.Missed)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.waiting) == maxWaiting {
-		if b := f.ports[number].Load(); b != nil {
-			b[v.Out.Drop].missed.Add(missed + 1)
-		}
+		f.miss(number, v.Out.Drop, missed+1)
 		return
 	}
 	f.waiting = append(f.waiting, sample{})

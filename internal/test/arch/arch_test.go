@@ -76,7 +76,8 @@ var below = []struct {
 	{"internal/daemon", []string{"api", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/handover", "internal/linux/limits"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock", "internal/packet/eth"}},
-	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/handover", "internal/linux/fastpath", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
+	{"internal/linux/losses", []string{"switch", "port"}},
+	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/handover", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
 	{"cmd/vswitch-cni", []string{"api", "internal/linux/link"}},
 
@@ -102,12 +103,12 @@ var below = []struct {
 // import it. So the kernel's interfaces are touched in few places.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/virtio/vhost",
+		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/linux/losses", "internal/virtio/vhost",
 		"port/unixsock", "port/vhostuser", "port/vxlan", "internal/files/sockfile", "internal/bgp", "internal/bfd",
 		"internal/test/testenv", "internal/linux/tuntap/tuntest", "internal/virtio/vhost/vhosttest",
 	},
 	"github.com/vishvananda/netlink":                {"internal/linux/link"},
-	"github.com/cilium/ebpf":                        {"internal/linux/hoststack", "internal/linux/fastpath"},
+	"github.com/cilium/ebpf":                        {"internal/linux/hoststack", "internal/linux/fastpath", "internal/linux/losses"},
 	"github.com/songgao/water":                      {"internal/linux/tuntap", "qemu-examples/hello-tap"},
 	"github.com/urfave/cli":                         {"cmd/vswitch"},
 	"github.com/xrash/smetrics":                     {"cmd/vswitch", "internal/config"},

@@ -2,14 +2,19 @@ package l2test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -116,5 +121,89 @@ func TestStoppedGuest(t *testing.T) {
 	send(a, wire, port.Offload{})
 	if !bytes.Contains(next(c, 5*time.Second), token) {
 		t.Error("c gets nothing any more")
+	}
+}
+
+// TestDropsOfStoppedGuest follows what a full TAP drops: frames that the kernel forwards by
+// itself, or the daemon sends, and super-frames. It shows no frame twice.
+//
+//	a ── vm0 ┐ switch
+//	c ── vm1 ┘          c does not read
+func TestDropsOfStoppedGuest(t *testing.T) {
+	t.Parallel()
+	ns := quietNetns(t)
+	sw := startDaemon(t, ns)
+	const a, c = 0, 1
+	macs := []port.MAC{station(0), station(1)}
+	guests := make([]*tuntest.Guest, len(macs))
+	for i, name := range []string{"vm0", "vm1"} {
+		sw.ctl("add-port %s", name)
+		ns.Do(func() { guests[i] = tuntest.Boot(t, name, tuntest.TSO) })
+		sw.AwaitState(t, name, api.StateUp)
+	}
+	send := func(from int, wire []byte, o port.Offload) {
+		t.Helper()
+		if err := guests[from].Send(wire, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, name := range []string{"vm0", "vm1"} {
+		wire, _ := frame{dst: macs[i], src: macs[i]}.wire()
+		send(i, wire, port.Offload{})
+		testenv.Eventually(t, name+" is known", func() bool { return sw.entry(macs[i], 1).Port == name })
+	}
+	// both sends a small frame and a super-frame that no other is like.
+	super, o := tuntest.TCP4(3000)
+	copy(super, macs[c].HardwareAddr())
+	copy(super[6:], macs[a].HardwareAddr())
+	number := uint32(0)
+	both := func() {
+		small, _ := frame{dst: macs[c], src: macs[a]}.wire()
+		send(a, small, port.Offload{})
+		number++
+		binary.BigEndian.PutUint32(super[60:], number)
+		send(a, super, o)
+	}
+	lost := func() uint64 { return sw.port("vm1").TX.Dropped[port.DropQueueFull.String()] }
+	for range 600 { // more than fit in the queue
+		both()
+	}
+	testenv.Eventually(t, "what was sent has passed", func() bool { return sw.port("vm0").RX.Frames == 2*uint64(number)+1 })
+	if lost() == 0 {
+		t.Fatal("the queue of vm1 is not full")
+	}
+
+	const some = 8 // less than what is shown of a flood at once
+	follow := func(filter string) *capturing {
+		return sw.begin("drops", "--follow", "--reason", "queue_full", "--port", "vm1", "--count", fmt.Sprint(some), "-o", "json", "--filter", filter)
+	}
+	small, large := follow("less 1000"), follow("greater 1000")
+	before := sw.port("vm0").FastPath.Frames
+	for range some {
+		both()
+	}
+	if n := sw.port("vm0").FastPath.Frames - before; daemontest.FastPath() && n != 2*some {
+		t.Errorf("the kernel forwarded %d frames, want %d", n, 2*some)
+	}
+	for name, following := range map[string]*capturing{"small frames": small, "super-frames": large} {
+		out, _ := following.end()
+		seen := map[string]bool{}
+		for line := range strings.Lines(out) {
+			var d struct {
+				Port, Direction, Reason, Data string
+				VLAN                          int
+				Missed                        uint64
+			}
+			if err := json.Unmarshal([]byte(line), &d); err != nil {
+				t.Fatal(err)
+			}
+			if d.Port != "vm1" || d.Direction != "tx" || d.Reason != "queue_full" || d.VLAN != 1 || d.Missed != 0 {
+				t.Errorf("shown is %s", line)
+			}
+			seen[d.Data] = true
+		}
+		if len(seen) != some {
+			t.Errorf("of %s %d are shown, want %d; all:\n%s", name, len(seen), some, out)
+		}
 	}
 }
