@@ -10,6 +10,7 @@ type Bundled interface {
 // Member is one of the devices that carry a port.
 type Member struct {
 	Ifname string
+	Queue  int // of the port: what comes by the member comes there
 	State  MemberState
 	Reason string // why it is not active
 

@@ -90,6 +90,10 @@ const (
 	// them before waiting data: to neighbours, a late BPDU means that the bridge is
 	// gone.
 	Control
+
+	// ThisLink sends the frame, which is alone, by the link of the queue, whichever link of
+	// the port carries others. It is for ports that are Bundled.
+	ThisLink
 )
 
 // TagLen returns the number of bytes of tags in front of the frame's EtherType on output:

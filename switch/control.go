@@ -25,6 +25,7 @@ import (
 // ControlFrame is a frame of a protocol that the switch speaks.
 type ControlFrame struct {
 	Port  *Port
+	By    int // the queue of the port by which it came
 	Queue Queue
 	VLAN  uint16   // 0 for protocols below VLANs
 	Tag   port.Tag // the outer tag on arrival; 0: none
@@ -131,6 +132,7 @@ type lane struct {
 type laneList struct{ head, tail *lane }
 
 type controlFrame struct {
+	by      uint16
 	vlan    uint16
 	tag     port.Tag
 	charged int
@@ -163,7 +165,7 @@ func (c *control) run(stop <-chan struct{}) {
 			}
 		}
 		if c.handle != nil {
-			c.handle(ControlFrame{Port: from, Queue: queue, VLAN: f.vlan, Tag: f.tag, Data: f.data})
+			c.handle(ControlFrame{Port: from, By: int(f.by), Queue: queue, VLAN: f.vlan, Tag: f.tag, Data: f.data})
 		}
 		c.pools[f.class].Put(f)
 		select {
@@ -175,7 +177,8 @@ func (c *control) run(stop <-chan struct{}) {
 }
 
 // punt takes f out of forwarding and queues a copy. vlan is 0 for protocols below VLANs.
-func (c *control) punt(f *port.Frame, from *Port, queue Queue, vlan uint16) port.Drop {
+func (w *worker) punt(f *port.Frame, from *Port, queue Queue, vlan uint16) port.Drop {
+	c := &w.sw.control
 	l := &from.lanes[queue]
 	if l.waiting.Load() >= laneMax {
 		return port.DropControlFull
@@ -191,7 +194,7 @@ func (c *control) punt(f *port.Frame, from *Port, queue Queue, vlan uint16) port
 		}
 	}
 	cf := c.pools[class].Get().(*controlFrame)
-	cf.vlan, cf.tag, cf.data = vlan, f.Tag, cf.buf[:size]
+	cf.by, cf.vlan, cf.tag, cf.data = uint16(w.index), vlan, f.Tag, cf.buf[:size]
 	if size <= len(f.Data) {
 		copy(cf.data, f.Data)
 	} else if !f.CopyTo(cf.data, &cf.scratch) {
@@ -297,6 +300,16 @@ func (ls *laneList) pop() *lane {
 // vlan is 0. It counts as sent by the port, and in Injected. The target of a mirror sends
 // nothing else. Any goroutine may call Transmit; it does not wait.
 func (p *Port) Transmit(vlan uint16, data []byte) error {
+	return p.transmit(vlan, data, 0, port.Control)
+}
+
+// TransmitBy is Transmit of a frame without a tag by one of the links that carry the port: the
+// one of a queue (see port.ThisLink).
+func (p *Port) TransmitBy(queue int, data []byte) error {
+	return p.transmit(0, data, queue, port.Control|port.ThisLink)
+}
+
+func (p *Port) transmit(vlan uint16, data []byte, queue int, flags port.OutFlags) error {
 	s := p.sw
 	set := s.ports.Load()
 	m := set.member(p.number)
@@ -311,7 +324,10 @@ func (p *Port) Transmit(vlan uint16, data []byte) error {
 	if f.Drop != port.DropNone {
 		return fmt.Errorf("port %s: a frame of %d bytes is too short", p.name, len(data))
 	}
-	out := []port.Out{{Frame: &f, Flags: port.Control}}
+	if queue >= len(m.queues) {
+		return fmt.Errorf("port %s has no link %d", p.name, queue)
+	}
+	out := []port.Out{{Frame: &f, Flags: flags}}
 	if vlan != 0 {
 		if !m.vlans.Has(vlan) {
 			return fmt.Errorf("port %s does not carry VLAN %d", p.name, vlan)
@@ -320,7 +336,7 @@ func (p *Port) Transmit(vlan uint16, data []byte) error {
 		out[0].Tag, _ = retag(&f, m)
 	}
 	s.injected.Add(1)
-	m.queues[0].Send(out)
+	m.queues[queue].Send(out)
 	lost := m.tx[0].count(out)
 	if set.watches != nil && (lost || m.flags&flagWatchOut != 0) {
 		set.showSent(p, out)

@@ -11,11 +11,11 @@ func (w *worker) flood(out *outputs, f *port.Frame, from *member, class Class) (
 	}
 	if class == Broadcast {
 		if from.flags&flagResolution != 0 && isResolution(f) {
-			return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
+			return 0, w.punt(f, from.port, QueueResolution, f.VLAN)
 		}
 		// Hosts take a message to a group of IP that comes as a broadcast.
 		if g := w.set.groups; g.snoops(f) && g.IsControl(f.Data) {
-			return 0, w.sw.control.punt(f, from.port, QueueGroups, f.VLAN)
+			return 0, w.punt(f, from.port, QueueGroups, f.VLAN)
 		}
 	}
 	return w.toAll(out, f, from, class)

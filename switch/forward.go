@@ -28,7 +28,7 @@ func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int,
 		return 0, port.DropSamePort
 	case fdb.NoPort:
 		if from.flags&flagResolution != 0 && isResolution(f) {
-			return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
+			return 0, w.punt(f, from.port, QueueResolution, f.VLAN)
 		}
 		return 0, port.DropLocal
 	}
@@ -40,7 +40,7 @@ func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int,
 		return 0, drop
 	}
 	if from.flags&flagResolution != 0 && isResolution(f) {
-		w.sw.control.punt(f, from.port, QueueResolution, f.VLAN) // a copy, which may be lost
+		w.punt(f, from.port, QueueResolution, f.VLAN) // a copy, which may be lost
 	}
 	out.add(f, to)
 	return 1, port.DropNone

@@ -10,6 +10,12 @@ import (
 // returns DropNone. The rest of the path relies on its checks.
 func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	if f.Drop != port.DropNone {
+		if f.Drop == port.DropStandby && from != nil {
+			// What neighbours say about a link is not the port's (802.1AX-2020 clause 6.1.3).
+			if t := trapFor(f, from); t != nil && t.Queue == QueueLink {
+				return w.punt(f, from.port, t.Queue, 0)
+			}
+		}
 		return f.Drop
 	}
 	if from == nil {
@@ -22,7 +28,7 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 	}
 	if eth.IsReserved(uint64(f.Dst)) {
 		if t := trapFor(f, from); t != nil {
-			return w.sw.control.punt(f, from.port, t.Queue, 0)
+			return w.punt(f, from.port, t.Queue, 0)
 		}
 	}
 	switch {

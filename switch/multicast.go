@@ -68,7 +68,7 @@ func (g *Groups) snoops(f *port.Frame) bool {
 func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies int, drop port.Drop) {
 	for i := range from.traps {
 		if t := &from.traps[i]; t.matches(f) {
-			return 0, w.sw.control.punt(f, from.port, t.Queue, f.VLAN)
+			return 0, w.punt(f, from.port, t.Queue, f.VLAN)
 		}
 	}
 	if from.flags&flagStorm != 0 {
@@ -77,14 +77,14 @@ func (w *worker) multicast(out *outputs, f *port.Frame, from *member) (copies in
 		}
 	}
 	if from.flags&flagResolution != 0 && isResolution(f) {
-		return 0, w.sw.control.punt(f, from.port, QueueResolution, f.VLAN)
+		return 0, w.punt(f, from.port, QueueResolution, f.VLAN)
 	}
 	g := w.set.groups
 	if !g.snoops(f) {
 		return w.toAll(out, f, from, Multicast)
 	}
 	if g.IsControl(f.Data) {
-		return 0, w.sw.control.punt(f, from.port, QueueGroups, f.VLAN)
+		return 0, w.punt(f, from.port, QueueGroups, f.VLAN)
 	}
 	if !isIPGroup(f.Dst) {
 		return w.toAll(out, f, from, Multicast)

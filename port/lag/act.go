@@ -155,7 +155,7 @@ func states(v *view) (all []port.MemberState) {
 // describe describes a member.
 func (p *Port) describe(pl *place, in, out []int) port.Member {
 	i := pl.slot.index
-	d := port.Member{Ifname: pl.name, Reason: pl.why}
+	d := port.Member{Ifname: pl.name, Queue: i, Reason: pl.why}
 	m := pl.slot.member.Load()
 	var l lacp.Member
 	if m != nil && p.group != nil {

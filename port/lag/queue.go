@@ -101,6 +101,14 @@ var spreads = sync.Pool{New: func() any { return new(spread) }}
 
 // Send implements port.Queue. Frames of a flow leave by one member, in order.
 func (s *slot) Send(out []port.Out) {
+	if len(out) == 1 && out[0].Flags&port.ThisLink != 0 {
+		if m := s.member.Load(); m != nil {
+			m.queue.Send(out)
+		} else {
+			out[0].Drop = port.DropNoCarrier
+		}
+		return
+	}
 	for len(out) > 0 {
 		n := min(len(out), port.BatchSize)
 		t := s.port.table.Load()

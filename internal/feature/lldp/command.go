@@ -12,7 +12,8 @@ var commands = []feature.Command{{
 	Name:  "lldp",
 	Usage: "list the neighbours of ports",
 	Description: `Lists the ports that speak LLDP and who is at the other end of their cables, as that
-neighbour says. A neighbour that falls silent is forgotten after the time it gave.
+neighbour says. A neighbour that falls silent is forgotten after the time it gave. Of a lag
+port each member speaks for itself, and is listed as PORT/MEMBER.
 -o json has all that it said: descriptions, VLANs, the longest frame.
 
 The switch speaks LLDP once --lldp is set, through ports to networks. --lldp of a
@@ -34,16 +35,20 @@ func list(c *feature.Call) error {
 	return c.Show(all, func(w io.Writer) {
 		table.Row(w, "PORT", "SYSTEM", "CHASSIS", "ITS PORT", "ADDRESS", "CAPABILITIES", "TTL")
 		for _, p := range all {
+			name := p.Name
+			if p.Member != "" {
+				name += "/" + p.Member
+			}
 			for _, n := range p.Neighbors {
 				var addresses []string
 				for _, a := range n.Addresses {
 					addresses = append(addresses, a.String())
 				}
-				table.Row(w, p.Name, table.Dash(n.SystemName), n.Chassis, n.Port,
+				table.Row(w, name, table.Dash(n.SystemName), n.Chassis, n.Port,
 					table.Dash(strings.Join(addresses, ",")), table.Dash(strings.Join(n.Capabilities, ",")), n.TTLS)
 			}
 			if len(p.Neighbors) == 0 {
-				table.Row(w, p.Name, "-", "-", "-", "-", "-", "-")
+				table.Row(w, name, "-", "-", "-", "-", "-", "-")
 			}
 		}
 	})

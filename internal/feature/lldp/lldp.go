@@ -1,6 +1,6 @@
 // Package lldp tells the neighbours of ports who the switch is, and learns who they are
-// (LLDP, 802.1AB). internal/proto/lldp has the protocol; this feature gives each port an
-// agent, and its part of the settings, the API and the command line. The daemon calls it with
+// (LLDP, 802.1AB). internal/proto/lldp has the protocol; this feature gives each link of a port
+// an agent, and its part of the settings, the API and the command line. The daemon calls it with
 // its turn; its only I/O is the frames it sends.
 package lldp
 
@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/feature"
@@ -77,9 +79,10 @@ var Feature = feature.Feature{
 	Commands: commands,
 }
 
-// Port is a port that speaks LLDP.
+// Port is a port that speaks LLDP, or one of the interfaces that carry it.
 type Port struct {
 	Name      string        `json:"name"`
+	Member    string        `json:"member,omitempty"` // the interface, of a port that several carry
 	Counters  lldp.Counters `json:"counters"`
 	Neighbors []Neighbor    `json:"neighbors"`
 }
@@ -95,9 +98,10 @@ type Neighbor struct {
 	Addresses         []netip.Addr `json:"addresses,omitempty"`    // of its management
 	PVID              uint16       `json:"pvid,omitempty"`         // the VLAN of untagged frames
 	VLANs             []VLAN       `json:"vlans,omitempty"`
-	MaxFrame          uint16       `json:"max_frame,omitempty"` // bytes, with header and FCS
-	AgeS              int          `json:"age_s"`               // since it was first heard
-	TTLS              int          `json:"ttl_s"`               // until it is forgotten
+	MaxFrame          uint16       `json:"max_frame,omitempty"`  // bytes, with header and FCS
+	Aggregated        uint32       `json:"aggregated,omitempty"` // the number of its port that several links carry, this one among them
+	AgeS              int          `json:"age_s"`                // since it was first heard
+	TTLS              int          `json:"ttl_s"`                // until it is forgotten
 }
 
 // VLAN is a VLAN of a neighbour's port.
@@ -109,19 +113,80 @@ type VLAN struct {
 // speaker is a running LLDP.
 type speaker struct {
 	host   feature.Host
-	system lldp.PDU // what is the same for all ports
-	agents map[feature.Port]*agent
-	stop   func() // cancels the next second
+	system lldp.PDU                  // what is the same for all ports
+	agents map[feature.Port][]*agent // of ports that speak
+	stop   func()                    // cancels the next second
 }
 
-// agent is a port's agent, and what it says.
+// link is a cable of a port.
+type link struct {
+	member string // of a port that several carry; "": the port has no other
+	queue  int    // of the port, where its frames come and leave
+	up     bool   // somebody is at its other end
+}
+
+// agent is a link's agent, and what it says.
 type agent struct {
 	lldp.Agent
+	link
 	says lldp.PDU
 }
 
+// linksOf returns the links of a port.
+func linksOf(p feature.Port) (all []link) {
+	b, several := p.Core().Device().(port.Bundled)
+	if !several {
+		return []link{{up: p.Up()}}
+	}
+	for _, m := range b.Members() {
+		switch m.State {
+		case port.MemberActive, port.MemberStandby, port.MemberNegotiating:
+			all = append(all, link{m.Ifname, m.Queue, true})
+		case port.MemberNoCarrier, port.MemberDown:
+			all = append(all, link{m.Ifname, m.Queue, false})
+		}
+	}
+	return all
+}
+
+// follow gives the links of a port that speaks their agents.
+func (s *speaker) follow(p feature.Port) {
+	var agents []*agent
+	for _, l := range linksOf(p) {
+		i := slices.IndexFunc(s.agents[p], func(a *agent) bool { return a.member == l.member && a.queue == l.queue })
+		if i < 0 {
+			agents = append(agents, &agent{link: l})
+			continue
+		}
+		a := s.agents[p][i]
+		if a.up != l.up {
+			a.turn(l.up)
+		}
+		agents = append(agents, a)
+	}
+	s.agents[p] = agents
+}
+
+// turn notes that somebody is at the other end of the link, or nobody any more.
+func (a *agent) turn(up bool) {
+	a.up = up
+	a.Reset()
+	if up {
+		a.Announce()
+	}
+}
+
+// send sends a frame by the link. One that is lost is followed by others.
+func (a *agent) send(p feature.Port, frame []byte) {
+	if a.member != "" {
+		_ = p.Core().TransmitBy(a.queue, frame)
+	} else {
+		_ = p.Core().Transmit(0, frame)
+	}
+}
+
 func start(h feature.Host, o Settings) *speaker {
-	s := &speaker{host: h, agents: make(map[feature.Port]*agent)}
+	s := &speaker{host: h, agents: make(map[feature.Port][]*agent)}
 	s.system = lldp.PDU{
 		Chassis: lldp.ID{Kind: lldp.KindMAC, Value: string(h.MAC().HardwareAddr())}, TTL: lldp.TTL,
 		SystemName: o.Name, SystemDescription: "vswitch, a virtual Ethernet switch",
@@ -162,35 +227,36 @@ var traps = []vswitch.Trap{{Dst: lldp.Group, Type: lldp.EtherType, Queue: vswitc
 
 // Configured implements feature.Configured.
 func (s *speaker) Configured(p feature.Port) {
-	switch there := s.agents[p]; {
-	case speaks(p) && there == nil:
-		s.agents[p] = &agent{}
+	switch _, there := s.agents[p]; {
+	case speaks(p) && !there:
+		s.follow(p)
 		p.Core().SetTraps(vswitch.QueueLink, traps)
-	case !speaks(p) && there != nil:
+	case !speaks(p) && there:
 		s.remove(p)
 	}
 }
 
 // Removed implements feature.Removed.
 func (s *speaker) Removed(p feature.Port) {
-	if s.agents[p] != nil {
+	if _, there := s.agents[p]; there {
 		s.remove(p)
 	}
 }
 
-// remove ends a port's agent. The frame that says so may be lost; then the TTL tells.
+// remove ends a port's agents. The frames that say so may be lost; then the TTL tells.
 func (s *speaker) remove(p feature.Port) {
 	p.Core().SetTraps(vswitch.QueueLink, nil)
-	_ = p.Core().Transmit(0, lldp.Shutdown(s.host.MAC(), s.sayings(p)))
+	for _, a := range s.agents[p] {
+		a.send(p, lldp.Shutdown(s.host.MAC(), s.sayings(p, a)))
+	}
 	delete(s.agents, p)
 }
 
 // Linked implements feature.Linked.
 func (s *speaker) Linked(p feature.Port, up bool) {
-	if a := s.agents[p]; a != nil {
-		a.Reset()
-		if up {
-			a.Announce()
+	for _, a := range s.agents[p] {
+		if a.member == "" { // members have carriers of their own
+			a.turn(up)
 		}
 	}
 }
@@ -199,13 +265,16 @@ func (s *speaker) Linked(p feature.Port, up bool) {
 func (s *speaker) second() {
 	s.stop = s.host.After(time.Second, s.second)
 	now := time.Now()
-	for p, a := range s.agents {
-		if says := s.sayings(p); !reflect.DeepEqual(says, a.says) {
-			a.says = says
-			a.Announce()
-		}
-		if p.Up() && a.Tick(now) {
-			_ = p.Core().Transmit(0, lldp.Append(nil, s.host.MAC(), &a.says)) // a lost frame is followed by others
+	for p := range s.agents {
+		s.follow(p)
+		for _, a := range s.agents[p] {
+			if says := s.sayings(p, a); !reflect.DeepEqual(says, a.says) {
+				a.says = says
+				a.Announce()
+			}
+			if a.up && a.Tick(now) {
+				a.send(p, lldp.Append(nil, s.host.MAC(), &a.says))
+			}
 		}
 	}
 }
@@ -216,11 +285,16 @@ const (
 	tagLen  = 4
 )
 
-// sayings returns what the switch says about a port.
-func (s *speaker) sayings(p feature.Port) lldp.PDU {
+// sayings returns what the switch says about a link of a port.
+func (s *speaker) sayings(p feature.Port, a *agent) lldp.PDU {
 	says := s.system
 	says.Port = lldp.ID{Kind: lldp.KindIfName, Value: p.Name()}
 	says.PortDescription = p.Policy().Description
+	if a.member != "" {
+		says.Port.Value = a.member
+		says.PortDescription = strings.TrimSpace(p.Name() + " " + says.PortDescription)
+		says.Aggregated = uint32(p.Number()) + 1
+	}
 	vlan := p.Policy().VLAN
 	if mtu := p.MTU(); mtu > 0 {
 		n := mtu + headers
@@ -254,26 +328,28 @@ func (s *speaker) Queues() []vswitch.Queue { return []vswitch.Queue{vswitch.Queu
 
 // Receive implements feature.Queued.
 func (s *speaker) Receive(p feature.Port, f vswitch.ControlFrame) {
-	if a := s.agents[p]; a != nil {
-		if err := a.Receive(time.Now(), f.Data); err != nil {
-			s.host.Log().Debug("a frame of LLDP is not understood", "port", p.Name(), "error", err)
+	for _, a := range s.agents[p] {
+		if a.member != "" && a.queue != f.By {
+			continue
 		}
+		if err := a.Receive(time.Now(), f.Data); err != nil {
+			s.host.Log().Debug("a frame of LLDP is not understood", "port", p.Name(), "member", a.member, "error", err)
+		}
+		return
 	}
 }
 
-// list lists the ports that speak LLDP.
+// list lists the ports that speak LLDP, and the members of those that several links carry.
 func (s *speaker) list(now time.Time) []Port {
 	all := []Port{}
 	for p := range s.host.Ports() {
-		a := s.agents[p]
-		if a == nil {
-			continue
+		for _, a := range s.agents[p] {
+			one := Port{Name: p.Name(), Member: a.member, Counters: a.Counters, Neighbors: []Neighbor{}}
+			for _, n := range a.Neighbors() {
+				one.Neighbors = append(one.Neighbors, describe(&n, now))
+			}
+			all = append(all, one)
 		}
-		one := Port{Name: p.Name(), Counters: a.Counters, Neighbors: []Neighbor{}}
-		for _, n := range a.Neighbors() {
-			one.Neighbors = append(one.Neighbors, describe(&n, now))
-		}
-		all = append(all, one)
 	}
 	return all
 }
@@ -283,7 +359,7 @@ func describe(n *lldp.Neighbor, now time.Time) Neighbor {
 	d := Neighbor{
 		Chassis: n.Chassis.String(), Port: n.Port.String(),
 		PortDescription: lldp.Text(n.PortDescription), SystemName: lldp.Text(n.SystemName), SystemDescription: lldp.Text(n.SystemDescription),
-		Capabilities: n.Enabled.Names(), Addresses: n.Addresses, PVID: n.PVID, MaxFrame: n.MaxFrame,
+		Capabilities: n.Enabled.Names(), Addresses: n.Addresses, PVID: n.PVID, MaxFrame: n.MaxFrame, Aggregated: n.Aggregated,
 		AgeS: int(now.Sub(n.Since).Seconds()), TTLS: max(0, int(n.Until.Sub(now).Seconds())),
 	}
 	for _, v := range n.VLANs {

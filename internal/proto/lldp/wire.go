@@ -39,6 +39,7 @@ type PDU struct {
 	PVID              uint16       // the VLAN of untagged frames; 0: none
 	VLANs             []VLAN       // with names
 	MaxFrame          uint16       // longest frame in bytes, with its FCS; 0: not said
+	Aggregated        uint32       // the number of the port whose frames it carries beside others; 0: none
 }
 
 // VLAN is a VLAN that a port carries.
@@ -115,7 +116,8 @@ func (c Capabilities) Names() (all []string) {
 }
 
 // TLV types (802.1AB-2016 table 8-1), and the subtypes of two organisations (802.1Q-2018
-// annex D, 802.3-2018 clause 79).
+// annex D, 802.3-2018 clause 79). Aggregation has the one of 802.1AX-2014 annex E; older
+// neighbours have one of 802.3, which is the same but for its number.
 const (
 	tlvEnd = iota
 	tlvChassis
@@ -128,9 +130,11 @@ const (
 	tlvAddress
 	tlvOrganisation = 127
 
-	orgPVID     = 0x0080c2_01
-	orgVLANName = 0x0080c2_03
-	orgMaxFrame = 0x00120f_04
+	orgPVID        = 0x0080c2_01
+	orgVLANName    = 0x0080c2_03
+	orgMaxFrame    = 0x00120f_04
+	orgAggregated  = 0x0080c2_07
+	orgAggregated3 = 0x00120f_03
 )
 
 // MaxVLANs is how many VLANs a PDU names at most.
@@ -182,6 +186,9 @@ func Append(b []byte, src port.MAC, p *PDU) []byte {
 	if p.MaxFrame != 0 {
 		b = appendOrg(b, orgMaxFrame, byte(p.MaxFrame>>8), byte(p.MaxFrame))
 	}
+	if p.Aggregated != 0 {
+		b = appendOrg(b, orgAggregated, binary.BigEndian.AppendUint32([]byte{aggregates}, p.Aggregated)...)
+	}
 	for _, v := range p.VLANs[:min(len(p.VLANs), MaxVLANs)] {
 		name := cut(v.Name, maxVLANName)
 		if len(b)-start-port.HeaderLen+9+len(name)+2 > maxPDU {
@@ -195,6 +202,9 @@ func Append(b []byte, src port.MAC, p *PDU) []byte {
 	}
 	return b
 }
+
+// aggregates is the status of a port that can be, and is, one of several (802.1AX-2014 table E-1).
+const aggregates = 3
 
 // minFrame is the length of the shortest frame without its FCS.
 const minFrame = 60
@@ -317,6 +327,8 @@ func (p *PDU) organisation(org uint32, v []byte) {
 		}
 	case org == orgMaxFrame && len(v) >= 2 && p.MaxFrame == 0:
 		p.MaxFrame = binary.BigEndian.Uint16(v)
+	case (org == orgAggregated || org == orgAggregated3) && len(v) >= 5 && v[0]&aggregates == aggregates && p.Aggregated == 0:
+		p.Aggregated = binary.BigEndian.Uint32(v[1:])
 	case org == orgVLANName && len(v) >= 3 && len(p.VLANs) < MaxVLANs:
 		vid, n := binary.BigEndian.Uint16(v), int(v[2])
 		if 1 <= vid && vid <= port.MaxVID && n <= maxVLANName && n <= len(v)-3 {

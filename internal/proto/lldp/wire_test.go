@@ -27,7 +27,7 @@ func sample() *PDU {
 		PortDescription: "uplink", SystemName: "host7", SystemDescription: "a switch",
 		Capabilities: Bridge, Enabled: Bridge,
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")},
-		PVID:      10, VLANs: []VLAN{{10, "vlan10"}, {20, "vlan20"}}, MaxFrame: 1522,
+		PVID:      10, VLANs: []VLAN{{10, "vlan10"}, {20, "vlan20"}}, MaxFrame: 1522, Aggregated: 4096,
 	}
 }
 
@@ -187,6 +187,10 @@ func TestOptional(t *testing.T) {
 		"PVID 4094":                 {tlvOrganisation, "0080c2010ffe", func(p *PDU) bool { return p.PVID == 4094 }},
 		"PVID 4095":                 {tlvOrganisation, "0080c2010fff", func(p *PDU) bool { return p.PVID == 0 }},
 		"frame size":                {tlvOrganisation, "00120f0405ee", func(p *PDU) bool { return p.MaxFrame == 1518 }},
+		"aggregation":               {tlvOrganisation, "0080c2070300000007", func(p *PDU) bool { return p.Aggregated == 7 }},
+		"aggregation, formerly":     {tlvOrganisation, "00120f030300000007", func(p *PDU) bool { return p.Aggregated == 7 }},
+		"able to aggregate only":    {tlvOrganisation, "00120f030100000007", func(p *PDU) bool { return p.Aggregated == 0 }},
+		"short aggregation":         {tlvOrganisation, "00120f0303000007", func(p *PDU) bool { return p.Aggregated == 0 }},
 		"short frame size":          {tlvOrganisation, "00120f0405", func(p *PDU) bool { return p.MaxFrame == 0 }},
 		"no organisation":           {tlvOrganisation, "0080c2", func(p *PDU) bool { return p.PVID == 0 }},
 		"VLAN 4094":                 {tlvOrganisation, "0080c2030ffe0161", func(p *PDU) bool { return cmp.Equal(p.VLANs, []VLAN{{4094, "a"}}) }},

@@ -2,9 +2,11 @@ package l2test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -132,4 +134,77 @@ func TestLLDP(t *testing.T) {
 	l.sw.ctl("set --lldp=off")
 	testenv.Eventually(t, "lldpd forgets the switch", func() bool { return !strings.Contains(ask("show", "neighbors"), "rack7") })
 	l.want(h2, f, h1, h3)
+}
+
+// TestLLDPOfMembers has each link of a lag port speak for itself, also one that carries no frames.
+//
+//	            ┌─ up0 ═══ up0 ─┐
+//	a ── lag0 ──┤               ├── b, with a port for each
+//	            └─ up1 ═══ up1 ─┘
+func TestLLDPOfMembers(t *testing.T) {
+	t.Parallel()
+	a, b := quietNetns(t), quietNetns(t)
+	for i, name := range []string{"up0", "up1"} {
+		// The kernel is slow to report the carrier of a veth whose two ends have the same number.
+		ip(t, b, fmt.Sprintf("link add spare%d type veth peer name spare%d\n", 2*i, 2*i+1))
+		ip(t, a, fmt.Sprintf("link add %s type veth peer name %s netns %s\nlink set %s up\n", name, name, b.Name, name))
+		ip(t, b, fmt.Sprintf("link set %s up\n", name))
+	}
+	one, two := startDaemon(t, a, "--lldp", "--lldp-name", "one"), startDaemon(t, b, "--lldp", "--lldp-name", "two")
+	for _, name := range []string{"up0", "up1"} {
+		two.ctl("add-port %s --kind netdev --exclusive", name)
+	}
+	one.ctl("add-port lag0 --kind lag --members up0,up1 --lag-mode active-backup --description rack")
+	one.awaitMembers("lag0", "active standby")
+
+	// heard returns what the switch at the other end of a member says.
+	heard := func(member string) []lldp.Neighbor {
+		t.Helper()
+		var all []lldp.Port
+		one.decode(&all, "lldp")
+		for _, p := range all {
+			if p.Name == "lag0" && p.Member == member {
+				return p.Neighbors
+			}
+		}
+		return nil
+	}
+	both := func() {
+		t.Helper()
+		for _, name := range []string{"up0", "up1"} {
+			testenv.Eventually(t, "the neighbour at "+name, func() bool {
+				n := heard(name)
+				return len(n) == 1 && n[0].SystemName == "two" && n[0].Port == name
+			})
+			testenv.Eventually(t, "the neighbour of "+name, func() bool {
+				n := two.neighbours(name)
+				return len(n) == 1 && n[0].SystemName == "one" && n[0].Port == name && n[0].PortDescription == "lag0 rack" && n[0].Aggregated != 0
+			})
+		}
+	}
+	both()
+	if out := one.ctl("lldp"); !regexp.MustCompile(`(?m)^lag0/up1 +two .* up1 `).MatchString(out) {
+		t.Errorf("vswitch lldp prints\n%s", out)
+	}
+
+	// A member that waits for LACP speaks, too: so people see where its cable leads.
+	one.ctl("set-port lag0 --lag-mode lacp")
+	one.awaitMembers("lag0", "negotiating negotiating")
+	two.ctl("set --lldp=off")
+	testenv.Eventually(t, "the neighbours are gone", func() bool { return len(heard("up0"))+len(heard("up1")) == 0 })
+	two.ctl("set --lldp=on --lldp-name two")
+	both()
+
+	// A cable that is pulled has no neighbour, a member that is taken out none either.
+	ip(t, b, "link set up1 down\n")
+	testenv.Eventually(t, "the cable's neighbour is gone", func() bool { return len(heard("up1")) == 0 && len(heard("up0")) == 1 })
+	ip(t, b, "link set up1 up\n")
+	both()
+	one.ctl("set-port lag0 --members up1")
+	testenv.Eventually(t, "the member's neighbour is gone", func() bool { return heard("up0") == nil && len(heard("up1")) == 1 })
+	one.ctl("set-port lag0 --lldp off")
+	testenv.Eventually(t, "the neighbours hear no more", func() bool { return len(two.neighbours("up1")) == 0 })
+	if p := one.port("lag0"); p.RX.Dropped["control_full"] != 0 {
+		t.Errorf("lag0 drops %v", p.RX.Dropped)
+	}
 }

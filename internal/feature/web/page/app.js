@@ -472,7 +472,7 @@ function showDetail() {
     [make('dt', '', key), make('dd', '', ...value.split('\n').map((line) => make('div', '', line)))]));
 }
 
-const neighbours = (name) => view.lldp?.find((p) => p.name === name)?.neighbors ?? [];
+const neighbours = (name) => view.lldp?.filter((p) => p.name === name).flatMap((p) => p.neighbors) ?? [];
 
 // The drawing: networks above the switch, stations below it, by VLAN.
 
