@@ -123,6 +123,9 @@ type Trace struct {
 	// against the device.
 	Ifindex int `json:"-"`
 
+	// Name is what the port's settings call a device among its Members; empty: Ifname.
+	Name string `json:"name,omitempty"`
+
 	// Members is what a port on several devices changed on each of them. It is never changed,
 	// only replaced.
 	Members *[]Trace `json:"members,omitempty"`

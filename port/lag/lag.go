@@ -6,6 +6,7 @@
 package lag
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/nic"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/proto/lacp"
 	"github.com/vswitch/vswitch/port"
 )
@@ -195,14 +197,14 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 	o := port.SettingsOf[Settings](s)
 	var errs []error
 	for _, m := range membersOf(t) {
-		errs = append(errs, k.giveBack(m.Ifname, &o, m))
+		errs = append(errs, k.giveBack(nameOf(m), &o, m))
 	}
 	return errors.Join(errs...)
 }
 
 // giveBack gives the device of a member back.
 func (k kind) giveBack(name string, o *Settings, t port.Trace) error {
-	l, err := nic.Find(name, t)
+	l, err := k.find(name, t)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil
 	}
@@ -211,6 +213,27 @@ func (k kind) giveBack(name string, o *Settings, t port.Trace) error {
 	}
 	return k.taker().Return(l, o.use(), t)
 }
+
+// find looks up the device of a member, also one that was renamed: its number tells within a
+// process, and later its mark that the last name it had is still its own.
+func (k kind) find(name string, t port.Trace) (link.Link, error) {
+	if t.Ifindex != 0 {
+		if l, err := link.ByIndex(t.Ifindex); !errors.Is(err, link.ErrNotFound) {
+			return l, err
+		}
+	}
+	if t.Ifname != "" && t.Ifname != name {
+		if l, err := link.ByName(t.Ifname); err == nil {
+			if m, is := owner.Parse(l.Alias); is && m.Switch == k.Switch {
+				return l, nil
+			}
+		}
+	}
+	return link.ByName(name)
+}
+
+// nameOf returns the name of a member in the port's settings.
+func nameOf(t port.Trace) string { return cmp.Or(t.Name, t.Ifname) }
 
 // membersOf returns what a port changed on its members.
 func membersOf(t port.Trace) []port.Trace {

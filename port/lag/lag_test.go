@@ -2,6 +2,7 @@ package lag_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -516,4 +517,82 @@ func TestCheck(t *testing.T) {
 	if err := n.ReadFlag("eth0, eth1,"); err != nil || !slices.Equal(n, two) || n.FlagText([]any{"eth0", "eth1"}) != "eth0,eth1" {
 		t.Errorf("%v, %v", n, err)
 	}
+}
+
+// TestRenamed gives members back under the names that they got meanwhile, in the process that took
+// them and in a later one, and takes them again under those.
+func TestRenamed(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	cables(ns, "a", "b", 2, 1500)
+	rename := func(from, to string) {
+		ns.Run("ip", "link", "set", from, "down")
+		ns.Run("ip", "link", "set", from, "name", to)
+		ns.Run("ip", "link", "set", to, "up")
+	}
+	// later returns what the state file keeps of a trace.
+	later := func(trace port.Trace) (kept port.Trace) {
+		t.Helper()
+		b, err := json.Marshal(trace)
+		if err == nil {
+			err = json.Unmarshal(b, &kept)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kept
+	}
+	ns.Do(func() {
+		one := spec(lag.Settings{Members: lag.Names{"a0", "a1"}, Mode: "static"})
+		check := func(what string, names ...string) {
+			t.Helper()
+			for _, name := range names {
+				l, err := link.ByName(name)
+				if err != nil || l.Alias != "" {
+					t.Errorf("%s: %s has the alias %q, %v", what, name, l.Alias, err)
+				}
+			}
+		}
+		trace := new(port.Trace)
+		p := open(t, one, trace)
+		waitStates(t, p, "active active")
+		rename("a0", "x0")
+		waitStates(t, p, "active active")
+		wait(t, p, func() bool { return (*p.Trace().Members)[0].Name == "a0" && (*p.Trace().Members)[0].Ifname == "x0" })
+		p.Close()
+		if err := kind.Delete(one, p.Trace()); err != nil {
+			t.Error(err)
+		}
+		check("in the process", "x0", "a1")
+
+		// Another process takes the renamed member again, and gives it back. Whoever has the former
+		// name by then is none of it.
+		rename("x0", "a0")
+		trace = new(port.Trace)
+		p = open(t, one, trace)
+		waitStates(t, p, "active active")
+		rename("a0", "x0")
+		wait(t, p, func() bool { return (*p.Trace().Members)[0].Ifname == "x0" })
+		p.Close()
+		kept := later(p.Trace())
+		ns.Run("ip", "link", "add", "a0", "type", "veth", "peer", "name", "z0")
+		p = open(t, one, &kept)
+		waitStates(t, p, "active active")
+		p.Close()
+		if err := kind.Delete(one, later(p.Trace())); err != nil {
+			t.Error(err)
+		}
+		check("in another process", "x0", "a1", "a0")
+
+		// The last name can be another device's, which stays as it is.
+		ns.Run("ip", "link", "del", "x0")
+		ns.Run("ip", "link", "add", "x0", "type", "veth", "peer", "name", "z1")
+		ns.Run("ip", "link", "set", "x0", "alias", "mine")
+		if err := kind.Delete(one, kept); err != nil {
+			t.Error(err)
+		}
+		if l, err := link.ByName("x0"); err != nil || l.Alias != "mine" {
+			t.Errorf("another device has the alias %q, %v", l.Alias, err)
+		}
+	})
 }

@@ -42,7 +42,7 @@ func (p *Port) take(pl *place) error {
 		}
 		return err
 	}
-	p.remember(pl.name, t)
+	p.remember(pl.name, l, t)
 	pl.why = unplugged(pl)
 	p.look(pl, m)
 	p.join(pl, m)
@@ -58,7 +58,7 @@ func (p *Port) take(pl *place) error {
 // openMember opens the interface of a member.
 func (p *Port) openMember(pl *place) (_ *member, l link.Link, t port.Trace, err error) {
 	t = p.traces[pl.name]
-	l, err = nic.Find(pl.name, t)
+	l, err = p.kind.find(pl.name, t)
 	if errors.Is(err, link.ErrNotFound) {
 		// The next interface of that name is another one, with its own settings.
 		p.forget(pl.name)
@@ -179,9 +179,12 @@ func (m *member) send(frame []byte) {
 	m.queue.Send([]port.Out{{Frame: &f, Flags: port.Control}})
 }
 
-// remember notes what to undo for a member. The caller holds mu.
-func (p *Port) remember(name string, t port.Trace) {
-	t.Ifname = name // the key, also if it was renamed
+// remember notes what to undo for a member, and where. The caller holds mu.
+func (p *Port) remember(name string, l link.Link, t port.Trace) {
+	t.Name, t.Ifname, t.Ifindex = "", l.Name, l.Index
+	if l.Name != name {
+		t.Name = name // it was renamed
+	}
 	p.traces[name] = t
 	p.retrace()
 }

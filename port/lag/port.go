@@ -95,7 +95,7 @@ func open(k kind, s port.Spec, trace *port.Trace) (_ *Port, err error) {
 	p.table.Store(&table{drop: port.DropNoCarrier, buckets: noBuckets})
 	p.view.Store(&view{reason: "its members are being opened", bundle: &port.Bundle{Member: noBuckets}})
 	for _, t := range membersOf(*trace) {
-		p.traces[t.Ifname] = t
+		p.traces[nameOf(t)] = t
 	}
 	if p.ns, p.release, err = link.HoldNetns(); err != nil {
 		return nil, err
@@ -262,6 +262,9 @@ func (p *Port) follow(ev link.Event) {
 			p.drop(m, "its interface was deleted or moved to another network namespace")
 		case m != nil && m.index == ev.Index:
 			pl.link = ev.Link
+			if t, has := p.traces[pl.name]; has && t.Ifname != ev.Name {
+				p.remember(pl.name, ev.Link, t)
+			}
 			// A loss counts at once; who else uses it takes longer to find out.
 			if why := unplugged(pl); why != "" {
 				pl.why = why

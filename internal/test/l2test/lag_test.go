@@ -324,3 +324,82 @@ func TestLAGHash(t *testing.T) {
 		}
 	}
 }
+
+// TestLAGWithTree has two ports of two links each, of which the tree lets one forward. VLANs are
+// those of the ports.
+//
+//	            ┌═ lag0 ═┐
+//	ha ── a ────┤        ├──── b ── hb
+//	            └═ lag1 ═┘
+func TestLAGWithTree(t *testing.T) {
+	t.Parallel()
+	a, b := quietNetns(t), quietNetns(t)
+	ha, hb := hostOf(t, a), hostOf(t, b)
+	for i := range 4 {
+		// The kernel is slow to report the carrier of a veth whose two ends have the same number.
+		ip(t, b, fmt.Sprintf("link add spare%d type veth peer name spare%d\n", 2*i, 2*i+1))
+		ip(t, a, fmt.Sprintf("link add up%d type veth peer name up%d netns %s\nlink set up%d up\n", i, i, b.Name, i))
+		ip(t, b, fmt.Sprintf("link set up%d up\n", i))
+	}
+	switches := []*daemon{startDaemon(t, a, "--stp"), startDaemon(t, b, "--stp")}
+	for _, d := range switches {
+		d.ctl("add-port to-h --kind netdev --exclusive --access 10 --stp-edge on")
+		d.ctl("add-port lag0 --kind lag --lag-mode static --members up0,up1 --trunk 10")
+		d.ctl("add-port lag1 --kind lag --lag-mode static --members up2,up3 --trunk 10")
+	}
+	// forwards returns the ports between the switches by which both ends forward.
+	forwards := func() (all []string) {
+		t.Helper()
+		for _, name := range []string{"lag0", "lag1"} {
+			if strings.Contains(switches[0].part(name), "forwarding rstp") && strings.Contains(switches[1].part(name), "forwarding rstp") {
+				all = append(all, name)
+			}
+		}
+		return all
+	}
+	passes := func() {
+		t.Helper()
+		for _, pair := range [][2]*host{{ha, hb}, {hb, ha}} {
+			testenv.Eventually(t, "frames pass", func() bool {
+				wire, token := pair[0].to(pair[1]).wire()
+				if err := pair[0].Send(wire, port.Offload{}); err != nil {
+					t.Fatal(err)
+				}
+				_, ok, err := pair[1].receive(token, time.Now().Add(quiet))
+				return ok && err == nil
+			})
+		}
+	}
+	testenv.Eventually(t, "lag0 alone forwards", func() bool { return slices.Equal(forwards(), []string{"lag0"}) })
+	passes()
+	if p := switches[0].port("lag1"); p.TX.Frames == 0 {
+		t.Errorf("lag1: %+v", p)
+	}
+	// One of its links is enough for the tree, which sees no change.
+	changes := switches[0].tree().TopologyChanges
+	ip(t, b, "link set up0 down\n")
+	switches[0].awaitMembers("lag0", "no-carrier active")
+	passes()
+	if got := forwards(); !slices.Equal(got, []string{"lag0"}) || switches[0].tree().TopologyChanges != changes {
+		t.Errorf("with one link of lag0 left, %v forward, and the topology changed %d times", got, switches[0].tree().TopologyChanges-changes)
+	}
+	// Without any, the other port takes over.
+	ip(t, b, "link set up1 down\n")
+	testenv.Eventually(t, "lag1 forwards", func() bool { return slices.Equal(forwards(), []string{"lag1"}) })
+	passes()
+	// Members that were renamed while the switch used them are given back.
+	ip(t, a, "link set up2 down\nlink set up2 name cable2\nlink set cable2 up\n")
+	switches[0].awaitMembers("lag1", "active active")
+	passes()
+	switches[0].Kill()
+	switches[0].Restart(t)
+	switches[0].awaitMembers("lag1", "active active")
+	for _, name := range []string{"lag0", "lag1", "to-h"} {
+		switches[0].ctl("del-port %s", name)
+	}
+	for _, name := range []string{"up0", "up1", "cable2", "up3", "to-h"} {
+		if got := a.Run("ip", "link", "show", name); strings.Contains(got, "alias") {
+			t.Errorf("left: %s", got)
+		}
+	}
+}

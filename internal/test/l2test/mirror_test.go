@@ -2,6 +2,7 @@ package l2test
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/vswitch/vswitch/port"
@@ -156,5 +157,61 @@ func TestMirrorToVLAN(t *testing.T) {
 	l.sw.decode(&mirrors, "mirror list")
 	if len(mirrors) != 2 || mirrors[0].Name != "m0" || mirrors[1].Name != "m1" {
 		t.Errorf("mirror list shows %v, want m0 and m1", mirrors)
+	}
+}
+
+// TestMirrorOfLAG copies what passes a port of two links, and copies to it.
+//
+//	h1 ── p1 ┐        ┌─ p3 ── h3
+//	         switch lag0
+//	h2 ── p2 ┘        └─ p4 ── h4
+func TestMirrorOfLAG(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 4)
+	h1, h2, h3, h4 := l.hosts[0], l.hosts[1], l.hosts[2], l.hosts[3]
+	l.sw.ctl("del-port p3")
+	l.sw.ctl("del-port p4")
+	l.sw.ctl("add-port lag0 --kind lag --lag-mode static --members p3,p4")
+	h3.port, h4.port = "lag0", "lag0"
+	l.sw.awaitMembers("lag0", "active active")
+	// want sends a frame until it is clear who gets it: of h3 and h4, lag is to get it once.
+	want := func(what string, from *host, f frame, lag bool, to ...*host) {
+		t.Helper()
+		got := l.send(from, f, to...)
+		for _, h := range []*host{h1, h2} {
+			if n := len(got[h]); n > 1 || (n == 1) != slices.Contains(to, h) {
+				t.Errorf("%s: %s gets it %d times", what, h.port, n)
+			}
+		}
+		if n := len(got[h3]) + len(got[h4]); n > 1 || (n == 1) != lag {
+			t.Errorf("%s: lag0 gets it %d times, want it: %v", what, n, lag)
+		}
+	}
+	want("a broadcast", h1, h1.toAll(), true, h2)
+	want("a broadcast by a member", h3, h3.toAll(), false, h1, h2)
+	want("a broadcast by the other", h4, h4.toAll(), false, h1, h2)
+	want("to the port", h1, h1.to(h3), true)
+
+	l.sw.ctl("mirror add m0 --from lag0 --to p2")
+	for range 2 { // once known, frames of both paths
+		want("mirrored, out", h1, h1.to(h3), true, h2)
+		want("mirrored, in", h3, h3.to(h1), false, h1, h2)
+		want("mirrored, in by the other", h4, h4.to(h1), false, h1, h2)
+		want("mirrored, a broadcast", h1, h1.toAll(), true, h2)
+	}
+	l.sw.ctl("mirror del m0")
+	want("no longer", h1, h1.to(h3), true)
+
+	l.sw.ctl("mirror add m0 --from p1 --to lag0")
+	want("known again", h2, h2.toAll(), true, h1) // the copy of what leaves by p1
+	for range 2 {
+		want("mirrored to it, in", h1, h1.to(h2), true, h2)
+		want("mirrored to it, out", h2, h2.to(h1), true, h1)
+	}
+	before := l.sw.dropped("lag0", port.DropMirrorTarget)
+	want("from the target", h3, h3.toAll(), false)
+	want("from the target, the other", h4, h4.toAll(), false)
+	if n := l.sw.dropped("lag0", port.DropMirrorTarget) - before; n != 2 {
+		t.Errorf("%d frames from the target are dropped as such", n)
 	}
 }
