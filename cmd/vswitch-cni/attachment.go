@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -87,6 +88,9 @@ func (a *attachment) add(ctx context.Context) (_ *current.Result, err error) {
 			_ = a.remove(ctx)
 		}
 	}()
+	if _, err := link.FindNetns(a.args.Netns); err != nil {
+		return nil, types.NewError(types.ErrUnknownContainer, "the container is gone", err.Error())
+	}
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion}
 	if a.IPAM.Type != "" {
 		r, err := invoke.DelegateAdd(ctx, a.IPAM.Type, a.args.StdinData, nil)
@@ -103,7 +107,10 @@ func (a *attachment) add(ctx context.Context) (_ *current.Result, err error) {
 	if result.DNS.Nameservers == nil && result.DNS.Domain == "" {
 		result.DNS = a.DNS
 	}
-	_, err = a.client.AddPort(ctx, api.AddPort{Name: a.port, Kind: "veth", Settings: a.settings(a.labels, a.args.Netns)})
+	err = patiently(func() error {
+		_, err := a.client.AddPort(ctx, api.AddPort{Name: a.port, Kind: "veth", Settings: a.settings(a.labels, a.args.Netns)})
+		return err
+	})
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -116,6 +123,32 @@ func (a *attachment) add(ctx context.Context) (_ *current.Result, err error) {
 		ip.Interface = current.Int(1)
 	}
 	return result, a.store(a.port, result)
+}
+
+// behind returns a result behind the former one of the plugins before this one; nil: there are
+// none.
+func (a *attachment) behind(former, own *current.Result) *current.Result {
+	if former == nil {
+		return own
+	}
+	interfaces := former.Interfaces
+	if slices.ContainsFunc(interfaces, func(i *current.Interface) bool { return i.Name == a.port && i.Sandbox == "" }) {
+		return own // a runtime that repeats an ADD gave the answer to the first
+	}
+	all := *former
+	all.Interfaces = append(slices.Clip(interfaces), own.Interfaces...)
+	all.IPs, all.Routes = slices.Clip(former.IPs), append(slices.Clip(former.Routes), own.Routes...)
+	for _, ip := range own.IPs {
+		one := *ip
+		if ip.Interface != nil {
+			one.Interface = current.Int(len(interfaces) + *ip.Interface)
+		}
+		all.IPs = append(all.IPs, &one)
+	}
+	if all.DNS.IsEmpty() {
+		all.DNS = own.DNS
+	}
+	return &all
 }
 
 // outside describes the switch's end. Its address is left out if the switch runs in another

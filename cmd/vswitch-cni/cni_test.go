@@ -8,13 +8,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 )
@@ -283,9 +287,14 @@ func TestErrors(t *testing.T) {
 	r.configure("1.1.0", `, "port": {"netns": "x"}`)
 	wantCode("a setting of ours", add(), types.ErrInvalidNetworkConfig, "port.netns follows from the attachment")
 	r.configure("1.1.0", `, "port": {"frobnicate": 1}`)
-	if err := add(); err == nil || !strings.Contains(err.Error(), "frobnicate") {
-		t.Errorf("an unknown setting: %v", err)
-	}
+	wantCode("an unknown setting", add(), types.ErrInvalidNetworkConfig, "frobnicate")
+	r.configure("1.1.0", `, "mtu": 10`)
+	wantCode("a setting out of range", add(), types.ErrInvalidNetworkConfig, "mtu: 10 is out of range")
+	gone := *c
+	gone.NetNS += "-gone"
+	r.configure("1.1.0", "")
+	_, err := r.AddNetworkList(t.Context(), r.list, &gone)
+	wantCode("a container that is gone", err, types.ErrUnknownContainer, "the container is gone")
 	r.configure("1.1.0", `, "ipam": {"type": "no-such-plugin"}`)
 	if err := add(); err == nil || !strings.Contains(err.Error(), "no-such-plugin") {
 		t.Errorf("a missing IPAM plugin: %v", err)
@@ -302,4 +311,118 @@ func TestErrors(t *testing.T) {
 	r.sw.Stop(t)
 	wantCode("no switch", add(), types.ErrTryAgainLater, "the switch does not answer")
 	wantCode("status without a switch", r.GetStatusNetworkList(t.Context(), r.list), types.ErrPluginNotAvailable, "the switch does not answer")
+}
+
+// TestParallel has many ADDs at the same time, and as many DELs. No two get the same.
+func TestParallel(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	data := t.TempDir()
+	r := newRuntime(t, "1.0.0", ipam(data))
+	const containers, each = 8, 5
+	var all []*libcni.RuntimeConf
+	for range containers {
+		ns := testenv.NewNetns(t)
+		for i := range each {
+			all = append(all, container(ns, fmt.Sprintf("net%d", i)))
+		}
+	}
+	// parallel does something for each attachment, all at the same time.
+	parallel := func(do func(i int) error) {
+		t.Helper()
+		errs := make([]error, len(all))
+		var running sync.WaitGroup
+		for i := range all {
+			running.Go(func() { errs[i] = do(i) })
+		}
+		running.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	results := make([]types.Result, len(all))
+	parallel(func(i int) (err error) {
+		results[i], err = r.AddNetworkList(t.Context(), r.list, all[i])
+		return err
+	})
+	seen := make(map[string]bool)
+	for _, one := range results {
+		result, err := current.NewResultFromResult(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, is := range []string{result.Interfaces[0].Name, result.Interfaces[1].Mac, result.IPs[0].Address.String(), result.IPs[1].Address.String()} {
+			if seen[is] {
+				t.Errorf("%s is given twice", is)
+			}
+			seen[is] = true
+		}
+	}
+	if n := len(r.ports()); n != len(all) {
+		t.Errorf("%d ports, want %d", n, len(all))
+	}
+	parallel(func(i int) error { return r.DelNetworkList(t.Context(), r.list, all[i]) })
+	if got := r.ports(); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestBusy has changes wait while the switch is busy with others, and no longer otherwise.
+func TestBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := &api.Error{Code: api.CodeBusy, Message: "another change"}
+		var e *types.Error
+		if err := unavailable(busy); !errors.As(err, &e) || e.Code != types.ErrTryAgainLater {
+			t.Errorf("busy: %v", err)
+		}
+		calls := 0
+		if err := patiently(func() error {
+			if calls++; calls < 5 {
+				return busy
+			}
+			return nil
+		}); err != nil || calls != 5 {
+			t.Errorf("after %d calls: %v", calls, err)
+		}
+		begin := time.Now()
+		if err := patiently(func() error { return busy }); err != busy || time.Since(begin) < patience {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		calls = 0
+		other := errors.New("other")
+		if err := patiently(func() error { calls++; return other }); err != other || calls != 1 {
+			t.Errorf("another error is tried %d times: %v", calls, err)
+		}
+	})
+}
+
+// TestBehind has the plugin pass on what plugins before it did.
+func TestBehind(t *testing.T) {
+	first := types100(t, `{"interfaces": [{"name": "br0"}, {"name": "eth0", "sandbox": "/n"}], "ips": [{"address": "192.0.2.1/24", "interface": 1}]}`)
+	own := types100(t, `{"interfaces": [{"name": "cni1"}, {"name": "net1", "sandbox": "/n"}], "ips": [{"address": "192.0.2.9/24", "interface": 1}], "dns": {"domain": "lab"}}`)
+	a := &attachment{port: "cni1"}
+	if got := a.behind(nil, own); got != own {
+		t.Errorf("behind none: %+v", got)
+	}
+	all := a.behind(first, own)
+	want := types100(t, `{"interfaces": [{"name": "br0"}, {"name": "eth0", "sandbox": "/n"}, {"name": "cni1"}, {"name": "net1", "sandbox": "/n"}],
+		"ips": [{"address": "192.0.2.1/24", "interface": 1}, {"address": "192.0.2.9/24", "interface": 3}], "dns": {"domain": "lab"}}`)
+	if diff := cmp.Diff(text(t, want), text(t, all)); diff != "" {
+		t.Errorf("behind others (-want +got):\n%s", diff)
+	}
+	if got := a.behind(all, own); got != own {
+		t.Errorf("behind its own answer: %+v", got)
+	}
+	if *own.IPs[0].Interface != 1 {
+		t.Error("what is kept has changed")
+	}
+}
+
+func types100(t *testing.T, text string) *current.Result {
+	t.Helper()
+	r := &current.Result{}
+	if err := json.Unmarshal([]byte(text), r); err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

@@ -100,7 +100,7 @@ func (c *conf) file(port string) string { return filepath.Join(c.Dir, port+".jso
 
 // forget removes a port and what is kept of it.
 func (c *conf) forget(ctx context.Context, cl *api.Client, port string) error {
-	err := cl.ForceDelPort(ctx, port)
+	err := patiently(func() error { return cl.ForceDelPort(ctx, port) })
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Code == api.CodeNotFound {
 		err = nil

@@ -8,10 +8,12 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/vswitch/vswitch/api"
@@ -29,6 +31,12 @@ func add(args *skel.CmdArgs) error {
 		return err
 	}
 	defer a.client.Close()
+	var former *current.Result // of the plugins before this one
+	if a.RawPrevResult != nil {
+		if former, err = a.former(); err != nil {
+			return err
+		}
+	}
 	ctx := context.Background()
 	result, err := a.again(ctx)
 	if err != nil {
@@ -39,7 +47,7 @@ func add(args *skel.CmdArgs) error {
 			return err
 		}
 	}
-	return types.PrintResult(result, a.CNIVersion)
+	return types.PrintResult(a.behind(former, result), a.CNIVersion)
 }
 
 // del takes the NIC of a container away. What is gone already is no error.
@@ -126,11 +134,31 @@ func status(args *skel.CmdArgs) error {
 	return invoke.DelegateStatus(ctx, c.IPAM.Type, args.StdinData, nil)
 }
 
+// patience is how long a change waits for those of others, which a host that starts many
+// containers has.
+const patience = time.Minute
+
+// patiently repeats a change while the daemon is busy.
+func patiently(change func() error) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		err := change()
+		var refused *api.Error
+		if !errors.As(err, &refused) || refused.Code != api.CodeBusy || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 // unavailable returns a daemon's error for the runtime: one that does not answer may do so
-// later.
+// later, and settings that it refuses are an invalid configuration.
 func unavailable(err error) error {
 	var refused *api.Error
-	if errors.As(err, &refused) {
+	switch {
+	case errors.As(err, &refused) && refused.Code == api.CodeInvalid:
+		return invalid("%v", err)
+	case errors.As(err, &refused) && refused.Code == api.CodeBusy:
+		return types.NewError(types.ErrTryAgainLater, "the switch is busy", err.Error())
+	case errors.As(err, &refused):
 		return err
 	}
 	return types.NewError(types.ErrTryAgainLater, "the switch does not answer", err.Error())
