@@ -351,6 +351,9 @@ func TestTakenAfterCrash(t *testing.T) {
 		{"eth0", "veth --netns " + container.Name},
 		{"eth1", "vxlan --local 192.0.2.1 --vni 100 --data-plane kernel"},
 	} {
+		if !daemontest.FastPath() && c.name == "eth1" {
+			continue // no port has a vxlan interface then
+		}
 		was := h.device(c.name)
 		d.ctl("add-port %s --kind netdev", c.name)
 		d.Restart(t, "--state", t.TempDir())
