@@ -442,6 +442,9 @@ func (m *manager) restorePort(s savedPort) *managed {
 			openable: p.spec.Kind != "",
 		}
 		p.spec.Name, p.spec.Kind = s.Spec.Name, s.Spec.Kind
+		if p.kind == nil { // the settings may be right for it
+			p.unfit.why = p.unknownKind().Error()
+		}
 		sp.SetForwarding(false)
 		m.log.Error("a port is shut", "port", s.Spec.Name, "reason", p.unfit.why)
 	}

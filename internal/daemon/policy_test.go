@@ -263,3 +263,24 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 		})
 	}
 }
+
+// A saved port of another program's kind waits for that program, though this one cannot put its
+// settings in force: they are not what is wrong.
+func TestUnfitPolicyOfAnUnknownKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := vm("other")
+		other.Kind, other.LearnAction = "quantum", "panic"
+		w := wire(t, savedState{Ports: []savedPort{{Spec: saved(other)}, {Spec: saved(vm("good"))}}}, func(*Options) {})
+		w.wantState("other", api.StateDown)
+		w.wantState("good", api.StateUp)
+		if why := w.port("other").Reason; !strings.Contains(why, `of the kind "quantum"`) || strings.Contains(why, "set-port") {
+			t.Errorf("it is down because %q", why)
+		}
+		f := ethernet(port.Broadcast, 0x525400000005)
+		w.send("good", f)
+		w.wantTaken(f, map[string]int{})
+		if got := w.disk.Ports; len(got) != 2 || string(got[0].Spec.Settings["learn_action"]) != `"panic"` {
+			t.Errorf("on disk: %+v", got)
+		}
+	})
+}
