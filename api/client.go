@@ -240,15 +240,17 @@ func (c *Client) explain(ctx context.Context, method string, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err // without the made-up URL
 	}
+	done := ""
+	if method != http.MethodGet {
+		done = "; what was asked for may still be done"
+	}
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("asking the daemon at %s: %w", c.socket, ctx.Err())
 	case isTimeout(err), errors.Is(err, syscall.EAGAIN): // EAGAIN: too many wait for it already
-		what := "it is stopped or stuck, see its log"
-		if method != http.MethodGet {
-			what += "; what was asked for may still be done"
-		}
-		return fmt.Errorf("%w at %s, though its socket is held, within %v: %s", ErrNoDaemon, c.socket, c.http.Timeout, what)
+		return fmt.Errorf("%w at %s, though its socket is held, within %v: it is stopped or stuck, see its log%s", ErrNoDaemon, c.socket, c.http.Timeout, done)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("the daemon at %s ended without an answer; see its log%s", c.socket, done)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%w at %s; start one with `vswitch run`, or name the right one with --name or --socket", ErrNoDaemon, c.socket)
 	case errors.Is(err, syscall.EINVAL):

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,6 +72,34 @@ func TestNotAVswitch(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// A daemon that ends during a call: the user is told where to look, and that a change may be done.
+func TestDaemonEndsDuringACall(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			conn.Close()
+		}
+	}()
+	c := NewClient(socket)
+	defer c.Close()
+	if _, err := c.Switch(t.Context()); err == nil || !strings.HasSuffix(err.Error(), socket+" ended without an answer; see its log") {
+		t.Errorf("a question: %v", err)
+	}
+	if err := c.DelPort(t.Context(), "vm0"); err == nil || !strings.HasSuffix(err.Error(), "see its log; what was asked for may still be done") {
+		t.Errorf("a change: %v", err)
 	}
 }
 
