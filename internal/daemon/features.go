@@ -18,6 +18,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -119,7 +120,7 @@ func (m *manager) setFeatures(from, to []any) error {
 		}
 		if err := h.restore(instance); err != nil {
 			instance.Stop()
-			failed = fmt.Errorf("what the state has at the key %q cannot be restored: %w; mend or remove it there", h.key(), err)
+			failed = fmt.Errorf("what the state has at the key %q cannot be restored: %w; mend or remove it there", h.key(), setting.Plain(err))
 			continue
 		}
 		h.run(instance)

@@ -87,7 +87,7 @@ func TestFeaturesKeep(t *testing.T) {
 func TestFeaturesRefuseWhatTheyDoNotUnderstand(t *testing.T) {
 	o := Options{Name: "sw0", Features: []feature.Feature{notes}, Links: newFakeHost()}
 	o.sections = map[string]json.RawMessage{"notes": json.RawMessage("5")}
-	if _, err := newManager(o, nil); err == nil || !strings.Contains(err.Error(), `the key "notes" cannot be restored`) {
+	if _, err := newManager(o, nil); err == nil || !strings.Contains(err.Error(), `the key "notes" cannot be restored: there is a number in place of a string;`) {
 		t.Errorf("started: %v", err)
 	}
 }

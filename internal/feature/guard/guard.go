@@ -15,6 +15,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
 	proto "github.com/vswitch/vswitch/internal/proto/guard"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -408,7 +409,7 @@ func (g *guard) Restore(text json.RawMessage) error {
 		text = json.RawMessage("{}")
 	}
 	if err := json.Unmarshal(text, &k); err != nil {
-		g.host.Log().Error("the bindings of guarded ports cannot be read; stations wait until their addresses are learned again", "error", err)
+		g.host.Log().Error("the bindings of guarded ports cannot be read; stations wait until their addresses are learned again", "error", setting.Plain(err))
 		return nil
 	}
 	at := func(t time.Time) time.Time { return t }
