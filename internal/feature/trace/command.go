@@ -129,6 +129,9 @@ func stationBehind(c *feature.Call) (mac port.MAC, err error) {
 		}
 	}
 	if mac == 0 {
+		if _, err := c.Client.Port(c.Context, c.Args[0]); err != nil {
+			return 0, err // there is no such port, perhaps
+		}
 		return 0, fmt.Errorf("no station is known behind %s; name the sender with --from", c.Args[0])
 	}
 	return mac, nil

@@ -351,6 +351,7 @@ func TestTrace(t *testing.T) {
 		}
 	}
 	l.sw.refuse("there is no port p9", "trace p9 --from %s", h1.mac)
+	l.sw.refuse("there is no port p9", "trace p9")
 	// What p1 dropped when it was locked would pass now.
 	if out, err := l.sw.Try("trace", "p1", "--last"); err != nil || !strings.Contains(out, "behind p2") {
 		t.Errorf("the last dropped frame: %v: %s", err, out)
