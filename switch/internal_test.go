@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,6 +183,65 @@ func TestMaxPorts(t *testing.T) {
 		}
 		if p, err := sw.AddPort("more" + name); err != nil || p.Number() != was {
 			t.Errorf("after one is gone: %v, %v", p, err)
+		}
+	}
+}
+
+// budgets is a fast path that has the budgets of one port.
+type budgets struct {
+	FastPath // nothing else is called
+	until    [2]atomic.Int64
+}
+
+func (f *budgets) Budget(_ uint16, turn uint8) *atomic.Int64 { return &f.until[turn] }
+
+// A new rate has the budget of the other turn, which is empty; the same rate goes on with its own.
+func TestPoliceTurns(t *testing.T) {
+	f := new(budgets)
+	p := &Port{sw: &Switch{fast: f}}
+	rate, other := port.Rate{PerSecond: 1000}, port.Rate{PerSecond: 2000}
+	for i, c := range []struct {
+		rate port.Rate
+		turn uint8
+		kept bool // what was used of the budget
+	}{{rate, 1, false}, {rate, 1, true}, {other, 0, false}, {port.Rate{}, 0, false}, {port.Rate{}, 0, false}, {rate, 1, false}, {other, 0, false}} {
+		for turn := range f.until {
+			f.until[turn].Store(99)
+		}
+		p.setPolice(c.rate, 0)
+		if c.rate == (port.Rate{}) {
+			if p.police != nil || p.turn != c.turn {
+				t.Errorf("change %d: no rate is %+v", i, p.police)
+			}
+			continue
+		}
+		if b := p.police; b.turn != c.turn || b.until != &f.until[c.turn] || (b.until.Load() == 99) != c.kept || b.rate != c.rate || b.burst != int64(policeBurst) {
+			t.Errorf("change %d: %+v", i, b)
+		}
+	}
+	slow := port.Rate{PerSecond: 46} // a super-frame takes longer than the usual burst
+	if p.setPolice(slow, 0); p.police.burst != int64(time.Second) {
+		t.Errorf("a slow rate has a burst of %v", time.Duration(p.police.burst))
+	}
+	p = &Port{sw: &Switch{}}
+	if p.setPolice(rate, time.Minute); p.police.until == nil || p.turn != 0 || p.police.burst != int64(time.Minute) {
+		t.Errorf("without a fast path: %+v", p.police)
+	}
+}
+
+// Which frame is drawn is random, up to twice as far away as on average.
+func TestSkip(t *testing.T) {
+	for oneIn, most := range map[uint32]int{0: 1, 1: 1, 2: 3, 5: 9} {
+		seen := map[uint32]bool{}
+		for range 2000 {
+			n := Skip(oneIn)
+			if n < 1 || int(n) > most {
+				t.Fatalf("of one in %d frames the %dth is drawn", oneIn, n)
+			}
+			seen[n] = true
+		}
+		if len(seen) != most {
+			t.Errorf("of one in %d frames %d different ones are drawn", oneIn, len(seen))
 		}
 	}
 }

@@ -226,6 +226,36 @@ func TestFaultInUse(t *testing.T) {
 	}
 }
 
+// What was lent is taken back when the ring is opened anew, even if it is usable again at once.
+func TestLoanEndsWithItsQueue(t *testing.T) {
+	b, _, _ := startedRing(t, 0)
+	if err := b.SetKick(1, -1); err != nil {
+		t.Fatal(err)
+	}
+	r := b.Ring(1)
+	lend := func() (l Loan) {
+		hint := 0
+		r.parts = append(r.parts[:0], Buffer{Bytes: b.mem.at(testGPA, 10, &hint)})
+		r.Lend(&l, 0, 0, 10)
+		return l
+	}
+	l := lend()
+	if !l.CopyTo([][]byte{make([]byte, 10)}) {
+		t.Error("what is lent cannot be copied")
+	}
+	if err := b.SetFeatures(FeatureEventIdx); err != nil {
+		t.Fatal(err)
+	}
+	if l.CopyTo([][]byte{make([]byte, 10)}) || !r.Begin() {
+		t.Error("what was lent by a former queue is copied, or the ring is not usable")
+	} else {
+		r.End()
+	}
+	if l = lend(); !l.CopyTo([][]byte{make([]byte, 10)}) {
+		t.Error("what is lent anew cannot be copied")
+	}
+}
+
 // A live migration is told of what is written to buffers once it asked for that, and of writes to
 // the ring itself if it asked for those, too.
 func TestLogIsAskedFor(t *testing.T) {

@@ -340,6 +340,23 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestOneFragment: a datagram of the size of a fragment is none.
+func TestOneFragment(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for size, more := range map[int]int{1000: 0, 1001: 0, 999: 1} {
+			f := superFrame{proto: protoUDP, v6: v6, payload: pattern(992)}
+			data, o := f.build(), f.offload(port.GSOUDP, size)
+			got, _ := segments(t, data, o, port.CapsNone)
+			if err := vnet.Complete(data, o); err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != 1+more || more == 0 && !bytes.Equal(got[0], data) {
+				t.Errorf("IPv6 %v: 1000 bytes in fragments of %d are %d frames", v6, size, len(got))
+			}
+		}
+	}
+}
+
 // TestMostSegments: a frame makes so many segments, and no more.
 func TestMostSegments(t *testing.T) {
 	chunks := func(n int) (all [][]byte) {
