@@ -143,6 +143,10 @@ func TestSCTP(t *testing.T) {
 			if !validCRC(b[l4:]) || !bytes.Equal(b[l4:l4+8], data[l4:l4+8]) {
 				t.Fatalf("packet %d: header %x", i, b[l4:l4+12])
 			}
+			if h := b[f.l3():l4]; f.v6 && int(binary.BigEndian.Uint16(h[4:])) != len(b)-f.l3()-40 || !f.v6 &&
+				(int(binary.BigEndian.Uint16(h[2:])) != len(b)-f.l3() || binary.BigEndian.Uint16(h[4:]) != f.id+uint16(i) || slowSum(h) != 0xffff) {
+				t.Fatalf("packet %d of %d bytes: IP header %x", i, len(b), h)
+			}
 			first := (int(binary.BigEndian.Uint16(payload[2:])) + 3) &^ 3
 			if len(payload) > size && first < len(payload) {
 				t.Fatalf("packet %d has %d bytes of chunks, the first %d", i, len(payload), first)
