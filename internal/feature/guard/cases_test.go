@@ -103,12 +103,14 @@ func (l *lab) obtain(a string, lease time.Duration) {
 	l.pass("ACK", "T", reply(macT, "10.99.0.1", ack(l, l.xids, a, lease)), "A", "V", "B")
 }
 
-// cases are what a guarded port lets pass and drops. All frames come from A unless said.
-var cases = []struct {
+// testCase is what a guarded port lets pass and drops. All frames come from A unless said.
+type testCase struct {
 	name  string
 	flags string // of A's port
 	do    func(l *lab)
-}{
+}
+
+var cases = []testCase{
 	{"IPv4 of one's own", static, func(l *lab) {
 		l.pass("unicast", "A", Eth(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11")), "V")
 		l.pass("broadcast", "A", own4(), everybody...)
@@ -447,7 +449,7 @@ func TestCases(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, kind)
-			for _, c := range cases {
+			for _, c := range slices.Concat(cases, variants) {
 				t.Run(c.name, func(t *testing.T) {
 					l.TB = t
 					l.set("A", c.flags)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -399,6 +400,42 @@ func TestVLANs(t *testing.T) {
 	l.pass("of every VLAN, untagged", "A", own98, everybody...)
 	l.drop("in a VLAN of others", "guard_tag", "A", Tag(own98, 0x8100_001e))
 	l.drop("behind two tags", "guard_tag", "A", Tag(Tag(own4(), 0x8100_000a), 0x8100_000a))
+}
+
+// Of frames that are false in every way a guard can be passed, none is delivered that deceives a
+// host which believes all that it reads.
+func TestDrawn(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"tap", "vhost-user"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, kind)
+			l.set("A", static)
+			seed := uint64(time.Now().UnixNano())
+			d := Drawer{Rand: rand.New(rand.NewPCG(seed, 0)), Own: macA, Peer: macV,
+				Addr4: []string{"10.99.0.10", "10.99.0.11", "10.99.0.1"}, Addr6: []string{"fd99::10", localA, "fd99::11", localT}}
+			arrived := 0
+			for range 60 {
+				l.put("A", Eth(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11"))) // the fast path remembers the flow
+				for range 50 {
+					l.put("A", d.Draw())
+				}
+				for name, frames := range l.settle("A") {
+					for _, b := range frames {
+						arrived++
+						if how := Deceives(b, macA, "10.99.0.10", "fd99::10", localA); how != "" {
+							t.Fatalf("seed %d: %s got %x, %s", seed, name, b, how)
+						}
+					}
+				}
+			}
+			if arrived < 100 {
+				t.Errorf("seed %d: %d frames arrived", seed, arrived)
+			}
+			l.at(macV, "vm1")
+			l.at(macT, "vm2")
+		})
+	}
 }
 
 // A VM that floods forged frames makes few log lines.

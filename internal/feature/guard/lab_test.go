@@ -214,9 +214,14 @@ func (l *lab) dropWith(what, reason, from string, wire []byte, o port.Offload) {
 	for name, frames := range l.settle(from) {
 		l.Errorf("%s: %s got %x", what, name, frames)
 	}
-	after := l.dropped(portOf(from))
+	l.countedAt(portOf(from), what, before, reason)
+}
+
+// countedAt expects that a port dropped one frame since before, for this reason.
+func (l *lab) countedAt(port, what string, before map[string]uint64, reason string) {
+	l.Helper()
 	got := make(map[string]uint64)
-	for name, n := range after {
+	for name, n := range l.dropped(port) {
 		if n != before[name] {
 			got[name] = n - before[name]
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -236,9 +237,9 @@ func describeGuard(slot uint32, guard *vswitch.FastGuard) (senders map[bpfSender
 		senders[senderOf(slot, s)] = bpfBinding{From: clockAt(s.From, 0), Until: clockAt(s.Until, math.MaxUint64)}
 	}
 	for _, p := range guard.Prefixes {
-		if is.Prefixes == maxPrefixes {
+		if is.Prefixes == maxPrefixes || slices.ContainsFunc(noStations, p.Overlaps) {
 			is.Flags |= guardMore
-			break
+			continue
 		}
 		x := &is.Prefix[is.Prefixes]
 		x.Address, x.Type = addressWords(p.Masked().Addr())
@@ -259,6 +260,14 @@ func describeGuard(slot uint32, guard *vswitch.FastGuard) (senders map[bpfSender
 		is.Flags |= guardMoreTypes
 	}
 	return senders, is
+}
+
+// noStations are addresses that no station sends from. The switch is asked about a prefix with any
+// of them.
+var noStations = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/32"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("::ffff:0:0/96"), netip.MustParsePrefix("ff00::/8"),
 }
 
 func senderOf(slot uint32, s vswitch.FastSender) bpfSender {

@@ -42,7 +42,7 @@ func TestParse(t *testing.T) {
 	b = message(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 99, 0, 10))),
 		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(append([]byte{1}, station.HardwareAddr()...))), dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionRapidCommit, nil)))
 	m, ok = dhcp.Parse(b)
-	if !ok || m.Type != dhcp.Request || m.Requested != netip.MustParseAddr("10.99.0.10") || m.Identified != 7 || m.ClientID[0] != 1 || port.MACFrom(m.ClientID[1:]) != station || !m.Rapid || m.Agent {
+	if !ok || m.Type != dhcp.Request || m.Requested != netip.MustParseAddr("10.99.0.10") || m.Identified != 7 || m.Identifiers != 1 || m.ClientID[0] != 1 || port.MACFrom(m.ClientID[1:]) != station || !m.Rapid || m.Agent {
 		t.Errorf("%+v, %v", m, ok)
 	}
 }
@@ -162,7 +162,7 @@ func TestParse6(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("fd97::/56"), PD: true, Valid: 60},
 	}
 	if got := m.Leases(); !ok || m.Type != dhcp.Reply6 || !bytes.Equal(m.Client, duid.ToBytes()) || m.XID != binary.BigEndian.Uint32(append([]byte{0}, reply.TransactionID[:]...)) ||
-		len(got) != 3 || got[0] != want[0] || got[1] != want[1] || got[2] != want[2] {
+		m.More || len(got) != 3 || got[0] != want[0] || got[1] != want[1] || got[2] != want[2] {
 		t.Errorf("%+v, %v", m, ok)
 	}
 	// What the server refuses is no lease.
@@ -171,7 +171,7 @@ func TestParse6(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused.Options.OneIANA().Options.Add(&dhcpv6.OptStatusCode{StatusCode: iana.StatusNotOnLink})
-	if m, ok := dhcp.Parse6(refused.ToBytes()); !ok || len(m.Leases()) != 0 {
+	if m, ok := dhcp.Parse6(refused.ToBytes()); !ok || len(m.Leases()) != 0 || !m.More {
 		t.Errorf("refused: %+v, %v", m, ok)
 	}
 	b := reply.ToBytes()

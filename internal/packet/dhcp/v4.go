@@ -57,9 +57,11 @@ type Message struct {
 	Rapid bool // option 80: commit at once (RFC 4039)
 	Agent bool // option 82: what a relay knows of the client (RFC 3046)
 
-	// ClientID is the beginning of option 61; Identified is its length, 0 if there is none.
-	ClientID   [7]byte
-	Identified int
+	// ClientID is the beginning of option 61; Identified is its length, 0 if there is none. It
+	// was put together from so many Identifiers.
+	ClientID    [7]byte
+	Identified  int
+	Identifiers int
 }
 
 // Offsets of fields, and the magic cookie before the options (RFC 2131 section 2, RFC 2132
@@ -128,7 +130,7 @@ func Parse(b []byte) (m Message, ok bool) {
 		return m, false
 	}
 	m.Rapid, m.Agent = o.rapid, o.agent
-	m.ClientID, m.Identified = o.clientID.b, o.clientID.n
+	m.ClientID, m.Identified, m.Identifiers = o.clientID.b, o.clientID.n, o.clientIDs
 	switch o.kind.n {
 	case 0:
 	case 1:
@@ -155,6 +157,7 @@ func addr(v value, a *netip.Addr) bool {
 
 type optionSet struct {
 	kind, lease, requested, server, clientID, overload value
+	clientIDs                                          int
 	rapid, agent                                       bool
 }
 
@@ -185,6 +188,7 @@ func (o *optionSet) read(b []byte) bool {
 			o.server.add(v)
 		case optClientID:
 			o.clientID.add(v)
+			o.clientIDs++
 		case optOverload:
 			o.overload.add(v)
 		case optRapid:

@@ -39,6 +39,10 @@ type Message6 struct {
 	// Failed reports whether the server refused all: a status other than success.
 	Failed bool
 
+	// More reports whether there are more addresses and prefixes than Leases returns, refused or
+	// not.
+	More bool
+
 	leases [maxLeases]Lease6
 	n      int
 }
@@ -135,7 +139,7 @@ func (m *Message6) readIA(b []byte, pd bool) bool {
 				return false
 			}
 			if v[0]|v[1] != 0 {
-				m.n = first
+				m.n, m.More = first, true
 				return check6(b)
 			}
 		case code == opt6Addr && !pd:
@@ -167,10 +171,12 @@ func (m *Message6) add(a netip.Addr, bits int, pd bool, valid, b []byte) bool {
 			refused = refused || v[0]|v[1] != 0
 		}
 	}
-	if !refused && m.n < maxLeases {
-		m.leases[m.n] = Lease6{netip.PrefixFrom(a, bits), pd, binary.BigEndian.Uint32(valid)}
-		m.n++
+	if refused || m.n == maxLeases {
+		m.More = true
+		return true
 	}
+	m.leases[m.n] = Lease6{netip.PrefixFrom(a, bits), pd, binary.BigEndian.Uint32(valid)}
+	m.n++
 	return true
 }
 

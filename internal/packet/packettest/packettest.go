@@ -1,5 +1,5 @@
-// Package packettest writes frames for tests, layer by layer from the outside in. It shares
-// no code with the parsers that it is for.
+// Package packettest writes frames for tests, layer by layer from the outside in, draws them, and
+// judges what a host would believe of one. It shares no code with the parsers that it is for.
 package packettest
 
 import (

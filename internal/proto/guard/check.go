@@ -265,16 +265,17 @@ func (c *check) dhcp(b []byte) port.Drop {
 	if m.Op != dhcp.BootRequest || m.HType != 1 || m.HLen != 6 || m.MAC != c.f.Src || !m.Relay.IsUnspecified() || m.Agent {
 		return port.DropGuardDHCP
 	}
-	// An identifier of the type Ethernet is an address; others are opaque.
-	if m.Identified != 0 && m.ClientID[0] == 1 && (m.Identified != 7 || port.MACFrom(m.ClientID[1:]) != c.f.Src) {
+	// An identifier of the type Ethernet is an address; others are opaque. Of several, a server
+	// may take any.
+	if m.Identified != 0 && (m.Identifiers > 1 || m.ClientID[0] == 1 && (m.Identified != 7 || port.MACFrom(m.ClientID[1:]) != c.f.Src)) {
 		return port.DropGuardDHCP
 	}
 	own := c.own(c.vlan, c.f.Src, addrOf(m.Client))
+	if !own && !m.Client.IsUnspecified() {
+		return port.DropGuardDHCP
+	}
 	switch m.Type {
 	case dhcp.Discover, dhcp.Request, dhcp.Inform:
-		if !m.Client.IsUnspecified() && !own {
-			return port.DropGuardDHCP
-		}
 	case dhcp.Release:
 		if !own {
 			return port.DropGuardDHCP
@@ -294,6 +295,17 @@ func (c *check) dhcp(b []byte) port.Drop {
 	}
 	c.port.asked(c.vlan, &m)
 	return port.DropNone
+}
+
+// owns reports whether the station has all addresses that a DHCPv6 message names. Prefixes
+// are not looked at: without --guard-learn pd a station has none.
+func (c *check) owns(m *dhcp.Message6) bool {
+	for _, l := range m.Leases() {
+		if !l.PD && !c.own6(l.Addr()) {
+			return false
+		}
+	}
+	return !m.More
 }
 
 // ICMPv6 types beside those of package ndp (IANA).
@@ -403,6 +415,8 @@ func (c *check) udp6(p *ip.Packet) port.Drop {
 	switch {
 	case !ok:
 		return port.DropGuardMalformed
+	case (m.Type == dhcp.Release6 || m.Type == dhcp.Decline6) && !c.owns(&m):
+		return port.DropGuardDHCP
 	case c.dry:
 		return port.DropNone
 	case !c.port.rate.take(c.now()):

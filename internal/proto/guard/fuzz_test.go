@@ -2,12 +2,9 @@ package guard_test
 
 import (
 	"bytes"
-	"net/netip"
+	"math/rand/v2"
 	"testing"
 	"time"
-
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
 
 	. "github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/internal/proto/guard"
@@ -17,10 +14,6 @@ import (
 // FuzzCheck: no frame passes that a receiver, here gopacket, takes for one of another
 // station's, of a router's or of a DHCP server's.
 func FuzzCheck(f *testing.F) {
-	own := func(b []byte) bool {
-		a, ok := netip.AddrFromSlice(b)
-		return ok && (a == netip.MustParseAddr("10.99.0.10") || a == netip.MustParseAddr("fd99::10") || a == guard.LinkLocal(macA))
-	}
 	for _, wire := range [][]byte{
 		from4(macA, "10.99.0.10"), from6("fd99::10"), garp(macA, "10.99.0.10"), probe(macA, "10.99.0.10"), detect(macA, "fd99::10"),
 		request(macA, 1, "10.99.0.10"), Tag(garp(macA, "10.99.0.10"), 0x8100_0000), routerAdvert("fd98::", 60),
@@ -52,69 +45,52 @@ func FuzzCheck(f *testing.F) {
 		if why != port.DropNone {
 			return
 		}
-		packet := gopacket.NewPacket(wire, layers.LayerTypeEthernet, gopacket.Default)
-		claims := false
-		for _, l := range packet.Layers() {
-			switch l := l.(type) {
-			case *layers.GRE, *layers.EtherIP:
-				return // a packet in a packet
-			case *layers.Ethernet:
-				if !bytes.Equal(l.SrcMAC, macA.HardwareAddr()) {
-					t.Fatalf("from %v", l.SrcMAC)
-				}
-			case *layers.Dot1Q:
-				if l.VLANIdentifier != 0 {
-					t.Fatalf("in VLAN %d", l.VLANIdentifier)
-				}
-			case *layers.ARP:
-				nobody := bytes.Equal(l.SourceProtAddress, make([]byte, 4))
-				if !bytes.Equal(l.SourceHwAddress, macA.HardwareAddr()) || !own(l.SourceProtAddress) && !(nobody && own(l.DstProtAddress)) && l.Operation < 3 {
-					t.Fatalf("ARP %+v", l)
-				}
-			case *layers.IPv4:
-				if claims || l.SrcIP == nil {
-					return // a packet in a packet, or options that gopacket gives up at
-				}
-				if claims = true; !own(l.SrcIP) && (!l.SrcIP.IsUnspecified() || l.Protocol != layers.IPProtocolUDP && l.Protocol != layers.IPProtocolIGMP) {
-					t.Fatalf("from %v", l.SrcIP)
-				}
-			case *layers.IPv6:
-				if claims {
-					return
-				}
-				if claims = true; !own(l.SrcIP) && !l.SrcIP.IsUnspecified() {
-					t.Fatalf("from %v", l.SrcIP)
-				}
-			case *layers.UDP:
-				if l.DstPort == 68 || l.DstPort == 546 || l.SrcPort == 67 || l.SrcPort == 547 {
-					t.Fatalf("a DHCP server's: %+v", l)
-				}
-				return
-			case *layers.TCP:
-				return
-			case *layers.ICMPv4:
-				if kind := l.TypeCode.Type(); kind == 5 || kind == 9 {
-					t.Fatalf("a router's: %v", l.TypeCode)
-				}
-				return
-			case *layers.ICMPv6RouterAdvertisement, *layers.ICMPv6Redirect:
-				t.Fatalf("a router's: %+v", l)
-			case *layers.ICMPv6NeighborAdvertisement:
-				if !own(l.TargetAddress) {
-					t.Fatalf("for %v", l.TargetAddress)
-				}
-				for _, o := range l.Options {
-					if (o.Type == layers.ICMPv6OptTargetAddress || o.Type == layers.ICMPv6OptSourceAddress) && !bytes.Equal(o.Data, macA.HardwareAddr()) {
-						t.Fatalf("with the MAC %x", o.Data)
-					}
-				}
-			case *layers.ICMPv6NeighborSolicitation:
-				for _, o := range l.Options {
-					if o.Type == layers.ICMPv6OptSourceAddress && !bytes.Equal(o.Data, macA.HardwareAddr()) {
-						t.Fatalf("with the MAC %x", o.Data)
-					}
-				}
-			}
+		if how := Deceives(wire, macA, own...); how != "" {
+			t.Fatal(how)
 		}
 	})
+}
+
+// own are A's addresses.
+var own = []string{"10.99.0.10", "fd99::10", guard.LinkLocal(macA).String()}
+
+// TestDrawn is FuzzCheck with frames that are drawn, most of them false in one respect.
+func TestDrawn(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	d := Drawer{Rand: rand.New(rand.NewPCG(seed, 0)), Own: macA, Peer: macV, Addr4: []string{own[0], "10.99.0.11"}, Addr6: []string{own[1], own[2], "fd99::11", "fe80::1"}}
+	now := time.Unix(1_800_000_000, 0)
+	table := guard.New(func() time.Time { return now }, nil)
+	p := table.Guard(1, "vm0", with(guard.Config{Addresses: addresses(own[:2]...)}, macA))
+	passed, why := 0, make(map[port.Drop]int)
+	for range 100_000 {
+		now = now.Add(time.Second) // so that the rate of DHCP drops none
+		wire := d.Draw()
+		f := new(port.Frame)
+		f.SetWire(bytes.Clone(wire))
+		if f.Drop != port.DropNone {
+			continue
+		}
+		f.VLAN, f.Opaque = 1, f.Tag.Present()
+		is := p.Check(f, port.DropNone)
+		if why[is]++; is != port.DropNone {
+			continue
+		}
+		passed++
+		if how := Deceives(wire, macA, own...); how != "" {
+			t.Fatalf("seed %d: %x passes, %s", seed, wire, how)
+		}
+	}
+	// The frames are neither all bad nor all alike.
+	if passed < 1000 {
+		t.Errorf("seed %d: %d frames passed", seed, passed)
+	}
+	for _, reason := range []port.Drop{
+		port.DropGuardMAC, port.DropGuardType, port.DropGuardTag, port.DropGuardARP, port.DropGuardIPv4, port.DropGuardIPv6, port.DropGuardND,
+		port.DropGuardDHCP, port.DropGuardServer, port.DropGuardRouter, port.DropGuardExtHeader, port.DropGuardMalformed,
+	} {
+		if why[reason] < 20 {
+			t.Errorf("seed %d: %d frames were dropped as %v", seed, why[reason], reason)
+		}
+	}
 }

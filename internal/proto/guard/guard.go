@@ -103,6 +103,7 @@ const (
 	slaacTime   = 24 * time.Hour
 	recent      = 60 * time.Second // a station heard since is not displaced
 	heardTime   = 5 * time.Minute
+	fullGap     = time.Minute // between events that a port has no room
 
 	dhcpRate  = 10 // a second
 	dhcpBurst = 50
@@ -194,6 +195,7 @@ type Port struct {
 	statics []*entry
 	learned []*entry
 	waiting []*transaction
+	full    time.Time // when an event last told that there is no room
 
 	rate       bucket
 	violations [port.NumDrops]violation
@@ -400,8 +402,12 @@ func (p *Port) addStatics() {
 		add(0, mac, LinkLocal(mac), Local)
 	}
 	for _, a := range c.Addresses {
-		if a.IsSingleIP() && len(c.MACs) > 0 {
+		switch {
+		case len(c.MACs) == 0:
+		case a.IsSingleIP():
 			add(a.VLAN, c.MACs[0], a.Addr(), Static)
+		default:
+			p.take(a)
 		}
 	}
 	for _, pair := range c.Pairs {
@@ -412,6 +418,20 @@ func (p *Port) addStatics() {
 		if pair.VRRP && len(c.MACs) > 0 {
 			add(pair.VLAN, c.MACs[0], pair.Addr(), OfPair)
 		}
+	}
+}
+
+// take takes what other ports learned in a configured prefix from them. The caller holds table.mu.
+func (p *Port) take(a Address) {
+	t := p.table
+	var gone []*entry
+	for k, e := range t.owners {
+		if e.port != p && e.source != Static && (a.VLAN == 0 || a.VLAN == k.vlan) && p.config.VLANs.Has(k.vlan) && e.network().Overlaps(a.Prefix) {
+			gone = append(gone, e)
+		}
+	}
+	for _, e := range gone {
+		t.remove(e, "configured for another port")
 	}
 }
 
@@ -434,7 +454,7 @@ func (p *Port) learns(s Source, a netip.Addr) bool {
 	case DHCP:
 		return p.config.Learn&LearnDHCP != 0
 	case SLAAC:
-		return p.config.Learn&LearnSLAAC != 0 || a.IsLinkLocalUnicast()
+		return p.config.Learn&LearnSLAAC != 0 || linkLocal.Contains(a)
 	case ARP:
 		return p.config.Learn&LearnARP != 0
 	case PD:

@@ -381,6 +381,9 @@ func TestLinkLocals(t *testing.T) {
 	b.pass(2 * time.Second)
 	b.want(t, "the first stays", from6("fe80::100"), none)
 	b.want(t, "one that was silent goes", from6("fe80::101"), ipv6)
+	for _, a := range []string{"fe80:0:0:1::100", "fe80:8000::100", "febf::100"} {
+		b.want(t, "outside of fe80::/64: "+a, detect(macA, a), nd)
+	}
 	b.Guard(2, "vm1", with(guard.Config{}, macV))
 	b.want(t, "that of another port's MAC", detect(macA, guard.LinkLocal(macV).String()), nd)
 }
@@ -487,6 +490,49 @@ func TestStaticBeforeLearned(t *testing.T) {
 	b.trusted(t, ack(macA, 2, "10.99.0.10", 60))
 	b.pass(5 * time.Second)
 	b.want(t, "learned again", from4(macA, "10.99.0.10"), ipv4)
+}
+
+// Likewise if it is in a configured prefix. What a user adds is refused there.
+func TestPrefixBeforeLearned(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP, Addresses: addresses("10.99.0.2")})
+	for i, a := range []string{"10.99.0.10", "10.99.0.20"} {
+		b.want(t, "request", request(macA, uint32(i), a), none)
+		b.trusted(t, ack(macA, uint32(i), a, 60))
+	}
+	b.Guard(2, "vm1", with(guard.Config{Addresses: []guard.Address{{Prefix: netip.MustParsePrefix("10.99.0.0/28")}}}, macV))
+	if got := b.bound("vm0"); got != "10.99.0.20" {
+		t.Errorf("learned: %s", got)
+	}
+	b.want(t, "in the prefix", from4(macA, "10.99.0.10"), ipv4)
+	b.want(t, "beside it", from4(macA, "10.99.0.20"), none)
+	if err := b.Add(1, 1, macA, netip.MustParseAddr("10.99.0.11")); err == nil || !strings.Contains(err.Error(), "vm1") {
+		t.Errorf("added in another port's prefix: %v", err)
+	}
+}
+
+// That a port has no room is said once a minute.
+func TestFull(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC, Limit: 1})
+	b.want(t, "the first", detect(macA, "fe80::1"), none)
+	said := 0
+	for range 50 {
+		b.want(t, "one more", detect(macA, "fe80::2"), nd)
+		events, _ := b.pass(time.Second)
+		for _, ev := range events {
+			if strings.Contains(ev, "as many addresses") {
+				said++
+			}
+		}
+		b.want(t, "the first is heard", from6("fe80::1"), none)
+	}
+	if said != 1 {
+		t.Errorf("said %d times", said)
+	}
+	b.pass(20 * time.Second)
+	b.want(t, "one more", detect(macA, "fe80::2"), nd)
+	if said, _ := b.pass(time.Second); len(said) == 0 {
+		t.Error("not said again")
+	}
 }
 
 func TestReconfigured(t *testing.T) {

@@ -237,9 +237,13 @@ func (c *check) detect(target netip.Addr) bool {
 	return c.dry || p.bind(c.vlan, c.f.Src, target, SLAAC, time.Time{}, netip.Addr{}, tentative)
 }
 
+// linkLocal is where hosts form link-local addresses (RFC 4291 section 2.5.6); the rest of
+// fe80::/10 is nobody's.
+var linkLocal = netip.MustParsePrefix("fe80::/64")
+
 // formed reports whether hosts may form an address by themselves.
 func (p *Port) formed(vlan uint16, a netip.Addr) bool {
-	if a.IsLinkLocalUnicast() {
+	if linkLocal.Contains(a) {
 		return true
 	}
 	now := p.table.now()
@@ -382,11 +386,19 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 		t.event(Event{Kind: Conflict, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Text: "another port's settings have the address"})
 		return false
 	}
-	if !p.room(source, a, mac) {
-		return refuse("the port has as many addresses as it may learn")
+	full := ""
+	switch {
+	case !p.room(source, a, mac):
+		full = "the port has as many addresses as it may learn"
+	case len(t.owners) >= maxBindings:
+		full = "the switch has as many bindings as it can keep"
 	}
-	if len(t.owners) >= maxBindings {
-		return refuse("the switch has as many bindings as it can keep")
+	if full != "" {
+		if now := t.now(); p.full.IsZero() || now.Sub(p.full) >= fullGap {
+			p.full = now
+			return refuse(full)
+		}
+		return false
 	}
 	e := &entry{port: p, vlan: vlan, mac: mac, addr: a, source: source, server: server, expiry: expiry}
 	e.heard.Store(t.clock.Load())

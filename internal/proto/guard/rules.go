@@ -43,7 +43,7 @@ type slot struct {
 	entry *entry
 }
 
-// prefixRule allows all addresses of a prefix.
+// prefixRule allows all addresses of a prefix that stations may have.
 type prefixRule struct {
 	vlan uint16 // 0: every VLAN
 	mac  port.MAC
@@ -103,9 +103,13 @@ func (r *rules) own(vlan uint16, mac port.MAC, a ip.Addr) bool {
 	if r.bound(key{station(vlan, mac), a}) || r.anyVLAN && r.bound(key{station(0, mac), a}) {
 		return true
 	}
+	if len(r.prefixes) == 0 {
+		return false
+	}
+	n := toNetip(a)
 	for i := range r.prefixes {
 		x := &r.prefixes[i]
-		if x.mac == mac && (x.vlan == 0 || x.vlan == vlan) && x.Contains(toNetip(a)) && (x.entry == nil || x.entry.live(r)) {
+		if x.mac == mac && (x.vlan == 0 || x.vlan == vlan) && x.Contains(n) && unicast(n) && (x.entry == nil || x.entry.live(r)) {
 			return true
 		}
 	}

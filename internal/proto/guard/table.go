@@ -135,6 +135,12 @@ func (t *Table) Add(number uint16, vlan uint16, mac port.MAC, a netip.Addr) erro
 	case !unicast(a):
 		return fmt.Errorf("%v is no address of a station", a)
 	}
+	for _, q := range t.wide {
+		has := func(x Address) bool { return (x.VLAN == 0 || x.VLAN == vlan) && x.Contains(a) }
+		if q != p && q.config.VLANs.Has(vlan) && slices.ContainsFunc(q.config.Addresses, has) {
+			return fmt.Errorf("port %s has the address %v already, in a prefix of its settings", q.name, a)
+		}
+	}
 	if e := t.owner(vlan, a); e != nil {
 		if e.source == Static && (e.port != p || e.mac != mac) {
 			return fmt.Errorf("port %s has the address %v already", e.port.name, a)

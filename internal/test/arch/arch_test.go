@@ -123,6 +123,7 @@ var outside = map[string][]string{
 	"golang.org/x/net":                              {"internal/httpd"},
 	"github.com/containernetworking/cni":            {"cmd/vswitch-cni"},
 	"golang.org/x/term":                             {"cmd/vswitch"},
+	"github.com/gopacket/gopacket":                  {"internal/packet/packettest"},
 }
 
 // noIO are the packages that make no system call, and doIO is what they therefore

@@ -116,18 +116,32 @@ static inline int is_plain(struct __sk_buff *skb, struct sender *s)
 	return p[14] >> 4 == 6 && ETHERNET + 40 + length <= skb->len && is_innocent(s->type, p[20], p + 54, length);
 }
 
+static inline u32 type_of(struct __sk_buff *skb)
+{
+	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	return p + ETHERNET > end ? 0 : *(u16 *)(p + 12);
+}
+
+/* is_cut_as_is reports whether a super-frame with a checksum of its own is cut into what its
+ * headers are, as Inspect in internal/virtio/vnet. */
+global int is_cut_as_is(struct __sk_buff *skb)
+{
+	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+	struct skb_shared_info *shared = bpf_rdonly_cast(k->head + k->end, kernel_type(struct skb_shared_info));
+	u32 as = shared->gso_type;
+	if (k->csum_offset == CSUM_OF_UDP)
+		return !!(as & GSO_UDP);
+	return !!(as & (type_of(skb) == TYPE_IPV4 ? GSO_TCPV4 : GSO_TCPV6));
+}
+
 /* is_tidy reports whether others are left nothing to do with a frame but with its own TCP or
  * UDP header. */
 static inline int is_tidy(struct __sk_buff *skb)
 {
 	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
-	return read_bits(k, ip_summed) == CHECKSUM_PARTIAL ? is_own_checksum(skb, k) : !skb->gso_size;
-}
-
-static inline u32 type_of(struct __sk_buff *skb)
-{
-	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
-	return p + ETHERNET > end ? 0 : *(u16 *)(p + 12);
+	if (read_bits(k, ip_summed) != CHECKSUM_PARTIAL)
+		return !skb->gso_size;
+	return is_own_checksum(skb, k) && (!skb->gso_size || is_cut_as_is(skb));
 }
 
 /* is_as_before reports whether a frame is as one of its flow that was sent on. */
@@ -190,7 +204,7 @@ static inline enum opinion why_untidy(struct __sk_buff *skb, u32 type)
 {
 	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
-	if (read_bits(k, ip_summed) != CHECKSUM_PARTIAL || p + ETHERNET + 20 > end)
+	if (read_bits(k, ip_summed) != CHECKSUM_PARTIAL || p + ETHERNET + 20 > end || is_own_checksum(skb, k))
 		return UNSURE;
 	if ((type == TYPE_IPV4 && p[14] == 0x45) || (type == TYPE_IPV6 && (p[20] == PROTO_TCP || p[20] == PROTO_UDP)) ||
 	    type == TYPE_ARP || type == TYPE_RARP)

@@ -118,7 +118,17 @@ struct sk_buff {
 	u8 ip_summed : 2;
 	u16 csum_start, csum_offset; /* if ip_summed is CHECKSUM_PARTIAL */
 	u8 *head, *data;
+	u32 end; /* from head to struct skb_shared_info */
 } __attribute__((preserve_access_index));
+
+struct skb_shared_info {
+	u32 gso_type;
+} __attribute__((preserve_access_index));
+
+/* What the segments of a super-frame are, of gso_type. */
+#define GSO_TCPV4 (1 << 0)
+#define GSO_TCPV6 (1 << 4)
+#define GSO_UDP (1 << 16 | 1 << 17) /* fragments of a datagram, or datagrams */
 
 #define CHECKSUM_PARTIAL 3
 #define CSUM_OF_TCP 16 /* csum_offset */
@@ -144,6 +154,10 @@ struct sk_buff {
 
 /* A function of the kernel: the sk_buff of an __sk_buff (Linux 6.2). */
 extern void *bpf_cast_to_kern_ctx(void *obj) __attribute__((section(".ksyms")));
+
+/* Likewise: memory of the kernel as a type of its own, which can only be read. */
+extern void *bpf_rdonly_cast(const void *obj, u32 type) __attribute__((section(".ksyms")));
+#define kernel_type(type) __builtin_btf_type_id(*(typeof(type) *)0, 1)
 
 #define SEC(name) __attribute__((section(name), used))
 #define inline inline __attribute__((always_inline))
