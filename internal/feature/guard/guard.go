@@ -185,9 +185,7 @@ func (g *guard) Configured(p feature.Port) {
 		g.ports[n] = x
 	}
 	x.rules, x.macs = g.table.Guard(n, p.Name(), c), c.MACs
-	for _, b := range g.restored[p.Name()] {
-		g.table.Restore(n, b)
-	}
+	g.table.Restore(n, g.restored[p.Name()]...)
 	delete(g.restored, p.Name())
 	learns := !c.MACOnly && c.Learn&(proto.LearnDHCP|proto.LearnARP|proto.LearnPD) != 0 // from what is sent to it
 	unknown := s.Unknown || p.Policy().NoFlood.AsksUnknown()
@@ -428,9 +426,7 @@ func (g *guard) Restore(text json.RawMessage) error {
 	}
 	for n, x := range g.ports { // a change is taken back
 		g.table.Clear(n)
-		for _, b := range g.restored[x.port.Name()] {
-			g.table.Restore(n, b)
-		}
+		g.table.Restore(n, g.restored[x.port.Name()]...)
 		delete(g.restored, x.port.Name())
 	}
 	return nil

@@ -208,14 +208,16 @@ func (g *guard) imports(p feature.Port, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	var all []proto.Binding
 	for i := range e.Entries {
 		// Leases last as long as they would have, whatever the clocks of the two hosts say.
 		b, err := e.Entries[i].binding(left(e.Written))
 		if err != nil {
 			return nil, api.Errorf(api.CodeInvalid, "the bindings are not understood: %w", err)
 		}
-		g.table.Restore(p.Number(), b)
+		all = append(all, b)
 	}
+	g.table.Restore(p.Number(), all...)
 	return g.list(p.Name()), nil
 }
 

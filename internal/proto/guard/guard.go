@@ -195,6 +195,7 @@ type Port struct {
 	statics []*entry
 	learned []*entry
 	waiting []*transaction
+	held    bool      // changes are published later, all at once
 	full    time.Time // when an event last told that there is no room
 
 	rate       bucket
@@ -219,23 +220,32 @@ func New(now func() time.Time, protect []netip.Prefix) *Table {
 func (t *Table) Refuse(number uint16, c *Config) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, p := range t.sorted() {
-		if p.number == number {
-			continue
-		}
-		what, vlan := c.shares(&p.config)
-		if what != "" {
-			return fmt.Errorf("port %s has the %s in VLAN %d already; an address belongs to one port, or give it to both with --guard-pair", p.name, what, vlan)
+	var first *Port // the one with the lowest number, for the same words each time
+	for _, p := range t.ports {
+		if what, _ := c.shares(&p.config); what != "" && p.number != number && (first == nil || p.number < first.number) {
+			first = p
 		}
 	}
-	return nil
+	if first == nil {
+		return nil
+	}
+	what, vlan := c.shares(&first.config)
+	return fmt.Errorf("port %s has the %s in VLAN %d already; an address belongs to one port, or give it to both with --guard-pair", first.name, what, vlan)
 }
 
 // shares returns in words an address that two configurations have in the same VLAN, or "".
 func (c *Config) shares(o *Config) (what string, vlan uint16) {
+	// Nearly always nothing is the same, in whatever VLAN.
+	sameMAC := func(m port.MAC) bool { return slices.Contains(o.MACs, m) }
+	same := func(a Address) bool {
+		return slices.ContainsFunc(o.Addresses, func(b Address) bool { return a.Overlaps(b.Prefix) })
+	}
+	if !slices.ContainsFunc(c.MACs, sameMAC) && !slices.ContainsFunc(c.Addresses, same) {
+		return "", 0
+	}
 	for _, vlan := range common(&c.VLANs, &o.VLANs) {
 		for _, mac := range c.MACs {
-			if slices.Contains(o.MACs, mac) {
+			if sameMAC(mac) {
 				return "MAC address " + mac.String(), vlan
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -663,24 +664,53 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// BenchmarkRestore is a start with 1,000 ports of 16 addresses each.
-func BenchmarkRestore(b *testing.B) {
-	for b.Loop() {
-		table := guard.New(time.Now, nil)
-		for n := range uint16(1000) {
-			mac := macA + port.MAC(n)<<8
-			c := with(guard.Config{Learn: guard.LearnDHCP, Limit: 16}, mac)
-			if err := table.Refuse(n, &c); err != nil {
-				b.Fatal(err)
-			}
-			table.Guard(n, fmt.Sprint("vm", n), c)
-			for i := range byte(16) {
-				a := netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), i + 1})
-				table.Restore(n, guard.Binding{VLAN: 1, MAC: mac, Prefix: netip.PrefixFrom(a, 32), Source: guard.DHCP})
-			}
+// restored is a table after a start with 1,000 ports of 16 addresses each.
+func restored(t testing.TB) *guard.Table {
+	table := guard.New(time.Now, nil)
+	for n := range uint16(1000) {
+		mac := macA + port.MAC(n)<<8
+		c := with(guard.Config{Learn: guard.LearnDHCP, Limit: 16}, mac)
+		if err := table.Refuse(n, &c); err != nil {
+			t.Fatal(err)
 		}
-		if n := len(table.Bindings()); n != 17000 {
-			b.Fatalf("%d bindings", n)
+		table.Guard(n, fmt.Sprint("vm", n), c)
+		var all []guard.Binding
+		for i := range byte(16) {
+			a := netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), i + 1})
+			all = append(all, guard.Binding{VLAN: 1, MAC: mac, Prefix: netip.PrefixFrom(a, 32), Source: guard.DHCP})
 		}
+		table.Restore(n, all...)
 	}
+	if n := len(table.Bindings()); n != 17000 {
+		t.Fatalf("%d bindings", n)
+	}
+	return table
+}
+
+func BenchmarkRestore(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		restored(b)
+	}
+}
+
+// heap returns how many bytes of the heap are in use.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC() // what the first one finds to be finalized
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// Tables that hold what a large host has are small. No other test runs meanwhile.
+func TestMemory(t *testing.T) {
+	const most = 9 << 20
+	before := heap()
+	table := restored(t)
+	n := heap() - before
+	if n > most {
+		t.Errorf("1,000 ports of 16 addresses need %d KiB, want at most %d", n>>10, most>>10)
+	}
+	runtime.KeepAlive(table)
 }

@@ -56,6 +56,9 @@ type virtual struct{ mac, base port.MAC }
 
 // publish makes a new snapshot. The caller holds table.mu.
 func (p *Port) publish() {
+	if p.held {
+		return
+	}
 	c := &p.config
 	r := &rules{
 		macs: p.macs(), types: c.EtherTypes, macOnly: c.MACOnly, allow: c.Allow,

@@ -72,7 +72,7 @@ func (p *Port) bindings(all []Binding) []Binding {
 
 // copyOut tells the mirror what the port may send. The caller holds table.mu.
 func (p *Port) copyOut() {
-	if m := p.table.mirror; m != nil {
+	if m := p.table.mirror; m != nil && !p.held {
 		r := p.rules.Load()
 		m.Publish(p.number, &Snapshot{MACs: r.macs, VLANs: p.config.VLANs, MACOnly: r.macOnly, MoreTypes: len(r.types) != 0, Bindings: p.bindings(nil)})
 	}
@@ -101,23 +101,34 @@ func (e *entry) listen() {
 	}
 }
 
-// Restore gives a port a binding that it had. What the port's configuration no longer
-// allows, and what has expired, is ignored.
-func (t *Table) Restore(number uint16, b Binding) {
+// Restore gives a port bindings that it had. What the port's configuration no longer allows, and
+// what has expired, is ignored.
+func (t *Table) Restore(number uint16, all ...Binding) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.ports[number]
-	if p == nil || b.Prefix.IsSingleIP() == (b.Source == PD) || !p.config.VLANs.Has(b.VLAN) || b.Source != Static && !p.learns(b.Source, b.Prefix.Addr()) ||
-		!b.Expiry.IsZero() && !t.now().Before(b.Expiry) {
+	if p == nil || len(all) == 0 {
 		return
 	}
-	t.quiet = true
-	if b.Source == PD {
+	t.quiet, p.held = true, true
+	for i := range all {
+		p.restore(&all[i])
+	}
+	t.quiet, p.held = false, false
+	p.publish()
+}
+
+// restore is Restore of one binding. The caller holds table.mu.
+func (p *Port) restore(b *Binding) {
+	switch {
+	case b.Prefix.IsSingleIP() == (b.Source == PD), !p.config.VLANs.Has(b.VLAN):
+	case b.Source != Static && !p.learns(b.Source, b.Prefix.Addr()):
+	case !b.Expiry.IsZero() && !p.table.now().Before(b.Expiry):
+	case b.Source == PD:
 		p.delegate(b.VLAN, b.MAC, b.Prefix, b.Expiry, b.Server)
-	} else {
+	default:
 		p.bind(b.VLAN, b.MAC, b.Prefix.Addr(), b.Source, b.Expiry, b.Server, 0)
 	}
-	t.quiet = false
 }
 
 // Add gives a port a static address. An error says why it cannot have it.
@@ -209,7 +220,10 @@ func (t *Table) Tick() (events []Event, asks []Ask) {
 		for why := range p.violations {
 			v := &p.violations[why]
 			if n := v.count.Swap(0); n != 0 {
-				ev := v.sample
+				var ev Event
+				if v.sample != nil {
+					ev, v.sample = *v.sample, nil
+				}
 				ev.Kind, ev.Port, ev.Reason, ev.Count = Violation, p.name, port.Drop(why), n
 				t.events = append(t.events, ev)
 			}
@@ -261,15 +275,15 @@ func (t *Table) event(ev Event) {
 type violation struct {
 	count atomic.Uint64
 	armed atomic.Bool // the next frame is the sample
-	// Table.mu guards it.
-	sample Event
+	// Table.mu guards it. A frame that was counted may not be here yet.
+	sample *Event
 }
 
 // violated counts a dropped frame. The first in each second is kept as the sample.
 func (p *Port) violated(why port.Drop, f *port.Frame) {
 	v := &p.violations[why]
 	if v.armed.Load() && v.armed.CompareAndSwap(true, false) {
-		ev := Event{VLAN: f.VLAN, MAC: f.Src}
+		ev := &Event{VLAN: f.VLAN, MAC: f.Src}
 		ev.Claimed, ev.Address = claimed(f.Data)
 		p.table.mu.Lock()
 		v.sample = ev
