@@ -172,7 +172,9 @@ func (t *team) turn(phase int32) error {
 
 func (t *team) count() (c counts, err error) {
 	for _, g := range t.guests {
-		c.sent += g.sent.Load()
+		if !g.spoofs {
+			c.sent += g.sent.Load()
+		}
 		c.delivered += g.delivered.Load()
 		c.timeouts += g.timeouts.Load()
 	}

@@ -41,8 +41,12 @@ type adjustable interface {
 
 // has reports whether p can be measured at w.
 func has(p peer, w work) bool {
-	if g, ok := p.(guarded); ok && g.guards() && (w.Ports != 2 || w.With != plain || w.Pattern != oneWay && w.Pattern != bothWays) {
-		return false
+	if g, ok := p.(guarded); ok && g.guards() {
+		pair := w.Ports == 2 && (w.Pattern == oneWay || w.Pattern == bothWays)
+		besides := w.Ports == 3 && (w.Pattern == oneWay || w.Pattern == spoofed)
+		if w.With != plain || !pair && !besides {
+			return false
+		}
 	}
 	_, can := p.(adjustable)
 	return slices.Contains(p.media(), w.By) && (can || w.With == plain)

@@ -76,6 +76,9 @@ func runAll(t *testing.T, all []work, args ...string) {
 		t.Errorf("lines by peer: %v", lines)
 	}
 	for _, l := range r.Lines {
+		if unguarded := l.Peer == "vswitch" || l.Peer == "bridge"; unguarded && l.Work.Pattern == spoofed {
+			continue // a spoofer may leave nothing to its neighbours
+		}
 		// The two ends are not counted at the same moment.
 		if l.FramesPerS <= 0 || l.Arrived <= 0 || l.Arrived > 1.01 {
 			t.Errorf("%s, %s: %.0f frames/s, %v of what was sent", l.Work, l.Peer, l.FramesPerS, l.Arrived)
@@ -83,7 +86,7 @@ func runAll(t *testing.T, all []work, args ...string) {
 		if l.Work.Pattern.isTrip() != (l.P50Micros > 0 && l.P99Micros >= l.P50Micros) {
 			t.Errorf("%s, %s: p50 %v, p99 %v", l.Work, l.Peer, l.P50Micros, l.P99Micros)
 		}
-		if compared := l.Peer != l.Base && l.Base != ovsDPDKName; compared != (l.Ratio != nil) {
+		if compared := l.Peer != l.Base && l.Base != ovsDPDKName; compared != (l.Ratio != nil) && l.Work.Pattern != spoofed {
 			t.Errorf("%s, %s: ratio %v", l.Work, l.Peer, l.Ratio)
 		}
 		if !strings.Contains(stdout.String(), l.Work.String()) {
