@@ -180,7 +180,7 @@ func (kind) Find(s port.Spec, _ port.Trace) int {
 // Open implements port.Kind. Members that are not there, or that cannot be had, come later.
 // If there is none, that is an error.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
-	p, err := open(k, s, trace)
+	p, err := open(k, s, trace, nil)
 	if err != nil {
 		return nil, err
 	}

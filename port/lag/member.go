@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -26,14 +27,16 @@ type member struct {
 	listener *afpacket.Listener
 	done     chan struct{} // closed once it is closed
 
+	parked, unparked chan struct{} // have a value while listen waits, and when it may go on
+
 	looked bool // nobody else used it when it last changed
 }
 
-// take takes the interface of a member, or notes why not. The caller holds mu, in the members'
-// namespace.
-func (p *Port) take(pl *place) error {
+// take takes the interface of a member, with what another process gives of it, or notes why not.
+// The caller holds mu, in the members' namespace.
+func (p *Port) take(pl *place, from *givenMember) error {
 	pl.again = time.Time{}
-	m, l, t, err := p.openMember(pl)
+	m, l, t, err := p.openMember(pl, from)
 	pl.link = l
 	if err != nil {
 		pl.why = err.Error()
@@ -46,17 +49,19 @@ func (p *Port) take(pl *place) error {
 	pl.why = unplugged(pl)
 	p.look(pl, m)
 	p.join(pl, m)
-	pl.slot.member.Store(m)
-	select {
-	case pl.slot.filled <- struct{}{}:
-	default:
+	p.pausing.Lock()
+	if p.paused.Load() {
+		m.device.Pause()
 	}
+	pl.slot.member.Store(m)
+	p.pausing.Unlock()
+	pl.slot.rouse()
 	p.running.Go(func() { p.listen(m) })
 	return nil
 }
 
-// openMember opens the interface of a member.
-func (p *Port) openMember(pl *place) (_ *member, l link.Link, t port.Trace, err error) {
+// openMember opens the interface of a member, with what another process gives unless from is nil.
+func (p *Port) openMember(pl *place, from *givenMember) (_ *member, l link.Link, t port.Trace, err error) {
 	t = p.traces[pl.name]
 	l, err = p.kind.find(pl.name, t)
 	if errors.Is(err, link.ErrNotFound) {
@@ -71,14 +76,28 @@ func (p *Port) openMember(pl *place) (_ *member, l link.Link, t port.Trace, err 
 	if (l.Kind == "tap" || l.Kind == "veth") && t.Before == nil && owner.Makes(l, p.kind.Switch, false) {
 		return nil, l, t, fmt.Errorf("%s is the device of another port of this switch; a device is one port", l.Name)
 	}
-	d, err := p.kind.taker().Take(l, p.settings.use(), &t)
+	how := p.settings.use()
+	if from != nil {
+		how.From = from.device()
+	}
+	d, err := p.kind.taker().Take(l, how, &t)
 	if err != nil {
 		return nil, l, t, err
 	}
-	m := &member{slot: pl.slot, index: l.Index, mac: port.MACFrom(l.MAC[:]), device: d, queue: d.Queues()[0], done: make(chan struct{})}
-	if m.listener, err = afpacket.Listen(l.Index, lacp.EtherType); err != nil {
+	m := &member{
+		slot: pl.slot, index: l.Index, mac: port.MACFrom(l.MAC[:]), device: d, queue: d.Queues()[0],
+		done: make(chan struct{}), parked: make(chan struct{}), unparked: make(chan struct{}),
+	}
+	if from != nil {
+		m.listener, err = afpacket.TakeListener(l.Index, from.files[from.Files])
+	} else {
+		m.listener, err = afpacket.Listen(l.Index, lacp.EtherType)
+	}
+	if err != nil {
 		d.Close()
-		_ = p.kind.taker().Return(l, p.settings.use(), t)
+		if from == nil { // another process needs it
+			_ = p.kind.taker().Return(l, p.settings.use(), t)
+		}
 	}
 	return m, l, t, err
 }
@@ -100,8 +119,9 @@ func (p *Port) look(pl *place, m *member) {
 	pl.link = l
 	pl.why = unplugged(pl)
 	why := owner.Held(hostLinks{}, l, p.kind.Switch, true)
-	if why == "" {
-		if err := m.device.Contested(); err != nil {
+	if err := m.device.Contested(); why == "" && err != nil {
+		pl.again = time.Now().Add(retryGap)
+		if time.Now().After(p.sharedUntil) {
 			why = err.Error()
 		}
 	}
@@ -118,6 +138,19 @@ func (p *Port) listen(m *member) {
 	b := make([]byte, lacp.Len+64)
 	for {
 		n, err := m.listener.Recv(b)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			select {
+			case m.parked <- struct{}{}:
+			case <-m.done:
+				return
+			}
+			select {
+			case <-m.unparked:
+			case <-m.done:
+				return
+			}
+			continue
+		}
 		if err != nil {
 			return
 		}
@@ -134,6 +167,15 @@ func (p *Port) listen(m *member) {
 			return
 		case <-time.After(rest):
 		}
+	}
+}
+
+// unpark lets listen go on after Give.
+func (m *member) unpark() {
+	m.listener.Interrupt(false)
+	select {
+	case m.unparked <- struct{}{}:
+	case <-m.done:
 	}
 }
 
@@ -154,7 +196,7 @@ func (p *Port) drop(m *member, why string) {
 	}
 	p.takeOut(m)
 	p.act(time.Now()) // the others take over
-	p.closeMember(m)
+	m.close()
 }
 
 // takeOut makes a member none of the port. The caller holds mu.
@@ -165,10 +207,17 @@ func (p *Port) takeOut(m *member) {
 	m.slot.member.Store(nil)
 }
 
-// closeMember releases what a member holds that was taken out.
-func (p *Port) closeMember(m *member) {
+// close releases what a member holds that was taken out.
+func (m *member) close() {
 	_ = m.listener.Close()
 	_ = m.device.Close()
+	close(m.done)
+}
+
+// leave is close in a process that ends.
+func (m *member) leave() {
+	m.listener.Interrupt(true)
+	_ = m.device.Leave()
 	close(m.done)
 }
 

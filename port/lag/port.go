@@ -37,11 +37,17 @@ type Port struct {
 	closing sync.Once
 	running sync.WaitGroup
 
+	pausing sync.Mutex // of members, as they come and as the port is paused
+	paused  atomic.Bool
+
 	mu       sync.Mutex
 	settings Settings
 	order    []*place // of the settings' members
 	group    *lacp.Group
-	current  int // of active-backup: the slot that carries frames; -1: none
+	current  int  // of active-backup: the slot that carries frames; -1: none
+	given    bool // to another process: the port does nothing until Resume
+
+	sharedUntil time.Time // another process of the switch may have its programs at the devices
 
 	// What Delete must undo for each member, also those that are not there now.
 	traces map[string]port.Trace
@@ -78,13 +84,16 @@ var _ interface {
 	port.Aggregate
 	port.Exclusive
 	port.Overrun
+	port.Giver
+	port.Leaver
 } = (*Port)(nil)
 
 // retryGap is how long a member that could not be taken waits for the next try, unless its
 // interface changes.
 const retryGap = 2 * time.Second
 
-func open(k kind, s port.Spec, trace *port.Trace) (_ *Port, err error) {
+// open opens a port, with what another process gives of it unless h is nil.
+func open(k kind, s port.Spec, trace *port.Trace, h *heritage) (_ *Port, err error) {
 	p := &Port{
 		kind: k, changed: make(chan struct{}, 1), ended: make(chan *member), wake: make(chan struct{}, 1), doubts: make(chan struct{}, 1), closed: make(chan struct{}),
 		settings: port.SettingsOf[Settings](s), current: -1, traces: make(map[string]port.Trace), trace: trace.Members,
@@ -114,15 +123,16 @@ func open(k kind, s port.Spec, trace *port.Trace) (_ *Port, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, name := range p.settings.Members {
-		p.order = append(p.order, &place{name: name, slot: p.slots[i]})
+	p.place(h)
+	first, refused := p.takeAll(p.order, h)
+	if h != nil && refused != nil {
+		return nil, refused // the other process goes on with the members
 	}
-	first, refused := p.takeAll(p.order)
 	if trace.Members != nil {
 		refused = nil // the port was there before, and makes do with the other members
 	}
 	there := slices.ContainsFunc(p.order, func(pl *place) bool { return pl.slot.member.Load() != nil })
-	if !there || refused != nil {
+	if !there && h == nil || refused != nil {
 		p.undo(p.order)
 		return nil, cmp.Or(refused, first)
 	}
@@ -134,9 +144,9 @@ func open(k kind, s port.Spec, trace *port.Trace) (_ *Port, err error) {
 
 // takeAll takes members. It returns the first error, and the first that is not that an interface
 // is not there. The caller holds mu, in the members' namespace.
-func (p *Port) takeAll(all []*place) (first, refused error) {
+func (p *Port) takeAll(all []*place, h *heritage) (first, refused error) {
 	for _, pl := range all {
-		err := p.take(pl)
+		err := p.take(pl, h.of(pl.name))
 		first = cmp.Or(first, err)
 		if err != nil && !errors.Is(err, port.ErrGone) {
 			refused = cmp.Or(refused, err)
@@ -194,6 +204,11 @@ func (p *Port) run(ctx context.Context, events <-chan link.Event) {
 			p.follow(ev)
 		}
 		now := time.Now()
+		if p.given {
+			p.mu.Unlock()
+			timer.Reset(time.Hour) // Resume wakes it
+			continue
+		}
 		if since := now.Sub(glanced); since >= glanceEvery || doubt && since >= doubtEvery {
 			glanced = now
 			p.glance()
@@ -303,7 +318,7 @@ func (p *Port) takeDue(now time.Time) {
 			switch {
 			case !due(pl):
 			case m == nil:
-				_ = p.take(pl)
+				_ = p.take(pl, nil)
 			default:
 				p.look(pl, m)
 			}
@@ -333,7 +348,7 @@ func (p *Port) set(o Settings) error {
 	}
 	stay, gone, come, err := p.rearrange(o.Members)
 	if err == nil {
-		if _, err = p.takeAll(come); err != nil {
+		if _, err = p.takeAll(come, nil); err != nil {
 			p.undo(come)
 		}
 	}
@@ -426,6 +441,9 @@ func (p *Port) join(pl *place, m *member) {
 		// The system is the port, not the switch: no other port can have one of its members.
 		p.group = lacp.New(lacp.Config{System: m.mac, Key: 1, Fast: p.settings.LACPRate == "fast"})
 	}
+	if was, ok := p.group.Member(pl.slot.index); ok && was.Address == m.mac {
+		return // another process gave the group
+	}
 	p.group.Add(time.Now(), pl.slot.index, m.mac)
 }
 
@@ -499,7 +517,13 @@ func (p *Port) isClosed() bool {
 }
 
 // Close implements port.Port. The members keep their settings until Delete.
-func (p *Port) Close() error {
+func (p *Port) Close() error { return p.end((*member).close) }
+
+// Leave implements port.Leaver.
+func (p *Port) Leave() error { return p.end((*member).leave) }
+
+// end is Close, with what closes a member.
+func (p *Port) end(closeMember func(*member)) error {
 	p.closing.Do(func() {
 		close(p.closed)
 		p.cancel()
@@ -508,7 +532,7 @@ func (p *Port) Close() error {
 		for _, s := range p.slots {
 			if m := s.member.Load(); m != nil {
 				p.takeOut(m)
-				p.closeMember(m)
+				closeMember(m)
 			}
 		}
 		p.mu.Unlock()

@@ -17,7 +17,7 @@ type slot struct {
 	port     *Port
 	index    int
 	member   atomic.Pointer[member] // nil: none
-	filled   chan struct{}          // has a value after member was set
+	filled   chan struct{}          // has a value after member was set, or the port was paused
 	collects atomic.Bool            // the member's frames count
 
 	borrowed *member // of the last Recv; the worker's
@@ -28,6 +28,9 @@ func (s *slot) Recv(frames []port.Frame) (int, error) {
 	for {
 		m := s.member.Load()
 		if m == nil {
+			if s.port.paused.Load() {
+				return 0, port.ErrPaused
+			}
 			select {
 			case <-s.filled:
 			case <-s.port.closed:
@@ -36,6 +39,9 @@ func (s *slot) Recv(frames []port.Frame) (int, error) {
 			continue
 		}
 		n, err := m.queue.Recv(frames)
+		if errors.Is(err, port.ErrPaused) {
+			return 0, err
+		}
 		if err != nil {
 			// Its device is gone, or it was taken out. Another may follow.
 			if !errors.Is(err, port.ErrClosed) {
@@ -55,6 +61,14 @@ func (s *slot) Recv(frames []port.Frame) (int, error) {
 		s.borrowed = m
 		s.judge(frames[:n])
 		return n, nil
+	}
+}
+
+// rouse has a Recv without member look again.
+func (s *slot) rouse() {
+	select {
+	case s.filled <- struct{}{}:
+	default:
 	}
 }
 

@@ -26,14 +26,19 @@ func (p *Port) Give(bool) (*port.Parcel, error) {
 	for _, q := range p.queues {
 		fd, err := unix.FcntlInt(uintptr(q.rx.fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			for _, fd := range parcel.Files {
-				unix.Close(fd)
-			}
+			Drop(parcel)
 			return nil, err
 		}
 		parcel.Files = append(parcel.Files, fd)
 	}
 	return parcel, nil
+}
+
+// Drop closes the files of a Parcel that nobody gets.
+func Drop(parcel *port.Parcel) {
+	for _, fd := range parcel.Files {
+		unix.Close(fd)
+	}
 }
 
 // take makes r receive by a socket of another process.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,6 +68,35 @@ func (l *Listener) Recv(b []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// Interrupt makes each Recv return os.ErrDeadlineExceeded, or lets them receive again. What comes
+// meanwhile waits.
+func (l *Listener) Interrupt(on bool) {
+	var deadline time.Time
+	if on {
+		deadline = time.Unix(1, 0)
+	}
+	_ = l.file.SetReadDeadline(deadline) // fails once it is closed
+}
+
+// Dup returns a descriptor of the socket for another process.
+func (l *Listener) Dup() (int, error) { return unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 0) }
+
+// TakeListener makes a Listener of the socket that another process gave.
+func TakeListener(ifindex, fd int) (*Listener, error) {
+	sa, err := unix.Getsockname(fd)
+	if ll, ok := sa.(*unix.SockaddrLinklayer); err == nil && (!ok || ll.Ifindex != ifindex) {
+		err = errors.New("the socket that is given is not at the interface")
+	}
+	if err == nil {
+		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	place(fd, int32(fd))
+	return &Listener{fd: fd, file: os.NewFile(uintptr(fd), "packet")}, nil
 }
 
 // Close ends a waiting Recv.

@@ -190,6 +190,7 @@ func (g *Group) has(i int, s State) bool {
 
 // Member is what a Group knows about a member.
 type Member struct {
+	Address        port.MAC
 	Actor, Partner Info
 	Heard          bool // Partner is what the partner said, and still holds
 	Selected       bool
@@ -207,7 +208,7 @@ func (g *Group) Member(i int) (d Member, ok bool) {
 		return Member{}, false
 	}
 	return Member{
-		Actor: m.actor, Partner: m.partner, Heard: m.heard(), Selected: m.selected,
+		Address: m.address, Actor: m.actor, Partner: m.partner, Heard: m.heard(), Selected: m.selected,
 		Loop: m.heard() && m.loop(), Other: m.heard() && !m.loop() && g.partner != (lag{}) && m.partner.lag() != g.partner,
 		ActorChurn: m.actorChurn.is, PartnerChurn: m.partnerChurn.is, Counters: m.Counters,
 	}, true

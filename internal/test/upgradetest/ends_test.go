@@ -49,6 +49,27 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 		e.name = name
 		return e
 	},
+	"lag": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		// The other end has not heard of LACP: it sends by one cable and receives by both.
+		var far []end
+		for _, cable := range []string{name + "0", name + "1"} {
+			sw.Netns.Run("ip", "link", "add", cable, "type", "veth", "peer", "name", cable+"p")
+			sw.Netns.Run("ip", "link", "set", cable, "up")
+			sw.Netns.Run("ip", "link", "set", cable+"p", "up")
+			far = append(far, station(t, sw.Netns, cable+"p"))
+		}
+		sw.Ctl(t, "add-port %s --kind lag --lag-mode static --members %s0,%s1", name, name, name)
+		const look = time.Millisecond
+		return end{name, far[0].send, func(timeout time.Duration) (b []byte, err error) {
+			for deadline := time.Now().Add(timeout); ; {
+				for _, one := range far {
+					if b, err = one.recv(look); err == nil || time.Now().After(deadline) {
+						return b, err
+					}
+				}
+			}
+		}}
+	},
 	"veth": func(t testing.TB, sw *daemontest.Daemon, name string) end {
 		container := testenv.NewNetns(t)
 		sw.Ctl(t, "add-port %s --kind veth --netns %s", name, container.Path())

@@ -14,15 +14,15 @@ import (
 
 func TestMain(m *testing.M) { daemontest.Main(m) }
 
-// ring starts a switch with a port of each kind, and a flow from each to the next one.
-func ring(t *testing.T, flags ...string) (*daemontest.Daemon, []*flow) {
+// ring starts a switch with a port of each of these kinds, and a flow from each to the next one.
+func ring(t *testing.T, binary string, of []string, flags ...string) (*daemontest.Daemon, []*flow) {
 	t.Helper()
 	ns := testenv.NewNetns(t)
 	ns.Run("ip", "link", "set", "lo", "up")
-	sw := daemontest.Start(t, ns, flags...)
+	sw := daemontest.StartBinary(t, binary, ns, flags...)
 	t.Cleanup(func() { sw.Kill(); sw.Cleanup(t) })
 	var ends []end
-	for i, kind := range slices.Sorted(maps.Keys(kinds)) {
+	for i, kind := range of {
 		ends = append(ends, kinds[kind](t, sw, "p"+string(rune('a'+i))+strings.ReplaceAll(kind, "-", "")))
 	}
 	var flows []*flow
@@ -46,6 +46,13 @@ func ring(t *testing.T, flags ...string) (*daemontest.Daemon, []*flow) {
 		f.start()
 		t.Cleanup(f.stop)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(sw.Try("stats"))
+			t.Log(sw.Try("ports"))
+			t.Log(sw.Try("fdb", "list"))
+		}
+	})
 	for _, f := range flows {
 		f.more(t, 20)
 	}
@@ -73,7 +80,7 @@ func TestUpgrade(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sw, flows := ring(t, flags...)
+			sw, flows := ring(t, daemontest.Binary(t), slices.Sorted(maps.Keys(kinds)), flags...)
 			before := counters(t, sw)
 			for range 2 {
 				u := sw.Upgrade(t)

@@ -107,7 +107,12 @@ func (o *output) String() string {
 // answers.
 func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	t.Helper()
-	binary := Binary(t)
+	return StartBinary(t, Binary(t), ns, flags...)
+}
+
+// StartBinary is Start for another vswitch, which also runs the commands.
+func StartBinary(t testing.TB, binary string, ns *testenv.Netns, flags ...string) *Daemon {
+	t.Helper()
 	// Not t.TempDir: the test's name in it would make a socket's path too long.
 	home, err := os.MkdirTemp(dir, "d")
 	if err != nil {
@@ -253,6 +258,21 @@ func (d *Daemon) Upgrade(t testing.TB, flags ...string) (u Upgraded) {
 		testenv.Eventually(t, "the former process has ended", func() bool { return !running(former.Pid) })
 	}
 	return u
+}
+
+// UpgradeTo is Upgrade to another vswitch, which runs the commands from now on.
+func (d *Daemon) UpgradeTo(t testing.TB, binary string) Upgraded {
+	t.Helper()
+	d.binary = binary
+	return d.Upgrade(t)
+}
+
+// PID returns the number of the daemon's process.
+func (d *Daemon) PID() int {
+	if d.next != nil {
+		return d.next.Pid
+	}
+	return d.cmd.Process.Pid
 }
 
 func stderrOf(err error) string {
