@@ -37,9 +37,23 @@ type Giver interface {
 	Give(paused bool) (*Parcel, error)
 }
 
+// Lasting is implemented by Givers whose port another process can also go on with after this one
+// has died, with something that changes while the port works. That of other Givers is what Give
+// returns before the port is paused.
+type Lasting interface {
+	Giver
+
+	// Last returns the Parcel; nil: nothing helps now. Any goroutine may call it.
+	Last() (*Parcel, error)
+
+	// LastChanged returns a channel that has a value after the Parcel has changed. Changes that
+	// nobody received yet merge into one value. It is never closed.
+	LastChanged() <-chan struct{}
+}
+
 // Heir is implemented by kinds whose ports are Givers.
 type Heir interface {
-	// Take is Open for a port that another process gave, and still has open. It duplicates
+	// Take is Open for a port that another process gave, and still has open, or had when it died. It duplicates
 	// the Parcel's files. An error says why the Parcel is not understood, or what it lacks; it
 	// leaves what the other process uses as it was.
 	Take(spec Spec, trace *Trace, from *Parcel) (Port, error)

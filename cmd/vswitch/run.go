@@ -70,6 +70,9 @@ func runSwitch(c *cli.Context) error {
 		Links:       daemon.HostLinks{},
 		How:         howStarted(),
 	}
+	for _, f := range sdnotify.Stored() { // before anything opens files: their numbers are fixed
+		o.Stored = append(o.Stored, daemon.Stored(f))
+	}
 	var err error
 	if o.TakeOver, err = takeOver(); err != nil {
 		return err
@@ -131,7 +134,9 @@ func runSwitch(c *cli.Context) error {
 		o.Log.Warn("the service manager is not told how the switch is", "error", err)
 	}
 	defer service.Close()
-	o.Service = service
+	if service != nil {
+		o.Service = service
+	}
 	o.Prepare = func(o *daemon.Options) error {
 		fast, err := openFastPath(mode, o)
 		if err != nil {

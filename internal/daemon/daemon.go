@@ -54,8 +54,10 @@ type Options struct {
 	// Sandbox is what restricts the process; Prepare may set it. Nil: nothing.
 	Sandbox []string
 
-	// Service is the service manager that started the daemon; nil: none.
+	// Service is the service manager that started the daemon; nil: none. Stored are the files that
+	// it has kept; they become the daemon's.
 	Service Service
+	Stored  []Stored
 
 	// Overrides are settings that override the kept ones for this run.
 	Overrides setting.Patch
@@ -114,12 +116,19 @@ type Service interface {
 
 	// Watchdog returns how often it wants to hear WATCHDOG=1; 0: it does not.
 	Watchdog() time.Duration
+
+	// Store has it keep a file under a name, in place of one that it has, for the process that it
+	// starts after this one. The descriptor stays the caller's. Remove has it forget the file.
+	Store(name string, fd int)
+	Remove(name string)
 }
 
 type noService struct{}
 
 func (noService) Send(string)             {}
 func (noService) Watchdog() time.Duration { return 0 }
+func (noService) Store(string, int)       {}
+func (noService) Remove(string)           {}
 
 // FastPath is a fast path that can outlive the process.
 type FastPath interface {

@@ -55,7 +55,8 @@ type managed struct {
 	recovery time.Time // when it recovers by itself; zero: never
 	unwatch  func()    // stops watching the link of dev; see watchLink
 
-	from *port.Parcel // what another process gave, while the port is taken
+	from      *port.Parcel // what another process gave, while the port is taken
+	inherited *port.Parcel // what one that has died had, until the port is open
 
 	attached time.Time     // when dev was attached
 	tried    time.Time     // when open was last called
@@ -160,7 +161,7 @@ func (m *manager) attach(p *managed) (err error) {
 		}
 	}()
 	m.off(func() {
-		if dev, err = p.openKind(spec, &trace); err == nil {
+		if dev, err = m.openKind(p, spec, &trace); err == nil {
 			seen = m.see(dev)
 		}
 	})
@@ -177,17 +178,26 @@ func (m *manager) attach(p *managed) (err error) {
 	p.trace = trace
 	p.dev, p.attached = dev, time.Now()
 	p.lost, p.departure = 0, nil
-	p.unwatch = m.watchLink(p, dev)
+	stopLink, stopLasting := m.watchLink(p, dev), m.watchLasting(p, dev)
+	p.unwatch = func() { stopLink(); stopLasting() }
 	m.note(p, seen)
+	m.keep(p)
 	return nil
 }
 
-// openKind opens the port by its kind, with what another process gave of it, if there is something.
-func (p *managed) openKind(spec port.Spec, trace *port.Trace) (port.Port, error) {
-	if p.from == nil {
+// openKind opens a port by its kind, with what another process gave of it, if there is something.
+func (m *manager) openKind(p *managed, spec port.Spec, trace *port.Trace) (port.Port, error) {
+	if p.from != nil {
+		return p.kind.(port.Heir).Take(spec, trace, p.from)
+	}
+	dev, err := p.inherit(spec, trace)
+	if err != nil {
+		m.log.Info("a port is opened anew", "port", spec.Name, "reason", err)
+	}
+	if dev == nil {
 		return p.kind.Open(spec, trace)
 	}
-	return p.kind.(port.Heir).Take(spec, trace, p.from)
+	return dev, nil
 }
 
 // there returns an error if an adopted device is gone.
@@ -388,6 +398,7 @@ func (m *manager) lose(p *managed, why error) {
 		p.lost = d.Ifindex()
 	}
 	m.unindex(p)
+	m.unkeep(p)
 	p.dev, p.link, p.held, p.failed = nil, link.Link{}, "", why.Error()
 	var err error
 	m.off(func() { err = p.sw.Detach() })

@@ -53,6 +53,7 @@ type manager struct {
 	fastOff string   // why there is no fast path
 
 	service Service
+	stored  []Stored // what the service manager has kept, until the ports have it
 	sandbox []string // see Options.Sandbox
 
 	groupForward uint16 // see vswitch.Switch.SetGroupForward
@@ -109,6 +110,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		fastOff: o.FastPathOff,
 
 		service: o.Service,
+		stored:  o.Stored,
 		sandbox: o.Sandbox,
 
 		recovery: o.Recovery,
@@ -214,6 +216,7 @@ func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.
 		}
 	}()
 	m.restore(saved)
+	m.adoptStored(m.stored)
 	if f := m.former; f != nil {
 		go func() {
 			if err := m.takeOver(f); err != nil {
@@ -694,6 +697,7 @@ func (m *manager) drop(p *managed) {
 		p.unwatch()
 	}
 	m.unindex(p)
+	m.unkeep(p)
 	m.removed(p)
 	defer m.free(p)
 	m.ids.release(p.spec.Name)

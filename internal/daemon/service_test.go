@@ -20,6 +20,9 @@ func (s *fakeService) Send(m string) {
 	s.sent = append(s.sent, m)
 }
 
+func (s *fakeService) Store(string, int) {}
+func (s *fakeService) Remove(string)     {}
+
 func (s *fakeService) Watchdog() time.Duration { return 10 * time.Second }
 
 // heard returns how often the watchdog heard of the daemon since the last call.

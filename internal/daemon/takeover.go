@@ -169,6 +169,7 @@ func (m *manager) takeOver(f *former) error {
 	_ = m.do(func() error {
 		m.former = nil
 		for _, p := range m.ports {
+			m.keep(p)
 			if p.dev == nil {
 				p.retryAt(time.Now())
 			}

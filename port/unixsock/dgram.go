@@ -32,6 +32,7 @@ type dgramPort struct {
 	named   string        // the peer's path until one has sent
 	quit    chan struct{} // closed by Close
 	waiting chan struct{} // has a value when backlog may hold something
+	other   chan struct{} // has a value after the socket or the peer became another, or the peer came or went
 	running sync.WaitGroup
 	closed  atomic.Bool
 	paused  atomic.Bool
@@ -176,7 +177,7 @@ func newDgram(path, named string, a sockfile.Access) (*dgramPort, error) {
 func makeDgram(s *dgramSocket, path, named string, a sockfile.Access) *dgramPort {
 	p := &dgramPort{
 		link: newLink(errSilent), path: path, named: named, access: a,
-		quit: make(chan struct{}), waiting: make(chan struct{}, 1),
+		quit: make(chan struct{}), waiting: make(chan struct{}, 1), other: make(chan struct{}, 1),
 	}
 	p.sock.Store(s)
 	p.read = p.readBatch
@@ -228,6 +229,7 @@ func (p *dgramPort) renew() {
 		_ = next.conn.SetReadDeadline(past)
 	}
 	p.mu.Unlock()
+	signal(p.other)
 	_ = s.close() // a waiting Recv continues with the next
 }
 
@@ -426,6 +428,7 @@ func (p *dgramPort) meet(from address, creds []byte) (ok bool) {
 	p.peer.close()
 	p.peer, p.strange, p.doubt = next, stranger{}, nil
 	p.setLink(true, nil)
+	signal(p.other)
 	return true
 }
 
@@ -516,6 +519,7 @@ func (p *dgramPort) setUp() {
 	if !p.up.Load() {
 		p.doubt = nil
 		p.setLink(true, nil)
+		signal(p.other)
 	}
 }
 
@@ -526,6 +530,7 @@ func (p *dgramPort) lost(errno unix.Errno) {
 	p.peer.forget()
 	if p.up.Load() || p.gone != errno {
 		p.gone = errno
+		signal(p.other)
 		p.setLink(false, cmp.Or(p.doubt, noPeer(p.peer.name.name(), errno)))
 	}
 }

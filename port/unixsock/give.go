@@ -84,6 +84,24 @@ func (p *dgramPort) Give(paused bool) (*port.Parcel, error) {
 	}
 	p.given = true
 	p.room.interrupt()
+	return p.pack(p.backlog.bytes())
+}
+
+// Last implements port.Lasting.
+func (p *dgramPort) Last() (*port.Parcel, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Load() {
+		return nil, port.ErrClosed
+	}
+	return p.pack(nil)
+}
+
+// LastChanged implements port.Lasting.
+func (p *dgramPort) LastChanged() <-chan struct{} { return p.other }
+
+// pack returns the Parcel. The caller holds mu.
+func (p *dgramPort) pack(backlog []byte) (*port.Parcel, error) {
 	parcel := &port.Parcel{Format: dgramFormat}
 	err := add(parcel, p.sock.Load().fd)
 	if err == nil && p.peer.fd > 0 {
@@ -92,7 +110,7 @@ func (p *dgramPort) Give(paused bool) (*port.Parcel, error) {
 	name := &p.peer.name
 	return pack(parcel, dgramParcel{
 		Peer: pathBytes(name), UID: p.peer.uid, Named: p.peer.named,
-		ByPath: p.peer.fd <= 0 && p.peer.to.len > 0, Up: p.up.Load(), Backlog: p.backlog.bytes(),
+		ByPath: p.peer.fd <= 0 && p.peer.to.len > 0, Up: p.up.Load(), Backlog: backlog,
 	}, err)
 }
 

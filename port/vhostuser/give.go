@@ -128,6 +128,11 @@ func (p *Port) giveSession(parcel *port.Parcel, b *bundle) error {
 	case <-time.After(parkWait):
 		return errors.New("its front end does not end a message")
 	}
+	return p.addSession(parcel, b, conn)
+}
+
+// addSession adds a front end's connection and what it has set up.
+func (p *Port) addSession(parcel *port.Parcel, b *bundle, conn *net.UnixConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -152,6 +157,38 @@ func (p *Port) giveSession(parcel *port.Parcel, b *bundle) error {
 	}
 	return nil
 }
+
+// Last implements port.Lasting.
+func (p *Port) Last() (*port.Parcel, error) {
+	fd, err := p.peers.dup()
+	if err != nil {
+		return nil, err
+	}
+	parcel, b := &port.Parcel{Format: parcelFormat}, bundle{Listens: fd >= 0}
+	if fd >= 0 {
+		parcel.Files = append(parcel.Files, fd)
+	}
+	p.mu.Lock()
+	conn := p.conn
+	if p.broken != nil {
+		conn = nil
+	}
+	p.mu.Unlock()
+	if conn != nil {
+		err = p.addSession(parcel, &b, conn)
+	}
+	if err == nil {
+		parcel.Data, err = json.Marshal(b)
+	}
+	if err != nil {
+		closeAll(parcel.Files)
+		return nil, err
+	}
+	return parcel, nil
+}
+
+// LastChanged implements port.Lasting.
+func (p *Port) LastChanged() <-chan struct{} { return p.backend.SetupChanged() }
 
 func closeAll(fds []int) {
 	for _, fd := range fds {

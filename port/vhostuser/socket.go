@@ -22,6 +22,9 @@ type peers interface {
 	// another process takes them; -1: it needs none.
 	give() (fd int, err error)
 	resume()
+
+	// dup is give, but next goes on.
+	dup() (fd int, err error)
 	close()
 }
 
@@ -42,6 +45,7 @@ func (s *server) next(say func(error)) (*net.UnixConn, error) {
 }
 
 func (s *server) give() (int, error) { return s.Give() }
+func (s *server) dup() (int, error)  { return s.Dup() }
 func (s *server) resume()            { s.Resume() }
 func (s *server) close()             { s.Close() }
 
@@ -101,5 +105,6 @@ func (c *client) next(say func(error)) (*net.UnixConn, error) {
 }
 
 func (c *client) give() (int, error) { c.paused.Store(true); return -1, nil }
+func (c *client) dup() (int, error)  { return -1, nil }
 func (c *client) resume()            { c.paused.Store(false) }
 func (c *client) close()             { c.stop() }

@@ -67,6 +67,20 @@ func (s *Server) Give() (fd int, err error) {
 	if err := s.l.SetDeadline(time.Unix(1, 0)); err != nil {
 		return -1, err
 	}
+	return s.dup()
+}
+
+// Dup is Give, but Accept goes on.
+func (s *Server) Dup() (fd int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return -1, net.ErrClosed
+	}
+	return s.dup()
+}
+
+func (s *Server) dup() (fd int, err error) {
 	raw, err := s.l.SyscallConn()
 	if err != nil {
 		return -1, err

@@ -18,8 +18,14 @@ func TestMain(m *testing.M) { daemontest.Main(m) }
 func ring(t *testing.T, binary string, of []string, flags ...string) (*daemontest.Daemon, []*flow) {
 	t.Helper()
 	ns := testenv.NewNetns(t)
-	ns.Run("ip", "link", "set", "lo", "up")
 	sw := daemontest.StartBinary(t, binary, ns, flags...)
+	return sw, ringOf(t, sw, of)
+}
+
+// ringOf adds the ports to a switch.
+func ringOf(t *testing.T, sw *daemontest.Daemon, of []string) []*flow {
+	t.Helper()
+	sw.Netns.Run("ip", "link", "set", "lo", "up")
 	t.Cleanup(func() { sw.Kill(); sw.Cleanup(t) })
 	var ends []end
 	for i, kind := range of {
@@ -56,7 +62,7 @@ func ring(t *testing.T, binary string, of []string, flags ...string) (*daemontes
 	for _, f := range flows {
 		f.more(t, 20)
 	}
-	return sw, flows
+	return flows
 }
 
 // wantAll fails the test if a flow has lost a frame, or has one twice.

@@ -53,7 +53,7 @@ func NewBackend(rings int, features uint64, h Handler, broke func(error)) (*Back
 	if !littleEndian {
 		return nil, errors.New("vhost-user needs a little-endian machine; use another kind of port")
 	}
-	b := &Backend{offered: features | RingFeatures, handler: h}
+	b := &Backend{offered: features | RingFeatures, handler: h, setup: setup{changed: make(chan struct{}, 1)}}
 	for i := range rings {
 		b.rings = append(b.rings, newRing(i, &b.mem, broke))
 	}
@@ -435,7 +435,7 @@ func (b *Backend) Disconnect() {
 	unmap(given)
 	b.closeKept()
 	b.talk = nil
-	b.setup.forget(func(setupKey) bool { return true })
+	b.setup.forgetAll()
 	b.handler.Changed()
 }
 

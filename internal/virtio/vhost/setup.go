@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ import (
 // must hear to go on with the same connection. A message that replaces an earlier one takes its
 // place; so there are few, however long the connection lasts.
 type setup struct {
+	changed chan struct{} // has a value after a message was noted or forgotten
+
+	mu       sync.Mutex // for those who read what Serve writes
 	messages map[setupKey]*heard
 	n        int // messages heard so far
 }
@@ -69,6 +73,9 @@ func closeAll(fds []int) {
 
 // note records a message that was carried out. It owns the descriptors.
 func (s *setup) note(r Request, payload []byte, fds []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.tell()
 	switch r {
 	case SetMemTable:
 		s.forget(func(k setupKey) bool { return k.request == AddMemReg })
@@ -110,7 +117,23 @@ func (s *setup) note(r Request, payload []byte, fds []int) {
 	s.messages[k] = &heard{k, slices.Clone(payload), fds, s.n}
 }
 
-// forget removes messages.
+// tell tells that the messages have changed.
+func (s *setup) tell() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// forgetAll removes all messages.
+func (s *setup) forgetAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(func(setupKey) bool { return true })
+	s.tell()
+}
+
+// forget removes messages. The caller holds mu.
 func (s *setup) forget(which func(setupKey) bool) {
 	maps.DeleteFunc(s.messages, func(k setupKey, h *heard) bool {
 		if which(k) {
@@ -121,7 +144,8 @@ func (s *setup) forget(which func(setupKey) bool) {
 	})
 }
 
-// sorted returns the messages in the order in which they set up a fresh Backend.
+// sorted returns the messages in the order in which they set up a fresh Backend. The caller holds
+// mu.
 func (s *setup) sorted() []*heard {
 	return slices.SortedFunc(maps.Values(s.messages), func(a, b *heard) int {
 		return cmp.Or(cmp.Compare(slices.Index(setupOrder, a.request), slices.Index(setupOrder, b.request)), cmp.Compare(a.number, b.number))
@@ -135,9 +159,16 @@ type Said struct {
 	FDs     []int // the receiver of the message owns them
 }
 
+// SetupChanged returns a channel that has a value after Setup has changed, but for the places of
+// rings.
+func (b *Backend) SetupChanged() <-chan struct{} { return b.setup.changed }
+
 // Setup returns what the front end has set up, for another Backend to go on with its connection.
-// Serve does not run meanwhile, nor does anyone use a ring. The caller owns the descriptors.
+// That one knows where a packed ring is if nobody uses the ring meanwhile, or by the file of
+// KeepInflight; a split ring says so itself. The caller owns the descriptors.
 func (b *Backend) Setup() (all []Said, err error) {
+	b.setup.mu.Lock()
+	defer b.setup.mu.Unlock()
 	for _, h := range b.setup.sorted() {
 		m := Said{Request: h.request, Payload: slices.Clone(h.payload)}
 		if h.request == SetVringBase {

@@ -82,6 +82,7 @@ type Daemon struct {
 	cmd            *exec.Cmd
 	ended          chan struct{} // closed once cmd has ended; cmd.ProcessState then says how
 	next           *os.Process   // that took the switch over; nil: none did
+	manager        *manager      // nil: no service manager starts it
 	log            output
 }
 
@@ -107,11 +108,23 @@ func (o *output) String() string {
 // answers.
 func Start(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	t.Helper()
-	return StartBinary(t, Binary(t), ns, flags...)
+	return start(t, Binary(t), false, ns, flags)
 }
 
 // StartBinary is Start for another vswitch, which also runs the commands.
 func StartBinary(t testing.TB, binary string, ns *testenv.Netns, flags ...string) *Daemon {
+	t.Helper()
+	return start(t, binary, false, ns, flags)
+}
+
+// StartService is Start under a service manager, which keeps files for the switch while that is
+// killed and starts again.
+func StartService(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
+	t.Helper()
+	return start(t, Binary(t), true, ns, flags)
+}
+
+func start(t testing.TB, binary string, service bool, ns *testenv.Netns, flags []string) *Daemon {
 	t.Helper()
 	// Not t.TempDir: the test's name in it would make a socket's path too long.
 	home, err := os.MkdirTemp(dir, "d")
@@ -122,9 +135,13 @@ func StartBinary(t testing.TB, binary string, ns *testenv.Netns, flags ...string
 	d.args = append([]string{"run", "--name", d.Name, "--socket", d.socket, "--state", filepath.Join(home, "state")}, Flags()...)
 	d.args = override(d.args, flags)
 	d.Client = api.NewClient(d.socket)
+	if service {
+		d.manager = newManager(t, filepath.Join(home, "notify"))
+	}
 	t.Cleanup(func() {
 		d.Client.Close()
 		d.Kill()
+		d.manager.close()
 		if t.Failed() {
 			t.Logf("log of vswitch:\n%s", d.Log())
 		}
@@ -160,6 +177,9 @@ func (d *Daemon) Restart(t testing.TB, flags ...string) {
 	t.Helper()
 	d.Kill()
 	cmd := d.Netns.Command(d.binary, override(d.args, flags)...)
+	if d.manager != nil {
+		cmd = d.manager.command(d.Netns, d.binary, override(d.args, flags)...)
+	}
 	// Not the log itself: then cmd would end with the last process that writes to it.
 	read, write, err := os.Pipe()
 	if err != nil {

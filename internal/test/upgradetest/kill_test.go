@@ -1,0 +1,69 @@
+package upgradetest
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+)
+
+// A switch that a service manager runs is killed twice while frames pass, and no frame is lost:
+// what comes meanwhile waits in files that the service manager keeps. Files of no port are
+// forgotten, and those of a port are forgotten with it.
+func TestKilledService(t *testing.T) {
+	testenv.Root(t)
+	for name, flags := range map[string][]string{
+		"fast path": nil,
+		"slow path": {"--fastpath", "off", "--sandbox", "auto"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sw := daemontest.StartService(t, testenv.NewNetns(t), flags...)
+			flows := ringOf(t, sw, []string{"dgram", "host", "netdev", "tap", "veth", "vhost-user", "vxlan"})
+			want := []string{"port-padgram", "port-pbhost", "port-pcnetdev", "port-pdtap", "port-peveth", "port-pfvhostuser", "port-pgvxlan"}
+			stored := func(what string) {
+				t.Helper()
+				testenv.Eventually(t, what, func() bool { return slices.Equal(sw.Stored(), want) })
+			}
+			stored("the sockets of all ports are kept")
+			for range 2 {
+				stale, err := os.Open("/dev/null")
+				if err != nil {
+					t.Fatal(err)
+				}
+				other, err := os.Open("/dev/null")
+				if err != nil {
+					t.Fatal(err)
+				}
+				sw.Keep("port-gone", stale)
+				sw.Keep("other", other)
+				sw.Restart(t)
+				for _, f := range flows {
+					f.more(t, 30)
+				}
+				stored("again, and nothing else")
+			}
+			wantAll(t, "kill -9", flows)
+			// The next process of an upgrade stores its own.
+			sw.Upgrade(t)
+			for _, f := range flows {
+				f.more(t, 30)
+			}
+			stored("after an upgrade")
+			sw.Ctl(t, "add-port more")
+			want = append(want, "port-more")
+			slices.Sort(want)
+			stored("a new port's are kept")
+			sw.Ctl(t, "del-port more")
+			want = slices.DeleteFunc(want, func(name string) bool { return name == "port-more" })
+			stored("those of a port that is gone are not")
+			sw.Restart(t)
+			for _, f := range flows {
+				f.more(t, 30)
+			}
+			wantAll(t, "upgrade, and kill -9", flows)
+		})
+	}
+}
