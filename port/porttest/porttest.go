@@ -46,10 +46,6 @@ type Fixture struct {
 	// Silent is true if something behind Send, invisible to the kind, may lose frames
 	// when the peer does not take them.
 	Silent bool
-
-	// PerCPU says that the kernel queues what is sent by CPU on the way to the peer, so a sender that
-	// moves to another CPU is overtaken by itself.
-	PerCPU bool
 }
 
 // Run tests all promises. open makes a new port and peer, and has t clean up both; each
@@ -531,7 +527,7 @@ func testConcurrentSend(t *testing.T, f Fixture) {
 		if w >= workers || !bytes.Equal(got, body(num, 64+w)) {
 			t.Fatalf("frame %#x arrived changed", num)
 		}
-		if i <= last[w] && !f.PerCPU {
+		if i <= last[w] {
 			t.Fatalf("worker %d: frame %d arrived after %d", w, i, last[w])
 		}
 		last[w] = i

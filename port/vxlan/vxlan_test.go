@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ type plane struct {
 	kind        port.Kind
 	path        *fastpath.Path
 	here, there *testenv.Netns
+	t           testing.TB
 }
 
 // onEach runs a test on each data plane.
@@ -42,7 +44,7 @@ func onEach(t *testing.T, test func(t *testing.T, p *plane)) {
 // newKernel makes the namespaces, and the fast path of a switch.
 func newKernel(t testing.TB) *plane {
 	t.Helper()
-	p := &plane{here: testenv.NewNetns(t), there: testenv.NewNetns(t)}
+	p := &plane{here: testenv.NewNetns(t), there: testenv.NewNetns(t), t: t}
 	p.here.Run("ip", "link", "add", "ul0", "mtu", "65535", "type", "veth", "peer", "name", "ul1", "mtu", "65535", "netns", p.there.Name)
 	for ns, dev := range map[*testenv.Netns]string{p.here: "ul0", p.there: "ul1"} {
 		ns.Run("ip", "link", "set", dev, "up")
@@ -102,10 +104,28 @@ func (p *plane) hosts(n int, v6 bool) (all []netip.Addr) {
 		} else {
 			ns.Run("ip", "addr", "add", a.String()+bits, "dev", dev)
 		}
+		p.acquaint(ns, a)
+		if v6 {
+			// The kernel makes the route of a new address in its own time.
+			testenv.Eventually(p.t, "the address is usable", func() bool {
+				return ns.Run("ip", "-6", "route", "show", "table", "local", a.String()) != ""
+			})
+		}
 		all = append(all, a)
 		a = a.Next()
 	}
 	return all
+}
+
+// acquaint tells the other namespace which device has an address. What the kernel sends while it
+// has yet to ask, it keeps; and what is sent while it lets that go may overtake it.
+func (p *plane) acquaint(ns *testenv.Netns, a netip.Addr) {
+	from, dev, peer := p.here, "ul0", "ul1"
+	if ns == p.here {
+		from, dev, peer = p.there, "ul1", "ul0"
+	}
+	mac := strings.TrimSpace(ns.Run("cat", "/sys/class/net/"+peer+"/address"))
+	from.Run("ip", "neigh", "replace", a.String(), "lladdr", mac, "nud", "permanent", "dev", dev)
 }
 
 // open opens a port, and in the kernel has the fast path pass all frames, and those that it
@@ -211,7 +231,7 @@ func TestConformanceKernel(t *testing.T) {
 				p := newKernel(t)
 				h := p.hosts(2, v6)
 				s := spec(t, vxlan.Settings{Local: setting.Addr{Addr: h[0]}, Peers: vxlan.Peers{h[1].String()}, VNI: vnis(t, "100")})
-				f = porttest.Fixture{MaxLen: 60_000, Silent: true, PerCPU: true}
+				f = porttest.Fixture{MaxLen: 60_000, Silent: true}
 				p.off(func() { f.Peer = newRemote(t, h[1], h[0], 4789, 100) })
 				f.Port = p.open(t, s)
 				return f
