@@ -336,14 +336,8 @@ var deviceRuns = sync.Pool{New: func() any { return new(deviceRun) }}
 
 // add takes one frame. A frame for several hosts is lost if it is lost on the way to one.
 func (r *deviceRun) add(q *deviceQueue, nets *networks, o *port.Out) {
-	o.Drop = port.DropNone
-	inner, n := nets.inner(o)
-	switch {
-	case n == nil:
-		o.Drop = port.DropNoVTEP
-		return
-	case len(o.Frame.Data) < port.HeaderLen:
-		o.Drop = port.DropRunt
+	inner, n, why := nets.inner(o)
+	if o.Drop = why; why != port.DropNone {
 		return
 	}
 	length := wireLen(&inner)

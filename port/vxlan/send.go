@@ -117,17 +117,11 @@ func (q *queue) Send(out []port.Out) {
 
 // add takes one frame. A frame for several VTEPs is lost if it is lost on the way to one.
 func (r *run) add(nets *networks, o *port.Out) {
-	o.Drop = port.DropNone
-	inner, n := nets.inner(o)
-	switch {
-	case n == nil:
-		o.Drop = port.DropNoVTEP
-		return
-	case len(o.Frame.Data) < port.HeaderLen:
-		o.Drop = port.DropRunt
-		return
-	case o.Frame.Needs() != port.CapsNone:
-		o.Drop = port.DropBadOffload // violates Caps
+	inner, n, why := nets.inner(o)
+	if why == port.DropNone && o.Frame.Needs() != port.CapsNone {
+		why = port.DropBadOffload // violates Caps
+	}
+	if o.Drop = why; why != port.DropNone {
 		return
 	}
 	flow := flowOf(o.Frame)

@@ -128,8 +128,8 @@ func (d *directory) networkOf(k fdb.Key) *network {
 	return nets.all
 }
 
-// inner returns a frame as it is inside the tunnel, and its network; nil: it has none.
-func (nets *networks) inner(o *port.Out) (inner port.Out, n *network) {
+// inner returns a frame as it is inside the tunnel, and its network, or why it cannot cross.
+func (nets *networks) inner(o *port.Out) (inner port.Out, n *network, why port.Drop) {
 	inner, n = *o, nets.all
 	if n == nil {
 		// The tag names the network, and does not cross it.
@@ -139,7 +139,13 @@ func (nets *networks) inner(o *port.Out) (inner port.Out, n *network) {
 			inner.Tag = o.Frame.Tag
 		}
 	}
-	return inner, n
+	switch {
+	case n == nil:
+		why = port.DropNoVTEP
+	case len(o.Frame.Data) < port.HeaderLen:
+		why = port.DropRunt
+	}
+	return inner, n, why
 }
 
 // target returns where a frame to a station goes; nil: to all that get floods.
