@@ -16,7 +16,7 @@ const bridgeName = "bridge"
 
 func (bridge) name() string { return bridgeName }
 
-func (bridge) media() []medium { return []medium{byTAP} }
+func (bridge) media() []medium { return []medium{byTAP, byVXLAN} }
 
 func (bridge) makesTAPs() bool { return false }
 

@@ -36,6 +36,9 @@ func guestName(i int) string { return fmt.Sprintf("vm%d", i) }
 // connect runs the switch in the lab with the work's guests connected and returns their ends,
 // which the caller closes.
 func (l *lab) connect(ctx context.Context, p peer, w work) (ends []end, err error) {
+	if w.By == byVXLAN {
+		return l.connectHosts(ctx, p)
+	}
 	places := make([]string, w.Ports)
 	open := l.taps
 	for i := range places {

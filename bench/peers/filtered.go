@@ -18,6 +18,8 @@ func (f filtered) name() string { return bridgeName + "-" + f.by }
 
 func (filtered) guards() bool { return true }
 
+func (filtered) media() []medium { return []medium{byTAP} }
+
 func (f filtered) version(ctx context.Context) (string, error) {
 	is, err := f.bridge.version(ctx)
 	if err != nil {

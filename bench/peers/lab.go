@@ -27,6 +27,10 @@ type lab struct {
 	calls chan func()
 	ended chan struct{}
 	procs []*process
+	netns string // its path
+
+	far    *lab   // another host, nil: none; see hosts
+	guests []*lab // containers
 }
 
 // The first thread outlives its goroutine, so it must not become a lab's.
@@ -46,6 +50,7 @@ func newLab() (*lab, error) {
 		if err == nil {
 			err = silenceIPv6()
 		}
+		l.netns = netnsPath()
 		made <- err
 		for f := range l.calls {
 			f()
@@ -87,6 +92,12 @@ func (l *lab) pin(cpu int) (err error) {
 func (l *lab) close() {
 	for i := len(l.procs) - 1; i >= 0; i-- {
 		l.procs[i].stop()
+	}
+	if l.far != nil {
+		l.far.close()
+	}
+	for _, g := range l.guests {
+		g.close()
 	}
 	close(l.calls)
 	<-l.ended
@@ -157,6 +168,9 @@ func (l *lab) alive() error {
 			return fmt.Errorf("%s ended (%v): %s", p.cmd.Path, p.err, lastLine(p.stderr.String()))
 		default:
 		}
+	}
+	if l.far != nil {
+		return l.far.alive()
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	flags.DurationVar(&o.poll, "poll", 0, "how long guests look for frames before they sleep, such as 50us")
 	only := flags.String("only", "", "the peers to measure, such as vswitch,bridge; all if empty")
 	more := flags.Bool("more", false, "measure ports with settings, and shared memory with few and many frames and ports, in place of the usual works")
+	overlay := flags.Bool("overlay", false, "measure the guests of two hosts that VXLAN joins, in place of the usual works")
 	match := flags.String("work", "", "a regular expression for the works to measure, such as '^64 B, one way'")
 	builds := flags.String("vswitch", "../../vswitch", "the vswitch to measure, or several such as new=../../vswitch,old=/tmp/vswitch")
 	flags.StringVar(&o.json, "json", "", "a file to write all results to")
@@ -90,8 +91,13 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 		return o, fmt.Errorf("-work: %w", err)
 	}
 	candidates := works()
-	if *more {
+	switch {
+	case *more && *overlay:
+		return o, errors.New("-more and -overlay each choose the works; use one")
+	case *more:
 		candidates = moreWorks()
+	case *overlay:
+		candidates = overlayWorks()
 	}
 	for _, w := range candidates {
 		if expression.MatchString(w.String()) && len(o.having(w)) > 0 {

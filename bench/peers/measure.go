@@ -92,6 +92,16 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 		return s, errors.Join(err, l.alive())
 	}
 
+	if w.Pattern == tcpStream {
+		c, err := l.converse(setup, p)
+		if err != nil {
+			return s, err
+		}
+		defer c.close()
+		s, err = observe(ctx, w, c, o.time, idle)
+		return s, errors.Join(err, l.alive())
+	}
+
 	ends, err := l.connect(setup, p, w)
 	if err != nil {
 		return s, err

@@ -35,6 +35,9 @@ func TestRun(t *testing.T) { runAll(t, works()) }
 // Settings are made at peers that have them.
 func TestRunMore(t *testing.T) { runAll(t, moreWorks(), "-more") }
 
+// So are hosts, joined by what carries the frames with and without the fast path.
+func TestRunOverlay(t *testing.T) { runAll(t, overlayWorks(), "-overlay") }
+
 func runAll(t *testing.T, all []work, args ...string) {
 	testenv.Root(t)
 	testenv.Tool(t, "ip")
@@ -201,7 +204,7 @@ func TestOptions(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"-vswitch", "a,b"}, {"-vswitch", "bridge=a"}, {"-vswitch", "new="}, {"-vswitch", ""},
-		{"-only", "cisco"}, {"-work", "nothing"}, {"-only", "bridge", "-work", "stream"}, {"-work", "("}, {"-rounds", "0"}, {"-seconds", "0"}, {"-poll", "1h"}, {"more"}, {"-such"},
+		{"-only", "cisco"}, {"-work", "nothing"}, {"-only", "bridge", "-work", "stream"}, {"-work", "("}, {"-more", "-overlay"}, {"-rounds", "0"}, {"-seconds", "0"}, {"-poll", "1h"}, {"more"}, {"-such"},
 	} {
 		if o, err := parseOptions(args, io.Discard); err == nil {
 			t.Errorf("%q is taken: %+v", args, o)

@@ -30,8 +30,13 @@ func (v vswitch) name() string {
 func (v vswitch) guards() bool { return v.guard }
 
 func (v vswitch) media() []medium {
-	if v.fast {
+	switch {
+	case v.guard && v.fast:
 		return []medium{byTAP}
+	case v.guard:
+		return []medium{byTAP, byStream, byVhost}
+	case v.fast:
+		return []medium{byTAP, byVXLAN}
 	}
 	return media
 }
@@ -68,6 +73,8 @@ func (v vswitch) attach(ctx context.Context, l *lab, by medium, guests []string)
 		switch by {
 		case byTAP:
 			args = append(args, guests[i])
+		case byVeth:
+			args = append(args, guests[i], "--kind", "netdev", "--exclusive")
 		case byStream:
 			args = append(args, guestName(i), "--kind", "stream", "--path", guests[i])
 		case byVhost:

@@ -17,8 +17,9 @@ const (
 	roundTrip pattern = "round trip"               // one request at a time, answered
 	awakeTrip pattern = "round trip on CPUs kept awake"
 	pollTrip  pattern = "round trip of polling guests"
-	circulate pattern = "circulate" // both ways, each guest returns what it receives
-	multicast pattern = "multicast" // the first guest to a group that the next four joined
+	circulate pattern = "circulate"          // both ways, each guest returns what it receives
+	tcpStream pattern = "one TCP connection" // between the kernels of two containers
+	multicast pattern = "multicast"          // the first guest to a group that the next four joined
 )
 
 // members is how many guests join the group of multicast.
@@ -47,10 +48,12 @@ const (
 	byTAP    medium = "tap"
 	byStream medium = "stream"     // a unix socket, as QEMU's -netdev stream
 	byVhost  medium = "vhost-user" // memory shared with the switch
+	byVXLAN  medium = "vxlan"      // a TAP at each of two hosts that VXLAN joins; a veth for TCP
+	byVeth   medium = "veth"       // how containers' switches get theirs; no work is by it alone
 )
 
 // media lists all media in the order of the table.
-var media = []medium{byTAP, byStream, byVhost}
+var media = []medium{byTAP, byStream, byVhost, byVXLAN}
 
 // base returns the peer that the others are compared with.
 func (m medium) base() string {
@@ -90,6 +93,9 @@ func (w work) String() string {
 	if w.By != byTAP {
 		ports = string(w.By) + " ports"
 	}
+	if w.By == byVXLAN {
+		ports = "hosts joined by VXLAN"
+	}
 	name := fmt.Sprintf("%s, %s, %d %s", size, w.Pattern, w.Ports, ports)
 	if w.InFlight > 0 {
 		name += fmt.Sprintf(", %d in flight", w.InFlight)
@@ -117,6 +123,16 @@ func works() (all []work) {
 
 		work{Pattern: circulate, Size: smallest, Ports: 2, By: byVhost}, work{Pattern: circulate, Size: 1514, Ports: 2, By: byVhost},
 	)
+}
+
+// overlayWorks returns the works of two hosts.
+func overlayWorks() []work {
+	return []work{
+		{Pattern: tcpStream, Size: 1514, Ports: 2, By: byVXLAN},
+		{Pattern: oneWay, Size: smallest, Ports: 2, By: byVXLAN}, {Pattern: bothWays, Size: smallest, Ports: 2, By: byVXLAN},
+		{Pattern: oneWay, Size: superFrame, Ports: 2, By: byVXLAN},
+		{Pattern: roundTrip, Size: smallest, Ports: 2, By: byVXLAN}, {Pattern: awakeTrip, Size: smallest, Ports: 2, By: byVXLAN},
+	}
 }
 
 // moreWorks returns the works with settings that users turn on, and those of shared memory with
