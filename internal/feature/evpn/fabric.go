@@ -157,7 +157,8 @@ func (f *fabric) tick() {
 // event handles an event of the speaker, on a goroutine of a neighbor.
 func (f *fabric) event(e bgp.Event) {
 	f.host.Do(func() {
-		if f.closed || !slices.ContainsFunc(f.neighbors, func(n neighbor) bool { return n.peer == e.Peer }) {
+		from := slices.IndexFunc(f.neighbors, func(n neighbor) bool { return n.peer == e.Peer })
+		if f.closed || from < 0 {
 			return
 		}
 		switch e.Kind {
@@ -166,12 +167,18 @@ func (f *fabric) event(e bgp.Event) {
 				f.table.Down(time.Now(), e.Peer, 0)
 			}
 		case bgp.Updated:
-			for i := range e.Updates {
-				if u := &e.Updates[i]; u.Withdrawn {
-					f.table.Withdraw(e.Peer, u.Key)
-				} else {
-					f.table.Receive(e.Peer, u.Route)
+			before := f.table.Stats().Beyond
+			f.table.Batch(func() {
+				for i := range e.Updates {
+					if u := &e.Updates[i]; u.Withdrawn {
+						f.table.Withdraw(e.Peer, u.Key)
+					} else {
+						f.table.Receive(e.Peer, u.Route)
+					}
 				}
+			})
+			if n := f.table.Stats().Beyond - before; n > 0 {
+				f.limited("routes are left out: there are more than a switch takes, or they lead to too many hosts", "neighbor", f.neighbors[from].Address, "routes", n)
 			}
 		case bgp.Synced:
 			f.table.Synced(e.Peer)

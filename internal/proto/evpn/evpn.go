@@ -122,6 +122,7 @@ type Conflict struct {
 // Limits bound what a Table remembers. What exceeds them is not taken, and counted.
 type Limits struct {
 	Routes   int // of all peers
+	VTEPs    int // other hosts that routes lead to
 	Stations int // local ones
 	IPs      int // addresses of one local station
 }
@@ -157,6 +158,7 @@ const (
 
 	defaultHold     = 180 * time.Second
 	defaultRoutes   = 1 << 19
+	defaultVTEPs    = 4095 // as tunnels know (package vxlan)
 	defaultStations = 1 << 16
 	defaultIPs      = 8
 
@@ -176,7 +178,8 @@ type Stats struct {
 	Local         int    // stations here
 	Remote        int    // stations at other hosts
 	Pending       int    // local stations that wait to be announced
-	RefusedRoutes uint64 // beyond Limits.Routes, or without sense
+	RefusedRoutes uint64 // beyond the limits, or without sense
+	Beyond        uint64 // of those, beyond Limits.Routes or Limits.VTEPs
 	RefusedLocal  uint64 // beyond Limits.Stations or Limits.IPs
 	Duplicates    uint64 // times a station was held as a duplicate
 	Answered      uint64 // ARP requests and neighbour solicitations answered

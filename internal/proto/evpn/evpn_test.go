@@ -42,6 +42,7 @@ type rig struct {
 	frames    [][]byte
 	said      int // announcements and withdrawals
 	installed int // calls of Station
+	refloods  int // and of Flood
 }
 
 func newRig(t testing.TB, c Config) *rig {
@@ -53,7 +54,7 @@ func newRig(t testing.TB, c Config) *rig {
 }
 
 func (r *rig) Announce(x Route)                 { r.rib[x.Key] = x; r.said++ }
-func (r *rig) Flood(v VNI, list []netip.Addr)   { r.floods[v] = list }
+func (r *rig) Flood(v VNI, list []netip.Addr)   { r.floods[v] = list; r.refloods++ }
 func (r *rig) Conflict(c Conflict)              { r.conflicts = append(r.conflicts, c) }
 func (r *rig) Send(_ VNI, _ uint16, f []byte)   { r.frames = append(r.frames, f) }
 func (r *rig) Station(v VNI, m port.MAC, at At) { r.stations[stationKey{v, m}] = at; r.installed++ }
@@ -96,6 +97,63 @@ func (r *rig) own(mac port.MAC) (Route, bool) {
 }
 
 func (r *rig) local(mac port.MAC) { r.Local(r.now, vni, mac, 1, false) }
+
+// Routes lead to so many hosts and no more, whatever their type; the hosts of routes that are gone
+// make room.
+func TestVTEPLimit(t *testing.T) {
+	r := newRig(t, Config{Limits: Limits{VTEPs: 2}})
+	r.Receive(1, remote(2, mac1, 0))
+	r.Receive(1, remoteFlood(3, vni))
+	for _, x := range []Route{remote(4, mac1, 0), remoteFlood(4, vni)} {
+		r.Receive(1, x)
+	}
+	if s := r.Stats(); s.Routes != 2 || s.RefusedRoutes != 2 || s.Beyond != 2 {
+		t.Errorf("of a third host: %+v", s)
+	}
+	moved := remote(2, mac1, 0) // a key's new route leads elsewhere
+	moved.VTEP = vtep(3)
+	r.Receive(1, moved)
+	r.Receive(1, remoteFlood(4, vni))
+	if r.at(mac1).VTEP != vtep(3) || !slices.Equal(r.floods[vni], []netip.Addr{vtep(3), vtep(4)}) {
+		t.Errorf("the station is at %v, floods go to %v", r.at(mac1), r.floods[vni])
+	}
+	r.Table.Down(r.now, 1, 0)
+	if len(r.vteps) != 0 {
+		t.Errorf("hosts without routes: %v", r.vteps)
+	}
+	r.check()
+}
+
+// Within a batch a flood list is put out once.
+func TestBatch(t *testing.T) {
+	r := newRig(t, Config{})
+	const hosts = 300
+	r.Batch(func() {
+		for i := range hosts {
+			r.Receive(1, remoteFlood(2+i, vni))
+			if len(r.floods[vni]) > 0 {
+				t.Fatal("a list is put out within the batch")
+			}
+		}
+		r.Batch(func() { r.Table.Withdraw(1, remoteFlood(2, vni).Key) })
+	})
+	if n := len(r.floods[vni]); n != hosts-1 || r.refloods != 1 {
+		t.Errorf("floods go to %d hosts, put out %d times", n, r.refloods)
+	}
+	r.Table.Down(r.now, 1, 0)
+	if len(r.floods[vni]) != 0 || r.refloods != 2 {
+		t.Errorf("floods go to %v, put out %d times", r.floods[vni], r.refloods)
+	}
+	r.Receive(1, remoteFlood(2, vni))
+	r.Batch(func() { // the network is gone before the batch ends
+		r.Receive(1, remoteFlood(3, vni))
+		r.SetVNIs(nil)
+	})
+	r.check()
+	if len(r.floods[vni]) != 0 {
+		t.Errorf("a network that is gone floods to %v", r.floods[vni])
+	}
+}
 
 func TestChoice(t *testing.T) {
 	sticky := func(x Route) Route { x.Sticky = true; return x }

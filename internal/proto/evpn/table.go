@@ -18,7 +18,10 @@ type Table struct {
 
 	domains map[VNI]*domain
 	peers   map[Peer]*peer
-	ports   map[uint16]*pacer // ports with local stations
+	vteps   map[netip.Addr]int // other hosts by the number of routes that lead to them
+	batches int                // Batches that run, one in another
+	flooded []*domain          // whose flood list may have changed within them
+	ports   map[uint16]*pacer  // ports with local stations
 	past    map[stationKey]uint32
 	timers  timers
 }
@@ -34,6 +37,7 @@ type domain struct {
 	stations map[port.MAC]*station
 	ips      map[netip.Addr]*binding
 	flood    map[netip.Addr]int // VTEPs by their number of flood routes
+	changed  bool               // the flood list, perhaps; it is in Table.flooded
 	list     []netip.Addr       // as last output
 }
 
@@ -69,12 +73,13 @@ type moves struct {
 // New returns an empty table.
 func New(cfg Config, out Output) *Table {
 	setDefault(&cfg.Routes, defaultRoutes)
+	setDefault(&cfg.VTEPs, defaultVTEPs)
 	setDefault(&cfg.Stations, defaultStations)
 	setDefault(&cfg.IPs, defaultIPs)
 	setDefault(&cfg.Hold, defaultHold)
 	t := &Table{
 		cfg: cfg, out: out,
-		domains: make(map[VNI]*domain), peers: make(map[Peer]*peer),
+		domains: make(map[VNI]*domain), peers: make(map[Peer]*peer), vteps: make(map[netip.Addr]int),
 		ports: make(map[uint16]*pacer), past: make(map[stationKey]uint32),
 	}
 	for _, s := range cfg.Sequences {
@@ -112,13 +117,32 @@ func (t *Table) SetVNIs(vnis []VNI) {
 	if !added {
 		return
 	}
-	for _, p := range t.peers {
-		for _, r := range p.routes {
-			if r.domain == nil {
-				t.enter(r)
+	t.Batch(func() {
+		for _, p := range t.peers {
+			for _, r := range p.routes {
+				if r.domain == nil {
+					t.enter(r)
+				}
 			}
 		}
+	})
+}
+
+// Batch calls f, and puts out the flood lists that have changed after it: each once, however many
+// routes have changed them.
+func (t *Table) Batch(f func()) {
+	t.batches++
+	f()
+	if t.batches--; t.batches > 0 {
+		return
 	}
+	for _, d := range t.flooded {
+		if d.changed = false; t.domains[d.vni] == d {
+			t.outputFlood(d)
+		}
+	}
+	clear(t.flooded)
+	t.flooded = t.flooded[:0]
 }
 
 func (t *Table) floodKey(vni VNI) Key {
@@ -159,8 +183,11 @@ func (t *Table) Receive(from Peer, r Route) {
 		t.peers[from] = p
 	}
 	old := p.routes[r.Key]
-	if !t.sensible(&r) || old == nil && t.stats.Routes >= t.cfg.Routes {
-		t.stats.RefusedRoutes++
+	sensible := t.sensible(&r)
+	if !sensible || !t.hasRoom(old, &r) {
+		if t.stats.RefusedRoutes++; sensible {
+			t.stats.Beyond++
+		}
 		if old != nil {
 			t.drop(p, old)
 		}
@@ -170,6 +197,7 @@ func (t *Table) Receive(from Peer, r Route) {
 		old = &path{Route: r, gen: p.gen}
 		p.routes[r.Key] = old
 		t.stats.Routes++
+		t.vteps[r.VTEP]++
 		t.enter(old)
 		return
 	}
@@ -177,6 +205,8 @@ func (t *Table) Receive(from Peer, r Route) {
 	if old.Route == r {
 		return
 	}
+	t.vteps[r.VTEP]++
+	t.forget(old.VTEP)
 	// The new route takes the place of the old one at once, so that the station does not
 	// seem to be gone in between.
 	if t.domainOf(&r) != old.domain || r.Kind == Flood {
@@ -209,6 +239,22 @@ func (t *Table) sensible(r *Route) bool {
 		return true
 	}
 	return false
+}
+
+// hasRoom reports whether the limits permit a route in the place of a former one; nil: there was
+// none.
+func (t *Table) hasRoom(old *path, r *Route) bool {
+	if old == nil && t.stats.Routes >= t.cfg.Routes {
+		return false
+	}
+	return t.vteps[r.VTEP] > 0 || len(t.vteps) < t.cfg.VTEPs
+}
+
+// forget says that one route fewer leads to a VTEP.
+func (t *Table) forget(vtep netip.Addr) {
+	if t.vteps[vtep]--; t.vteps[vtep] == 0 {
+		delete(t.vteps, vtep)
+	}
 }
 
 // Withdraw takes back a route of a peer.
@@ -250,11 +296,13 @@ func (t *Table) Synced(from Peer) {
 
 // sweep removes the stale routes of a peer.
 func (t *Table) sweep(from Peer, p *peer) {
-	for _, r := range p.routes {
-		if r.gen != p.gen {
-			t.drop(p, r)
+	t.Batch(func() {
+		for _, r := range p.routes {
+			if r.gen != p.gen {
+				t.drop(p, r)
+			}
 		}
-	}
+	})
 	if len(p.routes) == 0 && p.timer == nil {
 		delete(t.peers, from)
 	}
@@ -263,6 +311,7 @@ func (t *Table) sweep(from Peer, p *peer) {
 func (t *Table) drop(p *peer, r *path) {
 	delete(p.routes, r.Key)
 	t.stats.Routes--
+	t.forget(r.VTEP)
 	t.leave(r)
 }
 
@@ -284,7 +333,7 @@ func (t *Table) enter(r *path) {
 	case d == nil:
 	case r.Kind == Flood:
 		d.flood[r.VTEP]++
-		t.outputFlood(d)
+		t.reflood(d)
 	default:
 		s := d.station(r.MAC)
 		s.paths = append(s.paths, r)
@@ -303,7 +352,7 @@ func (t *Table) leave(r *path) {
 		if d.flood[r.VTEP]--; d.flood[r.VTEP] == 0 {
 			delete(d.flood, r.VTEP)
 		}
-		t.outputFlood(d)
+		t.reflood(d)
 	default:
 		s := d.stations[r.MAC]
 		i := slices.Index(s.paths, r)
@@ -312,6 +361,17 @@ func (t *Table) leave(r *path) {
 		s.paths = s.paths[:len(s.paths)-1]
 		d.unbind(r)
 		t.decide(d, r.MAC)
+	}
+}
+
+// reflood has the flood list of a domain put out: at once, or after the batch.
+func (t *Table) reflood(d *domain) {
+	switch {
+	case t.batches == 0:
+		t.outputFlood(d)
+	case !d.changed:
+		d.changed = true
+		t.flooded = append(t.flooded, d)
 	}
 }
 
