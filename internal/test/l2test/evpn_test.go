@@ -4,12 +4,18 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -256,5 +262,139 @@ func TestEVPNResolution(t *testing.T) {
 			}
 			a.bulk(h1, h2, h2.v4, 4<<20)
 		})
+	}
+}
+
+// traffic is frames from one host to another, a few hundred a second, until it is stopped.
+type traffic struct {
+	from, to    *host
+	quit, ended chan struct{}
+	sent, heard atomic.Int32
+}
+
+func startTraffic(t testing.TB, from, to *host) *traffic {
+	f := &traffic{from: from, to: to, quit: make(chan struct{}), ended: make(chan struct{})}
+	wire := append(frame{dst: to.mac, src: from.mac, etherType: streamEtherType}.head(), make([]byte, 46)...)
+	var both sync.WaitGroup
+	both.Go(func() {
+		for tick := time.NewTicker(4 * time.Millisecond); ; <-tick.C {
+			select {
+			case <-f.quit:
+				return
+			default:
+			}
+			if err := from.Send(wire, port.Offload{}); err != nil {
+				t.Errorf("send: %v", err)
+				return
+			}
+			f.sent.Add(1)
+		}
+	})
+	both.Go(func() {
+		for {
+			b, _, err := to.Recv(quiet)
+			switch {
+			case err == nil && binary.BigEndian.Uint16(b[12:]) == streamEtherType && port.MACFrom(b[6:]) == from.mac:
+				f.heard.Add(1)
+			case err != nil:
+				select {
+				case <-f.quit:
+					return
+				default:
+				}
+			}
+		}
+	})
+	go func() { both.Wait(); close(f.ended) }()
+	t.Cleanup(f.stop)
+	return f
+}
+
+// more waits until so many further frames have arrived.
+func (f *traffic) more(t testing.TB, what string) {
+	t.Helper()
+	from := f.heard.Load()
+	testenv.Eventually(t, what, func() bool { return f.heard.Load() >= from+200 })
+}
+
+// stop returns when nothing more comes.
+func (f *traffic) stop() {
+	select {
+	case <-f.quit:
+	default:
+		close(f.quit)
+	}
+	<-f.ended
+}
+
+// TestEVPNTakeover: a daemon is killed while frames pass between its station and that of another
+// switch, both ways. The kernel passes them on; the next daemon takes the tunnel over, and claims its
+// stations with sequence numbers that are no lower.
+func TestEVPNTakeover(t *testing.T) {
+	t.Parallel()
+	if !daemontest.FastPath() {
+		t.Skip("without a fast path a tunnel carries nothing while the daemon is away")
+	}
+	o := newOverlay(t, 2, 1600, false)
+	o.evpn("--vni 10010", "")
+	h1, h2 := o.hosts[0], o.hosts[1]
+	for i, h := range o.hosts {
+		if err := h.Send(h.toAll().head(), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		o.awaitStation(h.mac, i)
+	}
+	// A third station moves from switch to switch, and stays at the first.
+	const guest port.MAC = 0x0200_0000_0999
+	seq := uint32(0)
+	for _, at := range []int{0, 1, 0, 1, 0} {
+		h := o.hosts[at]
+		wire := append(frame{dst: port.Broadcast, src: guest}.head(), make([]byte, 46)...)
+		if err := h.Send(wire, port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		o.awaitStation(guest, at)
+		seq = o.station(1, guest).Seq
+	}
+	if seq != 4 {
+		t.Fatalf("after four moves its sequence number is %d", seq)
+	}
+	kept := fmt.Sprintf(`"mac":"%v","seq":%d`, guest, seq)
+	testenv.Eventually(t, "the sequence number is kept", func() bool {
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(o.sites[0].sw.Socket()), "state", "state.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(strings.Join(strings.Fields(string(b)), ""), kept)
+	})
+
+	there, back := startTraffic(t, h1, h2), startTraffic(t, h2, h1)
+	for range 2 {
+		o.sites[0].sw.Kill()
+		there.more(t, "frames to the other switch pass while the daemon is away")
+		back.more(t, "frames from the other switch pass while the daemon is away")
+		o.sites[0].sw.Restart(t)
+		testenv.Eventually(t, "the session is back", func() bool {
+			if m := o.station(1, guest); m.MAC != 0 && m.Seq < seq {
+				t.Fatalf("its sequence number goes back from %d to %d", seq, m.Seq)
+			}
+			return o.neighbors(0)[0].State == "established"
+		})
+		there.more(t, "frames to the other switch pass by the next daemon")
+		back.more(t, "frames from the other switch pass by the next daemon")
+	}
+	for _, f := range []*traffic{there, back} {
+		f.stop()
+		if sent, heard := f.sent.Load(), f.heard.Load(); heard > sent || heard < sent-sent/50 {
+			t.Errorf("of %d frames from %v %d arrived", sent, f.from.mac, heard)
+		}
+	}
+	// The station moves once more: to above what it had.
+	if err := h2.Send(append(frame{dst: port.Broadcast, src: guest}.head(), make([]byte, 46)...), port.Offload{}); err != nil {
+		t.Fatal(err)
+	}
+	o.awaitStation(guest, 1)
+	if m := o.station(0, guest); m.Seq <= seq {
+		t.Errorf("it moved with the sequence number %d, after %d", m.Seq, seq)
 	}
 }
