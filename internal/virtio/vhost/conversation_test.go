@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"github.com/vswitch/vswitch/internal/virtio/vhost/vhosttest"
 )
 
 // recorder notes what a Conversation has done, and which descriptors it gave away.
@@ -208,6 +210,94 @@ func TestConversationEnds(t *testing.T) {
 	r.err = errors.New("broken")
 	if _, err := NewConversation(r).Handle(nil, Header{SetVringNum, 1, 0}, u32(0, 4), new(FDs)); !errors.Is(err, r.err) {
 		t.Errorf("an action that fails: %v", err)
+	}
+}
+
+// Features are bits with the numbers of virtio 1.2, 6, which vhosttest has by itself.
+func TestFeatureBits(t *testing.T) {
+	for feature, want := range map[uint64]uint64{
+		FeatureNotifyOnEmpty: 1 << 24, FeatureLogAll: vhosttest.LogAll, FeatureAnyLayout: vhosttest.AnyLayout,
+		FeatureIndirect: vhosttest.Indirect, FeatureEventIdx: vhosttest.EventIdx, FeatureProtocolFeatures: vhosttest.Protocol,
+		FeatureVersion1: vhosttest.Version1, FeatureRingPacked: vhosttest.RingPacked, FeatureInOrder: vhosttest.InOrder,
+	} {
+		if feature != want || RingFeatures&feature == 0 {
+			t.Errorf("a feature is %#x, want %#x", feature, want)
+		}
+	}
+}
+
+// A request has at least its payload; what lies at a bound is taken, what lies behind it is not.
+func TestConversationBounds(t *testing.T) {
+	say := func(r Request, payload []byte, fds ...int) error {
+		c := NewConversation(newRecorder())
+		c.protocol = protocolFeatures
+		_, err := c.Handle(nil, Header{r, protocolVersion | flagNeedReply, uint32(len(payload))}, payload, &FDs{List: fds})
+		return err
+	}
+	for r, size := range map[Request]int{
+		SetFeatures: 8, SetMemTable: 8, SetLogBase: 16, SetVringNum: 8, SetVringAddr: 40, SetVringBase: 8, GetVringBase: 8,
+		SetVringKick: 8, SetVringCall: 8, SetVringErr: 8, SetProtocolFeatures: 8, SetVringEnable: 8, SendRARP: 8, NetSetMTU: 8,
+		GetInflightFD: 20, SetInflightFD: 20, AddMemReg: 40, RemMemReg: 40, SetStatus: 8,
+	} {
+		var fds []int
+		switch r {
+		case SetLogBase, SetVringKick, SetVringCall, SetInflightFD, AddMemReg:
+			fds = []int{9}
+		}
+		payload := make([]byte, size)
+		if r == SetVringNum {
+			payload[4] = 1
+		}
+		if err := say(r, payload, fds...); err != nil {
+			t.Errorf("%v with its payload: %v", r, err)
+		}
+		if err := say(r, payload[:size-1], fds...); err == nil {
+			t.Errorf("%v with a byte less is taken", r)
+		}
+	}
+	for name, c := range map[string]struct {
+		ok  bool
+		err error
+	}{
+		"the last ring":        {true, say(SetVringBase, u32(3, 0))},
+		"one more":             {false, say(SetVringBase, u32(4, 0))},
+		"a kick of ring 3":     {true, say(SetVringKick, u64(3|1<<8))},
+		"a kick of ring 4":     {false, say(SetVringKick, u64(4|1<<8))},
+		"the longest ring":     {true, say(SetVringNum, u32(0, 32768))},
+		"a longer ring":        {false, say(SetVringNum, u32(0, 32769))},
+		"eight regions":        {true, say(SetMemTable, append(u64(8), make([]byte, 8*32)...), 1, 2, 3, 4, 5, 6, 7, 8)},
+		"nine regions":         {false, say(SetMemTable, append(u64(9), make([]byte, 9*32)...), 1, 2, 3, 4, 5, 6, 7, 8, 9)},
+		"one file too many":    {false, say(SetMemTable, append(u64(1), make([]byte, 32)...), 1, 2)},
+		"no file in flight":    {false, say(SetInflightFD, make([]byte, 20))},
+		"enabled":              {true, say(SetVringEnable, u32(0, 1))},
+		"enabled twice":        {false, say(SetVringEnable, u32(0, 2))},
+		"all features":         {true, say(SetFeatures, u64(RingFeatures|1<<15))},
+		"and one more":         {false, say(SetFeatures, u64(RingFeatures|1<<15|1))},
+		"one protocol feature": {true, say(SetProtocolFeatures, u64(1))},
+		"an unknown one":       {false, say(SetProtocolFeatures, u64(1<<6))},
+	} {
+		if (c.err == nil) != c.ok {
+			t.Errorf("%s: %v", name, c.err)
+		}
+	}
+	r := newRecorder()
+	c := NewConversation(r)
+	c.protocol = protocolFeatures
+	for mtu, ok := range map[uint64]bool{67: false, 68: true, 65535: true, 65536: false, 1 << 40: false} {
+		out, err := c.Handle(nil, Header{NetSetMTU, protocolVersion | flagNeedReply, 8}, u64(mtu), new(FDs))
+		if err != nil || len(out) != HeaderSize+8 || (out[HeaderSize] == 0) != ok || ok && r.mtu != int(mtu) {
+			t.Errorf("an MTU of %d: %x, %v", mtu, out, err)
+		}
+	}
+	for status, want := range map[uint64]uint64{0xf: 0xf, 0x1ff: 0xff} {
+		_, _ = c.Handle(nil, Header{SetStatus, protocolVersion, 8}, u64(status), new(FDs))
+		if out, err := c.Handle(nil, Header{GetStatus, protocolVersion, 0}, nil, new(FDs)); err != nil || !bytes.Equal(out[HeaderSize:], u64(want)) {
+			t.Errorf("status %#x is %x, %v", status, out, err)
+		}
+	}
+	_, _ = c.Handle(nil, Header{ResetDevice, protocolVersion, 0}, nil, new(FDs))
+	if out, err := c.Handle(nil, Header{GetStatus, protocolVersion, 0}, nil, new(FDs)); err != nil || !bytes.Equal(out[HeaderSize:], u64(0)) {
+		t.Errorf("after a reset the status is %x, %v", out, err)
 	}
 }
 
