@@ -61,6 +61,7 @@ const (
 	FastPunted                     // it leaves the frame to the switch
 	FastSent                       // it sends it on
 	FastDropped                    // it drops it
+	FastHost                       // the host alone gets it, which shares the device
 )
 
 // FastPort says how a fast path must treat a port on a kernel device. The VLAN fields are
@@ -201,7 +202,7 @@ func (p *Port) KeptOff() (why []string) {
 		return []string{"its frames come by memory or a socket, not by a device of the kernel"}
 	}
 	if !dev.Punted() {
-		why = append(why, "it shares its device with the host")
+		why = append(why, "no program is at its device; the log says why")
 	}
 	if !p.active() {
 		return append(why, "it does not forward")

@@ -47,10 +47,10 @@ type device struct {
 
 func (device) Punted() bool { return true }
 
-// shared is a device whose frames the host gets, too; substitute stands in for a device.
-type shared struct{ device }
+// bare is a device without a program; substitute stands in for a device.
+type bare struct{ device }
 
-func (shared) Punted() bool { return false }
+func (bare) Punted() bool { return false }
 
 type substitute struct{ *memory.Port }
 
@@ -250,9 +250,9 @@ func TestFastPathIsTold(t *testing.T) {
 			change: func(_ *vswitch.Switch, ports []*vswitch.Port) { ports[0].SetForwarding(false) },
 			from:   "++", to: "++", floods: true, why: "it does not forward",
 		},
-		"shared with the host": {
-			change: attach(func() port.Port { return shared{device{Port: memory.New(memory.Options{})}} }),
-			from:   "+++", to: "+++", floods: true, why: "it shares its device with the host",
+		"without a program": {
+			change: attach(func() port.Port { return bare{device{Port: memory.New(memory.Options{})}} }),
+			from:   "+++", to: "+++", floods: true, why: "no program is at its device; the log says why",
 		},
 		"memory": {
 			change: attach(func() port.Port { return memory.New(memory.Options{}) }),

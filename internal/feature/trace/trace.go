@@ -45,7 +45,7 @@ type Answer struct {
 	Reason    string   `json:"reason,omitempty"`
 	Steps     []Step   `json:"steps"`
 	Outputs   []Output `json:"outputs"`
-	FastPath  string   `json:"fastpath,omitempty"` // what it does: sent, dropped or punted; empty: it has no part in it
+	FastPath  string   `json:"fastpath,omitempty"` // what it does: sent, dropped, punted or host (alone gets it); empty: it has no part in it
 	Verdict   string   `json:"verdict"`
 	Remedy    string   `json:"remedy,omitempty"` // what would let it pass
 }
@@ -121,6 +121,11 @@ func (a *account) tell() {
 		return
 	}
 	a.step("in", describe(a.in), "%s", tag)
+	if a.trace.Fast == vswitch.FastHost {
+		a.step("kernel", a.in.Name(), "for the host alone: it is to the address of %s, which the host shares", a.in.Name())
+		a.Verdict = "not for the switch"
+		return
+	}
 	if at == "vlan" {
 		a.dropped("vlan", vlanWords(a.in), a.in)
 		return
@@ -274,7 +279,7 @@ func leaves(c *vswitch.TraceCopy) string {
 
 // fastWords name what the fast path does with the frame, in Answer.
 var fastWords = map[vswitch.FastVerdict]string{
-	vswitch.FastPunted: "punted", vswitch.FastSent: "sent", vswitch.FastDropped: "dropped",
+	vswitch.FastPunted: "punted", vswitch.FastSent: "sent", vswitch.FastDropped: "dropped", vswitch.FastHost: "host",
 }
 
 // kernel says what the fast path does with a frame that is delivered. It decides before the

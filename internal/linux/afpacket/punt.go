@@ -2,7 +2,6 @@ package afpacket
 
 import (
 	"encoding/binary"
-	"errors"
 
 	"golang.org/x/sys/unix"
 
@@ -28,20 +27,6 @@ func protocol(punted bool) uint16 {
 		p = Mark.TPID()
 	}
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, p))
-}
-
-// SetPunted changes Config.Punted of a Port with one queue.
-func (p *Port) SetPunted(on bool) error {
-	if len(p.queues) > 1 {
-		return errors.New("a port with several queues stays as it was added; delete it and add it again")
-	}
-	r := &p.queues[0].rx
-	p.mu.RLock() // Close must not close the socket meanwhile
-	defer p.mu.RUnlock()
-	if p.closed {
-		return port.ErrClosed
-	}
-	return r.bind(p.ifindex, on)
 }
 
 // isMarked reports whether f begins with the mark. The kernel removes the outer tag from

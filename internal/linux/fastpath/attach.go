@@ -10,16 +10,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attach puts the program at a device's ingress. The host's own stack no longer sees the
-// device's frames, and frames that the program does not forward are punted. A program
-// that an earlier process left there is replaced without a gap. Closing the result
-// detaches the program; after Stop, only if it is not pinned.
-func (p *Path) Attach(ifindex int) (io.Closer, error) {
-	l, err := p.hook(ifindex, portHook)
+// Attach implements hoststack.Ingress. A program that an earlier process left at the device is
+// replaced without a gap. Closing the result detaches the program; after Stop, only if it is
+// not pinned.
+func (p *Path) Attach(ifindex int) (io.Closer, error) { return p.attachAs(ifindex, false) }
+
+// AttachShared implements hoststack.Sharer.
+func (p *Path) AttachShared(ifindex int) (io.Closer, error) { return p.attachAs(ifindex, true) }
+
+func (p *Path) attachAs(ifindex int, shared bool) (io.Closer, error) {
+	l, err := p.hook(ifindex, ingressHook(shared))
 	if err != nil {
 		p.log.Warn("a device stays without fast path", "ifindex", ifindex, "reason", err)
+		return nil, err
 	}
-	return l, err
+	p.share(ifindex, shared)
+	return l, nil
+}
+
+// share records whether the host shares a device.
+func (p *Path) share(ifindex int, on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shared[ifindex] = on
 }
 
 // hook is a program and where it is at a device.
@@ -30,17 +43,26 @@ type hook struct {
 }
 
 var (
-	portHook  = hook{func(o *bpfObjects) *ebpf.Program { return o.Vswitch }, ebpf.AttachTCXIngress, ""}
-	decapHook = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchDecap }, ebpf.AttachTCXIngress, ""}
-	encapHook = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchEncap }, ebpf.AttachTCXEgress, egress}
+	portHook   = hook{func(o *bpfObjects) *ebpf.Program { return o.Vswitch }, ebpf.AttachTCXIngress, ""}
+	sharedHook = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchShared }, ebpf.AttachTCXIngress, ""}
+	decapHook  = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchDecap }, ebpf.AttachTCXIngress, ""}
+	encapHook  = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchEncap }, ebpf.AttachTCXEgress, egress}
 )
+
+// ingressHook returns the program of a device that is the switch's alone, or shared with the host.
+func ingressHook(shared bool) hook {
+	if shared {
+		return sharedHook
+	}
+	return portHook
+}
 
 // hooksOf returns the programs of a device. The caller holds mu.
 func (p *Path) hooksOf(ifindex int) []hook {
 	if p.paths.open[uint32(ifindex)] {
 		return []hook{decapHook, encapHook}
 	}
-	return []hook{portHook}
+	return []hook{ingressHook(p.shared[ifindex])}
 }
 
 func (p *Path) hook(ifindex int, h hook) (io.Closer, error) {
@@ -74,6 +96,16 @@ type attachment struct {
 	link.Link
 	path    *Path
 	ifindex int
+}
+
+// SetShared implements hoststack.Sharer.
+func (p *Path) SetShared(program io.Closer, on bool) error {
+	a := program.(*attachment)
+	if err := a.Update(ingressHook(on).program(&p.bpf)); err != nil {
+		return explain("change the program of the fast path", err)
+	}
+	p.share(a.ifindex, on)
+	return nil
 }
 
 // Close also detaches the program, unless the process is about to end. Otherwise a device
@@ -126,6 +158,7 @@ func (p *Path) mark(ifindex int, used bool) {
 		p.attached[ifindex] = true
 	} else {
 		delete(p.attached, ifindex)
+		delete(p.shared, ifindex)
 	}
 }
 

@@ -224,37 +224,38 @@ type bpfTunnel struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapAggregates    = "aggregates"
-	bpfMapBindings      = "bindings"
-	bpfMapBuckets       = "buckets"
-	bpfMapCopying       = "copying"
-	bpfMapCounts        = "counts"
-	bpfMapDevices       = "devices"
-	bpfMapEpochs        = "epochs"
-	bpfMapFloods        = "floods"
-	bpfMapGroups        = "groups"
-	bpfMapGuards        = "guards"
-	bpfMapHashes        = "hashes"
-	bpfMapMembers       = "members"
-	bpfMapMirrors       = "mirrors"
-	bpfMapNotes         = "notes"
-	bpfMapOrigins       = "origins"
-	bpfMapPaths         = "paths"
-	bpfMapPorts         = "ports"
-	bpfMapRecent        = "recent"
-	bpfMapRemotes       = "remotes"
-	bpfMapRings         = "rings"
-	bpfMapSamplings     = "samplings"
-	bpfMapSlots         = "slots"
-	bpfMapSnooped       = "snooped"
-	bpfMapStations      = "stations"
-	bpfMapTraps         = "traps"
-	bpfMapTunnels       = "tunnels"
-	bpfProgExplain      = "explain"
-	bpfProgTaken        = "taken"
-	bpfProgVswitch      = "vswitch"
-	bpfProgVswitchDecap = "vswitch_decap"
-	bpfProgVswitchEncap = "vswitch_encap"
+	bpfMapAggregates     = "aggregates"
+	bpfMapBindings       = "bindings"
+	bpfMapBuckets        = "buckets"
+	bpfMapCopying        = "copying"
+	bpfMapCounts         = "counts"
+	bpfMapDevices        = "devices"
+	bpfMapEpochs         = "epochs"
+	bpfMapFloods         = "floods"
+	bpfMapGroups         = "groups"
+	bpfMapGuards         = "guards"
+	bpfMapHashes         = "hashes"
+	bpfMapMembers        = "members"
+	bpfMapMirrors        = "mirrors"
+	bpfMapNotes          = "notes"
+	bpfMapOrigins        = "origins"
+	bpfMapPaths          = "paths"
+	bpfMapPorts          = "ports"
+	bpfMapRecent         = "recent"
+	bpfMapRemotes        = "remotes"
+	bpfMapRings          = "rings"
+	bpfMapSamplings      = "samplings"
+	bpfMapSlots          = "slots"
+	bpfMapSnooped        = "snooped"
+	bpfMapStations       = "stations"
+	bpfMapTraps          = "traps"
+	bpfMapTunnels        = "tunnels"
+	bpfProgExplain       = "explain"
+	bpfProgTaken         = "taken"
+	bpfProgVswitch       = "vswitch"
+	bpfProgVswitchDecap  = "vswitch_decap"
+	bpfProgVswitchEncap  = "vswitch_encap"
+	bpfProgVswitchShared = "vswitch_shared"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -299,11 +300,12 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	Explain      *ebpf.ProgramSpec `ebpf:"explain"`
-	Taken        *ebpf.ProgramSpec `ebpf:"taken"`
-	Vswitch      *ebpf.ProgramSpec `ebpf:"vswitch"`
-	VswitchDecap *ebpf.ProgramSpec `ebpf:"vswitch_decap"`
-	VswitchEncap *ebpf.ProgramSpec `ebpf:"vswitch_encap"`
+	Explain       *ebpf.ProgramSpec `ebpf:"explain"`
+	Taken         *ebpf.ProgramSpec `ebpf:"taken"`
+	Vswitch       *ebpf.ProgramSpec `ebpf:"vswitch"`
+	VswitchDecap  *ebpf.ProgramSpec `ebpf:"vswitch_decap"`
+	VswitchEncap  *ebpf.ProgramSpec `ebpf:"vswitch_encap"`
+	VswitchShared *ebpf.ProgramSpec `ebpf:"vswitch_shared"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -433,11 +435,12 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	Explain      *ebpf.Program `ebpf:"explain"`
-	Taken        *ebpf.Program `ebpf:"taken"`
-	Vswitch      *ebpf.Program `ebpf:"vswitch"`
-	VswitchDecap *ebpf.Program `ebpf:"vswitch_decap"`
-	VswitchEncap *ebpf.Program `ebpf:"vswitch_encap"`
+	Explain       *ebpf.Program `ebpf:"explain"`
+	Taken         *ebpf.Program `ebpf:"taken"`
+	Vswitch       *ebpf.Program `ebpf:"vswitch"`
+	VswitchDecap  *ebpf.Program `ebpf:"vswitch_decap"`
+	VswitchEncap  *ebpf.Program `ebpf:"vswitch_encap"`
+	VswitchShared *ebpf.Program `ebpf:"vswitch_shared"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -447,6 +450,7 @@ func (p *bpfPrograms) Close() error {
 		p.Vswitch,
 		p.VswitchDecap,
 		p.VswitchEncap,
+		p.VswitchShared,
 	)
 }
 

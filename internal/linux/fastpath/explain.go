@@ -11,6 +11,7 @@ import (
 // verdicts are enum decision of fastpath.c, in its order.
 var verdicts = []vswitch.FastVerdict{
 	vswitch.FastPunted, vswitch.FastSent, vswitch.FastDropped, vswitch.FastDropped, vswitch.FastDropped, vswitch.FastDropped,
+	vswitch.FastHost,
 }
 
 // Explain implements vswitch.FastPath: it asks the kernel's own code, see bpf/explain.h.

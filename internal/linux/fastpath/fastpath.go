@@ -60,6 +60,7 @@ type Path struct {
 
 	mu        sync.Mutex
 	attached  map[int]bool       // devices with a pinned link of ours
+	shared    map[int]bool       // devices that the host shares
 	published []vswitch.FastPort // by the switch
 	flood     vswitch.FastFlood
 	floods    floods
@@ -102,6 +103,7 @@ func open(o Options) (*Path, error) {
 		stop:    make(chan struct{}),
 
 		attached: make(map[int]bool),
+		shared:   make(map[int]bool),
 	}
 	spec, err := loadBpf()
 	if err != nil {

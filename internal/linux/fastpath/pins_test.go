@@ -202,9 +202,8 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
-// A port that shares its device with the host, and so has no program there, is taken over
-// with its stations, too.
-func TestTakeOverShared(t *testing.T) {
+// A port whose device has no program is taken over with its stations, too.
+func TestTakeOverWithoutProgram(t *testing.T) {
 	h := newHost(t)
 	open := func() *process {
 		p := h.open(h.taps[0])

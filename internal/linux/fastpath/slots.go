@@ -34,8 +34,9 @@ const (
 	flagGuarded
 	_
 	flagTunnel
-
-	flagSnoop = 1 << 16
+	_
+	flagHostShared
+	flagSnoop
 )
 
 // slot is a port's place in the kernel's tables. Its index differs from the port's number,
@@ -190,6 +191,7 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		flagNoFlood << 1: p.NoFlood&vswitch.Multicast != 0,
 		flagPunt:         p.Punt&vswitch.Broadcast != 0,
 		flagPunt << 1:    p.Punt&vswitch.Multicast != 0,
+		flagHostShared:   isShared(p.Device),
 		flagTunnel:       p.Tunnel,
 	} {
 		if on {
@@ -197,6 +199,12 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		}
 	}
 	return is
+}
+
+// isShared reports whether the host has what comes by a device, too.
+func isShared(dev port.KernelEnd) bool {
+	x, can := dev.(port.Exclusive)
+	return can && !x.Exclusive()
 }
 
 // networkOrder returns v with its bytes in network order in memory.

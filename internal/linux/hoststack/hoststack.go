@@ -6,8 +6,10 @@ package hoststack
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/vswitch/vswitch/internal/linux/link"
 )
@@ -23,25 +25,82 @@ type Ingress interface {
 	Detach(ifindex int) error
 }
 
-// Guard keeps the host stack out.
+// Sharer is an Ingress that also has a program for devices in which the host takes part.
+type Sharer interface {
+	Ingress
+
+	// AttachShared is Attach for such a device.
+	AttachShared(ifindex int) (io.Closer, error)
+
+	// SetShared replaces an attached program, without a gap, by one that shares the
+	// device's frames with the host or hides them.
+	SetShared(program io.Closer, on bool) error
+}
+
+// Guard keeps the host stack out, or lets it take part.
 type Guard struct {
 	ifindex  int
 	unfollow func()    // nil: nothing watches whether IPv6 stays disabled
 	program  io.Closer // nil: none
 	ingress  Ingress   // nil: the program only hides frames
+	shared   atomic.Bool
+}
+
+// Share lets the host take part in an interface whose frames in forwards. It returns nil if
+// in is no Sharer or has no program for the interface: then all frames reach both.
+func Share(ifindex int, in Ingress) *Guard {
+	s, can := in.(Sharer)
+	if !can {
+		return nil
+	}
+	p, err := s.AttachShared(ifindex)
+	if err != nil {
+		return nil
+	}
+	g := &Guard{ifindex: ifindex, program: p, ingress: in}
+	g.shared.Store(true)
+	return g
+}
+
+// Hide keeps the host stack off an interface that was shared.
+func (g *Guard) Hide(ifname string) error {
+	if err := g.silenceAll(ifname); err != nil {
+		return err
+	}
+	if err := g.setShared(false); err != nil {
+		g.stop()
+		return err
+	}
+	return nil
+}
+
+// Expose shares an interface from which the host stack was kept. It leaves the sysctls.
+func (g *Guard) Expose() error {
+	if err := g.setShared(true); err != nil {
+		return err
+	}
+	g.stop()
+	return nil
+}
+
+func (g *Guard) setShared(on bool) error {
+	s, can := g.ingress.(Sharer)
+	if !can {
+		return errors.New("the program at the interface cannot share it with the host")
+	}
+	if err := s.SetShared(g.program, on); err != nil {
+		return err
+	}
+	g.shared.Store(on)
+	return nil
 }
 
 // Shut keeps the host stack off the interface, with in if that is not nil. A new
 // interface must still be down: IPv6 speaks as soon as it is up. The sysctls outlive the
 // process; Restore takes them back.
 func Shut(ifname string, ifindex int, in Ingress) (*Guard, error) {
-	before := Read(ifname)
 	g := &Guard{ifindex: ifindex}
-	// If this fails, the settings made now stay unless somebody changes them.
-	g.unfollow, _ = link.FollowIPv6(ifindex, g.silence)
-	if err := set(ifname, quiet, before); err != nil {
-		g.stop()
-		Restore(ifname, before)
+	if err := g.silenceAll(ifname); err != nil {
 		return nil, err
 	}
 	if in != nil {
@@ -56,6 +115,19 @@ func Shut(ifname string, ifindex int, in Ingress) (*Guard, error) {
 		g.program = f
 	}
 	return g, nil
+}
+
+// silenceAll makes the sysctls, which stay until Restore.
+func (g *Guard) silenceAll(ifname string) error {
+	before := Read(ifname)
+	// If this fails, the settings made now stay unless somebody changes them.
+	g.unfollow, _ = link.FollowIPv6(g.ifindex, g.silence)
+	if err := set(ifname, quiet, before); err != nil {
+		g.stop()
+		Restore(ifname, before)
+		return err
+	}
+	return nil
 }
 
 // Hidden reports whether the host stack sees no frames at all (tcx, Linux 6.6). If not, it
@@ -81,6 +153,7 @@ func (g *Guard) silence() {
 func (g *Guard) stop() {
 	if g.unfollow != nil {
 		g.unfollow()
+		g.unfollow = nil
 	}
 }
 

@@ -68,12 +68,13 @@ type Taker interface {
 
 // Contested returns an error if somebody else gets the interface's frames: a macvlan or its
 // like, also one in another network namespace, or another switch that has a program at the
-// interface, too. A nil Guard is never contested.
+// interface, too. What stands on a shared interface is part of the host. A nil Guard is never
+// contested.
 func (g *Guard) Contested() error {
 	if g == nil || g.program == nil {
 		return nil
 	}
-	if t, ok := g.program.(Taker); ok && t.Taken() {
+	if t, ok := g.program.(Taker); ok && !g.shared.Load() && t.Taken() {
 		return errors.New("a macvlan or the like, such as a container's, stands on the device and takes its frames; `ip -all netns exec ip -d link show type macvlan` finds it, delete it there")
 	}
 	at, err := link.QueryPrograms(link.QueryOptions{Target: g.ifindex, Attach: ebpf.AttachTCXIngress})

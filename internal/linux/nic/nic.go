@@ -23,7 +23,7 @@ import (
 // Taker takes interfaces for one switch.
 type Taker struct {
 	Switch  string            // its name, which marks them
-	Ingress hoststack.Ingress // decides which frames of exclusive interfaces to punt; nil: all frames come
+	Ingress hoststack.Ingress // decides which frames to punt; nil: all frames come
 }
 
 // Config is how an interface is used.
@@ -43,7 +43,8 @@ type Device struct {
 	free    func() // lets another port take it
 
 	mu    sync.Mutex
-	guard *hoststack.Guard // nil: the host stack takes part
+	guard *hoststack.Guard // nil: nothing is at the interface, which is shared with the host
+	shut  bool             // the host stack takes no part
 }
 
 // Close implements port.Port. The interface keeps its settings until Return.
@@ -135,6 +136,9 @@ func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err er
 		if d.guard, err = hoststack.Shut(l.Name, l.Index, k.Ingress); err != nil {
 			return nil, err
 		}
+		d.shut = true
+	} else {
+		d.guard = hoststack.Share(l.Index, k.Ingress)
 	}
 	d.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Promiscuous: true, Queues: o.Queues, Punted: d.Punted(), From: o.From})
 	if err != nil {
@@ -145,6 +149,8 @@ func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err er
 	if err != nil {
 		if d.guard != nil && o.From == nil { // another process needs it
 			_ = d.guard.Lift()
+		}
+		if o.Exclusive && o.From == nil {
 			_ = hoststack.Restore(l.Name, sysctls)
 		}
 		return nil, err
@@ -238,7 +244,7 @@ func (d *Device) apply(l link.Link, mtu int, exclusive bool) error {
 	var err error
 	switch shut := d.isShut(); {
 	case exclusive && !shut:
-		err = d.shut(l)
+		err = d.hide(l)
 	case !exclusive && shut:
 		err = d.expose(l)
 	}
@@ -251,44 +257,53 @@ func (d *Device) apply(l link.Link, mtu int, exclusive bool) error {
 func (d *Device) isShut() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.guard != nil
+	return d.shut
 }
 
-// shut keeps the host stack off the interface.
-func (d *Device) shut(l link.Link) error {
+// set sets the guard of the device.
+func (d *Device) set(g *hoststack.Guard, shut bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.guard, d.shut = g, shut
+}
+
+// hide keeps the host stack off the interface.
+func (d *Device) hide(l link.Link) error {
 	d.before.StaticIPv6 = hoststack.Read(l.Name).StaticIPv6 // may have changed since Open
-	g, err := hoststack.Shut(l.Name, l.Index, d.ingress)
-	if err != nil {
+	d.mu.Lock()
+	g := d.guard
+	d.mu.Unlock()
+	var err error
+	if g != nil {
+		if err = g.Hide(l.Name); err != nil {
+			return cmp.Or(hoststack.Restore(l.Name, *d.before), err)
+		}
+	} else if g, err = hoststack.Shut(l.Name, l.Index, nil); err != nil { // it had no program to begin with
 		return err
 	}
-	if g.Punted() {
-		if err := d.SetPunted(true); err != nil {
-			return cmp.Or(g.Lift(), hoststack.Restore(l.Name, *d.before), err)
-		}
-	}
-	d.mu.Lock()
-	d.guard = g
-	d.mu.Unlock()
+	d.set(g, true)
 	return nil
 }
 
-// expose gives the interface back to the host stack. During the change the switch misses
-// frames rather than receive frames that the kernel forwards as well.
+// expose gives the interface back to the host stack.
 func (d *Device) expose(l link.Link) error {
-	punted := d.Punted()
-	if punted && len(d.Queues()) > 1 {
-		return d.SetPunted(false) // returns an error before anything is changed
-	}
-	g := d.takeGuard()
-	err := g.Lift()
-	if err == nil && punted {
-		err = d.SetPunted(false)
-	}
-	if err != nil {
-		addresses := d.before.StaticIPv6
-		again := d.shut(l) // guard and program stay together
-		d.before.StaticIPv6 = addresses
-		return cmp.Or(again, err)
+	if d.Punted() {
+		d.mu.Lock()
+		g := d.guard
+		d.mu.Unlock()
+		if err := g.Expose(); err != nil {
+			return err
+		}
+		d.set(g, false)
+	} else {
+		g := d.takeGuard()
+		d.set(nil, false)
+		if err := g.Lift(); err != nil {
+			addresses := d.before.StaticIPv6
+			again := d.hide(l)
+			d.before.StaticIPv6 = addresses
+			return cmp.Or(again, err)
+		}
 	}
 	return hoststack.Restore(l.Name, *d.before)
 }
@@ -315,9 +330,9 @@ func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
 			return err
 		}
 	}
-	err := cmp.Or(l.TurnOn(strings.Fields(t.Before.Features)...), owner.Release(l, k.Switch, t.Before.Alias))
+	err := cmp.Or(l.TurnOn(strings.Fields(t.Before.Features)...), owner.Release(l, k.Switch, t.Before.Alias), hoststack.Lift(l.Index, k.Ingress))
 	if o.Exclusive {
-		err = cmp.Or(err, hoststack.Lift(l.Index, k.Ingress), hoststack.Restore(l.Name, *t.Before))
+		err = cmp.Or(err, hoststack.Restore(l.Name, *t.Before))
 	}
 	return err
 }

@@ -100,7 +100,7 @@ global int path_of(struct __sk_buff *skb)
 SEC("tcx/ingress") int vswitch_decap(struct __sk_buff *skb)
 {
 	int path = path_of(skb);
-	return path < 0 ? ~path & 3 : forward(skb, path & MARK_PATH, 1);
+	return path < 0 ? ~path & 3 : forward(skb, path & MARK_PATH, TUNNELS);
 }
 
 SEC("tcx/egress") int vswitch_encap(struct __sk_buff *skb)

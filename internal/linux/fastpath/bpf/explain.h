@@ -27,6 +27,12 @@ SEC("tcx/ingress") int explain(struct __sk_buff *skb)
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	if (data + ETHERNET > end)
 		return UP;
+	if (is_shared(skb)) {
+		if (skb->pkt_type == PACKET_HOST)
+			return HOSTS;
+		if (is_crowded(skb))
+			return UP;
+	}
 	enum decision is;
 	if (data[0] & 1) {
 		struct flooded f = {.skb = skb};

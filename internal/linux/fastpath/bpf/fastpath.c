@@ -55,9 +55,10 @@ enum {
 	NO_FLOOD = 128, /* frames that are flooded do not leave by it */
 	PUNT = 512,     /* those that come by it are handed up: limited, or taken */
 
-	GUARDED = 2048,  /* what comes by it has to be plainly good: guard.h */
-	TUNNEL = 8192,   /* leads to other hosts: encap.h */
-	SNOOP = 1 << 16, /* the switch sees what may teach it the addresses of who is behind it */
+	GUARDED = 2048,      /* what comes by it has to be plainly good: guard.h */
+	TUNNEL = 8192,       /* leads to other hosts: encap.h */
+	HOST_SHARED = 32768, /* the host has what comes by it, too: shared.h */
+	SNOOP = 1 << 16,     /* the switch sees what may teach it the addresses of who is behind it */
 };
 
 enum class { BROADCAST, MULTICAST };
@@ -287,19 +288,29 @@ struct {
 #define HAND_UP_TPID be16(0x88a8)
 #define HAND_UP_TCI 0xfff
 
-global int hand_up(struct __sk_buff *skb)
+/* mark puts both tags in front of a frame. */
+static inline int mark(struct __sk_buff *skb)
 {
-	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
-	if (!kernel_skb->dev->rx_handler &&
-	    bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0 &&
-	    bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0)
-		return TCX_PASS;
+	return bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0 &&
+	       bpf_skb_vlan_push(skb, HAND_UP_TPID, HAND_UP_TCI) == 0;
+}
 
+/* lose counts a frame that the switch should have had. */
+static inline void lose(struct __sk_buff *skb)
+{
 	u32 ifindex = skb->ifindex;
 	u32 *slot = bpf_map_lookup_elem(&slots, &ifindex);
 	struct counters *c = slot ? bpf_map_lookup_elem(&counts, slot) : 0;
 	if (c)
 		c->lost++;
+}
+
+global int hand_up(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
+	if (!kernel_skb->dev->rx_handler && mark(skb))
+		return TCX_PASS;
+	lose(skb);
 	return TCX_DROP;
 }
 
@@ -435,7 +446,7 @@ static inline u32 tag_of(struct __sk_buff *skb)
 #include "lag.h"
 
 /* What becomes of a frame. */
-enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED, POLICED, NOWHERE };
+enum decision { UP, ON, SAME_PORT, BOTH_ISOLATED, POLICED, NOWHERE, HOSTS };
 
 /* wanted reports whether somebody wants to see the frames of a port that are dropped. */
 static inline int wanted(u32 slot)
@@ -826,9 +837,11 @@ struct flooded {
 	u32 sent; /* how many copies */
 	u32 last; /* ifindex by which the frame itself leaves, the last of all; 0: it does not */
 	u32 ask; /* the switch has to see it */
+	u32 keep; /* the frame itself stays */
 	u16 vlan, opaque;
 	u32 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
 	u32 to; /* slot of one of those of by */
+	u32 : 32;
 };
 
 enum leaves { NOT_BY_IT, BY_IT, ASK };
@@ -868,26 +881,31 @@ static inline enum leaves leaves(struct flooded *f, u32 output, struct exit *e)
 	return device && *device == e->ifindex ? BY_IT : ASK;
 }
 
+/* is_short reports whether a frame is not too long for a device, which came with one tag, opaque or
+ * not, and leaves with another. It is a function so that the verifier looks at it once. */
+global int is_short(struct __sk_buff *skb, u32 ifindex, u32 came, u32 opaque, u32 tag)
+{
+	u32 mtu = 0, length = wire_length(skb) - (came && !opaque ? TAG : 0) + (tag ? TAG : 0);
+	u16 first = tag ? tag >> 16 : opaque ? came >> 16 : 0;
+	return bpf_check_mtu(skb, ifindex, &mtu, grows(skb, length, first), 0) == 0;
+}
+
 /* choose finds out whether a frame leaves by one of all ports. If the switch has to be asked,
  * the frame leaves by none. It is called in a loop; 1 ends that. */
 static long choose(u64 i, struct flooded *f)
 {
 	struct exit e;
-	u32 mtu = 0;
 	if (i >= MAX_FLOOD)
 		return 1;
 	switch (leaves(f, f->all->output[i], &e)) {
 	case NOT_BY_IT:
 		return 0;
-	case BY_IT: {
-		u32 length = wire_length(f->skb) - (f->now ? TAG : 0) + (e.tag ? TAG : 0);
-		u16 first = e.tag ? e.tag >> 16 : f->opaque ? f->tag >> 16 : 0;
-		if (can_see(f->skb, e.watch) && bpf_check_mtu(f->skb, e.ifindex, &mtu, grows(f->skb, length, first), 0) == 0) {
+	case BY_IT:
+		if (can_see(f->skb, e.watch) && is_short(f->skb, e.ifindex, f->tag, f->opaque, e.tag)) {
 			f->by |= 1ULL << i;
 			f->to = e.slot;
 			return 0;
 		}
-	}
 	default:
 		f->by = 0;
 		f->ask = 1;
@@ -924,7 +942,7 @@ static long send_copy(u64 i, struct flooded *f)
 	f->sent++;
 	if (e.watch)
 		see(f->skb, e.slot, LEFT, 0);
-	if (f->by >> i != 1) {
+	if (f->by >> i != 1 || f->keep) {
 		copy_to(f->skb, e.ifindex, out);
 		return 0;
 	}
@@ -935,6 +953,18 @@ static long send_copy(u64 i, struct flooded *f)
 }
 
 #include "groups.h"
+
+/* class_of and has_foreign_tag are functions so that the verifier does not know what they return: it
+ * looks at what follows once, and not for each result. */
+global u32 class_of(u64 group)
+{
+	return group == 0xffffffffffff ? BROADCAST : MULTICAST;
+}
+
+global u32 has_foreign_tag(u32 tag, u32 tpid)
+{
+	return tag && tag >> 16 != tpid;
+}
 
 /* decide_flood finds out what becomes of a frame to a group: it is sent on to all ports of its
  * VLAN that may have it, as toAll in switch/flood.go, or to those that joined the group, unless
@@ -947,18 +977,18 @@ static inline enum decision decide_flood(struct __sk_buff *skb, struct flooded *
 		return UP;
 	struct frame addresses = {.dst_src = *(u64 *)data, .src = *(u32 *)(data + 8)};
 	u64 group = destination(&addresses);
-	enum class class = group == 0xffffffffffff ? BROADCAST : MULTICAST;
+	u32 class = class_of(group);
 	struct port *from = input(skb->ifindex, &f->in);
 	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
 	if (!from || !hash)
 		return UP;
 	f->from = from->flags;
-	if (from->flags & (GUARDED | PUNT << class) || (class == MULTICAST && is_trapped(group)))
+	if (from->flags & (GUARDED | PUNT << (class & 1)) || (class == MULTICAST && is_trapped(group)))
 		return UP;
 	f->tag = tag_of(skb);
-	f->opaque = is_opaque(f->tag, from);
+	f->opaque = has_foreign_tag(f->tag, from->tpid);
 	f->vlan = classify(f->tag, from);
-	f->unwanted = NO_FLOOD << class;
+	f->unwanted = NO_FLOOD << (class & 1);
 	f->all = listeners(f, group);
 	if (!f->all || f->all->ports > MAX_FLOOD)
 		return UP;
@@ -973,10 +1003,11 @@ static inline enum decision decide_flood(struct __sk_buff *skb, struct flooded *
 	return f->ask ? UP : f->by ? ON : NOWHERE;
 }
 
-/* flood does what decide_flood finds out. */
-global int flood(struct __sk_buff *skb)
+/* flood does what decide_flood finds out. With keep it leaves the frame as it is, and returns
+ * TCX_DROP. */
+global int flood(struct __sk_buff *skb, int keep)
 {
-	struct flooded f = {.skb = skb};
+	struct flooded f = {.skb = skb, .keep = keep};
 	struct verdict v = {};
 	enum decision is = decide_flood(skb, &f, &v, REAL);
 	if (is == UP)
@@ -1009,6 +1040,8 @@ global int flood(struct __sk_buff *skb)
 	in->rx_frames++;
 	in->rx_bytes += length;
 	in->copies += f.sent - 1;
+	if (keep)
+		wear(&f, f.opaque ? 0 : f.tag);
 	return f.last ? bpf_redirect(f.last, 0) : TCX_DROP;
 }
 
@@ -1047,9 +1080,12 @@ global int look_up(struct __sk_buff *skb, u32 epoch, u32 lap, u32 path, u32 plac
 	return LOOKED_UP;
 }
 
+/* Which program forwards: that of a port's device, of one that the host shares, or of a tunnel's. */
+enum device { OWN, SHARED, TUNNELS };
+
 /* forward decides about a frame, which came by the path of a tunnel; 0: by none. What comes by a
- * tunnel is not flooded here: is_tunnel is constant, so that its program is without that code. */
-static inline int forward(struct __sk_buff *skb, u32 path, int is_tunnel)
+ * tunnel is not flooded here: device is constant, so that its program is without that code. */
+static inline int forward(struct __sk_buff *skb, u32 path, enum device device)
 {
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	u32 zero = 0;
@@ -1060,7 +1096,7 @@ static inline int forward(struct __sk_buff *skb, u32 path, int is_tunnel)
 	if (read_bits(k, ip_summed) == CHECKSUM_PARTIAL && !is_own_checksum(skb, k) && !is_checksum(skb))
 		return hand_up_vetted(skb);
 	if (data[0] & 1)
-		return is_tunnel ? hand_up(skb) : flood(skb);
+		return device == TUNNELS ? hand_up(skb) : flood(skb, device == SHARED);
 	u32 *epoch = bpf_map_lookup_elem(&epochs, &zero);
 	struct flows *flows = bpf_map_lookup_elem(&recent, &zero);
 	if (!epoch || !flows)
@@ -1088,9 +1124,10 @@ static inline int forward(struct __sk_buff *skb, u32 path, int is_tunnel)
 
 SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 {
-	return forward(skb, 0, 0);
+	return forward(skb, 0, OWN);
 }
 
+#include "shared.h"
 #include "decap.h"
 #include "explain.h"
 #include "taken.h"

@@ -53,6 +53,7 @@ struct __sk_buff {
 /* enum tcx_action_base; TCX_REDIRECT is what bpf_redirect returns. */
 #define TCX_PASS 0
 #define TCX_DROP 2
+#define TCX_REDIRECT 7
 
 /* enum bpf_map_type */
 #define BPF_MAP_TYPE_HASH 1

@@ -1,0 +1,118 @@
+package fastpath
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
+)
+
+// sharedDevice is a device in which the host takes part.
+type sharedDevice struct{ device }
+
+func (sharedDevice) Exclusive() bool { return false }
+
+// TestShared has frames from A come by port 0, which the host shares. A is known there, and B
+// behind port 1. The switch's copies are read where it reads them.
+func TestShared(t *testing.T) {
+	t.Parallel()
+	const host = port.MAC(0x02_00_00_00_00_99)
+	wire := func(dst port.MAC) []byte { return frame(dst, macA, frameLen) }
+	for name, c := range map[string]struct {
+		change func(r *rig)
+		wire   []byte
+		want   uint32
+		punted bool   // the switch gets it
+		fast   uint64 // frames that count as the fast path's
+
+		explained vswitch.FastVerdict // 0: any
+	}{
+		"known behind another port":                      {wire: wire(macB), want: tcxRedirect, fast: 1, explained: vswitch.FastSent},
+		"known behind its own port":                      {wire: wire(macA), want: tcxPass, fast: 1},
+		"for the host":                                   {wire: wire(host), want: tcxPass, explained: vswitch.FastHost},
+		"for the host, whose address is known elsewhere": {wire: wire(host), want: tcxPass, explained: vswitch.FastHost, change: func(r *rig) { r.learn(1, host, 1) }},
+		"unknown":                       {wire: wire(macC), want: tcxPass, punted: true, explained: vswitch.FastPunted},
+		"to all":                        {wire: wire(port.Broadcast), want: tcxPass, punted: true},
+		"to all, whom the kernel knows": {wire: wire(port.Broadcast), want: tcxPass, fast: 1, change: func(r *rig) { r.flood.VLANs = *vlans(1); r.publish(r.ports) }},
+		"beyond the rate": {wire: wire(macB), want: tcxPass, fast: 1, change: func(r *rig) {
+			r.police(0, kilobyte, time.Second, time.Hour)
+		}},
+		"the port is gone": {wire: wire(macC), want: tcxPass, change: func(r *rig) {
+			r.publish(r.ports[1:])
+			r.path.Release(0)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 2)
+			r.ns.Run("ip", "link", "set", "vm0", "address", net.HardwareAddr(host.HardwareAddr()).String(), "up")
+			r.ports[0].Device = sharedDevice{r.ports[0].Device.(device)}
+			r.publish(r.ports)
+			r.learn(1, macA, 0)
+			r.learn(1, macB, 1)
+			if c.change != nil {
+				c.change(r)
+			}
+			var fd int
+			var err error
+			ifindex := r.ports[0].Device.Ifindex()
+			r.ns.Do(func() {
+				proto := binary.NativeEndian.Uint16([]byte{0x88, 0xa8})
+				if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(proto)); err == nil {
+					err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: ifindex})
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+
+			o := ebpf.RunOptions{Data: c.wire, DataOut: make([]byte, 200), Context: skb{Ifindex: uint32(ifindex)}}
+			var got uint32
+			var explained vswitch.FastVerdict
+			r.ns.Do(func() {
+				explained = r.path.Explain(0, c.wire)
+				got, err = r.path.bpf.VswitchShared.Run(&o)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != c.want || !bytes.Equal(o.DataOut, c.wire) {
+				t.Errorf("it gets %d, want %d, and is\n% x, was\n% x", got, c.want, o.DataOut, c.wire)
+			}
+			if c.explained != vswitch.FastUnknown && explained != c.explained {
+				t.Errorf("Explain says %d, want %d", explained, c.explained)
+			}
+			if in := r.path.Counters(0); c.fast != in.Fast || in.RX.Drops() != 0 && c.punted {
+				t.Errorf("%+v", in)
+			}
+
+			timeout := unix.NsecToTimeval((100 * time.Millisecond).Nanoseconds())
+			if c.punted {
+				timeout = unix.NsecToTimeval((10 * time.Second).Nanoseconds())
+			}
+			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 200)
+			n, _, err := unix.Recvfrom(fd, b, 0)
+			switch {
+			case !c.punted:
+				if err == nil {
+					t.Errorf("the switch gets % x", b[:n])
+				}
+			case err != nil:
+				t.Errorf("the switch gets nothing: %v", err)
+			case !bytes.Equal(b[:n], marked(c.wire)):
+				t.Errorf("the switch gets\n% x, want\n% x", b[:n], marked(c.wire))
+			}
+		})
+	}
+}
