@@ -360,7 +360,7 @@ func TestGroups(t *testing.T) {
 		"no IP":           {to: "2"},
 		"IGMP":            {wire: ip4(2)},
 		"PIM":             {wire: ip4(103)},
-		"like IGMP, IPv6": {dst: ipv6, wire: ip4(2), to: "2"},
+		"like IGMP, IPv6": {dst: ipv6, wire: ip4(2)},
 		"MLD query":       {dst: ipv6, wire: ip6(58, 130, 0xff05)},
 		"MLD done":        {dst: ipv6, wire: ip6(58, 132, 0xff05)},
 		"MLDv2 report":    {dst: ipv6, wire: ip6(58, 143, 0xff02)},
