@@ -19,6 +19,7 @@ import (
 	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 // stateVersion is the format of state.json that this code writes, and the newest that it
@@ -250,9 +251,13 @@ func runTheOther(program string) string {
 	return fmt.Sprintf("this is vswitch %s: run the other one, or keep the state elsewhere with --state", program)
 }
 
-// known returns an error if the state has a setting or a feature that this program lacks: a
-// newer program wrote it, and the switch would not be as requested without it.
+// known returns an error if the state has a setting or a feature that this program lacks, or more
+// ports than a switch can have: a newer program or a user wrote it, and the switch would not be as
+// requested without them.
 func (st savedState) known(kinds port.Catalog, features []feature.Feature, program string) error {
+	if n := len(st.Ports); n > vswitch.MaxPorts {
+		return fmt.Errorf("state.json has %d ports, and a switch has at most %d; remove some there", n, vswitch.MaxPorts)
+	}
 	for key := range st.Sections {
 		if !slices.ContainsFunc(features, func(f feature.Feature) bool { return keyOf(&f) == key }) {
 			return fmt.Errorf("state.json %w; %s", unknownKey(strconv.Quote(key), st.WrittenBy), runTheOther(program))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 func tempStore(t *testing.T) *store {
@@ -215,6 +216,17 @@ func TestSettingOfANewerVersionStopsTheStart(t *testing.T) {
 		err = st.known(port.Catalog{Kinds: port.Kinds{newFakeHost()}}, testFeatures, "v1.0")
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "v1.0")) {
 			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// So do more ports than a switch has: the next save would lose the rest.
+func TestTooManyPortsStopTheStart(t *testing.T) {
+	for n, ok := range map[int]bool{vswitch.MaxPorts: true, vswitch.MaxPorts + 1: false} {
+		st := savedState{Ports: make([]savedPort, n)}
+		err := st.known(port.Catalog{Kinds: port.Kinds{newFakeHost()}}, testFeatures, "v1.0")
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "4097 ports") {
+			t.Errorf("%d ports: %v", n, err)
 		}
 	}
 }
