@@ -9,9 +9,13 @@ import (
 	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 )
 
-// A switch that a service manager runs is killed twice while frames pass, and no frame is lost:
-// what comes meanwhile waits in files that the service manager keeps. Files of no port are
-// forgotten, and those of a port are forgotten with it.
+// inHand is how many frames of a flow a process may have in its hands when it is killed. An outage
+// costs some ten times more where nothing keeps the sockets.
+const inHand = 5
+
+// A switch that a service manager runs is killed while frames pass, and no frame is lost but those
+// in its hands: what comes meanwhile waits in files that the service manager keeps. Files of no
+// port are forgotten, and those of a port are forgotten with it.
 func TestKilledService(t *testing.T) {
 	testenv.Root(t)
 	for name, flags := range map[string][]string{
@@ -45,7 +49,7 @@ func TestKilledService(t *testing.T) {
 				}
 				stored("again, and nothing else")
 			}
-			wantAll(t, "kill -9", flows)
+			wantAllBut(t, "kill -9", flows, 2*inHand)
 			// The next process of an upgrade stores its own.
 			sw.Upgrade(t)
 			for _, f := range flows {
@@ -63,7 +67,7 @@ func TestKilledService(t *testing.T) {
 			for _, f := range flows {
 				f.more(t, 30)
 			}
-			wantAll(t, "upgrade, and kill -9", flows)
+			wantAllBut(t, "upgrade, and kill -9", flows, 3*inHand)
 		})
 	}
 }
