@@ -3,6 +3,7 @@ package vswitch
 import (
 	"time"
 
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -21,8 +22,12 @@ type FastCopy struct {
 	// drop, how many others there were for this reason since the last that was copied.
 	Of uint32
 
-	To      uint16 // the port by which a sample leaves; fdb.NoPort: none
+	To      uint16 // the port by which a sample leaves; that by which a CopyMirrorOut came; fdb.NoPort: none
 	Several bool   // it leaves by several
+	Push    bool   // of a CopyMirrorOut: Tag stands in front of the frame's own
+
+	// What is left to others, without GSOType: a super-frame has a GSOSize.
+	Offload port.Offload
 }
 
 // CopyKind says what a FastCopy is.
@@ -34,6 +39,9 @@ const (
 	CopySample                 // of a frame that was drawn, for the port's sampler
 	CopyDrop                   // of one that was dropped, for watches with Some
 	CopyLost                   // of one that a device lost, for watches with Punt
+
+	CopyMirrorIn  // of a frame that came by a port, for mirrors
+	CopyMirrorOut // of one that a port sent, for mirrors
 )
 
 // absent is the rest of a frame of which there is the beginning only.
@@ -56,8 +64,9 @@ func (s *Switch) showCopy(c *FastCopy) {
 	if more := c.Length - len(c.Data); more > 0 {
 		f.Tail = absent(more)
 	}
+	sent := c.Kind == CopyOut || c.Kind == CopyLost
 	sight := Sight{
-		Port: at.port, Sent: c.Kind == CopyOut || c.Kind == CopyLost, VLAN: vlanAt(&f, at), Out: port.Out{Frame: &f, Tag: f.Tag, Drop: c.Drop},
+		Port: at.port, Sent: sent, VLAN: vlanAt(c.Tag, at, sent), Out: port.Out{Frame: &f, Tag: f.Tag, Drop: c.Drop},
 		Time: c.Time, Missed: c.Missed,
 	}
 	switch c.Kind {
@@ -69,15 +78,116 @@ func (s *Switch) showCopy(c *FastCopy) {
 	case CopyDrop:
 		sight.Missed += c.Of
 		set.showTo(sight, func(w *Watch) bool { return w.Some })
+	case CopyMirrorIn, CopyMirrorOut:
+		s.mirrorCopy(set, c, at)
 	default:
 		set.showTo(sight, func(w *Watch) bool { return !w.Some })
 	}
 }
 
-// vlanAt returns the VLAN of a frame with the tag that it has at a port; 0: none.
-func vlanAt(f *port.Frame, at *member) uint16 {
-	var as port.Frame
-	as.Tag = f.Tag
+// vlanAt returns the VLAN of a frame with this tag that came by a port, or was sent; 0: none.
+func vlanAt(tag port.Tag, at *member, sent bool) uint16 {
+	if sent && (!tag.Present() || tag.TPID() != at.tpid) {
+		return at.native
+	}
+	as := port.Frame{Tag: tag}
 	_ = classify(&as, at)
 	return as.VLAN
+}
+
+// mirrorCopy has those of a port's taps copy a frame that the fast path does not serve itself.
+func (s *Switch) mirrorCopy(set *portSet, c *FastCopy, at *member) {
+	from, taps, sent := at, at.mirrorIn, c.Kind == CopyMirrorOut
+	var before []tap // where it came
+	if sent {
+		if from = set.member(c.To); from == nil {
+			return
+		}
+		taps, before = at.mirrorOut, from.mirrorIn
+	}
+	f, flags := c.frame()
+	f.VLAN = vlanAt(c.Tag, at, sent)
+	out := s.vecs.Get().(*outputs)
+	defer s.vecs.Put(out)
+	out.begin(set, from, 0)
+	lost := uint64(0)
+	for i := range taps {
+		t := &taps[i]
+		if !t.isByCopy() {
+			continue
+		}
+		if c.Missed > 0 { // they may not have been wanted
+			t.to[0].tx[0].dropped[port.DropQueueFull].Add(uint64(c.Missed))
+			lost += uint64(c.Missed)
+		}
+		if !t.wants(f, c.Tag) || t.hasCopied(f, before) {
+			continue
+		}
+		cut := t.SnapLen != 0 && f.DataLen() > t.SnapLen
+		if cut && t.SnapLen > len(f.Data) || !cut && f.Tail != nil {
+			continue // it was made before the mirror was
+		}
+		cp := out.cut.copyOf(f)
+		if cut {
+			cp.Data, cp.Tail, cp.Offload = f.Data[:t.SnapLen:t.SnapLen], nil, port.Offload{}
+		}
+		for _, to := range t.to {
+			if to == at || whyNotCopy(t.Mirror, from, to) != port.DropNone {
+				continue
+			}
+			if cp.Offload.GSOSize != 0 && cp.Offload.GSOType == port.GSONone {
+				to.tx[0].dropped[port.DropBadOffload].Add(1)
+				lost++
+				continue
+			}
+			one := port.Out{Frame: cp, Tag: c.Tag, Flags: flags}
+			if t.ToVLAN != 0 {
+				one.Tag, one.Flags = port.MakeTag(to.tpid, t.ToVLAN), port.Push
+			}
+			out.put(one, to)
+			out.copies++
+		}
+	}
+	copies := out.copies
+	out.flush(0)
+	at.port.mirrored.Add(copies + lost)
+}
+
+// frame returns the frame of a copy, and how its Tag stands to the frame's own.
+func (c *FastCopy) frame() (f *port.Frame, flags port.OutFlags) {
+	f = new(port.Frame)
+	offload := c.Offload
+	if c.Push {
+		f.SetWire(c.Data)
+		offload, _ = vnet.Untag(offload)
+		flags = port.Push
+	} else {
+		f.SetStripped(c.Data, c.Tag)
+	}
+	if more := c.Length - len(c.Data); more > 0 {
+		f.Tail = absent(more)
+	} else {
+		f.Offload = complete(f, offload)
+	}
+	return f, flags
+}
+
+// complete returns the offload of a whole frame with its GSOType, which the kernel does not say,
+// but the headers; GSONone if they do not.
+func complete(f *port.Frame, o port.Offload) port.Offload {
+	if o.GSOSize == 0 {
+		return o
+	}
+	const offsetInTCP = 16
+	types := []uint8{port.GSOUDPL4}
+	if o.CsumOffset == offsetInTCP {
+		types = []uint8{port.GSOTCPv4, port.GSOTCPv6}
+	}
+	for _, o.GSOType = range types {
+		if inspected, ok := vnet.Inspect(f.Data, f.DataLen(), o); ok {
+			return inspected
+		}
+	}
+	o.GSOType = port.GSONone
+	return o
 }

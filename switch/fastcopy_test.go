@@ -3,9 +3,11 @@ package vswitch_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -91,6 +93,94 @@ func TestFastCopies(t *testing.T) {
 		}
 		if fast.show(&copies[0]); len(seen.take()) != 0 {
 			t.Error("a watch that ended is shown a copy")
+		}
+	}
+}
+
+// Mirrors that a fast path does not serve copy the frames that it shows, as they copy others: in
+// the form that the target takes, and counted.
+func TestFastMirrorCopies(t *testing.T) {
+	fast := &told{}
+	sw := vswitch.New(vswitch.Config{FastPath: fast})
+	defer sw.Close()
+	none := port.CapsNone
+	var ports []*vswitch.Port
+	lines := []*memory.Port{memory.New(memory.Options{}), memory.New(memory.Options{}), memory.New(memory.Options{Depth: 64, Caps: &none})}
+	for n, line := range lines {
+		p, err := sw.AddPort(fmt.Sprintf("p%d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dev port.Port = device{Port: line}
+		if n == 2 {
+			dev = line
+		}
+		if err := p.Attach(dev); err != nil {
+			t.Fatal(err)
+		}
+		if n == 2 {
+			if err := p.Configure(trunk(1, 1, 7)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.SetForwarding(true)
+		ports = append(ports, p)
+	}
+	wire := frame(station(1), station(0), 1, 600)
+	super, offload := tuntest.TCP4(4000)
+	offload.GSOType = port.GSONone // which the kernel does not say
+	taken := func() (all [][]byte) {
+		for lines[2].Drain(0, 100, func(p memory.Packet) { all = append(all, bytes.Clone(p.Wire)) }) != 0 {
+		}
+		return all
+	}
+	whole := vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), To: 1}
+	for name, c := range map[string]struct {
+		change func(*vswitch.Mirror)
+		copy   vswitch.FastCopy
+		want   [][]byte
+		pieces int // made of a super-frame
+		lost   uint64
+	}{
+		"filter":                               {change: func(m *vswitch.Mirror) { m.Filter = func(f *port.Frame, _ port.Tag) bool { return f.DataLen() == 600 } }, copy: whole, want: [][]byte{wire}},
+		"filter of others":                     {change: func(m *vswitch.Mirror) { m.Filter = func(*port.Frame, port.Tag) bool { return false } }, copy: whole},
+		"truncated":                            {change: func(m *vswitch.Mirror) { m.SnapLen = 100 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire[:512], Length: len(wire)}, want: [][]byte{wire[:100]}},
+		"not truncated":                        {change: func(m *vswitch.Mirror) { m.SnapLen = 1000 }, copy: whole, want: [][]byte{wire}},
+		"with its tag":                         {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Tag: port.MakeTag(port.TPIDCustomer, 10)}, want: [][]byte{slices.Concat(wire[:12], []byte{0x81, 0, 0, 10}, wire[12:])}},
+		"sent":                                 {change: func(m *vswitch.Mirror) { m.In, m.Out = false, true }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorOut, Data: wire, Length: len(wire), To: 1}, want: [][]byte{wire}},
+		"sent, and received by another source": {change: func(m *vswitch.Mirror) { m.Ports, m.SnapLen, m.Out = []string{"p0", "p1"}, 1000, true }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorOut, Data: wire, Length: len(wire), To: 1}},
+		"sent, with a tag in front of its own": {change: func(m *vswitch.Mirror) { m.In, m.Out, m.SnapLen = false, true, 100 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorOut, Data: slices.Concat(wire[:12], []byte{0x88, 0xa8, 0, 5}, wire[12:]), Length: len(wire) + 4, To: 1, Push: true, Tag: port.MakeTag(port.TPIDCustomer, 1)}, want: [][]byte{slices.Concat(wire[:12], []byte{0x81, 0, 0, 1, 0x88, 0xa8, 0, 5}, wire[12:100])}},
+		"of a mirror before":                   {change: func(m *vswitch.Mirror) { m.SnapLen = 100 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire[:64], Length: len(wire)}},
+		"of a VLAN":                            {change: func(m *vswitch.Mirror) { m.Ports = nil; m.VLANs.Add(1) }, copy: whole, want: [][]byte{wire}},
+		"of another VLAN":                      {change: func(m *vswitch.Mirror) { m.Ports = nil; m.VLANs.Add(2) }, copy: whole},
+		"into a VLAN":                          {change: func(m *vswitch.Mirror) { m.To, m.ToVLAN = "", 7 }, copy: whole, want: [][]byte{slices.Concat(wire[:12], []byte{0x81, 0, 0, 7}, wire[12:])}},
+		"sent, not received":                   {change: func(m *vswitch.Mirror) { m.In, m.Out = false, true }, copy: whole},
+		"super-frame":                          {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: super, Length: len(super), Offload: offload}, pieces: 3},
+		"some are missed":                      {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Missed: 5}, want: [][]byte{wire}, lost: 5},
+		"no super-frame":                       {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Offload: offload}, lost: 1},
+	} {
+		m := vswitch.Mirror{Name: "m0", Ports: []string{"p0"}, In: true, To: "p2"}
+		if c.change != nil {
+			c.change(&m)
+		}
+		if err := sw.SetMirrors([]vswitch.Mirror{m}); err != nil {
+			t.Fatal(err)
+		}
+		before, at := ports[0].Stats().RX.Copies, ports[2].Stats().TX
+		fast.show(&c.copy)
+		got := taken()
+		if c.pieces > 0 {
+			if len(got) != c.pieces || !bytes.Equal(got[0][:14], super[:14]) {
+				t.Errorf("%s: %d frames are made", name, len(got))
+			}
+			c.want = got
+		}
+		if !slices.EqualFunc(got, c.want, bytes.Equal) {
+			t.Errorf("%s: copies are\n% x, want\n% x", name, got, c.want)
+		}
+		now := ports[2].Stats().TX
+		if copies := ports[0].Stats().RX.Copies - before; copies != uint64(len(c.want))+c.lost || now.Frames-at.Frames != uint64(len(c.want)) || now.Drops()-at.Drops() != c.lost {
+			t.Errorf("%s: %d copies are counted, and %+v at the target", name, copies, now)
 		}
 	}
 }

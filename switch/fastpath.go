@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -102,6 +103,11 @@ type FastPort struct {
 	OneIn         uint32 // of so many frames that it receives one is shown as a sample; 0: none
 	SeeDrops      bool   // some of those that are dropped are shown
 
+	// Copies of what it receives or sends are shown for mirrors that the switch serves, with
+	// so many bytes of a frame.
+	CopyIn, CopyOut bool
+	CopyLen         int
+
 	PVID, Native, TPID uint16
 	VLANs              *port.VLANSet // the VLANs it carries; immutable
 }
@@ -134,45 +140,63 @@ const (
 // fastMirrors is how many mirrors a fast path can have: the first ones.
 const fastMirrors = 8
 
-// fastTaps returns taps in the form of FastPort.MirrorIn. It also returns in words which of
-// them a fast path cannot have.
-func fastTaps(taps []tap) (mirrors uint8, slow []string) {
+// fastTaps are the taps of a port in one direction, in the form of FastPort.
+type fastTaps struct {
+	mirrors uint8    // those that the fast path serves
+	copies  int      // bytes of a frame that the others need, which the switch serves by copies; 0: there are none
+	slow    []string // what keeps the direction off the fast path, in words
+}
+
+// wholeFrame is more bytes than any frame has.
+const wholeFrame = math.MaxInt32
+
+// fastTapsOf returns how a fast path treats taps.
+func fastTapsOf(taps []tap) (f fastTaps) {
 	for i := range taps {
 		t := &taps[i]
-		why := ""
 		switch {
+		case t.ToVLAN == 0 && t.to[0].flags&flagBlocked != 0:
+			// It copies nothing.
+		case t.isFast():
+			f.mirrors |= 1 << t.number
+		case t.isByCopy():
+			length := wholeFrame
+			if t.SnapLen != 0 {
+				length = max(t.SnapLen, port.MinHead) + 4 // for a filter, and a tag of its own
+			}
+			f.copies = max(f.copies, length)
 		case t.ToVLAN != 0:
-			why = "copies into a VLAN"
-		case t.to[0].flags&flagBlocked != 0:
-			continue // it copies nothing
-		case !t.all:
-			why = "copies VLANs"
-		case t.Filter != nil:
-			why = "has a filter"
-		case t.SnapLen != 0:
-			why = "truncates frames"
-		case t.number >= fastMirrors:
-			why = "is one of many"
-		case t.to[0].flags&flagWatchOut != 0:
-			why = "copies to a port that is captured"
-		case t.to[0].port.shaper != nil:
-			why = "copies to a port with --rate-out"
-		case t.to[0].flags&flagTunnel != 0:
-			why = "copies to a tunnel"
+			f.slow = append(f.slow, "mirror "+t.Name+" copies what is sent into a VLAN")
 		default:
-			if _, several := t.to[0].dev.(port.Aggregate); several {
-				why = "copies to a port of several devices"
-				break
-			}
-			if _, ok := t.to[0].dev.(port.KernelEnd); ok {
-				mirrors |= 1 << t.number
-				continue
-			}
-			why = "copies to a port that is no device of the kernel"
+			f.slow = append(f.slow, "mirror "+t.Name+" has a filter, and copies what several ports receive and send")
 		}
-		slow = append(slow, "mirror "+t.Name+" "+why)
 	}
-	return mirrors, slow
+	return f
+}
+
+// isFast reports whether a fast path copies frames for the tap by itself.
+func (t *tap) isFast() bool {
+	if t.ToVLAN != 0 || t.VLANs.Len() > 0 || t.Filter != nil || t.SnapLen != 0 || t.number >= fastMirrors {
+		return false
+	}
+	to := t.to[0]
+	_, kernel := to.dev.(port.KernelEnd)
+	_, several := to.dev.(port.Aggregate)
+	return kernel && !several && to.flags&(flagWatchOut|flagTunnel) == 0 && to.port.shaper == nil
+}
+
+// isByCopy reports whether the switch serves the tap by copies that a fast path shows. A copy of
+// a frame that was sent says by which port it came, but no longer what it was like there.
+func (t *tap) isByCopy() bool {
+	if t.isFast() || t.ToVLAN != 0 && t.Out {
+		return false
+	}
+	return t.Filter == nil || !t.In || !t.Out || len(t.Ports) == 1 && t.VLANs.Len() == 0
+}
+
+// hasCopied reports whether one of these taps of the same mirror copied f, which came there.
+func (t *tap) hasCopied(f *port.Frame, taps []tap) bool {
+	return slices.ContainsFunc(taps, func(in tap) bool { return in.number == t.number && (in.all || in.VLANs.Has(f.VLAN)) })
 }
 
 // keepsOff describes in words the flags that keep a port's frames off the fast path.
@@ -213,9 +237,7 @@ func (p *Port) KeptOff() (why []string) {
 			why = append(why, k.words)
 		}
 	}
-	_, slowIn := fastTaps(m.mirrorIn)
-	_, slowOut := fastTaps(m.mirrorOut)
-	for _, words := range append(slowIn, slowOut...) {
+	for _, words := range append(fastTapsOf(m.mirrorIn).slow, fastTapsOf(m.mirrorOut).slow...) {
 		if !slices.Contains(why, words) {
 			why = append(why, words)
 		}
@@ -249,15 +271,17 @@ func (s *Switch) publishFast(set *portSet) {
 		if b := m.police; b != nil {
 			police = FastRate{b.rate, time.Duration(b.burst), b.turn}
 		}
-		in, slowIn := fastTaps(m.mirrorIn)
-		out, slowOut := fastTaps(m.mirrorOut)
+		in, out := fastTapsOf(m.mirrorIn), fastTapsOf(m.mirrorOut)
 		p := FastPort{
 			Number:       m.number,
 			Device:       dev,
-			From:         m.flags&slowFrom == 0 && slowIn == nil,
-			To:           m.flags&slowTo == 0 && slowOut == nil && m.port.shaper == nil,
-			MirrorIn:     in,
-			MirrorOut:    out,
+			From:         m.flags&slowFrom == 0 && in.slow == nil,
+			To:           m.flags&slowTo == 0 && out.slow == nil && m.port.shaper == nil,
+			MirrorIn:     in.mirrors,
+			MirrorOut:    out.mirrors,
+			CopyIn:       in.copies > 0,
+			CopyOut:      out.copies > 0,
+			CopyLen:      max(in.copies, out.copies),
 			MirrorTo:     m.mirrorTo,
 			SeeIn:        m.flags&flagWatchIn != 0,
 			SeeOut:       m.flags&flagWatchOut != 0,
@@ -282,7 +306,7 @@ func (s *Switch) publishFast(set *portSet) {
 			TPID:         m.tpid,
 			VLANs:        m.vlans,
 		}
-		if !p.To || p.Tunnel || p.MirrorOut != 0 { // a mirror copies a frame once, however many copies leave
+		if !p.To || p.Tunnel || p.MirrorOut != 0 || p.CopyOut { // a mirror copies a frame once, however many copies leave
 			flood.leave(m)
 		}
 		if m.flags&(flagResolution|flagStage) != 0 {

@@ -178,45 +178,87 @@ func TestFastPathIsTold(t *testing.T) {
 		},
 		"mirror to no device": {
 			change: mirror(func(m *vswitch.Mirror) { m.To = "p3" }),
-			from:   "-++", to: "+++", floods: true, why: "mirror m0 copies to a port that is no device of the kernel",
+			from:   "+++", to: "+++", floods: true,
+			check: func(f *told) bool {
+				p := f.ports[0]
+				return p.MirrorIn == 0 && p.CopyIn && !p.CopyOut && p.CopyLen > 1<<30
+			},
 		},
 		"mirror with a filter": {
 			change: mirror(func(m *vswitch.Mirror) { m.Filter = func(*port.Frame, port.Tag) bool { return true } }),
-			from:   "-+-", to: "++-", floods: true, why: "mirror m0 has a filter",
+			from:   "++-", to: "++-", floods: true,
+			check: func(f *told) bool { return f.ports[0].MirrorIn == 0 && f.ports[0].CopyIn && !f.ports[0].CopyOut },
 		},
 		"mirror that truncates": {
 			change: mirror(func(m *vswitch.Mirror) { m.SnapLen, m.Out = 64, true }),
-			from:   "-+-", to: "-+-", why: "mirror m0 truncates frames",
+			from:   "++-", to: "++-", // of what is flooded it copies one
+			check: func(f *told) bool {
+				p := f.ports[0]
+				return p.CopyIn && p.CopyOut && p.CopyLen == port.MinHead+4 && !f.ports[1].CopyIn
+			},
+		},
+		"mirror that truncates what several ports receive and send": {
+			change: mirror(func(m *vswitch.Mirror) { m.SnapLen, m.Out, m.Ports = 64, true, []string{"p0", "p1"} }),
+			from:   "++-", to: "++-",
+			check: func(f *told) bool { return f.ports[0].CopyIn && f.ports[1].CopyOut },
+		},
+		"mirror with a filter of what several ports receive and send": {
+			change: mirror(func(m *vswitch.Mirror) {
+				m.Filter = func(*port.Frame, port.Tag) bool { return true }
+				m.Out, m.Ports = true, []string{"p0", "p1"}
+			}),
+			from: "---", to: "---",
+			why: "mirror m0 has a filter, and copies what several ports receive and send",
+		},
+		"mirror that truncates what several ports receive": {
+			change: mirror(func(m *vswitch.Mirror) { m.SnapLen, m.Ports = 1000, []string{"p0", "p1"} }),
+			from:   "++-", to: "++-", floods: true,
+			check: func(f *told) bool { return f.ports[0].CopyIn && f.ports[1].CopyIn && f.ports[1].CopyLen == 1004 },
 		},
 		"mirror of a VLAN": {
 			change: mirror(func(m *vswitch.Mirror) { m.Ports = nil; m.VLANs.Add(1) }),
-			from:   "---", to: "++-", floods: true, why: "mirror m0 copies VLANs",
+			from:   "++-", to: "++-", floods: true,
+			check: func(f *told) bool { return f.ports[0].CopyIn && f.ports[1].CopyIn && f.ports[1].MirrorIn == 0 },
+		},
+		"mirror of a port and a VLAN": { // by one way only, so that no frame is copied twice
+			change: mirror(func(m *vswitch.Mirror) { m.Out = true; m.VLANs.Add(1) }),
+			from:   "++-", to: "++-",
+			check: func(f *told) bool { return f.ports[0].MirrorIn == 0 && f.ports[0].CopyIn && f.ports[1].CopyOut },
+		},
+		"mirror into a VLAN": {
+			change: mirror(func(m *vswitch.Mirror) { m.To, m.ToVLAN = "", 2 }),
+			from:   "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return f.ports[0].CopyIn && !f.ports[1].CopyIn },
+		},
+		"mirror of what is sent into a VLAN": {
+			change: mirror(func(m *vswitch.Mirror) { m.To, m.ToVLAN, m.Out = "", 2, true }),
+			from:   "-++", to: "-++", why: "mirror m0 copies what is sent into a VLAN",
 		},
 		"mirror to a captured port": {
 			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
 				mirror(func(*vswitch.Mirror) {})(sw, ports)
 				sw.Watch(&vswitch.Watch{Ports: []string{"p2"}, Out: true, See: func(vswitch.Sight) {}})
 			},
-			from: "-+-", to: "++-", floods: true, why: "mirror m0 copies to a port that is captured",
-			check: func(f *told) bool { return !f.ports[0].SeeOut && f.ports[2].SeeOut },
+			from: "++-", to: "++-", floods: true,
+			check: func(f *told) bool {
+				return !f.ports[0].SeeOut && f.ports[2].SeeOut && f.ports[0].CopyIn && f.ports[0].MirrorIn == 0
+			},
 		},
 		"mirror to a shaped port": {
 			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
 				mirror(func(*vswitch.Mirror) {})(sw, ports)
 				configure(2, vswitch.PortConfig{Shape: rate})(sw, ports)
 			},
-			from: "-+-", to: "++-", floods: true, why: "mirror m0 copies to a port with --rate-out",
+			from: "++-", to: "++-", floods: true,
+			check: func(f *told) bool { return f.ports[0].CopyIn && f.ports[0].MirrorIn == 0 },
 		},
 		"mirror to a tunnel": {
 			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
 				mirror(func(*vswitch.Mirror) {})(sw, ports)
 				configure(2, vswitch.PortConfig{Tunnel: true})(sw, ports)
 			},
-			from: "-+-", to: "++-", floods: true, why: "mirror m0 copies to a tunnel",
-		},
-		"mirror into a VLAN": {
-			change: mirror(func(m *vswitch.Mirror) { m.To, m.ToVLAN, m.Out = "", 1, true }),
-			from:   "-++", to: "-++", why: "mirror m0 copies into a VLAN", // once, for both directions
+			from: "++-", to: "++-", floods: true,
+			check: func(f *told) bool { return f.ports[0].CopyIn && f.ports[0].MirrorIn == 0 },
 		},
 		"mirror to a blocked port": {
 			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
@@ -232,7 +274,8 @@ func TestFastPathIsTold(t *testing.T) {
 		},
 		"nine mirrors": {
 			change: func(sw *vswitch.Switch, ports []*vswitch.Port) { manyMirrors(t, sw, 9) },
-			from:   "-+-", to: "++-", floods: true, why: "mirror m8 is one of many",
+			from:   "++-", to: "++-", floods: true,
+			check: func(f *told) bool { return f.ports[0].MirrorIn == 0xff && f.ports[0].CopyIn },
 		},
 		"not learning, tagged": {
 			change: configure(0, vswitch.PortConfig{NoLearning: true, VLAN: port.VLAN{Trunk: vlans(1, 7)}}),

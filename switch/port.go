@@ -19,6 +19,8 @@ type Port struct {
 	lanes [numQueues]lane
 	moves atomic.Int32 // moves to the port that wait to be reported
 
+	mirrored atomic.Uint64 // copies of frames that a fast path showed
+
 	// The fields below are guarded by sw.mu.
 	config     PortConfig
 	vlan       vlanRules

@@ -90,6 +90,7 @@ func (p *Port) Stats() PortStats {
 	st.add(p.carried)
 	st.add(p.fast)
 	st.add(fast)
+	st.RX.Copies += p.mirrored.Load()
 	overruns, lost := p.overruns, p.lost
 	if p.at != nil {
 		if o, ok := p.at.dev.(port.Overrun); ok {

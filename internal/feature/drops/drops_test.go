@@ -96,6 +96,7 @@ func TestRecent(t *testing.T) {
 		r.put(1, runt)
 		synctest.Wait()
 		r.put(0, toAll) // known now: vm0
+		synctest.Wait()
 		r.put(1, frame(0x5254_0000_0001, 0x5254_0000_0001))
 		synctest.Wait()
 		for range 5000 { // a flood, and the line of vm1 is full

@@ -73,6 +73,15 @@ func BenchmarkPath(b *testing.B) {
 				b.ReportMetric(float64(took.Nanoseconds()), "ns/frame")
 				b.ReportMetric(0, "ns/op")
 			})
+			b.Run("sampled", func(b *testing.B) {
+				r.ports[0].OneIn = 1000
+				r.publish(r.ports)
+				took := r.time(b, frame(crowdMAC(1), crowdMAC(0), frameLen), b.N)
+				b.ReportMetric(float64(took.Nanoseconds()), "ns/frame")
+				b.ReportMetric(0, "ns/op")
+				r.ports[0].OneIn = 0
+				r.publish(r.ports)
+			})
 			b.Run("policed", func(b *testing.B) {
 				r.police(0, port.Rate{PerSecond: 4_000_000_000_000, Bits: true}, time.Second, 0)
 				took := r.time(b, frame(crowdMAC(1), crowdMAC(0), frameLen), b.N)

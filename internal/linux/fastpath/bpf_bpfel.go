@@ -38,8 +38,8 @@ type bpfBucket struct {
 
 type bpfCopies struct {
 	_      structs.HostLayout
-	Snap   uint32
-	Missed [2]uint32
+	Snap   [3]uint32
+	Missed [3]uint32
 }
 
 type bpfCounters struct {

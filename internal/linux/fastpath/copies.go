@@ -21,10 +21,11 @@ import (
 const (
 	ringCaptures = iota
 	ringSamples
+	ringMirrors
 	numRings
 )
 
-var ringSizes = [numRings]uint32{ringCaptures: 8 << 20, ringSamples: 1 << 20}
+var ringSizes = [numRings]uint32{ringCaptures: 8 << 20, ringSamples: 1 << 20, ringMirrors: 8 << 20}
 
 // What struct port's watch has, and what a copy is.
 const (
@@ -32,10 +33,12 @@ const (
 	watchOut             // SEE_OUT
 	watchSampled
 	watchNoted
+	watchMirrorIn
+	watchMirrorOut
 )
 
 // copyKinds are those of enum kind.
-var copyKinds = [...]vswitch.CopyKind{vswitch.CopyIn, vswitch.CopyOut, vswitch.CopySample, vswitch.CopyDrop}
+var copyKinds = [...]vswitch.CopyKind{vswitch.CopyIn, vswitch.CopyOut, vswitch.CopySample, vswitch.CopyDrop, vswitch.CopyMirrorIn, vswitch.CopyMirrorOut}
 
 // several stands for the slot of the output, as SEVERAL of copy.h.
 const several = 0xfffe
@@ -136,6 +139,7 @@ func needs(ports []vswitch.FastPort) (needed [numRings]bool) {
 		watch := watchOf(&ports[i])
 		needed[ringCaptures] = needed[ringCaptures] || watch&(watchIn|watchOut) != 0
 		needed[ringSamples] = needed[ringSamples] || watch&(watchSampled|watchNoted) != 0
+		needed[ringMirrors] = needed[ringMirrors] || watch&(watchMirrorIn|watchMirrorOut) != 0
 	}
 	return needed
 }
@@ -154,16 +158,24 @@ func watchOf(p *vswitch.FastPort) (watch uint8) {
 	if p.SeeDrops {
 		watch |= watchNoted
 	}
+	if p.CopyIn {
+		watch |= watchMirrorIn
+	}
+	if p.CopyOut {
+		watch |= watchMirrorOut
+	}
 	return watch
 }
 
 // setCopies sets how much of a port's frames is copied, and how many of them.
 func (s *slots) setCopies(l *slot, p *vswitch.FastPort) error {
-	snap := uint32(math.MaxUint32)
-	if p.SnapLen != 0 {
-		snap = uint32(p.SnapLen)
+	snap := [numRings]uint32{uint32(p.SnapLen), vswitch.SampleLen, uint32(p.CopyLen)}
+	for i, n := range snap {
+		if n == 0 {
+			snap[i] = math.MaxUint32
+		}
 	}
-	if watchOf(p)&(watchIn|watchOut) != 0 && snap != l.snap {
+	if watchOf(p) != 0 && snap != l.snap {
 		l.snap = snap
 		if err := s.bpf.Copying.Put(l.index, &bpfCopies{Snap: snap}); err != nil {
 			return err
@@ -194,7 +206,10 @@ const (
 	copySlot    = 28
 	copyKind    = 30
 	copyWith    = 32
-	copyHead    = 40
+	copySegment = 40
+	copySumFrom = 42
+	copySumAt   = 44
+	copyHead    = 48
 )
 
 // read shows a copy.
@@ -227,6 +242,10 @@ func (p *Path) read(record []byte) {
 	}
 	if leaves {
 		c.To = output
+	}
+	c.Push = c.Kind == vswitch.CopyMirrorOut && c.Of != 0
+	if from := u16(copySumFrom); from != 0 {
+		c.Offload = port.Offload{Flags: port.NeedsCsum, CsumStart: from, CsumOffset: u16(copySumAt), GSOSize: u16(copySegment)}
 	}
 	if tag := u32(copyTag); tag != 0 {
 		c.Tag = port.MakeTag(networkOrder(uint16(tag>>16)), uint16(tag))

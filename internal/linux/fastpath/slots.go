@@ -43,11 +43,11 @@ const (
 // which the next process may give to another port.
 type slot struct {
 	index  uint32
-	is     bpfPort       // what the kernel has
-	bundle *bundle       // of a port on several devices
-	vlans  *port.VLANSet // nil: none; stations in other VLANs stay out of the kernel
-	snap   uint32        // bytes of its captured frames that are copied; 0: none yet
-	oneIn  uint32        // of so many of its frames one is a sample; 0: none yet
+	is     bpfPort          // what the kernel has
+	bundle *bundle          // of a port on several devices
+	vlans  *port.VLANSet    // nil: none; stations in other VLANs stay out of the kernel
+	snap   [numRings]uint32 // bytes of its frames that are copied into each ring; 0: none yet
+	oneIn  uint32           // of so many of its frames one is a sample; 0: none yet
 }
 
 // slots are the slots of all ports. Path.mu guards them.

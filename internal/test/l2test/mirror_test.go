@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -108,6 +110,9 @@ func TestMirrorFilter(t *testing.T) {
 
 	const snap = 64
 	l.sw.ctl("mirror add m0 --from p1 --to p3 --snaplen %d", snap)
+	if p := l.sw.port("p1"); daemontest.FastPath() && !p.FastPath.On {
+		t.Errorf("a port with such a mirror is off the fast path: %v", p.FastPath.Off)
+	}
 	long := h1.to(h2)
 	long.size = 1000
 	got := l.send(h1, long, h2, h3)
@@ -119,6 +124,25 @@ func TestMirrorFilter(t *testing.T) {
 	}
 	if !bytes.Equal(got[h3][0], got[h2][0][:snap]) {
 		t.Errorf("the copy is % x, want the first %d bytes of the original", got[h3][0], snap)
+	}
+}
+
+// TestMirrorBulk copies a TCP transfer, by a filter, from one of two ports that stay on the fast
+// path. Its super-frames reach the observer whole or in pieces.
+func TestMirrorBulk(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 3)
+	l.address()
+	h1, h2 := l.hosts[0], l.hosts[1]
+	l.sw.ctl("mirror add m0 --from p1 --direction in --to p3 --filter tcp")
+	const size = 256 << 10
+	before := l.sw.port("p3").TX.Bytes
+	l.bulk(h1, h2, h2.v4, size)
+	testenv.Eventually(t, "the observer has all", func() bool { return l.sw.port("p3").TX.Bytes-before > size })
+	l.wantNoLies()
+	l.sw.wantBalance()
+	if p := l.sw.port("p1"); daemontest.FastPath() && (!p.FastPath.On || p.FastPath.Frames == 0) {
+		t.Errorf("the fast path of the source: %+v", p.FastPath)
 	}
 }
 

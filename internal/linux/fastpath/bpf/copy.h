@@ -1,28 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Copies of frames for user space: of what comes and leaves by captured ports, samples of
- * what comes, and some of what is dropped. The frame itself goes on. A frame that is handed up
+ * Copies of frames for user space: of what comes and leaves by captured ports, and by ports with
+ * mirrors that the switch serves; samples of what comes, and some of what is dropped. The frame itself goes on. A frame that is handed up
  * is not copied here: the switch shows it.
  */
 #pragma once
 
 /* Bits of struct port's watch. */
 enum {
-	SEE_IN = 1,  /* what comes by the port is copied */
-	SEE_OUT = 2, /* what leaves by it is copied */
-	SAMPLED = 4, /* one of so many that come by it is copied */
-	NOTED = 8,   /* some that are dropped are copied */
+	SEE_IN = 1,      /* what comes by the port is copied */
+	SEE_OUT = 2,     /* what leaves by it is copied */
+	SAMPLED = 4,     /* one of so many that come by it is copied */
+	NOTED = 8,       /* some that are dropped are copied */
+	MIRROR_IN = 16,  /* what comes is copied, */
+	MIRROR_OUT = 32, /* or what leaves, for mirrors that the switch serves */
 
-	SEEN = SEE_IN | SEE_OUT,
-	SEE_COMING = SEE_IN | SAMPLED,
+	MIRRORED = MIRROR_IN | MIRROR_OUT,
+	SEEN = SEE_IN | SEE_OUT | MIRRORED,
+	SEE_COMING = SEE_IN | SAMPLED | MIRROR_IN,
+	SEE_LEAVING = SEE_OUT | MIRROR_OUT,
 };
 
 /* What a copy is. */
-enum kind { CAME, LEFT, SAMPLE, NOTE };
+enum kind { CAME, LEFT, SAMPLE, NOTE, MIRRORED_IN, MIRRORED_OUT };
 
 /* What else there is to say of a frame: enum decision, what becomes of it; the slot of the port by
- * which it leaves, or else one of these; and among how many it was drawn, or how many like it
- * were not copied before it. */
+ * which it leaves, or of MIRRORED_OUT, by which it came, or else one of these; and among how many
+ * it was drawn, or how many like it were not copied before it, or of MIRRORED_OUT, whether it has
+ * its own tag behind the one that it got. */
 #define NO_PORT 0xffffu
 #define SEVERAL 0xfffeu
 
@@ -45,18 +50,20 @@ struct copy {
 	u16 slot;
 	u16 kind;
 	u64 with;
+	/* What is left to others: 0 in each, or the length of segments; and where the checksum is,
+	 * and its place from there. */
+	u16 segment, checksum_from, checksum_at;
+	u16 : 16;
 };
 
 /* Where copies go. User space puts a ring here while it wants any. */
-enum rings { CAPTURES, SAMPLES, RINGS };
+enum rings { CAPTURES, SAMPLES, MIRRORS, RINGS };
 
 /* A port's copies. */
 struct copies {
-	u32 snap; /* how many bytes of a captured frame are copied at most */
+	u32 snap[RINGS]; /* how many bytes of a frame are copied at most */
 	u32 missed[RINGS];
 };
-
-#define SAMPLE_BYTES 256 /* that are copied of others */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -103,59 +110,62 @@ struct {
 	});
 } rings SEC(".maps");
 
-/* store puts a copy of a frame into a ring, in a place for so many bytes: the verifier wants
- * a number that it knows. */
-static inline int store(struct __sk_buff *skb, void *ring, struct copy *head, u32 room)
-{
-	u32 bytes = head->bytes;
-	if (!bytes || bytes > room)
-		return 0;
-	struct copy *c = bpf_ringbuf_reserve(ring, sizeof(*c) + room, 0);
-	if (!c)
-		return 0;
-	*c = *head;
-	if (bpf_skb_load_bytes(skb, 0, c + 1, bytes)) {
-		bpf_ringbuf_discard(c, 0);
-		return 0;
-	}
-	bpf_ringbuf_submit(c, 0);
-	return 1;
-}
-
-/* can_see reports whether a frame is short enough to be copied, if it has to. */
+/* can_see reports whether a frame can be copied, if it has to: it is short enough, and if it is a
+ * super-frame for mirrors, says where its checksum is. */
 static inline int can_see(struct __sk_buff *skb, u32 watch)
 {
-	return !(watch & SEEN) || skb->len <= MAX_COPY;
+	if (!(watch & SEEN))
+		return 1;
+	if (watch & MIRRORED && skb->gso_size) {
+		struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+		if (read_bits(k, ip_summed) != CHECKSUM_PARTIAL)
+			return 0;
+	}
+	return skb->len <= MAX_COPY;
 }
 
-/* see copies a frame as it is at a port, and reports whether there was room. */
+/* see copies a frame as it is at a port, and reports whether there was room. The verifier wants
+ * to know the size of a place in a ring, so there are four. */
 global int see(struct __sk_buff *skb, u32 slot, u32 kind, u64 with)
 {
-	u32 ring = kind < SAMPLE ? CAPTURES : SAMPLES;
+	u32 ring = kind < SAMPLE ? CAPTURES : kind < MIRRORED_IN ? SAMPLES : MIRRORS;
 	struct port *at = bpf_map_lookup_elem(&ports, &slot);
 	struct copies *of = bpf_map_lookup_elem(&copying, &slot);
 	void *into = bpf_map_lookup_elem(&rings, &ring);
 	if (!at || !of || !into)
 		return 0;
-	u32 *missed = &of->missed[ring], snap = ring == CAPTURES ? of->snap : SAMPLE_BYTES;
-	struct copy head = {
-		.time = bpf_ktime_get_ns(),
-		.ifindex = at->ifindex,
-		.length = skb->len,
-		.bytes = skb->len < snap ? skb->len : snap,
-		.tag = tag_of(skb),
-		.slot = slot,
-		.kind = kind,
-		.with = with,
-	};
-	if (*missed)
-		head.missed = __sync_lock_test_and_set(missed, 0);
-	int ok = head.bytes <= 256 ? store(skb, into, &head, 256) :
-		 head.bytes <= 2048 ? store(skb, into, &head, 2048) :
-		 head.bytes <= 16384 ? store(skb, into, &head, 16384) : store(skb, into, &head, MAX_COPY);
-	if (!ok)
-		__sync_fetch_and_add(missed, head.missed + 1);
-	return ok;
+	u32 bytes = skb->len < of->snap[ring] ? skb->len : of->snap[ring];
+	u32 room = bytes <= 256 ? 256 : bytes <= 2048 ? 2048 : bytes <= 16384 ? 16384 : MAX_COPY;
+	struct copy *c = bpf_ringbuf_reserve(into, sizeof(*c) + room, 0);
+	if (!c) {
+		__sync_fetch_and_add(&of->missed[ring], 1);
+		return 0;
+	}
+	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+	u16 from = 0, sum = 0;
+	if (read_bits(k, ip_summed) == CHECKSUM_PARTIAL) {
+		from = start_of(k);
+		sum = k->csum_offset;
+	}
+	c->time = bpf_ktime_get_ns();
+	c->ifindex = at->ifindex;
+	c->length = skb->len;
+	c->bytes = bytes;
+	c->tag = tag_of(skb);
+	c->missed = of->missed[ring] ? __sync_lock_test_and_set(&of->missed[ring], 0) : 0;
+	c->slot = slot;
+	c->kind = kind;
+	c->with = with;
+	c->segment = skb->gso_size;
+	c->checksum_from = from;
+	c->checksum_at = sum;
+	if (!bytes || bytes > room || bpf_skb_load_bytes(skb, 0, c + 1, bytes)) {
+		__sync_fetch_and_add(&of->missed[ring], c->missed + 1);
+		bpf_ringbuf_discard(c, 0);
+		return 0;
+	}
+	bpf_ringbuf_submit(c, 0);
+	return 1;
 }
 
 /* see_coming copies a frame that came by a port, if it is wanted. The port is the slot in the
@@ -165,6 +175,8 @@ global int see_coming(struct __sk_buff *skb, u32 watch, u32 where, u32 why)
 	u32 slot = where & 0xffff, to = where >> 16;
 	if (watch & SEE_IN)
 		see(skb, slot, CAME, with(why, to, 0));
+	if (watch & MIRROR_IN)
+		see(skb, slot, MIRRORED_IN, with(why, to, 0));
 	struct sampling *s = watch & SAMPLED ? bpf_map_lookup_elem(&samplings, &slot) : 0;
 	if (!s)
 		return 0;
@@ -176,6 +188,18 @@ global int see_coming(struct __sk_buff *skb, u32 watch, u32 where, u32 why)
 	s->skip = 1 + bpf_get_prandom_u32() % (2 * s->one_in - 1);
 	if (see(skb, slot, SAMPLE, with(why, to, s->of)))
 		s->of = 0;
+	return 0;
+}
+
+/* see_leaving copies a frame that leaves by a port, which is in the upper half of where; it came by
+ * that in the lower half. It got this tag, if any, and lost the one that it came with if pop is set. */
+global int see_leaving(struct __sk_buff *skb, u32 watch, u32 where, u32 tpid, u32 pop)
+{
+	u16 type = skb->protocol;
+	if (watch & SEE_OUT)
+		see(skb, where >> 16, LEFT, 0);
+	if (watch & MIRROR_OUT)
+		see(skb, where >> 16, MIRRORED_OUT, with(0, where & 0xffff, tpid && !pop && (type == C_TPID || type == S_TPID)));
 	return 0;
 }
 

@@ -659,7 +659,7 @@ static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struc
 	/* The tag it leaves with, as switch/vlan.go's retag and wouldHop. */
 	v->ifindex = to->ifindex;
 	v->mirror_out = to->mirror_out & ~from->mirror_in;
-	v->watch |= to->watch & SEE_OUT;
+	v->watch |= to->watch & SEE_LEAVING;
 	v->fits = 68 + ETHERNET - 2 * TAG; /* whatever the MTU, the smallest of which is 68, and the tags */
 	v->pop = v->tpid = v->tci = v->hop = 0;
 	if (vlan != to->native) {
@@ -775,17 +775,23 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v, u32 path)
 	struct counters *out = bpf_map_lookup_elem(&counts, &v->out);
 	if (!in || !out)
 		return hand_up(skb);
-	int late = v->bucket && !admit(skb, v->bucket);
-	if (late && wanted(v->in))
-		return hand_up(skb);
+	if (v->bucket && !admit(skb, v->bucket)) {
+		if (wanted(v->in))
+			return hand_up(skb);
+		if (path)
+			skb->mark = 0;
+		if (v->mirror_in)
+			mirror(skb, v->mirror_in, v->in);
+		if (v->watch & SEE_COMING)
+			see_coming(skb, v->watch, v->in | NO_PORT << 16, POLICED);
+		return discard(skb, v->in, POLICED);
+	}
 	if (path)
 		skb->mark = 0; /* it was for the switch */
 	if (v->mirror_in)
 		mirror(skb, v->mirror_in, v->in);
 	if (v->watch & SEE_COMING)
-		see_coming(skb, v->watch, v->in | (late ? NO_PORT : v->out) << 16, late ? POLICED : ON);
-	if (late)
-		return discard(skb, v->in, POLICED);
+		see_coming(skb, v->watch, v->in | v->out << 16, ON);
 	if ((v->pop && bpf_skb_vlan_pop(skb)) || (v->tpid && bpf_skb_vlan_push(skb, v->tpid, v->tci))) {
 		in->lost++;
 		return TCX_DROP;
@@ -795,8 +801,8 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v, u32 path)
 	length = wire_length(skb);
 	if (v->mirror_out)
 		mirror(skb, v->mirror_out, v->in);
-	if (v->watch & SEE_OUT)
-		see(skb, v->out, LEFT, 0);
+	if (v->watch & SEE_LEAVING)
+		see_leaving(skb, v->watch, v->in | v->out << 16, v->tpid, v->pop);
 	if (v->path && !encap(skb, v)) {
 		out->unsent++;
 		return TCX_DROP;
