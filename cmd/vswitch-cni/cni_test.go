@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
@@ -53,7 +54,9 @@ func newRuntime(t *testing.T, version, more string) *runtime {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.CNIConfig = libcni.NewCNIConfigWithCacheDir([]string{r.dir, "/usr/lib/cni"}, filepath.Join(r.dir, "cache"), nil)
+	// Not nil: then the library would make one when it needs it, also at two places at once.
+	run := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}}
+	r.CNIConfig = libcni.NewCNIConfigWithCacheDir([]string{r.dir, "/usr/lib/cni"}, filepath.Join(r.dir, "cache"), run)
 	r.configure(version, more)
 	return r
 }

@@ -178,7 +178,12 @@ func (d *Daemon) Restart(t testing.TB, flags ...string) {
 	d.Kill()
 	cmd := d.Netns.Command(d.binary, override(d.args, flags)...)
 	if d.manager != nil {
-		cmd = d.manager.command(d.Netns, d.binary, override(d.args, flags)...)
+		cmd = d.manager.command(t, d.Netns, d.binary, override(d.args, flags)...)
+		defer func() {
+			for _, f := range cmd.ExtraFiles {
+				f.Close()
+			}
+		}()
 	}
 	// Not the log itself: then cmd would end with the last process that writes to it.
 	read, write, err := os.Pipe()

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
@@ -101,8 +103,11 @@ func files(oob []byte) (all []*os.File) {
 	return all
 }
 
-// command returns a command that starts the service with what is kept.
-func (m *manager) command(ns *testenv.Netns, name string, args ...string) *exec.Cmd {
+// command returns a command that starts the service with what is kept: with copies, since a
+// process that is no more may still have said that files are to be forgotten. After the start,
+// close the command's ExtraFiles.
+func (m *manager) command(t testing.TB, ns *testenv.Netns, name string, args ...string) *exec.Cmd {
+	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	// The number of the process is known when it runs.
@@ -110,7 +115,11 @@ func (m *manager) command(ns *testenv.Netns, name string, args ...string) *exec.
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(m.store)) {
 		for _, f := range m.store[name] {
-			names, cmd.ExtraFiles = append(names, name), append(cmd.ExtraFiles, f)
+			fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names, cmd.ExtraFiles = append(names, name), append(cmd.ExtraFiles, os.NewFile(uintptr(fd), name))
 		}
 	}
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+m.path)
