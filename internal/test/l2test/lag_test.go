@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -391,6 +392,11 @@ func TestLAGWithTree(t *testing.T) {
 	ip(t, a, "link set up2 down\nlink set up2 name cable2\nlink set cable2 up\n")
 	switches[0].awaitMembers("lag1", "active active")
 	passes()
+	// The next process knows the name from the state, which is written a moment later.
+	testenv.Eventually(t, "the state has the new name", func() bool {
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(switches[0].Socket()), "state", "state.json"))
+		return err == nil && strings.Contains(string(b), "cable2")
+	})
 	switches[0].Kill()
 	switches[0].Restart(t)
 	switches[0].awaitMembers("lag1", "active active")
