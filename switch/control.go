@@ -25,7 +25,7 @@ import (
 // ControlFrame is a frame of a protocol that the switch speaks.
 type ControlFrame struct {
 	Port  *Port
-	By    int // the queue of the port by which it came
+	By    int // which of the port's queues received it
 	Queue Queue
 	VLAN  uint16   // 0 for protocols below VLANs
 	Tag   port.Tag // the outer tag on arrival; 0: none

@@ -3,8 +3,6 @@ package daemon
 import (
 	"fmt"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/port"
@@ -108,41 +106,13 @@ func lasting(p *managed) (*port.Parcel, error) {
 	return g.Give(false)
 }
 
-// keepGap is the time that changes get to come together, and what is kept may be late.
-const keepGap = 20 * time.Millisecond
-
 // watchLasting keeps what the port needs whenever that changes, until stop.
 func (m *manager) watchLasting(p *managed, dev port.Port) (stop func()) {
 	l, ok := dev.(port.Lasting)
 	if _, none := m.service.(noService); none || !ok {
 		return func() {}
 	}
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-m.ended:
-				return
-			case <-l.LastChanged():
-			}
-			select {
-			case <-done:
-				return
-			case <-m.ended:
-				return
-			case <-time.After(keepGap):
-			}
-			_ = m.do(func() error {
-				if p.dev == dev {
-					m.keep(p)
-				}
-				return nil
-			})
-		}
-	}()
-	return sync.OnceFunc(func() { close(done) })
+	return m.onChange(p, dev, l.LastChanged(), func() { m.keep(p) })
 }
 
 // unkeep has the service manager forget what it keeps of a port.
@@ -152,8 +122,8 @@ func (m *manager) unkeep(p *managed) {
 	}
 }
 
-// inherit takes the port over from a process that has died, if something was kept of it. Nil: it
-// is to be opened.
+// inherit takes the port over from a process that has died. It returns nil if nothing was kept of
+// the port: then the caller opens it.
 func (p *managed) inherit(spec port.Spec, trace *port.Trace) (port.Port, error) {
 	from := p.inherited
 	if from == nil {

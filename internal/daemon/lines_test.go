@@ -81,20 +81,20 @@ func TestLinkIsLookedAtWithinBounds(t *testing.T) {
 		began := time.Now()
 		for looks = range 200 {
 			peer.changed <- struct{}{}
-			if looks == linkBurst && time.Since(began) > 0 {
+			if looks == changeBurst && time.Since(began) > 0 {
 				t.Errorf("%d looks took %v", looks, time.Since(began))
 			}
 		}
-		if took, want := time.Since(began), (200-linkBurst-2)*linkGap; took < want || took > want+5*linkGap {
+		if took, want := time.Since(began), (200-changeBurst-2)*changeGap; took < want || took > want+5*changeGap {
 			t.Errorf("200 looks took %v, want %v", took, want)
 		}
 		time.Sleep(time.Second)
 		began = time.Now()
-		for range linkBurst {
+		for range changeBurst {
 			peer.changed <- struct{}{}
 		}
 		if took := time.Since(began); took > 0 {
-			t.Errorf("after a quiet second %d looks took %v", linkBurst, took)
+			t.Errorf("after a quiet second %d looks took %v", changeBurst, took)
 		}
 	})
 }

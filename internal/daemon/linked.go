@@ -23,11 +23,11 @@ func (p *managed) linkError() string {
 	return ""
 }
 
-// The port's link is read linkBurst times at once, then once every linkGap, so that a peer cannot
-// take up the daemon's time.
+// A port's changes are looked at changeBurst times at once, then once every changeGap, so that a
+// peer cannot take up the daemon's time.
 const (
-	linkBurst = 10
-	linkGap   = 20 * time.Millisecond
+	changeBurst = 10
+	changeGap   = 20 * time.Millisecond
 )
 
 // retrace keeps what the port's deletion must undo by now.
@@ -48,6 +48,16 @@ func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 	if !ok {
 		return func() {}
 	}
+	return m.onChange(p, dev, l.LinkChanged(), func() {
+		m.retrace(p)
+		m.reconcile(p)
+		m.notice(p)
+	})
+}
+
+// onChange calls do in the manager's turn after each change of dev, while that is the port's,
+// until stop is called.
+func (m *manager) onChange(p *managed, dev port.Port, changed <-chan struct{}, do func()) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		var due time.Time
@@ -57,20 +67,18 @@ func (m *manager) watchLink(p *managed, dev port.Port) (stop func()) {
 				return
 			case <-m.ended:
 				return
-			case <-l.LinkChanged():
+			case <-changed:
 			}
 			_ = m.do(func() error {
 				if p.dev == dev {
-					m.retrace(p)
-					m.reconcile(p)
-					m.notice(p)
+					do()
 				}
 				return nil
 			})
-			// The peer may change its link at any rate.
+			// The peer may change at any rate.
 			now := time.Now()
-			due = due.Add(linkGap)
-			if early := now.Add(-linkBurst * linkGap); due.Before(early) {
+			due = due.Add(changeGap)
+			if early := now.Add(-changeBurst * changeGap); due.Before(early) {
 				due = early
 			}
 			select {

@@ -79,7 +79,7 @@ func Deceives(wire []byte, mac port.MAC, addresses ...string) string {
 			}
 		case *layers.DHCPv4:
 			if to != 67 {
-				return "" // gopacket goes by the other port, too
+				return "" // gopacket looks at the other port, too
 			}
 			if l.Operation != layers.DHCPOpRequest || !isMAC(l.ClientHWAddr) || !l.RelayAgentIP.IsUnspecified() || !l.ClientIP.IsUnspecified() && !own(l.ClientIP.To4()) {
 				return fmt.Sprintf("DHCP %x", l.Contents)

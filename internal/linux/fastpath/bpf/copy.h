@@ -25,9 +25,9 @@ enum {
 enum kind { CAME, LEFT, SAMPLE, NOTE, MIRRORED_IN, MIRRORED_OUT };
 
 /* What else there is to say of a frame: enum decision, what becomes of it; the slot of the port by
- * which it leaves, or of MIRRORED_OUT, by which it came, or else one of these; and among how many
- * it was drawn, or how many like it were not copied before it, or of MIRRORED_OUT, whether it has
- * its own tag behind the one that it got. */
+ * which it leaves, or one of these. Then among how many it was drawn, or how many like it were not
+ * copied before it. MIRRORED_OUT has the slot that received the frame, and then whether the frame
+ * has its own tag behind the one that it got. */
 #define NO_PORT 0xffffu
 #define SEVERAL 0xfffeu
 
