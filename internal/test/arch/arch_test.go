@@ -82,7 +82,7 @@ var below = []struct {
 	{"cmd/vswitch-cni", []string{"api", "internal/linux/link"}},
 
 	{"internal/test/testenv", nil},
-	{"internal/test/testenv/daemontest", []string{"api", "internal/test/testenv"}},
+	{"internal/test/testenv/daemontest", []string{"api", "internal/handover", "internal/test/testenv"}},
 	{"internal/test/vmtest", []string{"internal/test/testenv", "internal/test/vmtest/*"}},
 	{"internal/test/vmtest/guestimg", []string{"internal/files/flock"}},
 	{"internal/test/vmtest/*", nil},

@@ -12,8 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
@@ -115,7 +114,7 @@ func (m *manager) command(t testing.TB, ns *testenv.Netns, name string, args ...
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(m.store)) {
 		for _, f := range m.store[name] {
-			fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			fd, err := handover.DupOf(f)
 			if err != nil {
 				t.Fatal(err)
 			}
