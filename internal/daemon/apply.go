@@ -15,6 +15,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/config"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -78,7 +79,7 @@ func overlay[K comparable, V any](a, b map[K]V) map[K]V {
 	return all
 }
 
-// portMark is the mark of a port that a configuration named, as in savedState.Applied; that of an
+// portMark is the mark of a port that a configuration named, as in store.State.Applied; that of an
 // item is its ID. Marks are also names in a plan.
 func portMark(name string) string { return "port " + name }
 
@@ -86,7 +87,7 @@ func portMark(name string) string { return "port " + name }
 func (m *manager) marked(what string) targetMark { return targetMark{m.applied[what]} }
 
 // dropMarks forgets the marks of items that are not in the state: a user removed them.
-func (m *manager) dropMarks(st savedState) {
+func (m *manager) dropMarks(st store.State) {
 	there := make(map[string]bool, len(m.applied))
 	for _, p := range st.Ports {
 		there[portMark(p.Spec.Name)] = true

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
@@ -63,7 +64,7 @@ func wantSteps(t *testing.T, done api.AppliedConfig, want ...string) {
 }
 
 // restart starts a manager with a state, as Run does.
-func restart(t *testing.T, h *fakeHost, saved savedState, dir string) *rig {
+func restart(t *testing.T, h *fakeHost, saved store.State, dir string) *rig {
 	t.Helper()
 	return startWith(t, h, saved, func(o *Options) {
 		o.sections = saved.Sections
@@ -111,7 +112,7 @@ const two = `"switch": {"aging": "1m0s", "snooping": true},
 
 func TestApply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		dry := r.mustApply(two, func(a *api.ApplyConfig) { a.DryRun = true })
 		if r.writes != 0 || len(r.ports) != 0 {
 			t.Fatalf("a dry run wrote %d times and made %d ports", r.writes, len(r.ports))
@@ -166,7 +167,7 @@ func mustKey(t *testing.T, mac string, vlan uint16) fdb.Key {
 // All that is wrong is named, and nothing is changed.
 func TestApplyNamesEveryProblem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		_, err := r.apply(`"switch": {"stp_priority": 4096},
 			"ports": {"vm0": {"kind": "fake", "owner": "me"}, "vm1": {"kind": "nap"}, "vm2": {"kind": "fake", "access": 10}, "a/b": {"kind": "fake"}},
 			"fdb": [{"mac": "01:00:00:00:00:01", "port": "vm2"}, {"mac": "52:54:00:00:00:01", "port": "vm9"}, {"mac": "52:54:00:00:00:02", "port": "vm2"}],
@@ -200,7 +201,7 @@ func TestApplyNamesEveryProblem(t *testing.T) {
 func TestApplyIsAllOrNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustApply(strings.Replace(two, `, "sticky": true`, "", 1), nil)
 		before, marks := r.config(), fmt.Sprint(r.applied)
 		onDisk, _ := json.Marshal(r.disk)
@@ -257,7 +258,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 func TestApplyPrunes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustApply(two, nil)
 		r.mustAdd("byhand")
 		wantSteps(t, r.mustApply(`"ports": {}`, nil))
@@ -291,8 +292,8 @@ func TestApplyPrunes(t *testing.T) {
 		wantSteps(t, r.mustApply(`"ports": {"vm0": {"kind": "fake", "access": 10}}`, prune(api.PruneApplied)),
 			"remove fdb 52:54:00:00:00:05 vlan 10: port vm5",
 			"remove port vm5: fake, access 10")
-		if len(r.disk.fdb()) != 0 || len(r.itemsOf(r.hostedFeature("mirrors"))) != 1 {
-			t.Errorf("left are %+v and %+v", r.disk.fdb(), r.itemsOf(r.hostedFeature("mirrors")))
+		if len(fdbOf(r.disk)) != 0 || len(r.itemsOf(r.hostedFeature("mirrors"))) != 1 {
+			t.Errorf("left are %+v and %+v", fdbOf(r.disk), r.itemsOf(r.hostedFeature("mirrors")))
 		}
 		if err := r.call("DELETE", "/v1/mirrors/m0", nil, nil); err != nil {
 			t.Fatal(err)
@@ -319,7 +320,7 @@ func (otherKind) Name() string { return "other" }
 func TestApplyReplaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := startWith(t, h, savedState{}, func(o *Options) { o.Kinds = append(o.Kinds, otherKind{h}) })
+		r := startWith(t, h, store.State{}, func(o *Options) { o.Kinds = append(o.Kinds, otherKind{h}) })
 		r.mustApply(two, nil)
 		doc := strings.Replace(two, `"vm0": {"kind": "fake"`, `"vm0": {"kind": "other"`, 1)
 		_, err := r.apply(doc, nil)
@@ -347,7 +348,7 @@ func TestApplyReplaces(t *testing.T) {
 func TestApplyDoesNotBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		h.locked(func() {
 			h.slow = func(call, _ string) {
 				if call == "Open" {
@@ -387,7 +388,7 @@ func TestApplyDoesNotBlock(t *testing.T) {
 func TestConfirm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustApply(two, nil)
 		before := r.config()
 		confirm := func(s int64) func(*api.ApplyConfig) {
@@ -437,7 +438,7 @@ func TestConfirmOutlivesTheDaemon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, away := range []time.Duration{0, time.Hour} {
 			h := newFakeHost()
-			r := start(t, h, savedState{})
+			r := start(t, h, store.State{})
 			r.mustApply(two, nil)
 			before := r.config()
 			r.mustApply(`"ports": {"vm0": {"kind": "fake"}, "vm5": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.ConfirmS = 600 })
@@ -447,7 +448,7 @@ func TestConfirmOutlivesTheDaemon(t *testing.T) {
 			}
 			r.stop()
 			time.Sleep(away)
-			var kept savedState
+			var kept store.State
 			if err := json.Unmarshal(b, &kept); err != nil {
 				t.Fatal(err)
 			}
@@ -470,7 +471,7 @@ func TestConfirmOutlivesTheDaemon(t *testing.T) {
 func TestPendingIsWrittenFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		h.locked(func() {
 			h.slow = func(call, _ string) {
 				if call == "Open" && (r.disk.Pending == nil || len(r.disk.Ports) != 0) {
@@ -485,7 +486,7 @@ func TestPendingIsWrittenFirst(t *testing.T) {
 
 func TestRollback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		back := func(to int) (done api.AppliedConfig, err error) {
 			err = r.changeConfig(func() (err error) { done, err = r.rollback(api.RollbackConfig{To: to}); return err })
 			synctest.Wait()
@@ -524,7 +525,7 @@ func TestRollback(t *testing.T) {
 func TestRollbackIsLenient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, nil)
 		r.mustApply(`"ports": {}`, func(a *api.ApplyConfig) { a.Prune = api.PruneApplied })
 		h.failOpen(errors.New("no room"))
@@ -543,7 +544,7 @@ func TestHistoryIsKept(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := startWith(t, h, savedState{}, func(o *Options) { o.StateDir = dir })
+		r := startWith(t, h, store.State{}, func(o *Options) { o.StateDir = dir })
 		r.mustApply(two, nil)
 		want := r.config()
 		r.mustApply(`"ports": {"vm9": {"kind": "fake"}}`, nil)
@@ -582,7 +583,7 @@ func (k *keeper) Restore(b json.RawMessage) error {
 func TestApplyFeatures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := new(keeper)
-		r := startWith(t, newFakeHost(), savedState{}, func(o *Options) {
+		r := startWith(t, newFakeHost(), store.State{}, func(o *Options) {
 			o.Features = []feature.Feature{{Name: "keeper", New: func(feature.Host, any) (feature.Instance, error) { return k, nil }}}
 		})
 		wantSteps(t, r.mustApply(`"features": {"keeper": {"a": [1]}}`, nil), "set feature keeper: what it keeps")
@@ -602,7 +603,7 @@ func TestApplyFeatures(t *testing.T) {
 func TestConfigWithoutWhatIsLearned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &keeper{state: json.RawMessage(`{"a":1,"heard":[2]}`)}
-		r := startWith(t, newFakeHost(), savedState{}, func(o *Options) {
+		r := startWith(t, newFakeHost(), store.State{}, func(o *Options) {
 			o.Features = []feature.Feature{{Name: "keeper", Learned: []string{"heard"}, New: func(feature.Host, any) (feature.Instance, error) { return k, nil }}}
 		})
 		if got := r.config(); !strings.Contains(got, `"a":1`) || strings.Contains(got, "heard") {
@@ -625,7 +626,7 @@ func TestApplyNotesWhatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.makes = false
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		done := r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, nil)
 		if len(done.Notes) != 1 || !strings.HasPrefix(done.Notes[0], "port vm0 waits: no interface vm0") {
 			t.Errorf("notes are %q", done.Notes)
@@ -639,7 +640,7 @@ func TestApplyNotesWhatWaits(t *testing.T) {
 // A body of a configuration may be large, others may not.
 func TestBodyLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		h := r.handler()
 		post := func(path, body string) int {
 			w := httptest.NewRecorder()
@@ -679,7 +680,7 @@ func TestApplyEvents(t *testing.T) {
 // is what happened.
 func TestConfigCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		post := func(path string, body any) error { return r.call("POST", "/v1/config"+path, body, nil) }
 		wants := func(err error, want string) {
 			t.Helper()

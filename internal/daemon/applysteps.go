@@ -11,6 +11,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/config"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -235,7 +236,7 @@ func (m *manager) adding(name string, to *targetPort, o how) step {
 // makePort adds a port. One whose device is absent waits; leniently, any that cannot be opened.
 func (m *manager) makePort(name string, to *targetPort, lenient bool) error {
 	if lenient {
-		m.bringBack(savedPort{Spec: savedSpec{name, to.Kind, to.Settings}})
+		m.bringBack(store.Port{Spec: store.Spec{Name: name, Kind: to.Kind, Settings: to.Settings}})
 		return nil
 	}
 	p, opened, err := m.bring(to.spec, m.kinds.Find(to.Kind), true)
@@ -254,7 +255,7 @@ func (m *manager) makePort(name string, to *targetPort, lenient bool) error {
 }
 
 // bringBack adds a port as the state has it. One that cannot be opened waits.
-func (m *manager) bringBack(s savedPort) {
+func (m *manager) bringBack(s store.Port) {
 	p := m.restorePort(s)
 	if p == nil {
 		return
@@ -274,8 +275,8 @@ func (m *manager) takeBack(name string) {
 }
 
 // nowSaved is what a port is now, as the state has it, without what it left on the host.
-func nowSaved(p *managed) savedPort {
-	return savedPort{Spec: savedSpec{p.spec.Name, p.spec.Kind, p.settings()}}
+func nowSaved(p *managed) store.Port {
+	return store.Port{Spec: store.Spec{Name: p.spec.Name, Kind: p.spec.Kind, Settings: p.settings()}}
 }
 
 func (m *manager) replacing(p *plan, is *managed, to *targetPort, o how, why string) step {

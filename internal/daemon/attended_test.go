@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -34,7 +35,7 @@ func TestDelPortOfAnAttachedMachine(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newFakeHost()
 				c.host(h)
-				r := start(t, h, savedState{})
+				r := start(t, h, store.State{})
 				if err := r.addReq(noWait(wanted(spec("vm0")))); err != nil {
 					t.Fatal(err)
 				}
@@ -63,7 +64,7 @@ func TestDelPortOfAnAttachedMachine(t *testing.T) {
 // A port that may exist is left as it is, and only what was asked for counts.
 func TestAddPortThatMayExist(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		may := func(kind string, set api.Settings) error {
 			return r.addReq(api.AddPort{Name: "vm0", Kind: kind, Settings: set, MayExist: true})
 		}
@@ -109,7 +110,7 @@ func TestAnotherSwitchOfTheName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.other = errors.New("another switch called sw0 is there")
-		r := start(t, h, savedState{Ports: []savedPort{{Spec: saved(spec("vm0"))}}})
+		r := start(t, h, store.State{Ports: []store.Port{{Spec: saved(spec("vm0"))}}})
 		r.wantState("vm0", api.StateWaiting)
 		if got := r.port("vm0").Reason; got != "another switch called sw0 is there" {
 			t.Errorf("reason %q", got)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -57,7 +58,7 @@ type wireRig struct {
 }
 
 // wire starts a switch with the options that edit sets, and adds ports.
-func wire(t *testing.T, saved savedState, edit func(*Options), specs ...port.Spec) *wireRig {
+func wire(t *testing.T, saved store.State, edit func(*Options), specs ...port.Spec) *wireRig {
 	t.Helper()
 	w := &wireRig{ends: make(map[string]*wireEnd)}
 	w.rig = startWith(t, newFakeHost(), saved, func(o *Options) {
@@ -128,7 +129,7 @@ func asked[T any](t *testing.T, m *manager, f func() (T, error)) T {
 // nothing that the switch says to the target itself.
 func TestProtocolsLeaveMirrorTargetsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, func(o *Options) {
+		w := wire(t, store.State{}, func(o *Options) {
 			withTree(o)
 			withSnooping(andQuery)(o)
 		}, vm("vm0"), vm("probe"))
@@ -167,7 +168,7 @@ func TestPortsOfTheStateReceiveTogether(t *testing.T) {
 					}
 				}
 				began := time.Now()
-				r := start(t, host, savedState{Ports: []savedPort{{Spec: saved(spec("vm0"))}, {Spec: saved(spec("vm1"))}}})
+				r := start(t, host, store.State{Ports: []store.Port{{Spec: saved(spec("vm0"))}, {Spec: saved(spec("vm1"))}}})
 				for name, want := range map[string]time.Duration{"vm0": c.want, "vm1": c.takes} {
 					if at := host.devices[name].began.Load(); at == nil || at.Sub(began) != want {
 						t.Errorf("%s receives since %v, after %v", name, at, want)
@@ -193,7 +194,7 @@ func TestRestoreDoesNotWaitForAKind(t *testing.T) {
 				<-hangs
 			}
 		}
-		before := savedState{Ports: []savedPort{{Spec: saved(port.Spec{Name: "slow", Kind: "fake"})}, {Spec: saved(netdev("up0"))}, {Spec: saved(vm("vm0"))}}}
+		before := store.State{Ports: []store.Port{{Spec: saved(port.Spec{Name: "slow", Kind: "fake"})}, {Spec: saved(netdev("up0"))}, {Spec: saved(vm("vm0"))}}}
 		ends := make(map[string]*wireEnd)
 		began := time.Now()
 		r := startWith(t, host, before, func(o *Options) {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/handover"
@@ -158,7 +159,7 @@ const stopGrace = 300 * time.Millisecond
 type belongings struct {
 	lock   flock.File // of the control socket
 	socket *listener
-	store  *store // nil: no state is kept
+	store  *store.Store // nil: no state is kept
 
 	// leave: another process has them too, so this one leaves them as they are.
 	leave atomic.Bool
@@ -183,11 +184,11 @@ func (b *belongings) close() {
 }
 
 // openStore opens the state, which another process may have given.
-func (o *Options) openStore() (*store, error) {
+func (o *Options) openStore() (*store.Store, error) {
 	if o.former != nil && o.former.state != nil {
-		return newStore(flock.File{File: o.former.state}, o.StateDir, o.Version), nil
+		return store.New(flock.File{File: o.former.state}, o.StateDir, o.Version), nil
 	}
-	return openStore(o.StateDir, o.Version)
+	return store.Open(o.StateDir, o.Version)
 }
 
 // Run runs the switch until ctx ends.
@@ -210,11 +211,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	o.own = own
 
-	var saved savedState
+	var saved store.State
 	if o.former != nil {
 		saved = o.former.saved
 	}
-	var keep func(savedState) error
+	var keep func(store.State) error
 	// Without a state, keep the identity beside the socket: a restarted daemon then has the same
 	// addresses until the host boots, which empties /run.
 	identityPath := o.Socket + ".identity"
@@ -224,17 +225,17 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 		own.store = st
-		st.log = o.Log
+		st.Log = o.Log
 		if o.former == nil {
 			var aside string
-			if saved, aside, err = st.load(); err != nil {
+			if saved, aside, err = st.Load(); err != nil {
 				return err
 			}
 			if aside != "" {
 				o.Log.Error("state could not be read: starting without it", "kept_as", aside)
 			}
 		}
-		keep = st.save
+		keep = st.Save
 		identityPath = filepath.Join(o.StateDir, "identity.json")
 	}
 
@@ -254,7 +255,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	o.ids = openIdentity(identityPath, o.Name, saved.Ports, o.Log)
 	if own.store != nil {
-		own.store.beside = o.ids.renew
+		own.store.Beside = o.ids.renew
 	}
 
 	if o.Prepare != nil {
@@ -262,7 +263,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 	}
-	if err := saved.known(o.catalog(), o.Features, o.Version); err != nil {
+	if err := known(saved, o.catalog(), o.Features, o.Version); err != nil {
 		return fmt.Errorf("in %s, %w", o.StateDir, err)
 	}
 	if o.kept, err = noSettings(o.Features).merge(saved.Switch); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/linux/link"
 )
@@ -52,7 +53,7 @@ func (l *witness) take() []string {
 
 func witnessed(t *testing.T) (*rig, *witness) {
 	l := new(witness)
-	r := startWith(t, newFakeHost(), savedState{}, func(o *Options) {
+	r := startWith(t, newFakeHost(), store.State{}, func(o *Options) {
 		o.Version = "v1"
 		o.Recovery = 5 * time.Minute
 		o.Features = []feature.Feature{{Name: "witness", New: func(feature.Host, any) (feature.Instance, error) { return l, nil }}}

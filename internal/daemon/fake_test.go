@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/feature/flap"
 	"github.com/vswitch/vswitch/internal/feature/loopguard"
@@ -302,7 +303,7 @@ type rig struct {
 	*manager
 	t       *testing.T
 	host    *fakeHost
-	disk    savedState
+	disk    store.State
 	diskErr error
 	stall   chan struct{} // not nil: writes wait until it is closed
 	writes  int           // that have ended
@@ -311,11 +312,11 @@ type rig struct {
 }
 
 // start runs a manager in the test's bubble until the test or stop ends it.
-func start(t *testing.T, host *fakeHost, saved savedState) *rig {
+func start(t *testing.T, host *fakeHost, saved store.State) *rig {
 	return startWith(t, host, saved, func(*Options) {})
 }
 
-func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Options)) *rig {
+func startWith(t *testing.T, host *fakeHost, saved store.State, edit func(*Options)) *rig {
 	r := &rig{t: t, host: host, disk: saved, lines: new(bytes.Buffer)}
 	noTime := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
@@ -331,7 +332,7 @@ func startWith(t *testing.T, host *fakeHost, saved savedState, edit func(*Option
 	o.sections = saved.Sections
 	var err error
 	r.manager, err = newManager(o,
-		func(st savedState) error {
+		func(st store.State) error {
 			if r.stall != nil {
 				<-r.stall
 			}
@@ -424,14 +425,14 @@ type savedEntry struct {
 }
 
 // withFDB returns a state with more FDB entries.
-func (st savedState) withFDB(entries ...savedEntry) savedState {
+func withFDB(st store.State, entries ...savedEntry) store.State {
 	b, _ := json.Marshal(entries)
 	st.Sections = map[string]json.RawMessage{"fdb": b}
 	return st
 }
 
 // fdb returns the FDB entries on disk.
-func (st savedState) fdb() (entries []savedEntry) {
+func fdbOf(st store.State) (entries []savedEntry) {
 	_ = json.Unmarshal(st.Sections["fdb"], &entries)
 	return entries
 }
@@ -539,7 +540,9 @@ func (r *rig) kept() port.Spec {
 func mtuOf(s port.Spec) int { return port.SettingsOf[fakeSettings](s).MTU }
 
 // saved is a spec as the state has it.
-func saved(s port.Spec) savedSpec { return savedSpec{s.Name, s.Kind, s.Patch()} }
+func saved(s port.Spec) store.Spec {
+	return store.Spec{Name: s.Name, Kind: s.Kind, Settings: s.Patch()}
+}
 
 // port returns the port as users see it.
 func (r *rig) port(name string) api.Port {

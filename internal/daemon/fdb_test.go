@@ -6,6 +6,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -13,9 +14,9 @@ import (
 // not carry its VLAN: frames to its station are flooded, not lost.
 func TestEntriesThatLeadNowhere(t *testing.T) {
 	const mac = port.MAC(0x525400000009)
-	saved := savedState{
-		Ports: []savedPort{{Spec: saved(port.Spec{Name: "vm0", Kind: "tap", Policy: port.Policy{VLAN: port.VLAN{Access: 10}}})}},
-	}.withFDB(savedEntry{MAC: mac + 1, VLAN: 20, Port: "vm0"})
+	saved := withFDB(store.State{
+		Ports: []store.Port{{Spec: saved(port.Spec{Name: "vm0", Kind: "tap", Policy: port.Policy{VLAN: port.VLAN{Access: 10}}})}},
+	}, savedEntry{MAC: mac + 1, VLAN: 20, Port: "vm0"})
 	for _, sticky := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			vm1, vm2 := vm("vm1"), vm("vm2")
@@ -60,7 +61,7 @@ func TestEntriesThatLeadNowhere(t *testing.T) {
 			reaches(mac, true)
 			set(20)
 			reaches(mac, false)
-			if n := len(w.disk.fdb()); n != 2 {
+			if n := len(fdbOf(w.disk)); n != 2 {
 				t.Errorf("%d entries are kept, want 2", n)
 			}
 		})

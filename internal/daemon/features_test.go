@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 )
 
@@ -61,7 +62,7 @@ func (r *rig) noteKept() string { return r.running("notes").(*noted).text }
 // back when the disk fails.
 func TestFeaturesKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := startWith(t, newFakeHost(), savedState{}, withNotes)
+		r := startWith(t, newFakeHost(), store.State{}, withNotes)
 		if err := r.note("one"); err != nil || string(r.disk.Sections["notes"]) != `"one"` {
 			t.Errorf("%v, on disk %s", err, r.disk.Sections)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -24,7 +25,7 @@ func (r *rig) set(name string, req api.Settings) error {
 func guarded(t *testing.T, recovery time.Duration) *rig {
 	h := newFakeHost()
 	h.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
-	r := start(t, h, savedState{})
+	r := start(t, h, store.State{})
 	r.recovery = recovery
 	r.mustAdd("vm0")
 	r.wantState("vm0", api.StateUp)
@@ -128,7 +129,7 @@ func TestShutPortLosesItsDevice(t *testing.T) {
 
 func TestLearnLimitShutsThePort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		s := spec("vm0")
 		s.LearnLimit, s.LearnAction = 1, "shutdown"
 		if err := r.addReq(wanted(s)); err != nil {
@@ -176,7 +177,7 @@ func TestGuardsShutWhatWasAskedFor(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h := newFakeHost()
 			h.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
-			r := start(t, h, savedState{})
+			r := start(t, h, store.State{})
 			r.mustAdd("first")
 			if err := r.addReq(wanted(c.spec)); err != nil {
 				t.Fatal(err)
@@ -233,7 +234,7 @@ func TestPortFollowsItsPeer(t *testing.T) {
 		h.hidden = true
 		peer := &linkedPort{changed: make(chan struct{}, 1), why: errors.New("nobody is there")}
 		h.wrap = func(p *fakePort) port.Port { peer.fakePort = p; return peer }
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		for _, up := range []bool{false, true, false, true} {
 			_ = r.do(func() error { peer.up = up; return nil })

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/port"
@@ -195,7 +196,7 @@ func (m *manager) offer() (o handover.Offer, files []int, err error) {
 	}()
 	o.Version = m.version
 	st := m.snapshot()
-	st.Version, st.WrittenBy = stateVersion, m.version
+	st.Version, st.WrittenBy = store.Version, m.version
 	if o.State, err = json.Marshal(st); err != nil {
 		return o, files, err
 	}
@@ -214,7 +215,7 @@ func (m *manager) offer() (o handover.Offer, files []int, err error) {
 		add(&o.Locks, l)
 	}
 	if s := m.own.store; s != nil {
-		add(&o.StateLocks, s.lock())
+		add(&o.StateLocks, s.Lock())
 	}
 	if m.fast != nil {
 		if lock := m.fast.Lock(); lock != nil {
@@ -274,7 +275,7 @@ func (m *manager) pass(c handover.Conn) (err error) {
 	if err == nil {
 		r, files, err = m.rest()
 	}
-	if err == nil && m.saver != nil && !m.saver.pause(holdWait/2) {
+	if err == nil && m.saver != nil && !m.saver.Pause(holdWait/2) {
 		err = errors.New("the disk of the state does not answer")
 	}
 	if err != nil {
@@ -322,7 +323,7 @@ func (m *manager) hold() (resume func() error, err error) {
 			m.fast.Continue()
 		}
 		if m.saver != nil {
-			m.saver.resume()
+			m.saver.Resume()
 		}
 		m.sw.Resume()
 		return err

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/port"
@@ -98,14 +99,14 @@ func TestNextProcessFails(t *testing.T) {
 			o := Options{Name: "sw0", Version: "former", Aging: 300 * time.Second, Kinds: port.Kinds{host}, Links: host.fakeHost, Log: log, own: own}
 			o.Features = slices.Clone(testFeatures)
 			o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
-			written := make(chan savedState, 16)
-			m, err := newManager(o, func(st savedState) error { written <- st; return nil })
+			written := make(chan store.State, 16)
+			m, err := newManager(o, func(st store.State) error { written <- st; return nil })
 			if err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan struct{})
-			before := savedState{Ports: []savedPort{{Spec: saved(spec("vm0"))}, {Spec: saved(spec("vm1"))}}}
+			before := store.State{Ports: []store.Port{{Spec: saved(spec("vm0"))}, {Spec: saved(spec("vm1"))}}}
 			go func() { defer close(done); m.run(ctx, before, host.events) }()
 			defer func() { cancel(); <-done }()
 			<-m.restored

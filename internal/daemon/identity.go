@@ -16,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vswitch/vswitch/internal/daemon/store"
+	"github.com/vswitch/vswitch/internal/files/durable"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -106,7 +108,7 @@ func (id *identity) draw() {
 // openIdentity reads the identity from a file or creates it. saved are the ports of a former
 // run, which derived addresses differently if the file is missing. The switch runs even if
 // the file cannot be written.
-func openIdentity(path, switchName string, saved []savedPort, log *slog.Logger) *identity {
+func openIdentity(path, switchName string, saved []store.Port, log *slog.Logger) *identity {
 	id := newIdentity()
 	id.path, id.log = path, log
 	if err := id.load(switchName, saved, thisMachine()); err != nil {
@@ -115,8 +117,8 @@ func openIdentity(path, switchName string, saved []savedPort, log *slog.Logger) 
 	return id
 }
 
-func (id *identity) load(switchName string, saved []savedPort, here machine) error {
-	b, err := readRegular(id.path)
+func (id *identity) load(switchName string, saved []store.Port, here machine) error {
+	b, err := durable.ReadRegular(id.path)
 	var was identityFile
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -174,7 +176,7 @@ func (id *identity) save() error {
 func (id *identity) write(b []byte) error {
 	id.writing.Lock()
 	defer id.writing.Unlock()
-	return replaceFile(hostDisk{}, id.path, b)
+	return durable.Replace(durable.Host{}, id.path, b)
 }
 
 // renew writes the file again if somebody deleted it: without it the next run would give the

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -21,9 +22,9 @@ func identityIn(t *testing.T, dir string, here machine, saved ...string) (*ident
 	var log bytes.Buffer
 	id := newIdentity()
 	id.path, id.log = filepath.Join(dir, "identity.json"), slog.New(slog.NewTextHandler(&log, nil))
-	var ports []savedPort
+	var ports []store.Port
 	for _, name := range saved {
-		ports = append(ports, savedPort{Spec: savedSpec{Name: name}})
+		ports = append(ports, store.Port{Spec: store.Spec{Name: name}})
 	}
 	if err := id.load("sw0", ports, here); err != nil {
 		t.Fatal(err)
@@ -151,7 +152,7 @@ func TestGuestMACsDiffer(t *testing.T) {
 // A frame from the switch's own address is named, and not for each frame.
 func TestOwnAddressFromOutside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withTree, vm("vm0"), vm("vm1"))
+		w := wire(t, store.State{}, withTree, vm("vm0"), vm("vm1"))
 		for range 100 {
 			frame := append(port.Broadcast.HardwareAddr(), w.mac.HardwareAddr()...)
 			w.send("vm0", append(frame, make([]byte, 50)...))

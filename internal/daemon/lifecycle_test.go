@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
@@ -79,7 +80,7 @@ func TestDeviceIsTaken(t *testing.T) {
 		h.addresses = map[int]netip.Prefix{}
 		bridge := h.put(link.Link{Name: "br0", Kind: "bridge"})
 		ovs := h.put(link.Link{Name: "ovs-system", Kind: "openvswitch"})
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		r.change("vm0", func(l *link.Link) { l.Carrier = true })
 		vm0, _ := h.ByName("vm0")
@@ -136,7 +137,7 @@ func TestDeviceIsTaken(t *testing.T) {
 func TestOneDeviceIsOnePort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		r.change("vm0", func(l *link.Link) { l.Name = "vm9" })
 		wantCode(t, r.add("vm9"), api.CodeFailed, "vm9 is the device of port vm0 already")
@@ -153,7 +154,7 @@ func TestNumberUsedAgain(t *testing.T) {
 		h := newFakeHost()
 		var own *ownPort
 		h.wrap = func(p *fakePort) port.Port { own = &ownPort{fakePort: p}; return own }
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		time.Sleep(maxBackoff)
 		first := own
@@ -175,7 +176,7 @@ func TestMovedDeviceComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, first := range []string{"news", "loss"} {
 			h := newFakeHost()
-			r := start(t, h, savedState{})
+			r := start(t, h, store.State{})
 			r.mustAdd("vm0")
 			time.Sleep(maxBackoff)
 			l, _ := h.ByName("vm0")
@@ -237,7 +238,7 @@ func TestWatchGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		b := &brokenWatch{fakeHost: h}
-		r := startWith(t, h, savedState{}, func(o *Options) { o.Links = b })
+		r := startWith(t, h, store.State{}, func(o *Options) { o.Links = b })
 		r.mustAdd("vm0")
 		time.Sleep(maxBackoff)
 		r.logged()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
@@ -29,7 +30,7 @@ func TestPeerThatReconnectsIsLoggedWithinBounds(t *testing.T) {
 		h.hidden = true
 		peer := &linkedPort{changed: make(chan struct{}, 1), why: errors.New("nobody is there")}
 		h.wrap = func(p *fakePort) port.Port { peer.fakePort = p; return peer }
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		flip := func() {
 			_ = r.do(func() error { peer.up = !peer.up; return nil })
@@ -76,7 +77,7 @@ func TestLinkIsLookedAtWithinBounds(t *testing.T) {
 		looks := 0
 		peer := &linkedPort{changed: make(chan struct{})} // without room: who sends sees the look
 		h.wrap = func(p *fakePort) port.Port { peer.fakePort = p; return peer }
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		began := time.Now()
 		for looks = range 200 {
@@ -106,7 +107,7 @@ func TestPortNotice(t *testing.T) {
 		h.hidden = true
 		peer := &noticingPort{linkedPort: &linkedPort{changed: make(chan struct{}, 1), up: true}}
 		h.wrap = func(p *fakePort) port.Port { peer.fakePort = p; return peer }
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		r.logged()
 		for i, c := range []struct{ notice, log string }{
@@ -145,7 +146,7 @@ func TestNoticeOfXDP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.wrap = func(p *fakePort) port.Port { return kernelEnd{p} }
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		for _, step := range []struct {
 			program uint32

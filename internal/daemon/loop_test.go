@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -60,7 +61,7 @@ func TestWhereProbesGo(t *testing.T) {
 	blind.NoLearning, bridge.Edge, host.Edge = true, "off", "on"
 	always := []string{"up0", "blind", "bridge"}
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withLoops, netdev("up0"), vm("vm0"), vm("vm1"), vm("vm2"), blind, bridge, host)
+		w := wire(t, store.State{}, withLoops, netdev("up0"), vm("vm0"), vm("vm1"), vm("vm2"), blind, bridge, host)
 		want := func(when string, seconds int, ports ...string) {
 			t.Helper()
 			time.Sleep(time.Duration(seconds) * time.Second)
@@ -97,7 +98,7 @@ func TestProbe(t *testing.T) {
 	access := netdev("access")
 	access.Access = 300
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withLoops, access, trunk)
+		w := wire(t, store.State{}, withLoops, access, trunk)
 		time.Sleep(2 * time.Second)
 		var all [][]byte
 		for name, vlans := range map[string][]uint16{"access": {300, 300}, "trunk": {1, 10, 11, 1, 10, 11}} {
@@ -133,7 +134,7 @@ func TestProbesOfManyVLANs(t *testing.T) {
 	many := netdev("up0")
 	many.Trunk, many.Native, many.Accept = parsed(t, "5-23,4094"), 9, "tagged"
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withLoops, many)
+		w := wire(t, store.State{}, withLoops, many)
 		seen := make(map[uint16]int)
 		var order []uint16
 		for range 19 {
@@ -171,7 +172,7 @@ func TestLoopShutsTheStation(t *testing.T) {
 		{"vm0", "vm0", "vm0", "loop: what the switch sent by port vm0 came back"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := wire(t, savedState{}, withLoops, netdev("up0"), vm("vm0"), vm("vm1"))
+			w := wire(t, store.State{}, withLoops, netdev("up0"), vm("vm0"), vm("vm1"))
 			w.send(c.by, w.fresh(c.from))
 			for _, name := range []string{"up0", "vm0", "vm1"} {
 				want := api.StateUp
@@ -192,7 +193,7 @@ func TestLoopShutsTheStation(t *testing.T) {
 // Two probes of one loop shut one port: the other's is cut off already.
 func TestLoopShutsOnePort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withLoops, vm("vm0"), vm("vm1"))
+		w := wire(t, store.State{}, withLoops, vm("vm0"), vm("vm1"))
 		a, b := w.fresh("vm0"), w.probes("vm1")
 		w.send("vm1", a)
 		w.send("vm0", b[len(b)-1])
@@ -248,7 +249,7 @@ func TestProbesThatProveNothing(t *testing.T) {
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := wire(t, savedState{}, withLoops, vm0, up0)
+			w := wire(t, store.State{}, withLoops, vm0, up0)
 			send(w, w.fresh("vm0"))
 			w.wantState("vm0", api.StateUp)
 			w.wantState("up0", api.StateUp)
@@ -263,7 +264,7 @@ func TestProbesThatProveNothing(t *testing.T) {
 // in a row are a loop.
 func TestReplayFromOutside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withLoops, netdev("up0"), netdev("up1"))
+		w := wire(t, store.State{}, withLoops, netdev("up0"), netdev("up1"))
 		for range 10 {
 			w.send("up0", w.fresh("up0"))
 			w.probes("up0") // to confirm the first
@@ -305,7 +306,7 @@ func (w *wireRig) bridge(a, b string, d time.Duration, carries func([]byte) bool
 // A guest that bridges its two NICs is found by the addresses that move, and cut off.
 func TestGuestThatBridges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withLoops, netdev("up0"), vm("vm0"), vm("vm1"), vm("vm2"))
+		w := wire(t, store.State{}, withLoops, netdev("up0"), vm("vm0"), vm("vm1"), vm("vm2"))
 		time.Sleep(time.Minute)
 		w.taken("vm0")
 		w.taken("vm1")
@@ -325,7 +326,7 @@ func TestLoopsAndTree(t *testing.T) {
 	withBoth := func(o *Options) { withTree(o); withLoops(o) }
 	isBPDU := func(f []byte) bool { return port.MACFrom(f) == 0x0180_c200_0000 }
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withBoth, netdev("up0"), netdev("up1"), vm("vm0"))
+		w := wire(t, store.State{}, withBoth, netdev("up0"), netdev("up1"), vm("vm0"))
 		w.bridge("up0", "up1", 20*time.Second, func([]byte) bool { return true })
 		w.wantState("up0", api.StateUp)
 		w.wantState("up1", api.StateUp)
@@ -350,7 +351,7 @@ func TestLoopsAndTree(t *testing.T) {
 		w.wantState("up0", api.StateUp)
 	})
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withBoth, netdev("up0"), netdev("up1"), vm("vm0"))
+		w := wire(t, store.State{}, withBoth, netdev("up0"), netdev("up1"), vm("vm0"))
 		noBPDU := func(f []byte) bool { return !isBPDU(f) }
 		time.Sleep(20 * time.Second)
 		w.taken("up0")
@@ -369,7 +370,7 @@ func TestLoopsAndTree(t *testing.T) {
 // Where mirrored frames leave, the switch says nothing itself.
 func TestNoProbesByMirrorTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withLoops, netdev("up0"), netdev("up1"), vm("vm0"))
+		w := wire(t, store.State{}, withLoops, netdev("up0"), netdev("up1"), vm("vm0"))
 		time.Sleep(10 * time.Second)
 		w.taken("up0")
 		w.taken("up1")
@@ -385,7 +386,7 @@ func TestNoProbesByMirrorTargets(t *testing.T) {
 
 func TestNoProbesUnlessAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		r.mustAdd("vm1")
 		time.Sleep(10 * time.Second)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/internal/linux/link"
@@ -31,8 +32,8 @@ type manager struct {
 
 	kinds   port.Catalog
 	links   Links
-	claimed Claim  // on the interfaces, taken with the first port that stands on one
-	saver   *saver // nil: the state is not kept
+	claimed Claim         // on the interfaces, taken with the first port that stands on one
+	saver   *store.Writer // nil: the state is not kept
 	log     *slog.Logger
 	aging   time.Duration
 
@@ -93,7 +94,7 @@ type manager struct {
 	unkept   bool          // the last background write failed
 }
 
-func newManager(o Options, keep func(savedState) error) (*manager, error) {
+func newManager(o Options, keep func(store.State) error) (*manager, error) {
 	m := &manager{
 		name: o.Name, version: o.Version, stateDir: o.StateDir, socketDir: o.SocketDir,
 		links:   o.Links,
@@ -133,7 +134,7 @@ func newManager(o Options, keep func(savedState) error) (*manager, error) {
 		replaced: make(chan struct{}),
 	}
 	if keep != nil {
-		m.saver = newSaver(keep, func(err error) {
+		m.saver = store.NewWriter(keep, func(err error) {
 			go m.do(func() error { m.traceKept(err); return nil })
 		})
 	}
@@ -198,14 +199,14 @@ func tableAging(d time.Duration) time.Duration {
 
 // run restores the saved ports, then handles changes and events until ctx ends. It leaves the
 // devices as they are for the next start.
-func (m *manager) run(ctx context.Context, saved savedState, events <-chan link.Event) {
+func (m *manager) run(ctx context.Context, saved store.State, events <-chan link.Event) {
 	if m.saver != nil {
-		go m.saver.run()
+		go m.saver.Run()
 		defer func() {
 			if m.own.left() {
 				return
 			}
-			if !m.saver.stop(lastSaveWait) {
+			if !m.saver.Stop(lastSaveWait) {
 				m.log.Error("the state is not written: the disk does not answer", "state_dir", m.stateDir)
 			}
 		}()
@@ -322,11 +323,11 @@ func (m *manager) onEvent(ev vswitch.Event) {
 
 // restore starts the saved ports. One that cannot start waits, so that the state on disk never
 // loses a requested port.
-func (m *manager) restore(saved savedState) {
+func (m *manager) restore(saved store.State) {
 	for _, what := range saved.Applied {
 		m.applied[what] = true
 	}
-	m.pending = saved.Pending
+	m.pending, _ = pendingFrom(saved.Pending) // known has read it
 	for _, s := range saved.Ports {
 		m.restorePort(s)
 	}
@@ -425,7 +426,7 @@ func (m *manager) openFirst(p *managed) {
 
 // restorePort adds a port as the state has it, which is not open yet; nil: the switch is full. One
 // whose settings cannot be applied passes nothing.
-func (m *manager) restorePort(s savedPort) *managed {
+func (m *manager) restorePort(s store.Port) *managed {
 	sp, err := m.sw.AddPort(s.Spec.Name)
 	if err != nil {
 		m.log.Error("restoring a port", "port", s.Spec.Name, "error", err)

@@ -13,13 +13,14 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
 
 func TestPortFollowsItsInterface(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		r.wantState("vm0", api.StateNoCarrier)
 		key := fdb.MakeKey(1, 0x525400000001)
@@ -67,7 +68,7 @@ func TestPortFollowsItsInterface(t *testing.T) {
 
 func TestRenameKeepsThePort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		r.change("vm0", func(l *link.Link) { l.Name, l.Carrier = "blue0", true })
 		p := r.port("vm0")
@@ -85,7 +86,7 @@ func TestRenameKeepsThePort(t *testing.T) {
 
 func TestDeletedInterfaceOfTheSwitchIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		time.Sleep(maxBackoff) // it was well for a while
 		first := r.host.device("vm0")
@@ -108,7 +109,7 @@ func TestAdoptedInterfaceIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		r.wantState("vm0", api.StateUp)
 		h.remove("vm0")
@@ -155,7 +156,7 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := start(t, newFakeHost(), savedState{})
+				r := start(t, newFakeHost(), store.State{})
 				r.mustAdd("old")
 				r.logged()
 				if test.prepare != nil {
@@ -186,7 +187,7 @@ func TestNoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.makes = false
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		if err := r.addReq(noWait(wanted(spec("eth1")))); err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +205,7 @@ func TestLostPortIsTriedAgainWithBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.hidden = true
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		r.wantState("vm0", api.StateUp)
 		time.Sleep(maxBackoff)
@@ -251,7 +252,7 @@ func TestNoHotLoop(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := start(t, newFakeHost(), savedState{})
+				r := start(t, newFakeHost(), store.State{})
 				r.mustAdd("vm0")
 				r.host.failOpen(test.fail)
 				for range 3000 { // 30 s
@@ -269,7 +270,7 @@ func TestNoHotLoop(t *testing.T) {
 
 func TestSetPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		set := func(req api.Settings) error { return r.set("vm0", req) }
 		mtu, owner := 9000, "root"
@@ -298,7 +299,7 @@ func TestSetPort(t *testing.T) {
 
 func TestDelPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		if _, err := r.addFDB(api.AddFDB{MAC: 0x525400000001, Port: "vm0"}); err != nil {
 			t.Fatal(err)
@@ -316,7 +317,7 @@ func TestDelPort(t *testing.T) {
 		if err := del(); err != nil {
 			t.Fatal(err)
 		}
-		if len(r.disk.Ports)+len(r.disk.fdb())+len(r.listFDB())+len(r.sw.Ports()) != 0 {
+		if len(r.disk.Ports)+len(fdbOf(r.disk))+len(r.listFDB())+len(r.sw.Ports()) != 0 {
 			t.Errorf("left: on disk %+v, FDB %v", r.disk, r.listFDB())
 		}
 		if !slices.Equal(r.host.deleted, []string{"vm0 created=true"}) || !r.host.device("vm0").closed() {
@@ -334,13 +335,13 @@ func TestDelPort(t *testing.T) {
 }
 
 func TestRestore(t *testing.T) {
-	before := savedState{
-		Ports: []savedPort{
+	before := withFDB(store.State{
+		Ports: []store.Port{
 			{Spec: saved(port.Spec{Name: "vm0", Kind: "fake", Settings: fakeSettings{MTU: 9000}, Policy: port.Policy{VLAN: port.VLAN{Access: 5}}}), Trace: port.Trace{Created: true, Ifname: "vm0"}},
 			{Spec: saved(port.Spec{Name: "gone0", Kind: "fake"}), Trace: port.Trace{Ifname: "gone0", Before: &port.DeviceSettings{MTU: 1}}},
 			{Spec: saved(port.Spec{Name: "x0", Kind: "vhost-user"})},
 		},
-	}.withFDB(
+	},
 		savedEntry{MAC: 0x525400000001, VLAN: 5, Port: "vm0"}, savedEntry{MAC: 0x525400000002, VLAN: 1, Port: "gone0"},
 		savedEntry{MAC: 0x525400000001, VLAN: 6, Port: "vm0"}, // a VLAN that the port does not carry now
 	)
@@ -352,7 +353,7 @@ func TestRestore(t *testing.T) {
 		if why := r.port("x0").Reason; !strings.Contains(why, "vhost-user") {
 			t.Errorf("x0 waits because %q", why)
 		}
-		if len(r.disk.Ports) != 3 || len(r.disk.fdb()) != 3 || mtuOf(r.kept()) != 9000 {
+		if len(r.disk.Ports) != 3 || len(fdbOf(r.disk)) != 3 || mtuOf(r.kept()) != 9000 {
 			t.Errorf("on disk after the start: %+v", r.disk)
 		}
 		var got []string
@@ -371,7 +372,7 @@ func TestRestore(t *testing.T) {
 
 func TestStopLeavesDevices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		began := time.Now()
 		r.stop()
@@ -387,7 +388,7 @@ func TestStopLeavesDevices(t *testing.T) {
 
 func TestFDB(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		r.mustAdd("vm1")
 		const a, b, c = port.MAC(0x525400000001), port.MAC(0x525400000002), port.MAC(0x525400000003)
@@ -433,8 +434,8 @@ func TestFDB(t *testing.T) {
 		if err := errors.Join(r.delFDB(b, 1), r.delFDB(a, 1)); err != nil {
 			t.Fatal(err)
 		}
-		if got := r.listFDB(); len(got) != 0 || len(r.disk.fdb()) != 0 {
-			t.Errorf("left: %+v, on disk %+v", got, r.disk.fdb())
+		if got := r.listFDB(); len(got) != 0 || len(fdbOf(r.disk)) != 0 {
+			t.Errorf("left: %+v, on disk %+v", got, fdbOf(r.disk))
 		}
 	})
 }

@@ -11,17 +11,42 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
+	"github.com/vswitch/vswitch/internal/files/durable"
 )
 
 // A change that waits for its confirmation is taken back when its time is over. It is on disk
 // before its first step, with what undoes it, so it is also taken back by a daemon that starts
 // after that time.
 
-// pendingChange is the change that waits for its confirmation, as in the state.
+// pendingChange is the change that waits for its confirmation.
 type pendingChange struct {
-	By    string    `json:"by"`
-	Until time.Time `json:"until"`
-	Undo  target    `json:"undo"`
+	By    string
+	Until time.Time
+	Undo  target
+}
+
+// saved returns the change as in the state; c may be nil.
+func (c *pendingChange) saved() *store.Pending {
+	if c == nil {
+		return nil
+	}
+	undo, _ := json.Marshal(c.Undo) // it has nothing that JSON lacks
+	return &store.Pending{By: c.By, Until: c.Until, Undo: undo}
+}
+
+// pendingFrom reads the change in a state. Another version may undo more than this one knows.
+func pendingFrom(s *store.Pending) (*pendingChange, error) {
+	if s == nil {
+		return nil, nil
+	}
+	c := &pendingChange{By: s.By, Until: s.Until}
+	d := json.NewDecoder(bytes.NewReader(s.Undo))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c.Undo); err != nil {
+		return nil, fmt.Errorf("the change that waits for its confirmation cannot be read: %w", err)
+	}
+	return c, nil
 }
 
 func (m *manager) describePending() *api.PendingConfig {
@@ -144,7 +169,7 @@ func (m *manager) loadHistory() {
 	if path == "" {
 		return
 	}
-	b, err := readRegular(path)
+	b, err := durable.ReadRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -179,7 +204,7 @@ func (m *manager) record(by string, steps []api.ConfigStep, undo target) error {
 	m.off(func() {
 		var b []byte
 		if b, err = json.Marshal(h); err == nil {
-			err = replaceFile(hostDisk{}, path, append(b, '\n'))
+			err = durable.Replace(durable.Host{}, path, append(b, '\n'))
 		}
 	})
 	return err

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -83,7 +84,7 @@ func vlans(vids ...uint16) (s port.VLANSet) {
 // One VLAN mode takes the place of the other with all that belonged to it.
 func TestSetPortReplacesTheVLANMode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		for i, step := range []struct {
 			req  api.Settings
@@ -118,7 +119,7 @@ func TestSetPortReplacesTheVLANMode(t *testing.T) {
 // What is refused, or cannot be kept, changes nothing.
 func TestSetPortThatFailsLeavesThePolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		s := spec("vm0")
 		s.Access = 10
 		if err := r.addReq(wanted(s)); err != nil {
@@ -145,7 +146,7 @@ func TestSetPortThatFailsLeavesThePolicy(t *testing.T) {
 
 func TestPolicyOutlivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		s := spec("vm0")
 		s.Trunk, s.Native, s.StormBroadcast, s.LearnLimit = vlans(10, 20), 1, port.Rate{PerSecond: 100}, 3
 		if err := r.addReq(wanted(s)); err != nil {
@@ -153,12 +154,12 @@ func TestPolicyOutlivesARestart(t *testing.T) {
 		}
 		want := r.sw.Port("vm0").Config()
 		r.stop()
-		r.disk.Version = stateVersion
+		r.disk.Version = store.Version
 		b, err := json.Marshal(r.disk)
 		if err != nil {
 			t.Fatal(err)
 		}
-		saved, err := parseState(b)
+		saved, err := store.Parse(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +172,7 @@ func TestPolicyOutlivesARestart(t *testing.T) {
 
 func TestListVLANs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		for name, policy := range map[string]port.Policy{
 			"a": {}, "b": {VLAN: port.VLAN{Access: 10}}, "c": {VLAN: port.VLAN{Trunk: vlans(10, 12), Native: 11}}, "d": {VLAN: port.VLAN{QinQ: 12}}, "e": {VLAN: port.VLAN{Trunk: vlans(10), Native: 10}},
 		} {
@@ -226,9 +227,9 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 				bad := vm("bad")
 				bad.Isolated = true
 				spoil(&bad.Policy)
-				before := savedState{
-					Ports: []savedPort{{Spec: saved(bad)}, {Spec: saved(vm("good"))}},
-				}.withFDB(savedEntry{MAC: 0x525400000001, VLAN: 5000, Port: "good"}, savedEntry{MAC: 0x525400000002, VLAN: 1, Port: "good"})
+				before := withFDB(store.State{
+					Ports: []store.Port{{Spec: saved(bad)}, {Spec: saved(vm("good"))}},
+				}, savedEntry{MAC: 0x525400000001, VLAN: 5000, Port: "good"}, savedEntry{MAC: 0x525400000002, VLAN: 1, Port: "good"})
 				w := wire(t, before, func(*Options) {})
 				w.wantState("bad", api.StateDown)
 				w.wantState("good", api.StateUp)
@@ -270,7 +271,7 @@ func TestUnfitPolicyOfAnUnknownKind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		other := vm("other")
 		other.Kind, other.LearnAction = "quantum", "panic"
-		w := wire(t, savedState{Ports: []savedPort{{Spec: saved(other)}, {Spec: saved(vm("good"))}}}, func(*Options) {})
+		w := wire(t, store.State{Ports: []store.Port{{Spec: saved(other)}, {Spec: saved(vm("good"))}}}, func(*Options) {})
 		w.wantState("other", api.StateDown)
 		w.wantState("good", api.StateUp)
 		if why := w.port("other").Reason; !strings.Contains(why, `of the kind "quantum"`) || strings.Contains(why, "set-port") {

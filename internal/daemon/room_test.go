@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/limits"
 	"github.com/vswitch/vswitch/port"
 )
@@ -35,7 +36,7 @@ func TestPortsStayWithinTheLimits(t *testing.T) {
 				}
 				h := newFakeHost()
 				h.needs = test.needs
-				r := startWith(t, h, savedState{}, limited)
+				r := startWith(t, h, store.State{}, limited)
 				for i := range 3 {
 					r.mustAdd(fmt.Sprint("vm", i))
 				}
@@ -82,7 +83,7 @@ func TestLimitsAreReadOnce(t *testing.T) {
 		h := newFakeHost()
 		h.needs = port.Needs{Threads: 1}
 		reads, most := 0, -5
-		r := startWith(t, h, savedState{}, func(o *Options) {
+		r := startWith(t, h, store.State{}, func(o *Options) {
 			o.limits = func() (limits.Limit, limits.Limit) {
 				reads++
 				return limits.Limit{Most: most, Name: "the limit"}, limits.Limit{Most: 1 << 20}
@@ -105,7 +106,7 @@ func TestQueuesOfAnAdoptedDeviceCount(t *testing.T) {
 		h := newFakeHost()
 		h.needs, h.queues = port.Needs{Threads: 1}, 8
 		most := ownThreads + runtime.GOMAXPROCS(0) + 8
-		r := startWith(t, h, savedState{}, func(o *Options) {
+		r := startWith(t, h, store.State{}, func(o *Options) {
 			o.limits = func() (limits.Limit, limits.Limit) {
 				return limits.Limit{Most: most, Name: "the limit"}, limits.Limit{Most: 1 << 20}
 			}

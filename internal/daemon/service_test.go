@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/vswitch/vswitch/internal/daemon/store"
 )
 
 // fakeService is a service manager with a watchdog.
@@ -43,7 +45,7 @@ func (s *fakeService) heard() (n int) {
 func TestWatchdog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(fakeService)
-		r := startWith(t, newFakeHost(), savedState{}, func(o *Options) { o.Service = s })
+		r := startWith(t, newFakeHost(), store.State{}, func(o *Options) { o.Service = s })
 		r.begin(Options{})
 		s.mu.Lock()
 		ready := slices.Contains(s.sent, "READY=1\nSTATUS=switch sw0 has 0 ports")

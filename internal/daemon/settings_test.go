@@ -13,6 +13,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -189,7 +190,7 @@ func TestSwitchSettings(t *testing.T) {
 // A refused change leaves everything as it was.
 func TestSwitchSettingsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := startWith(t, newFakeHost(), savedState{}, func(o *Options) {
+		r := startWith(t, newFakeHost(), store.State{}, func(o *Options) {
 			o.kept.Settings = Settings{Aging: setting.OrNever(time.Minute)}
 			withSettings(`{"aging": "2m", "stp": true, "snooping": true, "querier": true}`)(o)
 			o.settings.into(o)
@@ -252,7 +253,7 @@ func (w *wireRig) wantOwnStation() {
 // Loop detection begins and ends while the switch runs, on ports that are up already.
 func TestLoopDetectionChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, func(*Options) {}, netdev("up0"), vm("vm0"))
+		w := wire(t, store.State{}, func(*Options) {}, netdev("up0"), vm("vm0"))
 		probes := func(seconds int) (up0, vm0 int) {
 			w.taken("up0")
 			w.taken("vm0")
@@ -296,7 +297,7 @@ func TestLoopDetectionChanges(t *testing.T) {
 // A tree begins, gets another priority, and ends, while the switch runs.
 func TestTreeChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, func(*Options) {}, netdev("up0"), vm("vm0"))
+		w := wire(t, store.State{}, func(*Options) {}, netdev("up0"), vm("vm0"))
 		f := ethernet(port.Broadcast, 0x52_54_00_00_00_01)
 		passes := func(when string, n int) {
 			t.Helper()
@@ -353,7 +354,7 @@ func TestTreeChanges(t *testing.T) {
 // Snooping begins, changes and ends while the switch runs.
 func TestSnoopingChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, func(*Options) {}, vm("vm0"), vm("vm1"), vm("vm2"))
+		w := wire(t, store.State{}, func(*Options) {}, vm("vm0"), vm("vm1"), vm("vm2"))
 		w.wantStream(group4, "vm1", "vm2")
 		if s := w.mustSetSwitch(`{"snooping": true, "querier": true, "unregistered": "routers"}`); !s.Snooping || !s.Querier {
 			t.Errorf("%+v", s)

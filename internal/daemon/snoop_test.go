@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -117,7 +118,7 @@ func (w *wireRig) settleGroups() {
 
 func TestSnooping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(justSnoop), vm("vm0"), vm("vm1"), vm("vm2"), netdev("up0"))
+		w := wire(t, store.State{}, withSnooping(justSnoop), vm("vm0"), vm("vm1"), vm("vm2"), netdev("up0"))
 		// Nobody asks: all is flooded, and a report too, for whoever may snoop.
 		w.send("vm1", join4(group4))
 		w.wantTaken(join4(group4), map[string]int{"vm0": 1, "vm2": 1, "up0": 1})
@@ -178,7 +179,7 @@ func TestSnooping(t *testing.T) {
 
 func TestSnoopingQuerier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(andQuery+toRouters),
+		w := wire(t, store.State{}, withSnooping(andQuery+toRouters),
 			vm("vm0"), vm("vm1"), vm("vm2"), withPort(netdev("up0"), `{"mcast_router": true}`))
 		for _, name := range []string{"vm1", "up0"} {
 			queries := w.taken(name)
@@ -217,7 +218,7 @@ func TestSnoopingQuerier(t *testing.T) {
 // A router of IPv4 alone keeps IPv4's groups to itself, and IPv6's are flooded.
 func TestSnoopingFamilies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(toRouters), vm("vm0"), vm("vm1"), netdev("up0"))
+		w := wire(t, store.State{}, withSnooping(toRouters), vm("vm0"), vm("vm1"), netdev("up0"))
 		w.send("up0", query4("10.0.0.1"))
 		w.settleGroups()
 		time.Sleep(time.Second)
@@ -232,7 +233,7 @@ func TestSnoopingHeedsPolicies(t *testing.T) {
 		return port.Spec{Name: name, Kind: "tap", Policy: port.Policy{Isolated: true}}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, func(o *Options) {
+		w := wire(t, store.State{}, func(o *Options) {
 			withSnooping(justSnoop)(o)
 			withTree(o)
 		}, vm("vm0"), isolated("vm1"), isolated("vm2"), netdev("up0"),
@@ -266,7 +267,7 @@ func TestSnoopingHeedsPolicies(t *testing.T) {
 func TestSnoopingPortSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		few := withPort(vm("vm1"), `{"mcast_limit": 1, "mcast_fast_leave": true}`)
-		w := wire(t, savedState{}, withSnooping(andQuery), vm("vm0"), few)
+		w := wire(t, store.State{}, withSnooping(andQuery), vm("vm0"), few)
 		w.settleGroups()
 		w.send("vm1", join4(group4))
 		w.send("vm1", join4(netip.MustParseAddr("239.1.2.4")))
@@ -284,7 +285,7 @@ func TestSnoopingPortSettings(t *testing.T) {
 // each time.
 func TestSnoopingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(andQuery+toRouters), vm("vm0"), vm("vm1"))
+		w := wire(t, store.State{}, withSnooping(andQuery+toRouters), vm("vm0"), vm("vm1"))
 		w.settleGroups()
 		for i := range 100 {
 			w.send("vm1", join4(netip.AddrFrom4([4]byte{239, 2, 0, byte(i)})))
@@ -308,7 +309,7 @@ func (w *wireRig) delStatic(group netip.Addr, name string, vlan uint16) error {
 }
 
 func TestStaticGroups(t *testing.T) {
-	saved := savedState{Ports: []savedPort{{Spec: saved(vm("vm0"))}, {Spec: saved(vm("vm1"))}, {Spec: saved(vm("vm2"))}}}
+	saved := store.State{Ports: []store.Port{{Spec: saved(vm("vm0"))}, {Spec: saved(vm("vm1"))}, {Spec: saved(vm("vm2"))}}}
 	synctest.Test(t, func(t *testing.T) {
 		w := wire(t, saved, withSnooping(andQuery))
 		w.settleGroups()
@@ -406,7 +407,7 @@ func TestRouterGuard(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := wire(t, savedState{}, withSnooping(andQuery), vm("vm0"), c.spec)
+				w := wire(t, store.State{}, withSnooping(andQuery), vm("vm0"), c.spec)
 				w.settleGroups()
 				want := 1
 				if c.guarded {
@@ -423,7 +424,7 @@ func TestRouterGuard(t *testing.T) {
 	}
 	// A setting takes back what was believed.
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(andQuery), vm("vm0"), netdev("up0"))
+		w := wire(t, store.State{}, withSnooping(andQuery), vm("vm0"), netdev("up0"))
 		w.send("up0", query4("10.0.0.9"))
 		if mdb := w.mdb(); mdb.Queriers[0].Own || len(mdb.Routers) != 1 {
 			t.Errorf("%+v", mdb)
@@ -439,7 +440,7 @@ func TestRouterGuard(t *testing.T) {
 
 func TestQuerierAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withSnooping(andQueryBy), vm("vm0"), netdev("up0"))
+		w := wire(t, store.State{}, withSnooping(andQueryBy), vm("vm0"), netdev("up0"))
 		if got := w.mdb().Queriers[0].Address; got != "10.0.0.1" {
 			t.Errorf("asks from %q", got)
 		}
@@ -495,7 +496,7 @@ func TestSnoopingAsksInNewVLANs(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				vm1, vm2 := vm("vm1"), vm("vm2")
 				vm1.Access, vm2.Access = 10, 20
-				w := wire(t, savedState{}, withSnooping(andQueryBy),
+				w := wire(t, store.State{}, withSnooping(andQueryBy),
 					vm1, vm2, port.Spec{Name: "p", Kind: "tap", Policy: port.Policy{VLAN: c.from}})
 				time.Sleep(time.Minute) // the startup queries are over
 				join := join4(group4)
@@ -527,7 +528,7 @@ func TestSnoopingPassesOnAsData(t *testing.T) {
 		}
 		vm1 := vm("vm1")
 		vm1.Access = 10
-		w := wire(t, savedState{}, withSnooping(justSnoop), trunk("vm0", "tap"), vm1, trunk("up0", "netdev"), vm("probe"))
+		w := wire(t, store.State{}, withSnooping(justSnoop), trunk("vm0", "tap"), vm1, trunk("up0", "netdev"), vm("probe"))
 		if err := w.sw.SetMirrors([]vswitch.Mirror{{Name: "m0", Ports: []string{"vm1", "up0"}, Out: true, To: "probe"}}); err != nil {
 			t.Fatal(err)
 		}

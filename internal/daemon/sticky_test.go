@@ -7,6 +7,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
@@ -19,7 +20,7 @@ func TestStickyEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.put(link.Link{Name: "vm0", MTU: 1500, Up: true, Carrier: true})
-		r := start(t, h, savedState{})
+		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		r.mustAdd("vm1")
 		trunk := "1-100"
@@ -70,13 +71,13 @@ func TestStickyEntry(t *testing.T) {
 		want("port back", fdb.Sticky)
 
 		saved := r.disk
-		if len(saved.fdb()) != 1 || !saved.fdb()[0].Sticky {
-			t.Errorf("on disk: %+v", saved.fdb())
+		if len(fdbOf(saved)) != 1 || !fdbOf(saved)[0].Sticky {
+			t.Errorf("on disk: %+v", fdbOf(saved))
 		}
 		time.Sleep(301 * time.Second)
 		want("aged again", 0)
-		if err := r.delFDB(mac, 5); err != nil || len(r.disk.fdb()) != 0 {
-			t.Errorf("removing an entry that has aged: %v, on disk %+v", err, r.disk.fdb())
+		if err := r.delFDB(mac, 5); err != nil || len(fdbOf(r.disk)) != 0 {
+			t.Errorf("removing an entry that has aged: %v, on disk %+v", err, fdbOf(r.disk))
 		}
 		r.stop()
 		r = start(t, newFakeHost(), saved)

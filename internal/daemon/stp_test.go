@@ -10,6 +10,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/proto/stp"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
@@ -66,7 +67,7 @@ func ethernet(dst, src port.MAC) []byte {
 
 func TestTreeOfStations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withTree, vm("vm0"), vm("vm1"))
+		w := wire(t, store.State{}, withTree, vm("vm0"), vm("vm1"))
 		w.wantTree("vm0", "designated", "forwarding")
 		f := ethernet(port.Broadcast, 0x52_54_00_00_00_01)
 		w.send("vm0", f)
@@ -95,7 +96,7 @@ func TestTreeOfStations(t *testing.T) {
 
 func TestTreeGuardsStations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withTree, vm("vm0"), vm("vm1"))
+		w := wire(t, store.State{}, withTree, vm("vm0"), vm("vm1"))
 		w.send("vm0", hello(0))
 		w.wantState("vm0", api.StateDown)
 		w.wantTree("vm0", "disabled", "discarding")
@@ -141,7 +142,7 @@ func TestGuardTripsOnAnyFrameToBPDUs(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			guarded, open, filtered := vm("vm0"), withPort(vm("vm1"), `{"bpdu_guard": "off"}`), withPort(vm("vm2"), `{"bpdu_filter": true}`)
-			w := wire(t, savedState{}, withTree, guarded, open, filtered, vm("vm3"))
+			w := wire(t, store.State{}, withTree, guarded, open, filtered, vm("vm3"))
 			for _, by := range []string{"vm1", "vm2"} {
 				w.send(by, bytes.Clone(f))
 				w.wantState(by, api.StateUp)
@@ -179,7 +180,7 @@ func TestGuardTripsOnAnyFrameToBPDUs(t *testing.T) {
 func TestFloodOfBPDUsHidesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		open := withPort(vm("vm0"), `{"bpdu_guard": "off"}`)
-		w := wire(t, savedState{}, func(o *Options) { withTree(o); withSnooping(justSnoop)(o) }, open, netdev("up0"), vm("vm1"))
+		w := wire(t, store.State{}, func(o *Options) { withTree(o); withSnooping(justSnoop)(o) }, open, netdev("up0"), vm("vm1"))
 		for range 3 {
 			// The manager is busy, and the flood fills what there is.
 			_ = w.do(func() error {
@@ -212,7 +213,7 @@ func TestFloodOfBPDUsHidesNothing(t *testing.T) {
 // topology changed; without hellos and without a link the port is given up.
 func TestTreeOfBridges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withTree, netdev("up0"), netdev("up1"), vm("vm0"))
+		w := wire(t, store.State{}, withTree, netdev("up0"), netdev("up1"), vm("vm0"))
 		w.wantTree("up0", "designated", "discarding")
 		f := ethernet(port.Broadcast, 0x52_54_00_00_00_01)
 		w.send("vm0", f)
@@ -281,7 +282,7 @@ func TestTreeOfBridges(t *testing.T) {
 func TestTreeOfRestoredPorts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := withPort(netdev("up0"), `{"root_guard": true, "stp_cost": 7, "stp_priority": 16}`)
-		w := wire(t, savedState{Ports: []savedPort{{Spec: saved(up)}}}, withTree)
+		w := wire(t, store.State{Ports: []store.Port{{Spec: saved(up)}}}, withTree)
 		w.wantTree("up0", "designated", "discarding")
 		if p := w.treePort("up0"); p.Cost != 7 || p.Priority != 16 {
 			t.Errorf("%+v", p)
@@ -296,7 +297,7 @@ func TestTreeOfRestoredPorts(t *testing.T) {
 
 func TestNoTree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, func(*Options) {}, vm("vm0"), netdev("up0"))
+		w := wire(t, store.State{}, func(*Options) {}, vm("vm0"), netdev("up0"))
 		w.send("vm0", hello(0))
 		w.wantState("vm0", api.StateUp)
 		w.wantTaken(hello(0), nil)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/port"
@@ -34,7 +35,7 @@ type former struct {
 	handover.Conn
 	began func(handover.Report)
 	offer handover.Offer
-	saved savedState
+	saved store.State
 
 	listener, state, pins, claim *os.File // nil: there is none
 	locks                        []flock.File

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -92,9 +93,9 @@ func newFormer(t *testing.T, conn handover.Conn) *formerProcess {
 		f.files = append(f.files, int(file.Fd()))
 	}
 	f.files = append(f.files, int(lock.Fd()))
-	st := savedState{Version: stateVersion}
+	st := store.State{Version: store.Version}
 	for _, name := range []string{"early", "later", "closed", "kept"} {
-		st.Ports = append(st.Ports, savedPort{Spec: saved(spec(name))})
+		st.Ports = append(st.Ports, store.Port{Spec: saved(spec(name))})
 	}
 	if f.offer.State, err = json.Marshal(st); err != nil {
 		t.Fatal(err)

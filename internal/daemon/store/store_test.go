@@ -1,4 +1,4 @@
-package daemon
+package store
 
 import (
 	"encoding/json"
@@ -11,14 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vswitch/vswitch/internal/files/durable/durabletest"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
-	vswitch "github.com/vswitch/vswitch/switch"
 )
 
-func tempStore(t *testing.T) *store {
+func tempStore(t *testing.T) *Store {
 	t.Helper()
-	s, err := openStore(filepath.Join(t.TempDir(), "a", "state"), "v1.0")
+	s, err := Open(filepath.Join(t.TempDir(), "a", "state"), "v1.0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,10 +26,10 @@ func tempStore(t *testing.T) *store {
 	return s
 }
 
-var someState = savedState{
-	Version: stateVersion, WrittenBy: "v1.0",
-	Ports: []savedPort{{
-		Spec: savedSpec{"vm0", "tap", setting.Patch{"mtu": json.RawMessage("9000"), "address": json.RawMessage(`["10.0.0.1/24"]`)}},
+var someState = State{
+	Version: Version, WrittenBy: "v1.0",
+	Ports: []Port{{
+		Spec: Spec{"vm0", "tap", setting.Patch{"mtu": json.RawMessage("9000"), "address": json.RawMessage(`["10.0.0.1/24"]`)}},
 		Trace: port.Trace{Ifname: "vm0", Before: &port.DeviceSettings{
 			Up: true, MTU: 1500, DisableIPv6: "0",
 		}},
@@ -39,22 +39,22 @@ var someState = savedState{
 
 func TestStateIsReadBack(t *testing.T) {
 	s := tempStore(t)
-	if st, aside, err := s.load(); err != nil || aside != "" || len(st.Ports) != 0 {
+	if st, aside, err := s.Load(); err != nil || aside != "" || len(st.Ports) != 0 {
 		t.Fatalf("without a file: %+v, %q, %v", st, aside, err)
 	}
-	if err := s.save(someState); err != nil {
+	if err := s.Save(someState); err != nil {
 		t.Fatal(err)
 	}
 	wantLoad(t, s, someState)
-	if err := s.save(savedState{}); err != nil {
+	if err := s.Save(State{}); err != nil {
 		t.Fatal(err)
 	}
-	wantLoad(t, s, savedState{Version: stateVersion, WrittenBy: "v1.0"})
+	wantLoad(t, s, State{Version: Version, WrittenBy: "v1.0"})
 }
 
-func wantLoad(t *testing.T, s *store, want savedState) {
+func wantLoad(t *testing.T, s *Store, want State) {
 	t.Helper()
-	got, aside, err := s.load()
+	got, aside, err := s.Load()
 	if err != nil || aside != "" {
 		t.Fatalf("load: aside %q, error %v", aside, err)
 	}
@@ -66,23 +66,23 @@ func wantLoad(t *testing.T, s *store, want savedState) {
 // A save that fails at any step, and a crash in the midst of one, leave the state
 // as it was.
 func TestFailedSaveKeepsTheFormerState(t *testing.T) {
-	for name, spoil := range map[string]struct{ do, undo func(*store) error }{
+	for name, spoil := range map[string]struct{ do, undo func(*Store) error }{
 		"file cannot be made": {
-			func(s *store) error { return os.Mkdir(s.path+".new", 0o700) },
-			func(s *store) error { return os.Remove(s.path + ".new") },
+			func(s *Store) error { return os.Mkdir(s.path+".new", 0o700) },
+			func(s *Store) error { return os.Remove(s.path + ".new") },
 		},
 		"disk is full": {
-			func(s *store) error { return os.Symlink("/dev/full", s.path+".new") },
-			func(s *store) error { return nil }, // another program frees the room
+			func(s *Store) error { return os.Symlink("/dev/full", s.path+".new") },
+			func(s *Store) error { return nil }, // another program frees the room
 		},
 		"file cannot be replaced": {
-			func(s *store) error {
+			func(s *Store) error {
 				if err := os.Rename(s.path, s.path+".kept"); err != nil {
 					return err
 				}
 				return os.MkdirAll(filepath.Join(s.path, "in-the-way"), 0o700)
 			},
-			func(s *store) error {
+			func(s *Store) error {
 				if err := os.RemoveAll(s.path); err != nil {
 					return err
 				}
@@ -92,13 +92,13 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tempStore(t)
-			if err := s.save(someState); err != nil {
+			if err := s.Save(someState); err != nil {
 				t.Fatal(err)
 			}
 			if err := spoil.do(s); err != nil {
 				t.Fatal(err)
 			}
-			err := s.save(savedState{})
+			err := s.Save(State{})
 			if err == nil || strings.Contains(err.Error(), "\n") {
 				t.Errorf("save: %v, want an error of one line", err)
 			}
@@ -106,24 +106,24 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantLoad(t, s, someState)
-			if err := s.save(savedState{}); err != nil {
+			if err := s.Save(State{}); err != nil {
 				t.Errorf("save after the trouble is over: %v", err)
 			}
 		})
 	}
 	t.Run("crash before the rename", func(t *testing.T) {
 		s := tempStore(t)
-		if err := s.save(someState); err != nil {
+		if err := s.Save(someState); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(s.path+".new", []byte(`{"vers`), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		wantLoad(t, s, someState)
-		if err := s.save(savedState{}); err != nil {
+		if err := s.Save(State{}); err != nil {
 			t.Fatal(err)
 		}
-		wantLoad(t, s, savedState{Version: stateVersion, WrittenBy: "v1.0"})
+		wantLoad(t, s, State{Version: Version, WrittenBy: "v1.0"})
 	})
 }
 
@@ -143,7 +143,7 @@ func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 			if err := os.WriteFile(s.path, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			st, aside, err := s.load()
+			st, aside, err := s.Load()
 			if err != nil || len(st.Ports) != 0 {
 				t.Fatalf("load: %+v, %v", st, err)
 			}
@@ -154,7 +154,7 @@ func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 			if b, err := os.ReadFile(path); err != nil || string(b) != content {
 				t.Errorf("content kept: %q, %v", b, err)
 			}
-			if err := s.save(someState); err != nil {
+			if err := s.Save(someState); err != nil {
 				t.Fatal(err)
 			}
 			wantLoad(t, s, someState)
@@ -174,17 +174,14 @@ func TestStateOfANewerVersionStopsTheStart(t *testing.T) {
 	}{
 		"format":      {`{"version":2,"written_by":"v3.1","ports":[],"fdb":[]}`, []string{"v3.1", "format 2", "v1.0", "format 1", "--state"}},
 		"format, new": {`{"version":3,"ports":{},"colour":1}`, []string{"another vswitch", "format 3", "v1.0"}},
-		"key":         {`{"version":1,"written_by":"v1.9","ports":[],"fdb":[],"colour":[]}`, []string{"v1.9", `"colour"`, "v1.0"}},
+		"key":         {`{"version":1,"written_by":"v1.9","ports":[{"spec":{"name":"a","kind":"tap"},"trace":{},"colour":1}]}`, []string{"v1.9", `"colour"`, "v1.0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tempStore(t)
 			if err := os.WriteFile(s.path, []byte(test.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			st, aside, err := s.load()
-			if err == nil {
-				err = st.known(port.Catalog{}, testFeatures, "v1.0")
-			}
+			_, aside, err := s.Load()
 			if err == nil || aside != "" || strings.Contains(err.Error(), "\n") {
 				t.Fatalf("aside %q, %v", aside, err)
 			}
@@ -200,55 +197,24 @@ func TestStateOfANewerVersionStopsTheStart(t *testing.T) {
 	}
 }
 
-// The same holds for a setting of a port that no kind has; a port of a kind that is not
-// known waits, and keeps its settings.
-func TestSettingOfANewerVersionStopsTheStart(t *testing.T) {
-	for text, want := range map[string]string{
-		`{"name":"a","kind":"fake","mtu":1,"access":5}`: "",
-		`{"name":"a","kind":"fake","colour":1}`:         `"colour"`,
-		`{"name":"a","kind":"quantum","colour":1}`:      "",
-		`{"name":"a","kind":"fake","isolatet":true}`:    `"isolatet"`,
-	} {
-		st, err := parseState([]byte(`{"version":1,"ports":[{"spec":` + text + `,"trace":{}}],"fdb":[]}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = st.known(port.Catalog{Kinds: port.Kinds{newFakeHost()}}, testFeatures, "v1.0")
-		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "v1.0")) {
-			t.Errorf("%s: %v, want %q", text, err, want)
-		}
-	}
-}
-
-// So do more ports than a switch has: the next save would lose the rest.
-func TestTooManyPortsStopTheStart(t *testing.T) {
-	for n, ok := range map[int]bool{vswitch.MaxPorts: true, vswitch.MaxPorts + 1: false} {
-		st := savedState{Ports: make([]savedPort, n)}
-		err := st.known(port.Catalog{Kinds: port.Kinds{newFakeHost()}}, testFeatures, "v1.0")
-		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "4097 ports") {
-			t.Errorf("%d ports: %v", n, err)
-		}
-	}
-}
-
-// A save that the disk does not outlast says so: the store uses replaceFile.
+// A save that the disk does not outlast says so: the store uses durable.Replace.
 func TestSaveIsSynced(t *testing.T) {
 	s := tempStore(t)
-	d := newPowerDisk(nil)
+	d := durabletest.New(nil)
 	s.disk = d
-	if err := s.save(someState); err != nil {
+	if err := s.Save(someState); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"create " + s.path + ".new", "write", "sync", "close", "rename " + s.path + ".new " + s.path, "sync " + filepath.Dir(s.path)}
-	if diff := cmp.Diff(want, d.steps); diff != "" {
+	if diff := cmp.Diff(want, d.Steps); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 	for failAt := range want {
-		d := newPowerDisk(nil)
-		d.failAt = failAt + 1
+		d := durabletest.New(nil)
+		d.FailAt = failAt + 1
 		s.disk = d
-		if err := s.save(someState); err == nil {
-			t.Errorf("no error though the step fails: %q", d.steps)
+		if err := s.Save(someState); err == nil {
+			t.Errorf("no error though the step fails: %q", d.Steps)
 		}
 	}
 }
@@ -258,7 +224,7 @@ func TestStateThatCannotBeReadStopsTheStart(t *testing.T) {
 	if err := os.Mkdir(s.path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, aside, err := s.load(); err == nil {
+	if _, aside, err := s.Load(); err == nil {
 		t.Errorf("load: no error, aside %q", aside)
 	}
 }
@@ -273,7 +239,7 @@ func TestStateIsARegularFile(t *testing.T) {
 		"a link to nowhere": func(path string) error { return os.Symlink(path+".gone", path) },
 		"a device":          func(path string) error { return os.Symlink("/dev/zero", path) },
 		"too long": func(path string) error {
-			return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, maxKept+1))
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -285,7 +251,7 @@ func TestStateIsARegularFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, aside, err := s.load(); err == nil || !strings.Contains(err.Error(), s.path) {
+			if _, aside, err := s.Load(); err == nil || !strings.Contains(err.Error(), s.path) {
 				t.Errorf("load: aside %q, error %v", aside, err)
 			}
 			if after, err := os.Lstat(s.path); err != nil || !os.SameFile(before, after) {
@@ -305,7 +271,7 @@ func TestStateWithAKeyTwice(t *testing.T) {
 		if err := os.WriteFile(s.path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, aside, err := s.load()
+		_, aside, err := s.Load()
 		if err == nil || aside != "" || !strings.Contains(err.Error(), "twice in one object; remove one of them") {
 			t.Errorf("load: aside %q, error %v", aside, err)
 		}
@@ -320,34 +286,22 @@ func TestStateWithAKeyTwice(t *testing.T) {
 func TestStateDirectoryIsDeleted(t *testing.T) {
 	s := tempStore(t)
 	dir := filepath.Dir(s.path)
-	id := newIdentity()
-	id.path = filepath.Join(dir, "identity.json")
-	if err := id.save(); err != nil {
-		t.Fatal(err)
-	}
-	s.beside = id.renew
-	if err := errors.Join(s.save(savedState{}), os.RemoveAll(dir), s.save(someState)); err != nil {
+	s.Beside = func() error { return os.WriteFile(filepath.Join(dir, "beside"), nil, 0o600) }
+	if err := errors.Join(s.Save(State{}), os.RemoveAll(dir), s.Save(someState)); err != nil {
 		t.Fatal(err)
 	}
 	wantLoad(t, s, someState)
-	if again, _ := identityIn(t, dir, machine{}); again.switchMAC() != id.switchMAC() {
-		t.Error("the switch has another identity")
+	if _, err := os.Stat(filepath.Join(dir, "beside")); err != nil {
+		t.Error("what is beside the state is not made again:", err)
 	}
-	if _, err := openStore(dir, "v1.0"); err == nil || !strings.Contains(err.Error(), "another vswitch keeps its state in") {
+	if _, err := Open(dir, "v1.0"); err == nil || !strings.Contains(err.Error(), "another vswitch keeps its state in") {
 		t.Errorf("a second owner: %v", err)
-	}
-
-	if err := errors.Join(os.Remove(id.path), s.save(someState)); err != nil {
-		t.Fatal(err)
-	}
-	if again, _ := identityIn(t, dir, machine{}); again.switchMAC() != id.switchMAC() {
-		t.Error("without its file, the switch has another identity")
 	}
 
 	if err := errors.Join(os.Rename(dir, dir+".moved"), os.Mkdir(dir, 0o700), os.WriteFile(s.path, []byte("another"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.save(savedState{}); err == nil || !strings.Contains(err.Error(), "put the former one back") {
+	if err := s.Save(State{}); err == nil || !strings.Contains(err.Error(), "put the former one back") {
 		t.Errorf("with another state there: %v", err)
 	}
 	if b, err := os.ReadFile(s.path); err != nil || string(b) != "another" {
@@ -357,14 +311,14 @@ func TestStateDirectoryIsDeleted(t *testing.T) {
 	if err := os.Remove(s.path); err != nil {
 		t.Fatal(err)
 	}
-	other, err := openStore(dir, "v1.0")
+	other, err := Open(dir, "v1.0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.save(someState); err == nil || !strings.Contains(err.Error(), "another vswitch keeps its state in") {
+	if err := s.Save(someState); err == nil || !strings.Contains(err.Error(), "another vswitch keeps its state in") {
 		t.Errorf("with another switch there: %v", err)
 	}
-	if err := errors.Join(other.Close(), s.save(someState)); err != nil {
+	if err := errors.Join(other.Close(), s.Save(someState)); err != nil {
 		t.Errorf("after the other switch has gone: %v", err)
 	}
 	wantLoad(t, s, someState)
@@ -372,15 +326,15 @@ func TestStateDirectoryIsDeleted(t *testing.T) {
 
 func TestStateDirectoryHasOneOwner(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openStore(dir, "v1.0")
+	s, err := Open(dir, "v1.0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openStore(dir, "v1.0"); err == nil || !strings.Contains(err.Error(), "--state") {
+	if _, err := Open(dir, "v1.0"); err == nil || !strings.Contains(err.Error(), "--state") {
 		t.Errorf("a second owner: %v", err)
 	}
 	s.Close()
-	if s, err = openStore(dir, "v1.0"); err != nil {
+	if s, err = Open(dir, "v1.0"); err != nil {
 		t.Fatalf("after the first has gone: %v", err)
 	}
 	s.Close()
@@ -388,7 +342,7 @@ func TestStateDirectoryHasOneOwner(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openStore(file, "v1.0"); err == nil || !strings.Contains(err.Error(), "--ephemeral") {
+	if _, err := Open(file, "v1.0"); err == nil || !strings.Contains(err.Error(), "--ephemeral") {
 		t.Errorf("a file for a directory: %v", err)
 	}
 }

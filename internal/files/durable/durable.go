@@ -1,4 +1,6 @@
-package daemon
+// Package durable writes files that are whole at every moment and survive a power cut, and reads
+// them back. What has to be on time must not call it: a disk may take any time.
+package durable
 
 import (
 	"errors"
@@ -9,30 +11,31 @@ import (
 	"syscall"
 )
 
-// disk is the file system that replaceFile needs. Tests replace it with one that fails, or
-// that loses unsynced data at a power cut.
-type disk interface {
-	Create(path string) (diskFile, error)
+// Disk is the file system that Replace needs. Tests have one that fails, or that loses unsynced
+// data at a power cut.
+type Disk interface {
+	Create(path string) (File, error)
 	Rename(from, to string) error
 	Remove(path string) error
 	SyncDir(dir string) error
 }
 
-type diskFile interface {
+// File is a file that Disk created.
+type File interface {
 	io.WriteCloser
 	Sync() error
 }
 
-// hostDisk is the system's file system.
-type hostDisk struct{}
+// Host is the system's file system.
+type Host struct{}
 
-func (hostDisk) Create(path string) (diskFile, error) {
+func (Host) Create(path string) (File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 }
-func (hostDisk) Rename(from, to string) error { return os.Rename(from, to) }
-func (hostDisk) Remove(path string) error     { return os.Remove(path) }
+func (Host) Rename(from, to string) error { return os.Rename(from, to) }
+func (Host) Remove(path string) error     { return os.Remove(path) }
 
-func (hostDisk) SyncDir(dir string) error {
+func (Host) SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -40,10 +43,9 @@ func (hostDisk) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// replaceFile replaces the content of the file at path. The file is whole at every moment,
-// also after a crash or a power cut; once replaceFile returns nil, the new content survives
-// one. An error before the rename leaves the old content.
-func replaceFile(d disk, path string, content []byte) error {
+// Replace replaces the content of the file at path. The file is whole at every moment, also
+// after a crash or a power cut; once Replace returns nil, the new content survives one. An error before the rename leaves the old content.
+func Replace(d Disk, path string, content []byte) error {
 	// The name is always the same, so the next call overwrites what a crash left.
 	temp := path + ".new"
 	if err := writeSynced(d, temp, content); err != nil {
@@ -56,12 +58,12 @@ func replaceFile(d disk, path string, content []byte) error {
 	return d.SyncDir(filepath.Dir(path))
 }
 
-// maxKept is more than any file has that the switch keeps.
+// maxKept is more bytes than any file of the switch has.
 const maxKept = 256 << 20
 
-// readRegular reads a file that the switch keeps. Anything else at the path, such as a FIFO, is an
-// error: reading it might never end.
-func readRegular(path string) ([]byte, error) {
+// ReadRegular reads a regular file. Anything else at the path, such as a FIFO, is an error:
+// reading it might never end.
+func ReadRegular(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -80,7 +82,7 @@ func readRegular(path string) ([]byte, error) {
 }
 
 // writeSynced creates a file; on error it leaves none.
-func writeSynced(d disk, path string, content []byte) error {
+func writeSynced(d Disk, path string, content []byte) error {
 	f, err := d.Create(path)
 	if err != nil {
 		return err
@@ -98,9 +100,9 @@ func writeSynced(d disk, path string, content []byte) error {
 	return err
 }
 
-// makeSyncedDir makes a directory and its parents if they are missing. What it makes survives
+// MkdirAll makes a directory and its parents if they are missing. What it makes survives
 // a power cut.
-func makeSyncedDir(d disk, dir string, mode os.FileMode) error {
+func MkdirAll(d Disk, dir string, mode os.FileMode) error {
 	err := os.Mkdir(dir, mode)
 	switch {
 	case err == nil:
@@ -113,8 +115,8 @@ func makeSyncedDir(d disk, dir string, mode os.FileMode) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	if err := makeSyncedDir(d, filepath.Dir(dir), mode); err != nil {
+	if err := MkdirAll(d, filepath.Dir(dir), mode); err != nil {
 		return err
 	}
-	return makeSyncedDir(d, dir, mode)
+	return MkdirAll(d, dir, mode)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -38,7 +39,7 @@ func (r *rig) inTurn(f func()) {
 
 func TestStalledDiskHoldsUpTheCommandAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, savedState{}, withTree, vm("vm0"), vm("vm1"))
+		w := wire(t, store.State{}, withTree, vm("vm0"), vm("vm1"))
 		w.taken("vm0")
 		goOn, ended := w.stalled(func() error { return w.add1(0x525400000001) })
 		for range 5 {
@@ -57,8 +58,8 @@ func TestStalledDiskHoldsUpTheCommandAlone(t *testing.T) {
 		default:
 		}
 		goOn()
-		if err := <-ended; err != nil || len(w.disk.fdb()) != 1 {
-			t.Errorf("after the disk went on: %v, on disk %+v", err, w.disk.fdb())
+		if err := <-ended; err != nil || len(fdbOf(w.disk)) != 1 {
+			t.Errorf("after the disk went on: %v, on disk %+v", err, fdbOf(w.disk))
 		}
 	})
 }
@@ -66,7 +67,7 @@ func TestStalledDiskHoldsUpTheCommandAlone(t *testing.T) {
 // The disk answers too late: what it then wrote is not what holds.
 func TestCommandGivesUpOnTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := startWith(t, newFakeHost(), savedState{}, withNotes)
+		r := startWith(t, newFakeHost(), store.State{}, withNotes)
 		r.mustAdd("vm0")
 		for name, command := range map[string]func() error{
 			"add-port": func() error {
@@ -99,7 +100,7 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 // Commands that meet on a stalled disk do not undo each other's work.
 func TestChangesComeOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		goOn, first := r.stalled(func() error { return r.add1(0x525400000001) })
 		second := make(chan error, 1)
@@ -116,7 +117,7 @@ func TestChangesComeOneAfterTheOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if len(r.disk.fdb()) != 2 || r.disk.Ports[0].Trace.Ifname != "blue0" {
+		if len(fdbOf(r.disk)) != 2 || r.disk.Ports[0].Trace.Ifname != "blue0" {
 			t.Errorf("on disk %+v", r.disk)
 		}
 	})
@@ -125,7 +126,7 @@ func TestChangesComeOneAfterTheOther(t *testing.T) {
 // A write that nobody waits for is tried again until the disk takes it.
 func TestStateIsWrittenAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t, newFakeHost(), savedState{})
+		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		r.logged()
 		r.inTurn(func() { r.diskErr = errors.New("disk full") })
@@ -155,7 +156,7 @@ func TestStateIsWrittenAgain(t *testing.T) {
 func TestStopWritesWhatWaits(t *testing.T) {
 	for _, takes := range []time.Duration{time.Second, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
-			r := start(t, newFakeHost(), savedState{})
+			r := start(t, newFakeHost(), store.State{})
 			r.mustAdd("vm0")
 			stall := make(chan struct{})
 			r.inTurn(func() { r.stall = stall })
@@ -168,7 +169,7 @@ func TestStopWritesWhatWaits(t *testing.T) {
 				t.Errorf("stopped after %v on a disk that takes %v", took, takes)
 			}
 			time.Sleep(takes)
-			<-r.saver.done
+			synctest.Wait()
 			if got := r.disk.Ports[0].Trace.Ifname; got != "blue1" {
 				t.Errorf("on disk the interface is %q", got)
 			}
@@ -185,7 +186,7 @@ func TestSlowDeviceHoldsUpNoOther(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newFakeHost()
 				h.put(link.Link{Name: "old", MTU: 1500, Up: true, Carrier: true})
-				r := start(t, h, savedState{})
+				r := start(t, h, store.State{})
 				r.mustAdd("old")
 				r.mustAdd("vm0")
 				stall := make(chan struct{})

@@ -1,0 +1,123 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
+)
+
+const (
+	// saveWait is how long a command waits for the disk. Clients wait longer (api.Client), so
+	// they get the error.
+	saveWait = 20 * time.Second
+
+	// saveRetry is the delay after a failed write until the next try.
+	saveRetry = 30 * time.Second
+
+	// lastSaveWait is how long a stop waits for the disk.
+	lastSaveWait = 5 * time.Second
+)
+
+// snapshot returns the current desired state.
+func (m *manager) snapshot() store.State {
+	st := store.State{Switch: m.kept.patch(), Ports: []store.Port{}, Sections: m.featureStates((*hosted).state)}
+	for _, p := range m.sorted() {
+		if p.leaving {
+			continue
+		}
+		s := store.Port{Spec: store.Spec{Name: p.spec.Name, Kind: p.spec.Kind, Settings: p.settings()}, Trace: p.trace}
+		if b := p.trace.Before; b != nil {
+			before := *b // the kind may change it during the write
+			s.Trace.Before = &before
+		}
+		st.Ports = append(st.Ports, s)
+	}
+	if len(m.applied) > 0 {
+		m.dropMarks(st)
+	}
+	st.Applied, st.Pending = slices.Sorted(maps.Keys(m.applied)), m.pending.saved()
+	return st
+}
+
+// save writes the desired state to disk for a command. If it fails, the command must revert
+// its change. save waits without the turn.
+func (m *manager) save() error {
+	if m.saver == nil {
+		return nil
+	}
+	g := m.saver.Put(m.snapshot(), true)
+	var err error
+	m.off(func() {
+		t := time.NewTimer(saveWait)
+		defer t.Stop()
+		select {
+		case <-g.Done():
+			err = g.Err()
+		case <-t.C:
+			err = fmt.Errorf("the disk of %s has not answered for %v; nothing is changed, see what holds the disk up and try again", m.stateDir, saveWait)
+		}
+	})
+	if err == nil {
+		m.resave = time.Time{}
+		m.traceKept(nil)
+		return nil
+	}
+	select {
+	case <-g.Done():
+		m.resave = time.Now().Add(saveRetry)
+	default:
+		// The write may still succeed: follow it with the state without the change, once the
+		// command has reverted it.
+		m.resave = time.Now()
+	}
+	return err
+}
+
+// saveTrace schedules a write that no user waits for.
+func (m *manager) saveTrace() {
+	m.resave = time.Time{}
+	if m.halfway {
+		return // the end of the change is written, or that it was taken back
+	}
+	if m.saver != nil {
+		m.saver.Put(m.snapshot(), false)
+	}
+}
+
+// traceKept receives the result of such a write. A failure is retried, and logged once.
+func (m *manager) traceKept(err error) {
+	switch {
+	case err != nil:
+		m.resave = time.Now().Add(saveRetry)
+		if !m.unkept {
+			m.log.Error("keeping the state; it is tried again", "every", saveRetry, "error", err)
+		}
+	case m.unkept:
+		m.log.Info("the state is kept again")
+	}
+	m.unkept = err != nil
+}
+
+// changeWait is how long a command waits for another to finish.
+const changeWait = 5 * time.Second
+
+// change runs, in a turn, a command that changes the desired state. Such commands run one
+// after another, so that each can revert its change.
+func (m *manager) change(f func() error) error {
+	t := time.NewTimer(changeWait)
+	defer t.Stop()
+	select {
+	case m.changing <- struct{}{}:
+	case <-t.C:
+		if m.applying.Load() {
+			return fail(api.CodeConflict, "a configuration is being applied; nothing is changed, try again when it is done")
+		}
+		return fail(api.CodeFailed, "another change has not ended for %v, its disk or device does not answer; nothing is changed, try again", changeWait)
+	}
+	defer func() { <-m.changing }()
+	return m.do(f)
+}
