@@ -51,9 +51,11 @@ const (
 	EventSTP            = "stp.changed"
 	EventGuardViolation = "guard.violation"
 	EventGuardBound     = "guard.bound"
+	EventGuardChanged   = "guard.changed"
 	EventGuardRemoved   = "guard.removed"
 	EventGuardRefused   = "guard.refused"
 	EventGuardConflict  = "guard.conflict"
+	EventGuardServer    = "guard.server"
 	EventLimited        = "limited"
 	EventLost           = "lost"
 )
@@ -84,9 +86,11 @@ var EventTypes = []EventType{
 	{EventSTP, "the spanning tree changed: reason"},
 	{EventGuardViolation, "a guarded port's frames were dropped within a second: reason, mac, vlan, address, claimed_mac, count"},
 	{EventGuardBound, "a guarded port got an address: mac, vlan, address, reason"},
+	{EventGuardChanged, "a guarded port has an address from elsewhere than before: mac, vlan, address, reason"},
 	{EventGuardRemoved, "a guarded port lost an address: mac, vlan, address, reason"},
 	{EventGuardRefused, "a guarded port did not get an address: mac, vlan, address, reason"},
 	{EventGuardConflict, "two ports claim an address: mac, vlan, address, from, reason"},
+	{EventGuardServer, "a DHCP server was heard for the first time: mac, vlan, address"},
 	{EventLimited, "more events of one kind happened than are told apart: count, reason"},
 	{EventLost, "the reader was too slow: count events that it does not get"},
 }

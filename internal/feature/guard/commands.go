@@ -38,6 +38,24 @@ var commands = []feature.Command{
 			return show(c, http.MethodGet, path, nil)
 		},
 	}, {
+		Name: "guard show", Usage: "count what happened to the addresses of guarded ports", Args: []string{"[PORT]"},
+		Description: "Shows how many addresses guarded ports have, and how many they learned, lost, and did not get.\n" +
+			"REFUSED counts addresses beyond the limit, of others, protected ones, and those in no prefix in which\n" +
+			"VMs form addresses.\n\nExample:\n\n    vswitch guard show vm0",
+		Run: func(c *feature.Call) error {
+			var all []Counters
+			if err := c.Client.Do(c.Context, http.MethodGet, "/v1/guards?"+feature.Values(which{c.Args[0]}).Encode(), nil, &all); err != nil {
+				return err
+			}
+			return c.Show(all, func(w io.Writer) {
+				table.Row(w, "PORT", "MODE", "BOUND", "TENTATIVE", "LEARNED", "EXPIRED", "DISPLACED", "ENDED", "DEFENDED", "UNMATCHED", "REFUSED: LIMIT", "CONFLICT", "PROTECTED", "PREFIX")
+				for _, x := range all {
+					r := x.Refused
+					table.Row(w, x.Port, x.Mode, x.Bound, x.Tentative, x.Learned, x.Expired, x.Displaced, x.Ended, x.Defended, x.Unmatched, r.Limit, r.Conflict, r.Protected, r.Prefix)
+				}
+			})
+		},
+	}, {
 		Name: "guard add", Usage: "give a guarded port an address", Args: []string{"PORT", "ADDRESS"}, Flags: addFlags{},
 		Description: "Gives a guarded port a static address, beside those of --guard-address. It stays until `guard del`.\n\n" +
 			"Example:\n\n    vswitch guard add vm0 192.0.2.10",

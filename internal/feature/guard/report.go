@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
 	proto "github.com/vswitch/vswitch/internal/proto/guard"
 	"github.com/vswitch/vswitch/port"
@@ -85,6 +86,9 @@ func (g *guard) shut(events []proto.Event) {
 // report logs an event. The first drop for a reason at a port is logged at once, further ones
 // are summed up; the daemon's log limits the other lines.
 func (g *guard) report(ev proto.Event, now time.Time) {
+	if ev.Kind == proto.Server {
+		ev.Port = g.behind(ev.VLAN, ev.MAC)
+	}
 	g.emit(&ev)
 	log := g.host.Log().With("port", ev.Port)
 	if ev.Kind != proto.Violation {
@@ -101,10 +105,14 @@ func (g *guard) report(ev proto.Event, now time.Time) {
 		switch ev.Kind {
 		case proto.Bound:
 			log.Info("the guard learned an address", attrs...)
+		case proto.Changed:
+			log.Info("the guard learned an address again, from elsewhere", attrs...)
 		case proto.Removed:
 			log.Info("an address of a guarded port ended", attrs...)
 		case proto.Refused:
 			log.Warn("the guard does not learn an address", attrs...)
+		case proto.Server:
+			log.Info("there is a DHCP server", "vlan", ev.VLAN, "mac", ev.MAC, "address", ev.Address)
 		case proto.Conflict:
 			log.Warn("two ports claim an address", attrs...)
 		}
@@ -129,6 +137,16 @@ func (g *guard) report(ev proto.Event, now time.Time) {
 	log.Warn("the guard dropped frames", attrs...)
 }
 
+// behind returns the name of the port behind which a station is, or "".
+func (g *guard) behind(vlan uint16, mac port.MAC) string {
+	if e, known := g.host.Switch().FDB().Get(fdb.MakeKey(vlan, uint64(mac))); known {
+		if p := g.host.Port(e.Port); p != nil {
+			return p.Name()
+		}
+	}
+	return ""
+}
+
 // emit tells users what happened.
 func (g *guard) emit(ev *proto.Event) {
 	told := api.Event{
@@ -141,28 +159,10 @@ func (g *guard) emit(ev *proto.Event) {
 	switch ev.Kind {
 	case proto.Violation:
 		told.Reason = ev.Reason.String()
-	case proto.Bound:
+	case proto.Bound, proto.Changed:
 		told.Reason = string(ev.Source)
 	}
 	g.host.Emit(told)
-}
-
-// bindingCount counts bindings; no label has an address, which a guest can make up.
-var bindingCount = feature.Metric{Name: "vswitch_guard_bindings", Labels: []string{"source"},
-	Help: "Addresses that guarded ports may use."}
-
-// Collect implements feature.Collected.
-func (g *guard) Collect(add feature.Add) {
-	counts := make(map[proto.Source]int)
-	for _, source := range proto.Sources {
-		counts[source] = 0 // so that alerts have a zero to start from
-	}
-	for _, b := range g.table.Bindings() {
-		counts[b.Source]++
-	}
-	for source, n := range counts {
-		add(&bindingCount, float64(n), string(source))
-	}
 }
 
 // sumUp logs the drops that go on, once a minute each.

@@ -74,6 +74,9 @@ var routes = []feature.Route{
 		Method: "GET", Path: "/v1/guard", Help: "List the addresses of all guarded ports", Answer: []Binding{},
 		Handle: func(i feature.Instance, _ *http.Request) (any, error) { return i.(*guard).list(""), nil },
 	}, {
+		Method: "GET", Path: "/v1/guards", Help: "Count what happened to the addresses of guarded ports", Query: which{}, Answer: []Counters{},
+		Handle: func(i feature.Instance, r *http.Request) (any, error) { return i.(*guard).counters(r) },
+	}, {
 		Method: "GET", Path: "/v1/guard/{port}", Help: "List the addresses of a guarded port", Answer: []Binding{},
 		Handle: handle(func(g *guard, p feature.Port, _ *http.Request) (any, error) { return g.list(p.Name()), nil }),
 	}, {
@@ -121,12 +124,9 @@ func (g *guard) list(name string) []Binding {
 		if name != "" && b.Port != name {
 			continue
 		}
-		a := Binding{Port: b.Port, VLAN: b.VLAN, MAC: b.MAC, Address: b.Prefix.String(), Source: b.Source, State: "bound"}
+		a := Binding{Port: b.Port, VLAN: b.VLAN, MAC: b.MAC, Address: b.Prefix.String(), Source: b.Source, State: stateOf(b.Bound)}
 		if b.Prefix.IsSingleIP() {
 			a.Address = b.Prefix.Addr().String()
-		}
-		if !b.Bound {
-			a.State = "tentative"
 		}
 		if !b.Expiry.IsZero() {
 			s := max(0, int64(b.Expiry.Sub(now).Seconds()))

@@ -241,7 +241,7 @@ func (c *check) udp4(p *ip.Packet) port.Drop {
 	case to == dhcp.ClientPort || from == dhcp.ServerPort:
 		why := c.role(AllowDHCPServer)
 		if why == port.DropNone && to == dhcp.ClientPort && !c.dry {
-			c.port.table.served(c.vlan, p)
+			c.port.table.served(c.vlan, c.f.Src, p)
 		}
 		return why
 	case to != dhcp.ServerPort:
@@ -392,7 +392,7 @@ func (c *check) udp6(p *ip.Packet) port.Drop {
 	case to == dhcp.ClientPort6 || from == dhcp.ServerPort6:
 		why := c.role(AllowDHCPServer)
 		if why == port.DropNone && to == dhcp.ClientPort6 && !c.dry {
-			c.port.table.served6(c.vlan, p)
+			c.port.table.served6(c.vlan, c.f.Src, p)
 		}
 		return why
 	case to != dhcp.ServerPort6:

@@ -97,6 +97,7 @@ const (
 	maxLocal    = 4 // link-local addresses of a port that learns no others
 	maxPending  = 16
 	maxHeard    = 8192
+	maxServers  = 64
 
 	pendingTime = 120 * time.Second
 	tentative   = time.Second // RFC 4862: one second without an answer
@@ -123,8 +124,11 @@ type Table struct {
 	prefixes map[uint16][]advertised // by VLAN
 	heard    [2]map[owner]struct{}   // of trusted ports, in this period and the one before
 	turned   time.Time               // when the period began
+	renewals []renewal               // of prefixes, since the last Tick
+	servers  map[server]time.Time    // of DHCP, and when each was last heard
 	claims   []*claim
 	events   []Event
+	counts   Counts
 	changed  bool
 	quiet    bool // report no events
 	mirror   Mirror
@@ -160,12 +164,6 @@ type owner struct {
 	addr netip.Addr
 }
 
-// advertised is a prefix in which hosts may form addresses.
-type advertised struct {
-	netip.Prefix
-	until time.Time
-}
-
 // entry is a binding.
 type entry struct {
 	port   *Port
@@ -176,6 +174,8 @@ type entry struct {
 	source Source
 	server netip.Addr
 	expiry time.Time // zero: never
+
+	published int64 // the expiry that the mirror and the state have, in seconds since 1970; 0: none
 
 	usable atomic.Int64 // when it is bound, in ns of the clock; 0: it is
 	heard  atomic.Int64 // seconds of Table.clock
@@ -197,6 +197,7 @@ type Port struct {
 	waiting []*transaction
 	held    bool      // changes are published later, all at once
 	full    time.Time // when an event last told that there is no room
+	counts  Counts
 
 	rate       bucket
 	violations [port.NumDrops]violation
@@ -208,7 +209,7 @@ func New(now func() time.Time, protect []netip.Prefix) *Table {
 		now: now, protect: protect,
 		ports: make(map[uint16]*Port), wide: make(map[uint16]*Port), owners: make(map[owner]*entry),
 		pending: make(map[txn]*transaction), prefixes: make(map[uint16][]advertised),
-		turned: now(),
+		servers: make(map[server]time.Time), turned: now(),
 	}
 	t.heard[0], t.heard[1] = make(map[owner]struct{}), make(map[owner]struct{})
 	t.clock.Store(now().Unix())
@@ -396,13 +397,13 @@ func (p *Port) addStatics() {
 		// What is configured goes before what was learned.
 		for vid := range c.VLANs.All() {
 			if old := p.table.owners[owner{vid, addr}]; old != nil && (vlan == 0 || vlan == vid) && old.source != Static {
-				p.table.remove(old, "configured for another port")
+				p.table.remove(old, Ended, "configured for another port")
 			}
 		}
 		for _, q := range p.table.wide {
 			for _, old := range slices.Clone(q.learned) {
 				if q != p && old.bits != 0 && (vlan == 0 || vlan == old.vlan) && c.VLANs.Has(old.vlan) && old.network().Contains(addr) {
-					p.table.remove(old, "an address of it is configured for another port")
+					p.table.remove(old, Ended, "an address of it is configured for another port")
 				}
 			}
 		}
@@ -441,7 +442,7 @@ func (p *Port) take(a Address) {
 		}
 	}
 	for _, e := range gone {
-		t.remove(e, "configured for another port")
+		t.remove(e, Ended, "configured for another port")
 	}
 }
 

@@ -358,13 +358,149 @@ func TestDetection(t *testing.T) {
 	b.trusted(t, Eth(macA, macT, 0x86dd, ICMPv6("fe80::1", "fd98::10", 135, ND("fd98::10"))))
 	b.want(t, "long after", detect(macA, "fd98::20"), none)
 
-	// The prefix ends, and the silent address after a day.
-	b.pass(time.Hour)
-	b.want(t, "after the prefix", detect(macA, "fd98::30"), nd)
-	b.want(t, "still heard", from6("fd98::10"), none)
+	// A silent address ends after a day.
+	b.trusted(t, routerAdvert("fd98::", 48*3600))
+	b.Tick()
+	b.want(t, "heard", from6("fd98::10"), none)
 	b.now = b.now.Add(25 * time.Hour)
 	b.Tick()
 	b.want(t, "silent for a day", from6("fd98::10"), ipv6)
+}
+
+// A formed address ends with its prefix, of which routers cannot leave less than two hours.
+func TestLifetime(t *testing.T) {
+	const configured, advertised = "fd97::10", "fd98::10"
+	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC, Prefixes: []netip.Prefix{netip.MustParsePrefix("fd97::/64")}})
+	b.trusted(t, routerAdvert("fd98::", 3600))
+	for _, a := range []string{configured, advertised, "fe80::1234"} {
+		b.want(t, "detection", detect(macA, a), none)
+	}
+	b.pass(2 * time.Second)
+	left := func() int {
+		t.Helper()
+		b.pass(time.Second)
+		for _, x := range b.Bindings() {
+			if x.Prefix.Addr().String() == advertised {
+				return int(x.Expiry.Sub(b.now).Seconds())
+			}
+		}
+		return -1
+	}
+	about := func(what string, want int) {
+		t.Helper()
+		if is := left(); is < want-5 || is > want {
+			t.Errorf("%s: %d s are left, want %d", what, is, want)
+		}
+	}
+	about("at first", 3597)
+	b.trusted(t, routerAdvert("fd98::", 600))
+	about("less, of the little that is left", 3596)
+	b.trusted(t, routerAdvert("fd98::", 4000))
+	about("more", 4000)
+	b.trusted(t, routerAdvert("fd98::", 24*3600))
+	about("much more", 24*3600)
+	b.trusted(t, routerAdvert("fd98::", 3*3600))
+	about("less, but more than two hours", 3*3600)
+	b.trusted(t, routerAdvert("fd98::", 0))
+	about("none", 2*3600)
+	b.want(t, "formed after that", detect(macA, "fd98::20"), nd)
+	b.trusted(t, routerAdvert("fd98::", 0xffff_ffff))
+	b.pass(time.Second)
+	if left() > 0 {
+		t.Error("one for good ends")
+	}
+	b.trusted(t, routerAdvert("fd98::", 60))
+	about("of one for good", 2*3600)
+	b.trusted(t, routerAdvert("fd97::", 0))
+	b.pass(2 * time.Hour)
+	for _, a := range []string{configured, "fe80::1234"} {
+		b.want(t, "without an end", from6(a), none)
+	}
+	b.want(t, "after its end", from6(advertised), ipv6)
+	if n := b.Counts(1)[guard.Expired]; n != 1 {
+		t.Errorf("%d expired", n)
+	}
+}
+
+// At the limit a new address takes the place of one that is silent when it is asked.
+func TestRoom(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC, Limit: 3})
+	for _, a := range []string{"fe80::1", "fe80::2", "fe80::3"} {
+		b.want(t, "detection", detect(macA, a), none)
+		b.pass(time.Second)
+	}
+	b.pass(2 * time.Minute)
+	b.want(t, "heard", from6("fe80::3"), none)
+	b.want(t, "one more", detect(macA, "fe80::4"), none)
+	b.want(t, "it waits", from6("fe80::4"), ipv6)
+	_, asks := b.pass(time.Second)
+	if len(asks) != 2 || asks[0].Address.String() != "fe80::1" || asks[1].Address.String() != "fe80::2" || asks[0].Port != 1 || asks[0].Others {
+		t.Fatalf("asked %+v", asks)
+	}
+	b.want(t, "the first answers", Eth(0x3333_0000_0001, macA, 0x86dd, ICMPv6("fe80::1", "ff02::1", 136, ND("fe80::1"))), none)
+	b.want(t, "it waits still", from6("fe80::4"), ipv6)
+	b.pass(2 * time.Second)
+	if got := b.bound("vm0"); got != "fe80::1 fe80::3 fe80::4" {
+		t.Errorf("bound: %s", got)
+	}
+	b.want(t, "the new one", from6("fe80::4"), none)
+
+	// All answer: the new one goes.
+	b.pass(2 * time.Minute)
+	b.want(t, "one more", detect(macA, "fe80::5"), none)
+	b.want(t, "and another", detect(macA, "fe80::6"), none)
+	b.want(t, "a third", detect(macA, "fe80::7"), nd)
+	b.pass(time.Second)
+	for _, a := range []string{"fe80::1", "fe80::3", "fe80::4"} {
+		b.want(t, "answer", from6(a), none)
+	}
+	b.pass(2 * time.Second)
+	if got := b.bound("vm0"); got != "fe80::1 fe80::3 fe80::4" {
+		t.Errorf("bound: %s", got)
+	}
+	b.want(t, "the refused", from6("fe80::5"), ipv6)
+	// A port that goes takes its questions along.
+	b.pass(2 * time.Minute)
+	b.want(t, "one more", detect(macA, "fe80::8"), none)
+	b.Unguard(1)
+	b.pass(5 * time.Second)
+	if got := b.Total(); got[guard.Learned] != 7 || got[guard.Displaced] != 1 || got[guard.NoRoom] != 3 {
+		t.Errorf("counts %v", got)
+	}
+}
+
+// What stations ask for and do not get is counted by its reason.
+func TestCounts(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC | guard.LearnDHCP, Limit: 1}, "fd98::1/128")
+	b.Guard(2, "vm1", with(guard.Config{Addresses: addresses("fd98::2")}, macV))
+	b.trusted(t, routerAdvert("fd98::", 3600))
+	b.want(t, "protected", detect(macA, "fd98::1"), nd)
+	b.want(t, "another's", detect(macA, "fd98::2"), nd)
+	b.want(t, "no prefix", detect(macA, "fd97::2"), nd)
+	b.want(t, "detection", detect(macA, "fd98::3"), none)
+	b.trusted(t, Eth(0x3333_0000_0001, macT, 0x86dd, ICMPv6("fd98::3", "ff02::1", 136, ND("fd98::3", LinkLayer(2, macT)...))))
+	b.want(t, "detection", detect(macA, "fd98::4"), none)
+	b.want(t, "no room", detect(macA, "fd98::5"), nd)
+	b.trusted(t, ack(macA, 9, "10.99.0.10", 60))
+	b.trusted(t, ack(macT, 9, "10.99.0.11", 60))
+	if dry := b.a.Why(frameOf(detect(macA, "fd97::2")), none); dry != nd {
+		t.Errorf("why: %v", dry)
+	}
+	want := guard.Counts{guard.Learned: 2, guard.Defended: 1, guard.Protected: 1, guard.Disputed: 1, guard.Outside: 1, guard.NoRoom: 1, guard.Unmatched: 1}
+	if got := b.Counts(1); got != want || b.Total() != want {
+		t.Errorf("counts %v, of all ports %v, want %v", got, b.Total(), want)
+	}
+}
+
+// A DHCP server is reported when it is first heard.
+func TestServers(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	for range 3 {
+		b.trusted(t, ack(macT, 9, "10.99.0.11", 60))
+	}
+	if said, _ := b.pass(time.Second); !slices.Equal(said, []string{"server  10.99.0.1 "}) {
+		t.Errorf("said %q", said)
+	}
 }
 
 // A port that learns nothing still learns link-local addresses, a few.
@@ -379,7 +515,7 @@ func TestLinkLocals(t *testing.T) {
 	b.pass(2 * time.Minute)
 	b.want(t, "the first", from6("fe80::100"), none)
 	b.want(t, "one more later", detect(macA, "fe80::1ff"), none)
-	b.pass(2 * time.Second)
+	b.pass(3 * time.Second) // nobody answers for the others
 	b.want(t, "the first stays", from6("fe80::100"), none)
 	b.want(t, "one that was silent goes", from6("fe80::101"), ipv6)
 	for _, a := range []string{"fe80:0:0:1::100", "fe80:8000::100", "febf::100"} {

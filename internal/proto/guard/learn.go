@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -11,7 +12,6 @@ import (
 	"github.com/vswitch/vswitch/internal/packet/eth"
 	"github.com/vswitch/vswitch/internal/packet/ip"
 	"github.com/vswitch/vswitch/internal/packet/ndp"
-	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -112,7 +112,7 @@ func (t *Table) finish(w *transaction) {
 }
 
 // served learns from a datagram to a DHCPv4 client, by a port that may send it.
-func (t *Table) served(vlan uint16, p *ip.Packet) {
+func (t *Table) served(vlan uint16, from port.MAC, p *ip.Packet) {
 	if p.Part != ip.Whole || len(p.Body) < udpLen {
 		return
 	}
@@ -126,8 +126,11 @@ func (t *Table) served(vlan uint16, p *ip.Packet) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.serves(server{vlan, from, toNetip(p.Src)})
 	w := t.pending[txn{vlan: vlan, xid: m.XID, mac: m.MAC}]
 	switch {
+	case w == nil && m.Type == dhcp.Ack && !m.Your.IsUnspecified():
+		t.unmatched(vlan, m.MAC)
 	case w == nil:
 	case m.Type == dhcp.Nak:
 		t.finish(w)
@@ -144,7 +147,7 @@ func (t *Table) served(vlan uint16, p *ip.Packet) {
 }
 
 // served6 learns from a datagram to a DHCPv6 client, by a port that may send it.
-func (t *Table) served6(vlan uint16, p *ip.Packet) {
+func (t *Table) served6(vlan uint16, from port.MAC, p *ip.Packet) {
 	if p.Part != ip.Whole || len(p.Body) < udpLen {
 		return
 	}
@@ -162,6 +165,7 @@ func (t *Table) served6(vlan uint16, p *ip.Packet) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.serves(server{vlan, from, toNetip(p.Src)})
 	w := t.pending[k]
 	if w == nil {
 		return
@@ -175,6 +179,36 @@ func (t *Table) served6(vlan uint16, p *ip.Packet) {
 			w.port.delegate(vlan, w.mac, l.Prefix, t.after(l.Valid), toNetip(p.Src))
 		case !l.PD && w.port.config.Learn&LearnDHCP != 0:
 			w.port.bind(vlan, w.mac, l.Addr(), DHCP, t.after(l.Valid), toNetip(p.Src), 0)
+		}
+	}
+}
+
+// server is a DHCP server.
+type server struct {
+	vlan uint16
+	mac  port.MAC
+	addr netip.Addr
+}
+
+// serverTime is how long a server is remembered that is not heard.
+const serverTime = 24 * time.Hour
+
+// serves notes that a DHCP server answers clients. The caller holds mu.
+func (t *Table) serves(s server) {
+	if _, known := t.servers[s]; !known {
+		if len(t.servers) >= maxServers {
+			return
+		}
+		t.event(Event{Kind: Server, VLAN: s.vlan, MAC: s.mac, Address: s.addr})
+	}
+	t.servers[s] = t.now()
+}
+
+// unmatched counts a server's answer to a station that has not asked. The caller holds mu.
+func (t *Table) unmatched(vlan uint16, mac port.MAC) {
+	for _, p := range t.ports {
+		if p.config.VLANs.Has(vlan) && p.Has(mac) {
+			p.count(Unmatched)
 		}
 	}
 }
@@ -195,26 +229,6 @@ func (t *Table) after(seconds uint32) time.Time {
 	return t.now().Add(time.Duration(seconds) * time.Second)
 }
 
-// advertised learns the prefixes of a router advertisement, by a port that may send it.
-func (t *Table) advertised(vlan uint16, m *ndp.Message) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.now()
-	for _, x := range m.Prefixes() {
-		if !x.Autonomous || x.Bits() == 0 || x.Addr().IsLinkLocalUnicast() || x.Addr().IsMulticast() {
-			continue
-		}
-		list := slices.DeleteFunc(t.prefixes[vlan], func(a advertised) bool { return a.Prefix == x.Prefix || !a.until.IsZero() && a.until.Before(now) })
-		if x.Valid != 0 && len(list) < maxPrefixes {
-			list = append(list, advertised{x.Prefix, t.after(x.Valid)})
-		}
-		t.prefixes[vlan] = list
-	}
-}
-
-// maxPrefixes is how many advertised prefixes a VLAN has.
-const maxPrefixes = 32
-
 // detect handles duplicate address detection for a target that the station does not have,
 // and reports whether the solicitation may go on: the station then has the address unless
 // somebody objects within a second.
@@ -229,48 +243,61 @@ func (c *check) detect(target netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.owner(c.vlan, target); e != nil {
-		return e.port == p && e.mac == c.f.Src // again, before the second is over
+		own := e.port == p && e.mac == c.f.Src // again, before it is bound
+		if !own && !c.dry {
+			p.count(Disputed)
+		}
+		return own
 	}
-	if !p.learns(SLAAC, target) || !t.free(c.vlan, target) || !p.formed(c.vlan, target) {
+	if !p.learns(SLAAC, target) {
 		return false
 	}
-	return c.dry || p.bind(c.vlan, c.f.Src, target, SLAAC, time.Time{}, netip.Addr{}, tentative)
+	until, ok := p.formed(c.vlan, target)
+	why := Outside
+	if ok {
+		why, ok = t.free(c.vlan, target)
+	}
+	switch {
+	case c.dry:
+		return ok
+	case !ok:
+		p.count(why)
+		return false
+	}
+	return p.bind(c.vlan, c.f.Src, target, SLAAC, until, netip.Addr{}, tentative)
 }
 
 // linkLocal is where hosts form link-local addresses (RFC 4291 section 2.5.6); the rest of
 // fe80::/10 is nobody's.
 var linkLocal = netip.MustParsePrefix("fe80::/64")
 
-// formed reports whether hosts may form an address by themselves.
-func (p *Port) formed(vlan uint16, a netip.Addr) bool {
-	if linkLocal.Contains(a) {
-		return true
-	}
-	now := p.table.now()
-	return slices.ContainsFunc(p.config.Prefixes, func(x netip.Prefix) bool { return x.Contains(a) }) ||
-		slices.ContainsFunc(p.table.prefixes[vlan], func(x advertised) bool {
-			return x.Contains(a) && (x.until.IsZero() || now.Before(x.until))
-		})
-}
-
 // firstUse handles the first address that a station uses, if the port learns it. A probe
 // may go on; anything else must wait until nobody has objected, since it would already
 // change what others believe.
 func (c *check) firstUse(a netip.Addr, probe bool) bool {
 	p, t := c.port, c.port.table
-	if !unicast4(a) {
+	if c.learn&LearnARP == 0 || !unicast4(a) {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.owner(c.vlan, a); e != nil {
-		return e.port == p && e.mac == c.f.Src
+		own := e.port == p && e.mac == c.f.Src
+		if !own && !c.dry {
+			p.count(Disputed)
+		}
+		return own
 	}
-	if !p.learns(ARP, a) || !t.free(c.vlan, a) || slices.ContainsFunc(p.learned, func(e *entry) bool { return e.source == ARP }) {
+	if slices.ContainsFunc(p.learned, func(e *entry) bool { return e.source == ARP }) {
 		return false
 	}
-	if c.dry {
-		return true
+	why, ok := t.free(c.vlan, a)
+	switch {
+	case c.dry:
+		return ok
+	case !ok:
+		p.count(why)
+		return false
 	}
 	wait := tentative
 	if !probe {
@@ -305,18 +332,19 @@ func (t *Table) owner(vlan uint16, a netip.Addr) *entry {
 }
 
 // free reports whether a port may learn an address that has no owner: it is not protected,
-// not in a prefix or pair of a port, and no trusted port uses it. The caller holds mu.
-func (t *Table) free(vlan uint16, a netip.Addr) bool {
+// not in a prefix or pair of a port, and no trusted port uses it. Else why says how to count
+// that. The caller holds mu.
+func (t *Table) free(vlan uint16, a netip.Addr) (why Count, ok bool) {
 	k := owner{vlan, a}
 	for _, h := range t.heard {
 		if _, ok := h[k]; ok {
-			return false
+			return Disputed, false
 		}
 	}
 	if t.protects(a) {
-		return false
+		return Protected, false
 	}
-	return !t.claimed(vlan, a, nil)
+	return Disputed, !t.claimed(vlan, a, nil)
 }
 
 // claimed reports whether the settings of a port other than one have an address that is not
@@ -361,13 +389,18 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 		return refuse("no address for a station")
 	}
 	if source != Static && t.protects(a) {
+		p.count(Protected)
 		return refuse("the address is protected")
 	}
 	if e := t.owner(vlan, a); e != nil {
 		switch {
 		case e.bits != 0:
+			p.count(Disputed)
 			return refuse("it begins a prefix that is delegated")
 		case e.port == p && e.source != Static && e.mac == mac:
+			if e.source != source || e.server != server {
+				t.event(Event{Kind: Changed, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Source: source})
+			}
 			e.expiry, e.server, e.source = expiry, server, source
 			e.usable.Store(0)
 			t.changed = true
@@ -376,6 +409,7 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 		case e.port == p && e.mac == mac:
 			return true // static already
 		case source != DHCP || e.source == Static:
+			p.count(Disputed)
 			t.event(Event{Kind: Conflict, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Other: e.port.name, Text: "another port has the address"})
 			return false
 		}
@@ -383,32 +417,31 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 		return false
 	}
 	if source != Static && t.claimed(vlan, a, p) {
+		p.count(Disputed)
 		t.event(Event{Kind: Conflict, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Text: "another port's settings have the address"})
 		return false
 	}
-	full := ""
-	switch {
-	case !p.room(source, a, mac):
-		full = "the port has as many addresses as it may learn"
-	case len(t.owners) >= maxBindings:
-		full = "the switch has as many bindings as it can keep"
+	if len(t.owners) >= maxBindings {
+		return p.refuseFull(vlan, mac, a, "the switch has as many bindings as it can keep")
 	}
-	if full != "" {
-		if now := t.now(); p.full.IsZero() || now.Sub(p.full) >= fullGap {
-			p.full = now
-			return refuse(full)
-		}
-		return false
+	silent, ok := p.room(source, a, mac)
+	if !ok {
+		return p.refuseFull(vlan, mac, a, "the port has as many addresses as it may learn")
 	}
 	e := &entry{port: p, vlan: vlan, mac: mac, addr: a, source: source, server: server, expiry: expiry}
 	e.heard.Store(t.clock.Load())
 	if wait != 0 {
 		e.usable.Store(t.now().Add(wait).UnixNano())
 	}
+	if len(silent) != 0 {
+		e.usable.Store(undecided)
+		t.claims = append(t.claims, &claim{vlan: vlan, addr: a, port: p, mac: mac, entry: e, silent: silent})
+	}
 	p.learned = append(p.learned, e)
 	t.owners[owner{vlan, a}] = e
 	t.changed = true
 	p.publish()
+	p.count(Learned)
 	t.event(Event{Kind: Bound, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Source: source})
 	return true
 }
@@ -433,11 +466,13 @@ func (p *Port) delegate(vlan uint16, mac port.MAC, x netip.Prefix, expiry time.T
 		}
 	}
 	if slices.ContainsFunc(t.protect, x.Overlaps) {
+		p.count(Protected)
 		refuse(Refused, "", "an address of the prefix is protected")
 		return
 	}
 	for k, e := range t.owners {
 		if (k.vlan == vlan || k.vlan == 0 && e.port.config.VLANs.Has(vlan)) && e.port != p && e.network().Overlaps(x) {
+			p.count(Disputed)
 			refuse(Conflict, e.port.name, "another port has an address of the prefix")
 			return
 		}
@@ -446,11 +481,13 @@ func (p *Port) delegate(vlan uint16, mac port.MAC, x netip.Prefix, expiry time.T
 		overlaps := func(a Address) bool { return (a.VLAN == 0 || a.VLAN == vlan) && a.Overlaps(x) }
 		if q != p && q.config.VLANs.Has(vlan) && (slices.ContainsFunc(q.config.Addresses, overlaps) ||
 			slices.ContainsFunc(q.config.Pairs, func(a Pair) bool { return overlaps(a.Address) })) {
+			p.count(Disputed)
 			refuse(Conflict, q.name, "another port's settings have an address of the prefix")
 			return
 		}
 	}
-	if !p.room(PD, x.Addr(), mac) || len(t.owners) >= maxBindings || t.owners[owner{vlan, x.Addr()}] != nil {
+	if _, ok := p.room(PD, x.Addr(), mac); !ok || len(t.owners) >= maxBindings || t.owners[owner{vlan, x.Addr()}] != nil {
+		p.count(NoRoom)
 		refuse(Refused, "", "the port has as many prefixes as it may learn")
 		return
 	}
@@ -461,19 +498,32 @@ func (p *Port) delegate(vlan uint16, mac port.MAC, x netip.Prefix, expiry time.T
 	t.wide[p.number] = p
 	t.changed = true
 	p.publish()
+	p.count(Learned)
 	t.event(Event{Kind: Bound, Port: p.name, VLAN: vlan, MAC: mac, Address: e.addr, Source: PD})
 }
 
 // minPD is the shortest length of a prefix that a station is delegated: more than a site.
 const minPD = 32
 
-// room makes room for one more learned address, and reports whether there is. The caller
-// holds table.mu.
-func (p *Port) room(source Source, a netip.Addr, mac port.MAC) bool {
+// refuseFull counts that there is no room for an address, and reports it once a minute. It
+// returns false. The caller holds table.mu.
+func (p *Port) refuseFull(vlan uint16, mac port.MAC, a netip.Addr, why string) bool {
+	p.count(NoRoom)
+	if now := p.table.now(); p.full.IsZero() || now.Sub(p.full) >= fullGap {
+		p.full = now
+		p.table.event(Event{Kind: Refused, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Text: why})
+	}
+	return false
+}
+
+// room makes room for one more learned address, and reports whether there is. For one that a
+// station forms, it may have to ask first: silent are then those of which one makes room, unless
+// all answer, the longest unheard first. The caller holds table.mu.
+func (p *Port) room(source Source, a netip.Addr, mac port.MAC) (silent []*entry, ok bool) {
 	limit, counts := 0, func(e *entry) bool { return e.source != Static }
 	switch {
 	case source == Static:
-		return len(p.statics)+len(p.learned) < 256
+		return nil, len(p.statics)+len(p.learned) < 256
 	case p.config.Limit != 0:
 		limit = p.config.Limit
 	case source == DHCP && a.Is4():
@@ -489,35 +539,49 @@ func (p *Port) room(source Source, a netip.Addr, mac port.MAC) bool {
 	default:
 		limit, counts = maxSLAAC, func(e *entry) bool { return e.source == SLAAC && e.mac == mac }
 	}
-	n := 0
-	var oldest *entry
+	n, t := 0, p.table
 	for _, e := range p.learned {
-		if counts(e) {
-			e.listen()
-			if n++; oldest == nil || e.heard.Load() < oldest.heard.Load() {
-				oldest = e
-			}
+		if !counts(e) {
+			continue
+		}
+		n++
+		e.listen()
+		stays := e.source == Static || e.source == ARP || e.bits != 0 && source == SLAAC // a prefix cannot be asked
+		if !stays && e.usable.Load() != undecided && t.clock.Load()-e.heard.Load() >= int64(recent/time.Second) {
+			silent = append(silent, e)
 		}
 	}
 	if n < limit {
-		return true
+		return nil, true
 	}
-	if oldest == nil || oldest.source == ARP || p.table.clock.Load()-oldest.heard.Load() < int64(recent/time.Second) {
-		return false
+	if len(silent) == 0 {
+		return nil, false
 	}
-	p.table.remove(oldest, "displaced by another address of the port")
-	return true
+	slices.SortStableFunc(silent, func(a, b *entry) int { return cmp.Compare(a.heard.Load(), b.heard.Load()) })
+	if source != SLAAC {
+		p.table.remove(silent[0], Displaced, displaced)
+		return nil, true
+	}
+	open := 0
+	for _, c := range t.claims {
+		if c.port == p && c.silent != nil {
+			open++
+		}
+	}
+	return silent[:min(len(silent), maxAsked)], open < maxOpen && len(t.claims) < maxClaims
 }
+
+const displaced = "displaced by another address of the port"
 
 // drop takes an address from the port if a source gave it. The caller holds table.mu.
 func (p *Port) drop(vlan uint16, mac port.MAC, a netip.Addr, source Source, why string) {
 	if e := p.table.owners[owner{vlan, a}]; e != nil && e.port == p && e.mac == mac && e.source == source {
-		p.table.remove(e, why)
+		p.table.remove(e, Ended, why)
 	}
 }
 
-// remove takes away a learned entry. The caller holds mu.
-func (t *Table) remove(e *entry, why string) {
+// remove takes away a learned entry and counts it; why is for users. The caller holds mu.
+func (t *Table) remove(e *entry, as Count, why string) {
 	p := e.port
 	t.disown(e)
 	n := len(p.learned)
@@ -527,6 +591,7 @@ func (t *Table) remove(e *entry, why string) {
 	}
 	t.changed = true
 	p.publish()
+	p.count(as)
 	t.event(Event{Kind: Removed, Port: p.name, VLAN: e.vlan, MAC: e.mac, Address: e.addr, Source: e.source, Text: why})
 }
 
@@ -558,7 +623,7 @@ func (w *Watch) Check(f *port.Frame, classified port.Drop) port.Drop {
 		}
 		p, fault := ip.Parse4(body, n)
 		if fault == ip.OK && len(p.Body) >= udpLen && binary.BigEndian.Uint16(p.Body[2:]) == dhcp.ClientPort {
-			w.table.served(f.VLAN, &p)
+			w.table.served(f.VLAN, f.Src, &p)
 		}
 	case eth.TypeIPv6:
 		if len(body) < 40 || body[6] == ip.TCP {
@@ -570,7 +635,7 @@ func (w *Watch) Check(f *port.Frame, classified port.Drop) port.Drop {
 		}
 		switch {
 		case p.Proto == ip.UDP && len(p.Body) >= udpLen && binary.BigEndian.Uint16(p.Body[2:]) == dhcp.ClientPort6:
-			w.table.served6(f.VLAN, &p)
+			w.table.served6(f.VLAN, f.Src, &p)
 		case p.Proto == ip.ICMPv6 && p.HopLimit == 255 && !p.Short:
 			w.discovery(f.VLAN, &p)
 		}
@@ -612,7 +677,7 @@ func (t *Table) used(vlan uint16, a netip.Addr, has bool) {
 	defer t.mu.Unlock()
 	if e := t.owner(vlan, a); e != nil && e.usable.Load() != 0 && t.now().UnixNano() < e.usable.Load() {
 		t.event(Event{Kind: Conflict, Port: e.port.name, VLAN: vlan, MAC: e.mac, Address: a, Text: "a trusted port has the address"})
-		t.remove(e, "somebody else has it")
+		t.remove(e, Defended, "somebody else has it")
 	}
 	if !has {
 		return
@@ -625,89 +690,4 @@ func (t *Table) used(vlan uint16, a netip.Addr, has bool) {
 		t.turned = now
 	}
 	t.heard[0][owner{vlan, a}] = struct{}{}
-}
-
-// claim is an address that the switch asks for: because a server gave it to another port
-// than the one that has it, or because a station uses it first.
-type claim struct {
-	vlan  uint16
-	addr  netip.Addr
-	port  *Port    // the claimant
-	mac   port.MAC // the claimant's
-	probe bool     // ask everybody else, and leave it at that
-
-	// For a dispute with the port that has the address:
-	entry  *entry
-	expiry time.Time
-	server netip.Addr
-	due    time.Time // zero: not asked yet
-}
-
-// maxClaims bounds the addresses that are asked for at a time.
-const maxClaims = 256
-
-// dispute asks the port that has an address whether it is still there. If it is silent for
-// a second, the other port has it. The caller holds mu.
-func (t *Table) dispute(e *entry, p *Port, mac port.MAC, expiry time.Time, server netip.Addr) {
-	t.event(Event{Kind: Conflict, Port: p.name, VLAN: e.vlan, MAC: mac, Address: e.addr, Other: e.port.name, Text: "a server gave the port an address of another port; the switch asks there"})
-	if len(t.claims) >= maxClaims || slices.ContainsFunc(t.claims, func(c *claim) bool { return c.entry == e }) {
-		return
-	}
-	t.claims = append(t.claims, &claim{vlan: e.vlan, addr: e.addr, mac: mac, entry: e, port: p, expiry: expiry, server: server})
-}
-
-// Ask is a question that the switch sends: who has an address in a VLAN?
-type Ask struct {
-	VLAN    uint16
-	Address netip.Addr
-	Port    uint16
-	Others  bool // ask at all ports but that one; false: there alone
-}
-
-// Frame returns the frame that asks, from a MAC of the switch's. It claims no address: it is
-// an ARP probe (RFC 5227), or a solicitation as duplicate address detection sends it.
-func (a Ask) Frame(mac port.MAC) []byte {
-	if a.Address.Is4() {
-		b := append(port.Broadcast.HardwareAddr(), mac.HardwareAddr()...)
-		b = binary.BigEndian.AppendUint16(b, eth.TypeARP)
-		b = arp.Packet{Op: arp.Request, SenderMAC: mac, Sender: netip.IPv4Unspecified(), Target: a.Address}.Append(b)
-		return append(b, make([]byte, 18)...)
-	}
-	target := a.Address.As16()
-	group := [16]byte{0xff, 0x02, 11: 1, 12: 0xff, 13: target[13], target[14], target[15]}
-	b := append([]byte{0x33, 0x33, 0xff}, target[13:]...)
-	b = append(b, mac.HardwareAddr()...)
-	b = binary.BigEndian.AppendUint16(b, eth.TypeIPv6)
-	b = append(b, 0x60, 0, 0, 0, 0, 24, ip.ICMPv6, 255)
-	at := len(b)
-	b = append(append(b, make([]byte, 16)...), group[:]...)
-	b = append(b, ndp.NeighborSolicitation, 0, 0, 0, 0, 0, 0, 0)
-	b = append(b, target[:]...)
-	sum := uint32(vnet.Sum(b[at:])) + 24 + uint32(ip.ICMPv6)
-	binary.BigEndian.PutUint16(b[at+34:], ^uint16(sum+sum>>16))
-	return b
-}
-
-// settle returns what to ask, and ends the disputes that are due. The caller holds mu.
-func (t *Table) settle(now time.Time) (asks []Ask) {
-	all := t.claims
-	t.claims = nil
-	for _, c := range all {
-		switch {
-		case c.probe:
-			asks = append(asks, Ask{c.vlan, c.addr, c.port.number, true})
-		case t.owners[owner{c.vlan, c.addr}] != c.entry || t.ports[c.port.number] != c.port:
-		case c.due.IsZero():
-			c.due = now.Add(tentative)
-			c.entry.asked.Store(true)
-			asks = append(asks, Ask{c.vlan, c.addr, c.entry.port.number, false})
-			t.claims = append(t.claims, c)
-		case now.Before(c.due):
-			t.claims = append(t.claims, c)
-		case c.entry.asked.Load():
-			t.remove(c.entry, "the server gave it to port "+c.port.name)
-			c.port.bind(c.vlan, c.mac, c.addr, DHCP, c.expiry, c.server, 0)
-		}
-	}
-	return asks
 }

@@ -18,6 +18,7 @@ type rules struct {
 	types    []uint16
 	macOnly  bool
 	allow    Allow
+	learn    Learn
 	anyVLAN  bool // there are bindings for every VLAN
 	prefixes []prefixRule
 	virtual  []virtual
@@ -61,7 +62,7 @@ func (p *Port) publish() {
 	}
 	c := &p.config
 	r := &rules{
-		macs: p.macs(), types: c.EtherTypes, macOnly: c.MACOnly, allow: c.Allow,
+		macs: p.macs(), types: c.EtherTypes, macOnly: c.MACOnly, allow: c.Allow, learn: c.Learn,
 		clock: &p.table.clock, now: p.table.now,
 	}
 	all := slices.Concat(p.statics, p.learned)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -72,6 +73,12 @@ func (p *Port) bindings(all []Binding) []Binding {
 
 // copyOut tells the mirror what the port may send. The caller holds table.mu.
 func (p *Port) copyOut() {
+	for _, e := range p.learned {
+		e.published = 0
+		if !e.expiry.IsZero() {
+			e.published = e.expiry.Unix()
+		}
+	}
 	if m := p.table.mirror; m != nil && !p.held {
 		r := p.rules.Load()
 		m.Publish(p.number, &Snapshot{MACs: r.macs, VLANs: p.config.VLANs, MACOnly: r.macOnly, MoreTypes: len(r.types) != 0, Bindings: p.bindings(nil)})
@@ -159,7 +166,7 @@ func (t *Table) Add(number uint16, vlan uint16, mac port.MAC, a netip.Addr) erro
 		if e.source == Static {
 			return nil
 		}
-		t.remove(e, "given to port "+p.name)
+		t.remove(e, Ended, "given to port "+p.name)
 	}
 	if !p.bind(vlan, mac, a, Static, time.Time{}, netip.Addr{}, 0) {
 		return fmt.Errorf("port %s has as many addresses as it can have", p.name)
@@ -180,7 +187,7 @@ func (t *Table) Delete(number uint16, a netip.Addr) (n int) {
 		if !a.IsValid() && e.source == Static || a.IsValid() && e.addr != a {
 			continue
 		}
-		t.remove(e, "deleted by a user")
+		t.remove(e, Ended, "deleted by a user")
 		n++
 	}
 	return n
@@ -202,14 +209,18 @@ func (t *Table) Tick() (events []Event, asks []Ask) {
 	defer t.mu.Unlock()
 	now := t.now()
 	t.clock.Store(now.Unix())
+	maps.DeleteFunc(t.servers, func(_ server, heard time.Time) bool { return now.Sub(heard) > serverTime })
 	for _, p := range t.ports {
+		if len(t.renewals) != 0 {
+			p.renew(now)
+		}
 		for _, e := range slices.Clone(p.learned) {
 			silent := func() bool { return e.source == SLAAC && now.Unix()-e.heard.Load() > int64(slaacTime/time.Second) }
 			if silent() {
 				e.listen()
 			}
 			if silent() || !e.expiry.IsZero() && !now.Before(e.expiry) {
-				t.remove(e, "expired")
+				t.remove(e, Expired, "expired")
 			}
 		}
 		for _, w := range slices.Clone(p.waiting) {
@@ -230,6 +241,7 @@ func (t *Table) Tick() (events []Event, asks []Ask) {
 			v.armed.Store(true)
 		}
 	}
+	t.renewals = t.renewals[:0]
 	asks = t.settle(now)
 	events, t.events = t.events, nil
 	return events, asks
@@ -241,9 +253,11 @@ type EventKind string
 const (
 	Violation EventKind = "violation"
 	Bound     EventKind = "bound"
+	Changed   EventKind = "changed"
 	Removed   EventKind = "removed"
 	Refused   EventKind = "refused"
 	Conflict  EventKind = "conflict"
+	Server    EventKind = "server" // a DHCP server was heard, which none was before
 )
 
 // Event is something that users may want to know.
@@ -332,7 +346,7 @@ func (t *Table) Clear(number uint16) {
 	defer t.mu.Unlock()
 	if p := t.ports[number]; p != nil {
 		for _, e := range slices.Clone(p.learned) {
-			t.remove(e, "replaced")
+			t.remove(e, Ended, "replaced")
 		}
 	}
 }
