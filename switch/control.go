@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vswitch/vswitch/port"
 )
@@ -107,7 +108,8 @@ var bufferLens = [...]int{256, laneFrame, controlLen}
 type control struct {
 	pools  [len(bufferLens)]sync.Pool // of *controlFrame
 	handle func(ControlFrame)
-	wake   chan struct{} // holds a token while frames may be waiting
+	wake   chan struct{}      // holds a token while frames may be waiting
+	idle   chan chan struct{} // each is closed once no frame is waiting
 
 	mu    sync.Mutex
 	free  int    // bytes left of controlMemory
@@ -148,17 +150,24 @@ func (c *control) init(handle func(ControlFrame)) {
 	for class, n := range bufferLens {
 		c.pools[class].New = func() any { return &controlFrame{class: class, buf: make([]byte, n)} }
 	}
-	c.wake = make(chan struct{}, 1)
+	c.wake, c.idle = make(chan struct{}, 1), make(chan chan struct{})
 	c.handle, c.free = handle, controlMemory
 }
 
 // run passes frames to handle until stop is closed.
 func (c *control) run(stop <-chan struct{}) {
+	var idle chan struct{}
 	for {
 		f, from, queue := c.next()
 		if f == nil {
+			if idle != nil {
+				close(idle)
+				idle = nil
+			}
 			select {
 			case <-c.wake:
+				continue
+			case idle = <-c.idle:
 				continue
 			case <-stop:
 				return
@@ -173,6 +182,25 @@ func (c *control) run(stop <-chan struct{}) {
 			return
 		default:
 		}
+	}
+}
+
+// AwaitControl returns when OnControl has returned for all control frames that wait, at most
+// after the time within. It reports whether that is so.
+func (s *Switch) AwaitControl(within time.Duration) bool {
+	late := time.NewTimer(within)
+	defer late.Stop()
+	idle := make(chan struct{})
+	select {
+	case s.control.idle <- idle:
+	case <-late.C:
+		return false
+	}
+	select {
+	case <-idle:
+		return true
+	case <-late.C:
+		return false
 	}
 }
 

@@ -509,3 +509,25 @@ func TestTrapsOfTypes(t *testing.T) {
 		want("after its trap went", lldp, 1)
 	})
 }
+
+// AwaitControl waits for the frame in the handler and for those that wait for it.
+func TestAwaitControl(t *testing.T) {
+	gated(t, 2, func(r *gatedRig) {
+		r.put(0, ipGroup, 3, 60)
+		if r.AwaitControl(time.Second) {
+			t.Error("it has not waited")
+		}
+		awaited := make(chan int)
+		go func() {
+			if !r.AwaitControl(time.Second) {
+				t.Error("it has not waited long enough")
+			}
+			awaited <- len(r.heard)
+		}()
+		synctest.Wait()
+		close(r.gate)
+		if n := <-awaited; n != 4 {
+			t.Errorf("%d frames were handled, not 4", n)
+		}
+	})
+}

@@ -28,6 +28,7 @@ type hosted struct {
 	feature.Feature
 	instance feature.Instance // nil: off
 	kept     json.RawMessage  // what it keeps, while it is off; nil: nothing
+	given    *feature.Parcel  // what the instance before gave, for the next; nil: nothing
 
 	serving atomic.Pointer[feature.Instance] // instance, for calls that have no turn; nil: off
 }
@@ -71,6 +72,25 @@ func (h *hosted) asked() (json.RawMessage, error) {
 func (h *hosted) restore(i feature.Instance) error {
 	if k, ok := i.(feature.Kept); ok && h.kept != nil {
 		return k.Restore(h.kept)
+	}
+	return nil
+}
+
+// give has the instance give what the next one needs, if anything.
+func (h *hosted) give() (err error) {
+	h.given = nil
+	if heir, ok := h.instance.(feature.Heir); ok {
+		h.given, err = heir.Give()
+	}
+	return err
+}
+
+// take gives a new instance what the one before has given, if anything.
+func (h *hosted) take(i feature.Instance) error {
+	given := h.given
+	h.given = nil
+	if heir, ok := i.(feature.Heir); ok && given != nil {
+		return heir.Take(given)
 	}
 	return nil
 }
@@ -122,6 +142,9 @@ func (m *manager) setFeatures(from, to []any) error {
 			instance.Stop()
 			failed = fmt.Errorf("what the state has at the key %q cannot be restored: %w; mend or remove it there", h.key(), setting.Plain(err))
 			continue
+		}
+		if err := h.take(instance); err != nil {
+			m.log.Warn("a feature starts anew", "feature", h.Name, "reason", err)
 		}
 		h.run(instance)
 		for _, p := range m.sorted() {

@@ -30,7 +30,13 @@ var notes = feature.Feature{
 	}},
 }
 
-type noted struct{ text string }
+type noted struct {
+	text string
+	seen int // how many instances there were before
+}
+
+func (n *noted) Give() (*feature.Parcel, error) { return feature.Pack(1, n.seen+1) }
+func (n *noted) Take(p *feature.Parcel) error   { return p.Unpack(1, &n.seen) }
 
 func (n *noted) Stop() {}
 

@@ -261,8 +261,8 @@ func (m *manager) givePort(p *managed, given *handover.Port, paused bool, files 
 	return append(files, parcel.Files...), nil
 }
 
-// pass holds the switch, gives the rest, and lets the next process go on. It has the turn all the
-// time, so nothing else changes. With an error this process goes on.
+// pass holds the switch, gives the rest, and lets the next process go on. Once the switch is held it
+// has the turn all the time, so nothing else changes. With an error this process goes on.
 func (m *manager) pass(c handover.Conn) (err error) {
 	resume, err := m.hold()
 	defer func() {
@@ -309,6 +309,7 @@ func (m *manager) hold() (resume func() error, err error) {
 	if !m.sw.Hold(pauseWait) {
 		err = errors.New("not all ports could be paused")
 	}
+	m.off(func() { m.sw.AwaitControl(pauseWait) }) // features receive what came for them
 	m.stats = make(map[string]vswitch.PortStats)
 	for _, p := range m.ports {
 		m.stats[p.spec.Name] = p.sw.Stats() // before Suspend, which hides those of the fast path
@@ -353,7 +354,15 @@ func (m *manager) rest() (r handover.Rest, files []int, err error) {
 			r.Stations[name] = appendStation(r.Stations[name], e)
 		}
 	}
-	r.Sections = m.featureStates((*hosted).state)
+	r.Sections, r.Features = m.featureStates((*hosted).state), make(map[string]handover.Feature)
+	for _, h := range m.hosted {
+		if err := h.give(); err != nil {
+			m.log.Warn("a feature will start anew", "feature", h.Name, "reason", err)
+		}
+		if h.given != nil {
+			r.Features[h.Name] = handover.Feature(*h.given)
+		}
+	}
 	m.stopFeatures()
 	for _, h := range m.hosted {
 		if h.instance != nil {

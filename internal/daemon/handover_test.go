@@ -97,7 +97,7 @@ func TestNextProcessFails(t *testing.T) {
 			}
 			t.Cleanup(own.close)
 			o := Options{Name: "sw0", Version: "former", Aging: 300 * time.Second, Kinds: port.Kinds{host}, Links: host.fakeHost, Log: log, own: own}
-			o.Features = slices.Clone(testFeatures)
+			o.Features = append(slices.Clone(testFeatures), notes)
 			o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 			written := make(chan store.State, 16)
 			m, err := newManager(o, func(st store.State) error { written <- st; return nil })
@@ -138,6 +138,9 @@ func TestNextProcessFails(t *testing.T) {
 				t.Errorf("it is not handed over because: %v", err)
 			}
 			if c.held {
+				if given := rest.Features["notes"]; given.Format != 1 || string(given.Data) != "1" {
+					t.Errorf("a feature gives %+v", given)
+				}
 				if len(rest.Ports) != 1 || len(rest.Counters) != 2 {
 					t.Errorf("the rest is %+v", rest)
 				}
@@ -148,6 +151,9 @@ func TestNextProcessFails(t *testing.T) {
 				}
 			}
 			for _, h := range m.hosted {
+				if n, ok := h.instance.(*noted); ok && (n.seen == 1) != c.held {
+					t.Errorf("its instance is number %d", n.seen)
+				}
 				if on := h.On == nil || h.On(noSettings([]feature.Feature{h.Feature}).features[0]); on != (h.instance != nil) {
 					t.Errorf("feature %s: runs: %v", h.Name, h.instance != nil)
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon/store"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/handover"
 	"github.com/vswitch/vswitch/port"
@@ -255,6 +256,10 @@ func (m *manager) takeRest(r handover.Rest) error {
 	}
 	for _, h := range m.hosted {
 		h.kept = r.Sections[h.key()]
+		if given, ok := r.Features[h.Name]; ok {
+			parcel := feature.Parcel(given)
+			h.given = &parcel
+		}
 	}
 	return m.setFeatures(noSettings(features(m.hosted)).features, m.settings.features)
 }

@@ -7,6 +7,7 @@ package feature
 
 import (
 	"encoding/json"
+	"fmt"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -127,6 +128,16 @@ type (
 		Restore(json.RawMessage) error
 	}
 
+	// Heir goes on where the feature of the former process was, when the switch is handed over to
+	// a new one. Give returns what that needs beside State; nil: nothing. It is called before Stop,
+	// after the last frame was received; Stop must then look as if nothing happened, to the
+	// network as well. Take receives it after Restore, before any port is Configured, in a process
+	// of the same, a former or a later version; after an error the feature starts as ever.
+	Heir interface {
+		Give() (*Parcel, error)
+		Take(*Parcel) error
+	}
+
 	// Moved receives the stations that are learned behind another port than before. It is
 	// called on the switch's event goroutine, and may wait for a turn but for nothing else.
 	Moved interface{ Moved(vswitch.MACMoved) }
@@ -139,6 +150,26 @@ type (
 	// on any goroutine, with or without the turn, and must not wait.
 	Observed interface{ Observe(api.Event) }
 )
+
+// Parcel is what a feature gives to the next process.
+type Parcel struct {
+	Format int // of the feature's own; raised where a former program would misunderstand Data
+	Data   json.RawMessage
+}
+
+// Pack puts a value into a Parcel of a format.
+func Pack(format int, v any) (*Parcel, error) {
+	b, err := json.Marshal(v)
+	return &Parcel{format, b}, err
+}
+
+// Unpack reads the value of a Parcel of a format. Fields that v lacks do not matter.
+func (p *Parcel) Unpack(format int, v any) error {
+	if p.Format != format {
+		return fmt.Errorf("it is in format %d, and this vswitch reads format %d", p.Format, format)
+	}
+	return json.Unmarshal(p.Data, v)
+}
 
 // Port is a port as features see it. It is valid until Removed.
 type Port interface {

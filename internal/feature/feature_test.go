@@ -12,6 +12,7 @@ func TestHostHasNoAbility(t *testing.T) {
 	for _, ability := range []reflect.Type{
 		reflect.TypeFor[Configured](), reflect.TypeFor[Linked](), reflect.TypeFor[Removed](), reflect.TypeFor[Framed](), reflect.TypeFor[Queued](),
 		reflect.TypeFor[Topology](), reflect.TypeFor[Described](), reflect.TypeFor[Kept](), reflect.TypeFor[Moved](), reflect.TypeFor[Explained](),
+		reflect.TypeFor[Heir](),
 	} {
 		if host.Implements(ability) {
 			t.Errorf("a Host is %v", ability)

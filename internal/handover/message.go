@@ -86,11 +86,18 @@ type Rest struct {
 	Error    string // why there is none
 	Ports    []Port
 	Sections map[string]json.RawMessage // what features keep
+	Features map[string]Feature         // what they need beside that to go on; one that lacks starts anew
 	Stations map[string][]byte          // by port, of 12 bytes each: key and age in seconds
 	Counters map[string]Counters        // by port
 	Departed Counters
 	Injected uint64
 	Held     time.Time // since when no frame is forwarded
+}
+
+// Feature is what a feature gives.
+type Feature struct {
+	Format int // of the feature's own
+	Data   json.RawMessage
 }
 
 // Counters are those of a port.

@@ -15,8 +15,11 @@ import (
 // tree is a running spanning tree.
 type tree struct {
 	host    feature.Host
+	config  stp.Config
 	bridge  *stp.Bridge
 	members map[uint16]feature.Port // by number
+
+	taken map[uint16]struct{} // ports that go on as in the former process, until they are Configured
 
 	due    time.Time // when the next second is over
 	cancel func()
@@ -41,15 +44,15 @@ var (
 )
 
 func start(h feature.Host, s Settings) (*tree, error) {
-	t := &tree{host: h, members: make(map[uint16]feature.Port)}
-	cfg := stp.DefaultConfig([6]byte(h.MAC().HardwareAddr()))
-	cfg.Priority = defaultPriority
+	t := &tree{host: h, members: make(map[uint16]feature.Port), taken: make(map[uint16]struct{})}
+	t.config = stp.DefaultConfig([6]byte(h.MAC().HardwareAddr()))
+	t.config.Priority = defaultPriority
 	if s.Priority != nil {
-		cfg.Priority = *s.Priority
+		t.config.Priority = *s.Priority
 	}
-	cfg.GuardRecovery = 0 // an error-disabled port recovers like all others
+	t.config.GuardRecovery = 0 // an error-disabled port recovers like all others
 	var err error
-	if t.bridge, err = stp.New(cfg, t); err != nil {
+	if t.bridge, err = stp.New(t.config, t); err != nil {
 		return nil, err
 	}
 	h.Speak()
@@ -99,8 +102,12 @@ func (t *tree) do(f func()) {
 func (t *tree) Configured(p feature.Port) {
 	t.do(func() {
 		n, cfg := number(p), portConfig(p)
+		_, taken := t.taken[n]
+		delete(t.taken, n)
 		var err error
-		if t.members[n] != nil {
+		if taken {
+			// It goes on as it was.
+		} else if t.members[n] != nil {
 			err = t.bridge.SetPort(n, cfg)
 			t.bridge.Recheck(n)
 		} else {
@@ -145,6 +152,9 @@ func portConfig(p feature.Port) stp.PortConfig {
 
 // Linked implements feature.Linked.
 func (t *tree) Linked(p feature.Port, up bool) {
+	if up && t.bridge.Link(number(p)) {
+		return // the former process knew
+	}
 	if up {
 		t.Configured(p) // its speed is now known
 	}

@@ -131,6 +131,12 @@ func (b *Bridge) SetLink(number uint16, up bool) {
 	}
 }
 
+// Link reports whether a port's link is up.
+func (b *Bridge) Link(number uint16) bool {
+	p := b.port(number)
+	return p != nil && p.link
+}
+
 // Recover recovers a port that BPDU guard disabled, before its time.
 func (b *Bridge) Recover(number uint16) {
 	if p := b.port(number); p != nil && p.tripped {

@@ -32,6 +32,9 @@ type network struct {
 	delay func() int  // of one frame on a link
 	lose  func() bool // whether one frame is lost
 
+	sent func(from *node, port uint16, frame []byte)
+	then func() // after each event
+
 	changed                bool // what forwards, since loops were looked for
 	loopSince, longestLoop int  // loopSince is -1 while there is none
 }
@@ -88,6 +91,8 @@ func newNetwork(tb testing.TB, seed uint64) *network {
 	n := &network{tb: tb, rng: rand.New(rand.NewPCG(seed, 1)), loopSince: -1}
 	n.delay = func() int { return 1 }
 	n.lose = func() bool { return false }
+	n.sent = func(*node, uint16, []byte) {}
+	n.then = func() {}
 	return n
 }
 
@@ -103,6 +108,7 @@ func (n *network) run(ms int) {
 		e := heap.Pop(&n.queue).(event)
 		n.now = e.at
 		e.do()
+		n.then()
 		n.watchLoops()
 	}
 	n.now = end
@@ -238,6 +244,7 @@ func (x *node) SendBPDU(port uint16, frame []byte) {
 	if int(port) > len(x.ports) {
 		x.net.tb.Fatalf("%s sends by port %d", x.name, port)
 	}
+	x.net.sent(x, port, frame)
 	from := x.ports[port-1]
 	l := from.link
 	if l == nil || !l.up || x.dead || l.oneWay == from || x.net.lose() {
