@@ -13,6 +13,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/afpacket"
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/nic"
 	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/linux/tuntap"
 	"github.com/vswitch/vswitch/internal/qemu"
@@ -52,37 +53,9 @@ func New(o Options) (port.Kind, error) {
 
 // Port is an open tap port.
 type Port struct {
-	*afpacket.Port
-	guard *hoststack.Guard
-	mtu   int // used if the spec names none
+	*nic.Own
+	mtu int // used if the spec names none
 }
-
-var _ interface {
-	port.Port
-	port.KernelEnd
-	port.Giver
-	port.Leaver
-	port.Overrun
-	port.Lossy
-	port.Bound
-	port.Exclusive
-	port.Contested
-} = (*Port)(nil)
-
-// Punted implements port.KernelEnd.
-func (p *Port) Punted() bool { return p.guard.Punted() }
-
-// Exclusive implements port.Exclusive.
-func (p *Port) Exclusive() bool { return true }
-
-// Contested implements port.Contested.
-func (p *Port) Contested() error { return p.guard.Contested() }
-
-// Close implements port.Port. The device stays for the machine that holds it.
-func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
-
-// Leave implements port.Leaver.
-func (p *Port) Leave() error { return cmp.Or(p.Port.Leave(), p.guard.Close()) }
 
 // Name implements port.Kind.
 func (kind) Name() string { return "tap" }
@@ -226,31 +199,14 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		own = t.Before.MTU
 	}
 	p := &Port{mtu: cmp.Or(k.MTU, own)}
-	// If this call fails and the device stays, it gets back the settings that this
-	// call found, which may differ from those that the first Open found.
-	sysctls := hoststack.Read(l.Name)
 	if mtu := cmp.Or(o.MTU, k.MTU); mtu != 0 && mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
 			return nil, err
 		}
 		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
 	}
-	if p.guard, err = hoststack.Shut(l.Name, l.Index, k.Ingress); err != nil {
+	if p.Own, err = nic.OpenOwn(l, k.Ingress, afpacket.Config{Direct: true, Queues: o.Queues, From: from}); err != nil {
 		return nil, err
-	}
-	undo = append(undo, func() {
-		_ = p.guard.Lift()
-		_ = hoststack.Restore(l.Name, sysctls)
-	})
-	if !l.Up {
-		if err := l.SetUp(true); err != nil {
-			return nil, err
-		}
-		undo = append(undo, func() { _ = l.SetUp(false) })
-	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Direct: true, Queues: o.Queues, Punted: p.Punted(), From: from})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.Name, err)
 	}
 	*trace = t
 	return p, nil
@@ -263,13 +219,7 @@ func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
 		t.Before = nil
 		return func() {}, owner.Sign(l, k.Switch)
 	}
-	var before port.DeviceSettings
-	if t.Before != nil {
-		before = hoststack.Complete(*t.Before, l.Name)
-	} else {
-		before = hoststack.Read(l.Name)
-		before.Up, before.MTU = l.Up, l.MTU
-	}
+	before := nic.Before(l, t.Before)
 	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/afpacket"
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/nic"
 	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/port"
 )
@@ -43,37 +44,7 @@ func New(o Options) (port.Kind, error) {
 }
 
 // Port is an open veth port.
-type Port struct {
-	*afpacket.Port
-	guard *hoststack.Guard
-}
-
-var _ interface {
-	port.Port
-	port.KernelEnd
-	port.Giver
-	port.Leaver
-	port.Overrun
-	port.Lossy
-	port.Bound
-	port.Exclusive
-	port.Contested
-} = (*Port)(nil)
-
-// Punted implements port.KernelEnd.
-func (p *Port) Punted() bool { return p.guard.Punted() }
-
-// Exclusive implements port.Exclusive.
-func (p *Port) Exclusive() bool { return true }
-
-// Contested implements port.Contested.
-func (p *Port) Contested() error { return p.guard.Contested() }
-
-// Close implements port.Port. The pair stays for the container.
-func (p *Port) Close() error { return cmp.Or(p.Port.Close(), p.guard.Close()) }
-
-// Leave implements port.Leaver.
-func (p *Port) Leave() error { return cmp.Or(p.Port.Leave(), p.guard.Close()) }
+type Port struct{ *nic.Own }
 
 // Name implements port.Kind.
 func (kind) Name() string { return "veth" }
@@ -194,25 +165,10 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	t.Created, t.Ifname, t.Ifindex = true, near.Name, near.Index
 
 	p := &Port{}
-	sysctls := hoststack.Read(near.Name)
-	if p.guard, err = hoststack.Shut(near.Name, near.Index, k.Ingress); err != nil {
+	if p.Own, err = nic.OpenOwn(near, k.Ingress, afpacket.Config{Promiscuous: true, From: from}); err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() {
-		_ = p.guard.Lift()
-		_ = hoststack.Restore(near.Name, sysctls)
-	})
-	if !near.Up {
-		if err := near.SetUp(true); err != nil {
-			return nil, err
-		}
-		undo = append(undo, func() { _ = near.SetUp(false) })
-	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: near.Index, Promiscuous: true, Punted: p.Punted(), From: from})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", near.Name, err)
-	}
-	undo = append(undo, func() { _ = p.Port.Close() })
+	undo = append(undo, p.Undo)
 	// The container speaks as soon as its end is up, so the switch is ready first.
 	if err := equip(ns, near, end, mtu, nil, list); err != nil {
 		return nil, missing(err)

@@ -105,13 +105,7 @@ func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err er
 			free()
 		}
 	}()
-	var before port.DeviceSettings
-	if t.Before != nil {
-		before = hoststack.Complete(*t.Before, l.Name)
-	} else {
-		before = hoststack.Read(l.Name)
-		before.Up, before.MTU = l.Up, l.MTU
-	}
+	before := Before(l, t.Before)
 	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
 		return nil, err
 	}
