@@ -110,7 +110,9 @@ func printError(stderr io.Writer, err error, asJSON bool) {
 	go func() {
 		defer close(done)
 		if asJSON {
-			_ = json.NewEncoder(stderr).Encode(asAPI(err))
+			e := json.NewEncoder(stderr)
+			e.SetEscapeHTML(false)
+			_ = e.Encode(asAPI(err))
 			return
 		}
 		fmt.Fprintln(stderr, "vswitch:", strings.ReplaceAll(err.Error(), "\n", "\nvswitch: "))

@@ -183,7 +183,9 @@ func (m *manager) answer(w http.ResponseWriter, answer any, err error) {
 func (m *manager) reply(w http.ResponseWriter, status int, answer any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	if err := json.NewEncoder(w).Encode(answer); err != nil {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // a frame is A > B
+	if err := e.Encode(answer); err != nil {
 		m.log.Debug("a client left before its answer", "error", err)
 	}
 }

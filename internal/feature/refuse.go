@@ -31,5 +31,7 @@ func Refuse(w http.ResponseWriter, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(statuses[e.Code])
-	_ = json.NewEncoder(w).Encode(e) // fails if the client left
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	_ = out.Encode(e) // fails if the client left
 }

@@ -15,6 +15,7 @@ import (
 func Show(w io.Writer, asJSON bool, v any, table func(io.Writer)) error {
 	if asJSON {
 		e := json.NewEncoder(w)
+		e.SetEscapeHTML(false) // no browser shows it, and people read frames: A > B
 		e.SetIndent("", "  ")
 		return e.Encode(v)
 	}

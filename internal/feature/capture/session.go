@@ -93,7 +93,7 @@ func (s *session) see(v vswitch.Sight) {
 	}
 	s.buffer = pcapng.AppendPacket(s.buffer, &pcapng.Packet{
 		Interface: p.number, Time: at, Direction: direction,
-		Data: data, Len: length, Comment: comments[v.Out.Drop], Lost: p.lost,
+		Data: data, Len: length, Comment: comments[v.Out.Drop], Fault: pcapng.FaultOf(v.Out.Drop.String()), Lost: p.lost,
 	})
 	p.lost = 0
 	s.frames++

@@ -172,7 +172,7 @@ func (p *printer) write(d *Dropped) error {
 	}
 	b = pcapng.AppendPacket(b, &pcapng.Packet{
 		Interface: number, Time: time.Unix(0, d.Time.UnixNano()), Direction: direction,
-		Data: d.Data, Len: d.Length, Comment: "dropped: " + d.Reason + " (" + d.Words + ")", Lost: d.Missed,
+		Data: d.Data, Len: d.Length, Comment: "dropped: " + d.Reason + " (" + d.Words + ")", Fault: pcapng.FaultOf(d.Reason), Lost: d.Missed,
 	})
 	_, err := p.file.Write(b)
 	return err

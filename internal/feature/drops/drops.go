@@ -200,6 +200,7 @@ func (f *follower) send(w http.ResponseWriter, r *http.Request, stop <-chan stru
 	}()
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	for {

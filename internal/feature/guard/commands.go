@@ -97,6 +97,7 @@ var commands = []feature.Command{
 				return err
 			}
 			out := json.NewEncoder(c.Out)
+			out.SetEscapeHTML(false)
 			out.SetIndent("", "  ")
 			return out.Encode(e)
 		},

@@ -22,7 +22,7 @@ type flags struct {
 	To   port.MAC `json:"to" arg:"MAC" help:"destination" default:"ff:ff:ff:ff:ff:ff"`
 	VLAN uint16   `json:"vlan" arg:"VID" max:"4094" min:"1" help:"VLAN of the frame's tag" default:"untagged"`
 	Hex  string   `json:"hex" arg:"BYTES" help:"the whole frame in hexadecimal, in place of all others"`
-	Pcap string   `json:"pcap" arg:"FILE[:N]" help:"the first or N-th packet of a pcapng file, in place of all others"`
+	Pcap string   `json:"pcap" arg:"FILE[:N]" help:"the first or N-th packet of a pcapng or pcap file, in place of all others"`
 	Last bool     `json:"last" help:"the last frame that the port dropped, in place of all others"`
 }
 
@@ -57,6 +57,9 @@ Example:
 		}
 		if n > 1 {
 			return errors.New("the frame is given twice; give --hex, --pcap, --last, or what it is made of")
+		}
+		if _, err := fromHex(f.Hex); f.Hex != "" && err != nil {
+			return err
 		}
 		_, err := build(1, port.Broadcast, 0, strings.Fields(c.Args[1]))
 		return err
@@ -93,11 +96,7 @@ func frameOf(c *feature.Call) ([]byte, error) {
 	f := c.Flags.(flags)
 	switch {
 	case f.Hex != "":
-		wire, err := hex.DecodeString(strings.Join(strings.FieldsFunc(f.Hex, func(r rune) bool { return r == ' ' || r == ':' || r == '\n' }), ""))
-		if err != nil || len(wire) == 0 {
-			return nil, errors.New("--hex: it is no hexadecimal; write it as: ffffffffffff 525400000001 88b5 0000")
-		}
-		return wire, nil
+		return fromHex(f.Hex)
 	case f.Pcap != "":
 		return fromFile(f.Pcap)
 	case f.Last:
@@ -114,6 +113,16 @@ func frameOf(c *feature.Call) ([]byte, error) {
 		f.From = from
 	}
 	return build(f.From, f.To, f.VLAN, strings.Fields(c.Args[1]))
+}
+
+// fromHex returns the frame that is written in hexadecimal.
+func fromHex(s string) ([]byte, error) {
+	digits := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ':' || r == '\n' })
+	wire, err := hex.DecodeString(strings.Join(digits, ""))
+	if err != nil || len(wire) == 0 {
+		return nil, errors.New("--hex: it is no hexadecimal; write it as: ffffffffffff 525400000001 88b5 0000")
+	}
+	return wire, nil
 }
 
 // stationBehind returns the station that the FDB knows behind the port: the one heard last.

@@ -1,8 +1,11 @@
 package trace
 
 import (
+	"bytes"
 	"encoding/hex"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +13,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature/featuretest"
 	"github.com/vswitch/vswitch/internal/packet/brief"
+	"github.com/vswitch/vswitch/internal/packet/pcapng"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -189,6 +193,29 @@ func TestSettingsAreNamed(t *testing.T) {
 				t.Errorf("%+v", a)
 			}
 		})
+	}
+}
+
+// A frame can come from a file, by its number; names may have colons, too.
+func TestFromFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "10:22.pcapng")
+	file := pcapng.AppendInterface(pcapng.AppendSection(nil, ""), &pcapng.Interface{Name: "vm0"})
+	frames := [][]byte{{1, 2, 3}, {4, 5}}
+	for _, f := range frames {
+		file = pcapng.AppendPacket(file, &pcapng.Packet{Data: f, Len: len(f)})
+	}
+	if err := os.WriteFile(name, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string][]byte{"": frames[0], ":1": frames[0], ":2": frames[1]} {
+		if got, err := fromFile(name + at); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%q: %x, %v; want %x", at, got, err, want)
+		}
+	}
+	for at, want := range map[string]string{":3": "has 2 packets, not 3", ":0": "no such file", ".gz": "no such file"} {
+		if got, err := fromFile(name + at); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %x, %v; want %q", at, got, err, want)
+		}
 	}
 }
 

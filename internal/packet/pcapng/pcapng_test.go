@@ -2,6 +2,7 @@ package pcapng
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
 )
 
 var (
@@ -29,9 +31,9 @@ var (
 
 	packets = []Packet{
 		{Interface: 0, Time: began, Direction: In, Data: arp, Len: 42},
-		{Interface: 1, Time: began.Add(time.Microsecond), Direction: Out, Data: arp[:33], Len: 42, Comment: "dropped: vlan_filtered"},
+		{Interface: 1, Time: began.Add(time.Microsecond), Direction: Out, Data: arp[:33], Len: 42, Comment: "dropped: too_big", Fault: TooLong},
 		{Interface: 0, Time: began.Add(time.Second), Data: arp[:14], Len: 9000, Lost: 1 << 40},
-		{Interface: 1, Time: began.Add(time.Hour), Direction: In, Data: []byte{}, Len: 0, Comment: "é"},
+		{Interface: 1, Time: began.Add(time.Hour), Direction: In, Data: []byte{}, Len: 0, Comment: "é", Fault: TooShort},
 	}
 )
 
@@ -131,13 +133,14 @@ func TestOthersRead(t *testing.T) {
 		return string(out)
 	}
 	var fields []string
-	for _, f := range []string{"frame.interface_name", "frame.time_epoch", "frame.packet_flags_direction", "frame.cap_len", "frame.len", "frame.comment", "frame.drop_count"} {
+	for _, f := range []string{"frame.interface_name", "frame.time_epoch", "frame.packet_flags_direction", "frame.packet_flags_reception_type",
+		"frame.packet_flags_packet_too_error", "frame.packet_flags_packet_too_short_error", "frame.cap_len", "frame.len", "frame.comment", "frame.drop_count"} {
 		fields = append(fields, "-e", f)
 	}
-	want := `vm0|1772600767.123456789|0x00000001|42|42||
-a port with a long name|1772600767.123457789|0x00000002|33|42|dropped: vlan_filtered|
-vm0|1772600768.123456789||14|9000||1099511627776
-a port with a long name|1772604367.123456789|0x00000001|0|0|é|
+	want := `vm0|1772600767.123456789|0x00000001|3|0|0|42|42||
+a port with a long name|1772600767.123457789|0x00000002|3|1|0|33|42|dropped: too_big|
+vm0|1772600768.123456789|0x00000000|3|0|0|14|9000||1099511627776
+a port with a long name|1772604367.123456789|0x00000001|0|0|1|0|0|é|
 `
 	if diff := cmp.Diff(want, run("tshark", append([]string{"-r", file, "-T", "fields", "-E", "separator=|"}, fields...)...)); diff != "" {
 		t.Error(diff)
@@ -181,6 +184,91 @@ a port with a long name|1772604367.123456789|0x00000001|0|0|é|
 	}
 }
 
+// The reasons of drops that have a flag are the switch's.
+func TestFaults(t *testing.T) {
+	flags := make(map[string]uint32)
+	for d := range port.NumDrops {
+		p := Packet{Fault: FaultOf(port.Drop(d).String())}
+		if f := p.flags(); f != 0 {
+			flags[port.Drop(d).String()] = f
+		}
+	}
+	if diff := cmp.Diff(map[string]uint32{"runt": flagTooShort, "oversize": flagTooLong, "too_big": flagTooLong}, flags); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// plainCapture returns a file as tcpdump writes it: a frame, and one that is cut off.
+func plainCapture(order binary.AppendByteOrder, magic, link uint32) []byte {
+	b := order.AppendUint32(nil, magic)
+	b = order.AppendUint16(b, 2)
+	b = order.AppendUint16(b, 4)
+	for _, n := range []uint32{0, 0, MaxSnapLen, link} {
+		b = order.AppendUint32(b, n)
+	}
+	for i, data := range [][]byte{arp, arp[:20]} {
+		for _, n := range []int{1772600767 + i, 123456, len(data), len(arp)} {
+			b = order.AppendUint32(b, uint32(n))
+		}
+		b = append(b, data...)
+	}
+	return b
+}
+
+// Files of libpcap's format are read in both orders of bytes and with both units of time; and
+// as far as they are whole.
+func TestPlain(t *testing.T) {
+	const checked = 0x2000_0000 // says how long the frame's check sequence is: a flag of the link type
+	for _, c := range []struct {
+		order binary.AppendByteOrder
+		magic uint32
+		nanos int
+	}{{binary.LittleEndian, plainMicros, 123456000}, {binary.BigEndian, plainMicros, 123456000}, {binary.LittleEndian, plainNanos, 123456}, {binary.BigEndian, plainNanos, 123456}} {
+		file := plainCapture(c.order, c.magic, linkEthernet|checked)
+		ends := map[int]int{plainHead: 0, plainHead + plainPacketHead + len(arp): 1, len(file): 2} // whole packets before
+		for n := plainHead; n <= len(file); n++ {
+			r := NewReader(bytes.NewReader(file[:n]))
+			var got []Packet
+			var err error
+			for err == nil {
+				var p *Packet
+				if p, err = r.Next(); p != nil {
+					p.Data = bytes.Clone(p.Data)
+					got = append(got, *p)
+				}
+			}
+			whole, isEnd := ends[n]
+			if want := map[bool]error{true: io.EOF, false: io.ErrUnexpectedEOF}[isEnd]; !errors.Is(err, want) {
+				t.Fatalf("the first %d bytes: %v, want %v", n, err, want)
+			}
+			if isEnd && whole != len(got) {
+				t.Errorf("the first %d bytes: %d packets, want %d", n, len(got), whole)
+			}
+			if n != len(file) {
+				continue
+			}
+			at := func(i int) time.Time { return time.Unix(1772600767+int64(i), int64(c.nanos)) }
+			if diff := cmp.Diff([]Packet{{Time: at(0), Data: arp, Len: len(arp)}, {Time: at(1), Data: arp[:20], Len: len(arp)}}, got); diff != "" {
+				t.Error(diff)
+			}
+			if r.Interfaces() != 1 || r.Interface(0).SnapLen != MaxSnapLen {
+				t.Errorf("interfaces: %+v", r.ifaces)
+			}
+		}
+	}
+	const wifi = 105
+	r := NewReader(bytes.NewReader(plainCapture(binary.LittleEndian, plainMicros, wifi)))
+	for {
+		p, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if p != nil || err != nil {
+			t.Fatalf("of frames that are not Ethernet: %+v, %v", p, err)
+		}
+	}
+}
+
 // FuzzReader: whatever is in a file, a Reader ends, and its packets lie within it; what it
 // read and AppendPacket wrote is read again.
 func FuzzReader(f *testing.F) {
@@ -188,6 +276,8 @@ func FuzzReader(f *testing.F) {
 	swapped := []byte{0x0a, 0x0d, 0x0d, 0x0a, 0, 0, 0, 28, 0x1a, 0x2b, 0x3c, 0x4d, 0, 1, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 28,
 		0, 0, 0, 1, 0, 0, 0, 20, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 6, 0, 0, 0, 36, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 4, 0, 0, 0, 60, 1, 2, 3, 4, 0, 0, 0, 36}
 	f.Add(swapped)
+	f.Add(plainCapture(binary.LittleEndian, plainMicros, linkEthernet))
+	f.Add(plainCapture(binary.BigEndian, plainNanos, linkEthernet))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := NewReader(bytes.NewReader(b))
 		for {
@@ -215,7 +305,7 @@ func FuzzReader(f *testing.F) {
 				if q == nil {
 					continue
 				}
-				if !bytes.Equal(p.Data, q.Data) || p.Comment != q.Comment || p.Lost != q.Lost || p.Direction != q.Direction || !p.Time.IsZero() && !p.Time.Equal(q.Time) {
+				if !bytes.Equal(p.Data, q.Data) || p.Comment != q.Comment || p.Lost != q.Lost || p.Direction != q.Direction || p.Fault != q.Fault || !p.Time.IsZero() && !p.Time.Equal(q.Time) {
 					t.Fatalf("%+v is read again as %+v", p, q)
 				}
 				break

@@ -21,6 +21,7 @@ const maxInterfaces = 1 << 14
 type Reader struct {
 	r      *bufio.Reader
 	order  binary.ByteOrder // nil: before the first section
+	plain  bool             // it is a file of libpcap's format
 	ifaces []readInterface
 	block  []byte
 }
@@ -31,11 +32,11 @@ type readInterface struct {
 	perSecond uint64
 }
 
-// NewReader returns a reader of a capture.
+// NewReader returns a reader of a capture, in the format pcapng or the older one of libpcap.
 func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 1<<16)} }
 
 // errNotPcapng is the error for a file of another kind.
-var errNotPcapng = errors.New("it is no capture in the pcapng format; convert it as with: tshark -r FILE -w NEW.pcapng")
+var errNotPcapng = errors.New("it is no capture in the pcapng or pcap format; convert it as with: tshark -r FILE -w NEW.pcapng")
 
 // Interfaces returns the interfaces of the section that were described so far.
 func (r *Reader) Interfaces() int { return len(r.ifaces) }
@@ -51,6 +52,9 @@ func (r *Reader) Block() []byte { return r.block }
 // valid until the next call. The error is io.EOF at the end of the capture, and
 // io.ErrUnexpectedEOF within a block.
 func (r *Reader) Next() (*Packet, error) {
+	if r.plain {
+		return r.nextPlain()
+	}
 	head, err := r.r.Peek(12)
 	if err != nil {
 		if err == io.EOF && len(head) > 0 {
@@ -70,18 +74,14 @@ func (r *Reader) Next() (*Packet, error) {
 		r.ifaces = nil
 	}
 	if r.order == nil {
-		return nil, errNotPcapng
+		return nil, r.beginPlain(head)
 	}
 	n := r.order.Uint32(head[4:])
 	if n < 12 || n%4 != 0 || n > maxBlock {
 		return nil, fmt.Errorf("a block of the capture claims to have %d bytes", n)
 	}
-	if cap(r.block) < int(n) {
-		r.block = make([]byte, n, max(int(n), 4096))
-	}
-	r.block = r.block[:n]
-	if _, err := io.ReadFull(r.r, r.block); err != nil {
-		return nil, io.ErrUnexpectedEOF
+	if err := r.read(int(n)); err != nil {
+		return nil, err
 	}
 	if r.order.Uint32(r.block[n-4:]) != n {
 		return nil, fmt.Errorf("a block of the capture has two lengths, %d and %d", n, r.order.Uint32(r.block[n-4:]))
@@ -164,8 +164,14 @@ func (r *Reader) packet(b []byte) (*Packet, error) {
 		case option == optComment && p.Comment == "":
 			p.Comment = string(value)
 		case option == optFlags && len(value) >= 4:
-			if d := Direction(r.order.Uint32(value) & 3); d <= Out {
+			flags := r.order.Uint32(value)
+			if d := Direction(flags & 3); d <= Out {
 				p.Direction = d
+			}
+			if flags&flagTooLong != 0 {
+				p.Fault = TooLong
+			} else if flags&flagTooShort != 0 {
+				p.Fault = TooShort
 			}
 		case option == optDropCount && len(value) >= 8:
 			p.Lost = r.order.Uint64(value)

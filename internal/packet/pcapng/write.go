@@ -55,6 +55,26 @@ const (
 	Out               // the capturing side sent it
 )
 
+// Fault is what was wrong with a packet, as far as the format has a flag for it.
+type Fault uint8
+
+const (
+	NoFault Fault = iota
+	TooLong
+	TooShort
+)
+
+// FaultOf returns the fault of a packet that was dropped for a reason of the switch.
+func FaultOf(reason string) Fault {
+	switch reason {
+	case "runt":
+		return TooShort
+	case "oversize", "too_big":
+		return TooLong
+	}
+	return NoFault
+}
+
 // Interface describes an interface. Packets refer to it by its number: 0 for the first.
 // tcpdump reads only captures whose interfaces have the same SnapLen.
 type Interface struct {
@@ -71,6 +91,7 @@ type Packet struct {
 	Data      []byte // as much of it as was captured
 	Len       int    // of the whole frame on the wire
 	Comment   string
+	Fault     Fault
 	Lost      uint64 // packets that were not captured between this one and the one before
 }
 
@@ -116,15 +137,46 @@ func AppendPacket(b []byte, p *Packet) []byte {
 	b = le.AppendUint32(b, uint32(max(p.Len, len(p.Data))))
 	b = pad(append(b, p.Data...), len(p.Data))
 	b = appendText(b, optComment, p.Comment)
-	if p.Direction != Unknown {
+	flags := p.flags()
+	if flags != 0 {
 		b = appendHead(b, optFlags, 4)
-		b = le.AppendUint32(b, uint32(p.Direction))
+		b = le.AppendUint32(b, flags)
 	}
 	if p.Lost != 0 {
 		b = appendHead(b, optDropCount, 8)
 		b = le.AppendUint64(b, p.Lost)
 	}
-	return end(b, at, p.Comment != "" || p.Direction != Unknown || p.Lost != 0)
+	return end(b, at, p.Comment != "" || flags != 0 || p.Lost != 0)
+}
+
+// Flags of a packet, beside its direction in the lowest two bits.
+const (
+	flagUnicast   = 1 << 2 // the way of reception, three bits
+	flagMulticast = 2 << 2
+	flagBroadcast = 3 << 2
+	flagTooLong   = 1 << 25
+	flagTooShort  = 1 << 26
+)
+
+// flags returns what the format has flags for.
+func (p *Packet) flags() uint32 {
+	flags := uint32(p.Direction)
+	switch {
+	case len(p.Data) < 6:
+	case string(p.Data[:6]) == "\xff\xff\xff\xff\xff\xff":
+		flags |= flagBroadcast
+	case p.Data[0]&1 != 0:
+		flags |= flagMulticast
+	default:
+		flags |= flagUnicast
+	}
+	switch p.Fault {
+	case TooLong:
+		flags |= flagTooLong
+	case TooShort:
+		flags |= flagTooShort
+	}
+	return flags
 }
 
 // AppendStats appends how many packets of an interface were captured up to a time, and how

@@ -283,6 +283,15 @@ func TestDrops(t *testing.T) {
 	if out := l.sw.ctl("drops --reason bad_source"); strings.Count(out, "\n") != 0 || !strings.HasSuffix(out, lines[1][16:]) {
 		t.Errorf("without --follow:\n%s", out)
 	}
+	// Programs get a frame in the same words as people.
+	f := l.sw.begin("drops", "--follow", "--count", "1", "-o", "json", "--reason", "bad_source")
+	l.wantDrop(h1, frame{dst: h3.mac, src: 0, size: 60}, port.DropBadSource)
+	followed, _ := f.end()
+	for _, out := range []string{followed, l.sw.ctl("drops -o json --reason bad_source")} {
+		if !strings.Contains(out, "00:00:00:00:00:00 > "+h3.mac.String()) {
+			t.Errorf("drops -o json:\n%s", out)
+		}
+	}
 }
 
 // others returns the hosts of TestDrops that get what a host floods.
