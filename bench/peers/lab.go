@@ -29,6 +29,9 @@ type lab struct {
 	procs []*process
 	netns string // its path
 
+	life context.Context // until close
+	end  context.CancelFunc
+
 	far    *lab   // another host, nil: none; see hosts
 	guests []*lab // containers
 }
@@ -42,6 +45,7 @@ func newLab() (*lab, error) {
 		return nil, err
 	}
 	l := &lab{dir: dir, calls: make(chan func()), ended: make(chan struct{})}
+	l.life, l.end = context.WithCancel(context.Background())
 	made := make(chan error)
 	go func() {
 		defer close(l.ended)
@@ -90,6 +94,7 @@ func (l *lab) pin(cpu int) (err error) {
 
 // close ends the processes, last started first, and the namespace.
 func (l *lab) close() {
+	l.end()
 	for i := len(l.procs) - 1; i >= 0; i-- {
 		l.procs[i].stop()
 	}

@@ -49,6 +49,7 @@ type options struct {
 	poll      time.Duration
 	peers     []peer
 	works     []work
+	base      string // empty: each medium's, or the peer's own
 	json, svg string
 }
 
@@ -60,8 +61,10 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	flags.DurationVar(&o.poll, "poll", 0, "how long guests look for frames before they sleep, such as 50us")
 	only := flags.String("only", "", "the peers to measure, such as vswitch,bridge; all if empty")
 	more := flags.Bool("more", false, "measure ports with settings, and shared memory with few and many frames and ports, in place of the usual works")
+	observed := flags.Bool("observed", false, "measure what metrics, a follower of drops, and sFlow cost, in place of the usual works")
 	overlay := flags.Bool("overlay", false, "measure the guests of two hosts that VXLAN joins, in place of the usual works")
 	match := flags.String("work", "", "a regular expression for the works to measure, such as '^64 B, one way'")
+	flags.StringVar(&o.base, "base", "", "the peer that others are compared with, such as old")
 	builds := flags.String("vswitch", "../../vswitch", "the vswitch to measure, or several such as new=../../vswitch,old=/tmp/vswitch")
 	flags.StringVar(&o.json, "json", "", "a file to write all results to")
 	flags.StringVar(&o.svg, "svg", "", "a file to write a plot to")
@@ -90,12 +93,17 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	if err != nil {
 		return o, fmt.Errorf("-work: %w", err)
 	}
+	if o.base != "" && !slices.ContainsFunc(o.peers, func(p peer) bool { return p.name() == o.base }) {
+		return o, fmt.Errorf("-base: the peer %q is not measured", o.base)
+	}
 	candidates := works()
 	switch {
-	case *more && *overlay:
-		return o, errors.New("-more and -overlay each choose the works; use one")
+	case *more && *overlay, *more && *observed, *overlay && *observed:
+		return o, errors.New("-more, -observed and -overlay each choose the works; use one")
 	case *more:
 		candidates = moreWorks()
+	case *observed:
+		candidates = observedWorks()
 	case *overlay:
 		candidates = overlayWorks()
 	}
@@ -118,6 +126,17 @@ func (o options) having(w work) (able []peer) {
 		}
 	}
 	return able
+}
+
+// baseOf returns the peer that p is compared with at w.
+func (o options) baseOf(p peer, w work) string {
+	if o.base != "" {
+		return o.base
+	}
+	if v, ok := p.(variant); ok && v.of() != "" {
+		return v.of()
+	}
+	return w.By.base()
 }
 
 func choosePeers(all []peer, only string) ([]peer, error) {
@@ -180,7 +199,7 @@ func (r *Results) measure(ctx context.Context, o options, stderr io.Writer) erro
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(guests, 9) + 4))
 	for _, w := range o.works {
 		for _, p := range o.having(w) {
-			r.Lines = append(r.Lines, &Line{Work: w, Peer: p.name()})
+			r.Lines = append(r.Lines, &Line{Work: w, Peer: p.name(), Base: o.baseOf(p, w)})
 		}
 	}
 	for round := range o.rounds {

@@ -33,6 +33,12 @@ type peer interface {
 // counts for each frame.
 type guarded interface{ guards() bool }
 
+// variant is a peer that is measured beside another one.
+type variant interface {
+	// of returns the name of the peer that it is compared with; empty: it is no variant.
+	of() string
+}
+
 // adjustable is a peer that has the settings of works, or none that would do as much.
 type adjustable interface {
 	// adjust applies the work's setting, once the guests know each other.
@@ -47,6 +53,9 @@ func has(p peer, w work) bool {
 		if w.With != plain || !pair && !besides {
 			return false
 		}
+	}
+	if v, ok := p.(variant); ok && v.of() != "" && !w.Observed {
+		return false
 	}
 	_, can := p.(adjustable)
 	return slices.Contains(p.media(), w.By) && (can || w.With == plain)
@@ -72,6 +81,11 @@ func peers(builds string) ([]peer, error) {
 		for _, guard := range []bool{false, true} {
 			for _, fast := range []bool{true, false} {
 				all = append(all, vswitch{as: name, binary: binary, fast: fast, guard: guard})
+			}
+		}
+		for _, by := range []observer{watched, sampled} {
+			for _, fast := range []bool{true, false} {
+				all = append(all, vswitch{as: name, binary: binary, fast: fast, by: by})
 			}
 		}
 	}

@@ -38,16 +38,53 @@ func TestRunMore(t *testing.T) { runAll(t, moreWorks(), "-more") }
 // So are hosts, joined by what carries the frames with and without the fast path.
 func TestRunOverlay(t *testing.T) { runAll(t, overlayWorks(), "-overlay") }
 
+// A switch that is observed is compared with the same one that is not.
+func TestRunObserved(t *testing.T) {
+	testenv.Root(t)
+	testenv.Tool(t, "ip")
+	jsonFile := filepath.Join(t.TempDir(), "r.json")
+	var stderr strings.Builder
+	err := run(t.Context(), []string{
+		"-observed", "-seconds", "0.1", "-rounds", "1", "-only", "vswitch,vswitch-watched,vswitch-sampled", "-work", "64 B, one way",
+		"-vswitch", buildVswitch(t), "-json", jsonFile,
+	}, io.Discard, &stderr)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	b, err := os.ReadFile(jsonFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Results
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Lines) != 3 {
+		t.Errorf("%d lines", len(r.Lines))
+	}
+	for _, l := range r.Lines {
+		if observed := l.Peer != "vswitch"; observed != (l.Base == "vswitch") || observed != (l.Ratio != nil) || l.FramesPerS <= 0 {
+			t.Errorf("%+v", l)
+		}
+	}
+}
+
+// buildVswitch builds the switch of this tree and returns its path.
+func buildVswitch(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "vswitch")
+	if out, err := exec.Command("go", "build", "-C", "../..", "-buildvcs=false", "-o", binary, "./cmd/vswitch").CombinedOutput(); err != nil {
+		t.Fatalf("build vswitch: %v\n%s", err, out)
+	}
+	return binary
+}
+
 func runAll(t *testing.T, all []work, args ...string) {
 	testenv.Root(t)
 	testenv.Tool(t, "ip")
 	testenv.Tool(t, testpmdName)
 	testenv.Tool(t, "nft")
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "vswitch")
-	if out, err := exec.Command("go", "build", "-C", "../..", "-buildvcs=false", "-o", binary, "./cmd/vswitch").CombinedOutput(); err != nil {
-		t.Fatalf("build vswitch: %v\n%s", err, out)
-	}
+	dir, binary := t.TempDir(), buildVswitch(t)
 	jsonFile, svgFile := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.svg")
 	var stdout, stderr strings.Builder
 	err := run(t.Context(), append(args,
@@ -204,7 +241,7 @@ func TestOptions(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"-vswitch", "a,b"}, {"-vswitch", "bridge=a"}, {"-vswitch", "new="}, {"-vswitch", ""},
-		{"-only", "cisco"}, {"-work", "nothing"}, {"-only", "bridge", "-work", "stream"}, {"-work", "("}, {"-more", "-overlay"}, {"-rounds", "0"}, {"-seconds", "0"}, {"-poll", "1h"}, {"more"}, {"-such"},
+		{"-only", "cisco"}, {"-work", "nothing"}, {"-only", "bridge", "-work", "stream"}, {"-work", "("}, {"-more", "-overlay"}, {"-more", "-observed"}, {"-base", "cisco"}, {"-only", "vswitch", "-base", "bridge"}, {"-rounds", "0"}, {"-seconds", "0"}, {"-poll", "1h"}, {"more"}, {"-such"},
 	} {
 		if o, err := parseOptions(args, io.Discard); err == nil {
 			t.Errorf("%q is taken: %+v", args, o)
@@ -239,11 +276,11 @@ func results() *Results {
 		return &Sample{FramesPerS: 1e6 / us, P50Micros: us, P99Micros: 2 * us, CPUs: 1, IdleCPUs: 0.5, Sent: 1, Expected: 1, Delivered: 1}
 	}
 	r.Lines = []*Line{
-		{Work: w, Peer: bridgeName, Rounds: []*Sample{frames(100_000), frames(200_000), frames(400_000)}},
-		{Work: w, Peer: "half", Rounds: []*Sample{frames(50_000), nil, frames(400_000)}, Errors: []string{"lost"}},
-		{Work: w, Peer: "none", Rounds: []*Sample{nil, nil, nil}, Errors: []string{"broken", "broken", "broken"}},
-		{Work: trip, Peer: bridgeName, Rounds: []*Sample{trips(10), trips(10), trips(10)}},
-		{Work: trip, Peer: "half", Rounds: []*Sample{trips(20), trips(30), trips(40)}},
+		{Work: w, Peer: bridgeName, Base: bridgeName, Rounds: []*Sample{frames(100_000), frames(200_000), frames(400_000)}},
+		{Work: w, Peer: "half", Base: bridgeName, Rounds: []*Sample{frames(50_000), nil, frames(400_000)}, Errors: []string{"lost"}},
+		{Work: w, Peer: "none", Base: bridgeName, Rounds: []*Sample{nil, nil, nil}, Errors: []string{"broken", "broken", "broken"}},
+		{Work: trip, Peer: bridgeName, Base: bridgeName, Rounds: []*Sample{trips(10), trips(10), trips(10)}},
+		{Work: trip, Peer: "half", Base: bridgeName, Rounds: []*Sample{trips(20), trips(30), trips(40)}},
 	}
 	r.summarise()
 	return r

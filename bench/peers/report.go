@@ -39,7 +39,7 @@ type Line struct {
 	P50Micros  float64 `json:"rtt_p50_us,omitempty"`
 	P99Micros  float64 `json:"rtt_p99_us,omitempty"`
 
-	// Ratios to the medium's base in the same round: of frames/s, or of the p50 of a round
+	// Ratios to the base in the same round: of frames/s, or of the p50 of a round
 	// trip; and of CPU time per frame.
 	Base     string `json:"base"`
 	Ratio    *Ratio `json:"ratio_to_base,omitempty"`
@@ -74,7 +74,6 @@ func (l *Line) worked() bool { return len(l.Errors) < len(l.Rounds) }
 // summarise computes what follows from the rounds.
 func (r *Results) summarise() {
 	for _, l := range r.Lines {
-		l.Base = l.Work.By.base()
 		if !l.worked() {
 			continue
 		}
@@ -135,8 +134,8 @@ func (r *Ratio) String() string {
 
 // notes explains how to read the table.
 const notes = `
-Medians of the rounds; x first: median (least–most) of the ratios to the switch that stands first at a work, round by
-round: of frames/s, and of p50 for round trips, where less is better. CPU is that of the whole machine, idle taken off, per
+Medians of the rounds; x first: median (least–most) of the ratios to the switch that stands first at a work (-base names
+another; an observed switch is compared with the same one unobserved), round by round: of frames/s, and of p50 for round trips, where less is better. CPU is that of the whole machine, idle taken off, per
 frame delivered: switch, kernel, and the guests that send and receive, which are the same for all; where all poll it says
 nothing. Sizes are without check sequence.
 `

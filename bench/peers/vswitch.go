@@ -14,12 +14,16 @@ import (
 type vswitch struct {
 	as, binary  string
 	fast, guard bool
+	by          observer
 }
 
 func (v vswitch) name() string {
 	name := v.as
 	if v.guard {
 		name += "-guard"
+	}
+	if v.by != "" {
+		name += "-" + string(v.by)
 	}
 	if v.fast {
 		name += " (fast path)"
@@ -31,7 +35,7 @@ func (v vswitch) guards() bool { return v.guard }
 
 func (v vswitch) media() []medium {
 	switch {
-	case v.guard && v.fast:
+	case v.guard && v.fast, v.by != "":
 		return []medium{byTAP}
 	case v.guard:
 		return []medium{byTAP, byStream, byVhost}
@@ -85,7 +89,10 @@ func (v vswitch) attach(ctx context.Context, l *lab, by medium, guests []string)
 		}
 		_, err = l.run(ctx, v.binary, args...)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return v.observe(ctx, l)
 }
 
 // adjust implements adjustable.

@@ -76,6 +76,9 @@ type work struct {
 
 	// InFlight is how many frames circulate each way between two ports; 0 means 128.
 	InFlight int `json:"in_flight,omitempty"`
+
+	// Observed: it is measured with observed switches, too.
+	Observed bool `json:"observed,omitempty"`
 }
 
 // pollTime is how long polling guests poll: the value in QEMU's manual for vhost's poll-us,
@@ -133,6 +136,15 @@ func overlayWorks() []work {
 		{Pattern: oneWay, Size: superFrame, Ports: 2, By: byVXLAN},
 		{Pattern: roundTrip, Size: smallest, Ports: 2, By: byVXLAN}, {Pattern: awakeTrip, Size: smallest, Ports: 2, By: byVXLAN},
 	}
+}
+
+// observedWorks returns the works of switches that are observed.
+func observedWorks() (all []work) {
+	for _, w := range []work{atTAPs(oneWay, smallest, 2), atTAPs(bothWays, smallest, 2), atTAPs(bothWays, 1514, 2), atTAPs(bothWays, smallest, 8)} {
+		w.Observed = true
+		all = append(all, w)
+	}
+	return all
 }
 
 // moreWorks returns the works with settings that users turn on, and those of shared memory with
