@@ -16,6 +16,10 @@ const (
 	// queueLen is how many samples and notifications wait to be sent.
 	queueLen = 1024
 
+	// wakeAt is how many of them wake the sender before its time. To wake it for each would
+	// take longer than all else that a sample does.
+	wakeAt = 64
+
 	// flushEvery is how long a sample waits for others, so that one datagram has several.
 	flushEvery = 100 * time.Millisecond
 )
@@ -28,6 +32,7 @@ type agent struct {
 	unwatch  func() // nil: drops are not wanted
 	refresh  func() // cancels the next refreshing
 	queue    chan item
+	wake     chan struct{} // many wait in it
 	allowed  atomic.Int32  // notifications in this second
 	round    atomic.Uint32 // of ticks
 	sender   *sender
@@ -75,7 +80,7 @@ type item struct {
 }
 
 func start(h feature.Host, settings Settings) (*agent, error) {
-	a := &agent{host: h, set: settings.withDefaults(), subAgent: uint32(h.MAC()), queue: make(chan item, queueLen)}
+	a := &agent{host: h, set: settings.withDefaults(), subAgent: uint32(h.MAC()), queue: make(chan item, queueLen), wake: make(chan struct{}, 1)}
 	s, err := newSender(a)
 	if err != nil {
 		return nil, err
@@ -247,6 +252,12 @@ func (one *item) copy(v *vswitch.Sight, most uint16) {
 func (a *agent) put(one *item) bool {
 	select {
 	case a.queue <- *one:
+		if len(a.queue) >= wakeAt {
+			select {
+			case a.wake <- struct{}{}:
+			default:
+			}
+		}
 		return true
 	default:
 		return false

@@ -57,8 +57,8 @@ func (s *sender) run() {
 		select {
 		case <-s.stop:
 			return
-		case one := <-s.queue:
-			s.add(&one)
+		case <-s.wake:
+			s.addQueued()
 		case now := <-tick.C:
 			s.tick(now)
 		}
@@ -70,10 +70,19 @@ func (s *sender) tick(now time.Time) {
 	if round := s.round.Add(1); round%uint32(time.Second/flushEvery) == 1 {
 		s.allowed.Store(int32(s.set.Drops))
 	}
+	s.addQueued()
 	for _, src := range s.dueAt(now) {
 		s.addCounters(src)
 	}
 	s.flush()
+}
+
+// addQueued adds the samples and notifications that wait.
+func (s *sender) addQueued() {
+	for range len(s.queue) {
+		one := <-s.queue
+		s.add(&one)
+	}
 }
 
 // dueAt returns the sources whose counters are due.

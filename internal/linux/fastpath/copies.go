@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"sync"
 	"time"
 
@@ -26,6 +27,9 @@ const (
 )
 
 var ringSizes = [numRings]uint32{ringCaptures: 8 << 20, ringSamples: 1 << 20, ringMirrors: 8 << 20}
+
+// samplesEvery is how often samples are read that wake nobody (WAKE_AT in bpf/copy.h).
+const samplesEvery = 100 * time.Millisecond
 
 // What struct port's watch has, and what a copy is.
 const (
@@ -114,8 +118,17 @@ func (r *rings) put(i int, read func(record []byte)) error {
 	r.open[i] = &ring{reader, memory}
 	r.running.Go(func() {
 		var record ringbuf.Record
-		for reader.ReadInto(&record) == nil { // it fails when the ring is closed
-			read(record.RawSample)
+		for {
+			if i == ringSamples {
+				reader.SetDeadline(time.Now().Add(samplesEvery))
+			}
+			err := reader.ReadInto(&record)
+			for ; err == nil; err = reader.ReadInto(&record) {
+				read(record.RawSample)
+			}
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				return // the ring is closed
+			}
 		}
 	})
 	return nil

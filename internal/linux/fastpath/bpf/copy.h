@@ -124,6 +124,15 @@ static inline int can_see(struct __sk_buff *skb, u32 watch)
 	return skb->len <= MAX_COPY;
 }
 
+/* Samples wake nobody until so many bytes of them wait. User space looks for the others each tenth
+ * of a second: to wake a thread takes longer than all else that a sample does. */
+#define WAKE_AT (64 << 10)
+
+static inline u64 wake(void *ring)
+{
+	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < WAKE_AT ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP;
+}
+
 /* see copies a frame as it is at a port, and reports whether there was room. The verifier wants
  * to know the size of a place in a ring, so there are four. */
 global int see(struct __sk_buff *skb, u32 slot, u32 kind, u64 with)
@@ -164,7 +173,7 @@ global int see(struct __sk_buff *skb, u32 slot, u32 kind, u64 with)
 		bpf_ringbuf_discard(c, 0);
 		return 0;
 	}
-	bpf_ringbuf_submit(c, 0);
+	bpf_ringbuf_submit(c, kind == SAMPLE ? wake(into) : 0);
 	return 1;
 }
 
