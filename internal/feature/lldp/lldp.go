@@ -255,7 +255,7 @@ func (s *speaker) remove(p feature.Port) {
 // Linked implements feature.Linked.
 func (s *speaker) Linked(p feature.Port, up bool) {
 	for _, a := range s.agents[p] {
-		if a.member == "" { // members have carriers of their own
+		if a.member == "" && a.up != up { // members have carriers of their own
 			a.turn(up)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/feature/featuretest"
 	"github.com/vswitch/vswitch/internal/proto/lldp"
 	"github.com/vswitch/vswitch/internal/setting"
@@ -185,4 +186,56 @@ func TestSettings(t *testing.T) {
 	if err != nil || off != (Settings{}) {
 		t.Errorf("off: %+v, %v", off, err)
 	}
+}
+
+// The next process has the neighbours of the former one, which has not told them of its end.
+func TestHandOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := featuretest.New(t)
+		up := add(t, h, port.Spec{Name: "up0"}, false, "")
+		var s, next *speaker
+		h.Do(func() {
+			s = start(h, Settings{LLDP: true})
+			s.Configured(up.Port)
+			s.Linked(up.Port, true)
+			pdu := &lldp.PDU{Chassis: lldp.ID{Kind: lldp.KindMAC, Value: "\x02\x00\x00\x00\x00\xff"}, Port: lldp.ID{Kind: lldp.KindIfName, Value: "eth7"}, TTL: 120}
+			s.Receive(up.Port, vswitch.ControlFrame{Queue: vswitch.QueueLink, Data: lldp.Append(nil, 1, pdu)})
+		})
+		time.Sleep(10 * time.Second)
+		before := up.sent(t)
+		h.Do(func() {
+			parcel, err := s.Give()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Stop()
+			for _, b := range []struct {
+				format int
+				data   string
+				ok     bool
+			}{{parcelFormat, string(parcel.Data), true}, {parcelFormat + 1, string(parcel.Data), false}, {parcelFormat, "[1]", false}, {parcelFormat, `{"up0": {"": {"Wait": -1}}}`, false}} {
+				next = start(h, Settings{LLDP: true})
+				if err := next.Take(&feature.Parcel{Format: b.format, Data: []byte(b.data)}); (err == nil) != b.ok {
+					t.Errorf("%d %s: %v", b.format, b.data, err)
+				}
+				next.Configured(up.Port)
+				next.Linked(up.Port, true)
+				all := next.list(time.Now())
+				if len(all) != 1 || (len(all[0].Neighbors) == 1) != b.ok {
+					t.Fatalf("%+v", all)
+				}
+				if b.ok {
+					if n := all[0].Neighbors[0]; n.Port != "eth7" || n.AgeS != 10 || n.TTLS != 110 || all[0].Counters.Sent != uint64(len(before)) {
+						t.Errorf("%+v", all)
+					}
+				}
+				next.stop()
+			}
+		})
+		for _, pdu := range up.sent(t) {
+			if pdu.TTL == 0 {
+				t.Error("neighbours are told that it ends")
+			}
+		}
+	})
 }

@@ -151,6 +151,7 @@ type snooping struct {
 	began  time.Time
 	vlans  port.VLANSet           // VLANs being snooped
 	rules  map[feature.Port]rules // of each port when its hosts were last queried
+	taken  map[feature.Port]bool  // ports whose hosts the former process has queried, until they are Linked
 	moved  bool                   // ports or their VLANs changed since vlans was computed
 	stale  bool                   // the switch uses an older snapshot than it could
 	shown  time.Time              // when the switch last got a snapshot
@@ -176,7 +177,7 @@ const (
 func start(h feature.Host, s Settings) *snooping {
 	sn := &snooping{
 		host: h, set: s, static: make(map[static]struct{}), began: time.Now(),
-		rules: make(map[feature.Port]rules), moved: true, cancel: func() {},
+		rules: make(map[feature.Port]rules), taken: make(map[feature.Port]bool), moved: true, cancel: func() {},
 	}
 	if s.Snooping {
 		sn.core = mcast.New(mcast.Config{MAC: uint64(h.MAC()), Send: sn.send})
@@ -230,14 +231,18 @@ func (sn *snooping) schedule() {
 func (sn *snooping) run() {
 	sn.due = time.Time{}
 	sn.do(func() {
-		now := time.Now()
-		if !sn.stale && !sn.core.Changed() || now.Sub(sn.shown) < max(groupGap, groupShare*sn.effort) {
+		if !sn.stale && !sn.core.Changed() || time.Since(sn.shown) < max(groupGap, groupShare*sn.effort) {
 			return
 		}
-		t := sn.core.Table()
-		sn.host.Switch().SetGroups(&vswitch.Groups{VLANs: sn.vlans, IsControl: mcast.IsControl, Lookup: t.Lookup, Each: t.Each, Rest: t.Rest})
-		sn.stale, sn.shown, sn.effort = false, now, time.Since(now)
+		sn.publish()
 	})
+}
+
+// publish gives the switch the snapshot of groups.
+func (sn *snooping) publish() {
+	now, t := time.Now(), sn.core.Table()
+	sn.host.Switch().SetGroups(&vswitch.Groups{VLANs: sn.vlans, IsControl: mcast.IsControl, Lookup: t.Lookup, Each: t.Each, Rest: t.Rest})
+	sn.stale, sn.shown, sn.effort = false, now, time.Since(now)
 }
 
 // move follows the VLANs that the ports carry.
@@ -279,11 +284,8 @@ func (sn *snooping) Configured(p feature.Port) {
 		return
 	}
 	was, known := sn.rules[p]
-	now := rules{p.Core().Config().VLAN, p.VLANs()}
-	sn.rules[p] = now
 	sn.core.Advance(time.Since(sn.began))
-	sn.core.SetPort(p.Number(), portConfig(p))
-	sn.moved = true
+	now := sn.enrol(p)
 	if !known || now == was {
 		sn.schedule()
 		return // a new port's hosts are queried when its link comes up
@@ -296,6 +298,15 @@ func (sn *snooping) Configured(p feature.Port) {
 		}
 		sn.core.PortUp(p.Number())
 	})
+}
+
+// enrol tells the snooper of a port's settings, and returns its rules.
+func (sn *snooping) enrol(p feature.Port) rules {
+	now := rules{p.Core().Config().VLAN, p.VLANs()}
+	sn.rules[p] = now
+	sn.core.SetPort(p.Number(), portConfig(p))
+	sn.moved = true
+	return now
 }
 
 // portConfig returns a port's configuration for the snooper. Behind a port for a station, no
@@ -314,6 +325,10 @@ func portConfig(p feature.Port) mcast.PortConfig {
 
 // Linked implements feature.Linked.
 func (sn *snooping) Linked(p feature.Port, up bool) {
+	if up && sn.taken[p] {
+		delete(sn.taken, p)
+		return
+	}
 	sn.do(func() {
 		if up {
 			sn.core.PortUp(p.Number())
@@ -332,6 +347,7 @@ func (sn *snooping) Removed(p feature.Port) {
 	sn.core.Advance(time.Since(sn.began))
 	sn.core.RemovePort(p.Number())
 	delete(sn.rules, p)
+	delete(sn.taken, p)
 	sn.moved = true
 	sn.schedule()
 }

@@ -217,9 +217,11 @@ func (r *rig) to(at time.Duration) {
 		next, ok := r.Next()
 		if !ok || next > at {
 			r.Advance(at)
+			r.replace()
 			return
 		}
 		r.Advance(next)
+		r.replace()
 	}
 	r.t.Fatal("time stands still")
 }
@@ -232,6 +234,7 @@ func (r *rig) hear(port uint16, frame []byte) Result {
 	if !IsControl(frame) {
 		r.t.Fatalf("%x is no control frame", frame)
 	}
+	defer r.replace()
 	return r.Receive(1, port, frame)
 }
 

@@ -179,14 +179,7 @@ func (s *Snooper) SetVLAN(id uint16, cfg VLANConfig) error {
 	}
 	v := s.vlans[id]
 	if v == nil {
-		v = &vlan{id: id, cfg: cfg}
-		for f := range v.inst {
-			in := &instance{s: s, v: v, family: Family(f), groups: map[netip.Addr]*group{}}
-			in.routers.init(in)
-			in.querier.init(in)
-			v.inst[f] = in
-		}
-		s.vlans[id] = v
+		v = s.newVLAN(id)
 	}
 	v.cfg = cfg
 	for _, in := range v.inst {
@@ -194,6 +187,18 @@ func (s *Snooper) SetVLAN(id uint16, cfg VLANConfig) error {
 		in.changed()
 	}
 	return nil
+}
+
+func (s *Snooper) newVLAN(id uint16) *vlan {
+	v := &vlan{id: id}
+	for f := range v.inst {
+		in := &instance{s: s, v: v, family: Family(f), groups: map[netip.Addr]*group{}}
+		in.routers.init(in)
+		in.querier.init(in)
+		v.inst[f] = in
+	}
+	s.vlans[id] = v
+	return v
 }
 
 // RemoveVLAN stops snooping a VLAN and forgets its groups, static ones too.
