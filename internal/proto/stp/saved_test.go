@@ -71,8 +71,8 @@ func TestSaved(t *testing.T) {
 					}
 				}
 			}
-			for range 4 {
-				n.run(4000)
+			for range 3 {
+				n.run(3000)
 				for _, x := range n.nodes {
 					fmt.Fprintln(&h, n.now, x.name, len(x.events), x.flushed)
 					if x.rstp != nil {
