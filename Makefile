@@ -65,7 +65,7 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 	VSWITCH_TEST_ALONE=1 $(GO) run ./internal/test/gotest -count=1 -parallel 1 -run '$(ALONE)' ./internal/test/l2test; \
 	echo go test $$race ./...; \
 	$(GO) run ./internal/test/gotest $$race -count=1 -timeout 12m ./...; \
-	daemons=$$(grep -rl testenv/daemontest --include='*_test.go' ./internal/test/l2test ./internal/test/vmtest ./cmd | xargs -n 1 dirname | sort -u); \
+	daemons=$$(grep -rl testenv/daemontest --include='*_test.go' ./internal/test/l2test ./internal/test/vmtest ./internal/feature/guard ./cmd | xargs -n 1 dirname | sort -u); \
 	echo VSWITCH_TEST_FASTPATH=off VSWITCH_SANDBOX=auto go test -skip ^TestFast $$daemons; \
 	VSWITCH_TEST_FASTPATH=off VSWITCH_SANDBOX=auto $(GO) run ./internal/test/gotest -count=1 -skip ^TestFast -timeout 12m $$daemons; \
 	cd bench/peers; \

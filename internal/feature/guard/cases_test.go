@@ -449,7 +449,7 @@ func TestCases(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, kind)
-			for _, c := range slices.Concat(cases, variants) {
+			for _, c := range slices.Concat(cases, variants, hostile) {
 				t.Run(c.name, func(t *testing.T) {
 					l.TB = t
 					l.set("A", c.flags)

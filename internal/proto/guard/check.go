@@ -147,6 +147,9 @@ var (
 // isGroup4 reports whether a is an IPv4 group.
 func isGroup4(a ip.Addr) bool { return a.Hi == 0 && a.Lo>>28 == 0xffff_e }
 
+// isGroup6 reports whether a is an IPv6 group.
+func isGroup6(a ip.Addr) bool { return a.Hi>>56 == 0xff }
+
 // ipv4 checks an IPv4 packet.
 func (c *check) ipv4(body []byte) port.Drop {
 	p, fault := ip.Parse4(body, c.f.DataLen()-port.HeaderLen)
@@ -434,6 +437,8 @@ func (c *check) icmpv6(p *ip.Packet, nobody bool) port.Drop {
 		return port.DropGuardND
 	case nobody && kind != ndp.NeighborSolicitation && kind != ndp.RouterSolicitation &&
 		kind != mldReport && kind != mldDone && kind != mldReport2:
+		return port.DropGuardIPv6
+	case nobody && kind != ndp.NeighborSolicitation && !isGroup6(p.Dst): // where no answer is wanted
 		return port.DropGuardIPv6
 	case ofRouters(kind):
 		if why := c.role(AllowRouter); why != port.DropNone || kind != ndp.RouterAdvertisement {

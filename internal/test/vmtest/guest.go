@@ -49,6 +49,9 @@ type Options struct {
 
 	// Machine are further QEMU options.
 	Machine []string
+
+	// Programs are programs of the host's that the guest has, too.
+	Programs []string
 }
 
 // Guest is a virtual machine.
@@ -127,7 +130,7 @@ func (g *Guest) boot(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := guestimg.Ensure(cache)
+	img, err := guestimg.Ensure(cache, g.Programs...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,10 +40,11 @@ func CacheDir() (string, error) {
 	}
 }
 
-// Ensure returns the image in cache and builds missing parts. The first call on a machine
+// Ensure returns the image in cache and builds missing parts. In the guest are also these
+// programs of the machine, with their libraries. The first call on a machine
 // downloads some tens of megabytes; the kernel then stays the same until the directory is
 // removed.
-func Ensure(cache string) (Image, error) {
+func Ensure(cache string, programs ...string) (Image, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return Image{}, err
 	}
@@ -57,7 +58,7 @@ func Ensure(cache string) (Image, error) {
 	if err := once(kernel, func(tmp string) error { return fetchKernel(tmp) }); err != nil {
 		return Image{}, fmt.Errorf("guest kernel: %w", err)
 	}
-	archive, key, err := initramfs(kernel)
+	archive, key, err := initramfs(kernel, programs)
 	if err != nil {
 		return Image{}, fmt.Errorf("guest initramfs: %w", err)
 	}

@@ -9,31 +9,34 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 //go:embed init.sh
 var initScript []byte
 
-// modules are the modules that a guest needs for its NIC, for VLAN devices and for bonds, in
-// loading order. Those that a kernel has built in, or lacks, are left out.
+// modules are the modules that a guest needs for its NIC, for VLAN devices, for bonds and for
+// virtual routers, in loading order. Those that a kernel has built in, or lacks, are left out.
 var modules = []string{
 	"virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio",
 	"failover", "net_failover", "virtio_net",
 	"llc", "stp", "garp", "mrp", "8021q",
-	"tls", "bonding",
+	"tls", "bonding", "macvlan",
 }
 
 // tools are a guest's programs beside busybox, each with its Debian package. Their libraries
 // are included.
-var tools = []struct{ name, pkg string }{
+var tools = []tool{
 	{"iperf3", "iperf3"},
 	{"ethtool", "ethtool"},
 }
 
+type tool struct{ name, pkg string }
+
 // initramfs builds the archive from programs of this machine and the modules of an unpacked
 // kernel. It also returns a key that changes with the contents.
-func initramfs(kernel string) (archive []byte, key string, err error) {
+func initramfs(kernel string, programs []string) (archive []byte, key string, err error) {
 	var buf bytes.Buffer
 	c := newCPIO(&buf)
 	for _, d := range []string{"bin", "dev", "modules", "usr/bin", "usr/sbin"} {
@@ -73,7 +76,11 @@ func initramfs(kernel string) (archive []byte, key string, err error) {
 	c.File("modules/order", 0o644, []byte(order.String()))
 
 	added := map[string]bool{}
-	for _, t := range tools {
+	wanted := slices.Clone(tools)
+	for _, p := range programs {
+		wanted = append(wanted, tool{p, p})
+	}
+	for _, t := range wanted {
 		path, err := exec.LookPath(t.name)
 		if err != nil {
 			return nil, "", fmt.Errorf("%s is missing; apt-get install %s", t.name, t.pkg)
