@@ -15,7 +15,7 @@ import (
 )
 
 // quiet is a tunnel without sockets, in one network or by VLAN, with one peer.
-func quiet(f *testing.F, vni string) *sockets {
+func quiet(f testing.TB, vni string) *sockets {
 	t := new(sockets)
 	t.init(netip.MustParseAddr("192.0.2.1"), defaultPort)
 	var v VNIs
@@ -29,16 +29,16 @@ func quiet(f *testing.F, vni string) *sockets {
 	return t
 }
 
-// FuzzReceive: whatever a message holds and however the kernel says it is divided, each byte
+// FuzzReceive: whatever two messages hold and however the kernel says they are divided, each byte
 // is in at most one frame, and a frame that is not dropped is one that the switch can rely on.
 func FuzzReceive(f *testing.F) {
 	head := []byte{8, 0, 0, 0, 0, 0, 100, 0}
 	eth := []byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x88\xb5payload")
-	f.Add(append(head, eth...), uint16(0), true)
-	f.Add(append(append(append(head, eth...), head...), eth...), uint16(len(head)+len(eth)), true)
-	f.Add([]byte("?"), uint16(1), false)
+	f.Add(append(head, eth...), uint16(0), 5, true)
+	f.Add(append(append(append(head, eth...), head...), eth...), uint16(len(head)+len(eth)), len(head)+len(eth), true)
+	f.Add([]byte("?"), uint16(1), 0, false)
 	one, many := quiet(f, "100"), quiet(f, "100=100")
-	f.Fuzz(func(t *testing.T, message []byte, size uint16, peer bool) {
+	f.Fuzz(func(t *testing.T, message []byte, size uint16, second int, peer bool) {
 		if len(message) > port.MaxFrame {
 			return
 		}
@@ -46,15 +46,18 @@ func FuzzReceive(f *testing.F) {
 			q := tun.queues[0]
 			b := batches.Rent()
 			defer batches.Return(b)
-			b.n, b.at, b.off = 1, 0, 0
-			copy(b.slab, message)
+			b.n, b.at, b.off = 2, 0, 0
+			second = max(0, min(second, len(message)))
 			from := netip.MustParseAddr("192.0.2.3")
 			if peer {
 				from = from.Prev()
 			}
-			(&vtep{addr: from}).nameAt(&b.names[0])
-			control(&b.headers[0], size)
-			b.headers[0].N, b.headers[0].Flags = uint32(len(message)), 0
+			for i, part := range [][]byte{message[:second], message[second:]} {
+				copy(b.slab[i*rxbuf.Stride:], part)
+				(&vtep{addr: from}).nameAt(&b.names[i])
+				control(&b.headers[i], size)
+				b.headers[i].N, b.headers[i].Flags = uint32(len(part)), 0
+			}
 			q.batch = b
 			var frames [port.BatchSize]port.Frame
 			total := 0
@@ -189,6 +192,72 @@ func TestNoReply(t *testing.T) {
 		var b [replyLen]byte
 		if got := writeTooBig(b[:], &f, 1400) > 0; got != c.want {
 			t.Errorf("%s: answered %t", c.name, got)
+		}
+	}
+}
+
+// TestJoinedAcrossMessages: a super-frame that takes two messages is one again, behind another
+// frame, and what follows it is whole.
+func TestJoinedAcrossMessages(t *testing.T) {
+	const payload, count = 1000, 40
+	segment := func(i int) []byte {
+		b := make([]byte, headerLen+54+payload)
+		putHeader(b, 100)
+		f := b[headerLen:]
+		copy(f, "\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00\x45")
+		binary.BigEndian.PutUint16(f[16:], 40+payload)
+		f[20], f[22], f[23], f[46], f[47] = 0x40, 64, 6, 0x50, 0x10
+		binary.BigEndian.PutUint32(f[38:], uint32(i*payload))
+		for j := range payload {
+			f[54+j] = byte(i)
+		}
+		binary.BigEndian.PutUint16(f[24:], ^vnet.Sum(f[14:34]))
+		pseudo := []byte{0, 6, byte((20 + payload) >> 8), byte((20 + payload) & 0xff)}
+		binary.BigEndian.PutUint16(f[50:], ^vnet.Sum(append(pseudo, f[34:]...)))
+		return b
+	}
+	tun := quiet(t, "100")
+	b := batches.Rent()
+	defer batches.Return(b)
+	other := append(segment(0)[:headerLen+12:headerLen+12], make([]byte, 2+40+payload)...)
+	b.n, b.at, b.off = 3, 0, 0
+	at := 0
+	for i, n := range []int{15, 25, 1} {
+		var message []byte
+		if i == 0 {
+			message = append(message, other...)
+		}
+		for range n {
+			if at < count {
+				message = append(message, segment(at)...)
+			} else {
+				message = append(message, other...)
+			}
+			at++
+		}
+		copy(b.slab[i*rxbuf.Stride:], message)
+		(&vtep{addr: netip.MustParseAddr("192.0.2.2")}).nameAt(&b.names[i])
+		control(&b.headers[i], uint16(len(other)))
+		b.headers[i].N, b.headers[i].Flags = uint32(len(message)), 0
+	}
+	q := tun.queues[0]
+	q.batch = b
+	var frames [port.BatchSize]port.Frame
+	if n := q.next(frames[:]); n != 3 {
+		t.Fatalf("%d frames, want 3", n)
+	}
+	for _, i := range []int{0, 2} {
+		if f := &frames[i]; f.Drop != port.DropNone || string(f.Data) != string(other[headerLen:]) {
+			t.Errorf("frame %d is another: %v, %d bytes", i, f.Drop, len(f.Data))
+		}
+	}
+	f := &frames[1]
+	if len(f.Data) != 54+count*payload || f.Offload.GSOType != port.GSOTCPv4 || f.Offload.GSOSize != payload {
+		t.Fatalf("%d bytes, %+v", len(f.Data), f.Offload)
+	}
+	for i, got := range f.Data[54:] {
+		if got != byte(i/payload) {
+			t.Fatalf("byte %d is of segment %d", i, got)
 		}
 	}
 }

@@ -181,7 +181,9 @@ func (q *queue) giveBack() {
 	q.batch = nil
 }
 
-// next fills frames from the batch and returns how many.
+// next fills frames from the batch and returns how many. Segments are joined from message to
+// message, too: a super-frame of a guest can be longer than a message. Between them lies only
+// what was joined already, so no frame that is in use is overwritten.
 func (q *queue) next(frames []port.Frame) (n int) {
 	b, nets, learning := q.batch, q.t.networks.Load(), q.t.learning.Load()
 	q.known = lastKnown{}
@@ -191,8 +193,11 @@ func (q *queue) next(frames []port.Frame) (n int) {
 		message := b.slab[b.at*rxbuf.Stride:][:h.N]
 		size := segmentOf(h, len(message))
 		if b.off == 0 {
-			b.from = sender(&b.names[b.at])
-			b.source = (*q.t.byAddr.Load())[b.from]
+			from := sender(&b.names[b.at])
+			if from != b.from {
+				q.merger.Finish()
+			}
+			b.from, b.source = from, (*q.t.byAddr.Load())[from]
 		}
 		for n < len(frames) {
 			datagram := message[b.off:min(b.off+size, len(message))]
@@ -206,6 +211,9 @@ func (q *queue) next(frames []port.Frame) (n int) {
 				refused++
 			}
 			if !q.merger.Add(f) {
+				if f.Drop == port.DropNone {
+					f.Offload = vnet.Undone(f.Data, superMTU(b.source, len(datagram)-headerLen))
+				}
 				q.merger.Start(f)
 				n++
 			}
@@ -213,7 +221,6 @@ func (q *queue) next(frames []port.Frame) (n int) {
 				break
 			}
 		}
-		q.merger.Finish()
 		if refused > 0 {
 			q.t.refused(b.from, refused)
 			refused = 0
@@ -222,6 +229,7 @@ func (q *queue) next(frames []port.Frame) (n int) {
 			break // no more room for frames
 		}
 	}
+	q.merger.Finish()
 	return n
 }
 
@@ -252,7 +260,7 @@ func superMTU(v *vtep, n int) int {
 	return min(limit-port.HeaderLen, etherMTU)
 }
 
-// decode makes f the frame in a datagram of the batch's source.
+// decode makes f the frame in a datagram of the batch's source, but for its offload.
 func (q *queue) decode(f *port.Frame, datagram []byte, nets *networks, learning bool) {
 	vni, inner, ok := parseHeader(datagram)
 	if !ok {
@@ -284,7 +292,6 @@ func (q *queue) decode(f *port.Frame, datagram []byte, nets *networks, learning 
 		}
 		f.Tag = port.MakeTag(port.TPIDCustomer, f.Tag.TCI()&^0xfff|n.vlan)
 	}
-	f.Offload = vnet.Undone(f.Data, superMTU(v, len(inner)))
 	if learning && (q.known != lastKnown{n, f.Src, v.number}) && f.Src != 0 && !f.Src.IsGroup() {
 		q.t.stations.Learn(n.key(f.Src), v.number)
 		q.known = lastKnown{n, f.Src, v.number}

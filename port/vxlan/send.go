@@ -7,26 +7,35 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/linux/mmsg"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 
-// The way out: each frame becomes one entry for each VTEP that gets it; entries of one flow,
-// VTEP and length that follow each other become one message, which the kernel divides into
-// datagrams (UDP_SEGMENT); and each socket's messages leave by one system call, in order.
+// The way out: each frame, or each segment of a super-frame, becomes one entry for each VTEP
+// that gets it; entries of one flow, VTEP and length that follow each other become one message,
+// which the kernel divides into datagrams (UDP_SEGMENT); and each socket's messages leave by
+// one system call, in order.
 //
 //	run.add    frame → network → VTEP, or all of the flood list
 //	run.stage  writes the VXLAN header and the frame's head once, whoever gets it
-//	run.join   appends it to its socket's last message, or begins one
+//	run.put    makes entries of staged frames for a VTEP
+//	run.join   appends one to its socket's last message, or begins one
 //	run.flush  sends the messages of each socket
 
 const (
 	maxEntries = 256
-	maxStaged  = 64
+
+	// maxStaged holds the segments of several super-frames: a message that ends in the
+	// midst of one gives the receiver two.
+	maxStaged = 256
 
 	// inlineLen is the longest rest of a frame that is copied behind its head instead of
 	// pointed to: for short frames, the copy costs less than another element of the vector.
 	inlineLen = 256
 	headRoom  = headerLen + port.MaxHeader
+
+	// stageLen is the most that a frame takes in run.bytes.
+	stageLen = headRoom + vnet.MaxHead + inlineLen
 
 	// Bounds of one message (UDP_MAX_SEGMENTS in include/linux/udp.h before Linux 6.9; and
 	// the longest IP packet, less some headers).
@@ -34,6 +43,10 @@ const (
 	maxMessage   = 65_000
 
 	none = -1
+
+	// sockCaps are the offloads that Send finishes: cutting a super-frame here spares a copy
+	// of it.
+	sockCaps = port.CapCsum | port.CapTSO4 | port.CapTSO6 | port.CapTSOECN
 )
 
 // run is the frames of one call of Send on their way to the kernel.
@@ -48,6 +61,7 @@ type run struct {
 	message [maxEntries]message
 	sockets [txSockets]chain // of messages
 	bytes   [maxStaged * (headRoom + inlineLen)]byte
+	cutter  vnet.Segmenter
 
 	headers  [maxEntries]mmsg.Header
 	order    [maxEntries]int16 // the message of each header
@@ -111,6 +125,7 @@ func (q *queue) Send(out []port.Out) {
 		r.add(nets, &out[i])
 	}
 	r.flush()
+	r.cutter.Reset()
 	r.t = nil
 	runs.Put(r)
 }
@@ -118,56 +133,73 @@ func (q *queue) Send(out []port.Out) {
 // add takes one frame. A frame for several VTEPs is lost if it is lost on the way to one.
 func (r *run) add(nets *networks, o *port.Out) {
 	inner, n, why := nets.inner(o)
-	if why == port.DropNone && o.Frame.Needs() != port.CapsNone {
-		why = port.DropBadOffload // violates Caps
+	length, needs := inner.Len(), o.Frame.Needs()
+	if why == port.DropNone && needs != port.CapsNone {
+		if needs&^sockCaps != 0 || r.cutter.Init(o.Frame.Data, o.Frame.Offload, port.CapsNone) != nil {
+			why = port.DropBadOffload
+		}
+		length = r.cutter.FrameLen() + inner.TagLen()
 	}
 	if o.Drop = why; why != port.DropNone {
 		return
 	}
-	flow := flowOf(o.Frame)
-	socket := int(flow >> 60 % txSockets)
-	if v := r.t.target(n, o.Frame.Dst); v != nil {
-		if limit := v.limit.Load(); limit != 0 && inner.Len() > int(limit) {
+	to, one := *n.flood.Load(), [1]*vtep{r.t.target(n, o.Frame.Dst)}
+	if v := one[0]; v != nil {
+		if !v.fits(length) {
 			o.Drop = port.DropTooBig
-			r.t.tooBig(o, inner.TagLen(), int(limit))
+			r.t.tooBig(o, inner.TagLen(), int(v.limit.Load()))
 			return
 		}
-		r.to(v, n, o, &inner, none, socket)
+		to = one[:]
+	}
+	if len(to) == 0 {
+		o.Drop = port.DropNoVTEP
 		return
 	}
-	flood := *n.flood.Load()
-	if len(flood) == 0 {
-		o.Drop = port.DropNoVTEP
-	}
-	at := none
-	for _, v := range flood {
-		if limit := v.limit.Load(); limit != 0 && inner.Len() > int(limit) {
-			o.Drop = port.DropTooBig
-			continue
+	socket := int(flowOf(o.Frame) >> 60 % txSockets)
+	if needs == port.CapsNone {
+		if !r.room(1) {
+			r.flush()
 		}
-		at = r.to(v, n, o, &inner, at, socket)
+		r.stage(n, o, &inner, o.Frame.Data[:12], o.Frame.Data[12:])
+		r.put(to, r.staged-1, length, socket)
+		return
 	}
+	r.cut(n, o, &inner, to, length, socket)
 }
 
-// to takes one frame for one VTEP. It stages the frame unless it is staged already.
-func (r *run) to(v *vtep, n *network, o, inner *port.Out, staged, socket int) int {
-	if r.entries == maxEntries || staged == none && r.staged == maxStaged {
+// cut takes the segments of the super-frame in r.cutter, or its frame with a checksum.
+func (r *run) cut(n *network, o, inner *port.Out, to []*vtep, length, socket int) {
+	if !r.room(min(r.cutter.Count(), maxStaged)) {
 		r.flush()
-		staged = none
 	}
-	if staged == none {
-		staged = r.stage(n, o, inner)
+	var head [vnet.MaxHead]byte
+	for first := r.staged; ; first = 0 {
+		for r.room(1) {
+			headLen, payload, ok := r.cutter.NextHead(head[:])
+			if !ok {
+				r.put(to, first, length, socket)
+				return
+			}
+			r.stage(n, o, inner, head[:headLen], payload)
+		}
+		r.put(to, first, length, socket)
+		r.flush()
 	}
-	r.join(v, staged, socket)
-	return staged
 }
 
-// stage writes the head of a frame.
-func (r *run) stage(n *network, o, inner *port.Out) int {
+// room reports whether so many more frames can be staged.
+func (r *run) room(frames int) bool {
+	return r.staged+frames <= maxStaged && r.used+stageLen <= len(r.bytes)
+}
+
+// stage writes what all VTEPs get of a frame: head, with addresses and tags as inner has them,
+// and rest.
+func (r *run) stage(n *network, o, inner *port.Out, head, rest []byte) {
 	b := r.bytes[r.used:]
 	putHeader(b, n.vni)
 	length := headerLen + inner.PutHeader(b[headerLen:])
-	rest := inner.Frame.Data[12:]
+	length += copy(b[length:], head[12:])
 	if len(rest) <= inlineLen {
 		length += copy(b[length:], rest)
 		rest = nil
@@ -175,7 +207,23 @@ func (r *run) stage(n *network, o, inner *port.Out) int {
 	r.stages[r.staged] = stage{out: o, from: r.used, to: r.used + length, rest: rest}
 	r.used += length
 	r.staged++
-	return r.staged - 1
+}
+
+// put makes entries of the staged frames from first on, the longest of which has length bytes,
+// for each VTEP.
+func (r *run) put(to []*vtep, first, length, socket int) {
+	for _, v := range to {
+		if !v.fits(length) {
+			r.stages[first].out.Drop = port.DropTooBig
+			continue
+		}
+		for i := first; i < r.staged; i++ {
+			if r.entries == maxEntries {
+				r.transmit()
+			}
+			r.join(v, i, socket)
+		}
+	}
 }
 
 // join makes an entry of a staged frame.
@@ -207,8 +255,17 @@ func (r *run) join(v *vtep, staged, socket int) {
 	c.last = i
 }
 
-// flush sends what was taken.
+// flush sends what was taken, and forgets it.
 func (r *run) flush() {
+	r.transmit()
+	// Pointers to frames must not stay: their memory may be unmapped and reused by the Go
+	// heap, which refuses pointers that it did not make.
+	clear(r.stages[:r.staged])
+	r.staged, r.used = 0, 0
+}
+
+// transmit sends the entries; what is staged stays.
+func (r *run) transmit() {
 	headers, vectors := 0, 0
 	for s := range r.sockets {
 		from := headers
@@ -230,10 +287,7 @@ func (r *run) flush() {
 			r.send(r.t.tx[s], from, headers)
 		}
 	}
-	// Pointers to frames must not stay: their memory may be unmapped and reused by the Go
-	// heap, which refuses pointers that it did not make.
 	clear(r.vectors[:vectors])
-	clear(r.stages[:r.staged])
 	clear(r.message[:r.messages])
 	for i := range r.headers[:headers] {
 		r.headers[i].Name = nil
@@ -242,7 +296,7 @@ func (r *run) flush() {
 }
 
 func (r *run) reset() {
-	r.staged, r.entries, r.messages, r.used = 0, 0, 0, 0
+	r.entries, r.messages = 0, 0
 	for i := range r.sockets {
 		r.sockets[i] = chain{none, none}
 	}

@@ -63,9 +63,8 @@ func (t *sockets) Queues() (all []port.Queue) {
 	return all
 }
 
-// Caps implements port.Port: the core finishes frames, and the kind has the kernel divide
-// the datagrams that they make.
-func (t *sockets) Caps() port.Caps { return port.CapsNone }
+// Caps implements port.Port.
+func (t *sockets) Caps() port.Caps { return sockCaps }
 
 // Close implements port.Port.
 func (t *sockets) Close() error {

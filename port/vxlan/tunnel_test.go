@@ -11,6 +11,7 @@ import (
 
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/vxlan"
 )
@@ -394,4 +395,73 @@ func testManyVTEPs(t *testing.T, p *plane) {
 	}
 	r.send(frame(port.Broadcast, near, "again"), 0)
 	r.want("again", 0)
+}
+
+// TestSuperFrames: a super-frame arrives as its segments, in order, at each host that gets it,
+// however many there are; so do the frames around it. One whose segments are too long for the
+// path does not.
+func TestSuperFrames(t *testing.T) {
+	r := newRig(t, &plane{kind: kind}, 2, 2, "10=10010")
+	super := func(payload, size int) *port.Frame {
+		b := append(frame(port.Broadcast, near, ""), make([]byte, 40+payload)...)
+		copy(b[12:], "\x08\x00\x45\x00")
+		binary.BigEndian.PutUint16(b[16:], uint16(len(b)-14))
+		b[22], b[23], b[46], b[47] = 64, 6, 0x50, 0x10
+		for i := range payload {
+			b[54+i] = byte(i % 251)
+		}
+		pseudo := []byte{0, 6, byte((20 + payload) >> 8), byte(20 + payload)}
+		binary.BigEndian.PutUint16(b[50:], vnet.Sum(pseudo))
+		f := new(port.Frame)
+		f.SetStripped(b, 0)
+		f.Offload = port.Offload{Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, HdrLen: 54, GSOSize: uint16(size), CsumStart: 34, CsumOffset: 16}
+		if payload <= size {
+			f.Offload.GSOType, f.Offload.GSOSize = port.GSONone, 0
+		}
+		return f
+	}
+	var out []port.Out
+	var want [][]byte
+	for _, f := range []*port.Frame{
+		super(1448, 1448), super(45*1448, 1448), super(700*64, 64), super(2000, 1448), super(100, 1448),
+	} {
+		f.Tag = tag10
+		out = append(out, port.Out{Frame: f, Tag: tag10})
+		var s vnet.Segmenter
+		if err := s.Init(f.Data, f.Offload, port.CapsNone); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, s.FrameLen())
+		for n, ok := s.Next(b); ok; n, ok = s.Next(b) {
+			want = append(want, bytes.Clone(b[:n]))
+		}
+	}
+	long := super(65_480, 65_460)
+	long.Tag = tag10
+	longer := []port.Out{{Frame: long, Tag: tag10}}
+	if caps := r.tunnel.Caps(); out[1].Frame.Needs()&^caps != 0 {
+		t.Fatalf("no super-frames with caps %b", caps)
+	}
+	// What waits at a remote is bounded.
+	for i := range out {
+		r.tunnel.Queues()[0].Send(out[i : i+1])
+		var s vnet.Segmenter
+		_ = s.Init(out[i].Frame.Data, out[i].Frame.Offload, port.CapsNone)
+		for j := range s.Count() {
+			for k, at := range r.remotes {
+				b, _, err := at.Recv(patience)
+				if err != nil || !bytes.Equal(b, want[j]) {
+					t.Fatalf("frame %d, segment %d at remote %d: %d bytes, want %d (%v)", i, j, k, len(b), len(want[j]), err)
+				}
+			}
+		}
+		want = want[s.Count():]
+		if out[i].Drop != port.DropNone {
+			t.Errorf("frame %d: %v", i, out[i].Drop)
+		}
+	}
+	r.tunnel.Queues()[0].Send(longer)
+	if longer[0].Drop == port.DropNone {
+		t.Error("segments too long for a packet are sent")
+	}
 }

@@ -295,6 +295,12 @@ func (v *vtep) setLimit(mtu int) {
 	}
 }
 
+// fits reports whether a frame of n bytes fits into a packet to v, as far as is known.
+func (v *vtep) fits(n int) bool {
+	limit := int(v.limit.Load())
+	return limit == 0 || n <= limit
+}
+
 // release removes a VTEP that nothing uses.
 func (d *directory) release(v *vtep) {
 	if d.users[v] > 0 || slices.Contains(d.peers, v) || d.byNumber[v.number].Load() != v {

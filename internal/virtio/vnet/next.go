@@ -30,6 +30,15 @@ func (s *Segmenter) Next(dst []byte) (n int, ok bool) {
 	return n, true
 }
 
+// NextHead is Next without the copy: it writes the next segment's headers to dst, which holds
+// at least MaxHead bytes, and returns their length, and the payload, which lies in data.
+func (s *Segmenter) NextHead(dst []byte) (n int, payload []byte, ok bool) {
+	if n, payload, ok = s.take(); ok {
+		s.putHeader(dst[:n], payload)
+	}
+	return n, payload, ok
+}
+
 // take takes the next segment's payload.
 func (s *Segmenter) take() (headLen int, payload []byte, ok bool) {
 	if s.next == s.count {

@@ -22,6 +22,9 @@ const (
 	// segment routing (RFC 8754).
 	MaxHeader = 512
 
+	// MaxHead is the most of a segment that NextHead writes.
+	MaxHead = MaxHeader + fragHeaderLen
+
 	// maxSegments bounds the work that one frame of a hostile guest causes: 64 KiB in
 	// segments of 64 bytes.
 	maxSegments = 1024
@@ -94,7 +97,7 @@ type Segmenter struct {
 	offset  int // of the next fragment in its datagram
 	offload port.Offload
 
-	head [MaxHeader + fragHeaderLen]byte
+	head [MaxHead]byte
 
 	// For Regroup: the number of segments per group, and the length of each behind the
 	// outer headers; and what to restore when a segment is written.
@@ -118,7 +121,7 @@ const (
 // destination port. The Segmenter reads data until the last segment is out, and never
 // writes to it. After an error there are no segments.
 func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
-	s.reset()
+	s.Reset()
 	if len(data) < port.HeaderLen || len(data) > port.MaxFrame {
 		return ErrHeaders
 	}
@@ -150,8 +153,8 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 	return s.initTCP(data, head, o, p.Routed)
 }
 
-// reset discards all segments.
-func (s *Segmenter) reset() {
+// Reset discards all segments, and forgets data.
+func (s *Segmenter) Reset() {
 	s.rest, s.count, s.next, s.longest, s.offset, s.offload = nil, 0, 0, 0, 0, port.Offload{}
 	s.outer.on = false
 	s.step = 1

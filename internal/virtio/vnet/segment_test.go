@@ -46,10 +46,16 @@ func segments(t interface{ Fatalf(string, ...any) }, data []byte, o port.Offload
 	if err := s.Init(data, o, caps); err != nil {
 		t.Fatalf("%+v: %v", o, err)
 	}
+	heads := s // not begun anew: fragments have a random number
 	dst := make([]byte, s.FrameLen())
+	var head [vnet.MaxHead]byte
 	longest := 0
 	for {
 		n, ok := s.Next(dst)
+		at, payload, more := heads.NextHead(head[:])
+		if ok != more || ok && !bytes.Equal(append(head[:at:at], payload...), dst[:n]) {
+			t.Fatalf("%+v: the head and payload of segment %d are not those of the segment", o, len(frames))
+		}
 		if !ok {
 			break
 		}

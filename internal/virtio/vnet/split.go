@@ -16,7 +16,7 @@ const jumboLen = 8
 // to do to each: together they make the same segments as the long one. Split handles
 // only TCP outside tunnels, with a partial checksum.
 func (s *Segmenter) Split(data []byte, o port.Offload) error {
-	s.reset()
+	s.Reset()
 	head := s.head[:copy(s.head[:MaxHeader], data)]
 	super, err := findSuper(head, len(data), o)
 	if err != nil {
