@@ -56,7 +56,12 @@ type FastGuard struct {
 	MACOnly   bool         // IP addresses are free
 	MoreTypes bool         // the stage accepts EtherTypes beside those of IP and ARP
 	Senders   []FastSender
-	Prefixes  []FastPrefix
+
+	// Exceptions says that the stage may accept a frame from an address that is none of these,
+	// if it is not plain TCP, UDP or the like.
+	Exceptions bool
+
+	Prefixes []FastPrefix
 }
 
 // FastSender is an IP address of a station.

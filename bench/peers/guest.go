@@ -30,10 +30,10 @@ type guest struct {
 	sources [maxGuests]source
 	answers [maxGuests][]byte // small frames, made when first needed
 
-	poll   time.Duration   // how long it polls for frames before it sleeps
-	spoofs bool            // what it sends passes for another's, and does not count
-	asks   bool            // it sends requests, one at a time
-	trips  []time.Duration // their round-trip times
+	poll  time.Duration   // how long it polls for frames before it sleeps
+	aside bool            // what it sends does not count: it is there to disturb others
+	asks  bool            // it sends requests, one at a time
+	trips []time.Duration // their round-trip times
 
 	_         [64]byte
 	sent      atomic.Uint64 // frames
@@ -99,7 +99,7 @@ func (g *guest) transmit() (n int) {
 	for n < room {
 		n++
 		m := message{kind: kindData, from: g.index, seq: sent + uint64(n)}
-		if g.spoofs {
+		if g.aside {
 			m.kind = kindHello // which nobody counts
 		}
 		if g.window != nil {

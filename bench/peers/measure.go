@@ -182,7 +182,7 @@ func (t *team) turn(phase int32) error {
 
 func (t *team) count() (c counts, err error) {
 	for _, g := range t.guests {
-		if !g.spoofs {
+		if !g.aside {
 			c.sent += g.sent.Load()
 		}
 		c.delivered += g.delivered.Load()

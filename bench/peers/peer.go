@@ -49,7 +49,7 @@ type adjustable interface {
 func has(p peer, w work) bool {
 	if g, ok := p.(guarded); ok && g.guards() {
 		pair := w.Ports == 2 && (w.Pattern == oneWay || w.Pattern == bothWays)
-		besides := w.Ports == 3 && (w.Pattern == oneWay || w.Pattern == spoofed)
+		besides := w.Ports == 3 && (w.Pattern == oneWay || w.Pattern == spoofed) || w.Pattern == crowded
 		if w.With != plain || !pair && !besides {
 			return false
 		}

@@ -9,12 +9,13 @@ import (
 type pattern string
 
 const (
-	oneWay    pattern = "one way"                  // the first of each pair of guests to the second
-	bothWays  pattern = "both ways"                // each guest to its partner
-	flooding  pattern = "flood"                    // the first guest to all others
-	overload  pattern = "overload"                 // one way, as fast as the sender can
-	spoofed   pattern = "one way beside a spoofer" // the third guest passes for the first, as fast as it can
-	roundTrip pattern = "round trip"               // one request at a time, answered
+	oneWay    pattern = "one way"                       // the first of each pair of guests to the second
+	bothWays  pattern = "both ways"                     // each guest to its partner
+	flooding  pattern = "flood"                         // the first guest to all others
+	overload  pattern = "overload"                      // one way, as fast as the sender can
+	spoofed   pattern = "one way beside a spoofer"      // the third guest passes for the first, as fast as it can
+	crowded   pattern = "one way beside another sender" // the third guest sends to the fourth, as fast as it can
+	roundTrip pattern = "round trip"                    // one request at a time, answered
 	awakeTrip pattern = "round trip on CPUs kept awake"
 	pollTrip  pattern = "round trip of polling guests"
 	circulate pattern = "circulate"          // both ways, each guest returns what it receives
@@ -162,8 +163,8 @@ func moreWorks() (all []work) {
 		atTAPs(multicast, smallest, maxGuests).with(snooping),
 		atTAPs(oneWay, 1514, 2).with(rateOut), atTAPs(oneWay, superFrame, 2).with(rateOut),
 	)
-	for _, size := range []int{smallest, 1514} { // without the spoofer, and with it
-		all = append(all, atTAPs(oneWay, size, 3), atTAPs(spoofed, size, 3))
+	for _, size := range []int{smallest, 1514} { // without a third sender, with a spoofer, and with one that may send
+		all = append(all, atTAPs(oneWay, size, 3), atTAPs(spoofed, size, 3), atTAPs(crowded, size, 4))
 	}
 	for _, inFlight := range []int{8, 32, 128, 256} {
 		all = append(all, work{Pattern: circulate, Size: smallest, Ports: 2, By: byVhost, InFlight: inFlight})
@@ -190,9 +191,11 @@ func (w work) assign(guests []*guest) {
 		partner := byte(i ^ 1)
 		switch {
 		case w.Pattern == spoofed && i == 2:
-			g.data, g.spoofs = newPacket(0, 1, w.Size), true
+			g.data, g.aside = newPacket(0, 1, w.Size), true
+		case w.Pattern == crowded && i == 2:
+			g.data, g.aside = newPacket(2, 3, w.Size), true
 		case int(partner) >= len(guests): // it observes
-		case w.Pattern == bothWays, (w.Pattern == oneWay || w.Pattern == spoofed) && i%2 == 0:
+		case w.Pattern == bothWays, (w.Pattern == oneWay || w.Pattern == spoofed || w.Pattern == crowded) && i%2 == 0:
 			g.sendTo(partner, w.Size, partner, 1)
 		case w.Pattern == flooding && i == 0:
 			g.sendTo(everyone, w.Size, 1, len(guests)-1)

@@ -16,7 +16,7 @@ func (m mirror) Publish(number uint16, s *proto.Snapshot) {
 		m.sw.SetFastGuard(number, nil)
 		return
 	}
-	g := &vswitch.FastGuard{MACs: s.MACs, VLANs: s.VLANs, MACOnly: s.MACOnly, MoreTypes: s.MoreTypes}
+	g := &vswitch.FastGuard{MACs: s.MACs, VLANs: s.VLANs, MACOnly: s.MACOnly, MoreTypes: s.MoreTypes, Exceptions: s.Exceptions}
 	for i := range s.Bindings {
 		if b := &s.Bindings[i]; b.Prefix.IsSingleIP() {
 			g.Senders = append(g.Senders, sender(b))

@@ -57,7 +57,7 @@ type bpfCounters struct {
 	Lost        uint64
 	UnknownVtep uint64
 	UnknownVni  uint64
-	Guarded     [6]uint64
+	Guarded     [7]uint64
 	Showing     uint32
 	Shown       uint32
 }

@@ -22,6 +22,7 @@ const (
 	guardMACOnly = 1 << iota
 	guardMoreTypes
 	guardMore
+	guardExceptions
 	guardForgotten // only here: the kernel has nothing
 
 	maxPrefixes = 8
@@ -258,6 +259,9 @@ func describeGuard(slot uint32, guard *vswitch.FastGuard) (senders map[bpfSender
 	}
 	if guard.MoreTypes {
 		is.Flags |= guardMoreTypes
+	}
+	if guard.Exceptions {
+		is.Flags |= guardExceptions
 	}
 	return senders, is
 }

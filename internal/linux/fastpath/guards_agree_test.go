@@ -20,7 +20,7 @@ import (
 type path struct{ *Path }
 
 func (p path) Publish(number uint16, s *guard.Snapshot) {
-	g := &vswitch.FastGuard{MACs: s.MACs, VLANs: s.VLANs, MACOnly: s.MACOnly, MoreTypes: s.MoreTypes}
+	g := &vswitch.FastGuard{MACs: s.MACs, VLANs: s.VLANs, MACOnly: s.MACOnly, MoreTypes: s.MoreTypes, Exceptions: s.Exceptions}
 	for _, b := range s.Bindings {
 		if b.Prefix.IsSingleIP() {
 			g.Senders = append(g.Senders, vswitch.FastSender{VLAN: b.VLAN, MAC: b.MAC, Addr: b.Prefix.Addr(), From: b.From, Until: b.Expiry})

@@ -330,7 +330,7 @@ func (s *slots) free(l *slot) error {
 }
 
 // guardDrops are the reasons of a guard, by their place in struct counters.
-var guardDrops = [...]port.Drop{port.DropGuardTag, port.DropGuardMAC, port.DropGuardType, port.DropGuardOffload, port.DropGuardIPv4, port.DropGuardIPv6}
+var guardDrops = [...]port.Drop{port.DropGuardTag, port.DropGuardMAC, port.DropGuardType, port.DropGuardOffload, port.DropGuardIPv4, port.DropGuardIPv6, port.DropGuardARP}
 
 // counters returns what the kernel counted for the port since it got the slot.
 func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {

@@ -153,6 +153,10 @@ type Snapshot struct {
 	MACOnly   bool
 	MoreTypes bool // EtherTypes beside IPv4, ARP, RARP and IPv6
 	Bindings  []Binding
+
+	// Exceptions says that frames from other addresses may be accepted, too: a first use, or an
+	// advertisement of a virtual router.
+	Exceptions bool
 }
 
 // SetMirror names the mirror, before there are ports.

@@ -81,7 +81,8 @@ func (p *Port) copyOut() {
 	}
 	if m := p.table.mirror; m != nil && !p.held {
 		r := p.rules.Load()
-		m.Publish(p.number, &Snapshot{MACs: r.macs, VLANs: p.config.VLANs, MACOnly: r.macOnly, MoreTypes: len(r.types) != 0, Bindings: p.bindings(nil)})
+		m.Publish(p.number, &Snapshot{MACs: r.macs, VLANs: p.config.VLANs, MACOnly: r.macOnly, MoreTypes: len(r.types) != 0,
+			Exceptions: len(r.virtual) != 0 || r.learn&LearnARP != 0, Bindings: p.bindings(nil)})
 	}
 }
 

@@ -111,7 +111,7 @@ struct bucket {
 #define RATE_SHIFT 56
 #define RATE_COST ((1ULL << RATE_SHIFT) - 1)
 
-#define GUARD_REASONS 6 /* BAD_TAG and the next of enum opinion */
+#define GUARD_REASONS 7 /* BAD_TAG and the next of enum opinion */
 
 /* What was not handed up, by slot. A frame is counted as rx of the port it came by and
  * as tx of the one it was sent to; those that are dropped are counted as rx as well. */

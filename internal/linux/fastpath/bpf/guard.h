@@ -38,6 +38,7 @@ enum {
 	MAC_ONLY = 1,   /* IP addresses are free */
 	MORE_TYPES = 2, /* further EtherTypes may be good */
 	MORE = 4,       /* further senders may be good, which are not in the table */
+	EXCEPTIONS = 8, /* frames that are not plain may be good from others' addresses */
 };
 
 struct {
@@ -172,7 +173,60 @@ global int plain(struct __sk_buff *skb)
 }
 
 /* What the guard thinks of a frame. */
-enum opinion { UNSURE, UNKNOWN, GOOD, GOOD_MAC, BAD_TAG, BAD_MAC, BAD_TYPE, BAD_OFFLOAD, BAD_IPV4, BAD_IPV6 };
+enum opinion { UNSURE, UNKNOWN, GOOD, GOOD_MAC, BAD_TAG, BAD_MAC, BAD_TYPE, BAD_OFFLOAD, BAD_IPV4, BAD_IPV6, BAD_ARP };
+
+/* is_arp reports whether the ARP packet in a frame is one of Ethernet and IPv4. */
+static inline int is_arp(u8 *p)
+{
+	return *(u16 *)(p + 14) == be16(1) && *(u16 *)(p + 16) == TYPE_IPV4 && *(u16 *)(p + 18) == be16(0x0604);
+}
+
+/* as_claimed reads the address that a frame which is not plain claims for its sender. It returns
+ * what the frame is if the sender does not have that, or UNSURE. */
+static inline enum opinion as_claimed(struct __sk_buff *skb, u32 type, struct sender *s)
+{
+	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	if (type == TYPE_ARP) {
+		if (p + ETHERNET + 28 > end || !is_arp(p) || !*(u32 *)(p + 28))
+			return UNSURE; /* a probe claims nothing */
+		s->type = TYPE_IPV4;
+		s->address[0] = *(u32 *)(p + 28);
+		s->address[1] = s->address[2] = s->address[3] = 0;
+		return BAD_ARP;
+	}
+	if (type == TYPE_IPV4) {
+		if (p + ETHERNET + 20 > end)
+			return UNSURE;
+		u32 length = be16(*(u16 *)(p + 16)), head = (p[14] & 15) * 4;
+		s->type = type;
+		s->address[0] = *(u32 *)(p + 26);
+		s->address[1] = s->address[2] = s->address[3] = 0;
+		return p[14] >> 4 == 4 && head >= 20 && head <= length && ETHERNET + length <= skb->len && s->address[0] ? BAD_IPV4 : UNSURE;
+	}
+	if (type != TYPE_IPV6 || p + ETHERNET + 40 > end)
+		return UNSURE;
+	s->type = type;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		s->address[i] = *(u32 *)(p + 22 + 4 * i);
+	u32 length = be16(*(u16 *)(p + 18));
+	return p[14] >> 4 == 6 && ETHERNET + 40 + length <= skb->len &&
+			       (s->address[0] | s->address[1] | s->address[2] | s->address[3]) ?
+		       BAD_IPV6 :
+		       UNSURE;
+}
+
+/* is_odd_arp reports whether an ARP packet is none that stations send: it has another's MAC, or
+ * another operation than a request, or a reply by somebody with an address. */
+static inline int is_odd_arp(struct __sk_buff *skb)
+{
+	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	if (p + ETHERNET + 28 > end || !is_arp(p))
+		return 0; /* malformed: the switch says so */
+	u16 op = *(u16 *)(p + 20);
+	return (op != be16(1) && (op != be16(2) || !*(u32 *)(p + 28))) || *(u32 *)(p + 22) != *(u32 *)(p + 6) ||
+	       *(u16 *)(p + 26) != *(u16 *)(p + 10);
+}
 
 /* ask_table returns whether a sender is in the table, and may send now. */
 static inline enum opinion ask_table(struct sender *s, u32 reality)
@@ -237,24 +291,29 @@ global int vet(struct __sk_buff *skb, u32 slot, u32 vlan, u32 opaque, u32 realit
 		return why_untidy(skb, type);
 	if (g->flags & MAC_ONLY)
 		return type == TYPE_RARP ? UNSURE : GOOD_MAC;
-	if (!is_plain(skb, &s))
-		return UNSURE;
+	int is_good = is_plain(skb, &s); /* if the sender is */
+	enum opinion foreign = type == TYPE_IPV4 ? BAD_IPV4 : BAD_IPV6;
+	if (!is_good) {
+		if (type == TYPE_ARP && is_odd_arp(skb))
+			return BAD_ARP;
+		foreign = g->flags & EXCEPTIONS ? UNSURE : as_claimed(skb, type, &s);
+		if (foreign == UNSURE)
+			return UNSURE;
+	}
 
 	u64 mac = s.station;
 	s.station |= (u64)vlan << 48;
 	enum opinion is = ask_table(&s, reality);
 	if (is != UNKNOWN)
-		return is;
+		return is_good ? is : UNSURE;
 	for (u32 i = 0; i < MAX_PREFIXES && i < g->prefixes; i++)
 		if (in_prefix(&s, &g->prefix[i]))
-			return bpf_ktime_get_coarse_ns() < g->prefix[i].until ? GOOD : UNSURE;
+			return is_good && bpf_ktime_get_coarse_ns() < g->prefix[i].until ? GOOD : UNSURE;
 	s.station = mac;
 	is = ask_table(&s, reality);
 	if (is != UNKNOWN)
-		return is;
-	if (g->flags & MORE)
-		return UNSURE;
-	return type == TYPE_IPV4 ? BAD_IPV4 : BAD_IPV6;
+		return is_good ? is : UNSURE;
+	return g->flags & MORE ? UNSURE : foreign;
 }
 
 /* How many bad frames of a port a CPU hands up in about a second, for the log. */
