@@ -67,7 +67,7 @@ var Feature = feature.Feature{
 	Name:    "evpn",
 	Help:    "share stations with other hosts by BGP EVPN",
 	Switch:  Settings{},
-	Learned: []string{"sequences"},
+	Learned: []string{"sequences", "reserved"},
 	Off:     "EVPN is off; turn it on with `vswitch set --evpn-as N`",
 	On:      func(s any) bool { return s.(Settings).AS != 0 },
 	New: func(h feature.Host, s any) (feature.Instance, error) {
@@ -87,6 +87,7 @@ type instance struct {
 	neighbors []neighbor // as users ask for, by address
 	peers     evpn.Peer  // the last number given to a neighbor
 	sequences []evpn.Sequence
+	reserved  uint32  // of a run that did not end by itself
 	fabric    *fabric // nil: there is no vxlan port
 }
 
@@ -102,22 +103,28 @@ func newInstance(h feature.Host, s Settings) *instance {
 }
 
 // Stop implements feature.Instance.
-func (i *instance) Stop() { i.leave() }
+func (i *instance) Stop() {
+	if i.fabric != nil {
+		i.leave()
+		i.host.Save() // the sequence numbers as they are, and nothing reserved
+	}
+}
 
 // kept is what outlives the daemon.
 type kept struct {
 	Neighbors []api.AddEVPNNeighbor `json:"neighbors,omitempty"`
 	Sequences []evpn.Sequence       `json:"sequences,omitempty"`
+	Reserved  uint32                `json:"reserved,omitempty"`
 }
 
 // State implements feature.Kept.
 func (i *instance) State() (json.RawMessage, error) {
-	k := kept{Sequences: i.sequences}
+	k := kept{Sequences: i.sequences, Reserved: i.reserved}
 	for _, n := range i.neighbors {
 		k.Neighbors = append(k.Neighbors, n.AddEVPNNeighbor)
 	}
 	if i.fabric != nil {
-		k.Sequences = i.fabric.table.Sequences()
+		k.Sequences, k.Reserved = i.fabric.table.Sequences(), i.fabric.table.Reserved()
 	}
 	if len(k.Neighbors) == 0 && len(k.Sequences) == 0 {
 		return nil, nil
@@ -144,8 +151,8 @@ func (i *instance) Restore(b json.RawMessage) error {
 		i.peers++
 		restored = append(restored, neighbor{n, i.peers})
 	}
-	if k.Sequences != nil {
-		i.sequences = k.Sequences
+	if k.Sequences != nil || k.Reserved > 0 {
+		i.sequences, i.reserved = k.Sequences, k.Reserved
 	}
 	for _, n := range i.neighbors {
 		i.disconnect(n)
@@ -216,7 +223,7 @@ func (i *instance) join(p feature.Port, t port.Tunnel) {
 // leave ends what join began.
 func (i *instance) leave() {
 	if f := i.fabric; f != nil {
-		i.sequences = f.table.Sequences()
+		i.sequences, i.reserved = f.table.Sequences(), 0
 		i.fabric = nil
 		f.close()
 	}

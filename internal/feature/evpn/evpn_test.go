@@ -370,16 +370,36 @@ func TestState(t *testing.T) {
 	if err := json.Unmarshal(state, &k); err != nil || len(k.Neighbors) != 2 || len(k.Sequences) != 1 || k.Sequences[0].Seq != 7 {
 		t.Fatalf("%s: %v", state, err)
 	}
-	other := newRig(t, Settings{})
-	other.do(func() {
-		other.i.Stop()
-		if err := other.i.Restore(state); err != nil {
-			t.Error(err)
-		}
-		other.i.Linked(other.up, true)
+	saves := r.host.Saves()
+	var stopped json.RawMessage
+	r.do(func() {
+		r.i.Stop()
+		stopped, _ = r.i.State()
 	})
-	other.send(frame(port.Broadcast, here))
-	other.await("the announcement", func() bool { x, _ := other.announced(here, netip.Addr{}); return x.Seq == 7 })
+	if r.host.Saves() == saves {
+		t.Error("the numbers as they are are not saved at the end")
+	}
+	next := func(state json.RawMessage) (*rig, uint32) {
+		other := newRig(t, Settings{})
+		other.do(func() {
+			other.i.Stop()
+			if err := other.i.Restore(state); err != nil {
+				t.Error(err)
+			}
+			other.i.Linked(other.up, true)
+		})
+		other.send(frame(port.Broadcast, here))
+		var got api.EVPNRoute
+		other.await("the announcement", func() (ok bool) { got, ok = other.announced(here, netip.Addr{}); return ok })
+		return other, got.Seq
+	}
+	if _, seq := next(stopped); seq != 7 {
+		t.Errorf("seq %d after a stop, want 7", seq)
+	}
+	other, seq := next(state)
+	if seq < 7 {
+		t.Errorf("seq %d after a kill, want 7 or more", seq)
+	}
 	other.do(func() {
 		if n := other.i.list(); len(n) != 2 || n[1].Address != vtep3 || !n[1].Password || n[1].HoldS != 30 {
 			t.Errorf("%+v", n)

@@ -30,7 +30,8 @@ type fabric struct {
 
 	closed    bool
 	stop      func() // cancels the next tick
-	saved     uint64 // Stats.Sequences when the state was last saved
+	reserving uint32 // Table.Reserved when the state was last saved
+	saved     uint64 // Stats.Sequences then
 	savedAt   time.Time
 	conflicts int // logged in the minute that began at conflictsAt
 	since     time.Time
@@ -54,7 +55,7 @@ func newFabric(i *instance, uplink feature.Port, t port.Tunnel, id netip.Addr) *
 	f.speaker = bgp.New(bgp.Config{AS: i.settings.AS, RouterID: id, Listen: listen, Log: i.host.Log(), Settle: settle, Handle: f.event})
 	f.bfd = bfd.New(bfd.Config{Log: i.host.Log(), Silent: func(a netip.Addr, _ time.Duration) { f.speaker.Fail(a) }})
 	f.table = evpn.New(evpn.Config{
-		VTEP: t.VTEP(), MAC: i.host.MAC(), Hold: time.Duration(i.settings.Hold), Sequences: i.sequences,
+		VTEP: t.VTEP(), MAC: i.host.MAC(), Hold: time.Duration(i.settings.Hold), Sequences: i.sequences, Reserved: i.reserved,
 		RD: func(vni evpn.VNI) evpn.RD { return rd(id, f.vlans[vni]) },
 	}, f)
 	f.watch = newWatch(i.host.Switch(), f.changed)
@@ -148,10 +149,23 @@ func (f *fabric) tick() {
 	now := time.Now()
 	wait := f.table.Tick(now)
 	if n := f.table.Stats().Sequences; n != f.saved && now.Sub(f.savedAt) >= saveEvery {
-		f.saved, f.savedAt = n, now
-		f.host.Save()
+		f.save(now)
 	}
+	f.reserve()
 	f.stop = f.host.After(max(time.Millisecond, min(wait, tickEvery)), f.tick)
+}
+
+func (f *fabric) save(now time.Time) {
+	f.saved, f.savedAt, f.reserving = f.table.Stats().Sequences, now, f.table.Reserved()
+	f.host.Save()
+}
+
+// reserve has newly reserved sequence numbers saved before they are announced, but for the disk's
+// own time.
+func (f *fabric) reserve() {
+	if f.table.Reserved() != f.reserving {
+		f.save(time.Now())
+	}
 }
 
 // event handles an event of the speaker, on a goroutine of a neighbor.
@@ -180,6 +194,7 @@ func (f *fabric) event(e bgp.Event) {
 			if n := f.table.Stats().Beyond - before; n > 0 {
 				f.limited("routes are left out: there are more than a switch takes, or they lead to too many hosts", "neighbor", f.neighbors[from].Address, "routes", n)
 			}
+			f.reserve()
 		case bgp.Synced:
 			f.table.Synced(e.Peer)
 		case bgp.Lost:

@@ -139,8 +139,10 @@ type Config struct {
 	// Hold is how long a duplicate station is held at the other host.
 	Hold time.Duration
 
-	// Sequences are sequence numbers of an earlier run, from Sequences.
+	// Sequences are sequence numbers of an earlier run, from Sequences. Reserved is its last
+	// Reserved, if the run may have announced numbers that are not in Sequences; else 0.
 	Sequences []Sequence
+	Reserved  uint32
 }
 
 // Sequence is the sequence number that this host last announced for a station.
@@ -166,6 +168,20 @@ const (
 	// them: a guest that makes up addresses does not flood the fabric with routes.
 	announceBurst = 1024
 	announceRate  = 256
+
+	// reserveAhead is how far beyond what is announced numbers are reserved, so that they are
+	// on disk long before they are announced; see Table.Reserved.
+	reserveAhead = 8
+
+	// maxReserved bounds what is reserved: a host that claims a station with an absurd number
+	// must not bring those of all other stations near the highest.
+	maxReserved = 1 << 24
+
+	// A run that begins with Reserved waits so long for what its peers have before it
+	// announces stations, and begins with that number so long: no peer keeps routes of the
+	// earlier run for longer.
+	reservedWait = 2 * time.Second
+	reservedFor  = 10 * time.Minute
 
 	// maxSequences bounds the sequence numbers that are remembered of stations that are
 	// no longer here.

@@ -260,6 +260,63 @@ func TestMobility(t *testing.T) {
 	}
 }
 
+// TestKilled: a run that ends without saving its sequence numbers is followed by one that
+// announces no lower ones, and takes no station that moved meanwhile.
+func TestKilled(t *testing.T) {
+	r := newRig(t, Config{})
+	for seq := range uint32(40) {
+		r.Receive(7, remote(2, mac1+port.MAC(seq), seq))
+		if seq >= r.Reserved() {
+			t.Fatalf("%d is claimed before %d is reserved", seq+1, r.Reserved())
+		}
+		r.local(mac1 + port.MAC(seq))
+	}
+	last, _ := r.own(mac1 + 39)
+	if last.Seq != 40 {
+		t.Fatalf("seq %d", last.Seq)
+	}
+	r.Receive(7, remote(3, mac1+50, 1<<31)) // an absurd one
+	if n := r.Reserved(); n > 60 {
+		t.Errorf("%d is reserved", n)
+	}
+
+	next := newRig(t, Config{Reserved: r.Reserved()})
+	if next.Reserved() <= r.Reserved() {
+		t.Error("the next run has nothing in reserve")
+	}
+	next.local(mac1 + 39)
+	next.local(mac1)
+	next.Receive(7, remote(2, mac1, 1)) // it moved
+	next.pass(reservedWait / 2)
+	if len(next.rib) != 1 {
+		t.Errorf("stations are announced before the peers' routes are known: %v", next.rib)
+	}
+	next.Synced(7)
+	next.pass(time.Second)
+	if x, ok := next.own(mac1 + 39); !ok || x.Seq < last.Seq {
+		t.Errorf("seq %d after %d", x.Seq, last.Seq)
+	}
+	if _, ok := next.own(mac1); ok || next.at(mac1) != (At{VTEP: vtep(2)}) {
+		t.Errorf("the station that moved is at %v", next.at(mac1))
+	}
+	next.local(mac1) // and comes back
+	if x, ok := next.own(mac1); !ok || x.Seq < 2 {
+		t.Errorf("it comes back: %+v", x)
+	}
+	next.pass(reservedFor)
+	next.local(mac1 + 60)
+	if x, _ := next.own(mac1 + 60); x.Seq != 0 {
+		t.Errorf("much later: seq %d", x.Seq)
+	}
+
+	alone := newRig(t, Config{Reserved: 8})
+	alone.local(mac1)
+	alone.pass(reservedWait + time.Second)
+	if _, ok := alone.own(mac1); !ok {
+		t.Error("without a peer nothing is announced")
+	}
+}
+
 // Of two hosts that claim a station with the same sequence number, the one with the lower VTEP
 // keeps it.
 func TestEqualClaims(t *testing.T) {

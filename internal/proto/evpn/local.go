@@ -14,6 +14,7 @@ type local struct {
 	port   uint16
 	sticky bool
 	seq    uint32
+	sure   uint32     // seq without what Config.Reserved raised it by
 	sent   sent       // its MAC route
 	ips    []*localIP // longest unheard first
 }
@@ -44,17 +45,23 @@ func (t *Table) Local(now time.Time, vni VNI, mac port.MAC, number uint16, stick
 		return
 	}
 	s = d.station(mac)
-	seq := t.past[stationKey{vni, mac}]
+	t.begin(now)
+	sure := t.past[stationKey{vni, mac}]
 	if best := s.best(); best != nil {
 		if !t.mayTake(now, d, mac, s, best, number, sticky) {
 			return
 		}
-		seq = max(seq, best.seq, best.seq+1) // the highest is not exceeded: then the VTEP decides
+		sure = max(sure, best.seq, best.seq+1) // the highest is not exceeded: then the VTEP decides
 	}
-	s.local = &local{port: number, sticky: sticky, seq: seq}
+	seq := sure
+	if now.Sub(t.began) < reservedFor {
+		seq = max(seq, t.cfg.Reserved)
+	}
+	s.local = &local{port: number, sticky: sticky, seq: seq, sure: sure}
 	s.told = false
 	moved := s.at != At{}
 	t.remember(stationKey{vni, mac}, seq)
+	t.reserve(seq)
 	t.stats.Local++
 	t.pacer(number).stations++
 	t.decide(d, mac)
@@ -158,7 +165,11 @@ func (s *station) best() (best *claim) {
 func (t *Table) decide(d *domain, mac port.MAC) {
 	s := d.stations[mac]
 	best := s.best()
-	if l := s.local; l != nil && best != nil && best.beats(&claim{t.cfg.VTEP, l.seq, l.sticky}) {
+	if best != nil && best.seq < ^uint32(0) {
+		t.reserve(best.seq + 1) // which this host announces once it hears the station
+	}
+	// A number that is higher only to be sure does not take a station that moved meanwhile.
+	if l := s.local; l != nil && best != nil && best.beats(&claim{t.cfg.VTEP, l.sure, l.sticky}) {
 		t.unclaim(d, mac, s)
 	}
 	at := At{}
@@ -245,7 +256,7 @@ func (p *pacer) allow(now time.Time) (wait time.Duration) {
 // announce announces what is not announced of a local station: now, or when its port may.
 func (t *Table) announce(now time.Time, d *domain, mac port.MAC, s *station) {
 	p := t.ports[s.local.port]
-	if len(p.pending) == 0 && p.allow(now) == 0 {
+	if len(p.pending) == 0 && !t.waits(now) && p.allow(now) == 0 {
 		t.publish(d, mac, s.local)
 		return
 	}
@@ -258,6 +269,9 @@ func (t *Table) announce(now time.Time, d *domain, mac port.MAC, s *station) {
 // announcePending announces what may be announced now, and returns when more may.
 func (t *Table) announcePending(now time.Time) time.Duration {
 	next := probeEvery
+	if t.waits(now) {
+		return t.began.Add(reservedWait).Sub(now)
+	}
 	for number, p := range t.ports {
 		for k := range p.pending {
 			if wait := p.allow(now); wait > 0 {
@@ -328,6 +342,30 @@ func (t *Table) remember(k stationKey, seq uint32) {
 		t.stats.Sequences++
 	}
 }
+
+// begin takes note of when the table is used first.
+func (t *Table) begin(now time.Time) {
+	if t.began.IsZero() {
+		t.began = now
+	}
+}
+
+// waits reports whether stations are not announced yet, since peers may have other claims.
+func (t *Table) waits(now time.Time) bool {
+	return t.cfg.Reserved > 0 && !t.synced && now.Sub(t.began) < reservedWait
+}
+
+// reserve reserves numbers beyond one that this host may announce.
+func (t *Table) reserve(seq uint32) {
+	if seq < maxReserved && seq+reserveAhead/2 > t.reserved {
+		t.reserved = seq + reserveAhead
+	}
+}
+
+// Reserved returns a number that no announced sequence number exceeds, but those beyond 2^24. It
+// is to be on disk before it is reached: a run that ends at once cannot save Sequences, and the
+// next one begins with this number where it knows no other claim. So numbers never go back.
+func (t *Table) Reserved() uint32 { return t.reserved }
 
 // Sequences returns the sequence numbers to keep for the next run.
 func (t *Table) Sequences() []Sequence {

@@ -90,6 +90,15 @@ type simHost struct {
 	number   int
 	vnis     []VNI
 	sessions []*session // to each host
+	disk     disk
+	high     map[Key]uint32 // announced so far, unless the disk is lost
+}
+
+// disk is what a host has saved of its sequence numbers: what is reserved at once, the numbers now
+// and then.
+type disk struct {
+	sequences []Sequence
+	reserved  uint32
 }
 
 // session carries the routes of one host to another.
@@ -151,7 +160,7 @@ func newSim(t testing.TB, seed uint64, hosts int, vnisOf func(int) []VNI) *sim {
 	s.events.at, s.with = make(map[int64][]func()), make(map[VNI][]int)
 	s.hosts = make([]*simHost, hosts)
 	for i := range s.hosts {
-		h := &simHost{sim: s, number: i, vnis: vnisOf(i), sessions: make([]*session, hosts)}
+		h := &simHost{sim: s, number: i, vnis: vnisOf(i), sessions: make([]*session, hosts), high: make(map[Key]uint32)}
 		for j := range h.sessions {
 			h.sessions[j] = &session{}
 		}
@@ -161,17 +170,17 @@ func newSim(t testing.TB, seed uint64, hosts int, vnisOf func(int) []VNI) *sim {
 		}
 	}
 	for i := range s.hosts {
-		s.boot(i, nil)
+		s.boot(i)
 	}
 	return s
 }
 
-// boot starts a host, with the sequence numbers that it kept or without.
-func (s *sim) boot(i int, kept []Sequence) {
+// boot starts a host with what its disk has.
+func (s *sim) boot(i int) {
 	h := s.hosts[i]
 	r := &rig{t: s.t, rib: make(map[Key]Route), stations: make(map[stationKey]At), floods: make(map[VNI][]netip.Addr)}
 	h.rig = r
-	r.Table = New(Config{VTEP: vtep(i + 1), MAC: port.MAC(i + 1), RD: rdOf(vtep(i + 1)), Hold: 20 * time.Second, Sequences: kept}, h)
+	r.Table = New(Config{VTEP: vtep(i + 1), MAC: port.MAC(i + 1), RD: rdOf(vtep(i + 1)), Hold: 20 * time.Second, Sequences: h.disk.sequences, Reserved: h.disk.reserved}, h)
 	r.SetVNIs(h.vnis)
 	s.alive[i] = true
 	for j := range s.hosts {
@@ -182,17 +191,17 @@ func (s *sim) boot(i int, kept []Sequence) {
 	}
 }
 
-// kill ends a host. The others notice by their lost sessions, at different times.
-func (s *sim) kill(i int) []Sequence {
+// kill ends a host, whose disk has what is reserved, and some sequence numbers of earlier. The
+// others notice by their lost sessions, at different times.
+func (s *sim) kill(i int) {
 	s.alive[i] = false
-	kept := s.hosts[i].Sequences()
+	s.hosts[i].disk.reserved = s.hosts[i].Reserved()
 	for j := range s.hosts {
 		if j != i {
 			s.cut(i, j)
 			s.cut(j, i)
 		}
 	}
-	return kept
 }
 
 // cut breaks the session from a host to another.
@@ -253,11 +262,16 @@ func (h *simHost) deliver(to int, do func()) {
 
 // Announce implements Output.
 func (h *simHost) Announce(r Route) {
+	if r.Seq < h.high[r.Key] {
+		h.t.Errorf("host %d announces %v with %d after %d", h.number, r.MAC, r.Seq, h.high[r.Key])
+	}
+	h.high[r.Key] = r.Seq
 	h.rig.Announce(r)
+	route := &r // of all copies that are under way
 	for _, to := range h.sim.with[r.Targets[0]] {
 		if h.sessions[to].up {
 			receiver := h.sim.hosts[to].rig
-			h.deliver(to, func() { receiver.Receive(Peer(h.number), r) })
+			h.deliver(to, func() { receiver.Receive(Peer(h.number), *route) })
 		}
 	}
 }
@@ -385,7 +399,7 @@ func TestConvergence(t *testing.T) {
 				keys = append(keys, k)
 			}
 		}
-		dead := make(map[int][]Sequence)
+		dead := make(map[int]bool)
 		for range 600 {
 			k := keys[s.rnd.IntN(len(keys))]
 			switch what := s.rnd.IntN(100); {
@@ -410,19 +424,23 @@ func TestConvergence(t *testing.T) {
 						}
 					})
 				}
-			case what < 96:
+			case what < 95:
 				if i := s.rnd.IntN(hosts); s.alive[i] && len(dead) < hosts/3 {
-					dead[i] = s.kill(i)
+					s.kill(i)
+					dead[i] = true
 				}
 			default:
-				for i, kept := range dead {
-					if s.rnd.IntN(2) == 0 {
-						kept = nil // it lost its disk
+				for i := range dead {
+					if s.rnd.IntN(3) == 0 { // it lost its disk
+						s.hosts[i].disk, s.hosts[i].high = disk{}, make(map[Key]uint32)
 					}
 					delete(dead, i)
-					s.boot(i, kept)
+					s.boot(i)
 					break
 				}
+			}
+			if i := s.rnd.IntN(hosts); s.alive[i] {
+				s.hosts[i].disk.sequences = s.hosts[i].Sequences()
 			}
 			s.run(time.Duration(s.rnd.IntN(400)) * time.Millisecond)
 		}

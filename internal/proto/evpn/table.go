@@ -24,6 +24,10 @@ type Table struct {
 	ports   map[uint16]*pacer  // ports with local stations
 	past    map[stationKey]uint32
 	timers  timers
+
+	reserved uint32    // see Reserved
+	began    time.Time // the first time that was said
+	synced   bool      // a peer has sent all its routes
 }
 
 type stationKey struct {
@@ -84,7 +88,9 @@ func New(cfg Config, out Output) *Table {
 	}
 	for _, s := range cfg.Sequences {
 		t.remember(stationKey{s.VNI, s.MAC}, s.Seq)
+		t.reserve(s.Seq)
 	}
+	t.reserve(cfg.Reserved)
 	return t
 }
 
@@ -287,6 +293,7 @@ func (t *Table) Down(now time.Time, from Peer, keep time.Duration) {
 // Synced says that a peer has sent all its routes (End-of-RIB): those that it did not repeat
 // since its session was lost are gone.
 func (t *Table) Synced(from Peer) {
+	t.synced = true
 	if p := t.peers[from]; p != nil && p.timer != nil {
 		t.timers.stop(p.timer)
 		p.timer = nil
@@ -395,6 +402,7 @@ func (d *domain) station(mac port.MAC) *station {
 
 // Tick does what is due, and returns how long nothing more will be.
 func (t *Table) Tick(now time.Time) time.Duration {
+	t.begin(now)
 	for len(t.timers) > 0 && !t.timers[0].at.After(now) {
 		heap.Pop(&t.timers).(*timer).run(now)
 	}
