@@ -109,8 +109,13 @@ var commands = []feature.Command{
 			var e exported
 			d := json.NewDecoder(io.LimitReader(os.Stdin, maxImport))
 			d.DisallowUnknownFields()
-			if err := d.Decode(&e); err != nil {
+			switch err := d.Decode(&e); {
+			case errors.Is(err, io.EOF):
+				return errors.New("the standard input is empty; it has to be what `guard export` prints")
+			case err != nil:
 				return fmt.Errorf("the standard input is not what `guard export` prints: %w", err)
+			case d.Decode(&struct{}{}) != io.EOF:
+				return errors.New("the standard input is not what `guard export` prints: something follows it")
 			}
 			return show(c, http.MethodPost, "/v1/guard/"+c.Args[0]+"/import", e)
 		},

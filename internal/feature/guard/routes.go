@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -218,7 +219,21 @@ func (g *guard) imports(p feature.Port, r *http.Request) (any, error) {
 		all = append(all, b)
 	}
 	g.table.Restore(p.Number(), all...)
+	if len(all) != 0 && !g.hasAny(p, all) {
+		return nil, api.Errorf(api.CodeFailed, "port %s may have none of these %d addresses: their MAC addresses or VLANs are not the port's, it does not learn such addresses, their time is over, or other ports have them", p.Name(), len(all))
+	}
 	return g.list(p.Name()), nil
+}
+
+// hasAny reports whether a port has any of some learned or added addresses.
+func (g *guard) hasAny(p feature.Port, some []proto.Binding) bool {
+	for _, b := range g.table.Bindings() {
+		same := func(x proto.Binding) bool { return x.VLAN == b.VLAN && x.MAC == b.MAC && x.Prefix == b.Prefix }
+		if b.Port == p.Name() && slices.ContainsFunc(some, same) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxQuestion is the longest frame to ask about, in bytes.
