@@ -123,6 +123,10 @@ type Trace struct {
 	// against the device.
 	Ifindex int `json:"-"`
 
+	// Number is the index of the device and the boot of the host that it belongs to, to find a
+	// device in a next process that was renamed meanwhile; of Members alone.
+	Number string `json:"number,omitempty"`
+
 	// Name is what the port's settings call a device among its Members; empty: Ifname.
 	Name string `json:"name,omitempty"`
 

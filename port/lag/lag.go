@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
@@ -215,7 +217,7 @@ func (k kind) giveBack(name string, o *Settings, t port.Trace) error {
 }
 
 // find looks up the device of a member, also one that was renamed: its number tells within a
-// process, and later its mark that the last name it had is still its own.
+// process, and later its mark that the last name it had, or its number, is still its own.
 func (k kind) find(name string, t port.Trace) (link.Link, error) {
 	if t.Ifindex != 0 {
 		if l, err := link.ByIndex(t.Ifindex); !errors.Is(err, link.ErrNotFound) {
@@ -229,7 +231,28 @@ func (k kind) find(name string, t port.Trace) (link.Link, error) {
 			}
 		}
 	}
-	return link.ByName(name)
+	l, err := link.ByName(name)
+	if !errors.Is(err, link.ErrNotFound) {
+		return l, err
+	}
+	digits, _, _ := strings.Cut(t.Number, "@")
+	if index, bad := strconv.Atoi(digits); bad == nil && t.Number == numberOf(index) {
+		if r, bad := link.ByIndex(index); bad == nil {
+			if m, is := owner.Parse(r.Alias); is && m.Switch == k.Switch && m.Adopted {
+				return r, nil
+			}
+		}
+	}
+	return l, err
+}
+
+// numberOf returns the Number of a Trace. An index is a device's as long as the host runs.
+func numberOf(index int) string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d@%s", index, strings.TrimSpace(string(boot)))
 }
 
 // nameOf returns the name of a member in the port's settings.

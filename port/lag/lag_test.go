@@ -584,6 +584,34 @@ func TestRenamed(t *testing.T) {
 		}
 		check("in another process", "x0", "a1", "a0")
 
+		// It is found as well if it got its name while no process ran, be it in use again or given back.
+		ns.Run("ip", "link", "del", "a0")
+		rename("x0", "a0")
+		trace = new(port.Trace)
+		p = open(t, one, trace)
+		waitStates(t, p, "active active")
+		p.Close()
+		kept = later(p.Trace())
+		rename("a0", "x0")
+		p = open(t, one, &kept)
+		waitStates(t, p, "active active")
+		p.Close()
+		rename("x0", "y0")
+		if err := kind.Delete(one, later(p.Trace())); err != nil {
+			t.Error(err)
+		}
+		check("renamed while no process ran", "y0", "a1")
+		// Of another switch, or of another boot of the host, it is another device.
+		ns.Run("ip", "link", "set", "y0", "alias", "vswitch other adopted")
+		if err := kind.Delete(one, kept); err != nil {
+			t.Error(err)
+		}
+		if l, err := link.ByName("y0"); err != nil || l.Alias != "vswitch other adopted" {
+			t.Errorf("another switch's device has the alias %q, %v", l.Alias, err)
+		}
+		rename("y0", "x0")
+		ns.Run("ip", "link", "set", "x0", "alias", "")
+
 		// The last name can be another device's, which stays as it is.
 		ns.Run("ip", "link", "del", "x0")
 		ns.Run("ip", "link", "add", "x0", "type", "veth", "peer", "name", "z1")
