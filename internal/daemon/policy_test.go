@@ -229,7 +229,7 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 				spoil(&bad.Policy)
 				before := withFDB(store.State{
 					Ports: []store.Port{{Spec: saved(bad)}, {Spec: saved(vm("good"))}},
-				}, savedEntry{MAC: 0x525400000001, VLAN: 5000, Port: "good"}, savedEntry{MAC: 0x525400000002, VLAN: 1, Port: "good"})
+				}, savedEntry{MAC: 0x525400000002, VLAN: 1, Port: "good"})
 				w := wire(t, before, func(*Options) {})
 				w.wantState("bad", api.StateDown)
 				w.wantState("good", api.StateUp)

@@ -3,6 +3,10 @@ package feature
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"github.com/vswitch/vswitch/internal/setting"
 )
 
 // Items says that what a feature keeps is a list of items: its State is the JSON of []T, T being
@@ -43,6 +47,9 @@ type Item interface {
 func ReadItems[T Item](state json.RawMessage) (all []T, err error) {
 	if state == nil {
 		return nil, nil
+	}
+	if key := setting.OtherCase(state, reflect.TypeOf(all)); key != "" {
+		return nil, fmt.Errorf("json: unknown field %q", key)
 	}
 	d := json.NewDecoder(bytes.NewReader(state))
 	d.DisallowUnknownFields()

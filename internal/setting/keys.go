@@ -2,8 +2,13 @@ package setting
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
 )
 
 // TwiceError names a key that one object has twice.
@@ -50,4 +55,52 @@ func CheckKeys(text []byte) error {
 			o.key = o.keys != nil
 		}
 	}
+}
+
+// OtherCase returns a key of a JSON text that differs from one of the type t in its case alone: there,
+// encoding/json would take it for that one, and of two such keys the last. It returns "" if there is
+// none.
+func OtherCase(text []byte, t reflect.Type) string {
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		return "" // it knows its keys
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return OtherCase(text, t.Elem())
+	case reflect.Slice:
+		var all []json.RawMessage
+		if json.Unmarshal(text, &all) == nil {
+			for _, one := range all {
+				if key := OtherCase(one, t.Elem()); key != "" {
+					return key
+				}
+			}
+		}
+	case reflect.Struct:
+		var all map[string]json.RawMessage
+		if json.Unmarshal(text, &all) != nil {
+			return ""
+		}
+		fields := make(map[string]reflect.Type)
+		for _, f := range reflect.VisibleFields(t) {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if f.IsExported() && name != "-" {
+				fields[cmp.Or(name, f.Name)] = f.Type
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			if of := fields[key]; of != nil {
+				if bad := OtherCase(all[key], of); bad != "" {
+					return bad
+				}
+				continue
+			}
+			for name := range fields {
+				if strings.EqualFold(key, name) {
+					return key
+				}
+			}
+		}
+	}
+	return ""
 }

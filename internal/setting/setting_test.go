@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"testing"
 	"time"
 
@@ -368,6 +369,34 @@ func TestPlain(t *testing.T) {
 		err := json.Unmarshal([]byte(text), &v)
 		if got := Plain(fmt.Errorf("here: %w", err)); got == nil || got.Error() != "here: "+want {
 			t.Errorf("%s: %v, want %q", text, got, want)
+		}
+	}
+}
+
+func TestOtherCase(t *testing.T) {
+	type inner struct {
+		A int `json:"a"`
+	}
+	type outer struct {
+		inner
+		B    []inner          `json:"b,omitempty"`
+		C    *inner           `json:"c"`
+		D    map[string]inner `json:"d"` // not looked into: names are no fields
+		E    int              `json:"-"`
+		Bare int
+	}
+	for text, want := range map[string]string{
+		`{"a": 1, "b": [{"a": 1}], "c": {"a": 2}, "d": {"x": {"a": 1}, "X": {"a": 2}}, "Bare": 1}`: "",
+		`{"a": 1, "A": 2}`:                  "A",
+		`{"A": 2}`:                          "A",
+		`{"b": [{"a": 1}, {"a": 1,"A":2}]}`: "A",
+		`{"c": {"A": 1}}`:                   "A",
+		`{"bare": 1}`:                       "bare",
+		`{"Unknown": 1, "E": 1}`:            "", // for who refuses unknown keys
+		`{"b": {"A": 1}}`:                   "", `[`: "", `5`: "", ``: "",
+	} {
+		if key := OtherCase([]byte(text), reflect.TypeFor[outer]()); key != want {
+			t.Errorf("%s: %q, want %q", text, key, want)
 		}
 	}
 }

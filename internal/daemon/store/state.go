@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -48,11 +49,20 @@ func (st *State) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &all); err != nil {
 		return err
 	}
-	for key, to := range map[string]any{
+	known := map[string]any{
 		"version": &st.Version, "written_by": &st.WrittenBy,
 		"switch": &st.Switch, "ports": &st.Ports, "applied": &st.Applied, "pending": &st.Pending,
-	} {
+	}
+	for key, to := range known {
+		for other := range all {
+			if other != key && strings.EqualFold(other, key) {
+				return fmt.Errorf("json: unknown field %q", other)
+			}
+		}
 		if text, ok := all[key]; ok {
+			if other := setting.OtherCase(text, reflect.TypeOf(to).Elem()); other != "" {
+				return fmt.Errorf("%s: json: unknown field %q", key, other)
+			}
 			d := json.NewDecoder(bytes.NewReader(text))
 			d.DisallowUnknownFields()
 			if err := d.Decode(to); err != nil {

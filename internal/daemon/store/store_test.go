@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -273,6 +274,27 @@ func TestStateWithAKeyTwice(t *testing.T) {
 		}
 		_, aside, err := s.Load()
 		if err == nil || aside != "" || !strings.Contains(err.Error(), "twice in one object; remove one of them") {
+			t.Errorf("load: aside %q, error %v", aside, err)
+		}
+		if b, err := os.ReadFile(s.path); err != nil || string(b) != text {
+			t.Errorf("the file has %q, %v", b, err)
+		}
+	}
+}
+
+// A key that differs from a known one in its case alone is unknown: of two such keys one would be lost.
+func TestStateWithAKeyInAnotherCase(t *testing.T) {
+	for text, key := range map[string]string{
+		`{"version": 1, "Ports": [], "ports": [{"spec": {"name": "vm0", "kind": "tap"}, "trace": {}}]}`:                     "Ports",
+		`{"version": 1, "ports": [{"spec": {"name": "vm0", "kind": "tap"}, "Spec": {"name": "vm1", "kind": "tap"}}]}`:       "Spec",
+		`{"version": 1, "ports": [{"spec": {"name": "vm0", "kind": "tap"}, "trace": {"created": true, "CREATED": false}}]}`: "CREATED",
+	} {
+		s := tempStore(t)
+		if err := os.WriteFile(s.path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, aside, err := s.Load()
+		if err == nil || aside != "" || !strings.Contains(err.Error(), fmt.Sprintf("has the key %q", key)) {
 			t.Errorf("load: aside %q, error %v", aside, err)
 		}
 		if b, err := os.ReadFile(s.path); err != nil || string(b) != text {

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -73,7 +74,8 @@ func (m *mirrors) State() (json.RawMessage, error) {
 	return json.Marshal(kept)
 }
 
-// Restore implements feature.Kept. It leaves out what this program does not understand.
+// Restore implements feature.Kept. What this program does not understand is an error: the next save
+// would lose it.
 func (m *mirrors) Restore(b json.RawMessage) error {
 	kept, err := feature.ReadItems[item](b)
 	if err != nil {
@@ -83,8 +85,7 @@ func (m *mirrors) Restore(b json.RawMessage) error {
 	for _, i := range kept {
 		a := i.mirror()
 		if _, err := parse(&a); err != nil {
-			m.host.Log().Error("a mirror is left out", "mirror", a.Name, "error", err)
-			continue
+			return fmt.Errorf("mirror %s: %w", a.Name, err)
 		}
 		all = append(all, a)
 	}

@@ -102,16 +102,24 @@ func TestMirrors(t *testing.T) {
 	}
 }
 
-// A mirror that cannot be put in force is left out; the others stay.
-func TestRestoreLeavesOut(t *testing.T) {
+// A mirror that cannot be put in force is an error, which names it, and nothing changes: without it
+// the next save would lose the mirror.
+func TestRestoreRefuses(t *testing.T) {
 	m := newMirrors(t, "vm0")
 	good := api.Mirror{Name: "good", From: []string{"vm0"}, Direction: "both", ToVLAN: 5}
-	b, err := json.Marshal([]api.Mirror{{Name: "bad", From: []string{"vm0"}, ToVLAN: 5, Filter: "nonsense ("}, good})
-	if err != nil {
+	state := func(all ...api.Mirror) json.RawMessage {
+		b, err := json.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if err := m.Restore(state(good)); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Restore(b); err != nil {
-		t.Fatal(err)
+	bad := api.Mirror{Name: "bad", From: []string{"vm0"}, ToVLAN: 5, Filter: "nonsense ("}
+	if err := m.Restore(state(bad, good)); err == nil || !strings.Contains(err.Error(), "mirror bad: ") {
+		t.Errorf("a mirror with a filter that nobody knows: %v", err)
 	}
 	if diff := cmp.Diff([]api.Mirror{good}, m.all); diff != "" {
 		t.Errorf("mirrors (-want +got):\n%s", diff)

@@ -117,7 +117,8 @@ func (s *stations) State() (json.RawMessage, error) {
 	return json.Marshal(kept)
 }
 
-// Restore implements feature.Kept. It leaves out what this program does not understand.
+// Restore implements feature.Kept. What this program does not understand is an error: the next save
+// would lose it.
 func (s *stations) Restore(b json.RawMessage) error {
 	kept, err := feature.ReadItems[entry](b)
 	if err != nil {
@@ -126,8 +127,7 @@ func (s *stations) Restore(b json.RawMessage) error {
 	to := make(map[fdb.Key]entry)
 	for _, e := range kept {
 		if err := e.Check(); err != nil {
-			s.host.Log().Error("an FDB entry is left out", "mac", e.MAC, "vlan", e.VLAN, "error", err)
-			continue
+			return fmt.Errorf("the FDB entry of %v in VLAN %d: %w", e.MAC, e.VLAN, err)
 		}
 		to[e.key()] = e
 	}
