@@ -122,6 +122,9 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 		return nil, err
 	}
 	p.replica.inherit()
+	if from != nil {
+		p.inherit(from.Data)
+	}
 	sysctls := hoststack.Read(l.Name)
 	if p.guard, err = hoststack.Shut(l.Name, l.Index, p.kernel); err != nil {
 		return nil, err
@@ -231,12 +234,25 @@ func (p *device) Pause() {
 // those of sockets.
 const deviceFormats = 16
 
-// Give implements port.Giver. What the kernel knows of the tunnel, the next process finds there.
+// Give implements port.Giver. What the kernel knows of the tunnel, the next process finds there; the
+// rest is the Parcel's heritage.
 func (p *device) Give(paused bool) (*port.Parcel, error) {
-	parcel, err := p.Port.Give(paused)
+	parcel, err := p.Last()
+	if err == nil {
+		p.replica.halted.Store(paused)
+		parcel.Data, err = p.give()
+	}
+	return parcel, err
+}
+
+// LastChanged implements port.Lasting: it never does.
+func (p *device) LastChanged() <-chan struct{} { return nil }
+
+// Last implements port.Lasting.
+func (p *device) Last() (*port.Parcel, error) {
+	parcel, err := p.Port.Give(false)
 	if err == nil {
 		parcel.Format += deviceFormats
-		p.replica.halted.Store(paused)
 	}
 	return parcel, err
 }

@@ -59,11 +59,10 @@ type follower interface {
 	leave(n *network, v *vtep)
 	limit(v *vtep)
 	second(n int) // has passed
-	keeps() bool  // learned stations stay for now, though nothing is learned
 }
 
-// nobody follows.
-type nobody struct{}
+// nobody follows. Where stations are is in the directory alone.
+type nobody struct{ d *directory }
 
 func (nobody) Changed(fdb.Key)       {}
 func (nobody) Flushed(uint16)        {}
@@ -72,8 +71,7 @@ func (nobody) know(*vtep, bool)      {}
 func (nobody) join(*network, *vtep)  {}
 func (nobody) leave(*network, *vtep) {}
 func (nobody) limit(*vtep)           {}
-func (nobody) second(int)            {}
-func (nobody) keeps() bool           { return false }
+func (n nobody) second(int)          { n.d.fade() }
 
 // replica keeps the kernel's part of a directory like it. The directory's mutex guards what
 // has no other guard.
@@ -87,9 +85,6 @@ type replica struct {
 	full    atomic.Pointer[string] // why a host could not join a network
 
 	refused uint64 // frames that were, when last asked
-
-	inherited []member // joined since an earlier process had them
-	left      int      // seconds that they stay
 }
 
 // member is a host as it takes part in a network.
@@ -269,7 +264,7 @@ func (r *replica) inherit() {
 		if err == nil {
 			if v, e := d.vtep(vtep); e == nil {
 				d.join(n, v)
-				r.inherited = append(r.inherited, member{n, v})
+				d.legacy.members = append(d.legacy.members, member{n, v})
 				return
 			}
 		}
@@ -281,16 +276,14 @@ func (r *replica) inherit() {
 	r.kernel.Stations(func(k fdb.Key, path uint16, silent time.Duration) {
 		if m := r.member(path); m != nil && m.n == d.networkOf(k) {
 			d.stations.Restore(k, m.v.number, silent)
-			r.left = grace
+			d.legacy.left = grace
 		}
 	})
-	if r.inherited != nil {
-		r.left = grace
+	if d.legacy.members != nil {
+		d.legacy.left = grace
 	}
 	_, r.refused = r.kernel.Refused()
 }
-
-func (r *replica) keeps() bool { return r.left > 0 }
 
 func (r *replica) second(n int) {
 	if r.halted.Load() {
@@ -303,22 +296,5 @@ func (r *replica) second(n int) {
 		r.t.refused(from, int(count-r.refused))
 		r.refused = count
 	}
-	d := &r.t.directory
-	d.lock()
-	defer d.unlock()
-	if r.left == 0 {
-		return
-	}
-	if r.left--; r.left > 0 {
-		return
-	}
-	for _, m := range r.inherited {
-		if d.networks.Load().byVNI[m.n.vni] == m.n {
-			d.leave(m.n, m.v)
-		}
-	}
-	r.inherited = nil
-	if !d.learning.Load() {
-		d.stations.Flush(func(fdb.Entry) bool { return true })
-	}
+	r.t.fade()
 }

@@ -130,12 +130,24 @@ func bufferSize(fd, force, normal int) {
 }
 
 // parcelFormat is the format of a tunnel's Parcel: the sockets that receive, in the order of their
-// queues, without data. Where stations are is learned anew.
+// queues, and where stations are, as heritage. After a kill that is learned anew.
 const parcelFormat = 1
 
 // Give implements port.Giver. Two processes may have the sockets open: each datagram is received by
 // one of them.
 func (t *sockets) Give(bool) (*port.Parcel, error) {
+	parcel, err := t.Last()
+	if err == nil {
+		parcel.Data, err = t.give()
+	}
+	return parcel, err
+}
+
+// LastChanged implements port.Lasting: it never does.
+func (t *sockets) LastChanged() <-chan struct{} { return nil }
+
+// Last implements port.Lasting.
+func (t *sockets) Last() (*port.Parcel, error) {
 	parcel := &port.Parcel{Format: parcelFormat}
 	for _, q := range t.queues {
 		var dup int

@@ -25,7 +25,7 @@ type sockets struct {
 
 var _ interface {
 	openTunnel
-	port.Giver
+	port.Lasting
 	port.Substitute
 } = (*sockets)(nil)
 

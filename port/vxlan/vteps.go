@@ -54,6 +54,7 @@ type directory struct {
 	wanted   bool               // and so does who drives it
 	watching chan struct{}      // has a value when a VTEP is new
 	follower follower
+	legacy   legacy
 }
 
 // use is a VTEP's membership in a network.
@@ -104,7 +105,7 @@ type vtep struct {
 
 func (d *directory) init(local netip.Addr, udpPort uint16) {
 	d.local, d.udpPort = local, udpPort
-	d.follow(nobody{})
+	d.follow(nobody{d})
 	d.networks.Store(&networks{})
 	d.byAddr.Store(&map[netip.Addr]*vtep{})
 	d.flooded, d.uses, d.users = make(map[uint32][]*vtep), make(map[use]int), make(map[*vtep]int)
@@ -474,7 +475,7 @@ func (d *directory) SetLearning(on bool) {
 
 func (d *directory) setLearning() {
 	on := d.permit && d.wanted
-	if d.learning.Swap(on) && !on && !d.follower.keeps() {
+	if d.learning.Swap(on) && !on && d.legacy.left == 0 {
 		d.stations.Flush(func(fdb.Entry) bool { return true })
 	}
 }

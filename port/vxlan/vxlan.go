@@ -194,6 +194,9 @@ func (k kind) onSockets(s port.Spec, trace *port.Trace, why string, from *port.P
 	if err := t.set(s); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
+	if from != nil {
+		t.inherit(from.Data)
+	}
 	*trace = port.Trace{}
 	return t, nil
 }
