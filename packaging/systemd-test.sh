@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests a package under a real systemd: systemd-test.sh PACKAGE.deb, as root on Debian or Ubuntu
-# with systemd installed. It boots a copy of this machine's root that is thrown away, in
+# Tests a package under a real systemd: systemd-test.sh PACKAGE.deb FLOWS, as root on Debian or Ubuntu
+# with systemd installed; FLOWS is the test binary of internal/test/upgradetest. It boots a copy of this machine's root that is thrown away, in
 # namespaces and a control group of its own. Nothing there can change the machine's devices or
 # the kernel's settings, other than those of its own network.
 set -euo pipefail
@@ -67,6 +67,11 @@ inside() {
 	await another "$pid"
 	await systemctl -q is-active vswitch@sw0
 
+	echo "# what comes meanwhile waits in sockets that systemd keeps"
+	systemctl reset-failed vswitch@sw0 # or it takes this for a switch that cannot start
+	TMPDIR=/run/vswitch timeout 120 /srv/flows -test.run '^$' -test.bench '^BenchmarkUnit$' -test.benchtime 1x -test.timeout 2m -unit vswitch@sw0 ||
+		fail "$(vswitch ports; vswitch stats; journalctl -q --no-pager -u vswitch@sw0 | tail -n 50)"
+
 	echo "# reload applies the configuration"
 	printf 'version: 1\nports: {vm1: {access: 10}}\n' >/etc/vswitch/sw0.yaml
 	systemctl reload vswitch@sw0
@@ -118,9 +123,10 @@ boot() {
 	mount -t tmpfs tmpfs tmp
 
 	cp "$2" srv/vswitch.deb
-	cp "$3" srv/systemd-test.sh
+	cp "$3" srv/flows
+	cp "$4" srv/systemd-test.sh
 	: >srv/log
-	mount --bind "$4" srv/log
+	mount --bind "$5" srv/log
 	# The test is this system's only purpose. Disks, devices and timers are the machine's.
 	: >etc/fstab
 	for unit in systemd-{udevd,udev-trigger,sysctl,modules-load,remount-fs,binfmt,tmpfiles-setup-dev}.service systemd-udevd-{kernel,control}.socket \
@@ -176,9 +182,10 @@ status=0
 # shellcheck disable=SC2016 # the inner shell expands them
 bash -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' bash "$group" \
 	timeout -s KILL 300 unshare --mount --net --pid --cgroup --uts --ipc --fork --kill-child \
-	"$script" boot "$work/root" "$(realpath "$1")" "$script" "$work/log" </dev/null >"$work/console" 2>&1 || status=$?
+	"$script" boot "$work/root" "$(realpath "$1")" "$(realpath "$2")" "$script" "$work/log" </dev/null >"$work/console" 2>&1 || status=$?
 if [ $status -ne 0 ]; then
 	cat "$work/console" "$work/log"
 	fail "ends with status $status"
 fi
+grep '^BenchmarkUnit.* lost' "$work/log" || fail "no flows passed the switch: $(cat "$work/log")"
 echo "packages: installed, started, killed, reloaded, upgraded, stopped and removed under systemd"

@@ -119,4 +119,5 @@ unshare --mount --net --pid --fork bash -euc '
 	chroot "$root/new" bash /tmp/packaging/test.sh inside
 ' bash "$work"
 echo "packages: two builds are the same; installed, run, upgraded, removed and purged"
-packaging/systemd-test.sh "$work"/one/*.deb
+go test -c -o "$work/flows" ./internal/test/upgradetest
+packaging/systemd-test.sh "$work"/one/*.deb "$work/flows"

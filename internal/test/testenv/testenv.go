@@ -92,6 +92,14 @@ func NewNetns(t testing.TB) *Netns {
 	return n
 }
 
+// Here returns the namespace of the test itself.
+func Here(t testing.TB) *Netns {
+	t.Helper()
+	Root(t)
+	Tool(t, "nsenter")
+	return &Netns{t: t, holder: os.Getpid()}
+}
+
 // hold keeps ip(8)'s mounts in the namespace for all commands, including the mounts they make
 // themselves, such as the bpffs of a daemon that is killed and restarted. The holder ends at
 // the latest with the test process, which holds the other end of its input.
@@ -125,7 +133,12 @@ func (n *Netns) hold() {
 }
 
 // Path returns the file that represents the namespace.
-func (n *Netns) Path() string { return filepath.Join("/run/netns", n.Name) }
+func (n *Netns) Path() string {
+	if n.Name == "" {
+		return fmt.Sprintf("/proc/%d/ns/net", n.holder)
+	}
+	return filepath.Join("/run/netns", n.Name)
+}
 
 // Do calls f on a thread inside the namespace. What f opens stays there; goroutines that f
 // starts do not.

@@ -22,11 +22,17 @@ func ring(t *testing.T, binary string, of []string, flags ...string) (*daemontes
 	return sw, ringOf(t, sw, of)
 }
 
-// ringOf adds the ports to a switch.
+// ringOf adds the ports to a switch, which ends with the test.
 func ringOf(t *testing.T, sw *daemontest.Daemon, of []string) []*flow {
 	t.Helper()
 	sw.Netns.Run("ip", "link", "set", "lo", "up")
 	t.Cleanup(func() { sw.Kill(); sw.Cleanup(t) })
+	return flowsAround(t, sw, of)
+}
+
+// flowsAround adds the ports to a switch, and starts the flows.
+func flowsAround(t testing.TB, sw *daemontest.Daemon, of []string) []*flow {
+	t.Helper()
 	var ends []end
 	for i, kind := range of {
 		ends = append(ends, kinds[kind](t, sw, "p"+string(rune('a'+i))+strings.ReplaceAll(kind, "-", "")))
@@ -72,7 +78,7 @@ func wantAll(t *testing.T, what string, flows []*flow) {
 }
 
 // wantAllBut is wantAll where a flow may lose some.
-func wantAllBut(t *testing.T, what string, flows []*flow, most int) {
+func wantAllBut(t testing.TB, what string, flows []*flow, most int) {
 	t.Helper()
 	for _, f := range flows {
 		sent, lost, twice, gap := f.result(t)

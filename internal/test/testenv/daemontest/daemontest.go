@@ -124,6 +124,15 @@ func StartService(t testing.TB, ns *testenv.Netns, flags ...string) *Daemon {
 	return start(t, Binary(t), true, ns, flags)
 }
 
+// Running returns a daemon that somebody else runs, in the test's own namespace. It can take commands;
+// the test neither starts nor ends it.
+func Running(t testing.TB, binary, socket string) *Daemon {
+	t.Helper()
+	d := &Daemon{Netns: testenv.Here(t), binary: binary, socket: socket, Client: api.NewClient(socket)}
+	t.Cleanup(d.Client.Close)
+	return d
+}
+
 func start(t testing.TB, binary string, service bool, ns *testenv.Netns, flags []string) *Daemon {
 	t.Helper()
 	// Not t.TempDir: the test's name in it would make a socket's path too long.
