@@ -141,6 +141,13 @@ func TestEVPN(t *testing.T) {
 	third.want(h3, h3.to(h1), h1)
 	o.awaitStation(h3.mac, 2)
 
+	// The first switch is upgraded: it knows where stations and other hosts are before its sessions
+	// are back.
+	o.sites[0].sw.Upgrade(t)
+	all.want(h1, h1.toAll(), h2, h3)
+	all.want(h1, h1.to(h3), h3)
+	o.awaitStation(h3.mac, 2)
+
 	// A neighbor that is removed takes its stations with it.
 	o.sites[0].sw.ctl("evpn neighbor del %s", o.vtep(2))
 	testenv.Eventually(t, "its stations are gone", func() bool { return o.station(0, h3.mac).MAC == 0 })
