@@ -1,8 +1,10 @@
 package upgradetest
 
 import (
+	"flag"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -10,8 +12,11 @@ import (
 	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 )
 
+var queue = flag.Int("queue", 20_000, "frames that a TAP holds, or another device")
+
 // BenchmarkLosses reports how many frames a flow between a kind of port and a TAP loses, and its
-// longest gap, while the process is replaced, killed and started, or stopped and started.
+// longest gap, while the process is replaced, killed and started, killed and started by a service
+// manager that keeps its files, or stopped and started.
 func BenchmarkLosses(b *testing.B) {
 	testenv.Root(b)
 	modes := map[string][]string{"fast path": nil, "slow path": {"--fastpath", "off"}}
@@ -19,6 +24,7 @@ func BenchmarkLosses(b *testing.B) {
 		"nothing": func(*daemontest.Daemon, testing.TB) {}, // what the machine itself loses
 		"upgrade": func(sw *daemontest.Daemon, t testing.TB) { sw.Upgrade(t) },
 		"kill":    func(sw *daemontest.Daemon, t testing.TB) { sw.Restart(t) },
+		"kept":    func(sw *daemontest.Daemon, t testing.TB) { sw.Restart(t) },
 		"stop":    func(sw *daemontest.Daemon, t testing.TB) { sw.Stop(t); sw.Restart(t) },
 	}
 	// Their machines have to connect again, which a flow does not.
@@ -26,15 +32,19 @@ func BenchmarkLosses(b *testing.B) {
 	for _, mode := range slices.Sorted(maps.Keys(modes)) {
 		for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 			for _, event := range slices.Sorted(maps.Keys(what)) {
-				if slices.Contains(connected, kind) && (event == "kill" || event == "stop") {
+				if slices.Contains(connected, kind) && (event == "kill" || event == "stop") || kind == "stream" && event == "kept" {
 					continue
+				}
+				start := daemontest.Start
+				if event == "kept" {
+					start = daemontest.StartService
 				}
 				for _, from := range []bool{true, false} {
 					direction := map[bool]string{true: "from", false: "to"}[from]
 					b.Run(strings.Join([]string{mode, kind, event, direction}, "/"), func(b *testing.B) {
 						var lost, gap float64
 						for range b.N {
-							l, g := lose(b, modes[mode], kind, from, what[event])
+							l, g := lose(b, start, modes[mode], kind, from, what[event])
 							lost, gap = lost+l, max(gap, g)
 						}
 						b.ReportMetric(lost/float64(b.N), "lost")
@@ -49,12 +59,16 @@ func BenchmarkLosses(b *testing.B) {
 
 // lose returns how many frames a flow loses while something happens to its switch, and its longest
 // gap in ms.
-func lose(b *testing.B, flags []string, kind string, from bool, happens func(*daemontest.Daemon, testing.TB)) (lost, gap float64) {
+func lose(b *testing.B, start func(testing.TB, *testenv.Netns, ...string) *daemontest.Daemon, flags []string, kind string, from bool, happens func(*daemontest.Daemon, testing.TB)) (lost, gap float64) {
 	ns := testenv.NewNetns(b)
 	ns.Run("ip", "link", "set", "lo", "up")
-	sw := daemontest.Start(b, ns, flags...)
+	sw := start(b, ns, flags...)
 	defer func() { sw.Kill(); sw.Cleanup(b) }()
 	ends := []end{kinds[kind](b, sw, "p0"), kinds["tap"](b, sw, "p1")}
+	// What waited comes at once. A TAP holds 500 frames, and what it drops then is not what counts here.
+	for _, tap := range []string{"p0", "p1"} {
+		_ = ns.Command("ip", "link", "set", tap, "txqueuelen", strconv.Itoa(*queue)).Run() // it may be no device
+	}
 	if !from {
 		slices.Reverse(ends)
 	}
