@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/vswitch/vswitch/port"
@@ -24,6 +25,7 @@ type rxCounters struct {
 	bytes   atomic.Uint64
 	copies  atomic.Uint64
 	dropped [port.NumDrops]atomic.Uint64
+	batches [8]atomic.Uint64 // as BatchSizes
 	_       [64]byte
 }
 
@@ -32,6 +34,7 @@ func bump(c *atomic.Uint64, n uint64) { c.Store(c.Load() + n) }
 func (c *rxCounters) received(frames, bytes uint64) {
 	bump(&c.frames, frames)
 	bump(&c.bytes, bytes)
+	bump(&c.batches[bits.Len64(frames-1)%8], 1)
 }
 
 func (c *rxCounters) copied(n uint64)    { bump(&c.copies, n) }

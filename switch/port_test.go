@@ -1,6 +1,7 @@
 package vswitch_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,30 @@ func TestCountersGoOn(t *testing.T) {
 		total := r.Departed()
 		if total.RX.Frames != want.RX.Frames+counted(2).RX.Frames || total.RX.Bytes != want.RX.Bytes+counted(2).RX.Bytes || total.Fast != want.Fast+counted(2).Fast {
 			t.Errorf("of former ports %+v", total)
+		}
+	})
+}
+
+// Batches count by their sizes, also those of a port that is gone.
+func TestBatchSizes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+		defer r.Close()
+		want := vswitch.BatchSizes{}
+		for _, c := range []struct{ frames, at int }{{1, 0}, {2, 1}, {3, 2}, {4, 2}, {5, 3}, {33, 6}, {64, 6}} {
+			r.lines[0].Put(0, slices.Repeat([]memory.Packet{{Wire: frame(port.Broadcast, station(0), 1, 60)}}, c.frames)...)
+			synctest.Wait()
+			want.Batches[c.at]++
+			want.Frames += uint64(c.frames)
+			if got := r.BatchSizes(); got != want {
+				t.Fatalf("after a batch of %d: %+v, want %+v", c.frames, got, want)
+			}
+		}
+		if err := r.RemovePort("p0"); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.BatchSizes(); got != want {
+			t.Errorf("without the port %+v, want %+v", got, want)
 		}
 	})
 }

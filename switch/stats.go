@@ -29,6 +29,42 @@ func (c *Counters) Drops() uint64 {
 	return n
 }
 
+// BatchSizes say how many batches of frames the workers received: of 1 frame, of 2, of up to 4,
+// of up to 8, and so on up to 64. Workers that have much to do find large batches.
+type BatchSizes struct {
+	Batches [7]uint64
+	Frames  uint64 // in all of them
+}
+
+func (b *BatchSizes) add(o BatchSizes) {
+	for i, n := range o.Batches {
+		b.Batches[i] += n
+	}
+	b.Frames += o.Frames
+}
+
+// BatchSizes returns those of all ports, removed ones too, since the switch was made.
+func (s *Switch) BatchSizes() BatchSizes {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.batched
+	for _, p := range s.byName {
+		all.add(p.batchSizes())
+	}
+	return all
+}
+
+// batchSizes returns those of a port. The caller holds Switch.mu.
+func (p *Port) batchSizes() (b BatchSizes) {
+	for _, c := range p.rx {
+		for i := range b.Batches {
+			b.Batches[i] += c.batches[i].Load()
+		}
+		b.Frames += c.frames.Load()
+	}
+	return b
+}
+
 // Departed returns the sum of the counters of all ports that were removed.
 func (s *Switch) Departed() PortStats {
 	s.mu.Lock()

@@ -78,6 +78,7 @@ type Switch struct {
 	watches      []*Watch
 	groupForward uint16
 	departed     PortStats // of removed ports
+	batched      BatchSizes
 	closed       bool
 	held         bool // no port receives; see Hold
 	stop         chan struct{}
@@ -213,6 +214,7 @@ func (s *Switch) RemovePort(name string) error {
 	defer s.mu.Unlock()
 	if s.byName[name] == p {
 		s.departed.add(st)
+		s.batched.add(p.batchSizes())
 		p.removed = true
 		p.setShape(port.Rate{}).stop()
 		s.fdb.RemovePort(p.number)

@@ -65,6 +65,7 @@ func runSwitch(c *cli.Context) error {
 	}
 	o := daemon.Options{
 		Version:     buildVersion().Version,
+		Revision:    buildVersion().Commit,
 		SocketGroup: c.String("socket-group"),
 		Features:    features,
 		Links:       daemon.HostLinks{},

@@ -92,6 +92,9 @@ const (
 	StateEstablished State = "established"
 )
 
+// States are all of them.
+var States = []State{StateIdle, StateConnect, StateOpenSent, StateOpenConfirm, StateEstablished}
+
 // Status describes a neighbour.
 type Status struct {
 	Neighbor

@@ -67,6 +67,7 @@ type Options struct {
 	// to this process alone, and may change the Options. It may be nil.
 	Prepare func(*Options) error
 
+	Revision    string   // the commit of which the program was built
 	FastPath    FastPath // nil: none
 	FastPathOff string   // why there is none
 
@@ -140,6 +141,9 @@ type FastPath interface {
 
 	// Stop ends updates and leaves what is in force.
 	Stop()
+
+	// Backlog returns how many stations wait to be in force.
+	Backlog() int
 
 	// Pinned reports whether the fast path keeps forwarding without the process.
 	Pinned() bool

@@ -198,6 +198,7 @@ func (m *manager) serveFeature(h *hosted, rt feature.Route, w http.ResponseWrite
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
+	defer m.durations.of(rt.Method + " " + rt.Path).since(time.Now())
 	var answer any
 	handle := func() (err error) { answer, err = m.callFeature(h, rt, r); return err }
 	if rt.Change {
@@ -314,15 +315,16 @@ type host struct{ m *manager }
 
 var _ feature.Host = host{}
 
-func (h host) Log() *slog.Logger               { return h.m.log }
-func (h host) MAC() port.MAC                   { return h.m.mac }
-func (h host) Switch() *vswitch.Switch         { return h.m.sw }
-func (h host) Speak()                          { h.m.ownStation() }
-func (h host) Forget(p feature.Port)           { h.m.forget(p.(*managed)) }
-func (h host) Shut(p feature.Port, why string) { h.m.shut(p.(*managed), why) }
-func (h host) Collect(add feature.Add)         { h.m.collect(add) }
-func (h host) Emit(e api.Event)                { h.m.emit(e) }
-func (h host) API() http.Handler               { return h.m.handler() }
+func (h host) Log() *slog.Logger                         { return h.m.log }
+func (h host) MAC() port.MAC                             { return h.m.mac }
+func (h host) Switch() *vswitch.Switch                   { return h.m.sw }
+func (h host) Speak()                                    { h.m.ownStation() }
+func (h host) Forget(p feature.Port)                     { h.m.forget(p.(*managed)) }
+func (h host) Shut(p feature.Port, why string)           { h.m.shut(p.(*managed), why) }
+func (h host) Collect(add feature.Add)                   { h.m.collect(add) }
+func (h host) Distributions(add feature.AddDistribution) { h.m.distributions(add) }
+func (h host) Emit(e api.Event)                          { h.m.emit(e) }
+func (h host) API() http.Handler                         { return h.m.handler() }
 
 // Pinned implements feature.Host.
 func (h host) Pinned(k fdb.Key) bool {

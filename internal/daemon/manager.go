@@ -28,7 +28,7 @@ import (
 // every method except do, change, onEvent and handler is called with the turn.
 type manager struct {
 	turns
-	name, version, stateDir, socketDir string
+	name, version, revision, stateDir, socketDir string
 
 	kinds   port.Catalog
 	links   Links
@@ -92,11 +92,16 @@ type manager struct {
 	changing chan struct{} // has a value while a command changes the desired state
 	resave   time.Time     // when to write the state again; zero: never
 	unkept   bool          // the last background write failed
+
+	generation atomic.Uint64 // how often the desired state was changed
+
+	durations durations // of calls of the API
+	saves     duration  // of writes of the state
 }
 
 func newManager(o Options, keep func(store.State) error) (*manager, error) {
 	m := &manager{
-		name: o.Name, version: o.Version, stateDir: o.StateDir, socketDir: o.SocketDir,
+		name: o.Name, version: o.Version, revision: o.Revision, stateDir: o.StateDir, socketDir: o.SocketDir,
 		links:   o.Links,
 		claimed: o.Links.Claim(o.Name, o.Socket),
 		log:     o.Log,
@@ -134,7 +139,8 @@ func newManager(o Options, keep func(store.State) error) (*manager, error) {
 		replaced: make(chan struct{}),
 	}
 	if keep != nil {
-		m.saver = store.NewWriter(keep, func(err error) {
+		timed := func(st store.State) error { defer m.saves.since(time.Now()); return keep(st) }
+		m.saver = store.NewWriter(timed, func(err error) {
 			go m.do(func() error { m.traceKept(err); return nil })
 		})
 	}

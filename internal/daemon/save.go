@@ -119,5 +119,9 @@ func (m *manager) change(f func() error) error {
 		return fail(api.CodeFailed, "another change has not ended for %v, its disk or device does not answer; nothing is changed, try again", changeWait)
 	}
 	defer func() { <-m.changing }()
-	return m.do(f)
+	err := m.do(f)
+	if err == nil {
+		m.generation.Add(1)
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/config"
@@ -138,6 +139,7 @@ func (m *manager) handler() http.Handler {
 	for _, rt := range m.routes() {
 		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
+			defer m.durations.of(rt.method + " " + rt.path).since(time.Now())
 			answer, err := rt.handle(r)
 			m.answer(w, answer, err)
 		})

@@ -261,6 +261,10 @@ type Host interface {
 	// Collect reports the numbers of the daemon and of all features, see Collected.
 	Collect(add Add)
 
+	// Distributions reports how values of the daemon are distributed. Any goroutine may call it,
+	// without the turn.
+	Distributions(add AddDistribution)
+
 	// Shut disables a port until a user or the recovery time brings it back.
 	Shut(p Port, why string)
 }

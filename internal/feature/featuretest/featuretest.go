@@ -194,6 +194,9 @@ func (h *Host) API() http.Handler { return http.NotFoundHandler() }
 // Collect implements feature.Host: it has nothing to report.
 func (h *Host) Collect(feature.Add) {}
 
+// Distributions implements feature.Host: there are none.
+func (h *Host) Distributions(feature.AddDistribution) {}
+
 // Shut implements feature.Host.
 func (h *Host) Shut(p feature.Port, why string) { p.(*Port).Why = why }
 

@@ -109,6 +109,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range listed {
 		add(s.metric, s.value, s.labels...)
 	}
+	c.host.Distributions(func(m *feature.Metric, d feature.Distribution, labels ...string) {
+		one, err := prometheus.NewConstHistogram(c.desc(m), d.Count, d.Sum, d.AtMost, labels...)
+		if err != nil {
+			one = prometheus.NewInvalidMetric(c.desc(m), err)
+		}
+		ch <- one
+	})
 	for _, p := range ports {
 		s := p.Stats()
 		all.add(s)

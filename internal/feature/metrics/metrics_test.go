@@ -26,6 +26,7 @@ import (
 type daemon struct {
 	*featuretest.Host
 	report func(feature.Add)
+	spread func(feature.AddDistribution)
 	gone   string // a port that was removed
 }
 
@@ -42,6 +43,12 @@ func (d *daemon) Ports() iter.Seq[feature.Port] {
 func (d *daemon) Collect(add feature.Add) {
 	if d.report != nil {
 		d.report(add)
+	}
+}
+
+func (d *daemon) Distributions(add feature.AddDistribution) {
+	if d.spread != nil {
+		d.spread(add)
 	}
 }
 
@@ -160,6 +167,30 @@ func TestFamilies(t *testing.T) {
 	}
 	if got := series(families["vswitch_test_up"]); got["vm0"] != 1 {
 		t.Errorf("the feature's number is %v", got)
+	}
+}
+
+// A distribution is a histogram, with its bounds, its sum and its label.
+func TestDistribution(t *testing.T) {
+	d, _ := pair(t)
+	took := feature.Metric{Name: "vswitch_took_seconds", Help: "How long it took.", Labels: []string{"call"}}
+	d.spread = func(add feature.AddDistribution) {
+		add(&took, feature.Distribution{AtMost: map[float64]uint64{1: 2, 10: 3}, Count: 4, Sum: 50}, "GET /")
+		add(&took, feature.Distribution{}) // without its label: left out
+	}
+	s := start(d, httpd.Address{})
+	defer s.Stop()
+	f := scrape(t, s.page)["vswitch_took_seconds"]
+	if f.GetType() != dto.MetricType_HISTOGRAM || len(f.GetMetric()) != 1 {
+		t.Fatalf("it is %v", f)
+	}
+	h := f.GetMetric()[0].GetHistogram()
+	at := make(map[float64]uint64)
+	for _, b := range h.GetBucket() {
+		at[b.GetUpperBound()] = b.GetCumulativeCount()
+	}
+	if h.GetSampleCount() != 4 || h.GetSampleSum() != 50 || at[1] != 2 || at[10] != 3 || f.GetMetric()[0].GetLabel()[0].GetValue() != "GET /" {
+		t.Errorf("it is %v", f)
 	}
 }
 

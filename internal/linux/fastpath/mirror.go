@@ -34,6 +34,9 @@ func (p *Path) lookAtAll() {
 	}
 }
 
+// Backlog returns how many changed stations wait to be written to the kernel.
+func (p *Path) Backlog() int { return len(p.changed) }
+
 // Flushed implements fdb.Observer.
 func (p *Path) Flushed(number uint16) {
 	p.mu.Lock()

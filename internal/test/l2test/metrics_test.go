@@ -67,7 +67,7 @@ func value(families map[string]*dto.MetricFamily, name string, labels ...string)
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	const address = "127.0.0.1:9190"
-	l := newLAN(t, 2, "--metrics", address, "--stp", "--snooping", "--sflow-collector", "127.0.0.1")
+	l := newLAN(t, 2, "--metrics", address, "--stp", "--snooping", "--sflow-collector", "127.0.0.1", "--evpn-as", "65001")
 	l.ns.Run("ip", "link", "set", "lo", "up")
 	h1, h2 := l.hosts[0], l.hosts[1]
 	for _, h := range l.hosts {
@@ -111,6 +111,19 @@ func TestMetrics(t *testing.T) {
 	}
 	if addresses := regexp.MustCompile(`="[^"]*([0-9a-f]{2}:){5}[0-9a-f]{2}`).FindAll(page, -1); addresses != nil {
 		t.Errorf("labels have addresses: %q", addresses)
+	}
+
+	for name, atLeast := range map[string]uint64{"vswitch_batch_frames": 1, "vswitch_state_save_duration_seconds": 2, "vswitch_api_request_duration_seconds": 1} {
+		n := uint64(0)
+		for _, m := range families[name].GetMetric() {
+			n += m.GetHistogram().GetSampleCount()
+		}
+		if n < atLeast {
+			t.Errorf("%s has %d values, want %d or more", name, n, atLeast)
+		}
+	}
+	if n := value(families, "vswitch_config_generation"); n < 3 { // the ports, and what was set
+		t.Errorf("the configuration has generation %v", n)
 	}
 
 	// The dashboard, the alerts and the document name no metric that there is not.

@@ -1,0 +1,33 @@
+package daemon
+
+import (
+	"maps"
+	"testing"
+	"time"
+)
+
+// A time counts at every bound that it is within.
+func TestDuration(t *testing.T) {
+	var all durations
+	d := all.of("GET /v1/ports")
+	for _, took := range []time.Duration{0, time.Millisecond, time.Millisecond + 1, 2 * time.Second, time.Minute} {
+		d.add(took)
+	}
+	if all.of("GET /v1/ports") != d {
+		t.Error("a call has two durations")
+	}
+	all.of("GET /v1/switch")
+	calls := maps.Collect(all.all())
+	if len(calls) != 2 || calls["GET /v1/ports"] != d {
+		t.Errorf("the calls are %v", calls)
+	}
+	got := d.distribution()
+	for bound, want := range map[float64]uint64{0.001: 2, 0.003: 3, 1: 3, 3: 4, 10: 4} {
+		if got.AtMost[bound] != want {
+			t.Errorf("%d took at most %v s, want %d", got.AtMost[bound], bound, want)
+		}
+	}
+	if got.Count != 5 || got.Sum < 62 || got.Sum > 62.01 || len(got.AtMost) != len(durationBounds) {
+		t.Errorf("%+v", got)
+	}
+}
