@@ -37,6 +37,9 @@ type Port struct {
 	rx         []*rxCounters // by queue; kept across devices
 	overruns   uint64        // of detached devices
 	lost       uint64        // by detached devices
+	unplugged  bool          // nobody holds the other end
+	told       uint64        // of all lost, how many are attributed to a reason
+	nobody     uint64        // of those, how many were lost because nobody held it
 	fast       PortStats     // of the fast path, for detached devices
 	carried    PortStats     // of a former process
 	at         *attachment   // nil while nothing is attached
@@ -139,11 +142,49 @@ func (p *Port) detach(end func(port.Port) error) error {
 		}
 		if l, ok := at.dev.(port.Lossy); ok {
 			p.lost += l.Lost(fast.TX.Frames)
+			p.attribute(p.lost)
 		}
 		p.at = nil
 		s.fdb.FlushPort(p.number)
 	}
 	return err
+}
+
+// SetPlugged says whether somebody holds the other end of the port's device. What the device
+// loses by itself meanwhile is counted accordingly; a new port counts as plugged.
+func (p *Port) SetPlugged(is bool) {
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	if p.unplugged == !is {
+		return
+	}
+	if p.at != nil {
+		var fast PortStats
+		if p.sw.fast != nil {
+			fast = p.sw.fast.Counters(p.number)
+		}
+		p.losses(fast.TX.Frames)
+	}
+	p.unplugged = !is
+}
+
+// losses returns how many frames the port's devices lost by themselves. others is how many of
+// the fast path reached the present one. The caller holds Switch.mu.
+func (p *Port) losses(others uint64) uint64 {
+	lost := p.lost
+	if l, ok := p.at.dev.(port.Lossy); ok {
+		lost += l.Lost(others)
+	}
+	p.attribute(lost)
+	return lost
+}
+
+// attribute attributes what the devices lost since the last call. The caller holds Switch.mu.
+func (p *Port) attribute(lost uint64) {
+	if lost > p.told && p.unplugged {
+		p.nobody += lost - p.told
+	}
+	p.told = max(p.told, lost)
 }
 
 // SetForwarding turns forwarding on or off. A port that does not forward passes no frames

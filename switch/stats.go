@@ -132,10 +132,9 @@ func (p *Port) Stats() PortStats {
 		if o, ok := p.at.dev.(port.Overrun); ok {
 			overruns += o.Overruns()
 		}
-		if l, ok := p.at.dev.(port.Lossy); ok {
-			lost += l.Lost(fast.TX.Frames)
-		}
+		lost = p.losses(fast.TX.Frames)
 	}
+	nobody := p.nobody
 	p.sw.mu.Unlock()
 	st.RX.Frames += overruns
 	st.RX.Dropped[port.DropRxOverrun] += overruns
@@ -149,6 +148,8 @@ func (p *Port) Stats() PortStats {
 	}
 	lost = min(lost, st.TX.Frames) // a batch in flight is counted only at its end
 	st.TX.Frames -= lost
-	st.TX.Dropped[port.DropQueueFull] += lost
+	nobody = min(nobody, lost)
+	st.TX.Dropped[port.DropNoCarrier] += nobody
+	st.TX.Dropped[port.DropQueueFull] += lost - nobody
 	return st
 }

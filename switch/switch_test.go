@@ -252,6 +252,55 @@ func TestDeviceLosses(t *testing.T) {
 	})
 }
 
+// TestLossesWithoutPeer: what a device loses while nobody holds its other end is counted as
+// that, and what it lost before and after as what a full queue loses.
+func TestLossesWithoutPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+		defer r.Close()
+		p, d := r.ports[1], &losing{Port: memory.New(memory.Options{})}
+		if err := errors.Join(p.Detach(), p.Attach(d)); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(1), 1, 60)})
+		}
+		synctest.Wait()
+		want := func(full, nobody uint64) {
+			t.Helper()
+			st := p.Stats().TX
+			if st.Dropped[port.DropQueueFull] != full || st.Dropped[port.DropNoCarrier] != nobody || st.Frames != 20-full-nobody {
+				t.Errorf("%d sent, %d queue_full, %d no_carrier; want %d and %d", st.Frames, st.Dropped[port.DropQueueFull], st.Dropped[port.DropNoCarrier], full, nobody)
+			}
+		}
+		d.lost = 1 // nobody asked for it before
+		p.SetPlugged(false)
+		d.lost = 4
+		p.SetPlugged(false)
+		want(1, 3)
+		d.lost = 6
+		p.SetPlugged(true)
+		want(1, 5)
+		d.lost = 8
+		want(3, 5)
+		p.SetPlugged(false)
+		d.lost = 9
+		if err := errors.Join(p.Detach(), p.Attach(memory.New(memory.Options{}))); err != nil {
+			t.Fatal(err)
+		}
+		p.SetPlugged(true)
+		want(3, 6)
+	})
+}
+
+// losing is a port whose device loses frames.
+type losing struct {
+	*memory.Port
+	lost uint64
+}
+
+func (p *losing) Lost(uint64) uint64 { return p.lost }
+
 // lossy is a port whose device lost frames.
 type lossy struct {
 	*memory.Port

@@ -89,6 +89,7 @@ func (m *manager) reconcile(p *managed) {
 
 // enact applies a status.
 func (m *manager) enact(p *managed, s status) {
+	p.sw.SetPlugged(s.state != api.StateNoCarrier)
 	p.sw.SetForwarding(s.forwarding)
 	if s.flush {
 		m.forget(p)

@@ -27,10 +27,10 @@ type bpfLoss struct {
 	Length  uint32
 	Bytes   uint32
 	Others  uint32
+	Nobody  uint32
 	Tpid    uint16
 	Tci     uint16
 	Data    [128]uint8
-	_       [4]byte
 }
 
 // Names of all BPF objects in the ELF.

@@ -1,4 +1,4 @@
-// Package losses shows frames that TAPs lose because their readers are behind, and of which
+// Package losses shows frames that TAPs lose because their readers are behind or away, and of which
 // nobody gets an error: those that the kernel forwards by itself, and super-frames behind a
 // queueing discipline. A program at a tracepoint of the kernel (lost.c beside those of the fast path, Linux 5.18) copies their beginnings. It is there
 // only while somebody wants them, because it runs for every packet that the host frees as lost.
@@ -182,6 +182,9 @@ func (t *Tracer) read(r *running, show func(*vswitch.FastCopy)) {
 		c := vswitch.FastCopy{
 			Kind: vswitch.CopyLost, Number: number, Time: time.Now().Add(time.Duration(l.Time) - monotonic()),
 			Drop: port.DropQueueFull, Data: l.Data[:l.Bytes], Length: int(l.Length), Of: l.Others,
+		}
+		if l.Nobody != 0 {
+			c.Drop = port.DropNoCarrier
 		}
 		if l.Tpid != 0 {
 			c.Tag = port.MakeTag(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, l.Tpid)), l.Tci)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -205,5 +206,59 @@ func TestDropsOfStoppedGuest(t *testing.T) {
 		if len(seen) != some {
 			t.Errorf("of %s %d are shown, want %d; all:\n%s", name, len(seen), some, out)
 		}
+	}
+}
+
+// TestDropsOfAbsentGuest follows what a TAP drops that nobody holds: copies of broadcasts, which
+// the kernel makes or the daemon. It is not taken for a guest that is behind.
+//
+//	a ── vm0 ┐ switch
+//	    vm1 ┘
+func TestDropsOfAbsentGuest(t *testing.T) {
+	t.Parallel()
+	ns := quietNetns(t)
+	sw := startDaemon(t, ns)
+	sw.ctl("add-port vm0")
+	sw.ctl("add-port vm1")
+	var a *tuntest.Guest
+	ns.Do(func() { a = tuntest.Boot(t, "vm0", 0) })
+	sw.AwaitState(t, "vm0", api.StateUp)
+	sw.AwaitState(t, "vm1", api.StateNoCarrier)
+	sent := uint64(0)
+	send := func() {
+		t.Helper()
+		wire, _ := frame{dst: port.Broadcast, src: station(0)}.wire()
+		if err := a.Send(wire, port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+	}
+	send()
+	testenv.Eventually(t, "the station is known", func() bool { return sw.entry(station(0), 1).Port == "vm0" })
+	const some = 5
+	follow := sw.begin("drops", "--follow", "--port", "vm1", "--count", fmt.Sprint(some))
+	before := sw.port("vm0").FastPath.Frames
+	for range some {
+		send()
+	}
+	out, _ := follow.end()
+	for line := range strings.Lines(out) {
+		if !strings.Contains(line, "vm1 out no_carrier  "+station(0).String()+" > ff:ff:ff:ff:ff:ff") {
+			t.Errorf("shown is %s", line)
+		}
+	}
+	testenv.Eventually(t, "what was sent has passed", func() bool { return sw.port("vm0").RX.Frames == sent })
+	if n := sw.port("vm0").FastPath.Frames - before; daemontest.FastPath() && n != some {
+		t.Errorf("the kernel handled %d frames, want %d", n, some)
+	}
+	want := map[string]uint64{port.DropNoCarrier.String(): sent}
+	if tx := sw.port("vm1").TX; !maps.Equal(tx.Dropped, want) || tx.Frames != 0 {
+		t.Errorf("%d frames sent, dropped %v; want %v", tx.Frames, tx.Dropped, want)
+	}
+	// What came before a guest remains what it was.
+	ns.Do(func() { tuntest.Boot(t, "vm1", 0) })
+	sw.AwaitState(t, "vm1", api.StateUp)
+	if tx := sw.port("vm1").TX; !maps.Equal(tx.Dropped, want) {
+		t.Errorf("once a guest is there, dropped is %v; want %v", tx.Dropped, want)
 	}
 }

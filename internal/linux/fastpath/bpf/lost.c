@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Copies of frames that TAPs had no room for. A TAP frees such a frame with the reason
- * FULL_RING, which a tracepoint of the kernel shows. The program is there only while somebody
+ * Copies of frames that TAPs had no room for, or that nobody was there to read. The kernel frees
+ * such a frame with the reason FULL_RING, or with QDISC_DROP at a device without a carrier, which
+ * a tracepoint shows. The program is there only while somebody
  * wants the copies: it runs for every packet of the host that is freed as lost.
  */
 #include "kernel.h"
 
 static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
 
-enum skb_drop_reason { SKB_DROP_REASON_FULL_RING = 1 }; /* each kernel has another number */
+enum skb_drop_reason { SKB_DROP_REASON_FULL_RING = 1, SKB_DROP_REASON_QDISC_DROP = 2 }; /* each kernel has other numbers */
 
 struct net___lost {
 	u64 net_cookie;
@@ -26,7 +27,10 @@ struct netdev_queue___lost {
 	struct Qdisc___lost *qdisc;
 } __attribute__((preserve_access_index));
 
+#define NO_CARRIER 4 /* of the device's state: 1 << __LINK_STATE_NOCARRIER */
+
 struct net_device___lost {
+	unsigned long state;
 	int ifindex;
 	possible_net_t nd_net;
 	struct netdev_queue___lost *_tx;
@@ -56,6 +60,7 @@ struct loss {
 	u32 length; /* of the frame without the tag beside it */
 	u32 bytes; /* of data */
 	u32 others; /* of the device that were not copied before it */
+	u32 nobody; /* read from it; 0: there was no room */
 	u16 tpid, tci; /* the tag; no tpid: none */
 	u8 data[BYTES];
 };
@@ -101,9 +106,12 @@ static inline int is_silent(struct sk_buff___lost *skb)
 SEC("tp_btf/kfree_skb") int lost(u64 *args)
 {
 	struct sk_buff___lost *skb = (void *)args[0];
-	if ((u32)args[2] != __builtin_preserve_enum_value(*(enum skb_drop_reason *)SKB_DROP_REASON_FULL_RING, 1))
+	u32 why = args[2], nobody = why == __builtin_preserve_enum_value(*(enum skb_drop_reason *)SKB_DROP_REASON_QDISC_DROP, 1);
+	if (!nobody && why != __builtin_preserve_enum_value(*(enum skb_drop_reason *)SKB_DROP_REASON_FULL_RING, 1))
 		return 0;
 	struct net_device___lost *dev = skb->dev;
+	if (nobody && !(dev->state & NO_CARRIER))
+		return 0; /* a queueing discipline was full */
 	u32 ifindex = dev->ifindex;
 	struct device *of = bpf_map_lookup_elem(&devices, &ifindex);
 	if (!of || dev->nd_net.net->net_cookie != netns || !is_silent(skb))
@@ -129,6 +137,7 @@ SEC("tp_btf/kfree_skb") int lost(u64 *args)
 	l->time = now;
 	l->ifindex = ifindex;
 	l->length = skb->len;
+	l->nobody = nobody;
 	l->others = __sync_lock_test_and_set(&of->others, 0);
 	l->tpid = skb->vlan_proto;
 	l->tci = skb->vlan_tci;
