@@ -78,7 +78,7 @@ func (a *attachment) release(ctx context.Context) error {
 
 // remove takes everything of the attachment away.
 func (a *attachment) remove(ctx context.Context) error {
-	return errors.Join(a.release(ctx), a.forget(ctx, a.client, a.port))
+	return errors.Join(a.release(ctx), a.forgetNow(ctx, a.client, a.port))
 }
 
 // add makes the attachment. What fails half way is undone.

@@ -316,6 +316,53 @@ func TestErrors(t *testing.T) {
 	wantCode("status without a switch", r.GetStatusNetworkList(t.Context(), r.list), types.ErrPluginNotAvailable, "the switch does not answer")
 }
 
+// TestAway has containers end while the daemon is away. The next call that finds it again removes
+// their ports, before one of them comes back.
+func TestAway(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	r := newRuntime(t, "1.1.0", "")
+	var all []*libcni.RuntimeConf
+	for range 4 {
+		c := container(testenv.NewNetns(t), "eth0")
+		r.add(c)
+		all = append(all, c)
+	}
+	for _, next := range []struct {
+		call string
+		do   func()
+		left int
+	}{
+		{"status", func() {
+			if err := r.GetStatusNetworkList(t.Context(), r.list); err != nil {
+				t.Error(err)
+			}
+		}, 3},
+		{"del", func() { r.del(all[2]) }, 1},
+		{"add", func() { r.add(all[3]) }, 1}, // the one that ended
+	} {
+		r.sw.Kill()
+		ended := all[map[string]int{"status": 0, "del": 1, "add": 3}[next.call]]
+		r.del(ended)
+		r.del(ended) // twice is no error either
+		r.sw.Restart(t)
+		before := len(r.ports())
+		next.do()
+		if got := r.ports(); len(got) != next.left {
+			t.Errorf("after %s there are %v, of %d ports before; want %d", next.call, got, before, next.left)
+		}
+	}
+	// The port is the new one: it stays.
+	r.add(all[0])
+	if got := r.ports(); len(got) != 2 {
+		t.Errorf("there are %v", got)
+	}
+	files, err := filepath.Glob(filepath.Join(r.dir, "data", "*"+laterSuffix))
+	if err != nil || len(files) != 0 {
+		t.Errorf("still waiting: %v, %v", files, err)
+	}
+}
+
 // TestParallel has many ADDs at the same time, and as many DELs. No two get the same.
 func TestParallel(t *testing.T) {
 	t.Parallel()

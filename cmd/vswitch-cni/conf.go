@@ -31,6 +31,8 @@ type conf struct {
 	Runtime struct {
 		MAC string `json:"mac"`
 	} `json:"runtimeConfig"`
+
+	at string // the socket, once connected
 }
 
 // dataDir has a file with the result of each attachment. It goes with the host's boot, as
@@ -70,6 +72,7 @@ func (c *conf) connect() (*api.Client, error) {
 			return nil, invalid("%v", err)
 		}
 	}
+	c.at = socket
 	return api.NewClient(socket), nil
 }
 
@@ -98,7 +101,8 @@ func portName(l labels) string {
 // file is where the result of a port's attachment is kept.
 func (c *conf) file(port string) string { return filepath.Join(c.Dir, port+".json") }
 
-// forget removes a port and what is kept of it.
+// forget removes a port and what is kept of it. The error is api.ErrNoDaemon, wrapped, if the
+// daemon is away.
 func (c *conf) forget(ctx context.Context, cl *api.Client, port string) error {
 	err := patiently(func() error { return cl.ForceDelPort(ctx, port) })
 	var refused *api.Error
@@ -106,12 +110,21 @@ func (c *conf) forget(ctx context.Context, cl *api.Client, port string) error {
 		err = nil
 	}
 	if err != nil {
-		return unavailable(err)
+		return err
 	}
 	if err := os.Remove(c.file(port)); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
+}
+
+// forgetNow is forget with errors for the runtime.
+func (c *conf) forgetNow(ctx context.Context, cl *api.Client, port string) error {
+	err := c.forget(ctx, cl, port)
+	if errors.As(err, new(*api.Error)) || errors.Is(err, api.ErrNoDaemon) {
+		return unavailable(err)
+	}
+	return err
 }
 
 // store writes the result of an attachment in one step.

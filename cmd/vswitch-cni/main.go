@@ -38,6 +38,9 @@ func add(args *skel.CmdArgs) error {
 		}
 	}
 	ctx := context.Background()
+	if err := a.catchUp(ctx, a.client); err != nil {
+		return err
+	}
 	result, err := a.again(ctx)
 	if err != nil {
 		return err
@@ -50,14 +53,21 @@ func add(args *skel.CmdArgs) error {
 	return types.PrintResult(a.behind(former, result), a.CNIVersion)
 }
 
-// del takes the NIC of a container away. What is gone already is no error.
+// del takes the NIC of a container away. What is gone already is no error, nor is a daemon that
+// is away.
 func del(args *skel.CmdArgs) error {
 	a, err := newAttachment(args)
 	if err != nil {
 		return err
 	}
 	defer a.client.Close()
-	return a.remove(context.Background())
+	ctx := context.Background()
+	err = a.release(ctx)
+	away := a.forget(ctx, a.client, a.port)
+	if errors.Is(away, api.ErrNoDaemon) {
+		return errors.Join(err, a.removeLater(a.port))
+	}
+	return errors.Join(err, away, a.catchUp(ctx, a.client))
 }
 
 // check returns what is wrong with the NIC of a container.
@@ -93,6 +103,9 @@ func gc(args *skel.CmdArgs) error {
 	}
 	defer cl.Close()
 	ctx := context.Background()
+	if err := c.catchUp(ctx, cl); err != nil {
+		return err
+	}
 	valid := make(map[types.GCAttachment]bool)
 	for _, a := range c.ValidAttachments {
 		valid[a] = true
@@ -104,7 +117,7 @@ func gc(args *skel.CmdArgs) error {
 	var failed error
 	for _, p := range ports {
 		if l := labelsOf(p); l.network == c.Name && !valid[types.GCAttachment{ContainerID: l.container, IfName: l.ifname}] {
-			failed = errors.Join(failed, c.forget(ctx, cl, p.Name))
+			failed = errors.Join(failed, c.forgetNow(ctx, cl, p.Name))
 		}
 	}
 	if c.IPAM.Type != "" {
@@ -127,6 +140,9 @@ func status(args *skel.CmdArgs) error {
 	ctx := context.Background()
 	if _, err := cl.Switch(ctx); err != nil {
 		return types.NewError(types.ErrPluginNotAvailable, "the switch does not answer", err.Error())
+	}
+	if err := c.catchUp(ctx, cl); err != nil {
+		return err
 	}
 	if c.IPAM.Type == "" {
 		return nil

@@ -82,7 +82,7 @@ var below = []struct {
 	{"internal/linux/losses", []string{"switch", "port"}},
 	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/handover", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
-	{"cmd/vswitch-cni", []string{"api", "internal/linux/link"}},
+	{"cmd/vswitch-cni", []string{"api", "internal/files/flock", "internal/linux/link"}},
 
 	{"internal/test/testenv", nil},
 	{"internal/test/testenv/daemontest", []string{"api", "internal/handover", "internal/test/testenv"}},
