@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -113,6 +114,11 @@ func TestCollect(t *testing.T) {
 			return r.respec(r.ports["vm0"], p)
 		})
 		r.trip("vm0")
+		for _, result := range []error{nil, errors.New("refused")} {
+			if err := r.manager.change(func() error { return result }); err != result {
+				t.Error(err)
+			}
+		}
 		got := make(map[string]float64)
 		_ = r.do(func() error {
 			r.collect(func(m *feature.Metric, v float64, labels ...string) {
@@ -124,7 +130,9 @@ func TestCollect(t *testing.T) {
 			return nil
 		})
 		for series, want := range map[string]float64{
-			"vswitch_build_info v1":                    1,
+			"vswitch_build_info v1 ":                   1,
+			"vswitch_config_generation ":               1, // of those that come as commands; one failed
+			"vswitch_config_confirm_deadline_seconds ": 0,
 			"vswitch_port_state vm0 down":              1,
 			"vswitch_port_state vm0 up":                0,
 			"vswitch_port_error_disabled vm0":          1,
