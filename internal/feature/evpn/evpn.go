@@ -360,6 +360,11 @@ func (i *instance) view(n neighbor, s *bgp.Status) api.EVPNNeighbor {
 	case i.fabric == nil:
 		v.Problem = "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
 	}
+	if s != nil {
+		if left := i.fabric.table.LeftOut(n.peer); left > 0 {
+			v.Problem = cmp.Or(v.Problem, fmt.Sprintf("%d routes are left out: a switch takes %d of all neighbors, which lead to %d hosts, and when it is full those of the neighbor with most", left, evpn.MaxRoutes, evpn.MaxVTEPs))
+		}
+	}
 	if s != nil && n.BFD {
 		watch, _ := i.fabric.bfd.Status(n.Address)
 		v.BFD = watch.State.String()

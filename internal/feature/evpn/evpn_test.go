@@ -511,3 +511,24 @@ func TestTurnedOff(t *testing.T) {
 		}
 	}
 }
+
+// What is left out of a neighbor's routes is said beside it.
+func TestLeftOut(t *testing.T) {
+	r := newRig(t, Settings{})
+	problem := func() (s string) {
+		r.do(func() { s = r.i.view(r.i.neighbors[0], &bgp.Status{State: bgp.StateEstablished}).Problem })
+		return s
+	}
+	var updates []bgp.Update
+	for n := range evpn.MaxVTEPs + 3 {
+		updates = append(updates, flood(netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)})))
+	}
+	r.hear(updates[:evpn.MaxVTEPs]...)
+	if p := problem(); p != "" {
+		t.Errorf("with as many as there may be: %q", p)
+	}
+	r.hear(updates[evpn.MaxVTEPs:]...)
+	if p := problem(); !strings.HasPrefix(p, "3 routes are left out") {
+		t.Errorf("with three too many: %q", p)
+	}
+}

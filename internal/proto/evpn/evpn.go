@@ -158,9 +158,11 @@ const (
 	Window = 180 * time.Second
 	Moves  = 5
 
-	defaultHold     = 180 * time.Second
-	defaultRoutes   = 1 << 19
-	defaultVTEPs    = 4095 // as tunnels know (package vxlan)
+	defaultHold = 180 * time.Second
+	// MaxRoutes and MaxVTEPs are the limits that a Table has by default.
+	MaxRoutes = 1 << 19
+	MaxVTEPs  = 4095 // as tunnels know (package vxlan)
+
 	defaultStations = 1 << 16
 	defaultIPs      = 8
 

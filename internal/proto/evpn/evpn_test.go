@@ -549,6 +549,36 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestFairRoutes: a peer that fills the table gives way to the others until all have as many, and
+// what is left out of each is counted until its session ends.
+func TestFairRoutes(t *testing.T) {
+	r := newRig(t, Config{Limits: Limits{Routes: 8}})
+	for n := range 10 {
+		r.Receive(7, remote(2, mac1+port.MAC(n), 0))
+	}
+	if got := r.Count(7); got != 8 || r.LeftOut(7) != 2 {
+		t.Errorf("alone: %d routes, %d left out", got, r.LeftOut(7))
+	}
+	for n := range 10 {
+		r.Receive(8, remote(3, mac1+port.MAC(100+n), 0))
+	}
+	if a, b := r.Count(7), r.Count(8); a != 4 || b != 4 || r.LeftOut(7) != 6 || r.LeftOut(8) != 6 {
+		t.Errorf("%d and %d routes, %d and %d left out", a, b, r.LeftOut(7), r.LeftOut(8))
+	}
+	r.Receive(9, remote(4, mac1+200, 0))
+	if r.Count(9) != 1 || r.at(mac1+200) != (At{VTEP: vtep(4)}) {
+		t.Error("a third peer finds no room")
+	}
+	if s := r.Stats(); s.Routes != 8 || s.Remote != 8 {
+		t.Errorf("%+v", s)
+	}
+	r.check()
+	r.Down(8, 0)
+	if r.LeftOut(8) != 0 || r.Count(8) != 0 {
+		t.Errorf("after the session: %d left out", r.LeftOut(8))
+	}
+}
+
 // A port that makes up addresses announces a burst at once, and the rest slowly; another port
 // is not affected.
 func TestPacing(t *testing.T) {

@@ -50,6 +50,7 @@ type peer struct {
 	routes map[Key]*path
 	gen    uint32 // raised when the session is lost; older paths are stale
 	timer  *timer // removes stale paths
+	left   int    // routes left out in this session, beyond the limits
 }
 
 // path is a route of a peer.
@@ -76,8 +77,8 @@ type moves struct {
 
 // New returns an empty table.
 func New(cfg Config, out Output) *Table {
-	setDefault(&cfg.Routes, defaultRoutes)
-	setDefault(&cfg.VTEPs, defaultVTEPs)
+	setDefault(&cfg.Routes, MaxRoutes)
+	setDefault(&cfg.VTEPs, MaxVTEPs)
 	setDefault(&cfg.Stations, defaultStations)
 	setDefault(&cfg.IPs, defaultIPs)
 	setDefault(&cfg.Hold, defaultHold)
@@ -190,9 +191,10 @@ func (t *Table) Receive(from Peer, r Route) {
 	}
 	old := p.routes[r.Key]
 	sensible := t.sensible(&r)
-	if !sensible || !t.hasRoom(old, &r) {
+	if !sensible || !t.hasRoom(p, old, &r) {
 		if t.stats.RefusedRoutes++; sensible {
 			t.stats.Beyond++
+			p.left++
 		}
 		if old != nil {
 			t.drop(p, old)
@@ -247,13 +249,33 @@ func (t *Table) sensible(r *Route) bool {
 	return false
 }
 
-// hasRoom reports whether the limits permit a route in the place of a former one; nil: there was
-// none.
-func (t *Table) hasRoom(old *path, r *Route) bool {
-	if old == nil && t.stats.Routes >= t.cfg.Routes {
+// hasRoom reports whether the limits permit a route of a peer in the place of a former one; nil:
+// there was none. If there is no room left, the peer that has most routes makes some, so that it
+// does not keep the others' out.
+func (t *Table) hasRoom(p *peer, old *path, r *Route) bool {
+	if t.vteps[r.VTEP] == 0 && len(t.vteps) >= t.cfg.VTEPs {
 		return false
 	}
-	return t.vteps[r.VTEP] > 0 || len(t.vteps) < t.cfg.VTEPs
+	if old != nil || t.stats.Routes < t.cfg.Routes {
+		return true
+	}
+	most := p
+	for _, other := range t.peers {
+		if len(other.routes) > len(most.routes) {
+			most = other
+		}
+	}
+	if len(most.routes) <= len(p.routes)+1 {
+		return false
+	}
+	for _, displaced := range most.routes {
+		t.drop(most, displaced)
+		break
+	}
+	most.left++
+	t.stats.RefusedRoutes++
+	t.stats.Beyond++
+	return true
 }
 
 // forget says that one route fewer leads to a VTEP.
@@ -278,6 +300,7 @@ func (t *Table) Down(now time.Time, from Peer, keep time.Duration) {
 		return
 	}
 	p.gen++
+	p.left = 0
 	t.timers.stop(p.timer)
 	p.timer = nil
 	if keep <= 0 {

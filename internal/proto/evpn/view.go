@@ -90,6 +90,15 @@ func (t *Table) Count(from Peer) int {
 	return 0
 }
 
+// LeftOut returns how many routes of a peer are left out since its session began, because there
+// are more than Limits permit.
+func (t *Table) LeftOut(from Peer) int {
+	if p := t.peers[from]; p != nil {
+		return p.left
+	}
+	return 0
+}
+
 // Compare orders stations by VNI and address.
 func (s Station) Compare(o Station) int {
 	return cmp.Or(cmp.Compare(s.VNI, o.VNI), cmp.Compare(s.MAC, o.MAC))
