@@ -150,7 +150,7 @@ func (s *Switch) mirrorCopy(set *portSet, c *FastCopy, at *member) {
 	}
 	copies := out.copies
 	out.flush(0)
-	at.port.mirrored.Add(copies + lost)
+	from.port.mirrored.Add(copies + lost)
 }
 
 // frame returns the frame of a copy, and how its Tag stands to the frame's own.
