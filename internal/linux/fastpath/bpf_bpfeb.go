@@ -150,6 +150,48 @@ type bpfPath struct {
 	_       [2]byte
 }
 
+type bpfPlan struct {
+	_  structs.HostLayout
+	Of struct {
+		_       structs.HostLayout
+		DstSrc  uint64
+		Src     uint32
+		Ifindex uint32
+		Tag     uint32
+		Epoch   uint32
+		Lap     uint32
+		Path    uint32
+	}
+	Is struct {
+		_         structs.HostLayout
+		In        uint32
+		Out       uint32
+		Ifindex   uint32
+		Hop       uint16
+		Tpid      uint16
+		Tci       uint16
+		Pop       uint16
+		Fits      uint32
+		Bucket    uint16
+		MirrorIn  uint8
+		MirrorOut uint8
+		Watch     uint8
+		Asks      uint8
+		Path      uint16
+	}
+	Tag     uint32
+	Snooped uint32
+	Busy    uint32
+	Exits   uint32
+	Exit    [64]struct {
+		_       structs.HostLayout
+		Slot    uint32
+		Ifindex uint32
+		Tag     uint32
+		Watch   uint32
+	}
+}
+
 type bpfPort struct {
 	_          structs.HostLayout
 	Ifindex    uint32
@@ -240,6 +282,7 @@ const (
 	bpfMapNotes          = "notes"
 	bpfMapOrigins        = "origins"
 	bpfMapPaths          = "paths"
+	bpfMapPlans          = "plans"
 	bpfMapPorts          = "ports"
 	bpfMapRecent         = "recent"
 	bpfMapRemotes        = "remotes"
@@ -328,6 +371,7 @@ type bpfMapSpecs struct {
 	Notes      *ebpf.MapSpec `ebpf:"notes"`
 	Origins    *ebpf.MapSpec `ebpf:"origins"`
 	Paths      *ebpf.MapSpec `ebpf:"paths"`
+	Plans      *ebpf.MapSpec `ebpf:"plans"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Recent     *ebpf.MapSpec `ebpf:"recent"`
 	Remotes    *ebpf.MapSpec `ebpf:"remotes"`
@@ -382,6 +426,7 @@ type bpfMaps struct {
 	Notes      *ebpf.Map `ebpf:"notes"`
 	Origins    *ebpf.Map `ebpf:"origins"`
 	Paths      *ebpf.Map `ebpf:"paths"`
+	Plans      *ebpf.Map `ebpf:"plans"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Recent     *ebpf.Map `ebpf:"recent"`
 	Remotes    *ebpf.Map `ebpf:"remotes"`
@@ -412,6 +457,7 @@ func (m *bpfMaps) Close() error {
 		m.Notes,
 		m.Origins,
 		m.Paths,
+		m.Plans,
 		m.Ports,
 		m.Recent,
 		m.Remotes,

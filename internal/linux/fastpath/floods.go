@@ -25,6 +25,8 @@ type floods struct {
 
 	lists map[uint16]list // by VLAN; nil: what an earlier process left
 	traps [maxTraps]uint64
+
+	changed bool // since flows that are flooded were told to be looked up again
 }
 
 // listener is what counts of a port.
@@ -66,6 +68,7 @@ func (f *floods) change(bpf *bpfObjects, ports []vswitch.FastPort, flood vswitch
 		return nil, err
 	}
 	f.listeners, f.vlans, f.lists = listeners, flood.VLANs, listsOf(listeners, flood)
+	f.changed = true
 	if before == nil {
 		err = errors.Join(err, clearFloods(bpf))
 	}
@@ -143,6 +146,7 @@ func (f *floods) setTraps(bpf *bpfObjects, groups []port.MAC) (err error) {
 	for i, group := range traps {
 		if group != f.traps[i] || f.lists == nil {
 			err = errors.Join(err, bpf.Traps.Put(uint32(i), group))
+			f.changed = true
 		}
 	}
 	f.traps = traps

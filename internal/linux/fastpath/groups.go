@@ -33,6 +33,8 @@ type groups struct {
 	how     map[uint16]uint32 // by VLAN; nil: what an earlier process left
 	members map[fdb.Key]members
 	full    bool // the kernel has no room for some of them
+
+	changed bool // as that of floods
 }
 
 // members are the numbers of the ports that joined a group.
@@ -55,6 +57,7 @@ func (g *groups) change(bpf *bpfObjects, ports []vswitch.FastPort, flood vswitch
 		return err
 	}
 	g.listeners, g.slow, g.of, g.place = listeners, flood.Slow, nil, make(map[uint16]int)
+	g.changed = true
 	for i, l := range listeners {
 		g.place[l.number] = i
 	}
@@ -82,7 +85,7 @@ func (g *groups) start(bpf *bpfObjects, slots *slots, flood vswitch.FastFlood) (
 	if g.of == flood.Groups && !g.full {
 		return nil
 	}
-	g.of, g.full = flood.Groups, false
+	g.of, g.full, g.changed = flood.Groups, false, true
 	want, how := g.wanted()
 
 	// Where other rules apply to all groups from now on, the switch forwards until the lists are

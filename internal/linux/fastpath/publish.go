@@ -34,10 +34,11 @@ func (p *Path) apply(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 			p.lookAtAll()
 		}
 	}
-	if changed {
+	p.check("flooding", errors.Join(p.floods.start(&p.bpf, &p.slots, vlans), p.groups.start(&p.bpf, &p.slots, flood)))
+	if changed || p.floods.changed || p.groups.changed {
 		p.bump()
 	}
-	p.check("flooding", errors.Join(p.floods.start(&p.bpf, &p.slots, vlans), p.groups.start(&p.bpf, &p.slots, flood)))
+	p.floods.changed, p.groups.changed = false, false
 	p.check("ending copies", p.rings.stop(needed))
 }
 

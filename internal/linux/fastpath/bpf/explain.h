@@ -34,17 +34,21 @@ SEC("tcx/ingress") int explain(struct __sk_buff *skb)
 			return UP;
 	}
 	enum decision is;
+	struct frame of = {
+		.dst_src = *(u64 *)data,
+		.src = *(u32 *)(data + 8),
+		.ifindex = skb->ifindex,
+		.tag = tag_of(skb),
+	};
 	if (data[0] & 1) {
-		struct flooded f = {.skb = skb};
-		is = decide_flood(skb, &f, &v, ASKED);
+		u32 n = PLANS;
+		struct flooded f = {.skb = skb, .plan = bpf_map_lookup_elem(&plans, &n)};
+		if (!f.plan)
+			return UP;
+		is = make_plan(skb, &f, &of, ASKED);
+		v = f.plan->is;
 	} else {
-		struct frame f = {
-			.dst_src = *(u64 *)data,
-			.src = *(u32 *)(data + 8),
-			.ifindex = skb->ifindex,
-			.tag = tag_of(skb),
-		};
-		is = decide(skb, &f, &v, ASKED);
+		is = decide(skb, &of, &v, ASKED);
 		if (is == ON)
 			return can_send(skb, &v) ? ON : UP;
 	}

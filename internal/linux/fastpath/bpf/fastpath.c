@@ -63,15 +63,6 @@ enum {
 
 enum class { BROADCAST, MULTICAST };
 
-/* The ports to which a VLAN's frames for all stations go. A VLAN that has more of them, or
- * others than these, is not in the table: its frames are handed up. */
-#define MAX_FLOOD 64
-
-struct listeners {
-	u32 ports;
-	u32 output[MAX_FLOOD]; /* VLAN << 16 | slot: this memory may be another list's soon */
-};
-
 /* A station: where it is, and when it was last heard, in units of 2^30 ns of
  * CLOCK_MONOTONIC: about a second, without a division. */
 struct station {
@@ -168,24 +159,6 @@ struct {
 	__type(value, struct hash);
 } hashes SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, u32); /* VLAN */
-	__type(value, struct listeners);
-} floods SEC(".maps");
-
-/* Group addresses that are for the switch itself at some port; 0: none. */
-#define MAX_TRAPS 8
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_TRAPS);
-	__type(key, u32);
-	__type(value, u64);
-} traps SEC(".maps");
-
 /* By which device a mirror's copies leave. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -251,6 +224,9 @@ struct verdict {
 	u8 asks;  /* what has to be true of each frame, see guard.h; 0: nothing */
 	u16 path; /* of a tunnel, by which it leaves; 0: by none */
 };
+
+/* A frame up to this length fits whatever the MTU, the smallest of which is 68, and the tags. */
+#define FITS_ALL (68 + ETHERNET - 2 * TAG)
 
 /* The flows that this CPU saw last: four lookups less for the next frame. An entry is
  * good for its epoch, and for its lap, so that `heard` is written, and an MTU that
@@ -660,7 +636,7 @@ static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struc
 	v->ifindex = to->ifindex;
 	v->mirror_out = to->mirror_out & ~from->mirror_in;
 	v->watch |= to->watch & SEE_LEAVING;
-	v->fits = 68 + ETHERNET - 2 * TAG; /* whatever the MTU, the smallest of which is 68, and the tags */
+	v->fits = FITS_ALL;
 	v->pop = v->tpid = v->tci = v->hop = 0;
 	if (vlan != to->native) {
 		v->tpid = to->tpid;
@@ -812,244 +788,7 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v, u32 path)
 	return bpf_redirect(ifindex, 0);
 }
 
-/* is_trapped reports whether a group's frames are for the switch, or may be. */
-static inline int is_trapped(u64 group)
-{
-	if (group >> 4 == 0x0180c2000000 >> 4)
-		return 1; /* reserved for protocols between neighbours */
-	for (u32 i = 0; i < MAX_TRAPS; i++) {
-		u64 *trap = bpf_map_lookup_elem(&traps, &i);
-		if (!trap || *trap == group)
-			return 1;
-	}
-	return 0;
-}
-
-/* An output of a flooded frame. */
-struct exit {
-	u32 slot, ifindex;
-	u32 tag; /* as struct frame has it; 0: none, or for an opaque one, none more */
-	u32 watch;
-};
-
-/* A frame that is flooded. */
-struct flooded {
-	struct __sk_buff *skb;
-	struct listeners *all;
-	u64 by; /* those of all by which it leaves, a bit each */
-	u32 in; /* slot */
-	u32 tag; /* the frame's, and what it has now, without an opaque one */
-	u32 now;
-	u32 sent; /* how many copies */
-	u32 last; /* ifindex by which the frame itself leaves, the last of all; 0: it does not */
-	u32 ask; /* the switch has to see it */
-	u32 keep; /* the frame itself stays */
-	u16 vlan, opaque;
-	u32 from, unwanted; /* flags: of the input; of outputs by which it does not leave */
-	u32 to; /* slot of one of those of by */
-	u32 : 32;
-};
-
-enum leaves { NOT_BY_IT, BY_IT, ASK };
-
-/* leaves reports whether a flooded frame leaves by a port, as whyNot in switch/egress.go, and
- * with which tag, as retag in switch/vlan.go. The switch is asked if its device is another's. */
-static inline enum leaves leaves(struct flooded *f, u32 output, struct exit *e)
-{
-	u32 slot = output & 0xffff;
-	if (output >> 16 != f->vlan)
-		return ASK;
-	if (slot == f->in)
-		return NOT_BY_IT;
-	struct port *to = bpf_map_lookup_elem(&ports, &slot);
-	if (!to || !(to->flags & TO))
-		return ASK;
-	if (to->flags & (f->unwanted | (f->from & ISOLATED)))
-		return NOT_BY_IT;
-	if (to->flags & TUNNEL)
-		return ASK; /* which knows the hosts that get it */
-	e->slot = slot;
-	e->ifindex = to->ifindex;
-	e->watch = to->watch & SEE_OUT;
-	e->tag = 0;
-	if (f->vlan != to->native) {
-		e->tag = (u32)to->tpid << 16 | (f->tag & 0xf000) | f->vlan;
-		if (!to->tpid)
-			return ASK;
-	} else if (f->tag && to->tpid && to->tpid == (f->opaque ? f->tag >> 16 : (u16)f->skb->protocol)) {
-		return NOT_BY_IT; /* it would hop into another VLAN */
-	}
-	if (e->ifindex & AGGREGATE) {
-		e->ifindex = member_for(f->skb, e->ifindex);
-		return e->ifindex ? BY_IT : ASK;
-	}
-	u32 *device = bpf_map_lookup_elem(&devices, &slot);
-	return device && *device == e->ifindex ? BY_IT : ASK;
-}
-
-/* is_short reports whether a frame is not too long for a device, which came with one tag, opaque or
- * not, and leaves with another. It is a function so that the verifier looks at it once. */
-global int is_short(struct __sk_buff *skb, u32 ifindex, u32 came, u32 opaque, u32 tag)
-{
-	u32 mtu = 0, length = wire_length(skb) - (came && !opaque ? TAG : 0) + (tag ? TAG : 0);
-	u16 first = tag ? tag >> 16 : opaque ? came >> 16 : 0;
-	return bpf_check_mtu(skb, ifindex, &mtu, grows(skb, length, first), 0) == 0;
-}
-
-/* choose finds out whether a frame leaves by one of all ports. If the switch has to be asked,
- * the frame leaves by none. It is called in a loop; 1 ends that. */
-static long choose(u64 i, struct flooded *f)
-{
-	struct exit e;
-	if (i >= MAX_FLOOD)
-		return 1;
-	switch (leaves(f, f->all->output[i], &e)) {
-	case NOT_BY_IT:
-		return 0;
-	case BY_IT:
-		if (can_see(f->skb, e.watch) && is_short(f->skb, e.ifindex, f->tag, f->opaque, e.tag)) {
-			f->by |= 1ULL << i;
-			f->to = e.slot;
-			return 0;
-		}
-	default:
-		f->by = 0;
-		f->ask = 1;
-		return 1;
-	}
-}
-
-/* wear changes the tag of a frame. */
-static inline int wear(struct flooded *f, u32 tag)
-{
-	if (f->now == tag)
-		return 1;
-	if (f->now && bpf_skb_vlan_pop(f->skb))
-		return 0;
-	f->now = 0;
-	if (tag && bpf_skb_vlan_push(f->skb, tag >> 16, tag))
-		return 0;
-	f->now = tag;
-	return 1;
-}
-
-/* send_copy sends a frame on by one of the ports that choose found, or leaves it to the
- * caller: a copy costs the kernel more than the frame itself. */
-static long send_copy(u64 i, struct flooded *f)
-{
-	struct exit e;
-	if (i >= MAX_FLOOD)
-		return 1;
-	if (!(f->by >> i & 1) || leaves(f, f->all->output[i], &e) != BY_IT)
-		return 0;
-	struct counters *out = bpf_map_lookup_elem(&counts, &e.slot);
-	if (!out || !wear(f, e.tag))
-		return 0;
-	f->sent++;
-	if (e.watch)
-		see(f->skb, e.slot, LEFT, 0);
-	if (f->by >> i != 1 || f->keep) {
-		copy_to(f->skb, e.ifindex, out);
-		return 0;
-	}
-	f->last = e.ifindex;
-	out->tx_frames++;
-	out->tx_bytes += wire_length(f->skb);
-	return 1;
-}
-
-#include "groups.h"
-
-/* class_of and has_foreign_tag are functions so that the verifier does not know what they return: it
- * looks at what follows once, and not for each result. */
-global u32 class_of(u64 group)
-{
-	return group == 0xffffffffffff ? BROADCAST : MULTICAST;
-}
-
-global u32 has_foreign_tag(u32 tag, u32 tpid)
-{
-	return tag && tag >> 16 != tpid;
-}
-
-/* decide_flood finds out what becomes of a frame to a group: it is sent on to all ports of its
- * VLAN that may have it, as toAll in switch/flood.go, or to those that joined the group, unless
- * the switch has to be asked about it. */
-static inline enum decision decide_flood(struct __sk_buff *skb, struct flooded *f, struct verdict *v, enum reality is)
-{
-	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
-	u32 zero = 0;
-	if (data + ETHERNET > end)
-		return UP;
-	struct frame addresses = {.dst_src = *(u64 *)data, .src = *(u32 *)(data + 8)};
-	u64 group = destination(&addresses);
-	u32 class = class_of(group);
-	struct port *from = input(skb->ifindex, &f->in);
-	struct hash *hash = bpf_map_lookup_elem(&hashes, &zero);
-	if (!from || !hash)
-		return UP;
-	f->from = from->flags;
-	if (from->flags & (GUARDED | PUNT << (class & 1)) || (class == MULTICAST && is_trapped(group)))
-		return UP;
-	f->tag = tag_of(skb);
-	f->opaque = has_foreign_tag(f->tag, from->tpid);
-	f->vlan = classify(f->tag, from);
-	f->unwanted = NO_FLOOD << (class & 1);
-	f->all = listeners(f, group);
-	if (!f->all || f->all->ports > MAX_FLOOD)
-		return UP;
-	if (!is_admitted(hash, from, f->in, source(&addresses), f->vlan, 0, is))
-		return UP;
-	v->in = f->in;
-	v->bucket = from->bucket;
-	v->mirror_in = from->mirror_in;
-	v->watch = from->watch & SEE_COMING;
-	f->now = f->opaque ? 0 : f->tag;
-	bpf_loop(f->all->ports, choose, f, 0);
-	return f->ask ? UP : f->by ? ON : NOWHERE;
-}
-
-/* flood does what decide_flood finds out. With keep it leaves the frame as it is, and returns
- * TCX_DROP. */
-global int flood(struct __sk_buff *skb, int keep)
-{
-	struct flooded f = {.skb = skb, .keep = keep};
-	struct verdict v = {};
-	enum decision is = decide_flood(skb, &f, &v, REAL);
-	if (is == UP)
-		return f.from & GUARDED ? hand_up_vetted(skb) : hand_up(skb);
-
-	/* From here on it is as with a frame to one station. */
-	if (is == NOWHERE)
-		return dismiss(skb, &v, NOWHERE, 0);
-	struct counters *in = bpf_map_lookup_elem(&counts, &v.in);
-	if (!in)
-		return hand_up(skb);
-	if (!can_copy(skb, &v) || !can_see(skb, v.watch))
-		return hand_up(skb);
-	int late = v.bucket && !admit(skb, v.bucket);
-	if (late && wanted(v.in))
-		return hand_up(skb);
-	if (v.mirror_in)
-		mirror(skb, v.mirror_in, v.in);
-	if (v.watch)
-		see_coming(skb, v.watch, v.in | (late ? NO_PORT : f.by & (f.by - 1) ? SEVERAL : f.to) << 16, late ? POLICED : ON);
-	if (late)
-		return discard(skb, v.in, POLICED);
-
-	u32 length = wire_length(skb);
-	bpf_loop(f.all->ports, send_copy, &f, 0);
-	if (!f.sent) {
-		in->lost++; /* no memory to change its tag */
-		return TCX_DROP;
-	}
-	in->rx_frames++;
-	in->rx_bytes += length;
-	in->copies += f.sent - 1;
-	if (keep)
-		wear(&f, f.opaque ? 0 : f.tag);
-	return f.last ? bpf_redirect(f.last, 0) : TCX_DROP;
-}
+#include "flood.h"
 
 /* look_up decides about a frame whose flow is not remembered in this place. If the frame is sent
  * on, it remembers that there and returns LOOKED_UP, else what becomes of the frame. It is a

@@ -48,7 +48,9 @@ static inline struct listeners *everyone(u16 vlan)
 /* byte_at returns a byte of a frame, and 255 behind its end, which nobody looks for. */
 static inline u8 byte_at(struct __sk_buff *skb, u32 offset)
 {
-	u8 b;
+	u8 b, *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	if (data + offset + 1 <= end)
+		return data[offset];
 	return bpf_skb_load_bytes(skb, offset, &b, 1) ? 255 : b;
 }
 
@@ -106,6 +108,7 @@ static inline int is_tag(u16 type)
 static inline struct listeners *listeners(struct flooded *f, u64 group)
 {
 	u32 vlan = f->vlan, *how = bpf_map_lookup_elem(&snooped, &vlan);
+	f->plan->snooped = how && *how;
 	if (!how || !*how || (f->opaque && f->tag & 0xfff)) /* the latter is a network inside this one */
 		return everyone(f->vlan);
 	if (is_tag(f->skb->protocol)) { /* so is this one, unless the tag is a priority */
@@ -131,8 +134,10 @@ static inline struct listeners *listeners(struct flooded *f, u64 group)
 		key = (u64)f->vlan << 48 | (family == IPV4 ? IPV4_GROUPS : IPV6_GROUPS);
 		joined = bpf_map_lookup_elem(&groups, &key);
 	}
-	if (is_of_link(f->skb))
+	if (is_of_link(f->skb)) {
+		f->once = 1;
 		return everyone(f->vlan);
+	}
 	f->unwanted = 0; /* it is not flooded */
 	return joined;
 }

@@ -115,6 +115,8 @@ static long (*bpf_loop)(u32 times, void *callback, void *with, u64 flags) = (voi
  * running kernel. */
 struct net_device {
 	void *rx_handler;
+	u32 flags;
+	u64 priv_flags : 32;
 } __attribute__((preserve_access_index));
 
 struct sk_buff {
@@ -128,6 +130,11 @@ struct sk_buff {
 struct skb_shared_info {
 	u32 gso_type;
 } __attribute__((preserve_access_index));
+
+/* Flags of a device, and private ones, by which it belongs to a bond, a bridge, Open vSwitch or a team. */
+#define DEVICE_SLAVE (1 << 11)
+#define DEVICE_BONDING (1 << 2)
+#define DEVICE_TAKEN (1 << 9 | 1 << 10 | 1 << 13)
 
 /* What the segments of a super-frame are, of gso_type. */
 #define GSO_TCPV4 (1 << 0)
