@@ -96,6 +96,7 @@ type LACPPartner struct {
 type PortFastPath struct {
 	On     bool     `json:"on"`
 	Off    []string `json:"off,omitempty"` // reasons why it is off
+	By     string   `json:"by,omitempty"`  // of a tunnel: by what its frames leave and come, and why
 	Frames uint64   `json:"frames"`        // received frames that the kernel handled
 }
 

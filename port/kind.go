@@ -106,6 +106,12 @@ type Substitute interface {
 	Substitutes() string
 }
 
+// Routed is implemented by ports whose frames reach their stations by the host's routes.
+type Routed interface {
+	// Ways says in one line by what the frames leave that the fast path forwards, and why.
+	Ways() string
+}
+
 // Trace records what a port changed on the host. It is kept with the port's Spec, so that
 // even a later process can undo it.
 type Trace struct {

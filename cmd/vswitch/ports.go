@@ -97,6 +97,9 @@ func printPort(w io.Writer, p api.Port) {
 	}
 	row(w, "VLAN", inVLANs(p.VLAN))
 	fast := "on"
+	if p.FastPath.By != "" {
+		fast += ", " + p.FastPath.By
+	}
 	if !p.FastPath.On {
 		fast = "off: " + strings.Join(p.FastPath.Off, "; ")
 	}

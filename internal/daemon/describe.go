@@ -100,6 +100,9 @@ func (m *manager) portFastPath(p *managed, frames uint64) api.PortFastPath {
 		f.Off = p.sw.KeptOff()
 	}
 	f.On = len(f.Off) == 0
+	if r, ok := p.dev.(port.Routed); ok && f.On {
+		f.By = r.Ways()
+	}
 	return f
 }
 

@@ -25,12 +25,13 @@ import (
 type device struct {
 	tunnel
 	*afpacket.Port
-	guard   *hoststack.Guard
-	kernel  Kernel
-	replica *replica
-	paused  atomic.Bool
-	before  uint64 // frames that the device had lost when it was opened
-	queues  []port.Queue
+	guard    *hoststack.Guard
+	kernel   Kernel
+	replica  *replica
+	paused   atomic.Bool
+	unfollow func() // stop hearing of routes
+	before   uint64 // frames that the device had lost when it was opened
+	queues   []port.Queue
 }
 
 var _ interface {
@@ -41,6 +42,7 @@ var _ interface {
 	port.Bound
 	port.Exclusive
 	port.Contested
+	port.Routed
 } = (*device)(nil)
 
 // deviceMTU is the MTU of devices: the most that the kernel takes, for what fits is up to
@@ -145,6 +147,11 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 	if err != nil {
 		return nil, err
 	}
+	p.unfollow, err = link.FollowWays(func() { signal(p.replica.ways.events) })
+	if err != nil {
+		_ = p.Port.Close()
+		return nil, err
+	}
 	p.before, _ = link.TxDropped(l.Index)
 	for _, q := range p.Port.Queues() {
 		p.queues = append(p.queues, &deviceQueue{p: p, q: q.(afpacket.MarkedQueue)})
@@ -154,6 +161,7 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 	p.queues = append(p.queues, own)
 	p.tasks.Go(func() { p.watch(p.quit) })
 	p.tasks.Go(func() { p.replica.run(p.quit) })
+	p.tasks.Go(func() { p.replica.followWays(p.quit) })
 	trace.Created, trace.Ifname, trace.Ifindex = true, l.Name, l.Index
 	return p, nil
 }
@@ -215,6 +223,7 @@ func (p *device) Close() error {
 		return nil
 	}
 	close(p.quit)
+	p.unfollow()
 	err := cmp.Or(p.Port.Close(), p.guard.Close())
 	p.tasks.Wait()
 	if _, e := link.ByIndex(p.Ifindex()); errors.Is(e, link.ErrNotFound) {

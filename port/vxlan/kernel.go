@@ -7,6 +7,7 @@ import (
 
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
+	"github.com/vswitch/vswitch/internal/linux/link"
 )
 
 // Kernel is the part of the fast path in the kernel that knows a tunnel. Its programs forward
@@ -21,6 +22,11 @@ type Kernel interface {
 	Join(vtep netip.Addr, vni uint32, vlan uint16, limit int) (path uint16, err error)
 	Leave(path uint16)
 	SetLimit(path uint16, limit int)
+
+	// SetWays says how hosts are reached by a short way, and has to say it again within half a
+	// minute. It reports whether that is in force. Detour returns why frames do not go there; empty if they do.
+	SetWays(udpPort uint16, all map[netip.Addr]link.Way) (done bool)
+	Detour() string
 
 	// Know says that a host takes part in some network, or with an invalid address, that
 	// there is a network.
@@ -58,6 +64,7 @@ type follower interface {
 	join(n *network, v *vtep)
 	leave(n *network, v *vtep)
 	limit(v *vtep)
+	measured()    // all or new VTEPs
 	second(n int) // has passed
 }
 
@@ -71,6 +78,7 @@ func (nobody) know(*vtep, bool)      {}
 func (nobody) join(*network, *vtep)  {}
 func (nobody) leave(*network, *vtep) {}
 func (nobody) limit(*vtep)           {}
+func (nobody) measured()             {}
 func (n nobody) second(int)          { n.d.fade() }
 
 // replica keeps the kernel's part of a directory like it. The directory's mutex guards what
@@ -83,6 +91,8 @@ type replica struct {
 	byPath  [maxPaths]atomic.Pointer[member]
 	halted  atomic.Bool            // another process is about to take the tunnel
 	full    atomic.Pointer[string] // why a host could not join a network
+
+	ways ways
 
 	refused uint64 // frames that were, when last asked
 }
@@ -106,7 +116,10 @@ const (
 )
 
 func newReplica(t *tunnel, k Kernel) *replica {
-	return &replica{t: t, kernel: k, changed: make(chan fdb.Key, backlog), all: make(chan struct{}, 1)}
+	return &replica{
+		t: t, kernel: k, changed: make(chan fdb.Key, backlog), all: make(chan struct{}, 1),
+		ways: ways{events: make(chan struct{}, 1)},
+	}
 }
 
 // path returns the number of a host's path in a network; 0: none.
@@ -285,10 +298,13 @@ func (r *replica) inherit() {
 	_, r.refused = r.kernel.Refused()
 }
 
+func (r *replica) measured() { r.findWays() }
+
 func (r *replica) second(n int) {
 	if r.halted.Load() {
 		return
 	}
+	r.checkWays()
 	if n%refreshEvery == 0 {
 		r.refresh(nil)
 	}

@@ -521,6 +521,7 @@ func (d *directory) watch(quit <-chan struct{}) {
 			return
 		case <-d.watching:
 			d.measure(false)
+			d.follower.measured()
 		case <-tick.C:
 			d.stations.Advance(time.Since(start))
 			d.stations.Sweep(0)
@@ -528,6 +529,7 @@ func (d *directory) watch(quit <-chan struct{}) {
 			if n++; n%remeasure == 0 {
 				d.measureDevice()
 				d.measure(true)
+				d.follower.measured()
 			}
 		}
 	}

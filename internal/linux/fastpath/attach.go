@@ -68,9 +68,20 @@ func (p *Path) hooksOf(ifindex int) []hook {
 func (p *Path) hook(ifindex int, h hook) (io.Closer, error) {
 	if p.pins != nil {
 		p.mark(ifindex, true)
+	}
+	l, err := p.link(ifindex, h)
+	if err != nil {
+		return nil, err
+	}
+	return &attachment{l, p, ifindex}, nil
+}
+
+// link puts a program at a device.
+func (p *Path) link(ifindex int, h hook) (link.Link, error) {
+	if p.pins != nil {
 		if l := p.pins.link(ifindex, h.suffix); l != nil {
 			if isAt(l, ifindex) && p.adopt(l, ifindex, h) == nil {
-				return &attachment{l, p, ifindex}, nil
+				return l, nil
 			}
 			// Its device is gone, or holds it in another namespace.
 			_ = l.Detach()
@@ -88,7 +99,7 @@ func (p *Path) hook(ifindex int, h hook) (io.Closer, error) {
 			return nil, err
 		}
 	}
-	return &attachment{l, p, ifindex}, nil
+	return l, nil
 }
 
 // attachment is a program at a device.

@@ -62,6 +62,13 @@ type bpfCounters struct {
 	Shown       uint32
 }
 
+type bpfEnd struct {
+	_     structs.HostLayout
+	Local uint32
+	Port  uint16
+	Zero  uint16
+}
+
 type bpfFlows struct {
 	_    structs.HostLayout
 	Last [256]struct {
@@ -147,7 +154,9 @@ type bpfPath struct {
 	Vlan    uint16
 	Limit   uint16
 	Ipv6    uint16
-	_       [2]byte
+	Port    uint16
+	Way     uint32
+	Via     uint32
 }
 
 type bpfPlan struct {
@@ -246,11 +255,25 @@ type bpfSender struct {
 	Type    uint32
 }
 
+type bpfShortcut struct {
+	_         structs.HostLayout
+	Beat      uint32
+	FirstPort uint16
+	Ports     uint16
+	Detour    uint32
+	_         [4]byte
+}
+
 type bpfStation struct {
 	_          structs.HostLayout
 	Slot       uint16
 	Generation uint16
 	Heard      uint32
+}
+
+type bpfTrail struct {
+	_  structs.HostLayout
+	At [256]uint32
 }
 
 type bpfTunnel struct {
@@ -272,6 +295,7 @@ const (
 	bpfMapCopying        = "copying"
 	bpfMapCounts         = "counts"
 	bpfMapDevices        = "devices"
+	bpfMapEnds           = "ends"
 	bpfMapEpochs         = "epochs"
 	bpfMapFloods         = "floods"
 	bpfMapGroups         = "groups"
@@ -291,14 +315,18 @@ const (
 	bpfMapSlots          = "slots"
 	bpfMapSnooped        = "snooped"
 	bpfMapStations       = "stations"
+	bpfMapTrails         = "trails"
 	bpfMapTraps          = "traps"
 	bpfMapTunnels        = "tunnels"
+	bpfMapUnderlays      = "underlays"
+	bpfMapWays           = "ways"
 	bpfProgExplain       = "explain"
 	bpfProgTaken         = "taken"
 	bpfProgVswitch       = "vswitch"
 	bpfProgVswitchDecap  = "vswitch_decap"
 	bpfProgVswitchEncap  = "vswitch_encap"
 	bpfProgVswitchShared = "vswitch_shared"
+	bpfProgVswitchUnwrap = "vswitch_unwrap"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -349,6 +377,7 @@ type bpfProgramSpecs struct {
 	VswitchDecap  *ebpf.ProgramSpec `ebpf:"vswitch_decap"`
 	VswitchEncap  *ebpf.ProgramSpec `ebpf:"vswitch_encap"`
 	VswitchShared *ebpf.ProgramSpec `ebpf:"vswitch_shared"`
+	VswitchUnwrap *ebpf.ProgramSpec `ebpf:"vswitch_unwrap"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -361,6 +390,7 @@ type bpfMapSpecs struct {
 	Copying    *ebpf.MapSpec `ebpf:"copying"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Devices    *ebpf.MapSpec `ebpf:"devices"`
+	Ends       *ebpf.MapSpec `ebpf:"ends"`
 	Epochs     *ebpf.MapSpec `ebpf:"epochs"`
 	Floods     *ebpf.MapSpec `ebpf:"floods"`
 	Groups     *ebpf.MapSpec `ebpf:"groups"`
@@ -380,8 +410,11 @@ type bpfMapSpecs struct {
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Snooped    *ebpf.MapSpec `ebpf:"snooped"`
 	Stations   *ebpf.MapSpec `ebpf:"stations"`
+	Trails     *ebpf.MapSpec `ebpf:"trails"`
 	Traps      *ebpf.MapSpec `ebpf:"traps"`
 	Tunnels    *ebpf.MapSpec `ebpf:"tunnels"`
+	Underlays  *ebpf.MapSpec `ebpf:"underlays"`
+	Ways       *ebpf.MapSpec `ebpf:"ways"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -416,6 +449,7 @@ type bpfMaps struct {
 	Copying    *ebpf.Map `ebpf:"copying"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Devices    *ebpf.Map `ebpf:"devices"`
+	Ends       *ebpf.Map `ebpf:"ends"`
 	Epochs     *ebpf.Map `ebpf:"epochs"`
 	Floods     *ebpf.Map `ebpf:"floods"`
 	Groups     *ebpf.Map `ebpf:"groups"`
@@ -435,8 +469,11 @@ type bpfMaps struct {
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Snooped    *ebpf.Map `ebpf:"snooped"`
 	Stations   *ebpf.Map `ebpf:"stations"`
+	Trails     *ebpf.Map `ebpf:"trails"`
 	Traps      *ebpf.Map `ebpf:"traps"`
 	Tunnels    *ebpf.Map `ebpf:"tunnels"`
+	Underlays  *ebpf.Map `ebpf:"underlays"`
+	Ways       *ebpf.Map `ebpf:"ways"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -447,6 +484,7 @@ func (m *bpfMaps) Close() error {
 		m.Copying,
 		m.Counts,
 		m.Devices,
+		m.Ends,
 		m.Epochs,
 		m.Floods,
 		m.Groups,
@@ -466,8 +504,11 @@ func (m *bpfMaps) Close() error {
 		m.Slots,
 		m.Snooped,
 		m.Stations,
+		m.Trails,
 		m.Traps,
 		m.Tunnels,
+		m.Underlays,
+		m.Ways,
 	)
 }
 
@@ -487,6 +528,7 @@ type bpfPrograms struct {
 	VswitchDecap  *ebpf.Program `ebpf:"vswitch_decap"`
 	VswitchEncap  *ebpf.Program `ebpf:"vswitch_encap"`
 	VswitchShared *ebpf.Program `ebpf:"vswitch_shared"`
+	VswitchUnwrap *ebpf.Program `ebpf:"vswitch_unwrap"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -497,6 +539,7 @@ func (p *bpfPrograms) Close() error {
 		p.VswitchDecap,
 		p.VswitchEncap,
 		p.VswitchShared,
+		p.VswitchUnwrap,
 	)
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 // The generator's version is fixed, so that the same source always makes the same file.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type aggregate -type sender -type binding -type prefix -type guard -type copies -type sampling -type path -type origin -type remote_key -type remote -type tunnel bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel,bpfeb -type port -type station -type counters -type hash -type bucket -type listeners -type aggregate -type sender -type binding -type prefix -type guard -type copies -type sampling -type path -type origin -type remote_key -type remote -type tunnel -type end -type shortcut -type trail bpf bpf/fastpath.c -- -Wall -Werror -mcpu=v3
 
 // Options configure a Path.
 type Options struct {
@@ -68,6 +68,7 @@ type Path struct {
 	slots     slots
 	rings     rings
 	paths     paths
+	underlays map[int]*underlay
 
 	guards guards // with a lock of their own
 	epoch  atomic.Uint32
@@ -102,8 +103,9 @@ func open(o Options) (*Path, error) {
 		resume:  make(chan struct{}),
 		stop:    make(chan struct{}),
 
-		attached: make(map[int]bool),
-		shared:   make(map[int]bool),
+		attached:  make(map[int]bool),
+		shared:    make(map[int]bool),
+		underlays: make(map[int]*underlay),
 	}
 	spec, err := loadBpf()
 	if err != nil {
@@ -191,6 +193,7 @@ func (p *Path) Start() {
 	p.live.Store(true)
 	p.check("freeing ports", p.slots.adopt(p.published))
 	p.check("forgetting tunnels", p.paths.keep(&p.bpf, func(ifindex uint32) bool { return p.paths.open[ifindex] }))
+	p.check("forgetting underlays", p.forgetUnderlays())
 	p.mu.Unlock()
 	p.learn()
 	p.mu.Lock()
@@ -198,7 +201,9 @@ func (p *Path) Start() {
 	p.mu.Unlock()
 	p.reconcile()
 	if p.pins != nil {
-		p.check("removing what is left over", p.pins.clean(p.attached))
+		p.mu.Lock()
+		p.check("removing what is left over", p.pins.clean(p.attached, p.underlays))
+		p.mu.Unlock()
 	}
 	p.running.Go(p.run)
 }

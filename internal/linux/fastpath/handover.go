@@ -42,6 +42,11 @@ func (p *Path) Continue() {
 			}
 		}
 	}
+	for ifindex, u := range p.underlays {
+		if u.Update(unwrapHook.program(&p.bpf)) != nil {
+			_ = p.uncover(ifindex) // until the ways are set again
+		}
+	}
 	suspended := p.suspended
 	if suspended {
 		p.suspended = false

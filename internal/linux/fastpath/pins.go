@@ -186,7 +186,7 @@ func pin(o interface{ Pin(string) error }, path string) error {
 }
 
 // Names of links: link-7 is at the ingress of the device with that number, link-7-out at its
-// egress.
+// egress, link-7-under is that of an underlay.
 const (
 	linkPrefix = "link-"
 	egress     = "-out"
@@ -241,10 +241,13 @@ func (p *pins) dropLink(ifindex int, suffix string) error {
 	return err
 }
 
-// clean removes the links of devices that are not in but, whatever other versions left,
+// clean removes the links of devices that are not in but, nor among the underlays, whatever other versions left,
 // and the folders of switches of the same name in namespaces that are gone.
-func (p *pins) clean(but map[int]bool) error {
+func (p *pins) clean(but map[int]bool, underlays map[int]*underlay) error {
 	stay := make(map[string]bool)
+	for ifindex := range underlays {
+		stay[p.linkPath(ifindex, under)] = true
+	}
 	for ifindex, is := range but {
 		stay[p.linkPath(ifindex, "")], stay[p.linkPath(ifindex, egress)] = is, is
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/linux/link"
 )
 
 // maxPaths is MAX_PATHS of encap.h, and firstPath the first number of a path there.
@@ -26,6 +27,10 @@ type Tunnel struct {
 	p       *Path
 	ifindex uint32
 	local   netip.Addr
+
+	// Path.mu guards these: see SetWays.
+	udpPort uint16
+	ways    map[netip.Addr]link.Way
 }
 
 // Paths are the paths of all tunnels. Path.mu guards them.
@@ -53,7 +58,7 @@ func (s *paths) load(bpf *bpfObjects) error {
 
 // Tunnel returns that of a device, which has the local address.
 func (p *Path) Tunnel(ifindex int, local netip.Addr) (*Tunnel, error) {
-	t := &Tunnel{p, uint32(ifindex), local}
+	t := &Tunnel{p: p, ifindex: uint32(ifindex), local: local}
 	is := bpfTunnel{Local: words(local)}
 	if local.Is6() {
 		is.Ipv6 = 1
@@ -148,6 +153,7 @@ func (t *Tunnel) Join(vtep netip.Addr, vni uint32, vlan uint16, limit int) (numb
 		if t.local.Is6() {
 			p.Ipv6 = 1
 		}
+		t.lead(&p, t.ways[vtep])
 		if err := bpf.Paths.Put(uint32(is), &p); err != nil {
 			return err
 		}
@@ -349,7 +355,8 @@ func (t *Tunnel) Detach(ifindex int) error {
 	err := t.p.Detach(ifindex)
 	t.try("forgetting a tunnel", func(bpf *bpfObjects, s *paths) error {
 		delete(s.open, t.ifindex)
-		err := s.forget(bpf, t.ifindex)
+		t.ways = nil
+		err := errors.Join(t.p.under(t.ifindex, nil), s.forget(bpf, t.ifindex))
 		t.p.bump()
 		return err
 	})
@@ -363,7 +370,7 @@ func (s *paths) forget(bpf *bpfObjects, ifindex uint32) error {
 
 // keep removes all that is known of other tunnels.
 func (s *paths) keep(bpf *bpfObjects, wanted func(ifindex uint32) bool) error {
-	var errs []error
+	errs := []error{forgetEnds(bpf, wanted)}
 	for o, number := range s.number {
 		if !wanted(o.Ifindex) {
 			errs = append(errs, s.end(bpf, number))

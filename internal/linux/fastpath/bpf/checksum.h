@@ -48,12 +48,12 @@ static inline u32 covered(u8 proto, u16 offset)
 	return proto == PROTO_UDP && offset == CSUM_OF_UDP ? 8 : 0;
 }
 
-/* is_own_checksum reports whether a partial checksum is that of a TCP or UDP header right
- * behind an IP header without options: PartialOuter in internal/virtio/vnet, for nearly all
- * frames that have one. */
-static inline int is_own_checksum(struct __sk_buff *skb, struct sk_buff *k)
+/* is_checksum_of reports whether a partial checksum is that of a TCP or UDP header right
+ * behind an IP header without options, of the frame that begins at this byte: PartialOuter in
+ * internal/virtio/vnet. */
+static inline int is_checksum_of(struct __sk_buff *skb, struct sk_buff *k, u32 at)
 {
-	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	u8 *p = (u8 *)(long)skb->data + at, *end = (u8 *)(long)skb->data_end;
 	if (p + ETHERNET + 20 > end)
 		return 0;
 	u16 type = *(u16 *)(p + 12);
@@ -67,7 +67,13 @@ static inline int is_own_checksum(struct __sk_buff *skb, struct sk_buff *k)
 		return 0;
 	}
 	u32 need = covered(proto, k->csum_offset);
-	return need && start_of(k) == ETHERNET + transport && transport + need <= packet && ETHERNET + packet <= skb->len;
+	return need && start_of(k) == at + ETHERNET + transport && transport + need <= packet && at + ETHERNET + packet <= skb->len;
+}
+
+/* is_own_checksum is that of the frame itself, which nearly all frames have that have one. */
+static inline int is_own_checksum(struct __sk_buff *skb, struct sk_buff *k)
+{
+	return is_checksum_of(skb, k, 0);
 }
 
 /* An IP packet in a frame. */

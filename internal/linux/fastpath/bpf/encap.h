@@ -18,7 +18,9 @@ struct path {
 	u16 vlan;  /* of its frames, which have no tag in the tunnel; 0: any, with their tags */
 	u16 limit; /* the longest frame that fits, in bytes with its tags; 0: unknown */
 	u16 ipv6;
-	u16 : 16;
+	u16 port; /* UDP; this and the next is for the short way: wrap.h */
+	u32 way;  /* ifindex of the device by which the host is reached; 0: there is no short way */
+	u32 via;  /* the next hop there, in network byte order like port */
 };
 
 /* Where a frame comes from. Beside the paths there are entries without a VNI, for hosts that

@@ -502,6 +502,7 @@ static inline int find(struct hash *hash, u64 address, u16 vlan, struct found *f
 }
 
 #include "encap.h"
+#include "wrap.h"
 
 /* The addresses of a frame, 48 bits with the first octet on top. */
 static inline u64 destination(struct frame *f)
@@ -685,15 +686,18 @@ static inline int fits_path(struct __sk_buff *skb, struct verdict *v)
 	return !p->limit || length <= p->limit;
 }
 
-/* encap reports whether a frame is ready for its tunnel's device. */
+/* encap sends a frame into its tunnel and returns TCX_REDIRECT, or TCX_DROP if it is lost. */
 static inline int encap(struct __sk_buff *skb, struct verdict *v)
 {
-	u32 number = v->path;
+	u32 number = v->path, ifindex = v->ifindex;
 	struct path *p = bpf_map_lookup_elem(&paths, &number);
-	if (!p || p->ifindex != v->ifindex || (p->vlan && bpf_skb_vlan_pop(skb)))
-		return 0;
+	if (!p || p->ifindex != ifindex || (p->vlan && bpf_skb_vlan_pop(skb)))
+		return TCX_DROP;
 	skb->mark = 0;
-	return set_key(skb, number);
+	int is = wrap(skb, number);
+	if (is != NO_WAY)
+		return is;
+	return set_key(skb, number) ? bpf_redirect(ifindex, 0) : TCX_DROP;
 }
 
 /* dismiss discards a frame for this reason, or as beyond its port's rate. */
@@ -779,13 +783,14 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v, u32 path)
 		mirror(skb, v->mirror_out, v->in);
 	if (v->watch & SEE_LEAVING)
 		see_leaving(skb, v->watch, v->in | v->out << 16, v->tpid, v->pop);
-	if (v->path && !encap(skb, v)) {
+	int is = v->path ? encap(skb, v) : bpf_redirect(ifindex, 0);
+	if (is == TCX_DROP) {
 		out->unsent++;
 		return TCX_DROP;
 	}
 	out->tx_frames++;
 	out->tx_bytes += length;
-	return bpf_redirect(ifindex, 0);
+	return is;
 }
 
 #include "flood.h"
@@ -828,6 +833,12 @@ global int look_up(struct __sk_buff *skb, u32 epoch, u32 lap, u32 path, u32 plac
 /* Which program forwards: that of a port's device, of one that the host shares, or of a tunnel's. */
 enum device { OWN, SHARED, TUNNELS };
 
+/* place_of returns where a flow is remembered. Any spread will do: what collides is looked up. */
+static inline u32 place_of(u64 dst_src, u32 src, u32 ifindex)
+{
+	return ((dst_src ^ ((u64)src << 16 | ifindex) * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9 >> 56) & (FLOWS - 1);
+}
+
 /* forward decides about a frame, which came by the path of a tunnel; 0: by none. What comes by a
  * tunnel is not flooded here: device is constant, so that its program is without that code. */
 static inline int forward(struct __sk_buff *skb, u32 path, enum device device)
@@ -851,9 +862,7 @@ static inline int forward(struct __sk_buff *skb, u32 path, enum device device)
 	u32 src = *(u32 *)(data + 8), ifindex = skb->ifindex, tag = tag_of(skb);
 	u32 before = *(volatile u32 *)epoch; /* anything that it guards */
 	u32 lap = bpf_jiffies64() >> LAP_SHIFT;
-	/* Any spread will do: what collides is looked up. */
-	u64 mix = (dst_src ^ ((u64)src << 16 | ifindex) * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
-	u32 i = (mix >> 56) & (FLOWS - 1);
+	u32 i = place_of(dst_src, src, ifindex);
 
 	if (flows->last[i].of.dst_src != dst_src || flows->last[i].of.src != src ||
 	    flows->last[i].of.ifindex != ifindex || flows->last[i].of.tag != tag ||
@@ -874,6 +883,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 
 #include "shared.h"
 #include "decap.h"
+#include "unwrap.h"
 #include "explain.h"
 #include "taken.h"
 

@@ -51,6 +51,7 @@ struct __sk_buff {
 };
 
 /* enum tcx_action_base; TCX_REDIRECT is what bpf_redirect returns. */
+#define TCX_NEXT (-1)
 #define TCX_PASS 0
 #define TCX_DROP 2
 #define TCX_REDIRECT 7
@@ -61,6 +62,7 @@ struct __sk_buff {
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_ARRAY_OF_MAPS 12
 #define BPF_MAP_TYPE_DEVMAP 14
+#define BPF_MAP_TYPE_DEVMAP_HASH 25
 #define BPF_MAP_TYPE_RINGBUF 27
 
 #define BPF_F_NO_PREALLOC 1
@@ -87,11 +89,31 @@ struct bpf_tunnel_key {
 #define BPF_F_TUNINFO_IPV6 1
 #define BPF_F_DONT_FRAGMENT 4
 
+/* By which neighbour bpf_redirect_neigh sends a packet. */
+struct bpf_redir_neigh {
+	u32 nh_family;
+	union {
+		u32 ipv4_nh; /* network byte order */
+		u32 ipv6_nh[4];
+	};
+};
+
+#define AF_INET 2
+
+#define BPF_ADJ_ROOM_MAC 1
+#define BPF_F_ADJ_ROOM_FIXED_GSO (1ULL << 0)
+#define BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 (1ULL << 1)
+#define BPF_F_ADJ_ROOM_ENCAP_L4_UDP (1ULL << 4)
+#define BPF_F_ADJ_ROOM_ENCAP_L2_ETH (1ULL << 6)
+#define BPF_F_ADJ_ROOM_DECAP_L3_IPV6 (1ULL << 8)
+#define BPF_F_ADJ_ROOM_ENCAP_L2(length) ((u64)(length) << 56)
+
 /* enum bpf_func_id */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static u32 (*bpf_get_prandom_u32)(void) = (void *)7;
+static long (*bpf_skb_store_bytes)(struct __sk_buff *skb, u32 offset, const void *from, u32 len, u64 flags) = (void *)9;
 static long (*bpf_clone_redirect)(struct __sk_buff *skb, u32 ifindex, u64 flags) = (void *)13;
 static long (*bpf_skb_vlan_push)(struct __sk_buff *skb, u16 proto, u16 tci) = (void *)18;
 static long (*bpf_skb_vlan_pop)(struct __sk_buff *skb) = (void *)19;
@@ -99,6 +121,8 @@ static long (*bpf_skb_get_tunnel_key)(struct __sk_buff *skb, struct bpf_tunnel_k
 static long (*bpf_skb_set_tunnel_key)(struct __sk_buff *skb, struct bpf_tunnel_key *key, u32 size, u64 flags) = (void *)21;
 static long (*bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*bpf_skb_load_bytes)(const void *skb, u32 offset, void *to, u32 len) = (void *)26;
+static u32 (*bpf_get_hash_recalc)(struct __sk_buff *skb) = (void *)34;
+static long (*bpf_skb_adjust_room)(struct __sk_buff *skb, int by, u32 mode, u64 flags) = (void *)50;
 static u64 (*bpf_jiffies64)(void) = (void *)118;
 static void *(*bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
@@ -106,6 +130,7 @@ static void (*bpf_ringbuf_discard)(void *data, u64 flags) = (void *)133;
 static u64 (*bpf_ringbuf_query)(void *ring, u64 what) = (void *)134;
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 }; /* flags of submit */
 enum { BPF_RB_AVAIL_DATA = 0 }; /* what query returns */
+static long (*bpf_redirect_neigh)(u32 ifindex, struct bpf_redir_neigh *by, int len, u64 flags) = (void *)152;
 static u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static long (*bpf_check_mtu)(void *ctx, u32 ifindex, u32 *mtu, int len_diff, u64 flags) = (void *)163;
 
@@ -113,11 +138,34 @@ static long (*bpf_loop)(u32 times, void *callback, void *with, u64 flags) = (voi
 
 /* Fields of types of the kernel that are read: the loader finds where they are in the
  * running kernel. */
+struct netns_nf {
+	void *hooks_ipv4[5];
+} __attribute__((preserve_access_index));
+
+struct netns_xfrm {
+	u32 policy_count[6];
+} __attribute__((preserve_access_index));
+
+struct net {
+	struct netns_nf nf;
+	struct netns_xfrm xfrm;
+} __attribute__((preserve_access_index));
+
+typedef struct {
+	struct net *net;
+} __attribute__((preserve_access_index)) possible_net_t;
+
 struct net_device {
 	void *rx_handler;
 	u32 flags;
 	u64 priv_flags : 32;
+	void *nf_hooks_ingress;
+	possible_net_t nd_net;
 } __attribute__((preserve_access_index));
+
+/* Indices of netns_nf.hooks_ipv4 and of netns_xfrm.policy_count. */
+enum { PRE_ROUTING, LOCAL_IN, FORWARDED, LOCAL_OUT, POST_ROUTING };
+enum { XFRM_IN, XFRM_OUT };
 
 struct sk_buff {
 	struct net_device *dev;
@@ -141,10 +189,14 @@ struct skb_shared_info {
 #define GSO_TCPV6 (1 << 4)
 #define GSO_UDP (1 << 16 | 1 << 17) /* fragments of a datagram, or datagrams */
 
+#define CHECKSUM_UNNECESSARY 1
 #define CHECKSUM_PARTIAL 3
 #define CSUM_OF_TCP 16 /* csum_offset */
 #define CSUM_OF_UDP 6
 #define CSUM_OF_GRE 4
+
+/* has_field reports whether a type of the running kernel has a field. */
+#define has_field(type, field) __builtin_preserve_field_info(((type *)0)->field, 2)
 
 /* read_bits reads a bit field, which is in another place in each kernel: enum
  * bpf_field_info_kind of the compiler has the place, the size of a word around it, and
@@ -181,8 +233,10 @@ extern void *bpf_rdonly_cast(const void *obj, u32 type) __attribute__((section("
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define be16(x) __builtin_bswap16(x)
+#define be32(x) __builtin_bswap32(x)
 #define be64(x) __builtin_bswap64(x)
 #else
 #define be16(x) (x)
+#define be32(x) (x)
 #define be64(x) (x)
 #endif

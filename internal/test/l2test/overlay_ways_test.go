@@ -1,0 +1,63 @@
+package l2test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
+)
+
+// TestOverlayWays: small frames go straight by the device that leads to the other host, but through the
+// tunnel's own where the host does more with packets than send them; and each time by
+// the route that there is.
+func TestOverlayWays(t *testing.T) {
+	t.Parallel()
+	if !daemontest.FastPath() {
+		t.Skip("without a fast path sockets carry all frames")
+	}
+	o := newOverlay(t, 2, 1600, false)
+	o.mesh("--vni 100 --data-plane kernel")
+	o.address()
+	a, b := o.hosts[0], o.hosts[1]
+	l := o.sites[0]
+	l.wantPing(a, b, true)
+	// awaitWay has pings go until they pass the tunnel's device, or until they do not.
+	awaitWay := func(straight bool, by string) {
+		t.Helper()
+		frames := func() (n string) {
+			for _, name := range []string{"rx_packets", "tx_packets"} {
+				n += l.ns.Run("cat", "/sys/class/net/up0/statistics/"+name) + " "
+			}
+			return n
+		}
+		testenv.Eventually(t, "frames go "+by, func() bool {
+			before := frames()
+			if out, err := a.ns.Command("ping", "-n", "-q", "-c", "5", "-i", "0.01", "-w", "10", b.v4).CombinedOutput(); err != nil {
+				t.Errorf("ping: %v: %s", err, out)
+			}
+			return (frames() == before) == straight && strings.Contains(l.sw.port("up0").FastPath.By, by)
+		})
+	}
+	awaitWay(true, "straight")
+
+	l.ns.Run("ip", "xfrm", "policy", "add", "src", "198.51.100.1", "dst", "198.51.100.2", "dir", "out", "action", "allow")
+	awaitWay(false, "IPsec")
+	l.ns.Run("ip", "xfrm", "policy", "flush")
+	awaitWay(true, "straight")
+
+	// A host route by way of a router, which is the other host itself, at another address.
+	o.sites[1].ns.Run("ip", "addr", "add", "192.0.2.102/24", "dev", "ul0")
+	l.ns.Run("ip", "route", "add", "192.0.2.2/32", "via", "192.0.2.102", "mtu", "1590")
+	awaitWay(true, "straight")
+	testenv.Eventually(t, "frames go by the router", func() bool {
+		_, err := a.ns.Command("ping", "-n", "-q", "-c", "1", "-w", "10", b.v4).CombinedOutput()
+		return err == nil && strings.Contains(l.ns.Run("ip", "neigh", "show", "192.0.2.102"), "lladdr")
+	})
+	l.ns.Run("ip", "route", "replace", "unreachable", "192.0.2.2/32")
+	testenv.Eventually(t, "frames go nowhere", func() bool {
+		return a.ns.Command("ping", "-n", "-q", "-c", "1", "-w", "1", b.v4).Run() != nil
+	})
+	l.ns.Run("ip", "route", "del", "unreachable", "192.0.2.2/32")
+	awaitWay(true, "straight")
+}
