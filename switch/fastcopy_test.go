@@ -166,7 +166,11 @@ func TestFastMirrorCopies(t *testing.T) {
 		if err := sw.SetMirrors([]vswitch.Mirror{m}); err != nil {
 			t.Fatal(err)
 		}
-		before, at := ports[0].Stats().RX.Copies, ports[2].Stats().TX
+		received := ports[0]
+		if c.copy.Kind == vswitch.CopyMirrorOut {
+			received = ports[c.copy.To]
+		}
+		before, at := received.Stats().RX.Copies, ports[2].Stats().TX
 		fast.show(&c.copy)
 		got := taken()
 		if c.pieces > 0 {
@@ -179,7 +183,7 @@ func TestFastMirrorCopies(t *testing.T) {
 			t.Errorf("%s: copies are\n% x, want\n% x", name, got, c.want)
 		}
 		now := ports[2].Stats().TX
-		if copies := ports[0].Stats().RX.Copies - before; copies != uint64(len(c.want))+c.lost || now.Frames-at.Frames != uint64(len(c.want)) || now.Drops()-at.Drops() != c.lost {
+		if copies := received.Stats().RX.Copies - before; copies != uint64(len(c.want))+c.lost || now.Frames-at.Frames != uint64(len(c.want)) || now.Drops()-at.Drops() != c.lost {
 			t.Errorf("%s: %d copies are counted, and %+v at the target", name, copies, now)
 		}
 	}
