@@ -7,6 +7,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -45,6 +46,7 @@ type managed struct {
 	lost    int       // index of the lost device, until its fate is known
 	again   time.Time // earliest time to reopen a lost port
 
+	elsewhere link.Place  // where the device was moved to; zero: not known
 	departure *link.Event // event that its device is gone, until the port loss is handled
 
 	lines   lineLimit // limits log lines about its states
@@ -343,7 +345,7 @@ func (m *manager) departed(p *managed, ev link.Event) {
 	p.lost, p.departure = 0, nil
 	switch {
 	case ev.Moved:
-		p.trace.Away = m.boot
+		p.trace.Away, p.elsewhere = m.boot, ev.To
 		m.saveTrace()
 	case p.trace.Created:
 		p.trace = port.Trace{} // the next device of that name is another one
@@ -375,6 +377,26 @@ func (m *manager) stillAway(p *managed) (err error) {
 		p.trace.Away = ""
 	}
 	return err
+}
+
+// releaseElsewhere takes the mark of the switch off the device of a removed port that was moved to
+// another network namespace, so that others may have it.
+func (m *manager) releaseElsewhere(p *managed) {
+	if p.trace.Away == "" || p.trace.Away != m.boot {
+		return
+	}
+	before := ""
+	if p.trace.Before != nil {
+		before = p.trace.Before.Alias
+	}
+	var err error
+	m.off(func() {
+		err = p.elsewhere.Do(func(l link.Link) error { return owner.Release(l, m.name, before) })
+	})
+	if err != nil && !errors.Is(err, link.ErrNotFound) {
+		m.log.Warn("a device in another network namespace keeps the alias that says it is the switch's; take it off there with `ip link set NAME alias \"\"`",
+			"port", p.spec.Name, "interface", p.trace.Ifname, "reason", err)
+	}
 }
 
 // portLost handles a port whose device ended by itself.

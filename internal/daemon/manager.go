@@ -692,6 +692,7 @@ func (m *manager) takeOut(p *managed) (err error) {
 		return nil
 	}
 	m.off(func() { err = p.kind.Delete(p.spec, p.trace) })
+	m.releaseElsewhere(p)
 	if err != nil {
 		return fail(api.CodeFailed, "port %s is removed, but its device could not be put back: %w", name, err)
 	}

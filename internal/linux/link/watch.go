@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,8 +20,9 @@ type Event struct {
 	Link
 
 	// Gone: the interface was deleted or moved to another namespace; Link is its
-	// last known state. Moved: it was moved, and may come back.
+	// last known state. Moved: it was moved To a place, and may come back.
 	Gone, Moved bool
+	To          Place
 
 	// Err is why the watch ends. Only the last event has it, and no Link.
 	Err error
@@ -172,7 +174,11 @@ func (w *watcher) take(m *syscall.NetlinkMessage) error {
 			return nil
 		}
 		gone := m.Header.Type == unix.RTM_DELLINK
-		return w.update(Event{Link: linkFrom(l), Gone: gone, Moved: gone && moved(m.Data)}, stacked(m))
+		e := Event{Link: linkFrom(l), Gone: gone}
+		if gone {
+			e.To, e.Moved = moved(m.Data)
+		}
+		return w.update(e, stacked(m))
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		if len(m.Data) < unix.SizeofIfAddrmsg {
 			return nil
@@ -184,14 +190,24 @@ func (w *watcher) take(m *syscall.NetlinkMessage) error {
 	return nil
 }
 
-// moved reports whether the message about a gone interface says where it went.
-func moved(data []byte) bool {
-	for typ := range attributes(data[unix.SizeofIfInfomsg:]) {
-		if typ == unix.IFLA_NEW_NETNSID || typ == unix.IFLA_NEW_IFINDEX {
-			return true
+// moved reports whether the message about a gone interface says that it was moved, and where to as
+// far as it says that.
+func moved(data []byte) (to Place, is bool) {
+	number := func(b []byte) int {
+		if len(b) < 4 {
+			return 0
+		}
+		return int(int32(binary.NativeEndian.Uint32(b)))
+	}
+	for typ, value := range attributes(data[unix.SizeofIfInfomsg:]) {
+		switch typ {
+		case unix.IFLA_NEW_NETNSID:
+			to.Netns, is = number(value), true
+		case unix.IFLA_NEW_IFINDEX:
+			to.Index, is = number(value), true
 		}
 	}
-	return false
+	return to, is
 }
 
 // stacked reports whether the message may be about an interface that got or lost one above it,

@@ -393,6 +393,37 @@ func TestMovedAway(t *testing.T) {
 	}
 }
 
+// TestMovedForGood removes the port of a device that was moved to another namespace: there it has its
+// alias from before.
+func TestMovedForGood(t *testing.T) {
+	t.Parallel()
+	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
+	for _, name := range []string{"eth1", "eth2"} {
+		ns.Run("ip", "link", "add", name, "type", "veth", "peer", "name", name+"p")
+		ns.Run("ip", "link", "set", name+"p", "up")
+		ns.Run("ip", "link", "set", name, "up")
+	}
+	ns.Run("ip", "link", "set", "eth1", "alias", "rack 7")
+	elsewhere.Run("ip", "link", "add", "spare", "type", "veth", "peer", "name", "spare1") // so that indexes are others
+	d := startDaemon(t, ns, "--sandbox", "off")                                           // it enters the namespace
+	for _, name := range []string{"eth1", "eth2"} {
+		d.ctl("add-port %s --kind netdev", name)
+		ns.Run("ip", "link", "set", name, "netns", elsewhere.Path(), "name", name+"x")
+		testenv.Eventually(t, "the port says where its device is", func() bool {
+			return strings.Contains(d.port(name).Reason, "was moved to another network namespace")
+		})
+	}
+	d.ctl("del-port eth1")
+	if out := elsewhere.Run("ip", "link", "show", "eth1x"); !strings.Contains(out, "alias rack 7") {
+		t.Errorf("eth1 is left as %s", out)
+	}
+	d.Restart(t) // which does not know where it is
+	d.ctl("del-port eth2")
+	if out := elsewhere.Run("ip", "link", "show", "eth2x"); !strings.Contains(out, "alias vswitch") || !strings.Contains(d.Log(), "keeps the alias") {
+		t.Errorf("the log says nothing, and eth2 is left as %s", out)
+	}
+}
+
 // TestMarksStayInside has a bridge get the device of a machine that does not stop sending:
 // from the first frame on, none comes out at the bridge with the switch's tags.
 func TestMarksStayInside(t *testing.T) {
