@@ -59,6 +59,21 @@ func TestUpgradeSnooping(t *testing.T) {
 				return len(mdb.Groups) == 1 && slices.ContainsFunc(mdb.Queriers, func(q api.Querier) bool { return q.Family == "ipv4" && q.Filtering })
 			})
 			f := newFlow(source, member, mac(0), group)
+			// Workers get what the snooper knows a little later.
+			testenv.Eventually(t, "workers know the member", func() bool {
+				is := func(e end) bool {
+					for {
+						b, err := e.recv(200 * time.Millisecond)
+						if err != nil || len(b) > 14 && port.MACFrom(b) == group && port.MACFrom(b[6:]) == mac(0) {
+							return err == nil
+						}
+					}
+				}
+				if err := source.send(f.frame); err != nil {
+					t.Fatal(err)
+				}
+				return is(member) && !is(other)
+			})
 			f.start()
 			t.Cleanup(f.stop)
 			f.more(t, 20)
