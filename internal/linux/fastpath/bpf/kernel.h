@@ -147,6 +147,7 @@ struct netns_xfrm {
 } __attribute__((preserve_access_index));
 
 struct net {
+	u64 net_cookie;
 	struct netns_nf nf;
 	struct netns_xfrm xfrm;
 } __attribute__((preserve_access_index));

@@ -11,14 +11,6 @@ static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (vo
 
 enum skb_drop_reason { SKB_DROP_REASON_FULL_RING = 1, SKB_DROP_REASON_QDISC_DROP = 2 }; /* each kernel has other numbers */
 
-struct net___lost {
-	u64 net_cookie;
-} __attribute__((preserve_access_index));
-
-typedef struct {
-	struct net___lost *net;
-} __attribute__((preserve_access_index)) possible_net_t;
-
 struct Qdisc___lost {
 	void *enqueue;
 } __attribute__((preserve_access_index));
