@@ -148,7 +148,7 @@ func (r *Reader) packet(b []byte) (*Packet, error) {
 	p := &Packet{Interface: int(number), Len: int(r.order.Uint32(b[16:])), Data: b[20 : 20+captured]}
 	if units := uint64(r.order.Uint32(b[4:]))<<32 | uint64(r.order.Uint32(b[8:])); i.perSecond != 0 {
 		seconds, rest := units/i.perSecond, units%i.perSecond
-		if seconds <= math.MaxInt32 { // else it is no time
+		if seconds < 1<<33 { // else it is no time: what UnixNano can say ends soon after
 			p.Time = time.Unix(int64(seconds), int64(float64(rest)*1e9/float64(i.perSecond)))
 			if i.perSecond == 1e9 {
 				p.Time = time.Unix(int64(seconds), int64(rest))
