@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 // slowDisk takes a minute for each state. A state with the writer "bad" cannot be written.
 type slowDisk struct {
+	mu       sync.Mutex
 	written  []string
 	reported []error
 }
@@ -19,14 +21,29 @@ func (d *slowDisk) write(st State) error {
 	if st.WrittenBy == "bad" {
 		return errors.New("the disk fails")
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.written = append(d.written, st.WrittenBy)
 	return nil
+}
+
+func (d *slowDisk) report(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reported = append(d.reported, err)
+}
+
+// results returns the states written and the results reported.
+func (d *slowDisk) results() ([]string, []error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.written), slices.Clone(d.reported)
 }
 
 func writing(t *testing.T, f func(w *Writer, d *slowDisk)) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &slowDisk{}
-		w := NewWriter(d.write, func(err error) { d.reported = append(d.reported, err) })
+		w := NewWriter(d.write, d.report)
 		go w.Run()
 		f(w, d)
 	})
@@ -45,12 +62,13 @@ func TestWriterSkipsOlderStates(t *testing.T) {
 			t.Error("a state that waits is not replaced by a newer one")
 		}
 		<-awaited.Done()
-		if awaited.Err() == nil || !slices.Equal(d.written, []string{"first"}) || !slices.Equal(d.reported, []error{nil}) {
-			t.Errorf("error %v, written %q, reported %v", awaited.Err(), d.written, d.reported)
+		if written, reported := d.results(); awaited.Err() == nil || !slices.Equal(written, []string{"first"}) || !slices.Equal(reported, []error{nil}) {
+			t.Errorf("error %v, written %q, reported %v", awaited.Err(), written, reported)
 		}
 		w.Put(by("bad"), false)
-		if !w.Stop(time.Hour) || len(d.reported) != 2 || d.reported[1] == nil {
-			t.Errorf("an error that nobody awaits: reported %v", d.reported)
+		stopped := w.Stop(time.Hour)
+		if _, reported := d.results(); !stopped || len(reported) != 2 || reported[1] == nil {
+			t.Errorf("an error that nobody awaits: stopped %v, reported %v", stopped, reported)
 		}
 	})
 }
@@ -68,16 +86,16 @@ func TestWriterPauses(t *testing.T) {
 		}
 		w.Put(by("b"), false)
 		time.Sleep(time.Hour)
-		if !slices.Equal(d.written, []string{"a"}) {
-			t.Errorf("written %q during a pause", d.written)
+		if written, _ := d.results(); !slices.Equal(written, []string{"a"}) {
+			t.Errorf("written %q during a pause", written)
 		}
 		w.Resume()
 		if w.Stop(time.Second) {
 			t.Error("stopped at once, though the disk takes a minute")
 		}
 		time.Sleep(time.Hour)
-		if !slices.Equal(d.written, []string{"a", "b"}) {
-			t.Errorf("written %q after the pause", d.written)
+		if written, _ := d.results(); !slices.Equal(written, []string{"a", "b"}) {
+			t.Errorf("written %q after the pause", written)
 		}
 	})
 }
