@@ -60,9 +60,11 @@ func (m *manager) collect(add feature.Add) {
 	add(&fdbCapacity, float64(stats.Capacity))
 	add(&fdbEvictions, float64(stats.Evictions))
 	add(&fastPathOn, oneIf(m.fast != nil))
+	backlog := 0
 	if m.fast != nil {
-		add(&fastBacklog, float64(m.fast.Backlog()))
+		backlog = m.fast.Backlog()
 	}
+	add(&fastBacklog, float64(backlog))
 	add(&configGeneration, float64(m.generation.Load()))
 	until := 0.0
 	if m.pending != nil {
