@@ -1,7 +1,8 @@
 // Package losses shows frames that TAPs lose because their readers are behind or away, and of which
 // nobody gets an error: those that the kernel forwards by itself, and super-frames behind a
-// queueing discipline. A program at a tracepoint of the kernel (lost.c beside those of the fast path, Linux 5.18) copies their beginnings. It is there
-// only while somebody wants them, because it runs for every packet that the host frees as lost.
+// queueing discipline. A program at a tracepoint of the kernel copies their beginnings (lost.c
+// beside those of the fast path; Linux 5.18). It is attached only while somebody wants them, because
+// it runs for every packet that the host frees as lost.
 package losses
 
 import (

@@ -362,8 +362,8 @@ func (t *Table) reserve(seq uint32) {
 	}
 }
 
-// Reserved returns a number that no announced sequence number exceeds, but those beyond 2^24. It
-// is to be on disk before it is reached: a run that ends at once cannot save Sequences, and the
+// Reserved returns a number that no announced sequence number exceeds, except those beyond 2^24.
+// The caller saves it before numbers reach it: a run that is killed cannot save Sequences, and the
 // next one begins with this number where it knows no other claim. So numbers never go back.
 func (t *Table) Reserved() uint32 { return t.reserved }
 
