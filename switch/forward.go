@@ -15,13 +15,13 @@ func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int,
 		return w.multicast(out, f, from)
 	}
 	k := key(f, f.Dst)
-	number := w.last.to
-	if k != w.last.dst {
-		var known bool
-		if number, known = w.sw.fdb.Lookup(k); !known {
-			return w.flood(out, f, from, UnknownUnicast)
-		}
-		w.last.dst, w.last.to = k, number
+	if k == w.last.dst && !wouldHop(f, w.last.to) {
+		out.add(f, w.last.to)
+		return 1, port.DropNone
+	}
+	number, known := w.sw.fdb.Lookup(k)
+	if !known {
+		return w.flood(out, f, from, UnknownUnicast)
 	}
 	switch number {
 	case from.number:
@@ -39,7 +39,9 @@ func (w *worker) forward(out *outputs, f *port.Frame, from *member) (copies int,
 	if drop := whyNot(f, from, to); drop != port.DropNone {
 		return 0, drop
 	}
-	if from.flags&flagResolution != 0 && isResolution(f) {
+	if from.flags&flagResolution == 0 {
+		w.last.dst, w.last.to = k, to
+	} else if isResolution(f) {
 		w.punt(f, from.port, QueueResolution, f.VLAN) // a copy, which may be lost
 	}
 	out.add(f, to)

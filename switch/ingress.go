@@ -26,7 +26,8 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 			return why
 		}
 	}
-	if eth.IsReserved(uint64(f.Dst)) {
+	reserved := eth.IsReserved(uint64(f.Dst))
+	if reserved {
 		if t := trapFor(f, from); t != nil {
 			return w.punt(f, from.port, t.Queue, 0)
 		}
@@ -36,7 +37,7 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 		return port.DropBadSource
 	case f.Offload.Left() && !inspect(f):
 		return refusal(f)
-	case eth.IsReserved(uint64(f.Dst)) && w.set.groupForward>>(f.Dst&0xf)&1 == 0:
+	case reserved && w.set.groupForward>>(f.Dst&0xf)&1 == 0:
 		return port.DropReserved
 	}
 	drop := classify(f, from)

@@ -43,12 +43,12 @@ type worker struct {
 	frames [port.BatchSize]port.Frame
 }
 
-// lastKeys caches the FDB's answers for the previous frame of the batch: most frames of a
-// batch belong to one flow and need no second lookup. 0 is no key.
+// lastKeys caches what was decided for former frames of the batch: most frames of a batch
+// belong to one flow and need no second lookup. 0 is no key.
 type lastKeys struct {
 	src fdb.Key // was known and fresh
-	dst fdb.Key // was at to
-	to  uint16
+	dst fdb.Key // went to to, and to no other port or queue
+	to  *member
 }
 
 // run forwards frames until Recv fails, and returns its error.
