@@ -14,7 +14,8 @@ import (
 // arrange reorders a command line to what cli reads: global flags, the command, its flags,
 // its arguments. Flags may therefore stand anywhere; cli itself takes everything after the
 // first argument as arguments. An unknown flag, or one without its value, is an error here.
-// As usual, "--" ends the flags; `help COMMAND` equals `COMMAND --help`.
+// A flag that needs no value takes on and off also as the next word. As usual, "--" ends the
+// flags; `help COMMAND` equals `COMMAND --help`.
 func arrange(app *cli.App, args []string) ([]string, error) {
 	var global, path, own, words []string
 	var cmd *cli.Command // the innermost command so far
@@ -45,6 +46,9 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			}
 			if flag == nil {
 				return nil, usagef("there is no flag %s;%s see `%s`", spell(name), maybeFlag(app, cmd, name), helpFor(path))
+			}
+			if !takesValue(flag) && !hasValue && len(rest) > 0 && (rest[0] == "on" || rest[0] == "off") {
+				value, hasValue, rest = rest[0], true, rest[1:]
 			}
 			if hasValue && !takesValue(flag) {
 				on, err := setting.ParseBool(value)

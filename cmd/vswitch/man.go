@@ -152,7 +152,7 @@ func (p *manPage) units() {
 	p.item("Times", "A number with its unit, such as 250ms, 60s, 5m or 1h. Where 0 or never is allowed, the time never comes.")
 	p.item("VLAN lists", fmt.Sprintf("Numbers and ranges from 1 to %d, such as 10,20-29; all is every VLAN.", port.MaxVID))
 	p.item("MAC addresses", "Six bytes in hexadecimal, such as 52:54:00:12:34:56.")
-	p.item("Switches", "on or off: --isolated and --isolated=on mean the same, --isolated=off takes it back.")
+	p.item("Switches", "on or off: --isolated, --isolated=on and --isolated on mean the same; --isolated=off takes it back.")
 }
 
 // commands writes a part for each command that help shows.
