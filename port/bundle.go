@@ -5,6 +5,10 @@ package port
 type Bundled interface {
 	// Members describes the devices, in the order in which the port's settings name them.
 	Members() []Member
+
+	// SetParting sets the frame that the device of a queue sends last, when it is taken out of the
+	// port; nil: none. Another device at the queue has none until it is set.
+	SetParting(queue int, frame []byte)
 }
 
 // Member is one of the devices that carry a port.

@@ -265,6 +265,9 @@ func (m *manager) run(ctx context.Context, saved store.State, events <-chan link
 			}
 			m.emit(api.Event{Type: api.EventDaemonStopping})
 			close(m.ended)
+			for i := range instances[feature.Parting](m) {
+				i.Part()
+			}
 			if m.fast != nil {
 				m.fast.Stop() // before the ports close: it must outlive them
 			}

@@ -85,6 +85,10 @@ type (
 	// Removed receives each port that is about to be removed.
 	Removed interface{ Removed(Port) }
 
+	// Parting hears that the daemon ends, and all ports with it: a last chance to speak. Stop
+	// follows when they are closed. It is not called when another process goes on.
+	Parting interface{ Part() }
+
 	// Framed receives frames: those that match Traps go to Receive and are not forwarded. A
 	// queue belongs to one feature.
 	Framed interface {

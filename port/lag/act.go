@@ -31,13 +31,10 @@ func (p *Port) act(now time.Time) (next time.Time) {
 		if at := p.group.Tick(now); !at.IsZero() && at.Before(next) {
 			next = at
 		}
-		for _, o := range p.group.Sent() {
-			if m := p.slots[o.Member].member.Load(); m != nil {
-				m.send(o.Frame)
-			}
-		}
+		p.sendLACP()
 	}
 	in, out := p.elect(up)
+	in = append(in, p.leaving...)
 	p.enact(in, out)
 	p.show(in, out)
 	return next
@@ -171,16 +168,20 @@ func (p *Port) describe(pl *place, in, out []int) port.Member {
 		d.State = port.MemberNoCarrier
 	case slices.Contains(out, i):
 		d.State = port.MemberActive
+	case l.Few:
+		d.State, d.Reason = port.MemberStandby, tooFew
 	case p.group != nil && !p.group.Distributes(i):
 		d.State, d.Reason = port.MemberNegotiating, negotiating(pl.name, l)
 	default:
 		d.State, d.Reason = port.MemberStandby, "another member carries the frames"
 		if len(out) == 0 {
-			d.Reason = "too few members can carry frames"
+			d.Reason = tooFew
 		}
 	}
 	return d
 }
+
+const tooFew = "too few members can carry frames"
 
 // negotiating says what LACP waits for.
 func negotiating(name string, l lacp.Member) string {

@@ -248,4 +248,7 @@ func (p *Port) place(h *heritage) {
 	if !p.settings.Mode.isLACP() {
 		p.group = nil
 	}
+	if p.group != nil { // a former version did not give it
+		p.group.SetMinLinks(time.Now(), p.settings.MinLinks)
+	}
 }

@@ -403,7 +403,7 @@ func TestLACP(t *testing.T) {
 		ns.Run("ip", "link", "set", "b1", "down")
 		waitStates(t, a, "active no-carrier")
 		waitStates(t, b, "down active")
-		b.Close() // without a word
+		b.Close()
 		waitStates(t, a, "negotiating no-carrier")
 		if a.Link() {
 			t.Error("the link is there")

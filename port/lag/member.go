@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/linux/afpacket"
@@ -25,7 +26,8 @@ type member struct {
 	device   *nic.Device
 	queue    port.Queue
 	listener *afpacket.Listener
-	done     chan struct{} // closed once it is closed
+	parting  atomic.Pointer[[]byte] // the last frame that it sends; nil: none
+	done     chan struct{}          // closed once it is closed
 
 	parked, unparked chan struct{} // have a value while listen waits, and when it may go on
 

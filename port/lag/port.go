@@ -47,6 +47,10 @@ type Port struct {
 	current  int  // of active-backup: the slot that carries frames; -1: none
 	given    bool // to another process: the port does nothing until Resume
 
+	// Members that were just taken out: the partner may not have read yet that it is to send
+	// no more by them.
+	leaving []int // by slot
+
 	sharedUntil time.Time // another process of the switch may have its programs at the devices
 
 	// What Delete must undo for each member, also those that are not there now.
@@ -159,6 +163,9 @@ func (p *Port) takeAll(all []*place, h *heritage) (first, refused error) {
 func (p *Port) undo(all []*place) {
 	for _, pl := range all {
 		if m := pl.slot.member.Load(); m != nil {
+			if last := m.parting.Load(); last != nil {
+				m.send(*last)
+			}
 			p.drop(m, "")
 		}
 		if t, ok := p.traces[pl.name]; ok && p.kind.giveBack(pl.name, &p.settings, t) == nil {
@@ -335,8 +342,10 @@ func (p *Port) set(o Settings) error {
 		return port.ErrClosed
 	}
 	defer func() {
-		p.act(time.Now())
-		p.poke()
+		if !p.isClosed() {
+			p.act(time.Now())
+			p.poke()
+		}
 	}()
 	from := p.settings
 	if o.MTU != from.MTU {
@@ -363,14 +372,34 @@ func (p *Port) set(o Settings) error {
 	}
 	if p.group != nil {
 		p.group.SetFast(time.Now(), o.LACPRate == "fast")
+		p.group.SetMinLinks(time.Now(), o.MinLinks)
 		for _, pl := range gone {
+			if p.group.Collects(pl.slot.index) {
+				p.leaving = append(p.leaving, pl.slot.index)
+			}
 			p.group.Remove(time.Now(), pl.slot.index)
 		}
 	}
 	p.act(time.Now()) // the others take over before a member goes
+	if len(p.leaving) > 0 {
+		p.mu.Unlock()
+		select {
+		case <-time.After(lingerTime):
+		case <-p.closed:
+		}
+		p.mu.Lock()
+		p.leaving = nil
+		if p.isClosed() {
+			return port.ErrClosed
+		}
+	}
 	p.undo(gone)
 	return nil
 }
+
+// lingerTime is how long a member that was taken out still takes frames: until the partner sends
+// no more by it. Linux looks ten times a second what LACP has it do.
+const lingerTime = 250 * time.Millisecond
 
 // rearrange finds places for the named members: those that stay, in the order of the names with
 // those that come, and those that go.
@@ -421,13 +450,35 @@ func (p *Port) setMTU(mtu int) error {
 
 // regroup starts or ends LACP. The caller holds mu.
 func (p *Port) regroup() {
-	p.group, p.current = nil, -1
+	p.disband()
+	p.current = -1
 	if !p.settings.Mode.isLACP() {
 		return
 	}
 	for _, pl := range p.order {
 		if m := pl.slot.member.Load(); m != nil {
 			p.join(pl, m)
+		}
+	}
+}
+
+// disband ends the group, and has the partner send no more by the members. The caller holds mu.
+func (p *Port) disband() {
+	if p.group == nil {
+		return
+	}
+	for i := range p.slots {
+		p.group.Remove(time.Now(), i)
+	}
+	p.sendLACP()
+	p.group = nil
+}
+
+// sendLACP sends what the group has to send. The caller holds mu.
+func (p *Port) sendLACP() {
+	for _, o := range p.group.Sent() {
+		if m := p.slots[o.Member].member.Load(); m != nil {
+			m.send(o.Frame)
 		}
 	}
 }
@@ -439,7 +490,7 @@ func (p *Port) join(pl *place, m *member) {
 	}
 	if p.group == nil {
 		// The system is the port, not the switch: no other port can have one of its members.
-		p.group = lacp.New(lacp.Config{System: m.mac, Key: 1, Fast: p.settings.LACPRate == "fast"})
+		p.group = lacp.New(lacp.Config{System: m.mac, Key: 1, Fast: p.settings.LACPRate == "fast", MinLinks: p.settings.MinLinks})
 	}
 	if was, ok := p.group.Member(pl.slot.index); ok && was.Address == m.mac {
 		return // another process gave the group
@@ -488,6 +539,18 @@ func (p *Port) Trace() port.Trace { return port.Trace{Members: p.view.Load().tra
 // Members implements port.Bundled.
 func (p *Port) Members() []port.Member { return p.view.Load().members }
 
+// SetParting implements port.Bundled.
+func (p *Port) SetParting(queue int, frame []byte) {
+	m := p.slots[queue].member.Load()
+	switch {
+	case m == nil:
+	case frame == nil:
+		m.parting.Store(nil)
+	default:
+		m.parting.Store(&frame)
+	}
+}
+
 // Punted implements port.KernelEnd.
 func (p *Port) Punted() bool { return p.kind.Ingress != nil }
 
@@ -528,6 +591,9 @@ func (p *Port) end(closeMember func(*member)) error {
 		close(p.closed)
 		p.cancel()
 		p.mu.Lock()
+		if !p.given {
+			p.disband()
+		}
 		p.table.Store(&table{drop: port.DropPortClosed, buckets: noBuckets})
 		for _, s := range p.slots {
 			if m := s.member.Load(); m != nil {

@@ -185,6 +185,14 @@ func (a *agent) send(p feature.Port, frame []byte) {
 	}
 }
 
+// setParting has a member send a frame when it is taken out of the port, which nobody else then
+// has time for.
+func (a *agent) setParting(p feature.Port, frame []byte) {
+	if b, several := p.Core().Device().(port.Bundled); several {
+		b.SetParting(a.queue, frame)
+	}
+}
+
 func start(h feature.Host, o Settings) *speaker {
 	s := &speaker{host: h, agents: make(map[feature.Port][]*agent)}
 	s.system = lldp.PDU{
@@ -205,6 +213,11 @@ func start(h feature.Host, o Settings) *speaker {
 // Stop implements feature.Instance. Neighbours forget the switch at once.
 func (s *speaker) Stop() {
 	s.stop()
+	s.Part()
+}
+
+// Part implements feature.Parting.
+func (s *speaker) Part() {
 	for p := range s.agents {
 		s.remove(p)
 	}
@@ -247,9 +260,15 @@ func (s *speaker) Removed(p feature.Port) {
 func (s *speaker) remove(p feature.Port) {
 	p.Core().SetTraps(vswitch.QueueLink, nil)
 	for _, a := range s.agents[p] {
-		a.send(p, lldp.Shutdown(s.host.MAC(), s.sayings(p, a)))
+		a.send(p, s.farewell(p, a))
+		a.setParting(p, nil)
 	}
 	delete(s.agents, p)
+}
+
+// farewell returns the frame that has neighbours forget a link of a port.
+func (s *speaker) farewell(p feature.Port, a *agent) []byte {
+	return lldp.Shutdown(s.host.MAC(), s.sayings(p, a))
 }
 
 // Linked implements feature.Linked.
@@ -275,6 +294,7 @@ func (s *speaker) second() {
 			if a.up && a.Tick(now) {
 				a.send(p, lldp.Append(nil, s.host.MAC(), &a.says))
 			}
+			a.setParting(p, s.farewell(p, a))
 		}
 	}
 }

@@ -37,6 +37,10 @@ type Config struct {
 	SystemPriority uint16
 	Key            uint16
 	Fast           bool // the partner is to send a PDU every second
+
+	// MinLinks is how many members must be in step before any takes or sends frames: so the
+	// partner knows as well that the group carries nothing. 0 is as 1.
+	MinLinks int `json:",omitempty"`
 }
 
 // Counters count what a member did since it was added.
@@ -96,6 +100,12 @@ func (g *Group) SetFast(now time.Time, fast bool) {
 	g.run(now)
 }
 
+// SetMinLinks changes how many members must be in step.
+func (g *Group) SetMinLinks(now time.Time, n int) {
+	g.config.MinLinks = n
+	g.run(now)
+}
+
 // Add adds a member whose port has this address. It is down.
 func (g *Group) Add(now time.Time, i int, address port.MAC) {
 	state := Active | Aggregation
@@ -113,8 +123,15 @@ func (g *Group) Add(now time.Time, i int, address port.MAC) {
 	g.run(now)
 }
 
-// Remove removes a member.
+// Remove removes a member. Its last PDU, which no limit holds back, has the partner send no more
+// by it: otherwise frames would be lost until the partner misses those that no longer come. The
+// member does not leave its group as one that stands alone, since the partner might keep that
+// one in place of the others.
 func (g *Group) Remove(now time.Time, i int) {
+	if m := g.members[i]; m != nil && m.up {
+		m.actor.State &^= Synchronized | Collecting | Distributing
+		m.transmit()
+	}
 	g.members[i] = nil
 	g.run(now)
 }
@@ -196,6 +213,7 @@ type Member struct {
 	Selected       bool
 	Loop           bool // the partner is this end itself
 	Other          bool // the partner is not that of the other members
+	Few            bool // it is in step, and too few others are
 	ActorChurn     bool // this end has not come into step with its group for a minute
 	PartnerChurn   bool // nor has the other end
 	Counters       Counters
@@ -210,6 +228,7 @@ func (g *Group) Member(i int) (d Member, ok bool) {
 	return Member{
 		Address: m.address, Actor: m.actor, Partner: m.partner, Heard: m.heard(), Selected: m.selected,
 		Loop: m.heard() && m.loop(), Other: m.heard() && !m.loop() && g.partner != (lag{}) && m.partner.lag() != g.partner,
+		Few:        m.mux == attached && m.inStep() && !g.enough(),
 		ActorChurn: m.actorChurn.is, PartnerChurn: m.partnerChurn.is, Counters: m.Counters,
 	}, true
 }
@@ -223,10 +242,10 @@ func (g *Group) run(now time.Time) {
 	}
 	for range 2 { // a member that has left the group may belong to it again
 		g.selection()
-		ready := g.ready(now)
+		ready, enough := g.ready(now), g.enough()
 		for _, m := range g.members {
 			if m != nil {
-				m.runMux(now, ready)
+				m.runMux(now, ready, enough)
 			}
 		}
 	}
@@ -281,4 +300,15 @@ func (g *Group) ready(now time.Time) bool {
 		}
 	}
 	return true
+}
+
+// enough reports whether as many members are in step as there must be.
+func (g *Group) enough() bool {
+	n := 0
+	for _, m := range g.members {
+		if m != nil && m.mux >= attached && m.inStep() {
+			n++
+		}
+	}
+	return n >= max(1, g.config.MinLinks)
 }

@@ -159,11 +159,62 @@ func TestJoin(t *testing.T) {
 	if _, ok := s.ends[0].Member(5); ok {
 		t.Error("there is a member 5")
 	}
-	// One end gives a member up; the other hears of that from nobody, until it times out.
+	// One end gives a member up, and the other has it carry no more at once, if it hears of that.
 	s.ends[0].Remove(s.now, 2)
-	s.want("removed", 0, "0 1")
+	s.deliver()
+	s.wantBoth("removed", "0 1")
 	s.run(longTimeout + time.Second)
-	s.wantBoth("and found out", "0 1")
+	s.wantBoth("nobody speaks by it", "0 1")
+	s.lose = func(from, _ int) bool { return from == 0 }
+	s.ends[0].Remove(s.now, 0)
+	s.deliver()
+	s.want("removed without a word", 0, "1")
+	s.want("removed without a word", 1, "0 1")
+	s.lose = func(int, int) bool { return false }
+	s.run(longTimeout + time.Second)
+	s.wantBoth("and found out", "1")
+}
+
+// With too few members in step neither end sends frames; with enough both do by all.
+func TestMinLinks(t *testing.T) {
+	a := config(1)
+	a.MinLinks = 2
+	s := newSim(t, a, config(2), 3)
+	none := func(what string) {
+		t.Helper()
+		s.want(what, 0, "")
+		for i := range MaxMembers { // it is ready to collect
+			if s.ends[1].Distributes(i) {
+				t.Errorf("%s: the other end sends by %d", what, i)
+			}
+		}
+	}
+	s.run(5 * time.Second)
+	s.wantBoth("all are there", "0 1 2")
+	s.plug(0, false)
+	s.wantBoth("enough are there", "1 2")
+	s.plug(2, false)
+	none("one is there")
+	if m, _ := s.ends[0].Member(1); !m.Few || m.Actor.State&Synchronized == 0 {
+		t.Errorf("%+v", m)
+	}
+	s.run(longTimeout)
+	none("one is there for long")
+	s.ends[0].SetMinLinks(s.now, 1)
+	s.deliver()
+	s.wantBoth("one is enough", "1")
+	s.ends[0].SetMinLinks(s.now, 2)
+	s.deliver()
+	none("one is no longer enough")
+	s.plug(0, true)
+	s.run(5 * time.Second)
+	s.wantBoth("another is back", "0 1")
+	s.lose = func(from, member int) bool { return member == 1 }
+	s.run(longTimeout + time.Second)
+	none("one is silent")
+	if m, _ := s.ends[0].Member(1); m.Few {
+		t.Errorf("a silent one waits for others: %+v", m)
+	}
 }
 
 // PDUs come as often as the other end asks for.

@@ -164,10 +164,14 @@ func (m *member) runReceive(now time.Time) {
 	}
 }
 
-// runMux is the mux machine with independent control (clause 6.4.15).
-func (m *member) runMux(now time.Time, ready bool) {
+// inStep reports whether both ends have the member in its group, once this end is attached.
+func (m *member) inStep() bool { return m.selected && m.partner.State&Synchronized != 0 }
+
+// runMux is the mux machine with independent control (clause 6.4.15). Enough says that there are
+// as many members as the group must have.
+func (m *member) runMux(now time.Time, ready, enough bool) {
 	for range distributing + 1 { // each state at most once
-		inStep := m.selected && m.partner.State&Synchronized != 0
+		inStep := m.inStep() && enough
 		is := m.mux
 		switch m.mux {
 		case detached:
@@ -250,6 +254,10 @@ func (m *member) runTransmit(now time.Time) {
 		return
 	}
 	m.ntt = false
+	m.transmit()
+}
+
+func (m *member) transmit() {
 	m.Counters.Sent++
 	m.group.out = append(m.group.out, Out{m.index, Append(nil, m.address, PDU{m.actor, m.partner})})
 }
