@@ -42,10 +42,7 @@ func (t *Table) Advance(now time.Duration) {
 	second := uint32(now / time.Second)
 	for {
 		m := t.clock.load()
-		if now < 0 || second <= m.second() {
-			return
-		}
-		if t.clock.word.CompareAndSwap(uint64(m), uint64(makeMoment(second, m.aging()))) {
+		if now < 0 || second <= m.second() || t.clock.word.CompareAndSwap(uint64(m), uint64(makeMoment(second, m.aging()))) {
 			return
 		}
 	}

@@ -118,3 +118,34 @@ func TestHashTakesTheWholeSecret(t *testing.T) {
 		t.Error("two arrays have one secret, or it loses bits")
 	}
 }
+
+// A value that changed meanwhile is not taken out of its slot, nor out of the counts.
+func TestTakenMeanwhile(t *testing.T) {
+	tbl := New(Config{})
+	wantLearn(t, tbl, station(1), 1, Learned, NoPort)
+	s := tbl.array.Load().find(station(1))
+	was := s.load()
+	wantLearn(t, tbl, station(1), 2, Moved, 1)
+	if tbl.take(s, was) {
+		t.Error("a value was taken that is not there")
+	}
+	wantAt(t, tbl, station(1), 2)
+	check(t, tbl)
+}
+
+// An array that is full counts no slots but those claimed.
+func TestFullArrayCountsItsSlots(t *testing.T) {
+	tbl := New(Config{})
+	a := tbl.array.Load()
+	for i := range int(a.bound) {
+		wantLearn(t, tbl, station(i), 1, Learned, NoPort)
+	}
+	tbl.mu.Lock() // no Learn can rebuild
+	for i := range 10 {
+		wantLearn(t, tbl, station(int(a.bound)+i), 1, Busy, NoPort)
+	}
+	tbl.mu.Unlock()
+	check(t, tbl)
+	wantLearn(t, tbl, station(int(a.bound)), 1, Learned, NoPort)
+	check(t, tbl)
+}

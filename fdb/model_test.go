@@ -229,14 +229,15 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// At the capacity, each new entry costs one other: a Dynamic one of a port that has
-// the most of them, the new one's own port if that is among these. Nothing
-// else is ever lost, and it fails only when there is no Dynamic entry.
+// At the capacity, each new entry costs one other: an expired one, or a Dynamic one of a port
+// that has the most of them, the new one's own port if that is among these. Nothing
+// else is ever lost, and it fails only when there is neither.
 func TestModelEviction(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		capacity := rapid.IntRange(1, 8).Draw(t, "capacity")
-		m := newModel(-1)
-		tbl := New(Config{Capacity: capacity, Aging: -1})
+		aging := time.Duration(rapid.SampledFrom([]int{-1, 10}).Draw(t, "aging")) * time.Second
+		m := newModel(aging)
+		tbl := New(Config{Capacity: capacity, Aging: aging})
 
 		// insert makes room in the model as the table did and reports whether
 		// there should have been any.
@@ -244,16 +245,19 @@ func TestModelEviction(t *testing.T) {
 			if _, ok := m.entries[k]; ok || len(m.entries) < capacity {
 				return true
 			}
-			most := 0
+			most, expired := 0, 0
 			for _, e := range m.entries {
 				most = max(most, m.count(e.port, Dynamic))
+				if !m.alive(e) {
+					expired++
+				}
 			}
-			if most == 0 {
+			if most == 0 && expired == 0 {
 				return false
 			}
 			var lost []Key
 			for k := range m.entries {
-				if _, ok := tbl.Get(k); !ok {
+				if !tbl.holds(k) {
 					lost = append(lost, k)
 				}
 			}
@@ -262,6 +266,7 @@ func TestModelEviction(t *testing.T) {
 			}
 			e := m.entries[lost[0]]
 			switch {
+			case !m.alive(e):
 			case e.kind != Dynamic || m.count(e.port, Dynamic) != most:
 				t.Fatalf("%v went: %+v", lost[0], e)
 			case e.port != port && m.count(port, Dynamic) == most:
@@ -302,6 +307,10 @@ func TestModelEviction(t *testing.T) {
 				delete(m.entries, k)
 				tbl.Delete(k)
 			},
+			"Advance": func(t *rapid.T) {
+				m.now += time.Duration(rapid.SampledFrom([]int{1, 9, 10}).Draw(t, "seconds")) * time.Second
+				tbl.Advance(m.now)
+			},
 			"FlushPort": func(t *rapid.T) {
 				port := genPort.Draw(t, "port")
 				m.drop(func(_ Key, e modelEntry) bool { return e.port == port && e.kind.ages() })
@@ -309,4 +318,10 @@ func TestModelEviction(t *testing.T) {
 			},
 		})
 	})
+}
+
+// holds reports whether k has an entry that counts, expired or not.
+func (t *Table) holds(k Key) bool {
+	s := t.array.Load().find(k)
+	return s != nil && t.isCurrent(s.load())
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vswitch/vswitch/internal/files/durable"
 	"github.com/vswitch/vswitch/internal/files/durable/durabletest"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -128,6 +130,17 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 	})
 }
 
+// tracedDisk is the host's file system. It keeps which directories were synced.
+type tracedDisk struct {
+	durable.Host
+	synced []string
+}
+
+func (d *tracedDisk) SyncDir(dir string) error {
+	d.synced = append(d.synced, dir)
+	return d.Host.SyncDir(dir)
+}
+
 func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty":      ``,
@@ -144,9 +157,14 @@ func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 			if err := os.WriteFile(s.path, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			d := &tracedDisk{}
+			s.disk = d
 			st, aside, err := s.Load()
 			if err != nil || len(st.Ports) != 0 {
 				t.Fatalf("load: %+v, %v", st, err)
+			}
+			if !slices.Equal(d.synced, []string{filepath.Dir(s.path)}) {
+				t.Errorf("synced are %q; after a power cut the file is back at its place", d.synced)
 			}
 			path, _, _ := strings.Cut(aside, " ")
 			if !strings.HasPrefix(path, s.path+".corrupt-") {

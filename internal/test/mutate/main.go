@@ -81,6 +81,7 @@ type result uint8
 const (
 	survived result = iota
 	killed
+	hung    // killed by the time limit, which may be too short on a busy machine
 	unbuilt // the compiler refused it: it counts for nothing
 )
 
@@ -128,17 +129,27 @@ func (o *options) run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	tried := counts[survived] + counts[killed]
+	tried := counts.tried()
 	if tried == 0 {
 		return errors.New("no change builds")
 	}
-	fmt.Fprintf(w, "%s: %d of %d mutants survived (%d %%)\n", o.pkg, counts[survived], tried, 100*counts[survived]/tried)
+	fmt.Fprintf(w, "%s: %d of %d mutants survived (%d %%)", o.pkg, counts[survived], tried, 100*counts[survived]/tried)
+	if counts[hung] > 0 {
+		fmt.Fprintf(w, "; the tests of %d took more than %v", counts[hung], o.timeout.Round(time.Second))
+	}
+	fmt.Fprintln(w)
 	return nil
 }
 
+// counts is how many mutants had each result.
+type counts [unbuilt + 1]int
+
+// tried returns how many were built.
+func (c *counts) tried() int { return c[survived] + c[killed] + c[hung] }
+
 // tryAll tries mutants in order until n of them were built, prints the survivors, and
 // returns how many there were of each result.
-func (o *options) tryAll(ctx context.Context, w io.Writer, all []mutant, n int) (counts [3]int, err error) {
+func (o *options) tryAll(ctx context.Context, w io.Writer, all []mutant, n int) (c counts, err error) {
 	var (
 		mu      sync.Mutex
 		next    int
@@ -151,10 +162,10 @@ func (o *options) tryAll(ctx context.Context, w io.Writer, all []mutant, n int) 
 			mu.Lock()
 			defer mu.Unlock()
 			for {
-				for err == nil && pending > 0 && counts[survived]+counts[killed]+pending >= n {
+				for err == nil && pending > 0 && c.tried()+pending >= n {
 					done.Wait() // one on its way may turn out not to build
 				}
-				if err != nil || next == len(all) || counts[survived]+counts[killed] >= n {
+				if err != nil || next == len(all) || c.tried() >= n {
 					return
 				}
 				m := &all[next]
@@ -169,7 +180,7 @@ func (o *options) tryAll(ctx context.Context, w io.Writer, all []mutant, n int) 
 					err = failed
 					return
 				}
-				counts[r]++
+				c[r]++
 				if r == survived {
 					fmt.Fprintln(w, m)
 				}
@@ -177,7 +188,7 @@ func (o *options) tryAll(ctx context.Context, w io.Writer, all []mutant, n int) 
 		})
 	}
 	workers.Wait()
-	return counts, err
+	return c, err
 }
 
 // users returns the packages whose tests run after the package's own.
@@ -221,16 +232,23 @@ func test(ctx context.Context, args []string, limit time.Duration) (result, []by
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
+	if err == nil {
 		return survived, out, nil
-	case !errors.As(err, &exit):
+	} else if !errors.As(err, new(*exec.ExitError)) {
 		return 0, out, err
-	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
-		return unbuilt, out, nil
 	}
-	return killed, out, nil
+	return judge(out), out, nil
+}
+
+// judge says why go test failed.
+func judge(out []byte) result {
+	switch {
+	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
+		return unbuilt
+	case bytes.Contains(out, []byte("panic: test timed out after")):
+		return hung
+	}
+	return killed
 }
 
 // sources returns the files of a package that the build takes, tests left out.

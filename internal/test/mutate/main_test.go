@@ -94,3 +94,15 @@ func Test(t *testing.T) {
 		}
 	}
 }
+
+func TestJudge(t *testing.T) {
+	for out, want := range map[string]result{
+		"--- FAIL: Test (0.00s)\nFAIL\tx\t0.002s\nFAIL\n":                            killed,
+		"panic: test timed out after 20s\n\trunning tests:\n\t\tTest (20s)\n":        hung,
+		"# x [x.test]\n./x.go:4:2: declared and not used: a\nFAIL\tx [build failed]": unbuilt,
+	} {
+		if got := judge([]byte(out)); got != want {
+			t.Errorf("%q: %d, want %d", out, got, want)
+		}
+	}
+}
