@@ -27,7 +27,7 @@ const MaxVNI VNI = 1<<24 - 1
 type Peer uint32
 
 // Kind is the type of a route.
-type Kind uint8
+type Kind uint32
 
 const (
 	MAC   Kind = 2 // MAC/IP advertisement (RFC 7432 section 7.2)
@@ -37,10 +37,11 @@ const (
 // RD is a route distinguisher, as on the wire.
 type RD [8]byte
 
-// Key identifies a route: the parts of the NLRI that RFC 7432 section 7 compares.
+// Key identifies a route: the parts of the NLRI that RFC 7432 section 7 compares. It has no gaps, so
+// that maps hash it in one piece.
 type Key struct {
-	Kind Kind
 	RD   RD
+	Kind Kind
 	Tag  uint32
 	MAC  port.MAC   // of a MAC route
 	IP   netip.Addr // of a MAC route: none if invalid; of a flood route: its originator
@@ -60,7 +61,7 @@ type Route struct {
 }
 
 // beats reports whether the claim of a is preferred to that of b, and equal claims are not.
-func (a *claim) beats(b *claim) bool {
+func (a claim) beats(b claim) bool {
 	return cmp.Or(compareBool(b.sticky, a.sticky), cmp.Compare(b.seq, a.seq), a.vtep.Compare(b.vtep)) < 0
 }
 
@@ -70,6 +71,8 @@ type claim struct {
 	seq    uint32
 	sticky bool
 }
+
+func (r *Route) claim() claim { return claim{r.VTEP, r.Seq, r.Sticky} }
 
 func compareBool(a, b bool) int {
 	switch {

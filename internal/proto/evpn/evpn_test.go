@@ -36,7 +36,7 @@ type rig struct {
 	*Table
 	now       time.Time
 	rib       map[Key]Route
-	stations  map[stationKey]At
+	stations  map[VNI]map[port.MAC]At
 	floods    map[VNI][]netip.Addr
 	conflicts []Conflict
 	frames    [][]byte
@@ -46,18 +46,24 @@ type rig struct {
 }
 
 func newRig(t testing.TB, c Config) *rig {
-	r := &rig{t: t, now: start, rib: make(map[Key]Route), stations: make(map[stationKey]At), floods: make(map[VNI][]netip.Addr)}
+	r := &rig{t: t, now: start, rib: make(map[Key]Route), stations: make(map[VNI]map[port.MAC]At), floods: make(map[VNI][]netip.Addr)}
 	c.VTEP, c.MAC, c.RD = self, 0x0200_0000_0001, rdOf(self)
 	r.Table = New(c, r)
 	r.SetVNIs([]VNI{vni})
 	return r
 }
 
-func (r *rig) Announce(x Route)                 { r.rib[x.Key] = x; r.said++ }
-func (r *rig) Flood(v VNI, list []netip.Addr)   { r.floods[v] = list; r.refloods++ }
-func (r *rig) Conflict(c Conflict)              { r.conflicts = append(r.conflicts, c) }
-func (r *rig) Send(_ VNI, _ uint16, f []byte)   { r.frames = append(r.frames, f) }
-func (r *rig) Station(v VNI, m port.MAC, at At) { r.stations[stationKey{v, m}] = at; r.installed++ }
+func (r *rig) Announce(x Route)               { r.rib[x.Key] = x; r.said++ }
+func (r *rig) Flood(v VNI, list []netip.Addr) { r.floods[v] = list; r.refloods++ }
+func (r *rig) Conflict(c Conflict)            { r.conflicts = append(r.conflicts, c) }
+func (r *rig) Send(_ VNI, _ uint16, f []byte) { r.frames = append(r.frames, f) }
+func (r *rig) Station(v VNI, m port.MAC, at At) {
+	if r.stations[v] == nil {
+		r.stations[v] = make(map[port.MAC]At)
+	}
+	r.stations[v][m] = at
+	r.installed++
+}
 func (r *rig) Withdraw(k Key) {
 	if _, ok := r.rib[k]; !ok {
 		r.t.Errorf("%v is withdrawn that was not announced", k)
@@ -88,7 +94,7 @@ func remoteFlood(n int, v VNI) Route {
 	return Route{Key: Key{Kind: Flood, RD: rdOf(vtep(n))(v), IP: vtep(n)}, Targets: Targets{v}, VTEP: vtep(n)}
 }
 
-func (r *rig) at(mac port.MAC) At { return r.stations[stationKey{vni, mac}] }
+func (r *rig) at(mac port.MAC) At { return r.stations[vni][mac] }
 
 // own returns this host's MAC route of a station.
 func (r *rig) own(mac port.MAC) (Route, bool) {
@@ -477,7 +483,7 @@ func TestVNIs(t *testing.T) {
 		t.Errorf("%v, %v", r.floods, r.at(mac1))
 	}
 	r.SetVNIs([]VNI{200})
-	if at := r.stations[stationKey{200, mac1}]; at.VTEP != vtep(2) || r.at(mac1) != (At{}) || len(r.rib) != 1 {
+	if at := r.stations[200][mac1]; at.VTEP != vtep(2) || r.at(mac1) != (At{}) || len(r.rib) != 1 {
 		t.Errorf("at %v and %v; %v announced", at, r.at(mac1), r.rib)
 	}
 	r.SetVNIs(nil)

@@ -51,7 +51,7 @@ func (t *Table) Local(now time.Time, vni VNI, mac port.MAC, number uint16, stick
 		if !t.mayTake(now, d, mac, s, best, number, sticky) {
 			return
 		}
-		sure = max(sure, best.seq, best.seq+1) // the highest is not exceeded: then the VTEP decides
+		sure = max(sure, best.Seq, best.Seq+1) // the highest is not exceeded: then the VTEP decides
 	}
 	seq := sure
 	if now.Sub(t.began) < reservedFor {
@@ -96,12 +96,12 @@ func (t *Table) relocate(now time.Time, d *domain, mac port.MAC, s *station, num
 
 // mayTake reports whether a station that is heard here may be claimed although another host
 // claims it. If not, the station is output again, since the switch has learned it here.
-func (t *Table) mayTake(now time.Time, d *domain, mac port.MAC, s *station, best *claim, number uint16, sticky bool) bool {
+func (t *Table) mayTake(now time.Time, d *domain, mac port.MAC, s *station, best *path, number uint16, sticky bool) bool {
 	switch {
-	case best.sticky && !sticky:
+	case best.Sticky && !sticky:
 		if !s.told {
 			s.told = true
-			t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.vtep})
+			t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.VTEP})
 		}
 	case s.isHeld():
 	default:
@@ -119,9 +119,9 @@ func (t *Table) mayTake(now time.Time, d *domain, mac port.MAC, s *station, best
 			t.decide(d, mac)
 		})
 		t.stats.Duplicates++
-		t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.vtep, Held: t.cfg.Hold, Moves: Moves})
+		t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.VTEP, Held: t.cfg.Hold, Moves: Moves})
 	}
-	s.at = At{best.vtep, best.sticky || s.isHeld()}
+	s.at = At{best.VTEP, best.Sticky || s.isHeld()}
 	t.out.Station(d.vni, mac, s.at)
 	return false
 }
@@ -150,12 +150,11 @@ func (t *Table) Gone(vni VNI, mac port.MAC) {
 	}
 }
 
-// best returns the best claim of other hosts, nil if there is none.
-func (s *station) best() (best *claim) {
+// best returns the path with the best claim of other hosts, nil if there is none.
+func (s *station) best() (best *path) {
 	for _, r := range s.paths {
-		c := claim{r.VTEP, r.Seq, r.Sticky}
-		if best == nil || c.beats(best) {
-			best = &c
+		if best == nil || r.claim().beats(best.claim()) {
+			best = r
 		}
 	}
 	return best
@@ -165,11 +164,11 @@ func (s *station) best() (best *claim) {
 func (t *Table) decide(d *domain, mac port.MAC) {
 	s := d.stations[mac]
 	best := s.best()
-	if best != nil && best.seq < ^uint32(0) {
-		t.reserve(best.seq + 1) // which this host announces once it hears the station
+	if best != nil && best.Seq < ^uint32(0) {
+		t.reserve(best.Seq + 1) // which this host announces once it hears the station
 	}
 	// A number that is higher only to be sure does not take a station that moved meanwhile.
-	if l := s.local; l != nil && best != nil && best.beats(&claim{t.cfg.VTEP, l.sure, l.sticky}) {
+	if l := s.local; l != nil && best != nil && best.claim().beats(claim{t.cfg.VTEP, l.sure, l.sticky}) {
 		t.unclaim(d, mac, s)
 	}
 	at := At{}
@@ -179,7 +178,7 @@ func (t *Table) decide(d *domain, mac port.MAC) {
 			t.release(s)
 		}
 	case s.local == nil:
-		at = At{best.vtep, best.sticky || s.isHeld()}
+		at = At{best.VTEP, best.Sticky || s.isHeld()}
 	}
 	if at != s.at {
 		t.stats.Remote += count(at) - count(s.at)

@@ -44,9 +44,9 @@ func (t *Table) Stations() iter.Seq[Station] {
 					}
 				default:
 					best := s.best()
-					v.VTEP, v.Seq, v.Sticky = best.vtep, best.seq, best.sticky
+					v.VTEP, v.Seq, v.Sticky = best.VTEP, best.Seq, best.Sticky
 					for _, r := range s.paths {
-						if r.IP.IsValid() && r.VTEP == best.vtep {
+						if r.IP.IsValid() && r.VTEP == best.VTEP {
 							v.IPs = append(v.IPs, r.IP)
 						}
 					}
