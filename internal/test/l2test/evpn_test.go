@@ -20,15 +20,16 @@ import (
 )
 
 // evpn joins the switches of an overlay by EVPN, each a neighbor of all others, and waits until
-// they know each other. The first VLAN of the tunnels is that of the hosts.
-func (o *overlay) evpn(settings, neighbor string) {
+// they know each other. The first VLAN of the tunnels is that of the hosts; hold is the hold time, and
+// further flags of neighbors.
+func (o *overlay) evpn(settings, hold string) {
 	o.t.Helper()
 	for i, l := range o.sites {
 		l.sw.ctl("add-port up0 --kind vxlan --local %s %s", o.vtep(i), settings)
 		l.sw.ctl("set --evpn-as 65001 --router-id 192.0.2.%d", i+1)
 		for j := range o.sites {
 			if j != i {
-				l.sw.ctl("evpn neighbor add %s --as 65001 --hold 90s %s", o.vtep(j), neighbor)
+				l.sw.ctl("evpn neighbor add %s --as 65001 --hold %s", o.vtep(j), hold)
 			}
 		}
 	}
@@ -82,7 +83,7 @@ func (o *overlay) awaitStation(mac port.MAC, at int) {
 func TestEVPN(t *testing.T) {
 	t.Parallel()
 	o := newOverlay(t, 3, 1600, false)
-	o.evpn("--vni 10010", "--password s3cret")
+	o.evpn("--vni 10010", "90s --password s3cret")
 	all := &lan{t: t, sw: o.sites[0].sw, hosts: o.hosts}
 	h1, h2, h3 := o.hosts[0], o.hosts[1], o.hosts[2]
 
@@ -169,7 +170,7 @@ func TestBFD(t *testing.T) {
 		t.Run(fmt.Sprintf("IPv6 underlay %v", v6), func(t *testing.T) {
 			t.Parallel()
 			o := newOverlay(t, 3, 1600, v6)
-			o.evpn("--vni 10010", "--bfd")
+			o.evpn("--vni 10010", "90s --bfd")
 			for i, h := range o.hosts {
 				testenv.Eventually(t, fmt.Sprintf("switch %d hears its neighbors", i), func() bool { return o.watched(i) })
 				if err := h.Send(h.toAll().head(), port.Offload{}); err != nil {
@@ -239,7 +240,7 @@ func TestEVPNResolution(t *testing.T) {
 			for _, l := range o.sites {
 				l.sw.ctl("set-port p1 --access 20")
 			}
-			o.evpn("--vni 10=10010,20=10020", "")
+			o.evpn("--vni 10=10010,20=10020", "90s")
 			o.address()
 			a, h1, h2, h3 := o.sites[0], o.hosts[0], o.hosts[1], o.hosts[2]
 			a.wantPing(h1, h2, true)
@@ -343,7 +344,7 @@ func TestEVPNTakeover(t *testing.T) {
 		t.Skip("without a fast path a tunnel carries nothing while the daemon is away")
 	}
 	o := newOverlay(t, 2, 1600, false)
-	o.evpn("--vni 10010", "")
+	o.evpn("--vni 10010", "90s")
 	h1, h2 := o.hosts[0], o.hosts[1]
 	for i, h := range o.hosts {
 		if err := h.Send(h.toAll().head(), port.Offload{}); err != nil {
