@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -266,16 +267,21 @@ func (a *attachment) check(ctx context.Context, r *current.Result) error {
 		if err != nil {
 			return err
 		}
+		named := false
 		for _, i := range r.Interfaces {
 			if i.Sandbox == "" || i.Name != l.Name {
 				continue
 			}
+			named = true
 			switch {
 			case i.Sandbox != a.args.Netns:
 				return fmt.Errorf("%s is in %s, not in %s", l.Name, a.args.Netns, i.Sandbox)
 			case !strings.EqualFold(i.Mac, mac.String()):
 				return fmt.Errorf("%s has the address %v, not %s", l.Name, mac, i.Mac)
 			}
+		}
+		if !named {
+			return invalid("prevResult has no interface %s", l.Name)
 		}
 		for _, ip := range r.IPs {
 			if ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(r.Interfaces) || r.Interfaces[*ip.Interface].Name != l.Name {
@@ -286,7 +292,20 @@ func (a *attachment) check(ctx context.Context, r *current.Result) error {
 				return err
 			}
 			if has, err := l.HasAddress(prefix); err != nil || !has {
-				return errors.Join(err, fmt.Errorf("%s has lost its address %v", l.Name, prefix))
+				return cmp.Or(err, fmt.Errorf("%s has lost its address %v", l.Name, prefix))
+			}
+		}
+		for _, route := range r.Routes {
+			to, err := prefixOf(route.Dst)
+			if err != nil {
+				return err
+			}
+			table := 0
+			if route.Table != nil {
+				table = *route.Table
+			}
+			if has, err := link.HasRoute(to, table); err != nil || !has {
+				return cmp.Or(err, fmt.Errorf("the route to %v is lost", to))
 			}
 		}
 		return nil

@@ -182,6 +182,24 @@ func TestContainers(t *testing.T) {
 		t.Error(err)
 	}
 	ping(t, one, "10.88.0.1")
+	one.Run("ip", "-6", "route", "del", "default")
+	if err := check(); err == nil || !strings.Contains(err.Error(), "the route to ::/0 is lost") {
+		t.Errorf("a lost route: %v", err)
+	}
+	r.add(first)
+	one.Run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:0d")
+	if err := check(); err == nil || !strings.Contains(err.Error(), "eth0 has the address 02:00:00:00:00:0d, not 02:00:00:00:00:0c") {
+		t.Errorf("another MAC address: %v", err)
+	}
+	r.add(first)
+	one.Run("ip", "link", "set", "eth0", "name", "eth9")
+	if err := check(); err == nil || !strings.Contains(err.Error(), "eth0") {
+		t.Errorf("another name: %v", err)
+	}
+	r.add(first)
+	if err := check(); err != nil {
+		t.Error(err)
+	}
 	r.sw.Ctl(t, "del-port %s", name)
 	if err := check(); err == nil || !strings.Contains(err.Error(), "there is no port") {
 		t.Errorf("a lost port: %v", err)
@@ -412,6 +430,171 @@ func TestParallel(t *testing.T) {
 		t.Errorf("%d ports, want %d", n, len(all))
 	}
 	parallel(func(i int) error { return r.DelNetworkList(t.Context(), r.list, all[i]) })
+	if got := r.ports(); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+// TestVersions has each version of the specification that the plugin speaks, with another plugin
+// behind it, and refuses others.
+func TestVersions(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	data := t.TempDir()
+	r := newRuntime(t, "1.0.0", "")
+	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		with, addresses := ipam(data)+`}, {"type": "tuning", "mac": "02:00:00:00:00:0e"`, 2
+		if version == "1.1.0" { // Debian's plugins do not speak it
+			with, addresses = "", 0
+		}
+		r.configure(version, with)
+		ns := testenv.NewNetns(t)
+		c := container(ns, "eth0")
+		var first string
+		for n := range 2 { // a runtime may repeat an ADD
+			got, err := r.AddNetworkList(t.Context(), r.list, c)
+			if err != nil {
+				t.Fatalf("%s: %v", version, err)
+			}
+			result, err := current.NewResultFromResult(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Version() != version || len(result.IPs) != addresses || len(result.Interfaces) != 2 || result.Interfaces[1].Sandbox != ns.Path() || (result.Interfaces[1].Mac == "02:00:00:00:00:0e") != (with != "") {
+				t.Errorf("%s: the result has version %s, interfaces %+v, addresses %+v", version, got.Version(), result.Interfaces, result.IPs)
+			}
+			if n == 0 {
+				first = result.Interfaces[0].Name
+			} else if result.Interfaces[0].Name != first {
+				t.Errorf("%s: the second port is %s, the first %s", version, result.Interfaces[0].Name, first)
+			}
+		}
+		if version >= "0.4.0" {
+			if err := r.CheckNetworkList(t.Context(), r.list, c); err != nil {
+				t.Errorf("%s: %v", version, err)
+			}
+		}
+		if version >= "1.1.0" {
+			if err := r.GetStatusNetworkList(t.Context(), r.list); err != nil {
+				t.Errorf("%s: %v", version, err)
+			}
+		}
+		r.del(c)
+		r.del(c)
+		if got := r.ports(); len(got) != 0 {
+			t.Errorf("%s: left: %v", version, got)
+		}
+	}
+	for _, version := range []string{"0.2.0", "", "2.0.0"} {
+		code, text := r.call("ADD", container(r.sw.Netns, "eth0"), fmt.Sprintf(`{"cniVersion": %q, "name": "lab", "type": "vswitch-cni"}`, version))
+		if code != types.ErrIncompatibleCNIVersion {
+			t.Errorf("version %q: %d: %s", version, code, text)
+		}
+	}
+}
+
+// call runs the plugin as a runtime would that checks nothing itself. It returns the code of the
+// error; 0: none.
+func (r *runtime) call(command string, c *libcni.RuntimeConf, config string) (code uint, text string) {
+	r.t.Helper()
+	cmd := exec.Command(filepath.Join(r.dir, "vswitch-cni"))
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command, "CNI_CONTAINERID="+c.ContainerID, "CNI_NETNS="+c.NetNS, "CNI_IFNAME="+c.IfName, "CNI_PATH="+r.dir+":/usr/lib/cni")
+	cmd.Stdin = strings.NewReader(config)
+	out, err := cmd.Output()
+	if err == nil {
+		return 0, string(out)
+	}
+	var e types.Error
+	if bad := json.Unmarshal(out, &e); bad != nil || e.Code == 0 {
+		r.t.Errorf("%s with %s: %v, and no error as the specification has it: %s", command, config, err, out)
+	}
+	return e.Code, e.Error()
+}
+
+// TestHostile has the plugin refuse what a runtime should never pass on. Nothing is left of an ADD
+// that fails, whatever fails of it.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	testenv.Root(t)
+	r := newRuntime(t, "1.1.0", "")
+	good := *container(testenv.NewNetns(t), "eth0")
+	config := func(more string) string {
+		return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "lab", "type": "vswitch-cni", "socket": %q, "dataDir": %q%s}`, r.sw.Socket(), filepath.Join(r.dir, "data"), more)
+	}
+	// An IPAM plugin that answers as told, and notes what it is asked.
+	asked := filepath.Join(r.dir, "asked")
+	script := "#!/bin/sh\necho $CNI_COMMAND >> " + asked + "\n[ $CNI_COMMAND != ADD ] || { sed -n 's/.*\"answer\": *\"\\(.*\\)\".*/\\1/p' | tr \\' \\\"; }\n"
+	if err := os.WriteFile(filepath.Join(r.dir, "told-ipam"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	answer := func(text string) string {
+		return config(fmt.Sprintf(`, "ipam": {"type": "told-ipam", "answer": "%s"}`, text))
+	}
+	or := func(a, b string) string {
+		if a != "" {
+			return a
+		}
+		return b
+	}
+	for _, c := range []struct {
+		what   string
+		with   libcni.RuntimeConf // in place of good, where it is set
+		config string
+	}{
+		{"an ID that is a path", libcni.RuntimeConf{ContainerID: "../../etc"}, config("")},
+		{"an ID that is too long", libcni.RuntimeConf{ContainerID: strings.Repeat("x", 300)}, config("")},
+		{"a name that is a path", libcni.RuntimeConf{IfName: "../eth0"}, config("")},
+		{"a name that is a folder", libcni.RuntimeConf{IfName: ".."}, config("")},
+		{"a name that is too long", libcni.RuntimeConf{IfName: "eth0123456789abcdef"}, config("")},
+		{"no namespace", libcni.RuntimeConf{NetNS: "/dev/null"}, config("")},
+		{"a namespace that is a folder", libcni.RuntimeConf{NetNS: "/proc/self/ns"}, config("")},
+		{"another kind of namespace", libcni.RuntimeConf{NetNS: "/proc/self/ns/mnt"}, config("")},
+		{"no JSON", libcni.RuntimeConf{}, `{"cniVersion": `},
+		{"a network that is a path", libcni.RuntimeConf{}, strings.Replace(config(""), `"lab"`, `"../lab"`, 1)},
+		{"a network without name", libcni.RuntimeConf{}, strings.Replace(config(""), `"lab"`, `""`, 1)},
+		{"a network of a long name", libcni.RuntimeConf{}, strings.Replace(config(""), `"lab"`, `"`+strings.Repeat("x", 300)+`"`, 1)},
+		{"a switch that is a path", libcni.RuntimeConf{}, `{"cniVersion": "1.1.0", "name": "lab", "type": "vswitch-cni", "switch": "../../sw0"}`},
+		{"settings that are none", libcni.RuntimeConf{}, config(`, "port": [1]`)},
+		{"another kind of port", libcni.RuntimeConf{}, config(`, "port": {"kind": "tap"}`)},
+		{"a MAC address that is none", libcni.RuntimeConf{}, config(`, "runtimeConfig": {"mac": "../x"}`)},
+		{"a group address", libcni.RuntimeConf{}, config(`, "runtimeConfig": {"mac": "01:00:00:00:00:01"}`)},
+		{"an MTU below zero", libcni.RuntimeConf{}, config(`, "mtu": -1`)},
+		{"a result of others that is none", libcni.RuntimeConf{}, config(`, "prevResult": {"cniVersion": "1.1.0", "ips": [{"address": "x"}]}`)},
+		{"no room for the result", libcni.RuntimeConf{}, strings.Replace(config(""), filepath.Join(r.dir, "data"), "/dev/null/x", 1)},
+		{"an IPAM plugin that is a path", libcni.RuntimeConf{}, config(`, "ipam": {"type": "../told-ipam"}`)},
+		{"no answer of IPAM", libcni.RuntimeConf{}, answer("")},
+		{"no JSON of IPAM", libcni.RuntimeConf{}, answer("{")},
+		{"no address of IPAM", libcni.RuntimeConf{}, answer("{'cniVersion': '1.1.0'}")},
+		{"an address that is none", libcni.RuntimeConf{}, answer("{'cniVersion': '1.1.0', 'ips': [{'address': 'x'}]}")},
+		{"an address of no host", libcni.RuntimeConf{}, answer("{'cniVersion': '1.1.0', 'ips': [{'address': 'ff02::1/64'}]}")},
+		{"a route that leads nowhere", libcni.RuntimeConf{}, answer("{'cniVersion': '1.1.0', 'ips': [{'address': '10.88.0.9/24'}], 'routes': [{'dst': '0.0.0.0/0', 'gw': '192.0.2.1'}]}")},
+	} {
+		with := good
+		with.ContainerID, with.NetNS, with.IfName = or(c.with.ContainerID, good.ContainerID), or(c.with.NetNS, good.NetNS), or(c.with.IfName, good.IfName)
+		_ = os.Remove(asked)
+		code, text := r.call("ADD", &with, c.config)
+		if code == 0 || code == types.ErrTryAgainLater {
+			t.Errorf("%s: %d: %s", c.what, code, text)
+		}
+		if got := r.ports(); len(got) != 0 {
+			t.Errorf("%s: ports are left: %v", c.what, got)
+		}
+		if b, err := os.ReadFile(asked); err == nil && !strings.HasSuffix(string(b), "DEL\n") {
+			t.Errorf("%s: the address is not given back: IPAM is asked\n%s", c.what, b)
+		}
+	}
+	// The plugin is well after all that, and IPAM's answers are heard.
+	if code, text := r.call("ADD", &good, answer("{'cniVersion': '1.1.0', 'ips': [{'address': '10.88.0.9/24'}]}")); code != 0 || !strings.Contains(text, "10.88.0.9/24") {
+		t.Errorf("%d: %s", code, text)
+	}
+	if code, text := r.call("CHECK", &good, config(`, "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth7", "sandbox": "x"}]}`)); code == 0 || !strings.Contains(text, "prevResult has no interface eth0") {
+		t.Errorf("%d: %s", code, text)
+	}
+	for _, c := range []libcni.RuntimeConf{{ContainerID: "nobody", IfName: "eth0"}, good, good} {
+		if code, text := r.call("DEL", &c, config("")); code != 0 {
+			t.Errorf("DEL of %s: %d: %s", c.ContainerID, code, text)
+		}
+	}
 	if got := r.ports(); len(got) != 0 {
 		t.Errorf("left: %v", got)
 	}

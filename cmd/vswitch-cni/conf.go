@@ -60,6 +60,9 @@ func readConf(b []byte) (*conf, error) {
 		return nil, invalid("the network's name has more than %d bytes", maxLabel)
 	}
 	c.Switch, c.Dir = cmp.Or(c.Switch, api.DefaultName), cmp.Or(c.Dir, dataDir)
+	if err := api.CheckName(c.Switch); err != nil {
+		return nil, invalid("%v", err)
+	}
 	return c, nil
 }
 

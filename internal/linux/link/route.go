@@ -1,7 +1,9 @@
 package link
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -30,6 +32,21 @@ func (l Link) AddRoute(r Route) error {
 		return nil
 	}
 	return l.explain("add a route to "+r.To.String()+" by "+l.Name, err)
+}
+
+// HasRoute reports whether the namespace has a route to exactly these addresses in a table; 0: the
+// main one. It may be by any interface.
+func HasRoute(to netip.Prefix, table int) (bool, error) {
+	family := netlink.FAMILY_V4
+	if to.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	filter := &netlink.Route{Dst: addr(to.Masked()).IPNet, Table: cmp.Or(table, unix.RT_TABLE_MAIN)}
+	list, err := netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return false, fmt.Errorf("list the routes to %v: %w", to, err)
+	}
+	return len(list) > 0, nil
 }
 
 // HardwareAddr returns the interface's address now.
