@@ -33,7 +33,7 @@ func (l *lab) metrics() string {
 // What a VM asks for and does not get, and what it gets and loses, is counted.
 func TestCounters(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	l.sw.Ctl(t, "set --guard-protect fd98::1")
 	l.set("A", "--guard-learn slaac,dhcp --guard-limit 1")
 	l.set("V", "--guard-address fd98::11")

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	. "github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
@@ -34,7 +33,7 @@ func (l *lab) refuse(words, command string) {
 
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	l.set("A", static)
 	l.refuse("--qinq", "set-port vm0 --qinq 100")
 	l.refuse("--qinq", "add-port vm9 --guard on --qinq 100")
@@ -66,9 +65,9 @@ func TestRefused(t *testing.T) {
 // switch forgets what the VM may not be.
 func TestLive(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []string{"tap", "vhost-user"} {
-		t.Run(kind, func(t *testing.T) {
-			l := newLab(t, kind)
+	for _, k := range kinds[:2] {
+		t.Run(k.name, func(t *testing.T) {
+			l := newLab(t, k)
 			l.pass("A plays V", "A", Eth(Broadcast, macV, tIPv4, echo4("10.99.0.11", "255.255.255.255")), everybody...)
 			l.set("A", static)
 			if out := l.sw.Ctl(t, "fdb list"); strings.Contains(out, macV.String()) {
@@ -99,7 +98,7 @@ func TestFastPath(t *testing.T) {
 		t.Skip("this is about the fast path")
 	}
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	own := Eth(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11"))
 	forged := Eth(macV, macA, tIPv4, echo4("10.99.0.1", "10.99.0.11"))
 	back := Eth(macA, macV, tIPv4, echo4("10.99.0.11", "10.99.0.10"))
@@ -150,7 +149,7 @@ func TestFastPath(t *testing.T) {
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	for _, crash := range []bool{false, true} {
-		l := newLab(t, "tap")
+		l := newLab(t, kindOf("tap"))
 		l.set("A", "--guard-learn dhcp")
 		l.obtain("10.99.0.10", time.Hour)
 		l.sw.Ctl(t, "guard add vm0 10.99.0.20")
@@ -186,7 +185,7 @@ func TestRestart(t *testing.T) {
 // stations do not go to its port.
 func TestSilentStation(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	l.set("A", static)
 	for _, forget := range []func(){
 		func() { l.sw.Ctl(t, "fdb flush") },
@@ -214,7 +213,7 @@ func TestSilentStation(t *testing.T) {
 // nothing through; its own traffic goes on where the kernel forwards it.
 func TestForgedMeanwhile(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	l.set("A", static)
 	own := Eth(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11"))
 	for range 3 { // both are known
@@ -290,13 +289,13 @@ func TestForgedMeanwhile(t *testing.T) {
 // its addresses along.
 func TestMigration(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	l.set("A", "--guard-learn dhcp")
 	l.obtain("10.99.0.10", time.Hour)
 	exported := l.sw.Ctl(t, "guard export vm0")
 	l.sw.Ctl(t, "del-port vm0 --force")
 	l.sw.Ctl(t, "add-port vm0 --guard on --guard-mac %v --guard-learn dhcp", macA)
-	l.sw.Netns.Do(func() { l.guests["A"] = tapGuest{tuntest.Boot(t, "vm0", tuntest.TSO)} })
+	l.guests["A"] = l.bootTap("vm0")
 	l.sw.AwaitState(t, "vm0", "up")
 	l.settle("A")
 	l.drop("before the import", "guard_ipv4", "A", own4())
@@ -318,7 +317,7 @@ func TestMigration(t *testing.T) {
 // and comes back.
 func TestShutdown(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	l.set("A", static)
 	l.refuse("give both", "set-port vm0 --guard-violations 5")
 	forge := func() {
@@ -346,7 +345,7 @@ func TestShutdown(t *testing.T) {
 // leaves each port with its own.
 func TestSwap(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	apply := func(atA, atV, more string) (string, error) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "switch.yaml")
@@ -390,7 +389,7 @@ func TestSwap(t *testing.T) {
 // Addresses belong to a VLAN.
 func TestVLANs(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	l.sw.Ctl(t, "set-port vm0 --trunk 10,20 --native 1 --guard on --guard-mac %v --guard-learn none --guard-address 10.99.0.10@10 --guard-address 10.98.0.10", macA)
 	l.sw.Ctl(t, "set-port vm1 --trunk 10,20 --native 1")
 	own98 := Eth(Broadcast, macA, tIPv4, echo4("10.98.0.10", "255.255.255.255"))
@@ -406,42 +405,39 @@ func TestVLANs(t *testing.T) {
 // host which believes all that it reads.
 func TestDrawn(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []string{"tap", "vhost-user"} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			l := newLab(t, kind)
-			l.set("A", static)
-			seed := uint64(time.Now().UnixNano())
-			d := Drawer{Rand: rand.New(rand.NewPCG(seed, 0)), Own: macA, Peer: macV,
-				Addr4: []string{"10.99.0.10", "10.99.0.11", "10.99.0.1"}, Addr6: []string{"fd99::10", localA, "fd99::11", localT}}
-			arrived := 0
-			for range 60 {
-				l.put("A", Eth(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11"))) // the fast path remembers the flow
-				for range 50 {
-					l.put("A", d.Draw())
-				}
-				for name, frames := range l.settle("A") {
-					for _, b := range frames {
-						arrived++
-						if how := Deceives(b, macA, "10.99.0.10", "fd99::10", localA); how != "" {
-							t.Fatalf("seed %d: %s got %x, %s", seed, name, b, how)
-						}
+	eachKind(t, func(t *testing.T, k kind) {
+		l := newLab(t, k)
+		l.set("A", static)
+		seed := uint64(time.Now().UnixNano())
+		d := Drawer{Rand: rand.New(rand.NewPCG(seed, 0)), Own: macA, Peer: macV,
+			Addr4: []string{"10.99.0.10", "10.99.0.11", "10.99.0.1"}, Addr6: []string{"fd99::10", localA, "fd99::11", localT}}
+		arrived := 0
+		for range 60 {
+			l.put("A", Eth(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11"))) // the fast path remembers the flow
+			for range 50 {
+				l.put("A", d.Draw())
+			}
+			for name, frames := range l.settle("A") {
+				for _, b := range frames {
+					arrived++
+					if how := Deceives(b, macA, "10.99.0.10", "fd99::10", localA); how != "" {
+						t.Fatalf("seed %d: %s got %x, %s", seed, name, b, how)
 					}
 				}
 			}
-			if arrived < 100 {
-				t.Errorf("seed %d: %d frames arrived", seed, arrived)
-			}
-			l.at(macV, "vm1")
-			l.at(macT, "vm2")
-		})
-	}
+		}
+		if arrived < 100 {
+			t.Errorf("seed %d: %d frames arrived", seed, arrived)
+		}
+		l.at(macV, "vm1")
+		l.at(macT, "vm2")
+	})
 }
 
 // A VM that floods forged frames makes few log lines.
 func TestLog(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	l.set("A", static)
 	before := strings.Count(l.sw.Log(), "\n")
 	for i := range 5000 {
@@ -490,7 +486,7 @@ func TestDnsmasq(t *testing.T) {
 	if out, err := exec.Command(client, "--list").Output(); err != nil || !strings.Contains(string(out), "udhcpc") {
 		t.Skip("left out: needs busybox with udhcpc")
 	}
-	l := newLab(t, "tap")
+	l := newLab(t, kindOf("tap"))
 	server, tenant := testenv.NewNetns(t), testenv.NewNetns(t)
 	ns := l.sw.Netns
 	ns.Run("ip", "link", "add", "s0", "type", "veth", "peer", "name", "eth0", "netns", server.Name)

@@ -17,9 +17,10 @@ import (
 func (l *lab) nothing(what string, wire []byte, o port.Offload) {
 	l.Helper()
 	own := toV4(17, UDP(1000, 2000, make([]byte, 64)))
-	l.put("A", own)
 	before := l.sw.Port(l, "vm0").RX
+	l.put("A", own)
 	if err := l.guests["A"].Send(wire, o); err != nil {
+		l.settle("A")
 		return
 	}
 	for name, frames := range l.settle("A") {
@@ -33,7 +34,7 @@ func (l *lab) nothing(what string, wire []byte, o port.Offload) {
 	for why, n := range after.Dropped {
 		drops += n - before.Dropped[why]
 	}
-	if drops != 1 {
+	if drops != 1 && (drops != 0 || !l.refuses) {
 		l.Errorf("%s: %d drops: %v, before %v", what, drops, after.Dropped, before.Dropped)
 	}
 }
@@ -68,7 +69,7 @@ var hostile = []testCase{
 		l.drop("ARP to a reserved address", "guard_arp", "A", Eth(0x0180_c200_000e, macA, tARP, ARP(2, macA, "10.99.0.1", macV, "10.99.0.11")))
 		l.nothing("IPv4 of no bytes", Bare(macV, macA, tIPv4, nil), port.Offload{})
 		l.nothing("ARP of no bytes", Bare(macV, macA, tARP, nil), port.Offload{})
-		if l.kind != "tap" { // whose kernel takes no such frame
+		if !l.device { // whose kernel takes no such frame
 			l.nothing("a tag and no more", append(Bare(macV, macA, 0x8100, nil), 0, 0), port.Offload{})
 		}
 		l.nothing("to itself, as another", Eth(macA, macV, tIPv4, own[14:]), port.Offload{})
@@ -232,6 +233,9 @@ var hostile = []testCase{
 		l.drop("from nobody to the subnet", "guard_ipv4", "A", Eth(Broadcast, macA, tIPv4, IPv4("0.0.0.0", "10.99.0.255", 17, UDP(68, 67, discover))))
 		l.drop("from nobody, behind options, to a client", "guard_ipv4", "A", Eth(Broadcast, macA, tIPv4, withOptions(IPv4("0.0.0.0", "255.255.255.255", 17, UDP(67, 68, discover)), 8)))
 	}},
+}
+
+var unfinishedHostile = []testCase{
 	{"offloads, hostile", static, func(l *lab) {
 		tcp := append([]byte{4, 0, 8, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0}, make([]byte, 3000)...)
 		udp := UDP(1000, 2000, make([]byte, 3000))
@@ -263,7 +267,7 @@ var hostile = []testCase{
 			{Flags: need, CsumStart: 34, CsumOffset: 16, GSOType: port.GSOTCPv4, GSOSize: 0, HdrLen: 54},
 			{Flags: need, CsumStart: 34, CsumOffset: 16, GSOType: 0x7f, GSOSize: 1000, HdrLen: 54},
 		} {
-			if o.GSOType == port.GSOTCPv6 && l.kind == "tap" {
+			if o.GSOType == port.GSOTCPv6 && l.name == "tap" {
 				continue // the device cuts it by its headers; see the variants
 			}
 			l.nothing(fmt.Sprint("its own, falsely, ", i), own, o)

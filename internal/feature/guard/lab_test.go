@@ -5,18 +5,14 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
-	"github.com/vswitch/vswitch/internal/virtio/vhost/vhosttest"
-	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -39,62 +35,26 @@ var stations = []struct {
 	mac        port.MAC
 }{{"A", "vm0", macA}, {"V", "vm1", macV}, {"T", "vm2", macT}, {"B", "vm3", macB}}
 
-// guest is the end of a port that a VM has.
-type guest interface {
-	Send(wire []byte, o port.Offload) error
-	Recv(timeout time.Duration) ([]byte, error)
-}
-
-type tapGuest struct{ *tuntest.Guest }
-
-func (g tapGuest) Recv(timeout time.Duration) ([]byte, error) {
-	b, _, err := g.Guest.Recv(timeout)
-	return bytes.Clone(b), err
-}
-
-type vhostGuest struct{ *vhosttest.Guest }
-
-func (g vhostGuest) Send(wire []byte, o port.Offload) error {
-	var header [12]byte
-	vnet.Encode(header[:], o)
-	return g.Guest.Send(header, wire)
-}
-
-func (g vhostGuest) Recv(timeout time.Duration) ([]byte, error) {
-	_, b, err := g.Guest.Recv(timeout)
-	return bytes.Clone(b), err
-}
-
 // lab is a switch with the four stations.
 type lab struct {
 	testing.TB
-	sw     *daemontest.Daemon
-	kind   string
-	guests map[string]guest
-	marks  uint32
-	xids   uint32
+	kind
+	sw      *daemontest.Daemon
+	dir     string         // of sockets
+	outside *testenv.Netns // of the other ends of ports
+	guests  map[string]guest
+	marks   uint32
+	xids    uint32
 }
 
-// newLab starts a switch. Every port of it is of the kind, tap or vhost-user.
-func newLab(t testing.TB, kind string) *lab {
+// newLab starts a switch. Every port of it is of the kind.
+func newLab(t testing.TB, k kind) *lab {
 	t.Helper()
 	testenv.Root(t)
 	ns, dir := testenv.NewNetns(t), t.TempDir() // removed once the daemon has ended
-	l := &lab{TB: t, sw: daemontest.Start(t, ns), kind: kind, guests: make(map[string]guest)}
+	l := &lab{TB: t, kind: k, sw: daemontest.Start(t, ns), dir: dir, guests: make(map[string]guest)}
 	for _, s := range stations {
-		flags := "--kind tap"
-		path := filepath.Join(dir, s.port)
-		if kind == "vhost-user" {
-			flags = "--kind vhost-user --path " + path
-		}
-		l.sw.Ctl(t, "add-port %s %s", s.port, flags)
-		ns.Do(func() {
-			if kind == "vhost-user" {
-				l.guests[s.name] = vhostGuest{vhosttest.Dial(t, path, vhosttest.Options{Features: vhosttest.Version1 | vhosttest.Csum | vhosttest.MrgRxBuf})}
-			} else {
-				l.guests[s.name] = tapGuest{tuntest.Boot(t, s.port, tuntest.TSO)}
-			}
-		})
+		l.guests[s.name] = k.plug(l, s.port)
 		l.sw.AwaitState(t, s.port, "up")
 	}
 	for _, s := range stations {

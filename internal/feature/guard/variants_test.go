@@ -371,6 +371,9 @@ var variants = []testCase{
 		l.known("RELEASE of another's with a status", "guard_dhcp", to(546, 547, message(8, ia("fd99::11", 0, 13, 0, 2, 0, 1)...)))
 		l.known("behind a header", "guard_dhcp_server", Eth(macV, macA, tIPv6, IPv6(localA, localV, 60, Extension(17, UDP(1000, 546, message(7))))))
 	}},
+}
+
+var unfinishedVariants = []testCase{
 	{"offloads, variants", static, func(l *lab) {
 		tcp := append([]byte{4, 0, 8, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0}, make([]byte, 2000)...)
 		udp := UDP(1000, 2000, make([]byte, 2000))
@@ -396,7 +399,7 @@ var variants = []testCase{
 		vxlan := UDP(5000, 4789, append([]byte{8, 0, 0, 0, 0, 0, 7, 0}, toV4(17, udp)...))
 		l.knownWith("inside of VXLAN", "guard_offload", toV4(17, vxlan), need(34+8+8+34, 6))
 		l.knownWith("RARP", "guard_offload", l.mark(macA), need(34, 6))
-		if l.kind == "tap" { // whose kernel takes it; it refuses the reverse
+		if l.name == "tap" { // whose kernel takes it; it refuses the reverse
 			l.knownWith("IPv6 cut as IPv4", "guard_offload", toV6(6, tcp), cut(need(54, 16), port.GSOTCPv4))
 		}
 	}},
