@@ -69,6 +69,7 @@ type outputs struct {
 	set     *portSet
 	from    *member       // the ingress port
 	control port.OutFlags // port.Control if the switch originated the frames
+	patient *worker       // waits for full queues; nil: nobody does
 
 	// The last frame that each mirror copied: a mirror copies a frame once, however many
 	// of its sources the frame passes.
@@ -160,7 +161,11 @@ func (o *outputs) flush(queue int) {
 		if v.to.flags&flagWatchOut != 0 {
 			o.flattenWatched(v)
 		}
-		v.to.queues[queue%len(v.to.queues)].Send(v.out)
+		q := v.to.queues[queue%len(v.to.queues)]
+		q.Send(v.out)
+		if o.patient != nil {
+			o.patient.insist(v.to.port, q, v.out)
+		}
 		lost := v.to.tx[o.shard].count(v.out)
 		if o.set.watches != nil && (lost || v.to.flags&flagWatchOut != 0) {
 			o.set.showSent(v.to.port, v.out)
@@ -171,6 +176,6 @@ func (o *outputs) flush(queue int) {
 	o.vecs = o.vecs[:0]
 	o.cut.reset()
 	o.done.reset()
-	o.set, o.from = nil, nil
+	o.set, o.from, o.patient = nil, nil, nil
 	clear(o.copied)
 }

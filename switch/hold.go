@@ -73,6 +73,7 @@ func (s *Switch) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held = false
+	s.bePatient()
 	for _, p := range s.byName {
 		switch at := p.at; {
 		case at == nil || at.closing:

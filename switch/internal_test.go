@@ -245,3 +245,36 @@ func TestSkip(t *testing.T) {
 		}
 	}
 }
+
+// fullQueue refuses all frames.
+type fullQueue struct {
+	port.Queue
+	sent int
+}
+
+func (q *fullQueue) Send(out []port.Out) {
+	q.sent++
+	for i := range out {
+		out[i].Drop = port.DropQueueFull
+	}
+}
+
+// A worker does not wait for a full queue while a change of the switch waits for the worker.
+func TestChangesEndPatience(t *testing.T) {
+	s := New(Config{})
+	defer s.Close()
+	s.patient.Store(true)
+	out := []port.Out{{Drop: port.DropQueueFull}}
+	for _, hurry := range []bool{false, true} {
+		w, q := worker{sw: s, patience: 2 * patientStep}, new(fullQueue)
+		want := 2
+		if hurry {
+			w.hurry.Add(1)
+			want = 0
+		}
+		w.insist(new(Port), q, out)
+		if q.sent != want {
+			t.Errorf("hurry %v: frames were sent %d times, not %d", hurry, q.sent, want)
+		}
+	}
+}

@@ -21,6 +21,8 @@ type Port struct {
 
 	mirrored atomic.Uint64 // copies of frames that a fast path showed
 
+	stuck atomic.Bool // it takes nothing; see patience.go
+
 	// The fields below are guarded by sw.mu.
 	config     PortConfig
 	vlan       vlanRules
@@ -216,15 +218,17 @@ func (p *Port) publish() {
 }
 
 // quiesce returns when no worker of the port uses an earlier snapshot, so that no batch in
-// flight can undo a later change of the port's entries. A batch takes microseconds and
-// needs no lock that is held here.
+// flight can undo a later change of the port's entries. A batch takes microseconds, a
+// patient one a millisecond, and needs no lock that is held here.
 func (p *Port) quiesce() {
 	if p.at == nil {
 		return
 	}
 	for _, w := range p.at.workers {
+		w.hurry.Add(1)
 		for at := w.batch.Load(); at&1 != 0 && w.batch.Load() == at; {
 			runtime.Gosched()
 		}
+		w.hurry.Add(-1)
 	}
 }

@@ -59,9 +59,10 @@ type Config struct {
 type Switch struct {
 	fdb      *fdb.Table
 	ports    atomic.Pointer[portSet]
-	vecs     sync.Pool // of *outputs
-	fast     FastPath  // nil: none
-	losses   Losses    // nil: none
+	patient  atomic.Bool // see patience.go
+	vecs     sync.Pool   // of *outputs
+	fast     FastPath    // nil: none
+	losses   Losses      // nil: none
 	seen     *observers
 	events   events
 	control  control
@@ -80,7 +81,8 @@ type Switch struct {
 	departed     PortStats // of removed ports
 	batched      BatchSizes
 	closed       bool
-	held         bool // no port receives; see Hold
+	held         bool        // no port receives; see Hold
+	impatient    *time.Timer // ends patient; nil: it never began
 	stop         chan struct{}
 	running      sync.WaitGroup
 }
@@ -255,6 +257,9 @@ func (s *Switch) close(end func(port.Port) error) error {
 		p.setShape(port.Rate{}).stop()
 	}
 	s.mu.Unlock()
+	if s.impatient != nil {
+		s.impatient.Stop()
+	}
 	close(s.stop)
 	s.running.Wait()
 	return errors.Join(errs...)

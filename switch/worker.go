@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/port"
@@ -33,6 +34,9 @@ type worker struct {
 
 	// batch is odd while a batch is in flight; see quiesce.
 	batch atomic.Uint32
+	hurry atomic.Int32 // how many wait for the batch
+
+	patience time.Duration // how long it may still wait for full queues
 
 	// State of the batch in flight.
 	set   *portSet
@@ -53,6 +57,7 @@ type lastKeys struct {
 
 // run forwards frames until Recv fails, and returns its error.
 func (w *worker) run() error {
+	w.patience = patience
 	for {
 		n, err := w.queue.Recv(w.frames[:])
 		if err != nil {
@@ -71,6 +76,9 @@ func (w *worker) switchBatch(frames []port.Frame) {
 	from := w.set.member(w.in)
 	out := w.sw.vecs.Get().(*outputs)
 	out.begin(w.set, from, w.shard)
+	if w.sw.patient.Load() {
+		out.patient = w
+	}
 	var bytes uint64
 	lost := false
 	for i := range frames {

@@ -143,6 +143,36 @@ func TestNetnsDeleted(t *testing.T) {
 	})
 }
 
+// What the host sends while nothing reads the port waits, for longer than a restart takes.
+func TestQueue(t *testing.T) {
+	testenv.NewNetns(t).Do(func() {
+		p := open(t, port.Spec{Name: "host0"}, new(port.Trace))
+		s := tuntest.Listen(t, "host0")
+		wire := append(port.Broadcast.HardwareAddr(), 2, 0, 0, 0, 0, 1, 0x88, 0xb5)
+		wire = append(wire, make([]byte, 46)...)
+		const sent = 4000
+		for range sent {
+			if err := s.Send(wire, port.Offload{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		q := p.Queues()[0]
+		var frames [port.BatchSize]port.Frame
+		for n := 0; n < sent; {
+			got, err := q.Recv(frames[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range frames[:got] {
+				if f.Src == 0x0200_0000_0001 {
+					n++
+				}
+			}
+			q.Release()
+		}
+	})
+}
+
 // A TAP that is there is used and left as it was; while somebody holds it, it is busy.
 func TestAdopt(t *testing.T) {
 	t.Parallel()

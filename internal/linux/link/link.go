@@ -204,6 +204,14 @@ func (l Link) SetMTU(mtu int) error {
 	return l.explain(fmt.Sprintf("set the MTU of %s to %d", l.Name, mtu), err)
 }
 
+// SetQueueLen sets how many frames the interface's own queues hold.
+func (l Link) SetQueueLen(frames int) error {
+	if err := netlink.LinkSetTxQLen(handle(l.Index), frames); err != nil {
+		return l.explain(fmt.Sprintf("set queue length %d", frames), err)
+	}
+	return nil
+}
+
 // SetAlias sets the interface's alias, at most 255 bytes.
 func (l Link) SetAlias(alias string) error {
 	return l.explain("set the alias of "+l.Name, netlink.LinkSetAlias(handle(l.Index), alias))
