@@ -74,10 +74,11 @@ test: ## run all tests; as root, with network namespaces and virtual machines
 
 # Ubuntu has Chromium as a snap only, which needs a running snapd: there its tests are left out.
 .PHONY: test-interop
-test-interop: ## test beside FRR, libvirt and Chromium, which it installs (as root)
+test-interop: ## test beside FRR, libvirt, Podman and Chromium, which it installs (as root)
 	@chromium=chromium; ! grep -qx ID=ubuntu /etc/os-release || chromium=; \
 	qemu-examples/lib/deps.sh iproute2 iputils-ping frr $$chromium fonts-dejavu-core \
-		qemu-system-x86 busybox-static iperf3 ethtool lz4 xz-utils zstd libvirt-daemon-system libvirt-clients
+		qemu-system-x86 busybox-static iperf3 ethtool lz4 xz-utils zstd libvirt-daemon-system libvirt-clients \
+		podman crun containernetworking-plugins
 	$(GO) vet -tags interop ./internal/test/interop
 	$(GO) run ./internal/test/gotest -tags interop -count=1 ./internal/test/interop
 

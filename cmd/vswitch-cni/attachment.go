@@ -39,10 +39,24 @@ func newAttachment(args *skel.CmdArgs) (*attachment, error) {
 	if len(args.ContainerID) > maxLabel {
 		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID is too long", fmt.Sprintf("it has more than %d bytes", maxLabel))
 	}
+	if c.Runtime.MAC == "" {
+		c.Runtime.MAC = argument(args.Args, "MAC")
+	}
 	a := &attachment{conf: c, labels: labels{c.Name, args.ContainerID, args.IfName}, args: args}
 	a.port = portName(a.labels)
 	a.client, err = c.connect()
 	return a, err
+}
+
+// argument returns the value of a key in CNI_ARGS, by which older runtimes say what they have no
+// capability for; "": it is not there.
+func argument(all, key string) string {
+	for one := range strings.SplitSeq(all, ";") {
+		if name, value, _ := strings.Cut(one, "="); name == key {
+			return value
+		}
+	}
+	return ""
 }
 
 // again returns the result of an earlier ADD of the attachment, if all that it made is still

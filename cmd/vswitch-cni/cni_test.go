@@ -583,6 +583,14 @@ func TestHostile(t *testing.T) {
 			t.Errorf("%s: the address is not given back: IPAM is asked\n%s", c.what, b)
 		}
 	}
+	// What older runtimes say beside the configuration is heard.
+	with := good
+	with.Args = [][2]string{{"IgnoreUnknown", "1"}, {"MAC", "02:00:00:00:00:0c"}}
+	r.configure("1.1.0", "")
+	if inside := r.add(&with).Interfaces[1]; inside.Mac != "02:00:00:00:00:0c" {
+		t.Errorf("inside is %+v", inside)
+	}
+	r.del(&with)
 	// The plugin is well after all that, and IPAM's answers are heard.
 	if code, text := r.call("ADD", &good, answer("{'cniVersion': '1.1.0', 'ips': [{'address': '10.88.0.9/24'}]}")); code != 0 || !strings.Contains(text, "10.88.0.9/24") {
 		t.Errorf("%d: %s", code, text)
