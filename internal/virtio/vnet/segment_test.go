@@ -415,6 +415,18 @@ func TestNoSegmentWithoutChecksum(t *testing.T) {
 	}
 }
 
+// inUse returns a Segmenter that is in the midst of a frame: of what that left in it, nothing
+// shows in the next.
+func inUse(t rapid.TB) *vnet.Segmenter {
+	f := tunnelFrame{proto: protoUDP, ether: true, csum: true, shim: make([]byte, 8), inner: superFrame{proto: protoTCP, payload: pattern(60_000)}}
+	s := new(vnet.Segmenter)
+	if err := s.Init(f.build(), f.offload(port.GSOTCPv4, 1000), port.CapsAll); err != nil || !s.Regroup(port.CapsAll) {
+		t.Fatalf("a frame of a tunnel cannot be regrouped: %v", err)
+	}
+	s.NextGroup(make([]byte, s.GroupLen()))
+	return s
+}
+
 // TestSegmenterIsReused: nothing of one frame shows in the next.
 func TestSegmenterIsReused(t *testing.T) {
 	var s vnet.Segmenter

@@ -262,7 +262,7 @@ func TestSplit(t *testing.T) {
 			binary.BigEndian.PutUint16(data[l3+2:], 0)
 		}
 		orig := bytes.Clone(data)
-		var s vnet.Segmenter
+		s := inUse(t)
 		if err := s.Split(data, o); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -311,7 +311,7 @@ func TestSplit(t *testing.T) {
 			}
 		}
 	}
-	var s vnet.Segmenter
+	s := inUse(t)
 	for name, f := range map[string]superFrame{
 		"UDP":           {proto: protoUDP, payload: pattern(100_000)},
 		"cut off":       {proto: protoTCP, payload: nil},

@@ -211,7 +211,7 @@ func TestRegroup(t *testing.T) {
 		with.csum = with.csum || f.proto == protoUDP
 		want, _ := segments(t, with.build(), o, port.CapsNone)
 		caps := rapid.SampledFrom([]port.Caps{port.CapsAll, port.CapsAll, port.CapsAll &^ port.CapUSO, port.CapsAll &^ port.CapCsum}).Draw(t, "caps")
-		var s vnet.Segmenter
+		s := inUse(t)
 		if err := s.Init(data, o, caps); err != nil {
 			t.Fatal(err)
 		}
@@ -270,7 +270,7 @@ func TestGroupLen(t *testing.T) {
 	} {
 		f := tunnelFrame{proto: protoUDP, ether: true, csum: true, shim: make([]byte, 8), inner: superFrame{proto: protoTCP, payload: pattern(65400)}}
 		o := f.offload(port.GSOTCPv4, c.datagram-inner)
-		var s vnet.Segmenter
+		s := inUse(t)
 		if err := s.Init(f.build(), o, port.CapsAll); err != nil {
 			t.Fatal(err)
 		}
