@@ -9,7 +9,8 @@
 // and the capacity of a slice. It counts as caught what makes the tests hang. Some
 // changes that are left behave the same; it cannot tell them.
 //
-// It writes to no source file: go test takes the change from an overlay.
+// It writes to no source file: the change is in an overlay, which GOFLAGS names, so that
+// programs that tests build have it, too.
 package main
 
 import (
@@ -200,6 +201,7 @@ func (o *options) users() []string {
 // users if they notice nothing.
 func (o *options) try(ctx context.Context, m *mutant, limit time.Duration) (result, []byte, error) {
 	args := []string{"test", "-count=1", "-vet=off", "-failfast", "-ldflags=-s -w", "-timeout", limit.String()}
+	env := os.Environ()
 	if m != nil {
 		dir, err := os.MkdirTemp("", "mutate-")
 		if err != nil {
@@ -214,22 +216,23 @@ func (o *options) try(ctx context.Context, m *mutant, limit time.Duration) (resu
 		if err != nil {
 			return 0, nil, err
 		}
-		args = append(args, "-overlay", overlay)
+		env = append(env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)
 	}
 	args = append(args, o.test...)
-	r, out, err := test(ctx, append(args, o.pkg), limit)
+	r, out, err := test(ctx, env, append(args, o.pkg), limit)
 	if users := o.users(); r == survived && err == nil && len(users) > 0 {
-		r, out, err = test(ctx, append(args, users...), limit)
+		r, out, err = test(ctx, env, append(args, users...), limit)
 	}
 	return r, out, err
 }
 
 // test runs go test.
-func test(ctx context.Context, args []string, limit time.Duration) (result, []byte, error) {
+func test(ctx context.Context, env, args []string, limit time.Duration) (result, []byte, error) {
 	// go test ends the tests by itself; a build takes time besides.
 	ctx, cancel := context.WithTimeout(ctx, limit+5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = env
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
 	if err == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,8 +40,8 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// A change that no test notices is printed, one that some test notices is not. The files
-// stay as they are.
+// A change that no test notices is printed, one that some test notices, be it by a program that
+// it builds, is not. The files stay as they are.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{
@@ -54,26 +55,40 @@ func abs(n int) int {
 	return n
 }
 
-func count(n int) (c int) {
+func Count(n int) (c int) {
 	for range n {
 		c++
 	}
 	return c
 }
 `,
+		"cmd/main.go": `package main
+
+import "x"
+
+func main() {
+	if x.Count(3) != 3 {
+		panic("wrong")
+	}
+}
+`,
 		"x_test.go": `package x
 
-import "testing"
+import (
+	"os/exec"
+	"testing"
+)
 
 func Test(t *testing.T) {
-	if abs(-1) != 1 || abs(1) != 1 || count(3) != 3 {
+	if abs(-1) != 1 || abs(1) != 1 || exec.Command("go", "run", "./cmd").Run() != nil {
 		t.Fail()
 	}
 }
 `,
 	}
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
