@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/vswitch/vswitch/port"
@@ -26,6 +27,27 @@ func TestFairFlowsDoNotCollide(t *testing.T) {
 			if q.flows[i].head == nil || q.flows[i].head.next != nil {
 				t.Fatalf("seed %d: place %d does not have one flow", seed, i)
 			}
+		}
+	}
+}
+
+// A new flow gets the free place that is due first, so that it does not wait for what another
+// flow has sent.
+func TestFairNewFlowIsDueFirst(t *testing.T) {
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		q, first := fairQueue{seed: seed}, -1
+		for i := range q.flows {
+			f := &q.flows[i]
+			f.due = random.Int64N(1000)
+			if random.IntN(2) == 0 {
+				f.head = new(shaped)
+			} else if first < 0 || f.due < q.flows[first].due {
+				first = i
+			}
+		}
+		if got := q.flowOf(fairFrame(7, 0)); got != &q.flows[first] {
+			t.Errorf("seed %d: the flow gets a place due at %d, in use %v; one due at %d is free", seed, got.due, got.head != nil, q.flows[first].due)
 		}
 	}
 }

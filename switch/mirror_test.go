@@ -137,6 +137,23 @@ func TestMirrorToVLANLikeData(t *testing.T) {
 	}
 }
 
+// A frame that is refused before its VLAN is known is copied for its port, and for no VLAN,
+// whatever came before it.
+func TestMirrorWithoutVLAN(t *testing.T) {
+	inRig(t, 4, func(t *testing.T, r *rig) {
+		r.configure(t, 0, vswitch.PortConfig{VLAN: port.VLAN{Access: 1}})
+		r.mirror(t, vswitch.Mirror{Name: "m", VLANs: vlans(1), In: true, To: "p2"}, vswitch.Mirror{Name: "n", Ports: []string{"p0"}, In: true, To: "p3"})
+		for _, refused := range [][]byte{
+			frame(station(1), 0, 0, 60),                // no source
+			frame(0x0180_c200_0003, station(0), 0, 60), // reserved
+			tagged(frame(station(1), station(0), 0, 60), port.MakeTag(port.TPIDCustomer, 7)),
+		} {
+			wantPass(t, r, 0, frame(station(1), station(0), 0, 60), 0, 1, 1, 1)
+			wantPass(t, r, 0, refused, 0, 0, 0, 1)
+		}
+	})
+}
+
 // A port copied where it leaves has no copy of its own there.
 func TestMirrorNotAtItsPort(t *testing.T) {
 	inRig(t, 3, func(t *testing.T, r *rig) {

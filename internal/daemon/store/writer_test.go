@@ -99,3 +99,18 @@ func TestWriterPauses(t *testing.T) {
 		}
 	})
 }
+
+// What is put before Stop is written, whichever the Writer hears of first.
+func TestWriterWritesTheLastState(t *testing.T) {
+	for range 30 {
+		writing(t, func(w *Writer, d *slowDisk) {
+			w.Put(by("a"), false)
+			synctest.Wait()
+			w.Put(by("b"), false)
+			stopped := w.Stop(time.Hour)
+			if written, _ := d.results(); !stopped || !slices.Equal(written, []string{"a", "b"}) {
+				t.Errorf("stopped %v, written %q", stopped, written)
+			}
+		})
+	}
+}
