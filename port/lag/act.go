@@ -101,7 +101,7 @@ func (p *Port) enact(in, out []int) {
 // show publishes what others see of the port, and tells them of a change.
 func (p *Port) show(in, out []int) {
 	was := p.view.Load()
-	v := &view{link: len(out) > 0, trace: p.trace, bundle: was.bundle}
+	v := &view{link: len(out) > 0, trace: p.trace, bundle: was.bundle, last: was.last}
 	if b := p.bundle(in); *b != *was.bundle {
 		v.bundle = b
 	}
@@ -117,7 +117,16 @@ func (p *Port) show(in, out []int) {
 	case !v.link:
 		v.reason = fmt.Sprintf("fewer members than --min-links %d can carry frames", p.settings.MinLinks)
 	}
+	if l := p.heirloom(); !l.like(was.last) {
+		v.last = l
+	}
 	p.view.Store(v)
+	if v.last != was.last {
+		select {
+		case p.lastChanged <- struct{}{}:
+		default:
+		}
+	}
 	if v.bundle != was.bundle && p.kind.Ingress != nil {
 		p.kind.Ingress.Bundled(p)
 	}

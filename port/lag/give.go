@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/linux/afpacket"
@@ -105,16 +106,50 @@ func (p *Port) Give(paused bool) (*port.Parcel, error) {
 	if p.isClosed() {
 		return nil, port.ErrClosed
 	}
-	parcel := &port.Parcel{Format: parcelFormat}
-	t := p.table.Load()
-	b := bundle{Buckets: t.buckets[:], Current: p.current}
-	if p.group != nil {
-		b.Group = p.group.Save(time.Now())
-	}
-	var err error
+	return p.heirloom().pack()
+}
+
+// heirloom is a port as another process needs it.
+type heirloom struct {
+	members [maxMembers]named // in the order of the settings; those that are there come first
+	buckets
+	current int
+	group   *lacp.Saved // nil: LACP is off
+}
+
+type named struct {
+	name string
+	*member
+}
+
+// heirloom returns the port as it is. The caller holds mu.
+func (p *Port) heirloom() *heirloom {
+	l := &heirloom{buckets: p.table.Load().buckets, current: p.current}
+	n := 0
 	for _, pl := range p.order {
-		if m := pl.slot.member.Load(); m != nil && err == nil {
-			err = m.give(parcel, &b, pl.name)
+		if m := pl.slot.member.Load(); m != nil {
+			l.members[n] = named{pl.name, m}
+			n++
+		}
+	}
+	if p.group != nil {
+		l.group = p.group.Save(time.Now())
+	}
+	return l
+}
+
+// like reports whether two are the same, but for times and counters.
+func (l *heirloom) like(o *heirloom) bool {
+	return l.members == o.members && l.buckets == o.buckets && l.current == o.current && l.group.Like(o.group)
+}
+
+// pack returns the Parcel.
+func (l *heirloom) pack() (_ *port.Parcel, err error) {
+	parcel := &port.Parcel{Format: parcelFormat}
+	b := bundle{Buckets: l.buckets[:], Current: l.current, Group: l.group}
+	for _, m := range l.members {
+		if m.member != nil && err == nil {
+			err = m.give(parcel, &b, m.name)
 		}
 	}
 	if err == nil {
@@ -126,6 +161,18 @@ func (p *Port) Give(paused bool) (*port.Parcel, error) {
 	}
 	return parcel, nil
 }
+
+// Last implements port.Lasting. A partner that changed its mind after the last change says so
+// again, and the next process hears it.
+func (p *Port) Last() (*port.Parcel, error) {
+	if p.isClosed() {
+		return nil, port.ErrClosed
+	}
+	return p.view.Load().last.pack()
+}
+
+// LastChanged implements port.Lasting.
+func (p *Port) LastChanged() <-chan struct{} { return p.lastChanged }
 
 // give adds a member to what its port gives.
 func (m *member) give(parcel *port.Parcel, b *bundle, name string) error {
@@ -139,6 +186,11 @@ func (m *member) give(parcel *port.Parcel, b *bundle, name string) error {
 	parcel.Files = append(parcel.Files, of.Files...)
 	fd, err := m.listener.Dup()
 	if err != nil {
+		parcel.Files = parcel.Files[:len(parcel.Files)-len(of.Files)]
+		afpacket.Drop(of)
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
 		return err
 	}
 	parcel.Files = append(parcel.Files, fd)

@@ -3,6 +3,7 @@ package lag_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/linux/afpacket"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
@@ -91,6 +92,71 @@ func TestGive(t *testing.T) {
 		said, heard = sent(p), p.Members()[0].LACP.Received
 		testenv.Eventually(t, "both go on to speak", func() bool {
 			return sent(p) > said+2 && p.Members()[0].LACP.Received > heard && states(p) == "active active" && states(b) == "active active"
+		})
+	})
+}
+
+// What is kept of a port that works is enough for another process after this one has died, with the
+// state of LACP. It changes with the members.
+func TestLast(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	cables(ns, "a", "b", 2, 1500)
+	ns.Do(func() {
+		trace := new(port.Trace)
+		s := spec(lag.Settings{Members: lag.Names{"a0", "a1"}, LACPRate: "fast"})
+		p := open(t, s, trace)
+		b := open(t, port.Spec{Name: "lag1", Settings: lag.Settings{Members: lag.Names{"b0", "b1"}, LACPRate: "fast"}}, new(port.Trace))
+		changes := func(want string) {
+			t.Helper()
+			waitStates(t, p, want)
+			waitStates(t, b, strings.Replace(want, "no-carrier", "down", 1))
+			select {
+			case <-p.LastChanged():
+			case <-time.After(time.Minute):
+				t.Fatalf("with members that are %s, what is kept has not changed", want)
+			}
+		}
+		changes("active active")
+		ns.Run("ip", "link", "set", "b0", "down")
+		changes("no-carrier active")
+		ns.Run("ip", "link", "set", "b0", "up")
+		changes("active active")
+		parcel, err := p.Last()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { afpacket.Drop(parcel) })
+		// It dies without a word, as a port that is given does.
+		p.Pause()
+		given, err := p.Give(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		afpacket.Drop(given)
+		p.Close()
+		if _, err := p.Last(); err == nil {
+			t.Error("a port that is closed is kept")
+		}
+		want := tuntest.Ethernet(3, 60)
+		if d := tuntest.Send(b, want, port.Offload{}); d != port.DropNone {
+			t.Fatalf("a frame is %v", d)
+		}
+		next, err := kind.(port.Heir).Take(s, trace, parcel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p = next.(*lag.Port)
+		t.Cleanup(func() { p.Close() })
+		if states(p) != "active active" || states(b) != "active active" {
+			t.Errorf("the members are %s, and at the other end %s", states(p), states(b))
+		}
+		if f := read(t, p).next(t, want); f.Drop != port.DropNone {
+			t.Errorf("what came meanwhile is dropped as %v", f.Drop)
+		}
+		heard := p.Members()[0].LACP.Received
+		testenv.Eventually(t, "both go on to speak", func() bool {
+			return p.Members()[0].LACP.Received > heard+2 && states(p) == "active active" && states(b) == "active active"
 		})
 	})
 }

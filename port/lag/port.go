@@ -26,6 +26,8 @@ type Port struct {
 	view    atomic.Pointer[view] // for those who must not wait
 	changed chan struct{}        // see port.Linked
 
+	lastChanged chan struct{} // see port.Lasting
+
 	ended   chan *member  // their devices are gone
 	wake    chan struct{} // has a value after the goroutine's next time may be earlier
 	doubts  chan struct{} // has a value after a member did not take a frame
@@ -78,6 +80,7 @@ type view struct {
 	members []port.Member
 	trace   *[]port.Trace
 	bundle  *port.Bundle
+	last    *heirloom
 }
 
 var _ interface {
@@ -88,7 +91,7 @@ var _ interface {
 	port.Aggregate
 	port.Exclusive
 	port.Overrun
-	port.Giver
+	port.Lasting
 	port.Leaver
 } = (*Port)(nil)
 
@@ -99,14 +102,14 @@ const retryGap = 2 * time.Second
 // open opens a port, with what another process gives of it unless h is nil.
 func open(k kind, s port.Spec, trace *port.Trace, h *heritage) (_ *Port, err error) {
 	p := &Port{
-		kind: k, changed: make(chan struct{}, 1), ended: make(chan *member), wake: make(chan struct{}, 1), doubts: make(chan struct{}, 1), closed: make(chan struct{}),
+		kind: k, changed: make(chan struct{}, 1), lastChanged: make(chan struct{}, 1), ended: make(chan *member), wake: make(chan struct{}, 1), doubts: make(chan struct{}, 1), closed: make(chan struct{}),
 		settings: port.SettingsOf[Settings](s), current: -1, traces: make(map[string]port.Trace), trace: trace.Members,
 	}
 	for i := range p.slots {
 		p.slots[i] = &slot{port: p, index: i, filled: make(chan struct{}, 1)}
 	}
 	p.table.Store(&table{drop: port.DropNoCarrier, buckets: noBuckets})
-	p.view.Store(&view{reason: "its members are being opened", bundle: &port.Bundle{Member: noBuckets}})
+	p.view.Store(&view{reason: "its members are being opened", bundle: &port.Bundle{Member: noBuckets}, last: &heirloom{buckets: noBuckets}})
 	for _, t := range membersOf(*trace) {
 		p.traces[nameOf(t)] = t
 	}

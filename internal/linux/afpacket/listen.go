@@ -80,8 +80,17 @@ func (l *Listener) Interrupt(on bool) {
 	_ = l.file.SetReadDeadline(deadline) // fails once it is closed
 }
 
-// Dup returns a descriptor of the socket for another process.
-func (l *Listener) Dup() (int, error) { return unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 0) }
+// Dup returns a descriptor of the socket for another process, or os.ErrClosed.
+func (l *Listener) Dup() (fd int, err error) {
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }) != nil {
+		return -1, os.ErrClosed
+	}
+	return fd, err
+}
 
 // TakeListener makes a Listener of the socket that another process gave.
 func TakeListener(ifindex, fd int) (*Listener, error) {

@@ -2,6 +2,7 @@ package lacp
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/vswitch/vswitch/port"
@@ -53,6 +54,22 @@ func (g *Group) Save(now time.Time) *Saved {
 		})
 	}
 	return s
+}
+
+// Like reports whether both say the same about the members and the partner, whatever the time.
+// Either may be nil.
+func (s *Saved) Like(o *Saved) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	timeless := func(m SavedMember) SavedMember {
+		return SavedMember{
+			Index: m.Index, Address: m.Address, Up: m.Up, Selected: m.Selected, Moved: m.Moved,
+			Actor: m.Actor, Partner: m.Partner, Receiver: m.Receiver, Mux: m.Mux,
+		}
+	}
+	return s.Config == o.Config && s.Partner == o.Partner &&
+		slices.EqualFunc(s.Members, o.Members, func(a, b SavedMember) bool { return timeless(a) == timeless(b) })
 }
 
 // Restore returns the Group that was saved.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ type end struct {
 	name string
 	send func(wire []byte) error
 	recv func(timeout time.Duration) ([]byte, error) // os.ErrDeadlineExceeded: nothing came
+
+	reconnects bool // its connection ends with the process of the switch
 }
 
 // kinds adds a port of each kind and connects its other end. Those that depend on the kernel's fast
@@ -34,7 +37,7 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 		sw.Ctl(t, "add-port %s", name)
 		var g *tuntest.Guest
 		sw.Netns.Do(func() { g = tuntest.Boot(t, name, 0) })
-		return end{name, plain(g.Send), first(g.Recv)}
+		return end{name: name, send: plain(g.Send), recv: first(g.Recv)}
 	},
 	"host": func(t testing.TB, sw *daemontest.Daemon, name string) end {
 		sw.Ctl(t, "add-port %s --kind host", name)
@@ -60,7 +63,7 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 		}
 		sw.Ctl(t, "add-port %s --kind lag --lag-mode static --members %s0,%s1", name, name, name)
 		const look = time.Millisecond
-		return end{name, far[0].send, func(timeout time.Duration) (b []byte, err error) {
+		return end{name: name, send: far[0].send, recv: func(timeout time.Duration) (b []byte, err error) {
 			for deadline := time.Now().Add(timeout); ; {
 				for _, one := range far {
 					if b, err = one.recv(look); err == nil || time.Now().After(deadline) {
@@ -82,44 +85,22 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 		sw.Ctl(t, "add-port %s --kind vhost-user --path %s", name, path)
 		g := vhosttest.Dial(t, path, vhosttest.Options{Size: 1024})
 		t.Cleanup(g.Close)
-		return end{name,
-			func(wire []byte) error { return g.Send([12]byte{}, wire) },
-			func(timeout time.Duration) ([]byte, error) { _, b, err := g.Recv(timeout); return b, err },
+		return end{
+			name: name,
+			send: func(wire []byte) error { return g.Send([12]byte{}, wire) },
+			recv: func(timeout time.Duration) ([]byte, error) { _, b, err := g.Recv(timeout); return b, err },
 		}
 	},
 	"stream": func(t testing.TB, sw *daemontest.Daemon, name string) end {
-		path := socketPath(t)
-		sw.Ctl(t, "add-port %s --kind stream --path %s", name, path)
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return end{name,
-			func(wire []byte) error {
-				_, err := c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(wire))), wire...))
-				return err
-			},
-			func(timeout time.Duration) ([]byte, error) {
-				// A frame that has begun comes whole: the deadline is for its first byte.
-				_ = c.SetReadDeadline(time.Now().Add(timeout))
-				var head [4]byte
-				if _, err := io.ReadFull(c, head[:1]); err != nil {
-					return nil, err
-				}
-				_ = c.SetReadDeadline(time.Time{})
-				if _, err := io.ReadFull(c, head[1:]); err != nil {
-					return nil, err
-				}
-				n := binary.BigEndian.Uint32(head[:])
-				if n < port.HeaderLen || n > port.MaxFrame {
-					return nil, fmt.Errorf("a frame of %d bytes: the stream is out of step", n)
-				}
-				b := make([]byte, n)
-				_, err := io.ReadFull(c, b)
-				return b, err
-			},
-		}
+		c, _ := stream(t, sw, name)
+		return end{name: name, send: c.send, recv: c.recv}
+	},
+	// As QEMU with reconnect-ms. What is under way when the connection ends is lost.
+	"redial": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		c, path := stream(t, sw, name)
+		r := &redialer{path: path, conn: c}
+		t.Cleanup(func() { r.conn.Close() })
+		return end{name: name, send: r.send, recv: r.recv, reconnects: true}
 	},
 	"dgram": func(t testing.TB, sw *daemontest.Daemon, name string) end {
 		path := socketPath(t)
@@ -136,9 +117,10 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 		}
 		t.Cleanup(func() { c.Close() })
 		to := &net.UnixAddr{Name: path, Net: "unixgram"}
-		return end{name,
-			func(wire []byte) error { _, err := c.WriteToUnix(wire, to); return err },
-			func(timeout time.Duration) ([]byte, error) { return datagram(c, timeout) },
+		return end{
+			name: name,
+			send: func(wire []byte) error { _, err := c.WriteToUnix(wire, to); return err },
+			recv: func(timeout time.Duration) ([]byte, error) { return datagram(c, timeout) },
 		}
 	},
 	"vxlan": func(t testing.TB, sw *daemontest.Daemon, name string) end {
@@ -159,17 +141,110 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 		t.Cleanup(func() { c.Close() })
 		_ = c.SetReadBuffer(4 << 20)
 		header := []byte{8, 0, 0, 0, 0, 0, 7, 0} // RFC 7348 section 5
-		return end{name,
-			func(wire []byte) error {
+		return end{
+			name: name,
+			send: func(wire []byte) error {
 				_, err := c.WriteToUDPAddrPort(append(header[:8:8], wire...), local)
 				return err
 			},
-			func(timeout time.Duration) ([]byte, error) {
+			recv: func(timeout time.Duration) ([]byte, error) {
 				b, err := datagram(c, timeout)
 				return b[min(8, len(b)):], err
 			},
 		}
 	},
+}
+
+// stream adds a port of kind stream and connects to it.
+func stream(t testing.TB, sw *daemontest.Daemon, name string) (c streamConn, path string) {
+	path = socketPath(t)
+	sw.Ctl(t, "add-port %s --kind stream --path %s", name, path)
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return streamConn{conn}, path
+}
+
+// streamConn carries frames, each behind its length.
+type streamConn struct{ net.Conn }
+
+func (c streamConn) send(wire []byte) error {
+	_, err := c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(wire))), wire...))
+	return err
+}
+
+func (c streamConn) recv(timeout time.Duration) ([]byte, error) {
+	// A frame that has begun comes whole: the deadline is for its first byte.
+	_ = c.SetReadDeadline(time.Now().Add(timeout))
+	var head [4]byte
+	if _, err := io.ReadFull(c, head[:1]); err != nil {
+		return nil, err
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	if _, err := io.ReadFull(c, head[1:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n < port.HeaderLen || n > port.MaxFrame {
+		return nil, fmt.Errorf("a frame of %d bytes: %w", n, errOutOfStep)
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(c, b)
+	return b, err
+}
+
+var errOutOfStep = errors.New("the stream is out of step")
+
+// redialer is a streamConn that connects again whenever it ends.
+type redialer struct {
+	path string
+
+	mu   sync.Mutex
+	conn streamConn
+}
+
+func (r *redialer) current() streamConn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conn
+}
+
+// again connects again unless another goroutine did since was.
+func (r *redialer) again(was streamConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != was {
+		return
+	}
+	if c, err := net.Dial("unix", r.path); err == nil {
+		r.conn.Close()
+		r.conn = streamConn{c}
+	}
+}
+
+func (r *redialer) send(wire []byte) error {
+	c := r.current()
+	if c.send(wire) != nil {
+		r.again(c)
+	}
+	return nil
+}
+
+func (r *redialer) recv(timeout time.Duration) ([]byte, error) {
+	for deadline := time.Now().Add(timeout); ; {
+		c := r.current()
+		b, err := c.recv(time.Until(deadline))
+		switch {
+		case err == nil || errors.Is(err, errOutOfStep):
+			return b, err
+		case time.Now().After(deadline):
+			return nil, os.ErrDeadlineExceeded
+		}
+		r.again(c)
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // socketPath returns a path that is short enough for a socket.
@@ -186,7 +261,7 @@ func socketPath(t testing.TB) string {
 func station(t testing.TB, ns *testenv.Netns, ifname string) end {
 	var s *tuntest.Station
 	ns.Do(func() { s = tuntest.Listen(t, ifname) })
-	return end{ifname, plain(s.Send), first(s.Recv)}
+	return end{name: ifname, send: plain(s.Send), recv: first(s.Recv)}
 }
 
 func plain(send func([]byte, port.Offload) error) func([]byte) error {

@@ -51,6 +51,9 @@ func newFlow(from, to end, src, dst port.MAC) *flow {
 	return f
 }
 
+// reconnects reports whether the flow loses what is under way when a process of the switch ends.
+func (f *flow) reconnects() bool { return f.from.reconnects || f.to.reconnects }
+
 // announce makes the switch know where the destination is.
 func (f *flow) announce(t testing.TB) {
 	t.Helper()

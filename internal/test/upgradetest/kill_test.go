@@ -25,8 +25,8 @@ func TestKilledService(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sw := daemontest.StartService(t, testenv.NewNetns(t), flags...)
-			flows := ringOf(t, sw, []string{"dgram", "host", "netdev", "tap", "veth", "vhost-user", "vxlan"})
-			want := []string{"port-padgram", "port-pbhost", "port-pcnetdev", "port-pdtap", "port-peveth", "port-pfvhostuser", "port-pgvxlan"}
+			flows := ringOf(t, sw, []string{"dgram", "host", "lag", "netdev", "tap", "veth", "vhost-user", "vxlan", "redial"})
+			want := []string{"port-padgram", "port-pbhost", "port-pclag", "port-pdnetdev", "port-petap", "port-pfveth", "port-pgvhostuser", "port-phvxlan"} // of a stream, nothing
 			stored := func(what string) {
 				t.Helper()
 				testenv.Eventually(t, what, func() bool { return slices.Equal(sw.Stored(), want) })
