@@ -76,6 +76,13 @@ func (h *hosted) restore(i feature.Instance) error {
 	return nil
 }
 
+// end tells the instance that it is about to be stopped.
+func (h *hosted) end() {
+	if e, ok := h.instance.(feature.Ending); ok {
+		e.End()
+	}
+}
+
 // give has the instance give what the next one needs, if anything.
 func (h *hosted) give() (err error) {
 	h.given = nil
@@ -122,6 +129,7 @@ func (m *manager) setFeatures(from, to []any) error {
 			continue
 		}
 		if h.instance != nil {
+			h.end()
 			if kept, err := h.state(); err != nil {
 				failed = err
 			} else {
@@ -287,6 +295,13 @@ func (m *manager) receive(p *managed, f vswitch.ControlFrame) {
 			i.Receive(p, f)
 			return
 		}
+	}
+}
+
+// endFeatures tells the features that they are about to be stopped.
+func (m *manager) endFeatures() {
+	for _, h := range m.hosted {
+		h.end()
 	}
 }
 

@@ -35,6 +35,12 @@ type noted struct {
 	seen int // how many instances there were before
 }
 
+func (n *noted) End() {
+	if n.text != "" {
+		n.text += ", ended"
+	}
+}
+
 func (n *noted) Give() (*feature.Parcel, error) { return feature.Pack(1, n.seen+1) }
 func (n *noted) Take(p *feature.Parcel) error   { return p.Unpack(1, &n.seen) }
 
@@ -81,7 +87,7 @@ func TestFeaturesKeep(t *testing.T) {
 		r.stop()
 		before := r.disk
 		r = startWith(t, newFakeHost(), before, withNotes)
-		if got := r.noteKept(); got != "one" {
+		if got := r.noteKept(); got != "one, ended" {
 			t.Errorf("after a restart it has %q", got)
 		}
 		if err := r.note(""); err != nil || r.disk.Sections["notes"] != nil {

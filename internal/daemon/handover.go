@@ -354,6 +354,7 @@ func (m *manager) rest() (r handover.Rest, files []int, err error) {
 			r.Stations[name] = appendStation(r.Stations[name], e)
 		}
 	}
+	m.endFeatures()
 	r.Sections, r.Features = m.featureStates((*hosted).state), make(map[string]handover.Feature)
 	for _, h := range m.hosted {
 		if err := h.give(); err != nil {

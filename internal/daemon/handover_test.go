@@ -110,6 +110,14 @@ func TestNextProcessFails(t *testing.T) {
 			go func() { defer close(done); m.run(ctx, before, host.events) }()
 			defer func() { cancel(); <-done }()
 			<-m.restored
+			_ = m.do(func() error {
+				for _, h := range m.hosted {
+					if n, ok := h.instance.(*noted); ok {
+						n.text = "one"
+					}
+				}
+				return nil
+			})
 
 			former, next := sockets(t)
 			failed := make(chan error)
@@ -140,6 +148,9 @@ func TestNextProcessFails(t *testing.T) {
 			if c.held {
 				if given := rest.Features["notes"]; given.Format != 1 || string(given.Data) != "1" {
 					t.Errorf("a feature gives %+v", given)
+				}
+				if got := string(rest.Sections["notes"]); got != `"one, ended"` {
+					t.Errorf("a feature keeps %s", got)
 				}
 				if len(rest.Ports) != 1 || len(rest.Counters) != 2 {
 					t.Errorf("the rest is %+v", rest)

@@ -238,6 +238,8 @@ func (m *manager) run(ctx context.Context, saved store.State, events <-chan link
 	defer retry.Stop()
 	defer func() {
 		if !m.own.left() {
+			m.endFeatures()
+			m.saveTrace() // while they have their states
 			m.stopFeatures()
 		}
 	}()

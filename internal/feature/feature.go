@@ -132,6 +132,11 @@ type (
 		Restore(json.RawMessage) error
 	}
 
+	// Ending is told that the feature is about to be stopped, before State is asked for what the
+	// next instance begins with: at the end of the daemon, for the next process, or for other settings.
+	// Nothing but State, Give and Stop is called afterwards.
+	Ending interface{ End() }
+
 	// Heir goes on where the feature of the former process was, when the switch is handed over to
 	// a new one. Give returns what that needs beside State; nil: nothing. It is called before Stop,
 	// after the last frame was received; Stop must then look as if nothing happened, to the

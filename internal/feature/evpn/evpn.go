@@ -102,13 +102,11 @@ func newInstance(h feature.Host, s Settings) *instance {
 	return &instance{host: h, settings: s}
 }
 
+// End implements feature.Ending: State has the sequence numbers as they are then, and nothing reserved.
+func (i *instance) End() { i.leave() }
+
 // Stop implements feature.Instance.
-func (i *instance) Stop() {
-	if i.fabric != nil {
-		i.leave()
-		i.host.Save() // the sequence numbers as they are, and nothing reserved
-	}
-}
+func (i *instance) Stop() { i.leave() }
 
 // kept is what outlives the daemon.
 type kept struct {

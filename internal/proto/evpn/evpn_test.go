@@ -287,11 +287,11 @@ func TestKilled(t *testing.T) {
 	}
 
 	next := newRig(t, Config{Reserved: r.Reserved()})
-	if next.Reserved() <= r.Reserved() {
-		t.Error("the next run has nothing in reserve")
-	}
 	next.local(mac1 + 39)
 	next.local(mac1)
+	if next.Reserved() != r.Reserved() {
+		t.Errorf("the next run has reserved %d, and announces %d", next.Reserved(), r.Reserved())
+	}
 	next.Receive(7, remote(2, mac1, 1)) // it moved
 	next.pass(reservedWait / 2)
 	if len(next.rib) != 1 {
@@ -552,6 +552,16 @@ func TestLimits(t *testing.T) {
 	}
 	if len(many.past) != maxSequences || len(many.Sequences()) != maxSequences {
 		t.Errorf("%d sequence numbers are kept", len(many.past))
+	}
+	for n := range 100 { // those of stations that are here come on top
+		m := mac1 + port.MAC(3*maxSequences+n)
+		many.Receive(7, remote(2, m, 3))
+		many.local(m)
+	}
+	for n := range 100 {
+		if m := mac1 + port.MAC(3*maxSequences+n); many.past[stationKey{vni, m}] != 4 {
+			t.Fatalf("the number of station %d, which is here, is not kept", n)
+		}
 	}
 }
 

@@ -61,7 +61,7 @@ func (t *Table) Local(now time.Time, vni VNI, mac port.MAC, number uint16, stick
 	s.told = false
 	moved := s.at != At{}
 	t.remember(stationKey{vni, mac}, seq)
-	t.reserve(seq)
+	t.cover(seq)
 	t.stats.Local++
 	t.pacer(number).stations++
 	t.decide(d, mac)
@@ -325,15 +325,12 @@ func (t *Table) remember(k stationKey, seq uint32) {
 	if seq == 0 {
 		return
 	}
-	if _, ok := t.past[k]; !ok && len(t.past) >= maxSequences {
+	if _, ok := t.past[k]; !ok && len(t.past) >= maxSequences+t.stats.Local {
 		for other := range t.past {
 			if d := t.domains[other.vni]; d == nil || d.stations[other.mac] == nil || d.stations[other.mac].local == nil {
 				delete(t.past, other)
 				break
 			}
-		}
-		if len(t.past) >= maxSequences {
-			return
 		}
 	}
 	if t.past[k] != seq {
@@ -354,10 +351,18 @@ func (t *Table) waits(now time.Time) bool {
 	return t.cfg.Reserved > 0 && !t.synced && now.Sub(t.began) < reservedWait
 }
 
-// reserve reserves numbers beyond one that this host may announce.
+// reserve reserves numbers beyond one that this host may announce later.
 func (t *Table) reserve(seq uint32) {
 	if seq < maxReserved && seq+reserveAhead/2 > t.reserved {
 		t.reserved = seq + reserveAhead
+	}
+}
+
+// cover makes a number that is announced now a reserved one. Run after run that is killed announces
+// its Config.Reserved, so nothing is reserved beyond it: numbers do not rise by that.
+func (t *Table) cover(seq uint32) {
+	if seq < maxReserved+reserveAhead {
+		t.reserved = max(t.reserved, seq)
 	}
 }
 

@@ -89,9 +89,9 @@ func New(cfg Config, out Output) *Table {
 	}
 	for _, s := range cfg.Sequences {
 		t.remember(stationKey{s.VNI, s.MAC}, s.Seq)
-		t.reserve(s.Seq)
+		t.cover(s.Seq)
 	}
-	t.reserve(cfg.Reserved)
+	t.cover(cfg.Reserved)
 	return t
 }
 

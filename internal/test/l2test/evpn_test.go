@@ -335,6 +335,74 @@ func (f *traffic) stop() {
 	<-f.ended
 }
 
+// TestEVPNSequences: what the user does with a switch leaves the sequence numbers of its stations as they
+// are. A kill may raise them, since the last ones may not be on disk; another without moves does not.
+func TestEVPNSequences(t *testing.T) {
+	t.Parallel()
+	o := newOverlay(t, 2, 1600, false)
+	o.evpn("--vni 10010", "90s")
+	const guest port.MAC = 0x0200_0000_0998
+	say := func(at int) {
+		t.Helper()
+		if err := o.hosts[at].Send(append(frame{dst: port.Broadcast, src: guest}.head(), make([]byte, 46)...), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, at := range []int{0, 1, 0} {
+		say(at)
+		o.awaitStation(guest, at)
+	}
+	first := o.sites[0].sw
+	announced := func(after string) uint32 {
+		t.Helper()
+		var seq uint32
+		testenv.Eventually(t, "the station is announced after "+after, func() bool {
+			say(0)
+			all, err := first.Client.EVPNRoutes(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range all {
+				if r.MAC == guest && !r.Neighbor.IsValid() {
+					seq = r.Seq
+					return true
+				}
+			}
+			return false
+		})
+		testenv.Eventually(t, "the other switch has it after "+after, func() bool { return o.station(1, guest).Seq == seq })
+		return seq
+	}
+	const want = 2
+	for _, c := range []struct {
+		what string
+		do   func()
+	}{
+		{"two moves", func() {}},
+		{"an upgrade", func() { first.Upgrade(t) }},
+		{"a second upgrade", func() { first.Upgrade(t) }},
+		{"another setting", func() { first.ctl("set --duplicate-hold 1m") }},
+		{"EVPN off and on", func() { first.ctl("set --evpn-as 0"); first.ctl("set --evpn-as 65001 --router-id 192.0.2.1") }},
+		{"a stop", func() { first.Stop(t); first.Restart(t) }},
+	} {
+		c.do()
+		if seq := announced(c.what); seq != want {
+			t.Errorf("after %s its sequence number is %d, not %d", c.what, seq, want)
+		}
+	}
+	first.Kill()
+	first.Restart(t)
+	seq := announced("a kill")
+	if seq < want || seq > want+8 {
+		t.Errorf("after a kill its sequence number is %d, after %d", seq, want)
+	}
+	first.Kill()
+	first.Restart(t)
+	if again := announced("a second kill"); again != seq {
+		t.Errorf("after a second kill its sequence number is %d, after %d", again, seq)
+	}
+}
+
 // TestEVPNTakeover: a daemon is killed while frames pass between its station and that of another
 // switch, both ways. The kernel passes them on; the next daemon takes the tunnel over, and claims its
 // stations with sequence numbers that are no lower.
