@@ -50,10 +50,12 @@ func (f *firstError) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// outliveTerminal keeps the daemon alive when its terminal hangs up or the reader of its log
-// goes. SIGHUP reloads nothing: settings change by commands. end reverts this.
+// outliveTerminal keeps the daemon going when its terminal hangs up, the reader of its log
+// goes, or it runs in the background of a terminal where only the foreground may write
+// (`stty tostop`). SIGHUP reloads nothing: settings change by commands. end reverts this.
 func outliveTerminal(log *slog.Logger) (end func()) {
 	signal.Ignore(syscall.SIGPIPE) // otherwise Go ends a program that writes to a closed stderr
+	signal.Ignore(syscall.SIGTTOU) // otherwise the kernel stops it, and the switch with it
 	hups := make(chan os.Signal, 1)
 	signal.Notify(hups, syscall.SIGHUP)
 	done := make(chan struct{})

@@ -126,3 +126,15 @@ func TestHangup(t *testing.T) {
 	}
 	terminate(t, cmd)
 }
+
+// The terminal of a daemon in the background lets only the foreground write.
+func TestTerminalStopsWriters(t *testing.T) {
+	cmd, cl, _ := runLogging(t)
+	if err := cmd.Process.Signal(syscall.SIGTTOU); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cl.Switch(t.Context()); err != nil {
+		t.Error(err)
+	}
+	terminate(t, cmd)
+}

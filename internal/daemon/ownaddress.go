@@ -15,7 +15,8 @@ const ownAddressEvery = time.Minute
 // allow reports whether a line at now may be logged.
 func (o *ownAddress) allow(now time.Time) bool {
 	told := o.told.Load()
-	return (told == 0 || now.UnixNano()-told >= int64(ownAddressEvery)) && o.told.CompareAndSwap(told, now.UnixNano())
+	ago := time.Duration(now.UnixNano() - told)
+	return ago.Abs() >= ownAddressEvery && o.told.CompareAndSwap(told, now.UnixNano())
 }
 
 // ownAddressSeen is called on the switch's goroutines when such a frame arrives by a port. A

@@ -176,6 +176,9 @@ func TestSampler(t *testing.T) {
 	if n, ok := s.take(7, port.DropRunt, now.Add(time.Hour)); !ok || taken+missed+n != 10_000 {
 		t.Errorf("%d taken, %d and %d missed", taken, missed, n)
 	}
+	if _, ok := s.take(8, port.DropRunt, now.Add(-time.Hour)); !ok {
+		t.Error("no sample since somebody set the clock back")
+	}
 	s.forget(7)
 	if n, ok := s.take(7, port.DropRunt, now); !ok || n != 0 {
 		t.Errorf("a new port begins with %d missed", n)

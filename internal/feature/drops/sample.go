@@ -82,7 +82,10 @@ func (s *sampler) take(number uint16, why port.Drop, now time.Time) (missed uint
 	b := &budgets[why]
 	for {
 		until, ns := b.until.Load(), now.UnixNano()
-		from := max(until, ns-int64(sampleBurst*sampleEvery))
+		from := ns - int64(sampleBurst*sampleEvery)
+		if until-ns < int64(time.Second) { // else somebody set the clock back
+			from = max(from, until)
+		}
 		if from > ns-int64(sampleEvery) {
 			b.missed.Add(1)
 			return 0, false

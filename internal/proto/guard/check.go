@@ -293,7 +293,7 @@ func (c *check) dhcp(b []byte) port.Drop {
 	if c.dry {
 		return port.DropNone
 	}
-	if !c.port.rate.take(c.now()) {
+	if !c.port.rate.take(c.table.now()) {
 		return port.DropGuardDHCPRate
 	}
 	c.port.asked(c.vlan, &m)
@@ -422,7 +422,7 @@ func (c *check) udp6(p *ip.Packet) port.Drop {
 		return port.DropGuardDHCP
 	case c.dry:
 		return port.DropNone
-	case !c.port.rate.take(c.now()):
+	case !c.port.rate.take(c.table.now()):
 		return port.DropGuardDHCPRate
 	}
 	c.port.asked6(c.vlan, c.f.Src, &m)

@@ -130,7 +130,7 @@ func (c *claim) makeRoom(now time.Time) {
 	}
 	for _, e := range c.silent {
 		if e.asked.Load() && t.owners[owner{e.vlan, e.addr}] == e {
-			c.entry.usable.Store(now.UnixNano())
+			c.entry.usable.Store(int64(t.age(now)))
 			t.remove(e, Displaced, displaced)
 			return
 		}

@@ -113,7 +113,8 @@ const (
 // Table holds the bindings of a switch.
 type Table struct {
 	now   func() time.Time
-	clock atomic.Int64 // seconds, as of the last Tick
+	made  time.Time
+	clock atomic.Int64 // seconds of age, as of the last Tick
 
 	mu       sync.Mutex
 	ports    map[uint16]*Port
@@ -181,8 +182,8 @@ type entry struct {
 
 	published int64 // the expiry that the mirror and the state have, in seconds since 1970; 0: none
 
-	usable atomic.Int64 // when it is bound, in ns of the clock; 0: it is
-	heard  atomic.Int64 // seconds of Table.clock
+	usable atomic.Int64 // when it is bound, in ns of Table.age; 0: it is
+	heard  atomic.Int64 // seconds of Table.clock; 0: never
 	asked  atomic.Bool  // somebody else claims the address, and nothing was heard since
 }
 
@@ -213,12 +214,18 @@ func New(now func() time.Time, protect []netip.Prefix) *Table {
 		now: now, protect: protect,
 		ports: make(map[uint16]*Port), wide: make(map[uint16]*Port), owners: make(map[owner]*entry),
 		pending: make(map[txn]*transaction), prefixes: make(map[uint16][]advertised),
-		servers: make(map[server]time.Time), turned: now(),
+		servers: make(map[server]time.Time), turned: now(), made: now().Add(-time.Second),
 	}
 	t.heard[0], t.heard[1] = make(map[owner]struct{}), make(map[owner]struct{})
-	t.clock.Store(now().Unix())
+	t.clock.Store(seconds(t.age(now())))
 	return t
 }
+
+// age is a clock that begins at one second when the table is made. Unlike the time of day, which
+// somebody may set, it passes as time does: a binding neither ends early nor begins late.
+func (t *Table) age(now time.Time) time.Duration { return now.Sub(t.made) }
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
 // Refuse returns why a port cannot have this configuration: another port has the address or
 // the MAC in the same VLAN.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	. "github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/internal/proto/guard"
@@ -849,4 +850,45 @@ func TestMemory(t *testing.T) {
 		t.Errorf("1,000 ports of 16 addresses need %d KiB, want at most %d", n>>10, most>>10)
 	}
 	runtime.KeepAlive(table)
+}
+
+// setClock returns the time that a clock shows after somebody set it: the time of day is
+// another, the monotonic clock of time.Now went on.
+func setClock(now time.Time, by time.Duration) time.Time {
+	wall := (*uint64)(unsafe.Pointer(&now)) // the first field of time.Time: seconds from bit 30 on
+	*wall += uint64(by/time.Second) << 30
+	return now
+}
+
+// A binding neither ends early nor begins late because somebody sets the clock: a host without
+// a battery starts years ago.
+func TestClockIsSet(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC})
+	b.now = time.Now()
+	b.Table = guard.New(func() time.Time { return b.now }, nil)
+	b.a = b.Guard(1, "vm0", with(guard.Config{Learn: guard.LearnSLAAC}, macA))
+	b.want(t, "detection", detect(macA, "fe80::1"), none)
+	b.pass(2 * time.Second)
+	b.want(t, "bound", from6("fe80::1"), none)
+
+	started := b.now
+	b.now = setClock(b.now, 30*24*time.Hour)
+	if d := b.now.Sub(started); d != 0 {
+		t.Fatalf("the monotonic clock went on by %v", d)
+	}
+	if d := b.now.Round(0).Sub(started.Round(0)); d != 30*24*time.Hour {
+		t.Fatalf("the time of day went on by %v", d)
+	}
+	b.pass(time.Second)
+	b.want(t, "a month later by the time of day", from6("fe80::1"), none)
+
+	b.want(t, "detection", detect(macA, "fe80::2"), none)
+	b.now = setClock(b.now, -30*24*time.Hour)
+	b.pass(2 * time.Second)
+	b.want(t, "a month earlier", from6("fe80::2"), none)
+	for _, x := range b.Bindings() {
+		if x.Learned && (!x.Bound || x.Heard.Sub(started) < 0 || x.Heard.After(b.now)) {
+			t.Errorf("%+v", x)
+		}
+	}
 }

@@ -237,7 +237,7 @@ func (c *check) detect(target netip.Addr) bool {
 	if !target.Is6() || target.Is4In6() || !target.IsGlobalUnicast() && !target.IsLinkLocalUnicast() {
 		return false
 	}
-	if !c.dry && !p.rate.take(c.now()) {
+	if !c.dry && !p.rate.take(c.table.now()) {
 		return false
 	}
 	t.mu.Lock()
@@ -431,7 +431,7 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 	e := &entry{port: p, vlan: vlan, mac: mac, addr: a, source: source, server: server, expiry: expiry}
 	e.heard.Store(t.clock.Load())
 	if wait != 0 {
-		e.usable.Store(t.now().Add(wait).UnixNano())
+		e.usable.Store(int64(t.age(t.now()) + wait))
 	}
 	if len(silent) != 0 {
 		e.usable.Store(undecided)
@@ -675,7 +675,7 @@ func (t *Table) used(vlan uint16, a netip.Addr, has bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.owner(vlan, a); e != nil && e.usable.Load() != 0 && t.now().UnixNano() < e.usable.Load() {
+	if e := t.owner(vlan, a); e != nil && e.usable.Load() != 0 && int64(t.age(t.now())) < e.usable.Load() {
 		t.event(Event{Kind: Conflict, Port: e.port.name, VLAN: vlan, MAC: e.mac, Address: a, Text: "a trusted port has the address"})
 		t.remove(e, Defended, "somebody else has it")
 	}

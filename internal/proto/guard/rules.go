@@ -3,7 +3,6 @@ package guard
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"net/netip"
@@ -24,8 +23,7 @@ type rules struct {
 	virtual  []virtual
 	few      []slot         // the bindings, if they are few
 	many     map[key]*entry // else
-	clock    *atomic.Int64
-	now      func() time.Time
+	table    *Table
 }
 
 // few is how many bindings are compared one after the other.
@@ -62,8 +60,7 @@ func (p *Port) publish() {
 	}
 	c := &p.config
 	r := &rules{
-		macs: p.macs(), types: c.EtherTypes, macOnly: c.MACOnly, allow: c.Allow, learn: c.Learn,
-		clock: &p.table.clock, now: p.table.now,
+		macs: p.macs(), types: c.EtherTypes, macOnly: c.MACOnly, allow: c.Allow, learn: c.Learn, table: p.table,
 	}
 	all := slices.Concat(p.statics, p.learned)
 	all = slices.DeleteFunc(all, func(e *entry) bool {
@@ -136,12 +133,12 @@ func (r *rules) bound(k key) bool {
 // live reports whether the binding holds, and notes that its station was heard.
 func (e *entry) live(r *rules) bool {
 	if at := e.usable.Load(); at != 0 {
-		if r.now().UnixNano() < at {
+		if int64(r.table.age(r.table.now())) < at {
 			return false
 		}
 		e.usable.Store(0)
 	}
-	if c := r.clock.Load(); e.heard.Load() != c {
+	if c := r.table.clock.Load(); e.heard.Load() != c {
 		e.heard.Store(c)
 	}
 	if e.asked.Load() {

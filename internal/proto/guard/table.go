@@ -54,11 +54,11 @@ func (p *Port) bindings(all []Binding) []Binding {
 			Port: p.name, VLAN: e.vlan, MAC: e.mac, Prefix: e.network(),
 			Source: e.source, Bound: true, Expiry: e.expiry, Server: e.server, Learned: i >= len(p.statics),
 		}
-		if at := e.usable.Load(); at > now.UnixNano() {
-			b.Bound, b.From = false, now.Add(time.Duration(at-now.UnixNano()))
+		if left := time.Duration(e.usable.Load()) - p.table.age(now); left > 0 {
+			b.Bound, b.From = false, now.Add(left)
 		}
 		if s := e.heard.Load(); s != 0 {
-			b.Heard = time.Unix(s, 0)
+			b.Heard = now.Add(time.Duration(s)*time.Second - p.table.age(now))
 		}
 		all = append(all, b)
 	}
@@ -105,7 +105,7 @@ func (e *entry) listen() {
 	}
 	b := Binding{VLAN: e.vlan, MAC: e.mac, Prefix: netip.PrefixFrom(e.addr, e.addr.BitLen())}
 	if ago, ok := t.mirror.Heard(e.port.number, &b); ok {
-		e.heard.Store(max(e.heard.Load(), t.now().Add(-ago).Unix()))
+		e.heard.Store(max(e.heard.Load(), seconds(t.age(t.now())-ago)))
 	}
 }
 
@@ -209,14 +209,14 @@ func (t *Table) Tick() (events []Event, asks []Ask) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	t.clock.Store(now.Unix())
+	t.clock.Store(seconds(t.age(now)))
 	maps.DeleteFunc(t.servers, func(_ server, heard time.Time) bool { return now.Sub(heard) > serverTime })
 	for _, p := range t.ports {
 		if len(t.renewals) != 0 {
 			p.renew(now)
 		}
 		for _, e := range slices.Clone(p.learned) {
-			silent := func() bool { return e.source == SLAAC && now.Unix()-e.heard.Load() > int64(slaacTime/time.Second) }
+			silent := func() bool { return e.source == SLAAC && t.clock.Load()-e.heard.Load() > seconds(slaacTime) }
 			if silent() {
 				e.listen()
 			}
