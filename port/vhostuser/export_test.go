@@ -1,4 +1,8 @@
 package vhostuser
 
+import "time"
+
 // Features are those that were agreed on with the guest.
 func (p *Port) Features() uint64 { return p.acked.Load() }
+
+func init() { callRest = time.Second }

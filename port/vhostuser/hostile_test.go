@@ -334,6 +334,27 @@ func TestTruncatedMemory(t *testing.T) {
 	}
 }
 
+// A front end makes its call descriptor block after the switch made it non-blocking, and fills
+// it: whoever sends to the guest goes on all the same.
+func TestCallThatBlocks(t *testing.T) {
+	path := socketPath(t)
+	p := open(t, vhostuser.Kind{}, port.Spec{Settings: vhostuser.Settings{Socket: port.Socket{Path: path}}})
+	frames := reader(t, p)
+	g := boot(t, p, path, guests["modern"])
+	g.RX[0].BlockCalls(t)
+	sent := make(chan struct{})
+	go func() {
+		send(p, wire(100))
+		close(sent)
+	}()
+	select {
+	case <-sent:
+	case <-time.After(patience):
+		t.Fatal("a worker waits for the front end")
+	}
+	thrownOut(t, p, path, frames, "a call descriptor that blocks")
+}
+
 // A file that can be sealed cannot be taken away at all.
 func TestSealed(t *testing.T) {
 	path := socketPath(t)
@@ -427,6 +448,15 @@ func TestGarbage(t *testing.T) {
 		},
 		"kick that is no eventfd": func(g *vhosttest.Guest) {
 			_ = g.Write(vhosttest.SetVringKick, 1, vhosttest.U64(0), g.FD)
+		},
+		"kick that is a pipe": func(g *vhosttest.Guest) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			defer w.Close()
+			_ = g.Write(vhosttest.SetVringKick, 1, vhosttest.U64(0), int(r.Fd()))
 		},
 		"ring without memory": func(g *vhosttest.Guest) {
 			_ = g.Write(vhosttest.SetVringNum, 1, vhosttest.U32s(0, 256))

@@ -42,6 +42,7 @@ type Port struct {
 	busy   atomic.Bool // workers never sleep while a guest is there
 
 	changed chan struct{}
+	closing chan struct{} // closed by Close
 	ended   chan struct{} // closed when the connection's goroutine has ended
 
 	mu     sync.Mutex // guards what follows
@@ -71,6 +72,7 @@ func open(ps peers, notes string, busy bool, former *session) (*Port, error) {
 	p := &Port{
 		peers:   ps,
 		changed: make(chan struct{}, 1),
+		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
 		reason:  errors.New("no front end has connected yet"),
 	}
@@ -133,7 +135,9 @@ var errNotReady = errors.New("the guest's driver is not ready")
 
 // Close implements port.Port.
 func (p *Port) Close() error {
-	p.closed.Store(true)
+	if !p.closed.Swap(true) {
+		close(p.closing)
+	}
 	p.peers.close()
 	p.mu.Lock()
 	if p.conn != nil {
@@ -215,8 +219,18 @@ func (p *Port) run(conn *net.UnixConn) {
 		p.backend.Disconnect()
 		p.mtu.Store(0)
 		p.noteParked()
+		if errors.Is(why, vhost.ErrCall) {
+			select {
+			case <-p.closing:
+			case <-time.After(callRest):
+			}
+		}
 	}
 }
+
+// callRest is how long a port takes no front end after one that stopped a worker: for less
+// than a hundredth of that time, whatever front ends do.
+var callRest = 20 * time.Second
 
 func (p *Port) setReason(why error) {
 	p.mu.Lock()

@@ -48,7 +48,7 @@ var _ Actions = (*Backend)(nil)
 
 // NewBackend returns a back end with the given number of rings that offers the device's
 // features. It calls broke with the reason when a ring breaks, from any goroutine and
-// with the ring's lock held, so broke must not wait.
+// with locks held, so broke must not wait.
 func NewBackend(rings int, features uint64, h Handler, broke func(error)) (*Backend, error) {
 	if !littleEndian {
 		return nil, errors.New("vhost-user needs a little-endian machine; use another kind of port")
@@ -287,7 +287,13 @@ func (b *Backend) SetKick(ring, fd int) error {
 	r := b.rings[ring]
 	var kick *os.File
 	if fd >= 0 {
-		var err error
+		// A file of a file system that the front end provides (FUSE) answers when it
+		// likes whether there is something to read, and the runtime waits.
+		err := checkEventFD(fd)
+		if err != nil {
+			unix.Close(fd)
+			return fmt.Errorf("a kick descriptor that %w", err)
+		}
 		if kick, err = openKick(fd); err != nil {
 			return err
 		}
@@ -331,11 +337,10 @@ func closeFile(f *os.File) {
 // SetCall implements Actions.
 func (b *Backend) SetCall(ring, fd int) error {
 	if fd >= 0 {
-		// A call must not block on the driver. (Anyone who shares the descriptor can
-		// undo this; front ends are trusted this far.)
+		// A call must not block on the driver; see watchCalls.
 		if err := checkEventFD(fd); err != nil {
 			unix.Close(fd)
-			return err
+			return fmt.Errorf("a call descriptor that %w", err)
 		}
 	}
 	r := b.rings[ring]
@@ -350,7 +355,7 @@ func (b *Backend) SetCall(ring, fd int) error {
 
 func checkEventFD(fd int) error {
 	if name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil || name != "anon_inode:[eventfd]" {
-		return errors.New("a call descriptor that is no eventfd")
+		return errors.New("is no eventfd")
 	}
 	return unix.SetNonblock(fd, true)
 }

@@ -46,7 +46,7 @@ func TestRefusals(t *testing.T) {
 		"a table with a bad region": {func(b *Backend) error {
 			return b.SetMemory([]Region{have, {Size: 0}, have}, []int{memfd(t, page, 0), memfd(t, page, 0), memfd(t, page, 0)})
 		}, "memory of 0x0"},
-		"a kick that is a file": {func(b *Backend) error { return b.SetKick(0, memfd(t, page, 0)) }, "waited on"},
+		"a kick that is a file": {func(b *Backend) error { return b.SetKick(0, memfd(t, page, 0)) }, "no eventfd"},
 		"a call that is a file": {func(b *Backend) error { return b.SetCall(0, memfd(t, page, 0)) }, "no eventfd"},
 		"a call that is none":   {func(b *Backend) error { return b.SetCall(0, -1) }, ""},
 	} {

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // queue is the interface that split and packed virtqueues share. The caller of its
@@ -92,7 +90,8 @@ type Ring struct {
 	enabled bool
 	kick    *os.File // nil: the ring is polled
 	conn    syscall.RawConn
-	call    int // -1: none
+	call    int           // -1: none
+	calls   atomic.Uint32 // odd during a call
 	log     *dirtyLog
 	parts   []Buffer
 	asked   bool // kicks are on
@@ -183,13 +182,6 @@ func setPanicOnFault() func() {
 // toGuest reports whether the ring carries frames to the guest: even rings are receive
 // queues (virtio 1.2, 5.1.2).
 func (r *Ring) toGuest() bool { return r.index%2 == 0 }
-
-func (r *Ring) setCall(fd int) {
-	if r.call >= 0 {
-		unix.Close(r.call)
-	}
-	r.call = fd
-}
 
 func (r *Ring) fail(err error) {
 	r.err = fmt.Errorf("ring %d: %w", r.index, err)
@@ -316,15 +308,5 @@ func (r *Ring) wake() {
 	}
 	if r.kick != nil {
 		_ = r.kick.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// one is the value written to an eventfd.
-var one = []byte{1, 0, 0, 0, 0, 0, 0, 0}
-
-// signal calls the driver. A descriptor that takes no more already has a call pending.
-func (r *Ring) signal() {
-	if r.call >= 0 {
-		_, _ = unix.Write(r.call, one)
 	}
 }

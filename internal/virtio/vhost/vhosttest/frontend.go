@@ -641,6 +641,19 @@ func (q *Queue) Recv(timeout time.Duration) (header [12]byte, wire []byte, err e
 	return header, wire, nil
 }
 
+// BlockCalls makes the back end's next call wait: the descriptor is full, and no longer
+// non-blocking.
+func (q *Queue) BlockCalls(t testing.TB) {
+	t.Helper()
+	q.Called(0)
+	if _, err := unix.Write(q.call, U64(1<<64-2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(q.call, false); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // ErrNoCall is what Recv returns when the back end used a buffer and did not call.
 var ErrNoCall = errors.New("a buffer was used without a call, which was asked for")
 
