@@ -112,6 +112,13 @@ func open(o Options) (*Path, error) {
 		return nil, err
 	}
 	spec.Maps["stations"].MaxEntries = linesFor(o.Capacity)
+	for _, m := range spec.Maps {
+		// The kernel refuses types of entries for these, but only after it has made the table, and
+		// then it waits for a grace period.
+		if m.Type == ebpf.DevMap || m.Type == ebpf.DevMapHash {
+			m.Key, m.Value = nil, nil
+		}
+	}
 	options := &ebpf.CollectionOptions{}
 	if o.Pin {
 		if p.pins, err = openPins(o.Name, o.Lock); err != nil {
@@ -119,14 +126,18 @@ func open(o Options) (*Path, error) {
 		}
 		options.MapReplacements = p.pins.maps(spec)
 	}
-	err = spec.LoadAndAssign(&p.bpf, options)
+	left := options.MapReplacements != nil
+	ready := left && p.pins.take(&p.bpf, options.MapReplacements)
+	if !ready {
+		err = spec.LoadAndAssign(&p.bpf, options)
+	}
 	for _, m := range options.MapReplacements {
 		m.Close() // p.bpf has its own descriptors
 	}
 	if err != nil {
 		err = explain("load programs into the kernel", err)
 	} else {
-		err = p.prepare(options.MapReplacements != nil)
+		err = p.prepare(left, ready)
 	}
 	if err != nil {
 		p.close()
@@ -135,15 +146,21 @@ func open(o Options) (*Path, error) {
 	return p, nil
 }
 
-// prepare does the rest of Open once the programs and tables are loaded.
-func (p *Path) prepare(tookOver bool) error {
+// prepare does the rest of Open once the programs and tables are loaded; left and ready say
+// whether an earlier process left the tables, and the programs too.
+func (p *Path) prepare(left, ready bool) error {
 	if err := p.try(); err != nil {
 		return err
 	}
-	if p.pins != nil && !tookOver {
-		if err := p.pins.keep(&p.bpf.bpfMaps); err != nil {
+	if p.pins != nil && !left {
+		if err := p.pins.keep(&p.bpf.bpfMaps, ""); err != nil {
 			_ = os.RemoveAll(p.pins.own)
 			return unpinned{err}
+		}
+	}
+	if p.pins != nil && !ready {
+		if err := p.pins.keep(&p.bpf.bpfPrograms, programPrefix); err != nil {
+			p.log.Debug("the next process will load its programs", "reason", err)
 		}
 	}
 	if err := p.known.load(&p.bpf); err != nil {

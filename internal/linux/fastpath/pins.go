@@ -162,20 +162,72 @@ func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
 	return found
 }
 
-// keep pins the tables.
-func (p *pins) keep(m *bpfMaps) error {
-	all := reflect.ValueOf(*m)
+// take sets o to the tables and the programs that an earlier process of this version left, and
+// reports whether all programs are there and use these tables. To load them anew takes the kernel
+// most of the time of a start, in which it checks what it has checked before.
+func (p *pins) take(o *bpfObjects, tables map[string]*ebpf.Map) bool {
+	known := make(map[ebpf.MapID]bool)
+	for _, m := range tables {
+		if info, err := m.Info(); err == nil {
+			id, _ := info.ID()
+			known[id] = true
+		}
+	}
+	err := each(&o.bpfPrograms, func(name string, field reflect.Value) error {
+		program, err := ebpf.LoadPinnedProgram(filepath.Join(p.own, programPrefix+name), nil)
+		if err != nil {
+			return err
+		}
+		field.Set(reflect.ValueOf(program))
+		info, err := program.Info()
+		if err != nil {
+			return err
+		}
+		uses, ok := info.MapIDs()
+		if !ok || slices.ContainsFunc(uses, func(id ebpf.MapID) bool { return !known[id] }) {
+			return ebpf.ErrMapIncompatible
+		}
+		return nil
+	})
+	if err == nil {
+		err = each(&o.bpfMaps, func(name string, field reflect.Value) error {
+			table, err := tables[name].Clone()
+			field.Set(reflect.ValueOf(table))
+			return err
+		})
+	}
+	if err != nil {
+		_ = o.Close()
+		*o = bpfObjects{}
+	}
+	return err == nil
+}
+
+// keep pins tables or programs.
+func (p *pins) keep(objects any, prefix string) error {
+	return each(objects, func(name string, field reflect.Value) error {
+		return pin(field.Interface().(pinner), filepath.Join(p.own, prefix+name))
+	})
+}
+
+// programPrefix is that of the names of programs; those of tables have none.
+const programPrefix = "program-"
+
+// each calls f for the fields of objects until an error.
+func each(objects any, f func(name string, field reflect.Value) error) error {
+	all := reflect.ValueOf(objects).Elem()
 	for i := range all.NumField() {
-		name, m := all.Type().Field(i).Tag.Get("ebpf"), all.Field(i).Interface().(*ebpf.Map)
-		if err := pin(m, filepath.Join(p.own, name)); err != nil {
+		if err := f(all.Type().Field(i).Tag.Get("ebpf"), all.Field(i)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+type pinner interface{ Pin(string) error }
+
 // pin pins an object at a path and replaces whatever is pinned there.
-func pin(o interface{ Pin(string) error }, path string) error {
+func pin(o pinner, path string) error {
 	err := o.Pin(path)
 	if errors.Is(err, fs.ErrExist) {
 		if err = os.Remove(path); err == nil {

@@ -138,7 +138,7 @@ func (h *host) pinned() (names []string) {
 	return names
 }
 
-// tables are the names of all tables.
+// tables are the names of all tables and programs.
 var tables = func() (names []string) {
 	spec, err := loadBpf()
 	if err != nil {
@@ -146,6 +146,9 @@ var tables = func() (names []string) {
 	}
 	for name := range spec.Maps {
 		names = append(names, "v/"+name)
+	}
+	for name := range spec.Programs {
+		names = append(names, "v/"+programPrefix+name)
 	}
 	return names
 }()
@@ -199,6 +202,79 @@ func TestTakeOver(t *testing.T) {
 	}
 	if d := third.send(0, frame(macB, macA, frameLen)); d != tcxPass {
 		t.Errorf("a frame to a station that went with its port gets %d", d)
+	}
+}
+
+// The programs of an earlier process are used as they are, as long as all are there and are of the
+// tables that are there.
+func TestTakeOverPrograms(t *testing.T) {
+	h := newHost(t)
+	id := func(program *ebpf.Program) ebpf.ProgramID {
+		t.Helper()
+		info, err := program.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		return id
+	}
+	// run runs a process that forwards, and returns the number of its program and that program.
+	run := func() (ebpf.ProgramID, *ebpf.Program) {
+		t.Helper()
+		p := h.open(h.taps...)
+		p.start()
+		if p.at(uint64(macA)) < 0 {
+			p.learn(1, macA, 0)
+			p.learn(1, macB, 1)
+		}
+		if d := p.send(0, frame(macB, macA, frameLen)); d != tcxRedirect {
+			t.Errorf("a known flow gets %d", d)
+		}
+		kept, err := p.path.bpf.Vswitch.Clone()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { kept.Close() })
+		p.end()
+		h.wantPinned(h.taps...)
+		return id(kept), kept
+	}
+	var dir string
+	h.ns.Do(func() {
+		var err error
+		if dir, err = pinDir(h.ns.Name); err != nil {
+			t.Fatal(err)
+		}
+	})
+	own := filepath.Join(dir, version())
+	remove := func(name string) {
+		t.Helper()
+		if err := os.Remove(filepath.Join(own, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, program := run()
+	if second, _ := run(); second != first {
+		t.Errorf("the next process runs program %d, not %d", second, first)
+	}
+	remove(programPrefix + "vswitch_decap")
+	third, _ := run()
+	if third == first {
+		t.Error("not all programs are there, and the others are used")
+	}
+	if fourth, _ := run(); fourth != third {
+		t.Errorf("after that, the next process runs program %d, not %d", fourth, third)
+	}
+	remove("epochs")
+	if fifth, _ := run(); fifth == third {
+		t.Error("the tables are new, and the programs are not")
+	}
+	remove(programPrefix + "vswitch")
+	if err := program.Pin(filepath.Join(own, programPrefix+"vswitch")); err != nil {
+		t.Fatal(err)
+	}
+	if sixth, _ := run(); sixth == first {
+		t.Error("a program of other tables is used")
 	}
 }
 
