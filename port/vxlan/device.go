@@ -11,6 +11,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/afpacket"
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/nic"
 	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/port"
 )
@@ -24,8 +25,7 @@ import (
 //	Recv ◀── mark ── program at the device's ingress ◀── key ── device ◀── UDP
 type device struct {
 	tunnel
-	*afpacket.Port
-	guard    *hoststack.Guard
+	*nic.Own
 	kernel   Kernel
 	replica  *replica
 	paused   atomic.Bool
@@ -39,6 +39,7 @@ var _ interface {
 	port.KernelEnd
 	port.Lossy
 	port.Giver
+	port.Leaver
 	port.Bound
 	port.Exclusive
 	port.Contested
@@ -127,29 +128,17 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 	if from != nil {
 		p.inherit(from.Data)
 	}
-	sysctls := hoststack.Read(l.Name)
-	if p.guard, err = hoststack.Shut(l.Name, l.Index, p.kernel); err != nil {
+	if p.Own, err = nic.OpenOwn(l, p.kernel, afpacket.Config{Marked: true, From: from}); err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() {
-		_ = p.guard.Lift()
-		_ = hoststack.Restore(l.Name, sysctls)
-	})
-	if !p.guard.Punted() {
+	if from == nil { // else another process uses it
+		undo = append(undo, p.Undo)
+	}
+	if !p.Punted() {
 		return nil, errors.New("the fast path's programs cannot be attached to its device")
-	}
-	if !l.Up {
-		if err := l.SetUp(true); err != nil {
-			return nil, err
-		}
-	}
-	p.Port, err = afpacket.Open(afpacket.Config{Ifindex: l.Index, Punted: true, Marked: true, From: from})
-	if err != nil {
-		return nil, err
 	}
 	p.unfollow, err = link.FollowWays(func() { signal(p.replica.ways.events) })
 	if err != nil {
-		_ = p.Port.Close()
 		return nil, err
 	}
 	p.before, _ = link.TxDropped(l.Index)
@@ -208,23 +197,20 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 // Queues implements port.Port.
 func (p *device) Queues() []port.Queue { return p.queues }
 
-// Punted implements port.KernelEnd.
-func (p *device) Punted() bool { return p.guard.Punted() }
-
-// Exclusive implements port.Exclusive.
-func (p *device) Exclusive() bool { return true }
-
-// Contested implements port.Contested.
-func (p *device) Contested() error { return p.guard.Contested() }
-
 // Close implements port.Port. The device stays: known traffic goes on without the switch.
-func (p *device) Close() error {
+func (p *device) Close() error { return p.end(p.Own.Close) }
+
+// Leave implements port.Leaver.
+func (p *device) Leave() error { return p.end(p.Own.Leave) }
+
+// end ends what the port does; last closes the device.
+func (p *device) end(last func() error) error {
 	if p.closed.Swap(true) {
 		return nil
 	}
 	close(p.quit)
 	p.unfollow()
-	err := cmp.Or(p.Port.Close(), p.guard.Close())
+	err := last()
 	p.tasks.Wait()
 	if _, e := link.ByIndex(p.Ifindex()); errors.Is(e, link.ErrNotFound) {
 		err = cmp.Or(err, hoststack.Lift(p.Ifindex(), p.kernel))

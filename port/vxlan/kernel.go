@@ -298,7 +298,7 @@ func (r *replica) inherit() {
 	_, r.refused = r.kernel.Refused()
 }
 
-func (r *replica) measured() { r.findWays() }
+func (r *replica) measured() { r.findWays(sampled) }
 
 func (r *replica) second(n int) {
 	if r.halted.Load() {

@@ -223,18 +223,13 @@ func openReceivers(local netip.Addr, udpPort uint16, n int) (files []*os.File, e
 	return files, nil
 }
 
-// routeMTU returns how long packets from one address to another may be: what the route's
-// device takes, or less if routers said so.
-func routeMTU(local, to netip.Addr) (int, error) {
-	fd, err := newSocket(local, 0, func(fd int) error { return dontFragment(fd, local) })
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
+// routeMTU returns how long packets from a socket to an address may be: what the route's
+// device takes, or less if routers said so. It connects the socket.
+func routeMTU(fd int, to netip.Addr) (int, error) {
 	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(to, defaultPort))); err != nil {
 		return 0, err
 	}
-	if local.Is6() {
+	if to.Is6() {
 		return unix.GetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU)
 	}
 	return unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU)

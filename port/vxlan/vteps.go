@@ -547,12 +547,17 @@ func (d *directory) measureDevice() {
 // measure reads how long packets to VTEPs may be: to all, or to those that are new or refused
 // a packet as too long.
 func (d *directory) measure(all bool) {
+	fd, err := newSocket(d.local, 0, func(fd int) error { return dontFragment(fd, d.local) })
+	if err != nil {
+		return // they are measured later
+	}
+	defer unix.Close(fd)
 	for _, v := range *d.byAddr.Load() {
 		if !all && v.measured.Load() {
 			continue
 		}
 		v.measured.Store(true)
-		if mtu, err := routeMTU(d.local, v.addr); err == nil {
+		if mtu, err := routeMTU(fd, v.addr); err == nil {
 			before := v.limit.Load()
 			if v.setLimit(mtu); v.limit.Load() != before {
 				d.mu.Lock()

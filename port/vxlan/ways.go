@@ -13,29 +13,43 @@ import (
 // packets themselves, and take them out at that device: the short way. For that they have to
 // know the route to the host, which is read anew whenever routes change, and from time to time.
 
+// sampled is how many of the hosts' routes are read from time to time, in case that a change was
+// not told: each has its turn, and a tunnel with thousands of hosts asks for few.
+const sampled = 64
+
 // ways keeps the kernel's part of a tunnel in the know of the routes to its hosts.
 type ways struct {
 	mu     sync.Mutex
-	done   bool                   // what was found last is in force
-	why    atomic.Pointer[string] // a host is not reached by a short way
-	detour atomic.Pointer[string] // frames do not take it, when last asked
-	events chan struct{}          // routes have changed
+	found  map[netip.Addr]wayFound // of each host
+	done   bool                    // that is in force
+	why    atomic.Pointer[string]  // a host is not reached by a short way
+	detour atomic.Pointer[string]  // frames do not take it, when last asked
+	events chan struct{}           // routes have changed
 }
 
-// findWays reads how all hosts are reached, and tells the kernel.
-func (r *replica) findWays() {
+// wayFound is how a host is reached, or why it is not by a short way.
+type wayFound struct {
+	link.Way
+	err error
+}
+
+// findWays reads how hosts are reached of which that is not known, and tells the kernel. Up to so many
+// are forgotten first.
+func (r *replica) findWays(forget int) {
 	w := &r.ways
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	all := make(map[netip.Addr]link.Way)
 	var why string
 	if r.t.local.Is4() {
-		for a := range *r.t.byAddr.Load() {
-			way, err := link.WayTo(r.t.local, a)
-			if err == nil {
-				all[a] = way
+		if err := w.find(r.t.local, *r.t.byAddr.Load(), forget); err != nil {
+			why = err.Error()
+		}
+		for a, f := range w.found {
+			if f.err == nil {
+				all[a] = f.Way
 			} else if why == "" {
-				why = err.Error()
+				why = f.err.Error()
 			}
 		}
 	} else {
@@ -43,6 +57,27 @@ func (r *replica) findWays() {
 	}
 	w.why.Store(&why)
 	w.done = r.halted.Load() || r.kernel.SetWays(r.t.udpPort, all)
+}
+
+// find makes found complete. The caller holds mu.
+func (w *ways) find(local netip.Addr, hosts map[netip.Addr]*vtep, forget int) error {
+	next := make(map[netip.Addr]wayFound, len(hosts)) // maps do not shrink
+	for a, f := range w.found {                       // in an order that changes
+		if forget--; forget < 0 && hosts[a] != nil {
+			next[a] = f
+		}
+	}
+	w.found = next
+	if len(next) == len(hosts) {
+		return nil
+	}
+	return link.WaysTo(local, func(yield func(netip.Addr) bool) {
+		for a := range hosts {
+			if _, known := next[a]; !known && !yield(a) {
+				return
+			}
+		}
+	}, func(a netip.Addr, way link.Way, err error) { next[a] = wayFound{way, err} })
 }
 
 // checkWays asks the kernel which way frames take, and tells it the ways again if it did not take them.
@@ -53,7 +88,7 @@ func (r *replica) checkWays() {
 	done := r.ways.done
 	r.ways.mu.Unlock()
 	if !done {
-		r.findWays()
+		r.findWays(0)
 	}
 }
 
@@ -68,7 +103,7 @@ func (r *replica) followWays(quit <-chan struct{}) {
 		}
 		start := time.Now()
 		r.t.measure(true)
-		r.findWays()
+		r.findWays(maxVTEPs)
 		select {
 		case <-quit:
 			return

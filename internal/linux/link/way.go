@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,11 +22,26 @@ type Way struct {
 // wayKinds are the kinds of devices of which that is all.
 var wayKinds = []string{"device", "veth", "vlan", "bond", "bridge", "macvlan", "team"}
 
-// WayTo returns how packets from a local address to a host leave. An error says why that is more than
-// a Way: the kernel chooses between several, or does more than send.
-func WayTo(local, to netip.Addr) (Way, error) {
+// WaysTo calls found with how packets from a local address leave to each of some hosts. An error says why
+// that is more than a Way: the kernel chooses between several, or does more than send.
+func WaysTo(local netip.Addr, hosts iter.Seq[netip.Addr], found func(to netip.Addr, w Way, err error)) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE) // one socket for all
+	if err != nil {
+		return fmt.Errorf("ask for routes: %w", err)
+	}
+	defer h.Close()
+	links := make(map[int]Link)
+	for to := range hosts {
+		w, err := wayTo(h, links, local, to)
+		found(to, w, err)
+	}
+	return nil
+}
+
+// wayTo returns the way to one host. What it reads of interfaces it enters into links.
+func wayTo(h *netlink.Handle, links map[int]Link, local, to netip.Addr) (Way, error) {
 	// The rule that the kernel matched, since its answer for the host would hide other next hops.
-	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice(), FIBMatch: true})
+	routes, err := h.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice(), FIBMatch: true})
 	switch {
 	case err != nil:
 		return Way{}, fmt.Errorf("there is no route to %s: %w", to, err)
@@ -41,9 +57,12 @@ func WayTo(local, to netip.Addr) (Way, error) {
 	case r.Encap != nil || r.Via != nil || r.NewDst != nil || r.MPLSDst != nil:
 		return Way{}, fmt.Errorf("the route to %s changes packets", to)
 	}
-	l, err := ByIndex(r.LinkIndex)
-	if err != nil {
-		return Way{}, err
+	l, ok := links[r.LinkIndex]
+	if !ok {
+		if l, err = ByIndex(r.LinkIndex); err != nil {
+			return Way{}, err
+		}
+		links[r.LinkIndex] = l
 	}
 	if !l.Ethernet || l.Loopback || l.Master != 0 || !slices.Contains(wayKinds, l.Kind) {
 		return Way{}, fmt.Errorf("the route to %s is by %s, which is more than an Ethernet device", to, l.Name)
@@ -58,7 +77,7 @@ func WayTo(local, to netip.Addr) (Way, error) {
 	return w, nil
 }
 
-// FollowWays calls f whenever what WayTo returns for IPv4 may have changed, on a goroutine of its own, in the calling
+// FollowWays calls f whenever what WaysTo finds for IPv4 may have changed, on a goroutine of its own, in the calling
 // thread's namespace. Once stop has returned, f neither runs nor is called again.
 func FollowWays(f func()) (stop func(), err error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,

@@ -58,7 +58,7 @@ var below = []struct {
 	{"port/porttest", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/test/testenv"}},
 	{"port/vxlan", []string{
 		"port", "fdb", "internal/setting", "internal/packet/eth", "internal/virtio/vnet", "internal/linux/link", "internal/rxbuf", "internal/linux/mmsg",
-		"internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/owner",
+		"internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/nic", "internal/linux/owner",
 	}},
 	{"port/lag", []string{
 		"port", "internal/setting", "internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/link", "internal/linux/nic", "internal/linux/owner", "internal/proto/lacp",
