@@ -95,12 +95,23 @@ func TestSweepPassesInTime(t *testing.T) {
 		calls int
 	}{{1, 1}, {4, 1}, {10, 2}, {100, 25}, {300, 64}, {-1, 64}} {
 		tbl := New(Config{Aging: c.aging * time.Second})
-		const n = minSlots / 2 // more would be worth a rebuild
+		// Those that stay are enough, and all together few enough, that no rebuild is worth it.
+		const slots, n, stay = 8 * minSlots, 3 * minSlots, minSlots
+		tbl.array.Store(newArray(slots))
 		for i := range n {
 			wantLearn(t, tbl, station(i), 1, Learned, NoPort)
 		}
+		for i := range stay {
+			mustAdd(t, tbl, station(n+i), 2, Static)
+		}
 		tbl.FlushPort(1)
 		got, calls := 0, 0
+		for range 10 {
+			one := tbl.Sweep(1)
+			if got += one; one > 1 {
+				t.Errorf("ageing %d: %d reclaimed from one slot", c.aging, one)
+			}
+		}
 		for ; got < n && calls < 1000; calls++ {
 			got += tbl.Sweep(0)
 		}

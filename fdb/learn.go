@@ -72,8 +72,8 @@ func (t *Table) Learn(k Key, port uint16) (Outcome, uint16) {
 	}
 }
 
-// learnTries bounds the work of one Learn. A try fails only because another call changed
-// the same station or took the room just made, so one or two usually suffice.
+// learnTries bounds the work of one Learn. A try makes room for the next one, or fails because
+// another call changed the same station or took the room just made, so a few usually suffice.
 const learnTries = 8
 
 // learn is the slow path of Learn: all but refreshing a Dynamic entry at its port. The
@@ -109,10 +109,8 @@ func (t *Table) learn(k Key, port uint16, ago uint32) (Outcome, uint16) {
 			outcome, from = Moved, v.port()
 		} else if v != 0 {
 			// An entry that is gone must not count against the port's limit.
-			if !t.take(s, v) {
-				continue
-			}
-			v = 0
+			t.take(s, v)
+			continue
 		}
 
 		switch t.put(a, s, v, k, port, Dynamic, ago, true) {

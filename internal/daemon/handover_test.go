@@ -178,8 +178,13 @@ func TestNextProcessFails(t *testing.T) {
 			}); err != nil {
 				t.Errorf("a port cannot be added: %v", err)
 			}
-			if st := <-written; len(st.Ports) != 3 {
-				t.Errorf("the state has %d ports", len(st.Ports))
+			for last := -1; last != 3; { // what was on its way comes first
+				select {
+				case st := <-written:
+					last = len(st.Ports)
+				case <-time.After(time.Minute):
+					t.Fatalf("the state that was written last has %d ports", last)
+				}
 			}
 		})
 	}

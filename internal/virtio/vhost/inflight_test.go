@@ -89,6 +89,14 @@ func TestResume(t *testing.T) {
 
 		lap.fill(end, fuzzRing-1)
 		refilled := slices.Clone(lap.all)
+		// spoil makes the first entry of the journal one of so many descriptors: whoever shares the
+		// memory can.
+		spoil := func(slots uint64) []byte {
+			j := slices.Clone(begun)
+			e := j[noteSize:]
+			binary.NativeEndian.PutUint64(e, binary.NativeEndian.Uint64(e)&^(0xffff<<16)|slots<<16)
+			return j
+		}
 		fresh, partly, full := newPackedRing(), newPackedRing(), newPackedRing()
 		partly.fill(place{0, true}, 5)
 		full.fill(place{0, true}, fuzzRing)
@@ -101,6 +109,8 @@ func TestResume(t *testing.T) {
 			"published, but not noted":    {begun, published, published, end},
 			"all but the first":           {begun, slices.Concat(published[:first], taken[first:first+16], published[first+16:]), published, end},
 			"nothing of it in the ring":   {begun, taken, published, end},
+			"an entry of no descriptors":  {spoil(0), taken, taken, place{0, true}},
+			"an entry of more than all":   {spoil(fuzzRing + 1), taken, taken, place{0, true}},
 			"refilled behind the batch":   {done, refilled, refilled, end},
 			"another ring":                {done, fresh.all, fresh.all, place{0, true}},
 			"another ring, partly filled": {done, partly.all, partly.all, place{0, true}},
