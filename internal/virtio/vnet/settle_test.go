@@ -48,18 +48,21 @@ func validCRC(packet []byte) bool {
 // nothing is left.
 func TestSettleSCTP(t *testing.T) {
 	for _, f := range []superFrame{{}, {v6: true, ext: []uint8{protoDestOpt}}, {tags: []port.Tag{port.MakeTag(port.TPIDCustomer, 5)}}} {
-		b, l4 := sctp(f, chunk(0, 101, true))
-		copy(b[l4+8:], "\xde\xad\xbe\xef")
-		o := port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(l4), CsumOffset: 8}
-		left, ok := vnet.Settle(b, o)
-		if !ok || left != (port.Offload{}) || !validCRC(b[l4:]) {
-			t.Errorf("%v, %+v is left, %x", ok, left, b[l4:])
+		var o port.Offload
+		for _, chunks := range [][][]byte{{chunk(0, 101, true)}, nil} {
+			b, l4 := sctp(f, chunks...)
+			copy(b[l4+8:], "\xde\xad\xbe\xef")
+			o = port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(l4), CsumOffset: 8}
+			left, ok := vnet.Settle(b, o)
+			if !ok || left != (port.Offload{}) || !validCRC(b[l4:]) {
+				t.Errorf("%v, %+v is left, %x", ok, left, b[l4:])
+			}
 		}
 		// The same place in another protocol's packet is an internet checksum.
 		other := superFrame{proto: protoUDP, payload: pattern(50)}
-		b = other.build()
+		b := other.build()
 		want := bytes.Clone(b)
-		if left, ok := vnet.Settle(b, o); !ok && l4+10 <= len(b) || left != o || !bytes.Equal(b, want) {
+		if left, ok := vnet.Settle(b, o); !ok && int(o.CsumStart)+10 <= len(b) || left != o || !bytes.Equal(b, want) {
 			t.Errorf("UDP: %v, %+v is left", ok, left)
 		}
 	}
