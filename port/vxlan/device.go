@@ -113,6 +113,8 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 		}
 		undo = append(undo, func() { _ = k.remove(l) })
 	}
+	// A NIC's driver has merged segments already: to look for more here costs, and finds none.
+	_, _ = l.TurnOff("rx-gro")
 	p := new(device)
 	p.init(o.Local.Addr, o.udpPort())
 	if p.kernel, err = k.Kernel(l.Index, o.Local.Addr); err != nil {

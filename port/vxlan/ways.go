@@ -127,5 +127,5 @@ func (p *device) Ways() string {
 	if why := p.replica.detour(); why != "" {
 		return "by the kernel's tunnel: " + why
 	}
-	return "small frames straight by the devices that lead to the hosts"
+	return "frames straight by the devices that lead to the hosts"
 }

@@ -275,7 +275,7 @@ func TestWrap(t *testing.T) {
 			}
 		}
 		if out := wrap(append(bytes.Clone(frame), make([]byte, 1400)...), 1000); len(out) > len(frame)+1400 {
-			t.Error("a super-frame has outer headers")
+			t.Error("a super-frame of unknown segments has outer headers")
 		}
 		r.ns.Run("ip", "xfrm", "policy", "add", "src", "198.51.100.1", "dst", "198.51.100.2", "dir", "out", "action", "allow")
 		detours("with an IPsec policy")

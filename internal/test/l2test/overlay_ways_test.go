@@ -1,6 +1,7 @@
 package l2test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -8,7 +9,7 @@ import (
 	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 )
 
-// TestOverlayWays: small frames go straight by the device that leads to the other host, but through the
+// TestOverlayWays: frames go straight by the device that leads to the other host, but through the
 // tunnel's own where the host does more with packets than send them; and each time by
 // the route that there is.
 func TestOverlayWays(t *testing.T) {
@@ -40,6 +41,23 @@ func TestOverlayWays(t *testing.T) {
 		})
 	}
 	awaitWay(true, "straight")
+
+	// Super-frames leave so, too, also where the device that leads to the host cannot cut them.
+	sent := func() uint64 {
+		n, err := strconv.ParseUint(strings.TrimSpace(l.ns.Run("cat", "/sys/class/net/up0/statistics/tx_bytes")), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for _, can := range []string{"on", "off"} {
+		l.ns.Run("ethtool", "-K", "ul0", "tx-udp_tnl-segmentation", can)
+		before := sent()
+		l.bulk(a, b, b.v4, 4<<20)
+		if n := sent() - before; n > 1<<20 {
+			t.Errorf("where cutting tunnels' super-frames is %s, %d bytes pass the tunnel's device", can, n)
+		}
+	}
 
 	l.ns.Run("ip", "xfrm", "policy", "add", "src", "198.51.100.1", "dst", "198.51.100.2", "dir", "out", "action", "allow")
 	awaitWay(false, "IPsec")

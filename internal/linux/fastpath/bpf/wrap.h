@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The short way into a tunnel. A small frame for a host that is reached by an Ethernet device gets
+ * The short way into a tunnel. A frame for a host that is reached by an Ethernet device gets
  * its outer headers here, as the tunnel's device would write them, and goes to that device. The kernel's own way takes
  * three times as long: a route is looked up for each frame, then come netfilter and a queue. All else takes that way:
- * super-frames, frames that are no IP, and all frames where the host has netfilter rules or IPsec policies, which
- * this way would skip.
+ * frames that are no IP, super-frames of fragments or of packets in a guest's own tunnel, and all frames where the host
+ * has netfilter rules or IPsec policies, which this way would skip.
  *
  * Frames of one flow may alternate. They stay in order, since the kernel's way sends
  * at once, too, from the same UDP port and by the same queue.
@@ -12,6 +12,7 @@
 #pragma once
 
 #define OUTER 50 /* bytes that a frame gets */
+#define MAX_WRAPPED (65535 - (OUTER - ETHERNET)) /* bytes of a frame: an IP packet is no longer */
 
 /* What follows the Ethernet header of a packet, in network byte order: IPv4, UDP, VXLAN, and the frame's header. */
 struct outer {
@@ -104,7 +105,7 @@ global int wrap(struct __sk_buff *skb, u32 number)
 	struct path *p = bpf_map_lookup_elem(&paths, &number);
 	struct shortcut *w = bpf_map_lookup_elem(&ways, &zero);
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
-	if (!p || !w || !p->way || !p->limit || now - w->beat > STALE || skb->gso_size || skb->vlan_present ||
+	if (!p || !w || !p->way || !p->limit || now - w->beat > STALE || skb->len > MAX_WRAPPED || skb->vlan_present ||
 	    data + ETHERNET + 20 > end)
 		return NO_WAY;
 	struct outer h = {.version = 0x45, .fragment = DONT_FRAGMENT, .ttl = 64, .proto = PROTO_UDP, .flags = VXLAN_FLAGS};
