@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +93,18 @@ type stream struct {
 	sent, got atomic.Uint64 // bytes
 }
 
+// congestion is how the connection's sender avoids congestion: Linux's default, whatever this host's
+// is. BBR sends at the rate that it infers from round trips, which is a fraction of what any peer carries.
+const congestion = "cubic"
+
+// setCongestion is net.Dialer's Control.
+func setCongestion(_, _ string, c syscall.RawConn) (err error) {
+	e := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+	})
+	return cmp.Or(e, err)
+}
+
 // converse connects two containers by TCP.
 func (l *lab) converse(ctx context.Context, p peer) (*stream, error) {
 	var guests [2]*lab
@@ -127,8 +141,9 @@ func (l *lab) converse(ctx context.Context, p peer) (*stream, error) {
 		return nil, err
 	}
 	defer listener.Close()
+	dialer := net.Dialer{Timeout: time.Second, Control: setCongestion}
 	err = l.poll(ctx, func() (err error) {
-		guests[0].do(func() { s.from, err = net.DialTimeout("tcp4", listener.Addr().String(), time.Second) })
+		guests[0].do(func() { s.from, err = dialer.DialContext(ctx, "tcp4", listener.Addr().String()) })
 		return err
 	})
 	if err != nil {
