@@ -409,7 +409,10 @@ func (n *neighbor) receive(c *connection, in *bufio.Reader, buf []byte, peer ope
 			return readNotification(body)
 		case packet.BGP_MSG_ROUTE_REFRESH:
 			n.speaker.mu.Lock()
-			n.refresh()
+			if n.out != nil { // however often it asks, it gets them as fast as it reads
+				n.out.again = true
+				n.out.signal()
+			}
 			n.speaker.mu.Unlock()
 		case packet.BGP_MSG_UPDATE:
 			var synced bool

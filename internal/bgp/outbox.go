@@ -15,6 +15,7 @@ import (
 type outbox struct {
 	due   map[evpn.Key]struct{}
 	wake  chan struct{} // holds a token while something may be due
+	again bool          // all routes are due once nothing else is
 	ended bool
 }
 
@@ -84,8 +85,12 @@ func (n *neighbor) write(c *connection, o *outbox, peer opened) {
 		if len(o.due) > maxDue {
 			n.abort(c, ceaseResources)
 		}
+		if o.again && len(o.due) == 0 {
+			o.again = false
+			n.refresh()
+		}
 		announce, withdraw := o.take(s.rib)
-		more := len(o.due) > 0
+		more := len(o.due) > 0 || o.again
 		s.mu.Unlock()
 
 		messages := w.messages(announce, withdraw)

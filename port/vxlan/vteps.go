@@ -329,7 +329,8 @@ func (d *directory) leave(n *network, v *vtep) {
 	if d.uses[u]--; d.uses[u] > 0 {
 		return
 	}
-	if d.users[v] > 1 { // else release flushes
+	learned := d.learning.Load() || d.legacy.left > 0 // those that it was told would be a use
+	if learned && d.users[v] > 1 {                    // else release flushes
 		d.stations.Flush(func(e fdb.Entry) bool { return e.Port == v.number && e.Key.VLAN() == n.vlan })
 	}
 	d.exclude(n, v)

@@ -181,7 +181,7 @@ func (f *fabric) event(e bgp.Event) {
 				f.table.Down(time.Now(), e.Peer, 0)
 			}
 		case bgp.Updated:
-			before := f.table.Stats().Beyond
+			before := f.table.Stats()
 			f.table.Batch(func() {
 				for i := range e.Updates {
 					if u := &e.Updates[i]; u.Withdrawn {
@@ -191,14 +191,22 @@ func (f *fabric) event(e bgp.Event) {
 					}
 				}
 			})
-			if n := f.table.Stats().Beyond - before; n > 0 {
+			after := f.table.Stats()
+			if n := after.Beyond - before.Beyond; n > 0 {
 				f.limited("routes are left out: there are more than a switch takes, or they lead to too many hosts", "neighbor", f.neighbors[from].Address, "routes", n)
+			}
+			if n := after.Unused - before.Unused; n > 0 {
+				f.limited("routes are not used: one station has too many", "neighbor", f.neighbors[from].Address, "routes", n)
 			}
 			f.reserve()
 		case bgp.Synced:
-			f.table.Synced(e.Peer)
+			f.table.Synced(time.Now(), e.Peer)
 		case bgp.Lost:
 			f.table.Down(time.Now(), e.Peer, e.Keep)
+		}
+		if e.Kind != bgp.Updated { // there may be something to do soon
+			f.stop()
+			f.tick()
 		}
 	})
 }

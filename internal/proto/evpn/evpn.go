@@ -188,6 +188,15 @@ const (
 	reservedWait = 2 * time.Second
 	reservedFor  = 10 * time.Minute
 
+	// maxPaths bounds the routes of one station, and of one IP address, that are looked at:
+	// each change compares them all.
+	maxPaths = 1 << 10
+
+	// Of a peer that is lost, so many routes are removed at once, and the rest a moment later:
+	// the caller has other things to do.
+	sweepBatch = 1 << 12
+	sweepGap   = time.Millisecond
+
 	// maxSequences bounds the sequence numbers that are remembered of stations that are
 	// no longer here.
 	maxSequences = 1 << 14
@@ -201,6 +210,7 @@ type Stats struct {
 	Pending       int    // local stations that wait to be announced
 	RefusedRoutes uint64 // beyond the limits, or without sense
 	Beyond        uint64 // of those, beyond Limits.Routes or Limits.VTEPs
+	Unused        uint64 // routes that are kept and not used: their station has too many
 	RefusedLocal  uint64 // beyond Limits.Stations or Limits.IPs
 	Duplicates    uint64 // times a station was held as a duplicate
 	Answered      uint64 // ARP requests and neighbour solicitations answered

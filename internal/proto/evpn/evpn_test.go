@@ -199,6 +199,7 @@ func TestSenselessRoutes(t *testing.T) {
 		func(x *Route) { x.VTEP = netip.Addr{} },
 		func(x *Route) { x.MAC = 0 },
 		func(x *Route) { x.MAC = 0x0100_5e00_0001 },
+		func(x *Route) { x.MAC = 0x0200_0000_0001 }, // the switch's own
 		func(x *Route) { x.Kind = 5 },
 		func(x *Route) { x.Targets = Targets{200} },
 		func(x *Route) { x.Targets = Targets{} },
@@ -208,7 +209,7 @@ func TestSenselessRoutes(t *testing.T) {
 		r.Receive(7, x)
 	}
 	r.Withdraw7(Key{})
-	if r.installed != 0 || r.Stats().RefusedRoutes != 9 || r.Stats().Routes != 1 {
+	if r.installed != 0 || r.Stats().RefusedRoutes != 10 || r.Stats().Routes != 1 {
 		t.Errorf("%d stations, %+v", r.installed, r.Stats())
 	}
 	// One that replaces a good one takes that away.
@@ -527,6 +528,7 @@ func TestLostPeer(t *testing.T) {
 }
 
 // Down is Table.Down at the rig's time.
+func (r *rig) Synced(p Peer)                   { r.Table.Synced(r.now, p) }
 func (r *rig) Down(p Peer, keep time.Duration) { r.Table.Down(r.now, p, keep) }
 
 func TestLimits(t *testing.T) {
@@ -563,6 +565,72 @@ func TestLimits(t *testing.T) {
 			t.Fatalf("the number of station %d, which is here, is not kept", n)
 		}
 	}
+}
+
+// TestSweptInTurns: very many routes of a peer that is lost go in several turns; what it announces
+// meanwhile, in a new session, stays.
+func TestSweptInTurns(t *testing.T) {
+	r := newRig(t, Config{})
+	const routes = 3 * sweepBatch
+	for n := range routes {
+		r.Receive(7, remote(2, mac1+port.MAC(n), 0))
+	}
+	r.Down(7, 0)
+	if got := r.Count(7); got != routes-sweepBatch {
+		t.Errorf("%d routes are left after the first turn", got)
+	}
+	r.Receive(7, remote(2, mac1, 0))
+	for n := range 5 {
+		if wait := r.Tick(r.now); n < 2 && wait > sweepGap {
+			t.Errorf("it goes on in %v", wait)
+		}
+		r.now = r.now.Add(sweepGap)
+	}
+	if got := r.Count(7); got != 1 || r.at(mac1).VTEP != vtep(2) {
+		t.Errorf("%d routes are left", got)
+	}
+	r.Down(7, 0)
+	if r.peers[7] != nil || r.Stats().Routes != 0 {
+		t.Error("the peer is not forgotten")
+	}
+	r.check()
+}
+
+// TestManyPaths: a peer that announces one station, or one IP address, by very many routes makes
+// no change slow; what is beyond the limit is kept, and not looked at.
+func TestManyPaths(t *testing.T) {
+	r := newRig(t, Config{})
+	route := func(n int, mac port.MAC) Route {
+		x := remoteIP(2, mac, ip4b)
+		x.Tag = uint32(n)
+		return x
+	}
+	for n := range 2 * maxPaths {
+		r.Receive(7, route(n, mac1))
+	}
+	s := r.domains[vni].stations[mac1]
+	if len(s.paths) != maxPaths || r.Stats().Unused != maxPaths || r.at(mac1).VTEP != vtep(2) {
+		t.Errorf("%d paths of a station, %+v", len(s.paths), r.Stats())
+	}
+	for n := range 2 * maxPaths {
+		r.Receive(8, route(0, mac1+port.MAC(n)))
+	}
+	b := r.domains[vni].ips[ip4b]
+	if len(b.paths) != maxPaths || !b.over {
+		t.Errorf("%d paths of an address", len(b.paths))
+	}
+	r.Down(7, 0)
+	for n := 1; n < 2*maxPaths; n++ {
+		r.Table.Withdraw(8, route(0, mac1+port.MAC(n)).Key)
+	}
+	if _, _, ok := r.domains[vni].remote(ip4b); ok {
+		t.Error("an address of which not all stations were looked at is answered for")
+	}
+	r.Table.Withdraw(8, route(0, mac1).Key)
+	if len(r.domains[vni].ips) != 0 || len(r.domains[vni].stations) != 0 {
+		t.Error("something is left of routes that are gone")
+	}
+	r.check()
 }
 
 // TestFairRoutes: a peer that fills the table gives way to the others until all have as many, and

@@ -23,6 +23,7 @@ const (
 type binding struct {
 	paths []*path  // of other hosts
 	local *localIP // nil: no station here
+	over  bool     // there were more paths than are looked at
 }
 
 // localIP is an IP address of a station at this host.
@@ -38,18 +39,20 @@ type localIP struct {
 
 // bind enters the address of another host's path.
 func (d *domain) bind(r *path) {
-	if !r.IP.IsValid() {
+	if !isHost(r.IP) {
 		return
 	}
 	b := d.binding(r.IP)
-	b.paths = append(b.paths, r)
+	if b.over = b.over || len(b.paths) >= maxPaths; !b.over {
+		b.paths = append(b.paths, r)
+	}
 }
 
 func (d *domain) unbind(r *path) {
-	if !r.IP.IsValid() {
-		return
-	}
 	b := d.ips[r.IP]
+	if b == nil {
+		return // it is no host's, or its others are gone
+	}
 	b.paths = slices.DeleteFunc(b.paths, func(other *path) bool { return other == r })
 	d.tidy(r.IP, b)
 }
@@ -167,7 +170,7 @@ func (t *Table) Frame(now time.Time, vni VNI, number uint16, frame []byte) (answ
 // here has it, or two stations do.
 func (d *domain) remote(ip netip.Addr) (mac port.MAC, router, ok bool) {
 	b := d.ips[ip]
-	if b == nil || b.local != nil {
+	if b == nil || b.local != nil || b.over {
 		return 0, false, false
 	}
 	for _, r := range b.paths {

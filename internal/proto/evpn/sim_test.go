@@ -255,7 +255,7 @@ func (s *sim) connect(from, to int) {
 			h.deliver(to, func() { receiver.Receive(Peer(from), r) })
 		}
 	}
-	h.deliver(to, func() { receiver.Synced(Peer(from)) })
+	h.deliver(to, func() { receiver.Table.Synced(s.now, Peer(from)) })
 }
 
 // deliver does something at another host, after the way there, unless the session breaks.

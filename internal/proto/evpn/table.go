@@ -235,9 +235,9 @@ func (t *Table) Receive(from Peer, r Route) {
 }
 
 // sensible reports whether a route can be used: it leads to another host of this host's
-// address family.
+// address family, and not to the switch itself.
 func (t *Table) sensible(r *Route) bool {
-	if v := r.VTEP; v == t.cfg.VTEP || v.Is4() != t.cfg.VTEP.Is4() || !v.IsGlobalUnicast() || v.Zone() != "" {
+	if v := r.VTEP; v == t.cfg.VTEP || r.MAC == t.cfg.MAC || v.Is4() != t.cfg.VTEP.Is4() || !v.IsGlobalUnicast() || v.Zone() != "" {
 		return false
 	}
 	switch r.Kind {
@@ -304,36 +304,40 @@ func (t *Table) Down(now time.Time, from Peer, keep time.Duration) {
 	t.timers.stop(p.timer)
 	p.timer = nil
 	if keep <= 0 {
-		t.sweep(from, p)
+		t.sweep(now, from, p)
 		return
 	}
-	p.timer = t.timers.start(now.Add(keep), func(time.Time) {
-		p.timer = nil
-		t.sweep(from, p)
-	})
+	p.timer = t.timers.start(now.Add(keep), func(now time.Time) { t.sweep(now, from, p) })
 }
 
 // Synced says that a peer has sent all its routes (End-of-RIB): those that it did not repeat
 // since its session was lost are gone.
-func (t *Table) Synced(from Peer) {
+func (t *Table) Synced(now time.Time, from Peer) {
 	t.synced = true
 	if p := t.peers[from]; p != nil && p.timer != nil {
 		t.timers.stop(p.timer)
-		p.timer = nil
-		t.sweep(from, p)
+		t.sweep(now, from, p)
 	}
 }
 
-// sweep removes the stale routes of a peer.
-func (t *Table) sweep(from Peer, p *peer) {
+// sweep removes the stale routes of a peer, many of them in several turns.
+func (t *Table) sweep(now time.Time, from Peer, p *peer) {
+	p.timer = nil
+	left := sweepBatch
 	t.Batch(func() {
 		for _, r := range p.routes {
-			if r.gen != p.gen {
-				t.drop(p, r)
+			if r.gen == p.gen {
+				continue
 			}
+			if left == 0 {
+				p.timer = t.timers.start(now.Add(sweepGap), func(now time.Time) { t.sweep(now, from, p) })
+				return
+			}
+			left--
+			t.drop(p, r)
 		}
 	})
-	if len(p.routes) == 0 && p.timer == nil {
+	if len(p.routes) == 0 {
 		delete(t.peers, from)
 	}
 }
@@ -355,7 +359,7 @@ func (t *Table) domainOf(r *Route) *domain {
 	return nil
 }
 
-// enter imports a path into its domain.
+// enter imports a path into its domain, unless too many of its station are there.
 func (t *Table) enter(r *path) {
 	d := t.domainOf(&r.Route)
 	r.domain = d
@@ -366,6 +370,11 @@ func (t *Table) enter(r *path) {
 		t.reflood(d)
 	default:
 		s := d.station(r.MAC)
+		if len(s.paths) >= maxPaths {
+			r.domain = nil
+			t.stats.Unused++
+			return
+		}
 		s.paths = append(s.paths, r)
 		d.bind(r)
 		t.decide(d, r.MAC)

@@ -46,7 +46,7 @@ func (t *Table) Stations() iter.Seq[Station] {
 					best := s.best()
 					v.VTEP, v.Seq, v.Sticky = best.VTEP, best.Seq, best.Sticky
 					for _, r := range s.paths {
-						if r.IP.IsValid() && r.VTEP == best.VTEP {
+						if isHost(r.IP) && r.VTEP == best.VTEP {
 							v.IPs = append(v.IPs, r.IP)
 						}
 					}

@@ -49,14 +49,20 @@ func (o *overlay) neighbors(site int) []api.EVPNNeighbor {
 	return all
 }
 
-// station returns a station as a site knows it by EVPN; its MAC is 0 if there is none.
-func (o *overlay) station(site int, mac port.MAC) api.EVPNMAC {
+// stations returns the stations that a site knows by EVPN.
+func (o *overlay) stations(site int) []api.EVPNMAC {
 	o.t.Helper()
 	all, err := o.sites[site].sw.Client.EVPNMACs(o.t.Context())
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	for _, m := range all {
+	return all
+}
+
+// station returns a station as a site knows it by EVPN; its MAC is 0 if there is none.
+func (o *overlay) station(site int, mac port.MAC) api.EVPNMAC {
+	o.t.Helper()
+	for _, m := range o.stations(site) {
 		if m.MAC == mac {
 			return m
 		}
