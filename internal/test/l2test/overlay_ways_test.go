@@ -42,6 +42,10 @@ func TestOverlayWays(t *testing.T) {
 	}
 	awaitWay(true, "straight")
 
+	if features := l.ns.Run("ethtool", "-k", "up0"); !strings.Contains(features, "generic-receive-offload: off") {
+		t.Error("the tunnel's device has GRO")
+	}
+
 	// Super-frames leave so, too, also where the device that leads to the host cannot cut them.
 	sent := func() uint64 {
 		n, err := strconv.ParseUint(strings.TrimSpace(l.ns.Run("cat", "/sys/class/net/up0/statistics/tx_bytes")), 10, 64)
