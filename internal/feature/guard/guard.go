@@ -58,8 +58,8 @@ type guarded struct {
 	port  feature.Port
 	rules *proto.Port
 	stage *vswitch.Stage
-	macs  []port.MAC            // of its stations, as far as the settings say
-	told  [port.NumDrops]uint64 // of the port's drops, those that events have told of
+	macs  []port.MAC           // of its stations, as far as the settings say
+	told  map[port.Drop]uint64 // of the port's drops, those that events have told of
 }
 
 const (
@@ -181,7 +181,12 @@ func (g *guard) Configured(p feature.Port) {
 	}
 	x := g.ports[n]
 	if x == nil {
-		x = &guarded{port: p, told: p.Core().Stats().RX.Dropped}
+		x = &guarded{port: p, told: make(map[port.Drop]uint64)}
+		for why, n := range p.Core().Stats().RX.Dropped {
+			if n != 0 {
+				x.told[port.Drop(why)] = n
+			}
+		}
 		g.ports[n] = x
 	}
 	x.rules, x.macs = g.table.Guard(n, p.Name(), c), c.MACs

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/packet/eth"
+	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
@@ -37,25 +39,62 @@ type guards struct {
 
 	mu     sync.Mutex
 	closed bool
-	wanted map[uint16]*vswitch.FastGuard // by port number
-	slot   map[uint16]uint32             // of ports that the kernel has
-	has    map[uint32]*guarded           // by slot
+	wanted map[uint16]*guarded // by port number
+	slot   map[uint16]uint32   // of ports that the kernel has
+	has    map[uint32]*guarded // by slot; where all is as it should be, those of wanted
 }
 
-// guarded is what the kernel has of a slot.
+// guarded is what a port may send, as the kernel has it or is to have it.
 type guarded struct {
-	guard   bpfGuard
-	senders map[bpfSender]bpfBinding
+	flags    uint32
+	vlans    port.VLANSet
+	prefixes []bpfPrefix
+	senders  []guardSender // in order
 }
 
-func newGuarded() *guarded {
-	return &guarded{guard: bpfGuard{Flags: guardForgotten}, senders: make(map[bpfSender]bpfBinding)}
+// guardSender is a sender and when it may send. The slot of its key is left out.
+type guardSender struct {
+	key         bpfSender
+	from, until uint64
+}
+
+// order sorts senders.
+func (s guardSender) order(o guardSender) int {
+	return cmp.Or(cmp.Compare(s.key.Station, o.key.Station), cmp.Compare(s.key.Type, o.key.Type), slices.Compare(s.key.Address[:], o.key.Address[:]))
+}
+
+// find returns that of all with the key of s, if there is one.
+func find(all []guardSender, s guardSender) (old guardSender, there bool) {
+	at, there := slices.BinarySearchFunc(all, s, guardSender.order)
+	if there {
+		old = all[at]
+	}
+	return old, there
+}
+
+// isGuard reports whether x and o differ in their senders alone.
+func (x *guarded) isGuard(o *guarded) bool {
+	return x.flags == o.flags && x.vlans == o.vlans && slices.Equal(x.prefixes, o.prefixes)
+}
+
+// entry returns x without its senders, as guard.h has it.
+func (x *guarded) entry() (e bpfGuard) {
+	e.Flags, e.Vlans, e.Prefixes = x.flags, x.vlans, uint32(len(x.prefixes))
+	copy(e.Prefix[:], x.prefixes)
+	return e
+}
+
+// at returns the sender's key in the kernel.
+func (s *guardSender) at(slot uint32) bpfSender {
+	key := s.key
+	key.Slot = slot
+	return key
 }
 
 // load makes g ready for read.
 func (g *guards) load(p *Path) {
 	g.bpf, g.bump, g.check = &p.bpf, p.bump, p.check
-	g.wanted, g.slot = make(map[uint16]*vswitch.FastGuard), make(map[uint16]uint32)
+	g.wanted, g.slot = make(map[uint16]*guarded), make(map[uint16]uint32)
 }
 
 // read reads what an earlier process left, by slot.
@@ -65,7 +104,7 @@ func (g *guards) read() error {
 	g.has = make(map[uint32]*guarded)
 	at := func(slot uint32) *guarded {
 		if g.has[slot] == nil {
-			g.has[slot] = newGuarded()
+			g.has[slot] = &guarded{flags: guardForgotten}
 		}
 		return g.has[slot]
 	}
@@ -77,27 +116,38 @@ func (g *guards) read() error {
 	)
 	bindings := g.bpf.Bindings.Iterate()
 	for bindings.Next(&sender, &binding) {
-		at(sender.Slot).senders[sender] = binding
+		x := at(sender.Slot)
+		sender.Slot = 0
+		x.senders = append(x.senders, guardSender{sender, binding.From, binding.Until})
 	}
 	ports := g.bpf.Guards.Iterate()
 	for ports.Next(&slot, &guard) {
-		at(slot).guard = guard
+		x := at(slot)
+		x.flags, x.vlans = guard.Flags, guard.Vlans
+		x.prefixes = slices.Clone(guard.Prefix[:min(guard.Prefixes, maxPrefixes)])
+	}
+	for _, x := range g.has {
+		slices.SortFunc(x.senders, guardSender.order)
 	}
 	return errors.Join(bindings.Err(), ports.Err())
 }
 
 // Guard implements vswitch.FastPath.
 func (p *Path) Guard(number uint16, guard *vswitch.FastGuard) {
+	var want *guarded
+	if guard != nil {
+		want = describeGuard(guard)
+	}
 	g := &p.guards
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if guard == nil {
+	if want == nil {
 		delete(g.wanted, number)
 	} else {
-		g.wanted[number] = guard
+		g.wanted[number] = want
 	}
 	if slot, is := g.slot[number]; is && !g.closed {
-		g.put(slot, guard)
+		g.put(slot, want)
 	}
 }
 
@@ -144,51 +194,60 @@ func (g *guards) close() {
 	g.closed = true
 }
 
-// put makes a slot as guard says. First goes what is no longer allowed. About what the kernel has
-// no room for, it asks the switch. The caller holds mu.
-func (g *guards) put(slot uint32, guard *vswitch.FastGuard) {
-	has := g.has[slot]
-	if guard == nil {
-		if has != nil {
-			g.check("guarding a port", errors.Join(g.remove(has, nil), g.forget(slot)))
-			g.bump()
-		}
+// put makes a slot as a port is to be. First goes what is no longer allowed. About what the
+// kernel has no room for, it asks the switch. The caller holds mu.
+func (g *guards) put(slot uint32, want *guarded) {
+	has := &guarded{flags: guardForgotten}
+	if g.has[slot] != nil {
+		has = g.has[slot]
+	} else if want == nil {
 		return
 	}
-	senders, is := describeGuard(slot, guard)
-	if has == nil {
-		has = newGuarded()
-		g.has[slot] = has
-	}
-	shrinks, before := has.guard != is, len(has.senders)
-	if err := g.remove(has, senders); err != nil {
-		// What should go stays: the switch is asked about all frames of the port.
+	left, err := g.remove(slot, has, want)
+	if want == nil || err != nil {
+		// If what should go stays, the switch is asked about all frames of the port.
+		g.has[slot] = &guarded{senders: left}
 		g.check("guarding a port", errors.Join(err, g.forget(slot)))
 		g.bump()
 		return
 	}
-	shrinks = shrinks || len(has.senders) != before
+	shrinks := !has.isGuard(want) || len(left) != len(has.senders)
+	is := *want // what the kernel has at the end
+	var failed []int
 	var errs []error
-	for s, b := range senders {
-		old, there := has.senders[s]
-		if there && same(old, b) {
+	for i, s := range want.senders {
+		old, there := find(left, s)
+		if there && same(old, s) {
+			want.senders[i] = old
 			continue
 		}
-		if err := g.bpf.Bindings.Put(&s, &b); err != nil {
-			is.Flags |= guardMore
+		key := s.at(slot)
+		if err := g.bpf.Bindings.Put(&key, &bpfBinding{From: s.from, Until: s.until}); err != nil {
+			is.flags |= guardMore
+			failed = append(failed, i)
 			if !errors.Is(err, unix.E2BIG) { // the table is full
 				errs = append(errs, err)
 			}
 			continue
 		}
-		has.senders[s] = b
 		shrinks = shrinks || there
 	}
-	if has.guard != is {
-		if err := g.bpf.Guards.Put(slot, &is); err != nil {
+	g.has[slot] = want
+	if len(failed) != 0 {
+		is.senders = slices.Clone(want.senders)
+		for _, i := range slices.Backward(failed) {
+			if old, there := find(left, is.senders[i]); there {
+				is.senders[i] = old
+			} else {
+				is.senders = slices.Delete(is.senders, i, i+1)
+			}
+		}
+		g.has[slot] = &is
+	}
+	if !has.isGuard(&is) {
+		entry := is.entry()
+		if err := g.bpf.Guards.Put(slot, &entry); err != nil {
 			errs = append(errs, err, g.forget(slot))
-		} else {
-			has.guard = is
 		}
 	}
 	if shrinks {
@@ -197,19 +256,24 @@ func (g *guards) put(slot uint32, guard *vswitch.FastGuard) {
 	g.check("guarding a port", errors.Join(errs...))
 }
 
-// remove removes the senders that do not stay.
-func (g *guards) remove(has *guarded, stay map[bpfSender]bpfBinding) (err error) {
-	for s := range has.senders {
-		if _, stays := stay[s]; stays {
-			continue
+// remove removes the senders that do not stay; if stay is nil, all. It returns what is left.
+func (g *guards) remove(slot uint32, has, stay *guarded) (left []guardSender, err error) {
+	for _, s := range has.senders {
+		stays := false
+		if stay != nil {
+			_, stays = find(stay.senders, s)
 		}
-		if e := g.bpf.Bindings.Delete(&s); e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
+		if !stays {
+			key := s.at(slot)
+			e := g.bpf.Bindings.Delete(&key)
+			if e == nil || errors.Is(e, ebpf.ErrKeyNotExist) {
+				continue
+			}
 			err = errors.Join(err, e)
-			continue
 		}
-		delete(has.senders, s)
+		left = append(left, s)
 	}
-	return err
+	return left, err
 }
 
 // forget removes what is not a sender of a slot; all frames of a guarded port are then punted.
@@ -218,52 +282,51 @@ func (g *guards) forget(slot uint32) error {
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		err = nil
 	}
-	if has := g.has[slot]; has != nil {
-		if has.guard = (bpfGuard{Flags: guardForgotten}); len(has.senders) == 0 {
-			delete(g.has, slot)
-		}
+	if has := g.has[slot]; has != nil && len(has.senders) != 0 {
+		g.has[slot] = &guarded{flags: guardForgotten, senders: has.senders}
+	} else {
+		delete(g.has, slot)
 	}
 	return err
 }
 
-// describeGuard returns a guarded port in the form that guard.h reads.
-func describeGuard(slot uint32, guard *vswitch.FastGuard) (senders map[bpfSender]bpfBinding, is bpfGuard) {
-	is.Vlans = guard.VLANs
-	always := bpfBinding{Until: math.MaxUint64}
-	senders = make(map[bpfSender]bpfBinding, len(guard.MACs)+len(guard.Senders))
+// describeGuard returns a guarded port as the kernel is to have it.
+func describeGuard(guard *vswitch.FastGuard) *guarded {
+	x := &guarded{vlans: guard.VLANs, senders: make([]guardSender, 0, len(guard.MACs)+len(guard.Senders))}
 	for _, mac := range guard.MACs {
-		senders[bpfSender{Station: uint64(mac), Slot: slot}] = always
+		x.senders = append(x.senders, guardSender{bpfSender{Station: uint64(mac)}, 0, math.MaxUint64})
 	}
 	for _, s := range guard.Senders {
-		senders[senderOf(slot, s)] = bpfBinding{From: clockAt(s.From, 0), Until: clockAt(s.Until, math.MaxUint64)}
+		x.senders = append(x.senders, guardSender{keyOf(s), clockAt(s.From, 0), clockAt(s.Until, math.MaxUint64)})
 	}
+	// Of two with one key, that of the settings counts, which come first.
+	slices.SortStableFunc(x.senders, guardSender.order)
+	x.senders = slices.CompactFunc(x.senders, func(a, b guardSender) bool { return a.order(b) == 0 })
 	for _, p := range guard.Prefixes {
-		if is.Prefixes == maxPrefixes || slices.ContainsFunc(noStations, p.Overlaps) {
-			is.Flags |= guardMore
+		if len(x.prefixes) == maxPrefixes || slices.ContainsFunc(noStations, p.Overlaps) {
+			x.flags |= guardMore
 			continue
 		}
-		x := &is.Prefix[is.Prefixes]
-		x.Address, x.Type = addressWords(p.Masked().Addr())
+		is := bpfPrefix{Station: uint64(p.VLAN)<<48 | uint64(p.MAC), Until: clockAt(p.Until, math.MaxUint64)}
+		is.Address, is.Type = addressWords(p.Masked().Addr())
 		ones := netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))
 		if p.Addr().Is4() {
 			ones = netip.AddrFrom4([4]byte{0xff, 0xff, 0xff, 0xff})
 		}
 		mask, _ := ones.Prefix(p.Bits()) // the length fits the address
-		x.Mask, _ = addressWords(mask.Addr())
-		x.Station = uint64(p.VLAN)<<48 | uint64(p.MAC)
-		x.Until = clockAt(p.Until, math.MaxUint64)
-		is.Prefixes++
+		is.Mask, _ = addressWords(mask.Addr())
+		x.prefixes = append(x.prefixes, is)
 	}
 	if guard.MACOnly {
-		is.Flags |= guardMACOnly
+		x.flags |= guardMACOnly
 	}
 	if guard.MoreTypes {
-		is.Flags |= guardMoreTypes
+		x.flags |= guardMoreTypes
 	}
 	if guard.Exceptions {
-		is.Flags |= guardExceptions
+		x.flags |= guardExceptions
 	}
-	return senders, is
+	return x
 }
 
 // noStations are addresses that no station sends from. The switch is asked about a prefix with any
@@ -274,8 +337,9 @@ var noStations = []netip.Prefix{
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("::ffff:0:0/96"), netip.MustParsePrefix("ff00::/8"),
 }
 
-func senderOf(slot uint32, s vswitch.FastSender) bpfSender {
-	is := bpfSender{Station: uint64(s.VLAN)<<48 | uint64(s.MAC), Slot: slot}
+// keyOf returns a sender's key in the kernel, without its slot.
+func keyOf(s vswitch.FastSender) bpfSender {
+	is := bpfSender{Station: uint64(s.VLAN)<<48 | uint64(s.MAC)}
 	is.Address, is.Type = addressWords(s.Addr)
 	return is
 }
@@ -300,11 +364,11 @@ func clockAt(t time.Time, zero uint64) uint64 {
 	return uint64(max(monotonic()+time.Until(t), 0))
 }
 
-// same reports whether two bindings are for the same time. It is converted each time anew.
-func same(a, b bpfBinding) bool {
+// same reports whether two senders have the same time. It is converted each time anew.
+func same(a, b guardSender) bool {
 	const much = uint64(10 * time.Millisecond)
 	near := func(x, y uint64) bool { return x-y < much || y-x < much }
-	return near(a.From, b.From) && near(a.Until, b.Until)
+	return near(a.from, b.from) && near(a.until, b.until)
 }
 
 // GuardHeard implements vswitch.FastPath.
@@ -317,7 +381,8 @@ func (p *Path) GuardHeard(number uint16, s vswitch.FastSender) (ago time.Duratio
 		return 0, false
 	}
 	var b bpfBinding
-	key := senderOf(slot, s)
+	key := keyOf(s)
+	key.Slot = slot
 	if err := g.bpf.Bindings.Lookup(&key, &b); err != nil || b.Heard == 0 {
 		return 0, false
 	}

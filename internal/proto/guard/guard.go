@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/vswitch/vswitch/internal/packet/ip"
 	"github.com/vswitch/vswitch/port"
@@ -172,20 +173,23 @@ type owner struct {
 // entry is a binding.
 type entry struct {
 	port   *Port
-	vlan   uint16 // 0: every VLAN of the port
 	mac    port.MAC
 	addr   netip.Addr
-	bits   int // of a prefix, whose first address addr is; 0: it is an address
+	vlan   uint16      // 0: every VLAN of the port
+	bits   uint8       // of a prefix, whose first address addr is; 0: it is an address
+	asked  atomic.Bool // somebody else claims the address, and nothing was heard since
 	source Source
-	server netip.Addr
-	expiry time.Time // zero: never
+	server unique.Handle[netip.Addr] // few servers give many addresses
+	expiry time.Time                 // zero: never
 
 	published int64 // the expiry that the mirror and the state have, in seconds since 1970; 0: none
 
 	usable atomic.Int64 // when it is bound, in ns of Table.age; 0: it is
 	heard  atomic.Int64 // seconds of Table.clock; 0: never
-	asked  atomic.Bool  // somebody else claims the address, and nothing was heard since
 }
+
+// numReasons is how many reasons there are for which the guard drops frames.
+const numReasons = port.DropGuardRouter - port.DropGuardMAC + 1
 
 // Port is a guarded port.
 type Port struct {
@@ -205,7 +209,7 @@ type Port struct {
 	counts  Counts
 
 	rate       bucket
-	violations [port.NumDrops]violation
+	violations [numReasons]violation
 }
 
 // New makes a table. now is its clock, and protect lists addresses that no port learns.
@@ -400,7 +404,7 @@ func (p *Port) addStatics() {
 				vlan = vid
 			}
 		}
-		e := &entry{port: p, vlan: vlan, mac: mac, addr: addr, source: source}
+		e := &entry{port: p, vlan: vlan, mac: mac, addr: addr, source: source, server: unique.Make(netip.Addr{})}
 		p.statics = append(p.statics, e)
 		if source != Static {
 			return // several ports may have it
@@ -500,7 +504,7 @@ func (t *Table) Learns() bool {
 // network returns the addresses of an entry.
 func (e *entry) network() netip.Prefix {
 	if e.bits != 0 {
-		return netip.PrefixFrom(e.addr, e.bits)
+		return netip.PrefixFrom(e.addr, int(e.bits))
 	}
 	return netip.PrefixFrom(e.addr, e.addr.BitLen())
 }

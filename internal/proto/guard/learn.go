@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+	"unique"
 
 	"github.com/vswitch/vswitch/internal/packet/arp"
 	"github.com/vswitch/vswitch/internal/packet/dhcp"
@@ -276,7 +277,7 @@ var linkLocal = netip.MustParsePrefix("fe80::/64")
 // change what others believe.
 func (c *check) firstUse(a netip.Addr, probe bool) bool {
 	p, t := c.port, c.port.table
-	if c.learn&LearnARP == 0 || !unicast4(a) {
+	if c.learn&LearnARP == 0 || !unicast4(a) || !c.dry && !p.rate.take(c.table.now()) {
 		return false
 	}
 	t.mu.Lock()
@@ -398,10 +399,10 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 			p.count(Disputed)
 			return refuse("it begins a prefix that is delegated")
 		case e.port == p && e.source != Static && e.mac == mac:
-			if e.source != source || e.server != server {
+			if e.source != source || e.server.Value() != server {
 				t.event(Event{Kind: Changed, Port: p.name, VLAN: vlan, MAC: mac, Address: a, Source: source})
 			}
-			e.expiry, e.server, e.source = expiry, server, source
+			e.expiry, e.server, e.source = expiry, unique.Make(server), source
 			e.usable.Store(0)
 			t.changed = true
 			p.copyOut()
@@ -428,7 +429,7 @@ func (p *Port) bind(vlan uint16, mac port.MAC, a netip.Addr, source Source, expi
 	if !ok {
 		return p.refuseFull(vlan, mac, a, "the port has as many addresses as it may learn")
 	}
-	e := &entry{port: p, vlan: vlan, mac: mac, addr: a, source: source, server: server, expiry: expiry}
+	e := &entry{port: p, vlan: vlan, mac: mac, addr: a, source: source, server: unique.Make(server), expiry: expiry}
 	e.heard.Store(t.clock.Load())
 	if wait != 0 {
 		e.usable.Store(int64(t.age(t.now()) + wait))
@@ -459,7 +460,7 @@ func (p *Port) delegate(vlan uint16, mac port.MAC, x netip.Prefix, expiry time.T
 	}
 	for _, e := range p.learned {
 		if e.vlan == vlan && e.mac == mac && e.network() == x {
-			e.expiry, e.server = expiry, server
+			e.expiry, e.server = expiry, unique.Make(server)
 			t.changed = true
 			p.copyOut()
 			return
@@ -491,7 +492,7 @@ func (p *Port) delegate(vlan uint16, mac port.MAC, x netip.Prefix, expiry time.T
 		refuse(Refused, "", "the port has as many prefixes as it may learn")
 		return
 	}
-	e := &entry{port: p, vlan: vlan, mac: mac, addr: x.Addr(), bits: x.Bits(), source: PD, server: server, expiry: expiry}
+	e := &entry{port: p, vlan: vlan, mac: mac, addr: x.Addr(), bits: uint8(x.Bits()), source: PD, server: unique.Make(server), expiry: expiry}
 	e.heard.Store(t.clock.Load())
 	p.learned = append(p.learned, e)
 	t.owners[owner{vlan, e.addr}] = e

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -21,12 +22,11 @@ type rules struct {
 	anyVLAN  bool // there are bindings for every VLAN
 	prefixes []prefixRule
 	virtual  []virtual
-	few      []slot         // the bindings, if they are few
-	many     map[key]*entry // else
+	bound    []slot // in order, if they are not few
 	table    *Table
 }
 
-// few is how many bindings are compared one after the other.
+// few is how many bindings are compared one after the other; of more, half are left out at once.
 const few = 8
 
 // key is a triple that is allowed. VLAN 0 stands for every VLAN.
@@ -40,6 +40,10 @@ func station(vlan uint16, mac port.MAC) uint64 { return uint64(vlan)<<48 | uint6
 type slot struct {
 	key
 	entry *entry
+}
+
+func (s slot) compare(k key) int {
+	return cmp.Or(cmp.Compare(s.station, k.station), cmp.Compare(s.addr.Hi, k.addr.Hi), cmp.Compare(s.addr.Lo, k.addr.Lo))
 }
 
 // prefixRule allows all addresses of a prefix that stations may have.
@@ -69,17 +73,14 @@ func (p *Port) publish() {
 		}
 		return e.bits != 0
 	})
-	if len(all) > few {
-		r.many = make(map[key]*entry, len(all))
-	}
+	r.bound = make([]slot, 0, len(all))
 	for _, e := range all {
-		k := key{station(e.vlan, e.mac), addrOf(e.addr)}
 		r.anyVLAN = r.anyVLAN || e.vlan == 0
-		if r.many != nil {
-			r.many[k] = e
-		} else {
-			r.few = append(r.few, slot{k, e})
-		}
+		r.bound = append(r.bound, slot{key{station(e.vlan, e.mac), addrOf(e.addr)}, e})
+	}
+	if len(r.bound) > few {
+		// Of two with one key, that of the settings is first, which comes first in all.
+		slices.SortStableFunc(r.bound, func(a, b slot) int { return a.compare(b.key) })
 	}
 	for _, a := range c.Addresses {
 		if !a.IsSingleIP() && len(c.MACs) > 0 {
@@ -101,7 +102,7 @@ func (p *Port) publish() {
 
 // own reports whether a station has an address in a VLAN.
 func (r *rules) own(vlan uint16, mac port.MAC, a ip.Addr) bool {
-	if r.bound(key{station(vlan, mac), a}) || r.anyVLAN && r.bound(key{station(0, mac), a}) {
+	if r.isBound(key{station(vlan, mac), a}) || r.anyVLAN && r.isBound(key{station(0, mac), a}) {
 		return true
 	}
 	if len(r.prefixes) == 0 {
@@ -117,14 +118,15 @@ func (r *rules) own(vlan uint16, mac port.MAC, a ip.Addr) bool {
 	return false
 }
 
-func (r *rules) bound(k key) bool {
-	if r.many != nil {
-		e := r.many[k]
-		return e != nil && e.live(r)
+func (r *rules) isBound(k key) bool {
+	all := r.bound
+	if len(all) > few {
+		at, found := slices.BinarySearchFunc(all, k, slot.compare)
+		return found && all[at].entry.live(r)
 	}
-	for i := range r.few {
-		if r.few[i].key == k {
-			return r.few[i].entry.live(r)
+	for i := range all {
+		if all[i].key == k {
+			return all[i].entry.live(r)
 		}
 	}
 	return false

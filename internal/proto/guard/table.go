@@ -52,7 +52,7 @@ func (p *Port) bindings(all []Binding) []Binding {
 	for i, e := range slices.Concat(p.statics, p.learned) {
 		b := Binding{
 			Port: p.name, VLAN: e.vlan, MAC: e.mac, Prefix: e.network(),
-			Source: e.source, Bound: true, Expiry: e.expiry, Server: e.server, Learned: i >= len(p.statics),
+			Source: e.source, Bound: true, Expiry: e.expiry, Server: e.server.Value(), Learned: i >= len(p.statics),
 		}
 		if left := time.Duration(e.usable.Load()) - p.table.age(now); left > 0 {
 			b.Bound, b.From = false, now.Add(left)
@@ -236,7 +236,7 @@ func (t *Table) Tick() (events []Event, asks []Ask) {
 				if v.sample != nil {
 					ev, v.sample = *v.sample, nil
 				}
-				ev.Kind, ev.Port, ev.Reason, ev.Count = Violation, p.name, port.Drop(why), n
+				ev.Kind, ev.Port, ev.Reason, ev.Count = Violation, p.name, port.DropGuardMAC+port.Drop(why), n
 				t.events = append(t.events, ev)
 			}
 			v.armed.Store(true)
@@ -296,7 +296,10 @@ type violation struct {
 
 // violated counts a dropped frame. The first in each second is kept as the sample.
 func (p *Port) violated(why port.Drop, f *port.Frame) {
-	v := &p.violations[why]
+	if !why.ByGuard() {
+		return
+	}
+	v := &p.violations[why-port.DropGuardMAC]
 	if v.armed.Load() && v.armed.CompareAndSwap(true, false) {
 		ev := &Event{VLAN: f.VLAN, MAC: f.Src}
 		ev.Claimed, ev.Address = claimed(f.Data)
