@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -48,6 +49,11 @@ func solicitation(target string) []byte {
 	b := Addr(target)
 	group := fmt.Sprintf("ff02::1:ff%02x:%02x%02x", b[13], b[14], b[15])
 	return Eth(port.MAC(0x3333_ff00_0000)|port.MAC(binary.BigEndian.Uint32(b[12:])&0xffffff), macA, tIPv6, ICMPv6("::", group, 135, ND(target)))
+}
+
+// redirected returns a frame to another station.
+func redirected(wire []byte, dst port.MAC) []byte {
+	return append(dst.HardwareAddr(), wire[6:]...)
 }
 
 func advert(dst port.MAC, target string, mac port.MAC) []byte {
@@ -365,6 +371,14 @@ var cases = []testCase{
 	{"a router", static + " --guard-allow router", func(l *lab) {
 		l.pass("advertisement", "A", Eth(allNodes, macA, tIPv6, routerAdvert(localA, "fd66::")), everybody...)
 		l.drop("from another's address", "guard_ipv6", "A", Eth(allNodes, macA, tIPv6, routerAdvert(localT, "fd66::")))
+		ra := routerAdvert(localA, "fd66::")[40:]
+		l.drop("with another's MAC", "guard_nd", "A", Eth(allNodes, macA, tIPv6, IPv6(localA, "ff02::1", 58, append(bytes.Clone(ra), LinkLayer(1, macT)...))))
+		l.drop("in fragments", "guard_nd", "A", Eth(allNodes, macA, tIPv6, IPv6(localA, "ff02::1", 44, Fragment(58, 0, false, ra))))
+		l.drop("from afar", "guard_nd", "A", poke(Eth(allNodes, macA, tIPv6, routerAdvert(localA, "fd66::")), 7, 64))
+		l.drop("a DHCP server's OFFER", "guard_dhcp_server", "A", reply(macA, "10.99.0.10", message4(l, dhcpv4.MessageTypeOffer, 1, macV)))
+		l.drop("VRRP", "guard_router", "A", Eth(0x0100_5e00_0012, macA, tIPv4, IPv4("10.99.0.10", "224.0.0.18", 112, make([]byte, 20))))
+		l.pass("a query", "A", Eth(0x0100_5e00_0001, macA, tIPv4, IPv4("10.99.0.10", "224.0.0.1", 2, append([]byte{0x11}, make([]byte, 7)...))), everybody...)
+		l.drop("a query of nobody", "guard_ipv4", "A", Eth(Broadcast, macA, tIPv4, IPv4("0.0.0.0", "10.99.0.11", 2, append([]byte{0x11}, make([]byte, 7)...))))
 	}},
 	{"a pair", static + " --guard-pair 00:00:5e:00:01:0a=10.99.0.100", func(l *lab) {
 		virtual := port.MAC(0x0000_5e00_010a)
@@ -394,6 +408,9 @@ var cases = []testCase{
 		l.pass("the router", "T", Eth(allNodes, macT, tIPv6, routerAdvert(localT, "fd98::")), "A", "V", "B")
 		l.drop("before detection", "guard_ipv6", "A", frame)
 		l.drop("detection in another prefix", "guard_nd", "A", solicitation("fd97::1234"))
+		l.drop("detection that only T hears", "guard_nd", "A", redirected(solicitation(formed), macT))
+		l.drop("detection that all hear, but no group", "guard_nd", "A", redirected(solicitation(formed), Broadcast))
+		l.drop("before detection still", "guard_ipv6", "A", frame)
 		l.pass("detection", "A", solicitation(formed), everybody...)
 		eventually(l, "the address is bound", func() bool {
 			l.put("A", frame)
@@ -406,6 +423,18 @@ var cases = []testCase{
 		l.pass("detection", "A", solicitation(formed), everybody...)
 		l.pass("objection", "V", Eth(allNodes, macV, tIPv6, ICMPv6(formed, "ff02::1", 136, ND(formed, LinkLayer(2, macV)...))), "A", "T", "B")
 		l.drop("detection again", "guard_nd", "A", solicitation(formed))
+	}},
+	{"a first use", "--guard-learn arp", func(l *lab) {
+		probe := Eth(Broadcast, macA, tARP, ARP(1, macA, "0.0.0.0", 0, "10.99.0.10"))
+		l.drop("a probe that only T hears", "guard_arp", "A", redirected(probe, macT))
+		l.drop("IPv4 before", "guard_ipv4", "A", own4())
+		l.pass("a probe", "A", probe, everybody...)
+		l.drop("a probe of another address", "guard_arp", "A", Eth(Broadcast, macA, tARP, ARP(1, macA, "0.0.0.0", 0, "10.99.0.11")))
+		eventually(l, "the address is bound", func() bool {
+			l.put("A", own4())
+			return len(l.settle("A")) == 3
+		})
+		l.drop("another's", "guard_ipv4", "A", from4("10.99.0.11"))
 	}},
 	{"cut off", static, func(l *lab) {
 		l.drop("IPv4", "guard_malformed", "A", Bare(macV, macA, tIPv4, echo4("10.99.0.10", "10.99.0.11")[:19]))

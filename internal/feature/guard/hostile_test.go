@@ -165,7 +165,7 @@ var hostile = []testCase{
 		l.known("another's in IPv6 of another's", "guard_ipv6", Eth(macV, macA, tIPv6, IPv6("fd99::11", "fd99::12", 41, IPv6("fd99::10", "fd99::12", 59, nil))))
 		l.pass("IPv4 in IPv6", "A", toV6(4, IPv4("10.99.0.1", "10.99.0.11", 17, udp)), "V")
 		l.known("an extension header in IPv4", "guard_ipv4", Eth(macV, macA, tIPv4, IPv4("10.99.0.1", "10.99.0.11", 0, Extension(17, udp))))
-		for _, a := range []string{"fe80::5054:ff:fe99:b", "febf::1", "fec0::1", "fd99::1:10", "2002:a63:b::1", "ff02::1:ff00:10", "100::1"} {
+		for _, a := range []string{"fe80::5054:ff:fe99:b", "febf::1", "fec0::1", "fd99::1:10", "2002:a63:b::1", "2002:a63:a::1", "2001:0:a63:a::1", "2001:db8::5054:ff:fe99:a", "64:ff9b::a63:a", "::a63:a", "fe80::1", "fe80:0:0:1:5054:ff:fe99:a", "ff02::1:ff00:10", "100::1"} {
 			l.known("from "+a, "guard_ipv6", Eth(macV, macA, tIPv6, IPv6(a, "fd99::11", 17, udp)))
 		}
 		report := func(src, dst string, kind byte) []byte {
@@ -182,6 +182,11 @@ var hostile = []testCase{
 		l.nothing("another's, long", Eth(macV, macA, tIPv6, IPv6("fd99::11", "fd99::12", 17, UDP(1000, 2000, make([]byte, 8900)))), port.Offload{})
 	}},
 	{"ND, hostile", static, func(l *lab) {
+		own := solicitation("fd99::10")
+		l.pass("detection", "A", own, everybody...)
+		for _, dst := range []port.MAC{macV, Broadcast, allNodes, 0x3333_ff00_0011} {
+			l.drop("detection past its group, "+dst.String(), "guard_nd", "A", redirected(own, dst))
+		}
 		nonce := []byte{14, 1, 1, 2, 3, 4, 5, 6}
 		dad := Eth(0x3333_ff00_0010, macA, tIPv6, ICMPv6("::", "ff02::1:ff00:10", 135, ND("fd99::10", nonce...)))
 		l.pass("detection with a nonce", "A", dad, everybody...)
@@ -212,6 +217,9 @@ var hostile = []testCase{
 		}
 		discover := message(dhcpv4.MessageTypeDiscover)
 		l.drop("BOOTP of 1985", "guard_malformed", "A", client(macA, append(bytes.Clone(discover[:236]), make([]byte, 64)...)))
+		long := client(macA, message(dhcpv4.MessageTypeDiscover, dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorIdentifyingVendorClass, make([]byte, 250))),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionUserClassInformation, make([]byte, 250)))))
+		l.pass("a long one", "A", long, everybody...)
 		junk := bytes.Clone(discover)
 		copy(junk[34:], "\x52\x54\x00\x99\x00\x0b")
 		l.pass("another's MAC behind its own", "A", client(macA, junk), everybody...)
@@ -279,6 +287,26 @@ var unfinishedHostile = []testCase{
 		l.nothing("a next header behind a header", toV6(60, Extension(17, udp)), port.Offload{Flags: need, CsumStart: 54, CsumOffset: 0})
 		l.nothing("a datagram with half a header", toV4(17, udp[:6]), port.Offload{Flags: need, CsumStart: 34, CsumOffset: 6})
 		l.nothing("ARP cut into segments", Eth(macV, macA, tARP, append(ARP(2, macA, "10.99.0.1", macV, "10.99.0.11"), make([]byte, 2000)...)), port.Offload{Flags: need, CsumStart: 34, CsumOffset: 6, GSOType: port.GSOUDPL4, GSOSize: 28, HdrLen: 42})
+		// Of segments, each is a message of its own.
+		twice := func(b []byte, more []byte) (wire []byte, size uint16) {
+			b = append(bytes.Clone(b), make([]byte, 320-len(b))...)
+			return append(b, more...), 320
+		}
+		of := func(mac port.MAC) []byte { return message4(l, dhcpv4.MessageTypeDiscover, 1, mac) }
+		both, size := twice(of(macA), of(macV))
+		l.nothing("another's DHCP message behind its own, cut", Eth(macV, macA, tIPv4, IPv4("10.99.0.10", "10.99.0.1", 17, UDP(68, 67, both))),
+			port.Offload{Flags: need, CsumStart: 34, CsumOffset: 6, GSOType: port.GSOUDPL4, GSOSize: size, HdrLen: 42})
+		solicit := []byte{1, 1, 2, 3, 0, 1, 0, 10, 0, 3, 0, 1, 0x52, 0x54, 0, 0x99, 0, 0xa}
+		both, size = twice(solicit, append([]byte{12}, make([]byte, 40)...))
+		l.nothing("a relay's message behind its own, cut", Eth(macV, macA, tIPv6, IPv6("fd99::10", "fd99::1", 17, UDP(546, 547, both))),
+			port.Offload{Flags: need, CsumStart: 54, CsumOffset: 6, GSOType: port.GSOUDPL4, GSOSize: size, HdrLen: 62})
+		for _, kind := range []uint8{port.GSOTCPv4, port.GSOTCPv6, port.GSOUDP, port.GSOUDPL4} {
+			l.nothing(fmt.Sprint("another's, cut without a checksum, ", kind), forged, port.Offload{GSOType: kind, GSOSize: 1000, HdrLen: 54})
+		}
+		inner := IPv4("10.99.0.10", "10.99.0.11", 17, udp)
+		l.nothing("a checksum inside of GRE", toV4(47, append([]byte{0, 0, 8, 0}, inner...)), port.Offload{Flags: need, CsumStart: 34 + 4 + 20, CsumOffset: 6})
+		l.nothing("a checksum inside of IPv4", toV4(4, inner), port.Offload{Flags: need, CsumStart: 34 + 20, CsumOffset: 6})
+		l.nothing("a checksum inside of IPv6", toV6(4, inner), port.Offload{Flags: need, CsumStart: 54 + 20, CsumOffset: 6})
 		l.nothing("a server's datagrams, cut", toV4(17, UDP(1000, 68, make([]byte, 2000))), port.Offload{Flags: need, CsumStart: 34, CsumOffset: 6, GSOType: port.GSOUDPL4, GSOSize: 500, HdrLen: 42})
 	}},
 }

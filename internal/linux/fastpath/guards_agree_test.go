@@ -43,8 +43,8 @@ var interesting = []byte{
 // bytes changed, cut or padded, tagged, or one of a Drawer, and with an offload header that may
 // be a lie.
 func draft(draw *rand.Rand) (wire []byte, o port.Offload) {
+	d := Drawer{Rand: draw, Own: macA, Peer: macB, Addr4: []string{"10.0.0.1", "10.0.0.2", "192.0.2.3"}, Addr6: []string{"fd00::1", "fd00::2"}}
 	if draw.IntN(4) == 0 {
-		d := Drawer{Rand: draw, Own: macA, Peer: macB, Addr4: []string{"10.0.0.1", "10.0.0.2", "192.0.2.3"}, Addr6: []string{"fd00::1", "fd00::2"}}
 		for len(wire) < port.HeaderLen || wire[0]&1 != 0 { // the program decides about one station alone
 			wire = d.Draw()
 		}
@@ -52,15 +52,7 @@ func draft(draw *rand.Rand) (wire []byte, o port.Offload) {
 		wire = alter(draw)
 	}
 	if draw.IntN(3) == 0 {
-		o = port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(draw.IntN(len(wire))), CsumOffset: uint16(2 * draw.IntN(10))}
-		if draw.IntN(2) == 0 {
-			o.CsumStart, o.CsumOffset = []uint16{34, 38, 54, 58}[draw.IntN(4)], []uint16{6, 16}[draw.IntN(2)]
-		}
-		// The kernel takes no frame of one segment for a super-frame.
-		if size := 1 + draw.IntN(8); draw.IntN(3) == 0 && len(wire) > int(o.CsumStart)+20+size {
-			o.GSOType = []uint8{port.GSOTCPv4, port.GSOTCPv6, port.GSOTCPv4 | port.GSOECN, port.GSOUDP, port.GSOUDPL4}[draw.IntN(5)]
-			o.GSOSize, o.HdrLen = uint16(size), uint16(draw.IntN(80))
-		}
+		o = d.Offload(wire)
 	}
 	return wire, o
 }

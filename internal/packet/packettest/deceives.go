@@ -25,7 +25,7 @@ func Deceives(wire []byte, mac port.MAC, addresses ...string) string {
 	isMAC := func(b []byte) bool { return bytes.Equal(b, mac.HardwareAddr()) }
 	nobody := make([]byte, 4)
 	packets, v6, to := 0, false, layers.UDPPort(0)
-	for _, l := range gopacket.NewPacket(wire, layers.LayerTypeEthernet, gopacket.Default).Layers() {
+	for _, l := range gopacket.NewPacket(trimmed(wire), layers.LayerTypeEthernet, gopacket.Default).Layers() {
 		switch l := l.(type) {
 		case *layers.GRE, *layers.EtherIP:
 			return ""
@@ -68,7 +68,7 @@ func Deceives(wire []byte, mac port.MAC, addresses ...string) string {
 				return fmt.Sprint("from ", l.SrcIP)
 			}
 		case *layers.IPv6Fragment:
-			if l.FragmentOffset == 0 {
+			if v6 && l.FragmentOffset == 0 {
 				return inFragment(uint8(l.NextHeader), l.Payload)
 			}
 			return ""
@@ -78,7 +78,7 @@ func Deceives(wire []byte, mac port.MAC, addresses ...string) string {
 				return why
 			}
 		case *layers.DHCPv4:
-			if to != 67 {
+			if to != 67 || v6 {
 				return "" // gopacket looks at the other port, too
 			}
 			if l.Operation != layers.DHCPOpRequest || !isMAC(l.ClientHWAddr) || !l.RelayAgentIP.IsUnspecified() || !l.ClientIP.IsUnspecified() && !own(l.ClientIP.To4()) {
@@ -90,12 +90,15 @@ func Deceives(wire []byte, mac port.MAC, addresses ...string) string {
 				}
 			}
 		case *layers.DHCPv6:
-			if to == 547 && slices.Contains([]layers.DHCPv6MsgType{2, 7, 10, 12, 13}, l.MsgType) {
+			if to == 547 && v6 && slices.Contains([]layers.DHCPv6MsgType{2, 7, 10, 12, 13}, l.MsgType) {
 				return fmt.Sprint("DHCPv6 ", l.MsgType)
 			}
 		case *layers.TCP, *layers.IPSecESP:
 			return ""
 		case *layers.ICMPv6:
+			if !v6 {
+				return "" // gopacket looks for it in IPv4, too
+			}
 			if why := byRole(58, l.Contents, v6); why != "" {
 				return why
 			}
@@ -117,6 +120,21 @@ func Deceives(wire []byte, mac port.MAC, addresses ...string) string {
 		}
 	}
 	return ""
+}
+
+// trimmed returns a frame without what follows its IPv6 packet: gopacket takes that for a part of
+// a packet that begins with a hop-by-hop header.
+func trimmed(wire []byte) []byte {
+	at := port.HeaderLen
+	for len(wire) >= at && slices.Contains([]uint16{0x8100, 0x88a8}, binary.BigEndian.Uint16(wire[at-2:])) {
+		at += 4
+	}
+	if len(wire) >= at+40 && binary.BigEndian.Uint16(wire[at-2:]) == 0x86dd {
+		if end := at + 40 + int(binary.BigEndian.Uint16(wire[at+4:])); end > at+40 && end < len(wire) {
+			return wire[:end]
+		}
+	}
+	return wire
 }
 
 // options returns what is wrong with options of neighbour discovery.

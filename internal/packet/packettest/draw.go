@@ -78,6 +78,23 @@ func (d *Drawer) Draw() []byte {
 	return wire
 }
 
+// segment is how long the first of two messages is in a datagram that can be cut between them.
+const segment = 400
+
+// Offload draws an offload header for a frame, which may be a lie.
+func (d *Drawer) Offload(wire []byte) port.Offload {
+	o := port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(d.IntN(len(wire))), CsumOffset: uint16(2 * d.IntN(10))}
+	if d.IntN(2) == 0 {
+		o.CsumStart, o.CsumOffset = uint16(d.any(34, 38, 54, 58)), uint16(d.any(6, 16))
+	}
+	// The kernel takes no frame of one segment for a super-frame.
+	if size := d.any(1+d.IntN(8), segment); d.IntN(3) == 0 && len(wire) > int(o.CsumStart)+20+size {
+		o.GSOType = uint8(d.any(int(port.GSOTCPv4), int(port.GSOTCPv6), int(port.GSOTCPv4|port.GSOECN), int(port.GSOUDP), int(port.GSOUDPL4)))
+		o.GSOSize, o.HdrLen = uint16(size), uint16(d.IntN(80))
+	}
+	return o
+}
+
 func (d *Drawer) any4zero() string { return pick(d, "0.0.0.0", d.addr4()) }
 
 func (d *Drawer) arp() []byte {
@@ -146,9 +163,13 @@ func (d *Drawer) upper(v6 bool) (proto byte, body []byte) {
 		return byte(d.any(2, 4, 6, 41, 47, 50, 59, 103, 112, 132)), append([]byte{byte(d.any(0, 0x11, 0x12, 0x16, 0x22, 0x30))}, d.zeros(40)...)
 	case 1:
 		from, to := d.any(68, 67, 546, 547, 1000), d.any(67, 68, 547, 546, 2000)
-		message := d.dhcp4()
+		draw := d.dhcp4
 		if v6 {
-			message = d.dhcp6()
+			draw = d.dhcp6
+		}
+		message := draw()
+		if d.IntN(4) == 0 && len(message) < segment {
+			message = append(append(message, make([]byte, segment-len(message))...), draw()...)
 		}
 		b := UDP(uint16(from), uint16(to), message)
 		if d.IntN(10) == 0 {

@@ -112,7 +112,7 @@ func (c *check) arp(body []byte) port.Drop {
 		return port.DropGuardARP
 	case p.Sender.IsUnspecified():
 		// A probe (RFC 5227 section 2.1.1) denies an address to others.
-		if p.Op != arp.Request || !c.own(c.vlan, c.f.Src, addrOf(p.Target)) && !c.firstUse(p.Target, true) {
+		if p.Op != arp.Request || !c.own(c.vlan, c.f.Src, addrOf(p.Target)) && (c.f.Dst != port.Broadcast || !c.firstUse(p.Target, true)) {
 			return port.DropGuardARP
 		}
 	case !c.own(c.vlan, c.f.Src, addrOf(p.Sender)):
@@ -249,8 +249,8 @@ func (c *check) udp4(p *ip.Packet) port.Drop {
 		return why
 	case to != dhcp.ServerPort:
 		return port.DropNone
-	case p.Part != ip.Whole:
-		return port.DropGuardDHCP // no client sends fragments
+	case p.Part != ip.Whole || c.f.Offload.IsGSO():
+		return port.DropGuardDHCP // no client sends fragments, or segments of which only the first is read
 	}
 	b, ok := payload(p)
 	if !ok {
@@ -400,7 +400,7 @@ func (c *check) udp6(p *ip.Packet) port.Drop {
 		return why
 	case to != dhcp.ServerPort6:
 		return port.DropNone
-	case p.Part != ip.Whole:
+	case p.Part != ip.Whole || c.f.Offload.IsGSO():
 		return port.DropGuardDHCP
 	}
 	b, ok := payload(p)
@@ -464,7 +464,9 @@ func (c *check) icmpv6(p *ip.Packet, nobody bool) port.Drop {
 			c.port.table.advertised(c.vlan, &m)
 		}
 	case ndp.NeighborSolicitation:
-		if nobody && (m.LinkLayers != 0 || p.Dst != solicited(m.Target.As16()) ||
+		// The owner has to hear it, so it goes to the group on Ethernet, too (RFC 2464 section 7).
+		group := solicited(m.Target.As16())
+		if nobody && (m.LinkLayers != 0 || p.Dst != group || c.f.Dst != port.MAC(0x3333<<32|group.Lo&0xffff_ffff) ||
 			!c.own6(m.Target) && !c.detect(m.Target)) {
 			return port.DropGuardND
 		}
