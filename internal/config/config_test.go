@@ -142,6 +142,9 @@ func TestParse(t *testing.T) {
 	if again, err := format(t).Decode(got); err != nil || !cmp.Equal(d, again) {
 		t.Errorf("read again: %v\n%s", err, cmp.Diff(d, again))
 	}
+	if marked, _, err := format(t).Parse([]byte("\ufeff" + whole)); err != nil || !cmp.Equal(d, marked) {
+		t.Errorf("with a byte order mark: %v\n%s", err, cmp.Diff(d, marked))
+	}
 	for _, c := range []struct {
 		at           Path
 		line, column int
@@ -207,7 +210,9 @@ func TestProblems(t *testing.T) {
 				"5:15: there is no port kind \"nap\"; use one of tap, netdev, stream"},
 		{"deep in brackets", "version: 1\nports: " + strings.Repeat("[", 1<<14), "2:24: collections stand too deep in each other"},
 		{"deep in dashes", "version: 1\nports:\n" + strings.Repeat("- ", 1<<13) + "a", "3:33: collections stand too deep in each other"},
-		{"long", strings.Repeat("#", maxText+1), "1:1: the file has 4194305 bytes; at most 4194304 are read"},
+		{"long", strings.Repeat("#", maxText+1), "1:1: the file has more than 4194304 bytes, and no more are read"},
+		{"UTF-16", "\xff\xfev\x00e\x00", "1:1: the file is in UTF-16; save it as UTF-8"},
+		{"UTF-16, the other way", "\xfe\xff\x00v", "1:1: the file is in UTF-16; save it as UTF-8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, _, err := format(t).Parse([]byte(c.text))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -106,10 +107,18 @@ func place(at *token.Token) Problem {
 	return Problem{Line: max(at.Position.Line, 1), Column: max(at.Position.Column, 1)}
 }
 
+// byteOrderMark is what some editors put in front of UTF-8 (YAML 1.2 section 5.2).
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
 // syntax returns the mapping that a text consists of; nil if there is none.
 func (p *reader) syntax(text []byte) ast.Node {
 	if len(text) > maxText {
-		p.fail(nil, "the file has %d bytes; at most %d are read", len(text), maxText)
+		p.fail(nil, "the file has more than %d bytes, and no more are read", maxText)
+		return nil
+	}
+	text = bytes.TrimPrefix(text, byteOrderMark)
+	if bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) {
+		p.fail(nil, "the file is in UTF-16; save it as UTF-8")
 		return nil
 	}
 	tokens := lexer.Tokenize(string(text))

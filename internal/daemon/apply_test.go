@@ -564,6 +564,10 @@ func TestHistoryIsKept(t *testing.T) {
 		if log := last.logged(); !strings.Contains(log, "history of configurations cannot be read") || len(last.ports) != 2 {
 			t.Errorf("with a broken history: %s", log)
 		}
+		aside, _ := filepath.Glob(filepath.Join(dir, "history.json.corrupt-*"))
+		if b, err := os.ReadFile(strings.Join(aside, "")); err != nil || string(b) != "{" {
+			t.Errorf("the broken history is kept as %v: %q, %v", aside, b, err)
+		}
 	})
 }
 

@@ -180,7 +180,9 @@ func (m *manager) loadHistory() {
 		err = d.Decode(&h)
 	}
 	if err != nil {
-		m.log.Warn("the history of configurations cannot be read; it begins anew", "path", path, "error", err)
+		// Another version may know what it says.
+		aside, notKept := durable.SetAside(durable.Host{}, path)
+		m.log.Warn("the history of configurations cannot be read; it begins anew", "kept_as", aside, "error", errors.Join(err, notKept))
 		return
 	}
 	m.history = h

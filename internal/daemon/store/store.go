@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/vswitch/vswitch/internal/files/durable"
 	"github.com/vswitch/vswitch/internal/files/flock"
@@ -131,19 +130,11 @@ func (s *Store) Load() (st State, aside string, err error) {
 		return State{}, "", fmt.Errorf("%s: %w; remove one of them", s.path, bad)
 	} else if errors.As(bad, &unknown) {
 		return State{}, "", fmt.Errorf("%s %w; %s", s.path, bad, RunTheOther(s.program))
-	} else if aside, err = s.setAside(); err != nil {
+	} else if aside, err = durable.SetAside(s.disk, s.path); err != nil {
 		return State{}, "", fmt.Errorf("%s cannot be used (%w), nor moved away: %w", s.path, bad, err)
 	} else {
 		return State{}, fmt.Sprintf("%s (%v)", aside, bad), nil
 	}
-}
-
-func (s *Store) setAside() (string, error) {
-	to := s.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000000000Z")
-	if err := os.Rename(s.path, to); err != nil {
-		return "", err
-	}
-	return to, s.disk.SyncDir(filepath.Dir(to))
 }
 
 // Save replaces the state on disk. state.json is whole after a crash at any moment; once Save

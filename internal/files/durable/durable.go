@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // Disk is the file system that Replace needs. Tests have one that fails, or that loses unsynced
@@ -79,6 +80,15 @@ func ReadRegular(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s has %d bytes, which no vswitch writes; move it away", path, i.Size())
 	}
 	return io.ReadAll(io.LimitReader(f, maxKept))
+}
+
+// SetAside renames a file that cannot be used, so that no Replace loses it, and returns its new path.
+func SetAside(d Disk, path string) (string, error) {
+	to := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000000000Z")
+	if err := d.Rename(path, to); err != nil {
+		return "", err
+	}
+	return to, d.SyncDir(filepath.Dir(to))
 }
 
 // writeSynced creates a file; on error it leaves none.
