@@ -19,7 +19,8 @@ type Kind interface {
 	// Open makes what spec needs if absent, and attaches to it. It records in trace what
 	// Delete must undo; trace comes from an earlier Open of the same port, perhaps by an
 	// earlier process, and is empty at first. An error leaves the system and trace as
-	// they were; if it wraps ErrGone, the device is absent but may appear.
+	// they were; if it wraps ErrGone, the device is absent but may appear, unless it wraps
+	// ErrEnded.
 	Open(spec Spec, trace *Trace) (Port, error)
 
 	// Set changes an open port from one spec to another that Check accepts, without
@@ -95,6 +96,13 @@ type Needs struct {
 
 // Gone wraps err so that errors.Is(err, ErrGone) holds.
 func Gone(err error) error { return gone{err} }
+
+// Ended wraps err so that errors.Is(err, ErrEnded) and errors.Is(err, ErrGone) hold.
+func Ended(err error) error { return ended{err} }
+
+type ended struct{ error }
+
+func (ended) Unwrap() []error { return []error{ErrEnded, ErrGone} }
 
 type gone struct{ error }
 

@@ -31,6 +31,10 @@ var (
 	// ErrGone is returned by Recv when the device or the peer is gone for good: this Port
 	// will not carry another frame and must be opened anew.
 	ErrGone = errors.New("device or peer is gone")
+
+	// ErrEnded is wrapped by an error of Kind.Open if what the port was for is gone for good: the
+	// port is to be removed, unless it was never open.
+	ErrEnded = errors.New("what the port was for is gone")
 )
 
 // Port is one attachment of the switch: an open device or connection.

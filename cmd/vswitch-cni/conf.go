@@ -149,7 +149,7 @@ func (c *conf) store(port string, result any) error {
 // settings returns the settings of an attachment's port.
 func (c *conf) settings(l labels, netns string) api.Settings {
 	s := api.Settings{
-		"netns": netns, "ifname": l.ifname,
+		"netns": netns, "ifname": l.ifname, "transient": true,
 		"labels": map[string]string{labelNetwork: l.network, labelContainer: l.container, labelIfname: l.ifname},
 	}
 	if c.Runtime.MAC != "" {

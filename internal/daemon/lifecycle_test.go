@@ -218,6 +218,58 @@ func TestMovedDeviceComesBack(t *testing.T) {
 	})
 }
 
+// A port is removed, with its state, when what it was for has ended: while the switch runs, while it
+// was away, and when a change is under way. What may come back is waited for.
+func TestEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, store.State{})
+		r.mustAdd("vm0")
+		r.mustAdd("vm1")
+		over := port.Ended(errors.New("its container is gone"))
+		end := func(name string) {
+			h.device(name).end(port.ErrGone)
+			h.remove(name)
+		}
+		h.failOpen(port.Gone(errors.New("its container is away")))
+		end("vm0")
+		time.Sleep(time.Minute)
+		r.wantState("vm0", api.StateWaiting)
+
+		hold := make(chan struct{})
+		go func() { _ = r.manager.change(func() error { r.off(func() { <-hold }); return nil }) }()
+		h.failOpen(over)
+		time.Sleep(time.Minute)
+		r.wantState("vm0", api.StateWaiting)
+		close(hold)
+		if err := r.addReq(noWait(wanted(spec("vm2")))); err != nil { // what it is for has yet to come
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		r.wantState("vm2", api.StateWaiting)
+		if err := r.do(func() error { return r.delPort("vm2", false) }); err != nil {
+			t.Error(err)
+		}
+		if len(r.disk.Ports) != 1 || r.disk.Ports[0].Spec.Name != "vm1" {
+			t.Errorf("on disk are %+v", r.disk.Ports)
+		}
+		if n := len(r.sw.Ports()); n != 1 {
+			t.Errorf("%d ports in the switch", n)
+		}
+		r.stop()
+
+		h.remove("vm1")
+		for len(h.events) > 0 {
+			<-h.events
+		}
+		r = start(t, h, r.disk)
+		time.Sleep(time.Minute)
+		if len(r.disk.Ports) != 0 || len(r.sw.Ports()) != 0 {
+			t.Errorf("after a start, on disk are %+v", r.disk.Ports)
+		}
+	})
+}
+
 // brokenWatch is a host whose news end.
 type brokenWatch struct {
 	*fakeHost

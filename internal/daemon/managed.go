@@ -451,6 +451,25 @@ func (m *manager) wait(p *managed, why error) {
 		p.retry = time.Now().Add(p.backoff)
 	}
 	m.reconcile(p)
+	if was := p.trace.Created || !p.attached.IsZero(); was && errors.Is(why, port.ErrEnded) {
+		go m.end(p, why)
+	}
+}
+
+// end removes a port that is not needed any more, as a command would, without the turn. If that
+// fails, the next try to open the port is the next try to remove it.
+func (m *manager) end(p *managed, why error) {
+	m.awaitRestored()
+	err := m.change(func() error {
+		if m.ports[p.spec.Name] != p || p.dev != nil || p.leaving {
+			return nil
+		}
+		m.log.Info("a port ends", "port", p.spec.Name, "reason", why)
+		return m.delPort(p.spec.Name, true)
+	})
+	if err != nil {
+		m.log.Debug("a port that ended stays for now", "port", p.spec.Name, "error", err)
+	}
 }
 
 func (p *managed) raiseBackoff() {

@@ -52,11 +52,12 @@ func (kind) Name() string { return "veth" }
 // Settings are the settings of veth ports. The kernel's limits of a veth's MTU are those of
 // a TAP's.
 type Settings struct {
-	Netns   string   `json:"netns,omitempty" arg:"NAME" fixed:"true" help:"network namespace of the host's or container's end, a name or a path"`
-	Ifname  string   `json:"ifname,omitempty" arg:"NAME" fixed:"true" default:"eth0" help:"name of the container's end"`
-	MAC     port.MAC `json:"mac,omitzero" arg:"ADDRESS" fixed:"true" default:"a random one" help:"hardware address of the container's end"`
-	MTU     int      `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65521" default:"the device's own" help:"longest payload"`
-	Address []string `json:"address,omitempty" arg:"ADDRESS/LENGTH" help:"address of the host's or container's end; can be given several times"`
+	Netns     string   `json:"netns,omitempty" arg:"NAME" fixed:"true" help:"network namespace of the host's or container's end, a name or a path"`
+	Ifname    string   `json:"ifname,omitempty" arg:"NAME" fixed:"true" default:"eth0" help:"name of the container's end"`
+	MAC       port.MAC `json:"mac,omitzero" arg:"ADDRESS" fixed:"true" default:"a random one" help:"hardware address of the container's end"`
+	MTU       int      `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65521" default:"the device's own" help:"longest payload"`
+	Transient bool     `json:"transient,omitempty" help:"remove the port when its network namespace is deleted"`
+	Address   []string `json:"address,omitempty" arg:"ADDRESS/LENGTH" help:"address of the host's or container's end; can be given several times"`
 }
 
 // Describe implements port.Kind.
@@ -148,7 +149,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	}
 	ns, err := link.FindNetns(o.Netns)
 	if err != nil {
-		return nil, missing(err)
+		return nil, k.without(s, *trace, missing(err))
 	}
 	t := *trace
 	mtu := cmp.Or(o.MTU, k.MTU, defaultMTU)
@@ -297,6 +298,20 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 		return nil // another device now has the name, or another switch the device
 	}
 	return cmp.Or(l.Delete(), hoststack.Lift(l.Index, k.Ingress))
+}
+
+// without says what a missing namespace means for a port: with it went the pair, and a transient
+// port goes, too.
+func (k kind) without(s port.Spec, t port.Trace, err error) error {
+	if !errors.Is(err, port.ErrGone) || !port.SettingsOf[Settings](s).Transient {
+		return err
+	}
+	if l, bad := find(s, t); bad == nil && k.made(l, t) {
+		return err // the container is there, and where its namespace is found is not
+	} else if bad != nil && !errors.Is(bad, link.ErrNotFound) {
+		return err
+	}
+	return port.Ended(err)
 }
 
 // missing wraps ErrNotFound with port.Gone, since a namespace may come back.

@@ -176,6 +176,19 @@ func TestPodman(t *testing.T) {
 	p.run("rm", "--force", "--time", "0", "two")
 	p.await()
 
+	// A container of which Podman knows no more leaves nothing either.
+	p.start("one", "lab")
+	p.await("one")
+	var sandbox []struct{ NetworkSettings struct{ SandboxKey string } }
+	if err := json.Unmarshal([]byte(p.run("inspect", "one")), &sandbox); err != nil {
+		t.Fatal(err)
+	}
+	p.ns.Run("umount", sandbox[0].NetworkSettings.SandboxKey)
+	p.ns.Run("rm", sandbox[0].NetworkSettings.SandboxKey)
+	p.run("kill", "one")
+	p.await()
+	p.run("rm", "--force", "one")
+
 	// A container that dies while the daemon is away has no port when the next comes.
 	p.start("one", "lab")
 	p.await("one")

@@ -16,7 +16,8 @@ import (
 //	                   ┼ switch
 //	db:  net1 ═══ db0  ┘
 //
-// They reach each other, also after the daemon was killed: the pairs stay. A container that dies leaves a port that waits for the next one of its name.
+// They reach each other, also after the daemon was killed: the pairs stay. A container that dies leaves a port that waits for the next
+// one of its name, unless the port is transient.
 func TestContainers(t *testing.T) {
 	t.Parallel()
 	ns, web := quietNetns(t), testenv.NewNetns(t)
@@ -62,15 +63,32 @@ func TestContainers(t *testing.T) {
 	}
 
 	netns("del")
-	sw.AwaitState(t, "db0", api.StateWaiting)
-	if p := sw.port("db0"); !strings.Contains(p.Reason, "there is no network namespace "+db) {
-		t.Errorf("it waits for %q", p.Reason)
-	}
+	testenv.Eventually(t, "it waits for the namespace", func() bool {
+		p := sw.port("db0")
+		return p.State == api.StateWaiting && strings.Contains(p.Reason, "there is no network namespace "+db)
+	})
 	netns("add")
 	ping()
+	// A transient port waits for its namespace until it is there, and goes with it.
+	sw.ctl("set-port db0 --transient")
+	gone := func() {
+		t.Helper()
+		testenv.Eventually(t, "the port is removed", func() bool { return !strings.Contains(sw.ctl("ports"), "db0") })
+	}
 	netns("del")
+	gone()
+	sw.ctl("add-port db0 --kind veth --netns %s --ifname net1 --address 192.0.2.2/24 --mac 02:00:00:00:00:0d --transient --no-wait", db)
 	sw.AwaitState(t, "db0", api.StateWaiting)
-	sw.ctl("del-port db0")
+	netns("add")
+	ping()
+	sw.Kill()
+	sw.Restart(t)
+	ping()
+	// Also if that happens while there is no daemon.
+	sw.Kill()
+	netns("del")
+	sw.Restart(t)
+	gone()
 	sw.ctl("del-port web0")
 	if got := ns.Run("ip", "-o", "link") + web.Run("ip", "-o", "link"); strings.Contains(got, "veth") || strings.Contains(got, "eth0") {
 		t.Errorf("left: %s", got)
