@@ -619,8 +619,10 @@ func TestBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := &api.Error{Code: api.CodeBusy, Message: "another change"}
 		var e *types.Error
-		if err := unavailable(busy); !errors.As(err, &e) || e.Code != types.ErrTryAgainLater {
-			t.Errorf("busy: %v", err)
+		for _, code := range []string{api.CodeBusy, api.CodeConflict} { // what the daemon answers meanwhile
+			if err := unavailable(&api.Error{Code: code}); !errors.As(err, &e) || e.Code != types.ErrTryAgainLater {
+				t.Errorf("%s: %v", code, err)
+			}
 		}
 		calls := 0
 		if err := patiently(func() error {

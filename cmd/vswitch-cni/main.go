@@ -159,11 +159,14 @@ func patiently(change func() error) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		err := change()
 		var refused *api.Error
-		if !errors.As(err, &refused) || refused.Code != api.CodeBusy || time.Now().After(deadline) {
+		if !errors.As(err, &refused) || !isBusy(refused) || time.Now().After(deadline) {
 			return err
 		}
 	}
 }
+
+// isBusy reports whether the daemon refused a change for those of others.
+func isBusy(e *api.Error) bool { return e.Code == api.CodeBusy || e.Code == api.CodeConflict }
 
 // unavailable returns a daemon's error for the runtime: one that does not answer may do so
 // later, and settings that it refuses are an invalid configuration.
@@ -172,7 +175,7 @@ func unavailable(err error) error {
 	switch {
 	case errors.As(err, &refused) && refused.Code == api.CodeInvalid:
 		return invalid("%v", err)
-	case errors.As(err, &refused) && refused.Code == api.CodeBusy:
+	case errors.As(err, &refused) && isBusy(refused):
 		return types.NewError(types.ErrTryAgainLater, "the switch is busy", err.Error())
 	case errors.As(err, &refused):
 		return err

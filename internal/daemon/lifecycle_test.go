@@ -241,6 +241,7 @@ func TestEnded(t *testing.T) {
 		h.failOpen(over)
 		time.Sleep(time.Minute)
 		r.wantState("vm0", api.StateWaiting)
+		wantCode(t, r.manager.change(func() error { return nil }), api.CodeBusy, "another change has not ended for 5s")
 		close(hold)
 		if err := r.addReq(noWait(wanted(spec("vm2")))); err != nil { // what it is for has yet to come
 			t.Error(err)

@@ -116,7 +116,7 @@ func (m *manager) change(f func() error) error {
 		if m.applying.Load() {
 			return fail(api.CodeConflict, "a configuration is being applied; nothing is changed, try again when it is done")
 		}
-		return fail(api.CodeFailed, "another change has not ended for %v, its disk or device does not answer; nothing is changed, try again", changeWait)
+		return fail(api.CodeBusy, "another change has not ended for %v, its disk or device does not answer; nothing is changed, try again", changeWait)
 	}
 	defer func() { <-m.changing }()
 	err := m.do(f)

@@ -111,7 +111,7 @@ func TestChangesComeOneAfterTheOther(t *testing.T) {
 		// What is saved meanwhile, without a command, has the first change and no other.
 		r.change("vm0", func(l *link.Link) { l.Name = "blue0" })
 		time.Sleep(changeWait)
-		wantCode(t, <-second, api.CodeFailed, "try again")
+		wantCode(t, <-second, api.CodeBusy, "try again")
 		goOn()
 		if err := errors.Join(<-first, <-third); err != nil {
 			t.Fatal(err)
