@@ -15,7 +15,6 @@ import (
 // nobody waits for it.
 type sender struct {
 	*agent
-	socket *net.UDPConn
 	start  time.Time
 	began  bool // the datagram has a header
 	out    sflow.Datagram
@@ -26,16 +25,30 @@ type sender struct {
 	mu     sync.Mutex
 	self   netip.Addr        // the agent's address; the zero Addr: not known yet
 	sentTo []CollectorStatus // by collector
+
+	// By collector: what waits in the kernel for one that does not answer fills its own socket.
+	sockets []*net.UDPConn
 }
 
+// writeBuffer is the memory for what waits to be sent, of which the kernel makes twice as much: more
+// than it keeps for a neighbour that does not answer (neigh/default/unres_qlen_bytes), so that no
+// call waits for such a one. Another reason to wait ends after patience.
+const (
+	writeBuffer = 212992
+	patience    = 10 * time.Millisecond
+)
+
 func newSender(a *agent) (*sender, error) {
-	socket, err := net.ListenUDP("udp", nil)
-	if err != nil {
-		return nil, fmt.Errorf("open a socket for sFlow: %w", err)
-	}
-	_ = socket.SetReadBuffer(1) // nobody reads; the kernel makes it as small as it can
-	s := &sender{agent: a, socket: socket, start: time.Now(), stop: make(chan struct{}), ended: make(chan struct{}), self: a.set.Agent.Addr}
+	s := &sender{agent: a, start: time.Now(), stop: make(chan struct{}), ended: make(chan struct{}), self: a.set.Agent.Addr}
 	for _, c := range a.set.Collectors {
+		socket, err := net.ListenUDP("udp", nil)
+		if err != nil {
+			s.close()
+			return nil, fmt.Errorf("open a socket for sFlow: %w", err)
+		}
+		_ = socket.SetReadBuffer(1) // nobody reads; the kernel makes it as small as it can
+		_ = socket.SetWriteBuffer(writeBuffer)
+		s.sockets = append(s.sockets, socket)
 		s.sentTo = append(s.sentTo, CollectorStatus{Address: c})
 	}
 	return s, nil
@@ -44,8 +57,14 @@ func newSender(a *agent) (*sender, error) {
 // end ends the goroutine. What waits is not sent any more.
 func (s *sender) end() {
 	close(s.stop)
-	_ = s.socket.Close() // the goroutine may wait for it
+	s.close() // the goroutine may wait for one
 	<-s.ended
+}
+
+func (s *sender) close() {
+	for _, socket := range s.sockets {
+		_ = socket.Close()
+	}
 }
 
 func (s *sender) run() {
@@ -176,7 +195,8 @@ func (s *sender) flush() {
 	}
 	s.began = false
 	for i := range s.sentTo {
-		_, err := s.socket.WriteToUDPAddrPort(s.out.Bytes(), s.sentTo[i].Address.AddrPort)
+		_ = s.sockets[i].SetWriteDeadline(time.Now().Add(patience))
+		_, err := s.sockets[i].WriteToUDPAddrPort(s.out.Bytes(), s.sentTo[i].Address.AddrPort)
 		s.sent(&s.sentTo[i], err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,4 +181,44 @@ func TestSFlow(t *testing.T) {
 	l.sw.refuse("give --sflow-collector as well", "set --sflow-collector= --sflow-rate 10")
 	l.sw.ctl("set --sflow-collector=")
 	l.sw.refuse("sFlow is off", "sflow")
+}
+
+// TestSFlowAbsent has collectors that answer no ARP hold up no other collector.
+//
+//	h1 ── p1 ┐
+//	         ┼ switch ── 127.0.0.1:6343, and two that are not there
+//	h2 ── p2 ┘
+func TestSFlowAbsent(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 2)
+	h1, h2 := l.hosts[0], l.hosts[1]
+	l.want(h2, h2.toAll(), h1)
+	ip(t, l.ns, "link add far0 type veth peer name far1\nlink set far0 up\nlink set far1 up\naddr add 203.0.113.1/24 dev far0\n")
+	c := l.collect()
+	l.sw.ctl("set --sflow-collector 203.0.113.7 --sflow-collector 203.0.113.8 --sflow-collector 127.0.0.1 --sflow-rate 1 --sflow-header 256")
+	const frames = 5000
+	f := h1.to(h2)
+	f.size = 400
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for range frames {
+			wire, token := f.wire()
+			err := h1.Send(wire, port.Offload{})
+			ok := false
+			if err == nil {
+				_, ok, err = h2.receive(token, time.Now().Add(time.Minute))
+			}
+			if !ok || err != nil {
+				t.Errorf("a frame does not come: %v", err)
+				return
+			}
+		}
+	})
+	c.until(func(n map[uint32]int) bool { return n[1] > frames/2 })
+	sending.Wait()
+	var st sflow.Status
+	l.sw.decode(&st, "sflow")
+	if n := st.Ports[0].Lost; n > frames/4 {
+		t.Errorf("of %d samples %d find no room", frames, n)
+	}
 }
