@@ -83,11 +83,12 @@ const (
 	flagStage   // a stage checks what it receives
 	flagGuarded // that stage is the port's own, and the fast path does not know it
 	flagTunnel
+	flagRouterGuard
 
 	flagNoFloodShift = 24 // three bits, in the order of Class
 
 	// The masks that each stage tests.
-	ingressFlags = flagPolice | flagMirrorTarget
+	ingressFlags = flagPolice | flagMirrorTarget | flagRouterGuard
 	learnFlags   = flagLocked | flagNoLearn | flagProtect | flagShutdown | flagBlocked
 )
 
@@ -150,6 +151,7 @@ func (p *Port) flagsOf() flags {
 	set(p.tree != TreeForwarding, flagBlocked)
 	set(p.tree == TreeLearning, flagLearning)
 	set(p.resolution, flagResolution)
+	set(p.routerGuard, flagRouterGuard)
 	set(p.stageOf() != nil, flagStage)
 	set(p.stage != nil && !p.stage.Fast, flagGuarded)
 	set(p.stage != nil && !p.stage.Unknown, flags(UnknownUnicast)<<flagNoFloodShift)

@@ -90,6 +90,10 @@ type FastPort struct {
 
 	Resolution bool // messages of address resolution that it receives are for the switch
 
+	// RouterGuard: of the frames to stations that it receives, those which may be queries of IGMP
+	// or MLD are for the switch: all IGMP, and IPv6 with hop-by-hop options.
+	RouterGuard bool
+
 	Deaf    bool  // nothing that is flooded leaves by it
 	NoFlood Class // classes that are not flooded to it
 	Punt    Class // classes of what it receives that the switch floods, or counts, or takes
@@ -296,6 +300,7 @@ func (s *Switch) publishFast(set *portSet) {
 			Snoop:        m.port.stage != nil && m.port.stage.Snoop,
 			Tunnel:       m.flags&flagTunnel != 0,
 			Resolution:   m.flags&flagResolution != 0,
+			RouterGuard:  m.flags&flagRouterGuard != 0 && set.groups != nil,
 			Isolated:     m.flags&flagIsolated != 0,
 			NoLearning:   m.flags&flagNoLearn != 0,
 			Locked:       m.flags&flagLocked != 0,

@@ -128,6 +128,14 @@ func TestFastPathIsTold(t *testing.T) {
 				return f.ports[0].Punt == vswitch.Broadcast|vswitch.Multicast && f.ports[1].Punt == 0
 			},
 		},
+		"router guard": {
+			change: func(sw *vswitch.Switch, ports []*vswitch.Port) {
+				sw.SetGroups(&vswitch.Groups{})
+				ports[0].SetRouterGuard(true)
+			},
+			from: "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return f.ports[0].RouterGuard && !f.ports[1].RouterGuard },
+		},
 		"a stage for all": { // floods pass it
 			change: func(sw *vswitch.Switch, _ []*vswitch.Port) { sw.SetDefaultStage(stage) },
 			from:   "+++", to: "+++", floods: true,

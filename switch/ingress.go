@@ -48,6 +48,9 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 		if !from.police.allow(f, w.now()) {
 			return port.DropPoliced
 		}
+		if from.flags&flagRouterGuard != 0 && w.set.groups.isQuery(f) {
+			return w.punt(f, from.port, QueueGroups, f.VLAN)
+		}
 	}
 	return drop
 }

@@ -17,6 +17,10 @@ type Groups struct {
 	// protocol, which goes to OnControl instead of being forwarded. It must not keep or change data.
 	IsControl func(data []byte) bool
 
+	// IsQuery reports whether data, to the address of a station, is a query of a snooped protocol
+	// or may hide one; see Port.SetRouterGuard. It must not keep or change data. nil: none is.
+	IsQuery func(data []byte) bool
+
 	// Lookup returns the ports for frames to a group, router ports included, or reports
 	// that such frames are flooded.
 	Lookup func(vlan uint16, mac uint64) (ports []uint16, flood bool)
@@ -61,6 +65,24 @@ func isLinkControl(f *port.Frame) bool {
 // known. A nil g knows none.
 func (g *Groups) snoops(f *port.Frame) bool {
 	return g != nil && g.VLANs.Has(f.VLAN) && !isTunnelled(f)
+}
+
+// isQuery reports whether f is a query to the address of a station.
+func (g *Groups) isQuery(f *port.Frame) bool {
+	return !f.Dst.IsGroup() && g.snoops(f) && g.IsQuery != nil && g.IsQuery(f.Data)
+}
+
+// SetRouterGuard sets whether queries to the address of a station that come by the port go to
+// OnControl in QueueGroups instead of being forwarded, as those to groups do by any port. Only
+// routers send such messages.
+func (p *Port) SetRouterGuard(on bool) {
+	s := p.sw
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.routerGuard != on {
+		p.routerGuard = on
+		p.publish()
+	}
 }
 
 // multicast punts f if it is for the switch; otherwise it forwards f to the ports that

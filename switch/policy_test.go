@@ -493,6 +493,7 @@ func TestGroups(t *testing.T) {
 		r.SetGroups(&vswitch.Groups{
 			VLANs:     one,
 			IsControl: func(data []byte) bool { return bytes.HasSuffix(data, []byte("join")) },
+			IsQuery:   func(data []byte) bool { return bytes.HasSuffix(data, []byte("query")) },
 			Lookup: func(vlan uint16, mac uint64) (ports []uint16, flood bool) {
 				if vlan != 1 {
 					t.Errorf("a group of VLAN %d is looked up", vlan)
@@ -513,11 +514,29 @@ func TestGroups(t *testing.T) {
 			t.Errorf("control frames %+v", control)
 		}
 		wantDrops(t, r, 1, port.DropConsumed, 1)
+		// A query to a station goes to it, known or not, or to the switch itself.
+		for _, dst := range []port.MAC{station(1), station(3)} {
+			query := append(frame(dst, station(0), 0, 60), "query"...)
+			r.ports[0].SetRouterGuard(false)
+			if got := r.pass(0, query); got[1] != 1 && got[3] != 1 {
+				t.Errorf("a query reaches %v", got)
+			}
+			r.ports[0].SetRouterGuard(true)
+			before := len(control)
+			wantPass(t, r, 0, query, 0, 0, 0, 0)
+			if len(control) != before+1 || !bytes.Equal(control[before].Data, query) || control[before].Queue != vswitch.QueueGroups || control[before].VLAN != 1 {
+				t.Errorf("control frames %+v", control[before:])
+			}
+			if got := r.pass(0, frame(dst, station(0), 0, 60)); got[1] != 1 && got[3] != 1 {
+				t.Errorf("another frame reaches %v", got)
+			}
+		}
 		// Other VLANs are not snooped.
 		for p := range r.ports {
 			r.configure(t, p, vswitch.PortConfig{VLAN: port.VLAN{QinQ: 2}})
 		}
 		wantPass(t, r, 0, frame(group, station(0), 0, 60), 0, 1, 1, 1)
+		wantPass(t, r, 0, append(frame(station(3), station(0), 0, 60), "query"...), 0, 1, 1, 1)
 	})
 }
 

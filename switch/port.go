@@ -24,29 +24,30 @@ type Port struct {
 	stuck atomic.Bool // it takes nothing; see patience.go
 
 	// The fields below are guarded by sw.mu.
-	config     PortConfig
-	vlan       vlanRules
-	storm      storm
-	police     *bucket
-	turn       uint8 // of the last bucket; see FastRate
-	tree       TreeState
-	inTree     bool              // a spanning tree decides about tree
-	resolution bool              // SetResolution
-	traps      [numQueues][]Trap // beside those of all ports
-	stage      *Stage            // its own; nil: none
-	sampler    *Sampler          // nil: none
-	shaper     *shaper
-	rx         []*rxCounters // by queue; kept across devices
-	overruns   uint64        // of detached devices
-	lost       uint64        // by detached devices
-	unplugged  bool          // nobody holds the other end
-	told       uint64        // of all lost, how many are attributed to a reason
-	nobody     uint64        // of those, how many were lost because nobody held it
-	fast       PortStats     // of the fast path, for detached devices
-	carried    PortStats     // of a former process
-	at         *attachment   // nil while nothing is attached
-	forwarding bool
-	removed    bool
+	config      PortConfig
+	vlan        vlanRules
+	storm       storm
+	police      *bucket
+	turn        uint8 // of the last bucket; see FastRate
+	tree        TreeState
+	inTree      bool              // a spanning tree decides about tree
+	resolution  bool              // SetResolution
+	routerGuard bool              // SetRouterGuard
+	traps       [numQueues][]Trap // beside those of all ports
+	stage       *Stage            // its own; nil: none
+	sampler     *Sampler          // nil: none
+	shaper      *shaper
+	rx          []*rxCounters // by queue; kept across devices
+	overruns    uint64        // of detached devices
+	lost        uint64        // by detached devices
+	unplugged   bool          // nobody holds the other end
+	told        uint64        // of all lost, how many are attributed to a reason
+	nobody      uint64        // of those, how many were lost because nobody held it
+	fast        PortStats     // of the fast path, for detached devices
+	carried     PortStats     // of a former process
+	at          *attachment   // nil while nothing is attached
+	forwarding  bool
+	removed     bool
 }
 
 // attachment is a device behind a port, with the workers that serve it.

@@ -192,6 +192,9 @@ func (sn *snooping) Stop() {
 	sn.cancel()
 	if sn.core != nil {
 		sn.host.Switch().SetGroups(nil)
+		for p := range sn.rules {
+			p.Core().SetRouterGuard(false)
+		}
 	}
 }
 
@@ -241,7 +244,7 @@ func (sn *snooping) run() {
 // publish gives the switch the snapshot of groups.
 func (sn *snooping) publish() {
 	now, t := time.Now(), sn.core.Table()
-	sn.host.Switch().SetGroups(&vswitch.Groups{VLANs: sn.vlans, IsControl: mcast.IsControl, Lookup: t.Lookup, Each: t.Each, Rest: t.Rest})
+	sn.host.Switch().SetGroups(&vswitch.Groups{VLANs: sn.vlans, IsControl: mcast.IsControl, IsQuery: mcast.IsQuery, Lookup: t.Lookup, Each: t.Each, Rest: t.Rest})
 	sn.stale, sn.shown, sn.effort = false, now, time.Since(now)
 }
 
@@ -304,7 +307,9 @@ func (sn *snooping) Configured(p feature.Port) {
 func (sn *snooping) enrol(p feature.Port) rules {
 	now := rules{p.Core().Config().VLAN, p.VLANs()}
 	sn.rules[p] = now
-	sn.core.SetPort(p.Number(), portConfig(p))
+	c := portConfig(p)
+	sn.core.SetPort(p.Number(), c)
+	p.Core().SetRouterGuard(c.Router == mcast.RouterNever)
 	sn.moved = true
 	return now
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	. "github.com/vswitch/vswitch/internal/packet/packettest"
@@ -371,6 +372,54 @@ func TestGuardFlow(t *testing.T) {
 }
 
 // What is sent to a port that learns is handed up if it may teach addresses, whoever sends it.
+// What may be a query to a station, and comes by a port that no router is behind, is handed up, whether
+// the flow is remembered or not.
+func TestRouterGuard(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	r.ports[0].RouterGuard = true
+	r.publish(r.ports)
+	r.learn(1, macA, 0)
+	r.learn(1, macB, 1)
+	r.onCPU(0)
+	ip := func(from, to port.MAC, kind uint16, at int, proto byte) []byte {
+		b := frame(to, from, frameLen)
+		b[12], b[13] = byte(kind>>8), byte(kind)
+		b[at] = proto
+		return b
+	}
+	for _, c := range []struct {
+		name string
+		wire []byte
+		want uint32
+	}{
+		{"UDP", ip(macA, macB, 0x0800, 23, 17), tcxRedirect},
+		{"IGMP", ip(macA, macB, 0x0800, 23, 2), tcxPass},
+		{"TCP of IPv6", ip(macA, macB, 0x86dd, 20, 6), tcxRedirect},
+		{"hop-by-hop options", ip(macA, macB, 0x86dd, 20, 0), tcxPass},
+		{"ARP", ip(macA, macB, 0x0806, 20, 0), tcxRedirect},
+		{"IGMP from the other side", ip(macB, macA, 0x0800, 23, 2), tcxRedirect},
+	} {
+		from := 0
+		if c.name == "IGMP from the other side" {
+			from = 1
+		}
+		for range 2 {
+			if d := r.send(from, c.wire); d != c.want {
+				t.Errorf("%s: %d, want %d", c.name, d, c.want)
+			}
+		}
+	}
+	// A tag inside the frame, beside which the kernel has none.
+	for tci, want := range map[uint16]uint32{0xe000: tcxPass, 0xe005: tcxRedirect} {
+		b := ip(macA, macB, 0x8100, 14, byte(tci>>8))
+		b[15] = byte(tci)
+		if d := r.execute(&ebpf.RunOptions{Data: b, Context: skb{Ifindex: uint32(r.ports[0].Device.Ifindex())}}); d != want {
+			t.Errorf("behind a tag %#x: %d, want %d", tci, d, want)
+		}
+	}
+}
+
 func TestSnoop(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)

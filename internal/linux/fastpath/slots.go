@@ -37,6 +37,7 @@ const (
 	_
 	flagHostShared
 	flagSnoop
+	flagRouterGuard
 )
 
 // slot is a port's place in the kernel's tables. Its index differs from the port's number,
@@ -187,6 +188,7 @@ func describe(p vswitch.FastPort, generation uint16) bpfPort {
 		flagDrops:        p.Drops,
 		flagGuarded:      p.Guarded,
 		flagSnoop:        p.Snoop,
+		flagRouterGuard:  p.RouterGuard,
 		flagNoFlood:      p.NoFlood&vswitch.Broadcast != 0,
 		flagNoFlood << 1: p.NoFlood&vswitch.Multicast != 0,
 		flagPunt:         p.Punt&vswitch.Broadcast != 0,

@@ -70,6 +70,35 @@ func IsControl(frame []byte) bool {
 	return eth.IsTag(typ) && n == eth.MaxPriorities*4
 }
 
+// IsQuery reports whether a frame to the address of a station, without its VLAN's tag, is a query
+// or may hide one. Hosts answer such queries (RFC 3376 section 4.1.12, RFC 3810 section 5.1.15),
+// and one of an old version silences their leaves for minutes; but no querier is elected by them.
+// So it is for ports where no router is believed. IsQuery allocates nothing.
+func IsQuery(frame []byte) bool {
+	if len(frame) < headerLen+10 || frame[0]&1 != 0 {
+		return false
+	}
+	n := eth.Priorities(frame)
+	typ, b := binary.BigEndian.Uint16(frame[12+n:]), frame[headerLen+n:]
+	switch typ {
+	case eth.TypeIPv4:
+		if len(b) < eth.IPv4HeaderLen || b[9] != protoIGMP {
+			return false
+		}
+		const fragmented = 0x3fff // MF and the offset
+		at := int(b[0]&0xf) * 4
+		return binary.BigEndian.Uint16(b[6:])&fragmented != 0 || at < len(b) && b[at] == igmpQuery
+	case eth.TypeIPv6:
+		// Without the Router Alert of hop-by-hop options it is none (RFC 3810 section 5).
+		if len(b) < eth.IPv6HeaderLen || b[6] != eth.ProtoHopByHop {
+			return false
+		}
+		x := walkIPv6(b)
+		return x.odd != Accepted || x.proto == protoICMPv6 && len(x.payload) > 0 && x.payload[0] == mldQuery
+	}
+	return eth.IsTag(typ) && n == eth.MaxPriorities*4
+}
+
 // extensions are what walkIPv6 finds.
 type extensions struct {
 	proto   uint8 // of payload; none if there is nothing to find

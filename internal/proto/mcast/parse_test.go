@@ -356,6 +356,54 @@ func TestIsControl(t *testing.T) {
 	}
 }
 
+// A query to a station is dropped at a port that no router is behind, and counts nowhere.
+func TestIsQuery(t *testing.T) {
+	const station = 0x5254_0000_0001
+	to := func(frame []byte) []byte { return misaddressed(frame, station) }
+	q4, q6 := to(queryFrom("10.0.0.1")), to(queryFrom("fe80::1"))
+	fragment := slices.Clone(q4)
+	fragment[20] |= 0x20
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		want  bool
+	}{
+		{"IGMP", q4, true},
+		{"MLD", q6, true},
+		{"IGMP with a priority", prior(q4, 1, 0x8100), true},
+		{"MLD with as many priorities as are read", prior(q6, eth.MaxPriorities, 0x88a8), true},
+		{"more priorities", prior(q4, eth.MaxPriorities+1, 0x8100), true},
+		{"a fragment of IGMP", fragment, true},
+		{"MLD in a fragment", to(behind(44, 0, 1)), true},
+		{"MLD behind destination options", to(behind(60, 0, 0x0104)), true},
+		{"to a group", queryFrom("10.0.0.1"), false},
+		{"a report of IGMP", to(oldReport(2, addr("239.1.2.3"))), false},
+		{"a report of MLD", to(oldReport(2, addr("ff05::1:3"))), false},
+		{"UDP", to(ip4(host4, addr("239.1.2.3"), 1, 17, make([]byte, 8), 6)), false},
+		{"UDP of IPv6", to(ip6(host6, addr("ff05::1:3"), 1, 17, make([]byte, 8), 6)), false},
+		{"behind a tag", slices.Concat(q4[:12], []byte{0x81, 0, 0, 5}, q4[12:]), false},
+		{"IGMP, cut off before its type", q4[:len(q4)-12], false},
+		{"cut off", q4[:23], false},
+		{"MLD, cut off before its type", q6[:62], false},
+		{"empty", nil, false},
+	} {
+		if got := IsQuery(c.frame); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+		r := newRigOf(t, Config{}, VLANConfig{Querier: true})
+		r.SetPort(3, PortConfig{Router: RouterNever})
+		if got := r.Receive(1, 3, c.frame); c.name != "to a group" && c.want != (got.Verdict == Drop && got.Reason == RouterGuard) {
+			t.Errorf("%s: at a port without a router %+v", c.name, got)
+		}
+		if got := r.Receive(1, 4, c.frame); c.want && got.Verdict != Data {
+			t.Errorf("%s: at another port %+v", c.name, got)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { IsQuery(q4); IsQuery(q6) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestFloat(t *testing.T) {
 	for _, c := range []struct {
 		bits       int
@@ -459,7 +507,8 @@ func FuzzReceive(f *testing.F) {
 			r.accept(2, reportFrame(rec{toEx, known, nil}))
 		}
 		res := r.Receive(1, 3, frame)
-		if (res.Verdict == Data) == IsControl(frame) || (res.Verdict == Drop) != (res.Reason != Accepted) {
+		query := IsQuery(frame) && r.config(3).Router == RouterNever
+		if (res.Verdict == Data) == (IsControl(frame) || query) || (res.Verdict == Drop) != (res.Reason != Accepted) {
 			t.Fatalf("%+v", res)
 		}
 		r.Receive(1, 3, frame)

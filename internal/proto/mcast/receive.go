@@ -35,6 +35,9 @@ func (s *Snooper) Receive(vlan, port uint16, frame []byte) Result {
 		return Result{Verdict: Flood}
 	}
 	if !IsControl(frame) {
+		if IsQuery(frame) && s.config(port).Router == RouterNever {
+			return s.drop(RouterGuard)
+		}
 		return Result{Verdict: Data}
 	}
 	m, reason := parse(frame)

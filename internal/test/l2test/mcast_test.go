@@ -344,6 +344,7 @@ func TestForgedQueries(t *testing.T) {
 		{slices.Concat(plain[:12], []byte{0x81, 0, 0xe0, 0}, plain[12:]), "router_guard"},
 		{slices.Concat(plain[:12], []byte{0x81, 0, 0xe0, 0, 0x81, 0, 0, 0}, plain[12:]), "router_guard"},
 		{slices.Concat(bytes.Repeat([]byte{0xff}, 6), plain[6:]), "bad_destination"},
+		{slices.Concat([]byte(h2.mac.HardwareAddr()), plain[6:]), "router_guard"}, // to a station, which would answer
 	} {
 		before := l.sw.mdb().Messages.Dropped[c.why]
 		forge(c.query)

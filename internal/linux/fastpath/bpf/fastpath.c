@@ -59,6 +59,7 @@ enum {
 	TUNNEL = 8192,       /* leads to other hosts: encap.h */
 	HOST_SHARED = 32768, /* the host has what comes by it, too: shared.h */
 	SNOOP = 1 << 16,     /* the switch sees what may teach it the addresses of who is behind it */
+	ROUTER_GUARD = 1 << 17, /* what may be a query to a station and comes by it is handed up */
 };
 
 enum class { BROADCAST, MULTICAST };
@@ -578,6 +579,24 @@ static inline int is_resolution(struct __sk_buff *skb)
 	       bpf_skb_load_bytes(skb, ETHERNET + 40, &type, 1) == 0 && (type == 135 || type == 136);
 }
 
+/* may_be_query reports whether a frame to a station may be a query of IGMP or MLD: all IGMP may, and
+ * IPv6 with hop-by-hop options. IsQuery in internal/proto/mcast knows more. */
+static inline int may_be_query(struct __sk_buff *skb)
+{
+	u8 next;
+	switch ((u16)skb->protocol) {
+	case TYPE_IPV4:
+		return bpf_skb_load_bytes(skb, ETHERNET + 9, &next, 1) == 0 && next == 2;
+	case TYPE_IPV6:
+		return bpf_skb_load_bytes(skb, ETHERNET + 6, &next, 1) == 0 && next == 0;
+	case be16(0x8100): /* a priority, behind which hosts look; not another's VLAN */
+	case be16(0x88a8):
+		return bpf_skb_load_bytes(skb, ETHERNET + 1, &next, 1) == 0 && next == 0 &&
+		       bpf_skb_load_bytes(skb, ETHERNET, &next, 1) == 0 && (next & 0xf) == 0;
+	}
+	return 0;
+}
+
 #include "guard.h"
 
 /* decide finds out what becomes of the frame, and for ON how. */
@@ -602,6 +621,11 @@ static inline enum decision decide(struct __sk_buff *skb, struct frame *f, struc
 		if (is_resolution(skb))
 			return UP;
 		v->asks |= ASK_NAMES;
+	}
+	if (from->flags & ROUTER_GUARD) {
+		if (may_be_query(skb))
+			return UP;
+		v->asks |= ASK_NO_QUERY;
 	}
 	if (!vlan || !is_admitted(hash, from, v->in, source(f), vlan, f->path, is))
 		return UP;

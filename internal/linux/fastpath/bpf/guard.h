@@ -63,6 +63,7 @@ enum {
 	ASK_SENDER = 2, /* and from the same address; its checksum is its own */
 	ASK_MAC = 4,    /* it is one of IP or ARP, and its checksum is its own */
 	ASK_NAMES = 8,  /* it is no message of address resolution */
+	ASK_NO_QUERY = 16, /* it may be no query */
 };
 
 /* is_innocent reports whether a packet's upper layer says nothing that the switch has to see. */
@@ -154,6 +155,8 @@ static inline int is_as_before(struct __sk_buff *skb, u8 asks, struct sender *wa
 			return 0;
 	}
 	if (asks & ASK_NAMES && is_resolution(skb))
+		return 0;
+	if (asks & ASK_NO_QUERY && may_be_query(skb))
 		return 0;
 	struct sender is;
 	if (!(asks & (ASK_PLAIN | ASK_SENDER)))

@@ -147,7 +147,7 @@ global int look_inside(struct __sk_buff *skb, u32 epoch, u32 lap, u32 path, u32 
 	};
 	struct verdict v = {};
 	struct port *from = input(f.ifindex, &v.in);
-	if (!from || from->flags & GUARDED)
+	if (!from || from->flags & (GUARDED | ROUTER_GUARD))
 		return UP; /* decide would look into the frame, which is elsewhere */
 	u16 type = *(u16 *)(frame + 12);
 	u32 resolves = from->resolves ? ASK_NAMES : 0;
