@@ -399,10 +399,17 @@ func (b *Backend) Announce(mac [6]byte) { b.handler.Announce(mac) }
 // SetMTU implements Actions.
 func (b *Backend) SetMTU(mtu int) { b.handler.SetMTU(mtu) }
 
-// KeepOpen implements Actions.
-func (b *Backend) KeepOpen(fd int) {
+// KeepOpen implements Actions. To close a descriptor of another sort, such as a file of a file system
+// that the front end provides, can take for ever, and what a front end has set up is duplicated
+// and closed elsewhere, too.
+func (b *Backend) KeepOpen(fd int) error {
+	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
+		unix.Close(fd)
+		return errors.New("a channel for requests that is no unix socket")
+	}
 	b.closeKept()
 	b.keep = append(b.keep, fd)
+	return nil
 }
 
 func (b *Backend) closeKept() {

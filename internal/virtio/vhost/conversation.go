@@ -92,7 +92,7 @@ type Actions interface {
 
 	// KeepOpen receives the channel for the back end's own requests. The back end makes
 	// none, but a front end may take a closed channel for the back end's end.
-	KeepOpen(fd int)
+	KeepOpen(fd int) error // owns the fd
 
 	// Reset stops and disables all rings.
 	Reset()
@@ -233,7 +233,7 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 		return nil, false, c.do.SetInflight(fd, binary.NativeEndian.Uint64(p[8:]), u64, int(binary.NativeEndian.Uint16(p[18:])))
 	case SetBackendReqFD:
 		if fd := fds.Take(); fd >= 0 {
-			c.do.KeepOpen(fd)
+			return nil, false, c.do.KeepOpen(fd)
 		}
 	default:
 		return c.ring(h.Request, p, fds)

@@ -63,7 +63,7 @@ func (r *recorder) SetCall(_, fd int) error              { return r.did("call", 
 func (r *recorder) EnableRing(ring int, on bool)         { r.on[ring] = on; _ = r.did("enable") }
 func (r *recorder) Announce(mac [6]byte)                 { r.mac = mac; _ = r.did("announce") }
 func (r *recorder) SetMTU(mtu int)                       { r.mtu = mtu; _ = r.did("mtu") }
-func (r *recorder) KeepOpen(fd int)                      { _ = r.did("keep", fd) }
+func (r *recorder) KeepOpen(fd int) error                { return r.did("keep", fd) }
 func (r *recorder) MakeInflight(size int) (int, uint64, error) {
 	return 50, uint64(size), r.did("make")
 }

@@ -46,9 +46,17 @@ func TestRefusals(t *testing.T) {
 		"a table with a bad region": {func(b *Backend) error {
 			return b.SetMemory([]Region{have, {Size: 0}, have}, []int{memfd(t, page, 0), memfd(t, page, 0), memfd(t, page, 0)})
 		}, "memory of 0x0"},
-		"a kick that is a file": {func(b *Backend) error { return b.SetKick(0, memfd(t, page, 0)) }, "no eventfd"},
-		"a call that is a file": {func(b *Backend) error { return b.SetCall(0, memfd(t, page, 0)) }, "no eventfd"},
-		"a call that is none":   {func(b *Backend) error { return b.SetCall(0, -1) }, ""},
+		"a kick that is a file":    {func(b *Backend) error { return b.SetKick(0, memfd(t, page, 0)) }, "no eventfd"},
+		"a call that is a file":    {func(b *Backend) error { return b.SetCall(0, memfd(t, page, 0)) }, "no eventfd"},
+		"a channel that is a file": {func(b *Backend) error { return b.KeepOpen(memfd(t, page, 0)) }, "no unix socket"},
+		"a channel of a network": {func(b *Backend) error {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b.KeepOpen(fd)
+		}, "no unix socket"},
+		"a call that is none": {func(b *Backend) error { return b.SetCall(0, -1) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before, mapped := descriptors(t), addresses.taken.Load()

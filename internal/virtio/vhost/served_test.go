@@ -398,7 +398,8 @@ func TestDescriptorsOfMessages(t *testing.T) {
 		{"some that nobody needs", vhosttest.GetFeatures, nil, 8, true, false},
 		{"some with what nobody knows", 99, nil, 8, true, false},
 		{"what is no eventfd", vhosttest.SetVringCall, vhosttest.U64(0), 1, false, false},
-		{"what cannot be waited on", vhosttest.SetVringKick, vhosttest.U64(0), 1, false, false},
+		{"what is no socket", vhosttest.SetBackendReqFD, nil, 1, false, false},
+		{"what is no eventfd to wait on", vhosttest.SetVringKick, vhosttest.U64(0), 1, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ours, theirs := connection(t)
