@@ -61,7 +61,7 @@ const (
 //     offsets that are right where the kernel's are not.
 //
 // TCP and UDP datagrams can also have GSOTunnel: each segment then gets the tunnel's
-// headers too, with their lengths, IPv4 identification and checksums.
+// headers too, with their lengths, IPv4 identification and checksums, or the MPLS labels.
 //
 // VLAN tags inside data, IPv4 options and IPv6 extension headers are repeated in each
 // segment. A frame no longer than one segment comes out whole. So does a frame that needs
@@ -136,10 +136,12 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 	}
 	p := super.packet
 	s.ipv4, s.ip, s.l4 = p.Version == 4, p.Header, p.Transport
-	if super.tunnel {
+	if super.tunnel || super.labels {
 		// To complete the checksum of an inner packet, a device needs more than an
 		// offset: some take it for the outer packet's.
 		s.partial = false
+	}
+	if super.tunnel {
 		s.setOuter(super.outer, len(data))
 	}
 	switch o.GSOType &^ (port.GSOECN | port.GSOTunnel) {
@@ -161,13 +163,13 @@ func (s *Segmenter) Reset() {
 }
 
 // Inspect returns a super-frame's offload, with GSOTunnel if its type is that of the
-// packet inside a tunnel. The frame has n bytes and begins with data. ok is false if
+// packet inside a tunnel or behind MPLS labels. The frame has n bytes and begins with data. ok is false if
 // data does not begin with the headers that o describes; a receiver of the whole frame
 // trusts that it does.
 func Inspect(data []byte, n int, o port.Offload) (_ port.Offload, ok bool) {
 	super, err := findSuper(data[:min(len(data), MaxHeader)], n, o)
 	o.GSOType &^= port.GSOTunnel
-	if super.tunnel {
+	if super.tunnel || super.labels {
 		o.GSOType |= port.GSOTunnel
 	}
 	return o, err == nil
@@ -178,6 +180,7 @@ type super struct {
 	packet eth.IPPacket
 	outer  eth.IPPacket
 	tunnel bool
+	labels bool // the packet is behind MPLS labels, which each segment repeats
 }
 
 // findSuper finds the packet in a super-frame of n bytes that begins with head.
@@ -194,11 +197,12 @@ func findSuper(head []byte, n int, o port.Offload) (s super, err error) {
 			return s, ErrOffload
 		}
 	}
-	p, ok := eth.FindIP(head)
+	p, labels, ok := findPacket(head)
 	if !ok || p.Fragment {
 		return s, ErrHeaders
 	}
-	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != p.Transport {
+	s.labels = labels
+	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != p.Transport && !labels {
 		inner, ok := findTunnel(head, n, p, o)
 		if !ok || inner.Fragment {
 			return s, ErrOffload
