@@ -138,6 +138,9 @@ func TestNextProcessFails(t *testing.T) {
 						if err := json.Unmarshal(answer, &rest); err != nil {
 							t.Fatal(err)
 						}
+						if m.saver.Pause(100 * time.Millisecond) {
+							t.Error("both processes may write the state")
+						}
 					}
 				}
 			}
