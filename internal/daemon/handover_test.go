@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/handover"
@@ -119,6 +121,13 @@ func TestNextProcessFails(t *testing.T) {
 				return nil
 			})
 
+			if err := m.do(func() error {
+				n := m.ports["vm0"].sw.Number()
+				m.sw.FDB().Learn(fdb.MakeKey(1, 0x0200_0000_0001), n)
+				return m.sw.FDB().Add(fdb.MakeKey(1, 0x0200_0000_0002), n, fdb.Static)
+			}); err != nil {
+				t.Fatal(err)
+			}
 			former, next := sockets(t)
 			failed := make(chan error)
 			go func() {
@@ -154,6 +163,10 @@ func TestNextProcessFails(t *testing.T) {
 				}
 				if got := string(rest.Sections["notes"]); got != `"one, ended"` {
 					t.Errorf("a feature keeps %s", got)
+				}
+				want := appendStation(nil, fdb.Entry{Key: fdb.MakeKey(1, 0x0200_0000_0001)})
+				if got := rest.Stations["vm0"]; !bytes.Equal(got, want) || len(rest.Stations) != 1 {
+					t.Errorf("the stations are %x, want %x of vm0", rest.Stations, want)
 				}
 				if len(rest.Ports) != 1 || len(rest.Counters) != 2 {
 					t.Errorf("the rest is %+v", rest)

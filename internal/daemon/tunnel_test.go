@@ -47,6 +47,7 @@ func TestGuestMTU(t *testing.T) {
 		{"one", stationKind{}, 10, 1500, []passage{wide, narrow}, 1450},
 		{"the narrower", stationKind{}, 25, 1500, []passage{wide, narrow}, 1370},
 		{"without an interface", stationKind{}, 10, 0, []passage{wide}, 1450},
+		{"as much as it takes", stationKind{}, 10, 1450, []passage{wide}, 0},
 		{"less than it takes", stationKind{}, 10, 1400, []passage{wide}, 0},
 		{"in no VLAN of it", stationKind{}, 10, 1500, []passage{narrow}, 0},
 		{"a network", networkKind{}, 10, 1500, []passage{wide}, 0},

@@ -109,8 +109,17 @@ func FuzzSetup(f *testing.F) {
 				t.Errorf("features %#x became %#x", from.Acked(), to.Acked())
 			}
 		}
+		select {
+		case <-from.SetupChanged():
+		default:
+		}
 		from.Disconnect()
 		to.Disconnect()
+		select {
+		case <-from.SetupChanged():
+		default:
+			t.Error("nobody is told that the front end has gone")
+		}
 		if len(from.setup.messages)+len(to.setup.messages) > 0 {
 			t.Error("something is kept of a front end that has gone")
 		}
