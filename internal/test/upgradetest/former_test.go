@@ -50,7 +50,8 @@ func TestUpgradeFromTheFormerCommit(t *testing.T) {
 	testenv.Root(t)
 	t.Parallel()
 	binary := former(t)
-	sw, flows := ring(t, binary, []string{"dgram", "host", "netdev", "stream", "tap", "veth", "vhost-user", "vxlan"})
+	sw, flows := ring(t, binary, []string{"dgram", "host", "lag", "netdev", "stream", "tap", "veth", "vhost-user", "vxlan"},
+		"--stp", "--snooping", "--querier", "--loop-detect", "--lldp")
 	if is := program(t, sw); is != binary {
 		t.Fatalf("the switch runs %s, not %s", is, binary)
 	}
