@@ -20,6 +20,10 @@ const (
 	openTimeout = 15 * time.Second // until the session is established
 	retryAfter  = 4 * time.Second  // and up to half as much more, so that two do not stay in step
 
+	// A neighbour that had a session with a former process first has to end what belonged to that.
+	// FRR 8.4, connected again within milliseconds, never begins BFD with the new one.
+	firstAfter = 300 * time.Millisecond
+
 	// A connection that comes while a session is older than this says that the neighbour has
 	// lost the session; while it is younger, both have connected at the same time.
 	collisionWindow = openTimeout
@@ -103,7 +107,7 @@ func (n *neighbor) abort(c *connection, why error) {
 // run connects to the neighbour whenever there is no session.
 func (n *neighbor) run() {
 	defer n.stop()
-	wait := time.Duration(0)
+	wait := firstAfter
 	for {
 		select {
 		case <-time.After(wait):
