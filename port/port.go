@@ -32,8 +32,8 @@ var (
 	// will not carry another frame and must be opened anew.
 	ErrGone = errors.New("device or peer is gone")
 
-	// ErrEnded is wrapped by an error of Kind.Open if what the port was for is gone for good: the
-	// port is to be removed, unless it was never open.
+	// ErrEnded is wrapped by an error of Kind.Open if what the port was for is gone for good. The
+	// daemon removes such a port, unless it was never open.
 	ErrEnded = errors.New("what the port was for is gone")
 )
 

@@ -256,10 +256,10 @@ func (s *Switch) close(end func(port.Port) error) error {
 	for _, p := range s.byName {
 		p.setShape(port.Rate{}).stop()
 	}
-	s.mu.Unlock()
 	if s.impatient != nil {
 		s.impatient.Stop()
 	}
+	s.mu.Unlock()
 	close(s.stop)
 	s.running.Wait()
 	return errors.Join(errs...)

@@ -27,7 +27,7 @@ type guest interface {
 // kind is a kind of port, and how tests get at the other end.
 type kind struct {
 	name     string
-	device   bool // a device of the kernel's has a frame first
+	device   bool // a kernel device has a frame first
 	refuses  bool // and loses what it does not like, without a word
 	offloads bool // frames have a virtio-net header
 
@@ -156,7 +156,7 @@ func (o *queued) next() (wire []byte, ok bool) {
 	return wire, true
 }
 
-// deviceGuest is at a device of the kernel's.
+// deviceGuest is at a kernel device.
 type deviceGuest struct {
 	queued
 	end interface {

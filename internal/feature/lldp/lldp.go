@@ -294,7 +294,9 @@ func (s *speaker) second() {
 			if a.up && a.Tick(now) {
 				a.send(p, lldp.Append(nil, s.host.MAC(), &a.says))
 			}
-			a.setParting(p, s.farewell(p, a))
+			if a.member != "" {
+				a.setParting(p, s.farewell(p, a))
+			}
 		}
 	}
 }
