@@ -78,7 +78,7 @@ func manyMirrors(t *testing.T, sw *vswitch.Switch, n int) {
 // Of four ports, of which the last has no device, and all but it are in VLAN 1, a fast path
 // learns what each may do, and in which VLANs it may flood.
 func TestFastPathIsTold(t *testing.T) {
-	stage := &vswitch.Stage{Check: func(*port.Frame, port.Drop) port.Drop { return port.DropNone }, Setting: "--test"}
+	stage := &vswitch.Stage{Check: acceptAll, Setting: "--test"}
 	mirror := func(change func(m *vswitch.Mirror)) func(*vswitch.Switch, []*vswitch.Port) {
 		return func(sw *vswitch.Switch, _ []*vswitch.Port) {
 			m := vswitch.Mirror{Name: "m0", Ports: []string{"p0"}, In: true, To: "p2"}

@@ -22,7 +22,8 @@ func (w *worker) ingress(f *port.Frame, from *member) port.Drop {
 		return port.DropPortDown
 	}
 	if from.flags&flagStage != 0 {
-		if why := from.stage.Check(f, classify(f, from)); why != port.DropNone {
+		var why port.Drop
+		if why, w.heed = from.stage.Check(f, classify(f, from)); why != port.DropNone {
 			return why
 		}
 	}

@@ -13,8 +13,14 @@ import (
 type Stage struct {
 	// Check returns why the port may not accept f, or DropNone. f has its VLAN, unless
 	// classified says why the port carries it in none. Several workers call Check at a
-	// time. It neither waits nor allocates, and keeps nothing of f.
-	Check func(f *port.Frame, classified port.Drop) port.Drop
+	// time. It neither waits nor allocates, and keeps nothing of f. heed asks for the frame's
+	// Outcome.
+	Check func(f *port.Frame, classified port.Drop) (why port.Drop, heed bool)
+
+	// Outcome is told what becomes of a frame that Check heeds, before it leaves: drop is why
+	// no copy of it does, or DropNone. A stage learns from frames here, since a later rule may
+	// drop what Check accepts. Workers call it as they call Check.
+	Outcome func(f *port.Frame, drop port.Drop)
 
 	// Why is Check without any effect, for traces; nil: Check refuses nothing.
 	Why func(f *port.Frame, classified port.Drop) port.Drop

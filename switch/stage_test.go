@@ -3,12 +3,16 @@ package vswitch_test
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/memory"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
+
+// acceptAll is the check of a stage that refuses nothing.
+func acceptAll(*port.Frame, port.Drop) (port.Drop, bool) { return port.DropNone, false }
 
 // A stage stands before everything else: what it refuses is neither trapped, learned nor
 // mirrored, and is counted for its reason alone.
@@ -24,12 +28,12 @@ func TestStage(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen := 0
-		r.ports[0].SetStage(&vswitch.Stage{Setting: "--test", Check: func(f *port.Frame, classified port.Drop) port.Drop {
+		r.ports[0].SetStage(&vswitch.Stage{Setting: "--test", Check: func(f *port.Frame, classified port.Drop) (port.Drop, bool) {
 			seen++
 			if classified != port.DropNone || f.VLAN != 1 {
 				t.Errorf("the stage gets VLAN %d, %v", f.VLAN, classified)
 			}
-			return port.DropGuardMAC
+			return port.DropGuardMAC, false
 		}})
 		frames := [][]byte{
 			frame(station(1), station(0), 1, 60), frame(port.Broadcast, station(0), 2, 60),
@@ -60,13 +64,62 @@ func TestStage(t *testing.T) {
 	})
 }
 
+// A stage learns what became of the frames that it asks about, whichever later rule decides.
+func TestStageOutcome(t *testing.T) {
+	flooded := frame(port.Broadcast, station(0), 1, 60)
+	for name, c := range map[string]struct {
+		config vswitch.PortConfig // of both ports
+		frame  []byte
+		want   port.Drop
+	}{
+		"it leaves":     {vswitch.PortConfig{}, flooded, port.DropNone},
+		"it is trapped": {vswitch.PortConfig{}, frame(0x0300_0000_0001, station(0), 1, 60), port.DropConsumed},
+		"reserved":      {vswitch.PortConfig{}, frame(0x0180_c200_000e, station(0), 1, 60), port.DropReserved},
+		"bad source":    {vswitch.PortConfig{}, frame(port.Broadcast, 0x0300_0000_0002, 1, 60), port.DropBadSource},
+		"rate":          {vswitch.PortConfig{Police: port.Rate{PerSecond: 1}, PoliceBurst: time.Millisecond}, flooded, port.DropPoliced},
+		"storm":         {vswitch.PortConfig{Storm: vswitch.StormRates{Broadcast: port.Rate{PerSecond: 1}}}, flooded, port.DropStormBroadcast},
+		"locked":        {vswitch.PortConfig{Locked: true}, flooded, port.DropLocked},
+		"isolated":      {vswitch.PortConfig{Isolated: true}, flooded, port.DropNoDestination},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, vswitch.Config{Traps: []vswitch.Trap{{Dst: 0x0300_0000_0001, Queue: vswitch.QueueLoop}}}, 2, memory.Options{})
+				defer r.Close()
+				for _, p := range r.ports {
+					if err := p.Configure(c.config); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var got []port.Drop
+				odd := false
+				r.ports[0].SetStage(&vswitch.Stage{
+					Check: func(*port.Frame, port.Drop) (port.Drop, bool) { odd = !odd; return port.DropNone, odd },
+					Outcome: func(f *port.Frame, drop port.Drop) {
+						if f.VLAN != 1 {
+							t.Errorf("it is in VLAN %d", f.VLAN)
+						}
+						got = append(got, drop)
+					},
+				})
+				for range 4 { // the first uses up what a rate admits
+					r.lines[0].Put(0, memory.Packet{Wire: c.frame})
+				}
+				synctest.Wait()
+				if len(got) != 2 || got[1] != c.want {
+					t.Errorf("told %v, want %v", got, c.want)
+				}
+			})
+		})
+	}
+}
+
 // The default stage is that of ports without one of their own.
 func TestDefaultStage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
 		defer r.Close()
-		counted := func(n *int) func(*port.Frame, port.Drop) port.Drop {
-			return func(*port.Frame, port.Drop) port.Drop { *n++; return port.DropNone }
+		counted := func(n *int) func(*port.Frame, port.Drop) (port.Drop, bool) {
+			return func(*port.Frame, port.Drop) (port.Drop, bool) { *n++; return port.DropNone, false }
 		}
 		own, others := 0, 0
 		r.ports[0].SetStage(&vswitch.Stage{Check: counted(&own)})
@@ -93,7 +146,7 @@ func TestStageUnknown(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, vswitch.Config{}, 3, memory.Options{})
 			defer r.Close()
-			r.ports[1].SetStage(&vswitch.Stage{Unknown: unknown, Check: func(*port.Frame, port.Drop) port.Drop { return port.DropNone }})
+			r.ports[1].SetStage(&vswitch.Stage{Unknown: unknown, Check: acceptAll})
 			r.lines[0].Put(0, memory.Packet{Wire: frame(station(9), station(0), 1, 60)}, memory.Packet{Wire: frame(port.Broadcast, station(0), 2, 60)})
 			synctest.Wait()
 			want := 1
@@ -135,9 +188,9 @@ func TestStageAllocs(t *testing.T) {
 	r := newRig(t, vswitch.Config{}, 2, memory.Options{Depth: 16})
 	defer r.Close()
 	checked := make(chan struct{}, 1)
-	r.ports[0].SetStage(&vswitch.Stage{Check: func(*port.Frame, port.Drop) port.Drop {
+	r.ports[0].SetStage(&vswitch.Stage{Check: func(*port.Frame, port.Drop) (port.Drop, bool) {
 		checked <- struct{}{}
-		return port.DropGuardIPv4
+		return port.DropGuardIPv4, false
 	}})
 	packets := []memory.Packet{{Wire: frame(station(1), station(0), 1, 60)}}
 	check := func() {

@@ -165,7 +165,7 @@ func (s *portSet) copied(mirrors bool) *portSet {
 		n.storm = storm{m.storm.broadcast.copied(), m.storm.multicast.copied(), m.storm.unicast.copied()}
 		n.stage = nil
 		if m.stage != nil && m.stage.Why != nil {
-			n.stage = &Stage{Check: m.stage.Why}
+			n.stage = &Stage{Check: func(f *port.Frame, classified port.Drop) (port.Drop, bool) { return m.stage.Why(f, classified), false }}
 		} else {
 			n.flags &^= flagStage
 		}

@@ -190,8 +190,11 @@ func TestTraceStage(t *testing.T) {
 	r := newRig(t, vswitch.Config{}, 2, memory.Options{})
 	defer r.Close()
 	stage := &vswitch.Stage{
-		Check: func(*port.Frame, port.Drop) port.Drop { t.Error("a trace has an effect"); return port.DropNone },
-		Why:   func(f *port.Frame, classified port.Drop) port.Drop { return port.DropGuardMAC },
+		Check: func(*port.Frame, port.Drop) (port.Drop, bool) {
+			t.Error("a trace has an effect")
+			return port.DropNone, true
+		},
+		Why: func(f *port.Frame, classified port.Drop) port.Drop { return port.DropGuardMAC },
 	}
 	r.ports[0].SetStage(stage)
 	wire := frame(port.Broadcast, station(0), 0, 60)

@@ -43,6 +43,7 @@ type worker struct {
 	clock int64
 	last  lastKeys
 	draw  draw
+	heed  bool // the port's stage waits for the frame's outcome
 
 	frames [port.BatchSize]port.Frame
 }
@@ -85,6 +86,10 @@ func (w *worker) switchBatch(frames []port.Frame) {
 		f := &frames[i]
 		bytes += uint64(f.Len())
 		copies, drop := w.switchFrame(out, f, from)
+		if w.heed {
+			w.heed = false
+			from.stage.Outcome(f, drop)
+		}
 		if drop != port.DropNone {
 			w.rx.drop(drop)
 			f.Drop, lost = drop, true

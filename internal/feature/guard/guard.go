@@ -76,7 +76,8 @@ func start(h feature.Host, protect []netip.Prefix) *guard {
 		ports: make(map[uint16]*guarded), restored: make(map[string][]proto.Binding),
 		drops: make(map[reason]*summary), started: time.Now(),
 	}
-	g.watch = &vswitch.Stage{Check: g.table.Watch().Check}
+	w := g.table.Watch()
+	g.watch = &vswitch.Stage{Check: w.Check, Outcome: w.Outcome}
 	if h.Switch().Fast() {
 		g.table.SetMirror(mirror{h.Switch()})
 	}
@@ -104,6 +105,7 @@ func (g *guard) Set(s any) error {
 func (g *guard) configOf(p feature.Port) (c proto.Config, s Settings, err error) {
 	s = feature.PortSettings[Settings](p)
 	c, err = s.config(g.host.StationMAC(p), p.VLANs())
+	c.Isolated = bool(p.Policy().Isolated)
 	if err == nil {
 		err = s.check(&c)
 	}
@@ -195,7 +197,7 @@ func (g *guard) Configured(p feature.Port) {
 	learns := !c.MACOnly && c.Learn&(proto.LearnDHCP|proto.LearnARP|proto.LearnPD) != 0 // from what is sent to it
 	unknown := s.Unknown || p.Policy().NoFlood.AsksUnknown()
 	if x.stage == nil || x.stage.Unknown != unknown || x.stage.Snoop != learns {
-		x.stage = &vswitch.Stage{Check: x.rules.Check, Why: x.rules.Why, Setting: "--guard", Fast: true, Snoop: learns, Unknown: unknown}
+		x.stage = &vswitch.Stage{Check: x.rules.Check, Outcome: x.rules.Outcome, Why: x.rules.Why, Setting: "--guard", Fast: true, Snoop: learns, Unknown: unknown}
 	}
 	g.rewatch()
 	p.Core().SetStage(x.stage)

@@ -28,17 +28,19 @@ type check struct {
 	f    *port.Frame
 	vlan uint16
 	dry  bool
+	heed bool // Outcome has to know what becomes of the frame
 }
 
 // Check returns why a guarded port may not accept f, or DropNone. f has its VLAN, unless
-// classified says why the port carries it in none.
-func (p *Port) Check(f *port.Frame, classified port.Drop) port.Drop {
+// classified says why the port carries it in none. heed asks for a call of Outcome.
+func (p *Port) Check(f *port.Frame, classified port.Drop) (why port.Drop, heed bool) {
 	c := check{rules: p.rules.Load(), port: p, f: f, vlan: f.VLAN}
-	why := c.frame(classified)
+	why = c.frame(classified)
 	if why != port.DropNone {
 		p.violated(why, f)
+		return why, false
 	}
-	return why
+	return why, c.heed
 }
 
 // Why is Check without any effect.
@@ -242,11 +244,8 @@ func (c *check) udp4(p *ip.Packet) port.Drop {
 	from, to := binary.BigEndian.Uint16(p.Body), binary.BigEndian.Uint16(p.Body[2:])
 	switch {
 	case to == dhcp.ClientPort || from == dhcp.ServerPort:
-		why := c.role(AllowDHCPServer)
-		if why == port.DropNone && to == dhcp.ClientPort && !c.dry {
-			c.port.table.served(c.vlan, c.f.Src, p)
-		}
-		return why
+		c.heed = to == dhcp.ClientPort
+		return c.role(AllowDHCPServer)
 	case to != dhcp.ServerPort:
 		return port.DropNone
 	case p.Part != ip.Whole || c.f.Offload.IsGSO():
@@ -296,7 +295,7 @@ func (c *check) dhcp(b []byte) port.Drop {
 	if !c.port.rate.take(c.table.now()) {
 		return port.DropGuardDHCPRate
 	}
-	c.port.asked(c.vlan, &m)
+	c.heed = true
 	return port.DropNone
 }
 
@@ -393,11 +392,8 @@ func (c *check) udp6(p *ip.Packet) port.Drop {
 	from, to := binary.BigEndian.Uint16(p.Body), binary.BigEndian.Uint16(p.Body[2:])
 	switch {
 	case to == dhcp.ClientPort6 || from == dhcp.ServerPort6:
-		why := c.role(AllowDHCPServer)
-		if why == port.DropNone && to == dhcp.ClientPort6 && !c.dry {
-			c.port.table.served6(c.vlan, c.f.Src, p)
-		}
-		return why
+		c.heed = to == dhcp.ClientPort6
+		return c.role(AllowDHCPServer)
 	case to != dhcp.ServerPort6:
 		return port.DropNone
 	case p.Part != ip.Whole || c.f.Offload.IsGSO():
@@ -425,7 +421,7 @@ func (c *check) udp6(p *ip.Packet) port.Drop {
 	case !c.port.rate.take(c.table.now()):
 		return port.DropGuardDHCPRate
 	}
-	c.port.asked6(c.vlan, c.f.Src, &m)
+	c.heed = true
 	return port.DropNone
 }
 
@@ -460,9 +456,7 @@ func (c *check) icmpv6(p *ip.Packet, nobody bool) port.Drop {
 			return port.DropGuardND
 		}
 	case ndp.RouterAdvertisement:
-		if !c.dry {
-			c.port.table.advertised(c.vlan, &m)
-		}
+		c.heed = true
 	case ndp.NeighborSolicitation:
 		// The owner has to hear it, so it goes to the group on Ethernet, too (RFC 2464 section 7).
 		group := solicited(m.Target.As16())

@@ -37,11 +37,11 @@ func FuzzCheck(f *testing.F) {
 		}
 		frame.Opaque = frame.Tag.Present() // as at a transparent port
 		dry := p.Why(frame, port.DropNone)
-		why := p.Check(frame, port.DropNone)
+		why := check(p, frame)
 		if dry != why {
 			t.Fatalf("%v, and without effect %v", why, dry)
 		}
-		_ = table.Watch().Check(frame, port.DropNone)
+		_ = check(table.Watch(), frame)
 		if why != port.DropNone {
 			return
 		}
@@ -72,7 +72,7 @@ func TestDrawn(t *testing.T) {
 			continue
 		}
 		f.VLAN, f.Opaque = 1, f.Tag.Present()
-		is := p.Check(f, port.DropNone)
+		is := check(p, f)
 		if why[is]++; is != port.DropNone {
 			continue
 		}

@@ -35,6 +35,7 @@ type Config struct {
 	EtherTypes []uint16       // beside IPv4, ARP, RARP and IPv6
 	Prefixes   []netip.Prefix // in which addresses may be formed, beside those that routers advertise
 	Limit      int            // most learned addresses; 0: the default of each source
+	Isolated   bool           // isolated neighbours do not hear the station
 }
 
 // Address is an address, or a whole prefix, in one VLAN.
@@ -101,7 +102,8 @@ const (
 	maxServers  = 64
 
 	pendingTime = 120 * time.Second
-	tentative   = time.Second // RFC 4862: one second without an answer
+	tentative   = time.Second   // RFC 4862: one second without an answer
+	asking      = 2 * tentative // if it is the switch that asks, at the next Tick
 	slaacTime   = 24 * time.Hour
 	recent      = 60 * time.Second // a station heard since is not displaced
 	heardTime   = 5 * time.Minute

@@ -2,17 +2,12 @@ package guard
 
 import (
 	"cmp"
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"time"
 	"unique"
 
-	"github.com/vswitch/vswitch/internal/packet/arp"
 	"github.com/vswitch/vswitch/internal/packet/dhcp"
-	"github.com/vswitch/vswitch/internal/packet/eth"
-	"github.com/vswitch/vswitch/internal/packet/ip"
-	"github.com/vswitch/vswitch/internal/packet/ndp"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -112,22 +107,15 @@ func (t *Table) finish(w *transaction) {
 	w.port.waiting = slices.DeleteFunc(w.port.waiting, func(x *transaction) bool { return x == w })
 }
 
-// served learns from a datagram to a DHCPv4 client, by a port that may send it.
-func (t *Table) served(vlan uint16, from port.MAC, p *ip.Packet) {
-	if p.Part != ip.Whole || len(p.Body) < udpLen {
-		return
-	}
-	b, ok := payload(p)
-	if !ok {
-		return
-	}
+// served learns from a message to a DHCPv4 client, by a port that may send it.
+func (t *Table) served(vlan uint16, from port.MAC, src netip.Addr, b []byte) {
 	m, ok := dhcp.Parse(b)
 	if !ok || m.Op != dhcp.BootReply || m.HLen != 6 || m.Type != dhcp.Ack && m.Type != dhcp.Nak {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.serves(server{vlan, from, toNetip(p.Src)})
+	t.serves(server{vlan, from, src})
 	w := t.pending[txn{vlan: vlan, xid: m.XID, mac: m.MAC}]
 	switch {
 	case w == nil && m.Type == dhcp.Ack && !m.Your.IsUnspecified():
@@ -141,21 +129,14 @@ func (t *Table) served(vlan uint16, from port.MAC, p *ip.Packet) {
 		t.finish(w)
 		server := m.Server
 		if !server.IsValid() {
-			server = toNetip(p.Src)
+			server = src
 		}
 		w.port.bind(vlan, w.mac, m.Your, DHCP, t.after(m.Lease), server, 0)
 	}
 }
 
-// served6 learns from a datagram to a DHCPv6 client, by a port that may send it.
-func (t *Table) served6(vlan uint16, from port.MAC, p *ip.Packet) {
-	if p.Part != ip.Whole || len(p.Body) < udpLen {
-		return
-	}
-	b, ok := payload(p)
-	if !ok {
-		return
-	}
+// served6 learns from a message to a DHCPv6 client, by a port that may send it.
+func (t *Table) served6(vlan uint16, from port.MAC, src netip.Addr, b []byte) {
 	m, ok := dhcp.Parse6(b)
 	if !ok || m.Type != dhcp.Reply6 || m.Failed {
 		return
@@ -166,7 +147,7 @@ func (t *Table) served6(vlan uint16, from port.MAC, p *ip.Packet) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.serves(server{vlan, from, toNetip(p.Src)})
+	t.serves(server{vlan, from, src})
 	w := t.pending[k]
 	if w == nil {
 		return
@@ -177,9 +158,9 @@ func (t *Table) served6(vlan uint16, from port.MAC, p *ip.Packet) {
 		case l.Valid == 0:
 			w.port.drop(vlan, w.mac, l.Addr(), leaseSource(l), "ended by the server")
 		case l.PD && w.port.config.Learn&LearnPD != 0:
-			w.port.delegate(vlan, w.mac, l.Prefix, t.after(l.Valid), toNetip(p.Src))
+			w.port.delegate(vlan, w.mac, l.Prefix, t.after(l.Valid), src)
 		case !l.PD && w.port.config.Learn&LearnDHCP != 0:
-			w.port.bind(vlan, w.mac, l.Addr(), DHCP, t.after(l.Valid), toNetip(p.Src), 0)
+			w.port.bind(vlan, w.mac, l.Addr(), DHCP, t.after(l.Valid), src, 0)
 		}
 	}
 }
@@ -265,7 +246,8 @@ func (c *check) detect(target netip.Addr) bool {
 		p.count(why)
 		return false
 	}
-	return p.bind(c.vlan, c.f.Src, target, SLAAC, until, netip.Addr{}, tentative)
+	c.heed = p.bind(c.vlan, c.f.Src, target, SLAAC, until, netip.Addr{}, tentative)
+	return c.heed
 }
 
 // linkLocal is where hosts form link-local addresses (RFC 4291 section 2.5.6); the rest of
@@ -299,18 +281,11 @@ func (c *check) firstUse(a netip.Addr, probe bool) bool {
 	case !ok:
 		p.count(why)
 		return false
+	case probe:
+		c.heed = p.bind(c.vlan, c.f.Src, a, ARP, time.Time{}, netip.Addr{}, tentative)
+		return c.heed
 	}
-	wait := tentative
-	if !probe {
-		wait *= 2 // the switch asks first
-	}
-	if !p.bind(c.vlan, c.f.Src, a, ARP, time.Time{}, netip.Addr{}, wait) {
-		return false
-	}
-	if !probe && len(t.claims) < maxClaims {
-		t.claims = append(t.claims, &claim{vlan: c.vlan, addr: a, port: p, mac: c.f.Src, probe: true})
-	}
-	return true
+	return p.bind(c.vlan, c.f.Src, a, ARP, time.Time{}, netip.Addr{}, asking) && p.ask(t.owners[owner{c.vlan, a}])
 }
 
 func unicast4(a netip.Addr) bool {
@@ -596,78 +571,6 @@ func (t *Table) remove(e *entry, as Count, why string) {
 	t.event(Event{Kind: Removed, Port: p.name, VLAN: e.vlan, MAC: e.mac, Address: e.addr, Source: e.source, Text: why})
 }
 
-// Watch learns from what a trusted port sends.
-type Watch struct{ table *Table }
-
-// Watch returns the check of trusted ports.
-func (t *Table) Watch() *Watch { return &Watch{t} }
-
-// Check notes what f says and refuses nothing. f has its VLAN unless classified says why it
-// has none.
-func (w *Watch) Check(f *port.Frame, classified port.Drop) port.Drop {
-	if classified != port.DropNone {
-		return port.DropNone
-	}
-	body, n := f.Data[port.HeaderLen:], f.DataLen()-port.HeaderLen
-	switch binary.BigEndian.Uint16(f.Data[12:]) {
-	case eth.TypeARP:
-		if p, ok := arp.Parse(body); ok {
-			a := p.Sender
-			if a.IsUnspecified() && p.Op == arp.Request {
-				a = p.Target // a probe
-			}
-			w.table.used(f.VLAN, a, !p.Sender.IsUnspecified())
-		}
-	case eth.TypeIPv4:
-		if len(body) < 20 || body[9] != ip.UDP {
-			return port.DropNone
-		}
-		p, fault := ip.Parse4(body, n)
-		if fault == ip.OK && len(p.Body) >= udpLen && binary.BigEndian.Uint16(p.Body[2:]) == dhcp.ClientPort {
-			w.table.served(f.VLAN, f.Src, &p)
-		}
-	case eth.TypeIPv6:
-		if len(body) < 40 || body[6] == ip.TCP {
-			return port.DropNone
-		}
-		p, fault := ip.Parse6(body, n, port.MinHead-port.HeaderLen)
-		if fault != ip.OK || p.Part != ip.Whole {
-			return port.DropNone
-		}
-		switch {
-		case p.Proto == ip.UDP && len(p.Body) >= udpLen && binary.BigEndian.Uint16(p.Body[2:]) == dhcp.ClientPort6:
-			w.table.served6(f.VLAN, f.Src, &p)
-		case p.Proto == ip.ICMPv6 && p.HopLimit == 255 && !p.Short:
-			w.discovery(f.VLAN, &p)
-		}
-	}
-	return port.DropNone
-}
-
-// discovery notes a message of neighbour discovery.
-func (w *Watch) discovery(vlan uint16, p *ip.Packet) {
-	if len(p.Body) < 4 || p.Body[0] < ndp.RouterAdvertisement || p.Body[0] > ndp.NeighborAdvertisement {
-		return
-	}
-	m, ok := ndp.Parse(p.Body)
-	if !ok || m.Code != 0 {
-		return
-	}
-	if p.Src != any6 {
-		w.table.used(vlan, toNetip(p.Src), true)
-	}
-	switch m.Type {
-	case ndp.RouterAdvertisement:
-		w.table.advertised(vlan, &m)
-	case ndp.NeighborAdvertisement:
-		w.table.used(vlan, m.Target, true)
-	case ndp.NeighborSolicitation:
-		if p.Src == any6 {
-			w.table.used(vlan, m.Target, false)
-		}
-	}
-}
-
 // used notes that a trusted port uses an address or, if it does not say that it has it,
 // wants to. A tentative binding of it ends.
 func (t *Table) used(vlan uint16, a netip.Addr, has bool) {
@@ -676,7 +579,7 @@ func (t *Table) used(vlan uint16, a netip.Addr, has bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.owner(vlan, a); e != nil && e.usable.Load() != 0 && int64(t.age(t.now())) < e.usable.Load() {
+	if e := t.owner(vlan, a); e != nil && e.isTentative() {
 		t.event(Event{Kind: Conflict, Port: e.port.name, VLAN: vlan, MAC: e.mac, Address: a, Text: "a trusted port has the address"})
 		t.remove(e, Defended, "somebody else has it")
 	}
