@@ -27,7 +27,7 @@ import (
 type hosted struct {
 	feature.Feature
 	instance feature.Instance // nil: off
-	kept     json.RawMessage  // what it keeps, while it is off; nil: nothing
+	kept     json.RawMessage  // what it keeps, while no instance has that; nil: nothing
 	given    *feature.Parcel  // what the instance before gave, for the next; nil: nothing
 
 	serving atomic.Pointer[feature.Instance] // instance, for calls that have no turn; nil: off
@@ -155,6 +155,9 @@ func (m *manager) setFeatures(from, to []any) error {
 			m.log.Warn("a feature starts anew", "feature", h.Name, "reason", err)
 		}
 		h.run(instance)
+		if _, ok := instance.(feature.Kept); ok {
+			h.kept = nil // the instance has it now
+		}
 		for _, p := range m.sorted() {
 			tellConfigured(instance, p)
 		}
@@ -176,7 +179,7 @@ func (m *manager) featureStates(of func(*hosted) (json.RawMessage, error)) map[s
 		state, err := of(h)
 		if err != nil {
 			m.log.Error("what a feature keeps is left out of the state", "feature", h.Name, "error", err)
-			state = h.kept
+			continue
 		}
 		if state != nil {
 			all[h.key()] = state
