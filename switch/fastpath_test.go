@@ -3,6 +3,7 @@ package vswitch_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -22,13 +23,15 @@ type told struct {
 	ports            []vswitch.FastPort
 	flood            vswitch.FastFlood
 	show             func(*vswitch.FastCopy)
+	guards           map[uint16]*vswitch.FastGuard
+	settled          int
 }
 
 func (f *told) Bind(*fdb.Table)                        {}
 func (f *told) Show(show func(*vswitch.FastCopy))      { f.show = show }
 func (f *told) Changed(fdb.Key)                        {}
 func (f *told) Flushed(uint16)                         {}
-func (f *told) Settle()                                {}
+func (f *told) Settle()                                { f.settled++ }
 func (f *told) Refresh()                               {}
 func (f *told) Now() int64                             { return 1 }
 func (f *told) Budget(uint16, uint8) *atomic.Int64     { return new(atomic.Int64) }
@@ -37,6 +40,14 @@ func (f *told) Release(uint16) (st vswitch.PortStats)  { return st }
 
 func (f *told) Publish(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	f.ports, f.flood = ports, flood
+}
+
+func (f *told) Explain(uint16, []byte) vswitch.FastVerdict { return vswitch.FastSent }
+
+func (f *told) Guard(number uint16, g *vswitch.FastGuard) { f.guards[number] = g }
+
+func (f *told) GuardHeard(number uint16, s vswitch.FastSender) (time.Duration, bool) {
+	return time.Second, f.guards[number] != nil && f.guards[number].Senders[0] == s
 }
 
 // device is a port on a device of the kernel.
@@ -144,6 +155,21 @@ func TestFastPathIsTold(t *testing.T) {
 		"a stage": {
 			change: func(_ *vswitch.Switch, ports []*vswitch.Port) { ports[0].SetStage(stage) },
 			from:   "-++", to: "-++", why: "--test",
+			check: func(f *told) bool { return !f.ports[0].Guarded && !f.ports[0].Snoop && !f.ports[1].Guarded },
+		},
+		"a stage that the fast path knows": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) {
+				ports[0].SetStage(&vswitch.Stage{Check: stage.Check, Fast: true})
+			},
+			from: "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return f.ports[0].Guarded && !f.ports[0].Snoop && !f.ports[1].Guarded },
+		},
+		"a stage that others learn from": {
+			change: func(_ *vswitch.Switch, ports []*vswitch.Port) {
+				ports[0].SetStage(&vswitch.Stage{Check: stage.Check, Fast: true, Snoop: true})
+			},
+			from: "+++", to: "+++", floods: true,
+			check: func(f *told) bool { return f.ports[0].Guarded && f.ports[0].Snoop && !f.ports[1].Snoop },
 		},
 		"traps": {
 			change: func(_ *vswitch.Switch, ports []*vswitch.Port) {
@@ -196,6 +222,31 @@ func TestFastPathIsTold(t *testing.T) {
 			change: mirror(func(m *vswitch.Mirror) { m.Filter = func(*port.Frame, port.Tag) bool { return true } }),
 			from:   "++-", to: "++-", floods: true,
 			check: func(f *told) bool { return f.ports[0].MirrorIn == 0 && f.ports[0].CopyIn && !f.ports[0].CopyOut },
+		},
+		"mirror with a filter of what one port receives and sends": {
+			change: mirror(func(m *vswitch.Mirror) {
+				m.Filter = func(*port.Frame, port.Tag) bool { return true }
+				m.Out = true
+			}),
+			from: "++-", to: "++-",
+			check: func(f *told) bool { return f.ports[0].CopyIn && f.ports[0].CopyOut && !f.ports[1].CopyIn },
+		},
+		"mirror with a filter of what several ports send": {
+			change: mirror(func(m *vswitch.Mirror) {
+				m.Filter = func(*port.Frame, port.Tag) bool { return true }
+				m.In, m.Out, m.Ports = false, true, []string{"p0", "p1"}
+			}),
+			from: "++-", to: "++-",
+			check: func(f *told) bool { return f.ports[0].CopyOut && f.ports[1].CopyOut && !f.ports[0].CopyIn },
+		},
+		"mirror with a filter of a port and a VLAN": {
+			change: mirror(func(m *vswitch.Mirror) {
+				m.Filter = func(*port.Frame, port.Tag) bool { return true }
+				m.Out = true
+				m.VLANs.Add(1)
+			}),
+			from: "---", to: "---",
+			why: "mirror m0 has a filter, and copies what several ports receive and send",
 		},
 		"mirror that truncates": {
 			change: mirror(func(m *vswitch.Mirror) { m.SnapLen, m.Out = 64, true }),
@@ -417,4 +468,33 @@ func TestFastPathIsAskedBeforeStationsAge(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A fast path is told what a port may send, also before the port is there, and says when it heard
+// a sender. Without a fast path nobody was heard.
+func TestFastGuardIsTold(t *testing.T) {
+	f := &told{guards: map[uint16]*vswitch.FastGuard{}}
+	sw := vswitch.New(vswitch.Config{FastPath: f})
+	defer sw.Close()
+	alone := vswitch.New(vswitch.Config{})
+	defer alone.Close()
+	sender := vswitch.FastSender{MAC: station(1), Addr: netip.MustParseAddr("192.0.2.1")}
+	guard := &vswitch.FastGuard{Senders: []vswitch.FastSender{sender}}
+	alone.SetFastGuard(7, guard)
+	sw.SetFastGuard(7, guard)
+	if f.guards[7] != guard {
+		t.Errorf("the fast path has %+v", f.guards)
+	}
+	if ago, ok := sw.FastHeard(7, sender); !ok || ago != time.Second {
+		t.Errorf("the sender was heard %v ago, %v", ago, ok)
+	}
+	if _, ok := sw.FastHeard(8, sender); ok {
+		t.Error("the sender was heard by another port")
+	}
+	if ago, ok := alone.FastHeard(7, sender); ok || ago != 0 {
+		t.Errorf("without a fast path the sender was heard %v ago, %v", ago, ok)
+	}
+	if !sw.Fast() || alone.Fast() {
+		t.Error("the wrong switch has a fast path")
+	}
 }

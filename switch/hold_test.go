@@ -1,6 +1,7 @@
 package vswitch_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,8 +30,14 @@ func TestHold(t *testing.T) {
 				t.Errorf("%d frames arrived, not %d", got, want)
 			}
 		}
+		if _, err := r.AddPort("without a device"); err != nil {
+			t.Fatal(err)
+		}
 		put()
 		arrived(0)
+		if !r.Hold(time.Second) {
+			t.Error("Hold of a switch that began so ran out of time")
+		}
 		r.Resume()
 		arrived(1)
 		for range 3 {
@@ -86,4 +93,39 @@ func TestHoldWaitsForShapers(t *testing.T) {
 			t.Errorf("%d of %d frames were sent", got, frames)
 		}
 	})
+}
+
+// leaver is a port that takes long to close.
+type leaver struct {
+	*memory.Port
+	left int
+}
+
+func (l *leaver) Leave() error { l.left++; return errors.Join(errors.New("it is left"), l.Close()) }
+
+// When the process ends, a port that takes long to close is left to the kernel. Others are closed.
+func TestLeave(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		r := newRig(t, vswitch.Config{}, 1, memory.Options{})
+		p, err := r.AddPort("slow")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &leaver{Port: memory.New(memory.Options{})}
+		if err := p.Attach(l); err != nil {
+			t.Fatal(err)
+		}
+		end := r.Close
+		if ends {
+			end = r.Leave
+		}
+		if err := end(); (err != nil) != ends || (l.left == 1) != ends {
+			t.Errorf("the process ends: %v; left %d times, %v", ends, l.left, err)
+		}
+		for i, line := range []*memory.Port{r.lines[0], l.Port} {
+			if _, err := line.Queues()[0].Recv(make([]port.Frame, 1)); !errors.Is(err, port.ErrClosed) {
+				t.Errorf("the process ends: %v; port %d is open: %v", ends, i, err)
+			}
+		}
+	}
 }

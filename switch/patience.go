@@ -40,9 +40,6 @@ func (s *Switch) bePatient() {
 // insist sends again what a port's queue refused since it is full, as long as the worker has
 // patience. It ends soon when a change of the switch waits for the batch.
 func (w *worker) insist(to *Port, q port.Queue, out []port.Out) {
-	if _, shaped := q.(*shapedQueue); shaped {
-		return // it refuses what its rate does not allow
-	}
 	idle := time.Duration(0)
 	for refused := full(out); len(refused) > 0; {
 		if w.patience <= 0 || to.stuck.Load() || w.hurry.Load() > 0 || !w.sw.patient.Load() {

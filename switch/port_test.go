@@ -175,6 +175,11 @@ func TestTransmitRefused(t *testing.T) {
 		if err := r.ports[2].Transmit(0, wire); err == nil || !strings.Contains(err.Error(), "target of a mirror") {
 			t.Errorf("the target of a mirror: %v", err)
 		}
+		for link, want := range []string{"", "no link 1"} {
+			if err := r.ports[0].TransmitBy(link, wire); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("by link %d: %v", link, err)
+			}
+		}
 		var drops, sent sights
 		r.Watch(&vswitch.Watch{Ports: []string{"p1"}, Drops: true, See: drops.see})
 		for n := range 2 {
@@ -196,7 +201,7 @@ func TestTransmitRefused(t *testing.T) {
 		if d, s := drops.take(), sent.take(); len(d) != 1 || d[0].why != port.DropQueueFull || len(s) != 1 || s[0].why != port.DropNone {
 			t.Errorf("seen are drops %+v and %+v", d, s)
 		}
-		if r.Injected() != 4 {
+		if r.Injected() != 5 { // one of them by a link
 			t.Errorf("%d injected", r.Injected())
 		}
 	})

@@ -205,6 +205,48 @@ func TestTail(t *testing.T) {
 	})
 }
 
+// TestTailWatched: a watch sees all that it reads of the super-frames that a port sends. Nobody
+// else makes the switch copy what the port takes as it is.
+func TestTailWatched(t *testing.T) {
+	super, o := tuntest.TCP4(20_000)
+	for name, c := range map[string]struct {
+		watch vswitch.Watch
+		seen  int  // frames
+		whole bool // the switch makes them whole
+	}{
+		"what all send":           {vswitch.Watch{Out: true}, 1, true},
+		"what it sends":           {vswitch.Watch{Ports: []string{"p1"}, Out: true}, 1, true},
+		"what another sends":      {vswitch.Watch{Ports: []string{"p0"}, Out: true}, 0, false},
+		"what is received":        {vswitch.Watch{Ports: []string{"p0"}, In: true}, 1, true},
+		"what is lost":            {vswitch.Watch{Drops: true}, 0, false},
+		"headers":                 {vswitch.Watch{Out: true, SnapLen: port.MinHead}, 1, false},
+		"more than headers":       {vswitch.Watch{Out: true, SnapLen: port.MinHead + 1}, 1, true},
+		"headers as they come in": {vswitch.Watch{In: true, SnapLen: port.MinHead}, 1, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r, lenders := tailRig(t)
+			var seen sights
+			c.watch.See = seen.see
+			r.Watch(&c.watch)
+			r.lines[0].Put(0, memory.Packet{Wire: super, Offload: o})
+			synctest.Wait()
+			wantData(t, r, 1, super, 1)
+			if whole := lenders[1].took == 0; whole != c.whole {
+				t.Errorf("%s: the port is given a whole frame: %v", name, whole)
+			}
+			all := seen.take()
+			if len(all) != c.seen {
+				t.Errorf("%s: %d frames are seen", name, len(all))
+			}
+			for _, s := range all {
+				if len(s.wire) < port.MinHead || !bytes.HasPrefix(super, s.wire) || c.whole && len(s.wire) != len(super) {
+					t.Errorf("%s: %d bytes are seen", name, len(s.wire))
+				}
+			}
+		})
+	}
+}
+
 // TestTailGone: memory that its sender takes away loses the frame, at each output.
 func TestTailGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

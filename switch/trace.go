@@ -34,7 +34,7 @@ type Whereabouts struct {
 // TraceCopy is a frame that leaves by a port.
 type TraceCopy struct {
 	Port   *Port
-	Frames int      // more than one: the segments of a super-frame
+	Frames int      // more than one: of several mirrors
 	Tag    port.Tag // the outer tag
 	Push   bool     // in front of the tag that the frame came with
 	Mirror bool     // a mirror made it
@@ -155,9 +155,6 @@ func (s *portSet) copied(mirrors bool) *portSet {
 	all := *s
 	c := &all
 	c.byNumber, c.flood, c.watches = make([]*member, len(s.byNumber)), nil, nil
-	if !mirrors {
-		c.mirrors = 0
-	}
 	for _, m := range s.flood {
 		n := *m
 		n.tx, n.queues = make([]txCounters, txShards), nil

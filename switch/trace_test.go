@@ -99,7 +99,12 @@ func TestTraceIsTrue(t *testing.T) {
 				if rapid.Bool().Draw(t, "remote") {
 					m.To, m.ToVLAN = "", 20
 				}
-				if err := r.SetMirrors([]vswitch.Mirror{m}); err != nil {
+				mirrors := []vswitch.Mirror{m}
+				if rapid.Bool().Draw(t, "twice") {
+					m.Name = "another"
+					mirrors = append(mirrors, m)
+				}
+				if err := r.SetMirrors(mirrors); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -204,5 +209,16 @@ func TestTraceStage(t *testing.T) {
 	r.ports[0].SetStage(&vswitch.Stage{Check: stage.Check})
 	if tr := r.ports[0].Trace(wire); tr.Drop != port.DropNone || len(tr.Copies) != 1 {
 		t.Errorf("%+v", tr)
+	}
+}
+
+// A trace says what the fast path does first, once that knows what the FDB does.
+func TestTraceFast(t *testing.T) {
+	f := &told{}
+	r := newRig(t, vswitch.Config{FastPath: f}, 2, memory.Options{})
+	defer r.Close()
+	settled := f.settled
+	if tr := r.ports[0].Trace(frame(port.Broadcast, station(0), 0, 60)); tr.Fast != vswitch.FastSent || f.settled == settled {
+		t.Errorf("the fast path was settled %d times: %+v", f.settled-settled, tr)
 	}
 }

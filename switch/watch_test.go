@@ -2,6 +2,8 @@ package vswitch_test
 
 import (
 	"bytes"
+	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -213,4 +215,82 @@ func TestWatchVLAN(t *testing.T) {
 			t.Errorf("seen are %+v, want %+v", got, want)
 		}
 	})
+}
+
+// losses watches devices that lose frames.
+type losses struct {
+	devices map[int]uint16
+	begun   int
+	show    func(*vswitch.FastCopy)
+}
+
+func (l *losses) Devices(of map[int]uint16)          { l.devices = of }
+func (l *losses) Begin(show func(*vswitch.FastCopy)) { l.begun++; l.show = show }
+func (l *losses) End()                               { l.begun-- }
+
+// lossyDevice is a port on a device of the kernel that loses frames.
+type lossyDevice struct {
+	*memory.Port
+	index int
+}
+
+func (d lossyDevice) Punted() bool       { return true }
+func (d lossyDevice) Ifindex() int       { return d.index }
+func (d lossyDevice) Lost(uint64) uint64 { return 0 }
+
+// What devices lose is asked for while somebody watches it, of the watched ports on devices that
+// can lose frames, and shown to nobody else.
+func TestWatchLosses(t *testing.T) {
+	l := &losses{}
+	r := newRig(t, vswitch.Config{Losses: l}, 0, memory.Options{})
+	defer r.Close()
+	for i, dev := range []port.Port{
+		lossyDevice{memory.New(memory.Options{}), 7}, lossyDevice{memory.New(memory.Options{}), 8},
+		device{Port: memory.New(memory.Options{})}, lossy{Port: memory.New(memory.Options{})},
+	} {
+		p, err := r.AddPort(fmt.Sprint("p", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Attach(dev); err != nil {
+			t.Fatal(err)
+		}
+		p.SetForwarding(true)
+	}
+	want := func(when string, begun int, devices map[int]uint16) {
+		t.Helper()
+		if l.begun != begun || !maps.Equal(l.devices, devices) {
+			t.Errorf("%s: %d watch devices %v", when, l.begun, l.devices)
+		}
+	}
+	want("at first", 0, nil)
+	var all, one, drops, others sights
+	stopOthers := r.Watch(&vswitch.Watch{Out: true, Punt: true, See: others.see})
+	stopDrops := r.Watch(&vswitch.Watch{Drops: true, See: drops.see})
+	want("without such a watch", 0, nil)
+	stopOne := r.Watch(&vswitch.Watch{Ports: []string{"p0", "p2", "p3"}, Drops: true, Punt: true, See: one.see})
+	want("of some ports", 1, map[int]uint16{7: 0})
+	missed := uint32(0)
+	stopAll := r.Watch(&vswitch.Watch{Drops: true, Punt: true, See: func(s vswitch.Sight) { all.see(s); missed += s.Missed }})
+	want("of all ports", 2, map[int]uint16{7: 0, 8: 1})
+	wire := frame(station(1), station(0), 1, 60)
+	for number := range uint16(2) {
+		l.show(&vswitch.FastCopy{Kind: vswitch.CopyLost, Number: number, Data: wire, Length: len(wire), Drop: port.DropQueueFull, Missed: 2, Of: 3})
+	}
+	if got := all.take(); len(got) != 2 || missed != 10 || got[1].port != "p1" || !got[1].sent || got[1].vlan != 1 || got[1].why != port.DropQueueFull || !bytes.Equal(got[1].wire, wire) {
+		t.Errorf("shown are %+v, without %d others", got, missed)
+	}
+	if got := one.take(); len(got) != 1 || got[0].port != "p0" {
+		t.Errorf("of some ports are shown %+v", got)
+	}
+	if n := len(drops.take()) + len(others.take()); n != 0 {
+		t.Errorf("%d are shown to others", n)
+	}
+	stopAll()
+	want("of some ports again", 1, map[int]uint16{7: 0})
+	stopOne()
+	want("at last", 0, nil)
+	stopDrops()
+	stopOthers()
+	want("without a watch", 0, nil)
 }
