@@ -65,6 +65,13 @@ func TestTrafficKeepsFresh(t *testing.T) {
 }
 
 func TestSetAging(t *testing.T) {
+	for _, c := range []struct{ set, is time.Duration }{
+		{0, DefaultAging}, {-5, -1}, {time.Millisecond, time.Second}, {time.Second + 1, 2 * time.Second}, {2 * MaxAging, MaxAging},
+	} {
+		if got := New(Config{Aging: c.set}).Aging(); got != c.is {
+			t.Errorf("an ageing time of %v is %v, want %v", c.set, got, c.is)
+		}
+	}
 	tbl := New(Config{Aging: -1})
 	wantLearn(t, tbl, station(1), 1, Learned, NoPort)
 	tbl.Advance(500_000 * time.Second)

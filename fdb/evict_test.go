@@ -205,9 +205,10 @@ func TestVictim(t *testing.T) {
 		wantLearn(t, tbl, station(capacity+i), 2, Learned, NoPort)
 	}
 	a, now := tbl.array.Load(), tbl.clock.load()
+	met := 0 // expired
 	for n := range 250 {
 		if n == 200 {
-			tbl.Advance(1100 * time.Second) // some are expired now
+			tbl.Advance(1250 * time.Second) // most of those that are left are expired now
 			now = tbl.clock.load()
 		}
 		begin := tbl.hand.Load()
@@ -225,12 +226,17 @@ func TestVictim(t *testing.T) {
 			}
 		}
 		evictions := tbl.Stats().Evictions
-		if !expired {
+		if expired {
+			met++
+		} else {
 			evictions++
 		}
 		if r := tbl.evict(2, 400); r != evictDone || want.load() != 0 || tbl.hand.Load() != begin+looked || tbl.Stats().Evictions != evictions {
 			t.Fatalf("victim %d: %v, of slots %d to %d; the search went on to %d", n, r, begin, begin+looked, tbl.hand.Load())
 		}
+	}
+	if met == 0 {
+		t.Error("no search met an expired entry")
 	}
 	check(t, tbl)
 }

@@ -334,6 +334,9 @@ func TestStateDirectoryIsDeleted(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "beside")); err != nil {
 		t.Error("what is beside the state is not made again:", err)
 	}
+	if i, err := os.Stat(dir); err != nil || i.Mode().Perm() != 0o700 {
+		t.Errorf("the directory is open to others: %v, %v", i.Mode(), err)
+	}
 	if _, err := Open(dir, "v1.0"); err == nil || !strings.Contains(err.Error(), "another vswitch keeps its state in") {
 		t.Errorf("a second owner: %v", err)
 	}
@@ -384,5 +387,62 @@ func TestStateDirectoryHasOneOwner(t *testing.T) {
 	}
 	if _, err := Open(file, "v1.0"); err == nil || !strings.Contains(err.Error(), "--ephemeral") {
 		t.Errorf("a file for a directory: %v", err)
+	}
+}
+
+// The state has names of machines and their addresses, and is its owner's alone.
+func TestStateIsPrivate(t *testing.T) {
+	s := tempStore(t)
+	if err := s.Save(someState); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{filepath.Dir(s.path): 0o700, filepath.Dir(filepath.Dir(s.path)): 0o700, s.path: 0o600} {
+		if i, err := os.Stat(path); err != nil || i.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v; want %v", path, i.Mode(), err, want)
+		}
+	}
+}
+
+// While something else is in the place of the state directory, or what belongs beside the state
+// cannot be written, no save succeeds; afterwards one does.
+func TestStateDirectoryIsNoDirectory(t *testing.T) {
+	for name, c := range map[string]struct {
+		do, undo func(s *Store, dir string) error
+	}{
+		"a link to nowhere": {
+			func(_ *Store, dir string) error { return errors.Join(os.RemoveAll(dir), os.Symlink("nowhere", dir)) },
+			func(_ *Store, dir string) error { return os.Remove(dir) },
+		},
+		"a file above it": {
+			func(_ *Store, dir string) error {
+				return errors.Join(os.RemoveAll(filepath.Dir(dir)), os.WriteFile(filepath.Dir(dir), nil, 0o600))
+			},
+			func(_ *Store, dir string) error { return os.Remove(filepath.Dir(dir)) },
+		},
+		"nothing beside it": {
+			func(s *Store, dir string) error {
+				s.Beside = func() error { return errors.New("no identity") }
+				return os.RemoveAll(dir)
+			},
+			func(s *Store, _ string) error { s.Beside = nil; return nil },
+		},
+	} {
+		s := tempStore(t)
+		dir := filepath.Dir(s.path)
+		if err := errors.Join(s.Save(someState), c.do(s, dir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Save(State{}); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: save: %v, want an error of one line", name, err)
+		}
+		if err := errors.Join(c.undo(s, dir), s.Save(someState)); err != nil {
+			t.Errorf("%s: save afterwards: %v", name, err)
+			continue
+		}
+		wantLoad(t, s, someState)
+		if other, err := Open(dir, "v1.0"); err == nil {
+			other.Close()
+			t.Errorf("%s: the directory has two owners", name)
+		}
 	}
 }

@@ -90,6 +90,7 @@ func TestWriterPauses(t *testing.T) {
 			t.Errorf("written %q during a pause", written)
 		}
 		w.Resume()
+		w.Resume() // nothing is left to undo
 		if w.Stop(time.Second) {
 			t.Error("stopped at once, though the disk takes a minute")
 		}
