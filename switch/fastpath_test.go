@@ -426,13 +426,14 @@ type hearing struct {
 	key              fdb.Key
 	table            *fdb.Table
 	asked, changed   atomic.Int64
+	flushed          atomic.Int64
 }
 
 func (h *hearing) Bind(t *fdb.Table)                             { h.table = t }
 func (h *hearing) Show(func(*vswitch.FastCopy))                  {}
 func (h *hearing) Publish([]vswitch.FastPort, vswitch.FastFlood) {}
 func (h *hearing) Changed(fdb.Key)                               { h.changed.Add(1) }
-func (h *hearing) Flushed(uint16)                                {}
+func (h *hearing) Flushed(uint16)                                { h.flushed.Add(1) }
 
 func (h *hearing) Refresh() {
 	h.asked.Add(1)
@@ -468,6 +469,18 @@ func TestFastPathIsAskedBeforeStationsAge(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A fast path hears of each change of the FDB.
+func TestFastPathHearsChanges(t *testing.T) {
+	h := &hearing{key: fdb.MakeKey(1, 2)}
+	sw := vswitch.New(vswitch.Config{FastPath: h})
+	defer sw.Close()
+	sw.FDB().Learn(h.key, 0)
+	sw.FDB().FlushPort(0)
+	if h.table != sw.FDB() || h.changed.Load() != 1 || h.flushed.Load() != 1 {
+		t.Errorf("it heard of %d changes and %d flushes of %p", h.changed.Load(), h.flushed.Load(), h.table)
+	}
 }
 
 // A fast path is told what a port may send, also before the port is there, and says when it heard

@@ -203,9 +203,9 @@ func (m *manager) serveFeature(h *hosted, rt feature.Route, w http.ResponseWrite
 		return
 	}
 	// The turn must not wait for the client.
-	body, err := io.ReadAll(r.Body)
+	body, err := feature.ReadBody(r)
 	if err != nil {
-		feature.Refuse(w, fail(api.CodeInvalid, "the request's body is not understood: %w", err))
+		feature.Refuse(w, err)
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))

@@ -53,9 +53,9 @@ func (m *manager) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 		feature.Refuse(w, err)
 		return
 	}
+	defer m.handing.Store(false)
 	hijacked, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		m.handing.Store(false)
 		feature.Refuse(w, fail(api.CodeFailed, "%w", err))
 		return
 	}
@@ -66,7 +66,6 @@ func (m *manager) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	m.log.Warn("the switch is not handed over; it goes on as before", "reason", err)
 	hijacked.Close()
-	m.handing.Store(false)
 }
 
 // mayUpgrade returns the connection of a request to hand over. The other end gets all that this

@@ -1,19 +1,24 @@
 package daemon
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
@@ -203,5 +208,64 @@ func TestNextProcessFails(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An upgrade is asked for by the control socket, one at a time. One that failed leaves the way free
+// for another.
+func TestUpgradeIsAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	serve(t, newFakeHost(), dir)
+	ask := func() (net.Conn, int) {
+		t.Helper()
+		c, err := net.Dial("unix", filepath.Join(dir, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, "POST /v1/upgrade HTTP/1.1\r\nHost: switch\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		a, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c, a.StatusCode
+	}
+	first, status := ask()
+	if status != http.StatusSwitchingProtocols {
+		t.Errorf("an upgrade: status %d", status)
+	}
+	if _, status := ask(); status != http.StatusConflict {
+		t.Errorf("another beside it: status %d", status)
+	}
+	first.Close()
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		c, status := ask()
+		c.Close()
+		if status == http.StatusSwitchingProtocols {
+			break
+		} else if time.Now().After(limit) {
+			t.Fatalf("after the first has failed: status %d", status)
+		}
+	}
+
+	// Where the connection cannot be had, no upgrade is under way.
+	m := &manager{}
+	conn, _ := sockets(t)
+	r := httptest.NewRequest("POST", "/v1/upgrade", nil)
+	for _, c := range []struct {
+		ctx  context.Context
+		code string
+	}{
+		{r.Context(), api.CodeInvalid}, {withConn(r.Context(), &client{Conn: conn.UnixConn}), api.CodeFailed},
+		{withConn(r.Context(), &client{Conn: conn.UnixConn}), api.CodeFailed},
+	} {
+		w := httptest.NewRecorder()
+		m.serveUpgrade(w, r.WithContext(c.ctx))
+		var e api.Error
+		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || e.Code != c.code {
+			t.Errorf("the answer is %q, %v; want code %s", w.Body, err, c.code)
+		}
 	}
 }

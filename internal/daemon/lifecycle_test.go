@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -318,5 +319,30 @@ func TestWatchGoesOn(t *testing.T) {
 		r.wantState("vm0", api.StateUp)
 		r.change("vm0", func(l *link.Link) { l.Carrier = false })
 		r.wantState("vm0", api.StateNoCarrier)
+	})
+}
+
+// lateDevice is a port whose interface changes once it was read.
+type lateDevice struct {
+	*fakePort
+	change func()
+}
+
+func (d *lateDevice) Bound() bool { d.change(); return true }
+
+// A cable that is plugged in while its port is being added is seen.
+func TestChangeWhileAPortIsAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		eth0 := h.put(link.Link{Name: "eth0", MTU: 1500, Up: true})
+		eth0.Carrier = true
+		plug := sync.OnceFunc(func() {
+			h.put(eth0)
+			synctest.Wait() // the news has come, of a device that is no port's yet
+		})
+		h.wrap = func(p *fakePort) port.Port { return &lateDevice{p, plug} }
+		r := start(t, h, store.State{})
+		r.mustAdd("eth0")
+		r.wantState("eth0", api.StateUp)
 	})
 }

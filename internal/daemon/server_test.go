@@ -15,11 +15,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
@@ -301,4 +303,19 @@ func TestConcurrentUsers(t *testing.T) {
 	if err != nil || len(ports) != 1 || ports[0].Name != "shared" {
 		t.Errorf("left: %+v, %v", ports, err)
 	}
+}
+
+// A request may have 64 KiB, and a configuration 16 MiB. A longer one is refused, with the limit.
+func TestRequestLength(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), store.State{})
+		for path, limit := range map[string]int{"/v1/ports": 64 << 10, "/v1/fdb": 64 << 10, "/v1/config": 16 << 20} {
+			for n := limit; n <= limit+1; n++ {
+				err := r.call("POST", path, json.RawMessage(`{"x":"`+strings.Repeat("x", n-8)+`"}`), nil)
+				if refused := err != nil && strings.Contains(err.Error(), fmt.Sprintf("send at most %d bytes", limit)); refused != (n > limit) {
+					t.Errorf("%s with %d bytes: %v", path, n, err)
+				}
+			}
+		}
+	})
 }

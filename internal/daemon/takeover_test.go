@@ -244,6 +244,14 @@ func TestTakesOver(t *testing.T) {
 		t.Error("what both have is its own before the former process has ended")
 	}
 
+	if c, err := net.Dial("unix", f.path); err != nil {
+		t.Error("the control socket is gone:", err)
+	} else if got, err := n.own.socket.Accept(); err != nil {
+		t.Error("it serves nobody:", err)
+	} else {
+		c.Close()
+		got.Close()
+	}
 	f.send(handover.Go{})
 	f.result("")
 	if n.own.left() {

@@ -17,8 +17,6 @@ type turns struct {
 	next  chan struct{} // from the loop: gives the turn
 	back  chan struct{} // to the loop: gives the turn back
 	ended chan struct{} // closed when no more turns are given
-
-	taken bool // the turn is away from the loop; guarded by the turn itself
 }
 
 func newTurns() turns {
@@ -29,17 +27,13 @@ func newTurns() turns {
 func (t *turns) take() bool {
 	select {
 	case <-t.next:
-		t.taken = true
 		return true
 	case <-t.ended:
 		return false
 	}
 }
 
-func (t *turns) give() {
-	t.taken = false
-	t.back <- struct{}{}
-}
+func (t *turns) give() { t.back <- struct{}{} }
 
 // do runs f in a turn and returns its error. f runs on a goroutine of its own: off
 // ends that goroutine if the loop ends meanwhile.
@@ -58,14 +52,10 @@ func (m *manager) do(f func() error) error {
 	return err
 }
 
-// off runs f without the turn: f may wait and must not use the manager's state. Other turns
-// come between, so the caller must recheck what they can change. On the loop itself, which
-// has no turn to give, off just runs f.
+// off runs f without the turn, which the caller has from do: f may wait and must not use the
+// manager's state. Other turns come between, so the caller must recheck what they can change.
+// What runs on the loop itself has no turn to give, and must not wait.
 func (m *manager) off(f func()) {
-	if !m.taken {
-		f()
-		return
-	}
 	m.give()
 	f()
 	if !m.take() {

@@ -83,13 +83,22 @@ func Values(of any) url.Values {
 	return values
 }
 
-// Body decodes a request's body, which is one JSON value without unknown keys, each given once.
-func Body[T any](r *http.Request) (t T, err error) {
+// ReadBody reads a request's body. Its error is an answer.
+func ReadBody(r *http.Request) ([]byte, error) {
 	b, err := io.ReadAll(r.Body)
 	if e := (*http.MaxBytesError)(nil); errors.As(err, &e) {
-		return t, api.Errorf(api.CodeInvalid, "the request's body is too long; send at most %d bytes", e.Limit)
+		return nil, api.Errorf(api.CodeInvalid, "the request's body is too long; send at most %d bytes", e.Limit)
 	} else if err != nil {
-		return t, api.Errorf(api.CodeInvalid, "the request's body cannot be read: %w", err)
+		return nil, api.Errorf(api.CodeInvalid, "the request's body cannot be read: %w", err)
+	}
+	return b, nil
+}
+
+// Body decodes a request's body, which is one JSON value without unknown keys, each given once.
+func Body[T any](r *http.Request) (t T, err error) {
+	b, err := ReadBody(r)
+	if err != nil {
+		return t, err
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
