@@ -171,9 +171,6 @@ func (s *speaker) follow(p feature.Port) {
 func (a *agent) turn(up bool) {
 	a.up = up
 	a.Reset()
-	if up {
-		a.Announce()
-	}
 }
 
 // send sends a frame by the link. One that is lost is followed by others.
@@ -291,13 +288,26 @@ func (s *speaker) second() {
 				a.says = says
 				a.Announce()
 			}
-			if a.up && a.Tick(now) {
-				a.send(p, lldp.Append(nil, s.host.MAC(), &a.says))
+			if a.up {
+				s.speak(p, a, a.Tick(now))
 			}
 			if a.member != "" {
 				a.setParting(p, s.farewell(p, a))
 			}
 		}
+	}
+}
+
+// speak sends a message of an agent.
+func (s *speaker) speak(p feature.Port, a *agent, m lldp.Message) {
+	switch pdu := a.says; m {
+	case lldp.Farewell:
+		a.send(p, s.farewell(p, a))
+	case lldp.Greeting:
+		pdu.MED = lldp.NetworkConnectivity
+		fallthrough
+	case lldp.Reminder:
+		a.send(p, lldp.Append(nil, s.host.MAC(), &pdu))
 	}
 }
 

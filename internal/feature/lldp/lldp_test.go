@@ -76,21 +76,27 @@ func TestPorts(t *testing.T) {
 		time.Sleep(10*time.Second + time.Millisecond)
 		want("auto, a network", quiet, 0)
 		want("auto, a station", vm, 0)
-		want("on", asked, 1)
-		first := want("auto, a network", up, 1)
+		want("on", asked, 5)
+		// A farewell on behalf of who was here before, greetings, and nothing of MED in what follows.
+		first := want("auto, a network", up, 5)
+		for i, p := range first {
+			if (p.TTL == 0) != (i == 0) || (p.MED == lldp.NetworkConnectivity) != (i > 0) {
+				t.Errorf("PDU %d is %+v", i, p)
+			}
+		}
 		wantPDU := &lldp.PDU{
 			Chassis: lldp.ID{Kind: lldp.KindMAC, Value: "\x02\x00\x00\x00\x00\x01"}, Port: lldp.ID{Kind: lldp.KindIfName, Value: "up0"}, TTL: 121,
 			PortDescription: "to rack 7", SystemName: "host7", SystemDescription: "vswitch, a virtual Ethernet switch",
 			Capabilities: lldp.Bridge, Enabled: lldp.Bridge, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")},
-			PVID: 10, VLANs: []lldp.VLAN{{ID: 1, Name: "VLAN0001"}}, MaxFrame: 1518,
+			PVID: 10, VLANs: []lldp.VLAN{{ID: 1, Name: "VLAN0001"}}, MaxFrame: 1518, MED: lldp.NetworkConnectivity,
 		}
-		if diff := cmp.Diff(wantPDU, first[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(wantPDU, first[1], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 			t.Error(diff)
 		}
 
 		h.Do(func() { up.Policy().Description = "to rack 8" })
 		time.Sleep(2 * time.Second)
-		if got := want("a change", up, 1); got[0].PortDescription != "to rack 8" {
+		if got := want("a change", up, 1); got[0].PortDescription != "to rack 8" || got[0].MED != 0 {
 			t.Errorf("%+v", got[0])
 		}
 		h.Do(func() {
@@ -135,6 +141,7 @@ func TestNeighbours(t *testing.T) {
 			VLANs: []lldp.VLAN{{ID: 7, Name: "x\n"}},
 		}))
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		list := func() []Port {
 			var all []Port
 			h.Do(func() { all = s.list(time.Now()) })
@@ -146,7 +153,7 @@ func TestNeighbours(t *testing.T) {
 		if diff := cmp.Diff(want, list()[0].Neighbors); diff != "" {
 			t.Error(diff)
 		}
-		if c := list()[0].Counters; c.Received != 2 || c.Discarded != 1 || c.Sent != 4 {
+		if c := list()[0].Counters; c.Received != 2 || c.Discarded != 1 || c.Sent != 5 {
 			t.Errorf("%+v", c)
 		}
 		time.Sleep(16 * time.Second)

@@ -12,7 +12,7 @@ import (
 const (
 	interval = 30 // between two PDUs
 	hold     = 4  // intervals until a neighbour forgets the sender
-	fast     = 4  // PDUs in a row, one a second, when a neighbour is new
+	fast     = 4  // PDUs in a row, one a second, when a neighbour is new or may be
 
 	// TTL is what an agent says of its own PDUs.
 	TTL = interval*hold + 1
@@ -43,34 +43,61 @@ type Counters struct {
 type Agent struct {
 	Counters Counters
 
-	wait       int // seconds until the next PDU
-	fast       int // PDUs that follow each other in a second
+	begun      bool // neighbours have been told to forget who was here before
+	wait       int  // seconds until the next PDU
+	fast       int  // PDUs that follow each other in a second
 	neighbours map[msap]*Neighbor
 }
+
+// Message is what an agent sends with a tick.
+type Message int
+
+// The messages of an agent.
+const (
+	Nothing Message = iota
+
+	// Farewell is the PDU of Shutdown. An agent begins with it: a neighbour that knows the port from
+	// a process that was killed forgets it, finds a new neighbour a second later, and so answers at
+	// once.
+	Farewell
+
+	// Greeting is a PDU that a new neighbour is to hear. It names a MED device: before version 1.0.20
+	// lldpd answers only a new neighbour that does, and others with its next PDU in up to 30 s. TIA-1057
+	// has a switch speak of MED only while it knows of a MED endpoint, so no other PDU names it.
+	Greeting
+
+	Reminder // any other PDU
+)
 
 // msap identifies a neighbour (802.1AB-2016 clause 3: MAC service access point).
 type msap struct{ chassis, port ID }
 
-// Tick is called once a second and reports whether the agent sends a PDU now. So no more
-// than one goes out in a second, as the transmit credit wants (clause 9.2.7.3).
-func (a *Agent) Tick(now time.Time) (send bool) {
+// Tick is called once a second and returns what the agent sends now. So no more than one PDU
+// goes out in a second, as the transmit credit wants (clause 9.2.7.3).
+func (a *Agent) Tick(now time.Time) Message {
 	for id, n := range a.neighbours {
 		if !now.Before(n.Until) {
 			delete(a.neighbours, id)
 			a.Counters.Aged++
 		}
 	}
+	if !a.begun {
+		a.begun, a.wait, a.fast = true, 1, fast
+		a.Counters.Sent++
+		return Farewell
+	}
 	if a.wait--; a.wait > 0 {
-		return false
+		return Nothing
 	}
 	a.wait = interval
-	if a.fast > 0 {
-		if a.fast--; a.fast > 0 {
-			a.wait = 1
-		}
-	}
 	a.Counters.Sent++
-	return true
+	if a.fast == 0 {
+		return Reminder
+	}
+	if a.fast--; a.fast > 0 {
+		a.wait = 1
+	}
+	return Greeting
 }
 
 // Announce has a PDU sent with the next tick, since what it says has changed.
@@ -108,8 +135,8 @@ func (a *Agent) Receive(now time.Time, frame []byte) error {
 	return nil
 }
 
-// Reset forgets all neighbours, since the cable may lead elsewhere.
-func (a *Agent) Reset() { a.neighbours, a.fast = nil, 0 }
+// Reset has the agent begin again without neighbours, since the cable may lead elsewhere.
+func (a *Agent) Reset() { a.neighbours, a.begun = nil, false }
 
 // Neighbors returns the neighbours, those heard longest first.
 func (a *Agent) Neighbors() []Neighbor {

@@ -2,6 +2,7 @@ package lldp
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -12,11 +13,12 @@ var begin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // at returns a moment some seconds later.
 func at(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
 
-// sends returns the seconds in which an agent sends, of n from the second from.
-func sends(a *Agent, from, n int) (all []int) {
+// sends returns what an agent sends in n seconds from the second from: a farewell, greetings and
+// reminders, each with its second.
+func sends(a *Agent, from, n int) (all []string) {
 	for s := from; s < from+n; s++ {
-		if a.Tick(at(s)) {
-			all = append(all, s)
+		if m := a.Tick(at(s)); m != Nothing {
+			all = append(all, fmt.Sprintf("%d %c", s, "-fgr"[m]))
 		}
 	}
 	return all
@@ -28,32 +30,41 @@ func from(chassis string, ttl uint16) []byte {
 
 func TestTransmission(t *testing.T) {
 	var a Agent
-	want := func(got []int, want ...int) {
+	want := func(got []string, want string) {
 		t.Helper()
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("sends in %v, want %v", got, want)
+		if strings.Join(got, ",") != want {
+			t.Errorf("sends %v, want %v", got, want)
 		}
 	}
-	want(sends(&a, 0, 70), 0, 30, 60)
+	// Whoever knows the port from a former process takes this one for a new neighbour.
+	want(sends(&a, 0, 70), "0 f,1 g,2 g,3 g,4 g,34 r,64 r")
 	a.Announce()
 	a.Announce()
-	want(sends(&a, 70, 40), 70, 100)
+	want(sends(&a, 70, 40), "70 r,100 r")
 	// Four PDUs greet a new neighbour, one a second, and none greets one that is known.
 	for range 3 {
 		if err := a.Receive(at(110), from("n", TTL)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want(sends(&a, 110, 50), 110, 111, 112, 113, 143)
-	// What a lost cable interrupts is not made up for.
-	if err := a.Receive(at(160), from("m", TTL)); err != nil {
-		t.Fatal(err)
+	want(sends(&a, 110, 50), "110 g,111 g,112 g,113 g,143 r")
+	// Nobody makes it send more than once a second.
+	for second := 160; second < 170; second++ {
+		for i := range 2 * MaxNeighbors {
+			for _, ttl := range []uint16{TTL, 0} {
+				if err := a.Receive(at(second), from(fmt.Sprint("made up ", i), ttl)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		want(sends(&a, second, 1), fmt.Sprint(second, " g"))
 	}
-	want(sends(&a, 160, 2), 160, 161)
+	// What a lost cable interrupts is not made up for: the next neighbour is another one.
+	want(sends(&a, 170, 1), "170 g")
 	a.Reset()
 	a.Announce()
-	want(sends(&a, 162, 40), 162, 192)
-	if a.Counters.Sent != 14 || a.Counters.Received != 4 {
+	want(sends(&a, 172, 40), "172 f,173 g,174 g,175 g,176 g,206 r")
+	if a.Counters.Sent != 31 || a.Counters.Received != 3+10*4*MaxNeighbors {
 		t.Errorf("%+v", a.Counters)
 	}
 }

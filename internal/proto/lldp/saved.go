@@ -8,6 +8,7 @@ import (
 // Saved is an Agent for another process, which goes on with it.
 type Saved struct {
 	Counters   Counters
+	Fresh      bool `json:",omitempty"` // it has not begun
 	Wait, Fast int
 	Neighbors  []SavedNeighbor
 }
@@ -20,7 +21,7 @@ type SavedNeighbor struct {
 
 // Save returns the Agent as it is.
 func (a *Agent) Save(now time.Time) *Saved {
-	s := &Saved{Counters: a.Counters, Wait: max(0, a.wait), Fast: a.fast}
+	s := &Saved{Counters: a.Counters, Fresh: !a.begun, Wait: max(0, a.wait), Fast: a.fast}
 	for _, n := range a.Neighbors() {
 		s.Neighbors = append(s.Neighbors, SavedNeighbor{Append(nil, 0, &n.PDU), now.Sub(n.Since), n.Until.Sub(now)})
 	}
@@ -44,6 +45,6 @@ func (a *Agent) Restore(now time.Time, s *Saved) error {
 		}
 		neighbours[msap{p.Chassis, p.Port}] = &Neighbor{PDU: *p, Since: now.Add(-n.Age), Until: now.Add(n.Left)}
 	}
-	a.Counters, a.wait, a.fast, a.neighbours = s.Counters, s.Wait, s.Fast, neighbours
+	a.Counters, a.begun, a.wait, a.fast, a.neighbours = s.Counters, !s.Fresh, s.Wait, s.Fast, neighbours
 	return nil
 }

@@ -48,6 +48,12 @@ func TestSaved(t *testing.T) {
 		t.Errorf("sends (-former +next):\n%s", diff)
 	}
 	same("later")
+
+	// One that has not begun begins in the next process.
+	var fresh Agent
+	if err := fresh.Restore(at(0), new(Agent).Save(at(0))); err != nil || fresh.Tick(at(0)) != Farewell {
+		t.Errorf("it has begun, %v", err)
+	}
 }
 
 // What no Agent has is refused, and changes nothing.

@@ -40,7 +40,14 @@ type PDU struct {
 	VLANs             []VLAN       // with names
 	MaxFrame          uint16       // longest frame in bytes, with its FCS; 0: not said
 	Aggregated        uint32       // the number of the port whose frames it carries beside others; 0: none
+	MED               Device       // what the system is in LLDP-MED; 0: it does not speak that
 }
+
+// Device is a type of device in LLDP-MED (TIA-1057 clause 10.2.2).
+type Device uint8
+
+// NetworkConnectivity is a device by which others reach the network, as a switch is.
+const NetworkConnectivity Device = 4
 
 // VLAN is a VLAN that a port carries.
 type VLAN struct {
@@ -115,8 +122,8 @@ func (c Capabilities) Names() (all []string) {
 	return all
 }
 
-// TLV types (802.1AB-2016 table 8-1), and the subtypes of two organisations (802.1Q-2018
-// annex D, 802.3-2018 clause 79). Aggregation has the one of 802.1AX-2014 annex E; older
+// TLV types (802.1AB-2016 table 8-1), and the subtypes of three organisations (802.1Q-2018
+// annex D, 802.3-2018 clause 79, TIA-1057 clause 10.2). Aggregation has the one of 802.1AX-2014 annex E; older
 // neighbours have one of 802.3, which is the same but for its number.
 const (
 	tlvEnd = iota
@@ -135,6 +142,7 @@ const (
 	orgMaxFrame    = 0x00120f_04
 	orgAggregated  = 0x0080c2_07
 	orgAggregated3 = 0x00120f_03
+	orgMED         = 0x0012bb_01
 )
 
 // MaxVLANs is how many VLANs a PDU names at most.
@@ -189,6 +197,9 @@ func Append(b []byte, src port.MAC, p *PDU) []byte {
 	if p.Aggregated != 0 {
 		b = appendOrg(b, orgAggregated, binary.BigEndian.AppendUint32([]byte{aggregates}, p.Aggregated)...)
 	}
+	if p.MED != 0 {
+		b = appendOrg(b, orgMED, 0, medCapabilities, byte(p.MED))
+	}
 	for _, v := range p.VLANs[:min(len(p.VLANs), MaxVLANs)] {
 		name := cut(v.Name, maxVLANName)
 		if len(b)-start-port.HeaderLen+9+len(name)+2 > maxPDU {
@@ -205,6 +216,10 @@ func Append(b []byte, src port.MAC, p *PDU) []byte {
 
 // aggregates is the status of a port that can be, and is, one of several (802.1AX-2014 table E-1).
 const aggregates = 3
+
+// medCapabilities are the TLVs of LLDP-MED that the switch sends (TIA-1057 clause 10.2.2): the one that
+// lists them.
+const medCapabilities = 1
 
 // minFrame is the length of the shortest frame without its FCS.
 const minFrame = 60
@@ -329,6 +344,8 @@ func (p *PDU) organisation(org uint32, v []byte) {
 		p.MaxFrame = binary.BigEndian.Uint16(v)
 	case (org == orgAggregated || org == orgAggregated3) && len(v) >= 5 && v[0]&aggregates == aggregates && p.Aggregated == 0:
 		p.Aggregated = binary.BigEndian.Uint32(v[1:])
+	case org == orgMED && len(v) >= 3 && p.MED == 0:
+		p.MED = Device(v[2])
 	case org == orgVLANName && len(v) >= 3 && len(p.VLANs) < MaxVLANs:
 		vid, n := binary.BigEndian.Uint16(v), int(v[2])
 		if 1 <= vid && vid <= port.MaxVID && n <= maxVLANName && n <= len(v)-3 {

@@ -27,7 +27,7 @@ func sample() *PDU {
 		PortDescription: "uplink", SystemName: "host7", SystemDescription: "a switch",
 		Capabilities: Bridge, Enabled: Bridge,
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")},
-		PVID:      10, VLANs: []VLAN{{10, "vlan10"}, {20, "vlan20"}}, MaxFrame: 1522, Aggregated: 4096,
+		PVID:      10, VLANs: []VLAN{{10, "vlan10"}, {20, "vlan20"}}, MaxFrame: 1522, Aggregated: 4096, MED: NetworkConnectivity,
 	}
 }
 
@@ -64,7 +64,8 @@ func TestTshark(t *testing.T) {
 		{"lldp.port.desc", "uplink"}, {"lldp.tlv.system.name", "host7"}, {"lldp.tlv.system.desc", "a switch"},
 		{"lldp.tlv.enable_system_cap.bridge", "1"}, {"lldp.mgn.addr.ip4", "192.0.2.7"}, {"lldp.mgn.addr.ip6", "2001:db8::7"},
 		{"lldp.ieee.802_1.port_vlan.id", "10"}, {"lldp.ieee.802_1.vlan.id", "10,20"}, {"lldp.ieee.802_1.vlan.name", "vlan10,vlan20"},
-		{"lldp.ieee.802_3.max_frame_size", "1522"}, {"_ws.malformed", ""}, {"_ws.expert.message", ""},
+		{"lldp.ieee.802_3.max_frame_size", "1522"},
+		{"lldp.media.subtype", "0x01"}, {"lldp.media.subtype.caps", "0x0001"}, {"lldp.media.subtype.class", "4"}, {"_ws.malformed", ""}, {"_ws.expert.message", ""},
 	}
 	args := []string{"-r", file, "-T", "fields", "-E", "separator=;"}
 	for _, f := range fields {
@@ -191,6 +192,8 @@ func TestOptional(t *testing.T) {
 		"aggregation, formerly":     {tlvOrganisation, "00120f030300000007", func(p *PDU) bool { return p.Aggregated == 7 }},
 		"able to aggregate only":    {tlvOrganisation, "00120f030100000007", func(p *PDU) bool { return p.Aggregated == 0 }},
 		"short aggregation":         {tlvOrganisation, "00120f0303000007", func(p *PDU) bool { return p.Aggregated == 0 }},
+		"MED":                       {tlvOrganisation, "0012bb01003301", func(p *PDU) bool { return p.MED == 1 }},
+		"short MED":                 {tlvOrganisation, "0012bb010033", func(p *PDU) bool { return p.MED == 0 }},
 		"short frame size":          {tlvOrganisation, "00120f0405", func(p *PDU) bool { return p.MaxFrame == 0 }},
 		"no organisation":           {tlvOrganisation, "0080c2", func(p *PDU) bool { return p.PVID == 0 }},
 		"VLAN 4094":                 {tlvOrganisation, "0080c2030ffe0161", func(p *PDU) bool { return cmp.Equal(p.VLANs, []VLAN{{4094, "a"}}) }},

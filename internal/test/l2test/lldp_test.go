@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/feature/lldp"
 	"github.com/vswitch/vswitch/internal/test/testenv"
@@ -134,6 +135,49 @@ func TestLLDP(t *testing.T) {
 	l.sw.ctl("set --lldp=off")
 	testenv.Eventually(t, "lldpd forgets the switch", func() bool { return !strings.Contains(ask("show", "neighbors"), "rack7") })
 	l.want(h2, f, h1, h3)
+}
+
+// TestLLDPOfRunning has an lldpd that has said all it says for an hour answer the switch, which it
+// takes for a new neighbour whenever LLDP begins at a port. It speaks once each time.
+func TestLLDPOfRunning(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 1)
+	h := l.hosts[0]
+	ask := startLLDPD(t, h)
+	fastStart := "lldp"
+	if strings.Contains(ask("show", "configuration"), "lldpmed-faststart") {
+		fastStart = "med" // before version 1.0.20
+	}
+	testenv.Eventually(t, "lldpd knows its interface", func() bool {
+		// A command that comes while it starts can leave it paused.
+		ask("pause")
+		ask("resume")
+		ask("unconfigure", fastStart, "fast-start")
+		ask("configure", "lldp", "tx-interval", "3600")
+		out := ask("show", "interfaces", "details")
+		return strings.Contains(out, h.mac.String()) && strings.Contains(out, `"14400"`)
+	})
+	for _, c := range []struct {
+		what  string
+		begin func()
+	}{
+		{"the switch speaks", func() { l.sw.ctl("set --lldp=off"); l.sw.ctl("set --lldp") }},
+		{"the port speaks", func() { l.sw.ctl("set-port p1 --lldp off"); l.sw.ctl("set-port p1 --lldp on") }},
+		{"a new port", func() { l.sw.ctl("del-port p1"); l.sw.ctl("add-port p1 --kind netdev") }},
+		{"a restart", func() { l.sw.Stop(t); l.sw.Restart(t) }},
+		{"after a kill", func() { l.sw.Kill(); l.sw.Restart(t) }}, // without a farewell
+	} {
+		listed := false
+		for try := 0; try < 3 && !listed; try++ { // an lldpd that stands still for a second misses the farewell
+			c.begin()
+			for end := time.Now().Add(20 * time.Second); !listed && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				listed = slices.ContainsFunc(l.sw.neighbours("p1"), func(n lldp.Neighbor) bool { return n.Chassis == h.mac.String() })
+			}
+		}
+		if !listed {
+			t.Errorf("%s: vswitch lldp does not list lldpd", c.what)
+		}
+	}
 }
 
 // TestLLDPOfMembers has each link of a lag port speak for itself, also one that carries no frames.
