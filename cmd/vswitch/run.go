@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -153,11 +154,22 @@ func runSwitch(c *cli.Context) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	spareProcessors()
 	err = daemon.Run(ctx, o)
 	if errors.As(err, new(daemon.SettingsError)) {
 		return usageError(err.Error())
 	}
 	return err
+}
+
+// spareProcessors gives Go's scheduler four processors on a host with fewer. A worker that waits in the kernel
+// keeps its processor while there is an idle one. Where there is none, the runtime looks every 20 µs for workers that
+// wait, wakes a thread for each processor that it takes from them, and puts them to sleep a second time.
+func spareProcessors() {
+	const enough = 4
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < enough {
+		runtime.GOMAXPROCS(enough)
+	}
 }
 
 // enterSandbox gives up what the daemon does not need once it has its lock, state and fast path.
