@@ -113,10 +113,10 @@ func NewConversation(do Actions) *Conversation { return &Conversation{do: do} }
 // caller may close the descriptors it leaves in fds. After an error the front end can
 // no longer be understood.
 func (c *Conversation) Handle(reply []byte, h Header, payload []byte, fds *FDs) ([]byte, error) {
-	value, answered, err := c.handle(h, payload, fds)
+	value, err := c.handle(h, payload, fds)
 	wantsAck := h.Flags&flagNeedReply != 0 && c.protocol&protoReplyAck != 0
 	switch {
-	case err == nil && answered:
+	case err == nil && value != nil:
 		return appendReply(reply, h.Request, value...), nil
 	case err == nil && wantsAck:
 		return appendReply(reply, h.Request, 0), nil
@@ -151,14 +151,14 @@ var payloadSizes = map[Request]int{
 	SetStatus: 8, GetStatus: 0,
 }
 
-// handle carries out a request. answered reports whether it has a reply of its own.
-func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, answered bool, err error) {
+// handle carries out a request. value is nil unless the request has a reply of its own.
+func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, err error) {
 	size, known := payloadSizes[h.Request]
 	if !known { // so not offered either
-		return nil, false, ErrRefused
+		return nil, ErrRefused
 	}
 	if len(p) < size {
-		return nil, false, fmt.Errorf("a payload of %d bytes, where %d are needed", len(p), size)
+		return nil, fmt.Errorf("a payload of %d bytes, where %d are needed", len(p), size)
 	}
 	u64 := uint64(0)
 	if len(p) >= 8 {
@@ -166,13 +166,13 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 	}
 	switch h.Request {
 	case GetFeatures:
-		return []uint64{c.do.Features()}, true, nil
+		return []uint64{c.do.Features()}, nil
 	case SetFeatures:
 		if extra := u64 &^ c.do.Features(); extra != 0 {
-			return nil, false, fmt.Errorf("features %#x were not offered", extra)
+			return nil, fmt.Errorf("features %#x were not offered", extra)
 		}
 		if err := c.do.SetFeatures(u64); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		if u64&FeatureProtocolFeatures == 0 { // nothing will enable them later
 			for i := range c.do.NumRings() {
@@ -180,14 +180,14 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 			}
 		}
 	case GetProtocolFeatures:
-		return []uint64{protocolFeatures}, true, nil
+		return []uint64{protocolFeatures}, nil
 	case SetProtocolFeatures:
 		if extra := u64 &^ protocolFeatures; extra != 0 {
-			return nil, false, fmt.Errorf("protocol features %#x were not offered", extra)
+			return nil, fmt.Errorf("protocol features %#x were not offered", extra)
 		}
 		c.protocol = u64
 	case GetQueueNum:
-		return []uint64{uint64(c.do.NumRings() / 2)}, true, nil
+		return []uint64{uint64(c.do.NumRings() / 2)}, nil
 	case SetOwner, ResetOwner, SetVringErr, SetLogFD:
 		// Nothing to do: each connection has one owner, and errors end it.
 	case ResetDevice:
@@ -197,48 +197,48 @@ func (c *Conversation) handle(h Header, p []byte, fds *FDs) (value []uint64, ans
 		// The rings' indices outlive a reset: GET_VRING_BASE comes after it.
 		c.status = u64 & 0xff
 	case GetStatus:
-		return []uint64{c.status}, true, nil
+		return []uint64{c.status}, nil
 	case GetMaxMemSlots:
-		return []uint64{MaxMemSlots}, true, nil
+		return []uint64{MaxMemSlots}, nil
 	case SetMemTable, AddMemReg, RemMemReg:
-		return nil, false, c.memory(h.Request, p, fds)
+		return nil, c.memory(h.Request, p, fds)
 	case SetLogBase:
 		if len(p) < 16 || c.protocol&protoLogShmFD == 0 {
-			return nil, false, errors.New("the log must be shared memory")
+			return nil, errors.New("the log must be shared memory")
 		}
 		fd := fds.Take()
 		if fd < 0 {
-			return nil, false, errNoFD
+			return nil, errNoFD
 		}
-		return []uint64{0}, true, c.do.SetLog(fd, binary.NativeEndian.Uint64(p[8:]), u64)
+		return []uint64{0}, c.do.SetLog(fd, binary.NativeEndian.Uint64(p[8:]), u64)
 	case SendRARP:
 		c.do.Announce([6]byte(p))
 	case NetSetMTU:
 		if u64 < minMTU || u64 > maxMTU {
-			return nil, false, ErrRefused
+			return nil, ErrRefused
 		}
 		c.do.SetMTU(int(u64))
 	case GetInflightFD:
 		fd, length, err := c.do.MakeInflight(int(binary.NativeEndian.Uint16(p[18:])))
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		fds.Reply = append(fds.Reply, fd)
-		return []uint64{length, 0, uint64(binary.NativeEndian.Uint32(p[16:]))}, true, nil
+		return []uint64{length, 0, uint64(binary.NativeEndian.Uint32(p[16:]))}, nil
 	case SetInflightFD:
 		fd := fds.Take()
 		if fd < 0 {
-			return nil, false, errNoFD
+			return nil, errNoFD
 		}
-		return nil, false, c.do.SetInflight(fd, binary.NativeEndian.Uint64(p[8:]), u64, int(binary.NativeEndian.Uint16(p[18:])))
+		return nil, c.do.SetInflight(fd, binary.NativeEndian.Uint64(p[8:]), u64, int(binary.NativeEndian.Uint16(p[18:])))
 	case SetBackendReqFD:
 		if fd := fds.Take(); fd >= 0 {
-			return nil, false, c.do.KeepOpen(fd)
+			return nil, c.do.KeepOpen(fd)
 		}
 	default:
 		return c.ring(h.Request, p, fds)
 	}
-	return nil, false, nil
+	return nil, nil
 }
 
 // The limits of an MTU (virtio 1.2, 5.1.4).
@@ -271,47 +271,47 @@ func (c *Conversation) memory(r Request, p []byte, fds *FDs) error {
 }
 
 // ring carries out the requests that concern one ring.
-func (c *Conversation) ring(r Request, p []byte, fds *FDs) (value []uint64, answered bool, err error) {
+func (c *Conversation) ring(r Request, p []byte, fds *FDs) (value []uint64, err error) {
 	const noFD = 1 << 8
 	index, num := binary.NativeEndian.Uint32(p), binary.NativeEndian.Uint32(p[4:])
 	if r == SetVringKick || r == SetVringCall {
 		index &= 0xff
 	}
 	if index >= uint32(c.do.NumRings()) {
-		return nil, false, fmt.Errorf("ring %d of %d", index, c.do.NumRings())
+		return nil, fmt.Errorf("ring %d of %d", index, c.do.NumRings())
 	}
 	i := int(index)
 	switch r {
 	case SetVringNum:
 		if num == 0 || num > maxRing {
-			return nil, false, fmt.Errorf("a ring of %d descriptors", num)
+			return nil, fmt.Errorf("a ring of %d descriptors", num)
 		}
-		return nil, false, c.do.SetRingNum(i, num)
+		return nil, c.do.SetRingNum(i, num)
 	case SetVringAddr:
 		_, a := parseRingAddr(p)
-		return nil, false, c.do.SetRingAddr(i, a)
+		return nil, c.do.SetRingAddr(i, a)
 	case SetVringBase:
-		return nil, false, c.do.SetRingBase(i, num)
+		return nil, c.do.SetRingBase(i, num)
 	case GetVringBase:
 		// The reply is a vring state: the index and the base, 32 bits each.
 		state := binary.NativeEndian.AppendUint32(nil, index)
 		state = binary.NativeEndian.AppendUint32(state, c.do.StopRing(i))
-		return []uint64{binary.NativeEndian.Uint64(state)}, true, nil
+		return []uint64{binary.NativeEndian.Uint64(state)}, nil
 	case SetVringEnable:
 		if num > 1 {
-			return nil, false, fmt.Errorf("a ring is enabled with %d", num)
+			return nil, fmt.Errorf("a ring is enabled with %d", num)
 		}
 		c.do.EnableRing(i, num == 1)
-		return nil, false, nil
+		return nil, nil
 	}
 	fd := -1
 	if binary.NativeEndian.Uint64(p)&noFD == 0 {
 		if fd = fds.Take(); fd < 0 {
-			return nil, false, errNoFD
+			return nil, errNoFD
 		}
 	}
 	if r == SetVringKick {
-		return nil, false, c.do.SetKick(i, fd)
+		return nil, c.do.SetKick(i, fd)
 	}
-	return nil, false, c.do.SetCall(i, fd)
+	return nil, c.do.SetCall(i, fd)
 }

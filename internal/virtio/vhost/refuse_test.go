@@ -535,6 +535,44 @@ func TestWait(t *testing.T) {
 	})
 }
 
+// Who waits for a ring goes on once the ring can be used: when it starts, and when the memory that it
+// lies in is there again.
+func TestWaitForTheStart(t *testing.T) {
+	b, _, fd := startedRing(t, 0)
+	r := b.Ring(1)
+	for _, c := range []struct {
+		name string
+		do   func()
+	}{
+		{"its start", func() {
+			kick, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+			if err == nil {
+				err = b.SetKick(1, kick)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}},
+		{"its memory", func() { addMemory(t, b, fd) }},
+	} {
+		done := make(chan struct{})
+		go func() { r.Wait(); close(done) }()
+		c.do()
+		select {
+		case <-done:
+		case <-time.After(patience):
+			t.Fatalf("who waits does not notice %s", c.name)
+		}
+		if !r.Begin() {
+			t.Fatalf("after %s it cannot be used", c.name)
+		}
+		r.End()
+		if err := b.SetMemory(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A ring that is broken takes and gives nothing, and calls nobody.
 func TestBrokenRing(t *testing.T) {
 	b, _, _ := startedRing(t, 0)

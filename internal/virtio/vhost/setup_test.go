@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,26 @@ func TestSetupIsWhatHolds(t *testing.T) {
 	want = []string{"SET_FEATURES 0", "SET_MEM_TABLE 0", "SET_VRING_NUM 1", "SET_VRING_BASE 1"}
 	if got := said(&s); !slices.Equal(got, want) {
 		t.Errorf("it says %q, not %q", got, want)
+	}
+}
+
+// A back end that cannot go on with what a front end has set up closes all descriptors of it.
+func TestRestoreRefused(t *testing.T) {
+	file := func() []int { return []int{memfd(t, 4096, 0)} }
+	table := append(u32(1, 0), u64(0, 4096, 0, 0)...)
+	before := descriptors(t)
+	b := newTestBackend(t)
+	err := b.Restore([]Said{
+		{SetMemTable, table, file()},
+		{SetVringKick, u64(0), file()}, // no eventfd
+		{SetVringCall, u64(0), file()},
+	})
+	if err == nil || !strings.Contains(err.Error(), "SET_VRING_KICK") {
+		t.Errorf("what is no eventfd is taken: %v", err)
+	}
+	b.Disconnect()
+	if now := descriptors(t); now != before {
+		t.Errorf("%d descriptors were open, now %d", before, now)
 	}
 }
 
