@@ -82,6 +82,8 @@ func FuzzComplete(f *testing.F) {
 	f.Add(make([]byte, 60), uint8(1), uint16(34), uint16(16))
 	f.Add(make([]byte, 60), uint8(0), uint16(34), uint16(16))
 	f.Add(make([]byte, 51), uint8(1), uint16(34), uint16(16))
+	f.Add(make([]byte, 52), uint8(1), uint16(34), uint16(16))
+	f.Add(make([]byte, 60), uint8(1), uint16(14), uint16(6)) // right behind the Ethernet header
 	f.Add(make([]byte, 100), uint8(1), uint16(0xffff), uint16(0xffff))
 	f.Add([]byte("twelve bytes\x08\x00and some more that make a payload of it"), uint8(1), uint16(20), uint16(6))
 	f.Add(make([]byte, 13), uint8(1), uint16(0), uint16(0))

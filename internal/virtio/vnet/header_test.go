@@ -56,6 +56,9 @@ func TestValid(t *testing.T) {
 		{csum(34, 16), 52, true},
 		{csum(34, 16), 51, false},
 		{csum(13, 0), 60, false}, // inside the Ethernet header
+		{csum(14, 0), 60, true},
+		{csum(0xffff-8, 0), 0xffff, true}, // two tags move it to the end of its field
+		{csum(0xffff-7, 0), 0xffff, false},
 		{csum(0xffff, 0xffff), 65535, false},
 		{port.Offload{GSOType: port.GSOTCPv4, GSOSize: 1460}, 3000, true},
 		{port.Offload{GSOType: port.GSOTCPv4 | port.GSOECN, GSOSize: 1}, 3000, true},

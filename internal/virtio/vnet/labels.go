@@ -27,14 +27,14 @@ func findPacket(head []byte) (p eth.IPPacket, labelled, ok bool) {
 		at += tagLen
 	}
 	if len(head) < at {
-		return p, false, false
+		return
 	}
 	if t := binary.BigEndian.Uint16(head[at-2:]); t != typeMPLS && t != typeMPLSGroup {
-		return p, false, false
+		return
 	}
 	for range maxLabels {
 		if len(head) <= at+labelLen {
-			return p, true, false
+			return
 		}
 		bottom := head[at+2]&1 != 0
 		if at += labelLen; bottom {
@@ -42,5 +42,5 @@ func findPacket(head []byte) (p eth.IPPacket, labelled, ok bool) {
 			return p, true, ok
 		}
 	}
-	return p, true, false
+	return
 }

@@ -24,6 +24,8 @@ func TestLabels(t *testing.T) {
 		"behind a tag":          {[]byte{0x81, 0, 0, 5, 0x88, 0x47, 0, 0, 0x11, 64}, true},
 		"behind two tags":       {[]byte{0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 0x88, 0x47, 0, 0, 0x11, 64}, true},
 		"behind three tags":     {[]byte{0x81, 0, 0, 5, 0x81, 0, 0, 5, 0x81, 0, 0, 5, 0x88, 0x47, 0, 0, 0x11, 64}, false},
+		"sixteen labels":        {slices.Concat([]byte{0x88, 0x47}, bytes.Repeat([]byte{0, 0, 0x20, 64}, 15), []byte{0, 0, 0x11, 64}), true},
+		"seventeen labels":      {slices.Concat([]byte{0x88, 0x47}, bytes.Repeat([]byte{0, 0, 0x20, 64}, 16), []byte{0, 0, 0x11, 64}), false},
 		"labels without an end": {append([]byte{0x88, 0x47}, bytes.Repeat([]byte{0, 0, 0x20, 64}, 17)...), false},
 		"another type":          {[]byte{0x88, 0x64, 0, 0, 0x11, 64}, false},
 	} {
@@ -47,6 +49,11 @@ func TestLabels(t *testing.T) {
 			wire := slices.Concat(make([]byte, 12), c.front, packet)
 			o := port.Offload{Flags: port.NeedsCsum, GSOType: kind, GSOSize: size, HdrLen: uint16(start + 20), CsumStart: uint16(start), CsumOffset: 16}
 
+			for n := range start + 20 {
+				if _, ok := vnet.Inspect(wire[:n], n, o); ok || vnet.Partial(wire[:n], n, o) {
+					t.Errorf("%s: cut off after %d bytes it is taken", name, n)
+				}
+			}
 			got, ok := vnet.Inspect(wire, len(wire), o)
 			if ok != c.ok || ok && got.GSOType != kind|port.GSOTunnel {
 				t.Errorf("%s: %+v, %v", name, got, ok)

@@ -237,6 +237,23 @@ func TestMergeRefused(t *testing.T) {
 			t.Error("frames of two VLANs are merged")
 		}
 	}
+	// Acknowledgements without data are counted by who gets them.
+	for _, v6 := range []bool{false, true} {
+		segment := func(seq uint32, payload int) []byte {
+			s := superFrame{proto: protoTCP, v6: v6, seq: seq, flags: 0x10, payload: pattern(payload)}
+			b := s.build()
+			if err := vnet.Complete(b, s.offload(s.tso(), 1)); err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		ack, first, second := segment(1000, 0), segment(1000, 100), segment(1100, 0)
+		for name, wire := range map[string][][]byte{"two": {ack, ack}, "one before data": {ack, first}, "one behind data": {first, second}} {
+			if got := merge(lay(wire)); len(got) != 2 {
+				t.Errorf("IPv6 %v: acknowledgements, %s, are merged", v6, name)
+			}
+		}
+	}
 	// As long as IP, and as many as a frame makes.
 	for _, c := range []struct{ size, total, want int }{{1000, 65535 - 40, 1}, {1000, 65535 - 40 + 1, 2}, {10, 10 * 1024, 1}, {10, 10*1024 + 1, 2}} {
 		f := superFrame{proto: protoTCP, flags: 0x10, payload: pattern(c.total)}
