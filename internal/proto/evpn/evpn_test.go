@@ -241,8 +241,8 @@ func TestMobility(t *testing.T) {
 	if x, ok := r.own(mac1); !ok || x.Seq != 2 || r.at(mac1) != (At{}) {
 		t.Errorf("after it came back: %+v at %v", x, r.at(mac1))
 	}
-	if len(r.frames) != 1 || port.MACFrom(r.frames[0][6:]) != mac1 {
-		t.Errorf("it is not made known here: %x", r.frames)
+	if len(r.frames) != 1 || port.MACFrom(r.frames[0]) != broadcast || port.MACFrom(r.frames[0][6:]) != mac1 {
+		t.Errorf("it is not made known to all here: %x", r.frames)
 	}
 	// Host 2 has not heard of that yet, or has and withdraws: nothing changes.
 	said := r.said
@@ -321,6 +321,31 @@ func TestKilled(t *testing.T) {
 	alone.pass(reservedWait + time.Second)
 	if _, ok := alone.own(mac1); !ok {
 		t.Error("without a peer nothing is announced")
+	}
+}
+
+// TestReservedIsBounded: numbers from 2^24 on are not reserved, whoever claims a station with one. So
+// runs that are killed one after another go on with the same number.
+func TestReservedIsBounded(t *testing.T) {
+	r := newRig(t, Config{})
+	r.Receive(7, remote(2, mac1, maxReserved-1))
+	r.Receive(7, remote(2, mac1+1, maxReserved+reserveAhead-1))
+	r.local(mac1 + 1)
+	if n := r.Reserved(); n != 0 {
+		t.Errorf("%d is reserved", n)
+	}
+	r.Receive(7, remote(2, mac1+2, maxReserved-2)) // the highest for which numbers are reserved
+	reserved := r.Reserved()
+	if reserved < maxReserved || reserved >= maxReserved+reserveAhead {
+		t.Fatalf("%d is reserved", reserved)
+	}
+	for n := range 3 {
+		r = newRig(t, Config{Reserved: reserved})
+		r.Synced(7)
+		r.local(mac1)
+		if x, ok := r.own(mac1); !ok || x.Seq != reserved || r.Reserved() != reserved {
+			t.Errorf("run %d after %d: announced %v, %+v; %d is reserved", n, reserved, ok, x, r.Reserved())
+		}
 	}
 }
 
@@ -555,15 +580,19 @@ func TestLimits(t *testing.T) {
 	if len(many.past) != maxSequences || len(many.Sequences()) != maxSequences {
 		t.Errorf("%d sequence numbers are kept", len(many.past))
 	}
-	for n := range 100 { // those of stations that are here come on top
+	const here = 1000 // the numbers of stations that are here come on top
+	for n := range here {
 		m := mac1 + port.MAC(3*maxSequences+n)
 		many.Receive(7, remote(2, m, 3))
 		many.local(m)
 	}
-	for n := range 100 {
+	for n := range here {
 		if m := mac1 + port.MAC(3*maxSequences+n); many.past[stationKey{vni, m}] != 4 {
 			t.Fatalf("the number of station %d, which is here, is not kept", n)
 		}
+	}
+	if n := len(many.Sequences()); n > maxSequences+here || n < maxSequences {
+		t.Errorf("%d sequence numbers are kept", n)
 	}
 }
 

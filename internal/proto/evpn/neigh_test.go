@@ -171,6 +171,30 @@ func TestBindings(t *testing.T) {
 	}
 }
 
+// The routes of a station's addresses are sticky while the station is; what is not announced yet
+// has nothing to withdraw.
+func TestStickyAddresses(t *testing.T) {
+	r := newRig(t, Config{})
+	r.local(mac1)
+	r.frame(ask(ip4a, ip4b))
+	for _, sticky := range []bool{true, false, true} {
+		r.Local(r.now, vni, mac1, 1, sticky)
+		for _, ip := range []netip.Addr{{}, ip4a} {
+			if x, ok := r.rib[r.macKey(vni, mac1, ip)]; !ok || x.Sticky != sticky {
+				t.Errorf("sticky %v, address %v: announced %v, %+v", sticky, ip, ok, x)
+			}
+		}
+		r.check()
+	}
+	early := newRig(t, Config{Reserved: 8}) // it waits for what peers have
+	early.local(mac1)
+	early.frame(ask(ip4a, ip4b))
+	early.Local(early.now, vni, mac1, 1, true)
+	early.check()
+	early.Gone(vni, mac1)
+	early.check()
+}
+
 // A silent station is asked before it would be forgotten; one that does not answer loses its
 // address.
 func TestProbes(t *testing.T) {
@@ -192,6 +216,8 @@ func TestProbes(t *testing.T) {
 		}
 		if m, ok := parse(r.frames[0]); !ok || m.asks.IsValid() || m.src != r.cfg.MAC {
 			t.Errorf("the question is %x: %+v", r.frames[0], m)
+		} else if ip.Is6() && m.from != netip.MustParseAddr("fe80::ff:fe00:1") { // RFC 2464 section 5
+			t.Errorf("%v asks, which is no address of the switch", m.from)
 		}
 		r.frame(ask(ip, target)) // any message of its will do
 		r.pass(probeAfter - 10*time.Second)

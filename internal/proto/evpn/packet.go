@@ -161,7 +161,7 @@ func question(self, mac port.MAC, ip netip.Addr) []byte {
 
 // rarp returns the frame with which a station that has moved makes itself known.
 func rarp(mac port.MAC) []byte {
-	b := header(1<<48-1, mac, typeRARP)
+	b := header(port.Broadcast, mac, typeRARP)
 	return arpBody(b, rarpAsk, mac, netip.IPv4Unspecified(), mac, netip.IPv4Unspecified())
 }
 

@@ -120,6 +120,7 @@ func TestSavedRefused(t *testing.T) {
 		"a source in IPv6":     func(_ *Saved, in *SavedInstance) { in.Members[0].Sources[0].Address = addr("2001:db8::1") },
 		"wants nothing":        func(_ *Saved, in *SavedInstance) { in.Members[0].Sources = nil },
 		"forever":              func(_ *Saved, in *SavedInstance) { in.Members[0].Sources[0].Expires = 1 << 60 },
+		"longer than a timer":  func(_ *Saved, in *SavedInstance) { in.Trust = longestSaved + 1 },
 		"negative":             func(_ *Saved, in *SavedInstance) { in.Routers[1] = -1 },
 		"asks without end":     func(_ *Saved, in *SavedInstance) { in.Startup = 1 << 30 },
 		"no querier":           func(_ *Saved, in *SavedInstance) { in.Other.Address = addr("239.1.1.1") },
@@ -146,6 +147,22 @@ func TestSavedRefused(t *testing.T) {
 	}
 	if err := New(Config{Memberships: 2, Send: func(uint16, uint16, []byte) {}}).Restore(many, savedConfig, same); err == nil || !strings.Contains(err.Error(), "room for 2") {
 		t.Errorf("more memberships than there is room for: %v", err)
+	}
+}
+
+// What lies at the limits is taken: a querier may have all that is heeded of one.
+func TestSavedAtTheLimits(t *testing.T) {
+	saved := new(Saved)
+	if err := json.Unmarshal(recorded(t), saved); err != nil {
+		t.Fatal(err)
+	}
+	saved.VLANs[0].ID = maxVLAN
+	in := &saved.VLANs[0].Families[IPv4]
+	in.Other.Robustness, in.Other.Interval, in.Other.Response = maxHeardRobustness, maxHeardInterval, maxHeardResponse
+	in.Other.Left, in.Members[0].Queries = longestSaved, 10
+	s := New(Config{Memberships: len(in.Members), Send: func(uint16, uint16, []byte) {}})
+	if err := s.Restore(saved, savedConfig, same); err != nil || s.Memberships() != len(in.Members) {
+		t.Errorf("%d memberships of %d, %v", s.Memberships(), len(in.Members), err)
 	}
 }
 
