@@ -747,6 +747,32 @@ func TestReleaseLeavesNothing(t *testing.T) {
 	}
 }
 
+// What is known behind a port that goes is behind no other: a port that gets its place in the kernel
+// gets none of its frames, be it that the switch has not forgotten the station yet.
+func TestSlotGivenAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3)
+	successor := r.ports[2]
+	successor.Number = 7
+	r.publish(r.ports[:2])
+	r.path.Release(2)
+	r.learn(1, macA, 0)
+	r.learn(1, macB, 1)
+	if d := r.send(0, frame(macB, macA, frameLen)); d != tcxRedirect {
+		t.Fatalf("a known flow gets %d", d)
+	}
+	slot := r.path.slots.byNumber[1].index
+	r.publish(r.ports[:1])
+	r.path.Release(1)
+	r.publish([]vswitch.FastPort{r.ports[0], successor})
+	if got := r.path.slots.byNumber[7].index; got != slot {
+		t.Fatalf("the successor has slot %d, not %d", got, slot)
+	}
+	if d := r.send(0, frame(macB, macA, frameLen)); d != tcxPass {
+		t.Errorf("a frame to a station of the port that went gets %d", d)
+	}
+}
+
 func TestReleaseAfterSuccessor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
