@@ -69,6 +69,29 @@ func TestFairHash(t *testing.T) {
 	}
 }
 
+// Hosts that share the address of a router are flows of their own, by IPv4 and IPv6.
+func TestFairHashOfAddresses(t *testing.T) {
+	q := fairQueue{seed: 5}
+	for version, c := range map[byte]struct {
+		typ      [2]byte
+		from, to int // the addresses in the header
+	}{4: {[2]byte{8, 0}, 12, 20}, 6: {[2]byte{0x86, 0xdd}, 8, 40}} {
+		b := make([]byte, 14+40)
+		copy(b[12:], c.typ[:])
+		b[14], b[20] = version<<4|5, 59 // no next header
+		f := &port.Frame{Src: 2, Dst: 4, Data: b}
+		seen := map[uint64]int{q.hash(f): -1}
+		for at := c.from; at < c.to; at++ {
+			b[14+at] ^= 1
+			if other, same := seen[q.hash(f)]; same {
+				t.Errorf("IPv%d: a change of byte %d of the header is as one of byte %d", version, at, other)
+			}
+			seen[q.hash(f)] = at
+			b[14+at] ^= 1
+		}
+	}
+}
+
 // Each flow stays in order, with more flows than places, as places fill and empty.
 func TestFairFlowsStayInOrder(t *testing.T) {
 	q := fairQueue{seed: 1, rate: port.Rate{PerSecond: 1000}}

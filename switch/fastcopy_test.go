@@ -157,6 +157,8 @@ func TestFastMirrorCopies(t *testing.T) {
 		"sent, not received":                   {change: func(m *vswitch.Mirror) { m.In, m.Out = false, true }, copy: whole},
 		"super-frame":                          {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: super, Length: len(super), Offload: offload}, pieces: 3},
 		"some are missed":                      {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Missed: 5}, want: [][]byte{wire}, lost: 5},
+		"sent, received by nobody":             {change: func(m *vswitch.Mirror) { m.In, m.Out, m.SnapLen = false, true, 100 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorOut, Data: wire, Length: len(wire), To: 9}},
+		"of a mirror of whole frames before":   {change: func(m *vswitch.Mirror) { m.SnapLen = 1000 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire[:512], Length: len(wire)}},
 		"no super-frame":                       {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Offload: offload}, lost: 1},
 	} {
 		m := vswitch.Mirror{Name: "m0", Ports: []string{"p0"}, In: true, To: "p2"}
@@ -167,7 +169,7 @@ func TestFastMirrorCopies(t *testing.T) {
 			t.Fatal(err)
 		}
 		received := ports[0]
-		if c.copy.Kind == vswitch.CopyMirrorOut {
+		if c.copy.Kind == vswitch.CopyMirrorOut && int(c.copy.To) < len(ports) {
 			received = ports[c.copy.To]
 		}
 		before, at := received.Stats().RX.Copies, ports[2].Stats().TX

@@ -25,6 +25,7 @@ type told struct {
 	show             func(*vswitch.FastCopy)
 	guards           map[uint16]*vswitch.FastGuard
 	settled          int
+	counted          vswitch.PortStats
 }
 
 func (f *told) Bind(*fdb.Table)                        {}
@@ -35,8 +36,8 @@ func (f *told) Settle()                                { f.settled++ }
 func (f *told) Refresh()                               {}
 func (f *told) Now() int64                             { return 1 }
 func (f *told) Budget(uint16, uint8) *atomic.Int64     { return new(atomic.Int64) }
-func (f *told) Counters(uint16) (st vswitch.PortStats) { return st }
-func (f *told) Release(uint16) (st vswitch.PortStats)  { return st }
+func (f *told) Counters(uint16) (st vswitch.PortStats) { return f.counted }
+func (f *told) Release(uint16) (st vswitch.PortStats)  { st, f.counted = f.counted, st; return st }
 
 func (f *told) Publish(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	f.ports, f.flood = ports, flood
@@ -509,5 +510,44 @@ func TestFastGuardIsTold(t *testing.T) {
 	}
 	if !sw.Fast() || alone.Fast() {
 		t.Error("the wrong switch has a fast path")
+	}
+}
+
+// askedDevice is a device of the kernel that is asked for its losses.
+type askedDevice struct {
+	device
+	others *[]uint64
+}
+
+func (d askedDevice) Lost(others uint64) uint64 { *d.others = append(*d.others, others); return 3 }
+
+// What a fast path forwarded counts for the port, also when its device is gone. Whoever asks a
+// device for its losses says how many frames reached it without the switch.
+func TestFastPathCounts(t *testing.T) {
+	f := &told{}
+	sw := vswitch.New(vswitch.Config{FastPath: f})
+	defer sw.Close()
+	p, err := sw.AddPort("p0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var others []uint64
+	if err := p.Attach(askedDevice{device{Port: memory.New(memory.Options{})}, &others}); err != nil {
+		t.Fatal(err)
+	}
+	for n, step := range []func(){
+		func() { p.Stats() }, func() { p.SetPlugged(false) }, func() { p.SetPlugged(false) }, func() { p.SetPlugged(true) },
+		func() { _ = p.Detach() },
+	} {
+		others = nil
+		f.counted.Fast, f.counted.RX.Frames, f.counted.TX.Frames = 7, 20, uint64(10+n)
+		step()
+		if want := []uint64{uint64(10 + n)}; n != 2 && !slices.Equal(others, want) || n == 2 && others != nil {
+			t.Errorf("step %d: the device is asked with %v, want %v", n, others, want)
+		}
+	}
+	st := p.Stats()
+	if st.Fast != 7 || st.RX.Frames != 20 || st.TX.Frames != 14-3 || st.TX.Dropped[port.DropQueueFull] != 3 {
+		t.Errorf("the port counts %+v", st)
 	}
 }

@@ -514,6 +514,11 @@ func TestGroups(t *testing.T) {
 			t.Errorf("control frames %+v", control)
 		}
 		wantDrops(t, r, 1, port.DropConsumed, 1)
+		wantPass(t, r, 1, append(frame(port.Broadcast, station(1), 0, 60), "join"...), 0, 0, 0, 0)
+		wantDrops(t, r, 1, port.DropConsumed, 2)
+		if len(control) != 2 || control[1].Queue != vswitch.QueueGroups || control[1].VLAN != 1 {
+			t.Errorf("control frames of a broadcast %+v", control)
+		}
 		// A query to a station goes to it, known or not, or to the switch itself.
 		for _, dst := range []port.MAC{station(1), station(3)} {
 			query := append(frame(dst, station(0), 0, 60), "query"...)
