@@ -432,6 +432,48 @@ func TestConfirm(t *testing.T) {
 	})
 }
 
+// While a change that nobody confirmed cannot be taken back, that is tried again and again.
+func TestExpiryIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), store.State{})
+		before := r.config()
+		r.mustApply(`"switch": {}, "ports": {"vm0": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.ConfirmS = 60 })
+		r.setDiskErr(errors.New("the disk fails"))
+		time.Sleep(2 * time.Minute)
+		if !r.waits() || !strings.Contains(r.logged(), "tried again") {
+			t.Error("a change is forgotten that could not be taken back")
+		}
+		r.setDiskErr(nil)
+		time.Sleep(time.Minute)
+		if r.waits() || r.config() != before {
+			t.Errorf("afterwards (-before +now):\n%s", cmp.Diff(before, r.config()))
+		}
+	})
+}
+
+// A configuration that does not fit at the start is in the log, each line of its own, and the
+// switch runs as it was.
+func TestApplyAtStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), store.State{})
+		bad := api.ApplyConfig{Config: api.Config{RawMessage: json.RawMessage(`{"version": 1, "ports": {"vm0": {"kind": "none"}}}`)}}
+		for n, reword := range []func(error) error{nil, func(error) error { return errors.New("line 3: none\nline 4: none") }} {
+			r.logged()
+			r.applyAtStart(bad, reword)
+			log := r.logged()
+			if strings.Count(log, "the configuration is not applied") != n+1 || strings.Contains(log, "no port kind") == (n == 1) || strings.Contains(log, `"line 4: none"`) != (n == 1) {
+				t.Errorf("%d: the log has %q", n, log)
+			}
+		}
+		good := bad
+		good.Config.RawMessage = json.RawMessage(`{"version": 1, "ports": {"vm0": {"kind": "fake"}}}`)
+		r.applyAtStart(good, nil)
+		if log := r.logged(); strings.Contains(log, "not applied") || r.port("vm0").Kind != "fake" {
+			t.Errorf("the log has %q", log)
+		}
+	})
+}
+
 // A daemon that was killed while a change waited takes it back when its time is over: at
 // once, if that was meanwhile.
 func TestConfirmOutlivesTheDaemon(t *testing.T) {

@@ -30,6 +30,8 @@ func (m *manager) existing(p *managed, req addPort) (api.Port, error) {
 	switch {
 	case p.spec.Kind != req.Kind:
 		return differs("its kind is " + p.spec.Kind + ", not " + req.Kind)
+	case p.kind == nil:
+		return api.Port{}, fail(api.CodeInvalid, "%w", p.unknownKind())
 	case p.unfit != nil:
 		return differs(p.unfit.why)
 	}

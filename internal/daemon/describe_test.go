@@ -3,6 +3,10 @@ package daemon
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
 
@@ -25,5 +29,38 @@ func TestCountersOfTheSwitch(t *testing.T) {
 	}
 	if total != want {
 		t.Errorf("the sum is %+v, want %+v", total, want)
+	}
+}
+
+// bundle is a port on several devices.
+type bundle struct {
+	*fakePort
+	members []port.Member
+}
+
+func (b bundle) Members() []port.Member { return b.members }
+func (bundle) SetParting(int, []byte)   {}
+
+// The members of a port are described in their order, with what LACP knows of those that have it.
+func TestMembersOfAPort(t *testing.T) {
+	if got := membersOf(&fakePort{}); got != nil {
+		t.Errorf("a port on one device has the members %+v", got)
+	}
+	partner := port.LACPPartner{System: 5, Key: 6, Port: 7, State: []string{"sync"}}
+	got := membersOf(bundle{members: []port.Member{
+		{Ifname: "eth0", Queue: 1, State: port.MemberActive, LACP: &port.LACPMember{State: []string{"active"}, Partner: &partner, Churn: true, Sent: 1, Received: 2, Discarded: 3}},
+		{Ifname: "eth1", State: port.MemberStandby, Reason: "another carries", LACP: &port.LACPMember{Sent: 4}},
+		{Ifname: "eth2", State: port.MemberWaiting, Reason: "it is not there"},
+	}})
+	want := []api.Member{
+		{Ifname: "eth0", State: port.MemberActive, LACP: &api.LACP{
+			State: []string{"active"}, Churn: true, Sent: 1, Received: 2, Discarded: 3,
+			Partner: &api.LACPPartner{System: 5, Key: 6, Port: 7, State: []string{"sync"}},
+		}},
+		{Ifname: "eth1", State: port.MemberStandby, Reason: "another carries", LACP: &api.LACP{Sent: 4}},
+		{Ifname: "eth2", State: port.MemberWaiting, Reason: "it is not there"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("members (-want +got):\n%s", diff)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/port"
 )
 
 // witness is a feature that remembers events and reports one number.
@@ -147,6 +148,46 @@ func TestCollect(t *testing.T) {
 			if v, ok := got[series]; ok != (want >= 0) || ok && v != want {
 				t.Errorf("%s is %v (%v), want %v", series, v, ok, want)
 			}
+		}
+	})
+}
+
+// How many frames come at once, and how long calls take, is reported as distributions.
+func TestDistributions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := wire(t, store.State{}, func(*Options) {}, vm("vm0"))
+		for range 3 {
+			w.send("vm0", ethernet(port.Broadcast, 0x525400000001))
+		}
+		for range 2 {
+			if err := w.call("GET", "/v1/ports", nil, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := make(map[string]feature.Distribution)
+		w.distributions(func(m *feature.Metric, d feature.Distribution, labels ...string) {
+			if len(labels) != len(m.Labels) || m.Help == "" {
+				t.Errorf("%s has labels %q for %q, and the help %q", m.Name, labels, m.Labels, m.Help)
+			}
+			got[m.Name+" "+strings.Join(labels, " ")] = d
+		})
+		frames := got[batchFrames.Name+" "]
+		if frames.Count != 3 || frames.Sum != 3 {
+			t.Errorf("batches of frames are %+v", frames)
+		}
+		for n, count := range frames.AtMost {
+			if n < 1 || count != 3 {
+				t.Errorf("of batches with at most %v frames there are %d", n, count)
+			}
+		}
+		if frames.AtMost[1] != 3 || frames.AtMost[2] != 3 {
+			t.Errorf("batches of frames are %+v", frames)
+		}
+		if calls := got[apiDuration.Name+" GET /v1/ports"]; calls.Count != 2 {
+			t.Errorf("calls are %+v", calls)
+		}
+		if _, ok := got[saveDuration.Name+" "]; !ok {
+			t.Error("how long saves take is not there")
 		}
 	})
 }

@@ -259,3 +259,37 @@ func TestPortFollowsItsPeer(t *testing.T) {
 		r.wantState("vm0", api.StateUp) // on a new device
 	})
 }
+
+// tracingPort changes more of the host while it is open.
+type tracingPort struct {
+	*linkedPort
+	members *[]port.Trace
+}
+
+func (p *tracingPort) Trace() port.Trace { return port.Trace{Members: p.members} }
+
+// What a port changed on the host since it was opened is kept, so that it can be undone.
+func TestLaterTraceIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.hidden = true
+		peer := &tracingPort{linkedPort: &linkedPort{changed: make(chan struct{}, 1)}}
+		h.wrap = func(p *fakePort) port.Port { peer.fakePort = p; return peer }
+		r := start(t, h, store.State{})
+		r.mustAdd("bond0")
+		for _, ifname := range []string{"eth0", "eth1", "eth1"} {
+			writes := r.writes
+			_ = r.do(func() error {
+				if peer.members == nil || (*peer.members)[0].Ifname != ifname {
+					peer.members, writes = &[]port.Trace{{Ifname: ifname}}, writes+1
+				}
+				return nil
+			})
+			peer.changed <- struct{}{}
+			synctest.Wait()
+			if got := r.disk.Ports[0].Trace.Members; got == nil || (*got)[0].Ifname != ifname || r.writes != writes {
+				t.Errorf("kept is %+v after %d writes, want %s after %d", got, r.writes, ifname, writes)
+			}
+		}
+	})
+}

@@ -364,6 +364,12 @@ func TestRestore(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("FDB (-want +got):\n%s", diff)
 		}
+		mtu := map[string]int{"mtu": 1400}
+		wantCode(t, r.call("PATCH", "/v1/ports/x0", mtu, nil), api.CodeInvalid, "vhost-user")
+		wantCode(t, r.call("PATCH", "/v1/ports/none", mtu, nil), api.CodeNotFound, "none")
+		again := wanted(port.Spec{Name: "x0", Kind: "vhost-user"})
+		again.MayExist = true
+		wantCode(t, r.call("POST", "/v1/ports", again, nil), api.CodeInvalid, "vhost-user")
 		if err := r.do(func() error { return r.delPort("x0", false) }); err != nil {
 			t.Errorf("a port of an unknown kind cannot be removed: %v", err)
 		}

@@ -124,6 +124,15 @@ func TestProtocolsTakeTheirSettingsAlong(t *testing.T) {
 	}
 }
 
+// Settings that the switch cannot have are told before it starts.
+func TestCheckSettings(t *testing.T) {
+	for text, ok := range map[string]bool{`{"aging": "60s", "stp": true}`: true, `{}`: true, `{"aging": "soon"}`: false, `{"colour": 1}`: false} {
+		if err := CheckSettings(testFeatures, settingsPatch(t, text)); (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestGroupMaskFlag(t *testing.T) {
 	if a, b := Mask(0).FlagText(float64(1<<14)), Mask(0).FlagText("x"); a != "0x4000" || b != "x" {
 		t.Errorf("%s, %s", a, b)

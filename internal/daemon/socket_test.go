@@ -201,3 +201,63 @@ func TestOtherFilesAreNotReplaced(t *testing.T) {
 		t.Error("the file was changed")
 	}
 }
+
+// The group of the socket has to pass its directory: as the directory's group, or else as others.
+func TestDirectoryOfTheSocketIsClosed(t *testing.T) {
+	dir := t.TempDir()
+	own := os.Getgid()
+	if err := os.Chown(dir, -1, own); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mode   os.FileMode
+		gid    int
+		closed bool
+	}{
+		{0o755, own, false}, {0o755, own + 1, false}, {0o750, own, false}, {0o750, own + 1, true},
+		{0o745, own, true}, {0o745, own + 1, false}, {0o700, own, true}, {0o700, own + 1, true}, {0o766, own, true}, {0o766, own + 1, true},
+	} {
+		if err := os.Chmod(dir, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := closedTo(dir, c.gid); got != c.closed {
+			t.Errorf("a directory with mode %o, of group %d, is closed to group %d: %v", c.mode, own, c.gid, got)
+		}
+	}
+	if closedTo(filepath.Join(dir, "none"), own) {
+		t.Error("a directory that is not there is closed")
+	}
+}
+
+// A missing directory of the socket is one that everyone may traverse; one that is there stays as
+// it is.
+func TestDirectoryOfTheSocketIsMade(t *testing.T) {
+	for _, mode := range []os.FileMode{0, 0o700} {
+		dir, want := filepath.Join(t.TempDir(), "run", "vswitch"), os.FileMode(0o755)
+		if mode != 0 {
+			want = mode
+			if err := os.MkdirAll(dir, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := makeDir(dir); err != nil {
+			t.Fatal(err)
+		}
+		if i, err := os.Stat(dir); err != nil || i.Mode().Perm() != want {
+			t.Errorf("it has mode %v, %v; want %v", i.Mode(), err, want)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockSocket(filepath.Join(file, "sub", "s")); err == nil || !strings.Contains(err.Error(), "--socket") {
+		t.Errorf("below a file: %v", err)
+	}
+	if err := os.Mkdir(lockPath(filepath.Join(filepath.Dir(file), "s")), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockSocket(filepath.Join(filepath.Dir(file), "s")); err == nil || !strings.Contains(err.Error(), "--socket") {
+		t.Errorf("with a directory for the lock: %v", err)
+	}
+}
