@@ -480,9 +480,9 @@ func (l *lab) at(mac port.MAC, port string) {
 func TestCases(t *testing.T) {
 	eachKind(t, func(t *testing.T, k kind) {
 		l := newLab(t, k)
-		all := slices.Concat(cases, variants, hostile)
+		all := slices.Concat(cases, variants, hostile, tricks)
 		if k.offloads {
-			all = slices.Concat(all, unfinished, unfinishedVariants, unfinishedHostile)
+			all = slices.Concat(all, unfinished, unfinishedVariants, unfinishedHostile, unfinishedTricks)
 		}
 		for _, c := range all {
 			t.Run(c.name, func(t *testing.T) {

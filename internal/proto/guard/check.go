@@ -71,6 +71,10 @@ func (c *check) frame(classified port.Drop) port.Drop {
 		return port.DropGuardOffload
 	}
 	if c.macOnly {
+		if kind != eth.TypeIPv4 {
+			about, _ := subjectOf(f)
+			c.heed = about == resolution || about == discovery
+		}
 		return port.DropNone
 	}
 	body := f.Data[port.HeaderLen:]
@@ -299,11 +303,10 @@ func (c *check) dhcp(b []byte) port.Drop {
 	return port.DropNone
 }
 
-// owns reports whether the station has all addresses that a DHCPv6 message names. Prefixes
-// are not looked at: without --guard-learn pd a station has none.
+// owns reports whether the station has all addresses and prefixes that a DHCPv6 message names.
 func (c *check) owns(m *dhcp.Message6) bool {
 	for _, l := range m.Leases() {
-		if !l.PD && !c.own6(l.Addr()) {
+		if l.PD && !c.ownPrefix(l.Prefix) || !l.PD && !c.own6(l.Addr()) {
 			return false
 		}
 	}
@@ -316,12 +319,19 @@ const (
 	mldReport  = 131
 	mldDone    = 132
 	mldReport2 = 143
+
+	inverseSolicitation  = 141 // of networks other than Ethernet: who has this link-layer address? (RFC 3122)
+	inverseAdvertisement = 142
+	fastHandover         = 154 // by proxies of routers (RFC 5568)
+	lossyRouting         = 155 // RFC 6550
+	duplicateRequest     = 157 // RFC 8505: routers ask each other whether an address is in use
+	duplicateConfirm     = 158
 )
 
 // ofRouters reports whether only routers send messages of an ICMPv6 type.
 func ofRouters(t byte) bool {
 	switch t {
-	case mldQuery, ndp.RouterAdvertisement, ndp.Redirect, 138, 146, 147, 149, 151, 152, 153:
+	case mldQuery, ndp.RouterAdvertisement, ndp.Redirect, 138, 146, 147, 149, 151, 152, 153, fastHandover, lossyRouting, duplicateRequest, duplicateConfirm:
 		return true
 	}
 	return false
@@ -330,7 +340,8 @@ func ofRouters(t byte) bool {
 // neverFragmented reports whether hosts must ignore a message in fragments (RFC 6980), or
 // nobody has reason to send one.
 func neverFragmented(t byte) bool {
-	return t >= mldQuery && t <= ndp.Redirect || t == mldReport2 || t == 148 || t == 149 || t >= 151 && t <= 153
+	return t >= mldQuery && t <= ndp.Redirect || t >= inverseSolicitation && t <= mldReport2 || t == 148 || t == 149 ||
+		t >= 151 && t <= lossyRouting || t == duplicateRequest || t == duplicateConfirm
 }
 
 // ipv6 checks an IPv6 packet.
@@ -440,6 +451,8 @@ func (c *check) icmpv6(p *ip.Packet, nobody bool) port.Drop {
 		if why := c.role(AllowRouter); why != port.DropNone || kind != ndp.RouterAdvertisement {
 			return why
 		}
+	case kind == inverseSolicitation || kind == inverseAdvertisement:
+		return port.DropGuardND
 	case kind < ndp.RouterSolicitation || kind > ndp.Redirect:
 		return port.DropNone
 	}
@@ -475,6 +488,13 @@ func (c *check) icmpv6(p *ip.Packet, nobody bool) port.Drop {
 // own6 reports whether the station has an IPv6 address.
 func (c *check) own6(a netip.Addr) bool {
 	return a.Is6() && !a.Is4In6() && c.own(c.vlan, c.f.Src, addrOf(a))
+}
+
+// ownPrefix reports whether the station has all addresses of an IPv6 prefix.
+func (c *check) ownPrefix(x netip.Prefix) bool {
+	return slices.ContainsFunc(c.prefixes, func(r prefixRule) bool {
+		return r.mac == c.f.Src && (r.vlan == 0 || r.vlan == c.vlan) && r.Bits() <= x.Bits() && r.Contains(x.Addr()) && (r.entry == nil || r.entry.live(c.rules))
+	})
 }
 
 // linkLayer reports whether the link-layer addresses that a message gives are its sender's.

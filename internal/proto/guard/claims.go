@@ -22,7 +22,7 @@ type claim struct {
 	addr  netip.Addr
 	port  *Port    // the claimant
 	mac   port.MAC // the claimant's
-	probe bool     // ask everybody else, and leave it at that
+	probe bool     // ask everybody else; entry, if any, is bound if nobody objects
 
 	// For a dispute with the port that has the address:
 	entry  *entry
@@ -94,6 +94,9 @@ func (t *Table) settle(now time.Time) (asks []Ask) {
 		switch {
 		case c.probe:
 			asks = append(asks, Ask{c.vlan, c.addr, c.port.number, true})
+			if e := c.entry; e != nil && t.owners[owner{c.vlan, c.addr}] == e && e.usable.CompareAndSwap(undecided, int64(t.age(now)+tentative)) {
+				c.port.copyOut()
+			}
 		case t.owners[owner{c.vlan, c.addr}] != c.entry || t.ports[c.port.number] != c.port:
 		case c.silent != nil && now.Before(c.due):
 			t.claims = append(t.claims, c)

@@ -102,8 +102,7 @@ const (
 	maxServers  = 64
 
 	pendingTime = 120 * time.Second
-	tentative   = time.Second   // RFC 4862: one second without an answer
-	asking      = 2 * tentative // if it is the switch that asks, at the next Tick
+	tentative   = time.Second // RFC 4862: one second without an answer
 	slaacTime   = 24 * time.Hour
 	recent      = 60 * time.Second // a station heard since is not displaced
 	heardTime   = 5 * time.Minute

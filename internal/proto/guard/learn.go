@@ -2,6 +2,7 @@ package guard
 
 import (
 	"cmp"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"time"
@@ -236,7 +237,7 @@ func (c *check) detect(target netip.Addr) bool {
 	}
 	until, ok := p.formed(c.vlan, target)
 	why := Outside
-	if ok {
+	if ok = ok && !isReserved(target); ok {
 		why, ok = t.free(c.vlan, target)
 	}
 	switch {
@@ -250,13 +251,21 @@ func (c *check) detect(target netip.Addr) bool {
 	return c.heed
 }
 
+// isReserved reports whether no host may form an address with its interface identifier (RFC 5453):
+// it is that of all routers, of the addresses of IANA's that virtual routers and proxies have, or
+// of a group of hosts of which the nearest answers.
+func isReserved(a netip.Addr) bool {
+	b := a.As16()
+	id := binary.BigEndian.Uint64(b[8:])
+	return id == 0 || id>>16 == 0x0200_5eff_fe00 || id >= 0xfdff_ffff_ffff_ff80 && id <= 0xfdff_ffff_ffff_ffff
+}
+
 // linkLocal is where hosts form link-local addresses (RFC 4291 section 2.5.6); the rest of
 // fe80::/10 is nobody's.
 var linkLocal = netip.MustParsePrefix("fe80::/64")
 
-// firstUse handles the first address that a station uses, if the port learns it. A probe
-// may go on; anything else must wait until nobody has objected, since it would already
-// change what others believe.
+// firstUse handles the first address that a station uses, if the port learns it. It reports
+// whether the frame, a probe, may go on.
 func (c *check) firstUse(a netip.Addr, probe bool) bool {
 	p, t := c.port, c.port.table
 	if c.learn&LearnARP == 0 || !unicast4(a) || !c.dry && !p.rate.take(c.table.now()) {
@@ -285,7 +294,11 @@ func (c *check) firstUse(a netip.Addr, probe bool) bool {
 		c.heed = p.bind(c.vlan, c.f.Src, a, ARP, time.Time{}, netip.Addr{}, tentative)
 		return c.heed
 	}
-	return p.bind(c.vlan, c.f.Src, a, ARP, time.Time{}, netip.Addr{}, asking) && p.ask(t.owners[owner{c.vlan, a}])
+	// It would already change what others believe, so the switch asks.
+	if p.bind(c.vlan, c.f.Src, a, ARP, time.Time{}, netip.Addr{}, tentative) {
+		p.ask(t.owners[owner{c.vlan, a}])
+	}
+	return false
 }
 
 func unicast4(a netip.Addr) bool {

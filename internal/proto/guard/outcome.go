@@ -95,6 +95,12 @@ func subjectOf(f *port.Frame) (about subject, p ip.Packet) {
 func (p *Port) Outcome(f *port.Frame, drop port.Drop) {
 	is, t := fateOf(drop), p.table
 	about, packet := subjectOf(f)
+	if p.rules.Load().macOnly {
+		if is != refused {
+			t.objects(f, about, &packet)
+		}
+		return
+	}
 	switch about {
 	case resolution:
 		if m, ok := arp.Parse(f.Data[port.HeaderLen:]); ok {
@@ -146,25 +152,51 @@ func (p *Port) probed(f *port.Frame, a netip.Addr, is fate) {
 	case is == refused:
 		t.remove(e, Ended, "the switch refused the question for it")
 	case is == lost || p.config.Isolated:
-		if e.usable.Load() != undecided {
-			e.usable.Store(int64(t.age(t.now()) + asking))
+		p.ask(e)
+	}
+}
+
+// ask has the switch ask all others for an address, which is bound if nobody objects for a second
+// after that. If too much is to be asked, the address goes. The caller holds table.mu.
+func (p *Port) ask(e *entry) {
+	t := p.table
+	if len(t.claims) >= maxClaims {
+		t.remove(e, NoRoom, "the switch asks for too many addresses already")
+		return
+	}
+	c := &claim{vlan: e.vlan, addr: e.addr, port: p, mac: e.mac, probe: true}
+	if e.usable.Load() != undecided { // else there must be room, too, which takes as long
+		c.entry = e
+		e.usable.Store(undecided)
+		p.copyOut()
+	}
+	t.claims = append(t.claims, c)
+}
+
+// objects ends what is tentative of addresses that a frame claims. Its port may send any address;
+// that does not make it the address's owner.
+func (t *Table) objects(f *port.Frame, about subject, p *ip.Packet) {
+	switch about {
+	case resolution:
+		if m, ok := arp.Parse(f.Data[port.HeaderLen:]); ok {
+			a, _ := claimOf(&m)
+			t.used(f.VLAN, a, false)
 		}
-		if p.ask(e) {
-			p.copyOut()
+	case discovery:
+		m, ok := ndp.Parse(p.Body)
+		if ok && (m.Type == ndp.NeighborAdvertisement || m.Type == ndp.NeighborSolicitation && p.Src == any6) {
+			t.used(f.VLAN, m.Target, false)
 		}
 	}
 }
 
-// ask has the switch ask all others for an address, which is then bound if nobody objects. If too
-// much is to be asked, the address goes, and ask returns false. The caller holds table.mu.
-func (p *Port) ask(e *entry) bool {
-	t := p.table
-	if len(t.claims) >= maxClaims {
-		t.remove(e, NoRoom, "the switch asks for too many addresses already")
-		return false
+// claimOf returns the address that a packet claims for its sender, and whether the sender has it
+// already: a probe only asks.
+func claimOf(m *arp.Packet) (a netip.Addr, has bool) {
+	if m.Sender.IsUnspecified() && m.Op == arp.Request {
+		return m.Target, false
 	}
-	t.claims = append(t.claims, &claim{vlan: e.vlan, addr: e.addr, port: p, mac: e.mac, probe: true})
-	return true
+	return m.Sender, true
 }
 
 // isTentative reports whether the entry is not bound yet.
@@ -200,11 +232,8 @@ func (w *Watch) Outcome(f *port.Frame, drop port.Drop) {
 	switch about {
 	case resolution:
 		if m, ok := arp.Parse(f.Data[port.HeaderLen:]); ok {
-			a := m.Sender
-			if a.IsUnspecified() && m.Op == arp.Request {
-				a = m.Target // a probe
-			}
-			t.used(f.VLAN, a, !m.Sender.IsUnspecified())
+			a, has := claimOf(&m)
+			t.used(f.VLAN, a, has)
 		}
 	case discovery:
 		w.discovery(f.VLAN, &p, is)
