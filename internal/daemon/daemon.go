@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/clients"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/files/flock"
@@ -300,8 +301,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		ReadTimeout:       20 * time.Second, // drops a client that sends nothing
 		IdleTimeout:       20 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
-		ConnContext:       withConn,
 	}
+	ln := clients.Bound(srv, own.socket, maxClients, o.Log.With("socket", o.Socket))
 	served := make(chan error, 1)
 	var failed <-chan error
 	if o.former != nil {
@@ -315,7 +316,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			return errors.New("stopped while the switch was taken over; the former process goes on")
 		}
 	}
-	go func() { served <- srv.Serve(own.socket) }()
+	go func() { served <- srv.Serve(ln) }()
 	go m.begin(o)
 	o.Log.Info("switch started", "name", o.Name, "socket", o.Socket, "state_dir", o.StateDir, "version", o.Version)
 

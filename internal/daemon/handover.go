@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"cmp"
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/clients"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/handover"
@@ -37,13 +37,6 @@ const (
 	// pauseWait is the part of it until the frames that ports took are sent.
 	pauseWait = 2 * time.Second
 )
-
-// connKey is the context key of a request's connection.
-type connKey struct{}
-
-func withConn(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
-}
 
 // serveUpgrade answers POST /v1/upgrade: the connection becomes the one by which this process
 // hands over to the next.
@@ -71,11 +64,10 @@ func (m *manager) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 // mayUpgrade returns the connection of a request to hand over. The other end gets all that this
 // process has, so it must have the same rights.
 func (m *manager) mayUpgrade(r *http.Request) (*net.UnixConn, error) {
-	c, _ := r.Context().Value(connKey{}).(*client)
-	if c == nil {
+	conn, ok := clients.Conn(r).(*net.UnixConn)
+	if !ok {
 		return nil, fail(api.CodeInvalid, "this connection cannot carry an upgrade; use the control socket")
 	}
-	conn := c.Conn.(*net.UnixConn)
 	uid, err := handover.PeerUID(conn)
 	switch {
 	case err != nil:

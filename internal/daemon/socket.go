@@ -33,17 +33,17 @@ func lockSocket(path string) (flock.File, error) {
 	f, err := flock.Open(name, os.O_RDWR|os.O_CREATE, 0o644)
 	switch {
 	case errors.Is(err, flock.ErrHeld):
-		holder, _ := os.ReadFile(name)
-		return flock.File{}, fmt.Errorf("process %s serves %s already; stop it, or run another switch with --name or --socket",
-			strings.TrimSpace(string(holder)), path)
+		holder := "another process"
+		if pid, _ := os.ReadFile(name); len(pid) > 0 {
+			holder = "process " + strings.TrimSpace(string(pid))
+		}
+		return flock.File{}, fmt.Errorf("%s serves %s already; stop it, or run another switch with --name or --socket", holder, path)
 	case err != nil:
 		return flock.File{}, fmt.Errorf("making the socket's lock: %w; choose another socket with --socket", err)
 	}
-	// The pid only serves the message above; the lock does not depend on it.
-	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
-		f.Close()
-		return flock.File{}, fmt.Errorf("writing %s: %w", name, err)
-	}
+	// The pid only serves the message above; a full file system has no room for it.
+	_ = f.Truncate(0)
+	_ = writePID(f)
 	return f, nil
 }
 
@@ -107,14 +107,11 @@ type listener struct {
 	left   bool         // see leave
 	locks  []flock.File // the caller's, and those in newer directories
 
-	clients chan struct{} // holds a value per connection
-
 	stop chan struct{}
 	done sync.WaitGroup
 }
 
-// maxClients limits the connections, which use files that ports need (ownFiles). Another
-// client waits until one of them ends.
+// maxClients limits the connections, which use files that ports need (ownFiles).
 const maxClients = 40
 
 // socketCheck is the interval of checks that the socket is still there. It is made again when
@@ -142,7 +139,7 @@ func listen(path, group string, lock flock.File, log *slog.Logger) (*listener, e
 
 // newListener makes a listener without a socket.
 func newListener(path, group string, log *slog.Logger) (l *listener, err error) {
-	l = &listener{path: path, gid: -1, log: log, clients: make(chan struct{}, maxClients), stop: make(chan struct{})}
+	l = &listener{path: path, gid: -1, log: log, stop: make(chan struct{})}
 	if group != "" {
 		l.gid, err = groupID(group)
 	}
@@ -248,31 +245,6 @@ func (l *listener) current() fileID {
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case l.clients <- struct{}{}:
-	case <-l.stop:
-		return nil, net.ErrClosed
-	}
-	c, err := l.accept()
-	if err != nil {
-		<-l.clients
-		return nil, err
-	}
-	return &client{Conn: c, leave: sync.OnceFunc(func() { <-l.clients })}, nil
-}
-
-// client is a connection that occupies a place in clients until it is closed.
-type client struct {
-	net.Conn
-	leave func()
-}
-
-func (c *client) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
-}
-
-func (l *listener) accept() (net.Conn, error) {
 	for {
 		l.mu.Lock()
 		s, closed := l.socket, l.closed

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
+	"github.com/vswitch/vswitch/internal/clients"
 )
 
 // Address is an IP address and a TCP port. The zero Address means none.
@@ -140,8 +140,9 @@ func (s *Server) serve(ln net.Listener) {
 	tcp := New(s.Handler, s.Log)
 	tcp.WriteTimeout = s.AnswerTime
 	s.tcp, s.ln = tcp, ln
+	bound := clients.Bound(tcp, ln, s.Connections, s.Log.With("address", ln.Addr()))
 	go func() {
-		if err := tcp.Serve(netutil.LimitListener(ln, s.Connections)); !errors.Is(err, http.ErrServerClosed) {
+		if err := tcp.Serve(bound); !errors.Is(err, http.ErrServerClosed) {
 			s.Log.Error(s.What+" are no longer served by TCP", "address", ln.Addr(), "error", err)
 		}
 	}()

@@ -138,3 +138,21 @@ func TestSet(t *testing.T) {
 		t.Errorf("set again: %v", err)
 	}
 }
+
+// A scrape is answered beside clients that connected and say nothing.
+func TestSilentClients(t *testing.T) {
+	free, at := listener(t)
+	free.Close()
+	s := newServer(t, "yes")
+	s.Start(at)
+	for range 10 * s.Connections {
+		c, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if !answers(at, "yes") {
+		t.Error("nobody answers")
+	}
+}
