@@ -78,10 +78,11 @@ const stateText = `A switch keeps its settings, its ports, static entries and mi
 it: a command that changes something returns once the new file is on disk. The daemon writes a temporary file,
 syncs it and renames it, so the file is whole after a crash at any moment. With --ephemeral there is no file.
 
-The daemon reads the file once, when it starts. To edit it, stop the daemon first. A file that is not a valid state is
-set aside, named in the log and never overwritten; the daemon then starts with an empty state. A file with a key or
-a format that this version does not know was written by a newer one: the daemon refuses to start and names both
-versions. Files of older versions are read. A port whose settings contradict each other is down and says why.`
+The daemon reads the file once, when it starts. To edit it, stop the daemon first. A file that is not JSON, as a broken
+disk leaves it, is set aside, named in the log and never overwritten; the daemon then starts with an empty state. Where
+a file has a slip in it, such as a port without a name or one that is there twice, the daemon refuses to start and says
+what to mend. A file with a key or a format that this version does not know was written by a newer one: the daemon
+refuses to start and names both versions. Files of older versions are read. A port whose settings contradict each other is down and says why.`
 
 // The keys of the file that are no settings.
 var (

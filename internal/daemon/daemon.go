@@ -232,12 +232,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		own.store = st
 		st.Log = o.Log
 		if o.former == nil {
-			var aside string
+			var aside store.Aside
 			if saved, aside, err = st.Load(); err != nil {
 				return err
 			}
-			if aside != "" {
-				o.Log.Error("state could not be read: starting without it", "kept_as", aside)
+			if aside.Path != "" {
+				o.Log.Error("state could not be read: starting without it", "reason", aside.Why, "kept_as", aside.Path,
+					"advice", "to go back to it, stop the switch, mend that file and name it state.json again")
 			}
 		}
 		keep = st.Save

@@ -126,13 +126,13 @@ func Parse(b []byte) (State, error) {
 		WrittenBy string `json:"written_by"`
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
-		return State{}, setting.Plain(err)
+		return State{}, inLine(b, setting.Plain(err))
 	}
 	switch {
 	case v.Version > Version:
 		return State{}, UnknownError(fmt.Sprintf("was written by %s in format %d, newer than format %d", writer(v.WrittenBy), v.Version, Version))
 	case v.Version != Version:
-		return State{}, fmt.Errorf("its format is %d, this vswitch reads %d", v.Version, Version)
+		return State{}, fmt.Errorf("its version is %d, this vswitch reads %d", v.Version, Version)
 	}
 	if err := setting.CheckKeys(b); err != nil {
 		return State{}, err
@@ -155,6 +155,19 @@ func Parse(b []byte) (State, error) {
 		seen[p.Spec.Name] = true
 	}
 	return st, nil
+}
+
+// inLine says in which line of a document an error of its syntax is.
+func inLine(b []byte, err error) error {
+	var e *json.SyntaxError
+	switch {
+	case len(b) == 0:
+		return errors.New("the file is empty")
+	case errors.As(err, &e):
+		before := b[:min(max(e.Offset-1, 0), int64(len(b)))]
+		return fmt.Errorf("line %d: %w", 1+bytes.Count(before, []byte("\n")), err)
+	}
+	return err
 }
 
 // UnknownError says what this code does not know in a state.

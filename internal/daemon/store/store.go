@@ -106,34 +106,42 @@ func (s *Store) own() error {
 	return former.Close()
 }
 
-// Load reads the state, which is empty if there is no file. It moves a broken file to the
-// name in aside, so that no later save can replace it. An error means that there may be a
-// state that this process cannot use: a newer vswitch's state, for instance, stays where that
-// program looks for it.
-func (s *Store) Load() (st State, aside string, err error) {
+// Aside is a broken file that was moved to another name.
+type Aside struct {
+	Path string // "": there was none
+	Why  error
+}
+
+// Load reads the state, which is empty if there is no file. It moves a file that is not JSON, as a
+// broken disk leaves it, to another name, so that no later save can replace it. An error means that
+// there is a state that this process cannot use: somebody's slip, or a newer vswitch's state. It
+// stays where it is.
+func (s *Store) Load() (st State, aside Aside, err error) {
 	if i, err := os.Lstat(s.path); err == nil && i.Mode()&fs.ModeSymlink != 0 {
 		// The next save would replace the link and leave what it leads to as it was.
-		return State{}, "", fmt.Errorf("%s is a symbolic link; put the file itself there, or name its directory with --state", s.path)
+		return State{}, Aside{}, fmt.Errorf("%s is a symbolic link; put the file itself there, or name its directory with --state", s.path)
 	}
 	b, err := durable.ReadRegular(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return State{}, "", nil
+		return State{}, Aside{}, nil
 	case err != nil:
-		return State{}, "", fmt.Errorf("reading the state: %w", err)
+		return State{}, Aside{}, fmt.Errorf("reading the state: %w", err)
 	}
 	st, bad := Parse(b)
 	var unknown UnknownError
 	if bad == nil {
-		return st, "", nil
+		return st, Aside{}, nil
 	} else if errors.As(bad, new(setting.TwiceError)) {
-		return State{}, "", fmt.Errorf("%s: %w; remove one of them", s.path, bad)
+		return State{}, Aside{}, fmt.Errorf("%s: %w; remove one of them", s.path, bad)
 	} else if errors.As(bad, &unknown) {
-		return State{}, "", fmt.Errorf("%s %w; %s", s.path, bad, RunTheOther(s.program))
-	} else if aside, err = durable.SetAside(s.disk, s.path); err != nil {
-		return State{}, "", fmt.Errorf("%s cannot be used (%w), nor moved away: %w", s.path, bad, err)
+		return State{}, Aside{}, fmt.Errorf("%s %w; %s", s.path, bad, RunTheOther(s.program))
+	} else if json.Valid(b) {
+		return State{}, Aside{}, fmt.Errorf("%s: %w; mend it, or move the file away to start without ports", s.path, bad)
+	} else if to, err := durable.SetAside(s.disk, s.path); err != nil {
+		return State{}, Aside{}, fmt.Errorf("%s cannot be used (%w), nor moved away: %w", s.path, bad, err)
 	} else {
-		return State{}, fmt.Sprintf("%s (%v)", aside, bad), nil
+		return State{}, Aside{to, bad}, nil
 	}
 }
 

@@ -42,7 +42,7 @@ var someState = State{
 
 func TestStateIsReadBack(t *testing.T) {
 	s := tempStore(t)
-	if st, aside, err := s.Load(); err != nil || aside != "" || len(st.Ports) != 0 {
+	if st, aside, err := s.Load(); err != nil || aside.Path != "" || len(st.Ports) != 0 {
 		t.Fatalf("without a file: %+v, %q, %v", st, aside, err)
 	}
 	if err := s.Save(someState); err != nil {
@@ -58,8 +58,8 @@ func TestStateIsReadBack(t *testing.T) {
 func wantLoad(t *testing.T, s *Store, want State) {
 	t.Helper()
 	got, aside, err := s.Load()
-	if err != nil || aside != "" {
-		t.Fatalf("load: aside %q, error %v", aside, err)
+	if err != nil || aside.Path != "" {
+		t.Fatalf("load: aside %v, error %v", aside, err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("state (-want +got):\n%s", diff)
@@ -147,10 +147,6 @@ func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 		"cut short":  `{"version":1,"ports":[{"spec":`,
 		"not JSON":   "\x00\x00\x00\x00",
 		"two values": `{"version":1,"ports":[],"fdb":[]}{}`,
-		"no version": `{"ports":[],"fdb":[]}`,
-		"version 0":  `{"version":0,"ports":[],"fdb":[]}`,
-		"bad name":   `{"version":1,"ports":[{"spec":{"name":"a/b","kind":"tap"},"trace":{}}],"fdb":[]}`,
-		"port twice": `{"version":1,"ports":[{"spec":{"name":"a","kind":"tap"},"trace":{}},{"spec":{"name":"a","kind":"tap"},"trace":{}}],"fdb":[]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tempStore(t)
@@ -166,9 +162,9 @@ func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 			if !slices.Equal(d.synced, []string{filepath.Dir(s.path)}) {
 				t.Errorf("synced are %q; after a power cut the file is back at its place", d.synced)
 			}
-			path, _, _ := strings.Cut(aside, " ")
-			if !strings.HasPrefix(path, s.path+".corrupt-") {
-				t.Fatalf("set aside as %q", aside)
+			path := aside.Path
+			if !strings.HasPrefix(path, s.path+".corrupt-") || aside.Why == nil || strings.Contains(aside.Why.Error(), "\n") {
+				t.Fatalf("set aside as %q for %v", path, aside.Why)
 			}
 			if b, err := os.ReadFile(path); err != nil || string(b) != content {
 				t.Errorf("content kept: %q, %v", b, err)
@@ -181,6 +177,52 @@ func TestStateThatCannotBeUsedIsSetAside(t *testing.T) {
 				t.Error("a later save changed what was set aside")
 			}
 		})
+	}
+}
+
+// A document with a slip in it is no reason to start without the ports, nor to lose them.
+func TestStateWithASlipStopsTheStart(t *testing.T) {
+	for name, test := range map[string]struct{ content, says string }{
+		"no version":  {`{"ports":[],"fdb":[]}`, "its version is 0, this vswitch reads 1"},
+		"version 0":   {`{"version":0,"ports":[],"fdb":[]}`, "its version is 0"},
+		"bad name":    {`{"version":1,"ports":[{"spec":{"name":"a/b","kind":"tap"},"trace":{}}],"fdb":[]}`, `"a/b"`},
+		"port twice":  {`{"version":1,"ports":[{"spec":{"name":"a","kind":"tap"},"trace":{}},{"spec":{"name":"a","kind":"tap"},"trace":{}}],"fdb":[]}`, "port a is there twice"},
+		"wrong type":  {`{"version":1,"ports":[{"spec":"a","trace":{}}]}`, "there is a string in place of an object"},
+		"no object":   {`[1]`, "in place of an object"},
+		"null":        {`null`, "its version is 0"},
+		"null port":   {`{"version":1,"ports":[null]}`, "a port needs a name"},
+		"name absent": {`{"version":1,"ports":[{"spec":{"kind":"tap"}}]}`, "a port needs a name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tempStore(t)
+			if err := os.WriteFile(s.path, []byte(test.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, aside, err := s.Load()
+			if err == nil || aside.Path != "" || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("aside %v, %v", aside, err)
+			}
+			for _, text := range []string{s.path + ": ", test.says, "mend it"} {
+				if !strings.Contains(err.Error(), text) {
+					t.Errorf("%q says nothing of %q", err, text)
+				}
+			}
+			if b, err := os.ReadFile(s.path); err != nil || string(b) != test.content {
+				t.Errorf("the file has %q, %v", b, err)
+			}
+		})
+	}
+}
+
+// The error names the line, so that an editor finds the place.
+func TestSyntaxErrorHasALine(t *testing.T) {
+	for text, line := range map[string]string{
+		"{\n\"version\": 1,\n\"ports\": [],\n}": "line 4: ", "{,\n}": "line 1: ", "{\n\"version\": 1,\n\"ports\": [": "line 3: ", "": "the file is empty",
+		"{\"version\": 1}\n{": "line 2: ",
+	} {
+		if _, err := Parse([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), line) {
+			t.Errorf("%q: %v, want %q", text, err, line)
+		}
 	}
 }
 
@@ -201,8 +243,8 @@ func TestStateOfANewerVersionStopsTheStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, aside, err := s.Load()
-			if err == nil || aside != "" || strings.Contains(err.Error(), "\n") {
-				t.Fatalf("aside %q, %v", aside, err)
+			if err == nil || aside.Path != "" || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("aside %v, %v", aside, err)
 			}
 			for _, text := range append(test.says, "state.json") {
 				if !strings.Contains(err.Error(), text) {
@@ -244,7 +286,7 @@ func TestStateThatCannotBeReadStopsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, aside, err := s.Load(); err == nil {
-		t.Errorf("load: no error, aside %q", aside)
+		t.Errorf("load: no error, aside %v", aside)
 	}
 }
 
@@ -271,7 +313,7 @@ func TestStateIsARegularFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, aside, err := s.Load(); err == nil || !strings.Contains(err.Error(), s.path) {
-				t.Errorf("load: aside %q, error %v", aside, err)
+				t.Errorf("load: aside %v, error %v", aside, err)
 			}
 			if after, err := os.Lstat(s.path); err != nil || !os.SameFile(before, after) {
 				t.Errorf("it is another file: %v", err)
@@ -291,8 +333,8 @@ func TestStateWithAKeyTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, aside, err := s.Load()
-		if err == nil || aside != "" || !strings.Contains(err.Error(), "twice in one object; remove one of them") {
-			t.Errorf("load: aside %q, error %v", aside, err)
+		if err == nil || aside.Path != "" || !strings.Contains(err.Error(), "twice in one object; remove one of them") {
+			t.Errorf("load: aside %v, error %v", aside, err)
 		}
 		if b, err := os.ReadFile(s.path); err != nil || string(b) != text {
 			t.Errorf("the file has %q, %v", b, err)
@@ -312,8 +354,8 @@ func TestStateWithAKeyInAnotherCase(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, aside, err := s.Load()
-		if err == nil || aside != "" || !strings.Contains(err.Error(), fmt.Sprintf("has the key %q", key)) {
-			t.Errorf("load: aside %q, error %v", aside, err)
+		if err == nil || aside.Path != "" || !strings.Contains(err.Error(), fmt.Sprintf("has the key %q", key)) {
+			t.Errorf("load: aside %v, error %v", aside, err)
 		}
 		if b, err := os.ReadFile(s.path); err != nil || string(b) != text {
 			t.Errorf("the file has %q, %v", b, err)
