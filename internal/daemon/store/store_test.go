@@ -78,6 +78,10 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 			func(s *Store) error { return os.Symlink("/dev/full", s.path+".new") },
 			func(s *Store) error { return nil }, // another program frees the room
 		},
+		"a FIFO is in the way": {
+			func(s *Store) error { return syscall.Mkfifo(s.path+".new", 0o600) },
+			func(s *Store) error { return os.Remove(s.path + ".new") },
+		},
 		"file cannot be replaced": {
 			func(s *Store) error {
 				if err := os.Rename(s.path, s.path+".kept"); err != nil {

@@ -31,7 +31,7 @@ type File interface {
 type Host struct{}
 
 func (Host) Create(path string) (File, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NONBLOCK, 0o600) // a FIFO is an error
 }
 func (Host) Rename(from, to string) error { return os.Rename(from, to) }
 func (Host) Remove(path string) error     { return os.Remove(path) }
