@@ -1,7 +1,7 @@
 // Package clients bounds the connections of an HTTP server. When all places are taken, a new client
 // gets the place of the one that has been silent longest: one that has not sent a whole request, or
 // none since its last answer. So clients that say nothing keep out nobody. A client that waits for
-// its answer, or follows something, keeps its place.
+// its answer, or follows something, keeps its place, but one that does not read its answer loses it.
 package clients
 
 import (
@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,10 @@ import (
 // patience is how long a client may be silent before it loses its place. A client that connects
 // sends its request at once. What it sent and this process has not read yet counts.
 const patience = 10 * time.Millisecond
+
+// stuck is how long a client may read nothing of its answer. A handler that sets the write deadline
+// itself, even to none, decides for its answer.
+const stuck = 5 * time.Second
 
 // logEvery is the least time between lines in the log.
 const logEvery = time.Minute
@@ -40,11 +45,11 @@ type key struct{}
 
 // Conn returns the connection of a request as the listener accepted it; nil: another server has it.
 func Conn(r *http.Request) net.Conn {
-	c, ok := r.Context().Value(key{}).(*client)
-	if !ok {
-		return nil
+	conn, _ := r.Context().Value(key{}).(net.Conn)
+	if c, ok := conn.(*client); ok {
+		return c.Conn
 	}
-	return c.Conn
+	return conn
 }
 
 // mark notes when requests are being answered.
@@ -60,7 +65,10 @@ func mark(h http.Handler) http.Handler {
 		} else {
 			r.Body = body{r.Body, c}
 		}
-		defer c.set(false)
+		defer func() {
+			c.timed.Store(false)
+			c.set(false)
+		}()
 		h.ServeHTTP(w, r)
 	})
 }
@@ -191,6 +199,7 @@ func (p *places) poke() {
 type client struct {
 	net.Conn
 	places *places
+	timed  atomic.Bool // the handler has set the write deadline
 
 	// places.mu guards these.
 	heard    time.Time // when it last sent something or got an answer
@@ -213,6 +222,26 @@ func (c *client) Read(b []byte) (int, error) {
 		c.places.mu.Unlock()
 	}
 	return n, err
+}
+
+// part is how much is written at a time, so that a large answer is late only if nobody reads it.
+const part = 64 << 10
+
+func (c *client) Write(b []byte) (n int, err error) {
+	for more := true; more && err == nil; more = len(b) > 0 {
+		if !c.timed.Load() {
+			_ = c.Conn.SetWriteDeadline(time.Now().Add(stuck))
+		}
+		var m int
+		m, err = c.Conn.Write(b[:min(len(b), part)])
+		b, n = b[m:], n+m
+	}
+	return n, err
+}
+
+func (c *client) SetWriteDeadline(t time.Time) error {
+	c.timed.Store(true)
+	return c.Conn.SetWriteDeadline(t)
 }
 
 func (c *client) Close() error {

@@ -2,10 +2,12 @@ package clients
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,15 +35,17 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-// server serves in a test's bubble: /follow answers until the client goes, everything else at once.
+// server serves in a test's bubble: /follow answers until the client goes, /large with a megabyte, /stream
+// with one whose deadline is its own, everything else at once.
 type server struct {
 	*pipes
 	bound net.Listener
 	log   strings.Builder
+	ended chan error // of large answers
 }
 
 func serve(t *testing.T, most int) *server {
-	s := &server{pipes: &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}}
+	s := &server{pipes: &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}, ended: make(chan error, 9)}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if Conn(r) == nil {
 			t.Error("a request has no connection")
@@ -50,6 +54,15 @@ func serve(t *testing.T, most int) *server {
 		if r.URL.Path == "/follow" {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
+			return
+		}
+		switch r.URL.Path {
+		case "/stream":
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+			fallthrough
+		case "/large":
+			_, err := w.Write(make([]byte, 1<<20))
+			s.ended <- err
 			return
 		}
 		_, _ = io.WriteString(w, "got "+string(b))
@@ -184,6 +197,43 @@ func TestFollowersKeepTheirPlaces(t *testing.T) {
 		b.Close()
 		if got := last.answer(); strings.HasPrefix(got, "got") {
 			t.Errorf("after the end a client is told %q", got)
+		}
+	})
+}
+
+// A client that does not read its answer loses its place; one that reads slowly gets all of it, and
+// a handler can wait longer.
+func TestAnswersThatNobodyReads(t *testing.T) {
+	request := func(path string) string { return strings.Replace(get, "/", path, 1) }
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, 2)
+		s.dial(t, request("/large"))
+		slow := s.dial(t, request("/large"))
+		go func() {
+			for {
+				time.Sleep(stuck / 2)
+				if _, err := io.CopyN(io.Discard, slow.Conn, part); err != nil {
+					return
+				}
+			}
+		}()
+		if err := <-s.ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the answer that nobody reads ends with %v", err)
+		}
+		if got := s.dial(t, get).answer(); got != "got " {
+			t.Errorf("then a client is told %q", got)
+		}
+		if err := <-s.ended; err != nil {
+			t.Errorf("the answer that is read slowly ends with %v", err)
+		}
+		slow.Close()
+		stream := s.dial(t, request("/stream"))
+		time.Sleep(10 * stuck)
+		if n := len(stream.answer()); n != 1<<20 {
+			t.Errorf("of an answer with a deadline of its own come %d bytes", n)
+		}
+		if err := <-s.ended; err != nil {
+			t.Errorf("it ends with %v", err)
 		}
 	})
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/clients"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/handover"
@@ -253,13 +254,16 @@ func TestUpgradeIsAskedFor(t *testing.T) {
 	// Where the connection cannot be had, no upgrade is under way.
 	m := &manager{}
 	conn, _ := sockets(t)
+	srv := &http.Server{}
+	clients.Bound(srv, nil, 1, nil)
+	of := func(r *http.Request) context.Context { return srv.ConnContext(r.Context(), conn.UnixConn) }
 	r := httptest.NewRequest("POST", "/v1/upgrade", nil)
 	for _, c := range []struct {
 		ctx  context.Context
 		code string
 	}{
-		{r.Context(), api.CodeInvalid}, {withConn(r.Context(), &client{Conn: conn.UnixConn}), api.CodeFailed},
-		{withConn(r.Context(), &client{Conn: conn.UnixConn}), api.CodeFailed},
+		{r.Context(), api.CodeInvalid}, {of(r), api.CodeFailed},
+		{of(r), api.CodeFailed},
 	} {
 		w := httptest.NewRecorder()
 		m.serveUpgrade(w, r.WithContext(c.ctx))

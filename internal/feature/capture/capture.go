@@ -166,6 +166,7 @@ const flushEvery = 100 * time.Millisecond
 // send writes what is captured to the client until it leaves, or all is captured.
 func (s *session) send(w http.ResponseWriter, r *http.Request, stop <-chan struct{}) {
 	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Time{}) // the reader may stop for a while, as a pager does
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {

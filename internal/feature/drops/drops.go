@@ -189,6 +189,7 @@ func (d *drops) follow(w http.ResponseWriter, r *http.Request) {
 // send writes what is dropped to the client until it leaves.
 func (f *follower) send(w http.ResponseWriter, r *http.Request, stop <-chan struct{}) {
 	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Time{}) // the reader may stop for a while, as a pager does
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {
