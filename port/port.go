@@ -9,6 +9,7 @@ package port
 import (
 	"encoding/binary"
 	"errors"
+	"time"
 )
 
 // BatchSize is how many frames a worker asks a Queue for at once. 64 spreads the cost of a
@@ -72,6 +73,22 @@ type Queue interface {
 	// call Send at once. It reads the frames only until it returns, and must not write
 	// to them: other ports are sent the same bytes.
 	Send(out []Out)
+}
+
+// Polled is implemented by queues in which frames are found by looking, at least while they come
+// at short intervals. The worker then calls Poll and, when Eager says so, Wait in place of Recv; of
+// several such queues, one goroutine may poll all.
+type Polled interface {
+	Queue
+
+	// Poll is Recv that does not wait: it may return no frames.
+	Poll(frames []Frame) (int, error)
+
+	// Eager reports whether to poll the queue, in which Poll has found nothing for so long.
+	Eager(idle time.Duration) bool
+
+	// Wait returns when Poll may return frames or an error, or when the queue is to be polled.
+	Wait()
 }
 
 // Out is one frame to be sent through one port. It has no more than four fields, with which

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,6 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"SendTail", testSendTail},
 		{"MalformedOffload", testMalformedOffload},
 		{"Pause", testPause},
+		{"Polled", testPolled},
 		{"CloseWakesRecv", testCloseWakesRecv},
 		{"CloseWhileBorrowed", testCloseWhileBorrowed},
 		{"SendAfterClose", testSendAfterClose},
@@ -453,6 +455,72 @@ func testPause(t *testing.T, f Fixture) {
 	if _, err := q.Recv(frames[:]); !errors.Is(err, port.ErrPaused) && !errors.Is(err, port.ErrClosed) {
 		t.Errorf("Recv of a closed port returned %v", err)
 	}
+}
+
+// testPolled: Poll of a queue that is polled never waits, Wait returns when there is something to
+// see, and without frames the queue is not polled for long.
+func testPolled(t *testing.T, f Fixture) {
+	q, ok := f.Port.Queues()[0].(port.Polled)
+	if !ok {
+		return // most are not
+	}
+	var frames [port.BatchSize]port.Frame
+	var came atomic.Int64
+	poll := func() chan error {
+		ended := make(chan error, 1)
+		go func() {
+			for {
+				n, err := q.Poll(frames[:])
+				switch {
+				case err != nil:
+					ended <- err
+					return
+				case n > 0:
+					came.Add(int64(n))
+					q.Release()
+				default:
+					if q.Eager(time.Hour) {
+						ended <- errors.New("a queue that had no frame for an hour is to be polled")
+						return
+					}
+					q.Wait()
+				}
+			}
+		}()
+		return ended
+	}
+	ends := func(ended chan error, want error) {
+		t.Helper()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, want) {
+				t.Fatalf("Poll returned %v, not %v", err, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("Wait does not return for %v", want)
+		}
+	}
+	ended := poll()
+	for i := range uint32(3) {
+		seen := came.Load()
+		if err := f.Peer.Send(body(i, 64), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		for limit := time.Now().Add(patience); came.Load() == seen; time.Sleep(time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatalf("frame %d was not seen", i)
+			}
+		}
+	}
+	p := f.Port.(port.Pausable)
+	p.Pause()
+	ends(ended, port.ErrPaused)
+	p.Resume()
+	ended = poll()
+	if err := f.Port.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ends(ended, port.ErrClosed)
 }
 
 // testSendKeepsNothing: after Send, the port no longer uses the frame's memory.
