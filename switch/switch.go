@@ -65,6 +65,7 @@ type Switch struct {
 	losses   Losses      // nil: none
 	seen     *observers
 	events   events
+	polling  polling
 	control  control
 	traps    []Trap // Config.Traps
 	start    time.Time

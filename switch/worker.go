@@ -37,6 +37,7 @@ type worker struct {
 	hurry atomic.Int32 // how many wait for the batch
 
 	patience time.Duration // how long it may still wait for full queues
+	polled   polled        // if its queue is a port.Polled; see poll.go
 
 	// State of the batch in flight.
 	set   *portSet
@@ -59,16 +60,24 @@ type lastKeys struct {
 // run forwards frames until Recv fails, and returns its error.
 func (w *worker) run() error {
 	w.patience = patience
+	if q, ok := w.queue.(port.Polled); ok {
+		return w.runPolled(q)
+	}
 	for {
 		n, err := w.queue.Recv(w.frames[:])
 		if err != nil {
 			return err
 		}
-		w.batch.Add(1)
-		w.switchBatch(w.frames[:n])
-		w.batch.Add(1)
-		w.queue.Release()
+		w.pass(n)
 	}
+}
+
+// pass forwards the first n frames, and releases them.
+func (w *worker) pass(n int) {
+	w.batch.Add(1)
+	w.switchBatch(w.frames[:n])
+	w.batch.Add(1)
+	w.queue.Release()
 }
 
 // switchBatch passes frames through all stages.

@@ -21,7 +21,8 @@ type receiver struct {
 	arena    *arena
 	announce atomic.Pointer[[rarpLen]byte]
 
-	spin time.Duration // how long to poll before sleeping
+	spin  time.Duration // how long to poll before sleeping
+	slept bool          // since the last frames
 }
 
 // arena holds the frames of one batch, one after another. A batch ends when the next
@@ -43,21 +44,37 @@ var arenas = rxbuf.Pool[arena]{New: func() *arena { return new(arena) }}
 
 // Recv implements port.Queue.
 func (l *lane) Recv(frames []port.Frame) (int, error) {
-	for {
-		if l.port.closed.Load() {
-			return 0, port.ErrClosed
+	for since := time.Now(); ; {
+		if n, err := l.Poll(frames); n > 0 || err != nil {
+			return n, err
 		}
-		if l.port.paused.Load() {
-			return 0, port.ErrPaused
+		if l.Eager(time.Since(since)) {
+			runtime.Gosched()
+			continue
 		}
-		if l.announce.Load() != nil {
-			return l.announced(&frames[0]), nil
-		}
-		if n := l.receive(frames, &l.port.acked); n > 0 {
-			return n, nil
-		}
-		l.wait()
+		l.Wait()
+		since = time.Now()
 	}
+}
+
+// Poll implements port.Polled.
+func (l *lane) Poll(frames []port.Frame) (int, error) {
+	switch {
+	case l.port.closed.Load():
+		return 0, port.ErrClosed
+	case l.port.paused.Load():
+		return 0, port.ErrPaused
+	case l.announce.Load() != nil:
+		return l.announced(&frames[0]), nil
+	}
+	n := l.receive(frames, &l.port.acked)
+	if n > 0 {
+		if !l.slept {
+			l.spin = maxSpin
+		}
+		l.slept = false
+	}
+	return n, nil
 }
 
 // Release implements port.Queue.
@@ -85,10 +102,13 @@ func (r *receiver) takeBack() {
 
 // receive takes what the ring holds, without waiting.
 func (r *receiver) receive(frames []port.Frame, acked *atomic.Uint64) (n int) {
-	if !r.ring.Begin() {
+	if !r.ring.TryBegin() { // a worker that polls does not wait for one ring
 		return 0
 	}
 	defer r.ring.End()
+	if !r.ring.HasWork() {
+		return 0
+	}
 	how := layoutOf(acked.Load()) // negotiated before the ring started, but perhaps not before this call
 	used, lent, kept := 0, 0, 0
 	for n < len(frames) && used+lent <= batchBytes {
@@ -261,39 +281,24 @@ const (
 	// kick and the wake-up cost the guest and the switch together.
 	maxSpin = 50 * time.Microsecond
 	minSpin = 3 * time.Microsecond
-
-	// looksPerClock saves clock reads, each of which costs as much as a look.
-	looksPerClock = 4
 )
 
-// wait returns when there may be something to receive. While frames come at short
-// intervals it polls for a bounded time; otherwise it sleeps until the guest kicks.
-func (l *lane) wait() {
-	if l.look() {
-		return
-	}
-	slept := time.Now()
-	l.receiver.ring.Wait()
-	if time.Since(slept) < maxSpin {
-		l.spin = maxSpin // polling would have been shorter
-	}
-}
-
-// look polls the ring for a while and reports whether it has work.
-func (l *lane) look() bool {
-	if l.spin < minSpin && !l.port.busy.Load() {
-		return false
-	}
-	ring := l.receiver.ring
-	for start := time.Now(); l.port.busy.Load() && ring.Ready() || time.Since(start) < l.spin; {
-		for range looksPerClock {
-			if ring.HasWork() || l.port.closed.Load() || l.port.paused.Load() || l.announce.Load() != nil {
-				l.spin = maxSpin
-				return true
-			}
-			runtime.Gosched()
-		}
+// Eager implements port.Polled. While frames come at short intervals, the ring is polled for a
+// bounded time; otherwise the worker sleeps until the guest kicks.
+func (l *lane) Eager(idle time.Duration) bool {
+	if l.spin >= minSpin && idle < l.spin || l.port.busy.Load() && l.receiver.ring.Ready() {
+		return true
 	}
 	l.spin /= 2
 	return false
+}
+
+// Wait implements port.Polled.
+func (l *lane) Wait() {
+	start := time.Now()
+	l.receiver.ring.Wait()
+	l.slept = true
+	if time.Since(start) < maxSpin {
+		l.spin = maxSpin // polling would have been shorter
+	}
 }

@@ -122,6 +122,13 @@ func newRing(index int, mem *memory, broke func(error)) *Ring {
 // under its reader.
 func (r *Ring) Begin() bool {
 	r.mu.Lock()
+	return r.begin()
+}
+
+// TryBegin is Begin that does not wait: it returns false also while another holds the ring.
+func (r *Ring) TryBegin() bool { return r.mu.TryLock() && r.begin() }
+
+func (r *Ring) begin() bool {
 	if r.q == nil || r.err != nil {
 		r.mu.Unlock()
 		return false
@@ -235,14 +242,8 @@ func (r *Ring) Ready() bool {
 	return r.q != nil && r.err == nil && r.enabled
 }
 
-// HasWork reports whether a chain is available.
-func (r *Ring) HasWork() bool {
-	if !r.Begin() {
-		return false
-	}
-	defer r.End()
-	return r.q.peek()
-}
+// HasWork reports whether a chain is available; call it between Begin and End.
+func (r *Ring) HasWork() bool { return r.err == nil && r.q.peek() }
 
 // pollEvery is the polling interval of a ring without a kick descriptor.
 const pollEvery = 100 * time.Microsecond
