@@ -286,6 +286,24 @@ func TestNotCut(t *testing.T) {
 	if len(frames) != 1 || !bytes.Equal(frames[0], data[:14]) {
 		t.Errorf("%x", frames)
 	}
+	// The checksum may be the last of a frame, and of the longest headers.
+	for _, n := range []int{100, vnet.MaxHeader, vnet.MaxHeader + 100} {
+		for beyond := range 4 {
+			data, o := pattern(n), port.Offload{Flags: port.NeedsCsum, CsumStart: 34}
+			o.CsumOffset = uint16(min(n, vnet.MaxHeader) - 2 - int(o.CsumStart) + beyond)
+			var s vnet.Segmenter
+			if err := s.Init(data, o, port.CapsNone); beyond > 0 {
+				if !errors.Is(err, vnet.ErrChecksum) || s.Count() != 0 {
+					t.Errorf("%d bytes, checksum %d bytes too far: %d frames, %v", n, beyond, s.Count(), err)
+				}
+				continue
+			}
+			frames, _ := segments(t, data, o, port.CapsNone)
+			if err := vnet.Complete(data, o); err != nil || len(frames) != 1 || !bytes.Equal(frames[0], data) {
+				t.Errorf("%d bytes: %d frames, %v", n, len(frames), err)
+			}
+		}
+	}
 }
 
 func TestRefused(t *testing.T) {
