@@ -19,6 +19,8 @@ var (
 const (
 	vni  VNI      = 100
 	mac1 port.MAC = 0x0200_0000_0101
+
+	selfMAC port.MAC = 0x0256_789a_bcde
 )
 
 func vtep(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(n >> 8), byte(n)}) }
@@ -47,7 +49,7 @@ type rig struct {
 
 func newRig(t testing.TB, c Config) *rig {
 	r := &rig{t: t, now: start, rib: make(map[Key]Route), stations: make(map[VNI]map[port.MAC]At), floods: make(map[VNI][]netip.Addr)}
-	c.VTEP, c.MAC, c.RD = self, 0x0200_0000_0001, rdOf(self)
+	c.VTEP, c.MAC, c.RD = self, selfMAC, rdOf(self)
 	r.Table = New(c, r)
 	r.SetVNIs([]VNI{vni})
 	return r
@@ -199,7 +201,7 @@ func TestSenselessRoutes(t *testing.T) {
 		func(x *Route) { x.VTEP = netip.Addr{} },
 		func(x *Route) { x.MAC = 0 },
 		func(x *Route) { x.MAC = 0x0100_5e00_0001 },
-		func(x *Route) { x.MAC = 0x0200_0000_0001 }, // the switch's own
+		func(x *Route) { x.MAC = selfMAC }, // the switch's own
 		func(x *Route) { x.Kind = 5 },
 		func(x *Route) { x.Targets = Targets{200} },
 		func(x *Route) { x.Targets = Targets{} },

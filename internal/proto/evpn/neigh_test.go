@@ -216,7 +216,7 @@ func TestProbes(t *testing.T) {
 		}
 		if m, ok := parse(r.frames[0]); !ok || m.asks.IsValid() || m.src != r.cfg.MAC {
 			t.Errorf("the question is %x: %+v", r.frames[0], m)
-		} else if ip.Is6() && m.from != netip.MustParseAddr("fe80::ff:fe00:1") { // RFC 2464 section 5
+		} else if ip.Is6() && m.from != netip.MustParseAddr("fe80::56:78ff:fe9a:bcde") { // RFC 2464 section 5
 			t.Errorf("%v asks, which is no address of the switch", m.from)
 		}
 		r.frame(ask(ip, target)) // any message of its will do

@@ -172,7 +172,7 @@ type rig struct {
 	sent []sent
 }
 
-const switchMAC = 0x5254_0000_0001
+const switchMAC = 0x5256_789a_bcde
 
 func newRig(t testing.TB, cfg VLANConfig) *rig {
 	t.Helper()

@@ -434,7 +434,7 @@ func TestFloat(t *testing.T) {
 
 // TestOwnQueries holds the bytes of our queries to the RFCs' layout.
 func TestOwnQueries(t *testing.T) {
-	v4, v6 := addr("10.0.0.1"), addr("fe80::5054:ff:fe00:1")
+	v4, v6 := addr("10.0.0.1"), addr("fe80::5056:78ff:fe9a:bcde")
 	for _, c := range []struct {
 		name string
 		got  []byte
@@ -451,7 +451,7 @@ func TestOwnQueries(t *testing.T) {
 			specificQuery("10.0.0.1", addr("239.1.2.3"), 10, addr("10.0.0.7"))},
 		{"MLDv2, general",
 			mldQueryFrame(switchMAC, v6, queryFields{version: 3, maxResponse: 10 * time.Second, robustness: 2, interval: 125 * time.Second}),
-			queryFrom("fe80::5054:ff:fe00:1")},
+			queryFrom("fe80::5056:78ff:fe9a:bcde")},
 		{"MLDv2, with a long time to answer",
 			mldQueryFrame(switchMAC, v6, queryFields{version: 3, maxResponse: time.Minute, robustness: 2, interval: 125 * time.Second}),
 			ip6(v6, addr("ff02::1"), 1, 58, slices.Concat([]byte{130, 0, 0, 0, 0x8d, 0x4c, 0, 0}, make([]byte, 16), []byte{2, 125, 0, 0}), 2)},
@@ -460,9 +460,9 @@ func TestOwnQueries(t *testing.T) {
 			ip6(v6, addr("ff05::1:3"), 1, 58, slices.Concat([]byte{130, 0, 0, 0, 3, 232, 0, 0}, addr("ff05::1:3").AsSlice()), 2)},
 		{"MLDv2, for a source",
 			mldQueryFrame(switchMAC, v6, queryFields{version: 3, group: addr("ff05::1:3"), maxResponse: time.Second, robustness: 2, interval: 125 * time.Second, sources: addrs("2001:db8::7")}),
-			specificQuery("fe80::5054:ff:fe00:1", addr("ff05::1:3"), 10, addr("2001:db8::7"))},
+			specificQuery("fe80::5056:78ff:fe9a:bcde", addr("ff05::1:3"), 10, addr("2001:db8::7"))},
 	} {
-		copy(c.want[6:], []byte{0x52, 0x54, 0, 0, 0, 1})
+		copy(c.want[6:], []byte{0x52, 0x56, 0x78, 0x9a, 0xbc, 0xde})
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("%s:\n%x, want\n%x", c.name, c.got, c.want)
 		}

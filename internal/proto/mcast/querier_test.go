@@ -43,7 +43,7 @@ func TestOwnQuerier(t *testing.T) {
 	for _, s := range r.sent {
 		src := addr("10.0.0.1")
 		if s.m.family == IPv6 {
-			src = addr("fe80::5054:ff:fe00:1") // of the MAC
+			src = addr("fe80::5056:78ff:fe9a:bcde") // of the MAC
 		}
 		if s.m.version != 3 || s.m.src != src || s.m.maxResponse != 10*time.Second || s.m.robustness != 2 || s.m.interval != 125*time.Second {
 			t.Errorf("%+v", s.m)
@@ -455,7 +455,7 @@ func TestPortUpAmongOthers(t *testing.T) {
 	}{
 		{"nobody asks", "", nil},
 		{"IPv4", "10.0.0.9", []string{"0.0.0.0"}},
-		{"IPv6, of a lower address", "fe80::1", []string{"fe80::5054:ff:fe00:1"}},
+		{"IPv6, of a lower address", "fe80::1", []string{"fe80::5056:78ff:fe9a:bcde"}},
 		{"IPv6, of a higher address", "fe80::ffff:0:0:0", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
