@@ -26,6 +26,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/handover"
+	"github.com/vswitch/vswitch/internal/linux/limits"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
@@ -247,6 +248,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	if o.limits == nil {
 		o.limits = systemLimits
+		fitMemory(limits.System{}.Memory())
 	}
 	threads, _ := o.limits()
 	fitProcessors(threads, o.Log)

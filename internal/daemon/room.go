@@ -3,7 +3,9 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/linux/limits"
@@ -99,5 +101,18 @@ func fitProcessors(threads limits.Limit, log *slog.Logger) {
 	if was := runtime.GOMAXPROCS(0); most < was {
 		runtime.GOMAXPROCS(most)
 		log.Warn("the switch works on fewer processors, for want of threads", "processors", most, "of", was, "limit", threads.Name)
+	}
+}
+
+// leastMemory is below what a daemon without ports takes: with less, collecting garbage would take
+// the processors' time and gain nothing.
+const leastMemory = 48 << 20
+
+// fitMemory has the Go runtime keep within the limit of the process's cgroup, or the kernel ends the
+// process where garbage could have been collected. A fifth is left for what the runtime does not
+// count, such as sockets and BPF maps. The environment's GOMEMLIMIT stands.
+func fitMemory(memory limits.Limit) {
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 && memory.Most < math.MaxInt64/5 {
+		debug.SetMemoryLimit(max(leastMemory, int64(memory.Most)/5*4))
 	}
 }

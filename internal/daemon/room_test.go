@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"fmt"
+	"math"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -135,5 +137,23 @@ func TestRoomToStart(t *testing.T) {
 	}
 	if err := RoomToStart(); err != nil {
 		t.Errorf("here: %v", err)
+	}
+}
+
+func TestFitMemory(t *testing.T) {
+	was := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(was)
+	for _, test := range []struct {
+		set  int64 // GOMEMLIMIT
+		most int
+		want int64
+	}{
+		{math.MaxInt64, math.MaxInt, math.MaxInt64}, {math.MaxInt64, 1 << 30, 1 << 30 / 5 * 4}, {math.MaxInt64, 1 << 20, leastMemory}, {2 << 30, 1 << 30, 2 << 30},
+	} {
+		debug.SetMemoryLimit(test.set)
+		fitMemory(limits.Limit{Most: test.most})
+		if got := debug.SetMemoryLimit(-1); got != test.want {
+			t.Errorf("GOMEMLIMIT %d, cgroup %d: the limit is %d, want %d", test.set, test.most, got, test.want)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package evpn
 import (
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -42,29 +41,28 @@ var routes = []feature.Route{
 	},
 	{
 		Method: "GET", Path: "/v1/evpn/routes", ID: "listEVPNRoutes", Help: "The routes of the switch and of its neighbors", Answer: []api.EVPNRoute{},
-		Serve: func(i feature.Instance, w http.ResponseWriter, _ *http.Request) {
-			serve(i.(*instance), w, i.(*instance).routes, compareRoutes)
+		Serve: func(i feature.Instance, w http.ResponseWriter, r *http.Request) {
+			serve(i.(*instance), w, r, i.(*instance).routes, compareRoutes)
 		},
 	},
 	{
 		Method: "GET", Path: "/v1/evpn/macs", ID: "listEVPNMACs", Help: "The stations that EVPN knows, by VNI and address", Answer: []api.EVPNMAC{},
-		Serve: func(i feature.Instance, w http.ResponseWriter, _ *http.Request) {
-			serve(i.(*instance), w, i.(*instance).macs, compareMACs)
+		Serve: func(i feature.Instance, w http.ResponseWriter, r *http.Request) {
+			serve(i.(*instance), w, r, i.(*instance).macs, compareMACs)
 		},
 	},
 }
 
 // serve answers with what list returns. There may be many, so they are sorted and written
 // without the turn.
-func serve[T any](i *instance, w http.ResponseWriter, list func() []T, compare func(a, b T) int) {
-	all := []T{}
-	if !i.host.Do(func() { all = append(all, list()...) }) {
-		feature.Refuse(w, api.Errorf(api.CodeStopping, "the daemon is about to end"))
-		return
-	}
-	slices.SortFunc(all, compare)
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(all) // fails if the client left
+func serve[T any](i *instance, w http.ResponseWriter, r *http.Request, list func() []T, compare func(a, b T) int) {
+	feature.ServeList(w, r, func() (all []T, err error) {
+		if !i.host.Do(func() { all = append(all, list()...) }) {
+			return nil, api.Errorf(api.CodeStopping, "the daemon is about to end")
+		}
+		slices.SortFunc(all, compare)
+		return all, nil
+	})
 }
 
 func compareMACs(a, b api.EVPNMAC) int {

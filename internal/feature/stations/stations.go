@@ -305,9 +305,8 @@ type inVLAN struct {
 var routes = []feature.Route{
 	{
 		Method: "GET", Path: "/v1/fdb", ID: "listFDB", Help: "The forwarding database by VLAN and address", Answer: []api.FDBEntry{},
-		Serve: func(i feature.Instance, w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(i.(*stations).list()) // fails if the client left
+		Serve: func(i feature.Instance, w http.ResponseWriter, r *http.Request) {
+			feature.ServeList(w, r, func() ([]api.FDBEntry, error) { return i.(*stations).list(), nil })
 		},
 	},
 	{

@@ -1,5 +1,5 @@
-// Package limits reads how many threads and open files the system lets this process have, and
-// which limit decides. Go's runtime ends a program that cannot make a thread, so a daemon
+// Package limits reads how many threads, open files and how much memory the system lets this process
+// have, and which limit decides. Go's runtime ends a program that cannot make a thread, so a daemon
 // counts them in advance. What cannot be read counts as unlimited.
 package limits
 
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -41,7 +40,7 @@ func (s System) Threads() Limit {
 			least = l
 		}
 	}
-	for _, g := range s.pidsCgroups() {
+	for _, g := range s.cgroups("pids") {
 		if most, ok := s.number(g, "pids.max"); ok {
 			current, _ := s.number(g, "pids.current")
 			take(Limit{most - max(current-own, 0), fmt.Sprintf("pids.max of the cgroup %s is %d; raise it (TasksMax= of the systemd unit, the pids limit of the container)", g, most)})
@@ -77,31 +76,6 @@ func (s System) number(dir, name string) (int, bool) {
 func (s System) read(elem ...string) string {
 	b, _ := os.ReadFile(filepath.Join(s.Root, filepath.Join(elem...)))
 	return string(b)
-}
-
-// pidsCgroups returns the directories of the process's cgroups that may limit its tasks.
-// Their parents limit it as well.
-func (s System) pidsCgroups() (dirs []string) {
-	for line := range strings.Lines(s.read("/proc/self/cgroup")) {
-		id, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		controllers, at, _ := strings.Cut(rest, ":")
-		var mounts []string
-		switch {
-		case id == "0" && controllers == "":
-			mounts = []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
-		case controllers == "pids" || strings.HasPrefix(controllers, "pids,") || strings.HasSuffix(controllers, ",pids"):
-			mounts = []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup/" + controllers}
-		}
-		for _, mount := range mounts {
-			for at := path.Clean("/" + at); ; at = path.Dir(at) {
-				dirs = append(dirs, path.Join(mount, at))
-				if at == "/" {
-					break
-				}
-			}
-		}
-	}
-	return dirs
 }
 
 func (s System) ownThreads() int {

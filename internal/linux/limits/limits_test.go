@@ -108,3 +108,34 @@ func TestFiles(t *testing.T) {
 		t.Errorf("of this machine: %+v", l)
 	}
 }
+
+func TestMemory(t *testing.T) {
+	for name, test := range map[string]struct {
+		files map[string]string
+		most  int
+		says  string
+	}{
+		"nothing to read": {nil, none, ""},
+		"cgroup v2": {map[string]string{
+			"/proc/self/cgroup": "0::/a.slice/b.service\n", "/sys/fs/cgroup/a.slice/b.service/memory.max": "300\n",
+			"/sys/fs/cgroup/a.slice/b.service/memory.high": "max\n", "/sys/fs/cgroup/a.slice/memory.max": "400\n",
+		}, 300, "memory.max of the cgroup /sys/fs/cgroup/a.slice/b.service"},
+		"the cgroup above": {map[string]string{
+			"/proc/self/cgroup": "0::/a.slice/b.service\n", "/sys/fs/cgroup/a.slice/b.service/memory.max": "max\n",
+			"/sys/fs/cgroup/a.slice/memory.high": "200\n", "/sys/fs/cgroup/a.slice/memory.max": "400\n",
+		}, 200, "memory.high of the cgroup /sys/fs/cgroup/a.slice"},
+		"cgroup v1": {map[string]string{
+			"/proc/self/cgroup": "9:name=systemd:/\n8:memory:/pod\n7:pids:/\n", "/sys/fs/cgroup/memory/pod/memory.limit_in_bytes": "100\n",
+			"/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+		}, 100, "memory.limit_in_bytes"},
+		"cgroup v1 without a limit": {map[string]string{
+			"/proc/self/cgroup": "8:memory:/\n", "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+		}, none, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if l := system(t, test.files).Memory(); l.Most != test.most || !strings.HasPrefix(l.Name, test.says) {
+				t.Errorf("%+v, want %d by %q", l, test.most, test.says)
+			}
+		})
+	}
+}

@@ -1,0 +1,47 @@
+package limits
+
+import (
+	"math"
+	"path"
+	"strings"
+)
+
+// Memory returns how many bytes the process's cgroups let it have. The kernel ends a process that
+// takes more.
+func (s System) Memory() Limit {
+	least := Limit{Most: none}
+	for _, g := range s.cgroups("memory") {
+		for _, name := range []string{"memory.max", "memory.high", "memory.limit_in_bytes"} {
+			most, ok := s.number(g, name)
+			if ok && most < least.Most && most < math.MaxInt64/2 { // version 1 writes a large number for none
+				least = Limit{most, name + " of the cgroup " + g}
+			}
+		}
+	}
+	return least
+}
+
+// cgroups returns the directories of the process's cgroups in which a controller may have limits.
+// Their parents limit it as well.
+func (s System) cgroups(controller string) (dirs []string) {
+	for line := range strings.Lines(s.read("/proc/self/cgroup")) {
+		id, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, at, _ := strings.Cut(rest, ":")
+		var mounts []string
+		switch {
+		case id == "0" && controllers == "":
+			mounts = []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
+		case strings.Contains(","+controllers+",", ","+controller+","):
+			mounts = []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup/" + controllers}
+		}
+		for _, mount := range mounts {
+			for at := path.Clean("/" + at); ; at = path.Dir(at) {
+				dirs = append(dirs, path.Join(mount, at))
+				if at == "/" {
+					break
+				}
+			}
+		}
+	}
+	return dirs
+}
