@@ -172,6 +172,7 @@ func TestFindQEMU(t *testing.T) {
 		"echo nonsense": {},
 		"exit 1":        {},
 		"yes":           {},
+		"{ sleep 10; echo 'QEMU emulator version 9.2.1'; } & wait": {}, // a child, which outlives the shell
 	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "qemu-system-"+qemuMachine), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {

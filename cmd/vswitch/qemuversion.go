@@ -29,8 +29,11 @@ func findQEMU(ctx context.Context) qemu.Version {
 		if err != nil || cmd.Start() != nil {
 			continue
 		}
+		// A program that it started may have its output open after it was ended.
+		inTime := context.AfterFunc(ctx, func() { _ = out.Close() })
 		const enough = 4 << 10
 		b, _ := io.ReadAll(io.LimitReader(out, enough))
+		inTime()
 		_ = out.Close()
 		_ = cmd.Wait()
 		if m := versionLine.FindSubmatch(b); m != nil {

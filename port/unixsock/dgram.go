@@ -224,6 +224,7 @@ func (p *dgramPort) renew() {
 		_ = next.close()
 		return
 	}
+	_ = next.file.Replace(s.file) // a machine that cannot reach it stays away, as the state says
 	p.sock.Store(next)
 	if p.paused.Load() {
 		_ = next.conn.SetReadDeadline(past)

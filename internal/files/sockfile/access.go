@@ -74,6 +74,8 @@ type File struct {
 	fd   int // O_PATH
 	path string
 	born unix.Stat_t
+
+	through uint32 // the bits of the directory's mode by which others reach the socket, as There saw them
 }
 
 // siocUnixFile opens the file that a socket is bound to, O_PATH and close-on-exec
@@ -152,10 +154,32 @@ func (f *File) chmod(mode uint32) error {
 // temporary files may have deleted it.
 const LookEvery = 2 * time.Second
 
-// There reports whether the socket is still at its path.
+// There reports whether the socket is still at its path. One goroutine calls it.
 func (f *File) There() bool {
+	var st, dir unix.Stat_t
+	if unix.Lstat(f.path, &st) != nil || st.Dev != f.born.Dev || st.Ino != f.born.Ino {
+		return false
+	}
+	if unix.Stat(filepath.Dir(f.path), &dir) == nil {
+		f.through = dir.Mode & passMode
+	}
+	return true
+}
+
+// Replace is called for a new socket in place of a former one that was deleted. If the directory was
+// deleted as well, those who could pass through it can do so again.
+func (f *File) Replace(former *File) error {
+	dir := filepath.Dir(f.path)
+	at, err := Find(dir)
+	if err != nil {
+		return Explain(dir, err)
+	}
+	defer unix.Close(at)
 	var st unix.Stat_t
-	return unix.Lstat(f.path, &st) == nil && st.Dev == f.born.Dev && st.Ino == f.born.Ino
+	if err := unix.Fstat(at, &st); err != nil || st.Mode&0o7777 != dirMode || !trusted(st.Uid) {
+		return Explain(dir, err)
+	}
+	return Explain(dir, unix.Chmod(procPath(at), dirMode|former.through))
 }
 
 // Close closes the descriptor and leaves the socket in place.

@@ -125,6 +125,62 @@ func TestLetIn(t *testing.T) {
 	}
 }
 
+// In a directory that is made anew with a socket, others reach it as before.
+func TestReplace(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	path := filepath.Join(dir, "s")
+	for _, a := range []Access{Default, {Anyone, Anyone, 0o666}} {
+		if err := MakeDir(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := LetIn(dir, a); err != nil {
+			t.Fatal(err)
+		}
+		_, _, want := stat(t, dir)
+		var former *File
+		for range 3 {
+			l, f, err := ListenAs(path, a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if former != nil {
+				if err := f.Replace(former); err != nil {
+					t.Error(err)
+				}
+				former.Close()
+			}
+			if _, _, mode := stat(t, dir); mode != want {
+				t.Errorf("the new directory has mode %v, not %v", mode, want)
+			}
+			if !f.There() {
+				t.Error("the socket is not there")
+			}
+			former = f
+			if err := errors.Join(l.Close(), os.RemoveAll(dir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		former.Close()
+	}
+
+	// A directory that somebody else made stays as it is.
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o750)); err != nil {
+		t.Fatal(err)
+	}
+	l, f, err := ListenAs(path, Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	defer f.Close()
+	if err := f.Replace(&File{through: passMode}); err != nil {
+		t.Error(err)
+	}
+	if _, _, mode := stat(t, dir); mode != 0o750 {
+		t.Errorf("a directory of others has mode %v", mode)
+	}
+}
+
 // Who may not give a socket away is told so, and keeps it as it was.
 func TestAccessOfAnother(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")

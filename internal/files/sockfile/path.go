@@ -173,8 +173,12 @@ func Alive(fd int) error {
 	return unix.Connect(s, &unix.SockaddrUnix{Name: procPath(fd)})
 }
 
-// dirMode gives a new directory for sockets to its owner and group.
-const dirMode = 0o770
+// dirMode gives a new directory for sockets to its owner and group. passMode lets everybody pass
+// through one.
+const (
+	dirMode  = 0o770
+	passMode = 0o011
+)
 
 // makeDirs opens dir (O_PATH). It creates dir and its parents where they are absent,
 // and returns what it created, dir first.
@@ -233,10 +237,10 @@ func LetIn(dir string, a Access) error {
 	}
 	defer unix.Close(at)
 	var st unix.Stat_t
-	if err := unix.Fstat(at, &st); err != nil || st.Mode&0o011 == 0o011 {
+	if err := unix.Fstat(at, &st); err != nil || st.Mode&passMode == passMode {
 		return Explain(dir, err)
 	}
-	return Explain(dir, unix.Chmod(procPath(at), st.Mode&0o7777|0o011))
+	return Explain(dir, unix.Chmod(procPath(at), st.Mode&0o7777|passMode))
 }
 
 // removeAll removes directories that were created, unless somebody uses them by now.

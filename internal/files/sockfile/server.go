@@ -148,12 +148,13 @@ func (s *Server) renew() (*net.UnixListener, error) {
 		return nil, net.ErrClosed
 	}
 	l.Close() // nobody can find it any more
+	err = nextFile.Replace(s.file)
 	s.file.Close()
 	s.l, s.file = next, nextFile
 	if s.access != a {
-		return next, nextFile.SetAccess(s.access)
+		err = errors.Join(err, nextFile.SetAccess(s.access))
 	}
-	return next, nil
+	return next, err
 }
 
 // SetAccess changes who may use the socket.
