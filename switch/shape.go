@@ -190,21 +190,17 @@ func (q shapedQueue) Send(out []port.Out) {
 		queues[q.index%len(queues)].Send(out)
 		return
 	}
-	now, control := s.clock(), false
+	now := s.clock()
 	for i := range out {
 		o := &out[i]
 		if o.Flags&port.Control != 0 {
 			s.spend(o.Frame, now)
-			control = true
 			continue
 		}
 		o.Drop = s.join(o, q.index, now)
 	}
 	s.mu.Unlock()
 	s.wake()
-	if !control {
-		return
-	}
 	for i := range out {
 		if out[i].Flags&port.Control != 0 {
 			queues[q.index%len(queues)].Send(out[i : i+1])

@@ -105,6 +105,8 @@ func TestNextProcessFails(t *testing.T) {
 			}
 			t.Cleanup(own.close)
 			o := Options{Name: "sw0", Version: "former", Aging: 300 * time.Second, Kinds: port.Kinds{host}, Links: host.fakeHost, Log: log, own: own}
+			fast := &fakeFast{}
+			o.FastPath = fast
 			o.Features = append(slices.Clone(testFeatures), notes)
 			o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 			written := make(chan store.State, 16)
@@ -118,6 +120,11 @@ func TestNextProcessFails(t *testing.T) {
 			go func() { defer close(done); m.run(ctx, before, host.events) }()
 			defer func() { cancel(); <-done }()
 			<-m.restored
+			if fast.lock, err = os.CreateTemp(t.TempDir(), "pins"); err != nil {
+				t.Fatal(err)
+			}
+			defer fast.lock.Close()
+			fast.told()
 			_ = m.do(func() error {
 				for _, h := range m.hosted {
 					if n, ok := h.instance.(*noted); ok {
@@ -141,6 +148,7 @@ func TestNextProcessFails(t *testing.T) {
 				former.Close()
 				failed <- err
 			}()
+			var offer handover.Offer
 			var rest handover.Rest
 			for i, say := range c.says {
 				if err := next.Send(say); err != nil {
@@ -149,6 +157,11 @@ func TestNextProcessFails(t *testing.T) {
 				var answer json.RawMessage
 				if files, err := next.Receive(&answer); err == nil {
 					handover.Close(files)
+					if i == 1 && len(c.says) > 2 {
+						if err := json.Unmarshal(answer, &offer); err != nil || offer.Pins != 1 || offer.Listeners != 1 || offer.StateLocks != 0 || len(files) != 3 {
+							t.Errorf("offered are %+v with %d files, %v", offer, len(files), err)
+						}
+					}
 					if i == 2 && c.held {
 						if err := json.Unmarshal(answer, &rest); err != nil {
 							t.Fatal(err)
@@ -162,6 +175,10 @@ func TestNextProcessFails(t *testing.T) {
 			next.Close()
 			if err := <-failed; err == nil || !strings.Contains(err.Error(), c.wants) {
 				t.Errorf("it is not handed over because: %v", err)
+			}
+			told := fast.told()
+			if slices.Contains(told, "suspend") != c.held || len(told) > 0 && told[len(told)-1] != "continue" {
+				t.Errorf("the fast path hears %q", told)
 			}
 			if c.held {
 				if given := rest.Features["notes"]; given.Format != 1 || string(given.Data) != "1" {

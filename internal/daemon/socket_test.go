@@ -254,3 +254,37 @@ func TestDirectoryOfTheSocketIsMade(t *testing.T) {
 		t.Errorf("with a directory for the lock: %v", err)
 	}
 }
+
+// A socket that another process has stays when this one closes it, and serves that one.
+func TestSocketIsLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := listening(t, path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	of, _ := ln.(*listener).give()
+	file, err := of.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	other, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ln.(*listener).leave()
+	if err := ln.Close(); err != nil {
+		t.Error(err)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal("the socket is gone:", err)
+	}
+	defer c.Close()
+	served, err := other.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	served.Close()
+}

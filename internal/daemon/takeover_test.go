@@ -153,6 +153,7 @@ func (f *formerProcess) send(message any, files ...int) {
 type taker struct {
 	*manager
 	host   *takingHost
+	path   *fakeFast
 	began  chan handover.Report
 	failed chan error
 }
@@ -160,7 +161,7 @@ type taker struct {
 // takeFrom lets a manager take the switch of a former process.
 func takeFrom(t *testing.T, conn handover.Conn, path string, edit func(*takingHost)) (n *taker, err error) {
 	t.Helper()
-	n = &taker{host: &takingHost{fakeHost: newFakeHost(), took: map[string]port.Parcel{}, open: map[string]int{}}, began: make(chan handover.Report, 1)}
+	n = &taker{host: &takingHost{fakeHost: newFakeHost(), took: map[string]port.Parcel{}, open: map[string]int{}}, path: &fakeFast{}, began: make(chan handover.Report, 1)}
 	if edit != nil {
 		edit(n.host)
 	}
@@ -175,7 +176,7 @@ func takeFrom(t *testing.T, conn handover.Conn, path string, edit func(*takingHo
 	if own.socket, err = receiveListener(path, "", f.listener, f.locks, log); err != nil {
 		return n, err
 	}
-	o := Options{Name: "sw0", Version: "next", Aging: 300 * time.Second, Kinds: port.Kinds{n.host}, Links: n.host.fakeHost, Log: log, own: own, former: f}
+	o := Options{Name: "sw0", Version: "next", Aging: 300 * time.Second, Kinds: port.Kinds{n.host}, Links: n.host.fakeHost, Log: log, own: own, former: f, FastPath: n.path}
 	o.Features = slices.Clone(testFeatures)
 	o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 	n.manager, err = newManager(o, nil)
@@ -240,6 +241,9 @@ func TestTakesOver(t *testing.T) {
 	if n.host.device("early").began.Load() != nil || n.host.device("kept") != nil {
 		t.Error("it forwards before it may")
 	}
+	if told := n.path.told(); told != nil {
+		t.Errorf("its fast path hears %q before it may", told)
+	}
 	if !n.own.left() {
 		t.Error("what both have is its own before the former process has ended")
 	}
@@ -267,6 +271,9 @@ func TestTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-n.restored
+	if told := n.path.told(); !slices.Equal(told, []string{"start"}) {
+		t.Errorf("its fast path hears %q", told)
+	}
 	if err := n.do(func() error {
 		if n.former != nil || n.sw.Injected() != 5 || n.sw.Departed() != f.stats {
 			t.Errorf("%d injected, %+v departed", n.sw.Injected(), n.sw.Departed())
