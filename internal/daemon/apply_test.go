@@ -402,6 +402,14 @@ func TestConfirm(t *testing.T) {
 		}
 		_, err := r.apply(`"ports": {}`, nil)
 		wantCode(t, err, api.CodeConflict, "waits for its confirmation")
+		_ = r.do(func() error {
+			r.collect(func(m *feature.Metric, v float64, _ ...string) {
+				if m == &confirmUntil && v != float64(done.Pending.Until.Unix()) {
+					t.Errorf("the time for it ends at %v, want %v", v, done.Pending.Until.Unix())
+				}
+			})
+			return nil
+		})
 		r.mustAdd("byhand") // stays
 		time.Sleep(59 * time.Second)
 		wantSteps(t, r.mustApply(other, confirm(60))) // once more: prolonged

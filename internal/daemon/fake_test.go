@@ -50,6 +50,7 @@ type fakeHost struct {
 	makes   bool  // Open makes an interface that is absent, as the kind tap does
 	hidden  bool  // ports do not tell their Ifindex
 	openErr error // what Open fails with
+	linkErr error // what ByIndex fails with
 	setErr  error
 	wrap    func(*fakePort) port.Port // makes more of the ports that Open returns
 	slow    func(call, name string)   // called by Open, Set, Delete and what asks for links, and may wait
@@ -93,6 +94,9 @@ func (h *fakeHost) ByIndex(index int) (link.Link, error) {
 	h.wait("ByIndex", fmt.Sprint(index))
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.linkErr != nil {
+		return link.Link{}, h.linkErr
+	}
 	if l, ok := h.links[index]; ok {
 		return l, nil
 	}

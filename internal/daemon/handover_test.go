@@ -81,6 +81,7 @@ func TestNextProcessFails(t *testing.T) {
 		wants string
 		held  bool // it fails only when the switch is held
 	}{
+		"it leaves at once":        {nil, "EOF", false},
 		"it does not come":         {[]any{handover.Result{}}, "no next process", false},
 		"another format":           {[]any{handover.Result{}, handover.Claim{Format: 99, Version: "next"}}, "format 99", false},
 		"no answer":                {[]any{handover.Result{}, claim}, "has ended", false},

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -180,4 +181,47 @@ func TestPortsAreKept(t *testing.T) {
 			}
 		})
 	}
+}
+
+// changingPort is a lastingPort that says when what it gives has changed.
+type changingPort struct {
+	lastingPort
+	now     atomic.Pointer[string]
+	changed chan struct{}
+}
+
+func (p *changingPort) Last() (*port.Parcel, error) {
+	last := p.lastingPort
+	last.data = *p.now.Load()
+	return last.Give(false)
+}
+
+func (p *changingPort) LastChanged() <-chan struct{} { return p.changed }
+
+// What is kept of a port is what it last had.
+func TestWhatIsKeptChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &takingHost{fakeHost: newFakeHost(), took: make(map[string]port.Parcel), open: make(map[string]int)}
+		p := &changingPort{changed: make(chan struct{}, 1)}
+		set := func(data string) { p.now.Store(&data) }
+		set("first")
+		h.wrap = func(f *fakePort) port.Port {
+			p.lastingPort = lastingPort{fakePort: f, t: t}
+			return p
+		}
+		k := &keepingService{t: t}
+		r := startWith(t, h.fakeHost, store.State{}, func(o *Options) { o.Kinds, o.Service = port.Kinds{h}, k })
+		r.begin(Options{})
+		r.mustAdd("vm0")
+		if got := k.heard(); !slices.Equal(got, []string{"store port-vm0 first"}) {
+			t.Errorf("the service manager hears %q", got)
+		}
+		for data, want := range map[string]string{"second": "store port-vm0 second", "fails": "remove port-vm0"} {
+			set(data)
+			p.changed <- struct{}{}
+			if got := k.heard(); !slices.Contains(got, want) {
+				t.Errorf("%s: the service manager hears %q", data, got)
+			}
+		}
+	})
 }

@@ -346,3 +346,75 @@ func TestChangeWhileAPortIsAdded(t *testing.T) {
 		r.wantState("eth0", api.StateUp)
 	})
 }
+
+// A port whose interface cannot be read passes frames: a wrong guess must not cut a machine off.
+func TestInterfaceCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, store.State{})
+		r.mustAdd("vm0")
+		r.wantState("vm0", api.StateNoCarrier)
+		h.locked(func() { h.linkErr = errors.New("no memory") })
+		r.change("vm0", func(*link.Link) {})
+		r.wantState("vm0", api.StateUp)
+		if p := r.port("vm0"); p.Ifname != "vm0" || !strings.Contains(r.logged(), "no memory") {
+			t.Errorf("it is %+v", p)
+		}
+		h.locked(func() { h.linkErr = nil })
+		r.change("vm0", func(*link.Link) {})
+		r.wantState("vm0", api.StateNoCarrier)
+	})
+}
+
+// A device that was renamed while no daemon ran is found by the name that it had last.
+func TestRenamedDeviceIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.makes = false
+		h.put(link.Link{Name: "ens5", MTU: 1500, Up: true, Carrier: true})
+		before := &port.DeviceSettings{MTU: 1500}
+		r := start(t, h, store.State{Ports: []store.Port{
+			{Spec: saved(spec("up0")), Trace: port.Trace{Ifname: "ens5", Before: before}},
+			{Spec: saved(spec("up1")), Trace: port.Trace{Ifname: "ens6", Before: before}},
+		}})
+		r.wantState("up0", api.StateUp)
+		if p := r.port("up0"); p.Ifname != "ens5" {
+			t.Errorf("the port is on %s", p.Ifname)
+		}
+		r.wantState("up1", api.StateWaiting)
+		if why := r.port("up1").Reason; !strings.Contains(why, "up1 is not there") {
+			t.Errorf("the other waits because %s", why)
+		}
+	})
+}
+
+// When news of interfaces were lost, ports look again at once: whether their devices are there
+// now, and what became of them.
+func TestNewsAreLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.makes = false
+		eth0 := h.put(link.Link{Name: "eth0", MTU: 1500, Up: true, Carrier: true})
+		r := start(t, h, store.State{})
+		r.mustAdd("eth0")
+		if err := r.addReq(noWait(wanted(spec("eth1")))); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10*time.Minute + 5*time.Second) // the second is tried each 30 s now, and just was
+		synctest.Wait()
+		h.locked(func() {
+			eth0.Carrier = false
+			h.links[eth0.Index] = eth0
+			h.links[77] = link.Link{Index: 77, Name: "eth1", MTU: 1500, Up: true, Carrier: true}
+		})
+		r.wantState("eth0", api.StateUp)
+		r.wantState("eth1", api.StateWaiting)
+		ended := h.events
+		h.events = make(chan link.Event, 64) // of the next watch
+		ended <- link.Event{Err: errors.New("too many news")}
+		close(ended)
+		time.Sleep(minBackoff)
+		r.wantState("eth0", api.StateNoCarrier)
+		r.wantState("eth1", api.StateUp)
+	})
+}

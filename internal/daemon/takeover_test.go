@@ -129,6 +129,7 @@ func (f *formerProcess) rest() handover.Rest {
 		Ports:    []handover.Port{{Name: "later", Open: true, Given: true, Format: 8, Data: []byte("l"), Files: 1}},
 		Stations: map[string][]byte{"later": append(appendStation(nil, fdb.Entry{Key: key, Age: 7 * time.Second}), 1, 2), "gone": make([]byte, stationSize)},
 		Counters: map[string]handover.Counters{"early": toWire(f.stats), "gone": {}},
+		Features: map[string]handover.Feature{"notes": {Format: 1, Data: []byte("41")}}, Sections: map[string]json.RawMessage{"notes": json.RawMessage(`"given"`)},
 		Departed: toWire(f.stats), Injected: 5, Held: time.Now().Add(-time.Second),
 	}
 }
@@ -177,7 +178,7 @@ func takeFrom(t *testing.T, conn handover.Conn, path string, edit func(*takingHo
 		return n, err
 	}
 	o := Options{Name: "sw0", Version: "next", Aging: 300 * time.Second, Kinds: port.Kinds{n.host}, Links: n.host.fakeHost, Log: log, own: own, former: f, FastPath: n.path}
-	o.Features = slices.Clone(testFeatures)
+	o.Features = append(slices.Clone(testFeatures), notes)
 	o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 	n.manager, err = newManager(o, nil)
 	if err != nil {
@@ -283,6 +284,11 @@ func TestTakesOver(t *testing.T) {
 		}
 		if p := n.ports["early"]; p.shutBy != "guard: a loop" || n.ports["later"].shutBy != "" {
 			t.Errorf("the port that a guard shut is shut by %q", p.shutBy)
+		}
+		for _, h := range n.hosted {
+			if is, ok := h.instance.(*noted); ok && (is.seen != 41 || is.text != "given") {
+				t.Errorf("a feature has %+v", is)
+			}
 		}
 		if at, ok := n.sw.FDB().Lookup(fdb.MakeKey(1, 0x5254_0000_0001)); !ok || at != n.ports["later"].sw.Number() {
 			t.Errorf("the station is at %d, %v", at, ok)
