@@ -59,6 +59,10 @@ func Sum(b []byte) uint16 {
 	// as carries are kept (RFC 1071 section 2). Each line of 64-bit additions is one
 	// chain of add-with-carry; a carry out of the chain goes into the next one.
 	var sum, carry uint64
+	if len(b) >= 256 && wide {
+		sum = sumWords(b) // a carry out of 32 bits counts as one, too
+		b = b[len(b)&^127:]
+	}
 	for len(b) >= 128 {
 		w := (*[128]byte)(b)
 		sum, carry = bits.Add64(sum, word(w[0:]), carry)

@@ -29,6 +29,14 @@ func slowSum(b []byte) uint16 {
 }
 
 func TestSum(t *testing.T) {
+	t.Run("AVX2, where the processor has it", testSum)
+	t.Run("without", func(t *testing.T) {
+		defer vnet.Narrow()()
+		testSum(t)
+	})
+}
+
+func testSum(t *testing.T) {
 	// The example of RFC 1071 section 3.
 	if got := vnet.Sum([]byte{0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7}); got != 0xddf2 {
 		t.Errorf("%#x, want 0xddf2", got)
@@ -54,6 +62,7 @@ func FuzzSum(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{1})
 	f.Add(bytes.Repeat([]byte{0xff}, 200))
+	f.Add(bytes.Repeat([]byte{0xff}, 1000))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if got, want := vnet.Sum(b), slowSum(b); got != want {
 			t.Fatalf("%#x, want %#x", got, want)
