@@ -278,3 +278,20 @@ func TestChangesEndPatience(t *testing.T) {
 		}
 	}
 }
+
+// A worker that waits for frames holds no set of ports, of which each change makes another.
+func TestIdleWorkers(t *testing.T) {
+	s := New(Config{})
+	defer s.Close()
+	p, err := s.AddPort("p0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := worker{sw: s, port: p, in: p.number, rx: new(rxCounters)}
+	var f port.Frame
+	f.SetWire(make([]byte, 60))
+	w.switchBatch([]port.Frame{f})
+	if w.set != nil || w.last.to != nil {
+		t.Errorf("it holds %p and %p", w.set, w.last.to)
+	}
+}

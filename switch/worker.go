@@ -39,7 +39,7 @@ type worker struct {
 	patience time.Duration // how long it may still wait for full queues
 	polled   polled        // if its queue is a port.Polled; see poll.go
 
-	// State of the batch in flight.
+	// State of the batch in flight. Between batches, set is nil.
 	set   *portSet
 	clock int64
 	last  lastKeys
@@ -118,6 +118,7 @@ func (w *worker) switchBatch(frames []port.Frame) {
 	}
 	w.sw.vecs.Put(out)
 	w.rx.received(uint64(len(frames)), bytes)
+	w.set, w.last.to = nil, nil // a worker that waits for frames holds no former ports
 }
 
 // switchFrame passes one frame through the stages up to the output vectors. It returns how
