@@ -135,6 +135,14 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 			return s, err
 		}
 	}
+	if a, ok := p.(apart); ok && a.spoofsApart() {
+		own, err := l.taps(setup, []string{"apart"})
+		if err != nil {
+			return s, err
+		}
+		defer closeAll(own)
+		t.guests[2].end = own[0]
+	}
 	w.assign(t.guests)
 	for _, g := range t.guests {
 		if g.asks {

@@ -33,6 +33,10 @@ type peer interface {
 // counts for each frame.
 type guarded interface{ guards() bool }
 
+// apart is a peer beside whose switch a spoofer sends to a TAP that no switch has. It takes the
+// processors as any spoofer does, and no switch drops its frames.
+type apart interface{ spoofsApart() bool }
+
 // variant is a peer that is measured beside another one.
 type variant interface {
 	// of returns the name of the peer that it is compared with; empty: it is no variant.
@@ -53,6 +57,9 @@ func has(p peer, w work) bool {
 		if w.With != plain || !pair && !besides {
 			return false
 		}
+	}
+	if a, ok := p.(apart); ok && a.spoofsApart() && w.Pattern != spoofed {
+		return false
 	}
 	if v, ok := p.(variant); ok && v.of() != "" && !w.Observed {
 		return false
@@ -82,6 +89,9 @@ func peers(builds string) ([]peer, error) {
 			for _, fast := range []bool{true, false} {
 				all = append(all, vswitch{as: name, binary: binary, fast: fast, guard: guard})
 			}
+		}
+		for _, fast := range []bool{true, false} {
+			all = append(all, vswitch{as: name, binary: binary, fast: fast, guard: true, apart: true})
 		}
 		for _, by := range []observer{watched, sampled} {
 			for _, fast := range []bool{true, false} {

@@ -88,7 +88,7 @@ func runAll(t *testing.T, all []work, args ...string) {
 	jsonFile, svgFile := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.svg")
 	var stdout, stderr strings.Builder
 	err := run(t.Context(), append(args,
-		"-seconds", "0.1", "-rounds", "1", "-only", "vswitch,bridge,bridge-nft,vswitch-guard (fast path),gvisor",
+		"-seconds", "0.1", "-rounds", "1", "-only", "vswitch,bridge,bridge-nft,vswitch-guard (fast path),vswitch-guard-apart (fast path),gvisor",
 		"-vswitch", binary, "-json", jsonFile, "-svg", svgFile,
 	), &stdout, &stderr)
 	t.Logf("%s\n%s", stderr.String(), stdout.String())
@@ -114,6 +114,15 @@ func runAll(t *testing.T, all []work, args ...string) {
 	if lines["vswitch"] != len(all) || lines["bridge"] == 0 || lines["gvisor"] > 0 != streams ||
 		lines["bridge-nft"] > 0 != guards || lines["vswitch-guard (fast path)"] != lines["bridge-nft"] {
 		t.Errorf("lines by peer: %v", lines)
+	}
+	besides := 0
+	for _, w := range all {
+		if w.Pattern == spoofed {
+			besides++
+		}
+	}
+	if lines["vswitch-guard-apart (fast path)"] != besides {
+		t.Errorf("%d works with a spoofer; lines by peer: %v", besides, lines)
 	}
 	for _, l := range r.Lines {
 		if unguarded := l.Peer == "vswitch" || l.Peer == "bridge"; unguarded && l.Work.Pattern == spoofed {

@@ -14,6 +14,7 @@ import (
 type vswitch struct {
 	as, binary  string
 	fast, guard bool
+	apart       bool // see the interface of that name
 	by          observer
 }
 
@@ -21,6 +22,9 @@ func (v vswitch) name() string {
 	name := v.as
 	if v.guard {
 		name += "-guard"
+	}
+	if v.apart {
+		name += "-apart"
 	}
 	if v.by != "" {
 		name += "-" + string(v.by)
@@ -32,6 +36,9 @@ func (v vswitch) name() string {
 }
 
 func (v vswitch) guards() bool { return v.guard }
+
+// spoofsApart implements apart.
+func (v vswitch) spoofsApart() bool { return v.apart }
 
 func (v vswitch) media() []medium {
 	switch {
