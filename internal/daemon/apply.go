@@ -416,7 +416,7 @@ func (m *manager) carryOut(w target, p *plan, o how, steps []api.ConfigStep) (no
 			m.off(func() {})
 		}
 		m.pending, m.halfway = former, false
-		m.saveTrace()
+		m.saveNow()
 		return err
 	}
 	for _, s := range p.steps {

@@ -410,7 +410,7 @@ func (h host) TellTopology() {
 }
 
 // Save implements feature.Host.
-func (h host) Save() { h.m.saveTrace() }
+func (h host) Save() { h.m.saveNow() }
 
 // Do implements feature.Host.
 func (h host) Do(f func()) bool {

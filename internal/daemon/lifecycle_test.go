@@ -204,6 +204,8 @@ func TestMovedDeviceComesBack(t *testing.T) {
 			h.put(l)
 			time.Sleep(eventGap)
 			r.wantState("vm0", api.StateNoCarrier)
+			time.Sleep(saveGap)
+			synctest.Wait()
 			if tr := r.disk.Ports[0].Trace; tr.Away != "" || !tr.Created {
 				t.Errorf("%s first: back, on disk %+v", first, tr)
 			}

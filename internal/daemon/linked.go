@@ -38,7 +38,7 @@ func (m *manager) retrace(p *managed) {
 	}
 	if now := t.Trace(); now.Members != p.trace.Members {
 		p.trace.Members = now.Members
-		m.saveTrace()
+		m.saveNow()
 	}
 }
 

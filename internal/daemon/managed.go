@@ -503,7 +503,7 @@ func (m *manager) retryDue() {
 	m.recoverDue(now)
 	m.sumUp(now)
 	if !m.resave.IsZero() && !m.resave.After(now) {
-		m.saveTrace()
+		m.saveNow()
 	}
 	for _, p := range m.sorted() {
 		switch {

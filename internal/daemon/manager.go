@@ -90,6 +90,7 @@ type manager struct {
 
 	restored chan struct{} // closed when the ports of the state are open, or take too long
 	changing chan struct{} // has a value while a command changes the desired state
+	saved    time.Time     // when the state was written last without a user who waits
 	resave   time.Time     // when to write the state again; zero: never
 	unkept   bool          // the last background write failed
 
@@ -239,7 +240,7 @@ func (m *manager) run(ctx context.Context, saved store.State, events <-chan link
 	defer func() {
 		if !m.own.left() {
 			m.endFeatures()
-			m.saveTrace() // while they have their states
+			m.saveNow() // while they have their states
 			m.stopFeatures()
 		}
 	}()

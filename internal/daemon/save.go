@@ -18,6 +18,10 @@ const (
 	// saveRetry is the delay after a failed write until the next try.
 	saveRetry = 30 * time.Second
 
+	// saveGap is the time between writes of what ports leave on the host. Each write is of all ports,
+	// and a start may open them one after another.
+	saveGap = time.Second
+
 	// lastSaveWait is how long a stop waits for the disk.
 	lastSaveWait = 5 * time.Second
 )
@@ -49,6 +53,7 @@ func (m *manager) save() error {
 	if m.saver == nil {
 		return nil
 	}
+	m.resave = time.Time{} // what waits is in it
 	g := m.saver.Put(m.snapshot(), true)
 	var err error
 	m.off(func() {
@@ -62,7 +67,6 @@ func (m *manager) save() error {
 		}
 	})
 	if err == nil {
-		m.resave = time.Time{}
 		m.traceKept(nil)
 		return nil
 	}
@@ -77,12 +81,23 @@ func (m *manager) save() error {
 	return err
 }
 
-// saveTrace schedules a write that no user waits for.
+// saveTrace schedules a write of what a port has left on the host: at once, or when the former one is
+// a saveGap ago.
 func (m *manager) saveTrace() {
+	if due := m.saved.Add(saveGap); due.After(time.Now()) {
+		m.resave = due
+		return
+	}
+	m.saveNow()
+}
+
+// saveNow schedules a write that no user waits for.
+func (m *manager) saveNow() {
 	m.resave = time.Time{}
 	if m.halfway {
 		return // the end of the change is written, or that it was taken back
 	}
+	m.saved = time.Now()
 	if m.saver != nil {
 		m.saver.Put(m.snapshot(), false)
 	}

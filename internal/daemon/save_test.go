@@ -151,6 +151,118 @@ func TestStateIsWrittenAgain(t *testing.T) {
 	})
 }
 
+// manyPorts starts a manager with n ports, none of which has a trace yet. Their devices come one
+// after another.
+func manyPorts(t *testing.T, n int, every time.Duration) *rig {
+	host, st := newFakeHost(), store.State{}
+	host.makes, host.events = false, make(chan link.Event, 2*n)
+	come := func() {
+		for i := range n {
+			time.Sleep(every)
+			host.put(link.Link{Name: fmt.Sprintf("vm%d", i), Up: true, Carrier: true})
+		}
+	}
+	for i := range n {
+		st.Ports = append(st.Ports, store.Port{Spec: saved(spec(fmt.Sprintf("vm%d", i)))})
+	}
+	if every == 0 {
+		come()
+	} else {
+		go come()
+	}
+	return start(t, host, st)
+}
+
+// traced returns how many ports of a state have the trace of an open device.
+func traced(st store.State) (n int) {
+	for _, p := range st.Ports {
+		if p.Trace.Ifname == p.Spec.Name {
+			n++
+		}
+	}
+	return n
+}
+
+// A start writes the state once a second at most, however many ports it opens, and in the end all of
+// it.
+func TestStartWritesSeldom(t *testing.T) {
+	for _, n := range []int{1, 20, 300} {
+		for _, every := range []time.Duration{0, 10 * time.Millisecond} {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				r := manyPorts(t, n, every)
+				time.Sleep(time.Duration(n)*every + eventGap + saveGap)
+				synctest.Wait()
+				if most := 2 + int(time.Since(began)/time.Second); r.writes > most || traced(r.disk) != n {
+					t.Errorf("%d ports, one each %v: %d writes, want %d at most; %d traces", n, every, r.writes, most, traced(r.disk))
+				}
+				writes := r.writes
+				time.Sleep(time.Hour)
+				if r.port("vm0"); r.writes != writes {
+					t.Errorf("%d ports: %d more writes", n, r.writes-writes)
+				}
+			})
+		}
+	}
+}
+
+// A daemon that is killed at any moment of its start leaves every port to the next one, also what a
+// command has added meanwhile, and the traces of the ports that were open by then.
+func TestKillDuringStart(t *testing.T) {
+	const n, every = 300, 10 * time.Millisecond
+	for _, after := range []time.Duration{0, every, saveGap / 2, saveGap + every, 2*saveGap + saveGap/2, n * every} {
+		synctest.Test(t, func(t *testing.T) {
+			r := manyPorts(t, n, every)
+			time.Sleep(after)
+			synctest.Wait()
+			opened := 0
+			for _, p := range asked(t, r.manager, func() ([]api.Port, error) { return r.describeAll(), nil }) {
+				if p.State != api.StateWaiting {
+					opened++
+				}
+			}
+			left := r.disk // of a process that is killed now
+			if len(left.Ports) != n {
+				t.Errorf("after %v: %d ports on disk", after, len(left.Ports))
+			}
+			r.host.put(link.Link{Name: "new", Up: true, Carrier: true})
+			r.mustAdd("new")
+			if left = r.disk; len(left.Ports) != n+1 || traced(left) < opened {
+				t.Errorf("after %v: a command leaves %d ports, %d of %d traces", after, len(left.Ports), traced(left), opened)
+			}
+			time.Sleep(saveGap)
+			r.stop()
+
+			r = start(t, r.host, left)
+			time.Sleep(n*every + saveGap)
+			synctest.Wait()
+			if traced(r.disk) != n+1 {
+				t.Errorf("after %v: the next process has %d ports", after, traced(r.disk))
+			}
+		})
+	}
+}
+
+// A change that comes while a command waits for the disk is written, too.
+func TestChangeBesideACommandIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), store.State{})
+		r.mustAdd("vm0")
+		r.change("vm0", func(l *link.Link) { l.Name = "blue0" }) // so the next one waits
+		goOn, ended := r.stalled(func() error { return r.add1(0x525400000001) })
+		r.change("blue0", func(l *link.Link) { l.Name = "blue1" })
+		goOn()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(saveGap)
+		synctest.Wait()
+		if got := r.disk.Ports[0].Trace.Ifname; got != "blue1" || len(fdbOf(r.disk)) != 1 {
+			t.Errorf("on disk the interface is %q, FDB %v", got, fdbOf(r.disk))
+		}
+	})
+}
+
 // What is written last, at a stop, is the newest state; a disk that does not answer
 // ends the wait.
 func TestStopWritesWhatWaits(t *testing.T) {
