@@ -164,7 +164,8 @@ func (g *pollGroup) review(leader *worker) (busy, gone int, left bool) {
 
 // join adds a worker to a group. It returns the group if the worker is to lead it.
 func (p *polling) join(w *worker) (led *pollGroup) {
-	p.limit.Store(int32(runtime.GOMAXPROCS(0)))
+	// Go may have been given more processors than the host has.
+	p.limit.Store(int32(min(runtime.GOMAXPROCS(0), runtime.NumCPU())))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.count()
