@@ -75,7 +75,8 @@ func TestFairHashOfAddresses(t *testing.T) {
 	for version, c := range map[byte]struct {
 		typ      [2]byte
 		from, to int // the addresses in the header
-	}{4: {[2]byte{8, 0}, 12, 20}, 6: {[2]byte{0x86, 0xdd}, 8, 40}} {
+		hops     int // and the hop limit
+	}{4: {[2]byte{8, 0}, 12, 20, 8}, 6: {[2]byte{0x86, 0xdd}, 8, 40, 7}} {
 		b := make([]byte, 14+40)
 		copy(b[12:], c.typ[:])
 		b[14], b[20] = version<<4|5, 59 // no next header
@@ -87,6 +88,14 @@ func TestFairHashOfAddresses(t *testing.T) {
 				t.Errorf("IPv%d: a change of byte %d of the header is as one of byte %d", version, at, other)
 			}
 			seen[q.hash(f)] = at
+			b[14+at] ^= 1
+		}
+		whole := q.hash(f)
+		for _, at := range []int{1, 2, 3, 4, 5, c.hops} {
+			b[14+at] ^= 1
+			if q.hash(f) != whole {
+				t.Errorf("IPv%d: byte %d of the header, which can differ within a flow, makes a difference", version, at)
+			}
 			b[14+at] ^= 1
 		}
 	}

@@ -341,6 +341,14 @@ func TestApplyReplaces(t *testing.T) {
 		if _, ok := r.sw.FDB().Get(mustKey(t, "52:54:00:00:00:01", 10)); !ok {
 			t.Error("the port's static entry is gone")
 		}
+
+		// So is one whose setting is chosen when it is made.
+		doc = strings.Replace(doc, `"mtu": 9000`, `"mtu": 9000, "mode": "fast"`, 1)
+		_, err = r.apply(doc, nil)
+		wantCode(t, err, api.CodeInUse, "port vm1 must be made again")
+		if steps := r.mustApply(doc, allow).Steps; len(steps) != 1 || steps[0].Change != "replace" || r.port("vm1").Spec.Settings()["mode"] != "fast" {
+			t.Errorf("the steps are %+v", steps)
+		}
 	})
 }
 
@@ -437,6 +445,42 @@ func TestConfirm(t *testing.T) {
 		synctest.Wait()
 		r.port("vm5")
 		wantCode(t, r.manager.change(r.confirm), api.CodeNotFound, "no change waits")
+	})
+}
+
+// A configuration that is half applied is not written, whatever happens meanwhile: a daemon that
+// dies then starts as it was before.
+func TestHalfAppliedIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, store.State{})
+		r.mustAdd("old")
+		gate := make(chan struct{})
+		h.slow = func(call, name string) {
+			if call == "Open" && name == "vm1" {
+				<-gate
+			}
+		}
+		applied := make(chan error)
+		go func() {
+			_, err := r.applyConfig(api.ApplyConfig{Config: api.Config{
+				RawMessage: json.RawMessage(`{"version": 1, "ports": {"vm0": {"kind": "fake"}, "vm1": {"kind": "fake"}}}`),
+			}})
+			applied <- err
+		}()
+		synctest.Wait()
+		r.change("old", func(l *link.Link) { l.Name = "renamed" })
+		if p := r.port("old"); p.Ifname != "renamed" || len(r.disk.Ports) != 1 || r.disk.Ports[0].Trace.Ifname != "old" {
+			t.Errorf("half way, on disk is %+v", r.disk)
+		}
+		close(gate)
+		if err := <-applied; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(r.disk.Ports) != 3 || r.disk.Ports[0].Trace.Ifname != "renamed" {
+			t.Errorf("at last, on disk is %+v", r.disk)
+		}
 	})
 }
 

@@ -202,6 +202,7 @@ func (h *fakeHost) Name() string { return "fake" }
 type fakeSettings struct {
 	MTU   int    `json:"mtu,omitempty" arg:"BYTES" help:"longest payload"`
 	Owner string `json:"owner,omitempty" arg:"USER" help:"who may open the device"`
+	Mode  string `json:"mode,omitempty" arg:"WORD" fixed:"true" help:"chosen when the device is made"`
 }
 
 func (h *fakeHost) Describe() port.Description {
