@@ -80,8 +80,7 @@ static inline int is_own_checksum(struct __sk_buff *skb, struct sk_buff *k)
 struct packet {
 	u32 transport; /* where what follows its headers begins */
 	u32 end;
-	u8 proto;
-	u8 : 8;
+	u8 proto, version;
 	u16 : 16;
 };
 
@@ -106,6 +105,7 @@ static inline u32 end_of(struct __sk_buff *skb, u32 at, u32 length)
 static inline int find_ip(struct __sk_buff *skb, u32 at, struct packet *p)
 {
 	u32 first = bytes(skb, at, 1);
+	p->version = first >> 4;
 	if (first >> 4 == 4) {
 		p->proto = bytes(skb, at + 9, 1);
 		p->transport = at + (first & 0xf) * 4;
@@ -135,6 +135,15 @@ static inline int has_checksum(struct __sk_buff *skb, struct packet *p, u16 offs
 	return need && p->transport + need <= p->end && p->end <= skb->len;
 }
 
+/* find_packet is find_ip for the packet of a frame, behind up to two tags. */
+static inline int find_packet(struct __sk_buff *skb, struct packet *p)
+{
+	u32 type = bytes(skb, 12, 2), at = ETHERNET;
+	for (int i = 0; i < 2 && (type == 0x8100 || type == 0x88a8); i++, at += TAG)
+		type = bytes(skb, at + 2, 2);
+	return (type == 0x0800 || type == 0x86dd) && bytes(skb, at, 1) >> 4 == (type == 0x0800 ? 4 : 6) && find_ip(skb, at, p);
+}
+
 /* is_checksum reports whether a partial checksum is that of a transport header of the frame:
  * also behind options and extension headers, and inside a tunnel (VXLAN, GENEVE, GRE, IP in
  * IP). Like vnet.Partial, it searches backwards for the inner header, so the kind of tunnel
@@ -142,13 +151,10 @@ static inline int has_checksum(struct __sk_buff *skb, struct packet *p, u16 offs
 global int is_checksum(struct __sk_buff *skb)
 {
 	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
-	u32 start = start_of(k), at = ETHERNET;
+	u32 start = start_of(k);
 	u16 offset = k->csum_offset;
-	u32 type = bytes(skb, 12, 2);
-	for (int i = 0; i < 2 && (type == 0x8100 || type == 0x88a8); i++, at += TAG)
-		type = bytes(skb, at + 2, 2);
 	struct packet p;
-	if ((type != 0x0800 && type != 0x86dd) || bytes(skb, at, 1) >> 4 != (type == 0x0800 ? 4 : 6) || !find_ip(skb, at, &p))
+	if (!find_packet(skb, &p))
 		return 0;
 	if (p.transport == start)
 		return has_checksum(skb, &p, offset);

@@ -22,6 +22,7 @@
  */
 #include "kernel.h"
 #include "checksum.h"
+#include "segment.h"
 
 #define MAX_PORTS 4096 /* slots; as many as a switch has ports */
 
@@ -872,8 +873,7 @@ static inline int forward(struct __sk_buff *skb, u32 path, enum device device)
 
 	if (data + ETHERNET > end)
 		return hand_up(skb);
-	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
-	if (read_bits(k, ip_summed) == CHECKSUM_PARTIAL && !is_own_checksum(skb, k) && !is_checksum(skb))
+	if (!can_finish(skb))
 		return hand_up_vetted(skb);
 	if (data[0] & 1)
 		return device == TUNNELS ? hand_up(skb) : flood(skb, device == SHARED);

@@ -118,24 +118,6 @@ static inline int is_plain(struct __sk_buff *skb, struct sender *s)
 	return p[14] >> 4 == 6 && ETHERNET + 40 + length <= skb->len && is_innocent(s->type, p[20], p + 54, length);
 }
 
-static inline u32 type_of(struct __sk_buff *skb)
-{
-	u8 *p = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
-	return p + ETHERNET > end ? 0 : *(u16 *)(p + 12);
-}
-
-/* is_cut_as_is reports whether a super-frame with a checksum of its own is cut into what its
- * headers are, as Inspect in internal/virtio/vnet. */
-global int is_cut_as_is(struct __sk_buff *skb)
-{
-	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
-	struct skb_shared_info *shared = bpf_rdonly_cast(k->head + k->end, kernel_type(struct skb_shared_info));
-	u32 as = shared->gso_type;
-	if (k->csum_offset == CSUM_OF_UDP)
-		return !!(as & GSO_UDP);
-	return !!(as & (type_of(skb) == TYPE_IPV4 ? GSO_TCPV4 : GSO_TCPV6));
-}
-
 /* is_tidy reports whether others are left nothing to do with a frame but with its own TCP or
  * UDP header. */
 static inline int is_tidy(struct __sk_buff *skb)

@@ -170,7 +170,7 @@ enum { XFRM_IN, XFRM_OUT };
 
 struct sk_buff {
 	struct net_device *dev;
-	u8 ip_summed : 2;
+	u8 ip_summed : 2, encapsulation : 1;
 	u16 csum_start, csum_offset; /* if ip_summed is CHECKSUM_PARTIAL */
 	u8 *head, *data;
 	u32 end; /* from head to struct skb_shared_info */
@@ -185,9 +185,15 @@ struct skb_shared_info {
 #define DEVICE_BONDING (1 << 2)
 #define DEVICE_TAKEN (1 << 9 | 1 << 10 | 1 << 13)
 
-/* What the segments of a super-frame are, of gso_type. */
+/* What the segments of a super-frame are, of gso_type; whether a guest says so, or a program; and the
+ * tunnel around them. */
 #define GSO_TCPV4 (1 << 0)
+#define GSO_DODGY (1 << 1)
 #define GSO_TCPV6 (1 << 4)
+#define GSO_GRE (1 << 6 | 1 << 7)
+#define GSO_IPIP (1 << 8 | 1 << 9)
+#define GSO_UDP_TUNNEL (1 << 10 | 1 << 11)
+#define GSO_SCTP (1 << 14)
 #define GSO_UDP (1 << 16 | 1 << 17) /* fragments of a datagram, or datagrams */
 
 #define CHECKSUM_UNNECESSARY 1
