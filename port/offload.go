@@ -36,8 +36,8 @@ const (
 	GSOSCTP uint8 = 2
 
 	// GSOTunnel is a bit that combines with the others: the type is that of the packet
-	// inside a tunnel (VXLAN, GENEVE, GRE, IPIP) or behind MPLS labels. Each segment repeats
-	// the outer headers or the labels.
+	// inside a tunnel (VXLAN, GENEVE, GRE, IPIP), behind MPLS labels or in a PPPoE session. Each
+	// segment repeats the headers in front of that packet.
 	GSOTunnel uint8 = 0x10
 )
 

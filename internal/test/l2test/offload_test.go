@@ -211,9 +211,9 @@ func TestUnsaidOffloads(t *testing.T) {
 	}
 }
 
-// TestGuestTunnels: super-frames of TCP in a guest's own tunnels reach guests that take no
-// super-frames, and those that take some. The offload header has the place of the inner checksum and
-// says nothing of a tunnel, as the kernel's do that no header has words for.
+// TestGuestTunnels: super-frames of TCP in a guest's own tunnels, in PPPoE sessions and behind MPLS labels
+// reach guests that take no super-frames, and those that take some. The offload header has the place of the inner
+// checksum, and says nothing of a tunnel.
 //
 //	guest ── vm0 ┐        ┌ vm1 ── takes nothing
 //	             ├ switch ┼ vm2 ── takes partial checksums
@@ -264,56 +264,76 @@ func TestGuestTunnels(t *testing.T) {
 		return p
 	}
 	inEther := func(p []byte) []byte { return packettest.Bare(1<<41, 2<<40, 0x0800, p) }
+	type tunnel struct {
+		name      string
+		etherType uint16
+		packet    []byte // behind the EtherType
+		front     int    // bytes in it before the packet with TCP
+		v6        bool   // which is IPv6
+	}
+	var tunnels []tunnel
 	for _, c := range []struct {
 		name  string
-		v6    bool // inside
-		front int  // bytes between the outer IP header and the inner packet
-		proto byte // outside
-		body  []byte
+		proto byte
+		front []byte
+		inner []byte
+		v6    bool
 	}{
-		{"VXLAN", false, 30, unix.IPPROTO_UDP, packettest.UDP(1000, 4789, append([]byte{8, 0, 0, 0, 0, 0, 42, 0}, inEther(tcp(false))...))},
-		{"GRE", false, 4, unix.IPPROTO_GRE, append([]byte{0, 0, 8, 0}, tcp(false)...)},
-		{"GRE with a key, IPv6 inside", true, 8, unix.IPPROTO_GRE, append([]byte{0x20, 0, 0x86, 0xdd, 0, 0, 0, 7}, tcp(true)...)},
-		{"GRE of Ethernet", false, 18, unix.IPPROTO_GRE, append([]byte{0, 0, 0x65, 0x58}, inEther(tcp(false))...)},
-		{"IP in IP", false, 0, unix.IPPROTO_IPIP, tcp(false)},
-		{"IPv6 in IP", true, 0, unix.IPPROTO_IPV6, tcp(true)},
+		{"GRE", unix.IPPROTO_GRE, []byte{0, 0, 8, 0}, tcp(false), false},
+		{"GRE with a key", unix.IPPROTO_GRE, []byte{0x20, 0, 0x86, 0xdd, 0, 0, 0, 7}, tcp(true), true},
+		{"GRE of Ethernet", unix.IPPROTO_GRE, append([]byte{0, 0, 0x65, 0x58}, inEther(nil)...), tcp(false), false},
+		{"IP in IP", unix.IPPROTO_IPIP, nil, tcp(false), false},
+		{"IPv6 in IP", unix.IPPROTO_IPV6, nil, tcp(true), true},
+		{"VXLAN", unix.IPPROTO_UDP, packettest.UDP(1000, 4789, append([]byte{8, 0, 0, 0, 0, 0, 42, 0}, inEther(tcp(false))...))[:30], tcp(false), false},
 	} {
-		for _, outerV6 := range []bool{false, true} {
-			kind, start, udpData, packet, etherType := port.GSOTCPv4, 14+20+c.front+20, 14+20+8, packettest.IPv4("10.0.0.1", "10.0.0.2", c.proto, c.body), uint16(0x0800)
-			if outerV6 {
-				packet, etherType = packettest.IPv6("fd00::1", "fd00::2", c.proto, c.body), 0x86dd
-				start, udpData = start+20, udpData+20
+		body := slices.Concat(c.front, c.inner)
+		tunnels = append(tunnels,
+			tunnel{c.name + " in IPv4", 0x0800, packettest.IPv4("10.0.0.1", "10.0.0.2", c.proto, body), 20 + len(c.front), c.v6},
+			tunnel{c.name + " in IPv6", 0x86dd, packettest.IPv6("fd00::1", "fd00::2", c.proto, body), 40 + len(c.front), c.v6})
+	}
+	session := func(proto byte, packet []byte) []byte {
+		return append(binary.BigEndian.AppendUint16([]byte{0x11, 0, 0, 7}, uint16(2+len(packet))), append([]byte{0, proto}, packet...)...)
+	}
+	tunnels = append(tunnels,
+		tunnel{"PPPoE", 0x8864, session(0x21, tcp(false)), 8, false},
+		tunnel{"PPPoE, IPv6", 0x8864, session(0x57, tcp(true)), 8, true},
+		tunnel{"GRE in PPPoE", 0x8864, session(0x21, tunnels[0].packet), 8 + tunnels[0].front, false},
+		tunnel{"MPLS", 0x8847, append([]byte{0, 0, 0x11, 64}, tcp(false)...), 4, false},
+		tunnel{"VXLAN in MPLS", 0x8847, append([]byte{0, 0, 0x11, 64}, tunnels[10].packet...), 4 + tunnels[10].front, false})
+
+	for _, c := range tunnels {
+		kind, start, udpData := port.GSOTCPv4, 14+c.front+20, 14+20+8
+		if c.etherType == 0x86dd {
+			udpData += 20
+		}
+		if c.v6 {
+			kind, start = port.GSOTCPv6, start+20
+		}
+		o := port.Offload{Flags: port.NeedsCsum, GSOType: kind, GSOSize: 1300, HdrLen: uint16(start + 20), CsumStart: uint16(start), CsumOffset: 16}
+		for _, to := range outputs {
+			if err := guest.Send(packettest.Bare(to.mac, tuntest.MACA, c.etherType, c.packet), o); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
 			}
-			if c.v6 {
-				kind = port.GSOTCPv6
-				start += 20
+			var got []byte
+			for deadline := time.Now().Add(bulkTime); len(got) < len(payload); {
+				b, is, err := to.recv(time.Until(deadline))
+				if err != nil {
+					t.Fatalf("%s to %s: %d of %d bytes arrive: %v", c.name, to.name, len(got), len(payload), err)
+				}
+				if port.MACFrom(b[6:]) != tuntest.MACA || len(b) <= start+20 {
+					continue
+				}
+				// As datagrams that have the tunnel's UDP header in common, or one by one.
+				data, size := b[udpData:], len(b)
+				if is.GSOType == port.GSOUDPL4 {
+					size = int(is.GSOSize)
+				}
+				for segment := range slices.Chunk(data, size) {
+					got = append(got, segment[start+20-udpData:]...)
+				}
 			}
-			o := port.Offload{Flags: port.NeedsCsum, GSOType: kind, GSOSize: 1300, HdrLen: uint16(start + 20), CsumStart: uint16(start), CsumOffset: 16}
-			for _, to := range outputs {
-				if err := guest.Send(packettest.Bare(to.mac, tuntest.MACA, etherType, packet), o); err != nil {
-					t.Fatal(err)
-				}
-				var got []byte
-				for deadline := time.Now().Add(bulkTime); len(got) < len(payload); {
-					b, is, err := to.recv(time.Until(deadline))
-					if err != nil {
-						t.Fatalf("%s in %#x to %s: %d of %d bytes arrive: %v", c.name, etherType, to.name, len(got), len(payload), err)
-					}
-					if port.MACFrom(b[6:]) != tuntest.MACA || len(b) <= start+20 {
-						continue
-					}
-					// As datagrams that have the tunnel's UDP header in common, or one by one.
-					data, size := b[udpData:], len(b)
-					if is.GSOType == port.GSOUDPL4 {
-						size = int(is.GSOSize)
-					}
-					for segment := range slices.Chunk(data, size) {
-						got = append(got, segment[start+20-udpData:]...)
-					}
-				}
-				if !bytes.Equal(got, payload) {
-					t.Errorf("%s in %#x to %s: %d bytes arrive, other ones", c.name, etherType, to.name, len(got))
-				}
+			if !bytes.Equal(got, payload) {
+				t.Errorf("%s to %s: %d bytes arrive, other ones", c.name, to.name, len(got))
 			}
 		}
 	}

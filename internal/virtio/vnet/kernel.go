@@ -23,7 +23,7 @@ func Settle(data []byte, o port.Offload) (port.Offload, bool) {
 			return port.Offload{}, true
 		}
 	case o.GSOType == port.GSOUDPL4:
-		p, ok := eth.FindIP(data)
+		p, _, ok := findPacket(data)
 		if !ok || p.Fragment || p.Routed || p.Proto != eth.ProtoUDP || len(data) < p.Transport+udpHeaderLen {
 			return o, false
 		}
@@ -55,11 +55,11 @@ func pseudo(data []byte, p eth.IPPacket) uint16 {
 // frame is none of these, or is SCTP inside a UDP tunnel, which must not be mistaken
 // for a datagram to be fragmented.
 func Guess(data []byte, partial bool, mtu int) (o port.Offload, ok bool) {
-	p, ok := eth.FindIP(data[:min(len(data), MaxHeader)])
+	p, shim, ok := findPacket(data[:min(len(data), MaxHeader)])
 	if !ok || p.Fragment {
 		return o, false
 	}
-	room := min(mtu, ethernetMTU) - (p.Transport - p.Header)
+	room := min(mtu, ethernetMTU) - shim.len - (p.Transport - p.Header)
 	offset := 0
 	switch p.Proto {
 	case eth.ProtoUDP:

@@ -79,6 +79,9 @@ func (s *Segmenter) putHeader(dst, payload []byte) {
 	if s.outer.on {
 		s.putOuter(dst, len(dst)+len(payload))
 	}
+	if s.shim.pppoe != 0 && s.layout != whole {
+		s.putShim(dst, len(dst)+len(payload))
+	}
 }
 
 func (s *Segmenter) last() bool { return s.next == s.count }

@@ -13,19 +13,17 @@ const greCsum = 4
 
 // Partial reports whether the checksum that o asks for is one that a frame of n bytes,
 // which begins with data, has: that of TCP or UDP, of GRE, or of TCP or UDP inside a
-// tunnel; all of these but the last also behind MPLS labels. Whoever completes a checksum writes two bytes of the frame after the switch has
-// decided about it, so these must not be an address, or any other field that somebody
-// checked. o must be Valid and ask for a checksum.
+// tunnel; also behind MPLS labels, or in a PPPoE session. Whoever completes a checksum
+// writes two bytes of the frame after the switch has decided about it, so these must not be an
+// address, or any other field that somebody checked. o must be Valid and ask for a checksum.
 func Partial(data []byte, n int, o port.Offload) bool {
 	head := data[:min(len(data), MaxHeader)]
-	p, labels, ok := findPacket(head)
+	p, _, ok := findPacket(head)
 	switch {
 	case !ok || p.Fragment:
 		return false
 	case p.Transport == int(o.CsumStart):
 		return hasChecksum(head, n, p, o)
-	case labels:
-		return false
 	}
 	from := p.Transport
 	switch p.Proto {

@@ -17,7 +17,7 @@ import (
 func (s *Segmenter) Regroup(caps port.Caps) bool {
 	const needs = port.CapUSO | port.CapCsum
 	t := &s.outer
-	if !t.on || t.kind != eth.ProtoUDP || caps&needs != needs || s.count < 2 || !t.csum && t.routed {
+	if !t.on || s.shim.len != 0 || t.kind != eth.ProtoUDP || caps&needs != needs || s.count < 2 || !t.csum && t.routed {
 		return false
 	}
 	start := t.l4 + udpHeaderLen

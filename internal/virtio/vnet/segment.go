@@ -61,7 +61,8 @@ const (
 //     offsets that are right where the kernel's are not.
 //
 // TCP and UDP datagrams can also have GSOTunnel: each segment then gets the tunnel's
-// headers too, with their lengths, IPv4 identification and checksums, or the MPLS labels.
+// headers too, with their lengths, IPv4 identification and checksums. What stands in front of
+// the packet, MPLS labels or the header of a PPPoE session, is repeated as well.
 //
 // VLAN tags inside data, IPv4 options and IPv6 extension headers are repeated in each
 // segment. A frame no longer than one segment comes out whole. So does a frame that needs
@@ -79,6 +80,7 @@ type Segmenter struct {
 	ipv4    bool
 	partial bool // the port completes the checksum
 	outer   outer
+	shim    shim
 	ip, l4  int // offsets of these headers in head
 	headLen int // of every segment; the first fragment adds the UDP header
 	size    int // payload behind headLen, perhaps less in the last segment
@@ -136,7 +138,8 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 	}
 	p := super.packet
 	s.ipv4, s.ip, s.l4 = p.Version == 4, p.Header, p.Transport
-	if super.tunnel || super.labels {
+	s.shim = super.shim
+	if super.tunnel || super.shim.len != 0 {
 		// To complete the checksum of an inner packet, a device needs more than an
 		// offset: some take it for the outer packet's.
 		s.partial = false
@@ -158,18 +161,18 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 // Reset discards all segments, and forgets data.
 func (s *Segmenter) Reset() {
 	s.rest, s.count, s.next, s.longest, s.offset, s.offload = nil, 0, 0, 0, 0, port.Offload{}
-	s.outer.on = false
+	s.outer.on, s.shim = false, shim{}
 	s.step = 1
 }
 
 // Inspect returns a super-frame's offload, with GSOTunnel if its type is that of the
-// packet inside a tunnel or behind MPLS labels. The frame has n bytes and begins with data. ok is false if
-// data does not begin with the headers that o describes; a receiver of the whole frame
-// trusts that it does.
+// packet inside a tunnel, behind MPLS labels or in a PPPoE session. The frame has n bytes and
+// begins with data. ok is false if data does not begin with the headers that o describes; a
+// receiver of the whole frame trusts that it does.
 func Inspect(data []byte, n int, o port.Offload) (_ port.Offload, ok bool) {
 	super, err := findSuper(data[:min(len(data), MaxHeader)], n, o)
 	o.GSOType &^= port.GSOTunnel
-	if super.tunnel || super.labels {
+	if super.tunnel || super.shim.len != 0 {
 		o.GSOType |= port.GSOTunnel
 	}
 	return o, err == nil
@@ -180,7 +183,7 @@ type super struct {
 	packet eth.IPPacket
 	outer  eth.IPPacket
 	tunnel bool
-	labels bool // the packet is behind MPLS labels, which each segment repeats
+	shim   shim // in front of the packet
 }
 
 // findSuper finds the packet in a super-frame of n bytes that begins with head.
@@ -197,12 +200,12 @@ func findSuper(head []byte, n int, o port.Offload) (s super, err error) {
 			return s, ErrOffload
 		}
 	}
-	p, labels, ok := findPacket(head)
+	p, shim, ok := findPacket(head)
 	if !ok || p.Fragment {
 		return s, ErrHeaders
 	}
-	s.labels = labels
-	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != p.Transport && !labels {
+	s.shim = shim
+	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != p.Transport {
 		inner, ok := findTunnel(head, n, p, o)
 		if !ok || inner.Fragment {
 			return s, ErrOffload

@@ -23,7 +23,7 @@ func (s *Segmenter) Split(data []byte, o port.Offload) error {
 		return err
 	}
 	p, t := super.packet, head[super.packet.Transport:]
-	if super.tunnel || super.labels || p.Proto != eth.ProtoTCP || o.Flags&port.NeedsCsum == 0 {
+	if super.tunnel || super.shim.len != 0 || p.Proto != eth.ProtoTCP || o.Flags&port.NeedsCsum == 0 {
 		return ErrOffload
 	}
 	n := int(t[12]>>4) * 4
