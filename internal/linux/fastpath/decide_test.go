@@ -726,12 +726,13 @@ func entries(t testing.TB, m *ebpf.Map) (n int) {
 	return n
 }
 
-// A port may have the number of a device whose own port is not released yet.
-// A port that is gone leaves nothing in the kernel: neither its number nor its device.
+// A port that is gone leaves nothing in the kernel: neither its number nor its device, and its
+// stations are unknown.
 func TestReleaseLeavesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
 	index, ifindex := r.path.slots.byNumber[0].index, uint32(r.ports[0].Device.Ifindex())
+	known := r.path.slots.byNumber[0].is.Generation // of its stations
 	r.publish(r.ports[1:])
 	r.path.Release(0)
 	var value uint32
@@ -742,7 +743,7 @@ func TestReleaseLeavesNothing(t *testing.T) {
 		t.Errorf("its device has the slot %d, %v", value, err)
 	}
 	var is bpfPort
-	if err := r.path.bpf.Ports.Lookup(index, &is); err != nil || is.Flags != 0 {
+	if err := r.path.bpf.Ports.Lookup(index, &is); err != nil || is.Flags != 0 || is.Generation == known {
 		t.Errorf("its slot is %+v, %v", is, err)
 	}
 }
@@ -773,6 +774,7 @@ func TestSlotGivenAway(t *testing.T) {
 	}
 }
 
+// A port may have the number of a device whose own port is not released yet.
 func TestReleaseAfterSuccessor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2)
