@@ -432,8 +432,8 @@ func TestConfirm(t *testing.T) {
 		if r.waits() || got != before {
 			t.Errorf("after the time (-before +now):\n%s", cmp.Diff(before, got))
 		}
-		if !strings.Contains(r.logged(), "not confirmed in time") {
-			t.Error("the log does not say so")
+		if log := r.logged(); !strings.Contains(log, "not confirmed in time") || strings.Contains(log, "tried again") {
+			t.Errorf("the log has %s", log)
 		}
 
 		// Confirmed, it stays.
@@ -574,6 +574,38 @@ func TestPendingIsWrittenFirst(t *testing.T) {
 			}
 		})
 		r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.ConfirmS = 60 })
+		h.locked(func() { h.slow = nil })
+	})
+}
+
+// A port that a configuration removes is off the disk before its device goes, or a daemon that dies
+// in between would make it again. If the disk fails, the port stays.
+func TestRemovedPortIsForgottenFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, store.State{})
+		r.mustApply(`"ports": {"vm0": {"kind": "fake"}, "vm1": {"kind": "fake"}}`, nil)
+		prune := func(a *api.ApplyConfig) { a.Prune = api.PruneApplied }
+		without := `"ports": {"vm0": {"kind": "fake"}}`
+		r.setDiskErr(errors.New("the disk fails"))
+		_, err := r.apply(without, prune)
+		wantCode(t, err, api.CodeFailed, "the disk fails")
+		r.setDiskErr(nil)
+		r.mustAdd("byhand")
+		if len(r.disk.Ports) != 3 || len(h.deleted) != 0 {
+			t.Errorf("after a failure, on disk is %+v, deleted are %q", r.disk.Ports, h.deleted)
+		}
+		h.locked(func() {
+			h.slow = func(call, name string) {
+				if call == "Delete" && len(r.disk.Ports) != 2 {
+					t.Errorf("device %s goes, and on disk is %+v", name, r.disk.Ports)
+				}
+			}
+		})
+		wantSteps(t, r.mustApply(without, prune), "remove port vm1: fake")
+		if len(h.deleted) != 1 {
+			t.Errorf("deleted are %q", h.deleted)
+		}
 		h.locked(func() { h.slow = nil })
 	})
 }

@@ -125,12 +125,8 @@ func (m *manager) planPorts(p *plan, w target, o how) {
 			p.last, p.leaving = append(p.last, s), append(p.leaving, name)
 		}
 	}
-	steps := slices.Concat(first, replace, add, set)
-	if len(steps) > 1 || len(p.last) > 0 {
-		before, after := m.yielding(w)
-		steps = slices.Concat([]step{before}, steps, []step{after})
-	}
-	p.steps = append(p.steps, steps...)
+	before, after := m.yielding(w)
+	p.steps = slices.Concat(p.steps, []step{before}, first, replace, add, set, []step{after})
 }
 
 // yielding returns the hidden steps around those of ports: ports give up what others will have,

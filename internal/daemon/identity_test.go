@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -149,17 +150,34 @@ func TestGuestMACsDiffer(t *testing.T) {
 	}
 }
 
-// A frame from the switch's own address is named, and not for each frame.
+// A frame from the switch's own address is named, and not for each frame. Where an identity is kept,
+// it is said how to get another.
 func TestOwnAddressFromOutside(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := wire(t, store.State{}, withTree, vm("vm0"), vm("vm1"))
-		for range 100 {
-			frame := append(port.Broadcast.HardwareAddr(), w.mac.HardwareAddr()...)
-			w.send("vm0", append(frame, make([]byte, 50)...))
-		}
-		log := w.logged()
-		if n := strings.Count(log, "own address"); n != 1 || !strings.Contains(log, "port=vm0") {
-			t.Errorf("%d lines:\n%s", n, log)
-		}
-	})
+	look := "look for a loop behind the port, or for another switch with this address"
+	kept := t.TempDir() + "/identity.json"
+	for path, advice := range map[string]string{
+		"":   look,
+		kept: look + "; for a new one stop vswitch, write {} into the identity file, and start it again",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := wire(t, store.State{}, func(o *Options) {
+				withTree(o)
+				if path != "" {
+					o.ids = openIdentity(path, o.Name, nil, o.Log)
+				}
+			}, vm("vm0"), vm("vm1"))
+			w.logged()
+			for range 100 {
+				frame := append(port.Broadcast.HardwareAddr(), w.mac.HardwareAddr()...)
+				w.send("vm0", append(frame, make([]byte, 50)...))
+			}
+			log := w.logged()
+			if n := strings.Count(log, "own address"); n != 1 || !strings.Contains(log, "port=vm0") {
+				t.Errorf("%d lines:\n%s", n, log)
+			}
+			if !strings.Contains(log, fmt.Sprintf("advice=%q identity=%s", advice, cmp.Or(path, `""`))) {
+				t.Errorf("with the identity file %q it advises:\n%s", path, log)
+			}
+		})
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 // TestNext goes through the facts in the order in which they count.
@@ -418,5 +419,75 @@ func TestNewsAreLost(t *testing.T) {
 		time.Sleep(minBackoff)
 		r.wantState("eth0", api.StateNoCarrier)
 		r.wantState("eth1", api.StateUp)
+	})
+}
+
+// leakyPort is a port whose device loses frames by itself.
+type leakyPort struct {
+	*fakePort
+	lost atomic.Uint64
+}
+
+func (p *leakyPort) Lost(uint64) uint64 { return p.lost.Load() }
+
+// Frames that a device loses while nobody holds its other end are lost for want of a carrier; what
+// it loses afterwards, its full queue loses.
+func TestLossesWithoutAMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		var leaky *leakyPort
+		h.wrap = func(p *fakePort) port.Port { leaky = &leakyPort{fakePort: p}; return leaky }
+		r := start(t, h, store.State{})
+		r.mustAdd("vm0")
+		r.wantState("vm0", api.StateNoCarrier)
+		r.inTurn(func() { // 10 frames were sent, as a former process counted
+			var sent vswitch.PortStats
+			sent.TX.Frames = 10
+			r.ports["vm0"].sw.Carry(sent)
+		})
+		for _, step := range []struct {
+			carrier         bool
+			lost            uint64 // by the end of it
+			nobody, tooFull uint64 // of these
+		}{{false, 3, 3, 0}, {true, 5, 3, 2}, {false, 9, 7, 2}} {
+			r.change("vm0", func(l *link.Link) { l.Carrier = step.carrier })
+			leaky.lost.Store(step.lost)
+			var tx vswitch.Counters
+			r.inTurn(func() { tx = r.ports["vm0"].sw.Stats().TX })
+			if tx.Dropped[port.DropNoCarrier] != step.nobody || tx.Dropped[port.DropQueueFull] != step.tooFull {
+				t.Errorf("%d lost: %d without a carrier, %d by a full queue; want %d and %d", step.lost,
+					tx.Dropped[port.DropNoCarrier], tx.Dropped[port.DropQueueFull], step.nobody, step.tooFull)
+			}
+		}
+	})
+}
+
+// Features are told that a port passes frames while its device is open and not down: also before a
+// machine is there.
+func TestPortPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.makes = false
+		r := start(t, h, store.State{})
+		if err := r.addReq(noWait(wanted(spec("vm0")))); err != nil {
+			t.Fatal(err)
+		}
+		want := func(state api.State, want bool) {
+			t.Helper()
+			r.wantState("vm0", state)
+			r.inTurn(func() {
+				if got := r.ports["vm0"].Passes(); got != want {
+					t.Errorf("%s: it passes frames: %v", state, got)
+				}
+			})
+		}
+		want(api.StateWaiting, false)
+		h.put(link.Link{Name: "vm0", MTU: 1500, Up: true})
+		time.Sleep(eventGap)
+		want(api.StateNoCarrier, true)
+		r.change("vm0", func(l *link.Link) { l.Carrier = true })
+		want(api.StateUp, true)
+		r.change("vm0", func(l *link.Link) { l.Up = false })
+		want(api.StateDown, false)
 	})
 }

@@ -265,6 +265,31 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 	}
 }
 
+// A saved port whose kind does not understand its settings is down, and its device is not opened.
+// set-port mends it.
+func TestUnfitSettingsOfAKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := saved(spec("bad"))
+		bad.Settings = settingsPatch(t, `{"mtu": "big"}`)
+		r := start(t, newFakeHost(), store.State{Ports: []store.Port{{Spec: bad}, {Spec: saved(spec("good"))}}})
+		r.wantState("good", api.StateNoCarrier)
+		r.wantState("bad", api.StateDown)
+		if why := r.port("bad").Reason; !strings.Contains(why, "cannot be put in force") || !strings.Contains(why, "set-port") {
+			t.Errorf("it is down because %q", why)
+		}
+		if r.host.device("bad") != nil {
+			t.Error("its device is opened")
+		}
+		if got := r.disk.Ports; len(got) != 2 || string(got[0].Spec.Settings["mtu"]) != `"big"` {
+			t.Errorf("on disk: %+v", got)
+		}
+		if err := r.set("bad", api.Settings{"mtu": 1400}); err != nil {
+			t.Fatal(err)
+		}
+		r.wantState("bad", api.StateNoCarrier)
+	})
+}
+
 // A saved port of another program's kind waits for that program, though this one cannot put its
 // settings in force: they are not what is wrong.
 func TestUnfitPolicyOfAnUnknownKind(t *testing.T) {

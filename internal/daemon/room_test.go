@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime"
 	"runtime/debug"
@@ -154,6 +156,22 @@ func TestFitMemory(t *testing.T) {
 		fitMemory(limits.Limit{Most: test.most})
 		if got := debug.SetMemoryLimit(-1); got != test.want {
 			t.Errorf("GOMEMLIMIT %d, cgroup %d: the limit is %d, want %d", test.set, test.most, got, test.want)
+		}
+	}
+}
+
+// With few threads the switch works on fewer processors, one at least; with enough, on all.
+func TestFitProcessors(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for most, want := range map[int]int{-3: 1, 0: 1, 7: 1, 8: 2, 31: 7, 32: 8, 1 << 20: 8} {
+		runtime.GOMAXPROCS(8)
+		var log bytes.Buffer
+		fitProcessors(limits.Limit{Most: most, Name: "the limit"}, slog.New(slog.NewTextHandler(&log, nil)))
+		if got := runtime.GOMAXPROCS(0); got != want {
+			t.Errorf("room for %d threads: it works on %d processors, want %d", most, got, want)
+		}
+		if said := strings.Contains(log.String(), fmt.Sprintf(`processors=%d of=8 limit="the limit"`, want)); said != (want < 8) {
+			t.Errorf("room for %d threads: the log has %q", most, &log)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -286,6 +287,19 @@ func TestStopWritesWhatWaits(t *testing.T) {
 				t.Errorf("on disk the interface is %q", got)
 			}
 		})
+	}
+}
+
+// A stop waits for the disk half of the time that the service manager gives it.
+func TestStopIsInTime(t *testing.T) {
+	unit, err := os.ReadFile("../../packaging/systemd/vswitch@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(unit), "\nTimeoutStopSec=")
+	text, _, _ = strings.Cut(text, "\n")
+	if given, err := time.ParseDuration(text); err != nil || lastSaveWait != given/2 {
+		t.Errorf("it waits %v of %q, %v", lastSaveWait, text, err)
 	}
 }
 

@@ -216,7 +216,14 @@ func TestTakesOver(t *testing.T) {
 		}
 		f.send(f.offer, f.files...)
 	}()
-	n, err := takeFrom(t, to, f.path, nil)
+	another := errors.New("another program")
+	n, err := takeFrom(t, to, f.path, func(h *takingHost) {
+		h.wrap = func(p *fakePort) port.Port {
+			own := &ownPort{fakePort: p}
+			own.contested.Store(&another)
+			return own
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,6 +318,13 @@ func TestTakesOver(t *testing.T) {
 		if time.Now().After(limit) {
 			t.Fatal("it does not forward")
 		}
+	}
+	// What is at a device when the former process's programs are gone is somebody else's.
+	for limit, why := time.Now().Add(time.Minute), ""; !strings.Contains(why, "another program"); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("it does not look who else has a device")
+		}
+		_ = n.do(func() error { why = n.ports["later"].reason; return nil })
 	}
 }
 

@@ -72,7 +72,7 @@ type (
 	Refusing interface{ Refuse(Port) error }
 
 	// Yielding gives up what one port will get from another, before a configuration changes
-	// several ports in one step after the other: otherwise no order would let two ports swap an
+	// ports in one step after the other: otherwise no order would let two ports swap an
 	// address. Next has the spec that each of those ports is about to get; nil: it goes. Each
 	// port is Configured afterwards, also if it keeps its settings after all.
 	Yielding interface {
