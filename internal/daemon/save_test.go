@@ -222,13 +222,15 @@ func TestKillDuringStart(t *testing.T) {
 					opened++
 				}
 			}
-			left := r.disk // of a process that is killed now
+			var left store.State // of a process that is killed now
+			kill := func() { r.inTurn(func() { left = r.disk }) }
+			kill()
 			if len(left.Ports) != n {
 				t.Errorf("after %v: %d ports on disk", after, len(left.Ports))
 			}
 			r.host.put(link.Link{Name: "new", Up: true, Carrier: true})
 			r.mustAdd("new")
-			if left = r.disk; len(left.Ports) != n+1 || traced(left) < opened {
+			if kill(); len(left.Ports) != n+1 || traced(left) < opened {
 				t.Errorf("after %v: a command leaves %d ports, %d of %d traces", after, len(left.Ports), traced(left), opened)
 			}
 			time.Sleep(saveGap)
