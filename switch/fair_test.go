@@ -52,6 +52,52 @@ func TestFairNewFlowIsDueFirst(t *testing.T) {
 	}
 }
 
+// After a change of the rate, flows share the new one: what a flow has sent at the former rate does not count, what waits
+// counts by the new one, and nothing is counted twice.
+func TestFairRateChanges(t *testing.T) {
+	q := fairQueue{rate: port.Rate{PerSecond: 1}}
+	push := func(flow uint32) {
+		f := fairFrame(flow, 0)
+		q.push(&port.Out{Frame: f}, 0, q.flowOf(f))
+	}
+	pop := func() port.MAC {
+		e := q.pop()
+		src := e.frame.Src
+		q.free(e)
+		return src - 1
+	}
+	for range 3 {
+		push(0)
+		pop()
+	}
+	for range 3 {
+		push(0)
+	}
+	q.setRate(port.Rate{PerSecond: 1000})
+	if want := int64(3e6); q.waiting != want || q.longest().waiting != want {
+		t.Errorf("frames that wait use %d ns, of the flow %d, not %d", q.waiting, q.longest().waiting, want)
+	}
+	for range 3 {
+		push(1)
+	}
+	if size := 6 * fairFrame(0, 0).DataLen(); q.bytes != size {
+		t.Errorf("%d bytes wait, not %d", q.bytes, size)
+	}
+	var sent [2]int
+	for range 4 {
+		sent[pop()]++
+	}
+	if sent != [2]int{2, 2} {
+		t.Errorf("of 4 frames, the flows sent %d", sent)
+	}
+	for q.n > 0 {
+		pop()
+	}
+	if q.bytes != 0 || q.waiting != 0 || q.longest().waiting != 0 {
+		t.Errorf("an empty queue has %d bytes, which use %d ns", q.bytes, q.waiting)
+	}
+}
+
 // A header that is cut off counts as far as it is there: in the flow, and in the frame.
 func TestFairHash(t *testing.T) {
 	frame := func(n int, ports uint32) *port.Frame {
