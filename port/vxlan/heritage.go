@@ -34,7 +34,7 @@ type heirStation struct {
 // control plane says it again. The directory's mutex guards it.
 type legacy struct {
 	members []member           // joined for it
-	floods  map[uint32][]*vtep // by VNI: the lists of flooded that are its
+	floods  map[uint32][]*vtep // by VNI: those to flood to that no control plane has named yet
 	left    int                // seconds
 }
 
@@ -54,7 +54,7 @@ func (d *directory) give() ([]byte, error) {
 	}
 	for vni, n := range d.networks.Load().byVNI {
 		hn := &heirNetwork{VNI: vni}
-		for _, v := range d.flooded[vni] {
+		for _, v := range slices.Concat(d.flooded[vni], d.legacy.floods[vni]) {
 			hn.Flood = append(hn.Flood, place(v))
 		}
 		nets[n] = hn
@@ -105,20 +105,18 @@ func (d *directory) inherit(data []byte) {
 				d.legacy.members = append(d.legacy.members, member{n, v})
 			}
 		}
-		var flood []*vtep
 		for _, i := range hn.Flood {
-			if v := host(i); v != nil && n.has(v) && !slices.Contains(flood, v) {
-				d.join(n, v)
-				flood = append(flood, v)
+			v := host(i)
+			if v == nil || !n.has(v) || slices.Contains(d.flooded[hn.VNI], v) || slices.Contains(d.legacy.floods[hn.VNI], v) {
+				continue
 			}
-		}
-		if flood != nil && d.flooded[hn.VNI] == nil {
 			if d.legacy.floods == nil {
 				d.legacy.floods = make(map[uint32][]*vtep)
 			}
-			d.flooded[hn.VNI], d.legacy.floods[hn.VNI] = flood, flood
-			d.reflood(n)
+			d.join(n, v)
+			d.legacy.floods[hn.VNI] = append(d.legacy.floods[hn.VNI], v)
 		}
+		d.reflood(n)
 		for _, s := range hn.Stations {
 			if s.MAC == 0 || s.MAC.IsGroup() || uint64(s.MAC)>>48 != 0 || s.Age < 0 || s.Age > 1<<20 {
 				continue
@@ -136,6 +134,17 @@ func (d *directory) inherit(data []byte) {
 	}
 }
 
+// supersede ends the legacy of a network's flood list, as far as a control plane knows better.
+func (d *directory) supersede(n *network, known func(*vtep) bool) {
+	d.legacy.floods[n.vni] = slices.DeleteFunc(d.legacy.floods[n.vni], func(v *vtep) bool {
+		if !known(v) {
+			return false
+		}
+		d.leave(n, v)
+		return true
+	})
+}
+
 // fade ends the legacy when its time is over. It is called each second.
 func (d *directory) fade() {
 	d.lock()
@@ -147,14 +156,9 @@ func (d *directory) fade() {
 		return
 	}
 	nets := d.networks.Load()
-	for vni, list := range d.legacy.floods {
-		if is := d.flooded[vni]; len(is) > 0 && &is[0] == &list[0] { // no control plane gave another
-			delete(d.flooded, vni)
-			for _, v := range list {
-				d.leave(nets.byVNI[vni], v)
-			}
-			d.reflood(nets.byVNI[vni])
-		}
+	for vni := range d.legacy.floods {
+		d.supersede(nets.byVNI[vni], func(*vtep) bool { return true })
+		d.reflood(nets.byVNI[vni])
 	}
 	for _, m := range d.legacy.members {
 		if nets.byVNI[m.n.vni] == m.n {

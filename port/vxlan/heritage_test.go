@@ -96,9 +96,31 @@ func TestHeritage(t *testing.T) {
 		if err := d.SetRemote(7, 0x0200_0000_0003, three); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.SetFlood(7, []netip.Addr{four, three}); err != nil {
+		flood := func(vteps ...netip.Addr) {
+			t.Helper()
+			if err := d.SetFlood(7, vteps); err != nil {
+				t.Fatal(err)
+			}
+		}
+		flood(three) // the first neighbor that is heard; the other may be heard later
+		if is, want := knows(d), "02:00:00:00:00:02@192.0.2.2 02:00:00:00:00:03@192.0.2.3 floods 192.0.2.2 192.0.2.3 192.0.2.4 members 3"; is != want {
+			t.Errorf("%s: once it is told of one host, it knows %s", name, is)
+		}
+		again, err := d.give()
+		if err != nil {
 			t.Fatal(err)
 		}
+		next := tunnelOf(t)
+		next.inherit(again)
+		if is, want := knows(next), knows(d); is != want {
+			t.Errorf("%s: the process after the next knows %s, want %s", name, is, want)
+		}
+		flood(four, three)
+		flood(three) // the other is gone
+		if is, want := knows(d), "02:00:00:00:00:02@192.0.2.2 02:00:00:00:00:03@192.0.2.3 floods 192.0.2.2 192.0.2.3 members 3"; is != want {
+			t.Errorf("%s: once a host has gone, it knows %s", name, is)
+		}
+		flood(four, three)
 		for range grace {
 			d.fade()
 		}
@@ -106,9 +128,7 @@ func TestHeritage(t *testing.T) {
 			t.Errorf("%s: said again, it knows %s", name, is)
 		}
 		d.DeleteRemote(7, 0x0200_0000_0003)
-		if err := d.SetFlood(7, nil); err != nil {
-			t.Fatal(err)
-		}
+		flood()
 		if is := knows(d); is != anew {
 			t.Errorf("%s: taken back, it knows %s", name, is)
 		}

@@ -227,6 +227,7 @@ func (d *directory) forget(n *network) {
 		}
 	}
 	delete(d.flooded, n.vni)
+	delete(d.legacy.floods, n.vni)
 	for u := range d.uses {
 		if u.vni == n.vni {
 			d.exclude(n, d.byNumber[u.number].Load())
@@ -347,10 +348,11 @@ func (d *directory) exclude(n *network, v *vtep) {
 	}
 }
 
-// reflood publishes a network's flood list: the peers, and those of SetFlood.
+// reflood publishes a network's flood list: the peers, those of SetFlood, and those that an earlier
+// process knew.
 func (d *directory) reflood(n *network) {
 	all := slices.Clone(d.peers)
-	for _, v := range d.flooded[n.vni] {
+	for _, v := range slices.Concat(d.flooded[n.vni], d.legacy.floods[n.vni]) {
 		if !slices.Contains(d.peers, v) {
 			all = append(all, v)
 		}
@@ -461,6 +463,9 @@ func (d *directory) SetFlood(vni uint32, vteps []netip.Addr) error {
 	}
 	for _, v := range former {
 		d.leave(n, v)
+	}
+	if d.legacy.floods[vni] != nil { // the other hosts may not have been heard yet
+		d.supersede(n, func(v *vtep) bool { return slices.Contains(next, v) || slices.Contains(former, v) })
 	}
 	d.reflood(n)
 	return nil
