@@ -87,7 +87,7 @@ type Polled interface {
 	// Eager reports whether to poll the queue, in which Poll has found nothing for so long.
 	Eager(idle time.Duration) bool
 
-	// Wait returns when Poll may return frames or an error, or when the queue is to be polled.
+	// Wait returns when Poll may return frames or an error, or when Eager may have changed.
 	Wait()
 }
 

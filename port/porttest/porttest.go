@@ -480,7 +480,7 @@ func testPolled(t *testing.T, f Fixture) {
 					q.Release()
 				default:
 					if q.Eager(time.Hour) {
-						ended <- errors.New("a queue that had no frame for an hour is to be polled")
+						ended <- errors.New("a queue that had no frame for an hour asks to be polled")
 						return
 					}
 					q.Wait()

@@ -166,7 +166,7 @@ var unfinishedTricks = []testCase{
 		}
 		for _, at := range []uint16{20, 22, 26, 28, 30, 36, 40} {
 			for _, offset := range []uint16{0, 2, 6, 8, 16} {
-				l.nothing(fmt.Sprint("a reply in which a sum is to be made at ", at, "+", offset), reply, port.Offload{Flags: port.NeedsCsum, CsumStart: at, CsumOffset: offset})
+				l.nothing(fmt.Sprint("a reply that wants a checksum at ", at, "+", offset), reply, port.Offload{Flags: port.NeedsCsum, CsumStart: at, CsumOffset: offset})
 			}
 		}
 		// UDP whose checksum would be behind its header, or in front of it, or of the inner packet's.

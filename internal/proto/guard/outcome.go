@@ -157,7 +157,7 @@ func (p *Port) probed(f *port.Frame, a netip.Addr, is fate) {
 }
 
 // ask has the switch ask all others for an address, which is bound if nobody objects for a second
-// after that. If too much is to be asked, the address goes. The caller holds table.mu.
+// after that. If it asks for too many addresses already, the address goes. The caller holds table.mu.
 func (p *Port) ask(e *entry) {
 	t := p.table
 	if len(t.claims) >= maxClaims {
