@@ -18,10 +18,11 @@ const (
 
 	// wakeAt is how many of them wake the sender before its time. To wake it for each would
 	// take longer than all else that a sample does.
-	wakeAt = 64
+	wakeAt = 256
 
-	// flushEvery is how long a sample waits for others, so that one datagram has several.
-	flushEvery = 100 * time.Millisecond
+	// flushEvery is how long a sample waits for others, so that one datagram has several. In all, a
+	// sample may wait a second, some of it for the fast path.
+	flushEvery = 250 * time.Millisecond
 )
 
 // agent is a running sFlow.

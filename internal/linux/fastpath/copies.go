@@ -2,34 +2,15 @@ package fastpath
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"math"
-	"os"
-	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
-
-// The rings of copies, as in bpf/copy.h, with their sizes in bytes. They have memory only
-// while a port's frames are copied.
-const (
-	ringCaptures = iota
-	ringSamples
-	ringMirrors
-	numRings
-)
-
-var ringSizes = [numRings]uint32{ringCaptures: 8 << 20, ringSamples: 1 << 20, ringMirrors: 8 << 20}
-
-// samplesEvery is how often samples are read that wake nobody (WAKE_AT in bpf/copy.h).
-const samplesEvery = 100 * time.Millisecond
 
 // What struct port's watch has, and what a copy is.
 const (
@@ -49,102 +30,6 @@ const several = 0xfffe
 
 // dropOf are the reasons why the program drops a frame, by enum decision.
 var dropOf = [...]port.Drop{2: port.DropSamePort, port.DropIsolated, port.DropPoliced, port.DropNoDestination}
-
-// rings are the rings that are in use. Path.mu guards them.
-type rings struct {
-	bpf     *bpfObjects
-	open    [numRings]*ring
-	running sync.WaitGroup
-}
-
-// ring is a ring with its reader.
-type ring struct {
-	*ringbuf.Reader
-	memory *ebpf.Map
-}
-
-// clear takes out the rings of an earlier process.
-func (r *rings) clear() error {
-	var errs []error
-	for i := range r.open {
-		errs = append(errs, r.takeOut(i))
-	}
-	return errors.Join(errs...)
-}
-
-// putBack puts in the rings that are in use, which another process may have taken out.
-func (r *rings) putBack() error {
-	var errs []error
-	for i, ring := range r.open {
-		if ring != nil {
-			errs = append(errs, r.bpf.Rings.Put(uint32(i), ring.memory))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (r *rings) takeOut(i int) error {
-	err := r.bpf.Rings.Delete(uint32(i))
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil
-	}
-	return err
-}
-
-// start puts in the rings that ports need and that are not there; read is called for each copy.
-func (r *rings) start(needed [numRings]bool, read func(record []byte)) error {
-	var errs []error
-	for i, is := range needed {
-		if is && r.open[i] == nil {
-			errs = append(errs, r.put(i, read))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (r *rings) put(i int, read func(record []byte)) error {
-	memory, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: ringSizes[i]})
-	if err != nil {
-		return fmt.Errorf("make a ring: %w", err)
-	}
-	reader, err := ringbuf.NewReader(memory)
-	if err == nil {
-		err = r.bpf.Rings.Put(uint32(i), memory)
-	}
-	if err != nil {
-		memory.Close()
-		return fmt.Errorf("make a ring: %w", err)
-	}
-	r.open[i] = &ring{reader, memory}
-	r.running.Go(func() {
-		var record ringbuf.Record
-		for {
-			if i == ringSamples {
-				reader.SetDeadline(time.Now().Add(samplesEvery))
-			}
-			err := reader.ReadInto(&record)
-			for ; err == nil; err = reader.ReadInto(&record) {
-				read(record.RawSample)
-			}
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				return // the ring is closed
-			}
-		}
-	})
-	return nil
-}
-
-// stop takes out the rings that no port needs any more.
-func (r *rings) stop(needed [numRings]bool) error {
-	var errs []error
-	for i, ring := range r.open {
-		if ring != nil && !needed[i] {
-			r.open[i] = nil
-			errs = append(errs, r.takeOut(i), ring.Close(), ring.memory.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // needs returns the rings that ports need.
 func needs(ports []vswitch.FastPort) (needed [numRings]bool) {

@@ -124,9 +124,9 @@ static inline int can_see(struct __sk_buff *skb, u32 watch)
 	return skb->len <= MAX_COPY;
 }
 
-/* Samples wake nobody until so many bytes of them wait. User space looks for the others each tenth
- * of a second: to wake a thread takes longer than all else that a sample does. */
-#define WAKE_AT (64 << 10)
+/* Samples wake nobody until so many bytes of them wait: an eighth of their ring. User space looks for
+ * the others now and then: to wake a thread takes longer than all else that a sample does. */
+#define WAKE_AT (128 << 10)
 
 static inline u64 wake(void *ring)
 {
