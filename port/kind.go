@@ -67,9 +67,9 @@ type Description struct {
 
 // Finder is implemented by kinds whose ports stand on a network interface.
 type Finder interface {
-	// Find returns the index of the interface that Open would take; 0 if there is none
-	// in the namespace of the process.
-	Find(spec Spec, trace Trace) int
+	// Find reports whether the interface that Open would take is there, and returns its index;
+	// 0 if that is in another namespace than the process. If the system does not tell, it is there.
+	Find(spec Spec, trace Trace) (index int, is bool)
 }
 
 // Attended is implemented by kinds whose device a machine can hold whether the port is
@@ -137,8 +137,8 @@ type Trace struct {
 	// against the device.
 	Ifindex int `json:"-"`
 
-	// Number is the index of the device and the boot of the host that it belongs to, to find a
-	// device in a next process that was renamed meanwhile; of Members alone.
+	// Number identifies the device until the host reboots, to find it in a next process under
+	// any name.
 	Number string `json:"number,omitempty"`
 
 	// Name is what the port's settings call a device among its Members; empty: Ifname.

@@ -32,7 +32,8 @@ func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
 
 // run executes the command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	app := newApp(stdout)
+	out := &output{Writer: stdout}
+	app := newApp(out)
 	if completing(args) {
 		complete(app, args[1:len(args)-1])
 		return 0
@@ -40,7 +41,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	asJSON := wantsJSON(args)
 	args, err := arrange(app, args)
 	if err == nil {
-		err = app.Run(args)
+		err = cmp.Or(app.Run(args), out.err)
 	}
 	if err == nil {
 		return 0
@@ -60,6 +61,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitNoDaemon
 	}
 	return exitFailed
+}
+
+// output is where commands print. It keeps the first error, since not everything that prints
+// reports one: help does not.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (n int, err error) {
+	n, err = o.Writer.Write(b)
+	o.err = cmp.Or(o.err, err)
+	return n, err
 }
 
 // wantsJSON reports whether a command line, valid or not, requests -o json.

@@ -68,7 +68,7 @@ func top(c *cli.Context, cl *api.Client, _ []string) error {
 	if err != nil {
 		return err
 	}
-	out, terminal := c.App.Writer.(*os.File)
+	out, terminal := c.App.Writer.(*output).Writer.(*os.File)
 	terminal = terminal && term.IsTerminal(int(out.Fd())) && term.IsTerminal(int(os.Stdin.Fd()))
 	if c.Bool("once") || f == "json" || !terminal {
 		return showRates(c, cl, interval, v.order, func(all []rate) []rate { return matchRates(all, v.filter) })

@@ -116,13 +116,13 @@ func (h *fakeHost) IPv4(index int) (netip.Prefix, error) {
 	return h.addresses[index], nil
 }
 
-func (h *fakeHost) Find(spec port.Spec, trace port.Trace) int {
+func (h *fakeHost) Find(spec port.Spec, trace port.Trace) (index int, is bool) {
 	for _, name := range []string{trace.Ifname, spec.Name} {
 		if l, err := h.ByName(name); err == nil {
-			return l.Index
+			return l.Index, true
 		}
 	}
-	return 0
+	return 0, false
 }
 
 func (h *fakeHost) Attended(port.Spec, port.Trace) string { return h.attended }

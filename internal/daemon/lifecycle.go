@@ -121,7 +121,7 @@ func (m *manager) reserve(p *managed) error {
 	var err error
 	m.off(func() {
 		if err = m.claimed.Take(); err == nil {
-			n = f.Find(spec, trace)
+			n, _ = f.Find(spec, trace)
 			device, _ = m.links.ByIndex(n)
 		}
 	})

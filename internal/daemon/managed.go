@@ -140,7 +140,7 @@ func (m *manager) open(p *managed) (err error) {
 func (m *manager) attach(p *managed) (err error) {
 	spec, trace := p.spec, p.trace
 	if p.adopted() {
-		m.off(func() { err = m.there(spec, trace) })
+		m.off(func() { err = there(p.kind, spec, trace) })
 		if err != nil {
 			// The next device of that name is another one, with its own settings.
 			p.trace = port.Trace{Ifname: spec.Name}
@@ -203,13 +203,11 @@ func (m *manager) openKind(p *managed, spec port.Spec, trace *port.Trace) (port.
 }
 
 // there returns an error if an adopted device is gone.
-func (m *manager) there(spec port.Spec, trace port.Trace) error {
-	_, err := m.links.ByName(spec.Name)
-	if err != nil && trace.Ifname != spec.Name {
-		_, err = m.links.ByName(trace.Ifname)
-	}
-	if errors.Is(err, link.ErrNotFound) {
-		return gone("interface " + spec.Name + " is not there; make it again and the port takes it up")
+func there(kind port.Kind, spec port.Spec, trace port.Trace) error {
+	if f, ok := as[port.Finder](kind); ok {
+		if _, is := f.Find(spec, trace); !is {
+			return gone("interface " + spec.Name + " is not there; make it again and the port takes it up")
+		}
 	}
 	return nil
 }
@@ -318,11 +316,9 @@ func (m *manager) linkChanged(ev link.Event) {
 	for _, p := range m.ports {
 		switch {
 		case p.dev != nil:
-		case ev.Gone:
-			if p.lost == ev.Index {
-				m.departed(p, ev)
-			}
-		case ev.Name == p.spec.Name || ev.Name == p.trace.Ifname:
+		case ev.Gone && p.lost == ev.Index:
+			m.departed(p, ev)
+		case ev.Name == p.spec.Name, ev.Name == p.trace.Ifname, p.trace.Number != "" && p.trace.Number == owner.Number(ev.Index):
 			p.changed = true // a pending open may have read the old state
 			p.retryAt(p.tried.Add(eventGap))
 		}
@@ -357,26 +353,22 @@ func (m *manager) departed(p *managed, ev link.Event) {
 
 // stillAway returns an error while the port's device is in another network namespace, from where
 // it may come back: its machine has it open. After a reboot it is gone.
-func (m *manager) stillAway(p *managed) (err error) {
+func (m *manager) stillAway(p *managed) error {
 	if p.trace.Away == "" {
 		return nil
 	}
-	if names := []string{p.trace.Ifname, p.spec.Name}; p.trace.Away == m.boot {
-		m.off(func() {
-			for _, name := range names {
-				if _, err = m.links.ByName(name); !errors.Is(err, link.ErrNotFound) {
-					return
-				}
-			}
-		})
-		if errors.Is(err, link.ErrNotFound) {
-			return gone(fmt.Sprintf("interface %s was moved to another network namespace; move it back, or delete the port and add it again", names[0]))
+	if f, ok := as[port.Finder](p.kind); ok && p.trace.Away == m.boot {
+		spec, trace := p.spec, p.trace
+		var index int
+		var is bool
+		m.off(func() { index, is = f.Find(spec, trace) })
+		// Another port's device can have the name by now.
+		if other := m.devices[index]; !is || other != nil && other != p {
+			return gone(fmt.Sprintf("interface %s was moved to another network namespace; move it back, or delete the port and add it again", trace.Ifname))
 		}
 	}
-	if err == nil {
-		p.trace.Away = ""
-	}
-	return err
+	p.trace.Away = ""
+	return nil
 }
 
 // releaseElsewhere takes the mark of the switch off the device of a removed port that was moved to

@@ -230,6 +230,31 @@ func TestLostPortIsTriedAgainWithBackoff(t *testing.T) {
 	})
 }
 
+// A port that waits because another interface has its name opens once that is gone, however long
+// it waited.
+func TestNameIsFreeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.hidden = true
+		r := start(t, h, store.State{})
+		r.mustAdd("vm0")
+		time.Sleep(maxBackoff)
+		h.failOpen(errors.New("vm0 is a veth"))
+		h.device("vm0").end(port.ErrGone)
+		time.Sleep(100 * time.Second)
+		r.wantState("vm0", api.StateWaiting)
+		other := h.put(link.Link{Name: "veth9"})
+		h.failOpen(nil)
+		h.events <- link.Event{Link: other, Gone: true}
+		time.Sleep(eventGap)
+		r.wantState("vm0", api.StateWaiting)
+		other.Name = "vm0"
+		h.events <- link.Event{Link: other, Gone: true}
+		time.Sleep(eventGap)
+		r.wantState("vm0", api.StateUp)
+	})
+}
+
 // A device that ends as soon as it is open, and a failure that itself raises link
 // events, must not keep the manager busy.
 func TestNoHotLoop(t *testing.T) {

@@ -96,12 +96,19 @@ func addresses(s port.Spec) ([]netip.Prefix, error) {
 }
 
 // Find implements port.Finder.
-func (kind) Find(s port.Spec, t port.Trace) int {
-	if port.SettingsOf[Settings](s).Netns != "" {
-		return 0 // the kernel refuses a second holder of a TAP
+func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
+	ns, err := netns(s)
+	if err == nil && ns != nil {
+		err = ns.Do(func() error { _, err := k.find(s, t); return err })
+		return 0, !errors.Is(err, link.ErrNotFound) // the kernel refuses a second holder of a TAP
 	}
-	l, _ := tuntap.Find(s, t)
-	return l.Index
+	l, err := k.find(s, t)
+	return l.Index, !errors.Is(err, link.ErrNotFound)
+}
+
+// find looks up the TAP of a port.
+func (k kind) find(s port.Spec, t port.Trace) (link.Link, error) {
+	return owner.Find(k.Switch, "tap", s.Name, t.Ifname, t.Number)
 }
 
 // Open implements port.Kind.
@@ -146,7 +153,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 		}
 	}()
 
-	l, err := tuntap.Find(s, *t)
+	l, err := k.find(s, *t)
 	switch {
 	case err == nil:
 		if err := owner.Check(l, k.Switch); err != nil {
@@ -186,7 +193,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 			return err
 		}
 	}
-	t.Ifname, t.Ifindex = l.Name, l.Index
+	t.Ifname, t.Ifindex, t.Number = l.Name, l.Index, owner.Number(l.Index)
 	own := defaultMTU
 	if t.Before != nil {
 		own = t.Before.MTU
@@ -295,7 +302,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 		return err
 	}
 	return (&Port{netns: ns}).do(func() error {
-		l, err := tuntap.Find(s, t)
+		l, err := k.find(s, t)
 		switch {
 		case errors.Is(err, link.ErrNotFound):
 			return nil

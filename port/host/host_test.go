@@ -227,7 +227,7 @@ func TestUndo(t *testing.T) {
 		}{
 			// The second address cannot be had where IPv6 is off.
 			{port.Spec{Name: "gw0", Settings: host.Settings{Address: []string{"192.0.2.1/24", "2001:db8::1/64"}}}, "2001:db8::1/64"},
-			{port.Spec{Name: "tun0"}, "tun0 is a tun, not a TAP"},
+			{port.Spec{Name: "tun0"}, "tun0 is a tun, whose frames have no Ethernet header"},
 			{port.Spec{Name: "gw0", Settings: host.Settings{Netns: "/proc/version"}}, "is not a network namespace"},
 		} {
 			porttest.Refused(t, kind, c.spec, c.want)

@@ -10,15 +10,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/nic"
-	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/proto/lacp"
 	"github.com/vswitch/vswitch/port"
 )
@@ -170,13 +167,13 @@ func (kind) Needs(s port.Spec, _ int) port.Needs {
 }
 
 // Find implements port.Finder.
-func (kind) Find(s port.Spec, _ port.Trace) int {
+func (kind) Find(s port.Spec, _ port.Trace) (index int, is bool) {
 	for _, name := range port.SettingsOf[Settings](s).Members {
 		if l, err := link.ByName(name); err == nil {
-			return l.Index
+			return l.Index, true
 		}
 	}
-	return 0
+	return 0, false
 }
 
 // Open implements port.Kind. Members that are not there, or that cannot be had, come later.
@@ -216,43 +213,15 @@ func (k kind) giveBack(name string, o *Settings, t port.Trace) error {
 	return k.taker().Return(l, o.use(), t)
 }
 
-// find looks up the device of a member, also one that was renamed: its number tells within a
-// process, and later its mark that the last name it had, or its number, is still its own.
+// find looks up the device of a member, also one that was renamed: within a process its index
+// tells.
 func (k kind) find(name string, t port.Trace) (link.Link, error) {
 	if t.Ifindex != 0 {
 		if l, err := link.ByIndex(t.Ifindex); !errors.Is(err, link.ErrNotFound) {
 			return l, err
 		}
 	}
-	if t.Ifname != "" && t.Ifname != name {
-		if l, err := link.ByName(t.Ifname); err == nil {
-			if m, is := owner.Parse(l.Alias); is && m.Switch == k.Switch {
-				return l, nil
-			}
-		}
-	}
-	l, err := link.ByName(name)
-	if !errors.Is(err, link.ErrNotFound) {
-		return l, err
-	}
-	digits, _, _ := strings.Cut(t.Number, "@")
-	if index, bad := strconv.Atoi(digits); bad == nil && t.Number == numberOf(index) {
-		if r, bad := link.ByIndex(index); bad == nil {
-			if m, is := owner.Parse(r.Alias); is && m.Switch == k.Switch && m.Adopted {
-				return r, nil
-			}
-		}
-	}
-	return l, err
-}
-
-// numberOf returns the Number of a Trace. An index is a device's as long as the host runs.
-func numberOf(index int) string {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%d@%s", index, strings.TrimSpace(string(boot)))
+	return k.taker().Find(name, t)
 }
 
 // nameOf returns the name of a member in the port's settings.

@@ -232,7 +232,7 @@ func (m *member) send(frame []byte) {
 
 // remember notes what to undo for a member, and where. The caller holds mu.
 func (p *Port) remember(name string, l link.Link, t port.Trace) {
-	t.Name, t.Ifname, t.Ifindex, t.Number = "", l.Name, l.Index, numberOf(l.Index)
+	t.Name, t.Ifname, t.Ifindex, t.Number = "", l.Name, l.Index, owner.Number(l.Index)
 	if l.Name != name {
 		t.Name = name // it was renamed
 	}

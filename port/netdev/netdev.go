@@ -80,9 +80,9 @@ func use(s port.Spec) nic.Config {
 }
 
 // Find implements port.Finder.
-func (kind) Find(s port.Spec, t port.Trace) int {
-	l, _ := nic.Find(s.Name, t)
-	return l.Index
+func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
+	l, err := k.taker().Find(s.Name, t)
+	return l.Index, !errors.Is(err, link.ErrNotFound)
 }
 
 // Open implements port.Kind.
@@ -97,7 +97,7 @@ func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port
 
 // open opens a port, with what another process gives of it unless from is nil.
 func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
-	l, err := nic.Find(s.Name, *trace)
+	l, err := k.taker().Find(s.Name, *trace)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil, port.Gone(fmt.Errorf("interface %s is not there; `ip link` lists those that are", s.Name))
 	}
@@ -118,7 +118,7 @@ func (kind) Set(p port.Port, _, to port.Spec) error { return p.(Port).Device.Set
 
 // Delete implements port.Kind.
 func (k kind) Delete(s port.Spec, t port.Trace) error {
-	l, err := nic.Find(s.Name, t)
+	l, err := k.taker().Find(s.Name, t)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil
 	}

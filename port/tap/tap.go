@@ -109,14 +109,14 @@ func (kind) Check(s port.Spec) error {
 }
 
 // Find implements port.Finder.
-func (kind) Find(s port.Spec, t port.Trace) int {
-	l, _ := tuntap.Find(s, t)
-	return l.Index
+func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
+	l, err := k.find(s, t)
+	return l.Index, !errors.Is(err, link.ErrNotFound)
 }
 
 // Attended implements port.Attended.
 func (k kind) Attended(s port.Spec, t port.Trace) string {
-	l, err := tuntap.Find(s, t)
+	l, err := k.find(s, t)
 	if err != nil || l.Kind != "tap" || owner.Check(l, k.Switch) != nil {
 		return ""
 	}
@@ -133,6 +133,11 @@ func (k kind) Attended(s port.Spec, t port.Trace) string {
 // made reports whether a device is the one that the switch made for a port.
 func (k kind) made(l link.Link, t port.Trace) bool {
 	return t.Created && (t.Ifindex == l.Index || owner.Makes(l, k.Switch, true))
+}
+
+// find looks up the TAP of a port.
+func (k kind) find(s port.Spec, t port.Trace) (link.Link, error) {
+	return owner.Find(k.Switch, "tap", s.Name, t.Ifname, t.Number)
 }
 
 // Open implements port.Kind.
@@ -162,7 +167,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		return nil, err
 	}
 	t := *trace
-	l, err := tuntap.Find(s, t)
+	l, err := k.find(s, t)
 	switch {
 	case err == nil:
 		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who, t.Ifname == ""), tuntap.Free(l)); err != nil {
@@ -192,7 +197,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		// and only costs time. If it cannot be removed, frames take a little longer.
 		_ = l.SetNoQueue()
 	}
-	t.Ifname, t.Ifindex = l.Name, l.Index
+	t.Ifname, t.Ifindex, t.Number = l.Name, l.Index, owner.Number(l.Index)
 
 	own := defaultMTU
 	if t.Before != nil {
@@ -251,7 +256,7 @@ func (kind) Set(pp port.Port, former, next port.Spec) error {
 
 // Delete implements port.Kind.
 func (k kind) Delete(s port.Spec, t port.Trace) error {
-	l, err := tuntap.Find(s, t)
+	l, err := k.find(s, t)
 	if errors.Is(err, link.ErrNotFound) {
 		return nil
 	}
@@ -308,8 +313,8 @@ func check(l link.Link, o Settings, who tuntap.Access, first bool) error {
 	if o.Queues > 1 && !l.MultiQueue {
 		return fmt.Errorf("TAP %s is there with one queue; leave --queues out, or delete it and let vswitch make it", l.Name)
 	}
-	if o.Queues == 0 && l.MultiQueue && first {
-		return fmt.Errorf("TAP %s was made for several queues, and QEMU cannot open it with one (\"Invalid argument\"); give --queues N, as many as its machine has, or make it without multi_queue", l.Name)
+	if o.Queues <= 1 && l.MultiQueue && first {
+		return fmt.Errorf("TAP %s was made for several queues, and QEMU cannot open it with one (\"Invalid argument\"); give --queues N, two or more, as many as its machine has, or make it without multi_queue", l.Name)
 	}
 	if (o.Owner != "" || o.Group != "") && who.Differs(l) {
 		return fmt.Errorf("TAP %s is there with another owner; leave --owner and --group out, or delete it and let vswitch make it", l.Name)

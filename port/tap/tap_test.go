@@ -293,7 +293,8 @@ func TestRefusals(t *testing.T) {
 	ns.Run("ip", "tuntap", "add", "dev", "mq0", "mode", "tap", "multi_queue")
 	ns.Do(func() {
 		refused(t, port.Spec{Name: "mq0"}, "give --queues N")
-		refused(t, port.Spec{Name: "tun0"}, "tun0 is a tun, not a TAP")
+		refused(t, port.Spec{Name: "mq0", Settings: tap.Settings{Queues: 1}}, "give --queues N, two or more")
+		refused(t, port.Spec{Name: "tun0"}, "tun0 is a tun, whose frames have no Ethernet header")
 		refused(t, port.Spec{Name: "br0"}, "br0 is a bridge, not a TAP")
 		refused(t, port.Spec{Name: "member"}, "belongs to a bridge")
 		refused(t, port.Spec{Name: "owned", Settings: tap.Settings{Owner: "1235"}}, "another owner")

@@ -91,19 +91,14 @@ func addresses(s port.Spec) ([]netip.Prefix, error) {
 }
 
 // Find implements port.Finder.
-func (kind) Find(s port.Spec, t port.Trace) int {
-	l, _ := find(s, t)
-	return l.Index
+func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
+	l, err := k.near(s, t)
+	return l.Index, !errors.Is(err, link.ErrNotFound)
 }
 
-// find looks up the port's device, first by the name it was last seen with.
-func find(s port.Spec, t port.Trace) (link.Link, error) {
-	if t.Ifname != "" && t.Ifname != s.Name {
-		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "veth" {
-			return l, nil
-		}
-	}
-	return link.ByName(s.Name)
+// near looks up the switch's end of a port.
+func (k kind) near(s port.Spec, t port.Trace) (link.Link, error) {
+	return owner.Find(k.Switch, "veth", s.Name, t.Ifname, t.Number)
 }
 
 // made reports whether a device is the one that the switch made for a port.
@@ -163,7 +158,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	if err != nil {
 		return nil, missing(err)
 	}
-	t.Created, t.Ifname, t.Ifindex = true, near.Name, near.Index
+	t.Created, t.Ifname, t.Ifindex, t.Number = true, near.Name, near.Index, owner.Number(near.Index)
 
 	p := &Port{}
 	if p.Own, err = nic.OpenOwn(near, k.Ingress, afpacket.Config{Promiscuous: true, From: from}); err != nil {
@@ -187,7 +182,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 // find returns both ends of the port's pair, or an error that wraps ErrNotFound if there is
 // none. A pair that leads elsewhere, as when the namespace was replaced, is deleted.
 func (k kind) find(s port.Spec, t port.Trace, ns *link.Netns) (near, end link.Link, err error) {
-	near, err = find(s, t)
+	near, err = k.near(s, t)
 	if err != nil {
 		return near, end, err
 	}
@@ -288,7 +283,7 @@ func (k kind) Set(pp port.Port, from, to port.Spec) error {
 
 // Delete implements port.Kind.
 func (k kind) Delete(s port.Spec, t port.Trace) error {
-	l, err := find(s, t)
+	l, err := k.near(s, t)
 	switch {
 	case errors.Is(err, link.ErrNotFound):
 		return nil // it went with its namespace
@@ -306,7 +301,7 @@ func (k kind) without(s port.Spec, t port.Trace, err error) error {
 	if !errors.Is(err, port.ErrGone) || !port.SettingsOf[Settings](s).Transient {
 		return err
 	}
-	if l, bad := find(s, t); bad == nil && k.made(l, t) {
+	if l, bad := k.near(s, t); bad == nil && k.made(l, t) {
 		return err // the container is there, and where its namespace is found is not
 	} else if bad != nil && !errors.Is(bad, link.ErrNotFound) {
 		return err

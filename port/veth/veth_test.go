@@ -98,7 +98,8 @@ func TestContainer(t *testing.T) {
 				if index == 0 {
 					index = p.Ifindex()
 				}
-				if !trace.Created || p.Ifindex() != index || kind.(port.Finder).Find(spec, trace) != index {
+				found, _ := kind.(port.Finder).Find(spec, trace)
+				if !trace.Created || p.Ifindex() != index || found != index {
 					t.Errorf("trace %+v, ifindex %d after %d", trace, p.Ifindex(), index)
 				}
 				answers(t, p, tuntest.Read(t, p), "192.0.2.1")

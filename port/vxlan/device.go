@@ -50,14 +50,9 @@ var _ interface {
 // the way to each host.
 const deviceMTU = 65535
 
-// find looks up the port's device, first by the name it was last seen with.
-func find(s port.Spec, t port.Trace) (link.Link, error) {
-	if t.Ifname != "" && t.Ifname != s.Name {
-		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "vxlan" {
-			return l, nil
-		}
-	}
-	return link.ByName(s.Name)
+// find looks up the port's device.
+func (k kind) find(s port.Spec, t port.Trace) (link.Link, error) {
+	return owner.Find(k.Switch, "vxlan", s.Name, t.Ifname, t.Number)
 }
 
 // made reports whether a device is the one that the switch made for a port.
@@ -66,12 +61,12 @@ func (k kind) made(l link.Link, t port.Trace) bool {
 }
 
 // Find implements port.Finder.
-func (k kind) Find(s port.Spec, t port.Trace) int {
-	l, err := find(s, t)
+func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
+	l, err := k.find(s, t)
 	if err != nil || !k.made(l, t) {
-		return 0
+		return 0, false
 	}
-	return l.Index
+	return l.Index, true
 }
 
 // openDevice opens a port on a device, which it makes if absent; with the sockets that another
@@ -94,7 +89,7 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 	if err := isHere(o.Local.Addr); err != nil {
 		return nil, err
 	}
-	l, err := find(s, *trace)
+	l, err := k.find(s, *trace)
 	switch {
 	case errors.Is(err, link.ErrNotFound):
 	case err != nil:
@@ -153,7 +148,7 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 	p.tasks.Go(func() { p.watch(p.quit) })
 	p.tasks.Go(func() { p.replica.run(p.quit) })
 	p.tasks.Go(func() { p.replica.followWays(p.quit) })
-	trace.Created, trace.Ifname, trace.Ifindex = true, l.Name, l.Index
+	trace.Created, trace.Ifname, trace.Ifindex, trace.Number = true, l.Name, l.Index, owner.Number(l.Index)
 	return p, nil
 }
 
@@ -186,7 +181,7 @@ func (k kind) remove(l link.Link) error {
 
 // Delete implements port.Kind.
 func (k kind) Delete(s port.Spec, t port.Trace) error {
-	l, err := find(s, t)
+	l, err := k.find(s, t)
 	switch {
 	case errors.Is(err, link.ErrNotFound), err == nil && !k.made(l, t):
 		return nil

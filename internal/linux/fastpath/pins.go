@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/files/flock"
+	interfaces "github.com/vswitch/vswitch/internal/linux/link"
 )
 
 // bpffs is the file system whose names keep kernel objects alive after a process, and
@@ -97,12 +98,7 @@ func (p *pins) close() { p.lock.Close() }
 // pinDir returns a switch's folder. Each network namespace may run a switch of the same
 // name; the kernel never reuses a namespace's cookie, and the host's is 1.
 func pinDir(name string) (string, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	cookie, err := interfaces.NetnsCookie()
 	if err != nil {
 		return "", fmt.Errorf("tell network namespaces apart: %w", err)
 	}

@@ -27,6 +27,17 @@ func ThreadNetns() (id NetnsID, err error) {
 	return id, err
 }
 
+// NetnsCookie identifies the namespace of the calling thread until the host reboots: the kernel
+// never uses such a number again.
+func NetnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+}
+
 // NetnsOf identifies the namespace that a descriptor refers to.
 func NetnsOf(fd int) (id NetnsID, err error) {
 	var st unix.Stat_t

@@ -120,7 +120,7 @@ func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err er
 			_ = l.TurnOn(off...)
 		}
 	}()
-	t.Before, t.Ifname, t.Ifindex = &before, l.Name, l.Index
+	t.Before, t.Ifname, t.Ifindex, t.Number = &before, l.Name, l.Index, owner.Number(l.Index)
 
 	// Shut the host stack out before the switch receives frames. Otherwise it could
 	// receive frames that a program already at the device forwards as well.
@@ -331,12 +331,7 @@ func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
 	return err
 }
 
-// Find looks up an interface, first by the name it was last seen with.
-func Find(name string, t port.Trace) (link.Link, error) {
-	if t.Ifname != "" && t.Ifname != name {
-		if l, err := link.ByName(t.Ifname); err == nil {
-			return l, nil
-		}
-	}
-	return link.ByName(name)
+// Find looks up the interface of a port or member, also one that was renamed.
+func (k Taker) Find(name string, t port.Trace) (link.Link, error) {
+	return owner.Find(k.Switch, "", name, t.Ifname, t.Number)
 }

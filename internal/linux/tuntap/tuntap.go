@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/linux/link"
-	"github.com/vswitch/vswitch/port"
 )
 
 const device = "/dev/net/tun"
@@ -95,21 +94,13 @@ func setAlias(name, alias string) error {
 	return l.SetAlias(alias)
 }
 
-// Find looks up the TAP of a port, first by the name it was last seen with. By the port's
-// name it finds a device of any kind.
-func Find(s port.Spec, t port.Trace) (link.Link, error) {
-	if t.Ifname != "" && t.Ifname != s.Name {
-		if l, err := link.ByName(t.Ifname); err == nil && l.Kind == "tap" {
-			return l, nil
-		}
-	}
-	return link.ByName(s.Name)
-}
-
 // NotATAP returns the error for a device of another kind.
 func NotATAP(l link.Link) error {
 	if l.TakesFrames() {
 		return fmt.Errorf("%s is a %s, which has no end that a switch could take frames from; give the port another name, and the virtual machine the TAP of that port", l.Name, l.Kind)
+	}
+	if !l.Ethernet {
+		return fmt.Errorf("%s is a %s, whose frames have no Ethernet header, and no TAP; give the port another name", l.Name, l.Kind)
 	}
 	return fmt.Errorf("%s is a %s, not a TAP; give the port another name, or attach it with --kind netdev", l.Name, l.Kind)
 }

@@ -393,6 +393,72 @@ func TestMovedAway(t *testing.T) {
 	}
 }
 
+// TestRenamedMeanwhile has devices renamed while no process of the switch runs, and in another
+// namespace. Each port has its own device afterwards, not one that bears its name by now.
+func TestRenamedMeanwhile(t *testing.T) {
+	t.Parallel()
+	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
+	h := machine{ns, t}
+	ns.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "set", "peer0", "up")
+	ns.Run("ip", "link", "set", "eth0", "up")
+	d := startDaemon(t, ns)
+	d.ctl("add-port vm0")
+	d.ctl("add-port vm1")
+	d.ctl("add-port gw0 --kind host")
+	d.ctl("add-port eth0 --kind netdev")
+	var guest *tuntest.Guest
+	ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
+	defer guest.Kill()
+	rename := func(from, to string) {
+		ns.Run("ip", "link", "set", from, "down") // before Linux 6.2 it must be
+		ns.Run("ip", "link", "set", from, "name", to)
+		ns.Run("ip", "link", "set", to, "up")
+	}
+	was := map[string]device{}
+	for _, name := range []string{"vm0", "vm1", "gw0", "eth0"} {
+		was[name] = h.device(name)
+	}
+	elsewhere.Run("ip", "tuntap", "add", "dev", "gw1", "mode", "tap")
+	d.ctl("add-port gw1 --kind host --netns %s", elsewhere.Path())
+	d.Kill()
+	for _, names := range [][2]string{{"vm0", "former0"}, {"vm1", "vm0"}, {"former0", "vm1"}, {"gw0", "gateway"}, {"eth0", "uplink"}} {
+		rename(names[0], names[1])
+	}
+	ns.Run("ip", "tuntap", "add", "dev", "gw0", "mode", "tap") // somebody else's
+	d.Restart(t)
+	for _, c := range []struct {
+		port, device string
+		state        api.State
+	}{
+		{"vm0", "vm1", api.StateUp}, {"vm1", "vm0", api.StateNoCarrier}, {"gw0", "gateway", api.StateUp}, {"eth0", "uplink", api.StateUp},
+	} {
+		d.AwaitState(t, c.port, c.state)
+		if p := d.port(c.port); p.Ifname != c.device || h.device(c.device).Ifindex != was[c.port].Ifindex {
+			t.Errorf("port %s has the device %s, want %s", c.port, p.Ifname, c.device)
+		}
+	}
+	d.AwaitState(t, "gw1", api.StateUp) // it was there before the port, in another namespace
+	ns.Run("ip", "link", "set", "vm1", "netns", elsewhere.Path(), "name", "visitor")
+	testenv.Eventually(t, "the port says where its device is", func() bool {
+		return strings.Contains(d.port("vm0").Reason, "was moved to another network namespace")
+	})
+	elsewhere.Run("ip", "link", "set", "visitor", "netns", ns.Path(), "name", "returned")
+	d.AwaitState(t, "vm0", api.StateUp)
+	if p := d.port("vm0"); p.Ifname != "returned" {
+		t.Errorf("port vm0 has the device %s", p.Ifname)
+	}
+	// What belongs to a port goes with it, and nothing else.
+	guest.Kill()
+	d.ctl("del-port vm0 --force")
+	for _, name := range []string{"vm0", "gw0"} {
+		h.device(name)
+	}
+	if out, err := ns.Command("ip", "link", "show", "returned").CombinedOutput(); err == nil {
+		t.Errorf("the TAP of vm0 is left: %s", out)
+	}
+}
+
 // TestMovedForGood removes the port of a device that was moved to another namespace: there it has its
 // alias from before.
 func TestMovedForGood(t *testing.T) {

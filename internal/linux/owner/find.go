@@ -1,0 +1,52 @@
+package owner
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/vswitch/vswitch/internal/linux/link"
+)
+
+// bootID identifies this boot of the host; it is empty if the kernel does not tell.
+var bootID = sync.OnceValue(func() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+})
+
+// Number identifies an interface of the calling thread's namespace, under any name, until the host
+// reboots; it is empty if the kernel cannot tell boots and namespaces apart. Another interface can
+// have its index later, but does not have the mark of the switch.
+func Number(index int) string {
+	cookie, err := link.NetnsCookie()
+	if err != nil || bootID() == "" {
+		return ""
+	}
+	return fmt.Sprintf("%d@%s/%d", index, bootID(), cookie)
+}
+
+// Find looks up the interface of a port of the switch named me, also one that somebody renamed: by
+// its number, then by the name that it was last seen with, then by the port's name. Another interface
+// can have the number or the last name by now, so the mark of the switch must be there; an interface
+// of the given kind that is nobody's may have lost it.
+func Find(me, kind, name, last, number string) (link.Link, error) {
+	digits, _, _ := strings.Cut(number, "@")
+	if index, err := strconv.Atoi(digits); err == nil && number == Number(index) {
+		if l, err := link.ByIndex(index); err == nil && marked(l, me) {
+			return l, nil
+		}
+	}
+	if last != "" && last != name {
+		if l, err := link.ByName(last); err == nil && (marked(l, me) || l.Kind == kind && Check(l, me) == nil) {
+			return l, nil
+		}
+	}
+	return link.ByName(name)
+}
+
+func marked(l link.Link, me string) bool {
+	m, is := Parse(l.Alias)
+	return is && m.Switch == me
+}
