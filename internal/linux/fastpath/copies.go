@@ -85,7 +85,8 @@ func (s *slots) setCopies(l *slot, p *vswitch.FastPort) error {
 	l.oneIn = p.OneIn
 	draws := make([]bpfSampling, ebpf.MustPossibleCPU())
 	for cpu := range draws {
-		draws[cpu] = bpfSampling{OneIn: max(p.OneIn, 1), Skip: vswitch.Skip(p.OneIn)}
+		skip := vswitch.Skip(p.OneIn)
+		draws[cpu] = bpfSampling{OneIn: max(p.OneIn, 1), Skip: skip, Of: skip}
 	}
 	return s.bpf.Samplings.Put(l.index, draws)
 }

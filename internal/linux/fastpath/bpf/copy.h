@@ -75,8 +75,8 @@ struct {
 /* The draw of a port's samples on one CPU. */
 struct sampling {
 	u32 one_in;
-	u32 skip; /* frames before the next sample, with it */
-	u32 of; /* frames since the last one, with it */
+	u32 skip; /* frames to the next sample, with it */
+	u32 of; /* those since the last one that was copied, with it */
 };
 
 struct {
@@ -177,9 +177,16 @@ global int see(struct __sk_buff *skb, u32 slot, u32 kind, u64 with)
 	return 1;
 }
 
-/* see_coming copies a frame that came by a port, if it is wanted. The port is the slot in the
- * lower half of where, and the upper half is for with. */
-global int see_coming(struct __sk_buff *skb, u32 watch, u32 where, u32 why)
+/* drawn counts a frame that came by a port, and reports whether it is a sample. */
+static inline int drawn(u32 slot)
+{
+	struct sampling *s = bpf_map_lookup_elem(&samplings, &slot);
+	return s && --s->skip == 0;
+}
+
+/* copy_coming copies a frame that came by a port. The port is the slot in the lower half of where,
+ * and the upper half is for with. */
+global int copy_coming(struct __sk_buff *skb, u32 watch, u32 where, u32 why)
 {
 	u32 slot = where & 0xffff, to = where >> 16;
 	if (watch & SEE_IN)
@@ -189,15 +196,25 @@ global int see_coming(struct __sk_buff *skb, u32 watch, u32 where, u32 why)
 	struct sampling *s = watch & SAMPLED ? bpf_map_lookup_elem(&samplings, &slot) : 0;
 	if (!s)
 		return 0;
-	s->of++;
-	if (s->skip > 1) {
-		s->skip--;
-		return 0;
-	}
-	s->skip = 1 + bpf_get_prandom_u32() % (2 * s->one_in - 1);
 	if (see(skb, slot, SAMPLE, with(why, to, s->of)))
 		s->of = 0;
+	s->skip = 1 + bpf_get_prandom_u32() % (2 * s->one_in - 1);
+	s->of += s->skip;
 	return 0;
+}
+
+/* see_coming is copy_coming if the frame is wanted. Most frames of a sampled port are not: that is
+ * decided without a call. */
+static inline void see_coming(struct __sk_buff *skb, u32 watch, u32 where, u32 why)
+{
+	if (!(watch & SEE_COMING))
+		return;
+	if (watch & SAMPLED && !drawn(where & 0xffff)) {
+		watch &= ~SAMPLED;
+		if (!(watch & SEE_COMING))
+			return;
+	}
+	copy_coming(skb, watch, where, why);
 }
 
 /* see_leaving copies a frame that leaves by a port, which is in the upper half of where; it came by

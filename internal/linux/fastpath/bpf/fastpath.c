@@ -736,8 +736,7 @@ static inline int dismiss(struct __sk_buff *skb, struct verdict *v, enum decisio
 		why = POLICED;
 	if (v->mirror_in)
 		mirror(skb, v->mirror_in, v->in);
-	if (v->watch & SEE_COMING)
-		see_coming(skb, v->watch, v->in | NO_PORT << 16, why);
+	see_coming(skb, v->watch, v->in | NO_PORT << 16, why);
 	return discard(skb, v->in, why);
 }
 
@@ -787,16 +786,14 @@ static inline int send_on(struct __sk_buff *skb, struct verdict *v, u32 path)
 			skb->mark = 0;
 		if (v->mirror_in)
 			mirror(skb, v->mirror_in, v->in);
-		if (v->watch & SEE_COMING)
-			see_coming(skb, v->watch, v->in | NO_PORT << 16, POLICED);
+		see_coming(skb, v->watch, v->in | NO_PORT << 16, POLICED);
 		return discard(skb, v->in, POLICED);
 	}
 	if (path)
 		skb->mark = 0; /* it was for the switch */
 	if (v->mirror_in)
 		mirror(skb, v->mirror_in, v->in);
-	if (v->watch & SEE_COMING)
-		see_coming(skb, v->watch, v->in | v->out << 16, ON);
+	see_coming(skb, v->watch, v->in | v->out << 16, ON);
 	if ((v->pop && bpf_skb_vlan_pop(skb)) || (v->tpid && bpf_skb_vlan_push(skb, v->tpid, v->tci))) {
 		in->lost++;
 		return TCX_DROP;

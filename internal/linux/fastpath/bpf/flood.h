@@ -332,8 +332,7 @@ global int flood(struct __sk_buff *skb, int keep)
 		return hand_up(skb);
 	if (p->is.mirror_in)
 		mirror(skb, p->is.mirror_in, port);
-	if (watch)
-		see_coming(skb, watch, port | (late ? NO_PORT : p->exits > 1 ? SEVERAL : p->exit[0].slot) << 16, late ? POLICED : ON);
+	see_coming(skb, watch, port | (late ? NO_PORT : p->exits > 1 ? SEVERAL : p->exit[0].slot) << 16, late ? POLICED : ON);
 	if (late)
 		return discard(skb, port, POLICED);
 
