@@ -41,7 +41,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	asJSON := wantsJSON(args)
 	args, err := arrange(app, args)
 	if err == nil {
-		err = cmp.Or(app.Run(args), out.err)
+		err = app.Run(args)
+		err = cmp.Or(err, out.err)
 	}
 	if err == nil {
 		return 0

@@ -318,7 +318,7 @@ func (m *manager) linkChanged(ev link.Event) {
 		case p.dev != nil:
 		case ev.Gone && p.lost == ev.Index:
 			m.departed(p, ev)
-		case ev.Name == p.spec.Name, ev.Name == p.trace.Ifname, p.trace.Number != "" && p.trace.Number == owner.Number(ev.Index):
+		case ev.Name == p.spec.Name, ev.Name == p.trace.Ifname, owner.IsNumber(p.trace.Number, ev.Index):
 			p.changed = true // a pending open may have read the old state
 			p.retryAt(p.tried.Add(eventGap))
 		}

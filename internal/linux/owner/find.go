@@ -27,13 +27,19 @@ func Number(index int) string {
 	return fmt.Sprintf("%d@%s/%d", index, bootID(), cookie)
 }
 
+// IsNumber reports whether a number is that of the interface with this index.
+func IsNumber(number string, index int) bool {
+	digits, _, is := strings.Cut(number, "@")
+	return is && digits == strconv.Itoa(index) && number == Number(index)
+}
+
 // Find looks up the interface of a port of the switch named me, also one that somebody renamed: by
 // its number, then by the name that it was last seen with, then by the port's name. Another interface
 // can have the number or the last name by now, so the mark of the switch must be there; an interface
 // of the given kind that is nobody's may have lost it.
 func Find(me, kind, name, last, number string) (link.Link, error) {
 	digits, _, _ := strings.Cut(number, "@")
-	if index, err := strconv.Atoi(digits); err == nil && number == Number(index) {
+	if index, err := strconv.Atoi(digits); err == nil && IsNumber(number, index) {
 		if l, err := link.ByIndex(index); err == nil && marked(l, me) {
 			return l, nil
 		}
