@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -57,18 +58,28 @@ type lastKeys struct {
 	to  *member
 }
 
+// yieldEvery is how often a busy worker calls Go's scheduler. A goroutine that has not done so for
+// 10 ms loses its processor in its next system call, and the runtime's monitor, which takes it,
+// then wakes every 20 µs for some time.
+const yieldEvery = 8 * time.Millisecond
+
 // run forwards frames until Recv fails, and returns its error.
 func (w *worker) run() error {
 	w.patience = patience
 	if q, ok := w.queue.(port.Polled); ok {
 		return w.runPolled(q)
 	}
+	yielded := time.Now()
 	for {
 		n, err := w.queue.Recv(w.frames[:])
 		if err != nil {
 			return err
 		}
 		w.pass(n)
+		if time.Since(yielded) > yieldEvery {
+			runtime.Gosched()
+			yielded = time.Now()
+		}
 	}
 }
 
