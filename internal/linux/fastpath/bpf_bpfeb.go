@@ -20,6 +20,24 @@ type bpfAggregate struct {
 	Member  [256]uint8
 }
 
+type bpfArrivals struct {
+	_    structs.HostLayout
+	Last [128]struct {
+		_  structs.HostLayout
+		Of struct {
+			_       structs.HostLayout
+			Remote  uint32
+			Local   uint32
+			Ifindex uint32
+			Vni     uint32
+			Port    uint32
+			Epoch   uint32
+		}
+		Path uint32
+		_    [4]byte
+	}
+}
+
 type bpfBinding struct {
 	_      structs.HostLayout
 	From   uint64
@@ -290,6 +308,7 @@ type bpfTunnel struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	bpfMapAggregates     = "aggregates"
+	bpfMapArrived        = "arrived"
 	bpfMapBindings       = "bindings"
 	bpfMapBuckets        = "buckets"
 	bpfMapCopying        = "copying"
@@ -385,6 +404,7 @@ type bpfProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
 	Aggregates *ebpf.MapSpec `ebpf:"aggregates"`
+	Arrived    *ebpf.MapSpec `ebpf:"arrived"`
 	Bindings   *ebpf.MapSpec `ebpf:"bindings"`
 	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
 	Copying    *ebpf.MapSpec `ebpf:"copying"`
@@ -444,6 +464,7 @@ func (o *bpfObjects) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
 	Aggregates *ebpf.Map `ebpf:"aggregates"`
+	Arrived    *ebpf.Map `ebpf:"arrived"`
 	Bindings   *ebpf.Map `ebpf:"bindings"`
 	Buckets    *ebpf.Map `ebpf:"buckets"`
 	Copying    *ebpf.Map `ebpf:"copying"`
@@ -479,6 +500,7 @@ type bpfMaps struct {
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
 		m.Aggregates,
+		m.Arrived,
 		m.Bindings,
 		m.Buckets,
 		m.Copying,

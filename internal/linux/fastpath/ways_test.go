@@ -378,3 +378,35 @@ func TestWays(t *testing.T) {
 		t.Errorf("without the tunnel it gets %d", got)
 	}
 }
+
+// TestArrivals: a CPU remembers by which path packets come only while that is so.
+func TestArrivals(t *testing.T) {
+	t.Parallel()
+	r := newTunnelRig(t, 0)
+	wire := r.packet(innerFrame(macA, macB, typeIPv4))
+	// All CPUs remember the path, or will soon.
+	for range 10 {
+		if got, _ := r.unwrap(wire); got != tcxRedirect {
+			t.Fatalf("it gets %d", got)
+		}
+	}
+	r.tunnel.Leave(r.path)
+	for range 10 {
+		if got, _ := r.unwrap(wire); got != tcxNext {
+			t.Fatalf("of a host that left it gets %d", got)
+		}
+	}
+	// The host comes back by another path.
+	path, err := r.tunnel.Join(netip.MustParseAddr("192.0.2.2"), tunnelVNI, 0, 1514)
+	if err != nil || path == r.path {
+		t.Fatal(path, err)
+	}
+	r.tunnel.SetStation(fdb.MakeKey(0, uint64(macB)), path, 0)
+	r.tunnel.Commit()
+	r.confirm()
+	for range 10 {
+		if got, _ := r.unwrap(wire); got != tcxRedirect {
+			t.Fatalf("of a host that came back it gets %d", got)
+		}
+	}
+}

@@ -37,23 +37,27 @@ static inline int refuse(struct __sk_buff *skb, struct tunnel *t, struct origin 
 	return TCX_DROP;
 }
 
-/* read_key reports whether a frame came to the tunnel's address, and finds out from where. */
-static inline int read_key(struct __sk_buff *skb, struct tunnel *t, struct origin *from)
+/* look_up_origin returns the path by which a frame came whose key is that of the tunnel's family; 0 and what becomes of
+ * the frame if there is none. */
+static inline u32 look_up_origin(struct __sk_buff *skb, struct bpf_tunnel_key *key, u32 ipv6, int *is)
 {
-	struct bpf_tunnel_key key = {};
-	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), t->ipv6 ? BPF_F_TUNINFO_IPV6 : 0))
+	struct origin from = {.ifindex = skb->ifindex, .vni = key->tunnel_id};
+	struct tunnel *t = bpf_map_lookup_elem(&tunnels, &from.ifindex);
+	*is = TCX_DROP;
+	if (!t || t->ipv6 != ipv6)
 		return 0;
-	from->vni = key.tunnel_id;
-	if (!t->ipv6) {
-		from->remote[0] = key.remote_ipv4;
-		return key.local_ipv4 == t->local[0];
-	}
 	for (int i = 0; i < 4; i++) {
-		from->remote[i] = key.remote_ipv6[i];
-		if (key.local_ipv6[i] != t->local[i])
+		u32 part = i == 0 || ipv6;
+		from.remote[i] = part ? key->remote_ipv6[i] : 0;
+		if ((part ? key->local_ipv6[i] : 0) != t->local[i])
 			return 0;
 	}
-	return 1;
+	u32 *number = bpf_map_lookup_elem(&origins, &from);
+	struct path *p = number ? bpf_map_lookup_elem(&paths, number) : 0;
+	if (p && p->ifindex == from.ifindex)
+		return *number & MARK_PATH;
+	*is = refuse(skb, t, &from);
+	return 0;
 }
 
 /* is_vlan reports whether an EtherType is that of a tag. */
@@ -66,15 +70,28 @@ static inline int is_vlan(u16 type)
  * network's VLAN then; or below 0 if it is not to be forwarded: ~ what becomes of it. */
 global int path_of(struct __sk_buff *skb)
 {
-	struct origin from = {.ifindex = skb->ifindex};
-	struct tunnel *t = bpf_map_lookup_elem(&tunnels, &from.ifindex);
-	if (!t || !read_key(skb, t, &from))
+	struct bpf_tunnel_key key = {};
+	struct arrival a = {.ifindex = skb->ifindex};
+	u32 ipv6 = !!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0), path = 0;
+	if (!ipv6) {
+		a.remote = key.remote_ipv4;
+		a.local = key.local_ipv4;
+		a.vni = key.tunnel_id;
+		path = path_before(&a);
+	} else if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
 		return ~TCX_DROP;
-	u32 *number = bpf_map_lookup_elem(&origins, &from);
-	struct path *p = number ? bpf_map_lookup_elem(&paths, number) : 0;
-	if (!p || p->ifindex != from.ifindex)
-		return ~refuse(skb, t, &from);
-	u32 path = *number & MARK_PATH;
+	}
+	if (!path) {
+		int is;
+		path = look_up_origin(skb, &key, ipv6, &is);
+		if (!path)
+			return ~is;
+		if (!ipv6)
+			remember(&a, path);
+	}
+	struct path *p = bpf_map_lookup_elem(&paths, &path);
+	if (!p || p->ifindex != a.ifindex)
+		return ~TCX_DROP; /* it ends now */
 	skb->mark = MARK | path;
 	if (p->vlan) {
 		u16 priority = 0, vlan = p->vlan;

@@ -903,6 +903,7 @@ SEC("tcx/ingress") int vswitch(struct __sk_buff *skb)
 }
 
 #include "shared.h"
+#include "arrival.h"
 #include "decap.h"
 #include "unwrap.h"
 #include "explain.h"

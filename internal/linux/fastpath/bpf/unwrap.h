@@ -58,7 +58,7 @@ static inline int is_sound(struct __sk_buff *skb, struct outer *h, u8 *frame)
 {
 	u16 type = *(u16 *)(frame + 12);
 	u32 length = skb->len - ETHERNET;
-	return !skb->gso_size && (h->tos & ECN_CE) != ECN_CE && be16(h->length) == length && !sum_of(h) &&
+	return (h->tos & ECN_CE) != ECN_CE && be16(h->length) == length && !sum_of(h) &&
 	       be16(h->udp_length) == length - 20 && h->flags == VXLAN_FLAGS && !(h->vni & be32(0xff)) &&
 	       !(frame[0] & 1) && (type == TYPE_IPV4 || type == TYPE_IPV6);
 }
@@ -76,6 +76,23 @@ static inline int is_summed(struct __sk_buff *skb, struct outer *h, u8 *frame, u
 	return is_checksum_of(skb, k, OUTER);
 }
 
+/* look_up_path reports whether a packet is one of a tunnel, and finds the path by which it came, if that is known. */
+static inline int look_up_path(struct arrival *a, u32 *path)
+{
+	struct end to = {.local = be32(a->local), .port = a->port};
+	u32 *tunnel = bpf_map_lookup_elem(&ends, &to);
+	if (!tunnel)
+		return 0;
+	struct origin from = {.remote = {a->remote}, .ifindex = *tunnel, .vni = a->vni};
+	u32 *number = bpf_map_lookup_elem(&origins, &from);
+	struct path *p = number ? bpf_map_lookup_elem(&paths, number) : 0;
+	if (p && p->ifindex == *tunnel) {
+		*path = *number & MARK_PATH;
+		remember(a, *path);
+	}
+	return 1;
+}
+
 /* find_way returns the number of the path by which a packet came that can go on by the short way; 0: it cannot. */
 global u32 find_way(struct __sk_buff *skb)
 {
@@ -86,24 +103,25 @@ global u32 find_way(struct __sk_buff *skb)
 	struct outer *h = (struct outer *)(data + ETHERNET);
 	if (h->version != 0x45 || h->proto != PROTO_UDP || h->fragment & be16(0x3fff))
 		return 0;
-	struct end to = {.local = h->dst, .port = h->dport};
-	u32 *tunnel = bpf_map_lookup_elem(&ends, &to);
-	if (!tunnel)
-		return 0;
-
 	u32 zero = 0, now = bpf_jiffies64();
 	struct trail *t = bpf_map_lookup_elem(&trails, &zero);
 	if (!t)
 		return 0;
 	u32 *trail = trail_of(t, h);
-	struct origin from = {.remote = {be32(h->src)}, .ifindex = *tunnel, .vni = be32(h->vni) >> 8};
-	if (is_sound(skb, h, frame) && is_summed(skb, h, frame, end) && now - *trail > TRAIL &&
+	if (skb->gso_size) { /* nothing else has to be known of a super-frame */
+		*trail = now;
+		return 0;
+	}
+	struct arrival a = {
+		.remote = be32(h->src), .local = be32(h->dst), .ifindex = skb->ifindex, .vni = be32(h->vni) >> 8, .port = h->dport};
+	u32 path = path_before(&a);
+	if (!path && !look_up_path(&a, &path))
+		return 0;
+	if (path && is_sound(skb, h, frame) && is_summed(skb, h, frame, end) && now - *trail > TRAIL &&
 	    detour_of(bpf_cast_to_kern_ctx(skb)) == STRAIGHT) {
-		u32 *number = bpf_map_lookup_elem(&origins, &from);
-		struct path *p = number ? bpf_map_lookup_elem(&paths, number) : 0;
-		u32 way = skb->ifindex;
-		if (p && p->ifindex == *tunnel && p->way == way && bpf_map_lookup_elem(&underlays, &way))
-			return *number & MARK_PATH;
+		struct path *p = bpf_map_lookup_elem(&paths, &path);
+		if (p && p->way == a.ifindex && bpf_map_lookup_elem(&underlays, &a.ifindex))
+			return path;
 	}
 	*trail = now;
 	return 0;
