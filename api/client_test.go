@@ -198,6 +198,14 @@ func TestDefaultPaths(t *testing.T) {
 	if p, err := StatePath("lab"); p != "/h/.local/state/vswitch/lab" || err != nil {
 		t.Errorf("state %q, %v", p, err)
 	}
+	// The directory is another for each caller of a relative path, and so is the switch.
+	t.Setenv("XDG_RUNTIME_DIR", "r")
+	t.Setenv("XDG_STATE_HOME", "s")
+	for _, f := range []func(string) (string, error){SocketPath, StatePath} {
+		if p, err := f("lab"); err == nil || !strings.Contains(err.Error(), "no absolute path") {
+			t.Errorf("%q, %v from a relative path", p, err)
+		}
+	}
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	if _, err := SocketPath("lab"); err == nil {
 		t.Error("a socket's path out of nothing")

@@ -38,6 +38,9 @@ func SocketPath(name string) (string, error) {
 	if dir == "" {
 		return "", errors.New("XDG_RUNTIME_DIR is not set; set it, or say where the socket is with --socket")
 	}
+	if !filepath.IsAbs(dir) {
+		return "", fmt.Errorf("XDG_RUNTIME_DIR is %q, which is no absolute path; set it to one, or say where the socket is with --socket", dir)
+	}
 	return filepath.Join(dir, "vswitch", name+".sock"), nil
 }
 
@@ -73,6 +76,9 @@ func StatePath(name string) (string, error) {
 			return "", errors.New("neither XDG_STATE_HOME nor HOME is set; set one, or use --state DIR or --ephemeral")
 		}
 		dir = filepath.Join(home, ".local", "state")
+	}
+	if !filepath.IsAbs(dir) {
+		return "", fmt.Errorf("%s, from XDG_STATE_HOME or HOME, is no absolute path; set them to such, or use --state DIR or --ephemeral", dir)
 	}
 	return filepath.Join(dir, "vswitch", name), nil
 }

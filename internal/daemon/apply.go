@@ -398,7 +398,7 @@ func (m *manager) carryOut(w target, p *plan, o how, steps []api.ConfigStep) (no
 		if former != nil {
 			undo = undo.over(former.Undo) // to what was before the first change
 		}
-		m.pending = &pendingChange{By: o.by, Until: time.Now().Add(o.confirm).Round(0).UTC(), Undo: undo}
+		m.pending = &pendingChange{By: o.by, Until: time.Now().Add(o.confirm).UTC(), Time: o.confirm, Undo: undo}
 		// On disk before the first step: a daemon that is killed takes the change back.
 		if err := m.save(); err != nil {
 			m.pending = former
@@ -522,7 +522,7 @@ func (m *manager) document() func() config.Document {
 			doc.Items[h.key()] = append(doc.Items[h.key()], setting.PatchOf(is))
 		}
 	}
-	states := m.featureStates((*hosted).asked)
+	states := m.featuresAsked()
 	for _, h := range m.hosted {
 		if h.Items != nil {
 			delete(states, h.key())

@@ -448,6 +448,36 @@ func TestConfirm(t *testing.T) {
 	})
 }
 
+// A host that starts with a clock of former years does not prolong the time for a confirmation.
+func TestConfirmationAfterTheClockWasSetBack(t *testing.T) {
+	for given, most := range map[int]time.Duration{60: time.Minute, 0: maxConfirm * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			r := start(t, newFakeHost(), store.State{
+				Ports:   []store.Port{{Spec: store.Spec{Name: "vm0", Kind: "fake"}}},
+				Pending: &store.Pending{By: "a.yaml", Until: time.Now().AddDate(30, 0, 0), TimeS: given, Undo: json.RawMessage(`{}`)},
+			})
+			if until := r.describePending().Until; !until.Equal(time.Now().Add(most)) {
+				t.Errorf("of %d s, it ends at %v", given, until)
+			}
+			time.Sleep(most - time.Second)
+			synctest.Wait()
+			if !r.waits() {
+				t.Error("taken back too early")
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if r.waits() {
+				t.Error("it waits for its confirmation after its time")
+			}
+		})
+	}
+	for _, given := range []int{-1, maxConfirm + 1} {
+		if _, err := pendingFrom(&store.Pending{TimeS: given, Undo: json.RawMessage(`{}`)}); err == nil {
+			t.Errorf("a time of %d s is taken", given)
+		}
+	}
+}
+
 // A configuration that is half applied is not written, whatever happens meanwhile: a daemon that
 // dies then starts as it was before.
 func TestHalfAppliedIsNotWritten(t *testing.T) {
@@ -740,7 +770,7 @@ func TestConfigWithoutWhatIsLearned(t *testing.T) {
 			t.Errorf("the configuration is %s", got)
 		}
 		wantSteps(t, r.mustApply(`"features": {"keeper": {"a": 1}}`, nil))
-		if states := r.featureStates((*hosted).state); !strings.Contains(string(states["keeper"]), "heard") {
+		if states := r.featureStates(); !strings.Contains(string(states["keeper"]), "heard") {
 			t.Errorf("the state has %s", states["keeper"])
 		}
 		wantSteps(t, r.mustApply(`"features": {"keeper": {"a": 2}}`, nil), "set feature keeper: what it keeps")

@@ -294,6 +294,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	logOrphans(saved, o.Features, o.Log)
 	o.sections, saved.Sections = nil, nil // the features have them now
 	loop := make(chan struct{})
 	go func() { defer close(loop); m.run(ctx, saved, events) }()

@@ -30,6 +30,9 @@ type hosted struct {
 	kept     json.RawMessage  // what it keeps, while no instance has that; nil: nothing
 	given    *feature.Parcel  // what the instance before gave, for the next; nil: nothing
 
+	former json.RawMessage // what the instance kept when it could last say so
+	mute   bool            // it cannot now, which was logged
+
 	serving atomic.Pointer[feature.Instance] // instance, for calls that have no turn; nil: off
 }
 
@@ -70,10 +73,24 @@ func (h *hosted) asked() (json.RawMessage, error) {
 
 // restore gives a new instance what the feature keeps.
 func (h *hosted) restore(i feature.Instance) error {
+	h.former, h.mute = h.kept, false
 	if k, ok := i.(feature.Kept); ok && h.kept != nil {
 		return k.Restore(h.kept)
 	}
 	return nil
+}
+
+// keeps returns what the state has of a feature: what it keeps, or what it kept before if it fails to
+// say so.
+func (m *manager) keeps(h *hosted) json.RawMessage {
+	state, err := h.state()
+	if err == nil {
+		h.former, h.mute = state, false
+	} else if !h.mute {
+		h.mute = true
+		m.log.Error("a feature does not say what it keeps; the state has what it kept before", "feature", h.Name, "error", err)
+	}
+	return h.former
 }
 
 // end tells the instance that it is about to be stopped.
@@ -130,11 +147,7 @@ func (m *manager) setFeatures(from, to []any) error {
 		}
 		if h.instance != nil {
 			h.end()
-			if kept, err := h.state(); err != nil {
-				failed = err
-			} else {
-				h.kept = kept
-			}
+			h.kept = m.keeps(h)
 			h.instance.Stop()
 			h.run(nil)
 		}
@@ -148,7 +161,7 @@ func (m *manager) setFeatures(from, to []any) error {
 		}
 		if err := h.restore(instance); err != nil {
 			instance.Stop()
-			failed = fmt.Errorf("what the state has at the key %q cannot be restored: %w; mend or remove it there", h.key(), setting.Plain(err))
+			failed = fmt.Errorf("what %s has at the key %q cannot be restored: %w; mend or remove it there", m.stateFile(), h.key(), setting.Plain(err))
 			continue
 		}
 		if err := h.take(instance); err != nil {
@@ -171,14 +184,24 @@ func (m *manager) setFeatures(from, to []any) error {
 	return failed
 }
 
-// featureStates returns what features keep, by their keys; of selects all of it, or what users
-// asked for.
-func (m *manager) featureStates(of func(*hosted) (json.RawMessage, error)) map[string]json.RawMessage {
+// featureStates returns what the state has of features, by their keys.
+func (m *manager) featureStates() map[string]json.RawMessage {
 	all := make(map[string]json.RawMessage)
 	for _, h := range m.hosted {
-		state, err := of(h)
+		if state := m.keeps(h); state != nil {
+			all[h.key()] = state
+		}
+	}
+	return all
+}
+
+// featuresAsked returns what users asked features to keep, by their keys.
+func (m *manager) featuresAsked() map[string]json.RawMessage {
+	all := make(map[string]json.RawMessage)
+	for _, h := range m.hosted {
+		state, err := h.asked()
 		if err != nil {
-			m.log.Error("what a feature keeps is left out of the state", "feature", h.Name, "error", err)
+			m.log.Error("what a feature keeps is left out of the configuration", "feature", h.Name, "error", err)
 			continue
 		}
 		if state != nil {

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/feature/stations"
 )
 
 // notes is a feature that keeps a text.
@@ -31,8 +34,9 @@ var notes = feature.Feature{
 }
 
 type noted struct {
-	text string
-	seen int // how many instances there were before
+	text  string
+	fails error // to say what it keeps
+	seen  int   // how many instances there were before
 }
 
 func (n *noted) End() {
@@ -47,8 +51,8 @@ func (n *noted) Take(p *feature.Parcel) error   { return p.Unpack(1, &n.seen) }
 func (n *noted) Stop() {}
 
 func (n *noted) State() (json.RawMessage, error) {
-	if n.text == "" {
-		return nil, nil
+	if n.text == "" || n.fails != nil {
+		return nil, n.fails
 	}
 	return json.Marshal(n.text)
 }
@@ -94,6 +98,47 @@ func TestFeaturesKeep(t *testing.T) {
 			t.Errorf("%v, on disk %s", err, r.disk.Sections)
 		}
 	})
+}
+
+// A feature that fails to say what it keeps, whatever asks it, loses nothing: the state has what it
+// kept before, and one line of the log says so.
+func TestFeatureThatDoesNotSayWhatItKeeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startWith(t, newFakeHost(), store.State{}, withNotes)
+		if err := r.note("one"); err != nil {
+			t.Fatal(err)
+		}
+		r.inTurn(func() { r.running("notes").(*noted).fails = errors.New("no memory") })
+		r.mustAdd("vm0")
+		r.mustAdd("vm1")
+		if got := string(r.disk.Sections["notes"]); got != `"one"` || len(r.disk.Ports) != 2 {
+			t.Errorf("on disk %s, %d ports", got, len(r.disk.Ports))
+		}
+		log := r.logged()
+		if n := strings.Count(log, "does not say what it keeps"); n != 1 {
+			t.Errorf("%d lines:\n%s", n, log)
+		}
+		r.stop()
+		r = startWith(t, newFakeHost(), r.disk, withNotes)
+		if got := r.noteKept(); got != "one" {
+			t.Errorf("after a restart it has %q", got)
+		}
+	})
+}
+
+// Items of a port that is not in the state are named, and there is no error: they go with ports.
+func TestItemsWithoutTheirPortAreNamed(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	logOrphans(store.State{
+		Ports: []store.Port{{Spec: store.Spec{Name: "vm0"}}},
+		Sections: map[string]json.RawMessage{
+			"fdb": json.RawMessage(`[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0"},{"mac":"52:54:00:00:00:02","vlan":5,"port":"vm9"}]`),
+		},
+	}, []feature.Feature{stations.Feature}, log)
+	if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `what="fdb 52:54:00:00:00:02 vlan 5" port=vm9`) {
+		t.Errorf("log:\n%s", got)
+	}
 }
 
 // What was kept is not lost when the feature does not understand it: the switch does not start.

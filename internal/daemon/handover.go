@@ -346,7 +346,7 @@ func (m *manager) rest() (r handover.Rest, files []int, err error) {
 		}
 	}
 	m.endFeatures()
-	r.Sections, r.Features = m.featureStates((*hosted).state), make(map[string]handover.Feature)
+	r.Sections, r.Features = m.featureStates(), make(map[string]handover.Feature)
 	for _, h := range m.hosted {
 		if err := h.give(); err != nil {
 			m.log.Warn("a feature will start anew", "feature", h.Name, "reason", err)

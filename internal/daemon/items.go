@@ -3,6 +3,7 @@ package daemon
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/config"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
 )
@@ -75,15 +77,50 @@ func (h *hosted) items() (all []feature.Item, err error) {
 	if err != nil || b == nil {
 		return nil, err
 	}
-	list := reflect.New(reflect.SliceOf(reflect.TypeOf(h.Items.Zero)))
-	if err := json.Unmarshal(b, list.Interface()); err != nil {
+	if all, err = itemsIn(b, h.Items); err != nil {
 		return nil, fmt.Errorf("%s: %w", h.key(), err)
+	}
+	return all, nil
+}
+
+// itemsIn returns the items in what a feature keeps.
+func itemsIn(state json.RawMessage, of *feature.Items) (all []feature.Item, err error) {
+	list := reflect.New(reflect.SliceOf(reflect.TypeOf(of.Zero)))
+	if err := json.Unmarshal(state, list.Interface()); err != nil {
+		return nil, err
 	}
 	for i := range list.Elem().Len() {
 		all = append(all, list.Elem().Index(i).Interface().(feature.Item))
 	}
 	slices.SortFunc(all, func(a, b feature.Item) int { return strings.Compare(a.ID(), b.ID()) })
 	return all, nil
+}
+
+// logOrphans says what of a state the switch will not have: items go with their ports, so those of
+// ports that are not in it have nothing to be restored to.
+func logOrphans(st store.State, features []feature.Feature, log *slog.Logger) {
+	there := make(map[string]bool)
+	for _, p := range st.Ports {
+		there[p.Spec.Name] = true
+	}
+	for _, f := range features {
+		state := st.Sections[keyOf(&f)]
+		if f.Items == nil || !f.Items.PortBound || state == nil {
+			continue
+		}
+		items, err := itemsIn(state, f.Items)
+		if err != nil {
+			continue // the feature says so, and does not start
+		}
+		for _, is := range items {
+			ports, _ := is.Needs()
+			for _, name := range ports {
+				if !there[name] {
+					log.Warn("left out of the state: its port is not there", "what", is.ID(), "port", name)
+				}
+			}
+		}
+	}
 }
 
 // itemsOf returns the items of a feature.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/files/durable"
+	"github.com/vswitch/vswitch/internal/setting"
 )
 
 // A change that waits for its confirmation is taken back when its time is over. It is on disk
@@ -22,7 +24,8 @@ import (
 // pendingChange is the change that waits for its confirmation.
 type pendingChange struct {
 	By    string
-	Until time.Time
+	Until time.Time     // by the monotonic clock, if this process set it
+	Time  time.Duration // that it had in all
 	Undo  target
 }
 
@@ -32,19 +35,26 @@ func (c *pendingChange) saved() *store.Pending {
 		return nil
 	}
 	undo, _ := json.Marshal(c.Undo) // it has nothing that JSON lacks
-	return &store.Pending{By: c.By, Until: c.Until, Undo: undo}
+	return &store.Pending{By: c.By, Until: c.Until.Round(0), TimeS: int(c.Time / time.Second), Undo: undo}
 }
 
-// pendingFrom reads the change in a state. Another version may undo more than this one knows.
+// pendingFrom reads the change in a state. Another version may undo more than this one knows. The
+// change never waits longer than it was given: the host's clock may have been set back meanwhile.
 func pendingFrom(s *store.Pending) (*pendingChange, error) {
 	if s == nil {
 		return nil, nil
 	}
-	c := &pendingChange{By: s.By, Until: s.Until}
+	if s.TimeS < 0 || s.TimeS > maxConfirm {
+		return nil, fmt.Errorf("the change that waits for its confirmation has %d s for that; it has 1 to %d", s.TimeS, maxConfirm)
+	}
+	c := &pendingChange{By: s.By, Until: s.Until, Time: time.Duration(cmp.Or(s.TimeS, maxConfirm)) * time.Second}
+	if time.Until(c.Until) > c.Time {
+		c.Until = time.Now().Add(c.Time).UTC()
+	}
 	d := json.NewDecoder(bytes.NewReader(s.Undo))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c.Undo); err != nil {
-		return nil, fmt.Errorf("the change that waits for its confirmation cannot be read: %w", err)
+		return nil, fmt.Errorf("the change that waits for its confirmation cannot be read: %w", setting.Plain(err))
 	}
 	return c, nil
 }

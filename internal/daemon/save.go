@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -26,9 +27,17 @@ const (
 	lastSaveWait = 5 * time.Second
 )
 
+// stateFile names the state in errors.
+func (m *manager) stateFile() string {
+	if m.stateDir == "" {
+		return "the state"
+	}
+	return filepath.Join(m.stateDir, "state.json")
+}
+
 // snapshot returns the current desired state.
 func (m *manager) snapshot() store.State {
-	st := store.State{Switch: m.kept.patch(), Ports: []store.Port{}, Sections: m.featureStates((*hosted).state)}
+	st := store.State{Switch: m.kept.patch(), Ports: []store.Port{}, Sections: m.featureStates()}
 	for _, p := range m.sorted() {
 		if p.leaving {
 			continue

@@ -43,7 +43,7 @@ type Item interface {
 }
 
 // ReadItems reads the items that a feature keeps; null is none. It refuses unknown keys, which a
-// newer version wrote.
+// newer version wrote, and an item that is there twice.
 func ReadItems[T Item](state json.RawMessage) (all []T, err error) {
 	if state == nil {
 		return nil, nil
@@ -53,6 +53,16 @@ func ReadItems[T Item](state json.RawMessage) (all []T, err error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(state))
 	d.DisallowUnknownFields()
-	err = d.Decode(&all)
-	return all, err
+	if err := d.Decode(&all); err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool)
+	for _, item := range all {
+		if id := item.ID(); seen[id] {
+			return nil, fmt.Errorf("%s is there twice", id)
+		} else {
+			seen[id] = true
+		}
+	}
+	return all, nil
 }

@@ -126,7 +126,7 @@ func (s *Field) mergeMap(v reflect.Value, text json.RawMessage) error {
 	}
 	var change map[string]*string
 	if err := json.Unmarshal(text, &change); err != nil {
-		return fmt.Errorf("%s is not an object of texts", text)
+		return fmt.Errorf("%s is not an object of texts", excerpt(text))
 	}
 	merged := reflect.MakeMap(s.Type)
 	for _, key := range v.MapKeys() {
@@ -150,15 +150,27 @@ func (s *Field) mergeMap(v reflect.Value, text json.RawMessage) error {
 func (s *Field) jsonError(text json.RawMessage, err error) error {
 	if e, ok := err.(*json.UnmarshalTypeError); ok {
 		if s.number() && e.Value != "string" && e.Value != "bool" && e.Value != "object" && e.Value != "array" {
-			return s.outOfRange(string(text))
+			return s.outOfRange(excerpt(text))
 		}
-		return fmt.Errorf("%s is not %s", text, article(s.Schema().Type))
+		return fmt.Errorf("%s is not %s", excerpt(text), article(s.Schema().Type))
 	}
 	return err
 }
 
+// excerpt returns a value for an error, in which a long one has no room.
+func excerpt(text json.RawMessage) string {
+	const most = 60
+	if len(text) <= most {
+		return string(text)
+	}
+	return strings.ToValidUTF8(string(text[:most]), "") + "…"
+}
+
 // Plain rewords an error of encoding/json about a whole document for users, who know no Go types.
 func Plain(err error) error {
+	if before, key, ok := strings.Cut(err.Error(), "json: unknown field "); ok {
+		return errors.New(before + "there is no key " + key)
+	}
 	var e *json.UnmarshalTypeError
 	if !errors.As(err, &e) {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -221,11 +222,12 @@ func TestMergeOfAMap(t *testing.T) {
 
 func TestMergeRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"small": 241}`:       "small: 241 is out of range; use 0 to 240",
-		`{"small": 300}`:       "small: 300 is out of range; use 0 to 240",
-		`{"small": -1}`:        "small: -1 is out of range; use 0 to 240",
-		`{"small": 1.5}`:       "small: 1.5 is out of range; use 0 to 240",
-		`{"small": "x"}`:       `small: "x" is not an integer`,
+		`{"small": 241}`: "small: 241 is out of range; use 0 to 240",
+		`{"small": 300}`: "small: 300 is out of range; use 0 to 240",
+		`{"small": -1}`:  "small: -1 is out of range; use 0 to 240",
+		`{"small": 1.5}`: "small: 1.5 is out of range; use 0 to 240",
+		`{"small": "x"}`: `small: "x" is not an integer`,
+		`{"small": "` + strings.Repeat("é", 5000) + `"}`: `small: "` + strings.Repeat("é", 29) + "… is not an integer",
 		`{"zero": 100}`:        "zero: 100 is out of range; use 0 to 99",
 		`{"signed": 2}`:        "signed: 2 is out of range; use 3 to 9",
 		`{"color": "blue"}`:    `color: there is no "blue"; use red, green`,

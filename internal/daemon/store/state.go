@@ -115,7 +115,8 @@ func (s *Spec) UnmarshalJSON(b []byte) error {
 type Pending struct {
 	By    string          `json:"by"`
 	Until time.Time       `json:"until"`
-	Undo  json.RawMessage `json:"undo"` // the change that undoes it
+	TimeS int             `json:"time_s,omitempty"` // that it had in all; the clock may be another by now
+	Undo  json.RawMessage `json:"undo"`             // the change that undoes it
 }
 
 // Parse parses a state and checks its consistency. Unknown content was written by

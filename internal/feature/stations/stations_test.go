@@ -40,7 +40,8 @@ func TestRestore(t *testing.T) {
 		t.Errorf("the table has %+v", s.list())
 	}
 	// The next save would lose a bad entry.
-	for _, bad := range []string{`[{"mac":"01:54:00:00:00:02","vlan":1,"port":"vm0"}]`, `[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0","Port":"vm1"}]`} {
+	for _, bad := range []string{`[{"mac":"01:54:00:00:00:02","vlan":1,"port":"vm0"}]`, `[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0","Port":"vm1"}]`,
+		`[{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm0"},{"mac":"52:54:00:00:00:01","vlan":1,"port":"vm1"}]`} {
 		if err := s.Restore(json.RawMessage(bad)); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
