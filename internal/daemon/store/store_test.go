@@ -75,12 +75,8 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 			func(s *Store) error { return os.Remove(s.path + ".new") },
 		},
 		"disk is full": {
-			func(s *Store) error { return os.Symlink("/dev/full", s.path+".new") },
-			func(s *Store) error { return nil }, // another program frees the room
-		},
-		"a FIFO is in the way": {
-			func(s *Store) error { return syscall.Mkfifo(s.path+".new", 0o600) },
-			func(s *Store) error { return os.Remove(s.path + ".new") },
+			func(s *Store) error { s.disk = fullDisk{}; return nil },
+			func(s *Store) error { s.disk = durable.Host{}; return nil }, // another program frees the room
 		},
 		"file cannot be replaced": {
 			func(s *Store) error {
@@ -133,6 +129,11 @@ func TestFailedSaveKeepsTheFormerState(t *testing.T) {
 		wantLoad(t, s, State{Version: Version, WrittenBy: "v1.0"})
 	})
 }
+
+// fullDisk is the host's file system without room.
+type fullDisk struct{ durable.Host }
+
+func (fullDisk) Create(string) (durable.File, error) { return os.OpenFile("/dev/full", os.O_WRONLY, 0) }
 
 // tracedDisk is the host's file system. It keeps which directories were synced.
 type tracedDisk struct {

@@ -30,8 +30,13 @@ type File interface {
 // Host is the system's file system.
 type Host struct{}
 
+// Create makes a new file. What is at the path goes, unless it is a directory: a link there would lead the
+// content into another file.
 func (Host) Create(path string) (File, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NONBLOCK, 0o600) // a FIFO is an error
+	if err := syscall.Unlink(path); err != nil && err != syscall.ENOENT {
+		return nil, &os.PathError{Op: "unlink", Path: path, Err: err}
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 func (Host) Rename(from, to string) error { return os.Rename(from, to) }
 func (Host) Remove(path string) error     { return os.Remove(path) }
