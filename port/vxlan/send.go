@@ -25,9 +25,9 @@ import (
 const (
 	maxEntries = 256
 
-	// maxStaged holds the segments of several super-frames: a message that ends in the
-	// midst of one gives the receiver two.
-	maxStaged = 256
+	// maxStaged holds the segments of two super-frames: they are on their way while the next
+	// ones are cut, and messages are filled across both.
+	maxStaged = 96
 
 	// inlineLen is the longest rest of a frame that is copied behind its head instead of
 	// pointed to: for short frames, the copy costs less than another element of the vector.
