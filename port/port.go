@@ -188,6 +188,13 @@ type Lossy interface {
 	Lost(others uint64) uint64
 }
 
+// Unrouted is implemented by Lossy kinds that know why.
+type Unrouted interface {
+	// Unrouted returns how many of the frames of Lost's last result were lost because the
+	// host has no route to where they go.
+	Unrouted() uint64
+}
+
 // Linked is implemented by ports that stay open while their peer comes and goes.
 type Linked interface {
 	// Link reports whether a peer is connected. Any goroutine may call it.

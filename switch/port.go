@@ -40,6 +40,7 @@ type Port struct {
 	rx          []*rxCounters // by queue; kept across devices
 	overruns    uint64        // of detached devices
 	lost        uint64        // by detached devices
+	unrouted    uint64        // of that, what had no route
 	unplugged   bool          // nobody holds the other end
 	told        uint64        // of all lost, how many are attributed to a reason
 	nobody      uint64        // of those, how many were lost because nobody held it
@@ -145,6 +146,7 @@ func (p *Port) detach(end func(port.Port) error) error {
 		}
 		if l, ok := at.dev.(port.Lossy); ok {
 			p.lost += l.Lost(fast.TX.Frames)
+			p.unrouted += unroutedBy(at.dev)
 			p.attribute(p.lost)
 		}
 		p.at = nil
@@ -180,6 +182,14 @@ func (p *Port) losses(others uint64) uint64 {
 	}
 	p.attribute(lost)
 	return lost
+}
+
+// unroutedBy returns how many frames a device lost for want of a route, as of its last Lost.
+func unroutedBy(dev port.Port) uint64 {
+	if u, ok := dev.(port.Unrouted); ok {
+		return u.Unrouted()
+	}
+	return 0
 }
 
 // attribute attributes what the devices lost since the last call. The caller holds Switch.mu.

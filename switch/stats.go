@@ -127,12 +127,13 @@ func (p *Port) Stats() PortStats {
 	st.add(p.fast)
 	st.add(fast)
 	st.RX.Copies += p.mirrored.Load()
-	overruns, lost := p.overruns, p.lost
+	overruns, lost, unrouted := p.overruns, p.lost, p.unrouted
 	if p.at != nil {
 		if o, ok := p.at.dev.(port.Overrun); ok {
 			overruns += o.Overruns()
 		}
 		lost = p.losses(fast.TX.Frames)
+		unrouted += unroutedBy(p.at.dev)
 	}
 	nobody := p.nobody
 	p.sw.mu.Unlock()
@@ -150,6 +151,8 @@ func (p *Port) Stats() PortStats {
 	st.TX.Frames -= lost
 	nobody = min(nobody, lost)
 	st.TX.Dropped[port.DropNoCarrier] += nobody
-	st.TX.Dropped[port.DropQueueFull] += lost - nobody
+	unrouted = min(unrouted, lost-nobody)
+	st.TX.Dropped[port.DropNoRoute] += unrouted
+	st.TX.Dropped[port.DropQueueFull] += lost - nobody - unrouted
 	return st
 }

@@ -293,11 +293,43 @@ func TestLossesWithoutPeer(t *testing.T) {
 	})
 }
 
+// TestLossesWithoutRoute: what a device loses for want of a route is counted as that, also when it
+// is detached.
+func TestLossesWithoutRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+		defer r.Close()
+		p, d := r.ports[1], &losing{Port: memory.New(memory.Options{})}
+		if err := errors.Join(p.Detach(), p.Attach(d)); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(1), 1, 60)})
+		}
+		synctest.Wait()
+		want := func(full, unrouted uint64) {
+			t.Helper()
+			st := p.Stats().TX
+			if st.Dropped[port.DropQueueFull] != full || st.Dropped[port.DropNoRoute] != unrouted || st.Frames != 20-full-unrouted {
+				t.Errorf("%d sent, %d queue_full, %d no_route; want %d and %d", st.Frames, st.Dropped[port.DropQueueFull], st.Dropped[port.DropNoRoute], full, unrouted)
+			}
+		}
+		d.lost, d.unrouted = 5, 3
+		want(2, 3)
+		if err := errors.Join(p.Detach(), p.Attach(&losing{Port: memory.New(memory.Options{}), lost: 4, unrouted: 4})); err != nil {
+			t.Fatal(err)
+		}
+		want(2, 7)
+	})
+}
+
 // losing is a port whose device loses frames.
 type losing struct {
 	*memory.Port
-	lost uint64
+	lost, unrouted uint64
 }
+
+func (p *losing) Unrouted() uint64 { return p.unrouted }
 
 func (p *losing) Lost(uint64) uint64 { return p.lost }
 

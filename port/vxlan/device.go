@@ -30,14 +30,18 @@ type device struct {
 	replica  *replica
 	paused   atomic.Bool
 	unfollow func() // stop hearing of routes
-	before   uint64 // frames that the device had lost when it was opened
 	queues   []port.Queue
+
+	// What the device had lost when it was opened.
+	lostBefore, unroutedBefore uint64
+	unrouted                   atomic.Uint64 // of Lost's last result
 }
 
 var _ interface {
 	openTunnel
 	port.KernelEnd
 	port.Lossy
+	port.Unrouted
 	port.Giver
 	port.Leaver
 	port.Bound
@@ -138,7 +142,7 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 	if err != nil {
 		return nil, err
 	}
-	p.before, _ = link.TxDropped(l.Index)
+	p.lostBefore, p.unroutedBefore, _ = link.TunnelLosses(l.Index)
 	for _, q := range p.Port.Queues() {
 		p.queues = append(p.queues, &deviceQueue{p: p, q: q.(afpacket.MarkedQueue)})
 	}
@@ -259,14 +263,19 @@ func (p *device) Resume() {
 }
 
 // Lost implements port.Lossy: the device counts packets that the way to a host did not
-// take.
+// take, and those for which there was no way.
 func (p *device) Lost(others uint64) uint64 {
-	n, err := link.TxDropped(p.Ifindex())
-	if err != nil || n < p.before {
+	lost, unrouted, err := link.TunnelLosses(p.Ifindex())
+	if err != nil || lost < p.lostBefore {
 		return 0
 	}
-	return min(n-p.before, others+p.sent.Load())
+	lost = min(lost-p.lostBefore, others+p.sent.Load())
+	p.unrouted.Store(min(unrouted-min(unrouted, p.unroutedBefore), lost))
+	return lost
 }
+
+// Unrouted implements port.Unrouted.
+func (p *device) Unrouted() uint64 { return p.unrouted.Load() }
 
 // Notice implements port.Noticer.
 func (p *device) Notice() string {

@@ -42,6 +42,8 @@ func (t *tunnel) Notice() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case t.homeless.Load():
+		return fmt.Sprintf("address %s is no longer on this host; give it back, or add the port again with another one", t.local)
 	case r.count > 0 && time.Since(r.at) < noticeFor:
 		return fmt.Sprintf("frames from %s are refused: it is no peer (%d frames); name it with --peers if it should be one", r.from, r.count)
 	case len(*t.byAddr.Load()) == 0:

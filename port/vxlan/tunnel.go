@@ -16,7 +16,6 @@ type tunnel struct {
 	tasks   sync.WaitGroup
 	closed  atomic.Bool
 	replies replies
-	news    chan struct{}
 	refusal refusal
 	sent    atomic.Uint64 // frames, by a device
 }
@@ -30,6 +29,6 @@ type openTunnel interface {
 }
 
 func (t *tunnel) init(local netip.Addr, udpPort uint16) {
-	t.quit, t.news = make(chan struct{}), make(chan struct{}, 1)
+	t.quit = make(chan struct{})
 	t.directory.init(local, udpPort)
 }

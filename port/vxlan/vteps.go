@@ -42,6 +42,7 @@ type directory struct {
 	byNumber [maxVTEPs + 1]atomic.Pointer[vtep]
 	learning atomic.Bool
 	basic    atomic.Int32 // MTU of the device that has the local address; 0: unknown
+	homeless atomic.Bool  // the host has no longer the local address
 
 	mu       sync.Mutex
 	next     map[netip.Addr]*vtep // byAddr while it changes; nil: it does not
@@ -53,6 +54,7 @@ type directory struct {
 	permit   bool               // the user lets it learn
 	wanted   bool               // and so does who drives it
 	watching chan struct{}      // has a value when a VTEP is new
+	news     chan struct{}      // has a value when users should see something; Noticer says what
 	follower follower
 	legacy   legacy
 }
@@ -111,7 +113,7 @@ func (d *directory) init(local netip.Addr, udpPort uint16) {
 	d.flooded, d.uses, d.users = make(map[uint32][]*vtep), make(map[use]int), make(map[*vtep]int)
 	d.permit, d.wanted = true, true
 	d.learning.Store(true)
-	d.watching = make(chan struct{}, 1)
+	d.watching, d.news = make(chan struct{}, 1), make(chan struct{}, 1)
 }
 
 // follow has f told of all changes to come. There are no stations yet.
@@ -541,13 +543,14 @@ func (d *directory) watch(quit <-chan struct{}) {
 	}
 }
 
-// measureDevice reads how long packets from the local address may be.
+// measureDevice reads how long packets from the local address may be, and whether the host still has it.
 func (d *directory) measureDevice() {
-	mtu := 0
-	if l, err := link.ByAddress(d.local); err == nil {
-		mtu = l.MTU
+	l, _ := link.ByAddress(d.local) // MTU 0 if there is none
+	d.basic.Store(int32(l.MTU))
+	// An address need not be that of a device: a route of type local makes it the host's, too.
+	if gone := errors.Is(isHere(d.local), port.ErrGone); d.homeless.Swap(gone) != gone {
+		signal(d.news)
 	}
-	d.basic.Store(int32(mtu))
 }
 
 // measure reads how long packets to VTEPs may be: to all, or to those that are new or refused

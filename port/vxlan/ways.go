@@ -102,6 +102,7 @@ func (r *replica) followWays(quit <-chan struct{}) {
 		case <-r.ways.events:
 		}
 		start := time.Now()
+		r.t.measureDevice()
 		r.t.measure(true)
 		r.findWays(maxVTEPs)
 		select {

@@ -92,6 +92,17 @@ func TxDropped(index int) (uint64, error) {
 	return l.Attrs().Statistics.TxDropped, nil
 }
 
+// TunnelLosses returns how many packets a tunnel's interface lost that it was given, and how many
+// of those because the host has no route to where they go.
+func TunnelLosses(index int) (lost, unrouted uint64, err error) {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return 0, 0, lookupError(fmt.Sprint("number ", index), err)
+	}
+	s := l.Attrs().Statistics
+	return s.TxDropped + s.TxErrors, s.TxCarrierErrors, nil // the latter is part of TxErrors
+}
+
 // Carrier reports whether something is at the other end of an interface, also while the
 // interface is set down: then its flags do not say so.
 func Carrier(index int) (bool, error) {

@@ -235,6 +235,29 @@ func testOverlayRefuses(t *testing.T, plane string) {
 	}
 }
 
+// TestOverlayHomeless: a switch whose host loses the tunnel's address says so, and counts what it
+// cannot send; all is well again once the host has the address.
+func TestOverlayHomeless(t *testing.T) {
+	t.Parallel()
+	onPlanes(t, func(t *testing.T, plane string) {
+		o := newOverlay(t, 2, 1600, false)
+		o.mesh("--vni 100 " + plane)
+		o.address()
+		a, h1, h2 := o.sites[0], o.hosts[0], o.hosts[1]
+		a.wantPing(h1, h2, true)
+		ip(t, a.ns, "addr del 192.0.2.1/24 dev ul0\n")
+		testenv.Eventually(t, "the port says what is missing", func() bool {
+			return strings.Contains(a.sw.port("up0").Reason, "192.0.2.1 is no longer on this host")
+		})
+		both := &lan{t: t, sw: a.sw, hosts: o.hosts}
+		both.want(h1, h1.to(h2))
+		testenv.Eventually(t, "what cannot be sent is counted", func() bool { return a.sw.dropped("up0", port.DropNoRoute) > 0 })
+		ip(t, a.ns, "addr add 192.0.2.1/24 dev ul0\n")
+		testenv.Eventually(t, "the port is well again", func() bool { return a.sw.port("up0").Reason == "" })
+		a.wantPing(h1, h2, true)
+	})
+}
+
 // TestOverlayTooBig: where the underlay takes no more than the hosts send, they are told, by
 // IPv4 and IPv6, and TCP goes on; what has no one to tell is counted.
 func TestOverlayTooBig(t *testing.T) {
