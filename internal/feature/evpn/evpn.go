@@ -299,6 +299,8 @@ func (i *instance) add(req api.AddEVPNNeighbor) (any, error) {
 	}
 	at, found := slices.BinarySearchFunc(i.neighbors, req.Address, byAddress)
 	switch {
+	case req.Address.Is6() && req.Address.IsLinkLocalUnicast():
+		return nil, api.Errorf(api.CodeInvalid, "%v is a link-local address, which is not unique; use another one of the neighbor's", req.Address)
 	case found:
 		return nil, api.Errorf(api.CodeExists, "there is a neighbor %v; remove it first with `vswitch evpn neighbor del %v`", req.Address, req.Address)
 	case len(i.neighbors) >= maxNeighbors:

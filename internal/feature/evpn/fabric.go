@@ -274,7 +274,8 @@ func (f *fabric) key(vni evpn.VNI, mac port.MAC) fdb.Key {
 
 // Flood implements evpn.Output.
 func (f *fabric) Flood(vni evpn.VNI, vteps []netip.Addr) {
-	if err := f.tunnel.SetFlood(uint32(vni), vteps); err != nil {
+	// A list that is empty may be that of a network that the tunnel no longer carries.
+	if err := f.tunnel.SetFlood(uint32(vni), vteps); err != nil && len(vteps) > 0 {
 		f.limited("a flood list is left as it was", "vni", vni, "error", err)
 	}
 }

@@ -159,6 +159,7 @@ func TestEVPN(t *testing.T) {
 	o.sites[0].sw.ctl("evpn neighbor del %s", o.vtep(2))
 	testenv.Eventually(t, "its stations are gone", func() bool { return o.station(0, h3.mac).MAC == 0 })
 	o.sites[0].sw.refuse("there is no neighbor", "evpn neighbor del %s", o.vtep(2))
+	o.sites[0].sw.refuse("fe80::1 is a link-local address", "evpn neighbor add fe80::1 --as 65001")
 	o.sites[0].sw.ctl("set --evpn-as 0")
 	testenv.Eventually(t, "the second switch misses the first", func() bool { return o.neighbors(1)[0].State != "established" })
 }
@@ -275,6 +276,12 @@ func TestEVPNResolution(t *testing.T) {
 				}
 			}
 			a.bulk(h1, h2, h2.v4, 4<<20)
+			// A network that goes takes its flood list along, and the others stay.
+			a.sw.ctl("set-port up0 --vni 20=10020")
+			a.wantPing(h1, h2, true)
+			if strings.Contains(a.sw.Log(), "a flood list is left as it was") {
+				t.Error("the log has a flood list of a network that is gone")
+			}
 		})
 	}
 }
