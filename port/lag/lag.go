@@ -60,6 +60,13 @@ type Settings struct {
 	MTU      int   `json:"mtu,omitempty" arg:"BYTES" min:"1" default:"the device's own" help:"longest payload"`
 }
 
+// AfterMerge implements setting.Merged: without LACP its rate is unset.
+func (s *Settings) AfterMerge(former any, given func(key string) bool) {
+	if former.(Settings).Mode.isLACP() && !s.Mode.isLACP() && !given("lacp_rate") {
+		s.LACPRate = ""
+	}
+}
+
 // Names are names of interfaces, separated by commas on the command line.
 type Names []string
 

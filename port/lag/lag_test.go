@@ -17,6 +17,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/proto/lacp"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 	"github.com/vswitch/vswitch/port/lag"
@@ -519,6 +520,35 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestRateWithoutLACP: a change to a mode without LACP unsets its rate, which is then refused.
+func TestRateWithoutLACP(t *testing.T) {
+	t.Parallel()
+	from := lag.Settings{Members: lag.Names{"a0"}, LACPRate: "fast"}
+	for patch, want := range map[string]lag.Rate{
+		`{"lag_mode": "static"}`:                      "",
+		`{"lag_mode": "active-backup"}`:               "",
+		`{"lag_mode": "lacp"}`:                        "fast",
+		`{"hash": "layer2"}`:                          "fast",
+		`{"lag_mode": "static", "lacp_rate": "slow"}`: "slow",
+	} {
+		var p setting.Patch
+		if err := json.Unmarshal([]byte(patch), &p); err != nil {
+			t.Fatal(err)
+		}
+		to, err := setting.Merge(from, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := to.(lag.Settings)
+		if s.LACPRate != want {
+			t.Errorf("after %s the rate is %q, want %q", patch, s.LACPRate, want)
+		}
+		if err := kind.Check(spec(s)); (err != nil) != (want == "slow") {
+			t.Errorf("after %s: %v", patch, err)
+		}
+	}
+}
+
 // TestRenamed gives members back under the names that they got meanwhile, in the process that took
 // them and in a later one, and takes them again under those.
 func TestRenamed(t *testing.T) {
@@ -556,6 +586,27 @@ func TestRenamed(t *testing.T) {
 		trace := new(port.Trace)
 		p := open(t, one, trace)
 		waitStates(t, p, "active active")
+		rename("a0", "x0")
+		waitStates(t, p, "active active")
+		wait(t, p, func() bool { return (*p.Trace().Members)[0].Name == "a0" && (*p.Trace().Members)[0].Ifname == "x0" })
+		// The settings can follow: the member stays in its place, and can get yet another name.
+		next := spec(lag.Settings{Members: lag.Names{"x0", "a1"}, Mode: "static"})
+		before := p.Members()
+		if err := kind.Set(p, one, next); err != nil {
+			t.Fatal(err)
+		}
+		if m := p.Members(); m[0].Ifname != "x0" || m[0].Queue != before[0].Queue || m[0].State != port.MemberActive {
+			t.Errorf("under its new name the member is %+v, before %+v", m[0], before[0])
+		}
+		if m := *p.Trace().Members; len(m) != 2 || m[1].Name != "" || m[1].Ifname != "x0" {
+			t.Errorf("what is to be undone is %+v", m)
+		}
+		rename("x0", "a0")
+		waitStates(t, p, "active active")
+		wait(t, p, func() bool { return (*p.Trace().Members)[1].Name == "x0" && (*p.Trace().Members)[1].Ifname == "a0" })
+		if err := kind.Set(p, next, one); err != nil {
+			t.Fatal(err)
+		}
 		rename("a0", "x0")
 		waitStates(t, p, "active active")
 		wait(t, p, func() bool { return (*p.Trace().Members)[0].Name == "a0" && (*p.Trace().Members)[0].Ifname == "x0" })

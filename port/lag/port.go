@@ -369,6 +369,9 @@ func (p *Port) set(o Settings) error {
 		p.settings.MTU = from.MTU
 		return err
 	}
+	for i, pl := range stay {
+		p.rename(pl, o.Members[i])
+	}
 	p.settings, p.order = o, stay
 	if o.Mode.isLACP() != from.Mode.isLACP() {
 		p.regroup()
@@ -404,8 +407,20 @@ func (p *Port) set(o Settings) error {
 // no more by it. Linux looks ten times a second what LACP has it do.
 const lingerTime = 250 * time.Millisecond
 
+// rename gives a place the name that the settings have for its member from now on.
+func (p *Port) rename(pl *place, name string) {
+	t, ok := p.traces[pl.name]
+	if pl.name == name || !ok {
+		return
+	}
+	delete(p.traces, pl.name)
+	pl.name = name
+	p.remember(name, pl.link, t)
+}
+
 // rearrange finds places for the named members: those that stay, in the order of the names with
-// those that come, and those that go.
+// those that come, and those that go. A member stays also if the name is the one that its interface
+// got meanwhile.
 func (p *Port) rearrange(names []string) (all, gone, come []*place, err error) {
 	used := make(map[*slot]bool)
 	for _, pl := range p.order {
@@ -417,6 +432,11 @@ func (p *Port) rearrange(names []string) (all, gone, come []*place, err error) {
 	for _, name := range names {
 		if i := slices.IndexFunc(p.order, func(pl *place) bool { return pl.name == name }); i >= 0 {
 			all = append(all, p.order[i])
+			continue
+		}
+		renamed := func(pl *place) bool { return pl.slot.member.Load() != nil && pl.link.Name == name }
+		if i := slices.IndexFunc(gone, renamed); i >= 0 {
+			all, gone = append(all, gone[i]), slices.Delete(gone, i, i+1)
 			continue
 		}
 		i := slices.IndexFunc(p.slots[:], func(s *slot) bool { return !used[s] })
