@@ -141,8 +141,8 @@ func (s *sender) begin() {
 func (s *sender) address() netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.self.IsValid() {
-		if ip, err := localAddress(s.set.Collectors[0]); err == nil {
+	for i := 0; !s.self.IsValid() && i < len(s.set.Collectors); i++ {
+		if ip, err := localAddress(s.set.Collectors[i]); err == nil {
 			s.self, _ = netip.AddrFromSlice(ip)
 		}
 	}

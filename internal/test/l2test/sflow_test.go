@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -194,6 +195,21 @@ func TestSFlow(t *testing.T) {
 	l.sw.refuse("give --sflow-collector as well", "set --sflow-collector= --sflow-rate 10")
 	l.sw.ctl("set --sflow-collector=")
 	l.sw.refuse("sFlow is off", "sflow")
+}
+
+// TestSFlowNoRoute: where the first collector has no route, the others hear the address of this host
+// from which they are reached.
+func TestSFlowNoRoute(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 1)
+	c := l.collect()
+	l.sw.ctl("set --sflow-collector 203.0.113.7 --sflow-collector 127.0.0.1 --sflow-interval 1s")
+	c.until(func(n map[uint32]int) bool { return n[2] > 0 })
+	var st sflow.Status
+	l.sw.decode(&st, "sflow")
+	if st.Agent != netip.MustParseAddr("127.0.0.1") || st.Collectors[0].Error == "" || st.Collectors[1].Error != "" {
+		t.Errorf("the switch says %+v", st)
+	}
 }
 
 // TestSFlowAbsent has collectors that answer no ARP hold up no other collector.
