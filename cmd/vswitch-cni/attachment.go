@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -73,12 +72,8 @@ func (a *attachment) again(ctx context.Context) (*current.Result, error) {
 	case labelsOf(p) != a.labels:
 		return nil, fmt.Errorf("port %s of switch %s is not this container's; remove it with `vswitch del-port %s`", a.port, a.Switch, a.port)
 	}
-	b, err := os.ReadFile(a.file(a.port))
-	if err == nil {
-		var r current.Result
-		if err = json.Unmarshal(b, &r); err == nil && a.check(ctx, &r) == nil {
-			return &r, nil
-		}
+	if k, err := a.stored(a.port); err == nil && k.Result != nil && a.check(ctx, k.Result) == nil {
+		return k.Result, nil
 	}
 	return nil, a.remove(ctx)
 }

@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/vswitch/vswitch/api"
 )
@@ -101,8 +103,16 @@ func portName(l labels) string {
 	return fmt.Sprintf("cni%x", sum[:6])
 }
 
+// kept is what is kept of an attachment.
+type kept struct {
+	Network string          `json:"network"`
+	Result  *current.Result `json:"result"`
+}
+
+const keptSuffix = ".json"
+
 // file is where the result of a port's attachment is kept.
-func (c *conf) file(port string) string { return filepath.Join(c.Dir, port+".json") }
+func (c *conf) file(port string) string { return filepath.Join(c.Dir, port+keptSuffix) }
 
 // forget removes a port and what is kept of it. The error is api.ErrNoDaemon, wrapped, if the
 // daemon is away.
@@ -131,8 +141,8 @@ func (c *conf) forgetNow(ctx context.Context, cl *api.Client, port string) error
 }
 
 // store writes the result of an attachment in one step.
-func (c *conf) store(port string, result any) error {
-	b, err := json.Marshal(result)
+func (c *conf) store(port string, result *current.Result) error {
+	b, err := json.Marshal(kept{c.Name, result})
 	if err != nil {
 		return err
 	}
@@ -144,6 +154,35 @@ func (c *conf) store(port string, result any) error {
 		return err
 	}
 	return os.Rename(temporary, c.file(port))
+}
+
+// stored returns what store wrote.
+func (c *conf) stored(port string) (k kept, err error) {
+	b, err := os.ReadFile(c.file(port))
+	if err == nil {
+		err = json.Unmarshal(b, &k)
+	}
+	return k, err
+}
+
+// sweep removes what is kept of the network's attachments, but for those of valid ports: a container
+// that ended without a DEL leaves it behind.
+func (c *conf) sweep(valid map[string]bool) error {
+	files, err := os.ReadDir(c.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var failed error
+	for _, f := range files {
+		port, is := strings.CutSuffix(f.Name(), keptSuffix)
+		if !is || valid[port] {
+			continue
+		}
+		if k, err := c.stored(port); err == nil && k.Network == c.Name {
+			failed = errors.Join(failed, os.Remove(c.file(port)))
+		}
+	}
+	return failed
 }
 
 // settings returns the settings of an attachment's port.

@@ -91,7 +91,8 @@ func check(args *skel.CmdArgs) error {
 	return invoke.DelegateCheck(ctx, a.IPAM.Type, args.StdinData, nil)
 }
 
-// gc removes the ports of the network whose attachments the runtime does not name.
+// gc removes the ports of the network whose attachments the runtime does not name, and what is kept
+// of these.
 func gc(args *skel.CmdArgs) error {
 	c, err := readConf(args.StdinData)
 	if err != nil {
@@ -106,9 +107,9 @@ func gc(args *skel.CmdArgs) error {
 	if err := c.catchUp(ctx, cl); err != nil {
 		return err
 	}
-	valid := make(map[types.GCAttachment]bool)
+	valid := make(map[string]bool) // by name of the port
 	for _, a := range c.ValidAttachments {
-		valid[a] = true
+		valid[portName(labels{c.Name, a.ContainerID, a.IfName})] = true
 	}
 	ports, err := cl.Ports(ctx)
 	if err != nil {
@@ -116,10 +117,11 @@ func gc(args *skel.CmdArgs) error {
 	}
 	var failed error
 	for _, p := range ports {
-		if l := labelsOf(p); l.network == c.Name && !valid[types.GCAttachment{ContainerID: l.container, IfName: l.ifname}] {
+		if labelsOf(p).network == c.Name && !valid[p.Name] {
 			failed = errors.Join(failed, c.forgetNow(ctx, cl, p.Name))
 		}
 	}
+	failed = errors.Join(failed, c.sweep(valid))
 	if c.IPAM.Type != "" {
 		failed = errors.Join(failed, invoke.DelegateGC(ctx, c.IPAM.Type, args.StdinData, nil))
 	}
