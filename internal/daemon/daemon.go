@@ -82,7 +82,8 @@ type Options struct {
 	// How says how the process was started, for the next one.
 	How handover.Hello
 
-	limits reading // nil: read from the system
+	limits reading      // nil: read from the system
+	space  spaceReading // nil: unlimited
 
 	own    *belongings
 	former *former
@@ -247,7 +248,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 
 	if o.limits == nil {
-		o.limits = systemLimits
+		o.limits, o.space = systemLimits, limits.System{}.AddressSpace
 		fitMemory(limits.System{}.Memory())
 	}
 	threads, _ := o.limits()

@@ -67,6 +67,7 @@ type manager struct {
 	boot    string                    // identifies this boot of the host
 
 	limits reading
+	space  spaceReading // nil: unlimited
 	room   room
 
 	applied  map[string]bool // items that a configuration named, by portMark and the like
@@ -132,6 +133,7 @@ func newManager(o Options, keep func(store.State) error) (*manager, error) {
 		applied: make(map[string]bool),
 
 		limits:   o.limits,
+		space:    o.space,
 		turns:    newTurns(),
 		changing: make(chan struct{}, 1),
 		restored: make(chan struct{}),

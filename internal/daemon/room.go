@@ -16,13 +16,16 @@ import (
 // thread crashes, at an unpredictable time. So ports are counted with their maximum needs,
 // and one that does not fit is refused or waits.
 type room struct {
-	threads, files limits.Limit
-	read           time.Time
-	taken          port.Needs // maximum needs of the ports
+	threads, files, space limits.Limit
+	read                  time.Time
+	taken                 port.Needs // maximum needs of the ports
 }
 
 // reading reads the limits.
 type reading func() (threads, files limits.Limit)
+
+// spaceReading reads how much address space is left.
+type spaceReading func() limits.Limit
 
 func systemLimits() (threads, files limits.Limit) { return limits.System{}.Threads(), limits.Files() }
 
@@ -42,18 +45,30 @@ const (
 // leastThreads are the threads that a daemon without ports takes on one processor.
 const leastThreads = 8
 
-// RoomToStart returns an error if the system's limits leave too few threads for a daemon without
-// ports. It is called before anything else: Go's runtime ends a program that cannot make a thread.
+// leastSpace is the address space, in bytes, without which no port opens. Go's runtime takes 64 MiB at a
+// time, and ends a program that gets none. What ports take is small beside that.
+const leastSpace = 256 << 20
+
+// RoomToStart returns an error if the system's limits leave too few threads, or too little address
+// space, for a daemon without ports. It is called before anything else: Go's runtime ends a program
+// that cannot make a thread or have memory.
 func RoomToStart() error {
 	threads, _ := systemLimits()
-	return roomToStart(threads)
+	return roomToStart(threads, limits.System{}.AddressSpace())
 }
 
-func roomToStart(threads limits.Limit) error {
-	if threads.Most >= leastThreads {
-		return nil
+func roomToStart(threads, space limits.Limit) error {
+	switch {
+	case threads.Most < leastThreads:
+		return fmt.Errorf("a switch takes %d threads, and there is room for %d: %s", leastThreads, max(threads.Most, 0), threads.Name)
+	case space.Most < leastSpace:
+		return fmt.Errorf("a switch %s", tooLittleSpace(space))
 	}
-	return fmt.Errorf("a switch takes %d threads, and there is room for %d: %s", leastThreads, max(threads.Most, 0), threads.Name)
+	return nil
+}
+
+func tooLittleSpace(l limits.Limit) string {
+	return fmt.Sprintf("keeps %d MiB of address space for its memory, and %d MiB are left: %s", leastSpace>>20, max(l.Most, 0)>>20, l.Name)
 }
 
 // makeRoom counts the needs of a port with that many queues, or with as many as its spec says
@@ -62,6 +77,9 @@ func roomToStart(threads limits.Limit) error {
 func (m *manager) makeRoom(p *managed, queues int) error {
 	if now := time.Now(); now.Sub(m.room.read) >= roomAge {
 		m.room.threads, m.room.files = m.limits()
+		if m.space != nil {
+			m.room.space = m.space()
+		}
 		m.room.read = now
 	}
 	s, ok := p.kind.(port.Sized)
@@ -72,6 +90,8 @@ func (m *manager) makeRoom(p *managed, queues int) error {
 	threads := ownThreads + runtime.GOMAXPROCS(0) + m.room.taken.Threads - p.needs.Threads + needs.Threads
 	files := ownFiles + m.room.taken.Files - p.needs.Files + needs.Files
 	switch {
+	case needs != p.needs && m.space != nil && m.room.space.Most < leastSpace:
+		return fmt.Errorf("port %s does not open: the switch %s", p.spec.Name, tooLittleSpace(m.room.space))
 	case needs.Threads > p.needs.Threads && threads > m.room.threads.Most:
 		return tooMany(p.spec.Name, "threads", needs.Threads, threads, m.room.threads)
 	case needs.Files > p.needs.Files && files > m.room.files.Most:

@@ -81,6 +81,26 @@ func TestPortsStayWithinTheLimits(t *testing.T) {
 	}
 }
 
+// Without address space, no port opens, and those that are open stay: what they take later is kept free.
+func TestPortsLeaveAddressSpace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		h.needs = port.Needs{Threads: 1, Files: 1}
+		left := leastSpace
+		r := startWith(t, h, store.State{}, func(o *Options) {
+			o.space = func() limits.Limit { return limits.Limit{Most: left, Name: "the limit"} }
+		})
+		r.mustAdd("vm0")
+		r.inTurn(func() { left-- })
+		time.Sleep(roomAge)
+		wantCode(t, r.add("vm1"), api.CodeFailed, "255 MiB are left: the limit")
+		r.wantState("vm0", api.StateNoCarrier)
+		r.inTurn(func() { left = math.MaxInt })
+		time.Sleep(roomAge)
+		r.mustAdd("vm1")
+	})
+}
+
 // Limits are read once for the many ports of a restore, and said as they are.
 func TestLimitsAreReadOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -132,10 +152,13 @@ func TestQueuesOfAnAdoptedDeviceCount(t *testing.T) {
 // A limit that leaves no room even for a daemon without ports stops the start, with words.
 func TestRoomToStart(t *testing.T) {
 	for most, ok := range map[int]bool{-3: false, 0: false, leastThreads - 1: false, leastThreads: true, 1 << 20: true} {
-		err := roomToStart(limits.Limit{Most: most, Name: "the limit"})
+		err := roomToStart(limits.Limit{Most: most, Name: "the limit"}, limits.Limit{Most: math.MaxInt})
 		if (err == nil) != ok || err != nil && !strings.HasSuffix(err.Error(), ": the limit") {
 			t.Errorf("%d threads: %v", most, err)
 		}
+	}
+	if err := roomToStart(limits.Limit{Most: leastThreads}, limits.Limit{Most: leastSpace - 1, Name: "the limit"}); err == nil || !strings.Contains(err.Error(), "255 MiB are left: the limit") {
+		t.Errorf("with little address space: %v", err)
 	}
 	if err := RoomToStart(); err != nil {
 		t.Errorf("here: %v", err)

@@ -1,5 +1,5 @@
-// Package limits reads how many threads, open files and how much memory the system lets this process
-// have, and which limit decides. Go's runtime ends a program that cannot make a thread, so a daemon
+// Package limits reads how many threads, open files and how much memory and address space the system
+// lets this process have, and which limit decides. Go's runtime ends a program that cannot make a thread, so a daemon
 // counts them in advance. What cannot be read counts as unlimited.
 package limits
 

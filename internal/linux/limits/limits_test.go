@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -137,5 +138,26 @@ func TestMemory(t *testing.T) {
 				t.Errorf("%+v, want %d by %q", l, test.most, test.says)
 			}
 		})
+	}
+}
+
+// What is left of the limit of the address space is counted. The test's own limit is one that it cannot
+// reach.
+func TestAddressSpace(t *testing.T) {
+	var former syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_AS, &former); err != nil {
+		t.Fatal(err)
+	}
+	limit := syscall.Rlimit{Cur: min(former.Max, 1<<50), Max: former.Max}
+	if err := syscall.Setrlimit(syscall.RLIMIT_AS, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_AS, &former)
+	s := system(t, map[string]string{"/proc/self/status": "VmPeak:\t 9000 kB\nVmSize:\t    8192 kB\n"})
+	if got := s.AddressSpace(); got.Most != int(limit.Cur)-8<<20 || !strings.Contains(got.Name, "ulimit -v") {
+		t.Errorf("%+v", got)
+	}
+	if got := system(t, nil).AddressSpace(); got.Most != none {
+		t.Errorf("without /proc it is %+v", got)
 	}
 }
