@@ -49,7 +49,7 @@ type polled struct {
 const (
 	// restAfter is what a leader does between two rests: so many looks, or batches that count as
 	// several. In a rest, other goroutines may run, and the clock is read. It takes 250 ns, a look 30.
-	restAfter    = 64
+	restAfter    = 256
 	batchInLooks = 8
 )
 
