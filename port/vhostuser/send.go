@@ -82,6 +82,7 @@ func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (ok bool) {
 	}
 	s.ring.UseSingles(singles[:done])
 	s.ring.Flush()
+	s.ring.ReadOn(len(out)) // the next batch likely has as many
 	return !s.ring.Failed()
 }
 

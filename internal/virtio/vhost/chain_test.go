@@ -157,7 +157,7 @@ func TestSplitOverrun(t *testing.T) {
 		q, avail, _ := splitRing(t, ringCommon{}, 0)
 		binary.LittleEndian.PutUint16(avail[2:], c.available)
 		binary.LittleEndian.PutUint16(avail[4:], c.head)
-		singles, err := q.singles(false)
+		singles, err := q.singles(1, false)
 		if len(singles) != c.n || (err != nil) != (c.err == errAvail) {
 			t.Errorf("%+v: %d chains, %v", c, len(singles), err)
 		}

@@ -144,18 +144,20 @@ func (p *packed) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool,
 	return c, w.parts, true, nil
 }
 
-func (p *packed) singles(write bool) ([]Single, error) {
-	if len(p.rest()) == 0 {
-		n, at := 0, p.seen
-		for most := min(p.room(), readAhead); n < most; n++ {
-			d, ok := p.head(at)
-			if !ok || !p.single(&p.row[n], d.next, d, write) {
-				break
-			}
-			at.move(1, p.size)
-		}
-		p.have(n, write)
+func (p *packed) singles(least int, write bool) ([]Single, error) {
+	if len(p.rest()) >= least {
+		return p.rest(), nil
 	}
+	n, at := p.moveUp(), p.seen
+	at.move(n, p.size)
+	for most := min(p.room(), readAhead); n < most; n++ {
+		d, ok := p.head(at)
+		if !ok || !p.single(&p.row[n], d.next, d, write) {
+			break
+		}
+		at.move(1, p.size)
+	}
+	p.have(n, write)
 	return p.rest(), nil
 }
 

@@ -19,7 +19,7 @@ func TestPackedWrap(t *testing.T) {
 		for n := 1; n <= fuzzRing; n++ {
 			r.fill(at, n)
 			filled := bytes.Clone(r.all[:descSize*fuzzRing])
-			singles, err := p.singles(true)
+			singles, err := p.singles(1, true)
 			if err != nil || len(singles) != n {
 				t.Fatalf("lap %d: %d of %d chains, %v", lap, len(singles), n, err)
 			}
@@ -99,7 +99,7 @@ func TestPackedOrder(t *testing.T) {
 				t.Fatalf("after %d chains none comes", used)
 			}
 		}
-		singles, err := p.singles(false)
+		singles, err := p.singles(1, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +136,7 @@ func TestPackedOverrun(t *testing.T) {
 		} else {
 			r.fill(at, 1)
 		}
-		if singles, err := p.singles(true); len(singles) > 0 || err != nil {
+		if singles, err := p.singles(1, true); len(singles) > 0 || err != nil {
 			t.Errorf("%d descriptors are left: %d chains, %v", slots-1, len(singles), err)
 		}
 		if _, _, ok, err := p.next(nil, true); ok || !errors.Is(err, errAvail) {

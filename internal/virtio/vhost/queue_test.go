@@ -57,7 +57,7 @@ func exercise(t *testing.T, q queue, all []byte, script []byte, write bool) {
 	var buffers []Buffer
 	for range 200 {
 		if len(script)%4 == 3 {
-			singles, err := q.singles(write)
+			singles, err := q.singles(1, write)
 			if err != nil {
 				return
 			}

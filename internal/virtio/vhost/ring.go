@@ -31,9 +31,9 @@ type queue interface {
 	publish()
 
 	// singles returns the next available chains, up to the first that has several
-	// buffers, is faulty, or exceeds what one call returns. useSingles takes the first
-	// of those and gives them back.
-	singles(write bool) ([]Single, error)
+	// buffers, is faulty, or exceeds what one call returns. It looks for more if it knows
+	// fewer than least. useSingles takes the first of those and gives them back.
+	singles(least int, write bool) ([]Single, error)
 	useSingles(used []Single)
 
 	// wantsCall reports whether the driver wants a call for what was published.

@@ -16,7 +16,7 @@ func (r *Ring) Singles(write bool) []Single {
 	if r.err != nil {
 		return nil
 	}
-	s, err := r.q.singles(write)
+	s, err := r.q.singles(1, write)
 	if err != nil {
 		r.fail(err)
 	}
@@ -32,6 +32,18 @@ func (r *Ring) UseSingles(used []Single) {
 		r.Wrote(used[i].Buffer, int(used[i].Written))
 	}
 	r.q.useSingles(used)
+}
+
+// ReadOn is for a ring to the guest after Flush. It reads the next n chains and claims their buffers:
+// the processor gets the lines while it does other work, so a later Send need not wait for them.
+func (r *Ring) ReadOn(n int) {
+	if r.err != nil {
+		return
+	}
+	s, _ := r.q.singles(n, true) // Singles finds an error, too
+	if r.log == nil {            // otherwise a migration's log needs each write
+		claim(s[:min(n, len(s))])
+	}
 }
 
 const (
@@ -58,6 +70,13 @@ type ahead struct {
 // rest returns those whose turn is to come.
 func (a *ahead) rest() []Single { return a.row[a.turn:a.known] }
 
+// moveUp moves those to the row's begin and returns their number.
+func (a *ahead) moveUp() int {
+	a.known = copy(a.row[:], a.rest())
+	a.turn = 0
+	return a.known
+}
+
 // advance records that the queue moved by n chains of one descriptor, or back. If the
 // queue is elsewhere, what was read ahead is discarded.
 func (a *ahead) advance(n int) {
@@ -77,18 +96,14 @@ func (c *ringCommon) single(s *Single, id uint16, d descriptor, write bool) bool
 	return d.flags&(descNext|descIndirect|descWrite) == way && d.len > 0 && len(s.Bytes) == int(d.len)
 }
 
-// have records that the first n of the row are the next chains, and touches their
-// buffers.
+// have records that the first n of the row are the next chains. It touches the buffers of those that
+// were not known and are to be read.
 func (c *ringCommon) have(n int, write bool) {
-	c.turn, c.known = 0, n
-	for i := range c.row[:n] {
-		b := c.row[i].Bytes
-		next := min(len(b)-1, cacheLine)
-		switch {
-		case !write:
-			c.touched += b[0] + b[next]
-		case c.log == nil: // otherwise a migration's log needs the write
-			b[0], b[next] = 0, 0
+	if !write {
+		for i := c.known; i < n; i++ {
+			b := c.row[i].Bytes
+			c.touched += b[0] + b[min(len(b)-1, cacheLine)]
 		}
 	}
+	c.known = n
 }

@@ -212,12 +212,16 @@ func TestSinglesLogged(t *testing.T) {
 	chains := []offer{{0, []descriptor{{addr: testGPA + 2000, len: 100, flags: descWrite}}}}
 	for name, offer := range offers {
 		t.Run(name, func(t *testing.T) {
-			q := offer(t, chains, new(dirtyLog))
+			log := new(dirtyLog)
+			q := offer(t, chains, log)
+			r := newRing(0, q.mem, func(error) {})
+			r.q, r.log = q, log
 			hint := 0
 			buffer := q.mem.at(testGPA+2000, 100, &hint)
 			copy(buffer, bytes.Repeat([]byte{1}, len(buffer)))
-			if singles, err := q.singles(true); len(singles) != 1 || err != nil {
-				t.Fatalf("%d chains, %v", len(singles), err)
+			r.ReadOn(1)
+			if got := r.Singles(true); len(got) != 1 {
+				t.Fatalf("%d chains", len(got))
 			}
 			if bytes.Contains(buffer, []byte{0}) {
 				t.Error("a buffer was written to")
@@ -226,8 +230,66 @@ func TestSinglesLogged(t *testing.T) {
 	}
 }
 
+// Chains are read that became available behind known ones, if more are wanted. The order stays.
+func TestReadOn(t *testing.T) {
+	var chains []offer
+	for i := range 5 {
+		chains = append(chains, offer{uint16(i), []descriptor{{addr: testGPA + 2000 + 100*uint64(i), len: uint32(10 * (i + 1)), flags: descWrite}}})
+	}
+	for name, offer := range offers {
+		t.Run(name, func(t *testing.T) {
+			q := offer(t, chains, nil)
+			const late = 3 // the first that is not available yet
+			becomeLate := func() {
+				if s, ok := q.queue.(*split); ok {
+					s.avail[2] ^= byte(late ^ len(chains))
+				} else {
+					q.length(late)[:8][6] ^= descAvail
+				}
+			}
+			becomeLate()
+			r := newRing(0, q.mem, func(error) {})
+			r.q = q
+			lengths := func() (n []int) {
+				for _, s := range r.Singles(true) {
+					n = append(n, len(s.Bytes))
+				}
+				return n
+			}
+			if got := lengths(); !slices.Equal(got, []int{10, 20, 30}) {
+				t.Fatalf("buffers of %d bytes", got)
+			}
+			becomeLate()
+			r.ReadOn(3)
+			if got := lengths(); !slices.Equal(got, []int{10, 20, 30}) {
+				t.Errorf("of which three are known: buffers of %d bytes", got)
+			}
+			r.UseSingles(r.Singles(true)[:2])
+			r.ReadOn(2)
+			if got := lengths(); !slices.Equal(got, []int{30, 40, 50}) {
+				t.Errorf("then buffers of %d bytes", got)
+			}
+			if c, _, ok := r.Next(0, true); !ok || c.id != 2 {
+				t.Errorf("chain %d is next, %v", c.id, ok)
+			} else {
+				r.Use(c, 3)
+			}
+			r.UseSingles(r.Singles(true))
+			r.ReadOn(1)
+			if got := lengths(); got != nil {
+				t.Errorf("behind the last: buffers of %d bytes", got)
+			}
+			q.publish()
+			if got, want := q.used(), [][2]uint32{{0, 0}, {1, 0}, {2, 3}, {3, 0}, {4, 0}}; !slices.Equal(got, want) {
+				t.Errorf("chains and lengths %d are used, want %d", got, want)
+			}
+		})
+	}
+}
+
 // FuzzSingles takes what is available from one ring by Next alone, and from another,
-// which is the same, as it is known a few chains at a time: it is the same.
+// which is the same, as it is known a few chains at a time: it is the same. Of counts, the lower
+// half of a byte is how many are taken, and the rest says whether it is read on before.
 func FuzzSingles(f *testing.F) {
 	split := make([]byte, usedAt)
 	for i := range fuzzRing {
@@ -240,6 +302,7 @@ func FuzzSingles(f *testing.F) {
 		binary.LittleEndian.PutUint16(split[availAt+4+2*i:], uint16(i))
 	}
 	f.Add(split, []byte{0, 3, 1, 2}, false, false)
+	f.Add(split, []byte{2, 0x10, 0x11, 0x12}, false, false)
 	f.Add(split[:availAt], []byte{}, true, false)
 	packed := make([]byte, usedAt)
 	at := packedStart
@@ -252,6 +315,7 @@ func FuzzSingles(f *testing.F) {
 		at.move(1, fuzzRing)
 	}
 	f.Add(packed, []byte{0, 3, 1, 2}, false, true)
+	f.Add(packed, []byte{2, 0x10, 0x11, 0x12}, false, true)
 	f.Fuzz(func(t *testing.T, made, counts []byte, write, packed bool) {
 		open := func() (queue, []byte) {
 			mem, all := guestMemory(fuzzSize, 5000)
@@ -269,7 +333,10 @@ func FuzzSingles(f *testing.F) {
 			}
 		}
 		for {
-			singles, err := other.singles(write)
+			if len(counts) > 0 && counts[0] > 0xf {
+				_, _ = other.singles(int(counts[0]>>4), write)
+			}
+			singles, err := other.singles(1, write)
 			if err != nil {
 				if _, _, _, want := one.next(nil, write); want != err {
 					t.Fatalf("%v; by Next %v", err, want)
@@ -277,7 +344,7 @@ func FuzzSingles(f *testing.F) {
 				return
 			}
 			if len(counts) > 0 {
-				singles = singles[:min(len(singles), int(counts[0]))]
+				singles = singles[:min(len(singles), int(counts[0]&0xf))]
 				counts = counts[1:]
 			}
 			for _, s := range singles {

@@ -94,21 +94,25 @@ func (s *split) next(parts []Buffer, write bool) (c Chain, _ []Buffer, ok bool, 
 	return Chain{id: head}, w.parts, true, nil
 }
 
-func (s *split) singles(write bool) ([]Single, error) {
-	if len(s.rest()) == 0 && s.peek() {
-		available := int(s.ready - s.seen)
-		if available > s.size {
-			return nil, errAvail
-		}
-		n := 0
-		for ; n < min(available, readAhead); n++ {
-			i := binary.LittleEndian.Uint16(s.avail[4+2*s.slot(s.seen+uint16(n)):])
-			if int(i) >= s.size || !s.single(&s.row[n], i, splitDesc(s.desc, int(i)), write) {
-				break
-			}
-		}
-		s.have(n, write)
+func (s *split) singles(least int, write bool) ([]Single, error) {
+	if len(s.rest()) >= least {
+		return s.rest(), nil
 	}
+	n := s.moveUp()
+	if s.seen+uint16(n) == s.ready {
+		s.ready = load16(s.avail[2:])
+	}
+	available := int(s.ready - s.seen)
+	if available > s.size {
+		return nil, errAvail
+	}
+	for ; n < min(available, readAhead); n++ {
+		i := binary.LittleEndian.Uint16(s.avail[4+2*s.slot(s.seen+uint16(n)):])
+		if int(i) >= s.size || !s.single(&s.row[n], i, splitDesc(s.desc, int(i)), write) {
+			break
+		}
+	}
+	s.have(n, write)
 	return s.rest(), nil
 }
 

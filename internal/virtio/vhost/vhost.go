@@ -28,7 +28,7 @@ func load16(b []byte) uint16 {
 }
 
 // store32 writes an aligned word that the guest may be reading, with release order.
-func store32(b []byte, v uint32) { atomic.StoreUint32((*uint32)(unsafe.Pointer(&b[:4][0])), v) }
+func store32(b []byte, v uint32) { storeRelease((*uint32)(unsafe.Pointer(&b[:4][0])), v) }
 
 // needEvent reports whether going from old to now passes the index at which the other
 // side wants a notification (virtio 1.2, 2.7.7.2).
