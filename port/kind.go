@@ -210,6 +210,13 @@ type Contested interface {
 	Contested() error
 }
 
+// Overtaken is implemented by ports that can detect whether a program of others sees the frames of
+// their device before the switch.
+type Overtaken interface {
+	// Overtaken says which one, and what to do; it is empty if there is none. It asks the system.
+	Overtaken() string
+}
+
 // KernelEnd is implemented by ports on the kernel end of their device: frames that the
 // kernel sends through the device reach the port's station, and frames that the kernel
 // itself takes from the device do not reach the switch.

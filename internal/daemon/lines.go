@@ -98,5 +98,5 @@ func (p *managed) notice() string {
 	if _, ok := p.dev.(port.KernelEnd); ok && p.link.XDP != 0 {
 		return fmt.Sprintf("XDP program %d at %s sees frames first, and the switch gets what it leaves; `ip link set dev %s xdp off` takes it away", p.link.XDP, p.link.Name, p.link.Name)
 	}
-	return ""
+	return p.ahead
 }

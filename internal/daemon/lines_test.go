@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,6 +162,44 @@ func TestNoticeOfXDP(t *testing.T) {
 			}
 			if log := r.logged(); strings.Contains(log, "port notice") != (step.want != "") {
 				t.Errorf("program %d: logged %q", step.program, log)
+			}
+		}
+	})
+}
+
+// overtaken is a port at whose device somebody puts a program.
+type overtaken struct {
+	*fakePort
+	by atomic.Pointer[string]
+}
+
+func (p *overtaken) Overtaken() string { return *p.by.Load() }
+
+// A port says that a program of others sees the frames of its device first, though no event tells
+// when somebody attached it, or took it away.
+func TestNoticeOfProgram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		var own *overtaken
+		h.wrap = func(p *fakePort) port.Port {
+			own = &overtaken{fakePort: p}
+			own.by.Store(new(string))
+			return own
+		}
+		r := start(t, h, store.State{})
+		r.mustAdd("vm0")
+		r.change("vm0", func(l *link.Link) { l.Up, l.Carrier = true, true })
+		for _, by := range []string{"", "program foreign", ""} {
+			r.logged()
+			own.by.Store(&by)
+			time.Sleep(lookGap)
+			synctest.Wait()
+			r.wantState("vm0", api.StateUp)
+			if got := r.port("vm0").Reason; got != by {
+				t.Errorf("the reason is %q, want %q", got, by)
+			}
+			if log := r.logged(); strings.Contains(log, "port notice") != (by != "") {
+				t.Errorf("%q: logged %q", by, log)
 			}
 		}
 	})

@@ -36,7 +36,9 @@ type managed struct {
 	changed bool          // its interface changed meanwhile
 	leaving bool          // it will be removed once that is on disk
 
-	held string // who else uses the device, as last seen; see takenBy
+	held  string    // who else uses the device, as last seen; see takenBy
+	ahead string    // whose program sees its frames first, as last seen; see port.Overtaken
+	look  time.Time // when to look at the device again though no event came
 
 	state  api.State
 	reason string // why it is not up
@@ -83,6 +85,11 @@ const (
 	// eventGap is the least time between a failed try and one that a link event causes, since a
 	// try causes events itself.
 	eventGap = 200 * time.Millisecond
+
+	// A device is looked at every lookGap, for what raises no link event: programs that somebody
+	// attaches. With many ports a look has lookShare of the time.
+	lookGap   = 10 * time.Second
+	lookShare = 20 * time.Millisecond
 
 	// newsGap is how long a port that lost its device waits to learn what became of it: a moved
 	// device must not be replaced.
@@ -218,6 +225,7 @@ type sight struct {
 	link  link.Link
 	speed uint64 // of its link in bit/s; 0: unknown
 	held  string // who else uses it, see heldBy
+	ahead string // whose program sees its frames first
 	bound bool   // the port is still bound to it
 	err   error
 }
@@ -233,6 +241,9 @@ func (m *manager) see(dev port.Port) (s sight) {
 	if s.err == nil {
 		s.speed = linkSpeed(s.link.Name)
 		s.held = m.heldBy(dev, s.link)
+		if o, ok := dev.(port.Overtaken); ok {
+			s.ahead = o.Overtaken()
+		}
 	}
 	// Last: the index may belong to another device by now.
 	b, ok := dev.(port.Bound)
@@ -242,7 +253,8 @@ func (m *manager) see(dev port.Port) (s sight) {
 
 // note records what see found and reports whether the interface exists.
 func (m *manager) note(p *managed, s sight) bool {
-	p.link, p.speed, p.held = link.Link{}, s.speed, s.held
+	p.link, p.speed, p.held, p.ahead = link.Link{}, s.speed, s.held, s.ahead
+	p.look = time.Now().Add(max(lookGap, time.Duration(len(m.ports))*lookShare))
 	switch {
 	case s.index == 0:
 		return true
@@ -413,7 +425,7 @@ func (m *manager) lose(p *managed, why error) {
 	}
 	m.unindex(p)
 	m.unkeep(p)
-	p.dev, p.link, p.held, p.failed = nil, link.Link{}, "", why.Error()
+	p.dev, p.link, p.held, p.ahead, p.failed = nil, link.Link{}, "", "", why.Error()
 	var err error
 	m.off(func() { err = p.sw.Detach() })
 	if err != nil {
@@ -513,8 +525,10 @@ func (m *manager) retryDue() {
 	}
 }
 
-// lookDue reports whether it is time to recheck a device that somebody else uses.
-func (p *managed) lookDue(now time.Time) bool { return !p.retry.IsZero() && !p.retry.After(now) }
+// lookDue reports whether it is time to recheck a device: soon while somebody else uses it.
+func (p *managed) lookDue(now time.Time) bool {
+	return !p.retry.IsZero() && !p.retry.After(now) || p.link.Index != 0 && !p.look.After(now)
+}
 
 // nextRetry returns the time until retryDue has work.
 func (m *manager) nextRetry() time.Duration {
@@ -530,6 +544,9 @@ func (m *manager) nextRetry() time.Duration {
 		case p.dev == nil && m.former != nil:
 		case !p.retry.IsZero():
 			next = min(next, max(0, time.Until(p.retry)))
+		}
+		if p.claimed == nil && p.dev != nil && p.link.Index != 0 {
+			next = min(next, max(0, time.Until(p.look)))
 		}
 		if !p.recovery.IsZero() {
 			next = min(next, max(0, time.Until(p.recovery)))

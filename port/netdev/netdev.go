@@ -46,6 +46,7 @@ var _ interface {
 	port.Bound
 	port.Exclusive
 	port.Contested
+	port.Overtaken
 } = Port{}
 
 // Name implements port.Kind.

@@ -47,6 +47,7 @@ var _ interface {
 	port.Bound
 	port.Exclusive
 	port.Contested
+	port.Overtaken
 	port.Routed
 } = (*device)(nil)
 

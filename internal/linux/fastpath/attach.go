@@ -8,6 +8,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
 )
 
 // Attach implements hoststack.Ingress. A program that an earlier process left at the device is
@@ -149,6 +151,7 @@ func (p *Path) attach(ifindex int, h hook) (link.Link, error) {
 		Interface: ifindex,
 		Program:   h.program(&p.bpf),
 		Attach:    h.at,
+		Anchor:    hoststack.BeforeOthers(ifindex, h.at),
 	})
 }
 

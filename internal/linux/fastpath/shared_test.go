@@ -37,16 +37,16 @@ func TestShared(t *testing.T) {
 		explained vswitch.FastVerdict // 0: any
 	}{
 		"known behind another port":                      {wire: wire(macB), want: tcxRedirect, fast: 1, explained: vswitch.FastSent},
-		"known behind its own port":                      {wire: wire(macA), want: tcxPass, fast: 1},
-		"for the host":                                   {wire: wire(host), want: tcxPass, explained: vswitch.FastHost},
-		"for the host, whose address is known elsewhere": {wire: wire(host), want: tcxPass, explained: vswitch.FastHost, change: func(r *rig) { r.learn(1, host, 1) }},
-		"unknown":                       {wire: wire(macC), want: tcxPass, punted: true, explained: vswitch.FastPunted},
-		"to all":                        {wire: wire(port.Broadcast), want: tcxPass, punted: true},
-		"to all, whom the kernel knows": {wire: wire(port.Broadcast), want: tcxPass, fast: 1, change: func(r *rig) { r.flood.VLANs = *vlans(1); r.publish(r.ports) }},
-		"beyond the rate": {wire: wire(macB), want: tcxPass, fast: 1, change: func(r *rig) {
+		"known behind its own port":                      {wire: wire(macA), want: tcxNext, fast: 1},
+		"for the host":                                   {wire: wire(host), want: tcxNext, explained: vswitch.FastHost},
+		"for the host, whose address is known elsewhere": {wire: wire(host), want: tcxNext, explained: vswitch.FastHost, change: func(r *rig) { r.learn(1, host, 1) }},
+		"unknown":                       {wire: wire(macC), want: tcxNext, punted: true, explained: vswitch.FastPunted},
+		"to all":                        {wire: wire(port.Broadcast), want: tcxNext, punted: true},
+		"to all, whom the kernel knows": {wire: wire(port.Broadcast), want: tcxNext, fast: 1, change: func(r *rig) { r.flood.VLANs = *vlans(1); r.publish(r.ports) }},
+		"beyond the rate": {wire: wire(macB), want: tcxNext, fast: 1, change: func(r *rig) {
 			r.police(0, kilobyte, time.Second, time.Hour)
 		}},
-		"the port is gone": {wire: wire(macC), want: tcxPass, change: func(r *rig) {
+		"the port is gone": {wire: wire(macC), want: tcxNext, change: func(r *rig) {
 			r.publish(r.ports[1:])
 			r.path.Release(0)
 		}},
@@ -149,7 +149,7 @@ func TestSharedMirrored(t *testing.T) {
 	r.publish(r.ports)
 	var shown []vswitch.FastCopy
 	wire := frame(0x02_00_00_00_00_99, macA, frameLen)
-	if d := r.comeShared(wire); d != tcxPass {
+	if d := r.comeShared(wire); d != tcxNext {
 		t.Errorf("it gets %d", d)
 	}
 	if got := read(t, observer); len(got) != 1 || !bytes.Equal(got[0], wire) {
@@ -198,7 +198,7 @@ func TestSharedTaken(t *testing.T) {
 	}
 	defer unix.Close(fd)
 	for _, wire := range [][]byte{frame(macC, macA, frameLen), frame(port.Broadcast, macA, frameLen)} {
-		if d := r.comeShared(wire); d != tcxPass {
+		if d := r.comeShared(wire); d != tcxNext {
 			t.Errorf("it gets %d", d)
 		}
 	}

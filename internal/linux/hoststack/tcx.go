@@ -33,6 +33,7 @@ func attach(ifindex int) (io.Closer, error) {
 		Interface: ifindex,
 		Program:   prog,
 		Attach:    ebpf.AttachTCXIngress,
+		Anchor:    BeforeOthers(ifindex, ebpf.AttachTCXIngress),
 	})
 	prog.Close() // the link holds the program
 	if err != nil {
@@ -77,24 +78,76 @@ func (g *Guard) Contested() error {
 	if t, ok := g.program.(Taker); ok && !g.shared.Load() && t.Taken() {
 		return errors.New("a macvlan or the like, such as a container's, stands on the device and takes its frames; `ip -all netns exec ip -d link show type macvlan` finds it, delete it there")
 	}
+	before, after := g.others()
+	for _, o := range append(before, after...) {
+		if strings.HasPrefix(o.name, programs) {
+			return fmt.Errorf("another switch has its program %s (id %d) at the device as well; `bpftool net` lists both, stop that switch or delete its port", o.name, o.id)
+		}
+	}
+	return nil
+}
+
+// Overtaken says whose program sees the interface's frames before that of the switch, which may get
+// none of them then; it is empty if there is none. Programs of switches do not count, see Contested.
+func (g *Guard) Overtaken() string {
+	if g == nil || g.program == nil {
+		return ""
+	}
+	before, _ := g.others()
+	for _, o := range before {
+		if !strings.HasPrefix(o.name, programs) {
+			return fmt.Sprintf("program %q (id %d) sees frames before the switch's, which gets those that it passes on (TCX_NEXT); `bpftool net` lists both: detach it, or add the port anew, which puts the switch's first", o.name, o.id)
+		}
+	}
+	return ""
+}
+
+// other is a program that somebody else put at the interface.
+type other struct {
+	id   ebpf.ProgramID
+	name string
+}
+
+// others returns the programs of others at the interface's ingress, before and after the switch's;
+// none if the process may not ask, or the switch's is not there.
+func (g *Guard) others() (before, after []other) {
 	at, err := link.QueryPrograms(link.QueryOptions{Target: g.ifindex, Attach: ebpf.AttachTCXIngress})
 	if err != nil || len(at.Programs) < 2 {
-		return nil // no right to ask, or no other program
+		return nil, nil
 	}
 	l, ok := g.program.(interface{ Info() (*link.Info, error) })
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	own, err := l.Info()
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	for _, a := range at.Programs {
+	for i, a := range at.Programs {
 		if id, ok := a.LinkID(); ok && id == own.ID {
-			continue
+			return programsOf(at.Programs[:i]), programsOf(at.Programs[i+1:])
 		}
-		if name := programName(a.ID); strings.HasPrefix(name, programs) {
-			return fmt.Errorf("another switch has its program %s (id %d) at the device as well; `bpftool net` lists both, stop that switch or delete its port", name, a.ID)
+	}
+	return nil, nil
+}
+
+func programsOf(list []link.AttachedProgram) (all []other) {
+	for _, a := range list {
+		all = append(all, other{a.ID, programName(a.ID)})
+	}
+	return all
+}
+
+// BeforeOthers returns the place for a program of the switch at an interface: before those of others,
+// most of which end with a verdict, and behind one of the process that this one replaces.
+func BeforeOthers(ifindex int, at ebpf.AttachType) link.Anchor {
+	all, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: at})
+	if err != nil {
+		return nil // no such interface, or no right to ask
+	}
+	for _, a := range all.Programs {
+		if !strings.HasPrefix(programName(a.ID), programs) {
+			return link.BeforeProgramByID(a.ID)
 		}
 	}
 	return nil

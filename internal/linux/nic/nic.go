@@ -82,11 +82,15 @@ func (d *Device) Punted() bool {
 func (d *Device) Exclusive() bool { return d.isShut() }
 
 // Contested implements port.Contested.
-func (d *Device) Contested() error {
+func (d *Device) Contested() error { return d.theGuard().Contested() }
+
+// Overtaken implements port.Overtaken.
+func (d *Device) Overtaken() string { return d.theGuard().Overtaken() }
+
+func (d *Device) theGuard() *hoststack.Guard {
 	d.mu.Lock()
-	g := d.guard
-	d.mu.Unlock()
-	return g.Contested()
+	defer d.mu.Unlock()
+	return d.guard
 }
 
 // Take takes an interface. It records in trace what Return must undo; trace comes from an

@@ -28,6 +28,7 @@ var _ interface {
 	port.Bound
 	port.Exclusive
 	port.Contested
+	port.Overtaken
 } = (*Own)(nil)
 
 // OpenOwn opens a device and sets it up. If that fails, the device is as it was, unless it is in
@@ -76,6 +77,9 @@ func (o *Own) Exclusive() bool { return true }
 
 // Contested implements port.Contested.
 func (o *Own) Contested() error { return o.guard.Contested() }
+
+// Overtaken implements port.Overtaken.
+func (o *Own) Overtaken() string { return o.guard.Overtaken() }
 
 // Close implements port.Port. The device stays for the machine behind it.
 func (o *Own) Close() error { return cmp.Or(o.Port.Close(), o.guard.Close()) }

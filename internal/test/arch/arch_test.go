@@ -79,7 +79,7 @@ var below = []struct {
 	{"internal/daemon/store", []string{"port", "internal/setting", "internal/files/durable", "internal/files/flock"}},
 	{"internal/daemon", []string{"api", "internal/clients", "internal/daemon/store", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/files/durable", "internal/handover", "internal/linux/limits"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
-	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock", "internal/packet/eth", "internal/linux/link"}},
+	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock", "internal/packet/eth", "internal/linux/link", "internal/linux/hoststack"}},
 	{"internal/linux/losses", []string{"switch", "port"}},
 	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/handover", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 

@@ -4,7 +4,8 @@
  * frame as it came, except those for stations that the switch knows elsewhere. The
  * switch does not get those for the host's own address. For a frame that the switch has
  * to see, a marked copy comes to the device once more and passes the program: it goes to
- * the packet socket alone, as hand_up says.
+ * the packet socket alone, as hand_up says. What the host gets goes on to the programs and
+ * filters of others at the device.
  */
 #pragma once
 
@@ -71,7 +72,7 @@ static inline int give_both(struct __sk_buff *skb)
 			lose(skb);
 		skb->mark = before;
 	}
-	return bpf_skb_vlan_pop(skb) || bpf_skb_vlan_pop(skb) ? TCX_DROP : TCX_PASS;
+	return bpf_skb_vlan_pop(skb) || bpf_skb_vlan_pop(skb) ? TCX_DROP : TCX_NEXT;
 }
 
 SEC("tcx/ingress") int vswitch_shared(struct __sk_buff *skb)
@@ -86,7 +87,7 @@ SEC("tcx/ingress") int vswitch_shared(struct __sk_buff *skb)
 	}
 	if (skb->pkt_type == PACKET_HOST) {
 		see_hosts(skb);
-		return TCX_PASS;
+		return TCX_NEXT;
 	}
 	if (is_crowded(skb))
 		return mark(skb) ? give_both(skb) : TCX_DROP;
@@ -98,5 +99,5 @@ SEC("tcx/ingress") int vswitch_shared(struct __sk_buff *skb)
 	case TCX_REDIRECT:
 		return TCX_REDIRECT;
 	}
-	return tag_of(skb) == tag ? TCX_PASS /* not for others, but the host may have it */ : TCX_DROP;
+	return tag_of(skb) == tag ? TCX_NEXT /* not for others, but the host may have it */ : TCX_DROP;
 }
