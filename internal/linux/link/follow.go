@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -54,11 +55,15 @@ func follow(group uint, index int, f report) (stop func(), err error) {
 		w.mu.Unlock()
 		if last {
 			delete(followers.of, id)
+			close(w.closing)
 			w.s.Close()
 			<-w.ended
 		}
 	}), nil
 }
+
+// failGap is how long a follower that cannot read waits before it tries again.
+const failGap = 100 * time.Millisecond
 
 const threadNetns = "/proc/thread-self/ns/net"
 
@@ -76,8 +81,9 @@ var followers = struct {
 }{of: make(map[follows]*follower)}
 
 type follower struct {
-	s     *nl.NetlinkSocket
-	ended chan struct{}
+	s       *nl.NetlinkSocket
+	closing chan struct{} // closed before s
+	ended   chan struct{}
 
 	mu    sync.Mutex // held while functions run
 	by    map[int][]*followed
@@ -100,7 +106,7 @@ func newFollower(group uint) (*follower, error) {
 	if s.SetReceiveBufferSize(watchBuffer, true) != nil {
 		_ = s.SetReceiveBufferSize(watchBuffer, false)
 	}
-	w := &follower{s: s, ended: make(chan struct{}), by: make(map[int][]*followed)}
+	w := &follower{s: s, closing: make(chan struct{}), ended: make(chan struct{}), by: make(map[int][]*followed)}
 	entered := make(chan error)
 	go func() {
 		defer close(w.ended)
@@ -137,14 +143,15 @@ func (w *follower) run() {
 		msgs, from, err := w.s.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
-			w.mu.Lock()
-			for _, all := range w.by {
-				call(all, nil)
-			}
-			w.mu.Unlock()
+			w.lost()
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-		case err != nil:
-			return // it was closed
+		case err != nil: // closed, short of memory, or what came is no message
+			select {
+			case <-w.closing:
+				return
+			case <-time.After(failGap):
+				w.lost()
+			}
 		case from.Pid != nl.PidKernel:
 		default:
 			for i := range msgs {
@@ -156,6 +163,15 @@ func (w *follower) run() {
 				}
 			}
 		}
+	}
+}
+
+// lost tells all functions that messages may have been lost.
+func (w *follower) lost() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, all := range w.by {
+		call(all, nil)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -96,11 +97,14 @@ func (w *watcher) list() error {
 // relist is list after messages were lost. The kernel reports a loss once, and not again
 // until all waiting messages have been read; only the messages after that are complete.
 func (w *watcher) relist() error {
+	// Nothing comes until all have been read, so that takes no longer, whatever comes then.
+	const most = time.Second
 	const empty = 1000 // µs without a message
+	began := time.Now()
 	if err := w.s.SetReceiveTimeout(&unix.Timeval{Usec: empty}); err != nil {
 		return err
 	}
-	for {
+	for time.Since(began) < most {
 		_, _, err := w.s.Receive()
 		if errors.Is(err, unix.EAGAIN) {
 			break
