@@ -46,20 +46,32 @@ func TestOverlayWays(t *testing.T) {
 		t.Error("the tunnel's device has GRO")
 	}
 
-	// Super-frames leave so, too, also where the device that leads to the host cannot cut them.
-	sent := func() uint64 {
-		n, err := strconv.ParseUint(strings.TrimSpace(l.ns.Run("cat", "/sys/class/net/up0/statistics/tx_bytes")), 10, 64)
-		if err != nil {
-			t.Fatal(err)
+	// Super-frames leave so, too, also where the device that leads to the host cannot cut them. Where it can, they are whole
+	// up to the station.
+	type count struct{ frames, bytes uint64 }
+	sent := func(site *lan, device string) (c count) {
+		t.Helper()
+		for name, n := range map[string]*uint64{"tx_packets": &c.frames, "tx_bytes": &c.bytes} {
+			var err error
+			if *n, err = strconv.ParseUint(strings.TrimSpace(site.ns.Run("cat", "/sys/class/net/"+device+"/statistics/"+name)), 10, 64); err != nil {
+				t.Fatal(err)
+			}
 		}
-		return n
+		return c
 	}
-	for _, can := range []string{"on", "off"} {
+	for _, can := range []string{"off", "on"} {
 		l.ns.Run("ethtool", "-K", "ul0", "tx-udp_tnl-segmentation", can)
-		before := sent()
+		tunnel, under, station := sent(l, "up0"), sent(l, "ul0"), sent(o.sites[1], b.port)
 		l.bulk(a, b, b.v4, 4<<20)
-		if n := sent() - before; n > 1<<20 {
+		if n := sent(l, "up0").bytes - tunnel.bytes; n > 1<<20 {
 			t.Errorf("where cutting tunnels' super-frames is %s, %d bytes pass the tunnel's device", can, n)
+		}
+		for where, c := range map[string][2]count{"to the other host": {under, sent(l, "ul0")}, "to the station": {station, sent(o.sites[1], b.port)}} {
+			frames, bytes := c[1].frames-c[0].frames, c[1].bytes-c[0].bytes
+			whole := bytes > 3*1600*frames
+			if bytes < 4<<20 || can == "on" && !whole || can == "off" && whole && where == "to the other host" {
+				t.Errorf("where cutting tunnels' super-frames is %s, %d bytes go %s as %d frames", can, bytes, where, frames)
+			}
 		}
 	}
 
