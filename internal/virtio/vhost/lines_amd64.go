@@ -1,3 +1,5 @@
+//go:build !race
+
 package vhost
 
 // storeRelease writes a word with release order. sync/atomic has only a store that also waits until
