@@ -85,8 +85,11 @@ func (h *fakeHost) locked(change func()) {
 }
 
 func (h *fakeHost) wait(call, name string) {
-	if h.slow != nil {
-		h.slow(call, name)
+	h.mu.Lock()
+	slow := h.slow
+	h.mu.Unlock()
+	if slow != nil {
+		slow(call, name)
 	}
 }
 
