@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -253,6 +254,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	threads, _ := o.limits()
 	fitProcessors(threads, o.Log)
+	makeThreads(max(0, min(ownThreads+runtime.GOMAXPROCS(0), threads.Most-leastThreads)))
 
 	if o.former != nil {
 		own.socket, err = receiveListener(o.Socket, o.SocketGroup, o.former.listener, o.former.locks, o.Log)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/linux/limits"
@@ -122,6 +123,22 @@ func fitProcessors(threads limits.Limit, log *slog.Logger) {
 		runtime.GOMAXPROCS(most)
 		log.Warn("the switch works on fewer processors, for want of threads", "processors", most, "of", was, "limit", threads.Name)
 	}
+}
+
+// makeThreads makes n threads now, which the runtime keeps for later. Then neither a limit of threads that
+// somebody lowers nor others who use up what is left ends the daemon at the next one.
+func makeThreads(n int) {
+	var made, done sync.WaitGroup
+	made.Add(n)
+	for range n {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			made.Done()
+			made.Wait() // each has a thread of its own
+		})
+	}
+	done.Wait()
 }
 
 // leastMemory is below what a daemon without ports takes: with less, collecting garbage would take

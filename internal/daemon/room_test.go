@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon/store"
@@ -197,4 +201,47 @@ func TestFitProcessors(t *testing.T) {
 			t.Errorf("room for %d threads: the log has %q", most, &log)
 		}
 	}
+}
+
+// Threads that are made serve goroutines that wait in system calls: no more are made then.
+func TestMakeThreads(t *testing.T) {
+	const n = 64
+	makeThreads(n)
+	there := ownTasks(t)
+	if there < n {
+		t.Fatalf("%d threads are there", there)
+	}
+	var in, out [2]int
+	for _, p := range []*[2]int{&in, &out} {
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(p[0])
+		defer unix.Close(p[1])
+	}
+	var waiting sync.WaitGroup
+	for range n / 2 {
+		waiting.Go(func() {
+			_, _ = unix.Write(out[1], []byte{0})
+			_, _ = unix.Read(in[0], make([]byte, 1)) // waits, and keeps its thread
+		})
+	}
+	for range n / 2 {
+		_, _ = unix.Read(out[0], make([]byte, 1))
+	}
+	after := ownTasks(t)
+	_, _ = unix.Write(in[1], make([]byte, n/2))
+	waiting.Wait()
+	if after > there {
+		t.Errorf("%d threads are there while %d goroutines wait, and %d were before", after, n/2, there)
+	}
+}
+
+func ownTasks(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
