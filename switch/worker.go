@@ -60,8 +60,12 @@ type lastKeys struct {
 
 // yieldEvery is how often a busy worker calls Go's scheduler. A goroutine that has not done so for
 // 10 ms loses its processor in its next system call, and the runtime's monitor, which takes it,
-// then wakes every 20 µs for some time.
-const yieldEvery = 8 * time.Millisecond
+// then wakes every 20 µs for some time. The clock is read every so many batches (clockEvery), which take
+// up to 4 ms: to read it after each made forwarding between ports in memory 3 % slower.
+const (
+	yieldEvery = 5 * time.Millisecond
+	clockEvery = 4
+)
 
 // run forwards frames until Recv fails, and returns its error.
 func (w *worker) run() error {
@@ -70,13 +74,13 @@ func (w *worker) run() error {
 		return w.runPolled(q)
 	}
 	yielded := time.Now()
-	for {
+	for batch := 0; ; batch++ {
 		n, err := w.queue.Recv(w.frames[:])
 		if err != nil {
 			return err
 		}
 		w.pass(n)
-		if time.Since(yielded) > yieldEvery {
+		if batch%clockEvery == 0 && time.Since(yielded) > yieldEvery {
 			runtime.Gosched()
 			yielded = time.Now()
 		}
