@@ -35,8 +35,7 @@ func Partial(data []byte, n int, o port.Offload) bool {
 	default:
 		return false
 	}
-	inner, ok := findInner(head, from, o)
-	return ok && hasChecksum(head, n, inner, o)
+	return innerHasChecksum(head, n, from, o)
 }
 
 // PartialOuter is Partial without tunnels: the checksum is that of the frame's own TCP or
@@ -122,23 +121,27 @@ func hasChecksum(head []byte, n int, p eth.IPPacket, o port.Offload) bool {
 	return p.Proto != eth.ProtoGRE || head[p.Transport]&0x80 != 0
 }
 
-// findInner finds the IP header, at or behind from, whose transport header begins where
-// the coverage of the checksum begins. Like findTunnel it searches backwards, so the kind
-// of tunnel does not matter.
-func findInner(head []byte, from int, o port.Offload) (inner eth.IPPacket, ok bool) {
+// innerHasChecksum is hasChecksum for the packet of an IP header, at or behind from, whose transport header
+// begins where the coverage of the checksum begins. Like findTunnel it searches backwards, so the kind of
+// tunnel does not matter. What looks like such a header may be part of a MAC address; then the search goes on.
+func innerHasChecksum(head []byte, n, from int, o port.Offload) bool {
 	l4 := int(o.CsumStart)
 	if l4 > len(head) {
-		return inner, false
+		return false
+	}
+	is := func(at int, version uint8) bool {
+		inner, ok := eth.FindIPAt(head, at, version)
+		return ok && inner.Transport == l4 && hasChecksum(head, n, inner, o)
 	}
 	for at := l4 - eth.IPv4HeaderLen; at >= from && at >= l4-maxIPv4Header; at -= 4 {
-		if inner, ok = eth.FindIPAt(head, at, 4); ok && inner.Transport == l4 {
-			return inner, true
+		if is(at, 4) {
+			return true
 		}
 	}
 	for at := l4 - eth.IPv6HeaderLen; at >= from; at -= 8 {
-		if inner, ok = eth.FindIPAt(head, at, 6); ok && inner.Transport == l4 {
-			return inner, true
+		if is(at, 6) {
+			return true
 		}
 	}
-	return inner, false
+	return false
 }

@@ -130,6 +130,23 @@ func TestPartialTunnel(t *testing.T) {
 	}
 }
 
+// A MAC address inside a tunnel may hold what looks like the begin of an IPv4 header with options that ends
+// where the inner IPv6 header does.
+func TestPartialLikenessInMAC(t *testing.T) {
+	f := tunnelFrame{inner: superFrame{v6: true, proto: protoTCP, payload: pattern(9)}, proto: protoUDP, shim: vxlanShim, ether: true}
+	o := f.inner.offload(0, 0)
+	o.GSOType, o.GSOSize = port.GSONone, 0
+	o.CsumStart += uint16(f.moved())
+	header := f.innerAt() + 14
+	for at := f.innerAt(); at < f.innerAt()+12; at++ {
+		b := f.build()
+		b[at] = 0x40 | byte((header+40-at)/4)
+		if !vnet.Partial(b, len(b), o) {
+			t.Errorf("refused with %#x as byte %d of the inner frame", b[at], at-f.innerAt())
+		}
+	}
+}
+
 // FuzzPartial: completing a checksum that Partial accepts changes neither the frame's
 // addresses, nor a header of IP, nor the ports; and with PartialOuter none but the
 // checksum of TCP or UDP.
