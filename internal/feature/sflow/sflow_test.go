@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -215,13 +216,15 @@ func TestDrops(t *testing.T) {
 func TestFullQueue(t *testing.T) {
 	r := newRig(t, Settings{OneIn: 1})
 	r.sender.agent.mu.Lock() // the sender waits for it in its next tick
+	goOn := sync.OnceFunc(r.sender.agent.mu.Unlock)
+	defer goOn() // or the agent cannot be stopped after a failure
 	round := r.round.Load()
 	testenv.Eventually(t, "the sender stands still", func() bool { return r.round.Load() != round })
 	for range queueLen * 3 {
 		r.put(macA, macA)
 	}
 	testenv.Eventually(t, "the switch has all frames", func() bool { return r.ports[0].Core().Stats().RX.Frames == queueLen*3 })
-	r.sender.agent.mu.Unlock()
+	goOn()
 	testenv.Eventually(t, "all samples are sent or lost", func() bool {
 		vm0 := r.status().Ports[0]
 		return vm0.Samples+vm0.Lost == queueLen*3
