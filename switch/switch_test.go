@@ -252,20 +252,27 @@ func TestDeviceLosses(t *testing.T) {
 	})
 }
 
+// sendToLosing sends frames to a port whose device loses some, and returns both.
+func sendToLosing(t *testing.T, frames int) (*vswitch.Port, *losing) {
+	t.Helper()
+	r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+	t.Cleanup(func() { _ = r.Close() })
+	p, d := r.ports[1], &losing{Port: memory.New(memory.Options{})}
+	if err := errors.Join(p.Detach(), p.Attach(d)); err != nil {
+		t.Fatal(err)
+	}
+	for range frames {
+		r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(1), 1, 60)})
+	}
+	synctest.Wait()
+	return p, d
+}
+
 // TestLossesWithoutPeer: what a device loses while nobody holds its other end is counted as
 // that, and what it lost before and after as what a full queue loses.
 func TestLossesWithoutPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
-		defer r.Close()
-		p, d := r.ports[1], &losing{Port: memory.New(memory.Options{})}
-		if err := errors.Join(p.Detach(), p.Attach(d)); err != nil {
-			t.Fatal(err)
-		}
-		for range 20 {
-			r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(1), 1, 60)})
-		}
-		synctest.Wait()
+		p, d := sendToLosing(t, 20)
 		want := func(full, nobody uint64) {
 			t.Helper()
 			st := p.Stats().TX
@@ -297,16 +304,7 @@ func TestLossesWithoutPeer(t *testing.T) {
 // is detached.
 func TestLossesWithoutRoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
-		defer r.Close()
-		p, d := r.ports[1], &losing{Port: memory.New(memory.Options{})}
-		if err := errors.Join(p.Detach(), p.Attach(d)); err != nil {
-			t.Fatal(err)
-		}
-		for range 20 {
-			r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(1), 1, 60)})
-		}
-		synctest.Wait()
+		p, d := sendToLosing(t, 20)
 		want := func(full, unrouted uint64) {
 			t.Helper()
 			st := p.Stats().TX

@@ -599,7 +599,7 @@ func TestRenamed(t *testing.T) {
 			t.Errorf("under its new name the member is %+v, before %+v", m[0], before[0])
 		}
 		if m := *p.Trace().Members; len(m) != 2 || m[1].Name != "" || m[1].Ifname != "x0" {
-			t.Errorf("what is to be undone is %+v", m)
+			t.Errorf("the change that waits is %+v", m)
 		}
 		rename("x0", "a0")
 		waitStates(t, p, "active active")
