@@ -223,11 +223,12 @@ func (t *Table) macKey(vni VNI, mac port.MAC, ip netip.Addr) Key {
 	return Key{Kind: MAC, RD: t.cfg.RD(vni), MAC: mac, IP: ip}
 }
 
-// pacer limits how fast the stations of a port are announced.
+// pacer limits how fast the stations of a port are announced, and remembers what they were told.
 type pacer struct {
 	stations int
 	pending  map[stationKey]struct{} // stations to announce
 	next     time.Time               // when the tokens would be full again
+	answers  *[numAnswers]answer     // by hash; nil: none
 }
 
 func (t *Table) pacer(number uint16) *pacer {

@@ -91,6 +91,7 @@ func TestAnswers(t *testing.T) {
 			t.Error("answered for two stations")
 		}
 		r.Withdraw7(remoteIP(3, mac2+1, c.target).Key)
+		r.now = r.now.Add(askAgain)
 		if !r.frame(ask(c.sender, c.target)) {
 			t.Error("not answered once there is one again")
 		}
@@ -154,9 +155,13 @@ func TestBindings(t *testing.T) {
 	if got := r.ownIPs(mac1); !slices.Equal(got, []netip.Addr{ip4b, ip6a}) {
 		t.Errorf("announced: %v", got)
 	}
-	// Another station takes an address over.
+	// Another station takes an address over: the former one is asked first.
 	r.local(mac2)
 	r.frame(arp(broadcast, mac2, arpReply, mac2, ip4b, broadcast, ip4b))
+	if !slices.Contains(r.ownIPs(mac1), ip4b) || !slices.Contains(r.ownIPs(mac2), ip4b) {
+		t.Errorf("announced before that: %v and %v", r.ownIPs(mac1), r.ownIPs(mac2))
+	}
+	r.pass(probes * confirmEvery)
 	if got := r.ownIPs(mac2); !slices.Equal(got, []netip.Addr{ip4b}) || slices.Contains(r.ownIPs(mac1), ip4b) {
 		t.Errorf("announced: %v and %v", got, r.ownIPs(mac1))
 	}
@@ -231,6 +236,127 @@ func TestProbes(t *testing.T) {
 		if _, ok := r.own(mac1); !ok {
 			t.Error("its MAC address is withdrawn, too")
 		}
+	}
+}
+
+// claim has a station say that it has an address, without a word about others.
+func (r *rig) claim(mac port.MAC, ip netip.Addr) {
+	r.local(mac)
+	if ip.Is4() {
+		r.frame(arp(broadcast, mac, arpRequest, mac, ip, 0, ip4b))
+	} else {
+		r.frame(neighbour(nodes, mac, ip, ip6b, solicitation, 0, ip6b, sourceLink))
+	}
+}
+
+// questions returns how often a station was asked for an address, and forgets all frames.
+func (r *rig) questions(mac port.MAC, ip netip.Addr) (n int) {
+	want := question(selfMAC, mac, ip)
+	for _, b := range r.frames {
+		if slices.Equal(b, want) {
+			n++
+		}
+	}
+	r.frames = nil
+	return n
+}
+
+// An address that may have moved is asked for at once: when another station here or elsewhere
+// claims it, and when its own station uses another. It stays with a station that answers.
+func TestDoubt(t *testing.T) {
+	for _, ip := range []netip.Addr{ip4a, ip6a} {
+		for what, doubt := range map[string]func(*rig){
+			"another station here": func(r *rig) { r.claim(mac2, ip) },
+			"a station elsewhere":  func(r *rig) { r.Receive(7, remoteIP(2, mac2, ip)) },
+			"another address":      func(r *rig) { r.claim(mac1, ip.Next().Next()) },
+		} {
+			for _, answers := range []bool{false, true} {
+				r := newRig(t, Config{})
+				r.claim(mac1, ip)
+				r.pass(time.Second)
+				r.frames = nil
+				doubt(r)
+				r.pass(confirmEvery / 2)
+				if n := r.questions(mac1, ip); n != 1 {
+					t.Errorf("%s: asked %d times at once", what, n)
+				}
+				if answers {
+					r.claim(mac1, ip)
+				}
+				doubt(r) // to repeat a claim is no new doubt
+				r.pass(probes * confirmEvery)
+				if got := slices.Contains(r.ownIPs(mac1), ip); got != answers {
+					t.Errorf("%s: announced %v, answers %v", what, got, answers)
+				}
+				if n := r.questions(mac1, ip); answers && n > 0 {
+					t.Errorf("%s: asked %d times more", what, n)
+				}
+				r.check()
+			}
+		}
+	}
+}
+
+// Who causes doubts without end has a station asked once each doubtEvery, and no address is
+// remembered of more than maxClaims stations.
+func TestDoubtsAreBounded(t *testing.T) {
+	r := newRig(t, Config{})
+	r.claim(mac1, ip4a)
+	asked := 0
+	const claims = 1000
+	for n := range claims {
+		r.claim(mac2+port.MAC(n), ip4a)
+		r.pass(20 * time.Millisecond)
+		asked += r.questions(mac1, ip4a)
+		r.claim(mac1, ip4a)
+		r.check()
+	}
+	if most := int(claims * 20 * time.Millisecond / doubtEvery); asked < 2 || asked > most+1 {
+		t.Errorf("asked %d times, at most %d would do", asked, most+1)
+	}
+	if !slices.Contains(r.ownIPs(mac1), ip4a) {
+		t.Error("the station that answers has lost its address")
+	}
+}
+
+// The answer for an address that moved without a word is of no use; whoever gets it asks again,
+// and the question goes to the network, where the new owner hears it.
+func TestUselessAnswer(t *testing.T) {
+	r := newRig(t, Config{})
+	r.Receive(7, remoteIP(2, mac2, ip4b))
+	r.local(mac1)
+	r.local(mac1 + 7)
+	for _, c := range []struct {
+		after    time.Duration
+		by       port.MAC
+		answered bool
+	}{
+		{0, mac1, true},
+		{time.Second, mac1, true}, // it may not have had the answer
+		{askSoon, mac1 + 7, true}, // another station
+		{0, mac1, false},
+		{askSoon, mac1, true}, // one each floodEvery
+		{0, mac1 + 7, true},
+		{floodEvery, mac1, false},
+		{askAgain, mac1, true}, // too late to tell
+	} {
+		r.now = r.now.Add(c.after)
+		if got := r.frame(arp(broadcast, c.by, arpRequest, c.by, ip4a, 0, ip4b)); got != c.answered {
+			t.Errorf("%+v: answered %v", c, got)
+		}
+	}
+	// What stations of other ports ask does not hide it.
+	r.now = r.now.Add(askAgain)
+	for n := range numAnswers * 4 {
+		if n == 0 && !r.frame(ask(ip4a, ip4b)) {
+			t.Error("not answered")
+		}
+		mac := port.MAC(0x0200_0001_0000 + n)
+		r.Local(r.now, vni, mac, 2, false)
+		r.Frame(r.now, vni, 2, arp(broadcast, mac, arpRequest, mac, ip4a, 0, ip4b))
+	}
+	if r.now = r.now.Add(askSoon); r.frame(ask(ip4a, ip4b)) {
+		t.Error("answered though it was of no use")
 	}
 }
 

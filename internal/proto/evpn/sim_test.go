@@ -41,7 +41,7 @@ func (r *rig) check() {
 					if ip.sent != unsent {
 						want[r.macKey(d.vni, mac, ip.addr)] = true
 					}
-					if d.ips[ip.addr].local != ip {
+					if !slices.Contains(d.ips[ip.addr].locals, ip) {
 						r.t.Errorf("%v of %v is not entered", ip.addr, mac)
 					}
 				}
@@ -51,7 +51,10 @@ func (r *rig) check() {
 			}
 		}
 		for ip, b := range d.ips {
-			if b.local == nil && len(b.paths) == 0 {
+			if len(b.locals) > maxClaims {
+				r.t.Errorf("%v is remembered of %d stations", ip, len(b.locals))
+			}
+			if len(b.locals) == 0 && len(b.paths) == 0 {
 				r.t.Errorf("%v is kept though nobody has it", ip)
 			}
 		}

@@ -2,6 +2,7 @@ package evpn
 
 import (
 	"container/heap"
+	"hash/maphash"
 	"maps"
 	"net/netip"
 	"slices"
@@ -24,6 +25,7 @@ type Table struct {
 	ports   map[uint16]*pacer  // ports with local stations
 	past    map[stationKey]uint32
 	timers  timers
+	seed    maphash.Seed // of pacer.answers
 
 	reserved uint32    // see Reserved
 	began    time.Time // the first time that was said
@@ -86,6 +88,7 @@ func New(cfg Config, out Output) *Table {
 		cfg: cfg, out: out,
 		domains: make(map[VNI]*domain), peers: make(map[Peer]*peer), vteps: make(map[netip.Addr]int),
 		ports: make(map[uint16]*pacer), past: make(map[stationKey]uint32),
+		seed: maphash.MakeSeed(),
 	}
 	for _, s := range cfg.Sequences {
 		t.remember(stationKey{s.VNI, s.MAC}, s.Seq)
@@ -230,7 +233,7 @@ func (t *Table) Receive(from Peer, r Route) {
 	}
 	d.unbind(old)
 	old.Route = r
-	d.bind(old)
+	t.bind(d, old)
 	t.decide(d, r.MAC)
 }
 
@@ -376,7 +379,7 @@ func (t *Table) enter(r *path) {
 			return
 		}
 		s.paths = append(s.paths, r)
-		d.bind(r)
+		t.bind(d, r)
 		t.decide(d, r.MAC)
 	}
 }

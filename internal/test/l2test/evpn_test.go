@@ -286,6 +286,46 @@ func TestEVPNResolution(t *testing.T) {
 	}
 }
 
+// TestEVPNSilentMove: an address moves from a station of one switch to one of another that says
+// nothing of it, while a third has the answers of its own switch. That one finds the new owner with
+// its second question, and the switches know it within seconds.
+func TestEVPNSilentMove(t *testing.T) {
+	t.Parallel()
+	o := newOverlay(t, 3, 1600, false)
+	o.evpn("--vni 10010", "90s")
+	o.address()
+	a, h1, h2, h3 := o.sites[0], o.hosts[0], o.hosts[1], o.hosts[2]
+	knows := func(site int, h *host, address string) bool {
+		return slices.ContainsFunc(o.station(site, h.mac).IPs, func(ip netip.Addr) bool { return ip.String() == address })
+	}
+	for _, h := range []*host{h2, h3} {
+		a.wantPing(h1, h, true)
+		for _, address := range []string{h.v4, h.v6} {
+			testenv.Eventually(t, "the address "+address+" is known", func() bool { return knows(0, h, address) })
+		}
+	}
+	for _, c := range []struct{ address, bits string }{{h2.v4, "/16"}, {h2.v6, "/64 nodad"}} {
+		ip(t, h2.ns, "addr del "+strings.TrimSuffix(c.address+c.bits, " nodad")+" dev eth0\n")
+		ip(t, h3.ns, "addr add "+c.address+c.bits+" dev eth0\n")
+		began := time.Now()
+		testenv.Eventually(t, c.address+" is reached where it is", func() bool {
+			h1.ns.Run("ip", "neigh", "flush", "dev", "eth0")
+			return h1.ns.Command("ping", "-n", "-q", "-c", "1", "-w", "2", c.address).Run() == nil
+		})
+		testenv.Eventually(t, "all switches know where it is", func() bool {
+			for i := range o.sites {
+				if !knows(i, h3, c.address) || knows(i, h2, c.address) {
+					return false
+				}
+			}
+			return true
+		})
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("it took %v", took)
+		}
+	}
+}
+
 // traffic is frames from one host to another, a few hundred a second, until it is stopped.
 type traffic struct {
 	from, to    *host
