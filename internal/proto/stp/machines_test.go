@@ -640,3 +640,50 @@ func TestTopologyChange17_31(t *testing.T) {
 		{"ACKNOWLEDGED", func(p *port) { p.rcvdTcAck, p.tcWhile = true, 30 }, false, func(p *port) bool { return !p.rcvdTcAck && p.tcWhile == 0 }},
 	})
 }
+
+// A neighbour that reports topology changes without end has the other ports forget their stations
+// once a second, after a burst; the last report is not lost. Another neighbour's counts at once.
+func TestTopologyStorm(t *testing.T) {
+	b, r := twoPorts(t)
+	for range 60 { // until both ports forward
+		b.Tick()
+	}
+	var buf [FrameLen]byte
+	storm := func(by uint16) {
+		tcn := BPDU{Type: TypeTCN}
+		for range 1000 {
+			b.Receive(by, tcn.Put(&buf, [6]byte{2}))
+		}
+	}
+	flushed := func(f func()) (n int) {
+		r.flushed = nil
+		f()
+		for _, p := range r.flushed {
+			if p == 2 {
+				n++
+			}
+		}
+		return n
+	}
+	if n := flushed(func() { storm(1) }); n != tcBurst {
+		t.Errorf("%d reports at once flush %d times, want %d", 1000, n, tcBurst)
+	}
+	for range 3 {
+		if n := flushed(func() { b.Tick(); storm(1) }); n != 1 {
+			t.Errorf("further reports flush %d times a second", n)
+		}
+	}
+	if n := flushed(b.Tick); n != 1 {
+		t.Errorf("the last report flushes %d times", n)
+	}
+	r.flushed = nil
+	if storm(2); len(r.flushed) == 0 || r.flushed[0] != 1 {
+		t.Errorf("another neighbour's report flushes %v", r.flushed)
+	}
+	for range tcBurst {
+		b.Tick()
+	}
+	if n := flushed(func() { storm(1) }); n != tcBurst {
+		t.Errorf("after a silence, reports flush %d times", n)
+	}
+}

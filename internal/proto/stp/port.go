@@ -73,6 +73,7 @@ type port struct {
 
 	timers
 
+	tcRoom     int  // topology changes that the neighbour may report now
 	guardsRoot bool // root guard keeps a better root out
 
 	// Values last reported by events.
@@ -94,6 +95,7 @@ func (p *port) begin() {
 	p.enterInitPort()
 	p.enterDiscarding()
 	p.enterInactive()
+	p.tcRoom = tcBurst
 	p.txCount, p.helloWhen = 0, p.helloTime()
 }
 

@@ -191,6 +191,7 @@ func (v *SavedPort) restore(b *Bridge, cfg PortConfig) *port {
 		portPriority: v.Priority.vector(), designatedPriority: v.DesignatedPriority.vector(),
 		portTimes: v.Times.times(), designatedTimes: v.DesignatedTimes.times(), timers: v.Timers.timers(),
 		reportedRole: v.ReportedRole, rx: v.Rx, tx: v.Tx, invalid: v.Invalid, looped: v.Looped,
+		tcRoom: tcBurst,
 	}
 	flags := p.flags()
 	for _, name := range v.Set {

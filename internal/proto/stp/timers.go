@@ -10,7 +10,7 @@ type timers struct {
 	loopWhile int // since the port heard itself; not of 17.17
 }
 
-// tick is the Port Timers machine (17.22), and the recovery from BPDU guard.
+// tick is the Port Timers machine (17.22), the recovery from BPDU guard, and the refill of tcRoom.
 func (p *port) tick() {
 	for _, t := range [...]*int{
 		&p.edgeDelayWhile, &p.fdWhile, &p.helloWhen, &p.mdelayWhile,
@@ -18,6 +18,7 @@ func (p *port) tick() {
 	} {
 		*t = max(*t-1, 0)
 	}
+	p.tcRoom = min(p.tcRoom+1, tcBurst)
 	if p.tripped && p.recoverIn > 0 {
 		if p.recoverIn--; p.recoverIn == 0 {
 			p.recover()

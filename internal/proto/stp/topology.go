@@ -10,6 +10,12 @@ const (
 	topologyActive
 )
 
+// A neighbour may report changes at any rate, and each has all other ports forget their stations
+// and all hosts asked for their groups. Of a port, tcBurst reports are heeded at once, and beyond
+// them one a second; later ones wait together. A change is reported until its reporter's tcWhile
+// is over, some three times, so a network that converges does not wait.
+const tcBurst = 10
+
 // topologyChange is the Topology Change machine (17.31): it makes all bridges forget
 // what they learned when stations may have moved behind other ports.
 func (p *port) topologyChange() bool {
@@ -40,7 +46,8 @@ func (p *port) topologyChange() bool {
 		switch {
 		case !active || p.operEdge:
 			p.enterTopologyLearning()
-		case p.rcvdTcn || p.rcvdTc: // NOTIFIED_TCN, NOTIFIED_TC
+		case (p.rcvdTcn || p.rcvdTc) && p.tcRoom > 0: // NOTIFIED_TCN, NOTIFIED_TC
+			p.tcRoom--
 			if p.rcvdTcn {
 				p.newTcWhile()
 			}
