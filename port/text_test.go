@@ -20,7 +20,7 @@ func TestVLANSet(t *testing.T) {
 			t.Errorf("%q is not read back: %v", s.String(), err)
 		}
 	}
-	for _, bad := range []string{"", "0", "4095", "10-", "-10", "20-10", "1,,2", "ten", "10;20"} {
+	for _, bad := range []string{"", "0", "4095", "10-", "-10", "20-10", "1,,2", "010", "1-010", "ten", "10;20"} {
 		if _, err := port.ParseVLANSet(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

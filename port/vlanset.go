@@ -72,7 +72,8 @@ func ParseVLANSet(text string) (s VLANSet, err error) {
 		}
 		from, err1 := strconv.Atoi(first)
 		to, err2 := strconv.Atoi(last)
-		if err1 != nil || err2 != nil || CheckVID(from) != nil || CheckVID(to) != nil || from > to {
+		// A number with a 0 in front would be another one where numbers can be octal.
+		if err1 != nil || err2 != nil || CheckVID(from) != nil || CheckVID(to) != nil || from > to || first[0] == '0' || last[0] == '0' {
 			return VLANSet{}, fmt.Errorf("%q is not a list of VLANs; write it as 10,20-29 with numbers from 1 to %d", text, MaxVID)
 		}
 		for vid := from; vid <= to; vid++ {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/config"
@@ -192,12 +193,7 @@ func applyRequest(c *cli.Context) (api.ApplyConfig, configFile, error) {
 
 // onTerminal reports whether there is somebody to ask.
 func onTerminal() bool {
-	for _, f := range []*os.File{os.Stdin, os.Stdout} {
-		if i, err := f.Stat(); err != nil || i.Mode()&os.ModeCharDevice == 0 {
-			return false
-		}
-	}
-	return true
+	return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
 }
 
 // ask shows the plan and asks whether to go on, if something would be removed.
@@ -339,6 +335,10 @@ Example:
 	}
 }
 
+type rollbackFlags struct {
+	To int `json:"to" arg:"N" min:"1" default:"the last" help:"take back change N and all after it"`
+}
+
 func rollbackCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "rollback",
@@ -355,12 +355,13 @@ Example:
 
     vswitch config history
     vswitch rollback --to 3`,
-		Flags: []cli.Flag{&cli.IntFlag{Name: "to", Usage: "take back change `N` and all after it", DefaultText: "the last"}},
+		Flags: ownFlags(rollbackFlags{}),
 		Action: steering(func(c *cli.Context, cl *api.Client, _ []string) error {
-			if c.IsSet("to") && c.Int("to") < 1 {
-				return usagef("there is no change %d; `vswitch config history` lists those there are", c.Int("to"))
+			given, err := readOwn(c, rollbackFlags{})
+			if err != nil {
+				return err
 			}
-			done, err := cl.RollbackConfig(c.Context, api.RollbackConfig{To: c.Int("to")})
+			done, err := cl.RollbackConfig(c.Context, api.RollbackConfig{To: given.(rollbackFlags).To})
 			if err != nil {
 				return err
 			}

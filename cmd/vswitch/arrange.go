@@ -50,6 +50,9 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			if !takesValue(flag) && !hasValue && len(rest) > 0 && (rest[0] == "on" || rest[0] == "off") {
 				value, hasValue, rest = rest[0], true, rest[1:]
 			}
+			if empty := hasValue && value == "" || !hasValue && takesValue(flag) && len(rest) > 0 && rest[0] == ""; empty && !takesEmpty(flag) {
+				return nil, usagef("flag %s has an empty value; give it one, or leave the flag out", spell(name))
+			}
 			if hasValue && !takesValue(flag) {
 				on, err := setting.ParseBool(value)
 				if err != nil {
@@ -193,6 +196,13 @@ func valuesOf(f cli.Flag) []string {
 func takesValue(f cli.Flag) bool {
 	d, ok := f.(cli.DocGenerationFlag)
 	return ok && d.TakesValue()
+}
+
+// takesEmpty reports whether an empty value means something: it takes a setting back that the switch keeps.
+// Elsewhere it comes from a variable of a script that is not set, and must not choose all ports, or another switch.
+func takesEmpty(f cli.Flag) bool {
+	s, ok := f.(settingFlag)
+	return ok && s.kept
 }
 
 // repeatable reports whether a flag may be repeated.

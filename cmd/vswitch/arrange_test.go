@@ -56,6 +56,9 @@ func TestArrange(t *testing.T) {
 		{"xyzzy", "", "there is no command \"xyzzy\"; `vswitch --help` lists those there are"},
 		{"set-port vm0 --isolate", "", "there is no flag --isolate; did you mean --isolated? see `vswitch set-port --help`"},
 		{"ports --outptu json", "", "there is no flag --outptu; did you mean --output? see `vswitch ports --help`"},
+		{"set-port vm0 --access= --isolated=", "set-port --access= --isolated=false -- vm0", ""},
+		{"fdb flush --port=", "", "flag --port has an empty value; give it one, or leave the flag out"},
+		{"add-port vm0 --kind= --access 5", "", "flag --kind has an empty value; give it one, or leave the flag out"},
 		{"set-port vm0 --isolated=maybe", "", "--isolated: \"maybe\" is neither; use on or off"},
 		{"fdb show", "", "there is no command \"show\"; `vswitch fdb --help` lists those there are"},
 	} {

@@ -121,8 +121,7 @@ func candidates(app *cli.App, before []string, flag bool) (all []string) {
 	}
 	switch {
 	case pending != nil:
-		switch pending.Names()[0] {
-		case "port", "from", "to":
+		if f, ok := pending.(settingFlag); ok && (f.field.Arg == "PORT" || f.field.Arg == "PORTS") {
 			return portNames(given)
 		}
 		return valuesOf(pending)

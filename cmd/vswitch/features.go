@@ -88,33 +88,21 @@ func featureCommands() (all []*cli.Command) {
 
 func featureCommand(c feature.Command, name string) *cli.Command {
 	usage := "vswitch " + strings.Join(append([]string{c.Name}, c.Args...), " ")
-	var fields []setting.Field
-	var flags []cli.Flag
 	if c.Flags != nil {
-		fields = setting.Fields(c.Flags)
 		usage += " [flags]"
-	}
-	for _, f := range fields {
-		flags = append(flags, newSettingFlag(f, nil, false))
 	}
 	return &cli.Command{
 		Name: name, Usage: c.Usage, UsageText: usage, ArgsUsage: strings.Join(c.Args, " "), Description: c.Description,
-		Flags: flags,
+		Flags: ownFlags(c.Flags),
 		Action: steering(func(ctx *cli.Context, cl *api.Client, args []string) error {
-			call := &feature.Call{Context: ctx.Context, Client: cl, Args: args, Flags: c.Flags, Out: ctx.App.Writer, Err: ctx.App.ErrWriter}
+			call := &feature.Call{Context: ctx.Context, Client: cl, Args: args, Out: ctx.App.Writer, Err: ctx.App.ErrWriter}
 			out, err := format(ctx)
 			if err != nil {
 				return err
 			}
 			call.JSON = out == "json"
-			given, err := read(ctx, fields)
-			if err != nil {
+			if call.Flags, err = readOwn(ctx, c.Flags); err != nil {
 				return err
-			}
-			if c.Flags != nil {
-				if call.Flags, err = setting.Merge(c.Flags, given); err != nil {
-					return usageError(err.Error())
-				}
 			}
 			if c.Check != nil {
 				if err := c.Check(call); err != nil {

@@ -12,8 +12,10 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -130,12 +132,27 @@ func printError(stderr io.Writer, err error, asJSON bool) {
 			_ = e.Encode(asAPI(err))
 			return
 		}
-		fmt.Fprintln(stderr, "vswitch:", strings.ReplaceAll(err.Error(), "\n", "\nvswitch: "))
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			fmt.Fprintln(stderr, "vswitch:", printable(line))
+		}
 	}()
 	select {
 	case <-done:
 	case <-time.After(2 * time.Second):
 	}
+}
+
+// printable writes characters that a terminal might obey as Go does.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // usageError is an error in the command line.
@@ -285,8 +302,11 @@ func words(c *cli.Context, names ...string) ([]string, error) {
 		got = append(got[:n-1:n-1], strings.Join(got[n-1:], " "))
 	}
 	for i, name := range names {
-		if i >= len(got) && name[0] != '[' {
+		switch {
+		case i >= len(got) && name[0] != '[':
 			return nil, usagef("%s is missing; usage: `%s`", name, c.Command.UsageText)
+		case i < len(got) && got[i] == "":
+			return nil, usagef("%s is empty; usage: `%s`", strings.Trim(name, "[.]"), c.Command.UsageText)
 		}
 	}
 	if len(got) > len(names) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,6 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/losses"
 	"github.com/vswitch/vswitch/internal/linux/sandbox"
 	"github.com/vswitch/vswitch/internal/linux/sdnotify"
-	"github.com/vswitch/vswitch/port/tap"
 )
 
 func runCommand() *cli.Command {
@@ -47,17 +47,21 @@ Example:
 			&cli.StringFlag{Name: "state", TakesFile: true, Usage: "`DIR` to keep ports and static FDB entries in",
 				DefaultText: "/var/lib/vswitch/NAME as root, else $XDG_STATE_HOME/vswitch/NAME"},
 			&cli.BoolFlag{Name: "ephemeral", Usage: "keep nothing"},
-			&cli.IntFlag{Name: "fdb-size", Value: fdb.DefaultCapacity, Usage: fmt.Sprintf("most `ENTRIES` of the forwarding database, up to %d", fdb.MaxCapacity)},
 			oneOf(&cli.StringFlag{Name: "fastpath", Value: "auto", EnvVars: []string{"VSWITCH_FASTPATH"}, Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"}, fastPathModes),
 			&cli.StringFlag{Name: "config", TakesFile: true, Usage: "configuration `FILE` to apply at the start, with --prune; see vswitch apply. A file with - in front may be absent"},
 			oneOf(&cli.StringFlag{Name: "sandbox", Value: "off", EnvVars: []string{"VSWITCH_SANDBOX"}, Usage: "`MODE` in which the daemon gives up what a switch does not need: auto (as far as the kernel can), off or require"}, sandbox.Modes),
 			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, and do not run"},
-			&cli.IntFlag{Name: "mtu", Usage: "`BYTES` of payload of tap and host ports that --mtu of add-port does not give others", DefaultText: "what each device has"},
 			oneOf(&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text, json or journal (for systemd)"}, []string{"text", "json", "journal"}),
 			&cli.StringFlag{Name: "socket-group", Usage: "`GROUP` whose members may steer the switch, besides root"},
-		}, switchFlags()...),
+		}, slices.Concat(ownFlags(runFlags{}), switchFlags())...),
 		Action: runSwitch,
 	}
+}
+
+// runFlags are the flags of run whose ranges those of other settings are.
+type runFlags struct {
+	FDBSize int `json:"fdb_size" arg:"ENTRIES" min:"1" max:"1048576" default:"65536" help:"most entries of the forwarding database, up to 1048576"`
+	MTU     int `json:"mtu" arg:"BYTES" min:"68" max:"65521" default:"what each device has" help:"payload of tap and host ports that --mtu of add-port does not give others"`
 }
 
 func runSwitch(c *cli.Context) error {
@@ -86,20 +90,18 @@ func runSwitch(c *cli.Context) error {
 		return err
 	}
 	o.SocketDir = filepath.Join(filepath.Dir(o.Socket), o.Name)
-	mtu := c.Int("mtu")
-	if c.IsSet("mtu") && (mtu < tap.MinMTU || mtu > tap.MaxMTU) {
-		return usagef("MTU %d is out of range; a TAP takes %d to %d", mtu, tap.MinMTU, tap.MaxMTU)
+	own, err := readOwn(c, runFlags{})
+	if err != nil {
+		return err
 	}
+	given := own.(runFlags)
 	if c.Bool("cleanup") {
 		return fastpath.Cleanup(o.Name)
 	}
 	if err := daemon.RoomToStart(); err != nil {
 		return err
 	}
-	o.FDBSize = c.Int("fdb-size")
-	if o.FDBSize < 1 || o.FDBSize > fdb.MaxCapacity {
-		return usagef("a forwarding database has 1 to %d entries, not %d", fdb.MaxCapacity, o.FDBSize)
-	}
+	o.FDBSize = cmp.Or(given.FDBSize, fdb.DefaultCapacity)
 	if o.StateDir, err = stateDir(c, o.Name); err != nil {
 		return err
 	}
@@ -144,7 +146,7 @@ func runSwitch(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		k := kindOptions{Switch: o.Name, SocketDir: o.SocketDir, MTU: mtu}
+		k := kindOptions{Switch: o.Name, SocketDir: o.SocketDir, MTU: given.MTU}
 		k.giveFastPath(fast, o.FastPathOff)
 		o.Losses = losses.New(o.Log)
 		if o.Kinds, err = kinds(k); err != nil {

@@ -1,8 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"runtime"
+	"strings"
 	"testing"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port/tap"
 )
 
 // TestSpareProcessors: a host with few processors gets four, unless the user chose.
@@ -18,5 +25,29 @@ func TestSpareProcessors(t *testing.T) {
 		if got := runtime.GOMAXPROCS(0); got != c.want {
 			t.Errorf("GOMAXPROCS=%q on %d processors: %d, want %d", c.chosen, c.host, got, c.want)
 		}
+	}
+}
+
+// The ranges of run's own flags are those of what they set.
+func TestRunFlags(t *testing.T) {
+	for _, f := range setting.Fields(runFlags{}) {
+		want := map[string][2]uint64{"fdb_size": {1, fdb.MaxCapacity}, "mtu": {tap.MinMTU, tap.MaxMTU}}[f.Key]
+		if got := [2]uint64{uint64(f.Min), f.Max}; got != want {
+			t.Errorf("--%s is %d to %d, want %d to %d", f.Flag, got[0], got[1], want[0], want[1])
+		}
+	}
+}
+
+// An error passes nothing to the terminal that it might obey.
+func TestErrorIsPrintable(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := run([]string{"vswitch", "\x1b[2J\xff\u202eé"}, &out, &errs)
+	if want := `vswitch: there is no command`; code != exitUsage || !strings.HasPrefix(errs.String(), want) {
+		t.Errorf("%d, %q", code, &errs)
+	}
+	errs.Reset()
+	printError(&errs, errors.New("open \x1b[2J\u202eé: no such file\nx"), false)
+	if want := "vswitch: open \\x1b[2J\\u202eé: no such file\nvswitch: x\n"; errs.String() != want {
+		t.Errorf("%q, want %q", &errs, want)
 	}
 }

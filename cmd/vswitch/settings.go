@@ -13,6 +13,7 @@ import (
 type settingFlag struct {
 	documentedFlag
 	field setting.Field
+	kept  bool // the switch keeps the setting, and an empty value takes it back
 }
 
 // documentedFlag is the interface of cli's own flags.
@@ -44,8 +45,8 @@ func (f settingFlag) IsSliceFlag() bool { return f.field.List() }
 // Values returns the flag's possible values, for completion.
 func (f settingFlag) Values() []string { return f.field.Complete }
 
-// newSettingFlag makes the flag of a field. of names the kinds that have it, unless all do.
-func newSettingFlag(f setting.Field, of []string, hidden bool) settingFlag {
+// newFlag makes the flag of a field. of names the kinds that have it, unless all do.
+func newFlag(f setting.Field, of []string, hidden bool) documentedFlag {
 	usage := f.Help
 	if len(of) > 0 {
 		usage = strings.Join(of, ", ") + ": " + usage
@@ -56,18 +57,51 @@ func newSettingFlag(f setting.Field, of []string, hidden bool) settingFlag {
 	}
 	switch {
 	case f.Bool():
-		return settingFlag{&cli.BoolFlag{Name: f.Flag, Aliases: short, Usage: usage, Hidden: hidden}, f}
+		return &cli.BoolFlag{Name: f.Flag, Aliases: short, Usage: usage, Hidden: hidden}
 	case f.List():
-		return settingFlag{&cli.StringSliceFlag{Name: f.Flag, Aliases: short, Usage: usage, Hidden: hidden}, f}
+		return &cli.StringSliceFlag{Name: f.Flag, Aliases: short, Usage: usage, Hidden: hidden}
 	}
-	return settingFlag{&cli.StringFlag{Name: f.Flag, Aliases: short, Usage: usage, DefaultText: f.Default, Hidden: hidden}, f}
+	return &cli.StringFlag{Name: f.Flag, Aliases: short, Usage: usage, DefaultText: f.Default, Hidden: hidden}
+}
+
+// ownFlags returns the flags of a command that are a struct of settings of that call alone.
+func ownFlags(of any) (flags []cli.Flag) {
+	if of == nil {
+		return nil
+	}
+	for _, f := range setting.Fields(of) {
+		flags = append(flags, settingFlag{documentedFlag: newFlag(f, nil, false), field: f})
+	}
+	return flags
+}
+
+// readOwn returns a command's own flags in a struct of the type that ownFlags got. A 0 that is no value of a flag
+// does not stand for its default.
+func readOwn(c *cli.Context, of any) (any, error) {
+	if of == nil {
+		return nil, nil
+	}
+	fields := setting.Fields(of)
+	given, err := read(c, fields)
+	if err != nil {
+		return nil, err
+	}
+	if of, err = setting.Merge(of, given); err != nil {
+		return nil, usageError(err.Error())
+	}
+	for _, f := range fields {
+		if c.IsSet(f.Flag) && f.Min > 0 && f.IsZero(of) {
+			return nil, usagef("--%s: %v", f.Flag, f.OutOfRange(0))
+		}
+	}
+	return of, nil
 }
 
 // portFlags returns the flags of port settings. For an existing port, fixed settings are
 // hidden; a user who gives one is told why it cannot change.
 func portFlags(there bool) (flags []cli.Flag) {
 	for _, s := range portCatalog().Settings() {
-		flags = append(flags, newSettingFlag(s.Field, s.Kinds, there && s.Fixed))
+		flags = append(flags, settingFlag{newFlag(s.Field, s.Kinds, there && s.Fixed), s.Field, true})
 	}
 	return flags
 }
@@ -75,7 +109,7 @@ func portFlags(there bool) (flags []cli.Flag) {
 // switchFlags returns the flags of switch settings.
 func switchFlags() (flags []cli.Flag) {
 	for _, f := range switchFields() {
-		flags = append(flags, newSettingFlag(f, nil, false))
+		flags = append(flags, settingFlag{newFlag(f, nil, false), f, true})
 	}
 	return flags
 }

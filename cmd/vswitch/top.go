@@ -19,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/setting"
 )
 
 func topCommand() *cli.Command {
@@ -42,14 +43,17 @@ Example:
 
     vswitch top --sort drops
     vswitch top --once --filter vm -o json`,
-		Flags: []cli.Flag{
+		Flags: append(ownFlags(topFlags{}),
 			&cli.BoolFlag{Name: "once", Usage: "print one table and end"},
-			&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "`TIME` between samples"},
 			oneOf(&cli.StringFlag{Name: "sort", Value: rateOrder[0], Usage: "`ORDER`: " + strings.Join(rateOrder, ", ")}, rateOrder),
 			&cli.StringFlag{Name: "filter", Usage: "show only ports with this `TEXT` in their name, kind or state"},
-		},
+		),
 		Action: steering(top),
 	}
+}
+
+type topFlags struct {
+	Interval setting.Duration `json:"interval" arg:"TIME" default:"1s" help:"time between samples"`
 }
 
 // shortestInterval keeps commands from taking the daemon's time.
@@ -57,7 +61,11 @@ const shortestInterval = 100 * time.Millisecond
 
 func top(c *cli.Context, cl *api.Client, _ []string) error {
 	v := &topView{order: c.String("sort"), filter: c.String("filter"), color: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
-	interval := c.Duration("interval")
+	given, err := readOwn(c, topFlags{Interval: setting.Duration(time.Second)})
+	if err != nil {
+		return err
+	}
+	interval := time.Duration(given.(topFlags).Interval)
 	if !slices.Contains(rateOrder, v.order) {
 		return usagef("there is no order %q; use %s", v.order, strings.Join(rateOrder, ", "))
 	}

@@ -482,7 +482,7 @@ func (m *manager) find(name string) (*managed, error) {
 	if p := m.ports[name]; p != nil {
 		return p, nil
 	}
-	return nil, fail(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
+	return nil, feature.NoPort(name)
 }
 
 func (m *manager) addPort(req addPort) (api.Port, error) {

@@ -11,6 +11,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -216,7 +217,15 @@ func FindPort(h Host, name string) (Port, error) {
 			return p, nil
 		}
 	}
-	return nil, api.Errorf(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
+	return nil, NoPort(name)
+}
+
+// NoPort is the error of a request that names a port which is not there.
+func NoPort(name string) error {
+	if port.CheckName(name) != nil {
+		name = strconv.Quote(name)
+	}
+	return api.Errorf(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
 }
 
 // Host is what the daemon offers to features.

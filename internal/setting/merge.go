@@ -150,7 +150,7 @@ func (s *Field) mergeMap(v reflect.Value, text json.RawMessage) error {
 func (s *Field) jsonError(text json.RawMessage, err error) error {
 	if e, ok := err.(*json.UnmarshalTypeError); ok {
 		if s.number() && e.Value != "string" && e.Value != "bool" && e.Value != "object" && e.Value != "array" {
-			return s.outOfRange(excerpt(text))
+			return s.OutOfRange(excerpt(text))
 		}
 		return fmt.Errorf("%s is not %s", excerpt(text), article(s.Schema().Type))
 	}

@@ -296,6 +296,9 @@ func (s *Field) readNumber(v reflect.Value, text string) (err error) {
 		v.Set(reflect.New(v.Type().Elem()))
 		v = v.Elem()
 	}
+	if digits := strings.TrimLeft(text, "+-"); len(digits) > 1 && digits[0] == '0' && digits[1] >= '0' && digits[1] <= '9' {
+		return fmt.Errorf("%q can be read as octal; write it without the 0 in front", text)
+	}
 	if v.CanInt() {
 		var n int64
 		if n, err = strconv.ParseInt(text, 0, 64); err == nil && !v.OverflowInt(n) {
@@ -309,10 +312,10 @@ func (s *Field) readNumber(v reflect.Value, text string) (err error) {
 			return nil
 		}
 	}
-	if err != nil && !isRange(err) && text[0] != '-' {
+	if _, err := strconv.ParseInt(text, 0, 64); err != nil && !isRange(err) {
 		return fmt.Errorf("%q is not a whole number; write one such as %d", text, max(s.Min, 1))
 	}
-	return s.outOfRange(text)
+	return s.OutOfRange(text)
 }
 
 func isRange(err error) bool {
@@ -320,7 +323,8 @@ func isRange(err error) bool {
 	return ok && e.Err == strconv.ErrRange
 }
 
-func (s *Field) outOfRange(value any) error {
+// OutOfRange is the error of a number that the field cannot have.
+func (s *Field) OutOfRange(value any) error {
 	if !s.bounded && s.Max > math.MaxUint32 {
 		return fmt.Errorf("%v is out of range; use %d or more", value, s.Min)
 	}
@@ -338,11 +342,11 @@ func (s *Field) check(v reflect.Value) error {
 	switch {
 	case s.number() && v.CanInt():
 		if n := v.Int(); n < s.Min || n > 0 && uint64(n) > s.Max {
-			return s.outOfRange(n)
+			return s.OutOfRange(n)
 		}
 	case s.number():
 		if n := v.Uint(); s.Min > 0 && n < uint64(s.Min) || n > s.Max {
-			return s.outOfRange(n)
+			return s.OutOfRange(n)
 		}
 	case s.Values != nil && v.Kind() == reflect.String:
 		return s.checkValue(v)

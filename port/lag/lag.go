@@ -57,7 +57,7 @@ type Settings struct {
 	Hash     Hash  `json:"hash,omitempty" arg:"LAYERS" default:"layer2+3" help:"what spreads frames over members: addresses of Ethernet, also those of IP, or addresses and ports of IP"`
 	MinLinks int   `json:"min_links,omitempty" arg:"N" min:"1" max:"8" default:"1" help:"members below which the port carries nothing"`
 	LACPRate Rate  `json:"lacp_rate,omitempty" arg:"RATE" default:"slow" help:"how often the other end is to send LACPDUs: every second (fast) or every 30 s; it is given up after three"`
-	MTU      int   `json:"mtu,omitempty" arg:"BYTES" min:"1" default:"the device's own" help:"longest payload"`
+	MTU      int   `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65535" default:"the device's own" help:"longest payload"`
 }
 
 // AfterMerge implements setting.Merged: without LACP its rate is unset.

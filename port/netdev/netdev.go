@@ -56,7 +56,7 @@ func (kind) Name() string { return "netdev" }
 // a thread each. The device limits the MTU.
 type Settings struct {
 	Queues    int  `json:"queues,omitempty" arg:"N" min:"1" max:"64" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
-	MTU       int  `json:"mtu,omitempty" arg:"BYTES" min:"1" default:"the device's own" help:"longest payload"`
+	MTU       int  `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65535" default:"the device's own" help:"longest payload"`
 	Exclusive bool `json:"exclusive,omitempty" help:"hide the interface's frames from the host's own stack"`
 }
 

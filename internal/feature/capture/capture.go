@@ -101,7 +101,7 @@ func (c *captures) describe(name string) (words string, ok bool) {
 func (c *captures) newSession(q *query) (*session, error) {
 	for _, name := range q.Port {
 		if _, ok := c.describe(name); !ok {
-			return nil, api.Errorf(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
+			return nil, feature.NoPort(name)
 		}
 	}
 	s := &session{

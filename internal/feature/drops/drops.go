@@ -144,7 +144,7 @@ func (d *drops) parse(r *http.Request) (*selection, error) {
 	}
 	for _, name := range q.Port {
 		if d.host.Switch().Port(name) == nil {
-			return nil, api.Errorf(api.CodeNotFound, "there is no port %s; `vswitch ports` lists those there are", name)
+			return nil, feature.NoPort(name)
 		}
 	}
 	return newSelection(&q)
