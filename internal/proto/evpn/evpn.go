@@ -161,6 +161,12 @@ const (
 	Window = 180 * time.Second
 	Moves  = 5
 
+	// A station that was here for Settled and then left is at home here until it has stayed
+	// elsewhere as long, and is no duplicate here before it has come back HomeMoves times. So
+	// guests of some other hosts that claim it in turn are held there, and not the station here.
+	Settled   = 300 * time.Second
+	HomeMoves = 8 * Moves
+
 	defaultHold = 180 * time.Second
 	// MaxRoutes and MaxVTEPs are the limits that a Table has by default.
 	MaxRoutes = 1 << 19

@@ -409,6 +409,43 @@ func TestSticky(t *testing.T) {
 	}
 }
 
+// Guests of other hosts that claim a station in turn, each less often than makes it a duplicate there,
+// do not have it held away from where it was for long; they do elsewhere, and when it comes back all
+// the time.
+func TestHome(t *testing.T) {
+	for _, c := range []struct {
+		here time.Duration // before the claims
+		away time.Duration // after the first
+		want int           // returns until it is a duplicate
+	}{
+		{Settled - time.Second, 0, Moves},
+		{Settled, 0, HomeMoves},
+		{Settled, Settled - time.Second, HomeMoves},
+		{Settled, Settled, Moves},
+	} {
+		r := newRig(t, Config{})
+		r.local(mac1)
+		r.pass(c.here)
+		returns := 0
+		for seq := uint32(1); len(r.conflicts) == 0 && returns < 2*HomeMoves; seq += 2 {
+			claim := remote(2+returns%10, mac1, seq)
+			r.Receive(7, claim)
+			if returns == 0 {
+				r.pass(c.away)
+			}
+			r.pass(time.Second)
+			r.local(mac1)
+			if returns++; len(r.conflicts) == 0 {
+				r.Withdraw7(claim.Key)
+			}
+			r.check()
+		}
+		if returns != c.want || r.conflicts[0].Moves != c.want {
+			t.Errorf("%+v: held after %d returns: %+v", c, returns, r.conflicts)
+		}
+	}
+}
+
 // Two hosts hear one address again and again: it is held at the other one, and tried again
 // later.
 func TestDuplicate(t *testing.T) {

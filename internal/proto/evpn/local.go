@@ -14,7 +14,8 @@ type local struct {
 	port   uint16
 	sticky bool
 	seq    uint32
-	sure   uint32     // seq without what Config.Reserved raised it by
+	sure   uint32 // seq without what Config.Reserved raised it by
+	since  time.Time
 	sent   sent       // its MAC route
 	ips    []*localIP // longest unheard first
 }
@@ -57,7 +58,7 @@ func (t *Table) Local(now time.Time, vni VNI, mac port.MAC, number uint16, stick
 	if now.Sub(t.began) < reservedFor {
 		seq = max(seq, t.cfg.Reserved)
 	}
-	s.local = &local{port: number, sticky: sticky, seq: seq, sure: sure}
+	s.local = &local{port: number, sticky: sticky, seq: seq, sure: sure, since: now}
 	s.told = false
 	moved := s.at != At{}
 	t.remember(stationKey{vni, mac}, seq)
@@ -108,9 +109,12 @@ func (t *Table) mayTake(now time.Time, d *domain, mac port.MAC, s *station, best
 		if s.moves == nil {
 			s.moves = &moves{}
 		}
-		m := s.moves
+		m, most := s.moves, Moves
+		if now.Before(m.home) {
+			most = HomeMoves
+		}
 		m.at = slices.DeleteFunc(m.at, func(at time.Time) bool { return now.Sub(at) >= Window })
-		if m.at = append(m.at, now); len(m.at) < Moves {
+		if m.at = append(m.at, now); len(m.at) < most {
 			return true
 		}
 		m.at = nil
@@ -119,11 +123,25 @@ func (t *Table) mayTake(now time.Time, d *domain, mac port.MAC, s *station, best
 			t.decide(d, mac)
 		})
 		t.stats.Duplicates++
-		t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.VTEP, Held: t.cfg.Hold, Moves: Moves})
+		t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.VTEP, Held: t.cfg.Hold, Moves: most})
 	}
 	s.at = At{best.VTEP, best.Sticky || s.isHeld()}
 	t.out.Station(d.vni, mac, s.at)
 	return false
+}
+
+// left takes note of a station that is now at another host. If it was here for long, it is at
+// home here, and stays so while it comes back again and again.
+func (s *station) left(now time.Time, l *local) {
+	switch m := s.moves; {
+	case now.Sub(l.since) >= Settled:
+		if m == nil {
+			s.moves = &moves{}
+		}
+	case m == nil || m.home.Before(l.since):
+		return
+	}
+	s.moves.home = now.Add(Settled)
 }
 
 // isHeld reports whether a station is held at another host as a duplicate.
@@ -170,6 +188,7 @@ func (t *Table) decide(d *domain, mac port.MAC) {
 	// A number that is higher only to be sure does not take a station that moved meanwhile.
 	if l := s.local; l != nil && best != nil && best.claim().beats(claim{t.cfg.VTEP, l.sure, l.sticky}) {
 		t.unclaim(d, mac, s)
+		s.left(t.now, l)
 	}
 	at := At{}
 	switch {
@@ -340,8 +359,9 @@ func (t *Table) remember(k stationKey, seq uint32) {
 	}
 }
 
-// begin takes note of when the table is used first.
+// begin takes note of the time, and of when the table is used first.
 func (t *Table) begin(now time.Time) {
+	t.now = now
 	if t.began.IsZero() {
 		t.began = now
 	}

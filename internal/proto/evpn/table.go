@@ -28,7 +28,8 @@ type Table struct {
 	seed    maphash.Seed // of pacer.answers
 
 	reserved uint32    // see Reserved
-	began    time.Time // the first time that was said
+	now      time.Time // the last time that was said
+	began    time.Time // the first one
 	synced   bool      // a peer has sent all its routes
 }
 
@@ -75,6 +76,7 @@ type station struct {
 type moves struct {
 	at   []time.Time // within Window
 	held *timer      // of a duplicate: ends its hold; nil: it is not held
+	home time.Time   // until then it is at home here
 }
 
 // New returns an empty table.
