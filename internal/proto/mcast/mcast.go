@@ -34,8 +34,8 @@ const (
 	// AllPorts, as the port given to Config.Send, means every port of the VLAN.
 	AllPorts uint16 = 0xffff
 
-	// DefaultMemberships bounds the memory that all hostile guests together can take:
-	// about 300 bytes each without sources.
+	// DefaultMemberships bounds the memory that all hostile guests together can take, beside
+	// 32 memberships of each port: about 300 bytes each without sources.
 	DefaultMemberships = 32768
 
 	// DefaultSources per membership is twice the kernel bridge's PG_SRC_ENT_LIMIT. A
@@ -56,7 +56,7 @@ type Config struct {
 	Send func(vlan, port uint16, frame []byte)
 
 	// Bounds; 0 means the default.
-	Memberships int // over all ports, a membership being (VLAN, group, port)
+	Memberships int // over all ports, a membership being (VLAN, group, port); 32 of each port are beside it
 	Sources     int // per membership
 }
 
@@ -311,7 +311,7 @@ func (s *Snooper) TopologyChange() {
 
 // AddStatic makes a port get group whatever its hosts report. The group must be one
 // that can be snooped: not in 224.0.0.0/24 or ff02::/16, which always flood, and not of
-// node scope.
+// node scope. No bound holds for it.
 func (s *Snooper) AddStatic(vlan, port uint16, group netip.Addr) error {
 	in, err := s.static(vlan, group)
 	if err != nil {
@@ -319,10 +319,7 @@ func (s *Snooper) AddStatic(vlan, port uint16, group netip.Addr) error {
 	}
 	m := in.member(port, group)
 	if m == nil {
-		if s.memberships >= s.cfg.Memberships {
-			return fmt.Errorf("all %d group memberships are in use; remove static groups or limit the groups per port", s.cfg.Memberships)
-		}
-		m = in.join(port, group)
+		m = in.join(port, group) // whatever guests have left of Memberships
 	}
 	m.static = true
 	return nil

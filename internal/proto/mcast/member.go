@@ -351,13 +351,17 @@ func (a addresses) has(addr netip.Addr) bool {
 	return false
 }
 
+// ownShare is how many groups a port may learn whatever others have: a listener that is refused
+// loses a group that anybody else wants.
+const ownShare = 32
+
 // admit reports whether a port may learn one more group; m is the existing static
-// member, or nil. A port may have at most as much memory as it leaves free: one that
-// joins all it can gets half, and however many ports do so, the next still finds room.
+// member, or nil. Beyond ownShare, a port may have at most as much memory as it leaves free: one
+// that joins all it can gets half, the next half of the rest.
 func (s *Snooper) admit(id uint16, m *member) bool {
 	p := s.port(id)
 	free := s.cfg.Memberships - s.memberships
-	if (p.MaxGroups == 0 || p.groups < p.MaxGroups) && (m != nil || p.groups < free) {
+	if (p.MaxGroups == 0 || p.groups < p.MaxGroups) && (m != nil || p.groups < max(free, ownShare)) {
 		return true
 	}
 	p.refused++

@@ -177,7 +177,7 @@ func (s *Snooper) Restore(saved *Saved, config func(vlan uint16) VLANConfig, ren
 	if err := saved.check(); err != nil {
 		return err
 	}
-	n := 0
+	n, ports := 0, make(map[uint16]struct{})
 	for _, v := range saved.VLANs {
 		c := config(v.ID)
 		if err := c.complete(s.cfg.MAC); err != nil {
@@ -185,10 +185,13 @@ func (s *Snooper) Restore(saved *Saved, config func(vlan uint16) VLANConfig, ren
 		}
 		for _, in := range v.Families {
 			n += len(in.Members)
+			for _, m := range in.Members {
+				ports[m.Port] = struct{}{}
+			}
 		}
 	}
-	if n > s.cfg.Memberships {
-		return fmt.Errorf("there are %d group memberships, and room for %d", n, s.cfg.Memberships)
+	if most := s.cfg.Memberships + ownShare*len(ports); n > most {
+		return fmt.Errorf("there are %d group memberships, and room for %d", n, most)
 	}
 	s.stats = saved.Stats
 	for port, refused := range saved.Refused {

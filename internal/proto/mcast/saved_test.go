@@ -2,6 +2,7 @@ package mcast
 
 import (
 	"encoding/json"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -145,7 +146,16 @@ func TestSavedRefused(t *testing.T) {
 	if err := json.Unmarshal(recorded(t), many); err != nil {
 		t.Fatal(err)
 	}
-	if err := New(Config{Memberships: 2, Send: func(uint16, uint16, []byte) {}}).Restore(many, savedConfig, same); err == nil || !strings.Contains(err.Error(), "room for 2") {
+	in := &many.VLANs[0].Families[IPv4]
+	one := in.Members[0]
+	in.Members = nil
+	for n := range byte(ownShare + 3) {
+		one.Group = netip.AddrFrom4([4]byte{239, 9, 9, n})
+		in.Members = append(in.Members, one)
+	}
+	many.VLANs = many.VLANs[:1]
+	many.VLANs[0].Families[IPv6].Members = nil
+	if err := New(Config{Memberships: 2, Send: func(uint16, uint16, []byte) {}}).Restore(many, savedConfig, same); err == nil || !strings.Contains(err.Error(), "room for 34") {
 		t.Errorf("more memberships than there is room for: %v", err)
 	}
 }

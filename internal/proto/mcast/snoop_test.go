@@ -204,29 +204,32 @@ func TestGroupLimit(t *testing.T) {
 	}
 }
 
-// TestMembershipLimit has the memory of all ports together used up.
+// TestMembershipLimit has the memory of all ports together used up, beside the share of each.
 func TestMembershipLimit(t *testing.T) {
 	r := newRigOf(t, Config{Memberships: 3}, VLANConfig{Querier: true})
 	r.to(10 * time.Second)
 	for i := range 5 {
-		group := netip.AddrFrom4([4]byte{239, 1, 1, byte(i)})
-		if res := r.Receive(1, uint16(i), oldReport(2, group)); (res.Verdict == Drop) != (i >= 3) {
-			t.Errorf("%d: %+v", i, res)
+		for n := range ownShare + 1 {
+			group := netip.AddrFrom4([4]byte{239, 1, byte(i), byte(n)})
+			if res := r.Receive(1, uint16(i), oldReport(2, group)); (res.Verdict == Drop) != (n >= ownShare) {
+				t.Errorf("%d of port %d: %+v", n, i, res)
+			}
 		}
 	}
-	if err := r.AddStatic(1, 9, addr("239.1.2.3")); err == nil {
-		t.Error("a fourth")
-	}
-	if err := r.AddStatic(1, 0, addr("239.1.1.0")); err != nil {
-		t.Errorf("a membership that is there already: %v", err)
+	for _, static := range []struct {
+		port  uint16
+		group string
+	}{{0, "239.1.0.0"}, {9, "239.1.2.3"}} {
+		if err := r.AddStatic(1, static.port, addr(static.group)); err != nil {
+			t.Errorf("a user's group %v: %v", static, err)
+		}
 	}
 	r.PortDown(0)
-	r.accept(0, oldReport(2, addr("239.1.1.0"))) // it holds its place
-	r.PortDown(1)
-	if err := r.AddStatic(1, 9, addr("239.1.2.3")); err != nil {
-		t.Error(err)
+	r.accept(0, oldReport(2, addr("239.1.0.0"))) // it holds its place
+	for port := range uint16(4) {
+		r.PortDown(port + 1)
 	}
-	if len(r.Groups()) != 3 {
+	if len(r.Groups()) != 2 {
 		t.Errorf("%+v", r.Groups())
 	}
 }
@@ -262,6 +265,30 @@ func TestFairShare(t *testing.T) {
 	r.PortDown(1)
 	if n := joined(2, 2000); n <= 250 {
 		t.Errorf("after another left, the second has %d", n)
+	}
+}
+
+// However many ports join all they can, the next one gets its own share.
+func TestOwnShare(t *testing.T) {
+	r := newRigOf(t, Config{Memberships: 1000}, VLANConfig{Querier: true})
+	const greedy = 40
+	for port := range uint16(greedy) {
+		for i := range 600 {
+			r.hear(port+1, oldReport(2, netip.AddrFrom4([4]byte{239, byte(port), byte(i >> 8), byte(i)})))
+		}
+	}
+	if n := r.Memberships(); n > 1000+greedy*ownShare {
+		t.Errorf("%d memberships", n)
+	}
+	for i := range ownShare {
+		r.accept(99, oldReport(2, netip.AddrFrom4([4]byte{239, 0, 0, byte(i)})))
+	}
+	if p := r.PortStats()[99]; p.Groups != ownShare || p.Refused != 0 {
+		t.Errorf("the next port: %+v", p)
+	}
+	other := New(Config{MAC: r.cfg.MAC, Send: func(uint16, uint16, []byte) {}, Memberships: 1000})
+	if err := other.Restore(r.Save(), func(uint16) VLANConfig { return VLANConfig{Querier: true} }, func(p uint16) (uint16, bool) { return p, true }); err != nil {
+		t.Error(err)
 	}
 }
 
