@@ -124,7 +124,7 @@ func (m *manager) applyConfig(req api.ApplyConfig) (done api.AppliedConfig, err 
 	case !slices.Contains([]string{api.PruneNone, api.PruneApplied, api.PruneAll}, req.Prune):
 		return done, fail(api.CodeInvalid, "there is no prune %q; use applied or all", req.Prune)
 	case req.ConfirmS < 0 || req.ConfirmS > maxConfirm:
-		return done, fail(api.CodeInvalid, "a confirmation within %d s is not possible; use 1 to %d", req.ConfirmS, maxConfirm)
+		return done, fail(api.CodeInvalid, "a confirmation within %d s is not possible; use 1 s to %d s, which is a week", req.ConfirmS, maxConfirm)
 	}
 	r, problems := m.read(doc) // a thousand ports take a while
 	o := how{

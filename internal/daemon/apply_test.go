@@ -774,6 +774,13 @@ func TestConfigWithoutWhatIsLearned(t *testing.T) {
 			t.Errorf("the state has %s", states["keeper"])
 		}
 		wantSteps(t, r.mustApply(`"features": {"keeper": {"a": 2}}`, nil), "set feature keeper: what it keeps")
+		if want := `{"a":2,"heard":[2]}`; string(k.state) != want {
+			t.Errorf("the feature keeps %s, want %s", k.state, want)
+		}
+		wantSteps(t, r.mustApply(`"features": {"keeper": null}`, nil), "set feature keeper: what it keeps")
+		if want := `{"heard":[2]}`; string(k.state) != want {
+			t.Errorf("the feature keeps %s, want %s", k.state, want)
+		}
 		k.state = json.RawMessage(`{"heard":[3]}`)
 		if got := r.config(); strings.Contains(got, "keeper") {
 			t.Errorf("the configuration is %s", got)
@@ -853,7 +860,7 @@ func TestConfigCalls(t *testing.T) {
 		}
 		wants(post("", api.ApplyConfig{Config: doc("vm0"), Prune: "some"}), `no prune "some"`)
 		wants(post("", api.ApplyConfig{Config: doc("vm0"), ConfirmS: -1}), "within -1 s")
-		wants(post("", api.ApplyConfig{Config: doc("vm0"), ConfirmS: maxConfirm + 1}), "use 1 to 604800")
+		wants(post("", api.ApplyConfig{Config: doc("vm0"), ConfirmS: maxConfirm + 1}), "use 1 s to 604800 s, which is a week")
 		wants(post("", api.ApplyConfig{Config: api.Config{RawMessage: json.RawMessage(`{"version": 9}`)}}), "not understood")
 		wants(post("/confirm", nil), "no change waits")
 		wants(post("/rollback", api.RollbackConfig{}), "no change to take back")

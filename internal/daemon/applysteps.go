@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -455,11 +456,16 @@ func (m *manager) planFeatures(p *plan, w target) {
 	}
 }
 
-// giveFeature gives a feature what it keeps from now on; null is nothing. With an error it
-// keeps what it kept.
+// giveFeature gives a feature what users ask it to keep from now on, beside what it has learned; null is
+// nothing. With an error it keeps what it kept.
 func (m *manager) giveFeature(h *hosted, state, former json.RawMessage) error {
 	if sameJSON(state, nil) {
 		state = nil
+	}
+	state, err1 := h.withLearned(state)
+	former, err2 := h.withLearned(former)
+	if err := cmp.Or(err1, err2); err != nil {
+		return err
 	}
 	k, ok := h.instance.(feature.Kept)
 	if !ok {

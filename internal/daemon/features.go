@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -69,6 +70,37 @@ func (h *hosted) asked() (json.RawMessage, error) {
 		return nil, nil
 	}
 	return json.Marshal(keys)
+}
+
+// withLearned adds to what users ask the feature to keep what it has learned, but for keys that asked has.
+func (h *hosted) withLearned(asked json.RawMessage) (json.RawMessage, error) {
+	state, err := h.state()
+	if err != nil || state == nil || len(h.Learned) == 0 {
+		return asked, err
+	}
+	var keys, now map[string]json.RawMessage
+	if err := json.Unmarshal(state, &now); err != nil {
+		return nil, err
+	}
+	if asked != nil {
+		if err := json.Unmarshal(asked, &keys); err != nil {
+			return asked, nil // the feature says what is wrong
+		}
+	}
+	learned := false
+	all := maps.Clone(keys)
+	for _, k := range h.Learned {
+		if text, ok := now[k]; ok && all[k] == nil {
+			if all == nil {
+				all = make(map[string]json.RawMessage)
+			}
+			all[k], learned = text, true
+		}
+	}
+	if !learned {
+		return asked, nil
+	}
+	return json.Marshal(all)
 }
 
 // restore gives a new instance what the feature keeps.

@@ -26,6 +26,8 @@ var Feature = feature.Feature{
 	Help:   "keep tenants from taking each other's addresses",
 	Switch: SwitchSettings{},
 	Port:   Settings{},
+
+	Learned: []string{"written", "ports"},
 	New: func(h feature.Host, s any) (feature.Instance, error) {
 		settings := s.(SwitchSettings)
 		protect, err := settings.config()
@@ -327,8 +329,23 @@ func (g *guard) ask(a proto.Ask) {
 
 // kept is what the guard keeps: the bindings that are not in the settings of a port.
 type kept struct {
-	Written int64                  `json:"written"` // in seconds since 1970
-	Ports   map[string][]keptEntry `json:"ports"`
+	Added   map[string][]keptEntry `json:"added,omitempty"`   // by `guard add`, for each port
+	Written int64                  `json:"written,omitempty"` // when Ports was, in seconds since 1970
+	Ports   map[string][]keptEntry `json:"ports,omitempty"`   // what was learned; added ones, too, in states of before
+}
+
+// put adds a binding of a port.
+func (k *kept) put(port string, b *proto.Binding) {
+	to := &k.Ports
+	if b.Source == proto.Static {
+		to = &k.Added
+	} else {
+		k.Written = time.Now().Unix()
+	}
+	if *to == nil {
+		*to = make(map[string][]keptEntry)
+	}
+	(*to)[port] = append((*to)[port], keep(b))
 }
 
 type keptEntry struct {
@@ -389,18 +406,18 @@ func left(written int64) func(time.Time) time.Time {
 
 // State implements feature.Kept.
 func (g *guard) State() (json.RawMessage, error) {
-	k := kept{Written: time.Now().Unix(), Ports: make(map[string][]keptEntry)}
+	var k kept
 	for name, all := range g.restored {
 		for i := range all {
-			k.Ports[name] = append(k.Ports[name], keep(&all[i]))
+			k.put(name, &all[i])
 		}
 	}
 	for _, b := range g.table.Bindings() {
 		if b.Learned && b.Bound {
-			k.Ports[b.Port] = append(k.Ports[b.Port], keep(&b))
+			k.put(b.Port, &b)
 		}
 	}
-	if len(k.Ports) == 0 {
+	if len(k.Added)+len(k.Ports) == 0 {
 		return nil, nil
 	}
 	return json.Marshal(k)
@@ -421,14 +438,17 @@ func (g *guard) Restore(text json.RawMessage) error {
 	if time.Now().Unix() < k.Written {
 		at = left(k.Written) // the clock was set back
 	}
-	for name, all := range k.Ports {
-		for i := range all {
-			b, err := all[i].binding(at)
-			if err != nil {
-				g.host.Log().Error("a binding of a guarded port cannot be read", "port", name, "error", err)
-				continue
+	clear(g.restored) // State had them
+	for _, ports := range []map[string][]keptEntry{k.Added, k.Ports} {
+		for name, all := range ports {
+			for i := range all {
+				b, err := all[i].binding(at)
+				if err != nil {
+					g.host.Log().Error("a binding of a guarded port cannot be read", "port", name, "error", err)
+					continue
+				}
+				g.restored[name] = append(g.restored[name], b)
 			}
-			g.restored[name] = append(g.restored[name], b)
 		}
 	}
 	for n, x := range g.ports { // a change is taken back
