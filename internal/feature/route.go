@@ -100,6 +100,9 @@ func Body[T any](r *http.Request) (t T, err error) {
 	if err != nil {
 		return t, err
 	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		return t, api.Errorf(api.CodeInvalid, "the request has no body; /v1/openapi.yaml has what belongs there")
+	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&t); err != nil {
@@ -108,7 +111,11 @@ func Body[T any](r *http.Request) (t T, err error) {
 	if _, err := d.Token(); err != io.EOF {
 		return t, api.Errorf(api.CodeInvalid, "the request's body has more than one JSON value")
 	}
-	if err := setting.CheckKeys(b); err != nil {
+	err = setting.CheckKeys(b)
+	if key := setting.OtherCase(b, reflect.TypeFor[T]()); key != "" && err == nil {
+		err = fmt.Errorf("there is no key %q", key)
+	}
+	if err != nil {
 		return t, api.Errorf(api.CodeInvalid, "the request's body is not understood: %w", err)
 	}
 	return t, nil

@@ -195,6 +195,9 @@ func Plain(err error) error {
 		found = article(found)
 	}
 	plain := fmt.Sprintf("there is %s in place of %s", found, of)
+	if n, ok := strings.CutPrefix(found, "number "); ok && !strings.ContainsAny(n, ".eE") {
+		plain = n + " is out of range"
+	}
 	if at := strings.ToLower(e.Field); at != "" {
 		plain = fmt.Sprintf("%s: %s", at, plain)
 	}

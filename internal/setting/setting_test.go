@@ -361,12 +361,14 @@ func TestPlain(t *testing.T) {
 		Many []string `json:"many"`
 	}
 	for text, want := range map[string]string{
-		`[]`:                      "there is an array in place of an object",
-		`{"inner": {"name": 5}}`:  "inner.name: there is a number in place of a string",
-		`{"inner": {"many": {}}}`: "inner.many: there is an object in place of an array",
-		`{"n": 1.5}`:              "n: there is number 1.5 in place of an integer",
-		`{"n": true}`:             "n: there is true or false in place of an integer",
-		`{`:                       "unexpected end of JSON input",
+		`[]`:                          "there is an array in place of an object",
+		`{"inner": {"name": 5}}`:      "inner.name: there is a number in place of a string",
+		`{"inner": {"many": {}}}`:     "inner.many: there is an object in place of an array",
+		`{"n": 1e30}`:                 "n: there is number 1e30 in place of an integer",
+		`{"n": 99999999999999999999}`: "n: 99999999999999999999 is out of range",
+		`{"n": 1.5}`:                  "n: there is number 1.5 in place of an integer",
+		`{"n": true}`:                 "n: there is true or false in place of an integer",
+		`{`:                           "unexpected end of JSON input",
 	} {
 		var v struct {
 			Inner inner `json:"inner"`
