@@ -6,8 +6,17 @@ import (
 	"time"
 )
 
-// Tunnel is implemented by ports that lead to other hosts through an IP network (VXLAN,
-// RFC 7348). A host is known by the address of its tunnel endpoint, its VTEP. To the switch
+// Encapsulation is how frames are put into packets between hosts, by its number as a tunnel type of
+// BGP (IANA, BGP Tunnel Encapsulation Attribute Tunnel Types).
+type Encapsulation uint16
+
+// The encapsulations.
+const (
+	VXLAN  Encapsulation = 8  // RFC 7348
+	Geneve Encapsulation = 19 // RFC 8926
+)
+
+// Tunnel is implemented by ports that lead to other hosts through an IP network. A host is known by the address of its tunnel endpoint, its VTEP. To the switch
 // all hosts are behind one port, so no frame goes from one host to another. The tunnel itself
 // knows which station is behind which VTEP: it learns that from received frames, or is told.
 //
@@ -19,6 +28,9 @@ type Tunnel interface {
 
 	// VTEP returns the tunnel's own address. It does not change.
 	VTEP() netip.Addr
+
+	// Encapsulation returns how the tunnel puts frames into packets. It does not change.
+	Encapsulation() Encapsulation
 
 	// VNIs returns the virtual networks that the tunnel carries, by VLAN. They change with
 	// the port's settings; what was told about a network that is gone is forgotten.
@@ -49,7 +61,7 @@ type Tunnel interface {
 	MTU() int
 }
 
-// VNI is a virtual network of a tunnel, by its VXLAN network identifier, and the VLAN that
+// VNI is a virtual network of a tunnel, by its network identifier, and the VLAN that
 // is in it. VLAN 0 stands for all frames of the port, each with the tag it has there.
 type VNI struct {
 	VLAN uint16

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/vswitch/vswitch/internal/proto/evpn"
+	"github.com/vswitch/vswitch/port"
 )
 
 // Port is the TCP port of BGP.
@@ -33,8 +34,9 @@ const Port = 179
 // Config configures New. AS, RouterID and Handle are required.
 type Config struct {
 	AS       uint32
-	RouterID netip.Addr // an IPv4 address
-	Listen   uint16     // TCP port to listen at once there are neighbours; 0: none
+	RouterID netip.Addr         // an IPv4 address
+	Tunnel   port.Encapsulation // of the routes; 0: port.VXLAN
+	Listen   uint16             // TCP port to listen at once there are neighbours; 0: none
 	Log      *slog.Logger
 
 	// Settle is how long after New the local routes may still be incomplete: until then no
@@ -124,6 +126,7 @@ type Speaker struct {
 
 // New returns a speaker without neighbours.
 func New(cfg Config) *Speaker {
+	cfg.Tunnel = cmp.Or(cfg.Tunnel, port.VXLAN)
 	ctx, stop := context.WithCancel(context.Background())
 	return &Speaker{
 		cfg: cfg, ctx: ctx, stop: stop, ready: time.Now().Add(cfg.Settle),

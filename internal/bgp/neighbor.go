@@ -385,7 +385,7 @@ const maxBatch = 2048
 
 // receive reads messages until the session ends.
 func (n *neighbor) receive(c *connection, in *bufio.Reader, buf []byte, peer opened) error {
-	rd := reader{n.speaker.cfg.AS, n.speaker.cfg.RouterID, peer.as4}
+	rd := reader{n.speaker.cfg.AS, n.speaker.cfg.RouterID, peer.as4, n.speaker.cfg.Tunnel}
 	var updates []Update
 	for {
 		deadline := time.Time{}

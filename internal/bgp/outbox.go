@@ -66,7 +66,7 @@ func (o *outbox) take(rib map[evpn.Key]evpn.Route) (announce []evpn.Route, withd
 // write sends what is due, and keepalives, until the session ends.
 func (n *neighbor) write(c *connection, o *outbox, peer opened) {
 	s := n.speaker
-	w := writer{s.cfg.AS, n.AS == s.cfg.AS, peer.as4}
+	w := writer{s.cfg.AS, n.AS == s.cfg.AS, peer.as4, s.cfg.Tunnel}
 	beat := time.Hour
 	if peer.hold > 0 {
 		beat = peer.hold / 3

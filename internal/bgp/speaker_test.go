@@ -343,7 +343,7 @@ func TestSession(t *testing.T) {
 	f := dial(p)
 	f.establish(90)
 	kind, body := f.nextBut(packet.BGP_MSG_KEEPALIVE)
-	rd := reader{as: uint32(fakeAS), routerID: ownID}
+	rd := reader{as: uint32(fakeAS), routerID: ownID, own: port.VXLAN}
 	if got, _, err := rd.read(body, nil); kind != packet.BGP_MSG_UPDATE || err != nil || len(got) != 1 || got[0].Route != testRoute(2, 1) {
 		t.Fatalf("message %d: %+v, %v", kind, got, err)
 	}

@@ -64,6 +64,7 @@ type reader struct {
 	as       uint32     // own
 	routerID netip.Addr // own
 	as4      bool       // AS numbers have four octets
+	own      port.Encapsulation
 }
 
 // attributes are those of an UPDATE that matter here.
@@ -72,6 +73,8 @@ type attributes struct {
 	targets int
 	tunnel  netip.Addr // of the PMSI attribute
 	bad     bool       // one is malformed: the routes count as withdrawn
+	named   bool       // encapsulations are
+	own     bool       // and that of this switch is among them
 	refused bool       // a loop (RFC 4271 section 9.1.2, RFC 4456 section 8): likewise
 }
 
@@ -191,7 +194,7 @@ func (rd reader) attribute(a *attributes, kind byte, b []byte) {
 			a.bad = true
 		}
 		for ; len(b) >= 8; b = b[8:] {
-			a.community([8]byte(b))
+			a.community([8]byte(b), rd.own)
 		}
 	case attrPMSI: // RFC 6514 section 5
 		if len(b) >= 5 && b[1] == pmsiIngressReplication {
@@ -226,13 +229,16 @@ func (rd reader) path(a *attributes, b []byte) {
 	}
 }
 
-func (a *attributes) community(c [8]byte) {
+func (a *attributes) community(c [8]byte, own port.Encapsulation) {
 	r := &a.route
 	switch binary.BigEndian.Uint16(c[:]) {
 	case targetAS2:
 		a.target(binary.BigEndian.Uint32(c[4:]))
 	case targetIP, targetAS4:
 		a.target(uint32(binary.BigEndian.Uint16(c[6:])))
+	case encapsulation: // RFC 9012 section 4.1
+		a.named = true
+		a.own = a.own || binary.BigEndian.Uint16(c[6:]) == uint16(own)
 	case macMobility:
 		r.Seq = binary.BigEndian.Uint32(c[4:])
 		r.Sticky = r.Sticky || c[2]&mobilitySticky != 0
@@ -276,7 +282,8 @@ func (rd reader) routes(b []byte, a *attributes, updates []Update) ([]Update, er
 		default:
 			continue
 		}
-		if a != nil && !a.bad && !a.refused {
+		// A host that names only other encapsulations cannot be reached (RFC 8365 section 5.1.3).
+		if a != nil && !a.bad && !a.refused && a.named == a.own {
 			key := u.Key
 			u.Route, u.Withdrawn = a.route, false
 			if u.Key = key; kind == evpn.Flood {
@@ -329,6 +336,7 @@ type writer struct {
 	as       uint32 // own
 	internal bool   // the neighbour has the same AS
 	as4      bool
+	tunnel   port.Encapsulation
 }
 
 // maxUpdate bounds the routes of an UPDATE, so that it fits the 4096 bytes of a message: a
@@ -346,7 +354,7 @@ func (w writer) announce(routes []evpn.Route) *packet.BGPMessage {
 	reach, _ := packet.NewPathAttributeMpReachNLRI(packet.RF_EVPN, nlris, r.VTEP)
 	communities := []packet.ExtendedCommunityInterface{
 		packet.NewTwoOctetAsSpecificExtended(packet.EC_SUBTYPE_ROUTE_TARGET, uint16(w.as), vni, true),
-		packet.NewEncapExtended(packet.TUNNEL_TYPE_VXLAN),
+		packet.NewEncapExtended(packet.TunnelType(w.tunnel)),
 	}
 	if r.Kind == evpn.MAC && (r.Seq != 0 || r.Sticky) {
 		communities = append(communities, packet.NewMacMobilityExtended(r.Seq, r.Sticky))

@@ -19,7 +19,7 @@ var (
 	ownID = netip.MustParseAddr("192.0.2.1")
 	vtep2 = netip.MustParseAddr("192.0.2.2")
 	rd2   = evpn.RD{0, 1, 192, 0, 2, 2, 0, 7}
-	ours  = reader{as: 65001, routerID: ownID, as4: true}
+	ours  = reader{as: 65001, routerID: ownID, as4: true, own: port.VXLAN}
 )
 
 func macRoute(mac port.MAC, ip string, seq uint32) evpn.Route {
@@ -68,7 +68,7 @@ func TestRoundTrip(t *testing.T) {
 		r.Tag = uint32(n)
 		many = append(many, r)
 	}
-	for _, w := range []writer{{65002, false, true}, {65002, false, false}, {65001, true, true}, {4200000001, false, false}} {
+	for _, w := range []writer{{65002, false, true, port.VXLAN}, {65002, false, false, port.VXLAN}, {65001, true, true, port.VXLAN}, {4200000001, false, false, port.VXLAN}} {
 		for _, routes := range [][]evpn.Route{
 			{floodRoute()}, {six}, {sticky}, {macRoute(1, "", 0), macRoute(2, "", 0)}, {macRoute(1, "10.0.0.1", 7)}, many,
 		} {
@@ -110,7 +110,7 @@ func TestRoundTrip(t *testing.T) {
 func TestRouterFlag(t *testing.T) {
 	r := macRoute(1, "2001:db8::1", 0)
 	r.Router = true
-	b := body(t, writer{65002, false, true}.announce([]evpn.Route{r}))
+	b := body(t, writer{65002, false, true, port.VXLAN}.announce([]evpn.Route{r}))
 	if got := read(t, b); len(got) != 1 || got[0].Route != r {
 		t.Errorf("%+v", got)
 	}
@@ -122,7 +122,7 @@ func TestRouterFlag(t *testing.T) {
 // attributesOf returns the UPDATE of a route with its attributes edited; one without a value is
 // left out.
 func attributesOf(t *testing.T, r evpn.Route, edit func(kind byte, value []byte) (byte, []byte)) []byte {
-	attrs, err := split(body(t, writer{65002, false, true}.announce([]evpn.Route{r})))
+	attrs, err := split(body(t, writer{65002, false, true, port.VXLAN}.announce([]evpn.Route{r})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,10 +275,47 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// A route says how its host is reached. One that names only what this switch does not do is none; one that names nothing
+// is as the rest of the network.
+func TestEncapsulations(t *testing.T) {
+	for _, own := range []port.Encapsulation{port.VXLAN, port.Geneve} {
+		b := body(t, writer{65002, false, true, own}.announce([]evpn.Route{macRoute(1, "", 0)}))
+		if !bytes.Contains(b, []byte{3, 0x0c, 0, 0, 0, 0, 0, byte(own)}) {
+			t.Errorf("no community 03:0c with type %d in %x", own, b)
+		}
+		for _, c := range []struct {
+			named []port.Encapsulation
+			want  bool
+		}{
+			{nil, true},
+			{[]port.Encapsulation{own}, true},
+			{[]port.Encapsulation{10, own, 2}, true}, // MPLS, GRE
+			{[]port.Encapsulation{10}, false},
+			{[]port.Encapsulation{port.VXLAN + port.Geneve - own}, false},
+		} {
+			b := attributesOf(t, macRoute(1, "", 3), func(kind byte, v []byte) (byte, []byte) {
+				if kind == attrCommunities {
+					v = append(v[:8:8], v[16:]...) // without what it names
+					for _, e := range c.named {
+						v = append(v, 3, 0x0c, 0, 0, 0, 0, 0, byte(e))
+					}
+				}
+				return kind, v
+			})
+			rd := ours
+			rd.own = own
+			updates, _, err := rd.read(b, nil)
+			if err != nil || len(updates) != 1 || updates[0].Withdrawn == c.want || c.want && updates[0].Seq != 3 {
+				t.Errorf("for %d, a route with %v: %+v, %v", own, c.named, updates, err)
+			}
+		}
+	}
+}
+
 // Whatever a neighbour sends, reading it ends, and what comes of it is in order. What GoBGP's
 // codec reads without complaint is read alike.
 func FuzzUpdate(f *testing.F) {
-	w := writer{65002, false, true}
+	w := writer{65002, false, true, port.VXLAN}
 	r := macRoute(1, "10.0.0.1", 3)
 	r.Router = true
 	f.Add(body(f, w.announce([]evpn.Route{r, macRoute(2, "", 0)})))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,7 +17,7 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// device is a port on a vxlan device of the kernel. Programs at the device and at the
+// device is a port on a vxlan or geneve device of the kernel. Programs at the device and at the
 // other ports pass frames between known stations; the switch gets the others, and sends
 // by the device what it floods. Each such frame has a mark that names its path.
 //
@@ -51,18 +52,19 @@ var _ interface {
 	port.Routed
 } = (*device)(nil)
 
-// deviceMTU is the MTU of devices: the most that the kernel takes, for what fits is up to
+// deviceMTU is the MTU of devices: the most that the kernel takes for both kinds, for what fits is up to
 // the way to each host.
-const deviceMTU = 65535
+const deviceMTU = 65505
 
 // find looks up the port's device.
 func (k kind) find(s port.Spec, t port.Trace) (link.Link, error) {
-	return owner.Find(k.Switch, "vxlan", s.Name, t.Ifname, t.Number)
+	e := port.SettingsOf[Settings](s).Encapsulation
+	return owner.Find(k.Switch, e.kind(), s.Name, t.Ifname, t.Number)
 }
 
 // made reports whether a device is the one that the switch made for a port.
 func (k kind) made(l link.Link, t port.Trace) bool {
-	return l.Kind == "vxlan" && owner.Makes(l, k.Switch, t.Created)
+	return slices.Contains(Encapsulation("").Values(), l.Kind) && owner.Makes(l, k.Switch, t.Created)
 }
 
 // Find implements port.Finder.
@@ -101,14 +103,14 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 		return nil, err
 	case !k.made(l, *trace):
 		return nil, fmt.Errorf("an interface %s is there already", l.Name)
-	case l.VXLANPort != o.udpPort():
+	case l.Kind != o.Encapsulation.kind(), l.TunnelPort != o.udpPort():
 		if err := k.remove(l); err != nil {
 			return nil, err
 		}
 		l = link.Link{}
 	}
 	if l.Index == 0 {
-		if l, err = k.make(s.Name, o.udpPort()); err != nil {
+		if l, err = k.make(s.Name, &o); err != nil {
 			return nil, err
 		}
 		undo = append(undo, func() { _ = k.remove(l) })
@@ -116,7 +118,7 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 	// A NIC's driver has merged segments already: to look for more here costs, and finds none.
 	_, _ = l.TurnOff("rx-gro")
 	p := new(device)
-	p.init(o.Local.Addr, o.udpPort())
+	p.init(o.Local.Addr, o.Encapsulation.number(), o.udpPort())
 	if p.kernel, err = k.Kernel(l.Index, o.Local.Addr); err != nil {
 		return nil, err
 	}
@@ -158,8 +160,9 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 }
 
 // make makes a port's device.
-func (k kind) make(name string, udpPort uint16) (link.Link, error) {
-	if err := link.MakeVXLAN(link.VXLAN{Name: name, Port: udpPort, MTU: deviceMTU}); err != nil {
+func (k kind) make(name string, o *Settings) (link.Link, error) {
+	t := link.Tunnel{Name: name, Kind: o.Encapsulation.kind(), Port: o.udpPort(), MTU: deviceMTU}
+	if err := link.MakeTunnel(t); err != nil {
 		return link.Link{}, err
 	}
 	l, err := link.ByName(name)

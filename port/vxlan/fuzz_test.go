@@ -15,9 +15,9 @@ import (
 )
 
 // quiet is a tunnel without sockets, in one network or by VLAN, with one peer.
-func quiet(f testing.TB, vni string) *sockets {
+func quiet(f testing.TB, e port.Encapsulation, vni string) *sockets {
 	t := new(sockets)
-	t.init(netip.MustParseAddr("192.0.2.1"), defaultPort)
+	t.init(netip.MustParseAddr("192.0.2.1"), e, inVXLAN.udpPort())
 	var v VNIs
 	if err := v.UnmarshalText([]byte(vni)); err != nil {
 		f.Fatal(err)
@@ -37,12 +37,14 @@ func FuzzReceive(f *testing.F) {
 	f.Add(append(head, eth...), uint16(0), 5, true)
 	f.Add(append(append(append(head, eth...), head...), eth...), uint16(len(head)+len(eth)), len(head)+len(eth), true)
 	f.Add([]byte("?"), uint16(1), 0, false)
-	one, many := quiet(f, "100"), quiet(f, "100=100")
+	geneve := append([]byte{1, 0, 0x65, 0x58, 0, 0, 100, 0, 0, 0, 1, 0}, eth...)
+	f.Add(append(append(geneve, geneve...), geneve...), uint16(len(geneve)), 2*len(geneve), true)
+	one, many, other := quiet(f, port.VXLAN, "100"), quiet(f, port.VXLAN, "100=100"), quiet(f, port.Geneve, "100")
 	f.Fuzz(func(t *testing.T, message []byte, size uint16, second int, peer bool) {
 		if len(message) > port.MaxFrame {
 			return
 		}
-		for _, tun := range []*sockets{one, many} {
+		for _, tun := range []*sockets{one, many, other} {
 			q := tun.queues[0]
 			b := batches.Rent()
 			defer batches.Return(b)
@@ -98,7 +100,7 @@ func FuzzReceive(f *testing.F) {
 
 // nameAt writes the VTEP's address as the kernel does.
 func (v *vtep) nameAt(n *unix.RawSockaddrInet6) {
-	v.setName(defaultPort)
+	v.setName(inVXLAN.udpPort())
 	*n = v.name
 }
 
@@ -202,7 +204,7 @@ func TestJoinedAcrossMessages(t *testing.T) {
 	const payload, count = 1000, 40
 	segment := func(i int) []byte {
 		b := make([]byte, headerLen+54+payload)
-		putHeader(b, 100)
+		putHeader(b, port.VXLAN, 100)
 		f := b[headerLen:]
 		copy(f, "\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00\x45")
 		binary.BigEndian.PutUint16(f[16:], 40+payload)
@@ -216,7 +218,7 @@ func TestJoinedAcrossMessages(t *testing.T) {
 		binary.BigEndian.PutUint16(f[50:], ^vnet.Sum(append(pseudo, f[34:]...)))
 		return b
 	}
-	tun := quiet(t, "100")
+	tun := quiet(t, port.VXLAN, "100")
 	b := batches.Rent()
 	defer batches.Return(b)
 	other := append(segment(0)[:headerLen+12:headerLen+12], make([]byte, 2+40+payload)...)

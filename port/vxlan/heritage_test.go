@@ -15,7 +15,7 @@ import (
 func tunnelOf(t testing.TB) *directory {
 	t.Helper()
 	d := new(directory)
-	d.init(netip.MustParseAddr("192.0.2.1"), 4789)
+	d.init(netip.MustParseAddr("192.0.2.1"), port.VXLAN, 4789)
 	if err := d.configure([]port.VNI{{VNI: 7}}, []netip.Addr{netip.MustParseAddr("192.0.2.2")}, true); err != nil {
 		t.Fatal(err)
 	}

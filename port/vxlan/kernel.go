@@ -8,6 +8,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/port"
 )
 
 // Kernel is the part of the fast path in the kernel that knows a tunnel. Its programs forward
@@ -25,7 +26,7 @@ type Kernel interface {
 
 	// SetWays says how hosts are reached by a short way, and has to say it again within half a
 	// minute. It reports whether that is in force. Detour returns why frames do not go there; empty if they do.
-	SetWays(udpPort uint16, all map[netip.Addr]link.Way) (done bool)
+	SetWays(e port.Encapsulation, udpPort uint16, all map[netip.Addr]link.Way) (done bool)
 	Detour() string
 
 	// Know says that a host takes part in some network, or with an invalid address, that

@@ -17,12 +17,12 @@ import (
 func TestUndivided(t *testing.T) {
 	pid := os.Getpid()
 	local := netip.AddrFrom4([4]byte{127, byte(pid>>8) | 0x80, byte(pid), 251})
-	tun, err := openSockets(local, defaultPort, 1, nil)
+	tun, err := openSockets(local, port.VXLAN, inVXLAN.udpPort(), 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tun.Close()
-	other, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.Next(), defaultPort)))
+	other, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.Next(), inVXLAN.udpPort())))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -203,7 +203,7 @@ func (q *queue) next(frames []port.Frame) (n int) {
 			datagram := message[b.off:min(b.off+size, len(message))]
 			b.off += len(datagram)
 			f := &frames[n]
-			q.decode(f, datagram, nets, learning)
+			length := q.decode(f, datagram, nets, learning)
 			if h.Flags&unix.MSG_TRUNC != 0 && b.off == len(message) && f.Drop == port.DropNone {
 				f.Drop = port.DropOversize
 			}
@@ -212,7 +212,7 @@ func (q *queue) next(frames []port.Frame) (n int) {
 			}
 			if !q.merger.Add(f) {
 				if f.Drop == port.DropNone {
-					f.Offload = vnet.Undone(f.Data, superMTU(b.source, len(datagram)-headerLen))
+					f.Offload = vnet.Undone(f.Data, superMTU(b.source, length))
 				}
 				q.merger.Start(f)
 				n++
@@ -260,35 +260,37 @@ func superMTU(v *vtep, n int) int {
 	return min(limit-port.HeaderLen, etherMTU)
 }
 
-// decode makes f the frame in a datagram of the batch's source, but for its offload.
-func (q *queue) decode(f *port.Frame, datagram []byte, nets *networks, learning bool) {
-	vni, inner, ok := parseHeader(datagram)
+// decode makes f the frame in a datagram of the batch's source, but for its offload. It returns the frame's length
+// in bytes.
+func (q *queue) decode(f *port.Frame, datagram []byte, nets *networks, learning bool) (length int) {
+	vni, inner, ok := parseHeader(datagram, q.t.header)
+	length = len(inner)
 	if !ok {
 		f.SetStripped(inner, 0)
 		f.Drop = port.DropBadTunnel
-		return
+		return length
 	}
 	n, v := nets.byVNI[vni], q.batch.source
 	switch {
 	case v == nil, n != nil && !n.has(v):
 		f.SetStripped(inner, 0)
 		f.Drop = port.DropUnknownVTEP
-		return
+		return length
 	case n == nil:
 		f.SetStripped(inner, 0)
 		f.Drop = port.DropUnknownVNI
-		return
+		return length
 	}
 	f.SetWire(inner)
 	if f.Drop != port.DropNone {
-		return
+		return length
 	}
 	if n.vlan != 0 {
 		// The network is the VLAN, so its frames have no tag but one with a priority alone
 		// (RFC 7348 section 6.1).
 		if f.Tag.VID() != 0 || f.Tag.Present() && f.Tag.TPID() != port.TPIDCustomer || tagged(f.Data) {
 			f.Drop = port.DropVLANTagged
-			return
+			return length
 		}
 		f.Tag = port.MakeTag(port.TPIDCustomer, f.Tag.TCI()&^0xfff|n.vlan)
 	}
@@ -296,6 +298,7 @@ func (q *queue) decode(f *port.Frame, datagram []byte, nets *networks, learning 
 		q.t.stations.Learn(n.key(f.Src), v.number)
 		q.known = lastKnown{n, f.Src, v.number}
 	}
+	return length
 }
 
 // tagged reports whether a frame begins with a VLAN tag.

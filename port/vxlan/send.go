@@ -17,7 +17,7 @@ import (
 // one system call, in order.
 //
 //	run.add    frame → network → VTEP, or all of the flood list
-//	run.stage  writes the VXLAN header and the frame's head once, whoever gets it
+//	run.stage  writes the tunnel's header and the frame's head once, whoever gets it
 //	run.put    makes entries of staged frames for a VTEP
 //	run.join   appends one to its socket's last message, or begins one
 //	run.flush  sends the messages of each socket
@@ -70,7 +70,7 @@ type run struct {
 	single   [2]unix.Iovec
 }
 
-// stage is a frame behind its VXLAN header.
+// stage is a frame behind its tunnel's header.
 type stage struct {
 	out      *port.Out
 	from, to int    // its head in run.bytes
@@ -197,7 +197,7 @@ func (r *run) room(frames int) bool {
 // and rest.
 func (r *run) stage(n *network, o, inner *port.Out, head, rest []byte) {
 	b := r.bytes[r.used:]
-	putHeader(b, n.vni)
+	putHeader(b, r.t.header, n.vni)
 	length := headerLen + inner.PutHeader(b[headerLen:])
 	length += copy(b[length:], head[12:])
 	if len(rest) <= inlineLen {

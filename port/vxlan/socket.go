@@ -226,7 +226,7 @@ func openReceivers(local netip.Addr, udpPort uint16, n int) (files []*os.File, e
 // routeMTU returns how long packets from a socket to an address may be: what the route's
 // device takes, or less if routers said so. It connects the socket.
 func routeMTU(fd int, to netip.Addr) (int, error) {
-	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(to, defaultPort))); err != nil {
+	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(to, inVXLAN.udpPort()))); err != nil {
 		return 0, err
 	}
 	if to.Is6() {

@@ -31,13 +31,13 @@ var _ interface {
 
 // openSockets makes a tunnel without networks. It receives by what another process gave, unless
 // from is nil.
-func openSockets(local netip.Addr, udpPort uint16, queues int, from *port.Parcel) (*sockets, error) {
+func openSockets(local netip.Addr, e port.Encapsulation, udpPort uint16, queues int, from *port.Parcel) (*sockets, error) {
 	files, err := receivers(local, udpPort, queues, from)
 	if err != nil {
 		return nil, err
 	}
 	t := new(sockets)
-	t.init(local, udpPort)
+	t.init(local, e, udpPort)
 	t.replies.wake = func() { t.queues[0].wake() }
 	for _, f := range files {
 		t.queues = append(t.queues, newQueue(t, f))

@@ -28,7 +28,7 @@ type openTunnel interface {
 	set(port.Spec) error
 }
 
-func (t *tunnel) init(local netip.Addr, udpPort uint16) {
+func (t *tunnel) init(local netip.Addr, e port.Encapsulation, udpPort uint16) {
 	t.quit = make(chan struct{})
-	t.directory.init(local, udpPort)
+	t.directory.init(local, e, udpPort)
 }

@@ -195,6 +195,9 @@ func (p Peers) addrs(local netip.Addr) (all []netip.Addr, err error) {
 		if err := checkVTEP(a, local); err != nil {
 			return nil, err
 		}
+		if a.IsLoopback() && !local.IsLoopback() {
+			return nil, fmt.Errorf("peer %s is a loopback address, and so this host itself; name the other hosts", a)
+		}
 		if slices.Contains(all, a) {
 			return nil, fmt.Errorf("peer %s is named twice", a)
 		}

@@ -35,6 +35,7 @@ const maxStations = 1 << 18
 //	network    the VTEPs that get its floods, and those that may send in it
 type directory struct {
 	local    netip.Addr
+	header   port.Encapsulation
 	udpPort  uint16
 	stations *fdb.Table
 	networks atomic.Pointer[networks]
@@ -105,8 +106,8 @@ type vtep struct {
 	plain atomic.Bool
 }
 
-func (d *directory) init(local netip.Addr, udpPort uint16) {
-	d.local, d.udpPort = local, udpPort
+func (d *directory) init(local netip.Addr, e port.Encapsulation, udpPort uint16) {
+	d.local, d.header, d.udpPort = local, e, udpPort
 	d.follow(nobody{d})
 	d.networks.Store(&networks{})
 	d.byAddr.Store(&map[netip.Addr]*vtep{})
@@ -373,6 +374,9 @@ func (d *directory) network(vni uint32) (*network, error) {
 
 // VTEP implements port.Tunnel.
 func (d *directory) VTEP() netip.Addr { return d.local }
+
+// Encapsulation implements port.Tunnel.
+func (d *directory) Encapsulation() port.Encapsulation { return d.header }
 
 // VNIs implements port.Tunnel.
 func (d *directory) VNIs() (all []port.VNI) {

@@ -1,5 +1,5 @@
 // Package vxlan provides the port kind vxlan: a tunnel to the switches of other hosts, as
-// UDP datagrams in an IP network (RFC 7348). One port leads to all of them, so no frame goes
+// UDP datagrams in an IP network (RFC 7348, or RFC 8926). One port leads to all of them, so no frame goes
 // from one host to another. It works in user space on sockets, and needs no rights but the
 // use of its UDP port.
 //
@@ -48,12 +48,13 @@ func New(o Options) (port.Kind, error) {
 
 // Settings are those of vxlan ports.
 type Settings struct {
-	Local     setting.Addr `json:"local,omitzero" arg:"ADDRESS" fixed:"true" help:"this host's address, IPv4 or IPv6"`
-	Peers     Peers        `json:"peers,omitempty" arg:"LIST" default:"none" help:"addresses of the other hosts, such as 192.0.2.2,192.0.2.3"`
-	VNI       VNIs         `json:"vni,omitzero" arg:"LIST" help:"virtual networks by VLAN, such as 10=10010,20-29=10020-10029; a single number carries all frames as they are"`
-	VXLANPort uint16       `json:"vxlan_port,omitempty" arg:"N" default:"4789" fixed:"true" help:"UDP port of all hosts"`
-	DataPlane DataPlane    `json:"data_plane,omitempty" arg:"WHAT" default:"auto" fixed:"true" help:"what carries the frames"`
-	Queues    int          `json:"queues,omitempty" arg:"N" min:"1" max:"256" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
+	Local         setting.Addr  `json:"local,omitzero" arg:"ADDRESS" fixed:"true" help:"this host's address, IPv4 or IPv6"`
+	Peers         Peers         `json:"peers,omitempty" arg:"LIST" default:"none" help:"addresses of the other hosts, such as 192.0.2.2,192.0.2.3"`
+	VNI           VNIs          `json:"vni,omitzero" arg:"LIST" help:"virtual networks by VLAN, such as 10=10010,20-29=10020-10029; a single number carries all frames as they are"`
+	Encapsulation Encapsulation `json:"encapsulation,omitempty" arg:"WHAT" default:"vxlan" fixed:"true" help:"header of the packets, the same at all hosts"`
+	VXLANPort     uint16        `json:"vxlan_port,omitempty" arg:"N" default:"4789, or 6081 for geneve" fixed:"true" help:"UDP port of all hosts"`
+	DataPlane     DataPlane     `json:"data_plane,omitempty" arg:"WHAT" default:"auto" fixed:"true" help:"what carries the frames"`
+	Queues        int           `json:"queues,omitempty" arg:"N" min:"1" max:"256" default:"1" fixed:"true" help:"queues, each with a thread of its own"`
 }
 
 // DataPlane says what carries the frames of a port. Empty is Auto.
@@ -69,13 +70,10 @@ const (
 // Values implements setting.Enum.
 func (DataPlane) Values() []string { return []string{"auto", "kernel", "sockets"} }
 
-// defaultPort is the port that IANA assigned (RFC 7348 section 5).
-const defaultPort = 4789
-
 // maxQueues is the most sockets that receive.
 const maxQueues = 64
 
-func (s *Settings) udpPort() uint16 { return cmp.Or(s.VXLANPort, defaultPort) }
+func (s *Settings) udpPort() uint16 { return cmp.Or(s.VXLANPort, s.Encapsulation.udpPort()) }
 func (s *Settings) queues() int     { return cmp.Or(s.Queues, 1) }
 
 // Name implements port.Kind.
@@ -84,7 +82,7 @@ func (kind) Name() string { return "vxlan" }
 // Describe implements port.Kind.
 func (kind) Describe() port.Description {
 	return port.Description{
-		Help:     "a tunnel to the switches of other hosts (VXLAN).",
+		Help:     "a tunnel to the switches of other hosts (VXLAN, or Geneve).",
 		Settings: Settings{},
 		Tunnel:   true,
 		Complete: complete,
@@ -186,7 +184,7 @@ func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port
 // onSockets opens a port on sockets, those that another process gives unless from is nil.
 func (k kind) onSockets(s port.Spec, trace *port.Trace, why string, from *port.Parcel) (port.Port, error) {
 	o := port.SettingsOf[Settings](s)
-	t, err := openSockets(o.Local.Addr, o.udpPort(), o.queues(), from)
+	t, err := openSockets(o.Local.Addr, o.Encapsulation.number(), o.udpPort(), o.queues(), from)
 	if err != nil {
 		return nil, err
 	}

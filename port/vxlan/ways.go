@@ -56,7 +56,7 @@ func (r *replica) findWays(forget int) {
 		why = "the tunnel's addresses are IPv6"
 	}
 	w.why.Store(&why)
-	w.done = r.halted.Load() || r.kernel.SetWays(r.t.udpPort, all)
+	w.done = r.halted.Load() || r.kernel.SetWays(r.t.header, r.t.udpPort, all)
 }
 
 // find makes found complete. The caller holds mu.

@@ -16,7 +16,7 @@ type waysKernel struct {
 	all map[netip.Addr]link.Way
 }
 
-func (k *waysKernel) SetWays(_ uint16, all map[netip.Addr]link.Way) bool {
+func (k *waysKernel) SetWays(_ port.Encapsulation, _ uint16, all map[netip.Addr]link.Way) bool {
 	k.all = all
 	return true
 }
@@ -33,7 +33,7 @@ func waysOf(t testing.TB, ns *testenv.Netns, hosts int) (*replica, *waysKernel) 
 		peers = append(peers, netip.AddrFrom4([4]byte{10, 0, byte((n + 2) >> 8), byte(n + 2)}))
 	}
 	tun := new(tunnel)
-	tun.init(netip.MustParseAddr("10.0.0.1"), 4789)
+	tun.init(netip.MustParseAddr("10.0.0.1"), port.VXLAN, 4789)
 	if err := tun.configure([]port.VNI{{VNI: 7}}, peers, true); err != nil {
 		t.Fatal(err)
 	}

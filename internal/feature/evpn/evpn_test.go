@@ -53,9 +53,10 @@ func newTunnel(vnis ...port.VNI) *tunnel {
 	return &tunnel{Port: memory.New(memory.Options{}), vnis: vnis, remotes: make(map[port.MAC]netip.Addr), learning: true}
 }
 
-func (t *tunnel) VTEP() netip.Addr { return self }
-func (t *tunnel) MTU() int         { return 0 }
-func (t *tunnel) VNIs() []port.VNI { return t.vnis }
+func (t *tunnel) VTEP() netip.Addr                  { return self }
+func (t *tunnel) Encapsulation() port.Encapsulation { return port.VXLAN }
+func (t *tunnel) MTU() int                          { return 0 }
+func (t *tunnel) VNIs() []port.VNI                  { return t.vnis }
 func (t *tunnel) SetLearning(on bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

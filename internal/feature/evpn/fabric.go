@@ -52,7 +52,7 @@ func newFabric(i *instance, uplink feature.Port, t port.Tunnel, id netip.Addr) *
 	if i.settings.Listen != nil {
 		listen = *i.settings.Listen
 	}
-	f.speaker = bgp.New(bgp.Config{AS: i.settings.AS, RouterID: id, Listen: listen, Log: i.host.Log(), Settle: settle, Handle: f.event})
+	f.speaker = bgp.New(bgp.Config{AS: i.settings.AS, RouterID: id, Tunnel: t.Encapsulation(), Listen: listen, Log: i.host.Log(), Settle: settle, Handle: f.event})
 	f.bfd = bfd.New(bfd.Config{Log: i.host.Log(), Silent: func(a netip.Addr, _ time.Duration) { f.speaker.Fail(a) }})
 	f.table = evpn.New(evpn.Config{
 		VTEP: t.VTEP(), MAC: i.host.MAC(), Hold: time.Duration(i.settings.Hold), Sequences: i.sequences, Reserved: i.reserved,

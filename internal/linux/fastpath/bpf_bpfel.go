@@ -175,6 +175,7 @@ type bpfPath struct {
 	Port    uint16
 	Way     uint32
 	Via     uint32
+	Header  uint32
 }
 
 type bpfPlan struct {

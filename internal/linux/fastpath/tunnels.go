@@ -13,6 +13,7 @@ import (
 
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/port"
 )
 
 // maxPaths is MAX_PATHS of encap.h, and firstPath the first number of a path there.
@@ -21,7 +22,7 @@ const (
 	firstPath = 2
 )
 
-// Tunnel tells the programs of a vxlan device where its stations and hosts are. Their numbers
+// Tunnel tells the programs of a vxlan or geneve device where its stations and hosts are. Their numbers
 // for these, paths, outlive the process with the tables.
 type Tunnel struct {
 	p       *Path
@@ -29,6 +30,7 @@ type Tunnel struct {
 	local   netip.Addr
 
 	// Path.mu guards these: see SetWays.
+	header  port.Encapsulation
 	udpPort uint16
 	ways    map[netip.Addr]link.Way
 }

@@ -12,6 +12,7 @@ import (
 	cilium "github.com/cilium/ebpf/link"
 
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/port"
 )
 
 // under is the suffix of links at the devices by which hosts are reached, which may be ports as well.
@@ -34,7 +35,7 @@ const (
 // SetWays says how hosts are reached of which that is known, with IPv4 addresses. Programs at those
 // devices then exchange small frames with them, as long as it is said at least every half a minute; frames to and from others go by the
 // tunnel's device. It reports whether that is in force: it is not before Start.
-func (t *Tunnel) SetWays(udpPort uint16, all map[netip.Addr]link.Way) (done bool) {
+func (t *Tunnel) SetWays(e port.Encapsulation, udpPort uint16, all map[netip.Addr]link.Way) (done bool) {
 	if !t.p.live.Load() {
 		return false
 	}
@@ -44,7 +45,7 @@ func (t *Tunnel) SetWays(udpPort uint16, all map[netip.Addr]link.Way) (done bool
 		err := t.p.under(t.ifindex, all)
 		if !maps.Equal(t.ways, all) || t.udpPort != udpPort {
 			before := t.ways
-			t.ways, t.udpPort = all, udpPort
+			t.ways, t.header, t.udpPort = all, e, udpPort
 			for o, number := range s.number {
 				if vtep := address(o.Remote, false); o.Ifindex == t.ifindex && before[vtep] != all[vtep] {
 					err = errors.Join(err, t.setWay(bpf, number, all[vtep]))
@@ -83,9 +84,16 @@ func (t *Tunnel) setWay(bpf *bpfObjects, number uint16, w link.Way) error {
 	return bpf.Paths.Put(uint32(number), &p)
 }
 
+// headers are the first four bytes of the tunnel headers: VXLAN_HEADER and GENEVE_HEADER in wrap.h.
+var headers = map[port.Encapsulation]uint32{port.VXLAN: wireHeader(0x0800_0000), port.Geneve: wireHeader(0x6558)}
+
+func wireHeader(h uint32) uint32 {
+	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, h))
+}
+
 // lead sets the way of a path.
 func (t *Tunnel) lead(p *bpfPath, w link.Way) {
-	p.Way, p.Via, p.Port = uint32(w.Ifindex), 0, wirePort(t.udpPort)
+	p.Way, p.Via, p.Port, p.Header = uint32(w.Ifindex), 0, wirePort(t.udpPort), headers[t.header]
 	if w.Ifindex != 0 {
 		p.Via = wire(w.Via)
 	}

@@ -27,14 +27,15 @@ const (
 type tunnelRig struct {
 	*rig
 	tunnel *Tunnel
+	header port.Encapsulation
 	path   uint16 // to the host
 	ul0    int
 	mac    port.MAC // of ul0
 }
 
-func newTunnelRig(t *testing.T, vlan uint16) *tunnelRig {
+func newTunnelRig(t *testing.T, e port.Encapsulation, vlan uint16) *tunnelRig {
 	t.Helper()
-	r := &tunnelRig{rig: newRig(t, 2), mac: 0x02_00_00_00_00_77}
+	r := &tunnelRig{rig: newRig(t, 2), header: e, mac: 0x02_00_00_00_00_77}
 	r.ns.Run("ip", "link", "add", "ul0", "address", "02:00:00:00:00:77", "mtu", "1600", "type", "veth", "peer", "name", "ul1")
 	r.ul0 = r.ifindex("ul0")
 	local, host := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
@@ -65,7 +66,7 @@ func (r *tunnelRig) confirm() {
 	r.t.Helper()
 	host := netip.MustParseAddr("192.0.2.2")
 	r.ns.Do(func() {
-		if !r.tunnel.SetWays(4789, map[netip.Addr]link.Way{host: {Ifindex: r.ul0, Via: host}}) {
+		if !r.tunnel.SetWays(r.header, 4789, map[netip.Addr]link.Way{host: {Ifindex: r.ul0, Via: host}}) {
 			r.t.Error("the ways are not in force")
 		}
 	})
@@ -73,8 +74,11 @@ func (r *tunnelRig) confirm() {
 
 // packet returns a packet of the host with a frame inside.
 func (r *tunnelRig) packet(inner []byte) []byte {
-	vxlan := binary.BigEndian.AppendUint64(nil, 8<<56|tunnelVNI<<8)
-	udp := packettest.UDP(40000, 4789, append(vxlan, inner...))
+	header := uint64(8<<56 | tunnelVNI<<8)
+	if r.header == port.Geneve {
+		header = 0x6558<<32 | tunnelVNI<<8
+	}
+	udp := packettest.UDP(40000, 4789, append(binary.BigEndian.AppendUint64(nil, header), inner...))
 	copy(udp[6:], []byte{0, 0})
 	return packettest.Bare(r.mac, 0x02_00_00_00_00_78, typeIPv4, packettest.IPv4("192.0.2.2", "192.0.2.1", 17, udp))
 }
@@ -111,11 +115,14 @@ func innerFrame(dst, src port.MAC, etherType uint16) []byte {
 // Any other is left for the tunnel's device, as it was.
 func TestUnwrap(t *testing.T) {
 	t.Parallel()
-	for _, vlan := range []uint16{0, 10} {
+	for _, c := range []struct {
+		vlan uint16
+		e    port.Encapsulation
+	}{{0, port.VXLAN}, {10, port.VXLAN}, {0, port.Geneve}} {
 		for _, etherType := range []uint16{typeIPv4, typeIPv6} {
-			t.Run(fmt.Sprintf("VLAN %d, type %#x", vlan, etherType), func(t *testing.T) {
+			t.Run(fmt.Sprintf("VLAN %d, encapsulation %d, type %#x", c.vlan, c.e, etherType), func(t *testing.T) {
 				t.Parallel()
-				r := newTunnelRig(t, vlan)
+				r := newTunnelRig(t, c.e, c.vlan)
 				inner := innerFrame(macA, macB, etherType)
 				before := r.rig.path.Counters(1).Fast
 				if got, out := r.unwrap(r.packet(inner)); got != tcxRedirect || !bytes.Equal(out, inner) {
@@ -148,7 +155,15 @@ func TestUnwrap(t *testing.T) {
 // sends it may choose its own MAC address and UDP port, nothing else.
 func TestUnwrapHostile(t *testing.T) {
 	t.Parallel()
-	r := newTunnelRig(t, 0)
+	for _, e := range []port.Encapsulation{port.VXLAN, port.Geneve} {
+		t.Run(fmt.Sprint("encapsulation ", e), func(t *testing.T) {
+			t.Parallel()
+			testUnwrapHostile(t, newTunnelRig(t, e, 0))
+		})
+	}
+}
+
+func testUnwrapHostile(t *testing.T, r *tunnelRig) {
 	wire := r.packet(innerFrame(macA, macB, typeIPv4))
 	const headers = 14 + outerLen
 	for bit := range headers * 8 {
@@ -206,7 +221,7 @@ func ipSum(header []byte) uint16 {
 // TestUnwrapOrder: while a flow has a packet on the way through the device, its others follow.
 func TestUnwrapOrder(t *testing.T) {
 	t.Parallel()
-	r := newTunnelRig(t, 0)
+	r := newTunnelRig(t, port.VXLAN, 0)
 	wire := r.packet(innerFrame(macA, macB, typeIPv4))
 	// Both have to run on one CPU within a few ticks, as one of many tries does.
 	for range 1000 {
@@ -227,8 +242,12 @@ func TestUnwrapOrder(t *testing.T) {
 // unless there is a reason to leave it to the tunnel's device.
 func TestWrap(t *testing.T) {
 	t.Parallel()
-	for _, etherType := range []uint16{typeIPv4, typeIPv6} {
-		r := newTunnelRig(t, 0)
+	for _, c := range []struct {
+		etherType uint16
+		e         port.Encapsulation
+	}{{typeIPv4, port.VXLAN}, {typeIPv6, port.VXLAN}, {typeIPv4, port.Geneve}, {typeIPv6, port.Geneve}} {
+		etherType := c.etherType
+		r := newTunnelRig(t, c.e, 0)
 		frame := innerFrame(macB, macA, etherType)
 		frame[15] |= 0x03 // congestion experienced
 		if etherType == typeIPv6 {
@@ -258,7 +277,7 @@ func TestWrap(t *testing.T) {
 		if !bytes.Equal(out, want) || ipSum(out[14:34]) != 0 || out[22] != 64 {
 			t.Errorf("it is\n% x, want\n% x", out, want)
 		}
-		if from := binary.BigEndian.Uint16(out[34:]); from < 1024 {
+		if from := binary.BigEndian.Uint16(out[34:]); from == 0 || from < 1024 && c.e == port.VXLAN {
 			t.Errorf("its UDP source port is %d", from)
 		}
 		if !bytes.Equal(out[26:34], []byte{192, 0, 2, 1, 192, 0, 2, 2}) {
@@ -300,7 +319,7 @@ func TestWrap(t *testing.T) {
 			t.Fatal(err)
 		}
 		detours("a way that nobody confirms")
-		r.ns.Do(func() { r.tunnel.SetWays(4789, nil) })
+		r.ns.Do(func() { r.tunnel.SetWays(r.header, 4789, nil) })
 		detours("without a way")
 	}
 }
@@ -331,7 +350,7 @@ func (r *tunnelRig) filter() func() {
 // TestWays: the program is at the devices of the ways, as long as a tunnel needs it there.
 func TestWays(t *testing.T) {
 	t.Parallel()
-	r := newTunnelRig(t, 0)
+	r := newTunnelRig(t, port.VXLAN, 0)
 	host := netip.MustParseAddr("192.0.2.2")
 	attached := func(name string, want int) {
 		t.Helper()
@@ -343,7 +362,7 @@ func TestWays(t *testing.T) {
 			}
 		})
 	}
-	set := func(all map[netip.Addr]link.Way) { r.ns.Do(func() { r.tunnel.SetWays(4789, all) }) }
+	set := func(all map[netip.Addr]link.Way) { r.ns.Do(func() { r.tunnel.SetWays(r.header, 4789, all) }) }
 	attached("ul0", 1)
 	wire := r.packet(innerFrame(macA, macB, typeIPv4))
 	set(map[netip.Addr]link.Way{host: {Ifindex: r.ifindex("ul1"), Via: host}})
@@ -382,7 +401,7 @@ func TestWays(t *testing.T) {
 // TestArrivals: a CPU remembers by which path packets come only while that is so.
 func TestArrivals(t *testing.T) {
 	t.Parallel()
-	r := newTunnelRig(t, 0)
+	r := newTunnelRig(t, port.VXLAN, 0)
 	wire := r.packet(innerFrame(macA, macB, typeIPv4))
 	// All CPUs remember the path, or will soon.
 	for range 10 {

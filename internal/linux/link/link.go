@@ -49,14 +49,14 @@ type Link struct {
 	Carrier bool // the other end is there (IFF_LOWER_UP)
 	MTU     int
 
-	Master    int    // the index of the bridge or bond it belongs to, 0 for none
-	Lower     int    // of a macvlan or its like: the index of the interface below it
-	Passthru  bool   // of a macvlan: it takes all frames of that interface
-	Peer      int    // of a veth: the index of the other end, in that end's namespace
-	VXLANPort uint16 // of a vxlan interface: its UDP port
-	XDP       uint32 // the number of the XDP program that sees received frames first; 0 for none
-	Loopback  bool   // the host's own lo
-	Ethernet  bool   // its frames have Ethernet headers (ARPHRD_ETHER)
+	Master     int    // the index of the bridge or bond it belongs to, 0 for none
+	Lower      int    // of a macvlan or its like: the index of the interface below it
+	Passthru   bool   // of a macvlan: it takes all frames of that interface
+	Peer       int    // of a veth: the index of the other end, in that end's namespace
+	TunnelPort uint16 // of a vxlan or geneve interface: its UDP port
+	XDP        uint32 // the number of the XDP program that sees received frames first; 0 for none
+	Loopback   bool   // the host's own lo
+	Ethernet   bool   // its frames have Ethernet headers (ARPHRD_ETHER)
 
 	// For a TAP: the user and group that may open it, 0 also if none is set, and
 	// whether it was made for several queues.
@@ -165,7 +165,9 @@ func linkFrom(l netlink.Link) Link {
 	case *netlink.Veth:
 		r.Peer = a.ParentIndex
 	case *netlink.Vxlan:
-		r.VXLANPort = uint16(l.Port)
+		r.TunnelPort = uint16(l.Port)
+	case *netlink.Geneve:
+		r.TunnelPort = l.Dport
 	case *netlink.Macvlan:
 		r.Passthru = l.Mode == netlink.MACVLAN_MODE_PASSTHRU
 	case *netlink.Macvtap:

@@ -240,14 +240,17 @@ func (h *host) asked(wait time.Duration) (all []netip.Addr) {
 // at once, and not flooded; for unknown ones they are.
 func TestEVPNResolution(t *testing.T) {
 	t.Parallel()
-	for _, v6 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("IPv6 underlay %v", v6), func(t *testing.T) {
+	for _, c := range []struct {
+		name, settings string
+		v6             bool
+	}{{"IPv4 underlay", "", false}, {"IPv6 underlay", "", true}, {"Geneve", " --encapsulation geneve", false}} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			o := newOverlay(t, 3, 1600, v6)
+			o := newOverlay(t, 3, 1600, c.v6)
 			for _, l := range o.sites {
 				l.sw.ctl("set-port p1 --access 20")
 			}
-			o.evpn("--vni 10=10010,20=10020", "90s")
+			o.evpn("--vni 10=10010,20=10020"+c.settings, "90s")
 			o.address()
 			a, h1, h2, h3 := o.sites[0], o.hosts[0], o.hosts[1], o.hosts[2]
 			a.wantPing(h1, h2, true)

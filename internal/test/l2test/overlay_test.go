@@ -89,6 +89,15 @@ func onPlanes(t *testing.T, test func(t *testing.T, plane string)) {
 	}
 }
 
+// hasGeneve reports whether the kernel has devices of that kind.
+func hasGeneve(ns *testenv.Netns) bool {
+	if ns.Command("ip", "link", "add", "probe", "type", "geneve", "external").Run() != nil {
+		return false
+	}
+	ns.Run("ip", "link", "del", "probe")
+	return true
+}
+
 // TestOverlay: hosts at two switches reach each other through tunnels, by IPv4 and IPv6,
 // in one network for all frames and in one by VLAN; TCP with super-frames too.
 func TestOverlay(t *testing.T) {
@@ -102,11 +111,21 @@ func TestOverlay(t *testing.T) {
 		{"by VLAN", "--vni 10=10010,20-29=10020-10029 --queues 2", "set-port p1 --access 25", false},
 		{"sockets over IPv4", "--vni 100 --data-plane sockets", "", false},
 		{"sockets over IPv6", "--vni 100 --data-plane sockets", "", true},
+		{"Geneve over IPv4", "--vni 100 --encapsulation geneve", "", false},
+		{"Geneve over IPv6", "--vni 100 --encapsulation geneve --vxlan-port 6082", "", true},
+		{"Geneve by VLAN", "--vni 10=10010,20-29=10020-10029 --encapsulation geneve", "set-port p1 --access 25", false},
+		{"sockets and Geneve over IPv4", "--vni 100 --data-plane sockets --encapsulation geneve", "", false},
+		{"sockets and Geneve over IPv6", "--vni 100 --data-plane sockets --encapsulation geneve", "", true},
 		{"sockets by VLAN", "--vni 10=10010,20-29=10020-10029 --queues 2 --data-plane sockets", "set-port p1 --access 25", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			o := newOverlay(t, 2, 1600, c.v6)
+			inKernel := daemontest.FastPath() && !strings.Contains(c.settings, "sockets")
+			if inKernel && strings.Contains(c.settings, "geneve") && !hasGeneve(o.underlay) {
+				inKernel = false
+				o.sites[0].sw.refuse("the kernel has no geneve", "add-port up0 --kind vxlan --local %s %s --data-plane kernel", o.vtep(0), c.settings)
+			}
 			o.mesh(c.settings)
 			o.address()
 			if c.port != "" {
@@ -128,7 +147,7 @@ func TestOverlay(t *testing.T) {
 						t.Errorf("%d drops for %s", n, why)
 					}
 				}
-				if daemontest.FastPath() && !strings.Contains(c.settings, "sockets") {
+				if inKernel {
 					if off := p.FastPath.Off; len(off) > 0 || p.FastPath.Frames < p.RX.Frames/2 {
 						t.Errorf("%d of %d frames from the tunnel stay in the kernel: %v", p.FastPath.Frames, p.RX.Frames, off)
 					}

@@ -60,6 +60,10 @@ static inline u32 look_up_origin(struct __sk_buff *skb, struct bpf_tunnel_key *k
 	return 0;
 }
 
+/* Flags of tunnel keys: control messages of Geneve, and frames behind options that a receiver has to know
+ * (TUNNEL_OAM and TUNNEL_CRIT_OPT). */
+#define NO_FRAME be16(0x0600)
+
 /* is_vlan reports whether an EtherType is that of a tag. */
 static inline int is_vlan(u16 type)
 {
@@ -72,13 +76,13 @@ global int path_of(struct __sk_buff *skb)
 {
 	struct bpf_tunnel_key key = {};
 	struct arrival a = {.ifindex = skb->ifindex};
-	u32 ipv6 = !!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0), path = 0;
+	u32 ipv6 = !!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_FLAGS), path = 0;
 	if (!ipv6) {
 		a.remote = key.remote_ipv4;
 		a.local = key.local_ipv4;
 		a.vni = key.tunnel_id;
 		path = path_before(&a);
-	} else if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+	} else if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_FLAGS | BPF_F_TUNINFO_IPV6)) {
 		return ~TCX_DROP;
 	}
 	if (!path) {
@@ -92,6 +96,10 @@ global int path_of(struct __sk_buff *skb)
 	struct path *p = bpf_map_lookup_elem(&paths, &path);
 	if (!p || p->ifindex != a.ifindex)
 		return ~TCX_DROP; /* it ends now */
+	if (key.tunnel_flags & NO_FRAME) { /* the switch counts it */
+		skb->mark = 0;
+		return ~hand_up(skb);
+	}
 	skb->mark = MARK | path;
 	if (p->vlan) {
 		u16 priority = 0, vlan = p->vlan;

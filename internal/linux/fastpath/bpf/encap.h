@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Tunnels: what the programs know of them, and the way in. A tunnel is a vxlan device
+ * Tunnels: what the programs know of them, and the way in. A tunnel is a vxlan or geneve device
  * that asks for each frame's tunnel key ("external"). The station table leads to its port;
  * a table of its own says behind which host a station is. Decap.h has the way out.
  */
@@ -21,6 +21,7 @@ struct path {
 	u16 port; /* UDP; this and the next is for the short way: wrap.h */
 	u32 way;  /* ifindex of the device by which the host is reached; 0: there is no short way */
 	u32 via;  /* the next hop there, in network byte order like port */
+	u32 header; /* VXLAN_HEADER or GENEVE_HEADER */
 };
 
 /* Where a frame comes from. Beside the paths there are entries without a VNI, for hosts that

@@ -87,6 +87,7 @@ struct bpf_tunnel_key {
 };
 
 #define BPF_F_TUNINFO_IPV6 1
+#define BPF_F_TUNINFO_FLAGS 16
 #define BPF_F_DONT_FRAGMENT 4
 
 /* By which neighbour bpf_redirect_neigh sends a packet. */

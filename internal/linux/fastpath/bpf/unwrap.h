@@ -52,14 +52,14 @@ static inline u32 tag_in(struct path *p)
 	return p->vlan ? (u32)C_TPID << 16 | p->vlan : 0;
 }
 
-/* is_sound reports whether the kernel would take a packet for a tunnel with one small frame of IP inside,
+/* is_sound reports whether the kernel would take a packet for one of a path with one small frame of IP inside,
  * whose length is right everywhere. */
-static inline int is_sound(struct __sk_buff *skb, struct outer *h, u8 *frame)
+static inline int is_sound(struct __sk_buff *skb, struct path *p, struct outer *h, u8 *frame)
 {
 	u16 type = *(u16 *)(frame + 12);
 	u32 length = skb->len - ETHERNET;
 	return (h->tos & ECN_CE) != ECN_CE && be16(h->length) == length && !sum_of(h) &&
-	       be16(h->udp_length) == length - 20 && h->flags == VXLAN_FLAGS && !(h->vni & be32(0xff)) &&
+	       be16(h->udp_length) == length - 20 && h->header == p->header && !(h->vni & be32(0xff)) &&
 	       !(frame[0] & 1) && (type == TYPE_IPV4 || type == TYPE_IPV6);
 }
 
@@ -117,12 +117,11 @@ global u32 find_way(struct __sk_buff *skb)
 	u32 path = path_before(&a);
 	if (!path && !look_up_path(&a, &path))
 		return 0;
-	if (path && is_sound(skb, h, frame) && is_summed(skb, h, frame, end) && now - *trail > TRAIL &&
-	    detour_of(bpf_cast_to_kern_ctx(skb)) == STRAIGHT) {
-		struct path *p = bpf_map_lookup_elem(&paths, &path);
-		if (p && p->way == a.ifindex && bpf_map_lookup_elem(&underlays, &a.ifindex))
-			return path;
-	}
+	struct path *p = path ? bpf_map_lookup_elem(&paths, &path) : 0;
+	if (p && is_sound(skb, p, h, frame) && is_summed(skb, h, frame, end) && now - *trail > TRAIL &&
+	    detour_of(bpf_cast_to_kern_ctx(skb)) == STRAIGHT && p->way == a.ifindex &&
+	    bpf_map_lookup_elem(&underlays, &a.ifindex))
+		return path;
 	*trail = now;
 	return 0;
 }

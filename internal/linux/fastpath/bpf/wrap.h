@@ -14,7 +14,8 @@
 #define OUTER 50 /* bytes that a frame gets */
 #define MAX_WRAPPED (65535 - (OUTER - ETHERNET)) /* bytes of a frame: an IP packet is no longer */
 
-/* What follows the Ethernet header of a packet, in network byte order: IPv4, UDP, VXLAN, and the frame's header. */
+/* What follows the Ethernet header of a packet, in network byte order: IPv4, UDP, VXLAN or Geneve without options, and the
+ * frame's header. */
 struct outer {
 	u8 version, tos;
 	u16 length, id, fragment;
@@ -22,14 +23,15 @@ struct outer {
 	u16 sum;
 	u32 src, dst;
 	u16 sport, dport, udp_length, udp_sum;
-	u32 flags, vni;
+	u32 header, vni;
 	u8 inner[ETHERNET];
 } __attribute__((packed));
 
 _Static_assert(sizeof(struct outer) == OUTER, "layout");
 
 #define DONT_FRAGMENT be16(0x4000)
-#define VXLAN_FLAGS be32(0x08000000)
+#define VXLAN_HEADER be32(0x08000000)
+#define GENEVE_HEADER be32(0x6558)
 #define ECN_CE 3
 
 /* Why frames take the kernel's way though there is a short one. */
@@ -108,7 +110,7 @@ global int wrap(struct __sk_buff *skb, u32 number)
 	if (!p || !w || !p->way || !p->limit || now - w->beat > STALE || skb->len > MAX_WRAPPED || skb->vlan_present ||
 	    data + ETHERNET + 20 > end)
 		return NO_WAY;
-	struct outer h = {.version = 0x45, .fragment = DONT_FRAGMENT, .ttl = 64, .proto = PROTO_UDP, .flags = VXLAN_FLAGS};
+	struct outer h = {.version = 0x45, .fragment = DONT_FRAGMENT, .ttl = 64, .proto = PROTO_UDP, .header = p->header};
 	u16 type = *(u16 *)(data + 12), length = skb->len;
 	if ((type != TYPE_IPV4 && type != TYPE_IPV6) || type != (u16)skb->protocol)
 		return NO_WAY;
@@ -128,7 +130,12 @@ global int wrap(struct __sk_buff *skb, u32 number)
 	h.dst = be32(p->remote[0]);
 	h.sum = sum_of(&h);
 	hash ^= hash << 16; /* as udp_flow_src_port */
-	h.sport = be16(((u64)hash * w->ports >> 32) + w->first_port);
+	u32 first = w->first_port, ports = w->ports;
+	if (p->header == GENEVE_HEADER) { /* whatever the host's own are */
+		first = 1;
+		ports = 65534;
+	}
+	h.sport = be16(((u64)hash * ports >> 32) + first);
 	h.dport = p->port;
 	h.udp_length = be16(OUTER - ETHERNET - 20 + length);
 	h.vni = be32(p->vni << 8);
