@@ -161,7 +161,7 @@ func (s *Segmenter) Init(data []byte, o port.Offload, caps port.Caps) error {
 // Reset discards all segments, and forgets data.
 func (s *Segmenter) Reset() {
 	s.rest, s.count, s.next, s.longest, s.offset, s.offload = nil, 0, 0, 0, 0, port.Offload{}
-	s.outer.on, s.shim = false, shim{}
+	s.outer.on = false
 	s.step = 1
 }
 

@@ -450,6 +450,7 @@ func TestSegmenterIsReused(t *testing.T) {
 	var s vnet.Segmenter
 	frag := superFrame{proto: protoUDP, v6: true, payload: pattern(3000)}
 	tcp := superFrame{proto: protoTCP, payload: pattern(3000)}
+	tunnel := tunnelFrame{proto: protoGRE, inner: tcp}
 	data, o := tcp.build(), tcp.offload(port.GSOTCPv4, 1000)
 	want, _ := segments(t, data, o, port.CapsNone)
 	dst := make([]byte, port.MaxFrame)
@@ -460,6 +461,9 @@ func TestSegmenterIsReused(t *testing.T) {
 		s.Next(dst)
 		if offset := dst[frag.l4()+2 : frag.l4()+4]; !bytes.Equal(offset, []byte{0, 1}) {
 			t.Fatalf("the first fragment is at %x", offset)
+		}
+		if err := s.Init(tunnel.build(), tunnel.offload(port.GSOTCPv4, 1000), port.CapsNone); err != nil {
+			t.Fatal(err)
 		}
 		// The rest is left, and another frame begun.
 		if err := s.Init(data, o, port.CapCsum); err != nil || s.Offload().Flags != port.NeedsCsum {

@@ -213,6 +213,13 @@ func TestGuess(t *testing.T) {
 			t.Errorf("SCTP in VXLAN, IPv6 %v: %+v", v6, o)
 		}
 	}
+	ends, _ := sctp(superFrame{}, chunk(0, 1200, false), chunk(0, 1200, true))
+	for name, inner := range map[string][]byte{"TCP": tcp.build(), "SCTP that ends before": append(ends, 0)} {
+		vxlan := superFrame{proto: protoUDP, payload: append([]byte{8, 0, 0, 0, 0, 0, 42, 0}, inner...)}
+		if o, ok := vnet.Guess(vxlan.build(), true, 1500); !ok || o.GSOType != port.GSOUDP {
+			t.Errorf("%s in VXLAN: %+v, %v", name, o, ok)
+		}
+	}
 	for shim, want := range map[int]bool{8 + 63*4: false, 8 + 63*4 + 2: true} { // GENEVE's longest, and longer
 		tags := []port.Tag{port.MakeTag(port.TPIDService, 5), port.MakeTag(port.TPIDCustomer, 6)}
 		inner, _ := sctp(superFrame{tags: tags}, chunk(0, 1200, false), chunk(0, 1200, true))
