@@ -284,6 +284,20 @@ func TestRouterPorts(t *testing.T) {
 			r.mustGet(unknown)
 		})
 	}
+	t.Run("one ends after another", func(t *testing.T) {
+		r := newRig(t, VLANConfig{})
+		for port := range uint16(3) {
+			r.accept(port, pimHello("10.0.0.9"))
+			r.pass(time.Second)
+		}
+		r.pass(252 * time.Second)
+		for left := range 3 {
+			if got := len(r.Routers()); got != 2-left {
+				t.Errorf("%d ports lead to routers, want %d", got, 2-left)
+			}
+			r.pass(time.Second)
+		}
+	})
 	t.Run("the only querier has no address", func(t *testing.T) {
 		r := newRig(t, VLANConfig{})
 		r.accept(7, queryFrom("0.0.0.0"))

@@ -252,7 +252,7 @@ func (in *instance) restore(saved *SavedInstance, rename func(uint16) (uint16, b
 	}
 	switch {
 	case !in.v.cfg.Querier || q.heard():
-	case saved.Own && saved.General > 0:
+	case saved.General > 0: // an own querier, and no other, has this timer
 		q.own, q.startup = true, saved.Startup
 		timers.set(&q.general, now+saved.General)
 	default:
