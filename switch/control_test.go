@@ -152,6 +152,20 @@ func TestControlOrder(t *testing.T) {
 	})
 }
 
+// A switch that closes handles no further control frame, however many wait.
+func TestCloseAmongControlFrames(t *testing.T) {
+	gated(t, 2, func(r *gatedRig) {
+		r.put(0, ipGroup, 3, 60)
+		closed := make(chan error)
+		go func() { closed <- r.Close() }()
+		synctest.Wait()
+		further := r.open()
+		if err := <-closed; err != nil || len(further) != 0 {
+			t.Errorf("%d frames are handled, %v", len(further), err)
+		}
+	})
+}
+
 // A flood of BPDUs by one port keeps nobody's joins waiting, and no BPDUs by another.
 func TestControlTurns(t *testing.T) {
 	gated(t, 3, func(r *gatedRig) {

@@ -145,6 +145,7 @@ func TestFastMirrorCopies(t *testing.T) {
 		"filter":                               {change: func(m *vswitch.Mirror) { m.Filter = func(f *port.Frame, _ port.Tag) bool { return f.DataLen() == 600 } }, copy: whole, want: [][]byte{wire}},
 		"filter of others":                     {change: func(m *vswitch.Mirror) { m.Filter = func(*port.Frame, port.Tag) bool { return false } }, copy: whole},
 		"truncated":                            {change: func(m *vswitch.Mirror) { m.SnapLen = 100 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire[:512], Length: len(wire)}, want: [][]byte{wire[:100]}},
+		"truncated super-frame":                {change: func(m *vswitch.Mirror) { m.SnapLen = 100 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: super, Length: len(super), Offload: offload}, want: [][]byte{super[:100]}},
 		"not truncated":                        {change: func(m *vswitch.Mirror) { m.SnapLen = 1000 }, copy: whole, want: [][]byte{wire}},
 		"with its tag":                         {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Tag: port.MakeTag(port.TPIDCustomer, 10)}, want: [][]byte{slices.Concat(wire[:12], []byte{0x81, 0, 0, 10}, wire[12:])}},
 		"sent":                                 {change: func(m *vswitch.Mirror) { m.In, m.Out = false, true }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorOut, Data: wire, Length: len(wire), To: 1}, want: [][]byte{wire}},
