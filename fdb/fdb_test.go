@@ -43,11 +43,11 @@ func mustAdd(t *testing.T, tbl *Table, k Key, port uint16, kind Kind) {
 }
 
 func TestKey(t *testing.T) {
-	k := MakeKey(4094, 0xffff_5254_00ab_cdef) // the upper 16 bits are no address
-	if k.VLAN() != 4094 || k.MAC() != 0x5254_00ab_cdef {
+	k := MakeKey(4094, 0xffff_5254_12ab_cdef) // the upper 16 bits are no address
+	if k.VLAN() != 4094 || k.MAC() != 0x5254_12ab_cdef {
 		t.Errorf("VLAN %d, MAC %012x", k.VLAN(), k.MAC())
 	}
-	if got := k.String(); got != "52:54:00:ab:cd:ef vlan 4094" {
+	if got := k.String(); got != "52:54:12:ab:cd:ef vlan 4094" {
 		t.Error(got)
 	}
 }
