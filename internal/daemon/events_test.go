@@ -92,6 +92,17 @@ func TestEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		want("its end by a user", "port.recovered vm0 >", "port.state vm0 down>up")
+		const setDown = "interface vm0 is set down; `ip link set vm0 up` brings it back"
+		r.change("vm0", func(l *link.Link) { l.Up = false })
+		want("somebody sets it down", "port.state vm0 up>down  "+setDown)
+		r.trip("vm0")
+		want("another reason", "port.disabled vm0 >  test guard", "port.state vm0 down>down  err-disabled: test guard")
+		if err := r.set("vm0", api.Settings{}); err != nil {
+			t.Fatal(err)
+		}
+		want("the first one again", "port.recovered vm0 >", "port.state vm0 down>down  "+setDown)
+		r.change("vm0", func(l *link.Link) { l.Up = true })
+		want("its end", "port.state vm0 down>up")
 		r.mustSetSwitch(`{"aging":"60s"}`)
 		want("the switch", "switch.changed  > aging")
 		if err := r.do(func() error { return r.delPort("vm0", true) }); err != nil {

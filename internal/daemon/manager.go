@@ -256,9 +256,7 @@ func (m *manager) run(ctx context.Context, saved store.State, events <-chan link
 	// The loop itself says that it is alive, so a turn that does not end is noticed.
 	var alive <-chan time.Time
 	if d := m.service.Watchdog(); d > 0 {
-		t := time.NewTicker(d / 2)
-		defer t.Stop()
-		alive = t.C
+		alive = time.Tick(d / 2)
 	}
 	for {
 		retry.Reset(m.nextRetry())
