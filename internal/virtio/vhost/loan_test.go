@@ -40,6 +40,7 @@ func TestLockOrder(t *testing.T) {
 // FuzzLoan lends any bytes of the guest's memory, in any pieces, to be copied into any.
 func FuzzLoan(f *testing.F) {
 	f.Add([]byte{0, 0, 200, 16, 0, 100}, []byte{3, 250, 0, 90}, uint8(7), uint8(1))
+	f.Add([]byte{0, 0, 200, 16, 0, 100, 0, 1, 90}, []byte{3, 250, 0, 90}, uint8(7), uint8(0))
 	f.Add([]byte{255, 255, 1}, []byte{}, uint8(0), uint8(0))
 	f.Fuzz(func(t *testing.T, made, cuts []byte, skip, keep uint8) {
 		mem, all := guestMemory(1<<16, 5000)
