@@ -65,8 +65,10 @@ func (n *noted) Restore(b json.RawMessage) error {
 	return json.Unmarshal(b, &n.text)
 }
 
-func withNotes(o *Options) {
-	o.Features = append(o.Features, notes)
+func withNotes(o *Options) { withFeature(o, notes) }
+
+func withFeature(o *Options, f feature.Feature) {
+	o.Features = append(o.Features, f)
 	o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 }
 
@@ -122,6 +124,15 @@ func TestFeatureThatDoesNotSayWhatItKeeps(t *testing.T) {
 		r = startWith(t, newFakeHost(), r.disk, withNotes)
 		if got := r.noteKept(); got != "one" {
 			t.Errorf("after a restart it has %q", got)
+		}
+		r.stop()
+		// One that fails from the start has what a former run kept.
+		failing := notes
+		failing.New = func(feature.Host, any) (feature.Instance, error) { return &noted{fails: errors.New("no memory")}, nil }
+		r = startWith(t, newFakeHost(), r.disk, func(o *Options) { withFeature(o, failing) })
+		r.mustAdd("vm2")
+		if got := string(r.disk.Sections["notes"]); got != `"one, ended"` || len(r.disk.Ports) != 3 {
+			t.Errorf("after a restart, on disk %s, %d ports", got, len(r.disk.Ports))
 		}
 	})
 }
