@@ -260,6 +260,26 @@ func TestPortFollowsItsPeer(t *testing.T) {
 	})
 }
 
+// A port that is removed leaves nothing that waits for its peer.
+func TestRemovedPortIsNotWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		peer := &linkedPort{changed: make(chan struct{})}
+		h.wrap = func(p *fakePort) port.Port { peer.fakePort = p; return peer }
+		r := start(t, h, store.State{})
+		r.mustAdd("vm0")
+		if err := r.do(func() error { return r.delPort("vm0", true) }); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		select {
+		case peer.changed <- struct{}{}:
+			t.Error("the link of a removed port is watched")
+		default:
+		}
+	})
+}
+
 // tracingPort changes more of the host while it is open.
 type tracingPort struct {
 	*linkedPort
