@@ -223,7 +223,7 @@ func dhcp6(kind byte, xid byte, prefix string, valid uint32) []byte {
 // A prefix that a server delegates to a station is the station's, until its time is over.
 func TestDelegation(t *testing.T) {
 	b := newBench(t, guard.Config{Learn: guard.LearnPD}, "fd95::1/128")
-	v := b.Guard(2, "vm1", with(guard.Config{Addresses: addresses("fd96::77"), Prefixes: []netip.Prefix{netip.MustParsePrefix("fd97::/48")}, Learn: guard.LearnSLAAC}, macV))
+	v := b.Guard(2, "vm1", with(guard.Config{Addresses: append(addresses("fd96::77"), guard.Address{Prefix: netip.MustParsePrefix("fd92::/48")}), Prefixes: []netip.Prefix{netip.MustParsePrefix("fd97::/48")}, Learn: guard.LearnSLAAC}, macV))
 	xid := byte(0)
 	ask := func(kind byte, prefix string) {
 		xid++
@@ -256,8 +256,14 @@ func TestDelegation(t *testing.T) {
 	b.want(t, "after its time", from6("fd97::1"), ipv6)
 
 	// What has an address of somebody else, or of none.
-	delegate("fd96::/64", 60)
-	b.want(t, "another's settings", from6("fd96::1"), ipv6)
+	for _, x := range []string{"fd96::/64", "fd92:0:0:1::/64"} {
+		b.Tick()
+		delegate(x, 60)
+		b.want(t, "another's settings", from6(x[:len(x)-3]+"1"), ipv6)
+		if said, _ := b.Tick(); len(said) == 0 || said[0].Kind != guard.Conflict || said[0].Other != "vm1" {
+			t.Errorf("of %s, said %+v", x, said)
+		}
+	}
 	delegate("fd95::/64", 60)
 	b.want(t, "a protected address", from6("fd95::2"), ipv6)
 	delegate("fc00::/7", 60)
@@ -289,6 +295,58 @@ func TestDelegation(t *testing.T) {
 	b.a = b.Guard(1, "vm0", with(guard.Config{Learn: guard.LearnDHCP}, macA))
 	delegate("fd93::/64", 60)
 	b.want(t, "not learned", from6("fd93::1"), ipv6)
+}
+
+// A client's identifier of the type Ethernet is its MAC address; others say what they like.
+func TestClientIdentifier(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	id := func(kind byte, mac port.MAC, more ...byte) []byte {
+		v := append(append([]byte{kind}, mac.HardwareAddr()...), more...)
+		return append([]byte{61, byte(len(v))}, v...)
+	}
+	for what, c := range map[string]struct {
+		options []byte
+		why     port.Drop
+	}{
+		"none":                {nil, none},
+		"its MAC":             {id(1, macA), none},
+		"another's MAC":       {id(1, macV), port.DropGuardDHCP},
+		"its MAC and more":    {id(1, macA, 0), port.DropGuardDHCP},
+		"a part of its MAC":   {[]byte{61, 6, 1, 0x52, 0x54, 0, 0x99, 0}, port.DropGuardDHCP},
+		"a DUID":              {id(255, macV, 1, 2, 3, 4), none},
+		"a DUID of one octet": {[]byte{61, 1, 255}, none},
+		"its MAC twice":       {append(id(1, macA), id(1, macA)...), port.DropGuardDHCP},
+	} {
+		m := dhcp4(1, 3, 1, macA, "0.0.0.0", "0.0.0.0", c.options...)
+		b.want(t, what, Eth(Broadcast, macA, 0x0800, IPv4("0.0.0.0", "255.255.255.255", 17, UDP(68, 67, m))), c.why)
+	}
+}
+
+// A client and the guard must agree where a message ends.
+func TestLengthOfMessage(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	for _, by := range []int{-1, 0, 1} {
+		wire, want := request(macA, 1, "10.99.0.10"), none
+		length := wire[14+20+4:]
+		binary.BigEndian.PutUint16(length, uint16(int(binary.BigEndian.Uint16(length))+by))
+		if by != 0 {
+			want = port.DropGuardMalformed
+		}
+		b.want(t, fmt.Sprintf("a UDP length that is %d too large", by), wire, want)
+	}
+}
+
+// Messages of ICMPv6 that only routers send are refused as such, and no others are.
+func TestMessagesOfRouters(t *testing.T) {
+	routers := []byte{130, 134, 137, 138, 146, 147, 149, 151, 152, 153, 154, 155, 157, 158}
+	b := newBench(t, guard.Config{Addresses: addresses("fd99::10")})
+	for kind := range 256 {
+		wire := Eth(0x3333_0000_0001, macA, 0x86dd, ICMPv6("fd99::10", "ff02::1", byte(kind), make([]byte, 60)))
+		why := check(b.a, frameOf(wire))
+		if of := slices.Contains(routers, byte(kind)); of != (why == port.DropGuardRouter) {
+			t.Errorf("type %d, of routers %v: %v", kind, of, why)
+		}
+	}
 }
 
 func TestTooManyTransactions(t *testing.T) {
@@ -619,7 +677,7 @@ func TestRefuse(t *testing.T) {
 	} {
 		x := with(c.Config, macV)
 		err := b.Refuse(2, &x)
-		if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "vm0") {
+		if (err == nil) != c.ok || err != nil && (!strings.Contains(err.Error(), "vm0") || strings.Contains(err.Error(), "/32")) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -692,6 +750,9 @@ func TestReconfigured(t *testing.T) {
 	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
 	b.want(t, "request", request(macA, 1, "10.99.0.10"), none)
 	b.trusted(t, ack(macA, 1, "10.99.0.10", 60))
+	if !b.Changed() || b.Changed() {
+		t.Error("a learned address is no change, or more than one")
+	}
 	b.a = b.Guard(1, "vm0", with(guard.Config{Learn: guard.LearnDHCP, Allow: guard.AllowRouter}, macA))
 	b.want(t, "kept", from4(macA, "10.99.0.10"), none)
 	b.a = b.Guard(1, "vm0", with(guard.Config{}, macA))
