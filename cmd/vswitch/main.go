@@ -294,18 +294,22 @@ func steering(do func(c *cli.Context, cl *api.Client, args []string) error, name
 	}
 }
 
+// several reports whether an argument takes several words. Their list may be empty, as a filter is where a program
+// always passes one.
+func several(name string) bool { return strings.HasSuffix(strings.TrimSuffix(name, "]"), "...") }
+
 // words returns the command's arguments, one for each of names; those in brackets are
 // optional. A last name that ends in dots stands for several words, joined by spaces.
 func words(c *cli.Context, names ...string) ([]string, error) {
 	got := c.Args().Slice()
-	if n := len(names); n > 0 && len(got) > n && strings.HasSuffix(strings.TrimSuffix(names[n-1], "]"), "...") {
+	if n := len(names); n > 0 && len(got) > n && several(names[n-1]) {
 		got = append(got[:n-1:n-1], strings.Join(got[n-1:], " "))
 	}
 	for i, name := range names {
 		switch {
 		case i >= len(got) && name[0] != '[':
 			return nil, usagef("%s is missing; usage: `%s`", name, c.Command.UsageText)
-		case i < len(got) && got[i] == "":
+		case i < len(got) && got[i] == "" && !several(name):
 			return nil, usagef("%s is empty; usage: `%s`", strings.Trim(name, "[.]"), c.Command.UsageText)
 		}
 	}
