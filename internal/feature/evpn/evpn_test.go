@@ -332,7 +332,14 @@ func TestTunnelChanges(t *testing.T) {
 	}
 	r.await("the announcement in the new network", func() bool { x, ok := r.announced(here, netip.Addr{}); return ok && x.VNI == 200 })
 
-	r.do(func() { r.i.Removed(r.up) })
+	r.do(func() { r.i.Removed(r.vm) })
+	if r.i.fabric == nil || again.learning {
+		t.Error("a station's port goes, and EVPN leaves the tunnel")
+	}
+	r.do(func() {
+		r.i.Removed(r.up)
+		r.i.Removed(r.vm)
+	})
 	if r.i.fabric != nil || !again.learning || r.up.Core().Config().NoLearning {
 		t.Errorf("without its port: %v, learning %v", r.i.fabric, again.learning)
 	}

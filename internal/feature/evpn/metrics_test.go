@@ -10,6 +10,7 @@ import (
 // Each neighbor is counted in one state, and all states are reported.
 func TestMetrics(t *testing.T) {
 	r := newRig(t, Settings{})
+	r.hear(flood(vtep2), route(there, vtep2, 0))
 	states, routes := make(map[string]float64), -1.0
 	r.do(func() {
 		r.i.Collect(func(m *feature.Metric, value float64, labels ...string) {
@@ -29,7 +30,7 @@ func TestMetrics(t *testing.T) {
 		}
 		sum += n
 	}
-	if sum != 1 || len(states) != len(bgp.States) || routes != 0 {
-		t.Errorf("neighbors %v, %v routes; want one neighbor without routes", states, routes)
+	if sum != 1 || len(states) != len(bgp.States) || routes != 2 {
+		t.Errorf("neighbors %v, %v routes; want one neighbor with two routes", states, routes)
 	}
 }
