@@ -52,6 +52,16 @@ func (r *rig) ownIPs(mac port.MAC) (ips []netip.Addr) {
 	return ips
 }
 
+// A station that has moved asks for its own IP address (RFC 903).
+func TestReverseRequest(t *testing.T) {
+	station := []byte{2, 0, 0, 0, 0, 1}
+	want := slices.Concat([]byte{255, 255, 255, 255, 255, 255}, station, []byte{0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3},
+		station, make([]byte, 4), station, make([]byte, 4))
+	if got := rarp(0x0200_0000_0001); !slices.Equal(got[:len(want)], want) {
+		t.Errorf("% x, want % x", got, want)
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	for _, c := range []struct {
 		sender, target netip.Addr

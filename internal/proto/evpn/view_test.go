@@ -95,7 +95,10 @@ func TestLimitOfOne(t *testing.T) {
 	r := newRig(t, Config{Limits: Limits{VTEPs: 1}})
 	r.Receive(7, remote(2, mac1, 0))
 	r.Receive(7, remote(3, mac2, 0))
-	if s := r.Stats(); s.Routes != 1 || s.RefusedRoutes != 1 {
-		t.Errorf("%+v", s)
+	if s := r.Stats(); s.Routes != 1 || s.RefusedRoutes != 1 || r.LeftOut(7) != 1 {
+		t.Errorf("%+v, %d routes are left out", s, r.LeftOut(7))
+	}
+	if r.Down(7, time.Minute); r.LeftOut(7) != 0 {
+		t.Errorf("in a new session, %d routes are left out", r.LeftOut(7))
 	}
 }
