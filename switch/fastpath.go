@@ -25,6 +25,11 @@ type FastPath interface {
 	// Show names the function that is shown the copies of frames that ports ask for.
 	Show(func(*FastCopy))
 
+	// TakeFloods names the function that reports whether the switch floods for a port in the fast
+	// path's place: of many frames to many ports the switch makes copies in batches, which cost
+	// their readers less. It is asked several times a second while a port floods so much.
+	TakeFloods(func(number uint16) bool)
+
 	// Settle returns when every earlier change of the FDB is in force.
 	Settle()
 
@@ -396,6 +401,43 @@ func (st *PortStats) add(o PortStats) {
 			d.to.Dropped[why] += n
 		}
 	}
+}
+
+// behindFor is how long the fast path floods itself after the switch could not keep up with a port:
+// a port that sends as fast as it can then pays for its floods with its own CPU time.
+const behindFor = 10 * time.Second
+
+// behind says when the switch did not keep up with a port.
+type behind struct {
+	overruns uint64 // that were seen
+	until    time.Time
+}
+
+// takesFloods reports whether the switch floods for a port in the fast path's place. It does unless it
+// lost frames of the port lately.
+func (s *Switch) takesFloods(number uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.ports.Load().member(number)
+	if m == nil {
+		return false
+	}
+	p, now := m.port, time.Now()
+	if n := p.lostBefore(); n != p.behind.overruns {
+		p.behind = behind{n, now.Add(behindFor)}
+	}
+	return now.After(p.behind.until)
+}
+
+// lostBefore returns how many frames were lost before the switch received them. The caller holds sw.mu.
+func (p *Port) lostBefore() uint64 {
+	n := p.overruns
+	if p.at != nil {
+		if o, ok := p.at.dev.(port.Overrun); ok {
+			n += o.Overruns()
+		}
+	}
+	return n
 }
 
 // Fast reports whether the switch has a fast path.

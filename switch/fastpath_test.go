@@ -23,6 +23,7 @@ type told struct {
 	ports            []vswitch.FastPort
 	flood            vswitch.FastFlood
 	show             func(*vswitch.FastCopy)
+	takes            func(uint16) bool
 	guards           map[uint16]*vswitch.FastGuard
 	settled          int
 	counted          vswitch.PortStats
@@ -30,6 +31,7 @@ type told struct {
 
 func (f *told) Bind(*fdb.Table)                        {}
 func (f *told) Show(show func(*vswitch.FastCopy))      { f.show = show }
+func (f *told) TakeFloods(takes func(uint16) bool)     { f.takes = takes }
 func (f *told) Changed(fdb.Key)                        {}
 func (f *told) Flushed(uint16)                         {}
 func (f *told) Settle()                                { f.settled++ }
@@ -432,6 +434,7 @@ type hearing struct {
 
 func (h *hearing) Bind(t *fdb.Table)                             { h.table = t }
 func (h *hearing) Show(func(*vswitch.FastCopy))                  {}
+func (h *hearing) TakeFloods(func(uint16) bool)                  {}
 func (h *hearing) Publish([]vswitch.FastPort, vswitch.FastFlood) {}
 func (h *hearing) Changed(fdb.Key)                               { h.changed.Add(1) }
 func (h *hearing) Flushed(uint16)                                { h.flushed.Add(1) }
@@ -550,4 +553,51 @@ func TestFastPathCounts(t *testing.T) {
 	if st.Fast != 7 || st.RX.Frames != 20 || st.TX.Frames != 14-3 || st.TX.Dropped[port.DropQueueFull] != 3 {
 		t.Errorf("the port counts %+v", st)
 	}
+}
+
+// overrun is a port whose device loses frames that nobody receives in time.
+type overrun struct {
+	*memory.Port
+	lost atomic.Uint64
+}
+
+func (p *overrun) Overruns() uint64 { return p.lost.Load() }
+
+// The switch floods for a port in the fast path's place, but not for ten seconds after it lost frames
+// of the port, nor for a port that is not there.
+func TestTakeFloods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &told{}
+		sw := vswitch.New(vswitch.Config{FastPath: f})
+		defer sw.Close()
+		p, err := sw.AddPort("p0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		dev := &overrun{Port: memory.New(memory.Options{})}
+		p.SetForwarding(true)
+		if err := p.Attach(dev); err != nil {
+			t.Fatal(err)
+		}
+		want := func(what string, want bool) {
+			t.Helper()
+			if got := f.takes(p.Number()); got != want {
+				t.Errorf("%s the switch takes floods: %v, want %v", what, got, want)
+			}
+		}
+		time.Sleep(time.Second)
+		want("at first", true)
+		dev.lost.Add(1)
+		want("after a loss", false)
+		time.Sleep(9 * time.Second)
+		want("soon after it", false)
+		time.Sleep(2 * time.Second)
+		want("later", true)
+		dev.lost.Add(1)
+		time.Sleep(time.Minute)
+		want("after a loss that nobody saw before", false)
+		if f.takes(p.Number() + 1) {
+			t.Error("the switch takes the floods of no port")
+		}
+	})
 }

@@ -39,6 +39,7 @@ type Port struct {
 	shaper      *shaper
 	rx          []*rxCounters // by queue; kept across devices
 	overruns    uint64        // of detached devices
+	behind      behind        // see takesFloods
 	lost        uint64        // by detached devices
 	unrouted    uint64        // of that, what had no route
 	unplugged   bool          // nobody holds the other end

@@ -127,11 +127,8 @@ func (p *Port) Stats() PortStats {
 	st.add(p.fast)
 	st.add(fast)
 	st.RX.Copies += p.mirrored.Load()
-	overruns, lost, unrouted := p.overruns, p.lost, p.unrouted
+	overruns, lost, unrouted := p.lostBefore(), p.lost, p.unrouted
 	if p.at != nil {
-		if o, ok := p.at.dev.(port.Overrun); ok {
-			overruns += o.Overruns()
-		}
 		lost = p.losses(fast.TX.Frames)
 		unrouted += unroutedBy(p.at.dev)
 	}

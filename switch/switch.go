@@ -140,6 +140,7 @@ func New(cfg Config) *Switch {
 	if s.fast != nil {
 		s.fast.Bind(s.fdb)
 		s.fast.Show(s.showCopy)
+		s.fast.TakeFloods(s.takesFloods)
 	}
 	s.vecs.New = func() any { return new(outputs) }
 	s.events.init(cfg.OnEvent)

@@ -33,6 +33,7 @@ func (f *fakeFast) Changed(fdb.Key)                                {}
 func (f *fakeFast) Flushed(uint16)                                 {}
 func (f *fakeFast) Publish([]vswitch.FastPort, vswitch.FastFlood)  {}
 func (f *fakeFast) Show(func(*vswitch.FastCopy))                   {}
+func (f *fakeFast) TakeFloods(func(uint16) bool)                   {}
 func (f *fakeFast) Settle()                                        {}
 func (f *fakeFast) Refresh()                                       {}
 func (f *fakeFast) Now() int64                                     { return 1 }

@@ -211,7 +211,13 @@ type bpfPlan struct {
 	Snooped uint32
 	Busy    uint32
 	Exits   uint32
-	Exit    [64]struct {
+	Pace    struct {
+		_      structs.HostLayout
+		Since  uint64
+		Term   uint32
+		Copies uint32
+	}
+	Exit [64]struct {
 		_       structs.HostLayout
 		Slot    uint32
 		Ifindex uint32
@@ -312,6 +318,7 @@ const (
 	bpfMapArrived        = "arrived"
 	bpfMapBindings       = "bindings"
 	bpfMapBuckets        = "buckets"
+	bpfMapBusyPorts      = "busy_ports"
 	bpfMapCopying        = "copying"
 	bpfMapCounts         = "counts"
 	bpfMapDevices        = "devices"
@@ -408,6 +415,7 @@ type bpfMapSpecs struct {
 	Arrived    *ebpf.MapSpec `ebpf:"arrived"`
 	Bindings   *ebpf.MapSpec `ebpf:"bindings"`
 	Buckets    *ebpf.MapSpec `ebpf:"buckets"`
+	BusyPorts  *ebpf.MapSpec `ebpf:"busy_ports"`
 	Copying    *ebpf.MapSpec `ebpf:"copying"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Devices    *ebpf.MapSpec `ebpf:"devices"`
@@ -468,6 +476,7 @@ type bpfMaps struct {
 	Arrived    *ebpf.Map `ebpf:"arrived"`
 	Bindings   *ebpf.Map `ebpf:"bindings"`
 	Buckets    *ebpf.Map `ebpf:"buckets"`
+	BusyPorts  *ebpf.Map `ebpf:"busy_ports"`
 	Copying    *ebpf.Map `ebpf:"copying"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Devices    *ebpf.Map `ebpf:"devices"`
@@ -504,6 +513,7 @@ func (m *bpfMaps) Close() error {
 		m.Arrived,
 		m.Bindings,
 		m.Buckets,
+		m.BusyPorts,
 		m.Copying,
 		m.Counts,
 		m.Devices,

@@ -33,6 +33,7 @@ var dropOf = [...]port.Drop{2: port.DropSamePort, port.DropIsolated, port.DropPo
 
 // needs returns the rings that ports need.
 func needs(ports []vswitch.FastPort) (needed [numRings]bool) {
+	needed[ringAsks] = len(ports) > busyExits // a port, and those to which it floods
 	for i := range ports {
 		watch := watchOf(&ports[i])
 		needed[ringCaptures] = needed[ringCaptures] || watch&(watchIn|watchOut) != 0
@@ -67,7 +68,7 @@ func watchOf(p *vswitch.FastPort) (watch uint8) {
 
 // setCopies sets how much of a port's frames is copied, and how many of them.
 func (s *slots) setCopies(l *slot, p *vswitch.FastPort) error {
-	snap := [numRings]uint32{uint32(p.SnapLen), vswitch.SampleLen, uint32(p.CopyLen)}
+	snap := [copyRings]uint32{uint32(p.SnapLen), vswitch.SampleLen, uint32(p.CopyLen)}
 	for i, n := range snap {
 		if n == 0 {
 			snap[i] = math.MaxUint32

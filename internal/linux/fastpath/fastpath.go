@@ -57,6 +57,7 @@ type Path struct {
 	running sync.WaitGroup
 	live    atomic.Bool // between Start and Stop
 	show    func(*vswitch.FastCopy)
+	takes   func(number uint16) bool // see TakeFloods
 
 	mu        sync.Mutex
 	attached  map[int]bool       // devices with a pinned link of ours
@@ -241,6 +242,7 @@ func (p *Path) Stop() {
 	p.rings.running.Wait() // they take mu
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.check("flooding again", p.slots.returnFloods())
 	p.close()
 }
 

@@ -26,6 +26,7 @@ func (p *Path) Suspend() {
 	p.guards.suspend(true)
 	p.live.Store(false)
 	p.suspended = true
+	p.check("flooding again", p.slots.returnFloods()) // the sockets hold only so much while nobody reads
 }
 
 // Continue goes on because the next process failed. That one may have put its programs at the

@@ -25,7 +25,7 @@ func (p *Path) apply(ports []vswitch.FastPort, flood vswitch.FastFlood) {
 	p.check("taking ports out", err)
 	p.check("aiming mirrors", p.slots.aim(ports, p.bump))
 	needed := needs(ports)
-	p.check("starting copies", p.rings.start(needed, p.read))
+	p.check("starting copies", p.rings.start(needed, p.read, p.asked))
 	for _, one := range ports {
 		c, others, err := p.slots.set(one)
 		p.check("setting a port", err)

@@ -12,16 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The rings of copies, as in bpf/copy.h, with their sizes in bytes. They have memory only
-// while a port's frames are copied.
+// The rings, as in bpf/copy.h, with their sizes in bytes. Those of copies have memory only while a
+// port's frames are copied.
 const (
 	ringCaptures = iota
 	ringSamples
 	ringMirrors
-	numRings
+	copyRings // how many have copies
+
+	ringAsks = copyRings
+	numRings = copyRings + 1
 )
 
-var ringSizes = [numRings]uint32{ringCaptures: 8 << 20, ringSamples: 1 << 20, ringMirrors: 8 << 20}
+var ringSizes = [numRings]uint32{ringCaptures: 8 << 20, ringSamples: 1 << 20, ringMirrors: 8 << 20, ringAsks: 4 << 10}
 
 // samplesEvery is how often samples are read that wake nobody (WAKE_AT in bpf/copy.h). Each time takes
 // longer than all else that the samples do; sFlow version 5 wants a sample to leave within a second.
@@ -123,11 +126,16 @@ func (r *rings) takeOut(i int) error {
 	return err
 }
 
-// start puts in the rings that ports need and that are not there; read is called for each copy.
-func (r *rings) start(needed [numRings]bool, read func(record []byte)) error {
+// start puts in the rings that ports need and that are not there; copied is called for each copy, and
+// asked for what the program asks.
+func (r *rings) start(needed [numRings]bool, copied, asked func(record []byte)) error {
 	var errs []error
 	for i, is := range needed {
 		if is && r.open[i] == nil {
+			read := copied
+			if i == ringAsks {
+				read = asked
+			}
 			errs = append(errs, r.put(i, read))
 		}
 	}

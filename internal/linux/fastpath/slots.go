@@ -44,11 +44,11 @@ const (
 // which the next process may give to another port.
 type slot struct {
 	index  uint32
-	is     bpfPort          // what the kernel has
-	bundle *bundle          // of a port on several devices
-	vlans  *port.VLANSet    // nil: none; stations in other VLANs stay out of the kernel
-	snap   [numRings]uint32 // bytes of its frames that are copied into each ring; 0: none yet
-	oneIn  uint32           // of so many of its frames one is a sample; 0: none yet
+	is     bpfPort           // what the kernel has
+	bundle *bundle           // of a port on several devices
+	vlans  *port.VLANSet     // nil: none; stations in other VLANs stay out of the kernel
+	snap   [copyRings]uint32 // bytes of its frames that are copied into each ring; 0: none yet
+	oneIn  uint32            // of so many of its frames one is a sample; 0: none yet
 }
 
 // slots are the slots of all ports. Path.mu guards them.
@@ -60,6 +60,7 @@ type slots struct {
 	number   map[uint32]uint16
 	left     map[uint32]*slot // by ifindex: an earlier process's, until adopt
 	used     [maxPorts]bool
+	taken    map[uint32]bool    // slots whose floods the switch was given
 	mirrors  [maxMirrors]uint32 // ifindex by which their copies leave
 
 	aggregates aggregates
@@ -69,6 +70,7 @@ type slots struct {
 func (s *slots) load(bpf *bpfObjects, guards *guards) error {
 	s.bpf, s.guards, s.used = bpf, guards, [maxPorts]bool{}
 	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
+	s.taken = make(map[uint32]bool)
 	for i := range s.mirrors {
 		if err := bpf.Mirrors.Lookup(uint32(i), &s.mirrors[i]); err != nil {
 			return err

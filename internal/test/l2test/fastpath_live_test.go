@@ -187,6 +187,73 @@ func TestFastFlood(t *testing.T) {
 	p.sw.wantBalance()
 }
 
+// TestFastFloodBusy has a guest flood in bursts: the kernel does it, then the daemon in its place, as
+// many frames come, and then the kernel again, since the daemon is killed. All hear each frame
+// once. Of what the daemon was to flood, they miss what it took with it.
+//
+//	a ── vm0 ┐
+//	b ── vm1 ┼ switch
+//	   …     │
+//	  ── vm7 ┘
+func TestFastFloodBusy(t *testing.T) {
+	t.Parallel()
+	const burst = 800 // which a TAP holds
+	p := newPair(t)
+	at := []*vm{p.b}
+	for n := 2; n <= 7; n++ {
+		g := p.add(n)
+		p.greet(g)
+		at = append(at, g)
+	}
+	s := newStream(t, p.a, port.Broadcast, at...)
+	flood := func() (heard func() bool) {
+		want := make([]uint32, len(s.at))
+		for i, l := range s.at {
+			want[i] = l.count.Load() + burst
+		}
+		for range burst {
+			s.sendOne()
+		}
+		return func() bool {
+			for i, l := range s.at {
+				if l.count.Load() != want[i] {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	before := p.fast()
+	testenv.Eventually(t, "the daemon floods", func() bool {
+		for range 2 { // the first of which is many frames
+			testenv.Eventually(t, "all hear all", flood())
+		}
+		floods := p.fast() - before
+		before += floods
+		return floods < 2*burst
+	})
+	p.sw.Kill()
+	testenv.Eventually(t, "the kernel floods", func() bool {
+		heard := flood()
+		for range 100 {
+			if heard() {
+				return true
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		return false
+	})
+	p.sw.Restart(t)
+	testenv.Eventually(t, "all hear all after a restart", flood())
+	s.stop()
+	for _, l := range s.at {
+		slices.Sort(l.heard)
+		if once := slices.Compact(slices.Clone(l.heard)); len(once) != len(l.heard) {
+			t.Errorf("%s hears %d frames twice", l.port, len(l.heard)-len(once))
+		}
+	}
+}
+
 // span is a number of frames of a stream that follow each other.
 type span struct{ from, to uint32 }
 

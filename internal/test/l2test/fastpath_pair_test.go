@@ -43,17 +43,24 @@ type stream struct {
 // listener is a guest that notes what it hears of a stream. Read it after stop.
 type listener struct {
 	*vm
-	heard  []uint32 // the numbers, in the order in which they came
-	others int      // frames that are not the stream's
+	heard  []uint32      // the numbers, in the order in which they came
+	count  atomic.Uint32 // of them; read it at any time
+	others int           // frames that are not the stream's
 }
 
 const streamEtherType = 0x88b6 // local experimental 2 (802 clause 9.2.4)
 
 // startStream has a guest send. The first of those who listen is the one it sends to.
 func startStream(t testing.TB, from *vm, at ...*vm) *stream {
-	s := &stream{t: t, from: from, dst: at[0].mac, quit: make(chan struct{})}
-	t.Cleanup(s.stop)
+	s := newStream(t, from, at[0].mac, at...)
 	s.going.Go(s.send)
+	return s
+}
+
+// newStream has guests listen for what another is to send.
+func newStream(t testing.TB, from *vm, dst port.MAC, at ...*vm) *stream {
+	s := &stream{t: t, from: from, dst: dst, quit: make(chan struct{})}
+	t.Cleanup(s.stop)
 	for _, g := range at {
 		l := &listener{vm: g}
 		s.at = append(s.at, l)
@@ -65,15 +72,7 @@ func startStream(t testing.TB, from *vm, at ...*vm) *stream {
 func (s *stream) send() {
 	tick := time.NewTicker(250 * time.Microsecond)
 	defer tick.Stop()
-	for last := time.Now(); ; {
-		b := frame{dst: s.dst, src: s.from.mac, etherType: streamEtherType}.head()
-		b = binary.BigEndian.AppendUint32(b, s.sent.Load())
-		b = append(b, make([]byte, 60-len(b))...) // the FCS makes it 64
-		if err := s.from.Send(b, port.Offload{}); err != nil {
-			s.t.Errorf("%s sends: %v", s.from.port, err)
-			return
-		}
-		s.sent.Add(1)
+	for last := time.Now(); s.sendOne(); {
 		now := time.Now()
 		s.pause, last = max(s.pause, now.Sub(last)), now
 		select {
@@ -82,6 +81,19 @@ func (s *stream) send() {
 			return
 		}
 	}
+}
+
+// sendOne sends the next frame, and reports whether it could.
+func (s *stream) sendOne() bool {
+	b := frame{dst: s.dst, src: s.from.mac, etherType: streamEtherType}.head()
+	b = binary.BigEndian.AppendUint32(b, s.sent.Load())
+	b = append(b, make([]byte, 60-len(b))...) // the FCS makes it 64
+	if err := s.from.Send(b, port.Offload{}); err != nil {
+		s.t.Errorf("%s sends: %v", s.from.port, err)
+		return false
+	}
+	s.sent.Add(1)
+	return true
 }
 
 func (s *stream) listen(l *listener) {
@@ -99,6 +111,7 @@ func (s *stream) listen(l *listener) {
 			return
 		case port.MACFrom(wire) == s.dst && binary.BigEndian.Uint16(wire[12:]) == streamEtherType:
 			l.heard = append(l.heard, binary.BigEndian.Uint32(wire[14:]))
+			l.count.Add(1)
 		default:
 			l.others++
 		}

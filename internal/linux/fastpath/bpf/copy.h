@@ -56,13 +56,14 @@ struct copy {
 	u16 : 16;
 };
 
-/* Where copies go. User space puts a ring here while it wants any. */
-enum rings { CAPTURES, SAMPLES, MIRRORS, RINGS };
+/* Where copies go, and what the switch is asked (busy.h). User space puts a ring here while it
+ * wants any. */
+enum rings { CAPTURES, SAMPLES, MIRRORS, COPYING, ASKS = COPYING, RINGS };
 
 /* A port's copies. */
 struct copies {
-	u32 snap[RINGS]; /* how many bytes of a frame are copied at most */
-	u32 missed[RINGS];
+	u32 snap[COPYING]; /* how many bytes of a frame are copied at most */
+	u32 missed[COPYING];
 };
 
 struct {

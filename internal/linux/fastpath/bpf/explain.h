@@ -47,6 +47,8 @@ SEC("tcx/ingress") int explain(struct __sk_buff *skb)
 			return UP;
 		is = make_plan(skb, &f, &of, ASKED);
 		v = f.plan->is;
+		if (is == ON && f.plan->exits >= BUSY_EXITS && !is_shared(skb) && switch_floods(v.in, term()))
+			return UP;
 	} else {
 		is = decide(skb, &of, &v, ASKED);
 		if (is == ON)

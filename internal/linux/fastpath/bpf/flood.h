@@ -5,6 +5,7 @@
  * it as long as nothing changes.
  */
 #pragma once
+#include "busy.h"
 
 /* The ports to which a VLAN's frames for all stations go. A VLAN that has more of them, or
  * others than these, is not in the table: its frames are handed up. */
@@ -48,6 +49,7 @@ struct plan {
 	u32 snooped; /* not for messages that the switch snoops, or that go to a link */
 	u32 busy;    /* a frame follows it */
 	u32 exits;
+	struct pace pace;
 	struct exit exit[MAX_FLOOD];
 };
 
@@ -320,8 +322,15 @@ global int flood(struct __sk_buff *skb, int keep)
 			return dismiss(skb, &p->is, NOWHERE, 0);
 	}
 
-	/* From here on it is as with a frame to one station. */
 	u32 port = p->is.in, watch = p->is.watch;
+	if (p->exits >= BUSY_EXITS && !keep) {
+		u32 now = term();
+		notice(&p->pace, p->exits, port, now);
+		if (switch_floods(port, now))
+			return hand_up(skb);
+	}
+
+	/* From here on it is as with a frame to one station. */
 	struct counters *in = bpf_map_lookup_elem(&counts, &port);
 	if (!in)
 		return hand_up(skb);
