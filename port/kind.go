@@ -217,6 +217,13 @@ type Overtaken interface {
 	Overtaken() string
 }
 
+// Programmed is implemented by ports that have programs at their device.
+type Programmed interface {
+	// Renew puts the programs back if somebody detached them, of which the kernel tells nobody.
+	// The port must be on its device still (Bound). An error says that it gets no frames.
+	Renew() error
+}
+
 // KernelEnd is implemented by ports on the kernel end of their device: frames that the
 // kernel sends through the device reach the port's station, and frames that the kernel
 // itself takes from the device do not reach the switch.

@@ -60,11 +60,20 @@ func TestNext(t *testing.T) {
 type ownPort struct {
 	*fakePort
 	contested atomic.Pointer[error]
+	detached  atomic.Pointer[error] // why its program cannot be put back
+	renewed   atomic.Int32
 	unbound   atomic.Bool
 }
 
 func (p *ownPort) Exclusive() bool { return true }
 func (p *ownPort) Bound() bool     { return !p.unbound.Load() }
+func (p *ownPort) Renew() error {
+	p.renewed.Add(1)
+	if err := p.detached.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 func (p *ownPort) Contested() error {
 	if err := p.contested.Load(); err != nil {
 		return *err
@@ -96,7 +105,7 @@ func TestDeviceIsTaken(t *testing.T) {
 				r.change("vm0", func(*link.Link) {})
 			}
 		}
-		another := errors.New("another program")
+		another, detached := errors.New("another program"), errors.New("it cannot be attached")
 		for _, c := range []struct {
 			take, free func()
 			want       string
@@ -109,6 +118,8 @@ func TestDeviceIsTaken(t *testing.T) {
 			// No news comes of programs: looking again must do.
 			{func() { own.contested.Store(&another); alias("vswitch sw0 ")(); alias("vswitch sw0")() },
 				func() { own.contested.Store(nil); time.Sleep(takenGap) }, "another program"},
+			{func() { own.detached.Store(&detached); time.Sleep(lookGap) },
+				func() { own.detached.Store(nil); time.Sleep(takenGap) }, "it cannot be attached"},
 		} {
 			r.wantState("vm0", api.StateUp)
 			r.logged()
@@ -159,9 +170,12 @@ func TestNumberUsedAgain(t *testing.T) {
 		r := start(t, h, store.State{})
 		r.mustAdd("vm0")
 		time.Sleep(maxBackoff)
-		first := own
+		first, renewed := own, own.renewed.Load()
 		first.unbound.Store(true)
 		r.change("vm0", func(l *link.Link) { l.Name = "other" })
+		if renewed == 0 || first.renewed.Load() != renewed {
+			t.Errorf("programs were put back at another device: %d times, %d before", first.renewed.Load(), renewed)
+		}
 		if got := r.port("vm0"); got.State != api.StateWaiting {
 			t.Errorf("%s on %s", got.State, got.Ifname)
 		}

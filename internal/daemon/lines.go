@@ -1,8 +1,8 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -95,8 +95,8 @@ func (p *managed) notice() string {
 			return text
 		}
 	}
-	if _, ok := p.dev.(port.KernelEnd); ok && p.link.XDP != 0 {
-		return fmt.Sprintf("XDP program %d at %s sees frames first, and the switch gets what it leaves; `ip link set dev %s xdp off` takes it away", p.link.XDP, p.link.Name, p.link.Name)
+	if _, ok := p.dev.(port.KernelEnd); ok {
+		return cmp.Or(p.link.Ahead(), p.ahead)
 	}
 	return p.ahead
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -240,15 +241,20 @@ func (m *manager) see(dev port.Port) (s sight) {
 	s.link, s.err = m.links.ByIndex(s.index)
 	if s.err == nil {
 		s.speed = linkSpeed(s.link.Name)
-		s.held = m.heldBy(dev, s.link)
+		s.held = cmp.Or(m.unprogrammed(dev), m.heldBy(dev, s.link))
 		if o, ok := dev.(port.Overtaken); ok {
 			s.ahead = o.Overtaken()
 		}
 	}
 	// Last: the index may belong to another device by now.
-	b, ok := dev.(port.Bound)
-	s.bound = !ok || b.Bound()
+	s.bound = bound(dev)
 	return s
+}
+
+// bound reports whether a port is still on its device, as far as it knows.
+func bound(dev port.Port) bool {
+	b, ok := dev.(port.Bound)
+	return !ok || b.Bound()
 }
 
 // note records what see found and reports whether the interface exists.

@@ -47,6 +47,19 @@ func (m *manager) heldBy(dev port.Port, l link.Link) string {
 	return ""
 }
 
+// unprogrammed puts the programs of a port back at its device if somebody detached them. It returns
+// why that failed. It may be slow, so it is called without the turn.
+func (m *manager) unprogrammed(dev port.Port) string {
+	p, ok := dev.(port.Programmed)
+	if !ok || !bound(dev) || m.handing.Load() || m.taking.Load() {
+		return ""
+	}
+	if err := p.Renew(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // stacked records interfaces that receive the frames of the one below them and returns that one's
 // index, 0 if ev is about another kind.
 func (m *manager) stacked(ev link.Event) int {

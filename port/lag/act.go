@@ -3,6 +3,7 @@ package lag
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/proto/lacp"
@@ -109,9 +110,17 @@ func (p *Port) show(in, out []int) {
 		v.members = append(v.members, p.describe(pl, in, out))
 	}
 	problems := summary(v.members)
+	var ahead []string
+	for _, pl := range p.order {
+		if pl.ahead != "" {
+			ahead = append(ahead, pl.ahead)
+		}
+	}
 	switch {
 	case v.link && problems != "":
 		v.notice = "a member carries no frames: " + problems
+	case v.link:
+		v.notice = strings.Join(ahead, "; ")
 	case !v.link && problems != "":
 		v.reason = problems
 	case !v.link:

@@ -12,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	ebpf "github.com/cilium/ebpf/link"
 	"go.uber.org/goleak"
 
+	"github.com/vswitch/vswitch/internal/linux/hoststack/hoststacktest"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/proto/lacp"
@@ -547,6 +549,34 @@ func TestRateWithoutLACP(t *testing.T) {
 			t.Errorf("after %s: %v", patch, err)
 		}
 	}
+}
+
+// A port says whose program sees the frames of a member first, and puts its own back if somebody
+// detached it.
+func TestProgramsAtMembers(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	cables(ns, "a", "b", 2, 1500)
+	ns.Do(func() {
+		p := open(t, spec(lag.Settings{Members: lag.Names{"a0", "a1"}, Mode: "static"}), new(port.Trace))
+		waitStates(t, p, "active active")
+		l, err := link.ByName("a1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Without an event, a member is looked at after some seconds.
+		event := func(mtu string) { ns.Run("ip", "link", "set", "a1", "mtu", mtu) }
+		other := hoststacktest.Attach(t, l.Index, "other", ebpf.Head())
+		event("1400")
+		wait(t, p, func() bool { return strings.HasPrefix(p.Notice(), `a1: program "other" (id `) })
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+		hoststacktest.Detach(t, l.Index)
+		event("1500")
+		wait(t, p, func() bool { return p.Notice() == "" && len(hoststacktest.Names(t, l.Index)) == 1 })
+		waitStates(t, p, "active active")
+	})
 }
 
 // TestRenamed gives members back under the names that they got meanwhile, in the process that took

@@ -113,14 +113,22 @@ func (hostLinks) IPv4(index int) (netip.Prefix, error) { return link.IPv4(index)
 // look finds out whether somebody else uses the interface of a member. The caller holds mu, in
 // the members' namespace.
 func (p *Port) look(pl *place, m *member) {
-	m.looked, pl.again = true, time.Time{}
+	m.looked, pl.again = true, time.Now().Add(lookGap)
 	l, err := link.ByIndex(m.index)
-	if err != nil {
+	if err != nil || !m.device.Bound() {
 		return // an event will tell
 	}
 	pl.link = l
 	pl.why = unplugged(pl)
 	why := owner.Held(hostLinks{}, l, p.kind.Switch, true)
+	if err := m.device.Renew(); why == "" && err != nil {
+		why = err.Error()
+	}
+	if pl.ahead = l.Ahead(); pl.ahead == "" {
+		if other := m.device.Overtaken(); other != "" {
+			pl.ahead = l.Name + ": " + other
+		}
+	}
 	if err := m.device.Contested(); why == "" && err != nil {
 		pl.again = time.Now().Add(retryGap)
 		if time.Now().After(p.sharedUntil) {
@@ -192,7 +200,7 @@ func (p *Port) drop(m *member, why string) {
 	}
 	for _, pl := range p.order {
 		if pl.slot == m.slot {
-			pl.link, pl.why = link.Link{}, fmt.Sprintf("%s: %s", pl.name, why)
+			pl.link, pl.ahead, pl.why = link.Link{}, "", fmt.Sprintf("%s: %s", pl.name, why)
 			pl.again = time.Now()
 		}
 	}

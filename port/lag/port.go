@@ -69,6 +69,7 @@ type place struct {
 	slot  *slot
 	link  link.Link // as last seen; zero: not there
 	why   string    // why there is no member, or why it cannot carry frames
+	ahead string    // whose program sees its frames first
 	again time.Time // when to try or to look again; zero: with the next event
 }
 
@@ -98,6 +99,10 @@ var _ interface {
 // retryGap is how long a member that could not be taken waits for the next try, unless its
 // interface changes.
 const retryGap = 2 * time.Second
+
+// lookGap is how long a member is not looked at without an event: the kernel tells nobody of
+// programs that somebody attaches or detaches.
+const lookGap = 10 * time.Second
 
 // open opens a port, with what another process gives of it unless h is nil.
 func open(k kind, s port.Spec, trace *port.Trace, h *heritage) (_ *Port, err error) {

@@ -47,6 +47,7 @@ var _ interface {
 	port.Exclusive
 	port.Contested
 	port.Overtaken
+	port.Programmed
 } = Port{}
 
 // Name implements port.Kind.

@@ -49,6 +49,7 @@ var _ interface {
 	port.Exclusive
 	port.Contested
 	port.Overtaken
+	port.Programmed
 	port.Routed
 } = (*device)(nil)
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -67,7 +68,7 @@ func (p *Path) hooksOf(ifindex int) []hook {
 	return []hook{ingressHook(p.shared[ifindex])}
 }
 
-func (p *Path) hook(ifindex int, h hook) (io.Closer, error) {
+func (p *Path) hook(ifindex int, h hook) (*attachment, error) {
 	if p.pins != nil {
 		p.mark(ifindex, true)
 	}
@@ -75,14 +76,14 @@ func (p *Path) hook(ifindex int, h hook) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &attachment{l, p, ifindex}, nil
+	return &attachment{path: p, ifindex: ifindex, hook: h, at: l}, nil
 }
 
 // link puts a program at a device.
 func (p *Path) link(ifindex int, h hook) (link.Link, error) {
 	if p.pins != nil {
 		if l := p.pins.link(ifindex, h.suffix); l != nil {
-			if isAt(l, ifindex) && p.adopt(l, ifindex, h) == nil {
+			if is, _ := hoststack.IsAt(l, ifindex); is && p.adopt(l, ifindex, h) == nil {
 				return l, nil
 			}
 			// Its device is gone, or holds it in another namespace.
@@ -106,30 +107,62 @@ func (p *Path) link(ifindex int, h hook) (link.Link, error) {
 
 // attachment is a program at a device.
 type attachment struct {
-	link.Link
 	path    *Path
 	ifindex int
+
+	mu   sync.Mutex
+	hook hook
+	at   link.Link // not at the device any more if somebody detached it; see Renew
 }
 
 // SetShared implements hoststack.Sharer.
 func (p *Path) SetShared(program io.Closer, on bool) error {
 	a := program.(*attachment)
-	if err := a.Update(ingressHook(on).program(&p.bpf)); err != nil {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.at.Update(ingressHook(on).program(&p.bpf)); err != nil {
 		return explain("change the program of the fast path", err)
 	}
+	a.hook = ingressHook(on)
 	p.share(a.ifindex, on)
 	return nil
+}
+
+// Renew implements hoststack.Program.
+func (a *attachment) Renew() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if is, err := hoststack.IsAt(a.at, a.ifindex); is || err != nil || a.path.stopped() {
+		return nil
+	}
+	l, err := a.path.link(a.ifindex, a.hook)
+	if err != nil {
+		return err
+	}
+	_ = a.at.Close()
+	a.at = l
+	a.path.log.Warn("somebody detached the switch's program from a device; it is there again", "ifindex", a.ifindex)
+	return nil
+}
+
+// Info implements hoststack.Program.
+func (a *attachment) Info() (*link.Info, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.at.Info()
 }
 
 // Close also detaches the program, unless the process is about to end. Otherwise a device
 // that the switch gave up, or that moved to another network namespace, would keep a
 // program that drops frames which nobody receives.
 func (a *attachment) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var err error
 	if a.path.live.Load() {
 		err = a.path.Detach(a.ifindex)
 	}
-	return errors.Join(err, a.Link.Close())
+	return errors.Join(err, a.at.Close())
 }
 
 // Taken implements hoststack.Taker: it asks the kernel, see bpf/taken.h.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/files/flock"
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	interfaces "github.com/vswitch/vswitch/internal/linux/link"
 )
 
@@ -261,20 +262,6 @@ func (p *pins) link(ifindex int, suffix string) link.Link {
 	return nil
 }
 
-// isAt reports whether a link is at the device that has the number now, in the calling
-// thread's network namespace. The link's own device may be gone and its number reused.
-func isAt(l link.Link, ifindex int) bool {
-	info, err := l.Info()
-	if err != nil || info.TCX() == nil {
-		return false
-	}
-	there, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachType(info.TCX().AttachType)})
-	return err == nil && slices.ContainsFunc(there.Programs, func(a link.AttachedProgram) bool {
-		id, _ := a.LinkID()
-		return id == info.ID
-	})
-}
-
 // keepLink pins the link of a device; a link that is pinned already is moved.
 func (p *pins) keepLink(l link.Link, ifindex int, suffix string) error {
 	return pin(l, p.linkPath(ifindex, suffix))
@@ -389,6 +376,7 @@ func inForce(dir string) bool {
 			return true
 		}
 		ifindex := int(info.TCX().Ifindex)
-		return ifindex != 0 && !isAt(l, ifindex)
+		is, _ := hoststack.IsAt(l, ifindex)
+		return ifindex != 0 && !is
 	})
 }

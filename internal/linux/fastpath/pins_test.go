@@ -22,6 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
+	"github.com/vswitch/vswitch/internal/linux/hoststack/hoststacktest"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
@@ -203,6 +205,51 @@ func TestTakeOver(t *testing.T) {
 	if d := third.send(0, frame(macB, macA, frameLen)); d != tcxPass {
 		t.Errorf("a frame to a station that went with its port gets %d", d)
 	}
+}
+
+// A program that somebody detached is put back, and is the one that the next process takes over.
+func TestDetached(t *testing.T) {
+	h := newHost(t)
+	first := h.open(h.taps...)
+	first.start()
+	check := func(what string, want ...string) {
+		t.Helper()
+		for i, ifindex := range h.taps {
+			if got := hoststacktest.Names(t, ifindex); len(got) != 1 || got[0] != want[i] {
+				t.Errorf("%s tap %d has %v, want %s", what, i, got, want[i])
+			}
+		}
+		h.wantPinned(h.taps...)
+	}
+	renew := func(p *process) {
+		t.Helper()
+		for _, l := range p.links {
+			if err := l.(hoststack.Program).Renew(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	h.ns.Do(func() {
+		renew(first)
+		check("untouched,", "vswitch", "vswitch")
+		hoststacktest.Detach(t, h.taps[0])
+		renew(first)
+		check("renewed,", "vswitch", "vswitch")
+		// It is what the port has by then.
+		if err := first.path.SetShared(first.links[0], true); err != nil {
+			t.Fatal(err)
+		}
+		hoststacktest.Detach(t, h.taps[0])
+		renew(first)
+		check("renewed,", "vswitch_shared", "vswitch")
+		first.end()
+		second := h.open(h.taps...)
+		second.start()
+		check("taken over,", "vswitch", "vswitch")
+		hoststacktest.Detach(t, h.taps[1])
+		renew(second)
+		check("renewed,", "vswitch", "vswitch")
+	})
 }
 
 // The programs of an earlier process are used as they are, as long as all are there and are of the

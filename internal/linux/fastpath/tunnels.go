@@ -342,15 +342,16 @@ func (t *Tunnel) Attach(ifindex int) (io.Closer, error) {
 	return both{in, out}, nil
 }
 
-type both [2]io.Closer
-
-func (b both) Close() error { return errors.Join(b[0].Close(), b[1].Close()) }
-
-// Taken implements hoststack.Taker.
-func (b both) Taken() bool {
-	in, ok := b[0].(interface{ Taken() bool })
-	return ok && in.Taken()
+// both are the programs at the ingress and the egress of a device.
+type both struct {
+	*attachment
+	out *attachment
 }
+
+func (b both) Close() error { return errors.Join(b.attachment.Close(), b.out.Close()) }
+
+// Renew implements hoststack.Program.
+func (b both) Renew() error { return errors.Join(b.attachment.Renew(), b.out.Renew()) }
 
 // Detach removes the programs and all that is known of a tunnel.
 func (t *Tunnel) Detach(ifindex int) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	cilium "github.com/cilium/ebpf/link"
 
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/port"
 )
@@ -167,11 +168,11 @@ func (p *Path) under(tunnel uint32, all map[netip.Addr]link.Way) error {
 func (p *Path) underlay(ifindex int, tunnel uint32) error {
 	u := p.underlays[ifindex]
 	var is uint32
-	if u != nil && p.bpf.Underlays.Lookup(uint32(ifindex), &is) == nil {
+	if u != nil && p.bpf.Underlays.Lookup(uint32(ifindex), &is) == nil && isThere(u, ifindex) {
 		u.users[tunnel] = true
 		return nil
 	}
-	// It is new, or another device that has the number now.
+	// It is new, or another device that has the number now, or somebody detached the program.
 	users := map[uint32]bool{tunnel: true}
 	if u != nil {
 		users = u.users
@@ -184,6 +185,12 @@ func (p *Path) underlay(ifindex int, tunnel uint32) error {
 	}
 	p.underlays[ifindex] = &underlay{l, users}
 	return p.bpf.Underlays.Put(uint32(ifindex), uint32(ifindex))
+}
+
+// isThere reports whether an underlay's program is at the device, as far as the kernel says.
+func isThere(u *underlay, ifindex int) bool {
+	is, err := hoststack.IsAt(u.Link, ifindex)
+	return is || err != nil
 }
 
 // uncover detaches the program from a device, which may be gone.

@@ -12,6 +12,7 @@ import (
 	cilium "github.com/cilium/ebpf/link"
 
 	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/internal/linux/hoststack/hoststacktest"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/port"
@@ -375,6 +376,12 @@ func TestWays(t *testing.T) {
 	if got, _ := r.unwrap(wire); got != tcxRedirect {
 		t.Errorf("back again it gets %d", got)
 	}
+
+	// Somebody detaches the program.
+	r.ns.Do(func() { hoststacktest.Detach(t, r.ul0) })
+	attached("ul0", 0)
+	set(map[netip.Addr]link.Way{host: {Ifindex: r.ul0, Via: host}})
+	attached("ul0", 1)
 
 	// A device that goes takes its number along.
 	r.ns.Run("ip", "link", "del", "ul0")

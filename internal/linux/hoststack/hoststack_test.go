@@ -200,6 +200,19 @@ func TestWithoutBPF(t *testing.T) {
 	ns := testenv.NewNetns(t)
 	ns.Run("ip", "tuntap", "add", "dev", "vm0", "mode", "tap")
 	ns.Do(func() {
+		// What the library finds out about the kernel it keeps for all tests of the process, so it
+		// must find that out with all rights: without them it takes programs to have no names.
+		l, err := link.ByName("vm0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		able, err := hoststack.Shut("vm0", l.Index, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := able.Close(); err != nil {
+			t.Fatal(err)
+		}
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var all [2]unix.CapUserData
 		if err := unix.Capget(&header, &all[0]); err != nil {
@@ -212,10 +225,6 @@ func TestWithoutBPF(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Capset(&header, &all[0])
-		l, err := link.ByName("vm0")
-		if err != nil {
-			t.Fatal(err)
-		}
 		guard, err := hoststack.Shut("vm0", l.Index, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -20,6 +21,14 @@ const shot = 2
 // (net/core/dev.c, __netif_receive_skb_core). The kernel removes the program with its
 // descriptor, so a dead switch leaves nothing behind.
 func attach(ifindex int) (io.Closer, error) {
+	l, err := attachShut(ifindex)
+	if err != nil {
+		return nil, err
+	}
+	return &program{ifindex: ifindex, link: l}, nil
+}
+
+func attachShut(ifindex int) (link.Link, error) {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name:         "vswitch_shut",
 		Type:         ebpf.SchedCLS,
@@ -36,27 +45,98 @@ func attach(ifindex int) (io.Closer, error) {
 		Anchor:    BeforeOthers(ifindex, ebpf.AttachTCXIngress),
 	})
 	prog.Close() // the link holds the program
-	if err != nil {
-		return nil, err
-	}
-	return &program{link: l}, nil
+	return l, err
 }
 
 // program is an attached program.
 type program struct {
-	link link.Link
-	off  sync.Once
+	ifindex int
+
+	mu   sync.Mutex
+	link link.Link // not at the interface any more if somebody detached it; see Renew
+	off  bool
 }
 
 // Close detaches the program. Closing the descriptor alone would not detach it immediately
 // while a process that is just being started holds a copy.
-func (p *program) Close() (err error) {
-	p.off.Do(func() { err = errors.Join(p.link.Detach(), p.link.Close()) })
-	return err
+func (p *program) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.off {
+		return nil
+	}
+	p.off = true
+	return errors.Join(p.link.Detach(), p.link.Close())
 }
 
-// Info describes the link.
-func (p *program) Info() (*link.Info, error) { return p.link.Info() }
+// Info implements Program.
+func (p *program) Info() (*link.Info, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.link.Info()
+}
+
+// Renew implements Program.
+func (p *program) Renew() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if is, err := IsAt(p.link, p.ifindex); p.off || is || err != nil {
+		return nil
+	}
+	l, err := attachShut(p.ifindex)
+	if err != nil {
+		return err
+	}
+	_ = p.link.Close()
+	p.link = l
+	return nil
+}
+
+// IsAt reports whether a link is at the interface that has the number now, in the calling
+// thread's network namespace. The link's own interface may be gone and its number reused, and
+// somebody may have detached the link.
+func IsAt(l link.Link, ifindex int) (bool, error) {
+	info, err := l.Info()
+	if err != nil {
+		return false, err
+	}
+	if info.TCX() == nil {
+		return false, nil
+	}
+	at, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachType(info.TCX().AttachType)})
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(at.Programs, func(a link.AttachedProgram) bool {
+		id, _ := a.LinkID()
+		return id == info.ID
+	}), nil
+}
+
+// Program is implemented by what is attached to an interface, if it can tell where it is.
+type Program interface {
+	Info() (*link.Info, error)
+
+	// Renew attaches the program again if somebody detached it (`bpftool link detach`).
+	Renew() error
+}
+
+// Renew puts the switch's program back at the interface, which must still be the one that the
+// Guard is for, if somebody detached it: the kernel tells nobody. Without it the host sees the
+// frames, and the switch gets none of those that an Ingress punts.
+func (g *Guard) Renew() error {
+	if g == nil {
+		return nil
+	}
+	p, ok := g.program.(Program)
+	if !ok {
+		return nil
+	}
+	if err := p.Renew(); err != nil {
+		return fmt.Errorf("somebody detached the switch's program from the device, and it cannot be attached again: %w", err)
+	}
+	return nil
+}
 
 // programs is the prefix of the names of all programs that a switch puts at a device.
 const programs = "vswitch"
@@ -115,7 +195,7 @@ func (g *Guard) others() (before, after []other) {
 	if err != nil || len(at.Programs) < 2 {
 		return nil, nil
 	}
-	l, ok := g.program.(interface{ Info() (*link.Info, error) })
+	l, ok := g.program.(Program)
 	if !ok {
 		return nil, nil
 	}

@@ -184,6 +184,14 @@ func linkFrom(l netlink.Link) Link {
 	return r
 }
 
+// Ahead says that an XDP program sees the interface's frames first; it is empty if there is none.
+func (l Link) Ahead() string {
+	if l.XDP == 0 {
+		return ""
+	}
+	return fmt.Sprintf("XDP program %d at %s sees frames first, and the switch gets what it leaves; `ip link set dev %s xdp off` takes it away", l.XDP, l.Name, l.Name)
+}
+
 // TakesFrames reports whether the interface takes frames for its own address from the
 // interface below it, before anything else on the host sees them.
 func (l Link) TakesFrames() bool {

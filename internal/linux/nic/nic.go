@@ -84,6 +84,9 @@ func (d *Device) Exclusive() bool { return d.isShut() }
 // Contested implements port.Contested.
 func (d *Device) Contested() error { return d.theGuard().Contested() }
 
+// Renew implements port.Programmed.
+func (d *Device) Renew() error { return d.theGuard().Renew() }
+
 // Overtaken implements port.Overtaken.
 func (d *Device) Overtaken() string { return d.theGuard().Overtaken() }
 

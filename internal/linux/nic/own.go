@@ -29,6 +29,7 @@ var _ interface {
 	port.Exclusive
 	port.Contested
 	port.Overtaken
+	port.Programmed
 } = (*Own)(nil)
 
 // OpenOwn opens a device and sets it up. If that fails, the device is as it was, unless it is in
@@ -77,6 +78,9 @@ func (o *Own) Exclusive() bool { return true }
 
 // Contested implements port.Contested.
 func (o *Own) Contested() error { return o.guard.Contested() }
+
+// Renew implements port.Programmed.
+func (o *Own) Renew() error { return o.guard.Renew() }
 
 // Overtaken implements port.Overtaken.
 func (o *Own) Overtaken() string { return o.guard.Overtaken() }

@@ -113,7 +113,7 @@ var outside = map[string][]string{
 	},
 	"golang.org/x/sys/cpu":                          {"internal/virtio/vnet"},
 	"github.com/vishvananda/netlink":                {"internal/linux/link"},
-	"github.com/cilium/ebpf":                        {"internal/linux/hoststack", "internal/linux/fastpath", "internal/linux/losses"},
+	"github.com/cilium/ebpf":                        {"internal/linux/hoststack", "internal/linux/hoststack/hoststacktest", "internal/linux/fastpath", "internal/linux/losses"},
 	"github.com/songgao/water":                      {"internal/linux/tuntap", "qemu-examples/hello-tap"},
 	"github.com/urfave/cli":                         {"cmd/vswitch"},
 	"github.com/xrash/smetrics":                     {"cmd/vswitch", "internal/config"},
