@@ -72,10 +72,28 @@ func (a *attachment) again(ctx context.Context) (*current.Result, error) {
 	case labelsOf(p) != a.labels:
 		return nil, fmt.Errorf("port %s of switch %s is not this container's; remove it with `vswitch del-port %s`", a.port, a.Switch, a.port)
 	}
-	if k, err := a.stored(a.port); err == nil && k.Result != nil && a.check(ctx, k.Result) == nil {
+	k, err := a.stored(a.port)
+	if err == nil && k.Result != nil && a.readdress(k.Result) == nil && a.check(ctx, k.Result) == nil {
 		return k.Result, nil
 	}
 	return nil, a.remove(ctx)
+}
+
+// readdress gives the container's interface in a result the MAC address that it has, which plugins
+// behind this one may have changed (tuning), unless the runtime asked for one.
+func (a *attachment) readdress(r *current.Result) error {
+	if a.Runtime.MAC != "" {
+		return nil
+	}
+	return a.within(func(l link.Link) error {
+		mac, err := l.HardwareAddr()
+		for _, i := range r.Interfaces {
+			if i.Sandbox != "" && i.Name == l.Name {
+				i.Mac = mac.String()
+			}
+		}
+		return err
+	})
 }
 
 // release gives the addresses of the attachment back.

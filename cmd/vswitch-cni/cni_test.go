@@ -469,7 +469,7 @@ func TestVersions(t *testing.T) {
 		r.configure(version, with)
 		ns := testenv.NewNetns(t)
 		c := container(ns, "eth0")
-		var first string
+		var first, device string
 		for n := range 2 { // a runtime may repeat an ADD
 			got, err := r.AddNetworkList(t.Context(), r.list, c)
 			if err != nil {
@@ -482,8 +482,11 @@ func TestVersions(t *testing.T) {
 			if got.Version() != version || len(result.IPs) != addresses || len(result.Interfaces) != 2 || result.Interfaces[1].Sandbox != ns.Path() || (result.Interfaces[1].Mac == "02:00:00:00:00:0e") != (with != "") {
 				t.Errorf("%s: the result has version %s, interfaces %+v, addresses %+v", version, got.Version(), result.Interfaces, result.IPs)
 			}
+			is, _, _ := strings.Cut(ns.Run("ip", "-o", "link", "show", "eth0"), ":")
 			if n == 0 {
-				first = result.Interfaces[0].Name
+				first, device = result.Interfaces[0].Name, is
+			} else if is != device {
+				t.Errorf("%s: the second ADD made another device", version)
 			} else if result.Interfaces[0].Name != first {
 				t.Errorf("%s: the second port is %s, the first %s", version, result.Interfaces[0].Name, first)
 			}
