@@ -141,6 +141,10 @@ type Trace struct {
 	// any name.
 	Number string `json:"number,omitempty"`
 
+	// MAC is the address of the device itself, in the form of net.HardwareAddr, to recognize it in
+	// another network namespace; empty: not known.
+	MAC string `json:"mac,omitempty"`
+
 	// Name is what the port's settings call a device among its Members; empty: Ifname.
 	Name string `json:"name,omitempty"`
 

@@ -59,6 +59,8 @@ type fakeHost struct {
 	other    error  // another switch of the name, as Claim.Take says
 	attended string // what Attended says
 
+	strays []link.Stray
+
 	needs  port.Needs // of each port, a queue
 	queues int        // of what Open returns; 0: one
 
@@ -117,6 +119,12 @@ func (h *fakeHost) IPv4(index int) (netip.Prefix, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.addresses[index], nil
+}
+
+func (h *fakeHost) Strays(string) ([]link.Stray, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.strays, nil
 }
 
 func (h *fakeHost) Find(spec port.Spec, trace port.Trace) (index int, is bool) {

@@ -14,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -233,6 +234,52 @@ func TestMovedDeviceComesBack(t *testing.T) {
 			r.wantState("vm0", api.StateNoCarrier)
 			r.stop()
 		}
+	})
+}
+
+// In place of a device that was moved to another namespace while no daemon ran no other is made. One
+// that was deleted is made again, also if a switch of the same name has one of that name elsewhere.
+func TestMovedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		r := start(t, h, store.State{})
+		r.mustAdd("vm0")
+		r.change("vm0", func(l *link.Link) { l.MAC = [6]byte{2, 0, 0, 0, 0, 1} })
+		time.Sleep(saveGap)
+		r.stop()
+		saved := r.disk
+		if tr := saved.Ports[0].Trace; tr.MAC != "02:00:00:00:00:01" {
+			t.Fatalf("on disk %+v", tr)
+		}
+		l, _ := h.ByName("vm0")
+		saved.Ports[0].Trace.Number = owner.Number(l.Index)
+		h.remove("vm0")
+		<-h.events
+
+		other := l
+		other.MAC[5] = 2
+		h.strays = []link.Stray{{Link: other, Place: link.Place{Netns: 0, Index: 7}}, {Link: l, Place: link.Place{Netns: 1, Index: 8}}}
+		r = start(t, h, saved)
+		time.Sleep(time.Hour)
+		if p := r.port("vm0"); p.State != api.StateWaiting || !strings.Contains(p.Reason, "moved to another network namespace") {
+			t.Errorf("moved: %s (%s)", p.State, p.Reason)
+		}
+		h.put(l)
+		time.Sleep(eventGap)
+		r.wantState("vm0", api.StateNoCarrier)
+		if now, _ := h.ByName("vm0"); now.Index != l.Index {
+			t.Errorf("the device is %+v", now)
+		}
+		r.stop()
+		h.remove("vm0")
+		for len(h.events) > 0 {
+			<-h.events
+		}
+
+		h.strays = h.strays[:1]
+		r = start(t, h, saved)
+		r.wantState("vm0", api.StateNoCarrier)
+		r.stop()
 	})
 }
 

@@ -30,6 +30,9 @@ type Links interface {
 
 	// IPv4 returns the host's first address on an interface; it is invalid if there is none.
 	IPv4(index int) (netip.Prefix, error)
+
+	// Strays returns the interfaces of the switch of that name in other network namespaces.
+	Strays(switchName string) ([]link.Stray, error)
 }
 
 // Claim gives one switch of a name the sole use of interfaces. Any goroutine may use it.
@@ -52,6 +55,7 @@ func (HostLinks) ByIndex(index int) (link.Link, error)                 { return 
 func (HostLinks) ByName(name string) (link.Link, error)                { return link.ByName(name) }
 func (HostLinks) Claim(name, socket string) Claim                      { return owner.NewClaim(name, socket) }
 func (HostLinks) IPv4(index int) (netip.Prefix, error)                 { return link.IPv4(index) }
+func (HostLinks) Strays(switchName string) ([]link.Stray, error)       { return owner.Strays(switchName) }
 
 // watchOn forwards events until ctx ends. If the watch ends earlier, watchOn logs it, starts
 // another, and sends an event with Err set: the receiver's knowledge may be outdated.

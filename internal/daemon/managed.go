@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -124,12 +125,16 @@ func (p *managed) unknownKind() error {
 // open attaches the port to its device. The port is claimed or not yet visible to others. On
 // error it is unchanged.
 func (m *manager) open(p *managed) (err error) {
+	first := p.tried.IsZero()
 	p.tried, p.retry, p.changed = time.Now(), time.Time{}, false
 	if p.kind == nil {
 		return p.unknownKind()
 	}
 	if err := p.kind.Check(p.spec); err != nil {
 		return err
+	}
+	if first {
+		m.seek(p)
 	}
 	if err := m.stillAway(p); err != nil {
 		return err
@@ -272,7 +277,7 @@ func (m *manager) note(p *managed, s sight) bool {
 		m.log.Warn("reading an interface", "port", p.spec.Name, "error", s.err)
 		s.link = link.Link{Index: s.index, Name: p.ifname(), Up: true, Carrier: true}
 	}
-	p.link, p.trace.Ifname = s.link, s.link.Name
+	p.link, p.trace.Ifname, p.trace.MAC = s.link, s.link.Name, macOf(s.link)
 	m.index(p, s.index)
 	return true
 }
@@ -297,7 +302,7 @@ func (m *manager) follow(p *managed) {
 }
 
 func (m *manager) followTo(p *managed, seen sight) {
-	name := p.trace.Ifname
+	name, mac := p.trace.Ifname, p.trace.MAC
 	if !m.note(p, seen) {
 		m.lose(p, gone("interface "+name+" was deleted or moved to another network namespace"))
 		return
@@ -305,6 +310,8 @@ func (m *manager) followTo(p *managed, seen sight) {
 	p.departure = nil
 	if p.trace.Ifname != name {
 		m.log.Info("interface renamed", "port", p.spec.Name, "from", name, "to", p.trace.Ifname)
+	}
+	if p.trace.Ifname != name || p.trace.MAC != mac {
 		m.saveTrace()
 	}
 	m.reconcile(p)
@@ -369,6 +376,42 @@ func (m *manager) departed(p *managed, ev link.Event) {
 	p.retryAt(p.again)
 }
 
+// seek finds out whether a restored port's device, which is not there, was moved to another network
+// namespace while no daemon ran.
+func (m *manager) seek(p *managed) {
+	f, ok := as[port.Finder](p.kind)
+	if !ok || p.trace.MAC == "" || !owner.Here(p.trace.Number) {
+		return
+	}
+	spec, trace := p.spec, p.trace
+	var at link.Place
+	m.off(func() {
+		if _, is := f.Find(spec, trace); is {
+			return
+		}
+		all, err := m.strays()
+		if err != nil {
+			m.log.Warn("looking for a device in other network namespaces", "port", spec.Name, "interface", trace.Ifname, "error", err)
+		}
+		for _, s := range all {
+			if macOf(s.Link) == trace.MAC {
+				at = s.Place
+			}
+		}
+	})
+	if at != (link.Place{}) {
+		p.trace.Away, p.elsewhere = m.boot, at
+	}
+}
+
+// macOf returns the address of a device itself, in the form of port.Trace.MAC.
+func macOf(l link.Link) string {
+	if l.MAC == ([6]byte{}) {
+		return ""
+	}
+	return net.HardwareAddr(l.MAC[:]).String()
+}
+
 // stillAway returns an error while the port's device is in another network namespace, from where
 // it may come back: its machine has it open. After a reboot it is gone.
 func (m *manager) stillAway(p *managed) error {
@@ -379,13 +422,20 @@ func (m *manager) stillAway(p *managed) error {
 		spec, trace := p.spec, p.trace
 		var index int
 		var is bool
-		m.off(func() { index, is = f.Find(spec, trace) })
+		elsewhere, netns := p.elsewhere, ""
+		m.off(func() {
+			if index, is = f.Find(spec, trace); !is {
+				if netns = elsewhere.Name(); netns != "" {
+					netns = " (" + netns + ")"
+				}
+			}
+		})
 		// Another port's device can have the name by now.
 		if other := m.devices[index]; !is || other != nil && other != p {
-			return gone(fmt.Sprintf("interface %s was moved to another network namespace; move it back, or delete the port and add it again", trace.Ifname))
+			return gone(fmt.Sprintf("interface %s was moved to another network namespace%s; move it back, or delete the port and add it again", trace.Ifname, netns))
 		}
 	}
-	p.trace.Away = ""
+	p.trace.Away, p.elsewhere = "", link.Place{}
 	return nil
 }
 

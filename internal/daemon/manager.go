@@ -32,8 +32,9 @@ type manager struct {
 
 	kinds   port.Catalog
 	links   Links
-	claimed Claim         // on the interfaces, taken with the first port that stands on one
-	saver   *store.Writer // nil: the state is not kept
+	strays  func() ([]link.Stray, error) // interfaces of the switch in other network namespaces, at the start
+	claimed Claim                        // on the interfaces, taken with the first port that stands on one
+	saver   *store.Writer                // nil: the state is not kept
 	log     *slog.Logger
 	aging   time.Duration
 
@@ -105,6 +106,7 @@ func newManager(o Options, keep func(store.State) error) (*manager, error) {
 	m := &manager{
 		name: o.Name, version: o.Version, revision: o.Revision, stateDir: o.StateDir, socketDir: o.SocketDir,
 		links:   o.Links,
+		strays:  sync.OnceValues(func() ([]link.Stray, error) { return o.Links.Strays(o.Name) }),
 		claimed: o.Links.Claim(o.Name, o.Socket),
 		log:     o.Log,
 		aging:   o.Aging,

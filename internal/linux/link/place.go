@@ -24,9 +24,32 @@ func (p Place) Do(f func(Link) error) error {
 	if p.Index == 0 {
 		return errors.New("where it is was not heard")
 	}
-	names, err := filepath.Glob(namesOfNetns + "/*")
+	ns, err := p.open()
 	if err != nil {
 		return err
+	}
+	defer ns.Close()
+	return p.in(ns, f)
+}
+
+// Name returns what ip-netns(8) calls the namespace; it is empty if that is not known.
+func (p Place) Name() string {
+	if p.Index == 0 {
+		return ""
+	}
+	ns, err := p.open()
+	if err != nil {
+		return ""
+	}
+	defer ns.Close()
+	return filepath.Base(ns.Name())
+}
+
+// open opens the namespace, by its name.
+func (p Place) open() (*os.File, error) {
+	names, err := filepath.Glob(namesOfNetns + "/*")
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range names {
 		ns, err := os.Open(name)
@@ -34,13 +57,11 @@ func (p Place) Do(f func(Link) error) error {
 			continue
 		}
 		if n, err := netlink.GetNetNsIdByFd(int(ns.Fd())); err == nil && n == p.Netns {
-			err = p.in(ns, f)
-			ns.Close()
-			return err
+			return ns, nil
 		}
 		ns.Close()
 	}
-	return fmt.Errorf("no network namespace in %s is the one where it is", namesOfNetns)
+	return nil, fmt.Errorf("no network namespace in %s is the one where it is", namesOfNetns)
 }
 
 // in is Do in a namespace. Its thread ends with it: nothing else must run there.

@@ -33,13 +33,29 @@ func IsNumber(number string, index int) bool {
 	return is && digits == strconv.Itoa(index) && number == Number(index)
 }
 
+// Here reports whether a number is of this boot and of the calling thread's namespace.
+func Here(number string) bool {
+	_, is := here(number)
+	return is
+}
+
+func here(number string) (index int, is bool) {
+	digits, _, _ := strings.Cut(number, "@")
+	index, err := strconv.Atoi(digits)
+	return index, err == nil && IsNumber(number, index)
+}
+
+// Strays returns the interfaces of the switch named me in other network namespaces, see link.Strays.
+func Strays(me string) ([]link.Stray, error) {
+	return link.Strays(func(l link.Link) bool { return marked(l, me) })
+}
+
 // Find looks up the interface of a port of the switch named me, also one that somebody renamed: by
 // its number, then by the name that it was last seen with, then by the port's name. Another interface
 // can have the number or the last name by now, so the mark of the switch must be there; an interface
 // of the given kind that is nobody's may have lost it.
 func Find(me, kind, name, last, number string) (link.Link, error) {
-	digits, _, _ := strings.Cut(number, "@")
-	if index, err := strconv.Atoi(digits); err == nil && IsNumber(number, index) {
+	if index, is := here(number); is {
 		if l, err := link.ByIndex(index); err == nil && marked(l, me) {
 			return l, nil
 		}

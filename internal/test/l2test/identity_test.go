@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -376,12 +378,21 @@ func TestMovedAway(t *testing.T) {
 	ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
 	defer guest.Kill()
 	d.AwaitState(t, "vm0", api.StateUp)
-	for _, restart := range []bool{false, true} {
+	for _, when := range []string{"running", "restarted", "away"} {
+		if when == "away" {
+			d.Kill()
+		}
 		ns.Run("ip", "link", "set", "vm0", "netns", elsewhere.Path())
+		if when == "away" {
+			d.Restart(t)
+		}
 		testenv.Eventually(t, "the port says where its device is", func() bool {
-			return strings.Contains(d.port("vm0").Reason, "was moved to another network namespace")
+			return strings.Contains(d.port("vm0").Reason, "was moved to another network namespace ("+elsewhere.Name+")")
 		})
-		if restart {
+		if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
+			t.Errorf("%s: there is another vm0: %s", when, out)
+		}
+		if when == "restarted" {
 			d.Restart(t)
 		}
 		elsewhere.Run("ip", "link", "set", "vm0", "netns", ns.Path())
@@ -464,7 +475,7 @@ func TestRenamedMeanwhile(t *testing.T) {
 func TestMovedForGood(t *testing.T) {
 	t.Parallel()
 	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
-	for _, name := range []string{"eth1", "eth2"} {
+	for _, name := range []string{"eth1", "eth2", "eth3"} {
 		ns.Run("ip", "link", "add", name, "type", "veth", "peer", "name", name+"p")
 		ns.Run("ip", "link", "set", name+"p", "up")
 		ns.Run("ip", "link", "set", name, "up")
@@ -472,9 +483,20 @@ func TestMovedForGood(t *testing.T) {
 	ns.Run("ip", "link", "set", "eth1", "alias", "rack 7")
 	elsewhere.Run("ip", "link", "add", "spare", "type", "veth", "peer", "name", "spare1") // so that indexes are others
 	d := startDaemon(t, ns, "--sandbox", "off")                                           // it enters the namespace
-	for _, name := range []string{"eth1", "eth2"} {
+	nameless := exec.Command("unshare", "-n", "sleep", "infinity")
+	if err := nameless.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nameless.Process.Kill(); _ = nameless.Wait() }()
+	of := func(pid int) string {
+		ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+		return ns
+	}
+	testenv.Eventually(t, "a namespace without a name", func() bool { return of(nameless.Process.Pid) != of(os.Getpid()) })
+	to := map[string]string{"eth1": elsewhere.Path(), "eth2": elsewhere.Path(), "eth3": fmt.Sprint(nameless.Process.Pid)}
+	for name, netns := range to {
 		d.ctl("add-port %s --kind netdev", name)
-		ns.Run("ip", "link", "set", name, "netns", elsewhere.Path(), "name", name+"x")
+		ns.Run("ip", "link", "set", name, "netns", netns, "name", name+"x")
 		testenv.Eventually(t, "the port says where its device is", func() bool {
 			return strings.Contains(d.port(name).Reason, "was moved to another network namespace")
 		})
@@ -483,10 +505,15 @@ func TestMovedForGood(t *testing.T) {
 	if out := elsewhere.Run("ip", "link", "show", "eth1x"); !strings.Contains(out, "alias rack 7") {
 		t.Errorf("eth1 is left as %s", out)
 	}
-	d.Restart(t) // which does not know where it is
+	d.Restart(t) // it was moved before
 	d.ctl("del-port eth2")
-	if out := elsewhere.Run("ip", "link", "show", "eth2x"); !strings.Contains(out, "alias vswitch") || !strings.Contains(d.Log(), "keeps the alias") {
-		t.Errorf("the log says nothing, and eth2 is left as %s", out)
+	if out := elsewhere.Run("ip", "link", "show", "eth2x"); strings.Contains(out, "alias") {
+		t.Errorf("eth2 is left as %s", out)
+	}
+	d.ctl("del-port eth3")
+	out, err := exec.Command("nsenter", "-n", "-t", to["eth3"], "ip", "link", "show", "eth3x").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "alias vswitch") || !strings.Contains(d.Log(), "keeps the alias") {
+		t.Errorf("the log says nothing, and eth3 is left as %s, %v", out, err)
 	}
 }
 
