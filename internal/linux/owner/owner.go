@@ -8,8 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
+	"time"
 
+	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/linux/link"
 )
 
@@ -107,13 +110,38 @@ func Sign(l link.Link, me string) error {
 }
 
 // Adopt marks an interface that existed before the switch named me took it. It returns the
-// alias from before any mark of this switch: that in the mark, or noted if it has none.
+// alias from before any mark of this switch: that in the mark, or noted if it has none. Of switches
+// that adopt it at the same moment one does; the others get the error of Check.
 func Adopt(l link.Link, me, noted string) (before string, err error) {
 	before = l.Alias
 	if m, ok := Parse(l.Alias); ok && m.Switch == me {
 		before = cmp.Or(m.Before, noted)
+	} else {
+		defer alone()()
+		if l, err = link.ByIndex(l.Index); err != nil {
+			return "", err
+		}
+		if err := Check(l, me); err != nil {
+			return "", err
+		}
+		before = l.Alias
 	}
 	return before, set(l, Mark{Switch: me, Adopted: true, Before: before}.String())
+}
+
+// alone keeps other switches in the thread's network namespace from adopting until release is
+// called. Anybody can hold the lock, so it is not waited for long.
+func alone() (release func()) {
+	const most = 100 * time.Millisecond
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		f, err := flock.Open("/proc/thread-self/ns/net", os.O_RDONLY, 0)
+		switch {
+		case err == nil:
+			return func() { _ = f.Close() }
+		case !errors.Is(err, flock.ErrHeld) || time.Since(began) > most:
+			return func() {}
+		}
+	}
 }
 
 // Release restores the alias that an adopted interface had, unless its alias is no longer

@@ -1,7 +1,10 @@
 package owner_test
 
 import (
+	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vswitch/vswitch/internal/linux/link"
@@ -122,5 +125,41 @@ func TestAdopt(t *testing.T) {
 				t.Errorf("an alias of others: %q, %v", get().Alias, err)
 			}
 		})
+	}
+}
+
+// Of switches that adopt an interface at the same moment, all of which saw it free, one has it.
+func TestAdoptAtOnce(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "tuntap", "add", "dev", "vm0", "mode", "tap")
+	for range 50 {
+		var l link.Link
+		ns.Do(func() {
+			ns.Run("ip", "link", "set", "vm0", "alias", "rack 7")
+			var err error
+			if l, err = link.ByName("vm0"); err != nil {
+				t.Fatal(err)
+			}
+		})
+		var wg sync.WaitGroup
+		var adopted atomic.Int32
+		for i := range 4 {
+			wg.Go(func() {
+				ns.Do(func() {
+					before, err := owner.Adopt(l, fmt.Sprint("sw", i), "")
+					switch {
+					case err == nil && before == "rack 7":
+						adopted.Add(1)
+					case err == nil || !strings.Contains(err.Error(), "vm0 belongs to switch sw"):
+						t.Errorf("%q, %v", before, err)
+					}
+				})
+			})
+		}
+		wg.Wait()
+		if n := adopted.Load(); n != 1 {
+			t.Fatalf("%d switches have the interface", n)
+		}
 	}
 }
