@@ -551,6 +551,69 @@ func TestRateWithoutLACP(t *testing.T) {
 	}
 }
 
+// What the port changed on a member that was moved to another namespace is undone once it is back.
+// Another interface of that name has its own settings.
+func TestMemberComesBack(t *testing.T) {
+	t.Parallel()
+	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
+	cables(ns, "a", "b", 2, 1400)
+	ns.Run("ip", "link", "set", "a1", "alias", "rack 7")
+	s := spec(lag.Settings{Members: lag.Names{"a0", "a1"}, Mode: "static", MTU: 1300})
+	trace := new(port.Trace)
+	check := func(what string, mtu int, alias string) {
+		t.Helper()
+		l, err := link.ByName("a1")
+		if err != nil || l.MTU != mtu || l.Alias != alias {
+			t.Errorf("%s: a1 has MTU %d and the alias %q, %v", what, l.MTU, l.Alias, err)
+		}
+	}
+	away := func() {
+		t.Helper()
+		ns.Run("ip", "link", "set", "a1", "netns", elsewhere.Path())
+	}
+	back := func(p *lag.Port) {
+		t.Helper()
+		elsewhere.Run("ip", "link", "set", "a1", "netns", ns.Path())
+		ns.Run("ip", "link", "set", "a1", "up")
+		waitStates(t, p, "active active")
+	}
+	ns.Do(func() {
+		p := open(t, s, trace)
+		waitStates(t, p, "active active")
+		away()
+		waitStates(t, p, "active waiting")
+		back(p)
+		*trace = p.Trace()
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		away()
+		p = open(t, s, trace)
+		waitStates(t, p, "active waiting")
+		back(p)
+		*trace = p.Trace()
+		if err := errors.Join(p.Close(), kind.Delete(s, *trace)); err != nil {
+			t.Fatal(err)
+		}
+		check("back", 1400, "rack 7")
+
+		*trace = port.Trace{}
+		p = open(t, s, trace)
+		waitStates(t, p, "active active")
+		ns.Run("ip", "link", "del", "a1")
+		waitStates(t, p, "active waiting")
+		ns.Run("ip", "link", "add", "a1", "mtu", "1350", "type", "veth", "peer", "name", "b1", "mtu", "1350")
+		ns.Run("ip", "link", "set", "b1", "up")
+		ns.Run("ip", "link", "set", "a1", "up")
+		waitStates(t, p, "active active")
+		*trace = p.Trace()
+		if err := errors.Join(p.Close(), kind.Delete(s, *trace)); err != nil {
+			t.Fatal(err)
+		}
+		check("another", 1350, "")
+	})
+}
+
 // A port says whose program sees the frames of a member first, and puts its own back if somebody
 // detached it.
 func TestProgramsAtMembers(t *testing.T) {

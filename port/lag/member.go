@@ -47,6 +47,7 @@ func (p *Port) take(pl *place, from *givenMember) error {
 		}
 		return err
 	}
+	pl.absent = false
 	p.remember(pl.name, l, t)
 	pl.why = unplugged(pl)
 	p.look(pl, m)
@@ -67,12 +68,15 @@ func (p *Port) openMember(pl *place, from *givenMember) (_ *member, l link.Link,
 	t = p.traces[pl.name]
 	l, err = p.kind.find(pl.name, t)
 	if errors.Is(err, link.ErrNotFound) {
-		// The next interface of that name is another one, with its own settings.
-		p.forget(pl.name)
+		p.miss(pl)
 		return nil, l, t, port.Gone(fmt.Errorf("interface %s is not there; `ip link` lists those that are", pl.name))
 	}
 	if err != nil {
 		return nil, l, t, err
+	}
+	if pl.absent && !owner.Marked(l, p.kind.Switch) {
+		p.forget(pl.name) // another interface of that name, with its own settings
+		t = port.Trace{}
 	}
 	// What the switch made itself is a port; what it took has a record, as has a member of former times.
 	if (l.Kind == "tap" || l.Kind == "veth") && t.Before == nil && owner.Makes(l, p.kind.Switch, false) {
@@ -200,6 +204,9 @@ func (p *Port) drop(m *member, why string) {
 	}
 	for _, pl := range p.order {
 		if pl.slot == m.slot {
+			if why != "" {
+				p.miss(pl)
+			}
 			pl.link, pl.ahead, pl.why = link.Link{}, "", fmt.Sprintf("%s: %s", pl.name, why)
 			pl.again = time.Now()
 		}
@@ -246,6 +253,17 @@ func (p *Port) remember(name string, l link.Link, t port.Trace) {
 	}
 	p.traces[name] = t
 	p.retrace()
+}
+
+// miss notes that the interface of a member is not there. Its index may be another's by now. The
+// caller holds mu.
+func (p *Port) miss(pl *place) {
+	pl.absent = true
+	if t, ok := p.traces[pl.name]; ok {
+		t.Ifindex = 0
+		p.traces[pl.name] = t
+		p.retrace()
+	}
 }
 
 // forget forgets what to undo for a member.

@@ -71,6 +71,9 @@ type place struct {
 	why   string    // why there is no member, or why it cannot carry frames
 	ahead string    // whose program sees its frames first
 	again time.Time // when to try or to look again; zero: with the next event
+
+	// absent: its interface went. The same one has the switch's mark when it comes back.
+	absent bool
 }
 
 // view is what others see of a port.

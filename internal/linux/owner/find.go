@@ -47,7 +47,7 @@ func here(number string) (index int, is bool) {
 
 // Strays returns the interfaces of the switch named me in other network namespaces, see link.Strays.
 func Strays(me string) ([]link.Stray, error) {
-	return link.Strays(func(l link.Link) bool { return marked(l, me) })
+	return link.Strays(func(l link.Link) bool { return Marked(l, me) })
 }
 
 // Find looks up the interface of a port of the switch named me, also one that somebody renamed: by
@@ -56,19 +56,20 @@ func Strays(me string) ([]link.Stray, error) {
 // of the given kind that is nobody's may have lost it.
 func Find(me, kind, name, last, number string) (link.Link, error) {
 	if index, is := here(number); is {
-		if l, err := link.ByIndex(index); err == nil && marked(l, me) {
+		if l, err := link.ByIndex(index); err == nil && Marked(l, me) {
 			return l, nil
 		}
 	}
 	if last != "" && last != name {
-		if l, err := link.ByName(last); err == nil && (marked(l, me) || l.Kind == kind && Check(l, me) == nil) {
+		if l, err := link.ByName(last); err == nil && (Marked(l, me) || l.Kind == kind && Check(l, me) == nil) {
 			return l, nil
 		}
 	}
 	return link.ByName(name)
 }
 
-func marked(l link.Link, me string) bool {
+// Marked reports whether an interface has the mark of the switch named me.
+func Marked(l link.Link, me string) bool {
 	m, is := Parse(l.Alias)
 	return is && m.Switch == me
 }
