@@ -30,6 +30,9 @@ func explain(doing string, err error) error {
 		if missing := missingRights(); len(missing) > 0 {
 			return say("needs %s; run vswitch as root, or give it that", strings.Join(missing, ", "))
 		}
+		if v := (*ebpf.VerifierError)(nil); errors.As(err, &v) && len(v.Log) > 0 {
+			return say("the kernel's verifier does not accept them; please report this: %s", strings.Join(last(v.Log, 5), "; "))
+		}
 		return say("the kernel forbids it though the rights are there; look for a seccomp filter, a security module or lockdown (/sys/kernel/security/lockdown)")
 	case errors.Is(err, unix.ENOSYS):
 		return say("this kernel has no BPF; it needs CONFIG_BPF_SYSCALL")
@@ -40,6 +43,9 @@ func explain(doing string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
+
+// last returns the last n lines.
+func last(lines []string, n int) []string { return lines[max(len(lines)-n, 0):] }
 
 // missingRights returns the names of the capabilities that the process needs and lacks.
 func missingRights() (missing []string) {

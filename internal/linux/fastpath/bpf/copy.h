@@ -139,9 +139,10 @@ static inline u64 wake(void *ring)
 global int see(struct __sk_buff *skb, u32 slot, u32 kind, u64 with)
 {
 	u32 ring = kind < SAMPLE ? CAPTURES : kind < MIRRORED_IN ? SAMPLES : MIRRORS;
+	u32 key = ring; /* of which the verifier of Linux 6.12 forgets the value */
 	struct port *at = bpf_map_lookup_elem(&ports, &slot);
 	struct copies *of = bpf_map_lookup_elem(&copying, &slot);
-	void *into = bpf_map_lookup_elem(&rings, &ring);
+	void *into = bpf_map_lookup_elem(&rings, &key);
 	if (!at || !of || !into)
 		return 0;
 	u32 bytes = skb->len < of->snap[ring] ? skb->len : of->snap[ring];

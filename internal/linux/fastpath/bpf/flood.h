@@ -67,8 +67,10 @@ static inline int is_trapped(u64 group)
 {
 	if (group >> 4 == 0x0180c2000000 >> 4)
 		return 1; /* reserved for protocols between neighbours */
+#pragma unroll
 	for (u32 i = 0; i < MAX_TRAPS; i++) {
-		u64 *trap = bpf_map_lookup_elem(&traps, &i);
+		u32 key = i;
+		u64 *trap = bpf_map_lookup_elem(&traps, &key);
 		if (!trap || *trap == group)
 			return 1;
 	}
