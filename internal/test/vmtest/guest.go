@@ -52,6 +52,9 @@ type Options struct {
 
 	// Programs are programs of the host's that the guest has, too.
 	Programs []string
+
+	// Kernel is the package of its kernel, if not the distribution's own.
+	Kernel string
 }
 
 // Guest is a virtual machine.
@@ -130,7 +133,7 @@ func (g *Guest) boot(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := guestimg.Ensure(cache, g.Programs...)
+	img, err := guestimg.EnsureKernel(cache, g.Kernel, g.Programs...)
 	if err != nil {
 		t.Fatal(err)
 	}

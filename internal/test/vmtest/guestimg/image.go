@@ -45,6 +45,12 @@ func CacheDir() (string, error) {
 // downloads some tens of megabytes; the kernel then stays the same until the directory is
 // removed.
 func Ensure(cache string, programs ...string) (Image, error) {
+	return EnsureKernel(cache, "", programs...)
+}
+
+// EnsureKernel is Ensure with the kernel of a package; without one of that name, and for "", with
+// the distribution's own.
+func EnsureKernel(cache, metaPackage string, programs ...string) (Image, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return Image{}, err
 	}
@@ -54,8 +60,12 @@ func Ensure(cache string, programs ...string) (Image, error) {
 	}
 	defer lock.Close()
 
-	kernel := filepath.Join(cache, "guest-kernel")
-	if err := once(kernel, func(tmp string) error { return fetchKernel(tmp) }); err != nil {
+	kernel, wanted := filepath.Join(cache, "guest-kernel"), metaPackages
+	if metaPackage != "" {
+		kernel += "-" + metaPackage
+		wanted = append([]string{metaPackage}, metaPackages...)
+	}
+	if err := once(kernel, func(tmp string) error { return fetchKernel(tmp, wanted) }); err != nil {
 		return Image{}, fmt.Errorf("guest kernel: %w", err)
 	}
 	archive, key, err := initramfs(kernel, programs)

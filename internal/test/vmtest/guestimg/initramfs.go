@@ -16,13 +16,13 @@ import (
 //go:embed init.sh
 var initScript []byte
 
-// modules are the modules that a guest needs for its NIC, for VLAN devices, for bonds and for
-// virtual routers, in loading order. Those that a kernel has built in, or lacks, are left out.
+// modules are the modules that a guest needs for its NIC, for VLAN devices, for bonds, for
+// virtual routers and for TAPs, in loading order. Those that a kernel has built in, or lacks, are left out.
 var modules = []string{
 	"virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio",
 	"failover", "net_failover", "virtio_net",
 	"llc", "stp", "garp", "mrp", "8021q",
-	"tls", "bonding", "macvlan",
+	"tls", "bonding", "macvlan", "tun",
 }
 
 // tools are a guest's programs beside busybox, each with its Debian package. Their libraries
@@ -124,9 +124,12 @@ func staticBusybox() ([]byte, error) {
 
 // withLibraries returns path and the library files that ldd finds for it.
 func withLibraries(path string) ([]string, error) {
-	out, err := exec.Command("ldd", path).Output()
+	out, err := exec.Command("ldd", path).CombinedOutput()
+	if strings.Contains(string(out), "not a dynamic executable") {
+		return []string{path}, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("ldd %s: %w", path, err)
+		return nil, fmt.Errorf("ldd %s: %w: %s", path, err, lastLine(out))
 	}
 	return append([]string{path}, libraries(string(out))...), nil
 }

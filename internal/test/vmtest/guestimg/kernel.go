@@ -20,22 +20,22 @@ import (
 // machines, Ubuntu's, and Debian's for any machine.
 var metaPackages = []string{"linux-image-cloud-amd64", "linux-image-virtual", "linux-image-amd64"}
 
-// fetchKernel downloads the distribution's kernel package, unpacks it below dir without
-// installing it, and puts vmlinux beside it.
-func fetchKernel(dir string) error {
+// fetchKernel downloads the package of the first kernel that the distribution has, unpacks it below
+// dir without installing it, and puts vmlinux beside it.
+func fetchKernel(dir string, metaPackages []string) error {
 	if runtime.GOARCH != "amd64" {
 		return fmt.Errorf("guests are x86-64 and their kernel comes from this machine's packages; use an amd64 machine, not %s", runtime.GOARCH)
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return errors.New("the guests' kernel comes from Debian's or Ubuntu's packages, and there is no apt-get here; use one of these")
 	}
-	err := downloadKernel(dir)
+	err := downloadKernel(dir, metaPackages)
 	if err != nil && os.Geteuid() == 0 {
 		// The package lists are missing or name a version that is gone.
 		if out, uerr := exec.Command("apt-get", "update", "-qq").CombinedOutput(); uerr != nil {
 			return fmt.Errorf("apt-get update: %w: %s", uerr, lastLine(out))
 		}
-		err = downloadKernel(dir)
+		err = downloadKernel(dir, metaPackages)
 	}
 	if err != nil {
 		return err
@@ -55,8 +55,8 @@ func fetchKernel(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "vmlinux"), vmlinux, 0o644)
 }
 
-func downloadKernel(dir string) error {
-	packages, err := kernelPackages()
+func downloadKernel(dir string, metaPackages []string) error {
+	packages, err := kernelPackages(metaPackages)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ var kernelDepends = regexp.MustCompile(`(?m)^\s*Depends: (linux-(?:image|modules
 
 // kernelPackages returns the kernel package and, if the distribution has separate modules,
 // theirs.
-func kernelPackages() ([]string, error) {
+func kernelPackages(metaPackages []string) ([]string, error) {
 	for _, meta := range metaPackages {
 		image := dependsOn(meta)
 		if len(image) == 0 {
