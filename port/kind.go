@@ -80,7 +80,7 @@ type Attended interface {
 	Attended(spec Spec, trace Trace) string
 }
 
-// Sized is implemented by kinds whose ports use threads or file descriptors of the
+// Sized is implemented by kinds whose ports use threads, file descriptors or much memory of the
 // process. The daemon counts them before it opens a port.
 type Sized interface {
 	// Needs returns the most that an open port uses; queues is its number of queues, 0
@@ -92,6 +92,7 @@ type Sized interface {
 type Needs struct {
 	Threads int // threads that sleep in the kernel; running ones have a processor each
 	Files   int // descriptors
+	Memory  int // bytes that count against a limit of memory and stay taken, as those of full queues
 }
 
 // Gone wraps err so that errors.Is(err, ErrGone) holds.

@@ -17,9 +17,8 @@ const (
 	// fewer, TCP learns of a loss only by a timeout.
 	shapeFloor = 8
 
-	// shapeDepth and shapeBytes bound the queue at high rates.
+	// shapeDepth bounds the queue at high rates, as ShapeBytes does.
 	shapeDepth = 1000
-	shapeBytes = 2 << 20
 
 	// shapeBurst is how far a shaped port may run ahead of its rate: timers fire up to a
 	// millisecond late, and the port makes up for the lost time.
@@ -29,6 +28,9 @@ const (
 	// busy machine timers fire much later, and the rate would not be reached.
 	shapeLate = 50 * time.Millisecond
 )
+
+// ShapeBytes is how many bytes of frames a port with an egress rate queues at most.
+const ShapeBytes = 2 << 20
 
 // shaper stands between the workers and the queues of a port with an egress rate. It
 // copies frames, since a batch's memory cannot wait, and sends them from its own
@@ -213,7 +215,7 @@ func (q shapedQueue) Send(out []port.Out) {
 func (s *shaper) join(o *port.Out, queue int, now int64) port.Drop {
 	q := &s.fair
 	f, size := q.flowOf(o.Frame), o.Len()
-	for q.n > 0 && (q.n >= shapeDepth || q.bytes+size > shapeBytes || max(s.until-now, 0)+q.waiting >= shapeLimit(q.rate)) {
+	for q.n > 0 && (q.n >= shapeDepth || q.bytes+size > ShapeBytes || max(s.until-now, 0)+q.waiting >= shapeLimit(q.rate)) {
 		if f.waiting >= q.longest().waiting {
 			return port.DropShaped
 		}

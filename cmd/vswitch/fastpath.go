@@ -27,13 +27,19 @@ func openFastPath(mode string, o *daemon.Options) (*fastpath.Path, error) {
 	if o.StateDir == "" {
 		cleanUp(o)
 	}
-	p, err := fastpath.Open(fastpath.Options{
-		Name:     o.Name,
-		Pin:      o.StateDir != "", // otherwise nobody takes it over later
-		Lock:     o.Pins,
-		Capacity: o.FDBSize,
-		Log:      o.Log,
-	})
+	var p *fastpath.Path
+	err := daemon.RoomForFastPath()
+	if err != nil && o.TakeOver == nil { // what is taken over is there
+		cleanUp(o)
+	} else {
+		p, err = fastpath.Open(fastpath.Options{
+			Name:     o.Name,
+			Pin:      o.StateDir != "", // otherwise nobody takes it over later
+			Lock:     o.Pins,
+			Capacity: o.FDBSize,
+			Log:      o.Log,
+		})
+	}
 	switch {
 	case err == nil:
 		o.FastPath = p

@@ -83,8 +83,8 @@ type Options struct {
 	// How says how the process was started, for the next one.
 	How handover.Hello
 
-	limits reading      // nil: read from the system
-	space  spaceReading // nil: unlimited
+	limits        reading      // nil: read from the system
+	space, memory limitReading // nil: unlimited
 
 	own    *belongings
 	former *former
@@ -249,8 +249,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 
 	if o.limits == nil {
-		o.limits, o.space = systemLimits, limits.System{}.AddressSpace
-		fitMemory(limits.System{}.Memory())
+		o.limits, o.space, o.memory = systemLimits, limits.System{}.Heap, limits.System{}.Memory
+		var f memoryFit
+		f.fit(o.memory())
+		go f.follow(ctx, o.memory, o.Log)
 	}
 	threads, _ := o.limits()
 	fitProcessors(threads, o.Log)

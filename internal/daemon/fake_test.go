@@ -262,7 +262,7 @@ func (h *fakeHost) Open(spec port.Spec, trace *port.Trace) (port.Port, error) {
 
 func (h *fakeHost) Needs(_ port.Spec, queues int) port.Needs {
 	n := max(queues, 1)
-	return port.Needs{Threads: n * h.needs.Threads, Files: n * h.needs.Files}
+	return port.Needs{Threads: n * h.needs.Threads, Files: n * h.needs.Files, Memory: n * h.needs.Memory}
 }
 
 func (h *fakeHost) Set(_ port.Port, from, to port.Spec) error {

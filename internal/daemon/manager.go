@@ -68,7 +68,8 @@ type manager struct {
 	boot    string                    // identifies this boot of the host
 
 	limits reading
-	space  spaceReading // nil: unlimited
+	space  limitReading // nil: unlimited
+	memory limitReading // nil: unlimited
 	room   room
 
 	applied  map[string]bool // items that a configuration named, by portMark and the like
@@ -136,6 +137,7 @@ func newManager(o Options, keep func(store.State) error) (*manager, error) {
 
 		limits:   o.limits,
 		space:    o.space,
+		memory:   o.memory,
 		turns:    newTurns(),
 		changing: make(chan struct{}, 1),
 		restored: make(chan struct{}),
@@ -628,10 +630,18 @@ func (m *manager) merged(p *managed, req setting.Patch) (port.Spec, error) {
 }
 
 // respec changes a port to another spec; on error the port is unchanged.
-func (m *manager) respec(p *managed, to port.Spec) error {
+func (m *manager) respec(p *managed, to port.Spec) (err error) {
 	m.claim(p)
 	defer p.release()
-	from := p.spec
+	from, had := p.spec, p.needs
+	if err := m.shapeRoom(p, to); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && p.dev != nil {
+			m.count(p, had)
+		}
+	}()
 	if err := m.setDevice(p, from, to); err != nil {
 		return err
 	}

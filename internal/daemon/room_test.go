@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math"
@@ -10,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +22,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/limits"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -90,7 +94,7 @@ func TestPortsLeaveAddressSpace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFakeHost()
 		h.needs = port.Needs{Threads: 1, Files: 1}
-		left := leastSpace
+		left := limits.KeptSpace
 		r := startWith(t, h, store.State{}, func(o *Options) {
 			o.space = func() limits.Limit { return limits.Limit{Most: left, Name: "the limit"} }
 		})
@@ -156,13 +160,22 @@ func TestQueuesOfAnAdoptedDeviceCount(t *testing.T) {
 // A limit that leaves no room even for a daemon without ports stops the start, with words.
 func TestRoomToStart(t *testing.T) {
 	for most, ok := range map[int]bool{-3: false, 0: false, leastThreads - 1: false, leastThreads: true, 1 << 20: true} {
-		err := roomToStart(limits.Limit{Most: most, Name: "the limit"}, limits.Limit{Most: math.MaxInt})
+		err := roomToStart(limits.Limit{Most: most, Name: "the limit"}, limits.Limit{Most: math.MaxInt}, limits.Limit{Most: math.MaxInt})
 		if (err == nil) != ok || err != nil && !strings.HasSuffix(err.Error(), ": the limit") {
 			t.Errorf("%d threads: %v", most, err)
 		}
 	}
-	if err := roomToStart(limits.Limit{Most: leastThreads}, limits.Limit{Most: leastSpace - 1, Name: "the limit"}); err == nil || !strings.Contains(err.Error(), "255 MiB are left: the limit") {
+	if err := roomToStart(limits.Limit{Most: leastThreads}, limits.Limit{Most: limits.KeptSpace - 1, Name: "the limit"}, limits.Limit{Most: math.MaxInt}); err == nil || !strings.Contains(err.Error(), "255 MiB are left: the limit") {
 		t.Errorf("with little address space: %v", err)
+	}
+	for most, says := range map[int]string{leastMemory - 1: "16 MiB of memory, and there is room for 15: the limit", leastMemory: ""} {
+		err := roomToStart(limits.Limit{Most: leastThreads}, limits.Limit{Most: limits.KeptSpace}, limits.Limit{Most: most, Name: "the limit"})
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("with %d bytes of memory: %v", most, err)
+		}
+	}
+	if roomForFastPath(limits.Limit{Most: ownMemory + fastPathMemory - 1}) == nil || roomForFastPath(limits.Limit{Most: ownMemory + fastPathMemory}) != nil {
+		t.Error("the fast path takes another memory than it says")
 	}
 	if err := RoomToStart(); err != nil {
 		t.Errorf("here: %v", err)
@@ -172,19 +185,98 @@ func TestRoomToStart(t *testing.T) {
 func TestFitMemory(t *testing.T) {
 	was := debug.SetMemoryLimit(-1)
 	defer debug.SetMemoryLimit(was)
+	defer (&memoryFit{}).fit(limits.Limit{Most: math.MaxInt})
 	for _, test := range []struct {
 		set  int64 // GOMEMLIMIT
 		most int
 		want int64
 	}{
-		{math.MaxInt64, math.MaxInt, math.MaxInt64}, {math.MaxInt64, 1 << 30, 1 << 30 / 5 * 4}, {math.MaxInt64, 1 << 20, leastMemory}, {2 << 30, 1 << 30, 2 << 30},
+		{math.MaxInt64, math.MaxInt, math.MaxInt64}, {math.MaxInt64, 1 << 30, 1 << 30 / 5 * 4}, {math.MaxInt64, 1 << 20, leastHeap}, {2 << 30, 1 << 30, 2 << 30},
 	} {
 		debug.SetMemoryLimit(test.set)
-		fitMemory(limits.Limit{Most: test.most})
+		var f memoryFit
+		f.fit(limits.Limit{Most: test.most})
 		if got := debug.SetMemoryLimit(-1); got != test.want {
 			t.Errorf("GOMEMLIMIT %d, cgroup %d: the limit is %d, want %d", test.set, test.most, got, test.want)
 		}
 	}
+}
+
+// A limit of memory that somebody changes while the daemon runs is followed, and one that is taken away.
+func TestMemoryLimitIsFollowed(t *testing.T) {
+	was := debug.SetMemoryLimit(math.MaxInt64)
+	defer debug.SetMemoryLimit(was)
+	defer (&memoryFit{}).fit(limits.Limit{Most: math.MaxInt})
+	synctest.Test(t, func(t *testing.T) {
+		var most atomic.Int64
+		most.Store(1 << 30)
+		read := func() limits.Limit { return limits.Limit{Most: int(most.Load())} }
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		var f memoryFit
+		f.fit(read())
+		go f.follow(ctx, read, slog.New(slog.DiscardHandler))
+		for _, to := range []int64{200 << 20, 1 << 40, math.MaxInt64} {
+			synctest.Wait()
+			most.Store(to)
+			time.Sleep(memoryAge)
+			synctest.Wait()
+			want := int64(math.MaxInt64)
+			if to != want {
+				want = to / 5 * 4
+			}
+			if got := debug.SetMemoryLimit(-1); got != want {
+				t.Errorf("with %d bytes the runtime's limit is %d, want %d", to, got, want)
+			}
+		}
+	})
+}
+
+// Ports keep within a limit of memory with all that their queues hold, also when it becomes lower, and when
+// a port gets a queue by its rate. What is refused changes nothing.
+func TestPortsStayWithinMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each = 1 << 20
+		h := newFakeHost()
+		h.needs = port.Needs{Memory: each}
+		most := ownMemory + 4*each // three quarters are for ports
+		r := startWith(t, h, store.State{}, func(o *Options) {
+			o.memory = func() limits.Limit { return limits.Limit{Most: most, Name: "memory.max"} }
+		})
+		r.mustAdd("vm0")
+		r.mustAdd("vm1")
+		r.mustAdd("vm2")
+		wantCode(t, r.add("vm3"), api.CodeFailed, "port vm3 can take 1.0 MiB of memory for its queues, which makes 4.0 with all others, and there is room for 3.0: memory.max is 28.0 MiB")
+		if err := r.do(func() error { return r.delPort("vm2", false) }); err != nil {
+			t.Fatal(err)
+		}
+		rate := setting.Patch{"rate_out": json.RawMessage(`"1mbit"`)}
+		none := setting.Patch{"rate_out": json.RawMessage(`null`)}
+		set := func(to setting.Patch) error { return r.do(func() error { _, err := r.setPort("vm1", to); return err }) }
+		wantCode(t, set(rate), api.CodeFailed, "port vm1 can take 5.0 MiB")
+		var kept port.Rate
+		r.inTurn(func() { kept = r.ports["vm1"].spec.RateOut })
+		if kept.PerSecond != 0 {
+			t.Error("the rate that was refused is there")
+		}
+		r.inTurn(func() { most = ownMemory + 8*each })
+		time.Sleep(roomAge)
+		if err := set(rate); err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, r.add("vm2"), api.CodeFailed, "which makes 7.0")
+		if err := set(none); err != nil {
+			t.Fatal(err)
+		}
+		r.mustAdd("vm2")
+		r.inTurn(func() { most = ownMemory })
+		time.Sleep(roomAge)
+		wantCode(t, r.add("vm3"), api.CodeFailed, "there is room for 0.0")
+		if err := set(setting.Patch{"description": json.RawMessage(`"as before"`)}); err != nil {
+			t.Errorf("a change that takes no memory: %v", err)
+		}
+		r.wantState("vm0", api.StateNoCarrier)
+	})
 }
 
 // With few threads the switch works on fewer processors, one at least; with enough, on all.

@@ -4,7 +4,9 @@
 package rxbuf
 
 import (
+	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
@@ -28,13 +30,33 @@ func Slab() []byte { return make([]byte, port.BatchSize*Stride) }
 type Pool[T any] struct {
 	New func() *T
 
-	mu   sync.Mutex
-	free []*T
+	// Batches says that each buffer is a Slab, which its renter gives back after one batch and without
+	// renting another meanwhile. LimitBatches bounds how many are in use at once.
+	Batches bool
+
+	mu      sync.Mutex
+	free    []*T
+	rented  int
+	waiting int
+	back    sync.Cond // signals that a buffer came back while somebody waits
 }
+
+// batches is how many buffers of each pool of batches may be in use at once.
+var batches atomic.Int64
+
+func init() { batches.Store(math.MaxInt64) }
+
+// LimitBatches bounds the memory, in bytes, of all batches of a pool. Whoever rents one too many waits
+// until another comes back. Two are always allowed.
+func LimitBatches(bytes int) { batches.Store(int64(max(2, bytes/(port.BatchSize*Stride)))) }
 
 // Rent returns a free buffer, or a new one if there is none.
 func (p *Pool[T]) Rent() *T {
 	p.mu.Lock()
+	for p.Batches && int64(p.rented) >= batches.Load() {
+		p.await()
+	}
+	p.rented++
 	if n := len(p.free); n > 0 {
 		b := p.free[n-1]
 		p.free = p.free[:n-1]
@@ -49,5 +71,17 @@ func (p *Pool[T]) Rent() *T {
 func (p *Pool[T]) Return(b *T) {
 	p.mu.Lock()
 	p.free = append(p.free, b)
+	p.rented--
+	if p.waiting > 0 {
+		p.back.Signal()
+	}
 	p.mu.Unlock()
+}
+
+// await waits until a buffer comes back. The caller has locked p.mu.
+func (p *Pool[T]) await() {
+	p.back.L = &p.mu
+	p.waiting++
+	p.back.Wait()
+	p.waiting--
 }

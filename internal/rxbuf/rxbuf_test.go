@@ -1,7 +1,10 @@
 package rxbuf
 
 import (
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
@@ -42,5 +45,40 @@ func TestPoolDoesNotAllocateWhenWarm(t *testing.T) {
 	p.Return(p.Rent())
 	if n := testing.AllocsPerRun(100, func() { p.Return(p.Rent()) }); n != 0 {
 		t.Errorf("%v allocations a round", n)
+	}
+}
+
+// Of a pool of batches, as many are in use at once as the limit lets; whoever rents one more waits. Other pools
+// are not limited.
+func TestBatchesAreLimited(t *testing.T) {
+	was := batches.Load()
+	t.Cleanup(func() { batches.Store(was) })
+	LimitBatches(3 * len(Slab()))
+	synctest.Test(t, func(t *testing.T) {
+		p := Pool[int]{Batches: true, New: func() *int { return new(int) }}
+		var in, most atomic.Int64
+		for range 10 {
+			go func() {
+				for range 10 {
+					b := p.Rent()
+					n := in.Add(1)
+					most.Store(max(most.Load(), n))
+					time.Sleep(time.Second)
+					in.Add(-1)
+					p.Return(b)
+				}
+			}()
+		}
+		time.Sleep(time.Hour)
+		if most.Load() != 3 || len(p.free) != 3 || p.rented != 0 || p.waiting != 0 {
+			t.Errorf("%d were in use at once, and %d are free; %d are rented, and %d wait", most.Load(), len(p.free), p.rented, p.waiting)
+		}
+		other := Pool[int]{New: func() *int { return new(int) }}
+		for range 5 {
+			other.Rent()
+		}
+	})
+	if LimitBatches(0); batches.Load() != 2 {
+		t.Errorf("without memory, %d are allowed", batches.Load())
 	}
 }

@@ -289,7 +289,7 @@ type dgramBatch struct {
 	slab    []byte
 }
 
-var dgramBatches = rxbuf.Pool[dgramBatch]{New: func() *dgramBatch {
+var dgramBatches = rxbuf.Pool[dgramBatch]{Batches: true, New: func() *dgramBatch {
 	b := &dgramBatch{slab: rxbuf.Slab()}
 	for i := range b.headers {
 		put(&b.vectors[i], b.slab[i*rxbuf.Stride:][:port.MaxFrame])

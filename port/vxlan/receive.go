@@ -49,7 +49,7 @@ type batch struct {
 // controlLen has room for one control message with an int.
 const controlLen = unix.SizeofCmsghdr + 8
 
-var batches = rxbuf.Pool[batch]{New: func() *batch {
+var batches = rxbuf.Pool[batch]{Batches: true, New: func() *batch {
 	b := &batch{slab: make([]byte, batchLen*rxbuf.Stride)}
 	for i := range b.headers {
 		put(&b.vectors[i], b.slab[i*rxbuf.Stride:][:port.MaxFrame])

@@ -92,7 +92,8 @@ func (kind) Describe() port.Description {
 // Needs implements port.Sized.
 func (kind) Needs(s port.Spec, queues int) port.Needs {
 	o := port.SettingsOf[Settings](s)
-	return port.Needs{Threads: 1, Files: max(queues, o.queues()) + txSockets + 1}
+	queues = max(queues, o.queues())
+	return port.Needs{Threads: 1, Files: queues + txSockets + 1, Memory: queues * 2 * socketBuffer}
 }
 
 // complete implements Description.Complete: with networks by VLAN the port is a trunk of those

@@ -127,7 +127,7 @@ type control struct {
 	aux unix.TpacketAuxdata
 }
 
-var batches = rxbuf.Pool[batch]{New: func() *batch {
+var batches = rxbuf.Pool[batch]{Batches: true, New: func() *batch {
 	b := &batch{slab: rxbuf.Slab()}
 	for i := range b.headers {
 		b.vectors[i].Base = &b.slab[i*rxbuf.Stride]

@@ -53,6 +53,10 @@ func TestThreads(t *testing.T) {
 			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/self/cgroup": "0::/\n",
 			"/sys/fs/cgroup/pids.max": "100\n", "/sys/fs/cgroup/pids.current": "60\n",
 		}, 47, "is 100"},
+		"in ip netns exec": {map[string]string{
+			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/self/cgroup": "0::/b.service\n",
+			"/proc/1/root/sys/fs/cgroup/b.service/pids.max": "40\n", "/proc/1/root/sys/fs/cgroup/b.service/pids.current": "10\n",
+		}, 37, "/b.service is 40"},
 		"the system": {map[string]string{
 			"/proc/self/status": root, "/proc/self/uid_map": all, "/proc/loadavg": "0.1 0.2 0.3 2/907 4711\n",
 			"/proc/sys/kernel/threads-max": "1000\n", "/proc/sys/kernel/pid_max": "32768\n",
@@ -141,23 +145,31 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// What is left of the limit of the address space is counted. The test's own limit is one that it cannot
-// reach.
-func TestAddressSpace(t *testing.T) {
-	var former syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_AS, &former); err != nil {
-		t.Fatal(err)
+// What is left of the limits of the address space and of private memory is counted, and the tighter one
+// decides. The test's own limits are such that it cannot reach them.
+func TestHeap(t *testing.T) {
+	lower := func(resource int, to uint64) (set uint64) {
+		var former syscall.Rlimit
+		if err := syscall.Getrlimit(resource, &former); err != nil {
+			t.Fatal(err)
+		}
+		limit := syscall.Rlimit{Cur: min(former.Max, to), Max: former.Max}
+		if err := syscall.Setrlimit(resource, &limit); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Setrlimit(resource, &former) })
+		return limit.Cur
 	}
-	limit := syscall.Rlimit{Cur: min(former.Max, 1<<50), Max: former.Max}
-	if err := syscall.Setrlimit(syscall.RLIMIT_AS, &limit); err != nil {
-		t.Fatal(err)
+	s := system(t, map[string]string{"/proc/self/status": "VmPeak:\t 9000 kB\nVmSize:\t    8192 kB\nVmData:\t 2048 kB\n"})
+	space := lower(syscall.RLIMIT_AS, 1<<50)
+	if got := s.AddressSpace(); got.Most != int(space)-8<<20 || !strings.Contains(got.Name, "ulimit -v") || s.Heap() != got {
+		t.Errorf("%+v; of the heap %+v", got, s.Heap())
 	}
-	defer syscall.Setrlimit(syscall.RLIMIT_AS, &former)
-	s := system(t, map[string]string{"/proc/self/status": "VmPeak:\t 9000 kB\nVmSize:\t    8192 kB\n"})
-	if got := s.AddressSpace(); got.Most != int(limit.Cur)-8<<20 || !strings.Contains(got.Name, "ulimit -v") {
-		t.Errorf("%+v", got)
+	data := lower(syscall.RLIMIT_DATA, 1<<49)
+	if got := s.Data(); got.Most != int(data)-2<<20 || !strings.Contains(got.Name, "ulimit -d") || s.Heap() != got {
+		t.Errorf("%+v; of the heap %+v", got, s.Heap())
 	}
-	if got := system(t, nil).AddressSpace(); got.Most != none {
+	if got := system(t, nil).Heap(); got.Most != none {
 		t.Errorf("without /proc it is %+v", got)
 	}
 }

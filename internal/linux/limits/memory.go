@@ -21,15 +21,38 @@ func (s System) Memory() Limit {
 	return least
 }
 
+// KeptSpace is the address space, and the private memory, in bytes, that a process keeps free for Go's
+// runtime. That takes 64 MiB at a time, and ends a program that gets none.
+const KeptSpace = 256 << 20
+
 // AddressSpace returns how many bytes of address space are left for the process.
 func (s System) AddressSpace() Limit {
+	return s.left(syscall.RLIMIT_AS, "VmSize:", "of address space (ulimit -v)", "LimitAS=")
+}
+
+// Data returns how many bytes of private memory, used or not, are left for the process.
+func (s System) Data() Limit {
+	return s.left(syscall.RLIMIT_DATA, "VmData:", "of data (ulimit -d)", "LimitDATA=")
+}
+
+// Heap returns the tighter one of the limits that Go's heap has to keep.
+func (s System) Heap() Limit {
+	space, data := s.AddressSpace(), s.Data()
+	if data.Most < space.Most {
+		return data
+	}
+	return space
+}
+
+// left returns what a resource limit leaves; taken is the line of /proc/self/status that has what is taken.
+func (s System) left(resource int, taken, what, unit string) Limit {
 	var r syscall.Rlimit
-	taken, ok := statusNumber(s.read("/proc/self/status"), "VmSize:") // in KiB
-	if syscall.Getrlimit(syscall.RLIMIT_AS, &r) != nil || r.Cur > math.MaxInt64 || !ok {
+	kib, ok := statusNumber(s.read("/proc/self/status"), taken)
+	if syscall.Getrlimit(resource, &r) != nil || r.Cur > math.MaxInt64 || !ok {
 		return Limit{Most: none}
 	}
 	return Limit{
-		int(r.Cur) - taken<<10,
-		fmt.Sprintf("a process may have %d MiB of address space (ulimit -v); raise that, or have no such limit (LimitAS= of the systemd unit)", r.Cur>>20),
+		int(r.Cur) - kib<<10,
+		fmt.Sprintf("a process may have %d MiB %s; raise that, or have no such limit (%s of the systemd unit)", r.Cur>>20, what, unit),
 	}
 }

@@ -195,7 +195,7 @@ func (d *Device) Bound() bool {
 // slab is the memory of one received batch.
 type slab struct{ b []byte }
 
-var slabs = rxbuf.Pool[slab]{New: func() *slab { return &slab{rxbuf.Slab()} }}
+var slabs = rxbuf.Pool[slab]{Batches: true, New: func() *slab { return &slab{rxbuf.Slab()} }}
 
 // Recv implements port.Queue.
 func (d *Device) Recv(frames []port.Frame) (int, error) {

@@ -77,7 +77,7 @@ var below = []struct {
 	{"internal/httpd", []string{"internal/clients"}},
 	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/httpd", "internal/feature", "internal/packet/*", "internal/proto/*"}},
 	{"internal/daemon/store", []string{"port", "internal/setting", "internal/files/durable", "internal/files/flock"}},
-	{"internal/daemon", []string{"api", "internal/clients", "internal/daemon/store", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/files/durable", "internal/handover", "internal/linux/limits"}},
+	{"internal/daemon", []string{"api", "internal/clients", "internal/daemon/store", "internal/config", "internal/setting", "internal/feature", "switch", "fdb", "port", "internal/linux/link", "internal/linux/owner", "internal/files/sockfile", "internal/files/flock", "internal/files/durable", "internal/handover", "internal/linux/limits", "internal/rxbuf"}},
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock", "internal/packet/eth", "internal/linux/link", "internal/linux/hoststack"}},
 	{"internal/linux/losses", []string{"switch", "port"}},
@@ -99,6 +99,7 @@ var below = []struct {
 	// A protocol: frames and time in, frames and actions out.
 	{"internal/proto/*", []string{"port", "internal/packet/*", "internal/virtio/vnet"}},
 	{"internal/packet/*", []string{"port", "internal/packet/eth"}},
+	{"internal/virtio/vhost", []string{"port", "internal/linux/limits"}},
 	{"internal/virtio/*", []string{"port"}},
 	{"qemu-examples/*", nil},
 }
