@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/linux/limits"
 )
 
 // maxMemory bounds one guest's memory, so that it cannot take all the address space
@@ -60,6 +62,10 @@ func mapShared(fd int, offset, size uint64) (whole, bytes []byte, err error) {
 		return nil, nil, fmt.Errorf("a memory file of %d bytes is too short for %d bytes at %d, or no file", st.Size, size, offset)
 	}
 	begin, length := wholePages(offset, size, uint64(st.Blksize))
+	if left := addressSpace(); uint64(max(left.Most-limits.KeptSpace, 0)) < length {
+		return nil, nil, fmt.Errorf("no address space for %d MiB of the guest's memory, for the switch has %d MiB and keeps %d free: %s",
+			length>>20, max(left.Most, 0)>>20, limits.KeptSpace>>20, left.Name)
+	}
 	if !addresses.take(length) {
 		return nil, nil, errors.New("all guests together name more memory than the switch can map; end one of them")
 	}
@@ -91,6 +97,9 @@ func unmap(whole []byte) {
 		addresses.give(uint64(len(whole)))
 	}
 }
+
+// addressSpace returns how much address space the system leaves the process.
+var addressSpace = limits.System{}.AddressSpace
 
 // addresses is the address space that the memory of all guests takes in this process. A
 // file can be long and empty, so without a bound a few of them would leave no room for

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/linux/limits"
 )
 
 // noDevice is a Handler that does nothing.
@@ -188,6 +190,25 @@ func TestAddressSpace(t *testing.T) {
 	}
 	if size := fmt.Sprint(addresses.limit); addresses.limit < 2*maxMemory || addresses.limit > 1<<46 {
 		t.Errorf("all guests may have %s bytes of the address space", size)
+	}
+}
+
+// Where the system limits the address space, a guest's memory leaves what the switch keeps for itself.
+func TestAddressSpaceIsKept(t *testing.T) {
+	const left = limits.KeptSpace + 1<<20
+	was := addressSpace
+	defer func() { addressSpace = was }()
+	addressSpace = func() limits.Limit { return limits.Limit{Most: left, Name: "the limit"} }
+	b := newTestBackend(t)
+	for size, fits := range map[uint64]bool{1 << 20: true, 1<<20 + 4096: false, 1 << 32: false} {
+		err := b.SetMemory([]Region{{Size: size}}, []int{memfd(t, int64(size), 0)})
+		if (err == nil) != fits || err != nil && !strings.HasSuffix(err.Error(), "the switch has 257 MiB and keeps 256 free: the limit") {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+	addressSpace = func() limits.Limit { return limits.Limit{Most: -5} }
+	if b.SetMemory([]Region{{Size: 4096}}, []int{memfd(t, 4096, 0)}) == nil {
+		t.Error("memory is mapped where the limit is exceeded")
 	}
 }
 
