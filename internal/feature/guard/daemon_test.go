@@ -153,6 +153,9 @@ func TestRestart(t *testing.T) {
 		l.set("A", "--guard-learn dhcp")
 		l.obtain("10.99.0.10", time.Hour)
 		l.sw.Ctl(t, "guard add vm0 10.99.0.20")
+		l.sw.Ctl(t, "set-port vm0 --description changed")
+		l.pass("the lease, with other settings", "A", own4(), everybody...)
+		l.pass("the added address, with other settings", "A", from4("10.99.0.20"), everybody...)
 		if crash {
 			l.sw.Kill()
 		} else {
@@ -179,6 +182,26 @@ func TestRestart(t *testing.T) {
 		l.sw.Ctl(t, "guard del vm0 10.99.0.20")
 		l.drop("the added address that was deleted", "guard_ipv4", "A", from4("10.99.0.20"))
 	}
+}
+
+// A change of a port's settings that is taken back, as when it cannot be kept, costs it no address. One that was
+// deleted meanwhile does not come back.
+func TestChangeTakenBack(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, kindOf("tap"))
+	l.set("A", "--guard-learn dhcp")
+	l.obtain("10.99.0.10", time.Hour)
+	l.sw.Ctl(t, "guard add vm0 10.99.0.20")
+	for _, change := range [][2]string{{"--guard off", "--guard on"}, {"--guard-learn none", "--guard-learn dhcp"}, {"--access 7", "--no-vlan"}} {
+		l.sw.Ctl(t, "set-port vm0 %s", change[0])
+		l.sw.Ctl(t, "set-port vm0 %s", change[1])
+		l.pass("the lease after "+change[0], "A", own4(), everybody...)
+		l.pass("the added address after "+change[0], "A", from4("10.99.0.20"), everybody...)
+	}
+	l.sw.Ctl(t, "set-port vm0 --guard-learn none")
+	l.sw.Ctl(t, "guard del vm0 10.99.0.20")
+	l.sw.Ctl(t, "set-port vm0 --guard-learn dhcp")
+	l.drop("the added address that was deleted", "guard_ipv4", "A", from4("10.99.0.20"))
 }
 
 // A VM that says nothing is reached after a restart, and after a flush: frames to unknown

@@ -51,8 +51,16 @@ type guard struct {
 	started time.Time
 	// restored are the bindings of ports that are not configured yet, by name.
 	restored map[string][]proto.Binding
+	// lost are the bindings of ports whose last change took some, by number.
+	lost map[uint16]lost
 
 	drops map[reason]*summary
+}
+
+// lost are bindings that a port had before a change.
+type lost struct {
+	at  time.Time
+	all []proto.Binding
 }
 
 // guarded is a guarded port.
@@ -70,12 +78,16 @@ const (
 	// restoreTime is how long the bindings of ports that are not there are kept: the daemon
 	// restores its ports meanwhile.
 	restoreTime = 5 * time.Minute
+
+	// lostTime is how long a change of a port may be taken back without loss of its bindings: longer than
+	// a command waits for the disk.
+	lostTime = time.Minute
 )
 
 func start(h feature.Host, protect []netip.Prefix) *guard {
 	g := &guard{
 		host: h, table: proto.New(time.Now, protect),
-		ports: make(map[uint16]*guarded), restored: make(map[string][]proto.Binding),
+		ports: make(map[uint16]*guarded), restored: make(map[string][]proto.Binding), lost: make(map[uint16]lost),
 		drops: make(map[reason]*summary), started: time.Now(),
 	}
 	w := g.table.Watch()
@@ -172,6 +184,12 @@ func (g *guard) stationOf(name string) port.MAC {
 // Configured implements feature.Configured. When it returns, no frame passes by former rules.
 func (g *guard) Configured(p feature.Port) {
 	n := p.Number()
+	had := g.table.Learned(n)
+	defer func() {
+		if len(g.table.Learned(n)) < len(had) {
+			g.lost[n] = lost{time.Now(), had}
+		}
+	}()
 	if s := feature.PortSettings[Settings](p); !s.on() {
 		p.Core().SetStage(nil)
 		g.unguard(n)
@@ -196,6 +214,9 @@ func (g *guard) Configured(p feature.Port) {
 	x.rules, x.macs = g.table.Guard(n, p.Name(), c), c.MACs
 	g.table.Restore(n, g.restored[p.Name()]...)
 	delete(g.restored, p.Name())
+	if l := g.lost[n]; time.Since(l.at) < lostTime { // the change may have been taken back
+		g.table.Restore(n, l.all...)
+	}
 	learns := !c.MACOnly && c.Learn&(proto.LearnDHCP|proto.LearnARP|proto.LearnPD) != 0 // from what is sent to it
 	unknown := s.Unknown || p.Policy().NoFlood.AsksUnknown()
 	if x.stage == nil || x.stage.Unknown != unknown || x.stage.Snoop != learns {
@@ -264,7 +285,10 @@ func (g *guard) Forgotten(p feature.Port) {
 }
 
 // Removed implements feature.Removed.
-func (g *guard) Removed(p feature.Port) { g.unguard(p.Number()) }
+func (g *guard) Removed(p feature.Port) {
+	g.unguard(p.Number())
+	delete(g.lost, p.Number())
+}
 
 func (g *guard) unguard(number uint16) {
 	if g.ports[number] == nil {
@@ -334,18 +358,18 @@ type kept struct {
 	Ports   map[string][]keptEntry `json:"ports,omitempty"`   // what was learned; added ones, too, in states of before
 }
 
-// put adds a binding of a port.
-func (k *kept) put(port string, b *proto.Binding) {
+// put adds a binding that a port has now.
+func (k *kept) put(port string, b *proto.Binding, now time.Time) {
 	to := &k.Ports
 	if b.Source == proto.Static {
 		to = &k.Added
 	} else {
-		k.Written = time.Now().Unix()
+		k.Written = now.Unix()
 	}
 	if *to == nil {
 		*to = make(map[string][]keptEntry)
 	}
-	(*to)[port] = append((*to)[port], keep(b))
+	(*to)[port] = append((*to)[port], keep(b, now, now))
 }
 
 type keptEntry struct {
@@ -358,13 +382,15 @@ type keptEntry struct {
 	Server  string       `json:"server,omitempty"`
 }
 
-func keep(b *proto.Binding) keptEntry {
+// keep converts a binding. now is the time, and wall what the clock shows, which somebody may have set since the
+// binding was made.
+func keep(b *proto.Binding, now, wall time.Time) keptEntry {
 	e := keptEntry{VLAN: b.VLAN, MAC: b.MAC, Address: b.Prefix.Addr(), Source: b.Source}
 	if !b.Prefix.IsSingleIP() {
 		e.Bits = b.Prefix.Bits()
 	}
 	if !b.Expiry.IsZero() {
-		e.Expires = b.Expiry.Unix()
+		e.Expires = wall.Add(b.Expiry.Sub(now)).Unix()
 	}
 	if b.Server.IsValid() {
 		e.Server = b.Server.String()
@@ -397,24 +423,24 @@ func (e *keptEntry) binding(at func(time.Time) time.Time) (b proto.Binding, err 
 	return b, nil
 }
 
-// left returns a conversion of times by a clock that showed written to those of this clock:
-// what was left then is left now.
-func left(written int64) func(time.Time) time.Time {
-	now := time.Now()
+// left returns a conversion of times by a clock that showed written to those of this clock, now:
+// what was left then is left. Nobody changes what is left by setting the clock.
+func left(written int64, now time.Time) func(time.Time) time.Time {
 	return func(t time.Time) time.Time { return now.Add(t.Sub(time.Unix(written, 0))) }
 }
 
 // State implements feature.Kept.
 func (g *guard) State() (json.RawMessage, error) {
+	now := time.Now()
 	var k kept
 	for name, all := range g.restored {
 		for i := range all {
-			k.put(name, &all[i])
+			k.put(name, &all[i], now)
 		}
 	}
 	for _, b := range g.table.Bindings() {
 		if b.Learned && b.Bound {
-			k.put(b.Port, &b)
+			k.put(b.Port, &b, now)
 		}
 	}
 	if len(k.Added)+len(k.Ports) == 0 {
@@ -434,11 +460,9 @@ func (g *guard) Restore(text json.RawMessage) error {
 		g.host.Log().Error("the bindings of guarded ports cannot be read; stations wait until their addresses are learned again", "error", setting.Plain(err))
 		return nil
 	}
-	at := func(t time.Time) time.Time { return t }
-	if time.Now().Unix() < k.Written {
-		at = left(k.Written) // the clock was set back
-	}
-	clear(g.restored) // State had them
+	now := time.Now()
+	at := left(max(k.Written, now.Unix()), now) // it was set back if it showed more
+	clear(g.restored)                           // State had them
 	for _, ports := range []map[string][]keptEntry{k.Added, k.Ports} {
 		for name, all := range ports {
 			for i := range all {

@@ -89,6 +89,7 @@ var routes = []feature.Route{
 	}, {
 		Method: "POST", Path: "/v1/guard/{port}/flush", Help: "Take all learned addresses from a guarded port", Answer: removed{}, Change: true,
 		Handle: handle(func(g *guard, p feature.Port, _ *http.Request) (any, error) {
+			delete(g.lost, p.Number())
 			return removed{g.table.Delete(p.Number(), netip.Addr{})}, nil
 		}),
 	}, {
@@ -187,6 +188,7 @@ func (g *guard) del(p feature.Port, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	delete(g.lost, p.Number())
 	n := g.table.Delete(p.Number(), ip)
 	if n == 0 {
 		return nil, api.Errorf(api.CodeNotFound, "port %s has not learned %v, and nobody added it; what is in its settings goes with `set-port`", p.Name(), ip)
@@ -195,10 +197,11 @@ func (g *guard) del(p feature.Port, r *http.Request) (any, error) {
 }
 
 func (g *guard) export(p feature.Port, _ *http.Request) (any, error) {
-	e := exported{Written: time.Now().Unix(), Entries: []keptEntry{}}
+	now := time.Now()
+	e := exported{Written: now.Unix(), Entries: []keptEntry{}}
 	for _, b := range g.table.Bindings() {
 		if b.Port == p.Name() && b.Learned && b.Bound {
-			e.Entries = append(e.Entries, keep(&b))
+			e.Entries = append(e.Entries, keep(&b, now, now))
 		}
 	}
 	return e, nil
@@ -212,7 +215,7 @@ func (g *guard) imports(p feature.Port, r *http.Request) (any, error) {
 	var all []proto.Binding
 	for i := range e.Entries {
 		// Leases last as long as they would have, whatever the clocks of the two hosts say.
-		b, err := e.Entries[i].binding(left(e.Written))
+		b, err := e.Entries[i].binding(left(e.Written, time.Now()))
 		if err != nil {
 			return nil, api.Errorf(api.CodeInvalid, "the bindings are not understood: %w", err)
 		}

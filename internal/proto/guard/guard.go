@@ -475,9 +475,12 @@ func (p *Port) macs() []port.MAC {
 
 func (p *Port) hasMAC(mac port.MAC) bool { return slices.Contains(p.macs(), mac) }
 
-// learns reports whether the port learns such an address from such a source.
+// learns reports whether the port learns such an address from such a source, or has it because somebody
+// added it.
 func (p *Port) learns(s Source, a netip.Addr) bool {
 	switch s {
+	case Static:
+		return true
 	case DHCP:
 		return p.config.Learn&LearnDHCP != 0
 	case SLAAC:

@@ -46,6 +46,17 @@ func (t *Table) Bindings() (all []Binding) {
 	return all
 }
 
+// Learned returns the bindings that a port learned, or that somebody added.
+func (t *Table) Learned(number uint16) []Binding {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.ports[number]
+	if p == nil {
+		return nil
+	}
+	return slices.DeleteFunc(p.bindings(nil), func(b Binding) bool { return !b.Learned })
+}
+
 // bindings appends those of a port. The caller holds table.mu.
 func (p *Port) bindings(all []Binding) []Binding {
 	now := p.table.now()
@@ -130,7 +141,7 @@ func (t *Table) Restore(number uint16, all ...Binding) {
 func (p *Port) restore(b *Binding) {
 	switch {
 	case b.Prefix.IsSingleIP() == (b.Source == PD), !p.config.VLANs.Has(b.VLAN):
-	case b.Source != Static && !p.learns(b.Source, b.Prefix.Addr()):
+	case !p.learns(b.Source, b.Prefix.Addr()):
 	case !b.Expiry.IsZero() && !p.table.now().Before(b.Expiry):
 	case b.Source == PD:
 		p.delegate(b.VLAN, b.MAC, b.Prefix, b.Expiry, b.Server)
