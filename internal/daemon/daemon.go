@@ -83,8 +83,8 @@ type Options struct {
 	// How says how the process was started, for the next one.
 	How handover.Hello
 
-	limits        reading      // nil: read from the system
-	space, memory limitReading // nil: unlimited
+	limits              reading      // nil: read from the system
+	space, memory, left limitReading // nil: unlimited
 
 	own    *belongings
 	former *former
@@ -250,6 +250,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	if o.limits == nil {
 		o.limits, o.space, o.memory = systemLimits, limits.System{}.Heap, limits.System{}.Memory
+		o.left = limits.System{}.MemoryLeft
 		var f memoryFit
 		f.fit(o.memory())
 		go f.follow(ctx, o.memory, o.Log)

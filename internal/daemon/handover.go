@@ -74,7 +74,11 @@ func (m *manager) mayUpgrade(r *http.Request) (*net.UnixConn, error) {
 		return nil, fail(api.CodeFailed, "%w", err)
 	case uid != 0 && uid != os.Geteuid():
 		return nil, fail(api.CodeInvalid, "only root and the user of the switch may replace it, not user %d", uid)
-	case !m.handing.CompareAndSwap(false, true):
+	}
+	if err := m.roomForNext(); err != nil {
+		return nil, fail(api.CodeFailed, "%w", err)
+	}
+	if !m.handing.CompareAndSwap(false, true) {
 		return nil, fail(api.CodeConflict, "an upgrade is under way; try again when it has ended")
 	}
 	return conn, nil
@@ -364,12 +368,17 @@ func (m *manager) rest() (r handover.Rest, files []int, err error) {
 	}
 	m.shareMoves()
 	m.shareObservers()
+	room := upgradeRoom{left: m.memoryLeft()}
 	for _, p := range m.sorted() {
 		if p.dev == nil || m.given[p.spec.Name] == p.dev {
 			continue
 		}
 		given := handover.Port{Name: p.spec.Name, Open: true, Shut: p.shutBy, Recovery: p.recovery}
 		if files, err = m.givePort(p, &given, true, files); err != nil {
+			handover.Close(files)
+			return r, nil, err
+		}
+		if err = room.pass(len(given.Data)); err != nil {
 			handover.Close(files)
 			return r, nil, err
 		}

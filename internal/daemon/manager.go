@@ -70,6 +70,7 @@ type manager struct {
 	limits reading
 	space  limitReading // nil: unlimited
 	memory limitReading // nil: unlimited
+	left   limitReading // of memory, with what is used; nil: unlimited
 	room   room
 
 	applied  map[string]bool // items that a configuration named, by portMark and the like
@@ -138,6 +139,7 @@ func newManager(o Options, keep func(store.State) error) (*manager, error) {
 		limits:   o.limits,
 		space:    o.space,
 		memory:   o.memory,
+		left:     o.left,
 		turns:    newTurns(),
 		changing: make(chan struct{}, 1),
 		restored: make(chan struct{}),

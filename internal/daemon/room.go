@@ -49,8 +49,8 @@ const (
 	// ownMemory is the memory of a daemon without ports, in bytes: the program's, tables, API clients.
 	ownMemory = 24 << 20
 
-	// fastPathMemory is that of the fast path's tables in the kernel.
-	fastPathMemory = 16 << 20
+	// fastPathMemory is what the fast path takes, in the process and for its tables in the kernel.
+	fastPathMemory = 24 << 20
 )
 
 // leastMemory is the memory, in bytes, without which there is no daemon.
@@ -166,6 +166,45 @@ func (m *manager) roomInMemory(p *managed, needs int) error {
 	if most := forPorts(m.room.memory.Most, own); all > most {
 		return fmt.Errorf("port %s can take %s MiB of memory for its queues, which makes %s with all others, and there is room for %s: %s is %s MiB; raise it (MemoryMax= of the systemd unit)",
 			p.spec.Name, mebi(needs), mebi(all), mebi(max(most, 0)), m.room.memory.Name, mebi(m.room.memory.Most))
+	}
+	return nil
+}
+
+// nextMemory is the memory, in bytes, that a next process takes until it is the switch.
+const nextMemory = 12 << 20
+
+// roomForNext returns an error if the limit of memory leaves too little for a next process beside this one. The
+// kernel would end one of the two.
+func (m *manager) roomForNext() error {
+	return (&upgradeRoom{left: m.memoryLeft()}).take("a next process", nextMemory)
+}
+
+func (m *manager) memoryLeft() limits.Limit {
+	if m.left == nil {
+		return limits.Limit{Most: math.MaxInt}
+	}
+	return m.left()
+}
+
+// copies is how many times both processes together hold what waits in a port, at most, while it is on its way
+// from one to the other.
+const copies = 10
+
+// upgradeRoom is what the limit of memory leaves for an upgrade.
+type upgradeRoom struct {
+	left  limits.Limit
+	taken int
+}
+
+// pass counts that many bytes, which wait in a port and are given to the next process.
+func (u *upgradeRoom) pass(bytes int) error {
+	return u.take("what waits in the ports, on its way to the next process,", copies*bytes)
+}
+
+func (u *upgradeRoom) take(what string, bytes int) error {
+	if u.taken += bytes; u.left.Most < u.taken {
+		return fmt.Errorf("%s takes %s MiB of memory or more, and %s are left: %s; raise it for the time of the upgrade",
+			what, mebi(u.taken), mebi(max(u.left.Most, 0)), u.left.Name)
 	}
 	return nil
 }

@@ -279,6 +279,26 @@ func TestPortsStayWithinMemory(t *testing.T) {
 	})
 }
 
+// What an upgrade takes of a limit of memory is counted, and refused before it is exceeded.
+func TestUpgradeRoom(t *testing.T) {
+	u := upgradeRoom{left: limits.Limit{Most: 3*copies*1000 - 1, Name: "the limit"}}
+	for i := range 3 {
+		if err := u.pass(1000); (err != nil) != (i == 2) || err != nil && !strings.HasSuffix(err.Error(), "are left: the limit; raise it for the time of the upgrade") {
+			t.Errorf("port %d: %v", i, err)
+		}
+	}
+	m := new(manager)
+	if err := m.roomForNext(); err != nil {
+		t.Errorf("without a limit: %v", err)
+	}
+	for left, ok := range map[int]bool{-1: false, nextMemory - 1: false, nextMemory: true} {
+		m.left = func() limits.Limit { return limits.Limit{Most: left} }
+		if err := m.roomForNext(); (err == nil) != ok {
+			t.Errorf("with %d bytes: %v", left, err)
+		}
+	}
+}
+
 // With few threads the switch works on fewer processors, one at least; with enough, on all.
 func TestFitProcessors(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))

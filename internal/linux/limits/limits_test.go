@@ -145,6 +145,37 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+func TestMemoryLeft(t *testing.T) {
+	for name, test := range map[string]struct {
+		files map[string]string
+		left  int
+		says  string
+	}{
+		"nothing to read": {nil, none, ""},
+		"no limit":        {map[string]string{"/proc/self/cgroup": "0::/a\n", "/sys/fs/cgroup/a/memory.max": "max\n", "/sys/fs/cgroup/a/memory.current": "5\n"}, none, ""},
+		"cgroup v2": {map[string]string{
+			"/proc/self/cgroup": "0::/a/b\n", "/sys/fs/cgroup/a/b/memory.max": "3000000\n", "/sys/fs/cgroup/a/b/memory.current": "1000000\n",
+			"/sys/fs/cgroup/a/b/memory.stat": "anon 7\ninactive_file 200000\nactive_file 30000\n",
+			"/sys/fs/cgroup/a/memory.max":    "9000000\n", "/sys/fs/cgroup/a/memory.current": "1000000\n",
+		}, 2230000, "memory.max of the cgroup /sys/fs/cgroup/a/b is 2 MiB"},
+		"the cgroup above": {map[string]string{
+			"/proc/self/cgroup": "0::/a/b\n", "/sys/fs/cgroup/a/b/memory.max": "3000000\n", "/sys/fs/cgroup/a/b/memory.current": "1000000\n",
+			"/sys/fs/cgroup/a/memory.max": "9000000\n", "/sys/fs/cgroup/a/memory.current": "8500000\n",
+		}, 500000, "memory.max of the cgroup /sys/fs/cgroup/a is 8 MiB"},
+		"cgroup v1": {map[string]string{
+			"/proc/self/cgroup": "8:memory:/pod\n", "/sys/fs/cgroup/memory/pod/memory.limit_in_bytes": "3000000\n", "/sys/fs/cgroup/memory/pod/memory.usage_in_bytes": "1000000\n",
+			"/sys/fs/cgroup/memory/pod/memory.stat":       "inactive_file 1\nactive_file 1\ntotal_inactive_file 200000\ntotal_active_file 30000\n",
+			"/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n", "/sys/fs/cgroup/memory/memory.usage_in_bytes": "8\n",
+		}, 2230000, "memory.limit_in_bytes of the cgroup /sys/fs/cgroup/memory/pod is 2 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if l := system(t, test.files).MemoryLeft(); l.Most != test.left || l.Name != test.says {
+				t.Errorf("%+v, want %d by %q", l, test.left, test.says)
+			}
+		})
+	}
+}
+
 // What is left of the limits of the address space and of private memory is counted, and the tighter one
 // decides. The test's own limits are such that it cannot reach them.
 func TestHeap(t *testing.T) {

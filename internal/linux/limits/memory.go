@@ -21,6 +21,32 @@ func (s System) Memory() Limit {
 	return least
 }
 
+// MemoryLeft returns how many bytes the limits of the process's cgroups leave it, with what others there
+// use. Pages of files are not counted: the kernel takes them where it needs memory.
+func (s System) MemoryLeft() Limit {
+	least := Limit{Most: none}
+	for _, g := range s.cgroups("memory") {
+		for _, v := range []struct{ most, used, files string }{
+			{"memory.max", "memory.current", ""}, {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_"},
+		} {
+			most, ok := s.number(g, v.most)
+			used, known := s.number(g, v.used)
+			if !ok || !known || most >= math.MaxInt64/2 {
+				continue
+			}
+			stat := s.read(g, "memory.stat")
+			for _, kind := range []string{"inactive_file", "active_file"} {
+				n, _ := statusNumber(stat, v.files+kind+" ")
+				used -= n
+			}
+			if left := most - max(used, 0); left < least.Most {
+				least = Limit{left, fmt.Sprintf("%s of the cgroup %s is %d MiB", v.most, g, most>>20)}
+			}
+		}
+	}
+	return least
+}
+
 // KeptSpace is the address space, and the private memory, in bytes, that a process keeps free for Go's
 // runtime. That takes 64 MiB at a time, and ends a program that gets none.
 const KeptSpace = 256 << 20

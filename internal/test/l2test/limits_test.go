@@ -123,6 +123,18 @@ func TestMemoryLimitLowered(t *testing.T) {
 		})
 	}
 	sending.Wait()
+	// All that waits would be in memory many times, and the kernel would end the daemon.
+	upgrade := d.UpgradeCommand()
+	inGroup := ns.Command("sh", append([]string{"-c", `echo $$ >&3; exec 3>&-; exec "$@"`, "sh"}, upgrade.Args...)...)
+	procs, err := os.OpenFile(filepath.Join(group, "cgroup.procs"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer procs.Close()
+	inGroup.ExtraFiles = []*os.File{procs}
+	if said, err := inGroup.CombinedOutput(); err == nil || !strings.Contains(string(said), "of memory or more, and ") {
+		t.Errorf("upgrade without memory: %v: %s", err, said)
+	}
 	if _, err := d.Client.Ports(t.Context()); err != nil {
 		t.Error(err)
 	}
