@@ -110,11 +110,7 @@ func tunnelsSCTP(data []byte, p eth.IPPacket) bool {
 		if version != 4 && version != 6 {
 			continue
 		}
-		length, n := data[at+2:], len(data)-at
-		if version == 6 {
-			length, n = data[at+4:], n-eth.IPv6HeaderLen
-		}
-		if inner, ok := eth.FindIPAt(data, at, version); ok && inner.Proto == eth.ProtoSCTP && fills(length, n) {
+		if inner, ok := eth.FindIPAt(data, at, version); ok && inner.Proto == eth.ProtoSCTP && fills(data, len(data), inner) {
 			return true
 		}
 	}

@@ -25,17 +25,8 @@ func Partial(data []byte, n int, o port.Offload) bool {
 	case p.Transport == int(o.CsumStart):
 		return hasChecksum(head, n, p, o)
 	}
-	from := p.Transport
-	switch p.Proto {
-	case eth.ProtoUDP:
-		from += udpHeaderLen
-	case eth.ProtoGRE:
-		from += greHeaderLen
-	case protoIPv4, protoIPv6:
-	default:
-		return false
-	}
-	return innerHasChecksum(head, n, from, o)
+	_, ok = findInner(head, n, p, o)
+	return ok
 }
 
 // PartialOuter is Partial without tunnels: the checksum is that of the frame's own TCP or
@@ -89,12 +80,6 @@ func Undone(data []byte, mtu int) (o port.Offload) {
 	return o
 }
 
-// Protocol numbers of packets inside packets (RFC 2003, RFC 4213).
-const (
-	protoIPv4 uint8 = 4
-	protoIPv6 uint8 = 41
-)
-
 // hasChecksum reports whether o asks for the checksum of the header at p.Transport, and
 // that header lies in the packet p, which lies in the frame of n bytes.
 func hasChecksum(head []byte, n int, p eth.IPPacket, o port.Offload) bool {
@@ -119,29 +104,4 @@ func hasChecksum(head []byte, n int, p eth.IPPacket, o port.Offload) bool {
 		return false
 	}
 	return p.Proto != eth.ProtoGRE || head[p.Transport]&0x80 != 0
-}
-
-// innerHasChecksum is hasChecksum for the packet of an IP header, at or behind from, whose transport header
-// begins where the coverage of the checksum begins. Like findTunnel it searches backwards, so the kind of
-// tunnel does not matter. What looks like such a header may be part of a MAC address; then the search goes on.
-func innerHasChecksum(head []byte, n, from int, o port.Offload) bool {
-	l4 := int(o.CsumStart)
-	if l4 > len(head) {
-		return false
-	}
-	is := func(at int, version uint8) bool {
-		inner, ok := eth.FindIPAt(head, at, version)
-		return ok && inner.Transport == l4 && hasChecksum(head, n, inner, o)
-	}
-	for at := l4 - eth.IPv4HeaderLen; at >= from && at >= l4-maxIPv4Header; at -= 4 {
-		if is(at, 4) {
-			return true
-		}
-	}
-	for at := l4 - eth.IPv6HeaderLen; at >= from; at -= 8 {
-		if is(at, 6) {
-			return true
-		}
-	}
-	return false
 }

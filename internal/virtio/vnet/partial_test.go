@@ -93,6 +93,8 @@ func TestPartialTunnel(t *testing.T) {
 		"VXLAN over IPv6":     {inner: udp(), outer: superFrame{v6: true}, proto: protoUDP, shim: vxlanShim, ether: true},
 		"VXLAN with checksum": {inner: tcp(), proto: protoUDP, shim: vxlanShim, ether: true, csum: true},
 		"GENEVE with option":  {inner: udp(), proto: protoUDP, shim: []byte{1, 0, 0x65, 0x58, 0, 0, 1, 0, 0, 1, 2, 0}, ether: true},
+		"MPLS in IPv4":        {inner: tcp(), proto: protoMPLS, shim: []byte{0, 0, 0x11, 64}},
+		"Ethernet in IPv6":    {inner: tcp(), outer: superFrame{v6: true, ext: []uint8{protoRouting}}, proto: protoEthernet, ether: true},
 		"GRE":                 {inner: tcp(), proto: protoGRE},
 		"GRE, Ethernet, csum": {inner: tcp(), proto: protoGRE, ether: true, csum: true},
 		"IPIP":                {inner: tcp(), proto: protoIPIP},
@@ -132,17 +134,23 @@ func TestPartialTunnel(t *testing.T) {
 
 // A MAC address inside a tunnel may hold what looks like the begin of an IPv4 header with options that ends
 // where the inner IPv6 header does.
-func TestPartialLikenessInMAC(t *testing.T) {
-	f := tunnelFrame{inner: superFrame{v6: true, proto: protoTCP, payload: pattern(9)}, proto: protoUDP, shim: vxlanShim, ether: true}
-	o := f.inner.offload(0, 0)
-	o.GSOType, o.GSOSize = port.GSONone, 0
-	o.CsumStart += uint16(f.moved())
+func TestLikenessInMAC(t *testing.T) {
+	f := tunnelFrame{inner: superFrame{v6: true, proto: protoUDP, payload: pattern(900)}, proto: protoUDP, shim: vxlanShim, ether: true}
+	super := f.offload(port.GSOUDPL4, 100)
+	one := super
+	one.GSOType, one.GSOSize = port.GSONone, 0
 	header := f.innerAt() + 14
 	for at := f.innerAt(); at < f.innerAt()+12; at++ {
 		b := f.build()
 		b[at] = 0x40 | byte((header+40-at)/4)
-		if !vnet.Partial(b, len(b), o) {
+		if at+3 < f.innerAt()+12 {
+			binary.BigEndian.PutUint16(b[at+2:], uint16(len(b)-at))
+		}
+		if !vnet.Partial(b, len(b), one) {
 			t.Errorf("refused with %#x as byte %d of the inner frame", b[at], at-f.innerAt())
+		}
+		if _, ok := vnet.Inspect(b, len(b), super); !ok {
+			t.Errorf("a super-frame is refused with %#x as byte %d of the inner frame", b[at], at-f.innerAt())
 		}
 	}
 }

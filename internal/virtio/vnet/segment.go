@@ -206,8 +206,10 @@ func findSuper(head []byte, n int, o port.Offload) (s super, err error) {
 	}
 	s.shim = shim
 	if o.Flags&port.NeedsCsum != 0 && int(o.CsumStart) != p.Transport {
-		inner, ok := findTunnel(head, n, p, o)
-		if !ok || inner.Fragment {
+		// The sum of the outer header adds up only if its 16-bit words align with the inner
+		// packet's.
+		inner, ok := findInner(head, n, p, o)
+		if !ok || (inner.Transport-p.Transport)&1 != 0 {
 			return s, ErrOffload
 		}
 		s.outer, s.tunnel = p, true

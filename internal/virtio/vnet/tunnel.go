@@ -30,49 +30,76 @@ type outer struct {
 
 const greHeaderLen = 4 // RFC 2784; the checksum and the field beside it take 4 more
 
-// findTunnel finds the packet inside the tunnel p. Its transport header begins where
-// the coverage of the checksum that o requests begins. findTunnel searches backwards
-// from there for an IP header that ends there and whose packet ends with the frame. n
-// is the frame's length.
-func findTunnel(head []byte, n int, p eth.IPPacket, o port.Offload) (inner eth.IPPacket, ok bool) {
+// Protocol numbers of packets and frames inside packets (RFC 2003, RFC 4213, RFC 4023, RFC 8986).
+const (
+	protoIPv4     uint8 = 4
+	protoIPv6     uint8 = 41
+	protoMPLS     uint8 = 137
+	protoEthernet uint8 = 143
+)
+
+// findInner finds the packet inside the tunnel p of a frame of n bytes. Its transport header
+// begins where the coverage of the checksum that o requests begins, so findInner searches
+// backwards from there for an IP header that ends there: the kind of tunnel does not matter.
+// What looks like such a header may be part of a MAC address, of a key or of an option; it is
+// one only if the packet has what o says.
+func findInner(head []byte, n int, p eth.IPPacket, o port.Offload) (inner eth.IPPacket, ok bool) {
 	l4, from := int(o.CsumStart), p.Transport
 	switch p.Proto {
-	case eth.ProtoTCP, eth.ProtoSCTP:
-		return inner, false // these carry no packets
 	case eth.ProtoUDP:
 		from += udpHeaderLen
 	case eth.ProtoGRE:
 		from += greHeaderLen
-	}
-	// The sum of the outer header adds up only if its 16-bit words align with the inner
-	// packet's.
-	if l4 > len(head) || (l4-p.Transport)&1 != 0 {
+	case protoIPv4, protoIPv6, protoMPLS, protoEthernet:
+	default:
 		return inner, false
 	}
-	gso := o.GSOType &^ (port.GSOECN | port.GSOTunnel)
-	if gso == port.GSOTCPv4 || gso == port.GSOUDPL4 {
-		for at := l4 - eth.IPv4HeaderLen; at >= from && at >= l4-maxIPv4Header; at -= 4 {
-			if inner, ok = eth.FindIPAt(head, at, 4); ok && inner.Transport == l4 && fills(head[at+2:], n-at) {
-				return inner, true
-			}
+	if l4 > len(head) {
+		return inner, false
+	}
+	for at := l4 - eth.IPv4HeaderLen; at >= from && at >= l4-maxIPv4Header; at -= 4 {
+		if inner, ok = eth.FindIPAt(head, at, 4); ok && inner.Transport == l4 && isOf(head, n, inner, o) {
+			return inner, true
 		}
 	}
-	if gso == port.GSOTCPv6 || gso == port.GSOUDPL4 {
-		for at := l4 - eth.IPv6HeaderLen; at >= from; at -= 8 {
-			if inner, ok = eth.FindIPAt(head, at, 6); ok && inner.Transport == l4 && fills(head[at+4:], n-at-eth.IPv6HeaderLen) {
-				return inner, true
-			}
+	for at := l4 - eth.IPv6HeaderLen; at >= from; at -= 8 {
+		if inner, ok = eth.FindIPAt(head, at, 6); ok && inner.Transport == l4 && isOf(head, n, inner, o) {
+			return inner, true
 		}
 	}
 	return inner, false
 }
 
+// isOf reports whether o can be that of the packet p in a tunnel, in a frame of n bytes: it
+// has the checksum, and if o is a super-frame's, its type, and ends with the frame.
+func isOf(head []byte, n int, p eth.IPPacket, o port.Offload) bool {
+	if !o.IsGSO() {
+		return hasChecksum(head, n, p, o)
+	}
+	if p.Fragment {
+		return false
+	}
+	switch o.GSOType &^ (port.GSOECN | port.GSOTunnel) {
+	case port.GSOTCPv4:
+		return p.Version == 4 && p.Proto == eth.ProtoTCP && fills(head, n, p)
+	case port.GSOTCPv6:
+		return p.Version == 6 && p.Proto == eth.ProtoTCP && fills(head, n, p)
+	case port.GSOUDPL4:
+		return p.Proto == eth.ProtoUDP && fills(head, n, p)
+	}
+	return false
+}
+
 // maxIPv4Header is the longest IPv4 header in bytes (RFC 791 section 3.1).
 const maxIPv4Header = 60
 
-// fills reports whether a length field holds n, or 0 for a packet too long for it (RFC
-// 2675, and the kernel's IPv4 super-frames of more than 64 KiB).
-func fills(field []byte, n int) bool {
+// fills reports whether a packet ends where its frame of n bytes does. Its length is 0 if it is
+// too long for the field (RFC 2675, and the kernel's IPv4 super-frames of more than 64 KiB).
+func fills(head []byte, n int, p eth.IPPacket) bool {
+	field, n := head[p.Header+2:], n-p.Header
+	if p.Version == 6 {
+		field, n = head[p.Header+4:], n-eth.IPv6HeaderLen
+	}
 	length := int(binary.BigEndian.Uint16(field))
 	return length == n || length == 0 && n > maxIPLen
 }

@@ -13,14 +13,14 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-const protoGRE, protoIPIP, protoIPv6 = 47, 4, 41
+const protoGRE, protoIPIP, protoIPv6, protoMPLS, protoEthernet = 47, 4, 41, 137, 143
 
 // tunnelFrame is a super-frame inside a tunnel, as the kernel leaves it undone: the outer
 // lengths are those of the whole, an outer UDP checksum is the pseudo header's sum.
 type tunnelFrame struct {
 	inner superFrame
 	outer superFrame // its headers up to the transport header count
-	proto uint8      // protoUDP, protoGRE, protoIPIP, protoIPv6
+	proto uint8      // protoUDP, protoGRE, protoIPIP, protoIPv6, protoMPLS, protoEthernet
 	shim  []byte     // what stands between the outer transport header and the inner packet
 	ether bool       // the inner packet has an Ethernet header
 	csum  bool       // UDP or GRE have a checksum
@@ -111,20 +111,99 @@ func drawTunnel(t *rapid.T) tunnelFrame {
 	f := tunnelFrame{inner: drawFrame(t), outer: drawFrame(t), csum: rapid.Bool().Draw(t, "outerCsum")}
 	f.inner.payload = pattern(rapid.IntRange(1, 20000).Draw(t, "innerPayload"))
 	f.outer.tcpOptions = nil
-	f.proto = rapid.SampledFrom([]uint8{protoUDP, protoGRE, protoIPIP}).Draw(t, "tunnel")
+	shim := func(words int) []byte {
+		n := 4 * rapid.IntRange(0, words).Draw(t, "shim")
+		return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, "shimBytes")
+	}
+	f.proto = rapid.SampledFrom([]uint8{protoUDP, protoGRE, protoIPIP, protoMPLS, protoEthernet}).Draw(t, "tunnel")
 	switch f.proto {
 	case protoUDP:
-		f.ether = rapid.Bool().Draw(t, "ether")
-		f.shim = make([]byte, 4*rapid.IntRange(0, 10).Draw(t, "shim"))
+		f.ether, f.shim = rapid.Bool().Draw(t, "ether"), shim(10)
 	case protoGRE:
-		f.ether = rapid.Bool().Draw(t, "ether")
-		f.shim = make([]byte, 4*rapid.IntRange(0, 2).Draw(t, "shim")) // a key, a sequence number
+		f.ether, f.shim = rapid.Bool().Draw(t, "ether"), shim(2) // a key, a sequence number
+	case protoMPLS:
+		f.shim = shim(3)
+	case protoEthernet:
+		f.ether = true
 	default:
 		if f.inner.v6 {
 			f.proto = protoIPv6
 		}
 	}
 	return f
+}
+
+// TestLikeness: wherever bytes in front of the inner packet look like an IP header that ends where its own
+// does, and of a packet that ends with the frame, the packet is found all the same.
+func TestLikeness(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := drawTunnel(t)
+		gso := f.inner.tso()
+		if f.inner.proto == protoUDP {
+			gso = port.GSOUDPL4
+		}
+		size := len(f.inner.payload)/100 + 1
+		data, o := f.build(), f.offload(gso, size)
+		want, _ := segments(t, f.inner.build(), f.inner.offload(gso, size), port.CapsNone)
+		version := rapid.SampledFrom([]int{4, 6}).Draw(t, "version")
+		from, to, l4 := f.l4(), f.moved()+f.inner.l3(), int(o.CsumStart)
+		switch f.proto {
+		case protoUDP:
+			from += 8
+		case protoGRE:
+			from += 4
+		}
+		var places []int // as the search goes
+		for at := l4 - 20; version == 4 && at >= max(from-3, l4-60); at -= 4 {
+			places = append(places, at)
+		}
+		for at := l4 - 40; version == 6 && at >= from-5; at -= 8 {
+			places = append(places, at)
+		}
+		if len(places) == 0 {
+			return // there is nothing between the tunnel's header and the inner packet
+		}
+		at := rapid.SampledFrom(places).Draw(t, "at")
+		// Only what lies in front of the inner packet is another, and not all that makes a header.
+		put := func(i int, b byte) {
+			if i >= from && i < to {
+				data[i] = b
+			}
+		}
+		n := len(data) - at
+		if version == 4 {
+			put(at, 0x40|byte((l4-at)/4))
+			put(at+6, 0)
+			put(at+7, 0)
+			put(at+9, 50)
+		} else {
+			put(at, 0x60)
+			put(at+6, rapid.SampledFrom([]byte{50, protoHopByHop, protoRouting, protoDestOpt}).Draw(t, "next"))
+			n -= 40
+			at += 2
+		}
+		put(at+2, byte(n>>8))
+		put(at+3, byte(n))
+		frames, _ := segments(t, data, o, port.CapsNone)
+		for i, b := range frames {
+			if !f.ether {
+				want[i] = want[i][f.inner.l3():]
+			}
+			// The Ethernet header, if there is one, is what the likeness may lie in.
+			skip := f.moved() + f.inner.l3() - f.innerAt()
+			if !bytes.Equal(b[f.innerAt()+skip:], want[i][skip:]) {
+				t.Fatalf("segment %d carries\n%x, want\n%x", i, b[f.innerAt():], want[i])
+			}
+		}
+		one := f
+		one.inner.payload = pattern(size)
+		copy(data, one.build()[:from])
+		small := append(data[:to:to], one.build()[to:]...)
+		o.GSOType, o.GSOSize = port.GSONone, 0
+		if !vnet.Partial(small, len(small), o) {
+			t.Fatalf("a segment is refused: %+v, %x", o, small)
+		}
+	})
 }
 
 // TestTunnel: each segment is the segment that the inner frame alone would make, behind
@@ -310,6 +389,7 @@ func TestTunnelRefused(t *testing.T) {
 		{"no checksum", func(b []byte, f *tunnelFrame, o *port.Offload) { o.Flags = 0 }},
 		{"no size", func(b []byte, f *tunnelFrame, o *port.Offload) { o.GSOSize = 0 }},
 		{"the kernel's own size", func(b []byte, f *tunnelFrame, o *port.Offload) { o.GSOSize = 0xffff }},
+		{"ICMP outside", func(b []byte, f *tunnelFrame, o *port.Offload) { b[f.outer.l3()+9] = 1 }},
 		{"TCP outside", func(b []byte, f *tunnelFrame, o *port.Offload) { b[f.outer.l3()+9] = protoTCP }},
 		{"a fragment outside", func(b []byte, f *tunnelFrame, o *port.Offload) { b[f.outer.l3()+6] = 0x20 }},
 	} {

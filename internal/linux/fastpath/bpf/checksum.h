@@ -31,6 +31,8 @@ enum {
 	PROTO_ICMPV6 = 58,
 	PROTO_OPTIONS = 60,
 	PROTO_SCTP = 132,
+	PROTO_MPLS = 137,
+	PROTO_ETHERNET = 143,
 };
 
 /* A partial checksum covers what begins at start, from the destination address on. */
@@ -165,12 +167,11 @@ global int is_checksum(struct __sk_buff *skb)
 		from += 8;
 	else if (p.proto == PROTO_GRE)
 		from += 4;
-	else if (p.proto != PROTO_IPIP && p.proto != PROTO_IPV6_IN_IP)
+	else if (p.proto != PROTO_IPIP && p.proto != PROTO_IPV6_IN_IP && p.proto != PROTO_MPLS && p.proto != PROTO_ETHERNET)
 		return 0;
 	for (u32 length = 20; length <= 60 && from + length <= start; length += 4) {
-		if (bytes(skb, start - length, 1) != (0x40 | length / 4))
-			continue;
-		return find_ip(skb, start - length, &p) && has_checksum(skb, &p, offset);
+		if (bytes(skb, start - length, 1) == (0x40 | length / 4) && find_ip(skb, start - length, &p) && has_checksum(skb, &p, offset))
+			return 1;
 	}
 	return from + 40 <= start && bytes(skb, start - 40, 1) >> 4 == 6 && find_ip(skb, start - 40, &p) &&
 	       p.transport == start && has_checksum(skb, &p, offset);

@@ -3,7 +3,7 @@
  * Super-frames that the kernel can segment. It looks at all that come from guests before they leave, header by header from
  * the front, and drops at the output what it cannot segment. So a guest's super-frame whose segments are those of
  * a packet in a tunnel (GRE, IP in IP, VXLAN) is handed up, unless the offload header says where that packet is: the
- * switch finds it by the place of the checksum, as findTunnel in internal/virtio/vnet. The kernel knows where it is in
+ * switch finds it by the place of the checksum, as findInner in internal/virtio/vnet. The kernel knows where it is in
  * tunnels of its own.
  */
 #pragma once
