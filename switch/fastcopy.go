@@ -26,8 +26,7 @@ type FastCopy struct {
 	Several bool   // it leaves by several
 	Push    bool   // of a CopyMirrorOut: Tag stands in front of the frame's own
 
-	// What is left to others, without GSOType: a super-frame has a GSOSize.
-	Offload port.Offload
+	Offload port.Offload // what is left to others
 }
 
 // CopyKind says what a FastCopy is.
@@ -129,14 +128,14 @@ func (s *Switch) mirrorCopy(set *portSet, c *FastCopy, at *member) {
 		}
 		cp := out.cut.copyOf(f)
 		if cut {
-			cp.Data, cp.Tail, cp.Offload = f.Data[:t.SnapLen:t.SnapLen], nil, port.Offload{}
+			cp.Data, cp.Tail, cp.Offload, cp.Drop = f.Data[:t.SnapLen:t.SnapLen], nil, port.Offload{}, port.DropNone
 		}
 		for _, to := range t.to {
 			if to == at || whyNotCopy(t.Mirror, from, to) != port.DropNone {
 				continue
 			}
-			if cp.Offload.GSOSize != 0 && cp.Offload.GSOType == port.GSONone {
-				to.tx[0].dropped[port.DropBadOffload].Add(1)
+			if cp.Drop != port.DropNone {
+				to.tx[0].dropped[cp.Drop].Add(1)
 				lost++
 				continue
 			}
@@ -166,28 +165,8 @@ func (c *FastCopy) frame() (f *port.Frame, flags port.OutFlags) {
 	}
 	if more := c.Length - len(c.Data); more > 0 {
 		f.Tail = absent(more)
-	} else {
-		f.Offload = complete(f, offload)
+	} else if f.Offload = offload; offload.Left() && !inspect(f) {
+		f.Drop = port.DropBadOffload
 	}
 	return f, flags
-}
-
-// complete returns the offload of a whole frame with its GSOType, which the kernel does not say,
-// but the headers; GSONone if they do not.
-func complete(f *port.Frame, o port.Offload) port.Offload {
-	if o.GSOSize == 0 {
-		return o
-	}
-	const offsetInTCP = 16
-	types := []uint8{port.GSOUDPL4}
-	if o.CsumOffset == offsetInTCP {
-		types = []uint8{port.GSOTCPv4, port.GSOTCPv6}
-	}
-	for _, o.GSOType = range types {
-		if inspected, ok := vnet.Inspect(f.Data, f.DataLen(), o); ok {
-			return inspected
-		}
-	}
-	o.GSOType = port.GSONone
-	return o
 }

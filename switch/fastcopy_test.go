@@ -128,7 +128,7 @@ func TestFastMirrorCopies(t *testing.T) {
 	}
 	wire := frame(station(1), station(0), 1, 600)
 	super, offload := tuntest.TCP4(4000)
-	offload.GSOType = port.GSONone // which the kernel does not say
+	datagram, fragments := tuntest.UFO(4000)
 	taken := func() (all [][]byte) {
 		for lines[2].Drain(0, 100, func(p memory.Packet) { all = append(all, bytes.Clone(p.Wire)) }) != 0 {
 		}
@@ -157,6 +157,7 @@ func TestFastMirrorCopies(t *testing.T) {
 		"into a VLAN":                          {change: func(m *vswitch.Mirror) { m.To, m.ToVLAN = "", 7 }, copy: whole, want: [][]byte{slices.Concat(wire[:12], []byte{0x81, 0, 0, 7}, wire[12:])}},
 		"sent, not received":                   {change: func(m *vswitch.Mirror) { m.In, m.Out = false, true }, copy: whole},
 		"super-frame":                          {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: super, Length: len(super), Offload: offload}, pieces: 3},
+		"datagram to be fragmented":            {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: datagram, Length: len(datagram), Offload: fragments}, pieces: 3},
 		"some are missed":                      {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Missed: 5}, want: [][]byte{wire}, lost: 5},
 		"sent, received by nobody":             {change: func(m *vswitch.Mirror) { m.In, m.Out, m.SnapLen = false, true, 100 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorOut, Data: wire, Length: len(wire), To: 9}},
 		"of a mirror of whole frames before":   {change: func(m *vswitch.Mirror) { m.SnapLen = 1000 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire[:512], Length: len(wire)}},
@@ -179,6 +180,11 @@ func TestFastMirrorCopies(t *testing.T) {
 		if c.pieces > 0 {
 			if len(got) != c.pieces || !bytes.Equal(got[0][:14], super[:14]) {
 				t.Errorf("%s: %d frames are made", name, len(got))
+			}
+			for i, b := range got {
+				if more := b[20]&0x20 != 0; more != (c.copy.Offload.GSOType == port.GSOUDP && i < len(got)-1) {
+					t.Errorf("%s: more fragments follow frame %d: %v", name, i, more)
+				}
 			}
 			c.want = got
 		}

@@ -109,6 +109,7 @@ const (
 	copySegment = 40
 	copySumFrom = 42
 	copySumAt   = 44
+	copyType    = 46
 	copyHead    = 48
 )
 
@@ -145,7 +146,7 @@ func (p *Path) read(record []byte) {
 	}
 	c.Push = c.Kind == vswitch.CopyMirrorOut && c.Of != 0
 	if from := u16(copySumFrom); from != 0 {
-		c.Offload = port.Offload{Flags: port.NeedsCsum, CsumStart: from, CsumOffset: u16(copySumAt), GSOSize: u16(copySegment)}
+		c.Offload = port.Offload{Flags: port.NeedsCsum, CsumStart: from, CsumOffset: u16(copySumAt), GSOType: uint8(u16(copyType)), GSOSize: u16(copySegment)}
 	}
 	if tag := u32(copyTag); tag != 0 {
 		c.Tag = port.MakeTag(networkOrder(uint16(tag>>16)), uint16(tag))

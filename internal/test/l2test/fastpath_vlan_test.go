@@ -630,7 +630,7 @@ func compareRandomly(t *testing.T, offloads ...int) {
 	}
 }
 
-// payload makes a frame without tags: a bare one, or TCP whose checksum, or cutting
+// payload makes a frame without tags: a bare one, or TCP or UDP whose checksum, or cutting
 // too, is left to others. Many are about as long as the longest that an output takes.
 func payload(t *rapid.T) ([]byte, port.Offload) {
 	size := rapid.SampledFrom([]int{60, 1000, 1506, 1507, 1510, 1511, 1514, 1515, 1518, 1600}).Draw(t, "size")
@@ -642,7 +642,18 @@ func payload(t *rapid.T) ([]byte, port.Offload) {
 		o.GSOType, o.GSOSize, o.HdrLen = port.GSONone, 0, 0
 		return wire, o
 	case 1:
-		return tuntest.TCP4(size * 10)
+		if rapid.Bool().Draw(t, "datagrams") {
+			wire, o := tuntest.UFO(size * 10)
+			if rapid.Bool().Draw(t, "of their own") {
+				o.GSOType, o.GSOSize = port.GSOUDPL4, 1400
+			}
+			return wire, o
+		}
+		wire, o := tuntest.TCP4(size * 10)
+		if rapid.Bool().Draw(t, "congestion") {
+			o.GSOType |= port.GSOECN
+		}
+		return wire, o
 	}
 	return tuntest.Ethernet(uint32(size), size), port.Offload{}
 }

@@ -50,10 +50,9 @@ struct copy {
 	u16 slot;
 	u16 kind;
 	u64 with;
-	/* What is left to others: 0 in each, or the length of segments; and where the checksum is,
-	 * and its place from there. */
-	u16 segment, checksum_from, checksum_at;
-	u16 : 16;
+	/* What is left to others: 0 in each, or the length of segments; where the checksum is, and
+	 * its place from there; and the type of the segments, as the virtio-net header has it. */
+	u16 segment, checksum_from, checksum_at, type;
 };
 
 /* Where copies go, and what the switch is asked (busy.h). User space puts a ring here while it
@@ -134,6 +133,17 @@ static inline u64 wake(void *ring)
 	return bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < WAKE_AT ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP;
 }
 
+/* virtio_type returns a super-frame's type as the virtio-net header has it; 0: it has no such type. */
+static inline u16 virtio_type(u32 as)
+{
+	u16 ecn = as & GSO_TCP_ECN ? 0x80 : 0;
+	if (as & GSO_TCPV4)
+		return 1 | ecn;
+	if (as & GSO_TCPV6)
+		return 4 | ecn;
+	return as & GSO_UDP_FRAGMENTS ? 3 : as & GSO_UDP ? 5 : 0;
+}
+
 /* see copies a frame as it is at a port, and reports whether there was room. The verifier wants
  * to know the size of a place in a ring, so there are four. */
 global int see(struct __sk_buff *skb, u32 slot, u32 kind, u64 with)
@@ -170,6 +180,7 @@ global int see(struct __sk_buff *skb, u32 slot, u32 kind, u64 with)
 	c->segment = skb->gso_size;
 	c->checksum_from = from;
 	c->checksum_at = sum;
+	c->type = skb->gso_size ? virtio_type(gso_type(k)) : 0;
 	if (!bytes || bytes > room || bpf_skb_load_bytes(skb, 0, c + 1, bytes)) {
 		__sync_fetch_and_add(&of->missed[ring], c->missed + 1);
 		bpf_ringbuf_discard(c, 0);

@@ -190,12 +190,14 @@ struct skb_shared_info {
  * tunnel around them. */
 #define GSO_TCPV4 (1 << 0)
 #define GSO_DODGY (1 << 1)
+#define GSO_TCP_ECN (1 << 2)
 #define GSO_TCPV6 (1 << 4)
 #define GSO_GRE (1 << 6 | 1 << 7)
 #define GSO_IPIP (1 << 8 | 1 << 9)
 #define GSO_UDP_TUNNEL (1 << 10 | 1 << 11)
 #define GSO_SCTP (1 << 14)
-#define GSO_UDP (1 << 16 | 1 << 17) /* fragments of a datagram, or datagrams */
+#define GSO_UDP_FRAGMENTS (1 << 16) /* of a datagram */
+#define GSO_UDP (GSO_UDP_FRAGMENTS | 1 << 17) /* that, or datagrams */
 
 #define CHECKSUM_UNNECESSARY 1
 #define CHECKSUM_PARTIAL 3
