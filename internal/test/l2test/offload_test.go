@@ -146,6 +146,29 @@ func TestTunnels(t *testing.T) {
 	all("mirrored")
 }
 
+// TestBigTunnels: TCP over IPv6 in a VXLAN over IPv6 whose super-frames are longer than 64 KiB (BIG TCP) is not dropped.
+//
+//	h1 ── p1 ┐
+//	h2 ── p2 ┴ switch
+func TestBigTunnels(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 2)
+	l.address()
+	h1, h2 := l.hosts[0], l.hosts[1]
+	const big = " gso_max_size 200000 gro_max_size 200000\n"
+	ip(t, l.ns, "link set p1"+big+"link set p2"+big)
+	for i, h := range l.hosts {
+		ip(t, h.ns, fmt.Sprintf("link add vx1 mtu 1400 type vxlan id 1 dstport 4781 dev eth0 local %s remote %s\n", h.v6, l.hosts[1-i].v6))
+		h.ns.Run("sysctl", "-qw", "net.ipv6.conf.vx1.disable_ipv6=0", "net.ipv4.tcp_wmem=4096 4000000 8000000")
+		ip(t, h.ns, fmt.Sprintf("link set eth0%slink set vx1%slink set vx1 up\naddr add fd09::%d/64 dev vx1 nodad\n", big, big, i+1))
+	}
+	l.bulk(h1, h2, "fd09::2", 32<<20)
+	// One that comes after thousands of other frames is lost: the next ones are read with more care.
+	if n := l.sw.dropped(h1.port, port.DropUnsupported); n > 32 {
+		t.Errorf("%d frames are dropped as %v, want at most a few of some hundred", n, port.DropUnsupported)
+	}
+}
+
 // TestUnsaidOffloads: what a guest leaves undone that the header of a packet socket has no
 // words for reaches stations that it does not know, and those it does.
 //

@@ -340,6 +340,79 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// TestSplitTunnel: so does one of BIG TCP in a tunnel, and the outer headers are right.
+func TestSplitTunnel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := drawTunnel(t)
+		f.inner.proto, f.inner.ext, f.inner.flags = protoTCP, nil, f.inner.flags&^0x89
+		if f.proto == protoIPIP || f.proto == protoIPv6 {
+			f.proto = protoIPIP
+			if f.inner.v6 {
+				f.proto = protoIPv6
+			}
+		}
+		size := rapid.IntRange(400, 2000).Draw(t, "size")
+		part := pattern(rapid.IntRange(1, 3*size).Draw(t, "part"))
+		f.inner.payload = append(pattern(rapid.IntRange(70_000, 300_000).Draw(t, "payload")/size*size), part...)
+		data, o := f.build(), f.offload(f.inner.tso(), size)
+		l3, inner := f.outer.l3(), f.moved()+f.inner.l3()
+		if f.outer.v6 {
+			clear(data[l3+4 : l3+6])
+		} else {
+			clear(data[l3+2 : l3+4])
+		}
+		if f.inner.v6 {
+			clear(data[inner+4 : inner+6])
+			jumbo := append([]byte{protoTCP, 0, 0xc2, 4}, binary.BigEndian.AppendUint32(nil, uint32(len(data)-inner-40+8))...)
+			data[inner+6] = protoHopByHop
+			data = slices.Insert(data, inner+40, jumbo...)
+			o.CsumStart += 8
+			if f.proto == protoUDP && f.csum {
+				// The sum of the pseudo header covers the option.
+				at := f.l4() + 6
+				sum := uint32(binary.BigEndian.Uint16(data[at:])) + 8
+				binary.BigEndian.PutUint16(data[at:], uint16(sum+sum>>16))
+			}
+		} else {
+			clear(data[inner+2 : inner+4])
+		}
+		s := inUse(t)
+		if err := s.Split(data, o); err != nil {
+			t.Fatal(err)
+		}
+		var got [][]byte
+		dst := make([]byte, s.FrameLen())
+		for range s.Count() {
+			n, _ := s.Next(dst)
+			o := s.Offload()
+			if n-int(o.HdrLen) <= int(o.GSOSize) {
+				o.GSOType, o.GSOSize = port.GSONone, 0
+			}
+			if n > port.MaxFrame {
+				t.Fatalf("a piece of %d bytes", n)
+			}
+			if marked, ok := vnet.Inspect(dst[:n], n, o); o.IsGSO() && (!ok || marked.GSOType != o.GSOType|port.GSOTunnel) || !o.IsGSO() && !vnet.Partial(dst[:n], n, o) {
+				t.Fatalf("a piece of %d bytes contradicts %+v", n, o)
+			}
+			frames, _ := segments(t, dst[:n], o, port.CapsNone)
+			got = append(got, frames...)
+		}
+		if want := (len(f.inner.payload) + size - 1) / size; len(got) != want {
+			t.Fatalf("%d segments, want %d", len(got), want)
+		}
+		for i, b := range got {
+			one := f
+			one.inner.payload = f.inner.payload[i*size : min(len(f.inner.payload), (i+1)*size)]
+			one.inner.seq, one.inner.id, one.outer.id = f.inner.seq+uint32(i*size), f.inner.id+uint16(i), f.outer.id+uint16(i)
+			data, o := one.build(), one.offload(one.inner.tso(), size)
+			want, _ := segments(t, data, o, port.CapsNone)
+			if len(want) != 1 || !bytes.Equal(b, want[0]) {
+				t.Fatalf("segment %d of %d, %s", i, len(got), firstDifference(b, want[0]))
+			}
+		}
+	})
+}
+
 // FuzzSettle: whatever the kernel hands over, what comes of it is valid, or refused, and
 // can be segmented within its bounds.
 func FuzzSettle(f *testing.F) {

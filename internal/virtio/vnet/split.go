@@ -13,8 +13,9 @@ const jumboLen = 8
 
 // Split prepares to divide a super-frame longer than port.MaxFrame, such as BIG TCP
 // makes (up to 512 KiB), into shorter super-frames. Offload then returns what is left
-// to do to each: together they make the same segments as the long one. Split handles
-// only TCP outside tunnels, with a partial checksum.
+// to do to each: together they make the same segments as the long one. One no longer than a
+// segment is none of them, but a frame with a partial checksum. Split handles only TCP with a
+// partial checksum, also in a tunnel.
 func (s *Segmenter) Split(data []byte, o port.Offload) error {
 	s.Reset()
 	head := s.head[:copy(s.head[:MaxHeader], data)]
@@ -23,7 +24,7 @@ func (s *Segmenter) Split(data []byte, o port.Offload) error {
 		return err
 	}
 	p, t := super.packet, head[super.packet.Transport:]
-	if super.tunnel || super.shim.len != 0 || p.Proto != eth.ProtoTCP || o.Flags&port.NeedsCsum == 0 {
+	if super.shim.len != 0 || p.Proto != eth.ProtoTCP || o.Flags&port.NeedsCsum == 0 {
 		return ErrOffload
 	}
 	n := int(t[12]>>4) * 4
@@ -41,6 +42,10 @@ func (s *Segmenter) Split(data []byte, o port.Offload) error {
 	}
 	headLen := s.l4 + n
 	mss := int(o.GSOSize)
+	if super.tunnel {
+		s.setOuter(super.outer, len(data))
+		s.outer.whole = headLen + mss
+	}
 	s.step = (port.MaxFrame - port.HeaderLen - headLen) / mss
 	if s.step == 0 || len(payload) <= mss {
 		return ErrSize

@@ -23,6 +23,10 @@ type outer struct {
 	// A routing header or option may give another address, which a checksum would cover.
 	routed bool
 
+	// Of Split: a frame longer than that is a super-frame. What covers it has no checksum yet,
+	// but UDP the sum of the pseudo header. 0: there are none.
+	whole int
+
 	id        uint16
 	ipSum     uint32 // IPv4 header without length, identification and checksum
 	pseudoSum uint32 // UDP's pseudo header without length
@@ -150,7 +154,7 @@ func (s *Segmenter) putOuter(dst []byte, n int) {
 		binary.BigEndian.PutUint16(h[2:], uint16(length))
 		binary.BigEndian.PutUint16(h[4:], t.id)
 		binary.BigEndian.PutUint16(h[10:], ^fold(t.ipSum+uint32(length)+uint32(t.id)))
-		t.id++
+		t.id += uint16(s.step)
 	} else {
 		binary.BigEndian.PutUint16(h[4:], uint16(n-t.ip-eth.IPv6HeaderLen))
 	}
@@ -159,6 +163,12 @@ func (s *Segmenter) putOuter(dst []byte, n int) {
 		binary.BigEndian.PutUint16(dst[t.l4+4:], uint16(length))
 	}
 	if !t.csum {
+		return
+	}
+	if t.whole != 0 && n > t.whole {
+		if t.kind == eth.ProtoUDP {
+			binary.BigEndian.PutUint16(dst[t.l4+udpCsum:], fold(t.pseudoSum+length))
+		}
 		return
 	}
 	sum := uint32(Sum(dst[t.l4:s.l4])) + uint32(^fold(s.pseudoSum+uint32(n-s.l4)))
