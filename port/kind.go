@@ -54,6 +54,10 @@ type Description struct {
 	// may have its own bridges and routers.
 	Station bool
 
+	// Own is true if that station is the host, at the port's network interface: nobody else
+	// has the interface's address.
+	Own bool
+
 	// Tunnel is true if the network behind the port is that of other switches, which are
 	// reached without a link of their own. Such a port takes no part in a spanning tree:
 	// it neither sends nor accepts BPDUs, and forwards always.

@@ -488,6 +488,14 @@ func (p *managed) MTU() int             { return p.link.MTU }
 func (p *managed) Station() bool        { return p.hasStation() }
 func (p *managed) Core() *vswitch.Port  { return p.sw }
 
+// Own implements feature.Port.
+func (p *managed) Own() port.MAC {
+	if !p.Kind().Own {
+		return 0
+	}
+	return port.MACFrom(p.link.MAC[:])
+}
+
 // Kind implements feature.Port.
 func (p *managed) Kind() port.Description {
 	if p.kind == nil {

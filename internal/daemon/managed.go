@@ -302,7 +302,7 @@ func (m *manager) follow(p *managed) {
 }
 
 func (m *manager) followTo(p *managed, seen sight) {
-	name, mac := p.trace.Ifname, p.trace.MAC
+	name, mac, own := p.trace.Ifname, p.trace.MAC, p.Own()
 	if !m.note(p, seen) {
 		m.lose(p, gone("interface "+name+" was deleted or moved to another network namespace"))
 		return
@@ -316,6 +316,9 @@ func (m *manager) followTo(p *managed, seen sight) {
 	}
 	m.reconcile(p)
 	m.notice(p)
+	if p.Own() != own {
+		m.configured(p)
+	}
 }
 
 // followAll rereads the interfaces of all ports after link events were lost.

@@ -202,6 +202,10 @@ type Port interface {
 	// kind and the user's settings about bridges decide.
 	Station() bool
 
+	// Own returns the address of the host's own interface behind the port; 0: there is none,
+	// or it is in a namespace where it is not seen.
+	Own() port.MAC
+
 	// Core returns the port in the forwarding core.
 	Core() *vswitch.Port
 }

@@ -81,6 +81,7 @@ func (kind) Describe() port.Description {
 		Help:     "a NIC of this host, or of a network namespace, in the VMs' network.",
 		Settings: Settings{},
 		Station:  true,
+		Own:      true,
 	}
 }
 

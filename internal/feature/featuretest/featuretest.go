@@ -202,9 +202,10 @@ func (h *Host) Shut(p feature.Port, why string) { p.(*Port).Why = why }
 
 // Port is a feature.Port.
 type Port struct {
-	Why       string // why it was shut down; empty: it was not
-	Blocked   bool   // it passes no frames
-	LinkSpeed uint64 // what Speed returns
+	Why       string   // why it was shut down; empty: it was not
+	Blocked   bool     // it passes no frames
+	LinkSpeed uint64   // what Speed returns
+	OwnMAC    port.MAC // what Own returns
 
 	core    *vswitch.Port
 	spec    port.Spec
@@ -246,6 +247,9 @@ func (p *Port) MTU() int { return 1500 }
 
 // Station implements feature.Port.
 func (p *Port) Station() bool { return p.station }
+
+// Own implements feature.Port.
+func (p *Port) Own() port.MAC { return p.OwnMAC }
 
 // Core implements feature.Port.
 func (p *Port) Core() *vswitch.Port { return p.core }

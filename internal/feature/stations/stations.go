@@ -23,7 +23,7 @@ var Feature = feature.Feature{
 	Key:  "fdb",
 	Help: "list and change the forwarding database",
 	New: func(h feature.Host, _ any) (feature.Instance, error) {
-		return &stations{host: h, all: make(map[fdb.Key]entry)}, nil
+		return &stations{host: h, all: make(map[fdb.Key]entry), own: make(map[fdb.Key]string)}, nil
 	},
 	Items: &feature.Items{
 		Zero: entry{}, Help: "static and sticky entries of the forwarding database",
@@ -33,11 +33,17 @@ var Feature = feature.Feature{
 	Commands: commands,
 }
 
-// stations are the entries that users added.
+// stations are the entries that users added, and those of the host's own interfaces, of which a
+// bridge knows that nobody else has their addresses: guests cannot draw the host's frames to
+// themselves.
 type stations struct {
 	host feature.Host
 	all  map[fdb.Key]entry
+	own  map[fdb.Key]string // of the host, by port; a user's own goes before
 }
+
+// maxOwnVLANs bounds the VLANs in which the host's address is entered.
+const maxOwnVLANs = 16
 
 // entry is an entry that a user added. A sticky one ages like a learned one, and returns when
 // its port comes up or forgets what it learned.
@@ -93,6 +99,9 @@ func (e entry) kind() fdb.Kind {
 func (s *stations) Stop() {
 	for k := range s.all {
 		s.remove(k)
+	}
+	for k := range s.own {
+		s.drop(k)
 	}
 }
 
@@ -184,6 +193,48 @@ func (s *stations) enter(p feature.Port) {
 	}
 }
 
+// pin enters the host's own address behind a port, and removes its former one.
+func (s *stations) pin(p feature.Port) {
+	table, mac, want := s.host.Switch().FDB(), p.Own(), make(map[fdb.Key]bool)
+	if mac != 0 && mac != s.host.MAC() {
+		vlans := p.VLANs()
+		for vid := range vlans.All() {
+			if want[fdb.MakeKey(vid, uint64(mac))] = true; len(want) == maxOwnVLANs {
+				break
+			}
+		}
+	}
+	for k, name := range s.own {
+		if name == p.Name() && !want[k] {
+			s.drop(k)
+		}
+	}
+	for k := range want {
+		if _, user := s.all[k]; user {
+			continue
+		}
+		s.own[k] = p.Name()
+		if e, known := table.Get(k); known && (e.Kind == fdb.Static && e.Port == p.Number() || e.Kind == fdb.Local) {
+			continue
+		}
+		if err := table.Add(k, p.Number(), fdb.Static); err != nil {
+			s.host.Log().Warn("guests can claim the host's own address", "port", p.Name(), "mac", mac, "error", err)
+		}
+		s.host.Switch().Settle()
+	}
+}
+
+// drop removes an entry of the host's own.
+func (s *stations) drop(k fdb.Key) {
+	delete(s.own, k)
+	if _, user := s.all[k]; user {
+		return
+	}
+	if at, ok := s.host.Switch().FDB().Get(k); ok && at.Kind == fdb.Static {
+		s.host.Switch().FDB().Delete(k)
+	}
+}
+
 // possible returns why an entry cannot lead to a port: it would lose frames that now reach
 // their station or the switch itself.
 func (s *stations) possible(p feature.Port, e entry) error {
@@ -197,12 +248,13 @@ func (s *stations) possible(p feature.Port, e entry) error {
 }
 
 // Configured implements feature.Configured: other VLANs have other entries.
-func (s *stations) Configured(p feature.Port) { s.enter(p) }
+func (s *stations) Configured(p feature.Port) { s.enter(p); s.pin(p) }
 
 // Linked implements feature.Linked. When the port's former device was detached, the entries were removed.
 func (s *stations) Linked(p feature.Port, up bool) {
 	if up {
 		s.enter(p)
+		s.pin(p)
 	}
 }
 
@@ -211,6 +263,7 @@ func (s *stations) Forgotten(p feature.Port) { s.enter(p) }
 
 // Removed implements feature.Removed: the entries go with their port.
 func (s *stations) Removed(p feature.Port) {
+	maps.DeleteFunc(s.own, func(_ fdb.Key, name string) bool { return name == p.Name() })
 	n := len(s.all)
 	maps.DeleteFunc(s.all, func(_ fdb.Key, e entry) bool { return e.Port == p.Name() })
 	if len(s.all) != n {
@@ -219,7 +272,11 @@ func (s *stations) Removed(p feature.Port) {
 }
 
 // Pins implements feature.Pinning.
-func (s *stations) Pins(k fdb.Key) bool { _, ok := s.all[k]; return ok }
+func (s *stations) Pins(k fdb.Key) bool {
+	_, user := s.all[k]
+	_, own := s.own[k]
+	return user || own
+}
 
 func (s *stations) add(req api.AddFDB) (api.FDBEntry, error) {
 	e := entry{req.MAC, cmp.Or(req.VLAN, port.DefaultVLAN), req.Port, req.Sticky}
@@ -249,6 +306,8 @@ func (s *stations) del(mac port.MAC, vlan uint16) error {
 		return api.Errorf(api.CodeNotFound, "the FDB has no entry %s in VLAN %d; `vswitch fdb list` shows those there are", mac, k.VLAN())
 	case known && at.Kind == fdb.Local:
 		return api.Errorf(api.CodeInvalid, "%s is an address of the switch itself; it cannot be removed", mac)
+	case s.own[k] != "" && s.all[k] == entry{}:
+		return api.Errorf(api.CodeInvalid, "%s is the host's own address at port %s; it cannot be removed", mac, s.own[k])
 	}
 	delete(s.all, k)
 	s.host.Switch().FDB().Delete(k)

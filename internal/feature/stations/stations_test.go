@@ -18,7 +18,7 @@ func TestRestore(t *testing.T) {
 	h := featuretest.New(t)
 	h.Add(t, port.Spec{Name: "vm0"}, true)
 	h.Add(t, port.Spec{Name: "vm1"}, true)
-	s := &stations{host: h, all: make(map[fdb.Key]entry)}
+	s := &stations{host: h, all: make(map[fdb.Key]entry), own: make(map[fdb.Key]string)}
 	in := func(mac port.MAC) string {
 		for _, e := range s.list() {
 			if e.MAC == mac {
@@ -68,7 +68,7 @@ func TestRestore(t *testing.T) {
 func TestPort(t *testing.T) {
 	h := featuretest.New(t)
 	p := h.Add(t, port.Spec{Name: "vm0"}, true)
-	s := &stations{host: h, all: make(map[fdb.Key]entry)}
+	s := &stations{host: h, all: make(map[fdb.Key]entry), own: make(map[fdb.Key]string)}
 	if _, err := s.add(api.AddFDB{MAC: mac, Port: "vm0", Sticky: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +89,59 @@ func TestPort(t *testing.T) {
 	s.Removed(p)
 	if h.Saves() != 1 {
 		t.Error("nothing is saved")
+	}
+}
+
+// Nobody takes the address of the host's own interface, which may change.
+func TestOwn(t *testing.T) {
+	h := featuretest.New(t)
+	gw, vm := h.Add(t, port.Spec{Name: "gw0"}, true), h.Add(t, port.Spec{Name: "vm0"}, true)
+	s := &stations{host: h, all: make(map[fdb.Key]entry), own: make(map[fdb.Key]string)}
+	table := h.Switch().FDB()
+	at := func(mac port.MAC) string {
+		if e, ok := table.Get(fdb.MakeKey(1, uint64(mac))); ok {
+			return h.Port(e.Port).Name() + " " + e.Kind.String()
+		}
+		return "nowhere"
+	}
+	want := func(what string, mac port.MAC, where string) {
+		t.Helper()
+		if got := at(mac); got != where {
+			t.Errorf("%s: it is at %s, not %s", what, got, where)
+		}
+	}
+	s.Configured(vm)
+	table.Learn(fdb.MakeKey(1, uint64(mac)), vm.Number()) // a guest was first
+	gw.OwnMAC = mac
+	s.Configured(gw)
+	want("configured", mac, "gw0 static")
+	table.Learn(fdb.MakeKey(1, uint64(mac)), vm.Number())
+	want("claimed", mac, "gw0 static")
+	if !s.Pins(fdb.MakeKey(1, uint64(mac))) || s.del(mac, 1) == nil {
+		t.Error("it can be held elsewhere, or removed")
+	}
+	gw.OwnMAC = mac + 1
+	s.Configured(gw)
+	want("with another address", mac+1, "gw0 static")
+	want("with another address, the former one", mac, "nowhere")
+	if _, err := s.add(api.AddFDB{MAC: mac + 1, Port: "vm0"}); err != nil {
+		t.Fatal(err)
+	}
+	s.Linked(gw, true)
+	want("a user's entry", mac+1, "vm0 static")
+	if err := s.del(mac+1, 1); err != nil {
+		t.Error(err)
+	}
+	s.Linked(gw, true)
+	want("once that is removed", mac+1, "gw0 static")
+	if b, err := s.State(); b != nil || err != nil {
+		t.Errorf("kept is %s, %v", b, err)
+	}
+	s.Stop()
+	want("stopped", mac+1, "nowhere")
+	s.Removed(gw)
+	if len(s.own) != 0 {
+		t.Error("it outlives its port")
 	}
 }
 

@@ -1,6 +1,7 @@
 package l2test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/vswitch/vswitch/api"
@@ -52,6 +53,32 @@ func TestLearningLimit(t *testing.T) {
 	l.sw.ctl("set-port p1 --learn-limit 0")
 	l.want(h1, from(0), h2)
 	l.sw.wantEntry(station(0), 1, "p1")
+}
+
+// TestOwnAddressOfHost: a guest that claims the address of the host's own interface does not get the
+// host's frames, also once that has another address or other VLANs.
+//
+//	h1 ── p1  ┐
+//	h2 ── p2  ┤
+//	host  gw0 ┴ switch
+func TestOwnAddressOfHost(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t, 2)
+	h1, h2 := l.hosts[0], l.hosts[1]
+	l.sw.ctl("add-port gw0 --kind host")
+	for _, own := range []port.MAC{station(50), station(51)} {
+		ip(t, l.ns, fmt.Sprintf("link set gw0 address %s\n", own))
+		testenv.Eventually(t, "the host's address is entered", func() bool { return l.sw.entry(own, 1).Port == "gw0" })
+		l.want(h1, frame{dst: port.Broadcast, src: own}, h2)
+		l.sw.wantEntry(own, 1, "gw0")
+		l.want(h2, frame{dst: own, src: h2.mac})
+	}
+	l.sw.wantEntry(station(50), 1, "")
+	l.sw.ctl("set-port gw0 --access 20")
+	l.sw.wantEntry(station(51), 20, "gw0")
+	l.sw.wantEntry(station(51), 1, "")
+	l.sw.ctl("del-port gw0")
+	l.sw.wantEntry(station(51), 20, "")
 }
 
 // TestLearningProtect drops what stations beyond the limit send.
