@@ -1,6 +1,7 @@
 package rxbuf
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -57,8 +58,9 @@ func TestBatchesAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := Pool[int]{Batches: true, New: func() *int { return new(int) }}
 		var in, most atomic.Int64
+		var renters sync.WaitGroup
 		for range 10 {
-			go func() {
+			renters.Go(func() {
 				for range 10 {
 					b := p.Rent()
 					n := in.Add(1)
@@ -67,9 +69,9 @@ func TestBatchesAreLimited(t *testing.T) {
 					in.Add(-1)
 					p.Return(b)
 				}
-			}()
+			})
 		}
-		time.Sleep(time.Hour)
+		renters.Wait()
 		if most.Load() != 3 || len(p.free) != 3 || p.rented != 0 || p.waiting != 0 {
 			t.Errorf("%d were in use at once, and %d are free; %d are rented, and %d wait", most.Load(), len(p.free), p.rented, p.waiting)
 		}
