@@ -96,13 +96,31 @@ func (p *Path) link(ifindex int, h hook) (link.Link, error) {
 	if err != nil {
 		return nil, explain("attach the fast path", err)
 	}
-	if p.pins != nil {
-		if err := p.pins.keepLink(l, ifindex, h.suffix); err != nil {
-			l.Close()
-			return nil, err
-		}
+	if err := p.keepLink(l, ifindex, h.suffix); err != nil {
+		l.Close()
+		return nil, err
 	}
 	return l, nil
+}
+
+// keepLink pins the link of a device, unless nothing outlives the process.
+func (p *Path) keepLink(l link.Link, ifindex int, suffix string) error {
+	if !p.havePins() {
+		return nil
+	}
+	return p.pins.keepLink(l, ifindex, suffix)
+}
+
+// havePins reports whether there is a place for pins, which it makes again if somebody removed it.
+func (p *Path) havePins() bool {
+	return p.pins != nil && (!p.live.Load() || p.pins.restore(&p.bpf, p.log))
+}
+
+// pinAgain pins the link of a device if somebody removed its pin: the kernel tells nobody.
+func (p *Path) pinAgain(l link.Link, ifindex int, suffix string) {
+	if p.live.Load() && p.havePins() && !p.pins.hasLink(ifindex, suffix) {
+		p.check("pinning a program again", p.pins.keepLinkAgain(l, ifindex, suffix))
+	}
 }
 
 // attachment is a program at a device.
@@ -132,7 +150,12 @@ func (p *Path) SetShared(program io.Closer, on bool) error {
 func (a *attachment) Renew() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if is, err := hoststack.IsAt(a.at, a.ifindex); is || err != nil || a.path.stopped() {
+	is, err := hoststack.IsAt(a.at, a.ifindex)
+	if err != nil || a.path.stopped() {
+		return nil
+	}
+	if is {
+		a.path.pinAgain(a.at, a.ifindex, a.hook.suffix)
 		return nil
 	}
 	l, err := a.path.link(a.ifindex, a.hook)
@@ -176,7 +199,7 @@ func (p *Path) adopt(l link.Link, ifindex int, h hook) error {
 	if err := l.Update(h.program(&p.bpf)); err != nil {
 		return err
 	}
-	return p.pins.keepLink(l, ifindex, h.suffix)
+	return p.keepLink(l, ifindex, h.suffix)
 }
 
 func (p *Path) attach(ifindex int, h hook) (link.Link, error) {

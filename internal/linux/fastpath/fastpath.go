@@ -247,7 +247,7 @@ func (p *Path) Stop() {
 }
 
 // Pinned reports whether known traffic continues after the process ends.
-func (p *Path) Pinned() bool { return p.pins != nil }
+func (p *Path) Pinned() bool { return p.pins != nil && !p.pins.areLost() }
 
 // check logs the first kernel error; none is expected.
 func (p *Path) check(doing string, err error) {

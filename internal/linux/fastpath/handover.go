@@ -5,11 +5,16 @@ import "os"
 // Two processes may have a Path of the same pins while one replaces the other; the one changes
 // nothing after Suspend, the other nothing before Start.
 
-// Lock returns the lock of the pins, which the next process needs; nil if nothing is pinned.
+// Lock returns the lock of the pins, which the next process needs; nil if nothing is pinned, or was removed for good.
 func (p *Path) Lock() *os.File {
 	if p.pins == nil {
 		return nil
 	}
+	if p.live.Load() && !p.pins.restore(&p.bpf, p.log) {
+		return nil
+	}
+	p.pins.mu.Lock()
+	defer p.pins.mu.Unlock()
 	return p.pins.lock.File
 }
 

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -48,10 +50,13 @@ func sameFile(f *os.File, path string) error {
 
 // pins are the pinned objects of one switch.
 type pins struct {
-	name string     // of the switch
+	name string // of the switch
+	dir  string // the switch's folder
+	own  string // this version's folder
+
+	mu   sync.Mutex
 	lock flock.File // of dir: two processes must not share it
-	dir  string     // the switch's folder
-	own  string     // this version's folder
+	lost error      // somebody removed the pins, and this is why they cannot be made anew
 }
 
 // openPins makes the folders of a switch and locks them for the caller, unless the lock is given.
@@ -60,30 +65,95 @@ func openPins(name string, given *os.File) (*pins, error) {
 	if err != nil {
 		return nil, unpinned{err}
 	}
-	if err := mountBpffs(); err != nil {
-		return nil, unpinned{err}
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, noPlace(err)
-	}
-	lock := flock.File{File: given}
-	if given != nil {
-		err = sameFile(given, dir)
-	} else {
-		lock, err = lockDir(dir)
-	}
-	if errors.Is(err, ErrInUse) || errors.Is(err, ErrElsewhere) {
+	p := &pins{name: name, dir: dir, own: filepath.Join(dir, version()), lock: flock.File{File: given}}
+	if err := p.makeFolders(); err != nil {
 		return nil, err
 	}
-	if err != nil {
-		return nil, unpinned{err}
-	}
-	p := &pins{name: name, lock: lock, dir: dir, own: filepath.Join(dir, version())}
-	if err := os.MkdirAll(p.own, 0o700); err != nil {
-		lock.Close()
-		return nil, noPlace(err)
-	}
 	return p, nil
+}
+
+// makeFolders makes the folders that are not there, and locks the switch's unless it is locked.
+func (p *pins) makeFolders() error {
+	if err := mountBpffs(); err != nil {
+		return unpinned{err}
+	}
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return noPlace(err)
+	}
+	lock, err := p.lock, error(nil)
+	if lock.File != nil {
+		err = sameFile(lock.File, p.dir)
+	} else {
+		lock, err = lockDir(p.dir)
+	}
+	if errors.Is(err, ErrInUse) || errors.Is(err, ErrElsewhere) {
+		return err
+	}
+	if err != nil {
+		return unpinned{err}
+	}
+	if err := os.MkdirAll(p.own, 0o700); err != nil {
+		if p.lock.File == nil {
+			lock.Close()
+		}
+		return noPlace(err)
+	}
+	p.lock = lock
+	return nil
+}
+
+// areThere reports whether the folders are those that this process made. The caller holds mu.
+func (p *pins) areThere() bool {
+	if sameFile(p.lock.File, p.dir) != nil {
+		return false
+	}
+	_, err := os.Lstat(p.own)
+	return err == nil
+}
+
+// restore makes the pins of tables and programs anew if somebody removed them, or mounted
+// something over them, and reports whether they are there.
+func (p *pins) restore(bpf *bpfObjects, log *slog.Logger) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.areThere() {
+		p.lost = nil
+		return true
+	}
+	former := p.lock
+	if sameFile(former.File, p.dir) != nil {
+		p.lock = flock.File{}
+	}
+	err := p.makeFolders()
+	if err == nil {
+		if err = errors.Join(p.keep(&bpf.bpfMaps, ""), p.keep(&bpf.bpfPrograms, programPrefix)); err != nil {
+			_ = os.RemoveAll(p.own)
+		}
+	}
+	if err != nil {
+		if p.lock.File != nil && p.lock != former {
+			p.lock.Close()
+		}
+		p.lock = former
+		if p.lost == nil {
+			log.Warn("somebody removed what keeps known traffic going without the daemon, and it cannot be put back", "folder", p.dir, "reason", err)
+		}
+		p.lost = err
+		return false
+	}
+	if p.lock != former {
+		former.Close()
+	}
+	p.lost = nil
+	log.Warn("somebody removed what keeps known traffic going without the daemon; it is there again", "folder", p.dir)
+	return true
+}
+
+// areLost reports whether the pins are gone for now.
+func (p *pins) areLost() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost != nil
 }
 
 // noPlace explains why a folder cannot be made.
@@ -94,7 +164,11 @@ func noPlace(err error) error {
 	return unpinned{fmt.Errorf("make a place for what is in the kernel: %w", err)}
 }
 
-func (p *pins) close() { p.lock.Close() }
+func (p *pins) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lock.Close()
+}
 
 // pinDir returns a switch's folder. Each network namespace may run a switch of the same
 // name; the kernel never reuses a namespace's cookie, and the host's is 1.
@@ -203,7 +277,7 @@ func (p *pins) take(o *bpfObjects, tables map[string]*ebpf.Map) bool {
 // keep pins tables or programs.
 func (p *pins) keep(objects any, prefix string) error {
 	return each(objects, func(name string, field reflect.Value) error {
-		return pin(field.Interface().(pinner), filepath.Join(p.own, prefix+name))
+		return pinAgain(field.Interface().(pinner), filepath.Join(p.own, prefix+name))
 	})
 }
 
@@ -221,7 +295,13 @@ func each(objects any, f func(name string, field reflect.Value) error) error {
 	return nil
 }
 
-type pinner interface{ Pin(string) error }
+type pinner interface {
+	Pin(string) error
+	Unpin() error
+}
+
+// pinAgain pins an object at a path at which it may have been pinned before: Pin trusts that it still is.
+func pinAgain(o pinner, path string) error { return errors.Join(o.Unpin(), pin(o, path)) }
 
 // pin pins an object at a path and replaces whatever is pinned there.
 func pin(o pinner, path string) error {
@@ -265,6 +345,17 @@ func (p *pins) link(ifindex int, suffix string) link.Link {
 // keepLink pins the link of a device; a link that is pinned already is moved.
 func (p *pins) keepLink(l link.Link, ifindex int, suffix string) error {
 	return pin(l, p.linkPath(ifindex, suffix))
+}
+
+// keepLinkAgain pins the link of a device anew.
+func (p *pins) keepLinkAgain(l link.Link, ifindex int, suffix string) error {
+	return pinAgain(l, p.linkPath(ifindex, suffix))
+}
+
+// hasLink reports whether the link of a device is pinned where the next process looks for it.
+func (p *pins) hasLink(ifindex int, suffix string) bool {
+	_, err := os.Lstat(p.linkPath(ifindex, suffix))
+	return err == nil
 }
 
 // dropLink removes the pin of a device's link, and with it the link.

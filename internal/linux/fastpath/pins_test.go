@@ -42,11 +42,12 @@ type host struct {
 	t    *testing.T
 	ns   *testenv.Netns
 	taps []int // their numbers
+	log  *slog.Logger
 }
 
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h := &host{t: t, ns: testenv.NewNetns(t)}
+	h := &host{t: t, ns: testenv.NewNetns(t), log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for n := range 2 {
 		name := "vm" + strconv.Itoa(n)
 		h.ns.Run("ip", "tuntap", "add", "dev", name, "mode", "tap")
@@ -63,7 +64,7 @@ func newHost(t *testing.T) *host {
 }
 
 func (h *host) options() Options {
-	return Options{Name: h.ns.Name, Pin: true, Capacity: 1024, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil))}
+	return Options{Name: h.ns.Name, Pin: true, Capacity: 1024, Log: h.log}
 }
 
 // open is a process that opens a Path and attaches to devices, as port number 0, 1 and
@@ -250,6 +251,90 @@ func TestDetached(t *testing.T) {
 		renew(second)
 		check("renewed,", "vswitch", "vswitch")
 	})
+}
+
+// What somebody removed of the pins is made anew, is what the next process takes over, and is told of
+// once.
+func TestPinsRemoved(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		remove func(h *host, dir, own string) error
+		told   int
+	}{
+		"the folder":     {func(_ *host, dir, _ string) error { return os.RemoveAll(dir) }, 1},
+		"its contents":   {func(_ *host, _, own string) error { return os.RemoveAll(own) }, 1},
+		"the pin of one": {func(h *host, _, own string) error { return os.Remove(filepath.Join(own, linkName(h.taps[0], ""))) }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			var told bytes.Buffer
+			h.log = slog.New(slog.NewTextHandler(&told, nil))
+			var dir string
+			h.ns.Do(func() {
+				var err error
+				if dir, err = pinDir(h.ns.Name); err != nil {
+					t.Fatal(err)
+				}
+			})
+			first := h.open(h.taps[0])
+			first.start()
+			first.learn(1, macA, 0)
+			if err := c.remove(h, dir, filepath.Join(dir, version())); err != nil {
+				t.Fatal(err)
+			}
+			h.ns.Do(func() {
+				for range 2 {
+					for _, l := range first.links {
+						if err := l.(hoststack.Program).Renew(); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+			})
+			h.wantPinned(h.taps[0])
+			if got := strings.Count(told.String(), "\n"); got != c.told {
+				t.Errorf("it is told of in %d lines, want %d: %s", got, c.told, &told)
+			}
+			if !first.path.Pinned() {
+				t.Error("nothing is pinned, it says")
+			}
+			// A switch of the same name is kept away, and nothing of this is removed.
+			h.ns.Do(func() {
+				if err := Cleanup(h.ns.Name); !errors.Is(err, ErrInUse) {
+					t.Errorf("cleaning up gets %v, want ErrInUse", err)
+				}
+			})
+			first.end()
+			second := h.open(h.taps[0])
+			second.start()
+			if at := second.at(uint64(macA)); at != 0 {
+				t.Errorf("A is behind port %d, want 0", at)
+			}
+		})
+	}
+}
+
+// A device that comes while the pins are gone has its program, and its pin.
+func TestPinsRemovedBeforeAttach(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	first := h.open()
+	first.start()
+	h.ns.Do(func() {
+		dir, err := pinDir(h.ns.Name)
+		if err == nil {
+			err = os.RemoveAll(dir)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := first.path.Attach(h.taps[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.links = append(first.links, l)
+	})
+	h.wantPinned(h.taps[0])
 }
 
 // The programs of an earlier process are used as they are, as long as all are there and are of the

@@ -169,6 +169,7 @@ func (p *Path) underlay(ifindex int, tunnel uint32) error {
 	u := p.underlays[ifindex]
 	var is uint32
 	if u != nil && p.bpf.Underlays.Lookup(uint32(ifindex), &is) == nil && isThere(u, ifindex) {
+		p.pinAgain(u.Link, ifindex, under)
 		u.users[tunnel] = true
 		return nil
 	}

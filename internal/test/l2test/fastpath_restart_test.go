@@ -109,6 +109,61 @@ func TestFastRestart(t *testing.T) {
 	}
 }
 
+// TestFastPinsRemoved removes from under a running switch what keeps known traffic going without it. The
+// switch puts it back: no frame is lost when the daemon dies after that.
+func TestFastPinsRemoved(t *testing.T) {
+	t.Parallel()
+	const told = "somebody removed what keeps known traffic going without the daemon"
+	for name, remove := range map[string]string{
+		"folder":     "rm -r /sys/fs/bpf/vswitch/*",
+		"unmounted":  "umount -l /sys/fs/bpf",
+		"over":       "mount -t bpf bpf /sys/fs/bpf",
+		"one of two": "find /sys/fs/bpf/vswitch -name 'link-*' | head -1 | xargs rm",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, "--sandbox", "off")
+			s := startStream(t, p.a, p.b)
+			s.more(100)
+			p.ns.Run("sh", "-c", remove)
+			testenv.Eventually(t, "the programs are pinned again", func() bool { return p.links() == 2 })
+			p.wantFast(true)
+			if n := strings.Count(p.sw.Log(), told); n > 1 {
+				t.Errorf("it is told of %d times: %s", n, p.sw.Log())
+			}
+			p.sw.Kill()
+			s.more(300)
+			p.sw.Restart(t)
+			s.more(100)
+			p.wantFast(true)
+			p.sw.wantEntry(p.a.mac, 1, p.a.port)
+			s.wantOnce(s.at[0])
+		})
+	}
+	// What was not to be put back is told of, and the switch goes on.
+	t.Run("for good", func(t *testing.T) {
+		t.Parallel()
+		p := newPair(t, "--sandbox", "require")
+		s := startStream(t, p.a, p.b)
+		s.more(100)
+		p.ns.Run("umount", "-l", "/sys/fs/bpf") // the sandbox lets nobody mount
+		testenv.Eventually(t, "the switch tells of it", func() bool { return strings.Contains(p.sw.Log(), "it cannot be put back") })
+		var sw api.Switch
+		p.sw.decode(&sw, "show")
+		if f := sw.FastPath; !f.On || f.Pinned {
+			t.Errorf("the fast path is %+v, want it on and not pinned", f)
+		}
+		c := p.add(2)
+		p.greet(c)
+		before := p.fast()
+		startStream(t, p.a, c).more(100)
+		if p.fast() == before {
+			t.Error("a port that came since has no fast path")
+		}
+		s.more(100)
+	})
+}
+
 // TestFastRestartWithSettings kills the daemon and stops it while a port is policed and
 // mirrored and another does not learn. The kernel does all of it meanwhile: no frame is lost,
 // and the observer gets one copy of each.
