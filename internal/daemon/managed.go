@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -277,7 +276,7 @@ func (m *manager) note(p *managed, s sight) bool {
 		m.log.Warn("reading an interface", "port", p.spec.Name, "error", s.err)
 		s.link = link.Link{Index: s.index, Name: p.ifname(), Up: true, Carrier: true}
 	}
-	p.link, p.trace.Ifname, p.trace.MAC = s.link, s.link.Name, macOf(s.link)
+	p.link, p.trace.Ifname, p.trace.MAC = s.link, s.link.Name, s.link.MACString()
 	m.index(p, s.index)
 	return true
 }
@@ -397,7 +396,7 @@ func (m *manager) seek(p *managed) {
 			m.log.Warn("looking for a device in other network namespaces", "port", spec.Name, "interface", trace.Ifname, "error", err)
 		}
 		for _, s := range all {
-			if macOf(s.Link) == trace.MAC {
+			if s.Link.MACString() == trace.MAC {
 				at = s.Place
 			}
 		}
@@ -405,14 +404,6 @@ func (m *manager) seek(p *managed) {
 	if at != (link.Place{}) {
 		p.trace.Away, p.elsewhere = m.boot, at
 	}
-}
-
-// macOf returns the address of a device itself, in the form of port.Trace.MAC.
-func macOf(l link.Link) string {
-	if l.MAC == ([6]byte{}) {
-		return ""
-	}
-	return net.HardwareAddr(l.MAC[:]).String()
 }
 
 // stillAway returns an error while the port's device is in another network namespace, from where

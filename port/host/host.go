@@ -109,7 +109,7 @@ func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
 
 // find looks up the TAP of a port.
 func (k kind) find(s port.Spec, t port.Trace) (link.Link, error) {
-	return owner.Find(k.Switch, "tap", s.Name, t.Ifname, t.Number)
+	return owner.Find(k.Switch, "tap", s.Name, t)
 }
 
 // Open implements port.Kind.
@@ -194,7 +194,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 			return err
 		}
 	}
-	t.Ifname, t.Ifindex, t.Number = l.Name, l.Index, owner.Number(l.Index)
+	owner.Note(t, l)
 	own := defaultMTU
 	if t.Before != nil {
 		own = t.Before.MTU
@@ -239,7 +239,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 
 // claim marks an existing device, and records in t what Delete must know about it.
 func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
-	t.Created = t.Created && t.Ifindex == l.Index || owner.Makes(l, k.Switch, t.Created)
+	t.Created = owner.Makes(l, k.Switch, *t)
 	if t.Created {
 		t.Before = nil
 		return func() {}, owner.Sign(l, k.Switch)
@@ -311,7 +311,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 			return err
 		case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
 			return nil // another device now has the name, or another switch the device
-		case t.Created && (t.Ifindex == l.Index || owner.Makes(l, k.Switch, true)):
+		case t.Created && owner.Makes(l, k.Switch, t):
 			return l.Delete()
 		case t.Created, t.Before == nil:
 			return nil // somebody else made a device of that name

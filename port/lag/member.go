@@ -79,7 +79,7 @@ func (p *Port) openMember(pl *place, from *givenMember) (_ *member, l link.Link,
 		t = port.Trace{}
 	}
 	// What the switch made itself is a port; what it took has a record, as has a member of former times.
-	if (l.Kind == "tap" || l.Kind == "veth") && t.Before == nil && owner.Makes(l, p.kind.Switch, false) {
+	if (l.Kind == "tap" || l.Kind == "veth") && t.Before == nil && owner.Makes(l, p.kind.Switch, port.Trace{}) {
 		return nil, l, t, fmt.Errorf("%s is the device of another port of this switch; a device is one port", l.Name)
 	}
 	how := p.settings.use()
@@ -247,7 +247,8 @@ func (m *member) send(frame []byte) {
 
 // remember notes what to undo for a member, and where. The caller holds mu.
 func (p *Port) remember(name string, l link.Link, t port.Trace) {
-	t.Name, t.Ifname, t.Ifindex, t.Number = "", l.Name, l.Index, owner.Number(l.Index)
+	t.Name = ""
+	owner.Note(&t, l)
 	if l.Name != name {
 		t.Name = name // it was renamed
 	}

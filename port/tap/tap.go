@@ -132,12 +132,12 @@ func (k kind) Attended(s port.Spec, t port.Trace) string {
 
 // made reports whether a device is the one that the switch made for a port.
 func (k kind) made(l link.Link, t port.Trace) bool {
-	return t.Created && (t.Ifindex == l.Index || owner.Makes(l, k.Switch, true))
+	return t.Created && owner.Makes(l, k.Switch, t)
 }
 
 // find looks up the TAP of a port.
 func (k kind) find(s port.Spec, t port.Trace) (link.Link, error) {
-	return owner.Find(k.Switch, "tap", s.Name, t.Ifname, t.Number)
+	return owner.Find(k.Switch, "tap", s.Name, t)
 }
 
 // Open implements port.Kind.
@@ -170,7 +170,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	l, err := k.find(s, t)
 	switch {
 	case err == nil:
-		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who, t.Ifname == ""), tuntap.Free(l)); err != nil {
+		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who, !owner.Noted(l, t)), tuntap.Free(l)); err != nil {
 			return nil, err
 		}
 		release, err := k.claim(l, &t)
@@ -197,7 +197,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		// and only costs time. If it cannot be removed, frames take a little longer.
 		_ = l.SetNoQueue()
 	}
-	t.Ifname, t.Ifindex, t.Number = l.Name, l.Index, owner.Number(l.Index)
+	owner.Note(&t, l)
 
 	own := defaultMTU
 	if t.Before != nil {
@@ -219,7 +219,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 
 // claim marks an existing device, and records in t what Delete must know about it.
 func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
-	t.Created = t.Created && t.Ifindex == l.Index || owner.Makes(l, k.Switch, t.Created)
+	t.Created = owner.Makes(l, k.Switch, *t)
 	if t.Created {
 		t.Before = nil
 		return func() {}, owner.Sign(l, k.Switch)
@@ -301,9 +301,9 @@ func restore(l link.Link, mtu int, before *port.DeviceSettings) error {
 	return hoststack.Restore(l.Name, *before)
 }
 
-// check returns why an existing device cannot be the port's, or nil. first: the device has
-// not been the port's before.
-func check(l link.Link, o Settings, who tuntap.Access, first bool) error {
+// check returns why an existing device cannot be the port's, or nil. other: it is
+// another one than the port had before.
+func check(l link.Link, o Settings, who tuntap.Access, other bool) error {
 	if l.Kind != "tap" {
 		return tuntap.NotATAP(l)
 	}
@@ -313,7 +313,7 @@ func check(l link.Link, o Settings, who tuntap.Access, first bool) error {
 	if o.Queues > 1 && !l.MultiQueue {
 		return fmt.Errorf("TAP %s is there with one queue; leave --queues out, or delete it and let vswitch make it", l.Name)
 	}
-	if o.Queues <= 1 && l.MultiQueue && first {
+	if o.Queues <= 1 && l.MultiQueue && other {
 		return fmt.Errorf("TAP %s was made for several queues, and QEMU cannot open it with one (\"Invalid argument\"); give --queues N, two or more, as many as its machine has, or make it without multi_queue", l.Name)
 	}
 	if (o.Owner != "" || o.Group != "") && who.Differs(l) {

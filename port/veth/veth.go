@@ -98,12 +98,12 @@ func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
 
 // near looks up the switch's end of a port.
 func (k kind) near(s port.Spec, t port.Trace) (link.Link, error) {
-	return owner.Find(k.Switch, "veth", s.Name, t.Ifname, t.Number)
+	return owner.Find(k.Switch, "veth", s.Name, t)
 }
 
 // made reports whether a device is the one that the switch made for a port.
 func (k kind) made(l link.Link, t port.Trace) bool {
-	return l.Kind == "veth" && (t.Created && t.Ifindex == l.Index || owner.Makes(l, k.Switch, t.Created))
+	return l.Kind == "veth" && owner.Makes(l, k.Switch, t)
 }
 
 // far returns the container's end of a pair; it wraps ErrNotFound if that is not in the
@@ -158,7 +158,8 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	if err != nil {
 		return nil, missing(err)
 	}
-	t.Created, t.Ifname, t.Ifindex, t.Number = true, near.Name, near.Index, owner.Number(near.Index)
+	t.Created = true
+	owner.Note(&t, near)
 
 	p := &Port{}
 	if p.Own, err = nic.OpenOwn(near, k.Ingress, afpacket.Config{Promiscuous: true, From: from}); err != nil {
@@ -191,6 +192,9 @@ func (k kind) find(s port.Spec, t port.Trace, ns *link.Netns) (near, end link.Li
 	}
 	if !k.made(near, t) {
 		return near, end, fmt.Errorf("%s is a %s that is there already; give the port another name, or attach the device with --kind netdev", near.Name, near.Kind)
+	}
+	if err := owner.Sign(near, k.Switch); err != nil {
+		return near, end, err
 	}
 	end, err = far(ns, near)
 	if errors.Is(err, link.ErrNotFound) {

@@ -60,12 +60,12 @@ const deviceMTU = 65505
 // find looks up the port's device.
 func (k kind) find(s port.Spec, t port.Trace) (link.Link, error) {
 	e := port.SettingsOf[Settings](s).Encapsulation
-	return owner.Find(k.Switch, e.kind(), s.Name, t.Ifname, t.Number)
+	return owner.Find(k.Switch, e.kind(), s.Name, t)
 }
 
 // made reports whether a device is the one that the switch made for a port.
 func (k kind) made(l link.Link, t port.Trace) bool {
-	return slices.Contains(Encapsulation("").Values(), l.Kind) && owner.Makes(l, k.Switch, t.Created)
+	return slices.Contains(Encapsulation("").Values(), l.Kind) && owner.Makes(l, k.Switch, t)
 }
 
 // Find implements port.Finder.
@@ -109,6 +109,10 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 			return nil, err
 		}
 		l = link.Link{}
+	default:
+		if err := owner.Sign(l, k.Switch); err != nil {
+			return nil, err
+		}
 	}
 	if l.Index == 0 {
 		if l, err = k.make(s.Name, &o); err != nil {
@@ -156,7 +160,8 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 	p.tasks.Go(func() { p.watch(p.quit) })
 	p.tasks.Go(func() { p.replica.run(p.quit) })
 	p.tasks.Go(func() { p.replica.followWays(p.quit) })
-	trace.Created, trace.Ifname, trace.Ifindex, trace.Number = true, l.Name, l.Index, owner.Number(l.Index)
+	trace.Created = true
+	owner.Note(trace, l)
 	return p, nil
 }
 

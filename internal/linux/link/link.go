@@ -64,6 +64,14 @@ type Link struct {
 	MultiQueue   bool
 }
 
+// MACString returns the interface's own address in the form of net.HardwareAddr, empty if it has none.
+func (l Link) MACString() string {
+	if l.MAC == ([6]byte{}) {
+		return ""
+	}
+	return net.HardwareAddr(l.MAC[:]).String()
+}
+
 // ByName finds an interface by its name.
 func ByName(name string) (Link, error) {
 	l, err := netlink.LinkByName(name)

@@ -127,7 +127,8 @@ func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err er
 			_ = l.TurnOn(off...)
 		}
 	}()
-	t.Before, t.Ifname, t.Ifindex, t.Number = &before, l.Name, l.Index, owner.Number(l.Index)
+	t.Before = &before
+	owner.Note(&t, l)
 
 	// Shut the host stack out before the switch receives frames. Otherwise it could
 	// receive frames that a program already at the device forwards as well.
@@ -340,5 +341,5 @@ func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
 
 // Find looks up the interface of a port or member, also one that was renamed.
 func (k Taker) Find(name string, t port.Trace) (link.Link, error) {
-	return owner.Find(k.Switch, "", name, t.Ifname, t.Number)
+	return owner.Find(k.Switch, "", name, t)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/port"
 )
 
 // bootID identifies this boot of the host; it is empty if the kernel does not tell.
@@ -50,17 +51,29 @@ func Strays(me string) ([]link.Stray, error) {
 	return link.Strays(func(l link.Link) bool { return Marked(l, me) })
 }
 
-// Find looks up the interface of a port of the switch named me, also one that somebody renamed: by
-// its number, then by the name that it was last seen with, then by the port's name. Another interface
-// can have the number or the last name by now, so the mark of the switch must be there; an interface
-// of the given kind that is nobody's may have lost it.
-func Find(me, kind, name, last, number string) (link.Link, error) {
-	if index, is := here(number); is {
-		if l, err := link.ByIndex(index); err == nil && Marked(l, me) {
+// Note notes in t which interface is a port's.
+func Note(t *port.Trace, l link.Link) {
+	t.Ifname, t.Ifindex, t.Number, t.MAC = l.Name, l.Index, Number(l.Index), l.MACString()
+}
+
+// Noted reports whether t is of this very interface. Its number alone does not tell: somebody can
+// make another one with the same index.
+func Noted(l link.Link, t port.Trace) bool {
+	return IsNumber(t.Number, l.Index) && t.MAC != "" && t.MAC == l.MACString()
+}
+
+// Find looks up the interface of a port of the switch named me, of which it noted t, also one that
+// somebody renamed: by its number, then by the name that it was last seen with, then by the port's
+// name. Another interface can have the number or the last name by now, so the mark of the switch must
+// be there; one that is nobody's may have lost it, if it has the noted address, or, by its last name,
+// the given kind.
+func Find(me, kind, name string, t port.Trace) (link.Link, error) {
+	if index, is := here(t.Number); is {
+		if l, err := link.ByIndex(index); err == nil && (Marked(l, me) || Noted(l, t) && Check(l, me) == nil) {
 			return l, nil
 		}
 	}
-	if last != "" && last != name {
+	if last := t.Ifname; last != "" && last != name {
 		if l, err := link.ByName(last); err == nil && (Marked(l, me) || l.Kind == kind && Check(l, me) == nil) {
 			return l, nil
 		}

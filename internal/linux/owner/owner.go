@@ -14,6 +14,7 @@ import (
 
 	"github.com/vswitch/vswitch/internal/files/flock"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/port"
 )
 
 // Mark is the content of an alias.
@@ -89,21 +90,24 @@ func Check(l link.Link, me string) error {
 		l.Name, m.Switch, m.Switch, l.Name, l.Name)
 }
 
-// Makes reports whether the switch named me made l. noted says that the switch has a record
-// of having made it. The record counts only if the alias does not contradict it: the
-// device may be another one of the same name.
-func Makes(l link.Link, me string, noted bool) bool {
-	m, ok := Parse(l.Alias)
-	if !ok || m.Adopted {
-		return false
+// Makes reports whether the switch named me made l, for a port of which it noted t. The mark says
+// so. Without one, which somebody took off, the note counts if it is of this very device: another
+// one may have its name by now.
+func Makes(l link.Link, me string, t port.Trace) bool {
+	if t.Created && t.Ifindex == l.Index {
+		return true
 	}
-	return m.Switch == me || m.Switch == "" && noted
+	m, ok := Parse(l.Alias)
+	if !ok {
+		return t.Created && Noted(l, t)
+	}
+	return !m.Adopted && (m.Switch == me || m.Switch == "" && t.Created)
 }
 
-// Sign adds the name me to the mark of an interface that this switch made, if an earlier
-// version left it out. An alias that somebody wrote since then stays.
+// Sign marks an interface that this switch made with the name me, if an earlier version left that out,
+// or somebody cleared the alias. An alias that somebody wrote since then stays.
 func Sign(l link.Link, me string) error {
-	if m, ok := Parse(l.Alias); !ok || m.Switch != "" {
+	if m, ok := Parse(l.Alias); l.Alias != "" && (!ok || m.Switch != "") {
 		return nil
 	}
 	return set(l, Made(me))

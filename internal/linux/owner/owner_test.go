@@ -10,6 +10,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
 )
 
 func TestParse(t *testing.T) {
@@ -48,21 +49,35 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestMakes(t *testing.T) {
+	is := link.Link{Index: 7, Name: "vm0", MAC: [6]byte{2, 0, 0, 0, 0, 7}}
+	var this port.Trace
+	owner.Note(&this, is)
+	this.Ifindex, this.Created = 0, true // it is a former process that noted it
+	other, taken := this, this
+	other.MAC, taken.Created = "02:00:00:00:00:08", false
+	old := port.Trace{Created: true, Ifname: "vm0"}
 	for _, c := range []struct {
-		alias       string
-		noted, want bool
+		alias string
+		noted port.Trace
+		want  bool
 	}{
-		{"vswitch me", false, true},
-		{"vswitch me", true, true},
-		{"vswitch me adopted", true, false},
-		{"vswitch you", true, false},
-		{"vswitch ", true, true},   // an earlier version made it
-		{"vswitch ", false, false}, // and it may be another switch's
-		{"", true, false},
-		{"somebody else's", true, false},
+		{"vswitch me", port.Trace{}, true},
+		{"vswitch me", old, true},
+		{"vswitch me adopted", this, false},
+		{"vswitch you", this, false},
+		{"vswitch ", old, true},           // an earlier version made it
+		{"vswitch ", port.Trace{}, false}, // and it may be another switch's
+		{"", old, false},
+		{"somebody else's", old, false},
+		{"", this, true},
+		{"somebody else's", this, true},
+		{"", other, false}, // made anew with this index
+		{"", taken, false},
+		{"", port.Trace{Created: true, Ifindex: 7}, true}, // this process opened it
 	} {
-		if got := owner.Makes(link.Link{Alias: c.alias}, "me", c.noted); got != c.want {
-			t.Errorf("%q, noted %t: %t", c.alias, c.noted, got)
+		is.Alias = c.alias
+		if got := owner.Makes(is, "me", c.noted); got != c.want {
+			t.Errorf("%q, noted %+v: %t", c.alias, c.noted, got)
 		}
 	}
 }

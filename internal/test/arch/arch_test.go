@@ -37,7 +37,7 @@ var below = []struct {
 
 	{"internal/linux/link", nil},
 	{"internal/linux/hoststack", []string{"port", "internal/linux/link"}},
-	{"internal/linux/owner", []string{"internal/linux/link", "internal/files/flock"}},
+	{"internal/linux/owner", []string{"port", "internal/linux/link", "internal/files/flock"}},
 	{"internal/linux/nic", []string{"port", "internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/link", "internal/linux/owner", "internal/linux/tuntap"}},
 	{"internal/linux/mmsg", nil},
 	{"internal/linux/account", nil},

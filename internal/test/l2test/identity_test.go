@@ -2,6 +2,7 @@ package l2test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -138,8 +139,7 @@ func TestForeignDevice(t *testing.T) {
 	}
 	d.Kill()
 	for _, name := range names {
-		ns.Run("ip", "link", "del", name)
-		ns.Run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+		ns.Run("sh", "-c", `mac=$(cat /sys/class/net/$0/address) && ip link del $0 && ip tuntap add dev $0 mode tap && ip link set $0 address $mac`, name)
 	}
 	ns.Run("ip", "link", "set", "vm1", "alias", "somebody else's")
 	ns.Run("ip", "link", "set", "vm2", "alias", "vswitch other")
@@ -155,6 +155,46 @@ func TestForeignDevice(t *testing.T) {
 		d.ctl("del-port %s", name)
 		if got := h.device(name); got != was[name] {
 			t.Errorf("%s is left as %+v, was %+v", name, got, was[name])
+		}
+	}
+}
+
+// TestForeignQueues has somebody else make devices anew with another number of queues while no daemon
+// runs: no machine could open them, so the ports wait and say why, until the devices are right.
+func TestForeignQueues(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	d := startDaemon(t, ns)
+	cases := []struct{ name, flags, wrong, right, reason string }{
+		{"vm0", "", "multi_queue", "", "made for several queues"},
+		{"vm1", "--queues 2", "", "multi_queue", "is there with one queue"},
+		{"gw0", "--kind host", "multi_queue", "", "not a TAP of one queue"},
+	}
+	make := func(name, how string) {
+		t.Helper()
+		ns.Run("sh", "-c", "ip link del $0; ip tuntap add dev $0 mode tap "+how, name)
+	}
+	for _, c := range cases {
+		d.ctl("add-port %s %s", c.name, c.flags)
+	}
+	d.Kill()
+	for _, c := range cases {
+		make(c.name, c.wrong)
+	}
+	d.Restart(t)
+	for _, c := range cases {
+		if p := d.port(c.name); p.State != api.StateWaiting || !strings.Contains(p.Reason, c.reason) {
+			t.Errorf("%s is %s (%s), want %q", c.name, p.State, p.Reason, c.reason)
+		}
+	}
+	d.Kill()
+	for _, c := range cases {
+		make(c.name, c.right)
+	}
+	d.Restart(t)
+	for _, c := range cases {
+		if p := d.port(c.name); p.State == api.StateWaiting {
+			t.Errorf("%s waits (%s)", c.name, p.Reason)
 		}
 	}
 }
@@ -194,30 +234,64 @@ func TestAliasOfEarlierVersion(t *testing.T) {
 	}
 }
 
-// TestAliasChanged has an administrator write an alias of his own on a device that the
-// switch made. The switch that made it still removes it; one that starts again cannot
-// know whose it is, uses it, and leaves it with that alias.
+// TestAliasChanged has others change or clear the alias of devices that the switch made, while it runs or
+// not. It still knows them, also under another name, and removes them with their ports.
 func TestAliasChanged(t *testing.T) {
 	t.Parallel()
-	ns := testenv.NewNetns(t)
-	h := machine{ns, t}
-	d := startDaemon(t, ns)
-	for _, name := range []string{"vm0", "vm1"} {
-		d.ctl("add-port %s", name)
-		ns.Run("ip", "link", "set", name, "alias", "web server")
-	}
-	d.ctl("del-port vm0")
-	if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
-		t.Errorf("vm0 is left: %s", out)
-	}
-	was := h.device("vm1")
-	d.Restart(t)
-	if p := d.port("vm1"); p.State != "no-carrier" {
-		t.Errorf("vm1 is %s (%s)", p.State, p.Reason)
-	}
-	d.ctl("del-port vm1")
-	if got := h.device("vm1"); got != was {
-		t.Errorf("vm1 is left as %+v, was %+v", got, was)
+	for _, alias := range []string{"", "web server"} {
+		t.Run("alias "+alias, func(t *testing.T) {
+			t.Parallel()
+			ns, container := testenv.NewNetns(t), testenv.NewNetns(t)
+			h := machine{ns, t}
+			d := startDaemon(t, ns)
+			d.ctl("add-port vm0")
+			d.ctl("add-port vm1")
+			d.ctl("add-port vm2")
+			d.ctl("add-port gw0 --kind host")
+			d.ctl("add-port c0 --kind veth --netns %s", container.Path())
+			d.ctl("add-port t0 --kind vxlan --local 127.0.0.1 --vni 100")
+			names := []string{"vm0", "vm1", "vm2", "gw0", "c0"}
+			if daemontest.FastPath() {
+				names = append(names, "t0")
+			}
+			index := make(map[string]int)
+			for _, name := range names {
+				index[name] = h.device(name).Ifindex
+			}
+			change := func(names ...string) {
+				t.Helper()
+				for _, name := range names {
+					ns.Run("ip", "link", "set", name, "alias", alias)
+				}
+			}
+			change("vm0")
+			d.ctl("del-port vm0")
+			change("vm1")
+			d.Kill()
+			change(names[2:]...)
+			ns.Run("ip", "link", "set", "vm2", "down", "name", "web")
+			d.Restart(t)
+			for _, name := range names[1:] {
+				is := name
+				if name == "vm2" {
+					is = "web"
+				}
+				at := h.device(is)
+				if at.Ifindex != index[name] {
+					t.Errorf("%s has device %+v, not the former", name, at)
+				}
+				if want := cmp.Or(alias, "vswitch "+d.Name); at.Alias != want {
+					t.Errorf("%s has the alias %q, want %q", name, at.Alias, want)
+				}
+				if p := d.port(name); p.State == api.StateWaiting {
+					t.Errorf("%s waits: %s", name, p.Reason)
+				}
+				d.ctl("del-port %s", name)
+			}
+			if left := ns.Run("ip", "-br", "link"); strings.Count(left, "\n") > 0 {
+				t.Errorf("left are %s", left)
+			}
+		})
 	}
 }
 
