@@ -171,6 +171,9 @@ func reason(err error) string {
 	switch {
 	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
 		return "the neighbor closed the connection"
+	case errors.As(err, &op) && op.Op == "dial" && op.Timeout():
+		// TCP does not tell one of these from another.
+		return "the neighbor does not answer on its TCP port: it is away, a firewall is between, or the passwords differ"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "the neighbor did not answer"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

@@ -355,3 +355,65 @@ func awaitNot(t *testing.T, d *daemontest.Daemon) {
 		return all[0].State != "established"
 	})
 }
+
+const leaf = `router bgp 65100
+ bgp router-id 192.0.2.3
+ no bgp default ipv4-unicast
+ no bgp ebgp-requires-policy
+ neighbor 2001:db8::1 remote-as 65001
+ neighbor 2001:db8::1 password wrong
+ neighbor 2001:db8::1 timers 30 90
+ neighbor 2001:db8::1 timers connect 2
+ address-family l2vpn evpn
+  neighbor 2001:db8::1 activate
+  advertise-all-vni
+`
+
+// TestFRRLeaf: a switch and a leaf of FRR in another autonomous system, over IPv6 and with a
+// password. There is a session while both have the same password, and only then. The leaf's route
+// targets are of its own system; the tunnel stays on IPv4.
+func TestFRRLeaf(t *testing.T) {
+	f := newFabric(t)
+	testenv.Tool(t, "vtysh")
+	host, ns := f.host(1), f.host(3)
+	ip(t, host, "addr add 2001:db8::1/64 dev ul0 nodad\n")
+	ip(t, ns, `addr add 2001:db8::3/64 dev ul0 nodad
+link add br100 type bridge
+link set br100 up
+link add vx100 type vxlan id 10010 local 192.0.2.3 dstport 4789 nolearning
+link set vx100 master br100
+link set vx100 up
+link set vx100 type bridge_slave learning off neigh_suppress on
+`)
+	d := daemontest.Start(t, host)
+	d.Ctl(t, "add-port up0 --kind vxlan --local 192.0.2.1 --vni 10010")
+	d.Ctl(t, "set --evpn-as 65001")
+	k := startFRR(t, ns, leaf, "zebra", "bgpd")
+	g1, g3 := newGuest(t, 1), newGuest(t, 3)
+	g1.plugVswitch(d)
+	g3.plugFRR(k)
+	password := func(at *frr, text string) {
+		t.Helper()
+		ns.Run("vtysh", "-N", ns.Name, "-c", "configure terminal", "-c", "router bgp 65100", "-c", "neighbor 2001:db8::1 password "+text)
+	}
+
+	const add = "evpn neighbor add 2001:db8::3 --as 65100 --hold 9s --password "
+	d.Ctl(t, add+"secret")
+	testenv.Eventually(t, "the switch says what may be wrong", func() bool {
+		return strings.Contains(d.Ctl(t, "evpn neighbors"), "the passwords differ")
+	})
+	password(k, "secret")
+	awaitSession(t, d, "established")
+	g1.wantPing(g3)
+	awaitMAC(t, d, g3, "192.0.2.3")
+	k.awaitFRR(g1, "192.0.2.1")
+
+	// The leaf changes the password: the session is over until the switch has it, too.
+	password(k, "other")
+	awaitNot(t, d)
+	d.Ctl(t, "evpn neighbor del 2001:db8::3")
+	d.Ctl(t, add+"other")
+	awaitSession(t, d, "established")
+	g1.wantPing(g3)
+	k.awaitFRR(g1, "192.0.2.1")
+}
