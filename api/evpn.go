@@ -36,7 +36,7 @@ type EVPNNeighbor struct {
 	Received uint64     `json:"received" help:"update messages"`
 	Sent     uint64     `json:"sent" help:"update messages"`
 	BFD      string     `json:"bfd,omitempty" help:"state of its BFD session if it has one: down, init, up"`
-	Problem  string     `json:"problem,omitempty" help:"why there is no session, or no BFD, or that routes are left out"`
+	Problem  string     `json:"problem,omitempty" help:"why there is no session, or no BFD, or why routes are left out"`
 }
 
 // EVPNRoute is a route of EVPN.

@@ -17,11 +17,21 @@ import (
 // message withdrawn, and those alone (RFC 7606 section 2, "treat-as-withdraw"). Only where the
 // routes themselves cannot be told apart does the session end.
 
-// Update is a route that a neighbour announces or withdraws. A withdrawn one has only its Key.
+// Update is a route that a neighbour announces or withdraws. A withdrawn one has only its Key, and one
+// that has a Loop its VTEP, too.
 type Update struct {
 	evpn.Route
 	Withdrawn bool
+	Loop      Loop
 }
+
+// Loop says why a route that is announced counts as withdrawn: it looks like one of this switch.
+type Loop uint8
+
+const (
+	OwnAS       Loop = 1 + iota // the AS is in its path (RFC 4271 section 9.1.2)
+	OwnRouterID                 // its originator has the router ID (RFC 4456 section 8)
+)
 
 // Attribute types and flags (IANA, BGP Path Attributes; RFC 4271 section 4.3).
 const (
@@ -75,7 +85,7 @@ type attributes struct {
 	bad     bool       // one is malformed: the routes count as withdrawn
 	named   bool       // encapsulations are
 	own     bool       // and that of this switch is among them
-	refused bool       // a loop (RFC 4271 section 9.1.2, RFC 4456 section 8): likewise
+	loop    Loop       // likewise
 }
 
 // read appends the routes of an UPDATE to updates. eor reports whether it is an End-of-RIB of EVPN.
@@ -187,7 +197,7 @@ func (rd reader) attribute(a *attributes, kind byte, b []byte) {
 		if len(b) != 4 {
 			a.bad = true
 		} else if netip.AddrFrom4([4]byte(b)) == rd.routerID {
-			a.refused = true
+			a.loop = OwnRouterID
 		}
 	case attrCommunities:
 		if len(b)%8 != 0 {
@@ -222,7 +232,7 @@ func (rd reader) path(a *attributes, b []byte) {
 				as = binary.BigEndian.Uint32(b[2+i*size:])
 			}
 			if as == rd.as {
-				a.refused = true
+				a.loop = OwnAS
 			}
 		}
 		b = b[2+n*size:]
@@ -283,16 +293,20 @@ func (rd reader) routes(b []byte, a *attributes, updates []Update) ([]Update, er
 			continue
 		}
 		// A host that names only other encapsulations cannot be reached (RFC 8365 section 5.1.3).
-		if a != nil && !a.bad && !a.refused && a.named == a.own {
+		if a != nil && !a.bad && a.named == a.own {
 			key := u.Key
-			u.Route, u.Withdrawn = a.route, false
+			u.Route, u.Withdrawn, u.Loop = a.route, a.loop != 0, a.loop
 			if u.Key = key; kind == evpn.Flood {
 				// Without a tunnel to send copies to, there is no flooding.
-				u.VTEP, u.Withdrawn = a.tunnel, !a.tunnel.IsValid()
+				u.VTEP, u.Withdrawn = a.tunnel, u.Withdrawn || !a.tunnel.IsValid()
 			}
 		}
 		if u.Withdrawn {
+			vtep := u.VTEP
 			u.Route = evpn.Route{Key: u.Key}
+			if u.Loop != 0 {
+				u.VTEP = vtep
+			}
 		}
 		updates = append(updates, u)
 	}

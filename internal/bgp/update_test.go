@@ -95,7 +95,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 	}
 	keys := []evpn.Key{macRoute(1, "10.0.0.1", 0).Key, floodRoute().Key}
-	if got := read(t, body(t, writer{}.withdraw(keys))); !reflect.DeepEqual(got, []Update{{evpn.Route{Key: keys[0]}, true}, {evpn.Route{Key: keys[1]}, true}}) {
+	if got := read(t, body(t, writer{}.withdraw(keys))); !reflect.DeepEqual(got, []Update{{Route: evpn.Route{Key: keys[0]}, Withdrawn: true}, {Route: evpn.Route{Key: keys[1]}, Withdrawn: true}}) {
 		t.Errorf("withdrawn: %+v", got)
 	}
 	if got, eor, err := ours.read(body(t, writer{}.withdraw(nil)), nil); len(got) != 0 || !eor || err != nil {
@@ -187,8 +187,7 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
-// A fault in an attribute, or a loop, makes the routes withdrawn; one in the routes ends the
-// session.
+// A fault in an attribute, or a loop, makes the routes withdrawn; one in the routes ends the session.
 func TestFaults(t *testing.T) {
 	r := macRoute(1, "10.0.0.1", 3)
 	replace := func(of byte, with ...byte) func(byte, []byte) (byte, []byte) {
@@ -210,13 +209,20 @@ func TestFaults(t *testing.T) {
 	for what, edit := range map[string]func(byte, []byte) (byte, []byte){
 		"AS_PATH too short":   replace(attrASPath, 2, 5, 0, 0, 0, 1),
 		"AS_PATH of one byte": replace(attrASPath, 2),
-		"own AS":              replace(attrASPath, 2, 2, 0, 0, 0, 9, 0, 0, 0xfd, 0xe9),
 		"communities":         replace(attrCommunities, 0, 2, 0),
-		"own route reflected": insert(attrOriginator, 192, 0, 2, 1),
 		"originator":          insert(attrOriginator, 1, 2),
 	} {
-		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != (Update{evpn.Route{Key: r.Key}, true}) {
+		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != (Update{Route: evpn.Route{Key: r.Key}, Withdrawn: true}) {
 			t.Errorf("%s: %+v", what, got)
+		}
+	}
+	// A loop says so, and whose address the route has: it may be another host's.
+	for want, edit := range map[Loop]func(byte, []byte) (byte, []byte){
+		OwnAS:       replace(attrASPath, 2, 2, 0, 0, 0, 9, 0, 0, 0xfd, 0xe9),
+		OwnRouterID: insert(attrOriginator, 192, 0, 2, 1),
+	} {
+		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != (Update{Route: evpn.Route{Key: r.Key, VTEP: r.VTEP}, Withdrawn: true, Loop: want}) {
+			t.Errorf("loop %d: %+v", want, got)
 		}
 	}
 	for what, edit := range map[string]func(byte, []byte) (byte, []byte){

@@ -94,7 +94,8 @@ type instance struct {
 // neighbor is a neighbor as it is kept.
 type neighbor struct {
 	api.AddEVPNNeighbor
-	peer evpn.Peer
+	peer  evpn.Peer
+	clash string // what its routes show that another host and this one both have; "": nothing
 }
 
 func newInstance(h feature.Host, s Settings) *instance {
@@ -147,7 +148,7 @@ func (i *instance) Restore(b json.RawMessage) error {
 			return fmt.Errorf("neighbor %v is there twice", n.Address)
 		}
 		i.peers++
-		restored = append(restored, neighbor{n, i.peers})
+		restored = append(restored, neighbor{AddEVPNNeighbor: n, peer: i.peers})
 	}
 	if k.Sequences != nil || k.Reserved > 0 {
 		i.sequences, i.reserved = k.Sequences, k.Reserved
@@ -307,7 +308,7 @@ func (i *instance) add(req api.AddEVPNNeighbor) (any, error) {
 		return nil, api.Errorf(api.CodeInvalid, "a switch has at most %d neighbors; use a route reflector", maxNeighbors)
 	}
 	i.peers++
-	n := neighbor{req, i.peers}
+	n := neighbor{AddEVPNNeighbor: req, peer: i.peers}
 	if err := i.connect(n); err != nil {
 		return nil, api.Errorf(api.CodeFailed, "%w", err)
 	}
@@ -361,6 +362,7 @@ func (i *instance) view(n neighbor, s *bgp.Status) api.EVPNNeighbor {
 		v.Problem = "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
 	}
 	if s != nil {
+		v.Problem = cmp.Or(v.Problem, n.clash)
 		if left := i.fabric.table.LeftOut(n.peer); left > 0 {
 			v.Problem = cmp.Or(v.Problem, fmt.Sprintf("%d routes are left out: a switch takes %d of all neighbors, which lead to %d hosts, and when it is full those of the neighbor with most", left, evpn.MaxRoutes, evpn.MaxVTEPs))
 		}

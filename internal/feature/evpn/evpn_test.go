@@ -516,6 +516,44 @@ func TestTurnedOff(t *testing.T) {
 	}
 }
 
+// A neighbor's routes show that another host has this switch's address, router ID or autonomous system.
+// Its own routes that come back show nothing.
+func TestClash(t *testing.T) {
+	looped := func(vtep netip.Addr, l bgp.Loop) bgp.Update {
+		u := route(there, vtep, 0)
+		return bgp.Update{Route: evpn.Route{Key: u.Key, VTEP: u.VTEP}, Withdrawn: true, Loop: l}
+	}
+	stolen := route(there, self, 0)
+	stolen.RD = rd(vtep2, 1)
+	for what, c := range map[string]struct {
+		heard bgp.Update
+		want  string
+	}{
+		"a route":                     {route(there, vtep2, 0), ""},
+		"own, by the AS":              {looped(self, bgp.OwnAS), ""},
+		"own, reflected":              {looped(self, bgp.OwnRouterID), ""},
+		"own, with the AS replaced":   {route(there, self, 0), ""},
+		"another host's, by the AS":   {looped(vtep2, bgp.OwnAS), "routes of 192.0.2.2 are left out, for autonomous system 65001 "},
+		"another host's, by the ID":   {looped(vtep2, bgp.OwnRouterID), "routes of 192.0.2.2 are left out: that host has the router ID "},
+		"another host's, own address": {stolen, "another host announces the address " + self.String()},
+	} {
+		r := newRig(t, Settings{})
+		r.hear(c.heard)
+		r.do(func() {
+			got := r.i.view(r.i.neighbors[0], &bgp.Status{State: bgp.StateEstablished}).Problem
+			if c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {
+				t.Errorf("%s: %q", what, got)
+			}
+		})
+		r.i.fabric.event(bgp.Event{Peer: r.i.neighbors[0].peer, Kind: bgp.Established})
+		r.do(func() {
+			if got := r.i.neighbors[0].clash; got != "" {
+				t.Errorf("%s: a new session still says %q", what, got)
+			}
+		})
+	}
+}
+
 // What is left out of a neighbor's routes is said beside it.
 func TestLeftOut(t *testing.T) {
 	r := newRig(t, Settings{})

@@ -3,6 +3,7 @@ package evpn
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -21,6 +22,7 @@ type fabric struct {
 	*instance
 	uplink  feature.Port
 	tunnel  port.Tunnel
+	rd      evpn.RD // of VLAN 0
 	table   *evpn.Table
 	speaker *bgp.Speaker
 	bfd     *bfd.Speaker
@@ -47,7 +49,7 @@ const (
 )
 
 func newFabric(i *instance, uplink feature.Port, t port.Tunnel, id netip.Addr) *fabric {
-	f := &fabric{instance: i, uplink: uplink, tunnel: t, vlans: make(map[evpn.VNI]uint16), vnis: make(map[uint16]evpn.VNI)}
+	f := &fabric{instance: i, uplink: uplink, tunnel: t, rd: rd(id, 0), vlans: make(map[evpn.VNI]uint16), vnis: make(map[uint16]evpn.VNI)}
 	listen := uint16(bgp.Port)
 	if i.settings.Listen != nil {
 		listen = *i.settings.Listen
@@ -177,6 +179,7 @@ func (f *fabric) event(e bgp.Event) {
 		}
 		switch e.Kind {
 		case bgp.Established:
+			f.neighbors[from].clash = ""
 			if e.Fresh {
 				f.table.Down(time.Now(), e.Peer, 0)
 			}
@@ -184,7 +187,9 @@ func (f *fabric) event(e bgp.Event) {
 			before := f.table.Stats()
 			f.table.Batch(func() {
 				for i := range e.Updates {
-					if u := &e.Updates[i]; u.Withdrawn {
+					u := &e.Updates[i]
+					f.clash(&f.neighbors[from], u)
+					if u.Withdrawn {
 						f.table.Withdraw(e.Peer, u.Key)
 					} else {
 						f.table.Receive(e.Peer, u.Route)
@@ -209,6 +214,26 @@ func (f *fabric) event(e bgp.Event) {
 			f.tick()
 		}
 	})
+}
+
+// clash notes at a neighbor that another host has what only this one may have, so that one does not use
+// the routes of the other. What this switch has announced itself may come back as well.
+func (f *fabric) clash(n *neighbor, u *bgp.Update) {
+	own, text := f.tunnel.VTEP(), ""
+	switch {
+	case u.Loop == bgp.OwnAS && u.VTEP.IsValid() && u.VTEP != own:
+		text = fmt.Sprintf("routes of %v are left out, for autonomous system %d of this switch is in their path; give each host behind neighbors of other systems its own by --evpn-as", u.VTEP, f.settings.AS)
+	case u.Loop == bgp.OwnRouterID && u.VTEP.IsValid() && u.VTEP != own:
+		text = fmt.Sprintf("routes of %v are left out: that host has the router ID of this one; give it another by --router-id", u.VTEP)
+	case !u.Withdrawn && u.VTEP == own && [6]byte(u.RD[:6]) != [6]byte(f.rd[:6]):
+		text = fmt.Sprintf("another host announces the address %v of this one; correct --local of its tunnel, or of this one", own)
+	default:
+		return
+	}
+	if n.clash == "" {
+		f.limited("two hosts clash", "neighbor", n.Address, "problem", text)
+	}
+	n.clash = text
 }
 
 // answer reports whether it has answered a message of address resolution.

@@ -364,8 +364,10 @@ const leaf = `router bgp 65100
  neighbor 2001:db8::1 password wrong
  neighbor 2001:db8::1 timers 30 90
  neighbor 2001:db8::1 timers connect 2
+ neighbor 192.0.2.2 remote-as external
  address-family l2vpn evpn
   neighbor 2001:db8::1 activate
+  neighbor 192.0.2.2 activate
   advertise-all-vni
 `
 
@@ -416,4 +418,16 @@ link set vx100 type bridge_slave learning off neigh_suppress on
 	awaitSession(t, d, "established")
 	g1.wantPing(g3)
 	k.awaitFRR(g1, "192.0.2.1")
+
+	// A second switch cannot be in the same system, and says why it does not know the first one's
+	// stations. In a system of its own it does.
+	second := daemontest.Start(t, f.host(2))
+	second.Ctl(t, "add-port up0 --kind vxlan --local 192.0.2.2 --vni 10010")
+	second.Ctl(t, "set --evpn-as 65001")
+	second.Ctl(t, "evpn neighbor add 192.0.2.3 --as 65100")
+	testenv.Eventually(t, "the second switch says what is wrong", func() bool {
+		return strings.Contains(second.Ctl(t, "evpn neighbors"), "routes of 192.0.2.1 are left out, for autonomous system 65001")
+	})
+	second.Ctl(t, "set --evpn-as 65002")
+	awaitMAC(t, second, g1, "192.0.2.1")
 }
