@@ -134,7 +134,7 @@ func (b *batch) readOdd(fd, slot int, f *port.Frame, ifindex int, marked bool) u
 	}
 	if ok && h.Flags&unix.MSG_TRUNC == 0 {
 		partial := b.control[slot].aux.Status&unix.TP_STATUS_CSUMNOTREADY != 0
-		f.Offload, ok = vnet.Guess(f.Data, partial, mtu(fd, ifindex))
+		f.Offload, ok = vnet.Guess(f.Data, f.Tag, partial, mtu(fd, ifindex))
 	}
 	if !ok || f.Len() > port.MaxFrame {
 		f.Drop = port.DropUnsupported

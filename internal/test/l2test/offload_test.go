@@ -18,6 +18,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
 	"github.com/vswitch/vswitch/internal/virtio/vnet"
 	"github.com/vswitch/vswitch/port"
 )
@@ -367,4 +368,234 @@ func TestGuestTunnels(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTaggedOffloads: what a guest leaves to be cut reaches every kind of output, whatever its tags are
+// and however the ports see them: outer, foreign, or a customer's below a service tag.
+//
+//	guest ── vm0 ┐        ┌ vm1 ── takes nothing
+//	             ├ switch ┼ vm2 ── takes partial checksums
+//	h1 ───── p1 ─┘        └ vm3 ── takes super-frames of TCP
+func TestTaggedOffloads(t *testing.T) {
+	t.Parallel()
+	for _, plane := range []string{"auto", "off"} {
+		if plane == "auto" && !daemontest.FastPath() {
+			continue
+		}
+		t.Run(plane, func(t *testing.T) {
+			t.Parallel()
+			testTaggedOffloads(t, plane)
+		})
+	}
+}
+
+func testTaggedOffloads(t *testing.T, plane string) {
+	l := newLAN(t, 1, "--fastpath", plane)
+	l.sw.ctl("add-port vm0")
+	var guest *tuntest.Guest
+	l.ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
+	type output struct {
+		name string
+		send func([]byte, port.Offload) error
+		recv func(time.Duration) ([]byte, port.Offload, error)
+	}
+	outputs := []output{{"p1", l.hosts[0].Send, l.hosts[0].Recv}}
+	for i, takes := range []int{tuntest.None, tuntest.Csum, tuntest.TSO} {
+		name := fmt.Sprintf("vm%d", i+1)
+		l.sw.ctl("add-port %s", name)
+		var g *tuntest.Guest
+		l.ns.Do(func() { g = tuntest.Boot(t, name, takes) })
+		outputs = append(outputs, output{name, g.Send, g.Recv})
+		testenv.Eventually(t, name+" is up", func() bool { return l.sw.port(name).State == api.StateUp })
+	}
+	payload := make([]byte, 16000)
+	for i := range payload {
+		payload[i] = byte(i * 7 >> 3)
+	}
+	type tags []port.Tag
+	const provider = "--trunk 10,500 --native 1 --trunk-tpid 0x88a8"
+	in := ""
+	for n, c := range []struct {
+		in, out    string
+		sent, come tags
+		vid        uint16
+	}{
+		{"--trunk 10 --native 1", "--trunk 10 --native 1", nil, nil, 1},
+		{"--trunk 10 --native 1", "--trunk 10 --native 1", tags{customer(10)}, tags{customer(10)}, 10},
+		{"--trunk 10 --native 1", "--trunk 10 --native 1", tags{customer(10), customer(20)}, tags{customer(10), customer(20)}, 10},
+		{provider, provider, tags{customer(7)}, tags{customer(7)}, 1},
+		{provider, provider, tags{service(10)}, tags{service(10)}, 10},
+		{provider, provider, tags{service(10), customer(20)}, tags{service(10), customer(20)}, 10},
+		{"--qinq 500", provider, nil, tags{service(500)}, 500},
+		{"--qinq 500", provider, tags{customer(10)}, tags{service(500), customer(10)}, 500},
+		{"--qinq 500", provider, tags{service(600), customer(10)}, tags{service(500), service(600), customer(10)}, 500},
+		{"--access 10", "--trunk 10 --trunk-tpid 0x8100", nil, tags{customer(10)}, 10},
+		{"--trunk 10 --trunk-tpid 0x8100", "--access 10", tags{customer(10)}, nil, 10},
+	} {
+		if in != c.in+c.out {
+			in = c.in + c.out
+			l.sw.ctl("set-port vm0 %s", c.in)
+			for _, o := range outputs {
+				l.sw.ctl("set-port %s %s", o.name, c.out)
+			}
+		}
+		for _, known := range []bool{false, true} {
+			for i, to := range outputs {
+				dst := tuntest.MACB + port.MAC(n<<8+i)
+				if known {
+					hello, _ := frame{dst: tuntest.MACA, src: dst, tags: c.come}.wire()
+					if err := to.send(hello, port.Offload{}); err != nil {
+						t.Fatal(err)
+					}
+					testenv.Eventually(t, "the station is learnt", func() bool { return l.sw.entry(dst, c.vid).Port == to.name })
+				}
+				for _, what := range cutByOthers {
+					b, o := what.make(payload, dst)
+					for _, tag := range slices.Backward(c.sent) {
+						b, o = tuntest.Tagged(b, tag), vnet.Tag(o, tag.Len())
+					}
+					if len(c.come) > 2 {
+						o.GSOSize -= 8 // else the pieces would be longer than the outputs take, as other frames
+					}
+					if err := guest.Send(b, o); err != nil {
+						t.Fatalf("%s: %v", what.name, err)
+					}
+					how := fmt.Sprintf("%s with tags %#x from %s to %s of %s, known: %v", what.name, c.sent, c.in, c.out, to.name, known)
+					var got []byte
+					for deadline := time.Now().Add(bulkTime); len(got) < len(payload); {
+						b, is, err := to.recv(time.Until(deadline))
+						if err != nil {
+							t.Fatalf("%s: %d of %d bytes arrive: %v", how, len(got), len(payload), err)
+						}
+						if port.MACFrom(b) != dst {
+							continue
+						}
+						if is := tagsOf(b); !slices.Equal(is, c.come) {
+							t.Errorf("%s: arrives with tags %#x", how, is)
+						}
+						got = append(got, payloadOf(b, is)...)
+					}
+					if !bytes.Equal(got, payload) {
+						t.Errorf("%s: %d bytes arrive, other ones", how, len(got))
+					}
+				}
+			}
+		}
+	}
+	var sw api.Switch
+	l.sw.decode(&sw, "show")
+	if fast := sw.FastPath.Frames != 0; fast != (plane == "auto") {
+		t.Errorf("of the fast path: %+v", sw.FastPath)
+	}
+	for _, o := range append(outputs, output{name: "vm0"}) {
+		for _, why := range []port.Drop{port.DropBadOffload, port.DropUnsupported, port.DropOversize, port.DropQueueFull} {
+			if n := l.sw.dropped(o.name, why); n != 0 {
+				t.Errorf("%d frames of %s dropped as %v", n, o.name, why)
+			}
+		}
+	}
+}
+
+// superFrame makes a frame that is to be cut, with a payload.
+type superFrame struct {
+	name string
+	make func(payload []byte, dst port.MAC) ([]byte, port.Offload)
+}
+
+// cutByOthers are super-frames of all kinds.
+var cutByOthers = func() (all []superFrame) {
+	transport := func(proto byte, v6 bool, payload []byte) (packet []byte, start int) {
+		var s []byte
+		at := 6
+		if proto == unix.IPPROTO_TCP {
+			s, at = []byte{4, 1, 4, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 0, 9, 0, 0, 0, 0}, 16
+		} else {
+			s = binary.BigEndian.AppendUint16([]byte{4, 1, 4, 2}, uint16(8+len(payload)))
+			s = append(s, 0, 0)
+		}
+		s = append(s, payload...)
+		packet, start = packettest.IPv4("10.9.0.1", "10.9.0.2", proto, s), 20
+		addresses := packet[12:20]
+		if v6 {
+			packet, start = packettest.IPv6("fd09::1", "fd09::2", proto, s), 40
+			addresses = packet[8:40]
+		}
+		binary.BigEndian.PutUint16(packet[start+at:], vnet.Sum(binary.BigEndian.AppendUint16(bytes.Clone(addresses), uint16(len(s)+int(proto)))))
+		return packet, start
+	}
+	ether := map[bool]uint16{false: 0x0800, true: 0x86dd}
+	for _, v6 := range []bool{false, true} {
+		for _, c := range []struct {
+			name  string
+			proto byte
+			kind  uint8
+			size  uint16
+		}{{"TSO", unix.IPPROTO_TCP, port.GSOTCPv4, 1460}, {"USO", unix.IPPROTO_UDP, port.GSOUDPL4, 1472}, {"UFO", unix.IPPROTO_UDP, port.GSOUDP, 1480}} {
+			name, kind, size := c.name, c.kind, c.size
+			if v6 {
+				name += " over IPv6"
+				size -= 20
+				if kind == port.GSOUDP {
+					size = 1448 // what is left beside the fragment header, in whole eights
+				}
+				if kind == port.GSOTCPv4 {
+					kind = port.GSOTCPv6
+				}
+			}
+			offset, header := uint16(6), 8
+			if c.proto == unix.IPPROTO_TCP {
+				offset, header = 16, 20
+			}
+			all = append(all, superFrame{name, func(payload []byte, dst port.MAC) ([]byte, port.Offload) {
+				p, at := transport(c.proto, v6, payload)
+				at += 14
+				return packettest.Bare(dst, tuntest.MACA, ether[v6], p), port.Offload{
+					Flags: port.NeedsCsum, GSOType: kind, GSOSize: size, HdrLen: uint16(at + header), CsumStart: uint16(at), CsumOffset: offset}
+			}})
+		}
+		all = append(all, superFrame{fmt.Sprintf("TSO in VXLAN, IPv6: %t", v6), func(payload []byte, dst port.MAC) ([]byte, port.Offload) {
+			inner, _ := transport(unix.IPPROTO_TCP, false, payload)
+			inner = append([]byte{8, 0, 0, 0, 0, 0, 42, 0}, packettest.Bare(1<<41, 2<<40, 0x0800, inner)...)
+			udp := packettest.UDP(1000, 4789, inner)
+			p, at := packettest.IPv4("10.0.0.1", "10.0.0.2", unix.IPPROTO_UDP, udp), 20
+			if v6 {
+				p, at = packettest.IPv6("fd00::1", "fd00::2", unix.IPPROTO_UDP, udp), 40
+			}
+			at += 14 + 8 + 8 + 14 + 20
+			return packettest.Bare(dst, tuntest.MACA, ether[v6], p), port.Offload{
+				Flags: port.NeedsCsum, GSOType: port.GSOTCPv4, GSOSize: 1390, HdrLen: uint16(at + 20), CsumStart: uint16(at), CsumOffset: 16}
+		}})
+	}
+	return all
+}()
+
+// payloadOf returns what a frame of cutByOthers, or a part of it, carries.
+func payloadOf(b []byte, o port.Offload) []byte {
+	ip := 12 + 4*len(tagsOf(b)) + 2
+	proto, at := b[ip+9], ip+20
+	fragment := binary.BigEndian.Uint16(b[ip+6:])&0x1fff != 0
+	if b[ip]>>4 == 6 {
+		proto, at, fragment = b[ip+6], ip+40, false
+		if proto == unix.IPPROTO_FRAGMENT {
+			proto, fragment = b[at], binary.BigEndian.Uint16(b[at+2:])&^7 != 0
+			at += 8
+		}
+	}
+	switch {
+	case fragment:
+		return b[at:]
+	case proto == unix.IPPROTO_TCP:
+		return b[at+20:]
+	case binary.BigEndian.Uint16(b[at+2:]) == 4789:
+		// As datagrams that have the tunnel's UDP header in common, or one by one.
+		size, data := len(b), []byte(nil)
+		if o.GSOType == port.GSOUDPL4 {
+			size = int(o.GSOSize)
+		}
+		for datagram := range slices.Chunk(b[at+8:], size) {
+			data = append(data, datagram[8+14+20+20:]...)
+		}
+		return data
+	}
+	return b[at+8:]
 }

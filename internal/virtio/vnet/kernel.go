@@ -51,15 +51,15 @@ func pseudo(data []byte, p eth.IPPacket) uint16 {
 // Guess returns the offload of a super-frame whose type the header of a packet socket
 // cannot express: a UDP datagram to be fragmented (UFO), SCTP, or TCP that a device
 // merged (LRO). All that is known is whether its checksum is partial. Its segments get
-// the size that fits mtu, but no more than every Ethernet takes. ok is false if the
-// frame is none of these, or is SCTP inside a UDP tunnel, which must not be mistaken
+// the size that fits mtu with all tags, of which the outer one is not in data, but no more than every
+// Ethernet takes. ok is false if the frame is none of these, or is SCTP inside a UDP tunnel, which must not be mistaken
 // for a datagram to be fragmented.
-func Guess(data []byte, partial bool, mtu int) (o port.Offload, ok bool) {
-	p, shim, ok := findPacket(data[:min(len(data), MaxHeader)])
+func Guess(data []byte, tag port.Tag, partial bool, mtu int) (o port.Offload, ok bool) {
+	p, _, ok := findPacket(data[:min(len(data), MaxHeader)])
 	if !ok || p.Fragment {
 		return o, false
 	}
-	room := min(mtu, ethernetMTU) - shim.len - (p.Transport - p.Header)
+	room := min(mtu, ethernetMTU) - tag.Len() - (p.Transport - port.HeaderLen)
 	offset := 0
 	switch p.Proto {
 	case eth.ProtoUDP:

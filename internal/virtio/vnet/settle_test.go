@@ -175,23 +175,28 @@ func TestGuess(t *testing.T) {
 	udp6 := superFrame{proto: protoUDP, v6: true, payload: pattern(4000)}
 	tcp := superFrame{proto: protoTCP, tcpOptions: bytes.Repeat([]byte{1}, 12), payload: pattern(4000)}
 	tcp6 := superFrame{proto: protoTCP, v6: true, payload: pattern(4000)}
+	tag := port.MakeTag(port.TPIDCustomer, 5)
 	for _, c := range []struct {
 		name    string
 		f       superFrame
+		tag     port.Tag
 		mtu     int
 		gso     uint8
-		longest int
+		longest int // without the outer tag
 	}{
-		{"UFO", udp, 1500, port.GSOUDP, 1514},
-		{"UFO, IPv6", udp6, 1500, port.GSOUDP, 1510},
-		{"UFO, large MTU", udp, 9000, port.GSOUDP, 1514},
-		{"UFO, small MTU", udp, 1000, port.GSOUDP, 1010},
-		{"LRO", tcp, 1500, port.GSOTCPv4, 1514},
-		{"LRO, IPv6", tcp6, 1400, port.GSOTCPv6, 1414},
+		{"UFO", udp, 0, 1500, port.GSOUDP, 1514},
+		{"UFO, IPv6", udp6, 0, 1500, port.GSOUDP, 1510},
+		{"UFO, large MTU", udp, 0, 9000, port.GSOUDP, 1514},
+		{"UFO, small MTU", udp, 0, 1000, port.GSOUDP, 1010},
+		{"UFO, tag", udp, tag, 1500, port.GSOUDP, 1506},
+		{"UFO, two tags", superFrame{proto: protoUDP, tags: []port.Tag{tag}, payload: pattern(4000)}, tag, 1500, port.GSOUDP, 1510},
+		{"LRO", tcp, 0, 1500, port.GSOTCPv4, 1514},
+		{"LRO, two tags", superFrame{proto: protoTCP, tags: []port.Tag{tag}, payload: pattern(4000)}, tag, 1500, port.GSOTCPv4, 1510},
+		{"LRO, IPv6", tcp6, 0, 1400, port.GSOTCPv6, 1414},
 	} {
 		for _, partial := range []bool{true, false} {
 			data := c.f.build()
-			o, ok := vnet.Guess(data, partial, c.mtu)
+			o, ok := vnet.Guess(data, c.tag, partial, c.mtu)
 			if !ok || o.GSOType != c.gso || (o.Flags&port.NeedsCsum != 0) != partial {
 				t.Errorf("%s: %+v, %v", c.name, o, ok)
 				continue
@@ -203,20 +208,20 @@ func TestGuess(t *testing.T) {
 		}
 	}
 	data, _ := sctp(superFrame{}, chunk(0, 1200, false), chunk(0, 1200, true))
-	if o, ok := vnet.Guess(data, true, 1500); !ok || o != (port.Offload{GSOType: port.GSOSCTP, GSOSize: 1468}) {
+	if o, ok := vnet.Guess(data, 0, true, 1500); !ok || o != (port.Offload{GSOType: port.GSOSCTP, GSOSize: 1468}) {
 		t.Errorf("SCTP: %+v, %v", o, ok)
 	}
 	for _, v6 := range []bool{false, true} {
 		inner, _ := sctp(superFrame{v6: v6}, chunk(0, 1200, false), chunk(0, 1200, true))
 		vxlan := superFrame{proto: protoUDP, payload: append([]byte{8, 0, 0, 0, 0, 0, 42, 0}, inner...)}
-		if o, ok := vnet.Guess(vxlan.build(), true, 1500); ok {
+		if o, ok := vnet.Guess(vxlan.build(), 0, true, 1500); ok {
 			t.Errorf("SCTP in VXLAN, IPv6 %v: %+v", v6, o)
 		}
 	}
 	ends, _ := sctp(superFrame{}, chunk(0, 1200, false), chunk(0, 1200, true))
 	for name, inner := range map[string][]byte{"TCP": tcp.build(), "SCTP that ends before": append(ends, 0)} {
 		vxlan := superFrame{proto: protoUDP, payload: append([]byte{8, 0, 0, 0, 0, 0, 42, 0}, inner...)}
-		if o, ok := vnet.Guess(vxlan.build(), true, 1500); !ok || o.GSOType != port.GSOUDP {
+		if o, ok := vnet.Guess(vxlan.build(), 0, true, 1500); !ok || o.GSOType != port.GSOUDP {
 			t.Errorf("%s in VXLAN: %+v, %v", name, o, ok)
 		}
 	}
@@ -224,7 +229,7 @@ func TestGuess(t *testing.T) {
 		tags := []port.Tag{port.MakeTag(port.TPIDService, 5), port.MakeTag(port.TPIDCustomer, 6)}
 		inner, _ := sctp(superFrame{tags: tags}, chunk(0, 1200, false), chunk(0, 1200, true))
 		geneve := superFrame{proto: protoUDP, payload: append(make([]byte, shim), inner...)}
-		if o, ok := vnet.Guess(geneve.build(), true, 1500); ok != want {
+		if o, ok := vnet.Guess(geneve.build(), 0, true, 1500); ok != want {
 			t.Errorf("SCTP behind %d bytes: %+v, %v", shim, o, ok)
 		}
 	}
@@ -239,7 +244,7 @@ func TestGuess(t *testing.T) {
 		if name == "no room" {
 			mtu = 27
 		}
-		if o, ok := vnet.Guess(b, true, mtu); ok {
+		if o, ok := vnet.Guess(b, 0, true, mtu); ok {
 			t.Errorf("%s: %+v", name, o)
 		}
 	}
@@ -453,7 +458,7 @@ func FuzzSettle(f *testing.F) {
 		if len(data) > port.MaxFrame {
 			return
 		}
-		if o, ok := vnet.Guess(data, partial, int(mtu)); ok {
+		if o, ok := vnet.Guess(data, 0, partial, int(mtu)); ok {
 			if _, ok := vnet.Inspect(data, len(data), o); !ok {
 				t.Fatalf("guessed %+v", o)
 			}
