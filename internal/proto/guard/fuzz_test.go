@@ -16,7 +16,7 @@ import (
 func FuzzCheck(f *testing.F) {
 	for _, wire := range [][]byte{
 		from4(macA, "10.99.0.10"), from6("fd99::10"), garp(macA, "10.99.0.10"), probe(macA, "10.99.0.10"), detect(macA, "fd99::10"),
-		request(macA, 1, "10.99.0.10"), Tag(garp(macA, "10.99.0.10"), 0x8100_0000), routerAdvert("fd98::", 60),
+		request(macA, 1, "10.99.0.10"), Tag(garp(macA, "10.99.0.10"), 0x8100_0000), routerAdvert("fd98::/64", 60),
 		Eth(Broadcast, macA, 0x0800, IPv4("10.99.0.10", "10.99.0.11", 17, UDP(67, 67, make([]byte, 240)))),
 		Eth(macV, macA, 0x86dd, ICMPv6("fd99::10", "ff02::1", 136, ND("fd99::10", LinkLayer(2, macA)...))),
 		Eth(macV, macA, 0x86dd, IPv6("fd99::10", "fd99::11", 0, Extension(60, Extension(17, UDP(546, 547, []byte{1, 0, 0, 0}))))),

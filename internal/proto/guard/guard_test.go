@@ -145,8 +145,9 @@ func detect(mac port.MAC, a string) []byte {
 }
 
 func routerAdvert(prefix string, valid uint32) []byte {
-	body := append([]byte{64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4, 64, 0xc0}, binary.BigEndian.AppendUint32(nil, valid)...)
-	body = append(append(body, 0, 0, 0, 0, 0, 0, 0, 0), Addr(prefix)...)
+	x := netip.MustParsePrefix(prefix)
+	body := append([]byte{64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4, byte(x.Bits()), 0xc0}, binary.BigEndian.AppendUint32(nil, valid)...)
+	body = append(append(body, 0, 0, 0, 0, 0, 0, 0, 0), x.Addr().AsSlice()...)
 	return Eth(0x3333_0000_0001, macT, 0x86dd, ICMPv6("fe80::1", "ff02::1", 134, body))
 }
 
@@ -410,7 +411,7 @@ func TestDispute(t *testing.T) {
 func TestDetection(t *testing.T) {
 	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC}, "fd98::1/128")
 	b.want(t, "no prefix", detect(macA, "fd98::10"), nd)
-	b.trusted(t, routerAdvert("fd98::", 3600))
+	b.trusted(t, routerAdvert("fd98::/64", 3600))
 	b.want(t, "detection", detect(macA, "fd98::10"), none)
 	b.want(t, "detection again", detect(macA, "fd98::10"), none)
 	b.now = b.now.Add(900 * time.Millisecond)
@@ -433,7 +434,7 @@ func TestDetection(t *testing.T) {
 	b.want(t, "long after", detect(macA, "fd98::20"), none)
 
 	// A silent address ends after a day.
-	b.trusted(t, routerAdvert("fd98::", 48*3600))
+	b.trusted(t, routerAdvert("fd98::/64", 48*3600))
 	b.Tick()
 	b.want(t, "heard", from6("fd98::10"), none)
 	b.now = b.now.Add(25 * time.Hour)
@@ -445,7 +446,7 @@ func TestDetection(t *testing.T) {
 func TestLifetime(t *testing.T) {
 	const configured, advertised = "fd97::10", "fd98::10"
 	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC, Prefixes: []netip.Prefix{netip.MustParsePrefix("fd97::/64")}})
-	b.trusted(t, routerAdvert("fd98::", 3600))
+	b.trusted(t, routerAdvert("fd98::/64", 3600))
 	for _, a := range []string{configured, advertised, "fe80::1234"} {
 		b.want(t, "detection", detect(macA, a), none)
 	}
@@ -467,25 +468,25 @@ func TestLifetime(t *testing.T) {
 		}
 	}
 	about("at first", 3597)
-	b.trusted(t, routerAdvert("fd98::", 600))
+	b.trusted(t, routerAdvert("fd98::/64", 600))
 	about("less, of the little that is left", 3596)
-	b.trusted(t, routerAdvert("fd98::", 4000))
+	b.trusted(t, routerAdvert("fd98::/64", 4000))
 	about("more", 4000)
-	b.trusted(t, routerAdvert("fd98::", 24*3600))
+	b.trusted(t, routerAdvert("fd98::/64", 24*3600))
 	about("much more", 24*3600)
-	b.trusted(t, routerAdvert("fd98::", 3*3600))
+	b.trusted(t, routerAdvert("fd98::/64", 3*3600))
 	about("less, but more than two hours", 3*3600)
-	b.trusted(t, routerAdvert("fd98::", 0))
+	b.trusted(t, routerAdvert("fd98::/64", 0))
 	about("none", 2*3600)
 	b.want(t, "formed after that", detect(macA, "fd98::20"), nd)
-	b.trusted(t, routerAdvert("fd98::", 0xffff_ffff))
+	b.trusted(t, routerAdvert("fd98::/64", 0xffff_ffff))
 	b.pass(time.Second)
 	if left() > 0 {
 		t.Error("one for good ends")
 	}
-	b.trusted(t, routerAdvert("fd98::", 60))
+	b.trusted(t, routerAdvert("fd98::/64", 60))
 	about("of one for good", 2*3600)
-	b.trusted(t, routerAdvert("fd97::", 0))
+	b.trusted(t, routerAdvert("fd97::/64", 0))
 	b.pass(2 * time.Hour)
 	for _, a := range []string{configured, "fe80::1234"} {
 		b.want(t, "without an end", from6(a), none)
@@ -547,7 +548,7 @@ func TestRoom(t *testing.T) {
 func TestCounts(t *testing.T) {
 	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC | guard.LearnDHCP, Limit: 1}, "fd98::1/128")
 	b.Guard(2, "vm1", with(guard.Config{Addresses: addresses("fd98::2")}, macV))
-	b.trusted(t, routerAdvert("fd98::", 3600))
+	b.trusted(t, routerAdvert("fd98::/64", 3600))
 	b.want(t, "protected", detect(macA, "fd98::1"), nd)
 	b.want(t, "another's", detect(macA, "fd98::2"), nd)
 	b.want(t, "no prefix", detect(macA, "fd97::2"), nd)
@@ -811,7 +812,7 @@ func TestViolations(t *testing.T) {
 // Why changes nothing.
 func TestWhy(t *testing.T) {
 	b := newBench(t, guard.Config{Learn: guard.LearnDHCP | guard.LearnSLAAC | guard.LearnARP})
-	b.trusted(t, routerAdvert("fd98::", 3600))
+	b.trusted(t, routerAdvert("fd98::/64", 3600))
 	for what, wire := range map[string][]byte{
 		"request": request(macA, 1, "10.99.0.10"), "detection": detect(macA, "fd98::10"), "probe": probe(macA, "10.99.0.10"),
 	} {

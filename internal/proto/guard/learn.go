@@ -60,7 +60,7 @@ func (p *Port) asked6(vlan uint16, mac port.MAC, m *dhcp.Message6) {
 	switch m.Type {
 	case dhcp.Release6, dhcp.Decline6:
 		for _, l := range m.Leases() {
-			p.drop(vlan, mac, l.Addr(), leaseSource(l), "released")
+			p.drop6(vlan, mac, l, "released")
 		}
 		return
 	case dhcp.Request6, dhcp.Renew6, dhcp.Rebind6:
@@ -157,7 +157,7 @@ func (t *Table) served6(vlan uint16, from port.MAC, src netip.Addr, b []byte) {
 	for _, l := range m.Leases() {
 		switch {
 		case l.Valid == 0:
-			w.port.drop(vlan, w.mac, l.Addr(), leaseSource(l), "ended by the server")
+			w.port.drop6(vlan, w.mac, l, "ended by the server")
 		case l.PD && w.port.config.Learn&LearnPD != 0:
 			w.port.delegate(vlan, w.mac, l.Prefix, t.after(l.Valid), src)
 		case !l.PD && w.port.config.Learn&LearnDHCP != 0:
@@ -194,14 +194,6 @@ func (t *Table) unmatched(vlan uint16, mac port.MAC) {
 			p.count(Unmatched)
 		}
 	}
-}
-
-// leaseSource returns the source of a lease of DHCPv6.
-func leaseSource(l dhcp.Lease6) Source {
-	if l.PD {
-		return PD
-	}
-	return DHCP
 }
 
 // after returns when a lease ends; the zero time is never.
@@ -566,6 +558,18 @@ const displaced = "displaced by another address of the port"
 func (p *Port) drop(vlan uint16, mac port.MAC, a netip.Addr, source Source, why string) {
 	if e := p.table.owners[owner{vlan, a}]; e != nil && e.port == p && e.mac == mac && e.source == source {
 		p.table.remove(e, Ended, why)
+	}
+}
+
+// drop6 takes an address or a prefix of DHCPv6 from the port, but none for a part of it. The caller
+// holds table.mu.
+func (p *Port) drop6(vlan uint16, mac port.MAC, l dhcp.Lease6, why string) {
+	source := DHCP
+	if l.PD {
+		source = PD
+	}
+	if e := p.table.owners[owner{vlan, l.Addr()}]; e != nil && e.network() == l.Prefix {
+		p.drop(vlan, mac, l.Addr(), source, why)
 	}
 }
 

@@ -110,9 +110,9 @@ func TestUndelivered(t *testing.T) {
 	b.want(t, "release", release, none)
 	b.want(t, "released", from4(macA, "10.99.0.10"), ipv4)
 
-	fails(t, b.Watch(), routerAdvert("fd98::", 3600), port.DropLocked)
+	fails(t, b.Watch(), routerAdvert("fd98::/64", 3600), port.DropLocked)
 	b.want(t, "a prefix that the switch refused", detect(macA, "fd98::10"), nd)
-	b.trusted(t, routerAdvert("fd98::", 3600))
+	b.trusted(t, routerAdvert("fd98::/64", 3600))
 
 	// Who defends an address has it, though nobody else heard that. Who may not send has none.
 	advert := Eth(0x3333_0000_0001, macT, 0x86dd, ICMPv6("fd98::10", "ff02::1", 136, ND("fd98::10", LinkLayer(2, macT)...)))
@@ -169,7 +169,7 @@ func TestObjectionOfMACOnly(t *testing.T) {
 // No host forms an address that all routers have, or many.
 func TestReservedIdentifiers(t *testing.T) {
 	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC})
-	b.trusted(t, routerAdvert("fd98::", 3600))
+	b.trusted(t, routerAdvert("fd98::/64", 3600))
 	for a, why := range map[string]port.Drop{
 		"fd98::": nd, "fd98::200:5eff:fe00:0": nd, "fd98::200:5eff:fe00:ffff": nd, "fd98::fdff:ffff:ffff:ff80": nd, "fd98::fdff:ffff:ffff:ffff": nd,
 		"fd98::1": none, "fd98::200:5eff:fe01:0": none, "fd98::200:5eff:feff:ffff": none, "fd98::fdff:ffff:ffff:ff7f": none, "fd98::fe00:0:0:0": none,
