@@ -156,8 +156,8 @@ func applyFile(c *cli.Context, cl *api.Client, _ []string) error {
 	}
 	if text := c.String("confirm"); c.IsSet("confirm") {
 		var d setting.Duration
-		if err := d.UnmarshalText([]byte(text)); err != nil || d <= 0 {
-			return usagef("--confirm: %q is not a time; write one such as 10m", text)
+		if err := d.UnmarshalText([]byte(text)); err != nil {
+			return usagef("--confirm: %v", err)
 		}
 		req.ConfirmS = int64(math.Ceil(time.Duration(d).Seconds()))
 	}

@@ -46,14 +46,11 @@ func (d *OrNever) UnmarshalText(b []byte) error {
 		*d = Never
 		return nil
 	}
-	var v Duration
-	if err := v.UnmarshalText(b); err != nil {
-		return err
-	}
-	if *d = OrNever(v); v == 0 {
+	v, err := parseDuration(string(b))
+	if *d = OrNever(v); v == 0 && err == nil {
 		*d = Never
 	}
-	return nil
+	return err
 }
 
 // MarshalText implements encoding.TextMarshaler.
@@ -84,24 +81,55 @@ func (a *Addr) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Duration is a time.Duration written as text, such as 60s.
+// Duration is a time.Duration above 0, written as text such as 60s. A 0 would be taken for not set,
+// and so for the default, which nobody who writes 0 means; see OrNever and OrNone.
 type Duration time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(b []byte) error {
-	text := string(b)
-	if n, err := strconv.ParseUint(text, 10, 63); err == nil && n != 0 {
-		return fmt.Errorf("%q has no unit; write %ss", text, text)
+	if len(b) == 0 {
+		*d = 0
+		return nil
 	}
-	v, err := time.ParseDuration(text)
-	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a time; write one such as 60s, 5m or 250ms", text)
+	v, err := parseDuration(string(b))
+	if err == nil && v == 0 {
+		err = fmt.Errorf("%q is not possible; use a time above 0, such as 60s, 5m or 250ms", b)
 	}
 	*d = Duration(v)
-	return nil
+	return err
 }
 
 // MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+func (d Duration) MarshalText() ([]byte, error) {
+	if d == 0 {
+		return nil, nil
+	}
+	return []byte(d.String()), nil
+}
 
 func (d Duration) String() string { return time.Duration(d).String() }
+
+// OrNone is a time.Duration written as text. 0 is none, which is also its default.
+type OrNone time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *OrNone) UnmarshalText(b []byte) error {
+	v, err := parseDuration(string(b))
+	*d = OrNone(v)
+	return err
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d OrNone) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// parseDuration reads a time that is not negative.
+func parseDuration(text string) (time.Duration, error) {
+	if n, err := strconv.ParseUint(text, 10, 63); err == nil && n != 0 {
+		return 0, fmt.Errorf("%q has no unit; write %ss", text, text)
+	}
+	v, err := time.ParseDuration(text)
+	if err != nil || v < 0 {
+		return 0, fmt.Errorf("%q is not a time; write one such as 60s, 5m or 250ms", text)
+	}
+	return v, nil
+}

@@ -8,15 +8,17 @@ import (
 
 // times has the types that this package offers.
 type times struct {
-	Never OrNever `json:"never,omitzero" arg:"TIME" help:"a time or never"`
-	Addr  Addr    `json:"addr,omitzero" arg:"ADDRESS" help:"an address"`
-	Tiny  int8    `json:"tiny,omitempty" arg:"N" help:"a small number"`
-	Wide  int64   `json:"wide,omitempty" arg:"N" help:"a large number"`
-	Huge  uint64  `json:"huge,omitempty" arg:"N" min:"2" help:"a huge number"`
-	Int   int     `json:"int,omitempty" arg:"N" help:"a number"`
-	Uint  uint    `json:"uint,omitempty" arg:"N" min:"10" help:"a number from 10 on"`
-	Many  colors  `json:"many,omitempty" arg:"COLOR" help:"colors"`
-	Big   uint32  `json:"big,omitempty" arg:"N" schema:"how big" default:"1" help:"a number"`
+	Never OrNever  `json:"never,omitzero" arg:"TIME" help:"a time or never"`
+	Time  Duration `json:"time,omitzero" arg:"TIME" help:"a time"`
+	None  OrNone   `json:"none,omitzero" arg:"TIME" help:"a time or none"`
+	Addr  Addr     `json:"addr,omitzero" arg:"ADDRESS" help:"an address"`
+	Tiny  int8     `json:"tiny,omitempty" arg:"N" help:"a small number"`
+	Wide  int64    `json:"wide,omitempty" arg:"N" help:"a large number"`
+	Huge  uint64   `json:"huge,omitempty" arg:"N" min:"2" help:"a huge number"`
+	Int   int      `json:"int,omitempty" arg:"N" help:"a number"`
+	Uint  uint     `json:"uint,omitempty" arg:"N" min:"10" help:"a number from 10 on"`
+	Many  colors   `json:"many,omitempty" arg:"COLOR" help:"colors"`
+	Big   uint32   `json:"big,omitempty" arg:"N" schema:"how big" default:"1" help:"a number"`
 }
 
 type colors []string
@@ -39,6 +41,7 @@ func fieldOf(t *testing.T, of any, key string) Field {
 func TestTypes(t *testing.T) {
 	for _, c := range []struct{ key, text, want string }{
 		{"never", "", `""`}, {"never", "0", `"never"`}, {"never", "0s", `"never"`}, {"never", "never", `"never"`}, {"never", "90s", `"1m30s"`},
+		{"time", "90s", `"1m30s"`}, {"time", "", `""`}, {"none", "0", `"0s"`}, {"none", "90s", `"1m30s"`},
 		{"addr", "", `""`}, {"addr", "192.0.2.1", `"192.0.2.1"`}, {"addr", "2001:db8::1", `"2001:db8::1"`},
 		{"tiny", "127", "127"}, {"tiny", "-128", "-128"}, {"tiny", "-1", "-1"},
 		{"wide", "-9223372036854775808", "-9223372036854775808"}, {"wide", "9223372036854775807", "9223372036854775807"},
@@ -59,7 +62,7 @@ func TestTypes(t *testing.T) {
 			continue
 		}
 		again := string(PatchOf(merged)[c.key])
-		if c.want == `""` {
+		if f.IsZero(merged) {
 			if again != "" {
 				t.Errorf("%s: none is read back as %s", c.key, again)
 			}
@@ -70,6 +73,10 @@ func TestTypes(t *testing.T) {
 	for _, c := range []struct{ key, text, want string }{
 		{"never", "-1s", `"-1s" is not a time; write one such as 60s, 5m or 250ms`},
 		{"never", "5", `"5" has no unit; write 5s`},
+		{"time", "0", `"0" is not possible; use a time above 0, such as 60s, 5m or 250ms`},
+		{"time", "0s", `"0s" is not possible; use a time above 0, such as 60s, 5m or 250ms`},
+		{"time", "-1s", `"-1s" is not a time; write one such as 60s, 5m or 250ms`},
+		{"none", "5", `"5" has no unit; write 5s`},
 		{"addr", "192.0.2", `"192.0.2" is not an IP address; write it as 192.0.2.1 or 2001:db8::1`},
 		{"tiny", "128", "128 is out of range; use -128 to 127"},
 		{"tiny", "-129", "-129 is out of range; use -128 to 127"},
@@ -97,6 +104,19 @@ func TestTypesForget(t *testing.T) {
 	d := OrNever(time.Minute)
 	if err := d.UnmarshalText(nil); err != nil || d != 0 {
 		t.Errorf("%v, %v", d, err)
+	}
+}
+
+// A 0 of a time that may be none unsets it, and a 0 of another is refused rather than taken for the default.
+func TestZeroTimes(t *testing.T) {
+	for _, text := range []string{`"0"`, `"0s"`, `"0h"`} {
+		got, err := Merge(times{None: OrNone(time.Minute)}, Patch{"none": json.RawMessage(text)})
+		if err != nil || got.(times).None != 0 {
+			t.Errorf("none %s: %v, %v", text, got, err)
+		}
+		if got, err := Merge(times{Time: Duration(time.Minute)}, Patch{"time": json.RawMessage(text)}); err == nil {
+			t.Errorf("time %s: %v", text, got)
+		}
 	}
 }
 

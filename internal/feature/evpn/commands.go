@@ -19,9 +19,9 @@ type flags struct {
 	AS       uint32           `json:"as,omitempty" arg:"N" help:"autonomous system of the neighbor"`
 	Password string           `json:"password,omitempty" arg:"TEXT" default:"none" help:"of TCP MD5 signatures; both ends need it"`
 	Source   setting.Addr     `json:"source,omitzero" arg:"ADDRESS" default:"the system's choice" help:"own address of the session"`
-	Hold     setting.Duration `json:"hold,omitzero" arg:"TIME" default:"9s" help:"silence after which the neighbor counts as dead; the shorter one of both ends applies"`
+	Hold     setting.Duration `json:"hold,omitzero" arg:"TIME" default:"9s" help:"silence after which the neighbor counts as dead, 3s to 1h; the shorter one of both ends applies"`
 	BFD      bool             `json:"bfd,omitempty" help:"notice within a second that the neighbor is dead; it has to speak BFD (RFC 5880), too"`
-	Port     uint16           `json:"port,omitempty" arg:"N" default:"179" help:"TCP port of the neighbor"`
+	Port     uint16           `json:"port,omitempty" arg:"N" min:"1" default:"179" help:"TCP port of the neighbor"`
 }
 
 var commands = []feature.Command{

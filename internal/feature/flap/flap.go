@@ -18,7 +18,7 @@ import (
 
 // Settings are the settings of the switch.
 type Settings struct {
-	HoldDown setting.Duration `json:"hold_down,omitzero" arg:"TIME" default:"0s" help:"hold a station that flaps between ports at its home port for this long; 0 for not at all"`
+	HoldDown setting.OrNone `json:"hold_down,omitzero" arg:"TIME" default:"0s" help:"hold a station that flaps between ports at its home port for this long; 0 for not at all"`
 }
 
 // Feature describes the guard against stations that flap.

@@ -37,7 +37,7 @@ func newRig(t *testing.T, holdDown time.Duration) *rig {
 	for i := range 3 {
 		r.ports = append(r.ports, r.host.Add(t, port.Spec{Name: fmt.Sprint("vm", i)}, true))
 	}
-	i, err := Feature.New(r.host, Settings{HoldDown: setting.Duration(holdDown)})
+	i, err := Feature.New(r.host, Settings{HoldDown: setting.OrNone(holdDown)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestSet(t *testing.T) {
 		r := newRig(t, 0)
 		r.move(mac, 0)
 		r.move(mac, 1)
-		r.host.Do(func() { _ = r.Set(Settings{HoldDown: setting.Duration(time.Hour)}) })
+		r.host.Do(func() { _ = r.Set(Settings{HoldDown: setting.OrNone(time.Hour)}) })
 		for i := range flap.Moves - 1 {
 			r.move(mac, uint16(i%2))
 		}
