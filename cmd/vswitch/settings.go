@@ -90,7 +90,7 @@ func readOwn(c *cli.Context, of any) (any, error) {
 		return nil, usageError(err.Error())
 	}
 	for _, f := range fields {
-		if c.IsSet(f.Flag) && f.Min > 0 && f.IsZero(of) {
+		if c.IsSet(f.Flag) && f.Min > 0 && f.IsZero(of) && !f.Unsets(c.String(f.Flag)) {
 			return nil, usagef("--%s: %v", f.Flag, f.OutOfRange(0))
 		}
 	}

@@ -372,7 +372,10 @@ func (p *reader) value(s pair, f setting.Field) (json.RawMessage, bool) {
 func (p *reader) json(n ast.Node, f setting.Field) (json.RawMessage, error) {
 	schema := f.Schema()
 	list, isList := n.(*ast.SequenceNode)
+	word, _ := scalar(n)
 	switch {
+	case !isList && f.Unsets(word):
+		return json.Marshal(word)
 	case isList && textual(f):
 		all, err := texts(list)
 		if err != nil {

@@ -103,7 +103,7 @@ func (s *Field) merge(v reflect.Value, text json.RawMessage) error {
 	if s.Type.Kind() == reflect.Map {
 		return s.mergeMap(v, text)
 	}
-	if !bytes.Equal(text, []byte("null")) {
+	if !bytes.Equal(text, []byte("null")) && !s.unsets(text) {
 		if err := json.Unmarshal(text, fresh.Interface()); err != nil {
 			return s.jsonError(text, err)
 		}
@@ -116,6 +116,20 @@ func (s *Field) merge(v reflect.Value, text json.RawMessage) error {
 	}
 	v.Set(fresh.Elem())
 	return nil
+}
+
+// unsets reports whether a JSON text, alone or in a list, is the word that unsets the setting. A setting whose
+// JSON means something else than its flag has no such word.
+func (s *Field) unsets(text json.RawMessage) bool {
+	var list []string
+	var word string
+	if json.Unmarshal(text, &word) != nil {
+		if json.Unmarshal(text, &list) != nil || len(list) != 1 {
+			return false
+		}
+		word = list[0]
+	}
+	return s.schema == "" && s.Unsets(word)
 }
 
 // mergeMap merges a JSON object into a map of texts.

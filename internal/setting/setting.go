@@ -226,8 +226,16 @@ func (s *Field) in(of any) reflect.Value {
 	return v.FieldByIndex(s.index)
 }
 
+// Unsets reports whether a text stands for no value, because it is the default that help names: none or all.
+func (s *Field) Unsets(text string) bool {
+	return text == s.Default && (text == "none" || text == "all")
+}
+
 // ReadFlag reads the values given to a flag and returns them as JSON.
 func (s *Field) ReadFlag(texts ...string) (json.RawMessage, error) {
+	if len(texts) == 1 && s.Unsets(texts[0]) {
+		texts = []string{""}
+	}
 	if r, ok := reflect.Zero(s.Type).Interface().(FlagsReader); ok {
 		return r.ReadFlags(texts)
 	}

@@ -20,7 +20,7 @@ import (
 type flags struct {
 	From port.MAC `json:"from" arg:"MAC" help:"sender" default:"the station that is known behind the port"`
 	To   port.MAC `json:"to" arg:"MAC" help:"destination" default:"ff:ff:ff:ff:ff:ff"`
-	VLAN uint16   `json:"vlan" arg:"VID" max:"4094" min:"1" help:"VLAN of the frame's tag" default:"untagged"`
+	VLAN uint16   `json:"vlan" arg:"VID" max:"4094" min:"1" help:"VLAN of the frame's tag" default:"none"`
 	Hex  string   `json:"hex" arg:"BYTES" help:"the whole frame in hexadecimal, in place of all others"`
 	Pcap string   `json:"pcap" arg:"FILE[:N]" help:"the first or N-th packet of a pcapng or pcap file, in place of all others"`
 	Last bool     `json:"last" help:"the last frame that the port dropped, in place of all others"`
