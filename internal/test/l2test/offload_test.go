@@ -222,11 +222,16 @@ func TestUnsaidOffloads(t *testing.T) {
 	packet[23] = unix.IPPROTO_SCTP
 	clear(packet[42:46])
 	want := crc32.Checksum(packet[34:], crc32.MakeTable(crc32.Castagnoli))
-	if err := guest.Send(packet, port.Offload{Flags: port.NeedsCsum, CsumStart: 34, CsumOffset: 8}); err != nil {
-		t.Fatal(err)
-	}
-	if got := binary.LittleEndian.Uint32(arrives(44)[0][42:]); got != want {
-		t.Errorf("SCTP arrives with the checksum %#x, want %#x", got, want)
+	segments := append([]byte{4, 2, 4, 0, 0, 0, 0, 0}, make([]byte, 16)...) // IPv4 behind a segment routing header
+	routed := packettest.Bare(tuntest.MACB, tuntest.MACA, 0x86dd, packettest.IPv6("fd00::1", "fd00::2", 43, append(segments, packet[14:]...)))
+	for _, b := range [][]byte{packet, routed} {
+		at := len(b) - len(packet) + 34
+		if err := guest.Send(b, port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(at), CsumOffset: 8}); err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.LittleEndian.Uint32(arrives(len(b) - 34)[0][at+8:]); got != want {
+			t.Errorf("SCTP arrives with the checksum %#x, want %#x", got, want)
+		}
 	}
 	for _, why := range []port.Drop{port.DropBadOffload, port.DropUnsupported} {
 		if n := l.sw.dropped("vm0", why); n != 0 {

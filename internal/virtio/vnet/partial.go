@@ -17,6 +17,9 @@ const greCsum = 4
 // writes two bytes of the frame after the switch has decided about it, so these must not be an
 // address, or any other field that somebody checked. o must be Valid and ask for a checksum.
 func Partial(data []byte, n int, o port.Offload) bool {
+	if o.CsumOffset == sctpCsum {
+		return false // it is no sum: see Settle
+	}
 	head := data[:min(len(data), MaxHeader)]
 	p, _, ok := findPacket(head)
 	switch {
@@ -34,7 +37,7 @@ func Partial(data []byte, n int, o port.Offload) bool {
 func PartialOuter(data []byte, n int, o port.Offload) bool {
 	head := data[:min(len(data), MaxHeader)]
 	p, ok := eth.FindIP(head)
-	return ok && !p.Fragment && p.Proto != eth.ProtoGRE && p.Transport == int(o.CsumStart) && hasChecksum(head, n, p, o)
+	return ok && !p.Fragment && p.Proto != eth.ProtoGRE && p.Proto != eth.ProtoSCTP && p.Transport == int(o.CsumStart) && hasChecksum(head, n, p, o)
 }
 
 // Undone returns the offload of a frame that came without one, such as through a tunnel: a
@@ -93,6 +96,8 @@ func hasChecksum(head []byte, n int, p eth.IPPacket, o port.Offload) bool {
 		need = udpHeaderLen
 	case p.Proto == eth.ProtoGRE && o.CsumOffset == greCsum:
 		need = greHeaderLen + 4
+	case p.Proto == eth.ProtoSCTP && o.CsumOffset == sctpCsum:
+		need = sctpHeaderLen
 	default:
 		return false
 	}

@@ -75,9 +75,13 @@ func bundle(chunks []byte, size int) (n int, ok bool) {
 func (s *Segmenter) putSCTP(h, payload []byte) { putCRC32c(h, payload) }
 
 // completeSCTP writes the SCTP checksum that o leaves undone, if o means that one as
-// the kernel understands its offset. It reports whether it did.
+// the kernel understands its offset: that of the frame, or inside a tunnel, such as of
+// segment routing. It reports whether it did.
 func completeSCTP(data []byte, o port.Offload) bool {
-	p, ok := eth.FindIP(data)
+	p, _, ok := findPacket(data)
+	if ok && !p.Fragment && p.Transport != int(o.CsumStart) {
+		p, ok = findInner(data, len(data), p, o)
+	}
 	if !ok || p.Fragment || p.Proto != eth.ProtoSCTP || p.Transport != int(o.CsumStart) || len(data) < p.Transport+sctpHeaderLen {
 		return false
 	}

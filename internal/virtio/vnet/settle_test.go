@@ -47,12 +47,15 @@ func validCRC(packet []byte) bool {
 // TestSettleSCTP: a partial SCTP checksum becomes a CRC32c, whatever is at its place, and
 // nothing is left.
 func TestSettleSCTP(t *testing.T) {
-	for _, f := range []superFrame{{}, {v6: true, ext: []uint8{protoDestOpt}}, {tags: []port.Tag{port.MakeTag(port.TPIDCustomer, 5)}}} {
+	for _, f := range []superFrame{{}, {v6: true, ext: []uint8{protoDestOpt}}, {v6: true, ext: []uint8{protoRouting, protoDestOpt}}, {tags: []port.Tag{port.MakeTag(port.TPIDCustomer, 5)}}} {
 		var o port.Offload
 		for _, chunks := range [][][]byte{{chunk(0, 101, true)}, nil} {
 			b, l4 := sctp(f, chunks...)
 			copy(b[l4+8:], "\xde\xad\xbe\xef")
 			o = port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(l4), CsumOffset: 8}
+			if vnet.Partial(b, len(b), o) || vnet.PartialOuter(b, len(b), o) {
+				t.Error("it is taken for a sum")
+			}
 			left, ok := vnet.Settle(b, o)
 			if !ok || left != (port.Offload{}) || !validCRC(b[l4:]) {
 				t.Errorf("%v, %+v is left, %x", ok, left, b[l4:])
@@ -64,6 +67,42 @@ func TestSettleSCTP(t *testing.T) {
 		want := bytes.Clone(b)
 		if left, ok := vnet.Settle(b, o); !ok && int(o.CsumStart)+10 <= len(b) || left != o || !bytes.Equal(b, want) {
 			t.Errorf("UDP: %v, %+v is left", ok, left)
+		}
+	}
+}
+
+// TestSettleSCTPInside: so does that of a packet inside a tunnel, such as of segment routing, or behind labels.
+func TestSettleSCTPInside(t *testing.T) {
+	srv6 := superFrame{v6: true, ext: []uint8{protoRouting}}
+	for name, f := range map[string]tunnelFrame{
+		"IPv6 in SRv6":  {outer: srv6, proto: protoIPv6, inner: superFrame{v6: true}},
+		"IPv4 in SRv6":  {outer: srv6, proto: protoIPIP},
+		"SRv6 in IP":    {proto: protoIPv6, inner: srv6},
+		"frame in SRv6": {outer: srv6, proto: protoEthernet, ether: true},
+		"GRE":           {proto: protoGRE, csum: true},
+		"VXLAN, tags":   {outer: superFrame{tags: []port.Tag{port.MakeTag(port.TPIDCustomer, 5)}}, proto: protoUDP, shim: make([]byte, 8), ether: true},
+	} {
+		f.inner.payload = append(make([]byte, 4), chunk(0, 101, true)...) // SCTP's header is longer than UDP's
+		f.inner.proto = protoUDP
+		b, l4 := f.build(), f.moved()+f.inner.l4()
+		inner := f.inner
+		at := f.moved()
+		fixOuter(b[at:], &inner, protoSCTP)
+		if f.proto == protoUDP {
+			clear(b[f.l4()+6 : f.l4()+8])
+		}
+		o := port.Offload{Flags: port.NeedsCsum, CsumStart: uint16(l4), CsumOffset: 8}
+		want := bytes.Clone(b)
+		if vnet.Partial(b, len(b), o) {
+			t.Errorf("%s: it is taken for a sum", name)
+		}
+		left, ok := vnet.Settle(b, o)
+		if !ok || left != (port.Offload{}) || !validCRC(b[l4:]) {
+			t.Errorf("%s: %v, %+v is left, %x", name, ok, left, b[l4:])
+		}
+		copy(b[l4+8:], want[l4+8:][:4])
+		if !bytes.Equal(b, want) {
+			t.Errorf("%s: other bytes than the checksum have changed", name)
 		}
 	}
 }
