@@ -428,6 +428,7 @@ func (p *dgramPort) meet(from address, creds []byte) (ok bool) {
 	}
 	p.peer.close()
 	p.peer, p.strange, p.doubt = next, stranger{}, nil
+	p.accepted(&from)
 	p.setLink(true, nil)
 	signal(p.other)
 	return true

@@ -241,8 +241,14 @@ func TestDgramSecondPeer(t *testing.T) {
 			t.Error("it is told again at once")
 		default:
 		}
-		first.Close()
 		second := newDgramPeer(t, filepath.Join(dir, "e"), sock(dir), false)
+		if err := second.Send(frame(5, 60), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		if f := r.next(t); f.Drop != port.DropSecondPeer {
+			t.Fatalf("a second machine's frame comes in: %v", f.Drop)
+		}
+		first.Close()
 		testenv.Eventually(t, "the second has the port", func() bool {
 			if err := second.Send(frame(5, 60), port.Offload{}); err != nil {
 				t.Fatal(err)
@@ -250,6 +256,9 @@ func TestDgramSecondPeer(t *testing.T) {
 			return r.next(t).Drop == port.DropNone
 		})
 		passes(t, p, r, second)
+		if n := notice(); n != "" {
+			t.Errorf("it has the port, and the notice stays: %s", n)
+		}
 		// And no third right behind it.
 		third := newDgramPeer(t, filepath.Join(dir, "f"), sock(dir), false)
 		if err := third.Send(frame(6, 60), port.Offload{}); err != nil {

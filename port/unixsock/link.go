@@ -93,6 +93,15 @@ func (r *refusals) refused(from *address, changed chan struct{}) {
 	}
 }
 
+// accepted forgets what was refused of a machine that has the port now.
+func (r *refusals) accepted(from *address) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == *from {
+		r.count = 0
+	}
+}
+
 // Notice implements port.Noticer.
 func (r *refusals) Notice() string {
 	r.mu.Lock()

@@ -44,12 +44,26 @@ func (t *tunnel) Notice() string {
 	switch {
 	case t.homeless.Load():
 		return fmt.Sprintf("address %s is no longer on this host; give it back, or add the port again with another one", t.local)
-	case r.count > 0 && time.Since(r.at) < noticeFor:
+	case r.count > 0 && time.Since(r.at) < noticeFor && !t.known(r.from):
 		return fmt.Sprintf("frames from %s are refused: it is no peer (%d frames); name it with --peers if it should be one", r.from, r.count)
 	case len(*t.byAddr.Load()) == 0:
 		return "no other host is known; name some with --peers"
 	}
 	return ""
+}
+
+// known reports whether a host is by now a member of all networks, as a peer is.
+func (t *tunnel) known(a netip.Addr) bool {
+	v := (*t.byAddr.Load())[a]
+	if v == nil {
+		return false
+	}
+	for _, n := range t.networks.Load().byVNI {
+		if !n.has(v) {
+			return false
+		}
+	}
+	return true
 }
 
 // Link implements port.Linked: a tunnel has no carrier of its own.

@@ -299,6 +299,12 @@ func testHostile(t *testing.T, p *plane) {
 	testenv.Eventually(t, "a notice names the stranger", func() bool {
 		return strings.Contains(r.tunnel.(port.Noticer).Notice(), r.hosts[2].String())
 	})
+	if err := r.tunnel.SetFlood(10010, r.hosts[2:3]); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.tunnel.(port.Noticer).Notice(); n != "" {
+		t.Errorf("the stranger is a member, and the notice stays: %s", n)
+	}
 	// A priority in a tag without a VLAN is kept.
 	priority := append(append(bytes.Clone(good[:12]), 0x81, 0, 0xa0, 0), good[12:]...)
 	if err := r.remotes[0].Send(priority, port.Offload{}); err != nil {
