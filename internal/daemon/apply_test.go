@@ -82,17 +82,12 @@ func (r *rig) waits() (waits bool) {
 	synctest.Wait()
 	_ = r.do(func() error {
 		waits = r.pending != nil
-		if kept := r.disk.Pending != nil; kept != waits {
+		if kept := r.disk.state().Pending != nil; kept != waits {
 			r.t.Errorf("waiting is %v, on disk %v", waits, kept)
 		}
 		return nil
 	})
 	return waits
-}
-
-// setDiskErr has writes fail from now on, or succeed again.
-func (r *rig) setDiskErr(err error) {
-	_ = r.do(func() error { r.diskErr = err; return nil })
 }
 
 // config is the configuration of the switch as text.
@@ -114,10 +109,10 @@ func TestApply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, newFakeHost(), store.State{})
 		dry := r.mustApply(two, func(a *api.ApplyConfig) { a.DryRun = true })
-		if r.writes != 0 || len(r.ports) != 0 {
-			t.Fatalf("a dry run wrote %d times and made %d ports", r.writes, len(r.ports))
+		if r.disk.writes() != 0 || len(r.ports) != 0 {
+			t.Fatalf("a dry run wrote %d times and made %d ports", r.disk.writes(), len(r.ports))
 		}
-		writes := r.writes
+		writes := r.disk.writes()
 		done := r.mustApply(two, func(a *api.ApplyConfig) { a.Plan = dry.Plan })
 		wantSteps(t, done,
 			"add port vm0: fake, access 10",
@@ -125,8 +120,8 @@ func TestApply(t *testing.T) {
 			"set switch: aging unset → 1m0s, snooping unset → on",
 			"add fdb 52:54:00:00:00:01 vlan 10: port vm0, sticky",
 			"add group 239.1.2.3 vlan 1 port vm1: ")
-		if r.writes != writes+1 {
-			t.Errorf("the state was written %d times, want once", r.writes-writes)
+		if r.disk.writes() != writes+1 {
+			t.Errorf("the state was written %d times, want once", r.disk.writes()-writes)
 		}
 		if string(dry.Config.RawMessage) != string(done.Config.RawMessage) || string(done.Config.RawMessage) != r.config() {
 			t.Errorf("the dry run foresees %s, done is %s, the switch has %s", dry.Config, done.Config, r.config())
@@ -134,9 +129,9 @@ func TestApply(t *testing.T) {
 		if _, ok := r.sw.FDB().Get(mustKey(t, "52:54:00:00:00:01", 10)); !ok || r.hostedFeature("groups") == nil || len(r.itemsOf(r.hostedFeature("groups"))) != 1 || r.aging != time.Minute {
 			t.Error("not all of it is in force")
 		}
-		writes = r.writes
+		writes = r.disk.writes()
 		wantSteps(t, r.mustApply(two, nil))
-		if r.writes != writes {
+		if r.disk.writes() != writes {
 			t.Error("a second apply wrote the state")
 		}
 		// What was exported is the same again.
@@ -186,7 +181,7 @@ func TestApplyNamesEveryProblem(t *testing.T) {
 		if diff := cmp.Diff(want, at); diff != "" {
 			t.Errorf("places of problems (-want +got):\n%s%+v", diff, e.Problems)
 		}
-		if len(r.ports) != 0 || r.writes != 0 {
+		if len(r.ports) != 0 || r.disk.writes() != 0 {
 			t.Error("something was changed")
 		}
 		for _, doc := range []string{`{"version": 2}`, `{"version": 1, "port": {}}`, `{"version": 1} 2`, `[]`} {
@@ -204,7 +199,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 		r := start(t, h, store.State{})
 		r.mustApply(strings.Replace(two, `, "sticky": true`, "", 1), nil)
 		before, marks := r.config(), fmt.Sprint(r.applied)
-		onDisk, _ := json.Marshal(r.disk)
+		onDisk, _ := json.Marshal(r.disk.state())
 		change := `"switch": {}, "ports": {"vm0": {"kind": "fake", "access": 30}, "vm1": {"kind": "fake"}, "vm2": {"kind": "fake"}, "vm3": {"kind": "fake"}},
 			"fdb": [{"mac": "52:54:00:00:00:02", "vlan": 30, "port": "vm0"}]`
 		for _, c := range []struct {
@@ -221,7 +216,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 				})
 			}, func() { h.locked(func() { h.slow = nil }); h.failOpen(nil) }},
 			{"a setting", func() { h.setErr = errors.New("refused") }, func() { h.setErr = nil }},
-			{"the disk", func() { r.setDiskErr(errors.New("full")) }, func() { r.setDiskErr(nil) }},
+			{"the disk", func() { r.disk.fail(errors.New("full")) }, func() { r.disk.fail(nil) }},
 		} {
 			c.fail()
 			_, err := r.apply(change, nil)
@@ -240,7 +235,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 			if got := fmt.Sprint(r.applied); got != marks {
 				t.Errorf("%s: marks are %s, were %s", c.name, got, marks)
 			}
-			if now, _ := json.Marshal(r.disk); string(now) != string(onDisk) {
+			if now, _ := json.Marshal(r.disk.state()); string(now) != string(onDisk) {
 				t.Errorf("%s: on disk (-before +now):\n%s", c.name, cmp.Diff(string(onDisk), string(now)))
 			}
 			if c.name != "a setting" && !slices.ContainsFunc(h.deleted, func(d string) bool { return strings.HasPrefix(d, "vm2 ") }) {
@@ -292,8 +287,8 @@ func TestApplyPrunes(t *testing.T) {
 		wantSteps(t, r.mustApply(`"ports": {"vm0": {"kind": "fake", "access": 10}}`, prune(api.PruneApplied)),
 			"remove fdb 52:54:00:00:00:05 vlan 10: port vm5",
 			"remove port vm5: fake, access 10")
-		if len(fdbOf(r.disk)) != 0 || len(r.itemsOf(r.hostedFeature("mirrors"))) != 1 {
-			t.Errorf("left are %+v and %+v", fdbOf(r.disk), r.itemsOf(r.hostedFeature("mirrors")))
+		if len(fdbOf(r.disk.state())) != 0 || len(r.itemsOf(r.hostedFeature("mirrors"))) != 1 {
+			t.Errorf("left are %+v and %+v", fdbOf(r.disk.state()), r.itemsOf(r.hostedFeature("mirrors")))
 		}
 		if err := r.call("DELETE", "/v1/mirrors/m0", nil, nil); err != nil {
 			t.Fatal(err)
@@ -307,7 +302,7 @@ func TestApplyPrunes(t *testing.T) {
 		wantSteps(t, r.mustApply(`"ports": {}`, prune(api.PruneApplied)))
 		wantSteps(t, r.mustApply(`"ports": {"vm0": {"kind": "fake"}}`, prune(api.PruneAll)), "remove port byhand: fake")
 		r.stop()
-		again := restart(t, h, r.disk, "")
+		again := restart(t, h, r.disk.state(), "")
 		wantSteps(t, again.mustApply(`"ports": {}`, prune(api.PruneApplied)), "remove port vm0: fake")
 	})
 }
@@ -382,13 +377,13 @@ func TestApplyDoesNotBlock(t *testing.T) {
 		_, err = r.applyConfig(api.ApplyConfig{Config: api.Config{RawMessage: json.RawMessage(`{"version": 1}`)}})
 		wantCode(t, err, api.CodeConflict, "a configuration is being applied")
 		_ = r.do(func() error { // in order with what comes
-			if r.writes != 0 {
+			if r.disk.writes() != 0 {
 				t.Error("half a configuration was written")
 			}
 			return nil
 		})
-		if err := <-done; err != nil || r.writes != 1 {
-			t.Errorf("%v, %d writes", err, r.writes)
+		if err := <-done; err != nil || r.disk.writes() != 1 {
+			t.Errorf("%v, %d writes", err, r.disk.writes())
 		}
 	})
 }
@@ -500,16 +495,16 @@ func TestHalfAppliedIsNotWritten(t *testing.T) {
 		}()
 		synctest.Wait()
 		r.change("old", func(l *link.Link) { l.Name = "renamed" })
-		if p := r.port("old"); p.Ifname != "renamed" || len(r.disk.Ports) != 1 || r.disk.Ports[0].Trace.Ifname != "old" {
-			t.Errorf("half way, on disk is %+v", r.disk)
+		if p := r.port("old"); p.Ifname != "renamed" || len(r.disk.state().Ports) != 1 || r.disk.state().Ports[0].Trace.Ifname != "old" {
+			t.Errorf("half way, on disk is %+v", r.disk.state())
 		}
 		close(gate)
 		if err := <-applied; err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if len(r.disk.Ports) != 3 || r.disk.Ports[0].Trace.Ifname != "renamed" {
-			t.Errorf("at last, on disk is %+v", r.disk)
+		if len(r.disk.state().Ports) != 3 || r.disk.state().Ports[0].Trace.Ifname != "renamed" {
+			t.Errorf("at last, on disk is %+v", r.disk.state())
 		}
 	})
 }
@@ -520,12 +515,12 @@ func TestExpiryIsTriedAgain(t *testing.T) {
 		r := start(t, newFakeHost(), store.State{})
 		before := r.config()
 		r.mustApply(`"switch": {}, "ports": {"vm0": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.ConfirmS = 60 })
-		r.setDiskErr(errors.New("the disk fails"))
+		r.disk.fail(errors.New("the disk fails"))
 		time.Sleep(2 * time.Minute)
 		if !r.waits() || !strings.Contains(r.logged(), "tried again") {
 			t.Error("a change is forgotten that could not be taken back")
 		}
-		r.setDiskErr(nil)
+		r.disk.fail(nil)
 		time.Sleep(time.Minute)
 		if r.waits() || r.config() != before {
 			t.Errorf("afterwards (-before +now):\n%s", cmp.Diff(before, r.config()))
@@ -566,7 +561,7 @@ func TestConfirmOutlivesTheDaemon(t *testing.T) {
 			r.mustApply(two, nil)
 			before := r.config()
 			r.mustApply(`"ports": {"vm0": {"kind": "fake"}, "vm5": {"kind": "fake"}}`, func(a *api.ApplyConfig) { a.ConfirmS = 600 })
-			b, err := json.Marshal(r.disk)
+			b, err := json.Marshal(r.disk.state())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -598,7 +593,7 @@ func TestPendingIsWrittenFirst(t *testing.T) {
 		r := start(t, h, store.State{})
 		h.locked(func() {
 			h.slow = func(call, _ string) {
-				if call == "Open" && (r.disk.Pending == nil || len(r.disk.Ports) != 0) {
+				if call == "Open" && (r.disk.state().Pending == nil || len(r.disk.state().Ports) != 0) {
 					t.Error("a device is opened before the pending change is on disk")
 				}
 			}
@@ -617,18 +612,18 @@ func TestRemovedPortIsForgottenFirst(t *testing.T) {
 		r.mustApply(`"ports": {"vm0": {"kind": "fake"}, "vm1": {"kind": "fake"}}`, nil)
 		prune := func(a *api.ApplyConfig) { a.Prune = api.PruneApplied }
 		without := `"ports": {"vm0": {"kind": "fake"}}`
-		r.setDiskErr(errors.New("the disk fails"))
+		r.disk.fail(errors.New("the disk fails"))
 		_, err := r.apply(without, prune)
 		wantCode(t, err, api.CodeFailed, "the disk fails")
-		r.setDiskErr(nil)
+		r.disk.fail(nil)
 		r.mustAdd("byhand")
-		if len(r.disk.Ports) != 3 || len(h.deleted) != 0 {
-			t.Errorf("after a failure, on disk is %+v, deleted are %q", r.disk.Ports, h.deleted)
+		if len(r.disk.state().Ports) != 3 || len(h.deleted) != 0 {
+			t.Errorf("after a failure, on disk is %+v, deleted are %q", r.disk.state().Ports, h.deleted)
 		}
 		h.locked(func() {
 			h.slow = func(call, name string) {
-				if call == "Delete" && len(r.disk.Ports) != 2 {
-					t.Errorf("device %s goes, and on disk is %+v", name, r.disk.Ports)
+				if call == "Delete" && len(r.disk.state().Ports) != 2 {
+					t.Errorf("device %s goes, and on disk is %+v", name, r.disk.state().Ports)
 				}
 			}
 		})
@@ -705,7 +700,7 @@ func TestHistoryIsKept(t *testing.T) {
 		want := r.config()
 		r.mustApply(`"ports": {"vm9": {"kind": "fake"}}`, nil)
 		r.stop()
-		again := restart(t, h, r.disk, dir)
+		again := restart(t, h, r.disk.state(), dir)
 		if err := again.changeConfig(func() error { _, err := again.rollback(api.RollbackConfig{}); return err }); err != nil {
 			t.Fatal(err)
 		}
@@ -716,7 +711,7 @@ func TestHistoryIsKept(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "history.json"), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		last := restart(t, h, again.disk, dir)
+		last := restart(t, h, again.disk.state(), dir)
 		if log := last.logged(); !strings.Contains(log, "history of configurations cannot be read") || len(last.ports) != 2 {
 			t.Errorf("with a broken history: %s", log)
 		}

@@ -50,11 +50,11 @@ func TestDelPortOfAnAttachedMachine(t *testing.T) {
 					return
 				}
 				wantCode(t, err, api.CodeInUse, "port vm0 is in use: "+c.want)
-				if len(h.deleted) != 0 || len(r.disk.Ports) != 1 {
-					t.Errorf("a refused removal removed %v, and left %v on disk", h.deleted, r.disk.Ports)
+				if len(h.deleted) != 0 || len(r.disk.state().Ports) != 1 {
+					t.Errorf("a refused removal removed %v, and left %v on disk", h.deleted, r.disk.state().Ports)
 				}
-				if err := r.do(func() error { return r.delPort("vm0", true) }); err != nil || len(h.deleted) != 1 || len(r.disk.Ports) != 0 {
-					t.Errorf("forced: %v, %v, on disk %v", err, h.deleted, r.disk.Ports)
+				if err := r.do(func() error { return r.delPort("vm0", true) }); err != nil || len(h.deleted) != 1 || len(r.disk.state().Ports) != 0 {
+					t.Errorf("forced: %v, %v, on disk %v", err, h.deleted, r.disk.state().Ports)
 				}
 			})
 		})
@@ -71,7 +71,7 @@ func TestAddPortThatMayExist(t *testing.T) {
 		if err := may("fake", api.Settings{"mtu": 1400, "access": 10, "labels": map[string]string{"tier": "front", "zone": "a"}}); err != nil {
 			t.Fatal(err)
 		}
-		writes, before := r.writes, r.spec("vm0")
+		writes, before := r.disk.writes(), r.spec("vm0")
 		for _, set := range []api.Settings{
 			nil,
 			{"mtu": 1400},
@@ -98,8 +98,8 @@ func TestAddPortThatMayExist(t *testing.T) {
 			wantCode(t, may(c.kind, c.set), c.code, c.want)
 		}
 		wantCode(t, r.add("vm0"), api.CodeExists, "port vm0 exists;")
-		if got := r.spec("vm0"); r.writes != writes || mtuOf(got) != mtuOf(before) || got.Access != before.Access {
-			t.Errorf("%d writes, the port is %+v, was %+v", r.writes-writes, got, before)
+		if got := r.spec("vm0"); r.disk.writes() != writes || mtuOf(got) != mtuOf(before) || got.Access != before.Access {
+			t.Errorf("%d writes, the port is %+v, was %+v", r.disk.writes()-writes, got, before)
 		}
 	})
 }

@@ -317,14 +317,87 @@ func (p *fakePort) closed() bool {
 // rig is a manager on a fake host, with its disk and its log.
 type rig struct {
 	*manager
-	t       *testing.T
-	host    *fakeHost
-	disk    store.State
-	diskErr error
-	stall   chan struct{} // not nil: writes wait until it is closed
-	writes  int           // that have ended
-	lines   *bytes.Buffer
-	stop    func()
+	t     *testing.T
+	host  *fakeHost
+	disk  *fakeDisk
+	lines *lines
+	stop  func()
+}
+
+// fakeDisk is where a manager keeps its state. Its writer does not wait for the test, nor the test for it.
+type fakeDisk struct {
+	mu    sync.Mutex
+	kept  store.State
+	ended int           // writes
+	err   error         // what the next ones end with
+	stall chan struct{} // not nil: they wait until it is closed
+}
+
+func (d *fakeDisk) write(st store.State) error {
+	d.mu.Lock()
+	stall := d.stall
+	d.mu.Unlock()
+	if stall != nil {
+		<-stall
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended++; d.err == nil {
+		d.kept = st
+	}
+	return d.err
+}
+
+func (d *fakeDisk) state() store.State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.kept
+}
+
+func (d *fakeDisk) writes() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ended
+}
+
+// fail has writes fail, or not if err is nil.
+func (d *fakeDisk) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+}
+
+// hold has writes wait until stall is closed, or not if it is nil.
+func (d *fakeDisk) hold(stall chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stall = stall
+}
+
+// lines is a log.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// take returns the lines since the last call.
+func (l *lines) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.buf.Reset()
+	return l.buf.String()
 }
 
 // start runs a manager in the test's bubble until the test or stop ends it.
@@ -333,7 +406,7 @@ func start(t *testing.T, host *fakeHost, saved store.State) *rig {
 }
 
 func startWith(t *testing.T, host *fakeHost, saved store.State, edit func(*Options)) *rig {
-	r := &rig{t: t, host: host, disk: saved, lines: new(bytes.Buffer)}
+	r := &rig{t: t, host: host, disk: &fakeDisk{kept: saved}, lines: new(lines)}
 	noTime := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
@@ -347,18 +420,7 @@ func startWith(t *testing.T, host *fakeHost, saved store.State, edit func(*Optio
 	edit(&o)
 	o.sections = saved.Sections
 	var err error
-	r.manager, err = newManager(o,
-		func(st store.State) error {
-			if r.stall != nil {
-				<-r.stall
-			}
-			r.writes++
-			if r.diskErr != nil {
-				return r.diskErr
-			}
-			r.disk = st
-			return nil
-		})
+	r.manager, err = newManager(o, r.disk.write)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -485,8 +547,7 @@ func (r *rig) listFDB() (all []api.FDBEntry) {
 func (r *rig) logged() string {
 	synctest.Wait()
 	_ = r.do(func() error { return nil }) // after what others have logged
-	defer r.lines.Reset()
-	return r.lines.String()
+	return r.lines.take()
 }
 
 func (r *rig) add(name string) error { return r.addReq(wanted(spec(name))) }
@@ -545,7 +606,7 @@ func (r *rig) spec(name string) (s port.Spec) {
 // kept returns what is on disk of the first port.
 func (r *rig) kept() port.Spec {
 	r.t.Helper()
-	k := r.disk.Ports[0].Spec
+	k := r.disk.state().Ports[0].Spec
 	s, err := r.kinds.Spec(k.Name, k.Kind, k.Settings)
 	if err != nil {
 		r.t.Fatal(err)

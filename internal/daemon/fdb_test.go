@@ -61,7 +61,7 @@ func TestEntriesThatLeadNowhere(t *testing.T) {
 			reaches(mac, true)
 			set(20)
 			reaches(mac, false)
-			if n := len(fdbOf(w.disk)); n != 2 {
+			if n := len(fdbOf(w.disk.state())); n != 2 {
 				t.Errorf("%d entries are kept, want 2", n)
 			}
 		})

@@ -81,23 +81,23 @@ func (r *rig) noteKept() string { return r.running("notes").(*noted).text }
 func TestFeaturesKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startWith(t, newFakeHost(), store.State{}, withNotes)
-		if err := r.note("one"); err != nil || string(r.disk.Sections["notes"]) != `"one"` {
-			t.Errorf("%v, on disk %s", err, r.disk.Sections)
+		if err := r.note("one"); err != nil || string(r.disk.state().Sections["notes"]) != `"one"` {
+			t.Errorf("%v, on disk %s", err, r.disk.state().Sections)
 		}
-		r.diskErr = errors.New("disk full")
+		r.disk.fail(errors.New("disk full"))
 		wantCode(t, r.note("two"), api.CodeFailed, "disk full")
 		if got := r.noteKept(); got != "one" {
 			t.Errorf("after a failure it has %q", got)
 		}
-		r.diskErr = nil
+		r.disk.fail(nil)
 		r.stop()
-		before := r.disk
+		before := r.disk.state()
 		r = startWith(t, newFakeHost(), before, withNotes)
 		if got := r.noteKept(); got != "one, ended" {
 			t.Errorf("after a restart it has %q", got)
 		}
-		if err := r.note(""); err != nil || r.disk.Sections["notes"] != nil {
-			t.Errorf("%v, on disk %s", err, r.disk.Sections)
+		if err := r.note(""); err != nil || r.disk.state().Sections["notes"] != nil {
+			t.Errorf("%v, on disk %s", err, r.disk.state().Sections)
 		}
 	})
 }
@@ -113,15 +113,15 @@ func TestFeatureThatDoesNotSayWhatItKeeps(t *testing.T) {
 		r.inTurn(func() { r.running("notes").(*noted).fails = errors.New("no memory") })
 		r.mustAdd("vm0")
 		r.mustAdd("vm1")
-		if got := string(r.disk.Sections["notes"]); got != `"one"` || len(r.disk.Ports) != 2 {
-			t.Errorf("on disk %s, %d ports", got, len(r.disk.Ports))
+		if got := string(r.disk.state().Sections["notes"]); got != `"one"` || len(r.disk.state().Ports) != 2 {
+			t.Errorf("on disk %s, %d ports", got, len(r.disk.state().Ports))
 		}
 		log := r.logged()
 		if n := strings.Count(log, "does not say what it keeps"); n != 1 {
 			t.Errorf("%d lines:\n%s", n, log)
 		}
 		r.stop()
-		r = startWith(t, newFakeHost(), r.disk, withNotes)
+		r = startWith(t, newFakeHost(), r.disk.state(), withNotes)
 		if got := r.noteKept(); got != "one" {
 			t.Errorf("after a restart it has %q", got)
 		}
@@ -129,10 +129,10 @@ func TestFeatureThatDoesNotSayWhatItKeeps(t *testing.T) {
 		// One that fails from the start has what a former run kept.
 		failing := notes
 		failing.New = func(feature.Host, any) (feature.Instance, error) { return &noted{fails: errors.New("no memory")}, nil }
-		r = startWith(t, newFakeHost(), r.disk, func(o *Options) { withFeature(o, failing) })
+		r = startWith(t, newFakeHost(), r.disk.state(), func(o *Options) { withFeature(o, failing) })
 		r.mustAdd("vm2")
-		if got := string(r.disk.Sections["notes"]); got != `"one, ended"` || len(r.disk.Ports) != 3 {
-			t.Errorf("after a restart, on disk %s, %d ports", got, len(r.disk.Ports))
+		if got := string(r.disk.state().Sections["notes"]); got != `"one, ended"` || len(r.disk.state().Ports) != 3 {
+			t.Errorf("after a restart, on disk %s, %d ports", got, len(r.disk.state().Ports))
 		}
 	})
 }

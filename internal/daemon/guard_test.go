@@ -298,7 +298,7 @@ func TestLaterTraceIsKept(t *testing.T) {
 		r := start(t, h, store.State{})
 		r.mustAdd("bond0")
 		for _, ifname := range []string{"eth0", "eth1", "eth1"} {
-			writes := r.writes
+			writes := r.disk.writes()
 			_ = r.do(func() error {
 				if peer.members == nil || (*peer.members)[0].Ifname != ifname {
 					peer.members, writes = &[]port.Trace{{Ifname: ifname}}, writes+1
@@ -307,8 +307,8 @@ func TestLaterTraceIsKept(t *testing.T) {
 			})
 			peer.changed <- struct{}{}
 			synctest.Wait()
-			if got := r.disk.Ports[0].Trace.Members; got == nil || (*got)[0].Ifname != ifname || r.writes != writes {
-				t.Errorf("kept is %+v after %d writes, want %s after %d", got, r.writes, ifname, writes)
+			if got := r.disk.state().Ports[0].Trace.Members; got == nil || (*got)[0].Ifname != ifname || r.disk.writes() != writes {
+				t.Errorf("kept is %+v after %d writes, want %s after %d", got, r.disk.writes(), ifname, writes)
 			}
 		}
 	})

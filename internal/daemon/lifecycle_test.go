@@ -141,8 +141,8 @@ func TestDeviceIsTaken(t *testing.T) {
 		h.addresses[h.next] = netip.MustParsePrefix("192.0.2.2/24")
 		h.mu.Unlock()
 		wantCode(t, r.add("vm1"), api.CodeFailed, "192.0.2.2/24")
-		if len(r.disk.Ports) != 1 || len(h.deleted) != 1 {
-			t.Errorf("left: %+v, deleted %v", r.disk.Ports, h.deleted)
+		if len(r.disk.state().Ports) != 1 || len(h.deleted) != 1 {
+			t.Errorf("left: %+v, deleted %v", r.disk.state().Ports, h.deleted)
 		}
 	})
 }
@@ -210,7 +210,7 @@ func TestMovedDeviceComesBack(t *testing.T) {
 				t.Errorf("%s first: %s (%s)", first, p.State, p.Reason)
 			}
 			r.stop()
-			away := r.disk
+			away := r.disk.state()
 			if away.Ports[0].Trace.Away == "" || !away.Ports[0].Trace.Created {
 				t.Errorf("%s first: on disk %+v", first, away.Ports[0].Trace)
 			}
@@ -222,7 +222,7 @@ func TestMovedDeviceComesBack(t *testing.T) {
 			r.wantState("vm0", api.StateNoCarrier)
 			time.Sleep(saveGap)
 			synctest.Wait()
-			if tr := r.disk.Ports[0].Trace; tr.Away != "" || !tr.Created {
+			if tr := r.disk.state().Ports[0].Trace; tr.Away != "" || !tr.Created {
 				t.Errorf("%s first: back, on disk %+v", first, tr)
 			}
 			r.stop()
@@ -247,7 +247,7 @@ func TestMovedMeanwhile(t *testing.T) {
 		r.change("vm0", func(l *link.Link) { l.MAC = [6]byte{2, 0, 0, 0, 0, 1} })
 		time.Sleep(saveGap)
 		r.stop()
-		saved := r.disk
+		saved := r.disk.state()
 		if tr := saved.Ports[0].Trace; tr.MAC != "02:00:00:00:00:01" {
 			t.Fatalf("on disk %+v", tr)
 		}
@@ -316,8 +316,8 @@ func TestEnded(t *testing.T) {
 		if err := r.do(func() error { return r.delPort("vm2", false) }); err != nil {
 			t.Error(err)
 		}
-		if len(r.disk.Ports) != 1 || r.disk.Ports[0].Spec.Name != "vm1" {
-			t.Errorf("on disk are %+v", r.disk.Ports)
+		if len(r.disk.state().Ports) != 1 || r.disk.state().Ports[0].Spec.Name != "vm1" {
+			t.Errorf("on disk are %+v", r.disk.state().Ports)
 		}
 		if n := len(r.sw.Ports()); n != 1 {
 			t.Errorf("%d ports in the switch", n)
@@ -328,10 +328,10 @@ func TestEnded(t *testing.T) {
 		for len(h.events) > 0 {
 			<-h.events
 		}
-		r = start(t, h, r.disk)
+		r = start(t, h, r.disk.state())
 		time.Sleep(time.Minute)
-		if len(r.disk.Ports) != 0 || len(r.sw.Ports()) != 0 {
-			t.Errorf("after a start, on disk are %+v", r.disk.Ports)
+		if len(r.disk.state().Ports) != 0 || len(r.sw.Ports()) != 0 {
+			t.Errorf("after a start, on disk are %+v", r.disk.state().Ports)
 		}
 	})
 }

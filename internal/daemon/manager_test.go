@@ -75,7 +75,7 @@ func TestRenameKeepsThePort(t *testing.T) {
 		if p.State != api.StateUp || p.Ifname != "blue0" {
 			t.Errorf("after the rename: %s, ifname %s", p.State, p.Ifname)
 		}
-		if got := r.disk.Ports[0].Trace.Ifname; got != "blue0" {
+		if got := r.disk.state().Ports[0].Trace.Ifname; got != "blue0" {
 			t.Errorf("on disk the interface is %q", got)
 		}
 		if r.host.device("vm0").closed() {
@@ -96,7 +96,7 @@ func TestDeletedInterfaceOfTheSwitchIsMadeAgain(t *testing.T) {
 		if !first.closed() || r.host.device("vm0") == first {
 			t.Error("the port does not stand on a new device")
 		}
-		if !r.disk.Ports[0].Trace.Created {
+		if !r.disk.state().Ports[0].Trace.Created {
 			t.Error("the new device is not known as the switch's own")
 		}
 		if got := r.logged(); strings.Count(got, "port state") != 2 || !strings.Contains(got, "state=waiting") {
@@ -125,7 +125,7 @@ func TestAdoptedInterfaceIsWaitedFor(t *testing.T) {
 		h.put(link.Link{Name: "vm0", MTU: 1400, Up: true, Carrier: true})
 		time.Sleep(eventGap)
 		r.wantState("vm0", api.StateUp)
-		tr := r.disk.Ports[0].Trace
+		tr := r.disk.state().Ports[0].Trace
 		if tr.Created || tr.Before == nil || tr.Before.MTU != 1400 {
 			t.Errorf("the trace does not speak of the new interface: %+v", tr)
 		}
@@ -151,7 +151,7 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 		{"system refuses, no wait", noWait(wanted(spec("vm0"))), func(r *rig) { r.host.failOpen(errors.New("not permitted")) },
 			api.CodeFailed, "not permitted", nil},
 		{"device absent", wanted(spec("vm0")), func(r *rig) { r.host.failOpen(gone) }, api.CodeGone, "no interface vm0", nil},
-		{"disk full", wanted(spec("vm0")), func(r *rig) { r.diskErr = errors.New("disk full") },
+		{"disk full", wanted(spec("vm0")), func(r *rig) { r.disk.fail(errors.New("disk full")) },
 			api.CodeFailed, "disk full", []string{"vm0 created=true"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 				if n := len(r.sw.Ports()); n != 1 {
 					t.Errorf("%d ports in the switch", n)
 				}
-				if n := len(r.disk.Ports); n != 1 {
+				if n := len(r.disk.state().Ports); n != 1 {
 					t.Errorf("%d ports on disk", n)
 				}
 				if d := r.host.device("vm0"); d != nil && !d.closed() {
@@ -192,7 +192,7 @@ func TestNoWait(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.wantState("eth1", api.StateWaiting)
-		if len(r.disk.Ports) != 1 {
+		if len(r.disk.state().Ports) != 1 {
 			t.Error("the port is not on disk")
 		}
 		h.put(link.Link{Name: "eth1", Up: true, Carrier: true})
@@ -310,7 +310,7 @@ func TestSetPort(t *testing.T) {
 		r.host.setErr = errors.New("not permitted")
 		wantCode(t, set(api.Settings{"mtu": mtu}), api.CodeFailed, "not permitted")
 		r.host.setErr = nil
-		r.diskErr = errors.New("disk full")
+		r.disk.fail(errors.New("disk full"))
 		wantCode(t, set(api.Settings{"mtu": mtu}), api.CodeFailed, "disk full")
 		if got := mtuOf(r.spec("vm0")); got != 9000 {
 			t.Errorf("mtu %d after two failures", got)
@@ -331,19 +331,19 @@ func TestDelPort(t *testing.T) {
 		}
 		del := func() error { return r.do(func() error { return r.delPort("vm0", false) }) }
 
-		r.diskErr = errors.New("disk full")
+		r.disk.fail(errors.New("disk full"))
 		wantCode(t, del(), api.CodeFailed, "disk full")
 		r.wantState("vm0", api.StateNoCarrier)
 		if len(r.listFDB()) != 1 || len(r.host.deleted) != 0 {
 			t.Error("a failed removal removed something")
 		}
 
-		r.diskErr = nil
+		r.disk.fail(nil)
 		if err := del(); err != nil {
 			t.Fatal(err)
 		}
-		if len(r.disk.Ports)+len(fdbOf(r.disk))+len(r.listFDB())+len(r.sw.Ports()) != 0 {
-			t.Errorf("left: on disk %+v, FDB %v", r.disk, r.listFDB())
+		if len(r.disk.state().Ports)+len(fdbOf(r.disk.state()))+len(r.listFDB())+len(r.sw.Ports()) != 0 {
+			t.Errorf("left: on disk %+v, FDB %v", r.disk.state(), r.listFDB())
 		}
 		if !slices.Equal(r.host.deleted, []string{"vm0 created=true"}) || !r.host.device("vm0").closed() {
 			t.Errorf("device not taken back: %v", r.host.deleted)
@@ -353,7 +353,7 @@ func TestDelPort(t *testing.T) {
 		r.mustAdd("vm0")
 		r.host.delErr = errors.New("busy")
 		wantCode(t, del(), api.CodeFailed, "busy")
-		if len(r.disk.Ports) != 0 {
+		if len(r.disk.state().Ports) != 0 {
 			t.Error("the port is still on disk")
 		}
 	})
@@ -378,8 +378,8 @@ func TestRestore(t *testing.T) {
 		if why := r.port("x0").Reason; !strings.Contains(why, "vhost-user") {
 			t.Errorf("x0 waits because %q", why)
 		}
-		if len(r.disk.Ports) != 3 || len(fdbOf(r.disk)) != 3 || mtuOf(r.kept()) != 9000 {
-			t.Errorf("on disk after the start: %+v", r.disk)
+		if len(r.disk.state().Ports) != 3 || len(fdbOf(r.disk.state())) != 3 || mtuOf(r.kept()) != 9000 {
+			t.Errorf("on disk after the start: %+v", r.disk.state())
 		}
 		var got []string
 		for _, e := range r.listFDB() {
@@ -410,7 +410,7 @@ func TestStopLeavesDevices(t *testing.T) {
 		if d := time.Since(began); d > stopGrace {
 			t.Errorf("stopped after %v", d)
 		}
-		if !r.host.device("vm0").closed() || len(r.host.deleted) != 0 || len(r.disk.Ports) != 1 {
+		if !r.host.device("vm0").closed() || len(r.host.deleted) != 0 || len(r.disk.state().Ports) != 1 {
 			t.Error("a stop must close the device, and leave it and the state")
 		}
 		wantCode(t, r.do(func() error { return nil }), api.CodeStopping, "stopping")
@@ -440,11 +440,11 @@ func TestFDB(t *testing.T) {
 		wantCode(t, add(b, 4095, "vm0"), api.CodeInvalid, "4095")
 		wantCode(t, r.delFDB(b, 0), api.CodeNotFound, "no entry")
 
-		r.diskErr = errors.New("disk full")
+		r.disk.fail(errors.New("disk full"))
 		wantCode(t, add(a, 0, "vm1"), api.CodeFailed, "disk full")
 		wantCode(t, add(b, 0, "vm1"), api.CodeFailed, "disk full")
 		wantCode(t, r.delFDB(a, 1), api.CodeFailed, "disk full")
-		r.diskErr = nil
+		r.disk.fail(nil)
 		if got := r.listFDB(); len(got) != 1 || got[0].Port != "vm0" || got[0].AgeS != 0 || got[0].VLAN != 1 {
 			t.Errorf("after failed changes: %+v", got)
 		}
@@ -465,8 +465,8 @@ func TestFDB(t *testing.T) {
 		if err := errors.Join(r.delFDB(b, 1), r.delFDB(a, 1)); err != nil {
 			t.Fatal(err)
 		}
-		if got := r.listFDB(); len(got) != 0 || len(fdbOf(r.disk)) != 0 {
-			t.Errorf("left: %+v, on disk %+v", got, fdbOf(r.disk))
+		if got := r.listFDB(); len(got) != 0 || len(fdbOf(r.disk.state())) != 0 {
+			t.Errorf("left: %+v, on disk %+v", got, fdbOf(r.disk.state()))
 		}
 	})
 }

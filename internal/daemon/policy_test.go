@@ -129,7 +129,7 @@ func TestSetPortThatFailsLeavesThePolicy(t *testing.T) {
 		wantCode(t, r.set("vm0", api.Settings{"native": 5}), api.CodeInvalid, "native VLAN")
 		wantCode(t, r.set("vm0", api.Settings{"access": 5, "trunk": "6"}), api.CodeInvalid, "one of them")
 		wantCode(t, r.set("vm0", api.Settings{"learn_action": "panic"}), api.CodeInvalid, "learn_action")
-		r.diskErr = errors.New("disk full")
+		r.disk.fail(errors.New("disk full"))
 		wantCode(t, r.set("vm0", api.Settings{"trunk": "6"}), api.CodeFailed, "disk full")
 		if diff := cmp.Diff(before, r.sw.Port("vm0").Config()); diff != "" {
 			t.Errorf("core (-before +after):\n%s", diff)
@@ -154,8 +154,9 @@ func TestPolicyOutlivesARestart(t *testing.T) {
 		}
 		want := r.sw.Port("vm0").Config()
 		r.stop()
-		r.disk.Version = store.Version
-		b, err := json.Marshal(r.disk)
+		kept := r.disk.state()
+		kept.Version = store.Version
+		b, err := json.Marshal(kept)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +245,7 @@ func TestUnfitPolicyShutsItsPort(t *testing.T) {
 				if !strings.Contains(w.logged(), "a port is shut") {
 					t.Error("the log says nothing")
 				}
-				if got := w.disk.Ports; len(got) != 2 || string(got[0].Spec.Settings["isolated"]) != "true" {
+				if got := w.disk.state().Ports; len(got) != 2 || string(got[0].Spec.Settings["isolated"]) != "true" {
 					t.Errorf("on disk: %+v", got)
 				}
 				if got := w.listFDB(); len(got) != 2 || got[0].MAC != 0x525400000002 {
@@ -280,7 +281,7 @@ func TestUnfitSettingsOfAKind(t *testing.T) {
 		if r.host.device("bad") != nil {
 			t.Error("its device is opened")
 		}
-		if got := r.disk.Ports; len(got) != 2 || string(got[0].Spec.Settings["mtu"]) != `"big"` {
+		if got := r.disk.state().Ports; len(got) != 2 || string(got[0].Spec.Settings["mtu"]) != `"big"` {
 			t.Errorf("on disk: %+v", got)
 		}
 		if err := r.set("bad", api.Settings{"mtu": 1400}); err != nil {
@@ -305,7 +306,7 @@ func TestUnfitPolicyOfAnUnknownKind(t *testing.T) {
 		f := ethernet(port.Broadcast, 0x525400000005)
 		w.send("good", f)
 		w.wantTaken(f, map[string]int{})
-		if got := w.disk.Ports; len(got) != 2 || string(got[0].Spec.Settings["learn_action"]) != `"panic"` {
+		if got := w.disk.state().Ports; len(got) != 2 || string(got[0].Spec.Settings["learn_action"]) != `"panic"` {
 			t.Errorf("on disk: %+v", got)
 		}
 	})

@@ -53,7 +53,7 @@ func TestPortsStayWithinTheLimits(t *testing.T) {
 					r.mustAdd(fmt.Sprint("vm", i))
 				}
 				wantCode(t, r.add("vm3"), api.CodeFailed, "the limit of "+test.says)
-				if len(r.sw.Ports()) != 3 || len(r.disk.Ports) != 3 || r.host.device("vm3") != nil {
+				if len(r.sw.Ports()) != 3 || len(r.disk.state().Ports) != 3 || r.host.device("vm3") != nil {
 					t.Error("the port that was refused is there")
 				}
 				// One that goes, or is lost, makes room for one.
@@ -65,7 +65,7 @@ func TestPortsStayWithinTheLimits(t *testing.T) {
 				r.stop()
 
 				threads, files = threads-2*test.needs.Threads, files-2*test.needs.Files
-				again := startWith(t, h, r.disk, limited)
+				again := startWith(t, h, r.disk.state(), limited)
 				up, waiting := 0, 0
 				for _, name := range []string{"vm1", "vm2", "vm3"} {
 					switch p := again.port(name); p.State {
@@ -78,8 +78,8 @@ func TestPortsStayWithinTheLimits(t *testing.T) {
 						}
 					}
 				}
-				if up != 1 || waiting != 2 || len(again.disk.Ports) != 3 {
-					t.Errorf("%d ports are open, %d wait, %d are on disk", up, waiting, len(again.disk.Ports))
+				if up != 1 || waiting != 2 || len(again.disk.state().Ports) != 3 {
+					t.Errorf("%d ports are open, %d wait, %d are on disk", up, waiting, len(again.disk.state().Ports))
 				}
 				again.inTurn(func() { threads, files = 1<<20, 1<<20 })
 				time.Sleep(maxBackoff)

@@ -26,11 +26,11 @@ func (r *rig) add1(mac port.MAC) error {
 // disk go on, and how the command ends.
 func (r *rig) stalled(command func() error) (goOn func(), ended <-chan error) {
 	stall := make(chan struct{})
-	r.inTurn(func() { r.stall = stall })
+	r.disk.hold(stall)
 	done := make(chan error, 1)
 	go func() { done <- command() }()
 	synctest.Wait()
-	return func() { r.inTurn(func() { r.stall = nil }); close(stall); synctest.Wait() }, done
+	return func() { r.disk.hold(nil); close(stall); synctest.Wait() }, done
 }
 
 // inTurn changes what the manager's goroutines use, too.
@@ -59,8 +59,8 @@ func TestStalledDiskHoldsUpTheCommandAlone(t *testing.T) {
 		default:
 		}
 		goOn()
-		if err := <-ended; err != nil || len(fdbOf(w.disk)) != 1 {
-			t.Errorf("after the disk went on: %v, on disk %+v", err, fdbOf(w.disk))
+		if err := <-ended; err != nil || len(fdbOf(w.disk.state())) != 1 {
+			t.Errorf("after the disk went on: %v, on disk %+v", err, fdbOf(w.disk.state()))
 		}
 	})
 }
@@ -88,8 +88,8 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 			time.Sleep(time.Second)
 			goOn()
 			time.Sleep(time.Second)
-			if len(r.disk.Ports) != 1 || mtuOf(r.kept()) != 0 || len(r.disk.Sections) != 0 {
-				t.Errorf("%s: on disk %+v", name, r.disk)
+			if len(r.disk.state().Ports) != 1 || mtuOf(r.kept()) != 0 || len(r.disk.state().Sections) != 0 {
+				t.Errorf("%s: on disk %+v", name, r.disk.state())
 			}
 			if n := len(r.sw.Ports()); n != 1 || len(r.listFDB()) != 0 || mtuOf(r.spec("vm0")) != 0 || r.noteKept() != "" {
 				t.Errorf("%s: %d ports, FDB %v, %+v", name, n, r.listFDB(), r.port("vm0").Spec)
@@ -118,8 +118,8 @@ func TestChangesComeOneAfterTheOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if len(fdbOf(r.disk)) != 2 || r.disk.Ports[0].Trace.Ifname != "blue0" {
-			t.Errorf("on disk %+v", r.disk)
+		if len(fdbOf(r.disk.state())) != 2 || r.disk.state().Ports[0].Trace.Ifname != "blue0" {
+			t.Errorf("on disk %+v", r.disk.state())
 		}
 	})
 }
@@ -130,24 +130,24 @@ func TestStateIsWrittenAgain(t *testing.T) {
 		r := start(t, newFakeHost(), store.State{})
 		r.mustAdd("vm0")
 		r.logged()
-		r.inTurn(func() { r.diskErr = errors.New("disk full") })
+		r.disk.fail(errors.New("disk full"))
 		r.change("vm0", func(l *link.Link) { l.Name = "blue0" })
 		time.Sleep(10 * saveRetry)
 		synctest.Wait()
 		if log := r.logged(); strings.Count(log, "disk full") != 1 {
 			t.Errorf("log:\n%s", log)
 		}
-		r.inTurn(func() { r.diskErr = nil })
+		r.disk.fail(nil)
 		time.Sleep(saveRetry)
 		synctest.Wait()
-		if got := r.disk.Ports[0].Trace.Ifname; got != "blue0" || !strings.Contains(r.logged(), "kept again") {
+		if got := r.disk.state().Ports[0].Trace.Ifname; got != "blue0" || !strings.Contains(r.logged(), "kept again") {
 			t.Errorf("on disk the interface is %q", got)
 		}
-		writes := r.writes
+		writes := r.disk.writes()
 		time.Sleep(time.Hour)
 		r.port("vm0")
-		if r.writes != writes {
-			t.Errorf("%d more writes of a state that is kept", r.writes-writes)
+		if r.disk.writes() != writes {
+			t.Errorf("%d more writes of a state that is kept", r.disk.writes()-writes)
 		}
 	})
 }
@@ -194,13 +194,13 @@ func TestStartWritesSeldom(t *testing.T) {
 				r := manyPorts(t, n, every)
 				time.Sleep(time.Duration(n)*every + eventGap + saveGap)
 				synctest.Wait()
-				if most := 2 + int(time.Since(began)/time.Second); r.writes > most || traced(r.disk) != n {
-					t.Errorf("%d ports, one each %v: %d writes, want %d at most; %d traces", n, every, r.writes, most, traced(r.disk))
+				if most := 2 + int(time.Since(began)/time.Second); r.disk.writes() > most || traced(r.disk.state()) != n {
+					t.Errorf("%d ports, one each %v: %d writes, want %d at most; %d traces", n, every, r.disk.writes(), most, traced(r.disk.state()))
 				}
-				writes := r.writes
+				writes := r.disk.writes()
 				time.Sleep(time.Hour)
-				if r.port("vm0"); r.writes != writes {
-					t.Errorf("%d ports: %d more writes", n, r.writes-writes)
+				if r.port("vm0"); r.disk.writes() != writes {
+					t.Errorf("%d ports: %d more writes", n, r.disk.writes()-writes)
 				}
 			})
 		}
@@ -223,7 +223,7 @@ func TestKillDuringStart(t *testing.T) {
 				}
 			}
 			var left store.State // of a process that is killed now
-			kill := func() { r.inTurn(func() { left = r.disk }) }
+			kill := func() { r.inTurn(func() { left = r.disk.state() }) }
 			kill()
 			if len(left.Ports) != n {
 				t.Errorf("after %v: %d ports on disk", after, len(left.Ports))
@@ -239,8 +239,8 @@ func TestKillDuringStart(t *testing.T) {
 			r = start(t, r.host, left)
 			time.Sleep(n*every + saveGap)
 			synctest.Wait()
-			if traced(r.disk) != n+1 {
-				t.Errorf("after %v: the next process has %d ports", after, traced(r.disk))
+			if traced(r.disk.state()) != n+1 {
+				t.Errorf("after %v: the next process has %d ports", after, traced(r.disk.state()))
 			}
 		})
 	}
@@ -260,8 +260,8 @@ func TestChangeBesideACommandIsWritten(t *testing.T) {
 		}
 		time.Sleep(saveGap)
 		synctest.Wait()
-		if got := r.disk.Ports[0].Trace.Ifname; got != "blue1" || len(fdbOf(r.disk)) != 1 {
-			t.Errorf("on disk the interface is %q, FDB %v", got, fdbOf(r.disk))
+		if got := r.disk.state().Ports[0].Trace.Ifname; got != "blue1" || len(fdbOf(r.disk.state())) != 1 {
+			t.Errorf("on disk the interface is %q, FDB %v", got, fdbOf(r.disk.state()))
 		}
 	})
 }
@@ -274,7 +274,7 @@ func TestStopWritesWhatWaits(t *testing.T) {
 			r := start(t, newFakeHost(), store.State{})
 			r.mustAdd("vm0")
 			stall := make(chan struct{})
-			r.inTurn(func() { r.stall = stall })
+			r.disk.hold(stall)
 			r.change("vm0", func(l *link.Link) { l.Name = "blue0" })
 			r.change("blue0", func(l *link.Link) { l.Name = "blue1" })
 			go func() { time.Sleep(takes); close(stall) }()
@@ -285,7 +285,7 @@ func TestStopWritesWhatWaits(t *testing.T) {
 			}
 			time.Sleep(takes)
 			synctest.Wait()
-			if got := r.disk.Ports[0].Trace.Ifname; got != "blue1" {
+			if got := r.disk.state().Ports[0].Trace.Ifname; got != "blue1" {
 				t.Errorf("on disk the interface is %q", got)
 			}
 		})

@@ -150,7 +150,7 @@ func TestSwitchSettings(t *testing.T) {
 		if got, want := string(s.Settings.RawMessage), `{"aging":"1m0s","group_forward":16384,"hold_down":"30s","recovery":"10s"}`; got != want {
 			t.Errorf("settings %s, want %s", got, want)
 		}
-		if b, _ := json.Marshal(r.disk.Switch); string(b) != `{"aging":"1m0s","group_forward":16384,"hold_down":"30s","recovery":"10s"}` {
+		if b, _ := json.Marshal(r.disk.state().Switch); string(b) != `{"aging":"1m0s","group_forward":16384,"hold_down":"30s","recovery":"10s"}` {
 			t.Errorf("kept: %s", b)
 		}
 		if log := r.logged(); !strings.Contains(log, `msg="switch changed" settings="[aging group_forward hold_down recovery]"`) {
@@ -190,8 +190,8 @@ func TestSwitchSettings(t *testing.T) {
 			t.Error("a station is forgotten that never ages")
 		}
 		s = r.mustSetSwitch(`{"aging": null, "recovery": null, "hold_down": null, "group_forward": null}`)
-		if s.FDB.AgingS != 300 || s.RecoveryS != 300 || s.HoldDownS != 0 || len(r.disk.Switch) != 0 {
-			t.Errorf("%+v; kept %v", s, r.disk.Switch)
+		if s.FDB.AgingS != 300 || s.RecoveryS != 300 || s.HoldDownS != 0 || len(r.disk.state().Switch) != 0 {
+			t.Errorf("%+v; kept %v", s, r.disk.state().Switch)
 		}
 	})
 }
@@ -221,10 +221,10 @@ func TestSwitchSettingsRefused(t *testing.T) {
 		wantCode(t, err, api.CodeInvalid, "flags that contradict it")
 		r.inTurn(func() { r.settings.GroupForward = 0 })
 
-		r.diskErr = errors.New("the disk is full")
+		r.disk.fail(errors.New("the disk is full"))
 		_, err = r.setSwitch(`{"aging": "3m"}`)
 		wantCode(t, err, api.CodeFailed, "the disk is full")
-		r.diskErr = nil
+		r.disk.fail(nil)
 		r.inTurn(func() {
 			if r.manager.kept.Aging != setting.OrNever(time.Minute) || r.settings.Aging != setting.OrNever(2*time.Minute) {
 				t.Errorf("kept %v, in force %v", r.manager.kept, r.settings)
@@ -237,7 +237,7 @@ func TestSwitchSettingsRefused(t *testing.T) {
 		if s := r.mustSetSwitch(`{"hold_down": "1s"}`); s.FDB.AgingS != 120 || s.HoldDownS != 1 || !s.STP || !s.Querier {
 			t.Errorf("%+v", s)
 		}
-		if b, _ := json.Marshal(r.disk.Switch); string(b) != `{"aging":"1m0s","hold_down":"1s"}` {
+		if b, _ := json.Marshal(r.disk.state().Switch); string(b) != `{"aging":"1m0s","hold_down":"1s"}` {
 			t.Errorf("kept: %s", b)
 		}
 	})

@@ -340,14 +340,14 @@ func TestStaticGroups(t *testing.T) {
 		}
 
 		// What cannot be kept is as it was.
-		w.diskErr = errors.New("disk full")
+		w.disk.fail(errors.New("disk full"))
 		wantCode(t, w.addStatic(api.AddGroup{Group: group4, Port: "vm2"}), api.CodeFailed, "disk full")
 		wantCode(t, w.delStatic(group4, "vm1", 1), api.CodeFailed, "disk full")
-		w.diskErr = nil
+		w.disk.fail(nil)
 		time.Sleep(time.Second)
 		w.wantStream(group4, "vm1")
 		wantCode(t, w.delStatic(group4, "vm2", 0), api.CodeNotFound, "not static on port vm2 in VLAN 1")
-		saved = w.disk
+		saved = w.disk.state()
 	})
 	synctest.Test(t, func(t *testing.T) {
 		// They survive a restart, and one without snooping.
@@ -357,7 +357,7 @@ func TestStaticGroups(t *testing.T) {
 		if err := w.add("vm3"); err == nil {
 			t.Error("a kind that is not there is taken")
 		}
-		saved = w.disk
+		saved = w.disk.state()
 	})
 	synctest.Test(t, func(t *testing.T) {
 		w := wire(t, saved, withSnooping(andQuery))
@@ -374,7 +374,7 @@ func TestStaticGroups(t *testing.T) {
 		}
 		delete(w.ends, "vm1")
 		synctest.Wait()
-		if kept := w.disk.Sections["groups"]; kept != nil {
+		if kept := w.disk.state().Sections["groups"]; kept != nil {
 			t.Errorf("groups are kept for a port that is gone: %s", kept)
 		}
 		// Its successor by number has none of its groups.

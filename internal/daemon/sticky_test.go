@@ -70,14 +70,14 @@ func TestStickyEntry(t *testing.T) {
 		time.Sleep(time.Minute)
 		want("port back", fdb.Sticky)
 
-		saved := r.disk
+		saved := r.disk.state()
 		if len(fdbOf(saved)) != 1 || !fdbOf(saved)[0].Sticky {
 			t.Errorf("on disk: %+v", fdbOf(saved))
 		}
 		time.Sleep(301 * time.Second)
 		want("aged again", 0)
-		if err := r.delFDB(mac, 5); err != nil || len(fdbOf(r.disk)) != 0 {
-			t.Errorf("removing an entry that has aged: %v, on disk %+v", err, fdbOf(r.disk))
+		if err := r.delFDB(mac, 5); err != nil || len(fdbOf(r.disk.state())) != 0 {
+			t.Errorf("removing an entry that has aged: %v, on disk %+v", err, fdbOf(r.disk.state()))
 		}
 		r.stop()
 		r = start(t, newFakeHost(), saved)
