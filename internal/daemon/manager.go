@@ -96,6 +96,7 @@ type manager struct {
 	changing chan struct{} // has a value while a command changes the desired state
 	saved    time.Time     // when the state was written last without a user who waits
 	resave   time.Time     // when to write the state again; zero: never
+	revert   time.Time     // the same, once a command has taken back what was not kept
 	unkept   bool          // the last background write failed
 
 	generation atomic.Uint64 // how often the desired state was changed

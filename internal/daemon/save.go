@@ -56,13 +56,13 @@ func (m *manager) snapshot() store.State {
 	return st
 }
 
-// save writes the desired state to disk for a command. If it fails, the command must revert
-// its change. save waits without the turn.
+// save writes the desired state to disk for a command that change runs. If it fails, the command must
+// revert its change. save waits without the turn.
 func (m *manager) save() error {
 	if m.saver == nil {
 		return nil
 	}
-	m.resave = time.Time{} // what waits is in it
+	m.resave, m.revert = time.Time{}, time.Time{} // what waits is in it
 	g := m.saver.Put(m.snapshot(), true)
 	var err error
 	m.off(func() {
@@ -81,13 +81,20 @@ func (m *manager) save() error {
 	}
 	select {
 	case <-g.Done():
-		m.resave = time.Now().Add(saveRetry)
+		m.revert = time.Now().Add(saveRetry)
 	default:
-		// The write may still succeed: follow it with the state without the change, once the
-		// command has reverted it.
-		m.resave = time.Now()
+		// The write may still succeed: follow it with the state without the change.
+		m.revert = time.Now()
 	}
 	return err
+}
+
+// reverted schedules a write of the state without a change that was not kept, now that the command has taken
+// it back. That may have taken turns of others, whose writes would have had the change.
+func (m *manager) reverted() {
+	if !m.revert.IsZero() {
+		m.resave, m.revert = m.revert, time.Time{}
+	}
 }
 
 // saveTrace schedules a write of what a port has left on the host: at once, or when the former one is
@@ -103,7 +110,7 @@ func (m *manager) saveTrace() {
 // saveNow schedules a write that no user waits for.
 func (m *manager) saveNow() {
 	m.resave = time.Time{}
-	if m.halfway {
+	if m.halfway || !m.revert.IsZero() {
 		return // the end of the change is written, or that it was taken back
 	}
 	m.saved = time.Now()
@@ -143,7 +150,10 @@ func (m *manager) change(f func() error) error {
 		return fail(api.CodeBusy, "another change has not ended for %v, its disk or device does not answer; nothing is changed, try again", changeWait)
 	}
 	defer func() { <-m.changing }()
-	err := m.do(f)
+	err := m.do(func() error {
+		defer m.reverted()
+		return f()
+	})
 	if err == nil {
 		m.generation.Add(1)
 	}

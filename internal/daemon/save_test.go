@@ -68,8 +68,10 @@ func TestStalledDiskHoldsUpTheCommandAlone(t *testing.T) {
 // The disk answers too late: what it then wrote is not what holds.
 func TestCommandGivesUpOnTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := startWith(t, newFakeHost(), store.State{}, withNotes)
+		h := newFakeHost()
+		r := startWith(t, h, store.State{}, withNotes)
 		r.mustAdd("vm0")
+		h.slow = func(string, string) { time.Sleep(time.Second / 2) } // others have turns while it is taken back
 		for name, command := range map[string]func() error{
 			"add-port": func() error {
 				return r.manager.change(func() error { _, err := r.addPort(sent[addPort](t, wanted(spec("vm1")))); return err })
@@ -87,7 +89,8 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 			wantCode(t, <-ended, api.CodeFailed, "has not answered")
 			time.Sleep(time.Second)
 			goOn()
-			time.Sleep(time.Second)
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
 			if len(r.disk.state().Ports) != 1 || mtuOf(r.kept()) != 0 || len(r.disk.state().Sections) != 0 {
 				t.Errorf("%s: on disk %+v", name, r.disk.state())
 			}
