@@ -2,6 +2,8 @@ package vmtest_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/vswitch/vswitch/api"
@@ -37,4 +39,49 @@ func TestKernel(t *testing.T) {
 	if !about.FastPath.On {
 		t.Errorf("%s: the fast path is %+v", g.Run(t, "uname -r"), about.FastPath)
 	}
+}
+
+// TestOldKernel: on the distribution's kernel, which may be older than tcx, the switch says what is missing, and
+// frames pass the daemon: small ones, and TCP in super-frames.
+func TestOldKernel(t *testing.T) {
+	t.Parallel()
+	vswitch := daemontest.Binary(t)
+	g := vmtest.Start(t, vmtest.Options{
+		Name: "old", Netns: testenv.NewNetns(t), Net: []string{"-nic", "none"},
+		Programs: []string{vswitch}, Machine: []string{"-cpu", "max", "-m", "1024"},
+	})
+	g.Run(t, "mkdir -p /run && mount -t tmpfs run /run && mount -t bpf bpf /sys/fs/bpf")
+	g.Run(t, "%s run --ephemeral --sandbox off >/tmp/log 2>&1 &", vswitch)
+	testenv.Eventually(t, "the daemon answers", func() bool { _, err := g.TryRun("%s health", vswitch); return err == nil })
+	in := func(name, command string) string {
+		return g.Run(t, "nsenter -t $(cat /tmp/%s) -n sh -c '%s'", name, command)
+	}
+	for i, name := range []string{"one", "two"} {
+		g.Run(t, "unshare -n sleep 1000 & echo $! >/tmp/%s", name)
+		testenv.Eventually(t, "the container has a network", func() bool {
+			_, err := g.TryRun("[ $(readlink /proc/$(cat /tmp/%s)/ns/net) != $(readlink /proc/self/ns/net) ]", name)
+			return err == nil
+		})
+		g.Run(t, "%s add-port %s --kind veth --netns /proc/$(cat /tmp/%[2]s)/ns/net", vswitch, name)
+		in(name, fmt.Sprintf("ip addr add 10.0.0.%d/24 dev eth0 && ip link set eth0 up", i+1))
+	}
+	var about api.Switch
+	if err := json.Unmarshal([]byte(g.Run(t, "%s show -o json", vswitch)), &about); err != nil {
+		t.Fatal(err)
+	}
+	if f := about.FastPath; !f.On && !strings.Contains(f.Reason, "Linux 6.6") {
+		t.Errorf("%s: the fast path is %+v", g.Run(t, "uname -r"), f)
+	}
+	in("one", "ping -c 3 10.0.0.2")
+	g.Run(t, "nsenter -t $(cat /tmp/two) -n iperf3 --forceflush -s -1 >/tmp/iperf3 2>&1 &")
+	testenv.Eventually(t, "the server listens", func() bool { _, err := g.TryRun("grep -q listening /tmp/iperf3"); return err == nil })
+	const bytes = 20 << 20
+	in("one", fmt.Sprintf("iperf3 -c 10.0.0.2 -n %d", bytes+1<<20)) // some may be on the way when it ends
+	testenv.Eventually(t, "the counters have the connection's bytes", func() bool {
+		var p api.Port
+		if err := json.Unmarshal([]byte(g.Run(t, "%s ports two -o json", vswitch)), &p); err != nil {
+			t.Fatal(err)
+		}
+		return p.TX.Bytes > bytes && p.TX.Bytes/p.TX.Frames > 2*1514
+	})
 }
