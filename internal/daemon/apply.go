@@ -408,14 +408,13 @@ func (m *manager) carryOut(w target, p *plan, o how, steps []api.ConfigStep) (no
 	if o.ends {
 		m.pending = nil
 	}
-	m.halfway = true
 	var done []step
 	back := func(err error) error {
 		for _, s := range slices.Backward(done) {
 			s.back()
 			m.off(func() {})
 		}
-		m.pending, m.halfway = former, false
+		m.pending = former
 		m.saveNow()
 		return err
 	}
@@ -432,10 +431,9 @@ func (m *manager) carryOut(w target, p *plan, o how, steps []api.ConfigStep) (no
 	}
 	marks := m.setMarks(w)
 	m.leave(p, true)
-	m.halfway = false
 	if err := m.save(); err != nil {
 		m.leave(p, false)
-		m.applied, m.halfway = marks, true
+		m.applied = marks
 		return nil, back(fail(api.CodeFailed, "%w", err))
 	}
 	for _, s := range p.last {

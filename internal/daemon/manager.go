@@ -77,7 +77,6 @@ type manager struct {
 	pending  *pendingChange  // nil: none
 	expire   *time.Timer     // of pending
 	history  []pastChange    // oldest first
-	halfway  bool            // a configuration is half applied: it must not be written
 	applying atomic.Bool     // a configuration is being planned or applied
 
 	own      *belongings
@@ -96,7 +95,8 @@ type manager struct {
 	changing chan struct{} // has a value while a command changes the desired state
 	saved    time.Time     // when the state was written last without a user who waits
 	resave   time.Time     // when to write the state again; zero: never
-	revert   time.Time     // the same, once a command has taken back what was not kept
+	midway   bool          // a command makes a change: what holds now must not be written
+	owed     time.Time     // when to write once it has ended; zero: never
 	unkept   bool          // the last background write failed
 
 	generation atomic.Uint64 // how often the desired state was changed

@@ -62,7 +62,7 @@ func (m *manager) save() error {
 	if m.saver == nil {
 		return nil
 	}
-	m.resave, m.revert = time.Time{}, time.Time{} // what waits is in it
+	m.resave, m.owed = time.Time{}, time.Time{} // what waits is in it
 	g := m.saver.Put(m.snapshot(), true)
 	var err error
 	m.off(func() {
@@ -81,20 +81,12 @@ func (m *manager) save() error {
 	}
 	select {
 	case <-g.Done():
-		m.revert = time.Now().Add(saveRetry)
+		m.owed = time.Now().Add(saveRetry)
 	default:
 		// The write may still succeed: follow it with the state without the change.
-		m.revert = time.Now()
+		m.owed = time.Now()
 	}
 	return err
-}
-
-// reverted schedules a write of the state without a change that was not kept, now that the command has taken
-// it back. That may have taken turns of others, whose writes would have had the change.
-func (m *manager) reverted() {
-	if !m.revert.IsZero() {
-		m.resave, m.revert = m.revert, time.Time{}
-	}
 }
 
 // saveTrace schedules a write of what a port has left on the host: at once, or when the former one is
@@ -107,11 +99,15 @@ func (m *manager) saveTrace() {
 	m.saveNow()
 }
 
-// saveNow schedules a write that no user waits for.
+// saveNow schedules a write that no user waits for. While a command makes a change, or takes it back, the
+// write waits until the command has ended: others have turns meanwhile, and would write half of it.
 func (m *manager) saveNow() {
 	m.resave = time.Time{}
-	if m.halfway || !m.revert.IsZero() {
-		return // the end of the change is written, or that it was taken back
+	if m.midway {
+		if m.owed.IsZero() {
+			m.owed = time.Now()
+		}
+		return
 	}
 	m.saved = time.Now()
 	if m.saver != nil {
@@ -151,7 +147,12 @@ func (m *manager) change(f func() error) error {
 	}
 	defer func() { <-m.changing }()
 	err := m.do(func() error {
-		defer m.reverted()
+		m.midway = true
+		defer func() {
+			if m.midway = false; !m.owed.IsZero() {
+				m.resave, m.owed = m.owed, time.Time{}
+			}
+		}()
 		return f()
 	})
 	if err == nil {

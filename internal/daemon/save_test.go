@@ -101,6 +101,47 @@ func TestCommandGivesUpOnTheDisk(t *testing.T) {
 	})
 }
 
+// What others have written while a command is half done waits for its end, and is written then.
+func TestNothingHalfDoneIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), store.State{})
+		r.mustAdd("vm0")
+		for _, keeps := range []bool{false, true} {
+			writes, ended := r.disk.writes(), errors.New("taken back")
+			err := r.manager.change(func() error {
+				p := r.ports["vm0"]
+				was := p.spec
+				to, err := r.merged(p, sent[setting.Patch](t, api.Settings{"mtu": 9000}))
+				if err != nil {
+					return err
+				}
+				p.spec = to
+				r.off(func() {
+					r.inTurn(r.saveNow)
+					time.Sleep(time.Minute)
+					synctest.Wait()
+				})
+				if n := r.disk.writes(); n != writes {
+					t.Errorf("%d writes meanwhile, the port has an MTU of %d", n-writes, mtuOf(r.kept()))
+				}
+				if keeps {
+					return r.save()
+				}
+				p.spec = was
+				return ended
+			})
+			if keeps != (err == nil) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := r.disk.writes(); n != writes+1 || (mtuOf(r.kept()) == 9000) != keeps {
+				t.Errorf("kept %v: after it %d writes, the port has an MTU of %d", keeps, n-writes, mtuOf(r.kept()))
+			}
+		}
+	})
+}
+
 // Commands that meet on a stalled disk do not undo each other's work.
 func TestChangesComeOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
