@@ -202,6 +202,59 @@ func TestInterval(t *testing.T) {
 	}
 }
 
+// The state machine (RFC 5880 section 6.8.6). Whoever comes up asks by a poll whether the neighbour
+// has heard of the shorter interval, until it answers or the session ends (sections 6.5, 6.8.3).
+func TestStates(t *testing.T) {
+	for _, c := range []struct{ is, hears, want State }{
+		{Down, AdminDown, Down}, {Down, Down, Init}, {Down, Init, Up}, {Down, Up, Down},
+		{Init, AdminDown, Down}, {Init, Down, Init}, {Init, Init, Up}, {Init, Up, Up},
+		{Up, AdminDown, Down}, {Up, Down, Down}, {Up, Init, Up}, {Up, Up, Up},
+	} {
+		var sent []Packet
+		cfg := usual
+		cfg.Discriminator, cfg.Random, cfg.Send = 1, rand.Float64, func(p Packet) { sent = append(sent, p) }
+		s := New(cfg)
+		now := time.Unix(1000, 0)
+		hear := func(p Packet) {
+			p.Mult, p.My, p.Your, p.MinTX, p.MinRX = 3, 2, 1, time.Second, time.Second
+			now = now.Add(time.Millisecond)
+			s.Receive(now, p)
+		}
+		last := func() Packet { return sent[len(sent)-1] }
+		switch c.is {
+		case Init:
+			hear(Packet{State: Down})
+		case Up:
+			hear(Packet{State: Init})
+			if p := last(); p.State != Up || !p.Poll {
+				t.Errorf("up: sent %+v", p)
+			}
+		}
+		if s.State() != c.is {
+			t.Fatalf("it is %v, not %v", s.State(), c.is)
+		}
+		was, before := len(sent), s.State()
+		hear(Packet{State: c.hears})
+		if s.State() != c.want || (len(sent) != was) != (before != c.want) {
+			t.Errorf("%v hears %v: it is %v, and sent %+v", c.is, c.hears, s.State(), sent[was:])
+		}
+		now = s.Next()
+		s.Advance(now)
+		if p := last(); p.State != c.want || p.Poll != (c.want == Up) || p.Final {
+			t.Errorf("%v hears %v: sent %+v", c.is, c.hears, p)
+		}
+		if c.want != Up {
+			continue
+		}
+		hear(Packet{State: Up, Final: true})
+		now = s.Next()
+		s.Advance(now)
+		if p := last(); p.Poll {
+			t.Errorf("after the answer: sent %+v", p)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	good := Packet{State: Up, Mult: 3, My: 1, Your: 2}
 	for name, spoil := range map[string]func(b []byte) []byte{
@@ -209,12 +262,12 @@ func TestParseRefuses(t *testing.T) {
 		"version":          func(b []byte) []byte { b[0] = 2 << 5; return b },
 		"length":           func(b []byte) []byte { b[3] = 23; return b },
 		"longer than that": func(b []byte) []byte { b[3] = 25; return b },
-		"authentication":   func(b []byte) []byte { b[1] |= bitAuth; return b },
-		"multipoint":       func(b []byte) []byte { b[1] |= bitMultipoint; return b },
+		"authentication":   func(b []byte) []byte { b[1] |= 0x04; return b },
+		"multipoint":       func(b []byte) []byte { b[1] |= 0x01; return b },
 		"multiplier":       func(b []byte) []byte { b[2] = 0; return b },
 		"no discriminator": func(b []byte) []byte { clear(b[4:8]); return b },
 		"nobody's":         func(b []byte) []byte { clear(b[8:12]); return b },
-		"poll and final":   func(b []byte) []byte { b[1] |= bitPoll | bitFinal; return b },
+		"poll and final":   func(b []byte) []byte { b[1] |= 0x20 | 0x10; return b },
 	} {
 		b := good.Put()
 		if _, err := Parse(spoil(b[:])); err == nil {

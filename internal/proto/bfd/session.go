@@ -121,7 +121,6 @@ func (s *Session) Advance(now time.Time) {
 	if !s.detectAt.IsZero() && !now.Before(s.detectAt) {
 		s.detectAt, s.your = time.Time{}, 0
 		s.remoteMinRX = time.Microsecond
-		s.demand = false
 		if s.state == Init || s.state == Up {
 			s.enter(now, Down, DetectionExpired)
 		}
