@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // replace has another Group go on at an end.
@@ -60,6 +62,57 @@ func TestSavedRefused(t *testing.T) {
 	} {
 		if _, err := Restore(start, &Saved{Members: m}); err == nil {
 			t.Errorf("%+v is taken", m)
+		}
+	}
+}
+
+// What is restored is what was saved, at any time: also a timer that is due.
+func TestSavedIsRestored(t *testing.T) {
+	s := newSim(t, fast(config(1)), fast(config(2)), 3)
+	for range 40 {
+		s.run(100 * time.Millisecond)
+		for _, late := range []time.Duration{0, 1, time.Second, time.Minute} {
+			now := s.now.Add(late)
+			want := s.ends[0].Save(now)
+			g, err := Restore(now, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, g.Save(now)); diff != "" {
+				t.Fatalf("%v late (-saved +restored):\n%s", late, diff)
+			}
+		}
+	}
+}
+
+// Two states are alike if they differ in times and counters alone.
+func TestLike(t *testing.T) {
+	of := func(change func(s *Saved)) *Saved {
+		s := &Saved{Config: config(1), Members: []SavedMember{{Index: 1, Up: true}, {Index: 2}}}
+		change(s)
+		return s
+	}
+	is := of(func(*Saved) {})
+	for what, c := range map[string]struct {
+		a, b *Saved
+		want bool
+	}{
+		"none":             {nil, nil, true},
+		"one and none":     {is, nil, false},
+		"none and one":     {nil, is, false},
+		"the same":         {is, of(func(*Saved) {}), true},
+		"another time":     {is, of(func(s *Saved) { s.Members[0].Current, s.Members[0].Periodic = 1, 1 }), true},
+		"other counters":   {is, of(func(s *Saved) { s.Members[0].Counters.Sent++ }), true},
+		"a PDU is due":     {is, of(func(s *Saved) { s.Members[0].Transmit = true }), true},
+		"another setting":  {is, of(func(s *Saved) { s.Config.Key++ }), false},
+		"another partner":  {is, of(func(s *Saved) { s.Partner.Key++ }), false},
+		"a member less":    {is, of(func(s *Saved) { s.Members = s.Members[:1] }), false},
+		"a member is down": {is, of(func(s *Saved) { s.Members[0].Up = false }), false},
+		"another state":    {is, of(func(s *Saved) { s.Members[1].Partner.State++ }), false},
+		"another mux":      {is, of(func(s *Saved) { s.Members[1].Mux++ }), false},
+	} {
+		if got := c.a.Like(c.b); got != c.want {
+			t.Errorf("%s: %v", what, got)
 		}
 	}
 }
