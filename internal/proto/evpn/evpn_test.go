@@ -560,6 +560,15 @@ func TestVNIs(t *testing.T) {
 	r.Frame(r.now, vni, 1, rarp(mac1))
 }
 
+// Of a VNI that no other host has, nothing is said of flooding.
+func TestVNIOfNobody(t *testing.T) {
+	r := newRig(t, Config{})
+	r.SetVNIs(nil)
+	if r.refloods != 0 {
+		t.Errorf("%d lists of hosts, of none", r.refloods)
+	}
+}
+
 // The routes of a lost peer go at once, or after its restart time, but for those that it
 // repeats.
 func TestLostPeer(t *testing.T) {
@@ -721,7 +730,7 @@ func TestFairRoutes(t *testing.T) {
 	if r.Count(9) != 1 || r.at(mac1+200) != (At{VTEP: vtep(4)}) {
 		t.Error("a third peer finds no room")
 	}
-	if s := r.Stats(); s.Routes != 8 || s.Remote != 8 {
+	if s := r.Stats(); s.Routes != 8 || s.Remote != 8 || s.RefusedRoutes != 13 || s.Beyond != 13 {
 		t.Errorf("%+v", s)
 	}
 	r.check()

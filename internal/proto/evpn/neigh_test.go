@@ -8,6 +8,7 @@ import (
 
 	"github.com/mdlayher/ethernet"
 
+	"github.com/vswitch/vswitch/internal/packet/packettest"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -406,6 +407,20 @@ func TestBrokenMessages(t *testing.T) {
 		r.frame(b)
 		if len(r.ownIPs(mac1)) != 0 {
 			t.Errorf("%v: learned %v from %x", c.edits, r.ownIPs(mac1), b)
+		}
+	}
+}
+
+// Messages that others wrote are understood: their checksum covers both addresses (RFC 4443 section
+// 2.3).
+func TestMessagesOfOthers(t *testing.T) {
+	for _, from := range []string{"fe80::1", "2001:db8::1", "2001:db8:ffff::ff01"} {
+		r := newRig(t, Config{})
+		r.local(mac1)
+		body := packettest.ND("2001:db8::2", packettest.LinkLayer(sourceLink, mac1)...)
+		r.frame(packettest.Eth(nodes, mac1, 0x86dd, packettest.ICMPv6(from, "ff02::1:ff00:2", solicitation, body)))
+		if got := r.ownIPs(mac1); len(got) != 1 || got[0].String() != from {
+			t.Errorf("learned %v from the message of %s", got, from)
 		}
 	}
 }
