@@ -566,3 +566,76 @@ func TestBindings(t *testing.T) {
 		t.Error("not changed")
 	}
 }
+
+// Of two stations at a port, the one that has an address is asked before the other gets it.
+func TestDisputeAtOnePort(t *testing.T) {
+	const second = macA + 1
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP, MACs: []port.MAC{macA, second}})
+	lease := func(mac port.MAC, xid uint32) {
+		b.want(t, "request", request(mac, xid, "10.99.0.10"), none)
+		b.trusted(t, ack(mac, xid, "10.99.0.10", 3600))
+	}
+	lease(macA, 1)
+	lease(second, 2)
+	b.want(t, "the one that has it", from4(macA, "10.99.0.10"), none)
+	b.want(t, "the other", from4(second, "10.99.0.10"), ipv4)
+	if _, asks := b.pass(time.Second); len(asks) != 1 || asks[0].Port != 1 || asks[0].Others {
+		t.Errorf("asked %+v", asks)
+	}
+	b.pass(2 * time.Second)
+	b.want(t, "the one that was silent", from4(macA, "10.99.0.10"), ipv4)
+	b.want(t, "the other", from4(second, "10.99.0.10"), none)
+}
+
+// A delegated prefix is the port's after a change of its settings, too.
+func TestDelegatedAfterChange(t *testing.T) {
+	c := with(guard.Config{Learn: guard.LearnPD}, macA)
+	b := newBench(t, c)
+	v := b.Guard(2, "vm1", with(guard.Config{Prefixes: []netip.Prefix{netip.MustParsePrefix("fd97::/48")}, Learn: guard.LearnSLAAC}, macV))
+	b.Restore(1, guard.Binding{VLAN: 1, MAC: macA, Prefix: netip.MustParsePrefix("fd97::/56"), Source: guard.PD})
+	c.Allow = guard.AllowRouter
+	b.a = b.Guard(1, "vm0", c)
+	if why := check(v, frameOf(detect(macV, "fd97::99"))); why != nd {
+		t.Errorf("another's detection in the prefix: %v", why)
+	}
+	c.Learn = 0
+	b.a = b.Guard(1, "vm0", c)
+	if why := check(v, frameOf(detect(macV, "fd97::99"))); why != none {
+		t.Errorf("another's detection in a prefix that nobody has: %v", why)
+	}
+}
+
+// As many DHCP servers are told apart, and each is forgotten after a day of silence.
+func TestMostServers(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	answers := func(n int) {
+		m := dhcp4(2, 5, 1, macT, "0.0.0.0", "10.99.0.99", 51, 4, 0, 0, 0, 60)
+		b.trusted(t, Eth(Broadcast, macT+port.MAC(n), 0x0800, IPv4(fmt.Sprintf("10.98.0.%d", n+1), "255.255.255.255", 17, UDP(67, 68, m))))
+	}
+	for n := range 70 {
+		answers(n)
+	}
+	if said, _ := b.pass(time.Second); len(said) != 64 {
+		t.Errorf("%d of 70 were reported", len(said))
+	}
+	b.now = b.now.Add(12 * time.Hour)
+	answers(0)
+	b.now = b.now.Add(12 * time.Hour)
+	b.Tick()
+	answers(0)
+	answers(1)
+	if said, _ := b.pass(time.Second); len(said) != 1 || said[0] != "server  10.98.0.2 " {
+		t.Errorf("after a day in which the first alone was heard: %q", said)
+	}
+}
+
+// No station forms an address that is none of a host, nor does Why say so.
+func TestNoHosts(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC, Prefixes: []netip.Prefix{netip.MustParsePrefix("::/0"), netip.MustParsePrefix("::ffff:0:0/96")}})
+	for a, want := range map[string]port.Drop{"::ffff:10.0.0.1": nd, "ff02::5": nd, "::1": nd, "::": nd, "fd98::5": none} {
+		if why := b.a.Why(frameOf(detect(macA, a)), none); why != want {
+			t.Errorf("%s: %v, without effect", a, why)
+		}
+		b.want(t, a, detect(macA, a), want)
+	}
+}
