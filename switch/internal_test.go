@@ -295,3 +295,23 @@ func TestIdleWorkers(t *testing.T) {
 		t.Errorf("it holds %p and %p", w.set, w.last.to)
 	}
 }
+
+// The kernel is asked whom it heard about eight times within the ageing time, every 5 s at least
+// if that is long, and less often if an answer takes long.
+func TestRefreshEvery(t *testing.T) {
+	for _, c := range []struct {
+		aging, took time.Duration
+		ticks       int
+	}{
+		{300 * time.Second, 0, 5}, {-1, 0, 5}, {40 * time.Second, 0, 5}, {16 * time.Second, 0, 2}, {8 * time.Second, 0, 1}, {10 * time.Second, 0, 1},
+		{300 * time.Second, 200 * time.Millisecond, 5}, {300 * time.Second, time.Second, 20}, {8 * time.Second, time.Second, 20},
+	} {
+		ticks := 0
+		for time.Duration(ticks)*time.Second < refreshEvery(c.aging, c.took) {
+			ticks++
+		}
+		if ticks != c.ticks {
+			t.Errorf("ageing after %v, an answer in %v: every %d s, want %d", c.aging, c.took, ticks, c.ticks)
+		}
+	}
+}
