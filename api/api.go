@@ -256,6 +256,7 @@ type FDBInfo struct {
 const (
 	CodeInvalid  = "invalid"   // the request makes no sense
 	CodeNotFound = "not_found" // no such port, entry or call
+	CodeMethod   = "method"    // the call is there, with other methods
 	CodeExists   = "exists"    // the name is taken
 	CodeGone     = "gone"      // the port's device is not there
 	CodeInUse    = "in_use"    // a machine is attached to the port

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -70,23 +71,27 @@ func (m *manager) routes() []route {
 			return tellChange(r, m, func(req setting.Patch) (api.Port, error) { return m.setPort(r.PathValue("name"), req) })
 		}},
 		{"DELETE", "/v1/ports/{name}", func(r *http.Request) (any, error) {
-			force, err := boolOfQuery(r, "force")
+			q, err := feature.Query[delPort](r)
 			if err != nil {
 				return nil, err
 			}
-			return nil, m.change(func() error { return m.delPort(r.PathValue("name"), force) })
+			return nil, m.change(func() error { return m.delPort(r.PathValue("name"), q.Force) })
 		}},
 		{"GET", "/v1/drops", func(*http.Request) (any, error) { return dropReasons(), nil }},
 	}
 }
 
-// boolOfQuery returns an optional true or false in a request's query.
-func boolOfQuery(r *http.Request, key string) (bool, error) {
-	s := r.FormValue(key)
-	if s != "" && s != "true" && s != "false" {
-		return false, fail(api.CodeInvalid, "%s is %q; write true or false", key, s)
+// delPort is the query of DELETE /v1/ports/{name}.
+type delPort struct {
+	Force bool `json:"force" help:"even if a machine is attached"`
+}
+
+// query describes the parameters of a route's query; nil: it has none.
+func (rt route) query() any {
+	if rt.method == "DELETE" {
+		return delPort{}
 	}
-	return s == "true", nil
+	return nil
 }
 
 // ask runs f in a turn and returns its answer.
@@ -136,8 +141,17 @@ func (rt route) maxBody() int64 {
 
 func (m *manager) handler() http.Handler {
 	mux := http.NewServeMux()
+	serve := func(pattern string, query any, serve http.HandlerFunc) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := feature.CheckQuery(r, query); err != nil {
+				feature.Refuse(w, err)
+				return
+			}
+			serve(w, r)
+		})
+	}
 	for _, rt := range m.routes() {
-		mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
+		serve(rt.method+" "+rt.path, rt.query(), func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
 			defer m.durations.of(rt.method + " " + rt.path).since(time.Now())
 			answer, err := rt.handle(r)
@@ -146,18 +160,23 @@ func (m *manager) handler() http.Handler {
 	}
 	for _, h := range m.hosted {
 		for _, rt := range h.Routes {
-			mux.HandleFunc(rt.Method+" "+rt.Path, func(w http.ResponseWriter, r *http.Request) {
+			serve(rt.Method+" "+rt.Path, rt.Query, func(w http.ResponseWriter, r *http.Request) {
 				r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 				m.serveFeature(h, rt, w, r)
 			})
 		}
 	}
-	mux.HandleFunc("POST /v1/upgrade", m.serveUpgrade)
-	mux.HandleFunc("GET /v1/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+	serve("POST /v1/upgrade", nil, m.serveUpgrade)
+	serve("GET /v1/openapi.yaml", nil, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(api.OpenAPI)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if allowed := methods(mux, r); allowed != nil {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			feature.Refuse(w, fail(api.CodeMethod, "there is no %s of %s; it has %s", r.Method, r.URL.Path, strings.Join(allowed, ", ")))
+			return
+		}
 		feature.Refuse(w, fail(api.CodeNotFound, "there is no call %s %s; /v1/openapi.yaml has those there are", r.Method, r.URL.Path))
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -168,6 +187,18 @@ func (m *manager) handler() http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// methods returns the methods that the path of a request has.
+func methods(mux *http.ServeMux, r *http.Request) (all []string) {
+	for _, method := range []string{"DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"} {
+		with := r.Clone(r.Context())
+		with.Method = method
+		if _, pattern := mux.Handler(with); pattern != "/" {
+			all = append(all, method)
+		}
+	}
+	return all
 }
 
 // answer sends the result of a call; nil means status 204.

@@ -208,7 +208,23 @@ func TestAPIRefuses(t *testing.T) {
 	}{
 		{"GET", "/", "", 404, "not_found"},
 		{"GET", "/v2/ports", "", 404, "not_found"},
-		{"PUT", "/v1/ports", "{}", 404, "not_found"},
+		{"PUT", "/v1/ports", "{}", 405, "method"},
+		{"POST", "/v1/ports/vm0", "{}", 405, "method"},
+		{"GET", "/v1/upgrade", "", 405, "method"},
+		{"PATCH", "/v1/fdb", "{}", 405, "method"},
+		{"OPTIONS", "/v1/openapi.yaml", "", 405, "method"},
+		{"GET", "/v1/ports?name=vm0", "", 400, "invalid"},
+		{"GET", "/v1/openapi.yaml?v=2", "", 400, "invalid"},
+		{"PATCH", "/v1/switch?dry_run=true", "{}", 400, "invalid"},
+		{"POST", "/v1/config?dry_run=true", "{}", 400, "invalid"},
+		{"POST", "/v1/fdb/flush?port=vm0", "{}", 400, "invalid"},
+		{"POST", "/v1/upgrade?x", "", 400, "invalid"},
+		{"DELETE", "/v1/ports/vm9?Force=true", "", 400, "invalid"},
+		{"DELETE", "/v1/ports/vm9?force=true&force=false", "", 400, "invalid"},
+		{"DELETE", "/v1/ports/vm9?force=true;x=1", "", 400, "invalid"},
+		{"DELETE", "/v1/ports/vm9?force=%zz", "", 400, "invalid"},
+		{"DELETE", "/v1/fdb/52:54:00:00:00:01?vlan=7&vlan=8", "", 400, "invalid"},
+		{"DELETE", "/v1/fdb/52:54:00:00:00:01?vlna=7", "", 400, "invalid"},
 		{"POST", "/v1/ports", "", 400, "invalid"},
 		{"POST", "/v1/ports", "{", 400, "invalid"},
 		{"POST", "/v1/ports", `{"name":"vm0","kind":"fake"}{}`, 400, "invalid"},
@@ -222,7 +238,7 @@ func TestAPIRefuses(t *testing.T) {
 		{"POST", "/v1/config/rollback", `{"to":"x"}`, 400, "invalid"},
 		{"POST", "/v1/config/rollback", `{"to":9}`, 404, "not_found"},
 		{"POST", "/v1/config/confirm", "", 404, "not_found"},
-		{"DELETE", "/v1/ports/vm9?force=yes", "", 400, "invalid"},
+		{"DELETE", "/v1/ports/vm9?force=maybe", "", 400, "invalid"},
 		{"DELETE", "/v1/ports/vm9?force=true", "", 404, "not_found"},
 		{"POST", "/v1/fdb", `{"mac":"zz","port":"vm0"}`, 400, "invalid"},
 		{"DELETE", "/v1/fdb/zz", "", 400, "invalid"},
@@ -243,6 +259,9 @@ func TestAPIRefuses(t *testing.T) {
 		var e api.Error
 		if err != nil || json.Unmarshal(body, &e) != nil {
 			t.Fatalf("%s %s: %q, %v", test.method, test.path, body, err)
+		}
+		if allow := a.Header.Get("Allow"); (allow != "") != (test.status == 405) || strings.Contains(allow, test.method) {
+			t.Errorf("%s %s: allowed are %q", test.method, test.path, allow)
 		}
 		if a.StatusCode != test.status || e.Code != test.code || e.Message == "" || strings.Contains(e.Message, "\n") {
 			t.Errorf("%s %s %.40s: %d %+v, want %d %s", test.method, test.path, test.body, a.StatusCode, e, test.status, test.code)

@@ -12,6 +12,7 @@ import (
 var statuses = map[string]int{
 	api.CodeInvalid:  http.StatusBadRequest,
 	api.CodeNotFound: http.StatusNotFound,
+	api.CodeMethod:   http.StatusMethodNotAllowed,
 	api.CodeExists:   http.StatusConflict,
 	api.CodeGone:     http.StatusConflict,
 	api.CodeInUse:    http.StatusConflict,

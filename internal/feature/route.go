@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/setting"
@@ -40,8 +43,38 @@ type Route struct {
 	Serve func(Instance, http.ResponseWriter, *http.Request)
 }
 
+// CheckQuery returns an error unless a request's query has only parameters that a settings struct describes, each once
+// or as a list; nil describes none. The daemon calls it for every route.
+func CheckQuery(r *http.Request, of any) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return api.Errorf(api.CodeInvalid, "the query %q is not understood: %w", r.URL.RawQuery, err)
+	}
+	var keys []string
+	if of != nil {
+		for _, f := range setting.Fields(of) {
+			keys = append(keys, f.Key)
+			if len(query[f.Key]) > 1 && !f.List() {
+				return api.Errorf(api.CodeInvalid, "the query has %s twice; give it once", f.Key)
+			}
+			delete(query, f.Key)
+		}
+	}
+	unknown := slices.Sorted(maps.Keys(query))
+	switch {
+	case unknown == nil:
+		return nil
+	case keys == nil:
+		return api.Errorf(api.CodeInvalid, "the query has %q; this call takes no query", unknown[0])
+	}
+	return api.Errorf(api.CodeInvalid, "the query has %q; this call takes %s", unknown[0], strings.Join(keys, ", "))
+}
+
 // Query reads a request's query, which T describes as a settings struct.
 func Query[T any](r *http.Request) (t T, err error) {
+	if err := CheckQuery(r, t); err != nil {
+		return t, err
+	}
 	given := setting.Patch{}
 	query := r.URL.Query()
 	for _, f := range setting.Fields(t) {
@@ -49,13 +82,9 @@ func Query[T any](r *http.Request) (t T, err error) {
 		if !ok {
 			continue
 		}
-		delete(query, f.Key)
 		if given[f.Key], err = f.ReadFlag(texts...); err != nil {
 			return t, api.Errorf(api.CodeInvalid, "%s: %w", f.Key, err)
 		}
-	}
-	for key := range query {
-		return t, api.Errorf(api.CodeInvalid, "the query has no %q; /v1/openapi.yaml lists what it has", key)
 	}
 	all, err := setting.Merge(t, given)
 	if err != nil {
