@@ -134,6 +134,39 @@ func ParseMAC(s string) (MAC, error) {
 	return MACFrom(hw), nil
 }
 
+// ParseStation parses the address of one station: one that is neither zero nor a group's.
+func ParseStation(s string) (MAC, error) {
+	m, err := ParseMAC(s)
+	if err == nil && (m == 0 || m.IsGroup()) {
+		err = fmt.Errorf("%v is not the address of one station; use one whose first octet is even, such as 52:54:00:12:34:56", m)
+	}
+	return m, err
+}
+
+// StationMAC is the address of one station, as a setting. 0 is none; it is written as the empty text.
+type StationMAC MAC
+
+func (m StationMAC) String() string { return MAC(m).String() }
+
+// MarshalText implements encoding.TextMarshaler.
+func (m StationMAC) MarshalText() ([]byte, error) {
+	if m == 0 {
+		return nil, nil
+	}
+	return MAC(m).MarshalText()
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *StationMAC) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*m = 0
+		return nil
+	}
+	v, err := ParseStation(string(b))
+	*m = StationMAC(v)
+	return err
+}
+
 // MACFrom reads the address in the first six octets of b.
 func MACFrom(b []byte) MAC {
 	return MAC(binary.BigEndian.Uint16(b))<<32 | MAC(binary.BigEndian.Uint32(b[2:]))

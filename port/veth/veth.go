@@ -52,12 +52,12 @@ func (kind) Name() string { return "veth" }
 // Settings are the settings of veth ports. The kernel's limits of a veth's MTU are those of
 // a TAP's.
 type Settings struct {
-	Netns     string   `json:"netns,omitempty" arg:"NAME" fixed:"true" help:"network namespace of the host's or container's end, a name or a path"`
-	Ifname    string   `json:"ifname,omitempty" arg:"NAME" fixed:"true" default:"eth0" help:"name of the container's end"`
-	MAC       port.MAC `json:"mac,omitzero" arg:"ADDRESS" fixed:"true" default:"a random one" help:"hardware address of the container's end"`
-	MTU       int      `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65521" default:"the device's own" help:"longest payload"`
-	Transient bool     `json:"transient,omitempty" help:"remove the port when its network namespace is deleted"`
-	Address   []string `json:"address,omitempty" arg:"ADDRESS/LENGTH" help:"address of the host's or container's end; can be given several times"`
+	Netns     string          `json:"netns,omitempty" arg:"NAME" fixed:"true" help:"network namespace of the host's or container's end, a name or a path"`
+	Ifname    string          `json:"ifname,omitempty" arg:"NAME" fixed:"true" default:"eth0" help:"name of the container's end"`
+	MAC       port.StationMAC `json:"mac,omitzero" arg:"ADDRESS" fixed:"true" default:"a random one" help:"hardware address of the container's end"`
+	MTU       int             `json:"mtu,omitempty" arg:"BYTES" min:"68" max:"65521" default:"the device's own" help:"longest payload"`
+	Transient bool            `json:"transient,omitempty" help:"remove the port when its network namespace is deleted"`
+	Address   []string        `json:"address,omitempty" arg:"ADDRESS/LENGTH" help:"address of the host's or container's end; can be given several times"`
 }
 
 // Describe implements port.Kind.
@@ -75,7 +75,7 @@ func (kind) Check(s port.Spec) error {
 	switch {
 	case o.Netns == "":
 		return errors.New("a veth port leads into a container; name its network namespace with --netns, or use --kind netdev for a pair that is there")
-	case o.MAC.IsGroup():
+	case port.MAC(o.MAC).IsGroup():
 		return fmt.Errorf("%v is a group address; an interface needs one like 02:00:00:00:00:01", o.MAC)
 	}
 	if o.Ifname != "" && port.CheckName(o.Ifname) != nil {
@@ -210,7 +210,7 @@ func (k kind) make(s port.Spec, mtu int, ns *link.Netns) (near, end link.Link, e
 	o := port.SettingsOf[Settings](s)
 	v := link.Veth{Name: s.Name, MTU: mtu, Peer: cmp.Or(o.Ifname, defaultIfname), Netns: ns}
 	if o.MAC != 0 {
-		v.PeerMAC = o.MAC.HardwareAddr()
+		v.PeerMAC = port.MAC(o.MAC).HardwareAddr()
 	}
 	err = ns.Do(func() error {
 		if _, err := link.ByName(v.Peer); !errors.Is(err, link.ErrNotFound) {

@@ -64,7 +64,7 @@ var commands = []feature.Command{
 			if f.MAC == "" {
 				return nil
 			}
-			_, err := port.ParseMAC(f.MAC)
+			_, err := port.ParseStation(f.MAC)
 			return err
 		},
 		Run: func(c *feature.Call) error {

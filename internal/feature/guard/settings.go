@@ -115,12 +115,9 @@ func (s *Settings) check(c *proto.Config) error {
 func (s *Settings) config(station port.MAC, vlans port.VLANSet) (c proto.Config, err error) {
 	c = proto.Config{MACOnly: s.Guard == mac, VLANs: vlans, Limit: s.Limit, Learn: proto.LearnDHCP | proto.LearnSLAAC}
 	for _, text := range s.MACs {
-		m, err := port.ParseMAC(text)
+		m, err := port.ParseStation(text)
 		if err != nil {
 			return c, fmt.Errorf("--guard-mac: %w", err)
-		}
-		if m == 0 || m.IsGroup() {
-			return c, fmt.Errorf("--guard-mac: %v is no address of a station", m)
 		}
 		c.MACs = append(c.MACs, m)
 	}
@@ -227,13 +224,8 @@ func readPair(text string) (p proto.Pair, err error) {
 	}
 	id, isVRRP := strings.CutPrefix(owner, "vrrp:")
 	if !isVRRP {
-		if p.MAC, err = port.ParseMAC(owner); err != nil {
-			return p, err
-		}
-		if p.MAC == 0 || p.MAC.IsGroup() {
-			return p, fmt.Errorf("%v is no address of a station", p.MAC)
-		}
-		return p, nil
+		p.MAC, err = port.ParseStation(owner)
+		return p, err
 	}
 	n, err := strconv.ParseUint(id, 10, 8)
 	if err != nil || n == 0 {

@@ -112,6 +112,6 @@ Example:
 }
 
 func checkMAC(c *feature.Call) error {
-	_, err := port.ParseMAC(c.Args[0])
+	_, err := port.ParseStation(c.Args[0])
 	return err
 }

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,12 +19,12 @@ import (
 
 // flags say which frame to trace.
 type flags struct {
-	From port.MAC `json:"from" arg:"MAC" help:"sender" default:"the station that is known behind the port"`
-	To   port.MAC `json:"to" arg:"MAC" help:"destination" default:"ff:ff:ff:ff:ff:ff"`
-	VLAN uint16   `json:"vlan" arg:"VID" max:"4094" min:"1" help:"VLAN of the frame's tag" default:"none"`
-	Hex  string   `json:"hex" arg:"BYTES" help:"the whole frame in hexadecimal, in place of all others"`
-	Pcap string   `json:"pcap" arg:"FILE[:N]" help:"the first or N-th packet of a pcapng or pcap file, in place of all others"`
-	Last bool     `json:"last" help:"the last frame that the port dropped, in place of all others"`
+	From string `json:"from" arg:"MAC" help:"sender" default:"the station that is known behind the port"`
+	To   string `json:"to" arg:"MAC" help:"destination" default:"ff:ff:ff:ff:ff:ff"`
+	VLAN uint16 `json:"vlan" arg:"VID" max:"4094" min:"1" help:"VLAN of the frame's tag" default:"none"`
+	Hex  string `json:"hex" arg:"BYTES" help:"the whole frame in hexadecimal, in place of all others"`
+	Pcap string `json:"pcap" arg:"FILE[:N]" help:"the first or N-th packet of a pcapng or pcap file, in place of all others"`
+	Last bool   `json:"last" help:"the last frame that the port dropped, in place of all others"`
 }
 
 var command = feature.Command{
@@ -50,13 +51,18 @@ Example:
 	Check: func(c *feature.Call) error {
 		f := c.Flags.(flags)
 		n := 0
-		for _, given := range []bool{f.Hex != "", f.Pcap != "", f.Last, f.From != 0 || f.To != 0 || f.VLAN != 0 || c.Args[1] != ""} {
+		for _, given := range []bool{f.Hex != "", f.Pcap != "", f.Last, f.From != "" || f.To != "" || f.VLAN != 0 || c.Args[1] != ""} {
 			if given {
 				n++
 			}
 		}
 		if n > 1 {
 			return errors.New("the frame is given twice; give --hex, --pcap, --last, or what it is made of")
+		}
+		for _, mac := range []string{f.From, f.To} {
+			if _, err := port.ParseMAC(mac); mac != "" && err != nil {
+				return err
+			}
 		}
 		if _, err := fromHex(f.Hex); f.Hex != "" && err != nil {
 			return err
@@ -102,17 +108,16 @@ func frameOf(c *feature.Call) ([]byte, error) {
 	case f.Last:
 		return lastDropped(c)
 	}
-	if f.To == 0 {
-		f.To = port.Broadcast
-	}
-	if f.From == 0 {
-		from, err := stationBehind(c)
-		if err != nil {
+	// Any address may be asked about, also one that no station has.
+	from, _ := port.ParseMAC(f.From) // Check has read both
+	if f.From == "" {
+		var err error
+		if from, err = stationBehind(c); err != nil {
 			return nil, err
 		}
-		f.From = from
 	}
-	return build(f.From, f.To, f.VLAN, strings.Fields(c.Args[1]))
+	to, _ := port.ParseMAC(cmp.Or(f.To, port.Broadcast.String()))
+	return build(from, to, f.VLAN, strings.Fields(c.Args[1]))
 }
 
 // fromHex returns the frame that is written in hexadecimal.
