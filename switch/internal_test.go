@@ -3,10 +3,13 @@ package vswitch
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/vswitch/vswitch/port"
 )
@@ -92,6 +95,71 @@ func TestBucket(t *testing.T) {
 			t.Errorf("the longest super-frame takes %v of %v, want %v", time.Duration(got), c.rate, c.want)
 		}
 	}
+}
+
+// TestBucketKeepsItsRate: who sends more than the rate gets it, whatever the burst and however late and
+// unevenly frames come; and no more than the burst beyond it, and what was late.
+func TestBucketKeepsItsRate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const length = 10 * time.Second
+		rate := port.Rate{PerSecond: rapid.Uint64Range(100, 5000).Draw(t, "rate"), Bits: rapid.Bool().Draw(t, "bits")}
+		if rate.Bits {
+			rate.PerSecond *= 8 * 200
+		}
+		burst := time.Duration(rapid.Int64Range(int64(port.MinBurst), int64(policeBurst)).Draw(t, "burst"))
+		gap := rapid.Int64Range(int64(time.Millisecond), int64(policeLate)*9/10).Draw(t, "longest gap") // between batches
+		more := rapid.Float64Range(1.05, 4).Draw(t, "times the rate")
+		random := rand.New(rand.NewPCG(1, rapid.Uint64().Draw(t, "seed")))
+		frames := []*port.Frame{{Data: make([]byte, 60)}, {Data: make([]byte, 1514)}}
+		frames = frames[:rapid.IntRange(1, 2).Draw(t, "sizes")]
+
+		b := (*bucket)(nil).limit(rate, burst)
+		const start = int64(time.Hour)
+		var passed, offered, longest float64 // ns of the rate
+		for at := int64(0); at < int64(length); at += 1 + random.Int64N(gap) {
+			for offered < float64(at)*more {
+				f := frames[random.IntN(len(frames))]
+				takes := float64(cost(f, rate))
+				offered, longest = offered+takes, max(longest, takes)
+				if b.allow(f, start+at) {
+					passed += takes
+				}
+			}
+		}
+		if want := float64(length); passed < 0.98*want-longest || passed > want+float64(burst)+float64(b.late)+2*longest {
+			t.Errorf("%v with a burst of %v: %.2f%% of the rate passes", rate, burst, 100*passed/want)
+		}
+	})
+}
+
+// A port that was over its rate and then silent has its burst, and no more.
+func TestBucketAfterSilence(t *testing.T) {
+	b := (*bucket)(nil).limit(port.Rate{PerSecond: 1000}, 2*time.Millisecond)
+	f := &port.Frame{Data: make([]byte, 60)}
+	now := int64(time.Hour)
+	send := func(want int) {
+		t.Helper()
+		passed := 0
+		for range 200 {
+			if b.allow(f, now) {
+				passed++
+			}
+		}
+		if passed != want {
+			t.Errorf("%d pass, want %d", passed, want)
+		}
+	}
+	send(2)
+	now += int64(10 * time.Millisecond)
+	send(10) // they may have waited
+	now += int64(time.Second)
+	send(2)
+	now += int64(time.Second)
+	if !b.allow(f, now) { // within the rate
+		t.Error("a frame within the rate is refused")
+	}
+	now += int64(10 * time.Millisecond)
+	send(2)
 }
 
 // Of events for the guards and of the switch's own address, those that find no room are dropped;

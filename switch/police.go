@@ -31,10 +31,17 @@ const (
 	// frames even at once, as from a machine that boots.
 	stormBurst = time.Second
 
+	// policeLate is how much lost time a port makes up for that has sent more than its rate and goes on,
+	// beside that of a frame: its frames come in batches, and late on a busy machine. A burst may be
+	// shorter than the time between two batches, which would then be lost.
+	policeLate = shapeLate
+
 	// superBytes and superFrames are the size on the wire of the longest super-frame,
 	// segmented for an MTU of 1500.
 	superBytes  = 68 << 10
 	superFrames = 46
+
+	fullBytes = 1514
 )
 
 // bucket enforces a rate by the generic cell rate algorithm (ITU-T I.371). Its state is
@@ -44,7 +51,9 @@ const (
 type bucket struct {
 	rate  port.Rate
 	burst int64         // ns
+	late  int64         // ns: policeLate, and the time of a full-size frame
 	until *atomic.Int64 // ns; a fast path may charge it, too
+	over  atomic.Bool   // a frame was refused, and since then the rate was never unused for late
 	turn  uint8         // which of its budgets of the port that is
 }
 
@@ -56,7 +65,7 @@ func (b *bucket) limit(r port.Rate, burst time.Duration) *bucket {
 	case b != nil && b.rate == r && b.burst == int64(burst):
 		return b
 	}
-	return &bucket{rate: r, burst: int64(burst), until: new(atomic.Int64)}
+	return &bucket{rate: r, burst: int64(burst), late: int64(policeLate) + fullCost(r), until: new(atomic.Int64)}
 }
 
 // setPolice sets the rate of all frames that come by the port. Without a burst, it has
@@ -92,26 +101,45 @@ func superCost(r port.Rate) int64 {
 	return timeOf(superFrames, r)
 }
 
+// fullCost is the cost of a frame of the size that every Ethernet takes.
+func fullCost(r port.Rate) int64 {
+	if r.Bits {
+		return timeOf(8*fullBytes, r)
+	}
+	return timeOf(1, r)
+}
+
 func timeOf(units uint64, r port.Rate) int64 {
 	return int64(float64(units) * 1e9 / float64(r.PerSecond))
 }
 
 // allow reports whether f is within the rate, and counts it if so. A frame that begins
 // within the burst passes whole, so no frame is too long to ever pass, and short frames
-// have no better chance than long ones.
+// have no better chance than long ones. See admit in fastpath.c.
 func (b *bucket) allow(f *port.Frame, now int64) bool {
 	if b == nil {
 		return true
 	}
 	for {
-		until := b.until.Load()
-		from := max(until, now)
+		from := b.until.Load()
 		if from-now >= b.burst {
+			if !b.over.Load() {
+				b.over.Store(true)
+			}
 			return false
 		}
-		if b.until.CompareAndSwap(until, from+cost(f, b.rate)) {
-			return true
+		until, takes := from, cost(f, b.rate)
+		over := b.over.Load()
+		if until < now && (!over || now-until > b.late+takes) {
+			from = now
 		}
+		if !b.until.CompareAndSwap(until, from+takes) {
+			continue
+		}
+		if over && from != until {
+			b.over.Store(false)
+		}
+		return true
 	}
 }
 

@@ -104,19 +104,23 @@ func TestRateStaysSpent(t *testing.T) {
 func TestPoliceBurst(t *testing.T) {
 	for _, c := range []struct {
 		rate        port.Rate
-		size        int // of super-frames; 0: frames of 1000 bytes
-		burst, then int // how many pass at once, and in the ten seconds after
+		set         time.Duration // the burst; 0: none is set
+		size        int           // of super-frames; 0: frames of 1000 bytes
+		burst, then int           // how many pass at once, and in the ten seconds after
 	}{
-		{port.Rate{PerSecond: 8_000_000, Bits: true}, 0, 400, 10_000},
-		{port.Rate{PerSecond: 1000}, 0, 400, 10_000},
-		{port.Rate{PerSecond: 100}, 0, 46, 1000},
+		{port.Rate{PerSecond: 8_000_000, Bits: true}, 0, 0, 400, 10_000},
+		{port.Rate{PerSecond: 1000}, 0, 0, 400, 10_000},
+		{port.Rate{PerSecond: 100}, 0, 0, 46, 1000},
 		// 10 segments of 1000 bytes, each with 54 bytes of headers, are 10,540 bytes.
-		{port.Rate{PerSecond: 8 * 10_540 * 10, Bits: true}, 10_054, 7, 100},
-		{port.Rate{PerSecond: 8_000, Bits: true}, 60_000, 2, 0},
+		{port.Rate{PerSecond: 8 * 10_540 * 10, Bits: true}, 0, 10_054, 7, 100},
+		{port.Rate{PerSecond: 8_000, Bits: true}, 0, 60_000, 2, 0},
+		// A burst shorter than the time between batches.
+		{port.Rate{PerSecond: 500}, time.Millisecond, 0, 1, 5000},
+		{port.Rate{PerSecond: 4_000_000, Bits: true}, time.Millisecond, 0, 1, 5000},
 	} {
 		inRig(t, 2, func(t *testing.T, r *rig) {
 			wantPass(t, r, 1, frame(port.Broadcast, station(1), 0, 60), 1, 0)
-			r.configure(t, 0, vswitch.PortConfig{Police: c.rate})
+			r.configure(t, 0, vswitch.PortConfig{Police: c.rate, PoliceBurst: c.set})
 			p := memory.Packet{Wire: frame(station(1), station(0), 0, 1000)}
 			if c.size != 0 {
 				p = superPacket(station(1), c.size)

@@ -114,11 +114,7 @@ func (s *shaper) dropOne() {
 // shapeLimit returns how much of the rate's time, in ns, the queue may use and still admit
 // another frame.
 func shapeLimit(r port.Rate) int64 {
-	floor := uint64(shapeFloor)
-	if r.Bits {
-		floor *= 8 * 1514
-	}
-	return max(int64(shapeDelay), timeOf(floor, r))
+	return max(int64(shapeDelay), shapeFloor*fullCost(r))
 }
 
 // release sends all waiting frames and returns when none is left. From then on workers

@@ -196,8 +196,9 @@ func (b *bucket) copied() *bucket {
 	if b == nil {
 		return nil
 	}
-	c := &bucket{rate: b.rate, burst: b.burst, until: new(atomic.Int64)}
+	c := &bucket{rate: b.rate, burst: b.burst, late: b.late, until: new(atomic.Int64)}
 	c.until.Store(b.until.Load())
+	c.over.Store(b.over.Load())
 	return c
 }
 

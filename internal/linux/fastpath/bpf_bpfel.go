@@ -51,7 +51,7 @@ type bpfBucket struct {
 	Until uint64
 	Rate  uint64
 	Burst uint64
-	_     [8]byte
+	Over  uint64
 }
 
 type bpfCopies struct {

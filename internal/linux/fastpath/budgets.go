@@ -29,7 +29,7 @@ type budget struct {
 	until atomic.Int64
 	rate  atomic.Uint64
 	burst atomic.Int64
-	_     uint64
+	_     uint64 // over, the program's own
 }
 
 // load maps the budgets, unused or as an earlier process left them.

@@ -105,6 +105,45 @@ func TestBurst(t *testing.T) {
 	}
 }
 
+// A port that is over its rate makes up for lost time, as in the switch, and not for silence.
+func TestLate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	r.learn(1, macA, 0)
+	r.learn(1, macB, 1)
+	rate := port.Rate{PerSecond: 1000, Bits: true} // a full-size frame takes 12 s
+	r.police(0, rate, time.Hour, 0)
+	budget := r.path.Budget(0, r.ports[0].Police.Turn)
+	const takes = int64(8 * frameLen * time.Millisecond)
+	// send sends a frame after so much unused time, and reports whether it made up for that.
+	send := func(unused time.Duration) bool {
+		t.Helper()
+		until := r.path.Now() - int64(unused)
+		budget.Store(until)
+		if d := r.send(0, frame(macB, macA, frameLen)); d != tcxRedirect {
+			t.Fatalf("the decision is %d", d)
+		}
+		return budget.Load() == until+takes
+	}
+	refuse := func() {
+		t.Helper()
+		budget.Store(r.path.Now() + int64(2*time.Hour))
+		if d := r.send(0, frame(macB, macA, frameLen)); d != tcxDrop {
+			t.Fatalf("the decision is %d", d)
+		}
+	}
+	if send(2 * time.Second) {
+		t.Error("a port within its rate makes up for silence")
+	}
+	refuse()
+	if !send(time.Second) || !send(2*time.Second) {
+		t.Error("a port over its rate does not make up for lost time")
+	}
+	if send(40*time.Second) || send(2*time.Second) {
+		t.Error("a port that was over its rate makes up for silence")
+	}
+}
+
 // Frames of all CPUs at the same time are charged, each once.
 func TestBudgetOfAllCPUs(t *testing.T) {
 	t.Parallel()

@@ -97,7 +97,7 @@ struct bucket {
 	u64 until; /* ns of CLOCK_MONOTONIC: what was admitted uses the rate until then */
 	u64 rate;  /* RATE_BYTES, the shift in 6 bits, and what a frame or byte costs: ns << shift */
 	u64 burst; /* ns */
-	u64 : 64;
+	u64 over;  /* a frame was refused, and since then the rate was never unused for late() */
 };
 
 #define RATE_BYTES (1ULL << 63) /* else it counts frames */
@@ -327,6 +327,12 @@ static inline u64 cost(struct __sk_buff *skb, u64 rate)
 	return (rate & RATE_BYTES ? bytes : frames) * (rate & RATE_COST) >> (rate >> RATE_SHIFT & 0x3f);
 }
 
+/* late is how much lost time a port makes up for that is over its rate: see policeLate in switch/police.go. */
+static inline u64 late(u64 rate)
+{
+	return 50000000 + ((rate & RATE_BYTES ? 1514 : 1) * (rate & RATE_COST) >> (rate >> RATE_SHIFT & 0x3f));
+}
+
 /* admit reports whether a frame is within a rate, and counts it if so: bucket.allow in
  * switch/police.go. The exact clock is a call that takes longer than all the rest, so it is asked
  * only before a frame is refused; the coarse one is up to a tick behind. Frames of several
@@ -340,13 +346,20 @@ global int admit(struct __sk_buff *skb, u32 bucket)
 	u64 takes = cost(skb, b->rate), now = bpf_ktime_get_coarse_ns();
 	u64 until = *(volatile u64 *)&b->until;
 	if (until < now) {
-		if (__sync_bool_compare_and_swap(&b->until, until, now + takes))
+		int over = b->over && now - until <= late(b->rate) + takes;
+		if (!over && __sync_bool_compare_and_swap(&b->until, until, now + takes)) {
+			if (b->over)
+				b->over = 0;
 			return 1;
-		/* Another frame has just brought it up to now. */
+		}
+		/* Or another frame has just brought it up to now. */
 	} else if (until - now >= b->burst) {
 		now = bpf_ktime_get_ns();
-		if (until >= now && until - now >= b->burst)
+		if (until >= now && until - now >= b->burst) {
+			if (!b->over)
+				b->over = 1;
 			return 0;
+		}
 	}
 	__sync_fetch_and_add(&b->until, takes);
 	return 1;
