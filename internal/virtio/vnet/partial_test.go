@@ -119,6 +119,12 @@ func TestPartialTunnel(t *testing.T) {
 			}
 		}
 	}
+	// Beyond all headers there is no packet.
+	long := tunnelFrame{inner: superFrame{proto: protoTCP, payload: pattern(5000)}, proto: protoUDP, shim: vxlanShim, ether: true}
+	far := port.Offload{Flags: port.NeedsCsum, CsumStart: vnet.MaxHeader + 40, CsumOffset: 16}
+	if b := long.build(); vnet.Partial(b, len(b), far) {
+		t.Error("a checksum in the payload of a tunnel is taken")
+	}
 	// GRE's own checksum, which Linux leaves undone as well, if there is one.
 	f := tunnelFrame{inner: tcp(), proto: protoGRE, csum: true}
 	b := f.build()

@@ -426,3 +426,27 @@ func TestTunnelRefused(t *testing.T) {
 		t.Errorf("a segment of %d bytes: %v", len(data), err)
 	}
 }
+
+// A packet in a tunnel has no length if that is too long for its field, and only then (RFC 2675).
+func TestLengthInTunnel(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, n := range []int{5000, 65535, 65536} {
+			f := tunnelFrame{proto: protoIPIP, inner: superFrame{proto: protoTCP, v6: v6, payload: pattern(n - 40)}}
+			if v6 {
+				f.proto, f.inner.payload = protoIPv6, pattern(n-20)
+			}
+			data, o := f.build(), f.offload(f.inner.tso(), 1400)
+			field := data[f.innerAt()+2:]
+			if v6 {
+				field = data[f.innerAt()+4:]
+			}
+			for _, length := range []int{0, min(n, 65535), 65535} {
+				binary.BigEndian.PutUint16(field, uint16(length))
+				want := length == n || length == 0 && n > 65535
+				if _, ok := vnet.Inspect(data, len(data), o); ok != want {
+					t.Errorf("IPv6 %v: %d bytes, of which the header says %d: %v", v6, n, length, ok)
+				}
+			}
+		}
+	}
+}
