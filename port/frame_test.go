@@ -134,12 +134,12 @@ func TestDropNames(t *testing.T) {
 }
 
 func TestCheckName(t *testing.T) {
-	for _, good := range []string{"vm0", "eth0.100", "a", "fifteen-bytes-x", "br_0"} {
+	for _, good := range []string{"vm0", "eth0.100", "a", "fifteen-bytes-x", "br_0", "6in4-wan@2+1"} {
 		if err := port.CheckName(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a:b", "vm%d", "vm\x00", "tür", "all", "default"} {
+	for _, bad := range []string{"", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a:b", "vm%d", "vm\x00", "vm\n0", "tür", "vm0,vm1", "vm=0", `vm"0`, "vm'0", "vm$0", "vm*", "-vm", "all", "default"} {
 		if err := port.CheckName(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

@@ -110,7 +110,8 @@ func SectionOf[T any](s *Spec) (t T) {
 const MaxName = 15
 
 // CheckName returns an error unless name can be an interface name, by the rules of the
-// kernel's dev_valid_name. The error says what to write instead.
+// kernel's dev_valid_name, that also goes into a list with commas, a command line and QEMU's flags as
+// it is. The error says what to write instead.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -121,8 +122,14 @@ func CheckName(name string) error {
 		// /proc/sys/net uses the last two names for all interfaces and for new ones.
 		return fmt.Errorf("port name %q is not allowed; write one such as vm0", name)
 	}
-	if i := strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == ':' || r == '%' || r >= 0x7f }); i >= 0 {
-		return fmt.Errorf("port name %q has %q in it; use letters, digits, '-', '_' and '.' only", name, name[i:i+1])
+	const others = "-_.+@"
+	for _, r := range name {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(others, r)) {
+			return fmt.Errorf("port name %q has %q in it; use letters, digits and any of %s", name, string(r), others)
+		}
+	}
+	if name[0] == '-' {
+		return fmt.Errorf("port name %q begins like a flag; write one such as vm0", name)
 	}
 	return nil
 }

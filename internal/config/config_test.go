@@ -191,7 +191,7 @@ func TestProblems(t *testing.T) {
 			"3:26: storm_broadcast: \"100 fps\" is not a rate; write frames as 100pps, bits as 10mbit, or off"},
 		{"no value", "version: 1\nports:\n  vm0:\n    access:\n", "4:5: access has no value; write one, or leave the key out; a list with commas in it is quoted"},
 		{"contradiction", "version: 1\nports:\n  vm0: {access: 1, qinq: 2}\n", "3:3: port vm0: a port is one of access, trunk and qinq; give one of them"},
-		{"name", "version: 1\nports:\n  a/b: {}\n", "3:3: port a/b: port name \"a/b\" has \"/\" in it; use letters, digits, '-', '_' and '.' only"},
+		{"name", "version: 1\nports:\n  a/b: {}\n", "3:3: port a/b: port name \"a/b\" has \"/\" in it; use letters, digits and any of -_.+@"},
 		{"port", "version: 1\nports:\n  vm0: tap\n", "3:8: a port is a mapping of its settings, such as {kind: tap, access: 10}"},
 		{"switch", "version: 1\nswitch: {stp: true, group_forward: 0x4000}\n", "2:1: stp and group_forward exclude each other"},
 		{"anchor", "version: 1\nports:\n  vm0: &a {}\n  vm1: *a\n", "3:8: anchors, aliases and merges are not read; put common settings of ports under `defaults`"},
