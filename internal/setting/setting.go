@@ -347,6 +347,11 @@ func (s *Field) check(v reflect.Value) error {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
+	if v.Kind() == reflect.Slice {
+		if err := Twice(v.Interface()); err != nil {
+			return err
+		}
+	}
 	switch {
 	case s.number() && v.CanInt():
 		if n := v.Int(); n < s.Min || n > 0 && uint64(n) > s.Max {
@@ -364,6 +369,20 @@ func (s *Field) check(v reflect.Value) error {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// Twice returns an error if a list, a slice of comparable values, has a value twice: one of them was most
+// likely meant to be another.
+func Twice(list any) error {
+	seen := make(map[any]bool)
+	for v := reflect.ValueOf(list); len(seen) < v.Len(); {
+		one := v.Index(len(seen)).Interface()
+		if seen[one] {
+			return fmt.Errorf("%v is there twice; name it once", one)
+		}
+		seen[one] = true
 	}
 	return nil
 }

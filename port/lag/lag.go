@@ -10,13 +10,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/nic"
 	"github.com/vswitch/vswitch/internal/proto/lacp"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -144,13 +144,13 @@ func (kind) Check(s port.Spec) error {
 	if len(o.Members) > maxMembers {
 		return fmt.Errorf("a lag port has at most %d members, not %d", maxMembers, len(o.Members))
 	}
-	for i, name := range o.Members {
+	for _, name := range o.Members {
 		if port.CheckName(name) != nil {
 			return fmt.Errorf("%q cannot be an interface's name; write --members as eth0,eth1", name)
 		}
-		if slices.Contains(o.Members[:i], name) {
-			return fmt.Errorf("--members names %s twice; name each interface once", name)
-		}
+	}
+	if err := setting.Twice(o.Members); err != nil {
+		return fmt.Errorf("--members: %w", err)
 	}
 	if o.MinLinks > len(o.Members) {
 		return fmt.Errorf("--min-links %d is more than the %d members; the port would never carry a frame", o.MinLinks, len(o.Members))

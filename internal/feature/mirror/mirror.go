@@ -14,6 +14,7 @@ import (
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/packet/pfilter"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 	vswitch "github.com/vswitch/vswitch/switch"
 )
@@ -119,7 +120,10 @@ func parse(a *api.Mirror) (vswitch.Mirror, error) {
 	if !slices.Contains([]string{"", "in", "out", "both"}, a.Direction) {
 		return m, errors.New("there is no direction " + a.Direction + "; use in, out or both")
 	}
-	var err error
+	err := setting.Twice(a.From)
+	if err != nil {
+		return m, fmt.Errorf("from: %w", err)
+	}
 	if a.FromVLAN != "" {
 		if m.VLANs, err = port.ParseVLANSet(a.FromVLAN); err != nil {
 			return m, err

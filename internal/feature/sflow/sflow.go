@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 
@@ -52,11 +51,6 @@ func (s Settings) Check() error {
 		return fmt.Errorf("%v is the address of no host; write --sflow-agent as 192.0.2.1 or 2001:db8::1", s.Agent)
 	case s.Interval != 0 && (time.Duration(s.Interval) < minInterval || time.Duration(s.Interval) > maxInterval):
 		return fmt.Errorf("counters cannot be sent every %v; use %v to %v", s.Interval, minInterval, maxInterval)
-	}
-	for i, c := range s.Collectors {
-		if slices.Contains(s.Collectors[:i], c) {
-			return fmt.Errorf("the collector %v is there twice; name it once", c)
-		}
 	}
 	return nil
 }
