@@ -72,12 +72,15 @@ type fileError struct {
 	problems config.Problems
 }
 
-func (e fileError) Error() string {
+func (e fileError) Error() string { return strings.Join(e.lines(), "\n") }
+
+// lines implements severalLines.
+func (e fileError) lines() []string {
 	lines := make([]string, len(e.problems))
 	for i, p := range e.problems {
 		lines[i] = fmt.Sprintf("%s:%d:%d: %s", e.path, p.Line, p.Column, p.Message)
 	}
-	return strings.Join(lines, "\n")
+	return lines
 }
 
 // inFile gives an error of the daemon about parts of the configuration their places in the

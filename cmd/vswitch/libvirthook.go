@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func (h *libvirtPorts) add() error {
 	for i, p := range h.domain.Ports {
 		if err := h.addPort(p); err != nil {
 			for _, q := range h.domain.Ports[:i] {
-				err = errors.Join(err, h.removePort(q))
+				err = also(err, h.removePort(q))
 			}
 			return fmt.Errorf("port %s: %w", p.Name, err)
 		}
@@ -188,13 +189,21 @@ func (h *libvirtPorts) mine(s *libvirtSwitch, name string) error {
 
 // remove removes those of the ports that were added for the domain.
 func (h *libvirtPorts) remove() error {
-	var errs []error
+	var failed error
 	for _, p := range h.domain.Ports {
 		if err := h.removePort(p); err != nil {
-			errs = append(errs, fmt.Errorf("port %s: %w", p.Name, err))
+			failed = also(failed, fmt.Errorf("port %s: %w", p.Name, err))
 		}
 	}
-	return errors.Join(errs...)
+	return failed
+}
+
+// also joins two errors, each of which may be nil, on one line.
+func also(err, other error) error {
+	if err == nil || other == nil {
+		return cmp.Or(err, other)
+	}
+	return fmt.Errorf("%w; %w", err, other)
 }
 
 func (h *libvirtPorts) removePort(p libvirt.Port) error {

@@ -132,7 +132,11 @@ func printError(stderr io.Writer, err error, asJSON bool) {
 			_ = e.Encode(asAPI(err))
 			return
 		}
-		for line := range strings.SplitSeq(err.Error(), "\n") {
+		lines := []string{err.Error()}
+		if e := severalLines(nil); errors.As(err, &e) {
+			lines = e.lines()
+		}
+		for _, line := range lines {
 			fmt.Fprintln(stderr, "vswitch:", printable(line))
 		}
 	}()
@@ -140,6 +144,13 @@ func printError(stderr io.Writer, err error, asJSON bool) {
 	case <-done:
 	case <-time.After(2 * time.Second):
 	}
+}
+
+// severalLines is an error about several things, with a line for each. Any other is one line, whatever
+// characters the names in it have.
+type severalLines interface {
+	error
+	lines() []string
 }
 
 // printable writes characters that a terminal might obey as Go does.

@@ -47,7 +47,7 @@ func TestErrorIsPrintable(t *testing.T) {
 	}
 	errs.Reset()
 	printError(&errs, errors.New("open \x1b[2J\u202eé: no such file\nx"), false)
-	if want := "vswitch: open \\x1b[2J\\u202eé: no such file\nvswitch: x\n"; errs.String() != want {
+	if want := "vswitch: open \\x1b[2J\\u202eé: no such file\\nx\n"; errs.String() != want {
 		t.Errorf("%q, want %q", &errs, want)
 	}
 }
