@@ -127,6 +127,30 @@ func (h *fakeHost) Strays(string) ([]link.Stray, error) {
 	return h.strays, nil
 }
 
+func (h *fakeHost) Made(string) ([]link.Link, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []link.Link
+	for _, l := range h.links {
+		if l.Alias == "vswitch sw0" {
+			all = append(all, l)
+		}
+	}
+	return all, nil
+}
+
+func (h *fakeHost) Carrier(index int) (bool, error) {
+	l, err := h.ByIndex(index)
+	return l.Carrier, err
+}
+
+func (h *fakeHost) Remove(l link.Link) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.links, l.Index)
+	return nil
+}
+
 func (h *fakeHost) Find(spec port.Spec, trace port.Trace) (index int, is bool) {
 	for _, name := range []string{trace.Ifname, spec.Name} {
 		if l, err := h.ByName(name); err == nil {

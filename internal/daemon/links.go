@@ -33,6 +33,13 @@ type Links interface {
 
 	// Strays returns the interfaces of the switch of that name in other network namespaces.
 	Strays(switchName string) ([]link.Stray, error)
+
+	// Made returns the interfaces that the switch of that name made.
+	Made(switchName string) ([]link.Link, error)
+
+	// Carrier reports whether something is at the other end of an interface, and Remove removes one.
+	Carrier(index int) (bool, error)
+	Remove(link.Link) error
 }
 
 // Claim gives one switch of a name the sole use of interfaces. Any goroutine may use it.
@@ -56,6 +63,9 @@ func (HostLinks) ByName(name string) (link.Link, error)                { return 
 func (HostLinks) Claim(name, socket string) Claim                      { return owner.NewClaim(name, socket) }
 func (HostLinks) IPv4(index int) (netip.Prefix, error)                 { return link.IPv4(index) }
 func (HostLinks) Strays(switchName string) ([]link.Stray, error)       { return owner.Strays(switchName) }
+func (HostLinks) Made(switchName string) ([]link.Link, error)          { return owner.MadeBy(switchName) }
+func (HostLinks) Carrier(index int) (bool, error)                      { return link.Carrier(index) }
+func (HostLinks) Remove(l link.Link) error                             { return l.Delete() }
 
 // watchOn forwards events until ctx ends. If the watch ends earlier, watchOn logs it, starts
 // another, and sends an event with Err set: the receiver's knowledge may be outdated.

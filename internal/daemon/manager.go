@@ -396,6 +396,9 @@ func (m *manager) openRestored() {
 			m.emit(api.Event{Type: api.EventDaemonStarted, Reason: m.version})
 			return nil
 		})
+		if m.stateDir != "" { // else it does not know what ports there were
+			m.removeOrphans() // before there are calls, which make devices
+		}
 		close(m.restored)
 	}()
 }

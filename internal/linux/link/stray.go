@@ -47,12 +47,17 @@ func Strays(is func(Link) bool) (all []Stray, err error) {
 	return all, errors.Join(errs...)
 }
 
-// linksIn lists the interfaces of a network namespace by its number in the calling thread's; of a list
-// that changes meanwhile, what is known.
+// All lists the interfaces of the calling thread's network namespace; of a list that changes meanwhile, what
+// is known.
+func All() ([]Link, error) { return linksIn(-1) }
+
+// linksIn is All for a network namespace by its number in the calling thread's; -1 is that itself.
 func linksIn(netns int) (all []Link, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(netns))))
+	if netns >= 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(netns))))
+	}
 	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 	if errors.Is(err, netlink.ErrDumpInterrupted) {
 		err = nil

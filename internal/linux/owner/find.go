@@ -51,6 +51,17 @@ func Strays(me string) ([]link.Stray, error) {
 	return link.Strays(func(l link.Link) bool { return Marked(l, me) })
 }
 
+// MadeBy returns the interfaces in the calling thread's namespace that the switch named me made.
+func MadeBy(me string) (made []link.Link, err error) {
+	all, err := link.All()
+	for _, l := range all {
+		if l.Alias == Made(me) {
+			made = append(made, l)
+		}
+	}
+	return made, err
+}
+
 // Note notes in t which interface is a port's.
 func Note(t *port.Trace, l link.Link) {
 	t.Ifname, t.Ifindex, t.Number, t.MAC = l.Name, l.Index, Number(l.Index), l.MACString()
