@@ -1,6 +1,7 @@
 package bfd
 
 import (
+	"encoding/hex"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -251,6 +252,24 @@ func TestStates(t *testing.T) {
 		s.Advance(now)
 		if p := last(); p.Poll {
 			t.Errorf("after the answer: sent %+v", p)
+		}
+	}
+}
+
+// The packet on the wire (RFC 5880 section 4.1).
+func TestWire(t *testing.T) {
+	for _, c := range []struct {
+		p    Packet
+		want string
+	}{
+		{Packet{State: Up, Poll: true, Mult: 3, My: 1, Your: 2, MinTX: 300 * time.Millisecond, MinRX: time.Second}, "20e00318" + "00000001" + "00000002" + "000493e0" + "000f4240" + "00000000"},
+		{Packet{State: Down, Diagnostic: NeighborSignaled, Mult: 5, My: 0x01020304}, "23400518" + "01020304" + "00000000" + "00000000" + "00000000" + "00000000"},
+		{Packet{State: Init, Diagnostic: DetectionExpired, Final: true, Demand: true, Mult: 1, My: 1, Your: 2}, "21920118" + "00000001" + "00000002" + "00000000" + "00000000" + "00000000"},
+		{Packet{State: AdminDown, Mult: 1, My: 1}, "20000118" + "00000001" + "00000000" + "00000000" + "00000000" + "00000000"},
+	} {
+		b := c.p.Put()
+		if got := hex.EncodeToString(b[:]); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.p, got, c.want)
 		}
 	}
 }
