@@ -639,3 +639,208 @@ func TestNoHosts(t *testing.T) {
 		b.want(t, a, detect(macA, a), want)
 	}
 }
+
+// A question is put no more once nobody has to answer it, and gives nothing to who asked for it.
+func TestQuestionInVain(t *testing.T) {
+	const a = "10.99.0.10"
+	for what, c := range map[string]struct {
+		do    func(b *bench)
+		asked int
+	}{
+		"nothing":                         {func(*bench) {}, 1},
+		"the address is free":             {func(b *bench) { b.Delete(2, netip.Addr{}) }, 0},
+		"its port is trusted":             {func(b *bench) { b.Unguard(2) }, 0},
+		"the claimant is trusted":         {func(b *bench) { b.Unguard(1) }, 0},
+		"another port has the claimant's": {func(b *bench) { b.Unguard(1); b.Guard(1, "vm9", with(guard.Config{Learn: guard.LearnDHCP}, macA)) }, 0},
+	} {
+		b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+		b.Guard(2, "vm1", with(guard.Config{Learn: guard.LearnDHCP}, macV))
+		b.Restore(2, guard.Binding{VLAN: 1, MAC: macV, Prefix: netip.MustParsePrefix(a + "/32"), Source: guard.DHCP})
+		b.want(t, "request", request(macA, 1, a), none)
+		b.trusted(t, ack(macA, 1, a, 3600))
+		c.do(b)
+		_, asks := b.pass(time.Second)
+		if len(asks) != c.asked {
+			t.Errorf("%s: asked %+v", what, asks)
+		}
+		b.pass(5 * time.Second)
+		if got := b.bound("vm0") + b.bound("vm9"); (got == a) != (c.asked == 1) {
+			t.Errorf("%s: bound %q", what, got)
+		}
+	}
+	// It may also become vain once it is put.
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	b.Guard(2, "vm1", with(guard.Config{Learn: guard.LearnDHCP}, macV))
+	b.Restore(2, guard.Binding{VLAN: 1, MAC: macV, Prefix: netip.MustParsePrefix(a + "/32"), Source: guard.DHCP})
+	b.want(t, "request", request(macA, 1, a), none)
+	b.trusted(t, ack(macA, 1, a, 3600))
+	b.pass(time.Second)
+	b.Delete(2, netip.Addr{})
+	b.pass(5 * time.Second)
+	if got := b.bound("vm0"); got != "" {
+		t.Errorf("bound: %s", got)
+	}
+}
+
+// Of two stations that detect an address at a time, neither has it (RFC 4862 section 5.4.3): whether
+// one is behind a trusted port, or behind another guarded one.
+func TestDetectedByTwo(t *testing.T) {
+	for _, c := range []struct {
+		what       string
+		learn      guard.Learn
+		asks, also []byte
+		own        []byte
+		why        port.Drop
+	}{
+		{"detection", guard.LearnSLAAC, detect(macA, "fe80::77"), detect(macT, "fe80::77"), from6("fe80::77"), ipv6},
+		{"probe", guard.LearnARP, probe(macA, "10.99.0.10"), probe(macT, "10.99.0.10"), from4(macA, "10.99.0.10"), ipv4},
+	} {
+		b := newBench(t, guard.Config{Learn: c.learn})
+		b.want(t, c.what, c.asks, none)
+		b.trusted(t, c.also)
+		b.pass(2 * time.Second)
+		b.want(t, c.what+": also by another", c.own, c.why)
+		b.want(t, c.what+": again", c.asks, none)
+		b.pass(2 * time.Second)
+		b.trusted(t, c.also)
+		b.want(t, c.what+": of one that is bound", c.own, none)
+
+		// Behind a guarded port it is refused, and counted there.
+		v := b.Guard(2, "vm1", with(guard.Config{Learn: c.learn}, macT))
+		if dry := v.Why(frameOf(c.also), none); dry == none {
+			t.Errorf("%s by another port passes, without effect", c.what)
+		}
+		if got := b.Counts(2)[guard.Disputed]; got != 0 {
+			t.Errorf("%s: %d were counted without effect", c.what, got)
+		}
+		if why := check(v, frameOf(c.also)); why == none {
+			t.Errorf("%s by another port passes", c.what)
+		}
+		if got := b.Counts(2)[guard.Disputed]; got != 1 {
+			t.Errorf("%s: %d counted", c.what, got)
+		}
+		// A station may ask again for what it has, or is about to have.
+		before := b.Counts(1)
+		b.want(t, c.what+": for its own", c.asks, none)
+		if got := b.Counts(1); got != before {
+			t.Errorf("%s: for its own: counts %v, before %v", c.what, got, before)
+		}
+	}
+	// Nor does a station have what another one at its port has.
+	const second = macA + 1
+	b := newBench(t, guard.Config{Learn: guard.LearnARP | guard.LearnSLAAC, MACs: []port.MAC{macA, second}})
+	b.want(t, "probe", probe(macA, "10.99.0.10"), none)
+	b.want(t, "probe by a second station", probe(second, "10.99.0.10"), port.DropGuardARP)
+	b.want(t, "detection", detect(macA, "fe80::77"), none)
+	b.want(t, "detection by a second station", detect(second, "fe80::77"), nd)
+
+	// An announcement of what is not yet bound is no use of it, nor a dispute.
+	b = newBench(t, guard.Config{Learn: guard.LearnARP})
+	b.want(t, "probe", probe(macA, "10.99.0.10"), none)
+	b.want(t, "announcement", garp(macA, "10.99.0.10"), port.DropGuardARP)
+	if got := b.Counts(1); got != (guard.Counts{guard.Learned: 1}) {
+		t.Errorf("counts %v", got)
+	}
+}
+
+// Nothing is learned from a part of a message, or from a client that does not say who it is.
+func TestHalfMessages(t *testing.T) {
+	part := func(wire []byte) []byte {
+		wire[14+6] = 0x20 // more fragments
+		return wire
+	}
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+	b.want(t, "request", request(macA, 1, "10.99.0.10"), none)
+	b.trusted(t, part(ack(macA, 1, "10.99.0.10", 60)))
+	if got := b.bound("vm0"); got != "" {
+		t.Errorf("bound by a part of an answer: %s", got)
+	}
+
+	// DUIDs have 130 octets at most (RFC 9915 section 11.1).
+	const own = "fe80::5054:ff:fe99:a"
+	for _, c := range []struct {
+		n    int
+		why  port.Drop
+		want string
+	}{{-1, none, ""}, {0, port.DropGuardMalformed, ""}, {1, none, "fd98::10"}, {130, none, "fd98::10"}, {131, none, ""}} {
+		m := func(kind byte) []byte {
+			whole := dhcp6NA(kind, 1, "fd98::10", 60)
+			if c.n < 0 { // no identifier at all
+				return append(whole[:4:4], whole[4+4+10:]...)
+			}
+			b := binary.BigEndian.AppendUint16(append(whole[:4:4], 0, 1), uint16(c.n))
+			return append(append(b, make([]byte, c.n)...), whole[4+4+10:]...)
+		}
+		b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
+		b.want(t, "request", Eth(0x3333_0001_0002, macA, 0x86dd, IPv6(own, "ff02::1:2", 17, UDP(546, 547, m(3)))), c.why)
+		b.trusted(t, Eth(macA, macT, 0x86dd, IPv6("fe80::1", own, 17, UDP(547, 546, m(7)))))
+		if got := b.bound("vm0"); got != c.want {
+			t.Errorf("a DUID of %d octets: bound %q", c.n, got)
+		}
+	}
+}
+
+// What nobody can be asked for stays, however silent: an address that a station used first, and,
+// when it forms one, a prefix.
+func TestNotDisplaced(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP | guard.LearnARP | guard.LearnPD | guard.LearnSLAAC, Limit: 3})
+	for a, source := range map[string]guard.Source{"10.99.0.1/32": guard.ARP, "fd97::/56": guard.PD, "10.99.0.2/32": guard.DHCP} {
+		b.Restore(1, guard.Binding{VLAN: 1, MAC: macA, Prefix: netip.MustParsePrefix(a), Source: source})
+	}
+	b.pass(2 * time.Minute)
+	b.want(t, "detection", detect(macA, "fe80::1"), none)
+	if _, asks := b.pass(time.Second); len(asks) != 1 || asks[0].Address.String() != "10.99.0.2" {
+		t.Errorf("asked %+v", asks)
+	}
+	b.pass(3 * time.Second)
+	if got := b.bound("vm0"); got != "10.99.0.1 fd97:: fe80::1" {
+		t.Errorf("bound: %s", got)
+	}
+	b.pass(2 * time.Minute)
+	for i := range 2 {
+		a := fmt.Sprintf("10.99.0.%d", 10+i)
+		b.want(t, "request", request(macA, uint32(i), a), none)
+		b.trusted(t, ack(macA, uint32(i), a, 3600))
+	}
+	if got := b.bound("vm0"); !strings.HasPrefix(got, "10.99.0.1 10.99.0.10") {
+		t.Errorf("bound: %s", got)
+	}
+}
+
+// A lease is a binding that a port which learns none does not keep, and that is a change.
+func TestKept(t *testing.T) {
+	every := map[guard.Source]struct {
+		prefix string
+		learn  guard.Learn
+	}{
+		guard.DHCP: {"10.99.0.1/32", guard.LearnDHCP}, guard.SLAAC: {"fd98::1/128", guard.LearnSLAAC},
+		guard.ARP: {"10.99.0.2/32", guard.LearnARP}, guard.PD: {"fd97::/56", guard.LearnPD},
+	}
+	for learn := range guard.Learn(16) {
+		all := guard.LearnDHCP | guard.LearnSLAAC | guard.LearnARP | guard.LearnPD
+		b := newBench(t, guard.Config{Learn: all})
+		for source, x := range every {
+			b.Restore(1, guard.Binding{VLAN: 1, MAC: macA, Prefix: netip.MustParsePrefix(x.prefix), Source: source})
+		}
+		b.Changed()
+		b.Guard(1, "vm0", with(guard.Config{Learn: learn}, macA))
+		if got := b.Changed(); got != (learn != all) {
+			t.Errorf("learns %d: changed %v", learn, got)
+		}
+		var want []guard.Source
+		for source, x := range every {
+			if learn&x.learn != 0 {
+				want = append(want, source)
+			}
+		}
+		left := b.Learned(1)
+		if len(left) != len(want) {
+			t.Errorf("learns %d: kept %+v, want those of %v", learn, left, want)
+		}
+		for _, x := range left {
+			if !slices.Contains(want, x.Source) {
+				t.Errorf("learns %d: kept %+v", learn, x)
+			}
+		}
+	}
+}
