@@ -21,6 +21,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
+	_ "github.com/vswitch/vswitch/internal/linux/limits/atstart"
 )
 
 // Exit codes other than 0.

@@ -63,10 +63,13 @@ func forPorts(memory, own int) int { return (memory - own) / 4 * 3 }
 // leastThreads are the threads that a daemon without ports takes on one processor.
 const leastThreads = 8
 
-// RoomToStart returns an error if the system's limits leave too few threads, or too little address
+// RoomToStart returns an error if the system's limits leave too few open files or threads, or too little address
 // space or memory, for a daemon without ports. It is called before anything else: Go's runtime ends a program
 // that cannot make a thread or have memory.
 func RoomToStart() error {
+	if files := limits.Files(); files.Most < ownFiles { // what follows opens some
+		return fmt.Errorf("a switch without ports takes %d open files: %s", ownFiles, files.Name)
+	}
 	threads, _ := systemLimits()
 	return roomToStart(threads, limits.System{}.Heap(), limits.System{}.Memory())
 }

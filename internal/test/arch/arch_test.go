@@ -50,6 +50,7 @@ var below = []struct {
 	{"internal/linux/sdnotify", nil},
 	{"internal/linux/sandbox", nil},
 	{"internal/linux/limits", nil},
+	{"internal/linux/limits/atstart", nil},
 	{"internal/rxbuf", []string{"port", "internal/virtio/vnet"}},
 	{"internal/linux/afpacket", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/rxbuf", "internal/linux/mmsg", "internal/linux/link"}},
 	{"internal/linux/tuntap", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/rxbuf", "internal/linux/link"}},
@@ -81,7 +82,7 @@ var below = []struct {
 	{"internal/config", []string{"internal/setting", "port", "internal/packet/pfilter"}},
 	{"internal/linux/fastpath", []string{"switch", "fdb", "port", "internal/files/flock", "internal/packet/eth", "internal/linux/link", "internal/linux/hoststack"}},
 	{"internal/linux/losses", []string{"switch", "port"}},
-	{"cmd/vswitch", []string{"api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/handover", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
+	{"cmd/vswitch", []string{"internal/linux/limits/atstart", "api", "internal/table", "internal/qemu", "internal/libvirt", "internal/setting", "internal/feature", "internal/feature/*", "fdb", "internal/config", "internal/daemon", "internal/handover", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/sandbox", "internal/linux/sdnotify", "internal/logqueue", "internal/linux/hoststack", "port", "port/*"}},
 
 	{"cmd/vswitch-cni", []string{"api", "internal/files/flock", "internal/linux/link"}},
 
