@@ -574,3 +574,34 @@ func TestLeftOut(t *testing.T) {
 		t.Errorf("with three too many: %q", p)
 	}
 }
+
+// A guest that makes up addresses without end does not keep the stations of others from being announced, and the
+// log names its port, once a minute.
+func TestCrowd(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.host.Logged()
+	r.do(func() {
+		f := r.i.fabric
+		now := time.Now()
+		for n := range 70_000 {
+			f.table.Local(now, vni, 0x0200_0100_0000+port.MAC(n), r.vm.Number(), false)
+		}
+		for range 3 {
+			f.tellLeftOut(now.Add(time.Hour))
+		}
+	})
+	log := r.host.Logged()
+	if strings.Count(log, "EVPN leaves out stations") != 1 || !strings.Contains(log, "port=vm0") || !strings.Contains(log, "left_out=4464") {
+		t.Errorf("the log says %s", log)
+	}
+	other := r.host.Add(t, port.Spec{Name: "vm1"}, true)
+	r.do(func() {
+		r.i.fabric.table.Local(time.Now(), vni, here, other.Number(), false)
+		if s := r.i.fabric.table.Stats(); s.Local != 65536 {
+			t.Errorf("%+v", s)
+		}
+	})
+	r.await("the other's station", func() bool {
+		return slices.ContainsFunc(r.i.macs(), func(m api.EVPNMAC) bool { return m.MAC == here && m.Port == "vm1" })
+	})
+}

@@ -35,6 +35,8 @@ type fabric struct {
 	reserving uint32 // Table.Reserved when the state was last saved
 	saved     uint64 // Stats.Sequences then
 	savedAt   time.Time
+	leftOut   uint64 // Stats.LeftOut as logged at leftOutAt
+	leftOutAt time.Time
 	conflicts int // logged in the minute that began at conflictsAt
 	since     time.Time
 }
@@ -154,7 +156,23 @@ func (f *fabric) tick() {
 		f.save(now)
 	}
 	f.reserve()
+	f.tellLeftOut(now)
 	f.stop = f.host.After(max(time.Millisecond, min(wait, tickEvery)), f.tick)
+}
+
+// tellLeftOut logs, once a minute at most, that there are more stations than a host announces, and at which port.
+func (f *fabric) tellLeftOut(now time.Time) {
+	s := f.table.Stats()
+	if s.LeftOut == f.leftOut || now.Sub(f.leftOutAt) < time.Minute {
+		return
+	}
+	name := ""
+	if p := f.host.Port(s.Largest); p != nil {
+		name = p.Name()
+	}
+	f.host.Log().Warn("EVPN leaves out stations: this host announces no more, and those of the port with most go first; limit it with set-port --learn-limit",
+		"port", name, "announced", s.Local, "left_out", s.LeftOut-f.leftOut)
+	f.leftOut, f.leftOutAt = s.LeftOut, now
 }
 
 func (f *fabric) save(now time.Time) {

@@ -122,7 +122,8 @@ type Conflict struct {
 	Moves int           // how often it moved here within Window
 }
 
-// Limits bound what a Table remembers. What exceeds them is not taken, and counted.
+// Limits bound what a Table remembers. What exceeds them is not taken, and counted. Where routes or stations are
+// too many, those of the peer or the port that has most go first, so that it does not keep those of others out.
 type Limits struct {
 	Routes   int // of all peers
 	VTEPs    int // other hosts that routes lead to
@@ -218,6 +219,8 @@ type Stats struct {
 	Beyond        uint64 // of those, beyond Limits.Routes or Limits.VTEPs
 	Unused        uint64 // routes that are kept and not used: their station has too many
 	RefusedLocal  uint64 // beyond Limits.Stations or Limits.IPs
+	LeftOut       uint64 // of those, beyond Limits.Stations
+	Largest       uint16 // the port that had most stations when one was left out last
 	Duplicates    uint64 // times a station was held as a duplicate
 	Answered      uint64 // ARP requests and neighbour solicitations answered
 	Sequences     uint64 // changes of what Sequences returns

@@ -614,6 +614,30 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	r.Receive(7, remote(2, mac1, 5)) // a replacement needs no room
+	crowd := newRig(t, Config{Limits: Limits{Stations: 100}})
+	for n := range 1000 {
+		crowd.Local(crowd.now, vni, mac1+port.MAC(n), 1, false)
+	}
+	for n := range 40 {
+		crowd.Local(crowd.now, vni, mac1+port.MAC(2000+n), 2, false)
+	}
+	crowd.Local(crowd.now, vni, mac1+port.MAC(3000), 3, true)
+	crowd.Local(crowd.now, vni, mac1+port.MAC(999), 1, false) // again, of the crowd
+	if s := crowd.Stats(); s.Local != 100 || s.LeftOut != 900+40+1+1 || s.Largest != 1 || crowd.ports[1].stations != 59 || crowd.ports[2].stations != 40 || crowd.ports[3].stations != 1 {
+		t.Errorf("%+v; of the ports %d, %d, %d", s, crowd.ports[1].stations, crowd.ports[2].stations, crowd.ports[3].stations)
+	}
+	for n := range 40 {
+		if crowd.installed > 0 || crowd.domains[vni].stations[mac1+port.MAC(2000+n)].local == nil {
+			t.Errorf("station %d of the other port is left out", n)
+		}
+	}
+	full := newRig(t, Config{Limits: Limits{Stations: 2}}) // what must stay, stays
+	full.Local(full.now, vni, mac1, 1, true)
+	full.Local(full.now, vni, mac1+1, 1, true)
+	full.Local(full.now, vni, mac1+2, 2, false)
+	if s := full.Stats(); s.Local != 2 || full.ports[1].stations != 2 {
+		t.Errorf("sticky stations are displaced: %+v", s)
+	}
 	if s := r.Stats(); s.RefusedRoutes != 2 {
 		t.Errorf("%+v", s)
 	}

@@ -41,8 +41,7 @@ func (t *Table) Local(now time.Time, vni VNI, mac port.MAC, number uint16, stick
 		t.relocate(now, d, mac, s, number, sticky)
 		return
 	}
-	if t.stats.Local >= t.cfg.Stations {
-		t.stats.RefusedLocal++
+	if t.stats.Local >= t.cfg.Stations && !t.makeRoom(number) {
 		return
 	}
 	s = d.station(mac)
@@ -72,6 +71,33 @@ func (t *Table) Local(now time.Time, vni VNI, mac port.MAC, number uint16, stick
 			t.out.Send(vni, AllPorts, rarp(mac))
 		}
 	}
+}
+
+// makeRoom leaves out one more station: of the port that has most, so that a guest which makes up addresses
+// does not keep those of others out. It reports whether there is room for one of the given port now.
+func (t *Table) makeRoom(number uint16) bool {
+	most, stations := number, t.pacer(number).stations+1
+	for n, p := range t.ports {
+		if p.stations > stations {
+			most, stations = n, p.stations
+		}
+	}
+	t.stats.RefusedLocal++
+	t.stats.LeftOut++
+	t.stats.Largest = most
+	if most == number {
+		return false
+	}
+	for _, d := range t.domains { // in no order, so that one of the port with most comes soon
+		for mac, s := range d.stations {
+			if s.local != nil && s.local.port == most && !s.local.sticky {
+				t.unclaim(d, mac, s)
+				t.decide(d, mac)
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // relocate changes the port or stickiness of a station that is here already.
