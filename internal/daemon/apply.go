@@ -262,9 +262,20 @@ func (m *manager) compile(doc config.Document, r readDocument, prune string) (w 
 		w.Switch = to.patch()
 		after = to
 	}
+	// An item that stays as it is may name a port that was removed: it takes part again once it is back.
+	stays := func(id string, to *targetItem) bool {
+		for _, is := range m.itemsOf(m.hostedFeature(to.Section)) {
+			if is.ID() == id {
+				return config.Same(setting.PatchOf(is), to.Item)
+			}
+		}
+		return false
+	}
 	at := func(what config.Path, item, name string, vlan uint16) {
 		if p, named := w.Ports[name]; doc.Ports[name] != nil && !named {
 			// The port is a problem already.
+		} else if m.ports[name] == nil && p == nil && stays(item, w.Items[item]) {
+			return
 		} else if m.ports[name] == nil && p == nil || named && p == nil {
 			problems = append(problems, problem(what, "%s: there is no port %s", item, name))
 		} else if carried := m.willCarry(w, name); vlan != 0 && (vlan > port.MaxVID || !carried.Has(vlan)) {

@@ -290,6 +290,10 @@ func TestApplyPrunes(t *testing.T) {
 		if len(fdbOf(r.disk.state())) != 0 || len(r.itemsOf(r.hostedFeature("mirrors"))) != 1 {
 			t.Errorf("left are %+v and %+v", fdbOf(r.disk.state()), r.itemsOf(r.hostedFeature("mirrors")))
 		}
+		// So what the switch is can be applied to it; a mirror that would be another needs its ports.
+		wantSteps(t, r.mustApply(`"mirrors": {"m0": {"from": ["vm5"], "to_vlan": 9}}`, nil))
+		_, err = r.apply(`"mirrors": {"m0": {"from": ["vm5"], "to_vlan": 10}}`, nil)
+		wantCode(t, err, api.CodeInvalid, "mirror m0: there is no port vm5")
 		if err := r.call("DELETE", "/v1/mirrors/m0", nil, nil); err != nil {
 			t.Fatal(err)
 		}
