@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -71,9 +72,10 @@ const (
 // File is the socket that a process created at a path. Its methods act on that socket,
 // even when another is at the path by now.
 type File struct {
-	fd   int // O_PATH
-	path string
-	born unix.Stat_t
+	fd       int // O_PATH
+	path     string
+	dev, ino uint64
+	uid, gid uint32 // of a new socket, which Anyone stands for
 
 	through uint32 // the bits of the directory's mode by which others reach the socket, as There saw them
 }
@@ -92,7 +94,8 @@ func fileOf(s socket, dir int, path string) (*File, error) {
 	if failed := raw.Control(func(fd uintptr) { f.fd, err = unix.IoctlRetInt(int(fd), siocUnixFile) }); failed != nil {
 		return nil, failed
 	}
-	if err != nil {
+	own := err == nil
+	if !own {
 		// The kernel gives the file only to those who may set up networks. Others have
 		// no rights for which swapping the file would pay off.
 		if f.fd, err = unix.Openat(dir, filepath.Base(path), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
@@ -101,15 +104,29 @@ func fileOf(s socket, dir int, path string) (*File, error) {
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(f.fd, &st)
-	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFSOCK || !trusted(st.Uid)) {
+	if err == nil && !own && (st.Mode&unix.S_IFMT != unix.S_IFSOCK || !trusted(st.Uid)) {
 		err = errors.New("another program replaces it; name a path in a directory of your own")
 	}
 	if err != nil {
 		f.Close()
 		return nil, Explain(path, err)
 	}
-	f.born = st
+	f.dev, f.ino, f.uid, f.gid = st.Dev, st.Ino, st.Uid, st.Gid
 	return f, nil
+}
+
+// unset finds the owner and group of a new socket in a directory (inode_init_owner, fs/inode.c). The file may
+// have others by now.
+func (f *File) unset(dir int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return Explain(f.path, err)
+	}
+	f.uid, f.gid = uint32(os.Geteuid()), uint32(os.Getegid())
+	if st.Mode&unix.S_ISGID != 0 {
+		f.gid = st.Gid
+	}
+	return nil
 }
 
 // SetAccess changes the socket's owner, group and mode. At no time in between does it
@@ -118,10 +135,10 @@ func fileOf(s socket, dir int, path string) (*File, error) {
 func (f *File) SetAccess(a Access) error {
 	owner, group, mode := a.Owner, a.Group, uint32(a.Mode.Perm())
 	if owner == Anyone {
-		owner = int(f.born.Uid)
+		owner = int(f.uid)
 	}
 	if group == Anyone {
-		group = int(f.born.Gid)
+		group = int(f.gid)
 	}
 	if a.Mode == 0 {
 		mode = defaultMode
@@ -157,7 +174,7 @@ const LookEvery = 2 * time.Second
 // There reports whether the socket is still at its path. One goroutine calls it.
 func (f *File) There() bool {
 	var st, dir unix.Stat_t
-	if unix.Lstat(f.path, &st) != nil || st.Dev != f.born.Dev || st.Ino != f.born.Ino {
+	if unix.Lstat(f.path, &st) != nil || st.Dev != f.dev || st.Ino != f.ino {
 		return false
 	}
 	if unix.Stat(filepath.Dir(f.path), &dir) == nil {

@@ -101,6 +101,44 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+// The next process takes a socket whatever its owner, and can give it back to the switch's own: in a
+// directory that hands its group down, to that group.
+func TestTake(t *testing.T) {
+	testenv.Root(t)
+	for _, group := range []uint32{0, 9} {
+		dir := t.TempDir()
+		if group != 0 {
+			if err := errors.Join(os.Chown(dir, 0, int(group)), os.Chmod(dir, 0o755|fs.ModeSetgid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path, given := filepath.Join(dir, "s"), Access{nobody, 7, 0o600}
+		former, err := Serve(path, given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := former.Give()
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := Take(path, given, fd)
+		unix.Close(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+		if o, g, m := stat(t, path); o != nobody || g != 7 || m != 0o600 {
+			t.Errorf("after it was taken, the socket is of %d:%d, %v", o, g, m)
+		}
+		if err := next.SetAccess(Default); err != nil {
+			t.Fatal(err)
+		}
+		if o, g, m := stat(t, path); o != 0 || g != group || m != 0o660 {
+			t.Errorf("given back, the socket is of %d:%d, %v, want 0:%d", o, g, m, group)
+		}
+	}
+}
+
 // Others reach their sockets in a directory that was made for the switch's user alone.
 func TestLetIn(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")

@@ -116,6 +116,9 @@ func take[S io.Closer](path string, fd int, from func(*os.File) (S, error)) (soc
 	}
 	defer unix.Close(dir)
 	f, err := fileOf(s, dir, path)
+	if err == nil {
+		err = f.unset(dir)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}

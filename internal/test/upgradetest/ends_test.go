@@ -34,7 +34,7 @@ type end struct {
 // path forward in it, if it is on.
 var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) end{
 	"tap": func(t testing.TB, sw *daemontest.Daemon, name string) end {
-		sw.Ctl(t, "add-port %s", name)
+		sw.Ctl(t, "add-port %s --owner nobody", name)
 		var g *tuntest.Guest
 		sw.Netns.Do(func() { g = tuntest.Boot(t, name, 0) })
 		return end{name: name, send: plain(g.Send), recv: first(g.Recv)}
@@ -82,7 +82,7 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 	},
 	"vhost-user": func(t testing.TB, sw *daemontest.Daemon, name string) end {
 		path := socketPath(t)
-		sw.Ctl(t, "add-port %s --kind vhost-user --path %s", name, path)
+		sw.Ctl(t, "add-port %s --kind vhost-user --owner nobody --path %s", name, path)
 		g := vhosttest.Dial(t, path, vhosttest.Options{Size: 1024})
 		t.Cleanup(g.Close)
 		return end{
@@ -104,7 +104,7 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 	},
 	"dgram": func(t testing.TB, sw *daemontest.Daemon, name string) end {
 		path := socketPath(t)
-		sw.Ctl(t, "add-port %s --kind dgram --path %s", name, path)
+		sw.Ctl(t, "add-port %s --kind dgram --owner nobody --path %s", name, path)
 		own := path + ".vm"
 		// As systemd sets it. With the kernel's 10, more frames would wait in the switch than a kill
 		// may lose, where this process is slow to read.
@@ -158,7 +158,7 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 // stream adds a port of kind stream and connects to it.
 func stream(t testing.TB, sw *daemontest.Daemon, name string) (c streamConn, path string) {
 	path = socketPath(t)
-	sw.Ctl(t, "add-port %s --kind stream --path %s", name, path)
+	sw.Ctl(t, "add-port %s --kind stream --owner nobody --path %s", name, path)
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
