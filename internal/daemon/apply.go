@@ -292,7 +292,11 @@ func (m *manager) compile(doc config.Document, r readDocument, prune string) (w 
 		}
 	}
 	for i, h := range m.hosted {
-		if h.Items == nil || h.Items.Possible == nil || len(doc.Items[h.key()]) == 0 {
+		comes := func(id string) bool {
+			to := w.Items[id]
+			return to.Section == h.key() && to.item != nil && !stays(id, to)
+		}
+		if h.Items == nil || h.Items.Possible == nil || !slices.ContainsFunc(slices.Collect(maps.Keys(w.Items)), comes) {
 			continue
 		}
 		if err := h.Items.Possible(after.features[i]); err != nil {

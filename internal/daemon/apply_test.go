@@ -891,3 +891,17 @@ func TestConfigCalls(t *testing.T) {
 		}
 	})
 }
+
+// A group stays while snooping is off, and the configuration with it can be applied; no other comes.
+func TestApplyWithGroupsThatRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), store.State{})
+		r.mustApply(two, nil)
+		off := `"switch": {"aging": "1m0s"}`
+		r.mustApply(off, nil)
+		rests := `{"group": "239.1.2.3", "vlan": 1, "port": "vm1"}`
+		wantSteps(t, r.mustApply(off+`, "groups": [`+rests+`]`, nil))
+		_, err := r.apply(off+`, "groups": [`+rests+`, {"group": "239.1.2.4", "vlan": 1, "port": "vm1"}]`, nil)
+		wantCode(t, err, api.CodeInvalid, "static groups need multicast snooping")
+	})
+}
