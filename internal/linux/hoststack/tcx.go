@@ -156,7 +156,7 @@ func (g *Guard) Contested() error {
 		return nil
 	}
 	if t, ok := g.program.(Taker); ok && !g.shared.Load() && t.Taken() {
-		return errors.New("a macvlan or the like, such as a container's, stands on the device and takes its frames; `ip -all netns exec ip -d link show type macvlan` finds it, delete it there")
+		return errors.New("a macvlan or the like, such as a container's, stands on the device and takes its frames; `ip -all netns exec ip -d link` lists it in its namespace, as NAME@..., delete it there")
 	}
 	before, after := g.others()
 	for _, o := range append(before, after...) {

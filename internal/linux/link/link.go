@@ -163,7 +163,8 @@ func linkFrom(l netlink.Link) Link {
 	if len(a.HardwareAddr) == len(r.MAC) {
 		r.MAC = [6]byte(a.HardwareAddr)
 	}
-	if r.TakesFrames() && a.NetNsID < 0 {
+	// A macsec takes frames too, but for all addresses.
+	if (r.TakesFrames() || r.Kind == "macsec") && a.NetNsID < 0 {
 		r.Lower = a.ParentIndex
 	}
 	if x := a.Xdp; x != nil && x.Attached {

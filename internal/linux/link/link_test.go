@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
@@ -362,6 +363,21 @@ func TestWatchEnds(t *testing.T) {
 			}
 		case <-timeout:
 			t.Fatal("the watch goes on after its context")
+		}
+	}
+}
+
+// An interface that takes the frames of the one below it says which that is, if it is in the same namespace.
+func TestLower(t *testing.T) {
+	for _, c := range []struct {
+		kind         string
+		netns, lower int
+	}{
+		{"macvlan", -1, 7}, {"ipvlan", -1, 7}, {"macsec", -1, 7}, {"macsec", 3, 0}, {"macvlan", 3, 0}, {"vlan", -1, 0}, {"veth", -1, 0},
+	} {
+		l := linkFrom(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: 9, ParentIndex: 7, NetNsID: c.netns}, LinkType: c.kind})
+		if l.Lower != c.lower {
+			t.Errorf("of a %s it is %d, want %d", c.kind, l.Lower, c.lower)
 		}
 	}
 }
