@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 
 	"github.com/vswitch/vswitch/internal/feature"
@@ -33,7 +34,7 @@ var commands = []feature.Command{
 		Run: func(c *feature.Call) error {
 			path := "/v1/guard"
 			if c.Args[0] != "" {
-				path += "/" + c.Args[0]
+				path += "/" + url.PathEscape(c.Args[0])
 			}
 			return show(c, http.MethodGet, path, nil)
 		},
@@ -73,27 +74,27 @@ var commands = []feature.Command{
 			if f.MAC != "" {
 				a.MAC, _ = port.ParseMAC(f.MAC) // Check has read it
 			}
-			return c.Client.Do(c.Context, http.MethodPost, "/v1/guard/"+c.Args[0]+"/add", a, nil)
+			return c.Client.Do(c.Context, http.MethodPost, path(c, "add"), a, nil)
 		},
 	}, {
 		Name: "guard del", Usage: "take an address from a guarded port", Args: []string{"PORT", "ADDRESS"},
 		Description: "Takes a learned address, or one of `guard add`, from a guarded port. Its station can have it learned\n" +
 			"again. Addresses of the port's settings go with `set-port`.\n\nExample:\n\n    vswitch guard del vm0 192.0.2.10",
 		Run: func(c *feature.Call) error {
-			return remove(c, c.Args[0]+"/del", address{Address: c.Args[1]})
+			return remove(c, "del", address{Address: c.Args[1]})
 		},
 	}, {
 		Name: "guard flush", Usage: "take all learned addresses from a guarded port", Args: []string{"PORT"},
 		Description: "Takes all learned addresses from a guarded port. Its station is cut off until they are learned again.\n\n" +
 			"Example:\n\n    vswitch guard flush vm0",
-		Run: func(c *feature.Call) error { return remove(c, c.Args[0]+"/flush", nil) },
+		Run: func(c *feature.Call) error { return remove(c, "flush", nil) },
 	}, {
 		Name: "guard export", Usage: "print a port's addresses for `guard import`", Args: []string{"PORT"},
 		Description: "Prints the learned and added addresses of a guarded port as JSON. `guard import` gives them to a port of\n" +
 			"another switch, to which the VM migrates.\n\nExample:\n\n    vswitch guard export vm0 > vm0.json",
 		Run: func(c *feature.Call) error {
 			var e exported
-			if err := c.Client.Do(c.Context, http.MethodGet, "/v1/guard/"+c.Args[0]+"/export", nil, &e); err != nil {
+			if err := c.Client.Do(c.Context, http.MethodGet, path(c, "export"), nil, &e); err != nil {
 				return err
 			}
 			out := json.NewEncoder(c.Out)
@@ -117,7 +118,7 @@ var commands = []feature.Command{
 			case d.Decode(&struct{}{}) != io.EOF:
 				return errors.New("the standard input is not what `guard export` prints: something follows it")
 			}
-			return show(c, http.MethodPost, "/v1/guard/"+c.Args[0]+"/import", e)
+			return show(c, http.MethodPost, path(c, "import"), e)
 		},
 	}, {
 		Name: "guard why", Usage: "tell what the guard does with a frame", Args: []string{"PORT", "FRAME"},
@@ -131,7 +132,7 @@ var commands = []feature.Command{
 		},
 		Run: func(c *feature.Call) error {
 			var v verdict
-			if err := c.Client.Do(c.Context, http.MethodPost, "/v1/guard/"+c.Args[0]+"/why", question{c.Args[1]}, &v); err != nil {
+			if err := c.Client.Do(c.Context, http.MethodPost, path(c, "why"), question{c.Args[1]}, &v); err != nil {
 				return err
 			}
 			return c.Show(v, func(w io.Writer) {
@@ -169,10 +170,16 @@ func seconds(s *int64, none string) string {
 	return fmt.Sprintf("%ds", *s)
 }
 
+// path returns the path of a call about the port that the command names. What cannot be a port's name is not another
+// path.
+func path(c *feature.Call, call string) string {
+	return "/v1/guard/" + url.PathEscape(c.Args[0]) + "/" + call
+}
+
 // remove calls the daemon and prints how many addresses it removed.
-func remove(c *feature.Call, path string, request any) error {
+func remove(c *feature.Call, call string, request any) error {
 	var n removed
-	if err := c.Client.Do(c.Context, http.MethodPost, "/v1/guard/"+path, request, &n); err != nil {
+	if err := c.Client.Do(c.Context, http.MethodPost, path(c, call), request, &n); err != nil {
 		return err
 	}
 	return c.Show(n, func(w io.Writer) { table.Row(w, "REMOVED", n.Removed) })

@@ -108,7 +108,7 @@ var routes = []feature.Route{
 func (g *guard) find(name string) (feature.Port, error) {
 	p, err := feature.FindPort(g.host, name)
 	if err == nil && g.ports[p.Number()] == nil {
-		return nil, api.Errorf(api.CodeFailed, "port %s is not guarded; `vswitch set-port %s --guard on` guards it", name, name)
+		return nil, api.Errorf(api.CodeInvalid, "port %s is not guarded; `vswitch set-port %s --guard on` guards it", name, name)
 	}
 	return p, err
 }
@@ -178,7 +178,7 @@ func (g *guard) add(p feature.Port, r *http.Request) (any, error) {
 		}
 	}
 	if err := g.table.Add(p.Number(), a.VLAN, a.MAC, ip); err != nil {
-		return nil, api.Errorf(api.CodeFailed, "%w", err)
+		return nil, api.Errorf(api.CodeInvalid, "%w", err)
 	}
 	return nil, nil
 }
@@ -223,7 +223,7 @@ func (g *guard) imports(p feature.Port, r *http.Request) (any, error) {
 	}
 	g.table.Restore(p.Number(), all...)
 	if len(all) != 0 && !g.hasAny(p, all) {
-		return nil, api.Errorf(api.CodeFailed, "port %s may have none of these %d addresses: their MAC addresses or VLANs are not the port's, it does not learn such addresses, their time is over, or other ports have them", p.Name(), len(all))
+		return nil, api.Errorf(api.CodeInvalid, "port %s may have none of these %d addresses: their MAC addresses or VLANs are not the port's, it does not learn such addresses, their time is over, or other ports have them", p.Name(), len(all))
 	}
 	return g.list(p.Name()), nil
 }
