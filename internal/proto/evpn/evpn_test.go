@@ -764,6 +764,30 @@ func TestFairRoutes(t *testing.T) {
 	}
 }
 
+// TestFairHosts: of the hosts behind one peer, the one with most routes gives way to the others, and keeps its
+// flood route.
+func TestFairHosts(t *testing.T) {
+	r := newRig(t, Config{Limits: Limits{Routes: 8}})
+	r.Receive(7, remoteFlood(2, vni))
+	for n := range 10 {
+		r.Receive(7, remote(2, mac1+port.MAC(n), 0))
+	}
+	r.Receive(7, remoteFlood(3, vni))
+	for n := range 10 {
+		r.Receive(7, remote(3, mac1+port.MAC(100+n), 0))
+	}
+	if r.vteps[vtep(2)] != 4 || r.vteps[vtep(3)] != 4 || r.Count(7) != 8 || r.LeftOut(7) != 14 {
+		t.Errorf("to the hosts lead %v, %d routes, %d left out", r.vteps, r.Count(7), r.LeftOut(7))
+	}
+	if !slices.Equal(r.floods[vni], []netip.Addr{vtep(2), vtep(3)}) {
+		t.Errorf("floods go to %v", r.floods[vni])
+	}
+	if s := r.Stats(); s.Routes != 8 || s.Remote != 6 || s.Beyond != 14 {
+		t.Errorf("%+v", s)
+	}
+	r.check()
+}
+
 // A port that makes up addresses announces a burst at once, and the rest slowly; another port
 // is not affected.
 func TestPacing(t *testing.T) {

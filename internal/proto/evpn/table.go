@@ -256,7 +256,7 @@ func (t *Table) sensible(r *Route) bool {
 
 // hasRoom reports whether the limits permit a route of a peer in the place of a former one; nil:
 // there was none. If there is no room left, the peer that has most routes makes some, so that it
-// does not keep the others' out.
+// does not keep the others' out; of the hosts behind one peer, such as a route reflector, that which has most.
 func (t *Table) hasRoom(p *peer, old *path, r *Route) bool {
 	if t.vteps[r.VTEP] == 0 && len(t.vteps) >= t.cfg.VTEPs {
 		return false
@@ -271,7 +271,7 @@ func (t *Table) hasRoom(p *peer, old *path, r *Route) bool {
 		}
 	}
 	if len(most.routes) <= len(p.routes)+1 {
-		return false
+		return t.displace(p, r.VTEP)
 	}
 	for _, displaced := range most.routes {
 		t.drop(most, displaced)
@@ -281,6 +281,35 @@ func (t *Table) hasRoom(p *peer, old *path, r *Route) bool {
 	t.stats.RefusedRoutes++
 	t.stats.Beyond++
 	return true
+}
+
+// displace leaves out a station's route of the host to which most routes lead, for one of another host by the same
+// peer. It reports whether it has.
+func (t *Table) displace(p *peer, to netip.Addr) bool {
+	host, most := to, t.vteps[to]+1
+	for v, n := range t.vteps {
+		if n > most {
+			host, most = v, n
+		}
+	}
+	if host == to {
+		return false
+	}
+	const tries = 4096 // in no order: enough for a host that has a large part of the routes
+	n := 0
+	for _, displaced := range p.routes {
+		if displaced.VTEP == host && displaced.Kind == MAC {
+			t.drop(p, displaced)
+			p.left++
+			t.stats.RefusedRoutes++
+			t.stats.Beyond++
+			return true
+		}
+		if n++; n == tries {
+			break
+		}
+	}
+	return false
 }
 
 // forget says that one route fewer leads to a VTEP.
