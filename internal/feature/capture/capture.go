@@ -39,7 +39,7 @@ type query struct {
 	Direction direction `json:"direction" arg:"WHICH" help:"capture frames that the port received (in), sent (out), or both" default:"both"`
 	Drops     bool      `json:"drops" help:"capture only frames that were dropped, each with the reason"`
 	SnapLen   int       `json:"snaplen" short:"s" arg:"BYTES" min:"14" max:"262144" help:"keep the first bytes of each frame" default:"all"`
-	Count     uint32    `json:"count" short:"c" arg:"N" help:"end after so many frames" default:"no end"`
+	Count     uint32    `json:"count" short:"c" arg:"N" min:"1" help:"end after so many frames" default:"no end"`
 	Filter    string    `json:"filter" arg:"EXPR" help:"capture frames that match the expression" default:"all"`
 }
 

@@ -22,7 +22,7 @@ import (
 type flags struct {
 	query
 	Follow bool   `json:"follow" short:"f" help:"show what is dropped from now on, until Ctrl-C"`
-	Count  uint32 `json:"count" short:"c" arg:"N" help:"end after so many frames" default:"no end"`
+	Count  uint32 `json:"count" short:"c" arg:"N" min:"1" help:"end after so many frames" default:"no end"`
 	Write  string `json:"write" short:"w" arg:"FILE" help:"write the beginnings of the frames as pcapng, to standard output if FILE is -" default:"print a line for each frame"`
 }
 
