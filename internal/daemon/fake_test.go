@@ -58,6 +58,7 @@ type fakeHost struct {
 
 	other    error  // another switch of the name, as Claim.Take says
 	attended string // what Attended says
+	own      bool   // the station behind each port is the host
 
 	strays []link.Stray
 
@@ -241,7 +242,7 @@ type fakeSettings struct {
 }
 
 func (h *fakeHost) Describe() port.Description {
-	return port.Description{Help: "a device that is not there", Settings: fakeSettings{}, Station: true}
+	return port.Description{Help: "a device that is not there", Settings: fakeSettings{}, Station: true, Own: h.own}
 }
 
 func (h *fakeHost) Check(spec port.Spec) error {

@@ -552,3 +552,45 @@ func TestPortPasses(t *testing.T) {
 		want(api.StateDown, false)
 	})
 }
+
+// A port that could not be opened does not keep its device from another.
+func TestFailedPortHasNoDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost()
+		device := h.put(link.Link{Name: "vm0"})
+		r := start(t, h, store.State{})
+		h.failOpen(port.ErrGone)
+		if err := r.addReq(noWait(wanted(spec("vm0")))); err != nil {
+			t.Fatal(err)
+		}
+		if h.device("vm0") != nil {
+			t.Fatal("it is open")
+		}
+		h.failOpen(nil)
+		device.Name = "vm9"
+		h.put(device)
+		if err := r.add("vm9"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Features learn the address of the host's own station, and of no other: that of a device is no VM's.
+func TestOwnStation(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newFakeHost()
+			h.own = own
+			r := start(t, h, store.State{})
+			r.mustAdd("vm0")
+			r.change("vm0", func(l *link.Link) { l.MAC = [6]byte{2, 0, 0, 0, 0, 1} })
+			var want, is port.MAC
+			if own {
+				want = 0x0200_0000_0001
+			}
+			if _ = r.do(func() error { is = r.ports["vm0"].Own(); return nil }); is != want {
+				t.Errorf("own %v: %v", own, is)
+			}
+		})
+	}
+}
