@@ -315,9 +315,10 @@ func TestAdd(t *testing.T) {
 		"in a prefix of a port in another VLAN":   {1, 1, macA, "10.95.0.1", true},
 		"beside another's prefix":                 {1, 1, macA, "10.97.1.0", true},
 		"a protected one, which nobody may learn": {1, 1, macA, "10.99.0.1", true},
+		"in a pair of another, which share":       {1, 1, macA, "10.94.0.1", true},
 	} {
 		b := newBench(t, guard.Config{VLANs: two, Learn: guard.LearnDHCP, Addresses: addresses("10.99.0.10")}, "10.99.0.1/32")
-		b.Guard(2, "vm1", guard.Config{MACs: []port.MAC{macV, other}, VLANs: two, Addresses: append(addresses("10.98.0.1"), wide("10.97.0.0/24", 0), wide("10.96.0.0/24", 2))})
+		b.Guard(2, "vm1", guard.Config{MACs: []port.MAC{macV, other}, VLANs: two, Addresses: append(addresses("10.98.0.1"), wide("10.97.0.0/24", 0), wide("10.96.0.0/24", 2)), Pairs: []guard.Pair{{MAC: macT, Address: wide("10.94.0.1/32", 0)}}})
 		b.Guard(3, "vm2", guard.Config{MACs: []port.MAC{macT}, VLANs: three, Addresses: []guard.Address{wide("10.95.0.0/24", 0)}})
 		b.Restore(1, guard.Binding{VLAN: 1, MAC: macA, Prefix: netip.MustParsePrefix("10.99.0.30/32"), Source: guard.DHCP})
 		err := b.Add(c.number, c.vlan, c.mac, netip.MustParseAddr(c.a))

@@ -648,6 +648,15 @@ func TestConfigured(t *testing.T) {
 			t.Errorf("%s in VLAN %d: %v", c.a, c.vlan, got)
 		}
 	}
+	// Addresses for every VLAN alone.
+	b = newBench(t, guard.Config{VLANs: vlans, Addresses: addresses("10.97.0.10")})
+	for _, vlan := range []uint16{10, 20} {
+		f := frameOf(from4(macA, "10.97.0.10"))
+		f.VLAN = vlan
+		if got := check(b.a, f); got != none {
+			t.Errorf("the only address in VLAN %d: %v", vlan, got)
+		}
+	}
 	// More addresses than are compared one by one.
 	var many []string
 	for i := range 200 {

@@ -456,7 +456,11 @@ func TestMirrorOfLifetimes(t *testing.T) {
 	b.now = start.Add(500 * time.Second)
 	advertise("still a little", 8000, 0)
 	b.now = start.Add(1500 * time.Second)
+	b.Changed()
 	advertise("much longer", 8000, 1)
+	if !b.Changed() {
+		t.Error("a longer lifetime is no change")
+	}
 	if got := published(); !got.Equal(start.Add(9500 * time.Second)) {
 		t.Errorf("published until %v", got.Sub(start))
 	}
@@ -843,4 +847,40 @@ func TestKept(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A router behind a guarded port advertises prefixes as one behind a trusted port does, and nobody
+// else behind one.
+func TestGuardedRouter(t *testing.T) {
+	for _, allow := range []guard.Allow{0, guard.AllowRouter} {
+		b := newBench(t, guard.Config{Learn: guard.LearnSLAAC})
+		v := b.Guard(2, "vm1", with(guard.Config{Allow: allow, Addresses: addresses("fe80::1")}, macT))
+		want := port.DropGuardRouter
+		if allow != 0 {
+			want = none
+		}
+		if why := check(v, frameOf(routerAdvert("fd98::/64", 3600))); why != want {
+			t.Errorf("allowed %v: %v", allow != 0, why)
+		}
+		want = nd
+		if allow != 0 {
+			want = none
+		}
+		b.want(t, "detection in its prefix", detect(macA, "fd98::10"), want)
+	}
+}
+
+// Users hear of a prefix that is delegated, and the owner of a configured one may give up a part.
+func TestDelegationIsTold(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnPD, Addresses: []guard.Address{{Prefix: netip.MustParsePrefix("fd96::/48")}}})
+	client := func(kind, xid byte, prefix string) []byte {
+		return Eth(0x3333_0001_0002, macA, 0x86dd, IPv6("fe80::5054:ff:fe99:a", "ff02::1:2", 17, UDP(546, 547, dhcp6(kind, xid, prefix, 0))))
+	}
+	b.want(t, "request", client(3, 1, "fd97::/56"), none)
+	b.trusted(t, Eth(macA, macT, 0x86dd, IPv6("fe80::1", "fe80::5054:ff:fe99:a", 17, UDP(547, 546, dhcp6(7, 1, "fd97::/56", 60)))))
+	if said, _ := b.pass(time.Second); !slices.Contains(said, "bound vm0 fd97:: ") {
+		t.Errorf("said %q", said)
+	}
+	b.want(t, "a part of what is configured", client(8, 2, "fd96:0:0:1::/64"), none)
+	b.want(t, "what is not", client(8, 3, "fd95::/64"), port.DropGuardDHCP)
 }
