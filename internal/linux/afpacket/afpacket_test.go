@@ -3,6 +3,7 @@ package afpacket
 import (
 	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,10 @@ const patience = 5 * time.Second
 func tap(t testing.TB, name string) *Port {
 	t.Helper()
 	if err := tuntap.Create(name, "", tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
+		t.Fatal(err)
+	}
+	// What the host itself sends, and the device loses while nobody has it open, would count as lost.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}
 	l, err := link.ByName(name)
