@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -262,39 +263,38 @@ func (m *manager) compile(doc config.Document, r readDocument, prune string) (w 
 		w.Switch = to.patch()
 		after = to
 	}
-	// An item that stays as it is may name a port that was removed: it takes part again once it is back.
-	stays := func(id string, to *targetItem) bool {
-		for _, is := range m.itemsOf(m.hostedFeature(to.Section)) {
-			if is.ID() == id {
-				return config.Same(setting.PatchOf(is), to.Item)
+	now := sync.OnceValue(func() map[string]setting.Patch {
+		all := make(map[string]setting.Patch)
+		for _, h := range m.hosted {
+			if h.Items == nil {
+				continue
+			}
+			for _, is := range m.itemsOf(h) {
+				all[is.ID()] = setting.PatchOf(is)
 			}
 		}
-		return false
-	}
-	at := func(what config.Path, item, name string, vlan uint16) {
-		if p, named := w.Ports[name]; doc.Ports[name] != nil && !named {
-			// The port is a problem already.
-		} else if m.ports[name] == nil && p == nil && stays(item, w.Items[item]) {
-			return
-		} else if m.ports[name] == nil && p == nil || named && p == nil {
-			problems = append(problems, problem(what, "%s: there is no port %s", item, name))
-		} else if carried := m.willCarry(w, name); vlan != 0 && (vlan > port.MaxVID || !carried.Has(vlan)) {
-			problems = append(problems, problem(what, "%s: port %s does not carry VLAN %d; it carries %s", item, name, vlan, carried.String()))
-		}
-	}
+		return all
+	})
+	stays := func(id string) bool { is, was := now()[id]; return was && config.Same(is, w.Items[id].Item) }
 	for id, to := range w.Items {
 		if to.item == nil {
 			continue
 		}
 		ports, vlan := to.item.Needs()
 		for _, name := range ports {
-			at(r.at[id], id, name, vlan)
+			if doc.Ports[name] != nil && w.Ports[name] == nil {
+				continue // the port is a problem already
+			}
+			// An item that stays may lack what it lacks already: it takes part again once that is there.
+			if lack := m.lacks(w, name, vlan); lack != "" && (m.lacks(newTarget(), name, vlan) == "" || !stays(id)) {
+				problems = append(problems, problem(r.at[id], "%s: %s", id, lack))
+			}
 		}
 	}
 	for i, h := range m.hosted {
 		comes := func(id string) bool {
 			to := w.Items[id]
-			return to.Section == h.key() && to.item != nil && !stays(id, to)
+			return to.Section == h.key() && to.item != nil && !stays(id)
 		}
 		if h.Items == nil || h.Items.Possible == nil || !slices.ContainsFunc(slices.Collect(maps.Keys(w.Items)), comes) {
 			continue
@@ -328,12 +328,23 @@ func (m *manager) prune(w target, doc config.Document, prune string) {
 	}
 }
 
-// willCarry returns the VLANs that a port carries after a change.
-func (m *manager) willCarry(w target, name string) port.VLANSet {
-	if p := w.Ports[name]; p != nil {
-		return p.spec.Carried()
+// lacks says what an item lacks of a port that it needs, as it will be: the port, or a VLAN unless that is 0.
+func (m *manager) lacks(w target, name string, vlan uint16) string {
+	is := m.ports[name]
+	to, named := w.Ports[name]
+	if to == nil && (named || is == nil) {
+		return "there is no port " + name
 	}
-	return m.ports[name].vlans()
+	var carried port.VLANSet
+	if to != nil {
+		carried = to.spec.Carried()
+	} else {
+		carried = is.vlans()
+	}
+	if vlan != 0 && (vlan > port.MaxVID || !carried.Has(vlan)) {
+		return fmt.Sprintf("port %s does not carry VLAN %d; it carries %s", name, vlan, carried.String())
+	}
+	return ""
 }
 
 // hostedFeature returns the feature that keeps something under a key.

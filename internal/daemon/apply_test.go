@@ -905,3 +905,22 @@ func TestApplyWithGroupsThatRest(t *testing.T) {
 		wantCode(t, err, api.CodeInvalid, "static groups need multicast snooping")
 	})
 }
+
+// An entry stays at a port that no longer carries its VLAN, and the configuration with it can be applied; no other
+// comes there, nor does a configuration take the VLAN away from under an entry.
+func TestApplyWithEntriesThatRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newFakeHost(), store.State{})
+		r.mustApply(two, nil)
+		rests := `"fdb": [{"mac": "52:54:00:00:00:01", "vlan": 10, "port": "vm0", "sticky": true}`
+		moved := `"ports": {"vm0": {"kind": "fake", "access": 11}}, `
+		_, err := r.apply(moved+rests+`]`, nil)
+		wantCode(t, err, api.CodeInvalid, "port vm0 does not carry VLAN 10; it carries 11")
+		if err := r.set("vm0", api.Settings{"access": 11}); err != nil {
+			t.Fatal(err)
+		}
+		wantSteps(t, r.mustApply(moved+rests+`]`, nil))
+		_, err = r.apply(moved+rests+`, {"mac": "52:54:00:00:00:02", "vlan": 10, "port": "vm0"}]`, nil)
+		wantCode(t, err, api.CodeInvalid, "52:54:00:00:00:02 vlan 10: port vm0 does not carry VLAN 10; it carries 11")
+	})
+}
