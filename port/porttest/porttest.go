@@ -86,7 +86,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 }
 
 const (
-	patience = 5 * time.Second
+	patience = 30 * time.Second
 	// etherType is one that no other protocol uses (802 local experimental 1).
 	etherType = 0x88b5
 	dst, src  = port.MAC(0x02_00_00_00_00_02), port.MAC(0x02_00_00_00_00_01)

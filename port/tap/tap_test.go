@@ -32,7 +32,7 @@ func of(switchName string) port.Kind { return porttest.Kind(tap.New(tap.Options{
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // guest ── fd end [TAP] kernel end ── port under test
 func TestConformance(t *testing.T) {

@@ -203,7 +203,7 @@ func (p *dgramPeer) Recv(timeout time.Duration) ([]byte, port.Offload, error) {
 	}
 }
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // awaitLink waits for a change of the link as the daemon does.
 func awaitLink(t testing.TB, p port.Port, up bool) {

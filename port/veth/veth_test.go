@@ -31,7 +31,7 @@ func of(switchName string) port.Kind {
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // port under test ── c1 ═══ veth ═══ eth1 (container) ── station
 func TestConformance(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"github.com/vswitch/vswitch/port/vhostuser"
 )
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // socketPath is short: a test's own directory has its name in it, and gets too long.
 func socketPath(t testing.TB) string {

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // tap makes a TAP that is up and attaches to it.
 func tap(t testing.TB, name string) *Port {

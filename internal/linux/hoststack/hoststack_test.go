@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // A host's socket hears a guest's broadcast on a plain TAP and while the switch is
 // away, and none while the host stack is shut out; a packet socket hears all.

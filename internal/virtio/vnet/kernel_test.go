@@ -218,7 +218,7 @@ func TestKernelSegmentsTunnelsTheSame(t *testing.T) {
 	})
 }
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // end is a frame that tells where the segments of the one before end.
 var end = []byte("\x52\x54\x00\x00\x00\x02\x52\x54\x00\x00\x00\x01\x88\xb5end of segments")

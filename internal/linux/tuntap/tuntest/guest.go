@@ -49,7 +49,7 @@ func Boot(t testing.TB, name string, offloads int) *Guest {
 }
 
 // patience is how long the kernel has for what follows soon.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // boot opens a queue of a TAP that nobody uses. Still it may be busy for a moment: what
 // another test starts has every descriptor of this process until its exec is done,
