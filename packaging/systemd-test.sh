@@ -78,10 +78,11 @@ inside() {
 	has 'vm1 .*access=10' || fail "the configuration is not in force: $(vswitch ports)"
 	has vm0 || fail "a port that was added by hand is gone"
 
-	echo "# an upgrade restarts it"
+	echo "# an upgrade hands it over"
 	pid=$(main_pid)
 	"${install[@]}" --reinstall
 	await another "$pid"
+	journalctl -q --no-pager -u vswitch@sw0 | grep -q "switch handed over.*to_process=$(main_pid) " || fail "it was restarted: $(journalctl -q --no-pager -u vswitch@sw0 | tail -n 30)"
 
 	echo "# it stops in time, and the removal stops it"
 	systemctl stop vswitch@sw0

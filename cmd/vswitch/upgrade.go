@@ -189,7 +189,7 @@ func unitOf(cgroup string) string {
 
 // startNext starts the process that takes over, and returns its number and what it reports. It says
 // what the process writes before it took over.
-func startNext(binary string, conn handover.Conn, hello handover.Hello, outputs []int, errors io.Writer) (pid int, r handover.Report, err error) {
+func startNext(binary string, conn handover.Conn, hello handover.Hello, outputs []int, stderr io.Writer) (pid int, r handover.Report, err error) {
 	connFD, err := handover.DupOf(conn)
 	if err != nil {
 		return 0, r, err
@@ -219,6 +219,11 @@ func startNext(binary string, conn handover.Conn, hello handover.Hello, outputs 
 		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(fd), "output"))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives the terminal of this command
+	if hello.Managed {
+		// systemd waits for the end of a main process only if that is a child of its own, as this one is:
+		// else a stop kills it as soon as it was asked to end.
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_PARENT
+	}
 	err = cmd.Start()
 	for _, f := range append(cmd.ExtraFiles[:2:2], saying) {
 		f.Close()
@@ -242,9 +247,12 @@ func startNext(binary string, conn handover.Conn, hello handover.Hello, outputs 
 	_ = cmd.Process.Kill() // or it has ended
 	<-told
 	why := cmd.Wait()
+	if errors.Is(why, syscall.ECHILD) { // it is the service manager's
+		why = errors.New("it ended without a word")
+	}
 	lines := strings.Split(strings.TrimSpace(words.String()), "\n")
 	for _, line := range lines[:len(lines)-1] {
-		fmt.Fprintln(errors, line)
+		fmt.Fprintln(stderr, line)
 	}
 	if last := strings.TrimPrefix(lines[len(lines)-1], "vswitch: "); last != "" {
 		return 0, r, fmt.Errorf("%s: %s", binary, last)
