@@ -88,8 +88,12 @@ func (t *Table) makeRoom(number uint16) bool {
 	if most == number {
 		return false
 	}
-	for _, d := range t.domains { // in no order, so that one of the port with most comes soon
+	n := 0
+	for _, d := range t.domains {
 		for mac, s := range d.stations {
+			if n++; n > maxTries {
+				return false
+			}
 			if s.local != nil && s.local.port == most && !s.local.sticky {
 				t.unclaim(d, mac, s)
 				t.decide(d, mac)

@@ -283,6 +283,10 @@ func (t *Table) hasRoom(p *peer, old *path, r *Route) bool {
 	return true
 }
 
+// maxTries is how many stations or routes are looked at for one that gives way. They come in no order, so one of
+// a port or host that has a large part of them is among these.
+const maxTries = 4096
+
 // displace leaves out a station's route of the host to which most routes lead, for one of another host by the same
 // peer. It reports whether it has.
 func (t *Table) displace(p *peer, to netip.Addr) bool {
@@ -295,7 +299,6 @@ func (t *Table) displace(p *peer, to netip.Addr) bool {
 	if host == to {
 		return false
 	}
-	const tries = 4096 // in no order: enough for a host that has a large part of the routes
 	n := 0
 	for _, displaced := range p.routes {
 		if displaced.VTEP == host && displaced.Kind == MAC {
@@ -305,7 +308,7 @@ func (t *Table) displace(p *peer, to netip.Addr) bool {
 			t.stats.Beyond++
 			return true
 		}
-		if n++; n == tries {
+		if n++; n == maxTries {
 			break
 		}
 	}
