@@ -121,15 +121,14 @@ func (b *bucket) allow(f *port.Frame, now int64) bool {
 		return true
 	}
 	for {
-		from := b.until.Load()
-		if from-now >= b.burst {
+		until := b.until.Load()
+		if until-now >= b.burst {
 			if !b.over.Load() {
 				b.over.Store(true)
 			}
 			return false
 		}
-		until, takes := from, cost(f, b.rate)
-		over := b.over.Load()
+		from, takes, over := until, cost(f, b.rate), b.over.Load()
 		if until < now && (!over || now-until > b.late+takes) {
 			from = now
 		}

@@ -302,11 +302,11 @@ func (rd reader) routes(b []byte, a *attributes, updates []Update) ([]Update, er
 			}
 		}
 		if u.Withdrawn {
-			vtep := u.VTEP
-			u.Route = evpn.Route{Key: u.Key}
+			only := evpn.Route{Key: u.Key}
 			if u.Loop != 0 {
-				u.VTEP = vtep
+				only.VTEP = u.VTEP
 			}
+			u.Route = only
 		}
 		updates = append(updates, u)
 	}

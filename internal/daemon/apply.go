@@ -11,7 +11,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -263,40 +262,27 @@ func (m *manager) compile(doc config.Document, r readDocument, prune string) (w 
 		w.Switch = to.patch()
 		after = to
 	}
-	now := sync.OnceValue(func() map[string]setting.Patch {
-		all := make(map[string]setting.Patch)
-		for _, h := range m.hosted {
-			if h.Items == nil {
-				continue
-			}
-			for _, is := range m.itemsOf(h) {
-				all[is.ID()] = setting.PatchOf(is)
-			}
-		}
-		return all
-	})
-	stays := func(id string) bool { is, was := now()[id]; return was && config.Same(is, w.Items[id].Item) }
+	now, coming := m.itemsNow(), make(map[string]bool) // coming: sections with an item that is new or another one
 	for id, to := range w.Items {
 		if to.item == nil {
 			continue
 		}
+		is, was := now[id]
+		stays := was && config.Same(is, to.Item)
+		coming[to.Section] = coming[to.Section] || !stays
 		ports, vlan := to.item.Needs()
 		for _, name := range ports {
 			if doc.Ports[name] != nil && w.Ports[name] == nil {
 				continue // the port is a problem already
 			}
 			// An item that stays may lack what it lacks already: it takes part again once that is there.
-			if lack := m.lacks(w, name, vlan); lack != "" && (m.lacks(newTarget(), name, vlan) == "" || !stays(id)) {
+			if lack := m.lacks(w, name, vlan); lack != "" && (!stays || m.lacks(newTarget(), name, vlan) == "") {
 				problems = append(problems, problem(r.at[id], "%s: %s", id, lack))
 			}
 		}
 	}
 	for i, h := range m.hosted {
-		comes := func(id string) bool {
-			to := w.Items[id]
-			return to.Section == h.key() && to.item != nil && !stays(id)
-		}
-		if h.Items == nil || h.Items.Possible == nil || !slices.ContainsFunc(slices.Collect(maps.Keys(w.Items)), comes) {
+		if h.Items == nil || h.Items.Possible == nil || !coming[h.key()] {
 			continue
 		}
 		if err := h.Items.Possible(after.features[i]); err != nil {

@@ -32,6 +32,7 @@ import (
 	"github.com/vswitch/vswitch/internal/feature/vlan"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -345,7 +346,7 @@ type rig struct {
 	t     *testing.T
 	host  *fakeHost
 	disk  *fakeDisk
-	lines *lines
+	lines *testenv.Log
 	stop  func()
 }
 
@@ -399,39 +400,13 @@ func (d *fakeDisk) hold(stall chan struct{}) {
 	d.stall = stall
 }
 
-// lines is a log.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-// take returns the lines since the last call.
-func (l *lines) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.buf.Reset()
-	return l.buf.String()
-}
-
 // start runs a manager in the test's bubble until the test or stop ends it.
 func start(t *testing.T, host *fakeHost, saved store.State) *rig {
 	return startWith(t, host, saved, func(*Options) {})
 }
 
 func startWith(t *testing.T, host *fakeHost, saved store.State, edit func(*Options)) *rig {
-	r := &rig{t: t, host: host, disk: &fakeDisk{kept: saved}, lines: new(lines)}
+	r := &rig{t: t, host: host, disk: &fakeDisk{kept: saved}, lines: new(testenv.Log)}
 	noTime := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
@@ -572,7 +547,7 @@ func (r *rig) listFDB() (all []api.FDBEntry) {
 func (r *rig) logged() string {
 	synctest.Wait()
 	_ = r.do(func() error { return nil }) // after what others have logged
-	return r.lines.take()
+	return r.lines.Take()
 }
 
 func (r *rig) add(name string) error { return r.addReq(wanted(spec(name))) }

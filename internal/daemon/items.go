@@ -132,6 +132,20 @@ func (m *manager) itemsOf(h *hosted) []feature.Item {
 	return all
 }
 
+// itemsNow returns the items of all features by their IDs.
+func (m *manager) itemsNow() map[string]setting.Patch {
+	all := make(map[string]setting.Patch)
+	for _, h := range m.hosted {
+		if h.Items == nil {
+			continue
+		}
+		for _, is := range m.itemsOf(h) {
+			all[is.ID()] = setting.PatchOf(is)
+		}
+	}
+	return all
+}
+
 // targetItem is what becomes of an item.
 type targetItem struct {
 	targetMark

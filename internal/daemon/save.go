@@ -148,12 +148,12 @@ func (m *manager) change(f func() error) error {
 	defer func() { <-m.changing }()
 	err := m.do(func() error {
 		m.midway = true
-		defer func() {
-			if m.midway = false; !m.owed.IsZero() {
-				m.resave, m.owed = m.owed, time.Time{}
-			}
-		}()
-		return f()
+		err := f()
+		// Not deferred: if the manager stops meanwhile, f does not return, and the change stays half done.
+		if m.midway = false; !m.owed.IsZero() {
+			m.resave, m.owed = m.owed, time.Time{}
+		}
+		return err
 	})
 	if err == nil {
 		m.generation.Add(1)

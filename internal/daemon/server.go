@@ -16,27 +16,28 @@ import (
 // route is one call of the API. The result of handle is sent as JSON; nil means status 204.
 type route struct {
 	method, path string
+	query        any // a settings struct that describes its parameters; nil: it has none
 	handle       func(*http.Request) (any, error)
 }
 
 func (m *manager) routes() []route {
 	return []route{
-		{"GET", "/v1/config", func(*http.Request) (any, error) {
+		{"GET", "/v1/config", nil, func(*http.Request) (any, error) {
 			document, err := ask(m, func() (func() config.Document, error) { return m.document(), nil })
 			if err != nil {
 				return nil, err
 			}
 			return m.asConfig(document()), nil
 		}},
-		{"POST", "/v1/config", func(r *http.Request) (any, error) {
+		{"POST", "/v1/config", nil, func(r *http.Request) (any, error) {
 			req, err := feature.Body[api.ApplyConfig](r)
 			if err != nil {
 				return nil, err
 			}
 			return m.applyConfig(req)
 		}},
-		{"POST", "/v1/config/confirm", func(*http.Request) (any, error) { return nil, m.change(m.confirm) }},
-		{"POST", "/v1/config/rollback", func(r *http.Request) (any, error) {
+		{"POST", "/v1/config/confirm", nil, func(*http.Request) (any, error) { return nil, m.change(m.confirm) }},
+		{"POST", "/v1/config/rollback", nil, func(r *http.Request) (any, error) {
 			req, err := feature.Body[api.RollbackConfig](r)
 			if err != nil {
 				return nil, err
@@ -45,20 +46,20 @@ func (m *manager) routes() []route {
 			err = m.changeConfig(func() (err error) { done, err = m.rollback(req); return err })
 			return done, err
 		}},
-		{"GET", "/v1/config/history", func(*http.Request) (any, error) {
+		{"GET", "/v1/config/history", nil, func(*http.Request) (any, error) {
 			return ask(m, func() ([]api.ConfigChange, error) { return m.describeHistory(), nil })
 		}},
-		{"GET", "/v1/switch", func(*http.Request) (any, error) {
+		{"GET", "/v1/switch", nil, func(*http.Request) (any, error) {
 			return ask(m, func() (api.Switch, error) { return m.describeSwitch(), nil })
 		}},
-		{"PATCH", "/v1/switch", func(r *http.Request) (any, error) { return tellChange(r, m, m.set) }},
-		{"GET", "/v1/ports", func(*http.Request) (any, error) {
+		{"PATCH", "/v1/switch", nil, func(r *http.Request) (any, error) { return tellChange(r, m, m.set) }},
+		{"GET", "/v1/ports", nil, func(*http.Request) (any, error) {
 			return ask(m, func() ([]api.Port, error) { return m.describeAll(), nil })
 		}},
-		{"POST", "/v1/ports", func(r *http.Request) (any, error) {
+		{"POST", "/v1/ports", nil, func(r *http.Request) (any, error) {
 			return tellChange(r, m, m.addPort)
 		}},
-		{"GET", "/v1/ports/{name}", func(r *http.Request) (any, error) {
+		{"GET", "/v1/ports/{name}", nil, func(r *http.Request) (any, error) {
 			return ask(m, func() (api.Port, error) {
 				p, err := m.find(r.PathValue("name"))
 				if err != nil {
@@ -67,31 +68,23 @@ func (m *manager) routes() []route {
 				return m.describe(p), nil
 			})
 		}},
-		{"PATCH", "/v1/ports/{name}", func(r *http.Request) (any, error) {
+		{"PATCH", "/v1/ports/{name}", nil, func(r *http.Request) (any, error) {
 			return tellChange(r, m, func(req setting.Patch) (api.Port, error) { return m.setPort(r.PathValue("name"), req) })
 		}},
-		{"DELETE", "/v1/ports/{name}", func(r *http.Request) (any, error) {
+		{"DELETE", "/v1/ports/{name}", delPort{}, func(r *http.Request) (any, error) {
 			q, err := feature.Query[delPort](r)
 			if err != nil {
 				return nil, err
 			}
 			return nil, m.change(func() error { return m.delPort(r.PathValue("name"), q.Force) })
 		}},
-		{"GET", "/v1/drops", func(*http.Request) (any, error) { return dropReasons(), nil }},
+		{"GET", "/v1/drops", nil, func(*http.Request) (any, error) { return dropReasons(), nil }},
 	}
 }
 
 // delPort is the query of DELETE /v1/ports/{name}.
 type delPort struct {
 	Force bool `json:"force" help:"even if a machine is attached"`
-}
-
-// query describes the parameters of a route's query; nil: it has none.
-func (rt route) query() any {
-	if rt.method == "DELETE" {
-		return delPort{}
-	}
-	return nil
 }
 
 // ask runs f in a turn and returns its answer.
@@ -151,7 +144,7 @@ func (m *manager) handler() http.Handler {
 		})
 	}
 	for _, rt := range m.routes() {
-		serve(rt.method+" "+rt.path, rt.query(), func(w http.ResponseWriter, r *http.Request) {
+		serve(rt.method+" "+rt.path, rt.query, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
 			defer m.durations.of(rt.method + " " + rt.path).since(time.Now())
 			answer, err := rt.handle(r)

@@ -376,9 +376,9 @@ func (s *Field) check(v reflect.Value) error {
 // Twice returns an error if a list, a slice of comparable values, has a value twice: one of them was most
 // likely meant to be another.
 func Twice(list any) error {
-	seen := make(map[any]bool)
-	for v := reflect.ValueOf(list); len(seen) < v.Len(); {
-		one := v.Index(len(seen)).Interface()
+	v, seen := reflect.ValueOf(list), make(map[any]bool)
+	for i := range v.Len() {
+		one := v.Index(i).Interface()
 		if seen[one] {
 			return fmt.Errorf("%v is there twice; name it once", one)
 		}

@@ -16,7 +16,6 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/nic"
 	"github.com/vswitch/vswitch/internal/proto/lacp"
-	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -148,9 +147,6 @@ func (kind) Check(s port.Spec) error {
 		if port.CheckName(name) != nil {
 			return fmt.Errorf("%q cannot be an interface's name; write --members as eth0,eth1", name)
 		}
-	}
-	if err := setting.Twice(o.Members); err != nil {
-		return fmt.Errorf("--members: %w", err)
 	}
 	if o.MinLinks > len(o.Members) {
 		return fmt.Errorf("--min-links %d is more than the %d members; the port would never carry a frame", o.MinLinks, len(o.Members))

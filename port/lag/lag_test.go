@@ -511,7 +511,7 @@ func TestCheck(t *testing.T) {
 		of(lag.Settings{Members: two}), of(lag.Settings{Members: two, Mode: "lacp", LACPRate: "fast", MinLinks: 2, Hash: "layer3+4"}),
 		of(lag.Settings{Members: lag.Names{"eth0"}, Mode: "static", Hash: "layer2", MTU: 9000}),
 	}, []port.Spec{
-		of(lag.Settings{}), of(lag.Settings{Members: lag.Names{"eth0", "eth0"}}), of(lag.Settings{Members: lag.Names{"a/b"}}),
+		of(lag.Settings{}), of(lag.Settings{Members: lag.Names{"a/b"}}),
 		of(lag.Settings{Members: lag.Names{"1", "2", "3", "4", "5", "6", "7", "8", "9"}}), of(lag.Settings{Members: two, MinLinks: 3}),
 		of(lag.Settings{Members: two, Mode: "static", LACPRate: "fast"}), of(lag.Settings{Members: two, Mode: "802.3ad"}),
 		of(lag.Settings{Members: two, Hash: "layer4"}), of(lag.Settings{Members: two, LACPRate: "1s"}), {Name: ""},

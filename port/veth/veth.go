@@ -72,11 +72,8 @@ func (kind) Describe() port.Description {
 // Check implements port.Kind.
 func (kind) Check(s port.Spec) error {
 	o := port.SettingsOf[Settings](s)
-	switch {
-	case o.Netns == "":
+	if o.Netns == "" {
 		return errors.New("a veth port leads into a container; name its network namespace with --netns, or use --kind netdev for a pair that is there")
-	case port.MAC(o.MAC).IsGroup():
-		return fmt.Errorf("%v is a group address; an interface needs one like 02:00:00:00:00:01", o.MAC)
 	}
 	if o.Ifname != "" && port.CheckName(o.Ifname) != nil {
 		return fmt.Errorf("--ifname %q cannot be an interface's name; write one of 1 to %d letters and digits, such as eth0", o.Ifname, port.MaxName)

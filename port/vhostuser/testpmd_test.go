@@ -1,13 +1,11 @@
 package vhostuser_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -100,25 +98,8 @@ func TestTestpmd(t *testing.T) {
 type process struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
-	output lockedBuffer
+	output testenv.Log
 	ended  chan struct{}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.String()
 }
 
 func start(t *testing.T, dir, name string, args ...string) *process {

@@ -501,7 +501,7 @@ func testTaggedOffloads(t *testing.T, plane string) {
 	}
 }
 
-// superFrame makes a frame that is to be cut, with a payload.
+// superFrame makes a frame for others to cut, with a payload.
 type superFrame struct {
 	name string
 	make func(payload []byte, dst port.MAC) ([]byte, port.Offload)

@@ -83,25 +83,7 @@ type Daemon struct {
 	ended          chan struct{} // closed once cmd has ended; cmd.ProcessState then says how
 	next           *os.Process   // that took the switch over; nil: none did
 	manager        *manager      // nil: no service manager starts it
-	log            output
-}
-
-// output is what a process has written so far.
-type output struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
+	log            testenv.Log
 }
 
 // Start runs a switch in a namespace with further flags of `vswitch run` and returns once it
