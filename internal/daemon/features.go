@@ -56,8 +56,16 @@ func (h *hosted) state() (json.RawMessage, error) {
 // asked returns what users asked the feature to keep.
 func (h *hosted) asked() (json.RawMessage, error) {
 	state, err := h.state()
-	if err != nil || state == nil || len(h.Learned) == 0 {
-		return state, err
+	if err != nil {
+		return nil, err
+	}
+	return h.askedOf(state)
+}
+
+// askedOf returns the part of a state of the feature that users asked for.
+func (h *hosted) askedOf(state json.RawMessage) (json.RawMessage, error) {
+	if state == nil || len(h.Learned) == 0 {
+		return state, nil
 	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(state, &keys); err != nil {

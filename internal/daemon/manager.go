@@ -96,6 +96,7 @@ type manager struct {
 	saved    time.Time     // when the state was written last without a user who waits
 	resave   time.Time     // when to write the state again; zero: never
 	midway   bool          // a command makes a change: what holds now must not be written
+	whole    *store.State  // given to the writer last, without half of a change; nil: none yet
 	owed     time.Time     // when to write once it has ended; zero: never
 	unkept   bool          // the last background write failed
 
@@ -249,7 +250,7 @@ func (m *manager) run(ctx context.Context, saved store.State, events <-chan link
 	defer func() {
 		if !m.own.left() {
 			m.endFeatures()
-			m.saveNow() // while they have their states
+			m.saveLast() // while they have their states
 			m.stopFeatures()
 		}
 	}()

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon/store"
+	"github.com/vswitch/vswitch/port"
 )
 
 const (
@@ -63,7 +65,8 @@ func (m *manager) save() error {
 		return nil
 	}
 	m.resave, m.owed = time.Time{}, time.Time{} // what waits is in it
-	g := m.saver.Put(m.snapshot(), true)
+	former := m.whole
+	g := m.put(m.snapshot(), true)
 	var err error
 	m.off(func() {
 		t := time.NewTimer(saveWait)
@@ -79,6 +82,7 @@ func (m *manager) save() error {
 		m.traceKept(nil)
 		return nil
 	}
+	m.whole = former
 	select {
 	case <-g.Done():
 		m.owed = time.Now().Add(saveRetry)
@@ -111,8 +115,59 @@ func (m *manager) saveNow() {
 	}
 	m.saved = time.Now()
 	if m.saver != nil {
-		m.saver.Put(m.snapshot(), false)
+		m.put(m.snapshot(), false)
 	}
+}
+
+// put schedules a write of a state that has no half of a change.
+func (m *manager) put(st store.State, awaited bool) *store.Saving {
+	m.whole = &st
+	return m.saver.Put(st, awaited)
+}
+
+// saveLast schedules the write of a stop. A command that the stop cut short has not returned, so the
+// state is the one before it, or after it if the command was about to keep that, with what was learned
+// since.
+func (m *manager) saveLast() {
+	if m.saver == nil {
+		return
+	}
+	st := m.snapshot()
+	if m.midway {
+		st = m.learnedInto(*m.whole, st)
+	}
+	m.put(st, false)
+}
+
+// learnedInto returns a former state with what nobody asked for as it is now: what ports have left on the
+// host, and what features have learned.
+func (m *manager) learnedInto(former, now store.State) store.State {
+	traces := make(map[[2]string]port.Trace)
+	for _, p := range now.Ports {
+		traces[[2]string{p.Spec.Name, p.Spec.Kind}] = p.Trace
+	}
+	former.Ports = slices.Clone(former.Ports)
+	for i := range former.Ports {
+		p := &former.Ports[i]
+		if trace, ok := traces[[2]string{p.Spec.Name, p.Spec.Kind}]; ok {
+			p.Trace = trace
+		}
+	}
+	sections := make(map[string]json.RawMessage)
+	for _, h := range m.hosted {
+		state, err := h.askedOf(former.Sections[h.key()])
+		if err == nil {
+			state, err = h.withLearned(state)
+		}
+		if err != nil { // it was logged
+			state = former.Sections[h.key()]
+		}
+		if state != nil {
+			sections[h.key()] = state
+		}
+	}
+	former.Sections = sections
+	return former
 }
 
 // traceKept receives the result of such a write. A failure is retried, and logged once.
@@ -147,9 +202,14 @@ func (m *manager) change(f func() error) error {
 	}
 	defer func() { <-m.changing }()
 	err := m.do(func() error {
+		if m.whole == nil {
+			st := m.snapshot()
+			m.whole = &st
+		}
 		m.midway = true
 		err := f()
-		// Not deferred: if the manager stops meanwhile, f does not return, and the change stays half done.
+		// Not deferred: if the manager stops meanwhile, f does not return, and the change stays half done
+		// (saveLast).
 		if m.midway = false; !m.owed.IsZero() {
 			m.resave, m.owed = m.owed, time.Time{}
 		}

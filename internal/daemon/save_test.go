@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon/store"
+	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -332,6 +334,68 @@ func TestStopWritesWhatWaits(t *testing.T) {
 			if got := r.disk.state().Ports[0].Trace.Ifname; got != "blue1" {
 				t.Errorf("on disk the interface is %q", got)
 			}
+		})
+	}
+}
+
+// A stop amid a command leaves a whole state: the one before the command, or after it once that was on its
+// way to the disk. What is known by then of devices, and what features have learned, is in it either way.
+func TestStopAmidACommand(t *testing.T) {
+	var stall chan struct{}
+	for _, c := range []struct {
+		name    string
+		amid    func(r *rig) error // what the command does next, while the stop begins after a second
+		changed bool
+	}{
+		{"before the disk", func(r *rig) error { r.off(func() { time.Sleep(time.Minute) }); return nil }, false},
+		{"on the way to the disk", func(r *rig) error { r.disk.hold(stall); return r.save() }, true},
+		{"behind the disk", func(r *rig) error { err := r.save(); r.off(func() { time.Sleep(time.Minute) }); return err }, true},
+		{"while it is taken back", func(r *rig) error {
+			r.disk.fail(errors.New("disk full"))
+			err := r.save()
+			r.disk.fail(nil)
+			r.off(func() { time.Sleep(time.Minute) })
+			return err
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				stall = make(chan struct{})
+				k := &keeper{state: json.RawMessage(`{"a":1,"heard":[1]}`)}
+				r := startWith(t, newFakeHost(), store.State{}, func(o *Options) {
+					withFeature(o, feature.Feature{Name: "keeper", Learned: []string{"heard"}, New: func(feature.Host, any) (feature.Instance, error) { return k, nil }})
+				})
+				r.mustAdd("vm0")
+				r.mustAdd("vm1")
+				r.change("vm0", func(l *link.Link) { l.Name = "blue0" }) // so the next one waits
+				r.change("vm1", func(l *link.Link) { l.Name = "blue1" })
+				r.inTurn(func() { k.state = json.RawMessage(`{"a":1,"heard":[2]}`) })
+				stopped := make(chan struct{})
+				go func() { defer close(stopped); time.Sleep(time.Second); r.stop() }()
+				go func() { time.Sleep(2 * time.Second); r.disk.hold(nil); close(stall) }()
+				err := r.manager.change(func() error {
+					p := r.ports["vm0"]
+					to, err := r.merged(p, sent[setting.Patch](t, api.Settings{"mtu": 9000}))
+					if err != nil {
+						return err
+					}
+					p.spec, k.state = to, json.RawMessage(`{"a":2,"heard":[2]}`)
+					return c.amid(r)
+				})
+				wantCode(t, err, api.CodeStopping, "is stopping")
+				<-stopped
+				want := `{"a":1,"heard":[2]}`
+				if c.changed {
+					want = `{"a":2,"heard":[2]}`
+				}
+				st := r.disk.state()
+				if got := string(st.Sections["keeper"]); got != want || (mtuOf(r.kept()) == 9000) != c.changed {
+					t.Errorf("on disk the feature keeps %s, want %s; the ports are %+v", got, want, st.Ports)
+				}
+				if len(st.Ports) != 2 || st.Ports[0].Trace.Ifname != "blue0" || st.Ports[1].Trace.Ifname != "blue1" {
+					t.Errorf("on disk the ports are %+v", st.Ports)
+				}
+			})
 		})
 	}
 }
