@@ -141,6 +141,9 @@ func TestHonest(t *testing.T) {
 		{"echo request in IPv6 from nobody", icmp6("::", theirs6, 128, nil), ipv6},
 		{"ICMPv6 of three octets", v6(ours6, theirs6, 58, 128, 0, 0), malformed},
 		{"MLD report from nobody", icmp6("::", "ff02::5", 131, make([]byte, 20)), none}, // RFC 3590
+		{"MLDv2 report from nobody", icmp6("::", "ff02::16", 143, make([]byte, 20)), none},
+		{"MLD done from nobody", icmp6("::", "ff02::2", 132, make([]byte, 20)), none},
+		{"echo request in IPv6 from nobody to a group", icmp6("::", "ff02::5", 128, nil), ipv6},
 		{"MLD report from nobody to a station", icmp6("::", theirs6, 131, make([]byte, 20)), ipv6},
 		{"inverse solicitation", icmp6(ours6, "ff02::1", 141, make([]byte, 20)), nd},
 		{"inverse advertisement", icmp6(ours6, "ff02::1", 142, make([]byte, 20)), nd},
@@ -227,6 +230,7 @@ func TestClaimed(t *testing.T) {
 		a    string
 	}{
 		"IPv4":             {from4(macA, "10.99.0.11"), 0, "10.99.0.11"},
+		"IPv4 of nothing":  {Bare(Broadcast, macA, 0x0800, IPv4("10.99.0.11", "10.99.0.1", 6, nil)), 0, "10.99.0.11"},
 		"IPv6":             {from6("fd99::11"), 0, "fd99::11"},
 		"ARP":              {Eth(Broadcast, macA, 0x0806, ARP(2, macV, "10.99.0.11", macT, "10.99.0.1")), macV, "10.99.0.11"},
 		"ARP probe":        {probe(macA, "10.99.0.11"), macA, "10.99.0.11"},

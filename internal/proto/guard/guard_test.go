@@ -210,6 +210,27 @@ func TestLease(t *testing.T) {
 	b.trusted(t, ack(macA, 10, "10.99.0.13", 60))
 	b.trusted(t, ack(macV, 9, "10.99.0.13", 60))
 	b.want(t, "unasked", from4(macA, "10.99.0.13"), ipv4)
+
+	// Nor does a second one.
+	lease(11, "10.99.0.14", 60)
+	b.trusted(t, ack(macA, 11, "10.99.0.15", 60))
+	b.want(t, "the second answer", from4(macA, "10.99.0.15"), ipv4)
+}
+
+// Which addresses nobody learns may change. What a port has it keeps.
+func TestProtect(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnDHCP}, "10.99.0.1/32")
+	lease := func(xid uint32, a string) {
+		b.want(t, "request", request(macA, xid, a), none)
+		b.trusted(t, ack(macA, xid, a, 60))
+	}
+	lease(1, "10.99.0.10")
+	b.Protect([]netip.Prefix{netip.MustParsePrefix("10.99.0.8/29")})
+	b.want(t, "had before", from4(macA, "10.99.0.10"), none)
+	lease(2, "10.99.0.11")
+	b.want(t, "protected now", from4(macA, "10.99.0.11"), ipv4)
+	lease(3, "10.99.0.1")
+	b.want(t, "protected no longer", from4(macA, "10.99.0.1"), none)
 }
 
 // dhcp6 is a DHCPv6 message with a client and one delegated prefix.

@@ -54,6 +54,11 @@ func TestEndsOfLeases(t *testing.T) {
 			b.trusted(t, nak(macA, 2))
 			b.trusted(t, nak(macA, 2))
 		}, false},
+		{"a lease of a request that was refused", func(b *bench) {
+			b.want(t, "renewal", toServer(3, 2, a), none)
+			b.trusted(t, nak(macA, 2))
+			b.trusted(t, ack(macA, 2, a, 60))
+		}, true},
 		{"an answer to INFORM", func(b *bench) {
 			b.want(t, "inform", toServer(8, 2, a), none)
 			b.trusted(t, ack(macA, 2, "0.0.0.0", 0))

@@ -137,6 +137,16 @@ func TestUndelivered(t *testing.T) {
 	b.want(t, "it did", from4(macA, "10.99.0.20"), none)
 }
 
+// Who defends an address may do so from another one (RFC 4861 section 4.4).
+func TestObjectionFromAnotherAddress(t *testing.T) {
+	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC})
+	b.want(t, "detection", detect(macA, "fe80::77"), none)
+	b.trusted(t, Eth(0x3333_0000_0001, macT, 0x86dd, ICMPv6("fe80::1", "ff02::1", 136, ND("fe80::77", LinkLayer(2, macT)...))))
+	b.pass(2 * time.Second)
+	b.want(t, "the address of somebody else", from6("fe80::77"), ipv6)
+	b.want(t, "detection again", detect(macA, "fe80::77"), nd)
+}
+
 // A VM whose IP addresses are free objects as anybody does. What it says gives nothing away.
 func TestObjectionOfMACOnly(t *testing.T) {
 	b := newBench(t, guard.Config{Learn: guard.LearnSLAAC | guard.LearnARP})
