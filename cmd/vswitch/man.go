@@ -127,7 +127,7 @@ var fileWords = [][2]string{
 	{"/var/lib/vswitch/NAME/state.json", "Settings, ports, static entries and mirrors: see vswitch.state(5). Other users have $XDG_STATE_HOME/vswitch/NAME. --state names another directory."},
 	{"/var/lib/vswitch/NAME/state.json.corrupt-TIME", "A state file that could not be read. The daemon sets it aside, names it in the log, and starts with an empty state."},
 	{"/var/lib/vswitch/NAME/identity.json", "The random seed from which the switch's own address and the addresses of its guests follow. A clone of the host draws a new one."},
-	{"/sys/fs/bpf/vswitch/NAME", "What the fast path keeps in the kernel, so that known traffic passes while the daemon is away. `vswitch run --cleanup` removes it."},
+	{"/sys/fs/bpf/vswitch/NAME", "What the fast path keeps in the kernel, so that known traffic passes while the daemon is away. `vswitch run --cleanup` removes it, and the devices that no machine holds."},
 }
 
 var environmentWords = [][2]string{

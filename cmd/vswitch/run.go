@@ -34,6 +34,12 @@ func runCommand() *cli.Command {
 its last run, which it keeps in the state directory. TAP devices stay when it
 stops: virtual machines run on, and the next run connects them again.
 
+A start removes devices that the switch made and that belong to none of its ports, as a
+kill leaves them, also if it was run with another --state. What a machine or a container
+uses stays. With --cleanup, which is for a switch that does not run, all of its TAPs, tunnel
+devices and NICs of containers and of the host go, but for TAPs that machines hold. The next
+run makes them again, with the addresses of their ports; routes by them are gone.
+
 SIGHUP changes nothing, so the terminal may hang up. A log reader that goes away or
 stops reading loses log lines; the switch goes on.
 
@@ -50,7 +56,7 @@ Example:
 			oneOf(&cli.StringFlag{Name: "fastpath", Value: "auto", EnvVars: []string{"VSWITCH_FASTPATH"}, Usage: "`MODE` of forwarding known traffic in the kernel: auto, off or require"}, fastPathModes),
 			&cli.StringFlag{Name: "config", TakesFile: true, Usage: "configuration `FILE` to apply at the start, with --prune; see vswitch apply. A file with - in front may be absent"},
 			oneOf(&cli.StringFlag{Name: "sandbox", Value: "off", EnvVars: []string{"VSWITCH_SANDBOX"}, Usage: "`MODE` in which the daemon gives up what a switch does not need: auto (as far as the kernel can), off or require"}, sandbox.Modes),
-			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, and do not run"},
+			&cli.BoolFlag{Name: "cleanup", Usage: "remove what a switch of this name left in the kernel, programs and devices that no machine holds, and do not run"},
 			oneOf(&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORMAT` of the log on standard error: text, json or journal (for systemd)"}, []string{"text", "json", "journal"}),
 			&cli.StringFlag{Name: "socket-group", Usage: "`GROUP` whose members may steer the switch, besides root"},
 		}, slices.Concat(ownFlags(runFlags{}), switchFlags())...),
@@ -96,7 +102,15 @@ func runSwitch(c *cli.Context) error {
 	}
 	given := own.(runFlags)
 	if c.Bool("cleanup") {
-		return fastpath.Cleanup(o.Name)
+		var endLog func()
+		if o.Log, endLog, err = daemonLog(c.String("log-format"), os.Stderr); err != nil {
+			return err
+		}
+		defer endLog()
+		if err := fastpath.Cleanup(o.Name); err != nil {
+			return err
+		}
+		return daemon.RemoveDevices(o.Links, o.Name, o.Log)
 	}
 	if err := daemon.RoomToStart(); err != nil {
 		return err

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/vswitch/vswitch/internal/linux/link"
@@ -8,8 +10,7 @@ import (
 )
 
 // removeOrphans removes the devices that a former daemon made for ports that never came to be: it was killed
-// before the change was kept, as amid an apply of many ports. A device that a machine holds stays; a port of
-// its name takes it over.
+// before the change was kept, as amid an apply of many ports. A port of its name takes over a device that stays.
 func (m *manager) removeOrphans() {
 	made, err := m.links.Made(m.name)
 	if err != nil {
@@ -22,23 +23,7 @@ func (m *manager) removeOrphans() {
 		}
 		return nil
 	})
-	for _, l := range made {
-		switch l.Kind {
-		case "tap":
-			if held, err := m.links.Carrier(l.Index); held || err != nil {
-				m.log.Warn("a device belongs to no port, but a machine holds it", "interface", l.Name)
-				continue
-			}
-		case "vxlan", "geneve":
-		default:
-			continue
-		}
-		if err := m.links.Remove(l); err != nil {
-			m.log.Warn("removing a device that belongs to no port", "interface", l.Name, "error", err)
-			continue
-		}
-		m.log.Info("a device that belongs to no port is removed", "interface", l.Name)
-	}
+	_ = removeDevices(m.links, made, usedBy, m.log.With("reason", "it belongs to no port")) // it logs what fails
 }
 
 // hasPort reports whether an interface is that of a port, open or not.
@@ -49,4 +34,63 @@ func (m *manager) hasPort(l link.Link) bool {
 		}
 	}
 	return false
+}
+
+// RemoveDevices removes the devices that a switch of that name made, which must not run. Those that machines
+// hold stay. The NICs of containers go: the next daemon makes them again.
+func RemoveDevices(links Links, name string, log *slog.Logger) error {
+	claim := links.Claim(name, "")
+	if err := claim.Take(); err != nil {
+		return err
+	}
+	defer claim.Close()
+	made, err := links.Made(name)
+	return errors.Join(err, removeDevices(links, made, heldBy, log))
+}
+
+// removeDevices removes devices that a switch made, but for those that somebody uses.
+func removeDevices(links Links, made []link.Link, users func(Links, link.Link) (string, error), log *slog.Logger) (all error) {
+	for _, l := range made {
+		log := log.With("interface", l.Name)
+		who, err := users(links, l)
+		if err == nil && who == "" {
+			if err = links.Remove(l); err == nil {
+				log.Info("a device is removed")
+				continue
+			}
+		}
+		switch {
+		case errors.Is(err, link.ErrNotFound): // it went meanwhile
+		case err != nil:
+			log.Warn("a device is not removed", "error", err)
+			all = errors.Join(all, err)
+		default:
+			log.Warn("a device stays", "used_by", who)
+		}
+	}
+	return all
+}
+
+// heldBy says who cannot go on without a device that the switch made; it is empty if nobody does.
+func heldBy(links Links, l link.Link) (string, error) {
+	switch l.Kind {
+	case "veth", "vxlan", "geneve":
+		return "", nil
+	case "tap":
+		if held, err := links.Carrier(l.Index); held || err != nil {
+			return "a machine", err
+		}
+		return "", nil
+	}
+	return "somebody who made it a " + l.Kind, nil
+}
+
+// usedBy is heldBy where containers go on, too.
+func usedBy(links Links, l link.Link) (string, error) {
+	if l.Kind == "veth" {
+		if up, err := links.Carrier(l.Index); up || err != nil {
+			return "a container", err
+		}
+	}
+	return heldBy(links, l)
 }

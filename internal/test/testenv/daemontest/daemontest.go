@@ -324,9 +324,15 @@ func (d *Daemon) Stop(t testing.TB) {
 // Cleanup removes what a killed or stopped daemon left in the kernel.
 func (d *Daemon) Cleanup(t testing.TB) {
 	t.Helper()
-	if out, err := d.Netns.Command(d.binary, "run", "--cleanup", "--name", d.Name).CombinedOutput(); err != nil {
+	if out, err := d.TryCleanup(); err != nil {
 		t.Errorf("vswitch run --cleanup: %v: %s", err, out)
 	}
+}
+
+// TryCleanup runs `vswitch run --cleanup` and returns its output.
+func (d *Daemon) TryCleanup() (string, error) {
+	out, err := d.Netns.Command(d.binary, "run", "--cleanup", "--name", d.Name).CombinedOutput()
+	return string(out), err
 }
 
 // Log returns the daemon's output so far, of all its runs.
