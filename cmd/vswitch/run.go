@@ -20,6 +20,7 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/daemon"
 	"github.com/vswitch/vswitch/internal/linux/fastpath"
+	"github.com/vswitch/vswitch/internal/linux/limits/atstart"
 	"github.com/vswitch/vswitch/internal/linux/losses"
 	"github.com/vswitch/vswitch/internal/linux/sandbox"
 	"github.com/vswitch/vswitch/internal/linux/sdnotify"
@@ -89,6 +90,9 @@ func runSwitch(c *cli.Context) error {
 	if o.TakeOver, err = takeOver(); err != nil {
 		return err
 	}
+	if o.TakeOver == nil { // else it got what it needs for that
+		o.Inherited = max(0, atstart.Inherited-len(o.Stored))
+	}
 	if o.Name, o.Socket, err = resolve(c.String("name"), c.String("socket"), api.SocketPath); err != nil {
 		return err
 	}
@@ -112,7 +116,7 @@ func runSwitch(c *cli.Context) error {
 		}
 		return daemon.RemoveDevices(o.Links, o.Name, o.Log)
 	}
-	if err := daemon.RoomToStart(); err != nil {
+	if err := daemon.RoomToStart(o.Inherited); err != nil {
 		return err
 	}
 	o.FDBSize = cmp.Or(given.FDBSize, fdb.DefaultCapacity)

@@ -55,6 +55,9 @@ type Options struct {
 	Config      api.ApplyConfig
 	ConfigError func(error) error
 
+	// Inherited is how many open files the process got that are not the switch's.
+	Inherited int
+
 	// Sandbox is what restricts the process; Prepare may set it. Nil: nothing.
 	Sandbox []string
 
@@ -249,7 +252,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 
 	if o.limits == nil {
-		o.limits, o.space, o.memory = systemLimits, limits.System{}.Heap, limits.System{}.Memory
+		o.limits, o.space, o.memory = beside(o.Inherited), limits.System{}.Heap, limits.System{}.Memory
 		o.left = limits.System{}.MemoryLeft
 		var f memoryFit
 		f.fit(o.memory())

@@ -34,6 +34,18 @@ type limitReading func() limits.Limit
 
 func systemLimits() (threads, files limits.Limit) { return limits.System{}.Threads(), limits.Files() }
 
+// beside returns systemLimits of a process that has other open files.
+func beside(others int) reading {
+	return func() (threads, files limits.Limit) {
+		threads, files = systemLimits()
+		if others > 0 && files.Most != math.MaxInt {
+			files.Most -= others
+			files.Name = fmt.Sprintf("%d are open for others, and %s", others, files.Name)
+		}
+		return threads, files
+	}
+}
+
 const (
 	// roomAge is how long limits are cached: a restore opens many ports at once.
 	roomAge = time.Second
@@ -64,13 +76,13 @@ func forPorts(memory, own int) int { return (memory - own) / 4 * 3 }
 const leastThreads = 8
 
 // RoomToStart returns an error if the system's limits leave too few open files or threads, or too little address
-// space or memory, for a daemon without ports. It is called before anything else: Go's runtime ends a program
-// that cannot make a thread or have memory.
-func RoomToStart() error {
-	if files := limits.Files(); files.Most < ownFiles { // what follows opens some
+// space or memory, for a daemon without ports; inherited as in Options. It is called before anything else: Go's
+// runtime ends a program that cannot make a thread or have memory.
+func RoomToStart(inherited int) error {
+	threads, files := beside(inherited)()
+	if files.Most < ownFiles { // what follows opens some
 		return fmt.Errorf("a switch without ports takes %d open files: %s", ownFiles, files.Name)
 	}
-	threads, _ := systemLimits()
 	return roomToStart(threads, limits.System{}.Heap(), limits.System{}.Memory())
 }
 

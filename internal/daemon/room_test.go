@@ -177,8 +177,12 @@ func TestRoomToStart(t *testing.T) {
 	if roomForFastPath(limits.Limit{Most: ownMemory + fastPathMemory - 1}) == nil || roomForFastPath(limits.Limit{Most: ownMemory + fastPathMemory}) != nil {
 		t.Error("the fast path takes another memory than it says")
 	}
-	if err := RoomToStart(); err != nil {
+	if err := RoomToStart(0); err != nil {
 		t.Errorf("here: %v", err)
+	}
+	files := limits.Files().Most
+	if err := RoomToStart(files - ownFiles + 1); files != math.MaxInt && (err == nil || !strings.Contains(err.Error(), fmt.Sprintf("takes %d open files: %d are open for others, and a process", ownFiles, files-ownFiles+1))) {
+		t.Errorf("with other open files: %v", err)
 	}
 }
 
