@@ -76,6 +76,13 @@ type Finder interface {
 	Find(spec Spec, trace Trace) (index int, is bool)
 }
 
+// Foreseeing is implemented by kinds whose ports change devices, or make some, that nobody else would put back.
+type Foreseeing interface {
+	// Foresee returns the trace that Open will leave of a new port. The daemon keeps it before: if it
+	// is killed before it keeps the port, the next one passes the trace to Delete. Foresee changes nothing.
+	Foresee(spec Spec) Trace
+}
+
 // Attended is implemented by kinds whose device a machine can hold whether the port is
 // open or not.
 type Attended interface {

@@ -73,6 +73,8 @@ type manager struct {
 	left   limitReading // of memory, with what is used; nil: unlimited
 	room   room
 
+	unfinished map[string]store.Port // ports whose device is not given back yet; see orphans.go
+
 	applied  map[string]bool // items that a configuration named, by portMark and the like
 	pending  *pendingChange  // nil: none
 	expire   *time.Timer     // of pending
@@ -135,6 +137,8 @@ func newManager(o Options, keep func(store.State) error) (*manager, error) {
 		devices: make(map[int]*managed),
 		uppers:  make(map[int]map[int]link.Link),
 		boot:    bootID(),
+
+		unfinished: make(map[string]store.Port),
 
 		applied: make(map[string]bool),
 
@@ -351,6 +355,9 @@ func (m *manager) restore(saved store.State) {
 	for _, s := range saved.Ports {
 		m.restorePort(s)
 	}
+	for _, s := range saved.Unfinished {
+		m.unfinished[s.Spec.Name] = s
+	}
 }
 
 // restoreWait is how long calls of the API, and the fast path, wait for ports of the state to
@@ -398,7 +405,8 @@ func (m *manager) openRestored() {
 			return nil
 		})
 		if m.stateDir != "" { // else it does not know what ports there were
-			m.removeOrphans() // before there are calls, which make devices
+			m.finish() // before there are calls, which make devices
+			m.removeOrphans()
 		}
 		close(m.restored)
 	}()
@@ -511,6 +519,9 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 	spec, err := m.kinds.Spec(req.Name, req.Kind, req.settings)
 	if err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
+	}
+	if err := m.announce(spec); err != nil {
+		return api.Port{}, fail(api.CodeFailed, "%w", err)
 	}
 	p, opened, err := m.bring(spec, kind, req.NoWait)
 	if err != nil {
@@ -716,7 +727,10 @@ func (m *manager) takeOut(p *managed) (err error) {
 	if p.kind == nil {
 		return nil
 	}
+	m.unfinished[name] = p.saved()
 	m.off(func() { err = p.kind.Delete(p.spec, p.trace) })
+	delete(m.unfinished, name)
+	m.saveTrace()
 	m.releaseElsewhere(p)
 	if err != nil {
 		return fail(api.CodeFailed, "port %s is removed, but its device could not be put back: %w", name, err)

@@ -3,11 +3,92 @@ package daemon
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/port"
 )
+
+// listUnfinished returns the ports whose devices are not given back yet.
+func (m *manager) listUnfinished() (all []store.Port) {
+	for _, name := range slices.Sorted(maps.Keys(m.unfinished)) {
+		if m.ports[name] == nil {
+			all = append(all, m.unfinished[name])
+		}
+	}
+	return all
+}
+
+// announce keeps what ports that are about to be made will leave on the host.
+func (m *manager) announce(specs ...port.Spec) error {
+	for _, spec := range specs {
+		f, ok := as[port.Foreseeing](m.kinds.Find(spec.Kind))
+		if !ok {
+			continue
+		}
+		p := store.Port{Spec: store.Spec{Name: spec.Name, Kind: spec.Kind, Settings: spec.Patch()}}
+		m.off(func() { p.Trace = f.Foresee(spec) })
+		m.unfinished[spec.Name] = p
+	}
+	unfinished := m.listUnfinished()
+	if len(unfinished) == 0 || m.saver == nil {
+		return nil
+	}
+	st := m.lastWhole() // without the half of the change that may be done
+	st.Unfinished = unfinished
+	return m.write(st)
+}
+
+// finish gives back what ports left on the host that a former daemon had not kept yet, or not removed yet. A device that has
+// no mark of the switch was given back already, and one that a machine holds stays.
+func (m *manager) finish() {
+	var all []store.Port
+	_ = m.do(func() error {
+		if len(m.unfinished) > 0 && m.claimed.Take() == nil {
+			all = m.listUnfinished()
+		}
+		return nil
+	})
+	for _, p := range all {
+		spec, err := m.kinds.Read(p.Spec.Name, p.Spec.Kind, p.Spec.Settings)
+		if kind := m.kinds.Find(p.Spec.Kind); kind != nil && err == nil && m.isOurs(p.Trace) {
+			m.log.Info("a port that is no more had a device, which is put back", "port", p.Spec.Name)
+			err = kind.Delete(spec, p.Trace)
+		}
+		if err != nil {
+			m.log.Error("the device of a port that is no more is not put back", "port", p.Spec.Name, "error", err)
+		}
+	}
+	_ = m.do(func() error {
+		if len(m.unfinished) > 0 {
+			clear(m.unfinished)
+			m.saveTrace()
+		}
+		return nil
+	})
+}
+
+// isOurs reports whether a device of which a port has left a trace is the switch's, and no machine holds it.
+func (m *manager) isOurs(t port.Trace) bool {
+	traces := []port.Trace{t}
+	if t.Members != nil {
+		traces = *t.Members
+	}
+	return slices.ContainsFunc(traces, func(t port.Trace) bool {
+		l, err := m.links.ByName(t.Ifname)
+		if err != nil || !owner.Marked(l, m.name) {
+			return false
+		}
+		if l.Kind != "tap" {
+			return true
+		}
+		who, err := heldBy(m.links, l)
+		return who == "" && err == nil
+	})
+}
 
 // removeOrphans removes the devices that a former daemon made for ports that never came to be: it was killed
 // before the change was kept, as amid an apply of many ports. A port of its name takes over a device that stays.

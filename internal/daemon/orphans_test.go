@@ -6,9 +6,11 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/port"
 )
 
 // someDevices are devices that the switch made, and one of another kind that has its mark.
@@ -56,6 +58,76 @@ func TestRemoveDevices(t *testing.T) {
 		}
 		if left := host.left(); !slices.Equal(left, c.want) {
 			t.Errorf("left are %v, want %v", left, c.want)
+		}
+	}
+}
+
+// foreseen are ports that stand on devices that are there.
+type foreseen struct{ *fakeHost }
+
+func (foreseen) Foresee(s port.Spec) port.Trace {
+	return port.Trace{Ifname: s.Name, Before: &port.DeviceSettings{MTU: 1234}}
+}
+
+// A daemon that is killed while it opens a new port's device, or gives that of a removed port back, leaves the state what
+// the next one gives back: the device of a port that is no more and has the switch's mark.
+func TestUnfinished(t *testing.T) {
+	for _, amid := range []string{"Open", "Delete"} {
+		for _, marked := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				h := newFakeHost()
+				l := link.Link{Name: "eth1", MTU: 1500}
+				if marked {
+					l.Alias = "vswitch sw0 adopted"
+				}
+				h.put(l)
+				run := func(saved store.State) *rig {
+					return startWith(t, h, saved, func(o *Options) { o.StateDir, o.Kinds = t.TempDir(), port.Kinds{foreseen{h}} })
+				}
+				r := run(store.State{})
+				r.mustAdd("vm0")
+				if amid == "Delete" {
+					r.mustAdd("eth1")
+				}
+				stall := make(chan struct{})
+				h.slow = func(call, name string) {
+					if call == amid && name == "eth1" {
+						<-stall
+					}
+				}
+				ended := make(chan error, 1)
+				go func() {
+					ended <- r.manager.change(func() (err error) {
+						if amid == "Delete" {
+							return r.delPort("eth1", true)
+						}
+						_, err = r.addPort(sent[addPort](t, wanted(spec("eth1"))))
+						return err
+					})
+				}()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				left := r.disk.state() // of a process that is killed now
+				if len(left.Ports) != 1 || len(left.Unfinished) != 1 || left.Unfinished[0].Trace.Before == nil {
+					t.Errorf("amid %s, on disk %+v", amid, left)
+				}
+				close(stall)
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				time.Sleep(2 * saveGap)
+				if st := r.disk.state(); len(st.Unfinished) != 0 {
+					t.Errorf("after %s, on disk %+v", amid, st)
+				}
+				r.stop()
+				h.deleted = nil
+				r = run(left)
+				time.Sleep(2 * saveGap)
+				synctest.Wait()
+				if st := r.disk.state(); len(st.Ports) != 1 || len(st.Unfinished) != 0 || slices.Contains(h.deleted, "eth1 created=false") != marked {
+					t.Errorf("amid %s, marked %v: given back are %q, on disk %+v", amid, marked, h.deleted, st)
+				}
+			})
 		}
 	}
 }

@@ -40,22 +40,29 @@ func (m *manager) stateFile() string {
 // snapshot returns the current desired state.
 func (m *manager) snapshot() store.State {
 	st := store.State{Switch: m.kept.patch(), Ports: []store.Port{}, Sections: m.featureStates()}
+	st.Unfinished = m.listUnfinished()
 	for _, p := range m.sorted() {
 		if p.leaving {
-			continue
+			st.Unfinished = append(st.Unfinished, p.saved())
+		} else {
+			st.Ports = append(st.Ports, p.saved())
 		}
-		s := store.Port{Spec: store.Spec{Name: p.spec.Name, Kind: p.spec.Kind, Settings: p.settings()}, Trace: p.trace}
-		if b := p.trace.Before; b != nil {
-			before := *b // the kind may change it during the write
-			s.Trace.Before = &before
-		}
-		st.Ports = append(st.Ports, s)
 	}
 	if len(m.applied) > 0 {
 		m.dropMarks(st)
 	}
 	st.Applied, st.Pending = slices.Sorted(maps.Keys(m.applied)), m.pending.saved()
 	return st
+}
+
+// saved returns the port as the state has it.
+func (p *managed) saved() store.Port {
+	s := store.Port{Spec: store.Spec{Name: p.spec.Name, Kind: p.spec.Kind, Settings: p.settings()}, Trace: p.trace}
+	if b := p.trace.Before; b != nil {
+		before := *b // the kind may change it during the write
+		s.Trace.Before = &before
+	}
+	return s
 }
 
 // save writes the desired state to disk for a command that change runs. If it fails, the command must
@@ -65,8 +72,13 @@ func (m *manager) save() error {
 		return nil
 	}
 	m.resave, m.owed = time.Time{}, time.Time{} // what waits is in it
+	return m.write(m.snapshot())
+}
+
+// write is save of another state.
+func (m *manager) write(st store.State) error {
 	former := m.whole
-	g := m.put(m.snapshot(), true)
+	g := m.put(st, true)
 	var err error
 	m.off(func() {
 		t := time.NewTimer(saveWait)
@@ -125,6 +137,15 @@ func (m *manager) put(st store.State, awaited bool) *store.Saving {
 	return m.saver.Put(st, awaited)
 }
 
+// lastWhole returns the last state that has no half of a change.
+func (m *manager) lastWhole() store.State {
+	if m.whole == nil { // none was given to the writer yet
+		st := m.snapshot()
+		m.whole = &st
+	}
+	return *m.whole
+}
+
 // saveLast schedules the write of a stop. A command that the stop cut short has not returned, so the
 // state is the one before it, or after it if the command was about to keep that, with what was learned
 // since.
@@ -134,7 +155,7 @@ func (m *manager) saveLast() {
 	}
 	st := m.snapshot()
 	if m.midway {
-		st = m.learnedInto(*m.whole, st)
+		st = m.learnedInto(m.lastWhole(), st)
 	}
 	m.put(st, false)
 }
@@ -202,14 +223,15 @@ func (m *manager) change(f func() error) error {
 	}
 	defer func() { <-m.changing }()
 	err := m.do(func() error {
-		if m.whole == nil {
-			st := m.snapshot()
-			m.whole = &st
-		}
+		m.lastWhole()
 		m.midway = true
 		err := f()
 		// Not deferred: if the manager stops meanwhile, f does not return, and the change stays half done
 		// (saveLast).
+		if len(m.listUnfinished()) > 0 { // it is finished or taken back by now
+			m.saveTrace()
+		}
+		clear(m.unfinished)
 		if m.midway = false; !m.owed.IsZero() {
 			m.resave, m.owed = m.owed, time.Time{}
 		}

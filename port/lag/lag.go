@@ -179,6 +179,18 @@ func (kind) Find(s port.Spec, _ port.Trace) (index int, is bool) {
 	return 0, false
 }
 
+// Foresee implements port.Foreseeing.
+func (k kind) Foresee(s port.Spec) port.Trace {
+	var members []port.Trace
+	for _, name := range port.SettingsOf[Settings](s).Members {
+		if t := k.taker().Foresee(name); t.Before != nil {
+			t.Name = name
+			members = append(members, t)
+		}
+	}
+	return port.Trace{Members: &members}
+}
+
 // Open implements port.Kind. Members that are not there, or that cannot be had, come later.
 // If there is none, that is an error.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {

@@ -87,6 +87,9 @@ func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
 	return l.Index, !errors.Is(err, link.ErrNotFound)
 }
 
+// Foresee implements port.Foreseeing.
+func (k kind) Foresee(s port.Spec) port.Trace { return k.taker().Foresee(s.Name) }
+
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	return k.open(s, trace, nil)

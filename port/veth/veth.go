@@ -113,6 +113,9 @@ func far(ns *link.Netns, near link.Link) (l link.Link, err error) {
 	return l, err
 }
 
+// Foresee implements port.Foreseeing.
+func (kind) Foresee(s port.Spec) port.Trace { return port.Trace{Created: true, Ifname: s.Name} }
+
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) { return k.open(s, trace, nil) }
 

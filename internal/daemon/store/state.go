@@ -25,6 +25,9 @@ type State struct {
 	Switch setting.Patch `json:"switch,omitempty"` // settings of the switch
 	Ports  []Port        `json:"ports"`
 
+	// Unfinished are ports whose making or removal had not ended: a start gives back what they left on the host.
+	Unfinished []Port `json:"unfinished,omitempty"`
+
 	Applied []string `json:"applied,omitempty"` // what a configuration named
 	Pending *Pending `json:"pending,omitempty"` // the change that waits for its confirmation
 
@@ -51,7 +54,7 @@ func (st *State) UnmarshalJSON(b []byte) error {
 	}
 	known := map[string]any{
 		"version": &st.Version, "written_by": &st.WrittenBy,
-		"switch": &st.Switch, "ports": &st.Ports, "applied": &st.Applied, "pending": &st.Pending,
+		"switch": &st.Switch, "ports": &st.Ports, "unfinished": &st.Unfinished, "applied": &st.Applied, "pending": &st.Pending,
 	}
 	for key, to := range known {
 		for other := range all {

@@ -27,18 +27,23 @@ const (
 // those that it changed. It skips features that are fixed; a feature that the interface or
 // the kernel lacks counts as off.
 func (l Link) TurnOff(features ...string) (were []string, err error) {
-	return l.setFeatures(features, false)
+	return l.setFeatures(features, false, false)
+}
+
+// WouldTurnOff returns which of the features TurnOff would change.
+func (l Link) WouldTurnOff(features ...string) (are []string, err error) {
+	return l.setFeatures(features, false, true)
 }
 
 // TurnOn turns features on again.
 func (l Link) TurnOn(features ...string) error {
-	_, err := l.setFeatures(features, true)
+	_, err := l.setFeatures(features, true, false)
 	return err
 }
 
-// setFeatures turns the changeable ones of the features on or off, and returns those that
+// setFeatures turns the changeable ones of the features on or off unless it is dry, and returns those that
 // it changed.
-func (l Link) setFeatures(names []string, on bool) (changed []string, err error) {
+func (l Link) setFeatures(names []string, on, dry bool) (changed []string, err error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
@@ -76,8 +81,8 @@ func (l Link) setFeatures(names []string, on bool) (changed []string, err error)
 		}
 		changed = append(changed, name)
 	}
-	if len(changed) == 0 {
-		return nil, nil
+	if len(changed) == 0 || dry {
+		return changed, nil
 	}
 	if err := e.do(unsafe.Pointer(&put[0])); err != nil {
 		return nil, l.explainFeatures(err)

@@ -322,6 +322,20 @@ func (d *Device) Set(o Config) error {
 	return d.apply(l, o.MTU, o.Exclusive)
 }
 
+// Foresee returns the trace that Take would leave of an interface that no port has had.
+func (k Taker) Foresee(name string) (t port.Trace) {
+	l, err := k.Find(name, t)
+	if err != nil {
+		return t
+	}
+	before := Before(l, nil)
+	off, _ := l.WouldTurnOff(unwanted...)
+	before.Features = strings.Join(off, " ")
+	owner.Note(&t, l)
+	t.Ifindex, t.Before = 0, &before
+	return t
+}
+
 // Return gives an interface back as it was before Take, unless another switch has taken it since.
 func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
 	if t.Before == nil || owner.Check(l, k.Switch) != nil {
@@ -332,11 +346,12 @@ func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
 			return err
 		}
 	}
-	err := cmp.Or(l.TurnOn(strings.Fields(t.Before.Features)...), owner.Release(l, k.Switch, t.Before.Alias), hoststack.Lift(l.Index, k.Ingress))
+	err := cmp.Or(l.TurnOn(strings.Fields(t.Before.Features)...), hoststack.Lift(l.Index, k.Ingress))
 	if o.Exclusive {
 		err = cmp.Or(err, hoststack.Restore(l.Name, *t.Before))
 	}
-	return err
+	// The mark goes last: with it, the next process knows after a kill that there is more to give back.
+	return cmp.Or(err, owner.Release(l, k.Switch, t.Before.Alias))
 }
 
 // Find looks up the interface of a port or member, also one that was renamed.
