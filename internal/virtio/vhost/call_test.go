@@ -55,6 +55,9 @@ func TestCallThatBlocks(t *testing.T) {
 		}
 		r.signal()
 	}
+	if endCalls() {
+		t.Error("no ring has a descriptor, and calls are still looked after")
+	}
 }
 
 // Whoever passes on what a front end has set up hears of it once it has changed.
