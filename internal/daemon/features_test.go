@@ -154,9 +154,23 @@ func TestItemsWithoutTheirPortAreNamed(t *testing.T) {
 
 // What was kept is not lost when the feature does not understand it: the switch does not start.
 func TestFeaturesRefuseWhatTheyDoNotUnderstand(t *testing.T) {
-	o := Options{Name: "sw0", Features: []feature.Feature{notes}, Links: newFakeHost()}
+	var refused ended
+	f := notes
+	f.New = func(feature.Host, any) (feature.Instance, error) { return &refused, nil }
+	o := Options{Name: "sw0", Features: []feature.Feature{f}, Links: newFakeHost()}
 	o.sections = map[string]json.RawMessage{"notes": json.RawMessage("5")}
 	if _, err := newManager(o, nil); err == nil || !strings.Contains(err.Error(), `the key "notes" cannot be restored: there is a number in place of a string;`) {
 		t.Errorf("started: %v", err)
 	}
+	if refused.times != 1 {
+		t.Errorf("the feature was stopped %d times", refused.times)
+	}
 }
+
+// ended is a feature that counts how often it was stopped.
+type ended struct {
+	noted
+	times int
+}
+
+func (e *ended) Stop() { e.times++ }
