@@ -38,14 +38,14 @@ func TestFastCopies(t *testing.T) {
 	wire := frame(station(1), station(0), 1, 600)
 	copies := []vswitch.FastCopy{
 		{Number: 0, Data: wire, Length: len(wire)},
-		{Kind: vswitch.CopyOut, Number: 1, Data: wire[:512], Length: len(wire), Tag: port.MakeTag(port.TPIDCustomer, 10), Missed: 7, Time: time.Unix(1, 0)},
+		{Kind: vswitch.CopyOut, Number: 1, Data: wire[:599], Length: len(wire), Tag: port.MakeTag(port.TPIDCustomer, 10), Missed: 7, Time: time.Unix(1, 0)},
 		{Number: 0, Data: wire, Length: len(wire), Drop: port.DropPoliced},
 		{Number: 2, Data: wire, Length: len(wire)}, // no port
 	}
 	tagged := bytes.Join([][]byte{wire[:12], {0x81, 0, 0, 10}, wire[12:]}, nil)
 	shown := []sight{
 		{"p0", false, 10, port.DropNone, wire},
-		{"p1", true, 10, port.DropNone, tagged[:516]},
+		{"p1", true, 10, port.DropNone, tagged[:603]},
 		{"p0", false, 10, port.DropPoliced, wire},
 	}
 	for _, c := range []struct {

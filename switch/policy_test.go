@@ -355,6 +355,23 @@ func TestShapeOff(t *testing.T) {
 	})
 }
 
+// All that waited is sent when the call that takes the rate off returns, were it one frame.
+func TestShapeOffSendsAll(t *testing.T) {
+	inRig(t, 2, func(t *testing.T, r *rig) {
+		for n := range 12 { // some of which are too many to be sent at once
+			r.configure(t, 1, vswitch.PortConfig{Shape: port.Rate{PerSecond: 1000}})
+			for range n {
+				r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(0), 0, 1000)})
+			}
+			synctest.Wait()
+			r.configure(t, 1, vswitch.PortConfig{})
+			if got := len(r.taken(1)); got != n {
+				t.Errorf("%d of %d frames were sent", got, n)
+			}
+		}
+	})
+}
+
 func TestMirrorToPort(t *testing.T) {
 	inRig(t, 4, func(t *testing.T, r *rig) {
 		set := func(m ...vswitch.Mirror) {

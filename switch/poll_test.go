@@ -19,6 +19,7 @@ import (
 // looked is a port whose queue is polled.
 type looked struct {
 	eager   atomic.Bool
+	stays   atomic.Bool // eager however long no frames came
 	inUse   atomic.Bool // by a worker's goroutine
 	polls   atomic.Int64
 	waits   atomic.Int64
@@ -87,7 +88,9 @@ func (l *looked) Poll(frames []port.Frame) (int, error) {
 
 func (l *looked) Release() { l.inUse.Store(false) }
 
-func (l *looked) Eager(idle time.Duration) bool { return l.eager.Load() && idle < 100*time.Microsecond }
+func (l *looked) Eager(idle time.Duration) bool {
+	return l.eager.Load() && (l.stays.Load() || idle < 100*time.Microsecond)
+}
 
 func (l *looked) Wait() {
 	l.waits.Add(1)
@@ -300,6 +303,62 @@ func TestPolledQueueFails(t *testing.T) {
 	line.fail(broken)
 	if got := <-lost; !errors.Is(got.Err, broken) {
 		t.Errorf("the port is lost by %v", got.Err)
+	}
+}
+
+// A worker that once gave its group to another one leads that when all before it have left.
+func TestPollingIsHandedOn(t *testing.T) {
+	limit := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(limit)
+	s := New(Config{})
+	defer s.Close()
+	var lines []*looked
+	for i := range 4 { // the last one is where frames go
+		p, line := addLooked(t, s, fmt.Sprintf("p%d", i))
+		p.SetForwarding(true)
+		line.stays.Store(true)
+		line.eager.Store(false)
+		lines = append(lines, line)
+	}
+	n := uint32(0)
+	send := func(from int) {
+		t.Helper()
+		n++
+		lines[from].put(numbered(9, from, n)) // to nobody, so to all
+		if got := lines[3].next(t); got != n {
+			t.Fatalf("frame %d came where %d was due", got, n)
+		}
+	}
+	polled := func(workers int32) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); s.polling.number.Load()+s.polling.shared.Load() != workers; runtime.Gosched() {
+			if time.Now().After(end) {
+				t.Fatalf("%d groups, and %d workers beside their leaders, want %d", s.polling.number.Load(), s.polling.shared.Load(), workers)
+			}
+		}
+	}
+	for _, leave := range [][]int{{1, 0, 2}, {0, 2, 1}, {2, 0, 1}, {2, 1, 0}} { // which of them leads is chance
+		runtime.GOMAXPROCS(limit)
+		for i := range 3 {
+			if i == 2 {
+				runtime.GOMAXPROCS(1) // when the third joins, the groups of the first two merge
+			}
+			lines[i].eager.Store(true)
+			send(i)
+			polled(int32(i) + 1)
+		}
+		for end := time.Now().Add(time.Minute); s.polling.number.Load() != 1; runtime.Gosched() {
+			if time.Now().After(end) {
+				t.Fatal("two groups are left for one processor")
+			}
+		}
+		for left, i := range leave {
+			lines[i].eager.Store(false)
+			polled(int32(2 - left))
+			for _, other := range leave[left+1:] {
+				send(other)
+			}
+		}
 	}
 }
 

@@ -282,6 +282,23 @@ func TestTunnel(t *testing.T) {
 	})
 }
 
+// A port that knows no tags takes what stands behind one, even the type 0, which is no TPID.
+func TestNoHopWithoutTags(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 2, memory.Options{})
+		defer r.Close()
+		if err := r.ports[0].Configure(trunk(1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		wire := withType(port.Broadcast, station(0), 0, make([]byte, 46)...)
+		r.lines[0].Put(0, memory.Packet{Wire: slices.Concat(wire[:12], []byte{0x81, 0, 0, 1}, wire[12:])})
+		synctest.Wait()
+		if got := r.taken(1); len(got) != 1 || !bytes.Equal(got[0], wire) {
+			t.Errorf("sent %x, want %x", got, wire)
+		}
+	})
+}
+
 // TestManyVLANs: a trunk of all VLANs learns in each on its own.
 func TestManyVLANs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
