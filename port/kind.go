@@ -251,3 +251,19 @@ type KernelEnd interface {
 	// kernel does with it.
 	Punted() bool
 }
+
+// Shaping is implemented by ports whose device can keep a rate itself, so that frames which the
+// kernel forwards wait in one queue with those that are sent. Methods may ask the system.
+type Shaping interface {
+	// Shape has the device send no more than a rate in bit/s from now on; 0 ends that. Between none
+	// and some, only Send may send by the device; it waits. It says in words how the device keeps the
+	// rate. After an error it keeps none.
+	Shape(bits uint64) (how string, err error)
+
+	// Shapes reports whether the device keeps the last rate of Shape. Others may take it off.
+	Shapes() bool
+
+	// Shaped returns how many frames were dropped from the device's queue since the port was
+	// opened, besides those that Send refused.
+	Shaped() uint64
+}

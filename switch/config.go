@@ -31,6 +31,10 @@ type PortConfig struct {
 	PoliceBurst time.Duration
 
 	Shape port.Rate // of all frames, on egress
+
+	// ShapedBelow: the port's device keeps Shape (port.Shaping), so the switch need not.
+	ShapedBelow bool
+	NotBelow    string // why it does not, in words
 }
 
 // Class is a bit set of the classes of flooded frames.
@@ -111,7 +115,11 @@ func (p *Port) Configure(c PortConfig) error {
 	p.storm = p.storm.limit(c.Storm)
 	p.setPolice(c.Police, c.PoliceBurst)
 	p.config, p.vlan = c, v
-	unneeded := p.setShape(c.Shape)
+	var shape port.Rate
+	if !c.ShapedBelow {
+		shape = c.Shape
+	}
+	unneeded := p.setShape(shape)
 	s.fdb.SetLimit(p.number, c.LearnLimit)
 	p.publish()
 	unneeded.stop()

@@ -258,7 +258,11 @@ func (p *Port) KeptOff() (why []string) {
 		why = append(why, m.stage.Setting)
 	}
 	if p.shaper != nil {
-		why = append(why, "--rate-out")
+		words := "--rate-out"
+		if p.config.NotBelow != "" {
+			words += ", " + p.config.NotBelow
+		}
+		why = append(why, words)
 	}
 	return why
 }

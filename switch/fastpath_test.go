@@ -126,6 +126,8 @@ func TestFastPathIsTold(t *testing.T) {
 		},
 		"not learning": {change: configure(0, vswitch.PortConfig{NoLearning: true}), from: "+++", to: "+++", floods: true},
 		"shape":        {change: configure(0, vswitch.PortConfig{Shape: rate}), from: "+++", to: "-++", why: "--rate-out"},
+		"not below":    {change: configure(0, vswitch.PortConfig{Shape: rate, NotBelow: "which is slow"}), from: "+++", to: "-++", why: "--rate-out, which is slow"},
+		"shaped below": {change: configure(0, vswitch.PortConfig{Shape: rate, ShapedBelow: true}), from: "+++", to: "+++", floods: true},
 		"no device in the VLAN": {
 			change: configure(3, vswitch.PortConfig{}),
 			from:   "+++", to: "+++",

@@ -45,6 +45,8 @@ type Port struct {
 	unplugged   bool          // nobody holds the other end
 	told        uint64        // of all lost, how many are attributed to a reason
 	nobody      uint64        // of those, how many were lost because nobody held it
+	dropped     uint64        // by queues of detached devices
+	silent      silent        // what of all that makes of the counters
 	fast        PortStats     // of the fast path, for detached devices
 	carried     PortStats     // of a former process
 	at          *attachment   // nil while nothing is attached
@@ -150,6 +152,7 @@ func (p *Port) detach(end func(port.Port) error) error {
 			p.unrouted += unroutedBy(at.dev)
 			p.attribute(p.lost)
 		}
+		p.dropped += shapedBelow(at.dev)
 		p.at = nil
 		s.fdb.FlushPort(p.number)
 	}

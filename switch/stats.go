@@ -1,6 +1,10 @@
 package vswitch
 
-import "github.com/vswitch/vswitch/port"
+import (
+	"math"
+
+	"github.com/vswitch/vswitch/port"
+)
 
 // PortStats are a port's counters since it was added.
 type PortStats struct {
@@ -12,7 +16,7 @@ type PortStats struct {
 // frames that it sent through the port.
 type Counters struct {
 	Frames uint64 // RX: all received; TX: those the device accepted
-	Bytes  uint64 // of those frames, with tag, without FCS; TX: also of those the device lost later
+	Bytes  uint64 // of those frames, with tag, without FCS; of what a device lost, by an estimate
 	Copies uint64 // RX only: added by flooding, mirrors and segmentation
 
 	// Dropped counts drops by reason: RX frames of which no copy was meant for any
@@ -133,9 +137,10 @@ func (p *Port) Stats() PortStats {
 		unrouted += unroutedBy(p.at.dev)
 	}
 	nobody := p.nobody
-	p.sw.mu.Unlock()
-	st.RX.Frames += overruns
-	st.RX.Dropped[port.DropRxOverrun] += overruns
+	shaped := p.dropped
+	if p.at != nil {
+		shaped += shapedBelow(p.at.dev)
+	}
 	for i := range p.tx {
 		c := &p.tx[i]
 		st.TX.Frames += c.frames.Load()
@@ -145,11 +150,43 @@ func (p *Port) Stats() PortStats {
 		}
 	}
 	lost = min(lost, st.TX.Frames) // a batch in flight is counted only at its end
-	st.TX.Frames -= lost
+	shaped = min(shaped, st.TX.Frames-lost)
+	p.silent.takeOff(&st.TX, lost+shaped)
+	p.sw.mu.Unlock()
+	st.RX.Frames += overruns
+	st.RX.Dropped[port.DropRxOverrun] += overruns
 	nobody = min(nobody, lost)
-	st.TX.Dropped[port.DropNoCarrier] += nobody
 	unrouted = min(unrouted, lost-nobody)
+	st.TX.Dropped[port.DropShaped] += shaped
+	st.TX.Dropped[port.DropNoCarrier] += nobody
 	st.TX.Dropped[port.DropNoRoute] += unrouted
 	st.TX.Dropped[port.DropQueueFull] += lost - nobody - unrouted
 	return st
+}
+
+// silent counts the frames that devices have lost after they were sent.
+type silent struct {
+	// As of the last call of takeOff. Nobody tells the lengths of the lost: they are taken to be like
+	// those of all that was sent since the call before, so the counters never go back.
+	frames, bytes, lost uint64
+	less                uint64 // bytes that were lost
+}
+
+// takeOff takes lost frames out of those that were sent.
+func (s *silent) takeOff(tx *Counters, lost uint64) {
+	if lost > s.lost && tx.Frames > s.frames {
+		share := float64(min(lost-s.lost, tx.Frames-s.frames)) / float64(tx.Frames-s.frames)
+		s.less += uint64(math.Round(share * float64(tx.Bytes-s.bytes)))
+	}
+	s.frames, s.bytes, s.lost = tx.Frames, tx.Bytes, lost
+	tx.Frames -= lost
+	tx.Bytes -= min(s.less, tx.Bytes)
+}
+
+// shapedBelow returns how many frames a device's queue has dropped after they were sent.
+func shapedBelow(dev port.Port) uint64 {
+	if s, ok := dev.(port.Shaping); ok {
+		return s.Shaped()
+	}
+	return 0
 }

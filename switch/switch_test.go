@@ -240,7 +240,7 @@ func TestDeviceLosses(t *testing.T) {
 		var want vswitch.PortStats
 		want.RX.Frames, want.RX.Dropped[port.DropRxOverrun] = 2+1, 2+1
 		want.TX.Frames, want.TX.Dropped[port.DropQueueFull] = 15-3-1, 3+1
-		want.TX.Bytes = 15 * 60
+		want.TX.Bytes = 11 * 60
 		if st := r.ports[1].Stats(); st != want {
 			t.Errorf("counted %+v", st)
 		}
@@ -320,6 +320,57 @@ func TestLossesWithoutRoute(t *testing.T) {
 		want(2, 7)
 	})
 }
+
+// TestShapedBelow: what a device's own queue drops was not sent, and its bytes are like those of what
+// was sent since the last look. The counters never go back.
+func TestShapedBelow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, vswitch.Config{}, 1, memory.Options{})
+		defer r.Close()
+		d := &shaping{Port: memory.New(memory.Options{})}
+		p, err := r.AddPort("shaped")
+		if err := errors.Join(err, p.Attach(d)); err != nil {
+			t.Fatal(err)
+		}
+		p.SetForwarding(true)
+		send := func(n, size int) {
+			for range n {
+				r.lines[0].Put(0, memory.Packet{Wire: frame(port.Broadcast, station(1), 0, size)})
+				synctest.Wait()
+			}
+		}
+		want := func(frames, bytes, shaped uint64) {
+			t.Helper()
+			if st := p.Stats().TX; st.Frames != frames || st.Bytes != bytes || st.Dropped[port.DropShaped] != shaped {
+				t.Errorf("%d frames, %d bytes and %d shaped, want %d, %d and %d", st.Frames, st.Bytes, st.Dropped[port.DropShaped], frames, bytes, shaped)
+			}
+		}
+		send(10, 1000)
+		want(10, 10_000, 0)
+		send(10, 1000)
+		d.dropped = 4
+		want(16, 16_000, 4)
+		send(100, 100)
+		d.dropped = 94
+		want(26, 17_000, 94)
+		want(26, 17_000, 94)
+		if err := errors.Join(p.Detach(), p.Attach(&shaping{Port: memory.New(memory.Options{}), dropped: 2})); err != nil {
+			t.Fatal(err)
+		}
+		send(10, 100)
+		want(34, 17_800, 96)
+	})
+}
+
+// shaping is a port whose device keeps a rate.
+type shaping struct {
+	*memory.Port
+	dropped uint64
+}
+
+func (*shaping) Shape(uint64) (how string, err error) { return "", nil }
+func (*shaping) Shapes() bool                         { return true }
+func (s *shaping) Shaped() uint64                     { return s.dropped }
 
 // losing is a port whose device loses frames.
 type losing struct {

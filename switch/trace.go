@@ -231,7 +231,7 @@ func (r *rehearsal) copies() (all []TraceCopy) {
 func (p *Port) shaped() bool {
 	p.sw.mu.Lock()
 	defer p.sw.mu.Unlock()
-	return p.shaper != nil
+	return p.shaper != nil || p.config.ShapedBelow && p.config.Shape != port.Rate{}
 }
 
 // floodClass returns the class in which f is flooded, or 0.

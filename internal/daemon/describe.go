@@ -103,6 +103,9 @@ func (m *manager) portFastPath(p *managed, frames uint64) api.PortFastPath {
 	if r, ok := p.dev.(port.Routed); ok && f.On {
 		f.By = r.Ways()
 	}
+	if p.shaping.below != 0 && f.On {
+		f.By = "--rate-out by " + p.shaping.how
+	}
 	return f
 }
 

@@ -32,6 +32,8 @@ type managed struct {
 	link  link.Link // as last seen; zero: no interface to see
 	speed uint64    // of the link in bit/s, as last seen; 0: unknown
 
+	shaping shaping // how its egress rate is kept
+
 	needs   port.Needs    // of the process, while the port is open or opening
 	claimed chan struct{} // not nil while a goroutine works on its device; see claim
 	changed bool          // its interface changed meanwhile
@@ -164,6 +166,7 @@ func (m *manager) attach(p *managed) (err error) {
 	}
 	var dev port.Port
 	var seen sight
+	var shaped shaping
 	defer func() {
 		if err != nil {
 			m.unindex(p)
@@ -176,6 +179,7 @@ func (m *manager) attach(p *managed) (err error) {
 	}()
 	m.off(func() {
 		if dev, err = m.openKind(p, spec, &trace); err == nil {
+			shaped = m.shapeNew(p, dev, spec)
 			seen = m.see(dev)
 		}
 	})
@@ -186,6 +190,7 @@ func (m *manager) attach(p *managed) (err error) {
 	if err := m.makeRoom(p, len(dev.Queues())); err != nil {
 		return err
 	}
+	m.keepsRate(p, shaped)
 	if err := p.sw.Attach(dev); err != nil {
 		return err
 	}
@@ -231,6 +236,7 @@ type sight struct {
 	speed uint64 // of its link in bit/s; 0: unknown
 	held  string // who else uses it, see heldBy
 	ahead string // whose program sees its frames first
+	kept  bool   // it keeps the rate that it has, see port.Shaping
 	bound bool   // the port is still bound to it
 	err   error
 }
@@ -248,6 +254,9 @@ func (m *manager) see(dev port.Port) (s sight) {
 		s.held = cmp.Or(m.unprogrammed(dev), m.heldBy(dev, s.link))
 		if o, ok := dev.(port.Overtaken); ok {
 			s.ahead = o.Overtaken()
+		}
+		if d, ok := dev.(port.Shaping); ok {
+			s.kept = d.Shapes()
 		}
 	}
 	// Last: the index may belong to another device by now.
@@ -293,6 +302,9 @@ func (m *manager) follow(p *managed) {
 		m.off(func() { seen = m.see(dev) })
 		if p.dev == dev {
 			m.followTo(p, seen)
+		}
+		if p.dev == dev {
+			m.shape(p, seen.kept)
 		}
 		if !p.changed {
 			return
@@ -475,6 +487,7 @@ func (m *manager) lose(p *managed, why error) {
 	}
 	m.unindex(p)
 	m.unkeep(p)
+	m.keepsRate(p, shaping{})
 	p.dev, p.link, p.held, p.ahead, p.failed = nil, link.Link{}, "", "", why.Error()
 	var err error
 	m.off(func() { err = p.sw.Detach() })

@@ -50,6 +50,7 @@ func classesOf(names []string) (c vswitch.Class) {
 func (p *managed) apply() error {
 	c := configOf(&p.spec.Policy)
 	c.Tunnel = p.Kind().Tunnel
+	p.shaping.configure(&c)
 	return p.sw.Configure(c)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/nic"
 	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/internal/linux/shape"
 	"github.com/vswitch/vswitch/internal/linux/tuntap"
 	"github.com/vswitch/vswitch/internal/qemu"
 	"github.com/vswitch/vswitch/port"
@@ -267,7 +268,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 	case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
 		return nil // another device now has the name, or another switch the device
 	case !t.Created:
-		return cmp.Or(restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))
+		return cmp.Or(shape.Remove(l.Index), restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))
 	case k.made(l, t):
 		return cmp.Or(l.Delete(), hoststack.Lift(l.Index, k.Ingress))
 	}

@@ -66,6 +66,7 @@ type Port struct {
 
 	overruns atomic.Uint64
 	losses   losses
+	shaping  shaping
 
 	paused atomic.Bool
 
@@ -121,14 +122,14 @@ func Open(c Config) (*Port, error) {
 	if c.Direct {
 		p.followQueue()
 	} else if p.control, err = sender(c.Ifindex, false); err == nil {
-		err = unix.SetsockoptInt(p.control, unix.SOL_SOCKET, unix.SO_PRIORITY, prioControl)
-		if err != nil {
-			err = unix.SetsockoptInt(p.control, unix.SOL_SOCKET, unix.SO_PRIORITY, prioInteractive)
-		}
+		err = setControl(p.control)
 	}
 	if err != nil {
 		p.closeSockets()
 		return nil, explain(err)
+	}
+	if c.From != nil {
+		p.inheritShape()
 	}
 	if p.losses.before, err = link.TxDropped(c.Ifindex); err != nil {
 		p.unfollow()
@@ -174,6 +175,9 @@ func (p *Port) followQueue() {
 		p.unfollow = stop
 	}
 }
+
+// isQueued reports whether frames must not bypass the device's queueing discipline.
+func (p *Port) isQueued() bool { return p.queued.Load() || p.shaping.on.Load() }
 
 // Queues implements port.Port.
 func (p *Port) Queues() []port.Queue {
@@ -307,6 +311,14 @@ func sender(ifindex int, direct bool) (int, error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// setControl gives what a socket sends priority over data.
+func setControl(fd int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, prioControl) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, prioInteractive)
 }
 
 func set(fd, option, value int) error {

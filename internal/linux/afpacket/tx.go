@@ -58,7 +58,7 @@ func (q *queue) send(out []port.Out, marks []uint32) {
 	}
 	r := runs.Get().(*run)
 	plain := q.plain
-	if q.queued.Load() {
+	if q.isQueued() {
 		plain = q.gso // small frames must not overtake super-frames
 	}
 	fd := plain
@@ -124,6 +124,7 @@ func (r *run) add(out *port.Out) port.Drop {
 // fails again, it is dropped, and the rest is sent.
 func (q *queue) flush(r *run, fd int) {
 	took, refused, stopped := 0, 0, 0 // stopped: 1 after a call that did not take all
+	shaped := q.shaping.on.Load() && (fd == q.gso || fd == q.control)
 	for i := 0; i < r.n; {
 		sent, errno := mmsg.Send(fd, r.headers[i:r.n])
 		if errno == 0 {
@@ -143,9 +144,15 @@ func (q *queue) flush(r *run, fd int) {
 			break
 		}
 		r.outs[i].Drop = reason(errno, r.outs[i].Frame)
+		if shaped && errno == unix.ENOBUFS {
+			r.outs[i].Drop = port.DropShaped
+		}
 		i++
 	}
-	if q.queued.Load() {
+	if shaped {
+		q.shaping.told.Add(uint64(refused))
+	}
+	if q.isQueued() {
 		refused = 0 // the discipline refused them; the device did not count that
 	}
 	q.losses.count(took, refused, fd != q.plain)

@@ -131,3 +131,8 @@ func TestFollowLost(t *testing.T) {
 		}
 	})
 }
+
+func FuzzRoot(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0x73, 0x76, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 8, 0, 1, 0, 'h', 't', 'b', 0})
+	f.Fuzz(func(t *testing.T, m []byte) { new(Root).parse(m) })
+}

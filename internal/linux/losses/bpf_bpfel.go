@@ -27,7 +27,7 @@ type bpfLoss struct {
 	Length  uint32
 	Bytes   uint32
 	Others  uint32
-	Nobody  uint32
+	Why     uint32
 	Tpid    uint16
 	Tci     uint16
 	Data    [128]uint8

@@ -184,8 +184,11 @@ func (t *Tracer) read(r *running, show func(*vswitch.FastCopy)) {
 			Kind: vswitch.CopyLost, Number: number, Time: time.Now().Add(time.Duration(l.Time) - monotonic()),
 			Drop: port.DropQueueFull, Data: l.Data[:l.Bytes], Length: int(l.Length), Of: l.Others,
 		}
-		if l.Nobody != 0 {
+		switch l.Why {
+		case 1:
 			c.Drop = port.DropNoCarrier
+		case 2:
+			c.Drop = port.DropShaped
 		}
 		if l.Tpid != 0 {
 			c.Tag = port.MakeTag(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, l.Tpid)), l.Tci)

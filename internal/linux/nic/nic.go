@@ -16,6 +16,7 @@ import (
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/owner"
+	"github.com/vswitch/vswitch/internal/linux/shape"
 	"github.com/vswitch/vswitch/internal/linux/tuntap"
 	"github.com/vswitch/vswitch/port"
 )
@@ -346,7 +347,7 @@ func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
 			return err
 		}
 	}
-	err := cmp.Or(l.TurnOn(strings.Fields(t.Before.Features)...), hoststack.Lift(l.Index, k.Ingress))
+	err := cmp.Or(shape.Remove(l.Index), l.TurnOn(strings.Fields(t.Before.Features)...), hoststack.Lift(l.Index, k.Ingress))
 	if o.Exclusive {
 		err = cmp.Or(err, hoststack.Restore(l.Name, *t.Before))
 	}

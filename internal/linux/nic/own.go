@@ -30,6 +30,7 @@ var _ interface {
 	port.Contested
 	port.Overtaken
 	port.Programmed
+	port.Shaping
 } = (*Own)(nil)
 
 // OpenOwn opens a device and sets it up. If that fails, the device is as it was, unless it is in

@@ -36,9 +36,10 @@ var below = []struct {
 	{"api", []string{"port"}},
 
 	{"internal/linux/link", nil},
+	{"internal/linux/shape", []string{"internal/linux/link"}},
 	{"internal/linux/hoststack", []string{"port", "internal/linux/link"}},
 	{"internal/linux/owner", []string{"port", "internal/linux/link", "internal/files/flock"}},
-	{"internal/linux/nic", []string{"port", "internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/link", "internal/linux/owner", "internal/linux/tuntap"}},
+	{"internal/linux/nic", []string{"port", "internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/link", "internal/linux/owner", "internal/linux/shape", "internal/linux/tuntap"}},
 	{"internal/linux/mmsg", nil},
 	{"internal/linux/account", nil},
 	{"internal/files/sockfile", []string{"internal/linux/account"}},
@@ -52,7 +53,7 @@ var below = []struct {
 	{"internal/linux/limits", nil},
 	{"internal/linux/limits/atstart", nil},
 	{"internal/rxbuf", []string{"port", "internal/virtio/vnet"}},
-	{"internal/linux/afpacket", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/rxbuf", "internal/linux/mmsg", "internal/linux/link"}},
+	{"internal/linux/afpacket", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/rxbuf", "internal/linux/mmsg", "internal/linux/link", "internal/linux/shape"}},
 	{"internal/linux/tuntap", []string{"port", "internal/packet/eth", "internal/virtio/vnet", "internal/rxbuf", "internal/linux/link"}},
 	{"internal/linux/tuntap/tuntest", []string{"port", "internal/virtio/vnet", "internal/test/testenv"}},
 	{"internal/virtio/vhost/vhosttest", []string{"port", "internal/virtio/vnet", "internal/test/testenv", "internal/virtio/vhost"}},
@@ -66,7 +67,7 @@ var below = []struct {
 	}},
 	{"port/*", []string{
 		"port", "internal/setting", "internal/qemu", "internal/packet/eth", "internal/virtio/vnet",
-		"internal/linux/afpacket", "internal/linux/tuntap", "internal/linux/link", "internal/linux/nic", "internal/linux/owner", "internal/linux/hoststack", "internal/rxbuf", "internal/linux/mmsg", "internal/virtio/vhost", "internal/files/sockfile", "internal/linux/account",
+		"internal/linux/afpacket", "internal/linux/tuntap", "internal/linux/link", "internal/linux/shape", "internal/linux/nic", "internal/linux/owner", "internal/linux/hoststack", "internal/rxbuf", "internal/linux/mmsg", "internal/virtio/vhost", "internal/files/sockfile", "internal/linux/account",
 	}},
 
 	// The contract of features, and the features. None imports another, and protocols
@@ -109,13 +110,13 @@ var below = []struct {
 // import it. So the kernel's interfaces are touched in few places.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/linux/losses", "internal/virtio/vhost",
+		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/shape", "internal/virtio/vhost",
 		"port/unixsock", "port/vhostuser", "port/vxlan", "internal/files/sockfile", "internal/bgp", "internal/bfd",
 		"internal/test/testenv", "internal/linux/tuntap/tuntest", "internal/virtio/vhost/vhosttest",
 	},
 	"golang.org/x/sys/cpu":                          {"internal/virtio/vnet"},
-	"github.com/vishvananda/netlink":                {"internal/linux/link"},
-	"github.com/cilium/ebpf":                        {"internal/linux/hoststack", "internal/linux/hoststack/hoststacktest", "internal/linux/fastpath", "internal/linux/losses"},
+	"github.com/vishvananda/netlink":                {"internal/linux/link", "internal/linux/shape"},
+	"github.com/cilium/ebpf":                        {"internal/linux/hoststack", "internal/linux/hoststack/hoststacktest", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/shape"},
 	"github.com/songgao/water":                      {"internal/linux/tuntap", "qemu-examples/hello-tap"},
 	"github.com/urfave/cli":                         {"cmd/vswitch"},
 	"github.com/xrash/smetrics":                     {"cmd/vswitch", "internal/config"},

@@ -76,6 +76,7 @@ func TestFastHandover(t *testing.T) {
 		"set-port vm0 --rate-in 10gbit",
 		"set-port vm0 --rate-in off",
 		"set-port vm1 --rate-out 10gbit",
+		"set-port vm1 --rate-out 20gbit",
 		"set-port vm1 --rate-out off",
 		"set-port vm0 --learning off",
 		"set-port vm0 --learning on",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Copies of frames that TAPs had no room for, or that nobody was there to read. The kernel frees
- * such a frame with the reason FULL_RING, or with QDISC_DROP at a device without a carrier, which
+ * Copies of frames that TAPs had no room for, or that nobody was there to read, or that a device's
+ * egress rate did not let pass. The kernel frees such a frame with the reason FULL_RING, or with
+ * QDISC_DROP at a device without a carrier, or at one that the switch shapes, which
  * a tracepoint shows. The program is there only while somebody
  * wants the copies: it runs for every packet of the host that is freed as lost.
  */
@@ -13,6 +14,7 @@ enum skb_drop_reason { SKB_DROP_REASON_FULL_RING = 1, SKB_DROP_REASON_QDISC_DROP
 
 struct Qdisc___lost {
 	void *enqueue;
+	u32 handle;
 } __attribute__((preserve_access_index));
 
 struct netdev_queue___lost {
@@ -45,6 +47,9 @@ struct sk_buff___lost {
 #define LAP_SHIFT 27 /* of a device at most EACH frames are copied in 2^27 ns */
 #define EACH 128
 
+/* Why a frame was lost. */
+enum { FULL, NOBODY, SHAPED };
+
 /* A copy as user space reads it. */
 struct loss {
 	u64 time; /* ns of CLOCK_MONOTONIC */
@@ -52,7 +57,7 @@ struct loss {
 	u32 length; /* of the frame without the tag beside it */
 	u32 bytes; /* of data */
 	u32 others; /* of the device that were not copied before it */
-	u32 nobody; /* read from it; 0: there was no room */
+	u32 why;
 	u16 tpid, tci; /* the tag; no tpid: none */
 	u8 data[BYTES];
 };
@@ -95,15 +100,28 @@ static inline int is_silent(struct sk_buff___lost *skb)
 	return gso_size != 0;
 }
 
+/* is_shaped reports whether the switch put a device's queueing discipline there (internal/linux/shape). */
+static inline int is_shaped(struct net_device___lost *dev)
+{
+	u32 handle = dev->_tx->qdisc->handle >> 16;
+	return handle == 0x7673 || handle == 0x7674;
+}
+
 SEC("tp_btf/kfree_skb") int lost(u64 *args)
 {
 	struct sk_buff___lost *skb = (void *)args[0];
-	u32 why = args[2], nobody = why == __builtin_preserve_enum_value(*(enum skb_drop_reason *)SKB_DROP_REASON_QDISC_DROP, 1);
-	if (!nobody && why != __builtin_preserve_enum_value(*(enum skb_drop_reason *)SKB_DROP_REASON_FULL_RING, 1))
-		return 0;
 	struct net_device___lost *dev = skb->dev;
-	if (nobody && !(dev->state & NO_CARRIER))
-		return 0; /* a queueing discipline was full */
+	u32 reason = args[2], why = FULL;
+	if (reason == __builtin_preserve_enum_value(*(enum skb_drop_reason *)SKB_DROP_REASON_QDISC_DROP, 1)) {
+		if (dev->state & NO_CARRIER)
+			why = NOBODY;
+		else if (is_shaped(dev) && read_bits(skb, redirected)) /* the switch gets an error for its own */
+			why = SHAPED;
+		else
+			return 0; /* a queueing discipline was full */
+	} else if (reason != __builtin_preserve_enum_value(*(enum skb_drop_reason *)SKB_DROP_REASON_FULL_RING, 1)) {
+		return 0;
+	}
 	u32 ifindex = dev->ifindex;
 	struct device *of = bpf_map_lookup_elem(&devices, &ifindex);
 	if (!of || dev->nd_net.net->net_cookie != netns || !is_silent(skb))
@@ -129,7 +147,7 @@ SEC("tp_btf/kfree_skb") int lost(u64 *args)
 	l->time = now;
 	l->ifindex = ifindex;
 	l->length = skb->len;
-	l->nobody = nobody;
+	l->why = why;
 	l->others = __sync_lock_test_and_set(&of->others, 0);
 	l->tpid = skb->vlan_proto;
 	l->tci = skb->vlan_tci;

@@ -17,12 +17,13 @@ import (
 var initScript []byte
 
 // modules are the modules that a guest needs for its NIC, for VLAN devices, for bonds, for
-// virtual routers, for TAPs, for containers and for tunnels, in loading order. Those that a kernel has built in, or lacks, are left out.
+// virtual routers, for TAPs, for containers, for tunnels and for rates, in loading order. Those that a kernel has built in, or lacks, are left out.
 var modules = []string{
 	"virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_mmio",
 	"failover", "net_failover", "virtio_net",
 	"llc", "stp", "garp", "mrp", "8021q",
 	"tls", "bonding", "macvlan", "tun", "veth", "udp_tunnel", "ip6_udp_tunnel", "geneve",
+	"sch_htb", "sch_fq_codel",
 }
 
 // tools are a guest's programs beside busybox, each with its Debian package. Their libraries

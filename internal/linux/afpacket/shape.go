@@ -1,0 +1,133 @@
+package afpacket
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/shape"
+)
+
+// shaping is what is known of a queueing discipline that the Port has put on its device, in which
+// frames of the switch wait as well as those that the kernel forwards itself.
+type shaping struct {
+	on   atomic.Bool
+	told atomic.Uint64 // how often it refused a frame with an error
+
+	mu      sync.Mutex
+	seen    uint32 // its count of dropped frames, as last read
+	dropped uint64 // frames since Open
+	lost    uint64 // the last result of Shaped
+}
+
+// Shape implements port.Shaping. Like Lost, it acts on the calling thread's network namespace.
+func (p *Port) Shape(bits uint64) (how string, err error) {
+	s := &p.shaping
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var r shape.State
+	switch r, err = shape.Read(p.ifindex); {
+	case err != nil:
+		return "", err
+	case bits == 0 && !r.On:
+		s.on.Store(false)
+		return "", nil
+	case bits == 0:
+		return "", p.unshape()
+	}
+	if err := shape.Check(bits); err != nil {
+		if r.On {
+			return "", errors.Join(err, p.unshape())
+		}
+		return "", err
+	}
+	switch {
+	case !r.On:
+		p.mu.Lock() // what was sent meanwhile would be lost
+		defer p.mu.Unlock()
+		s.seen = 0
+	default:
+		p.mu.RLock()
+		defer p.mu.RUnlock()
+		if !s.on.Load() {
+			s.seen = r.Dropped
+		}
+	}
+	if r, err = shape.Set(p.ifindex, bits); err != nil {
+		s.on.Store(false)
+		return "", err
+	}
+	if p.control >= 0 && !p.closed {
+		err = unix.SetsockoptInt(p.control, unix.SOL_SOCKET, unix.SO_PRIORITY, r.Priority())
+	}
+	s.on.Store(true)
+	return r.How(), err
+}
+
+// inheritShape goes on with the discipline that a former Port has put on the device.
+func (p *Port) inheritShape() {
+	if r, err := shape.Read(p.ifindex); err == nil && r.On {
+		p.shaping.seen = r.Dropped
+		p.shaping.on.Store(true)
+	}
+}
+
+// unshape takes the discipline off once nothing waits in it. The caller holds shaping.mu.
+func (p *Port) unshape() error {
+	s := &p.shaping
+	if err := shape.Lift(p.ifindex); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// What was sent since is gone as well, unless the device is down.
+	if r, err := shape.Read(p.ifindex); err == nil {
+		s.count(r)
+	}
+	s.on.Store(false)
+	if p.control >= 0 && !p.closed {
+		_ = setControl(p.control)
+	}
+	return shape.Remove(p.ifindex)
+}
+
+// Shapes implements port.Shaping.
+func (p *Port) Shapes() bool {
+	if !p.shaping.on.Load() {
+		return false
+	}
+	r, err := shape.Read(p.ifindex)
+	return err == nil && r.On || errors.Is(err, link.ErrNotFound)
+}
+
+// Shaped implements port.Shaping.
+func (p *Port) Shaped() uint64 {
+	s := &p.shaping
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.on.Load() {
+		if r, err := shape.Read(p.ifindex); err == nil && r.On {
+			s.count(r)
+		}
+	}
+	if s.dropped == s.lost {
+		return s.lost // nothing new
+	}
+	// As in Lost: a sender may not have counted an error yet.
+	p.mu.Lock()
+	told := s.told.Load()
+	p.mu.Unlock()
+	if s.dropped > told {
+		s.lost = max(s.lost, s.dropped-told)
+	}
+	return s.lost
+}
+
+// count adds what the discipline has dropped since the last call. The caller holds mu.
+func (s *shaping) count(r shape.State) {
+	s.dropped += uint64(r.Dropped - s.seen)
+	s.seen = r.Dropped
+}

@@ -1,0 +1,122 @@
+package afpacket
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/shape"
+	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
+	"github.com/vswitch/vswitch/internal/test/testenv"
+	"github.com/vswitch/vswitch/port"
+)
+
+// A device that keeps a rate refuses what finds no room, and each frame that it takes arrives, in
+// order, whatever becomes of the rate meanwhile. What the switch itself sends does not wait.
+func TestShape(t *testing.T) {
+	t.Parallel()
+	for name, direct := range map[string]bool{"NIC": false, "direct": true} {
+		ns := testenv.NewNetns(t)
+		ns.Do(func() {
+			ns.Run("ip", "link", "add", "nic0", "type", "veth", "peer", "name", "peer0")
+			index := func(name string) int {
+				ns.Run("ip", "link", "set", name, "up")
+				l, err := link.ByName(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return l.Index
+			}
+			peer, err := Open(Config{Ifindex: index("peer0")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer peer.Close()
+			p, err := Open(Config{Ifindex: index("nic0"), Direct: direct})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			keep := func(bits uint64) {
+				t.Helper()
+				if _, err := p.Shape(bits); err != nil || p.Shapes() != (bits != 0) {
+					t.Errorf("%s: Shape(%d): %v, and Shapes is %v", name, bits, err, p.Shapes())
+				}
+			}
+			next, took, refused := uint32(0), 0, 0
+			var sent []uint32
+			send := func(n int, flags port.OutFlags) {
+				t.Helper()
+				for range n {
+					f := new(port.Frame)
+					f.SetStripped(tuntest.Ethernet(next, 1000), 0)
+					out := []port.Out{{Frame: f, Flags: flags}}
+					p.queues[0].Send(out)
+					switch out[0].Drop {
+					case port.DropNone:
+						if took++; flags&port.Control == 0 {
+							sent = append(sent, next)
+						}
+					case port.DropShaped:
+						if refused++; flags&port.Control != 0 {
+							t.Errorf("%s: there is no room for a frame of the switch", name)
+						}
+					default:
+						t.Errorf("%s: frame %d: %v", name, next, out[0].Drop)
+					}
+					next++
+				}
+			}
+			frames, left, at := make([]port.Frame, port.BatchSize), 0, 0
+			receive := func() uint32 {
+				t.Helper()
+				for {
+					for ; at < left; at++ {
+						if b := frames[at].Data; tuntest.IsEthernet(b) {
+							at++
+							return binary.BigEndian.Uint32(b[14:])
+						}
+					}
+					if left > 0 {
+						peer.Queues()[0].Release()
+					}
+					at = 0
+					if left, err = peer.Queues()[0].Recv(frames); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+
+			keep(100_000_000)
+			send(1500, 0)
+			if took < 100 || refused < 50 {
+				t.Errorf("%s: of %d frames %d are taken and %d are refused", name, next, took, refused)
+			}
+			waiting := 100 // at least
+			control := next
+			send(1, port.Control)
+			for _, rate := range []uint64{100_000_000, 10_000_000_000, 0, 100_000_000, 0} {
+				keep(rate)
+				send(20, 0)
+			}
+			for i := 0; i < len(sent); {
+				switch n := receive(); {
+				case n == control:
+					if i > len(sent)-waiting {
+						t.Errorf("%s: %d of %d frames leave before that of the switch", name, i, len(sent))
+					}
+				case n != sent[i]:
+					t.Fatalf("%s: frame %d comes in place of %d", name, n, sent[i])
+				default:
+					i++
+				}
+			}
+			if lost := p.Shaped(); lost != 0 {
+				t.Errorf("%s: %d frames are said to be dropped of which no sender knows", name, lost)
+			}
+			if r, err := shape.Read(p.ifindex); err != nil || r.On {
+				t.Errorf("%s: the root is %+v, %v", name, r, err)
+			}
+		})
+	}
+}
