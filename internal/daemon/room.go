@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,7 +41,8 @@ func beside(others int) reading {
 		threads, files = systemLimits()
 		if others > 0 && files.Most != math.MaxInt {
 			files.Most -= others
-			files.Name = fmt.Sprintf("%d are open for others, and %s", others, files.Name)
+			what, how, _ := strings.Cut(files.Name, "; ")
+			files.Name = fmt.Sprintf("%s, less %d that it got open; %s", what, others, how)
 		}
 		return threads, files
 	}
