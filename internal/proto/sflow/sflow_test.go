@@ -106,25 +106,73 @@ func inUDP(t testing.TB, payload []byte) []byte {
 
 // A notification of a drop has the words of sflow_drops.txt, which tshark does not know.
 func TestDiscard(t *testing.T) {
+	got, rest := words(func(d *Datagram) { d.AddDiscard(&discard) }, 16)
+	want := []uint32{
+		5, 4*8 + 8 + 44, // format, length
+		6, 0, 3, 4, 3, 5, 8, 1, // sequence, class and index of the source, drops, input, output, reason, records
+		1, 44, 1, 64, 4, 25, // a header: format, length, Ethernet, frame with its FCS, stripped, bytes
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("it is %v, want %v", got, want)
+	}
+	if !bytes.Equal(rest, slices.Concat(frame, make([]byte, 3))) {
+		t.Errorf("the frame is % x", rest)
+	}
+}
+
+// words returns what a datagram with one sample says of it, word by word, up to the first opaque bytes.
+func words(add func(d *Datagram), n int) (all []uint32, rest []byte) {
 	var d Datagram
 	d.Reset(header)
 	before := len(d.Bytes())
-	d.AddDiscard(&discard)
+	add(&d)
 	b := d.Bytes()[before:]
-	var words []uint32
-	for i := 0; i < 15; i++ {
-		words = append(words, binary.BigEndian.Uint32(b[4*i:]))
+	for i := range n {
+		all = append(all, binary.BigEndian.Uint32(b[4*i:]))
 	}
+	return all, b[4*n:]
+}
+
+// The words of a flow sample (sFlow version 5, section 5.3).
+func TestFlow(t *testing.T) {
+	got, rest := words(func(d *Datagram) { d.AddFlow(&flow) }, 16)
 	want := []uint32{
-		5, uint32(len(b) - 8), // format, length
-		6, 0, 3, 4, 3, 5, 8, 1, // sequence, class and index of the source, drops, input, output, reason, records
-		1, 16 + 28, 1, 64, 4, // a header: format, length, Ethernet, frame, stripped
+		1, 4*8 + 8 + 44 + 8 + 16, // format, length
+		1, 3, 1000, 12345, 2, 3, 4, 2, // sequence, source, rate, pool, drops, input, output, records
+		1, 44, 1, 1518, 4, 25, // a header: format, length, Ethernet, frame with its FCS, stripped, bytes
 	}
-	if !slices.Equal(words, want) {
-		t.Errorf("it is %v, want %v", words, want)
+	if !slices.Equal(got, want) {
+		t.Errorf("it is %v, want %v", got, want)
 	}
-	if rest := b[4*15:]; binary.BigEndian.Uint32(rest) != uint32(len(frame)) || !bytes.Equal(rest[4:4+len(frame)], frame) || len(b)%4 != 0 {
-		t.Errorf("the frame is % x", rest)
+	tail := slices.Concat(frame, make([]byte, 3), []byte{0, 0, 3, 233, 0, 0, 0, 16, 0, 0, 0, 10, 0, 0, 0, 3, 0, 0, 0, 20, 0, 0, 0, 4})
+	if !bytes.Equal(rest, tail) {
+		t.Errorf("then % x, want % x", rest, tail)
+	}
+}
+
+// The words of a counter sample (sFlow version 5, section 5.3), and its name, filled up to words.
+func TestCounters(t *testing.T) {
+	for name, filled := range map[string]int{"vm0": 4, "vm10": 4, "vm100": 8, "vm1000": 8} {
+		for status, c := range []struct{ admin, up bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+			x := counters
+			x.Name, x.Admin, x.Up = name, c.admin, c.up
+			got, rest := words(func(d *Datagram) { d.AddCounters(&x) }, 5+2+22+2+13+3)
+			want := []uint32{
+				2, uint32(4*3 + 8 + 88 + 8 + 52 + 8 + 4 + filled), // format, length
+				5, 3, 3, // sequence, source, records
+				1, 88, 3, 6, 2, 1410065408, 1, uint32(status), // interface: format, length, index, ethernetCsmacd, 10 Gbit/s, full duplex, status
+				1 << 8, 0, 100, Unknown, Unknown, 3, 0, Unknown, // received: octets, packets, multicast, broadcast, discards, errors, unknown protocols
+				0, 200, 201, Unknown, Unknown, 202, 0, 1, // sent, likewise; promiscuous
+				2, 52, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 6, 0, 0, // Ethernet: format, length, errors of which two are counted
+				1005, uint32(4 + filled), uint32(len(name)), // name: format, length, bytes
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: it is\n%v, want\n%v", name, got, want)
+			}
+			if string(rest) != name+strings.Repeat("\x00", filled-len(name)) {
+				t.Errorf("%s: the name is %q", name, rest)
+			}
+		}
 	}
 }
 
@@ -173,6 +221,20 @@ func TestReasons(t *testing.T) {
 	for d := range port.NumDrops {
 		if is := ReasonOf(d) == ReasonUnknown; is != slices.Contains(unknown, d) {
 			t.Errorf("%v has the reason %d", d, ReasonOf(d))
+		}
+	}
+	if r := ReasonOf(port.NumDrops); r != ReasonUnknown {
+		t.Errorf("a drop that there is not has the reason %d", r)
+	}
+	// The numbers are those of sflow_drops.txt.
+	for d, want := range map[port.Drop]Reason{
+		port.DropIsolated: 8, port.DropMirrorTarget: 13, port.DropNone: 256, port.DropGuardMAC: 258, port.DropQueueFull: 259,
+		port.DropShaped: 261, port.DropTooBig: 262, port.DropBadSource: 263, port.DropVLANTagged: 264, port.DropVLANFiltered: 265,
+		port.DropBlocked: 266, port.DropNoDestination: 267, port.DropSamePort: 268, port.DropBadTunnel: 282, port.DropUnknownVNI: 288,
+		port.DropReserved: 294, port.DropLocked: 304, port.DropBadOffload: 323, port.DropRunt: 324, port.DropNoCarrier: 331,
+	} {
+		if got := ReasonOf(d); got != want {
+			t.Errorf("%v has the reason %d, want %d", d, got, want)
 		}
 	}
 	for to, want := range map[Interface]uint32{
