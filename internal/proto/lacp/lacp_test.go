@@ -484,6 +484,33 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// A member hears ten frames of its partner in a second. It says that it is a port, by the numbers
+// from one on.
+func TestHeardInASecond(t *testing.T) {
+	p := newPeer(t, 2)
+	for range 30 {
+		p.say(1)
+	}
+	for i, excess := range []uint64{0, 20} {
+		if m, _ := p.g.Member(i); m.Counters.Excess != excess || m.Actor.Port != uint16(i+1) {
+			t.Errorf("member %d is port %d, and left out %d frames, want %d", i, m.Actor.Port, m.Counters.Excess, excess)
+		}
+	}
+	p.now = p.now.Add(time.Second)
+	p.say(1)
+	if m, _ := p.g.Member(1); m.Counters.Excess != 20 {
+		t.Errorf("a second later: %d", m.Counters.Excess)
+	}
+}
+
+// A frame is of a slow protocol by its address and its type, were there nothing behind them.
+func TestIsSlow(t *testing.T) {
+	b := Append(nil, 0x020000000009, PDU{})
+	if !IsSlow(b) || !IsSlow(b[:14]) || IsSlow(b[:13]) {
+		t.Error("a frame of a slow protocol is none, or a part of it is one")
+	}
+}
+
 // Markers are answered as they came.
 func TestMarker(t *testing.T) {
 	p := newPeer(t, 1)

@@ -2,6 +2,7 @@ package lldp
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -62,6 +63,7 @@ func TestSavedRefused(t *testing.T) {
 	for name, s := range map[string]Saved{
 		"waits too long":     {Wait: interval + 1},
 		"negative":           {Fast: -1},
+		"greets too often":   {Fast: fast + 1},
 		"no frame":           {Neighbors: []SavedNeighbor{{Frame: []byte("no")}}},
 		"outlives its TTL":   {Neighbors: []SavedNeighbor{{Frame: frame, Left: 21 * time.Second}}},
 		"from the future":    {Neighbors: []SavedNeighbor{{Frame: frame, Age: -1}}},
@@ -72,6 +74,18 @@ func TestSavedRefused(t *testing.T) {
 		if err := a.Restore(at(0), &s); err == nil || len(a.Neighbors()) > 0 {
 			t.Errorf("%s: %v, %d neighbours", name, err, len(a.Neighbors()))
 		}
+	}
+}
+
+// What an Agent has at most is taken.
+func TestSavedAtMost(t *testing.T) {
+	s := Saved{Wait: interval, Fast: fast}
+	for i := range MaxNeighbors {
+		s.Neighbors = append(s.Neighbors, SavedNeighbor{Frame: from(fmt.Sprint(i), 20), Left: 20 * time.Second})
+	}
+	var a Agent
+	if err := a.Restore(at(0), &s); err != nil || len(a.Neighbors()) != MaxNeighbors {
+		t.Errorf("%v, %d neighbours", err, len(a.Neighbors()))
 	}
 }
 

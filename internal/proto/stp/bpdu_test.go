@@ -116,8 +116,8 @@ func TestIdentifiers(t *testing.T) {
 	if id.Priority() != 0x9000 || id.Address() != [6]byte{0x52, 0x54, 0, 0xab, 0xcd, 0xef} || id.String() != "9000.525400abcdef" {
 		t.Errorf("%v", id)
 	}
-	p := makePortID(0x70, 0xabc)
-	if p.Priority() != 0x70 || p.Number() != 0xabc || p.String() != "7abc" {
+	p := makePortID(0x70, 0xfbc)
+	if p.Priority() != 0x70 || p.Number() != 0xfbc || p.String() != "7fbc" {
 		t.Errorf("%v", p)
 	}
 }

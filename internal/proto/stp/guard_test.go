@@ -425,5 +425,9 @@ func TestLastPort(t *testing.T) {
 		if s := b.Status(); s.RootPort != MaxPort || s.Root == s.Bridge || s.Ports[2].Role != RoleRoot {
 			t.Errorf("root port %d: %+v", s.RootPort, s.Ports[2])
 		}
+		next, err := Restore(testConfig(), map[uint16]PortConfig{1: cfg, MaxPort - 1: cfg, MaxPort: cfg}, b.Save(), r)
+		if err != nil || next.Status().RootPort != MaxPort {
+			t.Errorf("the next bridge is %v, %v", next, err)
+		}
 	}
 }

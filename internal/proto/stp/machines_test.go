@@ -207,6 +207,9 @@ func TestPortTransmit17_26(t *testing.T) {
 			if r.sent[i].Type != m.Type || r.sent[i].Flags != m.Flags {
 				t.Errorf("%s: sent %+v", row.name, r.sent[i])
 			}
+			if s := r.sent[i]; m.Type != TypeTCN && (s.MaxAge != 20*256 || s.HelloTime != 2*256 || s.ForwardDelay != 15*256) {
+				t.Errorf("%s: sent the times %d, %d, %d", row.name, s.MaxAge, s.HelloTime, s.ForwardDelay)
+			}
 		}
 		if !row.want(p) {
 			t.Errorf("%s: led to %+v", row.name, *p)

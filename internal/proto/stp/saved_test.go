@@ -144,6 +144,7 @@ func TestSavedRefused(t *testing.T) {
 		"out of order":     {savedPorts, func(s *stp.Saved) { s.Ports[1].Number = 1 }, "out of order"},
 		"no such state":    {savedPorts, func(s *stp.Saved) { s.Ports[0].State = 9 }, "no state"},
 		"an endless timer": {savedPorts, func(s *stp.Saved) { s.Ports[0].Timers.RrWhile = 1 << 40 }, "no state"},
+		"too many BPDUs":   {savedPorts, func(s *stp.Saved) { s.Ports[0].Timers.TxCount = 11 }, "no state"},
 		"a negative timer": {savedPorts, func(s *stp.Saved) { s.Ports[0].Timers.FdWhile = -1 }, "no state"},
 		"a loop":           {savedPorts, func(s *stp.Saved) { s.Ports[1].State = stp.Forwarding }, "at once"},
 	} {
