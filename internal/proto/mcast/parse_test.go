@@ -363,6 +363,8 @@ func TestIsQuery(t *testing.T) {
 	q4, q6 := to(queryFrom("10.0.0.1")), to(queryFrom("fe80::1"))
 	fragment := slices.Clone(q4)
 	fragment[20] |= 0x20
+	bare := slices.Concat(q6[:20], []byte{58}, q6[21:54], q6[62:])
+	bare[19] -= 8
 	for _, c := range []struct {
 		name  string
 		frame []byte
@@ -385,6 +387,8 @@ func TestIsQuery(t *testing.T) {
 		{"IGMP, cut off before its type", q4[:len(q4)-12], false},
 		{"cut off", q4[:23], false},
 		{"MLD, cut off before its type", q6[:62], false},
+		{"MLD, cut off amid its addresses", q6[:53], false},
+		{"MLD without a Router Alert", bare, false},
 		{"empty", nil, false},
 	} {
 		if got := IsQuery(c.frame); got != c.want {
