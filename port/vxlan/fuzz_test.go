@@ -198,6 +198,28 @@ func TestNoReply(t *testing.T) {
 	}
 }
 
+// TestTooBig: a reply says how long a packet may be, as far as its field goes.
+func TestTooBig(t *testing.T) {
+	v4 := append([]byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00\x45\x00\x00\x28\x00\x00\x40\x00\x40\x06\x00\x00\x0a\x00\x00\x01\x0a\x00\x00\x02"), make([]byte, 20)...)
+	v6 := make([]byte, 14+40+20)
+	copy(v6, "\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x86\xdd\x60\x00\x00\x00\x00\x14\x06\x40")
+	v6[22], v6[38] = 0xfd, 0xfd
+	for _, c := range []struct{ mtu, in4, in6 int }{{1400, 1400, 1400}, {65535, 65535, 65535}, {70000, 65535, 70000}} {
+		var f port.Frame
+		var b [replyLen]byte
+		f.SetStripped(v4, 0)
+		writeTooBig(b[:], &f, c.mtu)
+		if got := int(binary.BigEndian.Uint16(b[14+20+6:])); got != c.in4 {
+			t.Errorf("IPv4: %d for an MTU of %d", got, c.mtu)
+		}
+		f.SetStripped(v6, 0)
+		writeTooBig(b[:], &f, c.mtu)
+		if got := int(binary.BigEndian.Uint32(b[14+40+4:])); got != c.in6 {
+			t.Errorf("IPv6: %d for an MTU of %d", got, c.mtu)
+		}
+	}
+}
+
 // TestJoinedAcrossMessages: a super-frame that takes two messages is one again, behind another
 // frame, and what follows it is whole.
 func TestJoinedAcrossMessages(t *testing.T) {

@@ -5,6 +5,11 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vswitch/vswitch/fdb"
+	"github.com/vswitch/vswitch/port"
 )
 
 // paths is a kernel that has so many paths, and notes which are in use.
@@ -69,4 +74,55 @@ func TestNoPath(t *testing.T) {
 	if m := r.byPath[n.path(b)].Load(); k.bad != 0 || n.path(a) != 0 || n.path(b) == 0 || m == nil || m.v != b {
 		t.Errorf("the second in the place of the first: path %d, %v", n.path(b), m)
 	}
+}
+
+// kept is a kernel that keeps stations.
+type kept struct {
+	paths
+	stations map[fdb.Key]uint16
+}
+
+func (k *kept) SetStation(key fdb.Key, path uint16, _ time.Duration) { k.stations[key] = path }
+func (k *kept) DeleteStation(key fdb.Key)                            { delete(k.stations, key) }
+func (k *kept) Commit()                                              {}
+
+func (k *kept) Stations(f func(fdb.Key, uint16, time.Duration)) {
+	for key, path := range k.stations {
+		f(key, path, 0)
+	}
+}
+
+// After more changes than there is room for, the kernel has the stations that the directory has and
+// no others; unless the kernel's part has ended.
+func TestReconcile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tun := quiet(t, port.VXLAN, "100")
+		k := &kept{paths{most: 9}, make(map[fdb.Key]uint16)}
+		r := newReplica(&tun.tunnel, k)
+		n, v := tun.networks.Load().byVNI[100], (*tun.byAddr.Load())[netip.MustParseAddr("192.0.2.2")]
+		r.join(n, v)
+		const far, stale = port.MAC(0x02_00_00_00_00_02), port.MAC(0x02_00_00_00_00_03)
+		if err := tun.SetRemote(100, far, v.addr); err != nil {
+			t.Fatal(err)
+		}
+		var right, wrong fdb.Key
+		for e := range tun.stations.All() {
+			right, wrong = e.Key, fdb.MakeKey(e.Key.VLAN(), uint64(stale))
+		}
+		quit := make(chan struct{})
+		go r.run(quit)
+		for _, halted := range []bool{false, true} {
+			clear(k.stations)
+			k.stations[wrong] = n.path(v)
+			r.halted.Store(halted)
+			r.Flushed(v.number)
+			synctest.Wait()
+			_, has := k.stations[right]
+			_, hasWrong := k.stations[wrong]
+			if len(k.stations) != 1 || has == halted || hasWrong != halted {
+				t.Errorf("halted %v: the kernel has %v, not %v at path %d", halted, k.stations, right, n.path(v))
+			}
+		}
+		close(quit)
+	})
 }
