@@ -15,7 +15,7 @@ import (
 
 // TestEndAmidApply kills and stops a daemon at random moments of an apply that adds, changes, replaces and removes
 // ports, mirrors, entries and settings of EVPN. The next daemon has one of the two configurations, whole: the new one if
-// apply had succeeded. There are the devices of that configuration, and one that was there before is as it was unless it is a port. A change that waits for its confirmation can be
+// apply had succeeded. There are the devices of that configuration, and those that were there before are as they were unless they are ports. A change that waits for its confirmation can be
 // taken back.
 func TestEndAmidApply(t *testing.T) {
 	t.Parallel()
@@ -25,7 +25,8 @@ func TestEndAmidApply(t *testing.T) {
 
 	ns, container := testenv.NewNetns(t), testenv.NewNetns(t)
 	ns.Run("ip", "link", "set", "lo", "up")
-	ns.Run("ip", "link", "add", "n0", "type", "veth", "peer", "name", "x0")
+	ns.Run("ip", "link", "add", "an0", "type", "veth", "peer", "name", "x0")
+	ns.Run("ip", "link", "add", "an1", "type", "veth", "peer", "name", "x1")
 	var one, other strings.Builder
 	one.WriteString(`version: 1
 switch: {evpn_as: 65001, snooping: true}
@@ -35,15 +36,17 @@ ports:
   swap0: {access: 10}
   gone0: {kind: host, address: [192.0.2.1/24]}
 `)
+	// Ports are added in the order of their names, so those that need putting back are long half of a change.
 	other.WriteString(`version: 1
 switch: {evpn_as: 65002, aging: 60s}
 ports:
   up0: {kind: vxlan, local: 127.0.0.1, vni: "10=100,20=200", trunk: "10,20"}
   keep0: {trunk: "10,20"}
   swap0: {kind: host, access: 20}
-  n0: {kind: netdev, trunk: "10,20", exclusive: true, mtu: 1400}
+  an0: {kind: netdev, trunk: "10,20", exclusive: true, mtu: 1400}
+  al0: {kind: lag, members: [an1], lag_mode: static, trunk: "10,20"}
 `)
-	fmt.Fprintf(&other, "  c0: {kind: veth, netns: %s, access: 20}\n", container.Path())
+	fmt.Fprintf(&other, "  ac0: {kind: veth, netns: %s, access: 20}\n", container.Path())
 	for i := range 10 {
 		fmt.Fprintf(&one, "  a%d: {access: 10}\n", i)
 		fmt.Fprintf(&other, "  b%d: {access: 20, isolated: true}\n", i)
@@ -64,8 +67,11 @@ features: {evpn: {neighbors: [{address: 127.0.0.8, as: 65002}, {address: 127.0.0
 	look := func() (c config) {
 		t.Helper()
 		c.text = sw.Ctl(t, "config export")
-		c.devices = ns.Run("ls", "/sys/class/net") + container.Run("ls", "/sys/class/net") +
-			ns.Run("cat", "/sys/class/net/n0/ifalias", "/sys/class/net/n0/mtu", "/proc/sys/net/ipv6/conf/n0/disable_ipv6", "/proc/sys/net/ipv4/conf/n0/arp_ignore")
+		c.devices = ns.Run("ls", "/sys/class/net") + container.Run("ls", "/sys/class/net")
+		for _, nic := range []string{"an0", "an1"} {
+			c.devices += ns.Run("cat", "/sys/class/net/"+nic+"/ifalias", "/sys/class/net/"+nic+"/mtu",
+				"/proc/sys/net/ipv6/conf/"+nic+"/disable_ipv6", "/proc/sys/net/ipv4/conf/"+nic+"/arp_ignore")
+		}
 		return c
 	}
 	dir := t.TempDir()
