@@ -39,6 +39,12 @@ var kinds = map[string]func(t testing.TB, sw *daemontest.Daemon, name string) en
 		sw.Netns.Do(func() { g = tuntest.Boot(t, name, 0) })
 		return end{name: name, send: plain(g.Send), recv: first(g.Recv)}
 	},
+	"shaped": func(t testing.TB, sw *daemontest.Daemon, name string) end {
+		sw.Ctl(t, "add-port %s --rate-out 1gbit", name)
+		var g *tuntest.Guest
+		sw.Netns.Do(func() { g = tuntest.Boot(t, name, 0) })
+		return end{name: name, send: plain(g.Send), recv: first(g.Recv)}
+	},
 	"host": func(t testing.TB, sw *daemontest.Daemon, name string) end {
 		sw.Ctl(t, "add-port %s --kind host", name)
 		return station(t, sw.Netns, name)
