@@ -503,6 +503,26 @@ func TestHeardInASecond(t *testing.T) {
 	}
 }
 
+// A member sends three PDUs in a second, however often the partner is wrong about it.
+func TestSentInASecond(t *testing.T) {
+	p := newPeer(t, 1)
+	for second := range 3 {
+		sent := len(p.g.Sent())
+		for range 9 {
+			if err := p.g.Receive(p.now, 0, Append(nil, 2, PDU{p.says[0], Info{}})); err != nil {
+				t.Fatal(err)
+			}
+			p.g.Tick(p.now)
+			sent += len(p.g.Sent())
+		}
+		if sent != 3 {
+			t.Errorf("%d PDUs in second %d", sent, second)
+		}
+		p.now = p.now.Add(time.Second)
+		p.g.Tick(p.now.Add(-1))
+	}
+}
+
 // A frame is of a slow protocol by its address and its type, were there nothing behind them.
 func TestIsSlow(t *testing.T) {
 	b := Append(nil, 0x020000000009, PDU{})

@@ -155,6 +155,35 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// VLANs are named until there are 64 or the PDU is full, also behind what a buffer has already.
+func TestMostVLANs(t *testing.T) {
+	for name, want := range map[string]int{"": 64, strings.Repeat("v", 32): 33} {
+		p := sample()
+		p.VLANs = nil
+		for vid := range uint16(100) {
+			p.VLANs = append(p.VLANs, VLAN{vid + 1, name})
+		}
+		frame := Append(nil, source, p)
+		got, err := Parse(frame)
+		if err != nil || len(got.VLANs) != want {
+			t.Errorf("%d VLANs, want %d, %v", len(got.VLANs), want, err)
+		}
+		before := make([]byte, 1000)
+		if b := Append(before, source, p); !bytes.Equal(b[1000:], frame) {
+			t.Error("behind other bytes it is another")
+		}
+	}
+	// A neighbour may name more.
+	frame := Append(nil, source, &PDU{Chassis: sample().Chassis, Port: sample().Port, TTL: TTL, VLANs: make([]VLAN, 0)})
+	frame = bytes.TrimRight(frame, "\x00")
+	for vid := range byte(100) {
+		frame = appendOrg(frame, orgVLANName, 0, vid+1, 1, 'v')
+	}
+	if p, err := Parse(append(frame, 0, 0)); err != nil || len(p.VLANs) != 64 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 // Each kind of ID has its number in a chassis TLV, and another one in a port's.
 func TestSubtypes(t *testing.T) {
 	for kind, want := range map[Kind][2]byte{KindLocal: {7, 7}, KindMAC: {4, 3}, KindAddress: {5, 4}, KindIfName: {6, 5}} {
