@@ -278,12 +278,15 @@ func TestDelegation(t *testing.T) {
 	b.want(t, "after its time", from6("fd97::1"), ipv6)
 
 	// What has an address of somebody else, or of none.
-	for _, x := range []string{"fd96::/64", "fd92:0:0:1::/64"} {
+	for i, x := range []string{"fd96::/64", "fd92:0:0:1::/64"} {
 		b.Tick()
 		delegate(x, 60)
 		b.want(t, "another's settings", from6(x[:len(x)-3]+"1"), ipv6)
 		if said, _ := b.Tick(); len(said) == 0 || said[0].Kind != guard.Conflict || said[0].Other != "vm1" {
 			t.Errorf("of %s, said %+v", x, said)
+		}
+		if n := b.Counts(1)[guard.Disputed]; n != uint64(i+1) {
+			t.Errorf("%d disputed", n)
 		}
 	}
 	delegate("fd95::/64", 60)
@@ -307,7 +310,10 @@ func TestDelegation(t *testing.T) {
 		}
 	}
 	b.want(t, "restored", from6("fd94::1"), none)
-	b.Guard(3, "vm2", with(guard.Config{Addresses: addresses("fd94::5")}, 0x5254_0099_000c))
+	var vlans port.VLANSet // the address is for both
+	vlans.Add(1)
+	vlans.Add(2)
+	b.Guard(3, "vm2", with(guard.Config{Addresses: addresses("fd94::5"), VLANs: vlans}, 0x5254_0099_000c))
 	b.want(t, "an address of it is configured elsewhere", from6("fd94::1"), ipv6)
 	if got := b.bound("vm0"); got != "" {
 		t.Errorf("bound: %s", got)
