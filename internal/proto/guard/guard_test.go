@@ -377,6 +377,45 @@ func TestMessagesOfRouters(t *testing.T) {
 	}
 }
 
+// A delegated prefix ends with a configured address only where both are.
+func TestDelegatedElsewhere(t *testing.T) {
+	set := func(vids ...uint16) (s port.VLANSet) {
+		for _, vid := range vids {
+			s.Add(vid)
+		}
+		return s
+	}
+	at := func(a string, vlan uint16) []guard.Address {
+		return []guard.Address{{Prefix: addresses(a)[0].Prefix, VLAN: vlan}}
+	}
+	for _, c := range []struct {
+		what   string
+		number uint16
+		config guard.Config
+		stays  bool
+	}{
+		{"in another VLAN", 2, guard.Config{VLANs: set(2), Addresses: addresses("fd94::5")}, true},
+		{"in other VLANs", 2, guard.Config{VLANs: set(2, 3), Addresses: addresses("fd94::5")}, true},
+		{"in another VLAN of the port", 2, guard.Config{VLANs: set(1, 2), Addresses: at("fd94::5", 2)}, true},
+		{"in a VLAN that the port has not", 2, guard.Config{VLANs: set(2), Addresses: at("fd94::5", 1)}, true},
+		{"beside the prefix", 2, guard.Config{VLANs: set(1), Addresses: addresses("fd95::5")}, true},
+		{"of the port itself", 1, guard.Config{VLANs: set(1, 2), Learn: guard.LearnPD, Addresses: addresses("fd94::5")}, true},
+		{"in its VLAN", 2, guard.Config{VLANs: set(1, 2), Addresses: at("fd94::5", 1)}, false},
+		{"in all VLANs", 2, guard.Config{VLANs: set(1, 2), Addresses: addresses("fd94::5")}, false},
+	} {
+		b := newBench(t, guard.Config{VLANs: set(1, 2), Learn: guard.LearnPD})
+		b.Restore(1, guard.Binding{VLAN: 1, MAC: macA, Prefix: netip.MustParsePrefix("fd94::/64"), Source: guard.PD})
+		mac := macA
+		if c.number == 2 {
+			mac = macV
+		}
+		b.Guard(c.number, "other", with(c.config, mac))
+		if got := len(b.Learned(1)) == 1; got != c.stays {
+			t.Errorf("an address %s: the prefix is there %v, want %v", c.what, got, c.stays)
+		}
+	}
+}
+
 func TestTooManyTransactions(t *testing.T) {
 	b := newBench(t, guard.Config{Learn: guard.LearnDHCP})
 	for xid := range uint32(17) {
