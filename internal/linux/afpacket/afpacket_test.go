@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -284,6 +285,7 @@ func TestDecode(t *testing.T) {
 		copy(slot[vnet.HeaderLen:], c.wire)
 		b.headers[1].N = uint32(vnet.HeaderLen + len(c.wire))
 		b.headers[1].Flags = int32(c.flags)
+		b.headers[1].Control = (*byte)(unsafe.Pointer(&b.control[1].Cmsghdr)) // another test's batch may have marks
 		b.headers[1].SetControllen(40)
 		b.control[1] = control{
 			Cmsghdr: unix.Cmsghdr{Level: unix.SOL_PACKET, Type: unix.PACKET_AUXDATA},

@@ -113,12 +113,13 @@ func Set(index int, bits uint64) (s State, err error) {
 	return s, nil
 }
 
-// setClass makes or changes a class of htb that is sure to get a rate, and gets ceil at most.
+// setClass makes or changes a class of htb that is sure to get a rate, and gets ceil at most. It runs ahead of
+// the first whatever others send, so all of them together by no more than burst.
 func setClass(index int, parent, class uint32, bits, ceil uint64) error {
-	ahead := uint32(min(timed(ceil/8, burst), mostBytes) + 1)
+	ahead := func(bits uint64) uint32 { return uint32(min(timed(bits/8, burst), mostBytes) + 1) }
 	return netlink.ClassReplace(netlink.NewHtbClass(
 		netlink.ClassAttrs{LinkIndex: index, Parent: parent, Handle: class},
-		netlink.HtbClassAttrs{Rate: bits, Ceil: ceil, Buffer: ahead, Cbuffer: ahead, Quantum: superBytes},
+		netlink.HtbClassAttrs{Rate: bits, Ceil: ceil, Buffer: ahead(bits), Cbuffer: ahead(ceil), Quantum: superBytes},
 	))
 }
 
