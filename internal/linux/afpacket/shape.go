@@ -18,9 +18,35 @@ type shaping struct {
 	told atomic.Uint64 // how often it refused a frame with an error
 
 	mu      sync.Mutex
-	seen    uint32 // its count of dropped frames, as last read
-	dropped uint64 // frames since Open
-	lost    uint64 // the last result of Shaped
+	seen    uint32        // its count of dropped frames, as last read
+	dropped uint64        // frames since Open
+	lost    atomic.Uint64 // the last result of Shaped
+
+	// While the discipline comes or goes, what is sent through it would be lost: senders wait for graft,
+	// except with frames of the switch, which must be on time.
+	grafting atomic.Bool
+	graft    sync.RWMutex
+}
+
+// hold has senders wait until the returned function is called. What they send is under way no more.
+func (p *Port) hold() (release func()) {
+	s := &p.shaping
+	s.graft.Lock()
+	p.mu.Lock() // when it has the lock, nobody sends
+	s.grafting.Store(true)
+	p.mu.Unlock()
+	return func() {
+		s.grafting.Store(false)
+		s.graft.Unlock()
+	}
+}
+
+// await waits while hold has senders wait. The caller holds mu for reading.
+func (p *Port) await() {
+	p.mu.RUnlock()
+	p.shaping.graft.RLock()
+	defer p.shaping.graft.RUnlock()
+	p.mu.RLock()
 }
 
 // Shape implements port.Shaping. Like Lost, it acts on the calling thread's network namespace.
@@ -46,25 +72,27 @@ func (p *Port) Shape(bits uint64) (how string, err error) {
 	}
 	switch {
 	case !r.On:
-		p.mu.Lock() // what was sent meanwhile would be lost
-		defer p.mu.Unlock()
+		defer p.hold()()
 		s.seen = 0
-	default:
-		p.mu.RLock()
-		defer p.mu.RUnlock()
-		if !s.on.Load() {
-			s.seen = r.Dropped
-		}
+	case !s.on.Load():
+		s.seen = r.Dropped
 	}
 	if r, err = shape.Set(p.ifindex, bits); err != nil {
 		s.on.Store(false)
 		return "", err
 	}
-	if p.control >= 0 && !p.closed {
-		err = unix.SetsockoptInt(p.control, unix.SOL_SOCKET, unix.SO_PRIORITY, r.Priority())
-	}
+	p.prioritize(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, r.Priority()) })
 	s.on.Store(true)
-	return r.How(), err
+	return r.How(), nil
+}
+
+// prioritize gives frames of the switch their priority, unless they pass the discipline by.
+func (p *Port) prioritize(set func(fd int) error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.control >= 0 && !p.closed {
+		_ = set(p.control) // without it they wait as others do
+	}
 }
 
 // inheritShape goes on with the discipline that a former Port has put on the device.
@@ -81,16 +109,13 @@ func (p *Port) unshape() error {
 	if err := shape.Lift(p.ifindex); err != nil {
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.hold()()
 	// What was sent since is gone as well, unless the device is down.
 	if r, err := shape.Read(p.ifindex); err == nil {
 		s.count(r)
 	}
 	s.on.Store(false)
-	if p.control >= 0 && !p.closed {
-		_ = setControl(p.control)
-	}
+	p.prioritize(setControl)
 	return shape.Remove(p.ifindex)
 }
 
@@ -103,27 +128,29 @@ func (p *Port) Shapes() bool {
 	return err == nil && r.On || errors.Is(err, link.ErrNotFound)
 }
 
-// Shaped implements port.Shaping.
+// Shaped implements port.Shaping. While Shape works, which may take a while, the last value stands.
 func (p *Port) Shaped() uint64 {
 	s := &p.shaping
-	s.mu.Lock()
+	if !s.mu.TryLock() {
+		return s.lost.Load()
+	}
 	defer s.mu.Unlock()
 	if s.on.Load() {
 		if r, err := shape.Read(p.ifindex); err == nil && r.On {
 			s.count(r)
 		}
 	}
-	if s.dropped == s.lost {
-		return s.lost // nothing new
+	if s.dropped == 0 {
+		return 0
 	}
 	// As in Lost: a sender may not have counted an error yet.
 	p.mu.Lock()
 	told := s.told.Load()
 	p.mu.Unlock()
 	if s.dropped > told {
-		s.lost = max(s.lost, s.dropped-told)
+		s.lost.Store(max(s.lost.Load(), s.dropped-told))
 	}
-	return s.lost
+	return s.lost.Load()
 }
 
 // count adds what the discipline has dropped since the last call. The caller holds mu.

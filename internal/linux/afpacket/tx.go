@@ -49,6 +49,9 @@ func (q *queue) Send(out []port.Out) { q.send(out, nil) }
 // send sends frames; marks are theirs, or nil.
 func (q *queue) send(out []port.Out, marks []uint32) {
 	q.mu.RLock()
+	for q.shaping.grafting.Load() && len(out) > 0 && out[0].Flags&port.Control == 0 {
+		q.await()
+	}
 	if q.closed {
 		q.mu.RUnlock()
 		for i := range out {
