@@ -504,10 +504,11 @@ func FuzzSegmenter(f *testing.F) {
 		{proto: protoGRE, csum: true, inner: superFrame{proto: protoTCP, v6: true, payload: pattern(300)}, outer: superFrame{v6: true}},
 		{proto: protoIPIP, inner: superFrame{proto: protoUDP, payload: pattern(300)}},
 	} {
-		for _, gso := range []uint8{s.inner.tso(), port.GSOUDPL4, s.inner.tso() | port.GSOTunnel} {
+		for _, gso := range []uint8{s.inner.tso(), port.GSOUDPL4, s.inner.tso() | port.GSOTunnel, port.GSONone} {
 			var h [vnet.HeaderLen]byte
 			vnet.Encode(h[:], s.offload(gso, 64))
 			f.Add(s.build(), h[:], uint8(0), uint16(0))
+			f.Add(s.build(), h[:], uint8(port.CapsAll), uint16(0))
 		}
 	}
 	chunks, _ := sctp(superFrame{}, chunk(0, 200, false), chunk(15, 60, true))
@@ -528,7 +529,7 @@ func FuzzSegmenter(f *testing.F) {
 		if o.IsGSO() && !inspected {
 			t.Fatalf("%+v is refused, and still segmented", o)
 		}
-		if marked.GSOType&port.GSOTunnel != 0 && s.Offload() != (port.Offload{}) {
+		if o.IsGSO() && marked.GSOType&port.GSOTunnel != 0 && s.Offload() != (port.Offload{}) {
 			t.Fatalf("%+v is left of a tunnel", s.Offload())
 		}
 		if s.Count() < 1 || s.Count() > 1024 || s.FrameLen() > port.MaxFrame {
