@@ -48,10 +48,10 @@ func (p *pair) root(device string) string {
 	return strings.Fields(p.ns.Run("tc", "qdisc", "show", "dev", device, "root"))[1]
 }
 
-// TestShapedBelow has the kernel keep an egress rate: the port stays on the fast path, all that is lost
+// TestFastShaped has the kernel keep an egress rate: the port stays on the fast path, all that is lost
 // is counted, the rate holds while the daemon is away, and the switch keeps it where the kernel
 // does not.
-func TestShapedBelow(t *testing.T) {
+func TestFastShaped(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	const n = 20000 // more than leaves while a sends
@@ -133,9 +133,9 @@ func TestShapedBelow(t *testing.T) {
 	p.sw.wantBalance()
 }
 
-// TestShapedHellos has a guest fill the queue of a shaped port: hellos of spanning tree leave by it all
+// TestFastShapedHellos has a guest fill the queue of a shaped port: hellos of spanning tree leave by it all
 // the same, at once.
-func TestShapedHellos(t *testing.T) {
+func TestFastShapedHellos(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"tap", "netdev"} {
 		p := newPair(t, "--stp=on")

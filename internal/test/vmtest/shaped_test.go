@@ -12,12 +12,12 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// TestShapedFairly has two flows share the rate of a port on a kernel with fq_codel, which a test machine's may
+// TestFastShapedFairly has two flows share the rate of a port on a kernel with fq_codel, which a test machine's may
 // lack: a datagram in a while passes a TCP connection that fills the queue, and TCP gets the rate.
 //
 //	a: eth0 ── p1              ┐
 //	b: eth0 ── p2 (--rate-out) ┴ switch
-func TestShapedFairly(t *testing.T) {
+func TestFastShapedFairly(t *testing.T) {
 	t.Parallel()
 	vswitch := daemontest.Binary(t)
 	g := vmtest.Start(t, vmtest.Options{
