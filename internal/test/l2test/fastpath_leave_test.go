@@ -10,11 +10,11 @@ import (
 	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
-// TestDevicesLeft kills a switch with ports of all kinds that have devices. A start with another state, which
+// TestFastDevicesLeft kills a switch with ports of all kinds that have devices. A start with another state, which
 // has none of the ports, removes the devices that nobody uses, and half a veth pair; one with the state brings all
 // ports back. `run --cleanup` leaves what a machine holds, what was there before, and devices of others. It refuses while the
 // switch runs.
-func TestDevicesLeft(t *testing.T) {
+func TestFastDevicesLeft(t *testing.T) {
 	t.Parallel()
 	ns, container := quietNetns(t), testenv.NewNetns(t)
 	ip(t, ns, "link set lo up\nlink add n0 type veth peer name x0\nlink set n0 up\nlink set x0 up\ntuntap add dev own0 mode tap\n")
