@@ -152,7 +152,7 @@ func (p *Port) detach(end func(port.Port) error) error {
 			p.unrouted += unroutedBy(at.dev)
 			p.attribute(p.lost)
 		}
-		p.dropped += shapedBelow(at.dev)
+		p.dropped += droppedBy(at.dev)
 		p.at = nil
 		s.fdb.FlushPort(p.number)
 	}

@@ -114,6 +114,7 @@ func (st *PortStats) take(o PortStats) {
 // they may disagree by a few frames.
 func (p *Port) Stats() PortStats {
 	var st PortStats
+	at, below := p.droppedBelow()
 	p.sw.mu.Lock()
 	for _, c := range p.rx {
 		st.RX.Frames += c.frames.Load()
@@ -138,8 +139,8 @@ func (p *Port) Stats() PortStats {
 	}
 	nobody := p.nobody
 	shaped := p.dropped
-	if p.at != nil {
-		shaped += shapedBelow(p.at.dev)
+	if p.at == at {
+		shaped += below
 	}
 	for i := range p.tx {
 		c := &p.tx[i]
@@ -183,10 +184,22 @@ func (s *silent) takeOff(tx *Counters, lost uint64) {
 	tx.Bytes -= min(s.less, tx.Bytes)
 }
 
-// shapedBelow returns how many frames a device's queue has dropped after they were sent.
-func shapedBelow(dev port.Port) uint64 {
+// droppedBy returns how many frames a device's queue has dropped after they were sent.
+func droppedBy(dev port.Port) uint64 {
 	if s, ok := dev.(port.Shaping); ok {
 		return s.Shaped()
 	}
 	return 0
+}
+
+// droppedBelow returns what the queue of the present device has dropped. It asks the kernel, so it is
+// called without the lock.
+func (p *Port) droppedBelow() (at *attachment, dropped uint64) {
+	p.sw.mu.Lock()
+	at = p.at
+	p.sw.mu.Unlock()
+	if at != nil {
+		dropped = droppedBy(at.dev)
+	}
+	return at, dropped
 }

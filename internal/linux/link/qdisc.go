@@ -55,16 +55,8 @@ type queue struct{ root, egress bool }
 func (q *queue) read(index int) error {
 	*q = queue{}
 	for _, place := range []uint32{qdiscRoot, qdiscIngress} {
-		// With an acknowledgement, since the kernel sends no answer about noqueue.
-		req := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_ACK|unix.NLM_F_ECHO)
-		req.AddData(&nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: place})
-		msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
-		switch {
-		case errors.Is(err, unix.ENODEV):
-			return notFound("the interface is gone")
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-			continue // there is none
-		case err != nil:
+		msgs, err := qdiscsAt(index, place)
+		if err != nil {
 			return err
 		}
 		for _, m := range msgs {
@@ -72,6 +64,21 @@ func (q *queue) read(index int) error {
 		}
 	}
 	return nil
+}
+
+// qdiscsAt asks the kernel for the discipline at a place of an interface; it gives none if there is none.
+func qdiscsAt(index int, place uint32) ([][]byte, error) {
+	// With an acknowledgement, since the kernel sends no answer about noqueue.
+	req := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_ACK|unix.NLM_F_ECHO)
+	req.AddData(&nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: place})
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return nil, notFound("the interface is gone")
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+		return nil, nil
+	}
+	return msgs, err
 }
 
 // take updates q from a message about queueing disciplines.

@@ -2,7 +2,6 @@ package link
 
 import (
 	"encoding/binary"
-	"errors"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -10,7 +9,7 @@ import (
 
 // Root is the queueing discipline at an interface's root.
 type Root struct {
-	Kind    string // empty: the kernel's own
+	Kind    string // empty: what the kernel puts there by itself
 	Handle  uint32
 	Waiting int    // frames
 	Dropped uint32 // frames since it was put there; it wraps
@@ -18,16 +17,8 @@ type Root struct {
 
 // ReadRoot returns the queueing discipline at the root of an interface.
 func ReadRoot(index int) (r Root, err error) {
-	// With an acknowledgement, since the kernel sends no answer about noqueue.
-	req := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_ACK|unix.NLM_F_ECHO)
-	req.AddData(&nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: qdiscRoot})
-	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
-	switch {
-	case errors.Is(err, unix.ENODEV):
-		return r, notFound("the interface is gone")
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-		return r, nil // there is none
-	case err != nil:
+	msgs, err := qdiscsAt(index, qdiscRoot)
+	if err != nil {
 		return r, err
 	}
 	for _, m := range msgs {

@@ -80,7 +80,7 @@ func setFlows(index int, root uint32, bits uint64) (fair bool, err error) {
 	if err := Check(bits); err != nil {
 		return false, err
 	}
-	room := min(timed(rate, longest)/numFlows, mostBytes/4)
+	room := min(timed(rate, longest)/numFlows, 4*superBytes) // some MB in all, for small frames take ten times their length
 	for i := range uint32(numFlows) {
 		class := root | flowClass + i
 		if err := setClass(index, root|rateClass, class, bits/numFlows, bits); err != nil {

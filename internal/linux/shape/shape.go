@@ -21,7 +21,7 @@ import (
 //
 // The handle of htb tells the switch's from those of others, and what was there before.
 const (
-	handle        = 0x7673 << 16 // in place of the kernel's own
+	handle        = 0x7673 << 16 // in place of what the kernel puts there by itself
 	handleNoQueue = 0x7674 << 16 // in place of noqueue
 	rateClass     = 1
 )

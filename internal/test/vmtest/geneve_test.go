@@ -6,8 +6,6 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/test/testenv"
-	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
-	"github.com/vswitch/vswitch/internal/test/vmtest"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -19,15 +17,8 @@ import (
 //	b: eth0 ── p2 ┴ switch
 func TestGeneve(t *testing.T) {
 	t.Parallel()
-	vswitch := daemontest.Binary(t)
-	g := vmtest.Start(t, vmtest.Options{
-		Name: "geneve", Netns: testenv.NewNetns(t), Net: []string{"-nic", "none"},
-		Kernel: "linux-image-6.12-cloud-amd64", Programs: []string{vswitch, "ip"},
-		// As in TestKernel.
-		Machine: []string{"-cpu", "max,-cx16,-la57", "-m", "1024"},
-	})
+	g, vswitch := longTerm(t, "geneve", "ip")
 	ip := testenv.Tool(t, "ip")
-	g.Run(t, "mkdir -p /run /tmp && mount -t tmpfs run /run && mount -t bpf bpf /sys/fs/bpf")
 	for i, ns := range []string{"a", "b"} {
 		g.Run(t, "%[1]s netns add %[2]s && %[1]s link add p%[3]d type veth peer name eth0 netns %[2]s && %[1]s link set p%[3]d up", ip, ns, i+1)
 		g.Run(t, "%[1]s -n %[2]s link set lo up && %[1]s -n %[2]s addr add 10.0.0.%[3]d/24 dev eth0 && %[1]s -n %[2]s link set eth0 up", ip, ns, i+1)

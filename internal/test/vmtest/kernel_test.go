@@ -12,18 +12,25 @@ import (
 	"github.com/vswitch/vswitch/internal/test/vmtest"
 )
 
+// longTerm starts a guest with a long-term kernel, the switch's program and others.
+func longTerm(t *testing.T, name string, programs ...string) (g *vmtest.Guest, vswitch string) {
+	t.Helper()
+	vswitch = daemontest.Binary(t)
+	g = vmtest.Start(t, vmtest.Options{
+		Name: name, Netns: testenv.NewNetns(t), Net: []string{"-nic", "none"},
+		Kernel: "linux-image-6.12-cloud-amd64", Programs: append(programs, vswitch),
+		// QEMU 7.2 emulates cmpxchg16b so that this kernel crashes.
+		Machine: []string{"-cpu", "max,-cx16,-la57", "-m", "1024"},
+	})
+	g.Run(t, "mkdir -p /run /tmp && mount -t tmpfs run /run && mount -t bpf bpf /sys/fs/bpf")
+	return g, vswitch
+}
+
 // TestKernel has the verifier of a long-term kernel check the programs of the fast path, which another kernel
 // than this machine's may refuse. Where there is no package of it, the distribution's own does.
 func TestKernel(t *testing.T) {
 	t.Parallel()
-	vswitch := daemontest.Binary(t)
-	g := vmtest.Start(t, vmtest.Options{
-		Name: "kernel", Netns: testenv.NewNetns(t), Net: []string{"-nic", "none"},
-		Kernel: "linux-image-6.12-cloud-amd64", Programs: []string{vswitch},
-		// QEMU 7.2 emulates cmpxchg16b so that this kernel crashes.
-		Machine: []string{"-cpu", "max,-cx16,-la57", "-m", "1024"},
-	})
-	g.Run(t, "mkdir -p /run && mount -t tmpfs run /run && mount -t bpf bpf /sys/fs/bpf")
+	g, vswitch := longTerm(t, "kernel")
 	g.Run(t, "%s run --ephemeral --fastpath require --sandbox off >/tmp/log 2>&1 &", vswitch)
 	added := func() bool {
 		_, err := g.TryRun("%s add-port vm0", vswitch)

@@ -7,8 +7,6 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/test/testenv"
-	"github.com/vswitch/vswitch/internal/test/testenv/daemontest"
-	"github.com/vswitch/vswitch/internal/test/vmtest"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -19,15 +17,8 @@ import (
 //	b: eth0 ── p2 (--rate-out) ┴ switch
 func TestFastShapedFairly(t *testing.T) {
 	t.Parallel()
-	vswitch := daemontest.Binary(t)
-	g := vmtest.Start(t, vmtest.Options{
-		Name: "shape", Netns: testenv.NewNetns(t), Net: []string{"-nic", "none"},
-		Kernel: "linux-image-6.12-cloud-amd64", Programs: []string{vswitch, "ip"},
-		// As in TestKernel.
-		Machine: []string{"-cpu", "max,-cx16,-la57", "-m", "1024"},
-	})
+	g, vswitch := longTerm(t, "shape", "ip")
 	ip := testenv.Tool(t, "ip")
-	g.Run(t, "mkdir -p /run /tmp && mount -t tmpfs run /run && mount -t bpf bpf /sys/fs/bpf")
 	g.Run(t, "%s run --ephemeral --fastpath require --sandbox off >/tmp/log 2>&1 &", vswitch)
 	testenv.Eventually(t, "the daemon answers", func() bool { _, err := g.TryRun("%s health", vswitch); return err == nil })
 	for i, ns := range []string{"a", "b"} {
