@@ -52,7 +52,9 @@ ALONE := ^Test(LAG|ActiveBackup)$$
 # have a run of their own, and those that start daemons have another without the kernel's
 # fast path and in the sandbox. One package runs real virtual machines, on an emulated CPU and beside the
 # other tests, which takes its time.
+# Tests build without the profile, since they would compile all packages once more for it.
 .PHONY: test
+test: export GOFLAGS += -pgo=off
 test: ## run all tests; as root, with network namespaces and virtual machines
 	@qemu-examples/lib/deps.sh || [ "$$(id -u)" -ne 0 ]
 	@race=; ! command -v gcc >/dev/null || race=-race; \
@@ -92,6 +94,20 @@ bench-peers: build ## compare with the Linux bridge, Open vSwitch and gvisor-tap
 	@qemu-examples/lib/deps.sh iproute2 nftables ebtables openvswitch-switch openvswitch-switch-dpdk dpdk-dev
 	cd bench/peers && $(GO) run . $(ARGS)
 
+# The compiler optimises what this profile shows to be busy: shared memory with few and many
+# frames, tunnels on sockets, and TAPs without the fast path.
+.PHONY: profile
+profile: ## take cmd/vswitch/default.pgo anew, for the compiler (as root; two minutes on an idle machine)
+	@qemu-examples/lib/deps.sh iproute2 dpdk-dev
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; export VSWITCH_PROFILE="$$dir"; \
+	$(GO) build -tags profile -pgo=off -o "$$dir/vswitch" ./cmd/vswitch; \
+	peers() { (cd bench/peers && $(GO) run . -vswitch profiled="$$dir/vswitch" -only profiled "$$@"); }; \
+	peers -more -rounds 4 -work 'in flight'; \
+	peers -overlay -rounds 2; \
+	peers -rounds 1 -work '2 ports|8 ports'; \
+	find "$$dir" -name '*.pprof' -empty -delete; \
+	$(GO) tool pprof -proto "$$dir"/*.pprof >cmd/vswitch/default.pgo
+
 .PHONY: fuzz
 fuzz: ## run each fuzz test for FUZZTIME (10s)
 	@for package in $$($(GO) list ./...); do \
@@ -109,7 +125,7 @@ lint: ## gofmt, go mod tidy, go vet (for arm64 too), staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 	[ -z "$$unformatted" ] || { echo "run gofmt -w on: $$unformatted" >&2; exit 1; }
 	for module in . bench/peers; do \
-		(cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && GOARCH=arm64 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...); \
+		(cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) vet -tags profile ./... && GOARCH=arm64 $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...); \
 	done
 
 .PHONY: generate
