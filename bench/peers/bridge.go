@@ -16,7 +16,7 @@ const bridgeName = "bridge"
 
 func (bridge) name() string { return bridgeName }
 
-func (bridge) media() []medium { return []medium{byTAP, byVXLAN} }
+func (bridge) media() []medium { return []medium{byTAP, byVeth, byVXLAN} }
 
 func (bridge) makesTAPs() bool { return false }
 
@@ -76,7 +76,8 @@ func (bridge) adjust(ctx context.Context, l *lab, w work) error {
 			}
 		}
 	case rateOut:
-		return tc("qdisc replace dev vm1 root tbf rate 1gbit burst 128kb latency 200ms")
+		return cmp.Or(tc("qdisc replace dev vm1 root handle 1: htb default 1"),
+			tc("class add dev vm1 parent 1: classid 1:1 htb rate 1gbit burst 2500kb cburst 2500kb quantum 65536"))
 	}
 	return nil
 }

@@ -93,7 +93,7 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 	}
 
 	if w.Pattern == tcpStream {
-		c, err := l.converse(setup, p)
+		c, err := l.converse(setup, p, w)
 		if err != nil {
 			return s, err
 		}

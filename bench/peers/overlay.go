@@ -84,7 +84,7 @@ func (l *lab) connectHosts(ctx context.Context, p peer) (ends []end, err error) 
 	return ends, nil
 }
 
-// stream is one TCP connection between containers at two hosts, as traffic. It counts what is
+// stream is one TCP connection between containers, as traffic. It counts what is
 // sent and read in segments of mss bytes, each as a frame.
 type stream struct {
 	from, to  net.Conn
@@ -105,8 +105,8 @@ func setCongestion(_, _ string, c syscall.RawConn) (err error) {
 	return cmp.Or(e, err)
 }
 
-// converse connects two containers by TCP.
-func (l *lab) converse(ctx context.Context, p peer) (*stream, error) {
+// converse connects two containers by TCP: at one switch, or at one each.
+func (l *lab) converse(ctx context.Context, p peer, w work) (*stream, error) {
 	var guests [2]*lab
 	for i := range guests {
 		g, err := newLab()
@@ -116,7 +116,7 @@ func (l *lab) converse(ctx context.Context, p peer) (*stream, error) {
 		guests[i] = g
 		l.guests = append(l.guests, g)
 	}
-	err := l.hosts(ctx, p, func(ctx context.Context, host *lab, i int) error {
+	plug := func(host *lab, i int) error {
 		name := guestName(i)
 		if _, err := host.run(ctx, "ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", guests[i].netns); err != nil {
 			return err
@@ -125,11 +125,20 @@ func (l *lab) converse(ctx context.Context, p peer) (*stream, error) {
 			return err
 		}
 		lines := fmt.Sprintf("addr add %s/24 dev eth0\nlink set eth0 address %s\nlink set eth0 up\n", addressText(i), macText(i))
-		if _, err := guests[i].runInput(ctx, lines, "ip", "-batch", "-"); err != nil {
-			return err
-		}
-		return p.attach(ctx, host, byVeth, []string{name})
-	})
+		_, err := guests[i].runInput(ctx, lines, "ip", "-batch", "-")
+		return err
+	}
+	var err error
+	if w.By == byVXLAN {
+		err = l.hosts(ctx, p, func(ctx context.Context, host *lab, i int) error {
+			return cmp.Or(plug(host, i), p.attach(ctx, host, byVeth, []string{guestName(i)}))
+		})
+	} else {
+		err = cmp.Or(plug(l, 0), plug(l, 1), p.attach(ctx, l, byVeth, []string{guestName(0), guestName(1)}))
+	}
+	if err == nil && w.With != plain {
+		err = p.(adjustable).adjust(ctx, l, w)
+	}
 	if err != nil {
 		return nil, err
 	}

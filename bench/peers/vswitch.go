@@ -47,7 +47,7 @@ func (v vswitch) media() []medium {
 	case v.guard:
 		return []medium{byTAP, byStream, byVhost}
 	case v.fast:
-		return []medium{byTAP, byVXLAN}
+		return []medium{byTAP, byVeth, byVXLAN}
 	}
 	return media
 }
