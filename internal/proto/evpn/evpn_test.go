@@ -600,6 +600,31 @@ func TestLostPeer(t *testing.T) {
 	}
 }
 
+// TestLostAgainAndAgain: a peer whose session is lost before it has sent all its routes, time after time, keeps
+// those that it repeats, and no others (RFC 4724 section 4.2).
+func TestLostAgainAndAgain(t *testing.T) {
+	const mac2 = mac1 + 1
+	r := newRig(t, Config{})
+	r.Receive(7, remote(2, mac1, 0))
+	r.Receive(7, remote(2, mac2, 0))
+	r.Down(7, time.Minute)
+	for n := range 5 {
+		r.pass(50 * time.Second)
+		r.Receive(7, remote(2, mac1, 0))
+		if kept := r.at(mac2) != (At{}); kept != (n == 0) {
+			t.Errorf("session %d: the other route is kept: %v", n, kept)
+		}
+		r.Down(7, time.Minute)
+		if r.at(mac1).VTEP != vtep(2) || r.at(mac2) != (At{}) {
+			t.Errorf("lost %d times: %v, %v", n+2, r.at(mac1), r.at(mac2))
+		}
+	}
+	r.pass(time.Minute)
+	if r.Stats().Routes != 0 || len(r.peers) != 0 || len(r.timers) != 0 {
+		t.Errorf("it does not come back, and leaves %+v, %d timers", r.Stats(), len(r.timers))
+	}
+}
+
 // Down is Table.Down at the rig's time.
 func (r *rig) Synced(p Peer)                   { r.Table.Synced(r.now, p) }
 func (r *rig) Down(p Peer, keep time.Duration) { r.Table.Down(r.now, p, keep) }

@@ -51,9 +51,11 @@ type domain struct {
 // peer is a BGP neighbour and its routes, also those of VNIs that this host does not have yet.
 type peer struct {
 	routes map[Key]*path
-	gen    uint32 // raised when the session is lost; older paths are stale
-	timer  *timer // removes stale paths
-	left   int    // routes left out in this session, beyond the limits
+	gen    uint32    // raised when the session is lost; older paths are stale
+	gone   uint32    // those older than this one are being removed
+	until  time.Time // when all stale ones are
+	timer  *timer    // removes them; nil: there are none
+	left   int       // routes left out in this session, beyond the limits
 }
 
 // path is a route of a peer.
@@ -330,21 +332,22 @@ func (t *Table) Withdraw(from Peer, k Key) {
 }
 
 // Down says that the session with a peer is lost. Its routes stay for as long as keep (RFC 4724
-// section 4.2), and with 0 go at once.
+// section 4.2), and with 0 go at once. Those that it has not repeated since it was lost before go at
+// once, too: else one that is lost again and again would keep them for ever.
 func (t *Table) Down(now time.Time, from Peer, keep time.Duration) {
 	p := t.peers[from]
 	if p == nil {
 		return
 	}
+	p.gone = p.gen
 	p.gen++
 	p.left = 0
-	t.timers.stop(p.timer)
-	p.timer = nil
-	if keep <= 0 {
+	p.until = now.Add(keep)
+	if keep <= 0 || p.timer != nil {
 		t.sweep(now, from, p)
 		return
 	}
-	p.timer = t.timers.start(now.Add(keep), func(now time.Time) { t.sweep(now, from, p) })
+	p.timer = t.timers.start(p.until, func(now time.Time) { t.sweep(now, from, p) })
 }
 
 // Synced says that a peer has sent all its routes (End-of-RIB): those that it did not repeat
@@ -352,29 +355,40 @@ func (t *Table) Down(now time.Time, from Peer, keep time.Duration) {
 func (t *Table) Synced(now time.Time, from Peer) {
 	t.synced = true
 	if p := t.peers[from]; p != nil && p.timer != nil {
-		t.timers.stop(p.timer)
+		p.until = now
 		t.sweep(now, from, p)
 	}
 }
 
-// sweep removes the stale routes of a peer, many of them in several turns.
+// sweep removes what is due of the stale routes of a peer, many of them in several turns.
 func (t *Table) sweep(now time.Time, from Peer, p *peer) {
+	t.timers.stop(p.timer)
 	p.timer = nil
+	again := func(at time.Time) {
+		p.timer = t.timers.start(at, func(now time.Time) { t.sweep(now, from, p) })
+	}
+	if !now.Before(p.until) {
+		p.gone = p.gen
+	}
 	left := sweepBatch
 	t.Batch(func() {
 		for _, r := range p.routes {
-			if r.gen == p.gen {
+			if r.gen >= p.gone {
 				continue
 			}
 			if left == 0 {
-				p.timer = t.timers.start(now.Add(sweepGap), func(now time.Time) { t.sweep(now, from, p) })
+				again(now.Add(sweepGap))
 				return
 			}
 			left--
 			t.drop(p, r)
 		}
 	})
-	if len(p.routes) == 0 {
+	switch {
+	case p.timer != nil:
+	case p.gone < p.gen:
+		again(p.until)
+	case len(p.routes) == 0:
 		delete(t.peers, from)
 	}
 }
