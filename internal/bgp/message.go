@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -68,6 +69,15 @@ func readMessage(r io.Reader, buf []byte) (kind byte, body []byte, err error) {
 		return 0, nil, err
 	}
 	return head[18], buf[headerLen:n], nil
+}
+
+// hasMessage reports whether a whole message has come already: readMessage will not wait.
+func hasMessage(in *bufio.Reader) bool {
+	if in.Buffered() < headerLen {
+		return false
+	}
+	head, _ := in.Peek(headerLen)
+	return in.Buffered() >= int(binary.BigEndian.Uint16(head[16:]))
 }
 
 // opened is what the OPEN of a neighbour says.

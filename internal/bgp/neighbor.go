@@ -169,7 +169,7 @@ func (n *neighbor) failed(err error) {
 func reason(err error) string {
 	var op *net.OpError
 	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET):
 		return "the neighbor closed the connection"
 	case errors.As(err, &op) && op.Op == "dial" && op.Timeout():
 		// TCP does not tell one of these from another.
@@ -431,7 +431,7 @@ func (n *neighbor) receive(c *connection, in *bufio.Reader, buf []byte, peer ope
 			n.received++
 			n.speaker.mu.Unlock()
 			// Messages that have come already make one event.
-			if more := in.Buffered() >= headerLen; len(updates) > 0 && (synced || !more || len(updates) >= maxBatch) {
+			if len(updates) > 0 && (synced || !hasMessage(in) || len(updates) >= maxBatch) {
 				n.handle(Event{Kind: Updated, Updates: updates})
 				updates = nil
 			}

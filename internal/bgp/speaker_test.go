@@ -3,6 +3,7 @@ package bgp
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -397,6 +398,98 @@ func TestSession(t *testing.T) {
 			t.Errorf("%x: message %d: %x", c.raw[16:], kind, body)
 		}
 	}
+}
+
+// full returns an UPDATE of a route that is as long as messages can be, and of those that are longer by more.
+func full(t *testing.T, r evpn.Route, more int) []byte {
+	b := attributesOf(t, r, func(kind byte, v []byte) (byte, []byte) {
+		if kind == attrASPath {
+			v = []byte{2, 1, 0xfd, 0xf1}
+		}
+		return kind, v
+	})
+	pad := maxMessage - headerLen - len(b) - 4 + more
+	b = append(append(b, 0xd0, 250, byte(pad>>8), byte(pad)), make([]byte, pad)...)
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)-4))
+	return b
+}
+
+// An UPDATE may have 4,096 bytes. A longer one (RFC 8654) ends the session, for this side does not offer that.
+func TestLongMessages(t *testing.T) {
+	p := withFake(t)
+	f := dial(p)
+	f.establish(90, packet.NewCapUnknown(6, nil), packet.NewCapUnknown(200, []byte{1, 2, 3}))
+	for n := range 20 {
+		f.raw(packet.BGP_MSG_UPDATE, full(t, testRoute(9, n), 0))
+	}
+	p.await("the routes of the longest UPDATEs", p.has(20))
+	f.raw(packet.BGP_MSG_UPDATE, full(t, testRoute(9, 99), 1))
+	if kind, body := f.nextBut(packet.BGP_MSG_KEEPALIVE, packet.BGP_MSG_UPDATE); kind != packet.BGP_MSG_NOTIFICATION || body[0] != 1 || body[1] != 2 {
+		t.Errorf("message %d: %x", kind, body)
+	}
+	p.await("the routes' end", p.has(0))
+}
+
+// A message counts once it is there, though half of the next one has come with it. What is cut short does not count,
+// and the user reads that the neighbour has gone.
+func TestClosedAmidUpdate(t *testing.T) {
+	p := withFake(t)
+	f := dial(p)
+	f.establish(90)
+	whole, half := testRoute(9, 1), testRoute(9, 2)
+	b := append(full(t, whole, 0), marker()...)
+	b = append(append(b, maxMessage>>8, maxMessage&0xff, packet.BGP_MSG_UPDATE), full(t, half, 0)[:2000]...)
+	n := maxMessage
+	if _, err := f.Write(append(append(marker(), byte(n>>8), byte(n), packet.BGP_MSG_UPDATE), b...)); err != nil {
+		t.Fatal(err)
+	}
+	p.await("the route of the whole one", p.has(1))
+	f.Close()
+	p.await("the end", func() bool { return len(p.downs) == 1 })
+	if got := p.Neighbors()[0].Problem; got != "the neighbor closed the connection" {
+		t.Errorf("the problem is %q", got)
+	}
+}
+
+// A neighbour that comes and goes as fast as it can, in any state, is served when it stays, and nothing is left of
+// what it said before.
+func TestFlaps(t *testing.T) {
+	p := withFake(t)
+	p.Announce(testRoute(2, 1))
+	open := openOf(fakeAS, 90, "192.0.2.9", evpnCap)
+	// up connects until no end of an earlier connection is in the way.
+	up := func() *fake {
+		for {
+			f := dial(p)
+			_, _ = send(f, open), send(f, packet.NewBGPKeepAliveMessage())
+			if kind, _, err := readMessage(f.in, f.buf); err == nil && kind == packet.BGP_MSG_OPEN {
+				if kind, _, err = readMessage(f.in, f.buf); err == nil && kind == packet.BGP_MSG_KEEPALIVE {
+					return f
+				}
+			}
+			f.Close()
+		}
+	}
+	for n := range 100 {
+		var f *fake
+		switch n % 4 {
+		case 0:
+			f = dial(p)
+		case 1:
+			f = dial(p)
+			_ = send(f, open)
+		case 2:
+			f = up()
+		case 3:
+			f = up()
+			f.raw(packet.BGP_MSG_UPDATE, full(t, testRoute(9, n), 0))
+			p.await("its route", p.has(1))
+		}
+		f.Close()
+	}
+	f := up()
+	f.raw(packet.BGP_MSG_UPDATE, full(t, testRoute(9, 1000), 0))
+	p.await("the last route alone", func() bool { _, ok := p.routes[testRoute(9, 1000).Key]; return ok && len(p.routes) == 1 })
 }
 
 func marker() []byte { return slices.Repeat([]byte{0xff}, 16) }
