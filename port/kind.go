@@ -257,10 +257,11 @@ type KernelEnd interface {
 type Shaping interface {
 	// Shape has the device send no more than a rate in bit/s from now on; 0 ends that. Between none
 	// and some, only Send may send by the device; it waits. It says in words how the device keeps the
-	// rate. After an error it keeps none.
+	// rate. An error may leave the device as it was.
 	Shape(bits uint64) (how string, err error)
 
-	// Shapes reports whether the device keeps the last rate of Shape. Others may take it off.
+	// Shapes reports whether the device keeps the last rate of Shape, or what an error has left of a
+	// former one. Others may take it off.
 	Shapes() bool
 
 	// Shaped returns how many frames were dropped from the device's queue since the port was

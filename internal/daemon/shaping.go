@@ -66,7 +66,7 @@ func (s shaping) with(how string, err error) shaping {
 }
 
 // shape brings the device of a claimed port in line with the port's rate. kept says that the device
-// keeps the one that it has.
+// keeps the one that it has, or that an error has left it there.
 func (m *manager) shape(p *managed, kept bool) {
 	d, ok := p.dev.(port.Shaping)
 	if !ok || m.handing.Load() || m.taking.Load() { // the other process may be sending
@@ -74,19 +74,26 @@ func (m *manager) shape(p *managed, kept bool) {
 	}
 	next := shaping{}
 	next.below, next.why = m.shapes(p.kind, p.dev, p.spec.RateOut)
-	if next.below == p.shaping.below && (kept || next.below == 0) {
+	if next.below == p.shaping.below && kept == (next.below != 0) {
 		next.how = p.shaping.how
 		m.keepsRate(p, next)
 		return
 	}
 	switch {
+	case next.below == 0 && p.shaping.below == 0: // what an error has left
 	case next.below == 0:
 		m.keepsRate(p, shaping{lifting: true})
 	case next.below == p.shaping.below: // somebody took it off
 		m.keepsRate(p, shaping{})
 	}
-	dev := p.dev
-	m.off(func() { next = next.with(d.Shape(next.below)) })
+	dev, first := p.dev, p.shaping.lifting
+	m.off(func() {
+		how, err := d.Shape(next.below)
+		if err != nil && first {
+			m.log.Warn("a device keeps the queue of an egress rate; the switch tries to take it off again", "port", p.spec.Name, "error", err)
+		}
+		next = next.with(how, err)
+	})
 	if p.dev == dev {
 		m.keepsRate(p, next)
 	}

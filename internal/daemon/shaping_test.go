@@ -41,8 +41,10 @@ func (p *shapedPort) Shape(bits uint64) (how string, err error) {
 		kept = c.Shape.String()
 	}
 	p.calls = append(p.calls, fmt.Sprintf("%d, %s", bits, kept))
-	p.bits = bits
-	if p.err != nil {
+	switch {
+	case p.err == nil:
+		p.bits = bits
+	case bits != 0:
 		p.bits = 0
 	}
 	return "a queue", p.err
@@ -113,6 +115,12 @@ func TestShapedBelow(t *testing.T) {
 			{set(`{"rate_out": "1000pps"}`), []string{"0, 4000gbit"}, false, "no rate in frames"},
 			{set(`{"rate_out": "10mbit"}`), []string{"10000000, 10mbit"}, true, ""},
 			{set(`{"rate_out": "off"}`), []string{"0, 4000gbit"}, false, ""},
+			{set(`{"rate_out": "1gbit"}`), []string{"1000000000, 1gbit"}, true, ""},
+			// What does not come off is taken off later.
+			{func() { dev.change(func() { dev.err = errors.New("no memory") }); set(`{"rate_out": "1000pps"}`)() }, []string{"0, 4000gbit"}, false, "no rate in frames"},
+			{look, []string{"0, 1kpps"}, false, "no rate in frames"},
+			{func() { dev.change(func() { dev.err = nil }); look() }, []string{"0, 1kpps"}, false, "no rate in frames"},
+			{look, nil, false, "no rate in frames"},
 			{set(`{"rate_out": "1gbit"}`), []string{"1000000000, 1gbit"}, true, ""},
 		} {
 			c.do()

@@ -54,6 +54,14 @@ func (p *Port) Shape(bits uint64) (how string, err error) {
 	s := &p.shaping
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer func() {
+		if err == nil {
+			return
+		}
+		if r, failed := shape.Read(p.ifindex); failed == nil {
+			s.on.Store(r.On)
+		}
+	}()
 	var r shape.State
 	switch r, err = shape.Read(p.ifindex); {
 	case err != nil:
@@ -78,7 +86,6 @@ func (p *Port) Shape(bits uint64) (how string, err error) {
 		s.seen = r.Dropped
 	}
 	if r, err = shape.Set(p.ifindex, bits); err != nil {
-		s.on.Store(false)
 		return "", err
 	}
 	p.prioritize(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, r.Priority()) })
@@ -114,9 +121,10 @@ func (p *Port) unshape() error {
 	if r, err := shape.Read(p.ifindex); err == nil {
 		s.count(r)
 	}
-	s.on.Store(false)
 	p.prioritize(setControl)
-	return shape.Remove(p.ifindex)
+	err := shape.Remove(p.ifindex)
+	s.on.Store(err != nil)
+	return err
 }
 
 // Shapes implements port.Shaping.

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/shape"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
@@ -126,4 +128,52 @@ func TestShape(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A discipline that cannot be taken off is known to be there, so that somebody can try it again.
+func TestShapeLeft(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "link", "add", "nic0", "type", "veth", "peer", "name", "peer0")
+	ns.Run("ip", "link", "set", "nic0", "up")
+	ns.Run("ip", "link", "set", "peer0", "up")
+	ns.Do(func() {
+		l, err := link.ByName("nic0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Open(Config{Ifindex: l.Index})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if _, err := p.Shape(1e9); err != nil {
+			t.Fatal(err)
+		}
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var all [2]unix.CapUserData
+		if err := unix.Capget(&header, &all[0]); err != nil {
+			t.Fatal(err)
+		}
+		less := all
+		less[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+		for _, bits := range []uint64{0, 2e9, 0} {
+			if err := unix.Capset(&header, &less[0]); err != nil {
+				t.Fatal(err)
+			}
+			_, err := p.Shape(bits)
+			if err := unix.Capset(&header, &all[0]); err != nil {
+				t.Fatal(err)
+			}
+			if err == nil || !p.Shapes() {
+				t.Errorf("Shape(%d) without the right to: %v, and Shapes is %v", bits, err, p.Shapes())
+			}
+		}
+		if _, err := p.Shape(0); err != nil || p.Shapes() {
+			t.Errorf("Shape(0): %v, and Shapes is %v", err, p.Shapes())
+		}
+		if r, err := shape.Read(l.Index); err != nil || r.On {
+			t.Errorf("the root is %+v, %v", r, err)
+		}
+	})
 }
