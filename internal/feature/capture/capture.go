@@ -4,12 +4,12 @@
 package capture
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
@@ -146,7 +146,7 @@ func (c *captures) serve(w http.ResponseWriter, r *http.Request) {
 		stop()
 		c.host.Log().Info("a capture ends", "frames", s.seen())
 	}()
-	s.send(w, r, c.stop)
+	feature.Stream(w, r, "application/x-pcapng", s.full, c.stop, s.write())
 }
 
 // watch returns what the session wants of the switch.
@@ -160,45 +160,18 @@ func (s *session) watch() *vswitch.Watch {
 	return w
 }
 
-// flushEvery is how long a frame waits for others, so that one write has many.
-const flushEvery = 100 * time.Millisecond
-
-// send writes what is captured to the client until it leaves, or all is captured.
-func (s *session) send(w http.ResponseWriter, r *http.Request, stop <-chan struct{}) {
-	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Time{}) // the reader may stop for a while, as a pager does
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-stop: // a client that does not read must not keep the daemon from ending
-			_ = control.SetWriteDeadline(time.Now())
-		case <-ended:
-		}
-	}()
-	w.Header().Set("Content-Type", "application/x-pcapng")
+// write returns a function that writes what was captured since it was last called, and reports
+// whether that is all.
+func (s *session) write() func(w io.Writer) (done bool, err error) {
 	var spare []byte
-	tick := time.NewTicker(flushEvery)
-	defer tick.Stop()
-	for {
+	return func(w io.Writer) (bool, error) {
 		b, done := s.take(spare)
-		if len(b) > 0 {
-			if _, err := w.Write(b); err != nil || control.Flush() != nil {
-				return
-			}
-		}
-		if done {
-			return
-		}
 		spare = b[:0]
-		select {
-		case <-s.full:
-		case <-tick.C:
-		case <-r.Context().Done():
-			return
-		case <-stop:
-			return
+		if len(b) == 0 {
+			return done, nil
 		}
+		_, err := w.Write(b)
+		return done, err
 	}
 }
 

@@ -7,6 +7,7 @@ package drops
 import (
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -165,9 +166,6 @@ func (d *drops) list(r *http.Request) (any, error) {
 	return all, nil
 }
 
-// flushEvery is how long a frame waits for others, so that one write has many.
-const flushEvery = 100 * time.Millisecond
-
 // follow answers GET /v1/drops/follow.
 func (d *drops) follow(w http.ResponseWriter, r *http.Request) {
 	want, err := d.parse(r)
@@ -183,44 +181,19 @@ func (d *drops) follow(w http.ResponseWriter, r *http.Request) {
 	f := newFollower(want)
 	unwatch := d.host.Switch().Watch(&vswitch.Watch{Ports: want.ports, Drops: true, Punt: true, SnapLen: snapLen, See: f.see})
 	defer unwatch()
-	f.send(w, r, d.stop)
+	feature.Stream(w, r, "application/x-ndjson", nil, d.stop, f.write)
 }
 
-// send writes what is dropped to the client until it leaves.
-func (f *follower) send(w http.ResponseWriter, r *http.Request, stop <-chan struct{}) {
-	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Time{}) // the reader may stop for a while, as a pager does
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-stop: // a client that does not read must not keep the daemon from ending
-			_ = control.SetWriteDeadline(time.Now())
-		case <-ended:
-		}
-	}()
-	w.Header().Set("Content-Type", "application/x-ndjson")
+// write writes what was dropped since it was last called.
+func (f *follower) write(w io.Writer) (done bool, err error) {
 	out := json.NewEncoder(w)
 	out.SetEscapeHTML(false)
-	tick := time.NewTicker(flushEvery)
-	defer tick.Stop()
-	for {
-		for _, s := range f.samples() {
-			if out.Encode(s.describe()) != nil {
-				return
-			}
-		}
-		if control.Flush() != nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-r.Context().Done():
-			return
-		case <-stop:
-			return
+	for _, s := range f.samples() {
+		if err := out.Encode(s.describe()); err != nil {
+			return false, err
 		}
 	}
+	return false, nil
 }
 
 // describe returns a sample as the API has it.
