@@ -27,9 +27,13 @@ help: ## this list
 deps: ## install what building and testing need beside Go (as root)
 	@qemu-examples/lib/deps.sh
 
+# What the compiler should take for busy. The file is not named default.pgo, since `go build ./...`
+# and `go test ./...` would then compile each package twice.
+BUSY := cmd/vswitch/busy.pgo
+
 .PHONY: build
 build: ## build ./vswitch and ./vswitch-cni, static binaries
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o vswitch ./cmd/vswitch
+	CGO_ENABLED=0 $(GO) build -trimpath -pgo=$(BUSY) -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o vswitch ./cmd/vswitch
 	CGO_ENABLED=0 $(GO) build -trimpath -o vswitch-cni ./cmd/vswitch-cni
 
 .PHONY: demo
@@ -52,9 +56,7 @@ ALONE := ^Test(LAG|ActiveBackup)$$
 # have a run of their own, and those that start daemons have another without the kernel's
 # fast path and in the sandbox. One package runs real virtual machines, on an emulated CPU and beside the
 # other tests, which takes its time.
-# Tests build without the profile, since they would compile all packages once more for it.
 .PHONY: test
-test: export GOFLAGS += -pgo=off
 test: ## run all tests; as root, with network namespaces and virtual machines
 	@qemu-examples/lib/deps.sh || [ "$$(id -u)" -ne 0 ]
 	@race=; ! command -v gcc >/dev/null || race=-race; \
@@ -94,19 +96,19 @@ bench-peers: build ## compare with the Linux bridge, Open vSwitch and gvisor-tap
 	@qemu-examples/lib/deps.sh iproute2 nftables ebtables openvswitch-switch openvswitch-switch-dpdk dpdk-dev
 	cd bench/peers && $(GO) run . $(ARGS)
 
-# The compiler optimises what this profile shows to be busy: shared memory with few and many
-# frames, tunnels on sockets, and TAPs without the fast path.
+# The switch works with shared memory with few and many frames, tunnels on sockets, and TAPs
+# without the fast path.
 .PHONY: profile
-profile: ## take cmd/vswitch/default.pgo anew, for the compiler (as root; two minutes on an idle machine)
+profile: ## take cmd/vswitch/busy.pgo anew (as root; two minutes on an idle machine)
 	@qemu-examples/lib/deps.sh iproute2 dpdk-dev
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; export VSWITCH_PROFILE="$$dir"; \
-	$(GO) build -tags profile -pgo=off -o "$$dir/vswitch" ./cmd/vswitch; \
+	$(GO) build -tags profile -o "$$dir/vswitch" ./cmd/vswitch; \
 	peers() { (cd bench/peers && $(GO) run . -vswitch profiled="$$dir/vswitch" -only profiled "$$@"); }; \
 	peers -more -rounds 4 -work 'in flight'; \
 	peers -overlay -rounds 2; \
 	peers -rounds 1 -work '2 ports|8 ports'; \
 	find "$$dir" -name '*.pprof' -empty -delete; \
-	$(GO) tool pprof -proto "$$dir"/*.pprof >cmd/vswitch/default.pgo
+	$(GO) tool pprof -proto "$$dir"/*.pprof >$(BUSY)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz test for FUZZTIME (10s)

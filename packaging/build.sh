@@ -36,7 +36,7 @@ go build -trimpath -buildvcs=false -o "$work/vswitch" ./cmd/vswitch
 for ARCH in "$@"; do
 	STAGE=$work/$ARCH
 	for program in vswitch vswitch-cni; do
-		CGO_ENABLED=0 GOOS=linux GOARCH=$ARCH go build -trimpath -buildvcs=false \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$ARCH go build -trimpath -buildvcs=false -pgo=cmd/vswitch/busy.pgo \
 			-ldflags "-s -w -buildid= -X main.version=$PACKAGE_VERSION -X main.commit=$commit" -o "$work/$ARCH-bin/$program" ./cmd/$program
 		sbom "$work/$ARCH-bin/$program" "$work/$program.json"
 		file "$work/$program.json" usr/share/doc/vswitch/$program.cdx.json

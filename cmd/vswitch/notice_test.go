@@ -41,7 +41,7 @@ type module struct{ name, dir string }
 func linked(t *testing.T) (all []module) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	cmd := exec.Command("go", "list", "-pgo=off", "-deps", "-json=Module", ".", "../vswitch-cni")
+	cmd := exec.Command("go", "list", "-deps", "-json=Module", ".", "../vswitch-cni")
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

@@ -14,7 +14,7 @@ import (
 
 // A switch that is built with the tag profile writes where its processors spend their time to
 // the directory that $VSWITCH_PROFILE names: a file for each half second, so that they are there
-// however it ends. `make profile` makes default.pgo of them.
+// however it ends. `make profile` makes busy.pgo of them.
 func init() {
 	if dir := os.Getenv("VSWITCH_PROFILE"); dir != "" && slices.Contains(os.Args[1:], "run") {
 		go profile(dir)

@@ -152,9 +152,8 @@ type listed struct {
 
 func packages(t *testing.T) []listed {
 	t.Helper()
-	// -e: a package that does not build is for the compiler to complain about. With a profile there
-	// are two of each package, for the command and for the others.
-	cmd := exec.Command("go", "list", "-pgo=off", "-e", "-json=ImportPath,Imports", module+"/...")
+	// -e: a package that does not build is for the compiler to complain about.
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports", module+"/...")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
