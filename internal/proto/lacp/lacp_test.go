@@ -279,6 +279,25 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// A member that has never heard a partner tells it so, and is in no group, from the moment that its
+// link comes up.
+func TestNobodyThere(t *testing.T) {
+	g := New(config(1))
+	now := start
+	g.Add(now, 0, 0x100)
+	if m, _ := g.Member(0); m.Actor.State != Active|Aggregation|Defaulted {
+		t.Errorf("before the link is up: %v", m.Actor.State)
+	}
+	g.SetUp(now, 0, true)
+	for range 10 {
+		if m, _ := g.Member(0); m.Heard || m.Selected || m.Actor.State&(Defaulted|Synchronized) != Defaulted {
+			t.Fatalf("after %v: %+v", now.Sub(start), m)
+		}
+		now = now.Add(500 * time.Millisecond)
+		g.Tick(now)
+	}
+}
+
 // Who loses some PDUs loses nothing.
 func TestLoss(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))

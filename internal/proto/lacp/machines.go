@@ -73,11 +73,10 @@ func (w *window) take(now time.Time, limit int) bool {
 	return true
 }
 
-// begin is INITIALIZE of the receive machine, and BEGIN of the others.
+// begin is INITIALIZE of the receive machine, and BEGIN of the others. The zero states of all are
+// their first.
 func (m *member) begin(now time.Time) {
-	m.receiver = portDisabled
 	m.recordDefault()
-	m.actor.State &^= Expired
 	m.actorChurn.reset(now)
 	m.partnerChurn.reset(now)
 }
@@ -274,9 +273,10 @@ func (c *churn) run(now time.Time, inStep bool) {
 	switch {
 	case inStep:
 		*c = churn{}
-	case !c.is && c.until.IsZero():
+	case c.is:
+	case c.until.IsZero():
 		c.reset(now)
-	case !c.is && !now.Before(c.until):
+	case !now.Before(c.until):
 		*c = churn{is: true}
 	}
 }
