@@ -80,6 +80,10 @@ func TestSetAging(t *testing.T) {
 	wantAt(t, tbl, station(1), 1)
 	tbl.SetAging(500_000 * time.Second)
 	wantGone(t, tbl, station(1))
+	tbl.SetAging(0) // unlike Config's, this is no default: it is the shortest
+	if got := tbl.Aging(); got != time.Second {
+		t.Errorf("an ageing time set to 0 is %v, want a second", got)
+	}
 }
 
 func TestTimeDoesNotGoBack(t *testing.T) {
