@@ -107,19 +107,9 @@ func (b *batch) read(fd, slot, slots int, marked bool) unix.Errno {
 
 // readOdd reads a frame whose offload the header cannot express, without the header.
 func (b *batch) readOdd(fd, slot int, f *port.Frame, ifindex int, marked bool) unix.Errno {
-	if set(fd, unix.PACKET_VNET_HDR, 0) != nil {
-		// Read with the header, the frame is dropped by the kernel.
-		if errno := b.read(fd, slot, 1, marked); errno != unix.EINVAL {
-			return errno
-		}
-		f.SetStripped(nil, 0)
-		f.Drop = port.DropUnsupported
-		return 0
-	}
+	_ = set(fd, unix.PACKET_VNET_HDR, 0) // never fails: the socket is raw and has no rings (packet_setsockopt)
 	errno := b.read(fd, slot, 1, marked)
-	if err := set(fd, unix.PACKET_VNET_HDR, 1); err != nil && errno == 0 {
-		errno, _ = err.(unix.Errno)
-	}
+	_ = set(fd, unix.PACKET_VNET_HDR, 1)
 	if errno != 0 {
 		return errno
 	}

@@ -214,6 +214,25 @@ func TestBigTCP(t *testing.T) {
 		if data, drop := round(); drop != port.DropNone || !bytes.Equal(data, tuntest.TCPData(b)) {
 			t.Errorf("then: %v, %d bytes", drop, len(data))
 		}
+		// Where the parts have no room, one frame says so.
+		if err := s.Send(b, o); err != nil {
+			t.Fatal(err)
+		}
+		frames := make([]port.Frame, 2)
+		for {
+			n, err := p.queues[0].Recv(frames)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.queues[0].Release()
+			if frames[0].Drop == port.DropNone {
+				continue // the host speaks IPv6
+			}
+			if n != 1 || frames[0].Drop != port.DropUnsupported {
+				t.Errorf("without room: %d frames, the first %v", n, frames[0].Drop)
+			}
+			break
+		}
 	})
 }
 

@@ -155,7 +155,7 @@ func (q *queue) flush(r *run, fd int) {
 	if shaped {
 		q.shaping.told.Add(uint64(refused))
 	}
-	if q.isQueued() {
+	if q.isQueued() && fd != q.plain {
 		refused = 0 // the discipline refused them; the device did not count that
 	}
 	q.losses.count(took, refused, fd != q.plain)
