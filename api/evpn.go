@@ -53,6 +53,7 @@ type EVPNRoute struct {
 	Neighbor netip.Addr `json:"neighbor,omitzero" help:"that announces it; not given: this switch does"`
 	Stale    bool       `json:"stale,omitempty" help:"kept while the neighbor restarts"`
 	Used     bool       `json:"used" help:"this switch has the VNI"`
+	Label    uint32     `json:"label,omitempty" help:"VNI that frames to its host need and that none of its targets names: it is not used"`
 }
 
 // EVPNMAC is a station as EVPN knows it.

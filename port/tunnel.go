@@ -3,6 +3,7 @@ package port
 import (
 	"iter"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -15,6 +16,16 @@ const (
 	VXLAN  Encapsulation = 8  // RFC 7348
 	Geneve Encapsulation = 19 // RFC 8926
 )
+
+func (e Encapsulation) String() string {
+	switch e {
+	case VXLAN:
+		return "VXLAN"
+	case Geneve:
+		return "Geneve"
+	}
+	return "encapsulation " + strconv.Itoa(int(e))
+}
 
 // Tunnel is implemented by ports that lead to other hosts through an IP network. A host is known by the address of its tunnel endpoint, its VTEP. To the switch
 // all hosts are behind one port, so no frame goes from one host to another. The tunnel itself

@@ -18,19 +18,23 @@ import (
 // routes themselves cannot be told apart does the session end.
 
 // Update is a route that a neighbour announces or withdraws. A withdrawn one has only its Key, and one
-// that has a Loop its VTEP, too.
+// that is LeftOut its next hop and targets, too.
 type Update struct {
 	evpn.Route
 	Withdrawn bool
-	Loop      Loop
+	LeftOut   LeftOut
 }
 
-// Loop says why a route that is announced counts as withdrawn: it looks like one of this switch.
-type Loop uint8
+// LeftOut says why a route that is announced counts as withdrawn.
+type LeftOut uint8
 
 const (
-	OwnAS       Loop = 1 + iota // the AS is in its path (RFC 4271 section 9.1.2)
-	OwnRouterID                 // its originator has the router ID (RFC 4456 section 8)
+	OwnAS       LeftOut = 1 + iota // the AS of this switch is in its path (RFC 4271 section 9.1.2)
+	OwnRouterID                    // its originator has the router ID of this switch (RFC 4456 section 8)
+	Malformed                      // an attribute
+	WrongLength                    // of an address in it: it has no Key
+	Unreachable                    // its host takes other encapsulations (RFC 8365 section 5.1.3)
+	NoTunnel                       // of a flood route: there is no tunnel to send copies to
 )
 
 // Attribute types and flags (IANA, BGP Path Attributes; RFC 4271 section 4.3).
@@ -80,12 +84,13 @@ type reader struct {
 // attributes are those of an UPDATE that matter here.
 type attributes struct {
 	route   evpn.Route // without a key
-	targets int
+	targets []byte     // the extended communities: route targets, and others
 	tunnel  netip.Addr // of the PMSI attribute
+	label   evpn.VNI   // likewise
 	bad     bool       // one is malformed: the routes count as withdrawn
 	named   bool       // encapsulations are
 	own     bool       // and that of this switch is among them
-	loop    Loop       // likewise
+	loop    LeftOut    // they look like routes of this switch; 0: they do not
 }
 
 // read appends the routes of an UPDATE to updates. eor reports whether it is an End-of-RIB of EVPN.
@@ -203,13 +208,20 @@ func (rd reader) attribute(a *attributes, kind byte, b []byte) {
 		if len(b)%8 != 0 {
 			a.bad = true
 		}
-		for ; len(b) >= 8; b = b[8:] {
+		a.targets = b
+		for n := 0; len(b) >= 8 && n < len(a.route.Targets); b = b[8:] {
+			if vni := target(b); vni != 0 {
+				a.route.Targets[n] = vni
+				n++
+			}
+		}
+		for b = a.targets; len(b) >= 8; b = b[8:] {
 			a.community([8]byte(b), rd.own)
 		}
 	case attrPMSI: // RFC 6514 section 5
 		if len(b) >= 5 && b[1] == pmsiIngressReplication {
 			tunnel, _ := netip.AddrFromSlice(b[5:])
-			a.tunnel = tunnel.Unmap()
+			a.tunnel, a.label = tunnel.Unmap(), label(b[2:])
 		}
 	}
 }
@@ -242,10 +254,6 @@ func (rd reader) path(a *attributes, b []byte) {
 func (a *attributes) community(c [8]byte, own port.Encapsulation) {
 	r := &a.route
 	switch binary.BigEndian.Uint16(c[:]) {
-	case targetAS2:
-		a.target(binary.BigEndian.Uint32(c[4:]))
-	case targetIP, targetAS4:
-		a.target(uint32(binary.BigEndian.Uint16(c[6:])))
 	case encapsulation: // RFC 9012 section 4.1
 		a.named = true
 		a.own = a.own || binary.BigEndian.Uint16(c[6:]) == uint16(own)
@@ -259,15 +267,51 @@ func (a *attributes) community(c [8]byte, own port.Encapsulation) {
 	}
 }
 
-// target enters the VNI of a route target: the AS in it does not matter.
-func (a *attributes) target(number uint32) {
+// target returns the VNI of an extended community that is a route target, else 0: the AS in it does not matter.
+func target(c []byte) evpn.VNI {
+	var number uint32
+	switch binary.BigEndian.Uint16(c) {
+	case targetAS2:
+		number = binary.BigEndian.Uint32(c[4:])
+	case targetIP, targetAS4:
+		number = uint32(binary.BigEndian.Uint16(c[6:]))
+	}
 	if number>>24 != 0 && number>>28 != autoTargetVXLAN>>4 {
+		return 0
+	}
+	return evpn.VNI(number) & evpn.MaxVNI
+}
+
+// label returns a label, which is a VNI (RFC 8365 section 5.1.3).
+func label(b []byte) evpn.VNI { return evpn.VNI(b[0])<<16 | evpn.VNI(b[1])<<8 | evpn.VNI(b[2]) }
+
+// network enters at a route which of the VNIs in its targets its frames have: that of its label. A label that no target
+// names stays as it is: then frames with the VNI of a target would be of another network there. 0 names none.
+func (a *attributes) network(r *evpn.Route, label evpn.VNI) {
+	if r.Label = label; label == 0 {
 		return
 	}
-	if vni := evpn.VNI(number) & evpn.MaxVNI; vni != 0 && a.targets < len(a.route.Targets) {
-		a.route.Targets[a.targets] = vni
-		a.targets++
+	for b := a.targets; len(b) >= 8; b = b[8:] {
+		if target(b) == label {
+			r.Targets, r.Label = evpn.Targets{label}, 0
+			return
+		}
 	}
+}
+
+// why returns why the routes of a kind are left out; 0: they are not.
+func (a *attributes) why(kind evpn.Kind) LeftOut {
+	switch {
+	case a.bad:
+		return Malformed
+	case a.named != a.own:
+		return Unreachable
+	case a.loop != 0:
+		return a.loop
+	case kind == evpn.Flood && !a.tunnel.IsValid():
+		return NoTunnel
+	}
+	return 0
 }
 
 // routes appends the routes of an attribute (RFC 7432 section 7): announced ones have
@@ -279,50 +323,52 @@ func (rd reader) routes(b []byte, a *attributes, updates []Update) ([]Update, er
 		}
 		kind, nlri := evpn.Kind(b[0]), b[2:2+int(b[1])]
 		b = b[2+len(nlri):]
-		u := Update{Withdrawn: true}
+		var k evpn.Key
+		var label evpn.VNI
+		var ok bool
 		switch kind {
 		case evpn.MAC:
-			if !readMAC(&u.Key, nlri) {
-				continue
-			}
+			label, ok = readMAC(&k, nlri)
 		case evpn.Flood:
-			if !readMulticast(&u.Key, nlri) {
-				continue
-			}
+			ok = readMulticast(&k, nlri)
 		default:
 			continue
 		}
-		// A host that names only other encapsulations cannot be reached (RFC 8365 section 5.1.3).
-		if a != nil && !a.bad && a.named == a.own {
-			key := u.Key
-			u.Route, u.Withdrawn, u.Loop = a.route, a.loop != 0, a.loop
-			if u.Key = key; kind == evpn.Flood {
-				// Without a tunnel to send copies to, there is no flooding.
-				u.VTEP, u.Withdrawn = a.tunnel, u.Withdrawn || !a.tunnel.IsValid()
+		u := Update{Withdrawn: true}
+		switch {
+		case a == nil && ok:
+			u.Key = k
+		case a == nil:
+			continue
+		case !ok:
+			u.VTEP, u.Targets, u.LeftOut = a.route.VTEP, a.route.Targets, WrongLength
+		default:
+			if u.LeftOut = a.why(kind); u.LeftOut != 0 {
+				u.VTEP, u.Targets = a.route.VTEP, a.route.Targets
+			} else {
+				u.Route, u.Withdrawn = a.route, false
+				if kind == evpn.Flood {
+					u.VTEP, label = a.tunnel, a.label
+				}
+				a.network(&u.Route, label)
 			}
-		}
-		if u.Withdrawn {
-			only := evpn.Route{Key: u.Key}
-			if u.Loop != 0 {
-				only.VTEP = u.VTEP
-			}
-			u.Route = only
+			u.Key = k
 		}
 		updates = append(updates, u)
 	}
 	return updates, nil
 }
 
-func readMAC(k *evpn.Key, b []byte) bool {
+func readMAC(k *evpn.Key, b []byte) (vni evpn.VNI, ok bool) {
 	if len(b) < nlriMAC || b[22] != 48 {
-		return false
+		return 0, false
 	}
 	k.Kind, k.RD, k.Tag, k.MAC = evpn.MAC, evpn.RD(b), binary.BigEndian.Uint32(b[18:]), port.MACFrom(b[23:])
 	n := int(b[29]) / 8
 	if b[29]%8 != 0 || len(b) < nlriMAC+n {
-		return false
+		return 0, false
 	}
-	return readIP(&k.IP, b[30:30+n], true)
+	return label(b[30+n:]), readIP(&k.IP, b[30:30+n], true)
 }
 
 func readMulticast(k *evpn.Key, b []byte) bool {

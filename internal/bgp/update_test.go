@@ -212,16 +212,20 @@ func TestFaults(t *testing.T) {
 		"communities":         replace(attrCommunities, 0, 2, 0),
 		"originator":          insert(attrOriginator, 1, 2),
 	} {
-		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != (Update{Route: evpn.Route{Key: r.Key}, Withdrawn: true}) {
+		targets := r.Targets
+		if what == "communities" {
+			targets = evpn.Targets{}
+		}
+		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != leftOut(r, targets, Malformed) {
 			t.Errorf("%s: %+v", what, got)
 		}
 	}
 	// A loop says so, and whose address the route has: it may be another host's.
-	for want, edit := range map[Loop]func(byte, []byte) (byte, []byte){
+	for want, edit := range map[LeftOut]func(byte, []byte) (byte, []byte){
 		OwnAS:       replace(attrASPath, 2, 2, 0, 0, 0, 9, 0, 0, 0xfd, 0xe9),
 		OwnRouterID: insert(attrOriginator, 192, 0, 2, 1),
 	} {
-		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != (Update{Route: evpn.Route{Key: r.Key, VTEP: r.VTEP}, Withdrawn: true, Loop: want}) {
+		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != leftOut(r, r.Targets, want) {
 			t.Errorf("loop %d: %+v", want, got)
 		}
 	}
@@ -238,7 +242,7 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%s: %+v", what, got)
 		}
 	}
-	// Other families and malformed single routes do not matter.
+	// Other families do not matter, and what is wrong with what is withdrawn.
 	for what, edit := range map[string]func(byte, []byte) (byte, []byte){
 		"IPv6 routes":        insert(attrUnreach, 0, 2, 1, 3, 17, 0),
 		"a MAC of 40 bits":   insert(attrUnreach, append([]byte{0, 25, 70, 2, 33}, bytes.Repeat([]byte{40}, 33)...)...),
@@ -252,12 +256,77 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%s: %+v", what, got)
 		}
 	}
+	// A route with a wrong length has no key. That beside it counts.
+	for what, bad := range map[string][]byte{
+		"a MAC of 40 bits":      append([]byte{2, 33}, bytes.Repeat([]byte{40}, 33)...),
+		"an IP of 33 bits":      append([]byte{2, 37}, append(append(make([]byte, 22), 48, 2, 0, 0, 0, 0, 9, 33), make([]byte, 7)...)...),
+		"an IP of 24 bits":      append([]byte{2, 36}, append(append(make([]byte, 22), 48, 2, 0, 0, 0, 0, 9, 24), make([]byte, 6)...)...),
+		"a short route":         {2, 3, 1, 2, 3},
+		"an empty one":          {3, 0},
+		"an originator of 24 b": append([]byte{3, 16}, append(make([]byte, 12), 24, 1, 2, 3)...),
+	} {
+		got := read(t, attributesOf(t, r, func(kind byte, v []byte) (byte, []byte) {
+			if kind == attrReach {
+				v = append(v, bad...)
+			}
+			return kind, v
+		}))
+		if len(got) != 2 || got[0] != (Update{Route: r}) || got[1] != leftOut(evpn.Route{VTEP: r.VTEP}, r.Targets, WrongLength) {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
 	// Without a tunnel a flood route says where the host is, but not where to send copies.
-	if got := read(t, attributesOf(t, floodRoute(), replace(attrPMSI))); len(got) != 1 || !got[0].Withdrawn {
+	if got := read(t, attributesOf(t, floodRoute(), replace(attrPMSI))); len(got) != 1 || got[0] != leftOut(floodRoute(), floodRoute().Targets, NoTunnel) {
 		t.Errorf("no PMSI attribute: %+v", got)
 	}
-	if got := read(t, attributesOf(t, floodRoute(), replace(attrPMSI, 0, 1, 0, 0, 100, 192, 0, 2, 2))); len(got) != 1 || !got[0].Withdrawn {
+	if got := read(t, attributesOf(t, floodRoute(), replace(attrPMSI, 0, 1, 0, 0, 100, 192, 0, 2, 2))); len(got) != 1 || got[0].LeftOut != NoTunnel {
 		t.Errorf("an RSVP tunnel: %+v", got)
+	}
+}
+
+// leftOut is the update of a route that is left out.
+func leftOut(r evpn.Route, targets evpn.Targets, why LeftOut) Update {
+	return Update{Route: evpn.Route{Key: r.Key, VTEP: r.VTEP, Targets: targets}, Withdrawn: true, LeftOut: why}
+}
+
+// The label says which of several targets is the network of the frames, wherever it stands. One that no target names
+// stays with the route, and none says nothing.
+func TestLabels(t *testing.T) {
+	flood, mac := floodRoute(), macRoute(1, "10.0.0.1", 3)
+	for _, c := range []struct {
+		targets []uint32
+		label   uint32
+		want    evpn.Targets
+		left    evpn.VNI
+	}{
+		{[]uint32{4001, 100}, 100, evpn.Targets{100}, 0}, // of a host that routes, too (RFC 9135)
+		{[]uint32{1, 2, 3, 4, 5, 100}, 100, evpn.Targets{100}, 0},
+		{[]uint32{100, 200}, 0, evpn.Targets{100, 200}, 0},
+		{[]uint32{100}, 200, evpn.Targets{100}, 200},
+		{nil, 200, evpn.Targets{}, 200},
+	} {
+		for _, r := range []evpn.Route{flood, mac} {
+			got := read(t, attributesOf(t, r, func(kind byte, v []byte) (byte, []byte) {
+				l := []byte{byte(c.label >> 16), byte(c.label >> 8), byte(c.label)}
+				switch {
+				case kind == attrCommunities:
+					v = slices.Clone(v[8:])
+					for _, n := range c.targets {
+						v = append(v, 0, 2, 0, 7, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+					}
+				case kind == attrPMSI:
+					copy(v[2:], l)
+				case kind == attrReach && r.Kind == evpn.MAC:
+					copy(v[len(v)-3:], l)
+				}
+				return kind, v
+			}))
+			want := r
+			want.Targets, want.Label = c.want, c.left
+			if len(got) != 1 || got[0] != (Update{Route: want}) {
+				t.Errorf("%v, label %d: %+v", c.targets, c.label, got)
+			}
+		}
 	}
 }
 
@@ -336,13 +405,21 @@ func FuzzUpdate(f *testing.F) {
 		if eor && len(updates) > 0 {
 			t.Fatal("an End-of-RIB with routes")
 		}
-		if len(updates) > maxMessage/nlriMulticast {
-			t.Fatalf("%d routes of %d bytes", len(updates), len(b))
-		}
+		known := 0
 		for _, u := range updates {
-			if u.Kind != evpn.MAC && u.Kind != evpn.Flood || u.Withdrawn && u.Route != (evpn.Route{Key: u.Key}) {
+			if u.LeftOut == WrongLength {
+				if u.Key != (evpn.Key{}) || !u.Withdrawn {
+					t.Fatalf("%+v", u)
+				}
+				continue
+			}
+			known++
+			if u.Kind != evpn.MAC && u.Kind != evpn.Flood || u.Withdrawn && u.LeftOut == 0 && u.Route != (evpn.Route{Key: u.Key}) {
 				t.Fatalf("%+v", u)
 			}
+		}
+		if known > maxMessage/nlriMulticast {
+			t.Fatalf("%d routes of %d bytes", known, len(b))
 		}
 		if err != nil {
 			return
@@ -351,17 +428,17 @@ func FuzzUpdate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		known := 0
+		others := 0
 		for _, a := range m.Body.(*packet.BGPUpdate).PathAttributes {
 			switch a := a.(type) {
 			case *packet.PathAttributeMpReachNLRI:
-				known += count(a.Value)
+				others += count(a.Value)
 			case *packet.PathAttributeMpUnreachNLRI:
-				known += count(a.Value)
+				others += count(a.Value)
 			}
 		}
-		if known < len(updates) {
-			t.Fatalf("%d routes are read, GoBGP's codec reads %d", len(updates), known)
+		if others < known {
+			t.Fatalf("%d routes are read, GoBGP's codec reads %d", known, others)
 		}
 	})
 }

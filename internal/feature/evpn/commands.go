@@ -54,7 +54,9 @@ Example:
 		Usage: "list the routes, own and of neighbors",
 		Description: `Lists the routes that this switch announces and those that its neighbors announce:
 stations (mac), with an IP address or without, and hosts that get floods (flood).
-Routes of virtual networks that this switch does not have are listed, too.
+Routes of virtual networks that this switch does not have are listed, too, as unused. So are
+those with a label, which is the VNI that their host wants in frames, if no route target names it.
+Routes that are left out are not listed; evpn neighbors says why they are.
 
 Example:
 
@@ -178,7 +180,7 @@ func listRoutes(c *feature.Call) error {
 				neighbor = r.Neighbor.String()
 			}
 			table.Row(w, r.Type, r.VNI, table.Dash(mac), table.Dash(addrText(r.IP)), r.VTEP, r.Seq,
-				marks(mark{"sticky", r.Sticky}, mark{"router", r.Router}, mark{"stale", r.Stale}, mark{"unused", !r.Used}), r.RD, neighbor)
+				marks(mark{"sticky", r.Sticky}, mark{"router", r.Router}, mark{"stale", r.Stale}, mark{"unused", !r.Used}, mark{fmt.Sprintf("label %d", r.Label), r.Label != 0}), r.RD, neighbor)
 		}
 	})
 }

@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
@@ -94,8 +96,21 @@ type instance struct {
 // neighbor is a neighbor as it is kept.
 type neighbor struct {
 	api.AddEVPNNeighbor
-	peer  evpn.Peer
-	clash string // what its routes show that another host and this one both have; "": nothing
+	peer    evpn.Peer
+	leftOut map[evpn.Key]string // why routes of this session are left out, maxLeftOut of them
+}
+
+// maxLeftOut bounds the routes of a neighbor of which it is remembered why they are left out.
+const maxLeftOut = 1024
+
+// problem says why routes are left out: for as many as fit a line.
+func (n *neighbor) problem() string {
+	const most = 3
+	texts := slices.Compact(slices.Sorted(maps.Values(n.leftOut)))
+	if more := len(texts) - most; more > 0 {
+		texts = append(texts[:most], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, "; ")
 }
 
 func newInstance(h feature.Host, s Settings) *instance {
@@ -362,7 +377,7 @@ func (i *instance) view(n neighbor, s *bgp.Status) api.EVPNNeighbor {
 		v.Problem = "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
 	}
 	if s != nil {
-		v.Problem = cmp.Or(v.Problem, n.clash)
+		v.Problem = cmp.Or(v.Problem, n.problem())
 		if left := i.fabric.table.LeftOut(n.peer); left > 0 {
 			v.Problem = cmp.Or(v.Problem, fmt.Sprintf("%d routes are left out: a switch takes %d of all neighbors, which lead to %d hosts, and when it is full those of the neighbor with most", left, evpn.MaxRoutes, evpn.MaxVTEPs))
 		}

@@ -516,45 +516,86 @@ func TestTurnedOff(t *testing.T) {
 	}
 }
 
-// A neighbor's routes show that another host has this switch's address, router ID or autonomous system.
-// Its own routes that come back show nothing.
-func TestClash(t *testing.T) {
-	looped := func(vtep netip.Addr, l bgp.Loop) bgp.Update {
+// What is left out of a neighbor's routes is said beside it, with the reason, as long as it is announced. Own routes that
+// come back, and those of other networks, are no news.
+func TestReasons(t *testing.T) {
+	looped := func(vtep netip.Addr, why bgp.LeftOut) bgp.Update {
 		u := route(there, vtep, 0)
-		return bgp.Update{Route: evpn.Route{Key: u.Key, VTEP: u.VTEP}, Withdrawn: true, Loop: l}
+		return bgp.Update{Route: evpn.Route{Key: u.Key, VTEP: u.VTEP, Targets: u.Targets}, Withdrawn: true, LeftOut: why}
 	}
-	stolen := route(there, self, 0)
-	stolen.RD = rd(vtep2, 1)
+	with := func(u bgp.Update, change func(*bgp.Update)) bgp.Update {
+		change(&u)
+		return u
+	}
+	plain := route(there, vtep2, 0)
+	foreign := func(u *bgp.Update) { u.Targets = evpn.Targets{999} }
 	for what, c := range map[string]struct {
 		heard bgp.Update
 		want  string
 	}{
-		"a route":                     {route(there, vtep2, 0), ""},
+		"a route":                     {plain, ""},
 		"own, by the AS":              {looped(self, bgp.OwnAS), ""},
 		"own, reflected":              {looped(self, bgp.OwnRouterID), ""},
 		"own, with the AS replaced":   {route(there, self, 0), ""},
 		"another host's, by the AS":   {looped(vtep2, bgp.OwnAS), "routes of 192.0.2.2 are left out, for autonomous system 65001 "},
 		"another host's, by the ID":   {looped(vtep2, bgp.OwnRouterID), "routes of 192.0.2.2 are left out: that host has the router ID "},
-		"another host's, own address": {stolen, "another host announces the address " + self.String()},
+		"another host's, own address": {with(route(there, self, 0), func(u *bgp.Update) { u.RD = rd(vtep2, 1) }), "another host announces the address " + self.String()},
+		"malformed":                   {looped(vtep2, bgp.Malformed), "routes of 192.0.2.2 are left out: an attribute of theirs is malformed"},
+		"malformed, no next hop":      {looped(netip.Addr{}, bgp.Malformed), "routes are left out: an attribute"},
+		"a wrong length":              {with(looped(vtep2, bgp.WrongLength), func(u *bgp.Update) { u.Key = evpn.Key{} }), "routes of 192.0.2.2 are left out: an address in them has a wrong length"},
+		"MPLS":                        {looped(vtep2, bgp.Unreachable), "routes of 192.0.2.2 are left out: that host takes no packets of VXLAN"},
+		"MPLS, of another network":    {with(looped(vtep2, bgp.Unreachable), foreign), ""},
+		"multicast":                   {looped(vtep2, bgp.NoTunnel), "floods do not go to 192.0.2.2: it announces no tunnel"},
+		"IPv6":                        {route(there, netip.MustParseAddr("2001:db8::2"), 0), "routes of 2001:db8::2 are left out: tunnels of one network have either IPv4 or IPv6"},
+		"a loopback address":          {route(there, netip.MustParseAddr("127.0.0.1"), 0), "routes of 127.0.0.1 are left out: no host can have"},
+		"no address":                  {route(there, netip.MustParseAddr("0.0.0.0"), 0), "routes of 0.0.0.0 are left out: no host can have"},
+		"a group":                     {route(0x0100_5e00_0001, vtep2, 0), "a route of 192.0.2.2 is left out: no station can have the address 01:00:5e:00:00:01"},
+		"no station":                  {route(0, vtep2, 0), "a route of 192.0.2.2 is left out: no station can have"},
+		"of another network":          {with(route(0, vtep2, 0), foreign), ""},
+		"another label":               {with(plain, func(u *bgp.Update) { u.Label = 200 }), "routes of 192.0.2.2 are not used: that host wants VNI 200 in frames"},
+		"a label, no target":          {with(plain, func(u *bgp.Update) { u.Label, u.Targets = vni, evpn.Targets{} }), "routes of 192.0.2.2 are not used: that host wants VNI 100 in frames"},
+		"another network's":           {with(plain, func(u *bgp.Update) { u.Label, u.Targets = 200, evpn.Targets{999} }), ""},
 	} {
 		r := newRig(t, Settings{})
+		problem := func() (s string) {
+			r.do(func() { s = r.i.view(r.i.neighbors[0], &bgp.Status{State: bgp.StateEstablished}).Problem })
+			return s
+		}
 		r.hear(c.heard)
-		r.do(func() {
-			got := r.i.view(r.i.neighbors[0], &bgp.Status{State: bgp.StateEstablished}).Problem
-			if c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {
-				t.Errorf("%s: %q", what, got)
-			}
-		})
+		if got := problem(); c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %q", what, got)
+		}
+		if good := what == "a route"; r.remote(there).IsValid() != good {
+			t.Errorf("%s: a station is at %v", what, r.remote(there))
+		}
+		r.hear(bgp.Update{Route: evpn.Route{Key: c.heard.Key}, Withdrawn: true})
+		if got := problem(); got != "" {
+			t.Errorf("%s: it is withdrawn, and the problem is %q", what, got)
+		}
+		r.hear(c.heard)
 		r.i.fabric.event(bgp.Event{Peer: r.i.neighbors[0].peer, Kind: bgp.Established})
-		r.do(func() {
-			if got := r.i.neighbors[0].clash; got != "" {
-				t.Errorf("%s: a new session still says %q", what, got)
-			}
-		})
+		if got := problem(); got != "" {
+			t.Errorf("%s: a new session still says %q", what, got)
+		}
+	}
+
+	// However many there are, it is one line, and the log has one, too.
+	r := newRig(t, Settings{})
+	r.host.Logged()
+	for n := range 2 * maxLeftOut {
+		r.hear(looped(netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}), bgp.NoTunnel), with(looped(vtep2, bgp.NoTunnel), func(u *bgp.Update) { u.MAC = there + port.MAC(n) }))
+	}
+	r.do(func() {
+		if got := r.i.neighbors[0].problem(); len(r.i.neighbors[0].leftOut) != maxLeftOut || strings.Count(got, ";") != 3 || !strings.Contains(got, "more") {
+			t.Errorf("%d are remembered: %s", len(r.i.neighbors[0].leftOut), got)
+		}
+	})
+	if log := r.host.Logged(); strings.Count(log, "routes of a neighbor are left out") != 1 {
+		t.Errorf("the log says %s", log)
 	}
 }
 
-// What is left out of a neighbor's routes is said beside it.
+// What is beyond the limits is said beside the neighbor.
 func TestLeftOut(t *testing.T) {
 	r := newRig(t, Settings{})
 	problem := func() (s string) {

@@ -197,7 +197,7 @@ func (f *fabric) event(e bgp.Event) {
 		}
 		switch e.Kind {
 		case bgp.Established:
-			f.neighbors[from].clash = ""
+			f.neighbors[from].leftOut = nil
 			if e.Fresh {
 				f.table.Down(time.Now(), e.Peer, 0)
 			}
@@ -205,13 +205,13 @@ func (f *fabric) event(e bgp.Event) {
 			before := f.table.Stats()
 			f.table.Batch(func() {
 				for i := range e.Updates {
-					u := &e.Updates[i]
-					f.clash(&f.neighbors[from], u)
+					u, refused := &e.Updates[i], evpn.Taken
 					if u.Withdrawn {
 						f.table.Withdraw(e.Peer, u.Key)
 					} else {
-						f.table.Receive(e.Peer, u.Route)
+						refused = f.table.Receive(e.Peer, u.Route)
 					}
+					f.note(&f.neighbors[from], u, refused)
 				}
 			})
 			after := f.table.Stats()
@@ -234,24 +234,71 @@ func (f *fabric) event(e bgp.Event) {
 	})
 }
 
-// clash notes at a neighbor that another host has what only this one may have, so that one does not use
-// the routes of the other. What this switch has announced itself may come back as well.
-func (f *fabric) clash(n *neighbor, u *bgp.Update) {
-	own, text := f.tunnel.VTEP(), ""
+// note notes at a neighbor why a route is left out, or that it no longer is.
+func (f *fabric) note(n *neighbor, u *bgp.Update, refused evpn.Refusal) {
+	text := f.leftOutText(u, refused)
 	switch {
-	case u.Loop == bgp.OwnAS && u.VTEP.IsValid() && u.VTEP != own:
-		text = fmt.Sprintf("routes of %v are left out, for autonomous system %d of this switch is in their path; give each host behind neighbors of other systems its own by --evpn-as", u.VTEP, f.settings.AS)
-	case u.Loop == bgp.OwnRouterID && u.VTEP.IsValid() && u.VTEP != own:
-		text = fmt.Sprintf("routes of %v are left out: that host has the router ID of this one; give it another by --router-id", u.VTEP)
-	case !u.Withdrawn && u.VTEP == own && [6]byte(u.RD[:6]) != [6]byte(f.rd[:6]):
-		text = fmt.Sprintf("another host announces the address %v of this one; correct --local of its tunnel, or of this one", own)
-	default:
+	case text == "":
+		delete(n.leftOut, u.Key)
+		return
+	case len(n.leftOut) == 0:
+		n.leftOut = make(map[evpn.Key]string)
+		f.limited("routes of a neighbor are left out", "neighbor", n.Address, "problem", text)
+	case len(n.leftOut) >= maxLeftOut:
 		return
 	}
-	if n.clash == "" {
-		f.limited("two hosts clash", "neighbor", n.Address, "problem", text)
+	n.leftOut[u.Key] = text
+}
+
+// leftOutText returns why a route is left out; "": it is not, or what this switch has announced itself came back, or it
+// is of a network that this switch does not have.
+func (f *fabric) leftOutText(u *bgp.Update, refused evpn.Refusal) string {
+	own := f.tunnel.VTEP()
+	here := func(vni evpn.VNI) bool { _, ok := f.vlans[vni]; return ok }
+	if (u.Targets != evpn.Targets{} || u.Label != 0) && !slices.ContainsFunc(u.Targets[:], here) && !here(u.Label) {
+		return ""
 	}
-	n.clash = text
+	of := "routes"
+	if u.VTEP.IsValid() {
+		of = fmt.Sprintf("routes of %v", u.VTEP)
+	}
+	switch u.LeftOut {
+	case bgp.OwnAS, bgp.OwnRouterID:
+		switch {
+		case !u.VTEP.IsValid() || u.VTEP == own:
+			return ""
+		case u.LeftOut == bgp.OwnAS:
+			return fmt.Sprintf("%s are left out, for autonomous system %d of this switch is in their path; give each host behind neighbors of other systems its own by --evpn-as", of, f.settings.AS)
+		}
+		return of + " are left out: that host has the router ID of this one; give it another by --router-id"
+	case bgp.Malformed:
+		return of + " are left out: an attribute of theirs is malformed"
+	case bgp.WrongLength:
+		return of + " are left out: an address in them has a wrong length"
+	case bgp.Unreachable:
+		return fmt.Sprintf("%s are left out: that host takes no packets of %v; correct --encapsulation here, or there", of, f.tunnel.Encapsulation())
+	case bgp.NoTunnel:
+		return fmt.Sprintf("floods do not go to %v: it announces no tunnel for copies (ingress replication)", u.VTEP)
+	}
+	switch refused {
+	case evpn.OwnVTEP:
+		if [6]byte(u.RD[:6]) != [6]byte(f.rd[:6]) {
+			return fmt.Sprintf("another host announces the address %v of this one; correct --local of its tunnel, or of this one", own)
+		}
+	case evpn.OtherFamily:
+		return fmt.Sprintf("%s are left out: tunnels of one network have either IPv4 or IPv6 addresses, and this one has %v", of, own)
+	case evpn.NoHost:
+		return of + " are left out: no host can have that address"
+	case evpn.OwnMAC:
+		return fmt.Sprintf("a route of %v is left out: its station %v has the address of this switch itself", u.VTEP, u.MAC)
+	case evpn.NoStation:
+		return fmt.Sprintf("a route of %v is left out: no station can have the address %v", u.VTEP, u.MAC)
+	case evpn.Taken:
+		if u.Label != 0 {
+			return fmt.Sprintf("%s are not used: that host wants VNI %d in frames, which no route target of theirs names; both must be the VNI", of, u.Label)
+		}
+	}
+	return ""
 }
 
 // answer reports whether it has answered a message of address resolution.

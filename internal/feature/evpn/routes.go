@@ -122,7 +122,7 @@ func (i *instance) routes() (all []api.EVPNRoute) {
 func viewRoute(r *evpn.Route) api.EVPNRoute {
 	v := api.EVPNRoute{
 		Type: "mac", VNI: uint32(r.Targets[0]), MAC: r.MAC, IP: r.IP, VTEP: r.VTEP, RD: rdText(r.RD),
-		Seq: r.Seq, Sticky: r.Sticky, Router: r.Router,
+		Seq: r.Seq, Sticky: r.Sticky, Router: r.Router, Label: uint32(r.Label),
 	}
 	if r.Kind == evpn.Flood {
 		v.Type = "flood"

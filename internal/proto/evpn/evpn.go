@@ -47,6 +47,19 @@ type Key struct {
 	IP   netip.Addr // of a MAC route: none if invalid; of a flood route: its originator
 }
 
+// Refusal says why a table does not take a route.
+type Refusal uint8
+
+const (
+	Taken       Refusal = iota
+	OwnVTEP             // it leads to this host
+	OtherFamily         // it leads to an IPv6 address, and this host has an IPv4 address; or the reverse
+	NoHost              // it leads to an address that no host can have
+	OwnMAC              // its station has the address of the switch itself
+	NoStation           // no station can have its address
+	Beyond              // the limits
+)
+
 // Targets are the VNIs in a route's targets. More than four are not looked at.
 type Targets [4]VNI
 
@@ -58,6 +71,7 @@ type Route struct {
 	Seq     uint32     // MAC mobility (section 15)
 	Sticky  bool       // the station must not move; so are default gateways (section 10.1)
 	Router  bool       // the IPv6 neighbour is a router (RFC 9047)
+	Label   VNI        // that its frames must have and no target names, so that it is not used; 0: there is none
 }
 
 // beats reports whether the claim of a is preferred to that of b, and equal claims are not.

@@ -192,26 +192,33 @@ func TestChoice(t *testing.T) {
 // A route without sense, or of another VNI, changes nothing.
 func TestSenselessRoutes(t *testing.T) {
 	r := newRig(t, Config{})
-	for _, change := range []func(*Route){
-		func(x *Route) { x.VTEP = self },
-		func(x *Route) { x.VTEP = netip.MustParseAddr("2001:db8::1") },
-		func(x *Route) { x.VTEP = netip.MustParseAddr("0.0.0.0") },
-		func(x *Route) { x.VTEP = netip.MustParseAddr("224.0.0.1") },
-		func(x *Route) { x.VTEP = netip.MustParseAddr("127.0.0.1") },
-		func(x *Route) { x.VTEP = netip.Addr{} },
-		func(x *Route) { x.MAC = 0 },
-		func(x *Route) { x.MAC = 0x0100_5e00_0001 },
-		func(x *Route) { x.MAC = selfMAC }, // the switch's own
-		func(x *Route) { x.Kind = 5 },
-		func(x *Route) { x.Targets = Targets{200} },
-		func(x *Route) { x.Targets = Targets{} },
+	for n, c := range []struct {
+		change func(*Route)
+		want   Refusal
+	}{
+		{func(x *Route) { x.VTEP = self }, OwnVTEP},
+		{func(x *Route) { x.VTEP = netip.MustParseAddr("2001:db8::1") }, OtherFamily},
+		{func(x *Route) { x.VTEP = netip.MustParseAddr("0.0.0.0") }, NoHost},
+		{func(x *Route) { x.VTEP = netip.MustParseAddr("224.0.0.1") }, NoHost},
+		{func(x *Route) { x.VTEP = netip.MustParseAddr("127.0.0.1") }, NoHost},
+		{func(x *Route) { x.VTEP = netip.Addr{} }, NoHost},
+		{func(x *Route) { x.MAC = 0 }, NoStation},
+		{func(x *Route) { x.MAC = 0x0100_5e00_0001 }, NoStation},
+		{func(x *Route) { x.MAC = selfMAC }, OwnMAC}, // the switch's own
+		{func(x *Route) { x.Kind = 5 }, NoStation},
+		{func(x *Route) { x.Targets = Targets{200} }, Taken},
+		{func(x *Route) { x.Targets = Targets{} }, Taken},
+		{func(x *Route) { x.Label = 200 }, Taken},
+		{func(x *Route) { x.Kind, x.MAC, x.Label = Flood, 0, 200 }, Taken},
 	} {
 		x := remote(2, mac1, 0)
-		change(&x)
-		r.Receive(7, x)
+		c.change(&x)
+		if got := r.Receive(7, x); got != c.want {
+			t.Errorf("route %d: %d, want %d", n, got, c.want)
+		}
 	}
 	r.Withdraw7(Key{})
-	if r.installed != 0 || r.Stats().RefusedRoutes != 10 || r.Stats().Routes != 1 {
+	if r.installed != 0 || len(r.floods[vni]) > 0 || r.Stats().RefusedRoutes != 10 || r.Stats().Routes != 2 {
 		t.Errorf("%d stations, %+v", r.installed, r.Stats())
 	}
 	// One that replaces a good one takes that away.

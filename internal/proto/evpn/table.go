@@ -189,24 +189,26 @@ func (t *Table) removeDomain(d *domain) {
 	}
 }
 
-// Receive takes a route that a peer announces. It replaces the peer's former route of the key.
-func (t *Table) Receive(from Peer, r Route) {
+// Receive takes a route that a peer announces. It replaces the peer's former route of the key, also if it is refused.
+func (t *Table) Receive(from Peer, r Route) Refusal {
 	p := t.peers[from]
 	if p == nil {
 		p = &peer{routes: make(map[Key]*path)}
 		t.peers[from] = p
 	}
 	old := p.routes[r.Key]
-	sensible := t.sensible(&r)
-	if !sensible || !t.hasRoom(p, old, &r) {
-		if t.stats.RefusedRoutes++; sensible {
-			t.stats.Beyond++
-			p.left++
-		}
+	refused := t.sense(&r)
+	if refused == Taken && !t.hasRoom(p, old, &r) {
+		t.stats.Beyond++
+		p.left++
+		refused = Beyond
+	}
+	if refused != Taken {
+		t.stats.RefusedRoutes++
 		if old != nil {
 			t.drop(p, old)
 		}
-		return
+		return refused
 	}
 	if old == nil {
 		old = &path{Route: r, gen: p.gen}
@@ -214,11 +216,11 @@ func (t *Table) Receive(from Peer, r Route) {
 		t.stats.Routes++
 		t.vteps[r.VTEP]++
 		t.enter(old)
-		return
+		return Taken
 	}
 	old.gen = p.gen
 	if old.Route == r {
-		return
+		return Taken
 	}
 	t.vteps[r.VTEP]++
 	t.forget(old.VTEP)
@@ -228,32 +230,37 @@ func (t *Table) Receive(from Peer, r Route) {
 		t.leave(old)
 		old.Route = r
 		t.enter(old)
-		return
+		return Taken
 	}
 	d := old.domain
 	if d == nil {
 		old.Route = r
-		return
+		return Taken
 	}
 	d.unbind(old)
 	old.Route = r
 	t.bind(d, old)
 	t.decide(d, r.MAC)
+	return Taken
 }
 
-// sensible reports whether a route can be used: it leads to another host of this host's
-// address family, and not to the switch itself.
-func (t *Table) sensible(r *Route) bool {
-	if v := r.VTEP; v == t.cfg.VTEP || r.MAC == t.cfg.MAC || v.Is4() != t.cfg.VTEP.Is4() || !v.IsGlobalUnicast() || v.Zone() != "" {
-		return false
+// sense returns why a route cannot be used, if it does not lead to another host of this host's address family, or to no
+// station.
+func (t *Table) sense(r *Route) Refusal {
+	v := r.VTEP
+	switch {
+	case v == t.cfg.VTEP:
+		return OwnVTEP
+	case !v.IsGlobalUnicast() || v.Zone() != "":
+		return NoHost
+	case v.Is4() != t.cfg.VTEP.Is4():
+		return OtherFamily
+	case r.Kind == MAC && r.MAC == t.cfg.MAC:
+		return OwnMAC
+	case r.Kind == MAC && (r.MAC == 0 || r.MAC.IsGroup()), r.Kind != MAC && r.Kind != Flood:
+		return NoStation
 	}
-	switch r.Kind {
-	case MAC:
-		return r.MAC != 0 && !r.MAC.IsGroup()
-	case Flood:
-		return true
-	}
-	return false
+	return Taken
 }
 
 // hasRoom reports whether the limits permit a route of a peer in the place of a former one; nil:
@@ -402,6 +409,9 @@ func (t *Table) drop(p *peer, r *path) {
 
 // domainOf returns the domain that imports a route, nil if none does.
 func (t *Table) domainOf(r *Route) *domain {
+	if r.Label != 0 {
+		return nil
+	}
 	for _, vni := range r.Targets {
 		if d := t.domains[vni]; d != nil && vni != 0 {
 			return d
