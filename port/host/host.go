@@ -143,14 +143,11 @@ func (k kind) openIn(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Po
 }
 
 func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, from *port.Parcel) (err error) {
-	// If a step fails, the earlier ones are undone in reverse; not on a device that another
-	// process uses.
-	var undo []func()
+	// If a step fails, the earlier ones are undone; not on a device that another process uses.
+	var done port.Steps
 	defer func() {
 		if err != nil && from == nil {
-			for i := len(undo) - 1; i >= 0; i-- {
-				undo[i]()
-			}
+			done.Undo()
 		}
 	}()
 
@@ -170,7 +167,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 		if err != nil {
 			return err
 		}
-		undo = append(undo, release)
+		done.Undoable(release)
 	case !errors.Is(err, link.ErrNotFound):
 		return err
 	case from != nil:
@@ -181,7 +178,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 		if err := tuntap.Create(s.Name, owner.Made(k.Switch), tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 			return err
 		}
-		undo = append(undo, func() {
+		done.Undoable(func() {
 			if l, err := link.ByName(s.Name); err == nil {
 				_ = l.Delete()
 			}
@@ -214,13 +211,13 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 	if err != nil {
 		return err
 	}
-	undo = append(undo, func() { p.Device.Close() })
+	done.Undoable(func() { p.Device.Close() })
 
 	if mtu := cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU); mtu != 0 && mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
 			return err
 		}
-		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
+		done.Undoable(func() { _ = l.SetMTU(l.MTU) })
 	}
 	for _, a := range list {
 		added, err := l.GiveAddress(a)
@@ -228,7 +225,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 			return err
 		}
 		if added {
-			undo = append(undo, func() { _ = l.DelAddress(a) })
+			done.Undoable(func() { _ = l.DelAddress(a) })
 		}
 	}
 	if !l.Up {

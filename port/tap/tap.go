@@ -151,14 +151,11 @@ func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port
 
 // open opens a port, with what another process gives of it unless from is nil.
 func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Port, err error) {
-	// If a step fails, the earlier ones are undone in reverse; not on a device that another
-	// process uses.
-	var undo []func()
+	// If a step fails, the earlier ones are undone; not on a device that another process uses.
+	var done port.Steps
 	defer func() {
 		if err != nil && from == nil {
-			for i := len(undo) - 1; i >= 0; i-- {
-				undo[i]()
-			}
+			done.Undo()
 		}
 	}()
 
@@ -178,7 +175,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		if err != nil {
 			return nil, err
 		}
-		undo = append(undo, release)
+		done.Undoable(release)
 	case !errors.Is(err, link.ErrNotFound):
 		return nil, err
 	case from != nil:
@@ -189,7 +186,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		if err := tuntap.Create(s.Name, owner.Made(k.Switch), who, o.Queues > 1); err != nil {
 			return nil, err
 		}
-		undo = append(undo, func() { remove(s.Name) })
+		done.Undoable(func() { remove(s.Name) })
 		t.Created, t.Before = true, nil
 		if l, err = link.ByName(s.Name); err != nil {
 			return nil, err
@@ -209,7 +206,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		if err := l.SetMTU(mtu); err != nil {
 			return nil, err
 		}
-		undo = append(undo, func() { _ = l.SetMTU(l.MTU) })
+		done.Undoable(func() { _ = l.SetMTU(l.MTU) })
 	}
 	if p.Own, err = nic.OpenOwn(l, k.Ingress, afpacket.Config{Direct: true, Queues: o.Queues, From: from}); err != nil {
 		return nil, err

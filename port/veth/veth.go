@@ -126,14 +126,11 @@ func (k kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port
 
 // open opens a port, with what another process gives of it unless from is nil.
 func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Port, err error) {
-	// If a step fails, the earlier ones are undone in reverse; not on a device that another
-	// process uses.
-	var undo []func()
+	// If a step fails, the earlier ones are undone; not on a device that another process uses.
+	var done port.Steps
 	defer func() {
 		if err != nil && from == nil {
-			for i := len(undo) - 1; i >= 0; i-- {
-				undo[i]()
-			}
+			done.Undo()
 		}
 	}()
 
@@ -152,7 +149,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	if errors.Is(err, link.ErrNotFound) && from == nil {
 		near, end, err = k.make(s, mtu, ns)
 		if err == nil {
-			undo = append(undo, func() { _ = near.Delete() })
+			done.Undoable(func() { _ = near.Delete() })
 		}
 	}
 	if err != nil {
@@ -165,7 +162,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	if p.Own, err = nic.OpenOwn(near, k.Ingress, afpacket.Config{Promiscuous: true, From: from}); err != nil {
 		return nil, err
 	}
-	undo = append(undo, p.Undo)
+	done.Undoable(p.Undo)
 	// The container speaks as soon as its end is up, so the switch is ready first.
 	if err := equip(ns, near, end, mtu, nil, list); err != nil {
 		return nil, missing(err)

@@ -85,13 +85,10 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 		return nil, errors.New(cmp.Or(k.NoKernel, "the switch has no fast path"))
 	}
 	o := port.SettingsOf[Settings](s)
-	// If a step fails, the earlier ones are undone in reverse.
-	var undo []func()
+	var done port.Steps
 	defer func() {
 		if err != nil {
-			for i := len(undo) - 1; i >= 0; i-- {
-				undo[i]()
-			}
+			done.Undo()
 		}
 	}()
 	if err := isHere(o.Local.Addr); err != nil {
@@ -118,7 +115,7 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 		if l, err = k.make(s.Name, &o); err != nil {
 			return nil, err
 		}
-		undo = append(undo, func() { _ = k.remove(l) })
+		done.Undoable(func() { _ = k.remove(l) })
 	}
 	// A NIC's driver has merged segments already: to look for more here costs, and finds none.
 	_, _ = l.TurnOff("rx-gro")
@@ -141,7 +138,7 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 		return nil, err
 	}
 	if from == nil { // else another process uses it
-		undo = append(undo, p.Undo)
+		done.Undoable(p.Undo)
 	}
 	if !p.Punted() {
 		return nil, errors.New("the fast path's programs cannot be attached to its device")

@@ -15,7 +15,7 @@ import (
 type Own struct {
 	*afpacket.Port
 	guard *hoststack.Guard
-	undo  []func()
+	done  port.Steps
 }
 
 var _ interface {
@@ -46,7 +46,7 @@ func OpenOwn(l link.Link, ingress hoststack.Ingress, c afpacket.Config) (_ *Own,
 	if o.guard, err = hoststack.Shut(l.Name, l.Index, ingress); err != nil {
 		return nil, err
 	}
-	o.undo = append(o.undo, func() {
+	o.done.Undoable(func() {
 		_ = o.guard.Lift()
 		_ = hoststack.Restore(l.Name, sysctls)
 	})
@@ -54,22 +54,18 @@ func OpenOwn(l link.Link, ingress hoststack.Ingress, c afpacket.Config) (_ *Own,
 		if err := l.SetUp(true); err != nil {
 			return nil, err
 		}
-		o.undo = append(o.undo, func() { _ = l.SetUp(false) })
+		o.done.Undoable(func() { _ = l.SetUp(false) })
 	}
 	c.Ifindex, c.Punted = l.Index, o.Punted()
 	if o.Port, err = afpacket.Open(c); err != nil {
 		return nil, fmt.Errorf("%s: %w", l.Name, err)
 	}
-	o.undo = append(o.undo, func() { _ = o.Port.Close() })
+	o.done.Undoable(func() { _ = o.Port.Close() })
 	return o, nil
 }
 
 // Undo undoes OpenOwn, for a caller whose later step fails.
-func (o *Own) Undo() {
-	for i := len(o.undo) - 1; i >= 0; i-- {
-		o.undo[i]()
-	}
-}
+func (o *Own) Undo() { o.done.Undo() }
 
 // Punted implements port.KernelEnd.
 func (o *Own) Punted() bool { return o.guard.Punted() }
