@@ -91,7 +91,7 @@ var (
 		{"written_by (string)", "The version of vswitch that wrote the file."},
 		{"switch (object)", "Settings of the switch: see SWITCH SETTINGS."},
 		{"ports (array)", "The ports, each an object with spec, what was asked for (PORT SETTINGS), and trace (PORT TRACE)."},
-		{"unfinished (array)", "Ports whose making or removal had not ended, each an object as in ports. A start puts back what they left on the host."},
+		{"unfinished (array)", "Ports whose making, opening or removal had not ended, each an object as in ports. A start puts back what they left on the host."},
 		{"spec.name (string)", "The port's name, which is also its device's."},
 		{"spec.kind (string)", "The port's kind; vswitch(8) lists them under PORT KINDS. A port of a kind that this program lacks waits, and its settings stay."},
 		{"fdb (array)", "Static and sticky entries of the forwarding database."},

@@ -64,6 +64,7 @@ type managed struct {
 
 	from      *port.Parcel // what another process gave, while the port is taken
 	inherited *port.Parcel // what one that has died had, until the port is open
+	foreseen  *port.Trace  // what its opening leaves on the host, kept before; nil: nothing new
 
 	attached time.Time     // when dev was attached
 	tried    time.Time     // when open was last called
@@ -164,6 +165,7 @@ func (m *manager) attach(p *managed) (err error) {
 	if err := m.reserve(p); err != nil {
 		return err
 	}
+	m.keepForeseen(p, &trace)
 	var dev port.Port
 	var seen sight
 	var shaped shaping
@@ -194,7 +196,7 @@ func (m *manager) attach(p *managed) (err error) {
 	if err := p.sw.Attach(dev); err != nil {
 		return err
 	}
-	p.trace = trace
+	p.trace, p.foreseen = trace, nil
 	p.dev, p.attached = dev, time.Now()
 	p.lost, p.departure = 0, nil
 	stopLink, stopLasting := m.watchLink(p, dev), m.watchLasting(p, dev)

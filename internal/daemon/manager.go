@@ -356,7 +356,11 @@ func (m *manager) restore(saved store.State) {
 		m.restorePort(s)
 	}
 	for _, s := range saved.Unfinished {
-		m.unfinished[s.Spec.Name] = s
+		if p := m.ports[s.Spec.Name]; p == nil {
+			m.unfinished[s.Spec.Name] = s
+		} else if p.spec.Kind == s.Spec.Kind {
+			p.foreseen = &s.Trace
+		}
 	}
 }
 

@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
@@ -38,8 +41,84 @@ func (m *manager) announce(specs ...port.Spec) error {
 		return nil
 	}
 	st := m.lastWhole() // without the half of the change that may be done
-	st.Unfinished = unfinished
+	st.Unfinished = append(unfinished, m.listForeseen()...)
 	return m.write(st)
+}
+
+// keepForeseen keeps what the opening of a port changes on devices, and how they are now, before it does: else a
+// daemon that is killed right after it could not put them back. Where a former daemon was killed so,
+// trace gets what it kept. A claimed port waits for the disk, but not for long.
+func (m *manager) keepForeseen(p *managed, trace *port.Trace) {
+	const longest = 2 * time.Second
+	f, ok := as[port.Foreseeing](p.kind)
+	if !ok || p.from != nil || m.ports[p.spec.Name] != p || m.saver == nil { // a new one is announced
+		return
+	}
+	spec := p.spec
+	var next port.Trace
+	m.off(func() {
+		if p.foreseen != nil {
+			*trace = completed(*trace, *p.foreseen, m.isMarked)
+		}
+		next = completed(*trace, f.Foresee(spec), func(port.Trace) bool { return true })
+	})
+	if reflect.DeepEqual(next, *trace) || p.foreseen != nil && reflect.DeepEqual(*p.foreseen, next) {
+		return
+	}
+	p.foreseen = &next
+	st := m.lastWhole()
+	st.Unfinished = append(m.listUnfinished(), m.listForeseen()...)
+	g := m.put(st, false)
+	m.off(func() {
+		select {
+		case <-g.Done():
+		case <-time.After(longest):
+		}
+	})
+}
+
+// completed returns a trace with the devices of a foreseen one of which it has no former settings, as far as
+// they count.
+func completed(t, foreseen port.Trace, counts func(port.Trace) bool) port.Trace {
+	if foreseen.Members == nil {
+		if t.Before == nil && foreseen.Before != nil && counts(foreseen) {
+			return foreseen
+		}
+		return t
+	}
+	var all []port.Trace
+	if t.Members != nil {
+		all = slices.Clone(*t.Members)
+	}
+	had := len(all)
+	for _, f := range *foreseen.Members {
+		is := func(o port.Trace) bool { return cmp.Or(o.Name, o.Ifname) == cmp.Or(f.Name, f.Ifname) }
+		if !slices.ContainsFunc(all, is) && f.Before != nil && counts(f) {
+			all = append(all, f)
+		}
+	}
+	if len(all) > had {
+		t.Members = &all
+	}
+	return t
+}
+
+// listForeseen returns the ports whose opening had not ended, with what it leaves.
+func (m *manager) listForeseen() (all []store.Port) {
+	for _, p := range m.sorted() {
+		if p.foreseen != nil {
+			s := p.saved()
+			s.Trace = *p.foreseen
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// isMarked reports whether a device of which a port has left a trace has the switch's mark.
+func (m *manager) isMarked(t port.Trace) bool {
+	l, err := m.links.ByName(t.Ifname)
+	return err == nil && owner.Marked(l, m.name)
 }
 
 // finish gives back what ports left on the host that a former daemon had not kept yet, or not removed yet. A device that has

@@ -132,6 +132,57 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
+// A daemon that is killed while it opens the device of a port that has waited for it leaves the state what the device was
+// before, for the next one. What a device without the switch's mark was does not count: it was not changed.
+func TestForeseen(t *testing.T) {
+	for _, marked := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newFakeHost()
+			h.makes = false
+			run := func(saved store.State) *rig {
+				return startWith(t, h, saved, func(o *Options) { o.StateDir, o.Kinds = t.TempDir(), port.Kinds{foreseen{h}} })
+			}
+			r := run(store.State{Ports: []store.Port{{Spec: saved(spec("eth1"))}}})
+			stall := make(chan struct{})
+			h.slow = func(call, _ string) {
+				if call == "Open" {
+					<-stall
+				}
+			}
+			l := h.put(link.Link{Name: "eth1", MTU: 1500})
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			left := r.disk.state() // of a process that is killed now
+			if len(left.Ports) != 1 || len(left.Unfinished) != 1 || left.Unfinished[0].Trace.Before == nil {
+				t.Errorf("amid the opening, on disk %+v", left)
+			}
+			close(stall)
+			time.Sleep(2 * saveGap)
+			synctest.Wait()
+			if st := r.disk.state(); len(st.Unfinished) != 0 || len(st.Ports) != 1 || st.Ports[0].Trace.Before == nil {
+				t.Errorf("after the opening, on disk %+v", st)
+			}
+			r.stop()
+
+			l.MTU = 1400
+			if marked {
+				l.Alias = "vswitch sw0 adopted"
+			}
+			h.locked(func() { h.links[l.Index] = l })
+			r = run(left)
+			time.Sleep(2 * saveGap)
+			synctest.Wait()
+			want := 1400
+			if marked {
+				want = 1234
+			}
+			if st := r.disk.state(); len(st.Unfinished) != 0 || len(st.Ports) != 1 || st.Ports[0].Trace.Before == nil || st.Ports[0].Trace.Before.MTU != want {
+				t.Errorf("marked %v: after the next start, on disk %+v, log:\n%v", marked, st, r.lines)
+			}
+		})
+	}
+}
+
 func withDevices(other error) *fakeHost {
 	host := newFakeHost()
 	host.other = other

@@ -40,11 +40,13 @@ func (m *manager) stateFile() string {
 // snapshot returns the current desired state.
 func (m *manager) snapshot() store.State {
 	st := store.State{Switch: m.kept.patch(), Ports: []store.Port{}, Sections: m.featureStates()}
-	st.Unfinished = m.listUnfinished()
+	st.Unfinished = append(m.listUnfinished(), m.listForeseen()...)
 	for _, p := range m.sorted() {
-		if p.leaving {
+		switch {
+		case p.leaving && p.foreseen != nil: // it is among them
+		case p.leaving:
 			st.Unfinished = append(st.Unfinished, p.saved())
-		} else {
+		default:
 			st.Ports = append(st.Ports, p.saved())
 		}
 	}

@@ -25,7 +25,7 @@ type State struct {
 	Switch setting.Patch `json:"switch,omitempty"` // settings of the switch
 	Ports  []Port        `json:"ports"`
 
-	// Unfinished are ports whose making or removal had not ended: a start gives back what they left on the host.
+	// Unfinished are ports whose making, opening or removal had not ended: a start gives back what they left on the host.
 	Unfinished []Port `json:"unfinished,omitempty"`
 
 	Applied []string `json:"applied,omitempty"` // what a configuration named
