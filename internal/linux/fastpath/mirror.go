@@ -204,14 +204,19 @@ func (p *Path) portOf(k fdb.Key, s bpfStation) (number uint16, known bool) {
 // The kernel's unit of time is 2^30 ns of CLOCK_MONOTONIC.
 const heardShift = 30
 
-func monotonic() time.Duration {
+func monotonic() time.Duration { return clock(unix.CLOCK_MONOTONIC) }
+
+// coarse is monotonic as the programs read it, up to a tick behind.
+func coarse() time.Duration { return clock(unix.CLOCK_MONOTONIC_COARSE) }
+
+func clock(id int32) time.Duration {
 	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // never fails
+	_ = unix.ClockGettime(id, &t) // never fails
 	return time.Duration(t.Nano())
 }
 
-// heardAt converts an age to the kernel's unit.
-func heardAt(age time.Duration) uint32 { return uint32(max(monotonic()-age, 0) >> heardShift) }
+// heardAt converts an age to the kernel's unit. No program finds the result in its future.
+func heardAt(age time.Duration) uint32 { return uint32(max(coarse()-age, 0) >> heardShift) }
 
 // since returns how long before now a station was heard, within one unit: up to a unit too
 // much for flows that the kernel remembers, up to a unit too little for others.
