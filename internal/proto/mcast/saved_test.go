@@ -123,7 +123,11 @@ func TestSavedRefused(t *testing.T) {
 		"forever":              func(_ *Saved, in *SavedInstance) { in.Members[0].Sources[0].Expires = 1 << 60 },
 		"longer than a timer":  func(_ *Saved, in *SavedInstance) { in.Trust = longestSaved + 1 },
 		"negative":             func(_ *Saved, in *SavedInstance) { in.Routers[1] = -1 },
+		"old hosts forever":    func(_ *Saved, in *SavedInstance) { in.Members[0].V1 = 1 << 60 },
+		"a querier forever":    func(_ *Saved, in *SavedInstance) { in.Other.Left = 1 << 60 },
 		"asks without end":     func(_ *Saved, in *SavedInstance) { in.Startup = 1 << 30 },
+		"asks for a group":     func(_ *Saved, in *SavedInstance) { in.Members[0].Queries = 1 << 30 }, // without end
+		"asks for a source":    func(_ *Saved, in *SavedInstance) { in.Members[0].Sources[0].Queries = 1 << 30 },
 		"no querier":           func(_ *Saved, in *SavedInstance) { in.Other.Address = addr("239.1.1.1") },
 		"a slow querier":       func(_ *Saved, in *SavedInstance) { in.Other.Interval = time.Hour },
 		"two queriers":         func(_ *Saved, in *SavedInstance) { in.Own = true },
