@@ -42,7 +42,8 @@ func merge(frames []port.Frame) (merged []*port.Frame) {
 	return merged
 }
 
-// TestMergeIsTheReverse: what a Segmenter divides, a Merger joins again.
+// TestMergeIsTheReverse: what a Segmenter divides, a Merger joins again, also what another super-frame
+// follows.
 func TestMergeIsTheReverse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := superFrame{
@@ -55,9 +56,14 @@ func TestMergeIsTheReverse(t *testing.T) {
 		size := rapid.IntRange((len(f.payload)+999)/1000, min(len(f.payload)-1, 9000)).Draw(t, "size")
 		want, o := f.build(), f.offload(f.tso(), size)
 		cut, _ := segments(t, want, o, port.CapsNone)
-		got := merge(lay(cut))
-		if len(got) != 1 || !bytes.Equal(got[0].Data, want) || got[0].Offload != o {
-			t.Fatalf("%d segments become %d frames; the first has %+v, not %+v", len(cut), len(got), got[0].Offload, o)
+		got := merge(lay(slices.Concat(cut, cut)))
+		if len(got) != 2 {
+			t.Fatalf("twice %d segments become %d frames", len(cut), len(got))
+		}
+		for i, f := range got {
+			if !bytes.Equal(f.Data, want) || f.Offload != o {
+				t.Fatalf("%d segments become another frame %d, with %+v, not %+v", len(cut), i, f.Offload, o)
+			}
 		}
 	})
 }
