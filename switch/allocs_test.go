@@ -84,4 +84,14 @@ func TestNoAllocs(t *testing.T) {
 			p.Sample(nil)
 		}
 	}
+	if err := r.SetMirrors([]vswitch.Mirror{{Name: "m0", Ports: []string{"p0"}, In: true, To: "p2"}}); err != nil {
+		t.Fatal(err)
+	}
+	mirrored := round(0, []int{1, 2}, frame(station(1), station(0), 0, 60))
+	for range 20 {
+		mirrored()
+	}
+	if n := testing.AllocsPerRun(500, mirrored); n != 0 {
+		t.Errorf("mirrored: %v allocations a round", n)
+	}
 }

@@ -141,6 +141,7 @@ func TestFastMirrorCopies(t *testing.T) {
 		want   [][]byte
 		pieces int // made of a super-frame
 		lost   uint64
+		twice  bool // by two mirrors
 	}{
 		"filter":                               {change: func(m *vswitch.Mirror) { m.Filter = func(f *port.Frame, _ port.Tag) bool { return f.DataLen() == 600 } }, copy: whole, want: [][]byte{wire}},
 		"filter of others":                     {change: func(m *vswitch.Mirror) { m.Filter = func(*port.Frame, port.Tag) bool { return false } }, copy: whole},
@@ -159,6 +160,7 @@ func TestFastMirrorCopies(t *testing.T) {
 		"super-frame":                          {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: super, Length: len(super), Offload: offload}, pieces: 3},
 		"datagram to be fragmented":            {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: datagram, Length: len(datagram), Offload: fragments}, pieces: 3},
 		"some are missed":                      {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Missed: 5}, want: [][]byte{wire}, lost: 5},
+		"some are missed by two":               {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Missed: 5}, want: [][]byte{wire, wire}, lost: 10, twice: true},
 		"sent, received by nobody":             {change: func(m *vswitch.Mirror) { m.In, m.Out, m.SnapLen = false, true, 100 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorOut, Data: wire, Length: len(wire), To: 9}},
 		"of a mirror of whole frames before":   {change: func(m *vswitch.Mirror) { m.SnapLen = 1000 }, copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire[:512], Length: len(wire)}},
 		"no super-frame":                       {copy: vswitch.FastCopy{Kind: vswitch.CopyMirrorIn, Data: wire, Length: len(wire), Offload: offload}, lost: 1},
@@ -167,7 +169,11 @@ func TestFastMirrorCopies(t *testing.T) {
 		if c.change != nil {
 			c.change(&m)
 		}
-		if err := sw.SetMirrors([]vswitch.Mirror{m}); err != nil {
+		mirrors := []vswitch.Mirror{m}
+		if m.Name = "m1"; c.twice {
+			mirrors = append(mirrors, m)
+		}
+		if err := sw.SetMirrors(mirrors); err != nil {
 			t.Fatal(err)
 		}
 		received := ports[0]

@@ -124,6 +124,13 @@ func TestFastPathIsTold(t *testing.T) {
 			from:   "+++", to: "+++", floods: true,
 			check: func(f *told) bool { return f.ports[0].Punt == vswitch.Multicast|vswitch.UnknownUnicast },
 		},
+		"not flooded": {
+			change: configure(0, vswitch.PortConfig{NoFlood: vswitch.Multicast | vswitch.UnknownUnicast}),
+			from:   "+++", to: "+++", floods: true,
+			check: func(f *told) bool {
+				return f.ports[0].NoFlood == vswitch.Multicast|vswitch.UnknownUnicast && f.ports[1].NoFlood == 0
+			},
+		},
 		"not learning": {change: configure(0, vswitch.PortConfig{NoLearning: true}), from: "+++", to: "+++", floods: true},
 		"shape":        {change: configure(0, vswitch.PortConfig{Shape: rate}), from: "+++", to: "-++", why: "--rate-out"},
 		"not below":    {change: configure(0, vswitch.PortConfig{Shape: rate, NotBelow: "which is slow"}), from: "+++", to: "-++", why: "--rate-out, which is slow"},

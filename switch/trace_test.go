@@ -212,6 +212,22 @@ func TestTraceStage(t *testing.T) {
 	}
 }
 
+// A trace knows which stations move: those that were learned, and not those that a user has entered at
+// a port.
+func TestTraceMoves(t *testing.T) {
+	r := newRig(t, vswitch.Config{}, 3, memory.Options{})
+	defer r.Close()
+	for kind, moves := range map[fdb.Kind]bool{fdb.Dynamic: true, fdb.Sticky: false, fdb.Static: false} {
+		if err := r.FDB().Add(fdb.MakeKey(1, uint64(station(9))), r.ports[1].Number(), kind); err != nil {
+			t.Fatal(err)
+		}
+		tr := r.ports[0].Trace(frame(port.Broadcast, station(9), 0, 60))
+		if tr.Drop != port.DropNone || tr.Learned != moves {
+			t.Errorf("a station that is %v at another port: %v, learned %v", kind, tr.Drop, tr.Learned)
+		}
+	}
+}
+
 // A trace says what the fast path does first, once that knows what the FDB does.
 func TestTraceFast(t *testing.T) {
 	f := &told{}
