@@ -19,7 +19,7 @@ func TestNoAllocs(t *testing.T) {
 	}
 	r := newRig(t, vswitch.Config{}, 3, memory.Options{Depth: 16})
 	defer r.Close()
-	var buf [8192]byte
+	buf := make([]byte, 64<<10)
 	round := func(in int, out []int, wire ...[]byte) func() {
 		packets := make([]memory.Packet, len(wire))
 		for i := range wire {
@@ -58,9 +58,22 @@ func TestNoAllocs(t *testing.T) {
 			}
 		}
 	}
+	// More bytes are made a round than a block has.
+	long, _ := tuntest.TCP4(60_000)
+	checksummed := func() {
+		for range 5 {
+			r.lines[0].Put(0, memory.Packet{Wire: long, Offload: port.Offload{Flags: port.NeedsCsum, CsumStart: 34, CsumOffset: 16}})
+			for _, line := range []*memory.Port{r.lines[1], r.lines[2], plain} {
+				if _, err := line.Take(0, buf[:0]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
 	for name, f := range map[string]func(){
-		"unicast":   round(0, []int{1}, frame(station(1), station(0), 0, 60)),
-		"broadcast": round(0, []int{1, 2}, frame(port.Broadcast, station(0), 0, 60)),
+		"checksummed": checksummed,
+		"unicast":     round(0, []int{1}, frame(station(1), station(0), 0, 60)),
+		"broadcast":   round(0, []int{1, 2}, frame(port.Broadcast, station(0), 0, 60)),
 		// The good frame behind the dropped ones tells when they are through.
 		"dropped": round(0, []int{1}, make([]byte, 5), frame(0x0180_c200_0000, station(0), 0, 60),
 			frame(station(1), 0, 0, 60), frame(station(1), station(0), 0, 60)),

@@ -462,6 +462,11 @@ func TestPollGroups(t *testing.T) {
 					if g.arrived.Load() != (len(g.coming) > 0) {
 						t.Fatal("a leader does not know who is to come")
 					}
+					for _, w := range g.coming[len(g.coming):cap(g.coming)] {
+						if w != nil {
+							t.Fatal("a group keeps a worker to come that it has met")
+						}
+					}
 					if !slices.Contains(g.members, leads[g]) {
 						t.Fatal("a group is led by a stranger")
 					}
