@@ -132,13 +132,44 @@ func (g *Guest) Send(wire []byte, o port.Offload) error {
 
 // Recv takes the next frame, waiting for it up to timeout.
 func (g *Guest) Recv(timeout time.Duration) ([]byte, port.Offload, error) {
-	if err := g.f.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return nil, port.Offload{}, err
-	}
-	n, err := g.f.Read(g.buf[:])
+	var n int
+	err := await(g.f, timeout, func(fd int) (err error) {
+		n, err = unix.Read(fd, g.buf[:])
+		return err
+	})
 	if err != nil {
 		return nil, port.Offload{}, err
 	}
 	wire, o := split(g.buf[:n])
 	return wire, o, nil
+}
+
+// await calls read, which does not wait, until it finds something. If nothing is there until the timeout, it
+// looks once more: on a busy machine all the time may have passed without a look.
+func await(f *os.File, timeout time.Duration, read func(fd int) error) error {
+	if err := f.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = conn.Read(func(fd uintptr) bool {
+		failed = read(int(fd))
+		return failed != unix.EAGAIN
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := conn.Control(func(fd uintptr) { failed = read(int(fd)) }); err != nil {
+			return err
+		}
+		if failed == unix.EAGAIN {
+			return err
+		}
+		return failed
+	}
+	if err != nil {
+		return err
+	}
+	return failed
 }

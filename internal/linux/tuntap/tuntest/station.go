@@ -59,24 +59,13 @@ func (s *Station) Send(wire []byte, o port.Offload) error {
 
 // Recv takes the next frame, waiting for it up to timeout.
 func (s *Station) Recv(timeout time.Duration) ([]byte, port.Offload, error) {
-	if err := s.f.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return nil, port.Offload{}, err
-	}
-	conn, err := s.f.SyscallConn()
-	if err != nil {
-		return nil, port.Offload{}, err
-	}
 	var n, oobn int
-	var recvErr error
-	err = conn.Read(func(fd uintptr) bool {
-		n, oobn, _, _, recvErr = unix.Recvmsg(int(fd), s.buf[:], s.oob[:], 0)
-		return recvErr != unix.EAGAIN
+	err := await(s.f, timeout, func(fd int) (err error) {
+		n, oobn, _, _, err = unix.Recvmsg(fd, s.buf[:], s.oob[:], 0)
+		return err
 	})
 	if err != nil {
 		return nil, port.Offload{}, err
-	}
-	if recvErr != nil {
-		return nil, port.Offload{}, recvErr
 	}
 	wire, o := split(s.buf[:n])
 	messages, err := unix.ParseSocketControlMessage(s.oob[:oobn])
