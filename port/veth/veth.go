@@ -205,7 +205,7 @@ func (k kind) find(s port.Spec, t port.Trace, ns *link.Netns) (near, end link.Li
 // make makes the port's pair.
 func (k kind) make(s port.Spec, mtu int, ns *link.Netns) (near, end link.Link, err error) {
 	o := port.SettingsOf[Settings](s)
-	v := link.Veth{Name: s.Name, MTU: mtu, Peer: cmp.Or(o.Ifname, defaultIfname), Netns: ns}
+	v := link.Veth{Name: s.Name, MAC: owner.Address(k.Switch, s.Name), MTU: mtu, Peer: cmp.Or(o.Ifname, defaultIfname), Netns: ns}
 	if o.MAC != 0 {
 		v.PeerMAC = port.MAC(o.MAC).HardwareAddr()
 	}

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
@@ -216,6 +217,29 @@ func TestMadeBefore(t *testing.T) {
 	t.Parallel()
 	there := testenv.NewNetns(t)
 	testenv.NewNetns(t).Do(func() { porttest.MadeBefore(t, of, container(there.Name)) })
+}
+
+// A switch that was killed after it had made a pair and before it had marked it knows the pair.
+func TestUnsigned(t *testing.T) {
+	t.Parallel()
+	here, there := testenv.NewNetns(t), testenv.NewNetns(t)
+	here.Do(func() {
+		kind, spec := of("one"), container(there.Name)
+		porttest.Open[port.Port](t, kind, spec, new(port.Trace)).Close()
+		here.Run("ip", "link", "set", spec.Name, "down", "alias", "")
+		made, err := owner.MadeBy("one")
+		if err != nil || len(made) != 1 || made[0].Name != spec.Name {
+			t.Errorf("made are %+v, %v", made, err)
+		}
+		if others, err := owner.MadeBy("two"); err != nil || len(others) != 0 {
+			t.Errorf("another switch has made %+v, %v", others, err)
+		}
+		var trace port.Trace
+		porttest.Open[port.Port](t, kind, spec, &trace).Close()
+		if l, err := link.ByName(spec.Name); err != nil || !trace.Created || l.Index != made[0].Index || !owner.Marked(l, "one") {
+			t.Errorf("the next daemon has %+v, %v, and notes %+v", l, err, trace)
+		}
+	})
 }
 
 // What fails half way is undone.

@@ -164,7 +164,7 @@ func (k kind) openDevice(s port.Spec, trace *port.Trace, from *port.Parcel) (_ p
 
 // make makes a port's device.
 func (k kind) make(name string, o *Settings) (link.Link, error) {
-	t := link.Tunnel{Name: name, Kind: o.Encapsulation.kind(), Port: o.udpPort(), MTU: deviceMTU}
+	t := link.Tunnel{Name: name, MAC: owner.Address(k.Switch, name), Kind: o.Encapsulation.kind(), Port: o.udpPort(), MTU: deviceMTU}
 	if err := link.MakeTunnel(t); err != nil {
 		return link.Link{}, err
 	}

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,7 +13,8 @@ import (
 // ("external"). It receives what comes to a UDP port of any address of the host.
 type Tunnel struct {
 	Name string
-	Kind string // "vxlan" or "geneve"
+	MAC  net.HardwareAddr // nil for a random one
+	Kind string           // "vxlan" or "geneve"
 	Port uint16
 	MTU  int
 }
@@ -20,7 +22,7 @@ type Tunnel struct {
 // MakeTunnel makes such an interface, down.
 func MakeTunnel(t Tunnel) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = t.Name, t.MTU
+	attrs.Name, attrs.HardwareAddr, attrs.MTU = t.Name, t.MAC, t.MTU
 	var l netlink.Link = &netlink.Vxlan{LinkAttrs: attrs, FlowBased: true, Port: int(t.Port)}
 	if t.Kind == "geneve" {
 		l = &netlink.Geneve{LinkAttrs: attrs, FlowBased: true, Dport: t.Port}

@@ -13,8 +13,9 @@ import (
 // Veth describes a pair of veth interfaces: what is sent by one is received by the other.
 // One end is in the caller's namespace.
 type Veth struct {
-	Name string // of that end
-	MTU  int    // of both; 0 for the kernel's default
+	Name string           // of that end
+	MAC  net.HardwareAddr // of that end; nil for a random one
+	MTU  int              // of both; 0 for the kernel's default
 
 	Peer    string           // the other end's name
 	PeerMAC net.HardwareAddr // nil for a random one
@@ -24,7 +25,7 @@ type Veth struct {
 // MakeVeth makes a pair, both ends down.
 func MakeVeth(v Veth) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = v.Name, v.MTU
+	attrs.Name, attrs.HardwareAddr, attrs.MTU = v.Name, v.MAC, v.MTU
 	pair := netlink.NewVeth(attrs)
 	pair.PeerName, pair.PeerHardwareAddr = v.Peer, v.PeerMAC
 	where := "this network namespace"

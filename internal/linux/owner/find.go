@@ -1,7 +1,10 @@
 package owner
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -55,11 +58,31 @@ func Strays(me string) ([]link.Stray, error) {
 func MadeBy(me string) (made []link.Link, err error) {
 	all, err := link.All()
 	for _, l := range all {
-		if l.Alias == Made(me) {
+		if l.Alias == Made(me) || unsigned(l, me) {
 			made = append(made, l)
 		}
 	}
 	return made, err
+}
+
+// Address is the hardware address with which the switch named me makes an interface of a name in the calling
+// thread's namespace, where the kernel takes an address but no alias: with it the switch knows
+// an interface that it was killed before it had marked. It lasts until the host reboots, and no other switch or host
+// has it. It is nil if the kernel cannot tell boots and namespaces apart.
+func Address(me, name string) net.HardwareAddr {
+	cookie, err := link.NetnsCookie()
+	if err != nil || bootID() == "" {
+		return nil
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%s/%s", bootID(), cookie, me, name))
+	sum[0] = sum[0]&^1 | 2 // of one station, administered locally
+	return sum[:6]
+}
+
+// unsigned reports whether an interface is one that the switch named me made, but had no time to mark. It
+// sets an interface up after that.
+func unsigned(l link.Link, me string) bool {
+	return l.Alias == "" && !l.Up && bytes.Equal(l.MAC[:], Address(me, l.Name))
 }
 
 // Note notes in t which interface is a port's.

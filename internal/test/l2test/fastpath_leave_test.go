@@ -7,12 +7,13 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
 // TestFastDevicesLeft kills a switch with ports of all kinds that have devices. A start with another state, which
-// has none of the ports, removes the devices that nobody uses, and half a veth pair; one with the state brings all
+// has none of the ports, removes the devices that nobody uses, and veth pairs that are half made, with a mark or not yet; one with the state brings all
 // ports back. `run --cleanup` leaves what a machine holds, what was there before, and devices of others. It refuses while the
 // switch runs.
 func TestFastDevicesLeft(t *testing.T) {
@@ -48,6 +49,18 @@ func TestFastDevicesLeft(t *testing.T) {
 
 	ip(t, ns, "link add half0 type veth peer name eth9 netns "+container.Name+"\nlink set half0 alias \"vswitch "+sw.Name+"\"\n"+
 		"link add other0 type vxlan id 9 dstport 999 local 127.0.0.1\nlink set other0 alias \"vswitch another\"\n")
+	// A device that is made but not marked yet has an address that tells of it.
+	address := func(name string) (a string) {
+		ns.Do(func() { a = owner.Address(sw.Name, name).String() })
+		return a
+	}
+	for _, name := range []string{"c0", "up0"} {
+		if got := strings.TrimSpace(ns.Run("cat", "/sys/class/net/"+name+"/address")); got != address(name) {
+			t.Errorf("%s has the address %s, want %s", name, got, address(name))
+		}
+	}
+	ns.Run("ip", "link", "add", "half1", "address", address("half1"), "type", "veth", "peer", "name", "eth8", "netns", container.Name)
+	ns.Run("ip", "link", "add", "half2", "address", address("half2"), "type", "vxlan", "external", "dstport", "998")
 	sw.Restart(t, "--state", t.TempDir())
 	devices("after a start with another state", "c0", "lo", "n0", "other0", "own0", "vm0", "x0")
 	for _, who := range []string{"interface=vm0 used_by=\"a machine\"", "interface=c0 used_by=\"a container\""} {
