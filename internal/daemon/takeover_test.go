@@ -202,6 +202,33 @@ func takeFrom(t *testing.T, conn handover.Conn, path string, edit func(*takingHo
 	return n, nil
 }
 
+// A process that cannot start with what it was given leaves the former one its lock.
+func TestFailedStartLeavesTheLock(t *testing.T) {
+	conn, to := sockets(t)
+	f := newFormer(t, conn)
+	claimed := make(chan struct{})
+	go func() {
+		defer close(claimed)
+		if _, err := f.Receive(new(handover.Claim)); err != nil {
+			t.Error(err)
+		}
+		f.send(f.offer, f.files...)
+	}()
+	noDir := f.path + ".state"
+	if err := os.WriteFile(noDir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := Run(t.Context(), Options{Name: "sw0", Version: "next", Socket: f.path, StateDir: noDir, TakeOver: &TakeOver{Conn: to}, Features: testFeatures, Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), noDir) {
+		t.Errorf("with a file for its directory it ends with %v", err)
+	}
+	<-claimed
+	if lock, err := lockSocket(f.path); err == nil {
+		lock.Close()
+		t.Error("the former process has lost its lock")
+	}
+}
+
 // The next process opens what it can while the former one works, takes the rest when that one is
 // held, forwards only when it may, and then has all that the former one had.
 func TestTakesOver(t *testing.T) {

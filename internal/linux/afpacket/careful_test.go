@@ -228,8 +228,8 @@ func TestBigTCP(t *testing.T) {
 			if frames[0].Drop == port.DropNone {
 				continue // the host speaks IPv6
 			}
-			if n != 1 || frames[0].Drop != port.DropUnsupported {
-				t.Errorf("without room: %d frames, the first %v", n, frames[0].Drop)
+			if n != 1 || frames[0].Drop != port.DropUnsupported || frames[0].Src != tuntest.MACA {
+				t.Errorf("without room: %d frames, the first %v from %v", n, frames[0].Drop, frames[0].Src)
 			}
 			break
 		}

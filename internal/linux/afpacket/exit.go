@@ -25,7 +25,7 @@ var files = sync.OnceValue(func() int {
 		return -1
 	}
 	none := slices.Repeat([]int32{-1}, mostFiles())
-	if register(int(fd), registerFiles, unsafe.Pointer(&none[0]), len(none)) != 0 {
+	if register(int(fd), registerFiles, unsafe.Pointer(unsafe.SliceData(none)), len(none)) != 0 {
 		unix.Close(int(fd))
 		return -1
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
@@ -35,17 +36,19 @@ func dropped(t *testing.T, out []port.Out, why port.Drop) (n int) {
 	return n
 }
 
-// reach sends super-frames until the guest has one, and takes all: until the kernel has seen the guest, a
-// queueing discipline loses them.
-func reach(t *testing.T, p *Port, g *tuntest.Guest) {
+// reach sends super-frames until the guest has one, takes all, and returns how many it sent: until the
+// kernel has seen the guest, a queueing discipline loses them.
+func reach(t *testing.T, p *Port, g *tuntest.Guest) (sent int) {
 	t.Helper()
 	wire, o := tuntest.TCP4(3000)
 	testenv.Eventually(t, "super-frames reach the guest", func() bool {
+		sent++
 		tuntest.Send(p, wire, o)
 		_, _, err := g.Recv(50 * time.Millisecond)
 		return err == nil
 	})
 	drain(g)
+	return sent
 }
 
 // drain takes what waits for the guest, and returns how much that is.
@@ -93,8 +96,71 @@ func TestRefusedIsNotLost(t *testing.T) {
 	})
 }
 
-// The same holds for what the switch itself sends past the queue of a rate: the ring refuses it, not that
-// queue.
+// queuedTap makes a TAP with the kernel's own queueing discipline, behind which super-frames are lost in
+// silence.
+func queuedTap(t *testing.T, ns *testenv.Netns, name string) *Port {
+	t.Helper()
+	ns.Run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+	ns.Run("sysctl", "-qw", "net.ipv6.conf."+name+".disable_ipv6=1")
+	ns.Run("ip", "link", "set", name, "up")
+	l, err := link.ByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Open(Config{Ifindex: l.Index, Direct: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// Each frame comes, or is refused, or is lost in silence.
+func TestLostBesideRefused(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Do(func() {
+		p := queuedTap(t, ns, "vm0")
+		g := tuntest.Boot(t, "vm0", tuntest.TSO)
+		reach(t, p, g)
+		ns.Run("ip", "link", "set", "vm0", "txqueuelen", "100")
+		before := p.Lost(0)
+		wire, o := tuntest.TCP4(3000)
+		out := small(300, 0)
+		for i := 200; i < len(out); i += 3 { // the ring is full within a call to the kernel
+			out[i].Frame.SetStripped(wire, 0)
+			out[i].Frame.Offload = o
+		}
+		p.queues[0].Send(out)
+		refused := dropped(t, out, port.DropQueueFull)
+		if lost, got := int(p.Lost(0)-before), drain(g); refused == 0 || lost == 0 || got+refused+lost != len(out) {
+			t.Errorf("of %d frames %d came, %d were refused, %d are said to be lost in silence", len(out), got, refused, lost)
+		}
+	})
+}
+
+// A super-frame that the kernel cuts for the guest is one frame, however many of its segments are lost.
+func TestLostOnce(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Do(func() {
+		p := queuedTap(t, ns, "vm0")
+		g := tuntest.Boot(t, "vm0", 0)
+		ns.Run("ip", "link", "set", "vm0", "txqueuelen", "100")
+		sent := reach(t, p, g)
+		before := p.Lost(0)
+		p.queues[0].Send(small(200, 0))
+		wire, o := tuntest.TCP4(60_000)
+		if d := tuntest.Send(p, wire, o); d != port.DropNone {
+			t.Fatal(d)
+		}
+		if lost := p.Lost(0) - before; lost == 0 || lost > uint64(sent+1) {
+			t.Errorf("%d frames are said to be lost of one, and of %d before", lost, sent)
+		}
+	})
+}
+
+// What the switch itself sends goes past the queue of a rate: the ring refuses it, not that queue.
 func TestControlRefusedByTheRing(t *testing.T) {
 	t.Parallel()
 	ns := testenv.NewNetns(t)
