@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -290,6 +291,37 @@ func awaitPath(t *testing.T, a, b netip.Addr) {
 			_ = way[1].SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 			_, _, err := way[1].ReadFromUDPAddrPort(make([]byte, 1))
 			return err == nil
+		})
+	}
+}
+
+// What a port on sockets is said to take is what it takes: the daemon refuses a port that does not fit,
+// and dies of one that takes more.
+func TestNeeds(t *testing.T) {
+	for _, queues := range []int{1, 4} {
+		ns := testenv.NewNetns(t)
+		ns.Do(func() {
+			s := spec(t, vxlan.Settings{Local: setting.Addr{Addr: netip.MustParseAddr("127.0.0.1")}, VNI: vnis(t, "100"), Queues: queues, DataPlane: vxlan.OnSockets})
+			p := porttest.Open[port.Port](t, kind, s, new(port.Trace))
+			var sockets, memory int
+			for line := range strings.Lines(ns.Run("ss", "-HuamO")) {
+				sockets++
+				if _, rest, ok := strings.Cut(line, ",rb"); ok && strings.Contains(line, ":4789 ") {
+					size, _, _ := strings.Cut(rest, ",")
+					n, err := strconv.Atoi(size)
+					if err != nil {
+						t.Fatal(err)
+					}
+					memory += n
+				}
+			}
+			const others = 3 // at most: what tells it of routes and devices
+			for _, open := range []int{0, len(p.Queues())} {
+				needs := kind.(port.Sized).Needs(s, open)
+				if needs.Files < sockets || needs.Files > sockets+others || needs.Memory != memory || needs.Threads < 1 || needs.Threads > others {
+					t.Errorf("with %d queues, %d of them open, it is said to take %+v; it has %d sockets, whose buffers take %d bytes", queues, open, needs, sockets, memory)
+				}
+			}
 		})
 	}
 }
