@@ -525,13 +525,26 @@ func TestFastGuardIsTold(t *testing.T) {
 	}
 }
 
-// askedDevice is a device of the kernel that is asked for its losses.
+// askedDevice is a device of the kernel that is asked for its losses. The kernel may be slow, so the switch
+// must not be locked meanwhile.
 type askedDevice struct {
 	device
+	t      *testing.T
+	sw     *vswitch.Switch
 	others *[]uint64
 }
 
-func (d askedDevice) Lost(others uint64) uint64 { *d.others = append(*d.others, others); return 3 }
+func (d askedDevice) Lost(others uint64) uint64 {
+	*d.others = append(*d.others, others)
+	unlocked := make(chan struct{})
+	go func() { d.sw.Departed(); close(unlocked) }()
+	select {
+	case <-unlocked:
+	case <-time.After(5 * time.Second):
+		d.t.Error("a device is asked while the switch is locked")
+	}
+	return 3
+}
 
 // What a fast path forwarded counts for the port, also when its device is gone. Whoever asks a
 // device for its losses says how many frames reached it without the switch.
@@ -544,7 +557,7 @@ func TestFastPathCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	var others []uint64
-	if err := p.Attach(askedDevice{device{Port: memory.New(memory.Options{})}, &others}); err != nil {
+	if err := p.Attach(askedDevice{device{Port: memory.New(memory.Options{})}, t, sw, &others}); err != nil {
 		t.Fatal(err)
 	}
 	for n, step := range []func(){

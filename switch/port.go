@@ -23,6 +23,8 @@ type Port struct {
 
 	stuck atomic.Bool // it takes nothing; see patience.go
 
+	asking sync.Mutex // comes before sw.mu; see Stats
+
 	// The fields below are guarded by sw.mu.
 	config      PortConfig
 	vlan        vlanRules
@@ -136,23 +138,20 @@ func (p *Port) detach(end func(port.Port) error) error {
 	err := end(at.dev)
 	at.wait()
 
+	a := p.ask()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.at == at { // else a concurrent Detach was faster
 		if o, ok := at.dev.(port.Overrun); ok {
 			p.overruns += o.Overruns()
 		}
-		var fast PortStats
 		if s.fast != nil {
-			fast = s.fast.Release(p.number)
-			p.fast.add(fast)
+			p.fast.add(s.fast.Release(p.number))
 		}
-		if l, ok := at.dev.(port.Lossy); ok {
-			p.lost += l.Lost(fast.TX.Frames)
-			p.unrouted += unroutedBy(at.dev)
-			p.attribute(p.lost)
-		}
-		p.dropped += droppedBy(at.dev)
+		p.lost += a.lost
+		p.unrouted += a.unrouted
+		p.dropped += a.dropped
+		p.attribute(p.lost)
 		p.at = nil
 		s.fdb.FlushPort(p.number)
 	}
@@ -162,38 +161,21 @@ func (p *Port) detach(end func(port.Port) error) error {
 // SetPlugged says whether somebody holds the other end of the port's device. What the device
 // loses by itself meanwhile is counted accordingly; a new port counts as plugged.
 func (p *Port) SetPlugged(is bool) {
+	p.asking.Lock()
+	defer p.asking.Unlock()
 	p.sw.mu.Lock()
-	defer p.sw.mu.Unlock()
-	if p.unplugged == !is {
+	same := p.unplugged == !is
+	p.sw.mu.Unlock()
+	if same {
 		return
 	}
-	if p.at != nil {
-		var fast PortStats
-		if p.sw.fast != nil {
-			fast = p.sw.fast.Counters(p.number)
-		}
-		p.losses(fast.TX.Frames)
+	a := p.ask()
+	p.sw.mu.Lock()
+	defer p.sw.mu.Unlock()
+	if p.at == a.at {
+		p.attribute(p.lost + a.lost)
 	}
 	p.unplugged = !is
-}
-
-// losses returns how many frames the port's devices lost by themselves. others is how many of
-// the fast path reached the present one. The caller holds Switch.mu.
-func (p *Port) losses(others uint64) uint64 {
-	lost := p.lost
-	if l, ok := p.at.dev.(port.Lossy); ok {
-		lost += l.Lost(others)
-	}
-	p.attribute(lost)
-	return lost
-}
-
-// unroutedBy returns how many frames a device lost for want of a route, as of its last Lost.
-func unroutedBy(dev port.Port) uint64 {
-	if u, ok := dev.(port.Unrouted); ok {
-		return u.Unrouted()
-	}
-	return 0
 }
 
 // attribute attributes what the devices lost since the last call. The caller holds Switch.mu.

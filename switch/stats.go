@@ -114,7 +114,9 @@ func (st *PortStats) take(o PortStats) {
 // they may disagree by a few frames.
 func (p *Port) Stats() PortStats {
 	var st PortStats
-	at, below := p.droppedBelow()
+	p.asking.Lock() // what a later call returns is not older
+	defer p.asking.Unlock()
+	a := p.ask()
 	p.sw.mu.Lock()
 	for _, c := range p.rx {
 		st.RX.Frames += c.frames.Load()
@@ -124,24 +126,19 @@ func (p *Port) Stats() PortStats {
 			st.RX.Dropped[why] += c.dropped[why].Load()
 		}
 	}
-	var fast PortStats
-	if p.sw.fast != nil {
-		fast = p.sw.fast.Counters(p.number)
+	if p.at != a.at { // a Detach or Attach came between
+		a = answers{}
+		if p.sw.fast != nil {
+			a.fast = p.sw.fast.Counters(p.number)
+		}
 	}
 	st.add(p.carried)
 	st.add(p.fast)
-	st.add(fast)
+	st.add(a.fast)
 	st.RX.Copies += p.mirrored.Load()
-	overruns, lost, unrouted := p.lostBefore(), p.lost, p.unrouted
-	if p.at != nil {
-		lost = p.losses(fast.TX.Frames)
-		unrouted += unroutedBy(p.at.dev)
-	}
+	overruns, lost, unrouted, shaped := p.lostBefore(), p.lost+a.lost, p.unrouted+a.unrouted, p.dropped+a.dropped
+	p.attribute(lost)
 	nobody := p.nobody
-	shaped := p.dropped
-	if p.at == at {
-		shaped += below
-	}
 	for i := range p.tx {
 		c := &p.tx[i]
 		st.TX.Frames += c.frames.Load()
@@ -184,22 +181,35 @@ func (s *silent) takeOff(tx *Counters, lost uint64) {
 	tx.Bytes -= min(s.less, tx.Bytes)
 }
 
-// droppedBy returns how many frames a device's queue has dropped after they were sent.
-func droppedBy(dev port.Port) uint64 {
-	if s, ok := dev.(port.Shaping); ok {
-		return s.Shaped()
-	}
-	return 0
+// answers are what the fast path counts at the present device of a port, and what that lost.
+type answers struct {
+	at   *attachment // of which device; nil: none
+	fast PortStats
+
+	lost, unrouted uint64 // see port.Lossy and port.Unrouted
+	dropped        uint64 // by its queue, see port.Shaping
 }
 
-// droppedBelow returns what the queue of the present device has dropped. It asks the kernel, so it is
-// called without the lock.
-func (p *Port) droppedBelow() (at *attachment, dropped uint64) {
+// ask asks the present device of a port. That may ask the kernel, which may be slow, so ask is called without
+// Switch.mu. What it returns counts while the port has that device.
+func (p *Port) ask() (a answers) {
 	p.sw.mu.Lock()
-	at = p.at
-	p.sw.mu.Unlock()
-	if at != nil {
-		dropped = droppedBy(at.dev)
+	a.at = p.at
+	if p.sw.fast != nil {
+		a.fast = p.sw.fast.Counters(p.number)
 	}
-	return at, dropped
+	p.sw.mu.Unlock()
+	if a.at == nil {
+		return a
+	}
+	if l, ok := a.at.dev.(port.Lossy); ok {
+		a.lost = l.Lost(a.fast.TX.Frames)
+	}
+	if u, ok := a.at.dev.(port.Unrouted); ok {
+		a.unrouted = u.Unrouted()
+	}
+	if s, ok := a.at.dev.(port.Shaping); ok {
+		a.dropped = s.Shaped()
+	}
+	return a
 }
