@@ -80,6 +80,9 @@ func TestResolution(t *testing.T) {
 			}
 		}
 		wantPass(t, r, 0, withType(station(1), from, 0x0800), 0, 1, 0)
+		// The switch's own address gets nothing else, and by other ports nothing.
+		wantPass(t, r, 0, withType(own, from, 0x0800), 0, 0, 0)
+		wantPass(t, r, 1, withType(own, station(1), 0x0806), 0, 0, 0)
 		if len(heard) != len(taken)+len(passed) {
 			t.Errorf("%d heard", len(heard))
 		}
