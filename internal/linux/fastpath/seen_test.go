@@ -274,11 +274,12 @@ func TestSampleRate(t *testing.T) {
 	if n := float64(drawn.Load()); math.Abs(n-want) > deviation || missed.Load() != 0 {
 		t.Errorf("%.0f frames are drawn, and %d missed, want %.0f", n, missed.Load(), want)
 	}
-	if of.Load() > frames {
-		t.Errorf("they are of %d frames, more than were sent", of.Load())
+	sent := r.path.Counters(1).TX.Frames
+	if sent < frames { // a signal has the kernel run some once more
+		t.Errorf("%d frames were sent on", sent)
 	}
-	if n := r.path.Counters(1).TX.Frames; n != frames {
-		t.Errorf("%d frames were sent on", n)
+	if uint64(of.Load()) > sent {
+		t.Errorf("they are of %d frames, more than were sent", of.Load())
 	}
 }
 
