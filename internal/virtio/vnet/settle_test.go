@@ -141,6 +141,12 @@ func TestSettleList(t *testing.T) {
 			t.Fatalf("%v, %+v is left, want %+v", ok, left, o)
 		}
 	}
+	empty := superFrame{proto: protoUDP}
+	if b := empty.build(); len(b) != empty.l4()+8 {
+		t.Fatalf("%d bytes are no empty datagram", len(b))
+	} else if _, ok := vnet.Settle(b, port.Offload{GSOType: port.GSOUDPL4, GSOSize: 1200}); !ok {
+		t.Error("a datagram without payload is refused")
+	}
 	udp := superFrame{proto: protoUDP, payload: pattern(3000)}
 	routed := superFrame{proto: protoUDP, v6: true, ext: []uint8{protoRouting}, payload: pattern(3000)}
 	tcp := superFrame{proto: protoTCP, payload: pattern(3000)}

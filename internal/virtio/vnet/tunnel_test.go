@@ -384,6 +384,12 @@ func TestTunnelRefused(t *testing.T) {
 		{"the checksum starts two bytes later", func(b []byte, f *tunnelFrame, o *port.Offload) { o.CsumStart += 2 }},
 		{"the checksum starts an odd number of bytes on", func(b []byte, f *tunnelFrame, o *port.Offload) { o.CsumStart++ }},
 		{"the checksum starts in the outer header", func(b []byte, f *tunnelFrame, o *port.Offload) { o.CsumStart = uint16(f.l4() + 2) }},
+		{"the packet would begin with the tunnel's own UDP header", func(b []byte, f *tunnelFrame, o *port.Offload) {
+			l4 := f.l4()
+			o.CsumStart = uint16(l4 + 20)
+			b[l4], b[l4+6], b[l4+7], b[l4+9] = 0x45, 0, 0, protoTCP
+			binary.BigEndian.PutUint16(b[l4+2:], uint16(len(b)-l4))
+		}},
 		{"the checksum starts past the headers", func(b []byte, f *tunnelFrame, o *port.Offload) { o.CsumStart = vnet.MaxHeader + 40 }},
 		{"fragments inside a tunnel", func(b []byte, f *tunnelFrame, o *port.Offload) { o.GSOType, o.CsumOffset = port.GSOUDP, 6 }},
 		{"no checksum", func(b []byte, f *tunnelFrame, o *port.Offload) { o.Flags = 0 }},
