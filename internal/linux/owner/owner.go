@@ -91,8 +91,8 @@ func Check(l link.Link, me string) error {
 }
 
 // Makes reports whether the switch named me made l, for a port of which it noted t. The mark says
-// so. Without one, its Address does if the switch was killed while it made l; if somebody took it off, the note counts if it is of this very device: another
-// one may have its name by now.
+// so. A switch that was killed before it had marked l knows it by its Address. If somebody took the
+// mark off, the note counts, if it is of this very device: another one may have its name by now.
 func Makes(l link.Link, me string, t port.Trace) bool {
 	if t.Created && t.Ifindex == l.Index || unsigned(l, me) {
 		return true
