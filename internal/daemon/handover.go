@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -368,23 +369,47 @@ func (m *manager) rest() (r handover.Rest, files []int, err error) {
 	}
 	m.shareMoves()
 	m.shareObservers()
+	if r.Ports, files, err = m.givePaused(); err != nil {
+		return r, nil, err
+	}
 	room := upgradeRoom{left: m.memoryLeft()}
-	for _, p := range m.sorted() {
-		if p.dev == nil || m.given[p.spec.Name] == p.dev {
-			continue
-		}
-		given := handover.Port{Name: p.spec.Name, Open: true, Shut: p.shutBy, Recovery: p.recovery}
-		if files, err = m.givePort(p, &given, true, files); err != nil {
-			handover.Close(files)
-			return r, nil, err
-		}
+	for _, given := range r.Ports {
 		if err = room.pass(len(given.Data)); err != nil {
 			handover.Close(files)
 			return r, nil, err
 		}
-		r.Ports = append(r.Ports, given)
 	}
 	return r, files, nil
+}
+
+// givePaused returns what the ports give that gave nothing while they worked. Some wait a moment for
+// their peers, so all do so at the same time.
+func (m *manager) givePaused() (all []handover.Port, files []int, err error) {
+	var ports []*managed
+	for _, p := range m.sorted() {
+		if p.dev != nil && m.given[p.spec.Name] != p.dev {
+			ports = append(ports, p)
+			all = append(all, handover.Port{Name: p.spec.Name, Open: true, Shut: p.shutBy, Recovery: p.recovery})
+		}
+	}
+	type result struct {
+		files []int
+		err   error
+	}
+	results := make([]result, len(ports))
+	var given sync.WaitGroup
+	for i, p := range ports {
+		given.Go(func() { results[i].files, results[i].err = m.givePort(p, &all[i], true, nil) })
+	}
+	given.Wait()
+	for _, r := range results {
+		files, err = append(files, r.files...), errors.Join(err, r.err)
+	}
+	if err != nil {
+		handover.Close(files)
+		return nil, nil, err
+	}
+	return all, files, nil
 }
 
 // stationSize is the length of a station: its key and its age in seconds.

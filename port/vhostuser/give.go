@@ -107,7 +107,8 @@ func (p *Port) Give(paused bool) (*port.Parcel, error) {
 	return parcel, nil
 }
 
-// giveSession adds the front end that is there, if there is one.
+// giveSession adds the front end that is there, if there is one. It adds none that does not end a
+// message or does not take an answer: no front end holds up the others, and that one may connect again.
 func (p *Port) giveSession(parcel *port.Parcel, b *bundle) error {
 	p.mu.Lock()
 	conn := p.conn
@@ -126,7 +127,7 @@ func (p *Port) giveSession(parcel *port.Parcel, b *bundle) error {
 	case <-p.ended:
 		return port.ErrClosed
 	case <-time.After(parkWait):
-		return errors.New("its front end does not end a message")
+		return nil
 	}
 	return p.addSession(parcel, b, conn)
 }
@@ -196,7 +197,8 @@ func closeAll(fds []int) {
 	}
 }
 
-// Take implements port.Heir.
+// Take implements port.Heir. A front end that has set up what nobody can go on with loses its
+// connection, as one that breaks its rings; the port takes the next one.
 func (k Kind) Take(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port, error) {
 	var b bundle
 	if from.Format != parcelFormat {

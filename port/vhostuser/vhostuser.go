@@ -94,12 +94,12 @@ func open(ps peers, notes string, busy bool, former *session) (*Port, error) {
 		p.queues = append(p.queues, l)
 	}
 	if former != nil {
+		p.conn = former.conn
 		if err := p.backend.Restore(former.said); err != nil {
 			p.backend.Disconnect()
-			p.backend.Close()
-			return nil, err
+			former.conn.Close()
+			p.conn, p.reason = nil, err
 		}
-		p.conn = former.conn
 	}
 	(*device)(p).Changed()
 	go p.run(p.conn)

@@ -84,6 +84,10 @@ type File struct {
 // (SIOCUNIXFILE, linux/un.h).
 const siocUnixFile = 0x89e0
 
+// gone returns the File of a socket that nobody finds at its path: it is never There, and who may use it
+// is up to the next one.
+func gone(path string) *File { return &File{fd: -1, path: path, through: passMode} }
+
 // fileOf returns the file that s is bound to: path, which is in dir.
 func fileOf(s socket, dir int, path string) (*File, error) {
 	raw, err := s.SyscallConn()
@@ -133,6 +137,9 @@ func (f *File) unset(dir int) error {
 // admit anyone who is admitted neither before nor after. An error leaves the access
 // unchanged.
 func (f *File) SetAccess(a Access) error {
+	if f.fd < 0 {
+		return nil
+	}
 	owner, group, mode := a.Owner, a.Group, uint32(a.Mode.Perm())
 	if owner == Anyone {
 		owner = int(f.uid)

@@ -500,3 +500,67 @@ func TestServerRenews(t *testing.T) {
 		t.Errorf("after Close somebody listens: %v", err)
 	}
 }
+
+// Whoever owns a socket's directory cannot keep the next process from taking the socket: those who are
+// connected stay, and the socket is made again.
+func TestTakeGone(t *testing.T) {
+	for name, remove := range map[string]func(dir string) error{
+		"the file":      func(dir string) error { return os.Remove(filepath.Join(dir, "s")) },
+		"the directory": os.RemoveAll,
+		"a file instead of the directory": func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "d")
+			path := filepath.Join(dir, "s")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			former, err := Serve(path, Default)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer former.Close()
+			peer, err := net.Dial("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer peer.Close()
+			fd, err := former.Give()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := remove(dir); err != nil {
+				t.Fatal(err)
+			}
+			next, err := Take(path, Default, fd)
+			unix.Close(fd)
+			if err != nil {
+				t.Fatalf("it is not taken: %v", err)
+			}
+			defer next.Close()
+			if err := next.SetAccess(Access{Anyone, Anyone, 0o600}); err != nil {
+				t.Errorf("who may use the next socket: %v", err)
+			}
+			_ = os.Remove(dir) // if it is a file
+			l, err := next.renew()
+			if err != nil {
+				t.Fatal(err)
+			}
+			another, err := net.Dial("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer another.Close()
+			if c, err := l.AcceptUnix(); err != nil {
+				t.Error(err)
+			} else {
+				c.Close()
+			}
+			if _, _, m := stat(t, path); m != 0o600 {
+				t.Errorf("the next socket has mode %v", m)
+			}
+		})
+	}
+}

@@ -94,7 +94,8 @@ func TakePacket(path string, fd int) (*net.UnixConn, *File, error) {
 
 func notASocket(path string) error { return fmt.Errorf("what is given for %s is no such socket", path) }
 
-// take makes a socket of a descriptor, with the file at path that it is bound to.
+// take makes a socket of a descriptor, with the file at path that it is bound to. Whoever owns the
+// directory may have deleted either.
 func take[S io.Closer](path string, fd int, from func(*os.File) (S, error)) (socket, *File, error) {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -110,19 +111,32 @@ func take[S io.Closer](path string, fd int, from func(*os.File) (S, error)) (soc
 	if !ok {
 		return nil, nil, errors.Join(notASocket(path), made.Close())
 	}
+	f, err := find(s, path)
+	switch {
+	case err == nil:
+		return s, f, nil
+	case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM):
+		return nil, nil, errors.Join(err, s.Close())
+	}
+	return s, gone(path), nil
+}
+
+// find returns the file at path that a socket of another process is bound to.
+func find(s socket, path string) (*File, error) {
 	dir, err := Find(filepath.Dir(path))
 	if err != nil {
-		return nil, nil, errors.Join(Explain(path, err), s.Close())
+		return nil, Explain(path, err)
 	}
 	defer unix.Close(dir)
 	f, err := fileOf(s, dir, path)
-	if err == nil {
-		err = f.unset(dir)
-	}
 	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
+		return nil, err
 	}
-	return s, f, nil
+	if err := f.unset(dir); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Remove deletes the socket at path after its holder has closed it. An absent file is
