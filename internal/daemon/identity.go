@@ -190,7 +190,7 @@ func (id *identity) renew() error {
 		return nil
 	}
 	if err := id.write(*b); err != nil {
-		return fmt.Errorf("writing the switch's identity: %w; make room or mend the disk, then try again", err)
+		return fmt.Errorf("writing the switch's identity: %w; %s", err, durable.Advice(err))
 	}
 	return nil
 }

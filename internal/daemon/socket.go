@@ -104,7 +104,8 @@ type listener struct {
 	socket *net.UnixListener
 	id     fileID // of socket
 	closed bool
-	left   bool         // see leave
+	left   bool // see leave
+	spare  spare
 	locks  []flock.File // the caller's, and those in newer directories
 
 	stop chan struct{}
@@ -140,6 +141,7 @@ func listen(path, group string, lock flock.File, log *slog.Logger) (*listener, e
 // newListener makes a listener without a socket.
 func newListener(path, group string, log *slog.Logger) (l *listener, err error) {
 	l = &listener{path: path, gid: -1, log: log, stop: make(chan struct{})}
+	l.spare.fill()
 	if group != "" {
 		l.gid, err = groupID(group)
 	}
@@ -245,9 +247,12 @@ func (l *listener) current() fileID {
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
-	for {
+	for lent := false; ; {
 		l.mu.Lock()
 		s, closed := l.socket, l.closed
+		if !closed && !lent {
+			l.spare.fill()
+		}
 		l.mu.Unlock()
 		if closed {
 			return nil, net.ErrClosed
@@ -258,8 +263,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		l.mu.Lock()
 		renewed := l.socket != s
+		lent = !renewed && l.spare.lend(err)
 		l.mu.Unlock()
-		if !renewed {
+		if !renewed && !lent {
 			return nil, err
 		}
 	}
@@ -283,6 +289,7 @@ func (l *listener) Close() (err error) {
 		err = os.Remove(l.path)
 	}
 	err = errors.Join(err, l.socket.Close())
+	l.spare.close()
 	l.mu.Unlock()
 	l.done.Wait()
 	if left {

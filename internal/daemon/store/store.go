@@ -162,7 +162,7 @@ func (s *Store) Save(st State) error {
 		}
 	}
 	if err := durable.Replace(s.disk, s.path, append(b, '\n')); err != nil {
-		return fmt.Errorf("writing the state: %w; make room or mend the disk, then try again", err)
+		return fmt.Errorf("writing the state: %w; %s", err, durable.Advice(err))
 	}
 	return nil
 }

@@ -64,6 +64,14 @@ func Replace(d Disk, path string, content []byte) error {
 	return d.SyncDir(filepath.Dir(path))
 }
 
+// Advice says what to do about an error of Replace.
+func Advice(err error) string {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return "raise the limit of open files (ulimit -n, LimitNOFILE= of the systemd unit), then try again"
+	}
+	return "make room or mend the disk, then try again"
+}
+
 // maxKept is more bytes than any file of the switch has.
 const maxKept = 256 << 20
 

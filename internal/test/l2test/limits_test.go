@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
@@ -56,6 +58,39 @@ func TestThreadLimitLowered(t *testing.T) {
 	}
 	clients.Wait()
 	testenv.Eventually(t, "the daemon answers", func() bool { _, err := d.Client.Ports(t.Context()); return err == nil })
+}
+
+// TestFileLimitLowered lowers the limit of open files of a running daemon below those that it has. Each command
+// gets its answer, and what needs a file is refused in one line.
+func TestFileLimitLowered(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, testenv.NewNetns(t), "--fastpath", "off")
+	for i := range 20 {
+		d.Ctl(t, "add-port s%d --kind dgram", i)
+	}
+	limit := func(n uint64) {
+		t.Helper()
+		var l unix.Rlimit
+		if err := unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, nil, &l); err != nil {
+			t.Fatal(err)
+		}
+		l.Cur = min(n, l.Max)
+		if err := unix.Prlimit(d.PID(), unix.RLIMIT_NOFILE, &l, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(24)
+	for range 10 { // more than are held for clients
+		if out := d.Ctl(t, "ports"); !strings.Contains(out, "s19") {
+			t.Fatalf("it answers %q", out)
+		}
+		out, err := d.Try("add-port", "more", "--kind", "dgram")
+		if err == nil || strings.Count(out, "\n") > 1 || !strings.Contains(out, "files") {
+			t.Fatalf("add-port: %v, %q", err, out)
+		}
+	}
+	limit(4096)
+	testenv.Eventually(t, "a port is added", func() bool { _, err := d.Try("add-port", "more", "--kind", "dgram"); return err == nil })
 }
 
 // TestMemoryLimitLowered gives a running daemon a limit of memory. A port for whose queues there is none is refused,
