@@ -118,6 +118,9 @@ func (b *Backend) refresh() {
 // open makes a started ring ready if it can. The caller has locked the ring.
 func (b *Backend) open(r *Ring) (err error) {
 	r.shut()
+	if r.num == 0 {
+		return fmt.Errorf("ring %d: %w", r.index, errNoSize)
+	}
 	r.journal = b.journalOf(r)
 	c := ringCommon{
 		mem:      &b.mem,

@@ -31,6 +31,7 @@ var (
 	errIndirect = errors.New("an indirect descriptor where none may be")
 	errTable    = errors.New("an indirect table of a wrong size or outside of the guest's memory")
 	errReadOnly = errors.New("a buffer to be written to where one to be read is due, or the reverse")
+	errNoSize   = errors.New("it was given no size before it was started")
 	errSize     = errors.New("a split ring whose size is no power of two")
 	errAvail    = errors.New("more descriptors made available than the ring has")
 )

@@ -2,6 +2,7 @@ package vhost
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -116,6 +117,119 @@ func addMemory(t *testing.T, b *Backend, fd int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A front end that starts a ring without a size, or takes the size away by ending and coming back, is refused.
+func TestRingWithoutSize(t *testing.T) {
+	for name, features := range map[string]uint64{"split": FeatureVersion1, "packed": FeatureVersion1 | FeatureRingPacked} {
+		t.Run(name, func(t *testing.T) {
+			b, _, fd := startedRing(t, features)
+			b.Disconnect()
+			if err := b.SetFeatures(features); err != nil {
+				t.Fatal(err)
+			}
+			addMemory(t, b, fd)
+			if err := b.SetRingAddr(1, fuzzAddr()); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.SetKick(1, -1); !errors.Is(err, errNoSize) {
+				t.Errorf("it is started: %v", err)
+			}
+			if b.Ring(1).Begin() {
+				t.Error("it is ready")
+			}
+		})
+	}
+}
+
+// FuzzFrontEnd has a front end with memory and rings say whatever it likes, while workers take from its rings and give
+// to them.
+func FuzzFrontEnd(f *testing.F) {
+	start := func(features uint64, ring byte) (b []byte) {
+		say := func(r Request, fd byte, payload []byte) {
+			b = append(append(b, byte(r), fd, byte(len(payload))), payload...)
+		}
+		addr := fuzzAddr()
+		say(SetFeatures, 0, u64(features|FeatureProtocolFeatures))
+		say(AddMemReg, 1, u64(0, testGPA, fuzzSize, testUVA, 0))
+		say(SetVringNum, 0, u32(uint32(ring), fuzzRing))
+		say(SetVringBase, 0, u32(uint32(ring), 1<<15))
+		say(SetVringAddr, 0, append(u32(uint32(ring), 0), u64(addr.Desc, addr.Used, addr.Avail, 0)...))
+		say(SetVringCall, 2, u64(uint64(ring)))
+		say(SetVringKick, 2, u64(uint64(ring)))
+		say(SetVringEnable, 0, u32(uint32(ring), 1))
+		return b
+	}
+	f.Add(start(FeatureVersion1, 1))
+	f.Add(start(FeatureVersion1|FeatureRingPacked, 1))
+	f.Add(append(start(FeatureVersion1|FeatureRingPacked|FeatureIndirect, 0), start(FeatureVersion1|FeatureEventIdx, 1)...))
+	f.Fuzz(func(t *testing.T, script []byte) {
+		b, err := NewBackend(2, 0, nothing{}, func(error) {})
+		if err != nil {
+			t.Skip(err)
+		}
+		memory := memfd(t, fuzzSize, 0)
+		defer unix.Close(memory)
+		defer b.Close()
+		defer b.Disconnect()
+		for len(script) >= 3 {
+			h := Header{Request: Request(script[0]), Flags: protocolVersion}
+			which, size := script[1], min(int(script[2]), len(script)-3)
+			payload := script[3:][:size]
+			script = script[3+size:]
+			var fds FDs
+			fd, err := -1, error(nil)
+			switch which {
+			case 1:
+				fd, err = unix.FcntlInt(uintptr(memory), unix.F_DUPFD_CLOEXEC, 0)
+			case 2:
+				fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC)
+			case 3: // the guest writes
+				if len(payload) > 2 {
+					_, err = unix.Pwrite(memory, payload[2:], int64(binary.NativeEndian.Uint16(payload)))
+				}
+				h.Request = GetFeatures
+			case 4: // its memory goes, and comes back empty
+				err = errors.Join(unix.Ftruncate(memory, int64(size)*1024), unix.Ftruncate(memory, fuzzSize))
+				h.Request = GetFeatures
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fd >= 0 {
+				fds.List = []int{fd}
+			}
+			_, err = b.hear(b.conversation(), nil, h, payload, &fds)
+			closeAll(fds.List)
+			if err != nil {
+				break
+			}
+			for _, r := range b.rings {
+				work(r)
+			}
+		}
+	})
+}
+
+// work has a worker look at a ring.
+func work(r *Ring) {
+	if !r.Begin() {
+		return
+	}
+	defer r.End()
+	for range 4 {
+		c, buffers, ok := r.Next(0, r.toGuest())
+		if !ok {
+			return
+		}
+		for _, buffer := range buffers {
+			if r.toGuest() {
+				r.Wrote(buffer, len(buffer.Bytes))
+			}
+		}
+		r.Use(c, 0)
+	}
+	r.Flush()
 }
 
 // The device is told of each change that it may have to act on.
