@@ -3,11 +3,12 @@
 // no route reflector. Any goroutine may call a Speaker. It starts goroutines for each neighbour;
 // they end soon after Close.
 //
-// Messages are built, and OPENs read, by GoBGP's codec. GoBGP's server is not used: it never
+// Messages are built by GoBGP's codec. GoBGP's server is not used: it never
 // frees the memory of withdrawn EVPN routes, which guests cause at will; it ends the session at
 // route types other than 1 to 5, and drops routes with extended communities that it does not
 // know, such as the router flag (RFC 9047) that FRR sends; and it would make the program 10 MB
-// larger, where the codec takes 1 MB. For the same reasons UPDATEs are read here, see update.go.
+// larger, where the codec takes 1 MB. For the same reasons messages are read here: UPDATEs in
+// update.go, and OPENs, which may be longer than the codec knows (RFC 9072), in message.go.
 package bgp
 
 import (

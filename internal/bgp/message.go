@@ -3,7 +3,6 @@ package bgp
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -33,6 +32,7 @@ var (
 	errAttributes = &notification{3, 1, "the neighbor sent malformed attributes"}
 	errRoutes     = &notification{3, 10, "the neighbor sent malformed routes"}
 	errHold       = &notification{4, 0, "the neighbor was silent for longer than the hold time"}
+	errOpen       = &notification{2, 0, "the neighbor's OPEN is malformed"}
 	errState      = &notification{5, 0, "the neighbor sent a message at the wrong time"}
 
 	ceaseDeconfigured = &notification{6, 3, "the neighbor was removed"}
@@ -116,53 +116,108 @@ func (n *neighbor) openMessage() (*packet.BGPMessage, error) {
 		[]packet.OptionParameterInterface{packet.NewOptionParameterCapability(capabilities)})
 }
 
-// readOpen reads and checks the OPEN of a neighbour (RFC 4271 section 6.2).
-func (n *neighbor) readOpen(body []byte) (o opened, err error) {
-	var m packet.BGPOpen
-	if err := m.DecodeFromBytes(body); err != nil {
-		var e *packet.MessageError
-		if errors.As(err, &e) {
-			return o, &notification{e.TypeCode, e.SubTypeCode, "the neighbor's OPEN is malformed: " + e.Error()}
-		}
+// Of an OPEN: optional parameters (IANA, BGP OPEN Optional Parameter Types) and capabilities (IANA, Capability Codes).
+const (
+	openLen = 10 // with the length of its parameters (RFC 4271 section 4.2)
+
+	parameterCapabilities = 2   // RFC 5492
+	parameterExtended     = 255 // all lengths of parameters have two octets (RFC 9072)
+
+	capMultiprotocol = 1  // RFC 4760 section 8
+	capRefresh       = 2  // RFC 2918
+	capRestart       = 64 // RFC 4724 section 3
+	capAS4           = 65 // RFC 6793
+
+	restartForwarding = 0x80 // the flag of a family
+)
+
+// readOpen reads and checks the OPEN of a neighbour (RFC 4271 section 6.2). Capabilities that are not known here, or have
+// another length than they should, do not count.
+func (n *neighbor) readOpen(b []byte) (o opened, err error) {
+	if len(b) < openLen {
 		return o, errLength
 	}
-	as, evpn := uint32(m.MyAS), false
-	for _, p := range m.OptParams {
-		c, ok := p.(*packet.OptionParameterCapability)
-		if !ok {
-			return o, &notification{2, 4, "the neighbor's OPEN has an unknown parameter"}
-		}
-		for _, c := range c.Capability {
-			switch c := c.(type) {
-			case *packet.CapMultiProtocol:
-				evpn = evpn || c.CapValue == packet.RF_EVPN
-			case *packet.CapFourOctetASNumber:
-				as, o.as4 = c.CapValue, true
-			case *packet.CapRouteRefresh:
-				o.refresh = true
-			case *packet.CapGracefulRestart:
-				for _, t := range c.Tuples {
-					if packet.NewFamily(t.AFI, t.SAFI) == packet.RF_EVPN {
-						o.restart = min(time.Duration(c.Time)*time.Second, maxRestart)
-						o.keeps = t.Flags&0x80 != 0
-					}
+	if b[0] != 4 {
+		return o, &notification{2, 1, fmt.Sprintf("the neighbor speaks BGP version %d", b[0])}
+	}
+	as, hold := uint32(binary.BigEndian.Uint16(b[1:])), time.Duration(binary.BigEndian.Uint16(b[3:]))*time.Second
+	o.routerID = netip.AddrFrom4([4]byte(b[5:]))
+	o.hold = min(hold, n.Hold)
+	evpn := false
+	if err := capabilities(b[openLen-1:], func(code byte, v []byte) {
+		switch {
+		case code == capMultiprotocol && len(v) == 4:
+			evpn = evpn || isEVPN([]byte{v[0], v[1], v[3]})
+		case code == capRefresh:
+			o.refresh = true
+		case code == capAS4 && len(v) == 4:
+			as, o.as4 = binary.BigEndian.Uint32(v), true
+		case code == capRestart && len(v) >= 2:
+			seconds := binary.BigEndian.Uint16(v) & 0xfff
+			for v = v[2:]; len(v) >= 4; v = v[4:] {
+				if isEVPN(v) {
+					o.restart = min(time.Duration(seconds)*time.Second, maxRestart)
+					o.keeps = v[3]&restartForwarding != 0
 				}
 			}
 		}
+	}); err != nil {
+		return o, err
 	}
-	o.routerID = m.ID
-	o.hold = min(time.Duration(m.HoldTime)*time.Second, n.Hold)
 	switch {
-	case m.Version != 4:
-		return o, &notification{2, 1, fmt.Sprintf("the neighbor speaks BGP version %d", m.Version)}
 	case as != n.AS:
 		return o, &notification{2, 2, fmt.Sprintf("the neighbor is in AS %d, not %d; correct --as", as, n.AS)}
-	case !m.ID.Is4() || m.ID.IsUnspecified(), as == n.speaker.cfg.AS && m.ID == n.speaker.cfg.RouterID:
-		return o, &notification{2, 3, fmt.Sprintf("the neighbor has the router ID %v; it must be unique", m.ID)}
-	case m.HoldTime == 1 || m.HoldTime == 2:
+	case o.routerID.IsUnspecified(), as == n.speaker.cfg.AS && o.routerID == n.speaker.cfg.RouterID:
+		return o, &notification{2, 3, fmt.Sprintf("the neighbor has the router ID %v; it must be unique", o.routerID)}
+	case hold == time.Second || hold == 2*time.Second:
 		return o, &notification{2, 6, "the neighbor's hold time is shorter than 3 s"}
 	case !evpn:
 		return o, &notification{2, 7, "the neighbor does not offer EVPN; activate l2vpn evpn for this switch there"}
 	}
 	return o, nil
+}
+
+// capabilities calls f for each capability in the optional parameters of an OPEN. b begins with their length.
+func capabilities(b []byte, f func(code byte, value []byte)) error {
+	size, length := 1, int(b[0])
+	if b = b[1:]; length > 0 && len(b) >= 3 && b[0] == parameterExtended {
+		size, length, b = 2, int(binary.BigEndian.Uint16(b[1:])), b[3:]
+	}
+	if len(b) < length {
+		return errOpen
+	}
+	for b = b[:length]; len(b) > 0; {
+		kind, value, rest, ok := nextParameter(b, size)
+		switch {
+		case !ok:
+			return errOpen
+		case kind != parameterCapabilities:
+			return &notification{2, 4, fmt.Sprintf("the neighbor's OPEN has a parameter of the unknown type %d", kind)}
+		}
+		for b = rest; len(value) > 0; {
+			code, v, more, ok := nextParameter(value, 1)
+			if !ok {
+				return errOpen
+			}
+			f(code, v)
+			value = more
+		}
+	}
+	return nil
+}
+
+// nextParameter returns the first of some parameters or capabilities, whose lengths have 1 or 2 octets.
+func nextParameter(b []byte, size int) (kind byte, value, rest []byte, ok bool) {
+	head := 1 + size
+	if len(b) < head {
+		return 0, nil, nil, false
+	}
+	n := head + int(b[1])
+	if size == 2 {
+		n = head + int(binary.BigEndian.Uint16(b[1:]))
+	}
+	if len(b) < n {
+		return 0, nil, nil, false
+	}
+	return b[0], b[head:n], b[n:], true
 }

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -337,6 +338,68 @@ func TestOpenRefused(t *testing.T) {
 	}
 }
 
+// openWith returns the body of an OPEN with optional parameters and what says how long they are.
+func openWith(parameters ...byte) []byte {
+	return append([]byte{4, byte(fakeAS >> 8), byte(fakeAS & 0xff), 0, 90, 192, 0, 2, 9}, parameters...)
+}
+
+// extended returns optional parameters with lengths of two octets (RFC 9072), each of a type and a value.
+func extended(length byte, values ...[]byte) (b []byte) {
+	for _, v := range values {
+		b = append(append(b, v[0], byte((len(v)-1)>>8), byte(len(v)-1)), v[1:]...)
+	}
+	return append([]byte{length, 255, byte(len(b) >> 8), byte(len(b))}, b...)
+}
+
+// The capabilities of an OPEN are found in one parameter or in several, with lengths of one octet or of two, beside
+// capabilities that nobody knows.
+func TestOpenParameters(t *testing.T) {
+	family := []byte{1, 4, 0, 25, 0, 70}
+	all := slices.Concat([]byte{200, 0}, family, []byte{64, 6, 0x80, 77, 0, 25, 70, 0x80, 65, 4, 0, 0, byte(fakeAS >> 8), byte(fakeAS & 0xff), 2, 0})
+	many := bytes.Repeat(append([]byte{201, 100}, make([]byte, 100)...), 30) // 3,060 bytes
+	whole := opened{routerID: netip.MustParseAddr("192.0.2.9"), hold: 90 * time.Second, as4: true, refresh: true, restart: 77 * time.Second, keeps: true}
+	little := opened{routerID: whole.routerID, hold: whole.hold}
+	parameter := func(v []byte) []byte { return append([]byte{2, byte(len(v))}, v...) }
+	for _, c := range []struct {
+		name string
+		body []byte
+		want opened
+		code notification // 0: it is accepted
+	}{
+		{"one parameter", openWith(append([]byte{byte(2 + len(all))}, parameter(all)...)...), whole, notification{}},
+		{"a parameter each", openWith(slices.Concat([]byte{byte(2 + len(all))}, parameter(family), parameter(all[8:]))...), whole, notification{}},
+		{"long lengths", openWith(extended(255, append([]byte{2}, all...))...), whole, notification{}},
+		{"long lengths, few bytes", openWith(extended(1, append([]byte{2}, all...))...), whole, notification{}},
+		{"long parameters", openWith(extended(255, append([]byte{2}, many...), append([]byte{2}, all...))...), whole, notification{}},
+		{"capabilities of wrong lengths", openWith(append([]byte{20, 2, 18, 1, 3, 0, 25, 70, 65, 2, 0, 7, 64, 1, 0}, family...)...), little, notification{}},
+		{"bytes after the parameters", openWith(append([]byte{8, 2, 6}, append(slices.Clone(family), 9, 9)...)...), little, notification{}},
+
+		{"no parameters", openWith(0), opened{}, notification{code: 2, subcode: 7}},
+		{"no length", openWith(), opened{}, notification{code: 1, subcode: 2}},
+		{"parameters cut off", openWith(append([]byte{9, 2, 6}, family...)...), opened{}, notification{code: 2}},
+		{"a parameter cut off", openWith(append([]byte{8, 2, 7}, family...)...), opened{}, notification{code: 2}},
+		{"a parameter without length", openWith(append([]byte{9, 2, 6}, append(slices.Clone(family), 2)...)...), opened{}, notification{code: 2}},
+		{"a capability cut off", openWith(append([]byte{8, 2, 6}, 1, 5, 0, 25, 0, 70)...), opened{}, notification{code: 2}},
+		{"long lengths cut off", openWith(extended(255, append([]byte{2}, all...))[:9]...), opened{}, notification{code: 2}},
+		{"long lengths without any", openWith(2, 255, 0), opened{}, notification{code: 2, subcode: 4}},
+		{"an unknown parameter", openWith(2, 1, 0), opened{}, notification{code: 2, subcode: 4}},
+		{"an unknown long parameter", openWith(extended(255, []byte{1, 0})...), opened{}, notification{code: 2, subcode: 4}},
+	} {
+		n := newNeighbor(New(Config{AS: 65001, RouterID: ownID}), Neighbor{AS: uint32(fakeAS), Hold: 90 * time.Second})
+		got, err := n.readOpen(c.body)
+		var nf *notification
+		if errors.As(err, &nf); c.code != (notification{}) {
+			if nf == nil || nf.code != c.code.code || nf.subcode != c.code.subcode {
+				t.Errorf("%s: %+v, %v", c.name, got, err)
+			}
+		} else if err != nil || got != c.want {
+			t.Errorf("%s: %+v, %v; want %+v", c.name, got, err, c.want)
+		}
+		n.stop()
+		n.speaker.Close()
+	}
+}
+
 // A session survives what it does not know, and ends with a code at what cannot be read.
 func TestSession(t *testing.T) {
 	p := withFake(t)
@@ -595,6 +658,7 @@ func FuzzOpen(f *testing.F) {
 	b, _ := openOf(fakeAS, 90, "192.0.2.9", evpnCap, packet.NewCapFourOctetASNumber(1), packet.NewCapRouteRefresh(),
 		packet.NewCapGracefulRestart(true, true, 120, []*packet.CapGracefulRestartTuple{packet.NewCapGracefulRestartTuple(packet.RF_EVPN, true)})).Serialize()
 	f.Add(b[headerLen:])
+	f.Add(openWith(extended(255, []byte{2, 1, 4, 0, 25, 0, 70, 2, 0}, []byte{2, 65, 4, 0, 0, 0, 1})...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := New(Config{AS: 65001, RouterID: ownID})
 		defer s.Close()
