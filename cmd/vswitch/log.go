@@ -33,7 +33,7 @@ func daemonLog(format string, out io.Writer) (log *slog.Logger, end func(), err 
 		slog.New(handler(failed)).Warn("log lines lost: their reader was too slow, or away", "lines", lost)
 		return failed.err
 	})
-	return slog.New(logqueue.Limit(handler(q))), func() { q.Close(lastLines) }, nil
+	return slog.New(logqueue.Limit(handler(q), logqueue.PerPort)), func() { q.Close(lastLines) }, nil
 }
 
 // firstError keeps the error of a Write, which slog drops.

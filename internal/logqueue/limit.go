@@ -7,30 +7,35 @@ import (
 	"time"
 )
 
-// A guest or a peer can cause a line at any rate. Of one message about one port, burst lines
-// are logged per window; the window ends with a line that says how many were left out.
-const (
-	burst  = 20
-	window = 10 * time.Second
+// A Rate is how many lines are logged: guests and peers can cause them at any rate. Of one message about one
+// subject, Burst lines are logged per Window; the window ends with a line that says how many were left out.
+type Rate struct {
+	Subject string // the attribute that names what a line is about
+	Burst   int
+	Window  time.Duration
+}
 
-	// maxKinds limits the messages that are counted separately; the rest count as one.
-	maxKinds = 4096
-)
+// PerPort is the rate of the daemon's log.
+var PerPort = Rate{"port", 20, 10 * time.Second}
+
+// maxKinds limits the messages that are counted separately; the rest count as one.
+const maxKinds = 4096
 
 // Limit limits the lines of a handler.
-func Limit(h slog.Handler) slog.Handler { return &limited{h, &counts{base: h}, ""} }
+func Limit(h slog.Handler, r Rate) slog.Handler { return &limited{h, &counts{Rate: r, base: h}, ""} }
 
 type limited struct {
 	slog.Handler
 	counts *counts
-	port   string // the port attribute of all lines of this handler
+	of     string // the subject of all lines of this handler
 }
 
 // kind identifies lines that are counted together.
-type kind struct{ message, port string }
+type kind struct{ message, of string }
 
 // counts are the counts of the current window.
 type counts struct {
+	Rate
 	base slog.Handler // for the line that ends the window
 
 	mu    sync.Mutex
@@ -43,19 +48,19 @@ type counts struct {
 func (c *counts) allow(k kind, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now.Sub(c.began) >= window && !c.left {
+	if now.Sub(c.began) >= c.Window && !c.left {
 		c.began, c.lines = now, make(map[kind]int)
 	}
 	if _, known := c.lines[k]; !known && len(c.lines) >= maxKinds {
 		k = kind{}
 	}
 	c.lines[k]++
-	if c.lines[k] <= burst {
+	if c.lines[k] <= c.Burst {
 		return true
 	}
 	if !c.left {
 		c.left = true
-		time.AfterFunc(window-now.Sub(c.began), c.sumUp)
+		time.AfterFunc(c.Window-now.Sub(c.began), c.sumUp)
 	}
 	return false
 }
@@ -66,8 +71,8 @@ func (c *counts) take() map[kind]int {
 	defer c.mu.Unlock()
 	out := make(map[kind]int)
 	for k, n := range c.lines {
-		if n > burst {
-			out[k] = n - burst
+		if n > c.Burst {
+			out[k] = n - c.Burst
 		}
 	}
 	c.began, c.lines, c.left = time.Time{}, nil, false
@@ -76,14 +81,14 @@ func (c *counts) take() map[kind]int {
 
 // Handle implements slog.Handler.
 func (l *limited) Handle(ctx context.Context, r slog.Record) error {
-	port := l.port
+	of := l.of
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "port" {
-			port = a.Value.String()
+		if a.Key == l.counts.Subject {
+			of = a.Value.String()
 		}
 		return true
 	})
-	if !l.counts.allow(kind{r.Message, port}, time.Now()) {
+	if !l.counts.allow(kind{r.Message, of}, time.Now()) {
 		return nil
 	}
 	return l.Handler.Handle(ctx, r)
@@ -94,8 +99,8 @@ func (c *counts) sumUp() {
 	for k, n := range c.take() {
 		r := slog.NewRecord(time.Now(), slog.LevelWarn, "lines left out, the like of which were logged", 0)
 		r.AddAttrs(slog.Int("lines", n), slog.String("like", k.message))
-		if k.port != "" {
-			r.AddAttrs(slog.String("port", k.port))
+		if k.of != "" {
+			r.AddAttrs(slog.String(c.Subject, k.of))
 		}
 		_ = c.base.Handle(context.Background(), r)
 	}
@@ -103,10 +108,10 @@ func (c *counts) sumUp() {
 
 // WithAttrs implements slog.Handler.
 func (l *limited) WithAttrs(attrs []slog.Attr) slog.Handler {
-	to := &limited{l.Handler.WithAttrs(attrs), l.counts, l.port}
+	to := &limited{l.Handler.WithAttrs(attrs), l.counts, l.of}
 	for _, a := range attrs {
-		if a.Key == "port" {
-			to.port = a.Value.String()
+		if a.Key == l.counts.Subject {
+			to.of = a.Value.String()
 		}
 	}
 	return to
@@ -114,5 +119,5 @@ func (l *limited) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 // WithGroup implements slog.Handler.
 func (l *limited) WithGroup(name string) slog.Handler {
-	return &limited{l.Handler.WithGroup(name), l.counts, l.port}
+	return &limited{l.Handler.WithGroup(name), l.counts, l.of}
 }

@@ -9,10 +9,16 @@ import (
 	"time"
 )
 
+// The rate of most tests.
+const (
+	burst  = 20
+	window = 10 * time.Second
+)
+
 func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		text := new(reader)
-		log := slog.New(Limit(slog.NewTextHandler(text, nil)))
+		log := slog.New(Limit(slog.NewTextHandler(text, nil), Rate{"port", burst, window}))
 		logged := func(of string) int {
 			synctest.Wait()
 			return strings.Count(strings.Join(text.lines(), "\n"), of)
@@ -60,7 +66,7 @@ func TestLimit(t *testing.T) {
 // However many ports there are, what is counted is bounded.
 func TestLimitForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := Limit(slog.DiscardHandler).(*limited)
+		l := Limit(slog.DiscardHandler, PerPort).(*limited)
 		log := slog.New(l)
 		for i := range 3 * maxKinds {
 			_ = l.Handle(t.Context(), slog.NewRecord(time.Now(), slog.LevelInfo, fmt.Sprint("message ", i), 0))
@@ -74,7 +80,7 @@ func TestLimitForgets(t *testing.T) {
 		if n := kinds(); n > maxKinds+1 {
 			t.Errorf("%d kinds of lines are counted", n)
 		}
-		time.Sleep(window)
+		time.Sleep(PerPort.Window)
 		synctest.Wait()
 		log.Info("x")
 		if n := kinds(); n > 1 {

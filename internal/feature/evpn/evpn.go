@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/vswitch/vswitch/internal/bfd"
 	"github.com/vswitch/vswitch/internal/bgp"
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/logqueue"
 	"github.com/vswitch/vswitch/internal/proto/evpn"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -85,6 +87,7 @@ const maxNeighbors = 128
 // instance is a running EVPN.
 type instance struct {
 	host      feature.Host
+	log       *slog.Logger // limited: guests and neighbors cause lines
 	settings  Settings
 	neighbors []neighbor // as users ask for, by address
 	peers     evpn.Peer  // the last number given to a neighbor
@@ -92,6 +95,9 @@ type instance struct {
 	reserved  uint32  // of a run that did not end by itself
 	fabric    *fabric // nil: there is no vxlan port
 }
+
+// logRate bounds the lines about each neighbor: a session may come and go each second for days.
+var logRate = logqueue.Rate{Subject: "neighbor", Burst: 10, Window: time.Minute}
 
 // neighbor is a neighbor as it is kept.
 type neighbor struct {
@@ -115,7 +121,7 @@ func (n *neighbor) problem() string {
 
 func newInstance(h feature.Host, s Settings) *instance {
 	h.Speak() // questions to stations have the switch's address
-	return &instance{host: h, settings: s}
+	return &instance{host: h, log: slog.New(logqueue.Limit(h.Log().Handler(), logRate)), settings: s}
 }
 
 // End implements feature.Ending: State has the sequence numbers as they are then, and nothing reserved.
@@ -214,7 +220,7 @@ func (i *instance) see(p feature.Port) {
 	case t != nil && f == nil:
 		i.join(p, t)
 	case t != nil:
-		i.host.Log().Warn("EVPN uses one vxlan port; this one works on its own", "port", p.Name(), "evpn", f.uplink.Name())
+		i.log.Warn("EVPN uses one vxlan port; this one works on its own", "port", p.Name(), "evpn", f.uplink.Name())
 	case f != nil:
 		f.local(p)
 	}
@@ -227,7 +233,7 @@ func (i *instance) join(p feature.Port, t port.Tunnel) {
 		id = t.VTEP()
 	}
 	if !id.IsValid() {
-		i.host.Log().Error("EVPN over IPv6 needs a BGP identifier; set one with `vswitch set --router-id`", "port", p.Name())
+		i.log.Error("EVPN over IPv6 needs a BGP identifier; set one with `vswitch set --router-id`", "port", p.Name())
 		return
 	}
 	i.fabric = newFabric(i, p, t, id)
@@ -262,7 +268,7 @@ func (i *instance) connect(n neighbor) error {
 func (i *instance) connectAll() {
 	for _, n := range i.neighbors {
 		if err := i.connect(n); err != nil {
-			i.host.Log().Error("a BGP neighbor is left out", "neighbor", n.Address, "error", err)
+			i.log.Error("a BGP neighbor is left out", "neighbor", n.Address, "error", err)
 		}
 	}
 }

@@ -37,8 +37,6 @@ type fabric struct {
 	savedAt   time.Time
 	leftOut   uint64 // Stats.LeftOut as logged at leftOutAt
 	leftOutAt time.Time
-	conflicts int // logged in the minute that began at conflictsAt
-	since     time.Time
 }
 
 const (
@@ -56,8 +54,8 @@ func newFabric(i *instance, uplink feature.Port, t port.Tunnel, id netip.Addr) *
 	if i.settings.Listen != nil {
 		listen = *i.settings.Listen
 	}
-	f.speaker = bgp.New(bgp.Config{AS: i.settings.AS, RouterID: id, Tunnel: t.Encapsulation(), Listen: listen, Log: i.host.Log(), Settle: settle, Handle: f.event})
-	f.bfd = bfd.New(bfd.Config{Log: i.host.Log(), Silent: func(a netip.Addr, _ time.Duration) { f.speaker.Fail(a) }})
+	f.speaker = bgp.New(bgp.Config{AS: i.settings.AS, RouterID: id, Tunnel: t.Encapsulation(), Listen: listen, Log: i.log, Settle: settle, Handle: f.event})
+	f.bfd = bfd.New(bfd.Config{Log: i.log, Silent: func(a netip.Addr, _ time.Duration) { f.speaker.Fail(a) }})
 	f.table = evpn.New(evpn.Config{
 		VTEP: t.VTEP(), MAC: i.host.MAC(), Hold: time.Duration(i.settings.Hold), Sequences: i.sequences, Reserved: i.reserved,
 		RD: func(vni evpn.VNI) evpn.RD { return rd(id, f.vlans[vni]) },
@@ -138,7 +136,7 @@ func (f *fabric) learn(on bool) {
 	if c.NoLearning == on {
 		c.NoLearning = !on
 		if err := f.uplink.Core().Configure(c); err != nil {
-			f.host.Log().Error("learning from the tunnel", "port", f.uplink.Name(), "error", err)
+			f.log.Error("learning from the tunnel", "port", f.uplink.Name(), "error", err)
 		}
 	}
 }
@@ -170,7 +168,7 @@ func (f *fabric) tellLeftOut(now time.Time) {
 	if p := f.host.Port(s.Largest); p != nil {
 		name = p.Name()
 	}
-	f.host.Log().Warn("EVPN leaves out stations: this host announces no more, and those of the port with most go first; limit it with set-port --learn-limit",
+	f.log.Warn("EVPN leaves out stations: this host announces no more, and those of the port with most go first; limit it with set-port --learn-limit",
 		"port", name, "announced", s.Local, "left_out", s.LeftOut-f.leftOut)
 	f.leftOut, f.leftOutAt = s.LeftOut, now
 }
@@ -216,10 +214,10 @@ func (f *fabric) event(e bgp.Event) {
 			})
 			after := f.table.Stats()
 			if n := after.Beyond - before.Beyond; n > 0 {
-				f.limited("routes are left out: there are more than a switch takes, or they lead to too many hosts", "neighbor", f.neighbors[from].Address, "routes", n)
+				f.log.Warn("routes are left out: there are more than a switch takes, or they lead to too many hosts", "neighbor", f.neighbors[from].Address, "routes", n)
 			}
 			if n := after.Unused - before.Unused; n > 0 {
-				f.limited("routes are not used: one station has too many", "neighbor", f.neighbors[from].Address, "routes", n)
+				f.log.Warn("routes are not used: one station has too many", "neighbor", f.neighbors[from].Address, "routes", n)
 			}
 			f.reserve()
 		case bgp.Synced:
@@ -243,7 +241,7 @@ func (f *fabric) note(n *neighbor, u *bgp.Update, refused evpn.Refusal) {
 		return
 	case len(n.leftOut) == 0:
 		n.leftOut = make(map[evpn.Key]string)
-		f.limited("routes of a neighbor are left out", "neighbor", n.Address, "problem", text)
+		f.log.Warn("routes of a neighbor are left out", "neighbor", n.Address, "problem", text)
 	case len(n.leftOut) >= maxLeftOut:
 		return
 	}
@@ -329,7 +327,7 @@ func (f *fabric) Station(vni evpn.VNI, mac port.MAC, at evpn.At) {
 		return
 	}
 	if err := f.tunnel.SetRemote(uint32(vni), mac, at.VTEP); err != nil {
-		f.limited("a station of another host is left out", "mac", mac, "vni", vni, "vtep", at.VTEP, "error", err)
+		f.log.Warn("a station of another host is left out", "mac", mac, "vni", vni, "vtep", at.VTEP, "error", err)
 		return
 	}
 	f.enter(vni, mac, at)
@@ -349,7 +347,7 @@ func (f *fabric) enter(vni evpn.VNI, mac port.MAC, at evpn.At) {
 		return
 	}
 	if err := table.Add(k, f.uplink.Number(), kind); err != nil {
-		f.limited("a station of another host is left out", "mac", mac, "vni", vni, "vtep", at.VTEP, "error", err)
+		f.log.Warn("a station of another host is left out", "mac", mac, "vni", vni, "vtep", at.VTEP, "error", err)
 	}
 }
 
@@ -366,7 +364,7 @@ func (f *fabric) key(vni evpn.VNI, mac port.MAC) fdb.Key {
 func (f *fabric) Flood(vni evpn.VNI, vteps []netip.Addr) {
 	// A list that is empty may be that of a network that the tunnel no longer carries.
 	if err := f.tunnel.SetFlood(uint32(vni), vteps); err != nil && len(vteps) > 0 {
-		f.limited("a flood list is left as it was", "vni", vni, "error", err)
+		f.log.Warn("a flood list is left as it was", "vni", vni, "error", err)
 	}
 }
 
@@ -394,19 +392,8 @@ func (f *fabric) Conflict(c evpn.Conflict) {
 	}
 	words := []any{"mac", c.MAC, "vlan", f.vlans[c.VNI], "vni", c.VNI, "here", at, "vtep", f.tunnel.VTEP(), "stays_at", c.VTEP}
 	if c.Held == 0 {
-		f.limited("station is heard here but must not move from another host", words...)
+		f.log.Warn("station is heard here but must not move from another host", words...)
 		return
 	}
-	f.limited("station is heard at two hosts: they have one address, or there is a loop", append(words, "moves", c.Moves, "held_for", c.Held)...)
-}
-
-// limited logs a line that guests or neighbors can cause: at most ten a minute.
-func (f *fabric) limited(line string, args ...any) {
-	const most, within = 10, time.Minute
-	if now := time.Now(); now.Sub(f.since) >= within {
-		f.since, f.conflicts = now, 0
-	}
-	if f.conflicts++; f.conflicts <= most {
-		f.host.Log().Warn(line, args...)
-	}
+	f.log.Warn("station is heard at two hosts: they have one address, or there is a loop", append(words, "moves", c.Moves, "held_for", c.Held)...)
 }

@@ -74,7 +74,7 @@ var below = []struct {
 	// that they run are packages of their own.
 	{"internal/table", nil},
 	{"internal/feature", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table"}},
-	{"internal/feature/evpn", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/proto/evpn", "internal/bgp", "internal/bfd"}},
+	{"internal/feature/evpn", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/feature", "internal/logqueue", "internal/proto/evpn", "internal/bgp", "internal/bfd"}},
 	{"internal/clients", nil},
 	{"internal/httpd", []string{"internal/clients"}},
 	{"internal/feature/*", []string{"api", "fdb", "port", "switch", "internal/setting", "internal/table", "internal/httpd", "internal/feature", "internal/packet/*", "internal/proto/*"}},

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
@@ -184,4 +185,27 @@ func TestEVPNHostile(t *testing.T) {
 	o.awaitStation(h1.mac, 0)
 	first.want(h1, h1.to(h2), h2)
 	second.want(h2, h2.to(h1), h1)
+}
+
+// TestEVPNFlapping: a neighbor that comes and goes all the time costs ten lines a minute of each message.
+func TestEVPNFlapping(t *testing.T) {
+	t.Parallel()
+	o := newOverlay(t, 1, 1600, false)
+	sw := o.sites[0].sw
+	sw.ctl("add-port up0 --kind vxlan --local %s --vni 10010", o.vtep(0))
+	sw.ctl("set --evpn-as 65001")
+	ns, address := o.peer()
+	sw.ctl("evpn neighbor add %s --as 65001 --hold 90s", address)
+	const flaps = 40
+	begin := time.Now()
+	for range flaps {
+		o.connectPeer(ns, 0).conn.Close()
+		testenv.Eventually(t, "the switch has noticed", func() bool { return o.neighbors(0)[0].State != "established" })
+	}
+	minutes := 1 + int(time.Since(begin)/time.Minute)
+	for _, message := range []string{"BGP session established", "BGP session ended"} {
+		if n := strings.Count(sw.Log(), message); n == 0 || n > 10*minutes {
+			t.Errorf("%d flaps are %d lines %q in %d minutes", flaps, n, message, minutes)
+		}
+	}
 }
