@@ -200,6 +200,19 @@ func (s *Speaker) Fail(address netip.Addr) {
 	}
 }
 
+// Refresh asks a neighbour for all its routes again (RFC 2918), and reports whether it can.
+func (s *Speaker) Refresh(address netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.neighbors[address]
+	if n == nil || n.out == nil || !n.peer.refresh {
+		return false
+	}
+	n.out.ask = true
+	n.out.signal()
+	return true
+}
+
 // protect sets the password that a neighbour needs to connect; "" removes it. The caller holds mu.
 func (s *Speaker) protect(neighbor netip.Addr, password string) error {
 	for _, l := range s.listeners {

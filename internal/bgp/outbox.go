@@ -16,6 +16,7 @@ type outbox struct {
 	due   map[evpn.Key]struct{}
 	wake  chan struct{} // holds a token while something may be due
 	again bool          // all routes are due once nothing else is
+	ask   bool          // the neighbour is to be asked for its routes
 	ended bool
 }
 
@@ -91,6 +92,8 @@ func (n *neighbor) write(c *connection, o *outbox, peer opened) {
 		}
 		announce, withdraw := o.take(s.rib)
 		more := len(o.due) > 0 || o.again
+		ask := o.ask
+		o.ask = false
 		s.mu.Unlock()
 
 		messages := w.messages(announce, withdraw)
@@ -104,6 +107,9 @@ func (n *neighbor) write(c *connection, o *outbox, peer opened) {
 				c.Close() // which the reader notices
 				return
 			}
+		}
+		if ask {
+			_ = send(out, packet.NewBGPRouteRefreshMessage(afiL2VPN, 0, safiEVPN))
 		}
 		select {
 		case <-keepalive.C:

@@ -463,6 +463,32 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// A neighbour that can is asked for its routes again.
+func TestRefresh(t *testing.T) {
+	p := withFake(t)
+	at := netip.MustParseAddr("127.0.0.9")
+	if p.Refresh(at) {
+		t.Error("one without a session is asked")
+	}
+	f := dial(p)
+	f.establish(90, packet.NewCapRouteRefresh())
+	p.await("the session", func() bool { return p.ups == 1 })
+	if !p.Refresh(at) || p.Refresh(p.addr) {
+		t.Error("who is asked is not told")
+	}
+	if kind, body := f.nextBut(packet.BGP_MSG_KEEPALIVE, packet.BGP_MSG_UPDATE); kind != packet.BGP_MSG_ROUTE_REFRESH || !bytes.Equal(body, []byte{0, 25, 0, 70}) {
+		t.Errorf("message %d: %x", kind, body)
+	}
+	f.Close()
+	p.await("the end", func() bool { return len(p.downs) == 1 })
+	f = dial(p)
+	f.establish(90)
+	p.await("the session", func() bool { return p.ups == 2 })
+	if p.Refresh(at) {
+		t.Error("one that does not offer it is asked")
+	}
+}
+
 // full returns an UPDATE of a route that is as long as messages can be, and of those that are longer by more.
 func full(t *testing.T, r evpn.Route, more int) []byte {
 	b := attributesOf(t, r, func(kind byte, v []byte) (byte, []byte) {

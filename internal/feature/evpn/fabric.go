@@ -384,6 +384,12 @@ func (f *fabric) Send(vni evpn.VNI, to uint16, frame []byte) {
 	f.host.Switch().Send(c, all...)
 }
 
+// Refresh implements evpn.Output.
+func (f *fabric) Refresh(p evpn.Peer) bool {
+	at := slices.IndexFunc(f.neighbors, func(n neighbor) bool { return n.peer == p })
+	return at >= 0 && f.speaker.Refresh(f.neighbors[at].Address)
+}
+
 // Conflict implements evpn.Output.
 func (f *fabric) Conflict(c evpn.Conflict) {
 	at := "a port"

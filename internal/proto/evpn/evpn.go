@@ -121,6 +121,9 @@ type Output interface {
 
 	// Conflict reports a station that two hosts claim.
 	Conflict(Conflict)
+
+	// Refresh asks a peer to announce all its routes again, and reports whether it can.
+	Refresh(Peer) bool
 }
 
 // AllPorts stands for all ports with local stations.
@@ -217,6 +220,11 @@ const (
 	// the caller has other things to do.
 	sweepBatch = 1 << 12
 	sweepGap   = time.Millisecond
+
+	// A peer of which routes were left out is asked for them again once a part of the limits is free, and no
+	// sooner than refreshEvery after it was asked before.
+	roomPart     = 16
+	refreshEvery = time.Minute
 
 	// maxSequences bounds the sequence numbers that are remembered of stations that are
 	// no longer here.

@@ -45,6 +45,8 @@ type rig struct {
 	said      int // announcements and withdrawals
 	installed int // calls of Station
 	refloods  int // and of Flood
+	refreshed []Peer
+	deaf      bool // peers cannot repeat their routes
 }
 
 func newRig(t testing.TB, c Config) *rig {
@@ -58,6 +60,7 @@ func newRig(t testing.TB, c Config) *rig {
 func (r *rig) Announce(x Route)               { r.rib[x.Key] = x; r.said++ }
 func (r *rig) Flood(v VNI, list []netip.Addr) { r.floods[v] = list; r.refloods++ }
 func (r *rig) Conflict(c Conflict)            { r.conflicts = append(r.conflicts, c) }
+func (r *rig) Refresh(p Peer) bool            { r.refreshed = append(r.refreshed, p); return !r.deaf }
 func (r *rig) Send(_ VNI, _ uint16, f []byte) { r.frames = append(r.frames, f) }
 func (r *rig) Station(v VNI, m port.MAC, at At) {
 	if r.stations[v] == nil {
@@ -818,6 +821,74 @@ func TestFairHosts(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	r.check()
+}
+
+// TestRefresh: what was left out for want of room comes back once there is some: the peer is asked for it, once a
+// minute at most.
+func TestRefresh(t *testing.T) {
+	r := newRig(t, Config{Limits: Limits{Routes: 32, VTEPs: 16}})
+	route := func(n int) Route { return remote(2, mac1+port.MAC(n), 0) }
+	all := func(from Peer) {
+		for n := range 40 {
+			r.Receive(from, route(n))
+		}
+	}
+	want := func(what string, left int, peers ...Peer) {
+		t.Helper()
+		if !slices.Equal(r.refreshed, peers) || r.LeftOut(7) != left {
+			t.Errorf("%s: %v are asked, %d routes left out", what, r.refreshed, r.LeftOut(7))
+		}
+		r.refreshed = nil
+	}
+	all(7)
+	r.pass(2 * refreshEvery)
+	want("full", 8)
+	r.Table.Withdraw(7, route(0).Key)
+	r.pass(2 * refreshEvery)
+	want("almost full", 8)
+	r.Table.Withdraw(7, route(1).Key)
+	r.pass(time.Second)
+	want("with some room", 0, 7)
+	r.pass(2 * refreshEvery)
+	want("nothing is left out", 0)
+
+	all(7)
+	r.Table.Withdraw(7, route(0).Key)
+	r.Table.Withdraw(7, route(1).Key)
+	r.pass(time.Second)
+	want("some time after it was asked", 0, 7)
+	all(7)
+	r.Table.Withdraw(7, route(0).Key)
+	r.Table.Withdraw(7, route(1).Key)
+	r.pass(refreshEvery - 2*time.Second)
+	want("soon after it was asked", 8)
+	r.pass(2 * time.Second)
+	want("a minute after it was asked", 0, 7)
+
+	all(7)
+	r.deaf = true
+	r.Down(7, time.Hour) // a new session, and all is repeated
+	all(7)
+	r.Table.Withdraw(7, route(0).Key)
+	r.Table.Withdraw(7, route(1).Key)
+	r.pass(2 * refreshEvery)
+	if len(r.refreshed) < 2 || r.LeftOut(7) != 8 {
+		t.Errorf("one that cannot was asked %v, %d routes left out", r.refreshed, r.LeftOut(7))
+	}
+	r.deaf, r.refreshed = false, nil
+	r.Down(7, 0)
+	r.pass(refreshEvery)
+	want("after the session", 0)
+
+	// The limit of hosts.
+	for n := range 18 {
+		r.Receive(7, remoteFlood(10+n, vni))
+	}
+	r.pass(2 * refreshEvery)
+	want("too many hosts", 2)
+	r.Table.Withdraw(7, remoteFlood(10, vni).Key)
+	r.pass(time.Second)
+	want("room for a host", 0, 7)
 }
 
 // A port that makes up addresses announces a burst at once, and the rest slowly; another port

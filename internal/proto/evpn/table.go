@@ -55,7 +55,9 @@ type peer struct {
 	gone   uint32    // those older than this one are being removed
 	until  time.Time // when all stale ones are
 	timer  *timer    // removes them; nil: there are none
-	left   int       // routes left out in this session, beyond the limits
+	left   int       // routes left out beyond the limits, in this session or since it was asked to repeat them
+	crowd  int       // of those, beyond Limits.VTEPs
+	asked  time.Time // when it was asked last
 }
 
 // path is a route of a peer.
@@ -268,6 +270,7 @@ func (t *Table) sense(r *Route) Refusal {
 // does not keep the others' out; of the hosts behind one peer, such as a route reflector, that which has most.
 func (t *Table) hasRoom(p *peer, old *path, r *Route) bool {
 	if t.vteps[r.VTEP] == 0 && len(t.vteps) >= t.cfg.VTEPs {
+		p.crowd++
 		return false
 	}
 	if old != nil || t.stats.Routes < t.cfg.Routes {
@@ -324,6 +327,23 @@ func (t *Table) displace(p *peer, to netip.Addr) bool {
 	return false
 }
 
+// refresh has peers repeat the routes that are left out, once there is room for some.
+func (t *Table) refresh(now time.Time) {
+	room := func(n, limit int) bool { return n <= limit-max(1, limit/roomPart) }
+	if !room(t.stats.Routes, t.cfg.Routes) {
+		return
+	}
+	hosts := room(len(t.vteps), t.cfg.VTEPs)
+	for number, p := range t.peers {
+		if p.left == 0 || p.left == p.crowd && !hosts || now.Sub(p.asked) < refreshEvery {
+			continue
+		}
+		if p.asked = now; t.out.Refresh(number) {
+			p.left, p.crowd = 0, 0
+		}
+	}
+}
+
 // forget says that one route fewer leads to a VTEP.
 func (t *Table) forget(vtep netip.Addr) {
 	if t.vteps[vtep]--; t.vteps[vtep] == 0 {
@@ -348,7 +368,7 @@ func (t *Table) Down(now time.Time, from Peer, keep time.Duration) {
 	}
 	p.gone = p.gen
 	p.gen++
-	p.left = 0
+	p.left, p.crowd = 0, 0
 	p.until = now.Add(keep)
 	if keep <= 0 || p.timer != nil {
 		t.sweep(now, from, p)
@@ -499,6 +519,7 @@ func (t *Table) Tick(now time.Time) time.Duration {
 	for len(t.timers) > 0 && !t.timers[0].at.After(now) {
 		heap.Pop(&t.timers).(*timer).run(now)
 	}
+	t.refresh(now)
 	next := probeEvery
 	if len(t.timers) > 0 {
 		next = min(next, t.timers[0].at.Sub(now))

@@ -90,8 +90,8 @@ func (t *Table) Count(from Peer) int {
 	return 0
 }
 
-// LeftOut returns how many routes of a peer are left out since its session began, because there
-// are more than Limits permit.
+// LeftOut returns how many routes of a peer are left out, because there are more than Limits permit, since its session
+// began or it was asked for all of them again.
 func (t *Table) LeftOut(from Peer) int {
 	if p := t.peers[from]; p != nil {
 		return p.left

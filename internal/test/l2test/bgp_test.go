@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ type bgpPeer struct {
 	t     testing.TB
 	conn  net.Conn
 	ended chan struct{} // closed once the switch has ended the session
+	asked atomic.Int32  // how often the switch has asked for all routes
 	mu    sync.Mutex    // of writing
 }
 
@@ -44,7 +46,7 @@ func (o *overlay) connectPeer(ns *testenv.Netns, site int) *bgpPeer {
 	}
 	o.t.Cleanup(func() { p.conn.Close() })
 	open, _ := packet.NewBGPOpenMessage(peerAS, 90, netip.MustParseAddr("198.51.100.1"), []packet.OptionParameterInterface{
-		packet.NewOptionParameterCapability([]packet.ParameterCapabilityInterface{packet.NewCapMultiProtocol(packet.RF_EVPN)}),
+		packet.NewOptionParameterCapability([]packet.ParameterCapabilityInterface{packet.NewCapMultiProtocol(packet.RF_EVPN), packet.NewCapRouteRefresh()}),
 	})
 	p.say(open)
 	p.say(packet.NewBGPKeepAliveMessage())
@@ -83,6 +85,8 @@ func (p *bgpPeer) hear(established chan struct{}) {
 		switch head[18] {
 		case packet.BGP_MSG_NOTIFICATION:
 			return
+		case packet.BGP_MSG_ROUTE_REFRESH:
+			p.asked.Add(1)
 		case packet.BGP_MSG_KEEPALIVE:
 			if established != nil {
 				close(established)

@@ -187,6 +187,38 @@ func TestEVPNHostile(t *testing.T) {
 	second.want(h2, h2.to(h1), h1)
 }
 
+// TestEVPNRefresh: routes that lead to more hosts than a switch takes are left out, and asked for once there is room.
+func TestEVPNRefresh(t *testing.T) {
+	t.Parallel()
+	o, p := reflected(t)
+	const hosts, most = 4100, 4095
+	route := func(n int) peerRoute {
+		return peerRoute{rd: uint16(n), mac: 0x0600_0000_0000 + port.MAC(n), vtep: netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), vni: 999}
+	}
+	announce := func() {
+		for n := range hosts {
+			p.announce(route(n))
+		}
+	}
+	announce()
+	testenv.Eventually(t, "some are left out", func() bool { return strings.HasPrefix(o.neighbors(0)[0].Problem, "5 routes are left out") })
+	for n := range hosts - most {
+		p.withdraw(route(n))
+	}
+	testenv.Eventually(t, "some are gone", func() bool { return o.neighbors(0)[0].Routes == 2*most-hosts })
+	if n := p.asked.Load(); n != 0 {
+		t.Errorf("the neighbor is asked %d times for its routes without room for more", n)
+	}
+	for n := range 300 {
+		p.withdraw(route(n))
+	}
+	testenv.Eventually(t, "the neighbor is asked for its routes", func() bool { return p.asked.Load() == 1 && o.neighbors(0)[0].Problem == "" })
+	for n := 300; n < hosts; n++ {
+		p.announce(route(n))
+	}
+	testenv.Eventually(t, "all are there", func() bool { return o.neighbors(0)[0].Routes == hosts-300 })
+}
+
 // TestEVPNFlapping: a neighbor that comes and goes all the time costs ten lines a minute of each message.
 func TestEVPNFlapping(t *testing.T) {
 	t.Parallel()
