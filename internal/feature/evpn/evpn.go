@@ -84,12 +84,14 @@ var Feature = feature.Feature{
 // maxNeighbors bounds the neighbors: each has goroutines and buffers.
 const maxNeighbors = 128
 
+var errTooMany = fmt.Errorf("a switch has at most %d neighbors; use a route reflector", maxNeighbors)
+
 // instance is a running EVPN.
 type instance struct {
 	host      feature.Host
 	log       *slog.Logger // limited: guests and neighbors cause lines
 	settings  Settings
-	neighbors []neighbor // as users ask for, by address
+	neighbors []neighbor // as users ask for
 	peers     evpn.Peer  // the last number given to a neighbor
 	sequences []evpn.Sequence
 	reserved  uint32  // of a run that did not end by itself
@@ -152,7 +154,7 @@ func (i *instance) State() (json.RawMessage, error) {
 	return json.Marshal(k)
 }
 
-// Restore implements feature.Kept.
+// Restore implements feature.Kept. Sessions with neighbors that stay as they are go on.
 func (i *instance) Restore(b json.RawMessage) error {
 	var k kept
 	if b != nil {
@@ -165,20 +167,32 @@ func (i *instance) Restore(b json.RawMessage) error {
 		if err := check(&n); err != nil {
 			return err
 		}
-		if slices.ContainsFunc(restored, func(o neighbor) bool { return o.Address == n.Address }) {
+		if indexOf(restored, n.Address) >= 0 {
 			return fmt.Errorf("neighbor %v is there twice", n.Address)
 		}
-		i.peers++
-		restored = append(restored, neighbor{AddEVPNNeighbor: n, peer: i.peers})
+		restored = append(restored, neighbor{AddEVPNNeighbor: n})
+	}
+	if len(restored) > maxNeighbors {
+		return errTooMany
 	}
 	if k.Sequences != nil || k.Reserved > 0 {
 		i.sequences, i.reserved = k.Sequences, k.Reserved
 	}
 	for _, n := range i.neighbors {
-		i.disconnect(n)
+		if at := indexOf(restored, n.Address); at >= 0 && restored[at].AddEVPNNeighbor == n.AddEVPNNeighbor {
+			restored[at] = n
+		} else {
+			i.disconnect(n)
+		}
 	}
 	i.neighbors = restored
-	i.connectAll()
+	for at := range restored {
+		if n := &restored[at]; n.peer == 0 {
+			i.peers++
+			n.peer = i.peers
+			i.connectLater(*n)
+		}
+	}
 	return nil
 }
 
@@ -267,9 +281,14 @@ func (i *instance) connect(n neighbor) error {
 // connectAll connects to all neighbors.
 func (i *instance) connectAll() {
 	for _, n := range i.neighbors {
-		if err := i.connect(n); err != nil {
-			i.log.Error("a BGP neighbor is left out", "neighbor", n.Address, "error", err)
-		}
+		i.connectLater(n)
+	}
+}
+
+// connectLater is connect for a neighbor that users asked for before.
+func (i *instance) connectLater(n neighbor) {
+	if err := i.connect(n); err != nil {
+		i.log.Error("a BGP neighbor is left out", "neighbor", n.Address, "error", err)
 	}
 }
 
@@ -319,28 +338,27 @@ func (i *instance) add(req api.AddEVPNNeighbor) (any, error) {
 	if err := check(&req); err != nil {
 		return nil, api.Errorf(api.CodeInvalid, "%w", err)
 	}
-	at, found := slices.BinarySearchFunc(i.neighbors, req.Address, byAddress)
 	switch {
 	case req.Address.Is6() && req.Address.IsLinkLocalUnicast():
 		return nil, api.Errorf(api.CodeInvalid, "%v is a link-local address, which is not unique; use another one of the neighbor's", req.Address)
-	case found:
+	case indexOf(i.neighbors, req.Address) >= 0:
 		return nil, api.Errorf(api.CodeExists, "there is a neighbor %v; remove it first with `vswitch evpn neighbor del %v`", req.Address, req.Address)
 	case len(i.neighbors) >= maxNeighbors:
-		return nil, api.Errorf(api.CodeInvalid, "a switch has at most %d neighbors; use a route reflector", maxNeighbors)
+		return nil, api.Errorf(api.CodeInvalid, "%w", errTooMany)
 	}
 	i.peers++
 	n := neighbor{AddEVPNNeighbor: req, peer: i.peers}
 	if err := i.connect(n); err != nil {
 		return nil, api.Errorf(api.CodeFailed, "%w", err)
 	}
-	i.neighbors = slices.Insert(i.neighbors, at, n)
+	i.neighbors = append(i.neighbors, n)
 	return i.view(n, nil), nil
 }
 
 // remove removes a neighbor.
 func (i *instance) remove(address netip.Addr) error {
-	at, found := slices.BinarySearchFunc(i.neighbors, address, byAddress)
-	if !found {
+	at := indexOf(i.neighbors, address)
+	if at < 0 {
 		return api.Errorf(api.CodeNotFound, "there is no neighbor %v; `vswitch evpn neighbors` lists those there are", address)
 	}
 	i.disconnect(i.neighbors[at])
@@ -348,7 +366,10 @@ func (i *instance) remove(address netip.Addr) error {
 	return nil
 }
 
-func byAddress(n neighbor, a netip.Addr) int { return n.Address.Compare(a) }
+// indexOf returns the index of the neighbor with an address, -1 if there is none.
+func indexOf(all []neighbor, a netip.Addr) int {
+	return slices.IndexFunc(all, func(n neighbor) bool { return n.Address == a })
+}
 
 // list returns the neighbors by address.
 func (i *instance) list() []api.EVPNNeighbor {
@@ -362,6 +383,7 @@ func (i *instance) list() []api.EVPNNeighbor {
 	for _, n := range i.neighbors {
 		all = append(all, i.view(n, statuses[n.Address]))
 	}
+	slices.SortFunc(all, func(a, b api.EVPNNeighbor) int { return a.Address.Compare(b.Address) })
 	return all
 }
 

@@ -3,6 +3,7 @@ package evpn
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"net/netip"
@@ -417,6 +418,64 @@ func TestState(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A configuration may name neighbors in any order. What it does not change goes on.
+func TestNeighborsOfConfiguration(t *testing.T) {
+	r := newRig(t, Settings{})
+	restore := func(neighbors ...string) (numbers []evpn.Peer) {
+		t.Helper()
+		r.do(func() {
+			if err := r.i.Restore(json.RawMessage(`{"neighbors":[` + strings.Join(neighbors, ",") + "]}")); err != nil {
+				t.Error(err)
+			}
+			for _, n := range r.i.neighbors {
+				numbers = append(numbers, n.peer)
+			}
+		})
+		return numbers
+	}
+	one, two, three := `{"address":"127.0.0.9","as":65001,"port":1}`, `{"address":"127.0.0.8","as":65001,"port":1}`, `{"address":"127.0.0.7","as":65001,"port":1}`
+	before := restore(one, two, three)
+	r.hear(route(there, vtep2, 0)) // from the first
+	var state json.RawMessage
+	r.do(func() {
+		state, _ = r.i.State()
+		if _, err := r.i.add(api.AddEVPNNeighbor{Address: netip.MustParseAddr("127.0.0.7"), AS: 65001}); err == nil {
+			t.Error("a neighbor is added twice")
+		}
+		if all := r.i.list(); len(all) != 3 || all[0].Address != netip.MustParseAddr("127.0.0.7") || all[2].Routes != 1 {
+			t.Errorf("the list is %+v", all)
+		}
+	})
+	if want := `{"neighbors":[` + one + "," + two + "," + three + "]"; !strings.HasPrefix(string(state), want) {
+		t.Errorf("what is kept is %s, want %s", state, want)
+	}
+	other := strings.Replace(two, "65001", "65002", 1)
+	after := restore(three, other, one)
+	if after[0] != before[2] || after[2] != before[0] || slices.Contains(before, after[1]) {
+		t.Errorf("the neighbors were %v and are %v", before, after)
+	}
+	r.do(func() {
+		if got := len(r.i.fabric.speaker.Neighbors()); got != 3 || r.i.fabric.table.Count(before[0]) != 1 {
+			t.Errorf("%d neighbors are spoken to; the first has %d routes", got, r.i.fabric.table.Count(before[0]))
+		}
+		for _, a := range []string{"127.0.0.7", "127.0.0.8", "127.0.0.9"} {
+			if err := r.i.remove(netip.MustParseAddr(a)); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := len(r.i.fabric.speaker.Neighbors()); got != 0 {
+			t.Errorf("%d neighbors are spoken to", got)
+		}
+		many := make([]string, maxNeighbors+1)
+		for n := range many {
+			many[n] = fmt.Sprintf(`{"address":"10.0.0.%d","as":1}`, n)
+		}
+		if err := r.i.Restore(json.RawMessage(`{"neighbors":[` + strings.Join(many, ",") + "]}")); err == nil {
+			t.Error("too many neighbors are taken")
+		}
+	})
 }
 
 // A station that has just been heard here stays here, though the table is compared with the FDB
