@@ -15,6 +15,7 @@ import (
 var (
 	ip4a = netip.MustParseAddr("10.0.0.1")
 	ip4b = netip.MustParseAddr("10.0.0.2")
+	ip4c = netip.MustParseAddr("10.0.0.3")
 	ip6a = netip.MustParseAddr("fe80::1")
 	ip6b = netip.MustParseAddr("2001:db8::2")
 )

@@ -17,8 +17,8 @@ type Station struct {
 	Port   uint16     // if it is here
 	Seq    uint32
 	Sticky bool
-	Held   bool // as a duplicate
-	IPs    []netip.Addr
+	Held   bool         // as a duplicate
+	IPs    []netip.Addr // as the host says where it is, and others whose claims are as good
 }
 
 // Stats returns counts.
@@ -46,7 +46,7 @@ func (t *Table) Stations() iter.Seq[Station] {
 					best := s.best()
 					v.VTEP, v.Seq, v.Sticky = best.VTEP, best.Seq, best.Sticky
 					for _, r := range s.paths {
-						if isHost(r.IP) && r.VTEP == best.VTEP {
+						if isHost(r.IP) && (r.VTEP == best.VTEP || r.Seq == best.Seq && r.Sticky == best.Sticky) {
 							v.IPs = append(v.IPs, r.IP)
 						}
 					}

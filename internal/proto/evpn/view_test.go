@@ -21,6 +21,9 @@ func TestView(t *testing.T) {
 	r.Receive(7, remoteIP(2, mac2, ip4b))
 	old := remoteIP(3, mac2, ip6a) // the station was there before, with another address
 	r.Receive(8, old)
+	second := remoteIP(3, mac2, ip4c) // it is there as well (multihoming), and asked its second host for an address
+	second.Seq = 3
+	r.Receive(8, second)
 	other := remote(2, mac2+1, 0)
 	other.Targets = Targets{vni + 1}
 	r.Receive(7, other)
@@ -28,7 +31,7 @@ func TestView(t *testing.T) {
 	got := slices.SortedFunc(r.Stations(), Station.Compare)
 	want := []Station{
 		{VNI: vni, MAC: mac1, VTEP: self, Port: 1, IPs: []netip.Addr{ip4a}},
-		{VNI: vni, MAC: mac2, VTEP: vtep(2), Seq: 3, IPs: []netip.Addr{ip4b, ip6b}},
+		{VNI: vni, MAC: mac2, VTEP: vtep(2), Seq: 3, IPs: []netip.Addr{ip4b, ip4c, ip6b}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("stations: %+v\nwant %+v", got, want)
