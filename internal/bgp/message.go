@@ -33,6 +33,7 @@ var (
 	errRoutes     = &notification{3, 10, "the neighbor sent malformed routes"}
 	errHold       = &notification{4, 0, "the neighbor was silent for longer than the hold time"}
 	errOpen       = &notification{2, 0, "the neighbor's OPEN is malformed"}
+	errUntaken    = &notification{8, 0, "the neighbor takes no messages"} // RFC 9687
 	errState      = &notification{5, 0, "the neighbor sent a message at the wrong time"}
 
 	ceaseDeconfigured = &notification{6, 3, "the neighbor was removed"}

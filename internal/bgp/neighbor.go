@@ -169,7 +169,7 @@ func (n *neighbor) failed(err error) {
 func reason(err error) string {
 	var op *net.OpError
 	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		return "the neighbor closed the connection"
 	case errors.As(err, &op) && op.Op == "dial" && op.Timeout():
 		// TCP does not tell one of these from another.

@@ -2,6 +2,8 @@ package bgp
 
 import (
 	"bufio"
+	"errors"
+	"os"
 	"time"
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -68,12 +70,12 @@ func (o *outbox) take(rib map[evpn.Key]evpn.Route) (announce []evpn.Route, withd
 func (n *neighbor) write(c *connection, o *outbox, peer opened) {
 	s := n.speaker
 	w := writer{s.cfg.AS, n.AS == s.cfg.AS, peer.as4, s.cfg.Tunnel}
-	beat := time.Hour
+	var beat <-chan time.Time // never, if the hold time is zero (RFC 4271 section 4.4)
 	if peer.hold > 0 {
-		beat = peer.hold / 3
+		keepalive := time.NewTicker(peer.hold / 3)
+		defer keepalive.Stop()
+		beat = keepalive.C
 	}
-	keepalive := time.NewTicker(beat)
-	defer keepalive.Stop()
 	settled := time.After(time.Until(s.ready))
 	mayEnd, sentEnd := false, false
 	out := bufio.NewWriterSize(c, 1<<16)
@@ -104,7 +106,7 @@ func (n *neighbor) write(c *connection, o *outbox, peer opened) {
 		_ = c.SetWriteDeadline(time.Now().Add(max(peer.hold, openTimeout)))
 		for _, m := range messages {
 			if err := send(out, m); err != nil {
-				c.Close() // which the reader notices
+				n.unsent(c, err)
 				return
 			}
 		}
@@ -112,12 +114,12 @@ func (n *neighbor) write(c *connection, o *outbox, peer opened) {
 			_ = send(out, packet.NewBGPRouteRefreshMessage(afiL2VPN, 0, safiEVPN))
 		}
 		select {
-		case <-keepalive.C:
+		case <-beat:
 			_ = send(out, packet.NewBGPKeepAliveMessage()) // Flush has the error
 		default:
 		}
 		if err := out.Flush(); err != nil {
-			c.Close()
+			n.unsent(c, err)
 			return
 		}
 		if len(messages) > 0 {
@@ -132,13 +134,23 @@ func (n *neighbor) write(c *connection, o *outbox, peer opened) {
 		case <-o.wake:
 		case <-settled:
 			mayEnd, settled = true, nil
-		case <-keepalive.C:
+		case <-beat:
 			if err := send(c, packet.NewBGPKeepAliveMessage()); err != nil {
-				c.Close()
+				n.unsent(c, err)
 				return
 			}
 		}
 	}
+}
+
+// unsent ends a connection on which nothing can be sent, and has its reader say why.
+func (n *neighbor) unsent(c *connection, err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errUntaken
+	}
+	n.speaker.mu.Lock()
+	defer n.speaker.mu.Unlock()
+	n.abort(c, err)
 }
 
 // messages returns the UPDATEs of some changes. Withdrawals come first, so that an IP address

@@ -11,10 +11,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -609,6 +611,68 @@ func TestHoldTime(t *testing.T) {
 	p.await("the session", func() bool { return p.ups == 2 })
 	f.Close()
 	p.await("the end", func() bool { return len(p.downs) == 2 && p.downs[1] == 99*time.Second })
+}
+
+// piped is a party in a synctest bubble, and its neighbour at the other end of a pipe, which reads nothing by itself.
+func piped(t *testing.T, hold uint16, capabilities ...packet.ParameterCapabilityInterface) (*party, *fake) {
+	p := newParty(t, 2, 65001, false)
+	at := netip.MustParseAddr("127.0.0.9")
+	n := newNeighbor(p.Speaker, Neighbor{Peer: 9, Address: at, AS: uint32(fakeAS), Hold: 90 * time.Second})
+	p.neighbors[at] = n
+	here, there := net.Pipe()
+	p.tasks.Go(func() { n.session(here, false) })
+	t.Cleanup(func() { there.Close() })
+	f := &fake{there, t, bufio.NewReader(there), make([]byte, maxMessage)}
+	if kind, _ := f.next(); kind != packet.BGP_MSG_OPEN {
+		t.Fatalf("a message of kind %d in place of OPEN", kind)
+	}
+	f.say(openOf(fakeAS, hold, "192.0.2.9", append([]packet.ParameterCapabilityInterface{evpnCap}, capabilities...)...))
+	if kind, _ := f.next(); kind != packet.BGP_MSG_KEEPALIVE {
+		t.Fatalf("a message of kind %d in place of KEEPALIVE", kind)
+	}
+	f.say(packet.NewBGPKeepAliveMessage())
+	return p, f
+}
+
+// A neighbour that speaks and does not listen is dead, and the user reads why.
+func TestUntaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, f := piped(t, 30, packet.NewCapGracefulRestart(false, false, 99, []*packet.CapGracefulRestartTuple{packet.NewCapGracefulRestartTuple(packet.RF_EVPN, true)}))
+		begin := time.Now()
+		_ = f.SetDeadline(begin.Add(time.Hour))
+		for {
+			if _, err := f.Write(append(marker(), 0, headerLen, packet.BGP_MSG_KEEPALIVE)); err != nil {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		p.tasks.Wait()
+		if took := time.Since(begin); took > 35*time.Second || len(p.downs) != 1 || p.downs[0] != 0 {
+			t.Errorf("after %v it was lost with %v", took, p.downs)
+		}
+		if s := p.Neighbors()[0]; s.Problem != "the neighbor takes no messages" || s.State == StateEstablished {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// Without a hold time there are no keepalives, and no end of silence.
+func TestNoHoldTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, f := piped(t, 0)
+		if kind, body := f.next(); kind != packet.BGP_MSG_UPDATE { // End-of-RIB
+			t.Fatalf("message %d: %x", kind, body)
+		}
+		_ = f.SetReadDeadline(time.Now().Add(10 * time.Hour))
+		if kind, body, err := readMessage(f.in, f.buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("message %d: %x, %v", kind, body, err)
+		}
+		p.Announce(testRoute(2, 1))
+		_ = f.SetReadDeadline(time.Now().Add(time.Second))
+		if kind, body := f.next(); kind != packet.BGP_MSG_UPDATE || p.Neighbors()[0].Hold != 0 {
+			t.Errorf("message %d: %x", kind, body)
+		}
+	})
 }
 
 // A neighbour that restarts while its old connection seems to be there replaces it.
