@@ -60,7 +60,8 @@ type Tunnel interface {
 	SetFlood(vni uint32, vteps []netip.Addr) error
 
 	// SetLearning sets whether the tunnel learns stations from frames, as it does at first.
-	// Off, it forgets those that it has learned.
+	// Off, it forgets those that it has learned. On again, what it was told counts like what it has learned:
+	// frames tell otherwise, and it ends with time.
 	SetLearning(on bool)
 
 	// Remotes yields the stations known to the tunnel, in no order. One that changes

@@ -30,7 +30,7 @@ type heirStation struct {
 	Age  int `json:",omitempty"` // seconds
 }
 
-// legacy is what came from an earlier process: it stays for grace, until it is learned anew, or a
+// legacy is what came from an earlier process, or from a control plane that has ended: it stays for grace, until it is learned anew, or a
 // control plane says it again. The directory's mutex guards it.
 type legacy struct {
 	members []member           // joined for it
@@ -131,6 +131,39 @@ func (d *directory) inherit(data []byte) {
 		if v := d.find(a); v != nil {
 			d.release(v)
 		}
+	}
+}
+
+// abandon makes what a control plane has told a legacy. Frames may tell otherwise from now on, and another control plane
+// may say it again.
+func (d *directory) abandon() {
+	for vni, list := range d.flooded {
+		for _, v := range list {
+			if slices.Contains(d.legacy.floods[vni], v) {
+				d.leave(d.networks.Load().byVNI[vni], v)
+				continue
+			}
+			if d.legacy.floods == nil {
+				d.legacy.floods = make(map[uint32][]*vtep)
+			}
+			d.legacy.floods[vni] = append(d.legacy.floods[vni], v)
+			d.legacy.left = grace
+		}
+		delete(d.flooded, vni)
+	}
+	kept := make(map[member]bool) // by the use of a station
+	for e := range d.stations.All() {
+		if e.Kind != fdb.Static || d.stations.Add(e.Key, e.Port, fdb.Dynamic) != nil {
+			continue
+		}
+		m := member{d.networkOf(e.Key), d.byNumber[e.Port].Load()}
+		if kept[m] {
+			d.leave(m.n, m.v)
+			continue
+		}
+		kept[m] = true
+		d.legacy.members = append(d.legacy.members, m)
+		d.legacy.left = grace
 	}
 }
 

@@ -135,6 +135,67 @@ func TestHeritage(t *testing.T) {
 	}
 }
 
+// What a control plane has told that has ended stays until frames tell otherwise, another one says it again, or its time
+// is over.
+func TestAbandoned(t *testing.T) {
+	two, three, four := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("192.0.2.4")
+	const moves, stays port.MAC = 0x0200_0000_0003, 0x0200_0000_0004
+	tell := func(d *directory) {
+		t.Helper()
+		d.SetLearning(false)
+		for _, mac := range []port.MAC{moves, stays} {
+			if err := d.SetRemote(7, mac, three); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.SetFlood(7, []netip.Addr{three, four}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end := func(d *directory) {
+		for range grace {
+			d.fade()
+		}
+	}
+	const told = "02:00:00:00:00:03@192.0.2.3 02:00:00:00:00:04@192.0.2.3 floods 192.0.2.2 192.0.2.3 192.0.2.4 members 3"
+	d := tunnelOf(t)
+	for range 3 {
+		tell(d)
+		d.SetLearning(true)
+		d.SetLearning(true)
+		if is := knows(d); is != told {
+			t.Fatalf("it knows %s", is)
+		}
+	}
+	d.stations.Learn(d.networks.Load().all.key(moves), d.find(two).number)
+	if is, want := knows(d), "02:00:00:00:00:03@192.0.2.2 02:00:00:00:00:04@192.0.2.3 floods 192.0.2.2 192.0.2.3 192.0.2.4 members 3"; is != want {
+		t.Errorf("after a move it knows %s", is)
+	}
+	end(d)
+	if is, want := knows(d), "02:00:00:00:00:03@192.0.2.2 floods 192.0.2.2 members 1"; is != want || len(*d.byAddr.Load()) != 1 {
+		t.Errorf("afterwards it knows %s, with %d hosts", is, len(*d.byAddr.Load()))
+	}
+
+	d = tunnelOf(t)
+	tell(d)
+	d.SetLearning(true)
+	d.SetLearning(false) // the next control plane
+	if err := d.SetRemote(7, stays, four); err != nil {
+		t.Fatal(err)
+	}
+	if is, want := knows(d), "02:00:00:00:00:03@192.0.2.3 02:00:00:00:00:04@192.0.2.4 floods 192.0.2.2 192.0.2.3 192.0.2.4 members 3"; is != want {
+		t.Errorf("what is said again in part is %s", is)
+	}
+	end(d)
+	if is, want := knows(d), "02:00:00:00:00:04@192.0.2.4 floods 192.0.2.2 members 2"; is != want {
+		t.Errorf("at last the next control plane counts alone: %s", is)
+	}
+	d.DeleteRemote(7, stays)
+	if is := knows(d); is != anew || len(d.users) != 1 || len(*d.byAddr.Load()) != 1 {
+		t.Errorf("taken back, it knows %s, with %d hosts", is, len(*d.byAddr.Load()))
+	}
+}
+
 // FuzzInherit: whatever another process gives, what follows from it ends, and then nothing is left.
 func FuzzInherit(f *testing.F) {
 	b, err := os.ReadFile("testdata/heritage.json")

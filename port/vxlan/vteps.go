@@ -479,8 +479,11 @@ func (d *directory) SetFlood(vni uint32, vteps []netip.Addr) error {
 
 // SetLearning implements port.Tunnel.
 func (d *directory) SetLearning(on bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
+	if on && !d.wanted {
+		d.abandon()
+	}
 	d.wanted = on
 	d.setLearning()
 }

@@ -164,6 +164,29 @@ func TestEVPN(t *testing.T) {
 	testenv.Eventually(t, "the second switch misses the first", func() bool { return o.neighbors(1)[0].State != "established" })
 }
 
+// TestEVPNOff: what EVPN knew counts until frames tell otherwise, once it is off.
+func TestEVPNOff(t *testing.T) {
+	t.Parallel()
+	o := newOverlay(t, 3, 1600, false)
+	o.evpn("--vni 10010", "90s")
+	h1, h2, h3 := o.hosts[0], o.hosts[1], o.hosts[2]
+	first := &lan{t: t, sw: o.sites[0].sw, hosts: o.hosts}
+	for i, h := range o.hosts {
+		if err := h.Send(h.toAll().head(), port.Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		o.awaitStation(h.mac, i)
+	}
+	for i, l := range o.sites {
+		l.sw.ctl("set --evpn-as 0")
+		l.sw.ctl("set-port up0 --peers %s,%s", o.vtep((i+1)%3), o.vtep((i+2)%3))
+	}
+	first.want(h1, h1.to(h2), h2)
+	third := &lan{t: t, sw: o.sites[2].sw, hosts: o.hosts}
+	third.want(h3, frame{dst: port.Broadcast, src: h2.mac}, h1, h2) // the machine is there now
+	first.want(h1, h1.to(h2), h3)
+}
+
 // watched reports whether BFD watches all neighbors of a site, and hears them.
 func (o *overlay) watched(site int) bool {
 	return !slices.ContainsFunc(o.neighbors(site), func(n api.EVPNNeighbor) bool { return n.BFD != "up" })
