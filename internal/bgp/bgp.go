@@ -150,6 +150,14 @@ func (s *Speaker) Close() {
 	}
 }
 
+// Leave is Close for a speaker that has no successor: the neighbours are told, and keep no routes.
+func (s *Speaker) Leave() {
+	for _, n := range s.Neighbors() {
+		s.Remove(n.Address)
+	}
+	s.Close()
+}
+
 // Wait waits until all goroutines have ended after Close.
 func (s *Speaker) Wait() { s.tasks.Wait() }
 

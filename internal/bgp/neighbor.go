@@ -209,13 +209,12 @@ func (n *neighbor) session(raw net.Conn, outgoing bool) {
 
 	var nf *notification
 	s := n.speaker
-	closed := s.ctx.Err() != nil
-	if errors.As(err, &nf) && !closed {
+	if errors.As(err, &nf) {
 		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 		_ = send(c, packet.NewBGPNotificationMessage(nf.code, nf.subcode, nil))
 	}
 	c.Close()
-	if !was || closed {
+	if !was || s.ctx.Err() != nil {
 		return
 	}
 	// The routes stay if the connection is lost without a word: the neighbour restarts. A

@@ -205,6 +205,14 @@ func TestLost(t *testing.T) {
 		t.Error("Remove does not tell whether there was a neighbour")
 	}
 	a.await("the routes' end", a.has(0))
+
+	third := newParty(t, 3, 65001, false)
+	third.Announce(testRoute(3, 3))
+	third.knows(a, nil)
+	a.await("the third route", a.has(1))
+	third.Leave()
+	third.Wait()
+	a.await("the end of the third", func() bool { return len(a.routes) == 0 && len(a.downs) == 3 })
 	if s := a.Neighbors()[0]; s.State == StateEstablished || !strings.Contains(s.Problem, "peer deconfigured") && !strings.Contains(strings.ToLower(s.Problem), "deconfigured") {
 		t.Errorf("%+v", s)
 	}

@@ -205,6 +205,7 @@ func (i *instance) Linked(p feature.Port, _ bool) { i.see(p) }
 // Removed implements feature.Removed.
 func (i *instance) Removed(p feature.Port) {
 	if f := i.fabric; f != nil && f.uplink == p {
+		f.speaker.Leave() // nobody reaches the stations by that tunnel any more
 		i.leave()
 		for other := range i.host.Ports() {
 			if other != p {
@@ -226,6 +227,7 @@ func (i *instance) see(p feature.Port) {
 	switch {
 	case f != nil && f.uplink == p:
 		if t != nil && t.VTEP() != f.tunnel.VTEP() {
+			f.speaker.Leave()
 			i.leave()
 			i.join(p, t)
 		} else if t != nil {

@@ -338,8 +338,12 @@ func TestTunnelChanges(t *testing.T) {
 		t.Error("a station's port goes, and EVPN leaves the tunnel")
 	}
 	r.do(func() {
+		speaker := r.i.fabric.speaker
 		r.i.Removed(r.up)
 		r.i.Removed(r.vm)
+		if len(speaker.Neighbors()) != 0 {
+			t.Error("neighbors are not told")
+		}
 	})
 	if r.i.fabric != nil || !again.learning || r.up.Core().Config().NoLearning {
 		t.Errorf("without its port: %v, learning %v", r.i.fabric, again.learning)
