@@ -200,7 +200,7 @@ func FuzzFrontEnd(f *testing.F) {
 				fds.List = []int{fd}
 			}
 			_, err = b.hear(b.conversation(), nil, h, payload, &fds)
-			closeAll(fds.List)
+			closeAll(append(fds.List, fds.Reply...))
 			if err != nil {
 				break
 			}
