@@ -121,6 +121,9 @@ func parse(a *api.Mirror) (vswitch.Mirror, error) {
 		return m, errors.New("there is no direction " + a.Direction + "; use in, out or both")
 	}
 	err := setting.Twice(a.From)
+	if slices.Contains(a.From, "") {
+		err = errors.New("a port needs a name")
+	}
 	if err != nil {
 		return m, fmt.Errorf("from: %w", err)
 	}

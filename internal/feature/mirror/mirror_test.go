@@ -122,6 +122,10 @@ func TestRestoreRefuses(t *testing.T) {
 	if err := m.Restore(state(bad, good)); err == nil || !strings.Contains(err.Error(), "mirror bad: ") {
 		t.Errorf("a mirror with a filter that nobody knows: %v", err)
 	}
+	nameless := json.RawMessage(`[{"name":"bad","from":["vm0",null],"to_vlan":5}]`)
+	if err := m.Restore(nameless); err == nil || !strings.Contains(err.Error(), "mirror bad: ") {
+		t.Errorf("a mirror of a port without a name: %v", err)
+	}
 	if diff := cmp.Diff([]api.Mirror{good}, m.all); diff != "" {
 		t.Errorf("mirrors (-want +got):\n%s", diff)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/feature"
+	"github.com/vswitch/vswitch/internal/proto/mcast"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -48,9 +49,20 @@ func (static) Words() string { return "" }
 
 // Check implements feature.Item.
 func (g static) Check() error {
+	if err := g.whole(); err != nil {
+		return err
+	}
+	return mcast.CheckStatic(g.Group)
+}
+
+// whole returns what an item lacks. One that is whole may be of a group that an earlier version took and that
+// goes everywhere.
+func (g static) whole() error {
 	switch {
 	case !g.Group.IsMulticast():
 		return errors.New("a group needs the address of a multicast group, such as 239.1.2.3")
+	case g.VLAN < 1 || g.VLAN > port.MaxVID:
+		return port.CheckVID(int(g.VLAN))
 	case g.Port == "":
 		return errors.New("a group needs a port")
 	}
@@ -72,7 +84,8 @@ func (sn *snooping) State() (json.RawMessage, error) {
 	return json.Marshal(slices.SortedFunc(maps.Keys(sn.static), compare))
 }
 
-// Restore implements feature.Kept.
+// Restore implements feature.Kept. What this program does not understand is an error: the next save
+// would lose it.
 func (sn *snooping) Restore(b json.RawMessage) error {
 	kept, err := feature.ReadItems[static](b)
 	if err != nil {
@@ -80,6 +93,9 @@ func (sn *snooping) Restore(b json.RawMessage) error {
 	}
 	all := make(map[static]struct{})
 	for _, g := range kept {
+		if err := g.whole(); err != nil {
+			return fmt.Errorf("%s: %w", g.ID(), err)
+		}
 		all[g] = struct{}{}
 	}
 	for g := range sn.static {

@@ -1,11 +1,13 @@
 package snoop
 
 import (
+	"encoding/json"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vswitch/vswitch/internal/feature/featuretest"
 	"github.com/vswitch/vswitch/internal/proto/mcast"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -58,6 +60,11 @@ func TestItems(t *testing.T) {
 	if (static{Group: g.Group}).Check() == nil || (static{Port: "vm0"}).Check() == nil {
 		t.Error("a group without a port or an address is taken")
 	}
+	for _, everywhere := range []string{"224.0.0.5", "ff02::1", "ff05::1%eth0"} {
+		if (static{Group: netip.MustParseAddr(everywhere), VLAN: 1, Port: "vm0"}).Check() == nil {
+			t.Errorf("%s is taken, and would not be in force", everywhere)
+		}
+	}
 	if items.Possible(Settings{}) == nil || items.Possible(Settings{Snooping: true}) != nil {
 		t.Error("groups need snooping, and nothing else")
 	}
@@ -99,4 +106,29 @@ func TestQueries(t *testing.T) {
 			t.Errorf("%v, want %q", err, text)
 		}
 	}
+}
+
+// A group of the state that is none is an error, and nothing changes: it would stay there, and be in force nowhere.
+func TestRestoreRefuses(t *testing.T) {
+	h := featuretest.New(t)
+	h.Add(t, port.Spec{Name: "vm0"}, true)
+	h.Do(func() {
+		sn := start(h, Settings{Snooping: true})
+		defer sn.Stop()
+		const good = `{"group":"239.1.2.3","vlan":1,"port":"vm0"}`
+		if err := sn.Restore(json.RawMessage("[" + good + "]")); err != nil {
+			t.Fatal(err)
+		}
+		for _, bad := range []string{
+			`{"group":null,"vlan":1,"port":"vm0"}`, `{"vlan":1,"port":"vm0"}`, `{"group":"10.0.0.1","vlan":1,"port":"vm0"}`,
+			`{"group":"239.1.2.3","vlan":1,"port":null}`, `{"group":"239.1.2.3","port":"vm0"}`, `{"group":"239.1.2.3","vlan":4095,"port":"vm0"}`,
+		} {
+			if err := sn.Restore(json.RawMessage("[" + bad + "]")); err == nil {
+				t.Errorf("%s is taken", bad)
+			}
+		}
+		if b, err := sn.State(); string(b) != "["+good+"]" || err != nil {
+			t.Errorf("kept is %s, %v", b, err)
+		}
+	})
 }

@@ -340,17 +340,25 @@ func (s *Snooper) RemoveStatic(vlan, port uint16, group netip.Addr) error {
 	return nil
 }
 
+// CheckStatic returns an error unless the group can be given to AddStatic.
+func CheckStatic(group netip.Addr) error {
+	if group.Zone() != "" || !tracked(group) {
+		return fmt.Errorf("%v cannot be a static group; use a multicast address outside 224.0.0.0/24 and ff02::/16, which go everywhere", group)
+	}
+	return nil
+}
+
 func (s *Snooper) static(vlan uint16, group netip.Addr) (*instance, error) {
 	v := s.vlans[vlan]
 	if v == nil {
 		return nil, fmt.Errorf("VLAN %d is not snooped; turn multicast snooping on for it first", vlan)
 	}
+	if err := CheckStatic(group); err != nil {
+		return nil, err
+	}
 	f := IPv6
 	if group.Is4() {
 		f = IPv4
-	}
-	if group.Zone() != "" || !tracked(group) {
-		return nil, fmt.Errorf("%v cannot be a static group; use a multicast address outside 224.0.0.0/24 and ff02::/16, which go everywhere", group)
 	}
 	return v.inst[f], nil
 }
