@@ -1,6 +1,10 @@
 package port
 
-import "github.com/vswitch/vswitch/internal/qemu"
+import (
+	"cmp"
+
+	"github.com/vswitch/vswitch/internal/qemu"
+)
 
 // Kind makes ports of one kind from their Specs. The daemon calls its methods one at a
 // time; they may take as long as the kernel does, no longer. Errors are one line that says
@@ -20,7 +24,8 @@ type Kind interface {
 	// Delete must undo; trace comes from an earlier Open of the same port, perhaps by an
 	// earlier process, and is empty at first. An error leaves the system and trace as
 	// they were; if it wraps ErrGone, the device is absent but may appear, unless it wraps
-	// ErrEnded.
+	// ErrEnded. What nobody else would put back after a kill, Open and the Port tell
+	// Trace.Intend before they change it.
 	Open(spec Spec, trace *Trace) (Port, error)
 
 	// Set changes an open port from one spec to another that Check accepts, without
@@ -74,13 +79,6 @@ type Finder interface {
 	// Find reports whether the interface that Open would take is there, and returns its index;
 	// 0 if that is in another namespace than the process. If the system does not tell, it is there.
 	Find(spec Spec, trace Trace) (index int, is bool)
-}
-
-// Foreseeing is implemented by kinds whose ports change devices, or make some, that nobody else would put back.
-type Foreseeing interface {
-	// Foresee returns the trace that Open will leave of a new port. The daemon keeps it before: if it
-	// is killed before it keeps the port, the next one passes the trace to Delete. Foresee changes nothing.
-	Foresee(spec Spec) Trace
 }
 
 // Attended is implemented by kinds whose device a machine can hold whether the port is
@@ -141,7 +139,8 @@ type Trace struct {
 	// Ifname is the device's name when last seen, to find a device that was renamed.
 	Ifname string `json:"ifname,omitempty"`
 
-	// Before holds the former settings of a device that existed before.
+	// Before holds the former settings of a device that existed before. They are never changed,
+	// only replaced.
 	Before *DeviceSettings `json:"before,omitempty"`
 
 	// Ifindex is the index of the device that this process opened last; 0 if it opened
@@ -167,14 +166,30 @@ type Trace struct {
 	// Away identifies the boot of the host during which the device was moved to another
 	// network namespace, from where it may come back; empty if it was not moved.
 	Away string `json:"away,omitempty"`
+
+	// IfMarked is true if the trace counts only for a device that has the switch's mark: without
+	// it, the device was not changed yet, or was given back.
+	IfMarked bool `json:"if_marked,omitempty"`
+
+	// Keep has a trace outlive a kill of the process. It is nil if nothing does that; see Intend.
+	Keep func(Trace) `json:"-"`
+}
+
+// Called returns what the port's settings call a device among its Members.
+func (t Trace) Called() string { return cmp.Or(t.Name, t.Ifname) }
+
+// Intend keeps a trace before its port changes what the trace says: a process that is killed right
+// after the change cannot tell any more. It waits for a moment at most.
+func (t Trace) Intend() {
+	if t.Keep != nil {
+		t.Keep(t)
+	}
 }
 
 // Tracer is implemented by ports that change, while they are open, what Delete must undo.
 type Tracer interface {
-	Linked
-
-	// Trace returns what Delete must undo by now. LinkChanged has a value after it has
-	// changed. Any goroutine may call it.
+	// Trace returns what Delete must undo by now: Before and Members of a Trace. A Linked port's
+	// LinkChanged has a value after it has changed. Any goroutine may call it.
 	Trace() Trace
 }
 

@@ -47,6 +47,7 @@ func statePage() string {
 	p.text("    " + strings.ReplaceAll(strings.TrimSpace(stateExample), "\n", "\n    "))
 	p.section("FILES")
 	p.item("state.json", "The state.")
+	p.item("journal/", "What the switch is about to change on the host, a file for each port, until this file has it. A start takes back what a kill left unfinished.")
 	p.item("history.json", "The last changes of vswitch apply and what takes them back. Without it only the history is lost.")
 	p.item("state.json.corrupt-TIME", "A state that could not be read, set aside.")
 	p.section("SEE ALSO")
@@ -91,7 +92,6 @@ var (
 		{"written_by (string)", "The version of vswitch that wrote the file."},
 		{"switch (object)", "Settings of the switch: see SWITCH SETTINGS."},
 		{"ports (array)", "The ports, each an object with spec, what was asked for (PORT SETTINGS), and trace (PORT TRACE)."},
-		{"unfinished (array)", "Ports whose making, opening or removal had not ended, each an object as in ports. A start puts back what they left on the host."},
 		{"spec.name (string)", "The port's name, which is also its device's."},
 		{"spec.kind (string)", "The port's kind; vswitch(8) lists them under PORT KINDS. A port of a kind that this program lacks waits, and its settings stay."},
 		{"fdb (array)", "Static and sticky entries of the forwarding database."},

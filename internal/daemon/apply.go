@@ -417,16 +417,6 @@ func (m *manager) carryOut(w target, p *plan, o how, steps []api.ConfigStep) (no
 			return nil, fail(api.CodeFailed, "%w", err)
 		}
 	}
-	var coming []port.Spec
-	for name, to := range w.Ports {
-		if to != nil && m.ports[name] == nil {
-			coming = append(coming, to.spec)
-		}
-	}
-	if err := m.announce(coming...); err != nil {
-		m.pending = former
-		return nil, fail(api.CodeFailed, "%w", err)
-	}
 	if o.ends {
 		m.pending = nil
 	}

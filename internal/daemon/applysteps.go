@@ -243,7 +243,7 @@ func (m *manager) makePort(name string, to *targetPort, lenient bool) error {
 	defer p.release()
 	if why := m.takenBy(p); opened == nil && why != "" {
 		m.drop(p)
-		m.off(func() { err = p.kind.Delete(p.spec, p.trace) })
+		m.off(func() { err = m.remove(p) })
 		return errors.Join(errors.New(why), err)
 	}
 	m.ports[name] = p

@@ -227,6 +227,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		saved = o.former.saved
 	}
 	var keep func(store.State) error
+	var journal *store.Journal
 	// Without a state, keep the identity beside the socket: a restarted daemon then has the same
 	// addresses until the host boots, which empties /run.
 	identityPath := o.Socket + ".identity"
@@ -247,7 +248,7 @@ func Run(ctx context.Context, o Options) (err error) {
 					"advice", "to go back to it, stop the switch, mend that file and name it state.json again")
 			}
 		}
-		keep = st.Save
+		keep, journal = st.Save, store.OpenJournal(o.StateDir)
 		identityPath = filepath.Join(o.StateDir, "identity.json")
 	}
 
@@ -299,7 +300,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("watching network interfaces: %w", err)
 	}
 
-	m, err := newManager(o, keep)
+	m, err := newManager(o, keep, journal)
 	if err != nil {
 		return err
 	}

@@ -419,8 +419,12 @@ func startWith(t *testing.T, host *fakeHost, saved store.State, edit func(*Optio
 	o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 	edit(&o)
 	o.sections = saved.Sections
+	var journal *store.Journal
+	if o.StateDir != "" {
+		journal = store.OpenJournal(o.StateDir)
+	}
 	var err error
-	r.manager, err = newManager(o, r.disk.write)
+	r.manager, err = newManager(o, r.disk.write, journal)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,7 +159,7 @@ func TestFeaturesRefuseWhatTheyDoNotUnderstand(t *testing.T) {
 	f.New = func(feature.Host, any) (feature.Instance, error) { return &refused, nil }
 	o := Options{Name: "sw0", Features: []feature.Feature{f}, Links: newFakeHost()}
 	o.sections = map[string]json.RawMessage{"notes": json.RawMessage("5")}
-	if _, err := newManager(o, nil); err == nil || !strings.Contains(err.Error(), `the key "notes" cannot be restored: there is a number in place of a string;`) {
+	if _, err := newManager(o, nil, nil); err == nil || !strings.Contains(err.Error(), `the key "notes" cannot be restored: there is a number in place of a string;`) {
 		t.Errorf("started: %v", err)
 	}
 	if refused.times != 1 {

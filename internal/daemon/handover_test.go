@@ -111,7 +111,7 @@ func TestNextProcessFails(t *testing.T) {
 			o.Features = append(slices.Clone(testFeatures), notes)
 			o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
 			written := make(chan store.State, 16)
-			m, err := newManager(o, func(st store.State) error { written <- st; return nil })
+			m, err := newManager(o, func(st store.State) error { written <- st; return nil }, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

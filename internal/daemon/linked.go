@@ -36,8 +36,8 @@ func (m *manager) retrace(p *managed) {
 	if !ok {
 		return
 	}
-	if now := t.Trace(); now.Members != p.trace.Members {
-		p.trace.Members = now.Members
+	if now := t.Trace(); now.Members != p.trace.Members || now.Before != p.trace.Before {
+		p.trace.Members, p.trace.Before = now.Members, now.Before
 		m.saveNow()
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/vswitch/vswitch/api"
+	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/setting"
@@ -64,7 +66,9 @@ type managed struct {
 
 	from      *port.Parcel // what another process gave, while the port is taken
 	inherited *port.Parcel // what one that has died had, until the port is open
-	foreseen  *port.Trace  // what its opening leaves on the host, kept before; nil: nothing new
+	begun     *store.Port  // what a process that was killed had begun with it, until the port is open
+
+	aim atomic.Pointer[store.Spec] // what it is, or is about to be; for the journal
 
 	attached time.Time     // when dev was attached
 	tried    time.Time     // when open was last called
@@ -146,6 +150,7 @@ func (m *manager) open(p *managed) (err error) {
 	}
 	if err := m.attach(p); err != nil {
 		m.free(p)
+		m.correct(p)
 		return err
 	}
 	return nil
@@ -165,7 +170,8 @@ func (m *manager) attach(p *managed) (err error) {
 	if err := m.reserve(p); err != nil {
 		return err
 	}
-	m.keepForeseen(p, &trace)
+	p.aimAt(spec)
+	m.keepsTrace(p, &trace)
 	var dev port.Port
 	var seen sight
 	var shaped shaping
@@ -196,13 +202,18 @@ func (m *manager) attach(p *managed) (err error) {
 	if err := p.sw.Attach(dev); err != nil {
 		return err
 	}
-	p.trace, p.foreseen = trace, nil
+	trace.Keep = nil
+	p.trace = trace
 	p.dev, p.attached = dev, time.Now()
 	p.lost, p.departure = 0, nil
 	stopLink, stopLasting := m.watchLink(p, dev), m.watchLasting(p, dev)
 	p.unwatch = func() { stopLink(); stopLasting() }
 	m.note(p, seen)
 	m.keep(p)
+	if p.begun != nil {
+		p.begun = nil
+		m.correct(p)
+	}
 	return nil
 }
 
@@ -210,6 +221,14 @@ func (m *manager) attach(p *managed) (err error) {
 func (m *manager) openKind(p *managed, spec port.Spec, trace *port.Trace) (port.Port, error) {
 	if p.from != nil {
 		return p.kind.(port.Heir).Take(spec, trace, p.from)
+	}
+	if b := p.begun; b != nil && p.inherited == nil {
+		switch dev, err := m.finishPort(*b, spec, trace); {
+		case err != nil:
+			m.log.Warn("a change that was not finished is not taken back as a whole", "port", spec.Name, "error", err)
+		case dev != nil:
+			return dev, nil
+		}
 	}
 	dev, err := p.inherit(spec, trace)
 	if err != nil {

@@ -73,7 +73,7 @@ type manager struct {
 	left   limitReading // of memory, with what is used; nil: unlimited
 	room   room
 
-	unfinished map[string]store.Port // ports whose device is not given back yet; see orphans.go
+	journal *store.Journal // nil: the state is not kept; see orphans.go
 
 	applied  map[string]bool // items that a configuration named, by portMark and the like
 	pending  *pendingChange  // nil: none
@@ -108,7 +108,7 @@ type manager struct {
 	saves     duration  // of writes of the state
 }
 
-func newManager(o Options, keep func(store.State) error) (*manager, error) {
+func newManager(o Options, keep func(store.State) error, journal *store.Journal) (*manager, error) {
 	m := &manager{
 		name: o.Name, version: o.Version, revision: o.Revision, stateDir: o.StateDir, socketDir: o.SocketDir,
 		links:   o.Links,
@@ -138,7 +138,7 @@ func newManager(o Options, keep func(store.State) error) (*manager, error) {
 		uppers:  make(map[int]map[int]link.Link),
 		boot:    bootID(),
 
-		unfinished: make(map[string]store.Port),
+		journal: journal,
 
 		applied: make(map[string]bool),
 
@@ -154,7 +154,17 @@ func newManager(o Options, keep func(store.State) error) (*manager, error) {
 		replaced: make(chan struct{}),
 	}
 	if keep != nil {
-		timed := func(st store.State) error { defer m.saves.since(time.Now()); return keep(st) }
+		timed := func(st store.State) error {
+			defer m.saves.since(time.Now())
+			for _, p := range st.Leaving {
+				journal.Note(p)
+			}
+			err := keep(st)
+			if err == nil {
+				journal.Settle(st)
+			}
+			return err
+		}
 		m.saver = store.NewWriter(timed, func(err error) {
 			go m.do(func() error { m.traceKept(err); return nil })
 		})
@@ -355,11 +365,11 @@ func (m *manager) restore(saved store.State) {
 	for _, s := range saved.Ports {
 		m.restorePort(s)
 	}
-	for _, s := range saved.Unfinished {
-		if p := m.ports[s.Spec.Name]; p == nil {
-			m.unfinished[s.Spec.Name] = s
-		} else if p.spec.Kind == s.Spec.Kind {
-			p.foreseen = &s.Trace
+	for _, e := range m.journal.Entries() {
+		if p := m.ports[e.Spec.Name]; p != nil {
+			if p.begun = &e; p.spec.Kind == e.Spec.Kind {
+				p.trace = e.Trace // it is never behind the state
+			}
 		}
 	}
 }
@@ -524,9 +534,6 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 	if err != nil {
 		return api.Port{}, fail(api.CodeInvalid, "%w", err)
 	}
-	if err := m.announce(spec); err != nil {
-		return api.Port{}, fail(api.CodeFailed, "%w", err)
-	}
 	p, opened, err := m.bring(spec, kind, req.NoWait)
 	if err != nil {
 		return api.Port{}, err
@@ -537,7 +544,7 @@ func (m *manager) addPort(req addPort) (api.Port, error) {
 		delete(m.ports, spec.Name)
 		m.drop(p)
 		var left error
-		m.off(func() { left = kind.Delete(spec, p.trace) })
+		m.off(func() { left = m.remove(p) })
 		if err := left; err != nil {
 			m.log.Error("removing the device of a port that could not be kept", "port", spec.Name, "error", err)
 		}
@@ -563,13 +570,14 @@ func (m *manager) bring(spec port.Spec, kind port.Kind, noWait bool) (p *managed
 	m.claim(p)
 	opened = m.open(p)
 	if opened != nil && !(noWait && errors.Is(opened, port.ErrGone)) {
+		m.off(func() { m.journal.Remove(spec.Name) })
 		m.drop(p)
 		return nil, nil, failOpen(opened)
 	}
 	if opened == nil && !noWait {
 		if why := m.takenBy(p); why != "" {
 			m.drop(p)
-			m.off(func() { err = kind.Delete(spec, p.trace) })
+			m.off(func() { err = m.remove(p) })
 			return nil, nil, failOpen(errors.Join(errors.New(why), err))
 		}
 	}
@@ -684,17 +692,24 @@ func (m *manager) setDevice(p *managed, from, to port.Spec) (err error) {
 		return nil
 	}
 	held := ""
+	begun := p.aimAt(to)
 	m.off(func() {
+		m.journal.NoteSpec(begun)
 		if err = p.kind.Set(dev, from, to); err == nil {
 			if seen := m.see(dev); seen.err == nil {
 				held = seen.held
 			}
 		}
 	})
+	if err != nil {
+		p.aimAt(from)
+		m.correct(p)
+	}
 	switch {
 	case p.dev != dev:
 		return nil // the device was lost meanwhile; the next one is opened with the new spec
 	case err == nil:
+		m.retrace(p)
 		p.held = held // an exclusive port does not share its device with the host
 	}
 	return err
@@ -729,17 +744,23 @@ func (m *manager) takeOut(p *managed) (err error) {
 	m.log.Info("port removed", "port", name)
 	m.emit(api.Event{Type: api.EventPortRemoved, Port: name})
 	if p.kind == nil {
+		m.off(func() { m.journal.Remove(name) })
 		return nil
 	}
-	m.unfinished[name] = p.saved()
-	m.off(func() { err = p.kind.Delete(p.spec, p.trace) })
-	delete(m.unfinished, name)
-	m.saveTrace()
+	m.off(func() { err = m.remove(p) })
 	m.releaseElsewhere(p)
 	if err != nil {
 		return fail(api.CodeFailed, "port %s is removed, but its device could not be put back: %w", name, err)
 	}
 	return nil
+}
+
+// remove undoes what a port has left on the host, once the switch does not have it.
+func (m *manager) remove(p *managed) error {
+	m.journal.Note(p.saved())
+	err := p.kind.Delete(p.spec, p.trace)
+	m.journal.Remove(p.spec.Name)
+	return err
 }
 
 // drop removes the port from the switch.

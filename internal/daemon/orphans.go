@@ -1,13 +1,10 @@
 package daemon
 
 import (
-	"cmp"
 	"errors"
 	"log/slog"
-	"maps"
 	"reflect"
 	"slices"
-	"time"
 
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
@@ -15,158 +12,94 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-// listUnfinished returns the ports whose devices are not given back yet.
-func (m *manager) listUnfinished() (all []store.Port) {
-	for _, name := range slices.Sorted(maps.Keys(m.unfinished)) {
-		if m.ports[name] == nil {
-			all = append(all, m.unfinished[name])
+// A daemon may be killed at any moment: between a change of the host and the write of the state that tells of it.
+// So what a port is about to change is in the journal before, and each start finishes what it finds there.
+
+// keepsTrace has what a kind is about to change for a port enter the journal.
+func (m *manager) keepsTrace(p *managed, trace *port.Trace) {
+	if m.journal != nil {
+		trace.Keep = func(t port.Trace) {
+			t.Keep = nil
+			m.journal.Note(store.Port{Spec: *p.aim.Load(), Trace: t})
 		}
 	}
-	return all
 }
 
-// announce keeps what ports that are about to be made will leave on the host.
-func (m *manager) announce(specs ...port.Spec) error {
-	for _, spec := range specs {
-		f, ok := as[port.Foreseeing](m.kinds.Find(spec.Kind))
-		if !ok {
-			continue
-		}
-		p := store.Port{Spec: store.Spec{Name: spec.Name, Kind: spec.Kind, Settings: spec.Patch()}}
-		m.off(func() { p.Trace = f.Foresee(spec) })
-		m.unfinished[spec.Name] = p
-	}
-	unfinished := m.listUnfinished()
-	if len(unfinished) == 0 || m.saver == nil {
-		return nil
-	}
-	st := m.lastWhole() // without the half of the change that may be done
-	st.Unfinished = append(unfinished, m.listForeseen()...)
-	return m.write(st)
+// aimAt notes what a port is about to be.
+func (p *managed) aimAt(spec port.Spec) store.Port {
+	s := store.Port{Spec: store.Spec{Name: spec.Name, Kind: spec.Kind, Settings: spec.Patch()}, Trace: p.trace}
+	p.aim.Store(&s.Spec)
+	return s
 }
 
-// keepForeseen keeps what the opening of a port changes on devices, and how they are now, before it does: else a
-// daemon that is killed right after it could not put them back. Where a former daemon was killed so,
-// trace gets what it kept. A claimed port waits for the disk, but not for long.
-func (m *manager) keepForeseen(p *managed, trace *port.Trace) {
-	const longest = 2 * time.Second
-	f, ok := as[port.Foreseeing](p.kind)
-	if !ok || p.from != nil || m.ports[p.spec.Name] != p || m.saver == nil { // a new one is announced
-		return
+// correct has the journal say what a port is, if it says what the port was about to be.
+func (m *manager) correct(p *managed) {
+	if m.journal.Has(p.spec.Name) && p.begun == nil {
+		s := p.saved()
+		m.off(func() { m.journal.Correct(s) })
 	}
-	spec := p.spec
-	var next port.Trace
-	m.off(func() {
-		if p.foreseen != nil {
-			*trace = completed(*trace, *p.foreseen, m.isMarked)
-		}
-		next = completed(*trace, f.Foresee(spec), func(port.Trace) bool { return true })
-	})
-	if reflect.DeepEqual(next, *trace) || p.foreseen != nil && reflect.DeepEqual(*p.foreseen, next) {
-		return
-	}
-	p.foreseen = &next
-	st := m.lastWhole()
-	st.Unfinished = append(m.listUnfinished(), m.listForeseen()...)
-	g := m.put(st, false)
-	m.off(func() {
-		select {
-		case <-g.Done():
-		case <-time.After(longest):
-		}
-	})
 }
 
-// completed returns a trace with the devices of a foreseen one of which it has no former settings, as far as
-// they count.
-func completed(t, foreseen port.Trace, counts func(port.Trace) bool) port.Trace {
-	if foreseen.Members == nil {
-		if t.Before == nil && foreseen.Before != nil && counts(foreseen) {
-			return foreseen
-		}
-		return t
+// finishPort finishes what a former process had begun for a port of the state that is about to be opened, without the turn:
+// a port of another kind is removed, and a change of settings that is not in the state is taken back. It returns the
+// port if that opened it.
+func (m *manager) finishPort(begun store.Port, spec port.Spec, trace *port.Trace) (port.Port, error) {
+	if begun.Spec.Kind != spec.Kind {
+		m.discard(begun)
+		return nil, nil
 	}
-	var all []port.Trace
-	if t.Members != nil {
-		all = slices.Clone(*t.Members)
+	kind := m.kinds.Find(spec.Kind)
+	to, err := m.kinds.Read(spec.Name, spec.Kind, begun.Spec.Settings)
+	if err != nil || reflect.DeepEqual(to.Settings, spec.Settings) {
+		return nil, nil
 	}
-	had := len(all)
-	for _, f := range *foreseen.Members {
-		is := func(o port.Trace) bool { return cmp.Or(o.Name, o.Ifname) == cmp.Or(f.Name, f.Ifname) }
-		if !slices.ContainsFunc(all, is) && f.Before != nil && counts(f) {
-			all = append(all, f)
-		}
+	t := *trace
+	dev, err := kind.Open(to, &t)
+	if err != nil {
+		return nil, err
 	}
-	if len(all) > had {
-		t.Members = &all
+	if err := kind.Set(dev, to, spec); err != nil {
+		return nil, errors.Join(err, dev.Close())
 	}
-	return t
+	*trace = t
+	return dev, nil
 }
 
-// listForeseen returns the ports whose opening had not ended, with what it leaves.
-func (m *manager) listForeseen() (all []store.Port) {
-	for _, p := range m.sorted() {
-		if p.foreseen != nil {
-			s := p.saved()
-			s.Trace = *p.foreseen
-			all = append(all, s)
+// discard removes a port that had begun to be, or to go, in a former process, and gives its device back. One that the
+// switch made for a machine that holds it stays.
+func (m *manager) discard(begun store.Port) {
+	log := m.log.With("port", begun.Spec.Name)
+	spec, err := m.kinds.Read(begun.Spec.Name, begun.Spec.Kind, begun.Spec.Settings)
+	if kind := m.kinds.Find(begun.Spec.Kind); kind != nil && err == nil {
+		if a, ok := as[port.Attended](kind); ok && begun.Trace.Created && a.Attended(spec, begun.Trace) != "" {
+			return // its machine goes on
 		}
+		log.Info("a port that is no more may have left something, which is put back")
+		err = kind.Delete(spec, begun.Trace)
 	}
-	return all
+	if err != nil {
+		log.Error("the device of a port that is no more is not put back", "error", err)
+	}
 }
 
-// isMarked reports whether a device of which a port has left a trace has the switch's mark.
-func (m *manager) isMarked(t port.Trace) bool {
-	l, err := m.links.ByName(t.Ifname)
-	return err == nil && owner.Marked(l, m.name)
-}
-
-// finish gives back what ports left on the host that a former daemon had not kept yet, or not removed yet. A device that has
-// no mark of the switch was given back already, and one that a machine holds stays.
+// finish discards ports that are not in the state, which a former process had begun to make or to remove.
 func (m *manager) finish() {
 	var all []store.Port
 	_ = m.do(func() error {
-		if len(m.unfinished) > 0 && m.claimed.Take() == nil {
-			all = m.listUnfinished()
+		for _, e := range m.journal.Entries() {
+			if m.ports[e.Spec.Name] == nil {
+				all = append(all, e)
+			}
+		}
+		if len(all) > 0 && m.claimed.Take() != nil {
+			all = nil // they are those of another daemon of this name
 		}
 		return nil
 	})
-	for _, p := range all {
-		spec, err := m.kinds.Read(p.Spec.Name, p.Spec.Kind, p.Spec.Settings)
-		if kind := m.kinds.Find(p.Spec.Kind); kind != nil && err == nil && m.isOurs(p.Trace) {
-			m.log.Info("a port that is no more had a device, which is put back", "port", p.Spec.Name)
-			err = kind.Delete(spec, p.Trace)
-		}
-		if err != nil {
-			m.log.Error("the device of a port that is no more is not put back", "port", p.Spec.Name, "error", err)
-		}
+	for _, e := range all {
+		m.discard(e)
+		m.journal.Remove(e.Spec.Name)
 	}
-	_ = m.do(func() error {
-		if len(m.unfinished) > 0 {
-			clear(m.unfinished)
-			m.saveTrace()
-		}
-		return nil
-	})
-}
-
-// isOurs reports whether a device of which a port has left a trace is the switch's, and no machine holds it.
-func (m *manager) isOurs(t port.Trace) bool {
-	traces := []port.Trace{t}
-	if t.Members != nil {
-		traces = *t.Members
-	}
-	return slices.ContainsFunc(traces, func(t port.Trace) bool {
-		l, err := m.links.ByName(t.Ifname)
-		if err != nil || !owner.Marked(l, m.name) {
-			return false
-		}
-		if l.Kind != "tap" {
-			return true
-		}
-		who, err := heldBy(m.links, l)
-		return who == "" && err == nil
-	})
 }
 
 // removeOrphans removes the devices that a former daemon made for ports that never came to be: it was killed

@@ -3,13 +3,16 @@ package daemon
 import (
 	"errors"
 	"log/slog"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/vswitch/vswitch/api"
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -62,125 +65,126 @@ func TestRemoveDevices(t *testing.T) {
 	}
 }
 
-// foreseen are ports that stand on devices that are there.
-type foreseen struct{ *fakeHost }
+// intending are ports that stand on devices that are there, and change them.
+type intending struct{ *fakeHost }
 
-func (foreseen) Foresee(s port.Spec) port.Trace {
-	return port.Trace{Ifname: s.Name, Before: &port.DeviceSettings{MTU: 1234}}
-}
-
-// A daemon that is killed while it opens a new port's device, or gives that of a removed port back, leaves the state what
-// the next one gives back: the device of a port that is no more and has the switch's mark.
-func TestUnfinished(t *testing.T) {
-	for _, amid := range []string{"Open", "Delete"} {
-		for _, marked := range []bool{true, false} {
-			synctest.Test(t, func(t *testing.T) {
-				h := newFakeHost()
-				l := link.Link{Name: "eth1", MTU: 1500}
-				if marked {
-					l.Alias = "vswitch sw0 adopted"
-				}
-				h.put(l)
-				run := func(saved store.State) *rig {
-					return startWith(t, h, saved, func(o *Options) { o.StateDir, o.Kinds = t.TempDir(), port.Kinds{foreseen{h}} })
-				}
-				r := run(store.State{})
-				r.mustAdd("vm0")
-				if amid == "Delete" {
-					r.mustAdd("eth1")
-				}
-				stall := make(chan struct{})
-				h.slow = func(call, name string) {
-					if call == amid && name == "eth1" {
-						<-stall
-					}
-				}
-				ended := make(chan error, 1)
-				go func() {
-					ended <- r.manager.change(func() (err error) {
-						if amid == "Delete" {
-							return r.delPort("eth1", true)
-						}
-						_, err = r.addPort(sent[addPort](t, wanted(spec("eth1"))))
-						return err
-					})
-				}()
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				left := r.disk.state() // of a process that is killed now
-				if len(left.Ports) != 1 || len(left.Unfinished) != 1 || left.Unfinished[0].Trace.Before == nil {
-					t.Errorf("amid %s, on disk %+v", amid, left)
-				}
-				close(stall)
-				if err := <-ended; err != nil {
-					t.Error(err)
-				}
-				time.Sleep(2 * saveGap)
-				if st := r.disk.state(); len(st.Unfinished) != 0 {
-					t.Errorf("after %s, on disk %+v", amid, st)
-				}
-				r.stop()
-				h.deleted = nil
-				r = run(left)
-				time.Sleep(2 * saveGap)
-				synctest.Wait()
-				if st := r.disk.state(); len(st.Ports) != 1 || len(st.Unfinished) != 0 || slices.Contains(h.deleted, "eth1 created=false") != marked {
-					t.Errorf("amid %s, marked %v: given back are %q, on disk %+v", amid, marked, h.deleted, st)
-				}
-			})
-		}
+func (k intending) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
+	t := *trace
+	var l link.Link
+	var err error
+	k.locked(func() { l, err = k.byName(s.Name) })
+	if err == nil && t.Before == nil {
+		t.Ifname, t.Before = s.Name, &port.DeviceSettings{MTU: l.MTU}
+		t.Intend()
 	}
+	k.wait("change", s.Name)
+	p, err := k.fakeHost.Open(s, &t)
+	if err == nil {
+		*trace = t
+	}
+	return p, err
 }
 
-// A daemon that is killed while it opens the device of a port that has waited for it leaves the state what the device was
-// before, for the next one. What a device without the switch's mark was does not count: it was not changed.
-func TestForeseen(t *testing.T) {
-	for _, marked := range []bool{true, false} {
+// A daemon that is killed between a change of the host and the write of the state that tells of it leaves the next one
+// what to put back, or to take back: the device of a port that is no more, what the device of a waiting port was before,
+// and settings that are not in the state.
+func TestKilledAmid(t *testing.T) {
+	eth1 := []store.Port{{Spec: saved(spec("eth1"))}}
+	for _, c := range []struct {
+		amid   string
+		state  []store.Port // before
+		change func(r *rig) error
+		want   []string // what the next start does
+		before int      // the former MTU that the next start knows of a port that is there
+	}{
+		{"change", nil, func(r *rig) error { _, err := r.addPort(sent[addPort](r.t, wanted(spec("eth1")))); return err },
+			[]string{"eth1 created=false"}, 0},
+		{"Delete", eth1, func(r *rig) error { return r.delPort("eth1", true) },
+			[]string{"eth1 created=false"}, 0},
+		{"change", eth1, nil, nil, 1500},
+		{"Set", eth1, func(r *rig) error {
+			_, err := r.setPort("eth1", sent[setting.Patch](r.t, api.Settings{"mtu": 1400}))
+			return err
+		},
+			[]string{"mtu 1400 to 0"}, 1500},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newFakeHost()
 			h.makes = false
+			dir := t.TempDir()
 			run := func(saved store.State) *rig {
-				return startWith(t, h, saved, func(o *Options) { o.StateDir, o.Kinds = t.TempDir(), port.Kinds{foreseen{h}} })
+				return startWith(t, h, saved, func(o *Options) { o.StateDir, o.Kinds = dir, port.Kinds{intending{h}} })
 			}
-			r := run(store.State{Ports: []store.Port{{Spec: saved(spec("eth1"))}}})
+			if c.change != nil {
+				h.put(link.Link{Name: "eth1", MTU: 1500})
+			}
+			r := run(store.State{Ports: c.state})
+			time.Sleep(2 * saveGap)
 			stall := make(chan struct{})
-			h.slow = func(call, _ string) {
-				if call == "Open" {
-					<-stall
+			h.locked(func() {
+				h.slow = func(call, _ string) {
+					if call == c.amid {
+						<-stall
+					}
 				}
+			})
+			ended := make(chan error, 1)
+			if c.change == nil {
+				h.put(link.Link{Name: "eth1", MTU: 1500})
+				ended <- nil
+			} else {
+				go func() { ended <- r.manager.change(func() error { return c.change(r) }) }()
 			}
-			l := h.put(link.Link{Name: "eth1", MTU: 1500})
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			left := r.disk.state() // of a process that is killed now
-			if len(left.Ports) != 1 || len(left.Unfinished) != 1 || left.Unfinished[0].Trace.Before == nil {
-				t.Errorf("amid the opening, on disk %+v", left)
-			}
+			left, journal := r.disk.state(), copyOf(t, dir) // of a process that is killed now
 			close(stall)
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 			time.Sleep(2 * saveGap)
 			synctest.Wait()
-			if st := r.disk.state(); len(st.Unfinished) != 0 || len(st.Ports) != 1 || st.Ports[0].Trace.Before == nil {
-				t.Errorf("after the opening, on disk %+v", st)
+			if all := r.journal.Entries(); len(all) != 0 {
+				t.Errorf("%s: when all is done, the journal has %+v", c.amid, all)
 			}
 			r.stop()
 
-			l.MTU = 1400
-			if marked {
-				l.Alias = "vswitch sw0 adopted"
-			}
-			h.locked(func() { h.links[l.Index] = l })
+			dir = journal
+			h.locked(func() {
+				h.deleted, h.sets, h.opened = nil, nil, nil
+				for i, l := range h.links {
+					l.MTU = 1400
+					h.links[i] = l
+				}
+			})
 			r = run(left)
 			time.Sleep(2 * saveGap)
 			synctest.Wait()
-			want := 1400
-			if marked {
-				want = 1234
+			if got := slices.Concat(h.deleted, h.sets); !slices.Equal(got, c.want) {
+				t.Errorf("%s: the next start does %q, want %q; log:\n%v", c.amid, got, c.want, r.lines)
 			}
-			if st := r.disk.state(); len(st.Unfinished) != 0 || len(st.Ports) != 1 || st.Ports[0].Trace.Before == nil || st.Ports[0].Trace.Before.MTU != want {
-				t.Errorf("marked %v: after the next start, on disk %+v, log:\n%v", marked, st, r.lines)
+			st := r.disk.state()
+			if before := 0; len(st.Ports) > 0 && st.Ports[0].Trace.Before != nil {
+				if before = st.Ports[0].Trace.Before.MTU; before != c.before {
+					t.Errorf("%s: the next start knows MTU %d, want %d", c.amid, before, c.before)
+				}
+			} else if c.before != 0 {
+				t.Errorf("%s: the next start leaves %+v", c.amid, st.Ports)
+			}
+			if all := r.journal.Entries(); len(all) != 0 {
+				t.Errorf("%s: after the next start, the journal has %+v", c.amid, all)
 			}
 		})
 	}
+}
+
+// copyOf copies the state directory of a daemon.
+func copyOf(t *testing.T, dir string) string {
+	to := t.TempDir()
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
 }
 
 func withDevices(other error) *fakeHost {

@@ -40,13 +40,10 @@ func (m *manager) stateFile() string {
 // snapshot returns the current desired state.
 func (m *manager) snapshot() store.State {
 	st := store.State{Switch: m.kept.patch(), Ports: []store.Port{}, Sections: m.featureStates()}
-	st.Unfinished = append(m.listUnfinished(), m.listForeseen()...)
 	for _, p := range m.sorted() {
-		switch {
-		case p.leaving && p.foreseen != nil: // it is among them
-		case p.leaving:
-			st.Unfinished = append(st.Unfinished, p.saved())
-		default:
+		if p.leaving {
+			st.Leaving = append(st.Leaving, p.saved())
+		} else {
 			st.Ports = append(st.Ports, p.saved())
 		}
 	}
@@ -59,12 +56,7 @@ func (m *manager) snapshot() store.State {
 
 // saved returns the port as the state has it.
 func (p *managed) saved() store.Port {
-	s := store.Port{Spec: store.Spec{Name: p.spec.Name, Kind: p.spec.Kind, Settings: p.settings()}, Trace: p.trace}
-	if b := p.trace.Before; b != nil {
-		before := *b // the kind may change it during the write
-		s.Trace.Before = &before
-	}
-	return s
+	return store.Port{Spec: store.Spec{Name: p.spec.Name, Kind: p.spec.Kind, Settings: p.settings()}, Trace: p.trace}
 }
 
 // save writes the desired state to disk for a command that change runs. If it fails, the command must
@@ -230,10 +222,6 @@ func (m *manager) change(f func() error) error {
 		err := f()
 		// Not deferred: if the manager stops meanwhile, f does not return, and the change stays half done
 		// (saveLast).
-		if len(m.listUnfinished()) > 0 { // it is finished or taken back by now
-			m.saveTrace()
-		}
-		clear(m.unfinished)
 		if m.midway = false; !m.owed.IsZero() {
 			m.resave, m.owed = m.owed, time.Time{}
 		}

@@ -180,7 +180,7 @@ func takeFrom(t *testing.T, conn handover.Conn, path string, edit func(*takingHo
 	o := Options{Name: "sw0", Version: "next", Aging: 300 * time.Second, Kinds: port.Kinds{n.host}, Links: n.host.fakeHost, Log: log, own: own, former: f, FastPath: n.path}
 	o.Features = append(slices.Clone(testFeatures), notes)
 	o.settings, o.kept = noSettings(o.Features), noSettings(o.Features)
-	n.manager, err = newManager(o, nil)
+	n.manager, err = newManager(o, nil, nil)
 	if err != nil {
 		return n, err
 	}

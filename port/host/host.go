@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/nic"
 	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/linux/tuntap"
 	"github.com/vswitch/vswitch/port"
@@ -163,7 +165,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 		if l.Master != 0 {
 			return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)
 		}
-		release, err := k.claim(l, t)
+		release, err := nic.Claim(l, k.Switch, t)
 		if err != nil {
 			return err
 		}
@@ -175,6 +177,10 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 	case t.Ifname != "" && !t.Created:
 		return port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
+		if !t.Created {
+			t.Created, t.Ifname = true, s.Name
+			t.Intend() // nobody looks for it in other namespaces
+		}
 		if err := tuntap.Create(s.Name, owner.Made(k.Switch), tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 			return err
 		}
@@ -234,24 +240,6 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 	return nil
 }
 
-// claim marks an existing device, and records in t what Delete must know about it.
-func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
-	t.Created = owner.Makes(l, k.Switch, *t)
-	if t.Created {
-		t.Before = nil
-		return func() {}, owner.Sign(l, k.Switch)
-	}
-	before := port.DeviceSettings{Up: l.Up, MTU: l.MTU}
-	if t.Before != nil {
-		before = *t.Before
-	}
-	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
-		return nil, err
-	}
-	t.Before = &before
-	return func() { _ = l.SetAlias(l.Alias) }, nil
-}
-
 // Set implements port.Kind.
 func (kind) Set(pp port.Port, from, to port.Spec) error {
 	p := pp.(*Port)
@@ -306,7 +294,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 			return nil
 		case err != nil:
 			return err
-		case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
+		case l.Kind != "tap", owner.Check(l, k.Switch) != nil, !owner.Counts(l, k.Switch, t):
 			return nil // another device now has the name, or another switch the device
 		case t.Created && owner.Makes(l, k.Switch, t):
 			return l.Delete()
@@ -329,10 +317,12 @@ func restore(l link.Link, mtu int, list []netip.Prefix, before *port.DeviceSetti
 			return err
 		}
 	}
-	if !before.Up && l.Up {
-		return l.SetUp(false)
+	if before.Up || !l.Up {
+		return nil
 	}
-	return nil
+	// The kernel forgets the IPv6 addresses of an interface that is set down.
+	addresses := port.DeviceSettings{StaticIPv6: hoststack.Read(l.Name).StaticIPv6}
+	return cmp.Or(l.SetUp(false), hoststack.Restore(l.Name, addresses))
 }
 
 // netns returns the namespace that the spec names, nil for the caller's own.

@@ -6,7 +6,6 @@
 package lag
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -179,18 +178,6 @@ func (kind) Find(s port.Spec, _ port.Trace) (index int, is bool) {
 	return 0, false
 }
 
-// Foresee implements port.Foreseeing.
-func (k kind) Foresee(s port.Spec) port.Trace {
-	var members []port.Trace
-	for _, name := range port.SettingsOf[Settings](s).Members {
-		if t := k.taker().Foresee(name); t.Before != nil {
-			t.Name = name
-			members = append(members, t)
-		}
-	}
-	return port.Trace{Members: &members}
-}
-
 // Open implements port.Kind. Members that are not there, or that cannot be had, come later.
 // If there is none, that is an error.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
@@ -211,7 +198,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 	o := port.SettingsOf[Settings](s)
 	var errs []error
 	for _, m := range membersOf(t) {
-		errs = append(errs, k.giveBack(nameOf(m), &o, m))
+		errs = append(errs, k.giveBack(m.Called(), &o, m))
 	}
 	return errors.Join(errs...)
 }
@@ -238,9 +225,6 @@ func (k kind) find(name string, t port.Trace) (link.Link, error) {
 	}
 	return k.taker().Find(name, t)
 }
-
-// nameOf returns the name of a member in the port's settings.
-func nameOf(t port.Trace) string { return cmp.Or(t.Name, t.Ifname) }
 
 // membersOf returns what a port changed on its members.
 func membersOf(t port.Trace) []port.Trace {

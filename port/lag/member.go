@@ -86,6 +86,13 @@ func (p *Port) openMember(pl *place, from *givenMember) (_ *member, l link.Link,
 	if from != nil {
 		how.From = from.device()
 	}
+	intended := false
+	t.Keep = func(t port.Trace) { intended = true; p.intend(pl.name, t) }
+	defer func() {
+		if intended && err != nil {
+			p.intend("", port.Trace{})
+		}
+	}()
 	d, err := p.kind.taker().Take(l, how, &t)
 	if err != nil {
 		return nil, l, t, err
@@ -105,6 +112,7 @@ func (p *Port) openMember(pl *place, from *givenMember) (_ *member, l link.Link,
 			_ = p.kind.taker().Return(l, p.settings.use(), t)
 		}
 	}
+	t.Keep = nil
 	return m, l, t, err
 }
 
@@ -247,13 +255,18 @@ func (m *member) send(frame []byte) {
 
 // remember notes what to undo for a member, and where. The caller holds mu.
 func (p *Port) remember(name string, l link.Link, t port.Trace) {
-	t.Name = ""
 	owner.Note(&t, l)
-	if l.Name != name {
+	p.traces[name] = called(name, t)
+	p.retrace()
+}
+
+// called returns a trace with the name of its member.
+func called(name string, t port.Trace) port.Trace {
+	t.Name = ""
+	if t.Ifname != name {
 		t.Name = name // it was renamed
 	}
-	p.traces[name] = t
-	p.retrace()
+	return t
 }
 
 // miss notes that the interface of a member is not there. Its index may be another's by now. The
@@ -272,18 +285,26 @@ func (p *Port) forget(name string) {
 	if _, ok := p.traces[name]; ok {
 		delete(p.traces, name)
 		p.retrace()
+		p.intend("", port.Trace{})
 	}
 }
 
-func (p *Port) retrace() {
-	all := []port.Trace{}
-	for _, name := range slices.Sorted(maps.Keys(p.traces)) {
-		t := p.traces[name]
-		if t.Before != nil {
-			before := *t.Before
-			t.Before = &before
-		}
-		all = append(all, t)
+// intend keeps what to undo for all members, with what is about to be done to one unless its name is empty.
+func (p *Port) intend(name string, t port.Trace) {
+	all := maps.Clone(p.traces)
+	if t.Keep = nil; name != "" {
+		all[name] = called(name, t)
 	}
-	p.trace = &all
+	port.Trace{Members: inOrder(all), Keep: p.keep}.Intend()
+}
+
+func (p *Port) retrace() { p.trace = inOrder(p.traces) }
+
+// inOrder lists what to undo for members.
+func inOrder(traces map[string]port.Trace) *[]port.Trace {
+	all := []port.Trace{}
+	for _, name := range slices.Sorted(maps.Keys(traces)) {
+		all = append(all, traces[name])
+	}
+	return &all
 }

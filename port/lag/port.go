@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -58,6 +59,7 @@ type Port struct {
 	// What Delete must undo for each member, also those that are not there now.
 	traces map[string]port.Trace
 	trace  *[]port.Trace
+	keep   func(port.Trace) // see port.Trace.Intend
 
 	counting sync.Mutex
 	overruns uint64 // of members that are gone
@@ -111,7 +113,7 @@ const lookGap = 10 * time.Second
 func open(k kind, s port.Spec, trace *port.Trace, h *heritage) (_ *Port, err error) {
 	p := &Port{
 		kind: k, changed: make(chan struct{}, 1), lastChanged: make(chan struct{}, 1), ended: make(chan *member), wake: make(chan struct{}, 1), doubts: make(chan struct{}, 1), closed: make(chan struct{}),
-		settings: port.SettingsOf[Settings](s), current: -1, traces: make(map[string]port.Trace), trace: trace.Members,
+		settings: port.SettingsOf[Settings](s), current: -1, traces: make(map[string]port.Trace), trace: trace.Members, keep: trace.Keep,
 	}
 	for i := range p.slots {
 		p.slots[i] = &slot{port: p, index: i, filled: make(chan struct{}, 1)}
@@ -119,7 +121,7 @@ func open(k kind, s port.Spec, trace *port.Trace, h *heritage) (_ *Port, err err
 	p.table.Store(&table{drop: port.DropNoCarrier, buckets: noBuckets})
 	p.view.Store(&view{reason: "its members are being opened", bundle: &port.Bundle{Member: noBuckets}, last: &heirloom{buckets: noBuckets}})
 	for _, t := range membersOf(*trace) {
-		p.traces[nameOf(t)] = t
+		p.traces[t.Called()] = t
 	}
 	if p.ns, p.release, err = link.HoldNetns(); err != nil {
 		return nil, err
@@ -139,6 +141,7 @@ func open(k kind, s port.Spec, trace *port.Trace, h *heritage) (_ *Port, err err
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.place(h)
+	p.returnStrays()
 	first, refused := p.takeAll(p.order, h)
 	if h != nil && refused != nil {
 		return nil, refused // the other process goes on with the members
@@ -168,6 +171,16 @@ func (p *Port) takeAll(all []*place, h *heritage) (first, refused error) {
 		}
 	}
 	return first, refused
+}
+
+// returnStrays gives back what is no member: a former process was killed while it changed the members. The
+// caller holds mu, in the members' namespace.
+func (p *Port) returnStrays() {
+	for name, t := range maps.Clone(p.traces) {
+		if !slices.Contains(p.settings.Members, name) && p.kind.giveBack(name, &p.settings, t) == nil {
+			p.forget(name)
+		}
+	}
 }
 
 // undo gives members back. The caller holds mu.

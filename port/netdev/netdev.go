@@ -48,6 +48,7 @@ var _ interface {
 	port.Contested
 	port.Overtaken
 	port.Programmed
+	port.Tracer
 } = Port{}
 
 // Name implements port.Kind.
@@ -86,9 +87,6 @@ func (k kind) Find(s port.Spec, t port.Trace) (index int, is bool) {
 	l, err := k.taker().Find(s.Name, t)
 	return l.Index, !errors.Is(err, link.ErrNotFound)
 }
-
-// Foresee implements port.Foreseeing.
-func (k kind) Foresee(s port.Spec) port.Trace { return k.taker().Foresee(s.Name) }
 
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {

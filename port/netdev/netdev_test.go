@@ -249,6 +249,7 @@ func TestStaticIPv6ComesBack(t *testing.T) {
 		if has, err := l.HasAddress(a); has || err != nil {
 			t.Errorf("an exclusive port's device has an address: %v", err)
 		}
+		trace.Before = p.Trace().Before
 		if err := cmp.Or(p.Close(), kind.Delete(exclusive, trace)); err != nil {
 			t.Fatal(err)
 		}

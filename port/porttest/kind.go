@@ -2,6 +2,7 @@ package porttest
 
 import (
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -42,7 +43,7 @@ func Refused(t testing.TB, k port.Kind, s port.Spec, want string) error {
 	if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("%+v: %q, want one line with %q", s, err, want)
 	}
-	if trace != (port.Trace{}) {
+	if !reflect.DeepEqual(trace, port.Trace{}) {
 		t.Errorf("%+v: a trace is left: %+v", s, trace)
 	}
 	if after := Devices(t); after != before {

@@ -171,7 +171,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who, !owner.Noted(l, t)), tuntap.Free(l)); err != nil {
 			return nil, err
 		}
-		release, err := k.claim(l, &t)
+		release, err := nic.Claim(l, k.Switch, &t)
 		if err != nil {
 			return nil, err
 		}
@@ -215,21 +215,6 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	return p, nil
 }
 
-// claim marks an existing device, and records in t what Delete must know about it.
-func (k kind) claim(l link.Link, t *port.Trace) (release func(), err error) {
-	t.Created = owner.Makes(l, k.Switch, *t)
-	if t.Created {
-		t.Before = nil
-		return func() {}, owner.Sign(l, k.Switch)
-	}
-	before := nic.Before(l, t.Before)
-	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
-		return nil, err
-	}
-	t.Before = &before
-	return func() { _ = l.SetAlias(l.Alias) }, nil
-}
-
 // Set implements port.Kind.
 func (kind) Set(pp port.Port, former, next port.Spec) error {
 	p, from, to := pp.(*Port), port.SettingsOf[Settings](former), port.SettingsOf[Settings](next)
@@ -262,7 +247,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 		return err
 	}
 	switch {
-	case l.Kind != "tap", owner.Check(l, k.Switch) != nil:
+	case l.Kind != "tap", owner.Check(l, k.Switch) != nil, !owner.Counts(l, k.Switch, t):
 		return nil // another device now has the name, or another switch the device
 	case !t.Created:
 		return cmp.Or(shape.Remove(l.Index), restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))

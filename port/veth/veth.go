@@ -113,9 +113,6 @@ func far(ns *link.Netns, near link.Link) (l link.Link, err error) {
 	return l, err
 }
 
-// Foresee implements port.Foreseeing.
-func (kind) Foresee(s port.Spec) port.Trace { return port.Trace{Created: true, Ifname: s.Name} }
-
 // Open implements port.Kind.
 func (k kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) { return k.open(s, trace, nil) }
 
@@ -147,6 +144,10 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	mtu := cmp.Or(o.MTU, k.MTU, defaultMTU)
 	near, end, err := k.find(s, t, ns)
 	if errors.Is(err, link.ErrNotFound) && from == nil {
+		if !t.Created {
+			t.Created, t.Ifname = true, s.Name
+			t.Intend()
+		}
 		near, end, err = k.make(s, mtu, ns)
 		if err == nil {
 			done.Undoable(func() { _ = near.Delete() })

@@ -25,11 +25,11 @@ type State struct {
 	Switch setting.Patch `json:"switch,omitempty"` // settings of the switch
 	Ports  []Port        `json:"ports"`
 
-	// Unfinished are ports whose making, opening or removal had not ended: a start gives back what they left on the host.
-	Unfinished []Port `json:"unfinished,omitempty"`
-
 	Applied []string `json:"applied,omitempty"` // what a configuration named
 	Pending *Pending `json:"pending,omitempty"` // the change that waits for its confirmation
+
+	// Leaving are ports that were there and will be removed once the state without them is on disk.
+	Leaving []Port `json:"-"`
 
 	// Sections are what features keep, by their names, beside the keys above.
 	Sections map[string]json.RawMessage `json:"-"`
@@ -54,7 +54,7 @@ func (st *State) UnmarshalJSON(b []byte) error {
 	}
 	known := map[string]any{
 		"version": &st.Version, "written_by": &st.WrittenBy,
-		"switch": &st.Switch, "ports": &st.Ports, "unfinished": &st.Unfinished, "applied": &st.Applied, "pending": &st.Pending,
+		"switch": &st.Switch, "ports": &st.Ports, "applied": &st.Applied, "pending": &st.Pending,
 	}
 	for key, to := range known {
 		for other := range all {

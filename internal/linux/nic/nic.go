@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -39,13 +38,28 @@ type Config struct {
 // Device is an interface in use. It implements port.Port and what is known of the device.
 type Device struct {
 	*afpacket.Port
-	before  *port.DeviceSettings // of the interface before the switch; shared with the trace
 	ingress hoststack.Ingress
 	free    func() // lets another port take it
 
 	mu    sync.Mutex
+	trace port.Trace       // what Return must undo
 	guard *hoststack.Guard // nil: nothing is at the interface, which is shared with the host
 	shut  bool             // the host stack takes no part
+}
+
+// Trace implements port.Tracer.
+func (d *Device) Trace() port.Trace {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.trace
+}
+
+// setBefore records what the interface was before the switch.
+func (d *Device) setBefore(b port.DeviceSettings) port.Trace {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trace.Before = &b
+	return d.trace
 }
 
 // Close implements port.Port. The interface keeps its settings until Return.
@@ -113,27 +127,27 @@ func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err er
 			free()
 		}
 	}()
-	before := Before(l, t.Before)
-	if before.Alias, err = owner.Adopt(l, k.Switch, before.Alias); err != nil {
+	// If it may not turn them off, the switch makes the best of what comes (vnet.Guess, vnet.Settle).
+	off, _ := l.WouldTurnOff(unwanted...)
+	release, err := adopt(l, k.Switch, &t, off...)
+	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			_ = l.SetAlias(l.Alias)
+			release()
 		}
 	}()
-	off := turnOff(l, &before)
+	off, _ = l.TurnOff(off...)
 	defer func() {
 		if err != nil {
 			_ = l.TurnOn(off...)
 		}
 	}()
-	t.Before = &before
-	owner.Note(&t, l)
 
 	// Shut the host stack out before the switch receives frames. Otherwise it could
 	// receive frames that a program already at the device forwards as well.
-	d := &Device{before: t.Before, ingress: k.Ingress, free: free}
+	d := &Device{trace: t, ingress: k.Ingress, free: free}
 	sysctls := hoststack.Read(l.Name)
 	if o.Exclusive {
 		if d.guard, err = hoststack.Shut(l.Name, l.Index, k.Ingress); err != nil {
@@ -202,20 +216,6 @@ func reserve(l link.Link) (free func(), err error) {
 // the former off as well.
 var unwanted = []string{"rx-lro", "rx-gro-list"}
 
-// turnOff turns unwanted features off, records in before which those were, and returns
-// them. If it may not, the switch makes the best of what comes (vnet.Guess, vnet.Settle).
-func turnOff(l link.Link, before *port.DeviceSettings) []string {
-	off, _ := l.TurnOff(unwanted...)
-	all := strings.Fields(before.Features)
-	for _, f := range off {
-		if !slices.Contains(all, f) {
-			all = append(all, f)
-		}
-	}
-	before.Features = strings.Join(all, " ")
-	return off
-}
-
 // check returns why the switch cannot forward over the interface, or nil.
 func check(l link.Link) error {
 	switch {
@@ -237,7 +237,7 @@ func check(l link.Link) error {
 // is set. On an error the device stays as it was.
 func (d *Device) apply(l link.Link, mtu int, exclusive bool) error {
 	if mtu == 0 {
-		mtu = d.before.MTU
+		mtu = d.Trace().Before.MTU
 	}
 	if mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
@@ -272,14 +272,18 @@ func (d *Device) set(g *hoststack.Guard, shut bool) {
 
 // hide keeps the host stack off the interface.
 func (d *Device) hide(l link.Link) error {
-	d.before.StaticIPv6 = hoststack.Read(l.Name).StaticIPv6 // may have changed since Open
+	before := *d.Trace().Before
+	if now := hoststack.Read(l.Name); now.DisableIPv6 != "1" && now.StaticIPv6 != before.StaticIPv6 { // it has changed since Open
+		before.StaticIPv6 = now.StaticIPv6
+		d.setBefore(before).Intend()
+	}
 	d.mu.Lock()
 	g := d.guard
 	d.mu.Unlock()
 	var err error
 	if g != nil {
 		if err = g.Hide(l.Name); err != nil {
-			return cmp.Or(hoststack.Restore(l.Name, *d.before), err)
+			return cmp.Or(hoststack.Restore(l.Name, before), err)
 		}
 	} else if g, err = hoststack.Shut(l.Name, l.Index, nil); err != nil { // it had no program to begin with
 		return err
@@ -290,6 +294,7 @@ func (d *Device) hide(l link.Link) error {
 
 // expose gives the interface back to the host stack.
 func (d *Device) expose(l link.Link) error {
+	before := *d.Trace().Before
 	if d.Punted() {
 		d.mu.Lock()
 		g := d.guard
@@ -302,13 +307,12 @@ func (d *Device) expose(l link.Link) error {
 		g := d.takeGuard()
 		d.set(nil, false)
 		if err := g.Lift(); err != nil {
-			addresses := d.before.StaticIPv6
 			again := d.hide(l)
-			d.before.StaticIPv6 = addresses
+			d.setBefore(before)
 			return cmp.Or(again, err)
 		}
 	}
-	return hoststack.Restore(l.Name, *d.before)
+	return hoststack.Restore(l.Name, before)
 }
 
 // Set changes how the interface is used, except for its queues. On an error it stays as it was.
@@ -323,23 +327,9 @@ func (d *Device) Set(o Config) error {
 	return d.apply(l, o.MTU, o.Exclusive)
 }
 
-// Foresee returns the trace that Take would leave of an interface that no port has had.
-func (k Taker) Foresee(name string) (t port.Trace) {
-	l, err := k.Find(name, t)
-	if err != nil {
-		return t
-	}
-	before := Before(l, nil)
-	off, _ := l.WouldTurnOff(unwanted...)
-	before.Features = strings.Join(off, " ")
-	owner.Note(&t, l)
-	t.Ifindex, t.Before = 0, &before
-	return t
-}
-
 // Return gives an interface back as it was before Take, unless another switch has taken it since.
 func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
-	if t.Before == nil || owner.Check(l, k.Switch) != nil {
+	if t.Before == nil || owner.Check(l, k.Switch) != nil || !owner.Counts(l, k.Switch, t) {
 		return nil
 	}
 	if o.MTU != 0 && l.MTU != t.Before.MTU {

@@ -3,10 +3,13 @@ package nic
 import (
 	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/vswitch/vswitch/internal/linux/afpacket"
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
+	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -88,12 +91,40 @@ func (o *Own) Close() error { return cmp.Or(o.Port.Close(), o.guard.Close()) }
 // Leave implements port.Leaver.
 func (o *Own) Leave() error { return cmp.Or(o.Port.Leave(), o.guard.Close()) }
 
-// Before completes what is known of a device before the switch took it, from the device itself.
-func Before(l link.Link, known *port.DeviceSettings) port.DeviceSettings {
-	if known != nil {
-		return hoststack.Complete(*known, l.Name)
+// Claim marks a device that is there for a port of the switch named me, and records in t what Delete
+// must know about it.
+func Claim(l link.Link, me string, t *port.Trace) (release func(), err error) {
+	if t.Created = owner.Makes(l, me, *t); t.Created {
+		t.Before = nil
+		return func() {}, owner.Sign(l, me)
 	}
-	before := hoststack.Read(l.Name)
-	before.Up, before.MTU = l.Up, l.MTU
-	return before
+	return adopt(l, me, t)
+}
+
+// adopt marks a device that the switch named me did not make, and records in t what it was before, with
+// those of its features that the caller turns off. That is kept before the mark tells of it.
+func adopt(l link.Link, me string, t *port.Trace, off ...string) (release func(), err error) {
+	var before port.DeviceSettings
+	known := t.Before != nil && owner.Counts(l, me, *t)
+	if known {
+		before = hoststack.Complete(*t.Before, l.Name)
+	} else {
+		before = hoststack.Read(l.Name)
+		before.Up, before.MTU = l.Up, l.MTU
+	}
+	for _, f := range off {
+		if all := strings.Fields(before.Features); !slices.Contains(all, f) {
+			before.Features = strings.Join(append(all, f), " ")
+		}
+	}
+	before.Alias, err = owner.Adopt(l, me, before.Alias, func(alias string) {
+		before.Alias = alias
+		known = known && *t.Before == before
+		t.Before, t.IfMarked = &before, false
+		owner.Note(t, l)
+		if !known {
+			t.Intend()
+		}
+	})
+	return func() { _ = l.SetAlias(l.Alias) }, err
 }

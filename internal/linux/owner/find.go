@@ -115,6 +115,12 @@ func Find(me, kind, name string, t port.Trace) (link.Link, error) {
 	return link.ByName(name)
 }
 
+// Counts reports whether t, of a port of the switch named me, is of l, not of another interface that had its
+// name. Somebody may have taken the mark off.
+func Counts(l link.Link, me string, t port.Trace) bool {
+	return Marked(l, me) || !t.IfMarked && Noted(l, t)
+}
+
 // Marked reports whether an interface has the mark of the switch named me.
 func Marked(l link.Link, me string) bool {
 	m, is := Parse(l.Alias)

@@ -114,9 +114,10 @@ func Sign(l link.Link, me string) error {
 }
 
 // Adopt marks an interface that existed before the switch named me took it. It returns the
-// alias from before any mark of this switch: that in the mark, or noted if it has none. Of switches
-// that adopt it at the same moment one does; the others get the error of Check.
-func Adopt(l link.Link, me, noted string) (before string, err error) {
+// alias from before any mark of this switch: that in the mark, or noted if it has none. It calls
+// keep with that alias before it changes it. Of switches that adopt it at the same moment one does; the
+// others get the error of Check.
+func Adopt(l link.Link, me, noted string, keep func(before string)) (before string, err error) {
 	before = l.Alias
 	if m, ok := Parse(l.Alias); ok && m.Switch == me {
 		before = cmp.Or(m.Before, noted)
@@ -130,6 +131,7 @@ func Adopt(l link.Link, me, noted string) (before string, err error) {
 		}
 		before = l.Alias
 	}
+	keep(before)
 	return before, set(l, Mark{Switch: me, Adopted: true, Before: before}.String())
 }
 

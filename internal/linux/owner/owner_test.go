@@ -108,7 +108,7 @@ func TestAdopt(t *testing.T) {
 			if err := get().SetAlias(c.alias); err != nil {
 				t.Fatal(err)
 			}
-			before, err := owner.Adopt(get(), "me", "")
+			before, err := owner.Adopt(get(), "me", "", func(string) {})
 			if l := get(); err != nil || before != c.alias || l.Alias != c.marked {
 				t.Errorf("%q of %s: before %q, alias %q, %v", c.alias, c.name, before, l.Alias, err)
 			}
@@ -121,11 +121,11 @@ func TestAdopt(t *testing.T) {
 			if err := owner.Release(get(), "you", ""); err != nil || get().Alias != c.marked {
 				t.Errorf("another switch releases: %q, %v", get().Alias, err)
 			}
-			if before, err := owner.Adopt(get(), "me", before); err != nil || before != c.alias {
+			if before, err := owner.Adopt(get(), "me", before, func(string) {}); err != nil || before != c.alias {
 				t.Errorf("again: before %q, %v", before, err)
 			}
 			if c.alias != long { // a later process may have no record
-				if before, err := owner.Adopt(get(), "me", ""); err != nil || before != c.alias || get().Alias != c.marked {
+				if before, err := owner.Adopt(get(), "me", "", func(string) {}); err != nil || before != c.alias || get().Alias != c.marked {
 					t.Errorf("again: before %q, alias %q, %v", before, get().Alias, err)
 				}
 				before = ""
@@ -162,7 +162,7 @@ func TestAdoptAtOnce(t *testing.T) {
 		for i := range 4 {
 			wg.Go(func() {
 				ns.Do(func() {
-					before, err := owner.Adopt(l, fmt.Sprint("sw", i), "")
+					before, err := owner.Adopt(l, fmt.Sprint("sw", i), "", func(string) {})
 					switch {
 					case err == nil && before == "rack 7":
 						adopted.Add(1)

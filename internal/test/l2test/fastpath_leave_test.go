@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/vswitch/vswitch/api"
-	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/linux/owner"
 	"github.com/vswitch/vswitch/internal/linux/tuntap/tuntest"
 	"github.com/vswitch/vswitch/internal/test/testenv"
@@ -84,59 +83,5 @@ func TestFastDevicesLeft(t *testing.T) {
 	}
 	if got := ns.Run("ip", "addr", "show", "h0") + container.Run("ip", "addr", "show", "eth0"); !strings.Contains(got, "192.0.2.1/24") || !strings.Contains(got, "192.0.2.2/24") {
 		t.Errorf("the addresses are gone: %s", got)
-	}
-}
-
-// A switch is killed as soon as it has changed a NIC for which a port has waited, and right after it has kept its state
-// for another one, so that it is not to do so again for a second. The next one still gives the NIC back as it was.
-func TestKillAfterNICCame(t *testing.T) {
-	t.Parallel()
-	ns := quietNetns(t)
-	settings := func(name string) string {
-		return ns.Run("cat", "/sys/class/net/"+name+"/mtu", "/sys/class/net/"+name+"/ifalias",
-			"/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", "/proc/sys/net/ipv6/conf/"+name+"/addr_gen_mode", "/proc/sys/net/ipv4/conf/"+name+"/arp_ignore")
-	}
-	add := func(name string) (before string) { // all at once
-		t.Helper()
-		ip(t, ns, "link add new0 mtu 1450 type veth peer name x"+name+"\nlink set new0 alias rack7\nlink set x"+name+" up\n")
-		ns.Run("sysctl", "-qw", "net.ipv6.conf.new0.disable_ipv6=0", "net.ipv4.conf.new0.arp_ignore=2")
-		before = settings("new0")
-		ns.Run("ip", "link", "set", "new0", "name", name)
-		return before
-	}
-	all := []string{"a0", "n0", "a1", "b0"}
-	for _, n := range all {
-		add(n)
-	}
-	sw := startDaemon(t, ns)
-	for _, n := range all[:3] {
-		sw.ctl("add-port %s --kind netdev --mtu 1400 --exclusive", n)
-	}
-	sw.ctl("add-port al0 --kind lag --members b0 --lag-mode static --mtu 1400")
-	sw.Stop(t)
-	for _, n := range all {
-		ns.Run("ip", "link", "del", n)
-	}
-	sw.Restart(t)
-	for _, c := range []struct{ first, nic, port string }{{"a0", "n0", "n0"}, {"a1", "b0", "al0"}} {
-		add(c.first)
-		ns.Run("ip", "link", "set", c.first, "up")
-		sw.AwaitState(t, c.first, api.StateUp)
-		before := add(c.nic)
-		testenv.Eventually(t, "the switch has changed "+c.nic, func() (is bool) {
-			ns.Do(func() {
-				l, err := link.ByName(c.nic)
-				is = err == nil && l.MTU == 1400
-			})
-			return is
-		})
-		sw.Kill()
-		ns.Run("ip", "link", "set", c.nic, "up")
-		sw.Restart(t)
-		sw.AwaitState(t, c.port, api.StateUp)
-		sw.ctl("del-port %s", c.port)
-		if after := settings(c.nic); after != before {
-			t.Errorf("%s was\n%s, and is given back as\n%s", c.nic, before, after)
-		}
 	}
 }

@@ -1,0 +1,101 @@
+package store
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/port"
+)
+
+// An entry stays, also for a next process, until a state has what it says.
+func TestJournal(t *testing.T) {
+	entry := func(mtu string, trace port.Trace) Port {
+		return Port{Spec{"eth0", "netdev", setting.Patch{"mtu": json.RawMessage(mtu)}}, trace}
+	}
+	was := func(mtu int) *port.DeviceSettings { return &port.DeviceSettings{MTU: mtu} }
+	members := func(all ...port.Trace) port.Trace { return port.Trace{Members: &all} }
+	a := port.Trace{Ifname: "a0", Before: was(1500)}
+	renamed := port.Trace{Ifname: "x0", Name: "a0", Before: was(1500)}
+	b := port.Trace{Ifname: "b0", Before: was(1400)}
+	for _, c := range []struct {
+		name         string
+		entry, state Port
+		has          bool
+	}{
+		{"no such port", entry("1400", a), Port{Spec: Spec{Name: "eth1"}}, false},
+		{"of another kind", entry("1400", a), Port{Spec{"eth0", "lag", setting.Patch{"mtu": json.RawMessage("1400")}}, a}, false},
+		{"other settings", entry("1400", a), entry("1500", a), false},
+		{"nothing known of the device", entry("1400", a), entry("1400", port.Trace{}), false},
+		{"another device", entry("1400", a), entry("1400", b), false},
+		{"the same", entry("1400", a), entry("1400", a), true},
+		{"renamed", entry("1400", a), entry("1400", renamed), true},
+		{"made", entry("1400", port.Trace{Created: true}), entry("1400", port.Trace{Created: true, Ifname: "eth0"}), true},
+		{"not made", entry("1400", port.Trace{Created: true}), entry("1400", port.Trace{}), false},
+		{"no members", entry("1400", members(a)), entry("1400", port.Trace{}), false},
+		{"a member more", entry("1400", members(a, b)), entry("1400", members(a)), false},
+		{"a member less", entry("1400", members(a)), entry("1400", members(b, renamed)), true},
+		{"another member", entry("1400", members(a)), entry("1400", members(port.Trace{Ifname: "a0", Before: was(1)})), false},
+	} {
+		dir := t.TempDir()
+		j := OpenJournal(dir)
+		j.Note(c.entry)
+		j.Settle(State{Ports: []Port{c.state}})
+		for _, j := range []*Journal{j, OpenJournal(dir)} {
+			if j.Has("eth0") == c.has {
+				t.Errorf("%s: the journal has it: %v", c.name, !c.has)
+			}
+		}
+	}
+}
+
+// A next process finds the newest of each port. It counts only for devices with the mark of the switch.
+func TestJournalOfAFormerProcess(t *testing.T) {
+	dir := t.TempDir()
+	j := OpenJournal(dir)
+	if len(j.Entries()) != 0 {
+		t.Errorf("a new one has %+v", j.Entries())
+	}
+	first := Port{Spec{Name: "al0", Kind: "lag"}, port.Trace{Members: &[]port.Trace{{Ifname: "a0"}}}}
+	j.Correct(first)
+	if j.Has("al0") {
+		t.Error("it has what was never noted")
+	}
+	j.Note(Port{Spec: Spec{Name: "gone", Kind: "tap"}})
+	j.Note(first)
+	j.NoteSpec(Port{Spec: Spec{Name: "al0", Kind: "lag", Settings: setting.Patch{"mtu": json.RawMessage("1400")}}})
+	j.Remove("gone")
+	for _, broken := range []string{"half.json", "other.json", "al0.json.new"} { // as a power cut leaves them
+		if err := os.WriteFile(filepath.Join(dir, "journal", broken), []byte(`{"spec": {"name": "al0"`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := OpenJournal(dir).Entries()
+	if len(all) != 1 || string(all[0].Spec.Settings["mtu"]) != "1400" {
+		t.Fatalf("the next one has %+v", all)
+	}
+	if m := all[0].Trace.Members; m == nil || len(*m) != 1 || (*m)[0].Ifname != "a0" || !(*m)[0].IfMarked || !all[0].Trace.IfMarked {
+		t.Errorf("the next one has %+v", all[0].Trace)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "journal")); len(left) != 1 || err != nil {
+		t.Errorf("files are left: %v, %v", left, err)
+	}
+}
+
+// A disk that takes nothing holds nobody up for long, and a Journal of none keeps nothing.
+func TestJournalWithoutADisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "journal"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range []*Journal{nil, OpenJournal(dir)} {
+		p := Port{Spec: Spec{Name: "vm0", Kind: "tap"}}
+		j.Note(p)
+		j.Settle(State{Ports: []Port{p}})
+		if j.Has("vm0") || len(j.Entries()) != 0 {
+			t.Errorf("%+v is left", j.Entries())
+		}
+	}
+}
