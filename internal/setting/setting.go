@@ -31,6 +31,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Enum is a type with few values. The empty text is not among them: it means that the setting
@@ -233,6 +235,14 @@ func (s *Field) Unsets(text string) bool {
 
 // ReadFlag reads the values given to a flag and returns them as JSON.
 func (s *Field) ReadFlag(texts ...string) (json.RawMessage, error) {
+	for _, text := range texts {
+		switch {
+		case !utf8.ValidString(text):
+			return nil, fmt.Errorf("%q is no text in UTF-8; write it in letters that are", text) // JSON would make another of it
+		case s.File && strings.ContainsFunc(text, unicode.IsControl):
+			return nil, fmt.Errorf("%q has a character that cannot be printed; name another path", text)
+		}
+	}
 	if len(texts) == 1 && s.Unsets(texts[0]) {
 		texts = []string{""}
 	}
