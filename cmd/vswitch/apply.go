@@ -262,8 +262,9 @@ func diffCommand() *cli.Command {
 		Description: configHelp + `
 
 Shows the difference between the configuration of the switch and what it would be
-after vswitch apply with the same flags. Exit status: 0 no difference, 1 a
-difference, 2 the file or the command line is wrong, 3 no daemon answers.
+after vswitch apply with the same flags; with -o json the plan of apply --dry-run.
+Exit status: 0 no difference, 1 a difference, 2 the file or the command line is
+wrong, 3 no daemon answers.
 
 Example:
 
@@ -293,9 +294,12 @@ func diffFile(c *cli.Context, cl *api.Client, _ []string) error {
 	case err != nil:
 		return usageError(f.inFile(err).Error()) // 1 is a difference
 	}
-	if d := diff.Diff("switch", is, f.path, becomes); len(d) > 0 {
-		_, rest, _ := strings.Cut(string(d), "\n") // without the line "diff A B"
-		fmt.Fprint(c.App.Writer, rest)
+	d := diff.Diff("switch", is, f.path, becomes)
+	_, rest, _ := strings.Cut(string(d), "\n") // without the line "diff A B"
+	if err := show(c, dry, func(w io.Writer) { fmt.Fprint(w, rest) }); err != nil {
+		return err
+	}
+	if len(d) > 0 {
 		return exitCode(exitFailed)
 	}
 	return nil
