@@ -41,7 +41,7 @@ type neighbor struct {
 
 	state          State
 	since          time.Time
-	problem        string
+	why            error       // there is no session
 	incoming       net.Conn    // accepted, and not established
 	current        *connection // the one whose OPEN has come; nil: none
 	out            *outbox     // of the established session; nil: none
@@ -68,7 +68,10 @@ func newNeighbor(s *Speaker, nb Neighbor) *neighbor {
 
 // view returns the neighbour's status. The caller holds Speaker.mu.
 func (n *neighbor) view() Status {
-	st := Status{Neighbor: n.Neighbor, State: n.state, Since: n.since, Problem: n.problem, Received: n.received, Sent: n.sent}
+	st := Status{Neighbor: n.Neighbor, State: n.state, Since: n.since, Received: n.received, Sent: n.sent}
+	if n.why != nil {
+		st.Problem = reason(n.why)
+	}
 	if n.out != nil {
 		st.RouterID, st.Hold, st.Restart = n.peer.routerID, n.peer.hold, n.peer.restart
 	}
@@ -159,17 +162,36 @@ func (n *neighbor) set(s State) {
 func (n *neighbor) failed(err error) {
 	n.speaker.mu.Lock()
 	defer n.speaker.mu.Unlock()
-	if n.current == nil {
-		n.enter(StateIdle)
-		n.problem = reason(err)
+	n.idle(err)
+}
+
+// idle records why there is no session, unless there is one. A neighbour that has said why, and then hangs up each time,
+// does so for the same reason. The caller holds Speaker.mu.
+func (n *neighbor) idle(err error) {
+	if n.current != nil {
+		return
 	}
+	n.enter(StateIdle)
+	if !hungUp(err) || !errors.As(n.why, new(received)) {
+		n.why = err
+	}
+}
+
+// hungUp reports whether an error is that a neighbour has closed a connection.
+func hungUp(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // reason puts an error into words for users.
 func reason(err error) string {
 	var op *net.OpError
 	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
+	case hungUp(err):
 		return "the neighbor closed the connection"
 	case errors.As(err, &op) && op.Op == "dial" && op.Timeout():
 		// TCP does not tell one of these from another.
@@ -249,10 +271,7 @@ func (n *neighbor) leave(c *connection, err error) (was bool, restart time.Durat
 		default:
 		}
 	}
-	if n.current == nil {
-		n.enter(StateIdle)
-		n.problem = reason(err)
-	}
+	n.idle(err)
 	return was, restart, err
 }
 
@@ -364,7 +383,7 @@ func (n *neighbor) establish(c *connection, peer opened) error {
 	}
 	c.established = time.Now()
 	n.enter(StateEstablished)
-	n.problem, n.peer, n.received, n.sent = "", peer, 0, 0
+	n.why, n.peer, n.received, n.sent = nil, peer, 0, 0
 	n.out = newOutbox()
 	n.refresh()
 	out := n.out

@@ -627,10 +627,23 @@ func piped(t *testing.T, hold uint16, capabilities ...packet.ParameterCapability
 	at := netip.MustParseAddr("127.0.0.9")
 	n := newNeighbor(p.Speaker, Neighbor{Peer: 9, Address: at, AS: uint32(fakeAS), Hold: 90 * time.Second})
 	p.neighbors[at] = n
+	f := p.pipe(n)
+	f.open(hold, capabilities...)
+	return p, f
+}
+
+// pipe is a connection that a neighbour has made.
+func (p *party) pipe(n *neighbor) *fake {
 	here, there := net.Pipe()
 	p.tasks.Go(func() { n.session(here, false) })
-	t.Cleanup(func() { there.Close() })
-	f := &fake{there, t, bufio.NewReader(there), make([]byte, maxMessage)}
+	p.t.Cleanup(func() { there.Close() })
+	return &fake{there, p.t, bufio.NewReader(there), make([]byte, maxMessage)}
+}
+
+// open is establish at a pipe, which has no room for what nobody has read.
+func (f *fake) open(hold uint16, capabilities ...packet.ParameterCapabilityInterface) {
+	t := f.t
+	t.Helper()
 	if kind, _ := f.next(); kind != packet.BGP_MSG_OPEN {
 		t.Fatalf("a message of kind %d in place of OPEN", kind)
 	}
@@ -639,7 +652,36 @@ func piped(t *testing.T, hold uint16, capabilities ...packet.ParameterCapability
 		t.Fatalf("a message of kind %d in place of KEEPALIVE", kind)
 	}
 	f.say(packet.NewBGPKeepAliveMessage())
-	return p, f
+}
+
+// A neighbour that says why it ends a session, and hangs up from then on, has said why.
+func TestReasonStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, f := piped(t, 90)
+		n := p.neighbors[netip.MustParseAddr("127.0.0.9")]
+		problem := func() string { synctest.Wait(); return p.Neighbors()[0].Problem }
+		f.next() // End-of-RIB
+		f.say(packet.NewBGPNotificationMessage(packet.BGP_ERROR_CEASE, packet.BGP_ERROR_SUB_ADMINISTRATIVE_SHUTDOWN, nil))
+		if got := problem(); !strings.Contains(got, "administrative shutdown") {
+			t.Errorf("the problem is %q", got)
+		}
+		f = p.pipe(n)
+		f.next() // OPEN
+		f.Close()
+		if got := problem(); !strings.Contains(got, "administrative shutdown") {
+			t.Errorf("once it hangs up, the problem is %q", got)
+		}
+		f = p.pipe(n)
+		f.open(90)
+		f.next()
+		if got := problem(); got != "" {
+			t.Errorf("in a session, the problem is %q", got)
+		}
+		f.Close()
+		if got := problem(); got != "the neighbor closed the connection" {
+			t.Errorf("after it, the problem is %q", got)
+		}
+	})
 }
 
 // A neighbour that speaks and does not listen is dead, and the user reads why.
