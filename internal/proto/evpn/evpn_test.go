@@ -419,6 +419,43 @@ func TestSticky(t *testing.T) {
 	}
 }
 
+// Two hosts have a static entry of one station: it is at the one that has it since the other, and stays there, however
+// often the other says that it has it still. The other's user reads of it.
+func TestStickyAtTwo(t *testing.T) {
+	r := newRig(t, Config{})
+	again := func(what string, here bool, seq uint32, conflicts int) {
+		t.Helper()
+		for range 10 {
+			r.Local(r.now, vni, mac1, 1, true)
+			r.pass(time.Minute)
+		}
+		if x, ok := r.own(mac1); ok != here || x.Seq != seq || len(r.conflicts) != conflicts {
+			t.Errorf("%s: %v, %+v; conflicts: %+v", what, ok, x, r.conflicts)
+		}
+	}
+	theirs := remote(2, mac1, 1)
+	theirs.Sticky = true
+	again("alone", true, 0, 0)
+	r.Receive(7, theirs)
+	again("the other has it since", false, 0, 1)
+	if r.at(mac1) != (At{vtep(2), true}) {
+		t.Errorf("it is at %v", r.at(mac1))
+	}
+	r.Gone(vni, mac1) // the user adds it once more
+	again("this one has it since", true, 2, 1)
+	theirs.Seq = 3
+	r.Receive(7, theirs)
+	again("and the other", false, 0, 2)
+	theirs.Sticky = false
+	r.Receive(7, theirs)
+	again("it is not static there any more", true, 4, 2)
+	theirs.Sticky, theirs.Seq = true, 5
+	r.Receive(7, theirs)
+	again("it is again", false, 0, 3)
+	r.Table.Withdraw(7, theirs.Key)
+	again("the other takes it back", true, 4, 3)
+}
+
 // Guests of other hosts that claim a station in turn, each less often than makes it a duplicate there,
 // do not have it held away from where it was for long; they do elsewhere, and when it comes back all
 // the time.

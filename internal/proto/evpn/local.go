@@ -129,7 +129,7 @@ func (t *Table) relocate(now time.Time, d *domain, mac port.MAC, s *station, num
 // claims it. If not, the station is output again, since the switch has learned it here.
 func (t *Table) mayTake(now time.Time, d *domain, mac port.MAC, s *station, best *path, number uint16, sticky bool) bool {
 	switch {
-	case best.Sticky && !sticky:
+	case best.Sticky && (!sticky || s.gave): // else two hosts with one static entry would take it from each other for ever
 		if !s.told {
 			s.told = true
 			t.out.Conflict(Conflict{VNI: d.vni, MAC: mac, Port: number, VTEP: best.VTEP})
@@ -192,9 +192,13 @@ func (t *Table) Gone(vni VNI, mac port.MAC) {
 	if d == nil {
 		return
 	}
-	if s := d.stations[mac]; s != nil && s.local != nil {
+	switch s := d.stations[mac]; {
+	case s == nil:
+	case s.local != nil:
 		t.unclaim(d, mac, s)
 		t.decide(d, mac)
+	default:
+		s.gave = false
 	}
 }
 
@@ -219,7 +223,9 @@ func (t *Table) decide(d *domain, mac port.MAC) {
 	if l := s.local; l != nil && best != nil && best.claim().beats(claim{t.cfg.VTEP, l.sure, l.sticky}) {
 		t.unclaim(d, mac, s)
 		s.left(t.now, l)
+		s.gave = l.sticky
 	}
+	s.gave = s.gave && best != nil && best.Sticky
 	at := At{}
 	switch {
 	case best == nil:

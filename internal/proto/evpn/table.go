@@ -73,6 +73,7 @@ type station struct {
 	local *local  // nil: not here
 	at    At      // as last output
 	told  bool    // the conflict with a sticky claim is reported
+	gave  bool    // a sticky claim of this host gave way to another's, which is sticky still
 	moves *moves  // nil: none
 }
 
