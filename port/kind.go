@@ -186,6 +186,14 @@ func (t Trace) Intend() {
 	}
 }
 
+// IntendToMake is Intend for a device, or a socket, that the switch makes for a port.
+func (t Trace) IntendToMake(name string) {
+	if !t.Created { // else it is known
+		t.Created, t.Ifname = true, name
+		t.Intend()
+	}
+}
+
 // Tracer is implemented by ports that change, while they are open, what Delete must undo.
 type Tracer interface {
 	// Trace returns what Delete must undo by now: Before and Members of a Trace. A Linked port's

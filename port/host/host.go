@@ -177,10 +177,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 	case t.Ifname != "" && !t.Created:
 		return port.Gone(fmt.Errorf("TAP %s, which vswitch did not make, is not there; make it again", s.Name))
 	default:
-		if !t.Created {
-			t.Created, t.Ifname = true, s.Name
-			t.Intend() // nobody looks for it in other namespaces
-		}
+		t.IntendToMake(s.Name) // nobody looks for it in other namespaces
 		if err := tuntap.Create(s.Name, owner.Made(k.Switch), tuntap.Access{Owner: 0, Group: tuntap.Anyone}, false); err != nil {
 			return err
 		}

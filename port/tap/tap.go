@@ -250,7 +250,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 	case l.Kind != "tap", owner.Check(l, k.Switch) != nil, !owner.Counts(l, k.Switch, t):
 		return nil // another device now has the name, or another switch the device
 	case !t.Created:
-		return cmp.Or(shape.Remove(l.Index), restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t.Before), k.release(l, t.Before), hoststack.Lift(l.Index, k.Ingress))
+		return cmp.Or(shape.Remove(l.Index), restore(l, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t.Before), hoststack.Lift(l.Index, k.Ingress), k.release(l, t.Before))
 	case k.made(l, t):
 		return cmp.Or(l.Delete(), hoststack.Lift(l.Index, k.Ingress))
 	}

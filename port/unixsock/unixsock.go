@@ -132,6 +132,7 @@ func (k Stream) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	if err != nil {
 		return nil, err
 	}
+	trace.IntendToMake("")
 	server, err := sockfile.Serve(path, a)
 	if err != nil {
 		return nil, err
@@ -155,6 +156,7 @@ func (k Dgram) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	if err != nil {
 		return nil, err
 	}
+	trace.IntendToMake("")
 	p, err := newDgram(own, peer, a)
 	if err != nil {
 		return nil, err

@@ -144,10 +144,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	mtu := cmp.Or(o.MTU, k.MTU, defaultMTU)
 	near, end, err := k.find(s, t, ns)
 	if errors.Is(err, link.ErrNotFound) && from == nil {
-		if !t.Created {
-			t.Created, t.Ifname = true, s.Name
-			t.Intend()
-		}
+		t.IntendToMake(s.Name)
 		near, end, err = k.make(s, mtu, ns)
 		if err == nil {
 			done.Undoable(func() { _ = near.Delete() })

@@ -142,6 +142,7 @@ func (k Kind) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	if err != nil {
 		return nil, err
 	}
+	trace.IntendToMake("")
 	l, err := sockfile.Serve(path, a)
 	if err != nil {
 		return nil, err

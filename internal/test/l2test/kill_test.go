@@ -2,6 +2,7 @@ package l2test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,9 +51,12 @@ func TestKilledAmidChange(t *testing.T) {
   h0: {kind: host, address: [192.0.2.2/24], mtu: 1400}
   h1: {kind: host, address: [198.51.100.9/24], netns: NETNS}
   n0: {kind: netdev, exclusive: true, mtu: 1400}
+  g0: {kind: dgram}
   own0: {mtu: 1400}
   own1: {kind: host, mtu: 1400, address: [192.0.2.9/24]}
+  s0: {kind: stream}
   t0: {mtu: 1400}
+  u0: {kind: vhost-user}
   v0: {kind: veth, netns: NETNS, address: [198.51.100.2/24], mtu: 1400}
   w0: {kind: veth, netns: NETNS, ifname: eth1, address: [198.51.100.8/24]}
 `, "NETNS", container.Path()))
@@ -63,6 +67,9 @@ func TestKilledAmidChange(t *testing.T) {
 		return strings.Contains(container.Run("ip", "addr", "show", "eth0"), "mtu 1400") && strings.Contains(container.Run("ip", "addr", "show", "eth0"), "198.51.100.2/24")
 	})
 	changed := devices(ns) + devices(container)
+	if s := sockets(t, sw); len(s) != 4 {
+		t.Errorf("the change has made the sockets %q", s)
+	}
 	sw.Kill()
 	release()
 	<-done
@@ -74,6 +81,9 @@ func TestKilledAmidChange(t *testing.T) {
 	}
 	if got := devices(ns) + devices(container); got != want {
 		t.Errorf("before the change, that is:\n%s\nafter the next start\n%s\nchanged was\n%s", want, got, changed)
+	}
+	if s := sockets(t, sw); !slices.Equal(s, []string{"s"}) {
+		t.Errorf("sockets are left: %q", s)
 	}
 	for _, name := range ports {
 		sw.ctl("del-port %s", name)
@@ -178,6 +188,23 @@ func devices(ns *testenv.Netns, names ...string) string {
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// sockets lists the sockets of a switch.
+func sockets(t *testing.T, sw *daemon) (all []string) {
+	t.Helper()
+	home := filepath.Dir(sw.Socket())
+	err := filepath.WalkDir(home, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type() == fs.ModeSocket {
+			name, _ := filepath.Rel(home, path)
+			all = append(all, name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return all
 }
 
 // stateOf returns the state directory of a switch.
