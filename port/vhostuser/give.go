@@ -46,8 +46,9 @@ type parking struct {
 	out chan struct{} // closed to go on; nil: nobody asked run to wait
 }
 
-// parkWait is how long Give waits for the end of a message that is half read.
-const parkWait = time.Second
+// parkWait is how long Give waits for the end of a message that is half read, while the whole switch stands still. A
+// front end sends a message in one piece.
+const parkWait = 250 * time.Millisecond
 
 // park waits until unpark or Close.
 func (p *Port) park(conn *net.UnixConn) {
