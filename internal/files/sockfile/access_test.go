@@ -564,3 +564,13 @@ func TestTakeGone(t *testing.T) {
 		})
 	}
 }
+
+// What a file system says about a socket comes with what to do.
+func TestExplain(t *testing.T) {
+	for errno, want := range map[unix.Errno]string{unix.ENOSPC: "make room", unix.EDQUOT: "make room", unix.EROFS: "name another path", unix.EACCES: "a directory of your own"} {
+		err := Explain("/run/s", &os.PathError{Op: "bind", Path: "/run/s", Err: errno})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Count(err.Error(), "/run/s") != 1 {
+			t.Errorf("%v: %v", errno, err)
+		}
+	}
+}

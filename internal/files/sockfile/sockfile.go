@@ -177,6 +177,8 @@ func Explain(path string, err error) error {
 		return fmt.Errorf("%s: permission denied; name a path in a directory of your own, or run vswitch as a user who may write there", path)
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%s is on a file system that is mounted read-only; name another path", path)
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("there is no room for the socket %s on its file system; make room there, or name another path", path)
 	}
 	// The text of net and os errors repeats the path and the call.
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
