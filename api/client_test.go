@@ -172,7 +172,7 @@ func TestAddPortIsFlat(t *testing.T) {
 func TestCheckName(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"sw0": true, "lab-1_a.b": true, strings.Repeat("x", 64): true,
-		"": false, ".": false, "..": false, "a/b": false, "a b": false, "ä": false, strings.Repeat("x", 65): false,
+		"": false, ".": false, "..": false, "a/b": false, "a b": false, "ä": false, strings.Repeat("x", 65): false, "-x": false, "--": false, "_x": true,
 	} {
 		if err := CheckName(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)

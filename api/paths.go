@@ -15,13 +15,14 @@ const DefaultName = "sw0"
 // of sockaddr_un.
 const maxName = 64
 
-// CheckName reports whether name is valid for a switch: it becomes part of file names.
+// CheckName reports whether name is valid for a switch: it becomes part of file names and
+// of command lines.
 func CheckName(name string) error {
-	ok := name != "" && len(name) <= maxName && name[0] != '.' && !strings.ContainsFunc(name, func(r rune) bool {
+	ok := name != "" && len(name) <= maxName && name[0] != '.' && name[0] != '-' && !strings.ContainsFunc(name, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
 	})
 	if !ok {
-		return fmt.Errorf("%q cannot be a switch's name; use up to %d letters, digits, '-', '_' and '.'", name, maxName)
+		return fmt.Errorf("%q cannot be a switch's name; use up to %d letters, digits, '_', '-' and '.', not beginning with the last two", name, maxName)
 	}
 	return nil
 }

@@ -126,20 +126,28 @@ func writeSynced(d Disk, path string, content []byte) error {
 // MkdirAll makes a directory and its parents if they are missing. What it makes survives
 // a power cut.
 func MkdirAll(d Disk, dir string, mode os.FileMode) error {
-	err := os.Mkdir(dir, mode)
-	switch {
-	case err == nil:
-		return d.SyncDir(filepath.Dir(dir))
-	case errors.Is(err, os.ErrExist):
-		if i, err := os.Stat(dir); err == nil && !i.IsDir() {
-			return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
-		}
-		return nil
-	case !errors.Is(err, os.ErrNotExist):
+	err := mkdir(d, dir, mode)
+	if !errors.Is(err, os.ErrNotExist) || filepath.Dir(dir) == dir {
 		return err
 	}
 	if err := MkdirAll(d, filepath.Dir(dir), mode); err != nil {
 		return err
 	}
-	return MkdirAll(d, dir, mode)
+	// Where the parent is a link to nowhere, or a file system that makes no directories, it is missing still.
+	return mkdir(d, dir, mode)
+}
+
+// mkdir makes a directory whose parent is there, if it is missing.
+func mkdir(d Disk, dir string, mode os.FileMode) error {
+	err := os.Mkdir(dir, mode)
+	switch {
+	case err == nil:
+		return d.SyncDir(filepath.Dir(dir))
+	case !errors.Is(err, os.ErrExist):
+		return err
+	}
+	if i, err := os.Stat(dir); err == nil && !i.IsDir() {
+		return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	return nil
 }

@@ -1,6 +1,8 @@
 package durable_test
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -35,6 +37,19 @@ func TestReplacedFileOutlivesAPowerCut(t *testing.T) {
 		d.FailAt = 0
 		if err := durable.Replace(d, path, []byte("newer")); err != nil || !slices.Equal(d.AfterPowerCut(path), []string{"newer"}) {
 			t.Errorf("the next try: %v, %q", err, d.AfterPowerCut(path))
+		}
+	}
+}
+
+// A directory whose parent is a link to nowhere, as to a disk that is not mounted, cannot be made, nor one in /proc.
+func TestDirectoryThatCannotBe(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("nowhere", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Join(link, "a"), filepath.Join(link, "a", "b"), "/proc/none/a"} {
+		if err := durable.MkdirAll(durable.Host{}, dir, 0o700); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", dir, err)
 		}
 	}
 }
