@@ -46,6 +46,8 @@ func (t *tunnel) Notice() string {
 		return fmt.Sprintf("address %s is no longer on this host; give it back, or add the port again with another one", t.local)
 	case r.count > 0 && time.Since(r.at) < noticeFor && !t.known(r.from):
 		return fmt.Sprintf("frames from %s are refused: it is no peer (%d frames); name it with --peers if it should be one", r.from, r.count)
+	case len(*t.byAddr.Load()) == 0 && t.driven():
+		return "EVPN knows no other host yet; see `vswitch evpn neighbors`"
 	case len(*t.byAddr.Load()) == 0:
 		return "no other host is known; name some with --peers"
 	}

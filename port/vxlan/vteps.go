@@ -488,6 +488,13 @@ func (d *directory) SetLearning(on bool) {
 	d.setLearning()
 }
 
+// driven reports whether a control plane says who is where.
+func (d *directory) driven() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.wanted
+}
+
 func (d *directory) setLearning() {
 	on := d.permit && d.wanted
 	if d.learning.Swap(on) && !on && d.legacy.left == 0 {
