@@ -242,6 +242,21 @@ func (i *instance) see(p feature.Port) {
 	}
 }
 
+const noIdentifier = "EVPN over IPv6 needs a BGP identifier; set one with `vswitch set --router-id`"
+
+// lacks says why there is no fabric.
+func (i *instance) lacks() string {
+	for p := range i.host.Ports() {
+		switch {
+		case tunnelOf(p) != nil:
+			return noIdentifier
+		case p.Kind().Tunnel:
+			return fmt.Sprintf("the vxlan port %s is not open; `vswitch ports` says why", p.Name())
+		}
+	}
+	return "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
+}
+
 // join begins to exchange routes for a tunnel.
 func (i *instance) join(p feature.Port, t port.Tunnel) {
 	id := i.settings.RouterID.Addr
@@ -249,7 +264,7 @@ func (i *instance) join(p feature.Port, t port.Tunnel) {
 		id = t.VTEP()
 	}
 	if !id.IsValid() {
-		i.log.Error("EVPN over IPv6 needs a BGP identifier; set one with `vswitch set --router-id`", "port", p.Name())
+		i.log.Error(noIdentifier, "port", p.Name())
 		return
 	}
 	i.fabric = newFabric(i, p, t, id)
@@ -404,7 +419,7 @@ func (i *instance) view(n neighbor, s *bgp.Status) api.EVPNNeighbor {
 			v.HoldS, v.RestartS = int64(s.Hold/time.Second), int64(s.Restart/time.Second)
 		}
 	case i.fabric == nil:
-		v.Problem = "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
+		v.Problem = i.lacks()
 	}
 	if s != nil {
 		v.Problem = cmp.Or(v.Problem, n.problem())

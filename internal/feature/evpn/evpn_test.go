@@ -348,10 +348,24 @@ func TestTunnelChanges(t *testing.T) {
 	if r.i.fabric != nil || !again.learning || r.up.Core().Config().NoLearning {
 		t.Errorf("without its port: %v, learning %v", r.i.fabric, again.learning)
 	}
+	if err := r.up.Core().Detach(); err != nil {
+		t.Error(err)
+	}
 	if n := r.i.list()[0]; n.State != "idle" || !strings.Contains(n.Problem, "no vxlan port") {
 		t.Errorf("%+v", n)
 	}
+	six := overIPv6{newTunnel(port.VNI{VNI: vni})}
+	r.attach(r.up, six)
+	r.do(func() { r.i.Linked(r.up, true) })
+	if n := r.i.list()[0]; n.State != "idle" || n.Problem != noIdentifier {
+		t.Errorf("%+v", n)
+	}
 }
+
+// overIPv6 is a tunnel with an IPv6 address.
+type overIPv6 struct{ *tunnel }
+
+func (overIPv6) VTEP() netip.Addr { return netip.MustParseAddr("2001:db8::1") }
 
 // While EVPN is on, neither the tunnel nor the core learns from what comes through it.
 func TestLearning(t *testing.T) {
