@@ -246,15 +246,16 @@ const noIdentifier = "EVPN over IPv6 needs a BGP identifier; set one with `vswit
 
 // lacks says why there is no fabric.
 func (i *instance) lacks() string {
+	why := "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
 	for p := range i.host.Ports() {
-		switch {
-		case tunnelOf(p) != nil:
+		if tunnelOf(p) != nil {
 			return noIdentifier
-		case p.Kind().Tunnel:
-			return fmt.Sprintf("the vxlan port %s is not open; `vswitch ports` says why", p.Name())
+		}
+		if p.Kind().Tunnel {
+			why = fmt.Sprintf("the vxlan port %s is not open; `vswitch ports` says why", p.Name())
 		}
 	}
-	return "there is no vxlan port; add one with `vswitch add-port NAME --kind vxlan`"
+	return why
 }
 
 // join begins to exchange routes for a tunnel.
