@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -124,6 +125,32 @@ func (n *neighbor) problem() string {
 func newInstance(h feature.Host, s Settings) *instance {
 	h.Speak() // questions to stations have the switch's address
 	return &instance{host: h, log: slog.New(logqueue.Limit(h.Log().Handler(), logRate)), settings: s}
+}
+
+// Set implements feature.Settable. Sessions end only with settings that neighbors are told.
+func (i *instance) Set(settings any) error {
+	from, to := i.settings, settings.(Settings)
+	i.settings = to
+	from.Suppression, from.Hold = to.Suppression, to.Hold
+	f := i.fabric
+	if f != nil && reflect.DeepEqual(from, to) {
+		f.table.SetHold(time.Duration(to.Hold))
+		for p := range i.host.Ports() {
+			if p != f.uplink {
+				f.local(p)
+			}
+		}
+		return nil
+	}
+	if i.leave(); f != nil {
+		i.see(f.uplink)
+	}
+	for p := range i.host.Ports() {
+		if f == nil || p != f.uplink {
+			i.see(p)
+		}
+	}
+	return nil
 }
 
 // End implements feature.Ending: State has the sequence numbers as they are then, and nothing reserved.

@@ -379,6 +379,63 @@ func TestLearning(t *testing.T) {
 	}
 }
 
+// What neighbors are not told changes while the sessions go on; with the rest begins another speaker, which has the
+// neighbors, too, and what was learned.
+func TestSet(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.hear(routeIP(there, vtep2, ip2), route(here, vtep2, 6))
+	r.send(frame(port.Broadcast, here))
+	r.await("the announcement", func() bool { x, _ := r.announced(here, netip.Addr{}); return x.Seq == 7 })
+	set := func(change func(*Settings)) (same bool) {
+		t.Helper()
+		r.do(func() {
+			before, s := r.i.fabric.speaker, r.i.settings
+			if change(&s); r.i.Set(s) != nil {
+				t.Error("the settings are refused")
+			}
+			if n := r.i.fabric.speaker.Neighbors(); len(n) != 1 {
+				t.Errorf("neighbors: %+v", n)
+			}
+			same = r.i.fabric.speaker == before
+		})
+		return same
+	}
+	asked := func() { r.send(arp(here, ip1, ip2)) }
+	answered := func(b []byte) bool { return port.MACFrom(b) == here && len(b) > 21 && b[21] == 2 }
+	asked()
+	arrives(t, "the answer", r.line, answered)
+	if !set(func(s *Settings) { s.Suppression, s.Hold = true, setting.Duration(time.Hour) }) {
+		t.Error("the sessions end")
+	}
+	asked()
+	arrives(t, "the question", r.tun.Port, func(b []byte) bool {
+		return port.MACFrom(b) == port.Broadcast && b[13] == 6 && len(b) > 21 && b[21] == 1
+	})
+	if !set(func(s *Settings) { s.Suppression = false }) {
+		t.Error("the sessions end")
+	}
+	asked()
+	arrives(t, "the answer again", r.line, answered)
+	r.do(func() {
+		for n := range 2 * evpn.HomeMoves { // it is a duplicate: held for as long as is set
+			r.i.fabric.table.Receive(r.i.neighbors[0].peer, route(here, vtep2, uint32(10+2*n)).Route)
+			r.i.fabric.table.Local(time.Now(), vni, here, r.vm.Number(), false)
+		}
+	})
+	if log := r.host.Logged(); !strings.Contains(log, "held_for=1h0m0s") {
+		t.Errorf("the log says %s", log)
+	}
+	for what, change := range map[string]func(*Settings){
+		"AS": func(s *Settings) { s.AS++ }, "router ID": func(s *Settings) { s.RouterID = setting.Addr{Addr: vtep3} }, "port": func(s *Settings) { s.Listen = nil },
+	} {
+		if set(change) {
+			t.Errorf("another %s, and the same speaker", what)
+		}
+	}
+	r.send(frame(port.Broadcast, here)) // it was held elsewhere, as the former speaker said
+	r.await("the announcement of another speaker", func() bool { x, ok := r.announced(here, netip.Addr{}); return ok && x.Seq >= 7 })
+}
+
 // The sequence number of a station outlives the daemon, and so do the neighbors.
 func TestState(t *testing.T) {
 	r := newRig(t, Settings{})

@@ -90,6 +90,11 @@ func (f *fabric) close() {
 	for p := range f.host.Ports() {
 		p.Core().SetResolution(false)
 	}
+	for p := range f.table.Places() {
+		if p.At.Pinned { // nobody says so any more
+			f.enter(p.VNI, p.MAC, evpn.At{VTEP: p.At.VTEP})
+		}
+	}
 	f.tunnel.SetLearning(true)
 	f.learn(!bool(f.uplink.Policy().NoLearning))
 }

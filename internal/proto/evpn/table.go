@@ -1,6 +1,7 @@
 package evpn
 
 import (
+	"cmp"
 	"container/heap"
 	"hash/maphash"
 	"maps"
@@ -90,13 +91,13 @@ func New(cfg Config, out Output) *Table {
 	setDefault(&cfg.VTEPs, MaxVTEPs)
 	setDefault(&cfg.Stations, defaultStations)
 	setDefault(&cfg.IPs, defaultIPs)
-	setDefault(&cfg.Hold, defaultHold)
 	t := &Table{
 		cfg: cfg, out: out,
 		domains: make(map[VNI]*domain), peers: make(map[Peer]*peer), vteps: make(map[netip.Addr]int),
 		ports: make(map[uint16]*pacer), past: make(map[stationKey]uint32),
 		seed: maphash.MakeSeed(),
 	}
+	t.SetHold(cfg.Hold)
 	for _, s := range cfg.Sequences {
 		t.remember(stationKey{s.VNI, s.MAC}, s.Seq)
 		t.cover(s.Seq)
@@ -105,7 +106,10 @@ func New(cfg Config, out Output) *Table {
 	return t
 }
 
-func setDefault[T int | time.Duration](v *T, to T) {
+// SetHold sets how long duplicates are held from now on; 0: the default time.
+func (t *Table) SetHold(d time.Duration) { t.cfg.Hold = cmp.Or(d, defaultHold) }
+
+func setDefault(v *int, to int) {
 	if *v <= 0 {
 		*v = to
 	}

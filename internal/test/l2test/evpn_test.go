@@ -164,7 +164,8 @@ func TestEVPN(t *testing.T) {
 	testenv.Eventually(t, "the second switch misses the first", func() bool { return o.neighbors(1)[0].State != "established" })
 }
 
-// TestEVPNOff: what EVPN knew counts until frames tell otherwise, once it is off.
+// TestEVPNOff: what EVPN knew counts until frames tell otherwise, once it is off. Settings that neighbors are not told
+// leave the sessions alone.
 func TestEVPNOff(t *testing.T) {
 	t.Parallel()
 	o := newOverlay(t, 3, 1600, false)
@@ -176,6 +177,11 @@ func TestEVPNOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		o.awaitStation(h.mac, i)
+	}
+	o.sites[0].sw.ctl("set --suppression off --duplicate-hold 1m")
+	first.want(h1, h1.to(h2), h2)
+	if n := strings.Count(o.sites[0].sw.Log(), "BGP session ended"); n != 0 {
+		t.Errorf("%d sessions ended", n)
 	}
 	for i, l := range o.sites {
 		l.sw.ctl("set --evpn-as 0")
