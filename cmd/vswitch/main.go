@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -321,6 +322,8 @@ func words(c *cli.Context, names ...string) ([]string, error) {
 		switch {
 		case i >= len(got) && name[0] != '[':
 			return nil, usagef("%s is missing; usage: `%s`", name, c.Command.UsageText)
+		case i < len(got) && !utf8.ValidString(got[i]):
+			return nil, usagef("%q is no text in UTF-8; write it in letters that are", got[i]) // JSON would make another of it
 		case i < len(got) && got[i] == "" && !several(name):
 			return nil, usagef("%s is empty; usage: `%s`", strings.Trim(name, "[.]"), c.Command.UsageText)
 		}

@@ -51,3 +51,13 @@ func TestErrorIsPrintable(t *testing.T) {
 		t.Errorf("%q, want %q", &errs, want)
 	}
 }
+
+// An argument that is no text is refused: JSON would make another of it.
+func TestArgumentsAreText(t *testing.T) {
+	for _, args := range [][]string{{"mirror", "del", "\xff"}, {"add-port", "vm0", "--path", "/\xff"}, {"qemu-args", "a\xffb"}} {
+		var out, errs bytes.Buffer
+		if code := run(append([]string{"vswitch"}, args...), &out, &errs); code != exitUsage || !strings.Contains(errs.String(), "is no text in UTF-8") {
+			t.Errorf("%q: %d, %q", args, code, &errs)
+		}
+	}
+}

@@ -79,7 +79,7 @@ func checkName(name string) error {
 	switch {
 	case name == "" || len(name) > maxName || strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == ' ' || !unicode.IsPrint(r) }):
 		return fmt.Errorf("a mirror's name has 1 to %d characters, and neither spaces nor '/'", maxName)
-	case name == "." || name == "..":
+	case name == "." || name == ".." || name[0] == '-':
 		return fmt.Errorf("a mirror's name cannot be %q; write one such as m0", name)
 	}
 	return nil

@@ -56,6 +56,7 @@ func TestMirrors(t *testing.T) {
 		{func(m *api.Mirror) { m.Name = "a/b" }, api.CodeInvalid, "space"},
 		{func(m *api.Mirror) { m.Name = "." }, api.CodeInvalid, `cannot be "."`},
 		{func(m *api.Mirror) { m.Name = ".." }, api.CodeInvalid, `cannot be ".."`},
+		{func(m *api.Mirror) { m.Name = "-m" }, api.CodeInvalid, `cannot be "-m"`},
 		{func(m *api.Mirror) { m.Name = strings.Repeat("x", maxName+1) }, api.CodeInvalid, "32"},
 		{func(m *api.Mirror) { m.From = []string{"vm9"} }, api.CodeNotFound, "vm9"},
 		{func(m *api.Mirror) { m.From = []string{"vm0", "vm0"} }, api.CodeInvalid, "from: vm0 is there twice; name it once"},
