@@ -32,12 +32,17 @@ func (p *managed) aimAt(spec port.Spec) store.Port {
 	return s
 }
 
-// correct has the journal say what a port is, if it says what the port was about to be.
+// correct has the journal say what a port is, if it says what the port was about to be. What an open port has left on
+// the host, the port itself says, and sooner.
 func (m *manager) correct(p *managed) {
-	if m.journal.Has(p.spec.Name) && p.begun == nil {
-		s := p.saved()
-		m.off(func() { m.journal.Correct(s) })
+	if !m.journal.Has(p.spec.Name) || p.begun != nil {
+		return
 	}
+	s, note := p.saved(), m.journal.NoteSpec
+	if p.dev == nil {
+		note = m.journal.Note
+	}
+	m.off(func() { note(s) })
 }
 
 // finishPort finishes what a former process had begun for a port of the state that is about to be opened, without the turn:
@@ -60,6 +65,10 @@ func (m *manager) finishPort(begun store.Port, spec port.Spec, trace *port.Trace
 	}
 	if err := kind.Set(dev, to, spec); err != nil {
 		return nil, errors.Join(err, dev.Close())
+	}
+	if d, ok := dev.(port.Tracer); ok {
+		now := d.Trace()
+		t.Members, t.Before = now.Members, now.Before
 	}
 	*trace = t
 	return dev, nil

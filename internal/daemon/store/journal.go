@@ -99,11 +99,6 @@ func (j *Journal) NoteSpec(p Port) {
 	})
 }
 
-// Correct replaces the entry of a port if there is one.
-func (j *Journal) Correct(p Port) {
-	j.change(p.Spec.Name, func(_ Port, is bool) (Port, bool) { return p, is })
-}
-
 // Remove removes the entry of a port.
 func (j *Journal) Remove(name string) {
 	j.change(name, func(Port, bool) (Port, bool) { return Port{}, false })

@@ -59,10 +59,6 @@ func TestJournalOfAFormerProcess(t *testing.T) {
 		t.Errorf("a new one has %+v", j.Entries())
 	}
 	first := Port{Spec{Name: "al0", Kind: "lag"}, port.Trace{Members: &[]port.Trace{{Ifname: "a0"}}}}
-	j.Correct(first)
-	if j.Has("al0") {
-		t.Error("it has what was never noted")
-	}
 	j.Note(Port{Spec: Spec{Name: "gone", Kind: "tap"}})
 	j.Note(first)
 	j.NoteSpec(Port{Spec: Spec{Name: "al0", Kind: "lag", Settings: setting.Patch{"mtu": json.RawMessage("1400")}}})

@@ -96,6 +96,41 @@ func TestKilledAmidChange(t *testing.T) {
 	}
 }
 
+// A switch is killed amid a change, and again after the next one has taken that back, before the state is on disk. The
+// devices are still given back as they were.
+func TestKilledTwice(t *testing.T) {
+	t.Parallel()
+	ns := quietNetns(t)
+	for _, n := range []string{"b0", "c0", "n0"} {
+		nic(t, ns, n, 1450)
+	}
+	original := devices(ns)
+	sw := startDaemon(t, ns)
+	for _, change := range [][2]string{
+		{"add-port al0 --kind lag --lag-mode static --members b0,c0 --mtu 1400", "set-port al0 --members b0"},
+		{"add-port n0 --kind netdev --exclusive --mtu 1400", "set-port n0 --exclusive=off"},
+	} {
+		sw.ctl("%s", change[0])
+		want := devices(ns)
+		release := holdState(t, sw)
+		done := make(chan struct{})
+		go func() { defer close(done); _, _ = sw.Try(strings.Fields(change[1])...) }()
+		testenv.Eventually(t, "the change is made", func() bool { return devices(ns) != want })
+		sw.Kill()
+		<-done
+		sw.Restart(t)
+		testenv.Eventually(t, "the change is taken back", func() bool { return devices(ns) == want })
+		sw.Kill()
+		release()
+		sw.Restart(t)
+	}
+	sw.ctl("del-port al0")
+	sw.ctl("del-port n0")
+	if got := devices(ns); got != original {
+		t.Errorf("the devices were\n%s\nand are given back as\n%s", original, got)
+	}
+}
+
 // A switch is killed after it has taken devices for which ports have waited, and before the state is on disk. The next
 // one still gives them back as they were.
 func TestKillAfterNICCame(t *testing.T) {
@@ -223,7 +258,13 @@ func holdState(t *testing.T, sw *daemon) (release func()) {
 	f := os.NewFile(uintptr(fd), "fanotify") // its end lets all go on
 	ended := make(chan struct{})
 	go func() {
-		defer close(ended)
+		var held []int
+		defer func() {
+			for _, fd := range held {
+				unix.Close(fd)
+			}
+			close(ended)
+		}()
 		b := make([]byte, 4096)
 		for {
 			n, err := f.Read(b)
@@ -234,10 +275,12 @@ func holdState(t *testing.T, sw *daemon) (release func()) {
 				e := *(*unix.FanotifyEventMetadata)(unsafe.Pointer(&events[0]))
 				events = events[e.Event_len:]
 				path, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", e.Fd))
-				if filepath.Base(path) != "state.json.new" {
-					r := unix.FanotifyResponse{Fd: e.Fd, Response: unix.FAN_ALLOW}
-					_, _ = f.Write((*[unsafe.Sizeof(r)]byte)(unsafe.Pointer(&r))[:])
+				if filepath.Base(path) == "state.json.new" {
+					held = append(held, int(e.Fd)) // the number stands for who waits
+					continue
 				}
+				r := unix.FanotifyResponse{Fd: e.Fd, Response: unix.FAN_ALLOW}
+				_, _ = f.Write((*[unsafe.Sizeof(r)]byte)(unsafe.Pointer(&r))[:])
 				unix.Close(int(e.Fd))
 			}
 		}
