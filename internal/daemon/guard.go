@@ -38,20 +38,6 @@ func (m *manager) recoverPort(p *managed) {
 	p.shutBy, p.recovery = "", time.Time{}
 }
 
-// recoverDue recovers the ports whose recovery time has come.
-func (m *manager) recoverDue(now time.Time) {
-	for _, p := range m.sorted() {
-		if p.recovery.IsZero() || p.recovery.After(now) {
-			continue
-		}
-		m.recoverPort(p)
-		if p.dev != nil {
-			m.reconcile(p)
-			p.changed = true // reread its interface
-		}
-	}
-}
-
 // limitHit error-disables the port that exceeded its station limit.
 func (m *manager) limitHit(ev vswitch.LimitHit) {
 	for _, p := range m.ports {

@@ -71,15 +71,6 @@ func (m *manager) logState(p *managed, from api.State) {
 	m.log.LogAttrs(context.Background(), level, "port state", attrs...)
 }
 
-// sumUp logs the states of ports that changed too often to log every change.
-func (m *manager) sumUp(now time.Time) {
-	for _, p := range m.ports {
-		if d, due := p.lines.next(now, stateWindow); due && d == 0 {
-			m.logState(p, "")
-		}
-	}
-}
-
 // notice logs the notice of a working port.
 func (m *manager) notice(p *managed) {
 	if n := p.notice(); n != "" && n != p.noticed {

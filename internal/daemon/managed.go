@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -585,21 +586,36 @@ func (m *manager) tryOpen(p *managed) bool {
 	return true
 }
 
-// retryDue opens the ports whose retry is due and recovers ports that guards shut down.
+// retryDue does what is due: it opens and rereads ports, recovers those that guards shut down,
+// and logs what was left out of the log.
 func (m *manager) retryDue() {
 	now := time.Now()
-	m.recoverDue(now)
-	m.sumUp(now)
 	if !m.resave.IsZero() && !m.resave.After(now) {
 		m.saveNow()
 	}
-	for _, p := range m.sorted() {
+	var due []*managed
+	for _, p := range m.ports {
+		if m.dueIn(p, now) == 0 {
+			due = append(due, p)
+		}
+	}
+	slices.SortFunc(due, byNumber)
+	for _, p := range due {
+		if !p.recovery.IsZero() && !p.recovery.After(now) {
+			m.recoverPort(p)
+			if p.dev != nil {
+				m.reconcile(p)
+				p.changed = true // reread its interface
+			}
+		}
+		if d, skipped := p.lines.next(now, stateWindow); skipped && d == 0 {
+			m.logState(p, "")
+		}
 		switch {
-		case p.claimed != nil:
-		case p.dev != nil && (p.changed || p.lookDue(now)):
+		case m.deviceDueIn(p, now) > 0:
+		case p.dev != nil:
 			m.attend(p, func() { m.follow(p) })
-		case p.dev == nil && m.former != nil: // it is taken, not opened
-		case p.dev == nil && !p.retry.IsZero() && !p.retry.After(now):
+		default:
 			m.attend(p, func() {
 				if m.tryOpen(p) {
 					m.saveTrace()
@@ -609,35 +625,51 @@ func (m *manager) retryDue() {
 	}
 }
 
-// lookDue reports whether it is time to recheck a device: soon while somebody else uses it.
-func (p *managed) lookDue(now time.Time) bool {
-	return !p.retry.IsZero() && !p.retry.After(now) || p.link.Index != 0 && !p.look.After(now)
-}
+// never is longer than anything is due in.
+const never = time.Hour
 
 // nextRetry returns the time until retryDue has work.
 func (m *manager) nextRetry() time.Duration {
-	next := time.Hour
+	now := time.Now()
+	next := never
 	if !m.resave.IsZero() {
-		next = min(next, max(0, time.Until(m.resave)))
+		next = min(next, max(0, m.resave.Sub(now)))
 	}
 	for _, p := range m.ports {
-		switch {
-		case p.claimed != nil: // its holder wakes the timer when done
-		case p.dev != nil && p.changed:
-			next = 0
-		case p.dev == nil && m.former != nil:
-		case !p.retry.IsZero():
-			next = min(next, max(0, time.Until(p.retry)))
-		}
-		if p.claimed == nil && p.dev != nil && p.link.Index != 0 {
-			next = min(next, max(0, time.Until(p.look)))
-		}
-		if !p.recovery.IsZero() {
-			next = min(next, max(0, time.Until(p.recovery)))
-		}
-		if d, due := p.lines.next(time.Now(), stateWindow); due {
-			next = min(next, d)
-		}
+		next = min(next, m.dueIn(p, now))
+	}
+	return next
+}
+
+// dueIn returns the time until retryDue has work for a port.
+func (m *manager) dueIn(p *managed, now time.Time) time.Duration {
+	next := m.deviceDueIn(p, now)
+	if !p.recovery.IsZero() {
+		next = min(next, max(0, p.recovery.Sub(now)))
+	}
+	if d, skipped := p.lines.next(now, stateWindow); skipped {
+		next = min(next, d)
+	}
+	return next
+}
+
+// deviceDueIn returns the time until retryDue opens a port's device, or rereads it: soon while
+// somebody else uses it.
+func (m *manager) deviceDueIn(p *managed, now time.Time) time.Duration {
+	next := never
+	switch {
+	case p.claimed != nil: // its holder wakes the timer when done
+		return never
+	case p.dev == nil && m.former != nil: // it is taken, not opened
+		return never
+	case p.dev != nil && p.changed:
+		return 0
+	}
+	if !p.retry.IsZero() {
+		next = min(next, max(0, p.retry.Sub(now)))
+	}
+	if p.dev != nil && p.link.Index != 0 {
+		next = min(next, max(0, p.look.Sub(now)))
 	}
 	return next
 }

@@ -503,10 +503,10 @@ func (m *manager) restorePort(s store.Port) *managed {
 
 // sorted returns the ports by number.
 func (m *manager) sorted() []*managed {
-	return slices.SortedFunc(maps.Values(m.ports), func(a, b *managed) int {
-		return cmp.Compare(a.sw.Number(), b.sw.Number())
-	})
+	return slices.SortedFunc(maps.Values(m.ports), byNumber)
 }
+
+func byNumber(a, b *managed) int { return cmp.Compare(a.sw.Number(), b.sw.Number()) }
 
 // find returns the port with that name.
 func (m *manager) find(name string) (*managed, error) {
