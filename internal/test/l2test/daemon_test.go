@@ -2,7 +2,10 @@ package l2test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,7 +15,18 @@ import (
 	"github.com/vswitch/vswitch/port"
 )
 
-func TestMain(m *testing.M) { daemontest.Main(m) }
+// Most of these tests wait for the timers of protocols, so more of them run at a time than there
+// are CPUs, unless -parallel says otherwise.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	parallel := flag.Lookup("test.parallel")
+	set := false
+	flag.Visit(func(f *flag.Flag) { set = set || f == parallel })
+	if !set {
+		_ = parallel.Value.Set(strconv.Itoa(2 * runtime.NumCPU()))
+	}
+	daemontest.Main(m)
+}
 
 // daemon is a vswitch of a test. Settings are made by the command line, and what is
 // polled is read by the API.
