@@ -806,6 +806,46 @@ func TestManyPaths(t *testing.T) {
 	r.check()
 }
 
+// TestUnusedPaths: routes of a station that had too many are used once it has fewer.
+func TestUnusedPaths(t *testing.T) {
+	r := newRig(t, Config{})
+	route := func(n int) Route {
+		x := remote(2+n/maxPaths, mac1, 0)
+		x.Tag = uint32(n)
+		return x
+	}
+	const all = maxPaths + 100
+	for n := range all {
+		r.Receive(7, route(n))
+	}
+	paths := func() int { return len(r.domains[vni].stations[mac1].paths) }
+	r.pass(2 * refreshEvery)
+	if n := paths(); n != maxPaths {
+		t.Errorf("%d paths", n)
+	}
+	for n := range 50 {
+		r.Table.Withdraw(7, route(n).Key)
+	}
+	r.pass(refreshEvery)
+	if n := paths(); n != maxPaths {
+		t.Errorf("%d paths, once 50 are gone", n)
+	}
+	for n := 50; n < maxPaths; n++ {
+		r.Table.Withdraw(7, route(n).Key)
+	}
+	r.pass(refreshEvery)
+	if n := paths(); n != 100 || r.at(mac1).VTEP != vtep(3) || r.unused {
+		t.Errorf("%d paths, at %v", n, r.at(mac1))
+	}
+	r.check()
+	for n := maxPaths; n < all; n++ {
+		r.Table.Withdraw(7, route(n).Key)
+	}
+	if r.at(mac1) != (At{}) || len(r.domains[vni].stations) != 0 {
+		t.Error("something is left of routes that are gone")
+	}
+}
+
 // TestFairRoutes: a peer that fills the table gives way to the others until all have as many, and
 // what is left out of each is counted until its session ends.
 func TestFairRoutes(t *testing.T) {

@@ -32,6 +32,8 @@ type Table struct {
 	now      time.Time // the last time that was said
 	began    time.Time // the first one
 	synced   bool      // a peer has sent all its routes
+	unused   bool      // there are routes of stations that have too many
+	reused   time.Time // when those were looked at last
 }
 
 type stationKey struct {
@@ -349,6 +351,27 @@ func (t *Table) refresh(now time.Time) {
 	}
 }
 
+// reuse uses routes that are not used because their station had too many, where it has fewer by now.
+func (t *Table) reuse(now time.Time) {
+	if !t.unused || now.Sub(t.reused) < refreshEvery {
+		return
+	}
+	t.unused, t.reused = false, now
+	for _, p := range t.peers {
+		for _, r := range p.routes {
+			d := t.domainOf(&r.Route)
+			if d == nil || r.domain != nil {
+				continue
+			}
+			if s := d.stations[r.MAC]; s != nil && len(s.paths) >= maxPaths {
+				t.unused = true
+				continue
+			}
+			t.enter(r)
+		}
+	}
+}
+
 // forget says that one route fewer leads to a VTEP.
 func (t *Table) forget(vtep netip.Addr) {
 	if t.vteps[vtep]--; t.vteps[vtep] == 0 {
@@ -459,6 +482,7 @@ func (t *Table) enter(r *path) {
 		if len(s.paths) >= maxPaths {
 			r.domain = nil
 			t.stats.Unused++
+			t.unused = true
 			return
 		}
 		s.paths = append(s.paths, r)
@@ -525,6 +549,7 @@ func (t *Table) Tick(now time.Time) time.Duration {
 		heap.Pop(&t.timers).(*timer).run(now)
 	}
 	t.refresh(now)
+	t.reuse(now)
 	next := probeEvery
 	if len(t.timers) > 0 {
 		next = min(next, t.timers[0].at.Sub(now))
