@@ -42,18 +42,24 @@ type Item interface {
 	Needs() (ports []string, vlan uint16)
 }
 
-// ReadItems reads the items that a feature keeps; null is none. It refuses unknown keys, which a
-// newer version wrote, and an item that is there twice.
-func ReadItems[T Item](state json.RawMessage) (all []T, err error) {
+// ReadKept reads what a feature keeps into the value that to points to; null changes nothing. It refuses unknown keys, which
+// a newer version wrote, or the user of a configuration.
+func ReadKept(state json.RawMessage, to any) error {
 	if state == nil {
-		return nil, nil
+		return nil
 	}
-	if key := setting.OtherCase(state, reflect.TypeOf(all)); key != "" {
-		return nil, fmt.Errorf("json: unknown field %q", key)
+	if key := setting.OtherCase(state, reflect.TypeOf(to).Elem()); key != "" {
+		return fmt.Errorf("json: unknown field %q", key)
 	}
 	d := json.NewDecoder(bytes.NewReader(state))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&all); err != nil {
+	return d.Decode(to)
+}
+
+// ReadItems reads the items that a feature keeps; null is none. It refuses unknown keys, which a
+// newer version wrote, and an item that is there twice.
+func ReadItems[T Item](state json.RawMessage) (all []T, err error) {
+	if err := ReadKept(state, &all); err != nil {
 		return nil, err
 	}
 	seen := make(map[string]bool)

@@ -181,13 +181,12 @@ func (i *instance) State() (json.RawMessage, error) {
 	return json.Marshal(k)
 }
 
-// Restore implements feature.Kept. Sessions with neighbors that stay as they are go on.
+// Restore implements feature.Kept. Sessions with neighbors that stay as they are go on. What this program does not
+// understand is an error: the next save would lose it.
 func (i *instance) Restore(b json.RawMessage) error {
 	var k kept
-	if b != nil {
-		if err := json.Unmarshal(b, &k); err != nil {
-			return err
-		}
+	if err := feature.ReadKept(b, &k); err != nil {
+		return err
 	}
 	var restored []neighbor
 	for _, n := range k.Neighbors {

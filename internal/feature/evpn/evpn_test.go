@@ -486,7 +486,8 @@ func TestState(t *testing.T) {
 		}
 	})
 	for _, bad := range []string{`{"neighbors":[{"address":"224.0.0.1","as":1}]}`, `{"neighbors":[{"address":"192.0.2.2"}]}`, `[]`,
-		`{"neighbors":[{"address":"192.0.2.2","as":1},{"address":"192.0.2.2","as":1}]}`} {
+		`{"neighbors":[{"address":"192.0.2.2","as":1},{"address":"192.0.2.2","as":1}]}`,
+		`{"neighbors":[{"address":"192.0.2.2","as":1,"pasword":"x"}]}`, `{"neighbors":[{"address":"192.0.2.2","AS":1}]}`, `{"neighbours":[]}`} {
 		other.do(func() {
 			if err := other.i.Restore(json.RawMessage(bad)); err == nil {
 				t.Errorf("%s is restored", bad)
