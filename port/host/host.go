@@ -231,7 +231,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 			done.Undoable(func() { _ = l.DelAddress(a) })
 		}
 	}
-	if !l.Up {
+	if !l.Up && from == nil {
 		return l.SetUp(true)
 	}
 	return nil

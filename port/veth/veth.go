@@ -165,8 +165,10 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 	if err := equip(ns, near, end, mtu, nil, list); err != nil {
 		return nil, missing(err)
 	}
-	if err := ns.Do(func() error { return end.SetUp(true) }); err != nil {
-		return nil, missing(err)
+	if from == nil {
+		if err := ns.Do(func() error { return end.SetUp(true) }); err != nil {
+			return nil, missing(err)
+		}
 	}
 	// The kernel lets a device send up to a second after it got a carrier, but at once if
 	// somebody asks for the device (rtnl_getlink, Linux 6.8).

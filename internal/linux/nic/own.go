@@ -37,7 +37,7 @@ var _ interface {
 } = (*Own)(nil)
 
 // OpenOwn opens a device and sets it up. If that fails, the device is as it was, unless it is in
-// use by another process, which gives c.From of it.
+// use by another process, which gives c.From of it: who set it down meanwhile wants it so.
 func OpenOwn(l link.Link, ingress hoststack.Ingress, c afpacket.Config) (_ *Own, err error) {
 	o := &Own{}
 	defer func() {
@@ -53,7 +53,7 @@ func OpenOwn(l link.Link, ingress hoststack.Ingress, c afpacket.Config) (_ *Own,
 		_ = o.guard.Lift()
 		_ = hoststack.Restore(l.Name, sysctls)
 	})
-	if !l.Up {
+	if !l.Up && c.From == nil {
 		if err := l.SetUp(true); err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package upgradetest
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -162,4 +163,42 @@ func script(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// What somebody has set down stays down when the switch is upgraded.
+func TestInterfacesThatAreDown(t *testing.T) {
+	testenv.Root(t)
+	t.Parallel()
+	sw := daemontest.StartBinary(t, daemontest.Binary(t), testenv.NewNetns(t))
+	t.Cleanup(func() { sw.Kill(); sw.Cleanup(t) })
+	container := testenv.NewNetns(t)
+	sw.Ctl(t, "add-port vm0")
+	sw.Ctl(t, "add-port h0 --kind host")
+	sw.Ctl(t, "add-port w0 --kind veth --netns %s", container.Path())
+	sw.Ctl(t, "add-port w1 --kind veth --netns %s --ifname eth1", container.Path())
+	for _, name := range []string{"vm0", "h0", "w0"} {
+		sw.Netns.Run("ip", "link", "set", name, "down")
+	}
+	container.Run("ip", "link", "set", "eth1", "down")
+	states := func() string {
+		all, err := sw.Client.Ports(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text strings.Builder
+		for _, p := range all {
+			fmt.Fprintf(&text, "%s %s, ", p.Name, p.State)
+		}
+		return text.String()
+	}
+	const want = "vm0 down, h0 down, w0 down, w1 no-carrier, "
+	testenv.Eventually(t, "all ports are down", func() bool { return states() == want })
+	sw.Upgrade(t)
+	for _, name := range []string{"vm0", "h0", "w0"} {
+		sw.Netns.Run("sh", "-c", "! ip link show dev "+name+" up | grep -q .")
+	}
+	container.Run("sh", "-c", "! ip link show dev eth1 up | grep -q .")
+	testenv.Eventually(t, "all ports are down after the upgrade", func() bool { return states() == want })
+	sw.Netns.Run("ip", "link", "set", "vm0", "up")
+	testenv.Eventually(t, "the port follows its interface", func() bool { return strings.HasPrefix(states(), "vm0 no-carrier") })
 }
