@@ -17,21 +17,23 @@ import (
 // disk has it, and writing takes as long as the system's memory does. A nil Journal keeps nothing. Any goroutine may
 // use it.
 type Journal struct {
-	dir string
+	dir   string
+	write func(path string, content []byte) // replaces a file, or removes it if content is nil
 
 	mu      sync.Mutex
 	entries map[string]Port
 	todo    map[string]bool // entries that the files do not have yet
 	done    chan struct{}   // closed once they have all of todo
 	running bool            // a goroutine writes
+	late    bool            // it takes too long, so nobody waits for it
 }
 
-// journalWait is how long a port waits for a disk that does not take even what it may keep in memory.
+// journalWait is how long the first port waits for a disk that does not take even what it may keep in memory.
 const journalWait = 200 * time.Millisecond
 
 // OpenJournal returns the Journal in a directory of the state, with what a former process left in it.
 func OpenJournal(state string) *Journal {
-	j := &Journal{dir: filepath.Join(state, "journal"), entries: make(map[string]Port), todo: make(map[string]bool), done: make(chan struct{})}
+	j := &Journal{dir: filepath.Join(state, "journal"), write: replace, entries: make(map[string]Port), todo: make(map[string]bool), done: make(chan struct{})}
 	files, _ := os.ReadDir(j.dir)
 	for _, f := range files {
 		name, is := strings.CutSuffix(f.Name(), ".json")
@@ -155,17 +157,23 @@ func (j *Journal) change(name string, f func(had Port, is bool) (Port, bool)) {
 		delete(j.entries, name)
 	}
 	j.todo[name] = true
-	done := j.done
+	done, late := j.done, j.late
 	if !j.running {
 		j.running = true
 		go j.run()
 	}
 	j.mu.Unlock()
+	if late {
+		return
+	}
 	t := time.NewTimer(journalWait)
 	defer t.Stop()
 	select {
 	case <-done:
 	case <-t.C:
+		j.mu.Lock()
+		j.late = j.running
+		j.mu.Unlock()
 	}
 }
 
@@ -182,7 +190,7 @@ func (j *Journal) run() {
 			}
 		}
 		if len(files) == 0 {
-			j.running = false
+			j.running, j.late = false, false
 			j.mu.Unlock()
 			return
 		}
@@ -197,14 +205,14 @@ func (j *Journal) run() {
 	}
 }
 
-// write replaces a file, or removes it. If that fails, the state's next write has what is to be known.
-func (j *Journal) write(path string, content []byte) {
+// replace replaces a file, or removes it. If that fails, the state's next write has what is to be known.
+func replace(path string, content []byte) {
 	if content == nil {
 		_ = os.Remove(path)
 		return
 	}
 	if os.WriteFile(path+".new", content, 0o600) != nil {
-		if os.MkdirAll(j.dir, 0o700) != nil || os.WriteFile(path+".new", content, 0o600) != nil {
+		if os.MkdirAll(filepath.Dir(path), 0o700) != nil || os.WriteFile(path+".new", content, 0o600) != nil {
 			return
 		}
 	}

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
@@ -80,7 +83,47 @@ func TestJournalOfAFormerProcess(t *testing.T) {
 	}
 }
 
-// A disk that takes nothing holds nobody up for long, and a Journal of none keeps nothing.
+// A disk that does not answer holds up the first port for a moment, and no other. It gets all once it answers.
+func TestJournalOnASlowDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := OpenJournal(t.TempDir())
+		answers := make(chan struct{})
+		var mu sync.Mutex
+		files := make(map[string]string)
+		j.write = func(path string, content []byte) {
+			<-answers
+			mu.Lock()
+			defer mu.Unlock()
+			files[filepath.Base(path)] = string(content)
+		}
+		note := func(name string, most time.Duration) {
+			t.Helper()
+			began := time.Now()
+			j.Note(Port{Spec: Spec{Name: name, Kind: "tap"}})
+			if took := time.Since(began); took != most {
+				t.Errorf("%s waits for %v, want %v", name, took, most)
+			}
+		}
+		note("vm0", journalWait)
+		note("vm1", 0)
+		note("vm2", 0)
+		j.Remove("vm1")
+		close(answers)
+		synctest.Wait()
+		note("vm3", 0)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(files) != 4 || files["vm0.json"] == "" || files["vm1.json"] != "" || files["vm2.json"] == "" || files["vm3.json"] == "" {
+			t.Errorf("the files are %q", files)
+		}
+		if j.late || j.running {
+			t.Error("the disk is late though it has all")
+		}
+	})
+}
+
+// What cannot be written is not kept, and a Journal of none keeps nothing.
 func TestJournalWithoutADisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "journal"), nil, 0o600); err != nil {
