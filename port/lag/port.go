@@ -373,8 +373,8 @@ func (p *Port) set(o Settings) error {
 	}()
 	from := p.settings
 	if o.MTU != from.MTU {
-		if err := p.setMTU(o.MTU); err != nil {
-			_ = p.setMTU(from.MTU)
+		if err := p.setMTU(from.MTU, o.MTU); err != nil {
+			_ = p.setMTU(o.MTU, from.MTU)
 			return err
 		}
 		p.settings.MTU = o.MTU
@@ -386,7 +386,7 @@ func (p *Port) set(o Settings) error {
 		}
 	}
 	if err != nil {
-		_ = p.setMTU(from.MTU)
+		_ = p.setMTU(o.MTU, from.MTU)
 		p.settings.MTU = from.MTU
 		return err
 	}
@@ -479,12 +479,12 @@ func (p *Port) poke() {
 	}
 }
 
-// setMTU sets the MTU of all members that are there.
-func (p *Port) setMTU(mtu int) error {
-	o := Settings{MTU: mtu}
+// setMTU changes the MTU of all members that are there.
+func (p *Port) setMTU(from, to int) error {
+	was, is := Settings{MTU: from}, Settings{MTU: to}
 	for _, s := range p.slots {
 		if m := s.member.Load(); m != nil {
-			if err := m.device.Set(o.use()); err != nil && !errors.Is(err, port.ErrGone) {
+			if err := m.device.Set(was.use(), is.use()); err != nil && !errors.Is(err, port.ErrGone) {
 				return err
 			}
 		}

@@ -117,7 +117,9 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port
 }
 
 // Set implements port.Kind.
-func (kind) Set(p port.Port, _, to port.Spec) error { return p.(Port).Device.Set(use(to)) }
+func (kind) Set(p port.Port, from, to port.Spec) error {
+	return p.(Port).Device.Set(use(from), use(to))
+}
 
 // Delete implements port.Kind.
 func (k kind) Delete(s port.Spec, t port.Trace) error {

@@ -163,6 +163,40 @@ func TestPromiscuous(t *testing.T) {
 	})
 }
 
+// The MTU of a port without one is its user's affair: it stays when the port is opened again, or set otherwise.
+func TestOwnMTU(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	veth(ns, "sw0", "peer0", 1500)
+	ns.Do(func() {
+		spec, trace := port.Spec{Name: "sw0", Settings: netdev.Settings{}}, port.Trace{}
+		with := func(s netdev.Settings) port.Spec { return port.Spec{Name: "sw0", Settings: s} }
+		want := func(mtu int, what string) {
+			t.Helper()
+			if l, err := link.ByName("sw0"); err != nil || l.MTU != mtu {
+				t.Errorf("%s: MTU %d, %v; want %d", what, l.MTU, err, mtu)
+			}
+		}
+		open(t, spec, &trace).Close()
+		ns.Run("ip", "link", "set", "sw0", "mtu", "1400")
+		p := open(t, spec, &trace)
+		want(1400, "opened again")
+		for _, c := range []struct {
+			from, to netdev.Settings
+			mtu      int
+		}{
+			{netdev.Settings{}, netdev.Settings{Exclusive: true}, 1400},
+			{netdev.Settings{Exclusive: true}, netdev.Settings{MTU: 1300}, 1300},
+			{netdev.Settings{MTU: 1300}, netdev.Settings{}, 1500},
+		} {
+			if err := kind.Set(p, with(c.from), with(c.to)); err != nil {
+				t.Fatal(err)
+			}
+			want(c.mtu, fmt.Sprintf("%+v after %+v", c.to, c.from))
+		}
+	})
+}
+
 // The host stack takes part in the LAN until the port is exclusive.
 func TestExclusive(t *testing.T) {
 	t.Parallel()

@@ -233,12 +233,10 @@ func check(l link.Link) error {
 	return nil
 }
 
-// apply sets the device's MTU, 0 for its own, and keeps the host stack off it if exclusive
+// apply sets the device's MTU, unless that is 0, and keeps the host stack off it if exclusive
 // is set. On an error the device stays as it was.
 func (d *Device) apply(l link.Link, mtu int, exclusive bool) error {
-	if mtu == 0 {
-		mtu = d.Trace().Before.MTU
-	}
+	mtu = cmp.Or(mtu, l.MTU)
 	if mtu != l.MTU {
 		if err := l.SetMTU(mtu); err != nil {
 			return err
@@ -315,8 +313,9 @@ func (d *Device) expose(l link.Link) error {
 	return hoststack.Restore(l.Name, before)
 }
 
-// Set changes how the interface is used, except for its queues. On an error it stays as it was.
-func (d *Device) Set(o Config) error {
+// Set changes how the interface is used, except for its queues. On an error it stays as it was. The MTU is the
+// user's own unless it is set, so only an MTU that is set no longer goes back to what it was.
+func (d *Device) Set(from, to Config) error {
 	l, err := link.ByIndex(d.Ifindex())
 	if errors.Is(err, link.ErrNotFound) {
 		return port.Gone(err)
@@ -324,7 +323,14 @@ func (d *Device) Set(o Config) error {
 	if err != nil {
 		return err
 	}
-	return d.apply(l, o.MTU, o.Exclusive)
+	mtu := to.MTU
+	switch {
+	case from.MTU == to.MTU:
+		mtu = 0
+	case mtu == 0:
+		mtu = d.Trace().Before.MTU
+	}
+	return d.apply(l, mtu, to.Exclusive)
 }
 
 // Return gives an interface back as it was before Take, unless another switch has taken it since.
