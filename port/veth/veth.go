@@ -141,10 +141,11 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		return nil, k.without(s, *trace, missing(err))
 	}
 	t := *trace
-	mtu := cmp.Or(o.MTU, k.MTU, defaultMTU)
+	mtu := cmp.Or(o.MTU, k.MTU)
 	near, end, err := k.find(s, t, ns)
 	if errors.Is(err, link.ErrNotFound) && from == nil {
 		t.IntendToMake(s.Name)
+		mtu = cmp.Or(mtu, defaultMTU)
 		near, end, err = k.make(s, mtu, ns)
 		if err == nil {
 			done.Undoable(func() { _ = near.Delete() })
@@ -233,13 +234,19 @@ func (k kind) make(s port.Spec, mtu int, ns *link.Netns) (near, end link.Link, e
 	return near, end, err
 }
 
-// equip gives both ends an MTU and exchanges the addresses of the container's end. If that
+// equip gives both ends an MTU, unless that is 0, and exchanges the addresses of the container's end. If that
 // fails, they are as before.
 func equip(ns *link.Netns, near, end link.Link, mtu int, old, list []netip.Prefix) error {
-	err := near.SetMTU(mtu)
+	give := func(l link.Link) error {
+		if mtu == 0 {
+			return nil
+		}
+		return l.SetMTU(mtu)
+	}
+	err := give(near)
 	if err == nil {
 		err = ns.Do(func() error {
-			err := end.SetMTU(mtu)
+			err := give(end)
 			if err == nil {
 				err = end.ExchangeAddresses(old, list)
 			}
@@ -279,7 +286,11 @@ func (k kind) Set(pp port.Port, from, to port.Spec) error {
 	if err != nil {
 		return missing(err)
 	}
-	return equip(ns, near, end, cmp.Or(o.MTU, k.MTU, defaultMTU), old, list)
+	mtu := 0 // the user's own
+	if port.SettingsOf[Settings](from).MTU != o.MTU {
+		mtu = cmp.Or(o.MTU, k.MTU, defaultMTU)
+	}
+	return equip(ns, near, end, mtu, old, list)
 }
 
 // Delete implements port.Kind.

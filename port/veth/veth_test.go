@@ -263,7 +263,8 @@ func TestSet(t *testing.T) {
 			return port.Spec{Name: "c0", Settings: veth.Settings{Netns: there.Name, MTU: mtu, Address: address}}
 		}
 		spec := set(0, "192.0.2.1/24", "192.0.2.2/24")
-		p := open(t, spec, new(port.Trace))
+		var trace port.Trace
+		p := open(t, spec, &trace)
 		r := tuntest.Read(t, p)
 		next := set(9000, "192.0.2.2/24", "192.0.2.3/24")
 		if err := kind.Set(p, spec, next); err != nil {
@@ -291,6 +292,16 @@ func TestSet(t *testing.T) {
 			t.Fatal(err)
 		}
 		mtus(1500)
+		// Without an MTU of the port, it is the user's affair.
+		there.Run("ip", "link", "set", "eth0", "mtu", "1300")
+		here.Run("ip", "link", "set", "c0", "mtu", "1300")
+		if err := kind.Set(p, spec, set(0, "192.0.2.9/24")); err != nil {
+			t.Fatal(err)
+		}
+		mtus(1300)
+		p.Close()
+		p = open(t, spec, &trace)
+		mtus(1300)
 		there.Run("ip", "link", "set", "eth0", "netns", here.Path(), "name", "lost")
 		if err := kind.Set(p, spec, next); !errors.Is(err, port.ErrGone) {
 			t.Errorf("an end that is elsewhere: %v", err)
