@@ -32,6 +32,9 @@ const (
 // this one (RFC 5881 section 5).
 const ttl = 255
 
+// class is CS6, that of routing: what fills the network must not make a neighbour seem dead (RFC 4594 section 3.2).
+const class = 0xc0
+
 // Usual times: three packets that do not come in a row, 300 ms apart, end a session.
 const (
 	DefaultInterval = 300 * time.Millisecond
@@ -213,7 +216,7 @@ func (s *Speaker) open(n *session) (*net.UDPConn, error) {
 		from := &net.UDPAddr{IP: source.AsSlice(), Port: firstSource + (first-firstSource+i)%(lastSource-firstSource+1)}
 		var out *net.UDPConn
 		if out, err = net.DialUDP("udp", from, &net.UDPAddr{IP: n.Address.AsSlice(), Port: port}); err == nil {
-			if err = setTTL(out, n.Address.Is6()); err == nil {
+			if err = setPackets(out, n.Address.Is6()); err == nil {
 				return out, nil
 			}
 			out.Close()

@@ -1,6 +1,7 @@
 package bfd
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net"
 	"syscall"
@@ -8,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setTTL sets the TTL or hop limit of what a socket sends.
-func setTTL(c *net.UDPConn, ip6 bool) error {
+// setPackets sets the TTL or hop limit of what a socket sends, and its class.
+func setPackets(c *net.UDPConn, ip6 bool) error {
 	if ip6 {
-		return setOption(c, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, ttl)
+		return cmp.Or(setOption(c, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, ttl), setOption(c, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, class))
 	}
-	return setOption(c, unix.IPPROTO_IP, unix.IP_TTL, ttl)
+	return cmp.Or(setOption(c, unix.IPPROTO_IP, unix.IP_TTL, ttl), setOption(c, unix.IPPROTO_IP, unix.IP_TOS, class))
 }
 
 // receiveTTL has a socket tell the TTL or hop limit of what it receives.

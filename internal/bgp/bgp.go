@@ -302,7 +302,7 @@ func (s *Speaker) listen() {
 
 // listenAt listens without Multipath TCP, which has no MD5 signatures.
 func listenAt(network, address string) (net.Listener, error) {
-	var c net.ListenConfig
+	c := net.ListenConfig{Control: setPackets}
 	c.SetMultipathTCP(false)
 	return c.Listen(context.Background(), network, address)
 }

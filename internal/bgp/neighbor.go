@@ -137,12 +137,14 @@ func (n *neighbor) run() {
 // connect connects and runs a session.
 func (n *neighbor) connect() {
 	n.set(StateConnect)
-	d := net.Dialer{Timeout: dialTimeout}
+	d := net.Dialer{Timeout: dialTimeout, Control: func(network, at string, c syscall.RawConn) error {
+		if err := setPackets(network, at, c); err != nil || n.Password == "" {
+			return err
+		}
+		return setRawPassword(c, n.Address, n.Password)
+	}}
 	if n.Source.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: n.Source.AsSlice()}
-	}
-	if n.Password != "" {
-		d.Control = func(_, _ string, c syscall.RawConn) error { return setRawPassword(c, n.Address, n.Password) }
 	}
 	c, err := d.DialContext(n.ctx, "tcp", net.JoinHostPort(n.Address.String(), strconv.Itoa(int(n.Port))))
 	if err != nil {

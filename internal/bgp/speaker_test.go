@@ -21,6 +21,7 @@ import (
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/vswitch/vswitch/internal/proto/evpn"
 	"github.com/vswitch/vswitch/port"
@@ -215,6 +216,32 @@ func TestLost(t *testing.T) {
 	a.await("the end of the third", func() bool { return len(a.routes) == 0 && len(a.downs) == 3 })
 	if s := a.Neighbors()[0]; s.State == StateEstablished || !strings.Contains(s.Problem, "peer deconfigured") && !strings.Contains(strings.ToLower(s.Problem), "deconfigured") {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Packets of both ends have the TTL that neighbours may demand, and the class of routing.
+func TestPackets(t *testing.T) {
+	a, b := newParty(t, 2, 65001, true), newParty(t, 3, 65001, false)
+	a.knows(b, nil)
+	b.knows(a, nil)
+	a.await("the session", func() bool { return a.ups == 1 })
+	b.await("the session", func() bool { return b.ups == 1 })
+	for _, p := range []*party{a, b} {
+		p.Speaker.mu.Lock()
+		for _, n := range p.neighbors {
+			raw, err := n.current.Conn.(*net.TCPConn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = raw.Control(func(fd uintptr) {
+				hops, _ := unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TTL)
+				class, _ := unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS)
+				if hops != 255 || class != 0xc0 {
+					t.Errorf("%v sends with TTL %d and class %#x", p.addr, hops, class)
+				}
+			})
+		}
+		p.Speaker.mu.Unlock()
 	}
 }
 
