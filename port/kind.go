@@ -213,6 +213,9 @@ type DeviceSettings struct {
 	// form, separated by spaces.
 	StaticIPv6 string `json:"static_ipv6,omitempty"`
 
+	// Addresses lists all addresses of a device that gets more, in the form of StaticIPv6.
+	Addresses string `json:"addresses,omitempty"`
+
 	// Alias is the alias that the switch replaced with its mark.
 	Alias string `json:"alias,omitempty"`
 

@@ -103,7 +103,7 @@ var (
 	traceKeys = [][2]string{
 		{"created (boolean)", "The switch made the device or the socket, and removes it with the port."},
 		{"ifname (string)", "The device's name when it was last seen."},
-		{"before (object)", "Settings of a device that was there before: up, mtu, disable_ipv6, arp_ignore, addr_gen_mode, static_ipv6, alias, features. They come back with del-port."},
+		{"before (object)", "Settings of a device that was there before: up, mtu, disable_ipv6, arp_ignore, addr_gen_mode, static_ipv6, addresses, alias, features. They come back with del-port."},
 		{"mac (string)", "The device's own MAC address, to recognize it in another network namespace."},
 		{"away (string)", "The boot in which the device was moved to another network namespace, from where it may come back."},
 	}

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/vswitch/vswitch/internal/linux/hoststack"
 	"github.com/vswitch/vswitch/internal/linux/link"
@@ -50,6 +52,7 @@ type Port struct {
 	ifindex int    // in the namespace of netns
 	netns   *link.Netns
 	mtu     int // used if the spec names none
+	before  *port.DeviceSettings
 }
 
 var _ interface {
@@ -165,7 +168,10 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 		if l.Master != 0 {
 			return fmt.Errorf("%s belongs to a bridge or bond; take it out with `ip link set %s nomaster`", l.Name, l.Name)
 		}
-		release, err := nic.Claim(l, k.Switch, t)
+		release, err := nic.Claim(l, k.Switch, t, func(b *port.DeviceSettings) {
+			all, _ := l.Addresses()
+			b.Addresses = strings.Trim(fmt.Sprint(all), "[]")
+		})
 		if err != nil {
 			return err
 		}
@@ -199,7 +205,7 @@ func (p *Port) open(k kind, s port.Spec, list []netip.Prefix, t *port.Trace, fro
 	if t.Before != nil {
 		own = t.Before.MTU
 	}
-	p.name, p.ifindex, p.mtu = l.Name, l.Index, cmp.Or(k.MTU, own)
+	p.name, p.ifindex, p.mtu, p.before = l.Name, l.Index, cmp.Or(k.MTU, own), t.Before
 
 	// The host speaks as soon as its end is up, so the switch opens its own end first.
 	var check func() bool
@@ -263,9 +269,9 @@ func (p *Port) set(from, to int, old, list []netip.Prefix) error {
 			return err
 		}
 	}
-	err = l.ExchangeAddresses(old, list)
+	err = l.ExchangeAddresses(given(old, p.before), list)
 	if err != nil {
-		_ = l.ExchangeAddresses(list, old)
+		_ = l.ExchangeAddresses(given(list, p.before), old)
 		_ = l.SetMTU(l.MTU)
 	}
 	return err
@@ -304,7 +310,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 
 // restore undoes what Open changed on a device that the switch did not make.
 func restore(l link.Link, mtu int, list []netip.Prefix, before *port.DeviceSettings) error {
-	for _, a := range list {
+	for _, a := range given(list, before) {
 		if err := l.DelAddress(a); err != nil {
 			return err
 		}
@@ -320,6 +326,15 @@ func restore(l link.Link, mtu int, list []netip.Prefix, before *port.DeviceSetti
 	// The kernel forgets the IPv6 addresses of an interface that is set down.
 	addresses := port.DeviceSettings{StaticIPv6: hoststack.Read(l.Name).StaticIPv6}
 	return cmp.Or(l.SetUp(false), hoststack.Restore(l.Name, addresses))
+}
+
+// given returns those of a port's addresses that its device did not have before the switch.
+func given(list []netip.Prefix, before *port.DeviceSettings) []netip.Prefix {
+	if before == nil {
+		return list
+	}
+	had := strings.Fields(before.Addresses)
+	return slices.DeleteFunc(slices.Clone(list), func(a netip.Prefix) bool { return slices.Contains(had, a.String()) })
 }
 
 // netns returns the namespace that the spec names, nil for the caller's own.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -170,6 +171,49 @@ func TestQueue(t *testing.T) {
 			}
 			q.Release()
 		}
+	})
+}
+
+// Addresses that a TAP had before stay, also those that a port gives it.
+func TestAdoptAddresses(t *testing.T) {
+	t.Parallel()
+	ns := testenv.NewNetns(t)
+	ns.Run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap")
+	for _, a := range []string{"198.51.100.1/24", "203.0.113.1/24"} {
+		ns.Run("ip", "addr", "add", a, "dev", "tap0")
+	}
+	ns.Run("ip", "addr", "add", "2001:db8::1/64", "dev", "tap0", "nodad")
+	has := func(want ...string) {
+		t.Helper()
+		var got []string
+		for line := range strings.Lines(ns.Run("ip", "-o", "addr", "show", "dev", "tap0")) {
+			if a := strings.Fields(line)[3]; !strings.HasPrefix(a, "fe80:") {
+				got = append(got, a)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("the TAP has %q, want %q", got, want)
+		}
+	}
+	with := func(all ...string) port.Spec {
+		return port.Spec{Name: "tap0", Settings: host.Settings{Address: all}}
+	}
+	ns.Do(func() {
+		from, trace := with("192.0.2.1/24", "198.51.100.1/24", "2001:db8::1/64"), port.Trace{}
+		p := open(t, from, &trace)
+		has("192.0.2.1/24", "198.51.100.1/24", "2001:db8::1/64", "203.0.113.1/24")
+		to := with("192.0.2.2/24", "203.0.113.1/24")
+		if err := kind.Set(p, from, to); err != nil {
+			t.Fatal(err)
+		}
+		has("192.0.2.2/24", "198.51.100.1/24", "2001:db8::1/64", "203.0.113.1/24")
+		p.Close()
+		open(t, to, &trace).Close()
+		if err := kind.Delete(to, trace); err != nil {
+			t.Fatal(err)
+		}
+		has("198.51.100.1/24", "2001:db8::1/64", "203.0.113.1/24")
 	})
 }
 

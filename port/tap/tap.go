@@ -171,7 +171,7 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (_ port.Po
 		if err := cmp.Or(owner.Check(l, k.Switch), check(l, o, who, !owner.Noted(l, t)), tuntap.Free(l)); err != nil {
 			return nil, err
 		}
-		release, err := nic.Claim(l, k.Switch, &t)
+		release, err := nic.Claim(l, k.Switch, &t, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -362,18 +362,26 @@ func IPv4(index int) (netip.Prefix, error) {
 // StaticIPv6 lists the IPv6 addresses that do not expire: the link-local one, and those
 // that somebody assigned.
 func (l Link) StaticIPv6() ([]netip.Prefix, error) {
-	list, err := netlink.AddrList(handle(l.Index), netlink.FAMILY_V6)
+	return l.addresses(netlink.FAMILY_V6, func(a *netlink.Addr) bool { return a.Flags&unix.IFA_F_PERMANENT != 0 })
+}
+
+// Addresses lists all addresses.
+func (l Link) Addresses() ([]netip.Prefix, error) {
+	return l.addresses(netlink.FAMILY_ALL, func(*netlink.Addr) bool { return true })
+}
+
+func (l Link) addresses(family int, wanted func(*netlink.Addr) bool) (all []netip.Prefix, err error) {
+	list, err := netlink.AddrList(handle(l.Index), family)
 	if err != nil {
 		return nil, l.explain("list the addresses of "+l.Name, err)
 	}
-	var static []netip.Prefix
 	for _, have := range list {
-		if ip, ok := netip.AddrFromSlice(have.IP); ok && have.Flags&unix.IFA_F_PERMANENT != 0 {
+		if ip, ok := netip.AddrFromSlice(have.IP); ok && wanted(&have) {
 			ones, _ := have.Mask.Size()
-			static = append(static, netip.PrefixFrom(ip, ones))
+			all = append(all, netip.PrefixFrom(ip.Unmap(), ones))
 		}
 	}
-	return static, nil
+	return all, nil
 }
 
 func addr(a netip.Prefix) *netlink.Addr {

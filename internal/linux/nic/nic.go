@@ -129,7 +129,7 @@ func (k Taker) Take(l link.Link, o Config, trace *port.Trace) (_ *Device, err er
 	}()
 	// If it may not turn them off, the switch makes the best of what comes (vnet.Guess, vnet.Settle).
 	off, _ := l.WouldTurnOff(unwanted...)
-	release, err := adopt(l, k.Switch, &t, off...)
+	release, err := adopt(l, k.Switch, &t, nil, off...)
 	if err != nil {
 		return nil, err
 	}

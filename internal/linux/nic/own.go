@@ -92,18 +92,18 @@ func (o *Own) Close() error { return cmp.Or(o.Port.Close(), o.guard.Close()) }
 func (o *Own) Leave() error { return cmp.Or(o.Port.Leave(), o.guard.Close()) }
 
 // Claim marks a device that is there for a port of the switch named me, and records in t what Delete
-// must know about it.
-func Claim(l link.Link, me string, t *port.Trace) (release func(), err error) {
+// must know about it; more, unless it is nil, adds to that.
+func Claim(l link.Link, me string, t *port.Trace, more func(*port.DeviceSettings)) (release func(), err error) {
 	if t.Created = owner.Makes(l, me, *t); t.Created {
 		t.Before = nil
 		return func() {}, owner.Sign(l, me)
 	}
-	return adopt(l, me, t)
+	return adopt(l, me, t, more)
 }
 
 // adopt marks a device that the switch named me did not make, and records in t what it was before, with
 // those of its features that the caller turns off. That is kept before the mark tells of it.
-func adopt(l link.Link, me string, t *port.Trace, off ...string) (release func(), err error) {
+func adopt(l link.Link, me string, t *port.Trace, more func(*port.DeviceSettings), off ...string) (release func(), err error) {
 	var before port.DeviceSettings
 	known := t.Before != nil && owner.Counts(l, me, *t)
 	if known {
@@ -111,6 +111,9 @@ func adopt(l link.Link, me string, t *port.Trace, off ...string) (release func()
 	} else {
 		before = hoststack.Read(l.Name)
 		before.Up, before.MTU = l.Up, l.MTU
+		if more != nil {
+			more(&before)
+		}
 	}
 	for _, f := range off {
 		if all := strings.Fields(before.Features); !slices.Contains(all, f) {
