@@ -166,14 +166,14 @@ func (n *neighbor) readOpen(b []byte) (o opened, err error) {
 		return o, err
 	}
 	switch {
+	case !evpn: // nor, perhaps, does it say its AS
+		return o, &notification{2, 7, "the neighbor does not offer EVPN; activate l2vpn evpn for this switch there"}
 	case as != n.AS:
 		return o, &notification{2, 2, fmt.Sprintf("the neighbor is in AS %d, not %d; correct --as", as, n.AS)}
 	case o.routerID.IsUnspecified(), as == n.speaker.cfg.AS && o.routerID == n.speaker.cfg.RouterID:
 		return o, &notification{2, 3, fmt.Sprintf("the neighbor has the router ID %v; it must be unique", o.routerID)}
 	case hold == time.Second || hold == 2*time.Second:
 		return o, &notification{2, 6, "the neighbor's hold time is shorter than 3 s"}
-	case !evpn:
-		return o, &notification{2, 7, "the neighbor does not offer EVPN; activate l2vpn evpn for this switch there"}
 	}
 	return o, nil
 }

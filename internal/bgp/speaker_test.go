@@ -357,6 +357,7 @@ func TestOpenRefused(t *testing.T) {
 		{openOf(fakeAS, 2, "192.0.2.9", evpnCap), 2, 6, "hold time"},
 		{openOf(fakeAS, 90, "192.0.2.9"), 2, 7, "does not offer EVPN"},
 		{openOf(fakeAS, 90, "192.0.2.9", packet.NewCapMultiProtocol(packet.RF_IPv4_UC)), 2, 7, "does not offer EVPN"},
+		{openOf(asTrans, 90, "192.0.2.9"), 2, 7, "does not offer EVPN"}, // no capability at all
 		{version, 2, 1, "version 3"},
 		{packet.NewBGPKeepAliveMessage(), 5, 0, "at the wrong time"},
 	} {
