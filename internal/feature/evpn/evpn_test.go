@@ -286,6 +286,27 @@ func TestReconcile(t *testing.T) {
 	r.await("the entry", func() bool { at, _ := r.fdbPort(there); return at == r.up.Number() })
 }
 
+// A station that the tunnel had no room for is told once it has.
+func TestFullTunnel(t *testing.T) {
+	r := newRig(t, Settings{})
+	full := func(on bool) {
+		r.tun.mu.Lock()
+		defer r.tun.mu.Unlock()
+		r.tun.full = on
+	}
+	full(true)
+	r.hear(route(there, vtep2, 0), route(there+1, vtep2, 0))
+	r.do(r.i.fabric.reconcile)
+	if r.remote(there).IsValid() || r.remote(there+1).IsValid() {
+		t.Fatal("a full tunnel takes a station")
+	}
+	full(false)
+	r.do(r.i.fabric.reconcile)
+	if r.remote(there) != vtep2 || r.remote(there+1) != vtep2 || r.i.fabric.full {
+		t.Errorf("with room, the tunnel has %v", r.tun.remotes)
+	}
+}
+
 func TestResolution(t *testing.T) {
 	for _, off := range []bool{false, true} {
 		r := newRig(t, Settings{Suppression: setting.Not(off)})

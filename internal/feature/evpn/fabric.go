@@ -31,6 +31,7 @@ type fabric struct {
 	vnis    map[uint16]evpn.VNI
 
 	closed    bool
+	full      bool   // the tunnel has not taken all stations
 	stop      func() // cancels the next tick
 	reserving uint32 // Table.Reserved when the state was last saved
 	saved     uint64 // Stats.Sequences then
@@ -332,6 +333,7 @@ func (f *fabric) Station(vni evpn.VNI, mac port.MAC, at evpn.At) {
 		return
 	}
 	if err := f.tunnel.SetRemote(uint32(vni), mac, at.VTEP); err != nil {
+		f.full = true
 		f.log.Warn("a station of another host is left out", "mac", mac, "vni", vni, "vtep", at.VTEP, "error", err)
 		return
 	}

@@ -155,13 +155,18 @@ func (f *fabric) station(k fdb.Key) {
 }
 
 // reconcile compares the stations of the table with the FDB: those here that it no longer has
-// are gone, and those of other hosts are entered again before they age.
+// are gone, and those of other hosts are entered again before they age. What the tunnel had no room for, it may take now.
 func (f *fabric) reconcile() {
 	table := f.host.Switch().FDB()
 	var gone []evpn.Place
 	var heard []fdb.Key
+	untold := f.full
+	f.full = false
 	for p := range f.table.Places() {
 		if p.At.VTEP.IsValid() {
+			if untold && f.tunnel.SetRemote(uint32(p.VNI), p.MAC, p.At.VTEP) != nil {
+				f.full, untold = true, false
+			}
 			if e, ok := table.Get(f.key(p.VNI, p.MAC)); ok && !f.isRemote(e) {
 				heard = append(heard, f.key(p.VNI, p.MAC)) // here meanwhile, and not passed on yet
 			} else {
