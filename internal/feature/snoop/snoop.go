@@ -204,10 +204,25 @@ func (sn *snooping) do(f func()) {
 	if sn.core == nil {
 		return
 	}
-	sn.core.Advance(time.Since(sn.began))
+	sn.advance()
 	sn.move()
 	f()
 	sn.schedule()
+}
+
+// absence is how late something may be done. Who is later was stopped (SIGSTOP, a debugger), and asked nobody
+// for that time.
+const absence = 5 * time.Second
+
+// advance tells the snooper the time. After an absence, memberships have lapsed whose hosts were not asked: groups go
+// everywhere until they have answered the query that is sent now.
+func (sn *snooping) advance() {
+	at, ok := sn.core.Next()
+	now := time.Since(sn.began)
+	sn.core.Advance(now)
+	if ok && now-at > absence {
+		sn.core.TopologyChange()
+	}
 }
 
 // schedule has run called when it has work.
@@ -287,7 +302,7 @@ func (sn *snooping) Configured(p feature.Port) {
 		return
 	}
 	was, known := sn.rules[p]
-	sn.core.Advance(time.Since(sn.began))
+	sn.advance()
 	now := sn.enrol(p)
 	if !known || now == was {
 		sn.schedule()
@@ -349,7 +364,7 @@ func (sn *snooping) Removed(p feature.Port) {
 	if sn.core == nil {
 		return
 	}
-	sn.core.Advance(time.Since(sn.began))
+	sn.advance()
 	sn.core.RemovePort(p.Number())
 	delete(sn.rules, p)
 	delete(sn.taken, p)

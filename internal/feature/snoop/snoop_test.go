@@ -1,16 +1,19 @@
 package snoop
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vswitch/vswitch/internal/feature/featuretest"
 	"github.com/vswitch/vswitch/internal/proto/mcast"
 	"github.com/vswitch/vswitch/internal/setting"
 	"github.com/vswitch/vswitch/port"
+	vswitch "github.com/vswitch/vswitch/switch"
 )
 
 func TestCheck(t *testing.T) {
@@ -130,5 +133,46 @@ func TestRestoreRefuses(t *testing.T) {
 		if b, err := sn.State(); string(b) != "["+good+"]" || err != nil {
 			t.Errorf("kept is %s, %v", b, err)
 		}
+	})
+}
+
+// A switch that was stopped for longer than a membership lasts sends groups everywhere until their hosts have
+// answered again: nobody has asked them meanwhile.
+func TestAbsence(t *testing.T) {
+	report, err := hex.DecodeString("01005e01020362b896575a1b080046c00020000040000102e9090a090001ef010203940400001600f8faef010203")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		h := featuretest.New(t)
+		p := h.Add(t, port.Spec{Name: "vm0"}, true)
+		var sn *snooping
+		goes := func() (ports []uint16, flood bool) {
+			h.Do(func() { ports, flood = sn.core.Table().Lookup(1, 0x01005e010203) })
+			return ports, flood
+		}
+		join := func() {
+			h.Do(func() { sn.Receive(p, vswitch.ControlFrame{VLAN: 1, Queue: vswitch.QueueGroups, Data: report}) })
+		}
+		h.Do(func() {
+			sn = start(h, Settings{Snooping: true, Querier: true, Unregistered: Routers})
+			sn.Configured(p)
+			sn.Linked(p, true)
+		})
+		time.Sleep(20 * time.Second)
+		join()
+		if ports, flood := goes(); flood || len(ports) != 1 {
+			t.Fatalf("a group that was joined goes to %v, everywhere %v", ports, flood)
+		}
+		h.Do(func() { sn.began = sn.began.Add(-time.Hour); sn.do(func() {}) })
+		if _, flood := goes(); !flood {
+			t.Error("after an absence the group does not go everywhere")
+		}
+		join()
+		time.Sleep(20 * time.Second)
+		if ports, flood := goes(); flood || len(ports) != 1 {
+			t.Errorf("after the answer the group goes to %v, everywhere %v", ports, flood)
+		}
+		h.Do(sn.Stop)
 	})
 }
