@@ -105,6 +105,7 @@ var (
 		{"ifname (string)", "The device's name when it was last seen."},
 		{"before (object)", "Settings of a device that was there before: up, mtu, disable_ipv6, arp_ignore, addr_gen_mode, static_ipv6, addresses, alias, features. They come back with del-port."},
 		{"mac (string)", "The device's own MAC address, to recognize it in another network namespace."},
+		{"if_marked (boolean)", "The trace counts only for a device that has the switch's mark: a kill cut short what was about to be done."},
 		{"away (string)", "The boot in which the device was moved to another network namespace, from where it may come back."},
 	}
 	entryKeys = [][2]string{
