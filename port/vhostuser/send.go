@@ -37,29 +37,44 @@ func (l *lane) Send(out []port.Out) {
 	} else if active := *p.active.Load(); len(active) > 0 {
 		// A guest that uses fewer queues gets all frames through those.
 		to := active[l.index%len(active)]
-		if to.sender.send(out, &p.acked, int(p.mtu.Load())) {
-			return
-		}
+		out = out[to.sender.send(out, &p.acked, int(p.mtu.Load())):]
 	}
 	for i := range out {
 		out[i].Drop = drop
 	}
 }
 
-// send gives frames to the guest and reports whether it could; if not, none arrived.
-func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (ok bool) {
+// showFirst is how many frames the guest sees while the switch is still with the rest of a batch. So
+// the two work at the same time where few frames are under way, and neither waits for the other: with 32
+// that circulate, docs/design/datapath.md has the figures. A guest that gets more than twice as many
+// has enough to do.
+const showFirst = 16
+
+// send gives frames to the guest and returns how many it dealt with: all, unless the ring cannot be used. Of the
+// others none arrived.
+func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (dealt int) {
 	if !s.ring.Begin() {
-		return false
+		return 0
 	}
-	defer s.ring.End()
+	defer s.ring.End() // also after a fault
 	if !s.ring.Enabled() {
-		return false
+		return 0
+	}
+	first := 0
+	if len(out) >= showFirst*5/4 && len(out) <= 2*showFirst {
+		first = showFirst
 	}
 	features := acked.Load() // as in receive
 	how, caps := layoutOf(features), capsOf(features)
 	var singles []vhost.Single // chains ahead; the first done of them hold a frame
 	done := 0
 	for i := range out {
+		if i == first && i > 0 {
+			s.ring.UseSingles(singles[:done])
+			singles, done = nil, 0
+			s.ring.Show()
+			dealt = i
+		}
 		o := &out[i]
 		if f := o.Frame; mtu > 0 && f.DataLen()-port.HeaderLen > mtu+4 && !f.Offload.IsGSO() {
 			o.Drop = port.DropTooBig // even without counting the tag
@@ -77,13 +92,16 @@ func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (ok bool) {
 		s.ring.UseSingles(singles[:done])
 		singles, done = nil, 0
 		if o.Drop = s.put(o, how, caps); o.Drop == port.DropNoCarrier {
-			return false
+			return dealt
 		}
 	}
 	s.ring.UseSingles(singles[:done])
 	s.ring.Flush()
 	s.ring.ReadOn(len(out)) // the next batch likely has as many
-	return !s.ring.Failed()
+	if !s.ring.Failed() {
+		dealt = len(out)
+	}
+	return dealt
 }
 
 // putSingle gives a frame to the guest if all of the frame is here and fits one buffer.

@@ -250,3 +250,83 @@ func TestLentBothWays(t *testing.T) {
 	}
 	workers.Wait()
 }
+
+// during is a tail whose copying does something first.
+type during struct {
+	bytes []byte
+	do    func()
+}
+
+func (d *during) Len() int { return len(d.bytes) }
+
+func (d *during) CopyTo(dst [][]byte) bool {
+	d.do()
+	b := d.bytes
+	for _, to := range dst {
+		b = b[copy(to, b):]
+	}
+	return true
+}
+
+// sendWith sends a batch of n frames, where do happens while the last is copied.
+func sendWith(p *vhostuser.Port, n int, do func()) []port.Out {
+	out := make([]port.Out, n)
+	for i := range out {
+		f := new(port.Frame)
+		f.SetStripped(wire(100), 0)
+		out[i] = port.Out{Frame: f, Drop: port.NumDrops}
+	}
+	out[n-1].Frame.Tail = &during{make([]byte, 100), do}
+	p.Queues()[0].Send(out)
+	return out
+}
+
+// A guest that gets few frames sees the first ones while the switch is with the others.
+func TestFirstSeenEarly(t *testing.T) {
+	for _, ring := range []string{"modern", "packed"} {
+		for n, want := range map[int]int{1: 0, 16: 0, 19: 0, 20: 16, 32: 16, 33: 0, 64: 0} {
+			p, path := listening(t)
+			g := boot(t, p, path, guests[ring])
+			count := func() (seen int) {
+				for {
+					if _, _, ok := g.RX[0].Used(); !ok {
+						return seen
+					}
+					seen++
+				}
+			}
+			seen := -1
+			for i, o := range sendWith(p, n, func() { seen = count() }) {
+				if o.Drop != port.DropNone {
+					t.Errorf("%s: frame %d of %d: %v", ring, i, n, o.Drop)
+				}
+			}
+			if later := count(); seen != want || seen+later != n {
+				t.Errorf("%s: of %d frames, %d came early and %d later; want %d early", ring, n, seen, later, want)
+			}
+		}
+	}
+}
+
+// What a guest has seen counts as sent, also if it then takes its memory away.
+func TestFirstSeenThenTruncated(t *testing.T) {
+	p, path := listening(t)
+	options := guests["modern"]
+	options.Unsealed = true
+	g := boot(t, p, path, options)
+	out := sendWith(p, 30, func() {
+		if err := unix.Ftruncate(g.FD, int64(g.RX[0].Buffers())); err != nil {
+			t.Error(err)
+		}
+	})
+	for i, o := range out {
+		want := port.DropNone
+		if i >= 16 {
+			want = port.DropNoCarrier
+		}
+		if o.Drop != want {
+			t.Errorf("frame %d: %v, want %v", i, o.Drop, want)
+		}
+	}
+	endsFor(t, p, "memory was taken away")
+}

@@ -149,12 +149,15 @@ func (r *Ring) End() {
 
 // Flush publishes the used chains, and calls the driver if it wants that.
 func (r *Ring) Flush() {
-	if r.err != nil {
-		return
-	}
-	r.q.publish()
-	if r.q.wantsCall() {
+	if r.Show(); r.err == nil && r.q.wantsCall() {
 		r.signal()
+	}
+}
+
+// Show publishes the used chains to a driver that polls; Flush must follow.
+func (r *Ring) Show() {
+	if r.err == nil {
+		r.q.publish()
 	}
 }
 
