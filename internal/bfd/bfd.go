@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vswitch/vswitch/internal/linux/routing"
 	"github.com/vswitch/vswitch/internal/proto/bfd"
 )
 
@@ -27,13 +28,6 @@ const (
 	firstSource = 49152
 	lastSource  = 65535
 )
-
-// ttl is that of all packets, so that none from another network passes for a neighbour's on
-// this one (RFC 5881 section 5).
-const ttl = 255
-
-// class is CS6, that of routing: what fills the network must not make a neighbour seem dead (RFC 4594 section 3.2).
-const class = 0xc0
 
 // Usual times: three packets that do not come in a row, 300 ms apart, end a session.
 const (
@@ -216,7 +210,7 @@ func (s *Speaker) open(n *session) (*net.UDPConn, error) {
 		from := &net.UDPAddr{IP: source.AsSlice(), Port: firstSource + (first-firstSource+i)%(lastSource-firstSource+1)}
 		var out *net.UDPConn
 		if out, err = net.DialUDP("udp", from, &net.UDPAddr{IP: n.Address.AsSlice(), Port: port}); err == nil {
-			if err = setPackets(out, n.Address.Is6()); err == nil {
+			if err = mark(out, n.Address.Is6()); err == nil {
 				return out, nil
 			}
 			out.Close()
@@ -294,7 +288,7 @@ func (s *Speaker) read(l *net.UDPConn, at listening) {
 				continue
 			}
 		}
-		if at.port == singleHop && ttlOf(oob[:on]) != ttl {
+		if at.port == singleHop && ttlOf(oob[:on]) != routing.TTL {
 			continue
 		}
 		p, err := bfd.Parse(b[:n])

@@ -1,20 +1,22 @@
 package bfd
 
 import (
-	"cmp"
 	"encoding/binary"
 	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/linux/routing"
 )
 
-// setPackets sets the TTL or hop limit of what a socket sends, and its class.
-func setPackets(c *net.UDPConn, ip6 bool) error {
-	if ip6 {
-		return cmp.Or(setOption(c, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, ttl), setOption(c, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, class))
+// mark gives what a socket sends the TTL that the neighbour demands, and the class of routing.
+func mark(c *net.UDPConn, ip6 bool) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
 	}
-	return cmp.Or(setOption(c, unix.IPPROTO_IP, unix.IP_TTL, ttl), setOption(c, unix.IPPROTO_IP, unix.IP_TOS, class))
+	return routing.Mark(raw, ip6)
 }
 
 // receiveTTL has a socket tell the TTL or hop limit of what it receives.

@@ -302,7 +302,7 @@ func (s *Speaker) listen() {
 
 // listenAt listens without Multipath TCP, which has no MD5 signatures.
 func listenAt(network, address string) (net.Listener, error) {
-	c := net.ListenConfig{Control: setPackets}
+	c := net.ListenConfig{Control: mark}
 	c.SetMultipathTCP(false)
 	return c.Listen(context.Background(), network, address)
 }

@@ -138,8 +138,9 @@ func (n *neighbor) run() {
 func (n *neighbor) connect() {
 	n.set(StateConnect)
 	d := net.Dialer{Timeout: dialTimeout, Control: func(network, at string, c syscall.RawConn) error {
-		if err := setPackets(network, at, c); err != nil || n.Password == "" {
-			return err
+		_ = mark(network, at, c)
+		if n.Password == "" {
+			return nil
 		}
 		return setRawPassword(c, n.Address, n.Password)
 	}}

@@ -18,7 +18,7 @@ type outbox struct {
 	due   map[evpn.Key]struct{}
 	wake  chan struct{} // holds a token while something may be due
 	again bool          // all routes are due once nothing else is
-	ask   bool          // the neighbour is to be asked for its routes
+	ask   bool          // a request for all of the neighbour's routes is due
 	ended bool
 }
 

@@ -6,24 +6,15 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vswitch/vswitch/internal/linux/routing"
 )
 
-const (
-	ttl   = 255  // that of all packets: a neighbour may demand it, so that none from another network passes for one of ours (RFC 5082)
-	class = 0xc0 // CS6, that of routing: what fills the network must not end the sessions (RFC 4594 section 3.2)
-)
-
-// setPackets sets TTL and class of what a socket and its connections send. Where that is not possible, sessions go without.
-func setPackets(network, _ string, raw syscall.RawConn) error {
-	return raw.Control(func(fd uintptr) {
-		if strings.HasSuffix(network, "6") {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, ttl)
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, class)
-			return
-		}
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TTL, ttl)
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, class)
-	})
+// mark gives what a socket and its connections send the TTL and the class of routing. Where that is not
+// possible, sessions go without.
+func mark(network, _ string, raw syscall.RawConn) error {
+	_ = routing.Mark(raw, strings.HasSuffix(network, "6"))
+	return nil
 }
 
 // MaxPassword is the longest TCP MD5 password in bytes (TCP_MD5SIG_MAXKEYLEN).

@@ -44,11 +44,14 @@ func (l *lane) Send(out []port.Out) {
 	}
 }
 
-// showFirst is how many frames the guest sees while the switch is still with the rest of a batch. So
-// the two work at the same time where few frames are under way, and neither waits for the other: with 32
-// that circulate, docs/design/datapath.md has the figures. A guest that gets more than twice as many
-// has enough to do.
-const showFirst = 16
+// Where few frames are under way, guest and switch would wait for each other's whole batch. So the guest sees
+// the first showFirst frames while the switch is with the rest: docs/design/datapath.md has the figures, with
+// 32 that circulate. A rest of fewer than leastRest frames is not worth it. A guest that gets more than twice
+// showFirst has enough to do.
+const (
+	showFirst = 16
+	leastRest = 4
+)
 
 // send gives frames to the guest and returns how many it dealt with: all, unless the ring cannot be used. Of the
 // others none arrived.
@@ -61,7 +64,7 @@ func (s *sender) send(out []port.Out, acked *atomic.Uint64, mtu int) (dealt int)
 		return 0
 	}
 	first := 0
-	if len(out) >= showFirst*5/4 && len(out) <= 2*showFirst {
+	if len(out) >= showFirst+leastRest && len(out) <= 2*showFirst {
 		first = showFirst
 	}
 	features := acked.Load() // as in receive

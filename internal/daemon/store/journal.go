@@ -205,7 +205,7 @@ func (j *Journal) run() {
 	}
 }
 
-// replace replaces a file, or removes it. If that fails, the state's next write has what is to be known.
+// replace replaces a file, or removes it. If that fails, the next write of the state makes up for it.
 func replace(path string, content []byte) {
 	if content == nil {
 		_ = os.Remove(path)

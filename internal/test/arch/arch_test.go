@@ -41,6 +41,7 @@ var below = []struct {
 	{"internal/linux/owner", []string{"port", "internal/linux/link", "internal/files/flock"}},
 	{"internal/linux/nic", []string{"port", "internal/linux/afpacket", "internal/linux/hoststack", "internal/linux/link", "internal/linux/owner", "internal/linux/shape", "internal/linux/tuntap"}},
 	{"internal/linux/mmsg", nil},
+	{"internal/linux/routing", nil},
 	{"internal/linux/account", nil},
 	{"internal/files/sockfile", []string{"internal/linux/account"}},
 	{"internal/files/flock", nil},
@@ -95,8 +96,8 @@ var below = []struct {
 	{"internal/test/vmtest/cmd/*", []string{"internal/test/vmtest/*"}},
 	{"bench", []string{"switch", "fdb", "port", "port/memory", "internal/packet/eth", "internal/virtio/vnet"}},
 
-	{"internal/bgp", []string{"internal/proto/evpn", "port"}},
-	{"internal/bfd", []string{"internal/proto/bfd"}},
+	{"internal/bgp", []string{"internal/proto/evpn", "port", "internal/linux/routing"}},
+	{"internal/bfd", []string{"internal/proto/bfd", "internal/linux/routing"}},
 
 	// A protocol: frames and time in, frames and actions out.
 	{"internal/proto/*", []string{"port", "internal/packet/*", "internal/virtio/vnet"}},
@@ -110,7 +111,7 @@ var below = []struct {
 // import it. So the kernel's interfaces are touched in few places.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/shape", "internal/virtio/vhost",
+		"internal/linux/afpacket", "internal/linux/sandbox", "internal/linux/mmsg", "internal/linux/routing", "internal/linux/tuntap", "internal/linux/link", "internal/linux/hoststack", "internal/linux/fastpath", "internal/linux/losses", "internal/linux/shape", "internal/virtio/vhost",
 		"port/unixsock", "port/vhostuser", "port/vxlan", "internal/files/sockfile", "internal/bgp", "internal/bfd",
 		"internal/test/testenv", "internal/linux/tuntap/tuntest", "internal/virtio/vhost/vhosttest",
 	},

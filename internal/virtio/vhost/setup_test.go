@@ -99,7 +99,7 @@ func FuzzSetup(f *testing.F) {
 		backend := func() *Backend {
 			b, err := NewBackend(4, 0, nothing{}, func(error) {})
 			if err != nil {
-				t.Skip(err)
+				t.Fatal(err)
 			}
 			return b
 		}

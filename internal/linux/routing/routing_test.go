@@ -1,4 +1,4 @@
-package bfd
+package routing
 
 import (
 	"net"
@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packets have the TTL that the neighbour demands, and the class of routing.
-func TestPackets(t *testing.T) {
+func TestMark(t *testing.T) {
 	for _, c := range []struct {
 		network            string
 		level, hops, class int
@@ -18,11 +17,11 @@ func TestPackets(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		if err := setPackets(s, c.network == "udp6"); err != nil {
-			t.Fatal(err)
-		}
 		raw, err := s.SyscallConn()
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Mark(raw, c.network == "udp6"); err != nil {
 			t.Fatal(err)
 		}
 		_ = raw.Control(func(fd uintptr) {
