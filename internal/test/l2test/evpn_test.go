@@ -145,6 +145,7 @@ func TestEVPN(t *testing.T) {
 	testenv.Eventually(t, "the session is back", func() bool {
 		return !slices.ContainsFunc(o.neighbors(2), func(n api.EVPNNeighbor) bool { return n.State != "established" })
 	})
+	o.awaitStation(h1.mac, 0) // routes follow the session
 	third.want(h3, h3.to(h1), h1)
 	o.awaitStation(h3.mac, 2)
 
