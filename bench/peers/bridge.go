@@ -38,8 +38,8 @@ func (bridge) attach(ctx context.Context, l *lab, _ medium, taps []string) error
 	return err
 }
 
-// adjust implements adjustable. The bridge has no storm limits and is measured without. Where
-// the kernel has no act_police, it polices nothing either.
+// adjust implements adjustable. The bridge has no storm limits of its own: nftables limits in its place,
+// at the hook before the bridge. So it does for a rate where the kernel has no act_police.
 func (bridge) adjust(ctx context.Context, l *lab, w work) error {
 	tc := func(line string) error {
 		_, err := l.run(ctx, "tc", strings.Fields(line)...)
@@ -57,9 +57,12 @@ func (bridge) adjust(ctx context.Context, l *lab, w work) error {
 				return err
 			}
 			if tc("filter add dev "+guestName(i)+all+"police rate 30gbit burst 10mb conform-exceed drop") != nil {
-				return nil
+				return limit(ctx, l, w.Ports, "limit rate over 3750 mbytes/second burst 10 mbytes drop")
 			}
 		}
+	case storm:
+		return limit(ctx, l, w.Ports, "meta pkttype broadcast limit rate over 1000/second burst 1000 packets drop",
+			"meta pkttype multicast limit rate over 1000/second burst 1000 packets drop")
 	case mirrored:
 		return cmp.Or(tc("qdisc add dev vm0 clsact"), tc("filter add dev vm0"+all+"mirred egress mirror dev "+guestName(w.Ports-1)),
 			tc(strings.Replace("filter add dev vm0"+all, "ingress", "egress", 1)+"mirred egress mirror dev "+guestName(w.Ports-1)))
@@ -80,4 +83,17 @@ func (bridge) adjust(ctx context.Context, l *lab, w work) error {
 			tc("class add dev vm1 parent 1: classid 1:1 htb rate 1gbit burst 2500kb cburst 2500kb quantum 65536"))
 	}
 	return nil
+}
+
+// limit gives each guest's port rules of its own for what it receives.
+func limit(ctx context.Context, l *lab, ports int, rules ...string) error {
+	var table strings.Builder
+	table.WriteString("table netdev limits {\n")
+	for i := range ports {
+		fmt.Fprintf(&table, "chain %[1]s {\ntype filter hook ingress device %[1]s priority 0; policy accept;\n%[2]s\n}\n",
+			guestName(i), strings.Join(rules, "\n"))
+	}
+	table.WriteString("}\n")
+	_, err := l.runInput(ctx, table.String(), "nft", "-f", "-")
+	return err
 }
