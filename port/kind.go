@@ -69,9 +69,9 @@ type Description struct {
 	Tunnel bool
 
 	// Complete sets in a spec what the kind's settings imply for the Policy and the user does
-	// not say; nil: they imply nothing. given reports whether the change to be completed has
-	// a key.
-	Complete func(s *Spec, given func(key string) bool)
+	// not say; nil: they imply nothing. former is the spec before the change to be completed, and
+	// given reports whether the change has a key.
+	Complete func(s *Spec, former Spec, given func(key string) bool)
 }
 
 // Finder is implemented by kinds whose ports stand on a network interface.

@@ -171,7 +171,7 @@ func text(f setting.Field, of any) string {
 
 // apply merges a patch into a spec.
 func (c Catalog) apply(s Spec, p setting.Patch) (Spec, error) {
-	rest := setting.Patch{}
+	former, rest := s, setting.Patch{}
 	rest.Add(p)
 	policy, sections, wrong := c.applyCommon(s, rest)
 	known := c.Find(s.Kind) != nil
@@ -191,7 +191,7 @@ func (c Catalog) apply(s Spec, p setting.Patch) (Spec, error) {
 		return Spec{}, c.lacks(s.Kind, key)
 	}
 	if complete := c.Find(s.Kind).Describe().Complete; complete != nil {
-		complete(&s, func(key string) bool { _, ok := p[key]; return ok })
+		complete(&s, former, func(key string) bool { _, ok := p[key]; return ok })
 	}
 	return s, nil
 }

@@ -97,15 +97,15 @@ func (kind) Needs(s port.Spec, queues int) port.Needs {
 }
 
 // complete implements Description.Complete: with networks by VLAN the port is a trunk of those
-// VLANs, unless the user makes it carry fewer.
-func complete(s *port.Spec, given func(key string) bool) {
-	vlans := port.SettingsOf[Settings](*s).VNI.vlans()
-	if vlans.Len() == 0 || given("trunk") && s.Trunk.Len() > 0 || s.Access != 0 || s.QinQ != 0 {
+// VLANs, also when they change, unless the user chooses what it carries.
+func complete(s *port.Spec, former port.Spec, given func(key string) bool) {
+	vlans, before := port.SettingsOf[Settings](*s).VNI.vlans(), port.SettingsOf[Settings](former).VNI.vlans()
+	chosen := s.Trunk.Len() > 0 && (given("trunk") || s.Trunk != before)
+	if chosen || s.Access != 0 || s.QinQ != 0 {
 		return
 	}
-	if given("vni") || s.Trunk.Len() == 0 {
-		s.Trunk = vlans
-	}
+	s.Trunk = vlans
+	s.Policy.AfterMerge(former.Policy, given)
 }
 
 // Check implements port.Kind.
@@ -146,7 +146,7 @@ func checkVLANs(p *port.Policy, v VNIs) error {
 	}
 	for vid := range p.Trunk.All() {
 		if !has.Has(vid) {
-			return fmt.Errorf("VLAN %d of the trunk has no network; add it to --vni, such as %d=%d", vid, vid, 10000+int(vid))
+			return fmt.Errorf("VLAN %d of the trunk has no network; add it to --vni, such as %d=%d, or leave it out of --trunk", vid, vid, 10000+int(vid))
 		}
 	}
 	return nil
