@@ -409,7 +409,7 @@ const maxBatch = 2048
 
 // receive reads messages until the session ends.
 func (n *neighbor) receive(c *connection, in *bufio.Reader, buf []byte, peer opened) error {
-	rd := reader{n.speaker.cfg.AS, n.speaker.cfg.RouterID, peer.as4, n.speaker.cfg.Tunnel}
+	rd := reader{as: n.speaker.cfg.AS, routerID: n.speaker.cfg.RouterID, as4: peer.as4, internal: n.AS == n.speaker.cfg.AS, own: n.speaker.cfg.Tunnel}
 	var updates []Update
 	for {
 		deadline := time.Time{}

@@ -15,7 +15,7 @@ import (
 // A neighbour may send what this program does not know: other route types, attributes and
 // extended communities. They are skipped. A fault in an attribute makes the routes of the
 // message withdrawn, and those alone (RFC 7606 section 2, "treat-as-withdraw"). Only where the
-// routes themselves cannot be told apart does the session end.
+// routes themselves cannot be told apart, or were perhaps in what cannot be read, does the session end.
 
 // Update is a route that a neighbour announces or withdraws. A withdrawn one has only its Key, and one
 // that is LeftOut its next hop and targets, too.
@@ -39,14 +39,54 @@ const (
 
 // Attribute types and flags (IANA, BGP Path Attributes; RFC 4271 section 4.3).
 const (
+	attrOrigin      = 1
 	attrASPath      = 2
+	attrMED         = 4
+	attrLocalPref   = 5
+	attrStandard    = 8 // communities
 	attrOriginator  = 9
+	attrClusters    = 10
 	attrReach       = 14
 	attrUnreach     = 15
 	attrCommunities = 16
 	attrPMSI        = 22
 
-	attrExtended = 0x10
+	attrOptional   = 0x80
+	attrTransitive = 0x40
+	attrExtended   = 0x10
+)
+
+// form is how an attribute has to be.
+type form struct {
+	flags    byte // optional, transitive
+	length   int  // 0: any
+	unit     int  // of the length, which is not 0; 0: any
+	internal bool // a neighbour of another AS has no say in it
+}
+
+// forms are those of the attributes whose faults count (RFC 7606 sections 3 (c) and 7).
+var forms = map[byte]form{
+	attrOrigin:      {flags: attrTransitive, length: 1},
+	attrASPath:      {flags: attrTransitive},
+	attrMED:         {flags: attrOptional, length: 4},
+	attrLocalPref:   {flags: attrTransitive, length: 4, internal: true},
+	attrStandard:    {flags: attrOptional | attrTransitive, unit: 4},
+	attrOriginator:  {flags: attrOptional, length: 4, internal: true},
+	attrClusters:    {flags: attrOptional, unit: 4, internal: true},
+	attrReach:       {flags: attrOptional},
+	attrCommunities: {flags: attrOptional | attrTransitive, unit: 8},
+	attrPMSI:        {flags: attrOptional | attrTransitive},
+}
+
+// fits reports whether an attribute has the form.
+func (f form) fits(flags byte, b []byte) bool {
+	return flags&(attrOptional|attrTransitive) == f.flags && (f.length == 0 || len(b) == f.length) && (f.unit == 0 || len(b) > 0 && len(b)%f.unit == 0)
+}
+
+// Kinds of segments of an AS_PATH (RFC 4271 section 4.3, RFC 5065 section 3).
+const (
+	firstSegment = 1 // AS_SET
+	lastSegment  = 4 // AS_CONFED_SET
 )
 
 // Extended communities, type and subtype (IANA, BGP Extended Communities).
@@ -78,6 +118,7 @@ type reader struct {
 	as       uint32     // own
 	routerID netip.Addr // own
 	as4      bool       // AS numbers have four octets
+	internal bool       // the neighbour has the same AS
 	own      port.Encapsulation
 }
 
@@ -104,10 +145,10 @@ func (rd reader) read(b []byte, updates []Update) (_ []Update, eor bool, err err
 	seen := uint64(0)
 	unreached := false
 	for len(attrs) > 0 {
-		kind, value, rest, ok := nextAttribute(attrs)
-		if !ok {
-			// What follows cannot be read, so it is unknown which routes it has.
-			return updates, false, errAttributes
+		flags, kind, value, rest, ok := nextAttribute(attrs)
+		if !ok { // what follows cannot be read (RFC 7606 section 4)
+			a.bad = true
+			break
 		}
 		attrs = rest
 		if kind < 64 {
@@ -118,6 +159,12 @@ func (rd reader) read(b []byte, updates []Update) (_ []Update, eor bool, err err
 				continue // the first counts
 			}
 			seen |= 1 << kind
+		}
+		if f, known := forms[kind]; known && (rd.internal || !f.internal) && !f.fits(flags, value) {
+			a.bad = true
+			if kind != attrReach {
+				continue
+			}
 		}
 		switch kind {
 		case attrReach:
@@ -134,6 +181,12 @@ func (rd reader) read(b []byte, updates []Update) (_ []Update, eor bool, err err
 		default:
 			rd.attribute(&a, kind, value)
 		}
+	}
+	switch reached, needs := seen&(1<<attrReach) != 0, uint64(1<<attrOrigin|1<<attrASPath); {
+	case a.bad && !reached: // what cannot be read may be routes (section 5.2)
+		return updates, false, errAttributes
+	case reached && seen&needs != needs: // section 3 (d)
+		a.bad = true
 	}
 	if updates, err = rd.routes(unreach, nil, updates); err != nil {
 		return updates, false, err
@@ -156,21 +209,21 @@ func split(b []byte) (attrs []byte, err error) {
 	return attrs, nil
 }
 
-func nextAttribute(b []byte) (kind byte, value, rest []byte, ok bool) {
+func nextAttribute(b []byte) (flags, kind byte, value, rest []byte, ok bool) {
 	if len(b) < 3 {
-		return 0, nil, nil, false
+		return 0, 0, nil, nil, false
 	}
 	n, head := int(b[2]), 3
 	if b[0]&attrExtended != 0 {
 		if len(b) < 4 {
-			return 0, nil, nil, false
+			return 0, 0, nil, nil, false
 		}
 		n, head = int(binary.BigEndian.Uint16(b[2:])), 4
 	}
 	if len(b) < head+n {
-		return 0, nil, nil, false
+		return 0, 0, nil, nil, false
 	}
-	return b[1], b[head : head+n], b[head+n:], true
+	return b[0], b[1], b[head : head+n], b[head+n:], true
 }
 
 func isEVPN(b []byte) bool { return binary.BigEndian.Uint16(b) == afiL2VPN && b[2] == safiEVPN }
@@ -193,21 +246,19 @@ func (a *attributes) reach(b []byte) (routes []byte, err error) {
 	return b[5+b[3]:], nil
 }
 
-// attribute reads any other attribute.
+// attribute reads any other attribute, which has its form.
 func (rd reader) attribute(a *attributes, kind byte, b []byte) {
 	switch kind {
+	case attrOrigin:
+		const last = 2
+		a.bad = a.bad || b[0] > last
 	case attrASPath:
 		rd.path(a, b)
 	case attrOriginator:
-		if len(b) != 4 {
-			a.bad = true
-		} else if netip.AddrFrom4([4]byte(b)) == rd.routerID {
+		if rd.internal && netip.AddrFrom4([4]byte(b)) == rd.routerID {
 			a.loop = OwnRouterID
 		}
 	case attrCommunities:
-		if len(b)%8 != 0 {
-			a.bad = true
-		}
 		a.targets = b
 		for n := 0; len(b) >= 8 && n < len(a.route.Targets); b = b[8:] {
 			if vni := target(b); vni != 0 {
@@ -233,8 +284,8 @@ func (rd reader) path(a *attributes, b []byte) {
 		size = 4
 	}
 	for len(b) > 0 {
-		if len(b) < 2 || len(b) < 2+int(b[1])*size {
-			a.bad = true
+		if len(b) < 2 || b[0] < firstSegment || b[0] > lastSegment || b[1] == 0 || len(b) < 2+int(b[1])*size {
+			a.bad = true // RFC 7606 section 7.2
 			return
 		}
 		n := int(b[1])

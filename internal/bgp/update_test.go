@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -19,7 +20,7 @@ var (
 	ownID = netip.MustParseAddr("192.0.2.1")
 	vtep2 = netip.MustParseAddr("192.0.2.2")
 	rd2   = evpn.RD{0, 1, 192, 0, 2, 2, 0, 7}
-	ours  = reader{as: 65001, routerID: ownID, as4: true, own: port.VXLAN}
+	ours  = reader{as: 65001, routerID: ownID, as4: true, internal: true, own: port.VXLAN}
 )
 
 func macRoute(mac port.MAC, ip string, seq uint32) evpn.Route {
@@ -122,19 +123,23 @@ func TestRouterFlag(t *testing.T) {
 // attributesOf returns the UPDATE of a route with its attributes edited; one without a value is
 // left out.
 func attributesOf(t *testing.T, r evpn.Route, edit func(kind byte, value []byte) (byte, []byte)) []byte {
-	attrs, err := split(body(t, writer{65002, false, true, port.VXLAN}.announce([]evpn.Route{r})))
+	attrs, err := split(body(t, writer{65001, true, true, port.VXLAN}.announce([]evpn.Route{r})))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out []byte
 	for len(attrs) > 0 {
-		kind, value, rest, ok := nextAttribute(attrs)
+		flags, kind, value, rest, ok := nextAttribute(attrs)
 		if !ok {
 			t.Fatal("bad attributes")
 		}
 		attrs = rest
+		was := kind
 		if kind, value = edit(kind, slices.Clone(value)); value != nil {
-			out = append(out, 0x90, kind)
+			if kind != was {
+				flags = forms[kind].flags
+			}
+			out = append(out, flags|attrExtended, kind)
 			out = binary.BigEndian.AppendUint16(out, uint16(len(value)))
 			out = append(out, value...)
 		}
@@ -200,7 +205,7 @@ func TestFaults(t *testing.T) {
 	}
 	insert := func(with byte, value ...byte) func(byte, []byte) (byte, []byte) {
 		return func(kind byte, v []byte) (byte, []byte) {
-			if kind == 1 { // ORIGIN, which does not matter here
+			if kind == attrLocalPref { // which does not matter here
 				return with, value
 			}
 			return kind, v
@@ -209,11 +214,24 @@ func TestFaults(t *testing.T) {
 	for what, edit := range map[string]func(byte, []byte) (byte, []byte){
 		"AS_PATH too short":   replace(attrASPath, 2, 5, 0, 0, 0, 1),
 		"AS_PATH of one byte": replace(attrASPath, 2),
+		"an empty segment":    replace(attrASPath, 2, 0, 2, 1, 0, 0, 0, 9),
+		"a segment of type 0": replace(attrASPath, 0, 1, 0, 0, 0, 9),
+		"a segment of type 5": replace(attrASPath, 2, 1, 0, 0, 0, 9, 5, 1, 0, 0, 0, 9),
+		"no AS_PATH":          replace(attrASPath),
 		"communities":         replace(attrCommunities, 0, 2, 0),
+		"empty communities":   replace(attrCommunities, []byte{}...),
 		"originator":          insert(attrOriginator, 1, 2),
+		"an empty originator": insert(attrOriginator, []byte{}...),
+		"no origin":           replace(attrOrigin),
+		"an unknown origin":   replace(attrOrigin, 3),
+		"an origin of two":    replace(attrOrigin, 0, 0),
+		"local preference":    replace(attrLocalPref, 0, 100),
+		"MED":                 insert(attrMED, 1, 2, 3),
+		"clusters":            insert(attrClusters, 1, 2, 3, 4, 5),
+		"standard":            insert(attrStandard, 1, 2),
 	} {
 		targets := r.Targets
-		if what == "communities" {
+		if strings.Contains(what, "communities") {
 			targets = evpn.Targets{}
 		}
 		if got := read(t, attributesOf(t, r, edit)); len(got) != 1 || got[0] != leftOut(r, targets, Malformed) {
@@ -248,7 +266,8 @@ func TestFaults(t *testing.T) {
 		"a MAC of 40 bits":   insert(attrUnreach, append([]byte{0, 25, 70, 2, 33}, bytes.Repeat([]byte{40}, 33)...)...),
 		"a short route":      insert(attrUnreach, 0, 25, 70, 2, 3, 1, 2, 3),
 		"an address of 3 B":  insert(attrUnreach, append([]byte{0, 25, 70, 3, 17}, append(make([]byte, 12), 24, 1, 2, 3, 4)...)...),
-		"another origin":     replace(1, 9),
+		"another origin":     replace(attrOrigin, 2),
+		"a confederation":    replace(attrASPath, 3, 1, 0, 0, 0, 9, 4, 1, 0, 0, 0, 9, 1, 1, 0, 0, 0, 9),
 		"another originator": insert(attrOriginator, 192, 0, 2, 2),
 		"another AS":         replace(attrASPath, 2, 1, 0, 0, 0xfd, 0xea),
 	} {
@@ -281,6 +300,114 @@ func TestFaults(t *testing.T) {
 	}
 	if got := read(t, attributesOf(t, floodRoute(), replace(attrPMSI, 0, 1, 0, 0, 100, 192, 0, 2, 2))); len(got) != 1 || got[0].LeftOut != NoTunnel {
 		t.Errorf("an RSVP tunnel: %+v", got)
+	}
+}
+
+// Attributes that cannot be read to the end make the routes withdrawn that were there before (RFC 7606 section 4). Where
+// there were none, they were perhaps in what cannot be read, and the session ends (section 5.2).
+func TestOverrun(t *testing.T) {
+	r := macRoute(1, "10.0.0.1", 3)
+	whole := func(kind byte, v []byte) (byte, []byte) { return kind, v }
+	only := func(kept byte) func(byte, []byte) (byte, []byte) {
+		return func(kind byte, v []byte) (byte, []byte) {
+			if kind != kept {
+				return kind, nil
+			}
+			return kind, v
+		}
+	}
+	for what, rest := range map[string][]byte{
+		"a length beyond the end":    {0xc0, 250, 9, 1, 2, 3},
+		"a long one":                 {0xd0, 250, 1, 0, 1, 2, 3},
+		"two octets":                 {0xc0, 250},
+		"three, of a longer header":  {0xd0, 250, 0},
+		"one octet":                  {0xc0},
+		"known attributes, too long": {0x40, attrOrigin, 2, 0},
+		"routes, too long":           {0x80, attrReach, 200, 0, 25, 70, 4},
+		"withdrawn ones, too long":   {0x80, attrUnreach, 200, 0, 25, 70, 4},
+	} {
+		with := func(b []byte) []byte {
+			b = append(slices.Clone(b), rest...)
+			binary.BigEndian.PutUint16(b[2:], uint16(len(b)-4))
+			return b
+		}
+		if got := read(t, with(attributesOf(t, r, whole))); len(got) != 1 || got[0] != leftOut(r, r.Targets, Malformed) {
+			t.Errorf("%s: %+v", what, got)
+		}
+		for _, b := range [][]byte{{0, 0, 0, 0}, attributesOf(t, r, only(attrASPath)), body(t, writer{}.withdraw([]evpn.Key{r.Key}))} {
+			if got, _, err := ours.read(with(b), nil); err == nil || len(got) > 0 {
+				t.Errorf("%s, without routes before: %+v, %v", what, got, err)
+			}
+		}
+	}
+	// The routes themselves may be what overruns the message.
+	b := attributesOf(t, r, only(attrReach))
+	if got, _, err := ours.read(binary.BigEndian.AppendUint16([]byte{0, 0}, uint16(len(b)-5)), nil); err == nil {
+		t.Errorf("attributes longer than the message: %+v", got)
+	}
+	b = b[:len(b)-1]
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)-4))
+	if got, _, err := ours.read(b, nil); err == nil {
+		t.Errorf("routes longer than the attributes: %+v", got)
+	}
+	// A fault where no routes come ends it as well, and one that says nothing does not.
+	if got, _, err := ours.read(attributesOf(t, r, func(kind byte, v []byte) (byte, []byte) {
+		if kind == attrOrigin {
+			return kind, []byte{9}
+		}
+		return only(attrASPath)(kind, v)
+	}), nil); err == nil {
+		t.Errorf("a fault without routes: %+v", got)
+	}
+	if got, _, err := ours.read(attributesOf(t, r, only(attrASPath)), nil); err != nil || len(got) > 0 {
+		t.Errorf("attributes without routes: %+v, %v", got, err)
+	}
+}
+
+// Flags that an attribute cannot have are a fault of it (RFC 7606 section 3 (c)), also of the routes, which are
+// there all the same.
+func TestFlags(t *testing.T) {
+	r := floodRoute()
+	b := attributesOf(t, r, func(kind byte, v []byte) (byte, []byte) { return kind, v })
+	tried := 0
+	for at := 4; at < len(b); {
+		_, kind, v, _, ok := nextAttribute(b[at:])
+		if !ok {
+			t.Fatal("bad attributes")
+		}
+		for _, flag := range []byte{attrOptional, attrTransitive, 0x20, 0x01} {
+			wrong := slices.Clone(b)
+			wrong[at] ^= flag
+			got := read(t, wrong)
+			if len(got) != 1 || (got[0].LeftOut == Malformed) != (flag >= attrTransitive) {
+				t.Errorf("attribute %d with flags %#x: %+v", kind, wrong[at], got)
+			}
+			tried++
+		}
+		at += 4 + len(v)
+	}
+	if tried != 4*6 {
+		t.Errorf("%d flags of an UPDATE are tried", tried)
+	}
+}
+
+// What attributes say within an AS, neighbours of another one cannot say (RFC 7606 sections 7.5, 7.9 and 7.10).
+func TestExternal(t *testing.T) {
+	r, rd := macRoute(1, "10.0.0.1", 3), ours
+	rd.internal = false
+	for kind, v := range map[byte][]byte{attrLocalPref: {1}, attrOriginator: {192, 0, 2, 1}, attrClusters: {1, 2}} {
+		b := attributesOf(t, r, func(is byte, was []byte) (byte, []byte) {
+			if is == attrLocalPref {
+				return kind, v
+			}
+			return is, was
+		})
+		if got, _, err := rd.read(b, nil); err != nil || len(got) != 1 || got[0] != (Update{Route: r}) {
+			t.Errorf("attribute %d: %+v, %v", kind, got, err)
+		}
+		if got := read(t, b); len(got) != 1 || got[0].LeftOut == 0 {
+			t.Errorf("attribute %d within an AS: %+v", kind, got)
+		}
 	}
 }
 

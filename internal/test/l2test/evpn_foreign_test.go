@@ -285,6 +285,15 @@ func TestEVPNForeign(t *testing.T) {
 		t.Errorf("the problem is %q", got)
 	}
 
+	// An attribute that overruns its message costs that message's routes, and not the session.
+	overrun := bgpUpdate(nlriMAC(0x0600_0000_0098, 48, 0, nil), packet.NewPathAttributeUnknown(0xc0, 250, make([]byte, 9)))
+	overrun[len(overrun)-10] = 200
+	p.write(overrun)
+	settled("an overrun")
+	if got := problem(); !strings.Contains(got, "an attribute of theirs is malformed") {
+		t.Errorf("the problem is %q", got)
+	}
+
 	// A message of 4,096 bytes is read. The neighbor goes amid the next one: all of it is gone, and said.
 	long := bgpUpdate(nlriMAC(0x0600_0000_0099, 48, 0, nil), packet.NewPathAttributeUnknown(0xd0, 250, make([]byte, 3000)))
 	long = bgpUpdate(nlriMAC(0x0600_0000_0099, 48, 0, nil), packet.NewPathAttributeUnknown(0xd0, 250, make([]byte, 3000+4096-len(long))))
