@@ -40,16 +40,16 @@ func (p *Path) share(ifindex int, on bool) {
 
 // hook is a program and where it is at a device.
 type hook struct {
-	program func(*bpfObjects) *ebpf.Program
+	program string
 	at      ebpf.AttachType
 	suffix  string // of its link's name among the pins
 }
 
 var (
-	portHook   = hook{func(o *bpfObjects) *ebpf.Program { return o.Vswitch }, ebpf.AttachTCXIngress, ""}
-	sharedHook = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchShared }, ebpf.AttachTCXIngress, ""}
-	decapHook  = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchDecap }, ebpf.AttachTCXIngress, ""}
-	encapHook  = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchEncap }, ebpf.AttachTCXEgress, egress}
+	portHook   = hook{"vswitch", ebpf.AttachTCXIngress, ""}
+	sharedHook = hook{"vswitch_shared", ebpf.AttachTCXIngress, ""}
+	decapHook  = hook{"vswitch_decap", ebpf.AttachTCXIngress, ""}
+	encapHook  = hook{"vswitch_encap", ebpf.AttachTCXEgress, egress}
 )
 
 // ingressHook returns the program of a device that is the switch's alone, or shared with the host.
@@ -113,7 +113,7 @@ func (p *Path) keepLink(l link.Link, ifindex int, suffix string) error {
 
 // havePins reports whether there is a place for pins, which it makes again if somebody removed it.
 func (p *Path) havePins() bool {
-	return p.pins != nil && (!p.live.Load() || p.pins.restore(&p.bpf, p.log))
+	return p.pins != nil && (!p.live.Load() || p.pins.restore(&p.programs))
 }
 
 // pinAgain pins the link of a device if somebody removed its pin: the kernel tells nobody.
@@ -138,7 +138,7 @@ func (p *Path) SetShared(program io.Closer, on bool) error {
 	a := program.(*attachment)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.at.Update(ingressHook(on).program(&p.bpf)); err != nil {
+	if err := p.update(a.at, ingressHook(on)); err != nil {
 		return explain("change the program of the fast path", err)
 	}
 	a.hook = ingressHook(on)
@@ -190,22 +190,35 @@ func (a *attachment) Close() error {
 
 // Taken implements hoststack.Taker: it asks the kernel, see bpf/taken.h.
 func (a *attachment) Taken() bool {
-	n, err := a.path.feed(a.path.bpf.Taken, uint32(a.ifindex), make([]byte, 64))
+	n, err := a.path.feed("taken", uint32(a.ifindex), make([]byte, 64))
 	return err == nil && n == 1
 }
 
 // adopt replaces the program of a pinned link with this Path's.
 func (p *Path) adopt(l link.Link, ifindex int, h hook) error {
-	if err := l.Update(h.program(&p.bpf)); err != nil {
+	if err := p.update(l, h); err != nil {
 		return err
 	}
 	return p.keepLink(l, ifindex, h.suffix)
 }
 
+// update puts a program in the place of a link's.
+func (p *Path) update(l link.Link, h hook) error {
+	program, err := p.programs.get(h.program)
+	if err != nil {
+		return err
+	}
+	return l.Update(program)
+}
+
 func (p *Path) attach(ifindex int, h hook) (link.Link, error) {
+	program, err := p.programs.get(h.program)
+	if err != nil {
+		return nil, err
+	}
 	return link.AttachTCX(link.TCXOptions{
 		Interface: ifindex,
-		Program:   h.program(&p.bpf),
+		Program:   program,
 		Attach:    h.at,
 		Anchor:    hoststack.BeforeOthers(ifindex, h.at),
 	})

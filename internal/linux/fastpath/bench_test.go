@@ -112,7 +112,7 @@ func BenchmarkPath(b *testing.B) {
 // time runs the program so many times on a frame that is sent on, and returns the mean.
 func (r *rig) time(b *testing.B, wire []byte, times int) time.Duration {
 	b.Helper()
-	decision, took, err := r.path.bpf.Vswitch.Benchmark(wire, times, nil)
+	decision, took, err := program(b, r.path, "vswitch").Benchmark(wire, times, nil)
 	if err != nil || decision != tcxRedirect {
 		b.Fatalf("the decision is %d, %v", decision, err)
 	}

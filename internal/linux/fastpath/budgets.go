@@ -33,7 +33,7 @@ type budget struct {
 }
 
 // load maps the budgets, unused or as an earlier process left them.
-func (b *budgets) load(bpf *bpfObjects) error {
+func (b *budgets) load(bpf *bpfMaps) error {
 	b.clock, b.offset = time.Now(), monotonic()
 	n := int(bpf.Buckets.MaxEntries())
 	page := os.Getpagesize()

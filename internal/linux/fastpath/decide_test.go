@@ -85,6 +85,7 @@ func (r *rig) open(capacity int) {
 	})
 	r.table = fdb.New(fdb.Config{Capacity: capacity, Aging: -1, Observer: r.path})
 	r.path.Bind(r.table)
+	program(r.t, r.path, "explain") // now, for it takes longer than some of what is seen
 }
 
 // publish and start are the Path's methods, called where the ports' devices are.
@@ -151,6 +152,16 @@ type skb struct {
 	_       [4]byte
 }
 
+// program returns a program of a path by its name.
+func program(t testing.TB, p *Path, name string) *ebpf.Program {
+	t.Helper()
+	is, err := p.programs.get(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return is
+}
+
 // run gives the program a frame that came by a device, and returns its decision and
 // what has become of the frame.
 func (r *rig) run(wire []byte, ctx skb) (decision uint32, out []byte) {
@@ -179,7 +190,7 @@ func (r *rig) execute(o *ebpf.RunOptions) (decision uint32) {
 			defer unix.SchedSetaffinity(0, &before)
 		}
 		var err error
-		if decision, err = r.path.bpf.Vswitch.Run(o); err != nil {
+		if decision, err = program(r.t, r.path, "vswitch").Run(o); err != nil {
 			r.t.Fatal(err)
 		}
 	})

@@ -41,9 +41,10 @@ type Options struct {
 
 // Path is the fast path of one switch. It implements vswitch.FastPath.
 type Path struct {
-	bpf  bpfObjects
-	pins *pins // nil: nothing outlives the process
-	log  *slog.Logger
+	bpf      bpfMaps
+	programs programs
+	pins     *pins // nil: nothing outlives the process
+	log      *slog.Logger
 
 	table   *fdb.Table
 	known   stations      // the kernel's table
@@ -78,7 +79,7 @@ type Path struct {
 	suspended bool
 }
 
-// Open loads the programs and tables, or takes over those that an earlier process of the
+// Open loads the program of ports and the tables, or takes over those that an earlier process of the
 // same name left. An error says why there is no fast path here. If nothing can be pinned,
 // the fast path ends with the process. Nothing changes until Start.
 func Open(o Options) (*Path, error) {
@@ -128,17 +129,15 @@ func open(o Options) (*Path, error) {
 		options.MapReplacements = p.pins.maps(spec)
 	}
 	left := options.MapReplacements != nil
-	ready := left && p.pins.take(&p.bpf, options.MapReplacements)
-	if !ready {
-		err = spec.LoadAndAssign(&p.bpf, options)
-	}
+	p.programs.tables, p.programs.pins, p.programs.log = &p.bpf, p.pins, p.log
+	err = spec.LoadAndAssign(&p.bpf, options)
 	for _, m := range options.MapReplacements {
 		m.Close() // p.bpf has its own descriptors
 	}
 	if err != nil {
-		err = explain("load programs into the kernel", err)
+		err = explain("make tables in the kernel", err)
 	} else {
-		err = p.prepare(left, ready)
+		err = p.prepare(left)
 	}
 	if err != nil {
 		p.close()
@@ -147,21 +146,15 @@ func open(o Options) (*Path, error) {
 	return p, nil
 }
 
-// prepare does the rest of Open once the programs and tables are loaded; left and ready say
-// whether an earlier process left the tables, and the programs too.
-func (p *Path) prepare(left, ready bool) error {
+// prepare does the rest of Open once the tables are there; left says whether an earlier process left them.
+func (p *Path) prepare(left bool) error {
 	if err := p.try(); err != nil {
 		return err
 	}
 	if p.pins != nil && !left {
-		if err := p.pins.keep(&p.bpf.bpfMaps, ""); err != nil {
+		if err := p.pins.keep(&p.bpf); err != nil {
 			_ = os.RemoveAll(p.pins.own)
 			return unpinned{err}
-		}
-	}
-	if p.pins != nil && !ready {
-		if err := p.pins.keep(&p.bpf.bpfPrograms, programPrefix); err != nil {
-			p.log.Debug("the next process will load its programs", "reason", err)
 		}
 	}
 	if err := p.known.load(&p.bpf); err != nil {
@@ -192,6 +185,7 @@ func (p *Path) readKernel() error {
 
 func (p *Path) close() {
 	p.known.close()
+	p.programs.close()
 	_ = p.bpf.Close()
 	if p.pins != nil {
 		p.pins.close()

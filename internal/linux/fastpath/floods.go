@@ -60,7 +60,7 @@ func (s *slots) listeners(vlan uint16, numbers []uint16) (is bpfListeners, ready
 
 // change stops the kernel from flooding in VLANs whose ports change; the switch does
 // meanwhile. It returns those VLANs, for start to go on once the ports are in force.
-func (f *floods) change(bpf *bpfObjects, ports []vswitch.FastPort, flood vswitch.FastFlood) (changed []uint16, err error) {
+func (f *floods) change(bpf *bpfMaps, ports []vswitch.FastPort, flood vswitch.FastFlood) (changed []uint16, err error) {
 	err = f.setTraps(bpf, flood.Traps)
 	listeners := listenersOf(ports)
 	before := f.lists
@@ -88,7 +88,7 @@ func (f *floods) change(bpf *bpfObjects, ports []vswitch.FastPort, flood vswitch
 }
 
 // start writes the lists of VLANs.
-func (f *floods) start(bpf *bpfObjects, slots *slots, vlans []uint16) error {
+func (f *floods) start(bpf *bpfMaps, slots *slots, vlans []uint16) error {
 	var errs []error
 	for _, vlan := range vlans {
 		if is, ready := slots.listeners(vlan, f.lists[vlan].ports); ready {
@@ -138,7 +138,7 @@ func listsOf(listeners []listener, flood vswitch.FastFlood) map[uint16]list {
 }
 
 // setTraps sets the groups that are for the switch.
-func (f *floods) setTraps(bpf *bpfObjects, groups []port.MAC) (err error) {
+func (f *floods) setTraps(bpf *bpfMaps, groups []port.MAC) (err error) {
 	var traps [maxTraps]uint64
 	for i, group := range groups {
 		traps[i] = uint64(group)
@@ -154,7 +154,7 @@ func (f *floods) setTraps(bpf *bpfObjects, groups []port.MAC) (err error) {
 }
 
 // clearFloods removes all lists.
-func clearFloods(bpf *bpfObjects) error {
+func clearFloods(bpf *bpfMaps) error {
 	var vlans []uint32
 	var vlan uint32
 	var is bpfListeners

@@ -45,7 +45,7 @@ type members struct {
 
 // change has the kernel punt all groups of IP if ports change: the switch forwards them until
 // start. New members, and those that leave, need no pause.
-func (g *groups) change(bpf *bpfObjects, ports []vswitch.FastPort, flood vswitch.FastFlood) (err error) {
+func (g *groups) change(bpf *bpfMaps, ports []vswitch.FastPort, flood vswitch.FastFlood) (err error) {
 	if g.how == nil {
 		err = g.clear(bpf)
 	}
@@ -68,7 +68,7 @@ func (g *groups) change(bpf *bpfObjects, ports []vswitch.FastPort, flood vswitch
 }
 
 // set sets how a VLAN's groups are dealt with.
-func (g *groups) set(bpf *bpfObjects, vlan uint16, how uint32) error {
+func (g *groups) set(bpf *bpfMaps, vlan uint16, how uint32) error {
 	if g.how[vlan] == how {
 		return nil
 	}
@@ -81,7 +81,7 @@ func (g *groups) set(bpf *bpfObjects, vlan uint16, how uint32) error {
 }
 
 // start has the kernel forward to the members that the switch knows.
-func (g *groups) start(bpf *bpfObjects, slots *slots, flood vswitch.FastFlood) (err error) {
+func (g *groups) start(bpf *bpfMaps, slots *slots, flood vswitch.FastFlood) (err error) {
 	if g.of == flood.Groups && !g.full {
 		return nil
 	}
@@ -189,7 +189,7 @@ func (g *groups) reach(vlan uint16, ports []uint16) (m members) {
 }
 
 // clear removes what an earlier process left.
-func (g *groups) clear(bpf *bpfObjects) error {
+func (g *groups) clear(bpf *bpfMaps) error {
 	g.how, g.members = make(map[uint16]uint32), make(map[fdb.Key]members)
 	var errs []error
 	var how uint32

@@ -33,7 +33,7 @@ const (
 // guards are what guarded ports may send, as the kernel has it. They have a lock of their own,
 // since workers change them: it is held for system calls on maps alone.
 type guards struct {
-	bpf   *bpfObjects
+	bpf   *bpfMaps
 	bump  func() // makes what was taken away count for flows that the kernel remembers, too
 	check func(doing string, err error)
 

@@ -10,7 +10,7 @@ func (p *Path) Lock() *os.File {
 	if p.pins == nil {
 		return nil
 	}
-	if p.live.Load() && !p.pins.restore(&p.bpf, p.log) {
+	if p.live.Load() && !p.pins.restore(&p.programs) {
 		return nil
 	}
 	p.pins.mu.Lock()
@@ -49,7 +49,7 @@ func (p *Path) Continue() {
 		}
 	}
 	for ifindex, u := range p.underlays {
-		if u.Update(unwrapHook.program(&p.bpf)) != nil {
+		if p.update(u.Link, unwrapHook) != nil {
 			_ = p.uncover(ifindex) // until the ways are set again
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -113,7 +112,7 @@ func (p *pins) areThere() bool {
 
 // restore makes the pins of tables and programs anew if somebody removed them, or mounted
 // something over them, and reports whether they are there.
-func (p *pins) restore(bpf *bpfObjects, log *slog.Logger) bool {
+func (p *pins) restore(s *programs) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.areThere() {
@@ -126,7 +125,7 @@ func (p *pins) restore(bpf *bpfObjects, log *slog.Logger) bool {
 	}
 	err := p.makeFolders()
 	if err == nil {
-		if err = errors.Join(p.keep(&bpf.bpfMaps, ""), p.keep(&bpf.bpfPrograms, programPrefix)); err != nil {
+		if err = errors.Join(p.keep(s.tables), s.pinAll()); err != nil {
 			_ = os.RemoveAll(p.own)
 		}
 	}
@@ -136,7 +135,7 @@ func (p *pins) restore(bpf *bpfObjects, log *slog.Logger) bool {
 		}
 		p.lock = former
 		if p.lost == nil {
-			log.Warn("somebody removed what keeps known traffic going without the daemon, and it cannot be put back", "folder", p.dir, "reason", err)
+			s.log.Warn("somebody removed what keeps known traffic going without the daemon, and it cannot be put back", "folder", p.dir, "reason", err)
 		}
 		p.lost = err
 		return false
@@ -145,7 +144,7 @@ func (p *pins) restore(bpf *bpfObjects, log *slog.Logger) bool {
 		former.Close()
 	}
 	p.lost = nil
-	log.Warn("somebody removed what keeps known traffic going without the daemon; it is there again", "folder", p.dir)
+	s.log.Warn("somebody removed what keeps known traffic going without the daemon; it is there again", "folder", p.dir)
 	return true
 }
 
@@ -233,62 +232,23 @@ func (p *pins) maps(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
 	return found
 }
 
-// take sets o to the tables and the programs that an earlier process of this version left, and
-// reports whether all programs are there and use these tables. To load them anew takes the kernel
-// most of the time of a start, in which it checks what it has checked before.
-func (p *pins) take(o *bpfObjects, tables map[string]*ebpf.Map) bool {
-	known := make(map[ebpf.MapID]bool)
-	for _, m := range tables {
-		if info, err := m.Info(); err == nil {
-			id, _ := info.ID()
-			known[id] = true
-		}
-	}
-	err := each(&o.bpfPrograms, func(name string, field reflect.Value) error {
-		program, err := ebpf.LoadPinnedProgram(filepath.Join(p.own, programPrefix+name), nil)
-		if err != nil {
-			return err
-		}
-		field.Set(reflect.ValueOf(program))
-		info, err := program.Info()
-		if err != nil {
-			return err
-		}
-		uses, ok := info.MapIDs()
-		if !ok || slices.ContainsFunc(uses, func(id ebpf.MapID) bool { return !known[id] }) {
-			return ebpf.ErrMapIncompatible
-		}
-		return nil
-	})
-	if err == nil {
-		err = each(&o.bpfMaps, func(name string, field reflect.Value) error {
-			table, err := tables[name].Clone()
-			field.Set(reflect.ValueOf(table))
-			return err
-		})
-	}
-	if err != nil {
-		_ = o.Close()
-		*o = bpfObjects{}
-	}
-	return err == nil
-}
-
-// keep pins tables or programs.
-func (p *pins) keep(objects any, prefix string) error {
-	return each(objects, func(name string, field reflect.Value) error {
-		return pinAgain(field.Interface().(pinner), filepath.Join(p.own, prefix+name))
+// keep pins the tables.
+func (p *pins) keep(tables *bpfMaps) error {
+	return each(tables, func(name string, table *ebpf.Map) error {
+		return pinAgain(table, filepath.Join(p.own, name))
 	})
 }
 
 // programPrefix is that of the names of programs; those of tables have none.
 const programPrefix = "program-"
 
-// each calls f for the fields of objects until an error.
-func each(objects any, f func(name string, field reflect.Value) error) error {
-	all := reflect.ValueOf(objects).Elem()
+func (p *pins) programPath(name string) string { return filepath.Join(p.own, programPrefix+name) }
+
+// each calls f for the tables until an error.
+func each(tables *bpfMaps, f func(name string, table *ebpf.Map) error) error {
+	all := reflect.ValueOf(tables).Elem()
 	for i := range all.NumField() {
-		if err := f(all.Type().Field(i).Tag.Get("ebpf"), all.Field(i)); err != nil {
+		if err := f(all.Type().Field(i).Tag.Get("ebpf"), all.Field(i).Interface().(*ebpf.Map)); err != nil {
 			return err
 		}
 	}

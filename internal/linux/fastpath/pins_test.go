@@ -141,7 +141,7 @@ func (h *host) pinned() (names []string) {
 	return names
 }
 
-// tables are the names of all tables and programs.
+// tables are the names of all tables, and of the program that each process needs.
 var tables = func() (names []string) {
 	spec, err := loadBpf()
 	if err != nil {
@@ -150,13 +150,10 @@ var tables = func() (names []string) {
 	for name := range spec.Maps {
 		names = append(names, "v/"+name)
 	}
-	for name := range spec.Programs {
-		names = append(names, "v/"+programPrefix+name)
-	}
-	return names
+	return append(names, "v/"+programPrefix+"vswitch")
 }()
 
-// wantPinned checks that the tables are pinned, and the links of these devices.
+// wantPinned checks that the tables are pinned, the program that each process needs, and the links of these devices.
 func (h *host) wantPinned(taps ...int) {
 	h.t.Helper()
 	want := slices.Clone(tables)
@@ -164,7 +161,10 @@ func (h *host) wantPinned(taps ...int) {
 		want = append(want, "v/link-"+strconv.Itoa(ifindex))
 	}
 	slices.Sort(want)
-	if got := h.pinned(); !slices.Equal(got, want) {
+	got := slices.DeleteFunc(h.pinned(), func(name string) bool {
+		return strings.HasPrefix(name, "v/"+programPrefix) && name != "v/"+programPrefix+"vswitch"
+	})
+	if !slices.Equal(got, want) {
 		h.t.Errorf("pinned are %v, want %v", got, want)
 	}
 }
@@ -337,19 +337,9 @@ func TestPinsRemovedBeforeAttach(t *testing.T) {
 	h.wantPinned(h.taps[0])
 }
 
-// The programs of an earlier process are used as they are, as long as all are there and are of the
-// tables that are there.
+// The programs of an earlier process are used as they are, as long as they are of the tables that are there.
 func TestTakeOverPrograms(t *testing.T) {
 	h := newHost(t)
-	id := func(program *ebpf.Program) ebpf.ProgramID {
-		t.Helper()
-		info, err := program.Info()
-		if err != nil {
-			t.Fatal(err)
-		}
-		id, _ := info.ID()
-		return id
-	}
 	// run runs a process that forwards, and returns the number of its program and that program.
 	run := func() (ebpf.ProgramID, *ebpf.Program) {
 		t.Helper()
@@ -362,14 +352,14 @@ func TestTakeOverPrograms(t *testing.T) {
 		if d := p.send(0, frame(macB, macA, frameLen)); d != tcxRedirect {
 			t.Errorf("a known flow gets %d", d)
 		}
-		kept, err := p.path.bpf.Vswitch.Clone()
+		kept, err := program(t, p.path, "vswitch").Clone()
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { kept.Close() })
 		p.end()
 		h.wantPinned(h.taps...)
-		return id(kept), kept
+		return programID(t, kept), kept
 	}
 	var dir string
 	h.ns.Do(func() {
@@ -389,10 +379,10 @@ func TestTakeOverPrograms(t *testing.T) {
 	if second, _ := run(); second != first {
 		t.Errorf("the next process runs program %d, not %d", second, first)
 	}
-	remove(programPrefix + "vswitch_decap")
+	remove(programPrefix + "vswitch")
 	third, _ := run()
 	if third == first {
-		t.Error("not all programs are there, and the others are used")
+		t.Error("a program is used whose pin is gone")
 	}
 	if fourth, _ := run(); fourth != third {
 		t.Errorf("after that, the next process runs program %d, not %d", fourth, third)
@@ -407,6 +397,45 @@ func TestTakeOverPrograms(t *testing.T) {
 	}
 	if sixth, _ := run(); sixth == first {
 		t.Error("a program of other tables is used")
+	}
+}
+
+func programID(t *testing.T, program *ebpf.Program) ebpf.ProgramID {
+	t.Helper()
+	info, err := program.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	return id
+}
+
+// A process loads what it uses, and the next one uses that; one that has ended loads nothing.
+func TestProgramsInUse(t *testing.T) {
+	h := newHost(t)
+	run := func(use func(*Path)) *Path {
+		p := h.open(h.taps...)
+		p.start()
+		use(p.path)
+		p.end()
+		return p.path
+	}
+	var first, second ebpf.ProgramID
+	run(func(*Path) {})
+	h.wantPinned(h.taps...)
+	run(func(p *Path) {
+		h.ns.Do(func() { p.Explain(0, frame(macB, macA, frameLen)) })
+		first = programID(t, program(t, p, "explain"))
+	})
+	if !slices.Contains(h.pinned(), "v/"+programPrefix+"explain") {
+		t.Error("a program is not pinned that was used")
+	}
+	ended := run(func(p *Path) { second = programID(t, program(t, p, "explain")) })
+	if second != first {
+		t.Errorf("the next process uses program %d, not %d", second, first)
+	}
+	if _, err := ended.programs.get("vswitch_shared"); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a process that has ended loads a program: %v", err)
 	}
 }
 
@@ -646,7 +675,7 @@ func TestNamespaceGone(t *testing.T) {
 			if n := folders(); n != 1+own {
 				t.Errorf("%d folders are there, want that of the namespace that lives and %d of this one", n, own)
 			}
-			if n := programs(t, alive, 2); n != 1 {
+			if n := programsAt(t, alive, 2); n != 1 {
 				t.Errorf("%d programs are at the device of the namespace that lives", n)
 			}
 		})
@@ -673,7 +702,7 @@ func TestNamespaceGoneDeviceComesBack(t *testing.T) {
 	})
 	there.Run("ip", "link", "set", "nic0", "netns", h.ns.Path())
 	ifindex = (&rig{t: t, ns: h.ns}).ifindex("nic0")
-	if n := programs(t, h.ns, ifindex); n != 1 {
+	if n := programsAt(t, h.ns, ifindex); n != 1 {
 		t.Fatalf("%d programs came with the device", n)
 	}
 	h.ns.Do(func() {
@@ -681,7 +710,7 @@ func TestNamespaceGoneDeviceComesBack(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if n := programs(t, h.ns, ifindex); n != 0 {
+	if n := programsAt(t, h.ns, ifindex); n != 0 {
 		t.Errorf("%d programs stay at a device of this namespace", n)
 	}
 }
@@ -716,11 +745,11 @@ func TestNumberUsedAgain(t *testing.T) {
 					t.Errorf("A is behind port %d, B behind port %d; want 0, -1", a, b)
 				}
 				h.wantPinned(h.taps[:ports]...)
-				if n := programs(t, h.ns, h.taps[1]); n != ports-1 {
+				if n := programsAt(t, h.ns, h.taps[1]); n != ports-1 {
 					t.Errorf("the other device has %d programs, want %d", n, ports-1)
 				}
 				if name == "moved" {
-					if n := programs(t, elsewhere, h.taps[1]); n != 0 {
+					if n := programsAt(t, elsewhere, h.taps[1]); n != 0 {
 						t.Errorf("the device that was moved has %d programs", n)
 					}
 				}
@@ -798,8 +827,8 @@ func TestNumberUsedMeanwhile(t *testing.T) {
 	}
 }
 
-// programs counts those at a device's ingress.
-func programs(t *testing.T, ns *testenv.Netns, ifindex int) (n int) {
+// programsAt counts the programs at a device's ingress.
+func programsAt(t *testing.T, ns *testenv.Netns, ifindex int) (n int) {
 	t.Helper()
 	ns.Do(func() {
 		at, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})

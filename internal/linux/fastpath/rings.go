@@ -32,7 +32,7 @@ const samplesEvery = 250 * time.Millisecond
 
 // rings are the rings that are in use. Path.mu guards them.
 type rings struct {
-	bpf     *bpfObjects
+	bpf     *bpfMaps
 	open    [numRings]*ring
 	running sync.WaitGroup
 }

@@ -81,7 +81,7 @@ func TestShared(t *testing.T) {
 			var explained vswitch.FastVerdict
 			r.ns.Do(func() {
 				explained = r.path.Explain(0, c.wire)
-				got, err = r.path.bpf.VswitchShared.Run(&o)
+				got, err = program(r.t, r.path, "vswitch_shared").Run(&o)
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -132,7 +132,7 @@ func (r *rig) comeShared(wire []byte) (decision uint32) {
 	r.t.Helper()
 	o := ebpf.RunOptions{Data: wire, DataOut: make([]byte, 200), Context: skb{Ifindex: uint32(r.ports[0].Device.Ifindex())}}
 	var err error
-	r.ns.Do(func() { decision, err = r.path.bpf.VswitchShared.Run(&o) })
+	r.ns.Do(func() { decision, err = program(r.t, r.path, "vswitch_shared").Run(&o) })
 	if err != nil || !bytes.Equal(o.DataOut, wire) {
 		r.t.Fatalf("it is\n% x, was\n% x, %v", o.DataOut, wire, err)
 	}

@@ -53,7 +53,7 @@ type slot struct {
 
 // slots are the slots of all ports. Path.mu guards them.
 type slots struct {
-	bpf      *bpfObjects
+	bpf      *bpfMaps
 	guards   *guards
 	budgets  budgets
 	byNumber map[uint16]*slot // by port number
@@ -67,7 +67,7 @@ type slots struct {
 }
 
 // load reads the slots that an earlier process left.
-func (s *slots) load(bpf *bpfObjects, guards *guards) error {
+func (s *slots) load(bpf *bpfMaps, guards *guards) error {
 	s.bpf, s.guards, s.used = bpf, guards, [maxPorts]bool{}
 	s.byNumber, s.number, s.left = make(map[uint16]*slot), make(map[uint32]uint16), make(map[uint32]*slot)
 	s.taken = make(map[uint32]bool)
@@ -217,7 +217,7 @@ func networkOrder(v uint16) uint16 {
 }
 
 // write sets the slot to want, and reports whether that changed it.
-func (l *slot) write(bpf *bpfObjects, want bpfPort) (changed bool, err error) {
+func (l *slot) write(bpf *bpfMaps, want bpfPort) (changed bool, err error) {
 	if l.is == want {
 		return false, nil
 	}
@@ -337,7 +337,7 @@ func (s *slots) free(l *slot) error {
 var guardDrops = [...]port.Drop{port.DropGuardTag, port.DropGuardMAC, port.DropGuardType, port.DropGuardOffload, port.DropGuardIPv4, port.DropGuardIPv6, port.DropGuardARP}
 
 // counters returns what the kernel counted for the port since it got the slot.
-func (l *slot) counters(bpf *bpfObjects) (st vswitch.PortStats, err error) {
+func (l *slot) counters(bpf *bpfMaps) (st vswitch.PortStats, err error) {
 	var cpus []bpfCounters
 	if err := bpf.Counts.Lookup(l.index, &cpus); err != nil {
 		return st, err

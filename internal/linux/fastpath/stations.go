@@ -38,7 +38,7 @@ type line struct {
 func linesFor(capacity int) uint32 { return 1 << bits.Len(uint(max(capacity-1, 1))) }
 
 // load maps the table, empty or as an earlier process left it.
-func (s *stations) load(bpf *bpfObjects) error {
+func (s *stations) load(bpf *bpfMaps) error {
 	n := int(bpf.Stations.MaxEntries())
 	if err := bpf.Hashes.Lookup(uint32(0), &s.hash); err != nil {
 		return err

@@ -44,7 +44,7 @@ type paths struct {
 }
 
 // load reads the paths that an earlier process left.
-func (s *paths) load(bpf *bpfObjects) error {
+func (s *paths) load(bpf *bpfMaps) error {
 	s.number, s.open = make(map[bpfOrigin]uint16), make(map[uint32]bool)
 	var o bpfOrigin
 	var number uint32
@@ -127,7 +127,7 @@ func (t *Tunnel) origin(vtep netip.Addr, vni uint32) bpfOrigin {
 }
 
 // do makes a change unless the Path has stopped, or another process goes on.
-func (t *Tunnel) do(change func(bpf *bpfObjects, s *paths) error) error {
+func (t *Tunnel) do(change func(bpf *bpfMaps, s *paths) error) error {
 	t.p.mu.Lock()
 	defer t.p.mu.Unlock()
 	if t.p.stopped() || t.p.suspended {
@@ -139,7 +139,7 @@ func (t *Tunnel) do(change func(bpf *bpfObjects, s *paths) error) error {
 // Join makes a host a member of a network, whose frames have a VLAN, or 0 where they keep
 // their tags. It returns the number of the path. limit is as that of SetLimit.
 func (t *Tunnel) Join(vtep netip.Addr, vni uint32, vlan uint16, limit int) (number uint16, err error) {
-	err = t.do(func(bpf *bpfObjects, s *paths) error {
+	err = t.do(func(bpf *bpfMaps, s *paths) error {
 		o := t.origin(vtep, vni)
 		is, known := s.number[o]
 		if !known {
@@ -172,7 +172,7 @@ func clamp(limit int) uint16 { return uint16(min(max(limit, 0), 0xffff)) }
 
 // SetLimit sets the longest frame that fits through a path, in bytes; 0: unknown.
 func (t *Tunnel) SetLimit(number uint16, limit int) {
-	t.try("limiting a path", func(bpf *bpfObjects, _ *paths) error {
+	t.try("limiting a path", func(bpf *bpfMaps, _ *paths) error {
 		var p bpfPath
 		if err := bpf.Paths.Lookup(uint32(number), &p); err != nil || p.Ifindex != t.ifindex || p.Limit == clamp(limit) {
 			return err
@@ -184,22 +184,22 @@ func (t *Tunnel) SetLimit(number uint16, limit int) {
 
 // Leave ends a path.
 func (t *Tunnel) Leave(number uint16) {
-	t.try("ending a path", func(bpf *bpfObjects, s *paths) error {
+	t.try("ending a path", func(bpf *bpfMaps, s *paths) error {
 		err := s.end(bpf, number)
 		t.p.bump()
 		return err
 	})
 }
 
-func (t *Tunnel) try(doing string, change func(*bpfObjects, *paths) error) {
-	_ = t.do(func(bpf *bpfObjects, s *paths) error {
+func (t *Tunnel) try(doing string, change func(*bpfMaps, *paths) error) {
+	_ = t.do(func(bpf *bpfMaps, s *paths) error {
 		t.p.check(doing, change(bpf, s))
 		return nil
 	})
 }
 
 // end removes a path. Whoever has its number next is not mistaken for it in another VLAN.
-func (s *paths) end(bpf *bpfObjects, number uint16) error {
+func (s *paths) end(bpf *bpfMaps, number uint16) error {
 	var is bpfPath
 	err := bpf.Paths.Lookup(uint32(number), &is)
 	o := bpfOrigin{Remote: is.Remote, Ifindex: is.Ifindex, Vni: is.Vni}
@@ -220,7 +220,7 @@ func absent(err error) error {
 // Know says whether a host takes part in any network, or whether there is a network: one
 // of vtep and vni is given. Frames that are refused have their reason by it.
 func (t *Tunnel) Know(vtep netip.Addr, vni uint32, is bool) {
-	t.try("naming a host", func(bpf *bpfObjects, _ *paths) error {
+	t.try("naming a host", func(bpf *bpfMaps, _ *paths) error {
 		o := t.origin(vtep, vni)
 		if !is {
 			return absent(bpf.Origins.Delete(&o))
@@ -236,7 +236,7 @@ func (t *Tunnel) key(k fdb.Key) bpfRemoteKey {
 // SetStation says by which path a station is reached, which was silent for that long;
 // Commit puts it into force.
 func (t *Tunnel) SetStation(k fdb.Key, number uint16, silent time.Duration) {
-	t.try("entering a station", func(bpf *bpfObjects, _ *paths) error {
+	t.try("entering a station", func(bpf *bpfMaps, _ *paths) error {
 		at := t.key(k)
 		return bpf.Remotes.Put(&at, &bpfRemote{Path: uint32(number), Heard: heardAt(silent)})
 	})
@@ -244,7 +244,7 @@ func (t *Tunnel) SetStation(k fdb.Key, number uint16, silent time.Duration) {
 
 // DeleteStation forgets where a station is; Commit puts that into force.
 func (t *Tunnel) DeleteStation(k fdb.Key) {
-	t.try("removing a station", func(bpf *bpfObjects, _ *paths) error {
+	t.try("removing a station", func(bpf *bpfMaps, _ *paths) error {
 		at := t.key(k)
 		return absent(bpf.Remotes.Delete(&at))
 	})
@@ -252,7 +252,7 @@ func (t *Tunnel) DeleteStation(k fdb.Key) {
 
 // Commit puts changes into force for flows that the kernel remembers, too.
 func (t *Tunnel) Commit() {
-	t.try("", func(*bpfObjects, *paths) error {
+	t.try("", func(*bpfMaps, *paths) error {
 		t.p.bump()
 		return nil
 	})
@@ -265,7 +265,7 @@ func (t *Tunnel) Stations(f func(k fdb.Key, number uint16, silent time.Duration)
 		bpfRemote
 	}
 	var all []station
-	t.try("reading stations", func(bpf *bpfObjects, _ *paths) (err error) {
+	t.try("reading stations", func(bpf *bpfMaps, _ *paths) (err error) {
 		all, err = remotesOf(bpf, func(k bpfRemoteKey, r bpfRemote) (station, bool) {
 			return station{fdb.Key(k.Station), r}, k.Ifindex == t.ifindex
 		})
@@ -278,7 +278,7 @@ func (t *Tunnel) Stations(f func(k fdb.Key, number uint16, silent time.Duration)
 }
 
 // remotesOf returns what pick makes of the stations behind tunnels.
-func remotesOf[T any](bpf *bpfObjects, pick func(bpfRemoteKey, bpfRemote) (T, bool)) (all []T, err error) {
+func remotesOf[T any](bpf *bpfMaps, pick func(bpfRemoteKey, bpfRemote) (T, bool)) (all []T, err error) {
 	const batch = 4096
 	keys, values := make([]bpfRemoteKey, batch), make([]bpfRemote, batch)
 	var at ebpf.MapBatchCursor
@@ -302,7 +302,7 @@ func remotesOf[T any](bpf *bpfObjects, pick func(bpfRemoteKey, bpfRemote) (T, bo
 func (t *Tunnel) Paths(f func(number uint16, vtep netip.Addr, vni uint32)) {
 	var all []bpfOrigin
 	var numbers []uint16
-	t.try("", func(_ *bpfObjects, s *paths) error {
+	t.try("", func(_ *bpfMaps, s *paths) error {
 		for o, number := range s.number {
 			if o.Ifindex == t.ifindex {
 				all, numbers = append(all, o), append(numbers, number)
@@ -318,7 +318,7 @@ func (t *Tunnel) Paths(f func(number uint16, vtep netip.Addr, vni uint32)) {
 // Refused returns the host whose frame was refused last because it takes no part in the
 // frame's network, and how many frames of such hosts were.
 func (t *Tunnel) Refused() (last netip.Addr, n uint64) {
-	t.try("reading what was refused", func(bpf *bpfObjects, _ *paths) error {
+	t.try("reading what was refused", func(bpf *bpfMaps, _ *paths) error {
 		var is bpfTunnel
 		if err := bpf.Tunnels.Lookup(t.ifindex, &is); err != nil {
 			return absent(err)
@@ -356,7 +356,7 @@ func (b both) Renew() error { return errors.Join(b.attachment.Renew(), b.out.Ren
 // Detach removes the programs and all that is known of a tunnel.
 func (t *Tunnel) Detach(ifindex int) error {
 	err := t.p.Detach(ifindex)
-	t.try("forgetting a tunnel", func(bpf *bpfObjects, s *paths) error {
+	t.try("forgetting a tunnel", func(bpf *bpfMaps, s *paths) error {
 		delete(s.open, t.ifindex)
 		t.ways = nil
 		err := errors.Join(t.p.under(t.ifindex, nil), s.forget(bpf, t.ifindex))
@@ -367,12 +367,12 @@ func (t *Tunnel) Detach(ifindex int) error {
 }
 
 // forget removes all that is known of a tunnel.
-func (s *paths) forget(bpf *bpfObjects, ifindex uint32) error {
+func (s *paths) forget(bpf *bpfMaps, ifindex uint32) error {
 	return s.keep(bpf, func(i uint32) bool { return i != ifindex })
 }
 
 // keep removes all that is known of other tunnels.
-func (s *paths) keep(bpf *bpfObjects, wanted func(ifindex uint32) bool) error {
+func (s *paths) keep(bpf *bpfMaps, wanted func(ifindex uint32) bool) error {
 	errs := []error{forgetEnds(bpf, wanted)}
 	for o, number := range s.number {
 		if !wanted(o.Ifindex) {

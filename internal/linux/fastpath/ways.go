@@ -19,7 +19,7 @@ import (
 // under is the suffix of links at the devices by which hosts are reached, which may be ports as well.
 const under = "-under"
 
-var unwrapHook = hook{func(o *bpfObjects) *ebpf.Program { return o.VswitchUnwrap }, ebpf.AttachTCXIngress, under}
+var unwrapHook = hook{"vswitch_unwrap", ebpf.AttachTCXIngress, under}
 
 // underlay is the program at a device by which hosts are reached.
 type underlay struct {
@@ -40,7 +40,7 @@ func (t *Tunnel) SetWays(e port.Encapsulation, udpPort uint16, all map[netip.Add
 	if !t.p.live.Load() {
 		return false
 	}
-	t.try("setting the ways of a tunnel", func(bpf *bpfObjects, s *paths) error {
+	t.try("setting the ways of a tunnel", func(bpf *bpfMaps, s *paths) error {
 		done = true
 		all = maps.Clone(all)
 		err := t.p.under(t.ifindex, all)
@@ -76,7 +76,7 @@ func wirePort(n uint16) uint16 {
 }
 
 // setWay writes the way of one path.
-func (t *Tunnel) setWay(bpf *bpfObjects, number uint16, w link.Way) error {
+func (t *Tunnel) setWay(bpf *bpfMaps, number uint16, w link.Way) error {
 	var p bpfPath
 	if err := bpf.Paths.Lookup(uint32(number), &p); err != nil || p.Ifindex != t.ifindex {
 		return err
@@ -102,7 +102,7 @@ func (t *Tunnel) lead(p *bpfPath, w link.Way) {
 
 // Detour returns why the last frame that could have gone by the ways of SetWays did not; empty if it did.
 func (t *Tunnel) Detour() (why string) {
-	t.try("reading the ways of tunnels", func(bpf *bpfObjects, _ *paths) error {
+	t.try("reading the ways of tunnels", func(bpf *bpfMaps, _ *paths) error {
 		var s bpfShortcut
 		err := bpf.Ways.Lookup(uint32(0), &s)
 		switch s.Detour {
@@ -117,7 +117,7 @@ func (t *Tunnel) Detour() (why string) {
 }
 
 // beat confirms all ways.
-func beat(bpf *bpfObjects) error {
+func beat(bpf *bpfMaps) error {
 	var s bpfShortcut
 	if err := bpf.Ways.Lookup(uint32(0), &s); err != nil {
 		return err
@@ -225,7 +225,7 @@ func (p *Path) forgetUnderlays() error {
 }
 
 // forgetEnds removes the ends of tunnels.
-func forgetEnds(bpf *bpfObjects, wanted func(ifindex uint32) bool) error {
+func forgetEnds(bpf *bpfMaps, wanted func(ifindex uint32) bool) error {
 	var e bpfEnd
 	var ifindex uint32
 	var old []bpfEnd

@@ -98,7 +98,7 @@ func (r *tunnelRig) unwrapNext(wire []byte, gso uint32) (got uint32, out []byte)
 	r.t.Helper()
 	o := ebpf.RunOptions{Data: wire, DataOut: make([]byte, len(wire)+64), Context: skb{Ifindex: uint32(r.ul0), GSOSize: gso}}
 	var err error
-	r.ns.Do(func() { got, err = r.rig.path.bpf.VswitchUnwrap.Run(&o) })
+	r.ns.Do(func() { got, err = program(r.t, r.rig.path, "vswitch_unwrap").Run(&o) })
 	if err != nil {
 		r.t.Fatal(err)
 	}
