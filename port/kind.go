@@ -81,6 +81,14 @@ type Finder interface {
 	Find(spec Spec, trace Trace) (index int, is bool)
 }
 
+// Mover is implemented by kinds that change more on a device than its alias, and give it back also
+// where somebody moved it to another network namespace.
+type Mover interface {
+	// ReturnMoved is Delete for such a device, in the namespace of the calling thread, where it
+	// has the given index.
+	ReturnMoved(index int, spec Spec, trace Trace) error
+}
+
 // Attended is implemented by kinds whose device a machine can hold whether the port is
 // open or not.
 type Attended interface {

@@ -467,22 +467,28 @@ func (m *manager) stillAway(p *managed) error {
 	return nil
 }
 
-// releaseElsewhere takes the mark of the switch off the device of a removed port that was moved to
-// another network namespace, so that others may have it.
-func (m *manager) releaseElsewhere(p *managed) {
+// returnElsewhere gives the device of a removed port back that was moved to another network namespace,
+// so that others may have it.
+func (m *manager) returnElsewhere(p *managed) {
 	if p.trace.Away == "" || p.trace.Away != m.boot {
 		return
 	}
-	before := ""
-	if p.trace.Before != nil {
-		before = p.trace.Before.Alias
+	spec, trace, before := p.spec, p.trace, ""
+	if trace.Before != nil {
+		before = trace.Before.Alias
 	}
+	mover, ok := as[port.Mover](p.kind)
 	var err error
 	m.off(func() {
-		err = p.elsewhere.Do(func(l link.Link) error { return owner.Release(l, m.name, before) })
+		err = p.elsewhere.Do(func(l link.Link) error {
+			if ok {
+				return mover.ReturnMoved(l.Index, spec, trace)
+			}
+			return owner.Release(l, m.name, before)
+		})
 	})
 	if err != nil && !errors.Is(err, link.ErrNotFound) {
-		m.log.Warn("a device in another network namespace keeps the alias that says it is the switch's; take it off there with `ip link set NAME alias \"\"`",
+		m.log.Warn("a device in another network namespace keeps the port's settings, and the alias that says it is the switch's; take that off there with `ip link set NAME alias \"\"`",
 			"port", p.spec.Name, "interface", p.trace.Ifname, "reason", err)
 	}
 }

@@ -748,7 +748,7 @@ func (m *manager) takeOut(p *managed) (err error) {
 		return nil
 	}
 	m.off(func() { err = m.remove(p) })
-	m.releaseElsewhere(p)
+	m.returnElsewhere(p)
 	if err != nil {
 		return fail(api.CodeFailed, "port %s is removed, but its device could not be put back: %w", name, err)
 	}

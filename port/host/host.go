@@ -277,6 +277,11 @@ func (p *Port) set(from, to int, old, list []netip.Prefix) error {
 	return err
 }
 
+// ReturnMoved implements port.Mover.
+func (k kind) ReturnMoved(index int, s port.Spec, t port.Trace) error {
+	return nic.Taker{Switch: k.Switch}.ReturnMoved(index, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t)
+}
+
 // Delete implements port.Kind.
 func (k kind) Delete(s port.Spec, t port.Trace) error {
 	list, err := addresses(s)

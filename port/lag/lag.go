@@ -207,7 +207,7 @@ func (k kind) Delete(s port.Spec, t port.Trace) error {
 func (k kind) giveBack(name string, o *Settings, t port.Trace) error {
 	l, err := k.find(name, t)
 	if errors.Is(err, link.ErrNotFound) {
-		return nil
+		return k.taker().ReturnStray(o.use(), t)
 	}
 	if err != nil {
 		return err

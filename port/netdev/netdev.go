@@ -116,6 +116,11 @@ func (k kind) open(s port.Spec, trace *port.Trace, from *port.Parcel) (port.Port
 	return Port{d}, nil
 }
 
+// ReturnMoved implements port.Mover.
+func (k kind) ReturnMoved(index int, s port.Spec, t port.Trace) error {
+	return k.taker().ReturnMoved(index, use(s).MTU, t)
+}
+
 // Set implements port.Kind.
 func (kind) Set(p port.Port, from, to port.Spec) error {
 	return p.(Port).Device.Set(use(from), use(to))

@@ -237,6 +237,11 @@ func (kind) Set(pp port.Port, former, next port.Spec) error {
 	return nil
 }
 
+// ReturnMoved implements port.Mover.
+func (k kind) ReturnMoved(index int, s port.Spec, t port.Trace) error {
+	return nic.Taker{Switch: k.Switch}.ReturnMoved(index, cmp.Or(port.SettingsOf[Settings](s).MTU, k.MTU), t)
+}
+
 // Delete implements port.Kind.
 func (k kind) Delete(s port.Spec, t port.Trace) error {
 	l, err := k.find(s, t)

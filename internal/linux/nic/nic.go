@@ -338,17 +338,50 @@ func (k Taker) Return(l link.Link, o Config, t port.Trace) error {
 	if t.Before == nil || owner.Check(l, k.Switch) != nil || !owner.Counts(l, k.Switch, t) {
 		return nil
 	}
-	if o.MTU != 0 && l.MTU != t.Before.MTU {
-		if err := l.SetMTU(t.Before.MTU); err != nil {
-			return err
-		}
-	}
-	err := cmp.Or(shape.Remove(l.Index), l.TurnOn(strings.Fields(t.Before.Features)...), hoststack.Lift(l.Index, k.Ingress))
+	err := cmp.Or(restore(l, o.MTU, *t.Before), shape.Remove(l.Index), hoststack.Lift(l.Index, k.Ingress))
 	if o.Exclusive {
 		err = cmp.Or(err, hoststack.Restore(l.Name, *t.Before))
 	}
 	// The mark goes last: with it, the next process knows after a kill that there is more to give back.
 	return cmp.Or(err, owner.Release(l, k.Switch, t.Before.Alias))
+}
+
+// restore gives an interface its MTU back, if mtu replaced that, and the features that were turned off.
+func restore(l link.Link, mtu int, before port.DeviceSettings) error {
+	if mtu != 0 && l.MTU != before.MTU {
+		if err := l.SetMTU(before.MTU); err != nil {
+			return err
+		}
+	}
+	return l.TurnOn(strings.Fields(before.Features)...)
+}
+
+// ReturnMoved is Return for an interface that somebody moved to the calling thread's network namespace,
+// with its index there. The move ended what was attached to it, and its sysctls are new.
+func (k Taker) ReturnMoved(index, mtu int, t port.Trace) error {
+	l, err := link.ByIndex(index)
+	if err != nil || !owner.Marked(l, k.Switch) {
+		return err
+	}
+	if t.Before == nil {
+		return owner.Release(l, k.Switch, "")
+	}
+	return cmp.Or(restore(l, mtu, *t.Before), owner.Release(l, k.Switch, t.Before.Alias))
+}
+
+// ReturnStray is ReturnMoved for an interface that may be in any other network namespace; it is no
+// error if it is in none.
+func (k Taker) ReturnStray(o Config, t port.Trace) error {
+	all, err := owner.Strays(k.Switch)
+	for _, s := range all {
+		if t.MAC != "" && s.Link.MACString() == t.MAC {
+			if err := s.Do(func(l link.Link) error { return k.ReturnMoved(l.Index, o.MTU, t) }); err != nil {
+				return fmt.Errorf("%s, which was moved to another network namespace, keeps the settings and the alias of a port: %w", s.Link.Name, err)
+			}
+			return nil
+		}
+	}
+	return err
 }
 
 // Find looks up the interface of a port or member, also one that was renamed.

@@ -544,17 +544,20 @@ func TestRenamedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestMovedForGood removes the port of a device that was moved to another namespace: there it has its
-// alias from before.
+// TestMovedForGood removes the ports of devices that were moved to another namespace: there they have the
+// alias, the MTU and the features from before.
 func TestMovedForGood(t *testing.T) {
 	t.Parallel()
 	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
-	for _, name := range []string{"eth1", "eth2", "eth3"} {
+	for _, name := range []string{"eth1", "eth2", "eth3", "up1", "up2", "up3"} {
 		ns.Run("ip", "link", "add", name, "type", "veth", "peer", "name", name+"p")
 		ns.Run("ip", "link", "set", name+"p", "up")
 		ns.Run("ip", "link", "set", name, "up")
+		ns.Run("ethtool", "-K", name, "rx-gro-list", "on")
 	}
 	ns.Run("ip", "link", "set", "eth1", "alias", "rack 7")
+	ns.Run("ip", "link", "set", "up1", "alias", "rack 8")
+	ns.Run("ip", "tuntap", "add", "dev", "vm1", "mode", "tap")
 	elsewhere.Run("ip", "link", "add", "spare", "type", "veth", "peer", "name", "spare1") // so that indexes are others
 	d := startDaemon(t, ns, "--sandbox", "off")                                           // it enters the namespace
 	nameless := exec.Command("unshare", "-n", "sleep", "infinity")
@@ -569,24 +572,44 @@ func TestMovedForGood(t *testing.T) {
 	testenv.Eventually(t, "a namespace without a name", func() bool { return of(nameless.Process.Pid) != of(os.Getpid()) })
 	to := map[string]string{"eth1": elsewhere.Path(), "eth2": elsewhere.Path(), "eth3": fmt.Sprint(nameless.Process.Pid)}
 	for name, netns := range to {
-		d.ctl("add-port %s --kind netdev", name)
+		d.ctl("add-port %s --kind netdev --mtu 1400", name)
 		ns.Run("ip", "link", "set", name, "netns", netns, "name", name+"x")
 		testenv.Eventually(t, "the port says where its device is", func() bool {
 			return strings.Contains(d.port(name).Reason, "was moved to another network namespace")
 		})
 	}
-	d.ctl("del-port eth1")
-	if out := elsewhere.Run("ip", "link", "show", "eth1x"); !strings.Contains(out, "alias rack 7") {
-		t.Errorf("eth1 is left as %s", out)
+	returned := func(name, alias string) {
+		t.Helper()
+		out := elsewhere.Run("ip", "link", "show", name)
+		if !strings.Contains(out, "mtu 1500") || !strings.Contains(out, alias) || alias == "" && strings.Contains(out, "alias") {
+			t.Errorf("%s is left as %s", name, out)
+		}
+		if out := elsewhere.Run("ethtool", "-k", name); name != "vm1" && !strings.Contains(out, "rx-gro-list: on") {
+			t.Errorf("%s is left with %s", name, out)
+		}
 	}
+	d.ctl("del-port eth1")
+	returned("eth1x", "alias rack 7")
 	d.Restart(t) // it was moved before
 	d.ctl("del-port eth2")
-	if out := elsewhere.Run("ip", "link", "show", "eth2x"); strings.Contains(out, "alias") {
-		t.Errorf("eth2 is left as %s", out)
-	}
+	returned("eth2x", "")
+	d.ctl("add-port vm1 --mtu 9000")
+	ns.Run("ip", "link", "set", "vm1", "netns", elsewhere.Path())
+	testenv.Eventually(t, "the port says where its device is", func() bool {
+		return strings.Contains(d.port("vm1").Reason, "was moved to another network namespace")
+	})
+	d.ctl("del-port vm1")
+	returned("vm1", "")
+	d.ctl("add-port up --kind lag --members up1,up2,up3 --lag-mode static --mtu 1400")
+	ns.Run("ip", "link", "set", "up1", "netns", elsewhere.Path())
+	d.ctl("set-port up --members up2,up3")
+	returned("up1", "alias rack 8")
+	ns.Run("ip", "link", "set", "up2", "netns", elsewhere.Path())
+	d.ctl("del-port up")
+	returned("up2", "")
 	d.ctl("del-port eth3")
 	out, err := exec.Command("nsenter", "-n", "-t", to["eth3"], "ip", "link", "show", "eth3x").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "alias vswitch") || !strings.Contains(d.Log(), "keeps the alias") {
+	if err != nil || !strings.Contains(string(out), "alias vswitch") || !strings.Contains(d.Log(), "keeps the port's settings, and the alias") {
 		t.Errorf("the log says nothing, and eth3 is left as %s, %v", out, err)
 	}
 }
