@@ -789,15 +789,20 @@ func TestManyPaths(t *testing.T) {
 		r.Receive(8, route(0, mac1+port.MAC(n)))
 	}
 	b := r.domains[vni].ips[ip4b]
-	if len(b.paths) != maxPaths || !b.over {
+	if len(b.paths) != maxPaths || b.over != 2*maxPaths-1 {
 		t.Errorf("%d paths of an address", len(b.paths))
 	}
 	r.Down(7, 0)
-	for n := 1; n < 2*maxPaths; n++ {
+	for n := 1; n < 2*maxPaths-1; n++ {
 		r.Table.Withdraw(8, route(0, mac1+port.MAC(n)).Key)
 	}
 	if _, _, ok := r.domains[vni].remote(ip4b); ok {
-		t.Error("an address of which not all stations were looked at is answered for")
+		t.Error("an address of which not all stations are looked at is answered for")
+	}
+	r.Table.Withdraw(8, route(0, mac1+2*maxPaths-1).Key)
+	r.pass(2 * refreshEvery)
+	if mac, _, ok := r.domains[vni].remote(ip4b); !ok || mac != mac1 {
+		t.Error("an address that one station alone has by now is not answered for")
 	}
 	r.Table.Withdraw(8, route(0, mac1).Key)
 	if len(r.domains[vni].ips) != 0 || len(r.domains[vni].stations) != 0 {
@@ -844,6 +849,53 @@ func TestUnusedPaths(t *testing.T) {
 	if r.at(mac1) != (At{}) || len(r.domains[vni].stations) != 0 {
 		t.Error("something is left of routes that are gone")
 	}
+}
+
+// TestUnboundPaths: an address that had too many routes is answered for once it has fewer and they agree, whichever of
+// them have gone.
+func TestUnboundPaths(t *testing.T) {
+	r := newRig(t, Config{})
+	route := func(n int) Route {
+		x := remoteIP(2, mac1, ip4b)
+		x.RD[7], x.Tag = byte(n%2), uint32(n)
+		return x
+	}
+	const all = maxPaths + 100
+	for n := range all {
+		x := route(n)
+		x.MAC += port.MAC(n % 2) // two stations, so that neither has too many
+		r.Receive(7, x)
+	}
+	r.check()
+	r.SetVNIs(nil)
+	r.SetVNIs([]VNI{vni}) // they are entered anew
+	r.check()
+	answered := func() (ok bool) { _, _, ok = r.domains[vni].remote(ip4b); return ok }
+	for n := 1; n < 200; n += 2 { // of the other station, and looked at
+		x := route(n)
+		x.MAC++
+		r.Table.Withdraw(7, x.Key)
+	}
+	if answered() {
+		t.Error("an address of which not all routes are looked at is answered for")
+	}
+	r.check()
+	r.pass(2 * refreshEvery)
+	if b := r.domains[vni].ips[ip4b]; b.over != 0 || len(b.paths) != maxPaths || r.unused {
+		t.Errorf("%d paths, and %d that are not looked at", len(b.paths), b.over)
+	}
+	for n := 201; n < all; n += 2 {
+		if x := route(n); answered() {
+			t.Fatal("an address of two stations is answered for")
+		} else {
+			x.MAC++
+			r.Table.Withdraw(7, x.Key)
+		}
+	}
+	if !answered() {
+		t.Error("an address of one station is not answered for")
+	}
+	r.check()
 }
 
 // TestFairRoutes: a peer that fills the table gives way to the others until all have as many, and

@@ -39,7 +39,7 @@ const (
 type binding struct {
 	paths   []*path    // of other hosts
 	locals  []*localIP // of stations here, at most maxClaims
-	over    bool       // there were more paths than are looked at
+	over    int        // more of them, which are not looked at
 	flooded time.Time  // when a question that could have been answered was left to the network
 }
 
@@ -64,8 +64,9 @@ func (t *Table) bind(d *domain, r *path) {
 		return
 	}
 	b := d.binding(r.IP)
-	if b.over = b.over || len(b.paths) >= maxPaths; !b.over {
-		b.paths = append(b.paths, r)
+	if !b.take(r) {
+		b.over++
+		t.unused = true
 	}
 	for _, ip := range b.locals {
 		if ip.mac != r.MAC {
@@ -74,12 +75,39 @@ func (t *Table) bind(d *domain, r *path) {
 	}
 }
 
-func (d *domain) unbind(r *path) {
-	b := d.ips[r.IP]
-	if b == nil {
-		return // it is no host's, or its others are gone
+// take has a path looked at, and reports whether there is room for it.
+func (b *binding) take(r *path) bool {
+	if len(b.paths) >= maxPaths {
+		return false
 	}
-	b.paths = slices.DeleteFunc(b.paths, func(other *path) bool { return other == r })
+	b.paths, r.bound = append(b.paths, r), true
+	return true
+}
+
+// rebind has a path looked at that is not, and reports whether it is now, or has no address.
+func (d *domain) rebind(r *path) bool {
+	if r.bound || !isHost(r.IP) {
+		return true
+	}
+	b := d.ips[r.IP]
+	if !b.take(r) {
+		return false
+	}
+	b.over--
+	return true
+}
+
+func (d *domain) unbind(r *path) {
+	if !isHost(r.IP) {
+		return
+	}
+	b := d.ips[r.IP]
+	if r.bound {
+		b.paths = slices.DeleteFunc(b.paths, func(other *path) bool { return other == r })
+		r.bound = false
+	} else {
+		b.over--
+	}
 	d.tidy(r.IP, b)
 }
 
@@ -93,7 +121,7 @@ func (d *domain) binding(ip netip.Addr) *binding {
 }
 
 func (d *domain) tidy(ip netip.Addr, b *binding) {
-	if len(b.paths) == 0 && len(b.locals) == 0 {
+	if len(b.paths) == 0 && b.over == 0 && len(b.locals) == 0 {
 		delete(d.ips, ip)
 	}
 }
@@ -224,7 +252,7 @@ func (t *Table) Frame(now time.Time, vni VNI, number uint16, frame []byte) (answ
 // here has it, or two stations do.
 func (d *domain) remote(ip netip.Addr) (mac port.MAC, router, ok bool) {
 	b := d.ips[ip]
-	if b == nil || len(b.locals) > 0 || b.over {
+	if b == nil || len(b.locals) > 0 || b.over > 0 {
 		return 0, false, false
 	}
 	for _, r := range b.paths {

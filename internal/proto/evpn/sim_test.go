@@ -59,8 +59,28 @@ func (r *rig) check() {
 			}
 		}
 	}
+	over := make(map[*binding]int)
 	for _, p := range r.peers {
 		s.Routes += len(p.routes)
+		for _, x := range p.routes {
+			if x.domain == nil || !isHost(x.IP) || x.Kind != MAC {
+				continue
+			}
+			b := x.domain.ips[x.IP]
+			if x.bound != slices.Contains(b.paths, x) {
+				r.t.Errorf("%v of %v is entered: %v, marked so: %v", x.IP, x.MAC, !x.bound, x.bound)
+			}
+			if !x.bound {
+				over[b]++
+			}
+		}
+	}
+	for _, d := range r.domains {
+		for ip, b := range d.ips {
+			if b.over != over[b] {
+				r.t.Errorf("%v has %d paths that are not looked at, and counts %d", ip, over[b], b.over)
+			}
+		}
 	}
 	if r.stats.Local != s.Local || r.stats.Remote != s.Remote || r.stats.Routes != s.Routes {
 		r.t.Errorf("counted %+v, there are %+v", r.stats, s)

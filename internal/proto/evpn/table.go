@@ -32,7 +32,7 @@ type Table struct {
 	now      time.Time // the last time that was said
 	began    time.Time // the first one
 	synced   bool      // a peer has sent all its routes
-	unused   bool      // there are routes of stations that have too many
+	unused   bool      // there are routes of stations or addresses that have too many
 	reused   time.Time // when those were looked at last
 }
 
@@ -67,6 +67,7 @@ type peer struct {
 type path struct {
 	Route
 	gen    uint32
+	bound  bool    // its address's binding has it
 	domain *domain // that imports it; nil: none
 }
 
@@ -191,7 +192,7 @@ func (t *Table) removeDomain(d *domain) {
 	for _, p := range t.peers {
 		for _, r := range p.routes {
 			if r.domain == d {
-				r.domain = nil
+				r.domain, r.bound = nil, false
 				t.enter(r) // its second target may name another VNI
 			}
 		}
@@ -351,7 +352,7 @@ func (t *Table) refresh(now time.Time) {
 	}
 }
 
-// reuse uses routes that are not used because their station had too many, where it has fewer by now.
+// reuse uses routes that are not used because their station or address had too many, where it has fewer by now.
 func (t *Table) reuse(now time.Time) {
 	if !t.unused || now.Sub(t.reused) < refreshEvery {
 		return
@@ -360,7 +361,13 @@ func (t *Table) reuse(now time.Time) {
 	for _, p := range t.peers {
 		for _, r := range p.routes {
 			d := t.domainOf(&r.Route)
-			if d == nil || r.domain != nil {
+			if d == nil || r.Kind == Flood {
+				continue
+			}
+			if r.domain != nil {
+				if !d.rebind(r) {
+					t.unused = true
+				}
 				continue
 			}
 			if s := d.stations[r.MAC]; s != nil && len(s.paths) >= maxPaths {
