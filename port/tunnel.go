@@ -56,7 +56,8 @@ type Tunnel interface {
 	DeleteRemote(vni uint32, station MAC)
 
 	// SetFlood sets the VTEPs that get a virtual network's frames to groups and to unknown
-	// stations, in place of those set before. The errors are those of SetRemote.
+	// stations, in place of those set before. The errors are those of SetRemote; VTEPs
+	// without a fault, and for which there is room, are set also then.
 	SetFlood(vni uint32, vteps []netip.Addr) error
 
 	// SetLearning sets whether the tunnel learns stations from frames, as it does at first.

@@ -392,6 +392,15 @@ func testManyVTEPs(t *testing.T, p *plane) {
 	if err := r.tunnel.SetFlood(10010, list); err != nil {
 		t.Fatal(err)
 	}
+	// One that goes makes room for one that comes; of too many, as many as there is room for get floods.
+	list[7] = r.hosts[0].Next().Next().Next().Next()
+	if err := r.tunnel.SetFlood(10010, list); err != nil {
+		t.Fatal(err)
+	}
+	more := []netip.Addr{r.hosts[0].Next().Next().Next(), r.hosts[0].Next().Next().Next().Next().Next()}
+	if err := r.tunnel.SetFlood(10010, append(more, list[:4094]...)); err == nil || !strings.HasPrefix(err.Error(), "floods do not go to 1 of 4096 hosts") {
+		t.Errorf("4096 hosts: %v", err)
+	}
 	r.send(frame(port.Broadcast, near, "all"), 0)
 	r.want("all", 0)
 	if b, _, err := r.remotes[0].Recv(20 * time.Millisecond); err == nil {

@@ -1,6 +1,7 @@
 package vxlan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -443,37 +444,43 @@ func (d *directory) SetFlood(vni uint32, vteps []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	var next []*vtep
-	seen := make(map[*vtep]bool)
+	wanted := make(map[netip.Addr]bool, len(vteps))
 	for _, a := range vteps {
-		v, wrong := d.vtep(a)
-		if wrong != nil {
-			err = errors.Join(err, wrong)
-			break
-		}
-		if !seen[v] {
-			seen[v] = true
-			next = append(next, v)
-		}
-	}
-	if err != nil {
-		for _, v := range next {
-			d.release(v)
-		}
-		return err
+		wanted[a] = true
 	}
 	former := d.flooded[vni]
-	d.flooded[vni] = next
-	for _, v := range next {
+	var next []*vtep
+	for _, v := range former { // those that are gone make room
+		if wanted[v.addr] {
+			delete(wanted, v.addr)
+			next = append(next, v)
+		} else {
+			d.leave(n, v)
+		}
+	}
+	left := 0
+	for _, a := range vteps {
+		if !wanted[a] {
+			continue
+		}
+		delete(wanted, a)
+		v, wrong := d.vtep(a)
+		if wrong != nil {
+			err = cmp.Or(err, wrong)
+			left++
+			continue
+		}
 		d.join(n, v)
+		next = append(next, v)
 	}
-	for _, v := range former {
-		d.leave(n, v)
-	}
+	d.flooded[vni] = next
 	if d.legacy.floods[vni] != nil { // the other hosts may not have been heard yet
 		d.supersede(n, func(v *vtep) bool { return slices.Contains(next, v) || slices.Contains(former, v) })
 	}
 	d.reflood(n)
+	if err != nil {
+		return fmt.Errorf("floods do not go to %d of %d hosts: %w", left, left+len(next), err)
+	}
 	return nil
 }
 

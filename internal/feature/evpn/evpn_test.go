@@ -83,6 +83,10 @@ func (t *tunnel) DeleteRemote(_ uint32, station port.MAC) {
 func (t *tunnel) SetFlood(_ uint32, vteps []netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.full && len(vteps) > 1 {
+		t.flood = vteps[:1]
+		return errors.New("full")
+	}
 	t.flood = vteps
 	return nil
 }
@@ -217,6 +221,12 @@ func (r *rig) remote(mac port.MAC) netip.Addr {
 	return r.tun.remotes[mac]
 }
 
+func (r *rig) floods() []netip.Addr {
+	r.tun.mu.Lock()
+	defer r.tun.mu.Unlock()
+	return r.tun.flood
+}
+
 // A station that is heard is announced; one that is announced is entered; one that moves is
 // followed both ways.
 func TestStations(t *testing.T) {
@@ -230,8 +240,8 @@ func TestStations(t *testing.T) {
 	if at, kind := r.fdbPort(there); r.remote(there) != vtep2 || at != r.up.Number() || kind != fdb.Dynamic {
 		t.Errorf("at %v, port %d %v", r.remote(there), at, kind)
 	}
-	if !slices.Equal(r.tun.flood, []netip.Addr{vtep2}) {
-		t.Errorf("floods go to %v", r.tun.flood)
+	if !slices.Equal(r.floods(), []netip.Addr{vtep2}) {
+		t.Errorf("floods go to %v", r.floods())
 	}
 	r.hear(route(here, vtep3, 1)) // it left
 	if at, _ := r.fdbPort(here); r.remote(here) != vtep3 || at != r.up.Number() {
@@ -286,7 +296,7 @@ func TestReconcile(t *testing.T) {
 	r.await("the entry", func() bool { at, _ := r.fdbPort(there); return at == r.up.Number() })
 }
 
-// A station that the tunnel had no room for is told once it has.
+// A station, or a host of a flood list, that the tunnel had no room for is told once it has.
 func TestFullTunnel(t *testing.T) {
 	r := newRig(t, Settings{})
 	full := func(on bool) {
@@ -295,15 +305,18 @@ func TestFullTunnel(t *testing.T) {
 		r.tun.full = on
 	}
 	full(true)
-	r.hear(route(there, vtep2, 0), route(there+1, vtep2, 0))
+	r.hear(route(there, vtep2, 0), route(there+1, vtep2, 0), flood(vtep2), flood(vtep3))
 	r.do(r.i.fabric.reconcile)
-	if r.remote(there).IsValid() || r.remote(there+1).IsValid() {
-		t.Fatal("a full tunnel takes a station")
+	if r.remote(there).IsValid() || r.remote(there+1).IsValid() || len(r.floods()) != 1 {
+		t.Fatal("a full tunnel takes a station, or a host")
 	}
 	full(false)
 	r.do(r.i.fabric.reconcile)
 	if r.remote(there) != vtep2 || r.remote(there+1) != vtep2 || r.i.fabric.full {
 		t.Errorf("with room, the tunnel has %v", r.tun.remotes)
+	}
+	if !slices.Equal(r.floods(), []netip.Addr{vtep2, vtep3}) || len(r.i.fabric.short) > 0 {
+		t.Errorf("with room, floods go to %v", r.floods())
 	}
 }
 

@@ -31,10 +31,11 @@ type fabric struct {
 	vnis    map[uint16]evpn.VNI
 
 	closed    bool
-	full      bool   // the tunnel has not taken all stations
-	stop      func() // cancels the next tick
-	reserving uint32 // Table.Reserved when the state was last saved
-	saved     uint64 // Stats.Sequences then
+	full      bool                      // the tunnel has not taken all stations
+	short     map[evpn.VNI][]netip.Addr // flood lists of which the tunnel has not taken all hosts
+	stop      func()                    // cancels the next tick
+	reserving uint32                    // Table.Reserved when the state was last saved
+	saved     uint64                    // Stats.Sequences then
 	savedAt   time.Time
 	leftOut   uint64 // Stats.LeftOut as logged at leftOutAt
 	leftOutAt time.Time
@@ -50,7 +51,7 @@ const (
 )
 
 func newFabric(i *instance, uplink feature.Port, t port.Tunnel, id netip.Addr) *fabric {
-	f := &fabric{instance: i, uplink: uplink, tunnel: t, rd: rd(id, 0), vlans: make(map[evpn.VNI]uint16), vnis: make(map[uint16]evpn.VNI)}
+	f := &fabric{instance: i, uplink: uplink, tunnel: t, rd: rd(id, 0), vlans: make(map[evpn.VNI]uint16), vnis: make(map[uint16]evpn.VNI), short: make(map[evpn.VNI][]netip.Addr)}
 	listen := uint16(bgp.Port)
 	if i.settings.Listen != nil {
 		listen = *i.settings.Listen
@@ -369,10 +370,15 @@ func (f *fabric) key(vni evpn.VNI, mac port.MAC) fdb.Key {
 
 // Flood implements evpn.Output.
 func (f *fabric) Flood(vni evpn.VNI, vteps []netip.Addr) {
-	// A list that is empty may be that of a network that the tunnel no longer carries.
-	if err := f.tunnel.SetFlood(uint32(vni), vteps); err != nil && len(vteps) > 0 {
-		f.log.Warn("a flood list is left as it was", "vni", vni, "error", err)
+	err := f.tunnel.SetFlood(uint32(vni), vteps)
+	if err == nil || len(vteps) == 0 { // that of a network that the tunnel no longer carries, perhaps
+		delete(f.short, vni)
+		return
 	}
+	if f.short[vni] == nil {
+		f.log.Warn("the flood list of a network is not complete", "vni", vni, "error", err)
+	}
+	f.short[vni] = vteps
 }
 
 // Send implements evpn.Output.

@@ -178,6 +178,9 @@ func (f *fabric) reconcile() {
 			gone = append(gone, p)
 		}
 	}
+	for vni, vteps := range f.short {
+		f.Flood(vni, vteps)
+	}
 	for _, p := range gone {
 		f.table.Gone(p.VNI, p.MAC)
 	}
