@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
@@ -57,22 +56,6 @@ func open(t *testing.T, spec port.Spec, trace *port.Trace) *host.Port {
 	return porttest.Open[*host.Port](t, kind, spec, trace)
 }
 
-// answers expects the host behind the port to answer ARP for its address. It asks
-// again, for until the kernel has seen a carrier it loses what the host says.
-func answers(t *testing.T, p port.Port, r *tuntest.Reader, who string) {
-	t.Helper()
-	a := netip.MustParseAddr(who)
-	tuntest.Insist(t, "an answer for "+who, func() error {
-		if d := tuntest.Send(p, tuntest.ARPRequest(a), port.Offload{}); d != port.DropNone {
-			return errors.New(d.String())
-		}
-		return nil
-	}, func(wait time.Duration) (bool, error) {
-		f, err := r.Next(wait)
-		return tuntest.IsARPReply(f.Data, a), err
-	})
-}
-
 // The host end has its addresses in the namespace it is for, keeps them while the
 // switch is away, and is found there again.
 func TestNetns(t *testing.T) {
@@ -87,7 +70,7 @@ func TestNetns(t *testing.T) {
 				if !trace.Created || p.Ifindex() != 0 {
 					t.Errorf("trace %+v, ifindex %d", trace, p.Ifindex())
 				}
-				answers(t, p, tuntest.Read(t, p), "192.0.2.1")
+				tuntest.Answers(t, p, tuntest.Read(t, p), "192.0.2.1")
 				p.Close()
 				if got := there.Run("ip", "-o", "addr", "show", "dev", "gw0"); !strings.Contains(got, "192.0.2.1/24") || !strings.Contains(got, "2001:db8::1/64") {
 					t.Errorf("addresses: %s", got)
@@ -127,7 +110,7 @@ func TestNetnsDeleted(t *testing.T) {
 		var trace port.Trace
 		p := open(t, spec, &trace)
 		r := tuntest.Read(t, p)
-		answers(t, p, r, "192.0.2.1")
+		tuntest.Answers(t, p, r, "192.0.2.1")
 		if err := netns("del"); err != nil {
 			t.Fatal(err)
 		}
@@ -229,7 +212,7 @@ func TestAdopt(t *testing.T) {
 		if trace.Created || trace.Before == nil || trace.Before.Up || trace.Before.MTU != 1500 {
 			t.Errorf("trace %+v, before %+v", trace, trace.Before)
 		}
-		answers(t, p, tuntest.Read(t, p), "192.0.2.1")
+		tuntest.Answers(t, p, tuntest.Read(t, p), "192.0.2.1")
 		if _, err := tuntest.TryBoot("tap0", tuntest.TSO); !errors.Is(err, unix.EBUSY) {
 			t.Errorf("a second holder: %v", err)
 		}
@@ -291,7 +274,7 @@ func TestSet(t *testing.T) {
 		if err := kind.Set(p, spec, next); err != nil {
 			t.Fatal(err)
 		}
-		answers(t, p, r, "192.0.2.3")
+		tuntest.Answers(t, p, r, "192.0.2.3")
 		if got := ns.Run("ip", "-o", "-4", "addr", "show", "dev", "gw0"); strings.Contains(got, "192.0.2.1/") || !strings.Contains(got, "192.0.2.2/") {
 			t.Errorf("addresses: %s", got)
 		}
@@ -325,7 +308,7 @@ func TestLinkEvents(t *testing.T) {
 			t.Errorf("to a link that is down: %v", d)
 		}
 		ns.Run("ip", "link", "set", "gw0", "up")
-		answers(t, p, r, "192.0.2.1")
+		tuntest.Answers(t, p, r, "192.0.2.1")
 		if l, err := link.ByIndex(p.Ifindex()); err != nil || l.Name != "gw0" {
 			t.Errorf("%+v, %v", l, err)
 		}

@@ -3,7 +3,6 @@ package veth_test
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -66,22 +65,6 @@ func container(netns string) port.Spec {
 	return port.Spec{Name: "c0", Settings: veth.Settings{Netns: netns, Address: []string{"192.0.2.1/24"}}}
 }
 
-// answers expects the container behind the port to answer ARP for its address. It asks
-// again, for until the kernel has seen a carrier it loses what the container says.
-func answers(t *testing.T, p port.Port, r *tuntest.Reader, who string) {
-	t.Helper()
-	a := netip.MustParseAddr(who)
-	tuntest.Insist(t, "an answer for "+who, func() error {
-		if d := tuntest.Send(p, tuntest.ARPRequest(a), port.Offload{}); d != port.DropNone {
-			return errors.New(d.String())
-		}
-		return nil
-	}, func(wait time.Duration) (bool, error) {
-		f, err := r.Next(wait)
-		return tuntest.IsARPReply(f.Data, a), err
-	})
-}
-
 // The container's end is as the settings say, stays while the switch is away, and is found
 // there again.
 func TestContainer(t *testing.T) {
@@ -103,7 +86,7 @@ func TestContainer(t *testing.T) {
 				if !trace.Created || p.Ifindex() != index || found != index {
 					t.Errorf("trace %+v, ifindex %d after %d", trace, p.Ifindex(), index)
 				}
-				answers(t, p, tuntest.Read(t, p), "192.0.2.1")
+				tuntest.Answers(t, p, tuntest.Read(t, p), "192.0.2.1")
 				p.Close()
 				got := there.Run("ip", "addr", "show", "dev", "net1")
 				for _, want := range []string{"192.0.2.1/24", "2001:db8::1/64", "mtu 1400", "link/ether 02:00:00:00:00:09", ",UP"} {
@@ -149,7 +132,7 @@ func TestContainerDies(t *testing.T) {
 		var trace port.Trace
 		p := open(t, spec, &trace)
 		r := tuntest.Read(t, p)
-		answers(t, p, r, "192.0.2.1")
+		tuntest.Answers(t, p, r, "192.0.2.1")
 		netns(t, "del", name)
 		if err := r.End(t, patience); !errors.Is(err, port.ErrGone) {
 			t.Errorf("Recv ended with %v", err)
@@ -164,7 +147,7 @@ func TestContainerDies(t *testing.T) {
 
 		netns(t, "add", name)
 		p = open(t, spec, &trace)
-		answers(t, p, tuntest.Read(t, p), "192.0.2.1")
+		tuntest.Answers(t, p, tuntest.Read(t, p), "192.0.2.1")
 		p.Close()
 		held, err := os.Open("/run/netns/" + name)
 		if err != nil {
@@ -174,7 +157,7 @@ func TestContainerDies(t *testing.T) {
 		netns(t, "del", name)
 		netns(t, "add", name)
 		p = open(t, spec, &trace)
-		answers(t, p, tuntest.Read(t, p), "192.0.2.1")
+		tuntest.Answers(t, p, tuntest.Read(t, p), "192.0.2.1")
 		p.Close()
 		netns(t, "del", name)
 		testenv.Eventually(t, "the pair is gone with the namespace", func() bool { return porttest.Devices(t) == "lo" })
@@ -270,7 +253,7 @@ func TestSet(t *testing.T) {
 		if err := kind.Set(p, spec, next); err != nil {
 			t.Fatal(err)
 		}
-		answers(t, p, r, "192.0.2.3")
+		tuntest.Answers(t, p, r, "192.0.2.3")
 		mtus := func(want int) {
 			t.Helper()
 			near, err := link.ByName("c0")
@@ -287,7 +270,7 @@ func TestSet(t *testing.T) {
 			t.Error("an IPv6 address is taken where IPv6 is off")
 		}
 		mtus(9000)
-		answers(t, p, r, "192.0.2.3")
+		tuntest.Answers(t, p, r, "192.0.2.3")
 		if err := kind.Set(p, next, spec); err != nil {
 			t.Fatal(err)
 		}

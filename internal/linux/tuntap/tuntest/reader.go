@@ -3,6 +3,7 @@ package tuntest
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -110,4 +111,19 @@ func Insist(t testing.TB, what string, send func() error, heard func(timeout tim
 		}
 	}
 	t.Fatalf("%s: nothing arrives", what)
+}
+
+// Answers expects the host behind a port, from which r reads, to answer ARP for an address.
+func Answers(t testing.TB, p port.Port, r *Reader, who string) {
+	t.Helper()
+	a := netip.MustParseAddr(who)
+	Insist(t, "an answer for "+who, func() error {
+		if d := Send(p, ARPRequest(a), port.Offload{}); d != port.DropNone {
+			return errors.New(d.String())
+		}
+		return nil
+	}, func(wait time.Duration) (bool, error) {
+		f, err := r.Next(wait)
+		return IsARPReply(f.Data, a), err
+	})
 }
