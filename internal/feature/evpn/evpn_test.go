@@ -311,13 +311,15 @@ func TestFullTunnel(t *testing.T) {
 		t.Fatal("a full tunnel takes a station, or a host")
 	}
 	full(false)
-	r.do(r.i.fabric.reconcile)
-	if r.remote(there) != vtep2 || r.remote(there+1) != vtep2 || r.i.fabric.full {
-		t.Errorf("with room, the tunnel has %v", r.tun.remotes)
-	}
-	if !slices.Equal(r.floods(), []netip.Addr{vtep2, vtep3}) || len(r.i.fabric.short) > 0 {
-		t.Errorf("with room, floods go to %v", r.floods())
-	}
+	r.do(func() {
+		r.i.fabric.reconcile()
+		if r.remote(there) != vtep2 || r.remote(there+1) != vtep2 || r.i.fabric.full {
+			t.Errorf("with room, it has told %v and %v; something is left to tell: %v", r.remote(there), r.remote(there+1), r.i.fabric.full)
+		}
+		if !slices.Equal(r.floods(), []netip.Addr{vtep2, vtep3}) || len(r.i.fabric.short) > 0 {
+			t.Errorf("with room, floods go to %v", r.floods())
+		}
+	})
 }
 
 func TestResolution(t *testing.T) {
