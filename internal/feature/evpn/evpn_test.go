@@ -91,6 +91,14 @@ func (t *tunnel) SetFlood(_ uint32, vteps []netip.Addr) error {
 	return nil
 }
 
+// forget is what a tunnel does with what it was told of networks that are gone.
+func (t *tunnel) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.remotes)
+	t.flood = nil
+}
+
 func (t *tunnel) Remotes() iter.Seq[port.Remote] { return func(func(port.Remote) bool) {} }
 
 // rig is a switch with a station port and a tunnel, and EVPN on it.
@@ -360,6 +368,14 @@ func TestTunnelChanges(t *testing.T) {
 	r.do(func() { r.i.Linked(r.up, true) })
 	if r.remote(there) != vtep2 || !slices.Equal(again.flood, []netip.Addr{vtep2}) || again.learning {
 		t.Errorf("the new tunnel has %v, floods to %v, learns: %v", again.remotes, again.flood, again.learning)
+	}
+
+	// The network carries all frames, and then a VLAN, which is the same to EVPN: the tunnel knows nothing of the other one.
+	again.vnis = []port.VNI{{VLAN: port.DefaultVLAN, VNI: vni}}
+	again.forget()
+	r.do(func() { r.i.Configured(r.up) })
+	if r.remote(there) != vtep2 || !slices.Equal(again.flood, []netip.Addr{vtep2}) {
+		t.Errorf("the network of a VLAN has %v, floods to %v", again.remotes, again.flood)
 	}
 
 	again.vnis = []port.VNI{{VNI: 200}}

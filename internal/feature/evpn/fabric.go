@@ -27,10 +27,12 @@ type fabric struct {
 	speaker *bgp.Speaker
 	bfd     *bfd.Speaker
 	watch   *watch
+	carries []port.VNI // of the tunnel
 	vlans   map[evpn.VNI]uint16
 	vnis    map[uint16]evpn.VNI
 
 	closed    bool
+	shared    bool                      // VLANs share the tunnel's one network
 	full      bool                      // the tunnel has not taken all stations
 	short     map[evpn.VNI][]netip.Addr // flood lists of which the tunnel has not taken all hosts
 	stop      func()                    // cancels the next tick
@@ -101,8 +103,8 @@ func (f *fabric) close() {
 	f.learn(!bool(f.uplink.Policy().NoLearning))
 }
 
-// attach gives the table the virtual networks of the tunnel, and a tunnel that is new all that
-// is known.
+// attach gives the table the virtual networks of the tunnel, and a tunnel that is new, or has networks that are, all
+// that is known.
 func (f *fabric) attach(t port.Tunnel) {
 	renewed := t != f.tunnel
 	f.tunnel = t
@@ -111,12 +113,15 @@ func (f *fabric) attach(t port.Tunnel) {
 
 	vlans, vnis := make(map[evpn.VNI]uint16), make(map[uint16]evpn.VNI)
 	var list, kept []evpn.VNI
-	for _, n := range t.VNIs() {
+	before := f.carries
+	f.carries = t.VNIs()
+	for _, n := range f.carries {
 		vlan := cmp.Or(n.VLAN, f.untagged())
 		vlans[evpn.VNI(n.VNI)], vnis[vlan] = vlan, evpn.VNI(n.VNI)
 		list = append(list, evpn.VNI(n.VNI))
 		if f.vlans[evpn.VNI(n.VNI)] == vlan {
 			kept = append(kept, evpn.VNI(n.VNI))
+			renewed = renewed || !slices.Contains(before, n)
 		}
 	}
 	f.table.SetVNIs(kept) // while the others still have their VLANs
@@ -125,6 +130,11 @@ func (f *fabric) attach(t port.Tunnel) {
 	}
 	f.vlans, f.vnis = vlans, vnis
 	f.table.SetVNIs(list)
+	set, shared := f.uplink.VLANs(), f.shared
+	if f.shared = len(list) == 1 && f.carries[0].VLAN == 0 && set.Len() > 1; f.shared && !shared {
+		f.log.Warn("EVPN tells of the stations of one VLAN for each VNI, and frames to those of others are flooded; give each VLAN a VNI, such as --vni 10=10010,20=10020",
+			"port", f.uplink.Name(), "vlan", f.untagged(), "vni", list[0])
+	}
 	f.watch.all()
 }
 

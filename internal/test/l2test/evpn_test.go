@@ -312,8 +312,15 @@ func TestEVPNResolution(t *testing.T) {
 			// A network that goes takes its flood list along, and the others stay.
 			a.sw.ctl("set-port up0 --vni 20=10020")
 			a.wantPing(h1, h2, true)
-			if strings.Contains(a.sw.Log(), "a flood list is left as it was") {
+			if strings.Contains(a.sw.Log(), "the flood list of a network is not complete") {
 				t.Error("the log has a flood list of a network that is gone")
+			}
+			// So does one that becomes that of all frames of the port, which are in the same VLAN.
+			a.sw.ctl("set-port up0 --vni 10020 --access 20")
+			a.wantPing(h1, h2, true)
+			a.sw.ctl("set-port up0 --trunk 10,20")
+			if !strings.Contains(a.sw.Log(), "EVPN tells of the stations of one VLAN for each VNI") {
+				t.Error("the log does not say that VLANs share a network")
 			}
 		})
 	}
