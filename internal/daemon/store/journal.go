@@ -2,10 +2,11 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,10 +23,10 @@ type Journal struct {
 
 	mu      sync.Mutex
 	entries map[string]Port
-	todo    map[string]bool // entries that the files do not have yet
-	done    chan struct{}   // closed once they have all of todo
-	running bool            // a goroutine writes
-	late    bool            // it takes too long, so nobody waits for it
+	todo    map[string]struct{} // entries that the files do not have yet
+	done    chan struct{}       // closed once they have all of todo
+	running bool                // a goroutine writes
+	late    bool                // it takes too long, so nobody waits for it
 }
 
 // journalWait is how long the first port waits for a disk that does not take even what it may keep in memory.
@@ -33,21 +34,23 @@ const journalWait = 200 * time.Millisecond
 
 // OpenJournal returns the Journal in a directory of the state, with what a former process left in it.
 func OpenJournal(state string) *Journal {
-	j := &Journal{dir: filepath.Join(state, "journal"), write: replace, entries: make(map[string]Port), todo: make(map[string]bool), done: make(chan struct{})}
+	j := &Journal{dir: filepath.Join(state, "journal"), write: replace, entries: make(map[string]Port), todo: make(map[string]struct{}), done: make(chan struct{})}
 	files, _ := os.ReadDir(j.dir)
 	for _, f := range files {
-		name, is := strings.CutSuffix(f.Name(), ".json")
-		b, err := os.ReadFile(filepath.Join(j.dir, f.Name()))
+		b, _ := os.ReadFile(filepath.Join(j.dir, f.Name()))
 		var p Port
-		if is && err == nil && json.Unmarshal(b, &p) == nil && p.Spec.Name == name {
+		if json.Unmarshal(b, &p) == nil && f.Name() == fileOf(p.Spec.Name) {
 			p.Trace = ifMarked(p.Trace)
-			j.entries[name] = p
+			j.entries[p.Spec.Name] = p
 		} else { // a power cut left it
 			_ = os.Remove(filepath.Join(j.dir, f.Name()))
 		}
 	}
 	return j
 }
+
+// fileOf returns the name of a port's file.
+func fileOf(name string) string { return name + ".json" }
 
 // ifMarked returns a trace that counts only for devices with the mark of the switch.
 func ifMarked(t port.Trace) port.Trace {
@@ -156,7 +159,7 @@ func (j *Journal) change(name string, f func(had Port, is bool) (Port, bool)) {
 	default:
 		delete(j.entries, name)
 	}
-	j.todo[name] = true
+	j.todo[name] = struct{}{}
 	done, late := j.done, j.late
 	if !j.running {
 		j.running = true
@@ -166,11 +169,9 @@ func (j *Journal) change(name string, f func(had Port, is bool) (Port, bool)) {
 	if late {
 		return
 	}
-	t := time.NewTimer(journalWait)
-	defer t.Stop()
 	select {
 	case <-done:
-	case <-t.C:
+	case <-time.After(journalWait):
 		j.mu.Lock()
 		j.late = j.running
 		j.mu.Unlock()
@@ -199,7 +200,7 @@ func (j *Journal) run() {
 		j.done = make(chan struct{})
 		j.mu.Unlock()
 		for name, content := range files {
-			j.write(filepath.Join(j.dir, name+".json"), content)
+			j.write(filepath.Join(j.dir, fileOf(name)), content)
 		}
 		close(done)
 	}
@@ -211,10 +212,12 @@ func replace(path string, content []byte) {
 		_ = os.Remove(path)
 		return
 	}
-	if os.WriteFile(path+".new", content, 0o600) != nil {
-		if os.MkdirAll(filepath.Dir(path), 0o700) != nil || os.WriteFile(path+".new", content, 0o600) != nil {
-			return
-		}
+	err := os.WriteFile(path+".new", content, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		_ = os.MkdirAll(filepath.Dir(path), 0o700)
+		err = os.WriteFile(path+".new", content, 0o600)
 	}
-	_ = os.Rename(path+".new", path)
+	if err == nil {
+		_ = os.Rename(path+".new", path)
+	}
 }

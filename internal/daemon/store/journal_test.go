@@ -2,8 +2,10 @@ package store
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -62,12 +64,38 @@ func TestJournalOfAFormerProcess(t *testing.T) {
 		t.Errorf("a new one has %+v", j.Entries())
 	}
 	first := Port{Spec{Name: "al0", Kind: "lag"}, port.Trace{Members: &[]port.Trace{{Ifname: "a0"}}}}
+	wantFiles := func(want ...string) {
+		t.Helper()
+		var all []string
+		list, err := os.ReadDir(filepath.Join(dir, "journal"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list {
+			info, err := f.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, fmt.Sprint(info.Mode(), " ", f.Name()))
+		}
+		if !slices.Equal(all, want) {
+			t.Errorf("the files are %q, want %q", all, want)
+		}
+	}
 	j.Note(Port{Spec: Spec{Name: "gone", Kind: "tap"}})
+	wantFiles("-rw------- gone.json")
+	if i, err := os.Stat(filepath.Join(dir, "journal")); err != nil || i.Mode().Perm() != 0o700 {
+		t.Errorf("the directory is %v, %v", i, err)
+	}
 	j.Note(first)
 	j.NoteSpec(Port{Spec: Spec{Name: "al0", Kind: "lag", Settings: setting.Patch{"mtu": json.RawMessage("1400")}}})
 	j.Remove("gone")
-	for _, broken := range []string{"half.json", "other.json", "al0.json.new"} { // as a power cut leaves them
-		if err := os.WriteFile(filepath.Join(dir, "journal", broken), []byte(`{"spec": {"name": "al0"`), 0o600); err != nil {
+	wantFiles("-rw------- al0.json")
+	for broken, content := range map[string]string{ // as a power cut leaves them
+		"half.json": `{"spec": {"name": "half"`, "odd.json": `{"spec": {"name": "odd"}, "trace": 1}`,
+		"other.json": `{"spec": {"name": "al0"}}`, "al0.json.new": `{"spec": {"name": "al0"}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "journal", broken), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -78,9 +106,7 @@ func TestJournalOfAFormerProcess(t *testing.T) {
 	if m := all[0].Trace.Members; m == nil || len(*m) != 1 || (*m)[0].Ifname != "a0" || !(*m)[0].IfMarked || !all[0].Trace.IfMarked {
 		t.Errorf("the next one has %+v", all[0].Trace)
 	}
-	if left, err := os.ReadDir(filepath.Join(dir, "journal")); len(left) != 1 || err != nil {
-		t.Errorf("files are left: %v, %v", left, err)
-	}
+	wantFiles("-rw------- al0.json")
 }
 
 // A disk that does not answer holds up the first port for a moment, and no other. It gets all once it answers.

@@ -115,12 +115,10 @@ func (w *Writer) Resume() {
 // Stop writes what is pending and reports whether that finished in time.
 func (w *Writer) Stop(within time.Duration) bool {
 	close(w.quit)
-	t := time.NewTimer(within)
-	defer t.Stop()
 	select {
 	case <-w.done:
 		return true
-	case <-t.C:
+	case <-time.After(within):
 		return false
 	}
 }
