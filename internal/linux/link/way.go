@@ -30,6 +30,14 @@ func WaysTo(local netip.Addr, hosts iter.Seq[netip.Addr], found func(to netip.Ad
 		return fmt.Errorf("ask for routes: %w", err)
 	}
 	defer h.Close()
+	// A question about a route names no protocol or port, so its answer may not be that of a tunnel's packets.
+	rules, err := h.RuleList(unix.AF_INET)
+	if err != nil {
+		return fmt.Errorf("ask for routing rules: %w", err)
+	}
+	if slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.IPProto > 0 || r.Sport != nil || r.Dport != nil }) {
+		return errors.New("the host has routing rules by protocol or port")
+	}
 	links := make(map[int]Link)
 	for to := range hosts {
 		w, err := wayTo(h, links, local, to)

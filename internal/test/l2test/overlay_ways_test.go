@@ -80,6 +80,12 @@ func TestOverlayWays(t *testing.T) {
 	l.ns.Run("ip", "xfrm", "policy", "flush")
 	awaitWay(true, "straight")
 
+	// Rules may have the tunnel's packets take another route than others to the host.
+	l.ns.Run("ip", "rule", "add", "ipproto", "udp", "dport", "4789", "lookup", "99")
+	awaitWay(false, "routing rules")
+	l.ns.Run("ip", "rule", "del", "ipproto", "udp", "dport", "4789", "lookup", "99")
+	awaitWay(true, "straight")
+
 	// A host route by way of a router, which is the other host itself, at another address.
 	o.sites[1].ns.Run("ip", "addr", "add", "192.0.2.102/24", "dev", "ul0")
 	l.ns.Run("ip", "route", "add", "192.0.2.2/32", "via", "192.0.2.102", "mtu", "1590")
