@@ -46,7 +46,18 @@ var (
 // received is the error of a NOTIFICATION from the neighbour.
 type received struct{ code, subcode uint8 }
 
+// unworded are codes for which GoBGP's codec has no words.
+var unworded = map[received]string{
+	{4, 0}:  "this switch was silent for longer than the hold time",
+	{6, 9}:  "hard reset", // RFC 8538
+	{6, 10}: "this switch is silent, as BFD says",
+	{8, 0}:  "this switch took no messages",
+}
+
 func (r received) Error() string {
+	if text := unworded[r]; text != "" {
+		return fmt.Sprintf("the neighbor ended the session: code %d subcode %d (%s)", r.code, r.subcode, text)
+	}
 	return "the neighbor ended the session: " + packet.NewNotificationErrorCode(r.code, r.subcode).String()
 }
 

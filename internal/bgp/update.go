@@ -294,7 +294,10 @@ func (rd reader) path(a *attributes, b []byte) {
 			if rd.as4 {
 				as = binary.BigEndian.Uint32(b[2+i*size:])
 			}
-			if as == rd.as {
+			switch as {
+			case 0: // RFC 7607
+				a.bad = true
+			case rd.as:
 				a.loop = OwnAS
 			}
 		}

@@ -217,6 +217,7 @@ func TestFaults(t *testing.T) {
 		"an empty segment":    replace(attrASPath, 2, 0, 2, 1, 0, 0, 0, 9),
 		"a segment of type 0": replace(attrASPath, 0, 1, 0, 0, 0, 9),
 		"a segment of type 5": replace(attrASPath, 2, 1, 0, 0, 0, 9, 5, 1, 0, 0, 0, 9),
+		"an AS of 0":          replace(attrASPath, 2, 1, 0, 0, 0, 0),
 		"no AS_PATH":          replace(attrASPath),
 		"communities":         replace(attrCommunities, 0, 2, 0),
 		"empty communities":   replace(attrCommunities, []byte{}...),
@@ -407,6 +408,17 @@ func TestExternal(t *testing.T) {
 		}
 		if got := read(t, b); len(got) != 1 || got[0].LeftOut == 0 {
 			t.Errorf("attribute %d within an AS: %+v", kind, got)
+		}
+	}
+}
+
+// Each code that this package sends has words where it is received.
+func TestNotificationsHaveWords(t *testing.T) {
+	for _, n := range []*notification{
+		errSync, errLength, errType, errAttributes, errRoutes, errHold, errUntaken, ceaseDeconfigured, ceaseRejected, ceaseCollision, ceaseDead, ceaseResources,
+	} {
+		if text := (received{n.code, n.subcode}).Error(); strings.Contains(text, "undefined") {
+			t.Errorf("code %d, subcode %d: %s", n.code, n.subcode, text)
 		}
 	}
 }
