@@ -399,7 +399,7 @@ var _ feature.Host = host{}
 func (h host) Log() *slog.Logger                         { return h.m.log }
 func (h host) MAC() port.MAC                             { return h.m.mac }
 func (h host) Switch() *vswitch.Switch                   { return h.m.sw }
-func (h host) Speak()                                    { h.m.ownStation() }
+func (h host) Speak(vlan uint16)                         { h.m.ownStation(vlan) }
 func (h host) Forget(p feature.Port)                     { h.m.forget(p.(*managed)) }
 func (h host) Shut(p feature.Port, why string)           { h.m.shut(p.(*managed), why) }
 func (h host) Collect(add feature.Add)                   { h.m.collect(add) }

@@ -10,7 +10,6 @@ import (
 	"github.com/vswitch/vswitch/fdb"
 	"github.com/vswitch/vswitch/internal/feature"
 	"github.com/vswitch/vswitch/internal/setting"
-	"github.com/vswitch/vswitch/port"
 )
 
 // Settings are the settings of the switch as a whole. They can be changed while it runs.
@@ -197,9 +196,12 @@ func (m *manager) apply(to switchSettings) error {
 }
 
 // ownStation enters the switch's own address into the FDB, behind no port: frames that the
-// switch sends may come back.
-func (m *manager) ownStation() {
-	_ = m.sw.FDB().Add(fdb.MakeKey(port.DefaultVLAN, uint64(m.mac)), fdb.NoPort, fdb.Local) // exists already, or has room
+// switch sends may come back, and are answered.
+func (m *manager) ownStation(vlan uint16) {
+	k := fdb.MakeKey(vlan, uint64(m.mac))
+	if e, ok := m.sw.FDB().Get(k); !ok || e.Kind != fdb.Local {
+		_ = m.sw.FDB().Add(k, fdb.NoPort, fdb.Local) // has room, or is entered with the next frame
+	}
 }
 
 // upPorts calls f for each port that passes frames.

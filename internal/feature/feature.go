@@ -245,9 +245,9 @@ type Host interface {
 	// or 0 if the port's kind is not for QEMU.
 	StationMAC(Port) port.MAC
 
-	// Speak enters the switch's own address into the FDB, so that frames sent from it find
-	// their way back. Who sends such frames calls it once.
-	Speak()
+	// Speak enters the switch's own address in a VLAN into the FDB, so that answers to frames
+	// sent from it end here. Who sends such frames calls it before each.
+	Speak(vlan uint16)
 
 	// Pinned asks the features that are Pinning.
 	Pinned(fdb.Key) bool

@@ -123,7 +123,6 @@ func (n *neighbor) problem() string {
 }
 
 func newInstance(h feature.Host, s Settings) *instance {
-	h.Speak() // questions to stations have the switch's address
 	return &instance{host: h, log: slog.New(logqueue.Limit(h.Log().Handler(), logRate)), settings: s}
 }
 

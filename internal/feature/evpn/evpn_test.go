@@ -414,6 +414,20 @@ func TestTunnelChanges(t *testing.T) {
 	}
 }
 
+// What the switch asks stations is answered to its own address, which is at none of its ports in any VLAN.
+func TestAnswersEndHere(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.tun.vnis = []port.VNI{{VLAN: 10, VNI: vni}}
+	own := fdb.MakeKey(10, uint64(r.host.MAC()))
+	r.do(func() {
+		r.i.Configured(r.up)
+		r.i.fabric.Send(vni, r.vm.Number(), frame(here, r.host.MAC()))
+		if e, ok := r.host.Switch().FDB().Get(own); !ok || e.Kind != fdb.Local {
+			t.Errorf("the switch is at %+v in the VLAN where it asks", e)
+		}
+	})
+}
+
 // overIPv6 is a tunnel with an IPv6 address.
 type overIPv6 struct{ *tunnel }
 

@@ -394,6 +394,7 @@ func (f *fabric) Flood(vni evpn.VNI, vteps []netip.Addr) {
 // Send implements evpn.Output.
 func (f *fabric) Send(vni evpn.VNI, to uint16, frame []byte) {
 	c := vswitch.ControlFrame{VLAN: f.vlans[vni], Data: frame}
+	f.host.Speak(c.VLAN) // questions to stations have the switch's address
 	if to != evpn.AllPorts {
 		f.host.Switch().Send(c, to)
 		return

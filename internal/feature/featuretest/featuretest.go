@@ -133,7 +133,9 @@ func (h *Host) Port(number uint16) feature.Port {
 func (h *Host) StationMAC(p feature.Port) port.MAC { return 0x5254_0000_0000 | port.MAC(p.Number()) }
 
 // Speak implements feature.Host.
-func (h *Host) Speak() {}
+func (h *Host) Speak(vlan uint16) {
+	_ = h.Switch().FDB().Add(fdb.MakeKey(vlan, uint64(h.MAC())), fdb.NoPort, fdb.Local)
+}
 
 // Pinned implements feature.Host.
 func (h *Host) Pinned(k fdb.Key) bool {

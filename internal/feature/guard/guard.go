@@ -347,7 +347,7 @@ func (g *guard) ask(a proto.Ask) {
 			}
 		}
 	}
-	g.host.Speak()
+	g.host.Speak(a.VLAN)
 	g.host.Switch().Send(vswitch.ControlFrame{VLAN: a.VLAN, Data: a.Frame(g.host.MAC())}, to...)
 }
 

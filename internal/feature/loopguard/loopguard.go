@@ -99,7 +99,7 @@ func start(h feature.Host) *guard {
 		suspect: make(map[feature.Port]time.Time), next: make(map[feature.Port]uint16),
 		moved: make(map[uint16]struct{}),
 	}
-	h.Speak()
+	h.Speak(port.DefaultVLAN)
 	g.stop = h.After(probeGap, g.round)
 	return g
 }

@@ -181,7 +181,7 @@ func start(h feature.Host, s Settings) *snooping {
 	}
 	if s.Snooping {
 		sn.core = mcast.New(mcast.Config{MAC: uint64(h.MAC()), Send: sn.send})
-		h.Speak()
+		h.Speak(port.DefaultVLAN)
 		sn.schedule()
 	}
 	return sn
@@ -394,6 +394,7 @@ func (sn *snooping) Receive(p feature.Port, f vswitch.ControlFrame) {
 // send sends a query of the snooper. If one is lost, the protocol repeats it.
 func (sn *snooping) send(vlan, number uint16, frame []byte) {
 	f := vswitch.ControlFrame{VLAN: vlan, Data: frame}
+	sn.host.Speak(vlan)
 	if number == mcast.AllPorts {
 		sn.host.Switch().Flood(f)
 	} else {

@@ -55,7 +55,7 @@ func start(h feature.Host, s Settings) (*tree, error) {
 	if t.bridge, err = stp.New(t.config, t); err != nil {
 		return nil, err
 	}
-	h.Speak()
+	h.Speak(port.DefaultVLAN)
 	t.due = time.Now()
 	t.second()
 	return t, nil
