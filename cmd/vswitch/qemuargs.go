@@ -31,6 +31,9 @@ it so. QEMU 7.2 without KVM cannot have MSI-X on such a port; add ",vectors=0".
 How QEMU is told to connect again depends on its version: that of --qemu-version,
 else of the qemu-system program that is found here, else QEMU 7.2 to 10.1 will do.
 
+A path with a space or a sign of the shell is quoted, so that the printed line can be
+pasted; $(…) does not read quotes, but eval "qemu-system-x86_64 … $(…)" does.
+
 --format libvirt prints the <interface> element of a domain in place of flags.
 
 Example:

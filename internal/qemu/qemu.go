@@ -90,8 +90,17 @@ func ParseMemory(s string) (string, error) {
 	return s, nil
 }
 
-// Value escapes a value for use between commas.
-func Value(text string) string { return strings.ReplaceAll(text, ",", ",,") }
+// Value escapes a value for use between commas on a line for the shell: it is quoted if it has a character that may
+// be special there.
+func Value(text string) string {
+	text = strings.ReplaceAll(text, ",", ",,")
+	if plain.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+var plain = regexp.MustCompile(`^[\w./:@%+,=-]*$`)
 
 // ID makes an identifier from a port's name. QEMU requires a letter, then letters, digits,
 // '-', '.' and '_' (id_wellformed in util/id.c).
