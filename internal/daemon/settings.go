@@ -37,6 +37,9 @@ const (
 	defaultRecovery = 300 * time.Second
 )
 
+// minRecovery is the shortest recovery time: a port that is disabled for less is not.
+const minRecovery = time.Second
+
 // pauseGroup is the bit of the address of 802.3 PAUSE frames, which are meant for one link
 // and would stop others.
 const pauseGroup = 1 << 1
@@ -46,6 +49,8 @@ func (s Settings) Check() error {
 	switch {
 	case s.Aging > 0 && (time.Duration(s.Aging) < time.Second || time.Duration(s.Aging) > fdb.MaxAging):
 		return fmt.Errorf("an ageing time of %v is not possible; use 1s to %v, or 0 for never", time.Duration(s.Aging), fdb.MaxAging)
+	case s.Recovery > 0 && time.Duration(s.Recovery) < minRecovery:
+		return fmt.Errorf("a recovery time of %v is not possible; use %v or more, or 0 for never", time.Duration(s.Recovery), minRecovery)
 	case s.GroupForward&pauseGroup != 0:
 		return errors.New("PAUSE frames (01:80:c2:00:00:01) are never forwarded; leave bit 1 out of --group-forward")
 	}

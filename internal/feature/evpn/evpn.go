@@ -63,6 +63,8 @@ func (s Settings) Check() error {
 		return errors.New("--router-id, --bgp-port, --suppression and --duplicate-hold are for EVPN; give --evpn-as as well")
 	case id.IsValid() && (!id.Is4() || id.IsUnspecified() || id.IsMulticast()):
 		return fmt.Errorf("%v is no BGP identifier; write --router-id as an IPv4 address such as 192.0.2.1", id)
+	case s.Hold != 0 && time.Duration(s.Hold) < time.Second:
+		return fmt.Errorf("--duplicate-hold cannot be %v; use 1s or more", s.Hold)
 	}
 	return nil
 }

@@ -688,12 +688,12 @@ func TestNeighbors(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	addr := func(s string) setting.Addr { return setting.Addr{Addr: netip.MustParseAddr(s)} }
-	for _, s := range []Settings{{}, {AS: 1}, {AS: 4294967295, RouterID: addr("1.2.3.4"), Listen: new(uint16), Suppression: true, Hold: 1}} {
+	for _, s := range []Settings{{}, {AS: 1}, {AS: 4294967295, RouterID: addr("1.2.3.4"), Listen: new(uint16), Suppression: true, Hold: setting.Duration(time.Second)}} {
 		if err := s.Check(); err != nil {
 			t.Errorf("%+v: %v", s, err)
 		}
 	}
-	for _, s := range []Settings{{RouterID: addr("1.2.3.4")}, {Listen: new(uint16)}, {Suppression: true}, {Hold: 1}, {AS: 1, RouterID: addr("::1")}, {AS: 1, RouterID: addr("0.0.0.0")}} {
+	for _, s := range []Settings{{RouterID: addr("1.2.3.4")}, {Listen: new(uint16)}, {Suppression: true}, {Hold: setting.Duration(time.Second)}, {AS: 1, Hold: setting.Duration(time.Second - 1)}, {AS: 1, RouterID: addr("::1")}, {AS: 1, RouterID: addr("0.0.0.0")}} {
 		if err := s.Check(); err == nil {
 			t.Errorf("%+v is taken", s)
 		}

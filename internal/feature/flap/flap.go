@@ -4,6 +4,7 @@
 package flap
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,17 @@ import (
 // Settings are the settings of the switch.
 type Settings struct {
 	HoldDown setting.OrNone `json:"hold_down,omitzero" arg:"TIME" default:"0s" help:"hold a station that flaps between ports at its home port for this long; 0 for not at all"`
+}
+
+// minHoldDown is the shortest hold-down time: a flap is several moves within some seconds.
+const minHoldDown = time.Second
+
+// Check returns what is wrong with the settings and how to fix it.
+func (s Settings) Check() error {
+	if d := time.Duration(s.HoldDown); d != 0 && d < minHoldDown {
+		return fmt.Errorf("a hold-down time of %v is not possible; use %v or more, or 0 for not at all", d, minHoldDown)
+	}
+	return nil
 }
 
 // Feature describes the guard against stations that flap.
