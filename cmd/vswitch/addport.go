@@ -43,7 +43,7 @@ Example:
 }
 
 func addPort(c *cli.Context, cl *api.Client, args []string) error {
-	set, err := settings(c)
+	set, err := settings(c, false)
 	if err != nil {
 		return err
 	}

@@ -134,7 +134,10 @@ func runSwitch(c *cli.Context) error {
 			o.ConfigError = func(err error) error { return f.inFile(err) }
 		}
 	}
-	if o.Overrides, err = read(c, switchFields()); err != nil {
+	if o.Overrides, err = read(c, switchFields()); err == nil {
+		err = refuseZero(c, switchFields(), "")
+	}
+	if err != nil {
 		return err
 	}
 	mode := c.String("fastpath")

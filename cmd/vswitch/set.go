@@ -32,6 +32,9 @@ Example:
 
 func setSwitch(c *cli.Context, cl *api.Client, _ []string) error {
 	set, err := read(c, switchFields())
+	if err == nil {
+		err = refuseZero(c, switchFields(), "; an empty value takes the setting back")
+	}
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ Example:
 }
 
 func setPort(c *cli.Context, cl *api.Client, args []string) error {
-	set, err := settings(c)
+	set, err := settings(c, true)
 	if err != nil {
 		return err
 	}

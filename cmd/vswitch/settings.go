@@ -75,24 +75,21 @@ func ownFlags(of any) (flags []cli.Flag) {
 	return flags
 }
 
-// readOwn returns a command's own flags in a struct of the type that ownFlags got. A 0 that is no value of a flag
-// does not stand for its default.
+// readOwn returns a command's own flags in a struct of the type that ownFlags got.
 func readOwn(c *cli.Context, of any) (any, error) {
 	if of == nil {
 		return nil, nil
 	}
 	fields := setting.Fields(of)
 	given, err := read(c, fields)
+	if err == nil {
+		err = refuseZero(c, fields, "")
+	}
 	if err != nil {
 		return nil, err
 	}
 	if of, err = setting.Merge(of, given); err != nil {
 		return nil, usageError(err.Error())
-	}
-	for _, f := range fields {
-		if c.IsSet(f.Flag) && f.Min > 0 && f.IsZero(of) && !f.Unsets(c.String(f.Flag)) {
-			return nil, usagef("--%s: %v", f.Flag, f.OutOfRange(0))
-		}
 	}
 	return of, nil
 }
@@ -114,9 +111,9 @@ func switchFlags() (flags []cli.Flag) {
 	return flags
 }
 
-// settings returns the settings on the command line. The daemon finds those that contradict
-// others or that the port's kind lacks.
-func settings(c *cli.Context) (setting.Patch, error) {
+// settings returns the settings on the command line, of a port that is there or of a new one, from which 0 takes
+// nothing back. The daemon finds those that contradict others or that the port's kind lacks.
+func settings(c *cli.Context, there bool) (setting.Patch, error) {
 	set := setting.Patch{}
 	if c.Bool("no-vlan") {
 		for _, flag := range []string{"access", "trunk", "qinq"} {
@@ -131,8 +128,26 @@ func settings(c *cli.Context) (setting.Patch, error) {
 		fields = append(fields, s.Field)
 	}
 	given, err := read(c, fields)
+	if err == nil && !there {
+		err = refuseZero(c, fields, "")
+	}
 	set.Add(given)
 	return set, err
+}
+
+// refuseZero returns an error if a number on the command line is 0 where its range does not have it. Such a 0 would
+// be taken for not set, and so for the default, which few who write it mean. instead says how to ask for the default.
+func refuseZero(c *cli.Context, fields []setting.Field, instead string) error {
+	for _, f := range fields {
+		text := c.String(f.Flag)
+		if !c.IsSet(f.Flag) || f.Min <= 0 || text == "" || f.Unsets(text) {
+			continue
+		}
+		if value, err := f.ReadFlag(text); err == nil && string(value) == "0" {
+			return usagef("--%s: %v%s", f.Flag, f.OutOfRange(0), instead)
+		}
+	}
+	return nil
 }
 
 // read returns those of the given settings that are on the command line.
