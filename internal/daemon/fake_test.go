@@ -58,6 +58,7 @@ type fakeHost struct {
 	delErr  error
 
 	other    error  // another switch of the name, as Claim.Take says
+	claims   int    // calls of Claim.Take
 	attended string // what Attended says
 	own      bool   // the station behind each port is the host
 
@@ -171,6 +172,7 @@ type fakeClaim struct{ *fakeHost }
 func (c fakeClaim) Take() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.claims++
 	return c.other
 }
 

@@ -72,7 +72,7 @@ func unpackStored(fd int, kind string) (*port.Parcel, error) {
 
 // keep has the service manager keep what the port needs after this process was killed.
 func (m *manager) keep(p *managed) {
-	if _, none := m.service.(noService); none || m.former != nil || p.dev == nil {
+	if _, none := m.service.(noService); none || m.former != nil {
 		return // the service manager hears the former process, and has what that one stored
 	}
 	parcel, err := lasting(p)

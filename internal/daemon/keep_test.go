@@ -57,8 +57,9 @@ func (k *keepingService) heard() []string {
 // lastingPort is a fakePort that another process can go on with, if there is anything to give.
 type lastingPort struct {
 	*fakePort
-	t    *testing.T
-	data string
+	t     *testing.T
+	data  string
+	given map[int]uint64 // the files that it gave, and their inodes
 }
 
 func (p lastingPort) Pause()  {}
@@ -72,7 +73,9 @@ func (p lastingPort) Give(paused bool) (*port.Parcel, error) {
 	case p.data == "fails":
 		return nil, errors.New("it cannot be told")
 	}
-	return &port.Parcel{Format: 7, Data: []byte(p.data), Files: []int{memfd(p.t)}}, nil
+	fd := memfd(p.t)
+	p.given[fd] = inode(fd)
+	return &port.Parcel{Format: 7, Data: []byte(p.data), Files: []int{fd}}, nil
 }
 
 func memfd(t *testing.T) int {
@@ -139,6 +142,14 @@ func TestStoredFilesGoToTheirPorts(t *testing.T) {
 						t.Errorf("the file of %s is still open", s.Name)
 					}
 				}
+				if err := r.do(func() error {
+					if !r.ports["vm0"].trace.Created {
+						t.Error("it is not known that the switch made the device of vm0")
+					}
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
 				for _, fd := range h.took["vm0"].Files {
 					if inodes[inode(fd)] {
 						t.Error("a file of the port is still open")
@@ -165,13 +176,19 @@ func TestPortsAreKept(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			h := &takingHost{fakeHost: newFakeHost(), took: make(map[string]port.Parcel), open: make(map[string]int)}
-			h.wrap = func(p *fakePort) port.Port { return lastingPort{p, t, data} }
+			given := make(map[int]uint64)
+			h.wrap = func(p *fakePort) port.Port { return &lastingPort{p, t, data, given} }
 			k := &keepingService{t: t}
 			r := startWith(t, h.fakeHost, store.State{}, func(o *Options) { o.Kinds, o.Service = port.Kinds{h}, k })
 			r.begin(Options{})
 			r.mustAdd("vm0")
 			if got := k.heard(); !slices.Equal(got, want) {
 				t.Errorf("%q: the service manager hears %q, want %q", data, got, want)
+			}
+			for fd, is := range given {
+				if inode(fd) == is {
+					t.Errorf("%q: a file that the port gave is still open", data)
+				}
 			}
 			if err := r.call("DELETE", "/v1/ports/vm0", nil, nil); err != nil {
 				t.Fatal(err)
@@ -181,6 +198,35 @@ func TestPortsAreKept(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nobody asks a port what a next process needs where no service manager keeps it, nor before the former process has ended, which the
+// service manager hears.
+func TestPortsAreNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &takingHost{fakeHost: newFakeHost(), took: make(map[string]port.Parcel), open: make(map[string]int)}
+		given := make(map[int]uint64)
+		h.wrap = func(p *fakePort) port.Port { return &lastingPort{p, t, "x", given} }
+		r := startWith(t, h.fakeHost, store.State{}, func(o *Options) { o.Kinds = port.Kinds{h} })
+		r.begin(Options{})
+		r.mustAdd("vm0")
+		if len(given) > 0 {
+			t.Error("a port is asked though there is no service manager")
+		}
+		k := &keepingService{t: t}
+		if err := r.do(func() error {
+			r.service, r.former = k, new(former)
+			r.keep(r.ports["vm0"])
+			r.unkeep(r.ports["vm0"])
+			r.former = nil
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := k.heard(); len(got) > 0 || len(given) > 0 {
+			t.Errorf("while the former process runs, the service manager hears %q", got)
+		}
+	})
 }
 
 // changingPort is a lastingPort that says when what it gives has changed.
@@ -206,7 +252,7 @@ func TestWhatIsKeptChanges(t *testing.T) {
 		set := func(data string) { p.now.Store(&data) }
 		set("first")
 		h.wrap = func(f *fakePort) port.Port {
-			p.lastingPort = lastingPort{fakePort: f, t: t}
+			p.lastingPort = lastingPort{fakePort: f, t: t, given: make(map[int]uint64)}
 			return p
 		}
 		k := &keepingService{t: t}

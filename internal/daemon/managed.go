@@ -213,6 +213,7 @@ func (m *manager) attach(p *managed) (err error) {
 	m.keep(p)
 	if p.begun != nil {
 		p.begun = nil
+		m.retrace(p)
 		m.correct(p)
 	}
 	return nil

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -66,10 +67,6 @@ func (m *manager) finishPort(begun store.Port, spec port.Spec, trace *port.Trace
 	if err := kind.Set(dev, to, spec); err != nil {
 		return nil, errors.Join(err, dev.Close())
 	}
-	if d, ok := dev.(port.Tracer); ok {
-		now := d.Trace()
-		t.Members, t.Before = now.Members, now.Before
-	}
 	*trace = t
 	return dev, nil
 }
@@ -79,7 +76,11 @@ func (m *manager) finishPort(begun store.Port, spec port.Spec, trace *port.Trace
 func (m *manager) discard(begun store.Port) {
 	log := m.log.With("port", begun.Spec.Name)
 	spec, err := m.kinds.Read(begun.Spec.Name, begun.Spec.Kind, begun.Spec.Settings)
-	if kind := m.kinds.Find(begun.Spec.Kind); kind != nil && err == nil {
+	kind := m.kinds.Find(begun.Spec.Kind)
+	switch {
+	case kind == nil:
+		err = fmt.Errorf("this vswitch does not have the kind %q", begun.Spec.Kind)
+	case err == nil:
 		if a, ok := as[port.Attended](kind); ok && begun.Trace.Created && a.Attended(spec, begun.Trace) != "" {
 			return // its machine goes on
 		}

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,6 +87,14 @@ func (k intending) Open(s port.Spec, trace *port.Trace) (port.Port, error) {
 	return p, err
 }
 
+// tracedPort knows by itself what its deletion must undo.
+type tracedPort struct {
+	*fakePort
+	trace port.Trace
+}
+
+func (p tracedPort) Trace() port.Trace { return p.trace }
+
 // A daemon that is killed between a change of the host and the write of the state that tells of it leaves the next one
 // what to put back, or to take back: the device of a port that is no more, what the device of a waiting port was before,
 // and settings that are not in the state.
@@ -96,17 +106,18 @@ func TestKilledAmid(t *testing.T) {
 		change func(r *rig) error
 		want   []string // what the next start does
 		before int      // the former MTU that the next start knows of a port that is there
+		member string   // of the port, which the port tells once it is open
 	}{
 		{"change", nil, func(r *rig) error { _, err := r.addPort(sent[addPort](r.t, wanted(spec("eth1")))); return err },
-			[]string{"eth1 created=false"}, 0},
+			[]string{"eth1 created=false"}, 0, ""},
 		{"Delete", eth1, func(r *rig) error { return r.delPort("eth1", true) },
-			[]string{"eth1 created=false"}, 0},
-		{"change", eth1, nil, nil, 1500},
+			[]string{"eth1 created=false"}, 0, ""},
+		{"change", eth1, nil, nil, 1500, ""},
 		{"Set", eth1, func(r *rig) error {
 			_, err := r.setPort("eth1", sent[setting.Patch](r.t, api.Settings{"mtu": 1400}))
 			return err
 		},
-			[]string{"mtu 1400 to 0"}, 1500},
+			[]string{"mtu 1400 to 0"}, 1500, "m0"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newFakeHost()
@@ -152,6 +163,11 @@ func TestKilledAmid(t *testing.T) {
 			dir = journal
 			h.locked(func() {
 				h.deleted, h.sets, h.opened = nil, nil, nil
+				if c.member != "" {
+					h.wrap = func(p *fakePort) port.Port {
+						return &tracedPort{p, port.Trace{Before: &port.DeviceSettings{MTU: 1500}, Members: &[]port.Trace{{Ifname: c.member}}}}
+					}
+				}
 				for i, l := range h.links {
 					l.MTU = 1400
 					h.links[i] = l
@@ -171,8 +187,75 @@ func TestKilledAmid(t *testing.T) {
 			} else if c.before != 0 {
 				t.Errorf("%s: the next start leaves %+v", c.amid, st.Ports)
 			}
+			if c.member != "" && (st.Ports[0].Trace.Members == nil || (*st.Ports[0].Trace.Members)[0].Ifname != c.member) {
+				t.Errorf("%s: the next start knows no member %s", c.amid, c.member)
+			}
 			if all := r.journal.Entries(); len(all) != 0 {
 				t.Errorf("%s: after the next start, the journal has %+v", c.amid, all)
+			}
+		})
+	}
+}
+
+// journalOf returns the directory of a state whose journal has entries.
+func journalOf(t *testing.T, entries ...store.Port) string {
+	dir := t.TempDir()
+	j := store.OpenJournal(dir)
+	for _, e := range entries {
+		j.Note(e)
+	}
+	return dir
+}
+
+// What a former daemon had begun with ports that are not in the state is undone and forgotten, but not where another daemon of
+// the name runs. What cannot be undone is told. A daemon that finds nothing claims nothing.
+func TestJournalOfPortsThatAreNoMore(t *testing.T) {
+	gone := store.Port{Spec: saved(spec("gone"))}
+	odd := store.Port{Spec: store.Spec{Name: "odd", Kind: "odd"}}
+	stuck := errors.New("the device is stuck")
+	const notBack = `msg="the device of a port that is no more is not put back" port=`
+	for _, c := range []struct {
+		name          string
+		begun         []store.Port
+		other, delErr error
+		deleted       []string
+		left          int
+		told          string
+	}{
+		{"nothing", nil, nil, nil, nil, 0, ""},
+		{"a port", []store.Port{gone}, nil, nil, []string{"gone created=false"}, 0, ""},
+		{"a stuck port", []store.Port{gone}, nil, stuck, []string{"gone created=false"}, 0, notBack + `gone error="the device is stuck"`},
+		{"another kind", []store.Port{odd}, nil, nil, nil, 0, notBack + `odd error="this vswitch does not have the kind \"odd\""`},
+		{"another daemon", []store.Port{gone, odd}, errors.New("another switch"), nil, nil, 2, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newFakeHost()
+			h.other, h.delErr = c.other, c.delErr
+			r := startWith(t, h, store.State{}, func(o *Options) { o.StateDir = journalOf(t, c.begun...) })
+			if !slices.Equal(h.deleted, c.deleted) || len(r.journal.Entries()) != c.left {
+				t.Errorf("%s: deleted are %q, the journal has %+v", c.name, h.deleted, r.journal.Entries())
+			}
+			if log := r.lines.String(); strings.Contains(log, notBack) != (c.told != "") || !strings.Contains(log, c.told) {
+				t.Errorf("%s: the log is\n%s", c.name, log)
+			}
+			if (h.claims > 0) != (c.begun != nil) {
+				t.Errorf("%s: the name is claimed %d times", c.name, h.claims)
+			}
+		})
+	}
+}
+
+// A port that cannot be opened enters nothing in the journal, and leaves what a former daemon had begun with it.
+func TestJournalOfAPortThatWaits(t *testing.T) {
+	was := store.Port{Spec: saved(spec("vm0")), Trace: port.Trace{Ifname: "vm0", Before: &port.DeviceSettings{MTU: 1300}, IfMarked: true}}
+	was.Spec.Settings = setting.Patch{"mtu": []byte("1400")}
+	for _, begun := range [][]store.Port{nil, {was}} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newFakeHost()
+			h.openErr = errors.New("no such device")
+			r := startWith(t, h, store.State{Ports: []store.Port{{Spec: saved(spec("vm0"))}}}, func(o *Options) { o.StateDir = journalOf(t, begun...) })
+			if got := r.journal.Entries(); !reflect.DeepEqual(got, begun) {
+				t.Errorf("the journal has %+v, want %+v", got, begun)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 )
 
@@ -21,6 +22,7 @@ func (s *spare) fill() {
 			return
 		}
 		s.fds = append(s.fds, fd)
+		slices.Sort(s.fds)
 	}
 }
 
