@@ -121,6 +121,17 @@ func TestHashTakesTheWholeSecret(t *testing.T) {
 	}
 }
 
+// A station that is heard while it is restored is as old as the table has it.
+func TestHeardMeanwhile(t *testing.T) {
+	tbl := New(Config{})
+	wantLearn(t, tbl, station(1), 1, Learned, NoPort)
+	tbl.Advance(10 * time.Second)
+	outcome, _ := tbl.learn(station(1), 1, 1)
+	if e, ok := tbl.Get(station(1)); outcome != Known || !ok || e.Age != 10*time.Second {
+		t.Errorf("%v, now of age %v", outcome, e.Age)
+	}
+}
+
 // A value that changed meanwhile is not taken out of its slot, nor out of the counts.
 func TestTakenMeanwhile(t *testing.T) {
 	tbl := New(Config{})
