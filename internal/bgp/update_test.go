@@ -304,6 +304,29 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// A message that ends within its lengths, or before what they count, has no attributes.
+func TestCutShort(t *testing.T) {
+	for _, b := range [][]byte{{}, {0}, {0, 1}, {0, 2, 9}, {0, 0}, {0, 0, 0}, {0, 0, 0, 1}, {0, 0, 0, 3, 1, 2}, {0xff, 0xff, 0, 0}} {
+		if attrs, err := split(b); err == nil {
+			t.Errorf("% x: the attributes are % x", b, attrs)
+		}
+	}
+}
+
+// An AS number of four octets is in a capability; the OPEN itself has AS_TRANS then (RFC 6793 section 4.1).
+func TestOpenMessageHasTheAS(t *testing.T) {
+	for as, want := range map[uint32]uint16{1: 1, 0xffff: 0xffff, 0x10000: asTrans, 4200000000: asTrans} {
+		n := &neighbor{speaker: &Speaker{cfg: Config{AS: as, RouterID: netip.MustParseAddr("192.0.2.1")}}}
+		m, err := n.openMessage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Body.(*packet.BGPOpen).MyAS; got != want {
+			t.Errorf("AS %d: the message has %d, want %d", as, got, want)
+		}
+	}
+}
+
 // Attributes that cannot be read to the end make the routes withdrawn that were there before (RFC 7606 section 4). Where
 // there were none, they were perhaps in what cannot be read, and the session ends (section 5.2).
 func TestOverrun(t *testing.T) {
