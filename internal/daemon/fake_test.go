@@ -61,6 +61,7 @@ type fakeHost struct {
 	claims   int    // calls of Claim.Take
 	attended string // what Attended says
 	own      bool   // the station behind each port is the host
+	tunnel   bool   // other switches are behind each port
 
 	strays []link.Stray
 
@@ -245,7 +246,7 @@ type fakeSettings struct {
 }
 
 func (h *fakeHost) Describe() port.Description {
-	return port.Description{Help: "a device that is not there", Settings: fakeSettings{}, Station: true, Own: h.own}
+	return port.Description{Help: "a device that is not there", Settings: fakeSettings{}, Station: true, Own: h.own, Tunnel: h.tunnel}
 }
 
 func (h *fakeHost) Check(spec port.Spec) error {

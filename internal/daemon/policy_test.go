@@ -116,6 +116,24 @@ func TestSetPortReplacesTheVLANMode(t *testing.T) {
 	})
 }
 
+// The core knows which ports are tunnels, also after a change of settings.
+func TestCoreKnowsTunnels(t *testing.T) {
+	for _, tunnel := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newFakeHost()
+			h.tunnel = tunnel
+			r := start(t, h, store.State{})
+			r.mustAdd("up0")
+			if err := r.set("up0", api.Settings{"isolated": true}); err != nil {
+				t.Fatal(err)
+			}
+			if c := r.sw.Port("up0").Config(); c.Tunnel != tunnel || !c.Isolated {
+				t.Errorf("tunnel %v: the core has %+v", tunnel, c)
+			}
+		})
+	}
+}
+
 // What is refused, or cannot be kept, changes nothing.
 func TestSetPortThatFailsLeavesThePolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
