@@ -23,7 +23,7 @@ func (p *Port) SetResolution(on bool) {
 }
 
 // isResolution reports whether f is an ARP message, or a neighbour solicitation or
-// advertisement (RFC 4861 section 4).
+// advertisement (RFC 4861 section 4), of the stations of its VLAN, and not of a machine's own behind a tag.
 func isResolution(f *port.Frame) bool {
 	const (
 		next, hops, kind = port.HeaderLen + 6, port.HeaderLen + 7, port.HeaderLen + eth.IPv6HeaderLen
@@ -32,9 +32,9 @@ func isResolution(f *port.Frame) bool {
 	)
 	switch b := f.Data; binary.BigEndian.Uint16(b[12:]) {
 	case eth.TypeARP:
-		return true
+		return !isTunnelled(f)
 	case eth.TypeIPv6:
-		return len(b) > kind && b[next] == icmpv6 && b[hops] == 255 && (b[kind] == solicitation || b[kind] == advertisement)
+		return len(b) > kind && b[next] == icmpv6 && b[hops] == 255 && (b[kind] == solicitation || b[kind] == advertisement) && !isTunnelled(f)
 	}
 	return false
 }

@@ -414,6 +414,23 @@ func TestTunnelChanges(t *testing.T) {
 	}
 }
 
+// A machine behind a port that carries all frames may have VLANs of its own. The switch neither learns addresses there
+// nor answers for others, which it could do without the tag alone.
+func TestTaggedResolution(t *testing.T) {
+	r := newRig(t, Settings{})
+	r.hear(routeIP(there, vtep2, ip2), flood(vtep2))
+	asked := slices.Insert(arp(here, ip1, ip2), 12, 0x81, 0, 0, 5)
+	r.send(asked)
+	arrives(t, "the question", r.tun.Port, func(b []byte) bool { return slices.Equal(b, asked) })
+	r.send(arp(here, ip2, ip1)) // it has that address where it has no VLAN
+	r.await("the address", func() bool { _, ok := r.announced(here, ip2); return ok })
+	r.do(func() {
+		if _, ok := r.announced(here, ip1); ok {
+			t.Error("an address of a VLAN of the machine's own is announced")
+		}
+	})
+}
+
 // What the switch asks stations is answered to its own address, which is at none of its ports in any VLAN.
 func TestAnswersEndHere(t *testing.T) {
 	r := newRig(t, Settings{})
