@@ -3,6 +3,7 @@ package feature
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/vswitch/vswitch/api"
@@ -52,4 +53,13 @@ type Call struct {
 // with table.Row.
 func (c *Call) Show(v any, print func(io.Writer)) error {
 	return table.Show(c.Out, c.JSON, v, print)
+}
+
+// StreamEnded returns the error of a stream that ends before its reader has all, broken off by err unless that is nil: the
+// daemon ends, and the exit status is that of none. what names the content.
+func StreamEnded(what string, err error) error {
+	if err == nil {
+		return fmt.Errorf("%w any more: it ended, and %s with it", api.ErrNoDaemon, what)
+	}
+	return fmt.Errorf("%w any more: %s broke off: %w", api.ErrNoDaemon, what, err)
 }

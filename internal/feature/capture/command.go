@@ -101,7 +101,7 @@ func run(c *feature.Call) error {
 	case ctx.Err() != nil:
 		return nil // the user ended it
 	case err == nil && (f.Count == 0 || to.frames < uint64(f.Count)):
-		return errors.New("the daemon ended the capture")
+		return feature.StreamEnded("the capture", nil)
 	}
 	return err
 }
@@ -129,7 +129,7 @@ func (p *printer) copy(from io.Reader) error {
 		case err == io.EOF, errors.Is(err, context.Canceled):
 			return nil
 		case err != nil:
-			return fmt.Errorf("the capture broke off: %w", err)
+			return feature.StreamEnded("the capture", err)
 		}
 		for len(p.ifaces) < r.Interfaces() {
 			p.ifaces = append(p.ifaces, counts{})

@@ -117,9 +117,9 @@ func follow(c *feature.Call, query string, to *printer) error {
 		case ctx.Err() != nil, errors.Is(err, context.Canceled):
 			return nil // the user ended it
 		case err == io.EOF:
-			return errors.New("the daemon ended the stream")
+			return feature.StreamEnded("the drops", nil)
 		case err != nil:
-			return fmt.Errorf("the stream broke off: %w", err)
+			return feature.StreamEnded("the drops", err)
 		}
 		if err := to.print(&one); err != nil || to.printed == to.most && to.most != 0 {
 			return err

@@ -83,7 +83,7 @@ func run(c *feature.Call) error {
 		return err
 	}
 	if f.Follow {
-		return fmt.Errorf("%w any more: it ended, and the events with it", api.ErrNoDaemon)
+		return feature.StreamEnded("the events", nil)
 	}
 	return nil
 }
@@ -96,7 +96,7 @@ func copyEvents(w io.Writer, r io.Reader, asJSON bool) error {
 		if err == io.EOF && len(line) == 0 {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("%w any more: its events broke off: %w", api.ErrNoDaemon, err)
+			return feature.StreamEnded("the events", err)
 		}
 		if !asJSON {
 			var e api.Event
