@@ -15,6 +15,7 @@ import (
 	"github.com/vswitch/vswitch/internal/daemon/store"
 	"github.com/vswitch/vswitch/internal/linux/link"
 	"github.com/vswitch/vswitch/internal/setting"
+	"github.com/vswitch/vswitch/internal/test/testenv"
 	"github.com/vswitch/vswitch/port"
 )
 
@@ -63,6 +64,32 @@ func TestRemoveDevices(t *testing.T) {
 		}
 		if left := host.left(); !slices.Equal(left, c.want) {
 			t.Errorf("left are %v, want %v", left, c.want)
+		}
+	}
+}
+
+// stuckDevices are devices that cannot be removed.
+type stuckDevices struct {
+	*fakeHost
+	err error
+}
+
+func (h stuckDevices) Remove(link.Link) error { return h.err }
+
+// It is an error if a device cannot be removed, unless it is gone.
+func TestRemoveStuckDevices(t *testing.T) {
+	stuck := errors.New("the device is stuck")
+	for _, c := range []struct{ err, want error }{{stuck, stuck}, {link.ErrNotFound, nil}} {
+		var log testenv.Log
+		err := RemoveDevices(stuckDevices{withDevices(nil), c.err}, "sw0", slog.New(slog.NewTextHandler(&log, nil)))
+		if !errors.Is(err, c.want) {
+			t.Errorf("%v, want %v", err, c.want)
+		}
+		if n := strings.Count(log.String(), "a device is not removed"); (n > 0) != (c.want != nil) || strings.Contains(log.String(), "a device is removed") {
+			t.Errorf("%v: the log is\n%s", c.err, log.String())
+		}
+		if n := strings.Count(log.String(), "a device stays"); n != 2 {
+			t.Errorf("%v: %d devices stay for others", c.err, n)
 		}
 	}
 }
