@@ -260,8 +260,8 @@ func (p *packed) write(begin place, count int) {
 			first = word
 		} else {
 			binary.LittleEndian.PutUint32(d[12:], word)
+			p.dirty(p.descGPA, at.index*descSize, descSize)
 		}
-		p.dirty(p.descGPA, at.index*descSize, descSize)
 		at.move(int(uint16(e>>16)), p.size)
 	}
 	store32(p.desc[begin.index*descSize+12:], first)

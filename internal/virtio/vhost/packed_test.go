@@ -48,6 +48,25 @@ func TestPackedWrap(t *testing.T) {
 	}
 }
 
+// The log of a migration has each page of used descriptors, and no other.
+func TestPackedLog(t *testing.T) {
+	for n, want := range map[int]byte{1: 1 << 2, 2: 1<<2 | 1<<3} {
+		r := newPackedRing()
+		p := r.open(t)
+		p.log, p.logRing, p.descGPA = &dirtyLog{bits: make([]byte, 8)}, true, 3*logPage-descSize // page 3 begins with the second
+		r.fill(place{0, true}, n)
+		singles, err := p.singles(1, true)
+		if err != nil || len(singles) != n {
+			t.Fatalf("%d of %d chains, %v", len(singles), n, err)
+		}
+		p.useSingles(singles)
+		p.publish()
+		if !bytes.Equal(p.log.bits, []byte{want, 0, 0, 0, 0, 0, 0, 0}) {
+			t.Errorf("%d descriptors: the log has pages %b, want %b", n, p.log.bits, want)
+		}
+	}
+}
+
 // TestPackedOrder has a driver look for used descriptors while batches are published. It
 // goes by the first one's flags, and finds all that was written before them. (The race
 // detector knows what comes before what.)
