@@ -237,6 +237,52 @@ func TestMovedDeviceComesBack(t *testing.T) {
 	})
 }
 
+// In place of a device that was moved to another namespace no other is made, also if the messages about
+// that were lost, or the watch had ended. One that was deleted then is made again.
+func TestMovedUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			name         string
+			moved, heard bool // whether anything was heard of its end
+		}{
+			{"moved, and missed", true, true}, {"moved, and no news", true, false}, {"deleted, and missed", false, true}, {"deleted, and no news", false, false},
+		} {
+			h := newFakeHost()
+			r := start(t, h, store.State{})
+			r.mustAdd("vm0")
+			r.change("vm0", func(l *link.Link) { l.MAC = [6]byte{2, 0, 0, 0, 0, 1} })
+			time.Sleep(maxBackoff)
+			l, _ := h.ByName("vm0")
+			_ = r.do(func() error { r.ports["vm0"].trace.Number = owner.Number(l.Index); return nil })
+			h.locked(func() {
+				delete(h.links, l.Index)
+				if c.moved {
+					h.strays = []link.Stray{{Link: l, Place: link.Place{Netns: 1, Index: 8}}}
+				}
+			})
+			h.device("vm0").end(port.ErrGone)
+			if c.heard {
+				h.events <- link.Event{Link: l, Gone: true, Missed: true}
+			}
+			time.Sleep(time.Hour)
+			p := r.port("vm0")
+			now, _ := h.ByName("vm0")
+			if away := p.State == api.StateWaiting && strings.Contains(p.Reason, "moved to another network namespace"); away != c.moved || (now.Index == 0) != c.moved {
+				t.Errorf("%s: %s (%s), device %+v", c.name, p.State, p.Reason, now)
+			}
+			if c.moved {
+				h.put(l)
+				time.Sleep(eventGap)
+				r.wantState("vm0", api.StateNoCarrier)
+				if now, _ := h.ByName("vm0"); now.Index != l.Index {
+					t.Errorf("%s: back, the device is %+v", c.name, now)
+				}
+			}
+			r.stop()
+		}
+	})
+}
+
 // In place of a device that was moved to another namespace while no daemon ran no other is made. One
 // that was deleted is made again, also if a switch of the same name has one of that name elsewhere.
 func TestMovedMeanwhile(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,8 @@ type managed struct {
 
 	indexed int       // its key in manager.devices
 	lost    int       // index of the lost device, until its fate is known
+	lostAt  time.Time // when it was lost
+	missed  bool      // it is gone, and whether it was moved was not heard
 	again   time.Time // earliest time to reopen a lost port
 
 	elsewhere link.Place  // where the device was moved to; zero: not known
@@ -140,8 +143,12 @@ func (m *manager) open(p *managed) (err error) {
 	if err := p.kind.Check(p.spec); err != nil {
 		return err
 	}
-	if first {
+	if first || p.lost != 0 {
 		m.seek(p)
+		if p.missed && p.trace.Away == "" {
+			p.forgetDevice()
+		}
+		p.missed = false
 	}
 	if err := m.stillAway(p); err != nil {
 		return err
@@ -400,33 +407,42 @@ func (m *manager) interfaceChanged(p *managed) {
 
 // departed records what became of the device that a port lost.
 func (m *manager) departed(p *managed, ev link.Event) {
-	p.lost, p.departure = 0, nil
-	switch {
-	case ev.Moved:
-		p.trace.Away, p.elsewhere = m.boot, ev.To
-		m.saveTrace()
-	case p.trace.Created:
-		p.trace = port.Trace{} // the next device of that name is another one
-	default:
-		p.trace = port.Trace{Ifname: p.spec.Name}
-	}
+	p.departure = nil
+	if p.missed = ev.Missed; !p.missed {
+		p.lost = 0
+		if ev.Moved {
+			p.trace.Away, p.elsewhere = m.boot, ev.To
+			m.saveTrace()
+		} else {
+			p.forgetDevice()
+		}
+	} // else the next open finds out
 	p.retryAt(p.again)
 }
 
-// seek finds out whether a restored port's device, which is not there, was moved to another network
-// namespace while no daemon ran.
+// forgetDevice forgets the device of a port, which was deleted: the next one of that name is another.
+func (p *managed) forgetDevice() {
+	if p.trace.Created {
+		p.trace = port.Trace{}
+	} else {
+		p.trace = port.Trace{Ifname: p.spec.Name}
+	}
+}
+
+// seek finds out whether a port's device, which is not there, was moved to another network namespace
+// while no daemon ran, or nobody heard of it.
 func (m *manager) seek(p *managed) {
 	f, ok := as[port.Finder](p.kind)
 	if !ok || p.trace.MAC == "" || !owner.Here(p.trace.Number) {
 		return
 	}
-	spec, trace := p.spec, p.trace
+	spec, trace, lost := p.spec, p.trace, p.lostAt
 	var at link.Place
 	m.off(func() {
 		if _, is := f.Find(spec, trace); is {
 			return
 		}
-		all, err := m.strays()
+		all, err := m.strays.since(lost)
 		if err != nil {
 			m.log.Warn("looking for a device in other network namespaces", "port", spec.Name, "interface", trace.Ifname, "error", err)
 		}
@@ -437,8 +453,31 @@ func (m *manager) seek(p *managed) {
 		}
 	})
 	if at != (link.Place{}) {
-		p.trace.Away, p.elsewhere = m.boot, at
+		p.lost, p.trace.Away, p.elsewhere = 0, m.boot, at
+		m.saveTrace()
 	}
+}
+
+// strayList are the interfaces of the switch in other network namespaces. Listing them takes a while
+// where there are many, so that ports share a list.
+type strayList struct {
+	list func() ([]link.Stray, error)
+
+	mu  sync.Mutex
+	at  time.Time // zero: not listed yet
+	all []link.Stray
+	err error
+}
+
+// since returns what was listed after t.
+func (s *strayList) since(t time.Time) ([]link.Stray, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at.IsZero() || s.at.Before(t) {
+		s.at = time.Now()
+		s.all, s.err = s.list()
+	}
+	return s.all, s.err
 }
 
 // stillAway returns an error while the port's device is in another network namespace, from where
@@ -512,7 +551,7 @@ func (m *manager) portLost(ev vswitch.PortLost) {
 func (m *manager) lose(p *managed, why error) {
 	p.unwatch()
 	if d, ok := p.dev.(port.Device); ok {
-		p.lost = d.Ifindex()
+		p.lost, p.lostAt = d.Ifindex(), time.Now()
 	}
 	m.unindex(p)
 	m.unkeep(p)

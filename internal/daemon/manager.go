@@ -32,9 +32,9 @@ type manager struct {
 
 	kinds   port.Catalog
 	links   Links
-	strays  func() ([]link.Stray, error) // interfaces of the switch in other network namespaces, at the start
-	claimed Claim                        // on the interfaces, taken with the first port that stands on one
-	saver   *store.Writer                // nil: the state is not kept
+	strays  *strayList    // interfaces of the switch in other network namespaces
+	claimed Claim         // on the interfaces, taken with the first port that stands on one
+	saver   *store.Writer // nil: the state is not kept
 	log     *slog.Logger
 	aging   time.Duration
 
@@ -112,7 +112,7 @@ func newManager(o Options, keep func(store.State) error, journal *store.Journal)
 	m := &manager{
 		name: o.Name, version: o.Version, revision: o.Revision, stateDir: o.StateDir, socketDir: o.SocketDir,
 		links:   o.Links,
-		strays:  sync.OnceValues(func() ([]link.Stray, error) { return o.Links.Strays(o.Name) }),
+		strays:  &strayList{list: func() ([]link.Stray, error) { return o.Links.Strays(o.Name) }},
 		claimed: o.Links.Claim(o.Name, o.Socket),
 		log:     o.Log,
 		aging:   o.Aging,

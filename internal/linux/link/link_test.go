@@ -330,6 +330,9 @@ func TestWatchOverflow(t *testing.T) {
 		seen++
 		if e.Gone {
 			delete(state, e.Name)
+			if e.Name == "old" && !e.Missed {
+				t.Error("the listing says that old was not moved")
+			}
 		} else {
 			state[e.Name] = e.Link
 		}

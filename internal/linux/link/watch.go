@@ -25,6 +25,9 @@ type Event struct {
 	Gone, Moved bool
 	To          Place
 
+	// Missed: messages were lost, so nobody knows whether an interface that is Gone was moved.
+	Missed bool
+
 	// Err is why the watch ends. Only the last event has it, and no Link.
 	Err error
 }
@@ -254,7 +257,7 @@ func (w *watcher) finish() error {
 	w.listing, w.lost = false, false
 	for _, index := range slices.Sorted(maps.Keys(w.known)) {
 		if !w.seen[index] {
-			if err := w.update(Event{Link: w.known[index], Gone: true}, false); err != nil {
+			if err := w.update(Event{Link: w.known[index], Gone: true, Missed: true}, false); err != nil {
 				return err
 			}
 		}

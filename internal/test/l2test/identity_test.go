@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -442,23 +443,32 @@ func TestTakenAfterCrash(t *testing.T) {
 	}
 }
 
-// TestMovedAway moves the device of a running machine to another namespace and back.
+// TestMovedAway moves the device of a running machine to another namespace and back, also while the
+// switch does not hear of it.
 func TestMovedAway(t *testing.T) {
 	t.Parallel()
 	ns, elsewhere := testenv.NewNetns(t), testenv.NewNetns(t)
 	d := startDaemon(t, ns)
 	d.ctl("add-port vm0")
+	d.ctl("add-port vm1")
 	var guest *tuntest.Guest
 	ns.Do(func() { guest = tuntest.Boot(t, "vm0", tuntest.TSO) })
 	defer guest.Kill()
 	d.AwaitState(t, "vm0", api.StateUp)
-	for _, when := range []string{"running", "restarted", "away"} {
-		if when == "away" {
+	for _, when := range []string{"running", "restarted", "away", "unheard"} {
+		switch when {
+		case "away":
 			d.Kill()
+		case "unheard":
+			_ = syscall.Kill(d.PID(), syscall.SIGSTOP)
+			flap(t, ns, "vm1")
 		}
 		ns.Run("ip", "link", "set", "vm0", "netns", elsewhere.Path())
-		if when == "away" {
+		switch when {
+		case "away":
 			d.Restart(t)
+		case "unheard":
+			_ = syscall.Kill(d.PID(), syscall.SIGCONT)
 		}
 		testenv.Eventually(t, "the port says where its device is", func() bool {
 			return strings.Contains(d.port("vm0").Reason, "was moved to another network namespace ("+elsewhere.Name+")")
@@ -475,6 +485,20 @@ func TestMovedAway(t *testing.T) {
 	d.ctl("del-port vm0 --force") // the machine still runs
 	if out, err := ns.Command("ip", "link", "show", "vm0").CombinedOutput(); err == nil {
 		t.Errorf("vm0 is left: %s", out)
+	}
+}
+
+// flap changes a device until a watch of the namespace's interfaces has lost messages if nobody reads them.
+func flap(t *testing.T, ns *testenv.Netns, name string) {
+	t.Helper()
+	var changes strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&changes, "link set %s mtu %d\n", name, 1400+i%2)
+	}
+	cmd := ns.Command("ip", "-batch", "-")
+	cmd.Stdin = strings.NewReader(changes.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 }
 
