@@ -157,7 +157,7 @@ func moreWorks() (all []work) {
 		}
 	}
 	all = append(all,
-		atTAPs(bothWays, smallest, 9).with(mirrored),
+		atTAPs(bothWays, smallest, 9).with(mirrored), atTAPs(oneWay, smallest, 9).with(mirrored),
 		atTAPs(oneWay, smallest, 2), atTAPs(oneWay, smallest, 2).with(unlearned),
 		atTAPs(flooding, smallest, 9), atTAPs(flooding, smallest, maxGuests),
 		atTAPs(multicast, smallest, maxGuests).with(snooping),
