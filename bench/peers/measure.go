@@ -55,7 +55,12 @@ const (
 // warmUp returns how long traffic flows before it is measured. Polling switches must have
 // touched all of their shared memory.
 func warmUp(w work, d time.Duration) time.Duration {
-	if w.By == byVhost {
+	switch {
+	case w.Since == atOnce:
+		return 0
+	case w.Since == later:
+		return 5 * time.Second
+	case w.By == byVhost:
 		return max(time.Second, d/5)
 	}
 	return max(50*time.Millisecond, d/5)

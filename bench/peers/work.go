@@ -39,6 +39,15 @@ const (
 	rateOut   setting = "rate-out 1 Gbit/s" // on the second port
 )
 
+// since is from when on the frames of a work are counted.
+type since string
+
+const (
+	settled since = "" // as warmUp says
+	atOnce  since = "from the first frame on"
+	later   since = "after 5 s"
+)
+
 // isTrip reports whether the pattern's figure is a time.
 func (p pattern) isTrip() bool { return p == roundTrip || p == awakeTrip || p == pollTrip }
 
@@ -78,6 +87,8 @@ type work struct {
 	// InFlight is how many frames circulate each way between two ports; 0 means 128.
 	InFlight int `json:"in_flight,omitempty"`
 
+	Since since `json:"since,omitempty"`
+
 	// Observed: it is measured with observed switches, too.
 	Observed bool `json:"observed,omitempty"`
 }
@@ -104,8 +115,10 @@ func (w work) String() string {
 	if w.InFlight > 0 {
 		name += fmt.Sprintf(", %d in flight", w.InFlight)
 	}
-	if w.With != plain {
-		name += ", " + string(w.With)
+	for _, more := range []string{string(w.With), string(w.Since)} {
+		if more != "" {
+			name += ", " + more
+		}
 	}
 	return name
 }
@@ -172,6 +185,9 @@ func moreWorks() (all []work) {
 	}
 	for _, ports := range []int{4, 8} {
 		all = append(all, work{Pattern: circulate, Size: smallest, Ports: ports, By: byVhost, InFlight: 32})
+	}
+	for _, from := range []since{atOnce, later} {
+		all = append(all, work{Pattern: circulate, Size: smallest, Ports: 2, By: byVhost, InFlight: 128, Since: from})
 	}
 	return all
 }
