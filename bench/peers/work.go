@@ -43,7 +43,7 @@ const (
 type since string
 
 const (
-	settled since = "" // as warmUp says
+	settled since = "" // once they have flowed for a moment
 	atOnce  since = "from the first frame on"
 	later   since = "after 5 s"
 )

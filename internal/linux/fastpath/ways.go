@@ -40,6 +40,9 @@ func (t *Tunnel) SetWays(e port.Encapsulation, udpPort uint16, all map[netip.Add
 	if !t.p.live.Load() {
 		return false
 	}
+	if len(all) > 0 {
+		_, _ = t.p.programs.get(unwrapHook.program) // now: others need mu, and the kernel may take its time
+	}
 	t.try("setting the ways of a tunnel", func(bpf *bpfMaps, s *paths) error {
 		done = true
 		all = maps.Clone(all)
