@@ -214,8 +214,12 @@ type bpfPlan struct {
 	Pace    struct {
 		_      structs.HostLayout
 		Since  uint64
-		Term   uint32
-		Copies uint32
+		Last   uint64
+		Spent  uint64
+		Frames uint32
+		Cost   uint32
+		Asked  uint32
+		_      [4]byte
 	}
 	Exit [64]struct {
 		_       structs.HostLayout

@@ -10,11 +10,17 @@
 
 #define BUSY_EXITS 4 /* so many outputs are many */
 
-/* So many copies of a flow in so many ns are much: 250,000 in a second. From about 330,000 on,
- * the switch's way takes less CPU time where frames come one by one; and the port can send more
- * as soon as it takes that way, if its frames come in bursts (docs/design/fastpath.md). */
-#define BUSY_COPIES 1024
-#define BUSY_TIME 4096000
+/* A flow's copies are much if those of frames that come close behind others take an eighth of a
+ * processor's time, for so many ns. How long a copy takes is measured, since that is several times
+ * more where processors are slow to wake. A frame is close if it comes within twice the time that its
+ * copies take, and a guest's write besides: then batches form, and the switch's way takes less CPU
+ * time (docs/design/fastpath.md). */
+#define BUSY_SPENT 512000
+#define BUSY_TIME (8 * BUSY_SPENT)
+#define BUSY_WRITE 1000
+
+/* The copies of one frame in so many are timed. */
+#define TIMED 16
 
 /* A term is 16 ticks of the kernel: 16 to 160 ms, by its HZ. */
 #define TERM_SHIFT 4
@@ -31,11 +37,14 @@ struct ask {
 	u32 slot, term;
 };
 
-/* How busy a flow was in a term. */
+/* How busy a flow is. */
 struct pace {
-	u64 since; /* ns of CLOCK_MONOTONIC, from the first frame on */
-	u32 term;
-	u32 copies;
+	u64 since; /* when counting began; times are ns of CLOCK_MONOTONIC */
+	u64 last;  /* when a frame came last */
+	u64 spent; /* ns that copies of close frames took since then */
+	u32 frames;
+	u32 cost;  /* ns a copy, as measured; or 0 */
+	u32 asked; /* the term in which the switch was asked last */
 };
 
 static inline u32 term(void)
@@ -43,12 +52,12 @@ static inline u32 term(void)
 	return bpf_jiffies64() >> TERM_SHIFT;
 }
 
-/* ask asks the switch, if the copies of a flow were made fast. */
-global int ask(u32 slot, u32 term, u64 since)
+/* ask asks the switch. */
+global int ask(u32 slot, u32 term)
 {
 	u32 index = ASKS;
 	void *ring = bpf_map_lookup_elem(&rings, &index);
-	if (!ring || bpf_ktime_get_ns() - since > BUSY_TIME)
+	if (!ring)
 		return 0;
 	struct ask *a = bpf_ringbuf_reserve(ring, sizeof(*a), 0);
 	if (!a)
@@ -59,19 +68,37 @@ global int ask(u32 slot, u32 term, u64 since)
 	return 1;
 }
 
-/* notice counts the copies of a flow's frame, and asks the switch once in a term. */
-static inline void notice(struct pace *p, u32 copies, u32 slot, u32 term)
+/* notice counts what a flow's frame takes, and asks the switch once in a term if that is much. It
+ * returns the time. */
+static inline u64 notice(struct pace *p, u32 copies, u32 slot, u32 term)
 {
-	if (p->term != term || !p->copies) {
-		p->term = term;
-		p->copies = copies;
-		p->since = bpf_ktime_get_ns();
-		return;
+	u64 now = bpf_ktime_get_ns(), takes = (u64)p->cost * copies;
+	if (now - p->since > BUSY_TIME) {
+		p->since = now;
+		p->spent = 0;
 	}
-	u32 before = p->copies;
-	p->copies += copies;
-	if (before < BUSY_COPIES && p->copies >= BUSY_COPIES)
-		ask(slot, term, p->since);
+	if (now - p->last <= 2 * takes + BUSY_WRITE)
+		p->spent += takes;
+	p->last = now;
+	p->frames++;
+	if (p->spent >= BUSY_SPENT && p->asked != term) {
+		p->asked = term;
+		ask(slot, term);
+	}
+	return now;
+}
+
+/* measure takes how long a frame's copies took since started into the flow's average. A frame that was
+ * interrupted counts as one that took twice as long as others. */
+static inline void measure(struct pace *p, u64 started, u32 copies)
+{
+	if (p->frames % TIMED != 1)
+		return;
+	u64 cost = (bpf_ktime_get_ns() - started) / copies, most = 2 * (u64)p->cost;
+	if (!p->cost)
+		p->cost = cost;
+	else
+		p->cost = (7 * (u64)p->cost + (cost < most ? cost : most)) / 8;
 }
 
 /* switch_floods reports whether the switch floods for a port in a term. */

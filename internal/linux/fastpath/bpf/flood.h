@@ -325,9 +325,10 @@ global int flood(struct __sk_buff *skb, int keep)
 	}
 
 	u32 port = p->is.in, watch = p->is.watch;
+	u64 started = 0;
 	if (p->exits >= BUSY_EXITS && !keep) {
 		u32 now = term();
-		notice(&p->pace, p->exits, port, now);
+		started = notice(&p->pace, p->exits, port, now);
 		if (switch_floods(port, now))
 			return hand_up(skb);
 	}
@@ -352,6 +353,8 @@ global int flood(struct __sk_buff *skb, int keep)
 	p->busy = 1;
 	bpf_loop(p->exits, send_copy, &c, 0);
 	p->busy = 0;
+	if (started)
+		measure(&p->pace, started, p->exits);
 	if (!c.sent) {
 		in->lost++; /* no memory to change its tag, or all devices are gone */
 		return TCX_DROP;
