@@ -97,7 +97,7 @@ func (o options) measure(ctx context.Context, p peer, w work, idle float64) (s S
 		return s, errors.Join(err, l.alive())
 	}
 
-	if w.Pattern == tcpStream {
+	if w.Pattern.congestion() != "" {
 		c, err := l.converse(setup, p, w)
 		if err != nil {
 			return s, err
@@ -260,7 +260,7 @@ func observe(ctx context.Context, w work, t traffic, d time.Duration, idle float
 type counts struct{ sent, delivered, timeouts uint64 }
 
 // drain waits until everything sent has arrived, or nothing more arrives, and returns the
-// last counts.
+// last counts. The ends are not counted at the same moment, so nobody may have sent between two looks.
 func drain(ctx context.Context, w work, t traffic) (last counts, err error) {
 	start := time.Now()
 	since := start
@@ -273,10 +273,11 @@ func drain(ctx context.Context, w work, t traffic) (last counts, err error) {
 			return last, err
 		}
 		now := time.Now()
-		if c != last {
+		settled := c == last
+		if !settled {
 			last, since = c, now
 		}
-		if c.delivered >= w.expected(c) || now.Sub(since) > silence || now.Sub(start) > drainTime {
+		if settled && c.delivered >= w.expected(c) || now.Sub(since) > silence || now.Sub(start) > drainTime {
 			return last, nil
 		}
 	}
