@@ -93,16 +93,14 @@ type stream struct {
 	sent, got atomic.Uint64 // bytes
 }
 
-// congestion is how the connection's sender avoids congestion: Linux's default, whatever this host's
-// is. BBR sends at the rate that it infers from round trips, which is a fraction of what any peer carries.
-const congestion = "cubic"
-
-// setCongestion is net.Dialer's Control.
-func setCongestion(_, _ string, c syscall.RawConn) (err error) {
-	e := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
-	})
-	return cmp.Or(e, err)
+// avoiding returns a net.Dialer's Control, for connections that avoid congestion in this way.
+func avoiding(congestion string) func(network, address string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) (err error) {
+		e := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+		})
+		return cmp.Or(e, err)
+	}
 }
 
 // converse connects two containers by TCP: at one switch, or at one each.
@@ -150,7 +148,7 @@ func (l *lab) converse(ctx context.Context, p peer, w work) (*stream, error) {
 		return nil, err
 	}
 	defer listener.Close()
-	dialer := net.Dialer{Timeout: time.Second, Control: setCongestion}
+	dialer := net.Dialer{Timeout: time.Second, Control: avoiding(w.Pattern.congestion())}
 	err = l.poll(ctx, func() (err error) {
 		guests[0].do(func() { s.from, err = dialer.DialContext(ctx, "tcp4", listener.Addr().String()) })
 		return err

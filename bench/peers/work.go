@@ -20,7 +20,8 @@ const (
 	pollTrip  pattern = "round trip of polling guests"
 	circulate pattern = "circulate"          // both ways, each guest returns what it receives
 	tcpStream pattern = "one TCP connection" // between the kernels of two containers
-	multicast pattern = "multicast"          // the first guest to a group that the next four joined
+	tcpBBR    pattern = "one TCP connection by BBR"
+	multicast pattern = "multicast" // the first guest to a group that the next four joined
 )
 
 // members is how many guests join the group of multicast.
@@ -50,6 +51,19 @@ const (
 
 // isTrip reports whether the pattern's figure is a time.
 func (p pattern) isTrip() bool { return p == roundTrip || p == awakeTrip || p == pollTrip }
+
+// congestion returns how the connection's sender avoids congestion, or "" if there is no connection.
+// Whatever this host's default is, Linux's is cubic. BBR is the default of some: it sends at the rate
+// that it infers from round trips.
+func (p pattern) congestion() string {
+	switch p {
+	case tcpStream:
+		return "cubic"
+	case tcpBBR:
+		return "bbr"
+	}
+	return ""
+}
 
 // medium is what connects guests.
 type medium string
@@ -145,7 +159,7 @@ func works() (all []work) {
 // overlayWorks returns the works of two hosts.
 func overlayWorks() []work {
 	return []work{
-		{Pattern: tcpStream, Size: 1514, Ports: 2, By: byVXLAN},
+		{Pattern: tcpStream, Size: 1514, Ports: 2, By: byVXLAN}, {Pattern: tcpBBR, Size: 1514, Ports: 2, By: byVXLAN},
 		{Pattern: oneWay, Size: smallest, Ports: 2, By: byVXLAN}, {Pattern: bothWays, Size: smallest, Ports: 2, By: byVXLAN},
 		{Pattern: oneWay, Size: superFrame, Ports: 2, By: byVXLAN},
 		{Pattern: roundTrip, Size: smallest, Ports: 2, By: byVXLAN}, {Pattern: awakeTrip, Size: smallest, Ports: 2, By: byVXLAN},
