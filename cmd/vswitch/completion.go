@@ -18,8 +18,11 @@ var bashCompletion string
 //go:embed completion.zsh
 var zshCompletion string
 
+//go:embed completion.fish
+var fishCompletion string
+
 func completionCommand() *cli.Command {
-	shell := func(name, file string, script func(*cli.Context) (string, error)) *cli.Command {
+	shell := func(name, file, script string) *cli.Command {
 		return &cli.Command{
 			Name:      name,
 			Usage:     "print the completion for " + name,
@@ -33,17 +36,10 @@ Example:
 				if _, err := words(c); err != nil {
 					return err
 				}
-				s, err := script(c)
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprint(c.App.Writer, s)
+				_, err := fmt.Fprint(c.App.Writer, script)
 				return err
 			},
 		}
-	}
-	fixed := func(s string) func(*cli.Context) (string, error) {
-		return func(*cli.Context) (string, error) { return s, nil }
 	}
 	return &cli.Command{
 		Name:      "completion",
@@ -55,104 +51,149 @@ Example:
 
     source <(vswitch completion bash)`,
 		Subcommands: []*cli.Command{
-			shell("bash", "/etc/bash_completion.d/vswitch", fixed(bashCompletion)),
-			shell("zsh", "/usr/local/share/zsh/site-functions/_vswitch", fixed(zshCompletion)),
+			shell("bash", "/etc/bash_completion.d/vswitch", bashCompletion),
+			shell("zsh", "/usr/local/share/zsh/site-functions/_vswitch", zshCompletion),
 			shell("fish", "/etc/fish/completions/vswitch.fish", fishCompletion),
 		},
 	}
 }
 
-// fishCompletion returns cli's completion without the marks in the flags' usage and without
-// files where a command or a port is expected, and with the ports.
-func fishCompletion(c *cli.Context) (string, error) {
-	s, err := newApp(c.App.Writer).ToFishCompletion()
-	return strings.ReplaceAll(s, "`", "") + `
-complete -c vswitch -f
-complete -c vswitch -n '__fish_seen_subcommand_from set-port del-port stats qemu-args' -a '(vswitch del-port "" --generate-bash-completion 2>/dev/null)'
-`, err
+// These, as the last argument, request the completions of the others, the second one each with a
+// tab and what it is behind it. The script of each shell has one of them.
+const (
+	completeFlag = "--generate-bash-completion"
+	describeFlag = "--generate-fish-completion"
+)
+
+func completing(args []string) bool {
+	return len(args) > 1 && (args[len(args)-1] == completeFlag || args[len(args)-1] == describeFlag)
 }
 
-// completeFlag, as the last argument, requests the completions of the others.
-const completeFlag = "--generate-bash-completion"
+// candidate is what a word may become, and in a few words what that is, or "".
+type candidate struct{ word, about string }
 
-func completing(args []string) bool { return len(args) > 1 && args[len(args)-1] == completeFlag }
-
-// complete prints the candidates for the last of words, which is begun or empty, one per
-// line.
-func complete(app *cli.App, words []string) {
+// complete prints the candidates for the last of words, which is begun or empty, one per line.
+func complete(app *cli.App, words []string, describe bool) {
 	if len(words) == 0 {
 		words = []string{""}
 	}
 	before, last := words[:len(words)-1], words[len(words)-1]
-	for _, s := range candidates(app, before, strings.HasPrefix(last, "-")) {
-		if strings.HasPrefix(s, last) {
-			fmt.Fprintln(app.Writer, s)
+	at := follow(app, before)
+	done := "" // of the last word: a flag and the first values of a list
+	switch name, _, hasValue := strings.Cut(last, "="); {
+	case last == "=" && at.pending != nil: // bash has it as a word
+		last = ""
+	case hasValue && strings.HasPrefix(name, "-"):
+		if at.pending = at.flag(name); at.pending == nil {
+			return
 		}
+		done = name + "="
+	}
+	if at.pending != nil && inOne(at.pending) != "" {
+		done = last[:max(len(done), strings.LastIndex(last, ",")+1)]
+	}
+	for _, c := range at.candidates(strings.HasPrefix(last, "-") && done == "") {
+		if !strings.HasPrefix(done+c.word, last) {
+			continue
+		}
+		if describe && c.about != "" {
+			c.word += "\t" + c.about
+		}
+		fmt.Fprintln(app.Writer, done+c.word)
 	}
 }
 
 // takesPort lists the commands whose argument is a port, beside those of features.
 var takesPort = map[string]bool{"ports": true, "set-port": true, "del-port": true, "stats": true, "qemu-args": true}
 
-func candidates(app *cli.App, before []string, flag bool) (all []string) {
-	var cmd *cli.Command
-	commands := app.Commands
-	given := map[string]string{} // global flags that select the daemon
-	var pending cli.Flag         // flag whose value comes next
-	for _, w := range before {
+// place is where in a command line the next word stands.
+type place struct {
+	app      *cli.App
+	cmd      *cli.Command      // nil: none yet
+	commands []*cli.Command    // that may follow
+	given    map[string]string // flags and their values
+	pending  cli.Flag          // whose value is next
+}
+
+// follow returns the place behind words.
+func follow(app *cli.App, words []string) *place {
+	at := &place{app: app, commands: app.Commands, given: map[string]string{}}
+	for _, w := range words {
 		switch {
-		case pending != nil:
-			given[pending.Names()[0]], pending = w, nil
+		case at.pending != nil && w == "=": // bash has it as a word
+		case at.pending != nil:
+			at.given[at.pending.Names()[0]], at.pending = w, nil
 		case strings.HasPrefix(w, "-"):
-			name, value, hasValue := strings.Cut(strings.TrimLeft(w, "-"), "=")
-			f := flagOf(cmd, name)
-			if f == nil {
-				f = find(app.Flags, name)
-			}
-			if hasValue {
-				given[name] = value
+			name, value, hasValue := strings.Cut(w, "=")
+			if f := at.flag(name); hasValue {
+				at.given[strings.TrimLeft(name, "-")] = value
 			} else if f != nil && takesValue(f) {
-				pending = f
+				at.pending = f
 			}
-		case command(commands, w) != nil:
-			cmd = command(commands, w)
-			commands = cmd.Subcommands
+		case command(at.commands, w) != nil:
+			at.cmd = command(at.commands, w)
+			at.commands = at.cmd.Subcommands
 		}
 	}
-	switch {
-	case pending != nil:
-		if f, ok := pending.(settingFlag); ok && (f.field.Arg == "PORT" || f.field.Arg == "PORTS") {
-			return portNames(given)
+	return at
+}
+
+// flag returns the flag that a word with its dashes is, or nil.
+func (at *place) flag(word string) cli.Flag {
+	name := strings.TrimLeft(word, "-")
+	if f := flagOf(at.cmd, name); f != nil {
+		return f
+	}
+	return find(at.app.Flags, name)
+}
+
+// candidates returns what may be there: a flag, or else what is no flag.
+func (at *place) candidates(flag bool) (all []candidate) {
+	switch cmd := at.cmd; {
+	case at.pending != nil:
+		if f, ok := at.pending.(settingFlag); ok && (f.field.Arg == "PORT" || f.field.Arg == "PORTS") {
+			return at.ports()
 		}
-		return valuesOf(pending)
+		values := valuesOf(at.pending)
+		if !takesValue(at.pending) {
+			values = []string{"on", "off"}
+		}
+		for _, v := range values {
+			all = append(all, candidate{word: v})
+		}
 	case flag:
-		flags := append([]cli.Flag{cli.HelpFlag}, app.Flags...)
+		flags := append([]cli.Flag{cli.HelpFlag}, at.app.Flags...)
 		if cmd != nil {
 			flags = append(flags, cmd.Flags...)
 		}
 		for _, f := range flags {
-			if v, ok := f.(cli.VisibleFlag); !ok || v.IsVisible() {
-				all = append(all, spell(f.Names()[0]))
+			if v, ok := f.(cli.VisibleFlag); ok && !v.IsVisible() {
+				continue
 			}
+			c := candidate{word: spell(f.Names()[0])}
+			if d, ok := f.(cli.DocGenerationFlag); ok {
+				c.about = strings.ReplaceAll(d.GetUsage(), "`", "")
+			}
+			all = append(all, c)
 		}
 	case cmd != nil && (takesPort[cmd.Name] || strings.Contains(cmd.ArgsUsage, "PORT")):
-		return portNames(given)
+		return at.ports()
 	default:
-		for _, c := range commands {
+		for _, c := range at.commands {
 			if !c.Hidden {
-				all = append(all, c.Name)
+				all = append(all, candidate{c.Name, c.Usage})
 			}
 		}
 	}
 	return all
 }
 
-// portNames asks the daemon that the flags or the environment select. It ignores errors: they
-// have no place in a completion.
-func portNames(given map[string]string) (names []string) {
+// ports asks the daemon that the flags or the environment select for its ports. It ignores errors:
+// they have no place in a completion.
+func (at *place) ports() (all []candidate) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_, socket, err := resolve(given["name"], given["socket"], api.FindSocket)
+	_, socket, err := resolve(at.given["name"], at.given["socket"], api.FindSocket)
 	if err != nil {
 		return nil
 	}
@@ -163,7 +204,7 @@ func portNames(given map[string]string) (names []string) {
 		return nil
 	}
 	for _, p := range ports {
-		names = append(names, p.Name)
+		all = append(all, candidate{p.Name, p.Kind + ", " + string(p.State)})
 	}
-	return names
+	return all
 }

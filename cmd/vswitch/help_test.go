@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
 // eachCommand calls f for every command with its path.
@@ -65,6 +67,15 @@ func TestCandidates(t *testing.T) {
 		{"fdb ", "list add del flush"},
 		{"fdb flush --v", "--vlan"},
 		{"completion ba", "bash"},
+		{"evpn neighbor ", "add del"},
+		{"add-port --kind=v", "--kind=veth --kind=vhost-user --kind=vxlan"},
+		{"add-port --kind =", "tap host netdev lag veth vhost-user stream dgram vxlan"}, // bash makes words of it
+		{"add-port --kind = v", "veth vhost-user vxlan"},
+		{"set-port vm0 --isolated=", "--isolated=on --isolated=off"},
+		{"set-port vm0 --none=", ""},
+		{"set-port vm0 --flood broadcast,m", "broadcast,multicast"},
+		{"set-port vm0 --flood=broadcast,m", "--flood=broadcast,multicast"},
+		{"add-port --kind tap,", ""},
 		{"del-port v", ""},
 		{"del-port vm0 --", "--help --name --socket --output --if-exists --force"},
 		{"ma", ""},
@@ -80,21 +91,46 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
-// The script for bash really completes.
-func TestBashCompletion(t *testing.T) {
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("left out: needs bash")
-	}
+// Each shell's script really completes.
+func TestCompletion(t *testing.T) {
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // see setup
-	out, err := exec.Command(bash, "-c", `
-		source <(vswitch completion bash)
-		complete -p vswitch
-		COMP_WORDS=(vswitch add-port vm0 --ki) COMP_CWORD=3
-		_vswitch
-		echo "got ${COMPREPLY[*]}"`).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "-F _vswitch vswitch") || !strings.Contains(string(out), "got --kind\n") {
-		t.Errorf("%v: %s", err, out)
+	t.Setenv("HOME", t.TempDir())           // where fish keeps what it learns
+	for shell, test := range map[string]struct{ script, want string }{
+		"bash": {`
+			source <(vswitch completion bash)
+			complete -p vswitch
+			COMP_WORDS=(vswitch add-port vm0 --ki) COMP_CWORD=3
+			_vswitch
+			echo "got ${COMPREPLY[*]}"`,
+			"complete -o default -F _vswitch vswitch\ngot --kind\n"},
+		"zsh": {`
+			compdef() { }
+			compadd() { echo got ${(P)2} }
+			_files() { echo got files }
+			source <(vswitch completion zsh)
+			words=(vswitch add-port vm0 --ki) CURRENT=4
+			_vswitch
+			words=(vswitch apply -f s) CURRENT=4
+			_vswitch`,
+			"got --kind\ngot files\n"},
+		"fish": {`
+			vswitch completion fish | source
+			complete -C "vswitch add-port vm0 --ki"
+			complete -C "vswitch evpn neighbor "
+			complete -C "vswitch mirror add m0 --to-"
+			complete -C "vswitch add-port vm0 --kind v"
+			cd (mktemp -d)
+			touch switch.yaml
+			complete -C "vswitch apply -f s"`,
+			"--kind\tKIND of port: tap, host, netdev, lag, veth, vhost-user, stream, dgram, vxlan\nadd\texchange routes with a BGP neighbor\ndel\tend the exchange with a BGP neighbor\n" +
+				"--to-vlan\tVLAN whose frames copies become\nveth\nvhost-user\nvxlan\nswitch.yaml\n"},
+	} {
+		t.Run(shell, func(t *testing.T) {
+			out, err := exec.Command(testenv.Tool(t, shell), "-c", test.script).CombinedOutput()
+			if err != nil || string(out) != test.want {
+				t.Errorf("%v: %s; want %s", err, out, test.want)
+			}
+		})
 	}
 }
 

@@ -39,7 +39,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	out := &output{Writer: stdout}
 	app := newApp(out)
 	if completing(args) {
-		complete(app, args[1:len(args)-1])
+		complete(app, args[1:len(args)-1], args[len(args)-1] == describeFlag)
 		return 0
 	}
 	asJSON := wantsJSON(args)

@@ -19,6 +19,7 @@ if [ $# -eq 0 ]; then
 		nftables keepalived          # for the tenant guard: rules to compare with, hosts that share an address
 		containernetworking-plugins  # host-local, which gives containers addresses
 		systemd                      # systemd-analyze, the judge of the unit
+		zsh fish                     # judges of the completions, beside bash
 		tcpdump tshark jq            # judges of filters, captures, and what the switch sends; examples use jq
 	)
 fi
