@@ -51,36 +51,36 @@ func TestQEMUArgs(t *testing.T) {
 		{"dgram", api.Settings{"path": "/s", "client": true}, "", "-netdev dgram,id=vm0,local.type=unix,local.path=/s,remote.type=unix,remote.path=/s.sw" + device},
 	} {
 		p := api.Port{Name: "vm0", Kind: c.kind, Spec: specOf(t, c.spec)}
-		got, err := qemuArgs(sw, p, c.memory, qemu.Version{})
+		got, err := qemuLine(sw, p, c.memory, qemu.Version{})
 		if err != nil || !regexp.MustCompile("^"+c.want+"$").MatchString(got) {
 			t.Errorf("%s %v: %v\n got %s\nwant %s", c.kind, c.spec, err, got, c.want)
 		}
-		if again, _ := qemuArgs(sw, p, c.memory, qemu.Version{}); again != got {
+		if again, _ := qemuLine(sw, p, c.memory, qemu.Version{}); again != got {
 			t.Errorf("the second time: %s", again)
 		}
 	}
 	// The device's MTU counts, wherever it has it from.
 	for mtu, want := range map[int]string{1500: "", 1400: ",host_mtu=1400", 9000: ",host_mtu=9000"} {
-		got, err := qemuArgs(sw, api.Port{Name: "vm0", Kind: "tap", MTU: mtu}, "", qemu.Version{})
+		got, err := qemuLine(sw, api.Port{Name: "vm0", Kind: "tap", MTU: mtu}, "", qemu.Version{})
 		if _, after, _ := strings.Cut(got, "mac="); err != nil || after[len("52:54:00:00:00:00"):] != want {
 			t.Errorf("a TAP of MTU %d: %s, %v", mtu, got, err)
 		}
 	}
 	// What fits through a tunnel counts more, for machines behind sockets too.
 	for _, kind := range []string{"tap", "vhost-user", "stream", "dgram"} {
-		if got, err := qemuArgs(sw, api.Port{Name: "vm0", Kind: kind, MTU: 1500, GuestMTU: 1450}, "", qemu.Version{}); err != nil || !strings.HasSuffix(got, ",host_mtu=1450") {
+		if got, err := qemuLine(sw, api.Port{Name: "vm0", Kind: kind, MTU: 1500, GuestMTU: 1450}, "", qemu.Version{}); err != nil || !strings.HasSuffix(got, ",host_mtu=1450") {
 			t.Errorf("%s behind a tunnel: %s, %v", kind, got, err)
 		}
 	}
 	odd := api.Port{Name: "0,a", Kind: "tap", Ifname: "b,c"}
-	if got, _ := qemuArgs(sw, odd, "", qemu.Version{}); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
+	if got, _ := qemuLine(sw, odd, "", qemu.Version{}); !strings.HasPrefix(got, "-netdev tap,id=net0_a,ifname=b,,c,script") {
 		t.Errorf("for odd names: %s", got)
 	}
-	if _, err := qemuArgs(sw, odd, "512M", qemu.Version{}); err == nil || !strings.Contains(err.Error(), "--memory") {
+	if _, err := qemuLine(sw, odd, "512M", qemu.Version{}); err == nil || !strings.Contains(err.Error(), "--memory") {
 		t.Errorf("memory for a TAP: %v", err)
 	}
 	for _, kind := range []string{"host", "netdev"} {
-		if _, err := qemuArgs(sw, api.Port{Name: "x", Kind: kind}, "", qemu.Version{}); err == nil || !strings.Contains(err.Error(), "kind tap") {
+		if _, err := qemuLine(sw, api.Port{Name: "x", Kind: kind}, "", qemu.Version{}); err == nil || !strings.Contains(err.Error(), "kind tap") {
 			t.Errorf("for a port of the kind %s: %v", kind, err)
 		}
 	}
@@ -89,11 +89,11 @@ func TestQEMUArgs(t *testing.T) {
 // The daemon says which address the machine has; one that does not know is an older one.
 func TestQEMUMAC(t *testing.T) {
 	p := api.Port{Name: "vm0", Kind: "tap", GuestMAC: 0x525400abcdef}
-	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, "", qemu.Version{}); !strings.HasSuffix(got, ",mac=52:54:00:ab:cd:ef") {
+	if got, _ := qemuLine(api.Switch{Name: "sw0"}, p, "", qemu.Version{}); !strings.HasSuffix(got, ",mac=52:54:00:ab:cd:ef") {
 		t.Errorf("with an address from the daemon: %s", got)
 	}
 	p.GuestMAC = 0
-	if got, _ := qemuArgs(api.Switch{Name: "sw0"}, p, "", qemu.Version{}); !strings.HasSuffix(got, ",mac=52:54:00:43:91:1d") {
+	if got, _ := qemuLine(api.Switch{Name: "sw0"}, p, "", qemu.Version{}); !strings.HasSuffix(got, ",mac=52:54:00:43:91:1d") {
 		t.Errorf("without: %s", got)
 	}
 }
@@ -120,12 +120,12 @@ func TestQEMUReconnects(t *testing.T) {
 		}
 		for i, kind := range []string{"vhost-user", "stream"} {
 			p := api.Port{Name: "vm0", Kind: kind, Spec: specOf(t, api.Settings{"path": "/s"})}
-			got, err := qemuArgs(api.Switch{}, p, "", v)
+			got, err := qemuLine(api.Switch{}, p, "", v)
 			if has := strings.Contains(got, "path=/s"+want[i]+" "); err != nil || !has {
 				t.Errorf("%s for QEMU %q: %s, %v; want path=/s%s", kind, version, got, err, want[i])
 			}
 			p.Spec = specOf(t, api.Settings{"path": "/s", "client": true})
-			if got, _ := qemuArgs(api.Switch{}, p, "", v); strings.Contains(got, "reconnect") {
+			if got, _ := qemuLine(api.Switch{}, p, "", v); strings.Contains(got, "reconnect") {
 				t.Errorf("%s that QEMU serves connects again: %s", kind, got)
 			}
 		}
@@ -145,23 +145,29 @@ func TestQEMUTakesTheFlags(t *testing.T) {
 			t.Fatal(err)
 		}
 		for kind, has := range map[string]bool{"stream": want, "dgram": want, "tap": true, "vhost-user": true} {
-			if _, err := qemuArgs(api.Switch{}, api.Port{Name: "vm0", Kind: kind}, "", v); (err == nil) != has {
+			if _, err := qemuLine(api.Switch{}, api.Port{Name: "vm0", Kind: kind}, "", v); (err == nil) != has {
 				t.Errorf("%s for QEMU %s: %v", kind, version, err)
 			}
 		}
 	}
 	p := api.Port{Name: "fast0", Kind: "vhost-user"}
 	for memory, want := range map[string]string{"512": "512M", "512M": "512M", "4g": "4g", "1.5G": "1.5G", "0.5G": "0.5G"} {
-		got, err := qemuArgs(api.Switch{}, p, memory, qemu.Version{})
+		got, err := qemuLine(api.Switch{}, p, memory, qemu.Version{})
 		if err != nil || !strings.Contains(got, "-m "+want+" -object memory-backend-memfd,id=mem,size="+want+",") {
 			t.Errorf("%q: %s, %v; want %s", memory, got, err, want)
 		}
 	}
 	for _, bad := range []string{"0", "0M", "0.0G", "-5", "x", "M", "1.G", "512MB", "1 G", "1,2", "9999999999999"} {
-		if got, err := qemuArgs(api.Switch{}, p, bad, qemu.Version{}); err == nil || !strings.Contains(err.Error(), "--memory") {
+		if got, err := qemuLine(api.Switch{}, p, bad, qemu.Version{}); err == nil || !strings.Contains(err.Error(), "--memory") {
 			t.Errorf("%q: %s, %v", bad, got, err)
 		}
 	}
+}
+
+// qemuLine is the line that qemu-args prints.
+func qemuLine(s api.Switch, p api.Port, memory string, v qemu.Version) (string, error) {
+	args, err := qemuArgs(s, p, memory, v)
+	return qemu.Line(args), err
 }
 
 // The QEMU at hand is asked, one that says nonsense or nothing is an unknown one, and one

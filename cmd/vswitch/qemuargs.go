@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -32,7 +33,8 @@ How QEMU is told to connect again depends on its version: that of --qemu-version
 else of the qemu-system program that is found here, else QEMU 7.2 to 10.1 will do.
 
 A path with a space or a sign of the shell is quoted, so that the printed line can be
-pasted; $(…) does not read quotes, but eval "qemu-system-x86_64 … $(…)" does.
+pasted; $(…) does not read quotes, but eval "qemu-system-x86_64 … $(…)" does. -o json
+prints the arguments as a program takes them, without a shell.
 
 --format libvirt prints the <interface> element of a domain in place of flags.
 
@@ -65,6 +67,9 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 		if c.IsSet("memory") || c.IsSet("qemu-version") {
 			return usagef("libvirt writes QEMU's flags by itself; leave --memory and --qemu-version out")
 		}
+		if c.String("output") != "table" {
+			return usagef("libvirt takes XML; leave --output out")
+		}
 		text, err := libvirtXML(s, p)
 		if err != nil {
 			return err
@@ -84,24 +89,27 @@ func printQEMUArgs(c *cli.Context, cl *api.Client, names []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(c.App.Writer, args)
-	return err
+	return show(c, qemuJSON{args}, func(w io.Writer) { fmt.Fprintln(w, qemu.Line(args)) })
 }
 
-// qemuArgs writes the flags for a port. The device's flags are last, so that a user can
+// qemuJSON is what -o json prints.
+type qemuJSON struct {
+	Args []string `json:"args"` // as a program takes them, without a shell
+}
+
+// qemuArgs returns the arguments for a port. The device's options are last, so that a user can
 // append to them.
-func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) (string, error) {
+func qemuArgs(s api.Switch, p api.Port, memory string, v qemu.Version) ([]string, error) {
 	kind, spec, err := machineOf(s, p)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	id := qemu.ID(p.Name)
 	flags, err := kind.QEMU(spec, qemu.Guest{ID: id, Ifname: p.Ifname, MTU: cmp.Or(p.GuestMTU, p.MTU), Memory: memory, Version: v})
 	if err != nil {
-		return "", usageError(err.Error())
+		return nil, usageError(err.Error())
 	}
-	args := append(flags.Backend, fmt.Sprintf("-device virtio-net-pci,netdev=%s,mac=%s%s", id, guestMAC(s, p), flags.Device))
-	return strings.Join(args, " "), nil
+	return append(flags.Backend, "-device", fmt.Sprintf("virtio-net-pci,netdev=%s,mac=%s%s", id, guestMAC(s, p), flags.Device)), nil
 }
 
 // libvirtXML writes the <interface> element for a port, and in a comment what the domain needs

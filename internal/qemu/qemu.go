@@ -22,7 +22,7 @@ type Guest struct {
 
 // Flags are the flags of one NIC.
 type Flags struct {
-	Backend []string // the flags that come first
+	Backend []string // the arguments that come first: each flag, and what follows it
 	Device  string   // options of the virtio-net device beside its back end and address
 }
 
@@ -90,17 +90,21 @@ func ParseMemory(s string) (string, error) {
 	return s, nil
 }
 
-// Value escapes a value for use between commas on a line for the shell: it is quoted if it has a character that may
-// be special there.
-func Value(text string) string {
-	text = strings.ReplaceAll(text, ",", ",,")
-	if plain.MatchString(text) {
-		return text
+// Value escapes a value for use between commas.
+func Value(text string) string { return strings.ReplaceAll(text, ",", ",,") }
+
+// Line makes a line for the shell of arguments. One is quoted if it has a character that may be special there.
+func Line(args []string) string {
+	words := make([]string, len(args))
+	for i, a := range args {
+		if words[i] = a; !plain.MatchString(a) {
+			words[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
 	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+	return strings.Join(words, " ")
 }
 
-var plain = regexp.MustCompile(`^[\w./:@%+,=-]*$`)
+var plain = regexp.MustCompile(`^[\w./:@%+,=-]+$`)
 
 // ID makes an identifier from a port's name. QEMU requires a letter, then letters, digits,
 // '-', '.' and '_' (id_wellformed in util/id.c).

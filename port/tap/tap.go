@@ -87,7 +87,7 @@ func qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	}
 	o := port.SettingsOf[Settings](s)
 	queues, device := qemu.Queues(o.Queues)
-	f.Backend = []string{"-netdev tap,id=" + g.ID + ",ifname=" + qemu.Value(cmp.Or(g.Ifname, s.Name)) + ",script=no,downscript=no" + queues}
+	f.Backend = []string{"-netdev", "tap,id=" + g.ID + ",ifname=" + qemu.Value(cmp.Or(g.Ifname, s.Name)) + ",script=no,downscript=no" + queues}
 	f.Device = device + qemu.MTU(cmp.Or(g.MTU, o.MTU))
 	return f, nil
 }

@@ -85,7 +85,7 @@ func (k Stream) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	if port.SettingsOf[Settings](s).Client {
 		server, reconnect = "on", ""
 	}
-	f.Backend = []string{"-netdev stream,id=" + g.ID + ",server=" + server + ",addr.type=unix,addr.path=" + qemu.Value(pathOf(s, k.Dir)) + reconnect}
+	f.Backend = []string{"-netdev", "stream,id=" + g.ID + ",server=" + server + ",addr.type=unix,addr.path=" + qemu.Value(pathOf(s, k.Dir)) + reconnect}
 	f.Device = qemu.MTU(g.MTU)
 	return f, cmp.Or(noMemory(s, g), g.Version.HasSocketNetdev("stream"))
 }
@@ -93,7 +93,7 @@ func (k Stream) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 // qemuFlags gives QEMU its own socket and the port's.
 func (k Dgram) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 	own, peer := k.paths(s)
-	f.Backend = []string{"-netdev dgram,id=" + g.ID + ",local.type=unix,local.path=" + qemu.Value(peer) +
+	f.Backend = []string{"-netdev", "dgram,id=" + g.ID + ",local.type=unix,local.path=" + qemu.Value(peer) +
 		",remote.type=unix,remote.path=" + qemu.Value(own)}
 	f.Device = qemu.MTU(g.MTU)
 	return f, cmp.Or(noMemory(s, g), g.Version.HasSocketNetdev("dgram"))

@@ -74,15 +74,15 @@ func (k Kind) qemuFlags(s port.Spec, g qemu.Guest) (f qemu.Flags, err error) {
 		if err != nil {
 			return f, fmt.Errorf("--memory: %w", err)
 		}
-		f.Backend = []string{"-m " + size, "-object memory-backend-memfd,id=mem,size=" + size + ",share=on", "-numa node,memdev=mem"}
+		f.Backend = []string{"-m", size, "-object", "memory-backend-memfd,id=mem,size=" + size + ",share=on", "-numa", "node,memdev=mem"}
 	}
 	reconnect := g.Version.ChardevReconnect()
 	if o.Client {
 		reconnect = ",server=on" // the switch connects to QEMU
 	}
 	f.Backend = append(f.Backend,
-		"-chardev socket,id=char-"+g.ID+",path="+qemu.Value(k.Path(s))+reconnect,
-		"-netdev vhost-user,id="+g.ID+",chardev=char-"+g.ID+queues)
+		"-chardev", "socket,id=char-"+g.ID+",path="+qemu.Value(k.Path(s))+reconnect,
+		"-netdev", "vhost-user,id="+g.ID+",chardev=char-"+g.ID+queues)
 	f.Device = device + qemu.MTU(g.MTU)
 	return f, nil
 }
