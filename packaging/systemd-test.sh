@@ -82,7 +82,7 @@ inside() {
 	pid=$(main_pid)
 	"${install[@]}" --reinstall
 	await another "$pid"
-	journalctl -q --no-pager -u vswitch@sw0 | grep -q "switch handed over.*to_process=$(main_pid) " || fail "it was restarted: $(journalctl -q --no-pager -u vswitch@sw0 | tail -n 30)"
+	journalctl -q --no-pager -u vswitch@sw0 | grep "switch handed over.*to_process=$(main_pid) " >/dev/null || fail "it was restarted: $(journalctl -q --no-pager -u vswitch@sw0 | tail -n 30)"
 
 	echo "# it stops in time, and the removal stops it"
 	systemctl stop vswitch@sw0

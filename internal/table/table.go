@@ -4,6 +4,7 @@
 package table
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,7 +12,8 @@ import (
 	"text/tabwriter"
 )
 
-// Show prints v as JSON, or calls table to print it with Row.
+// Show prints v as JSON, or calls table to print it with Row. It writes all at once: behind a pipe a
+// reader may end as soon as it has found what it looks for, as grep -q does.
 func Show(w io.Writer, asJSON bool, v any, table func(io.Writer)) error {
 	if asJSON {
 		e := json.NewEncoder(w)
@@ -19,9 +21,14 @@ func Show(w io.Writer, asJSON bool, v any, table func(io.Writer)) error {
 		e.SetIndent("", "  ")
 		return e.Encode(v)
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var all bytes.Buffer
+	t := tabwriter.NewWriter(&all, 0, 0, 2, ' ', 0)
 	table(t)
-	return t.Flush()
+	if err := t.Flush(); err != nil || all.Len() == 0 {
+		return err
+	}
+	_, err := w.Write(all.Bytes())
+	return err
 }
 
 // Row prints a row of a table.

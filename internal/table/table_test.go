@@ -1,6 +1,7 @@
 package table
 
 import (
+	"io"
 	"strings"
 	"testing"
 )
@@ -13,5 +14,31 @@ func TestJSON(t *testing.T) {
 	}
 	if want := "{\n  \"frame\": \"A > B & <C>\"\n}\n"; b.String() != want {
 		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
+
+// once fails what is written after the first time, as a pipe whose reader has gone.
+type once struct{ strings.Builder }
+
+func (o *once) Write(b []byte) (int, error) {
+	if o.Len() > 0 {
+		return 0, io.ErrClosedPipe
+	}
+	return o.Builder.Write(b)
+}
+
+// A reader that ends at the first line that it looks for does not make the command fail.
+func TestShowWritesOnce(t *testing.T) {
+	for _, asJSON := range []bool{false, true} {
+		var o once
+		rows := []string{"a", "b", "c"}
+		err := Show(&o, asJSON, rows, func(w io.Writer) {
+			for _, r := range rows {
+				Row(w, r, len(r), "last")
+			}
+		})
+		if err != nil || strings.Count(o.String(), "\n") < len(rows) {
+			t.Errorf("JSON %t: %q, %v", asJSON, o.String(), err)
+		}
 	}
 }
