@@ -1,5 +1,22 @@
 package main
 
+import (
+	"bytes"
+	"io"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Help is written at once, as tables are (internal/table): `vswitch add-port --help | grep -q` ends at
+// the first line that it looks for.
+func init() {
+	cli.HelpPrinter = func(w io.Writer, template string, data any) {
+		var all bytes.Buffer
+		cli.HelpPrinterCustom(&all, template, data, nil)
+		_, _ = w.Write(all.Bytes()) // output keeps the error
+	}
+}
+
 // Templates for cli: the help of the program and of a command.
 const (
 	appHelp = `{{.Name}} - {{.Usage}}
