@@ -28,7 +28,7 @@ inside() {
 
 	# libvirt's hook is for root to run, and no obstacle where there is nothing to do.
 	hook=/etc/libvirt/hooks/qemu.d/vswitch
-	echo '<domain/>' | $hook vm prepare begin - || fail "libvirt's hook refuses a machine that has nothing to do with it"
+	$hook vm prepare begin - <<<'<domain/>' || fail "libvirt's hook refuses a machine that has nothing to do with it"
 
 	printf 'version: 1\nports: {vm0: {access: 10}}\n' >/etc/vswitch/pkg0.yaml
 	# The command line of the unit, as systemd runs it.
@@ -57,7 +57,7 @@ inside() {
 
 	dpkg -r vswitch >/dev/null
 	! command -v vswitch >/dev/null || fail "the program is there after the removal"
-	echo '<domain/>' | $hook vm prepare begin - || fail "without the program libvirt's hook refuses machines"
+	$hook vm prepare begin - <<<'<domain/>' || fail "without the program libvirt's hook refuses machines"
 	[ -s /var/lib/vswitch/pkg0/state.json ] || fail "the removal takes the state away"
 	[ -z "$(ls -A /sys/fs/bpf/vswitch 2>/dev/null)" ] || fail "the kernel's programs stay: $(ls /sys/fs/bpf/vswitch)"
 	dpkg -P vswitch >/dev/null
