@@ -2,6 +2,7 @@ package afpacket
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -49,31 +50,30 @@ func TestShape(t *testing.T) {
 			var sent []uint32
 			send := func(n int, flags port.OutFlags) {
 				t.Helper()
-				for n > 0 {
-					out := make([]port.Out, min(n, port.BatchSize))
-					first := next
-					for i := range out {
-						f := new(port.Frame)
-						f.SetStripped(tuntest.Ethernet(next, 1000), 0)
-						out[i] = port.Out{Frame: f, Flags: flags}
-						next++
-					}
-					p.queues[0].Send(out)
-					for i := range out {
-						switch number := first + uint32(i); out[i].Drop {
-						case port.DropNone:
-							if took++; flags&port.Control == 0 {
-								sent = append(sent, number)
-							}
-						case port.DropShaped:
-							if refused++; flags&port.Control != 0 {
-								t.Errorf("%s: there is no room for a frame of the switch", name)
-							}
-						default:
-							t.Errorf("%s: frame %d: %v", name, number, out[i].Drop)
+				out := make([]port.Out, n) // made before the first one is sent: none may leave meanwhile
+				first := next
+				for i := range out {
+					f := new(port.Frame)
+					f.SetStripped(tuntest.Ethernet(next, 1400), 0)
+					out[i] = port.Out{Frame: f, Flags: flags}
+					next++
+				}
+				for batch := range slices.Chunk(out, port.BatchSize) {
+					p.queues[0].Send(batch)
+				}
+				for i := range out {
+					switch number := first + uint32(i); out[i].Drop {
+					case port.DropNone:
+						if took++; flags&port.Control == 0 {
+							sent = append(sent, number)
 						}
+					case port.DropShaped:
+						if refused++; flags&port.Control != 0 {
+							t.Errorf("%s: there is no room for a frame of the switch", name)
+						}
+					default:
+						t.Errorf("%s: frame %d: %v", name, number, out[i].Drop)
 					}
-					n -= len(out)
 				}
 			}
 			frames, left, at := make([]port.Frame, port.BatchSize), 0, 0
