@@ -260,7 +260,7 @@ func observe(ctx context.Context, w work, t traffic, d time.Duration, idle float
 type counts struct{ sent, delivered, timeouts uint64 }
 
 // drain waits until everything sent has arrived, or nothing more arrives, and returns the
-// last counts. The ends are not counted at the same moment, so nobody may have sent between two looks.
+// last counts. The ends are not counted at the same moment, so all has arrived only if two looks agree.
 func drain(ctx context.Context, w work, t traffic) (last counts, err error) {
 	start := time.Now()
 	since := start

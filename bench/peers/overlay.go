@@ -93,7 +93,7 @@ type stream struct {
 	sent, got atomic.Uint64 // bytes
 }
 
-// avoiding returns a net.Dialer's Control, for connections that avoid congestion in this way.
+// avoiding returns a net.Dialer's Control. It makes connections avoid congestion by an algorithm.
 func avoiding(congestion string) func(network, address string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) (err error) {
 		e := c.Control(func(fd uintptr) {

@@ -53,8 +53,8 @@ const (
 func (p pattern) isTrip() bool { return p == roundTrip || p == awakeTrip || p == pollTrip }
 
 // congestion returns how the connection's sender avoids congestion, or "" if there is no connection.
-// Whatever this host's default is, Linux's is cubic. BBR is the default of some: it sends at the rate
-// that it infers from round trips.
+// Linux's default is cubic, whatever this host's is. Some hosts have BBR, which sends at the rate that
+// it infers from round trips.
 func (p pattern) congestion() string {
 	switch p {
 	case tcpStream:

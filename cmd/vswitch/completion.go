@@ -58,8 +58,9 @@ Example:
 	}
 }
 
-// These, as the last argument, request the completions of the others, the second one each with a
-// tab and what it is behind it. The script of each shell has one of them.
+// completeFlag, as the last argument, asks for the completions of the others. describeFlag also asks
+// what each of them is, which stands behind a tab. The scripts of bash and zsh use the first, that of
+// fish the second.
 const (
 	completeFlag = "--generate-bash-completion"
 	describeFlag = "--generate-fish-completion"
@@ -69,8 +70,11 @@ func completing(args []string) bool {
 	return len(args) > 1 && (args[len(args)-1] == completeFlag || args[len(args)-1] == describeFlag)
 }
 
-// candidate is what a word may become, and in a few words what that is, or "".
-type candidate struct{ word, about string }
+// candidate is what a word may become.
+type candidate struct {
+	word  string
+	about string // what that is, or ""
+}
 
 // complete prints the candidates for the last of words, which is begun or empty, one per line.
 func complete(app *cli.App, words []string, describe bool) {
@@ -79,7 +83,7 @@ func complete(app *cli.App, words []string, describe bool) {
 	}
 	before, last := words[:len(words)-1], words[len(words)-1]
 	at := follow(app, before)
-	done := "" // of the last word: a flag and the first values of a list
+	kept := "" // the part of the last word that stays: a flag, and the first values of a list
 	switch name, _, hasValue := strings.Cut(last, "="); {
 	case last == "=" && at.pending != nil: // bash has it as a word
 		last = ""
@@ -87,19 +91,19 @@ func complete(app *cli.App, words []string, describe bool) {
 		if at.pending = at.flag(name); at.pending == nil {
 			return
 		}
-		done = name + "="
+		kept = name + "="
 	}
 	if at.pending != nil && inOne(at.pending) != "" {
-		done = last[:max(len(done), strings.LastIndex(last, ",")+1)]
+		kept = last[:max(len(kept), strings.LastIndex(last, ",")+1)]
 	}
-	for _, c := range at.candidates(strings.HasPrefix(last, "-") && done == "") {
-		if !strings.HasPrefix(done+c.word, last) {
+	for _, c := range at.candidates(strings.HasPrefix(last, "-") && kept == "") {
+		if !strings.HasPrefix(kept+c.word, last) {
 			continue
 		}
 		if describe && c.about != "" {
 			c.word += "\t" + c.about
 		}
-		fmt.Fprintln(app.Writer, done+c.word)
+		fmt.Fprintln(app.Writer, kept+c.word)
 	}
 }
 

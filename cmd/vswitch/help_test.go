@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os/exec"
 	"slices"
 	"strings"
@@ -23,22 +22,12 @@ func eachCommand(commands []*cli.Command, path []string, f func(path []string, c
 	}
 }
 
-// oneWrite fails what is written after the first time, as a pipe whose reader has found what it looks for.
-type oneWrite struct{ bytes.Buffer }
-
-func (o *oneWrite) Write(b []byte) (int, error) {
-	if o.Len() > 0 {
-		return 0, io.ErrClosedPipe
-	}
-	return o.Buffer.Write(b)
-}
-
 // Every command explains itself, with an example that names it.
 func TestHelpOfEveryCommand(t *testing.T) {
 	n := 0
 	eachCommand(newApp(nil).Commands, nil, func(path []string, c *cli.Command) {
 		n++
-		var out oneWrite
+		var out testenv.OneWrite
 		var errs bytes.Buffer
 		args := append(append([]string{"vswitch"}, path...), "--help")
 		if code := run(args, &out, &errs); code != 0 || errs.Len() > 0 {

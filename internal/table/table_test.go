@@ -4,6 +4,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/vswitch/vswitch/internal/test/testenv"
 )
 
 // What programs get can be read by people, too: frames are A > B.
@@ -17,20 +19,10 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// once fails what is written after the first time, as a pipe whose reader has gone.
-type once struct{ strings.Builder }
-
-func (o *once) Write(b []byte) (int, error) {
-	if o.Len() > 0 {
-		return 0, io.ErrClosedPipe
-	}
-	return o.Builder.Write(b)
-}
-
 // A reader that ends at the first line that it looks for does not make the command fail.
 func TestShowWritesOnce(t *testing.T) {
 	for _, asJSON := range []bool{false, true} {
-		var o once
+		var o testenv.OneWrite
 		rows := []string{"a", "b", "c"}
 		err := Show(&o, asJSON, rows, func(w io.Writer) {
 			for _, r := range rows {

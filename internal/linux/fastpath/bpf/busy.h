@@ -2,19 +2,19 @@
 /*
  * Ports that flood much. Most of what a copy costs is that its reader is woken for it. The
  * switch takes frames in batches, and wakes a reader once for the copies of a batch. So the
- * program asks it to flood in its place, for a port whose frames go to many others, many times a
- * second. The answer is the term up to whose end the port's floods are handed up. The program asks
- * anew in each term: when the switch has ended, or cannot keep up, the program soon floods again.
+ * program asks it to flood in its place, for a port whose floods keep a processor busy. The answer
+ * is the term up to whose end the port's floods are handed up. The program asks anew in each term:
+ * when the switch has ended, or cannot keep up, the program soon floods again.
  */
 #pragma once
 
 #define BUSY_EXITS 4 /* so many outputs are many */
 
-/* A flow's copies are much if those of frames that come close behind others take an eighth of a
- * processor's time, for so many ns. How long a copy takes is measured, since that is several times
- * more where processors are slow to wake. A frame is close if it comes within twice the time that its
- * copies take, and a guest's write besides: then batches form, and the switch's way takes less CPU
- * time (docs/design/fastpath.md). */
+/* A flow floods much if copies take BUSY_SPENT of BUSY_TIME, an eighth of a processor's time. Only
+ * frames count that are close behind others. A frame is close if it comes within twice the time that
+ * its copies take, and that of a guest's write: then batches form, and the switch's way takes less
+ * CPU time (docs/design/fastpath.md). How long a copy takes is measured, since it is several times
+ * longer where processors are slow to wake. All are in ns. */
 #define BUSY_SPENT 512000
 #define BUSY_TIME (8 * BUSY_SPENT)
 #define BUSY_WRITE 1000
